@@ -1,0 +1,56 @@
+# make demo: set up everything, remember a folder of documents, answer from memory in a second process.
+# make test: set up everything, check (lint, types, contracts, docs) and run all tests, the real model included.
+# make bench: the timings of examples/benchmarks.
+
+PYTHON ?= python3
+VENV ?= .venv
+TORCH ?= torch==2.13.0
+BIN := $(VENV)/bin
+DEMO := .demo
+
+.PHONY: demo test check unit integration bench clean
+.DELETE_ON_ERROR:
+
+# torch comes first and by exact version: a looser request may take a build with several GB of CUDA libraries.
+$(VENV)/torch.done:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	@touch $@
+
+$(VENV)/run.done: $(VENV)/torch.done pyproject.toml
+	$(BIN)/python -m pip install --quiet -e ".[files]"
+	@touch $@
+
+$(VENV)/dev.done: $(VENV)/run.done
+	$(BIN)/python -m pip install --quiet -e ".[files,train,dev]"
+	@touch $@
+
+demo: $(VENV)/run.done
+	@$(BIN)/cmt model pull
+	@echo "== first process: remember examples/documents"
+	@$(BIN)/cmt add -m ./$(DEMO)/memory examples/documents
+	@echo "== second process: answer from memory"
+	@$(BIN)/python examples/demo.py ./$(DEMO)/memory examples/demo_questions.txt
+
+check: $(VENV)/dev.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(VENV)/dev.done
+	$(BIN)/pytest
+
+integration: $(VENV)/dev.done
+	$(BIN)/cmt model pull
+	$(BIN)/pytest -m model
+
+test: check unit integration
+
+bench: $(VENV)/dev.done
+	$(BIN)/cmt model pull
+	$(BIN)/python examples/benchmarks/bench.py --out examples/benchmarks/bench.md
+
+clean:
+	rm -rf $(VENV) $(DEMO) build *.egg-info

@@ -1,0 +1,93 @@
+"""cmt-sdk: agent memory with local-first storage. A frozen LLM compresses documents and answers from the memories.
+
+    memory = cmt_sdk.open("notes")
+    memory.add("The museum moved to Lisbon in 2019.", source="trip.md")
+    print(memory.model.ask("Where is the museum now?").text)
+
+Importing this package loads neither torch nor the database.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmt_sdk import errors
+from cmt_sdk.config import Settings, home, locate, model_home
+from cmt_sdk.errors import CMTError
+from cmt_sdk.types import Answer, Document, Filter, Match, Page, Passage, Progress, Receipt, Source, Stats, Turn
+from cmt_sdk.version import __version__
+
+if TYPE_CHECKING:
+    from cmt_sdk.chat import Chat
+    from cmt_sdk.memory import Memory
+    from cmt_sdk.model import MemoryModel
+    from cmt_sdk.weights.download import pull_model
+    from cmt_sdk.weights.registry import ModelInfo, list_models, remove_model, show_model
+
+_DEFERRED: Mapping[str, str] = {
+    "Chat": "cmt_sdk.chat",
+    "Memory": "cmt_sdk.memory",
+    "MemoryModel": "cmt_sdk.model",
+    "ModelInfo": "cmt_sdk.weights.registry",
+    "list_models": "cmt_sdk.weights.registry",
+    "pull_model": "cmt_sdk.weights.download",
+    "remove_model": "cmt_sdk.weights.registry",
+    "show_model": "cmt_sdk.weights.registry",
+}
+
+__all__ = [
+    "Answer",
+    "CMTError",
+    "Chat",
+    "Document",
+    "Filter",
+    "Match",
+    "Memory",
+    "MemoryModel",
+    "ModelInfo",
+    "Page",
+    "Passage",
+    "Progress",
+    "Receipt",
+    "Settings",
+    "Source",
+    "Stats",
+    "Turn",
+    "__version__",
+    "errors",
+    "home",
+    "list_models",
+    "locate",
+    "model_home",
+    "open",
+    "pull_model",
+    "remove_model",
+    "show_model",
+]
+
+
+def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, **settings: Any) -> Memory:  # noqa: A001
+    """Open the memory in a folder, or make one; without a path, the default memory of this user.
+
+    `settings` are fields of `Settings`; those that are not given are the ones the memory was made with. Nothing heavy
+    is loaded before it is needed. Raises MemoryNotFound (with `create=False`), InvalidSetting, StorageError.
+    """
+    from cmt_sdk.assembly import assemble
+    from cmt_sdk.memory import Memory
+
+    return Memory(assemble(locate(None) if path is None else Path(path).expanduser(), settings, create=create))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _DEFERRED:
+        from importlib import import_module
+
+        return getattr(import_module(_DEFERRED[name]), name)
+    raise AttributeError(f"module 'cmt_sdk' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

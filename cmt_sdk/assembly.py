@@ -1,0 +1,166 @@
+"""The one place that picks concrete classes. What is heavy is imported when it is first needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cmt_sdk.background import Worker
+from cmt_sdk.config import Settings
+from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
+from cmt_sdk.recall import Engine, Recall
+
+if TYPE_CHECKING:
+    from cmt_sdk.neural.frozen import FrozenModel
+    from cmt_sdk.weights.bundle import Bundle
+    from cmt_sdk.weights.loading import LoadedModel
+
+FORMAT = 1  # of the arrays inside a memory; docs/format.md
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a Memory is made of."""
+
+    path: Path
+    settings: Settings
+    store: Store
+    index: VectorIndex
+    engine: Engine
+    recall: Recall
+    worker: Worker
+
+
+def assemble(
+    path: Path,
+    overrides: Mapping[str, Any],
+    *,
+    create: bool = True,
+    engine: Engine | None = None,
+) -> Parts:
+    """Open or make the memory in a folder. Settings are those it was made with, changed by `overrides`.
+
+    `engine` replaces the language model (tests bring a small one). Raises MemoryNotFound when there is no memory and
+    `create` is False, InvalidSetting, StorageError.
+    """
+    from cmt_sdk.storage.index import KeyIndex
+    from cmt_sdk.storage.store import SQLiteStore
+
+    asked = _checked(overrides)
+    store = SQLiteStore(path, create=create)
+    recorded = store.settings()
+    settings = _checked({**recorded, **overrides}) if recorded else asked
+    if not recorded:
+        store.set_settings({name: getattr(settings, name) for name in Settings.names()})
+    engine = engine or LocalEngine(settings)
+    index = KeyIndex(store, path, settings.exact_limit)
+    recall = Recall(store, index, engine, settings.memory_budget)
+    worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
+    return Parts(path, settings, store, index, engine, recall, worker)
+
+
+def _checked(values: Mapping[str, Any]) -> Settings:
+    unknown = sorted(set(values) - set(Settings.names()))
+    if unknown:
+        raise InvalidSetting(f"there is no setting {unknown[0]!r}; there are {', '.join(Settings.names())}")
+    return replace(Settings(), **values)
+
+
+class LocalEngine:
+    """The language model of this machine, loaded in parts: the tokenizer to count, the rest to compress and read."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        from cmt_sdk.weights.registry import show_model
+
+        return Tokenizer.from_file(str(show_model(self._settings.model).path / "tokenizer.json"))
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text; needs the model's folder, not its weights."""
+        return [len(e.ids) for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+
+    @property
+    def loaded(self) -> bool:
+        """True once the weights are in memory."""
+        return "_loaded" in self.__dict__
+
+    @cached_property
+    def _loaded(self) -> LoadedModel:
+        from cmt_sdk.weights.loading import attach_adapters, load_base
+
+        s = self._settings
+        loaded = load_base(s.model, precision=s.precision, device=s.device)
+        attach_adapters(loaded, self._bundle.adapters)
+        return loaded
+
+    @cached_property
+    def _bundle(self) -> Bundle:
+        from cmt_sdk.weights.bundle import find_bundle
+        from cmt_sdk.weights.registry import show_model
+
+        return find_bundle(self._settings.adapter, show_model(self._settings.model).sha256)
+
+    @cached_property
+    def _frozen(self) -> FrozenModel:
+        from cmt_sdk.neural.frozen import FrozenModel
+        from cmt_sdk.weights.loading import active
+
+        loaded = self._loaded
+        return FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
+
+    @property
+    def vector_weight(self) -> float:
+        """From the bundle: a trained matching head counts more than plain states."""
+        return self._bundle.vector_weight
+
+    @cached_property
+    def compressor(self) -> Compressor:
+        """The compressor that the settings name."""
+        from cmt_sdk.neural.compressor import PassageCompressor
+        from cmt_sdk.neural.kv import KVCompressor
+        from cmt_sdk.neural.matching import Matcher
+        from cmt_sdk.neural.rotary import Rotary
+        from cmt_sdk.neural.soft import SoftCompressor
+        from cmt_sdk.types import Fingerprint
+        from cmt_sdk.weights.loading import load_tensor
+
+        s, lm, bundle, loaded = self._settings, self._frozen, self._bundle, self._loaded
+        soft = s.compressor == "soft"
+        layers = lm.model.config.num_hidden_layers
+        projection = load_tensor(bundle.match, lm.device) if bundle.match else None
+        matcher = Matcher(lm, projection, bundle.depth or layers // 2)
+        return PassageCompressor(
+            SoftCompressor(lm, load_tensor(bundle.soft, lm.device) if bundle.soft else None, s.compression)
+            if soft
+            else KVCompressor(lm, Rotary(lm.model), s.keep),
+            matcher,
+            Fingerprint(
+                model=loaded.name,
+                base=loaded.base_hash[:16],
+                quantization=loaded.quantization,
+                tokenizer=loaded.tokenizer_hash[:16],
+                encoder=bundle.encoder_hash if soft else "plain",
+                matcher=bundle.matcher_hash,
+                compressor=f"soft:{s.compression}" if soft else "kv",
+                keep=1.0 if soft else s.keep,
+                format=FORMAT,
+            ),
+        )
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The reader over the same frozen model."""
+        from cmt_sdk.neural.generator import Generator
+        from cmt_sdk.neural.rotary import Rotary
+
+        rotary = None if self._settings.compressor == "soft" else Rotary(self._frozen.model)
+        return Generator(self._frozen, rotary)

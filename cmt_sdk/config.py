@@ -1,0 +1,89 @@
+"""Settings: one frozen dataclass, checked when it is made, and the folders that are used by default."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import platformdirs
+
+from cmt_sdk.errors import InvalidSetting
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a memory is made and read.
+
+    model: a hub id, a local folder, a .gguf file, or the name of a pulled model.
+    adapter: a folder with adapters, "default" for the ones shipped for the default model, "none" for none.
+    precision: "nf4" (4-bit weights), "bf16", "fp32", or "auto".
+    compressor: "kv" keeps the KV-cache entries that matter, "soft" pools windows to soft tokens (CMT).
+    keep: the share of KV entries kept, 0 < keep <= 1, for "kv".
+    compression: text tokens per soft token, 4, 8 or 16, for "soft".
+    passage_tokens: the longest passage, in tokens.
+    memory_budget: bytes of compressed memory kept on disk; colder passages are encoded again when needed. 0: no limit.
+    exact_limit: up to so many vectors search is exact; above, HNSW.
+    max_document_bytes: the largest text that `add` takes, in UTF-8 bytes.
+    """
+
+    model: str = DEFAULT_MODEL
+    adapter: str = "default"
+    device: str = "auto"
+    precision: str = "auto"
+    compressor: str = "kv"
+    keep: float = 0.25
+    compression: int = 4
+    passage_tokens: int = 256
+    memory_budget: int = 0
+    exact_limit: int = 20_000
+    max_document_bytes: int = 10_000_000
+
+    def __post_init__(self) -> None:
+        allowed = {
+            "precision": ("auto", "nf4", "bf16", "fp32"),
+            "compressor": ("kv", "soft"),
+            "compression": (4, 8, 16),
+        }
+        for name, values in allowed.items():
+            if getattr(self, name) not in values:
+                raise InvalidSetting(f"{name}={getattr(self, name)!r}: choose one of {', '.join(map(str, values))}")
+        bounds = {
+            "keep": (0.01, 1.0),
+            "passage_tokens": (16, 4096),
+            "memory_budget": (0, 2**62),
+            "exact_limit": (0, 2**31),
+            "max_document_bytes": (1, 2**31 - 1),
+        }
+        for name, (low, high) in bounds.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+                raise InvalidSetting(f"{name}={value!r}: choose a number from {low} to {high}")
+
+    @classmethod
+    def names(cls) -> tuple[str, ...]:
+        """The names of all settings."""
+        return tuple(f.name for f in fields(cls))
+
+
+def home() -> Path:
+    """The folder that holds memories by name: $CMT_HOME, else the platform's data folder."""
+    given = os.environ.get("CMT_HOME")
+    return Path(given).expanduser() if given else platformdirs.user_data_path("cmt")
+
+
+def model_home() -> Path:
+    """The folder that holds pulled models: $CMT_MODELS, else the platform's cache folder."""
+    given = os.environ.get("CMT_MODELS")
+    return Path(given).expanduser() if given else platformdirs.user_cache_path("cmt") / "models"
+
+
+def locate(name_or_path: str | os.PathLike[str] | None) -> Path:
+    """The folder of a memory. A bare name lies in `home()`; anything with a separator, or "." and "..", is a path."""
+    text = os.fspath(name_or_path) if name_or_path is not None else "default"
+    if not text.strip() or "\x00" in text:
+        raise InvalidSetting(f"memory name {text!r}: give a name or the path of a folder")
+    is_path = text in {".", ".."} or "/" in text or os.sep in text or text.startswith("~")
+    return Path(text).expanduser() if is_path else home() / text

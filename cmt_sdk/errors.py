@@ -1,0 +1,113 @@
+"""The family of errors, grouped by what the caller can do about them. Knows nothing else of the package.
+
+    CMTError
+    ├── InvalidInput        the call's own words are off: change the argument
+    │   ├── InvalidDocument     empty, binary, too large, not text
+    │   ├── InvalidFilter       a filter key or value that cannot be asked for
+    │   └── InvalidSetting      a setting outside its range, an unknown name
+    ├── NotFound            what was named is not there
+    │   ├── DocumentNotFound
+    │   ├── MemoryNotFound      no memory in that folder yet
+    │   └── ModelNotFound       the base model or adapter is not on this machine
+    ├── AlreadyExists       an id or a file that is taken
+    ├── MissingExtra        an optional dependency is not installed
+    ├── StorageError        the disk or the database refused: nothing stored earlier is lost
+    │   ├── StorageFull
+    │   ├── StorageDamaged
+    │   ├── StorageLocked
+    │   ├── StorageNewer        written by a newer release
+    │   └── StorageDenied       no permission
+    └── ModelError          the language model cannot do this
+        ├── ModelMismatch       the memories were made by another model
+        ├── ModelUnsupported    an architecture that this compressor cannot serve
+        └── ModelDownload       fetching or checking the weights failed
+"""
+
+from __future__ import annotations
+
+
+class CMTError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class InvalidInput(CMTError, ValueError):
+    """The call's own words are off: change the argument."""
+
+
+class InvalidDocument(InvalidInput):
+    """The document is empty, binary, too large, or not valid text."""
+
+
+class InvalidFilter(InvalidInput):
+    """A filter key, operator or value that cannot be asked for."""
+
+
+class InvalidSetting(InvalidInput):
+    """A setting outside its range, or a name that no setting has."""
+
+
+class NotFound(CMTError, LookupError):
+    """What was named is not there."""
+
+
+class DocumentNotFound(NotFound):
+    """No document has this id."""
+
+
+class MemoryNotFound(NotFound):
+    """There is no memory in this folder yet."""
+
+
+class ModelNotFound(NotFound):
+    """The base model or an adapter is not on this machine."""
+
+
+class AlreadyExists(CMTError):
+    """An id or a file name that is already taken."""
+
+
+class MissingExtra(CMTError, ImportError):
+    """An optional dependency is missing; the message is its install line."""
+
+    def __init__(self, feature: str, extra: str) -> None:
+        super().__init__(f"{feature} needs an optional dependency: pip install 'cmt-sdk[{extra}]'")
+
+
+class StorageError(CMTError):
+    """The disk or the database refused; nothing stored earlier is lost."""
+
+
+class StorageFull(StorageError):
+    """No space left on the device."""
+
+
+class StorageDamaged(StorageError):
+    """A file of the memory cannot be read as what it should be."""
+
+
+class StorageLocked(StorageError):
+    """Another process holds the database for longer than the wait allows."""
+
+
+class StorageNewer(StorageError):
+    """The memory was written by a newer release of this package."""
+
+
+class StorageDenied(StorageError):
+    """The operating system denies access to the folder or a file in it."""
+
+
+class ModelError(CMTError):
+    """The language model cannot do what was asked."""
+
+
+class ModelMismatch(ModelError):
+    """The memories were made by another model than the one that is open."""
+
+
+class ModelUnsupported(ModelError):
+    """An architecture that this compressor cannot serve."""
+
+
+class ModelDownload(ModelError):
+    """Fetching, checking or converting the weights failed."""

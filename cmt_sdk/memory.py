@@ -1,0 +1,369 @@
+"""Memory: the story of adding, updating, forgetting and searching, told in calls to ports. No torch, no SQL."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from cmt_sdk import archive
+from cmt_sdk.assembly import Parts
+from cmt_sdk.chat import Chat
+from cmt_sdk.config import Settings
+from cmt_sdk.converting import check_text, read_document
+from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidFilter
+from cmt_sdk.model import MemoryModel
+from cmt_sdk.splitting import split
+from cmt_sdk.types import (
+    Document,
+    Filter,
+    Finding,
+    Match,
+    Metadata,
+    Page,
+    Passage,
+    Progress,
+    Receipt,
+    SearchMode,
+    Span,
+    Stats,
+    Turn,
+)
+
+log = logging.getLogger(__name__)
+
+Addable = Document | str | os.PathLike[str]
+OnProgress = Callable[[Progress], None]
+BATCH_DOCUMENTS = 16
+
+
+class Memory:
+    """Documents that are remembered in one folder. The language model is loaded when it is first needed.
+
+    Safe to use from several threads, and the folder from several processes. Made by `cmt_sdk.open`.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._store = parts.store
+        self._index = parts.index
+        self._engine = parts.engine
+        self._recall = parts.recall
+        self._worker = parts.worker
+        self.path: Path = parts.path
+        self.settings: Settings = parts.settings
+        self.model = MemoryModel(self._recall, self.settings)
+        self._closed = threading.Event()
+
+    # -- adding -------------------------------------------------------------------------------------------------
+
+    def add(
+        self,
+        document: Addable,
+        *,
+        id: str = "",  # noqa: A002 - the word users know
+        source: str | None = None,
+        scope: str = "",
+        metadata: Metadata | None = None,
+        expires_at: datetime | None = None,
+        wait: bool = True,
+    ) -> Document:
+        """Remember a text, a file (`pathlib.Path`) or a Document; returns it as stored.
+
+        The text is durable when this returns; with `wait=False` compression follows in the background. The same
+        text in the same scope is one document: the one already there is returned. Raises InvalidDocument,
+        AlreadyExists (the id is taken), StorageError.
+        """
+        given = {"id": id, "source": source, "scope": scope, "metadata": metadata, "expires_at": expires_at}
+        whole = replace(_document(document), **{name: value for name, value in given.items() if value})
+        stored: list[Document] = []
+        self._add([whole], wait=wait, on_stored=stored.append)
+        return self.get(stored[0].id)
+
+    def add_many(
+        self,
+        documents: Iterable[Addable],
+        *,
+        replace: bool = False,
+        wait: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> Progress:
+        """Remember a stream of documents, of any length; `on_progress` is called after every step.
+
+        With `replace=True` a document with a known source in its scope and another text becomes that one's next
+        version. Stops at the first document that cannot be added; what came before it is stored.
+        """
+        whole = (_document(d) for d in documents)
+        return self._add(whole, wait=wait, replace=replace, on_progress=on_progress)
+
+    def _add(
+        self,
+        documents: Iterable[Document],
+        *,
+        wait: bool,
+        replace: bool = False,
+        on_stored: Callable[[Document], None] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Progress:
+        """The single path in: text first, then memories, in batches."""
+        progress = Progress()
+
+        def step(**steps: int) -> None:
+            nonlocal progress
+            progress = progress.plus(**steps)
+            if on_progress:
+                on_progress(progress)
+
+        def compress() -> None:
+            self._recall.encode_pending(on_batch=lambda n: step(compressed=n))
+
+        waiting = 0
+        try:
+            for document in documents:
+                outcome, stored, passages = self._store_text(document, replace)
+                waiting += passages
+                step(**{outcome: 1, "passages": passages})
+                if on_stored:
+                    on_stored(stored)
+                if wait and waiting >= BATCH_DOCUMENTS:
+                    compress()
+                    waiting = 0
+        finally:
+            if waiting and not wait:
+                self._worker.nudge()
+        if waiting and wait:
+            compress()
+        return progress
+
+    def _store_text(self, document: Document, by_source: bool) -> tuple[str, Document, int]:
+        """Store one document's text: what happened to it, the document as stored, and its new passages."""
+        check_text(document.text, self.settings.max_document_bytes, document.source or "the document")
+        if by_source and document.source:
+            known = self._store.find(document.scope, document.source)
+            if known is not None and known.text == document.text:
+                return "unchanged", known, 0
+            if known is not None:
+                changed = _next_version(known, document)
+                spans = self._split(document.text)
+                return "updated", self._store.replace(changed, spans), len(spans)
+        spans = self._split(document.text)
+        stored, is_new = self._store.add(document, spans)
+        return ("added", stored, len(spans)) if is_new else ("unchanged", stored, 0)
+
+    def _split(self, text: str) -> list[Span]:
+        return split(text, self._engine.count_tokens, self.settings.passage_tokens)
+
+    def compress(self, on_progress: OnProgress | None = None) -> int:
+        """Compress whatever still waits, now; returns the number of passages. Resumes what a crash cut off."""
+        progress = Progress()
+
+        def batch_done(count: int) -> None:
+            nonlocal progress
+            progress = progress.plus(compressed=count)
+            if on_progress:
+                on_progress(progress)
+
+        return self._recall.encode_pending(on_batch=batch_done)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the background compression; False when `timeout` seconds passed first. Raises what it raised."""
+        return self._worker.wait(timeout)
+
+    # -- changing -----------------------------------------------------------------------------------------------
+
+    def update(self, id: str, text: str | None = None, *, wait: bool = True, **fields: Any) -> Document:  # noqa: A002
+        """Store the next version; the old one stops answering at once and stays in `history` until forgotten.
+
+        `fields` may be source, scope, metadata and expires_at; without `text` they change in place. Raises
+        DocumentNotFound, InvalidDocument.
+        """
+        unknown = set(fields) - {"source", "scope", "metadata", "expires_at"}
+        if unknown:
+            raise TypeError(f"update() has no argument {sorted(unknown)[0]!r}")
+        known = self.get(id)
+        changed = replace(known, **fields)
+        if text is None or text == known.text:
+            return self._store.replace(changed, None)
+        check_text(text, self.settings.max_document_bytes, f"the new text of {id}")
+        stored = self._store.replace(replace(changed, text=text), self._split(text))
+        if wait:
+            self._recall.encode_pending()
+        else:
+            self._worker.nudge()
+        return self.get(stored.id)
+
+    def delete(self, id: str) -> Document:  # noqa: A002
+        """Take a document out, with its history; returns what it was. For bytes gone from the disk: `forget`."""
+        document = self.get(id)
+        self._store.delete(Filter(ids=[id]))
+        return document
+
+    def forget(
+        self,
+        id: str | None = None,  # noqa: A002
+        *,
+        source: str | None = None,
+        scope: str | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> Receipt:
+        """Delete what fits every condition and rewrite the files without it; the receipt says what a byte scan found.
+
+        Raises InvalidFilter without any condition, DocumentNotFound for an unknown id.
+        """
+        chosen = _filter(scope, source, where, ids=None if id is None else [id])
+        if chosen.empty:
+            raise InvalidFilter("forget() needs an id, a source, a scope or a filter; to forget all, scope=''")
+        if id is not None:
+            self.get(id)
+        before = self.stats()
+        removed = self._store.delete(chosen)
+        self._index.rebuild()
+        files, traces = self._store.scrub(removed)
+        after = self.stats()
+        return Receipt(
+            documents=sorted({d.id for d in removed}),
+            versions=len(removed),
+            passages=before.passages - after.passages,
+            bytes_freed=before.file_bytes - after.file_bytes,
+            files_scanned=files,
+            traces_found=traces,
+            at=self._store.now(),
+        )
+
+    # -- looking ------------------------------------------------------------------------------------------------
+
+    def get(self, id: str) -> Document:  # noqa: A002
+        """The current version of a document; DocumentNotFound."""
+        page = self._store.list(Filter(ids=[id]), 1, None)
+        if not page.documents:
+            raise DocumentNotFound(f"no document has the id {id!r}; `list` shows those there are")
+        return page.documents[0]
+
+    def history(self, id: str) -> list[Document]:  # noqa: A002
+        """Every version, oldest first; DocumentNotFound."""
+        versions = self._store.history(id)
+        if not versions:
+            raise DocumentNotFound(f"no document has the id {id!r}; `list` shows those there are")
+        return versions
+
+    def passages(self, id: str) -> list[Passage]:  # noqa: A002
+        """The passages of a document's current version, in order; DocumentNotFound."""
+        return self._store.passages_of(self.get(id).id)
+
+    def list(
+        self,
+        *,
+        scope: str | None = None,
+        source: str | None = None,
+        where: Mapping[str, Any] | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page:
+        """Current documents in order of creation, `limit` a page; `cursor` is the last page's `next_cursor`."""
+        return self._store.list(_filter(scope, source, where), limit, cursor)
+
+    def documents(
+        self, *, scope: str | None = None, source: str | None = None, where: Mapping[str, Any] | None = None
+    ) -> Iterator[Document]:
+        """All current documents that fit, one by one."""
+        cursor: str | None = None
+        while True:
+            page = self._store.list(_filter(scope, source, where), 200, cursor)
+            yield from page.documents
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def count(
+        self, *, scope: str | None = None, source: str | None = None, where: Mapping[str, Any] | None = None
+    ) -> int:
+        """How many current documents fit."""
+        return self._store.count(_filter(scope, source, where))
+
+    def search(
+        self,
+        query: str,
+        k: int = 5,
+        *,
+        mode: SearchMode = "fused",
+        scope: str | None = None,
+        source: str | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> Sequence[Match]:
+        """The k best passages by meaning and words ("fused"), by meaning ("vector") or by words ("text", no model)."""
+        return self._recall.search(query, k, _filter(scope, source, where), mode)
+
+    def stats(self) -> Stats:
+        """The memory in numbers."""
+        return replace(self._store.stats(), index=self._index.describe(), model=self.settings.model)
+
+    def chat(self, *, remember: bool = False, scope: str = "", **options: Any) -> Chat:
+        """A conversation over this memory; with `remember=True` what the user says is added to `scope`.
+
+        `options` are those of `model.ask`; the search is narrowed to `scope` where one is given.
+        """
+
+        def keep(turn: Turn) -> None:
+            if turn.role == "user":
+                self.add(turn.content, scope=scope, source="chat", metadata={"role": turn.role}, wait=False)
+
+        narrowed = {"scope": scope, **options} if scope else options
+        return Chat(self.model, narrowed, keep if remember else None)
+
+    # -- upkeep -------------------------------------------------------------------------------------------------
+
+    def export(self, path: str | os.PathLike[str]) -> int:
+        """Write everything to one archive (JSON lines and safetensors in a zip file); returns the documents in it."""
+        return archive.write(self._store, Path(path))
+
+    def import_(self, path: str | os.PathLike[str]) -> Progress:
+        """Add what an archive holds; its memories are taken over where this model can read them, else made again."""
+        return archive.read(self._store, Path(path), self._store_text)
+
+    def reindex(self) -> str:
+        """Write the index anew; returns its description."""
+        self._index.rebuild()
+        return self._index.describe()
+
+    def reencode(self, on_progress: OnProgress | None = None) -> int:
+        """Encode again, with this model and these settings, every passage that something else encoded; resumable."""
+        self._store.forget_encodings(self._engine.compressor.fingerprint)
+        return self.compress(on_progress)
+
+    def check(self) -> Sequence[Finding]:
+        """A check-up of files, database, index and memories, with remedies."""
+        return self._store.check()
+
+    def close(self) -> None:
+        """Stop the background compression after its batch and release the files; what still waits resumes later."""
+        if not self._closed.is_set():
+            self._closed.set()
+            self._worker.close()
+            self._store.close()
+
+    def __enter__(self) -> Memory:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self.close()
+
+
+def _document(given: Addable) -> Document:
+    if isinstance(given, Document):
+        return given
+    return Document(text=given) if isinstance(given, str) else read_document(Path(given))
+
+
+def _next_version(known: Document, given: Document) -> Document:
+    return replace(known, text=given.text, metadata=given.metadata or known.metadata, expires_at=given.expires_at)
+
+
+def _filter(
+    scope: str | None, source: str | None, where: Mapping[str, Any] | None, ids: Sequence[str] | None = None
+) -> Filter:
+    return Filter(ids=ids, scope=scope, source=source, where=where or {})

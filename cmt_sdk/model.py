@@ -1,0 +1,196 @@
+"""MemoryModel: the story of asking: find passages, load their memories, read. No torch, no SQL in here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, TypeVar, overload
+
+from cmt_sdk.config import Settings
+from cmt_sdk.errors import InvalidInput, InvalidSetting
+from cmt_sdk.prompting import UNKNOWN, abstains, search_query
+from cmt_sdk.ranking import fit
+from cmt_sdk.recall import CANDIDATES, Recall
+from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage
+
+READERS = ("memory", "text", "auto", "none")
+UNSURE = 0.5
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question with everything that decides its answer; checked when it is made.
+
+    `k` passages are read, or as many as fit in `budget` tokens of context (then `k` is the most).
+    """
+
+    question: str
+    k: int = 5
+    budget: int | None = None
+    reader: ReaderKind = "memory"
+    max_tokens: int = 64
+    chosen: Filter = field(default_factory=Filter)
+    history: Sequence[Turn] = ()
+
+    def __post_init__(self) -> None:
+        if not self.question.strip():
+            raise InvalidInput("the question is empty")
+        if self.reader not in READERS:
+            raise InvalidSetting(f"reader={self.reader!r}: choose one of {', '.join(READERS)}")
+        for name, value in (("k", self.k), ("max_tokens", self.max_tokens), ("budget", self.budget)):
+            if value is not None and value < 1:
+                raise InvalidSetting(f"{name}={value}: choose at least 1")
+
+
+class MemoryModel:
+    """The frozen LLM bound to a memory: `ask` answers from what was added. Made by `cmt_sdk.open`, as `memory.model`."""
+
+    def __init__(self, recall: Recall, settings: Settings) -> None:
+        self._recall = recall
+        self._settings = settings
+
+    @overload
+    def ask(self, question: str, *, stream: Literal[False] = False, **options: Any) -> Answer: ...
+
+    @overload
+    def ask(self, question: str, *, stream: Literal[True], **options: Any) -> Stream: ...
+
+    def ask(self, question: str, *, stream: bool = False, **options: Any) -> Answer | Stream:
+        """Answer a question from memory.
+
+        Options: `k` passages to read (5), or `budget` tokens of context to fill; `reader`: "memory" reads compressed
+        memories and never the text, "text" puts the passages' text into the prompt, "auto" looks the best passage's
+        text up where the memory reader is unsure, "none" asks the bare model; `max_tokens` of the answer (64);
+        `scope`, `source`, `where` narrow the search; `history`, earlier turns. With `stream=True` the result is
+        iterated for pieces of text, and its `answer` is there afterwards. Raises InvalidInput, ModelMismatch.
+        """
+        running = Stream(self._pieces(_ask(question, options)))
+        if stream:
+            return running
+        for _ in running:
+            pass
+        return running.answer
+
+    def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
+        times: dict[str, float] = {}
+        matches = [] if ask.reader == "none" else self._find(ask, times)
+        if not matches and ask.reader != "none":
+            yield from self._nothing_found(ask, times)
+            return
+        kind = "memory" if ask.reader == "auto" else ask.reader
+        if ask.reader == "auto":
+            text, usage = self._whole(ask, kind, matches, times)
+            if usage.confidence < UNSURE:
+                kind, matches = "text", matches[:1]
+                text, usage = self._whole(ask, kind, matches, times)
+            yield text
+            yield self._answer(text, usage, kind, matches, times)
+            return
+        pieces = []
+        for piece in self._read(ask, kind, matches, times):
+            if piece.usage is None:
+                pieces.append(piece.text)
+                yield piece.text
+            else:
+                yield self._answer("".join(pieces), piece.usage, kind, matches, times)
+
+    def _find(self, ask: Ask, times: dict[str, float]) -> list[Match]:
+        query = search_query(ask.question, ask.history)
+        vector = _timed(times, "encode", lambda: self._recall.encode(query))
+        k = ask.k if ask.budget is None else max(ask.k, CANDIDATES)
+        found = _timed(times, "search", lambda: self._recall.search(query, k, ask.chosen, vector=vector))
+        if ask.budget is not None:
+            share = 1.0 if ask.reader == "text" else self._share
+            found = found[: max(1, fit([round(m.passage.tokens * share) for m in found], ask.budget))]
+        return found
+
+    @property
+    def _share(self) -> float:
+        """Context entries a source token costs when it is read from memory."""
+        return self._settings.keep if self._settings.compressor == "kv" else 1 / self._settings.compression
+
+    def _read(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> Iterator[Piece]:
+        passages = [m.passage for m in matches]
+        prompt = Prompt(ask.question, ask.history, notes=kind != "none")
+        if kind == "memory":
+            memories = _timed(times, "load", lambda: self._recall.memories(passages))
+            prompt = replace(prompt, memories=memories)
+        elif kind == "text":
+            prompt = replace(prompt, passages=[p.content for p in passages])
+        with self._recall.lock:
+            yield from self._recall.engine.reader.read(prompt, ask.max_tokens)
+
+    def _whole(
+        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+    ) -> tuple[str, Usage]:
+        pieces = list(self._read(ask, kind, matches, times))
+        usage = pieces[-1].usage
+        assert usage is not None  # noqa: S101 - the port says so
+        return "".join(p.text for p in pieces), usage
+
+    def _nothing_found(self, ask: Ask, times: dict[str, float]) -> Iterator[str | Answer]:
+        yield UNKNOWN
+        yield self._answer(UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0), ask.reader, [], times)
+
+    def _answer(
+        self, text: str, usage: Usage, kind: str, matches: Sequence[Match], times: Mapping[str, float]
+    ) -> Answer:
+        stages = dict(times)
+        stages["load"] = stages.get("load", 0.0) + usage.load_ms
+        stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
+        return Answer(
+            text=text.strip(),
+            sources=[_source(m) for m in matches],
+            reader=kind,
+            abstained=kind != "none" and abstains(text),
+            confidence=usage.confidence,
+            prompt_tokens=usage.prompt_tokens,
+            memory_tokens=sum(m.passage.tokens for m in matches) if kind == "memory" else 0,
+            answer_tokens=usage.answer_tokens,
+            milliseconds=stages,
+        )
+
+
+class Stream:
+    """Pieces of text as they come; `answer` holds the whole, with sources and costs, once the iteration is over."""
+
+    def __init__(self, pieces: Iterator[str | Answer]) -> None:
+        self._pieces = pieces
+        self._answer: Answer | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        for piece in self._pieces:
+            if isinstance(piece, Answer):
+                self._answer = piece
+            elif piece:
+                yield piece
+
+    @property
+    def answer(self) -> Answer:
+        """The whole answer; reads what has not been read yet."""
+        for _ in self:
+            pass
+        assert self._answer is not None  # noqa: S101 - every path of MemoryModel._pieces ends with an Answer
+        return self._answer
+
+
+
+def _ask(question: str, options: Mapping[str, Any]) -> Ask:
+    """The options of `MemoryModel.ask` as an Ask; an unknown name is a TypeError, as in any call."""
+    narrowing = {name: options[name] for name in ("scope", "source", "where") if options.get(name) is not None}
+    rest = {name: value for name, value in options.items() if name not in ("scope", "source", "where")}
+    return Ask(question, chosen=Filter(**narrowing), **rest)
+
+
+def _timed(times: dict[str, float], stage: str, work: Callable[[], T]) -> T:
+    start = time.perf_counter()
+    result = work()
+    times[stage] = times.get(stage, 0.0) + 1000 * (time.perf_counter() - start)
+    return result
+
+
+def _source(match: Match) -> Source:
+    p = match.passage
+    return Source(p.document_id, p.id, match.document.source, p.start, p.end, p.text, match.score, match.why)

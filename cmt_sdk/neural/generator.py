@@ -1,0 +1,154 @@
+"""Greedy reading: a prompt, with memories, text or nothing before the question, becomes an answer. Pure tensor code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cmt_sdk.errors import InvalidInput
+from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.reading import causal, place
+from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.soft import soft_tokens
+from cmt_sdk.prompting import UNKNOWN
+from cmt_sdk.types import Piece, Prompt, Usage
+
+
+@dataclass
+class _Start:
+    """A cache, the prompt ids still to be read, and what the model calls have in common."""
+
+    ids: list[int]
+    position: int
+    cache: Any
+    extra: dict[str, Any]
+    tokens_before: int
+    load_ms: float
+
+
+@dataclass(frozen=True)
+class Generator:
+    """The reader. The "reader" adapter is on exactly while the question and answer of a prompt with notes are read."""
+
+    lm: FrozenModel
+    rotary: Rotary | None
+
+    def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
+        """The answer in pieces; the last piece carries the usage. Raises InvalidInput for a prompt over the context."""
+        began = time.perf_counter()
+        start = self._start(prompt, max_tokens)
+        adapter = self.lm.activate("reader") if prompt.notes else nullcontext()
+        with adapter:
+            yield from self._decode(start, max_tokens, began)
+
+    def _start(self, prompt: Prompt, max_tokens: int) -> _Start:
+        if not prompt.notes:
+            return _Start(self.lm.bare_ids(prompt.question, prompt.history), 0, None, {}, 0, 0.0)
+        ids = self.lm.question_ids(prompt.question, prompt.history)
+        self._check_length(prompt, len(ids) + max_tokens)
+        if prompt.passages:
+            return self._start_text(prompt, ids)
+        if prompt.memories and prompt.memories[0].kind == "soft":
+            return self._start_soft(prompt, ids)
+        began = time.perf_counter()
+        prefix = place(self.lm, self.rotary, prompt.memories, len(ids) + max_tokens)  # type: ignore[arg-type]
+        load = 1000 * (time.perf_counter() - began)
+        return _Start(ids, prefix.position, prefix, {"notes": prefix}, 0, load)
+
+    def _start_text(self, prompt: Prompt, ids: list[int]) -> _Start:
+        """Read the passages' text with the bare model, as memories are made; the adapter reads from the question on."""
+        text = [i for passage in prompt.passages for i in self.lm.passage_ids(passage)]
+        cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
+        with torch.inference_mode():
+            self.lm.model.base_model(**self._inputs(text, head), past_key_values=cache, use_cache=True)
+        return _Start(ids, head + len(text), cache, {}, len(text), 0.0)
+
+    def _start_soft(self, prompt: Prompt, ids: list[int]) -> _Start:
+        """Read soft tokens in place of words, with the reader adapter on: they were trained together."""
+        began = time.perf_counter()
+        soft = soft_tokens(prompt.memories, self.lm)
+        cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
+        load = 1000 * (time.perf_counter() - began)
+        positions = torch.arange(head, head + soft.shape[1], device=self.lm.device)[None]
+        with torch.inference_mode(), self.lm.activate("reader"):
+            self.lm.model.base_model(
+                inputs_embeds=soft, position_ids=positions, past_key_values=cache, use_cache=True
+            )
+        return _Start(ids, head + soft.shape[1], cache, {}, soft.shape[1], load)
+
+    def _check_length(self, prompt: Prompt, room: int) -> None:
+        limit = getattr(self.lm.model.config, "max_position_embeddings", None)
+        notes = sum(m.tokens for m in prompt.memories) + sum(len(self.lm.passage_ids(p)) for p in prompt.passages)
+        total = len(self.lm.head_ids) + notes + room
+        if limit is not None and total > limit:
+            raise InvalidInput(
+                f"the question and its passages need {total} tokens, the model's context holds {limit}; "
+                "ask with a smaller k, or with budget="
+            )
+
+    def _inputs(self, ids: list[int], position: int) -> dict[str, Any]:
+        positions = torch.arange(position, position + len(ids), device=self.lm.device)[None]
+        return {"input_ids": torch.tensor([ids], device=self.lm.device), "position_ids": positions}
+
+    def _decode(self, start: _Start, max_tokens: int, began: float) -> Iterator[Piece]:
+        text = _Text(self.lm.tokenizer)
+        ids, position, cache, confidence = start.ids, start.position, start.cache, 1.0
+        first = decoded = time.perf_counter()
+        for step in range(max_tokens):
+            with torch.inference_mode():
+                inputs = self._inputs(ids, position) | start.extra
+                if "notes" in inputs:
+                    inputs["attention_mask"] = causal(len(ids), inputs["notes"].bias[0])
+                out = self.lm.model.base_model(**inputs, past_key_values=cache, use_cache=True)
+                logits = self.lm.logits(out.last_hidden_state[0, -1:])[0]
+                token = int(logits.argmax())
+            cache = out.past_key_values if cache is None else cache
+            position += len(ids)
+            decoded = time.perf_counter()
+            if step == 0:
+                first, confidence = decoded, self._confidence(logits)
+            if token in self.lm.stop_ids:
+                break
+            ids = [token]
+            if piece := text.add(token):
+                yield Piece(piece)
+        if piece := text.rest():
+            yield Piece(piece)
+        prompt_tokens = start.tokens_before + len(start.ids)
+        prefill = 1000 * (first - began) - start.load_ms
+        yield Piece("", Usage(prompt_tokens, text.count, confidence, start.load_ms, prefill, 1000 * (decoded - first)))
+
+    def _confidence(self, logits: Tensor) -> float:
+        """One minus the probability that the answer begins as the words for not knowing do."""
+        return 1.0 - float(logits.softmax(-1)[self.lm.ids(UNKNOWN)[0]])
+
+
+class _Text:
+    """Tokens to text, piece by piece: a character of several tokens comes when it is whole."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._ids: list[int] = []
+        self._shown = 0
+
+    @property
+    def count(self) -> int:
+        return len(self._ids)
+
+    def add(self, token: int) -> str:
+        self._ids.append(token)
+        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
+        return "" if text.endswith("\ufffd") else self._new(text)
+
+    def rest(self) -> str:
+        return self._new(self._tokenizer.decode(self._ids, skip_special_tokens=True))
+
+    def _new(self, text: str) -> str:
+        new, self._shown = text[self._shown :], len(text)
+        return str(new)

@@ -1,0 +1,128 @@
+"""The `kv` compressor: a passage becomes the KV-cache entries that matter, without positions, in four bits.
+
+Training-free for every model with rotary positions. What the arrays of such a memory mean stands in docs/format.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cmt_sdk.errors import ModelUnsupported
+from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.quantization import GROUP, Codes, quantize
+from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.scores import REPEAT, RepeatScores, best
+from cmt_sdk.types import PackedMemory
+
+BATCH_TOKENS = 2048
+STEP = 64  # lengths are padded to multiples of it: on a CPU every new shape costs kernel set-up
+
+
+@dataclass(frozen=True)
+class KVCompressor:
+    """Packs passages with the bare frozen model, so that no later adapter makes a memory unreadable.
+
+    keep: the share of entries kept, over all layers and heads together.
+    """
+
+    lm: FrozenModel
+    rotary: Rotary
+    keep: float
+
+    def __post_init__(self) -> None:
+        width = self.lm.kv_shape[2]
+        if width % GROUP:
+            raise ModelUnsupported(f"heads of {width} values: KV memories need a multiple of {GROUP}")
+
+    @torch.inference_mode()
+    def pack(self, contents: Sequence[str]) -> list[PackedMemory]:
+        """One memory a passage, in the order given."""
+        ids = [self.lm.passage_ids(c) for c in contents]
+        packed: dict[int, PackedMemory] = {}
+        for batch in batches([len(i) for i in ids]):
+            made = self._pack_batch([ids[i] for i in batch])
+            packed.update(zip(batch, made, strict=True))
+        return [packed[i] for i in range(len(ids))]
+
+    def _pack_batch(self, ids: Sequence[list[int]]) -> list[PackedMemory]:
+        lengths = torch.tensor([len(i) for i in ids], device=self.lm.device)
+        keys, values, scores = self._forward(ids, lengths)
+        memories = []
+        for row, length in enumerate(lengths.tolist()):
+            kept = self._all(length) if scores is None else best(scores[row], length, self.keep)
+            memories.append(_packed(keys[row, :, :, :length], values[row, :, :, :length], kept))
+        return memories
+
+    def _all(self, length: int) -> Tensor:
+        layers, heads, _ = self.lm.kv_shape
+        return torch.ones(layers, heads, length, dtype=torch.bool, device=self.lm.device)
+
+    def _forward(self, ids: Sequence[list[int]], lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys (turned back) and values [batch, layers, kv_heads, longest, d], and the scores when they are needed."""
+        head, longest = len(self.lm.head_ids), int(lengths.max())
+        cue = self.lm.ids(REPEAT)
+        watch = RepeatScores(head, lengths, len(cue)) if self.keep < 1.0 else None
+        rows = [i + cue + i for i in ids] if watch else list(ids)
+        tokens = padded(rows, self.lm.device, min(self.lm.stop_ids))
+        cache = self.lm.head_cache(len(ids))
+        positions = torch.arange(head, head + tokens.shape[1], device=self.lm.device)[None]
+        self.lm.model.base_model(
+            input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, watch=watch
+        )
+        keys = torch.stack([layer.keys[:, :, head : head + longest] for layer in cache.layers], dim=1)
+        values = torch.stack([layer.values[:, :, head : head + longest] for layer in cache.layers], dim=1)
+        return self.rotary.turn_back(keys, positions[0, :longest]), values, watch and watch.result()
+
+
+def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
+    """Quantise the kept entries of one passage: keys and values [layers, heads, n, d], kept [layers, heads, n].
+
+    What a head's keys have in common is stored once (`key_mean`), so that the codes only spend bits on differences.
+    """
+    layers, heads, length, width = keys.shape
+    mean = keys.float().mean(2).half()
+    centred = keys.float() - mean.float()[:, :, None]
+    key_codes, value_codes = quantize(centred[kept]), quantize(values[kept])
+    arrays = {
+        "kept": np.packbits(kept.reshape(layers * heads, length).cpu().numpy(), axis=1),
+        "key_mean": mean.reshape(layers * heads, width).cpu().numpy(),
+        "key_codes": key_codes.codes.cpu().numpy(),
+        "key_scales": key_codes.scales.cpu().numpy(),
+        "value_codes": value_codes.codes.cpu().numpy(),
+        "value_scales": value_codes.scales.cpu().numpy(),
+    }
+    return PackedMemory("kv", length, arrays)
+
+
+def codes_of(memory: PackedMemory, which: str) -> Codes:
+    """The codes of a memory's "key" or "value" entries as tensors that share its bytes."""
+    return Codes(tensor_of(memory.arrays[f"{which}_codes"]), tensor_of(memory.arrays[f"{which}_scales"]))
+
+
+def tensor_of(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+    """An array as a tensor that shares its bytes; a read-only one is copied, because torch cannot keep it read-only."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices in batches of similar length, at most `BATCH_TOKENS` padded tokens each."""
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def padded(rows: Sequence[list[int]], device: torch.device, filler: int) -> Tensor:
+    """Rows of ids as one tensor [rows, length], padded at the end to a multiple of `STEP`."""
+    longest = -(-max(len(r) for r in rows) // STEP) * STEP
+    return torch.tensor([r + [filler] * (longest - len(r)) for r in rows], device=device)

@@ -1,0 +1,149 @@
+"""The seams: what the stories in `memory` and `model` need of the rooms below, as small protocols. Knows only values."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from cmt_sdk.types import (
+    Document,
+    Encoded,
+    Filter,
+    Fingerprint,
+    Generation,
+    Hit,
+    PackedMemory,
+    Page,
+    Passage,
+    Piece,
+    Prompt,
+    Span,
+    Stats,
+    Vector,
+)
+
+
+class Compressor(Protocol):
+    """Turns passages into memories and key vectors, and questions into vectors of the same space."""
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What makes the memories: stored with each of them."""
+
+    def compress(self, texts: Sequence[str]) -> list[Encoded]:
+        """One memory and one key vector a text, in the order given; batches and buckets lengths inside."""
+
+    def encode_query(self, question: str) -> Vector:
+        """The question's vector, shape [dimension], of length 1."""
+
+
+class Reader(Protocol):
+    """Answers from memories, from text, or from neither."""
+
+    def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
+        """Yields the answer as it comes, at most `max_tokens` tokens; the last piece carries the usage."""
+
+
+class DocumentStore(Protocol):
+    """Documents and their versions, durable when a call returns."""
+
+    def add(self, document: Document, spans: Sequence[Span]) -> tuple[Document, bool]:
+        """Store a new document; False when the same text stands in the same scope already (that one is returned)."""
+
+    def find(self, scope: str, source: str) -> Document | None:
+        """The current document with exactly this scope and source, the newest where there are several."""
+
+    def replace(self, document: Document, spans: Sequence[Span] | None) -> Document:
+        """Store the next version of `document.id`; without spans only its other fields change, in place."""
+
+    def history(self, document_id: str) -> list[Document]:
+        """Every version, oldest first; empty when there is no such document."""
+
+    def list(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
+        """Documents in order of creation, `limit` a page."""
+
+    def count(self, chosen: Filter) -> int:
+        """How many documents fit."""
+
+    def delete(self, chosen: Filter) -> list[Document]:
+        """Remove the documents that fit, all their versions, passages and memories; returns every removed version."""
+
+    def scrub(self, removed: Sequence[Document]) -> tuple[list[str], int]:
+        """Rewrite the files without what was deleted; returns the files scanned and how many traces are left in them."""
+
+    def stats(self) -> Stats:
+        """The store in numbers."""
+
+
+class PassageStore(Protocol):
+    """Passages, their memories and key vectors."""
+
+    def pending(self, limit: int) -> list[Passage]:
+        """Passages of current documents that have no key vector yet, oldest first."""
+
+    def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
+        """Store memories and key vectors by passage id, in one transaction; ids that are gone are passed over."""
+
+    def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
+        """The stored memories; an id whose memory is cold is missing from the result."""
+
+    def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]:
+        """The passages with their documents; superseded, deleted and expired ones are missing from the result."""
+
+    def passages_of(self, document_id: str) -> list[Passage]:
+        """The passages of a document's current version, in order."""
+
+    def choose(self, chosen: Filter) -> Collection[int]:
+        """Ids of the passages of current documents that fit the filter."""
+
+    def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
+        """Full-text search, BM25, best first; any word of the query may match."""
+
+    def fingerprints(self) -> list[Fingerprint]:
+        """The fingerprints of the memories that are stored, most memories first."""
+
+    def forget_encodings(self, keep: Fingerprint | None) -> int:
+        """Mark every passage not made by `keep` as pending again; returns how many."""
+
+    def evict(self, budget_bytes: int) -> int:
+        """Drop the memories read longest ago until the rest fits the budget; keys stay. Returns how many went."""
+
+
+class Store(DocumentStore, PassageStore, Protocol):
+    """One folder on disk."""
+
+    def now(self) -> datetime:
+        """The clock that stamps and expires documents, UTC."""
+
+    def close(self) -> None:
+        """Release the files; calling it twice does nothing."""
+
+
+class VectorStore(Protocol):
+    """What an index needs of a store: the vectors since a label, and the row that names the trusted index file."""
+
+    def vectors(self, after: int) -> tuple[list[int], list[int], Vector]:
+        """Labels above `after`, their passage ids, and their vectors as float32 [n, dimension]; labels never return."""
+
+    def live(self) -> tuple[int, Collection[int]]:
+        """A number that changes with every change of the set, and the labels that are alive."""
+
+    def generation(self) -> Generation | None:
+        """The index file that the database trusts."""
+
+    def set_generation(self, generation: Generation) -> None:
+        """Make this index file the trusted one."""
+
+
+class VectorIndex(Protocol):
+    """Nearest key vectors by cosine."""
+
+    def search(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> list[Hit]:
+        """The nearest passages, best first; only those in `allowed`, where it is given."""
+
+    def rebuild(self) -> None:
+        """Write a new index file from the store's vectors, without deleted ones."""
+
+    def describe(self) -> str:
+        """The kind of search in use and its size, in words."""

@@ -1,0 +1,131 @@
+"""Finding: a question becomes a ranked list of passages, and passages become memories. No torch, no SQL in here."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from cmt_sdk.errors import InvalidSetting, ModelMismatch
+from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
+from cmt_sdk.ranking import fuse
+from cmt_sdk.types import Encoded, Filter, Match, PackedMemory, Passage, SearchMode, Vector
+
+CANDIDATES = 50
+BATCH = 16
+
+
+class Engine(Protocol):
+    """The language model in its roles; each is made on first use, because loading it takes seconds."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, without loading the model."""
+
+    @property
+    def loaded(self) -> bool:
+        """True once the model is in memory."""
+
+    @property
+    def compressor(self) -> Compressor:
+        """The compressor, which loads the model."""
+
+    @property
+    def reader(self) -> Reader:
+        """The reader, which loads the model."""
+
+    @property
+    def vector_weight(self) -> float:
+        """How much a rank by meaning counts against a rank by words (1: the same)."""
+
+
+@dataclass
+class Recall:
+    """Search and loading over one store, one index and one engine; every call into the engine holds `lock`."""
+
+    store: Store
+    index: VectorIndex
+    engine: Engine
+    memory_budget: int = 0
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    _checked: bool = False
+
+    def encode(self, question: str) -> Vector:
+        """The question's vector, shape [dimension]."""
+        self.check_fingerprint()
+        with self.lock:
+            return self.engine.compressor.encode_query(question)
+
+    def search(
+        self, query: str, k: int, chosen: Filter, mode: SearchMode = "fused", vector: Vector | None = None
+    ) -> list[Match]:
+        """The k best passages, best first. `vector` saves encoding the query again."""
+        if k < 1:
+            raise InvalidSetting(f"k={k}: ask for at least one passage")
+        if mode not in ("fused", "vector", "text"):
+            raise InvalidSetting(f"mode={mode!r}: choose fused, vector or text")
+        limit = max(CANDIDATES, k)
+        by_words = self.store.search_text(query, limit, chosen) if mode != "vector" else []
+        by_meaning = []
+        if mode != "text":
+            allowed = None if chosen.empty else self.store.choose(chosen)
+            by_meaning = self.index.search(self.encode(query) if vector is None else vector, limit, allowed)
+        weight = self.engine.vector_weight if by_meaning else 1.0
+        fused = fuse(by_meaning, by_words, weight=weight)
+        found = self.store.passages([f.passage_id for f in fused])
+        present = [f for f in fused if f.passage_id in found][:k]
+        return [
+            Match(*found[f.passage_id], f.score, f.vector_rank, f.vector_score, f.text_rank, f.text_score)
+            for f in present
+        ]
+
+    def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
+        """The memories of these passages, in their order; cold or waiting ones are encoded now and kept."""
+        stored = self.store.load([p.id for p in passages])
+        missing = [p for p in passages if p.id not in stored]
+        if missing:
+            encoded = self.encode_passages(missing)
+            stored |= {i: e.memory for i, e in encoded.items()}
+        return [stored[p.id] for p in passages]
+
+    def encode_passages(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
+        """Compress passages and store what comes out; returns it by passage id."""
+        self.check_fingerprint()
+        with self.lock:
+            made = self.engine.compressor.compress([p.content for p in passages])
+        encoded = {p.id: e for p, e in zip(passages, made, strict=True)}
+        self.store.save(encoded, self.engine.compressor.fingerprint)
+        if self.memory_budget:
+            self.store.evict(self.memory_budget)
+        return encoded
+
+    def encode_pending(
+        self, on_batch: Callable[[int], None] | None = None, stop: Callable[[], bool] | None = None
+    ) -> int:
+        """Compress all passages that wait, batch by batch; returns how many. `stop` is asked between batches."""
+        done = 0
+        while not (stop and stop()):
+            batch = self.store.pending(BATCH)
+            if not batch:
+                break
+            self.encode_passages(batch)
+            done += len(batch)
+            if on_batch:
+                on_batch(len(batch))
+        return done
+
+    def check_fingerprint(self) -> None:
+        """Raise ModelMismatch when stored memories were made by something that this model cannot read."""
+        if self._checked:
+            return
+        with self.lock:
+            mine = self.engine.compressor.fingerprint
+        for theirs in self.store.fingerprints():
+            differences = theirs.differences(mine)
+            if differences:
+                raise ModelMismatch(
+                    f"the memories were made by {theirs.model} ({theirs.compressor}, {theirs.quantization}), the model "
+                    f"that is open is {mine.model} ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. "
+                    "Open it with the first, or encode the stored text again: cmt reencode"
+                )
+        self._checked = True

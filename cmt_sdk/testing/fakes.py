@@ -1,0 +1,94 @@
+"""An engine without a language model that obeys the ports: hashed words for vectors, the passage's bytes for a memory.
+
+Its reader answers with the sentence that shares most words with the question, read from the memories alone. No torch.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cmt_sdk.assembly import assemble
+from cmt_sdk.memory import Memory
+from cmt_sdk.prompting import UNKNOWN
+from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Piece, Prompt, Usage, Vector
+
+DIMENSION = 64
+FINGERPRINT = Fingerprint("fake", "f" * 16, "bf16", "t" * 16, "plain", "plain", "kv", 0.25, 1)
+
+
+def words(text: str) -> list[str]:
+    """Lower-case words of a text, the smallest ones left out."""
+    return [w for w in re.findall(r"\w+", text.lower()) if len(w) > 2]
+
+
+@dataclass
+class FakeCompressor:
+    """Memories that hold the passage's own bytes; vectors that count hashed words."""
+
+    fingerprint: Fingerprint = FINGERPRINT
+    compressed: list[str] = field(default_factory=list)
+
+    def compress(self, texts: Sequence[str]) -> list[Encoded]:
+        """One memory a text; `compressed` records what was asked for."""
+        self.compressed += texts
+        return [Encoded(self._memory(t), self.encode_query(t)) for t in texts]
+
+    def _memory(self, text: str) -> PackedMemory:
+        hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)  # a memory is not readable as text
+        return PackedMemory("fake", len(text.split()), {"bytes": hidden})
+
+    def encode_query(self, question: str) -> Vector:
+        """A unit vector, shape [64]."""
+        vector = np.full(DIMENSION, 1e-3, np.float32)
+        for word in words(question):
+            vector[zlib.crc32(word.encode()) % DIMENSION] += 1.0
+        normalised: Vector = vector / np.linalg.norm(vector)
+        return normalised
+
+
+class FakeReader:
+    """Answers with the sentence of the notes that shares most words with the question."""
+
+    def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
+        """The sentence in words, or the words for not knowing when nothing is shared."""
+        hidden = [np.asarray(m.arrays["bytes"], np.uint8) for m in prompt.memories]
+        texts = list(prompt.passages) or [bytes(h ^ np.uint8(0x55)).decode() for h in hidden]
+        asked = set(words(prompt.question))
+        sentences = [s.strip() for t in texts for s in re.split(r"(?<=[.!?])\s+", t)]
+        best = max(sentences, key=lambda s: len(asked & set(words(s))), default="")
+        shared = len(asked & set(words(best)))
+        answer = best.split()[:max_tokens] if shared else UNKNOWN.split()
+        for word in answer:
+            yield Piece(word + " ")
+        yield Piece("", Usage(len(prompt.question.split()), len(answer), float(shared > 0), 0.0, 0.0, 0.0))
+
+
+@dataclass
+class FakeEngine:
+    """An Engine of the fakes above."""
+
+    compressor: FakeCompressor = field(default_factory=FakeCompressor)
+    reader: FakeReader = field(default_factory=FakeReader)
+    vector_weight: float = 1.0
+    loaded: bool = True
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """A token a word."""
+        return [len(t.split()) for t in texts]
+
+    @classmethod
+    def of(cls, **fingerprint: Any) -> FakeEngine:
+        """An engine whose fingerprint differs in the given fields."""
+        return cls(FakeCompressor(replace(FINGERPRINT, **fingerprint)))
+
+
+def open_fake(path: Path, engine: FakeEngine | None = None, *, create: bool = True, **settings: Any) -> Memory:
+    """A real Memory on disk with a fake language model."""
+    return Memory(assemble(path, settings, create=create, engine=engine or FakeEngine()))

@@ -1,0 +1,67 @@
+"""Tiny random models and a byte tokenizer, built in code: every tensor path can be tested without a download."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from cmt_sdk.neural.frozen import FrozenModel
+
+SPECIALS = ("<end>", "<start>")
+TEMPLATE = (
+    "{% for m in messages %}<start>{{ m['role'] }}\n{{ m['content'] }}<end>\n{% endfor %}"
+    "{% if add_generation_prompt %}<start>assistant\n{% endif %}"
+)
+
+
+def byte_tokenizer() -> Any:
+    """A tokenizer with one token a byte, two special tokens, and a chat template."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*SPECIALS, *alphabet])}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", bos_token="<start>")  # noqa: S106
+    fast.chat_template = TEMPLATE
+    return fast
+
+
+def tiny_llama(seed: int = 0, **changes: Any) -> Any:
+    """A random Llama of 3 layers, 4 query and 2 key-value heads of 32 values, fp32, in eval mode."""
+    torch.manual_seed(seed)
+    sizes = {
+        "vocab_size": 258,
+        "hidden_size": 128,
+        "intermediate_size": 64,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 4096,
+        "bos_token_id": 1,
+        "eos_token_id": 0,
+        "initializer_range": 0.2,
+    }
+    return LlamaForCausalLM(LlamaConfig(**(sizes | changes))).eval().requires_grad_(False)
+
+
+@contextmanager
+def _nothing(_name: str) -> Iterator[None]:
+    yield
+
+
+def tiny_frozen(model: Any = None) -> FrozenModel:
+    """A tiny model as the tensor rooms take it, without adapters."""
+    return FrozenModel(model or tiny_llama(), byte_tokenizer(), _nothing)
+
+
+def save_tiny(folder: Path, **changes: Any) -> Path:
+    """Save a tiny model with its tokenizer as a local model folder."""
+    tiny_llama(**changes).save_pretrained(folder)
+    byte_tokenizer().save_pretrained(folder)
+    return folder

@@ -1,0 +1,104 @@
+"""Question files to training examples: passages with their questions, split by title, drawn by weight. No torch."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import json
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+LONGEST_CONTEXT = 2400  # characters; longer ones are left out of training
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """One question and its accepted answers."""
+
+    text: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class QuestionedPassage:
+    """A passage, its title, and the questions that it answers."""
+
+    title: str
+    context: str
+    questions: tuple[Question, ...]
+
+
+def read_lines(path: Path) -> Iterator[dict[str, object]]:
+    """The objects of a JSON-lines file, gzipped or not."""
+    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
+    with opened as lines:
+        for line in lines:
+            yield json.loads(line)
+
+
+def read_passages(path: Path) -> list[QuestionedPassage]:
+    """The passages of a question file, in file order, each with all of its questions."""
+    found: dict[str, tuple[str, list[Question]]] = {}
+    for row in read_lines(path):
+        answers = row["answers"]
+        assert isinstance(answers, list)  # noqa: S101 - the format says so
+        question = Question(str(row["question"]), tuple(str(a) for a in answers))
+        found.setdefault(str(row["context"]), (str(row.get("title") or ""), []))[1].append(question)
+    return [QuestionedPassage(title.replace("_", " "), c, tuple(qs)) for c, (title, qs) in found.items()]
+
+
+def is_validation(title: str, percent: int = 3) -> bool:
+    """True for the titles held out for early stopping, chosen by hash; untitled passages are trained on."""
+    return bool(title) and hashlib.sha256(title.encode()).digest()[0] * 100 < 256 * percent
+
+
+class Mixture:
+    """An endless, seeded stream of passages over several files, each file drawn in proportion to its weight."""
+
+    def __init__(self, files: Mapping[str, Sequence[QuestionedPassage]], weights: Mapping[str, float], seed: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
+        self._names = [n for n in weights if files.get(n)]
+        self._weights = [weights[n] for n in self._names]
+        self._queues = {n: self.random.sample(list(files[n]), len(files[n])) for n in self._names}
+        self._next = dict.fromkeys(self._names, 0)
+
+    def name(self) -> str:
+        """Draw a file."""
+        return self.random.choices(self._names, self._weights)[0]
+
+    def take(self, name: str) -> QuestionedPassage:
+        """The file's next passage, from the start again after the last."""
+        queue = self._queues[name]
+        passage = queue[self._next[name] % len(queue)]
+        self._next[name] += 1
+        return passage
+
+
+def split_files(
+    folder: Path, names: Sequence[str]
+) -> tuple[dict[str, list[QuestionedPassage]], dict[str, list[QuestionedPassage]]]:
+    """Training and validation passages of the named files of a folder (`NAME.jsonl.gz` or `NAME.jsonl`)."""
+    train, held = {}, {}
+    for name in names:
+        path = next(p for p in (folder / f"{name}.jsonl.gz", folder / f"{name}.jsonl") if p.exists())
+        whole = [p for p in read_passages(path) if len(p.context) <= LONGEST_CONTEXT]
+        train[name] = [p for p in whole if not is_validation(p.title)]
+        held[name] = [p for p in whole if is_validation(p.title)]
+    return train, held
+
+
+MIXTURE = {
+    "squad_v1_train_part": 0.30,
+    "squadshifts_new_wiki": 0.12,
+    "squadshifts_reddit": 0.10,
+    "squadshifts_amazon_reviews": 0.10,
+    "fairytaleqa_train": 0.05,
+    "timeqa_human": 0.03,
+    "qamr_dev": 0.05,
+    "policyqa": 0.03,
+    "openstax_terms_qa": 0.06,
+    "factbook": 0.08,
+    "sgd_memory_qa": 0.08,
+}

@@ -1,0 +1,97 @@
+"""Packs: several passages and many questions about them in one sequence, so that each passage is encoded once.
+
+Every question sees all passages of its pack and no other question. Knows tokens; knows no model call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.prompting import UNKNOWN
+from cmt_sdk.training.data import Mixture, Question, QuestionedPassage
+
+LENGTHS = (192, 384)  # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
+LONGEST_ANSWER = 48
+PER_PASSAGE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """contents: the passages. ids [1, m]: questions and answers. offsets [1, m]: position after the notes.
+    mask [1, 1, m, m]: additive, questions apart. labels [m]: next tokens of the answers, -100 elsewhere.
+    """
+
+    contents: Sequence[str]
+    ids: Tensor
+    offsets: Tensor
+    mask: Tensor
+    labels: Tensor
+    questions: int
+
+
+def draw(lm: FrozenModel, mixture: Mixture, most_passages: int = 5) -> Pack:
+    """Draw the next pack: one to `most_passages` passages of one file, and some questions whose passage is absent."""
+    rng = mixture.random
+    while True:
+        name = mixture.name()
+        passages = [mixture.take(name) for _ in range(rng.randint(1, most_passages))]
+        items = [(q.text, rng.choice(q.answers)) for p in passages for q in _some(p, rng)]
+        if rng.random() < 0.6:
+            absent = mixture.take(name)
+            items += [(q.text, UNKNOWN) for q in absent.questions[: max(1, len(items) // 8)]]
+        rng.shuffle(items)
+        pack = build(lm, [content(p, with_title=rng.random() < 0.3) for p in passages], items)
+        if pack is not None:
+            return pack
+
+
+def _some(passage: QuestionedPassage, rng: object) -> list[Question]:
+    chosen = list(passage.questions)
+    rng.shuffle(chosen)  # type: ignore[attr-defined]
+    return chosen[:PER_PASSAGE]
+
+
+def content(passage: QuestionedPassage, *, with_title: bool) -> str:
+    """A passage as the splitter would give it: under its title as a heading, or bare."""
+    return f"{passage.title}\n{passage.context}" if with_title and passage.title else passage.context
+
+
+def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[tuple[str, str]]) -> Pack | None:
+    """Pack (question, answer) pairs, as many as fit; None when none does."""
+    ids: list[int] = []
+    offsets: list[int] = []
+    owner: list[int] = []
+    labels: list[int] = []
+    end = [min(lm.stop_ids)]
+    for number, (question, answer) in enumerate(items):
+        asked, told = lm.question_ids(question), lm.ids(answer.strip()) + end
+        whole = asked + told
+        if len(told) > LONGEST_ANSWER:
+            continue
+        if len(ids) + len(whole) > LENGTHS[-1]:
+            break
+        ids += whole
+        offsets += range(len(whole))
+        owner += [number] * len(whole)
+        labels += [-100] * (len(asked) - 1) + told + [-100]
+    if not ids:
+        return None
+    length = next(n for n in LENGTHS if n >= len(ids))
+    pad = length - len(ids)
+    owners = torch.tensor(owner + [-1] * pad)
+    steps = torch.arange(length)
+    seen = (steps[:, None] >= steps[None]) & (owners[:, None] == owners[None])
+    mask = torch.zeros(length, length).masked_fill_(~seen, float("-inf"))
+    return Pack(
+        contents=contents,
+        ids=torch.tensor([ids + end * pad], device=lm.device),
+        offsets=torch.tensor([offsets + [0] * pad], device=lm.device),
+        mask=mask[None, None].to(lm.device, lm.dtype),
+        labels=torch.tensor(labels + [-100] * pad, device=lm.device),
+        questions=len(set(owner)),
+    )

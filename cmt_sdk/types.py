@@ -1,0 +1,334 @@
+"""The values that cross walls: documents, passages, packed memories, matches, answers. Knows numpy, no other room."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scalar: TypeAlias = str | int | float | bool | None
+Metadata: TypeAlias = Mapping[str, Scalar]
+Vector: TypeAlias = NDArray[np.float32]
+ReaderKind: TypeAlias = Literal["memory", "text", "auto", "none"]
+SearchMode: TypeAlias = Literal["fused", "vector", "text"]
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One thing to remember. Only `text` is needed; the rest is filled in by `Memory.add`.
+
+    `scope` is a path of names such as "user/alice" or "user/alice/session/7": asking in "user/alice" sees
+    everything beneath it. Times are UTC. `ready` is False until the text has been compressed.
+    """
+
+    text: str
+    id: str = ""
+    source: str | None = None
+    scope: str = ""
+    metadata: Metadata = field(default_factory=dict)
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+    expires_at: datetime | None = None
+    version: int = 1
+    current: bool = True
+    ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A piece of a text: `text[start:end]`, under the heading it stands below, about `tokens` tokens long."""
+
+    start: int
+    end: int
+    tokens: int
+    heading: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """The unit that is compressed, matched and read: characters `start` to `end` of one version of a document."""
+
+    id: int
+    document_id: str
+    version: int
+    ordinal: int
+    start: int
+    end: int
+    tokens: int
+    text: str
+    heading: str = ""
+
+    @property
+    def content(self) -> str:
+        """What the model reads: the heading, where there is one, and the passage's own text."""
+        return f"{self.heading}\n{self.text}" if self.heading else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What made a memory. Memories of another fingerprint cannot be read, except that `keep` may differ.
+
+    `base`, `tokenizer`, `encoder` and `matcher` are SHA-256 prefixes; `model` is the name people know.
+    """
+
+    model: str
+    base: str
+    quantization: str
+    tokenizer: str
+    encoder: str
+    matcher: str
+    compressor: str
+    keep: float
+    format: int
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits that name this fingerprint."""
+        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """The fields that keep memories of `self` from being read by `other`, in words; empty when they can."""
+        named = [f.name for f in fields(self) if f.name not in {"keep", "model"}]
+        return [
+            f"{name}: {getattr(self, name)} != {getattr(other, name)}"
+            for name in named
+            if getattr(self, name) != getattr(other, name)
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMemory:
+    """A compressed passage as it is stored: named numpy arrays, whose meaning `kind` defines (docs/format.md)."""
+
+    kind: str
+    tokens: int
+    arrays: Mapping[str, NDArray[np.generic]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(int(a.nbytes) for a in self.arrays.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a compressor makes of one passage: the memory to read and the key vector to find it by, of length 1."""
+
+    memory: PackedMemory
+    key: Vector
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """One row of a ranked list: a passage and the score its list gave it (higher is better)."""
+
+    passage_id: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A passage that fits a query. `score` is the fused one; the ranks (from 1) and scores say why."""
+
+    passage: Passage
+    document: Document
+    score: float
+    vector_rank: int | None = None
+    vector_score: float | None = None
+    text_rank: int | None = None
+    text_score: float | None = None
+
+    @property
+    def why(self) -> str:
+        """The reasons for this match in a few words."""
+        parts = []
+        if self.vector_rank is not None and self.vector_score is not None:
+            parts.append(f"meaning #{self.vector_rank} (cosine {self.vector_score:.2f})")
+        if self.text_rank is not None and self.text_score is not None:
+            parts.append(f"words #{self.text_rank} (BM25 {self.text_score:.1f})")
+        return ", ".join(parts) or "asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where an answer comes from: characters `start` to `end` of a document, with the score and the reasons."""
+
+    document_id: str
+    passage_id: int
+    source: str | None
+    start: int
+    end: int
+    text: str
+    score: float
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.source or self.document_id}[{self.start}:{self.end}]"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says, from which sources, and what it cost.
+
+    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell; `confidence` is
+    the model's probability that it does, in [0, 1]. `prompt_tokens` counts the tokens that the model had to read
+    for this question; `memory_tokens` the source tokens that it read from memory instead. `milliseconds` is by
+    stage: encode, search, load, prefill (until the first token), decode.
+    """
+
+    text: str
+    sources: Sequence[Source]
+    reader: str
+    abstained: bool
+    confidence: float
+    prompt_tokens: int
+    memory_tokens: int
+    answer_tokens: int
+    milliseconds: Mapping[str, float]
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """Proof of forgetting: what went, from which files, and that a scan of every byte of them found nothing left."""
+
+    documents: Sequence[str]
+    versions: int
+    passages: int
+    bytes_freed: int
+    files_scanned: Sequence[str]
+    traces_found: int
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """The memory in numbers. `pending` passages wait for compression; `cold` ones are encoded again when needed."""
+
+    documents: int
+    versions: int
+    passages: int
+    pending: int
+    cold: int
+    tokens: int
+    text_bytes: int
+    memory_bytes: int
+    file_bytes: int
+    index: str
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a listing. `next_cursor` asks for the following page; None on the last."""
+
+    documents: Sequence[Document]
+    next_cursor: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a batch is: documents stored (`added`, or `unchanged` when their content was there already) and compressed."""
+
+    added: int = 0
+    unchanged: int = 0
+    updated: int = 0
+    passages: int = 0
+    compressed: int = 0
+
+    def plus(self, **steps: int) -> Progress:
+        """This progress with some counters increased."""
+        return replace(self, **{name: getattr(self, name) + step for name, step in steps.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of a check-up: what was looked at, whether it is well, and what to do when it is not."""
+
+    check: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which documents are meant; every given condition must hold. An empty filter means all current documents.
+
+    `scope` includes everything beneath it. `where` maps a metadata key to a value, or to one operator:
+    {"year": {">=": 2020}}, with ==, !=, <, <=, >, >=, in, exists. `source` may hold the wildcards * and ?.
+    """
+
+    ids: Sequence[str] | None = None
+    scope: str | None = None
+    source: str | None = None
+    where: Mapping[str, Scalar | Mapping[str, Scalar | Sequence[Scalar]]] = field(default_factory=dict)
+    history: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """True when nothing is asked for, so that every current document fits."""
+        return self == Filter()
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """One message of a conversation. `role` is "user", "assistant" or "system"."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What a reader gets: a question after `history`, and either `memories` or `passages` (text) to answer from.
+
+    `notes` says whether there is a place for memories or passages at all; without it the base model is asked bare.
+    """
+
+    question: str
+    history: Sequence[Turn] = ()
+    memories: Sequence[PackedMemory] = ()
+    passages: Sequence[str] = ()
+    notes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one reading cost. `confidence` is the probability, in [0, 1], that the notes tell the answer."""
+
+    prompt_tokens: int
+    answer_tokens: int
+    confidence: float
+    load_ms: float
+    prefill_ms: float
+    decode_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of an answer as it comes; the last one is empty text with the `usage`."""
+
+    text: str
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """An index file as the database knows it: only a file that matches its row in every field is trusted."""
+
+    number: int
+    file: str
+    sha256: str
+    dimension: int
+    space: str
+    count: int
+    last_label: int

@@ -1,0 +1,3 @@
+"""The release number. Knows nothing else."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,94 @@
+"""Adapter bundles: the reader, the encoder and the matching head trained for one base model. Knows no torch.
+
+A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/` and `encoder/` (peft's own
+format), `match.safetensors` (tensor `projection` [dimension, d]) and `soft.safetensors` (tensor `projection` [d, d]).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from cmt_sdk.errors import ModelMismatch, ModelNotFound
+from cmt_sdk.weights.hashes import sha256_of
+
+MANIFEST = "cmt-adapter.json"
+SHIPPED = Path(__file__).parent / "shipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What was trained for the base model with hash `base`; a part that is None was not.
+
+    depth: layers that the matcher runs. vector_weight: what a rank by meaning counts against a rank by words.
+    """
+
+    base: str = ""
+    reader: Path | None = None
+    encoder: Path | None = None
+    match: Path | None = None
+    soft: Path | None = None
+    depth: int | None = None
+    vector_weight: float = 0.3
+
+    @property
+    def adapters(self) -> dict[str, Path]:
+        """The peft folders by adapter name."""
+        both = {"reader": self.reader, "encoder": self.encoder}
+        return {name: folder for name, folder in both.items() if folder is not None}
+
+    @property
+    def matcher_hash(self) -> str:
+        """Names what makes key vectors; "plain" without a trained head."""
+        return _hash([self.encoder, self.match]) if self.match else "plain"
+
+    @property
+    def encoder_hash(self) -> str:
+        """Names what makes soft tokens; "plain" without a trained map."""
+        return _hash([self.encoder, self.soft]) if self.soft else "plain"
+
+
+def _hash(parts: list[Path | None]) -> str:
+    files = [p / "adapter_model.safetensors" if p.is_dir() else p for p in parts if p is not None]
+    return "".join(sha256_of(f)[:8] for f in files)
+
+
+def find_bundle(adapter: str, base: str) -> Bundle:
+    """The bundle for a base model: "default" is the shipped one made for it, or none; "none"; or a folder.
+
+    Raises ModelNotFound for a folder without a manifest, ModelMismatch when a folder's bundle is for another base.
+    """
+    if adapter == "none":
+        return Bundle()
+    if adapter == "default":
+        shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
+        return next((b for b in shipped if b.base == base), Bundle())
+    bundle = read_bundle(Path(adapter).expanduser())
+    if bundle.base != base:
+        raise ModelMismatch(
+            f"adapter {adapter} was trained for a base model with hash {bundle.base[:16]}, the one that is open has "
+            f"{base[:16]}; open the model that it was trained for, or use adapter='none'"
+        )
+    return bundle
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in a folder; ModelNotFound when there is none."""
+    try:
+        said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelNotFound(f"adapter {folder}: there is no {MANIFEST} in it; `cmt train` writes one") from error
+
+    def part(name: str) -> Path | None:
+        return folder / name if (folder / name).exists() else None
+
+    return Bundle(
+        base=said["base"],
+        reader=part("reader"),
+        encoder=part("encoder"),
+        match=part("match.safetensors"),
+        soft=part("soft.safetensors"),
+        depth=said.get("depth"),
+        vector_weight=said.get("vector_weight", 1.0),
+    )

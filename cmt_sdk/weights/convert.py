@@ -1,0 +1,40 @@
+"""A program: turn a .gguf file into a folder of bf16 safetensors, a configuration and a tokenizer.
+
+    python -P convert.py FILE.gguf FOLDER
+
+Run by `download` in a process of its own, as a file, so that it needs nothing of this package: it takes memory and half
+a minute, may be killed at any time, and libraries that print do so into a pipe. Prints the versions used as JSON.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from pathlib import Path
+
+
+def convert(file: Path, folder: Path) -> dict[str, str]:
+    """Write the model of a .gguf file to `folder`; returns the versions of the libraries that did it."""
+    import gguf
+
+    # transformers parses the header three times and maps the names once per tensor: remembered, it takes half the time
+    gguf.GGUFReader = functools.lru_cache(gguf.GGUFReader)
+    gguf.get_tensor_name_map = functools.lru_cache(gguf.get_tensor_name_map)
+    import torch
+    import transformers
+
+    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "local_files_only": True}
+    tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
+    # releases before GgufConfig always unpack
+    unpack = getattr(transformers, "GgufConfig", None)
+    extra = {"quantization_config": unpack(dequantize=True)} if unpack else {}
+    model = transformers.AutoModelForCausalLM.from_pretrained(**source, **extra, dtype=torch.bfloat16)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return {"transformers": transformers.__version__, "torch": str(torch.__version__)}
+
+
+if __name__ == "__main__":
+    versions = convert(Path(sys.argv[1]), Path(sys.argv[2]))
+    sys.stdout.write(json.dumps(versions))

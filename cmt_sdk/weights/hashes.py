@@ -1,0 +1,69 @@
+"""SHA-256 of files, remembered for as long as a file's size and time of change stay the same. Knows no model.
+
+Hashing gigabytes at every start would cost seconds, so digests are kept in `hashes.json` beside the pulled models. The
+file is a cache: lost or damaged, it is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from cmt_sdk.config import model_home
+
+_log = logging.getLogger(__name__)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal, read from the disk at every call."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def known_sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes; read again only when its size or time of change differs from the last time."""
+    key, stat = str(path.resolve()), path.stat()
+    stamp = [stat.st_size, stat.st_mtime_ns]
+    cache = _read_cache()
+    if key in cache and cache[key][:2] == stamp:
+        return str(cache[key][2])
+    digest = sha256_of(path)
+    _write_cache(cache | {key: [*stamp, digest]})
+    return digest
+
+
+def known_sha256_of_all(paths: Iterable[Path]) -> str:
+    """One digest for several files: the file's own for a single one, else that of the lines "digest  name"."""
+    ordered = sorted(paths)
+    if len(ordered) == 1:
+        return known_sha256(ordered[0])
+    lines = "".join(f"{known_sha256(path)}  {path.name}\n" for path in ordered)
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def _cache_file() -> Path:
+    return model_home() / "hashes.json"
+
+
+def _read_cache() -> dict[str, list[int | str]]:
+    try:
+        cache = json.loads(_cache_file().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in cache.items() if isinstance(v, list) and len(v) == 3} if isinstance(cache, dict) else {}
+
+
+def _write_cache(cache: dict[str, list[int | str]]) -> None:
+    file = _cache_file()
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    alive = {key: value for key, value in cache.items() if Path(key).exists()}
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(alive, indent=1), encoding="utf-8")
+        draft.replace(file)
+    except OSError as error:
+        _log.debug("digests are not kept: %s", error)

@@ -1,0 +1,196 @@
+"""The models on this machine: where they lie and what they are. Knows no torch and no network.
+
+A pulled model is a folder `model_home()/NAME` with its facts in `cmt-model.json`. It appears there in one rename, so a
+folder is a whole model or it is not there. A local folder is a model too, and stays where it is.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from cmt_sdk.config import model_home
+from cmt_sdk.errors import InvalidSetting, ModelNotFound, ModelUnsupported, StorageDenied
+from cmt_sdk.weights.hashes import known_sha256, known_sha256_of_all, sha256_of
+
+MARKER = "cmt-model.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_SLOW_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """A model on this machine. `name` is what `load_base` takes; `bytes` and `sha256` are those of its weights."""
+
+    name: str
+    path: Path
+    source: str
+    bytes: int
+    sha256: str
+    licence: str
+    architecture: str
+    pulled_at: datetime | None = None
+
+
+def list_models() -> list[ModelInfo]:
+    """The pulled models, by name; a folder that is no whole model is passed over with a warning."""
+    found = []
+    for marker in sorted([*model_home().glob(f"*/{MARKER}"), *model_home().glob(f"*/*/{MARKER}")]):
+        name = marker.parent.relative_to(model_home()).as_posix()
+        if not name.startswith("."):
+            try:
+                found.append(_describe(marker.parent, name))
+            except (ModelNotFound, ModelUnsupported) as error:
+                _log.warning("%s", error)
+    return found
+
+
+def show_model(name: str) -> ModelInfo:
+    """The model of this name, local folder or .gguf file (which must have been converted).
+
+    A path wins over a pulled model of the same name. Raises ModelNotFound when it is not on this machine or its
+    weights have changed since they were pulled, ModelUnsupported when the folder holds no safetensors.
+    """
+    if is_local_folder(name):
+        return _describe(Path(name).expanduser(), name)
+    folder = pulled_folder(gguf_name(Path(name).expanduser()) if is_gguf(name) else name)
+    if not (folder / MARKER).is_file():
+        raise ModelNotFound(f"model {name!r} is not on this machine: run `cmt model pull {name}`")
+    return _describe(folder, folder.relative_to(model_home()).as_posix())
+
+
+def remove_model(name: str) -> ModelInfo:
+    """Delete a pulled model; returns what it was. A local folder is never deleted: InvalidSetting."""
+    if is_local_folder(name):
+        raise InvalidSetting(f"model {name!r} is a folder of your own, not a pulled model: delete it yourself")
+    info = show_model(name)
+    try:
+        _discard(info.path)
+    except OSError as error:
+        raise StorageDenied(f"model {name!r} in {info.path} cannot be removed: {error.strerror}") from error
+    return info
+
+
+def is_gguf(name: str) -> bool:
+    """True when the name is that of a .gguf file."""
+    return name.lower().endswith(".gguf")
+
+
+def is_local_folder(name: str) -> bool:
+    """True when the name is the path of a folder with a model's configuration in it."""
+    return bool(name.strip()) and (Path(name).expanduser() / "config.json").is_file()
+
+
+def gguf_name(path: Path) -> str:
+    """The name under which a .gguf file's conversion is kept: by its content, so that a moved file is found again."""
+    if not path.is_file():
+        raise ModelNotFound(f"there is no file {path}: give the path of a .gguf file")
+    return f"gguf/{known_sha256(path)[:16]}"
+
+
+def pulled_folder(name: str) -> Path:
+    """The folder that holds, or would hold, the pulled model of this name."""
+    if not _NAME.fullmatch(name):
+        if Path(name).expanduser().is_dir() and name.strip():
+            raise ModelUnsupported(f"folder {name} has no config.json: give the folder of a Hugging Face model")
+        raise ModelNotFound(f"model {name!r}: there is no such folder, and a name looks like {'organisation/name'!r}")
+    return model_home() / name
+
+
+def install(folder: Path, name: str, facts: Mapping[str, object]) -> ModelInfo:
+    """Make a finished folder the pulled model `name`, in one rename; an older or damaged one gives way."""
+    record = dict(facts) | {"sha256": known_sha256_of_all(weight_files(folder))}
+    (folder / MARKER).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for file in folder.iterdir():
+        _flush(file)
+    home = pulled_folder(name)
+    home.parent.mkdir(parents=True, exist_ok=True)
+    _discard(home)
+    folder.replace(home)
+    return _describe(home, name)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder. Raises ModelUnsupported when there are none: pickles are never read."""
+    files = sorted(folder.glob("*.safetensors"))
+    if files:
+        return files
+    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    found = f"only {', '.join(pickled)}, and pickled weights can run code" if pickled else "none"
+    raise ModelUnsupported(
+        f"weights must be safetensors; {folder} holds {found}: "
+        "save the model again with save_pretrained(..., safe_serialization=True)"
+    )
+
+
+def tokenizer_hash(folder: Path) -> str:
+    """SHA-256 prefix, 16 hexadecimal digits, of the files that cut text into tokens."""
+    fast = folder / "tokenizer.json"
+    files = [fast] if fast.is_file() else [folder / name for name in _SLOW_TOKENIZERS if (folder / name).is_file()]
+    if not files:
+        raise ModelUnsupported(f"{folder} has no tokenizer.json: save the tokenizer beside the model")
+    return known_sha256_of_all(files)[:16]
+
+
+def adapter_hash(folder: Path) -> str:
+    """SHA-256 prefix, 16 hexadecimal digits, of an adapter's weights. Raises ModelNotFound when there are none."""
+    file = folder / ADAPTER_WEIGHTS
+    if not file.is_file():
+        raise ModelNotFound(f"adapter folder {folder} has no {ADAPTER_WEIGHTS}: save it with peft's save_pretrained")
+    return sha256_of(file)[:16]
+
+
+def _describe(folder: Path, name: str) -> ModelInfo:
+    files = weight_files(folder)
+    facts = _read_json(folder / MARKER)
+    digest = known_sha256_of_all(files)
+    if digest != facts.get("sha256", digest):
+        raise ModelNotFound(f"the weights of {name!r} have changed since they were pulled: run `cmt model pull {name}`")
+    config = _read_json(folder / "config.json")
+    architectures = config.get("architectures") or [config.get("model_type", "unknown")]
+    pulled_at = facts.get("pulled_at")
+    return ModelInfo(
+        name=name,
+        path=folder,
+        source=facts.get("source", "local folder"),
+        bytes=sum(file.stat().st_size for file in files),
+        sha256=digest,
+        licence=facts.get("licence", "unknown"),
+        architecture=architectures[0],
+        pulled_at=datetime.fromisoformat(pulled_at) if pulled_at else None,
+    )
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    if not file.is_file():
+        return {}
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelUnsupported(f"{file} cannot be read: {error}") from error
+    if not isinstance(content, dict):
+        raise ModelUnsupported(f"{file} is not a JSON object")
+    return content
+
+
+def _discard(folder: Path) -> None:
+    (folder / MARKER).unlink(missing_ok=True)  # first: what is left of an interrupted deletion is no model
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _flush(file: Path) -> None:
+    # a rename can reach the disk before the bytes do: without this a power cut could leave a model of zeros
+    if file.is_file():
+        with file.open("r+b") as handle:
+            os.fsync(handle.fileno())

@@ -1,0 +1,152 @@
+"""KV memories: scores, selection, packing, and reading them at any place."""
+
+import numpy as np
+import pytest
+import torch
+
+from cmt_sdk.errors import ModelUnsupported
+from cmt_sdk.neural.kv import KVCompressor, batches, codes_of
+from cmt_sdk.neural.quantization import dequantize
+from cmt_sdk.neural.reading import causal, place
+from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.scores import REPEAT, RepeatScores, best
+from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
+
+TEXTS = ["The museum moved to Lisbon.", "It opens at nine, and closes at five on most days of the year."]
+
+
+@pytest.fixture(scope="module")
+def lm():
+    return tiny_frozen()
+
+
+@pytest.fixture(scope="module")
+def rotary(lm):
+    return Rotary(lm.model)
+
+
+def keys_at(lm, ids, start):
+    """The model's own keys of a text that begins at position `start`, without anything before it."""
+    positions = torch.arange(start, start + len(ids))[None]
+    with torch.inference_mode():
+        cache = lm.model.base_model(input_ids=torch.tensor([ids]), position_ids=positions).past_key_values
+    return torch.stack([layer.keys[0] for layer in cache.layers])
+
+
+def test_keys_turned_back_have_no_position(lm, rotary):
+    """The same text at two places gives the same keys once they are turned back, and turning moves one to the other."""
+    ids = lm.ids("moved to Lisbon")
+    here, there = keys_at(lm, ids, 0), keys_at(lm, ids, 57)
+    steps = torch.arange(len(ids))
+    torch.testing.assert_close(rotary.turn_back(there, steps + 57), rotary.turn_back(here, steps), atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(rotary.turn(rotary.turn_back(here, steps), steps + 57), there, atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_without_rotary_positions_is_refused():
+    """A clear error, not a wrong answer."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=258, n_embd=64, n_layer=1, n_head=2))
+    with pytest.raises(ModelUnsupported, match="gpt2: KV memories need rotary positions"):
+        Rotary(model)
+
+
+def test_scores_equal_a_naive_reading_of_the_attention(lm):
+    """KVzip's score by the definition: the largest attention of the repeating queries, from transformers' own weights."""
+    ids = [lm.passage_ids(t) for t in TEXTS]
+    cue, head = lm.ids(REPEAT), len(lm.head_ids)
+    lengths = torch.tensor([len(i) for i in ids])
+    watch = RepeatScores(head, lengths, len(cue))
+    rows = [i + cue + i for i in ids]
+    longest = max(map(len, rows))
+    tokens = torch.tensor([r + [0] * (longest - len(r)) for r in rows])
+    positions = torch.arange(head, head + longest)[None]
+    with torch.inference_mode():
+        lm.model.base_model(
+            input_ids=tokens, position_ids=positions, past_key_values=lm.head_cache(2), use_cache=True, watch=watch
+        )
+    scores = watch.result()
+    eager = tiny_llama()
+    eager.set_attn_implementation("eager")
+    for row, passage in enumerate(ids):
+        whole = torch.tensor([lm.head_ids + passage + cue + passage])
+        with torch.inference_mode():
+            weights = eager(input_ids=whole, output_attentions=True).attentions
+        start, again = head, head + len(passage) + len(cue)
+        for layer, attention in enumerate(weights):
+            asked = attention[0, :, again:, start : start + len(passage)]
+            expected = asked.reshape(2, 2, *asked.shape[1:]).amax((1, 2))
+            got = scores[row, layer, :, : len(passage)]
+            torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-3)
+    assert bool((scores[0, :, :, len(ids[0]) :] == -1).all())
+
+
+def test_one_budget_over_all_layers_and_heads():
+    """The best entries overall are kept, wherever they are; a head may keep none."""
+    scores = torch.tensor([[[0.9, 0.8, 0.7, 0.6]], [[0.1, 0.2, 0.65, 0.3]]])
+    kept = best(scores, 4, 0.5)
+    assert kept.int().tolist() == [[[1, 1, 1, 0]], [[0, 0, 1, 0]]]
+    assert int(best(scores, 4, 1.0).sum()) == 8
+    assert int(best(scores, 4, 0.01).sum()) == 1
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.5, 0.25])
+def test_memory_holds_the_share_that_was_asked_for(lm, rotary, keep):
+    """Kept bits, codes and scales agree in number, and passages come back in the order given."""
+    memories = KVCompressor(lm, rotary, keep).pack(TEXTS)
+    assert [m.tokens for m in memories] == [len(lm.passage_ids(t)) for t in TEXTS]
+    for memory in memories:
+        entries = int(np.unpackbits(memory.arrays["kept"], axis=1, count=memory.tokens).sum())
+        assert entries == round(keep * 3 * 2 * memory.tokens)
+        assert memory.arrays["key_codes"].shape == (entries, 16)
+        assert memory.arrays["value_scales"].shape == (entries, 1)
+
+
+def test_a_passage_packs_the_same_alone_and_in_a_batch(lm, rotary):
+    """Padding and neighbours leave no trace in a memory."""
+    compressor = KVCompressor(lm, rotary, 0.5)
+    together, alone = compressor.pack(TEXTS)[0], compressor.pack(TEXTS[:1])[0]
+    np.testing.assert_array_equal(together.arrays["kept"], alone.arrays["kept"])
+    same = (together.arrays["key_codes"] == alone.arrays["key_codes"]).mean()
+    assert same > 0.99  # a sum in another order may tip a value over a border
+
+
+@torch.inference_mode()
+def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
+    """The padded, masked prefix equals a loop over layers and heads that joins each head's own entries."""
+    torch.manual_seed(3)
+    memories = KVCompressor(lm, rotary, 0.3).pack(TEXTS)
+    prefix = place(lm, rotary, memories, room=4)
+    layers, kv_heads, width = lm.kv_shape
+    head = lm.head_cache(1)
+    for layer in range(layers):
+        query, key, value = torch.randn(1, 4, 3, width), torch.randn(1, 2, 3, width), torch.randn(1, 2, 3, width)
+        all_keys, all_values = prefix.update(key, value, layer)
+        got = prefix.attend(layer, query, all_keys, all_values, causal(3, query), 0.2)
+        for h in range(4):
+            kv = h // 2
+            keys, values = [head.layers[layer].keys[0, kv]], [head.layers[layer].values[0, kv]]
+            start = len(lm.head_ids)
+            for memory in memories:
+                row = layer * kv_heads + kv
+                kept = np.unpackbits(memory.arrays["kept"], axis=1, count=memory.tokens)
+                before, count = int(kept[:row].sum()), int(kept[row].sum())
+                decoded = dequantize(codes_of(memory, "key"), torch.float32)[before : before + count]
+                decoded = decoded + torch.from_numpy(memory.arrays["key_mean"][row].astype(np.float32))
+                keys.append(rotary.turn(decoded, torch.from_numpy(np.flatnonzero(kept[row])) + start))
+                values.append(dequantize(codes_of(memory, "value"), torch.float32)[before : before + count])
+                start += memory.tokens
+            for step in range(3):
+                k = torch.cat([*keys, key[0, kv, : step + 1]])
+                v = torch.cat([*values, value[0, kv, : step + 1]])
+                expected = (0.2 * query[0, h, step] @ k.T).softmax(-1) @ v
+                torch.testing.assert_close(got[0, step, h], expected, atol=1e-4, rtol=1e-3)
+
+
+def test_batches_hold_every_index_once_within_the_bound():
+    """Similar lengths share a batch; no batch is over the padded bound unless one passage alone is."""
+    lengths = [10, 900, 30, 2500, 800, 20, 850]
+    made = list(batches(lengths))
+    assert sorted(i for b in made for i in b) == list(range(7))
+    assert made[-1] == [3]
+    assert all(max(lengths[i] for i in b) * len(b) <= 2048 for b in made[:-1])

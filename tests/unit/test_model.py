@@ -1,0 +1,129 @@
+"""Asking: readers, budgets, streaming, chat, and what an answer tells, with a fake language model."""
+
+import pytest
+
+from cmt_sdk.errors import InvalidInput, InvalidSetting
+from cmt_sdk.testing.fakes import open_fake
+
+FACTS = [
+    "The museum moved to Lisbon in 2019.",
+    "The harbour of Genoa opens at nine.",
+    "Ann likes green tea. She drinks it cold.",
+]
+
+
+@pytest.fixture
+def memory(tmp_path):
+    with open_fake(tmp_path / "notes") as opened:
+        opened.add_many(FACTS)
+        yield opened
+
+
+@pytest.mark.parametrize("reader", ["memory", "text", "auto"])
+def test_every_reader_answers_with_its_source(memory, reader):
+    """The best passage comes first, with the reasons why."""
+    answer = memory.model.ask("When does the harbour open?", reader=reader, k=2)
+    assert answer.text == FACTS[1]
+    assert answer.sources[0].text == FACTS[1]
+    assert "words #1" in answer.sources[0].why
+    assert not answer.abstained
+    assert set(answer.milliseconds) >= {"encode", "search", "load", "prefill", "decode"}
+
+
+def test_the_memory_reader_counts_memory_and_prompt_apart(memory):
+    """Tokens that were read from memory are not tokens of the prompt."""
+    answer = memory.model.ask("When does the harbour open?", k=1)
+    assert (answer.memory_tokens, answer.prompt_tokens) == (7, 5)
+    assert memory.model.ask("When does the harbour open?", k=1, reader="text").memory_tokens == 0
+
+
+def test_no_reader_sees_no_memory(memory):
+    """The bare model is asked without notes and without sources."""
+    answer = memory.model.ask("When does the harbour open?", reader="none")
+    assert (list(answer.sources), answer.reader, answer.abstained) == ([], "none", False)
+
+
+def test_auto_looks_up_the_text_when_unsure(memory):
+    """Where the memory reader is unsure, the best passage's text is read instead."""
+    sure = memory.model.ask("When does the harbour open?", reader="auto")
+    unsure = memory.model.ask("Xylophone quartz?", reader="auto")
+    assert (sure.reader, unsure.reader) == ("memory", "text")
+    assert len(unsure.sources) == 1
+
+
+def test_what_is_not_there_is_not_answered(memory):
+    """The model says that it does not know, and the answer is marked."""
+    answer = memory.model.ask("Xylophone quartz?")
+    assert (answer.text, answer.abstained, answer.confidence) == ("I don't know.", True, 0.0)
+
+
+def test_an_empty_memory_knows_nothing(tmp_path):
+    """No passage, no source, no model call."""
+    with open_fake(tmp_path / "empty") as memory:
+        answer = memory.model.ask("Anything?")
+    assert (answer.text, answer.abstained, list(answer.sources)) == ("I don't know.", True, [])
+
+
+def test_k_may_exceed_the_memory(memory):
+    """All there is is read."""
+    assert len(memory.model.ask("the museum harbour Ann", k=99).sources) == 3
+
+
+def test_a_budget_takes_as_many_as_fit(memory):
+    """Text costs its tokens, memory the share of entries that is kept; one passage is always read."""
+    ask = memory.model.ask
+    question = "the museum harbour Ann"
+    assert len(ask(question, budget=15, reader="text").sources) == 2
+    assert len(ask(question, budget=15, reader="memory").sources) == 3
+    assert len(ask(question, budget=1, reader="text").sources) == 1
+
+
+def test_a_filter_narrows_the_sources(memory):
+    """Only documents that fit are read."""
+    memory.add("The harbour of Marseille opens at six.", scope="user/bob", metadata={"year": 2020})
+    assert "Marseille" in memory.model.ask("When does the harbour open?", scope="user/bob").text
+    assert "Marseille" in memory.model.ask("When does the harbour open?", where={"year": {">": 2019}}).text
+    assert memory.model.ask("When does the harbour open?", scope="user/carl").abstained
+
+
+def test_streaming_gives_pieces_and_then_the_answer(memory):
+    """The pieces join to the answer's text; the answer is there without reading them too."""
+    stream = memory.model.ask("When does the harbour open?", stream=True)
+    pieces = list(stream)
+    assert len(pieces) > 3
+    assert "".join(pieces).strip() == stream.answer.text == FACTS[1]
+    assert memory.model.ask("When does the harbour open?", stream=True).answer.text == FACTS[1]
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"k": 0}, InvalidSetting, "k=0: choose at least 1"),
+        ({"budget": 0}, InvalidSetting, "budget=0"),
+        ({"max_tokens": -1}, InvalidSetting, "max_tokens=-1"),
+        ({"reader": "psychic"}, InvalidSetting, "choose one of memory, text, auto, none"),
+        ({"temperature": 1}, TypeError, "temperature"),
+    ],
+)
+def test_bad_options_are_named(memory, options, error, message):
+    """The value and the choices are in the message."""
+    with pytest.raises(error, match=message):
+        memory.model.ask("When?", **options)
+
+
+def test_an_empty_question_is_refused(memory):
+    """Whitespace is no question."""
+    with pytest.raises(InvalidInput, match="question is empty"):
+        memory.model.ask(" \n")
+
+
+def test_chat_keeps_its_turns_and_can_remember(memory):
+    """What the user said becomes a document of the scope; the turns are listed."""
+    chat = memory.chat(remember=True, scope="user/ann")
+    chat.say("My bicycle is called Rosinante.")
+    assert "".join(chat.stream("What is my bicycle called?")).strip()
+    assert [t.role for t in chat.turns] == ["user", "assistant"] * 2
+    memory.wait(10)
+    texts = [d.text for d in memory.list(scope="user/ann").documents]
+    assert texts == ["My bicycle is called Rosinante.", "What is my bicycle called?"]
+    assert memory.count(where={"role": "user"}) == 2
