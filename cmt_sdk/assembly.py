@@ -95,7 +95,8 @@ class LocalEngine:
 
     @cached_property
     def _loaded(self) -> LoadedModel:
-        from cmt_sdk.weights.loading import attach_adapters, load_base
+        from cmt_sdk.weights.adapters import attach_adapters
+        from cmt_sdk.weights.loading import load_base
 
         s = self._settings
         loaded = load_base(s.model, precision=s.precision, device=s.device)
@@ -112,7 +113,7 @@ class LocalEngine:
     @cached_property
     def _frozen(self) -> FrozenModel:
         from cmt_sdk.neural.frozen import FrozenModel
-        from cmt_sdk.weights.loading import active
+        from cmt_sdk.weights.adapters import active
 
         loaded = self._loaded
         return FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,13 +16,14 @@ from cmt_sdk.assembly import Parts
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
 from cmt_sdk.converting import check_text, read_document
-from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidFilter
+from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidFilter
 from cmt_sdk.model import MemoryModel
 from cmt_sdk.splitting import split
 from cmt_sdk.types import (
     Document,
     Filter,
     Finding,
+    Fingerprint,
     Match,
     Metadata,
     Page,
@@ -35,8 +35,6 @@ from cmt_sdk.types import (
     Stats,
     Turn,
 )
-
-log = logging.getLogger(__name__)
 
 Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
@@ -142,7 +140,7 @@ class Memory:
 
     def _store_text(self, document: Document, by_source: bool) -> tuple[str, Document, int]:
         """Store one document's text: what happened to it, the document as stored, and its new passages."""
-        check_text(document.text, self.settings.max_document_bytes, document.source or "the document")
+        self._check_text(document)
         if by_source and document.source:
             known = self._store.find(document.scope, document.source)
             if known is not None and known.text == document.text:
@@ -154,6 +152,11 @@ class Memory:
         spans = self._split(document.text)
         stored, is_new = self._store.add(document, spans)
         return ("added", stored, len(spans)) if is_new else ("unchanged", stored, 0)
+
+    def _check_text(self, document: Document) -> None:
+        check_text(document.text, self.settings.max_document_bytes, document.source or "the document")
+        if document.expires_at is not None and document.expires_at <= self._store.now():
+            raise InvalidDocument(f"expires_at={document.expires_at} has passed: give a time that is to come")
 
     def _split(self, text: str) -> list[Span]:
         return split(text, self._engine.count_tokens, self.settings.passage_tokens)
@@ -302,6 +305,11 @@ class Memory:
         """The memory in numbers."""
         return replace(self._store.stats(), index=self._index.describe(), model=self.settings.model)
 
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What makes the memories here: weights, quantisation, tokenizer, adapters, settings. Loads the model."""
+        return self._engine.compressor.fingerprint
+
     def chat(self, *, remember: bool = False, scope: str = "", **options: Any) -> Chat:
         """A conversation over this memory; with `remember=True` what the user says is added to `scope`.
 
@@ -317,13 +325,30 @@ class Memory:
 
     # -- upkeep -------------------------------------------------------------------------------------------------
 
-    def export(self, path: str | os.PathLike[str]) -> int:
-        """Write everything to one archive (JSON lines and safetensors in a zip file); returns the documents in it."""
-        return archive.write(self._store, Path(path))
+    def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
+        """Write everything to one archive (JSON lines and safetensors in a zip file); returns the documents in it.
 
-    def import_(self, path: str | os.PathLike[str]) -> Progress:
-        """Add what an archive holds; its memories are taken over where this model can read them, else made again."""
-        return archive.read(self._store, Path(path), self._store_text)
+        Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied.
+        """
+        return archive.write(self._store, Path(path), overwrite=overwrite)
+
+    def import_(
+        self, path: str | os.PathLike[str], *, wait: bool = True, on_progress: OnProgress | None = None
+    ) -> Progress:
+        """Add what an archive holds, histories included; with `wait=False` compression follows in the background.
+
+        Its memories are taken over where this model can read them, else made again. Raises, before anything is stored,
+        StorageDamaged, StorageNewer, AlreadyExists (an id stands for another text here).
+        """
+        intake = archive.Intake(self._check_text, self._split, self._recall.accepts, self.settings.max_document_bytes)
+        report = on_progress or (lambda _: None)
+        progress = archive.read(self._store, Path(path), intake, report)
+        if self.settings.memory_budget:
+            self._store.evict(self.settings.memory_budget)
+        if not wait:
+            self._worker.nudge()
+            return progress
+        return progress.plus(compressed=self.compress(lambda p: report(progress.plus(compressed=p.compressed))))
 
     def reindex(self) -> str:
         """Write the index anew; returns its description."""

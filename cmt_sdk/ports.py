@@ -57,6 +57,13 @@ class DocumentStore(Protocol):
     def replace(self, document: Document, spans: Sequence[Span] | None) -> Document:
         """Store the next version of `document.id`; without spans only its other fields change, in place."""
 
+    def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
+        """Store a document from an archive, all its versions (oldest first, the last one current and cut by `spans`).
+
+        Ids, version numbers and times are kept as given. False when the same text stands in the same scope already
+        (that one is returned). Raises AlreadyExists when the id is taken.
+        """
+
     def history(self, document_id: str) -> list[Document]:
         """Every version, oldest first; empty when there is no such document."""
 
@@ -87,6 +94,12 @@ class PassageStore(Protocol):
 
     def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
         """The stored memories; an id whose memory is cold is missing from the result."""
+
+    def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
+        """The stored memories with their key vectors and what made them, for an archive: not counted as a reading.
+
+        An id whose memory is cold or not made yet is missing from the result.
+        """
 
     def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]:
         """The passages with their documents; superseded, deleted and expired ones are missing from the result."""

@@ -10,7 +10,7 @@ from typing import Protocol
 from cmt_sdk.errors import InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse
-from cmt_sdk.types import Encoded, Filter, Match, PackedMemory, Passage, SearchMode, Vector
+from cmt_sdk.types import Encoded, Filter, Fingerprint, Match, PackedMemory, Passage, SearchMode, Vector
 
 CANDIDATES = 50
 BATCH = 16
@@ -49,6 +49,7 @@ class Recall:
     memory_budget: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
     _checked: bool = False
+    _example: Encoded | None = None
 
     def encode(self, question: str) -> Vector:
         """The question's vector, shape [dimension]."""
@@ -114,6 +115,15 @@ class Recall:
                 on_batch(len(batch))
         return done
 
+    def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
+        """True when a memory from elsewhere can be read here: made by the same things, and shaped as they shape it."""
+        with self.lock:
+            compressor = self.engine.compressor
+            if made_by.differences(compressor.fingerprint):
+                return False
+            self._example = self._example or compressor.compress(["An example."])[0]
+        return _shape(encoded) == _shape(self._example)
+
     def check_fingerprint(self) -> None:
         """Raise ModelMismatch when stored memories were made by something that this model cannot read."""
         if self._checked:
@@ -129,3 +139,9 @@ class Recall:
                     "Open it with the first, or encode the stored text again: cmt reencode"
                 )
         self._checked = True
+
+
+def _shape(encoded: Encoded) -> tuple[str, int, dict[str, tuple[str, int]]]:
+    """What memories of one compressor have in common, whatever their length."""
+    arrays = {name: (str(a.dtype), a.ndim) for name, a in encoded.memory.arrays.items()}
+    return encoded.memory.kind, encoded.key.size, arrays

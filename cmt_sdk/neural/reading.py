@@ -132,14 +132,14 @@ def place(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], roo
 
 def _decoded(memories: Sequence[PackedMemory], row: Tensor, lm: FrozenModel) -> tuple[Tensor, Tensor]:
     """Keys (fp32, at position 0) and values (the model's type) of all entries, in the order of the memories."""
-    keys = torch.cat([dequantize(codes_of(m, "key"), torch.float32) for m in memories])
-    values = torch.cat([dequantize(codes_of(m, "value"), lm.dtype) for m in memories])
+    keys = torch.cat([dequantize(codes_of(m, "key")) for m in memories])
+    values = torch.cat([dequantize(codes_of(m, "value")) for m in memories])
     rows = len(memories[0].arrays["key_mean"])
     means = torch.from_numpy(np.concatenate([m.arrays["key_mean"] for m in memories]).astype(np.float32))
     counts = torch.tensor([len(m.arrays["key_codes"]) for m in memories])
     owner = torch.arange(len(memories)).repeat_interleave(counts)
     keys += means[owner * rows + row]
-    return keys.to(lm.device), values.to(lm.device)
+    return keys.to(lm.device), values.to(lm.device, lm.dtype)
 
 
 def _by_layer(flat: Tensor, lengths: np.ndarray, kv_heads: int) -> list[Tensor]:  # type: ignore[type-arg]

@@ -2,51 +2,15 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
-import json
 import random
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+from cmt_sdk.questions import QuestionedPassage, read_passages
 
 LONGEST_CONTEXT = 2400  # characters; longer ones are left out of training
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One question and its accepted answers."""
-
-    text: str
-    answers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class QuestionedPassage:
-    """A passage, its title, and the questions that it answers."""
-
-    title: str
-    context: str
-    questions: tuple[Question, ...]
-
-
-def read_lines(path: Path) -> Iterator[dict[str, object]]:
-    """The objects of a JSON-lines file, gzipped or not."""
-    opened = gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8")
-    with opened as lines:
-        for line in lines:
-            yield json.loads(line)
-
-
-def read_passages(path: Path) -> list[QuestionedPassage]:
-    """The passages of a question file, in file order, each with all of its questions."""
-    found: dict[str, tuple[str, list[Question]]] = {}
-    for row in read_lines(path):
-        answers = row["answers"]
-        assert isinstance(answers, list)  # noqa: S101 - the format says so
-        question = Question(str(row["question"]), tuple(str(a) for a in answers))
-        found.setdefault(str(row["context"]), (str(row.get("title") or ""), []))[1].append(question)
-    return [QuestionedPassage(title.replace("_", " "), c, tuple(qs)) for c, (title, qs) in found.items()]
 
 
 def is_validation(title: str, percent: int = 3) -> bool:
@@ -74,6 +38,16 @@ class Mixture:
         passage = queue[self._next[name] % len(queue)]
         self._next[name] += 1
         return passage
+
+    def state(self) -> list[object]:
+        """Where the stream stands, as JSON."""
+        version, numbers, gauss = self.random.getstate()
+        return [version, list(numbers), gauss, self._next]
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on from a `state` of a mixture over the same files."""
+        version, numbers, gauss, self._next = state
+        self.random.setstate((version, tuple(numbers), gauss))
 
 
 def split_files(

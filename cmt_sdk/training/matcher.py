@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from cmt_sdk.neural.matching import Matcher
-from cmt_sdk.training.data import Mixture, QuestionedPassage
+from cmt_sdk.questions import QuestionedPassage
+from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.packs import content
 
 TEMPERATURE = 0.05
@@ -77,3 +79,52 @@ def matching_loss(matcher: Matcher, batch: Batch) -> tuple[Tensor, float]:
     owner = torch.tensor(batch.owner, device=keys.device)
     scores = queries @ keys.T / TEMPERATURE
     return cross_entropy(scores, owner), float((scores.argmax(1) == owner).float().mean())
+
+
+@dataclass
+class MatcherTask:
+    """Clusters of a mixture; the encoder adapter and the projection are trained.
+
+    held_out: passages of validation titles, all of them candidates for each of their questions.
+    """
+
+    matcher: Matcher
+    mixture: Mixture
+    neighbours: dict[str, Neighbours]
+    held_out: Sequence[QuestionedPassage]
+    parameters_: Sequence[Tensor]
+    write: Callable[[Path], None]
+    clusters: int = 6
+    size: int = 5
+
+    def parameters(self) -> Sequence[Tensor]:
+        """The adapter's tensors and the projection."""
+        return self.parameters_
+
+    def loss(self) -> tuple[Tensor, int, int]:
+        """The next batch's mean loss and its questions."""
+        batch = draw_batch(self.mixture, self.neighbours, self.clusters, self.size)
+        with torch.autocast(self.matcher.lm.device.type, torch.bfloat16):
+            loss, _ = matching_loss(self.matcher, batch)
+        return loss, 1, len(batch.questions)
+
+    def validate(self) -> Mapping[str, float]:
+        """Recall of the held-out questions' own passages among all held-out passages, by vector alone."""
+        keys = torch.from_numpy(self.matcher.vectors([p.context for p in self.held_out]))
+        asked = [(q.text, n) for n, p in enumerate(self.held_out) for q in p.questions[:2]]
+        owner = torch.tensor([n for _, n in asked])
+        scores = torch.from_numpy(self.matcher.vectors([text for text, _ in asked])) @ keys.T
+        rank = (scores > scores.gather(1, owner[:, None])).sum(1)
+        return {f"recall@{k}": float((rank < k).float().mean()) for k in (1, 5, 10)}
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter in peft's format and the projection beside it."""
+        self.write(folder)
+
+    def state(self) -> object:
+        """The mixture's place."""
+        return self.mixture.state()
+
+    def restore(self, state: list[object]) -> None:
+        """Go on from that place."""
+        self.mixture.restore(state)

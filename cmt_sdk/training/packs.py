@@ -13,7 +13,8 @@ from torch import Tensor
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.prompting import UNKNOWN
-from cmt_sdk.training.data import Mixture, Question, QuestionedPassage
+from cmt_sdk.questions import Question, QuestionedPassage
+from cmt_sdk.training.data import Mixture
 
 LENGTHS = (192, 384)  # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
 LONGEST_ANSWER = 48

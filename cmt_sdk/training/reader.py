@@ -6,9 +6,9 @@ tokens run with the adapter. So memories stay readable by every later adapter, a
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -18,7 +18,8 @@ from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import KVCompressor
 from cmt_sdk.neural.reading import Prefix, place
 from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.training.packs import Pack
+from cmt_sdk.training.data import Mixture
+from cmt_sdk.training.packs import Pack, draw
 
 
 @dataclass
@@ -53,8 +54,54 @@ def answer_loss(lm: FrozenModel, notes: GradientPrefix, pack: Pack) -> tuple[Ten
     return cross_entropy(lm.logits(hidden[told]), pack.labels[told], reduction="sum"), int(told.sum())
 
 
-def rate(step: int, steps: int, peak: float, warmup: int = 20, floor: float = 0.05) -> float:
-    """The learning rate of a step: linear warm-up, then cosine to `floor` of the peak."""
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / steps)))
-    return peak * min(1.0, (step + 1) / warmup) * (floor + (1 - floor) * cosine)
+@dataclass
+class ReaderTask:
+    """Packs of a mixture, compressed with a share drawn from `shares`, read with the adapter on.
 
+    parameters_: the adapter's tensors. held_out: packs of validation titles. write: saves the adapter to a folder.
+    """
+
+    lm: FrozenModel
+    rotary: Rotary
+    mixture: Mixture
+    held_out: Sequence[Pack]
+    parameters_: Sequence[Tensor]
+    write: Callable[[Path], None]
+    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.25, 0.5: 0.15, 0.25: 0.45, 0.125: 0.15})
+
+    def parameters(self) -> Sequence[Tensor]:
+        """The adapter's tensors."""
+        return self.parameters_
+
+    def loss(self) -> tuple[Tensor, int, int]:
+        """The next pack's loss, its answer tokens and its questions."""
+        pack = draw(self.lm, self.mixture)
+        keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
+        loss, tokens = self._loss(pack, keep)
+        return loss, tokens, pack.questions
+
+    def _loss(self, pack: Pack, keep: float) -> tuple[Tensor, int]:
+        notes = notes_of(self.lm, self.rotary, pack.contents, keep)
+        with torch.autocast(self.lm.device.type, torch.bfloat16), self.lm.activate("reader"):
+            return answer_loss(self.lm, notes, pack)
+
+    @torch.no_grad()
+    def validate(self) -> Mapping[str, float]:
+        """Loss an answer token on the held-out packs, by share of entries kept."""
+        figures = {}
+        for keep in self.shares:
+            losses = [self._loss(pack, keep) for pack in self.held_out]
+            figures[f"held_out@{keep}"] = float(sum(x for x, _ in losses)) / sum(n for _, n in losses)
+        return figures
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter in peft's format."""
+        self.write(folder)
+
+    def state(self) -> object:
+        """The mixture's place."""
+        return self.mixture.state()
+
+    def restore(self, state: list[object]) -> None:
+        """Go on from that place."""
+        self.mixture.restore(state)

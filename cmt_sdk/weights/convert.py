@@ -2,8 +2,8 @@
 
     python -P convert.py FILE.gguf FOLDER
 
-Run by `download` in a process of its own, as a file, so that it needs nothing of this package: it takes memory and half
-a minute, may be killed at any time, and libraries that print do so into a pipe. Prints the versions used as JSON.
+Run by `download` in a process of its own, as a file, so that it needs nothing of this package: it takes memory and ten
+seconds or more, may be killed at any time, and what libraries print stays out of sight. Prints the versions as JSON.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ def convert(file: Path, folder: Path) -> dict[str, str]:
     # transformers parses the header three times and maps the names once per tensor: remembered, it takes half the time
     gguf.GGUFReader = functools.lru_cache(gguf.GGUFReader)
     gguf.get_tensor_name_map = functools.lru_cache(gguf.get_tensor_name_map)
+    gguf.GGUFReader(str(file))  # what is no .gguf file fails here, before the slow imports
     import torch
     import transformers
 

@@ -14,14 +14,18 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from cmt_sdk.config import model_home
+from cmt_sdk.errors import StorageDenied
 
 _log = logging.getLogger(__name__)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, read from the disk at every call."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """SHA-256 of a file's bytes, in hexadecimal, read from the disk at every call. StorageDenied without permission."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except PermissionError as error:
+        raise StorageDenied(f"{path} cannot be read: {error.strerror}") from error
 
 
 def known_sha256(path: Path) -> str:

@@ -23,7 +23,9 @@ def plan(name: str) -> dict[str, Any]:
         {"name": file.rfilename, "bytes": file.size or 0, "sha256": file.lfs.sha256 if file.lfs else None}
         for file in info.siblings
     ]
-    return {"commit": info.sha, "licence": getattr(info.card_data, "license", None), "files": files}
+    licence = getattr(info.card_data, "license", None) or []
+    licences = [licence] if isinstance(licence, str) else licence
+    return {"commit": info.sha, "licence": ", ".join(licences), "files": files}
 
 
 def fetch(name: str, commit: str, folder: str, files: list[str]) -> None:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# What "auto" means. On a CPU, NF4 loads three times as long as bf16 and reads slower (477 ms for 192 tokens of the default
-# model, one thread, against 369); it decodes faster (36 ms a token against 55) and halves the memory.
+# What "auto" means. On a CPU, NF4 takes three times as long to load as bf16 and reads slower (477 ms for 192 tokens of
+# the default model on one thread, against 369); it decodes faster (36 ms a token against 55) and halves the memory.
 _AUTO_PRECISION = {"cuda": "nf4"}
 _AUTO_ELSEWHERE = "bf16"
 _NF4_DEVICES = {"cuda", "cpu"}
@@ -31,11 +31,12 @@ _log = logging.getLogger(__name__)
 
 
 class Adapters:
-    """The adapters on a model: their hashes by name, and the one that is on; None is the bare base."""
+    """The adapters on a model: their hashes by name, the one that is on (None: the bare base), their layers."""
 
     def __init__(self) -> None:
         self.hashes: dict[str, str] = {}
         self.active: str | None = None
+        self.layers: list[Any] = []
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +89,7 @@ def load_tensor(file: Path, device: str | torch.device) -> torch.Tensor:
     from safetensors.torch import load_file
 
     try:
+        tensor: torch.Tensor
         (tensor,) = load_file(file, device=str(device)).values()
     except (OSError, SafetensorError, ValueError) as error:
         raise ModelError(f"{file} is not a safetensors file with one tensor: {error}") from error
@@ -99,15 +101,20 @@ def _load(info: ModelInfo, precision: str, device: torch.device) -> tuple[PreTra
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = {"pretrained_model_name_or_path": info.path, "local_files_only": True, "trust_remote_code": False}
+    options = {"use_safetensors": True, "attn_implementation": "sdpa", "output_loading_info": True}
     try:
         with _quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(**source)
-            options = _numbers(precision) | {"use_safetensors": True, "attn_implementation": "sdpa"}
-            return AutoModelForCausalLM.from_pretrained(**source, **options, device_map={"": device}), tokenizer
-    except (OSError, SafetensorError) as error:
+            network, found = AutoModelForCausalLM.from_pretrained(
+                **source, **options, **_numbers(precision), device_map={"": device}
+            )
+    except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {info.name!r} in {info.path} cannot be loaded: {error}") from error
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, ImportError) as error:
         raise ModelUnsupported(f"model {info.name!r} is not a causal LM that transformers can load: {error}") from error
+    if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers in their place
+        raise ModelError(f"model {info.name!r} in {info.path} lacks {len(missing)} weights, such as {missing[0]}")
+    return network, tokenizer
 
 
 def _numbers(precision: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Job:
         ) as program:
             try:
                 while True:
-                    size = _size(self.folder)
+                    size = size_of(self.folder)
                     report(self.stage, min(size, self.total) if self.total else size, self.total)
                     try:
                         return program.wait(_POLL_SECONDS)
@@ -77,7 +77,8 @@ def _text(file: IO[str]) -> str:
     return file.read()
 
 
-def _size(folder: Path) -> int:
+def size_of(folder: Path) -> int:
+    """Bytes of all files beneath a folder, while others write there."""
     total = 0
     for path in folder.rglob("*"):
         try:

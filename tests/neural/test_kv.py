@@ -131,10 +131,10 @@ def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
                 row = layer * kv_heads + kv
                 kept = np.unpackbits(memory.arrays["kept"], axis=1, count=memory.tokens)
                 before, count = int(kept[:row].sum()), int(kept[row].sum())
-                decoded = dequantize(codes_of(memory, "key"), torch.float32)[before : before + count]
+                decoded = dequantize(codes_of(memory, "key"))[before : before + count]
                 decoded = decoded + torch.from_numpy(memory.arrays["key_mean"][row].astype(np.float32))
                 keys.append(rotary.turn(decoded, torch.from_numpy(np.flatnonzero(kept[row])) + start))
-                values.append(dequantize(codes_of(memory, "value"), torch.float32)[before : before + count])
+                values.append(dequantize(codes_of(memory, "value"))[before : before + count])
                 start += memory.tokens
             for step in range(3):
                 k = torch.cat([*keys, key[0, kv, : step + 1]])

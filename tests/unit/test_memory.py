@@ -1,5 +1,6 @@
 """Memory's promises, over a real store on disk and a fake language model."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -175,7 +176,7 @@ def test_what_waits_is_compressed_when_it_is_needed(tmp_path):
 def test_cold_memories_are_encoded_again(tmp_path):
     """Over the byte budget the memories read longest ago go; a question brings them back."""
     engine = FakeEngine()
-    with open_fake(tmp_path / "notes", engine, memory_budget=60) as memory:
+    with open_fake(tmp_path / "notes", engine, memory_budget=200) as memory:
         memory.add_many([LISBON, "The harbour of Genoa opens at nine."])
         assert memory.stats().cold == 1
         engine.compressor.compressed.clear()
@@ -206,8 +207,12 @@ def test_a_different_share_kept_is_no_other_model(tmp_path):
 
 
 def test_expired_documents_do_not_answer(memory):
-    """A document is gone from its expiry on."""
-    memory.add(LISBON, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+    """A document is gone from its expiry on; one that has expired already is not taken."""
+    memory.add(LISBON, expires_at=datetime.now(UTC) + timedelta(milliseconds=300))
+    assert memory.count() == 1
+    time.sleep(0.35)
+    with pytest.raises(InvalidDocument, match="expires_at=2001-01-01.* has passed"):
+        memory.add("Too late.", expires_at=datetime(2001, 1, 1, tzinfo=UTC))
     memory.add(PORTO, expires_at=datetime.now(UTC) + timedelta(hours=1))
     assert [d.text for d in memory.documents()] == [PORTO]
     assert memory.model.ask("Where did the museum move?").text == PORTO

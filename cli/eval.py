@@ -1,0 +1,190 @@
+"""`cmt eval`: a question file, asked of a memory with several readers; figures to the terminal and to JSON files."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import cmt_sdk
+
+if TYPE_CHECKING:
+    from cmt_sdk.evaluation import Asked, Figures, Report
+
+OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+@click.command("eval")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--protocol",
+    type=click.Choice(["gold", "stream"]),
+    default="stream",
+    show_default=True,
+    help="gold: each question with its own passage alone. stream: all passages in one memory.",
+)
+@click.option(
+    "--reader",
+    "readers",
+    multiple=True,
+    type=click.Choice(["memory", "text", "auto", "none"]),
+    default=("memory", "text", "none"),
+    show_default=True,
+    help="A reader to ask; may be given again.",
+)
+@click.option("--k", default=5, show_default=True, help="Passages read for a question (stream).")
+@click.option("--limit", type=int, help="Ask only so many questions, drawn by the seed.")
+@click.option("--passages", type=int, help="Use only the first so many passages of the file.")
+@click.option("--seed", default=0, show_default=True, help="Draws the questions and the bootstrap.")
+@click.option("--max-tokens", default=32, show_default=True, help="The longest answer.")
+@click.option("--keep", type=float, help="The share of KV entries kept, as in the settings.")
+@click.option("--compressor", type=click.Choice(["kv", "soft"]), help="The compressor, as in the settings.")
+@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Any other setting; may be given again.")
+@click.option("-m", "--memory", metavar="NAME_OR_PATH", help="Keep the memory there and use it again.  [default: none]")
+@click.option("--json", "out", type=OUT_FILE, help="Write the report there, and the answers beside it.")
+@click.option("--rows", type=OUT_FILE, help="Write every question with its answers there, as JSON lines.")
+def eval_command(
+    file: Path,
+    memory: str | None,
+    out: Path | None,
+    rows: Path | None,
+    keep: float | None,
+    compressor: str | None,
+    pairs: Sequence[str],
+    **plan: Any,
+) -> None:
+    """Measure answers, retrieval and costs on the questions of FILE.
+
+    FILE holds JSON lines, .gz or not: {"id", "title", "context", "question", "answers": [...]}, one question a line.
+    A .json file is read as SQuAD v1.1.
+
+    \b
+    Example:
+      cmt eval questions.jsonl.gz --protocol stream --reader memory --reader text --k 5 --limit 200 --json report.json
+    """  # noqa: D301 - click reads the escape
+    from cmt_sdk.evaluation import Plan, evaluate
+
+    rows = rows or (out and out.with_suffix(".rows.jsonl"))
+    for path in filter(None, (out, rows)):
+        if not path.parent.is_dir():
+            raise click.BadParameter(f"there is no folder {path.parent}")
+    settings = dict(map(_setting, pairs)) | {n: v for n, v in (("keep", keep), ("compressor", compressor)) if v}
+    chosen = Plan(**plan)
+    with _opened(memory, settings) as opened, _progress() as on_stage:
+        report, asked = evaluate(opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage)
+    if out:
+        out.write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
+    if rows:
+        _write_rows(rows, asked)
+    _show(report)
+
+
+def _setting(pair: str) -> tuple[str, Any]:
+    """NAME=VALUE with the value in the type of that setting."""
+    name, _, text = pair.partition("=")
+    if name not in cmt_sdk.Settings.names():
+        raise click.BadParameter(f"{name!r}: choose one of {', '.join(cmt_sdk.Settings.names())}", param_hint="--set")
+    kind = type(getattr(cmt_sdk.Settings(), name))
+    try:
+        return name, kind(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{pair!r}: {name} is of type {kind.__name__}", param_hint="--set") from error
+
+
+@contextmanager
+def _opened(memory: str | None, settings: Mapping[str, Any]) -> Iterator[cmt_sdk.Memory]:
+    """The memory to fill: a temporary one, or the named one if its passages were cut as the settings say."""
+    with ExitStack() as stack:
+        if memory is None:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="cmt-eval-")))
+        else:
+            folder = cmt_sdk.locate(memory)
+            _check_passages(folder, settings)
+        yield stack.enter_context(cmt_sdk.open(folder, **settings))
+
+
+def _check_passages(folder: Path, settings: Mapping[str, Any]) -> None:
+    try:
+        with cmt_sdk.open(folder, create=False) as known:
+            before = known.settings.passage_tokens
+    except cmt_sdk.errors.MemoryNotFound:
+        return
+    if settings.get("passage_tokens", before) != before:
+        raise cmt_sdk.errors.InvalidSetting(
+            f"passage_tokens={settings['passage_tokens']}: the passages in {folder} were cut with {before}; "
+            "evaluate in another folder"
+        )
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A progress bar a stage, on the error stream, for as long as the work lasts."""
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress
+
+    with Progress(
+        *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
+    ) as bars:
+        tasks: dict[str, Any] = {}
+
+        def on_stage(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bars.add_task(stage, total=total or None)
+            bars.update(tasks[stage], completed=done, total=total or None)
+
+        yield on_stage
+
+
+def _write_rows(path: Path, asked: Sequence[Asked]) -> None:
+    from dataclasses import asdict
+
+    with path.open("w", encoding="utf-8") as file:
+        for one in asked:
+            file.write(json.dumps(asdict(one), ensure_ascii=False) + "\n")
+
+
+def _show(report: Report) -> None:
+    """The figures as tables, and what has to be known about them."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    table = Table("", *report.readers, title=f"{report.file}, {report.protocol}: {report.questions_asked} questions")
+    for name, cells in _lines(list(report.readers.values())):
+        table.add_row(name, *cells)
+    console.print(table)
+    if report.retrieval:
+        depths = list(next(iter(report.retrieval.values())))
+        found = Table("retrieval", *depths)
+        for mode, recalls in report.retrieval.items():
+            found.add_row(mode, *(f"{recalls[depth]:.1f}" for depth in depths))
+        console.print(found)
+    s = report.storage
+    console.print(
+        f"{s.passages} passages, {s.tokens} tokens; {s.bytes_per_passage:.0f} bytes of memory a passage, "
+        f"{s.bytes_per_token:.0f} a token; {s.pending} pending; {report.seconds:.0f} s in all"
+    )
+    for note in report.notes:
+        console.print(f"- {note}", style="dim", highlight=False)
+
+
+def _lines(readers: Sequence[Figures]) -> Iterator[tuple[str, list[str]]]:
+    """The rows of the main table: a name and a cell a reader."""
+    for name, label in (("exact", "EM"), ("f1", "F1"), ("paper_exact", "paper EM"), ("paper_f1", "paper F1")):
+        metrics = [getattr(f, name) for f in readers]
+        yield label, [f"{m.mean:.1f} ({m.low:.1f}–{m.high:.1f})" for m in metrics]
+    for name, label in (
+        ("abstained", "abstained %"), ("found", "own passage read %"), ("prompt_tokens", "prompt tokens"),
+        ("memory_tokens", "memory tokens"), ("answer_tokens", "answer tokens"), ("first_token_ms", "first token ms"),
+    ):  # fmt: skip
+        yield label, [f"{getattr(f, name):.1f}" for f in readers]
+    for stage in dict.fromkeys(s for f in readers for s in f.milliseconds):
+        yield f"  {stage} ms", [f"{f.milliseconds[stage]:.1f}" if stage in f.milliseconds else "" for f in readers]
+    if any(f.errors for f in readers):
+        yield "not asked", [str(f.errors) for f in readers]

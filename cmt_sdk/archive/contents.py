@@ -1,0 +1,178 @@
+"""An archive that is read: its members checked, then its documents and memories one by one. Knows no store."""
+
+from __future__ import annotations
+
+import json
+import stat
+import struct
+import sys
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load
+
+from cmt_sdk.archive.layout import (
+    DOCUMENTS,
+    LARGEST_ROW,
+    LARGEST_SHARD,
+    MANIFEST,
+    Manifest,
+    MemoryRow,
+    Row,
+    parse_document,
+    parse_manifest,
+    parse_memory,
+    shard_names,
+)
+from cmt_sdk.errors import StorageDamaged
+from cmt_sdk.types import Document, Encoded, Fingerprint, PackedMemory
+
+JSON_GROWTH = 6  # bytes of JSON for a byte of text, at the most: control characters
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMemory:
+    """A memory out of an archive. `content` is the SHA-256 of the passage that it was made of."""
+
+    document: str
+    content: str
+    fingerprint: Fingerprint
+    encoded: Encoded
+
+
+@contextmanager
+def opened(path: Path, longest: int) -> Iterator[Contents]:
+    """The contents of an archive whose documents have texts of at most `longest` UTF-8 bytes."""
+    with path.open("rb") as file:
+        yield Contents(path, file, longest)
+
+
+class Contents:
+    """What an archive holds, read in pieces. Raises StorageDamaged, StorageNewer. Made by `opened`."""
+
+    def __init__(self, path: Path, file: IO[bytes], longest: int) -> None:
+        self._path = path
+        self._longest_line = JSON_GROWTH * longest + LARGEST_ROW
+        with self._sound("as a zip file"):
+            self._zip = zipfile.ZipFile(file)
+        self.manifest = self._check_members()
+
+    def _check_members(self) -> Manifest:
+        """The manifest, after every member was found to be one that it names."""
+        members = self._zip.infolist()
+        names = {m.filename for m in members}
+        if MANIFEST not in names:
+            raise StorageDamaged(f"{self._path} is no archive of a memory: it has no {MANIFEST}")
+        with self._sound(MANIFEST):
+            row = _object(self._read(MANIFEST))
+        manifest = parse_manifest(row, self._where(MANIFEST))
+        if len(members) != manifest.member_count or names != manifest.members():
+            raise StorageDamaged(f"{self._path}: members are missing, twice there, or do not belong there")
+        for member in members:
+            self._check(member)
+        if sum(m.file_size for m in members) > self._path.stat().st_size:
+            raise StorageDamaged(f"{self._path}: its members claim more bytes than the file has")
+        return manifest
+
+    def documents(self) -> Iterator[list[Document]]:
+        """The versions of one document after another, oldest first."""
+        documents = versions = 0
+        rows = (parse_document(row, where) for where, row in self._rows(DOCUMENTS))
+        for name, group in groupby(rows, key=lambda d: d.id):
+            history = list(group)
+            numbers, current = [d.version for d in history], [d.current for d in history]
+            if numbers != sorted(set(numbers)) or current != [False] * (len(history) - 1) + [True]:
+                raise StorageDamaged(f"{self._path}: the versions of document {name!r:.60} are not in order")
+            documents, versions = documents + 1, versions + len(history)
+            yield history
+        if (documents, versions) != (self.manifest.documents, self.manifest.versions):
+            raise StorageDamaged(f"{self._path}: {documents} documents, the manifest says {self.manifest.documents}")
+
+    def memories(self, shard: int) -> Iterator[StoredMemory]:
+        """The memories of one shard, which is held whole."""
+        rows_name, arrays_name = shard_names(shard)
+        rows = [parse_memory(row, where) for where, row in self._rows(rows_name)]
+        with self._sound(arrays_name):
+            arrays = load(self._read(arrays_name))
+        expected = {f"{n}.memory.{name}" for n, row in enumerate(rows) for name in row.arrays}
+        if set(arrays) != expected | {f"{n}.key" for n in range(len(rows))}:
+            raise StorageDamaged(f"{self._where(arrays_name)}: not the arrays that {rows_name} names")
+        for number, row in enumerate(rows):
+            yield self._memory(row, arrays, number, self._where(f"{rows_name}, line {number + 1}"))
+
+    def check_memories(self) -> None:
+        """Read all shards; StorageDamaged unless they are sound and as many as the manifest says."""
+        found = sum(1 for shard in range(self.manifest.shards) for _ in self.memories(shard))
+        if found != self.manifest.memories:
+            raise StorageDamaged(f"{self._path}: {found} memories, the manifest says {self.manifest.memories}")
+
+    def _memory(
+        self, row: MemoryRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str
+    ) -> StoredMemory:
+        fingerprint, key = self.manifest.fingerprints.get(row.fingerprint), arrays[f"{number}.key"]
+        if fingerprint is None:
+            raise StorageDamaged(f"{where}: the manifest has no fingerprint {row.fingerprint!r:.40}")
+        if key.dtype != np.float32 or key.ndim != 1 or not abs(float(np.linalg.norm(key)) - 1) < 0.01:
+            raise StorageDamaged(f"{where}: its key is not a vector of float32 and of length 1")
+        memory = PackedMemory(row.kind, row.tokens, {n: arrays[f"{number}.memory.{n}"] for n in row.arrays})
+        return StoredMemory(row.document, row.content, fingerprint, Encoded(memory, key.astype(np.float32)))
+
+    def _rows(self, name: str) -> Iterator[tuple[str, Row]]:
+        """The lines of a member as objects, each with its place in words."""
+        with self._sound(name), self._zip.open(name) as member:
+            number = 0
+            while line := member.readline(self._longest_line + 1):
+                number += 1
+                place = f"{name}, line {number}"
+                if len(line) > self._longest_line:
+                    raise StorageDamaged(
+                        f"{self._where(place)}: over {self._longest_line} bytes: longer than any text here"
+                    )
+                with self._sound(place):
+                    row = _object(line)
+                yield self._where(place), row
+
+    def _read(self, name: str) -> bytes:
+        self._check(self._zip.getinfo(name))
+        return self._zip.read(name)
+
+    def _check(self, member: zipfile.ZipInfo) -> None:
+        """StorageDamaged unless a member is a plain file, stored as it is, and no larger than its kind may be."""
+        plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG) and not member.is_dir()
+        stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+        if not plain or not stored or member.flag_bits & 1:
+            raise StorageDamaged(f"{self._where(member.filename)}: only plain, uncompressed members are read")
+        limit = {MANIFEST: LARGEST_ROW, DOCUMENTS: sys.maxsize}.get(member.filename, LARGEST_SHARD)
+        if member.file_size > limit:
+            raise StorageDamaged(f"{self._where(member.filename)}: {member.file_size} bytes, the limit is {limit}")
+
+    def _where(self, place: str) -> str:
+        return f"{self._path}, {place}"
+
+    @contextmanager
+    def _sound(self, place: str) -> Iterator[None]:
+        """Translate what the zip, JSON and safetensors readers find wrong."""
+        try:
+            yield
+        except (zipfile.BadZipFile, SafetensorError, EOFError, NotImplementedError, RecursionError) as error:
+            raise StorageDamaged(f"{self._where(place)}: damaged ({error})") from error
+        except (ValueError, KeyError, struct.error) as error:  # a number, a text or a name that cannot be
+            raise StorageDamaged(f"{self._where(place)}: damaged ({error!r:.200})") from error
+
+
+def _object(line: bytes) -> Row:
+    """One JSON object; ValueError for anything else, and for half a surrogate pair, which no database takes."""
+    row = json.loads(line.decode())
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for all that is wrong with a line
+    if b"\\u" in line:
+        json.dumps(row, ensure_ascii=False).encode()
+    return row

@@ -1,0 +1,161 @@
+"""What stands in an archive: names of members, and values to JSON rows and back, checked. Opens no file."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from types import NoneType
+from typing import Any
+
+from cmt_sdk.errors import StorageDamaged, StorageNewer
+from cmt_sdk.types import Document, Fingerprint, Passage
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+DOCUMENTS = "documents.jsonl"
+SHARD_BYTES = 32 * 2**20  # a shard is closed once it holds so many
+LARGEST_SHARD = 2**30  # what reading accepts: room for one very large memory in a shard
+LARGEST_ROW = 2**20  # JSON bytes of a row besides a document's text
+
+Row = Mapping[str, Any]
+
+
+def shard_names(number: int) -> tuple[str, str]:
+    """The two members of a shard: its rows and its arrays."""
+    return f"memories/{number:05}.jsonl", f"memories/{number:05}.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What an archive says it holds."""
+
+    documents: int
+    versions: int
+    memories: int
+    shards: int
+    fingerprints: Mapping[str, Fingerprint]
+
+    @property
+    def member_count(self) -> int:
+        """How many members there are."""
+        return 2 + 2 * self.shards
+
+    def members(self) -> set[str]:
+        """The names of all members: nothing else may be in the file."""
+        return {MANIFEST, DOCUMENTS}.union(*(shard_names(n) for n in range(self.shards)))
+
+    def row(self) -> dict[str, Any]:
+        """The manifest as JSON values."""
+        return {"format": FORMAT, **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRow:
+    """One line of a shard. `content` is the SHA-256 of what was compressed, `arrays` the names in its memory."""
+
+    document: str
+    content: str
+    fingerprint: str
+    kind: str
+    tokens: int
+    arrays: tuple[str, ...]
+
+
+def digest(passage: Passage) -> str:
+    """The SHA-256 of what a memory was made of: two passages that share it share their memory."""
+    return hashlib.sha256(passage.content.encode()).hexdigest()
+
+
+def document_row(document: Document) -> dict[str, Any]:
+    """A version of a document as JSON values; whether it is compressed depends on where it is read."""
+    row = {f.name: getattr(document, f.name) for f in fields(document) if f.name != "ready"}
+    times = {name: value.isoformat() for name, value in row.items() if isinstance(value, datetime)}
+    return row | times | {"metadata": dict(document.metadata)}
+
+
+_DOCUMENT = {
+    "id": (str,),
+    "version": (int,),
+    "current": (bool,),
+    "text": (str,),
+    "source": (str, NoneType),
+    "scope": (str,),
+    "metadata": (dict,),
+    "created_at": (str, NoneType),
+    "updated_at": (str, NoneType),
+    "expires_at": (str, NoneType),
+}
+_MEMORY = {
+    "document": (str,),
+    "content": (str,),
+    "fingerprint": (str,),
+    "kind": (str,),
+    "tokens": (int,),
+    "arrays": (list,),
+}
+_MANIFEST = {"documents": (int,), "versions": (int,), "memories": (int,), "shards": (int,), "fingerprints": (dict,)}
+_SCALARS = (str, int, float, bool, NoneType)
+
+
+def parse_document(row: Row, where: str) -> Document:
+    """A version of a document; StorageDamaged names the place and the field."""
+    values = _shaped(row, _DOCUMENT, where)
+    if not values["id"] or values["version"] < 1:
+        raise StorageDamaged(f"{where}: a document needs an id and a version of at least 1")
+    _shaped(values["metadata"], dict.fromkeys(values["metadata"], _SCALARS), f"{where}, metadata")
+    times = {name: _time(values[name], where) for name in ("created_at", "updated_at", "expires_at")}
+    return Document(**(values | times))
+
+
+def parse_memory(row: Row, where: str) -> MemoryRow:
+    """One line of a shard; StorageDamaged names the place and the field."""
+    values = _shaped(row, _MEMORY, where)
+    names = values["arrays"]
+    if not all(type(name) is str for name in names) or len(set(names)) != len(names) or values["tokens"] < 0:
+        raise StorageDamaged(f"{where}: the names of the arrays or the number of tokens cannot be right")
+    return MemoryRow(**(values | {"arrays": tuple(names)}))
+
+
+def parse_manifest(row: Row, where: str) -> Manifest:
+    """The manifest; StorageNewer when a later release wrote it, StorageDamaged when it cannot be right."""
+    number = row.get("format")
+    if type(number) is int and number > FORMAT:
+        raise StorageNewer(f"{where}: archive format {number}, this release reads up to {FORMAT}; upgrade cmt-sdk")
+    values = _shaped({**row, "format": number}, _MANIFEST | {"format": (int,)}, where)
+    if min(values[n] for n in ("format", "documents", "versions", "memories", "shards")) < 0:
+        raise StorageDamaged(f"{where}: a count below zero")
+    prints = {name: _fingerprint(f, name, where) for name, f in values["fingerprints"].items()}
+    return Manifest(values["documents"], values["versions"], values["memories"], values["shards"], prints)
+
+
+def _fingerprint(row: object, name: str, where: str) -> Fingerprint:
+    kinds = {"str": str, "int": int, "float": float}
+    shape = {f.name: (kinds[str(f.type)],) for f in fields(Fingerprint)}
+    values = _shaped(row if isinstance(row, dict) else {}, shape, f"{where}, fingerprint {name}")
+    made = Fingerprint(**values)
+    if made.id != name:
+        raise StorageDamaged(f"{where}: the fingerprint {name} does not name itself")
+    return made
+
+
+def _shaped(row: Row, shape: Mapping[str, tuple[type, ...]], where: str) -> dict[str, Any]:
+    """The named fields of a row, each of exactly one of its types (true is no number)."""
+    for name, types in shape.items():
+        if type(row.get(name)) not in types:
+            wanted = " or ".join(t.__name__ for t in types)
+            raise StorageDamaged(f"{where}: {name!r} is {row.get(name)!r:.40}, not {wanted}")
+    return {name: row.get(name) for name in shape}
+
+
+def _time(value: str | None, where: str) -> datetime | None:
+    if value is None:
+        return None
+    try:
+        time = datetime.fromisoformat(value)
+    except ValueError as error:
+        raise StorageDamaged(f"{where}: {value!r:.40} is not a time") from error
+    if time.tzinfo is None:
+        raise StorageDamaged(f"{where}: {value!r:.40} has no time zone")
+    return time.astimezone(UTC)

@@ -1,0 +1,128 @@
+"""Writing an archive from a store: documents first, then their memories, a shard at a time."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from cmt_sdk.archive.files import disk_errors, new_file
+from cmt_sdk.archive.layout import (
+    DOCUMENTS,
+    MANIFEST,
+    SHARD_BYTES,
+    Manifest,
+    MemoryRow,
+    digest,
+    document_row,
+    shard_names,
+)
+from cmt_sdk.errors import AlreadyExists
+from cmt_sdk.ports import Store
+from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Passage
+
+PAGE = 200  # documents a page
+BATCH = 64  # memories loaded at once
+
+
+def write(store: Store, path: Path, *, overwrite: bool = False) -> int:
+    """Write the current documents with their histories and stored memories; returns the number of documents.
+
+    What is cold or not compressed yet goes out as text. The file is readable by its owner only. Raises AlreadyExists,
+    NotFound (no such folder), StorageFull, StorageDenied.
+    """
+    if path.exists() and not overwrite:
+        raise AlreadyExists(f"{path} is there already; choose another name, or ask to overwrite it")
+    with disk_errors(path), new_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+        documents, versions = _write_documents(archive, store)
+        shards = _Shards(archive)
+        for passage, encoded, fingerprint in _memories(store):
+            shards.add(passage, encoded, fingerprint)
+        shards.close()
+        manifest = Manifest(documents, versions, shards.memories, shards.count, shards.fingerprints)
+        archive.writestr(_member(MANIFEST), json.dumps(manifest.row(), indent=1))
+    return documents
+
+
+def _write_documents(archive: zipfile.ZipFile, store: Store) -> tuple[int, int]:
+    documents = versions = 0
+    with archive.open(_member(DOCUMENTS), "w", force_zip64=True) as out:
+        for document in _documents(store):
+            history = store.history(document.id)
+            out.write(b"".join(_line(document_row(version)) for version in history))
+            documents += bool(history)
+            versions += len(history)
+    return documents, versions
+
+
+def _documents(store: Store) -> Iterator[Document]:
+    cursor: str | None = None
+    while True:
+        page = store.list(Filter(), PAGE, cursor)
+        yield from page.documents
+        cursor = page.next_cursor
+        if cursor is None:
+            return
+
+
+def _memories(store: Store) -> Iterator[tuple[Passage, Encoded, Fingerprint]]:
+    for document in _documents(store):
+        passages = store.passages_of(document.id)
+        for start in range(0, len(passages), BATCH):
+            batch = passages[start : start + BATCH]
+            stored = store.encodings([p.id for p in batch])
+            for passage in batch:
+                if passage.id in stored:
+                    yield passage, *stored[passage.id]
+
+
+@dataclass
+class _Shards:
+    """Memories on their way into the archive, a shard at a time."""
+
+    archive: zipfile.ZipFile
+    count: int = 0
+    memories: int = 0
+    fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
+    _rows: list[MemoryRow] = field(default_factory=list)
+    _arrays: dict[str, NDArray[np.generic]] = field(default_factory=dict)
+    _bytes: int = 0
+
+    def add(self, passage: Passage, encoded: Encoded, fingerprint: Fingerprint) -> None:
+        memory, line = encoded.memory, len(self._rows)
+        self.fingerprints[fingerprint.id] = fingerprint
+        names = tuple(memory.arrays)
+        row = MemoryRow(passage.document_id, digest(passage), fingerprint.id, memory.kind, memory.tokens, names)
+        self._rows.append(row)
+        self._arrays[f"{line}.key"] = np.asarray(encoded.key, np.float32, order="C")
+        self._arrays |= {f"{line}.memory.{n}": np.asarray(a, order="C") for n, a in memory.arrays.items()}
+        self._bytes += memory.nbytes + encoded.key.nbytes
+        if self._bytes >= SHARD_BYTES:
+            self.close()
+
+    def close(self) -> None:
+        """Write what has gathered, if anything."""
+        if not self._rows:
+            return
+        rows, arrays = shard_names(self.count)
+        self.archive.writestr(_member(rows), b"".join(_line(asdict(row)) for row in self._rows))
+        self.archive.writestr(_member(arrays), save(self._arrays))
+        self.count, self.memories = self.count + 1, self.memories + len(self._rows)
+        self._rows, self._arrays, self._bytes = [], {}, 0
+
+
+def _line(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+
+
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name)  # dated 1980: the same memory makes the same file
+    info.external_attr = 0o600 << 16
+    return info

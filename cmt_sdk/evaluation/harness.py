@@ -1,0 +1,226 @@
+"""Asking a question file of anything that can add, ask and search. Knows the protocols; knows no model and no figures.
+
+gold: a question sees its own passage alone. stream: all passages are in one memory, and a question has to find its own.
+Every reader gets the same questions, one after another, so that a busy machine slows all of them alike.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias, get_args
+
+from cmt_sdk.errors import InvalidInput, InvalidSetting
+from cmt_sdk.evaluation.metrics import exact_match, f1, paper_exact_match, paper_f1
+from cmt_sdk.questions import Question, QuestionedPassage
+from cmt_sdk.types import Answer, Document, Match, Progress, ReaderKind, SearchMode, Stats
+
+ProtocolKind: TypeAlias = Literal["gold", "stream"]
+OnStage: TypeAlias = Callable[[str, int, int], None]
+
+MODES: tuple[SearchMode, ...] = get_args(SearchMode)
+DEEPEST = 10  # retrieval is judged on so many passages
+WHOLE = 50  # passages asked for in the gold protocol: all those of one document
+PREFIX = "passage-"
+
+
+class Asks(Protocol):
+    """What answers."""
+
+    def ask(self, question: str, **options: Any) -> Answer:
+        """An answer; options as for `MemoryModel.ask`."""
+
+
+class Subject(Protocol):
+    """What is measured: a Memory, or anything that behaves like one."""
+
+    @property
+    def model(self) -> Asks:
+        """What answers."""
+
+    def add_many(self, documents: Sequence[Document], *, on_progress: Callable[[Progress], None]) -> Progress:
+        """Remember documents, and compress them."""
+
+    def reencode(self, on_progress: Callable[[Progress], None]) -> int:
+        """Encode again what other settings have encoded."""
+
+    def search(self, query: str, k: int, *, mode: SearchMode) -> Sequence[Match]:
+        """The k best passages."""
+
+    def count(self, *, source: str | None = None) -> int:
+        """How many documents there are, of a source (with wildcards) where one is given."""
+
+    def stats(self) -> Stats:
+        """The memory in numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is asked and how. `passages` cuts the file after its first so many; `limit` draws so many questions."""
+
+    protocol: ProtocolKind = "stream"
+    readers: Sequence[ReaderKind] = ("memory", "text", "none")
+    k: int = 5
+    passages: int | None = None
+    limit: int | None = None
+    seed: int = 0
+    max_tokens: int = 32
+
+    def __post_init__(self) -> None:
+        for name, value, allowed in (
+            ("protocol", [self.protocol], get_args(ProtocolKind)),
+            ("reader", self.readers, get_args(ReaderKind)),
+        ):
+            for one in value:
+                if one not in allowed:
+                    raise InvalidSetting(f"{name}={one!r}: choose one of {', '.join(allowed)}")
+        for name in ("k", "passages", "limit", "max_tokens"):
+            number = getattr(self, name)
+            if number is not None and number < 1:
+                raise InvalidSetting(f"{name}={number}: choose at least 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One reader's answer to one question, what it cost and how good it is; metrics in [0, 1].
+
+    `found`: the question's own passage was among what was read. `first_token_ms`: encode, search, load and prefill.
+    `error` is set, and all else empty, where the question could not be asked.
+    """
+
+    text: str = ""
+    wrote: str = ""
+    sources: Sequence[str | None] = ()
+    found: bool = False
+    abstained: bool = False
+    confidence: float = 0.0
+    prompt_tokens: int = 0
+    memory_tokens: int = 0
+    answer_tokens: int = 0
+    first_token_ms: float = 0.0
+    milliseconds: Mapping[str, float] = field(default_factory=dict)
+    exact: float = 0.0
+    f1: float = 0.0
+    paper_exact: float = 0.0
+    paper_f1: float = 0.0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One question with all replies, and the rank of its passage by search mode (None: not among the first ten)."""
+
+    id: str
+    question: str
+    answers: Sequence[str]
+    source: str
+    ranks: Mapping[str, int | None]
+    replies: Mapping[str, Reply]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    question: Question
+    source: str
+
+
+def source_of(context: str) -> str:
+    """The name under which a passage is remembered: the same one in every run, so that a memory can be used again."""
+    return PREFIX + hashlib.sha256(context.encode()).hexdigest()[:16]
+
+
+def run(
+    subject: Subject, passages: Sequence[QuestionedPassage], plan: Plan, on_stage: OnStage = lambda *_: None
+) -> list[Asked]:
+    """Fill the memory, then ask; `on_stage(stage, done, total)` is called in stages "encode", "add" and "ask".
+
+    Raises InvalidInput when the memory holds other documents, so that the protocol cannot be kept.
+    """
+    bank = passages[: plan.passages]
+    items = _choose(bank, plan)
+    wanted = {item.source for item in items}
+    needed = bank if plan.protocol == "stream" else [p for p in bank if source_of(p.context) in wanted]
+    _fill(subject, needed, on_stage)
+    _check(subject, needed, plan.protocol)
+    for reader in plan.readers:
+        _reply(subject, items[0], reader, plan)  # the first question of a process pays for loading the model
+    asked = []
+    for item in items:
+        asked.append(_ask(subject, item, plan))
+        on_stage("ask", len(asked), len(items))
+    return asked
+
+
+def _choose(bank: Sequence[QuestionedPassage], plan: Plan) -> list[_Item]:
+    """The questions of a seeded draw, in file order."""
+    items = [_Item(q, source_of(p.context)) for p in bank for q in p.questions]
+    chosen = list(range(len(items)))
+    random.Random(plan.seed).shuffle(chosen)  # noqa: S311 - a reproducible draw, no secret
+    return [items[i] for i in sorted(chosen[: plan.limit])]
+
+
+def _fill(subject: Subject, passages: Sequence[QuestionedPassage], on_stage: OnStage) -> None:
+    """Bring the passages in; what an earlier run encoded with other settings is encoded again."""
+    subject.reencode(lambda p: on_stage("encode", p.compressed, 0))
+    documents = [Document(p.context, source=source_of(p.context), metadata={"title": p.title}) for p in passages]
+    subject.add_many(documents, on_progress=lambda p: on_stage("add", p.added + p.unchanged, len(documents)))
+
+
+def _check(subject: Subject, passages: Sequence[QuestionedPassage], protocol: ProtocolKind) -> None:
+    missing = sum(subject.count(source=source_of(p.context)) != 1 for p in passages)
+    others = subject.count() - len(passages) if protocol == "stream" else 0
+    if missing or others:
+        raise InvalidInput(
+            f"the memory lacks {missing} of the {len(passages)} passages under their names and holds {others} other "
+            "documents, which would be found too; evaluate in an empty folder"
+        )
+
+
+def _ask(subject: Subject, item: _Item, plan: Plan) -> Asked:
+    ranks = _ranks(subject, item) if plan.protocol == "stream" else {}
+    replies: dict[str, Reply] = {reader: _reply(subject, item, reader, plan) for reader in plan.readers}
+    q = item.question
+    return Asked(q.id, q.text, q.answers, item.source, ranks, replies)
+
+
+def _ranks(subject: Subject, item: _Item) -> dict[str, int | None]:
+    def rank(mode: SearchMode) -> int | None:
+        matches = subject.search(item.question.text, DEEPEST, mode=mode)
+        return next((n for n, m in enumerate(matches, 1) if m.document.source == item.source), None)
+
+    return {mode: rank(mode) for mode in MODES}
+
+
+def _reply(subject: Subject, item: _Item, reader: ReaderKind, plan: Plan) -> Reply:
+    options: dict[str, Any] = {"reader": reader, "k": plan.k, "max_tokens": plan.max_tokens}
+    if plan.protocol == "gold":
+        options |= {"source": item.source, "k": WHOLE}
+    try:
+        answer = subject.model.ask(item.question.text, **options)
+    except InvalidInput as error:  # such as more passages than the context holds: that question is lost, not the run
+        return Reply(error=str(error))
+    return _scored(answer, item)
+
+
+def _scored(answer: Answer, item: _Item) -> Reply:
+    first_line = answer.text.strip().partition("\n")[0]
+    references, sources = item.question.answers, [s.source for s in answer.sources]
+    return Reply(
+        text=answer.text,
+        wrote=answer.reader,
+        sources=sources,
+        found=item.source in sources,
+        abstained=answer.abstained,
+        confidence=answer.confidence,
+        prompt_tokens=answer.prompt_tokens,
+        memory_tokens=answer.memory_tokens,
+        answer_tokens=answer.answer_tokens,
+        first_token_ms=sum(ms for stage, ms in answer.milliseconds.items() if stage != "decode"),
+        milliseconds=dict(answer.milliseconds),
+        exact=exact_match(first_line, references),
+        f1=f1(first_line, references),
+        paper_exact=paper_exact_match(answer.text, references),
+        paper_f1=paper_f1(answer.text, references),
+    )

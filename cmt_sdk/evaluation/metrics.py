@@ -1,0 +1,88 @@
+"""How good answers, rankings and confidences are. Pure: strings and numbers in, numbers out.
+
+The official metric is SQuAD v1.1's (Rajpurkar et al. 2016). The paper metric is what the public code behind the tables
+of CMT, MAC and CaMeLS computes; the two are not comparable.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean and the bounds of its 95 % bootstrap interval."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def normalize(text: str) -> str:
+    """Lower-case a text and drop ASCII punctuation, English articles and extra white space, as SQuAD v1.1 does."""
+    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, references: Sequence[str]) -> float:
+    """1.0 when the normalised prediction is one of the normalised references, else 0.0."""
+    return float(normalize(prediction) in {normalize(r) for r in references})
+
+
+def f1(prediction: str, references: Sequence[str]) -> float:
+    """Token F1 in [0, 1] against the reference that fits best."""
+    return max(_token_f1(prediction, r) for r in references)
+
+
+def shortest(references: Sequence[str]) -> str:
+    """The paper metric's only reference: the shortest in characters, the first of several."""
+    return min(references, key=len)
+
+
+def paper_exact_match(prediction: str, references: Sequence[str]) -> float:
+    """1.0 when the normalised prediction begins with the normalised shortest reference, character by character."""
+    return float(normalize(prediction).startswith(normalize(shortest(references))))
+
+
+def paper_f1(prediction: str, references: Sequence[str]) -> float:
+    """Token F1 in [0, 1] against the shortest reference."""
+    return _token_f1(prediction, shortest(references))
+
+
+def _token_f1(prediction: str, reference: str) -> float:
+    predicted, expected = normalize(prediction).split(), normalize(reference).split()
+    shared = (Counter(predicted) & Counter(expected)).total()
+    return 2 * shared / (len(predicted) + len(expected)) if shared else 0.0
+
+
+def bootstrap(values: Sequence[float], seed: int, draws: int = 1000) -> Interval:
+    """The mean with the 2.5th and 97.5th percentile of the means of `draws` resamples (Efron 1979)."""
+    sample = np.asarray(values, np.float64)
+    rng = np.random.default_rng(seed)
+    means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(draws)]
+    low, high = np.percentile(means, [2.5, 97.5])
+    return Interval(float(sample.mean()), float(low), float(high))
+
+
+def recall_at(k: int, ranks: Sequence[int | None]) -> float:
+    """The share of ranks (from 1; None: not found) that are at most k."""
+    return sum(rank is not None and rank <= k for rank in ranks) / len(ranks)
+
+
+def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
+    """The probability that a positive outranks a negative, ties counting half; None without both kinds."""
+    kinds = np.asarray(positive, bool)
+    wins, losses = int(kinds.sum()), int((~kinds).sum())
+    if not wins or not losses:
+        return None
+    _, group, sizes = np.unique(np.asarray(scores, np.float64), return_inverse=True, return_counts=True)
+    middle_ranks = np.cumsum(sizes) - (sizes - 1) / 2
+    return float((middle_ranks[group[kinds]].sum() - wins * (wins + 1) / 2) / (wins * losses))

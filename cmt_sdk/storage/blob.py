@@ -1,0 +1,74 @@
+"""The bytes of a memory: named little-endian arrays behind a fixed header, with a checksum. docs/format.md describes them.
+
+Knows numpy and the PackedMemory; knows neither the database nor what the arrays mean.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmt_sdk.errors import StorageDamaged, StorageNewer
+from cmt_sdk.types import PackedMemory
+
+MAGIC = b"CMTM"
+VERSION = 1
+ALIGN = 16
+HEADER = struct.Struct("<4sHHI8sI")  # magic, version, arrays, tokens, kind, checksum of all that follows
+ENTRY = struct.Struct("<16s4sHHIIIIII")  # name, dtype, dimensions, 0, shape (4), offset, bytes
+DTYPES = {b"u1": np.dtype("<u1"), b"f2": np.dtype("<f2"), b"f4": np.dtype("<f4")}
+CODES = {dtype: code for code, dtype in DTYPES.items()}
+
+
+def pack(memory: PackedMemory) -> bytes:
+    """The bytes of a memory."""
+    start = HEADER.size + ENTRY.size * len(memory.arrays)
+    entries, data, offset = [], [], -(-start // ALIGN) * ALIGN
+    data.append(bytes(offset - start))
+    for name, given in memory.arrays.items():
+        array = np.ascontiguousarray(given)
+        shape = (*array.shape, 0, 0, 0, 0)[:4]
+        code = CODES[array.dtype.newbyteorder("<")]
+        entries.append(ENTRY.pack(name.encode(), code, array.ndim, 0, *shape, offset, array.nbytes))
+        filled = -(-array.nbytes // ALIGN) * ALIGN
+        data.append(array.tobytes() + bytes(filled - array.nbytes))
+        offset += filled
+    body = b"".join(entries) + b"".join(data)
+    header = HEADER.pack(MAGIC, VERSION, len(memory.arrays), memory.tokens, memory.kind.encode(), zlib.crc32(body))
+    return header + body
+
+
+def unpack(data: bytes | memoryview) -> PackedMemory:
+    """The memory that the bytes hold; its arrays are read-only views of them.
+
+    Raises StorageNewer for a later version, StorageDamaged for anything that `pack` did not write.
+    """
+    view = memoryview(data)
+    if len(view) < HEADER.size:
+        raise StorageDamaged(f"a memory of {len(view)} bytes is shorter than its header of {HEADER.size}")
+    magic, version, count, tokens, kind, checksum = HEADER.unpack_from(view)
+    if magic != MAGIC:
+        raise StorageDamaged(f"a memory begins with {bytes(magic)!r} instead of {MAGIC!r}")
+    if version > VERSION:
+        raise StorageNewer(f"a memory has format {version}, this release reads up to {VERSION}: update cmt-sdk")
+    if zlib.crc32(view[HEADER.size :]) != checksum:
+        raise StorageDamaged("a memory's checksum does not fit its bytes: `cmt reencode` makes it again from the text")
+    arrays = dict(_array(view, HEADER.size + n * ENTRY.size) for n in range(count))
+    return PackedMemory(kind.rstrip(b"\0").decode(), tokens, arrays)
+
+
+def _array(view: memoryview, at: int) -> tuple[str, NDArray[np.generic]]:
+    try:
+        name, code, ndim, _, *rest = ENTRY.unpack_from(view, at)
+        shape, offset, size = tuple(rest[:ndim]), rest[4], rest[5]
+        dtype = DTYPES[code.rstrip(b"\0")]
+        if ndim > 4 or prod(shape) * dtype.itemsize != size or offset + size > len(view):
+            raise StorageDamaged(f"array {name!r} of shape {shape} does not fit {size} bytes at {offset}")
+        values = np.frombuffer(view, dtype, prod(shape), offset).reshape(shape)
+        return name.rstrip(b"\0").decode(), values
+    except (struct.error, KeyError, UnicodeDecodeError) as error:
+        raise StorageDamaged(f"a memory's table of arrays is damaged: {error}") from error

@@ -1,0 +1,93 @@
+"""Opening the database of a folder, and translating what SQLite and the operating system say. Knows no table."""
+
+from __future__ import annotations
+
+import errno
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+
+from cmt_sdk.errors import (
+    CMTError,
+    MemoryNotFound,
+    StorageDamaged,
+    StorageDenied,
+    StorageError,
+    StorageFull,
+    StorageLocked,
+)
+
+FILE = "memory.db"
+WAIT_SECONDS = 30
+
+
+def open_database(folder: Path, *, create: bool) -> Engine:
+    """The engine for `folder/memory.db`; a new folder and file where `create` allows it.
+
+    WAL lets other processes read while one writes; FULL makes every commit durable; secure_delete overwrites.
+    Raises MemoryNotFound, StorageDenied.
+    """
+    file = folder / FILE
+    with translated(folder):
+        if not create and not file.exists():
+            raise MemoryNotFound(f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one")
+        if create:
+            folder.mkdir(parents=True, exist_ok=True)
+    engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False})
+
+    @event.listens_for(engine, "connect")
+    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+        connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late
+        _switch_to_wal(connection)
+        for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -16000"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    return engine
+
+
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    """Several processes that open a new file at once lock each other out of the switch: try again for a while."""
+    until = time.monotonic() + WAIT_SECONDS
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until:
+                raise
+            time.sleep(0.02)
+        else:
+            return
+
+
+@contextmanager
+def translated(folder: Path) -> Iterator[None]:
+    """What goes wrong with the disk or the database, as this package's errors."""
+    try:
+        yield
+    except DBAPIError as error:
+        raise _as_ours(error.orig, folder) from error
+    except (sqlite3.Error, OSError) as error:
+        raise _as_ours(error, folder) from error
+
+
+def _as_ours(error: BaseException | None, folder: Path) -> CMTError:
+    said = str(error).lower()
+    if isinstance(error, OSError):
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            return StorageFull(f"no space left for {folder}: free some and try again; what was stored is safe")
+        return StorageDenied(f"{folder} cannot be used: {error}; give a folder that you may write to")
+    if "disk is full" in said or "disk i/o error" in said:
+        return StorageFull(f"the disk of {folder} refused a write ({error}): free space; what was stored is safe")
+    if "locked" in said or "busy" in said:
+        return StorageLocked(f"{folder} was busy for {WAIT_SECONDS} s: another process is writing; try again")
+    if "malformed" in said or "not a database" in said:
+        return StorageDamaged(f"{folder / FILE} is damaged ({error}): restore a backup, or import an export")
+    if "readonly" in said or "unable to open" in said:
+        return StorageDenied(f"{folder / FILE} cannot be opened for writing ({error}): check the permissions")
+    return StorageError(f"{folder}: {error}")

@@ -1,0 +1,54 @@
+"""The tables, and the numbered steps that bring an older database up to date. Knows SQLAlchemy, no domain value."""
+
+from __future__ import annotations
+
+from sqlalchemy import Connection, text
+
+from cmt_sdk.errors import StorageNewer
+
+MIGRATIONS: tuple[tuple[str, ...], ...] = (
+    (
+        """CREATE TABLE documents (
+            key INTEGER PRIMARY KEY, doc_id TEXT NOT NULL, version INTEGER NOT NULL, current INTEGER NOT NULL,
+            text TEXT NOT NULL, content_hash TEXT NOT NULL, source TEXT, scope TEXT NOT NULL, metadata TEXT NOT NULL,
+            created_at REAL NOT NULL, updated_at REAL NOT NULL, expires_at REAL, UNIQUE (doc_id, version))""",
+        "CREATE UNIQUE INDEX one_current ON documents (doc_id) WHERE current",
+        "CREATE INDEX by_content ON documents (content_hash, scope) WHERE current",
+        "CREATE INDEX by_scope ON documents (scope, source) WHERE current",
+        "CREATE INDEX by_time ON documents (created_at, key)",
+        """CREATE TABLE passages (
+            id INTEGER PRIMARY KEY AUTOINCREMENT, document_key INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE,
+            ordinal INTEGER NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL, tokens INTEGER NOT NULL,
+            heading TEXT NOT NULL)""",
+        "CREATE INDEX by_document ON passages (document_key, ordinal)",
+        "CREATE VIRTUAL TABLE passage_text USING fts5(body, tokenize='porter unicode61')",
+        "CREATE TABLE fingerprints (id TEXT PRIMARY KEY, body TEXT NOT NULL)",
+        """CREATE TABLE vectors (
+            label INTEGER PRIMARY KEY AUTOINCREMENT,
+            passage_id INTEGER NOT NULL UNIQUE REFERENCES passages ON DELETE CASCADE,
+            fingerprint TEXT NOT NULL REFERENCES fingerprints, key BLOB NOT NULL)""",
+        """CREATE TABLE memories (
+            passage_id INTEGER PRIMARY KEY REFERENCES passages ON DELETE CASCADE,
+            last_read REAL NOT NULL, bytes INTEGER NOT NULL, data BLOB NOT NULL)""",
+        "CREATE INDEX by_last_read ON memories (last_read)",
+        """CREATE TABLE generation (
+            one INTEGER PRIMARY KEY CHECK (one = 1), number INTEGER NOT NULL, file TEXT NOT NULL, sha256 TEXT NOT NULL,
+            dimension INTEGER NOT NULL, space TEXT NOT NULL, count INTEGER NOT NULL, last_label INTEGER NOT NULL)""",
+        "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
+        "INSERT INTO settings VALUES ('changes', '0')",
+    ),
+)
+
+
+def migrate(connection: Connection) -> None:
+    """Run the steps that the database lacks, in the caller's transaction; StorageNewer for one from a later release."""
+    number = connection.execute(text("PRAGMA user_version")).scalar_one()
+    if number > len(MIGRATIONS):
+        raise StorageNewer(
+            f"the memory has schema {number}, this release of cmt-sdk knows up to {len(MIGRATIONS)}: update cmt-sdk"
+        )
+    for step in MIGRATIONS[number:]:
+        for statement in step:
+            connection.exec_driver_sql(statement)
+    if number < len(MIGRATIONS):
+        connection.exec_driver_sql(f"PRAGMA user_version = {len(MIGRATIONS)}")
