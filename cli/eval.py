@@ -74,7 +74,9 @@ def eval_command(
     for path in filter(None, (out, rows)):
         if not path.parent.is_dir():
             raise click.BadParameter(f"there is no folder {path.parent}")
-    settings = dict(map(_setting, pairs)) | {n: v for n, v in (("keep", keep), ("compressor", compressor)) if v}
+    settings = dict(map(_setting, pairs)) | {
+        n: v for n, v in (("keep", keep), ("compressor", compressor)) if v is not None
+    }
     chosen = Plan(**plan)
     with _opened(memory, settings) as opened, _progress() as on_stage:
         report, asked = evaluate(opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage)

@@ -99,7 +99,9 @@ def _converted(path: Path) -> str:
         text: str = MarkItDown(enable_plugins=False).convert_local(str(path)).text_content
     except (FileConversionException, UnsupportedFormatException, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidDocument(f"{path} cannot be read ({reason}): open it and save it again, or add its text") from error
+        raise InvalidDocument(
+            f"{path} cannot be read ({reason}): open it and save it again, or add its text"
+        ) from error
     if not text.strip():
         raise InvalidDocument(f"{path} holds no text (a scan, perhaps): run OCR over it, or add its text")
     return text

@@ -1,26 +1,26 @@
 """The family of errors, grouped by what the caller can do about them. Knows nothing else of the package.
 
-    CMTError
-    ├── InvalidInput        the call's own words are off: change the argument
-    │   ├── InvalidDocument     empty, binary, too large, not text
-    │   ├── InvalidFilter       a filter key or value that cannot be asked for
-    │   └── InvalidSetting      a setting outside its range, an unknown name
-    ├── NotFound            what was named is not there
-    │   ├── DocumentNotFound
-    │   ├── MemoryNotFound      no memory in that folder yet
-    │   └── ModelNotFound       the base model or adapter is not on this machine
-    ├── AlreadyExists       an id or a file that is taken
-    ├── MissingExtra        an optional dependency is not installed
-    ├── StorageError        the disk or the database refused: nothing stored earlier is lost
-    │   ├── StorageFull
-    │   ├── StorageDamaged
-    │   ├── StorageLocked
-    │   ├── StorageNewer        written by a newer release
-    │   └── StorageDenied       no permission
-    └── ModelError          the language model cannot do this
-        ├── ModelMismatch       the memories were made by another model
-        ├── ModelUnsupported    an architecture that this compressor cannot serve
-        └── ModelDownload       fetching or checking the weights failed
+CMTError
+├── InvalidInput        the call's own words are off: change the argument
+│   ├── InvalidDocument     empty, binary, too large, not text
+│   ├── InvalidFilter       a filter key or value that cannot be asked for
+│   └── InvalidSetting      a setting outside its range, an unknown name
+├── NotFound            what was named is not there
+│   ├── DocumentNotFound
+│   ├── MemoryNotFound      no memory in that folder yet
+│   └── ModelNotFound       the base model or adapter is not on this machine
+├── AlreadyExists       an id or a file that is taken
+├── MissingExtra        an optional dependency is not installed
+├── StorageError        the disk or the database refused: nothing stored earlier is lost
+│   ├── StorageFull
+│   ├── StorageDamaged
+│   ├── StorageLocked
+│   ├── StorageNewer        written by a newer release
+│   └── StorageDenied       no permission
+└── ModelError          the language model cannot do this
+    ├── ModelMismatch       the memories were made by another model
+    ├── ModelUnsupported    an architecture that this compressor cannot serve
+    └── ModelDownload       fetching or checking the weights failed
 """
 
 from __future__ import annotations

@@ -122,9 +122,7 @@ class MemoryModel:
         with self._recall.lock:
             yield from self._recall.engine.reader.read(prompt, ask.max_tokens)
 
-    def _whole(
-        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
-    ) -> tuple[str, Usage]:
+    def _whole(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> tuple[str, Usage]:
         pieces = list(self._read(ask, kind, matches, times))
         usage = pieces[-1].usage
         assert usage is not None  # noqa: S101 - the port says so
@@ -174,7 +172,6 @@ class Stream:
             pass
         assert self._answer is not None  # noqa: S101 - every path of MemoryModel._pieces ends with an Answer
         return self._answer
-
 
 
 def _ask(question: str, options: Mapping[str, Any]) -> Ask:

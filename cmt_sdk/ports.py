@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Protocol
+from typing import Any, Protocol
 
 from cmt_sdk.types import (
     Document,
@@ -126,6 +126,12 @@ class PassageStore(Protocol):
 class Store(DocumentStore, PassageStore, Protocol):
     """One folder on disk."""
 
+    def settings(self) -> dict[str, Any]:
+        """The settings that the memory was made with; empty for a new one."""
+
+    def set_settings(self, settings: Mapping[str, Any]) -> None:
+        """Record settings in place of those before."""
+
     def now(self) -> datetime:
         """The clock that stamps and expires documents, UTC."""
 
@@ -139,8 +145,11 @@ class VectorStore(Protocol):
     def vectors(self, after: int) -> tuple[list[int], list[int], Vector]:
         """Labels above `after`, their passage ids, and their vectors as float32 [n, dimension]; labels never return."""
 
+    def changes(self) -> int:
+        """A number that changes with every change of the set, by whatever process; cheap to ask for."""
+
     def live(self) -> tuple[int, Collection[int]]:
-        """A number that changes with every change of the set, and the labels that are alive."""
+        """The number of `changes`, and the labels that are alive."""
 
     def generation(self) -> Generation | None:
         """The index file that the database trusts."""

@@ -169,10 +169,14 @@ class Contents:
 
 
 def _object(line: bytes) -> Row:
-    """One JSON object; ValueError for anything else, and for half a surrogate pair, which no database takes."""
-    row = json.loads(line.decode())
+    """One JSON object; ValueError for anything else, for NaN, and for half a surrogate pair: no database takes them."""
+    row = json.loads(line.decode(), parse_constant=_no_number)
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for all that is wrong with a line
     if b"\\u" in line:
         json.dumps(row, ensure_ascii=False).encode()
     return row
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is not a number")

@@ -17,6 +17,7 @@ MANIFEST = "manifest.json"
 DOCUMENTS = "documents.jsonl"
 SHARD_BYTES = 32 * 2**20  # a shard is closed once it holds so many
 LARGEST_SHARD = 2**30  # what reading accepts: room for one very large memory in a shard
+MOST = 2**31  # versions and tokens stay below
 LARGEST_ROW = 2**20  # JSON bytes of a row besides a document's text
 
 Row = Mapping[str, Any]
@@ -102,8 +103,9 @@ _SCALARS = (str, int, float, bool, NoneType)
 def parse_document(row: Row, where: str) -> Document:
     """A version of a document; StorageDamaged names the place and the field."""
     values = _shaped(row, _DOCUMENT, where)
-    if not values["id"] or values["version"] < 1:
-        raise StorageDamaged(f"{where}: a document needs an id and a version of at least 1")
+    names = (values["id"], values["source"] or "", values["scope"], *values["metadata"])
+    if not values["id"] or not 1 <= values["version"] < MOST or any("\0" in name for name in names):
+        raise StorageDamaged(f"{where}: the id, the version, or a name with NUL in it cannot be right")
     _shaped(values["metadata"], dict.fromkeys(values["metadata"], _SCALARS), f"{where}, metadata")
     times = {name: _time(values[name], where) for name in ("created_at", "updated_at", "expires_at")}
     return Document(**(values | times))
@@ -113,7 +115,11 @@ def parse_memory(row: Row, where: str) -> MemoryRow:
     """One line of a shard; StorageDamaged names the place and the field."""
     values = _shaped(row, _MEMORY, where)
     names = values["arrays"]
-    if not all(type(name) is str for name in names) or len(set(names)) != len(names) or values["tokens"] < 0:
+    if (
+        not 0 <= values["tokens"] < MOST
+        or not all(type(name) is str for name in names)
+        or len(set(names)) != len(names)
+    ):
         raise StorageDamaged(f"{where}: the names of the arrays or the number of tokens cannot be right")
     return MemoryRow(**(values | {"arrays": tuple(names)}))
 
@@ -154,8 +160,8 @@ def _time(value: str | None, where: str) -> datetime | None:
         return None
     try:
         time = datetime.fromisoformat(value)
-    except ValueError as error:
+        if time.tzinfo is None:
+            raise StorageDamaged(f"{where}: {value!r:.40} has no time zone")
+        return time.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise StorageDamaged(f"{where}: {value!r:.40} is not a time") from error
-    if time.tzinfo is None:
-        raise StorageDamaged(f"{where}: {value!r:.40} has no time zone")
-    return time.astimezone(UTC)

@@ -77,9 +77,7 @@ class Generator:
         load = 1000 * (time.perf_counter() - began)
         positions = torch.arange(head, head + soft.shape[1], device=self.lm.device)[None]
         with torch.inference_mode(), self.lm.activate("reader"):
-            self.lm.model.base_model(
-                inputs_embeds=soft, position_ids=positions, past_key_values=cache, use_cache=True
-            )
+            self.lm.model.base_model(inputs_embeds=soft, position_ids=positions, past_key_values=cache, use_cache=True)
         return _Start(ids, head + soft.shape[1], cache, {}, soft.shape[1], load)
 
     def _check_length(self, prompt: Prompt, room: int) -> None:

@@ -78,8 +78,5 @@ class SoftCompressor:
 
 def soft_tokens(memories: Sequence[PackedMemory], lm: FrozenModel) -> Tensor:
     """The memories' soft tokens one after another, [1, tokens, d] in the model's type."""
-    rows = [
-        dequantize(Codes(tensor_of(m.arrays["soft_codes"]), tensor_of(m.arrays["soft_scales"])))
-        for m in memories
-    ]
+    rows = [dequantize(Codes(tensor_of(m.arrays["soft_codes"]), tensor_of(m.arrays["soft_scales"]))) for m in memories]
     return torch.cat(rows)[None].to(lm.device, lm.dtype)

@@ -1,16 +1,17 @@
-"""Opening the database of a folder, and translating what SQLite and the operating system say. Knows no table."""
+"""The database of a folder: opening it, transactions, and what SQLite and the operating system say. Knows no table."""
 
 from __future__ import annotations
 
 import errno
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from cmt_sdk.errors import (
@@ -22,9 +23,11 @@ from cmt_sdk.errors import (
     StorageFull,
     StorageLocked,
 )
+from cmt_sdk.storage.schema import migrate
 
 FILE = "memory.db"
 WAIT_SECONDS = 30
+MANY = 500
 
 
 def open_database(folder: Path, *, create: bool) -> Engine:
@@ -63,6 +66,65 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             time.sleep(0.02)
         else:
             return
+
+
+def utc_now() -> datetime:
+    """The clock that stamps documents."""
+    return datetime.now(UTC)
+
+
+class Database:
+    """One folder's database with its transactions and its clock. Safe from several threads and processes."""
+
+    def __init__(self, folder: Path, *, create: bool = True, clock: Callable[[], datetime] = utc_now) -> None:
+        self._folder = folder
+        self._clock = clock
+        self._engine = open_database(folder, create=create)
+        with self._write() as db:
+            migrate(db)
+
+    @contextmanager
+    def _read(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database and changes nothing."""
+        with translated(self._folder), self._engine.connect() as db:
+            db.exec_driver_sql("BEGIN")
+            try:
+                yield db
+            finally:
+                db.exec_driver_sql("ROLLBACK")
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        """A transaction that is durable once the block has ended, or never was."""
+        with translated(self._folder), self._engine.connect() as db:
+            db.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.exec_driver_sql("COMMIT")
+            except BaseException:
+                # SQLite has rolled back by itself after some errors, a full disk among them
+                if db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+                    db.exec_driver_sql("ROLLBACK")
+                raise
+
+    @staticmethod
+    def _changed(db: Connection) -> None:
+        """Tell every index, in whatever process, that the set of vectors is another."""
+        db.exec_driver_sql("UPDATE settings SET value = CAST(value AS INTEGER) + 1 WHERE name = 'changes'")
+
+    def now(self) -> datetime:
+        """The clock that stamps and expires documents, UTC."""
+        return self._clock()
+
+    def close(self) -> None:
+        """Release the files; calling it twice does nothing."""
+        self._engine.dispose()
+
+
+def chunks(ids: Sequence[int]) -> Iterator[str]:
+    """Whole numbers as lists for SQL, some hundreds at a time."""
+    for first in range(0, len(ids), MANY):
+        yield ", ".join(str(int(i)) for i in ids[first : first + MANY])
 
 
 @contextmanager

@@ -145,7 +145,9 @@ class KeyIndex:
         proof = [sys.executable, "-m", "cmt_sdk.storage.index", str(file), str(matrix.shape[1]), str(len(labels))]
         if not file.is_file() or subprocess.run(proof, check=False, capture_output=True).returncode:  # noqa: S603 - our own module
             _remove(file)
-            raise StorageFull(f"{file} cannot be read back after writing: is the disk full? Search stays exact meanwhile")
+            raise StorageFull(
+                f"{file} cannot be read back after writing: is the disk full? Search stays exact meanwhile"
+            )
         made = Generation(number, file.name, _sha256(file), matrix.shape[1], SPACE, len(labels), max(labels))
         self._store.set_generation(made)
         self._graph, self._graph_last = graph, made.last_label

@@ -39,7 +39,7 @@ def adding(memory: cmt_sdk.Memory, rows: list[tuple[str, str]]) -> None:
     """Passages and tokens a second, beside one bare forward pass over the same passages one by one."""
     spent = milliseconds(lambda: memory.add_many(sorted(DOCUMENTS.iterdir()))) / 1000
     stats = memory.stats()
-    lm = memory._engine._frozen  # type: ignore[attr-defined] # noqa: SLF001 - the bare model, for comparison only
+    lm = memory._engine._frozen  # type: ignore[attr-defined]
     passages = [p.content for d in memory.documents() for p in memory.passages(d.id)]
     with torch.inference_mode():
         ids = [torch.tensor([lm.passage_ids(p)], device=lm.device) for p in passages]
