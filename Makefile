@@ -36,6 +36,7 @@ demo: $(VENV)/run.done
 check: $(VENV)/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	mkdir -p build/names && ln -sfn ../../cli build/names/cmt_cli && ln -sfn ../../adapters build/names/cmt_adapters
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

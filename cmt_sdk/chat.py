@@ -27,7 +27,7 @@ class Chat:
 
     def say(self, text: str) -> Answer:
         """Say something and get the answer; options as for `MemoryModel.ask`."""
-        answer = self._model.ask(text, history=self.turns[-TURNS_KEPT:], **self._options)
+        answer: Answer = self._model.ask(text, history=self.turns[-TURNS_KEPT:], **self._options)
         self._keep(text, answer)
         return answer
 

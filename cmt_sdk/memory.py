@@ -77,7 +77,13 @@ class Memory:
         text in the same scope is one document: the one already there is returned. Raises InvalidDocument,
         AlreadyExists (the id is taken), StorageError.
         """
-        given = {"id": id, "source": source, "scope": scope, "metadata": metadata, "expires_at": expires_at}
+        given: dict[str, Any] = {
+            "id": id,
+            "source": source,
+            "scope": scope,
+            "metadata": metadata,
+            "expires_at": expires_at,
+        }
         whole = replace(_document(document), **{name: value for name, value in given.items() if value})
         stored: list[Document] = []
         self._add([whole], wait=wait, on_stored=stored.append)
@@ -242,19 +248,19 @@ class Memory:
 
     def get(self, id: str) -> Document:  # noqa: A002
         """The current version of a document; DocumentNotFound."""
-        page = self._store.list(Filter(ids=[id]), 1, None)
+        page = self._store.page(Filter(ids=[id]), 1, None)
         if not page.documents:
             raise DocumentNotFound(f"no document has the id {id!r}; `list` shows those there are")
         return page.documents[0]
 
-    def history(self, id: str) -> list[Document]:  # noqa: A002
+    def history(self, id: str) -> Sequence[Document]:  # noqa: A002
         """Every version, oldest first; DocumentNotFound."""
         versions = self._store.history(id)
         if not versions:
             raise DocumentNotFound(f"no document has the id {id!r}; `list` shows those there are")
         return versions
 
-    def passages(self, id: str) -> list[Passage]:  # noqa: A002
+    def passages(self, id: str) -> Sequence[Passage]:  # noqa: A002
         """The passages of a document's current version, in order; DocumentNotFound."""
         return self._store.passages_of(self.get(id).id)
 
@@ -268,7 +274,7 @@ class Memory:
         cursor: str | None = None,
     ) -> Page:
         """Current documents in order of creation, `limit` a page; `cursor` is the last page's `next_cursor`."""
-        return self._store.list(_filter(scope, source, where), limit, cursor)
+        return self._store.page(_filter(scope, source, where), limit, cursor)
 
     def documents(
         self, *, scope: str | None = None, source: str | None = None, where: Mapping[str, Any] | None = None
@@ -276,7 +282,7 @@ class Memory:
         """All current documents that fit, one by one."""
         cursor: str | None = None
         while True:
-            page = self._store.list(_filter(scope, source, where), 200, cursor)
+            page = self._store.page(_filter(scope, source, where), 200, cursor)
             yield from page.documents
             cursor = page.next_cursor
             if cursor is None:

@@ -10,6 +10,7 @@ from cmt_sdk.types import (
     Document,
     Encoded,
     Filter,
+    Finding,
     Fingerprint,
     Generation,
     Hit,
@@ -67,7 +68,7 @@ class DocumentStore(Protocol):
     def history(self, document_id: str) -> list[Document]:
         """Every version, oldest first; empty when there is no such document."""
 
-    def list(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
+    def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
         """Documents in order of creation, `limit` a page."""
 
     def count(self, chosen: Filter) -> int:
@@ -125,6 +126,9 @@ class PassageStore(Protocol):
 
 class Store(DocumentStore, PassageStore, Protocol):
     """One folder on disk."""
+
+    def check(self) -> Sequence[Finding]:
+        """A check-up: one finding a check, the good ones too."""
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""

@@ -92,7 +92,7 @@ def _take_over(store: Store, memories: Iterable[StoredMemory], intake: Intake) -
 
 def _waiting(store: Store, document_id: str) -> dict[str, list[int]]:
     """The ids of a document's passages by what they contain, where some still wait for a memory."""
-    found = store.list(Filter(ids=[document_id]), 1, None).documents
+    found = store.page(Filter(ids=[document_id]), 1, None).documents
     ids: dict[str, list[int]] = {}
     if found and not found[0].ready:
         for passage in store.passages_of(document_id):

@@ -35,8 +35,8 @@ BATCH = 64  # memories loaded at once
 def write(store: Store, path: Path, *, overwrite: bool = False) -> int:
     """Write the current documents with their histories and stored memories; returns the number of documents.
 
-    What is cold or not compressed yet goes out as text. The file is readable by its owner only. Raises AlreadyExists,
-    NotFound (no such folder), StorageFull, StorageDenied.
+    What is cold or not compressed yet goes out as text, what has expired stays out. Only the owner may read the file.
+    Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied.
     """
     if path.exists() and not overwrite:
         raise AlreadyExists(f"{path} is there already; choose another name, or ask to overwrite it")
@@ -65,7 +65,7 @@ def _write_documents(archive: zipfile.ZipFile, store: Store) -> tuple[int, int]:
 def _documents(store: Store) -> Iterator[Document]:
     cursor: str | None = None
     while True:
-        page = store.list(Filter(), PAGE, cursor)
+        page = store.page(Filter(), PAGE, cursor)
         yield from page.documents
         cursor = page.next_cursor
         if cursor is None:

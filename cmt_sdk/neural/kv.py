@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from cmt_sdk.errors import ModelUnsupported
@@ -76,7 +78,8 @@ class KVCompressor:
         )
         keys = torch.stack([layer.keys[:, :, head : head + longest] for layer in cache.layers], dim=1)
         values = torch.stack([layer.values[:, :, head : head + longest] for layer in cache.layers], dim=1)
-        return self.rotary.turn_back(keys, positions[0, :longest]), values, watch and watch.result()
+        scores = watch.result() if watch else None
+        return self.rotary.turn_back(keys, positions[0, :longest]), values, scores
 
 
 def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
@@ -104,7 +107,7 @@ def codes_of(memory: PackedMemory, which: str) -> Codes:
     return Codes(tensor_of(memory.arrays[f"{which}_codes"]), tensor_of(memory.arrays[f"{which}_scales"]))
 
 
-def tensor_of(array: np.ndarray) -> Tensor:  # type: ignore[type-arg]
+def tensor_of(array: NDArray[Any]) -> Tensor:
     """An array as a tensor that shares its bytes; a read-only one is copied, because torch cannot keep it read-only."""
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 

@@ -57,7 +57,8 @@ def turn(rows: Tensor) -> Tensor:
     A block is the largest power of two that divides the width, at most `WIDEST_TURN`.
     """
     block = min(rows.shape[1] & -rows.shape[1], WIDEST_TURN)
-    return (rows.reshape(-1, block) @ _hadamard(block).to(rows.device)).reshape(rows.shape)
+    turned: Tensor = rows.reshape(-1, block) @ _hadamard(block).to(rows.device)
+    return turned.reshape(rows.shape)
 
 
 @lru_cache
@@ -67,7 +68,8 @@ def _hadamard(size: int) -> Tensor:
         matrix = torch.ones(1, 1)
         while len(matrix) < size:
             matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-        return matrix / size**0.5
+        matrix /= size**0.5
+        return matrix
 
 
 @lru_cache

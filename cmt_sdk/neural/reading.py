@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
@@ -79,7 +81,7 @@ class _Places:
     row: Tensor
     position: Tensor
     slot: Tensor
-    per_row: np.ndarray  # type: ignore[type-arg]
+    per_row: NDArray[Any]
     end: int
 
 
@@ -96,8 +98,11 @@ def _places(memories: Sequence[PackedMemory], head: int, rows: int) -> _Places:
         slots.append(np.arange(len(row)) - first[row] + filled[row])
         filled = filled + counts
         start += memory.tokens
-    join = lambda parts: torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts]))  # noqa: E731 - said thrice
-    return _Places(join(found_rows), join(positions), join(slots), filled, start)
+    return _Places(_joined(found_rows), _joined(positions), _joined(slots), filled, start)
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
+    return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts]))
 
 
 @torch.inference_mode()
@@ -142,16 +147,16 @@ def _decoded(memories: Sequence[PackedMemory], row: Tensor, lm: FrozenModel) -> 
     return keys.to(lm.device), values.to(lm.device, lm.dtype)
 
 
-def _by_layer(flat: Tensor, lengths: np.ndarray, kv_heads: int) -> list[Tensor]:  # type: ignore[type-arg]
+def _by_layer(flat: Tensor, lengths: NDArray[Any], kv_heads: int) -> list[Tensor]:
     """Views [2, kv_heads, padded + room, d] of the flat buffer, one a layer."""
     sizes = lengths.reshape(-1, kv_heads).sum(1).tolist()
-    return [part.reshape(2, kv_heads, -1, flat.shape[2]) for part in flat.split(sizes, dim=1)]
+    return [part.reshape(2, kv_heads, -1, flat.shape[2]) for part in torch.split(flat, sizes, dim=1)]
 
 
 def _bias(
-    per_row: np.ndarray,  # type: ignore[type-arg]
-    lengths: np.ndarray,  # type: ignore[type-arg]
-    entries: np.ndarray,  # type: ignore[type-arg]
+    per_row: NDArray[Any],
+    lengths: NDArray[Any],
+    entries: NDArray[Any],
     kv_heads: int,
     lm: FrozenModel,
 ) -> list[Tensor]:

@@ -26,8 +26,8 @@ def pooled(states: Tensor, inside: Tensor, ratio: int) -> tuple[Tensor, Tensor]:
     extra = -states.shape[1] % ratio
     masked = pad(states * inside[..., None], (0, 0, 0, extra))
     counts = pad(inside.float(), (0, extra))
-    windows = masked.unflatten(1, (-1, ratio)).sum(2)
-    return windows, counts.unflatten(1, (-1, ratio)).sum(2).unsqueeze(-1)
+    windows = masked.reshape(len(masked), -1, ratio, masked.shape[2]).sum(2)
+    return windows, counts.reshape(len(counts), -1, ratio).sum(2).unsqueeze(-1)
 
 
 @dataclass(frozen=True)

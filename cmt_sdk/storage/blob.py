@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 import zlib
 from math import prod
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ VERSION = 1
 ALIGN = 16
 HEADER = struct.Struct("<4sHHI8sI")  # magic, version, arrays, tokens, kind, checksum of all that follows
 ENTRY = struct.Struct("<16s4sHHIIIIII")  # name, dtype, dimensions, 0, shape (4), offset, bytes
-DTYPES = {b"u1": np.dtype("<u1"), b"f2": np.dtype("<f2"), b"f4": np.dtype("<f4")}
+DTYPES: dict[bytes, np.dtype[Any]] = {b"u1": np.dtype("<u1"), b"f2": np.dtype("<f2"), b"f4": np.dtype("<f4")}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 

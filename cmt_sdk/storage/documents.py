@@ -144,7 +144,7 @@ class Documents(Database):
         with self._read() as db:
             return [document_of(row) for row in db.execute(text(sql), {"id": document_id})]
 
-    def list(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
+    def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
         """See ports.DocumentStore."""
         if limit < 1:
             raise InvalidInput(f"limit={limit}: ask for at least one document a page")

@@ -112,7 +112,7 @@ class KeyIndex:
             return
         file = self._folder / trusted.file
         fits = trusted.dimension == self._matrix.shape[1] and trusted.space == SPACE
-        if not fits or not file.is_file() or _sha256(file) != trusted.sha256:
+        if not fits or not file.is_file() or sha256(file) != trusted.sha256:
             log.warning("%s is missing or damaged: searching exactly while it is made again", file)
             return
         self._graph = _load(file, trusted.dimension, trusted.count)
@@ -148,7 +148,7 @@ class KeyIndex:
             raise StorageFull(
                 f"{file} cannot be read back after writing: is the disk full? Search stays exact meanwhile"
             )
-        made = Generation(number, file.name, _sha256(file), matrix.shape[1], SPACE, len(labels), max(labels))
+        made = Generation(number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), max(labels))
         self._store.set_generation(made)
         self._graph, self._graph_last = graph, made.last_label
 
@@ -174,7 +174,8 @@ def _load(file: Path, dimension: int, count: int) -> Any:
     return graph
 
 
-def _sha256(file: Path) -> str:
+def sha256(file: Path) -> str:
+    """The hash of a file's bytes."""
     with file.open("rb") as data:
         return hashlib.file_digest(data, "sha256").hexdigest()
 

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, text
 
+from cmt_sdk.storage.checkup import findings
 from cmt_sdk.storage.documents import Documents
 from cmt_sdk.storage.passages import Passages
-from cmt_sdk.types import Generation, Stats, Vector
+from cmt_sdk.types import Finding, Generation, Stats, Vector
 
 
 class SQLiteStore(Documents, Passages):
     """The store of one folder; see ports.Store and ports.VectorStore. Safe from several threads and processes."""
+
+    def check(self) -> Sequence[Finding]:
+        """See ports.Store."""
+        with self._read() as db:
+            return list(findings(db, self._folder))
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""

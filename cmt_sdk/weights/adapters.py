@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from cmt_sdk.errors import ModelError, ModelNotFound, ModelUnsupported
-from cmt_sdk.weights.loading import LoadedModel
+from cmt_sdk.weights.loading import LoadedModel, import_bitsandbytes
 from cmt_sdk.weights.registry import ADAPTER_WEIGHTS, adapter_hash
 
 
@@ -40,6 +40,7 @@ def active(loaded: LoadedModel, name: str) -> Iterator[None]:
 
 
 def _attach(loaded: LoadedModel, name: str, folder: Path) -> None:
+    import_bitsandbytes()  # peft imports it too, but not quietly
     from peft import LoraConfig, inject_adapter_in_model
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -124,7 +124,7 @@ def _numbers(precision: str) -> dict[str, Any]:
         return {"dtype": torch.float32}
     if precision == "bf16":
         return {"dtype": torch.bfloat16}
-    _import_bitsandbytes()
+    import_bitsandbytes()
     from transformers import BitsAndBytesConfig
 
     nf4 = BitsAndBytesConfig(
@@ -160,7 +160,8 @@ def _precision(name: str, device: torch.device) -> str:
     return name
 
 
-def _import_bitsandbytes() -> None:
+def import_bitsandbytes() -> None:
+    """Import bitsandbytes without its search for native code on the hub, and without its complaint."""
     # On CPUs with AVX512-BF16 its import fetches native code from the hub through the `kernels` package, and complains
     # where that is missing. We fetch nothing that was not asked for; its own kernels do.
     if "bitsandbytes" in sys.modules:

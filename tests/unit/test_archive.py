@@ -32,7 +32,7 @@ from cmt_sdk.errors import (
     StorageFull,
     StorageNewer,
 )
-from cmt_sdk.testing.fakes import FINGERPRINT, FakeCompressor
+from cmt_sdk.testing.fakes import FINGERPRINT, FakeCompressor, FakeEngine, open_fake
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Page, Passage, Progress, Span
 
 MONDAY = datetime(2025, 3, 3, 9, 30, tzinfo=UTC)
@@ -63,19 +63,19 @@ class FakeStore:
         ]
         return last, True
 
-    def list(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
+    def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
         """By id, a page at a time."""
         ids = [i for i in self.documents if chosen.ids is None or i in chosen.ids]
         start = int(cursor or 0)
         page = [self.history(i)[-1] for i in ids[start : start + limit]]
         return Page(page, str(start + limit) if start + limit < len(ids) else None)
 
-    def history(self, document_id: str) -> Any:
+    def history(self, document_id: str) -> list[Document]:
         """Every version, ready when all passages have memories."""
         ready = all(p.id in self.memories for p in self.cut.get(document_id, []))
         return [replace(d, ready=ready) for d in self.documents.get(document_id, [])]
 
-    def passages_of(self, document_id: str) -> Any:
+    def passages_of(self, document_id: str) -> list[Passage]:
         """The passages of the last version."""
         return self.cut.get(document_id, [])
 
@@ -398,6 +398,71 @@ def test_only_the_owner_can_read_it(whole: Path) -> None:
     assert whole.stat().st_mode & 0o077 == 0
 
 
+# -- through a Memory on disk -----------------------------------------------------------------------------------------
+
+
+def travelled(tmp_path: Path) -> Path:
+    """An archive of a memory on disk: an updated document and one in another scope."""
+    with open_fake(tmp_path / "old") as memory:
+        first = memory.add("The museum moved to Lisbon in 2019.", id="trip", metadata={"year": 2019})
+        memory.update(first.id, "The museum moved to Porto in 2021.")
+        memory.add("Ada likes green tea.", source="ada.md", scope="user/ada")
+        assert memory.export(tmp_path / "all.cmt") == 2
+    return tmp_path / "all.cmt"
+
+
+def test_a_memory_travels_without_being_compressed_again(tmp_path: Path) -> None:
+    """Texts, histories, times and memories arrive; the model of the new place only looks at its own shape."""
+    path = travelled(tmp_path)
+    engine = FakeEngine()
+    steps: list[Progress] = []
+    with open_fake(tmp_path / "old") as old, open_fake(tmp_path / "new", engine) as new:
+        assert new.import_(path, on_progress=steps.append) == Progress(added=2, passages=2, compressed=2)
+        assert new.history("trip") == old.history("trip")
+        assert list(new.documents()) == list(old.documents())
+        assert engine.compressor.compressed == ["An example."]
+        assert new.model.ask("Where did the museum move?").text == "The museum moved to Porto in 2021."
+        assert new.search("green tea", mode="vector")[0].document.source == "ada.md"
+    assert steps[-1] == Progress(added=2, passages=2, compressed=2)
+
+
+def test_a_memory_of_another_model_is_compressed_anew(tmp_path: Path) -> None:
+    """Texts arrive, and the model of the new place makes its own memories at once or in the background."""
+    path = travelled(tmp_path)
+    for folder, wait in (("now", True), ("later", False)):
+        engine = FakeEngine.of(base="another")
+        with open_fake(tmp_path / folder, engine) as new:
+            assert new.import_(path, wait=wait).added == 2
+            assert new.wait(30)
+            assert sorted(engine.compressor.compressed) == [
+                "Ada likes green tea.",
+                "The museum moved to Porto in 2021.",
+            ]
+            assert new.stats().pending == 0
+
+
+def test_a_memory_of_another_shape_is_not_taken(tmp_path: Path) -> None:
+    """A file may claim any fingerprint; keys of another size would spoil every search."""
+    path = travelled(tmp_path)
+
+    def shrink(members: dict[str, bytes]) -> None:
+        arrays = dict(load(members["memories/00000.safetensors"]))
+        keys = {name: np.eye(8, dtype=np.float32)[0] for name in arrays if name.endswith(".key")}
+        members["memories/00000.safetensors"] = save(arrays | keys)
+
+    with open_fake(tmp_path / "new") as new:
+        assert new.import_(rewritten(path, shrink)) == Progress(added=2, passages=2, compressed=2)
+        assert new.search("green tea", mode="vector")[0].document.source == "ada.md"
+
+
+def test_a_budget_holds_for_what_comes_in(tmp_path: Path) -> None:
+    """Memories over it are dropped again and made when they are needed."""
+    path = travelled(tmp_path)
+    with open_fake(tmp_path / "new", memory_budget=1) as new:
+        new.import_(path)
+        assert new.stats().cold == 2
+
+
 # -- hostile and damaged files ----------------------------------------------------------------------------------------
 
 
@@ -579,7 +644,8 @@ def test_a_line_over_the_limit_is_refused(whole: Path, monkeypatch: pytest.Monke
     "fields",
     [
         {"document": None}, {"tokens": -1}, {"tokens": 2**31}, {"tokens": "1"}, {"kind": 1}, {"arrays": None},
-        {"arrays": [1]}, {"arrays": ["bytes", "bytes"]}, {"arrays": []}, {"arrays": ["other"]}, {"fingerprint": "unknown"},
+        {"arrays": [1]}, {"arrays": ["bytes", "bytes"]}, {"arrays": []}, {"arrays": ["other"]},
+        {"fingerprint": "unknown"},
     ],
 )  # fmt: skip
 def test_a_memory_of_the_wrong_shape_is_refused(whole: Path, fields: dict[str, Any]) -> None:

@@ -158,7 +158,7 @@ def test_abstentions_and_passages_read_are_shares_of_all(file: Path) -> None:
 
 
 def test_confidence_is_judged_by_exact_answers(file: Path) -> None:
-    """Confidences rise with the question's number; of 6 x 5 pairs of right and wrong, 0 + 1 + 3 + 3 + 3 + 3 are in order."""
+    """Confidences rise from question to question: of 6 x 5 pairs 0 + 1 + 3 + 3 + 3 + 3 are in order."""
     assert memory_figures(file).confidence_auroc == pytest.approx(13 / 30)
 
 

@@ -1,4 +1,4 @@
-"""Metrics against values computed by hand; the official ones against SQuAD v1.1's rules, the paper's against its code."""
+"""Metrics against values computed by hand: the official ones by SQuAD v1.1's rules, the paper's by its code."""
 
 from __future__ import annotations
 
