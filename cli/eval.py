@@ -74,9 +74,7 @@ def eval_command(
     for path in filter(None, (out, rows)):
         if not path.parent.is_dir():
             raise click.BadParameter(f"there is no folder {path.parent}")
-    settings = dict(map(_setting, pairs)) | {
-        n: v for n, v in (("keep", keep), ("compressor", compressor)) if v is not None
-    }
+    settings = dict(map(_setting, pairs)) | {n: v for n, v in (("keep", keep), ("compressor", compressor)) if v is not None}
     chosen = Plan(**plan)
     with _opened(memory, settings) as opened, _progress() as on_stage:
         report, asked = evaluate(opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage)
@@ -130,9 +128,7 @@ def _progress() -> Iterator[Any]:
     from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
-    with Progress(
-        *Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True
-    ) as bars:
+    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True) as bars:
         tasks: dict[str, Any] = {}
 
         def on_stage(stage: str, done: int, total: int) -> None:
@@ -170,17 +166,18 @@ def _show(report: Report) -> None:
     s = report.storage
     console.print(
         f"{s.passages} passages, {s.tokens} tokens; {s.bytes_per_passage:.0f} bytes of memory a passage, "
-        f"{s.bytes_per_token:.0f} a token; {s.pending} pending; {report.seconds:.0f} s in all"
+        f"{s.bytes_per_token:.0f} a token; {s.pending} pending; {report.seconds:.0f} s in all",
+        soft_wrap=True,
     )
-    for note in report.notes:
-        console.print(f"- {note}", style="dim", highlight=False)
+    for note in ["±: half a 95 % bootstrap interval", *report.notes]:
+        console.print(f"- {note}", style="dim", highlight=False, soft_wrap=True)
 
 
 def _lines(readers: Sequence[Figures]) -> Iterator[tuple[str, list[str]]]:
     """The rows of the main table: a name and a cell a reader."""
     for name, label in (("exact", "EM"), ("f1", "F1"), ("paper_exact", "paper EM"), ("paper_f1", "paper F1")):
         metrics = [getattr(f, name) for f in readers]
-        yield label, [f"{m.mean:.1f} ({m.low:.1f}–{m.high:.1f})" for m in metrics]
+        yield label, [f"{m.mean:.1f} ±{(m.high - m.low) / 2:.1f}" for m in metrics]
     for name, label in (
         ("abstained", "abstained %"), ("found", "own passage read %"), ("prompt_tokens", "prompt tokens"),
         ("memory_tokens", "memory tokens"), ("answer_tokens", "answer tokens"), ("first_token_ms", "first token ms"),

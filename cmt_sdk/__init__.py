@@ -22,6 +22,7 @@ from cmt_sdk.version import __version__
 
 if TYPE_CHECKING:
     from cmt_sdk.chat import Chat
+    from cmt_sdk.converting import read_document, read_documents
     from cmt_sdk.memory import Memory
     from cmt_sdk.model import MemoryModel
     from cmt_sdk.weights.download import pull_model
@@ -32,6 +33,8 @@ _DEFERRED: Mapping[str, str] = {
     "Memory": "cmt_sdk.memory",
     "MemoryModel": "cmt_sdk.model",
     "ModelInfo": "cmt_sdk.weights.registry",
+    "read_document": "cmt_sdk.converting",
+    "read_documents": "cmt_sdk.converting",
     "list_models": "cmt_sdk.weights.registry",
     "pull_model": "cmt_sdk.weights.download",
     "remove_model": "cmt_sdk.weights.registry",
@@ -64,6 +67,8 @@ __all__ = [
     "model_home",
     "open",
     "pull_model",
+    "read_document",
+    "read_documents",
     "remove_model",
     "show_model",
 ]

@@ -50,10 +50,10 @@ def assemble(
     from cmt_sdk.storage.index import KeyIndex
     from cmt_sdk.storage.store import SQLiteStore
 
-    asked = _checked(overrides)
+    asked = checked(overrides)
     store = SQLiteStore(path, create=create)
     recorded = store.settings()
-    settings = _checked({**recorded, **overrides}) if recorded else asked
+    settings = checked({**recorded, **overrides}) if recorded else asked
     if not recorded:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
     engine = engine or LocalEngine(settings)
@@ -63,7 +63,8 @@ def assemble(
     return Parts(path, settings, store, index, engine, recall, worker)
 
 
-def _checked(values: Mapping[str, Any]) -> Settings:
+def checked(values: Mapping[str, Any]) -> Settings:
+    """Settings with these values, the others at their defaults; InvalidSetting for an unknown name or a bad value."""
     unknown = sorted(set(values) - set(Settings.names()))
     if unknown:
         raise InvalidSetting(f"there is no setting {unknown[0]!r}; there are {', '.join(Settings.names())}")

@@ -14,16 +14,16 @@ TURNS_KEPT = 12
 class Chat:
     """A conversation. `turns` holds all of it; the last `TURNS_KEPT` turns go with each question.
 
+    `last` is the last answer, with its sources.
     `on_turn` is called with every finished turn (Memory.chat uses it to remember what was said).
     """
 
-    def __init__(
-        self, model: MemoryModel, options: Mapping[str, Any], on_turn: Callable[[Turn], None] | None = None
-    ) -> None:
+    def __init__(self, model: MemoryModel, options: Mapping[str, Any], on_turn: Callable[[Turn], None] | None = None) -> None:
         self._model = model
         self._options = dict(options)
         self._on_turn = on_turn
         self.turns: list[Turn] = []
+        self.last: Answer | None = None
 
     def say(self, text: str) -> Answer:
         """Say something and get the answer; options as for `MemoryModel.ask`."""
@@ -38,6 +38,7 @@ class Chat:
         self._keep(text, running.answer)
 
     def _keep(self, question: str, answer: Answer) -> None:
+        self.last = answer
         for turn in (Turn("user", question), Turn("assistant", answer.text)):
             self.turns.append(turn)
             if self._on_turn is not None:

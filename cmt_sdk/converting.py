@@ -36,11 +36,12 @@ def check_text(text: str, limit: int, what: str) -> str:
     return text
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: str | os.PathLike[str]) -> Document:
     """The document in a file; its source is the file's absolute path.
 
     Raises NotFound, StorageDenied, InvalidDocument (binary, unreadable, no known suffix), MissingExtra.
     """
+    path = Path(path)
     try:
         if path.is_dir():
             raise InvalidDocument(f"{path} is a folder: add the files in it with read_documents or `cmt add {path}`")
@@ -53,12 +54,12 @@ def read_document(path: Path) -> Document:
     return Document(text=text, source=path.resolve().as_posix())
 
 
-def read_documents(paths: Iterable[Path]) -> Iterator[Document]:
+def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document]:
     """The documents in files and, sorted, in folders with all beneath them.
 
     In folders, hidden files and files of unknown kinds are passed over; a file that is named itself must be readable.
     """
-    for path in paths:
+    for path in map(Path, paths):
         if not path.is_dir():
             yield read_document(path)
             continue
@@ -78,11 +79,8 @@ def _files_beneath(folder: Path) -> Iterator[Path]:
 
 
 def _decoded(data: bytes, path: Path) -> str:
-    for mark, encoding in ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16")):
-        if data.startswith(mark):
-            break
-    else:
-        encoding = "utf-8"
+    """Text in UTF-8, or in what its byte-order mark says; lines end as in Python."""
+    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     try:
         text = data.decode(encoding)
     except UnicodeDecodeError as error:
@@ -99,9 +97,7 @@ def _converted(path: Path) -> str:
         text: str = MarkItDown(enable_plugins=False).convert_local(str(path)).text_content
     except (FileConversionException, UnsupportedFormatException, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidDocument(
-            f"{path} cannot be read ({reason}): open it and save it again, or add its text"
-        ) from error
+        raise InvalidDocument(f"{path} cannot be read ({reason}): open it and save it again, or add its text") from error
     if not text.strip():
         raise InvalidDocument(f"{path} holds no text (a scan, perhaps): run OCR over it, or add its text")
     return text

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 from cmt_sdk import archive
-from cmt_sdk.assembly import Parts
+from cmt_sdk.assembly import Parts, checked
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
 from cmt_sdk.converting import check_text, read_document
@@ -38,7 +38,8 @@ from cmt_sdk.types import (
 
 Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
-BATCH_DOCUMENTS = 16
+When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
+BATCH_PASSAGES = 16
 
 
 class Memory:
@@ -86,7 +87,7 @@ class Memory:
         }
         whole = replace(_document(document), **{name: value for name, value in given.items() if value})
         stored: list[Document] = []
-        self._add([whole], wait=wait, on_stored=stored.append)
+        self._add([whole], "now" if wait else "background", on_stored=stored.append)
         return self.get(stored[0].id)
 
     def add_many(
@@ -95,21 +96,24 @@ class Memory:
         *,
         replace: bool = False,
         wait: bool = True,
+        compress: bool = True,
         on_progress: OnProgress | None = None,
     ) -> Progress:
         """Remember a stream of documents, of any length; `on_progress` is called after every step.
 
         With `replace=True` a document with a known source in its scope and another text becomes that one's next
-        version. Stops at the first document that cannot be added; what came before it is stored.
+        version. With `compress=False` only the text is stored; it is found by words, and compressed when it is needed
+        or by `compress`. Stops at the first document that cannot be added; what came before it is stored.
         """
         whole = (_document(d) for d in documents)
-        return self._add(whole, wait=wait, replace=replace, on_progress=on_progress)
+        when: When = "later" if not compress else "now" if wait else "background"
+        return self._add(whole, when, replace=replace, on_progress=on_progress)
 
     def _add(
         self,
         documents: Iterable[Document],
+        when: When,
         *,
-        wait: bool,
         replace: bool = False,
         on_stored: Callable[[Document], None] | None = None,
         on_progress: OnProgress | None = None,
@@ -134,13 +138,13 @@ class Memory:
                 step(**{outcome: 1, "passages": passages})
                 if on_stored:
                     on_stored(stored)
-                if wait and waiting >= BATCH_DOCUMENTS:
+                if when == "now" and waiting >= BATCH_PASSAGES:
                     compress()
                     waiting = 0
         finally:
-            if waiting and not wait:
+            if waiting and when == "background":
                 self._worker.nudge()
-        if waiting and wait:
+        if waiting and when == "now":
             compress()
         return progress
 
@@ -288,9 +292,11 @@ class Memory:
             if cursor is None:
                 return
 
-    def count(
-        self, *, scope: str | None = None, source: str | None = None, where: Mapping[str, Any] | None = None
-    ) -> int:
+    def ids(self, prefix: str = "") -> Sequence[str]:
+        """The ids of current documents that begin with `prefix`."""
+        return self._store.ids(prefix)
+
+    def count(self, *, scope: str | None = None, source: str | None = None, where: Mapping[str, Any] | None = None) -> int:
         """How many current documents fit."""
         return self._store.count(_filter(scope, source, where))
 
@@ -338,9 +344,7 @@ class Memory:
         """
         return archive.write(self._store, Path(path), overwrite=overwrite)
 
-    def import_(
-        self, path: str | os.PathLike[str], *, wait: bool = True, on_progress: OnProgress | None = None
-    ) -> Progress:
+    def import_(self, path: str | os.PathLike[str], *, wait: bool = True, on_progress: OnProgress | None = None) -> Progress:
         """Add what an archive holds, histories included; with `wait=False` compression follows in the background.
 
         Its memories are taken over where this model can read them, else made again. Raises, before anything is stored,
@@ -370,6 +374,12 @@ class Memory:
         """A check-up of files, database, index and memories, with remedies."""
         return self._store.check()
 
+    def configure(self, **settings: Any) -> Settings:
+        """Change recorded settings; they hold for this folder from its next opening. Raises InvalidSetting."""
+        changed = checked({**self._store.settings(), **settings})
+        self._store.set_settings(asdict(changed))
+        return changed
+
     def close(self) -> None:
         """Stop the background compression after its batch and release the files; what still waits resumes later."""
         if not self._closed.is_set():
@@ -394,7 +404,5 @@ def _next_version(known: Document, given: Document) -> Document:
     return replace(known, text=given.text, metadata=given.metadata or known.metadata, expires_at=given.expires_at)
 
 
-def _filter(
-    scope: str | None, source: str | None, where: Mapping[str, Any] | None, ids: Sequence[str] | None = None
-) -> Filter:
+def _filter(scope: str | None, source: str | None, where: Mapping[str, Any] | None, ids: Sequence[str] | None = None) -> Filter:
     return Filter(ids=ids, scope=scope, source=source, where=where or {})

@@ -132,9 +132,7 @@ class MemoryModel:
         yield UNKNOWN
         yield self._answer(UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0), ask.reader, [], times)
 
-    def _answer(
-        self, text: str, usage: Usage, kind: str, matches: Sequence[Match], times: Mapping[str, float]
-    ) -> Answer:
+    def _answer(self, text: str, usage: Usage, kind: str, matches: Sequence[Match], times: Mapping[str, float]) -> Answer:
         stages = dict(times)
         stages["load"] = stages.get("load", 0.0) + usage.load_ms
         stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}

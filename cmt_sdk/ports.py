@@ -71,6 +71,9 @@ class DocumentStore(Protocol):
     def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
         """Documents in order of creation, `limit` a page."""
 
+    def ids(self, prefix: str) -> Sequence[str]:
+        """The ids of current documents that begin with `prefix`, sorted."""
+
     def count(self, chosen: Filter) -> int:
         """How many documents fit."""
 

@@ -8,9 +8,7 @@ from cmt_sdk.types import Turn
 
 SLOT = "\x00notes\x00"
 UNKNOWN = "I don't know."
-INSTRUCTION = (
-    f"Read the notes, then answer the question in a few words. If the notes do not tell, answer: {UNKNOWN}\n\n"
-)
+INSTRUCTION = f"Read the notes, then answer the question in a few words. If the notes do not tell, answer: {UNKNOWN}\n\n"
 BARE_INSTRUCTION = "Answer the question in a few words.\n\n"
 PASSAGE_END = "\n\n"
 

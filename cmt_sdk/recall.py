@@ -57,9 +57,7 @@ class Recall:
         with self.lock:
             return self.engine.compressor.encode_query(question)
 
-    def search(
-        self, query: str, k: int, chosen: Filter, mode: SearchMode = "fused", vector: Vector | None = None
-    ) -> list[Match]:
+    def search(self, query: str, k: int, chosen: Filter, mode: SearchMode = "fused", vector: Vector | None = None) -> list[Match]:
         """The k best passages, best first. `vector` saves encoding the query again."""
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
@@ -75,10 +73,7 @@ class Recall:
         fused = fuse(by_meaning, by_words, weight=weight)
         found = self.store.passages([f.passage_id for f in fused])
         present = [f for f in fused if f.passage_id in found][:k]
-        return [
-            Match(*found[f.passage_id], f.score, f.vector_rank, f.vector_score, f.text_rank, f.text_score)
-            for f in present
-        ]
+        return [Match(*found[f.passage_id], f.score, f.vector_rank, f.vector_score, f.text_rank, f.text_score) for f in present]
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now and kept."""
@@ -100,9 +95,7 @@ class Recall:
             self.store.evict(self.memory_budget)
         return encoded
 
-    def encode_pending(
-        self, on_batch: Callable[[int], None] | None = None, stop: Callable[[], bool] | None = None
-    ) -> int:
+    def encode_pending(self, on_batch: Callable[[int], None] | None = None, stop: Callable[[], bool] | None = None) -> int:
         """Compress all passages that wait, batch by batch; returns how many. `stop` is asked between batches."""
         done = 0
         while not (stop and stop()):

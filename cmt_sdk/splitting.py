@@ -181,9 +181,7 @@ def _filled(text: str, atoms: Sequence[_Piece], heading: str, count_tokens: Coun
         yield from _counted(text, group, heading, count_tokens, room)
 
 
-def _counted(
-    text: str, group: Sequence[tuple[_Piece, int]], heading: str, count_tokens: Counter, room: int
-) -> Iterator[Span]:
+def _counted(text: str, group: Sequence[tuple[_Piece, int]], heading: str, count_tokens: Counter, room: int) -> Iterator[Span]:
     """The group as one span, or in halves where its parts together count more than apart."""
     start, end = group[0][0].start, group[-1][0].end
     (cost,) = count_tokens([text[start:end]])

@@ -24,9 +24,7 @@ def main(folder: str, questions: str) -> None:
             spent = time.perf_counter() - began
             print(f"\n{question}\n  -> {answer.text}    (the documents say: {expected})")
             print(f"     from {Path(str(answer.sources[0].source)).name}, {answer.sources[0].why}")
-            print(
-                f"     {answer.prompt_tokens} prompt tokens for {answer.memory_tokens} tokens of memory; {spent:.1f} s"
-            )
+            print(f"     {answer.prompt_tokens} prompt tokens for {answer.memory_tokens} tokens of memory; {spent:.1f} s")
             began = time.perf_counter()
 
 

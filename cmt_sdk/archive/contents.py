@@ -114,9 +114,7 @@ class Contents:
         if found != self.manifest.memories:
             raise StorageDamaged(f"{self._path}: {found} memories, the manifest says {self.manifest.memories}")
 
-    def _memory(
-        self, row: MemoryRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str
-    ) -> StoredMemory:
+    def _memory(self, row: MemoryRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str) -> StoredMemory:
         fingerprint, key = self.manifest.fingerprints.get(row.fingerprint), arrays[f"{number}.key"]
         if fingerprint is None:
             raise StorageDamaged(f"{where}: the manifest has no fingerprint {row.fingerprint!r:.40}")
@@ -133,9 +131,7 @@ class Contents:
                 number += 1
                 place = f"{name}, line {number}"
                 if len(line) > self._longest_line:
-                    raise StorageDamaged(
-                        f"{self._where(place)}: over {self._longest_line} bytes: longer than any text here"
-                    )
+                    raise StorageDamaged(f"{self._where(place)}: over {self._longest_line} bytes: longer than any text here")
                 with self._sound(place):
                     row = _object(line)
                 yield self._where(place), row

@@ -115,11 +115,7 @@ def parse_memory(row: Row, where: str) -> MemoryRow:
     """One line of a shard; StorageDamaged names the place and the field."""
     values = _shaped(row, _MEMORY, where)
     names = values["arrays"]
-    if (
-        not 0 <= values["tokens"] < MOST
-        or not all(type(name) is str for name in names)
-        or len(set(names)) != len(names)
-    ):
+    if not 0 <= values["tokens"] < MOST or not all(type(name) is str for name in names) or len(set(names)) != len(names):
         raise StorageDamaged(f"{where}: the names of the arrays or the number of tokens cannot be right")
     return MemoryRow(**(values | {"arrays": tuple(names)}))
 

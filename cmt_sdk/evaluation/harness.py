@@ -131,9 +131,7 @@ def source_of(context: str) -> str:
     return PREFIX + hashlib.sha256(context.encode()).hexdigest()[:16]
 
 
-def run(
-    subject: Subject, passages: Sequence[QuestionedPassage], plan: Plan, on_stage: OnStage = lambda *_: None
-) -> list[Asked]:
+def run(subject: Subject, passages: Sequence[QuestionedPassage], plan: Plan, on_stage: OnStage = lambda *_: None) -> list[Asked]:
     """Fill the memory, then ask; `on_stage(stage, done, total)` is called in stages "encode", "add" and "ask".
 
     Raises InvalidInput when the memory holds other documents, so that the protocol cannot be kept.

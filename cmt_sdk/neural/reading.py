@@ -166,7 +166,5 @@ def _bias(
         steps = np.arange(lengths[rows.start])
         padding = (steps[None] >= per_row[rows, None]) & (steps[None] < count)
         bias = torch.from_numpy(padding).to(lm.device)
-        masks.append(
-            torch.zeros(bias.shape, dtype=lm.dtype, device=lm.device).masked_fill_(bias, float("-inf"))[None, :, None]
-        )
+        masks.append(torch.zeros(bias.shape, dtype=lm.dtype, device=lm.device).masked_fill_(bias, float("-inf"))[None, :, None])
     return masks

@@ -35,15 +35,11 @@ def _database(db: Connection) -> Finding:
     broken = db.exec_driver_sql("PRAGMA foreign_key_check").all()
     well = said == ["ok"] and not broken
     detail = "intact" if well else "; ".join([*said, *(f"{r[0]} {r[1]} has no {r[2]}" for r in broken[:5])])
-    return Finding(
-        "database", well, detail, "" if well else "export what can be read, then import it into a new memory"
-    )
+    return Finding("database", well, detail, "" if well else "export what can be read, then import it into a new memory")
 
 
 def _full_text(db: Connection) -> Finding:
-    missing = db.execute(
-        text("SELECT count(*) FROM passages WHERE id NOT IN (SELECT rowid FROM passage_text)")
-    ).scalar_one()
+    missing = db.execute(text("SELECT count(*) FROM passages WHERE id NOT IN (SELECT rowid FROM passage_text)")).scalar_one()
     return Finding(
         "full-text search",
         missing == 0,
@@ -65,9 +61,7 @@ def _memories(db: Connection) -> Finding:
 
 
 def _waiting(db: Connection) -> Finding:
-    waiting = db.execute(
-        text("SELECT count(*) FROM passages WHERE id NOT IN (SELECT passage_id FROM vectors)")
-    ).scalar_one()
+    waiting = db.execute(text("SELECT count(*) FROM passages WHERE id NOT IN (SELECT passage_id FROM vectors)")).scalar_one()
     detail = f"{waiting} passages wait for it" if waiting else "nothing waits for it"
     return Finding("compression", waiting == 0, detail, "cmt compress" if waiting else "")
 

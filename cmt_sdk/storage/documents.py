@@ -45,9 +45,7 @@ class Documents(Database):
             for version in versions:
                 updated = (version.updated_at or self.now()).timestamp()
                 last = version is current
-                self._insert(
-                    db, self._row(version) | {"updated_at": updated}, version.text, spans if last else (), last
-                )
+                self._insert(db, self._row(version) | {"updated_at": updated}, version.text, spans if last else (), last)
         return self.history(current.id)[-1], True
 
     def _same(self, db: Connection, row: Mapping[str, Any]) -> Document | None:
@@ -71,9 +69,7 @@ class Documents(Database):
     def replace(self, document: Document, spans: Sequence[Span] | None) -> Document:
         """See ports.DocumentStore."""
         with self._write() as db:
-            known = db.execute(
-                text("SELECT * FROM documents WHERE doc_id = :id AND current"), {"id": document.id}
-            ).first()
+            known = db.execute(text("SELECT * FROM documents WHERE doc_id = :id AND current"), {"id": document.id}).first()
             if known is None:
                 raise DocumentNotFound(f"no document has the id {document.id!r}; `list` shows those there are")
             created = time_of(known.created_at)
@@ -127,9 +123,7 @@ class Documents(Database):
                 | {"heading": span.heading},
             ).scalar_one()
             words = f"{span.heading}\n{body[span.start : span.end]}"
-            db.execute(
-                text("INSERT INTO passage_text (rowid, body) VALUES (:id, :body)"), {"id": passage, "body": words}
-            )
+            db.execute(text("INSERT INTO passage_text (rowid, body) VALUES (:id, :body)"), {"id": passage, "body": words})
 
     def _drop_passages(self, db: Connection, keys: Sequence[int]) -> None:
         for some in chunks(keys):
@@ -160,6 +154,13 @@ class Documents(Database):
         rows = rows[:limit]
         return Page([document_of(r) for r in rows], f"{rows[-1].created_at!r}/{rows[-1].key}" if more else None)
 
+    def ids(self, prefix: str) -> Sequence[str]:
+        """See ports.DocumentStore."""
+        sql = f"SELECT d.doc_id FROM documents d WHERE {ALIVE} AND substr(d.doc_id, 1, :length) = :prefix ORDER BY d.doc_id"
+        with self._read() as db:
+            values = {"prefix": prefix, "length": len(prefix), "now": self.now().timestamp()}
+            return list(db.execute(text(sql), values).scalars())
+
     def count(self, chosen: Filter) -> int:
         """See ports.DocumentStore."""
         where, values = conditions(chosen, self.now().timestamp())
@@ -169,9 +170,7 @@ class Documents(Database):
     def delete(self, chosen: Filter) -> list[Document]:
         """See ports.DocumentStore."""
         where, values = conditions(chosen, -math.inf)
-        sql = (
-            f"SELECT a.*, 1 AS ready FROM documents a WHERE doc_id IN (SELECT d.doc_id FROM documents d WHERE {where})"
-        )
+        sql = f"SELECT a.*, 1 AS ready FROM documents a WHERE doc_id IN (SELECT d.doc_id FROM documents d WHERE {where})"
         with self._write() as db:
             rows = db.execute(text(sql), values).all()
             self._drop_passages(db, [r.key for r in rows])

@@ -125,7 +125,7 @@ class KeyIndex:
             self._labels, self._passages = self._labels[:0], self._passages[:0]
             self._matrix = self._matrix[:0]
             old = self._store.generation()
-            labels, passages, matrix = self._store.vectors(0)
+            labels, _, matrix = self._store.vectors(0)
             if len(labels) > self._exact_limit:
                 self._write(labels, _normalised(matrix), (old.number if old else 0) + 1)
             keep = self._store.generation()
@@ -145,9 +145,7 @@ class KeyIndex:
         proof = [sys.executable, "-m", "cmt_sdk.storage.index", str(file), str(matrix.shape[1]), str(len(labels))]
         if not file.is_file() or subprocess.run(proof, check=False, capture_output=True).returncode:  # noqa: S603 - our own module
             _remove(file)
-            raise StorageFull(
-                f"{file} cannot be read back after writing: is the disk full? Search stays exact meanwhile"
-            )
+            raise StorageFull(f"{file} cannot be read back after writing: is the disk full? Search stays exact meanwhile")
         made = Generation(number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), max(labels))
         self._store.set_generation(made)
         self._graph, self._graph_last = graph, made.last_label

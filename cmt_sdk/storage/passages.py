@@ -24,7 +24,8 @@ class Passages(Database):
 
     def pending(self, limit: int) -> list[Passage]:
         """See ports.PassageStore."""
-        sql = f"""SELECT {PASSAGE} LEFT JOIN vectors w ON w.passage_id = p.id WHERE w.label IS NULL AND {ALIVE} ORDER BY p.id LIMIT :limit"""
+        sql = f"""SELECT {PASSAGE} LEFT JOIN vectors w ON w.passage_id = p.id
+            WHERE w.label IS NULL AND {ALIVE} ORDER BY p.id LIMIT :limit"""
         with self._read() as db:
             rows = db.execute(text(sql), {"limit": limit, "now": self.now().timestamp()}).all()
         return [passage_of(r) for r in rows]
@@ -126,9 +127,7 @@ class Passages(Database):
         by = {"keep": keep.id if keep else ""}
         with self._write() as db:
             db.execute(
-                text(
-                    "DELETE FROM memories WHERE passage_id IN (SELECT passage_id FROM vectors WHERE fingerprint <> :keep)"
-                ),
+                text("DELETE FROM memories WHERE passage_id IN (SELECT passage_id FROM vectors WHERE fingerprint <> :keep)"),
                 by,
             )
             gone = db.execute(text("DELETE FROM vectors WHERE fingerprint <> :keep"), by).rowcount

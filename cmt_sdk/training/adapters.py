@@ -26,9 +26,7 @@ class Trainable:
     save: Callable[[Path], None]
 
 
-def trainable(
-    model: Any, tokenizer: Any, *, rank: int = 32, depth: int | None = None, start: Path | None = None
-) -> Trainable:
+def trainable(model: Any, tokenizer: Any, *, rank: int = 32, depth: int | None = None, start: Path | None = None) -> Trainable:
     """A new adapter of `rank` on all linear layers (of the first `depth` blocks), or the one in the folder `start`."""
     from peft import LoraConfig, PeftModel, get_peft_model
     from peft.tuners.lora.layer import LoraLayer

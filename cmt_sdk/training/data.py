@@ -21,9 +21,7 @@ def is_validation(title: str, percent: int = 3) -> bool:
 class Mixture:
     """An endless, seeded stream of passages over several files, each file drawn in proportion to its weight."""
 
-    def __init__(
-        self, files: Mapping[str, Sequence[QuestionedPassage]], weights: Mapping[str, float], seed: int
-    ) -> None:
+    def __init__(self, files: Mapping[str, Sequence[QuestionedPassage]], weights: Mapping[str, float], seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
         self._names = [n for n in weights if files.get(n)]
         self._weights = [weights[n] for n in self._names]

@@ -59,9 +59,7 @@ class Plan:
         return self.rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
 
 
-def train(
-    task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None], minutes: float = math.inf
-) -> int:
+def train(task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None], minutes: float = math.inf) -> int:
     """Train, or go on with what `out` holds, for at most `minutes`; returns the steps done in all.
 
     `out/log.jsonl` gets a line a step, `out/adapter` the weights, `out/state` what a later call goes on from.
@@ -95,9 +93,7 @@ def train(
     return step
 
 
-def _step(
-    task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int
-) -> tuple[float, int]:
+def _step(task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int) -> tuple[float, int]:
     for group in optimizer.param_groups:
         group["lr"] = plan.rate_at(step)
     total, divisor, questions = 0.0, 0, 0
@@ -139,9 +135,7 @@ def _save(
             old.unlink()
 
 
-def _restore(
-    folder: Path, task: Task, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer
-) -> tuple[int, int]:
+def _restore(folder: Path, task: Task, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> tuple[int, int]:
     if not (folder / "state.json").exists():
         return 0, 0
     scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))

@@ -154,9 +154,7 @@ def _precision(name: str, device: torch.device) -> str:
     if name not in {"nf4", "bf16", "fp32"}:
         raise InvalidSetting(f"precision={name!r}: choose one of auto, nf4, bf16, fp32")
     if name == "nf4" and device.type not in _NF4_DEVICES:
-        raise InvalidSetting(
-            f"precision='nf4' does not run on {device.type!r}: choose 'bf16', or device 'cpu' or 'cuda'"
-        )
+        raise InvalidSetting(f"precision='nf4' does not run on {device.type!r}: choose 'bf16', or device 'cpu' or 'cuda'")
     return name
 
 

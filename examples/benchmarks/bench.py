@@ -113,10 +113,10 @@ def llama(memory: cmt_sdk.Memory, questions: Sequence[str], rows: list[tuple[str
         for question in questions:
             text = "\n\n".join(m.passage.content for m in memory.search(question, k))
             model.reset()
-            began, marks = time.perf_counter(), []
+            began = time.perf_counter()
             messages: list[Any] = [{"role": "user", "content": f"{text}\n\nQuestion: {question}"}]
-            for _ in model.create_chat_completion(messages, max_tokens=24, temperature=0, stream=True):
-                marks.append(time.perf_counter())
+            pieces = model.create_chat_completion(messages, max_tokens=24, temperature=0, stream=True)
+            marks = [time.perf_counter() for _ in pieces]
             times.append(1000 * (marks[1] - began))
             rates.append((len(marks) - 2) / (marks[-1] - marks[1]))
         rows.append((f"k={k}, llama.cpp text RAG: ms to first token", f"{statistics.median(times):.0f}"))

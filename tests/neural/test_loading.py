@@ -102,9 +102,7 @@ def test_a_model_is_loaded_frozen(folder: Path, precision: str, quantization: st
 
 def test_the_hashes_are_those_of_the_files(folder: Path) -> None:
     """Sixteen digits of the SHA-256 of the weights and of the tokenizer, the same in every precision."""
-    expected = [
-        hashlib.sha256((folder / n).read_bytes()).hexdigest()[:16] for n in ("model.safetensors", "tokenizer.json")
-    ]
+    expected = [hashlib.sha256((folder / n).read_bytes()).hexdigest()[:16] for n in ("model.safetensors", "tokenizer.json")]
     for precision in ("fp32", "nf4"):
         loaded = load_base(str(folder), precision=precision, device="cpu")
         assert [loaded.base_hash, loaded.tokenizer_hash] == expected

@@ -1,5 +1,7 @@
 """Four-bit codes: what they lose is bounded, and numpy alone can read them."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -28,7 +30,7 @@ def test_error_is_at_most_half_a_step():
     rows = torch.randn(50, 96)
     error = turn(dequantize(quantize(rows)) - rows).abs().reshape(50, -1, GROUP)
     largest = turn(rows).abs().reshape(50, -1, GROUP).amax(-1, keepdim=True)
-    widest = max(b - a for a, b in zip(LEVELS, LEVELS[1:], strict=False))
+    widest = max(b - a for a, b in pairwise(LEVELS))
     assert bool((error <= largest * (widest / 2 + 1e-3)).all())
 
 

@@ -56,9 +56,7 @@ class FakeStore:
         start = 1 + sum(map(len, self.cut.values()))
         self.documents[last.id] = list(versions)
         self.cut[last.id] = [
-            Passage(
-                start + n, last.id, last.version, n, s.start, s.end, s.tokens, last.text[s.start : s.end], s.heading
-            )
+            Passage(start + n, last.id, last.version, n, s.start, s.end, s.tokens, last.text[s.start : s.end], s.heading)
             for n, s in enumerate(spans)
         ]
         return last, True
@@ -138,13 +136,8 @@ def same_memories(left: FakeStore, right: FakeStore) -> bool:
     """True when both stores hold the same passages with the same bytes behind them."""
 
     def bytes_of(store: FakeStore) -> list[object]:
-        pairs = [
-            (p, store.memories[p.id]) for passages in store.cut.values() for p in passages if p.id in store.memories
-        ]
-        return [
-            (p.document_id, p.text, f, e.memory.kind, e.memory.tokens, e.key.tobytes(), _bytes(e))
-            for p, (e, f) in pairs
-        ]
+        pairs = [(p, store.memories[p.id]) for passages in store.cut.values() for p in passages if p.id in store.memories]
+        return [(p.document_id, p.text, f, e.memory.kind, e.memory.tokens, e.key.tobytes(), _bytes(e)) for p, (e, f) in pairs]
 
     return sorted(bytes_of(left), key=repr) == sorted(bytes_of(right), key=repr)
 
@@ -620,9 +613,7 @@ def test_versions_out_of_order_are_refused(whole: Path) -> None:
     assert "not in order" in refused(with_row(whole, "documents.jsonl", 3, id="trip"))
 
 
-@pytest.mark.parametrize(
-    "line", [b"[]", b"1", b"{", b"\xff\xfe", b"[" * 100_000, b'{"version": ' + b"9" * 5000 + b"}", b""]
-)
+@pytest.mark.parametrize("line", [b"[]", b"1", b"{", b"\xff\xfe", b"[" * 100_000, b'{"version": ' + b"9" * 5000 + b"}", b""])
 def test_a_line_that_is_no_object_is_refused(whole: Path, line: bytes) -> None:
     """Neither deep nesting nor long numbers nor broken text gets through."""
     refused(rewritten(whole, lambda members: members.update({"documents.jsonl": line + b"\n"})))
@@ -675,9 +666,7 @@ def unsound_shards() -> Iterator[Any]:
 @pytest.mark.parametrize("shard", list(unsound_shards()))
 def test_an_unsound_shard_is_refused(whole: Path, shard: bytes) -> None:
     """Arrays are read by safetensors alone and have to be the ones that the rows name."""
-    assert "memories/00000" in refused(
-        rewritten(whole, lambda members: members.update({"memories/00000.safetensors": shard}))
-    )
+    assert "memories/00000" in refused(rewritten(whole, lambda members: members.update({"memories/00000.safetensors": shard})))
 
 
 def test_a_shard_over_the_limit_is_refused(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,9 +125,7 @@ def test_each_reply_is_scored_as_by_hand(file: Path) -> None:
     """Official metrics read the first line and any reference, the paper's the whole answer and the shortest one."""
     asked = run(Scripted(), read_passages(file), Plan("stream", ["memory"]))
     scores = [a.replies["memory"] for a in asked]
-    assert [(r.exact, r.f1, r.paper_exact, r.paper_f1) for r in scores] == [
-        pytest.approx(tuple(row[4:])) for row in SCRIPT
-    ]
+    assert [(r.exact, r.f1, r.paper_exact, r.paper_f1) for r in scores] == [pytest.approx(tuple(row[4:])) for row in SCRIPT]
 
 
 def test_metrics_are_means_in_percent(file: Path) -> None:

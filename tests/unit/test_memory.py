@@ -211,7 +211,7 @@ def test_expired_documents_do_not_answer(memory):
     memory.add(LISBON, expires_at=datetime.now(UTC) + timedelta(milliseconds=300))
     assert memory.count() == 1
     time.sleep(0.35)
-    with pytest.raises(InvalidDocument, match="expires_at=2001-01-01.* has passed"):
+    with pytest.raises(InvalidDocument, match=r"expires_at=2001-01-01.* has passed"):
         memory.add("Too late.", expires_at=datetime(2001, 1, 1, tzinfo=UTC))
     memory.add(PORTO, expires_at=datetime.now(UTC) + timedelta(hours=1))
     assert [d.text for d in memory.documents()] == [PORTO]

@@ -107,9 +107,7 @@ def test_recall_counts_ranks_from_one() -> None:
         ([0.5, 0.6], [True, True], None),
     ],
 )
-def test_auroc_is_the_share_of_pairs_in_order(
-    scores: list[float], positive: list[bool], expected: float | None
-) -> None:
+def test_auroc_is_the_share_of_pairs_in_order(scores: list[float], positive: list[bool], expected: float | None) -> None:
     """Every positive is set against every negative; a tie counts half; one kind alone has no order."""
     assert auroc(scores, positive) == expected
 

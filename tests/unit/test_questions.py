@@ -58,9 +58,7 @@ def test_reads_the_public_squad_format(tmp_path: Path) -> None:
     assert read_passages(tmp_path / "dev.json") == expected
 
 
-@pytest.mark.parametrize(
-    "content", [b"{}", b'{"data": 1}', b'{"data": [1]}', b'{"data": [{"paragraphs": [{}]}]}', b"[]", b"{"]
-)
+@pytest.mark.parametrize("content", [b"{}", b'{"data": 1}', b'{"data": [1]}', b'{"data": [{"paragraphs": [{}]}]}', b"[]", b"{"])
 def test_another_json_file_is_refused(tmp_path: Path, content: bytes) -> None:
     """The file is named."""
     (tmp_path / "dev.json").write_bytes(content)

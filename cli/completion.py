@@ -1,0 +1,23 @@
+"""`cmt completion`: the script that completes commands in a shell."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command()
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print the completion script for a shell.
+
+    \b
+    Example:
+      cmt completion bash >> ~/.bashrc
+    """  # noqa: D301 - click reads the escape
+    from click.shell_completion import get_completion_class
+
+    from cmt_cli.main import main
+
+    kind = get_completion_class(shell)
+    if kind is not None:
+        click.echo(kind(main, {}, "cmt", "_CMT_COMPLETE").source())
