@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cmt_sdk
+from cmt_cli import common
 
 if TYPE_CHECKING:
     from cmt_sdk.evaluation import Asked, Figures, Report
@@ -38,7 +39,7 @@ OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
     show_default=True,
     help="A reader to ask; may be given again.",
 )
-@click.option("--k", default=5, show_default=True, help="Passages read for a question (stream).")
+@click.option("-k", "--k", default=5, show_default=True, help="Passages read for a question (stream).")
 @click.option("--limit", type=int, help="Ask only so many questions, drawn by the seed.")
 @click.option("--passages", type=int, help="Use only the first so many passages of the file.")
 @click.option("--seed", default=0, show_default=True, help="Draws the questions and the bootstrap.")
@@ -106,12 +107,12 @@ def _opened(memory: str | None, settings: Mapping[str, Any]) -> Iterator[cmt_sdk
         else:
             folder = cmt_sdk.locate(memory)
             _check_passages(folder, settings)
-        yield stack.enter_context(cmt_sdk.open(folder, **settings))
+        yield stack.enter_context(common.opener(folder, **settings))
 
 
 def _check_passages(folder: Path, settings: Mapping[str, Any]) -> None:
     try:
-        with cmt_sdk.open(folder, create=False) as known:
+        with common.opener(folder, create=False) as known:
             before = known.settings.passage_tokens
     except cmt_sdk.errors.MemoryNotFound:
         return
@@ -125,10 +126,11 @@ def _check_passages(folder: Path, settings: Mapping[str, Any]) -> None:
 @contextmanager
 def _progress() -> Iterator[Any]:
     """A progress bar a stage, on the error stream, for as long as the work lasts."""
-    from rich.console import Console
     from rich.progress import MofNCompleteColumn, Progress
 
-    with Progress(*Progress.get_default_columns(), MofNCompleteColumn(), console=Console(stderr=True), transient=True) as bars:
+    columns = (*Progress.get_default_columns(), MofNCompleteColumn())
+    console = common.console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
         def on_stage(stage: str, done: int, total: int) -> None:
@@ -149,28 +151,28 @@ def _write_rows(path: Path, asked: Sequence[Asked]) -> None:
 
 def _show(report: Report) -> None:
     """The figures as tables, and what has to be known about them."""
-    from rich.console import Console
+    from rich import box
     from rich.table import Table
 
-    console = Console()
-    table = Table("", *report.readers, title=f"{report.file}, {report.protocol}: {report.questions_asked} questions")
+    console = common.console()
+    console.print(f"{report.file}, {report.protocol}: {report.questions_asked} questions")
+    main = Table("", *report.readers, box=box.SIMPLE_HEAD)
     for name, cells in _lines(list(report.readers.values())):
-        table.add_row(name, *cells)
-    console.print(table)
+        main.add_row(name, *cells)
+    console.print(main)
     if report.retrieval:
         depths = list(next(iter(report.retrieval.values())))
-        found = Table("retrieval", *depths)
+        found = Table("retrieval", *depths, box=box.SIMPLE_HEAD)
         for mode, recalls in report.retrieval.items():
             found.add_row(mode, *(f"{recalls[depth]:.1f}" for depth in depths))
         console.print(found)
     s = report.storage
     console.print(
         f"{s.passages} passages, {s.tokens} tokens; {s.bytes_per_passage:.0f} bytes of memory a passage, "
-        f"{s.bytes_per_token:.0f} a token; {s.pending} pending; {report.seconds:.0f} s in all",
-        soft_wrap=True,
+        f"{s.bytes_per_token:.0f} a token; {s.pending} pending; {report.seconds:.0f} s in all"
     )
     for note in ["±: half a 95 % bootstrap interval", *report.notes]:
-        console.print(f"- {note}", style="dim", highlight=False, soft_wrap=True)
+        console.print(f"- {note}", style="dim")
 
 
 def _lines(readers: Sequence[Figures]) -> Iterator[tuple[str, list[str]]]:

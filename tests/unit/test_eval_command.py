@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-import cmt_sdk
+from cmt_cli import common
 from cmt_cli.eval import eval_command
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.testing.fakes import open_fake
@@ -24,7 +24,7 @@ ROWS = [
 
 @pytest.fixture(autouse=True)
 def _fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cmt_sdk, "open", open_fake)
+    monkeypatch.setattr(common, "opener", open_fake)
 
 
 @pytest.fixture
