@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Any
 
 from cmt_sdk import archive
 from cmt_sdk.assembly import Parts, checked
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
-from cmt_sdk.converting import check_text, read_document
-from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidFilter
+from cmt_sdk.converting import read_document
+from cmt_sdk.errors import DocumentNotFound, InvalidFilter
+from cmt_sdk.intake import Intake, OnProgress, When
 from cmt_sdk.model import MemoryModel
-from cmt_sdk.splitting import split
 from cmt_sdk.types import (
     Document,
     Filter,
@@ -31,15 +31,11 @@ from cmt_sdk.types import (
     Progress,
     Receipt,
     SearchMode,
-    Span,
     Stats,
     Turn,
 )
 
 Addable = Document | str | os.PathLike[str]
-OnProgress = Callable[[Progress], None]
-When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
-BATCH_PASSAGES = 16
 
 
 class Memory:
@@ -54,6 +50,7 @@ class Memory:
         self._engine = parts.engine
         self._recall = parts.recall
         self._worker = parts.worker
+        self._intake = Intake(parts.store, parts.engine, parts.recall, parts.worker, parts.settings)
         self.path: Path = parts.path
         self.settings: Settings = parts.settings
         self.model = MemoryModel(self._recall, self.settings)
@@ -87,7 +84,7 @@ class Memory:
         }
         whole = replace(_document(document), **{name: value for name, value in given.items() if value})
         stored: list[Document] = []
-        self._add([whole], "now" if wait else "background", on_stored=stored.append)
+        self._intake.add([whole], "now" if wait else "background", on_stored=stored.append)
         return self.get(stored[0].id)
 
     def add_many(
@@ -107,69 +104,7 @@ class Memory:
         """
         whole = (_document(d) for d in documents)
         when: When = "later" if not compress else "now" if wait else "background"
-        return self._add(whole, when, replace=replace, on_progress=on_progress)
-
-    def _add(
-        self,
-        documents: Iterable[Document],
-        when: When,
-        *,
-        replace: bool = False,
-        on_stored: Callable[[Document], None] | None = None,
-        on_progress: OnProgress | None = None,
-    ) -> Progress:
-        """The single path in: text first, then memories, in batches."""
-        progress = Progress()
-
-        def step(**steps: int) -> None:
-            nonlocal progress
-            progress = progress.plus(**steps)
-            if on_progress:
-                on_progress(progress)
-
-        def compress() -> None:
-            self._recall.encode_pending(on_batch=lambda n: step(compressed=n))
-
-        waiting = 0
-        try:
-            for document in documents:
-                outcome, stored, passages = self._store_text(document, replace)
-                waiting += passages
-                step(**{outcome: 1, "passages": passages})
-                if on_stored:
-                    on_stored(stored)
-                if when == "now" and waiting >= BATCH_PASSAGES:
-                    compress()
-                    waiting = 0
-        finally:
-            if waiting and when == "background":
-                self._worker.nudge()
-        if waiting and when == "now":
-            compress()
-        return progress
-
-    def _store_text(self, document: Document, by_source: bool) -> tuple[str, Document, int]:
-        """Store one document's text: what happened to it, the document as stored, and its new passages."""
-        self._check_text(document)
-        if by_source and document.source:
-            known = self._store.find(document.scope, document.source)
-            if known is not None and known.text == document.text:
-                return "unchanged", known, 0
-            if known is not None:
-                changed = _next_version(known, document)
-                spans = self._split(document.text)
-                return "updated", self._store.replace(changed, spans), len(spans)
-        spans = self._split(document.text)
-        stored, is_new = self._store.add(document, spans)
-        return ("added", stored, len(spans)) if is_new else ("unchanged", stored, 0)
-
-    def _check_text(self, document: Document) -> None:
-        check_text(document.text, self.settings.max_document_bytes, document.source or "the document")
-        if document.expires_at is not None and document.expires_at <= self._store.now():
-            raise InvalidDocument(f"expires_at={document.expires_at} has passed: give a time that is to come")
-
-    def _split(self, text: str) -> list[Span]:
-        return split(text, self._engine.count_tokens, self.settings.passage_tokens)
+        return self._intake.add(whole, when, replace=replace, on_progress=on_progress)
 
     def compress(self, on_progress: OnProgress | None = None) -> int:
         """Compress whatever still waits, now; returns the number of passages. Resumes what a crash cut off."""
@@ -202,8 +137,8 @@ class Memory:
         changed = replace(known, **fields)
         if text is None or text == known.text:
             return self._store.replace(changed, None)
-        check_text(text, self.settings.max_document_bytes, f"the new text of {id}")
-        stored = self._store.replace(replace(changed, text=text), self._split(text))
+        self._intake.check(replace(changed, text=text))
+        stored = self._store.replace(replace(changed, text=text), self._intake.cut(text))
         if wait:
             self._recall.encode_pending()
         else:
@@ -350,7 +285,7 @@ class Memory:
         Its memories are taken over where this model can read them, else made again. Raises, before anything is stored,
         StorageDamaged, StorageNewer, AlreadyExists (an id stands for another text here).
         """
-        intake = archive.Intake(self._check_text, self._split, self._recall.accepts, self.settings.max_document_bytes)
+        intake = archive.Intake(self._intake.check, self._intake.cut, self._recall.accepts, self.settings.max_document_bytes)
         report = on_progress or (lambda _: None)
         progress = archive.read(self._store, Path(path), intake, report)
         if self.settings.memory_budget:
@@ -398,10 +333,6 @@ def _document(given: Addable) -> Document:
     if isinstance(given, Document):
         return given
     return Document(text=given) if isinstance(given, str) else read_document(Path(given))
-
-
-def _next_version(known: Document, given: Document) -> Document:
-    return replace(known, text=given.text, metadata=given.metadata or known.metadata, expires_at=given.expires_at)
 
 
 def _filter(scope: str | None, source: str | None, where: Mapping[str, Any] | None, ids: Sequence[str] | None = None) -> Filter:

@@ -83,8 +83,9 @@ class MemoryModel:
         if ask.reader == "auto":
             text, usage = self._whole(ask, kind, matches, times)
             if usage.confidence < UNSURE:
-                kind, matches = "text", matches[:1]
-                text, usage = self._whole(ask, kind, matches, times)
+                kind, matches, first = "text", matches[:1], usage
+                text, second = self._whole(ask, kind, matches, times)
+                usage = first.followed_by(second)
             yield text
             yield self._answer(text, usage, kind, matches, times)
             return

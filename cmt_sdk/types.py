@@ -312,6 +312,17 @@ class Usage:
     prefill_ms: float
     decode_ms: float
 
+    def followed_by(self, other: Usage) -> Usage:
+        """The cost of this reading and another one after it, whose answer stands."""
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            other.answer_tokens,
+            other.confidence,
+            self.load_ms + other.load_ms,
+            self.prefill_ms + self.decode_ms + other.prefill_ms,
+            other.decode_ms,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Piece:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+
 from cmt_cli.main import main
 
 PAGE = Path(__file__).parents[2] / "docs" / "cli.md"

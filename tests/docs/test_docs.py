@@ -20,7 +20,9 @@ def test_help_pages_are_those_of_the_commands():
     assert PAGE.read_text(encoding="utf-8") == render()
 
 
-@pytest.mark.parametrize("page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")], ids=lambda p: p.name
+)
 def test_links_lead_somewhere(page):
     """Every relative link of a page names a file of the repository."""
     links = re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8"))

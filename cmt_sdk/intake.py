@@ -1,0 +1,99 @@
+"""The single path in: documents are checked, cut, stored, and then compressed in batches. No torch, no SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from cmt_sdk.background import Worker
+from cmt_sdk.config import Settings
+from cmt_sdk.converting import check_text
+from cmt_sdk.errors import InvalidDocument
+from cmt_sdk.ports import Store
+from cmt_sdk.recall import Engine, Recall
+from cmt_sdk.splitting import split
+from cmt_sdk.types import Document, Progress, Span
+
+OnProgress = Callable[[Progress], None]
+When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
+BATCH_PASSAGES = 16
+
+
+@dataclass(frozen=True)
+class Intake:
+    """Takes documents in for one memory."""
+
+    store: Store
+    engine: Engine
+    recall: Recall
+    worker: Worker
+    settings: Settings
+
+    def add(
+        self,
+        documents: Iterable[Document],
+        when: When,
+        *,
+        replace: bool = False,
+        on_stored: Callable[[Document], None] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Progress:
+        """The single path in: text first, then memories, in batches."""
+        progress = Progress()
+
+        def step(**steps: int) -> None:
+            nonlocal progress
+            progress = progress.plus(**steps)
+            if on_progress:
+                on_progress(progress)
+
+        def compress() -> None:
+            self.recall.encode_pending(on_batch=lambda n: step(compressed=n))
+
+        waiting = 0
+        try:
+            for document in documents:
+                outcome, stored, passages = self._store_text(document, by_source=replace)
+                waiting += passages
+                step(**{outcome: 1, "passages": passages})
+                if on_stored:
+                    on_stored(stored)
+                if when == "now" and waiting >= BATCH_PASSAGES:
+                    compress()
+                    waiting = 0
+        finally:
+            if waiting and when == "background":
+                self.worker.nudge()
+        if waiting and when == "now":
+            compress()
+        return progress
+
+    def _store_text(self, document: Document, *, by_source: bool) -> tuple[str, Document, int]:
+        """Store one document's text: what happened to it, the document as stored, and its new passages."""
+        self.check(document)
+        if by_source and document.source:
+            known = self.store.find(document.scope, document.source)
+            if known is not None and known.text == document.text:
+                return "unchanged", known, 0
+            if known is not None:
+                changed = _next_version(known, document)
+                spans = self.cut(document.text)
+                return "updated", self.store.replace(changed, spans), len(spans)
+        spans = self.cut(document.text)
+        stored, is_new = self.store.add(document, spans)
+        return ("added", stored, len(spans)) if is_new else ("unchanged", stored, 0)
+
+    def check(self, document: Document) -> None:
+        """The gate for a document that is to be remembered. Raises InvalidDocument."""
+        check_text(document.text, self.settings.max_document_bytes, document.source or "the document")
+        if document.expires_at is not None and document.expires_at <= self.store.now():
+            raise InvalidDocument(f"expires_at={document.expires_at} has passed: give a time that is to come")
+
+    def cut(self, text: str) -> list[Span]:
+        """A text's passages."""
+        return split(text, self.engine.count_tokens, self.settings.passage_tokens)
+
+
+def _next_version(known: Document, given: Document) -> Document:
+    return replace(known, text=given.text, metadata=given.metadata or known.metadata, expires_at=given.expires_at)
