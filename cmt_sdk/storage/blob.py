@@ -13,34 +13,38 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmt_sdk.errors import StorageDamaged, StorageNewer
+from cmt_sdk.errors import InvalidInput, StorageDamaged, StorageNewer
 from cmt_sdk.types import PackedMemory
 
 MAGIC = b"CMTM"
 VERSION = 1
 ALIGN = 16
-HEADER = struct.Struct("<4sHHI8sI")  # magic, version, arrays, tokens, kind, checksum of all that follows
+HEADER = struct.Struct("<4sHHI8s")  # magic, version, arrays, tokens, kind
+CHECKSUM = struct.Struct("<I")  # CRC-32 of all other bytes
 ENTRY = struct.Struct("<16s4sHHIIIIII")  # name, dtype, dimensions, 0, shape (4), offset, bytes
+TABLE = HEADER.size + CHECKSUM.size
 DTYPES: dict[bytes, np.dtype[Any]] = {b"u1": np.dtype("<u1"), b"f2": np.dtype("<f2"), b"f4": np.dtype("<f4")}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def pack(memory: PackedMemory) -> bytes:
-    """The bytes of a memory."""
-    start = HEADER.size + ENTRY.size * len(memory.arrays)
+    """The bytes of a memory. Raises InvalidInput for arrays that the format has no place for."""
+    start = TABLE + ENTRY.size * len(memory.arrays)
     entries, data, offset = [], [], -(-start // ALIGN) * ALIGN
     data.append(bytes(offset - start))
     for name, given in memory.arrays.items():
-        array = np.ascontiguousarray(given)
+        array = np.asarray(given, given.dtype.newbyteorder("<"))
+        code = CODES.get(array.dtype)
+        if code is None or array.ndim > 4 or len(name.encode()) > 16:
+            raise InvalidInput(f"array {name!r}, {given.dtype} {given.shape}: {[*map(str, CODES)]}, up to 4 axes fit")
         shape = (*array.shape, 0, 0, 0, 0)[:4]
-        code = CODES[array.dtype.newbyteorder("<")]
         entries.append(ENTRY.pack(name.encode(), code, array.ndim, 0, *shape, offset, array.nbytes))
         filled = -(-array.nbytes // ALIGN) * ALIGN
         data.append(array.tobytes() + bytes(filled - array.nbytes))
         offset += filled
     body = b"".join(entries) + b"".join(data)
-    header = HEADER.pack(MAGIC, VERSION, len(memory.arrays), memory.tokens, memory.kind.encode(), zlib.crc32(body))
-    return header + body
+    header = HEADER.pack(MAGIC, VERSION, len(memory.arrays), memory.tokens, memory.kind.encode())
+    return header + CHECKSUM.pack(zlib.crc32(body, zlib.crc32(header))) + body
 
 
 def unpack(data: bytes | memoryview) -> PackedMemory:
@@ -48,28 +52,28 @@ def unpack(data: bytes | memoryview) -> PackedMemory:
 
     Raises StorageNewer for a later version, StorageDamaged for anything that `pack` did not write.
     """
-    view = memoryview(data)
-    if len(view) < HEADER.size:
-        raise StorageDamaged(f"a memory of {len(view)} bytes is shorter than its header of {HEADER.size}")
-    magic, version, count, tokens, kind, checksum = HEADER.unpack_from(view)
+    view = memoryview(data).toreadonly()
+    if len(view) < TABLE:
+        raise StorageDamaged(f"a memory of {len(view)} bytes is shorter than its header of {TABLE}")
+    magic, version, count, tokens, kind = HEADER.unpack_from(view)
     if magic != MAGIC:
         raise StorageDamaged(f"a memory begins with {bytes(magic)!r} instead of {MAGIC!r}")
     if version > VERSION:
         raise StorageNewer(f"a memory has format {version}, this release reads up to {VERSION}: update cmt-sdk")
-    if zlib.crc32(view[HEADER.size :]) != checksum:
-        raise StorageDamaged("a memory's checksum does not fit its bytes: `cmt reencode` makes it again from the text")
-    arrays = dict(_array(view, HEADER.size + n * ENTRY.size) for n in range(count))
-    return PackedMemory(kind.rstrip(b"\0").decode(), tokens, arrays)
+    (checksum,) = CHECKSUM.unpack_from(view, HEADER.size)
+    if zlib.crc32(view[TABLE:], zlib.crc32(view[: HEADER.size])) != checksum:
+        raise StorageDamaged("a memory's checksum does not fit its bytes")
+    try:
+        arrays = dict(_array(view, TABLE + n * ENTRY.size) for n in range(count))
+        return PackedMemory(kind.rstrip(b"\0").decode(), tokens, arrays)
+    except (struct.error, KeyError, UnicodeDecodeError) as error:
+        raise StorageDamaged(f"a memory's table of arrays is damaged: {error}") from error
 
 
 def _array(view: memoryview, at: int) -> tuple[str, NDArray[np.generic]]:
-    try:
-        name, code, ndim, _, *rest = ENTRY.unpack_from(view, at)
-        shape, offset, size = tuple(rest[:ndim]), rest[4], rest[5]
-        dtype = DTYPES[code.rstrip(b"\0")]
-        if ndim > 4 or prod(shape) * dtype.itemsize != size or offset + size > len(view):
-            raise StorageDamaged(f"array {name!r} of shape {shape} does not fit {size} bytes at {offset}")
-        values = np.frombuffer(view, dtype, prod(shape), offset).reshape(shape)
-        return name.rstrip(b"\0").decode(), values
-    except (struct.error, KeyError, UnicodeDecodeError) as error:
-        raise StorageDamaged(f"a memory's table of arrays is damaged: {error}") from error
+    name, code, ndim, _, *rest = ENTRY.unpack_from(view, at)
+    shape, offset, size = tuple(rest[: min(ndim, 4)]), rest[4], rest[5]
+    dtype = DTYPES[code.rstrip(b"\0")]
+    if ndim > 4 or prod(shape) * dtype.itemsize != size or offset + size > len(view):
+        raise StorageDamaged(f"array {name!r} of {ndim} axes and shape {shape} does not fit {size} bytes at {offset}")
+    return name.rstrip(b"\0").decode(), np.ndarray(shape, dtype, view, offset)

@@ -1,15 +1,22 @@
-"""A Filter as SQL: conditions on the table `documents` with bound values only. Knows no connection."""
+"""A Filter as SQL: conditions on the table `documents` with bound values only. Knows no connection.
+
+Metadata is compared as JSON on both sides, so that a number reads the same in the document and in the filter.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from cmt_sdk.errors import InvalidFilter
 from cmt_sdk.types import Filter, Scalar
 
-OPERATORS = {"==": "=", "!=": "<>", "<": "<", "<=": "<=", ">": ">", ">=": ">="}
-KINDS = {str: ("text",), bool: ("true", "false"), int: ("integer", "real"), float: ("integer", "real")}
+COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
+KINDS = {str: "'text'", bool: "'true', 'false'", int: "'integer', 'real'", float: "'integer', 'real'"}
+LONGEST_PATTERN = 1_000  # characters: SQLite refuses very long ones, and many wildcards take long
+Bind = Callable[[object], str]
 
 
 def conditions(chosen: Filter, now: float) -> tuple[str, dict[str, Any]]:
@@ -24,49 +31,98 @@ def conditions(chosen: Filter, now: float) -> tuple[str, dict[str, Any]]:
         return f":{name}"
 
     if chosen.ids is not None:
-        parts.append(f"d.doc_id IN ({', '.join(bind(i) for i in chosen.ids) or 'NULL'})")
+        ids = json.dumps([_sound("id", i) for i in chosen.ids])
+        parts.append(f"d.doc_id IN (SELECT value FROM json_each({bind(ids)}))")
     if chosen.scope:
-        scope = chosen.scope.rstrip("/")
-        parts.append(f"(d.scope = {bind(scope)} OR (d.scope >= {bind(scope + '/')} AND d.scope < {bind(scope + '0')}))")
+        parts.append(_in_scope(_sound("scope", chosen.scope), bind))
     if chosen.source is not None:
-        parts.append(f"d.source GLOB {bind(chosen.source.replace('[', '[[]'))}")
+        parts.append(_on_source(_sound("source", chosen.source), bind))
     for key, wanted in chosen.where.items():
         parts.append(_on_metadata(key, wanted, bind))
     return " AND ".join(parts), values
 
 
-def _on_metadata(key: str, wanted: Any, bind: Any) -> str:
-    if not isinstance(key, str) or '"' in key or "\\" in key or "\0" in key:
-        raise InvalidFilter(f"filter key {key!r}: a key is text without quotation marks, backslashes and NUL")
-    path = bind(f'$."{key}"')
+def _in_scope(scope: str, bind: Bind) -> str:
+    """The scope itself and all beneath it; "0" is the character that follows "/"."""
+    scope = scope.rstrip("/")
+    if not scope:
+        raise InvalidFilter("scope '/' names nothing: give a name, or '' for all scopes")
+    return f"(d.scope = {bind(scope)} OR (d.scope >= {bind(scope + '/')} AND d.scope < {bind(scope + '0')}))"
+
+
+def _on_source(source: str, bind: Bind) -> str:
+    if len(source) > LONGEST_PATTERN:
+        raise InvalidFilter(f"source of {len(source)} characters: give at most {LONGEST_PATTERN}")
+    if not {"*", "?"} & set(source):
+        return f"d.source = {bind(source)}"
+    return f"d.source GLOB {bind(source.replace('[', '[[]'))}"
+
+
+def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
+    if not isinstance(key, str) or any(c in '"\\' or c < " " for c in key):
+        raise InvalidFilter(f"filter key {key!r}: a key is text without quotation marks, backslashes, control characters")
+    path = bind(f'$."{_sound("filter key", key)}"')
     operator, value = _operator(key, wanted)
     if operator == "exists":
         return f"json_type(d.metadata, {path}) IS {'NOT' if value else ''} NULL"
     if operator == "in":
-        choices = [_compare(path, "=", v, bind, key) for v in value]
-        return f"({' OR '.join(choices) or '0'})"
-    return _compare(path, OPERATORS[operator], value, bind, key)
+        return _among(path, value, bind, key)
+    if operator == "==":
+        return _among(path, [value], bind, key)
+    if operator == "!=":
+        return f"(json_type(d.metadata, {path}) IS NOT NULL AND NOT {_among(path, [value], bind, key)})"
+    if value is None:
+        raise InvalidFilter(f"filter {key}: None is neither less nor more than anything; use == or !=")
+    kind, bound = _kind(key, value), bind(json.dumps(value))
+    return (
+        f"(json_type(d.metadata, {path}) IN ({kind}) AND json_extract(d.metadata, {path}) {operator} json_extract({bound}, '$'))"
+    )
 
 
 def _operator(key: str, wanted: Any) -> tuple[str, Any]:
     if not isinstance(wanted, Mapping):
         return "==", wanted
-    if len(wanted) != 1 or (name := next(iter(wanted))) not in {*OPERATORS, "in", "exists"}:
-        raise InvalidFilter(f"filter {key}={dict(wanted)!r}: give one of {', '.join(OPERATORS)}, in, exists")
+    if len(wanted) != 1 or (name := next(iter(wanted))) not in {*COMPARISONS, "in", "exists"}:
+        raise InvalidFilter(f"filter {key}={dict(wanted)!r}: give one of {', '.join(COMPARISONS)}, in, exists")
     value = wanted[name]
-    if name == "in" and (isinstance(value, str) or not isinstance(value, Sequence)):
+    if name == "in" and (isinstance(value, str | bytes) or not isinstance(value, Sequence)):
         raise InvalidFilter(f"filter {key}: `in` takes a list, not {value!r}")
+    if name == "exists" and not isinstance(value, bool):
+        raise InvalidFilter(f"filter {key}: `exists` takes true or false, not {value!r}")
     return name, value
 
 
-def _compare(path: str, operator: str, value: Scalar, bind: Any, key: str) -> str:
+def _among(path: str, choices: Sequence[Scalar], bind: Bind, key: str) -> str:
+    """The value is one of the choices: of the same kind (1 is 1.0, but not True), and equal. Never NULL."""
+    by_kind: dict[str, list[Scalar]] = {}
+    for choice in choices:
+        by_kind.setdefault(_kind(key, choice), []).append(choice)
+    parts = ["0"]
+    for kind, same in by_kind.items():
+        equal = f"json_extract(d.metadata, {path}) IN (SELECT value FROM json_each({bind(json.dumps(same))}))"
+        of_kind = f"coalesce(json_type(d.metadata, {path}) IN ({kind}), 0)"
+        parts.append(of_kind if kind == "'null'" else f"({of_kind} AND {equal})")
+    return f"({' OR '.join(parts)})"
+
+
+def _kind(key: str, value: Scalar) -> str:
+    """The JSON types that a value is compared with."""
     if value is None:
-        return f"json_type(d.metadata, {path}) {'=' if operator == '=' else '<>'} 'null'"
-    if type(value) not in KINDS:
-        raise InvalidFilter(f"filter {key}: {value!r} is no text, number, truth value or None")
-    kinds = ", ".join(f"'{k}'" for k in KINDS[type(value)])
-    bound = bind(int(value) if isinstance(value, bool) else value)
-    same = f"(json_type(d.metadata, {path}) IN ({kinds}) AND json_extract(d.metadata, {path}) {operator} {bound})"
-    if operator == "<>":
-        return f"({same} OR json_type(d.metadata, {path}) NOT IN ({kinds}))"
-    return same
+        return "'null'"
+    known = type(value) in KINDS
+    if not known or (isinstance(value, float) and not math.isfinite(value)) or (type(value) is int and _huge(value)):
+        raise InvalidFilter(f"filter {key}: {value!r} is no text, finite number (64 bits), truth value or None")
+    if isinstance(value, str):
+        _sound(f"filter {key}", value)
+    return KINDS[type(value)]
+
+
+def _huge(value: int) -> bool:
+    return not -(2**63) <= value < 2**63
+
+
+def _sound(name: str, value: object) -> str:
+    """Text that a database can hold: no NUL, no half of a surrogate pair."""
+    if not isinstance(value, str) or "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
+        raise InvalidFilter(f"{name} {value!r}: give text without NUL, valid in UTF-8")
+    return value

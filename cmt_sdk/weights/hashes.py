@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import mmap
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from cmt_sdk.config import model_home
-from cmt_sdk.errors import StorageDenied
+from cmt_sdk.errors import ModelUnsupported, StorageDenied
 
 _log = logging.getLogger(__name__)
 
@@ -30,12 +31,41 @@ def sha256_of(path: Path) -> str:
 
 def known_sha256(path: Path) -> str:
     """SHA-256 of a file's bytes; read again only when its size or time of change differs from the last time."""
-    key, stat = str(path.resolve()), path.stat()
-    stamp = [stat.st_size, stat.st_mtime_ns]
+    return _known(str(path.resolve()), [path], lambda: sha256_of(path))
+
+
+def known_sha256_of_tensors(files: Sequence[Path]) -> str:
+    """One digest for the tensors of safetensors files: their names, types, shapes and bytes, whatever the order and the
+    number of the files, so that the same weights saved by another release are the same. ModelUnsupported if damaged.
+    """
+    return _known("tensors:" + "|".join(str(f.resolve()) for f in files), files, lambda: _sha256_of_tensors(files))
+
+
+def _sha256_of_tensors(files: Iterable[Path]) -> str:
+    found: dict[str, str] = {}
+    for path in files:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            start = 8 + int.from_bytes(data[:8], "little")
+            try:
+                header = json.loads(data[8:start])
+            except ValueError as error:
+                raise ModelUnsupported(f"{path} is no safetensors file: fetch or save the model again") from error
+            for name, about in header.items():
+                if name != "__metadata__":
+                    first, last = about["data_offsets"]
+                    digest = hashlib.sha256(memoryview(data)[start + first : start + last]).hexdigest()
+                    found[name] = f"{name} {about['dtype']} {about['shape']} {digest}"
+    return hashlib.sha256("\n".join(found[name] for name in sorted(found)).encode()).hexdigest()
+
+
+def _known(key: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
+    """A digest from the cache while sizes and times of change are the same, else computed and kept."""
+    stats = [file.stat() for file in files]
+    stamp = [sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)]
     cache = _read_cache()
     if key in cache and cache[key][:2] == stamp:
         return str(cache[key][2])
-    digest = sha256_of(path)
+    digest = compute()
     _write_cache(cache | {key: [*stamp, digest]})
     return digest
 
@@ -64,7 +94,7 @@ def _read_cache() -> dict[str, list[int | str]]:
 def _write_cache(cache: dict[str, list[int | str]]) -> None:
     file = _cache_file()
     draft = file.with_name(f"{file.name}.{os.getpid()}")
-    alive = {key: value for key, value in cache.items() if Path(key).exists()}
+    alive = {key: value for key, value in cache.items() if Path(key.removeprefix("tensors:").split("|")[0]).exists()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps(alive, indent=1), encoding="utf-8")

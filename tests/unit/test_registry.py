@@ -7,13 +7,20 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.numpy import save, save_file
 
 from cmt_sdk import errors
 from cmt_sdk.weights import hashes, registry
 
-WEIGHTS = b"the weights"
-DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
+WEIGHTS = save({"b": np.arange(3, dtype=np.float32), "a": np.ones((1, 2), np.float32)})
+FILE_DIGEST = hashlib.sha256(WEIGHTS).hexdigest()
+LINES = [
+    f"a F32 [1, 2] {hashlib.sha256(np.ones(2, '<f4').tobytes()).hexdigest()}",
+    f"b F32 [3] {hashlib.sha256(np.arange(3, dtype='<f4').tobytes()).hexdigest()}",
+]
+DIGEST = hashlib.sha256("\n".join(LINES).encode()).hexdigest()
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +57,7 @@ def test_an_installed_model_is_described(tmp_path: Path, home: Path) -> None:
         name="org/tiny",
         path=home / "org" / "tiny",
         source="hub",
-        bytes=11,
+        bytes=len(WEIGHTS),
         sha256=DIGEST,
         licence="Apache-2.0",
         architecture="LlamaForCausalLM",
@@ -116,7 +123,7 @@ def test_a_configuration_that_is_not_json_is_refused(tmp_path: Path) -> None:
 def test_weights_that_changed_since_the_pull_are_not_served(tmp_path: Path) -> None:
     """A damaged model is named with its remedy, and left out of the list."""
     info = pulled(tmp_path, "org/tiny")
-    (info.path / "model.safetensors").write_bytes(b"other bytes of another length")
+    save_file({"a": np.zeros(9, np.float32)}, info.path / "model.safetensors")
     with pytest.raises(errors.ModelNotFound, match=r"have changed since they were pulled: run `cmt model pull"):
         registry.show_model("org/tiny")
     assert registry.list_models() == []
@@ -164,7 +171,7 @@ def test_a_digest_is_kept_until_the_file_changes(tmp_path: Path, home: Path) -> 
     """The second look reads the cache; another size or time of change reads the file."""
     file = tmp_path / "weights"
     file.write_bytes(WEIGHTS)
-    assert hashes.known_sha256(file) == DIGEST
+    assert hashes.known_sha256(file) == FILE_DIGEST
     cache = json.loads((home / "hashes.json").read_text())
     cache[str(file)][2] = "from the cache"
     (home / "hashes.json").write_text(json.dumps(cache))
@@ -180,15 +187,27 @@ def test_a_damaged_digest_cache_is_made_again(damage: str, tmp_path: Path, home:
     file.write_bytes(WEIGHTS)
     home.mkdir()
     (home / "hashes.json").write_text(damage)
-    assert hashes.known_sha256(file) == DIGEST
+    assert hashes.known_sha256(file) == FILE_DIGEST
     assert list(json.loads((home / "hashes.json").read_text())) == [str(file)]
+
+
+def test_the_same_weights_are_the_same_in_whatever_files(tmp_path: Path) -> None:
+    """Order, number of files and other metadata do not matter; names, shapes and bytes do."""
+    save_file({"b": np.arange(3, dtype=np.float32)}, tmp_path / "2.safetensors", metadata={"made": "elsewhere"})
+    save_file({"a": np.ones((1, 2), np.float32)}, tmp_path / "1.safetensors")
+    save_file({"a": np.ones((2, 1), np.float32)}, tmp_path / "3.safetensors")
+    assert hashes.known_sha256_of_tensors([tmp_path / "2.safetensors", tmp_path / "1.safetensors"]) == DIGEST
+    assert hashes.known_sha256_of_tensors([tmp_path / "2.safetensors", tmp_path / "3.safetensors"]) != DIGEST
+    (tmp_path / "4.safetensors").write_bytes(b"12345678 no header")
+    with pytest.raises(errors.ModelUnsupported, match="no safetensors file"):
+        hashes.known_sha256_of_tensors([tmp_path / "4.safetensors"])
 
 
 def test_several_files_have_one_digest(tmp_path: Path) -> None:
     """That of the lines "digest  name", in order of name, as sha256sum writes them."""
     for name in ("b", "a"):
         (tmp_path / name).write_bytes(WEIGHTS)
-    lines = f"{DIGEST}  a\n{DIGEST}  b\n"
+    lines = f"{FILE_DIGEST}  a\n{FILE_DIGEST}  b\n"
     expected = hashlib.sha256(lines.encode()).hexdigest()
     assert hashes.known_sha256_of_all([tmp_path / "b", tmp_path / "a"]) == expected
 
@@ -208,6 +227,6 @@ def test_a_tokenizer_is_named_by_its_files(tmp_path: Path) -> None:
 def test_an_adapter_is_named_by_its_weights(tmp_path: Path) -> None:
     """Sixteen digits of the SHA-256; a folder without weights is an error."""
     (tmp_path / "adapter_model.safetensors").write_bytes(WEIGHTS)
-    assert registry.adapter_hash(tmp_path) == DIGEST[:16]
+    assert registry.adapter_hash(tmp_path) == FILE_DIGEST[:16]
     with pytest.raises(errors.ModelNotFound, match=r"has no adapter_model\.safetensors"):
         registry.adapter_hash(tmp_path / "nowhere")
