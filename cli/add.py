@@ -2,75 +2,74 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
-from glob import glob
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 import cmt_sdk
-from cmt_cli.common import json_option, memory_option, metadata, opened, print_json, standard_input
-from cmt_cli.progress import shown
+from cmt_cli.failures import exit_code, tell
+from cmt_cli.inputs import expanded, standard_input
+from cmt_cli.memories import opened
+from cmt_cli.options import Moment, json_option, memory_option, meta_option
+from cmt_cli.output import amount, plain, print_json, say
+from cmt_cli.progress import Update, bars
+from cmt_sdk.errors import CMTError, InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
+
+UNREADABLE = (InvalidDocument, MissingExtra, NotFound, StorageDenied)
 
 
-@click.command()
-@click.argument("paths", nargs=-1, metavar="[FILE|FOLDER|GLOB|-]...")
-@click.option("--text", help="A text to remember.")
-@click.option("--source", help="Where a text comes from; files have their path.")
-@click.option("--scope", default="", help="A path of names, such as user/ann.")
-@click.option("--meta", multiple=True, metavar="KEY=VALUE", help="Metadata; numbers, true, false and null are typed.")
-@click.option("--expires", type=click.DateTime(), help="When to forget it, UTC.")
-@click.option("--no-wait", is_flag=True, help="Store the text now, compress later (`cmt compress`, or at a question).")
-@memory_option
-@json_option
-def add(
-    paths: Sequence[str],
-    text: str | None,
-    source: str | None,
-    scope: str,
-    meta: Sequence[str],
-    expires: datetime | None,
-    no_wait: bool,
-    where: str | None,
-    as_json: bool,
-) -> None:
-    """Remember files, folders, or a text.
+@dataclass
+class Adding:
+    """One run of the command: it goes on past a document that cannot be read or stored, and remembers that."""
 
-    What is unchanged is skipped, what has changed since is updated.
+    memory: cmt_sdk.Memory
+    fields: dict[str, Any]
+    as_json: bool
+    update: Update
+    progress: cmt_sdk.Progress = field(default_factory=cmt_sdk.Progress)
+    refused: list[CMTError] = field(default_factory=list)
 
-    \b
-    Example:
-      cmt add ~/notes report.pdf "letters/*.md"
-      echo "The oil was changed in May." | cmt add - --source car --meta year=2026
-    """  # noqa: D301 - click reads the escape
-    if not paths and text is None:
-        raise click.UsageError("give files, folders, - for standard input, or --text")
-    fields = {"scope": scope, "metadata": metadata(meta), "expires_at": expires and expires.replace(tzinfo=UTC)}
-    documents = (_completed(d, source, fields) for d in _documents(paths, text))
-    with opened(where, create=True) as memory, shown("adding") as update:
-        progress = memory.add_many(documents, replace=True, compress=not no_wait, on_progress=update)
-    if as_json:
-        print_json(progress)
-        return
-    parts = [f"{progress.added} added", f"{progress.updated} updated", f"{progress.unchanged} unchanged"]
-    waiting = progress.passages - progress.compressed
-    click.echo(", ".join(parts) + (f"; {waiting} passages wait to be compressed" if waiting else ""))
+    @property
+    def documents(self) -> int:
+        """How many documents are in the memory now that were given."""
+        return self.progress.added + self.progress.updated + self.progress.unchanged
 
+    def path(self, path: str) -> None:
+        """Store a file, standard input ("-"), or a folder; what a folder holds besides readable texts is passed over."""
+        refuse = self.pass_over if Path(path).is_dir() else self.refuse
+        for document in _read(path, refuse):
+            self.document(document, refuse)
 
-def _documents(paths: Sequence[str], text: str | None) -> Iterator[cmt_sdk.Document]:
-    if text is not None:
-        yield cmt_sdk.Document(text)
-    for path in paths:
-        if path == "-":
-            yield cmt_sdk.Document(standard_input())
-            continue
-        matching = sorted(glob(path, recursive=True)) if not Path(path).exists() else []  # noqa: PTH207 - may be absolute
-        yield from cmt_sdk.read_documents(matching or [path])
+    def document(self, document: cmt_sdk.Document, refuse: Any) -> None:
+        """Store a document's text; compression comes when all texts are safe."""
+        metadata = {**document.metadata, **self.fields["metadata"]}
+        source = self.fields["source"] or document.source
+        whole = replace(document, **self.fields | {"source": source, "metadata": metadata})
+        try:
+            step = self.memory.add_many([whole], replace=True, compress=False)
+        except InvalidDocument as error:
+            refuse(error)
+            return
+        self.progress = self.progress.plus(**asdict(step))
+        self.update("adding", self.documents, 0)
 
+    def compress(self) -> None:
+        """Compress what waits, with what earlier runs left."""
+        waiting = self.memory.stats().pending
+        done = self.memory.compress(lambda p: self.update("compressing", p.compressed, waiting)) if waiting else 0
+        self.progress = self.progress.plus(compressed=done)
 
-def _completed(document: cmt_sdk.Document, source: str | None, fields: dict[str, Any]) -> cmt_sdk.Document:
-    whole = fields | {"metadata": {**document.metadata, **fields["metadata"]}}
-    return replace(document, source=document.source or source, **whole)
+    def refuse(self, error: CMTError) -> None:
+        """Tell that something named cannot be added; the exit code will be its."""
+        tell(error, as_json=self.as_json)
+        self.refused.append(error)
+
+    def pass_over(self, error: CMTError) -> None:
+        """Tell that something in a folder is passed over."""
+"""
+"""

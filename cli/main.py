@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from cmt_cli.failures import EPILOG, reported
+import cmt_sdk
+from cmt_cli.failures import EPILOG, reported, wants_json, warned
 
-# Where each command lies: module and, where it differs from the name, the object's name in it.
+# Where each command lies: the module, and the object's name in it.
 COMMANDS = {
     "add": "cmt_cli.add:add",
     "ask": "cmt_cli.ask:ask",
     "chat": "cmt_cli.chat:chat",
-    "compress": "cmt_cli.upkeep:compress",
     "completion": "cmt_cli.completion:completion",
+    "compress": "cmt_cli.upkeep:compress",
     "config": "cmt_cli.config:config",
     "doctor": "cmt_cli.upkeep:doctor",
     "eval": "cmt_cli.eval:eval_command",
@@ -35,7 +38,7 @@ COMMANDS = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command when it is needed: `cmt --help` stays fast."""
+    """A group that imports a command when it is needed, and ends every failure in one place."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         """The names, sorted."""
@@ -50,13 +53,21 @@ class LazyGroup(click.Group):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; what goes wrong ends in one place."""
-        with reported():
+        """Run a command. Failures are caught here already: above, click would end some of them in its own way."""
+        as_json = wants_json(ctx.args)
+        with warned(as_json=as_json), reported(as_json=as_json):
             return super().invoke(ctx)
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Parse the arguments, run, and exit."""
+        given = sys.argv[1:] if args is None else list(args)
+        with reported(as_json=wants_json(given)):
+            code = super().main(given, *rest, **extra | {"standalone_mode": False})
+        sys.exit(code)
 
 
 @click.command(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="cmt-sdk", prog_name="cmt")
+@click.version_option(cmt_sdk.__version__, prog_name="cmt")
 def main() -> None:
     """Remember documents on this machine, and ask them.
 

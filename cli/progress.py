@@ -1,26 +1,43 @@
-"""A progress line on stderr, where stderr is a terminal."""
+"""Progress on stderr, where somebody looks at it; silence where not."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from cmt_sdk import Progress
+from cmt_cli.output import console, on_terminal
+
+Update = Callable[[str, int, int], None]  # stage, done, total; total 0 where it is not known
 
 
 @contextmanager
-def shown(verb: str) -> Iterator[Callable[[Progress], None]]:
-    """Within the block, a callback that keeps one line up to date."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
+def bars(*, of_bytes: bool = False) -> Iterator[Update]:
+    """Within the block, a bar for each stage that is told of."""
+    if not on_terminal(sys.stderr):
+        yield lambda _stage, _done, _total: None
         return
-    from cmt_cli.common import console
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    with console(stderr=True).status(f"{verb} …") as status:
+    count = DownloadColumn() if of_bytes else MofNCompleteColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())
+    with Progress(*columns, console=console(stderr=True), transient=True) as shown:
+        tasks: dict[str, Any] = {}
 
-        def update(p: Progress) -> None:
-            documents = p.added + p.updated + p.unchanged
-            status.update(f"{verb}: {documents} documents, {p.compressed} of {p.passages or '?'} passages compressed")
+        def update(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = shown.add_task(stage, total=total or None)
+            shown.update(tasks[stage], completed=done, total=total or None)
 
         yield update
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Within the block, a sign that something goes on: loading the model takes seconds."""
+    if not on_terminal(sys.stderr):
+        yield
+        return
+    with console(stderr=True).status(what):
+        yield

@@ -6,12 +6,12 @@ import errno
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from cmt_sdk.errors import (
@@ -23,11 +23,20 @@ from cmt_sdk.errors import (
     StorageFull,
     StorageLocked,
 )
-from cmt_sdk.storage.schema import migrate
+from cmt_sdk.storage.schema import is_up_to_date, migrate
 
 FILE = "memory.db"
 WAIT_SECONDS = 30
 MANY = 500
+FULL = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_TRUNCATE,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+    sqlite3.SQLITE_IOERR_SHMMAP,
+)
+DAMAGE = ("no such table", "no such column", "malformed", "Could not decode to UTF-8")  # said without a code of their own
 
 
 def open_database(folder: Path, *, create: bool) -> Engine:
@@ -42,7 +51,11 @@ def open_database(folder: Path, *, create: bool) -> Engine:
             raise MemoryNotFound(f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one")
         if create:
             folder.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(f"sqlite:///{file}", connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False})
+    engine = create_engine(
+        URL.create("sqlite", database=str(file)),
+        connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False},
+        max_overflow=-1,  # a thread that found no connection free would fail with an error that is not the disk's
+    )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
@@ -77,30 +90,38 @@ class Database:
     """One folder's database with its transactions and its clock. Safe from several threads and processes."""
 
     def __init__(self, folder: Path, *, create: bool = True, clock: Callable[[], datetime] = utc_now) -> None:
-        self._folder = folder
+        self._folder = folder.absolute()
         self._clock = clock
-        self._engine = open_database(folder, create=create)
-        with self._write() as db:
-            migrate(db)
+        self._engine = open_database(self._folder, create=create)
+        try:
+            self._bring_up_to_date()
+        except BaseException:
+            self.close()
+            raise
 
-    @contextmanager
-    def _read(self) -> Iterator[Connection]:
+    def _bring_up_to_date(self) -> None:
+        """Without the write lock where nothing is lacking: a reader opens while another process writes."""
+        with self._read() as db:
+            done = is_up_to_date(db)
+        if not done:
+            with self._write() as db:
+                migrate(db)
+
+    def _read(self) -> AbstractContextManager[Connection]:
         """A transaction that sees one state of the database and changes nothing."""
-        with translated(self._folder), self._engine.connect() as db:
-            db.exec_driver_sql("BEGIN")
-            try:
-                yield db
-            finally:
-                db.exec_driver_sql("ROLLBACK")
+        return self._transaction("BEGIN", "ROLLBACK")
+
+    def _write(self) -> AbstractContextManager[Connection]:
+        """A transaction that is durable once the block has ended, or never was."""
+        return self._transaction("BEGIN IMMEDIATE", "COMMIT")
 
     @contextmanager
-    def _write(self) -> Iterator[Connection]:
-        """A transaction that is durable once the block has ended, or never was."""
+    def _transaction(self, begin: str, end: str) -> Iterator[Connection]:
         with translated(self._folder), self._engine.connect() as db:
-            db.exec_driver_sql("BEGIN IMMEDIATE")
+            db.exec_driver_sql(begin)
             try:
                 yield db
-                db.exec_driver_sql("COMMIT")
+                db.exec_driver_sql(end)
             except BaseException:
                 # SQLite has rolled back by itself after some errors, a full disk among them
                 if db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
@@ -139,17 +160,17 @@ def translated(folder: Path) -> Iterator[None]:
 
 
 def _as_ours(error: BaseException | None, folder: Path) -> CMTError:
-    said = str(error).lower()
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             return StorageFull(f"no space left for {folder}: free some and try again; what was stored is safe")
         return StorageDenied(f"{folder} cannot be used: {error}; give a folder that you may write to")
-    if "disk is full" in said or "disk i/o error" in said:
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in FULL:
         return StorageFull(f"the disk of {folder} refused a write ({error}): free space; what was stored is safe")
-    if "locked" in said or "busy" in said:
+    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageLocked(f"{folder} was busy for {WAIT_SECONDS} s: another process is writing; try again")
-    if "malformed" in said or "not a database" in said:
-        return StorageDamaged(f"{folder / FILE} is damaged ({error}): restore a backup, or import an export")
-    if "readonly" in said or "unable to open" in said:
+    if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StorageDenied(f"{folder / FILE} cannot be opened for writing ({error}): check the permissions")
+    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or any(s in str(error) for s in DAMAGE):
+        return StorageDamaged(f"{folder / FILE} is damaged ({error}): restore a backup, or import an export")
     return StorageError(f"{folder}: {error}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,84 +12,102 @@ from typing import Any
 
 from sqlalchemy import Connection, text
 
-from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidInput
+from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, InvalidInput
 from cmt_sdk.storage.connection import FILE, Database, chunks, translated
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.forgetting import erase, traces_of
-from cmt_sdk.storage.rows import ALIVE, READY, document_of, metadata_text, time_of
+from cmt_sdk.storage.rows import ALIVE, READY, document_of, fault_of, metadata_text, stamp_of
 from cmt_sdk.types import Document, Filter, Page, Span
+
+COLUMNS = (
+    "doc_id", "version", "text", "content_hash", "source", "scope", "metadata", "created_at", "updated_at", "expires_at",
+)  # fmt: skip
+LARGEST_PAGE = 10_000
 
 
 class Documents(Database):
-    """The documents of a folder; see ports.DocumentStore."""
+    """The documents of a folder; see ports.DocumentStore.
+
+    A document keeps the key of its row through all versions, so that a listing is not reordered by an update; what it
+    was before goes to a row of its own.
+    """
 
     def add(self, document: Document, spans: Sequence[Span]) -> tuple[Document, bool]:
         """See ports.DocumentStore."""
-        new = replace(document, id=document.id or uuid.uuid4().hex, version=1, current=True)
-        row = self._row(new)
+        row = self._row(replace(document, id=document.id or uuid.uuid4().hex, version=1))
         with self._write() as db:
             same = self._same(db, row)
             if same is not None and document.id in ("", same.id):
                 return same, False
-            self._check_free(db, new.id)
-            self._insert(db, row, document.text, spans)
-        return self.history(new.id)[-1], True
+            self._make_free(db, row["doc_id"])
+            self._cut(db, self._insert(db, row, True), document.text, spans)
+            return self._current(db, row["doc_id"]), True
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
         """See ports.DocumentStore."""
-        current = versions[-1]
+        rows = [self._row(v) | {"updated_at": stamp_of(v.updated_at or self.now())} for v in versions]
         with self._write() as db:
-            same = self._same(db, self._row(current))
+            same = self._same(db, rows[-1])
             if same is not None:
                 return same, False
-            self._check_free(db, current.id)
-            for version in versions:
-                updated = (version.updated_at or self.now()).timestamp()
-                last = version is current
-                self._insert(db, self._row(version) | {"updated_at": updated}, version.text, spans if last else (), last)
-        return self.history(current.id)[-1], True
+            self._make_free(db, versions[-1].id)
+            for row in rows[:-1]:
+                self._insert(db, row, False)
+            self._cut(db, self._insert(db, rows[-1], True), versions[-1].text, spans)
+            return self._current(db, versions[-1].id), True
 
     def _same(self, db: Connection, row: Mapping[str, Any]) -> Document | None:
-        """The living document with this row's text in its scope."""
-        sql = f"SELECT d.*, {READY} FROM documents d WHERE content_hash = :content_hash AND scope = :scope AND {ALIVE}"
+        """The living document with this row's text in its scope, preferably the one with its id."""
+        sql = f"""SELECT d.*, {READY} FROM documents d WHERE content_hash = :content_hash AND scope = :scope AND {ALIVE}
+            ORDER BY doc_id <> :doc_id, key"""
         found = db.execute(text(sql), {**row, "now": self.now().timestamp()}).first()
         return None if found is None else document_of(found)
 
-    @staticmethod
-    def _check_free(db: Connection, document_id: str) -> None:
-        if db.execute(text("SELECT 1 FROM documents WHERE doc_id = :id"), {"id": document_id}).first():
+    def _make_free(self, db: Connection, document_id: str) -> None:
+        """An id is free when no living document has it; an expired one makes room."""
+        sql = "SELECT key, current AND expires_at <= :now AS expired FROM documents WHERE doc_id = :id ORDER BY current"
+        rows = db.execute(text(sql), {"id": document_id, "now": self.now().timestamp()}).all()
+        if rows and not rows[-1].expired:
             raise AlreadyExists(f"the id {document_id!r} is taken by another text: change that one with update")
+        self._remove(db, [r.key for r in rows])
+
+    @staticmethod
+    def _current(db: Connection, document_id: str) -> Document:
+        sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND d.current"
+        return document_of(db.execute(text(sql), {"id": document_id}).one())
 
     def find(self, scope: str, source: str) -> Document | None:
         """See ports.DocumentStore."""
-        sql = f"SELECT d.*, {READY} FROM documents d WHERE d.current AND scope = :scope AND source = :source ORDER BY key DESC"
+        sql = f"""SELECT d.*, {READY} FROM documents d WHERE scope = :scope AND source = :source AND {ALIVE}
+            ORDER BY updated_at DESC, key DESC"""
+        values = {"scope": _sound("scope", scope), "source": _sound("source", source), "now": self.now().timestamp()}
         with self._read() as db:
-            row = db.execute(text(sql), {"scope": scope, "source": source}).first()
+            row = db.execute(text(sql), values).first()
         return None if row is None else document_of(row)
 
     def replace(self, document: Document, spans: Sequence[Span] | None) -> Document:
-        """See ports.DocumentStore."""
+        """See ports.DocumentStore. Raises DocumentNotFound."""
         with self._write() as db:
-            known = db.execute(text("SELECT * FROM documents WHERE doc_id = :id AND current"), {"id": document.id}).first()
+            known = db.execute(
+                text(f"SELECT d.* FROM documents d WHERE doc_id = :id AND {ALIVE}"),
+                {"id": document.id, "now": self.now().timestamp()},
+            ).first()
             if known is None:
                 raise DocumentNotFound(f"no document has the id {document.id!r}; `list` shows those there are")
-            created = time_of(known.created_at)
-            row = self._row(replace(document, created_at=created, version=known.version + (spans is not None)))
-            if spans is None:
-                db.execute(
-                    text(
-                        "UPDATE documents SET source = :source, scope = :scope, metadata = :metadata, "
-                        "updated_at = :updated_at, expires_at = :expires_at WHERE key = :key"
-                    ),
-                    row | {"key": known.key},
-                )
-            else:
+            version, body = (known.version, known.text) if spans is None else (known.version + 1, document.text)
+            row = self._row(replace(document, text=body, version=version)) | {"created_at": known.created_at}
+            columns = ", ".join(f"{c} = :{c}" for c in COLUMNS)
+            db.execute(text(f"UPDATE documents SET {columns} WHERE key = :key"), row | {"key": known.key})
+            if spans is not None:
+                self._insert(db, known._mapping, False)
                 self._drop_passages(db, [known.key])
-                db.execute(text("UPDATE documents SET current = 0 WHERE key = :key"), {"key": known.key})
-                self._insert(db, row, document.text, spans)
-        return self.history(document.id)[-1]
+                self._cut(db, known.key, body, spans)
+            self._changed(db)
+            return self._current(db, document.id)
 
     def _row(self, document: Document) -> dict[str, Any]:
+        for name in ("id", "text", "source", "scope"):
+            _sound(name, getattr(document, name))
         now = self.now().timestamp()
         return {
             "doc_id": document.id,
@@ -98,68 +117,60 @@ class Documents(Database):
             "source": document.source,
             "scope": document.scope,
             "metadata": metadata_text(document),
-            "created_at": document.created_at.timestamp() if document.created_at else now,
+            "created_at": stamp_of(document.created_at) if document.created_at else now,
             "updated_at": now,
-            "expires_at": document.expires_at.timestamp() if document.expires_at else None,
+            "expires_at": stamp_of(document.expires_at) if document.expires_at else None,
         }
 
     @staticmethod
-    def _insert(db: Connection, row: Mapping[str, Any], body: str, spans: Sequence[Span], current: bool = True) -> None:
-        key = db.execute(
-            text(
-                "INSERT INTO documents (doc_id, version, current, text, content_hash, source, scope, metadata, created_at, "
-                "updated_at, expires_at) VALUES (:doc_id, :version, :current, :text, :content_hash, :source, :scope, :metadata, "
-                ":created_at, :updated_at, :expires_at) RETURNING key"
-            ),
-            {**row, "current": current},
-        ).scalar_one()
+    def _insert(db: Connection, row: Mapping[str, Any], current: bool) -> int:
+        names, values = ", ".join(COLUMNS), ", ".join(f":{c}" for c in COLUMNS)
+        sql = f"INSERT INTO documents (current, {names}) VALUES (:current, {values}) RETURNING key"
+        return int(db.execute(text(sql), {**row, "current": current}).scalar_one())
+
+    @staticmethod
+    def _cut(db: Connection, key: int, body: str, spans: Sequence[Span]) -> None:
+        """Store a document's passages and their words."""
+        passage = 'INSERT INTO passages (document_key, ordinal, start, "end", tokens, heading) VALUES (?, ?, ?, ?, ?, ?)'
         for ordinal, span in enumerate(spans):
-            passage = db.execute(
-                text(
-                    'INSERT INTO passages (document_key, ordinal, start, "end", tokens, heading) '
-                    "VALUES (:key, :ordinal, :start, :stop, :tokens, :heading) RETURNING id"
-                ),
-                {"key": key, "ordinal": ordinal, "start": span.start, "stop": span.end, "tokens": span.tokens}
-                | {"heading": span.heading},
-            ).scalar_one()
+            row = (key, ordinal, span.start, span.end, span.tokens, span.heading)
+            made = db.exec_driver_sql(passage, row).lastrowid
             words = f"{span.heading}\n{body[span.start : span.end]}"
-            db.execute(text("INSERT INTO passage_text (rowid, body) VALUES (:id, :body)"), {"id": passage, "body": words})
+            db.exec_driver_sql("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (made, words))
 
     def _drop_passages(self, db: Connection, keys: Sequence[int]) -> None:
         for some in chunks(keys):
             inside = f"(SELECT id FROM passages WHERE document_key IN ({some}))"
             db.exec_driver_sql(f"DELETE FROM passage_text WHERE rowid IN {inside}")
             db.exec_driver_sql(f"DELETE FROM passages WHERE document_key IN ({some})")
-        self._changed(db)
+
+    def _remove(self, db: Connection, keys: Sequence[int]) -> None:
+        if keys:
+            self._drop_passages(db, keys)
+            for some in chunks(keys):
+                db.exec_driver_sql(f"DELETE FROM documents WHERE key IN ({some})")
+            self._changed(db)
 
     def history(self, document_id: str) -> list[Document]:
         """See ports.DocumentStore."""
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id ORDER BY version"
         with self._read() as db:
-            return [document_of(row) for row in db.execute(text(sql), {"id": document_id})]
+            return [document_of(row) for row in db.execute(text(sql), {"id": _sound("id", document_id)})]
 
     def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
         """See ports.DocumentStore."""
-        if limit < 1:
-            raise InvalidInput(f"limit={limit}: ask for at least one document a page")
+        if not 1 <= limit <= LARGEST_PAGE:
+            raise InvalidInput(f"limit={limit}: ask for 1 to {LARGEST_PAGE:,} documents a page")
         where, values = conditions(chosen, self.now().timestamp())
-        after = _cursor(cursor)
         sql = (
             f"SELECT d.*, {READY} FROM documents d WHERE {where} AND (d.created_at, d.key) > (:time, :key) "
             "ORDER BY d.created_at, d.key LIMIT :limit"
         )
         with self._read() as db:
-            rows = db.execute(text(sql), values | after | {"limit": limit + 1}).all()
+            rows = db.execute(text(sql), values | _after(cursor) | {"limit": limit + 1}).all()
         more = len(rows) > limit
         rows = rows[:limit]
         return Page([document_of(r) for r in rows], f"{rows[-1].created_at!r}/{rows[-1].key}" if more else None)
-
-    def ids(self, prefix: str) -> Sequence[str]:
-        """See ports.DocumentStore."""
-        sql = f"SELECT d.doc_id FROM documents d WHERE {ALIVE} AND substr(d.doc_id, 1, :length) = :prefix ORDER BY d.doc_id"
-        with self._read() as db:
-            values = {"prefix": prefix, "length": len(prefix), "now": self.now().timestamp()}
-            return list(db.execute(text(sql), values).scalars())
 
     def count(self, chosen: Filter) -> int:
         """See ports.DocumentStore."""
@@ -170,12 +181,11 @@ class Documents(Database):
     def delete(self, chosen: Filter) -> list[Document]:
         """See ports.DocumentStore."""
         where, values = conditions(chosen, -math.inf)
-        sql = f"SELECT a.*, 1 AS ready FROM documents a WHERE doc_id IN (SELECT d.doc_id FROM documents d WHERE {where})"
+        sql = f"""SELECT a.*, 0 AS ready FROM documents a
+            WHERE doc_id IN (SELECT d.doc_id FROM documents d WHERE {where}) ORDER BY doc_id, version"""
         with self._write() as db:
             rows = db.execute(text(sql), values).all()
-            self._drop_passages(db, [r.key for r in rows])
-            for some in chunks([r.key for r in rows]):
-                db.exec_driver_sql(f"DELETE FROM documents WHERE key IN ({some})")
+            self._remove(db, [r.key for r in rows])
         return [document_of(r) for r in rows]
 
     def scrub(self, removed: Sequence[Document]) -> tuple[list[str], int]:
@@ -186,11 +196,16 @@ class Documents(Database):
             return traces_of(removed, self._folder)
 
 
-def _cursor(cursor: str | None) -> dict[str, float]:
-    if cursor is None:
-        return {"time": -math.inf, "key": 0}
+def _sound(name: str, value: str | None) -> str | None:
+    if (value is not None and not isinstance(value, str)) or fault_of(value):
+        raise InvalidDocument(f"{name} {value!r:.60}: {fault_of(value) or 'give text'}")
+    return value
+
+
+def _after(cursor: str | None) -> dict[str, float]:
+    """Where a page begins. Raises InvalidInput for what `page` did not give out."""
+    found = re.fullmatch(r"(-?[0-9.e+-]{1,30})/([0-9]{1,18})", cursor or "-1e300/0")
     try:
-        time, _, key = cursor.partition("/")
-        return {"time": float(time), "key": int(key)}
+        return {"time": float(found[1]), "key": int(found[2])} if found else {"time": float("none")}
     except ValueError as error:
-        raise InvalidInput(f"cursor {cursor!r}: give the next_cursor of an earlier page") from error
+        raise InvalidInput(f"cursor {cursor!r:.60}: give the next_cursor of an earlier page") from error

@@ -6,16 +6,18 @@ Metadata is compared as JSON on both sides, so that a number reads the same in t
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from cmt_sdk.errors import InvalidFilter
+from cmt_sdk.storage.rows import fault_of
 from cmt_sdk.types import Filter, Scalar
 
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
-KINDS = {str: "'text'", bool: "'true', 'false'", int: "'integer', 'real'", float: "'integer', 'real'"}
+KINDS = {str: "'text'", bool: "'true', 'false'", int | float: "'integer', 'real'", NoneType: "'null'"}
 LONGEST_PATTERN = 1_000  # characters: SQLite refuses very long ones, and many wildcards take long
+MOST_KEYS = 100
 Bind = Callable[[object], str]
 
 
@@ -37,6 +39,8 @@ def conditions(chosen: Filter, now: float) -> tuple[str, dict[str, Any]]:
         parts.append(_in_scope(_sound("scope", chosen.scope), bind))
     if chosen.source is not None:
         parts.append(_on_source(_sound("source", chosen.source), bind))
+    if len(chosen.where) > MOST_KEYS:
+        raise InvalidFilter(f"a filter on {len(chosen.where)} keys: give at most {MOST_KEYS}")
     for key, wanted in chosen.where.items():
         parts.append(_on_metadata(key, wanted, bind))
     return " AND ".join(parts), values
@@ -107,22 +111,12 @@ def _among(path: str, choices: Sequence[Scalar], bind: Bind, key: str) -> str:
 
 def _kind(key: str, value: Scalar) -> str:
     """The JSON types that a value is compared with."""
-    if value is None:
-        return "'null'"
-    known = type(value) in KINDS
-    if not known or (isinstance(value, float) and not math.isfinite(value)) or (type(value) is int and _huge(value)):
-        raise InvalidFilter(f"filter {key}: {value!r} is no text, finite number (64 bits), truth value or None")
-    if isinstance(value, str):
-        _sound(f"filter {key}", value)
-    return KINDS[type(value)]
-
-
-def _huge(value: int) -> bool:
-    return not -(2**63) <= value < 2**63
+    if fault := fault_of(value):
+        raise InvalidFilter(f"filter {key}: {fault}")
+    return next(types for kind, types in KINDS.items() if isinstance(value, kind))
 
 
 def _sound(name: str, value: object) -> str:
-    """Text that a database can hold: no NUL, no half of a surrogate pair."""
-    if not isinstance(value, str) or "\0" in value or any("\ud800" <= c <= "\udfff" for c in value):
-        raise InvalidFilter(f"{name} {value!r}: give text without NUL, valid in UTF-8")
+    if not isinstance(value, str) or (fault := fault_of(value)):
+        raise InvalidFilter(f"{name} {value!r}: {fault if isinstance(value, str) else 'give text'}")
     return value

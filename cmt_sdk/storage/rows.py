@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row
 
-from cmt_sdk.errors import InvalidDocument
-from cmt_sdk.types import Document, Passage
+from cmt_sdk.errors import InvalidDocument, StorageDamaged
+from cmt_sdk.types import Document, Fingerprint, Passage
 
 READY = """NOT EXISTS (SELECT 1 FROM passages p LEFT JOIN vectors v ON v.passage_id = p.id
     WHERE p.document_key = d.key AND v.label IS NULL) AS ready"""
@@ -19,41 +20,77 @@ PASSAGE = """p.id, p.ordinal, p.start, p."end" AS stop, p.tokens, p.heading, d.*
     FROM passages p JOIN documents d ON d.key = p.document_key"""
 ALIVE = "d.current AND (d.expires_at IS NULL OR d.expires_at > :now)"
 
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = datetime(9999, 12, 31, tzinfo=UTC)
+WIDEST = 2**63
+UNSOUND = re.compile("[\0\ud800-\udfff]")
+
+
+def stamp_of(moment: datetime) -> float:
+    """A moment as it is stored: seconds since 1970, UTC. The last day of all stands for anything later."""
+    return min(moment.timestamp(), LATEST.timestamp())
+
 
 def time_of(stamp: float | None) -> datetime | None:
     """A stored time stamp, UTC."""
-    return None if stamp is None else datetime.fromtimestamp(stamp, UTC)
+    return None if stamp is None else EPOCH + timedelta(seconds=stamp)
 
 
 def document_of(row: Row[Any]) -> Document:
-    """The document of a row `d.*, ready`."""
-    return Document(
-        text=row.text,
-        id=row.doc_id,
-        source=row.source,
-        scope=row.scope,
-        metadata=json.loads(row.metadata),
-        created_at=time_of(row.created_at),
-        updated_at=time_of(row.updated_at),
-        expires_at=time_of(row.expires_at),
-        version=row.version,
-        current=bool(row.current),
-        ready=bool(row.ready and row.current),
-    )
+    """The document of a row `d.*, ready`. Raises StorageDamaged for what is none."""
+    try:
+        return Document(
+            text=row.text,
+            id=row.doc_id,
+            source=row.source,
+            scope=row.scope,
+            metadata=dict(json.loads(row.metadata)),
+            created_at=time_of(row.created_at),
+            updated_at=time_of(row.updated_at),
+            expires_at=time_of(row.expires_at),
+            version=row.version,
+            current=bool(row.current),
+            ready=bool(row.ready and row.current),
+        )
+    except (ValueError, TypeError, OverflowError) as error:
+        raise StorageDamaged(f"document {row.doc_id!r:.60} is damaged ({error}): run `cmt doctor`") from error
 
 
 def passage_of(row: Row[Any]) -> Passage:
-    """The passage of a row of PASSAGE."""
-    body = row.text[row.start : row.stop]
-    return Passage(row.id, row.doc_id, row.version, row.ordinal, row.start, row.stop, row.tokens, body, row.heading)
+    """The passage of a row of PASSAGE. Raises StorageDamaged for what is none."""
+    try:
+        body = row.text[row.start : row.stop]
+        return Passage(row.id, row.doc_id, row.version, row.ordinal, row.start, row.stop, row.tokens, body, row.heading)
+    except TypeError as error:
+        raise StorageDamaged(f"passage {row.id} is damaged ({error}): run `cmt doctor`") from error
+
+
+def fingerprint_of(body: str) -> Fingerprint:
+    """A stored fingerprint. Raises StorageDamaged."""
+    try:
+        return Fingerprint(**json.loads(body))
+    except (ValueError, TypeError) as error:
+        raise StorageDamaged(f"a fingerprint is damaged ({error}): run `cmt doctor`") from error
 
 
 def metadata_text(document: Document) -> str:
     """Metadata as JSON. Raises InvalidDocument for what is no plain value."""
     for key, value in document.metadata.items():
-        if not isinstance(key, str) or "\0" in key:
-            raise InvalidDocument(f"metadata key {key!r}: a key is text without NUL")
-        finite = not isinstance(value, float) or math.isfinite(value)
-        if not (value is None or isinstance(value, str | int | float | bool)) or not finite:
-            raise InvalidDocument(f"metadata {key}={value!r}: a value is text, a finite number, a truth value or None")
+        if not isinstance(key, str) or fault_of(key):
+            raise InvalidDocument(f"metadata key {key!r}: {fault_of(key) or 'a key is text'}")
+        if fault := fault_of(value):
+            raise InvalidDocument(f"metadata {key!r}: {fault}")
     return json.dumps(dict(document.metadata), ensure_ascii=False)
+
+
+def fault_of(value: object) -> str:
+    """Why a value can neither be stored nor asked for; empty when it can."""
+    if isinstance(value, str) and UNSOUND.search(value):
+        return "NUL and lone surrogates are no text: decode it again, for example with errors='replace'"
+    if isinstance(value, float) and not math.isfinite(value):
+        return f"{value} is no finite number"
+    if isinstance(value, int) and not -WIDEST <= value < WIDEST:
+        return "whole numbers reach from -2**63 to 2**63 - 1: give larger ones as text"
+    if value is not None and not isinstance(value, str | float | int):
+        return f"{value!r:.60} is no text, number, truth value or None"
+    return ""

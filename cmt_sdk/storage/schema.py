@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, text
 
-from cmt_sdk.errors import StorageNewer
+from cmt_sdk.errors import StorageDamaged, StorageNewer
 
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
@@ -16,6 +16,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE INDEX by_content ON documents (content_hash, scope) WHERE current",
         "CREATE INDEX by_scope ON documents (scope, source) WHERE current",
         "CREATE INDEX by_time ON documents (created_at, key)",
+        "CREATE INDEX by_expiry ON documents (expires_at) WHERE current AND expires_at IS NOT NULL",
         """CREATE TABLE passages (
             id INTEGER PRIMARY KEY AUTOINCREMENT, document_key INTEGER NOT NULL REFERENCES documents ON DELETE CASCADE,
             ordinal INTEGER NOT NULL, start INTEGER NOT NULL, "end" INTEGER NOT NULL, tokens INTEGER NOT NULL,
@@ -40,15 +41,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
 )
 
 
-def migrate(connection: Connection) -> None:
-    """Run the steps that the database lacks, in the caller's transaction; StorageNewer for one from a later release."""
-    number = connection.execute(text("PRAGMA user_version")).scalar_one()
+def is_up_to_date(connection: Connection) -> bool:
+    """Whether no step is lacking. Raises StorageNewer for a database from a later release."""
+    number = int(connection.execute(text("PRAGMA user_version")).scalar_one())
     if number > len(MIGRATIONS):
         raise StorageNewer(
             f"the memory has schema {number}, this release of cmt-sdk knows up to {len(MIGRATIONS)}: update cmt-sdk"
         )
+    return number == len(MIGRATIONS)
+
+
+def migrate(connection: Connection) -> None:
+    """Run the steps that the database lacks, in the caller's transaction. Raises StorageDamaged for a foreign one."""
+    number = int(connection.execute(text("PRAGMA user_version")).scalar_one())
+    if number == 0 and connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one():
+        raise StorageDamaged("this is the database of something else: give another folder")
     for step in MIGRATIONS[number:]:
         for statement in step:
             connection.exec_driver_sql(statement)
-    if number < len(MIGRATIONS):
-        connection.exec_driver_sql(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    connection.exec_driver_sql(f"PRAGMA user_version = {len(MIGRATIONS)}")

@@ -1,0 +1,48 @@
+"""Where texts come from: files, folders and globs, standard input, options. Knows no memory."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from glob import glob
+from pathlib import Path
+
+import click
+
+import cmt_sdk
+from cmt_sdk.errors import InvalidDocument, NotFound
+
+
+def decoded(data: bytes) -> str:
+    """Bytes of standard input as text; InvalidDocument when they are none."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InvalidDocument(f"standard input is no UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def standard_input() -> str:
+    """All of standard input as UTF-8 text; nothing where the caller closed it."""
+    return decoded(sys.stdin.buffer.read()) if sys.stdin else ""
+
+
+def given_text(text: str | None, file: str | None) -> str:
+    """The text of --text, of a file, or of standard input for "-"; click.UsageError if none is given."""
+    if text is not None:
+        return text
+    if file == "-":
+        return standard_input()
+    if file is None:
+        raise click.UsageError("give a FILE, - for standard input, or --text")
+    return cmt_sdk.read_document(file).text
+
+
+def expanded(paths: Iterable[str]) -> Sequence[str]:
+    """Paths with globs replaced by what fits them, each once. Raises NotFound before anything is read."""
+    found: dict[str, None] = {}
+    for path in paths:
+        matching = [path] if path == "-" or Path(path).exists() else sorted(glob(path, recursive=True))  # noqa: PTH207 - absolute ones too
+        if not matching:
+            raise NotFound(f"there is no file {path}")
+        found |= dict.fromkeys(matching)
+    return list(found)

@@ -1,0 +1,129 @@
+"""The options that commands share, and what their values mean. Knows no memory."""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+import cmt_sdk
+
+Command = Callable[..., Any]
+CONDITION = re.compile(r"(.+?)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
+
+
+def typed(text: str) -> Any:
+    """A JSON value as itself, anything else as text: 2020 is a number, "2020" in quotes is text."""
+    try:
+        return json.loads(text, parse_constant=_no_number)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _no_number(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON")
+
+
+def _folder(context: click.Context, parameter: click.Parameter, value: str | None) -> Path:
+    """The memory's folder; a command in a group takes that of the group, unless it is given one itself."""
+    given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
+    if not given and context.parent and "folder" in context.parent.params:
+        return Path(context.parent.params["folder"])
+    return cmt_sdk.locate(value)
+
+
+def _metadata(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, equals, text in (pair.partition("=") for pair in pairs):
+        if not equals or not key:
+            raise click.BadParameter(f"{key!r}: write KEY=VALUE")
+        if key in found:
+            raise click.BadParameter(f"{key!r} is given twice: a key has one value")
+        value = typed(text)
+        found[key] = text if isinstance(value, list | dict) else value
+    return found
+
+
+def _where(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[str, Any] | None:
+    found: dict[str, Any] = {}
+    for pair in pairs:
+        parts = CONDITION.fullmatch(pair)
+        if not parts:
+            raise click.BadParameter(f"{pair!r}: write KEY=VALUE, or one of != < <= > >= in place of =")
+        key, operator, text = parts.groups()
+        if key in found:  # both would have to hold, and a filter has one condition a key
+            raise click.BadParameter(f"{key!r} is given twice: one condition a key")
+        value = typed(text)
+        same = "in" if isinstance(value, list) else "=="
+        found[key] = {same if operator in ("=", "==") else operator: value}
+    return found or None
+
+
+class Moment(click.ParamType[datetime]):
+    """A date or a time in ISO 8601; UTC where it does not say."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
+        """The time that a text means."""
+        try:
+            moment = datetime.fromisoformat(value)
+        except ValueError:
+            self.fail(f"{value!r}: write a time such as 2027-01-31 or 2027-01-31T18:00+01:00", param, ctx)
+        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+memory_option = click.option(
+    "-m",
+    "--memory",
+    "folder",
+    envvar="CMT_MEMORY",
+    show_envvar=True,
+    metavar="NAME_OR_PATH",
+    callback=_folder,
+    help="The memory: a name, or the path of a folder (with a / in it).  [default: the memory 'default']",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+meta_option = click.option(
+    "--meta",
+    multiple=True,
+    metavar="KEY=VALUE",
+    callback=_metadata,
+    help="Metadata; numbers, true, false and null are typed, the rest is text.",
+)
+k_option = click.option("-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Passages to find.")
+reader_option = click.option(
+    "--reader",
+    type=click.Choice(["memory", "text", "auto", "none"]),
+    default="memory",
+    show_default=True,
+    help="What the model reads: memories; the passages' text; text where memory leaves it unsure; nothing.",
+)
+FILTERS = (
+    click.option("--scope", help="Only this scope, with everything beneath it."),
+    click.option("--source", help="Only this source; * and ? are wildcards."),
+    click.option(
+        "--where",
+        multiple=True,
+        metavar="KEY=VALUE",
+        callback=_where,
+        help='Only with this metadata; also != < <= > >=, and KEY=["a","b"] for one of several.',
+    ),
+)
+
+
+def filter_options(command: Command) -> Command:
+    """--scope, --source and --where as one parameter `chosen`: the filter arguments of Memory's methods."""
+
+    @functools.wraps(command)
+    def filtered(*args: Any, scope: str | None, source: str | None, where: dict[str, Any] | None, **rest: Any) -> Any:
+        return command(*args, chosen={"scope": scope, "source": source, "where": where}, **rest)
+
+    return functools.reduce(lambda made, option: option(made), reversed(FILTERS), filtered)

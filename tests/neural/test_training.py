@@ -1,0 +1,147 @@
+"""Training on a tiny model: losses fall, the base stays, and a run that is cut off goes on as if it had not been."""
+
+import json
+
+import pytest
+import torch
+
+from cmt_sdk.neural.matching import Matcher
+from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.questions import Question, QuestionedPassage
+from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
+from cmt_sdk.training.adapters import trainable
+from cmt_sdk.training.data import Mixture, is_validation
+from cmt_sdk.training.loop import Plan, train
+from cmt_sdk.training.matcher import MatcherTask, Neighbours, draw_batch
+from cmt_sdk.training.packs import build, draw
+from cmt_sdk.training.reader import ReaderTask
+
+PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
+
+
+def passages():
+    """Four passages with two questions each."""
+    made = []
+    for number, (thing, place) in enumerate(PLACES.items()):
+        asked = [(f"Where is the {thing}?", place), (f"Which town has a {thing}?", place)]
+        questions = tuple(Question(text, (answer,), f"{number}-{n}") for n, (text, answer) in enumerate(asked))
+        made.append(QuestionedPassage(thing, f"The {thing} is in {place}.", questions))
+    return made
+
+
+def mixture(seed=0):
+    """The passages as one file."""
+    return Mixture({"towns": passages()}, {"towns": 1.0}, seed)
+
+
+def reader_task(seed=0):
+    """A reader adapter on a fresh tiny model."""
+    torch.manual_seed(seed)
+    made = trainable(tiny_llama(), byte_tokenizer(), rank=4)
+    packs = [draw(made.lm, mixture(7))]
+    return ReaderTask(made.lm, Rotary(made.lm.model), mixture(), packs, made.parameters, made.save, {0.5: 1.0})
+
+
+def matcher_task():
+    """An encoder adapter and a projection on a fresh tiny model."""
+    torch.manual_seed(0)
+    made = trainable(tiny_llama(), byte_tokenizer(), rank=4, depth=2)
+    projection = torch.nn.Parameter(torch.nn.init.orthogonal_(torch.empty(16, 128)))
+    near = {"towns": Neighbours(passages())}
+    parameters = [*made.parameters, projection]
+    return MatcherTask(Matcher(made.lm, projection, 2), mixture(), near, passages(), parameters, made.save, 2, 2)
+
+
+def losses(folder):
+    """The logged losses, by step; the last line of a step counts."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+
+@pytest.mark.parametrize("make", [reader_task, matcher_task])
+def test_the_loss_falls(make, tmp_path):
+    """Thirty steps on eight questions are enough to learn something."""
+    train(make(), Plan(steps=30, rate=5e-3, accumulate=1, warmup=3), tmp_path, lambda _: None)
+    curve = losses(tmp_path)
+    assert sum(curve[n] for n in range(26, 31)) < 0.8 * sum(curve[n] for n in range(1, 6))
+
+
+@pytest.mark.parametrize("make", [reader_task, matcher_task])
+def test_a_run_that_was_cut_off_goes_on_exactly(make, tmp_path):
+    """Killed after a save, restarted from the state: the same curve to the last digit that matters."""
+    plan = Plan(steps=8, accumulate=2, save_every=3)
+    train(make(), plan, tmp_path / "whole", lambda _: None)
+
+    class Killed(Exception):
+        """Stands for a kill."""
+
+    def kill_at_five(figures):
+        if figures.get("step") == 5 and "loss" in figures:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(make(), plan, tmp_path / "cut", kill_at_five)
+    assert train(make(), plan, tmp_path / "cut", lambda _: None) == 8
+    whole, cut = losses(tmp_path / "whole"), losses(tmp_path / "cut")
+    assert cut == pytest.approx(whole, rel=1e-4)
+
+
+def test_training_never_changes_the_base(tmp_path):
+    """Every parameter that is no adapter's is what it was."""
+    task = reader_task()
+    train(task, Plan(steps=3, accumulate=1), tmp_path, lambda _: None)
+    trained = {n.replace(".base_layer", ""): p for n, p in task.lm.model.named_parameters() if "lora_" not in n}
+    for name, parameter in tiny_llama().named_parameters():
+        assert torch.equal(trained[name], parameter)
+
+
+def test_the_saved_adapter_is_peft_s_own_format(tmp_path):
+    """bf16 weights, plain configuration, no path of the machine that trained it."""
+    train(reader_task(), Plan(steps=1, accumulate=1), tmp_path, lambda _: None)
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"], config["base_model_name_or_path"]) == ("LORA", 4, None)
+    from peft import PeftModel
+
+    loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path / "adapter")
+    assert any(p.abs().sum() > 0 for n, p in loaded.named_parameters() if "lora_B" in n)
+
+
+def test_a_pack_keeps_questions_apart():
+    """Each question sees itself and what came before in it, no other question; labels are the answers' tokens."""
+    lm = reader_task().lm
+    pack = build(lm, ["The museum is in Lisbon."], [("Where?", "Lisbon"), ("When?", "May")])
+    assert pack.questions == 2
+    first = len(lm.question_ids("Where?")) + len("Lisbon") + 1
+    seen = pack.mask[0, 0] == 0
+    assert not seen[first:, :first].any()
+    assert bool(seen[first - 1, :first].all())
+    told = [int(label) for label in pack.labels if label >= 0]
+    assert lm.tokenizer.decode(told) == "Lisbon<end>May<end>"
+    assert pack.offsets[0, first] == 0
+
+
+def test_an_answer_that_is_too_long_is_left_out():
+    """A pack holds what fits; nothing fits, no pack."""
+    assert build(reader_task().lm, ["x"], [("Where?", "a" * 60)]) is None
+
+
+def test_neighbours_share_words_with_the_question():
+    """Hard negatives are what full-text search would mistake for the passage."""
+    found = Neighbours(passages()).of("Where is the harbour, is it in Genoa?", 2)
+    assert found[0].title == "harbour"
+    assert Neighbours(passages()).of("?!", 3) == []
+
+
+def test_a_batch_knows_whose_questions_it_holds():
+    """Owners point at the passages of the batch."""
+    batch = draw_batch(mixture(), {"towns": Neighbours(passages())}, clusters=2, size=3)
+    for question, owner in zip(batch.questions, batch.owner, strict=True):
+        thing = question.rstrip("?").split()[-1]
+        assert f"The {thing} is in" in batch.contents[owner]
+
+
+def test_validation_titles_are_a_small_fixed_share():
+    """Chosen by hash, the same on every machine; untitled passages are trained on."""
+    held = [is_validation(f"title {n}") for n in range(3000)]
+    assert 50 < sum(held) < 130
+    assert not is_validation("")
