@@ -120,8 +120,14 @@ class MemoryModel:
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
             prompt = replace(prompt, passages=[p.content for p in passages])
-        with self._recall.lock:
-            yield from self._recall.engine.reader.read(prompt, ask.max_tokens)
+        with self._recall.lock:  # not held while the caller has a piece in hand: others may use the model then
+            pieces = self._recall.engine.reader.read(prompt, ask.max_tokens)
+        while True:
+            with self._recall.lock:
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece
 
     def _whole(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> tuple[str, Usage]:
         pieces = list(self._read(ask, kind, matches, times))

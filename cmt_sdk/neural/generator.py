@@ -24,6 +24,7 @@ from cmt_sdk.types import Piece, Prompt, Usage
 class _Start:
     """A cache, the prompt ids still to be read, and what the model calls have in common."""
 
+    notes: bool
     ids: list[int]
     position: int
     cache: Any
@@ -43,13 +44,11 @@ class Generator:
         """The answer in pieces; the last piece carries the usage. Raises InvalidInput for a prompt over the context."""
         began = time.perf_counter()
         start = self._start(prompt, max_tokens)
-        adapter = self.lm.activate("reader") if prompt.notes else nullcontext()
-        with adapter:
-            yield from self._decode(start, max_tokens, began)
+        yield from self._decode(start, max_tokens, began)
 
     def _start(self, prompt: Prompt, max_tokens: int) -> _Start:
         if not prompt.notes:
-            return _Start(self.lm.bare_ids(prompt.question, prompt.history), 0, None, {}, 0, 0.0)
+            return _Start(False, self.lm.bare_ids(prompt.question, prompt.history), 0, None, {}, 0, 0.0)
         ids = self.lm.question_ids(prompt.question, prompt.history)
         self._check_length(prompt, len(ids) + max_tokens)
         if prompt.passages:
@@ -59,7 +58,7 @@ class Generator:
         began = time.perf_counter()
         prefix = place(self.lm, self.rotary, prompt.memories, len(ids) + max_tokens)  # type: ignore[arg-type]
         load = 1000 * (time.perf_counter() - began)
-        return _Start(ids, prefix.position, prefix, {"notes": prefix}, 0, load)
+        return _Start(True, ids, prefix.position, prefix, {"notes": prefix}, 0, load)
 
     def _start_text(self, prompt: Prompt, ids: list[int]) -> _Start:
         """Read the passages' text with the bare model, as memories are made; the adapter reads from the question on."""
@@ -67,7 +66,7 @@ class Generator:
         cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
         with torch.inference_mode():
             self.lm.model.base_model(**self._inputs(text, head), past_key_values=cache, use_cache=True)
-        return _Start(ids, head + len(text), cache, {}, len(text), 0.0)
+        return _Start(True, ids, head + len(text), cache, {}, len(text), 0.0)
 
     def _start_soft(self, prompt: Prompt, ids: list[int]) -> _Start:
         """Read soft tokens in place of words, with the reader adapter on: they were trained together."""
@@ -78,7 +77,7 @@ class Generator:
         positions = torch.arange(head, head + soft.shape[1], device=self.lm.device)[None]
         with torch.inference_mode(), self.lm.activate("reader"):
             self.lm.model.base_model(inputs_embeds=soft, position_ids=positions, past_key_values=cache, use_cache=True)
-        return _Start(ids, head + soft.shape[1], cache, {}, soft.shape[1], load)
+        return _Start(True, ids, head + soft.shape[1], cache, {}, soft.shape[1], load)
 
     def _check_length(self, prompt: Prompt, room: int) -> None:
         limit = getattr(self.lm.model.config, "max_position_embeddings", None)
@@ -99,7 +98,9 @@ class Generator:
         ids, position, cache, confidence = start.ids, start.position, start.cache, 1.0
         first = decoded = time.perf_counter()
         for step in range(max_tokens):
-            with torch.inference_mode():
+            # switched at every step: between two pieces the model is the bare base again, for whoever else uses it
+            adapter = self.lm.activate("reader") if start.notes else nullcontext()
+            with torch.inference_mode(), adapter:
                 inputs = self._inputs(ids, position) | start.extra
                 if "notes" in inputs:
                     inputs["attention_mask"] = causal(len(ids), inputs["notes"].bias[0])

@@ -1,11 +1,13 @@
 """Reading: the bare model stays what it was, text comes in pieces, costs are counted."""
 
+import contextlib
 import hashlib
 
 import pytest
 import torch
 
 from cmt_sdk.errors import InvalidInput
+from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.generator import Generator
 from cmt_sdk.neural.kv import KVCompressor
 from cmt_sdk.neural.rotary import Rotary
@@ -117,3 +119,21 @@ def test_soft_memories_are_read(lm, generator):
     memories = SoftCompressor(lm, None, 4).pack([TEXT])
     _, usage = answer(generator, Prompt("Where?", memories=memories))
     assert usage.prompt_tokens == len(lm.question_ids("Where?")) + -(-len(lm.passage_ids(TEXT)) // 4)
+
+
+def test_between_two_pieces_the_adapter_is_off():
+    """Who uses the model while an answer streams meets the bare base."""
+    on = []
+
+    @contextlib.contextmanager
+    def activate(name):
+        on.append(name)
+        yield
+        on.remove(name)
+
+    bare = tiny_frozen()
+    lm = FrozenModel(bare.model, bare.tokenizer, activate)
+    memories = KVCompressor(lm, Rotary(lm.model), 0.5).pack([TEXT])
+    states = [list(on) for _ in Generator(lm, Rotary(lm.model)).read(Prompt("Where?", memories=memories), 5)]
+    assert len(states) > 1
+    assert not any(states)

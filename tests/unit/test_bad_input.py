@@ -15,7 +15,7 @@ def memory(tmp_path):
     with open_fake(tmp_path / "notes") as opened:
         opened.add(LISBON)
         yield opened
-        assert [d.text for d in opened.documents()][0] == LISBON
+        assert next(opened.documents()).text == LISBON
 
 
 @pytest.mark.parametrize(
@@ -39,9 +39,8 @@ def test_text_that_cannot_be_remembered(memory, text, words):
 
 def test_the_limit_can_be_raised(tmp_path):
     """What the message proposes works."""
-    with open_fake(tmp_path / "big", max_document_bytes=20) as memory:
-        with pytest.raises(InvalidDocument, match="max_document_bytes=35"):
-            memory.add(LISBON)
+    with open_fake(tmp_path / "big", max_document_bytes=20) as memory, pytest.raises(InvalidDocument, match="max_document_bytes=35"):
+        memory.add(LISBON)
     with open_fake(tmp_path / "big", max_document_bytes=35) as memory:
         memory.add(LISBON)
 
@@ -107,7 +106,9 @@ def test_a_missing_model_names_the_command(tmp_path, monkeypatch):
         assert memory.stats().documents == 0
 
 
-@pytest.mark.parametrize("call", [lambda m: m.search("museum", 0), lambda m: m.list(limit=0), lambda m: m.list(cursor="nonsense")])
+@pytest.mark.parametrize(
+    "call", [lambda m: m.search("museum", 0), lambda m: m.list(limit=0), lambda m: m.list(cursor="nonsense")]
+)
 def test_limits_and_cursors(memory, call):
     """Zero and nonsense are named."""
     with pytest.raises(InvalidInput, match=r"k=0|limit=0|cursor 'nonsense'"):

@@ -1,5 +1,7 @@
 """Asking: readers, budgets, streaming, chat, and what an answer tells, with a fake language model."""
 
+import threading
+
 import pytest
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
@@ -127,3 +129,15 @@ def test_chat_keeps_its_turns_and_can_remember(memory):
     texts = [d.text for d in memory.list(scope="user/ann").documents]
     assert texts == ["My bicycle is called Rosinante.", "What is my bicycle called?"]
     assert memory.count(where={"role": "user"}) == 2
+
+
+def test_the_memory_can_be_used_while_an_answer_streams(memory):
+    """Between two pieces the model is free: searching and adding go on, from this thread and from another."""
+    stream = iter(memory.model.ask("When does the harbour open?", stream=True))
+    next(stream)
+    other = threading.Thread(target=lambda: memory.add("The tower of Pisa leans."))
+    other.start()
+    other.join(10)
+    assert not other.is_alive()
+    assert memory.search("tower")
+    assert list(stream)
