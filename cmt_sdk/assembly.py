@@ -129,22 +129,20 @@ class LocalEngine:
         """The compressor that the settings name."""
         from cmt_sdk.neural.compressor import PassageCompressor
         from cmt_sdk.neural.kv import KVCompressor
-        from cmt_sdk.neural.matching import Matcher
+        from cmt_sdk.neural.matching import Matcher, MatchHead
         from cmt_sdk.neural.rotary import Rotary
         from cmt_sdk.neural.soft import SoftCompressor
         from cmt_sdk.types import Fingerprint
-        from cmt_sdk.weights.loading import load_tensor
+        from cmt_sdk.weights.loading import load_tensors
 
         s, lm, bundle, loaded = self._settings, self._frozen, self._bundle, self._loaded
         soft = s.compressor == "soft"
-        layers = lm.model.config.num_hidden_layers
-        projection = load_tensor(bundle.match, lm.device) if bundle.match else None
-        matcher = Matcher(lm, projection, bundle.depth or layers // 2)
+        head = MatchHead.of(load_tensors(bundle.match)) if bundle.match else MatchHead.plain(lm)
         return PassageCompressor(
-            SoftCompressor(lm, load_tensor(bundle.soft, lm.device) if bundle.soft else None, s.compression)
+            SoftCompressor(lm, load_tensors(bundle.soft)["projection"].to(lm.device) if bundle.soft else None, s.compression)
             if soft
             else KVCompressor(lm, Rotary(lm.model), s.keep),
-            matcher,
+            Matcher(lm, head.to(lm.device)),
             Fingerprint(
                 model=loaded.name,
                 base=loaded.base_hash[:16],

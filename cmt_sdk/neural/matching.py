@@ -1,20 +1,20 @@
-"""Key vectors: self-matching with the frozen model (CMT, arXiv 2412.07393, section on self-matching). Pure tensor code.
+"""Key vectors: self-matching with the frozen model (CMT, arXiv 2412.07393). Pure tensor code.
 
-A passage or a question runs through the model's first `depth` layers with the encoder adapter and attention in both
-directions; the mean over its tokens is projected and normalised. Stopping early halves the cost of a question.
+A passage or a question runs, after the prompt's head, through the model's first layers, bare: no adapter has a say in a key. Each
+token's states in some layers are brought to unit length and averaged, with a weight that depends on the token and on
+its last state; the averages are projected to one vector. Stopping early halves the cost of a question.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import linear, normalize
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import batches, padded
@@ -23,67 +23,100 @@ from cmt_sdk.types import Vector
 LONGEST = 512  # tokens; what comes after adds nothing to a key
 
 
+@dataclass(frozen=True)
+class MatchHead:
+    """What was trained, or the plain mean over half of the model's layers.
+
+    layers: int64 [l], how many layers have run where states are taken, ascending. tokens: [vocabulary], log weight of
+    each token. attend: [d], how a token's last state changes its weight. projection: [dimension, l * d], bias: [dimension].
+    """
+
+    layers: Tensor
+    tokens: Tensor
+    attend: Tensor
+    projection: Tensor
+    bias: Tensor
+
+    @classmethod
+    def of(cls, tensors: Mapping[str, Tensor]) -> MatchHead:
+        """The head in a file's tensors, computing in fp32."""
+        return cls(**{f.name: t if (t := tensors[f.name]).dtype == torch.int64 else t.float() for f in fields(cls)})
+
+    @classmethod
+    def plain(cls, lm: FrozenModel) -> MatchHead:
+        """Without training: the mean state after half of the layers, every token alike."""
+        width = lm.model.config.hidden_size
+        vocabulary = lm.model.get_input_embeddings().weight.shape[0]
+        layers = torch.tensor([lm.kv_shape[0] // 2])
+        return cls(layers, torch.zeros(vocabulary), torch.zeros(width), torch.eye(width), torch.zeros(width))
+
+    def to(self, device: torch.device) -> MatchHead:
+        """The head on a device."""
+        return MatchHead(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+
+    def __call__(self, ids: Tensor, states: Tensor, inside: Tensor) -> Tensor:
+        """Vectors [n, dimension] of length 1.
+
+        ids [n, t], states [n, t, l, d] of unit length, inside bool [n, t]: which tokens count.
+        """
+        weights = self.tokens[ids] + states[:, :, -1] @ self.attend
+        weights = weights.masked_fill(~inside, float("-inf")).softmax(1)
+        pooled = (states * weights[..., None, None]).sum(1).flatten(1)
+        return normalize(linear(pooled, self.projection, self.bias), dim=-1)
+
+
 class _Reached(Exception):
-    """Carries the hidden states out of the model once the last layer that is needed has run."""
-
-    def __init__(self, hidden: Tensor) -> None:
-        super().__init__()
-        self.hidden = hidden
+    """Ends a forward pass once the last layer that is needed has run."""
 
 
-def hidden_after(model: Any, depth: int, **inputs: Any) -> Tensor:
-    """Hidden states [batch, tokens, d] after the first `depth` layers; the layers above do not run."""
-    layers = model.base_model.layers
+@torch.inference_mode()
+def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tensor:
+    """Each token's states after the given numbers of layers, of unit length: [n, t, len(layers), d], fp32."""
+    taken: dict[int, Tensor] = {}
+    last = max(layers)
 
-    def stop(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        raise _Reached(args[0] if args else kwargs["hidden_states"])
+    def take(layer: int) -> Any:
+        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            taken[layer] = args[0] if args else kwargs["hidden_states"]
+            if layer == last:
+                raise _Reached
 
-    if depth >= len(layers):
-        return model.base_model(**inputs).last_hidden_state  # type: ignore[no-any-return]
-    hook = layers[depth].register_forward_pre_hook(stop, with_kwargs=True)
+        return hook
+
+    cache = lm.head_cache(len(tokens))  # before the hooks: making the head's entries is a forward pass too
+    blocks = lm.model.base_model.layers
+    hooks = [blocks[n].register_forward_pre_hook(take(n), with_kwargs=True) for n in layers if n < len(blocks)]
+    head = len(lm.head_ids)
+    positions = torch.arange(head, head + tokens.shape[1], device=tokens.device)[None]
     try:
-        model.base_model(**inputs)
-    except _Reached as reached:
-        return reached.hidden
+        out = lm.model.base_model(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True)
+        taken[len(blocks)] = out.last_hidden_state
+    except _Reached:
+        pass
     finally:
-        hook.remove()
-    raise AssertionError(f"layer {depth} never ran")
+        for hook in hooks:
+            hook.remove()
+    return normalize(torch.stack([taken[n].float() for n in layers], dim=2), dim=-1)
 
 
 @dataclass(frozen=True)
 class Matcher:
-    """Vectors of passages and questions in one space.
-
-    projection: [dimension, d], fp32, or None where no matching head was trained: then the plain mean is used, with
-    causal attention and no adapter. depth: layers that run.
-    """
+    """Vectors of passages and questions in one space."""
 
     lm: FrozenModel
-    projection: Tensor | None
-    depth: int
-
-    def forward(self, ids: Sequence[list[int]]) -> Tensor:
-        """Vectors [n, dimension] of length 1, with gradients where they are on."""
-        lengths = torch.tensor([min(len(i), LONGEST) for i in ids], device=self.lm.device)
-        tokens = padded([i[:LONGEST] for i in ids], self.lm.device, min(self.lm.stop_ids))
-        inside = torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
-        both_ways = inside[:, None, None, :].expand(-1, -1, tokens.shape[1], -1)
-        inputs = {"input_ids": tokens, "use_cache": False}
-        if self.projection is not None:
-            inputs["attention_mask"] = both_ways
-        hidden = hidden_after(self.lm.model, self.depth, **inputs).float()
-        mean = (hidden * inside[..., None]).sum(1) / lengths[:, None]
-        return normalize(mean if self.projection is None else mean @ self.projection.T, dim=-1)
+    head: MatchHead
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> Vector:
         """Vectors float32 [n, dimension] of texts, batched by length."""
         ids = [self.lm.ids(t)[:LONGEST] for t in texts]
-        adapter = nullcontext() if self.projection is None else self.lm.activate("encoder")
         found: dict[int, Tensor] = {}
-        with adapter:
-            for batch in batches([len(i) for i in ids]):
-                made = self.forward([ids[i] for i in batch])
-                found.update(zip(batch, made, strict=True))
+        layers = self.head.layers.tolist()
+        for batch in batches([len(i) for i in ids]):
+            tokens = padded([ids[i] for i in batch], self.lm.device, min(self.lm.stop_ids))
+            lengths = torch.tensor([len(ids[i]) for i in batch], device=tokens.device)
+            inside = torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
+            made = self.head(tokens, unit_states(self.lm, tokens, layers), inside)
+            found.update(zip(batch, made, strict=True))
         stacked: Vector = torch.stack([found[i] for i in range(len(ids))]).cpu().numpy().astype(np.float32)
         return stacked

@@ -1,7 +1,8 @@
-"""Training the encoder adapter and the matching head: questions pulled to their passages, the passages of a batch apart.
+"""Training the matching head: questions pulled to their passages, the passages of a batch apart.
 
-Self-matching in its bounded form, InfoNCE over the batch (van den Oord et al. 2018). A batch is made of clusters:
-a passage and those that full-text search would mistake for it, so that the negatives are hard.
+Self-matching in its bounded form, InfoNCE over the batch (van den Oord et al. 2018). The model is frozen and bare, so its states
+are computed once and kept; batches can then be large, and the negatives hard: the passages that full-text search would
+mistake for a question's own are in the batch.
 """
 
 from __future__ import annotations
@@ -9,122 +10,167 @@ from __future__ import annotations
 import re
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from cmt_sdk.neural.matching import Matcher
+from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.kv import batches, padded
+from cmt_sdk.neural.matching import MatchHead, unit_states
 from cmt_sdk.questions import QuestionedPassage
-from cmt_sdk.training.data import Mixture
-from cmt_sdk.training.packs import content
 
 TEMPERATURE = 0.05
+LONGEST = 320  # tokens of a passage that are trained on
 
 
 class Neighbours:
-    """Full-text search over training passages, in memory: whom does a question's wording also fit?"""
+    """Full-text search over passages, in memory: whom does a question's wording also fit?"""
 
-    def __init__(self, passages: Sequence[QuestionedPassage]) -> None:
-        self._passages = passages
+    def __init__(self, contexts: Sequence[str]) -> None:
         self._db = sqlite3.connect(":memory:")
         self._db.execute("CREATE VIRTUAL TABLE words USING fts5(body, tokenize='porter unicode61')")
-        rows = ((n, p.context) for n, p in enumerate(passages))
-        self._db.executemany("INSERT INTO words(rowid, body) VALUES (?, ?)", rows)
+        self._db.executemany("INSERT INTO words(rowid, body) VALUES (?, ?)", enumerate(contexts))
 
-    def of(self, question: str, count: int) -> list[QuestionedPassage]:
-        """The passages that share most words with a question, best first."""
+    def of(self, question: str, count: int) -> list[int]:
+        """Numbers of the passages that share most words with a question, best first."""
         words = " OR ".join(f'"{w}"' for w in re.findall(r"\w+", question))
         found = self._db.execute(
             "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT ?", (words or '""', count)
         )
-        return [self._passages[row] for (row,) in found]
+        return [row for (row,) in found]
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """Passages, questions, and for each question the number of its passage."""
+@dataclass(frozen=True)
+class States:
+    """The frozen model's states of many texts, end to end. ids [t], states half [t, l, d], starts: where each text begins."""
 
-    contents: list[str]
-    questions: list[str]
-    owner: list[int]
+    ids: Tensor
+    states: Tensor
+    starts: Sequence[int]
+
+    @classmethod
+    def of(cls, lm: FrozenModel, texts: Sequence[str], layers: Sequence[int]) -> States:
+        """Compute them, batched by length."""
+        ids = [lm.ids(t)[:LONGEST] for t in texts]
+        found: dict[int, Tensor] = {}
+        for batch in batches([len(i) for i in ids]):
+            tokens = padded([ids[i] for i in batch], lm.device, min(lm.stop_ids))
+            states = unit_states(lm, tokens, layers).half().cpu()
+            found.update({i: states[row, : len(ids[i])].clone() for row, i in enumerate(batch)})
+        starts = [0]
+        for i in ids:
+            starts.append(starts[-1] + len(i))
+        return cls(torch.tensor([x for i in ids for x in i]), torch.cat([found[i] for i in range(len(ids))]), starts)
+
+    def vectors(self, head: MatchHead, numbers: Sequence[int]) -> Tensor:
+        """The head's vectors [n, dimension] of some texts, with gradients where they are on."""
+        device = head.bias.device
+        longest = max(self.starts[n + 1] - self.starts[n] for n in numbers)
+        rows = torch.tensor([self.starts[n] for n in numbers])[:, None] + torch.arange(longest)
+        inside = rows < torch.tensor([self.starts[n + 1] for n in numbers])[:, None]
+        rows = rows.clamp(max=len(self.ids) - 1)
+        return head(self.ids[rows].to(device), self.states[rows].to(device).float(), inside.to(device))
 
 
-def draw_batch(mixture: Mixture, neighbours: dict[str, Neighbours], clusters: int, size: int, asked: int = 2) -> Batch:
-    """`clusters` clusters of up to `size` passages, each passage with up to `asked` questions."""
-    rng = mixture.random
-    chosen: dict[str, QuestionedPassage] = {}
-    for _ in range(clusters):
-        name = mixture.name()
-        seed = mixture.take(name)
-        near = neighbours[name].of(rng.choice(seed.questions).text, size)
-        for passage in [seed, *near][:size]:
-            chosen.setdefault(passage.context, passage)
-    batch = Batch([], [], [])
-    for number, passage in enumerate(chosen.values()):
-        batch.contents.append(content(passage, with_title=rng.random() < 0.3))
-        for question in rng.sample(passage.questions, min(asked, len(passage.questions))):
-            batch.questions.append(question.text)
-            batch.owner.append(number)
-    return batch
+@dataclass(frozen=True)
+class MatchData:
+    """Passages and their questions as states; `owner[q]` is question q's passage, `near[q]` what it could be taken for."""
+
+    passages: States
+    questions: States
+    owner: Sequence[int]
+    near: Sequence[Sequence[int]]
+
+    @classmethod
+    def of(cls, lm: FrozenModel, found: Sequence[QuestionedPassage], layers: Sequence[int], most: int = 4) -> MatchData:
+        """States of passages and of up to `most` questions each."""
+        asked = [(q.text, n) for n, p in enumerate(found) for q in p.questions[:most]]
+        neighbours = Neighbours([p.context for p in found])
+        near = [[n for n in neighbours.of(text, 6) if n != own] for text, own in asked]
+        passages = States.of(lm, [p.context for p in found], layers)
+        return cls(passages, States.of(lm, [text for text, _ in asked], layers), [n for _, n in asked], near)
 
 
-def matching_loss(matcher: Matcher, batch: Batch) -> tuple[Tensor, float]:
-    """InfoNCE of questions against the batch's passages, and the share of questions whose own passage came first."""
-    ids = matcher.lm.ids
-    keys = matcher.forward([matcher.lm.ids(c) for c in batch.contents])
-    queries = matcher.forward([ids(q) for q in batch.questions])
-    owner = torch.tensor(batch.owner, device=keys.device)
-    scores = queries @ keys.T / TEMPERATURE
-    return cross_entropy(scores, owner), float((scores.argmax(1) == owner).float().mean())
+def first_head(lm: FrozenModel, data: MatchData, layers: Sequence[int], dimension: int) -> MatchHead:
+    """Where training starts: rare tokens weigh more, and the averages are whitened and cut to their main directions."""
+    vocabulary = lm.model.get_input_embeddings().weight.shape[0]
+    spread = torch.ones(vocabulary)
+    for start, end in zip(data.passages.starts, data.passages.starts[1:], strict=False):
+        spread[data.passages.ids[start:end].unique()] += 1
+    width = data.passages.states.shape[1] * data.passages.states.shape[2]
+    count = len(data.passages.starts) - 1
+    head = MatchHead(
+        torch.tensor(layers), (torch.tensor(float(count)) / spread).log() * 0.5, torch.zeros(width // len(layers)),
+        torch.eye(width), torch.zeros(width),
+    )  # fmt: skip
+    numbers = list(range(0, count, max(1, count // 2000)))
+    pooled = torch.cat([data.passages.vectors(head, numbers[i : i + 64]) for i in range(0, len(numbers), 64)])
+    mean = pooled.mean(0)
+    _, scale, directions = torch.linalg.svd(pooled - mean, full_matrices=False)
+    projection = directions[:dimension] / (scale[:dimension, None] / len(pooled) ** 0.5 + 1e-3)
+    projection /= projection.norm(dim=1).mean()
+    return MatchHead(head.layers, head.tokens, head.attend, projection, -(projection @ mean))
 
 
 @dataclass
 class MatcherTask:
-    """Clusters of a mixture; the encoder adapter and the projection are trained.
+    """The head's tensors, trained on kept states; `held_out` are never trained on, and all candidates for each other."""
 
-    held_out: passages of validation titles, all of them candidates for each of their questions.
-    """
+    head: MatchHead
+    data: MatchData
+    held_out: MatchData
+    write: Callable[[Mapping[str, Tensor], Path], None]
+    random: Random
+    size: int = 192
+    _names: list[str] = field(default_factory=list)
 
-    matcher: Matcher
-    mixture: Mixture
-    neighbours: dict[str, Neighbours]
-    held_out: Sequence[QuestionedPassage]
-    parameters_: Sequence[Tensor]
-    write: Callable[[Path], None]
-    clusters: int = 6
-    size: int = 5
+    def __post_init__(self) -> None:
+        self._names = [f.name for f in fields(MatchHead) if f.name != "layers"]
+        trained = {n: torch.nn.Parameter(getattr(self.head, n).clone()) for n in self._names}
+        self.head = MatchHead(layers=self.head.layers, **trained)
 
     def parameters(self) -> Sequence[Tensor]:
-        """The adapter's tensors and the projection."""
-        return self.parameters_
+        """The trained tensors."""
+        return [getattr(self.head, n) for n in self._names]
 
     def loss(self) -> tuple[Tensor, int, int]:
-        """The next batch's mean loss and its questions."""
-        batch = draw_batch(self.mixture, self.neighbours, self.clusters, self.size)
-        with torch.autocast(self.matcher.lm.device.type, torch.bfloat16):
-            loss, _ = matching_loss(self.matcher, batch)
-        return loss, 1, len(batch.questions)
+        """InfoNCE of a batch of questions against their passages and, for each, one that its words also fit."""
+        asked = self.random.sample(range(len(self.data.owner)), min(self.size, len(self.data.owner)))
+        hard = [self.random.choice(self.data.near[q]) for q in asked if self.data.near[q]]
+        numbers = sorted({self.data.owner[q] for q in asked} | set(hard))
+        place = {n: i for i, n in enumerate(numbers)}
+        scores = self._scores(self.data, asked, numbers) / TEMPERATURE
+        own = torch.tensor([place[self.data.owner[q]] for q in asked], device=scores.device)
+        return cross_entropy(scores, own), 1, len(asked)
 
+    def _scores(self, data: MatchData, asked: Sequence[int], numbers: Sequence[int]) -> Tensor:
+        return data.questions.vectors(self.head, asked) @ data.passages.vectors(self.head, numbers).T
+
+    @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
         """Recall of the held-out questions' own passages among all held-out passages, by vector alone."""
-        keys = torch.from_numpy(self.matcher.vectors([p.context for p in self.held_out]))
-        asked = [(q.text, n) for n, p in enumerate(self.held_out) for q in p.questions[:2]]
-        owner = torch.tensor([n for _, n in asked])
-        scores = torch.from_numpy(self.matcher.vectors([text for text, _ in asked])) @ keys.T
-        rank = (scores > scores.gather(1, owner[:, None])).sum(1)
+        data = self.held_out
+        keys = torch.cat([data.passages.vectors(self.head, [n]) for n in range(len(data.passages.starts) - 1)])
+        scores = torch.cat([data.questions.vectors(self.head, [q]) for q in range(len(data.owner))]) @ keys.T
+        own = torch.tensor(data.owner, device=scores.device)
+        rank = (scores > scores.gather(1, own[:, None])).sum(1)
         return {f"recall@{k}": float((rank < k).float().mean()) for k in (1, 5, 10)}
 
     def save(self, folder: Path) -> None:
-        """Write the adapter in peft's format and the projection beside it."""
-        self.write(folder)
+        """Write the head as one safetensors file."""
+        tensors = {n: getattr(self.head, n).detach().half().cpu().contiguous() for n in self._names}
+        self.write({**tensors, "layers": self.head.layers}, folder / "match.safetensors")
 
-    def state(self) -> object:
-        """The mixture's place."""
-        return self.mixture.state()
+    def state(self) -> Any:
+        """Where the draws stand."""
+        version, numbers, gauss = self.random.getstate()
+        return [version, list(numbers), gauss]
 
-    def restore(self, state: list[object]) -> None:
-        """Go on from that place."""
-        self.mixture.restore(state)
+    def restore(self, state: list[Any]) -> None:
+        """Go on from there."""
+        self.random.setstate((state[0], tuple(state[1]), state[2]))

@@ -1,7 +1,7 @@
 """Adapter bundles: the reader, the encoder and the matching head trained for one base model. Knows no torch.
 
 A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/` and `encoder/` (peft's own
-format), `match.safetensors` (tensor `projection` [dimension, d]) and `soft.safetensors` (tensor `projection` [d, d]).
+format), `match.safetensors` (neural.matching.MatchHead) and `soft.safetensors` (tensor `projection` [d, d]).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHIPPED = Path(__file__).parent / "shipped"
 class Bundle:
     """What was trained for the base model with hash `base`; a part that is None was not.
 
-    depth: layers that the matcher runs. vector_weight: what a rank by meaning counts against a rank by words.
+    vector_weight: what a rank by meaning counts against a rank by words.
     """
 
     base: str = ""
@@ -29,8 +29,7 @@ class Bundle:
     encoder: Path | None = None
     match: Path | None = None
     soft: Path | None = None
-    depth: int | None = None
-    vector_weight: float = 0.3
+    vector_weight: float = 0.1
 
     @property
     def adapters(self) -> dict[str, Path]:
@@ -41,7 +40,7 @@ class Bundle:
     @property
     def matcher_hash(self) -> str:
         """Names what makes key vectors; "plain" without a trained head."""
-        return _hash([self.encoder, self.match]) if self.match else "plain"
+        return _hash([self.match]) if self.match else "plain"
 
     @property
     def encoder_hash(self) -> str:
@@ -89,6 +88,5 @@ def read_bundle(folder: Path) -> Bundle:
         encoder=part("encoder"),
         match=part("match.safetensors"),
         soft=part("soft.safetensors"),
-        depth=said.get("depth"),
         vector_weight=said.get("vector_weight", 1.0),
     )

@@ -83,17 +83,15 @@ def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> L
     )
 
 
-def load_tensor(file: Path, device: str | torch.device) -> torch.Tensor:
-    """Read the only tensor of a safetensors file. Raises ModelError when the file is not that."""
+def load_tensors(file: Path) -> dict[str, torch.Tensor]:
+    """Read the tensors of a safetensors file. Raises ModelError when it is damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
-        tensor: torch.Tensor
-        (tensor,) = load_file(file, device=str(device)).values()
-    except (OSError, SafetensorError, ValueError) as error:
-        raise ModelError(f"{file} is not a safetensors file with one tensor: {error}") from error
-    return tensor
+        return load_file(file)  # type: ignore[no-any-return]
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{file} is no safetensors file: {error}") from error
 
 
 def _load(info: ModelInfo, precision: str, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

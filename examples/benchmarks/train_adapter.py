@@ -6,7 +6,9 @@ Makes OUT/log.jsonl, OUT/adapter (the weights) and OUT/state (to go on from). Ru
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +17,18 @@ from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import cmt_sdk
-from cmt_sdk.neural.matching import Matcher
+from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.adapters import Trainable, trainable
 from cmt_sdk.training.data import MIXTURE, Mixture, split_files
 from cmt_sdk.training.loop import Plan, train
-from cmt_sdk.training.matcher import MatcherTask, Neighbours
+from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
 from cmt_sdk.training.packs import draw
 from cmt_sdk.training.reader import ReaderTask
 
-DEPTH, DIMENSION = 15, 256
+LAYERS, DIMENSION = (0, 8, 15), 256
+Files = Mapping[str, Sequence[QuestionedPassage]]
 VALIDATION = ("squad_v1_train_part", "squadshifts_new_wiki")
 
 
@@ -42,6 +46,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--accumulate", type=int, default=3)
+    parser.add_argument("--passages", type=int, default=3000, help="passages whose states the matcher is trained on")
     parser.add_argument("--held-out", type=int, default=12, help="packs (reader) or tens of passages (matcher)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
@@ -54,26 +59,25 @@ def reader_task(options: argparse.Namespace, made: Trainable, mixture: Mixture, 
     return ReaderTask(made.lm, Rotary(made.lm.model), mixture, packs, made.parameters, made.save)
 
 
-def matcher_task(
-    options: argparse.Namespace, made: Trainable, mixture: Mixture, files: tuple[Mapping[str, Any], Mapping[str, Any]]
-) -> MatcherTask:
-    """The encoder adapter's and the matching head's task."""
-    from safetensors.torch import load_file
+def matcher_task(options: argparse.Namespace, model: Any, tokenizer: Any, files: tuple[Files, Files]) -> MatcherTask:
+    """The matching head's task: the states of up to `--passages` passages are computed first, and kept."""
+    lm = FrozenModel(model, tokenizer, lambda _: nullcontext())
+    rng, (train_files, held) = random.Random(options.seed), files
+    weights = {n: w for n, w in MIXTURE.items() if n in train_files}
+    share = options.passages / sum(weights.values())
+    pool = [p for n, w in weights.items() for p in rng.sample(train_files[n], min(len(train_files[n]), round(share * w)))]
+    validation = [p for name in VALIDATION for p in held.get(name, [])][: 20 * options.held_out]
+    print(f"computing the states of {len(pool)} + {len(validation)} passages and their questions", flush=True)
+    held_data, data = (MatchData.of(lm, passages, LAYERS) for passages in (validation, pool))
+    start = first_head(lm, data, LAYERS, DIMENSION).to(lm.device)
 
-    width = made.lm.model.config.hidden_size
-    start = None if options.start is None else options.start.parent / "match.safetensors"
-    first = torch.nn.init.orthogonal_(torch.empty(DIMENSION, width)) if start is None else load_file(start)["projection"]
-    projection = torch.nn.Parameter(first.to(made.lm.device))
+    def write(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(dict(tensors), file)
 
-    def write(folder: Path) -> None:
-        made.save(folder / "encoder")
-        save_file({"projection": projection.detach().contiguous()}, folder / "match.safetensors")
-
-    train_files, held = files
-    pool = [p for name in VALIDATION for p in held.get(name, [])][: 10 * options.held_out]
-    neighbours = {name: Neighbours(passages) for name, passages in train_files.items()}
-    matcher = Matcher(made.lm, projection, DEPTH)
-    return MatcherTask(matcher, mixture, neighbours, pool, [*made.parameters, projection], write)
+    task = MatcherTask(start, data, held_data, write, rng)
+    print({"before": task.validate()}, flush=True)
+    return task
 
 
 def main() -> None:
@@ -84,16 +88,15 @@ def main() -> None:
     path = local if local.is_dir() else cmt_sdk.show_model(options.model).path
     tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).to(options.device).requires_grad_(False)
-    depth = DEPTH if options.part == "matcher" else None
-    made = trainable(model, tokenizer, rank=options.rank, depth=depth, start=options.start)
     names = [n for n in MIXTURE if options.part == "reader" or n != "policyqa"]  # policyqa's questions repeat
     names = [n for n in names if any(options.data.glob(f"{n}.jsonl*"))]
     files = split_files(options.data, names)
-    mixture = Mixture(files[0], {n: MIXTURE[n] for n in names}, options.seed)
     if options.part == "reader":
+        made = trainable(model, tokenizer, rank=options.rank, start=options.start)
+        mixture = Mixture(files[0], {n: MIXTURE[n] for n in names}, options.seed)
         task: Any = reader_task(options, made, mixture, files[1])
     else:
-        task = matcher_task(options, made, mixture, files)
+        task = matcher_task(options, model, tokenizer, files)
     plan = Plan(options.steps, options.rate, options.accumulate)
     train(task, plan, options.out, lambda figures: print(figures, flush=True), options.minutes)
 

@@ -1,6 +1,7 @@
 """Training on a tiny model: losses fall, the base stays, and a run that is cut off goes on as if it had not been."""
 
 import json
+import random
 
 import pytest
 import torch
@@ -8,11 +9,11 @@ import torch
 from cmt_sdk.neural.matching import Matcher
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
-from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
+from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
-from cmt_sdk.training.matcher import MatcherTask, Neighbours, draw_batch
+from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
 from cmt_sdk.training.packs import build, draw
 from cmt_sdk.training.reader import ReaderTask
 
@@ -43,13 +44,12 @@ def reader_task(seed=0):
 
 
 def matcher_task():
-    """An encoder adapter and a projection on a fresh tiny model."""
+    """A matching head on a fresh tiny model."""
     torch.manual_seed(0)
-    made = trainable(tiny_llama(), byte_tokenizer(), rank=4, depth=2)
-    projection = torch.nn.Parameter(torch.nn.init.orthogonal_(torch.empty(16, 128)))
-    near = {"towns": Neighbours(passages())}
-    parameters = [*made.parameters, projection]
-    return MatcherTask(Matcher(made.lm, projection, 2), mixture(), near, passages(), parameters, made.save, 2, 2)
+    lm = tiny_frozen()
+    data = MatchData.of(lm, passages(), [0, 2])
+    start = first_head(lm, data, [0, 2], 3)
+    return MatcherTask(start, data, data, lambda tensors, file: None, random.Random(0), size=4)
 
 
 def losses(folder):
@@ -127,17 +127,26 @@ def test_an_answer_that_is_too_long_is_left_out():
 
 def test_neighbours_share_words_with_the_question():
     """Hard negatives are what full-text search would mistake for the passage."""
-    found = Neighbours(passages()).of("Where is the harbour, is it in Genoa?", 2)
-    assert found[0].title == "harbour"
-    assert Neighbours(passages()).of("?!", 3) == []
+    contexts = [p.context for p in passages()]
+    assert Neighbours(contexts).of("Where is the harbour, is it in Genoa?", 2)[0] == 1
+    assert Neighbours(contexts).of("?!", 3) == []
 
 
-def test_a_batch_knows_whose_questions_it_holds():
-    """Owners point at the passages of the batch."""
-    batch = draw_batch(mixture(), {"towns": Neighbours(passages())}, clusters=2, size=3)
-    for question, owner in zip(batch.questions, batch.owner, strict=True):
-        thing = question.rstrip("?").split()[-1]
-        assert f"The {thing} is in" in batch.contents[owner]
+def test_matching_data_knows_whose_questions_it_holds():
+    """Owners point at the passages; a question is never its own hard negative."""
+    data = MatchData.of(tiny_frozen(), passages(), [0, 2])
+    assert data.owner == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert all(own not in near for own, near in zip(data.owner, data.near, strict=True))
+    assert data.passages.states.shape[1:] == (2, 128)
+
+
+def test_kept_states_give_the_vectors_of_serving():
+    """What is trained on is what is served."""
+    lm = tiny_frozen()
+    data = MatchData.of(lm, passages(), [0, 2])
+    head = first_head(lm, data, [0, 2], 3)
+    served = Matcher(lm, head).vectors([p.context for p in passages()])
+    torch.testing.assert_close(data.passages.vectors(head, range(4)), torch.from_numpy(served), atol=2e-2, rtol=2e-2)
 
 
 def test_validation_titles_are_a_small_fixed_share():
