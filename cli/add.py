@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -12,23 +12,78 @@ from typing import Any
 import click
 
 import cmt_sdk
-from cmt_cli.failures import exit_code, tell
+from cmt_cli.failures import exit_code, tell, warn
 from cmt_cli.inputs import expanded, standard_input
 from cmt_cli.memories import opened
-from cmt_cli.options import Moment, json_option, memory_option, meta_option
+from cmt_cli.options import expires_option, json_option, memory_option, meta_option
 from cmt_cli.output import amount, plain, print_json, say
 from cmt_cli.progress import Update, bars
 from cmt_sdk.errors import CMTError, InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
 
 UNREADABLE = (InvalidDocument, MissingExtra, NotFound, StorageDenied)
+Refuse = Callable[[CMTError], None]
+
+
+@click.command()
+@click.argument("paths", nargs=-1, metavar="[FILE|FOLDER|GLOB|-]...", type=click.Path(allow_dash=True, readable=False))
+@click.option("--text", help="A text to remember.")
+@click.option("--source", help="Where the text comes from; a file has its path.")
+@click.option("--scope", default="", help="Whose it is: a path of names, such as user/ann.")
+@meta_option
+@expires_option
+@click.option("--no-wait", is_flag=True, help="Only store the text; it is compressed by `cmt compress`, or when it is needed.")
+@memory_option
+@json_option
+def add(
+    paths: Sequence[str],
+    text: str | None,
+    source: str | None,
+    scope: str,
+    meta: Mapping[str, Any],
+    expires: datetime | None,
+    no_wait: bool,
+    folder: Path,
+    as_json: bool,
+) -> None:
+    """Remember files, folders, or a text.
+
+    In folders, text files, html, pdf and docx are read. What is unchanged is skipped; what has changed since, by its
+    source, is updated.
+
+    \b
+    Example:
+      cmt add ~/notes report.pdf "letters/*.md"
+      cmt add --text "The oil was changed in May." --source car --meta year=2026
+      pdftotext scan.pdf - | cmt add - --source scan.pdf
+    """  # noqa: D301 - click reads the escape
+    given = expanded(paths)
+    if not given and text is None:
+        raise click.UsageError("give files, folders, - for standard input, or --text")
+    if source and (len(given) + (text is not None) > 1 or any(Path(p).is_dir() for p in given)):
+        raise click.UsageError("--source names one text: with it, give one file, -, or --text")
+    fields = {"source": source, "scope": scope, "metadata": meta, "expires_at": expires}
+    with opened(folder, create=True) as memory, bars() as update:
+        run = Adding(memory, fields, as_json, update)
+        if text is not None:
+            run.document(cmt_sdk.Document(text), run.refuse)
+        for path in given:
+            run.path(path)
+        if not run.documents and not run.refused:
+            raise InvalidInput(f"nothing to remember in {', '.join(given)}: no text that can be read")
+        if not no_wait:
+            run.compress()
+    if run.documents:
+        run.summarise()
+    if run.refused:
+        sys.exit(exit_code(run.refused[0]))
 
 
 @dataclass
 class Adding:
-    """One run of the command: it goes on past a document that cannot be read or stored, and remembers that."""
+    """One run of the command. It goes on past a document that cannot be read or stored, and remembers that."""
 
     memory: cmt_sdk.Memory
-    fields: dict[str, Any]
+    fields: Mapping[str, Any]
     as_json: bool
     update: Update
     progress: cmt_sdk.Progress = field(default_factory=cmt_sdk.Progress)
@@ -36,22 +91,20 @@ class Adding:
 
     @property
     def documents(self) -> int:
-        """How many documents are in the memory now that were given."""
+        """How many of the given documents are in the memory now."""
         return self.progress.added + self.progress.updated + self.progress.unchanged
 
     def path(self, path: str) -> None:
-        """Store a file, standard input ("-"), or a folder; what a folder holds besides readable texts is passed over."""
+        """Store a file, standard input ("-"), or what can be read in a folder."""
         refuse = self.pass_over if Path(path).is_dir() else self.refuse
-        for document in _read(path, refuse):
+        for document in _read(path, self.refuse):
             self.document(document, refuse)
 
-    def document(self, document: cmt_sdk.Document, refuse: Any) -> None:
-        """Store a document's text; compression comes when all texts are safe."""
-        metadata = {**document.metadata, **self.fields["metadata"]}
-        source = self.fields["source"] or document.source
-        whole = replace(document, **self.fields | {"source": source, "metadata": metadata})
+    def document(self, document: cmt_sdk.Document, refuse: Refuse) -> None:
+        """Store one document's text; compression comes when all texts are safe."""
+        given = {name: value for name, value in self.fields.items() if value}
         try:
-            step = self.memory.add_many([whole], replace=True, compress=False)
+            step = self.memory.add_many([replace(document, **given)], replace=True, compress=False)
         except InvalidDocument as error:
             refuse(error)
             return
@@ -59,17 +112,37 @@ class Adding:
         self.update("adding", self.documents, 0)
 
     def compress(self) -> None:
-        """Compress what waits, with what earlier runs left."""
+        """Compress what waits, what earlier runs have left included."""
         waiting = self.memory.stats().pending
         done = self.memory.compress(lambda p: self.update("compressing", p.compressed, waiting)) if waiting else 0
         self.progress = self.progress.plus(compressed=done)
 
     def refuse(self, error: CMTError) -> None:
-        """Tell that something named cannot be added; the exit code will be its."""
+        """Tell that something named cannot be added; the command will fail in the end."""
         tell(error, as_json=self.as_json)
         self.refused.append(error)
 
     def pass_over(self, error: CMTError) -> None:
         """Tell that something in a folder is passed over."""
-"""
-"""
+        warn(f"passed over: {error}", as_json=self.as_json)
+
+    def summarise(self) -> None:
+        """What happened, on stdout."""
+        p = self.progress
+        if self.as_json:
+            print_json(plain(p) | {"refused": len(self.refused)})
+            return
+        waiting = p.passages - p.compressed
+        wait = f"; {amount(waiting, 'passage')} will be compressed later" if waiting > 0 else ""
+        refused = f", {len(self.refused)} refused" if self.refused else ""
+        say(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{refused}{wait}")
+
+
+def _read(path: str, refuse: Refuse) -> Iterator[cmt_sdk.Document]:
+    try:
+        if path == "-":
+            yield cmt_sdk.Document(standard_input())
+        else:
+            yield from cmt_sdk.read_documents([path])
+    except UNREADABLE as error:
+        refuse(error)

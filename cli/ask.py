@@ -3,77 +3,63 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import click
 
 import cmt_sdk
-from cmt_cli.common import (
-    conditions,
-    filter_options,
-    first_line,
-    json_option,
-    memory_option,
-    opened,
-    print_json,
-    printable,
-    standard_input,
-)
-
-READERS = click.Choice(["memory", "text", "auto", "none"])
+from cmt_cli.inputs import standard_input
+from cmt_cli.memories import opened
+from cmt_cli.options import filter_options, json_option, k_option, memory_option, reader_option
+from cmt_cli.output import on_terminal, one_line, place, print_json, say
+from cmt_cli.progress import waiting
 
 
 @click.command()
-@click.argument("question", required=False)
-@click.option("-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Passages to read.")
-@click.option("--budget", type=click.IntRange(min=1), help="Read as many passages as fit in so many tokens.")
-@click.option("--reader", type=READERS, default="memory", show_default=True, help="What the model reads.")
+@click.argument("question", required=False, metavar="[QUESTION|-]")
+@k_option
+@click.option("--budget", type=click.IntRange(min=1), help="Find as many passages as fit in this many tokens.")
+@reader_option
 @click.option("--max-tokens", default=64, show_default=True, type=click.IntRange(min=1), help="The longest answer.")
 @filter_options
 @memory_option
 @json_option
-def ask(
-    question: str | None,
-    k: int,
-    budget: int | None,
-    reader: str,
-    max_tokens: int,
-    scope: str | None,
-    source: str | None,
-    where_: Sequence[str],
-    where: str | None,
-    as_json: bool,
-) -> None:
-    """Answer QUESTION (or standard input) from memory.
+def ask(question: str | None, folder: Path, as_json: bool, chosen: Mapping[str, Any], **options: Any) -> None:
+    """Answer QUESTION, or the one on standard input, from memory.
 
     \b
     Example:
       cmt ask "Where is the museum now?"
       cmt ask --reader text --scope user/ann --json "What does she drink?"
     """  # noqa: D301 - click reads the escape
-    asked = question if question is not None else standard_input().strip()
-    options = {
-        "k": k,
-        "budget": budget,
-        "reader": reader,
-        "max_tokens": max_tokens,
-        **conditions(scope, source, where_),
-    }
-    with opened(where) as memory:
-        stream = memory.model.ask(asked, stream=True, **options)
+    if question is None and on_terminal(sys.stdin):
+        raise click.UsageError("give a QUESTION, or pipe one in")
+    asked = standard_input().strip() if question in (None, "-") else str(question)
+    with opened(folder) as memory:
+        stream = memory.model.ask(asked, stream=True, **options, **chosen)
         if as_json:
             print_json(stream.answer)
             return
-        for piece in stream if sys.stdout.isatty() else [stream.answer.text]:
-            click.echo(printable(piece), nl=False)
-        click.echo()
+        say_pieces(iter(stream))
         print_sources(stream.answer)
 
 
+def say_pieces(pieces: Iterator[str]) -> None:
+    """An answer: as it comes on a terminal, in one piece elsewhere."""
+    with waiting("reading"):
+        first = next(pieces, "").lstrip()
+        whole = "" if on_terminal(sys.stdout) else (first + "".join(pieces)).strip()
+    for piece in [whole] if whole else chain([first], pieces):
+        say(piece, nl=False)
+    say()
+
+
 def print_sources(answer: cmt_sdk.Answer) -> None:
-    """The sources beneath an answer, dimmed on a terminal."""
+    """The sources beneath an answer."""
     for number, found in enumerate(answer.sources, 1):
-        name = Path(found.source).name if found.source else found.document_id[:8]
-        line = f"  {number}. {name}[{found.start}:{found.end}]  {found.why}  {first_line(found.text, 50)}"
-        click.secho(printable(line), dim=True)
+        where = f"{place(found.source, found.document_id)}[{found.start}:{found.end}]"
+        say(one_line(f"{number}. {where}  score {found.score:.4f}, {found.why}"), dim=True)
+        say(f"   {one_line(found.text, 100)}", dim=True)

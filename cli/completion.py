@@ -13,11 +13,12 @@ def completion(shell: str) -> None:
     \b
     Example:
       cmt completion bash >> ~/.bashrc
+      cmt completion fish > ~/.config/fish/completions/cmt.fish
     """  # noqa: D301 - click reads the escape
     from click.shell_completion import get_completion_class
 
     from cmt_cli.main import main
 
     kind = get_completion_class(shell)
-    if kind is not None:
-        click.echo(kind(main, {}, "cmt", "_CMT_COMPLETE").source())
+    assert kind is not None  # noqa: S101 - click brings all three
+    click.echo(kind(main, {}, "cmt", "_CMT_COMPLETE").source())

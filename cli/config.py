@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
-import dataclasses
+from pathlib import Path
+from typing import Any
 
 import click
 
 import cmt_sdk
-from cmt_cli.common import json_option, memory_option, opened, plain, print_json, table, typed
+from cmt_cli.memories import opened
+from cmt_cli.options import json_option, memory_option
+from cmt_cli.output import plain, print_json, say, table
+from cmt_sdk.errors import InvalidSetting, MemoryNotFound
+
+NEED_REENCODING = ("model", "adapter", "precision", "compressor", "keep", "compression")
 
 
 @click.group(invoke_without_command=True)
 @memory_option
 @json_option
 @click.pass_context
-def config(context: click.Context, where: str | None, as_json: bool) -> None:
+def config(context: click.Context, folder: Path, as_json: bool) -> None:
     """Show the settings of a memory, and where things lie.
 
     \b
@@ -24,29 +30,47 @@ def config(context: click.Context, where: str | None, as_json: bool) -> None:
     """  # noqa: D301 - click reads the escape
     if context.invoked_subcommand is not None:
         return
-    folder = cmt_sdk.locate(where)
-    places = {"memory": str(folder), "home": str(cmt_sdk.home()), "models": str(cmt_sdk.model_home())}
-    settings = plain(cmt_sdk.Settings())
-    if folder.exists():
-        with opened(where) as memory:
-            settings = plain(memory.settings)
+    try:
+        with opened(folder) as memory:
+            settings, state = memory.settings, ""
+    except MemoryNotFound:
+        settings, state = cmt_sdk.Settings(), " (not made yet: these are the defaults)"
     if as_json:
+        places = {"memory": folder, "home": cmt_sdk.home(), "models": cmt_sdk.model_home(), "exists": not state}
         print_json({"places": places, "settings": settings})
-    else:
-        table(["", ""], [*places.items(), *settings.items()])
+        return
+    table(["", ""], [("memory", f"{folder}{state}"), ("home", cmt_sdk.home()), ("models", cmt_sdk.model_home())])
+    table(["", ""], list(plain(settings).items()))
 
 
-@config.command("set")
-@click.argument("name", type=click.Choice([f.name for f in dataclasses.fields(cmt_sdk.Settings)]))
+@config.command("set", epilog=f"NAME is one of {', '.join(cmt_sdk.Settings.names())}.")
+@click.argument("name", type=click.Choice(cmt_sdk.Settings.names()), metavar="NAME")
 @click.argument("value")
 @memory_option
-def set_(name: str, value: str, where: str | None) -> None:
-    """Change a setting of a memory; it holds for what is compressed from now on (`cmt reencode` for the rest).
+@json_option
+def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
+    """Change a setting of a memory; where there is none yet, make one with it.
 
     \b
     Example:
       cmt config set memory_budget 2000000000
+      cmt config set model Qwen/Qwen3-0.6B -m work
     """  # noqa: D301 - click reads the escape
-    with opened(where) as memory:
-        memory.configure(**{name: typed(value)})
-    click.echo(f"{name} = {value}")
+    with opened(folder, create=True) as memory:
+        settings = memory.configure(**{name: _value(name, value)})
+        stale = name in NEED_REENCODING and memory.count() > 0
+    if as_json:
+        print_json(settings)
+        return
+    say(f"{name} = {getattr(settings, name)}")
+    if stale:
+        say("`cmt reencode` makes what is stored anew with it", err=True)
+
+
+def _value(name: str, text: str) -> Any:
+    """The text in the type of that setting."""
+    kind = type(getattr(cmt_sdk.Settings(), name))
+    try:
+        return kind(text.replace("_", "") if kind is int else text)
+    except ValueError as error:
+        raise InvalidSetting(f"{name}={text!r}: choose a number") from error

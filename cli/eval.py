@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import cmt_sdk
-from cmt_cli import common
+from cmt_cli import output
+from cmt_cli.memories import opened
 
 if TYPE_CHECKING:
     from cmt_sdk.evaluation import Asked, Figures, Report
@@ -107,12 +108,12 @@ def _opened(memory: str | None, settings: Mapping[str, Any]) -> Iterator[cmt_sdk
         else:
             folder = cmt_sdk.locate(memory)
             _check_passages(folder, settings)
-        yield stack.enter_context(common.opener(folder, **settings))
+        yield stack.enter_context(opened(folder, create=True, **settings))
 
 
 def _check_passages(folder: Path, settings: Mapping[str, Any]) -> None:
     try:
-        with common.opener(folder, create=False) as known:
+        with opened(folder) as known:
             before = known.settings.passage_tokens
     except cmt_sdk.errors.MemoryNotFound:
         return
@@ -129,7 +130,7 @@ def _progress() -> Iterator[Any]:
     from rich.progress import MofNCompleteColumn, Progress
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
-    console = common.console(stderr=True)
+    console = output.console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, Any] = {}
 
@@ -154,7 +155,7 @@ def _show(report: Report) -> None:
     from rich import box
     from rich.table import Table
 
-    console = common.console()
+    console = output.console()
     console.print(f"{report.file}, {report.protocol}: {report.questions_asked} questions")
     main = Table("", *report.readers, box=box.SIMPLE_HEAD)
     for name, cells in _lines(list(report.readers.values())):

@@ -23,10 +23,16 @@ CODES: tuple[tuple[type[CMTError], int], ...] = (
     (errors.StorageError, 5),
     (CMTError, 1),
 )
-EPILOG = (
-    "Exit codes: 0 done, 1 another error, 2 a wrong argument or document, 3 not found, 4 the model is missing or another "
-    "one, 5 the disk or the database, 130 stopped by Ctrl-C."
-)
+EPILOG = """\b
+Exit codes:
+  0    done
+  1    another error
+  2    a wrong argument, or a document that cannot be remembered
+  3    not found: no such document, file or memory
+  4    the model is missing, or another than the memories were made by
+  5    the disk or the database refused
+  130  stopped by Ctrl-C
+"""
 STOPPED = 130
 
 
@@ -49,8 +55,15 @@ def _tell(kind: str, message: str, *, as_json: bool) -> None:
     if as_json:
         say(json.dumps({"error": {"type": kind, "message": message}}), err=True)
     else:
-        say("error: ", err=True, nl=False, fg="red")
-        say(message, err=True)
+        say(message, label="error:", err=True, fg="red")
+
+
+def warn(message: str, *, as_json: bool) -> None:
+    """Something on stderr that a user should know of, though the command goes on."""
+    if as_json:
+        say(json.dumps({"warning": message}), err=True)
+    else:
+        say(message, label="warning:", err=True, fg="yellow")
 
 
 @contextlib.contextmanager
@@ -62,10 +75,10 @@ def reported(*, as_json: bool) -> Iterator[None]:
         tell(error, as_json=as_json)
         sys.exit(exit_code(error))
     except click.ClickException as error:
-        if as_json:
-            _tell(type(error).__name__, error.format_message(), as_json=True)
-        else:
+        if isinstance(error, click.UsageError) and not as_json:
             error.show()
+        else:
+            _tell(type(error).__name__, error.format_message(), as_json=as_json)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         asked = isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt)
@@ -84,8 +97,7 @@ class _Warnings(logging.Handler):
         self._as_json = as_json
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = record.getMessage()
-        say(json.dumps({"warning": message}) if self._as_json else f"warning: {message}", err=True)
+        warn(record.getMessage(), as_json=self._as_json)
 
 
 @contextlib.contextmanager

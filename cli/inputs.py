@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from glob import glob
-from pathlib import Path
 
 import click
 
 import cmt_sdk
+from cmt_cli.output import one_line
 from cmt_sdk.errors import InvalidDocument, NotFound
 
 
@@ -37,12 +38,17 @@ def given_text(text: str | None, file: str | None) -> str:
     return cmt_sdk.read_document(file).text
 
 
+def is_there(path: str) -> bool:
+    """True for what can be seen; False, where Path.exists raises, for a closed folder or a name that is too long."""
+    return os.path.exists(path)  # noqa: PTH110 - for that reason
+
+
 def expanded(paths: Iterable[str]) -> Sequence[str]:
     """Paths with globs replaced by what fits them, each once. Raises NotFound before anything is read."""
     found: dict[str, None] = {}
     for path in paths:
-        matching = [path] if path == "-" or Path(path).exists() else sorted(glob(path, recursive=True))  # noqa: PTH207 - absolute ones too
+        matching = [path] if path == "-" or is_there(path) else sorted(glob(path, recursive=True))  # noqa: PTH207 - absolute ones too
         if not matching:
-            raise NotFound(f"there is no file {path}")
+            raise NotFound(f"there is no file {one_line(path, 80)}; a text is given with --text")
         found |= dict.fromkeys(matching)
     return list(found)

@@ -2,60 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Mapping
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 import click
 
-from cmt_cli.common import (
-    conditions,
-    filter_options,
-    first_line,
-    json_option,
-    memory_option,
-    opened,
-    plain,
-    print_json,
-    printable,
-    table,
-    whole_id,
-)
+import cmt_sdk
+from cmt_cli.memories import opened, whole_id
+from cmt_cli.options import filter_options, json_option, k_option, memory_option
+from cmt_cli.output import local_time, one_line, place, plain, print_json, say, short_id, table
+from cmt_cli.progress import waiting
 
 
 @click.command()
 @click.argument("query")
-@click.option("-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Passages to show.")
-@click.option("--mode", type=click.Choice(["fused", "vector", "text"]), default="fused", show_default=True)
+@k_option
+@click.option(
+    "--mode",
+    type=click.Choice(["fused", "vector", "text"]),
+    default="fused",
+    show_default=True,
+    help="By meaning and words, by meaning, or by words alone (which needs no model).",
+)
 @filter_options
 @memory_option
 @json_option
-def search(
-    query: str,
-    k: int,
-    mode: str,
-    scope: str | None,
-    source: str | None,
-    where_: Sequence[str],
-    where: str | None,
-    as_json: bool,
-) -> None:
-    """Find passages by meaning and words (fused), by meaning (vector), or by words alone (text, no model).
+def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    """Find passages by meaning and words.
 
     \b
     Example:
       cmt search --mode text "oil change" -k 3
     """  # noqa: D301 - click reads the escape
-    with opened(where) as memory:
-        found = memory.search(query, k, mode=mode, **conditions(scope, source, where_))  # type: ignore[arg-type]
+    with opened(folder) as memory, waiting("searching"):
+        found = memory.search(query, k, mode=mode, **chosen)
     if as_json:
-        print_json(found)
+        print_json([_as_json(match) for match in found])
         return
     for number, match in enumerate(found, 1):
-        p = match.passage
-        name = match.document.source or match.document.id[:8]
-        click.secho(printable(f"{number}. {name}[{p.start}:{p.end}]"), bold=True, nl=False)
-        click.secho(f"  {match.score:.4f}  {match.why}", dim=True)
-        click.echo(f"   {printable(first_line(p.content, 160))}")
+        p, name = match.passage, place(match.document.source, match.document.id)
+        say(one_line(f"{number}. {name}[{p.start}:{p.end}]"), bold=True, nl=False)
+        say(f"  score {match.score:.4f}, {match.why}", dim=True)
+        say(f"   {one_line(p.content, 160)}")
+    if not found:
+        say("nothing found", err=True)
+
+
+def _as_json(match: cmt_sdk.Match) -> dict[str, Any]:
+    """A match without the whole text of its document: the passage's own is there."""
+    document = {name: value for name, value in plain(match.document).items() if name != "text"}
+    return {**plain(match), "why": match.why, "document": document}
 
 
 @click.command("list")
@@ -64,34 +63,33 @@ def search(
 @filter_options
 @memory_option
 @json_option
-def list_(
-    limit: int,
-    every: bool,
-    scope: str | None,
-    source: str | None,
-    where_: Sequence[str],
-    where: str | None,
-    as_json: bool,
-) -> None:
-    """List documents, the oldest first; with --json one object a line.
+def list_(limit: int, every: bool, chosen: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    """List documents, the oldest first.
+
+    With --json one object a line.
 
     \b
     Example:
       cmt list --scope user/ann --where "year>=2020"
     """  # noqa: D301 - click reads the escape
-    chosen = conditions(scope, source, where_)
-    with opened(where) as memory:
-        documents = list(islice(memory.documents(**chosen), None if every else limit))
+    with opened(folder) as memory:
+        documents = islice(memory.documents(**chosen), None if every else limit)
+        if as_json:
+            for document in documents:
+                print_json(document)
+            return
+        table(["id", "source", "scope", "version", "updated", "text"], map(_row, documents))
         total = memory.count(**chosen)
-    if as_json:
-        for document in documents:
-            print_json(document)
-        return
-    rows = [(d.id[:8], d.source or "", d.scope, d.version, d.updated_at, first_line(d.text)) for d in documents]
-    short = [(i, s, c, v, t and t.strftime("%Y-%m-%d %H:%M"), x) for i, s, c, v, t, x in rows]
-    table(["id", "source", "scope", "version", "updated", "text"], short)
-    if total > len(documents):
-        click.echo(f"{len(documents)} of {total}; --all lists the rest", err=True)
+    if not total:
+        say("no documents", err=True)
+    elif total > limit and not every:
+        say(f"{limit} of {total}; --all lists the rest", err=True)
+
+
+def _row(document: cmt_sdk.Document) -> tuple[object, ...]:
+    source = place(document.source, "")
+    text = one_line(document.text, 60)
+    return short_id(document.id), source, document.scope, document.version, local_time(document.updated_at), text
 
 
 @click.command()
@@ -99,47 +97,56 @@ def list_(
 @click.option("--history", is_flag=True, help="Show every version.")
 @memory_option
 @json_option
-def show(document_id: str, history: bool, where: str | None, as_json: bool) -> None:
+def show(document_id: str, history: bool, folder: Path, as_json: bool) -> None:
     """Show a document: its text, fields and passages. The first four characters of an id are enough.
 
     \b
     Example:
       cmt show 3f2a --history
     """  # noqa: D301 - click reads the escape
-    with opened(where) as memory:
+    with opened(folder) as memory:
         whole = whole_id(memory, document_id)
         versions = memory.history(whole) if history else [memory.get(whole)]
         passages = memory.passages(whole)
     if as_json:
-        print_json({"versions": plain(versions), "passages": plain(passages)})
+        print_json({"versions": versions, "passages": passages})
         return
     for version in versions:
-        state = "" if version.current else " (superseded)"
-        ready = "" if version.ready or not version.current else ", waits for compression"
-        click.secho(printable(f"{version.id}  version {version.version}{state}{ready}"), bold=True)
-        for name in ("source", "scope", "metadata", "created_at", "updated_at", "expires_at"):
-            if getattr(version, name):
-                click.secho(printable(f"{name}: {getattr(version, name)}"), dim=True)
-        click.echo("\n".join(printable(line) for line in version.text.split("\n")) + "\n")
-    table(
-        ["passage", "characters", "tokens", "heading"],
-        [(p.id, f"{p.start}:{p.end}", p.tokens, p.heading) for p in passages],
-    )
+        _show(version)
+    columns = ["passage", "characters", "tokens", "state", "heading"]
+    table(columns, [(p.id, f"{p.start}:{p.end}", p.tokens, _state(p.ready), p.heading) for p in passages])
+
+
+def _show(document: cmt_sdk.Document) -> None:
+    state = _state(document.ready) if document.current else "superseded"
+    say(f"{document.id}  version {document.version}, {state}", bold=True)
+    times = {name: local_time(getattr(document, name)) for name in ("created_at", "updated_at", "expires_at")}
+    metadata = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in document.metadata.items())
+    facts: Iterable[tuple[str, object]] = [("source", document.source), ("scope", document.scope), ("metadata", metadata)]
+    for name, value in [*facts, *times.items()]:
+        if value:
+            say(one_line(f"{name.removesuffix('_at')}: {value}"), dim=True)
+    say(document.text.rstrip() + "\n")
+
+
+def _state(ready: bool) -> str:
+    return "compressed" if ready else "waits"
 
 
 @click.command()
 @memory_option
 @json_option
-def stats(where: str | None, as_json: bool) -> None:
+def stats(folder: Path, as_json: bool) -> None:
     """Show the memory in numbers.
 
     \b
     Example:
       cmt stats -m work
     """  # noqa: D301 - click reads the escape
-    with opened(where) as memory:
-        figures, path = memory.stats(), memory.path
+    with opened(folder) as memory:
+        figures = {"path": str(memory.path), **plain(memory.stats())}
     if as_json:
-        print_json(plain(figures) | {"path": str(path)})
+        print_json(figures)
         return
-    table(["", ""], [("path", path), *((k.replace("_", " "), v) for k, v in plain(figures).items())])
+    shown = {name: f"{value:,}" if isinstance(value, int) else value for name, value in figures.items()}
+    table(["", ""], [(name.replace("_", " "), value) for name, value in shown.items()])

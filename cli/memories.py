@@ -15,10 +15,10 @@ SHORTEST = 4
 SHOWN = 8
 
 
-def opened(folder: Path, *, create: bool = False) -> cmt_sdk.Memory:
-    """The memory in a folder. Whoever calls the group may bring a function that opens it, as the context's `obj`."""
+def opened(folder: Path, *, create: bool = False, **settings: Any) -> cmt_sdk.Memory:
+    """The memory in a folder. Whoever calls the command may bring the function that opens it, as the context's `obj`."""
     opener: Any = click.get_current_context().obj or cmt_sdk.open
-    memory: cmt_sdk.Memory = opener(folder, create=create)
+    memory: cmt_sdk.Memory = opener(folder, create=create, **settings)
     return memory
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-
 import click
 
 import cmt_sdk
-from cmt_cli.common import json_option, plain, print_json, table
+from cmt_cli.options import json_option
+from cmt_cli.output import plain, print_json, say, table
+from cmt_cli.progress import bars
 
 DEFAULT = cmt_sdk.Settings().model
 name_argument = click.argument("name", default=DEFAULT)
@@ -33,34 +31,15 @@ def pull(name: str, as_json: bool) -> None:
 
     \b
     Example:
+      cmt model pull
       cmt model pull HuggingFaceTB/SmolLM2-360M-Instruct
     """  # noqa: D301 - click reads the escape
-    with _bar() as update:
+    with bars(of_bytes=True) as update:
         info = cmt_sdk.pull_model(name, on_progress=update)
     if as_json:
-        print_json(plain(info) | {"path": str(info.path)})
+        print_json(info)
     else:
-        click.echo(f"{info.name}: {info.bytes / 1e6:.0f} MB in {info.path}")
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[str, int, int], None]]:
-    if not sys.stderr.isatty():
-        yield lambda _stage, _done, _total: None
-        return
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
-
-    from cmt_cli.common import console
-
-    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console(stderr=True)) as bars:
-        tasks: dict[str, int] = {}
-
-        def update(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total or None)
-            bars.update(tasks[stage], completed=done, total=total or None)  # type: ignore[arg-type]
-
-        yield update
+        say(f"{info.name}: {_megabytes(info)} in {info.path}")
 
 
 @model.command("list")
@@ -74,11 +53,11 @@ def list_(as_json: bool) -> None:
     """  # noqa: D301 - click reads the escape
     found = cmt_sdk.list_models()
     if as_json:
-        print_json([plain(i) | {"path": str(i.path)} for i in found])
+        print_json(found)
         return
-    table(["name", "MB", "licence", "source"], [(i.name, f"{i.bytes / 1e6:.0f}", i.licence, i.source) for i in found])
+    table(["name", "size", "licence", "source"], [(i.name, _megabytes(i), i.licence, i.source) for i in found])
     if not found:
-        click.echo("no models yet: `cmt model pull` fetches the default one", err=True)
+        say("no models yet: `cmt model pull` fetches the default one", err=True)
 
 
 @model.command()
@@ -92,16 +71,16 @@ def show(name: str, as_json: bool) -> None:
       cmt model show
     """  # noqa: D301 - click reads the escape
     info = cmt_sdk.show_model(name)
-    facts = plain(info) | {"path": str(info.path)}
     if as_json:
-        print_json(facts)
+        print_json(info)
     else:
-        table(["", ""], list(facts.items()))
+        table(["", ""], list(plain(info).items()))
 
 
 @model.command()
 @name_argument
-def remove(name: str) -> None:
+@json_option
+def remove(name: str, as_json: bool) -> None:
     """Delete a pulled model; memories made with it stay, and need it again to be read.
 
     \b
@@ -109,4 +88,11 @@ def remove(name: str) -> None:
       cmt model remove
     """  # noqa: D301 - click reads the escape
     info = cmt_sdk.remove_model(name)
-    click.echo(f"{info.name} removed, {info.bytes / 1e6:.0f} MB")
+    if as_json:
+        print_json(info)
+    else:
+        say(f"{info.name} removed, {_megabytes(info)}")
+
+
+def _megabytes(info: cmt_sdk.ModelInfo) -> str:
+    return f"{info.bytes / 1e6:,.0f} MB"

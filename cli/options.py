@@ -66,18 +66,12 @@ def _where(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[
     return found or None
 
 
-class Moment(click.ParamType[datetime]):
-    """A date or a time in ISO 8601; UTC where it does not say."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> datetime:
-        """The time that a text means."""
-        try:
-            moment = datetime.fromisoformat(value)
-        except ValueError:
-            self.fail(f"{value!r}: write a time such as 2027-01-31 or 2027-01-31T18:00+01:00", param, ctx)
-        return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
+    try:
+        moment = None if text is None else datetime.fromisoformat(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r}: write a time such as 2027-01-31 or 2027-01-31T18:00+01:00") from error
+    return moment.replace(tzinfo=UTC) if moment and not moment.tzinfo else moment
 
 
 memory_option = click.option(
@@ -88,7 +82,7 @@ memory_option = click.option(
     show_envvar=True,
     metavar="NAME_OR_PATH",
     callback=_folder,
-    help="The memory: a name, or the path of a folder (with a / in it).  [default: the memory 'default']",
+    help="The memory: a name, or the path of a folder (with a / in it).  [default: default]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 meta_option = click.option(
@@ -97,6 +91,12 @@ meta_option = click.option(
     metavar="KEY=VALUE",
     callback=_metadata,
     help="Metadata; numbers, true, false and null are typed, the rest is text.",
+)
+expires_option = click.option(
+    "--expires",
+    metavar="TIME",
+    callback=_moment,
+    help="When it stops being remembered, such as 2027-01-31; UTC where it does not say.",
 )
 k_option = click.option("-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Passages to find.")
 reader_option = click.option(

@@ -37,9 +37,14 @@ def short_id(document_id: str) -> str:
     return document_id[:8] if GENERATED_ID.fullmatch(document_id) else document_id
 
 
-def say(text: object = "", *, err: bool = False, nl: bool = True, **style: Any) -> None:
-    """Print a text for people; what is stored in a memory passes through here on its way to a terminal."""
-    _write(click.style(printable(text), **style), err=err, nl=nl)
+def say(text: object = "", *, label: str = "", err: bool = False, nl: bool = True, **style: Any) -> None:
+    """Print a text for people; what is stored in a memory passes through here on its way to a terminal.
+
+    The style is that of the label, where there is one.
+    """
+    body = printable(text)
+    whole = f"{click.style(label, **style)} {body}" if label else click.style(body, **style) if style else body
+    _write(whole, err=err, nl=nl)
 
 
 def print_json(value: object) -> None:
@@ -76,7 +81,7 @@ def console(*, stderr: bool = False) -> Console:
     """A rich console that takes no markup from users' text."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False)
+    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -93,7 +98,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     for row in rows:
         made.add_row(*(Text(one_line(cell)) for cell in row))
     if made.row_count:
-        console().print(made)
+        console().print(made, soft_wrap=False)
 
 
 def plain(value: Any) -> Any:

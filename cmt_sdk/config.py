@@ -86,4 +86,7 @@ def locate(name_or_path: str | os.PathLike[str] | None) -> Path:
     if not text.strip() or "\x00" in text:
         raise InvalidSetting(f"memory name {text!r}: give a name or the path of a folder")
     is_path = text in {".", ".."} or "/" in text or os.sep in text or text.startswith("~")
-    return Path(text).expanduser() if is_path else home() / text
+    try:
+        return Path(text).expanduser() if is_path else home() / text
+    except RuntimeError as error:  # a ~ that stands for nobody's home
+        raise InvalidSetting(f"memory name {text!r}: {error}") from error

@@ -57,7 +57,8 @@ def read_document(path: str | os.PathLike[str]) -> Document:
 def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document]:
     """The documents in files and, sorted, in folders with all beneath them.
 
-    In folders, hidden files and files of unknown kinds are passed over; a file that is named itself must be readable.
+    In folders, hidden files, files of unknown kinds and, with a warning, those that cannot be read are passed over; a
+    file that is named itself must be readable. Raises as `read_document` does, and StorageDenied for a closed folder.
     """
     for path in map(Path, paths):
         if not path.is_dir():
@@ -66,16 +67,22 @@ def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document
         for file in _files_beneath(path):
             try:
                 yield read_document(file)
-            except InvalidDocument as error:
+            except (InvalidDocument, MissingExtra, NotFound, StorageDenied) as error:
                 log.warning("passed over: %s", error)
 
 
 def _files_beneath(folder: Path) -> Iterator[Path]:
-    for root, folders, files in os.walk(folder):
+    def closed(error: OSError) -> None:
+        if error.filename == os.fspath(folder):
+            raise StorageDenied(f"{folder} cannot be read: {error.strerror}") from error
+        log.warning("passed over: %s cannot be read: %s", error.filename, error.strerror)
+
+    for root, folders, files in os.walk(folder, onerror=closed):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in sorted(files):
-            if not name.startswith(".") and Path(name).suffix.lower() in TEXT | CONVERTED:
-                yield Path(root) / name
+        for path in (Path(root) / name for name in sorted(files) if not name.startswith(".")):
+            special = path.exists() and not path.is_file()  # reading a pipe would wait for ever
+            if path.suffix.lower() in TEXT | CONVERTED and not special:
+                yield path
 
 
 def _decoded(data: bytes, path: Path) -> str:

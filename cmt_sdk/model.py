@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, overload
 
 from cmt_sdk.config import Settings
-from cmt_sdk.errors import InvalidInput, InvalidSetting
+from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.prompting import UNKNOWN, abstains, search_query
 from cmt_sdk.ranking import fit
-from cmt_sdk.recall import CANDIDATES, Recall
+from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage
 
 READERS = ("memory", "text", "auto", "none")
@@ -35,8 +35,7 @@ class Ask:
     history: Sequence[Turn] = ()
 
     def __post_init__(self) -> None:
-        if not self.question.strip():
-            raise InvalidInput("the question is empty")
+        check_question(self.question)
         if self.reader not in READERS:
             raise InvalidSetting(f"reader={self.reader!r}: choose one of {', '.join(READERS)}")
         for name, value in (("k", self.k), ("max_tokens", self.max_tokens), ("budget", self.budget)):

@@ -161,8 +161,8 @@ class VectorStore(Protocol):
     def generation(self) -> Generation | None:
         """The index file that the database trusts."""
 
-    def set_generation(self, generation: Generation) -> None:
-        """Make this index file the trusted one."""
+    def set_generation(self, generation: Generation | None) -> None:
+        """Make this index file the trusted one; None: none is."""
 
 
 class VectorIndex(Protocol):
@@ -170,6 +170,9 @@ class VectorIndex(Protocol):
 
     def search(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> list[Hit]:
         """The nearest passages, best first; only those in `allowed`, where it is given."""
+
+    def maintain(self) -> None:
+        """Take in what has changed, and write a new index file where too much lies outside the present one."""
 
     def rebuild(self) -> None:
         """Write a new index file from the store's vectors, without deleted ones."""

@@ -7,13 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cmt_sdk.errors import InvalidSetting, ModelMismatch
+from cmt_sdk.errors import InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse
 from cmt_sdk.types import Encoded, Filter, Fingerprint, Match, PackedMemory, Passage, SearchMode, Vector
 
 CANDIDATES = 50
 BATCH = 16
+
+
+def check_question(text: str) -> None:
+    """Raise InvalidInput for what nobody can answer: nothing, or what is no text."""
+    if not text.strip():
+        raise InvalidInput("the question is empty")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise InvalidInput("the question holds a lone surrogate: decode it again, for example with errors='replace'")
 
 
 class Engine(Protocol):
@@ -59,6 +67,7 @@ class Recall:
 
     def search(self, query: str, k: int, chosen: Filter, mode: SearchMode = "fused", vector: Vector | None = None) -> list[Match]:
         """The k best passages, best first. `vector` saves encoding the query again."""
+        check_question(query)
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
         if mode not in ("fused", "vector", "text"):

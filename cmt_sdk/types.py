@@ -52,7 +52,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """The unit that is compressed, matched and read: characters `start` to `end` of one version of a document."""
+    """The unit that is compressed, matched and read: characters `start` to `end` of one version of a document.
+
+    `ready` is False until it has been compressed.
+    """
 
     id: int
     document_id: str
@@ -63,6 +66,7 @@ class Passage:
     tokens: int
     text: str
     heading: str = ""
+    ready: bool = False
 
     @property
     def content(self) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from cmt_sdk.errors import NotFound, StorageDenied, StorageError, StorageFull
+from cmt_sdk.errors import NotFound, StorageDamaged, StorageDenied, StorageError, StorageFull
 
 
 @contextmanager
@@ -50,4 +50,6 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"{path}: the disk is full; free some space and try again") from error
+        if error.errno == errno.EINVAL:  # a damaged table of contents sends the reader to before the file's beginning
+            raise StorageDamaged(f"{path} is damaged: export it again, or use another copy") from error
         raise StorageError(f"{path}: {error.strerror or error}") from error

@@ -36,7 +36,10 @@ def pack(memory: PackedMemory) -> bytes:
         array = np.asarray(given, given.dtype.newbyteorder("<"))
         code = CODES.get(array.dtype)
         if code is None or array.ndim > 4 or len(name.encode()) > 16:
-            raise InvalidInput(f"array {name!r}, {given.dtype} {given.shape}: {[*map(str, CODES)]}, up to 4 axes fit")
+            raise InvalidInput(
+                f"array {name!r} ({given.dtype}, {given.ndim} axes) has no place in the format: give uint8, float16 or "
+                "float32, at most 4 axes, and a name of at most 16 bytes"
+            )
         shape = (*array.shape, 0, 0, 0, 0)[:4]
         entries.append(ENTRY.pack(name.encode(), code, array.ndim, 0, *shape, offset, array.nbytes))
         filled = -(-array.nbytes // ALIGN) * ALIGN

@@ -6,7 +6,7 @@ import errno
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ def open_database(folder: Path, *, create: bool) -> Engine:
     """
     file = folder / FILE
     with translated(folder):
-        if not create and not file.exists():
+        if not create and not (file.exists() and file.stat().st_size):  # an empty file is left by a crash at birth
             raise MemoryNotFound(f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one")
         if create:
             folder.mkdir(parents=True, exist_ok=True)
@@ -60,9 +60,13 @@ def open_database(folder: Path, *, create: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late
-        _switch_to_wal(connection)
-        for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -16000"):
-            connection.execute(f"PRAGMA {pragma}")
+        try:
+            _switch_to_wal(connection)
+            for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -16000"):
+                connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error:
+            connection.close()
+            raise
 
     return engine
 
@@ -74,7 +78,7 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
-            if "locked" not in str(error) or time.monotonic() > until:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.02)
         else:
@@ -146,6 +150,16 @@ def chunks(ids: Sequence[int]) -> Iterator[str]:
     """Whole numbers as lists for SQL, some hundreds at a time."""
     for first in range(0, len(ids), MANY):
         yield ", ".join(str(int(i)) for i in ids[first : first + MANY])
+
+
+def files_in(folder: Path) -> dict[Path, int]:
+    """The files of a folder and their bytes, without those that another process removes meanwhile."""
+    found = {}
+    for file in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                found[file] = file.stat().st_size
+    return found
 
 
 @contextmanager

@@ -16,13 +16,14 @@ from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, Inv
 from cmt_sdk.storage.connection import FILE, Database, chunks, translated
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.forgetting import erase, traces_of
-from cmt_sdk.storage.rows import ALIVE, READY, document_of, fault_of, metadata_text, stamp_of
+from cmt_sdk.storage.rows import ALIVE, READY, document_of, metadata_text, sound_text, stamp_of
 from cmt_sdk.types import Document, Filter, Page, Span
 
 COLUMNS = (
     "doc_id", "version", "text", "content_hash", "source", "scope", "metadata", "created_at", "updated_at", "expires_at",
 )  # fmt: skip
-LARGEST_PAGE = 10_000
+LARGEST_PAGE = 2**31
+CURSOR = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)/([0-9]{1,18})")  # creation time and key
 
 
 class Documents(Database):
@@ -80,7 +81,11 @@ class Documents(Database):
         """See ports.DocumentStore."""
         sql = f"""SELECT d.*, {READY} FROM documents d WHERE scope = :scope AND source = :source AND {ALIVE}
             ORDER BY updated_at DESC, key DESC"""
-        values = {"scope": _sound("scope", scope), "source": _sound("source", source), "now": self.now().timestamp()}
+        values = {
+            "scope": sound_text("scope", scope, InvalidDocument),
+            "source": sound_text("source", source, InvalidDocument),
+            "now": self.now().timestamp(),
+        }
         with self._read() as db:
             row = db.execute(text(sql), values).first()
         return None if row is None else document_of(row)
@@ -90,7 +95,7 @@ class Documents(Database):
         with self._write() as db:
             known = db.execute(
                 text(f"SELECT d.* FROM documents d WHERE doc_id = :id AND {ALIVE}"),
-                {"id": document.id, "now": self.now().timestamp()},
+                {"id": sound_text("id", document.id, InvalidDocument), "now": self.now().timestamp()},
             ).first()
             if known is None:
                 raise DocumentNotFound(f"no document has the id {document.id!r}; `list` shows those there are")
@@ -99,15 +104,16 @@ class Documents(Database):
             columns = ", ".join(f"{c} = :{c}" for c in COLUMNS)
             db.execute(text(f"UPDATE documents SET {columns} WHERE key = :key"), row | {"key": known.key})
             if spans is not None:
-                self._insert(db, known._mapping, False)
+                self._insert(db, dict(known._mapping), False)
                 self._drop_passages(db, [known.key])
                 self._cut(db, known.key, body, spans)
-            self._changed(db)
+                self._changed(db)
             return self._current(db, document.id)
 
     def _row(self, document: Document) -> dict[str, Any]:
-        for name in ("id", "text", "source", "scope"):
-            _sound(name, getattr(document, name))
+        for name in ("id", "text", "scope"):
+            sound_text(name, getattr(document, name), InvalidDocument)
+        sound_text("source", document.source or "", InvalidDocument)
         now = self.now().timestamp()
         return {
             "doc_id": document.id,
@@ -155,7 +161,7 @@ class Documents(Database):
         """See ports.DocumentStore."""
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id ORDER BY version"
         with self._read() as db:
-            return [document_of(row) for row in db.execute(text(sql), {"id": _sound("id", document_id)})]
+            return [document_of(row) for row in db.execute(text(sql), {"id": sound_text("id", document_id, InvalidDocument)})]
 
     def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
         """See ports.DocumentStore."""
@@ -171,6 +177,17 @@ class Documents(Database):
         more = len(rows) > limit
         rows = rows[:limit]
         return Page([document_of(r) for r in rows], f"{rows[-1].created_at!r}/{rows[-1].key}" if more else None)
+
+    def ids(self, prefix: str) -> list[str]:
+        """See ports.DocumentStore."""
+        sql = f"SELECT doc_id FROM documents d WHERE doc_id >= :first AND doc_id < :last AND {ALIVE} ORDER BY doc_id"
+        values = {
+            "first": sound_text("id", prefix, InvalidDocument),
+            "last": f"{prefix}\U0010ffff",
+            "now": self.now().timestamp(),
+        }
+        with self._read() as db:
+            return [row.doc_id for row in db.execute(text(sql), values)]
 
     def count(self, chosen: Filter) -> int:
         """See ports.DocumentStore."""
@@ -196,16 +213,11 @@ class Documents(Database):
             return traces_of(removed, self._folder)
 
 
-def _sound(name: str, value: str | None) -> str | None:
-    if (value is not None and not isinstance(value, str)) or fault_of(value):
-        raise InvalidDocument(f"{name} {value!r:.60}: {fault_of(value) or 'give text'}")
-    return value
-
-
 def _after(cursor: str | None) -> dict[str, float]:
     """Where a page begins. Raises InvalidInput for what `page` did not give out."""
-    found = re.fullmatch(r"(-?[0-9.e+-]{1,30})/([0-9]{1,18})", cursor or "-1e300/0")
-    try:
-        return {"time": float(found[1]), "key": int(found[2])} if found else {"time": float("none")}
-    except ValueError as error:
-        raise InvalidInput(f"cursor {cursor!r:.60}: give the next_cursor of an earlier page") from error
+    if cursor is None:
+        return {"time": -math.inf, "key": 0}
+    found = CURSOR.fullmatch(cursor)
+    if found is None:
+        raise InvalidInput(f"cursor {cursor!r:.60}: give the next_cursor of an earlier page")
+    return {"time": float(found[1]), "key": int(found[2])}

@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Any
 
 from cmt_sdk.errors import InvalidFilter
-from cmt_sdk.storage.rows import fault_of
+from cmt_sdk.storage.rows import fault_of, sound_text
 from cmt_sdk.types import Filter, Scalar
 
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
@@ -33,12 +33,12 @@ def conditions(chosen: Filter, now: float) -> tuple[str, dict[str, Any]]:
         return f":{name}"
 
     if chosen.ids is not None:
-        ids = json.dumps([_sound("id", i) for i in chosen.ids])
+        ids = json.dumps([sound_text("id", i, InvalidFilter) for i in chosen.ids])
         parts.append(f"d.doc_id IN (SELECT value FROM json_each({bind(ids)}))")
     if chosen.scope:
-        parts.append(_in_scope(_sound("scope", chosen.scope), bind))
+        parts.append(_in_scope(sound_text("scope", chosen.scope, InvalidFilter), bind))
     if chosen.source is not None:
-        parts.append(_on_source(_sound("source", chosen.source), bind))
+        parts.append(_on_source(sound_text("source", chosen.source, InvalidFilter), bind))
     if len(chosen.where) > MOST_KEYS:
         raise InvalidFilter(f"a filter on {len(chosen.where)} keys: give at most {MOST_KEYS}")
     for key, wanted in chosen.where.items():
@@ -65,7 +65,7 @@ def _on_source(source: str, bind: Bind) -> str:
 def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
     if not isinstance(key, str) or any(c in '"\\' or c < " " for c in key):
         raise InvalidFilter(f"filter key {key!r}: a key is text without quotation marks, backslashes, control characters")
-    path = bind(f'$."{_sound("filter key", key)}"')
+    path = bind(f'$."{sound_text("filter key", key, InvalidFilter)}"')
     operator, value = _operator(key, wanted)
     if operator == "exists":
         return f"json_type(d.metadata, {path}) IS {'NOT' if value else ''} NULL"
@@ -114,9 +114,3 @@ def _kind(key: str, value: Scalar) -> str:
     if fault := fault_of(value):
         raise InvalidFilter(f"filter {key}: {fault}")
     return next(types for kind, types in KINDS.items() if isinstance(value, kind))
-
-
-def _sound(name: str, value: object) -> str:
-    if not isinstance(value, str) or (fault := fault_of(value)):
-        raise InvalidFilter(f"{name} {value!r}: {fault if isinstance(value, str) else 'give text'}")
-    return value

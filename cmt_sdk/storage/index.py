@@ -1,206 +1,167 @@
-"""KeyIndex: nearest key vectors by cosine; exact while they are few, an HNSW file (hnswlib) above. Knows no documents.
+"""KeyIndex: nearest key vectors by cosine; exact while they are few, a graph above. Knows no documents.
 
-hnswlib writes to full disks without a word and dies on damaged files, so a file is written under a new name, proved by
-re-opening it in another process, and only then named in the database, with its hash: that row is the switch.
+All vectors are held in memory as one float32 matrix, read from the store as they change. The graph only chooses candidates:
+every score is computed exactly, and what lies outside the graph is searched exactly. So a graph that is missing, damaged or
+behind costs time, never an answer.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import subprocess
-import sys
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from cmt_sdk.errors import InvalidInput, StorageFull
+from cmt_sdk.errors import InvalidInput, StorageError
 from cmt_sdk.ports import VectorStore
-from cmt_sdk.types import Generation, Hit, Vector
+from cmt_sdk.storage import graph
+from cmt_sdk.storage.connection import translated
+from cmt_sdk.types import Hit, Vector
 
 log = logging.getLogger(__name__)
 
-SPACE = "cosine"
-NEIGHBOURS, BUILD_EFFORT = 16, 200
-FEW = 2_000  # filtered sets up to this size are searched exactly
+Rows = NDArray[np.intp]
+FEWEST_NEIGHBOURS = 64
+FEWEST_BEHIND = 1_000  # vectors outside the graph that are always searched exactly before it is built anew
 
 
 class KeyIndex:
-    """The index of one folder. All vectors are held in memory as one float32 matrix; labels never return."""
+    """The index of one folder, safe from several threads. Up to `exact_limit` vectors are searched without a graph."""
 
     def __init__(self, store: VectorStore, folder: Path, exact_limit: int) -> None:
         self._store = store
-        self._folder = folder
+        self._folder = folder.absolute()
         self._exact_limit = exact_limit
         self._lock = threading.RLock()
+        self._clear()
+
+    def _clear(self) -> None:
         self._changes = -1
         self._labels = np.zeros(0, np.int64)
         self._passages = np.zeros(0, np.int64)
         self._matrix = np.zeros((0, 0), np.float32)
-        self._graph: Any = None
-        self._graph_last = 0
+        self._graph: graph.Graph | None = None
+        self._outside = np.zeros(0, np.intp)  # rows that the graph does not hold
 
     def search(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> list[Hit]:
         """See ports.VectorIndex. Raises InvalidInput for a vector of another dimension."""
         with self._lock:
-            self._refresh()
+            self.maintain()
             if not len(self._labels):
                 return []
             if vector.shape != (self._matrix.shape[1],):
-                raise InvalidInput(f"a vector of {vector.shape} values in an index of {self._matrix.shape[1]}")
-            rows = self._rows_to_search(vector, limit, allowed)
-            scores = self._matrix[rows] @ vector
+                raise InvalidInput(f"a vector of shape {vector.shape} in an index of {self._matrix.shape[1]} values each")
+            rows = self._candidates(vector, limit, allowed)
+            scores = self._scores(rows, vector)
             best = np.argsort(-scores, kind="stable")[:limit]
             return [Hit(int(self._passages[rows[b]]), float(scores[b])) for b in best]
 
-    def _rows_to_search(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> np.ndarray[Any, Any]:
-        every = np.arange(len(self._labels))
+    def _candidates(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> Rows:
+        """The rows to score: those allowed, else the graph's choice and what it does not hold, else all."""
         if allowed is not None:
-            inside = np.isin(self._passages, np.fromiter(allowed, np.int64, len(allowed)))
-            if self._graph is None or inside.sum() <= FEW:
-                return every[inside]
+            return np.flatnonzero(np.isin(self._passages, np.fromiter(allowed, np.int64, len(allowed))))
         if self._graph is None:
-            return every
-        known = self._labels <= self._graph_last
-        wanted = known if allowed is None else known & inside
-        live = set(self._labels[wanted].tolist())
-        many = min(max(2 * limit, 64), len(live))
-        near = np.zeros(0, np.int64)
-        if many:
-            self._graph.set_ef(2 * many)
-            near = self._graph.knn_query(vector, many, filter=live.__contains__)[0][0].astype(np.int64)
-        newer = every[~known] if allowed is None else every[~known & inside]
-        return np.concatenate([np.searchsorted(self._labels, np.sort(near)), newer])
+            return np.arange(len(self._labels))
+        near = self._graph.nearest(vector, max(2 * limit, FEWEST_NEIGHBOURS))
+        return np.concatenate([np.searchsorted(self._labels, np.sort(near)), self._outside])
 
-    def _refresh(self) -> None:
-        changes = self._store.changes()
-        if changes == self._changes:
-            return
-        changes, live = self._store.live()
-        last = int(self._labels[-1]) if len(self._labels) else 0
-        labels, passages, matrix = self._store.vectors(last)
-        if len(self._labels):
-            keep = np.isin(self._labels, np.fromiter(live, np.int64, len(live)))
-            self._labels, self._passages, self._matrix = self._labels[keep], self._passages[keep], self._matrix[keep]
-        if labels:
-            old = self._matrix if len(self._labels) else matrix[:0]
-            self._labels = np.concatenate([self._labels, np.array(labels, np.int64)])
-            self._passages = np.concatenate([self._passages, np.array(passages, np.int64)])
-            self._matrix = np.concatenate([old, _normalised(matrix)])
-        self._changes = changes
-        self._choose_graph()
+    def _scores(self, rows: Rows, vector: Vector) -> Vector:
+        if 4 * len(rows) < len(self._matrix):
+            return self._matrix[rows] @ vector
+        every: Vector = self._matrix @ vector  # picking many rows would copy them
+        return every[rows]
 
-    def _choose_graph(self) -> None:
-        """Above the exact limit: the trusted file, or a new one where that is missing, damaged or far behind."""
-        if len(self._labels) <= self._exact_limit:
-            self._graph = None
-            return
+    def maintain(self) -> None:
+        """See ports.VectorIndex."""
+        with self._lock:
+            if not self._refresh():
+                return
+            if len(self._labels) <= self._exact_limit:
+                self._graph = None
+            elif self._behind():
+                self._catch_up()
+
+    def _refresh(self) -> bool:
+        """Read what the store has gained and lost; True when that was anything."""
+        if self._store.changes() == self._changes:
+            return False
+        self._changes, live = self._store.live()
+        labels, passages, matrix = self._store.vectors(int(self._labels[-1]) if len(self._labels) else 0)
+        keep = np.isin(self._labels, np.fromiter(live, np.int64, len(live)))
+        old = self._matrix[keep] if keep.any() or not labels else matrix[:0]
+        self._labels = np.concatenate([self._labels[keep], np.array(labels, np.int64)])
+        self._passages = np.concatenate([self._passages[keep], np.array(passages, np.int64)])
+        self._matrix = np.concatenate([old, _normalised(matrix)]) if labels else old
+        self._use(self._graph)
+        return True
+
+    def _use(self, chosen: graph.Graph | None) -> None:
+        if chosen is not None:
+            chosen.keep(self._labels)
+            self._outside = np.flatnonzero(~np.isin(self._labels, chosen.labels))
+        self._graph = chosen
+
+    def _behind(self) -> bool:
+        """Without a graph, or with more beside it and dead in it than exact search is meant for."""
         if self._graph is None:
-            self._open_trusted()
-        newer = int((self._labels > self._graph_last).sum())
-        if self._graph is None or newer > max(1000, len(self._labels) // 5):
-            self.rebuild()
+            return True
+        return len(self._outside) + self._graph.dropped > max(self._exact_limit, FEWEST_BEHIND)
 
-    def _open_trusted(self) -> None:
+    def _catch_up(self) -> None:
+        """Open the file that another process may have written, else write one; without success search stays exact."""
         trusted = self._store.generation()
-        self._graph_last = 0
-        if trusted is None:
-            return
-        file = self._folder / trusted.file
-        fits = trusted.dimension == self._matrix.shape[1] and trusted.space == SPACE
-        if not fits or not file.is_file() or sha256(file) != trusted.sha256:
-            log.warning("%s is missing or damaged: searching exactly while it is made again", file)
-            return
-        self._graph = _load(file, trusted.dimension, trusted.count)
-        self._graph_last = trusted.last_label
+        if trusted is not None and (self._graph is None or self._graph.file != trusted.file):
+            self._use(graph.open_trusted(self._folder, trusted, self._matrix.shape[1]))
+        if self._behind():
+            try:
+                self._write()
+            except StorageError as error:
+                log.warning("searching exactly, because the index could not be written: %s", error)
 
     def rebuild(self) -> None:
         """See ports.VectorIndex. Raises StorageFull when what was written does not prove readable."""
         with self._lock:
-            self._changes, self._graph = -2, None
-            self._labels, self._passages = self._labels[:0], self._passages[:0]
-            self._matrix = self._matrix[:0]
-            old = self._store.generation()
-            labels, _, matrix = self._store.vectors(0)
-            if len(labels) > self._exact_limit:
-                self._write(labels, _normalised(matrix), (old.number if old else 0) + 1)
-            keep = self._store.generation()
-            for stale in self._folder.glob("index-*.hnsw"):
-                if len(labels) <= self._exact_limit or (keep and stale.name != keep.file):
-                    _remove(stale)
+            self._clear()
+            self._refresh()
+            while len(self._labels) > self._exact_limit and not self._write():
+                self._refresh()
+            if len(self._labels) <= self._exact_limit:
+                self._store.set_generation(None)
+            self._remove_stale()
 
-    def _write(self, labels: Sequence[int], matrix: Vector, number: int) -> None:
-        import hnswlib
-
-        file = self._folder / f"index-{number}-{os.getpid()}.hnsw"
-        graph = hnswlib.Index(SPACE, matrix.shape[1])
-        graph.init_index(len(labels), ef_construction=BUILD_EFFORT, M=NEIGHBOURS)
-        graph.add_items(matrix, labels)
-        graph.save_index(str(file))
-        _flush(file)
-        proof = [sys.executable, "-m", "cmt_sdk.storage.index", str(file), str(matrix.shape[1]), str(len(labels))]
-        if not file.is_file() or subprocess.run(proof, check=False, capture_output=True).returncode:  # noqa: S603 - our own module
-            _remove(file)
-            raise StorageFull(f"{file} cannot be read back after writing: is the disk full? Search stays exact meanwhile")
-        made = Generation(number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), max(labels))
+    def _write(self) -> bool:
+        """Write a new file and make it the trusted one; False when vectors in it were deleted meanwhile."""
+        trusted = self._store.generation()
+        with translated(self._folder):
+            number = trusted.number + 1 if trusted else 1
+            built, made = graph.build(self._folder, number, self._labels, self._matrix)
+        if not set(self._labels.tolist()) <= set(self._store.live()[1]):
+            graph.remove(self._folder / made.file)
+            return False
         self._store.set_generation(made)
-        self._graph, self._graph_last = graph, made.last_label
+        self._use(built)
+        self._remove_stale()
+        return True
+
+    def _remove_stale(self) -> None:
+        """Delete older files; one of the same number may be another process's work."""
+        trusted = self._store.generation()
+        for file in self._folder.glob("index-*.hnsw"):
+            number = file.name.split("-")[1]
+            if trusted is None or not number.isdecimal() or int(number) < trusted.number:
+                graph.remove(file)
 
     def describe(self) -> str:
         """See ports.VectorIndex."""
-        with self._lock:
-            self._refresh()
-            kind = "exact" if self._graph is None else f"hnsw (m={NEIGHBOURS})"
-            return f"{kind}, {len(self._labels)} vectors"
+        count = len(self._store.live()[1])
+        graphed = count > self._exact_limit and self._store.generation() is not None
+        return f"{f'hnsw (m={graph.NEIGHBOURS})' if graphed else 'exact'}, {count} vectors"
 
 
 def _normalised(matrix: Vector) -> Vector:
     lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
     result: Vector = matrix / np.maximum(lengths, 1e-12)
     return result
-
-
-def _load(file: Path, dimension: int, count: int) -> Any:
-    import hnswlib
-
-    graph = hnswlib.Index(SPACE, dimension)
-    graph.load_index(str(file), max_elements=count)
-    return graph
-
-
-def sha256(file: Path) -> str:
-    """The hash of a file's bytes."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
-
-
-def _flush(file: Path) -> None:
-    for path in (file, file.parent):
-        if path.exists() and os.name == "posix":
-            handle = os.open(path, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
-
-
-def _remove(file: Path) -> None:
-    try:
-        file.unlink(missing_ok=True)
-    except OSError as error:
-        log.info("%s stays for now: %s", file, error)
-
-
-def _prove(file: str, dimension: str, count: str) -> int:
-    """In a process of its own: the file opens, holds what it should, and answers."""
-    graph = _load(Path(file), int(dimension), int(count))
-    found = graph.knn_query(np.ones(int(dimension), np.float32), k=1)[0]
-    return 0 if graph.get_current_count() == int(count) and found.shape == (1, 1) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(_prove(*sys.argv[1:]))

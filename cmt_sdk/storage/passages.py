@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
-from sqlalchemy import text
+from sqlalchemy import Connection, Row, text
 
+from cmt_sdk.errors import InvalidDocument, ModelMismatch, StorageDamaged, StorageDenied, StorageFull, StorageLocked
 from cmt_sdk.storage.blob import pack, unpack
 from cmt_sdk.storage.connection import Database, chunks
 from cmt_sdk.storage.filters import conditions
-from cmt_sdk.storage.rows import ALIVE, PASSAGE, document_of, passage_of
-from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMemory, Passage
+from cmt_sdk.storage.rows import ALIVE, PASSAGE, READY, document_of, fingerprint_of, passage_of, sound_text
+from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMemory, Passage, Vector
 
+MOST_WORDS = 200
 READ_AGAIN = 60.0  # seconds before the time of reading is written again: a question should not cost a write
+
+log = logging.getLogger(__name__)
 
 
 class Passages(Database):
@@ -28,26 +34,47 @@ class Passages(Database):
             WHERE w.label IS NULL AND {ALIVE} ORDER BY p.id LIMIT :limit"""
         with self._read() as db:
             rows = db.execute(text(sql), {"limit": limit, "now": self.now().timestamp()}).all()
-        return [passage_of(r) for r in rows]
+            return [passage for passage, _ in self._with_documents(db, rows)]
+
+    @staticmethod
+    def _with_documents(db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Passage, Document]]:
+        """Rows of PASSAGE as passages. Each document is read once: one of megabytes has thousands of passages."""
+        documents = {}
+        for some in chunks(sorted({r.document_key for r in rows})):
+            for row in db.execute(text(f"SELECT d.*, {READY} FROM documents d WHERE d.key IN ({some})")):
+                documents[row.key] = document_of(row)
+        return [(passage_of(r, documents[r.document_key]), documents[r.document_key]) for r in rows]
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
-        """See ports.PassageStore."""
-        now = self.now().timestamp()
+        """See ports.PassageStore. Raises ModelMismatch for keys of another length than those that are stored."""
+        data = {passage: pack(made.memory) for passage, made in encoded.items()}
         with self._write() as db:
             body = {"id": fingerprint.id, "body": json.dumps(asdict(fingerprint))}
             db.execute(text("INSERT OR IGNORE INTO fingerprints VALUES (:id, :body)"), body)
+            values, changed = {"now": self.now().timestamp()}, 0
             for passage, made in encoded.items():
                 if not db.execute(text("SELECT 1 FROM passages WHERE id = :id"), {"id": passage}).first():
                     continue
-                data = pack(made.memory)
-                key = np.ascontiguousarray(made.key, "<f4").tobytes()
-                values = {"id": passage, "now": now, "bytes": len(data), "data": data, "key": key, "by": fingerprint.id}
-                db.execute(text("INSERT OR REPLACE INTO memories VALUES (:id, :now, :bytes, :data)"), values)
-                db.execute(
-                    text("INSERT OR REPLACE INTO vectors (passage_id, fingerprint, key) VALUES (:id, :by, :key)"),
-                    values,
-                )
-            self._changed(db)
+                sql = "INSERT OR REPLACE INTO memories VALUES (:id, :now, :bytes, :data)"
+                db.execute(text(sql), values | {"id": passage, "bytes": len(data[passage]), "data": data[passage]})
+                changed += self._save_key(db, passage, made.key, fingerprint)
+            if changed:
+                self._changed(db)
+
+    @staticmethod
+    def _save_key(db: Connection, passage: int, key: Vector, fingerprint: Fingerprint) -> bool:
+        """Store a key vector under a new label, where it is another; a memory made anew leaves the index as it is."""
+        data = np.ascontiguousarray(key, "<f4").tobytes()
+        values = {"id": passage, "by": fingerprint.id, "key": data}
+        db.execute(text("DELETE FROM vectors WHERE passage_id = :id AND (key <> :key OR fingerprint <> :by)"), values)
+        size = db.execute(text("SELECT length(key) FROM vectors LIMIT 1")).scalar()
+        if size not in (None, len(data)):
+            raise ModelMismatch(
+                f"this model's vectors have {key.size} values, the stored ones {size // 4}: another process encoded "
+                "with another model; open the memory again"
+            )
+        sql = "INSERT OR IGNORE INTO vectors (passage_id, fingerprint, key) VALUES (:id, :by, :key)"
+        return bool(db.execute(text(sql), values).rowcount)
 
     def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
         """See ports.PassageStore."""
@@ -57,14 +84,24 @@ class Passages(Database):
             for some in chunks(passage_ids):
                 sql = f"SELECT passage_id, last_read, data FROM memories WHERE passage_id IN ({some})"
                 for row in db.exec_driver_sql(sql):
-                    found[row.passage_id] = unpack(row.data)
+                    memory = _memory_of(row.passage_id, row.data)
+                    if memory is None:
+                        continue
+                    found[row.passage_id] = memory
                     if now - row.last_read > READ_AGAIN:
                         old.append(row.passage_id)
-        if old:
-            with self._write() as db:
-                for some in chunks(old):
-                    db.execute(text(f"UPDATE memories SET last_read = :now WHERE passage_id IN ({some})"), {"now": now})
+        self._note_reading(old, now)
         return found
+
+    def _note_reading(self, passage_ids: Sequence[int], now: float) -> None:
+        if not passage_ids:
+            return
+        try:
+            with self._write() as db:
+                for some in chunks(passage_ids):
+                    db.execute(text(f"UPDATE memories SET last_read = :now WHERE passage_id IN ({some})"), {"now": now})
+        except (StorageFull, StorageLocked, StorageDenied) as error:
+            log.info("the time of reading was not noted: %s", error)  # a full disk still answers questions
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
         """See ports.PassageStore."""
@@ -74,26 +111,27 @@ class Passages(Database):
         with self._read() as db:
             for some in chunks(passage_ids):
                 for row in db.exec_driver_sql(f"{sql} ({some})"):
-                    key = np.frombuffer(row.key, "<f4").astype(np.float32)
-                    found[row.passage_id] = Encoded(unpack(row.data), key), Fingerprint(**json.loads(row.body))
+                    memory = _memory_of(row.passage_id, row.data)
+                    if memory is not None:
+                        key = np.frombuffer(row.key, "<f4").astype(np.float32)
+                        found[row.passage_id] = Encoded(memory, key), fingerprint_of(row.body)
         return found
 
     def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]:
         """See ports.PassageStore."""
-        found = {}
+        rows: list[Row[Any]] = []
         now = {"now": self.now().timestamp()}
         with self._read() as db:
             for some in chunks(passage_ids):
-                sql = f"""SELECT {PASSAGE} WHERE p.id IN ({some}) AND {ALIVE}"""
-                for row in db.execute(text(sql), now):
-                    found[row.id] = (passage_of(row), document_of(row))
-        return found
+                rows += db.execute(text(f"SELECT {PASSAGE} WHERE p.id IN ({some}) AND {ALIVE}"), now)
+            return {passage.id: (passage, document) for passage, document in self._with_documents(db, rows)}
 
     def passages_of(self, document_id: str) -> list[Passage]:
         """See ports.PassageStore."""
         sql = f"SELECT {PASSAGE} WHERE d.doc_id = :id AND d.current ORDER BY p.ordinal"
         with self._read() as db:
-            return [passage_of(r) for r in db.execute(text(sql), {"id": document_id})]
+            rows = db.execute(text(sql), {"id": sound_text("id", document_id, InvalidDocument)}).all()
+            return [passage for passage, _ in self._with_documents(db, rows)]
 
     def choose(self, chosen: Filter) -> Collection[int]:
         """See ports.PassageStore."""
@@ -103,8 +141,11 @@ class Passages(Database):
             return {row.id for row in db.execute(text(sql), values)}
 
     def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
-        """See ports.PassageStore. The words are quoted, so that none is taken for FTS5's own syntax."""
-        words = dict.fromkeys(w.lower() for w in re.findall(r"\w+", query))
+        """See ports.PassageStore. The words are quoted, so that none is taken for FTS5's own syntax.
+
+        Of a very long query the longest words are asked for: the time that FTS5 takes grows faster than their number.
+        """
+        words = sorted(dict.fromkeys(w.lower() for w in re.findall(r"\w+", query)), key=len, reverse=True)[:MOST_WORDS]
         if not words:
             return []
         where, values = conditions(replace(chosen, history=False), self.now().timestamp())
@@ -120,7 +161,7 @@ class Passages(Database):
         """See ports.PassageStore."""
         sql = "SELECT f.body FROM fingerprints f JOIN vectors v ON v.fingerprint = f.id GROUP BY f.id ORDER BY count(*) DESC"
         with self._read() as db:
-            return [Fingerprint(**json.loads(row.body)) for row in db.execute(text(sql))]
+            return [fingerprint_of(row.body) for row in db.execute(text(sql))]
 
     def forget_encodings(self, keep: Fingerprint | None) -> int:
         """See ports.PassageStore."""
@@ -148,3 +189,12 @@ class Passages(Database):
             for some in chunks(gone):
                 db.exec_driver_sql(f"DELETE FROM memories WHERE passage_id IN ({some})")
         return len(gone)
+
+
+def _memory_of(passage: int, data: bytes) -> PackedMemory | None:
+    """A stored memory; None for a damaged one, which is then made again from the text as a cold one is."""
+    try:
+        return unpack(data)
+    except StorageDamaged as error:
+        log.warning("the memory of passage %d is damaged and will be made again: %s", passage, error)
+        return None

@@ -10,12 +10,12 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from cmt_sdk.errors import InvalidDocument, StorageDamaged
+from cmt_sdk.errors import InvalidDocument, InvalidInput, StorageDamaged
 from cmt_sdk.types import Document, Fingerprint, Passage
 
 READY = """NOT EXISTS (SELECT 1 FROM passages p LEFT JOIN vectors v ON v.passage_id = p.id
     WHERE p.document_key = d.key AND v.label IS NULL) AS ready"""
-PASSAGE = """p.id, p.ordinal, p.start, p."end" AS stop, p.tokens, p.heading, d.*,
+PASSAGE = """p.id, p.ordinal, p.start, p."end" AS stop, p.tokens, p.heading, p.document_key,
     EXISTS (SELECT 1 FROM vectors v WHERE v.passage_id = p.id) AS ready
     FROM passages p JOIN documents d ON d.key = p.document_key"""
 ALIVE = "d.current AND (d.expires_at IS NULL OR d.expires_at > :now)"
@@ -56,11 +56,12 @@ def document_of(row: Row[Any]) -> Document:
         raise StorageDamaged(f"document {row.doc_id!r:.60} is damaged ({error}): run `cmt doctor`") from error
 
 
-def passage_of(row: Row[Any]) -> Passage:
+def passage_of(row: Row[Any], of: Document) -> Passage:
     """The passage of a row of PASSAGE. Raises StorageDamaged for what is none."""
     try:
-        body = row.text[row.start : row.stop]
-        return Passage(row.id, row.doc_id, row.version, row.ordinal, row.start, row.stop, row.tokens, body, row.heading)
+        body = of.text[row.start : row.stop]
+        where = (row.id, of.id, of.version, row.ordinal, row.start, row.stop)
+        return Passage(*where, row.tokens, body, row.heading, bool(row.ready))
     except TypeError as error:
         raise StorageDamaged(f"passage {row.id} is damaged ({error}): run `cmt doctor`") from error
 
@@ -81,6 +82,14 @@ def metadata_text(document: Document) -> str:
         if fault := fault_of(value):
             raise InvalidDocument(f"metadata {key!r}: {fault}")
     return json.dumps(dict(document.metadata), ensure_ascii=False)
+
+
+def sound_text(name: str, value: str, error: type[InvalidInput]) -> str:
+    """The value, where it is text that a database can hold; else raises the error given."""
+    fault = fault_of(value) if isinstance(value, str) else "give text"
+    if fault:
+        raise error(f"{name} {value!r:.60}: {fault}")
+    return value
 
 
 def fault_of(value: object) -> str:

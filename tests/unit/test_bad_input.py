@@ -39,7 +39,10 @@ def test_text_that_cannot_be_remembered(memory, text, words):
 
 def test_the_limit_can_be_raised(tmp_path):
     """What the message proposes works."""
-    with open_fake(tmp_path / "big", max_document_bytes=20) as memory, pytest.raises(InvalidDocument, match="max_document_bytes=35"):
+    with (
+        open_fake(tmp_path / "big", max_document_bytes=20) as memory,
+        pytest.raises(InvalidDocument, match="max_document_bytes=35"),
+    ):
         memory.add(LISBON)
     with open_fake(tmp_path / "big", max_document_bytes=35) as memory:
         memory.add(LISBON)

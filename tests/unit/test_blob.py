@@ -6,7 +6,7 @@ from math import prod
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -56,6 +56,7 @@ memories = st.builds(
 )
 
 
+@settings(max_examples=50)
 @given(memories)
 def test_what_is_packed_comes_back(memory):
     """Every kind, count of tokens, name, shape (empty and scalar ones too), value and NaN."""

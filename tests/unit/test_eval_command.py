@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cmt_cli import common
 from cmt_cli.eval import eval_command
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.testing.fakes import open_fake
@@ -22,11 +21,6 @@ ROWS = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _fake_model(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(common, "opener", open_fake)
-
-
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     """Two passages and three questions."""
@@ -36,8 +30,8 @@ def file(tmp_path: Path) -> Path:
 
 
 def cmt_eval(*args: object) -> Result:
-    """Run the command; what is no exit of click's own is raised."""
-    return CliRunner().invoke(eval_command, list(map(str, args)), catch_exceptions=False)
+    """Run the command over a fake language model; what is no exit of click's own is raised."""
+    return CliRunner().invoke(eval_command, list(map(str, args)), obj=open_fake, catch_exceptions=False)
 
 
 def report_of(file: Path, *args: object) -> Any:

@@ -1,0 +1,142 @@
+"""The HNSW file of an index: built, proved, opened, asked. The only place that knows hnswlib; knows no database.
+
+hnswlib writes to full disks without a word and dies on damaged files. So a file is written under a new name and re-opened in
+another process before it is trusted, and only a file with the trusted hash is ever opened in this one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import subprocess
+import sys
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmt_sdk.errors import StorageFull
+from cmt_sdk.types import Generation, Vector
+
+log = logging.getLogger(__name__)
+
+Labels = NDArray[np.int64]
+SPACE = "cosine"
+NEIGHBOURS, BUILD_EFFORT = 16, 200
+
+
+@dataclass
+class Graph:
+    """An opened graph; `labels` are those in it that are alive, sorted, and `dropped` counts the others."""
+
+    index: Any
+    file: str
+    labels: Labels
+    dropped: int = 0
+
+    def keep(self, alive: Labels) -> None:
+        """Answer with no label that is not among `alive`."""
+        inside = np.isin(self.labels, alive)
+        for label in self.labels[~inside].tolist():
+            self.index.mark_deleted(label)
+        self.dropped += int((~inside).sum())
+        self.labels = self.labels[inside]
+
+    def nearest(self, vector: Vector, count: int) -> Labels:
+        """About `count` labels near a vector, unordered; all of them where the graph does not reach so many."""
+        count = min(count, len(self.labels))
+        if not count:
+            return self.labels
+        self.index.set_ef(2 * count)
+        try:
+            found: Labels = self.index.knn_query(vector, count)[0][0].astype(np.int64)
+        except RuntimeError as error:
+            log.info("%s found fewer than %d neighbours (%s): searching exactly", self.file, count, error)
+            return self.labels
+        return found
+
+
+def build(folder: Path, number: int, labels: Labels, matrix: Vector) -> tuple[Graph, Generation]:
+    """A graph of vectors [n, dimension] in a new file of the folder. Raises StorageFull, OSError; then no file stays."""
+    import hnswlib
+
+    file = folder / f"index-{number}-{uuid.uuid4().hex[:8]}.hnsw"
+    index = hnswlib.Index(SPACE, matrix.shape[1])
+    index.init_index(len(labels), ef_construction=BUILD_EFFORT, M=NEIGHBOURS)
+    index.add_items(matrix, labels)
+    try:
+        index.save_index(str(file))
+        _flush(file)
+        _prove_elsewhere(file, matrix.shape[1], len(labels))
+        made = Generation(number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), int(labels.max()))
+    except BaseException:
+        remove(file)
+        raise
+    return Graph(index, file.name, np.sort(labels)), made
+
+
+def open_trusted(folder: Path, trusted: Generation, dimension: int) -> Graph | None:
+    """The graph of the file that the database trusts; None, and a warning, for a file that is another one."""
+    try:
+        if (trusted.dimension, trusted.space) == (dimension, SPACE) and sha256(folder / trusted.file) == trusted.sha256:
+            index = _load(folder / trusted.file, dimension, trusted.count)
+            return Graph(index, trusted.file, np.sort(np.array(index.get_ids_list(), np.int64)))
+        log.warning("%s is damaged, or of another model: searching exactly until it is made again", trusted.file)
+    except (OSError, RuntimeError) as error:
+        log.warning("%s cannot be opened (%s): searching exactly until it is made again", trusted.file, error)
+    return None
+
+
+def _load(file: Path, dimension: int, count: int) -> Any:
+    import hnswlib
+
+    index = hnswlib.Index(SPACE, dimension)
+    index.load_index(str(file), max_elements=count)
+    return index
+
+
+def sha256(file: Path) -> str:
+    """The hash of a file's bytes."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def remove(file: Path) -> None:
+    """Delete an index file, later where something holds it open."""
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        log.info("%s stays for now: %s", file, error)
+
+
+def _flush(file: Path) -> None:
+    for path in (file, file.parent) if os.name == "posix" else ():
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def _prove_elsewhere(file: Path, dimension: int, count: int) -> None:
+    """Let another process open the file and ask it. Raises StorageFull when that fails."""
+    command = [sys.executable, "-m", __name__, str(file), str(dimension), str(count)]
+    same_modules = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    proof = subprocess.run(command, check=False, capture_output=True, env=same_modules)  # noqa: S603 - our own module
+    if proof.returncode:
+        log.info("%s: %s", file, proof.stderr.decode(errors="replace"))
+        raise StorageFull(f"{file} cannot be read back after writing: is the disk full? Search is exact meanwhile")
+
+
+def _prove(file: str, dimension: str, count: str) -> int:
+    index = _load(Path(file), int(dimension), int(count))
+    found = index.knn_query(np.ones(int(dimension), np.float32), k=1)[0]
+    return 0 if index.get_current_count() == int(count) and found.shape == (1, 1) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(_prove(*sys.argv[1:]))

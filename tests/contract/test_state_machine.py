@@ -1,0 +1,204 @@
+"""The store against a plain dict: any sequence of calls, in any order, with a clock that jumps and a folder that is reopened."""
+
+import re
+import shutil
+import tempfile
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from cmt_sdk.errors import AlreadyExists, DocumentNotFound
+from cmt_sdk.storage.index import KeyIndex
+from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.testing.fakes import FINGERPRINT
+from cmt_sdk.types import Document, Encoded, Filter, PackedMemory, Span
+
+WORDS = ("apple", "boat", "cloud", "dune", "elm")
+texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(lambda words: " ".join(words) + ".")
+scopes = st.sampled_from(["", "u", "u/ann", "u/ann/s", "u/anna"])
+names = st.sampled_from(["a", "b", "c", "d"])
+numbers = st.integers(0, 3)
+lives = st.sampled_from([None, None, None, 5, 50])
+
+
+def under(scope: str, asked: str | None) -> bool:
+    """Whether a scope is the one asked for or beneath it."""
+    return not asked or scope == asked or scope.startswith(f"{asked}/")
+
+
+def pieces(text: str) -> list[Span]:
+    """A span a word."""
+    return [Span(m.start(), m.end(), 1) for m in re.finditer(r"\w+", text)]
+
+
+def key_of(text: str) -> np.ndarray:
+    """A vector that tells words apart."""
+    return np.eye(len(WORDS), dtype=np.float32)[WORDS.index(text)]
+
+
+class Store(RuleBasedStateMachine):
+    """`self.known` maps ids to their versions, newest last, in order of creation; `self.encoded` holds ids and versions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.time = datetime(2026, 1, 1, tzinfo=UTC)
+        self.known: dict[str, list[Document]] = {}
+        self.encoded: set[tuple[str, int]] = set()
+
+    @initialize()
+    def open(self) -> None:
+        """A new folder."""
+        self.store = SQLiteStore(self.folder, clock=lambda: self.time)
+        self.index = KeyIndex(self.store, self.folder, 10**6)
+
+    def teardown(self) -> None:
+        """The folder goes."""
+        self.store.close()
+        shutil.rmtree(self.folder)
+
+    def alive(self, scope: str | None = None, number: int | None = None) -> dict[str, Document]:
+        """Current documents that fit."""
+        current = {name: versions[-1] for name, versions in self.known.items()}
+        return {
+            name: d
+            for name, d in current.items()
+            if (d.expires_at is None or d.expires_at > self.time)
+            and under(d.scope, scope)
+            and (number is None or d.metadata.get("n") == number)
+        }
+
+    @rule(text=texts, scope=scopes, name=st.just("") | names, number=numbers, life=lives)
+    def add(self, text, scope, name, number, life) -> None:
+        """A new document, the same one again, or an id that is taken."""
+        expiry = self.time + timedelta(seconds=life) if life else None
+        given = Document(text, name, "s", scope, {"n": number}, expires_at=expiry)
+        same = [d for d in self.alive().values() if (d.text, d.scope) == (text, scope)]
+        try:
+            stored, is_new = self.store.add(given, pieces(text))
+        except AlreadyExists:
+            assert name in self.alive()
+            assert name not in [d.id for d in same]
+            return
+        if not is_new:
+            assert stored.id in [d.id for d in same]
+            assert name in ("", stored.id)
+            return
+        assert name in ("", stored.id)
+        assert not same or name not in ["", *(d.id for d in same)]
+        self.forget_model(stored.id)
+        self.known[stored.id] = [replace(given, id=stored.id, created_at=self.time, updated_at=self.time)]
+
+    def forget_model(self, name: str) -> None:
+        """Take a document out of the model."""
+        self.known.pop(name, None)
+        self.encoded = {(n, v) for n, v in self.encoded if n != name}
+
+    @rule(name=names, text=texts)
+    def update(self, name, text) -> None:
+        """The next version of a living document."""
+        if name not in self.alive():
+            try:
+                self.store.replace(Document(text, name), pieces(text))
+            except DocumentNotFound:
+                return
+            raise AssertionError(name)
+        old = self.known[name][-1]
+        new = replace(old, text=text, version=old.version + 1, updated_at=self.time)
+        self.store.replace(new, pieces(text))
+        self.known[name][-1] = replace(old, current=False)
+        self.known[name].append(new)
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), scope=scopes, number=numbers, life=lives)
+    def change_fields(self, data, scope, number, life) -> None:
+        """Scope, metadata and expiry in place."""
+        old = self.known[data.draw(st.sampled_from(list(self.alive())))][-1]
+        expiry = self.time + timedelta(seconds=life) if life else None
+        new = replace(old, scope=scope, metadata={"n": number}, expires_at=expiry, updated_at=self.time)
+        self.store.replace(new, None)
+        self.known[old.id][-1] = new
+
+    @rule(scope=scopes.filter(bool), number=st.none() | numbers, scrub=st.booleans())
+    def delete(self, scope, number, scrub) -> None:
+        """Whatever fits, expired or not, with all its versions; sometimes out of the files too."""
+        where = {} if number is None else {"n": number}
+        gone = [
+            name
+            for name, versions in self.known.items()
+            if under(versions[-1].scope, scope) and (number is None or versions[-1].metadata["n"] == number)
+        ]
+        removed = self.store.delete(Filter(scope=scope, where=where))
+        assert sorted((d.id, d.version) for d in removed) == sorted((n, d.version) for n in gone for d in self.known[n])
+        for name in gone:
+            self.forget_model(name)
+        if scrub:
+            assert self.store.scrub(removed)[1] == 0
+
+    @rule(limit=st.integers(1, 4))
+    def save(self, limit) -> None:
+        """Some of what waits is encoded."""
+        batch = self.store.pending(limit)
+        memory = PackedMemory("fake", 1, {"bytes": np.zeros(3, np.uint8)})
+        self.store.save({p.id: Encoded(memory, key_of(p.text)) for p in batch}, FINGERPRINT)
+        for name in {p.document_id for p in batch}:
+            version = self.known[name][-1].version
+            if name not in [p.document_id for p in self.store.pending(1_000)]:
+                self.encoded.add((name, version))
+
+    @rule(seconds=st.integers(1, 30))
+    def wait(self, seconds) -> None:
+        """Time passes, documents expire."""
+        self.time += timedelta(seconds=seconds)
+
+    @rule()
+    def reopen(self) -> None:
+        """Another process goes on."""
+        self.store.close()
+        self.open()
+
+    @rule(word=st.sampled_from(WORDS), scope=scopes)
+    def search(self, word, scope) -> None:
+        """Words and meanings find the same passages: those of living documents."""
+        hits = self.store.search_text(word.upper(), 1_000, Filter(scope=scope))
+        found = self.store.passages([h.passage_id for h in hits])
+        expected = sorted(d.id for d in self.alive(scope).values() for w in re.findall(r"\w+", d.text) if w == word)
+        assert sorted(d.id for _, d in found.values()) == expected
+        assert {p.text for p, _ in found.values()} <= {word}
+        waiting = {p.id for p in self.store.pending(1_000)}
+        near = self.index.search(key_of(word), 1_000, self.store.choose(Filter(scope=scope)))
+        assert {h.passage_id for h in near if h.score > 0.9} == set(found) - waiting
+
+    @rule(scope=scopes, number=st.none() | numbers, limit=st.integers(1, 3))
+    def page(self, scope, number, limit) -> None:
+        """Page by page, every document that fits once, in order of creation."""
+        chosen = Filter(scope=scope, where={} if number is None else {"n": number})
+        listed, cursor = [], None
+        while True:
+            page = self.store.page(chosen, limit, cursor)
+            listed += [d.id for d in page.documents]
+            cursor = page.next_cursor
+            if cursor is None:
+                break
+        assert listed == list(self.alive(scope, number))
+        assert self.store.count(chosen) == len(listed)
+
+    @invariant()
+    def everything_is_there(self) -> None:
+        """Every version of every document, as the model has it."""
+        if not hasattr(self, "store"):
+            return
+        for name, versions in self.known.items():
+            expected = [replace(d, ready=d.current and (name, d.version) in self.encoded) for d in versions]
+            assert self.store.history(name) == expected
+        stats = self.store.stats()
+        assert (stats.documents, stats.versions) == (len(self.alive()), sum(map(len, self.known.values())))
+
+
+Store.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+TestStore = Store.TestCase

@@ -1,0 +1,942 @@
+"""What ports.Store and ports.VectorStore promise, asked of the store on disk."""
+
+import errno
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cmt_sdk.errors import (
+    AlreadyExists,
+    DocumentNotFound,
+    InvalidDocument,
+    InvalidFilter,
+    InvalidInput,
+    MemoryNotFound,
+    ModelMismatch,
+    StorageDamaged,
+    StorageDenied,
+    StorageFull,
+    StorageLocked,
+    StorageNewer,
+)
+from cmt_sdk.ports import Store, VectorStore
+from cmt_sdk.storage.connection import translated
+from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.testing.fakes import FINGERPRINT
+from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Generation, PackedMemory, Span
+
+START = datetime(2026, 1, 1, 12, tzinfo=UTC)
+OTHER = replace(FINGERPRINT, model="other", base="0" * 16)
+LISBON = "The museum moved to Lisbon in 2019."
+GENOA = "The harbour of Genoa opens at nine. Its lighthouse is old."
+
+
+class Clock:
+    """A clock that goes on by a second with every reading, and by more when told to."""
+
+    def __init__(self) -> None:
+        self.time = START
+
+    def __call__(self) -> datetime:
+        """The time, a second after the last one told."""
+        self.time += timedelta(seconds=1)
+        return self.time
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> Iterator[SQLiteStore]:
+    opened = SQLiteStore(tmp_path / "notes", clock=clock)
+    yield opened
+    opened.close()
+
+
+def spans(text: str, heading: str = "") -> list[Span]:
+    """A span a sentence."""
+    ends = [i + 1 for i, c in enumerate(text) if c == "."] or [len(text)]
+    starts = [0, *(e + 1 for e in ends[:-1])]
+    return [Span(a, b, len(text[a:b].split()), heading) for a, b in zip(starts, ends, strict=True)]
+
+
+def put(store: SQLiteStore, text: str = LISBON, **fields: object) -> Document:
+    """Store a document and return it."""
+    return store.add(Document(text, **fields), spans(text))[0]
+
+
+def encoded(seed: int = 1, size: int = 64) -> Encoded:
+    """A memory of `size` bytes and a key vector of 8 values."""
+    key = np.random.default_rng(seed).standard_normal(8).astype(np.float32)
+    return Encoded(PackedMemory("fake", 3, {"bytes": np.full(size, seed, np.uint8)}), key / np.linalg.norm(key))
+
+
+def save_all(store: SQLiteStore, fingerprint: Fingerprint = FINGERPRINT) -> list[int]:
+    """Encode whatever waits; its passage ids."""
+    ids = [p.id for p in store.pending(1_000)]
+    store.save({i: encoded(i) for i in ids}, fingerprint)
+    return ids
+
+
+def found(store: SQLiteStore, query: str, **conditions: object) -> list[str]:
+    """Texts of the passages that a full-text search finds, best first."""
+    hits = [h.passage_id for h in store.search_text(query, 10, Filter(**conditions))]
+    texts = {i: p.text for i, (p, _) in store.passages(hits).items()}
+    return [texts[h] for h in hits]
+
+
+def test_the_store_obeys_its_ports(store):
+    """The type checker sees to the signatures in cmt_sdk; here the names are all there."""
+    for port in (Store, VectorStore):
+        names = [n for n in dir(port) if not n.startswith("_")]
+        assert [n for n in names if not callable(getattr(store, n, None))] == []
+
+
+# -- documents ------------------------------------------------------------------------------------------------------
+
+
+def test_add_fills_in_what_is_missing(store):
+    """An id, the times, the first version; not ready until its passages have vectors."""
+    document, is_new = store.add(Document(LISBON, source="trip.md", scope="u", metadata={"a": 1}), spans(LISBON))
+    assert is_new
+    assert len(document.id) == 32
+    assert START < document.created_at == document.updated_at
+    assert document == Document(
+        LISBON, document.id, "trip.md", "u", {"a": 1}, document.created_at, document.created_at, None, 1, True, False
+    )
+    save_all(store)
+    assert store.history(document.id) == [replace(document, ready=True)]
+
+
+def test_what_is_given_is_kept_exactly(store):
+    """Id, times to the microsecond, any metadata value, any text."""
+    moment = datetime(1969, 7, 20, 20, 17, 40, 123456, UTC)
+    metadata = {"": None, 'k"\\\n.]': 'v"\\', "n": -(2**63), "x": 0.1, "t": True, "ключ": "значение 🙂"}
+    given = Document("🙂 a\r\n\tb\u2028c", "my id/é", None, "a/b", metadata, moment, expires_at=moment + timedelta(36500))
+    stored = put(store, given.text, **{n: getattr(given, n) for n in ("id", "scope", "metadata", "created_at", "expires_at")})
+    assert replace(stored, updated_at=None) == given
+    assert list(stored.metadata) == list(metadata)
+    assert [p.text for p in store.passages_of("my id/é")] == [given.text]
+
+
+def test_an_expiry_at_the_end_of_time_is_kept(store):
+    """People write datetime.max for "never"; it must not make the document unreadable."""
+    document = put(store, expires_at=datetime.max.replace(tzinfo=UTC))
+    assert document.expires_at == datetime(9999, 12, 31, tzinfo=UTC)
+    assert store.page(Filter(), 1, None).documents == [document]
+
+
+def test_the_same_text_in_a_scope_is_one_document(store):
+    """The one there is returned; another scope, another text, and another id given on purpose are documents of their own."""
+    first = put(store)
+    assert store.add(Document(LISBON, source="other.md"), spans(LISBON)) == (first, False)
+    assert store.add(Document(LISBON, id=first.id), spans(LISBON)) == (first, False)
+    assert store.add(Document(LISBON, scope="u"), spans(LISBON))[1]
+    named, is_new = store.add(Document(LISBON, id="named"), spans(LISBON))
+    assert is_new
+    assert store.add(Document(LISBON, id="named"), spans(LISBON)) == (named, False)
+    assert store.count(Filter()) == 3
+
+
+def test_a_taken_id_is_refused(store):
+    """Another text under a known id is an update, and add does not guess; nothing changes."""
+    put(store, id="a")
+    with pytest.raises(AlreadyExists, match="'a' is taken"):
+        store.add(Document(GENOA, id="a"), spans(GENOA))
+    with pytest.raises(AlreadyExists, match="'a' is taken"):
+        store.restore([Document(GENOA, id="a")], spans(GENOA))
+    assert [d.text for d in store.page(Filter(), 10, None).documents] == [LISBON]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"source": "\udcff.txt"},
+        {"source": "a\0b"},
+        {"scope": "\ud800"},
+        {"id": "\ud800"},
+        {"id": 7},
+        {"scope": None},
+        {"metadata": {"k": "\ud800"}},
+        {"metadata": {"\ud800": 1}},
+        {"metadata": {1: 1}},
+        {"metadata": {"k": [1]}},
+        {"metadata": {"k": {"a": 1}}},
+        {"metadata": {"k": float("nan")}},
+        {"metadata": {"k": 2**63}},
+        {"metadata": {"k": 10**5000}},
+        {"metadata": {"k": b"bytes"}},
+        {"metadata": {"k": START}},
+    ],
+)
+def test_what_a_database_cannot_hold_is_refused(store, fields):
+    """File names that are no UTF-8, NUL, numbers past 64 bits, nested values: our error, and nothing is stored."""
+    with pytest.raises(InvalidDocument):
+        put(store, **fields)
+    assert store.stats().versions == 0
+
+
+def test_find_by_source(store, clock):
+    """Scope and source exactly; the one changed last of several; not an expired one."""
+    old = put(store, source="a*.md", scope="u")
+    new = put(store, GENOA, source="a*.md", scope="u")
+    assert store.find("u", "a*.md") == new
+    assert store.replace(replace(old, metadata={"n": 1}), None) == store.find("u", "a*.md")
+    assert store.find("", "a*.md") is store.find("u", "a?.md") is store.find("u", "aX.md") is None
+    put(store, "Gone soon.", source="b", expires_at=clock.time + timedelta(minutes=1))
+    assert store.find("", "b").text == "Gone soon."
+    clock.time += timedelta(minutes=2)
+    assert store.find("", "b") is None
+
+
+def test_ids_by_their_beginning(store, clock):
+    """Sorted, of living documents only; no sign is a wildcard."""
+    for name in ("abd", "abc", "ab", "b", "a%", "é"):
+        put(store, f"Text of {name}.", id=name)
+    put(store, id="abe", expires_at=clock.time + timedelta(seconds=9))
+    clock.time += timedelta(minutes=1)
+    assert store.ids("ab") == ["ab", "abc", "abd"]
+    assert store.ids("") == ["a%", "ab", "abc", "abd", "b", "é"]
+    assert (store.ids("a%"), store.ids("a_"), store.ids("é")) == (["a%"], [], ["é"])
+
+
+def test_replace_makes_the_next_version(store):
+    """The new text answers, the old one is history with its own fields; creation time stays."""
+    first = put(store, source="a", metadata={"v": 1})
+    save_all(store)
+    second = store.replace(replace(first, text=GENOA, source="b", metadata={"v": 2}), spans(GENOA))
+    assert (second.id, second.version, second.current, second.ready) == (first.id, 2, True, False)
+    assert (second.text, second.source, second.metadata) == (GENOA, "b", {"v": 2})
+    assert first.created_at == second.created_at < second.updated_at
+    assert store.history(first.id) == [replace(first, current=False), second]
+    assert [p.version for p in store.passages_of(first.id)] == [2, 2]
+    assert found(store, "museum lighthouse") == ["Its lighthouse is old."]
+    assert store.count(Filter()) == 1
+    assert store.count(Filter(history=True)) == 2
+
+
+def test_replace_without_spans_changes_fields_in_place(store):
+    """No new version, the text stays whatever is given, nothing waits for compression again."""
+    first = put(store)
+    save_all(store)
+    moved = store.replace(replace(first, text="other", source="b", scope="v", metadata={"k": "x"}), None)
+    assert moved == replace(first, source="b", scope="v", metadata={"k": "x"}, updated_at=moved.updated_at, ready=True)
+    assert moved.updated_at > first.updated_at
+    assert store.history(first.id) == [moved]
+
+
+def test_replace_needs_a_living_document(store, clock):
+    """An unknown or expired id is an error that names it."""
+    for spans_given in (None, []):
+        with pytest.raises(DocumentNotFound, match="'nobody'"):
+            store.replace(Document(LISBON, id="nobody"), spans_given)
+    put(store, id="a", expires_at=clock.time + timedelta(minutes=1))
+    clock.time += timedelta(minutes=2)
+    with pytest.raises(DocumentNotFound):
+        store.replace(Document(LISBON, id="a"), None)
+
+
+def test_restore_keeps_everything_as_given(store):
+    """Versions, ids, numbers and times of an archive; only the last version is cut and found."""
+    times = [START - timedelta(days=n) for n in (9, 5, 2)]
+    versions = [
+        Document(LISBON, "a", "s", "u", {"v": 1}, times[0], times[1], None, 1, False),
+        Document(GENOA, "a", "s", "u", {"v": 4}, times[0], times[2], None, 4, True),
+    ]
+    stored, is_new = store.restore(versions, spans(GENOA))
+    assert is_new
+    assert store.history("a") == versions == [versions[0], stored]
+    assert found(store, "museum lighthouse") == ["Its lighthouse is old."]
+    assert store.restore([Document(GENOA, "b", scope="u")], spans(GENOA)) == (stored, False)
+    assert store.replace(replace(stored, text=LISBON), spans(LISBON)).version == 5
+
+
+def test_an_expired_document_is_gone_in_every_way(store, clock):
+    """From its expiry on: not listed, counted, found or compressed, its id and text are free; its history stays."""
+    expiry = clock.time + timedelta(hours=1)
+    document = put(store, id="a", source="s", expires_at=expiry)
+    (passage,) = save_all(store)
+    put(store, "It never got compressed.", expires_at=expiry)
+    before = store.changes()
+    assert store.vectors(0)[1] == [passage]
+    clock.time = expiry
+    assert store.page(Filter(), 10, None).documents == []
+    assert store.count(Filter()) == store.stats().documents == store.stats().pending == 0
+    assert (store.passages([passage]), store.pending(10), store.choose(Filter())) == ({}, [], set())
+    assert found(store, "museum") == []
+    assert (store.vectors(0)[1], store.live()[1]) == ([], set())
+    assert store.changes() != before
+    assert all(f.ok for f in store.check())
+    assert store.history("a") == [replace(document, ready=True)]
+    again = put(store, GENOA, id="a")
+    assert store.history("a") == [again]
+    assert store.add(Document("It never got compressed."), [])[1]
+
+
+def test_delete_takes_all_versions_and_what_belongs_to_them(store):
+    """Returns every removed version; passages, words, memories and vectors go too; others stay."""
+    first = put(store, scope="u/ann")
+    save_all(store)
+    second = store.replace(replace(first, text=GENOA), spans(GENOA))
+    save_all(store)
+    kept = put(store, scope="u/anna")
+    before = store.changes()
+    assert store.delete(Filter(scope="u/ann")) == [replace(first, current=False), replace(second, ready=False)]
+    assert store.page(Filter(history=True), 10, None).documents == [kept]
+    assert found(store, "museum lighthouse") == [LISBON]
+    assert store.vectors(0)[0] == []
+    assert store.changes() != before
+    stats = store.stats()
+    assert (stats.documents, stats.versions, stats.passages, stats.memory_bytes) == (1, 1, 1, 0)
+    assert store.delete(Filter(scope="u/ann")) == []
+
+
+def test_delete_takes_expired_documents_too(store, clock):
+    """What a user wants forgotten must not hide behind its expiry."""
+    put(store, id="a", expires_at=clock.time + timedelta(minutes=1))
+    clock.time += timedelta(minutes=2)
+    assert [d.id for d in store.delete(Filter(ids=["a"]))] == ["a"]
+
+
+def test_more_documents_than_one_list_of_sql_takes(store, monkeypatch):
+    """They go in several lists, in one transaction."""
+    monkeypatch.setattr("cmt_sdk.storage.connection.MANY", 3)
+    for i in range(11):
+        put(store, f"Fact {i}.", id=str(i))
+    assert len(store.delete(Filter(ids=[str(i) for i in range(10)]))) == 10
+    assert [d.id for d in store.page(Filter(), 10, None).documents] == ["10"]
+
+
+# -- pages ----------------------------------------------------------------------------------------------------------
+
+
+def walk(store: SQLiteStore, chosen: Filter, limit: int) -> list[str]:
+    """Texts page by page."""
+    texts, cursor = [], None
+    while True:
+        page = store.page(chosen, limit, cursor)
+        assert len(page.documents) <= limit
+        texts += [d.text for d in page.documents]
+        cursor = page.next_cursor
+        if cursor is None:
+            return texts
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 7, 100])
+def test_pages_hold_each_document_once_in_order_of_creation(store, limit):
+    """Also where many were made at the same moment."""
+    for i in range(7):
+        put(store, f"Fact {i}.", created_at=START + timedelta(seconds=i // 3), scope="u" if i % 2 else "")
+    assert walk(store, Filter(), limit) == [f"Fact {i}." for i in range(7)]
+    assert walk(store, Filter(scope="u"), limit) == ["Fact 1.", "Fact 3.", "Fact 5."]
+
+
+def test_the_last_page_says_so(store):
+    """A full last page has no next one; an empty listing neither."""
+    assert store.page(Filter(), 2, None) == store.page(Filter(), 2, "0.0/0")
+    put(store)
+    put(store, GENOA)
+    assert store.page(Filter(), 2, None).next_cursor is None
+    assert store.page(Filter(), 1, None).next_cursor is not None
+
+
+def test_a_cursor_survives_changes(store):
+    """What is updated, added or deleted between two pages neither repeats nor hides another document."""
+    made = [put(store, f"Fact {i}.", created_at=START) for i in range(5)]
+    page = store.page(Filter(), 2, None)
+    store.replace(replace(made[0], text="New fact 0."), spans("New fact 0."))
+    store.replace(replace(made[1], text="New fact 1."), spans("New fact 1."))
+    store.delete(Filter(ids=[made[1].id, made[3].id]))
+    put(store, "Fact 5.")
+    rest = store.page(Filter(), 10, page.next_cursor)
+    assert [d.text for d in rest.documents] == ["Fact 2.", "Fact 4.", "Fact 5."]
+    assert walk(store, Filter(), 1) == ["New fact 0.", "Fact 2.", "Fact 4.", "Fact 5."]
+
+
+@pytest.mark.parametrize("cursor", ["", "x", "1", "1/", "/1", "nan/1", "1/1/1", "1e5/-1", "1/" + "9" * 400, "1 OR 1=1/1", "１/1"])
+def test_a_foreign_cursor_is_refused(store, cursor):
+    """Only what `page` gave out."""
+    with pytest.raises(InvalidInput, match="next_cursor"):
+        store.page(Filter(), 1, cursor)
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2**63])
+def test_a_page_has_at_least_one_document(store, limit):
+    """And not more than a machine counts."""
+    with pytest.raises(InvalidInput, match="limit="):
+        store.page(Filter(), limit, None)
+
+
+def test_every_way_to_ask_takes_the_same_filter(store):
+    """Page, count, choose, full-text search and delete agree; a bad filter is refused by each before anything happens."""
+    a = put(store, scope="u", metadata={"n": 1})
+    put(store, GENOA, scope="u", metadata={"n": 2})
+    chosen = Filter(scope="u", where={"n": {"<": 2}})
+    assert store.page(chosen, 9, None).documents == [a]
+    assert store.count(chosen) == len(store.choose(chosen)) == 1
+    assert found(store, "museum lighthouse", scope="u", where={"n": {"<": 2}}) == [LISBON]
+    bad = Filter(where={'"': 1})
+    for call in (lambda: store.page(bad, 1, None), lambda: store.count(bad), lambda: store.delete(bad)):
+        with pytest.raises(InvalidFilter):
+            call()
+    assert store.delete(chosen) == [replace(a, ready=False)]
+
+
+# -- passages, memories, vectors --------------------------------------------------------------------------------------
+
+
+def test_passages_are_pieces_of_the_text(store):
+    """In order, with offsets, tokens and headings; by document and by id, with their document."""
+    document, _ = store.add(Document(GENOA), [Span(0, 35, 7, "Ports > Genoa"), Span(36, 58, 4)])
+    first, second = store.passages_of(document.id)
+    assert (first.document_id, first.version, first.ordinal, first.start, first.end) == (document.id, 1, 0, 0, 35)
+    assert (first.text, first.tokens, first.heading) == ("The harbour of Genoa opens at nine.", 7, "Ports > Genoa")
+    assert (second.ordinal, second.text, second.heading) == (1, "Its lighthouse is old.", "")
+    both = store.passages([second.id, first.id, 999])
+    assert {i: p for i, (p, _) in both.items()} == {first.id: first, second.id: second}
+    assert both[first.id][1] is both[second.id][1]  # thousands of passages must not be thousands of copies of their text
+    assert both[first.id][1] == document
+    store.save({first.id: encoded()}, FINGERPRINT)
+    assert [p.ready for p in store.passages_of(document.id)] == [True, False]
+    assert store.passages_of("nobody") == []
+    assert found(store, "ports") == ["The harbour of Genoa opens at nine."]
+
+
+def test_pending_passages_come_oldest_first(store):
+    """Until they have a vector; superseded ones no longer wait."""
+    first = put(store)
+    put(store, GENOA)
+    assert [p.text for p in store.pending(2)] == [LISBON, "The harbour of Genoa opens at nine."]
+    store.replace(replace(first, text="New."), spans("New."))
+    assert [p.text for p in store.pending(9)][1:] == ["Its lighthouse is old.", "New."]
+    save_all(store)
+    assert store.pending(9) == []
+    assert store.stats().pending == 0
+
+
+def test_memories_are_stored_whole(store):
+    """Byte for byte, by passage; what is missing is left out; archives get keys and fingerprints with them."""
+    put(store, GENOA)
+    a, b = save_all(store)
+    loaded = store.load([b, a, 999])
+    assert loaded.keys() == {a, b}
+    assert loaded[a].arrays["bytes"].tolist() == [a] * 64
+    assert (loaded[a].kind, loaded[a].tokens) == ("fake", 3)
+    with_keys = store.encodings([a, 999])
+    assert with_keys.keys() == {a}
+    assert with_keys[a][0].key.tolist() == encoded(a).key.tolist()
+    assert with_keys[a][1] == FINGERPRINT
+    assert store.load([]) == store.encodings([]) == {}
+
+
+def test_save_passes_over_what_is_gone(store):
+    """A document deleted while it was being compressed does not come back."""
+    document = put(store)
+    (passage,) = store.pending(1)
+    store.delete(Filter(ids=[document.id]))
+    store.save({passage.id: encoded(), 999: encoded()}, FINGERPRINT)
+    assert (store.load([passage.id]), store.vectors(0)[0], store.stats().memory_bytes) == ({}, [], 0)
+
+
+def test_labels_never_return(store):
+    """Each vector has a label of its own, above all earlier ones, even where the last one was deleted."""
+    put(store, id="a")
+    save_all(store)
+    ((first,), _, _) = store.vectors(0)
+    store.delete(Filter(ids=["a"]))
+    put(store)
+    save_all(store)
+    labels, passages, matrix = store.vectors(0)
+    assert labels[0] > first
+    assert matrix.dtype == np.float32
+    assert matrix.tolist() == [encoded(passages[0]).key.tolist()]
+    assert [part.shape for part in map(np.asarray, store.vectors(labels[0]))] == [(0,), (0,), (0, 0)]
+
+
+def test_changes_are_seen_where_the_vectors_change(store):
+    """A new vector, another, one superseded or deleted; other fields, and a memory made again, leave the index as it is."""
+    document = put(store)
+    seen = [store.changes()]
+    (passage,) = save_all(store)
+    seen.append(store.changes())
+    store.save({passage: encoded(passage)}, FINGERPRINT)
+    assert store.changes() == seen[-1]
+    label = store.live()[1]
+    store.save({passage: encoded(77)}, FINGERPRINT)
+    seen.append(store.changes())
+    assert min(store.live()[1]) > max(label)
+    document = store.replace(replace(document, source="b"), None)
+    assert store.live()[0] == store.changes() == seen[-1]
+    store.replace(replace(document, text=GENOA), spans(GENOA))
+    seen.append(store.changes())
+    store.delete(Filter())
+    seen.append(store.changes())
+    assert len(set(seen)) == 5
+
+
+def test_a_key_of_another_length_is_refused(store):
+    """Two models that write into one memory must not leave vectors that cannot be compared; nothing is stored."""
+    put(store, GENOA)
+    a, b = [p.id for p in store.pending(2)]
+    store.save({a: encoded(a)}, FINGERPRINT)
+    long = replace(encoded(b), key=np.ones(16, np.float32))
+    with pytest.raises(ModelMismatch, match=r"have 16 values, the stored ones 8: .* open the memory again"):
+        store.save({b: long}, OTHER)
+    assert [p.id for p in store.pending(2)] == [b]
+    assert store.fingerprints() == [FINGERPRINT]
+    store.forget_encodings(OTHER)
+    store.save({a: long, b: long}, OTHER)
+    assert store.vectors(0)[2].shape == (2, 16)
+
+
+def test_forget_encodings_keeps_one_maker(store):
+    """Everything else waits again; fingerprints that nothing has are not told."""
+    put(store)
+    (a,) = save_all(store)
+    put(store, GENOA)
+    save_all(store, OTHER)
+    assert store.fingerprints() == [OTHER, FINGERPRINT]
+    assert store.forget_encodings(FINGERPRINT) == 2
+    assert store.fingerprints() == [FINGERPRINT]
+    assert store.load([a]).keys() == {a}
+    assert len(store.pending(9)) == 2
+    assert store.forget_encodings(None) == 1
+    assert (store.fingerprints(), store.stats().memory_bytes) == ([], 0)
+
+
+def test_evict_drops_the_memories_read_longest_ago(store, clock):
+    """Until the rest fits; keys stay, so the passages are found and encoded again when they are needed."""
+    put(store, GENOA)
+    put(store)
+    a, b, c = save_all(store)
+    size = store.stats().memory_bytes // 3
+    clock.time += timedelta(minutes=5)
+    store.load([a])
+    assert store.evict(3 * size) == 0
+    assert store.evict(2 * size + 1) == 1
+    assert store.load([a, b, c]).keys() == {a, c}
+    assert (store.stats().cold, len(store.vectors(0)[0]), store.pending(9)) == (1, 3, [])
+    assert store.evict(0) == 2
+    assert store.stats().memory_bytes == 0
+
+
+def test_a_damaged_memory_is_as_good_as_cold(store, tmp_path, caplog):
+    """It is left out, with a warning, so that it is made again from the text; the check-up names it."""
+    put(store, GENOA)
+    a, b = save_all(store)
+    with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
+        db.execute("UPDATE memories SET data = CAST(substr(data, 1, 80) || x'00' AS BLOB) WHERE passage_id = ?", [a])
+    assert store.load([a, b]).keys() == {b}
+    assert store.encodings([a, b]).keys() == {b}
+    assert f"the memory of passage {a} is damaged" in caplog.text
+    (finding,) = [f for f in store.check() if not f.ok]
+    assert (finding.check, f"passage {a}" in finding.detail) == ("memories", True)
+    store.save({a: encoded(a)}, FINGERPRINT)
+    assert store.load([a, b]).keys() == {a, b}
+
+
+# -- full text --------------------------------------------------------------------------------------------------------
+
+
+def test_any_word_may_match_best_first(store):
+    """Word forms are folded, scores fall, `limit` holds."""
+    put(store)
+    put(store, GENOA)
+    put(store, "Museums, museums, a museum!")
+    assert found(store, "MUSEUM") == ["Museums, museums, a museum!", LISBON]
+    assert found(store, "lighthouses moving")[0] in {"Its lighthouse is old.", LISBON}
+    scores = [h.score for h in store.search_text("museum Lisbon", 10, Filter())]
+    assert scores == sorted(scores, reverse=True)
+    assert len(store.search_text("museum Lisbon", 1, Filter())) == 1
+
+
+@pytest.mark.parametrize("query", ["", "  ", "?!", "\ud800", "_", "\0", "nothing-of-it", '"', "*", "'"])
+def test_a_query_without_words_finds_nothing(store, query):
+    """And is no error."""
+    put(store)
+    assert found(store, query) == []
+
+
+@pytest.mark.parametrize(
+    "query", ['museum" OR "x', "museum*", "museum AND (", "body:museum", "NEAR(museum)", "^museum", "mu\0 museum"]
+)
+def test_a_query_is_words_not_syntax(store, query):
+    """Whatever FTS5 would read into it."""
+    put(store)
+    assert found(store, query) == [LISBON]
+
+
+def test_a_very_long_query_is_answered(store):
+    """A page pasted as a question: its longest words count."""
+    put(store, GENOA)
+    noise = " ".join(f"w{i}" for i in range(20_000))
+    assert found(store, f"{noise} lighthouse") == ["Its lighthouse is old."]
+
+
+# -- forgetting -------------------------------------------------------------------------------------------------------
+
+TOLD = "Wilhelmina keeps the zanzibarquartz under the mongolfière."
+TRACES = (b"zanzibarquartz", b"wilhelmina", b"mongolfi", b"quartzitic", b"geheimakte")
+
+
+def everything(folder: Path) -> bytes:
+    """All bytes of a folder, in lower case."""
+    return b"".join(f.read_bytes().lower() for f in sorted(folder.iterdir()))
+
+
+def test_scrubbed_text_is_in_no_byte_of_the_folder(store, tmp_path):
+    """Not in rows, history, the full-text index, the log, nor free pages, though another process has the folder open."""
+    folder = tmp_path / "notes"
+    other = SQLiteStore(folder)
+    for i in range(100):
+        put(store, f"Fact {i} of the quarterly report.")
+    document = put(store, TOLD, source="geheimakte.md", metadata={"k": "quartzitic"})
+    save_all(store)
+    store.replace(replace(document, text="The zanzibarquartz is gone."), spans("The zanzibarquartz is gone."))
+    assert other.count(Filter()) == 101
+    assert all(t in everything(folder) for t in TRACES)
+    files, traces = store.scrub(store.delete(Filter(ids=[document.id])))
+    assert (sorted(files), traces) == (["memory.db", "memory.db-shm", "memory.db-wal"], 0)
+    assert [t for t in TRACES if t in everything(folder)] == []
+    assert found(other, "report")
+    assert found(other, "zanzibarquartz") == []
+    other.close()
+    store.close()
+    assert [t for t in TRACES if t in everything(folder)] == []
+
+
+def test_what_other_programs_left_in_free_pages_goes_too(store, tmp_path):
+    """A database that was written without overwriting is written anew."""
+    folder = tmp_path / "notes"
+    with closing(sqlite3.connect(folder / "memory.db")) as db:
+        db.execute("CREATE TABLE theirs (a)")
+        db.execute("INSERT INTO theirs VALUES (?)", [TOLD * 100])
+        db.commit()
+        db.execute("DELETE FROM theirs")
+        db.commit()
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    assert b"zanzibarquartz" in everything(folder)
+    assert store.scrub([Document(TOLD)])[1] == 0
+    assert b"zanzibarquartz" not in everything(folder)
+
+
+def test_deleted_text_is_overwritten_even_without_scrubbing(store, tmp_path):
+    """A document that was only deleted is in no free page; words may stay in the full-text index until scrubbed."""
+    document = put(store, TOLD * 200)
+    store.delete(Filter(ids=[document.id]))
+    store.close()
+    assert b"keeps the zanzibarquartz under" not in everything(tmp_path / "notes")
+
+
+def test_scrubbed_words_leave_the_full_text_index(store, tmp_path):
+    """FTS5 stores stems behind shared beginnings, which no byte scan sees: its own vocabulary is asked."""
+    put(store, "The quarterly reports.")
+    document = put(store, TOLD)
+    store.scrub(store.delete(Filter(ids=[document.id])))
+    with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db:
+        db.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, passage_text, row)")
+        assert [r[0] for r in db.execute("SELECT term FROM words")] == ["quarterli", "report", "the"]
+        assert db.execute("PRAGMA freelist_count").fetchone() == (0,)
+        db.execute("INSERT INTO passage_text (passage_text) VALUES ('integrity-check')")
+
+
+def test_scrub_tells_what_is_left(store, tmp_path):
+    """A copy of the text that the store does not know of is counted, in either case of letters, and across blocks."""
+    document = put(store, TOLD)
+    removed = store.delete(Filter(ids=[document.id]))
+    (tmp_path / "notes" / "copy.bin").write_bytes(b"x" * ((1 << 22) - 5) + b"zanzibarquartz" + b"y" * 100 + b"wilhelmina")
+    files, traces = store.scrub(removed)
+    assert (sorted(files)[0], traces) == ("copy.bin", 2)
+
+
+@pytest.mark.parametrize(
+    ("forgotten", "remaining"),
+    [
+        ("The documents, versions and metadata of this memory.", "Nothing."),  # words of our own schema
+        ("A planet.", "The planetarium."),  # a word within a longer one
+        ("The PLANETARIUM.", "A Planetarium!"),
+        ("One two six.", "One two six, one two six."),  # no long word: pieces of the text
+        ("Hm.", "Hm, hm."),
+    ],
+)
+def test_what_something_else_holds_is_no_trace(store, forgotten, remaining):
+    """The receipt must not cry wolf over words that stay for good reasons."""
+    put(store, remaining, metadata={"k": "v"})
+    store.set_settings({"compression": 4})
+    document = put(store, forgotten)
+    assert store.scrub(store.delete(Filter(ids=[document.id])))[1] == 0
+
+
+def test_a_text_that_lives_on_in_another_scope_is_no_trace(store):
+    """Forgetting one of two equal texts leaves the other."""
+    document = put(store, TOLD, scope="u/ann")
+    put(store, TOLD, scope="u/bob")
+    assert store.scrub(store.delete(Filter(ids=[document.id])))[1] == 0
+    assert found(store, "zanzibarquartz") == [TOLD]
+
+
+def test_a_reader_in_another_connection_delays_no_truth(store, tmp_path, monkeypatch):
+    """While someone still reads the old state its bytes are in the files, and the count says so; later they go."""
+    monkeypatch.setattr("cmt_sdk.storage.forgetting.WAIT_SECONDS", 0.05)
+    document = put(store, TOLD)
+    with closing(sqlite3.connect(tmp_path / "notes" / "memory.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM documents").fetchall()
+        removed = store.delete(Filter(ids=[document.id]))
+        assert store.scrub(removed)[1] > 0
+        reader.execute("ROLLBACK")
+    assert store.scrub(removed)[1] == 0
+    assert b"zanzibarquartz" not in everything(tmp_path / "notes")
+
+
+# -- the folder -------------------------------------------------------------------------------------------------------
+
+
+def test_settings_and_generation_are_recorded(store):
+    """Empty at first; replaced as a whole."""
+    assert (store.settings(), store.generation()) == ({}, None)
+    store.set_settings({"keep": 0.5, "model": "m"})
+    store.set_settings({"keep": 0.25})
+    assert store.settings() == {"keep": 0.25}
+    row = Generation(3, "index-3.hnsw", "ab", 8, "cosine", 100, 120)
+    store.set_generation(replace(row, number=2))
+    store.set_generation(row)
+    assert store.generation() == row
+    store.set_generation(None)
+    assert store.generation() is None
+
+
+def test_stats_count(store):
+    """Documents, versions, passages, bytes: what the folder holds."""
+    empty = store.stats()
+    assert (empty.documents, empty.versions, empty.passages, empty.tokens, empty.text_bytes) == (0, 0, 0, 0, 0)
+    document = put(store, "Ää. B b.")
+    stats = store.stats()
+    assert (stats.documents, stats.versions, stats.passages, stats.pending, stats.tokens) == (1, 1, 2, 2, 3)
+    assert stats.text_bytes == 10
+    save_all(store)
+    store.replace(replace(document, text="C."), spans("C."))
+    stats = store.stats()
+    assert (stats.documents, stats.versions, stats.passages, stats.pending, stats.cold) == (1, 2, 1, 1, 0)
+    assert stats.file_bytes >= 4096
+
+
+def test_a_healthy_memory_is_found_healthy(store):
+    """Every check is told, and what waits is told with its command."""
+    put(store)
+    waiting = [f for f in store.check() if not f.ok]
+    assert [(f.check, f.remedy) for f in waiting] == [("compression", "cmt compress")]
+    save_all(store)
+    checks = {f.check: f.ok for f in store.check()}
+    assert checks == dict.fromkeys(("files", "database", "index", "texts", "full-text search", "memories", "compression"), True)
+
+
+def test_a_text_that_lost_a_bit_is_found(store, tmp_path):
+    """SQLite has no checksums of its own; ours tells which document is not what was stored."""
+    put(store, id="hurt")
+    with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
+        db.execute("UPDATE documents SET text = replace(text, 'Lisbon', 'Lisbom')")
+    (finding,) = [f for f in store.check() if f.check == "texts"]
+    assert (finding.ok, finding.detail) == (False, "not as they were stored: hurt")
+
+
+def test_reopening_finds_everything(tmp_path, clock):
+    """After a proper end and without one; closing twice does nothing."""
+    first = SQLiteStore(tmp_path / "notes", clock=clock)
+    document = put(first)
+    second = SQLiteStore(tmp_path / "notes", create=False, clock=clock)
+    assert second.history(document.id) == [document]
+    first.close()
+    first.close()
+    second.close()
+    third = SQLiteStore(tmp_path / "notes", create=False, clock=clock)
+    assert third.history(document.id) == [document]
+    third.close()
+
+
+def test_folder_names_are_only_names(tmp_path, monkeypatch):
+    """Signs that mean something in an address or in SQL do not here; a relative folder stays where it was."""
+    for name in ("what?mode=ro", "a#b", "100%", "it's", "ünï", "a b"):
+        store = SQLiteStore(tmp_path / name)
+        put(store)
+        store.close()
+        assert (tmp_path / name / "memory.db").is_file()
+    monkeypatch.chdir(tmp_path)
+    store = SQLiteStore(Path("here"))
+    document = put(store)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    store.scrub([])
+    assert store.history(document.id) == [document]
+    assert store.stats().file_bytes > 0
+    store.close()
+
+
+def test_no_memory_there(tmp_path):
+    """Without leave to make one: an error that names the folder, and nothing is made."""
+    with pytest.raises(MemoryNotFound, match="nowhere"):
+        SQLiteStore(tmp_path / "nowhere", create=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_later_database_is_refused(tmp_path):
+    """Both numbers and the remedy are told; nothing in it is touched."""
+    SQLiteStore(tmp_path).close()
+    file = tmp_path / "memory.db"
+    with closing(sqlite3.connect(file)) as db:
+        db.execute("PRAGMA user_version = 99")
+    before = file.read_bytes()
+    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 1: update cmt-sdk"):
+        SQLiteStore(tmp_path)
+    assert file.read_bytes() == before
+
+
+def test_a_foreign_database_is_left_alone(tmp_path):
+    """Another program's memory.db gets no tables of ours."""
+    with closing(sqlite3.connect(tmp_path / "memory.db")) as db, db:
+        db.execute("CREATE TABLE theirs (a)")
+    with pytest.raises(StorageDamaged, match="something else"):
+        SQLiteStore(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "memory.db")) as db:
+        assert [r[0] for r in db.execute("SELECT name FROM sqlite_master")] == ["theirs"]
+
+
+def test_a_reader_opens_while_another_process_writes(tmp_path, clock):
+    """Opening takes no write lock where nothing is to be made."""
+    SQLiteStore(tmp_path, clock=clock).close()
+    with closing(sqlite3.connect(tmp_path / "memory.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        store = SQLiteStore(tmp_path, create=False, clock=clock)
+        assert store.count(Filter()) == 0
+        store.close()
+        writer.execute("ROLLBACK")
+
+
+@pytest.fixture
+def impatient(monkeypatch, tmp_path, clock) -> Iterator[SQLiteStore]:
+    """A store that waits for others for a moment only."""
+    monkeypatch.setattr("cmt_sdk.storage.connection.WAIT_SECONDS", 0.05)
+    store = SQLiteStore(tmp_path, clock=clock)
+    yield store
+    store.close()
+
+
+def test_a_busy_folder(impatient, tmp_path, clock):
+    """Who cannot write in time is told why; reading goes on, though the time of reading cannot be noted."""
+    put(impatient)
+    (passage,) = save_all(impatient)
+    clock.time += timedelta(minutes=5)
+    with closing(sqlite3.connect(tmp_path / "memory.db", isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        with pytest.raises(StorageLocked, match=r"was busy for 0.05 s: another process is writing; try again"):
+            put(impatient, GENOA)
+        assert impatient.load([passage]).keys() == {passage}
+        assert found(impatient, "museum") == [LISBON]
+        writer.execute("ROLLBACK")
+    assert put(impatient, GENOA).version == 1
+
+
+def test_a_place_that_is_no_folder(tmp_path):
+    """A file where the folder should be, a folder where the file should be: denied, with the path."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "folder" / "memory.db").mkdir(parents=True)
+    for place in (tmp_path / "file", tmp_path / "file" / "in it", tmp_path / "folder"):
+        with pytest.raises(StorageDenied, match=place.name):
+            SQLiteStore(place)
+
+
+def test_what_the_operating_system_says_is_translated(tmp_path):
+    """No permission and no space, each with its own error and remedy."""
+    for number, expected in ((errno.EACCES, StorageDenied), (errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull)):
+        with pytest.raises(expected, match=str(tmp_path)) as caught, translated(tmp_path):
+            raise OSError(number, "no")
+        assert isinstance(caught.value.__cause__, OSError)
+
+
+# -- threads ----------------------------------------------------------------------------------------------------------
+
+
+def run_together(*jobs) -> list[BaseException]:
+    """Run jobs in a thread each; what they raised."""
+    raised: list[BaseException] = []
+    gate = threading.Barrier(len(jobs))
+
+    def run(job) -> None:
+        gate.wait()
+        try:
+            job()
+        except BaseException as error:  # noqa: BLE001 - told to the test
+            raised.append(error)
+
+    threads = [threading.Thread(target=run, args=(job,)) for job in jobs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return raised
+
+
+def test_many_threads_write_and_read_at_once(store):
+    """More threads than connections in a pool; each sees its own writes, and nothing is lost."""
+
+    def job(n: int):
+        def work() -> None:
+            document = put(store, f"Fact {n}.", id=str(n))
+            passage = store.passages_of(document.id)[0]
+            store.save({passage.id: encoded(n)}, FINGERPRINT)
+            assert store.load([passage.id])[passage.id].arrays["bytes"][0] == n
+            assert found(store, f"{n}") == [f"Fact {n}."]
+            store.replace(replace(document, text=f"Fact {n} again."), [])
+
+        return work
+
+    assert run_together(*(job(n) for n in range(18))) == []
+    assert store.stats().versions == 36
+
+
+def test_the_same_text_from_many_threads_is_one_document(store):
+    """The check and the insert are one transaction."""
+    made: list[bool] = []
+    assert run_together(*[lambda: made.append(store.add(Document(LISBON), spans(LISBON))[1])] * 8) == []
+    assert sorted(made) == [False] * 7 + [True]
+    assert store.count(Filter()) == 1
+
+
+def test_adding_and_deleting_at_once_never_trips(store):
+    """A document that is deleted the moment it is stored was stored all the same."""
+
+    def add() -> None:
+        for n in range(20):
+            assert put(store, f"Fact {n}.").text == f"Fact {n}."
+
+    def delete() -> None:
+        for _ in range(20):
+            store.delete(Filter())
+
+    assert run_together(add, delete) == []
+
+
+def test_scrubbing_while_others_work(store):
+    """Forgetting rewrites the files under the feet of readers and writers."""
+    document = put(store, TOLD)
+
+    def work() -> None:
+        for n in range(10):
+            put(store, f"Fact {n} from {threading.get_ident()}.")
+            assert found(store, "fact")
+
+    def forget() -> None:
+        removed = store.delete(Filter(ids=[document.id]))
+        store.scrub(removed)
+
+    assert run_together(work, work, forget) == []
+    assert store.count(Filter()) == 20
