@@ -12,7 +12,7 @@ import click
 
 import cmt_sdk
 from cmt_cli.inputs import standard_input
-from cmt_cli.memories import opened
+from cmt_cli.memories import narrowed, opened
 from cmt_cli.options import filter_options, json_option, k_option, memory_option, reader_option
 from cmt_cli.output import on_terminal, one_line, place, print_json, say
 from cmt_cli.progress import waiting
@@ -39,7 +39,7 @@ def ask(question: str | None, folder: Path, as_json: bool, chosen: Mapping[str, 
         raise click.UsageError("give a QUESTION, or pipe one in")
     asked = standard_input().strip() if question in (None, "-") else str(question)
     with opened(folder) as memory:
-        stream = memory.model.ask(asked, stream=True, **options, **chosen)
+        stream = memory.model.ask(asked, stream=True, **options, **narrowed(memory, chosen))
         if as_json:
             print_json(stream.answer)
             return

@@ -13,7 +13,7 @@ import click
 
 import cmt_sdk
 from cmt_cli.inputs import given_text
-from cmt_cli.memories import opened, whole_id
+from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import expires_option, filter_options, json_option, memory_option, meta_option
 from cmt_cli.output import amount, one_line, place, print_json, say, short_id
 from cmt_sdk.errors import DocumentNotFound
@@ -105,15 +105,16 @@ def forget(document_id: str | None, yes: bool, chosen: Mapping[str, Any], folder
       cmt forget --source "*/old.md"
       cmt forget --scope user/ann --yes
     """  # noqa: D301 - click reads the escape
-    narrowed = any(value is not None for value in chosen.values())
-    if document_id is None and not narrowed:
+    filtered = any(value is not None for value in chosen.values())
+    if document_id is None and not filtered:
         raise click.UsageError("give an ID, --source, --scope or --where; all there is: --scope ''")
-    if document_id is not None and narrowed:
+    if document_id is not None and filtered:
         raise click.UsageError("give an ID or a filter, not both")
     if as_json and not yes:
         raise click.UsageError("--json asks no questions: give --yes as well")
     with opened(folder) as memory:
         whole = None if document_id is None else whole_id(memory, document_id)
+        chosen = narrowed(memory, chosen)
         if not yes:
             _confirm(memory, whole, chosen)
         receipt = memory.forget(whole, **chosen)

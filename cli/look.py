@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import cmt_sdk
-from cmt_cli.memories import opened, whole_id
+from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import filter_options, json_option, k_option, memory_option
 from cmt_cli.output import local_time, one_line, place, plain, print_json, say, short_id, table
 from cmt_cli.progress import waiting
@@ -38,7 +38,7 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], folder: Pat
       cmt search --mode text "oil change" -k 3
     """  # noqa: D301 - click reads the escape
     with opened(folder) as memory, waiting("searching"):
-        found = memory.search(query, k, mode=mode, **chosen)
+        found = memory.search(query, k, mode=mode, **narrowed(memory, chosen))
     if as_json:
         print_json([_as_json(match) for match in found])
         return
@@ -73,6 +73,7 @@ def list_(limit: int, every: bool, chosen: Mapping[str, Any], folder: Path, as_j
       cmt list --scope user/ann --where "year>=2020"
     """  # noqa: D301 - click reads the escape
     with opened(folder) as memory:
+        chosen = narrowed(memory, chosen)
         documents = islice(memory.documents(**chosen), None if every else limit)
         if as_json:
             for document in documents:

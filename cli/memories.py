@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,3 +37,11 @@ def whole_id(memory: cmt_sdk.Memory, given: str) -> str:
         some = ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
         raise InvalidInput(f"{given!r} begins {amount(len(found), 'id')}: {some}; write more of the one you mean")
     return found[0]
+
+
+def narrowed(memory: cmt_sdk.Memory, chosen: Mapping[str, Any]) -> dict[str, Any]:
+    """The filter with its source as it is stored: a relative path, as commands show it, stands for the whole one."""
+    source = chosen["source"]
+    if source and not memory.count(source=source):
+        source = Path(os.path.abspath(source)).as_posix()  # noqa: PTH100 - without asking the disk: the file may be gone
+    return {**chosen, "source": source}

@@ -208,7 +208,6 @@ class Documents(Database):
     def scrub(self, removed: Sequence[Document]) -> tuple[list[str], int]:
         """See ports.DocumentStore."""
         with translated(self._folder):
-            self._engine.dispose()
             erase(self._folder / FILE)
             return traces_of(removed, self._folder)
 

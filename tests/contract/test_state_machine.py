@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -200,5 +200,7 @@ class Store(RuleBasedStateMachine):
         assert (stats.documents, stats.versions) == (len(self.alive()), sum(map(len, self.known.values())))
 
 
-Store.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
+Store.TestCase.settings = settings(
+    max_examples=20, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 TestStore = Store.TestCase

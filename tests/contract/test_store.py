@@ -618,6 +618,7 @@ def test_what_other_programs_left_in_free_pages_goes_too(store, tmp_path):
     """A database that was written without overwriting is written anew."""
     folder = tmp_path / "notes"
     with closing(sqlite3.connect(folder / "memory.db")) as db:
+        db.execute("PRAGMA secure_delete = OFF")
         db.execute("CREATE TABLE theirs (a)")
         db.execute("INSERT INTO theirs VALUES (?)", [TOLD * 100])
         db.commit()

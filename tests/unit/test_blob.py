@@ -56,7 +56,7 @@ memories = st.builds(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=50, deadline=None)
 @given(memories)
 def test_what_is_packed_comes_back(memory):
     """Every kind, count of tokens, name, shape (empty and scalar ones too), value and NaN."""
@@ -164,6 +164,7 @@ def test_hostile_bytes_with_a_fitting_checksum_are_refused(data):
         unpack(sealed(data) if len(data) >= HEADER else data)
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=40), st.integers(0, len(pack(SAMPLE)) - 1))
 @example(b"CMTM\1\0\1\0", 0)
 def test_any_bytes_give_a_memory_or_our_error(noise, at):

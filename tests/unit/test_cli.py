@@ -216,6 +216,25 @@ def test_forget_asks_first(cmt):
     assert ids(cmt) == []
 
 
+def test_a_source_is_named_as_it_is_shown(cmt, tmp_path, monkeypatch):
+    """Beneath the current folder by its relative path, though it is stored whole; the file may be gone."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "deep").mkdir()
+    for name in ("deep/a.md", "deep/b.md"):
+        (tmp_path / name).write_text(f"The museum of {name}.")
+    cmt("add", "deep")
+    (tmp_path / "deep" / "a.md").unlink()
+    shown = [line.split("\t")[1] for line in cmt("list").stdout.splitlines()]
+    assert shown == ["deep/a.md", "deep/b.md"]
+    assert [s["source"] for s in cmt.json("ask", "Which museum?", "--source", "deep/b.md")["sources"]] == [
+        f"{tmp_path}/deep/b.md"
+    ]
+    assert len(cmt.json("search", "museum", "--source", "deep/*.md")) == 2
+    assert len(cmt.json("search", "museum", "--source", "*/b.md")) == 1
+    assert len(cmt.json("forget", "--source", shown[0], "--yes")["documents"]) == 1
+    assert cmt("list", "--source", "./deep/../deep/b.md").stdout.split("\t")[1] == "deep/b.md"
+
+
 def test_forget_fails_when_traces_are_left(cmt):
     """The receipt is printed all the same."""
     cmt("add", "--text", "The word is zanzibarquartz.", "--source", "secret.md")

@@ -4,7 +4,7 @@ import json
 import sqlite3
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from cmt_sdk.errors import InvalidFilter
@@ -242,6 +242,7 @@ def same_kind(one: object, other: object) -> bool:
     return type(one) is type(other) or (type(one) in number and type(other) in number)
 
 
+@settings(deadline=None)
 @given(scalars, scalars)
 @example(0.1 + 0.2, 0.3)
 @example(9007199254740993, 9007199254740992.0)
