@@ -167,7 +167,7 @@ class Memory:
         if chosen.empty:
             raise InvalidFilter("forget() needs an id, a source, a scope or a filter; to forget all, scope=''")
         if id is not None:
-            self.get(id)
+            self.history(id)  # an expired document can be forgotten too
         before = self.stats()
         removed = self._store.delete(chosen)
         self._index.rebuild()

@@ -115,6 +115,8 @@ class Recall:
             done += len(batch)
             if on_batch:
                 on_batch(len(batch))
+        if done:
+            self.index.maintain()  # here, and not at the first question after
         return done
 
     def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
