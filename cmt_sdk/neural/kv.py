@@ -22,7 +22,7 @@ from cmt_sdk.neural.scores import REPEAT, RepeatScores, best
 from cmt_sdk.types import PackedMemory
 
 BATCH_TOKENS = 2048
-STEP = 64  # lengths are padded to multiples of it: on a CPU every new shape costs kernel set-up
+STEP, SHORT_STEP = 64, 16  # lengths are padded to multiples: on a CPU every new shape costs kernel set-up
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 
 
 def padded(rows: Sequence[list[int]], device: torch.device, filler: int) -> Tensor:
-    """Rows of ids as one tensor [rows, length], padded at the end to a multiple of `STEP`."""
-    longest = -(-max(len(r) for r in rows) // STEP) * STEP
+    """Rows of ids as one tensor [rows, length], padded at the end to a multiple of `STEP`, short ones of `SHORT_STEP`."""
+    longest = max(len(r) for r in rows)
+    longest += -longest % (STEP if longest > STEP else SHORT_STEP)
     return torch.tensor([r + [filler] * (longest - len(r)) for r in rows], device=device)

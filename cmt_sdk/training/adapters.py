@@ -45,6 +45,8 @@ def trainable(model: Any, tokenizer: Any, *, rank: int = 32, depth: int | None =
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     layers = [m for m in wrapped.modules() if isinstance(m, LoraLayer)]
+    for layer in layers:
+        layer.cast_input_dtype_enabled = False
 
     def switch(*, off: bool) -> None:
         for layer in layers:

@@ -64,15 +64,15 @@ def split_files(
 
 
 MIXTURE = {
-    "squad_v1_train_part": 0.30,
+    "squad_v1_train_part": 0.40,
     "squadshifts_new_wiki": 0.12,
-    "squadshifts_reddit": 0.10,
-    "squadshifts_amazon_reviews": 0.10,
-    "fairytaleqa_train": 0.05,
-    "timeqa_human": 0.03,
-    "qamr_dev": 0.05,
-    "policyqa": 0.03,
-    "openstax_terms_qa": 0.06,
-    "factbook": 0.08,
+    "squadshifts_reddit": 0.08,
+    "squadshifts_amazon_reviews": 0.08,
+    "fairytaleqa_train": 0.04,
+    "timeqa_human": 0.02,
+    "qamr_dev": 0.04,
+    "policyqa": 0.02,
+    "openstax_terms_qa": 0.05,
+    "factbook": 0.07,
     "sgd_memory_qa": 0.08,
 }

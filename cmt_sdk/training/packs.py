@@ -5,6 +5,7 @@ Every question sees all passages of its pack and no other question. Knows tokens
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,9 +17,10 @@ from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.training.data import Mixture
 
-LENGTHS = (192, 384)  # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
+LENGTHS = (128, 256, 384)  # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
 LONGEST_ANSWER = 48
 PER_PASSAGE = 8
+PASSAGES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,26 +37,37 @@ class Pack:
     questions: int
 
 
-def draw(lm: FrozenModel, mixture: Mixture, most_passages: int = 5) -> Pack:
-    """Draw the next pack: one to `most_passages` passages of one file, and some questions whose passage is absent."""
+def draw(lm: FrozenModel, mixture: Mixture) -> list[Pack]:
+    """The packs of the next few passages of one file, over which a step encodes each passage once.
+
+    A pack asks about one or two of them. Beside these it holds none of the others, or some as distractors; it may ask
+    about a passage that it lacks, and the answer is then that the notes do not say.
+    """
     rng = mixture.random
     while True:
         name = mixture.name()
-        passages = [mixture.take(name) for _ in range(rng.randint(1, most_passages))]
-        items = [(q.text, rng.choice(q.answers)) for p in passages for q in _some(p, rng)]
-        if rng.random() < 0.6:
-            absent = mixture.take(name)
-            items += [(q.text, UNKNOWN) for q in absent.questions[: max(1, len(items) // 8)]]
-        rng.shuffle(items)
-        pack = build(lm, [content(p, with_title=rng.random() < 0.3) for p in passages], items)
-        if pack is not None:
-            return pack
+        passages = [mixture.take(name) for _ in range(PASSAGES)]
+        contents = [content(p, with_title=rng.random() < 0.3) for p in passages]
+        packs, start = [], 0
+        while start < PASSAGES:
+            end = min(PASSAGES, start + rng.randint(1, 2))
+            asked, others = range(start, end), [*range(start), *range(end, PASSAGES)]
+            beside = rng.sample(others, min(len(others), rng.choice((0, 0, 1, 2, 3))))
+            items = [(q.text, rng.choice(q.answers)) for i in asked for q in _some(passages[i], rng)]
+            absent = [i for i in others if i not in beside]
+            if absent and rng.random() < 0.5:
+                items += [(q.text, UNKNOWN) for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]]
+            rng.shuffle(items)
+            shown = [*asked, *beside]
+            rng.shuffle(shown)
+            packs.append(build(lm, [contents[i] for i in shown], items))
+            start = end
+        if made := [p for p in packs if p is not None]:
+            return made
 
 
-def _some(passage: QuestionedPassage, rng: object) -> list[Question]:
-    chosen = list(passage.questions)
-    rng.shuffle(chosen)  # type: ignore[attr-defined]
-    return chosen[:PER_PASSAGE]
+def _some(passage: QuestionedPassage, rng: random.Random) -> list[Question]:
+    return rng.sample(passage.questions, min(PER_PASSAGE, len(passage.questions)))
 
 
 def content(passage: QuestionedPassage, *, with_title: bool) -> str:

@@ -20,6 +20,7 @@ from cmt_sdk.neural.reading import Prefix, place
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.packs import Pack, draw
+from cmt_sdk.types import PackedMemory
 
 
 @dataclass
@@ -33,9 +34,8 @@ class GradientPrefix(Prefix):
         return torch.cat([keys.clone(), key], dim=2), torch.cat([values.clone(), value], dim=2)
 
 
-def notes_of(lm: FrozenModel, rotary: Rotary, contents: Sequence[str], keep: float) -> GradientPrefix:
-    """The passages as a prefix, compressed and decoded exactly as when they are stored and loaded."""
-    memories = KVCompressor(lm, rotary, keep).pack(contents)
+def notes_of(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory]) -> GradientPrefix:
+    """Memories as a prefix, decoded exactly as when they are loaded."""
     made = place(lm, rotary, memories, 0)
     return GradientPrefix(made.keys, made.values, made.bias, made.entries, made.position)
 
@@ -58,39 +58,46 @@ def answer_loss(lm: FrozenModel, notes: GradientPrefix, pack: Pack) -> tuple[Ten
 class ReaderTask:
     """Packs of a mixture, compressed with a share drawn from `shares`, read with the adapter on.
 
-    parameters_: the adapter's tensors. held_out: packs of validation titles. write: saves the adapter to a folder.
+    parameters_: the adapter's tensors. held_out: packs of validation titles, as drawn. write: saves the adapter to a folder.
     """
 
     lm: FrozenModel
     rotary: Rotary
     mixture: Mixture
-    held_out: Sequence[Pack]
+    held_out: Sequence[Sequence[Pack]]
     parameters_: Sequence[Tensor]
     write: Callable[[Path], None]
-    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.25, 0.5: 0.15, 0.25: 0.45, 0.125: 0.15})
+    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.45, 0.25: 0.45, 0.125: 0.1})
 
     def parameters(self) -> Sequence[Tensor]:
         """The adapter's tensors."""
         return self.parameters_
 
     def loss(self) -> tuple[Tensor, int, int]:
-        """The next pack's loss, its answer tokens and its questions."""
-        pack = draw(self.lm, self.mixture)
+        """The next packs' loss, their answer tokens and their questions."""
+        packs = draw(self.lm, self.mixture)
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
-        loss, tokens = self._loss(pack, keep)
-        return loss, tokens, pack.questions
+        loss, tokens = self._loss(packs, keep)
+        return loss, tokens, sum(p.questions for p in packs)
 
-    def _loss(self, pack: Pack, keep: float) -> tuple[Tensor, int]:
-        notes = notes_of(self.lm, self.rotary, pack.contents, keep)
-        with torch.autocast(self.lm.device.type, torch.bfloat16), self.lm.activate("reader"):
-            return answer_loss(self.lm, notes, pack)
+    def _loss(self, packs: Sequence[Pack], keep: float) -> tuple[Tensor, int]:
+        contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
+        memories = dict(zip(contents, KVCompressor(self.lm, self.rotary, keep).pack(contents), strict=True))
+        losses, tokens = [], 0
+        for pack in packs:
+            notes = notes_of(self.lm, self.rotary, [memories[c] for c in pack.contents])
+            with torch.autocast(self.lm.device.type, torch.bfloat16), self.lm.activate("reader"):
+                loss, count = answer_loss(self.lm, notes, pack)
+            losses.append(loss)
+            tokens += count
+        return torch.stack(losses).sum(), tokens
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
         """Loss an answer token on the held-out packs, by share of entries kept."""
         figures = {}
         for keep in self.shares:
-            losses = [self._loss(pack, keep) for pack in self.held_out]
+            losses = [self._loss(packs, keep) for packs in self.held_out]
             figures[f"held_out@{keep}"] = float(sum(x for x, _ in losses)) / sum(n for _, n in losses)
         return figures
 

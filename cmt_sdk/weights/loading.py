@@ -31,12 +31,16 @@ _log = logging.getLogger(__name__)
 
 
 class Adapters:
-    """The adapters on a model: their hashes by name, the one that is on (None: the bare base), their layers."""
+    """The adapters on a model: their hashes by name, the one that is on (None: the bare base).
+
+    merged: by name, each changed layer with its own weight and the changed one. layers: those that peft put in.
+    """
 
     def __init__(self) -> None:
         self.hashes: dict[str, str] = {}
         self.active: str | None = None
         self.layers: list[Any] = []
+        self.merged: dict[str, list[tuple[Any, torch.Tensor, torch.Tensor]]] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cmt_sdk import errors
+from cmt_sdk.weights import adapters
 from cmt_sdk.weights.adapters import active, attach_adapters
 from cmt_sdk.weights.loading import LoadedModel, load_base, load_tensors
 from cmt_sdk.weights.registry import show_model
@@ -230,6 +231,43 @@ def test_without_an_adapter_the_base_is_bit_identical(loaded: LoadedModel, tmp_p
     assert not any(p.requires_grad for p in loaded.model.parameters())
 
 
+def test_merged_weights_compute_what_the_adapter_computes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two adapters, one after the other, each merged or computed beside the base: the same but for rounding."""
+    found, paths = [], (adapter_at(tmp_path / "r"), adapter_at(tmp_path / "e", seed=2))
+    for limit in (adapters.MERGED_LIMIT, 0):
+        monkeypatch.setattr(adapters, "MERGED_LIMIT", limit)
+        loaded = load_base(str(folder), precision="fp32", device="cpu")
+        for name, path in zip(("reader", "encoder"), paths, strict=True):
+            attach_adapters(loaded, {name: path})
+        assert set(loaded.adapters.merged) == ({"reader", "encoder"} if limit else set())
+        with active(loaded, "reader"):
+            reader = logits(loaded)
+        with active(loaded, "encoder"):
+            found.append((reader, logits(loaded)))
+    torch.testing.assert_close(found[0], found[1], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(*found[0], atol=1e-2)
+
+
+def test_an_adapter_that_is_more_than_plain_lora_runs_through_peft(folder: Path, tmp_path: Path) -> None:
+    """A rank of its own for some layers, say, is peft's business; both kinds live on one model."""
+    loaded = load_base(str(folder), precision="fp32", device="cpu")
+    path = adapter_at(tmp_path / "r")
+    file = path / "adapter_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"alpha_pattern": {"q_proj": 16}}))
+    attach_adapters(loaded, {"reader": path})
+    attach_adapters(loaded, {"encoder": adapter_at(tmp_path / "e", seed=2)})
+    assert set(loaded.adapters.merged) == {"encoder"}
+    bare = logits(loaded)
+    with active(loaded, "reader"):
+        reader = logits(loaded)
+    with active(loaded, "encoder"):
+        encoder = logits(loaded)
+    assert torch.equal(logits(loaded), bare)
+    assert not torch.allclose(reader, encoder, atol=1e-2)
+
+
 def test_an_adapter_is_off_after_an_error(loaded: LoadedModel, tmp_path: Path) -> None:
     """What goes wrong within the block does not leave the adapter on."""
     attach_adapters(loaded, {"reader": adapter_at(tmp_path / "r")})
@@ -242,7 +280,7 @@ def test_the_adapter_takes_the_bases_number_format(folder: Path, tmp_path: Path)
     """An fp32 file on a bf16 base computes in bf16."""
     loaded = load_base(str(folder), precision="bf16", device="cpu")
     attach_adapters(loaded, {"reader": adapter_at(tmp_path / "r", dtype=torch.float32)})
-    assert {b.dtype for n, b in loaded.model.named_parameters() if "lora_" in n} == {torch.bfloat16}
+    assert {merged.dtype for _, _, merged in loaded.adapters.merged["reader"]} == {torch.bfloat16}
     with active(loaded, "reader"):
         assert logits(loaded).dtype == torch.bfloat16
 
