@@ -45,12 +45,15 @@ def assemble(
     """Open or make the memory in a folder. Settings are those it was made with, changed by `overrides`.
 
     `engine` replaces the language model (tests bring a small one). Raises MemoryNotFound when there is no memory and
-    `create` is False, InvalidSetting, StorageError.
+    `create` is False, ModelNotFound for a new memory of a model that is not here, InvalidSetting, StorageError.
     """
+    from cmt_sdk.storage.connection import FILE
     from cmt_sdk.storage.index import KeyIndex
     from cmt_sdk.storage.store import SQLiteStore
 
     asked = checked(overrides)
+    if engine is None and create and not (path / FILE).exists():
+        _require_model(asked.model)  # before there is anything on the disk
     store = SQLiteStore(path, create=create)
     recorded = store.settings()
     settings = checked({**recorded, **overrides}) if recorded else asked
@@ -61,6 +64,14 @@ def assemble(
     recall = Recall(store, index, engine, settings.memory_budget)
     worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
     return Parts(path, settings, store, index, engine, recall, worker)
+
+
+def _require_model(model: str) -> None:
+    """Raise ModelNotFound, with the remedy, for a model that is not on this machine; a .gguf file is converted later."""
+    from cmt_sdk.weights.registry import is_gguf, show_model
+
+    if not is_gguf(model):
+        show_model(model)
 
 
 def checked(values: Mapping[str, Any]) -> Settings:

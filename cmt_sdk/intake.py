@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 
 from cmt_sdk.background import Worker
@@ -87,8 +88,8 @@ class Intake:
     def check(self, document: Document) -> None:
         """The gate for a document that is to be remembered. Raises InvalidDocument."""
         check_text(document.text, self.settings.max_document_bytes, document.source or "the document")
-        if document.expires_at is not None and document.expires_at <= self.store.now():
-            raise InvalidDocument(f"expires_at={document.expires_at} has passed: give a time that is to come")
+        if document.expires_at is not None:
+            _check_expiry(document.expires_at, self.store.now())
 
     def cut(self, text: str) -> list[Span]:
         """A text's passages."""
@@ -97,3 +98,10 @@ class Intake:
 
 def _next_version(known: Document, given: Document) -> Document:
     return replace(known, text=given.text, metadata=given.metadata or known.metadata, expires_at=given.expires_at)
+
+
+def _check_expiry(expires_at: datetime, now: datetime) -> None:
+    if expires_at.tzinfo is None:
+        raise InvalidDocument(f"expires_at={expires_at} has no time zone: give one, for example tzinfo=timezone.utc")
+    if expires_at <= now:
+        raise InvalidDocument(f"expires_at={expires_at} has passed: give a time that is to come")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,15 +66,28 @@ def trainable(model: Any, tokenizer: Any, *, rank: int = 32, depth: int | None =
     return Trainable(lm, learned, lambda folder: _save(wrapped, folder))
 
 
+def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
+    """Write the adapter in `start` with a smaller rank: the best approximation of each layer's change, by its SVD."""
+    from peft import PeftModel, convert_to_lora
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")  # and this is the need for it
+        config, state = convert_to_lora(PeftModel.from_pretrained(model, start), rank=rank)
+    _write(state, config.to_dict() | {"target_modules": list(LINEAR)}, folder)
+
+
 def _save(wrapped: Any, folder: Path) -> None:
-    """In peft's own format, in bf16, without the path of this machine."""
-    import torch
     from peft import get_peft_model_state_dict
 
+    _write(get_peft_model_state_dict(wrapped), wrapped.peft_config["default"].to_dict(), folder)
+
+
+def _write(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
+    """In peft's own format, in bf16, without the path of this machine."""
+    import torch
+
     folder.mkdir(parents=True, exist_ok=True)
-    state = get_peft_model_state_dict(wrapped)
     save_file({k: v.to(torch.bfloat16).contiguous() for k, v in state.items()}, folder / "adapter_model.safetensors")
-    config = wrapped.peft_config["default"].to_dict()
-    config |= {"base_model_name_or_path": None, "inference_mode": True}
-    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in config.items()}
+    named = {**config, "base_model_name_or_path": None, "inference_mode": True}
+    plain = {k: sorted(v) if isinstance(v, set) else v for k, v in named.items()}
     (folder / "adapter_config.json").write_text(json.dumps(plain, indent=2, default=str) + "\n", encoding="utf-8")

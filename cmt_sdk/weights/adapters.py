@@ -76,8 +76,9 @@ def _read(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
 
 
 def _mergeable(loaded: LoadedModel, config: Mapping[str, Any]) -> bool:
-    kind = (config.get("peft_type"), config.get("bias", "none"), config.get("init_lora_weights", True) in (True, False, "gaussian"))
-    plain = kind == ("LORA", "none", True) and not any(v for k, v in config.items() if k not in HARMLESS)
+    kind = (config.get("peft_type"), config.get("bias", "none"))
+    usual = config.get("init_lora_weights", True) in (True, False, "gaussian")  # others change the base
+    plain = kind == ("LORA", "none") and usual and not any(v for k, v in config.items() if k not in HARMLESS)
     size = sum(p.nbytes for p in loaded.model.parameters())
     return plain and loaded.quantization != "nf4" and size <= MERGED_LIMIT
 

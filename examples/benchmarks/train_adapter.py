@@ -1,6 +1,7 @@
 """Train or continue the default adapter bundle: python examples/benchmarks/train_adapter.py reader|matcher DATA OUT.
 
 Makes OUT/log.jsonl, OUT/adapter (the weights) and OUT/state (to go on from). Run it again to continue after a kill.
+`cut ADAPTER OUT --rank 16` writes a reader adapter with a smaller rank.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import cmt_sdk
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.questions import QuestionedPassage
-from cmt_sdk.training.adapters import Trainable, trainable
+from cmt_sdk.training.adapters import Trainable, cut, trainable
 from cmt_sdk.training.data import MIXTURE, Mixture, split_files
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
@@ -35,7 +36,7 @@ VALIDATION = ("squad_v1_train_part", "squadshifts_new_wiki")
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("reader", "matcher"))
+    parser.add_argument("part", choices=("reader", "matcher", "cut"))
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a pulled model or a local folder")
@@ -86,8 +87,11 @@ def main() -> None:
     torch.manual_seed(options.seed)
     local = Path(options.model)
     path = local if local.is_dir() else cmt_sdk.show_model(options.model).path
-    tokenizer = AutoTokenizer.from_pretrained(path)
     model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16).to(options.device).requires_grad_(False)
+    if options.part == "cut":
+        cut(model, options.data, options.rank, options.out)
+        return
+    tokenizer = AutoTokenizer.from_pretrained(path)
     names = [n for n in MIXTURE if options.part == "reader" or n != "policyqa"]  # policyqa's questions repeat
     names = [n for n in names if any(options.data.glob(f"{n}.jsonl*"))]
     files = split_files(options.data, names)

@@ -231,9 +231,7 @@ def test_without_an_adapter_the_base_is_bit_identical(loaded: LoadedModel, tmp_p
     assert not any(p.requires_grad for p in loaded.model.parameters())
 
 
-def test_merged_weights_compute_what_the_adapter_computes(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_merged_weights_compute_what_the_adapter_computes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two adapters, one after the other, each merged or computed beside the base: the same but for rounding."""
     found, paths = [], (adapter_at(tmp_path / "r"), adapter_at(tmp_path / "e", seed=2))
     for limit in (adapters.MERGED_LIMIT, 0):

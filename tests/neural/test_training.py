@@ -10,7 +10,7 @@ from cmt_sdk.neural.matching import Matcher
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
-from cmt_sdk.training.adapters import trainable
+from cmt_sdk.training.adapters import cut, trainable
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
@@ -104,6 +104,24 @@ def test_the_saved_adapter_is_peft_s_own_format(tmp_path):
 
     loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path / "adapter")
     assert any(p.abs().sum() > 0 for n, p in loaded.named_parameters() if "lora_B" in n)
+
+
+def test_an_adapter_cut_to_a_rank_that_suffices_is_the_same(tmp_path):
+    """Of rank 2 stored as rank 4, it computes the same when it is cut back to 2."""
+    made = trainable(tiny_llama(), byte_tokenizer(), rank=4)
+    for parameter in made.parameters:
+        torch.nn.init.normal_(parameter, std=0.2)
+        parameter.data[(slice(2, None),) if parameter.shape[0] == 4 else (slice(None), slice(2, None))] = 0.0
+    made.save(tmp_path / "whole")
+    cut(tiny_llama(), tmp_path / "whole", 2, tmp_path / "cut")
+    found = []
+    for name in ("whole", "cut"):
+        lm = trainable(tiny_llama(), byte_tokenizer(), start=tmp_path / name).lm
+        with torch.inference_mode(), lm.activate("reader"):
+            found.append(lm.model(torch.tensor([[5, 6, 7, 8]])).logits)
+    assert json.loads((tmp_path / "cut" / "adapter_config.json").read_text())["r"] == 2
+    torch.testing.assert_close(found[0], found[1], atol=6e-2, rtol=2e-2)
+    assert not torch.allclose(found[0], lm.model(torch.tensor([[5, 6, 7, 8]])).logits, atol=0.3)
 
 
 def test_a_pack_keeps_questions_apart():

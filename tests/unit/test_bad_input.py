@@ -1,5 +1,7 @@
 """Bad input: a clear error or a right result, and nothing that was stored is lost."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 import cmt_sdk
@@ -100,13 +102,27 @@ def test_a_missing_file(memory, tmp_path):
 
 
 def test_a_missing_model_names_the_command(tmp_path, monkeypatch):
-    """Without a pulled model nothing is downloaded; looking at a memory still works."""
+    """Without a pulled model nothing is downloaded and no memory begun; looking at one that is there still works."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
+    with pytest.raises(ModelNotFound, match="cmt model pull smollm2-135m-instruct"):
+        cmt_sdk.open(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    with open_fake(tmp_path / "notes") as memory:
+        memory.add(LISBON)
     with cmt_sdk.open(tmp_path / "notes") as memory:
         with pytest.raises(ModelNotFound, match="cmt model pull smollm2-135m-instruct"):
-            memory.add(LISBON)
-        assert memory.count() == 0
-        assert memory.stats().documents == 0
+            memory.add("Something else.")
+        assert memory.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("when", "words"),
+    [(datetime(2001, 1, 1, tzinfo=UTC), "has passed"), (datetime(2999, 1, 1), "has no time zone")],  # noqa: DTZ001
+)
+def test_a_time_to_forget_must_be_a_time_to_come(memory, when, words):
+    """And everybody's the same."""
+    with pytest.raises(InvalidDocument, match=words):
+        memory.add("Something else.", expires_at=when)
 
 
 @pytest.mark.parametrize(
