@@ -61,6 +61,8 @@ def add(
         raise click.UsageError("give files, folders, - for standard input, or --text")
     if source and (len(given) + (text is not None) > 1 or any(Path(p).is_dir() for p in given)):
         raise click.UsageError("--source names one text: with it, give one file, -, or --text")
+    if text is not None and not text.strip():  # before a memory is made for it
+        raise click.UsageError("--text is empty or only white space: there is nothing to remember")
     fields = {"source": source, "scope": scope, "metadata": meta, "expires_at": expires}
     with opened(folder, create=True) as memory, bars() as update:
         run = Adding(memory, fields, as_json, update)
@@ -108,6 +110,9 @@ class Adding:
         except InvalidDocument as error:
             refuse(error)
             return
+        source = given.get("source") or document.source
+        if step.unchanged and source and not self.memory.count(source=source):
+            warn(f"{source}: this text is remembered under another source, and keeps that one", as_json=self.as_json)
         self.progress = self.progress.plus(**asdict(step))
         self.update("adding", self.documents, 0)
 
@@ -132,8 +137,9 @@ class Adding:
         if self.as_json:
             print_json(plain(p) | {"refused": len(self.refused)})
             return
-        waiting = p.passages - p.compressed
+        waiting, earlier = p.passages - p.compressed, p.compressed - p.passages
         wait = f"; {amount(waiting, 'passage')} will be compressed later" if waiting > 0 else ""
+        wait = f"; {amount(earlier, 'passage')} of earlier runs compressed" if earlier > 0 else wait
         refused = f", {len(self.refused)} refused" if self.refused else ""
         say(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{refused}{wait}")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import is_zipfile
 
 import click
 
@@ -11,7 +12,7 @@ from cmt_cli.memories import opened
 from cmt_cli.options import json_option, memory_option
 from cmt_cli.output import amount, plain, print_json, say
 from cmt_cli.progress import bars
-from cmt_sdk.errors import NotFound
+from cmt_sdk.errors import InvalidInput, NotFound
 
 
 @click.command()
@@ -50,6 +51,8 @@ def import_(file: Path, no_wait: bool, folder: Path, as_json: bool) -> None:
     """  # noqa: D301 - click reads the escape
     if not is_there(str(file)):  # before a memory is made for it
         raise NotFound(f"there is no file {file}")
+    if file.is_file() and not is_zipfile(file):
+        raise InvalidInput(f"{file} is no archive of `cmt export`; `cmt add {file}` remembers a file's text")
     with opened(folder, create=True) as memory, bars() as update:
         progress = memory.import_(file, wait=not no_wait, on_progress=lambda p: update("importing", p.added + p.unchanged, 0))
     if as_json:

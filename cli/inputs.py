@@ -29,6 +29,8 @@ def standard_input() -> str:
 
 def given_text(text: str | None, file: str | None) -> str:
     """The text of --text, of a file, or of standard input for "-"; click.UsageError if none is given."""
+    if text is not None and file is not None:
+        raise click.UsageError("--text and FILE are two texts: give one of them")
     if text is not None:
         return text
     if file == "-":

@@ -73,17 +73,17 @@ class Intake:
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[str, Document, int]:
         """Store one document's text: what happened to it, the document as stored, and its new passages."""
         self.check(document)
-        if by_source and document.source:
-            known = self.store.find(document.scope, document.source)
-            if known is not None and known.text == document.text:
-                return "unchanged", known, 0
-            if known is not None:
-                changed = _next_version(known, document)
-                spans = self.cut(document.text)
-                return "updated", self.store.replace(changed, spans), len(spans)
-        spans = self.cut(document.text)
-        stored, is_new = self.store.add(document, spans)
-        return ("added", stored, len(spans)) if is_new else ("unchanged", stored, 0)
+        known = self.store.find(document.scope, document.source) if by_source and document.source else None
+        if known is None:
+            spans = self.cut(document.text)
+            known, is_new = self.store.add(document, spans)
+            if is_new:
+                return "added", known, len(spans)
+        elif known.text != document.text:
+            spans = self.cut(document.text)
+            return "updated", self.store.replace(_with_fields(known, document, text=document.text), spans), len(spans)
+        changed = _with_fields(known, document)
+        return ("unchanged", known, 0) if changed == known else ("updated", self.store.replace(changed, None), 0)
 
     def check(self, document: Document) -> None:
         """The gate for a document that is to be remembered. Raises InvalidDocument."""
@@ -96,8 +96,15 @@ class Intake:
         return split(text, self.engine.count_tokens, self.settings.passage_tokens)
 
 
-def _next_version(known: Document, given: Document) -> Document:
-    return replace(known, text=given.text, metadata=given.metadata or known.metadata, expires_at=given.expires_at)
+def _with_fields(known: Document, given: Document, **more: str) -> Document:
+    """The known document with what is said about it now; it keeps the source by which it is found."""
+    return replace(
+        known,
+        source=known.source or given.source,
+        metadata=given.metadata or known.metadata,
+        expires_at=given.expires_at or known.expires_at,
+        **more,
+    )
 
 
 def _check_expiry(expires_at: datetime, now: datetime) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -69,11 +70,11 @@ class Memory:
         expires_at: datetime | None = None,
         wait: bool = True,
     ) -> Document:
-        """Remember a text, a file (`pathlib.Path`) or a Document; returns it as stored.
+        """Remember a text (`str`), a file (`pathlib.Path`) or a Document; returns it as stored.
 
         The text is durable when this returns; with `wait=False` compression follows in the background. The same
-        text in the same scope is one document: the one already there is returned. Raises InvalidDocument,
-        AlreadyExists (the id is taken), StorageError.
+        text in the same scope is one document: the one already there is returned, with the fields given now in place
+        of its own, except that it keeps its source. Raises InvalidDocument, AlreadyExists (the id is taken), StorageError.
         """
         given: dict[str, Any] = {
             "id": id,
@@ -102,6 +103,8 @@ class Memory:
         version. With `compress=False` only the text is stored; it is found by words, and compressed when it is needed
         or by `compress`. Stops at the first document that cannot be added; what came before it is stored.
         """
+        if isinstance(documents, str | bytes | Document | os.PathLike):
+            raise TypeError("add_many() takes several documents: for one there is add()")
         whole = (_document(d) for d in documents)
         when: When = "later" if not compress else "now" if wait else "background"
         return self._intake.add(whole, when, replace=replace, on_progress=on_progress)
@@ -332,7 +335,11 @@ class Memory:
 def _document(given: Addable) -> Document:
     if isinstance(given, Document):
         return given
-    return Document(text=given) if isinstance(given, str) else read_document(Path(given))
+    if not isinstance(given, str):
+        return read_document(Path(given))
+    if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
+        warnings.warn(f"{given!r} is remembered as a text; pathlib.Path({given!r}) stands for the file", stacklevel=3)
+    return Document(text=given)
 
 
 def _filter(scope: str | None, source: str | None, where: Mapping[str, Any] | None, ids: Sequence[str] | None = None) -> Filter:

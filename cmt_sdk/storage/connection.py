@@ -50,7 +50,8 @@ def open_database(folder: Path, *, create: bool) -> Engine:
         if not create and not (file.exists() and file.stat().st_size):  # an empty file is left by a crash at birth
             raise MemoryNotFound(f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one")
         if create:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.touch(mode=0o600)  # what is remembered is its owner's alone; SQLite's other files follow this one's mode
     engine = create_engine(
         URL.create("sqlite", database=str(file)),
         connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False},
@@ -96,6 +97,7 @@ class Database:
     def __init__(self, folder: Path, *, create: bool = True, clock: Callable[[], datetime] = utc_now) -> None:
         self._folder = folder.absolute()
         self._clock = clock
+        self._closed = False
         self._engine = open_database(self._folder, create=create)
         try:
             self._bring_up_to_date()
@@ -121,6 +123,8 @@ class Database:
 
     @contextmanager
     def _transaction(self, begin: str, end: str) -> Iterator[Connection]:
+        if self._closed:
+            raise StorageError(f"the memory in {self._folder} was closed: open it again")
         with translated(self._folder), self._engine.connect() as db:
             db.exec_driver_sql(begin)
             try:
@@ -142,7 +146,8 @@ class Database:
         return self._clock()
 
     def close(self) -> None:
-        """Release the files; calling it twice does nothing."""
+        """Release the files; calling it twice does nothing, and everything else raises StorageError from now on."""
+        self._closed = True
         self._engine.dispose()
 
 

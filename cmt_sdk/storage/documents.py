@@ -114,6 +114,8 @@ class Documents(Database):
         for name in ("id", "text", "scope"):
             sound_text(name, getattr(document, name), InvalidDocument)
         sound_text("source", document.source or "", InvalidDocument)
+        if document.scope and {"", ".", ".."} & set(document.scope.split("/")):
+            raise InvalidDocument(f"scope {document.scope!r}: give names with a slash between them, such as user/ann")
         now = self.now().timestamp()
         return {
             "doc_id": document.id,

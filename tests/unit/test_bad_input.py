@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 import cmt_sdk
-from cmt_sdk.errors import AlreadyExists, InvalidDocument, InvalidInput, ModelNotFound, NotFound, StorageDenied
+from cmt_sdk.errors import AlreadyExists, InvalidDocument, InvalidInput, ModelNotFound, NotFound, StorageDenied, StorageError
 from cmt_sdk.testing.fakes import open_fake
 
 LISBON = "The museum moved to Lisbon in 2019."
@@ -144,3 +144,35 @@ def test_scopes_do_not_leak(memory):
     assert memory.count(scope="user/*") == 1
     assert memory.count(scope="user") == 5
     assert memory.count(scope="") == 6
+
+
+def test_a_path_given_as_text_is_told(memory, tmp_path):
+    """It is a text, as the signature says, but hardly meant."""
+    file = tmp_path / "note.txt"
+    file.write_text("The boat is in Genoa.")
+    with pytest.warns(UserWarning, match="pathlib.Path"):
+        assert memory.add(str(file)).text == str(file)
+    assert memory.add(file).text == "The boat is in Genoa."
+
+
+@pytest.mark.parametrize("scope", ["/", "a//b", "../a", "a/./b", "a/"])
+def test_scopes_that_name_nothing(memory, scope):
+    """A scope is names with slashes between them."""
+    with pytest.raises(InvalidDocument, match="give names with a slash between them"):
+        memory.add("Something else.", scope=scope)
+
+
+def test_several_are_wanted(memory):
+    """A text is not taken for a stream of letters."""
+    with pytest.raises(TypeError, match="add_many"):
+        memory.add_many("abc")
+
+
+def test_a_closed_memory_says_so(tmp_path):
+    """Nothing is read or written behind the back of whoever closed it."""
+    memory = open_fake(tmp_path / "notes")
+    memory.close()
+    memory.close()
+    for call in (memory.count, memory.stats, lambda: memory.add(LISBON)):
+        with pytest.raises(StorageError, match="was closed: open it again"):
+            call()

@@ -247,7 +247,38 @@ def test_a_bug_shows(cmt):
 
 
 def test_a_missing_default_model_names_its_command(cmt):
-    """Adding and asking say how to fetch it; a text is not half stored."""
+    """Adding says how to fetch it, and leaves no memory behind."""
     cmt.opener = None
     assert "cmt model pull" in cmt("add", "--text", LISBON, code=4).stderr
-    assert cmt.json("stats")["documents"] == 0
+    assert "there is no memory" in cmt("stats", code=3).stderr
+
+
+def test_a_file_that_is_no_archive(cmt, tmp_path):
+    """Nothing is made for it."""
+    (tmp_path / "car.md").write_text("The car is red.")
+    assert "is no archive of `cmt export`" in cmt("import", tmp_path / "car.md", code=2).stderr
+    assert "there is no memory" in cmt("list", code=3).stderr
+
+
+def test_two_new_texts_for_one_document(cmt, tmp_path):
+    """Neither is silently dropped."""
+    (tmp_path / "car.md").write_text("The car is red.")
+    cmt("add", "--text", LISBON)
+    (document,) = [json.loads(line) for line in cmt("list", "--json").stdout.splitlines()]
+    assert "give one of them" in cmt("update", document["id"], tmp_path / "car.md", "--text", "new", code=2).stderr
+
+
+def test_a_copy_keeps_its_first_source_and_that_is_told(cmt, tmp_path):
+    """Who forgets by source has to know under which one a text lies."""
+    for name in ("car.md", "copy.md"):
+        (tmp_path / name).write_text("The car is red.")
+    cmt("add", tmp_path / "car.md")
+    assert "remembered under another source" in cmt("add", tmp_path / "copy.md").stderr
+    assert cmt("add", tmp_path / "car.md").stderr == ""
+
+
+@pytest.mark.parametrize("condition", ["year>>2020", 'year=["a"', "year=={"])
+def test_a_condition_that_is_half_written(cmt, condition):
+    """It is not taken for a search for odd text."""
+    cmt("add", "--text", LISBON)
+    assert "is no value" in cmt("list", "--where", condition, code=2).stderr

@@ -1,5 +1,6 @@
 """Memory's promises, over a real store on disk and a fake language model."""
 
+import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -235,3 +236,25 @@ def test_no_memory_yet(tmp_path):
     with pytest.raises(MemoryNotFound, match="nowhere"):
         open_fake(tmp_path / "nowhere", create=False)
     assert not (tmp_path / "nowhere").exists()
+
+
+def test_what_is_said_again_about_a_known_text_holds(tmp_path):
+    """Fields given with a text that is there already take the place of its own; the source stays."""
+    until = datetime(2999, 1, 1, tzinfo=UTC)
+    with open_fake(tmp_path / "notes") as memory:
+        first = memory.add("The code is 5519.")
+        memory.add("The code is 5519.", source="gate.txt", metadata={"year": 2024}, expires_at=until)
+        again = memory.add("The code is 5519.", source="other.txt")
+        assert (again.id, again.version, memory.count()) == (first.id, 1, 1)
+        assert (again.source, again.metadata, again.expires_at) == ("gate.txt", {"year": 2024}, until)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_memory_is_its_owner_s_alone(tmp_path):
+    """Neither the folder nor a file in it can be read by others."""
+    with open_fake(tmp_path / "notes") as memory:
+        memory.add("The code is 5519.")
+        assert (tmp_path / "notes").stat().st_mode & 0o077 == 0
+        assert [
+            f.name for f in (tmp_path / "notes").iterdir() if f.name.startswith("memory.db") and f.stat().st_mode & 0o077
+        ] == []
