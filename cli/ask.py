@@ -58,7 +58,8 @@ def say_pieces(pieces: Iterator[str]) -> None:
 
 
 def print_sources(answer: cmt_sdk.Answer) -> None:
-    """The sources beneath an answer."""
+    """How sure the answer is, and its sources."""
+    say(f"confidence {answer.confidence:.2f}, read from {answer.reader}", dim=True)
     for number, found in enumerate(answer.sources, 1):
         where = f"{place(found.source, found.document_id)}[{found.start}:{found.end}]"
         say(one_line(f"{number}. {where}  score {found.score:.4f}, {found.why}"), dim=True)

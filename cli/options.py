@@ -58,7 +58,7 @@ def _where(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[
         if not parts:
             raise click.BadParameter(f"{pair!r}: write KEY=VALUE, or one of != < <= > >= in place of =")
         key, operator, text = parts.groups()
-        if text[:1] in ("=", "<", ">") or text[:1] in ("[", "{") and isinstance(typed(text), str):
+        if text[:1] in ("=", "<", ">") or (text[:1] in ("[", "{") and isinstance(typed(text), str)):
             raise click.BadParameter(f"{pair!r}: {text!r} is no value; put it in double quotes if it is meant")
         if key in found:  # both would have to hold, and a filter has one condition a key
             raise click.BadParameter(f"{key!r} is given twice: one condition a key")

@@ -81,7 +81,7 @@ class Intake:
                 return "added", known, len(spans)
         elif known.text != document.text:
             spans = self.cut(document.text)
-            return "updated", self.store.replace(_with_fields(known, document, text=document.text), spans), len(spans)
+            return "updated", self.store.replace(replace(_with_fields(known, document), text=document.text), spans), len(spans)
         changed = _with_fields(known, document)
         return ("unchanged", known, 0) if changed == known else ("updated", self.store.replace(changed, None), 0)
 
@@ -96,14 +96,13 @@ class Intake:
         return split(text, self.engine.count_tokens, self.settings.passage_tokens)
 
 
-def _with_fields(known: Document, given: Document, **more: str) -> Document:
+def _with_fields(known: Document, given: Document) -> Document:
     """The known document with what is said about it now; it keeps the source by which it is found."""
     return replace(
         known,
         source=known.source or given.source,
         metadata=given.metadata or known.metadata,
         expires_at=given.expires_at or known.expires_at,
-        **more,
     )
 
 

@@ -180,8 +180,9 @@ class Source:
 class Answer:
     """What the model says, from which sources, and what it cost.
 
-    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell; `confidence` is
-    the model's probability that it does, in [0, 1]. `prompt_tokens` counts the tokens that the model had to read
+    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell; `confidence`, in [0, 1],
+    is the model's probability that it does, times that of the words of the answer (their geometric mean); a small model is
+    too sure of itself, so compare it, and do not read it as a share of right answers. `prompt_tokens` counts the tokens that the model had to read
     for this question; `memory_tokens` the source tokens that it read from memory instead. `milliseconds` is by
     stage: encode, search, load, prefill (until the first token), decode.
     """
@@ -307,7 +308,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one reading cost. `confidence` is the probability, in [0, 1], that the notes tell the answer."""
+    """What one reading cost, and how sure the reader was, in [0, 1]; see Answer."""
 
     prompt_tokens: int
     answer_tokens: int

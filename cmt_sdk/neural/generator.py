@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -95,7 +96,7 @@ class Generator:
 
     def _decode(self, start: _Start, max_tokens: int, began: float) -> Iterator[Piece]:
         text = _Text(self.lm.tokenizer)
-        ids, position, cache, confidence = start.ids, start.position, start.cache, 1.0
+        ids, position, cache, sureness = start.ids, start.position, start.cache, _Sureness(self.lm.ids(UNKNOWN)[0])
         first = decoded = time.perf_counter()
         for step in range(max_tokens):
             # switched at every step: between two pieces the model is the bare base again, for whoever else uses it
@@ -107,11 +108,12 @@ class Generator:
                 out = self.lm.model.base_model(**inputs, past_key_values=cache, use_cache=True)
                 logits = self.lm.logits(out.last_hidden_state[0, -1:])[0]
                 token = int(logits.argmax())
+                sureness.add(logits, token)
             cache = out.past_key_values if cache is None else cache
             position += len(ids)
             decoded = time.perf_counter()
             if step == 0:
-                first, confidence = decoded, self._confidence(logits)
+                first = decoded
             if token in self.lm.stop_ids:
                 break
             ids = [token]
@@ -121,11 +123,26 @@ class Generator:
             yield Piece(piece)
         prompt_tokens = start.tokens_before + len(start.ids)
         prefill = 1000 * (first - began) - start.load_ms
-        yield Piece("", Usage(prompt_tokens, text.count, confidence, start.load_ms, prefill, 1000 * (decoded - first)))
+        yield Piece("", Usage(prompt_tokens, text.count, sureness.confidence, start.load_ms, prefill, 1000 * (decoded - first)))
 
-    def _confidence(self, logits: Tensor) -> float:
-        """One minus the probability that the answer begins as the words for not knowing do."""
-        return 1.0 - float(logits.softmax(-1)[self.lm.ids(UNKNOWN)[0]])
+
+class _Sureness:
+    """How sure the reader was: that it knows at all, and, as a geometric mean, of each token that it chose."""
+
+    def __init__(self, unknown: int) -> None:
+        self._unknown = unknown
+        self._known = 1.0
+        self._logs: list[float] = []
+
+    def add(self, logits: Tensor, token: int) -> None:
+        logs = logits.log_softmax(-1)
+        if not self._logs:  # as the words for not knowing begin
+            self._known = 1.0 - float(logs[self._unknown].exp())
+        self._logs.append(float(logs[token]))
+
+    @property
+    def confidence(self) -> float:
+        return self._known * math.exp(sum(self._logs) / max(1, len(self._logs)))
 
 
 class _Text:

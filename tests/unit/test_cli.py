@@ -35,8 +35,9 @@ def test_add_and_ask(cmt, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trip.md").write_text(LISBON)
     assert cmt("add", "trip.md").stdout == "1 added, 0 updated, 0 unchanged\n"
-    answer, source, text = cmt("ask", "Where did the museum move?").stdout.splitlines()
+    answer, sure, source, text = cmt("ask", "Where did the museum move?").stdout.splitlines()
     assert answer == LISBON
+    assert re.fullmatch(r"confidence [01]\.\d\d, read from memory", sure)
     assert re.fullmatch(r"1\. trip\.md\[0:35\] score 0\.0328, meaning #1 \(cosine 0\.\d\d\), words #1 \(BM25 .+\)", source)
     assert text.strip() == LISBON
 
@@ -284,7 +285,8 @@ def test_chat_takes_lines_from_a_pipe(cmt):
     """A conversation ends with its input; a command that is none explains those there are."""
     cmt("add", "--text", LISBON)
     said = cmt("chat", stdin="/sources\nWhere did the museum move?\n\n/sources\n/what\n/clear\n/help\n/exit\nnever read\n")
-    answer, source, _ = said.stdout.splitlines()
+    answer, sure, source, _ = said.stdout.splitlines()
+    assert re.fullmatch(r"confidence [01]\.\d\d, read from memory", sure)
     assert answer == LISBON
     assert "words #1" in source
     complaint, unknown, explained = said.stderr.splitlines()
