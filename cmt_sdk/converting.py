@@ -1,11 +1,22 @@
-"""Files to documents: plain text as it is, html, pdf and docx through markitdown. Knows files, no store and no model."""
+"""Files to documents: plain text as it is, html and docx as Markdown, pdf as its text. Knows files, no store and no model.
+
+From a page or a letter it takes what a reader sees: headings, lists and tables, no pictures, link targets or emphasis.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
+import math
 import os
+import re
+import threading
+import warnings
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from xml.parsers.expat import ExpatError
 
 from cmt_sdk.errors import InvalidDocument, MissingExtra, NotFound, StorageDenied
 from cmt_sdk.types import Document
@@ -13,10 +24,22 @@ from cmt_sdk.types import Document
 log = logging.getLogger(__name__)
 
 TEXT = frozenset({".txt", ".md", ".markdown", ".rst", ".text", ".log", ".csv", ".tsv", ".json", ".org", ".tex"})
-CONVERTED = frozenset({".html", ".htm", ".pdf", ".docx"})
+
+UNMARKED = ["a", "b", "del", "em", "i", "img", "s", "strong", "video"]  # tags whose text stays and whose marks go
+UNSEEN = ["noscript", "svg", "template"]  # tags that go with their text; markdownify drops scripts and styles itself
+LINE_HYPHEN = re.compile("[\x02\ufffe]")  # what PDFium gives for a hyphen at a line's end, in newer and older releases
+
+# What mammoth lets through from zipfile, zlib and expat; found by changing bytes of good files at random.
+BROKEN_DOCX = (
+    zipfile.BadZipFile, zlib.error, ExpatError, EOFError, OSError, RuntimeError,
+    AttributeError, LookupError, TypeError, ValueError,
+)  # fmt: skip
+DOCX_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+
+_pdfium_lock = threading.Lock()  # PDFium is not made for several threads
 
 
-def check_text(text: str, limit: int, what: str) -> str:
+def check_text(text: str, limit: float, what: str) -> str:
     """The gate for every text that is to be remembered; returns it unchanged. Raises InvalidDocument."""
     if not text.strip():
         raise InvalidDocument(f"{what} is empty or only white space: there is nothing to remember")
@@ -39,19 +62,20 @@ def check_text(text: str, limit: int, what: str) -> str:
 def read_document(path: str | os.PathLike[str]) -> Document:
     """The document in a file; its source is the file's absolute path.
 
-    Raises NotFound, StorageDenied, InvalidDocument (binary, unreadable, no known suffix), MissingExtra.
+    The suffix tells html, pdf and docx; every other file is taken for text. Raises NotFound, StorageDenied,
+    InvalidDocument (binary, damaged, nothing in it), MissingExtra.
     """
     path = Path(path)
+    if _is_folder(path):
+        raise InvalidDocument(f"{path} is a folder: add the files in it with read_documents or `cmt add {path}`")
     try:
-        if path.is_dir():
-            raise InvalidDocument(f"{path} is a folder: add the files in it with read_documents or `cmt add {path}`")
-        suffix = path.suffix.lower()
-        text = _converted(path) if suffix in CONVERTED else _decoded(path.read_bytes(), path)
-    except FileNotFoundError as error:
+        data = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
         raise NotFound(f"there is no file {path}") from error
     except OSError as error:
         raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
-    return Document(text=text, source=path.resolve().as_posix())
+    text = _converted(data, path) if path.suffix.lower() in CONVERTERS else _decoded(data, path)
+    return Document(text=check_text(text, math.inf, str(path)), source=path.resolve().as_posix())
 
 
 def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document]:
@@ -61,7 +85,7 @@ def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document
     file that is named itself must be readable. Raises as `read_document` does, and StorageDenied for a closed folder.
     """
     for path in map(Path, paths):
-        if not path.is_dir():
+        if not _is_folder(path):
             yield read_document(path)
             continue
         for file in _files_beneath(path):
@@ -69,6 +93,11 @@ def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document
                 yield read_document(file)
             except (InvalidDocument, MissingExtra, NotFound, StorageDenied) as error:
                 log.warning("passed over: %s", error)
+
+
+def _is_folder(path: Path) -> bool:
+    """True for what can be seen to be a folder; Path.is_dir raises in a closed one."""
+    return os.path.isdir(path)  # noqa: PTH112 - for that reason
 
 
 def _files_beneath(folder: Path) -> Iterator[Path]:
@@ -80,31 +109,92 @@ def _files_beneath(folder: Path) -> Iterator[Path]:
     for root, folders, files in os.walk(folder, onerror=closed):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
         for path in (Path(root) / name for name in sorted(files) if not name.startswith(".")):
-            special = path.exists() and not path.is_file()  # reading a pipe would wait for ever
-            if path.suffix.lower() in TEXT | CONVERTED and not special:
+            if path.suffix.lower() in TEXT | CONVERTERS.keys() and not _is_special(path):
                 yield path
+
+
+def _is_special(path: Path) -> bool:
+    """True for pipes, sockets and devices: reading them would wait for ever."""
+    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - Path's raise in a closed folder
 
 
 def _decoded(data: bytes, path: Path) -> str:
     """Text in UTF-8, or in what its byte-order mark says; lines end as in Python."""
-    encoding = "utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    encoding = "UTF-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "UTF-8"
     try:
-        text = data.decode(encoding)
+        text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise InvalidDocument(f"{path} is no {encoding} text ({error.reason} at byte {error.start})") from error
+        raise InvalidDocument(
+            f"{path} is no {encoding} text ({error.reason} at byte {error.start}): if it is text in another encoding, "
+            "save it as UTF-8"
+        ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def _converted(path: Path) -> str:
+def _converted(data: bytes, path: Path) -> str:
     try:
-        from markitdown import FileConversionException, MarkItDown, UnsupportedFormatException
+        text = CONVERTERS[path.suffix.lower()](data, path)
     except ImportError as error:
         raise MissingExtra(f"reading {path.suffix} files", "files") from error
-    try:
-        text: str = MarkItDown(enable_plugins=False).convert_local(str(path)).text_content
-    except (FileConversionException, UnsupportedFormatException, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InvalidDocument(f"{path} cannot be read ({reason}): open it and save it again, or add its text") from error
     if not text.strip():
         raise InvalidDocument(f"{path} holds no text (a scan, perhaps): run OCR over it, or add its text")
     return text
+
+
+def _from_pdf(data: bytes, path: Path) -> str:
+    from pypdfium2 import PdfDocument, PdfiumError
+
+    try:
+        with _pdfium_lock, PdfDocument(data) as pdf:
+            pages = [page.get_textpage().get_text_bounded() for page in pdf]
+    except PdfiumError as error:
+        raise _damaged(path, error) from error
+    return LINE_HYPHEN.sub("", "\n\n".join(pages)).replace("\r\n", "\n")
+
+
+def _from_docx(data: bytes, path: Path) -> str:
+    from mammoth import convert_to_html
+
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as parts:
+            if any(part.compress_type not in DOCX_COMPRESSION for part in parts.infolist()):
+                raise zipfile.BadZipFile("its parts are compressed in a way that docx does not have")
+        return _markdown(convert_to_html(io.BytesIO(data)).value)
+    except BROKEN_DOCX as error:
+        raise _damaged(path, error) from error
+
+
+def _from_html(data: bytes, path: Path) -> str:
+    from bs4 import ParserRejectedMarkup, UnicodeDammit
+
+    try:
+        page = _decoded(data, path)
+    except InvalidDocument:
+        page = UnicodeDammit(data, is_html=True).unicode_markup or ""  # the encoding that the page names, or a guess
+    try:
+        return _markdown(check_text(page, math.inf, str(path)))  # before the parser makes other characters of NULs
+    except (ParserRejectedMarkup, RecursionError) as error:
+        raise _damaged(path, error) from error
+
+
+def _markdown(html: str) -> str:
+    import lxml.html  # noqa: F401 - BeautifulSoup asks for it by name; html.parser nests paragraphs that are not closed
+    from bs4 import BeautifulSoup, UnusualUsageWarning
+    from markdownify import MarkdownConverter
+
+    with warnings.catch_warnings(action="ignore", category=UnusualUsageWarning):  # of XHTML, of pages without a tag
+        page = BeautifulSoup(html, "lxml")
+    for tag in page(UNSEEN):
+        tag.decompose()
+    converter = MarkdownConverter(
+        heading_style="ATX", strip=UNMARKED, table_infer_header=True, escape_asterisks=False, escape_underscores=False
+    )
+    return converter.convert_soup(page)
+
+
+def _damaged(path: Path, error: Exception) -> InvalidDocument:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InvalidDocument(f"{path} cannot be read ({reason}): open it and save it again, or add its text")
+
+
+CONVERTERS = {".html": _from_html, ".htm": _from_html, ".docx": _from_docx, ".pdf": _from_pdf}

@@ -14,13 +14,15 @@ from cmt_sdk.types import Span
 
 Counter = Callable[[Sequence[str]], list[int]]
 
-HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(.+?)[ \t]*#*[ \t]*$")
+HEADING = re.compile(r"^ {0,3}(#{1,6})[ \t]+(\S.*)")
+CLOSING_HASHES = re.compile(r"(?<=[ \t])#+$")
 FENCE = re.compile(r"^ {0,3}(```|~~~)")
 ABBREVIATION = re.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|approx|No|Fig|Vol|pp|Inc|Ltd|Co|Gen|Col|Lt|Sgt|Rev|Hon|e\.g|i\.e|cf|ca"
     r"|al|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)|\b[A-Z](?:\.[A-Z])*)\.$"
 )
-SENTENCE_END = re.compile(r"[.!?…]+[\"'”’)\]]*(?=\s)|[。！？]+[」』”’]*")
+LONGEST_ABBREVIATION = len("approx.")
+SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]]*(?=\s)|[。！？]+[」』”’]*")
 LONGEST_HEADING = 20
 
 
@@ -34,13 +36,14 @@ class _Piece:
 class _Section:
     heading: str
     atoms: list[_Piece]
+    lines: list[_Piece]  # where the last parts of `heading` stand
 
 
 def split(text: str, count_tokens: Counter, budget: int) -> list[Span]:
     """Spans of `text`, in order, none overlapping, each at most `budget` tokens long under its heading.
 
     Every character that is not white space lies in a span, except heading lines, which become the `heading` of the
-    spans below them (a heading without text below is a span of its own). Sizes are those of `count_tokens`.
+    spans below them (one with nothing below, or too long for that, is text). Sizes are those of `count_tokens`.
     """
     sections = list(_sections(text))
     spans: list[Span] = []
@@ -49,7 +52,9 @@ def split(text: str, count_tokens: Counter, budget: int) -> list[Span]:
         heading, used = (section.heading, cost + 1) if 0 < cost <= min(LONGEST_HEADING, budget // 4) else ("", 0)
         if section.heading and not heading:
             heading, used = _shortened(section.heading, count_tokens, min(LONGEST_HEADING, budget // 4))
-        spans += _filled(text, section.atoms, heading, count_tokens, budget - used)
+        said = {section.heading: len(section.lines), "": 0}.get(heading, 1)
+        unsaid = section.lines[: len(section.lines) - said]
+        spans += _filled(text, unsaid + section.atoms, heading, count_tokens, budget - used)
     return spans
 
 
@@ -66,34 +71,38 @@ def _shortened(heading: str, count_tokens: Counter, limit: int) -> tuple[str, in
 
 def _sections(text: str) -> Iterator[_Section]:
     path: list[tuple[int, str]] = []
+    lines: list[_Piece] = []
     atoms: list[_Piece] = []
-    last_heading: _Piece | None = None
     for block, level in _blocks(text):
         if level is None:
             atoms += _sentences(text, block)
-            last_heading = None
             continue
-        if atoms:
-            yield _Section(" > ".join(t for _, t in path), atoms)
-            atoms = []
-        elif last_heading is not None:
-            yield _Section(" > ".join(t for _, t in path[:-1]), [last_heading])
-        found = HEADING.match(text[block.start : block.end])
-        title = found.group(2) if found else text[block.start : block.end].split("\n")[0].strip()
-        path = [(n, t) for n, t in path if n < level] + [(level, title)]
-        last_heading = block
+        if atoms or not (path and path[-1][0] < level):  # right below a higher one, it takes that one's line along
+            yield from _section(path, lines, atoms)
+            lines, atoms = [], []
+        path = [(n, t) for n, t in path if n < level] + [(level, _title(text[block.start : block.end]))]
+        lines = [*lines, _trimmed(text, block.start, block.end)]
+    yield from _section(path, lines, atoms)
+
+
+def _section(path: Sequence[tuple[int, str]], lines: list[_Piece], atoms: list[_Piece]) -> Iterator[_Section]:
     if atoms:
-        yield _Section(" > ".join(t for _, t in path), atoms)
-    elif last_heading is not None:
-        yield _Section(" > ".join(t for _, t in path[:-1]), [last_heading])
+        yield _Section(" > ".join(t for _, t in path), atoms, lines)
+    elif lines:
+        yield _Section(" > ".join(t for _, t in path[:-1]), lines[-1:], lines[:-1])
+
+
+def _title(heading: str) -> str:
+    found = HEADING.match(heading)
+    return CLOSING_HASHES.sub("", found[2].rstrip()).rstrip() if found else heading.split("\n")[0].strip()
 
 
 def _blocks(text: str) -> Iterator[tuple[_Piece, int | None]]:
     """Paragraphs, code blocks (whole) and headings (with their level), in order."""
-    lines = [(m.start(), m.end()) for m in re.finditer(r"[^\n]+", text)]
+    lines = [m.span() for m in re.finditer(r"[^\n]+", text) if m[0].strip()]
     start: int | None = None
     end, fence = 0, ""
-    for n, (a, b) in enumerate(lines):
+    for a, b in lines:
         line = text[a:b]
         blank_before = start is not None and "\n" in text[end:a].strip(" \t").replace("\n", "", 1)
         found = FENCE.match(line)
@@ -104,20 +113,17 @@ def _blocks(text: str) -> Iterator[tuple[_Piece, int | None]]:
                 start, fence = None, ""
             continue
         heading = HEADING.match(line)
-        underlined = n + 1 < len(lines) and _underline(text[slice(*lines[n + 1])]) and lines[n + 1][0] == b + 1
         if start is not None and (blank_before or heading or found):
             yield _Piece(start, end), None
             start = None
         if heading:
             yield _Piece(a, b), len(heading.group(1))
-        elif _underline(line) and start is not None and text[start:end].count("\n") == 0 and a == end + 1:
+        elif _underline(line) and start is not None and text.find("\n", start, end) < 0 and a == end + 1:
             yield _Piece(start, b), _underline(line)
             start = None
-        elif line.strip():
+        else:
             start, end = (a if start is None else start), b
             fence = found.group(1) if found else ""
-        elif underlined:  # a line of white space above dashes is no heading
-            continue
     if start is not None:
         yield _Piece(start, end), None
 
@@ -134,12 +140,13 @@ def _sentences(text: str, block: _Piece) -> list[_Piece]:
     """Sentences of a paragraph; lines of lists and tables one by one; a code block whole."""
     body = text[block.start : block.end]
     if FENCE.match(body):
-        return [block]
+        return [_trimmed(text, block.start, block.end)]
     pieces = []
     for line in _lines(body):
         start = line.start
         for found in SENTENCE_END.finditer(body, line.start, line.end):
-            if found.end() < line.end and not ABBREVIATION.search(body[start : found.end()]):
+            tail = max(start, found.end() - LONGEST_ABBREVIATION - 1)  # to search all of it would take quadratic time
+            if found.end() < line.end and not ABBREVIATION.search(body, tail, found.end()):
                 pieces.append(_Piece(start, found.end()))
                 start = found.end()
         pieces.append(_Piece(start, line.end))
