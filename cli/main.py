@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -77,6 +78,8 @@ def main() -> None:
       cmt add ~/notes
       cmt ask "When did we change the oil?"
     """  # noqa: D301 - click reads the escape
+    # torch's threads wait by spinning, which on a busy machine takes the cores from those they wait for
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 if __name__ == "__main__":
