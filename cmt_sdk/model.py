@@ -15,7 +15,7 @@ from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage
 
 READERS = ("memory", "text", "auto", "none")
-UNSURE = 0.5
+UNSURE = 0.6
 T = TypeVar("T")
 
 

@@ -73,7 +73,7 @@ def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")  # and this is the need for it
         config, state = convert_to_lora(PeftModel.from_pretrained(model, start), rank=rank)
-    _write(state, config.to_dict() | {"target_modules": list(LINEAR)}, folder)
+    _write(state, config.to_dict() | {"target_modules": sorted(LINEAR)}, folder)
 
 
 def _save(wrapped: Any, folder: Path) -> None:
@@ -90,4 +90,4 @@ def _write(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path)
     save_file({k: v.to(torch.bfloat16).contiguous() for k, v in state.items()}, folder / "adapter_model.safetensors")
     named = {**config, "base_model_name_or_path": None, "inference_mode": True}
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in named.items()}
-    (folder / "adapter_config.json").write_text(json.dumps(plain, indent=2, default=str) + "\n", encoding="utf-8")
+    (folder / "adapter_config.json").write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
