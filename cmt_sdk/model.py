@@ -112,7 +112,7 @@ class MemoryModel:
         return self._settings.keep if self._settings.compressor == "kv" else 1 / self._settings.compression
 
     def _read(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> Iterator[Piece]:
-        passages = [m.passage for m in matches]
+        passages = [m.passage for m in reversed(matches)]  # the best one last: what is near is read best
         prompt = Prompt(ask.question, ask.history, notes=kind != "none")
         if kind == "memory":
             memories = _timed(times, "load", lambda: self._recall.memories(passages))

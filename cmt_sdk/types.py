@@ -296,7 +296,8 @@ class Turn:
 class Prompt:
     """What a reader gets: a question after `history`, and either `memories` or `passages` (text) to answer from.
 
-    `notes` says whether there is a place for memories or passages at all; without it the base model is asked bare.
+    The best memory or passage comes last, nearest to the question. `notes` says whether there is a place for them at all;
+    without it the base model is asked bare.
     """
 
     question: str

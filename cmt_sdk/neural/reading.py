@@ -26,8 +26,9 @@ from cmt_sdk.types import PackedMemory
 class Prefix:
     """A cache for one question: entries of the notes first, padded to a layer's longest head, then the new tokens.
 
-    keys, values: by layer [1, kv_heads, padded + room, d]. bias: by layer [1, kv_heads, 1, padded + room], 0 where
-    an entry is and -inf where padding is. entries: by layer, the padded length. position: of the first new token.
+    keys, values: by layer [1, kv_heads, padded + room, d]. bias: by layer [1, kv_heads, 1, padded + room], added to
+    the logits: an entry's prior, and -inf where padding is. entries: by layer, the padded length. position: of the
+    first new token.
     """
 
     keys: list[Tensor]
@@ -76,19 +77,20 @@ def causal(count: int, like: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where every entry of all memories goes: its row (layer * kv_heads + head), position, and slot in its row."""
+    """Where every entry of all memories goes: its row (layer * kv_heads + head), position, slot in its row, and memory."""
 
     row: Tensor
     position: Tensor
     slot: Tensor
     per_row: NDArray[Any]
+    memory: Tensor
     end: int
 
 
 def _places(memories: Sequence[PackedMemory], head: int, rows: int) -> _Places:
-    found_rows, positions, slots = [], [], []
+    found_rows, positions, slots, owners = [], [], [], []
     filled, start = np.full(rows, head), head
-    for memory in memories:
+    for number, memory in enumerate(memories):
         kept = np.unpackbits(memory.arrays["kept"].view(np.uint8), axis=1, count=memory.tokens)
         row, position = np.nonzero(kept)
         counts = kept.sum(1, dtype=np.int64)
@@ -96,9 +98,10 @@ def _places(memories: Sequence[PackedMemory], head: int, rows: int) -> _Places:
         found_rows.append(row)
         positions.append(position + start)
         slots.append(np.arange(len(row)) - first[row] + filled[row])
+        owners.append(np.full(len(row), number))
         filled = filled + counts
         start += memory.tokens
-    return _Places(_joined(found_rows), _joined(positions), _joined(slots), filled, start)
+    return _Places(_joined(found_rows), _joined(positions), _joined(slots), filled, _joined(owners), start)
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
@@ -106,10 +109,11 @@ def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
 
 
 @torch.inference_mode()
-def place(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], room: int) -> Prefix:
+def place(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], room: int, prior: float = 0.0) -> Prefix:
     """The prefix [head of the prompt | memory 1 | memory 2 | ...] with room for `room` new tokens.
 
-    No token of a passage is processed: codes become keys and values, keys are turned to their new positions.
+    No token of a passage is processed: codes become keys and values, keys are turned to their new positions. `prior` is
+    added to the attention logits of all memories but the last.
     """
     layers, kv_heads, width = lm.kv_shape
     head = lm.head_cache(1)
@@ -123,7 +127,10 @@ def place(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], roo
         keys, values = _decoded(memories, places.row, lm)
         flat[0].index_copy_(0, target, rotary.turn(keys, places.position.to(lm.device)).to(lm.dtype))
         flat[1].index_copy_(0, target, values)
-    bias = _bias(places.per_row, lengths, entries, kv_heads, lm)
+    last = places.memory == len(memories) - 1
+    priors = torch.zeros(len(flat[0]), dtype=lm.dtype, device=lm.device)
+    priors[target] = torch.where(last, 0.0, prior).to(lm.device, lm.dtype)
+    bias = _bias(places.per_row, priors, lengths, entries, kv_heads)
     prefix = Prefix([], [], [], entries.tolist(), places.end)
     for layer, (block, mask) in enumerate(zip(_by_layer(flat, lengths, kv_heads), bias, strict=True)):
         block[0, :, : len(lm.head_ids)] = head.layers[layer].keys[0]
@@ -155,16 +162,17 @@ def _by_layer(flat: Tensor, lengths: NDArray[Any], kv_heads: int) -> list[Tensor
 
 def _bias(
     per_row: NDArray[Any],
+    priors: Tensor,
     lengths: NDArray[Any],
     entries: NDArray[Any],
     kv_heads: int,
-    lm: FrozenModel,
 ) -> list[Tensor]:
+    """A layer's additive masks [1, kv_heads, 1, padded + room]: the priors, and -inf where padding is."""
     masks = []
+    by_layer = torch.split(priors, lengths.reshape(-1, kv_heads).sum(1).tolist())
     for layer, count in enumerate(entries):
         rows = slice(layer * kv_heads, (layer + 1) * kv_heads)
         steps = np.arange(lengths[rows.start])
-        padding = (steps[None] >= per_row[rows, None]) & (steps[None] < count)
-        bias = torch.from_numpy(padding).to(lm.device)
-        masks.append(torch.zeros(bias.shape, dtype=lm.dtype, device=lm.device).masked_fill_(bias, float("-inf"))[None, :, None])
+        padding = torch.from_numpy((steps[None] >= per_row[rows, None]) & (steps[None] < count)).to(priors.device)
+        masks.append(by_layer[layer].reshape(kv_heads, -1).masked_fill(padding, float("-inf"))[None, :, None])
     return masks

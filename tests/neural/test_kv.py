@@ -113,10 +113,13 @@ def test_a_passage_packs_the_same_alone_and_in_a_batch(lm, rotary):
 
 @torch.inference_mode()
 def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
-    """The padded, masked prefix equals a loop over layers and heads that joins each head's own entries."""
+    """The padded, masked prefix equals a loop over layers and heads that joins each head's own entries.
+
+    All memories but the last, which is the one that the search found best, are attended to with a prior.
+    """
     torch.manual_seed(3)
     memories = KVCompressor(lm, rotary, 0.3).pack(TEXTS)
-    prefix = place(lm, rotary, memories, room=4)
+    prefix = place(lm, rotary, memories, room=4, prior=-1.0)
     layers, kv_heads, width = lm.kv_shape
     head = lm.head_cache(1)
     for layer in range(layers):
@@ -127,6 +130,7 @@ def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
             kv = h // 2
             keys, values = [head.layers[layer].keys[0, kv]], [head.layers[layer].values[0, kv]]
             start = len(lm.head_ids)
+            priors = [torch.zeros(start)]
             for memory in memories:
                 row = layer * kv_heads + kv
                 kept = np.unpackbits(memory.arrays["kept"], axis=1, count=memory.tokens)
@@ -135,11 +139,13 @@ def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
                 decoded = decoded + torch.from_numpy(memory.arrays["key_mean"][row].astype(np.float32))
                 keys.append(rotary.turn(decoded, torch.from_numpy(np.flatnonzero(kept[row])) + start))
                 values.append(dequantize(codes_of(memory, "value"))[before : before + count])
+                priors.append(torch.full((count,), -1.0 if memory is not memories[-1] else 0.0))
                 start += memory.tokens
             for step in range(3):
                 k = torch.cat([*keys, key[0, kv, : step + 1]])
                 v = torch.cat([*values, value[0, kv, : step + 1]])
-                expected = (0.2 * query[0, h, step] @ k.T).softmax(-1) @ v
+                prior = torch.cat([*priors, torch.zeros(step + 1)])
+                expected = (0.2 * query[0, h, step] @ k.T + prior).softmax(-1) @ v
                 torch.testing.assert_close(got[0, step, h], expected, atol=1e-4, rtol=1e-3)
 
 

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
-from cmt_sdk.testing.fakes import open_fake
+from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 
 FACTS = [
     "The museum moved to Lisbon in 2019.",
@@ -141,3 +141,23 @@ def test_the_memory_can_be_used_while_an_answer_streams(memory):
     assert not other.is_alive()
     assert memory.search("tower")
     assert list(stream)
+
+
+def test_the_best_passage_is_nearest_to_the_question(tmp_path):
+    """Readers get the passages in ascending rank; the answer names its sources best first."""
+    seen = []
+
+    class Reader(FakeReader):
+        """Keeps what it is given."""
+
+        def read(self, prompt, max_tokens):
+            """Remember the prompt."""
+            seen.append(list(prompt.passages))
+            return super().read(prompt, max_tokens)
+
+    with open_fake(tmp_path, engine=FakeEngine(reader=Reader())) as memory:
+        memory.add("The museum moved to Lisbon in 2019.")
+        memory.add("The harbour is in Genoa.")
+        answer = memory.model.ask("Where did the museum move in 2019?", reader="text")
+        assert answer.sources[0].text == "The museum moved to Lisbon in 2019."
+        assert seen == [["The harbour is in Genoa.", "The museum moved to Lisbon in 2019."]]
