@@ -19,9 +19,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, and before torch comes
 
-import cmt_sdk
+import torch  # noqa: E402
+
+import cmt_sdk  # noqa: E402
 
 HERE = Path(__file__).parent
 DOCUMENTS, QUESTIONS = HERE.parent / "documents", HERE.parent / "demo_questions.txt"
