@@ -21,9 +21,9 @@ from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does, and before torch comes
 
-import torch  # noqa: E402
+import torch
 
-import cmt_sdk  # noqa: E402
+import cmt_sdk
 
 HERE = Path(__file__).parent
 DOCUMENTS, QUESTIONS = HERE.parent / "documents", HERE.parent / "demo_questions.txt"
