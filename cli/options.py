@@ -110,7 +110,7 @@ reader_option = click.option(
 )
 FILTERS = (
     click.option("--scope", help="Only this scope, with everything beneath it."),
-    click.option("--source", help="Only this source; * and ? are wildcards."),
+    click.option("--source", help="Only this source; * is a wildcard."),
     click.option(
         "--where",
         multiple=True,

@@ -6,8 +6,6 @@ import logging
 import threading
 from collections.abc import Callable
 
-from cmt_sdk.errors import CMTError
-
 log = logging.getLogger(__name__)
 
 
@@ -23,7 +21,7 @@ class Worker:
         self._stop = threading.Event()
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._error: CMTError | None = None
+        self._error: Exception | None = None
 
     def nudge(self) -> None:
         """Ask for a run; a run under way is followed by another."""
@@ -58,7 +56,7 @@ class Worker:
             self._wake.clear()
             try:
                 self._job(self._stop.is_set)
-            except CMTError as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, `wait` raises it, and the thread lives on
                 log.warning("%s stopped: %s", self._name, error)
                 self._error = error
             with self._start:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
@@ -14,7 +14,7 @@ from cmt_sdk.errors import InvalidDocument
 from cmt_sdk.ports import Store
 from cmt_sdk.recall import Engine, Recall
 from cmt_sdk.splitting import split
-from cmt_sdk.types import Document, Progress, Span
+from cmt_sdk.types import Document, Outcome, Progress, Span
 
 OnProgress = Callable[[Progress], None]
 When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
@@ -49,20 +49,25 @@ class Intake:
             if on_progress:
                 on_progress(progress)
 
-        def compress() -> None:
-            self.recall.encode_pending(on_batch=lambda n: step(compressed=n))
+        waiting: list[str] = []
+        passages = 0
 
-        waiting = 0
+        def compress() -> None:
+            self.recall.encode_pending(on_batch=lambda n: step(compressed=n), of=waiting)
+            waiting.clear()
+
         try:
             for document in documents:
-                outcome, stored, passages = self._store_text(document, by_source=replace)
-                waiting += passages
-                step(**{outcome: 1, "passages": passages})
+                stored, outcome, new = self._store_text(document, by_source=replace)
+                step(**{outcome: 1, "passages": new})
                 if on_stored:
                     on_stored(stored)
-                if when == "now" and waiting >= BATCH_PASSAGES:
+                if not stored.ready:
+                    waiting.append(stored.id)
+                    passages += new
+                if when == "now" and passages >= BATCH_PASSAGES:
                     compress()
-                    waiting = 0
+                    passages = 0
         finally:
             if waiting and when == "background":
                 self.worker.nudge()
@@ -70,44 +75,47 @@ class Intake:
             compress()
         return progress
 
-    def _store_text(self, document: Document, *, by_source: bool) -> tuple[str, Document, int]:
-        """Store one document's text: what happened to it, the document as stored, and its new passages."""
+    def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
+        """Store one document's text: the document as stored, what happened to it, and its new passages."""
         self.check(document)
-        known = self.store.find(document.scope, document.source) if by_source and document.source else None
-        if known is None:
-            spans = self.cut(document.text)
-            known, is_new = self.store.add(document, spans)
-            if is_new:
-                return "added", known, len(spans)
-        elif known.text != document.text:
-            spans = self.cut(document.text)
-            return "updated", self.store.replace(replace(_with_fields(known, document), text=document.text), spans), len(spans)
-        changed = _with_fields(known, document)
-        return ("unchanged", known, 0) if changed == known else ("updated", self.store.replace(changed, None), 0)
+        again = self.store.add_again(document, by_source=by_source)  # which needs no cutting
+        if again is not None:
+            return *again, 0
+        spans = self.cut(document.text)
+        stored, outcome = self.store.add(document, spans, by_source=by_source)
+        return stored, outcome, 0 if outcome == "unchanged" else len(spans)
 
     def check(self, document: Document) -> None:
         """The gate for a document that is to be remembered. Raises InvalidDocument."""
+        self.check_text(document)
+        for name in ("created_at", "expires_at"):
+            check_moment(name, getattr(document, name))
+        if document.expires_at is not None and document.expires_at <= self.store.now():
+            raise InvalidDocument(f"expires_at={document.expires_at} has passed: give a time that is to come")
+
+    def check_text(self, document: Document) -> None:
+        """The gate for a document out of an archive, which may have expired since. Raises InvalidDocument."""
         check_text(document.text, self.settings.max_document_bytes, document.source or "the document")
-        if document.expires_at is not None:
-            _check_expiry(document.expires_at, self.store.now())
+        check_scope(document.scope)
+        if not isinstance(document.metadata, Mapping):
+            raise InvalidDocument(f"metadata={document.metadata!r:.60}: give a dict of names and plain values")
 
     def cut(self, text: str) -> list[Span]:
         """A text's passages."""
         return split(text, self.engine.count_tokens, self.settings.passage_tokens)
 
 
-def _with_fields(known: Document, given: Document) -> Document:
-    """The known document with what is said about it now; it keeps the source by which it is found."""
-    return replace(
-        known,
-        source=known.source or given.source,
-        metadata=given.metadata or known.metadata,
-        expires_at=given.expires_at or known.expires_at,
-    )
+def check_scope(scope: str) -> None:
+    """Raise InvalidDocument for a scope that is no path of names."""
+    if not isinstance(scope, str) or (scope and {"", ".", ".."} & set(scope.split("/"))):
+        raise InvalidDocument(f"scope {scope!r:.60}: give names with a slash between them, such as user/ann")
 
 
-def _check_expiry(expires_at: datetime, now: datetime) -> None:
-    if expires_at.tzinfo is None:
-        raise InvalidDocument(f"expires_at={expires_at} has no time zone: give one, for example tzinfo=timezone.utc")
-    if expires_at <= now:
-        raise InvalidDocument(f"expires_at={expires_at} has passed: give a time that is to come")
+def check_moment(name: str, moment: datetime | None) -> None:
+    """Raise InvalidDocument for what is no time with a time zone, nor None."""
+    if moment is None:
+        return
+    if not isinstance(moment, datetime):
+        raise InvalidDocument(f"{name}={moment!r:.60}: give a datetime with a time zone")
+    if moment.tzinfo is None:
+        raise InvalidDocument(f"{name}={moment} has no time zone: give one, for example tzinfo=timezone.utc")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import warnings
@@ -17,7 +18,7 @@ from cmt_sdk.assembly import Parts, checked
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
 from cmt_sdk.converting import read_document
-from cmt_sdk.errors import DocumentNotFound, InvalidFilter
+from cmt_sdk.errors import DocumentNotFound, InvalidFilter, InvalidInput, StorageError, StorageLocked
 from cmt_sdk.intake import Intake, OnProgress, When
 from cmt_sdk.model import MemoryModel
 from cmt_sdk.types import (
@@ -36,7 +37,10 @@ from cmt_sdk.types import (
     Turn,
 )
 
+log = logging.getLogger(__name__)
+
 Addable = Document | str | os.PathLike[str]
+FORGET_WAIT = 30.0  # seconds for another process that writes or reads
 
 
 class Memory:
@@ -56,6 +60,7 @@ class Memory:
         self.settings: Settings = parts.settings
         self.model = MemoryModel(self._recall, self.settings)
         self._closed = threading.Event()
+        self._finish_erasing()
 
     # -- adding -------------------------------------------------------------------------------------------------
 
@@ -73,8 +78,9 @@ class Memory:
         """Remember a text (`str`), a file (`pathlib.Path`) or a Document; returns it as stored.
 
         The text is durable when this returns; with `wait=False` compression follows in the background. The same
-        text in the same scope is one document: the one already there is returned, with the fields given now in place
-        of its own, except that it keeps its source. Raises InvalidDocument, AlreadyExists (the id is taken), StorageError.
+        text in the same scope is one document, unless another `id` is given: the one already there is returned, with
+        the fields given now in place of its own, except that it keeps its source. Raises InvalidDocument, AlreadyExists
+        (the id stands for another text), StorageError.
         """
         given: dict[str, Any] = {
             "id": id,
@@ -83,10 +89,13 @@ class Memory:
             "metadata": metadata,
             "expires_at": expires_at,
         }
-        whole = replace(_document(document), **{name: value for name, value in given.items() if value})
+        whole = replace(self._document(document), **{name: value for name, value in given.items() if value})
         stored: list[Document] = []
         self._intake.add([whole], "now" if wait else "background", on_stored=stored.append)
-        return self.get(stored[0].id)
+        try:
+            return self.get(stored[0].id)
+        except DocumentNotFound:  # taken out by someone else in this moment
+            return stored[0]
 
     def add_many(
         self,
@@ -105,7 +114,7 @@ class Memory:
         """
         if isinstance(documents, str | bytes | Document | os.PathLike):
             raise TypeError("add_many() takes several documents: for one there is add()")
-        whole = (_document(d) for d in documents)
+        whole = (self._document(d) for d in documents)
         when: When = "later" if not compress else "now" if wait else "background"
         return self._intake.add(whole, when, replace=replace, on_progress=on_progress)
 
@@ -136,17 +145,16 @@ class Memory:
         unknown = set(fields) - {"source", "scope", "metadata", "expires_at"}
         if unknown:
             raise TypeError(f"update() has no argument {sorted(unknown)[0]!r}")
-        known = self.get(id)
-        changed = replace(known, **fields)
-        if text is None or text == known.text:
-            return self._store.replace(changed, None)
-        self._intake.check(replace(changed, text=text))
-        stored = self._store.replace(replace(changed, text=text), self._intake.cut(text))
-        if wait:
-            self._recall.encode_pending()
-        else:
+        changes = fields if text is None else {**fields, "text": text}
+        self._intake.check(replace(self.get(id), **changes))
+        stored = self._store.replace(id, changes, None if text is None else self._intake.cut(text))
+        if stored.ready:
+            return stored
+        if not wait:
             self._worker.nudge()
-        return self.get(stored.id)
+            return stored
+        self._recall.encode_pending(of=[id])
+        return replace(stored, ready=True)
 
     def delete(self, id: str) -> Document:  # noqa: A002
         """Take a document out, with its history; returns what it was. For bytes gone from the disk: `forget`."""
@@ -164,27 +172,51 @@ class Memory:
     ) -> Receipt:
         """Delete what fits every condition and rewrite the files without it; the receipt says what a byte scan found.
 
-        Raises InvalidFilter without any condition, DocumentNotFound for an unknown id.
+        Documents go with all their versions; of one that fits no longer, those versions go that did. An erasure that was
+        cut short is finished when the memory is next opened, or at the next call. Raises InvalidFilter without any
+        condition, DocumentNotFound for an unknown id.
         """
         chosen = _filter(scope, source, where, ids=None if id is None else [id])
         if chosen.empty:
             raise InvalidFilter("forget() needs an id, a source, a scope or a filter; to forget all, scope=''")
+        self._finish_erasing()
         if id is not None:
             self.history(id)  # an expired document can be forgotten too
-        before = self.stats()
-        removed = self._store.delete(chosen)
-        self._index.rebuild()
-        files, traces = self._store.scrub(removed)
-        after = self.stats()
+        before = self._store.stats().file_bytes
+        removed = self._store.delete(chosen, erase=True)
+        try:
+            self._erase(FORGET_WAIT)
+        except StorageError as error:
+            raise type(error)(f"{error}. The documents are gone; their bytes go when the memory is next opened") from error
+        files, traces = self._store.traces(removed.versions)
         return Receipt(
-            documents=sorted({d.id for d in removed}),
-            versions=len(removed),
-            passages=before.passages - after.passages,
-            bytes_freed=before.file_bytes - after.file_bytes,
+            documents=sorted({d.id for d in removed.versions}),
+            versions=len(removed.versions),
+            passages=removed.passages,
+            bytes_freed=max(0, before - self._store.stats().file_bytes),
             files_scanned=files,
             traces_found=traces,
             at=self._store.now(),
         )
+
+    def _erase(self, wait: float) -> None:
+        """Rewrite the files without what was deleted; it stays due unless all of that succeeds."""
+        due = self._store.erasure_due()
+        if due is None:
+            return
+        whole = self._store.erase(wait)
+        self._index.rebuild()  # its files hold the key vectors
+        if whole:
+            self._store.erased(due)
+
+    def _finish_erasing(self) -> None:
+        """Go on with an erasure that was cut short: by a crash, a full disk, another process that was reading."""
+        try:
+            self._erase(wait=0)
+        except StorageLocked:
+            log.warning("another process is writing: what was forgotten earlier is erased when the memory is next opened")
+        except StorageError as error:
+            log.warning("%s; what was forgotten earlier is erased when the memory is next opened", error)
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -278,8 +310,9 @@ class Memory:
     def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write everything to one archive (JSON lines and safetensors in a zip file); returns the documents in it.
 
-        Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied.
+        Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (in the memory's folder).
         """
+        self._refuse_own(path)
         return archive.write(self._store, Path(path), overwrite=overwrite)
 
     def import_(self, path: str | os.PathLike[str], *, wait: bool = True, on_progress: OnProgress | None = None) -> Progress:
@@ -288,11 +321,15 @@ class Memory:
         Its memories are taken over where this model can read them, else made again. Raises, before anything is stored,
         StorageDamaged, StorageNewer, AlreadyExists (an id stands for another text here).
         """
-        intake = archive.Intake(self._intake.check, self._intake.cut, self._recall.accepts, self.settings.max_document_bytes)
+        self._refuse_own(path)
+        longest = self.settings.max_document_bytes
+        intake = archive.Intake(self._intake.check_text, self._intake.cut, self._recall.accepts, longest)
         report = on_progress or (lambda _: None)
-        progress = archive.read(self._store, Path(path), intake, report)
-        if self.settings.memory_budget:
-            self._store.evict(self.settings.memory_budget)
+        progress = Progress()
+        for progress in archive.read(self._store, Path(path), intake):
+            if self.settings.memory_budget:
+                self._store.evict(self.settings.memory_budget)
+            report(progress)
         if not wait:
             self._worker.nudge()
             return progress
@@ -318,6 +355,24 @@ class Memory:
         self._store.set_settings(asdict(changed))
         return changed
 
+    def _document(self, given: Addable) -> Document:
+        if isinstance(given, Document):
+            return given
+        if not isinstance(given, str):
+            self._refuse_own(given)
+            return read_document(Path(given))
+        if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
+            warnings.warn(f"{given!r} is remembered as a text; pathlib.Path({given!r}) stands for the file", stacklevel=4)
+        return Document(text=given)
+
+    def _refuse_own(self, path: str | os.PathLike[str]) -> None:
+        """Raise InvalidInput for a path in the memory's own folder.
+
+        To open a database's file and close it again is to drop the locks that SQLite holds on it in this process.
+        """
+        if Path(path).resolve().parent == self.path.resolve():
+            raise InvalidInput(f"{path} lies in the folder of the memory itself: give a file somewhere else")
+
     def close(self) -> None:
         """Stop the background compression after its batch and release the files; what still waits resumes later."""
         if not self._closed.is_set():
@@ -332,15 +387,7 @@ class Memory:
         self.close()
 
 
-def _document(given: Addable) -> Document:
-    if isinstance(given, Document):
-        return given
-    if not isinstance(given, str):
-        return read_document(Path(given))
-    if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
-        warnings.warn(f"{given!r} is remembered as a text; pathlib.Path({given!r}) stands for the file", stacklevel=3)
-    return Document(text=given)
-
-
 def _filter(scope: str | None, source: str | None, where: Mapping[str, Any] | None, ids: Sequence[str] | None = None) -> Filter:
+    if where is not None and not isinstance(where, Mapping):
+        raise InvalidFilter(f"where={where!r:.60}: give a dict of metadata keys and values")
     return Filter(ids=ids, scope=scope, source=source, where=where or {})

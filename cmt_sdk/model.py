@@ -8,13 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, overload
 
 from cmt_sdk.config import Settings
-from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.prompting import UNKNOWN, abstains, search_query
 from cmt_sdk.ranking import fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage
 
 READERS = ("memory", "text", "auto", "none")
+PASSAGES = 5
 UNSURE = 0.6
 T = TypeVar("T")
 
@@ -23,11 +24,11 @@ T = TypeVar("T")
 class Ask:
     """One question with everything that decides its answer; checked when it is made.
 
-    `k` passages are read, or as many as fit in `budget` tokens of context (then `k` is the most).
+    `k` passages are read, or as many as fit in `budget` tokens of context; with both, at most `k` of those that fit.
     """
 
     question: str
-    k: int = 5
+    k: int | None = None
     budget: int | None = None
     reader: ReaderKind = "memory"
     max_tokens: int = 64
@@ -59,7 +60,7 @@ class MemoryModel:
     def ask(self, question: str, *, stream: bool = False, **options: Any) -> Answer | Stream:
         """Answer a question from memory.
 
-        Options: `k` passages to read (5), or `budget` tokens of context to fill; `reader`: "memory" reads compressed
+        Options: `k` passages to read (5), or as many as fit in `budget` tokens of context; `reader`: "memory" reads compressed
         memories and never the text, "text" puts the passages' text into the prompt, "auto" looks the best passage's
         text up where the memory reader is unsure, "none" asks the bare model; `max_tokens` of the answer (64);
         `scope`, `source`, `where` narrow the search; `history`, earlier turns. With `stream=True` the result is
@@ -99,7 +100,7 @@ class MemoryModel:
     def _find(self, ask: Ask, times: dict[str, float]) -> list[Match]:
         query = search_query(ask.question, ask.history)
         vector = _timed(times, "encode", lambda: self._recall.encode(query))
-        k = ask.k if ask.budget is None else max(ask.k, CANDIDATES)
+        k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
         found = _timed(times, "search", lambda: self._recall.search(query, k, ask.chosen, vector=vector))
         if ask.budget is not None:
             share = 1.0 if ask.reader == "text" else self._share
@@ -161,19 +162,26 @@ class Stream:
     def __init__(self, pieces: Iterator[str | Answer]) -> None:
         self._pieces = pieces
         self._answer: Answer | None = None
+        self._error: Exception | None = None
 
     def __iter__(self) -> Iterator[str]:
-        for piece in self._pieces:
-            if isinstance(piece, Answer):
-                self._answer = piece
-            elif piece:
-                yield piece
+        try:
+            for piece in self._pieces:
+                if isinstance(piece, Answer):
+                    self._answer = piece
+                elif piece:
+                    yield piece
+        except Exception as error:
+            self._error = error
+            raise
 
     @property
     def answer(self) -> Answer:
-        """The whole answer; reads what has not been read yet."""
+        """The whole answer; reads what has not been read yet. Raises what the reading raised."""
         for _ in self:
             pass
+        if self._error is not None:
+            raise self._error
         assert self._answer is not None  # noqa: S101 - every path of MemoryModel._pieces ends with an Answer
         return self._answer
 
@@ -181,6 +189,8 @@ class Stream:
 def _ask(question: str, options: Mapping[str, Any]) -> Ask:
     """The options of `MemoryModel.ask` as an Ask; an unknown name is a TypeError, as in any call."""
     narrowing = {name: options[name] for name in ("scope", "source", "where") if options.get(name) is not None}
+    if not isinstance(narrowing.get("where", {}), Mapping):
+        raise InvalidFilter(f"where={narrowing['where']!r:.60}: give a dict of metadata keys and values")
     rest = {name: value for name, value in options.items() if name not in ("scope", "source", "where")}
     return Ask(question, chosen=Filter(**narrowing), **rest)
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from cmt_sdk.types import (
+    Changes,
     Document,
     Encoded,
     Filter,
@@ -14,14 +15,17 @@ from cmt_sdk.types import (
     Fingerprint,
     Generation,
     Hit,
+    Outcome,
     PackedMemory,
     Page,
     Passage,
     Piece,
     Prompt,
+    Removed,
     Span,
     Stats,
     Vector,
+    VectorRows,
 )
 
 
@@ -49,14 +53,22 @@ class Reader(Protocol):
 class DocumentStore(Protocol):
     """Documents and their versions, durable when a call returns."""
 
-    def add(self, document: Document, spans: Sequence[Span]) -> tuple[Document, bool]:
-        """Store a new document; False when the same text stands in the same scope already (that one is returned)."""
+    def add(self, document: Document, spans: Sequence[Span], *, by_source: bool = False) -> tuple[Document, Outcome]:
+        """Store a document, cut by `spans`; returns it as stored, and what happened.
+
+        A text that stands in the same scope already stays one document: what is said about it now takes the place of
+        what was, except that it keeps its source. With `by_source` another text of a known scope and source becomes
+        that document's next version. Raises AlreadyExists when the id stands for another text.
+        """
+
+    def add_again(self, document: Document, *, by_source: bool = False) -> tuple[Document, Outcome] | None:
+        """As `add`, for a text that is here already; None, and nothing happens, for one that is not."""
 
     def find(self, scope: str, source: str) -> Document | None:
         """The current document with exactly this scope and source, the newest where there are several."""
 
-    def replace(self, document: Document, spans: Sequence[Span] | None) -> Document:
-        """Store the next version of `document.id`; without spans only its other fields change, in place."""
+    def replace(self, document_id: str, changes: Mapping[str, Any], spans: Sequence[Span] | None = None) -> Document:
+        """Change these fields of the current version in place; with another `text`, cut by `spans`, make the next one."""
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
         """Store a document from an archive, all its versions (oldest first, the last one current and cut by `spans`).
@@ -77,11 +89,26 @@ class DocumentStore(Protocol):
     def count(self, chosen: Filter) -> int:
         """How many documents fit."""
 
-    def delete(self, chosen: Filter) -> list[Document]:
-        """Remove the documents that fit, all their versions, passages and memories; returns every removed version."""
+    def delete(self, chosen: Filter, *, erase: bool = False) -> Removed:
+        """Remove the documents that fit with all their versions, and single earlier versions that fit.
 
-    def scrub(self, removed: Sequence[Document]) -> tuple[list[str], int]:
-        """Rewrite the files without what was deleted; returns the files scanned and how many traces are left in them."""
+        With `erase` it is also recorded, in the same transaction, that the files are to be rewritten without them.
+        """
+
+    def erasure_due(self) -> str | None:
+        """The name of the deletion whose bytes are still to be erased; None where nothing is due."""
+
+    def erase(self, wait: float) -> bool:
+        """Rewrite the files without what was deleted; False when another process reads the old state for longer.
+
+        Raises StorageLocked when another process writes for longer than `wait` seconds.
+        """
+
+    def erased(self, due: str) -> None:
+        """Record that the erasure of this name is complete; nothing happens where another deletion came after it."""
+
+    def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
+        """Look for what was removed in every byte of every file: the files' names, and how many traces are left."""
 
     def stats(self) -> Stats:
         """The store in numbers."""
@@ -90,11 +117,17 @@ class DocumentStore(Protocol):
 class PassageStore(Protocol):
     """Passages, their memories and key vectors."""
 
-    def pending(self, limit: int) -> list[Passage]:
-        """Passages of current documents that have no key vector yet, oldest first."""
+    def pending(self, limit: int, *, after: int = 0, of: Collection[str] | None = None) -> list[Passage]:
+        """Passages of current documents that have no key vector yet, in order of their ids, only those above `after`.
+
+        `of` names the documents that are meant; None: all.
+        """
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
-        """Store memories and key vectors by passage id, in one transaction; ids that are gone are passed over."""
+        """Store memories and key vectors by passage id, in one transaction; ids that are gone are passed over.
+
+        Raises ModelMismatch, and stores nothing, where there are memories that another model made.
+        """
 
     def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
         """The stored memories; an id whose memory is cold is missing from the result."""
@@ -118,7 +151,7 @@ class PassageStore(Protocol):
         """Full-text search, BM25, best first; any word of the query may match."""
 
     def fingerprints(self) -> list[Fingerprint]:
-        """The fingerprints of the memories that are stored, most memories first."""
+        """The fingerprints of the memories that are stored."""
 
     def forget_encodings(self, keep: Fingerprint | None) -> int:
         """Mark every passage not made by `keep` as pending again; returns how many."""
@@ -149,20 +182,20 @@ class Store(DocumentStore, PassageStore, Protocol):
 class VectorStore(Protocol):
     """What an index needs of a store: the vectors since a label, and the row that names the trusted index file."""
 
-    def vectors(self, after: int) -> tuple[list[int], list[int], Vector]:
-        """Labels above `after`, their passage ids, and their vectors as float32 [n, dimension]; labels never return."""
+    def changes(self) -> Changes:
+        """What has changed in the set, by whatever process; cheap to ask for."""
 
-    def changes(self) -> int:
-        """A number that changes with every change of the set, by whatever process; cheap to ask for."""
+    def alive(self) -> int:
+        """How many vectors the set holds."""
 
-    def live(self) -> tuple[int, Collection[int]]:
-        """The number of `changes`, and the labels that are alive."""
+    def vectors(self, since: Changes) -> VectorRows:
+        """What the set has gained and lost since; labels never return."""
 
     def generation(self) -> Generation | None:
         """The index file that the database trusts."""
 
-    def set_generation(self, generation: Generation | None) -> None:
-        """Make this index file the trusted one; None: none is."""
+    def set_generation(self, generation: Generation | None) -> bool:
+        """Make this index file the trusted one; None: none is. False, and no change, when it holds dead vectors."""
 
 
 class VectorIndex(Protocol):
@@ -175,7 +208,7 @@ class VectorIndex(Protocol):
         """Take in what has changed, and write a new index file where too much lies outside the present one."""
 
     def rebuild(self) -> None:
-        """Write a new index file from the store's vectors, without deleted ones."""
+        """Write a new index file from the store's vectors, without deleted ones; no other index file stays."""
 
     def describe(self) -> str:
         """The kind of search in use and its size, in words."""

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cmt_sdk.errors import InvalidInput, InvalidSetting, ModelMismatch
+from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse
 from cmt_sdk.types import Encoded, Filter, Fingerprint, Match, PackedMemory, Passage, SearchMode, Vector
+
+log = logging.getLogger(__name__)
 
 CANDIDATES = 50
 BATCH = 16
@@ -20,8 +23,8 @@ def check_question(text: str) -> None:
     """Raise InvalidInput for what nobody can answer: nothing, or what is no text."""
     if not text.strip():
         raise InvalidInput("the question is empty")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise InvalidInput("the question holds a lone surrogate: decode it again, for example with errors='replace'")
+    if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text):
+        raise InvalidInput("the question holds NUL or a lone surrogate: decode it again, for example with errors='replace'")
 
 
 class Engine(Protocol):
@@ -56,7 +59,6 @@ class Recall:
     engine: Engine
     memory_budget: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
-    _checked: bool = False
     _example: Encoded | None = None
 
     def encode(self, question: str) -> Vector:
@@ -98,26 +100,51 @@ class Recall:
         self.check_fingerprint()
         with self.lock:
             made = self.engine.compressor.compress([p.content for p in passages])
-        encoded = {p.id: e for p, e in zip(passages, made, strict=True)}
-        self.store.save(encoded, self.engine.compressor.fingerprint)
+            encoded = {p.id: e for p, e in zip(passages, made, strict=True)}
+            self.store.save(encoded, self.engine.compressor.fingerprint)
         if self.memory_budget:
             self.store.evict(self.memory_budget)
         return encoded
 
-    def encode_pending(self, on_batch: Callable[[int], None] | None = None, stop: Callable[[], bool] | None = None) -> int:
-        """Compress all passages that wait, batch by batch; returns how many. `stop` is asked between batches."""
-        done = 0
+    def encode_pending(
+        self,
+        on_batch: Callable[[int], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+        of: Collection[str] | None = None,
+    ) -> int:
+        """Compress the passages that wait (`of` these documents), batch by batch; returns how many.
+
+        `stop` is asked between batches. A passage that cannot be compressed holds up no other: what went wrong with the
+        first of them is raised in the end, and each waits on.
+        """
+        done, last, failed = 0, 0, list[Exception]()
         while not (stop and stop()):
-            batch = self.store.pending(BATCH)
-            if not batch:
-                break
-            self.encode_passages(batch)
-            done += len(batch)
+            with self.lock:  # two threads never compress the same passages
+                batch = self.store.pending(BATCH, after=last, of=of)
+                if not batch:
+                    break
+                count = self._encode_each(batch, failed)
+            last, done = batch[-1].id, done + count
             if on_batch:
-                on_batch(len(batch))
+                on_batch(count)
         if done:
             self.index.maintain()  # here, and not at the first question after
+        if failed:
+            raise failed[0]
         return done
+
+    def _encode_each(self, batch: Sequence[Passage], failed: list[Exception]) -> int:
+        """Encode a batch, and one by one what cannot be encoded together; what is wrong with them goes to `failed`."""
+        try:
+            return len(self.encode_passages(batch))
+        except CMTError:  # the disk's, or the model's: it would meet every passage alike
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, encode_pending raises it once the others are done
+            if len(batch) == 1:
+                log.warning("passage %d of %s cannot be compressed: %r", batch[0].ordinal, batch[0].document_id, error)
+                failed.append(error)
+                return 0
+            return sum(self._encode_each([passage], failed) for passage in batch)
 
     def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
         """True when a memory from elsewhere can be read here: made by the same things, and shaped as they shape it."""
@@ -130,8 +157,6 @@ class Recall:
 
     def check_fingerprint(self) -> None:
         """Raise ModelMismatch when stored memories were made by something that this model cannot read."""
-        if self._checked:
-            return
         with self.lock:
             mine = self.engine.compressor.fingerprint
         for theirs in self.store.fingerprints():
@@ -142,7 +167,6 @@ class Recall:
                     f"that is open is {mine.model} ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. "
                     "Open it with the first, or encode the stored text again: cmt reencode"
                 )
-        self._checked = True
 
 
 def _shape(encoded: Encoded) -> tuple[str, int, dict[str, tuple[str, int]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -17,6 +17,7 @@ Metadata: TypeAlias = Mapping[str, Scalar]
 Vector: TypeAlias = NDArray[np.float32]
 ReaderKind: TypeAlias = Literal["memory", "text", "auto", "none"]
 SearchMode: TypeAlias = Literal["fused", "vector", "text"]
+Outcome: TypeAlias = Literal["added", "updated", "unchanged"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof of forgetting: what went, from which files, and that a scan of every byte of them found nothing left."""
+    """Proof of forgetting: what went, from which files, and what a scan of every byte of them found left of it."""
 
     documents: Sequence[str]
     versions: int
@@ -269,7 +270,7 @@ class Filter:
     """Which documents are meant; every given condition must hold. An empty filter means all current documents.
 
     `scope` includes everything beneath it. `where` maps a metadata key to a value, or to one operator:
-    {"year": {">=": 2020}}, with ==, !=, <, <=, >, >=, in, exists. `source` may hold the wildcards * and ?.
+    {"year": {">=": 2020}}, with ==, !=, <, <=, >, >=, in, exists. `source` may hold the wildcard *.
     """
 
     ids: Sequence[str] | None = None
@@ -336,6 +337,36 @@ class Piece:
 
     text: str
     usage: Usage | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """What a deletion took out: documents in all their versions, and the number of their passages."""
+
+    versions: Sequence[Document]
+    passages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """How often the set of key vectors has gained (a label, the last one given out) and lost; both only grow."""
+
+    gained: int = 0
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VectorRows:
+    """Key vectors as of one moment: [n, dimension] with their labels, rising, and the ids of their passages.
+
+    `live` holds all labels that are alive, earlier ones too; None where nothing was lost since the caller last looked.
+    """
+
+    changes: Changes
+    labels: Sequence[int]
+    passages: Sequence[int]
+    matrix: Vector
+    live: Collection[int] | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -29,23 +29,23 @@ class Intake:
     longest: int
 
 
-def read(store: Store, path: Path, intake: Intake, on_progress: Callable[[Progress], None]) -> Progress:
+def read(store: Store, path: Path, intake: Intake) -> Iterator[Progress]:
     """Add an archive's documents with their ids, histories and times, and those of its memories that can be read here.
 
-    A document whose text is here already, as a version of the same id or under another id of its scope, is unchanged.
-    What has no memory afterwards waits for compression. Raises, before anything is stored: StorageDamaged,
-    StorageNewer, AlreadyExists (an id stands for another text here), InvalidDocument, NotFound.
+    Yields how far it is, after each document and each shard. A document whose text is here already, as a version of the
+    same id or under another id of its scope, is unchanged. What has no memory afterwards waits for compression.
+    Raises, before anything is stored: StorageDamaged, StorageNewer, AlreadyExists (an id stands for another text here),
+    InvalidDocument, NotFound.
     """
     progress = Progress()
     with disk_errors(path), opened(path, intake.longest) as contents:
         _check(contents, store, intake)
         for versions in contents.documents():
             progress = _restore(store, versions, intake, progress)
-            on_progress(progress)
+            yield progress
         for shard in range(contents.manifest.shards):
             progress = progress.plus(compressed=_take_over(store, contents.memories(shard), intake))
-            on_progress(progress)
-    return progress
+            yield progress
 
 
 def _check(contents: Contents, store: Store, intake: Intake) -> None:

@@ -80,8 +80,8 @@ def _memories(db: Connection) -> Finding:
 
 
 def _waiting(db: Connection, now: float) -> Finding:
-    sql = f"""SELECT count(*) FROM passages p JOIN documents d ON d.key = p.document_key
-        WHERE {ALIVE} AND p.id NOT IN (SELECT passage_id FROM vectors)"""
+    sql = f"""SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
+        JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
     waiting = db.execute(text(sql), {"now": now}).scalar_one()
     detail = f"{waiting} passages wait for it" if waiting else "nothing waits for it"
     return Finding("compression", True, detail, "cmt compress" if waiting else "")

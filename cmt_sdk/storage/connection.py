@@ -137,8 +137,8 @@ class Database:
                 raise
 
     @staticmethod
-    def _changed(db: Connection) -> None:
-        """Tell every index, in whatever process, that the set of vectors is another."""
+    def _lost(db: Connection) -> None:
+        """Tell every index, in whatever process, that the set of vectors has lost some; what it gains, labels tell."""
         db.exec_driver_sql("UPDATE settings SET value = CAST(value AS INTEGER) + 1 WHERE name = 'changes'")
 
     def now(self) -> datetime:

@@ -15,9 +15,9 @@ from sqlalchemy import Connection, text
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, InvalidInput
 from cmt_sdk.storage.connection import FILE, Database, chunks, translated
 from cmt_sdk.storage.filters import conditions
-from cmt_sdk.storage.forgetting import erase, traces_of
+from cmt_sdk.storage.forgetting import rewrite, traces_of
 from cmt_sdk.storage.rows import ALIVE, READY, document_of, metadata_text, sound_text, stamp_of
-from cmt_sdk.types import Document, Filter, Page, Span
+from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
 COLUMNS = (
     "doc_id", "version", "text", "content_hash", "source", "scope", "metadata", "created_at", "updated_at", "expires_at",
@@ -33,16 +33,39 @@ class Documents(Database):
     was before goes to a row of its own.
     """
 
-    def add(self, document: Document, spans: Sequence[Span]) -> tuple[Document, bool]:
+    def add(self, document: Document, spans: Sequence[Span], *, by_source: bool = False) -> tuple[Document, Outcome]:
         """See ports.DocumentStore."""
         row = self._row(replace(document, id=document.id or uuid.uuid4().hex, version=1))
         with self._write() as db:
-            same = self._same(db, row)
-            if same is not None and document.id in ("", same.id):
-                return same, False
+            known = self._known(db, document, by_source)
+            if known is not None and known.text == document.text:
+                return self._said_again(db, known, document)
+            if known is not None:
+                return self._replaced(db, known, {**_said(known, document), "text": document.text}, spans), "updated"
             self._make_free(db, row["doc_id"])
             self._cut(db, self._insert(db, row, True), document.text, spans)
-            return self._current(db, row["doc_id"]), True
+            return self._current(db, row["doc_id"]), "added"
+
+    def add_again(self, document: Document, *, by_source: bool = False) -> tuple[Document, Outcome] | None:
+        """See ports.DocumentStore."""
+        with self._write() as db:
+            known = self._known(db, document, by_source)
+            if known is None or known.text != document.text:
+                return None
+            return self._said_again(db, known, document)
+
+    def _known(self, db: Connection, document: Document, by_source: bool) -> Document | None:
+        """The living document that this one is: by its source, where that is asked for, else by its text."""
+        if by_source and document.source and (found := self._found(db, document.scope, document.source)) is not None:
+            return found
+        same = self._same(db, self._row(document))
+        return same if same is not None and document.id in ("", same.id) else None
+
+    def _said_again(self, db: Connection, known: Document, given: Document) -> tuple[Document, Outcome]:
+        changes = _said(known, given)
+        if all(getattr(known, name) == value for name, value in changes.items()):
+            return known, "unchanged"
+        return self._replaced(db, known, changes, None), "updated"
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
         """See ports.DocumentStore."""
@@ -79,6 +102,10 @@ class Documents(Database):
 
     def find(self, scope: str, source: str) -> Document | None:
         """See ports.DocumentStore."""
+        with self._read() as db:
+            return self._found(db, scope, source)
+
+    def _found(self, db: Connection, scope: str, source: str) -> Document | None:
         sql = f"""SELECT d.*, {READY} FROM documents d WHERE scope = :scope AND source = :source AND {ALIVE}
             ORDER BY updated_at DESC, key DESC"""
         values = {
@@ -86,36 +113,43 @@ class Documents(Database):
             "source": sound_text("source", source, InvalidDocument),
             "now": self.now().timestamp(),
         }
-        with self._read() as db:
-            row = db.execute(text(sql), values).first()
+        row = db.execute(text(sql), values).first()
         return None if row is None else document_of(row)
 
-    def replace(self, document: Document, spans: Sequence[Span] | None) -> Document:
+    def replace(self, document_id: str, changes: Mapping[str, Any], spans: Sequence[Span] | None = None) -> Document:
         """See ports.DocumentStore. Raises DocumentNotFound."""
+        sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND {ALIVE}"
+        values = {"id": sound_text("id", document_id, InvalidDocument), "now": self.now().timestamp()}
         with self._write() as db:
-            known = db.execute(
-                text(f"SELECT d.* FROM documents d WHERE doc_id = :id AND {ALIVE}"),
-                {"id": sound_text("id", document.id, InvalidDocument), "now": self.now().timestamp()},
-            ).first()
-            if known is None:
-                raise DocumentNotFound(f"no document has the id {document.id!r}; `list` shows those there are")
-            version, body = (known.version, known.text) if spans is None else (known.version + 1, document.text)
-            row = self._row(replace(document, text=body, version=version)) | {"created_at": known.created_at}
-            columns = ", ".join(f"{c} = :{c}" for c in COLUMNS)
-            db.execute(text(f"UPDATE documents SET {columns} WHERE key = :key"), row | {"key": known.key})
-            if spans is not None:
-                self._insert(db, dict(known._mapping), False)
-                self._drop_passages(db, [known.key])
-                self._cut(db, known.key, body, spans)
-                self._changed(db)
-            return self._current(db, document.id)
+            row = db.execute(text(sql), values).first()
+            if row is None:
+                raise DocumentNotFound(f"no document has the id {document_id!r}; `list` shows those there are")
+            return self._replaced(db, document_of(row), changes, spans)
+
+    def _replaced(self, db: Connection, known: Document, changes: Mapping[str, Any], spans: Sequence[Span] | None) -> Document:
+        new = replace(known, **changes)
+        if new.text == known.text:
+            self._overwrite(db, self._row(new))
+        else:
+            assert spans is not None  # noqa: S101 - the port says so
+            before = db.execute(text("SELECT * FROM documents WHERE doc_id = :id AND current"), {"id": known.id}).one()
+            self._overwrite(db, self._row(replace(new, version=known.version + 1)))
+            self._insert(db, dict(before._mapping), False)
+            self._drop_passages(db, [before.key])
+            self._cut(db, before.key, new.text, spans)
+            self._lost(db)
+        return self._current(db, known.id)
+
+    @staticmethod
+    def _overwrite(db: Connection, row: Mapping[str, Any]) -> None:
+        """The current version's fields but its time of creation, in place."""
+        columns = ", ".join(f"{c} = :{c}" for c in COLUMNS if c != "created_at")
+        db.execute(text(f"UPDATE documents SET {columns} WHERE doc_id = :doc_id AND current"), row)
 
     def _row(self, document: Document) -> dict[str, Any]:
         for name in ("id", "text", "scope"):
             sound_text(name, getattr(document, name), InvalidDocument)
         sound_text("source", document.source or "", InvalidDocument)
-        if document.scope and {"", ".", ".."} & set(document.scope.split("/")):
-            raise InvalidDocument(f"scope {document.scope!r}: give names with a slash between them, such as user/ann")
         now = self.now().timestamp()
         return {
             "doc_id": document.id,
@@ -157,7 +191,7 @@ class Documents(Database):
             self._drop_passages(db, keys)
             for some in chunks(keys):
                 db.exec_driver_sql(f"DELETE FROM documents WHERE key IN ({some})")
-            self._changed(db)
+            self._lost(db)
 
     def history(self, document_id: str) -> list[Document]:
         """See ports.DocumentStore."""
@@ -197,21 +231,50 @@ class Documents(Database):
         with self._read() as db:
             return int(db.execute(text(f"SELECT count(*) FROM documents d WHERE {where}"), values).scalar_one())
 
-    def delete(self, chosen: Filter) -> list[Document]:
+    def delete(self, chosen: Filter, *, erase: bool = False) -> Removed:
         """See ports.DocumentStore."""
-        where, values = conditions(chosen, -math.inf)
+        where, values = conditions(replace(chosen, history=True), -math.inf)
         sql = f"""SELECT a.*, 0 AS ready FROM documents a
-            WHERE doc_id IN (SELECT d.doc_id FROM documents d WHERE {where}) ORDER BY doc_id, version"""
+            WHERE key IN (SELECT d.key FROM documents d WHERE {where})
+            OR doc_id IN (SELECT d.doc_id FROM documents d WHERE d.current AND {where}) ORDER BY doc_id, version"""
         with self._write() as db:
             rows = db.execute(text(sql), values).all()
-            self._remove(db, [r.key for r in rows])
-        return [document_of(r) for r in rows]
+            keys = [r.key for r in rows]
+            counts = [f"SELECT count(*) FROM passages WHERE document_key IN ({some})" for some in chunks(keys)]
+            passages = sum(db.exec_driver_sql(count).scalar_one() for count in counts)
+            self._remove(db, keys)
+            if rows and erase:
+                db.execute(text("INSERT OR REPLACE INTO settings VALUES ('erasure', :name)"), {"name": uuid.uuid4().hex})
+        return Removed([document_of(r) for r in rows], passages)
 
-    def scrub(self, removed: Sequence[Document]) -> tuple[list[str], int]:
+    def erasure_due(self) -> str | None:
+        """See ports.DocumentStore."""
+        with self._read() as db:
+            return db.execute(text("SELECT value FROM settings WHERE name = 'erasure'")).scalar()
+
+    def erase(self, wait: float) -> bool:
         """See ports.DocumentStore."""
         with translated(self._folder):
-            erase(self._folder / FILE)
+            return rewrite(self._folder / FILE, wait)
+
+    def erased(self, due: str) -> None:
+        """See ports.DocumentStore."""
+        with self._write() as db:
+            db.execute(text("DELETE FROM settings WHERE name = 'erasure' AND value = :name"), {"name": due})
+
+    def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
+        """See ports.DocumentStore."""
+        with translated(self._folder):
             return traces_of(removed, self._folder)
+
+
+def _said(known: Document, given: Document) -> dict[str, Any]:
+    """What is said about a known document now; it keeps the source by which it is found."""
+    return {
+        "source": known.source or given.source,
+        "metadata": given.metadata or known.metadata,
+        "expires_at": given.expires_at or known.expires_at,
+    }
 
 
 def _after(cursor: str | None) -> dict[str, float]:

@@ -57,9 +57,9 @@ def _in_scope(scope: str, bind: Bind) -> str:
 def _on_source(source: str, bind: Bind) -> str:
     if len(source) > LONGEST_PATTERN:
         raise InvalidFilter(f"source of {len(source)} characters: give at most {LONGEST_PATTERN}")
-    if not {"*", "?"} & set(source):
+    if "*" not in source:
         return f"d.source = {bind(source)}"
-    return f"d.source GLOB {bind(source.replace('[', '[[]'))}"
+    return f"d.source GLOB {bind(source.replace('[', '[[]').replace('?', '[?]'))}"  # a "?" is part of many an address
 
 
 def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:

@@ -1,44 +1,69 @@
 """Making deleted text vanish from the files, and looking for what is left of it. Knows files and SQLite, no store.
 
-A trace is a word of a removed document (text, source, id or metadata), of `SHORTEST` letters or more, that stands in a file,
-as it was written or in lower case, though nothing that remains holds it. Of a document without such words, whose text may
-live on elsewhere, pieces of its text are looked for.
+A trace is a word of a removed document (text, source, id or metadata), of `SHORTEST` letters or more, or a piece of its text
+that stands in a file, as it was written or in lower case, though nothing that remains holds it.
+
+The search runs in a process of its own: closing any handle on a database's file drops all locks that SQLite holds on it in
+the same process (POSIX; sqlite.org/howtocorrupt.html, 2.2), and other writers would then be let in.
 """
 
 from __future__ import annotations
 
+import json
+import logging
+import os
 import re
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 
 import numpy as np
 
+from cmt_sdk.errors import StorageError
 from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, files_in
 from cmt_sdk.types import Document
 
 SHORTEST = 6
 PIECE = 32
+MOST_PIECES = 4096  # of one document; of longer ones they lie further apart
 BLOCK = 1 << 22
 WORD = re.compile(rf"\w{{{SHORTEST},}}")
 
 
-def erase(file: Path) -> None:
-    """Rewrite the database without deleted content: the full-text index, the write-ahead log, and every free page.
+log = logging.getLogger(__name__)
 
-    Where another process reads for longer than the wait allows, the log stays: `traces_of` then says so.
+
+def rewrite(file: Path, wait: float = WAIT_SECONDS) -> bool:
+    """Write the database anew without deleted content: the full-text index, the write-ahead log, and every free page.
+
+    False where another process reads the old state for longer than `wait` seconds: the log then stays.
     """
-    with closing(sqlite3.connect(file, timeout=WAIT_SECONDS, isolation_level=None)) as connection:
+    with closing(sqlite3.connect(file, timeout=wait, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("INSERT INTO passage_text (passage_text) VALUES ('rebuild')")
         connection.execute("VACUUM")
-        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+    return not busy
 
 
 def traces_of(removed: Sequence[Document], folder: Path) -> tuple[list[str], int]:
-    """Names of the files that were read, and how many traces of the removed documents they hold."""
-    needles = {needle for document in removed for needle in _needles(document)}
+    """Names of the files that were read, and how many traces of the removed documents they hold. Raises StorageError."""
+    told = [[d.text, d.source or "", d.id, *(v for v in d.metadata.values() if isinstance(v, str))] for d in removed]
+    command = [sys.executable, "-m", __name__, str(folder)]
+    same_modules = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    search = subprocess.run(command, input=json.dumps(told).encode(), capture_output=True, check=False, env=same_modules)  # noqa: S603 - our own module
+    if search.returncode:
+        log.info("looking for traces: %s", search.stderr.decode(errors="replace"))
+        raise StorageError(f"the documents are gone, but the bytes of {folder} could not be searched: run `cmt doctor`")
+    files, traces = json.loads(search.stdout)
+    return files, traces
+
+
+def _traces_of(told: Sequence[Sequence[str]], folder: Path) -> tuple[list[str], int]:
+    needles = {needle for texts in told for needle in _needles(texts)}
     files, found = [], set[bytes]()
     for file in files_in(folder):
         with suppress(FileNotFoundError):  # the log goes with the last connection of another process
@@ -47,12 +72,12 @@ def traces_of(removed: Sequence[Document], folder: Path) -> tuple[list[str], int
     return files, len(found - _explained(found, folder / FILE))
 
 
-def _needles(document: Document) -> Iterator[bytes]:
-    told = [document.text, document.source or "", document.id]
-    told += [v for v in document.metadata.values() if isinstance(v, str)]
-    words = {w for t in told for w in WORD.findall(t)}
-    pieces = [document.text[i : i + PIECE] for i in range(0, len(document.text), PIECE)]
-    for needle in words or pieces:
+def _needles(texts: Sequence[str]) -> Iterator[bytes]:
+    """What to look for of one document, whose text comes first."""
+    body = texts[0]
+    words = {w for t in texts for w in WORD.findall(t)}
+    pieces = {body[i : i + PIECE] for i in range(0, len(body), max(PIECE, len(body) // MOST_PIECES))}
+    for needle in words | pieces:
         both = needle.encode(), needle.lower().encode()
         yield from (n for n in both if len(n) >= SHORTEST)
 
@@ -118,3 +143,7 @@ def _hashes(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
     for n in range(SHORTEST):
         hashes = hashes * np.uint32(0x01000193) + values[n : n + count]
     return hashes >> np.uint32(8)
+
+
+if __name__ == "__main__":
+    json.dump(_traces_of(json.load(sys.stdin), Path(sys.argv[1])), sys.stdout)

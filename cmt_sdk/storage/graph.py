@@ -60,8 +60,11 @@ class Graph:
         return found
 
 
-def build(folder: Path, number: int, labels: Labels, matrix: Vector) -> tuple[Graph, Generation]:
-    """A graph of vectors [n, dimension] in a new file of the folder. Raises StorageFull, OSError; then no file stays."""
+def build(folder: Path, number: int, labels: Labels, matrix: Vector) -> tuple[Graph, Generation] | None:
+    """A graph of vectors [n, dimension] in a new file of the folder; None when another process removes it meanwhile.
+
+    Raises StorageFull, OSError; then no file stays.
+    """
     import hnswlib
 
     file = folder / f"index-{number}-{uuid.uuid4().hex[:8]}.hnsw"
@@ -73,7 +76,9 @@ def build(folder: Path, number: int, labels: Labels, matrix: Vector) -> tuple[Gr
         _flush(file)
         _prove_elsewhere(file, matrix.shape[1], len(labels))
         made = Generation(number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), int(labels.max()))
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError | StorageFull) and folder.exists() and not file.exists():
+            return None
         remove(file)
         raise
     return Graph(index, file.name, np.sort(labels)), made

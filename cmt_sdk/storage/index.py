@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +20,11 @@ from cmt_sdk.errors import InvalidInput, StorageError
 from cmt_sdk.ports import VectorStore
 from cmt_sdk.storage import graph
 from cmt_sdk.storage.connection import translated
-from cmt_sdk.types import Hit, Vector
+from cmt_sdk.types import Changes, Hit, Vector
 
 log = logging.getLogger(__name__)
 
+TRIES = 2
 Rows = NDArray[np.intp]
 FEWEST_NEIGHBOURS = 64
 FEWEST_BEHIND = 1_000  # vectors outside the graph that are always searched exactly before it is built anew
@@ -39,10 +41,8 @@ class KeyIndex:
         self._clear()
 
     def _clear(self) -> None:
-        self._changes = -1
-        self._labels = np.zeros(0, np.int64)
-        self._passages = np.zeros(0, np.int64)
-        self._matrix = np.zeros((0, 0), np.float32)
+        self._changes = Changes()
+        self._vectors = Vectors()
         self._graph: graph.Graph | None = None
         self._outside = np.zeros(0, np.intp)  # rows that the graph does not hold
 
@@ -50,28 +50,30 @@ class KeyIndex:
         """See ports.VectorIndex. Raises InvalidInput for a vector of another dimension."""
         with self._lock:
             self.maintain()
-            if not len(self._labels):
+            held = self._vectors
+            if not held.count:
                 return []
-            if vector.shape != (self._matrix.shape[1],):
-                raise InvalidInput(f"a vector of shape {vector.shape} in an index of {self._matrix.shape[1]} values each")
+            if vector.shape != (held.matrix.shape[1],):
+                raise InvalidInput(f"a vector of shape {vector.shape} in an index of {held.matrix.shape[1]} values each")
             rows = self._candidates(vector, limit, allowed)
             scores = self._scores(rows, vector)
             best = np.argsort(-scores, kind="stable")[:limit]
-            return [Hit(int(self._passages[rows[b]]), float(scores[b])) for b in best]
+            return [Hit(int(held.passages[rows[b]]), float(scores[b])) for b in best]
 
     def _candidates(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> Rows:
         """The rows to score: those allowed, else the graph's choice and what it does not hold, else all."""
         if allowed is not None:
-            return np.flatnonzero(np.isin(self._passages, np.fromiter(allowed, np.int64, len(allowed))))
+            return np.flatnonzero(np.isin(self._vectors.passages, np.fromiter(allowed, np.int64, len(allowed))))
         if self._graph is None:
-            return np.arange(len(self._labels))
+            return np.arange(self._vectors.count)
         near = self._graph.nearest(vector, max(2 * limit, FEWEST_NEIGHBOURS))
-        return np.concatenate([np.searchsorted(self._labels, np.sort(near)), self._outside])
+        return np.concatenate([np.searchsorted(self._vectors.labels, np.sort(near)), self._outside])
 
     def _scores(self, rows: Rows, vector: Vector) -> Vector:
-        if 4 * len(rows) < len(self._matrix):
-            return self._matrix[rows] @ vector
-        every: Vector = self._matrix @ vector  # picking many rows would copy them
+        matrix = self._vectors.matrix
+        if 4 * len(rows) < len(matrix):
+            return matrix[rows] @ vector
+        every: Vector = matrix @ vector  # picking many rows would copy them
         return every[rows]
 
     def maintain(self) -> None:
@@ -79,7 +81,7 @@ class KeyIndex:
         with self._lock:
             if not self._refresh():
                 return
-            if len(self._labels) <= self._exact_limit:
+            if self._vectors.count <= self._exact_limit:
                 self._graph = None
             elif self._behind():
                 self._catch_up()
@@ -88,20 +90,23 @@ class KeyIndex:
         """Read what the store has gained and lost; True when that was anything."""
         if self._store.changes() == self._changes:
             return False
-        self._changes, live = self._store.live()
-        labels, passages, matrix = self._store.vectors(int(self._labels[-1]) if len(self._labels) else 0)
-        keep = np.isin(self._labels, np.fromiter(live, np.int64, len(live)))
-        old = self._matrix[keep] if keep.any() or not labels else matrix[:0]
-        self._labels = np.concatenate([self._labels[keep], np.array(labels, np.int64)])
-        self._passages = np.concatenate([self._passages[keep], np.array(passages, np.int64)])
-        self._matrix = np.concatenate([old, _normalised(matrix)]) if labels else old
-        self._use(self._graph)
+        news = self._store.vectors(self._changes)
+        if news.live is not None:
+            self._vectors.keep(news.live)
+        self._vectors.append(news.labels, news.passages, news.matrix)
+        if news.live is not None:
+            self._use(self._graph)
+        else:
+            new = np.arange(self._vectors.count - len(news.labels), self._vectors.count)
+            self._outside = np.concatenate([self._outside, new])
+        self._changes = news.changes  # last: what failed before is read again
         return True
 
     def _use(self, chosen: graph.Graph | None) -> None:
+        labels = self._vectors.labels
         if chosen is not None:
-            chosen.keep(self._labels)
-            self._outside = np.flatnonzero(~np.isin(self._labels, chosen.labels))
+            chosen.keep(labels)
+        self._outside = np.arange(0) if chosen is None else np.flatnonzero(~np.isin(labels, chosen.labels))
         self._graph = chosen
 
     def _behind(self) -> bool:
@@ -114,7 +119,7 @@ class KeyIndex:
         """Open the file that another process may have written, else write one; without success search stays exact."""
         trusted = self._store.generation()
         if trusted is not None and (self._graph is None or self._graph.file != trusted.file):
-            self._use(graph.open_trusted(self._folder, trusted, self._matrix.shape[1]))
+            self._use(graph.open_trusted(self._folder, trusted, self._vectors.matrix.shape[1]))
         if self._behind():
             try:
                 self._write()
@@ -122,43 +127,104 @@ class KeyIndex:
                 log.warning("searching exactly, because the index could not be written: %s", error)
 
     def rebuild(self) -> None:
-        """See ports.VectorIndex. Raises StorageFull when what was written does not prove readable."""
+        """See ports.VectorIndex. Raises StorageFull when what was written does not prove readable.
+
+        Where others delete all the while no file is written, and search is exact until the next one is.
+        """
         with self._lock:
             self._clear()
-            self._refresh()
-            while len(self._labels) > self._exact_limit and not self._write():
+            for _ in range(TRIES):
                 self._refresh()
-            if len(self._labels) <= self._exact_limit:
+                if self._vectors.count <= self._exact_limit or self._write():
+                    break
+            if self._graph is None:
                 self._store.set_generation(None)
-            self._remove_stale()
+            self._remove_others()
 
     def _write(self) -> bool:
         """Write a new file and make it the trusted one; False when vectors in it were deleted meanwhile."""
         trusted = self._store.generation()
         with translated(self._folder):
             number = trusted.number + 1 if trusted else 1
-            built, made = graph.build(self._folder, number, self._labels, self._matrix)
-        if not set(self._labels.tolist()) <= set(self._store.live()[1]):
-            graph.remove(self._folder / made.file)
+            made = graph.build(self._folder, number, self._vectors.labels, self._vectors.matrix)
+        if made is None or not self._store.set_generation(made[1]):
             return False
-        self._store.set_generation(made)
-        self._use(built)
-        self._remove_stale()
+        self._use(made[0])
+        for file, other in self._files():
+            if other < number:  # one of the same number may be another process's work
+                graph.remove(file)
         return True
 
-    def _remove_stale(self) -> None:
-        """Delete older files; one of the same number may be another process's work."""
+    def _remove_others(self) -> None:
+        """Delete every index file but the trusted one. Another process that is writing one finds it gone, and does without."""
         trusted = self._store.generation()
-        for file in self._folder.glob("index-*.hnsw"):
-            number = file.name.split("-")[1]
-            if trusted is None or not number.isdecimal() or int(number) < trusted.number:
+        for file, _ in self._files():
+            if trusted is None or file.name != trusted.file:
                 graph.remove(file)
+
+    def _files(self) -> list[tuple[Path, int]]:
+        """The index files with their numbers."""
+        numbers = [(file, file.name.split("-")[1]) for file in self._folder.glob("index-*.hnsw")]
+        return [(file, int(number) if number.isdecimal() else 0) for file, number in numbers]
 
     def describe(self) -> str:
         """See ports.VectorIndex."""
-        count = len(self._store.live()[1])
+        count = self._store.alive()
         graphed = count > self._exact_limit and self._store.generation() is not None
         return f"{f'hnsw (m={graph.NEIGHBOURS})' if graphed else 'exact'}, {count} vectors"
+
+
+class Vectors:
+    """Vectors in order of their labels, normalised, in arrays with room to grow: adding a few copies no others."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._labels = np.zeros(0, np.int64)
+        self._passages = np.zeros(0, np.int64)
+        self._matrix = np.zeros((0, 0), np.float32)
+
+    @property
+    def labels(self) -> NDArray[np.int64]:
+        """Shape [n]."""
+        return self._labels[: self.count]
+
+    @property
+    def passages(self) -> NDArray[np.int64]:
+        """The passages' ids, shape [n]."""
+        return self._passages[: self.count]
+
+    @property
+    def matrix(self) -> Vector:
+        """Shape [n, dimension]."""
+        return self._matrix[: self.count]
+
+    def keep(self, live: Collection[int]) -> None:
+        """Only those with these labels."""
+        alive = np.isin(self.labels, np.fromiter(live, np.int64, len(live)))
+        self._labels, self._passages, self._matrix = self.labels[alive], self.passages[alive], self.matrix[alive]
+        self.count = len(self._labels)
+
+    def append(self, labels: Sequence[int], passages: Sequence[int], matrix: Vector) -> None:
+        """More vectors, of later labels; into an empty set they may be of another dimension."""
+        if not len(labels):
+            return
+        end = self.count + len(labels)
+        if end > len(self._labels):
+            room = end + end // 4
+            self._labels = _grown(self.labels, (room,))
+            self._passages = _grown(self.passages, (room,))
+            self._matrix = _grown(self.matrix, (room, matrix.shape[1]))
+        self._labels[self.count : end] = labels
+        self._passages[self.count : end] = passages
+        self._matrix[self.count : end] = _normalised(matrix)
+        self.count = end
+
+
+def _grown(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    larger = np.empty(shape, values.dtype)
+    if len(values):
+        larger[: len(values)] = values
+    return larger
 
 
 def _normalised(matrix: Vector) -> Vector:

@@ -28,12 +28,14 @@ log = logging.getLogger(__name__)
 class Passages(Database):
     """The passages of a folder; see ports.PassageStore."""
 
-    def pending(self, limit: int) -> list[Passage]:
+    def pending(self, limit: int, *, after: int = 0, of: Collection[str] | None = None) -> list[Passage]:
         """See ports.PassageStore."""
-        sql = f"""SELECT {PASSAGE} LEFT JOIN vectors w ON w.passage_id = p.id
-            WHERE w.label IS NULL AND {ALIVE} ORDER BY p.id LIMIT :limit"""
+        meant = "" if of is None else "AND d.doc_id IN (SELECT value FROM json_each(:of))"
+        sql = f"""SELECT {PASSAGE} JOIN waiting w ON w.passage_id = p.id
+            WHERE w.passage_id > :after AND {ALIVE} {meant} ORDER BY w.passage_id LIMIT :limit"""
+        values = {"limit": limit, "after": after, "now": self.now().timestamp()}
         with self._read() as db:
-            rows = db.execute(text(sql), {"limit": limit, "now": self.now().timestamp()}).all()
+            rows = db.execute(text(sql), values if of is None else values | {"of": json.dumps(list(of))}).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
     @staticmethod
@@ -46,35 +48,41 @@ class Passages(Database):
         return [(passage_of(r, documents[r.document_key]), documents[r.document_key]) for r in rows]
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
-        """See ports.PassageStore. Raises ModelMismatch for keys of another length than those that are stored."""
+        """See ports.PassageStore."""
         data = {passage: pack(made.memory) for passage, made in encoded.items()}
         with self._write() as db:
+            self._check_maker(db, fingerprint)
             body = {"id": fingerprint.id, "body": json.dumps(asdict(fingerprint))}
             db.execute(text("INSERT OR IGNORE INTO fingerprints VALUES (:id, :body)"), body)
-            values, changed = {"now": self.now().timestamp()}, 0
+            values, lost = {"now": self.now().timestamp()}, 0
             for passage, made in encoded.items():
                 if not db.execute(text("SELECT 1 FROM passages WHERE id = :id"), {"id": passage}).first():
                     continue
                 sql = "INSERT OR REPLACE INTO memories VALUES (:id, :now, :bytes, :data)"
                 db.execute(text(sql), values | {"id": passage, "bytes": len(data[passage]), "data": data[passage]})
-                changed += self._save_key(db, passage, made.key, fingerprint)
-            if changed:
-                self._changed(db)
+                lost += self._save_key(db, passage, made.key, fingerprint)
+            if lost:
+                self._lost(db)
+
+    @staticmethod
+    def _check_maker(db: Connection, fingerprint: Fingerprint) -> None:
+        """Memories of two models must not meet in one folder, where each would find and misread the other's."""
+        for theirs in _makers(db):
+            if differences := theirs.differences(fingerprint):
+                raise ModelMismatch(
+                    f"another process encoded with {theirs.model} meanwhile ({'; '.join(differences)}): open the memory again"
+                )
 
     @staticmethod
     def _save_key(db: Connection, passage: int, key: Vector, fingerprint: Fingerprint) -> bool:
-        """Store a key vector under a new label, where it is another; a memory made anew leaves the index as it is."""
+        """Store a key vector under a new label, where it is another; True when one before it went."""
         data = np.ascontiguousarray(key, "<f4").tobytes()
         values = {"id": passage, "by": fingerprint.id, "key": data}
-        db.execute(text("DELETE FROM vectors WHERE passage_id = :id AND (key <> :key OR fingerprint <> :by)"), values)
-        size = db.execute(text("SELECT length(key) FROM vectors LIMIT 1")).scalar()
-        if size not in (None, len(data)):
-            raise ModelMismatch(
-                f"this model's vectors have {key.size} values, the stored ones {size // 4}: another process encoded "
-                "with another model; open the memory again"
-            )
-        sql = "INSERT OR IGNORE INTO vectors (passage_id, fingerprint, key) VALUES (:id, :by, :key)"
-        return bool(db.execute(text(sql), values).rowcount)
+        sql = "DELETE FROM vectors WHERE passage_id = :id AND (key <> :key OR fingerprint <> :by)"
+        lost = bool(db.execute(text(sql), values).rowcount)
+        if not db.execute(text("SELECT 1 FROM vectors WHERE passage_id = :id"), values).first():
+            db.execute(text("INSERT INTO vectors (passage_id, fingerprint, key) VALUES (:id, :by, :key)"), values)
+        return lost
 
     def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
         """See ports.PassageStore."""
@@ -159,9 +167,8 @@ class Passages(Database):
 
     def fingerprints(self) -> list[Fingerprint]:
         """See ports.PassageStore."""
-        sql = "SELECT f.body FROM fingerprints f JOIN vectors v ON v.fingerprint = f.id GROUP BY f.id ORDER BY count(*) DESC"
         with self._read() as db:
-            return [fingerprint_of(row.body) for row in db.execute(text(sql))]
+            return _makers(db)
 
     def forget_encodings(self, keep: Fingerprint | None) -> int:
         """See ports.PassageStore."""
@@ -173,7 +180,7 @@ class Passages(Database):
             )
             gone = db.execute(text("DELETE FROM vectors WHERE fingerprint <> :keep"), by).rowcount
             db.execute(text("DELETE FROM fingerprints WHERE id <> :keep"), by)
-            self._changed(db)
+            self._lost(db)
         return int(gone)
 
     def evict(self, budget_bytes: int) -> int:
@@ -189,6 +196,12 @@ class Passages(Database):
             for some in chunks(gone):
                 db.exec_driver_sql(f"DELETE FROM memories WHERE passage_id IN ({some})")
         return len(gone)
+
+
+def _makers(db: Connection) -> list[Fingerprint]:
+    """What made the memories here."""
+    sql = "SELECT body FROM fingerprints f WHERE EXISTS (SELECT 1 FROM vectors v WHERE v.fingerprint = f.id)"
+    return [fingerprint_of(row.body) for row in db.execute(text(sql))]
 
 
 def _memory_of(passage: int, data: bytes) -> PackedMemory | None:

@@ -38,6 +38,17 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
         "INSERT INTO settings VALUES ('changes', '0')",
     ),
+    (  # what waits for compression is listed, and what memories weigh is indexed: no add reads every passage for it
+        "CREATE TABLE waiting (passage_id INTEGER PRIMARY KEY REFERENCES passages ON DELETE CASCADE)",
+        "INSERT INTO waiting SELECT id FROM passages WHERE id NOT IN (SELECT passage_id FROM vectors)",
+        "CREATE TRIGGER passage_waits AFTER INSERT ON passages BEGIN INSERT INTO waiting VALUES (new.id); END",
+        """CREATE TRIGGER passage_has_vector AFTER INSERT ON vectors
+            BEGIN DELETE FROM waiting WHERE passage_id = new.passage_id; END""",
+        """CREATE TRIGGER passage_waits_again AFTER DELETE ON vectors
+            BEGIN INSERT OR IGNORE INTO waiting SELECT id FROM passages WHERE id = old.passage_id; END""",
+        "DROP INDEX by_last_read",
+        "CREATE INDEX by_last_read ON memories (last_read, passage_id, bytes)",
+    ),
 )
 
 

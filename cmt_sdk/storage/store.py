@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -16,7 +16,7 @@ from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.documents import Documents
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
-from cmt_sdk.types import Finding, Generation, Stats, Vector
+from cmt_sdk.types import Changes, Finding, Generation, Stats, VectorRows
 
 LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
@@ -51,8 +51,8 @@ class SQLiteStore(Documents, Passages):
         """See ports.DocumentStore. Expired documents are not counted, and none of their passages waits."""
         sql = f"""SELECT (SELECT count(*) FROM documents d WHERE {ALIVE}) AS documents,
             (SELECT count(*) FROM documents) AS versions, (SELECT count(*) FROM passages) AS passages,
-            (SELECT count(*) FROM passages p JOIN documents d ON d.key = p.document_key
-                WHERE {ALIVE} AND NOT EXISTS (SELECT 1 FROM vectors v WHERE v.passage_id = p.id)) AS pending,
+            (SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
+                JOIN documents d ON d.key = p.document_key WHERE {ALIVE}) AS pending,
             (SELECT count(*) FROM vectors v WHERE NOT EXISTS
                 (SELECT 1 FROM memories m WHERE m.passage_id = v.passage_id)) AS cold,
             (SELECT coalesce(sum(tokens), 0) FROM passages) AS tokens,
@@ -63,33 +63,38 @@ class SQLiteStore(Documents, Passages):
             files = sum(files_in(self._folder).values())
         return Stats(**row._mapping, file_bytes=files, index="", model="")
 
-    def vectors(self, after: int) -> tuple[list[int], list[int], Vector]:
+    def vectors(self, since: Changes) -> VectorRows:
         """See ports.VectorStore."""
         sql = f"SELECT v.label, v.passage_id, v.key FROM {LIVE} AND v.label > :after ORDER BY v.label"
+        now = {"now": self.now().timestamp()}
         with self._read() as db:
-            rows = db.execute(text(sql), {"after": after, "now": self.now().timestamp()}).all()
+            changes = self._changes(db, now)
+            rows = db.execute(text(sql), now | {"after": since.gained}).all()
+            every = None if changes.lost == since.lost else db.execute(text(f"SELECT v.label FROM {LIVE}"), now).scalars()
+            live = None if every is None else set(every)
         if len({len(r.key) for r in rows}) > 1:
             raise StorageDamaged(f"the key vectors in {self._folder} differ in length: `cmt reencode` makes them again")
-        matrix = np.frombuffer(b"".join(r.key for r in rows), "<f4").astype(np.float32)
-        return [r.label for r in rows], [r.passage_id for r in rows], matrix.reshape(len(rows), -1 if rows else 0)
+        matrix = np.frombuffer(b"".join(r.key for r in rows), "<f4").astype(np.float32).reshape(len(rows), -1 if rows else 0)
+        return VectorRows(changes, [r.label for r in rows], [r.passage_id for r in rows], matrix, live)
 
-    def live(self) -> tuple[int, Collection[int]]:
+    def alive(self) -> int:
         """See ports.VectorStore."""
         with self._read() as db:
-            rows = db.execute(text(f"SELECT v.label FROM {LIVE}"), {"now": self.now().timestamp()})
-            return self._changes(db), {r.label for r in rows}
+            return int(db.execute(text(f"SELECT count(*) FROM {LIVE}"), {"now": self.now().timestamp()}).scalar_one())
 
-    def changes(self) -> int:
+    def changes(self) -> Changes:
         """See ports.VectorStore."""
         with self._read() as db:
-            return self._changes(db)
+            return self._changes(db, {"now": self.now().timestamp()})
 
-    def _changes(self, db: Connection) -> int:
-        """What was written and what expired since: both take vectors out of the set."""
-        sql = """SELECT (SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'changes') AS written,
+    @staticmethod
+    def _changes(db: Connection, now: Mapping[str, float]) -> Changes:
+        """Deletions are counted, and what has expired since; both take vectors out of the set."""
+        sql = """SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'vectors') AS gained,
+            (SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'changes') AS deleted,
             (SELECT count(*) FROM documents WHERE current AND expires_at <= :now) AS expired"""
-        row = db.execute(text(sql), {"now": self.now().timestamp()}).one()
-        return (int(row.written or 0) << 32) + int(row.expired)
+        row = db.execute(text(sql), now).one()
+        return Changes(int(row.gained or 0), (int(row.deleted or 0) << 32) + int(row.expired))
 
     def generation(self) -> Generation | None:
         """See ports.VectorStore."""
@@ -98,10 +103,16 @@ class SQLiteStore(Documents, Passages):
             row = db.execute(text(sql)).first()
         return None if row is None else Generation(**row._mapping)
 
-    def set_generation(self, generation: Generation | None) -> None:
-        """See ports.VectorStore."""
+    def set_generation(self, generation: Generation | None) -> bool:
+        """See ports.VectorStore. A file is made of all vectors that were alive: one dead since is one fewer alive now."""
         sql = "INSERT INTO generation VALUES (1, :number, :file, :sha256, :dimension, :space, :count, :last_label)"
+        alive = f"SELECT count(*) FROM {LIVE} AND v.label <= :last"
         with self._write() as db:
+            if generation is not None:
+                values = {"last": generation.last_label, "now": self.now().timestamp()}
+                if db.execute(text(alive), values).scalar_one() != generation.count:
+                    return False
             db.execute(text("DELETE FROM generation"))
             if generation is not None:
                 db.execute(text(sql), asdict(generation))
+        return True

@@ -30,6 +30,15 @@ DOCUMENTS, QUESTIONS = HERE.parent / "documents", HERE.parent / "demo_questions.
 KS = (1, 4, 8)
 
 
+class Rows(list[tuple[str, str]]):
+    """The lines of the table, shown as they come."""
+
+    def append(self, row: tuple[str, str]) -> None:
+        """One more line."""
+        super().append(row)
+        print(f"{row[0]}: {row[1]}", flush=True)
+
+
 def milliseconds(work: Callable[[], object]) -> float:
     """How long one call takes."""
     began = time.perf_counter()
@@ -37,7 +46,7 @@ def milliseconds(work: Callable[[], object]) -> float:
     return 1000 * (time.perf_counter() - began)
 
 
-def adding(memory: cmt_sdk.Memory, rows: list[tuple[str, str]]) -> None:
+def adding(memory: cmt_sdk.Memory, rows: Rows) -> None:
     """Passages and tokens a second, beside one bare forward pass over the same passages one by one."""
     spent = milliseconds(lambda: memory.add_many(sorted(DOCUMENTS.iterdir()))) / 1000
     stats = memory.stats()
@@ -56,7 +65,7 @@ def adding(memory: cmt_sdk.Memory, rows: list[tuple[str, str]]) -> None:
     rows.append(("text, bytes a passage", f"{stats.text_bytes / stats.passages:.0f}"))
 
 
-def asking(memory: cmt_sdk.Memory, questions: Sequence[str], rows: list[tuple[str, str]]) -> None:
+def asking(memory: cmt_sdk.Memory, questions: Sequence[str], rows: Rows) -> None:
     """Time to first token and in all, memory and text reader in turn on the same questions; medians."""
     for k in KS:
         first: dict[str, list[float]] = {"memory": [], "text": []}
@@ -81,7 +90,7 @@ def asking(memory: cmt_sdk.Memory, questions: Sequence[str], rows: list[tuple[st
     rows.append((f"k={KS[-1]}, memory reader, stages (ms)", ", ".join(f"{n} {ms:.0f}" for n, ms in stages.items())))
 
 
-def decoding(memory: cmt_sdk.Memory, rows: list[tuple[str, str]]) -> None:
+def decoding(memory: cmt_sdk.Memory, rows: Rows) -> None:
     """Tokens a second once the first is there: bare model, long answer."""
     answer = memory.model.ask("Tell a long story about a lighthouse.", reader="none", max_tokens=64)
     rate = (answer.answer_tokens - 1) / answer.milliseconds["decode"] * 1000
@@ -92,7 +101,7 @@ def decoding(memory: cmt_sdk.Memory, rows: list[tuple[str, str]]) -> None:
     rows.append(("decoding, memory reader (adapter on), tokens/s", f"{statistics.median(rates):.1f}"))
 
 
-def cold_start(folder: Path, question: str, rows: list[tuple[str, str]]) -> None:
+def cold_start(folder: Path, question: str, rows: Rows) -> None:
     """`cmt ask` in a fresh process, start to end; `cmt list` beside it."""
     for name, words in (("cmt ask", ["ask", question]), ("cmt list", ["list"])):
         command = [sys.executable, "-m", "cmt_cli.main", words[0], "-m", str(folder), *words[1:]]
@@ -100,7 +109,7 @@ def cold_start(folder: Path, question: str, rows: list[tuple[str, str]]) -> None
         rows.append((f"cold start of `{name}`, s (median of 3)", f"{statistics.median(runs) / 1000:.2f}"))
 
 
-def llama(memory: cmt_sdk.Memory, questions: Sequence[str], rows: list[tuple[str, str]]) -> None:
+def llama(memory: cmt_sdk.Memory, questions: Sequence[str], rows: Rows) -> None:
     """Text RAG over the same passages through llama.cpp, where it is installed and $LLAMA_GGUF names the weights."""
     try:
         from llama_cpp import Llama
@@ -137,7 +146,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     options = parser.parse_args()
     load = os.getloadavg()[0]
-    questions, rows = questions_of(QUESTIONS), list[tuple[str, str]]()
+    questions, rows = questions_of(QUESTIONS), Rows()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / "memory"
         with cmt_sdk.open(folder, precision=options.precision) as memory:
@@ -154,7 +163,6 @@ def main() -> None:
     command = f"python examples/benchmarks/bench.py --precision {options.precision}"
     table = "\n".join(["| what | figure |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
     text = f"# Timings\n\n`{command}` ({machine}; cmt-sdk {cmt_sdk.__version__})\n\n{table}\n"
-    print(text)
     if options.out:
         options.out.write_text(text, encoding="utf-8")
 

@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmt_sdk.errors import InvalidInput, StorageFull
+from cmt_sdk.errors import InvalidInput, StorageFull, StorageLocked
 from cmt_sdk.ports import VectorIndex
 from cmt_sdk.storage import graph
 from cmt_sdk.storage.index import KeyIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import Document, Encoded, Filter, Generation, PackedMemory, Span
+from cmt_sdk.types import Changes, Document, Encoded, Filter, Generation, PackedMemory, Span, VectorRows
 
 DIMENSION = 32
 
@@ -25,7 +25,7 @@ class Vectors:
     def __init__(self) -> None:
         self.rows: dict[int, np.ndarray] = {}
         self.last = 0
-        self.number = 0
+        self.lost = 0
         self.trusted: Generation | None = None
 
     def put(self, matrix) -> list[int]:
@@ -33,36 +33,39 @@ class Vectors:
         new = range(self.last + 1, self.last + 1 + len(matrix))
         self.rows.update(zip(new, np.asarray(matrix, np.float32), strict=True))
         self.last += len(matrix)
-        self.number += 1
         return [label + 1_000 for label in new]
 
     def drop(self, passages) -> None:
         """Take vectors out."""
         for passage in passages:
             del self.rows[passage - 1_000]
-        self.number += 1
+        self.lost += 1
 
-    def vectors(self, after):
+    def vectors(self, since):
         """See ports.VectorStore."""
-        labels = [label for label in self.rows if label > after]
-        matrix = np.array([self.rows[label] for label in labels], np.float32)
-        return labels, [label + 1_000 for label in labels], matrix.reshape(len(labels), -1 if labels else 0)
+        labels = [label for label in self.rows if label > since.gained]
+        matrix = np.array([self.rows[label] for label in labels], np.float32).reshape(len(labels), -1 if labels else 0)
+        live = None if since.lost == self.lost else set(self.rows)
+        return VectorRows(self.changes(), labels, [label + 1_000 for label in labels], matrix, live)
 
-    def changes(self) -> int:
+    def changes(self) -> Changes:
         """See ports.VectorStore."""
-        return self.number
+        return Changes(self.last, self.lost)
 
-    def live(self):
+    def alive(self) -> int:
         """See ports.VectorStore."""
-        return self.number, set(self.rows)
+        return len(self.rows)
 
     def generation(self):
         """See ports.VectorStore."""
         return self.trusted
 
-    def set_generation(self, generation) -> None:
+    def set_generation(self, generation) -> bool:
         """See ports.VectorStore."""
+        if generation and sum(label <= generation.last_label for label in self.rows) != generation.count:
+            return False
         self.trusted = generation
+        return True
 
 
 def unit(count: int, seed: int = 0, dimension: int = DIMENSION) -> np.ndarray:
@@ -98,7 +101,7 @@ def vectors(built, tmp_path) -> Vectors:
     folder, rows, trusted = built
     shutil.copy(folder / trusted.file, tmp_path)
     copy = Vectors()
-    copy.rows, copy.last, copy.trusted, copy.number = dict(rows), max(rows), trusted, 1
+    copy.rows, copy.last, copy.trusted = dict(rows), max(rows), trusted
     return copy
 
 
@@ -294,6 +297,59 @@ def test_rebuild_notices_what_is_deleted_meanwhile(vectors, tmp_path, monkeypatc
     KeyIndex(vectors, tmp_path, 100).rebuild()
     assert vectors.trusted.count == 999
     assert files(tmp_path) == [vectors.trusted.file]
+
+
+def test_rebuild_ends_though_others_delete_all_the_while(vectors, tmp_path, monkeypatch):
+    """No file that holds a dead vector is trusted or stays; search is exact then, and right."""
+    build = graph.build
+
+    def deleting(*args):
+        made = build(*args)
+        vectors.drop([min(vectors.rows) + 1_000])
+        return made
+
+    monkeypatch.setattr(graph, "build", deleting)
+    index = KeyIndex(vectors, tmp_path, 100)
+    index.rebuild()
+    assert (vectors.trusted, files(tmp_path)) == (None, [])
+    monkeypatch.setattr(graph, "build", build)
+    assert recall(index, vectors) >= 0.95
+
+
+def test_rebuild_removes_what_a_killed_builder_left(vectors, tmp_path):
+    """A file of the next number, which no row names, may hold vectors of what is being forgotten."""
+    (tmp_path / "index-2-orphan.hnsw").write_bytes(vectors.rows[1].tobytes())
+    vectors.drop([1_001])
+    KeyIndex(vectors, tmp_path, 100).rebuild()
+    assert files(tmp_path) == [vectors.trusted.file]
+
+
+def test_a_file_that_another_process_removes_while_it_is_written(vectors, tmp_path, monkeypatch, caplog):
+    """Somebody forgets meanwhile: no false alarm about the disk, and search goes on exactly."""
+
+    def removing(file: Path, dimension: int, count: int) -> None:
+        file.unlink()
+        raise StorageFull("cannot be read back")
+
+    monkeypatch.setattr(graph, "_prove_elsewhere", removing)
+    vectors.trusted = None
+    index = KeyIndex(vectors, tmp_path, 100)
+    assert recall(index, vectors) == 1.0
+    assert caplog.text == ""
+
+
+def test_reading_that_failed_is_tried_again(vectors, tmp_path, monkeypatch):
+    """What a locked database did not give at one search comes at the next."""
+    index, read = KeyIndex(vectors, tmp_path, 10**6), vectors.vectors
+
+    def locked(since):
+        raise StorageLocked("busy")
+
+    monkeypatch.setattr(vectors, "vectors", locked)
+    with pytest.raises(StorageLocked):
+        index.search(vectors.rows[7], 1, None)
+    monkeypatch.setattr(vectors, "vectors", read)
+    assert ids(index.search(vectors.rows[7], 1, None)) == [1_007]
 
 
 def damage_missing(file: Path) -> None:

@@ -80,14 +80,18 @@ class Store(RuleBasedStateMachine):
         given = Document(text, name, "s", scope, {"n": number}, expires_at=expiry)
         same = [d for d in self.alive().values() if (d.text, d.scope) == (text, scope)]
         try:
-            stored, is_new = self.store.add(given, pieces(text))
+            stored, outcome = self.store.add(given, pieces(text))
         except AlreadyExists:
             assert name in self.alive()
             assert name not in [d.id for d in same]
             return
-        if not is_new:
+        if outcome != "added":
             assert stored.id in [d.id for d in same]
             assert name in ("", stored.id)
+            old = self.known[stored.id][-1]
+            said = replace(old, source=old.source or "s", metadata={"n": number}, expires_at=expiry or old.expires_at)
+            assert (outcome == "unchanged") == (said == old)
+            self.known[stored.id][-1] = old if said == old else replace(said, updated_at=self.time)
             return
         assert name in ("", stored.id)
         assert not same or name not in ["", *(d.id for d in same)]
@@ -104,15 +108,17 @@ class Store(RuleBasedStateMachine):
         """The next version of a living document."""
         if name not in self.alive():
             try:
-                self.store.replace(Document(text, name), pieces(text))
+                self.store.replace(name, {"text": text}, pieces(text))
             except DocumentNotFound:
                 return
             raise AssertionError(name)
         old = self.known[name][-1]
-        new = replace(old, text=text, version=old.version + 1, updated_at=self.time)
-        self.store.replace(new, pieces(text))
+        self.store.replace(name, {"text": text}, pieces(text))
+        if text == old.text:
+            self.known[name][-1] = replace(old, updated_at=self.time)
+            return
         self.known[name][-1] = replace(old, current=False)
-        self.known[name].append(new)
+        self.known[name].append(replace(old, text=text, version=old.version + 1, updated_at=self.time))
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data(), scope=scopes, number=numbers, life=lives)
@@ -120,25 +126,30 @@ class Store(RuleBasedStateMachine):
         """Scope, metadata and expiry in place."""
         old = self.known[data.draw(st.sampled_from(list(self.alive())))][-1]
         expiry = self.time + timedelta(seconds=life) if life else None
-        new = replace(old, scope=scope, metadata={"n": number}, expires_at=expiry, updated_at=self.time)
-        self.store.replace(new, None)
-        self.known[old.id][-1] = new
+        changes = {"scope": scope, "metadata": {"n": number}, "expires_at": expiry}
+        self.store.replace(old.id, changes)
+        self.known[old.id][-1] = replace(old, **changes, updated_at=self.time)
 
     @rule(scope=scopes.filter(bool), number=st.none() | numbers, scrub=st.booleans())
     def delete(self, scope, number, scrub) -> None:
-        """Whatever fits, expired or not, with all its versions; sometimes out of the files too."""
+        """Whatever fits, expired or not, with all its versions, and single versions that fit; sometimes out of the files too."""
         where = {} if number is None else {"n": number}
-        gone = [
-            name
-            for name, versions in self.known.items()
-            if under(versions[-1].scope, scope) and (number is None or versions[-1].metadata["n"] == number)
-        ]
-        removed = self.store.delete(Filter(scope=scope, where=where))
-        assert sorted((d.id, d.version) for d in removed) == sorted((n, d.version) for n in gone for d in self.known[n])
-        for name in gone:
-            self.forget_model(name)
+
+        def fits(d: Document) -> bool:
+            return under(d.scope, scope) and (number is None or d.metadata["n"] == number)
+
+        gone = [d for versions in self.known.values() for d in versions if fits(d) or fits(versions[-1])]
+        removed = self.store.delete(Filter(scope=scope, where=where), erase=scrub).versions
+        assert sorted((d.id, d.version) for d in removed) == sorted((d.id, d.version) for d in gone)
+        for name in list(self.known):
+            left = [d for d in self.known[name] if d not in gone]
+            if left:
+                self.known[name] = left
+            else:
+                self.forget_model(name)
         if scrub:
-            assert self.store.scrub(removed)[1] == 0
+            assert self.store.erase(0)
+            assert self.store.traces(removed)[1] == 0
 
     @rule(limit=st.integers(1, 4))
     def save(self, limit) -> None:

@@ -2,6 +2,8 @@
 
 import errno
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing
@@ -30,10 +32,11 @@ from cmt_sdk.ports import Store, VectorStore
 from cmt_sdk.storage.connection import translated
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Generation, PackedMemory, Span
+from cmt_sdk.types import Changes, Document, Encoded, Filter, Fingerprint, Generation, PackedMemory, Removed, Span
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OTHER = replace(FINGERPRINT, model="other", base="0" * 16)
+MORE = replace(FINGERPRINT, keep=0.5)  # which the same model can read
 LISBON = "The museum moved to Lisbon in 2019."
 GENOA = "The harbour of Genoa opens at nine. Its lighthouse is old."
 
@@ -106,8 +109,8 @@ def test_the_store_obeys_its_ports(store):
 
 def test_add_fills_in_what_is_missing(store):
     """An id, the times, the first version; not ready until its passages have vectors."""
-    document, is_new = store.add(Document(LISBON, source="trip.md", scope="u", metadata={"a": 1}), spans(LISBON))
-    assert is_new
+    document, outcome = store.add(Document(LISBON, source="trip.md", scope="u", metadata={"a": 1}), spans(LISBON))
+    assert outcome == "added"
     assert len(document.id) == 32
     assert START < document.created_at == document.updated_at
     assert document == Document(
@@ -137,14 +140,45 @@ def test_an_expiry_at_the_end_of_time_is_kept(store):
 
 def test_the_same_text_in_a_scope_is_one_document(store):
     """The one there is returned; another scope, another text, and another id given on purpose are documents of their own."""
-    first = put(store)
-    assert store.add(Document(LISBON, source="other.md"), spans(LISBON)) == (first, False)
-    assert store.add(Document(LISBON, id=first.id), spans(LISBON)) == (first, False)
-    assert store.add(Document(LISBON, scope="u"), spans(LISBON))[1]
-    named, is_new = store.add(Document(LISBON, id="named"), spans(LISBON))
-    assert is_new
-    assert store.add(Document(LISBON, id="named"), spans(LISBON)) == (named, False)
+    first = put(store, source="trip.md")
+    assert store.add(Document(LISBON, source="other.md"), spans(LISBON)) == (first, "unchanged")
+    assert store.add(Document(LISBON, id=first.id), spans(LISBON)) == (first, "unchanged")
+    assert store.add(Document(LISBON, scope="u"), spans(LISBON))[1] == "added"
+    named, outcome = store.add(Document(LISBON, id="named"), spans(LISBON))
+    assert outcome == "added"
+    assert store.add(Document(LISBON, id="named"), spans(LISBON)) == (named, "unchanged")
     assert store.count(Filter()) == 3
+
+
+def test_what_is_said_again_takes_the_place_of_what_was_said(store):
+    """Metadata and expiry as given now, what is not given stays, and the source by which it is found."""
+    first = put(store, source="trip.md", metadata={"a": 1})
+    later = START + timedelta(days=9)
+    again, outcome = store.add(Document(LISBON, source="b.md", metadata={"b": 2}, expires_at=later), spans(LISBON))
+    assert outcome == "updated"
+    assert again == replace(first, metadata={"b": 2}, expires_at=later, updated_at=again.updated_at)
+    assert store.add(Document(LISBON), spans(LISBON)) == (again, "unchanged")
+
+
+def test_a_known_text_is_taken_without_cutting_it(store):
+    """By its text or by its source; nothing happens for one that is not here."""
+    first = put(store, source="trip.md")
+    assert store.add_again(Document(LISBON)) == store.add_again(Document(LISBON, source="trip.md"), by_source=True)
+    assert store.add_again(Document(LISBON)) == (first, "unchanged")
+    assert store.add_again(Document(LISBON, id="b")) is store.add_again(Document(GENOA)) is None
+    assert store.add_again(Document(GENOA, source="trip.md"), by_source=True) is None
+    assert store.stats().versions == 1
+
+
+def test_another_text_of_a_source_is_its_next_version(store):
+    """One transaction finds the source and stores: with the fields given now, and only where it is asked for."""
+    first = put(store, source="trip.md", scope="u", metadata={"a": 1})
+    second, outcome = store.add(Document(GENOA, source="trip.md", scope="u"), spans(GENOA), by_source=True)
+    assert (outcome, second.id, second.version, second.text) == ("updated", first.id, 2, GENOA)
+    assert second.metadata == {"a": 1}
+    assert store.add(Document(GENOA, source="trip.md", scope="u"), spans(GENOA), by_source=True) == (second, "unchanged")
+    assert store.add(Document(LISBON, source="trip.md", scope="u"), spans(LISBON))[1] == "added"
+    assert store.add(Document("New.", source="new.md"), spans("New."), by_source=True)[1] == "added"
 
 
 def test_a_taken_id_is_refused(store):
@@ -190,7 +224,7 @@ def test_find_by_source(store, clock):
     old = put(store, source="a*.md", scope="u")
     new = put(store, GENOA, source="a*.md", scope="u")
     assert store.find("u", "a*.md") == new
-    assert store.replace(replace(old, metadata={"n": 1}), None) == store.find("u", "a*.md")
+    assert store.replace(old.id, {"metadata": {"n": 1}}) == store.find("u", "a*.md")
     assert store.find("", "a*.md") is store.find("u", "a?.md") is store.find("u", "aX.md") is None
     put(store, "Gone soon.", source="b", expires_at=clock.time + timedelta(minutes=1))
     assert store.find("", "b").text == "Gone soon."
@@ -213,7 +247,7 @@ def test_replace_makes_the_next_version(store):
     """The new text answers, the old one is history with its own fields; creation time stays."""
     first = put(store, source="a", metadata={"v": 1})
     save_all(store)
-    second = store.replace(replace(first, text=GENOA, source="b", metadata={"v": 2}), spans(GENOA))
+    second = store.replace(first.id, {"text": GENOA, "source": "b", "metadata": {"v": 2}}, spans(GENOA))
     assert (second.id, second.version, second.current, second.ready) == (first.id, 2, True, False)
     assert (second.text, second.source, second.metadata) == (GENOA, "b", {"v": 2})
     assert first.created_at == second.created_at < second.updated_at
@@ -225,24 +259,33 @@ def test_replace_makes_the_next_version(store):
 
 
 def test_replace_without_spans_changes_fields_in_place(store):
-    """No new version, the text stays whatever is given, nothing waits for compression again."""
+    """No new version, and nothing waits for compression again; nor where the text is the one there is."""
     first = put(store)
     save_all(store)
-    moved = store.replace(replace(first, text="other", source="b", scope="v", metadata={"k": "x"}), None)
+    moved = store.replace(first.id, {"source": "b", "scope": "v", "metadata": {"k": "x"}})
     assert moved == replace(first, source="b", scope="v", metadata={"k": "x"}, updated_at=moved.updated_at, ready=True)
     assert moved.updated_at > first.updated_at
-    assert store.history(first.id) == [moved]
+    same = store.replace(first.id, {"text": LISBON, "source": "c"}, spans(LISBON))
+    assert store.history(first.id) == [same] == [replace(moved, source="c", updated_at=same.updated_at)]
+
+
+def test_what_is_not_changed_is_left_to_others(store):
+    """Two who change different fields of one document at once lose neither change."""
+    first = put(store)
+    store.replace(first.id, {"source": "b"})
+    store.replace(first.id, {"metadata": {"k": 1}})
+    assert (store.history(first.id)[0].source, store.history(first.id)[0].metadata) == ("b", {"k": 1})
 
 
 def test_replace_needs_a_living_document(store, clock):
     """An unknown or expired id is an error that names it."""
-    for spans_given in (None, []):
+    for changes, spans_given in (({"source": "b"}, None), ({"text": LISBON}, [])):
         with pytest.raises(DocumentNotFound, match="'nobody'"):
-            store.replace(Document(LISBON, id="nobody"), spans_given)
+            store.replace("nobody", changes, spans_given)
     put(store, id="a", expires_at=clock.time + timedelta(minutes=1))
     clock.time += timedelta(minutes=2)
     with pytest.raises(DocumentNotFound):
-        store.replace(Document(LISBON, id="a"), None)
+        store.replace("a", {"source": "b"})
 
 
 def test_restore_keeps_everything_as_given(store):
@@ -257,7 +300,7 @@ def test_restore_keeps_everything_as_given(store):
     assert store.history("a") == versions == [versions[0], stored]
     assert found(store, "museum lighthouse") == ["Its lighthouse is old."]
     assert store.restore([Document(GENOA, "b", scope="u")], spans(GENOA)) == (stored, False)
-    assert store.replace(replace(stored, text=LISBON), spans(LISBON)).version == 5
+    assert store.replace(stored.id, {"text": LISBON}, spans(LISBON)).version == 5
 
 
 def test_an_expired_document_is_gone_in_every_way(store, clock):
@@ -267,44 +310,54 @@ def test_an_expired_document_is_gone_in_every_way(store, clock):
     (passage,) = save_all(store)
     put(store, "It never got compressed.", expires_at=expiry)
     before = store.changes()
-    assert store.vectors(0)[1] == [passage]
+    assert store.vectors(Changes()).passages == [passage]
     clock.time = expiry
     assert store.page(Filter(), 10, None).documents == []
     assert store.count(Filter()) == store.stats().documents == store.stats().pending == 0
     assert (store.passages([passage]), store.pending(10), store.choose(Filter())) == ({}, [], set())
     assert found(store, "museum") == []
-    assert (store.vectors(0)[1], store.live()[1]) == ([], set())
+    assert (store.vectors(before).live, store.vectors(Changes()).passages, store.alive()) == (set(), [], 0)
     assert store.changes() != before
     assert all(f.ok for f in store.check())
     assert store.history("a") == [replace(document, ready=True)]
     again = put(store, GENOA, id="a")
     assert store.history("a") == [again]
-    assert store.add(Document("It never got compressed."), [])[1]
+    assert store.add(Document("It never got compressed."), [])[1] == "added"
 
 
 def test_delete_takes_all_versions_and_what_belongs_to_them(store):
     """Returns every removed version; passages, words, memories and vectors go too; others stay."""
     first = put(store, scope="u/ann")
     save_all(store)
-    second = store.replace(replace(first, text=GENOA), spans(GENOA))
+    second = store.replace(first.id, {"text": GENOA}, spans(GENOA))
     save_all(store)
     kept = put(store, scope="u/anna")
     before = store.changes()
-    assert store.delete(Filter(scope="u/ann")) == [replace(first, current=False), replace(second, ready=False)]
+    removed = store.delete(Filter(scope="u/ann"))
+    assert removed == Removed([replace(first, current=False), replace(second, ready=False)], 2)
     assert store.page(Filter(history=True), 10, None).documents == [kept]
     assert found(store, "museum lighthouse") == [LISBON]
-    assert store.vectors(0)[0] == []
+    assert store.vectors(before).live == set()
     assert store.changes() != before
     stats = store.stats()
     assert (stats.documents, stats.versions, stats.passages, stats.memory_bytes) == (1, 1, 1, 0)
-    assert store.delete(Filter(scope="u/ann")) == []
+    assert store.delete(Filter(scope="u/ann")) == Removed([], 0)
+
+
+def test_delete_takes_an_earlier_version_that_fits(store):
+    """What a user's scope once held goes with the scope, though the document has moved; the document stays."""
+    first = put(store, scope="u/ann")
+    store.replace(first.id, {"text": GENOA, "scope": "u/bob"}, spans(GENOA))
+    assert [d.text for d in store.delete(Filter(scope="u/ann")).versions] == [LISBON]
+    assert [(d.text, d.version) for d in store.history(first.id)] == [(GENOA, 2)]
+    assert found(store, "lighthouse") == ["Its lighthouse is old."]
 
 
 def test_delete_takes_expired_documents_too(store, clock):
     """What a user wants forgotten must not hide behind its expiry."""
     put(store, id="a", expires_at=clock.time + timedelta(minutes=1))
     clock.time += timedelta(minutes=2)
-    assert [d.id for d in store.delete(Filter(ids=["a"]))] == ["a"]
+    assert [d.id for d in store.delete(Filter(ids=["a"])).versions] == ["a"]
 
 
 def test_more_documents_than_one_list_of_sql_takes(store, monkeypatch):
@@ -312,7 +365,8 @@ def test_more_documents_than_one_list_of_sql_takes(store, monkeypatch):
     monkeypatch.setattr("cmt_sdk.storage.connection.MANY", 3)
     for i in range(11):
         put(store, f"Fact {i}.", id=str(i))
-    assert len(store.delete(Filter(ids=[str(i) for i in range(10)]))) == 10
+    removed = store.delete(Filter(ids=[str(i) for i in range(10)]))
+    assert (len(removed.versions), removed.passages) == (10, 10)
     assert [d.id for d in store.page(Filter(), 10, None).documents] == ["10"]
 
 
@@ -353,8 +407,8 @@ def test_a_cursor_survives_changes(store):
     """What is updated, added or deleted between two pages neither repeats nor hides another document."""
     made = [put(store, f"Fact {i}.", created_at=START) for i in range(5)]
     page = store.page(Filter(), 2, None)
-    store.replace(replace(made[0], text="New fact 0."), spans("New fact 0."))
-    store.replace(replace(made[1], text="New fact 1."), spans("New fact 1."))
+    store.replace(made[0].id, {"text": "New fact 0."}, spans("New fact 0."))
+    store.replace(made[1].id, {"text": "New fact 1."}, spans("New fact 1."))
     store.delete(Filter(ids=[made[1].id, made[3].id]))
     put(store, "Fact 5.")
     rest = store.page(Filter(), 10, page.next_cursor)
@@ -388,7 +442,7 @@ def test_every_way_to_ask_takes_the_same_filter(store):
     for call in (lambda: store.page(bad, 1, None), lambda: store.count(bad), lambda: store.delete(bad)):
         with pytest.raises(InvalidFilter):
             call()
-    assert store.delete(chosen) == [replace(a, ready=False)]
+    assert store.delete(chosen).versions == [replace(a, ready=False)]
 
 
 # -- passages, memories, vectors --------------------------------------------------------------------------------------
@@ -416,8 +470,11 @@ def test_pending_passages_come_oldest_first(store):
     first = put(store)
     put(store, GENOA)
     assert [p.text for p in store.pending(2)] == [LISBON, "The harbour of Genoa opens at nine."]
-    store.replace(replace(first, text="New."), spans("New."))
-    assert [p.text for p in store.pending(9)][1:] == ["Its lighthouse is old.", "New."]
+    store.replace(first.id, {"text": "New."}, spans("New."))
+    _, lighthouse, new = store.pending(9)
+    assert [lighthouse.text, new.text] == ["Its lighthouse is old.", "New."]
+    assert store.pending(9, after=lighthouse.id) == store.pending(9, of=[first.id, "nobody"]) == [new]
+    assert store.pending(9, of=[]) == []
     save_all(store)
     assert store.pending(9) == []
     assert store.stats().pending == 0
@@ -444,22 +501,26 @@ def test_save_passes_over_what_is_gone(store):
     (passage,) = store.pending(1)
     store.delete(Filter(ids=[document.id]))
     store.save({passage.id: encoded(), 999: encoded()}, FINGERPRINT)
-    assert (store.load([passage.id]), store.vectors(0)[0], store.stats().memory_bytes) == ({}, [], 0)
+    assert (store.load([passage.id]), store.vectors(Changes()).labels, store.stats().memory_bytes) == ({}, [], 0)
 
 
 def test_labels_never_return(store):
     """Each vector has a label of its own, above all earlier ones, even where the last one was deleted."""
     put(store, id="a")
     save_all(store)
-    ((first,), _, _) = store.vectors(0)
+    first = store.vectors(Changes())
     store.delete(Filter(ids=["a"]))
     put(store)
     save_all(store)
-    labels, passages, matrix = store.vectors(0)
-    assert labels[0] > first
-    assert matrix.dtype == np.float32
-    assert matrix.tolist() == [encoded(passages[0]).key.tolist()]
-    assert [part.shape for part in map(np.asarray, store.vectors(labels[0]))] == [(0,), (0,), (0, 0)]
+    rows = store.vectors(first.changes)
+    assert rows.live == set(rows.labels)
+    assert rows.labels[0] > first.labels[0]
+    assert rows.matrix.dtype == np.float32
+    assert rows.matrix.tolist() == [encoded(rows.passages[0]).key.tolist()]
+    assert store.vectors(Changes()).labels == rows.labels
+    nothing = store.vectors(rows.changes)
+    assert (nothing.changes, nothing.labels, nothing.passages, nothing.live) == (rows.changes, [], [], None)
+    assert nothing.matrix.shape == (0, 0)
 
 
 def test_changes_are_seen_where_the_vectors_change(store):
@@ -468,34 +529,37 @@ def test_changes_are_seen_where_the_vectors_change(store):
     seen = [store.changes()]
     (passage,) = save_all(store)
     seen.append(store.changes())
+    assert seen[1].lost == seen[0].lost
     store.save({passage: encoded(passage)}, FINGERPRINT)
     assert store.changes() == seen[-1]
-    label = store.live()[1]
     store.save({passage: encoded(77)}, FINGERPRINT)
     seen.append(store.changes())
-    assert min(store.live()[1]) > max(label)
-    document = store.replace(replace(document, source="b"), None)
-    assert store.live()[0] == store.changes() == seen[-1]
-    store.replace(replace(document, text=GENOA), spans(GENOA))
+    assert seen[2].gained > seen[1].gained
+    assert store.vectors(seen[1]).live == {seen[2].gained}
+    store.replace(document.id, {"source": "b"})
+    assert store.changes() == seen[-1]
+    store.replace(document.id, {"text": GENOA}, spans(GENOA))
     seen.append(store.changes())
     store.delete(Filter())
     seen.append(store.changes())
     assert len(set(seen)) == 5
+    assert [c.lost for c in seen] == sorted(c.lost for c in seen)
 
 
-def test_a_key_of_another_length_is_refused(store):
-    """Two models that write into one memory must not leave vectors that cannot be compared; nothing is stored."""
+def test_memories_of_another_model_are_refused(store):
+    """Two models that write into one memory would misread each other; nothing is stored, and what differs is told."""
     put(store, GENOA)
     a, b = [p.id for p in store.pending(2)]
     store.save({a: encoded(a)}, FINGERPRINT)
     long = replace(encoded(b), key=np.ones(16, np.float32))
-    with pytest.raises(ModelMismatch, match=r"have 16 values, the stored ones 8: .* open the memory again"):
+    with pytest.raises(ModelMismatch, match=r"encoded with fake meanwhile \(base: .*\): open the memory again"):
         store.save({b: long}, OTHER)
     assert [p.id for p in store.pending(2)] == [b]
     assert store.fingerprints() == [FINGERPRINT]
+    store.save({b: encoded(b)}, MORE)
     store.forget_encodings(OTHER)
     store.save({a: long, b: long}, OTHER)
-    assert store.vectors(0)[2].shape == (2, 16)
+    assert store.vectors(Changes()).matrix.shape == (2, 16)
 
 
 def test_forget_encodings_keeps_one_maker(store):
@@ -503,8 +567,8 @@ def test_forget_encodings_keeps_one_maker(store):
     put(store)
     (a,) = save_all(store)
     put(store, GENOA)
-    save_all(store, OTHER)
-    assert store.fingerprints() == [OTHER, FINGERPRINT]
+    save_all(store, MORE)
+    assert sorted(f.keep for f in store.fingerprints()) == [0.25, 0.5]
     assert store.forget_encodings(FINGERPRINT) == 2
     assert store.fingerprints() == [FINGERPRINT]
     assert store.load([a]).keys() == {a}
@@ -524,7 +588,7 @@ def test_evict_drops_the_memories_read_longest_ago(store, clock):
     assert store.evict(3 * size) == 0
     assert store.evict(2 * size + 1) == 1
     assert store.load([a, b, c]).keys() == {a, c}
-    assert (store.stats().cold, len(store.vectors(0)[0]), store.pending(9)) == (1, 3, [])
+    assert (store.stats().cold, store.alive(), store.pending(9)) == (1, 3, [])
     assert store.evict(0) == 2
     assert store.stats().memory_bytes == 0
 
@@ -588,6 +652,13 @@ TOLD = "Wilhelmina keeps the zanzibarquartz under the mongolfière."
 TRACES = (b"zanzibarquartz", b"wilhelmina", b"mongolfi", b"quartzitic", b"geheimakte")
 
 
+def scrub(store: SQLiteStore, chosen: Filter) -> tuple[list[str], int]:
+    """Delete, erase, look: the files and the traces left in them."""
+    removed = store.delete(chosen)
+    assert store.erase(30)
+    return store.traces(removed.versions)
+
+
 def everything(folder: Path) -> bytes:
     """All bytes of a folder, in lower case."""
     return b"".join(f.read_bytes().lower() for f in sorted(folder.iterdir()))
@@ -601,10 +672,10 @@ def test_scrubbed_text_is_in_no_byte_of_the_folder(store, tmp_path):
         put(store, f"Fact {i} of the quarterly report.")
     document = put(store, TOLD, source="geheimakte.md", metadata={"k": "quartzitic"})
     save_all(store)
-    store.replace(replace(document, text="The zanzibarquartz is gone."), spans("The zanzibarquartz is gone."))
+    store.replace(document.id, {"text": "The zanzibarquartz is gone."}, spans("The zanzibarquartz is gone."))
     assert other.count(Filter()) == 101
     assert all(t in everything(folder) for t in TRACES)
-    files, traces = store.scrub(store.delete(Filter(ids=[document.id])))
+    files, traces = scrub(store, Filter(ids=[document.id]))
     assert (sorted(files), traces) == (["memory.db", "memory.db-shm", "memory.db-wal"], 0)
     assert [t for t in TRACES if t in everything(folder)] == []
     assert found(other, "report")
@@ -626,7 +697,8 @@ def test_what_other_programs_left_in_free_pages_goes_too(store, tmp_path):
         db.commit()
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert b"zanzibarquartz" in everything(folder)
-    assert store.scrub([Document(TOLD)])[1] == 0
+    assert store.erase(0)
+    assert store.traces([Document(TOLD)])[1] == 0
     assert b"zanzibarquartz" not in everything(folder)
 
 
@@ -642,7 +714,7 @@ def test_scrubbed_words_leave_the_full_text_index(store, tmp_path):
     """FTS5 stores stems behind shared beginnings, which no byte scan sees: its own vocabulary is asked."""
     put(store, "The quarterly reports.")
     document = put(store, TOLD)
-    store.scrub(store.delete(Filter(ids=[document.id])))
+    scrub(store, Filter(ids=[document.id]))
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db:
         db.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, passage_text, row)")
         assert [r[0] for r in db.execute("SELECT term FROM words")] == ["quarterli", "report", "the"]
@@ -653,9 +725,8 @@ def test_scrubbed_words_leave_the_full_text_index(store, tmp_path):
 def test_scrub_tells_what_is_left(store, tmp_path):
     """A copy of the text that the store does not know of is counted, in either case of letters, and across blocks."""
     document = put(store, TOLD)
-    removed = store.delete(Filter(ids=[document.id]))
     (tmp_path / "notes" / "copy.bin").write_bytes(b"x" * ((1 << 22) - 5) + b"zanzibarquartz" + b"y" * 100 + b"wilhelmina")
-    files, traces = store.scrub(removed)
+    files, traces = scrub(store, Filter(ids=[document.id]))
     assert (sorted(files)[0], traces) == ("copy.bin", 2)
 
 
@@ -674,29 +745,79 @@ def test_what_something_else_holds_is_no_trace(store, forgotten, remaining):
     put(store, remaining, metadata={"k": "v"})
     store.set_settings({"compression": 4})
     document = put(store, forgotten)
-    assert store.scrub(store.delete(Filter(ids=[document.id])))[1] == 0
+    assert scrub(store, Filter(ids=[document.id]))[1] == 0
 
 
 def test_a_text_that_lives_on_in_another_scope_is_no_trace(store):
     """Forgetting one of two equal texts leaves the other."""
     document = put(store, TOLD, scope="u/ann")
     put(store, TOLD, scope="u/bob")
-    assert store.scrub(store.delete(Filter(ids=[document.id])))[1] == 0
+    assert scrub(store, Filter(ids=[document.id]))[1] == 0
     assert found(store, "zanzibarquartz") == [TOLD]
 
 
-def test_a_reader_in_another_connection_delays_no_truth(store, tmp_path, monkeypatch):
+def test_short_words_beside_long_ones_that_live_on_are_looked_for(store, tmp_path):
+    """A document whose long words others hold too is found by pieces of its text."""
+    put(store, "The password is in the envelope.")
+    document = put(store, "Password: ab1 cd2 ef3 gh4 ij5 kl6 mn7 op8")
+    (tmp_path / "notes" / "copy.bin").write_bytes(document.text.encode())
+    assert scrub(store, Filter(ids=[document.id]))[1] > 0
+
+
+def test_a_reader_in_another_connection_delays_no_truth(store, tmp_path):
     """While someone still reads the old state its bytes are in the files, and the count says so; later they go."""
-    monkeypatch.setattr("cmt_sdk.storage.forgetting.WAIT_SECONDS", 0.05)
     document = put(store, TOLD)
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db", isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM documents").fetchall()
-        removed = store.delete(Filter(ids=[document.id]))
-        assert store.scrub(removed)[1] > 0
+        removed = store.delete(Filter(ids=[document.id])).versions
+        assert not store.erase(0.05)
+        assert store.traces(removed)[1] > 0
         reader.execute("ROLLBACK")
-    assert store.scrub(removed)[1] == 0
+    assert store.erase(0.05)
+    assert store.traces(removed)[1] == 0
     assert b"zanzibarquartz" not in everything(tmp_path / "notes")
+
+
+def test_an_erasure_stays_due_until_it_is_complete(store):
+    """It is recorded with the deletion itself; a deletion that came after it is not done with it."""
+    put(store, id="a")
+    put(store, GENOA, id="b")
+    assert store.erasure_due() is None
+    store.delete(Filter(ids=["nobody"]), erase=True)
+    store.delete(Filter(ids=["a"]))
+    assert store.erasure_due() is None
+    put(store, id="a")
+    store.delete(Filter(ids=["a"]), erase=True)
+    first = store.erasure_due()
+    store.delete(Filter(ids=["b"]), erase=True)
+    store.erased(first)
+    second = store.erasure_due()
+    assert None is not second != first
+    store.erased(second)
+    assert store.erasure_due() is None
+
+
+OTHERS_TURN = """
+import sqlite3, sys
+other = sqlite3.connect(sys.argv[1], timeout=0, isolation_level=None)
+try:
+    other.execute("BEGIN IMMEDIATE")
+except sqlite3.OperationalError as error:
+    print(error)
+"""
+
+
+def test_looking_for_traces_keeps_the_locks_of_the_database(store, tmp_path):
+    """Closing a handle on the file in this process would drop them, and let another process write in between."""
+    removed = [put(store, TOLD)]
+    file = str(tmp_path / "notes" / "memory.db")
+    with closing(sqlite3.connect(file, isolation_level=None)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        store.traces(removed)
+        said = subprocess.run([sys.executable, "-c", OTHERS_TURN, file], capture_output=True, text=True, check=True)
+        assert said.stdout.strip() == "database is locked"
+        writer.execute("ROLLBACK")
 
 
 # -- the folder -------------------------------------------------------------------------------------------------------
@@ -708,12 +829,25 @@ def test_settings_and_generation_are_recorded(store):
     store.set_settings({"keep": 0.5, "model": "m"})
     store.set_settings({"keep": 0.25})
     assert store.settings() == {"keep": 0.25}
-    row = Generation(3, "index-3.hnsw", "ab", 8, "cosine", 100, 120)
-    store.set_generation(replace(row, number=2))
-    store.set_generation(row)
+    row = Generation(3, "index-3.hnsw", "ab", 8, "cosine", 0, 120)
+    assert store.set_generation(replace(row, number=2))
+    assert store.set_generation(row)
     assert store.generation() == row
-    store.set_generation(None)
+    assert store.set_generation(None)
     assert store.generation() is None
+
+
+def test_an_index_file_with_dead_vectors_is_not_trusted(store):
+    """The check and the record are one transaction; vectors of later labels do not matter."""
+    put(store, GENOA, id="a")
+    save_all(store)
+    file = Generation(1, "index-1.hnsw", "ab", 8, "cosine", 2, store.changes().gained)
+    put(store, id="b")
+    save_all(store)
+    assert store.set_generation(file)
+    store.delete(Filter(ids=["a"]))
+    assert not store.set_generation(replace(file, number=2))
+    assert store.generation() == file
 
 
 def test_stats_count(store):
@@ -725,7 +859,7 @@ def test_stats_count(store):
     assert (stats.documents, stats.versions, stats.passages, stats.pending, stats.tokens) == (1, 1, 2, 2, 3)
     assert stats.text_bytes == 10
     save_all(store)
-    store.replace(replace(document, text="C."), spans("C."))
+    store.replace(document.id, {"text": "C."}, spans("C."))
     stats = store.stats()
     assert (stats.documents, stats.versions, stats.passages, stats.pending, stats.cold) == (1, 2, 1, 1, 0)
     assert stats.file_bytes >= 4096
@@ -775,7 +909,8 @@ def test_folder_names_are_only_names(tmp_path, monkeypatch):
     document = put(store)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    store.scrub([])
+    store.erase(0)
+    assert store.traces([])[0]
     assert store.history(document.id) == [document]
     assert store.stats().file_bytes > 0
     store.close()
@@ -795,7 +930,7 @@ def test_a_later_database_is_refused(tmp_path):
     with closing(sqlite3.connect(file)) as db:
         db.execute("PRAGMA user_version = 99")
     before = file.read_bytes()
-    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 1: update cmt-sdk"):
+    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 2: update cmt-sdk"):
         SQLiteStore(tmp_path)
     assert file.read_bytes() == before
 
@@ -895,7 +1030,7 @@ def test_many_threads_write_and_read_at_once(store):
             store.save({passage.id: encoded(n)}, FINGERPRINT)
             assert store.load([passage.id])[passage.id].arrays["bytes"][0] == n
             assert found(store, f"{n}") == [f"Fact {n}."]
-            store.replace(replace(document, text=f"Fact {n} again."), [])
+            store.replace(document.id, {"text": f"Fact {n} again."}, [])
 
         return work
 
@@ -905,9 +1040,9 @@ def test_many_threads_write_and_read_at_once(store):
 
 def test_the_same_text_from_many_threads_is_one_document(store):
     """The check and the insert are one transaction."""
-    made: list[bool] = []
+    made: list[str] = []
     assert run_together(*[lambda: made.append(store.add(Document(LISBON), spans(LISBON))[1])] * 8) == []
-    assert sorted(made) == [False] * 7 + [True]
+    assert sorted(made) == ["added"] + ["unchanged"] * 7
     assert store.count(Filter()) == 1
 
 
@@ -935,8 +1070,7 @@ def test_scrubbing_while_others_work(store):
             assert found(store, "fact")
 
     def forget() -> None:
-        removed = store.delete(Filter(ids=[document.id]))
-        store.scrub(removed)
+        scrub(store, Filter(ids=[document.id]))
 
     assert run_together(work, work, forget) == []
     assert store.count(Filter()) == 20

@@ -18,7 +18,7 @@ import pytest
 from cmt_sdk.errors import CMTError
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT, open_fake
-from cmt_sdk.types import Document, Filter, Span
+from cmt_sdk.types import Changes, Document, Filter, Span
 
 ROUNDS = 5
 PAGE = 4096
@@ -85,10 +85,11 @@ import numpy as np
 from cmt_sdk.errors import StorageFull
 from cmt_sdk.storage.index import KeyIndex
 from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.types import Changes
 
 logging.basicConfig()
 store = SQLiteStore(Path(sys.argv[1]))
-matrix = store.vectors(0)[2]
+matrix = store.vectors(Changes()).matrix
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 index = KeyIndex(store, Path(sys.argv[1]), 100)
 unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -107,11 +108,12 @@ from pathlib import Path
 import numpy as np
 from cmt_sdk.storage.index import KeyIndex
 from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.types import Changes
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     store = SQLiteStore(folder, create=False)
-    matrix = store.vectors(0)[2]
+    matrix = store.vectors(Changes()).matrix
     unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     index = KeyIndex(store, folder, 100)
     def right(row):
@@ -126,7 +128,7 @@ import json, sys
 from pathlib import Path
 from cmt_sdk.errors import CMTError
 from cmt_sdk.storage.store import SQLiteStore
-from cmt_sdk.types import Document, Filter, Span
+from cmt_sdk.types import Changes, Document, Filter, Span
 
 def attempt(call):
     try:
@@ -144,9 +146,9 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     attempt(lambda: store.search_text("museum", 100, Filter())), attempt(store.settings)
     attempt(store.stats), attempt(lambda: store.pending(100)), attempt(store.fingerprints)
     attempt(lambda: store.passages(range(200))), attempt(lambda: store.load(range(200)))
-    attempt(lambda: store.encodings(range(200))), attempt(lambda: store.vectors(0)), attempt(store.generation)
+    attempt(lambda: store.encodings(range(200))), attempt(lambda: store.vectors(Changes())), attempt(store.generation)
     attempt(lambda: store.add(Document("A new one."), [Span(0, 10, 3)]))
-    attempt(lambda: store.scrub(store.delete(Filter(ids=["1"]))))
+    attempt(lambda: store.delete(Filter(ids=["1"]))), attempt(lambda: store.erase(0)), attempt(lambda: store.traces([]))
     store.close()
     print(json.dumps([folder.name, "open", texts, well is True]), flush=True)
 """
@@ -236,7 +238,7 @@ def sound(tmp_path_factory) -> Path:
         memory.add_many(Document(f"Fact {n}: the museum has {n} rooms.", id=str(n), source=f"{n}.md") for n in range(150))
         store = SQLiteStore(folder)
         keys = np.random.default_rng(0).standard_normal((150, 64)).astype(np.float32)
-        known = store.encodings(store.vectors(0)[1])
+        known = store.encodings(store.vectors(Changes()).passages)
         store.save({i: replace(e, key=key) for (i, (e, _)), key in zip(known.items(), keys, strict=True)}, FINGERPRINT)
         store.close()
         memory.reindex()
@@ -384,11 +386,11 @@ def test_a_write_that_fails_leaves_the_state_before(sound, tmp_path, monkeypatch
     monkeypatch.setattr(store, "_transaction", failing)
     known = store.history("7")[-1]
     with pytest.raises(CMTError):
-        store.replace(Document("Another text.", id=known.id), [Span(0, 13, 2)])
+        store.replace(known.id, {"text": "Another text."}, [Span(0, 13, 2)])
     monkeypatch.undo()
     assert [d.text for d in store.page(Filter(), 200, None).documents] == before
     assert [p.text for p in store.passages_of("7")] == [known.text]
     with closing(sqlite3.connect(folder / "memory.db")) as db:
         db.execute("DROP TRIGGER IF EXISTS refuse")
-    assert store.replace(Document("Another text.", id=known.id), [Span(0, 13, 2)]).version == 2
+    assert store.replace(known.id, {"text": "Another text."}, [Span(0, 13, 2)]).version == 2
     store.close()

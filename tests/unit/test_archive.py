@@ -6,11 +6,12 @@ import errno
 import json
 import os
 import pickle
+import time
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,7 @@ def refuse_nul(document: Document) -> None:
 
 def take(store: FakeStore, path: Path, accepts: bool = True, longest: int = 10_000) -> Progress:
     """Read an archive into a store."""
-    return archive.read(store, path, archive.Intake(refuse_nul, cut, lambda *_: accepts, longest), lambda _: None)
+    return [Progress(), *archive.read(store, path, archive.Intake(refuse_nul, cut, lambda *_: accepts, longest))][-1]
 
 
 def compress_all(store: FakeStore) -> None:
@@ -260,7 +261,7 @@ def test_memories_fit_by_what_they_were_made_of(whole: Path) -> None:
     """Where texts are cut otherwise here, the memories of other passages are not taken."""
     store = FakeStore()
     intake = archive.Intake(refuse_nul, lambda text: [Span(0, len(text), 1)], lambda *_: True, 10_000)
-    assert archive.read(store, whole, intake, lambda _: None) == Progress(added=2, passages=2, compressed=1)
+    assert list(archive.read(store, whole, intake))[-1] == Progress(added=2, passages=2, compressed=1)
     assert [p.document_id for p in store.cut["alone"]] == ["alone"]
     assert set(store.memories) == {store.cut["alone"][0].id}
 
@@ -457,6 +458,33 @@ def test_a_budget_holds_for_what_comes_in(tmp_path: Path) -> None:
 
 
 # -- hostile and damaged files ----------------------------------------------------------------------------------------
+
+
+def test_what_a_callback_raises_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
+    """It comes out as it was raised; what was imported before it stays."""
+
+    def broken(progress: Progress) -> None:
+        raise FileNotFoundError("the caller's own")
+
+    with open_fake(tmp_path / "a") as memory:
+        memory.add("The boat is in Genoa.")
+        memory.export(tmp_path / "a.cmt")
+    with open_fake(tmp_path / "b") as memory:
+        with pytest.raises(FileNotFoundError, match="the caller's own"):
+            memory.import_(tmp_path / "a.cmt", on_progress=broken)
+        assert memory.count() == 1
+
+
+def test_what_expired_since_it_was_exported_comes_in_as_expired(tmp_path: Path) -> None:
+    """One old note must not make a backup unreadable."""
+    with open_fake(tmp_path / "a") as memory:
+        memory.add("Short-lived.", expires_at=datetime.now(UTC) + timedelta(milliseconds=200))
+        memory.add("The boat is in Genoa.")
+        memory.export(tmp_path / "a.cmt")
+    time.sleep(0.25)
+    with open_fake(tmp_path / "b") as memory:
+        assert memory.import_(tmp_path / "a.cmt").added == 2
+        assert [d.text for d in memory.documents()] == ["The boat is in Genoa."]
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

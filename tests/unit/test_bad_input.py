@@ -126,6 +126,50 @@ def test_a_time_to_forget_must_be_a_time_to_come(memory, when, words):
 
 
 @pytest.mark.parametrize(
+    "fields",
+    [
+        {"expires_at": "tomorrow"},
+        {"created_at": datetime(2001, 1, 1)},  # noqa: DTZ001
+        {"metadata": ["a"]},
+        {"scope": 7},
+    ],
+)
+def test_fields_of_another_kind(memory, fields):
+    """They are named, by add and by update, and not found out deep inside."""
+    name = next(iter(fields))
+    with pytest.raises(InvalidDocument, match=name):
+        memory.add(cmt_sdk.Document("Something else.", **fields))
+    if name != "created_at":
+        with pytest.raises(InvalidDocument, match=name):
+            memory.update(next(memory.documents()).id, **fields)
+
+
+def test_an_update_is_checked_as_an_addition_is(memory):
+    """Also where only fields change."""
+    known = next(memory.documents()).id
+    for when in (datetime(2001, 1, 1, tzinfo=UTC), datetime(2999, 1, 1)):  # noqa: DTZ001
+        with pytest.raises(InvalidDocument, match="expires_at"):
+            memory.update(known, expires_at=when)
+    with pytest.raises(InvalidDocument, match="scope"):
+        memory.update(known, scope="a//b")
+
+
+def test_a_filter_is_a_dict(memory):
+    """Whatever asks with it."""
+    for call in (memory.count, lambda **f: memory.search("museum", **f), lambda **f: memory.model.ask("Museum?", **f)):
+        with pytest.raises(InvalidInput, match="give a dict"):
+            call(where="year=2019")
+
+
+def test_the_memory_s_own_files_are_no_documents(memory):
+    """Reading them would drop the database's locks, and writing over them would be the end of it."""
+    own = memory.path / "memory.db"
+    for call in (memory.add, lambda p: memory.add_many([p]), memory.import_, lambda p: memory.export(p, overwrite=True)):
+        with pytest.raises(InvalidInput, match="in the folder of the memory itself"):
+            call(own)
+
+
+@pytest.mark.parametrize(
     "call", [lambda m: m.search("museum", 0), lambda m: m.list(limit=0), lambda m: m.list(cursor="nonsense")]
 )
 def test_limits_and_cursors(memory, call):

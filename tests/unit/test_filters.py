@@ -83,17 +83,19 @@ def test_a_scope_of_slashes_is_refused():
     [
         ("a.md", ["a.md"]),
         ("*.md", ["a.md", "dir/b.md", "[x].md"]),
-        ("?.md", ["a.md"]),
+        ("?.md", []),
+        ("https://a.example/?q=*", ["https://a.example/?q=1"]),
+        ("https://a.example/?q=1", ["https://a.example/?q=1"]),
         ("[x].*", ["[x].md"]),
         ("A.md", []),
         ("a_md", []),
         ("", [""]),
-        ("*", ["a.md", "dir/b.md", "[x].md", "", "x"]),
+        ("*", ["a.md", "dir/b.md", "[x].md", "", "x", "https://a.example/?q=1"]),
     ],
 )
 def test_a_source_may_hold_wildcards(asked, found):
-    """* and ? only; brackets stand for themselves; a document without a source never fits."""
-    sources = ["a.md", "dir/b.md", "[x].md", "", None, "x"]
+    """* only; brackets and question marks stand for themselves; a document without a source never fits."""
+    sources = ["a.md", "dir/b.md", "[x].md", "", None, "x", "https://a.example/?q=1"]
     assert select(Filter(source=asked), *({"id": s, "source": s} for s in sources)) == found
 
 

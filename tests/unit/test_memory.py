@@ -1,6 +1,7 @@
 """Memory's promises, over a real store on disk and a fake language model."""
 
 import os
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -172,6 +173,80 @@ def test_what_waits_is_compressed_when_it_is_needed(tmp_path):
         assert memory.stats().pending == 1
         assert memory.model.ask("Where did the museum move?").text == LISBON
         assert memory.compress() == 0
+
+
+def test_a_passage_that_cannot_be_compressed_holds_up_no_other(tmp_path):
+    """What went wrong with it is raised once the others are done; it waits on, and words still find it."""
+
+    class Poisoned(FakeCompressor):
+        def compress(self, texts):
+            if any("poison" in t for t in texts):
+                raise ValueError("not with me")
+            return super().compress(texts)
+
+    with open_fake(tmp_path / "notes", FakeEngine(Poisoned())) as memory:
+        with pytest.raises(ValueError, match="not with me"):
+            memory.add_many([LISBON, "A little poison.", PORTO])
+        assert [d.ready for d in memory.documents()] == [True, False, True]
+        with pytest.raises(ValueError, match="not with me"):
+            memory.compress()
+        assert memory.search("poison", mode="text")
+        memory.add("Something else.")
+        assert memory.stats().pending == 1
+
+
+def test_background_compression_survives_any_error(tmp_path):
+    """`wait` raises it, and what is added after is compressed."""
+
+    class Once(FakeCompressor):
+        def compress(self, texts):
+            if not self.compressed:
+                self.compressed.append("tried")
+                raise RuntimeError("no memory left on the device")
+            return super().compress(texts)
+
+    with open_fake(tmp_path / "notes", FakeEngine(Once())) as memory:
+        memory.add(LISBON, wait=False)
+        with pytest.raises(RuntimeError, match="no memory left"):
+            memory.wait(10)
+        memory.add(PORTO, wait=False)
+        assert memory.wait(10)
+        assert memory.stats().pending == 0
+
+
+def test_adding_compresses_what_was_added_and_not_what_waits(tmp_path):
+    """A chat turn does not wait for a folder that was added without compressing; the same text again does."""
+    engine = FakeEngine()
+    with open_fake(tmp_path / "notes", engine) as memory:
+        memory.add_many([LISBON], compress=False)
+        assert memory.add(PORTO).ready
+        assert engine.compressor.compressed == [PORTO]
+        assert memory.add(LISBON).ready
+
+
+def test_threads_that_compress_share_the_work(tmp_path):
+    """No passage is compressed twice."""
+    engine = FakeEngine()
+    with open_fake(tmp_path / "notes", engine) as memory:
+        memory.add_many([f"Fact number {i}." for i in range(64)], compress=False)
+        threads = [threading.Thread(target=memory.compress) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert len(engine.compressor.compressed) == 64
+
+
+def test_another_process_that_encodes_with_another_model_is_noticed(tmp_path):
+    """Also after the first question: it neither reads the other's memories nor mixes its own with them."""
+    with open_fake(tmp_path / "notes") as memory:
+        assert memory.model.ask("Where did the museum move?").abstained
+        with open_fake(tmp_path / "notes", FakeEngine.of(base="0" * 16)) as other:
+            other.add(LISBON)
+        with pytest.raises(ModelMismatch):
+            memory.model.ask("Where did the museum move?")
+        with pytest.raises(ModelMismatch):
+            memory.add(PORTO)
 
 
 def test_cold_memories_are_encoded_again(tmp_path):

@@ -53,6 +53,27 @@ def test_auto_looks_up_the_text_when_unsure(memory):
     assert len(unsure.sources) == 1
 
 
+def test_a_stream_that_failed_says_so_again(memory, monkeypatch):
+    """Whoever asks for the answer of a stream that broke gets the error that broke it."""
+
+    def broken(self, prompt, max_tokens):
+        raise RuntimeError("the device is gone")
+        yield
+
+    monkeypatch.setattr(FakeReader, "read", broken)
+    stream = memory.model.ask("When does the harbour open?", stream=True)
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="the device is gone"):
+            _ = stream.answer
+
+
+def test_passages_by_number_by_budget_or_both(memory):
+    """A budget alone takes as many as fit; with `k` at most so many of them."""
+    ask = memory.model.ask
+    assert [len(ask("museum harbour tea", **o).sources) for o in ({"k": 1}, {"budget": 1_000})] == [1, 3]
+    assert [len(ask("museum harbour tea", k=2, budget=b).sources) for b in (1, 1_000)] == [1, 2]
+
+
 def test_what_is_not_there_is_not_answered(memory):
     """The model says that it does not know, and the answer is marked."""
     answer = memory.model.ask("Xylophone quartz?")
