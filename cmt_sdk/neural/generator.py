@@ -14,15 +14,11 @@ from torch import Tensor
 
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.reading import causal, place
+from cmt_sdk.neural.reading import PRIOR, causal, place
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.soft import soft_tokens
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.types import Piece, Prompt, Usage
-
-# Passages read apart from each other compete for the question's attention as equals; that the search ranked one of them
-# first has to be said. On 40 questions over five passages each, F1 rose from 37 to 49.
-PRIOR = -1.0
 
 
 @dataclass

@@ -11,6 +11,7 @@ from typing import Any
 from cmt_sdk.questions import QuestionedPassage, read_passages
 
 LONGEST_CONTEXT = 2400  # characters; longer ones are left out of training
+NEIGHBOURS = 5
 
 
 def is_validation(title: str, percent: int = 3) -> bool:
@@ -19,13 +20,16 @@ def is_validation(title: str, percent: int = 3) -> bool:
 
 
 class Mixture:
-    """An endless, seeded stream of passages over several files, each file drawn in proportion to its weight."""
+    """An endless, seeded stream of passages over several files, each file drawn in proportion to its weight.
+
+    Passages of one title come in runs of up to `NEIGHBOURS`, in random order: what a search finds beside the right one.
+    """
 
     def __init__(self, files: Mapping[str, Sequence[QuestionedPassage]], weights: Mapping[str, float], seed: int) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
         self._names = [n for n in weights if files.get(n)]
         self._weights = [weights[n] for n in self._names]
-        self._queues = {n: self.random.sample(list(files[n]), len(files[n])) for n in self._names}
+        self._queues = {n: _in_runs(files[n], self.random) for n in self._names}
         self._next = dict.fromkeys(self._names, 0)
 
     def name(self) -> str:
@@ -48,6 +52,15 @@ class Mixture:
         """Go on from a `state` of a mixture over the same files."""
         version, numbers, gauss, self._next = state
         self.random.setstate((version, tuple(numbers), gauss))
+
+
+def _in_runs(passages: Sequence[QuestionedPassage], rng: random.Random) -> list[QuestionedPassage]:
+    """The passages shuffled, but for runs of one title; the untitled stand alone."""
+    by_title: dict[str, list[QuestionedPassage]] = {}
+    for number, passage in enumerate(rng.sample(list(passages), len(passages))):
+        by_title.setdefault(passage.title or str(number), []).append(passage)
+    runs = [same[i : i + NEIGHBOURS] for same in by_title.values() for i in range(0, len(same), NEIGHBOURS)]
+    return [passage for run in rng.sample(runs, len(runs)) for passage in run]
 
 
 def split_files(

@@ -20,7 +20,9 @@ from cmt_sdk.training.data import Mixture
 LENGTHS = (128, 256, 384)  # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
 LONGEST_ANSWER = 48
 PER_PASSAGE = 8
-PASSAGES = 4
+PASSAGES = 5
+BESIDE = (0, 0, 2, 3, 4)  # distractors, drawn evenly: a memory of one fitting passage, and what a search gives
+BEST_LAST = 0.8  # the share of packs whose passage stands last, as the search would place it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +43,8 @@ def draw(lm: FrozenModel, mixture: Mixture) -> list[Pack]:
     """The packs of the next few passages of one file, over which a step encodes each passage once.
 
     A pack asks about one or two of them. Beside these it holds none of the others, or some as distractors; it may ask
-    about a passage that it lacks, and the answer is then that the notes do not say.
+    about a passage that it lacks, and the answer is then that the notes do not say. The passage asked about stands last,
+    mostly: there the reader expects what the search found best.
     """
     rng = mixture.random
     while True:
@@ -52,14 +55,15 @@ def draw(lm: FrozenModel, mixture: Mixture) -> list[Pack]:
         while start < PASSAGES:
             end = min(PASSAGES, start + rng.randint(1, 2))
             asked, others = range(start, end), [*range(start), *range(end, PASSAGES)]
-            beside = rng.sample(others, min(len(others), rng.choice((0, 0, 1, 2, 3))))
+            beside = rng.sample(others, min(len(others), rng.choice(BESIDE)))
             items = [(q.text, rng.choice(q.answers)) for i in asked for q in _some(passages[i], rng)]
             absent = [i for i in others if i not in beside]
             if absent and rng.random() < 0.5:
                 items += [(q.text, UNKNOWN) for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]]
             rng.shuffle(items)
-            shown = [*asked, *beside]
-            rng.shuffle(shown)
+            shown = [*beside, *asked]
+            if rng.random() > BEST_LAST:
+                rng.shuffle(shown)
             packs.append(build(lm, [contents[i] for i in shown], items))
             start = end
         if made := [p for p in packs if p is not None]:

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.reading import Prefix, place
+from cmt_sdk.neural.reading import PRIOR, Prefix, place
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.packs import Pack, draw
@@ -35,8 +35,8 @@ class GradientPrefix(Prefix):
 
 
 def notes_of(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory]) -> GradientPrefix:
-    """Memories as a prefix, decoded exactly as when they are loaded."""
-    made = place(lm, rotary, memories, 0)
+    """Memories as a prefix, decoded and placed exactly as when they are read."""
+    made = place(lm, rotary, memories, 0, PRIOR)
     return GradientPrefix(made.keys, made.values, made.bias, made.entries, made.position)
 
 

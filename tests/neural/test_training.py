@@ -86,6 +86,16 @@ def test_a_run_that_was_cut_off_goes_on_exactly(make, tmp_path):
     assert cut == pytest.approx(whole, rel=1e-4)
 
 
+def test_passages_of_a_title_are_drawn_together():
+    """As a search finds them; every passage comes once before any comes again."""
+    made = [QuestionedPassage(f"t{n % 3}" if n < 12 else "", f"text {n}", ()) for n in range(15)]
+    stream = Mixture({"f": made}, {"f": 1.0}, 0)
+    drawn = [stream.take("f") for _ in made]
+    assert sorted(p.context for p in drawn) == sorted(p.context for p in made)
+    assert sum(a.title == b.title != "" for a, b in zip(drawn, drawn[1:], strict=False)) == 9
+    assert [p.context for p in drawn] != [p.context for p in made]
+
+
 def test_training_never_changes_the_base(tmp_path):
     """Every parameter that is no adapter's is what it was."""
     task = reader_task()
