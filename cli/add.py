@@ -56,13 +56,9 @@ def add(
       cmt add --text "The oil was changed in May." --source car --meta year=2026
       pdftotext scan.pdf - | cmt add - --source scan.pdf
     """  # noqa: D301 - click reads the escape
-    given = expanded(paths)
-    if not given and text is None:
-        raise click.UsageError("give files, folders, - for standard input, or --text")
-    if source and (len(given) + (text is not None) > 1 or any(Path(p).is_dir() for p in given)):
-        raise click.UsageError("--source names one text: with it, give one file, -, or --text")
-    if text is not None and not text.strip():  # before a memory is made for it
-        raise click.UsageError("--text is empty or only white space: there is nothing to remember")
+    given = _checked(paths, text, source)
+    if len(given) == 1 and not folder.exists() and Path(given[0]).is_file():
+        cmt_sdk.read_document(given[0])  # what cannot be read begins no memory
     fields = {"source": source, "scope": scope, "metadata": meta, "expires_at": expires}
     with opened(folder, create=True) as memory, bars() as update:
         run = Adding(memory, fields, as_json, update)
@@ -78,6 +74,18 @@ def add(
         run.summarise()
     if run.refused:
         sys.exit(exit_code(run.refused[0]))
+
+
+def _checked(paths: Sequence[str], text: str | None, source: str | None) -> Sequence[str]:
+    """The paths with globs replaced; click.UsageError for what no memory should be made for."""
+    given = expanded(paths)
+    if not given and text is None:
+        raise click.UsageError("give files, folders, - for standard input, or --text")
+    if source and (len(given) + (text is not None) > 1 or any(Path(p).is_dir() for p in given)):
+        raise click.UsageError("--source names one text: with it, give one file, -, or --text")
+    if text is not None and not text.strip():
+        raise click.UsageError("--text is empty or only white space: there is nothing to remember")
+    return given
 
 
 @dataclass

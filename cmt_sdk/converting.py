@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 TEXT = frozenset({".txt", ".md", ".markdown", ".rst", ".text", ".log", ".csv", ".tsv", ".json", ".org", ".tex"})
 
+LARGEST_FILE = 256_000_000  # bytes: whole files are held in memory while they are converted
 UNMARKED = ["a", "b", "del", "em", "i", "img", "s", "strong", "video"]  # tags whose text stays and whose marks go
 UNSEEN = ["noscript", "svg", "template"]  # tags that go with their text; markdownify drops scripts and styles itself
 LINE_HYPHEN = re.compile("[\x02\ufffe]")  # what PDFium gives for a hyphen at a line's end, in newer and older releases
@@ -69,11 +70,14 @@ def read_document(path: str | os.PathLike[str]) -> Document:
     if _is_folder(path):
         raise InvalidDocument(f"{path} is a folder: add the files in it with read_documents or `cmt add {path}`")
     try:
-        data = path.read_bytes()
+        size = path.stat().st_size
+        data = path.read_bytes() if size <= LARGEST_FILE else b""
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
         raise NotFound(f"there is no file {path}") from error
     except OSError as error:
         raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
+    if size > LARGEST_FILE:
+        raise InvalidDocument(f"{path} has {size:,} bytes, files are read up to {LARGEST_FILE:,}: split it, or add its text")
     text = _converted(data, path) if path.suffix.lower() in CONVERTERS else _decoded(data, path)
     return Document(text=check_text(text, math.inf, str(path)), source=path.resolve().as_posix())
 

@@ -2,6 +2,7 @@
 
 import json
 import random
+from itertools import pairwise
 
 import pytest
 import torch
@@ -92,7 +93,7 @@ def test_passages_of_a_title_are_drawn_together():
     stream = Mixture({"f": made}, {"f": 1.0}, 0)
     drawn = [stream.take("f") for _ in made]
     assert sorted(p.context for p in drawn) == sorted(p.context for p in made)
-    assert sum(a.title == b.title != "" for a, b in zip(drawn, drawn[1:], strict=False)) == 9
+    assert sum(a.title == b.title != "" for a, b in pairwise(drawn)) == 9
     assert [p.context for p in drawn] != [p.context for p in made]
 
 

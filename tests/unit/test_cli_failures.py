@@ -119,6 +119,13 @@ def test_one_bad_file_does_not_keep_the_others_out(cmt, tmp_path):
     assert cmt.json("stats")["pending"] == 0
 
 
+def test_a_file_that_cannot_be_read_begins_no_memory(cmt, tmp_path):
+    """The first thing a user tries may be a scan: no empty folder is left of that."""
+    (tmp_path / "scan.txt").write_bytes(b"\x89PNG\0\0")
+    cmt("add", tmp_path / "scan.txt", code=2)
+    assert not cmt.home.exists()
+
+
 def test_what_a_folder_holds_besides_text_is_passed_over(cmt, tmp_path):
     """With a warning each; a folder with nothing to read is an error."""
     notes = tmp_path / "notes"
