@@ -7,7 +7,7 @@ tokens run with the adapter. So memories stay readable by every later adapter, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -18,6 +18,7 @@ from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import KVCompressor
 from cmt_sdk.neural.reading import PRIOR, Prefix, place
 from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.packs import Pack, draw
 from cmt_sdk.types import PackedMemory
@@ -59,6 +60,7 @@ class ReaderTask:
     """Packs of a mixture, compressed with a share drawn from `shares`, read with the adapter on.
 
     parameters_: the adapter's tensors. held_out: packs of validation titles, as drawn. write: saves the adapter to a folder.
+    bases: with these, a share `nf4` of the examples is compressed and read by the base as NF4 makes it.
     """
 
     lm: FrozenModel
@@ -68,6 +70,11 @@ class ReaderTask:
     parameters_: Sequence[Tensor]
     write: Callable[[Path], None]
     shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.45, 0.25: 0.45, 0.125: 0.1})
+    bases: Bases | None = None
+    nf4: float = 0.3
+
+    def __post_init__(self) -> None:
+        self._nf4_lm = replace(self.lm)  # it keeps the prompt's head as NF4 reads it
 
     def parameters(self) -> Sequence[Tensor]:
         """The adapter's tensors."""
@@ -77,28 +84,33 @@ class ReaderTask:
         """The next packs' loss, their answer tokens and their questions."""
         packs = draw(self.lm, self.mixture)
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
-        loss, tokens = self._loss(packs, keep)
+        nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
+        loss, tokens = self._loss(packs, keep, nf4=nf4)
         return loss, tokens, sum(p.questions for p in packs)
 
-    def _loss(self, packs: Sequence[Pack], keep: float) -> tuple[Tensor, int]:
+    def _loss(self, packs: Sequence[Pack], keep: float, *, nf4: bool = False) -> tuple[Tensor, int]:
+        if self.bases is not None:
+            self.bases.use(nf4=nf4)
+        lm = self._nf4_lm if nf4 else self.lm
         contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
-        memories = dict(zip(contents, KVCompressor(self.lm, self.rotary, keep).pack(contents), strict=True))
+        memories = dict(zip(contents, KVCompressor(lm, self.rotary, keep).pack(contents), strict=True))
         losses, tokens = [], 0
         for pack in packs:
-            notes = notes_of(self.lm, self.rotary, [memories[c] for c in pack.contents])
-            with torch.autocast(self.lm.device.type, torch.bfloat16), self.lm.activate("reader"):
-                loss, count = answer_loss(self.lm, notes, pack)
+            notes = notes_of(lm, self.rotary, [memories[c] for c in pack.contents])
+            with torch.autocast(lm.device.type, torch.bfloat16), lm.activate("reader"):
+                loss, count = answer_loss(lm, notes, pack)
             losses.append(loss)
             tokens += count
         return torch.stack(losses).sum(), tokens
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Loss an answer token on the held-out packs, by share of entries kept."""
+        """Loss an answer token on the held-out packs, by share of entries kept, and with the base in NF4."""
         figures = {}
-        for keep in self.shares:
-            losses = [self._loss(packs, keep) for packs in self.held_out]
-            figures[f"held_out@{keep}"] = float(sum(x for x, _ in losses)) / sum(n for _, n in losses)
+        for keep, nf4 in [*((keep, False) for keep in self.shares), *([(0.25, True)] if self.bases else [])]:
+            losses = [self._loss(packs, keep, nf4=nf4) for packs in self.held_out]
+            name = f"held_out@{keep}{' nf4' if nf4 else ''}"
+            figures[name] = float(sum(x for x, _ in losses)) / sum(n for _, n in losses)
         return figures
 
     def save(self, folder: Path) -> None:

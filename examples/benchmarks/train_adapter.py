@@ -22,6 +22,7 @@ from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.adapters import Trainable, cut, trainable
+from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.data import MIXTURE, Mixture, split_files
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
@@ -47,6 +48,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--accumulate", type=int, default=3)
+    parser.add_argument("--nf4", type=float, default=0.3, help="the share of examples with the base as NF4 makes it")
     parser.add_argument("--passages", type=int, default=3000, help="passages whose states the matcher is trained on")
     parser.add_argument("--held-out", type=int, default=12, help="packs (reader) or tens of passages (matcher)")
     parser.add_argument("--seed", type=int, default=0)
@@ -57,7 +59,8 @@ def reader_task(options: argparse.Namespace, made: Trainable, mixture: Mixture, 
     """The reader adapter's task."""
     validation = Mixture({n: held[n] for n in VALIDATION if n in held}, MIXTURE, 7)
     packs = [draw(made.lm, validation) for _ in range(options.held_out)]
-    return ReaderTask(made.lm, Rotary(made.lm.model), mixture, packs, made.parameters, made.save)
+    bases = Bases(made.lm.model) if options.nf4 else None
+    return ReaderTask(made.lm, Rotary(made.lm.model), mixture, packs, made.parameters, made.save, bases=bases, nf4=options.nf4)
 
 
 def matcher_task(options: argparse.Namespace, model: Any, tokenizer: Any, files: tuple[Files, Files]) -> MatcherTask:

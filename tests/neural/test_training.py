@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -12,6 +13,7 @@ from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import cut, trainable
+from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
@@ -104,6 +106,23 @@ def test_training_never_changes_the_base(tmp_path):
     trained = {n.replace(".base_layer", ""): p for n, p in task.lm.model.named_parameters() if "lora_" not in n}
     for name, parameter in tiny_llama().named_parameters():
         assert torch.equal(trained[name], parameter)
+
+
+def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
+    """What bitsandbytes makes of each weight, and the weights themselves again afterwards; validation tells of both."""
+    task = reader_task()
+    task = replace(task, bases=Bases(task.lm.model), nf4=0.5)
+    before = {n: p.clone() for n, p in task.lm.model.named_parameters() if "lora_" not in n}
+    told = []
+    train(task, Plan(steps=4, accumulate=1, validate_every=2), tmp_path, told.append)
+    assert set(told[-1]) >= {"held_out@0.5", "held_out@0.25 nf4"}
+    task.bases.use(nf4=True)
+    now = {n: p for n, p in task.lm.model.named_parameters() if "lora_" not in n}
+    changed = {n for n, p in now.items() if not torch.equal(p, before[n])}
+    assert changed == {n for n in before if "_proj" in n}
+    assert all((now[n] - before[n]).norm() < 0.15 * before[n].norm() for n in changed)
+    task.bases.use(nf4=False)
+    assert all(torch.equal(p, before[n]) for n, p in now.items())
 
 
 def test_the_saved_adapter_is_peft_s_own_format(tmp_path):

@@ -1,0 +1,38 @@
+"""The base as it is and as NF4 makes it, in one model: an adapter that learns on both reads well on either.
+
+Serving quantises to NF4 where memory is short. What bitsandbytes makes of a weight is quantised and dequantised once, and
+the two are exchanged by pointer; arithmetic stays bf16, as it does in serving.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cmt_sdk.weights.loading import import_bitsandbytes
+
+
+class Bases:
+    """Both weights of every linear layer but the output layer, which serving does not quantise either."""
+
+    def __init__(self, model: Any) -> None:
+        output = model.get_output_embeddings()
+        layers = [m for m in model.modules() if isinstance(m, nn.Linear) and m is not output and not m.weight.requires_grad]
+        self._weights = [(layer, layer.weight.data, as_nf4(layer.weight.data)) for layer in layers]
+
+    def use(self, *, nf4: bool) -> None:
+        """From now on the model computes with these weights. Backward takes what is in use then, as forward did."""
+        for layer, original, imitated in self._weights:
+            layer.weight.data = imitated if nf4 else original
+
+
+def as_nf4(weight: Tensor) -> Tensor:
+    """A weight after a round trip through NF4, in its own type."""
+    import_bitsandbytes()
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    codes, state = quantize_4bit(weight.to(torch.bfloat16), quant_type="nf4")
+    back: Tensor = dequantize_4bit(codes, state).to(weight.dtype)
+    return back
