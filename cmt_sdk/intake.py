@@ -18,7 +18,7 @@ from cmt_sdk.types import Document, Outcome, Progress, Span
 
 OnProgress = Callable[[Progress], None]
 When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
-BATCH_PASSAGES = 16
+BATCH_PASSAGES = 64  # enough to find passages of like length
 
 
 @dataclass(frozen=True)

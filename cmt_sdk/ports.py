@@ -117,8 +117,8 @@ class DocumentStore(Protocol):
 class PassageStore(Protocol):
     """Passages, their memories and key vectors."""
 
-    def pending(self, limit: int, *, after: int = 0, of: Collection[str] | None = None) -> list[Passage]:
-        """Passages of current documents that have no key vector yet, in order of their ids, only those above `after`.
+    def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]:
+        """Passages of current documents that have no key vector yet, oldest first.
 
         `of` names the documents that are meant; None: all.
         """

@@ -16,7 +16,7 @@ from cmt_sdk.types import Encoded, Filter, Fingerprint, Match, PackedMemory, Pas
 log = logging.getLogger(__name__)
 
 CANDIDATES = 50
-BATCH = 16
+BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
 
 
 def check_question(text: str) -> None:
@@ -117,23 +117,24 @@ class Recall:
         `stop` is asked between batches. A passage that cannot be compressed holds up no other: what went wrong with the
         first of them is raised in the end, and each waits on.
         """
-        done, last, failed = 0, 0, list[Exception]()
+        done, failed = 0, dict[int, Exception]()
         while not (stop and stop()):
             with self.lock:  # two threads never compress the same passages
-                batch = self.store.pending(BATCH, after=last, of=of)
-                if not batch:
+                waiting = [p for p in self.store.pending(AHEAD + len(failed), of=of) if p.id not in failed]
+                if not waiting:
                     break
+                batch = sorted(waiting, key=lambda p: p.tokens)[:BATCH]  # of like length: less padding
                 count = self._encode_each(batch, failed)
-            last, done = batch[-1].id, done + count
+            done += count
             if on_batch:
                 on_batch(count)
         if done:
             self.index.maintain()  # here, and not at the first question after
-        if failed:
-            raise failed[0]
+        for error in failed.values():
+            raise error
         return done
 
-    def _encode_each(self, batch: Sequence[Passage], failed: list[Exception]) -> int:
+    def _encode_each(self, batch: Sequence[Passage], failed: dict[int, Exception]) -> int:
         """Encode a batch, and one by one what cannot be encoded together; what is wrong with them goes to `failed`."""
         try:
             return len(self.encode_passages(batch))
@@ -142,7 +143,7 @@ class Recall:
         except Exception as error:  # noqa: BLE001 - whatever it is, encode_pending raises it once the others are done
             if len(batch) == 1:
                 log.warning("passage %d of %s cannot be compressed: %r", batch[0].ordinal, batch[0].document_id, error)
-                failed.append(error)
+                failed[batch[0].id] = error
                 return 0
             return sum(self._encode_each([passage], failed) for passage in batch)
 

@@ -28,12 +28,12 @@ log = logging.getLogger(__name__)
 class Passages(Database):
     """The passages of a folder; see ports.PassageStore."""
 
-    def pending(self, limit: int, *, after: int = 0, of: Collection[str] | None = None) -> list[Passage]:
+    def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]:
         """See ports.PassageStore."""
         meant = "" if of is None else "AND d.doc_id IN (SELECT value FROM json_each(:of))"
         sql = f"""SELECT {PASSAGE} JOIN waiting w ON w.passage_id = p.id
-            WHERE w.passage_id > :after AND {ALIVE} {meant} ORDER BY w.passage_id LIMIT :limit"""
-        values = {"limit": limit, "after": after, "now": self.now().timestamp()}
+            WHERE {ALIVE} {meant} ORDER BY w.passage_id LIMIT :limit"""
+        values = {"limit": limit, "now": self.now().timestamp()}
         with self._read() as db:
             rows = db.execute(text(sql), values if of is None else values | {"of": json.dumps(list(of))}).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
