@@ -97,7 +97,8 @@ def rm(document_ids: Sequence[str], folder: Path, as_json: bool) -> None:
 def forget(document_id: str | None, yes: bool, chosen: Mapping[str, Any], folder: Path, as_json: bool) -> None:
     """Erase documents from every file, and print a receipt.
 
-    All versions go, and what was made from them. The exit code is 1 when a scan of the files' bytes still finds a trace of them.
+    All versions go, and what was made from them. The exit code is 1 when a scan of the files' bytes still finds a trace
+    of them, or another process keeps them open.
 
     \b
     Example:
@@ -124,7 +125,7 @@ def forget(document_id: str | None, yes: bool, chosen: Mapping[str, Any], folder
         print_json(receipt)
     else:
         _print(receipt)
-    if receipt.traces_found:
+    if receipt.traces_found or not receipt.complete:
         sys.exit(1)
 
 
@@ -144,3 +145,5 @@ def _print(receipt: cmt_sdk.Receipt) -> None:
     say(f"{amount(len(receipt.documents), 'document')} erased ({versions}, {passages}), {receipt.bytes_freed:,} bytes freed")
     traces = amount(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
     say(f"{traces} left in {', '.join(receipt.files_scanned)}", fg="red" if receipt.traces_found else None)
+    if not receipt.complete:
+        say("another process still reads the state before: what it keeps is erased by the next command after it", fg="red")

@@ -21,11 +21,13 @@ class Worker:
         self._stop = threading.Event()
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def nudge(self) -> None:
         """Ask for a run; a run under way is followed by another."""
         with self._start:
+            if self._stop.is_set():
+                return
             self._idle.clear()
             self._wake.set()
             if self._thread is None:
@@ -56,7 +58,7 @@ class Worker:
             self._wake.clear()
             try:
                 self._job(self._stop.is_set)
-            except Exception as error:  # noqa: BLE001 - whatever it is, `wait` raises it, and the thread lives on
+            except BaseException as error:  # noqa: BLE001 - whatever it is, `wait` raises it, and the thread lives on
                 log.warning("%s stopped: %s", self._name, error)
                 self._error = error
             with self._start:

@@ -18,7 +18,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from xml.parsers.expat import ExpatError
 
-from cmt_sdk.errors import InvalidDocument, MissingExtra, NotFound, StorageDenied
+from cmt_sdk.errors import InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
+from cmt_sdk.held import refuse_held
 from cmt_sdk.types import Document
 
 log = logging.getLogger(__name__)
@@ -64,11 +65,12 @@ def read_document(path: str | os.PathLike[str]) -> Document:
     """The document in a file; its source is the file's absolute path.
 
     The suffix tells html, pdf and docx; every other file is taken for text. Raises NotFound, StorageDenied,
-    InvalidDocument (binary, damaged, nothing in it), MissingExtra.
+    InvalidDocument (binary, damaged, nothing in it), MissingExtra, InvalidInput (a file of an open memory).
     """
     path = Path(path)
     if _is_folder(path):
         raise InvalidDocument(f"{path} is a folder: add the files in it with read_documents or `cmt add {path}`")
+    refuse_held(path)
     try:
         size = path.stat().st_size
         data = path.read_bytes() if size <= LARGEST_FILE else b""
@@ -95,7 +97,7 @@ def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document
         for file in _files_beneath(path):
             try:
                 yield read_document(file)
-            except (InvalidDocument, MissingExtra, NotFound, StorageDenied) as error:
+            except (InvalidInput, MissingExtra, NotFound, StorageDenied) as error:
                 log.warning("passed over: %s", error)
 
 

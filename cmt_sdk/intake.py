@@ -10,7 +10,7 @@ from typing import Literal
 from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
 from cmt_sdk.converting import check_text
-from cmt_sdk.errors import InvalidDocument
+from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Store
 from cmt_sdk.recall import Engine, Recall
 from cmt_sdk.splitting import split
@@ -37,7 +37,7 @@ class Intake:
         when: When,
         *,
         replace: bool = False,
-        on_stored: Callable[[Document], None] | None = None,
+        on_stored: Callable[[Document], None] = lambda _: None,
         on_progress: OnProgress | None = None,
     ) -> Progress:
         """The single path in: text first, then memories, in batches."""
@@ -53,26 +53,28 @@ class Intake:
         passages = 0
 
         def compress() -> None:
-            self.recall.encode_pending(on_batch=lambda n: step(compressed=n), of=waiting)
-            waiting.clear()
+            if waiting and when == "now":
+                self.recall.encode_pending(on_batch=lambda n: step(compressed=n), of=waiting)
+                waiting.clear()
 
         try:
             for document in documents:
                 stored, outcome, new = self._store_text(document, by_source=replace)
                 step(**{outcome: 1, "passages": new})
-                if on_stored:
-                    on_stored(stored)
+                on_stored(stored)
                 if not stored.ready:
                     waiting.append(stored.id)
                     passages += new
-                if when == "now" and passages >= BATCH_PASSAGES:
+                if passages >= BATCH_PASSAGES:
                     compress()
                     passages = 0
+        except InvalidInput:
+            compress()  # what came before the document that cannot be added
+            raise
         finally:
             if waiting and when == "background":
                 self.worker.nudge()
-        if waiting and when == "now":
-            compress()
+        compress()
         return progress
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:

@@ -18,7 +18,7 @@ from cmt_sdk.assembly import Parts, checked
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
 from cmt_sdk.converting import read_document
-from cmt_sdk.errors import DocumentNotFound, InvalidFilter, InvalidInput, StorageError, StorageLocked
+from cmt_sdk.errors import DocumentNotFound, InvalidFilter, StorageError, StorageLocked
 from cmt_sdk.intake import Intake, OnProgress, When
 from cmt_sdk.model import MemoryModel
 from cmt_sdk.types import (
@@ -77,7 +77,8 @@ class Memory:
     ) -> Document:
         """Remember a text (`str`), a file (`pathlib.Path`) or a Document; returns it as stored.
 
-        The text is durable when this returns; with `wait=False` compression follows in the background. The same
+        The text is durable when this returns; with `wait=False` compression follows in the background, and so does that
+        of whatever else still waits. The same
         text in the same scope is one document, unless another `id` is given: the one already there is returned, with
         the fields given now in place of its own, except that it keeps its source. Raises InvalidDocument, AlreadyExists
         (the id stands for another text), StorageError.
@@ -89,13 +90,12 @@ class Memory:
             "metadata": metadata,
             "expires_at": expires_at,
         }
-        whole = replace(self._document(document), **{name: value for name, value in given.items() if value})
+        whole = replace(_document(document), **{name: value for name, value in given.items() if value})
         stored: list[Document] = []
         self._intake.add([whole], "now" if wait else "background", on_stored=stored.append)
-        try:
-            return self.get(stored[0].id)
-        except DocumentNotFound:  # taken out by someone else in this moment
-            return stored[0]
+        if wait and self._store.pending(1):  # left by a crash, or added without compressing: not the caller's to wait for
+            self._worker.nudge()
+        return self._as_it_is(stored[0])
 
     def add_many(
         self,
@@ -114,7 +114,7 @@ class Memory:
         """
         if isinstance(documents, str | bytes | Document | os.PathLike):
             raise TypeError("add_many() takes several documents: for one there is add()")
-        whole = (self._document(d) for d in documents)
+        whole = (_document(d) for d in documents)
         when: When = "later" if not compress else "now" if wait else "background"
         return self._intake.add(whole, when, replace=replace, on_progress=on_progress)
 
@@ -154,10 +154,19 @@ class Memory:
             self._worker.nudge()
             return stored
         self._recall.encode_pending(of=[id])
-        return replace(stored, ready=True)
+        return self._as_it_is(stored)
+
+    def _as_it_is(self, stored: Document) -> Document:
+        try:
+            return self.get(stored.id)
+        except DocumentNotFound:  # taken out by someone else in this moment
+            return stored
 
     def delete(self, id: str) -> Document:  # noqa: A002
-        """Take a document out, with its history; returns what it was. For bytes gone from the disk: `forget`."""
+        """Take a document out, with its history; returns what it was.
+
+        Words of it may stay in the files until something is forgotten: where they must not, use `forget` instead.
+        """
         document = self.get(id)
         self._store.delete(Filter(ids=[id]))
         return document
@@ -185,7 +194,7 @@ class Memory:
         before = self._store.stats().file_bytes
         removed = self._store.delete(chosen, erase=True)
         try:
-            self._erase(FORGET_WAIT)
+            complete = self._erase(FORGET_WAIT)
         except StorageError as error:
             raise type(error)(f"{error}. The documents are gone; their bytes go when the memory is next opened") from error
         files, traces = self._store.traces(removed.versions)
@@ -196,18 +205,20 @@ class Memory:
             bytes_freed=max(0, before - self._store.stats().file_bytes),
             files_scanned=files,
             traces_found=traces,
+            complete=complete,
             at=self._store.now(),
         )
 
-    def _erase(self, wait: float) -> None:
-        """Rewrite the files without what was deleted; it stays due unless all of that succeeds."""
+    def _erase(self, wait: float) -> bool:
+        """Rewrite the files without what was deleted; False, and it stays due, when a reader keeps the old state."""
         due = self._store.erasure_due()
         if due is None:
-            return
-        whole = self._store.erase(wait)
+            return True
+        complete = self._store.erase(wait)
         self._index.rebuild()  # its files hold the key vectors
-        if whole:
+        if complete:
             self._store.erased(due)
+        return complete
 
     def _finish_erasing(self) -> None:
         """Go on with an erasure that was cut short: by a crash, a full disk, another process that was reading."""
@@ -310,9 +321,8 @@ class Memory:
     def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write everything to one archive (JSON lines and safetensors in a zip file); returns the documents in it.
 
-        Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (in the memory's folder).
+        Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a file of the memory).
         """
-        self._refuse_own(path)
         return archive.write(self._store, Path(path), overwrite=overwrite)
 
     def import_(self, path: str | os.PathLike[str], *, wait: bool = True, on_progress: OnProgress | None = None) -> Progress:
@@ -321,7 +331,6 @@ class Memory:
         Its memories are taken over where this model can read them, else made again. Raises, before anything is stored,
         StorageDamaged, StorageNewer, AlreadyExists (an id stands for another text here).
         """
-        self._refuse_own(path)
         longest = self.settings.max_document_bytes
         intake = archive.Intake(self._intake.check_text, self._intake.cut, self._recall.accepts, longest)
         report = on_progress or (lambda _: None)
@@ -355,24 +364,6 @@ class Memory:
         self._store.set_settings(asdict(changed))
         return changed
 
-    def _document(self, given: Addable) -> Document:
-        if isinstance(given, Document):
-            return given
-        if not isinstance(given, str):
-            self._refuse_own(given)
-            return read_document(Path(given))
-        if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
-            warnings.warn(f"{given!r} is remembered as a text; pathlib.Path({given!r}) stands for the file", stacklevel=4)
-        return Document(text=given)
-
-    def _refuse_own(self, path: str | os.PathLike[str]) -> None:
-        """Raise InvalidInput for a path in the memory's own folder.
-
-        To open a database's file and close it again is to drop the locks that SQLite holds on it in this process.
-        """
-        if Path(path).resolve().parent == self.path.resolve():
-            raise InvalidInput(f"{path} lies in the folder of the memory itself: give a file somewhere else")
-
     def close(self) -> None:
         """Stop the background compression after its batch and release the files; what still waits resumes later."""
         if not self._closed.is_set():
@@ -385,6 +376,16 @@ class Memory:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
+
+
+def _document(given: Addable) -> Document:
+    if isinstance(given, Document):
+        return given
+    if not isinstance(given, str):
+        return read_document(Path(given))
+    if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
+        warnings.warn(f"{given!r} is remembered as a text; pathlib.Path({given!r}) stands for the file", stacklevel=3)
+    return Document(text=given)
 
 
 def _filter(scope: str | None, source: str | None, where: Mapping[str, Any] | None, ids: Sequence[str] | None = None) -> Filter:

@@ -129,8 +129,11 @@ class PassageStore(Protocol):
         Raises ModelMismatch, and stores nothing, where there are memories that another model made.
         """
 
-    def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
-        """The stored memories; an id whose memory is cold is missing from the result."""
+    def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, PackedMemory]:
+        """The stored memories; an id whose memory is cold is missing from the result.
+
+        Raises ModelMismatch for one that another model made than `reader`.
+        """
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
         """The stored memories with their key vectors and what made them, for an archive: not counted as a reading.

@@ -88,7 +88,7 @@ class Recall:
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now and kept."""
-        stored = self.store.load([p.id for p in passages])
+        stored = self.store.load([p.id for p in passages], self.engine.compressor.fingerprint)
         missing = [p for p in passages if p.id not in stored]
         if missing:
             encoded = self.encode_passages(missing)
@@ -125,6 +125,8 @@ class Recall:
                     break
                 batch = sorted(waiting, key=lambda p: p.tokens)[:BATCH]  # of like length: less padding
                 count = self._encode_each(batch, failed)
+            if not count:  # nothing of it can be compressed: that is not about one passage
+                break
             done += count
             if on_batch:
                 on_batch(count)

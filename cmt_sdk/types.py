@@ -204,7 +204,10 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof of forgetting: what went, from which files, and what a scan of every byte of them found left of it."""
+    """Proof of forgetting: what went, from which files, and what a scan of every byte of them found left of it.
+
+    `complete` is False while another process reads the state before: the rest is erased at the next opening.
+    """
 
     documents: Sequence[str]
     versions: int
@@ -212,6 +215,7 @@ class Receipt:
     bytes_freed: int
     files_scanned: Sequence[str]
     traces_found: int
+    complete: bool
     at: datetime
 
 

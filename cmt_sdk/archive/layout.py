@@ -107,6 +107,8 @@ def parse_document(row: Row, where: str) -> Document:
     if not values["id"] or not 1 <= values["version"] < MOST or any("\0" in name for name in names):
         raise StorageDamaged(f"{where}: the id, the version, or a name with NUL in it cannot be right")
     _shaped(values["metadata"], dict.fromkeys(values["metadata"], _SCALARS), f"{where}, metadata")
+    if any(isinstance(v, int | float) and not -(2**63) <= v < 2**63 for v in values["metadata"].values()):
+        raise StorageDamaged(f"{where}, metadata: a number beyond what a memory can hold")
     times = {name: _time(values[name], where) for name in ("created_at", "updated_at", "expires_at")}
     return Document(**(values | times))
 

@@ -58,8 +58,12 @@ def _check(contents: Contents, store: Store, intake: Intake) -> None:
 
 
 def _is_here(store: Store, versions: Sequence[Document]) -> bool:
-    """True when the store has this document, perhaps in a later version; AlreadyExists for another text."""
-    known = store.history(versions[-1].id)
+    """True when the store has this document, perhaps in a later version; AlreadyExists for another text.
+
+    One that has expired here makes room.
+    """
+    alive = store.page(Filter(ids=[versions[-1].id]), 1, None).documents
+    known = store.history(versions[-1].id) if alive else []
     if known and all(k.text != versions[-1].text for k in known):
         raise AlreadyExists(
             f"the archive's document {known[0].id!r} has another text than the one here; nothing was imported. "

@@ -25,6 +25,7 @@ from cmt_sdk.archive.layout import (
     shard_names,
 )
 from cmt_sdk.errors import AlreadyExists
+from cmt_sdk.held import refuse_held
 from cmt_sdk.ports import Store
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Passage
 
@@ -36,10 +37,11 @@ def write(store: Store, path: Path, *, overwrite: bool = False) -> int:
     """Write the current documents with their histories and stored memories; returns the number of documents.
 
     What is cold or not compressed yet goes out as text, what has expired stays out. Only the owner may read the file.
-    Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied.
+    Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a file of an open memory).
     """
     if path.exists() and not overwrite:
         raise AlreadyExists(f"{path} is there already; choose another name, or ask to overwrite it")
+    refuse_held(path)
     with disk_errors(path), new_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         documents, versions = _write_documents(archive, store)
         shards = _Shards(archive)

@@ -23,6 +23,7 @@ from cmt_sdk.errors import (
     StorageFull,
     StorageLocked,
 )
+from cmt_sdk.held import hold, release
 from cmt_sdk.storage.schema import is_up_to_date, migrate
 
 FILE = "memory.db"
@@ -61,6 +62,7 @@ def open_database(folder: Path, *, create: bool) -> Engine:
     @event.listens_for(engine, "connect")
     def prepare(connection: sqlite3.Connection, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late
+        connection.text_factory = _readable  # a text that lost a bit must not hide all others; `check` tells of it
         try:
             _switch_to_wal(connection)
             for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -16000"):
@@ -70,6 +72,10 @@ def open_database(folder: Path, *, create: bool) -> Engine:
             raise
 
     return engine
+
+
+def _readable(data: bytes) -> str:
+    return data.decode(errors="replace")
 
 
 def _switch_to_wal(connection: sqlite3.Connection) -> None:
@@ -99,6 +105,7 @@ class Database:
         self._clock = clock
         self._closed = False
         self._engine = open_database(self._folder, create=create)
+        hold(self._folder / FILE)
         try:
             self._bring_up_to_date()
         except BaseException:
@@ -120,6 +127,20 @@ class Database:
     def _write(self) -> AbstractContextManager[Connection]:
         """A transaction that is durable once the block has ended, or never was."""
         return self._transaction("BEGIN IMMEDIATE", "COMMIT")
+
+    @contextmanager
+    def _write_if_free(self) -> Iterator[Connection]:
+        """As `_write`; StorageLocked at once where another process is writing."""
+        with translated(self._folder), self._engine.connect() as db:
+            db.exec_driver_sql("PRAGMA busy_timeout = 0")
+            try:
+                db.exec_driver_sql("BEGIN IMMEDIATE")
+                yield db
+                db.exec_driver_sql("COMMIT")
+            finally:
+                if db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+                    db.exec_driver_sql("ROLLBACK")
+                db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * WAIT_SECONDS)}")
 
     @contextmanager
     def _transaction(self, begin: str, end: str) -> Iterator[Connection]:
@@ -147,8 +168,10 @@ class Database:
 
     def close(self) -> None:
         """Release the files; calling it twice does nothing, and everything else raises StorageError from now on."""
-        self._closed = True
+        was_closed, self._closed = self._closed, True
         self._engine.dispose()
+        if not was_closed:
+            release(self._folder / FILE)
 
 
 def chunks(ids: Sequence[int]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, Inv
 from cmt_sdk.storage.connection import FILE, Database, chunks, translated
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.forgetting import rewrite, traces_of
-from cmt_sdk.storage.rows import ALIVE, READY, document_of, metadata_text, sound_text, stamp_of
+from cmt_sdk.storage.rows import ALIVE, READY, document_of, gone_of, metadata_text, sound_text, stamp_of
 from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
 COLUMNS = (
@@ -56,7 +56,8 @@ class Documents(Database):
 
     def _known(self, db: Connection, document: Document, by_source: bool) -> Document | None:
         """The living document that this one is: by its source, where that is asked for, else by its text."""
-        if by_source and document.source and (found := self._found(db, document.scope, document.source)) is not None:
+        found = self._found(db, document.scope, document.source) if by_source and document.source else None
+        if found is not None and document.id in ("", found.id):
             return found
         same = self._same(db, self._row(document))
         return same if same is not None and document.id in ("", same.id) else None
@@ -243,9 +244,9 @@ class Documents(Database):
             counts = [f"SELECT count(*) FROM passages WHERE document_key IN ({some})" for some in chunks(keys)]
             passages = sum(db.exec_driver_sql(count).scalar_one() for count in counts)
             self._remove(db, keys)
-            if rows and erase:
+            if erase:
                 db.execute(text("INSERT OR REPLACE INTO settings VALUES ('erasure', :name)"), {"name": uuid.uuid4().hex})
-        return Removed([document_of(r) for r in rows], passages)
+        return Removed([gone_of(r) for r in rows], passages)
 
     def erasure_due(self) -> str | None:
         """See ports.DocumentStore."""

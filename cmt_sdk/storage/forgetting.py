@@ -51,14 +51,15 @@ def rewrite(file: Path, wait: float = WAIT_SECONDS) -> bool:
 
 def traces_of(removed: Sequence[Document], folder: Path) -> tuple[list[str], int]:
     """Names of the files that were read, and how many traces of the removed documents they hold. Raises StorageError."""
-    told = [[d.text, d.source or "", d.id, *(v for v in d.metadata.values() if isinstance(v, str))] for d in removed]
-    command = [sys.executable, "-m", __name__, str(folder)]
+    told = [[d.text, d.source or "", d.id, d.scope, *d.metadata, *map(str, d.metadata.values())] for d in removed]
+    command = [sys.executable, "-P", "-m", __name__, str(folder)]  # -P: nothing of the folder where the user stands
     same_modules = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    search = subprocess.run(command, input=json.dumps(told).encode(), capture_output=True, check=False, env=same_modules)  # noqa: S603 - our own module
-    if search.returncode:
-        log.info("looking for traces: %s", search.stderr.decode(errors="replace"))
-        raise StorageError(f"the documents are gone, but the bytes of {folder} could not be searched: run `cmt doctor`")
-    files, traces = json.loads(search.stdout)
+    try:
+        search = subprocess.run(command, input=json.dumps(told).encode(), capture_output=True, check=True, env=same_modules)  # noqa: S603 - our own module
+        files, traces = json.loads(search.stdout.splitlines()[-1])
+    except (subprocess.CalledProcessError, OSError, TypeError, ValueError, IndexError) as error:
+        log.info("looking for traces: %s %s", error, getattr(error, "stderr", b""))
+        raise StorageError(f"the documents were erased, but the bytes of {folder} could not be searched: {error}") from error
     return files, traces
 
 

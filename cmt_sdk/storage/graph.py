@@ -72,6 +72,7 @@ def build(folder: Path, number: int, labels: Labels, matrix: Vector) -> tuple[Gr
     index.init_index(len(labels), ef_construction=BUILD_EFFORT, M=NEIGHBOURS)
     index.add_items(matrix, labels)
     try:
+        file.touch(mode=0o600)
         index.save_index(str(file))
         _flush(file)
         _prove_elsewhere(file, matrix.shape[1], len(labels))
@@ -129,7 +130,7 @@ def _flush(file: Path) -> None:
 
 def _prove_elsewhere(file: Path, dimension: int, count: int) -> None:
     """Let another process open the file and ask it. Raises StorageFull when that fails."""
-    command = [sys.executable, "-m", __name__, str(file), str(dimension), str(count)]
+    command = [sys.executable, "-P", "-m", __name__, str(file), str(dimension), str(count)]
     same_modules = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     proof = subprocess.run(command, check=False, capture_output=True, env=same_modules)  # noqa: S603 - our own module
     if proof.returncode:

@@ -20,7 +20,7 @@ from cmt_sdk.errors import InvalidInput, StorageError
 from cmt_sdk.ports import VectorStore
 from cmt_sdk.storage import graph
 from cmt_sdk.storage.connection import translated
-from cmt_sdk.types import Changes, Hit, Vector
+from cmt_sdk.types import Changes, Generation, Hit, Vector
 
 log = logging.getLogger(__name__)
 
@@ -147,13 +147,23 @@ class KeyIndex:
         with translated(self._folder):
             number = trusted.number + 1 if trusted else 1
             made = graph.build(self._folder, number, self._vectors.labels, self._vectors.matrix)
-        if made is None or not self._store.set_generation(made[1]):
+        if made is None or not self._trusted(made[1]):
             return False
         self._use(made[0])
         for file, other in self._files():
             if other < number:  # one of the same number may be another process's work
                 graph.remove(file)
         return True
+
+    def _trusted(self, made: Generation) -> bool:
+        """Make a new file the trusted one; whatever keeps it from that, it does not stay."""
+        trusted = False
+        try:
+            trusted = self._store.set_generation(made)
+        finally:
+            if not trusted:
+                graph.remove(self._folder / made.file)
+        return trusted
 
     def _remove_others(self) -> None:
         """Delete every index file but the trusted one. Another process that is writing one finds it gone, and does without."""

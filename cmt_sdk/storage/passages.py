@@ -80,15 +80,17 @@ class Passages(Database):
         values = {"id": passage, "by": fingerprint.id, "key": data}
         sql = "DELETE FROM vectors WHERE passage_id = :id AND (key <> :key OR fingerprint <> :by)"
         lost = bool(db.execute(text(sql), values).rowcount)
+        db.execute(text("DELETE FROM waiting WHERE passage_id = :id"), values)
         if not db.execute(text("SELECT 1 FROM vectors WHERE passage_id = :id"), values).first():
             db.execute(text("INSERT INTO vectors (passage_id, fingerprint, key) VALUES (:id, :by, :key)"), values)
         return lost
 
-    def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
+    def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, PackedMemory]:
         """See ports.PassageStore."""
         found: dict[int, PackedMemory] = {}
         now, old = self.now().timestamp(), []
         with self._read() as db:
+            self._check_maker(db, reader)
             for some in chunks(passage_ids):
                 sql = f"SELECT passage_id, last_read, data FROM memories WHERE passage_id IN ({some})"
                 for row in db.exec_driver_sql(sql):
@@ -105,7 +107,7 @@ class Passages(Database):
         if not passage_ids:
             return
         try:
-            with self._write() as db:
+            with self._write_if_free() as db:
                 for some in chunks(passage_ids):
                     db.execute(text(f"UPDATE memories SET last_read = :now WHERE passage_id IN ({some})"), {"now": now})
         except (StorageFull, StorageLocked, StorageDenied) as error:

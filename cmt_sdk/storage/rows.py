@@ -56,6 +56,14 @@ def document_of(row: Row[Any]) -> Document:
         raise StorageDamaged(f"document {row.doc_id!r:.60} is damaged ({error}): run `cmt doctor`") from error
 
 
+def gone_of(row: Row[Any]) -> Document:
+    """The document of a row that was deleted: what is damaged in it must not keep it from being forgotten."""
+    try:
+        return document_of(row)
+    except StorageDamaged:
+        return Document(row.text, row.doc_id, row.source, row.scope, {"metadata": row.metadata}, version=row.version)
+
+
 def passage_of(row: Row[Any], of: Document) -> Passage:
     """The passage of a row of PASSAGE. Raises StorageDamaged for what is none."""
     try:

@@ -46,6 +46,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             BEGIN DELETE FROM waiting WHERE passage_id = new.passage_id; END""",
         """CREATE TRIGGER passage_waits_again AFTER DELETE ON vectors
             BEGIN INSERT OR IGNORE INTO waiting SELECT id FROM passages WHERE id = old.passage_id; END""",
+        "CREATE INDEX by_maker ON vectors (fingerprint)",
         "DROP INDEX by_last_read",
         "CREATE INDEX by_last_read ON memories (last_read, passage_id, bytes)",
     ),

@@ -1,5 +1,6 @@
 """What ports.VectorIndex promises, asked of KeyIndex; exact search is the oracle for the graph."""
 
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -336,6 +337,28 @@ def test_a_file_that_another_process_removes_while_it_is_written(vectors, tmp_pa
     index = KeyIndex(vectors, tmp_path, 100)
     assert recall(index, vectors) == 1.0
     assert caplog.text == ""
+
+
+def test_a_file_that_cannot_be_recorded_does_not_stay(vectors, tmp_path, monkeypatch):
+    """It would hold vectors that are forgotten later, and no forgetting would know of it."""
+    vectors.trusted = None
+
+    def locked(generation):
+        raise StorageLocked("busy")
+
+    monkeypatch.setattr(vectors, "set_generation", locked)
+    before = files(tmp_path)
+    assert recall(KeyIndex(vectors, tmp_path, 100), vectors) == 1.0
+    monkeypatch.setattr(vectors, "set_generation", lambda generation: False)
+    assert recall(KeyIndex(vectors, tmp_path, 100), vectors) == 1.0
+    assert files(tmp_path) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_an_index_file_is_its_owner_s_alone(vectors, tmp_path):
+    """As the database is."""
+    KeyIndex(vectors, tmp_path, 100).rebuild()
+    assert (tmp_path / vectors.trusted.file).stat().st_mode & 0o077 == 0
 
 
 def test_reading_that_failed_is_tried_again(vectors, tmp_path, monkeypatch):

@@ -353,6 +353,20 @@ def test_delete_takes_an_earlier_version_that_fits(store):
     assert found(store, "lighthouse") == ["Its lighthouse is old."]
 
 
+def test_a_damaged_document_hides_no_other_and_can_be_deleted(store, tmp_path):
+    """Bytes that are no text, metadata that is no JSON."""
+    put(store, id="a")
+    put(store, GENOA, id="b")
+    put(store, "Well.", id="c")
+    with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
+        db.execute("UPDATE documents SET text = CAST(x'4D75FF73' AS TEXT) WHERE doc_id = 'a'")
+        db.execute("UPDATE documents SET metadata = '{' WHERE doc_id = 'b'")
+    assert store.page(Filter(ids=["a", "c"]), 9, None).documents[0].text == "Mu\ufffds"
+    assert [f.detail for f in store.check() if not f.ok] == ["not as they were stored: a"]
+    assert [d.id for d in store.delete(Filter(ids=["a", "b"])).versions] == ["a", "b"]
+    assert [d.id for d in store.page(Filter(), 9, None).documents] == ["c"]
+
+
 def test_delete_takes_expired_documents_too(store, clock):
     """What a user wants forgotten must not hide behind its expiry."""
     put(store, id="a", expires_at=clock.time + timedelta(minutes=1))
@@ -484,7 +498,7 @@ def test_memories_are_stored_whole(store):
     """Byte for byte, by passage; what is missing is left out; archives get keys and fingerprints with them."""
     put(store, GENOA)
     a, b = save_all(store)
-    loaded = store.load([b, a, 999])
+    loaded = store.load([b, a, 999], FINGERPRINT)
     assert loaded.keys() == {a, b}
     assert loaded[a].arrays["bytes"].tolist() == [a] * 64
     assert (loaded[a].kind, loaded[a].tokens) == ("fake", 3)
@@ -492,7 +506,7 @@ def test_memories_are_stored_whole(store):
     assert with_keys.keys() == {a}
     assert with_keys[a][0].key.tolist() == encoded(a).key.tolist()
     assert with_keys[a][1] == FINGERPRINT
-    assert store.load([]) == store.encodings([]) == {}
+    assert store.load([], FINGERPRINT) == store.encodings([]) == {}
 
 
 def test_save_passes_over_what_is_gone(store):
@@ -501,7 +515,7 @@ def test_save_passes_over_what_is_gone(store):
     (passage,) = store.pending(1)
     store.delete(Filter(ids=[document.id]))
     store.save({passage.id: encoded(), 999: encoded()}, FINGERPRINT)
-    assert (store.load([passage.id]), store.vectors(Changes()).labels, store.stats().memory_bytes) == ({}, [], 0)
+    assert (store.load([passage.id], FINGERPRINT), store.vectors(Changes()).labels, store.stats().memory_bytes) == ({}, [], 0)
 
 
 def test_labels_never_return(store):
@@ -562,6 +576,25 @@ def test_memories_of_another_model_are_refused(store):
     assert store.vectors(Changes()).matrix.shape == (2, 16)
 
 
+def test_memories_of_another_model_are_not_read(store):
+    """Also where another process made them anew between the search and the reading."""
+    put(store)
+    (a,) = save_all(store)
+    assert store.load([a], MORE).keys() == {a}
+    with pytest.raises(ModelMismatch, match="open the memory again"):
+        store.load([a], OTHER)
+
+
+def test_a_passage_waits_no_longer_once_it_has_a_vector(store, tmp_path):
+    """Whatever another program wrote into the table: saving ends the waiting."""
+    put(store)
+    (a,) = save_all(store)
+    with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
+        db.execute("INSERT INTO waiting VALUES (?)", [a])
+    assert save_all(store) == [a]
+    assert store.pending(9) == []
+
+
 def test_forget_encodings_keeps_one_maker(store):
     """Everything else waits again; fingerprints that nothing has are not told."""
     put(store)
@@ -571,7 +604,7 @@ def test_forget_encodings_keeps_one_maker(store):
     assert sorted(f.keep for f in store.fingerprints()) == [0.25, 0.5]
     assert store.forget_encodings(FINGERPRINT) == 2
     assert store.fingerprints() == [FINGERPRINT]
-    assert store.load([a]).keys() == {a}
+    assert store.load([a], FINGERPRINT).keys() == {a}
     assert len(store.pending(9)) == 2
     assert store.forget_encodings(None) == 1
     assert (store.fingerprints(), store.stats().memory_bytes) == ([], 0)
@@ -584,10 +617,10 @@ def test_evict_drops_the_memories_read_longest_ago(store, clock):
     a, b, c = save_all(store)
     size = store.stats().memory_bytes // 3
     clock.time += timedelta(minutes=5)
-    store.load([a])
+    store.load([a], FINGERPRINT)
     assert store.evict(3 * size) == 0
     assert store.evict(2 * size + 1) == 1
-    assert store.load([a, b, c]).keys() == {a, c}
+    assert store.load([a, b, c], FINGERPRINT).keys() == {a, c}
     assert (store.stats().cold, store.alive(), store.pending(9)) == (1, 3, [])
     assert store.evict(0) == 2
     assert store.stats().memory_bytes == 0
@@ -599,13 +632,13 @@ def test_a_damaged_memory_is_as_good_as_cold(store, tmp_path, caplog):
     a, b = save_all(store)
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
         db.execute("UPDATE memories SET data = CAST(substr(data, 1, 80) || x'00' AS BLOB) WHERE passage_id = ?", [a])
-    assert store.load([a, b]).keys() == {b}
+    assert store.load([a, b], FINGERPRINT).keys() == {b}
     assert store.encodings([a, b]).keys() == {b}
     assert f"the memory of passage {a} is damaged" in caplog.text
     (finding,) = [f for f in store.check() if not f.ok]
     assert (finding.check, f"passage {a}" in finding.detail) == ("memories", True)
     store.save({a: encoded(a)}, FINGERPRINT)
-    assert store.load([a, b]).keys() == {a, b}
+    assert store.load([a, b], FINGERPRINT).keys() == {a, b}
 
 
 # -- full text --------------------------------------------------------------------------------------------------------
@@ -784,11 +817,9 @@ def test_an_erasure_stays_due_until_it_is_complete(store):
     put(store, id="a")
     put(store, GENOA, id="b")
     assert store.erasure_due() is None
-    store.delete(Filter(ids=["nobody"]), erase=True)
     store.delete(Filter(ids=["a"]))
     assert store.erasure_due() is None
-    put(store, id="a")
-    store.delete(Filter(ids=["a"]), erase=True)
+    store.delete(Filter(ids=["a"]), erase=True)  # deleted before, without erasing
     first = store.erasure_due()
     store.delete(Filter(ids=["b"]), erase=True)
     store.erased(first)
@@ -974,7 +1005,7 @@ def test_a_busy_folder(impatient, tmp_path, clock):
         writer.execute("BEGIN IMMEDIATE")
         with pytest.raises(StorageLocked, match=r"was busy for 0.05 s: another process is writing; try again"):
             put(impatient, GENOA)
-        assert impatient.load([passage]).keys() == {passage}
+        assert impatient.load([passage], FINGERPRINT).keys() == {passage}
         assert found(impatient, "museum") == [LISBON]
         writer.execute("ROLLBACK")
     assert put(impatient, GENOA).version == 1
@@ -1028,7 +1059,7 @@ def test_many_threads_write_and_read_at_once(store):
             document = put(store, f"Fact {n}.", id=str(n))
             passage = store.passages_of(document.id)[0]
             store.save({passage.id: encoded(n)}, FINGERPRINT)
-            assert store.load([passage.id])[passage.id].arrays["bytes"][0] == n
+            assert store.load([passage.id], FINGERPRINT)[passage.id].arrays["bytes"][0] == n
             assert found(store, f"{n}") == [f"Fact {n}."]
             store.replace(document.id, {"text": f"Fact {n} again."}, [])
 

@@ -128,6 +128,7 @@ import json, sys
 from pathlib import Path
 from cmt_sdk.errors import CMTError
 from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Changes, Document, Filter, Span
 
 def attempt(call):
@@ -145,7 +146,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     well = attempt(lambda: all(f.ok or f.check == "compression" for f in store.check()))
     attempt(lambda: store.search_text("museum", 100, Filter())), attempt(store.settings)
     attempt(store.stats), attempt(lambda: store.pending(100)), attempt(store.fingerprints)
-    attempt(lambda: store.passages(range(200))), attempt(lambda: store.load(range(200)))
+    attempt(lambda: store.passages(range(200))), attempt(lambda: store.load(range(200), FINGERPRINT))
     attempt(lambda: store.encodings(range(200))), attempt(lambda: store.vectors(Changes())), attempt(store.generation)
     attempt(lambda: store.add(Document("A new one."), [Span(0, 10, 3)]))
     attempt(lambda: store.delete(Filter(ids=["1"]))), attempt(lambda: store.erase(0)), attempt(lambda: store.traces([]))

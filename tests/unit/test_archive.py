@@ -487,6 +487,19 @@ def test_what_expired_since_it_was_exported_comes_in_as_expired(tmp_path: Path) 
         assert [d.text for d in memory.documents()] == ["The boat is in Genoa."]
 
 
+def test_what_expired_here_makes_room_for_what_lives_in_the_archive(tmp_path: Path) -> None:
+    """With the same text and with another."""
+    for text in ("The boat is in Genoa.", "The boat was in Porto."):
+        with open_fake(tmp_path / text[-6:] / "a") as memory:
+            memory.add("The boat is in Genoa.", id="boat")
+            memory.export(tmp_path / text[-6:] / "a.cmt")
+        with open_fake(tmp_path / text[-6:] / "b") as memory:
+            memory.add(text, id="boat", expires_at=datetime.now(UTC) + timedelta(milliseconds=100))
+            time.sleep(0.12)
+            assert memory.import_(tmp_path / text[-6:] / "a.cmt").added == 1
+            assert memory.get("boat").text == "The boat is in Genoa."
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """Nothing there is not damage."""
     assert "nowhere.cmt" in refused(tmp_path / "nowhere.cmt", NotFound)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cmt_sdk.errors import DocumentNotFound, StorageFull
+from cmt_sdk.errors import DocumentNotFound, StorageError, StorageFull
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import open_fake
 
@@ -73,7 +73,8 @@ def test_an_erasure_that_a_reader_holds_up_is_finished_later(folder, monkeypatch
     with closing(sqlite3.connect(folder / "memory.db", isolation_level=None)) as reader, open_fake(folder) as memory:
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM documents").fetchall()
-        assert memory.forget("secret").traces_found > 0
+        receipt = memory.forget("secret")
+        assert (receipt.complete, receipt.traces_found > 0) == (False, True)
         reader.execute("ROLLBACK")
     open_fake(folder).close()
     assert not secret_in(folder)
@@ -89,6 +90,42 @@ def test_opening_does_not_wait_for_a_writer(folder, monkeypatch, caplog):
         writer.execute("ROLLBACK")
     assert "is erased when the memory is next opened" in caplog.text
     open_fake(folder).close()
+    assert not secret_in(folder)
+
+
+def test_a_text_too_short_to_look_for_is_told_as_incomplete(folder, monkeypatch):
+    """No byte scan can show that "4711" is gone while a reader keeps the state before: the receipt says so."""
+    monkeypatch.setattr("cmt_sdk.memory.FORGET_WAIT", 0.05)
+    with closing(sqlite3.connect(folder / "memory.db", isolation_level=None)) as reader, open_fake(folder) as memory:
+        memory.add("4711", id="short")
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM documents").fetchall()
+        assert not memory.forget("short").complete
+        reader.execute("ROLLBACK")
+        assert memory.forget("secret").complete
+
+
+def test_what_was_only_deleted_can_still_be_erased(folder):
+    """Forgetting rewrites the files, also where nothing fits any more."""
+    with open_fake(folder) as memory:
+        memory.delete("secret")
+        assert memory.forget(scope="nobody").complete
+    assert not secret_in(folder)
+
+
+def test_forgetting_runs_nothing_from_where_the_user_stands(folder, tmp_path, monkeypatch):
+    """The search for traces is another Python process: it must not find its modules in the current folder."""
+    (tmp_path / "json.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    with open_fake(folder) as memory:
+        assert memory.forget("secret").complete
+
+
+def test_a_search_for_traces_that_fails_says_so(folder, monkeypatch):
+    """The documents are gone all the same, and erased."""
+    monkeypatch.setattr("sys.executable", None)
+    with open_fake(folder) as memory, pytest.raises(StorageError, match="could not be searched"):
+        memory.forget("secret")
     assert not secret_in(folder)
 
 

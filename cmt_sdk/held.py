@@ -1,0 +1,48 @@
+"""Database files that are open in this process: nothing else here may open them. Knows paths, no database.
+
+Closing any handle on such a file drops all locks that SQLite holds on it in the same process (POSIX; "How To Corrupt An
+SQLite Database File", 2.2), and other processes may then write at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import Counter
+from pathlib import Path
+
+from cmt_sdk.errors import InvalidInput
+
+_lock = threading.Lock()
+_held: Counter[Path] = Counter()
+
+
+def hold(database: Path) -> None:
+    """From now on this file, and what SQLite keeps beside it, is open here."""
+    with _lock:
+        _held[database] += 1
+
+
+def release(database: Path) -> None:
+    """One opening of it has ended."""
+    with _lock:
+        _held[database] -= 1
+        if _held[database] <= 0:
+            del _held[database]
+
+
+def refuse_held(path: Path) -> None:
+    """Raise InvalidInput for a file, by whatever name, that belongs to a memory which is open in this process."""
+    try:
+        given = path.stat()
+    except (OSError, ValueError):
+        return  # whoever opens it says what is wrong
+    with _lock:
+        files = [database.with_name(database.name + suffix) for database in _held for suffix in ("", "-wal", "-shm")]
+    for file in files:
+        try:
+            same = os.path.samestat(given, file.stat())
+        except OSError:
+            continue
+        if same:
+            raise InvalidInput(f"{path} is part of a memory that is open: `cmt export` writes a copy that can be read")
