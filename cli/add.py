@@ -20,7 +20,7 @@ from cmt_cli.output import amount, plain, print_json, say
 from cmt_cli.progress import Update, bars
 from cmt_sdk.errors import CMTError, InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
 
-UNREADABLE = (InvalidDocument, MissingExtra, NotFound, StorageDenied)
+UNREADABLE = (InvalidInput, MissingExtra, NotFound, StorageDenied)
 Refuse = Callable[[CMTError], None]
 
 

@@ -126,6 +126,16 @@ def test_a_file_that_cannot_be_read_begins_no_memory(cmt, tmp_path):
     assert not cmt.home.exists()
 
 
+def test_the_memory_s_own_files_among_others(cmt, tmp_path):
+    """A glob that takes them in adds the others, and says why not these."""
+    folder, note = tmp_path / "notes", tmp_path / "note.txt"
+    note.write_text(LISBON)
+    cmt("add", "-m", folder, "--text", PORTO)
+    done = cmt("add", "-m", folder, folder / "memory.db", note, code=2)
+    assert "memory.db is part of a memory that is open" in done.stderr
+    assert "1 added" in done.stdout
+
+
 def test_what_a_folder_holds_besides_text_is_passed_over(cmt, tmp_path):
     """With a warning each; a folder with nothing to read is an error."""
     notes = tmp_path / "notes"
