@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cmt_sdk.errors import InvalidInput
 from cmt_sdk.questions import QuestionedPassage, read_passages
 
 LONGEST_CONTEXT = 2400  # characters; longer ones are left out of training
@@ -63,17 +64,32 @@ def _in_runs(passages: Sequence[QuestionedPassage], rng: random.Random) -> list[
     return [passage for run in rng.sample(runs, len(runs)) for passage in run]
 
 
-def split_files(
-    folder: Path, names: Sequence[str]
-) -> tuple[dict[str, list[QuestionedPassage]], dict[str, list[QuestionedPassage]]]:
-    """Training and validation passages of the named files of a folder (`NAME.jsonl.gz` or `NAME.jsonl`)."""
+def read_split(paths: Sequence[Path]) -> tuple[dict[str, list[QuestionedPassage]], dict[str, list[QuestionedPassage]]]:
+    """Training and validation passages of question files, by the files' names without suffixes.
+
+    Of a folder, the files that MIXTURE names are read. Where no title is held out, because there are few or none, passages
+    are, by their text. Raises InvalidInput.
+    """
     train, held = {}, {}
-    for name in names:
-        path = next(p for p in (folder / f"{name}.jsonl.gz", folder / f"{name}.jsonl") if p.exists())
+    for path in (file for given in paths for file in _files(given)):
+        name = path.name.split(".")[0]
         whole = [p for p in read_passages(path) if len(p.context) <= LONGEST_CONTEXT]
         train[name] = [p for p in whole if not is_validation(p.title)]
         held[name] = [p for p in whole if is_validation(p.title)]
+    if not any(held.values()):
+        for name, whole in train.items():
+            held[name] = [p for p in whole if is_validation(p.context, percent=10)]
+            train[name] = [p for p in whole if not is_validation(p.context, percent=10)]
     return train, held
+
+
+def _files(given: Path) -> list[Path]:
+    if not given.is_dir():
+        return [given]
+    found = [p for name in MIXTURE for p in (given / f"{name}.jsonl.gz", given / f"{name}.jsonl") if p.exists()]
+    if not found:
+        raise InvalidInput(f"{given}: none of the files {', '.join(MIXTURE)} is in it; name the question files themselves")
+    return found
 
 
 MIXTURE = {

@@ -17,6 +17,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from cmt_sdk.errors import InvalidSetting
+
 
 class Task(Protocol):
     """Something to train."""
@@ -30,6 +32,9 @@ class Task(Protocol):
     def validate(self) -> Mapping[str, float]:
         """Figures on what is never trained on."""
 
+    def score(self, figures: Mapping[str, float]) -> float:
+        """One number out of such figures: the lower the better."""
+
     def save(self, folder: Path) -> None:
         """Write the adapter as it is shipped."""
 
@@ -42,7 +47,10 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast. `steps` optimiser steps of `accumulate` examples each; `rate` is the peak."""
+    """How long and how fast. `steps` optimiser steps of `accumulate` examples each; `rate` is the peak.
+
+    patience: validations in a row without a better score after which training ends; 0: it goes on.
+    """
 
     steps: int
     rate: float = 1e-3
@@ -52,6 +60,7 @@ class Plan:
     clip: float = 1.0
     validate_every: int = 100
     save_every: int = 50
+    patience: int = 0
 
     def rate_at(self, step: int) -> float:
         """Linear warm-up, then cosine to `floor` of the peak."""
@@ -59,41 +68,88 @@ class Plan:
         return self.rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
 
 
-def train(task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None], minutes: float = math.inf) -> int:
-    """Train, or go on with what `out` holds, for at most `minutes`; returns the steps done in all.
+@dataclass
+class Progress:
+    """How far a run is: optimiser steps, questions and answer tokens seen; the best score and validations since it."""
 
-    `out/log.jsonl` gets a line a step, `out/adapter` the weights, `out/state` what a later call goes on from.
+    step: int = 0
+    questions: int = 0
+    tokens: int = 0
+    best: float = math.inf
+    since_best: int = 0
+
+
+def train(task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None], minutes: float = math.inf) -> Progress:
+    """Train, or go on with what `out` holds, for at most `minutes`; returns how far it is.
+
+    `out/log.jsonl` gets a line a step, `out/adapter` the weights with the best score, `out/state` what a later call goes on
+    from. Raises InvalidSetting when `out` holds a run of another plan.
     """
-    parameters = list(task.parameters())
-    optimizer = torch.optim.AdamW(parameters, lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0)
-    step, questions = _restore(out / "state", task, parameters, optimizer)
+    run = _Run(task, plan, out, on_step)
+    if run.progress.step == 0:
+        run.note({"plan": asdict(plan)})
+        run.validate()
     began = time.monotonic()
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-
-        def note(figures: Mapping[str, Any]) -> None:
-            log.write(json.dumps(figures) + "\n")
-            log.flush()
-            on_step(figures)
-
-        if step == 0:
-            note({"step": 0, "plan": asdict(plan)})
-        while step < plan.steps and time.monotonic() - began < 60 * minutes:
-            loss, asked = _step(task, plan, parameters, optimizer, step)
-            step, questions = step + 1, questions + asked
-            note({"step": step, "loss": loss, "questions": questions, "seconds": time.monotonic() - began})
-            if step % plan.save_every == 0:
-                _save(out / "state", task, parameters, optimizer, step, questions)
-            if step % plan.validate_every == 0:
-                task.save(out / "adapter")
-                note({"step": step, "questions": questions, **task.validate()})
-        _save(out / "state", task, parameters, optimizer, step, questions)
-        task.save(out / "adapter")
-        note({"step": step, "questions": questions, "end": True, **task.validate()})
-    return step
+    while run.progress.step < plan.steps and time.monotonic() - began < 60 * minutes and not run.is_over():
+        run.advance(began)
+    if run.progress.step % plan.validate_every:
+        run.validate()
+    run.save()
+    run.note({"end": True})
+    return run.progress
 
 
-def _step(task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int) -> tuple[float, int]:
+class _Run:
+    """A task on its way, with its optimiser, its log and its files."""
+
+    def __init__(self, task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None]) -> None:
+        self._task, self._plan, self._out, self._on_step = task, plan, out, on_step
+        self._parameters = list(task.parameters())
+        self._optimizer = torch.optim.AdamW(self._parameters, lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0)
+        out.mkdir(parents=True, exist_ok=True)
+        self.progress = _restore(out / "state", task, plan, self._parameters, self._optimizer)
+
+    def note(self, figures: Mapping[str, Any]) -> None:
+        line = {"step": self.progress.step, "questions": self.progress.questions, **figures}
+        with (self._out / "log.jsonl").open("a", encoding="utf-8") as log:
+            log.write(json.dumps(line) + "\n")
+        self._on_step(line)
+
+    def is_over(self) -> bool:
+        return 0 < self._plan.patience <= self.progress.since_best
+
+    def advance(self, began: float) -> None:
+        """One step, and what is due after it."""
+        loss, tokens, asked = _step(self._task, self._plan, self._parameters, self._optimizer, self.progress.step)
+        self.progress.step += 1
+        self.progress.questions += asked
+        self.progress.tokens += tokens
+        self.note({"loss": loss, "tokens": self.progress.tokens, "seconds": time.monotonic() - began})
+        if self.progress.step % self._plan.validate_every == 0:
+            self.validate()
+        if self.progress.step % self._plan.save_every == 0:
+            self.save()
+
+    def validate(self) -> None:
+        """Figures of the held-out data; the weights are kept where they are the best so far."""
+        figures = self._task.validate()
+        score = self._task.score(figures)
+        better = score < self.progress.best
+        self.progress.since_best = 0 if better else self.progress.since_best + 1
+        if better:
+            self.progress.best = score
+            self._task.save(self._out / "adapter")
+        self.note(figures)
+
+    def save(self) -> None:
+        """What a later call goes on from."""
+        _save(self._out / "state", self._task, self._plan, self._parameters, self._optimizer, self.progress)
+
+
+def _step(
+    task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int
+) -> tuple[float, int, int]:
+    """The mean loss, the answer tokens and the questions of one optimiser step."""
     for group in optimizer.param_groups:
         group["lr"] = plan.rate_at(step)
     total, divisor, questions = 0.0, 0, 0
@@ -107,16 +163,16 @@ def _step(task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch
     torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return total / divisor, questions
+    return total / divisor, divisor, questions
 
 
 def _save(
     folder: Path,
     task: Task,
+    plan: Plan,
     parameters: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
-    step: int,
-    questions: int,
+    progress: Progress,
 ) -> None:
     """Two files, each replaced whole; the scalars name the step that the tensors must have."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -124,9 +180,9 @@ def _save(
     for number, parameter in enumerate(parameters):
         for name, value in optimizer.state[parameter].items():
             tensors[f"{name}.{number}"] = torch.as_tensor(value).contiguous()
-    part = folder / f"step-{step}.safetensors"
+    part = folder / f"step-{progress.step}.safetensors"
     save_file(tensors, part)
-    scalars = {"step": step, "questions": questions, "tensors": part.name, "task": task.state()}
+    scalars = {"plan": asdict(plan), "progress": asdict(progress), "tensors": part.name, "task": task.state()}
     new = folder / "state.json.new"
     new.write_text(json.dumps(scalars), encoding="utf-8")
     new.replace(folder / "state.json")
@@ -135,17 +191,19 @@ def _save(
             old.unlink()
 
 
-def _restore(folder: Path, task: Task, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> tuple[int, int]:
+def _restore(folder: Path, task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> Progress:
     if not (folder / "state.json").exists():
-        return 0, 0
+        return Progress()
     scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+    if changed := [f"{n}={scalars['plan'].get(n)}" for n, v in asdict(plan).items() if scalars["plan"].get(n) != v]:
+        raise InvalidSetting(f"{folder.parent} holds a run with {', '.join(changed)}: go on with these, or train elsewhere")
     tensors = load_file(folder / scalars["tensors"])
     for number, parameter in enumerate(parameters):
         parameter.data.copy_(tensors[f"parameter.{number}"])
         names = [n for n in ("step", "exp_avg", "exp_avg_sq") if f"{n}.{number}" in tensors]
         optimizer.state[parameter] = {n: tensors[f"{n}.{number}"].to(_place(n, parameter)) for n in names}
     task.restore(scalars["task"])
-    return int(scalars["step"]), int(scalars["questions"])
+    return Progress(**scalars["progress"])
 
 
 def _place(name: str, parameter: Tensor) -> torch.device:

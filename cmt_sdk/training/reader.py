@@ -113,6 +113,10 @@ class ReaderTask:
             figures[name] = float(sum(x for x, _ in losses)) / sum(n for _, n in losses)
         return figures
 
+    def score(self, figures: Mapping[str, float]) -> float:
+        """The mean of these losses."""
+        return sum(figures.values()) / len(figures)
+
     def save(self, folder: Path) -> None:
         """Write the adapter in peft's format."""
         self.write(folder)

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.matching import Matcher
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
@@ -84,7 +85,7 @@ def test_a_run_that_was_cut_off_goes_on_exactly(make, tmp_path):
 
     with pytest.raises(Killed):
         train(make(), plan, tmp_path / "cut", kill_at_five)
-    assert train(make(), plan, tmp_path / "cut", lambda _: None) == 8
+    assert train(make(), plan, tmp_path / "cut", lambda _: None).step == 8
     whole, cut = losses(tmp_path / "whole"), losses(tmp_path / "cut")
     assert cut == pytest.approx(whole, rel=1e-4)
 
@@ -97,6 +98,50 @@ def test_passages_of_a_title_are_drawn_together():
     assert sorted(p.context for p in drawn) == sorted(p.context for p in made)
     assert sum(a.title == b.title != "" for a, b in pairwise(drawn)) == 9
     assert [p.context for p in drawn] != [p.context for p in made]
+
+
+def test_training_ends_when_the_held_out_score_no_longer_falls(tmp_path):
+    """After so many validations in a row without a better one; the weights kept are those of the best."""
+
+    class Worse:
+        """A task whose score falls to its third validation and rises from then on."""
+
+        def __init__(self):
+            self.weight, self.count, self.saved = torch.nn.Parameter(torch.ones(1)), 0, []
+
+        def parameters(self):
+            return [self.weight]
+
+        def loss(self):
+            return (self.weight * 2).sum(), 1, 1
+
+        def validate(self):
+            self.count += 1
+            return {"held_out": abs(self.count - 3)}
+
+        def score(self, figures):
+            return figures["held_out"]
+
+        def save(self, folder):
+            self.saved.append(self.count)
+
+        def state(self):
+            return None
+
+        def restore(self, state):
+            pass
+
+    task = Worse()
+    done = train(task, Plan(steps=50, accumulate=1, validate_every=2, patience=3), tmp_path, lambda _: None)
+    assert (done.step, done.best, done.tokens) == (10, 0, 10)
+    assert task.saved == [1, 2, 3]
+
+
+def test_a_run_goes_on_with_its_own_plan_only(tmp_path):
+    """Another rate would make another curve: both values are told."""
+    train(reader_task(), Plan(steps=2, accumulate=1), tmp_path, lambda _: None)
+    with pytest.raises(InvalidSetting, match=r"holds a run with steps=2, rate=0.001: go on with these"):
+        train(reader_task(), Plan(steps=4, rate=1e-4, accumulate=1), tmp_path, lambda _: None)
 
 
 def test_training_never_changes_the_base(tmp_path):
@@ -115,7 +160,7 @@ def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
     before = {n: p.clone() for n, p in task.lm.model.named_parameters() if "lora_" not in n}
     told = []
     train(task, Plan(steps=4, accumulate=1, validate_every=2), tmp_path, told.append)
-    assert set(told[-1]) >= {"held_out@0.5", "held_out@0.25 nf4"}
+    assert sum({"held_out@0.5", "held_out@0.25 nf4"} <= set(line) for line in told) == 3
     task.bases.use(nf4=True)
     now = {n: p for n, p in task.lm.model.named_parameters() if "lora_" not in n}
     changed = {n for n, p in now.items() if not torch.equal(p, before[n])}
@@ -127,7 +172,7 @@ def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
 
 def test_the_saved_adapter_is_peft_s_own_format(tmp_path):
     """bf16 weights, plain configuration, no path of the machine that trained it."""
-    train(reader_task(), Plan(steps=1, accumulate=1), tmp_path, lambda _: None)
+    train(reader_task(), Plan(steps=6, rate=5e-3, accumulate=1, warmup=2), tmp_path, lambda _: None)
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["base_model_name_or_path"]) == ("LORA", 4, None)
     from peft import PeftModel
