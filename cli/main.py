@@ -35,6 +35,7 @@ COMMANDS = {
     "search": "cmt_cli.look:search",
     "show": "cmt_cli.look:show",
     "stats": "cmt_cli.look:stats",
+    "train": "cmt_cli.train:train",
     "update": "cmt_cli.change:update",
 }
 

@@ -1,1 +1,9 @@
 """Training adapters on a frozen model: data, packs, losses and loops. Needs the `train` extra; serving never imports it."""
+
+from __future__ import annotations
+
+from cmt_sdk.training.loop import Plan, Progress
+from cmt_sdk.training.recipe import Material, Needs, Recipe
+from cmt_sdk.training.run import Prepared, prepare
+
+__all__ = ["Material", "Needs", "Plan", "Prepared", "Progress", "Recipe", "prepare"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.questions import QuestionedPassage, read_passages
 
 LONGEST_CONTEXT = 2400  # characters; longer ones are left out of training
 NEIGHBOURS = 5
+Files: TypeAlias = dict[str, list[QuestionedPassage]]
 
 
 def is_validation(title: str, percent: int = 3) -> bool:
@@ -64,23 +65,33 @@ def _in_runs(passages: Sequence[QuestionedPassage], rng: random.Random) -> list[
     return [passage for run in rng.sample(runs, len(runs)) for passage in run]
 
 
-def read_split(paths: Sequence[Path]) -> tuple[dict[str, list[QuestionedPassage]], dict[str, list[QuestionedPassage]]]:
-    """Training and validation passages of question files, by the files' names without suffixes.
+def read_questions(paths: Sequence[Path]) -> dict[str, list[QuestionedPassage]]:
+    """The passages of question files by the files' names without suffixes; of a folder, of the files that MIXTURE names.
 
-    Of a folder, the files that MIXTURE names are read. Where no title is held out, because there are few or none, passages
-    are, by their text. Raises InvalidInput.
+    Raises InvalidInput.
     """
-    train, held = {}, {}
+    found = {}
     for path in (file for given in paths for file in _files(given)):
-        name = path.name.split(".")[0]
-        whole = [p for p in read_passages(path) if len(p.context) <= LONGEST_CONTEXT]
-        train[name] = [p for p in whole if not is_validation(p.title)]
-        held[name] = [p for p in whole if is_validation(p.title)]
-    if not any(held.values()):
-        for name, whole in train.items():
-            held[name] = [p for p in whole if is_validation(p.context, percent=10)]
-            train[name] = [p for p in whole if not is_validation(p.context, percent=10)]
-    return train, held
+        found[path.name.split(".")[0]] = [p for p in read_passages(path) if len(p.context) <= LONGEST_CONTEXT]
+    return found
+
+
+def hold_out(files: Mapping[str, Sequence[QuestionedPassage]]) -> tuple[Files, Files]:
+    """The passages to learn from, and those to judge by: whole titles, chosen by hash.
+
+    Where no title happens to be held out, because there are few or none, passages are, by their text.
+    """
+    by_title = _parted(files, lambda p: is_validation(p.title))
+    if any(by_title[1].values()):
+        return by_title
+    return _parted(files, lambda p: is_validation(p.context, percent=10))
+
+
+def _parted(files: Mapping[str, Sequence[QuestionedPassage]], held: Callable[[QuestionedPassage], bool]) -> tuple[Files, Files]:
+    return (
+        {name: [p for p in whole if not held(p)] for name, whole in files.items()},
+        {name: [p for p in whole if held(p)] for name, whole in files.items()},
+    )
 
 
 def _files(given: Path) -> list[Path]:

@@ -99,6 +99,17 @@ def train(task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any
     return run.progress
 
 
+def rehearse(task: Task, plan: Plan) -> float:
+    """Seconds that a step will take, by one example that is thrown away; the first call of a process is slower."""
+    before, began = task.state(), time.monotonic()
+    loss, _, _ = task.loss()
+    loss.backward()  # type: ignore[no-untyped-call]
+    for parameter in task.parameters():
+        parameter.grad = None
+    task.restore(before)
+    return plan.accumulate * (time.monotonic() - began)
+
+
 class _Run:
     """A task on its way, with its optimiser, its log and its files."""
 
@@ -124,7 +135,7 @@ class _Run:
         self.progress.step += 1
         self.progress.questions += asked
         self.progress.tokens += tokens
-        self.note({"loss": loss, "tokens": self.progress.tokens, "seconds": time.monotonic() - began})
+        self.note({"loss": loss, "tokens": tokens, "seconds": time.monotonic() - began})
         if self.progress.step % self._plan.validate_every == 0:
             self.validate()
         if self.progress.step % self._plan.save_every == 0:

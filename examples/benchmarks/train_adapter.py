@@ -15,7 +15,8 @@ from transformers import AutoModelForCausalLM
 import cmt_sdk
 from cmt_sdk.training.adapters import cut
 from cmt_sdk.training.loop import Plan
-from cmt_sdk.training.run import Recipe, prepare
+from cmt_sdk.training.recipe import Recipe
+from cmt_sdk.training.run import prepare
 
 
 def parsed() -> argparse.Namespace:
@@ -48,7 +49,7 @@ def main() -> None:
         return
     same = ("part", "out", "model", "start", "device", "minutes", "rank", "nf4", "passages", "held_out", "seed")
     recipe = Recipe(
-        data=[options.data],
+        questions=[options.data],
         plan=Plan(options.steps, options.rate, options.accumulate),
         **{name: getattr(options, name) for name in same},
     )

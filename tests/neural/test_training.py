@@ -160,7 +160,7 @@ def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
     before = {n: p.clone() for n, p in task.lm.model.named_parameters() if "lora_" not in n}
     told = []
     train(task, Plan(steps=4, accumulate=1, validate_every=2), tmp_path, told.append)
-    assert sum({"held_out@0.5", "held_out@0.25 nf4"} <= set(line) for line in told) == 3
+    assert sum({"held_out@0.25", "held_out@0.25 nf4"} <= set(line) for line in told) == 3
     task.bases.use(nf4=True)
     now = {n: p for n, p in task.lm.model.named_parameters() if "lora_" not in n}
     changed = {n for n, p in now.items() if not torch.equal(p, before[n])}

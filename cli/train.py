@@ -1,0 +1,108 @@
+"""`cmt train`: adapters for the model of one's choice, from questions or from plain text."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cmt_cli import output
+from cmt_cli.output import amount, say
+
+if TYPE_CHECKING:
+    from cmt_sdk.training.run import Prepared
+
+EXISTING = click.Path(exists=True, path_type=Path)
+OnStep = Callable[[Mapping[str, Any]], None]
+
+
+@click.command()
+@click.argument("questions", nargs=-1, type=EXISTING)
+@click.option("--text", "texts", multiple=True, type=EXISTING, help="A file or folder of plain text; may be given again.")
+@click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where the adapter goes.")
+@click.option("--part", type=click.Choice(["reader", "matcher"]), default="reader", show_default=True, help="What learns.")
+@click.option("--model", help="A pulled model or a local folder.  [default: the default model]")
+@click.option("--start", default="default", show_default=True, help="Go on from: default, none, or an adapter's folder.")
+@click.option("--steps", default=1000, show_default=True, help="Optimiser steps; the rate falls towards the last.")
+@click.option("--minutes", type=float, default=math.inf, help="Stop after so many; the same command goes on.")
+@click.option("--rate", default=1e-3, show_default=True, help="The peak learning rate.")
+@click.option("--accumulate", default=3, show_default=True, help="Examples a step.")
+@click.option("--rank", default=32, show_default=True, help="The rank of a new reader adapter.")
+@click.option("--nf4", default=0.3, show_default=True, help="The share of examples read by the base as NF4 makes it.")
+@click.option("--held-out", default=4, show_default=True, help="How much each validation looks at.")
+@click.option("--validate-every", default=100, show_default=True, help="Steps between two validations.")
+@click.option("--save-every", default=50, show_default=True, help="Steps between two savings of the state.")
+@click.option("--patience", default=0, help="Stop after so many validations without a better one.  [default: never]")
+@click.option("--seed", default=0, show_default=True, help="Draws the examples.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
+@click.option("-y", "--yes", is_flag=True, help="Begin without asking.")
+def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: int, **options: Any) -> None:
+    """Train an adapter on QUESTIONS, or on plain text with --text.
+
+    QUESTIONS are JSON lines, .gz or not: {"title", "context", "question", "answers": [...]}. The base model never changes.
+    The same command goes on where an earlier one was stopped, even by a kill.
+
+    \b
+    Example:
+      cmt train questions.jsonl --out my-reader --minutes 30
+      cmt train --text ~/notes --out my-reader --minutes 30
+      cmt config set adapter my-reader
+    """  # noqa: D301 - click reads the escape
+    from cmt_sdk.training import Plan, Recipe, prepare
+
+    plan = Plan(steps, rate, accumulate, **{name: options.pop(name) for name in ("validate_every", "save_every", "patience")})
+    recipe = Recipe(plan=plan, **options | ({"model": model} if model else {}))
+    prepared = prepare(recipe)
+    _announce(prepared)
+    if not yes and output.on_terminal(sys.stdin) and not click.confirm("Begin?", default=True, err=True):
+        return
+    with _bar(plan.steps) as on_step:
+        progress = prepared.run(on_step)
+    say(f"{amount(progress.step, 'step')}, {amount(progress.questions, 'question')}: {recipe.out}/README.md tells the rest")
+
+
+def _announce(prepared: Prepared) -> None:
+    """What the run learns from and what it will take."""
+    needs, plan = prepared.needs, prepared.recipe.plan
+    passages = sum(p for p, _ in prepared.material.learned.values())
+    questions = sum(q for _, q in prepared.material.learned.values())
+    held = sum(p for p, _ in prepared.material.judged.values())
+    sources = f"{amount(questions, 'question')} on {amount(passages, 'passage')}"
+    sizes = f"{needs.memory / 2**30:.1f} GiB of memory, {needs.disk / 2**20:,.0f} MiB on the disk"
+    time = f"{needs.seconds:.1f} s a step: {_duration(needs.seconds * plan.steps)} for {amount(plan.steps, 'step')}"
+    say(f"learns {amount(needs.parameters, 'number')} from {sources}; {amount(held, 'passage')} held out to judge by", err=True)
+    say(f"takes about {sizes}, and {time}", err=True)
+
+
+def _duration(seconds: float) -> str:
+    """Seconds as people say them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+@contextmanager
+def _bar(steps: int) -> Iterator[OnStep]:
+    """A bar with loss, speed and the time that is left; validations as lines above it, or alone where nobody looks."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    console = output.console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+        task, learned = shown.add_task("training", total=steps), 0
+
+        def on_step(line: Mapping[str, Any]) -> None:
+            nonlocal learned
+            if "loss" in line:
+                learned += line["tokens"]
+                speed = learned / max(1e-9, line["seconds"])
+                shown.update(task, completed=line["step"], description=f"loss {line['loss']:.3f}, {speed:.0f} answer tokens/s")
+            elif figures := [f"{n} {v:.4f}" for n, v in line.items() if n.startswith(("held_out", "recall"))]:
+                say(f"step {line['step']}: {', '.join(figures)}", err=True)
+
+        yield on_step

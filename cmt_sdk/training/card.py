@@ -1,0 +1,77 @@
+"""What a run leaves for people: a model card. Knows the log; knows no model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from cmt_sdk.training.loop import Progress
+from cmt_sdk.training.recipe import Material, Needs, Recipe
+
+CARD = """\
+# {part} for {model}
+
+Made by `cmt train`: {what}, {numbers:,} trained numbers. The base model is unchanged. To use it:
+`cmt_sdk.open("notes", adapter="{out}")`, or `cmt config set adapter {out}`.
+
+{scores}
+{progress.step} steps, {progress.questions:,} questions, {progress.tokens:,} answer tokens. Best validation score
+{progress.best:.4f}, the lower the better; these are its weights.
+
+{material}
+Up to {plan.steps} steps of {plan.accumulate} examples, peak rate {plan.rate:g}, cosine, AdamW; rank {recipe.rank};
+{recipe.nf4:.0%} of the examples read by the base as NF4 makes it; started from {recipe.start!r}; seed {recipe.seed}{minutes}.
+`log.jsonl` holds a line a step.
+
+An adapter remembers something of what it was trained on: share it as you would share the texts.
+"""
+WORDS = {"reader": "the adapter that reads memories", "matcher": "the head that makes key vectors"}
+
+
+def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progress) -> None:
+    """Write `out/README.md`."""
+    card = CARD.format(
+        part=recipe.part.capitalize(),
+        model=recipe.model,
+        what=WORDS[recipe.part],
+        numbers=needs.parameters,
+        out=recipe.out,
+        scores=_scores(recipe.out / "log.jsonl"),
+        progress=progress,
+        material=_material(material),
+        plan=recipe.plan,
+        recipe=recipe,
+        minutes="" if math.isinf(recipe.minutes) else f", at most {recipe.minutes:g} minutes a call",
+    )
+    (recipe.out / "README.md").write_text(card, encoding="utf-8")
+
+
+def _scores(log: Path) -> str:
+    """The validation figures, first and last, as a table."""
+    lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
+    judged = [line for line in lines if figures_of(line)]
+    first, last = judged[0], judged[-1]
+    rows = [("on what was held out", f"after {first['questions']:,} questions", f"after {last['questions']:,}")]
+    rows += [(name, f"{value:.4f}", f"{last[name]:.4f}") for name, value in figures_of(first).items()]
+    return _table(rows)
+
+
+def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
+    """The validation figures of a line of the log, if it has any."""
+    return {n: v for n, v in line.items() if n.startswith(("held_out", "recall"))}
+
+
+def _material(material: Material) -> str:
+    rows = [("file", "passages learned from", "questions", "passages held out")]
+    for name, (passages, questions) in material.learned.items():
+        rows.append((name, f"{passages:,}", f"{questions:,}", f"{material.judged[name][0]:,}"))
+    return _table(rows)
+
+
+def _table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows as a Markdown table, the first as its head."""
+    head, *rest = (f"| {' | '.join(row)} |" for row in rows)
+    return "\n".join([head, "|" + "---|" * len(rows[0]), *rest, ""])

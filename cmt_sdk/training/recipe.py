@@ -1,0 +1,70 @@
+"""What a training run is made of, what it will take, and what was learned from. Plain values; knows no torch and no file."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cmt_sdk.config import DEFAULT_MODEL
+from cmt_sdk.errors import InvalidInput, InvalidSetting
+from cmt_sdk.training.loop import Plan
+
+PARTS = ("reader", "matcher")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is trained on what.
+
+    questions: question files, or folders of the files that MIXTURE names. texts: files and folders of plain text, of which
+    questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
+    bundle or a peft adapter. nf4: the share of examples read by the base as NF4 makes it. passages: how many the matcher
+    learns from. held_out: how much the run is judged by: packs (reader), tens of passages (matcher).
+    """
+
+    part: str
+    out: Path
+    questions: Sequence[Path] = ()
+    texts: Sequence[Path] = ()
+    model: str = DEFAULT_MODEL
+    device: str = "auto"
+    start: str = "default"
+    plan: Plan = field(default_factory=lambda: Plan(steps=1000))
+    minutes: float = math.inf
+    rank: int = 32
+    nf4: float = 0.3
+    passages: int = 3000
+    held_out: int = 12
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.part not in PARTS:
+            raise InvalidSetting(f"part={self.part!r}: choose one of {', '.join(PARTS)}")
+        for name, low, high in (("nf4", 0.0, 1.0), ("rank", 1, 256), ("held_out", 1, 1000), ("passages", 8, 10**7)):
+            if not low <= getattr(self, name) <= high:
+                raise InvalidSetting(f"{name}={getattr(self, name)}: choose {low} to {high}")
+        if not self.questions and not self.texts:
+            raise InvalidInput("there is nothing to learn from: give a question file, or a folder of texts")
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a run takes: bytes of memory while it lasts, bytes on the disk, the numbers that learn, and seconds a step.
+
+    `seconds` is 0.0 where nothing was rehearsed.
+    """
+
+    memory: int
+    disk: int
+    parameters: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Passages and questions by file: those learned from, and those judged by."""
+
+    learned: Mapping[str, tuple[int, int]]
+    judged: Mapping[str, tuple[int, int]]

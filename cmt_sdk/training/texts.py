@@ -1,0 +1,85 @@
+"""Plain text to questions that it answers itself: gaps to fill, and how a passage goes on. No torch, no model.
+
+For users without questions: a compressor is adapted to their own texts by what these texts say of themselves.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from cmt_sdk.converting import read_documents
+from cmt_sdk.errors import InvalidInput
+from cmt_sdk.questions import Question, QuestionedPassage, read_lines
+from cmt_sdk.splitting import split
+
+PASSAGE_TOKENS = 180
+GAPS, CONTINUATIONS = 4, 2
+AROUND = 9  # words shown on each side of a gap, and before a continuation
+ANSWER = 4  # words in a gap, at most
+FOLLOWING = 12  # words of a continuation
+FEWEST = 20  # words of a passage that anything is asked about
+NAME = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)*|\b\d[\d.,:%]*")  # names and numbers: what people ask for
+
+Count = Callable[[Sequence[str]], list[int]]
+
+
+def read_texts(path: Path, count_tokens: Count, seed: int = 0) -> list[QuestionedPassage]:
+    """Passages of all readable files of a folder, or of one file, each with the questions made of it.
+
+    JSON lines (.jsonl, .jsonl.gz) are {"title", "text"}, title optional. Raises InvalidInput when there is no passage of at
+    least `FEWEST` words.
+    """
+    rng = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
+    found = [p for title, text in _documents(path) for p in questioned(title, text, count_tokens, rng)]
+    if not found:
+        raise InvalidInput(f"{path}: there is no passage of at least {FEWEST} words in it to learn from")
+    return found
+
+
+def _documents(path: Path) -> Iterator[tuple[str, str]]:
+    if ".jsonl" in path.suffixes:
+        yield from ((str(row.get("title") or ""), str(row.get("text") or "")) for row in read_lines(path))
+    else:
+        yield from ((Path(d.source or "").stem, d.text) for d in read_documents([path]))
+
+
+def questioned(title: str, text: str, count_tokens: Count, rng: random.Random) -> Iterator[QuestionedPassage]:
+    """The passages of one text, with gaps and continuations."""
+    for span in split(text, count_tokens, PASSAGE_TOKENS):
+        context = text[span.start : span.end]
+        words = context.split()
+        if len(words) >= FEWEST:
+            asked = [*_gaps(words, rng), *_continuations(words, rng)]
+            yield QuestionedPassage(title, context, tuple(asked))
+
+
+def _gaps(words: Sequence[str], rng: random.Random) -> Iterator[Question]:
+    """Sentences with a gap; names and numbers are left out first, then whatever is drawn."""
+    for start, end in _spans(words, rng):
+        before, after = words[max(0, start - AROUND) : start], words[end : end + AROUND]
+        text = " ".join([*before, "____", *after])
+        yield Question(f'Which words are missing? "{text}"', (_bare(" ".join(words[start:end])),))
+
+
+def _spans(words: Sequence[str], rng: random.Random) -> list[tuple[int, int]]:
+    telling = [i for i in range(1, len(words)) if NAME.match(words[i])]
+    drawn = rng.sample(telling, min(GAPS, len(telling)))
+    rest = [i for i in range(1, len(words)) if i not in drawn]
+    drawn += rng.sample(rest, max(0, min(GAPS - len(drawn), len(rest))))
+    return [(i, min(len(words), i + (1 if i in telling else rng.randint(1, ANSWER)))) for i in drawn]
+
+
+def _continuations(words: Sequence[str], rng: random.Random) -> Iterator[Question]:
+    """A few words of the passage, asked how it goes on."""
+    for start in rng.sample(range(len(words) - 2 * AROUND), CONTINUATIONS):
+        middle = start + AROUND
+        text = " ".join(words[start:middle])
+        yield Question(f'How do the notes go on after "{text}"?', (" ".join(words[middle : middle + FOLLOWING]),))
+
+
+def _bare(text: str) -> str:
+    """Without the punctuation around it."""
+    return text.strip(".,;:!?()[]\"'“”‘’") or text

@@ -1,0 +1,157 @@
+"""`cmt train` on a tiny model: from a question file or from plain text to an adapter that a memory opens with."""
+
+import json
+import random
+
+import pytest
+from click.testing import CliRunner
+
+import cmt_sdk
+from cmt_cli.main import main
+from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageFull
+from cmt_sdk.questions import read_passages
+from cmt_sdk.testing.tiny import save_tiny
+from cmt_sdk.training import Plan, Recipe, prepare, run
+from cmt_sdk.training.data import hold_out
+from cmt_sdk.training.texts import questioned, read_texts
+
+TOWNS = [f"{a}{b}" for a in ("Lis", "Por", "Gen", "Pis") for b in ("bon", "to", "oa", "a", "ford", "wick", "stad", "burg")]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    """A tiny model's folder."""
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def questions(tmp_path):
+    """Thirty-two passages under four titles, a question each."""
+    file = tmp_path / "towns.jsonl"
+    rows = [
+        {"title": f"part {n % 4}", "context": f"Tower {n} is in {t}.", "question": f"Where is tower {n}?", "answers": [t]}
+        for n, t in enumerate(TOWNS)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+def called(*arguments):
+    """Run `cmt train`; what it printed."""
+    result = CliRunner().invoke(main, ["train", "--yes", *map(str, arguments)])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def small(model, out):
+    """Options of a run of seconds."""
+    few = ("--steps", 6, "--accumulate", 1, "--rank", 4, "--held-out", 1, "--validate-every", 3, "--save-every", 2)
+    return ("--model", model, "--out", out, "--nf4", 0, "--device", "cpu", *few)
+
+
+@pytest.mark.parametrize("part", ["reader", "matcher"])
+def test_questions_become_an_adapter_that_a_memory_opens_with(part, model, questions, tmp_path):
+    """The card tells the held-out figures before and after; the adapter is another one than none."""
+    out = tmp_path / "made"
+    printed = called(questions, "--part", part, *small(model, out))
+    assert "32 passages" not in printed
+    assert "held out to judge by" in printed
+    assert "6 steps" in printed
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "| on what was held out | after 0 questions | after " in card
+    with cmt_sdk.open(tmp_path / "memory", model=str(model), adapter=str(out), device="cpu") as memory:
+        memory.add("The museum is in Lisbon.")
+        assert memory.model.ask("Where is the museum?", max_tokens=2).reader == "memory"
+
+
+def test_plain_text_is_enough(model, tmp_path):
+    """Gaps and continuations of the texts themselves are what is asked."""
+    notes = tmp_path / "notes"
+    notes.mkdir()
+    for town in TOWNS:
+        words = " ".join(f"Then {town} was seen by {n} travellers from the hills" for n in range(4)).replace(" Then", ". Then")
+        (notes / f"{town}.md").write_text(words + ".", encoding="utf-8")
+    assert "6 steps" in called("--text", notes, *small(model, tmp_path / "made"))
+
+
+def test_a_stopped_run_goes_on_with_the_same_command(model, questions, tmp_path):
+    """Called again after some of its steps, it makes the curve that it would have made at once."""
+    called(questions, *small(model, tmp_path / "whole"))
+    options = small(model, tmp_path / "cut")
+    recipe = Recipe(
+        "reader", tmp_path / "cut", [questions], model=str(model), device="cpu", rank=4, nf4=0.0, held_out=1,
+        plan=Plan(6, accumulate=1, validate_every=3, save_every=2),
+    )  # fmt: skip
+
+    class Killed(Exception):
+        """The process is gone."""
+
+    def kill(line):
+        if line["step"] == 5:
+            raise Killed
+
+    with pytest.raises(Killed):
+        prepare(recipe).run(kill)
+    called(questions, *options)
+
+    def curve(folder):
+        lines = map(json.loads, (tmp_path / folder / "log.jsonl").read_text(encoding="utf-8").splitlines())
+        return {line["step"]: line["loss"] for line in lines if "loss" in line}
+
+    assert curve("cut") == pytest.approx(curve("whole"), rel=1e-4)
+
+
+def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_path, monkeypatch):
+    """Nothing to learn from, an unknown part, no memory, no room on the disk: each with its limit."""
+    with pytest.raises(InvalidInput, match="there is nothing to learn from"):
+        Recipe("reader", tmp_path)
+    with pytest.raises(InvalidSetting, match="part='writer': choose one of reader, matcher"):
+        Recipe("writer", tmp_path, [questions])
+    recipe = Recipe("reader", tmp_path / "made", [questions], model=str(model), device="cpu")
+    monkeypatch.setattr(run, "_free_memory", lambda _: 1000)
+    with pytest.raises(InvalidSetting, match=r"needs about [\d,]+ bytes of memory on cpu, 1,000 are free"):
+        prepare(recipe)
+    monkeypatch.setattr(run.shutil, "disk_usage", lambda _: type("Usage", (), {"free": -1}))
+    with pytest.raises(StorageFull, match=r"needs [\d,]+ bytes on the disk, -1 are free: choose another folder"):
+        prepare(recipe)
+
+
+def test_too_few_passages_are_told(model, tmp_path):
+    """One passage cannot both teach and judge."""
+    file = tmp_path / "one.jsonl"
+    file.write_text('{"context": "It is in Rome.", "question": "Where?", "answers": ["Rome"]}\n', encoding="utf-8")
+    with pytest.raises(InvalidInput, match="1 passages are too few"):
+        prepare(Recipe("reader", tmp_path / "made", [file], model=str(model), device="cpu"))
+
+
+def test_passages_are_held_out_by_text_where_titles_are_few(questions):
+    """Four titles, none of which the hash picks: some passages are kept back all the same, and none is in both halves."""
+    whole = read_passages(questions)
+    learned, judged = hold_out({"towns": whole})
+    assert learned["towns"]
+    assert judged["towns"]
+    assert sorted(p.context for p in learned["towns"] + judged["towns"]) == sorted(p.context for p in whole)
+
+
+def test_a_text_is_asked_for_its_own_words():
+    """A gap's answer, put in its place, gives words of the text; a continuation is what follows."""
+    text = "In spring the keeper of Cabo Roca paints the tower white again, because salt has eaten the old colour. " * 3
+    (passage,) = questioned("notes", text, lambda texts: [len(t.split()) for t in texts], random.Random(1))
+    words = " ".join(passage.context.split())
+    assert len(passage.questions) == 6
+    for question in passage.questions:
+        quoted = question.text.split('"')[1]
+        whole = quoted.replace("____", question.answers[0]) if "____" in quoted else f"{quoted} {question.answers[0]}"
+        assert _letters(whole) in _letters(words)
+
+
+def _letters(text):
+    """Without what a gap's answer was stripped of."""
+    return "".join(c for c in text if c.isalnum())
+
+
+def test_texts_without_a_passage_are_refused(tmp_path):
+    """A few words are no passage."""
+    (tmp_path / "a.txt").write_text("Too short.", encoding="utf-8")
+    with pytest.raises(InvalidInput, match="no passage of at least 20 words"):
+        read_texts(tmp_path, lambda texts: [len(t.split()) for t in texts])
