@@ -9,7 +9,7 @@ import click
 
 import cmt_sdk
 from cmt_cli.memories import opened
-from cmt_cli.options import json_option, memory_option
+from cmt_cli.options import json_option, memory_option, typed
 from cmt_cli.output import plain, print_json, say, table
 from cmt_sdk.errors import InvalidSetting, MemoryNotFound
 
@@ -70,6 +70,8 @@ def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
 def _value(name: str, text: str) -> Any:
     """The text in the type of that setting."""
     kind = type(getattr(cmt_sdk.Settings(), name))
+    if kind is bool:
+        return typed(text.lower())
     try:
         return kind(text.replace("_", "") if kind is int else text)
     except ValueError as error:

@@ -22,10 +22,10 @@ from cmt_cli.progress import waiting
 @k_option
 @click.option(
     "--mode",
-    type=click.Choice(["fused", "vector", "text"]),
+    type=click.Choice(["reranked", "fused", "vector", "text"]),
     default="fused",
     show_default=True,
-    help="By meaning and words, by meaning, or by words alone (which needs no model).",
+    help="By meaning and words and then by reading, by both alone, by meaning, or by words (which needs no model).",
 )
 @filter_options
 @memory_option
@@ -101,6 +101,8 @@ def _row(document: cmt_sdk.Document) -> tuple[object, ...]:
 def show(document_id: str, history: bool, folder: Path, as_json: bool) -> None:
     """Show a document: its text, fields and passages. The first four characters of an id are enough.
 
+    With the setting fidelity, how much of each passage the model reads from its memory: 1 is as much as from the text.
+
     \b
     Example:
       cmt show 3f2a --history
@@ -115,7 +117,7 @@ def show(document_id: str, history: bool, folder: Path, as_json: bool) -> None:
     for version in versions:
         _show(version)
     columns = ["passage", "characters", "tokens", "state", "heading"]
-    table(columns, [(p.id, f"{p.start}:{p.end}", p.tokens, _state(p.ready), p.heading) for p in passages])
+    table(columns, [(p.id, f"{p.start}:{p.end}", p.tokens, _passage_state(p), p.heading) for p in passages])
 
 
 def _show(document: cmt_sdk.Document) -> None:
@@ -128,6 +130,11 @@ def _show(document: cmt_sdk.Document) -> None:
         if value:
             say(one_line(f"{name.removesuffix('_at')}: {value}"), dim=True)
     say(document.text.rstrip() + "\n")
+
+
+def _passage_state(passage: cmt_sdk.Passage) -> str:
+    measured = "" if passage.fidelity is None else f", fidelity {passage.fidelity:.2f}"
+    return _state(passage.ready) + measured
 
 
 def _state(ready: bool) -> str:

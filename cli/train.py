@@ -17,6 +17,7 @@ from cmt_cli.output import amount, say
 if TYPE_CHECKING:
     from cmt_sdk.training.run import Prepared
 
+PARTS = ["reader", "compressor", "soft", "matcher"]
 EXISTING = click.Path(exists=True, path_type=Path)
 OnStep = Callable[[Mapping[str, Any]], None]
 
@@ -25,7 +26,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.argument("questions", nargs=-1, type=EXISTING)
 @click.option("--text", "texts", multiple=True, type=EXISTING, help="A file or folder of plain text; may be given again.")
 @click.option("-o", "--out", required=True, type=click.Path(file_okay=False, path_type=Path), help="Where the adapter goes.")
-@click.option("--part", type=click.Choice(["reader", "matcher"]), default="reader", show_default=True, help="What learns.")
+@click.option("--part", type=click.Choice(PARTS), default="reader", show_default=True, help="What learns: see below.")
 @click.option("--model", help="A pulled model or a local folder.  [default: the default model]")
 @click.option("--start", default="default", show_default=True, help="Go on from: default, none, or an adapter's folder.")
 @click.option("--steps", default=1000, show_default=True, help="Optimiser steps; the rate falls towards the last.")
@@ -34,6 +35,9 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--accumulate", default=3, show_default=True, help="Examples a step.")
 @click.option("--rank", default=32, show_default=True, help="The rank of a new reader adapter.")
 @click.option("--nf4", default=0.3, show_default=True, help="The share of examples read by the base as NF4 makes it.")
+@click.option("--answer", default=0.5, show_default=True, help="soft: the weight of the answers' cross-entropy.")
+@click.option("--teacher", default=1.0, show_default=True, help="soft: the weight of the divergence from reading the text.")
+@click.option("--alpha", default=0.0, show_default=True, help="soft: of the memory-aware logits; 0: off.")
 @click.option("--held-out", default=4, show_default=True, help="How much each validation looks at.")
 @click.option("--validate-every", default=100, show_default=True, help="Steps between two validations.")
 @click.option("--save-every", default=50, show_default=True, help="Steps between two savings of the state.")
@@ -47,16 +51,20 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: 
     QUESTIONS are JSON lines, .gz or not: {"title", "context", "question", "answers": [...]}. The base model never changes.
     The same command goes on where an earlier one was stopped, even by a kill.
 
+    Parts: reader reads the kv memories that there are; compressor makes and reads kv memories, which then have to be encoded
+    again; soft makes and reads soft memories; matcher makes the key vectors that passages are found by.
+
     \b
     Example:
       cmt train questions.jsonl --out my-reader --minutes 30
       cmt train --text ~/notes --out my-reader --minutes 30
       cmt config set adapter my-reader
     """  # noqa: D301 - click reads the escape
-    from cmt_sdk.training import Plan, Recipe, prepare
+    from cmt_sdk.training import Objectives, Plan, Recipe, prepare
 
+    objectives = Objectives(**{name: options.pop(name) for name in ("answer", "teacher", "alpha")})
     plan = Plan(steps, rate, accumulate, **{name: options.pop(name) for name in ("validate_every", "save_every", "patience")})
-    recipe = Recipe(plan=plan, **options | ({"model": model} if model else {}))
+    recipe = Recipe(plan=plan, objectives=objectives, **options | ({"model": model} if model else {}))
     prepared = prepare(recipe)
     _announce(prepared)
     if not yes and output.on_terminal(sys.stdin) and not click.confirm("Begin?", default=True, err=True):

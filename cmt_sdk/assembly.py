@@ -16,6 +16,7 @@ from cmt_sdk.recall import Engine, Recall
 
 if TYPE_CHECKING:
     from cmt_sdk.neural.frozen import FrozenModel
+    from cmt_sdk.neural.rotary import Rotary
     from cmt_sdk.weights.bundle import Bundle
     from cmt_sdk.weights.loading import LoadedModel
 
@@ -61,7 +62,7 @@ def assemble(
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
     engine = engine or LocalEngine(settings)
     index = KeyIndex(store, path, settings.exact_limit)
-    recall = Recall(store, index, engine, settings.memory_budget)
+    recall = Recall(store, index, engine, settings.memory_budget, settings.rerank)
     worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
     return Parts(path, settings, store, index, engine, recall, worker)
 
@@ -120,7 +121,7 @@ class LocalEngine:
         from cmt_sdk.weights.bundle import find_bundle
         from cmt_sdk.weights.registry import show_model
 
-        return find_bundle(self._settings.adapter, show_model(self._settings.model).sha256)
+        return find_bundle(self._settings.adapter, show_model(self._settings.model).sha256, self._settings.compressor)
 
     @cached_property
     def _frozen(self) -> FrozenModel:
@@ -129,6 +130,12 @@ class LocalEngine:
 
         loaded = self._loaded
         return FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
+
+    @cached_property
+    def _rotary(self) -> Rotary:
+        from cmt_sdk.neural.proof import kv_rotary
+
+        return kv_rotary(self._frozen)
 
     @property
     def vector_weight(self) -> float:
@@ -139,9 +146,9 @@ class LocalEngine:
     def compressor(self) -> Compressor:
         """The compressor that the settings name."""
         from cmt_sdk.neural.compressor import PassageCompressor
+        from cmt_sdk.neural.fidelity import FidelityMeter
         from cmt_sdk.neural.kv import KVCompressor
         from cmt_sdk.neural.matching import Matcher, MatchHead
-        from cmt_sdk.neural.rotary import Rotary
         from cmt_sdk.neural.soft import SoftCompressor
         from cmt_sdk.types import Fingerprint
         from cmt_sdk.weights.loading import load_tensors
@@ -152,26 +159,25 @@ class LocalEngine:
         return PassageCompressor(
             SoftCompressor(lm, load_tensors(bundle.soft)["projection"].to(lm.device) if bundle.soft else None, s.compression)
             if soft
-            else KVCompressor(lm, Rotary(lm.model), s.keep),
+            else KVCompressor(lm, self._rotary, s.keep),
             Matcher(lm, head.to(lm.device)),
             Fingerprint(
                 model=loaded.name,
                 base=loaded.base_hash[:16],
                 quantization=loaded.quantization,
                 tokenizer=loaded.tokenizer_hash[:16],
-                encoder=bundle.encoder_hash if soft else "plain",
+                encoder=bundle.encoder_hash,
                 matcher=bundle.matcher_hash,
                 compressor=f"soft:{s.compression}" if soft else "kv",
                 keep=1.0 if soft else s.keep,
                 format=FORMAT,
             ),
+            FidelityMeter(lm, self._rotary) if s.fidelity else None,
         )
 
     @cached_property
     def reader(self) -> Reader:
         """The reader over the same frozen model."""
         from cmt_sdk.neural.generator import Generator
-        from cmt_sdk.neural.rotary import Rotary
 
-        rotary = None if self._settings.compressor == "soft" else Rotary(self._frozen.model)
-        return Generator(self._frozen, rotary)
+        return Generator(self._frozen, None if self._settings.compressor == "soft" else self._rotary)

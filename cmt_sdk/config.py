@@ -23,6 +23,10 @@ class Settings:
     compressor: "kv" keeps the KV-cache entries that matter, "soft" pools windows to soft tokens (CMT).
     keep: the share of KV entries kept, 0 < keep <= 1, for "kv".
     compression: text tokens per soft token, 4, 8 or 16, for "soft".
+    fidelity: measure how much of a passage the model reads from its memory, as memories are made, for "kv"; adding then
+        takes a little over twice as long.
+    rerank: so many of the passages that a search finds are put in a new order by how much the model, having read each one's
+        memory, expects the question; 0: none.
     passage_tokens: the longest passage, in tokens.
     memory_budget: bytes of compressed memory kept on disk; colder passages are encoded again when needed. 0: no limit.
     exact_limit: up to so many vectors search is exact; above, HNSW.
@@ -36,6 +40,8 @@ class Settings:
     compressor: str = "kv"
     keep: float = 0.25
     compression: int = 4
+    fidelity: bool = False
+    rerank: int = 10
     passage_tokens: int = 256
     memory_budget: int = 0
     exact_limit: int = 20_000
@@ -46,12 +52,18 @@ class Settings:
             "precision": ("auto", "nf4", "bf16", "fp32"),
             "compressor": ("kv", "soft"),
             "compression": (4, 8, 16),
+            "fidelity": (False, True),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise InvalidSetting(f"{name}={getattr(self, name)!r}: choose one of {', '.join(map(str, values))}")
+        if not isinstance(self.fidelity, bool):  # 0 and 1 are equal to them
+            raise InvalidSetting(f"fidelity={self.fidelity!r}: choose one of False, True")
+        if self.fidelity and self.compressor == "soft":
+            raise InvalidSetting("fidelity=True: only the memories of compressor='kv' are measured; choose fidelity=False")
         bounds = {
             "keep": (0.01, 1.0),
+            "rerank": (0, 50),
             "passage_tokens": (16, 4096),
             "memory_budget": (0, 2**62),
             "exact_limit": (0, 2**31),

@@ -37,7 +37,10 @@ class Compressor(Protocol):
         """What makes the memories: stored with each of them."""
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """One memory and one key vector a text, in the order given; batches and buckets lengths inside."""
+        """One memory and one key vector a text, in the order given; batches and buckets lengths inside.
+
+        With the memory's fidelity, where the settings ask for it.
+        """
 
     def encode_query(self, question: str) -> Vector:
         """The question's vector, shape [dimension], of length 1."""
@@ -48,6 +51,9 @@ class Reader(Protocol):
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """Yields the answer as it comes, at most `max_tokens` tokens; the last piece carries the usage."""
+
+    def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
+        """The log probability of the question's words after each memory alone, in nats, in the order given."""
 
 
 class DocumentStore(Protocol):

@@ -14,18 +14,21 @@ PASSAGE_END = "\n\n"
 
 
 def messages(question: str, history: Sequence[Turn] = (), *, notes: bool = True) -> list[dict[str, str]]:
-    """Chat messages whose first user turn holds the instruction and, with `notes`, SLOT where the notes belong.
+    """Chat messages, user and assistant in turn, whose first holds the instruction and, with `notes`, SLOT for the notes.
 
-    Notes are data that the user brings: they stand in the user's turn, never in the system's.
+    Notes are data that the user brings: they stand in the user's turn, never in the system's. What stands before them is
+    always the same, and some models know no system role: its words are said in the user's next turn.
     """
-    opening = INSTRUCTION + SLOT if notes else BARE_INSTRUCTION
-    turns = [*history, Turn("user", question.strip())]
-    said = []
-    for turn in turns:
+    said = [{"role": "user", "content": INSTRUCTION + SLOT if notes else BARE_INSTRUCTION}]
+    gap = ""
+    for turn in [*history, Turn("user", question.strip())]:
         text = f"Question: {turn.content}" if turn.role == "user" else turn.content
-        if turn.role == "user" and opening:
-            text, opening = opening + text, ""
-        said.append({"role": turn.role, "content": text})
+        role = "assistant" if turn.role == "assistant" else "user"
+        if said[-1]["role"] == role:
+            said[-1]["content"] += gap + text
+        else:
+            said.append({"role": role, "content": text})
+        gap = "\n\n"
     return said
 
 

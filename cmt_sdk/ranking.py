@@ -37,6 +37,20 @@ def fuse(vector: Sequence[Hit], text: Sequence[Hit], *, weight: float = 1.0, con
     return sorted(fused.values(), key=lambda f: -f.score)
 
 
+def reorder(likelihoods: Sequence[float | None]) -> list[int]:
+    """The order in which items, given best first, come when their likelihoods count too: their numbers, best first.
+
+    An item's worth is its log likelihood less one nat for each place that it was behind the first. One whose likelihood is
+    not known (None) counts as the mean of the others.
+    """
+    known = [x for x in likelihoods if x is not None]
+    if not known:
+        return list(range(len(likelihoods)))
+    mean = sum(known) / len(known)
+    worth = [(mean if x is None else x) - place for place, x in enumerate(likelihoods)]
+    return sorted(range(len(worth)), key=lambda n: -worth[n])
+
+
 def fit(tokens: Sequence[int], budget: int) -> int:
     """How many leading items, of `tokens` tokens each, fit into `budget` tokens together."""
     total = 0

@@ -6,16 +6,17 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, get_args
 
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
-from cmt_sdk.ranking import fuse
+from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.types import Encoded, Filter, Fingerprint, Match, PackedMemory, Passage, SearchMode, Vector
 
 log = logging.getLogger(__name__)
 
 CANDIDATES = 50
+RERANKED = 10
 BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
 
 
@@ -58,6 +59,7 @@ class Recall:
     index: VectorIndex
     engine: Engine
     memory_budget: int = 0
+    reranked: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
     _example: Encoded | None = None
 
@@ -68,12 +70,16 @@ class Recall:
             return self.engine.compressor.encode_query(question)
 
     def search(self, query: str, k: int, chosen: Filter, mode: SearchMode = "fused", vector: Vector | None = None) -> list[Match]:
-        """The k best passages, best first. `vector` saves encoding the query again."""
+        """The k best passages, best first. `vector` saves encoding the query again.
+
+        "vector" looks by meaning, "text" by words, "fused" by both; "reranked" then lets the model read the query after the
+        memory of each of the first few.
+        """
         check_question(query)
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
-        if mode not in ("fused", "vector", "text"):
-            raise InvalidSetting(f"mode={mode!r}: choose fused, vector or text")
+        if mode not in get_args(SearchMode):
+            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(get_args(SearchMode))}")
         limit = max(CANDIDATES, k)
         by_words = self.store.search_text(query, limit, chosen) if mode != "vector" else []
         by_meaning = []
@@ -83,8 +89,23 @@ class Recall:
         weight = self.engine.vector_weight if by_meaning else 1.0
         fused = fuse(by_meaning, by_words, weight=weight)
         found = self.store.passages([f.passage_id for f in fused])
-        present = [f for f in fused if f.passage_id in found][:k]
-        return [Match(*found[f.passage_id], f.score, f.vector_rank, f.vector_score, f.text_rank, f.text_score) for f in present]
+        matches = [
+            Match(*found[f.passage_id], f.score, f.vector_rank, f.vector_score, f.text_rank, f.text_score)
+            for f in fused
+            if f.passage_id in found
+        ]
+        return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
+
+    def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
+        """The first few in a new order; those whose memories are not there yet are judged by their places alone."""
+        first, rest = matches[: self.reranked or RERANKED], matches[self.reranked or RERANKED :]
+        stored = self.store.load([m.passage.id for m in first], self.engine.compressor.fingerprint)
+        if not stored:
+            return list(matches)
+        with self.lock:
+            likely = dict(zip(stored, self.engine.reader.likelihoods(query, list(stored.values())), strict=True))
+        order = reorder([likely.get(m.passage.id) for m in first])
+        return [*(first[n] for n in order), *rest]
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now and kept."""

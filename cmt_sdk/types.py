@@ -16,7 +16,7 @@ Scalar: TypeAlias = str | int | float | bool | None
 Metadata: TypeAlias = Mapping[str, Scalar]
 Vector: TypeAlias = NDArray[np.float32]
 ReaderKind: TypeAlias = Literal["memory", "text", "auto", "none"]
-SearchMode: TypeAlias = Literal["fused", "vector", "text"]
+SearchMode: TypeAlias = Literal["reranked", "fused", "vector", "text"]
 Outcome: TypeAlias = Literal["added", "updated", "unchanged"]
 
 
@@ -55,7 +55,7 @@ class Span:
 class Passage:
     """The unit that is compressed, matched and read: characters `start` to `end` of one version of a document.
 
-    `ready` is False until it has been compressed.
+    `ready` is False until it has been compressed. `fidelity` is that of its stored memory (see Encoded); None: not measured.
     """
 
     id: int
@@ -68,6 +68,7 @@ class Passage:
     text: str
     heading: str = ""
     ready: bool = False
+    fidelity: float | None = None
 
     @property
     def content(self) -> str:
@@ -123,10 +124,14 @@ class PackedMemory:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What a compressor makes of one passage: the memory to read and the key vector to find it by, of length 1."""
+    """What a compressor makes of one passage: the memory to read and the key vector to find it by, of length 1.
+
+    `fidelity`, in [0, 1], says how much of the passage the model reads from its memory; None: not measured.
+    """
 
     memory: PackedMemory
     key: Vector
+    fidelity: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

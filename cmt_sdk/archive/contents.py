@@ -123,7 +123,7 @@ class Contents:
         if key.dtype != np.float32 or key.ndim != 1 or not abs(float(np.linalg.norm(key)) - 1) < 0.01:
             raise StorageDamaged(f"{where}: its key is not a vector of float32 and of length 1")
         memory = PackedMemory(row.kind, row.tokens, {n: arrays[f"{number}.memory.{n}"] for n in row.arrays})
-        return StoredMemory(row.document, row.content, fingerprint, Encoded(memory, key.astype(np.float32)))
+        return StoredMemory(row.document, row.content, fingerprint, Encoded(memory, key.astype(np.float32), row.fidelity))
 
     def _rows(self, name: str) -> Iterator[tuple[str, Row]]:
         """The lines of a member as objects, each with its place in words."""

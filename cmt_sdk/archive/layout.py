@@ -54,7 +54,10 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One line of a shard. `content` is the SHA-256 of what was compressed, `arrays` the names in its memory."""
+    """One line of a shard. `content` is the SHA-256 of what was compressed, `arrays` the names in its memory.
+
+    `fidelity` may be missing, as it is where it was not measured.
+    """
 
     document: str
     content: str
@@ -62,6 +65,7 @@ class MemoryRow:
     kind: str
     tokens: int
     arrays: tuple[str, ...]
+    fidelity: float | None = None
 
 
 def digest(passage: Passage) -> str:
@@ -95,6 +99,7 @@ _MEMORY = {
     "kind": (str,),
     "tokens": (int,),
     "arrays": (list,),
+    "fidelity": (float, NoneType),
 }
 _MANIFEST = {"documents": (int,), "versions": (int,), "memories": (int,), "shards": (int,), "fingerprints": (dict,)}
 _SCALARS = (str, int, float, bool, NoneType)
@@ -119,6 +124,8 @@ def parse_memory(row: Row, where: str) -> MemoryRow:
     names = values["arrays"]
     if not 0 <= values["tokens"] < MOST or not all(type(name) is str for name in names) or len(set(names)) != len(names):
         raise StorageDamaged(f"{where}: the names of the arrays or the number of tokens cannot be right")
+    if values["fidelity"] is not None and not 0.0 <= values["fidelity"] <= 1.0:
+        raise StorageDamaged(f"{where}: 'fidelity' is {values['fidelity']}, not a number from 0 to 1")
     return MemoryRow(**(values | {"arrays": tuple(names)}))
 
 

@@ -100,8 +100,8 @@ class _Shards:
     def add(self, passage: Passage, encoded: Encoded, fingerprint: Fingerprint) -> None:
         memory, line = encoded.memory, len(self._rows)
         self.fingerprints[fingerprint.id] = fingerprint
-        names = tuple(memory.arrays)
-        row = MemoryRow(passage.document_id, digest(passage), fingerprint.id, memory.kind, memory.tokens, names)
+        made_of = (passage.document_id, digest(passage), fingerprint.id)
+        row = MemoryRow(*made_of, memory.kind, memory.tokens, tuple(memory.arrays), encoded.fidelity)
         self._rows.append(row)
         self._arrays[f"{line}.key"] = np.asarray(encoded.key, np.float32, order="C")
         self._arrays |= {f"{line}.memory.{n}": np.asarray(a, order="C") for n, a in memory.arrays.items()}

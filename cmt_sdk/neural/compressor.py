@@ -17,18 +17,27 @@ class Packer(Protocol):
         """One memory a passage, in the order given."""
 
 
+class Meter(Protocol):
+    """Reads memories again and says how much of their passages it finds."""
+
+    def measure(self, contents: Sequence[str], memories: Sequence[PackedMemory]) -> list[float | None]:
+        """One fidelity in [0, 1] a passage, in the order given; None where it cannot be measured."""
+
+
 @dataclass(frozen=True)
 class PassageCompressor:
-    """Memories by `packer`, key vectors by `matcher`, both over one frozen model."""
+    """Memories by `packer`, key vectors by `matcher`, fidelities by `meter` where there is one, all over one frozen model."""
 
     packer: Packer
     matcher: Matcher
     fingerprint: Fingerprint
+    meter: Meter | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
         """One memory and one key vector a text, in the order given."""
         memories, keys = self.packer.pack(texts), self.matcher.vectors(texts)
-        return [Encoded(memory, key) for memory, key in zip(memories, keys, strict=True)]
+        found = self.meter.measure(texts, memories) if self.meter else [None] * len(memories)
+        return [Encoded(memory, key, fidelity) for memory, key, fidelity in zip(memories, keys, found, strict=True)]
 
     def encode_query(self, question: str) -> Vector:
         """The question's vector, shape [dimension]."""

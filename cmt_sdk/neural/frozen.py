@@ -9,12 +9,19 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import Tensor
+from jinja2 import TemplateError
+from torch import Tensor, nn
 from transformers import DynamicCache
 
+from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.attention import NAME
 from cmt_sdk.prompting import SLOT, messages, passage_text
 from cmt_sdk.types import Turn
+
+# Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made after a head that must be the same every
+# day, so it is always the day that Llama 3 takes where it has no clock.
+DAY = "26 Jul 2024"
+CLOCK = f"{{% macro strftime_now(form) %}}{DAY}{{% endmacro %}}"
 
 
 @dataclass(frozen=True)
@@ -30,8 +37,18 @@ class FrozenModel:
     activate: Callable[[str], AbstractContextManager[None]]
 
     def __post_init__(self) -> None:
-        if self.model.config._attn_implementation != NAME:
+        if self.model.config._attn_implementation == NAME:
+            return
+        try:
             self.model.set_attn_implementation(NAME)
+        except ValueError as error:
+            raise ModelUnsupported(f"{self.family}: its attention cannot be replaced ({error}); use another model") from error
+
+    @property
+    def family(self) -> str:
+        """The architecture, as its configuration names it: "llama", "gpt2"."""
+        family: str = self.model.config.model_type
+        return family
 
     @property
     def device(self) -> torch.device:
@@ -51,6 +68,37 @@ class FrozenModel:
         keys = [layer.keys for layer in self.head_cache(1).layers]
         return len(keys), keys[0].shape[1], keys[0].shape[3]
 
+    @cached_property
+    def blocks(self) -> nn.ModuleList:
+        """The model's layers, first to last, under whatever name the family has for them."""
+        depth = self.model.config.get_text_config().num_hidden_layers
+        for module in self.model.base_model.modules():
+            if isinstance(module, nn.ModuleList) and len(module) == depth:
+                return module
+        raise ModelUnsupported(f"{self.family}: there is no list of its {depth} layers in it; use another model")
+
+    @cached_property
+    def context(self) -> int | None:
+        """The most tokens that a prompt and its answer may have, if the model names a limit.
+
+        LongRoPE turns keys by other frequencies beyond the length of its first training: up to there they stay comparable.
+        """
+        config = self.model.config.get_text_config()
+        limits = [getattr(config, "max_position_embeddings", None)]
+        rope = getattr(config, "rope_parameters", None) or {}
+        if rope.get("rope_type") == "longrope":
+            limits.append(rope.get("original_max_position_embeddings"))
+        return min((limit for limit in limits if limit), default=None)
+
+    @cached_property
+    def window(self) -> int | None:
+        """How many tokens back its layers see, where some see less than all: KV memories are read within it."""
+        windows = [getattr(m, "sliding_window", None) for m in self.blocks.modules()]
+        config = self.model.config.get_text_config()
+        if not any(windows) and getattr(config, "layer_types", None) is None:  # one window for all: Mistral, Phi-3
+            windows = [getattr(config, "sliding_window", None)]
+        return min((window for window in windows if window), default=None)
+
     # -- prompt -------------------------------------------------------------------------------------------------
 
     def ids(self, text: str) -> list[int]:
@@ -61,18 +109,53 @@ class FrozenModel:
     def _render(self, question: str, history: Sequence[Turn], *, notes: bool) -> str:
         said = messages(question, history, notes=notes)
         if self.tokenizer.chat_template is None:
-            return "\n".join(m["content"] for m in said) + "\nAnswer:"
-        text: str = self.tokenizer.apply_chat_template(said, tokenize=False, add_generation_prompt=True)
+            return self._bos + "\n".join(m["content"] for m in said) + "\nAnswer:"
+        template = CLOCK + self.tokenizer.get_chat_template()
+        asked = {"date_string": DAY, "enable_thinking": False}  # thinking aloud (Qwen3, SmolLM3) would be taken for the answer
+        try:
+            text: str = self.tokenizer.apply_chat_template(
+                said, chat_template=template, tokenize=False, add_generation_prompt=True, **asked
+            )
+        except TemplateError as error:
+            raise ModelUnsupported(f"{self.family}: its chat template refuses the prompt ({error}); use another model") from error
         return text
+
+    @cached_property
+    def _bos(self) -> str:
+        """The token that begins every text, where the tokenizer sets one: a chat template writes it itself."""
+        bos = self.tokenizer.bos_token
+        return bos if bos is not None and self.tokenizer("a")["input_ids"][0] == self.tokenizer.bos_token_id else ""
+
+    def _around(self, question: str, history: Sequence[Turn]) -> tuple[str, str]:
+        """What stands before and after the notes."""
+        text = self._render(question, history, notes=True)
+        before, slot, after = text.partition(SLOT)
+        if not slot or SLOT in after:
+            raise ModelUnsupported(f"{self.family}: its chat template does not show the user's words once; use another model")
+        return before, after
+
+    @cached_property
+    def _head(self) -> str:
+        return self._around("", ())[0]
 
     @cached_property
     def head_ids(self) -> list[int]:
         """Token ids of everything before the notes: the same for every question, read once."""
-        return self.ids(self._render("", (), notes=True).split(SLOT)[0])
+        return self.ids(self._head)
 
     def question_ids(self, question: str, history: Sequence[Turn] = ()) -> list[int]:
         """Token ids of everything after the notes."""
-        return self.ids(self._render(question, history, notes=True).split(SLOT)[1])
+        before, after = self._around(question, history)
+        if before != self._head:
+            raise ModelUnsupported(f"{self.family}: its chat template begins differently for every prompt; use another model")
+        return self.ids(after)
+
+    def question_span(self, question: str) -> tuple[list[int], list[int]]:
+        """Token ids from the notes to a question's first word, and those of its words."""
+        after = self._around(question, ())[1]
+        before, words, _ = after.partition(question.strip())
+        gap = before[len(before.rstrip()) :]  # most tokenizers put a space into the word that follows
+        return self.ids(before.rstrip()), self.ids(gap + words)
 
     def bare_ids(self, question: str, history: Sequence[Turn] = ()) -> list[int]:
         """Token ids of a prompt without notes."""
@@ -87,15 +170,19 @@ class FrozenModel:
         """Tokens that end an answer."""
         given = self.model.generation_config.eos_token_id
         many = given if isinstance(given, list) else [given]
-        return frozenset(i for i in [*many, self.tokenizer.eos_token_id] if i is not None)
+        ids = frozenset(i for i in [*many, self.tokenizer.eos_token_id] if i is not None)
+        if not ids:
+            raise ModelUnsupported(f"{self.family}: neither generation_config.json nor the tokenizer names an eos token; set one")
+        return ids
 
     # -- computing ----------------------------------------------------------------------------------------------
 
     @cached_property
     def _head_entries(self) -> list[tuple[Tensor, Tensor]]:
-        with torch.inference_mode():
+        with torch.no_grad():  # ordinary tensors: training goes on from them
             ids = torch.tensor([self.head_ids], device=self.device)
-            cache = self.model.base_model(input_ids=ids, use_cache=True).past_key_values
+            cache = DynamicCache()  # without the model's configuration: also layers with a window keep every entry
+            self.model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
         return [(layer.keys.clone(), layer.values.clone()) for layer in cache.layers]
 
     def head_cache(self, batch: int) -> DynamicCache:
@@ -107,4 +194,6 @@ class FrozenModel:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits, fp32, of hidden states [n, d]."""
-        return self.model.get_output_embeddings()(hidden).float()  # type: ignore[no-any-return]
+        logits: Tensor = self.model.get_output_embeddings()(hidden).float()
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        return logits if cap is None else cap * torch.tanh(logits / cap)

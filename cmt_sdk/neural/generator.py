@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -14,11 +14,12 @@ from torch import Tensor
 
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.likelihood import likelihoods, soft_likelihoods
 from cmt_sdk.neural.reading import PRIOR, causal, place
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.soft import soft_tokens
 from cmt_sdk.prompting import UNKNOWN
-from cmt_sdk.types import Piece, Prompt, Usage
+from cmt_sdk.types import PackedMemory, Piece, Prompt, Usage
 
 
 @dataclass
@@ -47,6 +48,12 @@ class Generator:
         start = self._start(prompt, max_tokens)
         yield from self._decode(start, max_tokens, began)
 
+    def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
+        """How much each memory makes the model expect the question: the log probability of its words, in nats."""
+        if self.rotary is None:
+            return soft_likelihoods(self.lm, memories, question)
+        return likelihoods(self.lm, self.rotary, memories, question)
+
     def _start(self, prompt: Prompt, max_tokens: int) -> _Start:
         if not prompt.notes:
             return _Start(False, self.lm.bare_ids(prompt.question, prompt.history), 0, None, {}, 0, 0.0)
@@ -62,10 +69,10 @@ class Generator:
         return _Start(True, ids, prefix.position, prefix, {"notes": prefix}, 0, load)
 
     def _start_text(self, prompt: Prompt, ids: list[int]) -> _Start:
-        """Read the passages' text with the bare model, as memories are made; the adapter reads from the question on."""
+        """Read the passages' text as memories are made, with the encoder on; the reader is on from the question on."""
         text = [i for passage in prompt.passages for i in self.lm.passage_ids(passage)]
         cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
-        with torch.inference_mode():
+        with torch.inference_mode(), self.lm.activate("encoder"):
             self.lm.model.base_model(**self._inputs(text, head), past_key_values=cache, use_cache=True)
         return _Start(True, ids, head + len(text), cache, {}, len(text), 0.0)
 
@@ -81,12 +88,15 @@ class Generator:
         return _Start(True, ids, head + soft.shape[1], cache, {}, soft.shape[1], load)
 
     def _check_length(self, prompt: Prompt, room: int) -> None:
-        limit = getattr(self.lm.model.config, "max_position_embeddings", None)
+        limits = [(self.lm.context, "context")]
+        if prompt.memories and prompt.memories[0].kind == "kv":
+            limits.append((self.lm.window, "window"))
+        limit, what = min(((n, what) for n, what in limits if n is not None), default=(None, ""))
         notes = sum(m.tokens for m in prompt.memories) + sum(len(self.lm.passage_ids(p)) for p in prompt.passages)
         total = len(self.lm.head_ids) + notes + room
         if limit is not None and total > limit:
             raise InvalidInput(
-                f"the question and its passages need {total} tokens, the model's context holds {limit}; "
+                f"the question and its passages need {total} tokens, the model's {what} holds {limit}; "
                 "ask with a smaller k, or with budget="
             )
 

@@ -27,7 +27,7 @@ STEP, SHORT_STEP = 64, 16  # lengths are padded to multiples: on a CPU every new
 
 @dataclass(frozen=True)
 class KVCompressor:
-    """Packs passages with the bare frozen model, so that no later adapter makes a memory unreadable.
+    """Packs passages with the encoder adapter, where there is one; readers may change, memories stay readable.
 
     keep: the share of entries kept, over all layers and heads together.
     """
@@ -46,14 +46,15 @@ class KVCompressor:
         """One memory a passage, in the order given."""
         ids = [self.lm.passage_ids(c) for c in contents]
         packed: dict[int, PackedMemory] = {}
-        for batch in batches([len(i) for i in ids]):
-            made = self._pack_batch([ids[i] for i in batch])
-            packed.update(zip(batch, made, strict=True))
+        with self.lm.activate("encoder"):
+            for batch in batches([len(i) for i in ids]):
+                made = self._pack_batch([ids[i] for i in batch])
+                packed.update(zip(batch, made, strict=True))
         return [packed[i] for i in range(len(ids))]
 
     def _pack_batch(self, ids: Sequence[list[int]]) -> list[PackedMemory]:
+        keys, values, scores = self.forward(ids)
         lengths = torch.tensor([len(i) for i in ids], device=self.lm.device)
-        keys, values, scores = self._forward(ids, lengths)
         memories = []
         for row, length in enumerate(lengths.tolist()):
             kept = self._all(length) if scores is None else best(scores[row], length, self.keep)
@@ -64,8 +65,12 @@ class KVCompressor:
         layers, heads, _ = self.lm.kv_shape
         return torch.ones(layers, heads, length, dtype=torch.bool, device=self.lm.device)
 
-    def _forward(self, ids: Sequence[list[int]], lengths: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Keys (turned back) and values [batch, layers, kv_heads, longest, d], and the scores when they are needed."""
+    def forward(self, ids: Sequence[list[int]]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Keys (turned back) and values [batch, layers, kv_heads, longest, d], and the scores when they are needed.
+
+        With the adapter that is on, and with gradients where they are on.
+        """
+        lengths = torch.tensor([len(i) for i in ids], device=self.lm.device)
         head, longest = len(self.lm.head_ids), int(lengths.max())
         cue = self.lm.ids(REPEAT)
         watch = RepeatScores(head, lengths, len(cue)) if self.keep < 1.0 else None
@@ -77,7 +82,8 @@ class KVCompressor:
         keys = torch.stack([layer.keys[:, :, head : head + longest] for layer in cache.layers], dim=1)
         values = torch.stack([layer.values[:, :, head : head + longest] for layer in cache.layers], dim=1)
         scores = watch.result() if watch else None
-        return self.rotary.turn_back(keys, positions[0, :longest]), values, scores
+        layers = torch.arange(keys.shape[1], device=keys.device)[:, None, None]
+        return self.rotary.turn_back(keys, positions[0, :longest], layers), values, scores
 
 
 def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:

@@ -84,7 +84,7 @@ def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tenso
         return hook
 
     cache = lm.head_cache(len(tokens))  # before the hooks: making the head's entries is a forward pass too
-    blocks = lm.model.base_model.layers
+    blocks = lm.blocks
     hooks = [blocks[n].register_forward_pre_hook(take(n), with_kwargs=True) for n in layers if n < len(blocks)]
     head = len(lm.head_ids)
     positions = torch.arange(head, head + tokens.shape[1], device=tokens.device)[None]

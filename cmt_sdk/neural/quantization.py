@@ -51,6 +51,13 @@ def dequantize(packed: Codes) -> Tensor:
     return turn((values * packed.scales.float().unsqueeze(-1)).reshape(count, 2 * half))
 
 
+def through(rows: Tensor) -> Tensor:
+    """Rows [..., width] as they come back from their codes; gradients pass as if nothing had happened."""
+    with torch.no_grad():
+        back = dequantize(quantize(rows.reshape(-1, rows.shape[-1]))).reshape(rows.shape)
+    return rows + (back.to(rows.dtype) - rows).detach()
+
+
 def turn(rows: Tensor) -> Tensor:
     """Multiply blocks of rows [n, width] by the normalised Hadamard matrix; doing it twice changes nothing.
 

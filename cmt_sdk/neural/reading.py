@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 
+from cmt_sdk.neural.attention import attend_rows
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import codes_of
 from cmt_sdk.neural.quantization import dequantize
@@ -58,7 +58,9 @@ class Prefix:
         self._filled[layer] = end
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
-    def attend(self, layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float) -> Tensor:
+    def attend(
+        self, layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, cap: float | None = None
+    ) -> Tensor:
         """Attention of query [1, heads, m, d] over the notes and, as mask [1, 1, m, m] allows, the new tokens.
 
         Returns [1, m, heads, d]. The query heads of a group become rows of their key-value head: no key is copied.
@@ -70,7 +72,7 @@ class Prefix:
         if count > 1:
             whole = whole.repeat(1, 1, heads // kv_heads, 1)
         rows = query.reshape(1, kv_heads, -1, width)
-        attended = scaled_dot_product_attention(rows, key, value, attn_mask=whole, scale=scaling)
+        attended = attend_rows(rows, key, value, whole, scaling, cap)
         return attended.reshape(1, heads, count, width).transpose(1, 2)
 
 
@@ -129,7 +131,8 @@ def place(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], roo
     flat = torch.zeros(2, int(lengths.sum()), width, dtype=lm.dtype, device=lm.device)
     if memories:
         keys, values = _decoded(memories, places.row, lm)
-        flat[0].index_copy_(0, target, rotary.turn(keys, places.position.to(lm.device)).to(lm.dtype))
+        turned = rotary.turn(keys, places.position.to(lm.device), places.row.to(lm.device) // kv_heads)
+        flat[0].index_copy_(0, target, turned.to(lm.dtype))
         flat[1].index_copy_(0, target, values)
     last = places.memory == len(memories) - 1
     priors = torch.zeros(len(flat[0]), dtype=lm.dtype, device=lm.device)

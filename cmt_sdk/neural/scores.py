@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from cmt_sdk.neural.attention import capped
+
 REPEAT = "Repeat the notes:\n"
 
 
@@ -27,14 +29,14 @@ class RepeatScores:
         self._query = (lengths[:, None] + cue + steps[None]).clamp(max=2 * self._longest + cue - 1)
         self._scores: list[Tensor] = []
 
-    def see(self, layer: int, query: Tensor, key: Tensor, scaling: float) -> None:
+    def see(self, layer: int, query: Tensor, key: Tensor, scaling: float, cap: float | None = None) -> None:
         """Keep the layer's scores [batch, kv_heads, longest]."""
         assert layer == len(self._scores), "one forward pass, layer after layer"  # noqa: S101 - a fact of this file
         batch, heads, _, width = query.shape
         kv_heads, total = key.shape[1], key.shape[2]
         rows = self._query[:, None, :, None].expand(batch, heads, self._longest, width)
         asked = query.gather(2, rows).reshape(batch, kv_heads, -1, width)
-        weights = (asked @ key.transpose(2, 3)).float().mul_(scaling)
+        weights = capped((asked @ key.transpose(2, 3)).float().mul_(scaling), cap)
         visible = torch.arange(total, device=key.device)[None, None] <= (self._query + self._start)[:, :, None]
         groups = heads // kv_heads
         weights.masked_fill_(~visible.repeat(1, groups, 1)[:, None], float("-inf"))

@@ -58,8 +58,9 @@ class Passages(Database):
             for passage, made in encoded.items():
                 if not db.execute(text("SELECT 1 FROM passages WHERE id = :id"), {"id": passage}).first():
                     continue
-                sql = "INSERT OR REPLACE INTO memories VALUES (:id, :now, :bytes, :data)"
-                db.execute(text(sql), values | {"id": passage, "bytes": len(data[passage]), "data": data[passage]})
+                sql = "INSERT OR REPLACE INTO memories VALUES (:id, :now, :bytes, :data, :fidelity)"
+                row = {"id": passage, "bytes": len(data[passage]), "data": data[passage], "fidelity": made.fidelity}
+                db.execute(text(sql), values | row)
                 lost += self._save_key(db, passage, made.key, fingerprint)
             if lost:
                 self._lost(db)
@@ -115,8 +116,8 @@ class Passages(Database):
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
         """See ports.PassageStore."""
-        sql = """SELECT v.passage_id, v.key, f.body, m.data FROM vectors v JOIN memories m ON m.passage_id = v.passage_id
-            JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id IN"""
+        sql = """SELECT v.passage_id, v.key, f.body, m.data, m.fidelity FROM vectors v
+            JOIN memories m ON m.passage_id = v.passage_id JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id IN"""
         found = {}
         with self._read() as db:
             for some in chunks(passage_ids):
@@ -124,7 +125,7 @@ class Passages(Database):
                     memory = _memory_of(row.passage_id, row.data)
                     if memory is not None:
                         key = np.frombuffer(row.key, "<f4").astype(np.float32)
-                        found[row.passage_id] = Encoded(memory, key), fingerprint_of(row.body)
+                        found[row.passage_id] = Encoded(memory, key, row.fidelity), fingerprint_of(row.body)
         return found
 
     def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]:

@@ -16,7 +16,9 @@ from cmt_sdk.types import Document, Fingerprint, Passage
 READY = """NOT EXISTS (SELECT 1 FROM passages p LEFT JOIN vectors v ON v.passage_id = p.id
     WHERE p.document_key = d.key AND v.label IS NULL) AS ready"""
 PASSAGE = """p.id, p.ordinal, p.start, p."end" AS stop, p.tokens, p.heading, p.document_key,
-    EXISTS (SELECT 1 FROM vectors v WHERE v.passage_id = p.id) AS ready
+    EXISTS (SELECT 1 FROM vectors v WHERE v.passage_id = p.id) AS ready,
+    (SELECT m.fidelity FROM memories m INDEXED BY by_fidelity
+        WHERE m.passage_id = p.id AND m.fidelity IS NOT NULL) AS fidelity
     FROM passages p JOIN documents d ON d.key = p.document_key"""
 ALIVE = "d.current AND (d.expires_at IS NULL OR d.expires_at > :now)"
 
@@ -69,7 +71,7 @@ def passage_of(row: Row[Any], of: Document) -> Passage:
     try:
         body = of.text[row.start : row.stop]
         where = (row.id, of.id, of.version, row.ordinal, row.start, row.stop)
-        return Passage(*where, row.tokens, body, row.heading, bool(row.ready))
+        return Passage(*where, row.tokens, body, row.heading, bool(row.ready), row.fidelity)
     except TypeError as error:
         raise StorageDamaged(f"passage {row.id} is damaged ({error}): run `cmt doctor`") from error
 

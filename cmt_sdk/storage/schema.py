@@ -50,6 +50,10 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "DROP INDEX by_last_read",
         "CREATE INDEX by_last_read ON memories (last_read, passage_id, bytes)",
     ),
+    (  # indexed, because a column behind the memory's bytes is reached by reading all of them
+        "ALTER TABLE memories ADD COLUMN fidelity REAL",
+        "CREATE INDEX by_fidelity ON memories (passage_id, fidelity) WHERE fidelity IS NOT NULL",
+    ),
 )
 
 

@@ -69,6 +69,11 @@ class FakeReader:
             yield Piece(word + " ")
         yield Piece("", Usage(len(prompt.question.split()), len(answer), float(shared > 0), 0.0, 0.0, 0.0))
 
+    def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
+        """The words that a question shares with each memory."""
+        texts = [bytes(np.asarray(m.arrays["bytes"], np.uint8) ^ np.uint8(0x55)).decode() for m in memories]
+        return [float(len(set(words(question)) & set(words(t)))) for t in texts]
+
 
 @dataclass
 class FakeEngine:

@@ -60,8 +60,10 @@ def tiny_frozen(model: Any = None) -> FrozenModel:
     return FrozenModel(model or tiny_llama(), byte_tokenizer(), _nothing)
 
 
-def save_tiny(folder: Path, **changes: Any) -> Path:
-    """Save a tiny model with its tokenizer as a local model folder."""
-    tiny_llama(**changes).save_pretrained(folder)
-    byte_tokenizer().save_pretrained(folder)
+def save_tiny(folder: Path, model: Any = None, template: str | None = TEMPLATE, **changes: Any) -> Path:
+    """Save a tiny model, a Llama where none is given, with its tokenizer and a chat template as a local model folder."""
+    (model or tiny_llama(**changes)).save_pretrained(folder)
+    tokenizer = byte_tokenizer()
+    tokenizer.chat_template = template
+    tokenizer.save_pretrained(folder)
     return folder

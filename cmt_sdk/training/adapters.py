@@ -15,71 +15,111 @@ from torch import Tensor
 
 from cmt_sdk.neural.frozen import FrozenModel
 
-LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+READER: Mapping[str, Path | None] = {"reader": None}
+NOTHING: Mapping[str, Path] = {}
 
 
 @dataclass(frozen=True)
 class Trainable:
-    """A frozen model with one adapter that is on inside `lm.activate(...)` and learns; its tensors are fp32."""
+    """A frozen model with adapters that learn, each on inside `lm.activate(its name)`; their tensors are fp32.
+
+    parameters: by adapter. save: writes each adapter to a folder of its name.
+    """
 
     lm: FrozenModel
-    parameters: Sequence[Tensor]
+    parameters: Mapping[str, Sequence[Tensor]]
     save: Callable[[Path], None]
 
 
-def trainable(model: Any, tokenizer: Any, *, rank: int = 32, depth: int | None = None, start: Path | None = None) -> Trainable:
-    """A new adapter of `rank` on all linear layers (of the first `depth` blocks), or the one in the folder `start`."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+def trainable(
+    model: Any,
+    tokenizer: Any,
+    *,
+    rank: int = 32,
+    start: Mapping[str, Path | None] = READER,
+    beside: Mapping[str, Path] = NOTHING,
+) -> Trainable:
+    """Adapters by name: the one in a folder, or a new one of `rank` on all linear layers. Those `beside` them do not learn."""
     from peft.tuners.lora.layer import LoraLayer
 
-    if start is not None:
-        wrapped = PeftModel.from_pretrained(model, start, is_trainable=True)
-    else:
-        blocks = None if depth is None else list(range(depth))
-        wrapped = get_peft_model(
-            model,
-            LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=list(LINEAR), layers_to_transform=blocks),
-        )
-    wrapped.eval()
-    learned = [p for n, p in wrapped.named_parameters() if "lora_" in n]
-    for parameter in learned:
+    wrapped = _wrapped(model, rank, {**start, **beside})
+    wrapped.eval().requires_grad_(False)
+    learned = {name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n] for name in start}
+    for parameter in (p for parameters in learned.values() for p in parameters):
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     layers = [m for m in wrapped.modules() if isinstance(m, LoraLayer)]
     for layer in layers:
         layer.cast_input_dtype_enabled = False
 
-    def switch(*, off: bool) -> None:
+    def switch(name: str | None) -> None:
         for layer in layers:
-            layer._disable_adapters = off
+            layer._disable_adapters = name not in start and name not in beside
+            layer._active_adapter = [name or next(iter(start))]
 
     @contextmanager
-    def activate(_name: str) -> Iterator[None]:
-        switch(off=False)
+    def activate(name: str) -> Iterator[None]:
+        switch(name)
         try:
             yield
         finally:
-            switch(off=True)
+            switch(None)
 
-    switch(off=True)
+    switch(None)
     lm = FrozenModel(wrapped.get_base_model(), tokenizer, activate)
-    return Trainable(lm, learned, lambda folder: _save(wrapped, folder))
+    return Trainable(lm, learned, lambda folder: _save(wrapped, list(start), folder))
+
+
+def _wrapped(model: Any, rank: int, start: Mapping[str, Path | None]) -> Any:
+    """The model in peft's wrapper, with an adapter for each name."""
+    from peft import LoraConfig, PeftModel, get_peft_model
+
+    new = LoraConfig(r=rank, lora_alpha=2 * rank, **_targets(model))
+    (first, folder), *rest = start.items()
+    if folder is None:
+        wrapped = get_peft_model(model, new, adapter_name=first)
+    else:
+        wrapped = PeftModel.from_pretrained(model, folder, adapter_name=first, is_trainable=True)
+    for name, folder in rest:
+        if folder is None:
+            wrapped.add_adapter(name, new)
+        else:
+            wrapped.load_adapter(folder, name, is_trainable=True)
+    return wrapped
+
+
+def _targets(model: Any) -> dict[str, Any]:
+    """What peft must know of the layers to adapt: the linear ones of every block, whatever a family calls them.
+
+    GPT-2's are Conv1D, with the weight the other way round.
+    """
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    output = model.get_output_embeddings()
+    named = [(name.rpartition(".")[2], module) for name, module in model.named_modules() if module is not output]
+    linear = {name: isinstance(module, Conv1D) for name, module in named if isinstance(module, nn.Linear | Conv1D)}
+    return {"target_modules": sorted(linear), "fan_in_fan_out": any(linear.values())}
 
 
 def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
     """Write the adapter in `start` with a smaller rank: the best approximation of each layer's change, by its SVD."""
     from peft import PeftModel, convert_to_lora
 
+    whole = PeftModel.from_pretrained(model, start)
+    layers = sorted(whole.peft_config["default"].target_modules)  # what comes back names each layer by its whole path
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")  # and this is the need for it
-        config, state = convert_to_lora(PeftModel.from_pretrained(model, start), rank=rank)
-    _write(state, config.to_dict() | {"target_modules": sorted(LINEAR)}, folder)
+        config, state = convert_to_lora(whole, rank=rank)
+    _write(state, config.to_dict() | {"target_modules": layers}, folder)
 
 
-def _save(wrapped: Any, folder: Path) -> None:
+def _save(wrapped: Any, names: Sequence[str], folder: Path) -> None:
     from peft import get_peft_model_state_dict
 
-    _write(get_peft_model_state_dict(wrapped), wrapped.peft_config["default"].to_dict(), folder)
+    for name in names:
+        state = get_peft_model_state_dict(wrapped, adapter_name=name)
+        _write(state, wrapped.peft_config[name].to_dict(), folder / name)
 
 
 def _write(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:

@@ -28,7 +28,12 @@ Up to {plan.steps} steps of {plan.accumulate} examples, peak rate {plan.rate:g},
 
 An adapter remembers something of what it was trained on: share it as you would share the texts.
 """
-WORDS = {"reader": "the adapter that reads memories", "matcher": "the head that makes key vectors"}
+WORDS = {
+    "reader": "the adapter that reads memories",
+    "compressor": "the adapters that make and read memories",
+    "soft": "the adapters and the map that make and read soft memories",
+    "matcher": "the head that makes key vectors",
+}
 
 
 def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progress) -> None:

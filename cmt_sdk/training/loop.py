@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.training.workers import Workers
 
 
 class Task(Protocol):
@@ -90,7 +91,7 @@ def train(task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any
         run.note({"plan": asdict(plan)})
         run.validate()
     began = time.monotonic()
-    while run.progress.step < plan.steps and time.monotonic() - began < 60 * minutes and not run.is_over():
+    while run.goes_on(60 * minutes - (time.monotonic() - began)):
         run.advance(began)
     if run.progress.step % plan.validate_every:
         run.validate()
@@ -111,27 +112,32 @@ def rehearse(task: Task, plan: Plan) -> float:
 
 
 class _Run:
-    """A task on its way, with its optimiser, its log and its files."""
+    """A task on its way, with its optimiser, its log and its files; the main process alone writes them."""
 
     def __init__(self, task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None]) -> None:
-        self._task, self._plan, self._out, self._on_step = task, plan, out, on_step
+        self._task, self._plan, self._out, self._on_step, self._workers = task, plan, out, on_step, Workers()
         self._parameters = list(task.parameters())
         self._optimizer = torch.optim.AdamW(self._parameters, lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0)
         out.mkdir(parents=True, exist_ok=True)
-        self.progress = _restore(out / "state", task, plan, self._parameters, self._optimizer)
+        self.progress = _restore(out / "state", task, plan, self._parameters, self._optimizer, self._workers)
 
     def note(self, figures: Mapping[str, Any]) -> None:
         line = {"step": self.progress.step, "questions": self.progress.questions, **figures}
+        if not self._workers.is_main:
+            return
         with (self._out / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(line) + "\n")
         self._on_step(line)
 
-    def is_over(self) -> bool:
-        return 0 < self._plan.patience <= self.progress.since_best
+    def goes_on(self, seconds: float) -> bool:
+        """False at the last step, when no time is left, or when validation has long found nothing better."""
+        patient = not 0 < self._plan.patience <= self.progress.since_best
+        return self._workers.agree(self.progress.step < self._plan.steps and seconds > 0 and patient)
 
     def advance(self, began: float) -> None:
         """One step, and what is due after it."""
-        loss, tokens, asked = _step(self._task, self._plan, self._parameters, self._optimizer, self.progress.step)
+        step = self.progress.step
+        loss, tokens, asked = _step(self._task, self._plan, self._parameters, self._optimizer, step, self._workers)
         self.progress.step += 1
         self.progress.questions += asked
         self.progress.tokens += tokens
@@ -149,18 +155,21 @@ class _Run:
         self.progress.since_best = 0 if better else self.progress.since_best + 1
         if better:
             self.progress.best = score
-            self._task.save(self._out / "adapter")
+            if self._workers.is_main:
+                self._task.save(self._out / "adapter")
         self.note(figures)
 
     def save(self) -> None:
         """What a later call goes on from."""
-        _save(self._out / "state", self._task, self._plan, self._parameters, self._optimizer, self.progress)
+        states = self._workers.gather(self._task.state())
+        if self._workers.is_main:
+            _save(self._out / "state", states, self._plan, self._parameters, self._optimizer, self.progress)
 
 
 def _step(
-    task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int
+    task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int, workers: Workers
 ) -> tuple[float, int, int]:
-    """The mean loss, the answer tokens and the questions of one optimiser step."""
+    """The mean loss, the answer tokens and the questions of one optimiser step, over all processes."""
     for group in optimizer.param_groups:
         group["lr"] = plan.rate_at(step)
     total, divisor, questions = 0.0, 0, 0
@@ -168,9 +177,13 @@ def _step(
         loss, count, asked = task.loss()
         loss.backward()  # type: ignore[no-untyped-call]
         total, divisor, questions = total + float(loss.detach()), divisor + count, questions + asked
+    told = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
+    total, divisor, questions = float(told[0]), int(told[1]), int(told[2])
     for parameter in parameters:
+        if parameter.grad is None and workers.size > 1:
+            parameter.grad = torch.zeros_like(parameter)  # all processes exchange the same tensors
         if parameter.grad is not None:
-            parameter.grad /= divisor
+            parameter.grad = workers.sum(parameter.grad) / divisor
     torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
@@ -179,7 +192,7 @@ def _step(
 
 def _save(
     folder: Path,
-    task: Task,
+    states: Sequence[object],
     plan: Plan,
     parameters: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
@@ -193,7 +206,7 @@ def _save(
             tensors[f"{name}.{number}"] = torch.as_tensor(value).contiguous()
     part = folder / f"step-{progress.step}.safetensors"
     save_file(tensors, part)
-    scalars = {"plan": asdict(plan), "progress": asdict(progress), "tensors": part.name, "task": task.state()}
+    scalars = {"plan": asdict(plan), "progress": asdict(progress), "tensors": part.name, "tasks": list(states)}
     new = folder / "state.json.new"
     new.write_text(json.dumps(scalars), encoding="utf-8")
     new.replace(folder / "state.json")
@@ -202,18 +215,27 @@ def _save(
             old.unlink()
 
 
-def _restore(folder: Path, task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer) -> Progress:
+def _restore(
+    folder: Path,
+    task: Task,
+    plan: Plan,
+    parameters: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    workers: Workers,
+) -> Progress:
     if not (folder / "state.json").exists():
         return Progress()
     scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
     if changed := [f"{n}={scalars['plan'].get(n)}" for n, v in asdict(plan).items() if scalars["plan"].get(n) != v]:
         raise InvalidSetting(f"{folder.parent} holds a run with {', '.join(changed)}: go on with these, or train elsewhere")
+    if (before := len(scalars["tasks"])) != workers.size:
+        raise InvalidSetting(f"{folder.parent} holds a run of {before} processes, here are {workers.size}: start as many")
     tensors = load_file(folder / scalars["tensors"])
     for number, parameter in enumerate(parameters):
         parameter.data.copy_(tensors[f"parameter.{number}"])
         names = [n for n in ("step", "exp_avg", "exp_avg_sq") if f"{n}.{number}" in tensors]
         optimizer.state[parameter] = {n: tensors[f"{n}.{number}"].to(_place(n, parameter)) for n in names}
-    task.restore(scalars["task"])
+    task.restore(workers.share(scalars["tasks"]))
     return Progress(**scalars["progress"])
 
 

@@ -1,7 +1,7 @@
-"""Training the reader adapter: the frozen model's own memories, as they will be stored, and the answers' cross-entropy.
+"""Training the adapters that make and read memories: memories as they will be stored, and the answers' cross-entropy.
 
-The passages are compressed by the bare model (no gradient, four bits, some share kept); only the question and answer
-tokens run with the adapter. So memories stay readable by every later adapter, and a step costs what its questions cost.
+The encoder adapter is on for the tokens of the passages, the reader adapter for those of question and answer. Where only the
+reader learns, memories made before stay valid; learning both reads better after as many questions.
 """
 
 from __future__ import annotations
@@ -16,33 +16,80 @@ from torch.nn.functional import cross_entropy
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.reading import PRIOR, Prefix, place
+from cmt_sdk.neural.quantization import through
+from cmt_sdk.neural.reading import PRIOR, Prefix
 from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.scores import best
 from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.packs import Pack, draw
-from cmt_sdk.types import PackedMemory
 
 
 @dataclass
 class GradientPrefix(Prefix):
-    """A prefix through which gradients flow to the new tokens: joined, not written in place."""
+    """A prefix through which gradients flow: joined with the new tokens, not written in place."""
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
         """The layer's notes and the new keys and values [1, kv_heads, m, d]."""
-        size = self.entries[layer]
-        keys, values = self.keys[layer][:, :, :size], self.values[layer][:, :, :size]
-        return torch.cat([keys.clone(), key], dim=2), torch.cat([values.clone(), value], dim=2)
+        return torch.cat([self.keys[layer], key], dim=2), torch.cat([self.values[layer], value], dim=2)
 
 
-def notes_of(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory]) -> GradientPrefix:
-    """Memories as a prefix, decoded and placed exactly as when they are read."""
-    made = place(lm, rotary, memories, 0, PRIOR)
-    return GradientPrefix(made.keys, made.values, made.bias, made.entries, made.position)
+@dataclass(frozen=True)
+class Entries:
+    """A passage's memory with gradients: keys without positions and values [layers, kv_heads, n, d], after four bits; kept
+    [layers, kv_heads, n], true for the entries that are stored.
+    """
+
+    keys: Tensor
+    values: Tensor
+    kept: Tensor
 
 
-def answer_loss(lm: FrozenModel, notes: GradientPrefix, pack: Pack) -> tuple[Tensor, int]:
-    """Summed cross-entropy of the answers, and the number of their tokens. The reader adapter must be active."""
+def encode(lm: FrozenModel, rotary: Rotary, contents: Sequence[str], keep: float) -> list[Entries]:
+    """The passages' memories, by the adapter that is on; the scores that choose the kept entries have no gradient."""
+    ids = [lm.passage_ids(c) for c in contents]
+    keys, values, scores = KVCompressor(lm, rotary, 1.0).forward(ids)
+    if keep < 1.0:
+        with torch.no_grad():
+            _, _, scores = KVCompressor(lm, rotary, keep).forward(ids)
+    made = []
+    for row, length in enumerate(map(len, ids)):
+        k, v = keys[row, :, :, :length], values[row, :, :, :length]
+        mean = k.detach().mean(2, keepdim=True).half().float()
+        kept = torch.ones(k.shape[:3], dtype=torch.bool, device=k.device) if scores is None else best(scores[row], length, keep)
+        made.append(Entries(through(k - mean) + mean, through(v), kept))
+    return made
+
+
+def notes_of(lm: FrozenModel, rotary: Rotary, memories: Sequence[Entries]) -> GradientPrefix:
+    """Memories as a prefix, placed as `neural.reading.place` does; entries that are not kept are masked, not left out."""
+    head, start = lm.head_cache(1), len(lm.head_ids)
+    keys, bias = [], []
+    for number, m in enumerate(memories):
+        count = m.keys.shape[2]
+        layers = torch.arange(len(m.keys), device=lm.device)[:, None, None]
+        keys.append(rotary.turn(m.keys, torch.arange(start, start + count, device=lm.device), layers).to(lm.dtype))
+        prior = 0.0 if number == len(memories) - 1 else PRIOR
+        bias.append(torch.full(m.kept.shape, prior, device=lm.device).masked_fill(~m.kept, float("-inf")))
+        start += count
+    whole = (
+        torch.cat(keys, dim=2),
+        torch.cat([m.values.to(lm.dtype) for m in memories], dim=2),
+        torch.cat(bias, dim=2).to(lm.dtype),
+    )
+    prefix = GradientPrefix([], [], [], [], start)
+    for layer, entries in enumerate(head.layers):
+        prefix.keys.append(torch.cat([entries.keys, whole[0][None, layer]], dim=2))
+        prefix.values.append(torch.cat([entries.values, whole[1][None, layer]], dim=2))
+        before = torch.zeros(*entries.keys.shape[:3], dtype=lm.dtype, device=lm.device)
+        prefix.bias.append(torch.cat([before, whole[2][None, layer]], dim=2)[:, :, None])
+        prefix.entries.append(prefix.keys[-1].shape[2])
+    prefix.__post_init__()
+    return prefix
+
+
+def answer_logits(lm: FrozenModel, notes: GradientPrefix, pack: Pack) -> Tensor:
+    """Logits of a pack's answer tokens [t, v], by the adapter that is on."""
     hidden = lm.model.base_model(
         input_ids=pack.ids,
         position_ids=pack.offsets + notes.position,
@@ -51,34 +98,41 @@ def answer_loss(lm: FrozenModel, notes: GradientPrefix, pack: Pack) -> tuple[Ten
         use_cache=True,
         notes=notes,
     ).last_hidden_state[0]
-    told = pack.labels >= 0
-    return cross_entropy(lm.logits(hidden[told]), pack.labels[told], reduction="sum"), int(told.sum())
+    return lm.logits(hidden[pack.labels >= 0])
+
+
+def answer_loss(lm: FrozenModel, notes: GradientPrefix, pack: Pack) -> tuple[Tensor, int]:
+    """Summed cross-entropy of the answers, and the number of their tokens, by the adapter that is on."""
+    labels = pack.labels[pack.labels >= 0]
+    return cross_entropy(answer_logits(lm, notes, pack), labels, reduction="sum"), len(labels)
 
 
 @dataclass
 class ReaderTask:
-    """Packs of a mixture, compressed with a share drawn from `shares`, read with the adapter on.
+    """Packs of a mixture, compressed with a share of entries drawn from `shares`, read with the reader adapter on.
 
-    parameters_: the adapter's tensors. held_out: packs of validation titles, as drawn. write: saves the adapter to a folder.
-    bases: with these, a share `nf4` of the examples is compressed and read by the base as NF4 makes it.
+    learned: the adapters' tensors. held_out: packs of validation titles, as drawn. write: saves the adapters to a folder.
+    bases: with these, a share `nf4` of the examples is compressed and read by the base as NF4 makes it. encoder: the encoder
+    adapter learns too.
     """
 
     lm: FrozenModel
     rotary: Rotary
     mixture: Mixture
     held_out: Sequence[Sequence[Pack]]
-    parameters_: Sequence[Tensor]
+    learned: Sequence[Tensor]
     write: Callable[[Path], None]
-    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.45, 0.25: 0.45, 0.125: 0.1})
+    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.6, 0.25: 0.3, 0.125: 0.1})
     bases: Bases | None = None
     nf4: float = 0.3
+    encoder: bool = False
 
     def __post_init__(self) -> None:
         self._nf4_lm = replace(self.lm)  # it keeps the prompt's head as NF4 reads it
 
     def parameters(self) -> Sequence[Tensor]:
-        """The adapter's tensors."""
-        return self.parameters_
+        """The adapters' tensors."""
+        return self.learned
 
     def loss(self) -> tuple[Tensor, int, int]:
         """The next packs' loss, their answer tokens and their questions."""
@@ -92,16 +146,20 @@ class ReaderTask:
         if self.bases is not None:
             self.bases.use(nf4=nf4)
         lm = self._nf4_lm if nf4 else self.lm
-        contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
-        memories = dict(zip(contents, KVCompressor(lm, self.rotary, keep).pack(contents), strict=True))
         losses, tokens = [], 0
-        for pack in packs:
-            notes = notes_of(lm, self.rotary, [memories[c] for c in pack.contents])
-            with torch.autocast(lm.device.type, torch.bfloat16), lm.activate("reader"):
-                loss, count = answer_loss(lm, notes, pack)
-            losses.append(loss)
-            tokens += count
+        with torch.autocast(lm.device.type, torch.bfloat16, enabled=lm.dtype == torch.bfloat16):
+            memories = self._memories(lm, list(dict.fromkeys(c for pack in packs for c in pack.contents)), keep)
+            with lm.activate("reader"):
+                for pack in packs:
+                    loss, count = answer_loss(lm, notes_of(lm, self.rotary, [memories[c] for c in pack.contents]), pack)
+                    losses.append(loss)
+                    tokens += count
         return torch.stack(losses).sum(), tokens
+
+    def _memories(self, lm: FrozenModel, contents: Sequence[str], keep: float) -> dict[str, Entries]:
+        lm.head_cache(1)  # made by the bare base
+        with torch.set_grad_enabled(self.encoder and torch.is_grad_enabled()), lm.activate("encoder"):
+            return dict(zip(contents, encode(lm, self.rotary, contents, keep), strict=True))
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
@@ -118,7 +176,7 @@ class ReaderTask:
         return sum(figures.values()) / len(figures)
 
     def save(self, folder: Path) -> None:
-        """Write the adapter in peft's format."""
+        """Write the adapters in peft's format, each to a folder of its name."""
         self.write(folder)
 
     def state(self) -> object:

@@ -10,18 +10,21 @@ from pathlib import Path
 from cmt_sdk.config import DEFAULT_MODEL
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.training.loop import Plan
+from cmt_sdk.training.losses import Objectives
 
-PARTS = ("reader", "matcher")
+PARTS = ("reader", "compressor", "soft", "matcher")
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
     """What is trained on what.
 
-    questions: question files, or folders of the files that MIXTURE names. texts: files and folders of plain text, of which
-    questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
-    bundle or a peft adapter. nf4: the share of examples read by the base as NF4 makes it. passages: how many the matcher
-    learns from. held_out: how much the run is judged by: packs (reader), tens of passages (matcher).
+    part: "reader" (reads the kv memories that there are), "compressor" (makes and reads kv memories: both adapters learn),
+    "soft" (makes and reads soft memories), "matcher" (makes key vectors). questions: question files, or folders of the files
+    that MIXTURE names. texts: files and folders of plain text, of which questions are made. start: "default" (the adapter
+    shipped for this model, if there is one), "none", or a folder with a bundle. objectives: what "soft" minimises. nf4: the
+    share of examples read by the base as NF4 makes it. passages: how many the matcher learns from. held_out: how much the run
+    is judged by: packs (reader, compressor, soft), tens of passages (matcher).
     """
 
     part: str
@@ -33,6 +36,7 @@ class Recipe:
     start: str = "default"
     plan: Plan = field(default_factory=lambda: Plan(steps=1000))
     minutes: float = math.inf
+    objectives: Objectives = field(default_factory=lambda: Objectives(answer=0.5, teacher=1.0))
     rank: int = 32
     nf4: float = 0.3
     passages: int = 3000

@@ -20,20 +20,22 @@ from safetensors.torch import save_file
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageFull
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.proof import kv_rotary
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.card import write_card
-from cmt_sdk.training.data import MIXTURE, Mixture, hold_out, read_questions
+from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture, hold_out, read_questions
 from cmt_sdk.training.loop import Progress, Task, rehearse, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
-from cmt_sdk.training.packs import draw
+from cmt_sdk.training.packs import Pack, draw
 from cmt_sdk.training.reader import ReaderTask
 from cmt_sdk.training.recipe import Material, Needs, Recipe
+from cmt_sdk.training.soft import SoftTask
 from cmt_sdk.training.texts import read_texts
-from cmt_sdk.weights.bundle import MANIFEST, find_bundle, read_bundle
-from cmt_sdk.weights.loading import load_base
+from cmt_sdk.training.workers import Workers
+from cmt_sdk.weights.bundle import MANIFEST, Bundle, find_bundle, read_bundle
+from cmt_sdk.weights.loading import load_base, load_tensors
 from cmt_sdk.weights.registry import show_model
 
 DIMENSION = 256
@@ -55,8 +57,9 @@ class Prepared:
         """Train, or go on with what `out` holds; a bundle is left there that `cmt_sdk.open(adapter=out)` takes."""
         r = self.recipe
         progress = train(self.task, r.plan, r.out, on_step, r.minutes)
-        _write_bundle(r)
-        write_card(r, self.needs, self.material, progress)
+        if Workers().is_main:
+            _write_bundle(r)
+            write_card(r, self.needs, self.material, progress)
         return progress
 
 
@@ -66,10 +69,10 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises InvalidInput, InvalidSetting, ModelNotFound, StorageFull.
     """
     torch.manual_seed(recipe.seed)
-    loaded = load_base(recipe.model, precision="bf16", device=recipe.device)
+    loaded = load_base(recipe.model, precision="bf16", device=Workers().device(recipe.device))
     model, tokenizer, device = loaded.model, loaded.tokenizer, loaded.model.device
     files = _read(recipe, tokenizer)
-    make = _reader_task if recipe.part == "reader" else _matcher_task
+    make = {"matcher": _matcher_task, "soft": _soft_task}.get(recipe.part, _reader_task)
     _check(_needs(model, 0), device, recipe.out)
     task = make(recipe, model, tokenizer, files)
     needs = _needs(model, sum(p.numel() for p in task.parameters()))
@@ -126,27 +129,68 @@ def _weights(files: Passages) -> dict[str, float]:
     return {n: MIXTURE.get(n, 1.0) for n in files} if set(files) & set(MIXTURE) else {n: float(len(p)) for n, p in files.items()}
 
 
+def _seed(recipe: Recipe) -> int:
+    """Another one for each process of a run, so that each draws its own examples."""
+    return recipe.seed + 1000 * Workers().rank
+
+
+def _mixture(recipe: Recipe, learned: Passages) -> Mixture:
+    return Mixture(learned, _weights(learned), _seed(recipe))
+
+
 def _reader_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+    both = recipe.part == "compressor"
     made = trainable(model, tokenizer, rank=recipe.rank, start=_start(recipe))
-    validation = Mixture(files[1], _weights(files[1]), 7)
-    packs = [draw(made.lm, validation) for _ in range(recipe.held_out)]
+    packs = _held_out(recipe, made.lm, files[1])
     bases = Bases(made.lm.model) if recipe.nf4 else None
-    mixture = Mixture(files[0], _weights(files[0]), recipe.seed)
-    return ReaderTask(made.lm, Rotary(made.lm.model), mixture, packs, made.parameters, made.save, bases=bases, nf4=recipe.nf4)
+    mixture = _mixture(recipe, files[0])
+    learned = [p for name in (("reader", "encoder") if both else ("reader",)) for p in made.parameters[name]]
+    rotary = kv_rotary(made.lm)
+    return ReaderTask(made.lm, rotary, mixture, packs, learned, made.save, bases=bases, nf4=recipe.nf4, encoder=both)
 
 
-def _start(recipe: Recipe) -> Path | None:
-    """The peft folder of the reader to start from."""
+def _held_out(recipe: Recipe, lm: FrozenModel, judged: Passages) -> list[list[Pack]]:
+    judges = {n: judged[n] for n in JUDGES if judged.get(n)} or judged
+    validation = Mixture(judges, _weights(judges), 7)
+    return [draw(lm, validation) for _ in range(recipe.held_out)]
+
+
+def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+    """The teacher is the bundle shipped for the model, where there is one; else the answers alone teach."""
+    shipped, begun = find_bundle("default", show_model(recipe.model).sha256), _bundle(recipe)
+    teachers = {f"teacher_{name}": folder for name, folder in shipped.adapters.items() if recipe.objectives.teacher}
+    start = {"reader": begun.reader, "encoder": begun.encoder if begun.soft else None}
+    made = trainable(model, tokenizer, rank=recipe.rank, start=start, beside=teachers)
+    width = model.get_input_embeddings().weight.shape[1]
+    projection = load_tensors(begun.soft)["projection"] if begun.soft else torch.zeros(width, width)
+    return SoftTask(
+        made.lm, kv_rotary(made.lm) if teachers else None, _mixture(recipe, files[0]),
+        _held_out(recipe, made.lm, files[1]), [p for parameters in made.parameters.values() for p in parameters],
+        torch.nn.Parameter(projection.to(made.lm.device)), made.save, _write_tensors, recipe.objectives,
+        recipe.plan.steps * recipe.plan.accumulate, ("teacher_encoder", "teacher_reader") if teachers else None,
+    )  # fmt: skip
+
+
+def _start(recipe: Recipe) -> dict[str, Path | None]:
+    """The adapters that the run needs, by name, each with the peft folder that it starts from."""
+    bundle = _bundle(recipe)
+    start = {"reader": bundle.reader}
+    if recipe.part == "compressor" or bundle.encoder:
+        start["encoder"] = bundle.encoder
+    return start
+
+
+def _bundle(recipe: Recipe) -> Bundle:
+    """What the run starts from."""
     if recipe.start in ("default", "none"):
-        return find_bundle(recipe.start, show_model(recipe.model).sha256).reader
-    folder = Path(recipe.start)
-    return read_bundle(folder).reader if (folder / MANIFEST).exists() else folder
+        return find_bundle(recipe.start, show_model(recipe.model).sha256)
+    return read_bundle(Path(recipe.start))
 
 
 def _matcher_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
     """The states of up to `passages` passages are computed first, and kept."""
     lm = FrozenModel(model, tokenizer, lambda _: nullcontext())
-    rng, weights = random.Random(recipe.seed), _weights(files[0])  # noqa: S311 - a reproducible draw, no secret
+    rng, weights = random.Random(_seed(recipe)), _weights(files[0])  # noqa: S311 - a reproducible draw, no secret
     names = [n for n in files[0] if n not in NOT_TO_FIND]
     share = recipe.passages / sum(weights[n] for n in names)
     pool = [p for n in names for p in rng.sample(list(files[0][n]), min(len(files[0][n]), round(share * weights[n])))]
@@ -171,11 +215,12 @@ def _write_bundle(recipe: Recipe) -> None:
     """The trained part, and the other parts of the bundle shipped for this model, if there is one."""
     base = show_model(recipe.model).sha256
     before, made = find_bundle("default", base), recipe.out / "adapter"
-    reader = made if recipe.part == "reader" else before.reader
-    match = made / "match.safetensors" if recipe.part == "matcher" else before.match
-    if reader is not None:
-        shutil.copytree(reader, recipe.out / "reader", dirs_exist_ok=True)
-    if match is not None:
-        shutil.copyfile(match, recipe.out / "match.safetensors")
-    manifest = {"base": base, "vector_weight": before.vector_weight if before.match else 1.0}
+    adapters = before.adapters if recipe.part == "matcher" else {f.name: f for f in made.iterdir() if f.is_dir()}
+    for name, folder in adapters.items():
+        shutil.copytree(folder, recipe.out / name, dirs_exist_ok=True)
+    kept = {before.match.name: before.match} if before.match else {}
+    for name, file in (kept | {f.name: f for f in made.glob("*.safetensors")}).items():
+        shutil.copyfile(file, recipe.out / name)
+    kind = "soft" if recipe.part == "soft" else "kv"
+    manifest = {"base": base, "compressor": kind, "vector_weight": before.vector_weight if before.match else 1.0}
     (recipe.out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

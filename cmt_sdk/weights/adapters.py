@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MERGED_LIMIT = 2**30
 HARMLESS = frozenset({
-    "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "inference_mode", "init_lora_weights",
+    "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights",
     "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_type", "peft_version",
     "qalora_group_size", "r", "revision", "target_modules", "task_type", "use_rslora",
 })  # fmt: skip
@@ -90,22 +90,26 @@ def _merged(model: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
     for key in [k for k in tensors if k.endswith(".lora_A.weight")]:
         path = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
         before, after = rest.pop(key), rest.pop(key.replace(".lora_A.", ".lora_B."))
-        layer = _linear(model, path, (len(after), before.shape[1]))
+        layer, turned = _linear(model, path, (len(after), before.shape[1]))
         weight = layer.weight.data
         change = after.to(weight.device).float() @ before.to(weight.device).float()
+        change = change.T if turned else change
         found.append((layer, weight, (weight.float() + scale * change).to(weight.dtype)))
     if rest or not found:
         raise ValueError(f"{next(iter(rest), 'an empty file')} has no place in it")
     return found
 
 
-def _linear(model: Any, path: str, shape: tuple[int, int]) -> Any:
-    """The linear layer of that path, itself, whatever is wrapped around it."""
+def _linear(model: Any, path: str, shape: tuple[int, int]) -> tuple[Any, bool]:
+    """The linear layer of that path, itself, whatever is wrapped around it; and whether its weight is [in, out], as GPT-2's."""
+    from transformers.pytorch_utils import Conv1D
+
     layer = model.get_submodule(path)
     layer = getattr(layer, "base_layer", layer)
-    if layer.weight.shape != shape or layer.weight is model.get_input_embeddings().weight:
+    turned = isinstance(layer, Conv1D)
+    if layer.weight.shape != (shape[::-1] if turned else shape) or layer.weight is model.get_input_embeddings().weight:
         raise ValueError(f"{path}, of shape {tuple(layer.weight.shape)}, cannot take a change of shape {shape}")
-    return layer
+    return layer, turned
 
 
 def _inject(loaded: LoadedModel, name: str, folder: Path, tensors: Mapping[str, Tensor]) -> None:

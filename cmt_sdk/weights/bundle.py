@@ -7,7 +7,7 @@ format), `match.safetensors` (neural.matching.MatchHead) and `soft.safetensors` 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmt_sdk.errors import ModelMismatch, ModelNotFound
@@ -21,7 +21,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 class Bundle:
     """What was trained for the base model with hash `base`; a part that is None was not.
 
-    vector_weight: what a rank by meaning counts against a rank by words.
+    compressor: "kv" or "soft": whose memories the adapters make and read. vector_weight: what a rank by meaning counts
+    against a rank by words.
     """
 
     base: str = ""
@@ -29,6 +30,7 @@ class Bundle:
     encoder: Path | None = None
     match: Path | None = None
     soft: Path | None = None
+    compressor: str = "kv"
     vector_weight: float = 0.1
 
     @property
@@ -44,8 +46,9 @@ class Bundle:
 
     @property
     def encoder_hash(self) -> str:
-        """Names what makes soft tokens; "plain" without a trained map."""
-        return _hash([self.encoder, self.soft]) if self.soft else "plain"
+        """Names what makes memories; "plain" where nothing was trained for it."""
+        parts = [self.encoder, self.soft]
+        return _hash(parts) if any(parts) else "plain"
 
 
 def _hash(parts: list[Path | None]) -> str:
@@ -53,21 +56,28 @@ def _hash(parts: list[Path | None]) -> str:
     return "".join(sha256_of(f)[:8] for f in files)
 
 
-def find_bundle(adapter: str, base: str) -> Bundle:
+def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
     """The bundle for a base model: "default" is the shipped one made for it, or none; "none"; or a folder.
 
-    Raises ModelNotFound for a folder without a manifest, ModelMismatch when a folder's bundle is for another base.
+    Of a shipped bundle whose adapters serve the other compressor the matching head is left. Raises ModelNotFound for a
+    folder without a manifest, ModelMismatch when a folder's bundle is for another base or another compressor.
     """
     if adapter == "none":
         return Bundle()
     if adapter == "default":
         shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
-        return next((b for b in shipped if b.base == base), Bundle())
+        fitting = next((b for b in shipped if b.base == base), Bundle())
+        return fitting if fitting.compressor == compressor else replace(fitting, reader=None, encoder=None, soft=None)
     bundle = read_bundle(Path(adapter).expanduser())
     if bundle.base != base:
         raise ModelMismatch(
             f"adapter {adapter} was trained for a base model with hash {bundle.base[:16]}, the one that is open has "
             f"{base[:16]}; open the model that it was trained for, or use adapter='none'"
+        )
+    if bundle.compressor != compressor:
+        raise ModelMismatch(
+            f"adapter {adapter} was trained for compressor={bundle.compressor!r}, this memory has {compressor!r}; open it with "
+            f"compressor={bundle.compressor!r}, or use adapter='none'"
         )
     return bundle
 
@@ -88,5 +98,6 @@ def read_bundle(folder: Path) -> Bundle:
         encoder=part("encoder"),
         match=part("match.safetensors"),
         soft=part("soft.safetensors"),
+        compressor=said.get("compressor", "kv"),
         vector_weight=said.get("vector_weight", 1.0),
     )

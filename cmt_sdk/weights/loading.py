@@ -103,7 +103,7 @@ def _load(info: ModelInfo, precision: str, device: torch.device) -> tuple[PreTra
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     source = {"pretrained_model_name_or_path": info.path, "local_files_only": True, "trust_remote_code": False}
-    options = {"use_safetensors": True, "attn_implementation": "sdpa", "output_loading_info": True}
+    options = {"use_safetensors": True, "output_loading_info": True}
     try:
         with _quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(**source)

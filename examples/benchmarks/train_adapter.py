@@ -1,4 +1,4 @@
-"""Train or continue the default adapter bundle: python examples/benchmarks/train_adapter.py reader|matcher DATA OUT.
+"""Train or continue the default adapter bundle: python examples/benchmarks/train_adapter.py reader|compressor|matcher DATA OUT.
 
 What `cmt train` does, without the installed command: a rented accelerator has torch and peft, and this folder. Run it again to
 continue after a kill. `cut ADAPTER OUT --rank 16` writes a reader adapter with a smaller rank.
@@ -22,11 +22,11 @@ from cmt_sdk.training.run import prepare
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("reader", "matcher", "cut"))
+    parser.add_argument("part", choices=("reader", "compressor", "matcher", "cut"))
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a pulled model or a local folder")
-    parser.add_argument("--start", default="none", help="default, none, or a folder with a bundle or a peft adapter")
+    parser.add_argument("--start", default="none", help="default, none, or a folder with a bundle")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=float("inf"))

@@ -509,6 +509,22 @@ def test_memories_are_stored_whole(store):
     assert store.load([], FINGERPRINT) == store.encodings([]) == {}
 
 
+def test_fidelity_is_kept_with_its_memory(store, tmp_path, clock):
+    """Told with the passage and to archives, also after reopening; a memory made again brings its own, or none."""
+    document = put(store, GENOA)
+    a, b = save_all(store)
+    assert [p.fidelity for p in store.passages_of(document.id)] == [None, None]
+    store.save({a: replace(encoded(), fidelity=0.75), b: replace(encoded(), fidelity=0.0)}, FINGERPRINT)
+    again = SQLiteStore(tmp_path / "notes", create=False, clock=clock)
+    assert {i: p.fidelity for i, (p, _) in again.passages([a, b]).items()} == {a: 0.75, b: 0.0}
+    assert [e.fidelity for e, _ in again.encodings([a, b]).values()] == [0.75, 0.0]
+    again.close()
+    store.save({a: replace(encoded(), fidelity=0.5), b: encoded()}, FINGERPRINT)
+    assert {i: p.fidelity for i, (p, _) in store.passages([a, b]).items()} == {a: 0.5, b: None}
+    store.evict(0)
+    assert store.passages([a])[a][0].fidelity is None
+
+
 def test_save_passes_over_what_is_gone(store):
     """A document deleted while it was being compressed does not come back."""
     document = put(store)
@@ -961,9 +977,25 @@ def test_a_later_database_is_refused(tmp_path):
     with closing(sqlite3.connect(file)) as db:
         db.execute("PRAGMA user_version = 99")
     before = file.read_bytes()
-    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 2: update cmt-sdk"):
+    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 3: update cmt-sdk"):
         SQLiteStore(tmp_path)
     assert file.read_bytes() == before
+
+
+def test_memories_of_schema_2_have_no_fidelity(store, tmp_path):
+    """A folder of an earlier release is brought up to date: its memories stay, and new ones have theirs."""
+    put(store, GENOA)
+    a, b = save_all(store)
+    store.close()
+    with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
+        db.execute("DROP INDEX by_fidelity")
+        db.execute("ALTER TABLE memories DROP COLUMN fidelity")
+        db.execute("PRAGMA user_version = 2")
+    opened = SQLiteStore(tmp_path / "notes", create=False)
+    assert opened.load([a, b], FINGERPRINT).keys() == {a, b}
+    opened.save({b: replace(encoded(), fidelity=0.9)}, FINGERPRINT)
+    assert {i: p.fidelity for i, (p, _) in opened.passages([a, b]).items()} == {a: None, b: 0.9}
+    opened.close()
 
 
 def test_a_foreign_database_is_left_alone(tmp_path):

@@ -10,6 +10,8 @@ from cmt_sdk.errors import InvalidInput
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.generator import Generator
 from cmt_sdk.neural.kv import KVCompressor
+from cmt_sdk.neural.likelihood import likelihoods
+from cmt_sdk.neural.reading import causal, place
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.soft import SoftCompressor
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
@@ -137,3 +139,38 @@ def test_between_two_pieces_the_adapter_is_off():
     states = [list(on) for _ in Generator(lm, Rotary(lm.model)).read(Prompt("Where?", memories=memories), 5)]
     assert len(states) > 1
     assert not any(states)
+
+
+def test_a_question_is_most_probable_after_the_memory_that_tells_of_it():
+    """One pass for all memories gives what a pass for each gives, and is the likelihood of the words themselves."""
+    lm = tiny_frozen()
+    rotary = Rotary(lm.model)
+    contents = ["The museum is in Lisbon.", "A harbour lies in Genoa, far from every museum.", "Tea."]
+    question = "Where is the museum?"
+    memories = KVCompressor(lm, rotary, 0.5).pack(contents)
+    together = likelihoods(lm, rotary, memories, question)
+    for memory, found in zip(memories, together, strict=True):
+        assert likelihoods(lm, rotary, [memory], question) == pytest.approx([found], rel=1e-4)
+    before, words = lm.question_span(question)
+    assert lm.tokenizer.decode(before + words).endswith("Question: Where is the museum?")
+    with torch.inference_mode():
+        prefix = place(lm, rotary, memories[:1], len(before + words))
+        ids = torch.tensor([before + words])
+        positions = torch.arange(prefix.position, prefix.position + len(before + words))[None]
+        mask = causal(ids.shape[1], prefix.bias[0])
+        states = lm.model.base_model(
+            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=prefix, use_cache=True, notes=prefix
+        )
+        logs = lm.logits(states.last_hidden_state[0]).log_softmax(-1)
+    expected = sum(float(logs[len(before) - 1 + n, word]) for n, word in enumerate(words))
+    assert together[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_soft_memories_have_likelihoods_too():
+    """One a memory, and different ones for different memories."""
+    lm = tiny_frozen()
+    memories = SoftCompressor(lm, None, 4).pack(["The museum is in Lisbon.", "A harbour."])
+    first, second = Generator(lm, None).likelihoods("Where is the museum?", memories)
+    assert first < 0
+    assert second < 0
+    assert first != second

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.neural.kv import KVCompressor
 from cmt_sdk.neural.matching import Matcher
+from cmt_sdk.neural.reading import PRIOR, place
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
@@ -19,7 +21,7 @@ from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
 from cmt_sdk.training.packs import build, draw
-from cmt_sdk.training.reader import ReaderTask
+from cmt_sdk.training.reader import GradientPrefix, ReaderTask, answer_loss, encode, notes_of
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
 
@@ -27,10 +29,10 @@ PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "
 def passages():
     """Four passages with two questions each."""
     made = []
-    for number, (thing, place) in enumerate(PLACES.items()):
-        asked = [(f"Where is the {thing}?", place), (f"Which town has a {thing}?", place)]
+    for number, (thing, town) in enumerate(PLACES.items()):
+        asked = [(f"Where is the {thing}?", town), (f"Which town has a {thing}?", town)]
         questions = tuple(Question(text, (answer,), f"{number}-{n}") for n, (text, answer) in enumerate(asked))
-        made.append(QuestionedPassage(thing, f"The {thing} is in {place}.", questions))
+        made.append(QuestionedPassage(thing, f"The {thing} is in {town}.", questions))
     return made
 
 
@@ -44,7 +46,17 @@ def reader_task(seed=0):
     torch.manual_seed(seed)
     made = trainable(tiny_llama(), byte_tokenizer(), rank=4)
     packs = [draw(made.lm, mixture(7))]
-    return ReaderTask(made.lm, Rotary(made.lm.model), mixture(), packs, made.parameters, made.save, {0.5: 1.0})
+    learned = made.parameters["reader"]
+    return ReaderTask(made.lm, Rotary(made.lm.model), mixture(), packs, learned, made.save, {0.5: 1.0})
+
+
+def compressor_task(seed=0):
+    """Both adapters on a fresh tiny model."""
+    torch.manual_seed(seed)
+    made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start={"reader": None, "encoder": None})
+    learned = [*made.parameters["reader"], *made.parameters["encoder"]]
+    packs = [draw(made.lm, mixture(7))]
+    return ReaderTask(made.lm, Rotary(made.lm.model), mixture(), packs, learned, made.save, {0.5: 1.0}, encoder=True)
 
 
 def matcher_task():
@@ -62,7 +74,7 @@ def losses(folder):
     return {line["step"]: line["loss"] for line in lines if "loss" in line}
 
 
-@pytest.mark.parametrize("make", [reader_task, matcher_task])
+@pytest.mark.parametrize("make", [reader_task, compressor_task, matcher_task])
 def test_the_loss_falls(make, tmp_path):
     """Thirty steps on eight questions are enough to learn something."""
     train(make(), Plan(steps=30, rate=5e-3, accumulate=1, warmup=3), tmp_path, lambda _: None)
@@ -70,7 +82,7 @@ def test_the_loss_falls(make, tmp_path):
     assert sum(curve[n] for n in range(26, 31)) < 0.8 * sum(curve[n] for n in range(1, 6))
 
 
-@pytest.mark.parametrize("make", [reader_task, matcher_task])
+@pytest.mark.parametrize("make", [reader_task, compressor_task, matcher_task])
 def test_a_run_that_was_cut_off_goes_on_exactly(make, tmp_path):
     """Killed after a save, restarted from the state: the same curve to the last digit that matters."""
     plan = Plan(steps=8, accumulate=2, save_every=3)
@@ -173,30 +185,61 @@ def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
 def test_the_saved_adapter_is_peft_s_own_format(tmp_path):
     """bf16 weights, plain configuration, no path of the machine that trained it."""
     train(reader_task(), Plan(steps=6, rate=5e-3, accumulate=1, warmup=2), tmp_path, lambda _: None)
-    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    config = json.loads((tmp_path / "adapter" / "reader" / "adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["base_model_name_or_path"]) == ("LORA", 4, None)
     from peft import PeftModel
 
-    loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path / "adapter")
+    loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path / "adapter" / "reader")
     assert any(p.abs().sum() > 0 for n, p in loaded.named_parameters() if "lora_B" in n)
 
 
 def test_an_adapter_cut_to_a_rank_that_suffices_is_the_same(tmp_path):
     """Of rank 2 stored as rank 4, it computes the same when it is cut back to 2."""
     made = trainable(tiny_llama(), byte_tokenizer(), rank=4)
-    for parameter in made.parameters:
+    for parameter in made.parameters["reader"]:
         torch.nn.init.normal_(parameter, std=0.2)
         parameter.data[(slice(2, None),) if parameter.shape[0] == 4 else (slice(None), slice(2, None))] = 0.0
     made.save(tmp_path / "whole")
-    cut(tiny_llama(), tmp_path / "whole", 2, tmp_path / "cut")
+    cut(tiny_llama(), tmp_path / "whole" / "reader", 2, tmp_path / "cut" / "reader")
     found = []
     for name in ("whole", "cut"):
-        lm = trainable(tiny_llama(), byte_tokenizer(), start=tmp_path / name).lm
+        lm = trainable(tiny_llama(), byte_tokenizer(), start={"reader": tmp_path / name / "reader"}).lm
         with torch.inference_mode(), lm.activate("reader"):
             found.append(lm.model(torch.tensor([[5, 6, 7, 8]])).logits)
-    assert json.loads((tmp_path / "cut" / "adapter_config.json").read_text())["r"] == 2
+    assert json.loads((tmp_path / "cut" / "reader" / "adapter_config.json").read_text())["r"] == 2
     torch.testing.assert_close(found[0], found[1], atol=6e-2, rtol=2e-2)
     assert not torch.allclose(found[0], lm.model(torch.tensor([[5, 6, 7, 8]])).logits, atol=0.3)
+
+
+@pytest.mark.parametrize("keep", [1.0, 0.25])
+def test_what_is_trained_on_is_what_is_served(keep):
+    """The same answer loss through memories with gradients as through stored ones, decoded and placed."""
+    task = compressor_task()
+    lm, contents = task.lm, [p.context for p in passages()[:3]]
+    for parameter in task.learned:
+        torch.nn.init.normal_(parameter, std=0.05)
+    pack = build(lm, contents, [("Where is the library?", "Porto")])
+    with torch.no_grad(), lm.activate("encoder"):
+        trained = notes_of(lm, task.rotary, encode(lm, task.rotary, contents, keep))
+    stored = place(lm, task.rotary, KVCompressor(lm, task.rotary, keep).pack(contents), 0, PRIOR)
+    served = GradientPrefix(stored.keys, stored.values, stored.bias, stored.entries, stored.position)
+    with torch.no_grad(), lm.activate("reader"):
+        losses = [float(answer_loss(lm, notes, pack)[0]) for notes in (trained, served)]
+        bare = notes_of(lm, task.rotary, encode(lm, task.rotary, contents, keep))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    with torch.no_grad(), lm.activate("reader"):
+        assert float(answer_loss(lm, bare, pack)[0]) != pytest.approx(losses[1], rel=1e-2)
+
+
+def test_gradients_reach_the_encoder_through_four_bits():
+    """The round trip through the codes lets them pass; where only the reader learns, the encoder gets none."""
+    task = compressor_task()
+    encoder = task.learned[len(task.learned) // 2 :]
+    task.loss()[0].backward()
+    assert sum(float(p.grad.abs().sum()) for p in encoder if p.grad is not None) > 0
+    only_reader = replace(compressor_task(), encoder=False)
+    only_reader.loss()[0].backward()
+    assert all(p.grad is None for p in only_reader.learned[len(encoder) :])
 
 
 def test_a_pack_keeps_questions_apart():

@@ -199,6 +199,27 @@ def test_everything_comes_back(whole: Path) -> None:
     assert same_memories(store, filled())
 
 
+def test_fidelity_travels_with_its_memory(tmp_path: Path) -> None:
+    """As it was measured, also 1 and 0; where it was not, and from archives that know nothing of it, None."""
+    store, there = filled(), FakeStore()
+    store.memories = {
+        i: (replace(e, fidelity=measured), f)
+        for (i, (e, f)), measured in zip(sorted(store.memories.items()), (1.0, 0.0, None), strict=True)
+    }
+    archive.write(store, tmp_path / "all.cmt")
+    take(there, tmp_path / "all.cmt")
+    assert [there.memories[i][0].fidelity for i in sorted(there.memories)] == [1.0, 0.0, None]
+
+    def forget(members: dict[str, bytes]) -> None:
+        rows = [json.loads(line) for line in members["memories/00000.jsonl"].splitlines()]
+        kept = [{n: v for n, v in row.items() if n != "fidelity"} for row in rows]
+        members["memories/00000.jsonl"] = b"".join(json.dumps(row).encode() + b"\n" for row in kept)
+
+    earlier = FakeStore()
+    take(earlier, rewritten(tmp_path / "all.cmt", forget))
+    assert [e.fidelity for e, _ in earlier.memories.values()] == [None] * 3
+
+
 def test_returns_the_number_of_documents(tmp_path: Path) -> None:
     """Documents are counted, not versions."""
     assert archive.write(filled(), tmp_path / "a.cmt") == 2
@@ -677,7 +698,7 @@ def test_a_line_over_the_limit_is_refused(whole: Path, monkeypatch: pytest.Monke
     [
         {"document": None}, {"tokens": -1}, {"tokens": 2**31}, {"tokens": "1"}, {"kind": 1}, {"arrays": None},
         {"arrays": [1]}, {"arrays": ["bytes", "bytes"]}, {"arrays": []}, {"arrays": ["other"]},
-        {"fingerprint": "unknown"},
+        {"fingerprint": "unknown"}, {"fidelity": 1.5}, {"fidelity": -0.1}, {"fidelity": "high"}, {"fidelity": True},
     ],
 )  # fmt: skip
 def test_a_memory_of_the_wrong_shape_is_refused(whole: Path, fields: dict[str, Any]) -> None:

@@ -9,7 +9,8 @@ from click.testing import CliRunner
 from safetensors.numpy import save_file
 
 from cmt_cli.main import COMMANDS, main
-from cmt_sdk.testing.fakes import open_fake
+from cmt_sdk.testing.fakes import FINGERPRINT, open_fake
+from cmt_sdk.types import Encoded, PackedMemory
 
 LISBON = "The museum moved to Lisbon in 2019."
 PORTO = "The museum moved to Porto in 2021."
@@ -184,6 +185,18 @@ def test_show_lists_passages(cmt):
     assert [(p["start"], p["end"], p["ready"]) for p in shown["passages"]] == [(0, 70, True), (71, 106, True)]
 
 
+def test_show_tells_the_fidelity_that_was_measured(cmt):
+    """Beside the state, to two places for people and in full for programs; nothing where it was not measured."""
+    cmt("add", "--text", LISBON)
+    whole = cmt.json("list")["id"]
+    assert cmt.json("show", whole)["passages"][0]["fidelity"] is None
+    with open_fake(cmt.home / "default") as memory:
+        (passage,) = memory.passages(whole)
+        memory._store.save({passage.id: Encoded(PackedMemory("fake", 7, {}), np.eye(1, 64)[0], 0.876)}, FINGERPRINT)
+    assert cmt("show", whole).stdout.splitlines()[-1] == f"{passage.id}\t0:35\t7\tcompressed, fidelity 0.88\t"
+    assert cmt.json("show", whole)["passages"][0]["fidelity"] == 0.876
+
+
 def test_update_changes_fields_in_place(cmt, tmp_path):
     """Without a text the version stays; a key of the metadata is set, or with null taken out."""
     cmt("add", "--text", LISBON, "--meta", "year=2019", "--meta", "draft=true")
@@ -315,6 +328,14 @@ def test_config_shows_and_sets(cmt):
     assert (config["settings"]["keep"], config["settings"]["model"]) == (0.5, "123")
     assert config["places"]["memory"] == str(cmt.home / "default")
     assert f"home\t{cmt.home}\n" in cmt("config").stdout
+
+
+def test_a_setting_that_is_on_or_off(cmt):
+    """On with true, off with false, however they are written; nothing else is taken."""
+    for text, value in (("true", True), ("False", False)):
+        cmt("config", "set", "fidelity", text)
+        assert cmt.json("config")["settings"]["fidelity"] is value
+    cmt("config", "set", "fidelity", "perhaps", code=2)
 
 
 def test_config_of_a_named_memory(cmt):

@@ -110,7 +110,7 @@ class Scripted:
         """The own passage at its scripted rank, other passages elsewhere."""
         number = next(n for n, row in enumerate(SCRIPT) if row[1] == query)
         own = Document("", source=source_of(CONTEXTS[SCRIPT[number][0]]))
-        rank = {"fused": FUSED_RANKS, "vector": VECTOR_RANKS, "text": [1] * 12}[mode][number]
+        rank = {"reranked": FUSED_RANKS, "fused": FUSED_RANKS, "vector": VECTOR_RANKS, "text": [1] * 12}[mode][number]
         passage = Passage(1, "d", 1, 0, 0, 0, 0, "")
         return [Match(passage, own if n == rank else Document(""), 1.0) for n in range(1, k + 1)]
 

@@ -307,6 +307,10 @@ def test_settings_are_those_the_memory_was_made_with(tmp_path):
         open_fake(tmp_path / "other", colour="red")
     with pytest.raises(InvalidSetting, match=r"keep=3: choose a number from 0.01 to 1.0"):
         open_fake(tmp_path / "other", keep=3)
+    with pytest.raises(InvalidSetting, match=r"fidelity=1: choose one of False, True"):
+        open_fake(tmp_path / "other", fidelity=1)
+    with pytest.raises(InvalidSetting, match=r"fidelity=True: only the memories of compressor='kv' are measured"):
+        open_fake(tmp_path / "other", fidelity=True, compressor="soft")
 
 
 def test_no_memory_yet(tmp_path):

@@ -1,11 +1,13 @@
 """Asking: readers, budgets, streaming, chat, and what an answer tells, with a fake language model."""
 
 import threading
+from dataclasses import dataclass, field, replace
 
 import pytest
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
-from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
+from cmt_sdk.model import FAITHFUL
+from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
 
 FACTS = [
     "The museum moved to Lisbon in 2019.",
@@ -51,6 +53,47 @@ def test_auto_looks_up_the_text_when_unsure(memory):
     unsure = memory.model.ask("Xylophone quartz?", reader="auto")
     assert (sure.reader, unsure.reader) == ("memory", "text")
     assert len(unsure.sources) == 1
+
+
+@dataclass
+class MeasuringCompressor(FakeCompressor):
+    """The fake compressor with a fidelity for texts that hold a word."""
+
+    fidelities: dict[str, float] = field(default_factory=dict)
+
+    def compress(self, texts):
+        """One memory a text, measured where a word of `fidelities` is in it."""
+        of = [next((f for word, f in self.fidelities.items() if word in t), None) for t in texts]
+        return [replace(made, fidelity=f) for made, f in zip(super().compress(texts), of, strict=True)]
+
+
+@pytest.fixture
+def measured(tmp_path):
+    engine = FakeEngine(MeasuringCompressor(fidelities={"museum": FAITHFUL, "harbour": FAITHFUL - 0.01}))
+    with open_fake(tmp_path / "measured", engine) as opened:
+        opened.add_many(FACTS)
+        yield opened
+
+
+def test_auto_reads_the_text_of_a_passage_whose_memory_is_poor(measured):
+    """At once, however sure: what the memory reader would have said is not asked for and costs nothing."""
+    poor = measured.model.ask("When does the harbour open?", reader="auto")
+    assert (poor.reader, poor.text, [s.text for s in poor.sources]) == ("text", FACTS[1], [FACTS[1]])
+    assert poor.prompt_tokens == measured.model.ask("When does the harbour open?", reader="text").prompt_tokens
+    assert measured.model.ask("When does the harbour open?").reader == "memory"
+
+
+@pytest.mark.parametrize("question", ["Where did the museum move?", "What tea does Ann drink?"])
+def test_auto_trusts_a_faithful_memory_and_one_that_was_not_measured(measured, question):
+    """Only the best passage counts: a poor memory further down changes nothing."""
+    answer = measured.model.ask(question, reader="auto", k=3)
+    assert (answer.reader, answer.confidence) == ("memory", 1.0)
+
+
+def test_auto_measures_again_what_was_encoded_again(measured):
+    """With its memory dropped a passage has no fidelity; the reading that makes the memory again measures it again."""
+    measured._store.evict(0)
+    assert [measured.model.ask("When does the harbour open?", reader="auto").reader for _ in range(2)] == ["memory", "text"]
 
 
 def test_a_stream_that_failed_says_so_again(memory, monkeypatch):
@@ -182,3 +225,40 @@ def test_the_best_passage_is_nearest_to_the_question(tmp_path):
         answer = memory.model.ask("Where did the museum move in 2019?", reader="text")
         assert answer.sources[0].text == "The museum moved to Lisbon in 2019."
         assert seen == [["The harbour is in Genoa.", "The museum moved to Lisbon in 2019."]]
+
+
+def test_the_passage_that_makes_the_question_likeliest_is_read_first(memory, monkeypatch):
+    """Reading the question after each memory may turn the search's order round; without the setting nobody reads it."""
+    asked = []
+
+    def likelihoods(_self, question, memories):
+        asked.append(question)
+        return [100.0 * (m.tokens == last.tokens) for m in memories]
+
+    monkeypatch.setattr(FakeReader, "likelihoods", likelihoods)
+    question = "Which museum, and which tea?"
+    first, second = (m.passage for m in memory.search(question, k=2))
+    last = replace(second, tokens=len(second.text.split()))
+    memory.add("Nothing of all this.", wait=True)
+    answer = memory.model.ask(question, k=2)
+    again = [m.passage.id for m in memory.search(question, k=2, mode="reranked")]
+    assert again == [second.id, first.id]
+    assert [s.passage_id for s in answer.sources] == again
+    assert "rerank" in answer.milliseconds
+    assert asked == [question] * 2
+
+
+def test_reranking_can_be_switched_off(tmp_path, monkeypatch):
+    """rerank=0 keeps the order of the search."""
+    monkeypatch.setattr(FakeReader, "likelihoods", lambda *_: pytest.fail("nobody asked for it"))
+    with open_fake(tmp_path / "notes", rerank=0) as memory:
+        memory.add_many(FACTS)
+        assert "rerank" not in memory.model.ask("Which harbour, which museum?", k=2).milliseconds
+
+
+def test_passages_that_are_not_compressed_yet_keep_their_place(memory, monkeypatch):
+    """A memory that is not there has no likelihood; nothing is encoded for the order's sake."""
+    memory.add("The tea museum of the harbour.", wait=False)
+    monkeypatch.setattr(memory._store, "load", lambda *_: {})
+    found = memory.search("tea museum harbour", k=4)
+    assert memory.search("tea museum harbour", k=4, mode="reranked") == found

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmt_sdk.ranking import Fused, fit, fuse
+from cmt_sdk.ranking import Fused, fit, fuse, reorder
 from cmt_sdk.types import Hit
 
 
@@ -89,3 +89,20 @@ def test_every_passage_appears_once_best_first(vector, text, weight):
 def test_as_many_as_fit(tokens, budget, count):
     """The leading items whose tokens together are within the budget."""
     assert fit(tokens, budget) == count
+
+
+@pytest.mark.parametrize(
+    ("likelihoods", "order"),
+    [
+        ([-5.0, -5.0, -5.0], [0, 1, 2]),
+        ([-9.0, -5.0, -6.5], [1, 2, 0]),
+        ([-6.0, -5.5], [0, 1]),
+        ([-6.0, -4.0], [1, 0]),
+        ([-9.0, None, -3.0], [2, 1, 0]),
+        ([None, None], [0, 1]),
+        ([], []),
+    ],
+)
+def test_likelihoods_outweigh_places_by_a_nat_each(likelihoods, order):
+    """An item moves up past another when its question is likelier by more than a nat a place; unknown ones are average."""
+    assert reorder(likelihoods) == order

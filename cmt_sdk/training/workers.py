@@ -1,0 +1,61 @@
+"""The processes of one training run, one a GPU: `torchrun --nproc_per_node 2 -m cmt_cli.main train ...` (or `accelerate launch
+--multi_gpu`) starts several, else there is one.
+
+What they exchange goes through accelerate; where there is one process, it is not even imported.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class Workers:
+    """This process among the others: `rank` of `size`. Every method must be called by all of them."""
+
+    def __init__(self) -> None:
+        self.size = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        if self.size > 1:
+            from accelerate import PartialState
+
+            self._state = PartialState(cpu=not torch.cuda.is_available())
+
+    @property
+    def is_main(self) -> bool:
+        """True for the one that writes files and speaks."""
+        return self.rank == 0
+
+    def device(self, wanted: str) -> str:
+        """Each process's own GPU, where several share the work and no other device is wanted."""
+        several = self.size > 1 and wanted in ("auto", "cuda") and torch.cuda.is_available()
+        return f"cuda:{os.environ.get('LOCAL_RANK', self.rank)}" if several else wanted
+
+    def sum(self, value: Tensor) -> Tensor:
+        """The sum of all processes' tensors."""
+        if self.size == 1:
+            return value
+        from accelerate.utils import reduce
+
+        total: Tensor = reduce(value, "sum")
+        return total
+
+    def gather(self, value: object) -> list[Any]:
+        """All processes' values, by rank."""
+        if self.size == 1:
+            return [value]
+        from accelerate.utils import gather_object
+
+        return list(gather_object([value]))
+
+    def agree(self, decision: bool) -> bool:
+        """The main process's decision."""
+        return bool(self.gather(decision)[0])
+
+    def share(self, values: Sequence[Any]) -> Any:
+        """This process's part of what `gather` once gave."""
+        return values[self.rank]

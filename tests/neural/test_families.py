@@ -1,0 +1,248 @@
+"""The common families, each as a tiny random model: what works equals the model's own reading, the rest is refused."""
+
+import pytest
+import torch
+from transformers import DynamicCache
+
+import cmt_sdk
+from cmt_sdk.errors import InvalidInput, ModelUnsupported
+from cmt_sdk.neural import kv, reading
+from cmt_sdk.neural.generator import Generator
+from cmt_sdk.neural.kv import KVCompressor
+from cmt_sdk.neural.proof import kv_rotary
+from cmt_sdk.neural.quantization import Codes
+from cmt_sdk.neural.reading import causal, place
+from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.testing.families import FAMILIES, tiny_model
+from cmt_sdk.testing.tiny import save_tiny, tiny_frozen
+from cmt_sdk.types import Prompt
+
+TEXT = "The museum moved to Lisbon in 2019."
+OTHER = "The harbour is in Genoa, and it freezes in winter."
+REFUSED = {
+    "gpt2": "gpt2: KV memories need rotary positions, which this architecture does not have; use compressor='soft'",
+}
+READ = sorted(set(FAMILIES) - set(REFUSED))
+
+
+@pytest.fixture
+def exact(monkeypatch):
+    """Memories that hold their numbers as they are, so that nothing but the reading is compared."""
+    monkeypatch.setattr(kv, "quantize", lambda rows: Codes(rows.float(), rows[:, :1].half()))
+    monkeypatch.setattr(reading, "dequantize", lambda codes: codes.codes)
+
+
+@torch.inference_mode()
+def from_text(lm, ids):
+    """The model's own logits [n, vocabulary] of one whole prompt."""
+    return lm.model(input_ids=torch.tensor([ids]), use_cache=False).logits[0]
+
+
+@torch.inference_mode()
+def from_memories(lm, rotary, memories, asked):
+    """Logits [n, vocabulary] of a question after memories."""
+    prefix = place(lm, rotary, memories, len(asked))
+    out = lm.model.base_model(
+        input_ids=torch.tensor([asked]),
+        position_ids=torch.arange(prefix.position, prefix.position + len(asked))[None],
+        attention_mask=causal(len(asked), prefix.bias[0]),
+        past_key_values=prefix,
+        use_cache=True,
+        notes=prefix,
+    )
+    return lm.logits(out.last_hidden_state[0])
+
+
+def answer(generator, prompt, tokens=4):
+    """The usage of an answer."""
+    return list(generator.read(prompt, tokens))[-1].usage
+
+
+# -- the bare model -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_bare_model_says_what_it_always_said(family):
+    """With our attention function a model gives the logits of transformers' own plain implementation."""
+    lm, own = tiny_frozen(tiny_model(family)), tiny_model(family)
+    own.set_attn_implementation("eager")
+    ids = lm.ids(TEXT)
+    with torch.inference_mode():
+        expected = own(input_ids=torch.tensor([ids])).logits[0]
+    torch.testing.assert_close(from_text(lm, ids), expected, atol=1e-3, rtol=1e-3)
+
+
+SHORT = {"sliding_window": 48}
+WINDOWED = [(family, SHORT) for family in FAMILIES if "sliding_window" in FAMILIES[family].settings]
+
+
+@pytest.mark.parametrize(("family", "changes"), [*((family, {}) for family in FAMILIES), *WINDOWED])
+def test_text_read_in_parts_equals_one_prompt(family, changes):
+    """Head, passage and question, one after the other, give the next-token odds of the whole: also beyond a window."""
+    lm = tiny_frozen(tiny_model(family, **changes))
+    whole = lm.head_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")
+    expected = from_text(lm, whole)[-1].softmax(-1)
+    known = 1 - expected[lm.ids("I don't know.")[0]]
+    usage = answer(Generator(lm, None), Prompt("Where?", passages=[TEXT]), 1)
+    assert usage.confidence == pytest.approx(float(known * expected.max()), abs=1e-4)
+
+
+# -- kv -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", READ)
+def test_a_memory_of_all_entries_is_read_as_its_text(family, exact):
+    """Every logit of the question, after the memory, is the one after the text at the same place."""
+    lm = tiny_frozen(tiny_model(family))
+    rotary, asked = kv_rotary(lm), lm.question_ids("Where is it now?")
+    memories = KVCompressor(lm, rotary, 1.0).pack([TEXT])
+    expected = from_text(lm, lm.head_ids + lm.passage_ids(TEXT) + asked)[-len(asked) :]
+    torch.testing.assert_close(from_memories(lm, rotary, memories, asked), expected, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"gpt2"}))
+def test_every_layers_keys_are_moved_by_a_turn(family):
+    """A text's keys at one place, turned, are its keys at another place, whatever the layer's own rotation is."""
+    lm = tiny_frozen(tiny_model(family))
+    rotary, ids = Rotary(lm.model), torch.tensor([lm.ids(TEXT)])
+    found = []
+    for start in (0, 301):
+        cache = DynamicCache()
+        with torch.inference_mode():
+            positions = torch.arange(start, start + ids.shape[1])[None]
+            lm.model.base_model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
+        found.append(torch.stack([layer.keys[0] for layer in cache.layers]))
+    steps, layers = torch.arange(ids.shape[1]), torch.arange(3)[:, None, None]
+    back = rotary.turn_back(found[0], steps, layers)
+    torch.testing.assert_close(rotary.turn(back, steps + 301, layers), found[1], atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(rotary.turn_back(found[1], steps + 301, layers), back, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("family", READ)
+def test_a_second_memory_stands_where_its_text_would(family, exact):
+    """The first layer's keys, which know nothing of other tokens, are those of the whole text in one prompt."""
+    lm = tiny_frozen(tiny_model(family))
+    rotary = kv_rotary(lm)
+    prefix = place(lm, rotary, KVCompressor(lm, rotary, 1.0).pack([TEXT, OTHER]), 0)
+    whole, cache = lm.head_ids + lm.passage_ids(TEXT) + lm.passage_ids(OTHER), DynamicCache()
+    with torch.inference_mode():
+        lm.model.base_model(input_ids=torch.tensor([whole]), past_key_values=cache, use_cache=True)
+    assert prefix.position == len(whole)
+    torch.testing.assert_close(prefix.keys[0], cache.layers[0].keys, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("family", READ)
+def test_pruned_memories_are_read(family):
+    """A quarter of the entries, in four bits: odds that are numbers, and not those of the whole memory."""
+    lm = tiny_frozen(tiny_model(family))
+    rotary, asked = kv_rotary(lm), lm.question_ids("Where is it now?")
+    whole, pruned = (from_memories(lm, rotary, KVCompressor(lm, rotary, keep).pack([TEXT, OTHER]), asked) for keep in (1.0, 0.25))
+    assert bool(pruned.isfinite().all())
+    assert not torch.allclose(pruned, whole, atol=1e-2)
+    assert (
+        answer(Generator(lm, rotary), Prompt("Where?", memories=KVCompressor(lm, rotary, 0.25).pack([TEXT]))).answer_tokens >= 0
+    )
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_what_a_family_cannot_do_is_refused(family):
+    """The error names the architecture, the reason and the remedy, before there is a memory or an answer."""
+    lm = tiny_frozen(tiny_model(family))
+    with pytest.raises(ModelUnsupported) as told:
+        KVCompressor(lm, kv_rotary(lm), 1.0).pack([TEXT])
+    assert str(told.value) == REFUSED[family]
+
+
+@pytest.mark.parametrize("family", ["mistral", "phi3"])
+def test_notes_beyond_a_window_are_refused(family):
+    """Within it the layers see everything; beyond it they would not."""
+    lm = tiny_frozen(tiny_model(family, sliding_window=256))
+    rotary = kv_rotary(lm)
+    generator, compressor = Generator(lm, rotary), KVCompressor(lm, rotary, 0.25)
+    assert lm.window == 256
+    answer(generator, Prompt("Where?", memories=compressor.pack([TEXT])))
+    with pytest.raises(InvalidInput, match=r"need \d+ tokens, the model's window holds 256; ask with a smaller k"):
+        answer(generator, Prompt("Where?", memories=compressor.pack([TEXT, 2 * OTHER])))
+
+
+def test_the_window_is_the_smallest_of_the_layers():
+    """None where every layer sees all; a family's configuration may name one that is not in use."""
+    windows = {family: tiny_frozen(tiny_model(family)).window for family in FAMILIES}
+    assert {f for f, window in windows.items() if window == 512} == {"mistral", "gemma2", "gemma3", "phi3"}
+    assert {windows[f] for f in set(FAMILIES) - {"mistral", "gemma2", "gemma3", "phi3"}} == {None}
+    assert tiny_frozen(tiny_model("qwen2", sliding_window=64)).window is None
+    in_use = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
+    assert tiny_frozen(tiny_model("qwen2", **in_use)).window == 64
+
+
+class Wrong(Rotary):
+    """A rotation that takes every layer for the first."""
+
+    def turn(self, keys, positions, layers=None):
+        """As the first."""
+        return super().turn(keys, positions, None if layers is None else 0 * layers)
+
+    def turn_back(self, keys, positions, layers=None):
+        """As the first."""
+        return super().turn_back(keys, positions, None if layers is None else 0 * layers)
+
+
+@pytest.mark.parametrize(("family", "layer"), [("gemma3", 1), ("smollm3", 2)])
+def test_a_rotation_that_is_not_the_models_own_does_not_pass(family, layer, monkeypatch):
+    """The proof measures: a layer that turns otherwise than it was taken to is named, with the difference."""
+    monkeypatch.setattr("cmt_sdk.neural.proof.Rotary", Wrong)
+    with pytest.raises(
+        ModelUnsupported, match=rf"keys of layer {layer} are not moved .* \(relative difference [01]\.?\d*, at most"
+    ):
+        kv_rotary(tiny_frozen(tiny_model(family)))
+
+
+def test_an_attention_with_sinks_does_not_pass():
+    """What our reading would leave out is refused for families that nobody thought of, too."""
+    from transformers import GptOssConfig, GptOssForCausalLM
+
+    torch.manual_seed(0)
+    sizes = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "sliding_window": 512}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "pad_token_id": 0}
+    config = GptOssConfig(num_local_experts=2, num_experts_per_tok=1, **sizes, **heads)
+    with pytest.raises(ModelUnsupported, match="gpt_oss: "):
+        kv_rotary(tiny_frozen(GptOssForCausalLM(config).eval()))
+
+
+def test_long_rope_ends_where_its_frequencies_change():
+    """Keys turned by the short factors are not compared with keys turned by the long ones."""
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.1] * 16, "long_factor": [4.0] * 16}
+    changes = {"original_max_position_embeddings": 1024, "rope_parameters": rope | {"original_max_position_embeddings": 1024}}
+    lm = tiny_frozen(tiny_model("phi3", **changes))
+    kv_rotary(lm)
+    assert lm.context == 1024
+    assert tiny_frozen(tiny_model("gpt2")).context == 1024
+    assert tiny_frozen(tiny_model("llama")).context == 4096
+
+
+@pytest.mark.parametrize("family", REFUSED)
+def test_a_family_that_is_refused_gives_no_answer(family, tmp_path):
+    """Neither at the first passage nor at a question: the error comes instead."""
+    model = save_tiny(tmp_path / "model", tiny_model(family))
+    with cmt_sdk.open(tmp_path / "memory", model=str(model), device="cpu", precision="fp32") as memory:
+        with pytest.raises(ModelUnsupported):
+            memory.add(TEXT)
+        with pytest.raises(ModelUnsupported):
+            memory.model.ask("Where is the museum?")
+
+
+# -- soft -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_soft_memories_are_made_and_read(family, trained):
+    """One soft token for each four, with and without a map over states that see in both directions."""
+    lm = tiny_frozen(tiny_model(family))
+    memories = SoftCompressor(lm, 0.1 * torch.eye(128) if trained else None, 4).pack([TEXT, OTHER])
+    counts = [-(-len(lm.passage_ids(text)) // 4) for text in (TEXT, OTHER)]
+    assert [len(m.arrays["soft_codes"]) for m in memories] == counts
+    usage = answer(Generator(lm, None), Prompt("Where?", memories=memories))
+    assert usage.prompt_tokens == sum(counts) + len(lm.question_ids("Where?"))
+    assert 0 < usage.confidence < 1

@@ -1,0 +1,82 @@
+"""Training soft memories on a tiny model: what is trained on is what is served, and every piece reaches what it should."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from cmt_sdk.neural.generator import Generator
+from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
+from cmt_sdk.training.adapters import trainable
+from cmt_sdk.training.losses import Objectives
+from cmt_sdk.training.packs import build, draw
+from cmt_sdk.training.soft import SoftTask, soft_logits
+from cmt_sdk.types import Prompt
+from tests.neural.test_training import mixture, passages
+
+
+@pytest.fixture
+def task(tmp_path):
+    """Both adapters and the map on a fresh tiny model, with a teacher that reads the text bare."""
+    torch.manual_seed(0)
+    trainable(tiny_llama(), byte_tokenizer(), rank=4).save(tmp_path)
+    start = {"reader": None, "encoder": None}
+    made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start=start, beside={"teacher_reader": tmp_path / "reader"})
+    adapters = [p for parameters in made.parameters.values() for p in parameters]
+    return SoftTask(
+        made.lm, Rotary(made.lm.model), mixture(), [draw(made.lm, mixture(7))], adapters,
+        torch.nn.Parameter(torch.zeros(128, 128)), made.save, lambda tensors, file: None,
+        Objectives(answer=1.0, teacher=1.0, alpha=0.5), 100, ("teacher_encoder", "teacher_reader"),
+    )  # fmt: skip
+
+
+def test_the_first_word_is_that_of_serving(task):
+    """Greedy reading of stored soft tokens begins with the most probable token of training's logits."""
+    lm, contents = task.lm, [p.context for p in passages()[:2]]
+    torch.nn.init.normal_(task.projection, std=0.02)
+    compressor = SoftCompressor(lm, task.projection.data, 4)
+    stored = compressor.pack(contents)
+    question = "Where is the museum?"
+    pack = build(lm, contents, [(question, "x")])
+    with torch.no_grad():
+        soft = task._soft(contents, 4)
+        logits = soft_logits(lm, [soft[c] for c in contents], pack)[0]
+    (usage,) = [p.usage for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.usage]
+    assert usage.answer_tokens == 1
+    told = [p.text for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.text]
+    assert lm.tokenizer.decode([int(logits.argmax())]).startswith("".join(told)[:1])
+
+
+def test_every_piece_gives_the_adapters_and_the_map_a_gradient(task):
+    """The teacher alone, the answers alone: encoder, reader and map all learn; the teacher does not."""
+    torch.nn.init.normal_(task.projection, std=0.02)
+    for parameter in task.adapters:
+        torch.nn.init.normal_(parameter, std=0.02)
+    for objectives in (Objectives(answer=1.0), Objectives(answer=0.0, teacher=1.0), Objectives(alpha=0.5)):
+        replace(task, objectives=objectives).loss()[0].backward()
+        for parameter in task.parameters():
+            assert float(parameter.grad.abs().sum()) > 0
+            parameter.grad = None
+
+
+def test_the_ratio_rises_and_is_then_drawn(task):
+    """A tenth of the run squeezes nothing, a tenth half, and the rest draws from 4, 8 and 16."""
+    ratios = []
+    for task.seen in range(100):
+        ratios.append(task._ratio())
+    assert ratios[:20] == [1] * 10 + [2] * 10
+    assert set(ratios[20:]) == {4, 8, 16}
+
+
+def test_a_question_sees_all_soft_tokens_and_no_other_question(task):
+    """Changing one question's words leaves the other's logits as they were."""
+    lm = task.lm
+    soft = [torch.randn(5, 128)]
+    with torch.no_grad():
+        first = soft_logits(lm, soft, build(lm, ["x"], [("Where?", "Rome"), ("When?", "May")]))
+        other = soft_logits(lm, soft, build(lm, ["x"], [("Where?", "Rome"), ("Who is it?", "May")]))
+        without = soft_logits(lm, [], build(lm, ["x"], [("Where?", "Rome")]))
+    torch.testing.assert_close(first[:5], other[:5])
+    assert not torch.allclose(first[:5], without, atol=1e-3)
