@@ -19,6 +19,7 @@ from cmt_cli.memories import opened
 if TYPE_CHECKING:
     from cmt_sdk.evaluation import Asked, Figures, Report
 
+IN_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
@@ -26,10 +27,10 @@ OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
     "--protocol",
-    type=click.Choice(["gold", "stream"]),
+    type=click.Choice(["gold", "stream", "abstain", "growth"]),
     default="stream",
     show_default=True,
-    help="gold: each question with its own passage alone. stream: all passages in one memory.",
+    help="How questions meet passages: see below.",
 )
 @click.option(
     "--reader",
@@ -43,6 +44,8 @@ OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("-k", "--k", default=5, show_default=True, help="Passages read for a question (stream).")
 @click.option("--limit", type=int, help="Ask only so many questions, drawn by the seed.")
 @click.option("--passages", type=int, help="Use only the first so many passages of the file.")
+@click.option("--stages", default=4, show_default=True, help="growth: how often the questions are asked again.")
+@click.option("--irrelevant", multiple=True, type=IN_FILE, help="growth: a file whose texts come in; may be given again.")
 @click.option("--seed", default=0, show_default=True, help="Draws the questions and the bootstrap.")
 @click.option("--max-tokens", default=32, show_default=True, help="The longest answer.")
 @click.option("--keep", type=float, help="The share of KV entries kept, as in the settings.")
@@ -59,12 +62,17 @@ def eval_command(
     keep: float | None,
     compressor: str | None,
     pairs: Sequence[str],
+    irrelevant: Sequence[Path],
     **plan: Any,
 ) -> None:
     """Measure answers, retrieval and costs on the questions of FILE.
 
     FILE holds JSON lines, .gz or not: {"id", "title", "context", "question", "answers": [...]}, one question a line.
     A .json file is read as SQuAD v1.1.
+
+    gold gives each question its own passage alone; stream has all passages in one memory; abstain asks as gold and once more
+    with a passage that does not tell; growth asks the questions of the first passages (200, or --passages) while the rest of
+    the file, or the texts of --irrelevant files, come in.
 
     \b
     Example:
@@ -79,7 +87,7 @@ def eval_command(
     settings = dict(map(_setting, pairs)) | {n: v for n, v in (("keep", keep), ("compressor", compressor)) if v is not None}
     chosen = Plan(**plan)
     with _opened(memory, settings) as opened, _progress() as on_stage:
-        report, asked = evaluate(opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage)
+        report, asked = evaluate(opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage, irrelevant)
     if out:
         out.write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
     if rows:
@@ -167,6 +175,11 @@ def _show(report: Report) -> None:
         for mode, recalls in report.retrieval.items():
             found.add_row(mode, *(f"{recalls[depth]:.1f}" for depth in depths))
         console.print(found)
+    for name, columns, rows in _more(report):
+        shown = Table(name, *columns, box=box.SIMPLE_HEAD)
+        for row in rows:
+            shown.add_row(*row)
+        console.print(shown)
     s = report.storage
     console.print(
         f"{s.passages} passages, {s.tokens} tokens; {s.bytes_per_passage:.0f} bytes of memory a passage, "
@@ -174,6 +187,20 @@ def _show(report: Report) -> None:
     )
     for note in ["±: half a 95 % bootstrap interval", *report.notes]:
         console.print(f"- {note}", style="dim")
+
+
+def _more(report: Report) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Tables that only some protocols have: a name, the columns and the rows."""
+    if report.abstention:
+        rows = [
+            [reader, "" if a.auroc is None else f"{a.auroc:.2f}", *(f"{x:.1f}" for x in (a.accuracy, a.answered, a.withheld))]
+            for reader, a in report.abstention.items()
+        ]
+        yield "abstention", ["AUROC", "right %", "answered %", "withheld %"], rows
+    if report.curve:
+        readers = list(report.curve[0].f1)
+        rows = [[str(p.documents), *(f"{p.f1[r]:.1f} ({p.relative[r]:.0f} %)" for r in readers)] for p in report.curve]
+        yield "documents", [f"{reader} F1" for reader in readers], rows
 
 
 def _lines(readers: Sequence[Figures]) -> Iterator[tuple[str, list[str]]]:

@@ -1,6 +1,8 @@
 """Asking a question file of anything that can add, ask and search. Knows the protocols; knows no model and no figures.
 
 gold: a question sees its own passage alone. stream: all passages are in one memory, and a question has to find its own.
+abstain: as gold, and once more with another passage, which does not hold the answer. growth: the questions of the first
+passages, as stream asks them, again and again while more documents come in.
 Every reader gets the same questions, one after another, so that a busy machine slows all of them alike.
 """
 
@@ -13,17 +15,18 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, get_args
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
-from cmt_sdk.evaluation.metrics import exact_match, f1, paper_exact_match, paper_f1
+from cmt_sdk.evaluation.metrics import exact_match, f1, normalize, paper_exact_match, paper_f1
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.types import Answer, Document, Match, Progress, ReaderKind, SearchMode, Stats
 
-ProtocolKind: TypeAlias = Literal["gold", "stream"]
+ProtocolKind: TypeAlias = Literal["gold", "stream", "abstain", "growth"]
 OnStage: TypeAlias = Callable[[str, int, int], None]
 
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
 DEEPEST = 10  # retrieval is judged on so many passages
 WHOLE = 50  # passages asked for in the gold protocol: all those of one document
 PREFIX = "passage-"
+FIRST = 200  # passages whose questions are asked while the memory grows, as in CMT's table of retention
 
 
 class Asks(Protocol):
@@ -58,13 +61,17 @@ class Subject(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked and how. `passages` cuts the file after its first so many; `limit` draws so many questions."""
+    """What is asked and how. `passages` cuts the file after its first so many; `limit` draws so many questions.
+
+    stages: how often the questions are asked again while the memory grows.
+    """
 
     protocol: ProtocolKind = "stream"
     readers: Sequence[ReaderKind] = ("memory", "text", "none")
     k: int = 5
     passages: int | None = None
     limit: int | None = None
+    stages: int = 4
     seed: int = 0
     max_tokens: int = 32
 
@@ -76,7 +83,7 @@ class Plan:
             for one in value:
                 if one not in allowed:
                     raise InvalidSetting(f"{name}={one!r}: choose one of {', '.join(allowed)}")
-        for name in ("k", "passages", "limit", "max_tokens"):
+        for name in ("k", "passages", "limit", "stages", "max_tokens"):
             number = getattr(self, name)
             if number is not None and number < 1:
                 raise InvalidSetting(f"{name}={number}: choose at least 1")
@@ -110,7 +117,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question with all replies, and the rank of its passage by search mode (None: not among the first ten)."""
+    """One question with all replies, and the rank of its passage by search mode (None: not among the first ten).
+
+    `absent`: replies from another passage alone, where the protocol asks for them.
+    """
 
     id: str
     question: str
@@ -118,12 +128,24 @@ class Asked:
     source: str
     ranks: Mapping[str, int | None]
     replies: Mapping[str, Reply]
+    absent: Mapping[str, Reply] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """A memory of so many documents, and what was asked of it."""
+
+    documents: int
+    asked: Sequence[Asked]
 
 
 @dataclass(frozen=True, slots=True)
 class _Item:
+    """A question, the name of its passage, and that of a passage which does not tell."""
+
     question: Question
     source: str
+    other: str = ""
 
 
 def source_of(context: str) -> str:
@@ -138,12 +160,39 @@ def run(subject: Subject, passages: Sequence[QuestionedPassage], plan: Plan, on_
     """
     bank = passages[: plan.passages]
     items = _choose(bank, plan)
-    wanted = {item.source for item in items}
+    wanted = {name for item in items for name in (item.source, item.other)}
     needed = bank if plan.protocol == "stream" else [p for p in bank if source_of(p.context) in wanted]
-    _fill(subject, needed, on_stage)
-    _check(subject, needed, plan.protocol)
+    _fill(subject, [_document(p) for p in needed], on_stage)
+    _check(subject, needed, 0 if plan.protocol == "stream" else None)
+    return _ask_all(subject, items, plan, on_stage)
+
+
+def grow(
+    subject: Subject,
+    passages: Sequence[QuestionedPassage],
+    later: Sequence[Document],
+    plan: Plan,
+    on_stage: OnStage = lambda *_: None,
+) -> list[Stage]:
+    """Ask the questions of the first passages when the memory holds these alone, and after each part of `later` has come in.
+
+    The memory must be empty, or hold what an earlier call left at its first stage. Raises InvalidInput.
+    """
+    bank = passages[: plan.passages or FIRST]
+    items, stages = _choose(bank, plan), []
+    _fill(subject, [_document(p) for p in bank], on_stage)
+    _check(subject, bank, 0)
+    for part in range(plan.stages + 1):
+        start, end = (len(later) * max(0, n) // plan.stages for n in (part - 1, part))
+        if part:
+            _fill(subject, later[start:end], on_stage)
+        stages.append(Stage(subject.count(), _ask_all(subject, items, plan, on_stage)))
+    return stages
+
+
+def _ask_all(subject: Subject, items: Sequence[_Item], plan: Plan, on_stage: OnStage) -> list[Asked]:
     for reader in plan.readers:
-        _reply(subject, items[0], reader, plan)  # the first question of a process pays for loading the model
+        _reply(subject, items[0], reader, plan, items[0].source)  # the first question pays for loading the model
     asked = []
     for item in items:
         asked.append(_ask(subject, item, plan))
@@ -153,23 +202,42 @@ def run(subject: Subject, passages: Sequence[QuestionedPassage], plan: Plan, on_
 
 def _choose(bank: Sequence[QuestionedPassage], plan: Plan) -> list[_Item]:
     """The questions of a seeded draw, in file order."""
-    items = [_Item(q, source_of(p.context)) for p in bank for q in p.questions]
+    absent = plan.protocol == "abstain"
+    items = [
+        _Item(q, source_of(p.context), source_of(_silent(bank, n, q).context) if absent else "")
+        for n, p in enumerate(bank)
+        for q in p.questions
+    ]
     chosen = list(range(len(items)))
     random.Random(plan.seed).shuffle(chosen)  # noqa: S311 - a reproducible draw, no secret
     return [items[i] for i in sorted(chosen[: plan.limit])]
 
 
-def _fill(subject: Subject, passages: Sequence[QuestionedPassage], on_stage: OnStage) -> None:
-    """Bring the passages in; what an earlier run encoded with other settings is encoded again."""
+def _silent(bank: Sequence[QuestionedPassage], number: int, question: Question) -> QuestionedPassage:
+    """The next passage that holds no accepted answer, of the same title where there is one. Raises InvalidInput."""
+    answers = [normalize(a) for a in question.answers]
+    following = [*bank[number + 1 :], *bank[:number]]
+    silent = [p for p in following if not any(a in normalize(p.context) for a in answers)]
+    if not silent:
+        raise InvalidInput(f"every other passage holds an answer to {question.text!r}: abstention needs more passages")
+    return next((p for p in silent if p.title == bank[number].title), silent[0])
+
+
+def _document(passage: QuestionedPassage) -> Document:
+    return Document(passage.context, source=source_of(passage.context), metadata={"title": passage.title})
+
+
+def _fill(subject: Subject, documents: Sequence[Document], on_stage: OnStage) -> None:
+    """Bring documents in; what an earlier run encoded with other settings is encoded again."""
     subject.reencode(lambda p: on_stage("encode", p.compressed, 0))
-    documents = [Document(p.context, source=source_of(p.context), metadata={"title": p.title}) for p in passages]
     subject.add_many(documents, on_progress=lambda p: on_stage("add", p.added + p.unchanged, len(documents)))
 
 
-def _check(subject: Subject, passages: Sequence[QuestionedPassage], protocol: ProtocolKind) -> None:
+def _check(subject: Subject, passages: Sequence[QuestionedPassage], most: int | None) -> None:
+    """Every passage is there once, and, where `most` says so, no more than so many other documents."""
     missing = sum(subject.count(source=source_of(p.context)) != 1 for p in passages)
-    others = subject.count() - len(passages) if protocol == "stream" else 0
-    if missing or others:
+    others = subject.count() - len(passages)
+    if missing or (most is not None and others > most):
         raise InvalidInput(
             f"the memory lacks {missing} of the {len(passages)} passages under their names and holds {others} other "
             "documents, which would be found too; evaluate in an empty folder"
@@ -177,10 +245,13 @@ def _check(subject: Subject, passages: Sequence[QuestionedPassage], protocol: Pr
 
 
 def _ask(subject: Subject, item: _Item, plan: Plan) -> Asked:
-    ranks = _ranks(subject, item) if plan.protocol == "stream" else {}
-    replies: dict[str, Reply] = {reader: _reply(subject, item, reader, plan) for reader in plan.readers}
+    ranks = _ranks(subject, item) if plan.protocol in ("stream", "growth") else {}
+    replies: dict[str, Reply] = {reader: _reply(subject, item, reader, plan, item.source) for reader in plan.readers}
+    absent: dict[str, Reply] = {}
+    if item.other:
+        absent = {reader: _reply(subject, item, reader, plan, item.other) for reader in plan.readers}
     q = item.question
-    return Asked(q.id, q.text, q.answers, item.source, ranks, replies)
+    return Asked(q.id, q.text, q.answers, item.source, ranks, replies, absent)
 
 
 def _ranks(subject: Subject, item: _Item) -> dict[str, int | None]:
@@ -191,10 +262,11 @@ def _ranks(subject: Subject, item: _Item) -> dict[str, int | None]:
     return {mode: rank(mode) for mode in MODES}
 
 
-def _reply(subject: Subject, item: _Item, reader: ReaderKind, plan: Plan) -> Reply:
+def _reply(subject: Subject, item: _Item, reader: ReaderKind, plan: Plan, source: str) -> Reply:
+    """A reader's reply, from the document `source` alone where the protocol names it."""
     options: dict[str, Any] = {"reader": reader, "k": plan.k, "max_tokens": plan.max_tokens}
-    if plan.protocol == "gold":
-        options |= {"source": item.source, "k": WHOLE}
+    if plan.protocol in ("gold", "abstain"):
+        options |= {"source": source, "k": WHOLE}
     try:
         answer = subject.model.ask(item.question.text, **options)
     except InvalidInput as error:  # such as more passages than the context holds: that question is lost, not the run

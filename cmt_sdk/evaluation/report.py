@@ -6,47 +6,21 @@ import hashlib
 import os
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from statistics import fmean, median
 from typing import Any
 
-from cmt_sdk.evaluation.harness import MODES, Asked, OnStage, Plan, Reply, run
-from cmt_sdk.evaluation.metrics import Interval, auroc, bootstrap, recall_at
+from cmt_sdk.errors import InvalidInput
+from cmt_sdk.evaluation.figures import Abstention, Figures, Point, abstention, curve, figures, retrieval
+from cmt_sdk.evaluation.harness import FIRST, Asked, OnStage, Plan, Stage, grow, run, source_of
 from cmt_sdk.memory import Memory
-from cmt_sdk.questions import QuestionedPassage, read_passages
-from cmt_sdk.types import Stats
+from cmt_sdk.questions import QuestionedPassage, read_lines, read_passages
+from cmt_sdk.types import Document, Stats
 
-SCHEMA = 1
-DEPTHS = (1, 5, 10)
+SCHEMA = 2
 PACKAGES = ("cmt-sdk", "numpy", "torch", "transformers", "peft", "bitsandbytes", "hnswlib", "sqlalchemy")
-
-
-@dataclass(frozen=True, slots=True)
-class Figures:
-    """One reader over all questions. Metrics and shares in percent, milliseconds as medians, tokens as means.
-
-    `found`: questions whose own passage was read. `wrote`: which reader the answers came from (auto has two).
-    `confidence_auroc`, in [0, 1]: how well the confidence tells exact answers from others; None where all are alike.
-    `errors`: questions that could not be asked; they score 0 and are left out of tokens and milliseconds.
-    """
-
-    exact: Interval
-    f1: Interval
-    paper_exact: Interval
-    paper_f1: Interval
-    abstained: float
-    found: float
-    wrote: Mapping[str, float]
-    confidence_auroc: float | None
-    prompt_tokens: float
-    memory_tokens: float
-    answer_tokens: float
-    first_token_ms: float
-    milliseconds: Mapping[str, float]
-    errors: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +39,10 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The figures of one run and all that made them. `retrieval` is recall in percent by search mode and depth."""
+    """The figures of one run and all that made them. `retrieval` is recall in percent by search mode and depth.
+
+    Where the memory grows, `readers` and `retrieval` are those of its last stage, and `curve` tells of all.
+    """
 
     schema: int
     protocol: str
@@ -85,6 +62,8 @@ class Report:
     retrieval: Mapping[str, Mapping[str, float]]
     readers: Mapping[str, Figures]
     notes: Sequence[str]
+    abstention: Mapping[str, Abstention] = field(default_factory=dict)
+    curve: Sequence[Point] = ()
 
     def as_json(self) -> dict[str, Any]:
         """The report as JSON values."""
@@ -92,15 +71,24 @@ class Report:
 
 
 def evaluate(
-    memory: Memory, file: Path, plan: Plan, command: Sequence[str] = (), on_stage: OnStage = lambda *_: None
+    memory: Memory,
+    file: Path,
+    plan: Plan,
+    command: Sequence[str] = (),
+    on_stage: OnStage = lambda *_: None,
+    irrelevant: Sequence[Path] = (),
 ) -> tuple[Report, list[Asked]]:
     """Run a plan over a question file in a memory: the report, and every question with its replies.
 
-    The memory should be empty, or come from an earlier evaluation of the same file. Raises InvalidInput.
+    The memory should be empty, or come from an earlier evaluation of the same file. While a memory grows, documents come in
+    from the rest of the file, or from the files `irrelevant`. Raises InvalidInput.
     """
     machine, began = describe_machine(), time.perf_counter()
     passages = read_passages(file)
-    asked = run(memory, passages, plan, on_stage)
+    stages: list[Stage] = []
+    if plan.protocol == "growth":
+        stages = grow(memory, passages, _later(passages, plan, irrelevant), plan, on_stage)
+    asked = list(stages[-1].asked) if stages else run(memory, passages, plan, on_stage)
     report = Report(
         schema=SCHEMA,
         protocol=plan.protocol,
@@ -117,48 +105,36 @@ def evaluate(
         command=list(command),
         seconds=time.perf_counter() - began,
         storage=_storage(memory.stats()),
-        retrieval=retrieval(asked) if plan.protocol == "stream" else {},
+        retrieval=retrieval(asked) if asked[0].ranks else {},
         readers={reader: figures([a.replies[reader] for a in asked], plan.seed) for reader in plan.readers},
         notes=_notes(passages, plan, asked),
+        abstention={reader: abstention(asked, reader) for reader in plan.readers} if plan.protocol == "abstain" else {},
+        curve=curve(stages, plan.readers),
     )
     return report, asked
 
 
-def figures(replies: Sequence[Reply], seed: int) -> Figures:
-    """The figures of one reader's replies; `seed` draws the bootstrap."""
-    answered = [r for r in replies if not r.error] or [Reply()]
-
-    def interval(metric: Callable[[Reply], float]) -> Interval:
-        return bootstrap([100 * metric(r) for r in replies], seed)
-
-    def mean(value: Callable[[Reply], float]) -> float:
-        return fmean(value(r) for r in answered)
-
-    def stage(name: str) -> float:
-        return median(r.milliseconds[name] for r in answered if name in r.milliseconds)
-
-    writers, stages = sorted({r.wrote for r in answered}), dict.fromkeys(s for r in answered for s in r.milliseconds)
-    return Figures(
-        exact=interval(lambda r: r.exact),
-        f1=interval(lambda r: r.f1),
-        paper_exact=interval(lambda r: r.paper_exact),
-        paper_f1=interval(lambda r: r.paper_f1),
-        abstained=100 * fmean(r.abstained for r in replies),
-        found=100 * fmean(r.found for r in replies),
-        wrote={name: 100 * fmean(r.wrote == name for r in replies) for name in writers if name},
-        confidence_auroc=auroc([r.confidence for r in answered], [r.exact == 1 for r in answered]),
-        prompt_tokens=mean(lambda r: r.prompt_tokens),
-        memory_tokens=mean(lambda r: r.memory_tokens),
-        answer_tokens=mean(lambda r: r.answer_tokens),
-        first_token_ms=median(r.first_token_ms for r in answered),
-        milliseconds={name: stage(name) for name in stages},
-        errors=sum(bool(r.error) for r in replies),
-    )
+def _later(passages: Sequence[QuestionedPassage], plan: Plan, irrelevant: Sequence[Path]) -> list[Document]:
+    """What comes in while the memory grows: other files' texts, or the rest of the file. Raises InvalidInput."""
+    first = passages[: plan.passages or FIRST]
+    if irrelevant:
+        known = {p.context for p in first}
+        texts = dict.fromkeys(text for file in irrelevant for text in _texts(file) if text not in known)
+    else:
+        texts = dict.fromkeys(p.context for p in passages[len(first) :])
+    if len(texts) < plan.stages:
+        raise InvalidInput(
+            f"{len(texts)} more documents are too few for {plan.stages} stages: name other files as irrelevant ones, or ask the "
+            "questions of fewer passages"
+        )
+    return [Document(text, source=source_of(text)) for text in texts]
 
 
-def retrieval(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
-    """Recall in percent by search mode: {"fused": {"recall@1": ...}, ...}."""
-    return {mode: {f"recall@{k}": 100 * recall_at(k, [a.ranks[mode] for a in asked]) for k in DEPTHS} for mode in MODES}
+def _texts(file: Path) -> Iterator[str]:
+    """The texts of a file of questions or of plain text, as JSON lines."""
+    for row in read_lines(file):
+        if text := str(row.get("text") or row.get("context") or "").strip():
+            yield text
 
 
 def _storage(stats: Stats) -> Storage:

@@ -139,3 +139,26 @@ def test_keep_out_of_range_is_refused(file: Path) -> None:
 def test_help_has_an_example() -> None:
     """It stands on lines of its own."""
     assert "Example:\n    cmt eval questions.jsonl.gz" in cmt_eval("--help").output
+
+
+def test_growth_takes_irrelevant_texts_from_other_files(file: Path, tmp_path: Path) -> None:
+    """Plain text comes in stage by stage; the curve is in the report and on the terminal."""
+    other = tmp_path / "other.jsonl"
+    other.write_text("".join(json.dumps({"title": "", "text": f"Nothing of note {n}."}) + "\n" for n in range(6)))
+    options = ("--protocol", "growth", "--passages", 2, "--stages", 2, "--irrelevant", other, "--reader", "memory")
+    report = report_of(file, *options)
+    assert [point["documents"] for point in report["curve"]] == [2, 5, 8]
+    assert "memory F1" in cmt_eval(file, *options).output
+
+
+def test_growth_without_enough_to_grow_by_is_refused(file: Path) -> None:
+    """Both passages are asked about: nothing is left to come in."""
+    with pytest.raises(InvalidInput, match="0 more documents are too few for 4 stages"):
+        cmt_eval(file, "--protocol", "growth", "--passages", 2)
+
+
+def test_abstention_is_reported(file: Path) -> None:
+    """AUROC and the shares of right decisions, by reader."""
+    report = report_of(file, "--protocol", "abstain", "--reader", "memory")
+    assert set(report["abstention"]["memory"]) == {"auroc", "threshold", "accuracy", "answered", "withheld"}
+    assert "withheld %" in cmt_eval(file, "--protocol", "abstain", "--reader", "memory").output

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
-from cmt_sdk.evaluation.harness import WHOLE, Plan, Reply, run, source_of
-from cmt_sdk.evaluation.report import figures, retrieval
+from cmt_sdk.evaluation.figures import abstention, curve, figures, retrieval
+from cmt_sdk.evaluation.harness import WHOLE, Plan, Reply, grow, run, source_of
 from cmt_sdk.questions import read_passages
 from cmt_sdk.types import Answer, Document, Match, Passage, Progress, SearchMode, Source, Stats
 
@@ -281,3 +281,45 @@ def test_figures_of_nothing_but_errors() -> None:
     found = figures([Reply(error="too long")] * 3, seed=0)
     assert (found.exact.mean, found.errors, found.first_token_ms, found.wrote) == (0.0, 3, 0.0, {})
     assert found.confidence_auroc is None
+
+
+def test_abstention_asks_once_with_the_passage_and_once_without_the_answer(file: Path) -> None:
+    """The other passage is the next one that holds no accepted answer; each question is asked from one document alone."""
+    subject = Scripted()
+    asked = run(subject, read_passages(file), Plan("abstain", ["memory"]))
+    asks = [options["source"] for name, options in subject.calls if name == SCRIPT[0][1]][-2:]
+    assert asks == [source_of(CONTEXTS["museum"]), source_of(CONTEXTS["whale"])]
+    assert len(asked) == 12
+    assert set(asked[0].absent) == {"memory"}
+    assert subject.count() == 5
+
+
+def test_abstention_is_judged_at_the_threshold_of_auto(file: Path) -> None:
+    """Confidences 0.0 to 1.1 for both kinds: no telling apart; five of twelve questions are at or over 0.6 and answered."""
+    found = abstention(run(Scripted(), read_passages(file), Plan("abstain", ["memory"])), "memory")
+    assert found.auroc == pytest.approx(0.5)
+    assert found.threshold == 0.6
+    assert found.answered == pytest.approx(100 * 5 / 12)
+    assert found.withheld == pytest.approx(100 * 7 / 12)
+    assert found.accuracy == pytest.approx(50)
+
+
+def test_abstention_needs_a_passage_that_does_not_tell(tmp_path: Path) -> None:
+    """One passage alone cannot be left out."""
+    path = tmp_path / "one.jsonl"
+    path.write_text('{"context": "It is in Rome.", "question": "Where?", "answers": ["Rome"]}\n')
+    with pytest.raises(InvalidInput, match="abstention needs more passages"):
+        run(Scripted(), read_passages(path), Plan("abstain", ["memory"]))
+
+
+def test_the_same_questions_are_asked_while_the_memory_grows(file: Path) -> None:
+    """The first two passages' seven questions, at two, three and five documents; the score is set beside the first one."""
+    subject, passages = Scripted(), read_passages(file)
+    later = [Document(p.context, source=source_of(p.context)) for p in passages[2:]]
+    stages = grow(subject, passages, later, Plan("growth", ["memory"], passages=2, stages=2))
+    assert [stage.documents for stage in stages] == [2, 3, 5]
+    assert [[a.id for a in stage.asked] for stage in stages] == [[f"q{n}" for n in range(7)]] * 3
+    points = curve(stages, ["memory"])
+    assert [p.relative["memory"] for p in points] == [100, 100, 100]
+    assert points[0].f1["memory"] == pytest.approx(100 * (1 + 0.8 + 1 + 0 + 2 / 3 + 1 + 1) / 7)
+    assert points[0].retrieval["text"] == {"recall@1": 100, "recall@5": 100, "recall@10": 100}

@@ -1,0 +1,130 @@
+"""From replies to figures: means with their intervals, recall, abstention, and a curve over a growing memory. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+from cmt_sdk.evaluation.harness import MODES, Asked, Reply, Stage
+from cmt_sdk.evaluation.metrics import Interval, auroc, bootstrap, recall_at
+from cmt_sdk.model import UNSURE
+
+DEPTHS = (1, 5, 10)
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """One reader over all questions. Metrics and shares in percent, milliseconds as medians, tokens as means.
+
+    `found`: questions whose own passage was read. `wrote`: which reader the answers came from (auto has two).
+    `confidence_auroc`, in [0, 1]: how well the confidence tells exact answers from others; None where all are alike.
+    `errors`: questions that could not be asked; they score 0 and are left out of tokens and milliseconds.
+    """
+
+    exact: Interval
+    f1: Interval
+    paper_exact: Interval
+    paper_f1: Interval
+    abstained: float
+    found: float
+    wrote: Mapping[str, float]
+    confidence_auroc: float | None
+    prompt_tokens: float
+    memory_tokens: float
+    answer_tokens: float
+    first_token_ms: float
+    milliseconds: Mapping[str, float]
+    errors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Abstention:
+    """One reader on questions with their own passage and with one that does not tell, as many of each.
+
+    auroc, in [0, 1]: how well the confidence tells them apart. At `threshold`, in percent: `answered`, questions with their own
+    passage that were answered; `withheld`, those without that were not; `accuracy`, both together.
+    """
+
+    auroc: float | None
+    threshold: float
+    accuracy: float
+    answered: float
+    withheld: float
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A memory of so many documents: EM, F1 and what F1 is of that at the first point in percent, by reader; recall."""
+
+    documents: int
+    exact: Mapping[str, float]
+    f1: Mapping[str, float]
+    relative: Mapping[str, float]
+    retrieval: Mapping[str, Mapping[str, float]]
+
+
+def figures(replies: Sequence[Reply], seed: int) -> Figures:
+    """The figures of one reader's replies; `seed` draws the bootstrap."""
+    answered = [r for r in replies if not r.error] or [Reply()]
+
+    def interval(metric: Callable[[Reply], float]) -> Interval:
+        return bootstrap([100 * metric(r) for r in replies], seed)
+
+    def mean(value: Callable[[Reply], float]) -> float:
+        return fmean(value(r) for r in answered)
+
+    def stage(name: str) -> float:
+        return median(r.milliseconds[name] for r in answered if name in r.milliseconds)
+
+    writers, stages = sorted({r.wrote for r in answered}), dict.fromkeys(s for r in answered for s in r.milliseconds)
+    return Figures(
+        exact=interval(lambda r: r.exact),
+        f1=interval(lambda r: r.f1),
+        paper_exact=interval(lambda r: r.paper_exact),
+        paper_f1=interval(lambda r: r.paper_f1),
+        abstained=100 * fmean(r.abstained for r in replies),
+        found=100 * fmean(r.found for r in replies),
+        wrote={name: 100 * fmean(r.wrote == name for r in replies) for name in writers if name},
+        confidence_auroc=auroc([r.confidence for r in answered], [r.exact == 1 for r in answered]),
+        prompt_tokens=mean(lambda r: r.prompt_tokens),
+        memory_tokens=mean(lambda r: r.memory_tokens),
+        answer_tokens=mean(lambda r: r.answer_tokens),
+        first_token_ms=median(r.first_token_ms for r in answered),
+        milliseconds={name: stage(name) for name in stages},
+        errors=sum(bool(r.error) for r in replies),
+    )
+
+
+def retrieval(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
+    """Recall in percent by search mode: {"fused": {"recall@1": ...}, ...}."""
+    return {mode: {f"recall@{k}": 100 * recall_at(k, [a.ranks[mode] for a in asked]) for k in DEPTHS} for mode in MODES}
+
+
+def abstention(asked: Sequence[Asked], reader: str) -> Abstention:
+    """How well a reader knows that a passage does not tell; it answers where it is at least as sure as "auto" asks for."""
+    told, silent = [a.replies[reader] for a in asked], [a.absent[reader] for a in asked]
+
+    def sure(reply: Reply) -> bool:
+        return not reply.abstained and reply.confidence >= UNSURE
+
+    answered, withheld = 100 * fmean(map(sure, told)), 100 * fmean(not sure(r) for r in silent)
+    known = [True] * len(told) + [False] * len(silent)
+    return Abstention(
+        auroc=auroc([r.confidence for r in (*told, *silent)], known),
+        threshold=UNSURE,
+        accuracy=(answered + withheld) / 2,
+        answered=answered,
+        withheld=withheld,
+    )
+
+
+def curve(stages: Sequence[Stage], readers: Sequence[str]) -> list[Point]:
+    """The scores at every stage of a growing memory."""
+    points: list[Point] = []
+    for stage in stages:
+        exact, f1 = ({r: 100 * fmean(getattr(a.replies[r], m) for a in stage.asked) for r in readers} for m in ("exact", "f1"))
+        before = points[0].f1 if points else f1
+        relative = {r: 100 * f1[r] / before[r] if before[r] else 100.0 for r in readers}
+        points.append(Point(stage.documents, exact, f1, relative, retrieval(stage.asked)))
+    return points

@@ -1,0 +1,26 @@
+"""The figures of memories that keep 16 bits a value, to set beside those in 4: sixteen_bits.py FILE [options of cmt eval].
+
+Only this process is changed, and only in what is stored of a kept entry: half-precision numbers instead of codes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cmt_cli.main import main
+from cmt_sdk.neural import kv, reading
+from cmt_sdk.neural.quantization import Codes
+
+
+def unchanged(rows: Tensor) -> Codes:
+    """Rows as they are, in half precision."""
+    return Codes(rows.half(), torch.zeros(len(rows), 1, dtype=torch.float16))
+
+
+if __name__ == "__main__":
+    import sys
+
+    kv.quantize = unchanged
+    reading.dequantize = lambda packed: packed.codes.float()
+    main(["eval", *sys.argv[1:]], prog_name="cmt")
