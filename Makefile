@@ -23,7 +23,7 @@ $(VENV)/run.done: $(VENV)/torch.done pyproject.toml
 	@touch $@
 
 $(VENV)/dev.done: $(VENV)/run.done
-	$(BIN)/python -m pip install --quiet -e ".[files,train,dev]"
+	$(BIN)/python -m pip install --quiet -e ".[files,train,eval,dev]"
 	@touch $@
 
 demo: $(VENV)/run.done

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from cmt_sdk.evaluation import Asked, Figures, Report
 
 IN_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
 OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
@@ -53,11 +55,13 @@ OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Any other setting; may be given again.")
 @click.option("-m", "--memory", metavar="NAME_OR_PATH", help="Keep the memory there and use it again.  [default: none]")
 @click.option("--json", "out", type=OUT_FILE, help="Write the report there, and the answers beside it.")
+@click.option("--report", "folder", type=FOLDER, help="Add the report to a folder, and write its page, index.html, anew.")
 @click.option("--rows", type=OUT_FILE, help="Write every question with its answers there, as JSON lines.")
 def eval_command(
     file: Path,
     memory: str | None,
     out: Path | None,
+    folder: Path | None,
     rows: Path | None,
     keep: float | None,
     compressor: str | None,
@@ -80,6 +84,8 @@ def eval_command(
     """  # noqa: D301 - click reads the escape
     from cmt_sdk.evaluation import Plan, evaluate
 
+    if folder:
+        out = out or _new_report(folder, plan["protocol"])
     rows = rows or (out and out.with_suffix(".rows.jsonl"))
     for path in filter(None, (out, rows)):
         if not path.parent.is_dir():
@@ -93,6 +99,16 @@ def eval_command(
     if rows:
         _write_rows(rows, asked)
     _show(report)
+    if folder:
+        from cmt_sdk.evaluation.page import write_page
+
+        output.say(f"the page: {write_page(folder)}")
+
+
+def _new_report(folder: Path, protocol: str) -> Path:
+    """A name that no report in the folder has: gold-1.json, gold-2.json, ..."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return next(path for n in count(1) if not (path := folder / f"{protocol}-{n}.json").exists())
 
 
 def _setting(pair: str) -> tuple[str, Any]:

@@ -1,13 +1,16 @@
-"""What a run leaves for people: a model card. Knows the log; knows no model."""
+"""What a run leaves for people: a model card and its curve. Knows the log; knows no model."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from cmt_sdk.errors import MissingExtra
+from cmt_sdk.plotting import training_curve
 from cmt_sdk.training.loop import Progress
 from cmt_sdk.training.recipe import Material, Needs, Recipe
 
@@ -37,7 +40,7 @@ WORDS = {
 
 
 def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progress) -> None:
-    """Write `out/README.md`."""
+    """Write `out/README.md`, and `out/curve.svg` where the plotting library is there."""
     card = CARD.format(
         part=recipe.part.capitalize(),
         model=recipe.model,
@@ -52,6 +55,9 @@ def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progr
         minutes="" if math.isinf(recipe.minutes) else f", at most {recipe.minutes:g} minutes a call",
     )
     (recipe.out / "README.md").write_text(card, encoding="utf-8")
+    lines = [json.loads(line) for line in (recipe.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    with suppress(MissingExtra):  # the numbers are in the log all the same
+        (recipe.out / "curve.svg").write_text(training_curve(lines), encoding="utf-8")
 
 
 def _scores(log: Path) -> str:

@@ -162,3 +162,16 @@ def test_abstention_is_reported(file: Path) -> None:
     report = report_of(file, "--protocol", "abstain", "--reader", "memory")
     assert set(report["abstention"]["memory"]) == {"auroc", "threshold", "accuracy", "answered", "withheld"}
     assert "withheld %" in cmt_eval(file, "--protocol", "abstain", "--reader", "memory").output
+
+
+def test_reports_gather_in_a_folder_with_a_page(file: Path, tmp_path: Path) -> None:
+    """A second run takes the next name, and the page tells of both."""
+    folder = tmp_path / "reports"
+    for _ in range(2):
+        assert cmt_eval(file, "--protocol", "gold", "--reader", "memory", "--report", folder).exit_code == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "gold-1.json", "gold-1.rows.jsonl", "gold-2.json", "gold-2.rows.jsonl", "index.html",
+    ]  # fmt: skip
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "<summary>gold-1</summary>" in page
+    assert "<summary>gold-2</summary>" in page
