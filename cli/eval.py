@@ -46,6 +46,7 @@ OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 @click.option("-k", "--k", default=5, show_default=True, help="Passages read for a question (stream).")
 @click.option("--limit", type=int, help="Ask only so many questions, drawn by the seed.")
 @click.option("--passages", type=int, help="Use only the first so many passages of the file.")
+@click.option("--documents", type=IN_FILE, help="The passages of a file that names them by keys: {key, text}, a line each.")
 @click.option("--stages", default=4, show_default=True, help="growth: how often the questions are asked again.")
 @click.option("--irrelevant", multiple=True, type=IN_FILE, help="growth: a file whose texts come in; may be given again.")
 @click.option("--seed", default=0, show_default=True, help="Draws the questions and the bootstrap.")
@@ -67,12 +68,13 @@ def eval_command(
     compressor: str | None,
     pairs: Sequence[str],
     irrelevant: Sequence[Path],
+    documents: Path | None,
     **plan: Any,
 ) -> None:
     """Measure answers, retrieval and costs on the questions of FILE.
 
     FILE holds JSON lines, .gz or not: {"id", "title", "context", "question", "answers": [...]}, one question a line.
-    A .json file is read as SQuAD v1.1.
+    SQuAD's .json is read too, and StreamingQA and ArchivalQA (.jsonl, .csv), whose passages stand in --documents.
 
     gold gives each question its own passage alone; stream has all passages in one memory; abstain asks as gold and once more
     with a passage that does not tell; growth asks the questions of the first passages (200, or --passages) while the rest of
@@ -93,7 +95,7 @@ def eval_command(
     settings = dict(map(_setting, pairs)) | {n: v for n, v in (("keep", keep), ("compressor", compressor)) if v is not None}
     chosen = Plan(**plan)
     with _opened(memory, settings) as opened, _progress() as on_stage:
-        report, asked = evaluate(opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage, irrelevant)
+        report, asked = evaluate(opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage, irrelevant, documents)
     if out:
         out.write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
     if rows:

@@ -77,14 +77,16 @@ def evaluate(
     command: Sequence[str] = (),
     on_stage: OnStage = lambda *_: None,
     irrelevant: Sequence[Path] = (),
+    documents: Path | None = None,
 ) -> tuple[Report, list[Asked]]:
     """Run a plan over a question file in a memory: the report, and every question with its replies.
 
     The memory should be empty, or come from an earlier evaluation of the same file. While a memory grows, documents come in
-    from the rest of the file, or from the files `irrelevant`. Raises InvalidInput.
+    from the rest of the file, or from the files `irrelevant`. `documents` holds the passages of a file that only names them.
+    Raises InvalidInput.
     """
     machine, began = describe_machine(), time.perf_counter()
-    passages = read_passages(file)
+    passages = read_passages(file, documents)
     stages: list[Stage] = []
     if plan.protocol == "growth":
         stages = grow(memory, passages, _later(passages, plan, irrelevant), plan, on_stage)

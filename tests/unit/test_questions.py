@@ -106,3 +106,93 @@ def test_what_cannot_be_opened_is_named(tmp_path: Path) -> None:
     """A missing file and a folder."""
     assert "nowhere.jsonl" in complaint(tmp_path / "nowhere.jsonl")
     assert "cannot be read" in complaint(tmp_path)
+
+
+def written(path, *rows):
+    """Rows as JSON lines, gzipped where the name says so."""
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    path.write_bytes(gzip.compress(text.encode()) if path.suffix == ".gz" else text.encode())
+    return path
+
+
+STREAMING = {
+    "qa_id": "eval-7", "question": "Who opened the bridge?", "answers": ["the mayor", "mayor Lopes", "Lopes"],
+    "answers_additional": ["Ana Lopes"], "question_ts": 1609459200, "evidence_ts": 1609372800, "evidence_id": "2020-12_ab3f",
+    "recent_or_past": "recent", "written_or_generated": "written", "toxicity_insult": 0.01,
+}  # fmt: skip
+
+
+def test_streamingqa_finds_its_passages_in_the_documents(tmp_path):
+    """The evidence key names a document by its sorting key; documents that nobody asks about are passed over."""
+    questions = written(tmp_path / "streaminqa_eval.jsonl.gz", STREAMING, {**STREAMING, "qa_id": "eval-8", "question": "When?"})
+    documents = written(
+        tmp_path / "wmt.jsonl.gz",
+        {"sorting_key": "2019-01_ff", "publication_ts": 1, "text": "Something else."},
+        {"sorting_key": "2020-12_ab3f", "publication_ts": 2, "text": "The mayor, Ana Lopes, opened the bridge."},
+    )
+    (passage,) = read_passages(questions, documents)
+    assert passage.context == "The mayor, Ana Lopes, opened the bridge."
+    assert [q.id for q in passage.questions] == ["eval-7", "eval-8"]
+    assert passage.questions[0].answers == ("the mayor", "mayor Lopes", "Lopes")
+
+
+def test_a_passage_that_is_only_named_has_to_be_somewhere(tmp_path):
+    """Without the documents, or with the wrong ones, the key and the remedy are told."""
+    questions = written(tmp_path / "streaminqa_eval.jsonl", STREAMING)
+    with pytest.raises(InvalidInput, match=r"line 1: its passage has the key '2020-12_ab3f': name the file of texts"):
+        read_passages(questions)
+    other = written(tmp_path / "other.jsonl", {"id": "x", "text": "y"})
+    with pytest.raises(InvalidInput, match=r"key '2020-12_ab3f': it is not in .*other\.jsonl"):
+        read_passages(questions, other)
+
+
+def test_archivalqa_is_a_table_whose_paragraphs_have_keys(tmp_path):
+    """One answer a row; the paragraph comes from the documents, or stands in the table that CaMeLS makes."""
+    head = "id,question,answer,org_answer,answer_start,para_id,trans_que,trans_ans,source"
+    row = 'val_4,"When was the pipeline sold, and to whom?","May 26, 1988",today,103,148748_0,0,1,rand'
+    plain = tmp_path / "ArchivalQA_val.csv"
+    plain.write_text(f"{head}\n{row}\n", encoding="utf-8")
+    documents = written(tmp_path / "paragraphs.jsonl", {"para_id": "148748_0", "text": "It was sold today."})
+    (passage,) = read_passages(plain, documents)
+    assert (passage.context, passage.questions[0].answers, passage.questions[0].id) == (
+        "It was sold today.", ("May 26, 1988",), "val_4",
+    )  # fmt: skip
+    paired = tmp_path / "test.csv"
+    paired.write_text(f"{head},ans_paragraph,ans_text\n{row},It was sold today.,All of it.\n", encoding="utf-8")
+    assert read_passages(paired)[0].context == "It was sold today."
+
+
+def test_the_tables_of_camels_hold_texts_and_answers_in_cells(tmp_path):
+    """Several answers have backslashes between them."""
+    table = tmp_path / "streamingqa_test.csv"
+    table.write_text("text,question,answers\nThe bridge is open.,What is open?,the bridge\\bridge\n", encoding="utf-8")
+    (passage,) = read_passages(table)
+    assert passage.context == "The bridge is open."
+    assert passage.questions[0].answers == ("the bridge", "bridge")
+
+
+def test_a_table_without_answers_names_the_row(tmp_path):
+    """Rows are counted as a spreadsheet counts them."""
+    table = tmp_path / "bad.csv"
+    table.write_text("context,question\nA,B\n", encoding="utf-8")
+    with pytest.raises(InvalidInput, match=r"bad\.csv, row 2: 'answers' is missing"):
+        read_passages(table)
+
+
+def test_squad_2_questions_without_an_answer_are_passed_over(tmp_path):
+    """What cannot be answered cannot be scored against an answer."""
+    qas = [
+        {"id": "1", "question": "Where?", "answers": [{"text": "Rome", "answer_start": 0}], "is_impossible": False},
+        {"id": "2", "question": "Why?", "answers": [], "is_impossible": True},
+    ]
+    data = {"version": "v2.0", "data": [{"title": "Rome", "paragraphs": [{"context": "Rome.", "qas": qas}]}]}
+    (tmp_path / "dev-v2.0.json").write_text(json.dumps(data), encoding="utf-8")
+    (passage,) = read_passages(tmp_path / "dev-v2.0.json")
+    assert [q.id for q in passage.questions] == ["1"]
+
+
+def test_the_paper_s_bank_is_the_first_passages_in_file_order(tmp_path):
+    """Unique contexts as they first appear, each with every question about it, wherever that stands in the file."""
+    rows = [{"context": c, "question": f"{c} {n}?", "answers": ["a"]} for n, c in enumerate(["b", "a", "b", "c", "a"])]
+    found = read_passages(written(tmp_path / "q.jsonl", *rows))
+    assert [(p.context, len(p.questions)) for p in found[:2]] == [("b", 2), ("a", 2)]
