@@ -17,7 +17,7 @@ from cmt_cli.output import amount, say
 if TYPE_CHECKING:
     from cmt_sdk.training.run import Prepared
 
-PARTS = ["reader", "compressor", "soft", "matcher"]
+PARTS = ["reader", "compressor", "soft", "cmt", "matcher"]
 EXISTING = click.Path(exists=True, path_type=Path)
 OnStep = Callable[[Mapping[str, Any]], None]
 
@@ -35,9 +35,10 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--accumulate", default=3, show_default=True, help="Examples a step.")
 @click.option("--rank", default=32, show_default=True, help="The rank of a new reader adapter.")
 @click.option("--nf4", default=0.3, show_default=True, help="The share of examples read by the base as NF4 makes it.")
-@click.option("--answer", default=0.5, show_default=True, help="soft: the weight of the answers' cross-entropy.")
+@click.option("--answer", default=0.5, show_default=True, help="soft, cmt: the weight of the answers' cross-entropy.")
 @click.option("--teacher", default=1.0, show_default=True, help="soft: the weight of the divergence from reading the text.")
-@click.option("--alpha", default=0.0, show_default=True, help="soft: of the memory-aware logits; 0: off.")
+@click.option("--alpha", type=float, help="soft, cmt: of the memory-aware logits; 0: off.  [default: cmt 0.5, else 0]")
+@click.option("--ratio", default=8, show_default=True, help="cmt: tokens a latent.")
 @click.option("--held-out", default=4, show_default=True, help="How much each validation looks at.")
 @click.option("--validate-every", default=100, show_default=True, help="Steps between two validations.")
 @click.option("--save-every", default=50, show_default=True, help="Steps between two savings of the state.")
@@ -52,7 +53,8 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: 
     The same command goes on where an earlier one was stopped, even by a kill.
 
     Parts: reader reads the kv memories that there are; compressor makes and reads kv memories, which then have to be encoded
-    again; soft makes and reads soft memories; matcher makes the key vectors that passages are found by.
+    again; soft makes and reads soft memories; cmt makes soft memories and gathers them as the paper does, without a reader
+    adapter; matcher makes the key vectors that passages are found by.
 
     \b
     Example:
@@ -62,6 +64,8 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: 
     """  # noqa: D301 - click reads the escape
     from cmt_sdk.training import Objectives, Plan, Recipe, prepare
 
+    if options["alpha"] is None:
+        options["alpha"] = 0.5 if options["part"] == "cmt" else 0.0
     objectives = Objectives(**{name: options.pop(name) for name in ("answer", "teacher", "alpha")})
     plan = Plan(steps, rate, accumulate, **{name: options.pop(name) for name in ("validate_every", "save_every", "patience")})
     recipe = Recipe(plan=plan, objectives=objectives, **options | ({"model": model} if model else {}))

@@ -15,8 +15,10 @@ from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.recall import Engine, Recall
 
 if TYPE_CHECKING:
+    from cmt_sdk.neural.aggregation import Aggregation
     from cmt_sdk.neural.frozen import FrozenModel
     from cmt_sdk.neural.rotary import Rotary
+    from cmt_sdk.neural.soft import SoftCompressor
     from cmt_sdk.weights.bundle import Bundle
     from cmt_sdk.weights.loading import LoadedModel
 
@@ -149,7 +151,6 @@ class LocalEngine:
         from cmt_sdk.neural.fidelity import FidelityMeter
         from cmt_sdk.neural.kv import KVCompressor
         from cmt_sdk.neural.matching import Matcher, MatchHead
-        from cmt_sdk.neural.soft import SoftCompressor
         from cmt_sdk.types import Fingerprint
         from cmt_sdk.weights.loading import load_tensors
 
@@ -157,9 +158,7 @@ class LocalEngine:
         soft = s.compressor == "soft"
         head = MatchHead.of(load_tensors(bundle.match)) if bundle.match else MatchHead.plain(lm)
         return PassageCompressor(
-            SoftCompressor(lm, load_tensors(bundle.soft)["projection"].to(lm.device) if bundle.soft else None, s.compression)
-            if soft
-            else KVCompressor(lm, self._rotary, s.keep),
+            self._soft if soft else KVCompressor(lm, self._rotary, s.keep),
             Matcher(lm, head.to(lm.device)),
             Fingerprint(
                 model=loaded.name,
@@ -180,4 +179,26 @@ class LocalEngine:
         """The reader over the same frozen model."""
         from cmt_sdk.neural.generator import Generator
 
-        return Generator(self._frozen, None if self._settings.compressor == "soft" else self._rotary)
+        rotary = None if self._settings.compressor == "soft" else self._rotary
+        return Generator(self._frozen, rotary, self._aggregation if self._settings.aggregation == "cmt" else None)
+
+    @property
+    def _aggregation(self) -> Aggregation:
+        from cmt_sdk.neural.aggregation import Aggregation, Aggregator
+        from cmt_sdk.weights.loading import load_tensors
+
+        if self._bundle.aggregate is None:
+            raise InvalidSetting(
+                f"aggregation='cmt': the adapter {self._settings.adapter!r} has no such part; make one with "
+                "`cmt train --part cmt`, or use aggregation='concat'"
+            )
+        return Aggregation(Aggregator.of(load_tensors(self._bundle.aggregate)).to(self._frozen.device), self._soft)
+
+    @property
+    def _soft(self) -> SoftCompressor:
+        from cmt_sdk.neural.soft import SoftCompressor
+        from cmt_sdk.weights.loading import load_tensors
+
+        lm, trained = self._frozen, self._bundle.soft
+        projection = load_tensors(trained)["projection"].to(lm.device) if trained else None
+        return SoftCompressor(lm, projection, self._settings.compression)

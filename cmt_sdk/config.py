@@ -23,6 +23,8 @@ class Settings:
     compressor: "kv" keeps the KV-cache entries that matter, "soft" pools windows to soft tokens (CMT).
     keep: the share of KV entries kept, 0 < keep <= 1, for "kv".
     compression: text tokens per soft token, 4, 8 or 16, for "soft".
+    aggregation: how soft memories are read: "concat", one after another, or "cmt", gathered into a few keys and values before
+        the question, as published (needs an adapter of `cmt train --part cmt`).
     fidelity: measure how much of a passage the model reads from its memory, as memories are made, for "kv"; adding then
         takes a little over twice as long.
     rerank: so many of the passages that a search finds are put in a new order by how much the model, having read each one's
@@ -40,6 +42,7 @@ class Settings:
     compressor: str = "kv"
     keep: float = 0.25
     compression: int = 4
+    aggregation: str = "concat"
     fidelity: bool = False
     rerank: int = 10
     passage_tokens: int = 256
@@ -52,11 +55,14 @@ class Settings:
             "precision": ("auto", "nf4", "bf16", "fp32"),
             "compressor": ("kv", "soft"),
             "compression": (4, 8, 16),
+            "aggregation": ("concat", "cmt"),
             "fidelity": (False, True),
         }
         for name, values in allowed.items():
             if getattr(self, name) not in values:
                 raise InvalidSetting(f"{name}={getattr(self, name)!r}: choose one of {', '.join(map(str, values))}")
+        if self.aggregation == "cmt" and self.compressor != "soft":
+            raise InvalidSetting("aggregation='cmt': it gathers the memories of compressor='soft'; choose that too")
         if not isinstance(self.fidelity, bool):  # 0 and 1 are equal to them
             raise InvalidSetting(f"fidelity={self.fidelity!r}: choose one of False, True")
         if self.fidelity and self.compressor == "soft":

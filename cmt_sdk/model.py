@@ -112,9 +112,10 @@ class MemoryModel:
         query = search_query(ask.question, ask.history)
         vector = _timed(times, "encode", lambda: self._recall.encode(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
-        most = max(k, self._settings.rerank)
+        rerank = self._settings.rerank if self._settings.aggregation == "concat" else 0  # gathered memories are not read alone
+        most = max(k, rerank)
         found = _timed(times, "search", lambda: self._recall.search(query, most, ask.chosen, vector=vector))
-        if self._settings.rerank and len(found) > 1:
+        if rerank and len(found) > 1:
             found = _timed(times, "rerank", lambda: self._recall.rerank(query, found))
         found = found[:k]
         if ask.budget is not None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from cmt_sdk.errors import InvalidInput
+from cmt_sdk.neural.aggregation import Aggregation
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.likelihood import likelihoods, soft_likelihoods
 from cmt_sdk.neural.reading import PRIOR, causal, place
@@ -41,6 +42,7 @@ class Generator:
 
     lm: FrozenModel
     rotary: Rotary | None
+    aggregation: Aggregation | None = None
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """The answer in pieces; the last piece carries the usage. Raises InvalidInput for a prompt over the context."""
@@ -58,6 +60,8 @@ class Generator:
         if not prompt.notes:
             return _Start(False, self.lm.bare_ids(prompt.question, prompt.history), 0, None, {}, 0, 0.0)
         ids = self.lm.question_ids(prompt.question, prompt.history)
+        if prompt.memories and self.aggregation:
+            return self._start_aggregated(prompt, ids, self.aggregation)
         self._check_length(prompt, len(ids) + max_tokens)
         if prompt.passages:
             return self._start_text(prompt, ids)
@@ -86,6 +90,16 @@ class Generator:
         with torch.inference_mode(), self.lm.activate("reader"):
             self.lm.model.base_model(inputs_embeds=soft, position_ids=positions, past_key_values=cache, use_cache=True)
         return _Start(True, ids, head + soft.shape[1], cache, {}, soft.shape[1], load)
+
+    def _start_aggregated(self, prompt: Prompt, ids: list[int], aggregation: Aggregation) -> _Start:
+        """Read the question, by the bare model, after the prefix that all memories become together."""
+        began = time.perf_counter()
+        cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
+        keys, values = aggregation.prefix(self.lm, soft_tokens(prompt.memories, self.lm)[0], prompt.question)
+        for layer in range(len(keys)):
+            cache.update(keys[layer][None].to(self.lm.dtype), values[layer][None].to(self.lm.dtype), layer)
+        load = 1000 * (time.perf_counter() - began)
+        return _Start(False, ids, head + keys.shape[2], cache, {}, keys.shape[2], load)
 
     def _check_length(self, prompt: Prompt, room: int) -> None:
         limits = [(self.lm.context, "context")]

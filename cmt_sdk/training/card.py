@@ -35,6 +35,7 @@ WORDS = {
     "reader": "the adapter that reads memories",
     "compressor": "the adapters that make and read memories",
     "soft": "the adapters and the map that make and read soft memories",
+    "cmt": "the adapter and the maps that make soft memories and gather them",
     "matcher": "the head that makes key vectors",
 }
 

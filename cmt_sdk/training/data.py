@@ -48,11 +48,12 @@ class Mixture:
     def state(self) -> list[object]:
         """Where the stream stands, as JSON."""
         version, numbers, gauss = self.random.getstate()
-        return [version, list(numbers), gauss, self._next]
+        return [version, list(numbers), gauss, dict(self._next)]
 
     def restore(self, state: list[Any]) -> None:
         """Go on from a `state` of a mixture over the same files."""
-        version, numbers, gauss, self._next = state
+        version, numbers, gauss, taken = state
+        self._next = dict(taken)
         self.random.setstate((version, tuple(numbers), gauss))
 
 

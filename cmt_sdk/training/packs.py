@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,7 +28,8 @@ BEST_LAST = 0.8  # the share of packs whose passage stands last, as the search w
 @dataclass(frozen=True, slots=True)
 class Pack:
     """contents: the passages. ids [1, m]: questions and answers. offsets [1, m]: position after the notes.
-    mask [1, 1, m, m]: additive, questions apart. labels [m]: next tokens of the answers, -100 elsewhere.
+    mask [1, 1, m, m]: additive, questions apart. labels [m]: next tokens of the answers, -100 elsewhere. asked: the questions in
+    their order, `about` the number of each one's passage in `contents`, or -1.
     """
 
     contents: Sequence[str]
@@ -36,7 +37,28 @@ class Pack:
     offsets: Tensor
     mask: Tensor
     labels: Tensor
-    questions: int
+    asked: Sequence[str]
+    about: Sequence[int]
+
+    @property
+    def questions(self) -> int:
+        """How many there are."""
+        return len(self.asked)
+
+    def rows(self) -> list[tuple[Tensor, Tensor]]:
+        """Each question alone: its ids [n], question and answer, and its labels [n]."""
+        starts = (self.offsets[0] == 0).nonzero().flatten().tolist()
+        ends = [*starts[1:], len(self.labels)]
+        return [(self.ids[0, a:b], self.labels[a:b]) for a, b in zip(starts, ends, strict=True)][: self.questions]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question with its answer, and the number of its passage in the pack, or -1."""
+
+    question: str
+    answer: str
+    about: int = -1
 
 
 def draw(lm: FrozenModel, mixture: Mixture) -> list[Pack]:
@@ -56,18 +78,22 @@ def draw(lm: FrozenModel, mixture: Mixture) -> list[Pack]:
             end = min(PASSAGES, start + rng.randint(1, 2))
             asked, others = range(start, end), [*range(start), *range(end, PASSAGES)]
             beside = rng.sample(others, min(len(others), rng.choice(BESIDE)))
-            items = [(q.text, rng.choice(q.answers)) for i in asked for q in _some(passages[i], rng)]
+            items = [Item(q.text, rng.choice(q.answers), i) for i in asked for q in _some(passages[i], rng)]
             absent = [i for i in others if i not in beside]
             if absent and rng.random() < 0.5:
-                items += [(q.text, UNKNOWN) for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]]
+                items += [Item(q.text, UNKNOWN) for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]]
             rng.shuffle(items)
             shown = [*beside, *asked]
             if rng.random() > BEST_LAST:
                 rng.shuffle(shown)
-            packs.append(build(lm, [contents[i] for i in shown], items))
+            packs.append(build(lm, [contents[i] for i in shown], [replace(i, about=_place(shown, i.about)) for i in items]))
             start = end
         if made := [p for p in packs if p is not None]:
             return made
+
+
+def _place(shown: Sequence[int], number: int) -> int:
+    return shown.index(number) if number in shown else -1
 
 
 def _some(passage: QuestionedPassage, rng: random.Random) -> list[Question]:
@@ -79,15 +105,16 @@ def content(passage: QuestionedPassage, *, with_title: bool) -> str:
     return f"{passage.title}\n{passage.context}" if with_title and passage.title else passage.context
 
 
-def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[tuple[str, str]]) -> Pack | None:
-    """Pack (question, answer) pairs, as many as fit; None when none does."""
+def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[Item]) -> Pack | None:
+    """Pack questions with their answers, as many as fit; None when none does."""
     ids: list[int] = []
     offsets: list[int] = []
     owner: list[int] = []
     labels: list[int] = []
+    packed: list[Item] = []
     end = [min(lm.stop_ids)]
-    for number, (question, answer) in enumerate(items):
-        asked, told = lm.question_ids(question), lm.ids(answer.strip()) + end
+    for number, item in enumerate(items):
+        asked, told = lm.question_ids(item.question), lm.ids(item.answer.strip()) + end
         whole = asked + told
         if len(told) > LONGEST_ANSWER:
             continue
@@ -97,6 +124,7 @@ def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[tuple[str, s
         offsets += range(len(whole))
         owner += [number] * len(whole)
         labels += [-100] * (len(asked) - 1) + told + [-100]
+        packed.append(item)
     if not ids:
         return None
     length = next(n for n in LENGTHS if n >= len(ids))
@@ -111,5 +139,6 @@ def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[tuple[str, s
         offsets=torch.tensor([offsets + [0] * pad], device=lm.device),
         mask=mask[None, None].to(lm.device, lm.dtype),
         labels=torch.tensor(labels + [-100] * pad, device=lm.device),
-        questions=len(set(owner)),
+        asked=[item.question for item in packed],
+        about=[item.about for item in packed],
     )

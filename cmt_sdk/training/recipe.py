@@ -12,7 +12,7 @@ from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.training.loop import Plan
 from cmt_sdk.training.losses import Objectives
 
-PARTS = ("reader", "compressor", "soft", "matcher")
+PARTS = ("reader", "compressor", "soft", "cmt", "matcher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,12 @@ class Recipe:
     """What is trained on what.
 
     part: "reader" (reads the kv memories that there are), "compressor" (makes and reads kv memories: both adapters learn),
-    "soft" (makes and reads soft memories), "matcher" (makes key vectors). questions: question files, or folders of the files
-    that MIXTURE names. texts: files and folders of plain text, of which questions are made. start: "default" (the adapter
-    shipped for this model, if there is one), "none", or a folder with a bundle. objectives: what "soft" minimises. nf4: the
-    share of examples read by the base as NF4 makes it. passages: how many the matcher learns from. held_out: how much the run
-    is judged by: packs (reader, compressor, soft), tens of passages (matcher).
+    "soft" (makes and reads soft memories), "cmt" (makes soft memories and gathers them as published), "matcher" (makes key
+    vectors). questions: question files, or folders of the files that MIXTURE names. texts: files and folders of plain text, of
+    which questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
+    bundle. objectives: what "soft" and "cmt" minimise. ratio: tokens a latent, for "cmt". nf4: the share of examples read by the
+    base as NF4 makes it. passages: how many the matcher learns from. held_out: how much the run is judged by: packs, or tens
+    of passages (matcher).
     """
 
     part: str
@@ -37,6 +38,7 @@ class Recipe:
     plan: Plan = field(default_factory=lambda: Plan(steps=1000))
     minutes: float = math.inf
     objectives: Objectives = field(default_factory=lambda: Objectives(answer=0.5, teacher=1.0))
+    ratio: int = 8
     rank: int = 32
     nf4: float = 0.3
     passages: int = 3000
@@ -46,7 +48,8 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.part not in PARTS:
             raise InvalidSetting(f"part={self.part!r}: choose one of {', '.join(PARTS)}")
-        for name, low, high in (("nf4", 0.0, 1.0), ("rank", 1, 256), ("held_out", 1, 1000), ("passages", 8, 10**7)):
+        bounds = {"nf4": (0.0, 1.0), "ratio": (1, 64), "rank": (1, 256), "held_out": (1, 1000), "passages": (8, 10**7)}
+        for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise InvalidSetting(f"{name}={getattr(self, name)}: choose {low} to {high}")
         if not self.questions and not self.texts:

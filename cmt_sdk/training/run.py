@@ -19,6 +19,7 @@ import torch
 from safetensors.torch import save_file
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageFull
+from cmt_sdk.neural.aggregation import Aggregator
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.proof import kv_rotary
 from cmt_sdk.questions import QuestionedPassage
@@ -29,6 +30,7 @@ from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture, hold_out, read_quest
 from cmt_sdk.training.loop import Progress, Task, rehearse, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
 from cmt_sdk.training.packs import Pack, draw
+from cmt_sdk.training.paper import PaperTask
 from cmt_sdk.training.reader import ReaderTask
 from cmt_sdk.training.recipe import Material, Needs, Recipe
 from cmt_sdk.training.soft import SoftTask
@@ -72,7 +74,7 @@ def prepare(recipe: Recipe) -> Prepared:
     loaded = load_base(recipe.model, precision="bf16", device=Workers().device(recipe.device))
     model, tokenizer, device = loaded.model, loaded.tokenizer, loaded.model.device
     files = _read(recipe, tokenizer)
-    make = {"matcher": _matcher_task, "soft": _soft_task}.get(recipe.part, _reader_task)
+    make = {"matcher": _matcher_task, "soft": _soft_task, "cmt": _paper_task}.get(recipe.part, _reader_task)
     _check(_needs(model, 0), device, recipe.out)
     task = make(recipe, model, tokenizer, files)
     needs = _needs(model, sum(p.numel() for p in task.parameters()))
@@ -171,6 +173,19 @@ def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
     )  # fmt: skip
 
 
+def _paper_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+    begun = _bundle(recipe)
+    made = trainable(model, tokenizer, rank=recipe.rank, start={"encoder": begun.encoder if begun.aggregate else None})
+    width = model.get_input_embeddings().weight.shape[1]
+    projection = load_tensors(begun.soft)["projection"] if begun.aggregate and begun.soft else torch.zeros(width, width)
+    first = Aggregator.of(load_tensors(begun.aggregate)) if begun.aggregate else Aggregator.first(width, made.lm.kv_shape)
+    return PaperTask(
+        made.lm, _mixture(recipe, files[0]), _held_out(recipe, made.lm, files[1]), made.parameters["encoder"],
+        torch.nn.Parameter(projection.to(made.lm.device)), first.to(made.lm.device), made.save, _write_tensors,
+        recipe.objectives, recipe.ratio,
+    )  # fmt: skip
+
+
 def _start(recipe: Recipe) -> dict[str, Path | None]:
     """The adapters that the run needs, by name, each with the peft folder that it starts from."""
     bundle = _bundle(recipe)
@@ -221,6 +236,6 @@ def _write_bundle(recipe: Recipe) -> None:
     kept = {before.match.name: before.match} if before.match else {}
     for name, file in (kept | {f.name: f for f in made.glob("*.safetensors")}).items():
         shutil.copyfile(file, recipe.out / name)
-    kind = "soft" if recipe.part == "soft" else "kv"
+    kind = "soft" if recipe.part in ("soft", "cmt") else "kv"
     manifest = {"base": base, "compressor": kind, "vector_weight": before.vector_weight if before.match else 1.0}
     (recipe.out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")

@@ -1,7 +1,8 @@
 """Adapter bundles: the reader, the encoder and the matching head trained for one base model. Knows no torch.
 
 A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/` and `encoder/` (peft's own
-format), `match.safetensors` (neural.matching.MatchHead) and `soft.safetensors` (tensor `projection` [d, d]).
+format), `match.safetensors` (neural.matching.MatchHead), `soft.safetensors` (tensor `projection` [d, d]) and
+`aggregate.safetensors` (neural.aggregation.Aggregator).
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Bundle:
     encoder: Path | None = None
     match: Path | None = None
     soft: Path | None = None
+    aggregate: Path | None = None
     compressor: str = "kv"
     vector_weight: float = 0.1
 
@@ -67,7 +69,8 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
     if adapter == "default":
         shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
         fitting = next((b for b in shipped if b.base == base), Bundle())
-        return fitting if fitting.compressor == compressor else replace(fitting, reader=None, encoder=None, soft=None)
+        other = replace(fitting, reader=None, encoder=None, soft=None, aggregate=None)
+        return fitting if fitting.compressor == compressor else other
     bundle = read_bundle(Path(adapter).expanduser())
     if bundle.base != base:
         raise ModelMismatch(
@@ -98,6 +101,7 @@ def read_bundle(folder: Path) -> Bundle:
         encoder=part("encoder"),
         match=part("match.safetensors"),
         soft=part("soft.safetensors"),
+        aggregate=part("aggregate.safetensors"),
         compressor=said.get("compressor", "kv"),
         vector_weight=said.get("vector_weight", 1.0),
     )

@@ -11,7 +11,7 @@ from cmt_sdk.neural.soft import SoftCompressor
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.losses import Objectives
-from cmt_sdk.training.packs import build, draw
+from cmt_sdk.training.packs import Item, build, draw
 from cmt_sdk.training.soft import SoftTask, soft_logits
 from cmt_sdk.types import Prompt
 from tests.neural.test_training import mixture, passages
@@ -39,7 +39,7 @@ def test_the_first_word_is_that_of_serving(task):
     compressor = SoftCompressor(lm, task.projection.data, 4)
     stored = compressor.pack(contents)
     question = "Where is the museum?"
-    pack = build(lm, contents, [(question, "x")])
+    pack = build(lm, contents, [Item(question, "x")])
     with torch.no_grad():
         soft = task._soft(contents, 4)
         logits = soft_logits(lm, [soft[c] for c in contents], pack)[0]
@@ -75,8 +75,8 @@ def test_a_question_sees_all_soft_tokens_and_no_other_question(task):
     lm = task.lm
     soft = [torch.randn(5, 128)]
     with torch.no_grad():
-        first = soft_logits(lm, soft, build(lm, ["x"], [("Where?", "Rome"), ("When?", "May")]))
-        other = soft_logits(lm, soft, build(lm, ["x"], [("Where?", "Rome"), ("Who is it?", "May")]))
-        without = soft_logits(lm, [], build(lm, ["x"], [("Where?", "Rome")]))
+        first = soft_logits(lm, soft, build(lm, ["x"], [Item("Where?", "Rome"), Item("When?", "May")]))
+        other = soft_logits(lm, soft, build(lm, ["x"], [Item("Where?", "Rome"), Item("Who is it?", "May")]))
+        without = soft_logits(lm, [], build(lm, ["x"], [Item("Where?", "Rome")]))
     torch.testing.assert_close(first[:5], other[:5])
     assert not torch.allclose(first[:5], without, atol=1e-3)

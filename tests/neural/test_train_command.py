@@ -49,7 +49,7 @@ def small(model, out):
     return ("--model", model, "--out", out, "--nf4", 0, "--device", "cpu", *few)
 
 
-@pytest.mark.parametrize("part", ["reader", "compressor", "soft", "matcher"])
+@pytest.mark.parametrize("part", ["reader", "compressor", "soft", "cmt", "matcher"])
 def test_questions_become_an_adapter_that_a_memory_opens_with(part, model, questions, tmp_path):
     """The card tells the held-out figures before and after; the adapter is another one than none."""
     out = tmp_path / "made"
@@ -59,8 +59,8 @@ def test_questions_become_an_adapter_that_a_memory_opens_with(part, model, quest
     assert "6 steps" in printed
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "| on what was held out | after 0 questions | after " in card
-    kind = "soft" if part == "soft" else "kv"
-    with cmt_sdk.open(tmp_path / "memory", model=str(model), adapter=str(out), compressor=kind, device="cpu") as memory:
+    kind = {"soft": {"compressor": "soft"}, "cmt": {"compressor": "soft", "compression": 8, "aggregation": "cmt"}}.get(part, {})
+    with cmt_sdk.open(tmp_path / "memory", model=str(model), adapter=str(out), device="cpu", **kind) as memory:
         memory.add("The museum is in Lisbon.")
         assert memory.model.ask("Where is the museum?", max_tokens=2).reader == "memory"
 
@@ -106,7 +106,7 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
     """Nothing to learn from, an unknown part, no memory, no room on the disk: each with its limit."""
     with pytest.raises(InvalidInput, match="there is nothing to learn from"):
         Recipe("reader", tmp_path)
-    with pytest.raises(InvalidSetting, match="part='writer': choose one of reader, compressor, soft, matcher"):
+    with pytest.raises(InvalidSetting, match="part='writer': choose one of reader, compressor, soft, cmt, matcher"):
         Recipe("writer", tmp_path, [questions])
     recipe = Recipe("reader", tmp_path / "made", [questions], model=str(model), device="cpu")
     monkeypatch.setattr(run, "_free_memory", lambda _: 1000)

@@ -20,7 +20,7 @@ from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
-from cmt_sdk.training.packs import build, draw
+from cmt_sdk.training.packs import Item, build, draw
 from cmt_sdk.training.reader import GradientPrefix, ReaderTask, answer_loss, encode, notes_of
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
@@ -110,6 +110,17 @@ def test_passages_of_a_title_are_drawn_together():
     assert sorted(p.context for p in drawn) == sorted(p.context for p in made)
     assert sum(a.title == b.title != "" for a, b in pairwise(drawn)) == 9
     assert [p.context for p in drawn] != [p.context for p in made]
+
+
+def test_a_mixture_goes_back_to_a_state_that_was_kept():
+    """What is drawn later does not reach into it: a rehearsal leaves no trace."""
+    stream = mixture()
+    for _ in range(3):
+        stream.take(stream.name())
+    kept = stream.state()
+    drawn = [stream.take(stream.name()).context for _ in range(5)]
+    stream.restore(kept)
+    assert [stream.take(stream.name()).context for _ in range(5)] == drawn
 
 
 def test_training_ends_when_the_held_out_score_no_longer_falls(tmp_path):
@@ -218,7 +229,7 @@ def test_what_is_trained_on_is_what_is_served(keep):
     lm, contents = task.lm, [p.context for p in passages()[:3]]
     for parameter in task.learned:
         torch.nn.init.normal_(parameter, std=0.05)
-    pack = build(lm, contents, [("Where is the library?", "Porto")])
+    pack = build(lm, contents, [Item("Where is the library?", "Porto")])
     with torch.no_grad(), lm.activate("encoder"):
         trained = notes_of(lm, task.rotary, encode(lm, task.rotary, contents, keep))
     stored = place(lm, task.rotary, KVCompressor(lm, task.rotary, keep).pack(contents), 0, PRIOR)
@@ -245,7 +256,7 @@ def test_gradients_reach_the_encoder_through_four_bits():
 def test_a_pack_keeps_questions_apart():
     """Each question sees itself and what came before in it, no other question; labels are the answers' tokens."""
     lm = reader_task().lm
-    pack = build(lm, ["The museum is in Lisbon."], [("Where?", "Lisbon"), ("When?", "May")])
+    pack = build(lm, ["The museum is in Lisbon."], [Item("Where?", "Lisbon"), Item("When?", "May")])
     assert pack.questions == 2
     first = len(lm.question_ids("Where?")) + len("Lisbon") + 1
     seen = pack.mask[0, 0] == 0
@@ -258,7 +269,7 @@ def test_a_pack_keeps_questions_apart():
 
 def test_an_answer_that_is_too_long_is_left_out():
     """A pack holds what fits; nothing fits, no pack."""
-    assert build(reader_task().lm, ["x"], [("Where?", "a" * 60)]) is None
+    assert build(reader_task().lm, ["x"], [Item("Where?", "a" * 60)]) is None
 
 
 def test_neighbours_share_words_with_the_question():

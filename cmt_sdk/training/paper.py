@@ -1,0 +1,168 @@
+"""Training CMT as published (arXiv 2412.07393): Theta, psi and pi learn, the model that reads is frozen and bare.
+
+Memory-aware objective and self-matching in its bounded form; while it learns a question sees all passages of its pack, and
+top-k belongs to asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
+from transformers import DynamicCache
+
+from cmt_sdk.neural.aggregation import Aggregator
+from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.quantization import through
+from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.training.data import Mixture
+from cmt_sdk.training.losses import Objectives, repulsion, self_matching
+from cmt_sdk.training.packs import Pack, draw
+
+TEMPERATURE = 0.05
+REPULSION = 0.1  # lambda of the paper's term against memories that collapse
+
+
+@dataclass
+class PaperTask:
+    """Packs of a mixture, read after the prefix that psi and pi make of all their memories.
+
+    encoder: the adapter's tensors; projection: the map [d, d]; aggregator: psi and pi, whose tensors learn too. matching: the
+    weight of self-matching, 0 switches it off. write: saves the adapter to a folder; write_tensors: tensors to a file.
+    """
+
+    lm: FrozenModel
+    mixture: Mixture
+    held_out: Sequence[Sequence[Pack]]
+    encoder: Sequence[Tensor]
+    projection: Tensor
+    aggregator: Aggregator
+    write: Callable[[Path], None]
+    write_tensors: Callable[[Mapping[str, Tensor], Path], None]
+    objectives: Objectives
+    ratio: int = 8
+    matching: float = 0.1
+
+    def __post_init__(self) -> None:
+        made = {f.name: getattr(self.aggregator, f.name) for f in fields(Aggregator)}
+        self.aggregator = Aggregator(**{n: t if n == "shape" else torch.nn.Parameter(t) for n, t in made.items()})
+
+    def parameters(self) -> Sequence[Tensor]:
+        """Theta's, psi's and pi's tensors."""
+        learned = [getattr(self.aggregator, f.name) for f in fields(Aggregator) if f.name != "shape"]
+        return [*self.encoder, self.projection, *learned]
+
+    def loss(self) -> tuple[Tensor, int, int]:
+        """The next packs' loss, their answer tokens and their questions."""
+        packs = draw(self.lm, self.mixture)
+        total, matched, tokens = self._losses(packs, self.objectives)
+        return total + self.matching * tokens * matched, tokens, sum(p.questions for p in packs)
+
+    def _losses(self, packs: Sequence[Pack], objectives: Objectives) -> tuple[Tensor, Tensor, int]:
+        """The answers' loss, summed, self-matching, averaged, and the number of answer tokens."""
+        contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
+        answers, questions, own, tokens = [], [], [], 0
+        with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
+            memories = dict(zip(contents, self._soft([self.lm.passage_ids(c) for c in contents]), strict=True))
+            for pack in packs:
+                asked = self._soft([self.lm.ids(q) for q in pack.asked])
+                bank = torch.cat([memories[c] for c in pack.contents])
+                logits = self._read(pack, [self.aggregator.gather(q, bank) for q in asked])
+                without = self._bare(pack) if objectives.alpha else None
+                labels = torch.cat([row[row >= 0] for _, row in pack.rows()])
+                answers.append(objectives.loss(logits, labels, None, without))
+                tokens += len(labels)
+                known = [(q, contents.index(pack.contents[n])) for q, n in zip(asked, pack.about, strict=True) if n >= 0]
+                questions += [q for q, _ in known]
+                own += [n for _, n in known]
+        return torch.stack(answers).sum(), self._matched(questions, own, [memories[c] for c in contents]), tokens
+
+    def _soft(self, ids: Sequence[list[int]]) -> list[Tensor]:
+        """Theta: soft tokens [windows, d] of each text, after the round trip through four bits."""
+        with self.lm.activate("encoder"):
+            made, counts = SoftCompressor(self.lm, self.projection, self.ratio).forward(ids)
+        return [through(made[row, :count]) for row, count in enumerate(counts.tolist())]
+
+    def _read(self, pack: Pack, gathered: Sequence[Tensor]) -> Tensor:
+        """Logits of the answer tokens [t, v], each question in a row of its own after its prefix."""
+        rows, cache, sizes = pack.rows(), self.lm.head_cache(pack.questions), [len(g) for g in gathered]
+        if gathered:
+            keys, values = self.aggregator.spread(pad_sequence(list(gathered), batch_first=True).flatten(0, 1))
+            _extend(cache, keys, values, pack.questions, self.lm.dtype)
+        head, most = len(self.lm.head_ids), max(sizes, default=0)
+        ids = pad_sequence([row for row, _ in rows], batch_first=True, padding_value=min(self.lm.stop_ids))
+        starts = torch.tensor([head + n for n in (sizes or [0] * len(rows))], device=ids.device)
+        states = self.lm.model.base_model(
+            input_ids=ids,
+            position_ids=starts[:, None] + torch.arange(ids.shape[1], device=ids.device),
+            attention_mask=_mask(head, sizes or [0] * len(rows), most, ids.shape[1], self.lm.dtype).to(ids.device),
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state
+        return self.lm.logits(torch.cat([states[n, : len(row)][row >= 0] for n, (_, row) in enumerate(rows)]))
+
+    @torch.no_grad()
+    def _bare(self, pack: Pack) -> Tensor:
+        """The same logits without any memory."""
+        return self._read(pack, [])
+
+    def _matched(self, questions: Sequence[Tensor], own: Sequence[int], memories: Sequence[Tensor]) -> Tensor:
+        """Self-matching: each question's mean beside its own passage's, and passages apart from each other."""
+        keys = normalize(torch.stack([m.float().mean(0) for m in memories]), dim=1)
+        if not questions:
+            return keys.sum() * 0.0
+        asked = normalize(torch.stack([q.float().mean(0) for q in questions]), dim=1)
+        pulled = self_matching(asked, keys, torch.tensor(own, device=keys.device), TEMPERATURE) / len(own)
+        return pulled + REPULSION * repulsion(keys) if len(keys) > 1 else pulled
+
+    @torch.no_grad()
+    def validate(self) -> Mapping[str, float]:
+        """Loss an answer token on the held-out packs, with memories and without."""
+        with_memories = [self._losses(packs, Objectives()) for packs in self.held_out]
+        tokens = sum(n for _, _, n in with_memories)
+        bare = 0.0
+        with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
+            for pack in (p for packs in self.held_out for p in packs):
+                labels = torch.cat([row[row >= 0] for _, row in pack.rows()])
+                bare += float(Objectives().loss(self._bare(pack), labels, None, None))
+        return {"held_out": float(sum(x for x, _, _ in with_memories)) / tokens, "held_out bare": bare / tokens}
+
+    def score(self, figures: Mapping[str, float]) -> float:
+        """The loss with memories."""
+        return figures["held_out"]
+
+    def save(self, folder: Path) -> None:
+        """Write the encoder in peft's format, the map, psi and pi."""
+        self.write(folder)
+        self.write_tensors({"projection": self.projection.detach().float().cpu().contiguous()}, folder / "soft.safetensors")
+        self.write_tensors(self.aggregator.tensors(), folder / "aggregate.safetensors")
+
+    def state(self) -> object:
+        """The mixture's place."""
+        return self.mixture.state()
+
+    def restore(self, state: list[Any]) -> None:
+        """Go on from that place."""
+        self.mixture.restore(state)
+
+
+def _extend(cache: DynamicCache, keys: Tensor, values: Tensor, rows: int, dtype: torch.dtype) -> None:
+    """Put prefixes [layers, kv_heads, rows * q, w] behind the head's entries, a row each."""
+    for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
+        made = [t.reshape(t.shape[0], rows, -1, t.shape[2]).transpose(0, 1).to(dtype) for t in (key, value)]
+        cache.update(made[0], made[1], layer)
+
+
+def _mask(head: int, sizes: Sequence[int], most: int, length: int, dtype: torch.dtype) -> Tensor:
+    """Additive [rows, 1, length, head + most + length]: the head, each row's own prefix, and causally the row's tokens."""
+    closed = torch.arange(most)[None] >= torch.tensor(sizes)[:, None]
+    prefix = torch.zeros(len(sizes), most).masked_fill(closed, float("-inf"))
+    causal = torch.full((length, length), float("-inf")).triu(1)
+    parts = [torch.zeros(len(sizes), length, head), prefix[:, None].expand(-1, length, -1), causal.expand(len(sizes), -1, -1)]
+    return torch.cat(parts, dim=2)[:, None].to(dtype)
