@@ -27,8 +27,8 @@ class Task(Protocol):
     def parameters(self) -> Sequence[Tensor]:
         """The trained tensors, fp32, always in the same order."""
 
-    def loss(self) -> tuple[Tensor, int, int]:
-        """Draw an example: its summed loss, what to divide the sum by, and the questions in it."""
+    def learn(self) -> tuple[float, int, int]:
+        """Draw an example and add its gradients: its summed loss, what to divide the sums by, and the questions in it."""
 
     def validate(self) -> Mapping[str, float]:
         """Figures on what is never trained on."""
@@ -103,8 +103,7 @@ def train(task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any
 def rehearse(task: Task, plan: Plan) -> float:
     """Seconds that a step will take, by one example that is thrown away; the first call of a process is slower."""
     before, began = task.state(), time.monotonic()
-    loss, _, _ = task.loss()
-    loss.backward()  # type: ignore[no-untyped-call]
+    task.learn()
     for parameter in task.parameters():
         parameter.grad = None
     task.restore(before)
@@ -174,9 +173,8 @@ def _step(
         group["lr"] = plan.rate_at(step)
     total, divisor, questions = 0.0, 0, 0
     for _ in range(plan.accumulate):
-        loss, count, asked = task.loss()
-        loss.backward()  # type: ignore[no-untyped-call]
-        total, divisor, questions = total + float(loss.detach()), divisor + count, questions + asked
+        loss, count, asked = task.learn()
+        total, divisor, questions = total + loss, divisor + count, questions + asked
     told = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
     total, divisor, questions = float(told[0]), int(told[1]), int(told[2])
     for parameter in parameters:

@@ -138,7 +138,7 @@ class MatcherTask:
         """The trained tensors."""
         return [getattr(self.head, n) for n in self._names]
 
-    def loss(self) -> tuple[Tensor, int, int]:
+    def learn(self) -> tuple[float, int, int]:
         """InfoNCE of a batch of questions against their passages and, for each, one that its words also fit."""
         asked = self.random.sample(range(len(self.data.owner)), min(self.size, len(self.data.owner)))
         hard = [self.random.choice(self.data.near[q]) for q in asked if self.data.near[q]]
@@ -146,7 +146,9 @@ class MatcherTask:
         place = {n: i for i, n in enumerate(numbers)}
         scores = self._scores(self.data, asked, numbers) / TEMPERATURE
         own = torch.tensor([place[self.data.owner[q]] for q in asked], device=scores.device)
-        return cross_entropy(scores, own), 1, len(asked)
+        loss = cross_entropy(scores, own)
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), 1, len(asked)
 
     def _scores(self, data: MatchData, asked: Sequence[int], numbers: Sequence[int]) -> Tensor:
         return data.questions.vectors(self.head, asked) @ data.passages.vectors(self.head, numbers).T

@@ -58,11 +58,14 @@ class PaperTask:
         learned = [getattr(self.aggregator, f.name) for f in fields(Aggregator) if f.name != "shape"]
         return [*self.encoder, self.projection, *learned]
 
-    def loss(self) -> tuple[Tensor, int, int]:
-        """The next packs' loss, their answer tokens and their questions."""
+    def learn(self) -> tuple[float, int, int]:
+        """The next packs' loss, their answer tokens and their questions; gradients are added."""
         packs = draw(self.lm, self.mixture)
         total, matched, tokens = self._losses(packs, self.objectives)
-        return total + self.matching * tokens * matched, tokens, sum(p.questions for p in packs)
+        loss = total + self.matching * tokens * matched
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach()), tokens, sum(p.questions for p in packs)
 
     def _losses(self, packs: Sequence[Pack], objectives: Objectives) -> tuple[Tensor, Tensor, int]:
         """The answers' loss, summed, self-matching, averaged, and the number of answer tokens."""

@@ -44,6 +44,16 @@ class Entries:
     values: Tensor
     kept: Tensor
 
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor]:
+        """What gradients flow through."""
+        return self.keys, self.values
+
+    def cut_off(self) -> Entries:
+        """The same with gradients of its own, which end here."""
+        keys, values = (t.detach().requires_grad_(t.requires_grad) for t in self.tensors)
+        return Entries(keys, values, self.kept)
+
 
 def encode(lm: FrozenModel, rotary: Rotary, contents: Sequence[str], keep: float) -> list[Entries]:
     """The passages' memories, by the adapter that is on; the scores that choose the kept entries have no gradient."""
@@ -134,27 +144,35 @@ class ReaderTask:
         """The adapters' tensors."""
         return self.learned
 
-    def loss(self) -> tuple[Tensor, int, int]:
-        """The next packs' loss, their answer tokens and their questions."""
+    def learn(self) -> tuple[float, int, int]:
+        """The next packs' loss, their answer tokens and their questions; gradients are added."""
         packs = draw(self.lm, self.mixture)
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
         nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
-        loss, tokens = self._loss(packs, keep, nf4=nf4)
+        loss, tokens = self._read(packs, keep, nf4=nf4)
         return loss, tokens, sum(p.questions for p in packs)
 
-    def _loss(self, packs: Sequence[Pack], keep: float, *, nf4: bool = False) -> tuple[Tensor, int]:
+    def _read(self, packs: Sequence[Pack], keep: float, *, nf4: bool = False) -> tuple[float, int]:
+        """The packs' summed loss and their answer tokens. Where gradients are on, each pack's are taken at once: so only one
+        pack, and the passages, are held at a time.
+        """
         if self.bases is not None:
             self.bases.use(nf4=nf4)
         lm = self._nf4_lm if nf4 else self.lm
-        losses, tokens = [], 0
+        total, tokens = 0.0, 0
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=lm.dtype == torch.bfloat16):
-            memories = self._memories(lm, list(dict.fromkeys(c for pack in packs for c in pack.contents)), keep)
+            made = self._memories(lm, list(dict.fromkeys(c for pack in packs for c in pack.contents)), keep)
+            memories = {c: m.cut_off() for c, m in made.items()}
             with lm.activate("reader"):
                 for pack in packs:
                     loss, count = answer_loss(lm, notes_of(lm, self.rotary, [memories[c] for c in pack.contents]), pack)
-                    losses.append(loss)
-                    tokens += count
-        return torch.stack(losses).sum(), tokens
+                    if torch.is_grad_enabled():
+                        loss.backward()  # type: ignore[no-untyped-call]
+                    total, tokens = total + float(loss.detach()), tokens + count
+        if self.encoder and torch.is_grad_enabled():
+            pairs = [(a, b.grad) for c, m in made.items() for a, b in zip(m.tensors, memories[c].tensors, strict=True)]
+            torch.autograd.backward([a for a, grad in pairs if grad is not None], [grad for _, grad in pairs if grad is not None])
+        return total, tokens
 
     def _memories(self, lm: FrozenModel, contents: Sequence[str], keep: float) -> dict[str, Entries]:
         lm.head_cache(1)  # made by the bare base
@@ -166,9 +184,9 @@ class ReaderTask:
         """Loss an answer token on the held-out packs: all entries kept, a quarter, and a quarter with the base in NF4."""
         figures = {}
         for keep, nf4 in [(1.0, False), (0.25, False), *([(0.25, True)] if self.bases else [])]:
-            losses = [self._loss(packs, keep, nf4=nf4) for packs in self.held_out]
+            losses = [self._read(packs, keep, nf4=nf4) for packs in self.held_out]
             name = f"held_out@{keep}{' nf4' if nf4 else ''}"
-            figures[name] = float(sum(x for x, _ in losses)) / sum(n for _, n in losses)
+            figures[name] = sum(x for x, _ in losses) / sum(n for _, n in losses)
         return figures
 
     def score(self, figures: Mapping[str, float]) -> float:

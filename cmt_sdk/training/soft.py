@@ -52,10 +52,10 @@ class SoftTask:
         """The adapters' tensors and the map."""
         return [*self.adapters, self.projection]
 
-    def loss(self) -> tuple[Tensor, int, int]:
-        """The next packs' loss, their answer tokens and their questions."""
+    def learn(self) -> tuple[float, int, int]:
+        """The next packs' loss, their answer tokens and their questions; gradients are added."""
         packs = draw(self.lm, self.mixture)
-        loss, tokens = self._loss(packs, self._ratio(), self.objectives)
+        loss, tokens = self._read(packs, self._ratio(), self.objectives)
         self.seen += 1
         return loss, tokens, sum(p.questions for p in packs)
 
@@ -68,19 +68,24 @@ class SoftTask:
             done -= share
         return drawn
 
-    def _loss(self, packs: Sequence[Pack], ratio: int, objectives: Objectives) -> tuple[Tensor, int]:
-        total: list[Tensor] = []
-        tokens = 0
+    def _read(self, packs: Sequence[Pack], ratio: int, objectives: Objectives) -> tuple[float, int]:
+        """The packs' summed loss and their answer tokens. Where gradients are on, each pack's are taken at once."""
+        total, tokens = 0.0, 0
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
-            soft = self._soft(list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio)
+            made = self._soft(list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio)
+            soft = {c: s.detach().requires_grad_(s.requires_grad) for c, s in made.items()}
             for pack in packs:
                 labels = pack.labels[pack.labels >= 0]
                 logits = soft_logits(self.lm, [soft[c] for c in pack.contents], pack)
                 teacher = self._teach(pack) if objectives.teacher else None
                 without = self._unaided(pack) if objectives.alpha else None
-                total.append(objectives.loss(logits, labels, teacher, without))
-                tokens += len(labels)
-        return torch.stack(total).sum(), tokens
+                loss = objectives.loss(logits, labels, teacher, without)
+                if torch.is_grad_enabled():
+                    loss.backward()  # type: ignore[no-untyped-call]
+                total, tokens = total + float(loss.detach()), tokens + len(labels)
+        if torch.is_grad_enabled():
+            torch.autograd.backward([made[c] for c in soft], [s.grad for s in soft.values()])
+        return total, tokens
 
     def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, Tensor]:
         """Soft tokens [windows, d] by passage, after the round trip through four bits."""
@@ -109,8 +114,8 @@ class SoftTask:
         """Loss an answer token on the held-out packs, by ratio."""
         figures = {}
         for ratio in RATIOS:
-            losses = [self._loss(packs, ratio, Objectives()) for packs in self.held_out]
-            figures[f"held_out@{ratio}x"] = float(sum(x for x, _ in losses)) / sum(n for _, n in losses)
+            losses = [self._read(packs, ratio, Objectives()) for packs in self.held_out]
+            figures[f"held_out@{ratio}x"] = sum(x for x, _ in losses) / sum(n for _, n in losses)
         return figures
 
     def score(self, figures: Mapping[str, float]) -> float:
