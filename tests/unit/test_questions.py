@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -136,13 +138,51 @@ def test_streamingqa_finds_its_passages_in_the_documents(tmp_path):
     assert passage.questions[0].answers == ("the mayor", "mayor Lopes", "Lopes")
 
 
+def test_the_documents_of_streamingqa_are_read_as_wmt_publishes_them(tmp_path):
+    """Date, sentences and raw text, tabs between them; the key is the date and the hash of the raw text."""
+    sentences = base64.b64encode(b"Ana Lopes opened the bridge.\nIt rained.").decode()
+    raw = base64.b64encode(b"<p>Ana Lopes opened the bridge. It rained.").decode()
+    archive = tmp_path / "news-docs.2020.en.filtered.gz"
+    archive.write_bytes(gzip.compress(f"20201231\t{sentences}\t{raw}\n20201231\t{raw}\t{sentences}\n".encode()))
+    key = f"20201231000000000000\0\1{hashlib.sha256(raw.encode()).hexdigest()}\0\1"
+    questions = written(tmp_path / "eval.jsonl", {**STREAMING, "evidence_id": key})
+    (passage,) = read_passages(questions, archive)
+    assert passage.context == "Ana Lopes opened the bridge.\nIt rained."
+
+
+def test_answers_as_python_prints_squad_s(tmp_path):
+    """A cell of a table made from SQuAD; a row without a text in it has no answer."""
+    table = tmp_path / "squad.csv"
+    cells = ["\"{'text': ['Rome', 'in Rome'], 'answer_start': [3, 0]}\"", "\"{'text': [], 'answer_start': []}\""]
+    table.write_text("id,context,question,answers\n" + "".join(f"{n},In Rome.,Where?,{c}\n" for n, c in enumerate(cells)))
+    (passage,) = read_passages(table)
+    assert [q.answers for q in passage.questions] == [("Rome", "in Rome")]
+    table.write_text("context,question,answers\nIn Rome.,Where?,{'text': [\n")
+    with pytest.raises(InvalidInput, match=r"row 2: 'answers' begins as"):
+        read_passages(table)
+
+
+def test_a_table_with_a_loose_comma_names_the_row(tmp_path):
+    """A text with a comma that nobody quoted would shift the cells after it."""
+    table = tmp_path / "loose.csv"
+    table.write_text("context,question,answers\nIn Rome, I think.,Where?,Rome\n")
+    with pytest.raises(InvalidInput, match=r"row 2: it has more or fewer cells"):
+        read_passages(table)
+
+
+def test_a_json_file_may_hold_lines(tmp_path):
+    """Only an object with `data` is SQuAD."""
+    (tmp_path / "q.json").write_bytes(lines_of(ROW))
+    assert read_passages(tmp_path / "q.json")[0].context == "It moved."
+
+
 def test_a_passage_that_is_only_named_has_to_be_somewhere(tmp_path):
     """Without the documents, or with the wrong ones, the key and the remedy are told."""
     questions = written(tmp_path / "streaminqa_eval.jsonl", STREAMING)
-    with pytest.raises(InvalidInput, match=r"line 1: its passage has the key '2020-12_ab3f': name the file of texts"):
+    with pytest.raises(InvalidInput, match=r"line 1: it has no passage, only the key '2020-12_ab3f'; name the file of texts"):
         read_passages(questions)
     other = written(tmp_path / "other.jsonl", {"id": "x", "text": "y"})
-    with pytest.raises(InvalidInput, match=r"key '2020-12_ab3f': it is not in .*other\.jsonl"):
+    with pytest.raises(InvalidInput, match=r"other\.jsonl: lacks 1 of the 1 passages .*'2020-12_ab3f' \(.*line 1\)"):
         read_passages(questions, other)
 
 
