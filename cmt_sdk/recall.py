@@ -100,7 +100,7 @@ class Recall:
         """The first few in a new order; those whose memories are not there yet are judged by their places alone."""
         first, rest = matches[: self.reranked or RERANKED], matches[self.reranked or RERANKED :]
         stored = self.store.load([m.passage.id for m in first], self.engine.compressor.fingerprint)
-        if not stored:
+        if len(stored) < 2:  # no order to choose
             return list(matches)
         with self.lock:
             likely = dict(zip(stored, self.engine.reader.likelihoods(query, list(stored.values())), strict=True))
