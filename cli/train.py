@@ -35,6 +35,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--accumulate", default=3, show_default=True, help="Examples a step.")
 @click.option("--rank", default=32, show_default=True, help="The rank of a new reader adapter.")
 @click.option("--nf4", default=0.3, show_default=True, help="The share of examples read by the base as NF4 makes it.")
+@click.option("--without", multiple=True, metavar="PIECE", help="Leave out of what is learned from: see below.")
 @click.option("--answer", default=0.5, show_default=True, help="soft, cmt: the weight of the answers' cross-entropy.")
 @click.option("--teacher", default=1.0, show_default=True, help="soft: the weight of the divergence from reading the text.")
 @click.option("--alpha", type=float, help="soft, cmt: of the memory-aware logits; 0: off.  [default: cmt 0.5, else 0]")
@@ -55,6 +56,10 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: 
     Parts: reader reads the kv memories that there are; compressor makes and reads kv memories, which then have to be encoded
     again; soft makes and reads soft memories; cmt makes soft memories and gathers them as the paper does, without a reader
     adapter; matcher makes the key vectors that passages are found by.
+
+    Pieces that can be left out: distractors (passages beside the right one), absent (questions whose passage is absent), rounding
+    (the four bits of stored memories), pruning (reader, compressor: memories with fewer entries), ratios and warm-start (soft),
+    matching (cmt: self-matching), negatives (matcher: passages that the question's words also fit).
 
     \b
     Example:

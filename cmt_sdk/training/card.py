@@ -26,7 +26,8 @@ Made by `cmt train`: {what}, {numbers:,} trained numbers. The base model is unch
 
 {material}
 Up to {plan.steps} steps of {plan.accumulate} examples, peak rate {plan.rate:g}, cosine, AdamW; rank {recipe.rank};
-{recipe.nf4:.0%} of the examples read by the base as NF4 makes it; started from {recipe.start!r}; seed {recipe.seed}{minutes}.
+{recipe.nf4:.0%} of the examples read by the base as NF4 makes it; started from {recipe.start!r};
+seed {recipe.seed}{minutes}{without}.
 `log.jsonl` holds a line a step.
 
 An adapter remembers something of what it was trained on: share it as you would share the texts.
@@ -54,6 +55,7 @@ def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progr
         plan=recipe.plan,
         recipe=recipe,
         minutes="" if math.isinf(recipe.minutes) else f", at most {recipe.minutes:g} minutes a call",
+        without=f"; without {', '.join(recipe.without)}" if recipe.without else "",
     )
     (recipe.out / "README.md").write_text(card, encoding="utf-8")
     lines = [json.loads(line) for line in (recipe.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -87,11 +87,13 @@ class MatchData:
     near: Sequence[Sequence[int]]
 
     @classmethod
-    def of(cls, lm: FrozenModel, found: Sequence[QuestionedPassage], layers: Sequence[int], most: int = 4) -> MatchData:
-        """States of passages and of up to `most` questions each."""
+    def of(
+        cls, lm: FrozenModel, found: Sequence[QuestionedPassage], layers: Sequence[int], most: int = 4, *, negatives: bool = True
+    ) -> MatchData:
+        """States of passages and of up to `most` questions each; without `negatives` no question is taken for another."""
         asked = [(q.text, n) for n, p in enumerate(found) for q in p.questions[:most]]
         neighbours = Neighbours([p.context for p in found])
-        near = [[n for n in neighbours.of(text, 6) if n != own] for text, own in asked]
+        near = [[n for n in neighbours.of(text, 6) if n != own] if negatives else [] for text, own in asked]
         passages = States.of(lm, [p.context for p in found], layers)
         return cls(passages, States.of(lm, [text for text, _ in asked], layers), [n for _, n in asked], near)
 

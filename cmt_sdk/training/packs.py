@@ -6,7 +6,7 @@ Every question sees all passages of its pack and no other question. Knows tokens
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -61,12 +61,12 @@ class Item:
     about: int = -1
 
 
-def draw(lm: FrozenModel, mixture: Mixture) -> list[Pack]:
+def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> list[Pack]:
     """The packs of the next few passages of one file, over which a step encodes each passage once.
 
     A pack asks about one or two of them. Beside these it holds none of the others, or some as distractors; it may ask
     about a passage that it lacks, and the answer is then that the notes do not say. The passage asked about stands last,
-    mostly: there the reader expects what the search found best.
+    mostly: there the reader expects what the search found best. `without` may name "distractors" and "absent".
     """
     rng = mixture.random
     while True:
@@ -77,10 +77,10 @@ def draw(lm: FrozenModel, mixture: Mixture) -> list[Pack]:
         while start < PASSAGES:
             end = min(PASSAGES, start + rng.randint(1, 2))
             asked, others = range(start, end), [*range(start), *range(end, PASSAGES)]
-            beside = rng.sample(others, min(len(others), rng.choice(BESIDE)))
+            beside = rng.sample(others, min(len(others), 0 if "distractors" in without else rng.choice(BESIDE)))
             items = [Item(q.text, rng.choice(q.answers), i) for i in asked for q in _some(passages[i], rng)]
             absent = [i for i in others if i not in beside]
-            if absent and rng.random() < 0.5:
+            if absent and "absent" not in without and rng.random() < 0.5:
                 items += [Item(q.text, UNKNOWN) for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]]
             rng.shuffle(items)
             shown = [*beside, *asked]

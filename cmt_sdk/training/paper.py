@@ -6,7 +6,7 @@ top-k belongs to asking.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -34,7 +34,8 @@ class PaperTask:
     """Packs of a mixture, read after the prefix that psi and pi make of all their memories.
 
     encoder: the adapter's tensors; projection: the map [d, d]; aggregator: psi and pi, whose tensors learn too. matching: the
-    weight of self-matching, 0 switches it off. write: saves the adapter to a folder; write_tensors: tensors to a file.
+    weight of self-matching. without: names of recipe.PIECES that are left out. write: saves the adapter to a folder;
+    write_tensors: tensors to a file.
     """
 
     lm: FrozenModel
@@ -48,6 +49,7 @@ class PaperTask:
     objectives: Objectives
     ratio: int = 8
     matching: float = 0.1
+    without: Collection[str] = ()
 
     def __post_init__(self) -> None:
         made = {f.name: getattr(self.aggregator, f.name) for f in fields(Aggregator)}
@@ -60,9 +62,9 @@ class PaperTask:
 
     def learn(self) -> tuple[float, int, int]:
         """The next packs' loss, their answer tokens and their questions; gradients are added."""
-        packs = draw(self.lm, self.mixture)
+        packs = draw(self.lm, self.mixture, self.without)
         total, matched, tokens = self._losses(packs, self.objectives)
-        loss = total + self.matching * tokens * matched
+        loss = total if "matching" in self.without else total + self.matching * tokens * matched
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()), tokens, sum(p.questions for p in packs)
@@ -90,7 +92,8 @@ class PaperTask:
         """Theta: soft tokens [windows, d] of each text, after the round trip through four bits."""
         with self.lm.activate("encoder"):
             made, counts = SoftCompressor(self.lm, self.projection, self.ratio).forward(ids)
-        return [through(made[row, :count]) for row, count in enumerate(counts.tolist())]
+        rounded = through if "rounding" not in self.without or not torch.is_grad_enabled() else Tensor.float
+        return [rounded(made[row, :count]) for row, count in enumerate(counts.tolist())]
 
     def _read(self, pack: Pack, gathered: Sequence[Tensor]) -> Tensor:
         """Logits of the answer tokens [t, v], each question in a row of its own after its prefix."""

@@ -6,7 +6,7 @@ reader learns, memories made before stay valid; learning both reads better after
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,8 +55,11 @@ class Entries:
         return Entries(keys, values, self.kept)
 
 
-def encode(lm: FrozenModel, rotary: Rotary, contents: Sequence[str], keep: float) -> list[Entries]:
-    """The passages' memories, by the adapter that is on; the scores that choose the kept entries have no gradient."""
+def encode(lm: FrozenModel, rotary: Rotary, contents: Sequence[str], keep: float, *, rounding: bool = True) -> list[Entries]:
+    """The passages' memories, by the adapter that is on; the scores that choose the kept entries have no gradient.
+
+    rounding: whether they go through the four bits that they are stored in.
+    """
     ids = [lm.passage_ids(c) for c in contents]
     keys, values, scores = KVCompressor(lm, rotary, 1.0).forward(ids)
     if keep < 1.0:
@@ -67,7 +70,7 @@ def encode(lm: FrozenModel, rotary: Rotary, contents: Sequence[str], keep: float
         k, v = keys[row, :, :, :length], values[row, :, :, :length]
         mean = k.detach().mean(2, keepdim=True).half().float()
         kept = torch.ones(k.shape[:3], dtype=torch.bool, device=k.device) if scores is None else best(scores[row], length, keep)
-        made.append(Entries(through(k - mean) + mean, through(v), kept))
+        made.append(Entries(through(k - mean) + mean, through(v), kept) if rounding else Entries(k, v, kept))
     return made
 
 
@@ -123,7 +126,7 @@ class ReaderTask:
 
     learned: the adapters' tensors. held_out: packs of validation titles, as drawn. write: saves the adapters to a folder.
     bases: with these, a share `nf4` of the examples is compressed and read by the base as NF4 makes it. encoder: the encoder
-    adapter learns too.
+    adapter learns too. without: names of recipe.PIECES that are left out of what is learned from.
     """
 
     lm: FrozenModel
@@ -136,6 +139,7 @@ class ReaderTask:
     bases: Bases | None = None
     nf4: float = 0.3
     encoder: bool = False
+    without: Collection[str] = ()
 
     def __post_init__(self) -> None:
         self._nf4_lm = replace(self.lm)  # it keeps the prompt's head as NF4 reads it
@@ -146,8 +150,9 @@ class ReaderTask:
 
     def learn(self) -> tuple[float, int, int]:
         """The next packs' loss, their answer tokens and their questions; gradients are added."""
-        packs = draw(self.lm, self.mixture)
+        packs = draw(self.lm, self.mixture, self.without)
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
+        keep = 1.0 if "pruning" in self.without else keep
         nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
         loss, tokens = self._read(packs, keep, nf4=nf4)
         return loss, tokens, sum(p.questions for p in packs)
@@ -176,8 +181,9 @@ class ReaderTask:
 
     def _memories(self, lm: FrozenModel, contents: Sequence[str], keep: float) -> dict[str, Entries]:
         lm.head_cache(1)  # made by the bare base
+        rounding = "rounding" not in self.without or not torch.is_grad_enabled()
         with torch.set_grad_enabled(self.encoder and torch.is_grad_enabled()), lm.activate("encoder"):
-            return dict(zip(contents, encode(lm, self.rotary, contents, keep), strict=True))
+            return dict(zip(contents, encode(lm, self.rotary, contents, keep, rounding=rounding), strict=True))
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:

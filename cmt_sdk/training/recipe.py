@@ -13,6 +13,17 @@ from cmt_sdk.training.loop import Plan
 from cmt_sdk.training.losses import Objectives
 
 PARTS = ("reader", "compressor", "soft", "cmt", "matcher")
+_READ = ("reader", "compressor", "soft", "cmt")
+PIECES = {
+    "distractors": _READ,  # passages beside the right one
+    "absent": _READ,  # questions whose passage is absent
+    "rounding": _READ,  # the four bits that memories are stored in
+    "pruning": ("reader", "compressor"),  # memories with a quarter or an eighth of their entries
+    "ratios": ("soft",),  # a ratio drawn for each example; without: 4
+    "warm-start": ("soft",),  # little compression at first
+    "matching": ("cmt",),  # self-matching
+    "negatives": ("matcher",),  # passages that the words of a question also fit
+}  # what can be left out, and of which parts
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +35,8 @@ class Recipe:
     vectors). questions: question files, or folders of the files that MIXTURE names. texts: files and folders of plain text, of
     which questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
     bundle. objectives: what "soft" and "cmt" minimise. ratio: tokens a latent, for "cmt". nf4: the share of examples read by the
-    base as NF4 makes it. passages: how many the matcher learns from. held_out: how much the run is judged by: packs, or tens
-    of passages (matcher).
+    base as NF4 makes it. without: names of PIECES to leave out, to see what each is worth. passages: how many the matcher learns
+    from. held_out: how much the run is judged by: packs, or tens of passages (matcher).
     """
 
     part: str
@@ -41,6 +52,7 @@ class Recipe:
     ratio: int = 8
     rank: int = 32
     nf4: float = 0.3
+    without: Sequence[str] = ()
     passages: int = 3000
     held_out: int = 12
     seed: int = 0
@@ -48,6 +60,10 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.part not in PARTS:
             raise InvalidSetting(f"part={self.part!r}: choose one of {', '.join(PARTS)}")
+        for piece in self.without:
+            if self.part not in PIECES.get(piece, ()):
+                there = ", ".join(name for name, parts in PIECES.items() if self.part in parts)
+                raise InvalidSetting(f"without={piece!r}: of part {self.part!r} choose among {there}")
         bounds = {"nf4": (0.0, 1.0), "ratio": (1, 64), "rank": (1, 256), "held_out": (1, 1000), "passages": (8, 10**7)}
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:

@@ -150,7 +150,9 @@ def _reader_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passag
     mixture = _mixture(recipe, files[0])
     learned = [p for name in (("reader", "encoder") if both else ("reader",)) for p in made.parameters[name]]
     rotary = kv_rotary(made.lm)
-    return ReaderTask(made.lm, rotary, mixture, packs, learned, made.save, bases=bases, nf4=recipe.nf4, encoder=both)
+    return ReaderTask(
+        made.lm, rotary, mixture, packs, learned, made.save, bases=bases, nf4=recipe.nf4, encoder=both, without=recipe.without
+    )
 
 
 def _held_out(recipe: Recipe, lm: FrozenModel, judged: Passages) -> list[list[Pack]]:
@@ -171,7 +173,7 @@ def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
         made.lm, kv_rotary(made.lm) if teachers else None, _mixture(recipe, files[0]),
         _held_out(recipe, made.lm, files[1]), [p for parameters in made.parameters.values() for p in parameters],
         torch.nn.Parameter(projection.to(made.lm.device)), made.save, _write_tensors, recipe.objectives,
-        recipe.plan.steps * recipe.plan.accumulate, ("teacher_encoder", "teacher_reader") if teachers else None,
+        recipe.plan.steps * recipe.plan.accumulate, ("teacher_encoder", "teacher_reader") if teachers else None, recipe.without,
     )  # fmt: skip
 
 
@@ -184,7 +186,7 @@ def _paper_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passage
     return PaperTask(
         made.lm, _mixture(recipe, files[0]), _held_out(recipe, made.lm, files[1]), made.parameters["encoder"],
         torch.nn.Parameter(projection.to(made.lm.device)), first.to(made.lm.device), made.save, _write_tensors,
-        recipe.objectives, recipe.ratio,
+        recipe.objectives, recipe.ratio, without=recipe.without,
     )  # fmt: skip
 
 
@@ -212,7 +214,8 @@ def _matcher_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passa
     share = recipe.passages / sum(weights[n] for n in names)
     pool = [p for n in names for p in rng.sample(list(files[0][n]), min(len(files[0][n]), round(share * weights[n])))]
     held = [p for n in names for p in files[1][n]][: 10 * recipe.held_out]
-    held_data, data = (MatchData.of(lm, passages, _layers(model)) for passages in (held, pool))
+    negatives = "negatives" not in recipe.without
+    held_data, data = (MatchData.of(lm, passages, _layers(model), negatives=negatives) for passages in (held, pool))
     start = first_head(lm, data, _layers(model), DIMENSION).to(lm.device)
     return MatcherTask(start, data, held_data, _write_tensors, rng)
 

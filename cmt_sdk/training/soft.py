@@ -6,7 +6,7 @@ The teacher is the same model reading the text with the adapters shipped for it;
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,8 @@ class SoftTask:
     """Packs of a mixture read from soft tokens; adapters "encoder" and "reader" learn, and the map `projection` [d, d].
 
     teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples: how many the run will
-    see, which paces the warm start. write: saves the adapters to a folder; write_map: the projection to a file.
+    see, which paces the warm start. without: names of recipe.PIECES that are left out. write: saves the adapters to a folder;
+    write_map: the projection to a file.
     """
 
     lm: FrozenModel
@@ -46,6 +47,7 @@ class SoftTask:
     objectives: Objectives
     examples: int
     teachers: tuple[str, str] | None = None
+    without: Collection[str] = ()
     seen: int = 0
 
     def parameters(self) -> Sequence[Tensor]:
@@ -54,7 +56,7 @@ class SoftTask:
 
     def learn(self) -> tuple[float, int, int]:
         """The next packs' loss, their answer tokens and their questions; gradients are added."""
-        packs = draw(self.lm, self.mixture)
+        packs = draw(self.lm, self.mixture, self.without)
         loss, tokens = self._read(packs, self._ratio(), self.objectives)
         self.seen += 1
         return loss, tokens, sum(p.questions for p in packs)
@@ -62,7 +64,9 @@ class SoftTask:
     def _ratio(self) -> int:
         """In the warm start the ratio of its stage, then one of RATIOS."""
         done, drawn = self.seen / max(1, self.examples), self.mixture.random.choice(RATIOS)
-        for ratio, share in WARM:
+        if "ratios" in self.without:
+            drawn = RATIOS[0]
+        for ratio, share in () if "warm-start" in self.without else WARM:
             if done < share:
                 return ratio
             done -= share
@@ -91,7 +95,8 @@ class SoftTask:
         """Soft tokens [windows, d] by passage, after the round trip through four bits."""
         with self.lm.activate("encoder"):
             made, counts = SoftCompressor(self.lm, self.projection, ratio).forward([self.lm.passage_ids(c) for c in contents])
-        return {content: through(made[row, : counts[row]]) for row, content in enumerate(contents)}
+        rounded = through if "rounding" not in self.without or not torch.is_grad_enabled() else Tensor.float
+        return {content: rounded(made[row, : counts[row]]) for row, content in enumerate(contents)}
 
     @torch.no_grad()
     def _teach(self, pack: Pack) -> Tensor | None:

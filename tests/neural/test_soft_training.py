@@ -68,6 +68,8 @@ def test_the_ratio_rises_and_is_then_drawn(task):
         ratios.append(task._ratio())
     assert ratios[:20] == [1] * 10 + [2] * 10
     assert set(ratios[20:]) == {4, 8, 16}
+    task.seen, task.without = 0, ("warm-start", "ratios")
+    assert [task._ratio() for _ in range(5)] == [4] * 5
 
 
 def test_a_question_sees_all_soft_tokens_and_no_other_question(task):
