@@ -23,6 +23,7 @@ from cmt_sdk.version import __version__
 if TYPE_CHECKING:
     from cmt_sdk.chat import Chat
     from cmt_sdk.converting import read_document, read_documents
+    from cmt_sdk.embedding import Embedder
     from cmt_sdk.memory import Memory
     from cmt_sdk.model import MemoryModel
     from cmt_sdk.weights.download import pull_model
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 _DEFERRED: Mapping[str, str] = {
     "Chat": "cmt_sdk.chat",
     "Memory": "cmt_sdk.memory",
+    "Embedder": "cmt_sdk.embedding",
     "MemoryModel": "cmt_sdk.model",
     "ModelInfo": "cmt_sdk.weights.registry",
     "read_document": "cmt_sdk.converting",
@@ -46,6 +48,7 @@ __all__ = [
     "CMTError",
     "Chat",
     "Document",
+    "Embedder",
     "Filter",
     "Finding",
     "Match",
@@ -75,16 +78,19 @@ __all__ = [
 ]
 
 
-def open(path: str | os.PathLike[str] | None = None, *, create: bool = True, **settings: Any) -> Memory:  # noqa: A001
+def open(  # noqa: A001 - the word users know
+    path: str | os.PathLike[str] | None = None, *, create: bool = True, embedder: Embedder | None = None, **settings: Any
+) -> Memory:
     """Open the memory in a folder, or make one; without a path, the default memory of this user.
 
     `settings` are fields of `Settings`; those that are not given are the ones the memory was made with. Nothing heavy
-    is loaded before it is needed. Raises MemoryNotFound (with `create=False`), InvalidSetting, StorageError.
+    is loaded before it is needed. `embedder` makes the key vectors that passages are found by, in place of the model itself: give
+    the same one every time. Raises MemoryNotFound (with `create=False`), InvalidSetting, StorageError.
     """
     from cmt_sdk.assembly import assemble
     from cmt_sdk.memory import Memory
 
-    return Memory(assemble(locate(None) if path is None else Path(path).expanduser(), settings, create=create))
+    return Memory(assemble(locate(None) if path is None else Path(path).expanduser(), settings, create=create, embedder=embedder))
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
+from cmt_sdk.embedding import EmbeddedKeys, Embedder
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.recall import Engine, Recall
@@ -17,6 +18,7 @@ from cmt_sdk.recall import Engine, Recall
 if TYPE_CHECKING:
     from cmt_sdk.neural.aggregation import Aggregation
     from cmt_sdk.neural.frozen import FrozenModel
+    from cmt_sdk.neural.matching import Matcher
     from cmt_sdk.neural.rotary import Rotary
     from cmt_sdk.neural.soft import SoftCompressor
     from cmt_sdk.weights.bundle import Bundle
@@ -44,11 +46,13 @@ def assemble(
     *,
     create: bool = True,
     engine: Engine | None = None,
+    embedder: Embedder | None = None,
 ) -> Parts:
     """Open or make the memory in a folder. Settings are those it was made with, changed by `overrides`.
 
-    `engine` replaces the language model (tests bring a small one). Raises MemoryNotFound when there is no memory and
-    `create` is False, ModelNotFound for a new memory of a model that is not here, InvalidSetting, StorageError.
+    `engine` replaces the language model (tests bring a small one), `embedder` the matching head that makes key vectors. Raises
+    MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of a model that is not here,
+    InvalidSetting, StorageError.
     """
     from cmt_sdk.storage.connection import FILE
     from cmt_sdk.storage.index import KeyIndex
@@ -62,7 +66,7 @@ def assemble(
     settings = checked({**recorded, **overrides}) if recorded else asked
     if not recorded:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
-    engine = engine or LocalEngine(settings)
+    engine = engine or LocalEngine(settings, embedder)
     index = KeyIndex(store, path, settings.exact_limit)
     recall = Recall(store, index, engine, settings.memory_budget, settings.rerank)
     worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
@@ -88,8 +92,9 @@ def checked(values: Mapping[str, Any]) -> Settings:
 class LocalEngine:
     """The language model of this machine, loaded in parts: the tokenizer to count, the rest to compress and read."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, embedder: Embedder | None = None) -> None:
         self._settings = settings
+        self._embedded = EmbeddedKeys(embedder) if embedder is not None else None
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -141,8 +146,8 @@ class LocalEngine:
 
     @property
     def vector_weight(self) -> float:
-        """From the bundle: a trained matching head counts more than plain states."""
-        return self._bundle.vector_weight
+        """From the bundle: a trained matching head counts more than plain states. An embedder counts as much as words do."""
+        return 1.0 if self._embedded else self._bundle.vector_weight
 
     @cached_property
     def compressor(self) -> Compressor:
@@ -150,29 +155,35 @@ class LocalEngine:
         from cmt_sdk.neural.compressor import PassageCompressor
         from cmt_sdk.neural.fidelity import FidelityMeter
         from cmt_sdk.neural.kv import KVCompressor
-        from cmt_sdk.neural.matching import Matcher, MatchHead
         from cmt_sdk.types import Fingerprint
-        from cmt_sdk.weights.loading import load_tensors
 
         s, lm, bundle, loaded = self._settings, self._frozen, self._bundle, self._loaded
         soft = s.compressor == "soft"
-        head = MatchHead.of(load_tensors(bundle.match)) if bundle.match else MatchHead.plain(lm)
         return PassageCompressor(
             self._soft if soft else KVCompressor(lm, self._rotary, s.keep),
-            Matcher(lm, head.to(lm.device)),
+            self._embedded or self._matcher,
             Fingerprint(
                 model=loaded.name,
                 base=loaded.base_hash[:16],
                 quantization=loaded.quantization,
                 tokenizer=loaded.tokenizer_hash[:16],
                 encoder=bundle.encoder_hash,
-                matcher=bundle.matcher_hash,
+                matcher=self._embedded.digest if self._embedded else bundle.matcher_hash,
                 compressor=f"soft:{s.compression}" if soft else "kv",
                 keep=1.0 if soft else s.keep,
                 format=FORMAT,
             ),
             FidelityMeter(lm, self._rotary) if s.fidelity else None,
         )
+
+    @property
+    def _matcher(self) -> Matcher:
+        from cmt_sdk.neural.matching import Matcher, MatchHead
+        from cmt_sdk.weights.loading import load_tensors
+
+        lm, trained = self._frozen, self._bundle.match
+        head = MatchHead.of(load_tensors(trained)) if trained else MatchHead.plain(lm)
+        return Matcher(lm, head.to(lm.device))
 
     @cached_property
     def reader(self) -> Reader:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from cmt_sdk.neural.matching import Matcher
 from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Vector
 
 
@@ -24,22 +23,31 @@ class Meter(Protocol):
         """One fidelity in [0, 1] a passage, in the order given; None where it cannot be measured."""
 
 
+class Keys(Protocol):
+    """Makes key vectors of passages, and of questions in the same space."""
+
+    def vectors(self, texts: Sequence[str]) -> Vector:
+        """Shape [n, dimension], rows of length 1."""
+
+    def query(self, question: str) -> Vector:
+        """Shape [dimension], of length 1."""
+
+
 @dataclass(frozen=True)
 class PassageCompressor:
-    """Memories by `packer`, key vectors by `matcher`, fidelities by `meter` where there is one, all over one frozen model."""
+    """Memories by `packer`, key vectors by `keys`, fidelities by `meter` where there is one, all over one frozen model."""
 
     packer: Packer
-    matcher: Matcher
+    keys: Keys
     fingerprint: Fingerprint
     meter: Meter | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
         """One memory and one key vector a text, in the order given."""
-        memories, keys = self.packer.pack(texts), self.matcher.vectors(texts)
+        memories, keys = self.packer.pack(texts), self.keys.vectors(texts)
         found = self.meter.measure(texts, memories) if self.meter else [None] * len(memories)
         return [Encoded(memory, key, fidelity) for memory, key, fidelity in zip(memories, keys, found, strict=True)]
 
     def encode_query(self, question: str) -> Vector:
         """The question's vector, shape [dimension]."""
-        vector: Vector = self.matcher.vectors([question])[0]
-        return vector
+        return self.keys.query(question)

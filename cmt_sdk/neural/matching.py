@@ -120,3 +120,8 @@ class Matcher:
             found.update(zip(batch, made, strict=True))
         stacked: Vector = torch.stack([found[i] for i in range(len(ids))]).cpu().numpy().astype(np.float32)
         return stacked
+
+    def query(self, question: str) -> Vector:
+        """A question's vector [dimension], made like those of passages."""
+        vector: Vector = self.vectors([question])[0]
+        return vector

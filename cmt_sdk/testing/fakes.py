@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cmt_sdk.assembly import assemble
+from cmt_sdk.embedding import EmbeddedKeys, Embedder
 from cmt_sdk.memory import Memory
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Piece, Prompt, Usage, Vector
@@ -34,18 +35,22 @@ class FakeCompressor:
 
     fingerprint: Fingerprint = FINGERPRINT
     compressed: list[str] = field(default_factory=list)
+    keys: EmbeddedKeys | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
         """One memory a text; `compressed` records what was asked for."""
         self.compressed += texts
-        return [Encoded(self._memory(t), self.encode_query(t)) for t in texts]
+        keys = self.keys.vectors(texts) if self.keys else [self.encode_query(t) for t in texts]
+        return [Encoded(self._memory(t), key) for t, key in zip(texts, keys, strict=True)]
 
     def _memory(self, text: str) -> PackedMemory:
         hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)  # a memory is not readable as text
         return PackedMemory("fake", len(text.split()), {"bytes": hidden})
 
     def encode_query(self, question: str) -> Vector:
-        """A unit vector, shape [64]."""
+        """A unit vector, shape [64], or the embedder's."""
+        if self.keys:
+            return self.keys.query(question)
         vector = np.full(DIMENSION, 1e-3, np.float32)
         for word in words(question):
             vector[zlib.crc32(word.encode()) % DIMENSION] += 1.0
@@ -89,11 +94,20 @@ class FakeEngine:
         return [len(t.split()) for t in texts]
 
     @classmethod
+    def embedded(cls, embedder: Embedder) -> FakeEngine:
+        """An engine whose key vectors a foreign embedder makes."""
+        keys = EmbeddedKeys(embedder)
+        return cls(FakeCompressor(replace(FINGERPRINT, matcher=keys.digest), keys=keys))
+
+    @classmethod
     def of(cls, **fingerprint: Any) -> FakeEngine:
         """An engine whose fingerprint differs in the given fields."""
         return cls(FakeCompressor(replace(FINGERPRINT, **fingerprint)))
 
 
-def open_fake(path: Path, engine: FakeEngine | None = None, *, create: bool = True, **settings: Any) -> Memory:
+def open_fake(
+    path: Path, engine: FakeEngine | None = None, *, create: bool = True, embedder: Embedder | None = None, **settings: Any
+) -> Memory:
     """A real Memory on disk with a fake language model."""
-    return Memory(assemble(path, settings, create=create, engine=engine or FakeEngine()))
+    engine = engine or (FakeEngine.embedded(embedder) if embedder else FakeEngine())
+    return Memory(assemble(path, settings, create=create, engine=engine))
