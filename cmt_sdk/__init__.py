@@ -17,7 +17,21 @@ from typing import TYPE_CHECKING, Any
 from cmt_sdk import errors
 from cmt_sdk.config import Settings, home, locate, model_home
 from cmt_sdk.errors import CMTError
-from cmt_sdk.types import Answer, Document, Filter, Finding, Match, Page, Passage, Progress, Receipt, Source, Stats, Turn
+from cmt_sdk.types import (
+    Answer,
+    Document,
+    Filter,
+    Finding,
+    KeyVectors,
+    Match,
+    Page,
+    Passage,
+    Progress,
+    Receipt,
+    Source,
+    Stats,
+    Turn,
+)
 from cmt_sdk.version import __version__
 
 if TYPE_CHECKING:
@@ -51,6 +65,7 @@ __all__ = [
     "Embedder",
     "Filter",
     "Finding",
+    "KeyVectors",
     "Match",
     "Memory",
     "MemoryModel",

@@ -26,6 +26,7 @@ from cmt_sdk.types import (
     Filter,
     Finding,
     Fingerprint,
+    KeyVectors,
     Match,
     Metadata,
     Page,
@@ -35,6 +36,7 @@ from cmt_sdk.types import (
     SearchMode,
     Stats,
     Turn,
+    Vector,
 )
 
 log = logging.getLogger(__name__)
@@ -293,6 +295,22 @@ class Memory:
     ) -> Sequence[Match]:
         """The k best passages by meaning and words ("fused"), by meaning ("vector") or by words ("text", no model)."""
         return self._recall.search(query, k, _filter(scope, source, where), mode)
+
+    def nearest(
+        self,
+        vector: Vector,
+        k: int = 5,
+        *,
+        scope: str | None = None,
+        source: str | None = None,
+        where: Mapping[str, Any] | None = None,
+    ) -> Sequence[Match]:
+        """The k passages nearest to a vector of `model.embed`, shape [dimension], by cosine."""
+        return self._recall.nearest(vector, k, _filter(scope, source, where))
+
+    def keys(self, *, scope: str | None = None, source: str | None = None, where: Mapping[str, Any] | None = None) -> KeyVectors:
+        """The key vectors of the passages that fit; what is not compressed yet has none. Loads no model."""
+        return self._store.keys(_filter(scope, source, where))
 
     def stats(self) -> Stats:
         """The memory in numbers."""

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeVar, overload
 
+import numpy as np
+
 from cmt_sdk.config import Settings
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.prompting import UNKNOWN, abstains, search_query
 from cmt_sdk.ranking import fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
-from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage
+from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage, Vector
 
 READERS = ("memory", "text", "auto", "none")
 PASSAGES = 5
@@ -77,6 +79,16 @@ class MemoryModel:
         for _ in running:
             pass
         return running.answer
+
+    def embed(self, texts: Sequence[str]) -> Vector:
+        """The vectors by which questions of these words find passages: float32 [n, dimension], rows of length 1.
+
+        Raises InvalidInput for an empty text, ModelMismatch.
+        """
+        for text in texts:
+            check_question(text)
+        found: Vector = np.stack([self._recall.encode(t) for t in texts]) if texts else np.zeros((0, 0), np.float32)
+        return found
 
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
         times: dict[str, float] = {}

@@ -15,6 +15,7 @@ from cmt_sdk.types import (
     Fingerprint,
     Generation,
     Hit,
+    KeyVectors,
     Outcome,
     PackedMemory,
     Page,
@@ -155,6 +156,9 @@ class PassageStore(Protocol):
 
     def choose(self, chosen: Filter) -> Collection[int]:
         """Ids of the passages of current documents that fit the filter."""
+
+    def keys(self, chosen: Filter) -> KeyVectors:
+        """The key vectors of the passages of current documents that fit the filter, oldest first."""
 
     def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
         """Full-text search, BM25, best first; any word of the query may match."""

@@ -11,7 +11,7 @@ from typing import Protocol, get_args
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
-from cmt_sdk.types import Encoded, Filter, Fingerprint, Match, PackedMemory, Passage, SearchMode, Vector
+from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Vector
 
 log = logging.getLogger(__name__)
 
@@ -84,17 +84,27 @@ class Recall:
         by_words = self.store.search_text(query, limit, chosen) if mode != "vector" else []
         by_meaning = []
         if mode != "text":
-            allowed = None if chosen.empty else self.store.choose(chosen)
-            by_meaning = self.index.search(self.encode(query) if vector is None else vector, limit, allowed)
-        weight = self.engine.vector_weight if by_meaning else 1.0
-        fused = fuse(by_meaning, by_words, weight=weight)
+            by_meaning = self._near(self.encode(query) if vector is None else vector, limit, chosen)
+        matches = self._matches(by_meaning, by_words)
+        return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
+
+    def nearest(self, vector: Vector, k: int, chosen: Filter) -> list[Match]:
+        """The k passages whose key vectors are nearest to `vector`, shape [dimension]."""
+        if k < 1:
+            raise InvalidSetting(f"k={k}: ask for at least one passage")
+        return self._matches(self._near(vector, k, chosen), [])
+
+    def _near(self, vector: Vector, limit: int, chosen: Filter) -> list[Hit]:
+        return self.index.search(vector, limit, None if chosen.empty else self.store.choose(chosen))
+
+    def _matches(self, by_meaning: Sequence[Hit], by_words: Sequence[Hit]) -> list[Match]:
+        fused = fuse(by_meaning, by_words, weight=self.engine.vector_weight if by_meaning else 1.0)
         found = self.store.passages([f.passage_id for f in fused])
-        matches = [
+        return [
             Match(*found[f.passage_id], f.score, f.vector_rank, f.vector_score, f.text_rank, f.text_score)
             for f in fused
             if f.passage_id in found
         ]
-        return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
 
     def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
         """The first few in a new order; those whose memories are not there yet are judged by their places alone."""

@@ -379,6 +379,14 @@ class VectorRows:
 
 
 @dataclass(frozen=True, slots=True)
+class KeyVectors:
+    """What passages are found by: one row of length 1 for each id in `passages`; matrix float32 [n, dimension]."""
+
+    passages: Sequence[int]
+    matrix: Vector
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """An index file as the database knows it: only a file that matches its row in every field is trusted."""
 

@@ -17,7 +17,7 @@ from cmt_sdk.storage.blob import pack, unpack
 from cmt_sdk.storage.connection import Database, chunks
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.rows import ALIVE, PASSAGE, READY, document_of, fingerprint_of, passage_of, sound_text
-from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMemory, Passage, Vector
+from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, KeyVectors, PackedMemory, Passage, Vector
 
 MOST_WORDS = 200
 READ_AGAIN = 60.0  # seconds before the time of reading is written again: a question should not cost a write
@@ -150,6 +150,16 @@ class Passages(Database):
         sql = f"SELECT p.id FROM passages p JOIN documents d ON d.key = p.document_key WHERE {where}"
         with self._read() as db:
             return {row.id for row in db.execute(text(sql), values)}
+
+    def keys(self, chosen: Filter) -> KeyVectors:
+        """See ports.PassageStore."""
+        where, values = conditions(replace(chosen, history=False), self.now().timestamp())
+        sql = f"""SELECT v.passage_id, v.key FROM vectors v JOIN passages p ON p.id = v.passage_id
+            JOIN documents d ON d.key = p.document_key WHERE {where} ORDER BY v.passage_id"""
+        with self._read() as db:
+            rows = db.execute(text(sql), values).all()
+        matrix = np.frombuffer(b"".join(r.key for r in rows), "<f4").astype(np.float32).reshape(len(rows), -1 if rows else 0)
+        return KeyVectors([r.passage_id for r in rows], matrix)
 
     def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
         """See ports.PassageStore. The words are quoted, so that none is taken for FTS5's own syntax.

@@ -40,6 +40,31 @@ def test_key_vectors_have_the_embedder_s_dimension_and_length_one(tmp_path):
         assert np.linalg.norm(vector) == pytest.approx(1.0)
 
 
+def test_a_vector_finds_its_nearest_passages(tmp_path):
+    """Those of a scope alone, where one is given; vectors come from the model's own `embed`."""
+    with open_fake(tmp_path, embedder=Colours()) as memory:
+        memory.add("A red wine.", scope="cellar")
+        memory.add("A red sea.")
+        (vector,) = memory.model.embed(["red"])
+        assert [m.passage.text for m in memory.nearest(vector, 1, scope="cellar")] == ["A red wine."]
+        assert len(memory.nearest(vector)) == 2
+        with pytest.raises(InvalidSetting, match="k=0: ask for at least one passage"):
+            memory.nearest(vector, 0)
+
+
+def test_key_vectors_can_be_looked_at(tmp_path):
+    """A row a passage, of the documents that fit; what waits for compression has none yet."""
+    with open_fake(tmp_path, embedder=Colours()) as memory:
+        assert memory.keys().matrix.shape == (0, 0)
+        red = memory.passages(memory.add("A red wine.", scope="cellar").id)[0]
+        memory.add("A green tea.")
+        memory.add_many(["A blue sea."], compress=False)
+        assert memory.keys().matrix.shape == (2, 3)
+        keys = memory.keys(scope="cellar")
+        assert list(keys.passages) == [red.id]
+        assert keys.matrix @ memory.model.embed(["red"]).T == pytest.approx(1.0)
+
+
 def test_without_the_embedder_the_memories_are_another_kind(tmp_path):
     """Vectors of two models are never compared; the error names what differs."""
     with open_fake(tmp_path, embedder=Colours()) as memory:
