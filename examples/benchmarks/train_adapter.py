@@ -1,4 +1,4 @@
-"""Train or continue the default adapter bundle: python examples/benchmarks/train_adapter.py reader|compressor|matcher DATA OUT.
+"""Train or continue an adapter bundle: python examples/benchmarks/train_adapter.py reader|compressor|soft|cmt|matcher DATA OUT.
 
 What `cmt train` does, without the installed command: a rented accelerator has torch and peft, and this folder. Run it again to
 continue after a kill. `cut ADAPTER OUT --rank 16` writes a reader adapter with a smaller rank.
@@ -22,7 +22,7 @@ from cmt_sdk.training.run import prepare
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("reader", "compressor", "matcher", "cut"))
+    parser.add_argument("part", choices=("reader", "compressor", "soft", "cmt", "matcher", "cut"))
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a pulled model or a local folder")
