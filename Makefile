@@ -22,8 +22,10 @@ $(VENV)/run.done: $(VENV)/torch.done pyproject.toml
 	$(BIN)/python -m pip install --quiet -e ".[files]"
 	@touch $@
 
+# With all frameworks there is much to resolve: pip takes minutes for it, uv seconds.
 $(VENV)/dev.done: $(VENV)/run.done
-	$(BIN)/python -m pip install --quiet -e ".[files,train,eval,dev]"
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[all,dev]"
 	@touch $@
 
 demo: $(VENV)/run.done
