@@ -1,12 +1,18 @@
-"""`cmt export` and `cmt import`: a memory as one file."""
+"""`cmt export` and `cmt import`: a memory as one file, and what other services have exported."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
-from zipfile import is_zipfile
+from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import click
 
+import cmt_sdk
+from cmt_cli.add import Adding, Refuse
+from cmt_cli.failures import exit_code
 from cmt_cli.inputs import is_there
 from cmt_cli.memories import opened
 from cmt_cli.options import json_option, memory_option
@@ -39,23 +45,66 @@ def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, readable=False))
-@click.option("--no-wait", is_flag=True, help="Leave what has no usable memory in the archive to `cmt compress`.")
+@click.option("--scope", default="", help="Where conversations go, such as user/ann; documents of an archive keep theirs.")
+@click.option("--no-wait", is_flag=True, help="Leave what has no usable memory yet to `cmt compress`.")
 @memory_option
 @json_option
-def import_(file: Path, no_wait: bool, folder: Path, as_json: bool) -> None:
-    """Add what an archive of `cmt export` holds.
+def import_(file: Path, scope: str, no_wait: bool, folder: Path, as_json: bool) -> None:
+    """Add what an archive of `cmt export` holds, or what another service has exported.
+
+    Of ChatGPT and Claude the zip file, its folder, or its conversations.json; of mem0 a JSON file of memories. Each
+    conversation is one document. A later export updates what an earlier one brought.
 
     \b
     Example:
       cmt import backup.cmt -m restored
+      cmt import chatgpt-export.zip --scope user/ann
     """  # noqa: D301 - click reads the escape
     if not is_there(str(file)):  # before a memory is made for it
         raise NotFound(f"there is no file {file}")
-    if file.is_file() and not is_zipfile(file):
-        raise InvalidInput(f"{file} is no archive of `cmt export`; `cmt add {file}` remembers a file's text")
+    if not _is_archive(file):
+        _import_conversations(file, scope, folder, wait=not no_wait, as_json=as_json)
+        return
+    if scope:
+        raise click.UsageError("--scope is for conversations: the documents of an archive keep their own")
     with opened(folder, create=True) as memory, bars() as update:
         progress = memory.import_(file, wait=not no_wait, on_progress=lambda p: update("importing", p.added + p.unchanged, 0))
     if as_json:
         print_json(plain(progress))
     else:
         say(f"{progress.added} added, {progress.unchanged} unchanged")
+
+
+def _is_archive(file: Path) -> bool:
+    """True for a file of `cmt export`, and for a damaged zip file: what reads archives can tell what is wrong with it."""
+    if not file.is_file() or not is_zipfile(file):
+        return False
+    try:
+        with ZipFile(file) as archive:
+            return "manifest.json" in archive.namelist()
+    except BadZipFile:
+        return True
+
+
+def _import_conversations(file: Path, scope: str, folder: Path, *, wait: bool, as_json: bool) -> None:
+    documents = cmt_sdk.read_conversations(file)
+    first = next(documents, None)  # what cannot be read begins no memory
+    if first is None:
+        raise InvalidInput(f"{file} holds nothing to remember: nobody says anything in it")
+    with opened(folder, create=True) as memory, bars() as update:
+        run = Adding(memory, {"scope": scope}, as_json, update)
+        for document in chain([first], _sound(documents, run.refuse)):
+            run.document(document, run.refuse)
+        if wait:
+            run.compress()
+    run.summarise()
+    if run.refused:
+        sys.exit(exit_code(run.refused[0]))
+
+
+def _sound(documents: Iterator[cmt_sdk.Document], refuse: Refuse) -> Iterator[cmt_sdk.Document]:
+    """The documents up to where the file is damaged; what came before that stays."""
+    try:
+        yield from documents
+    except InvalidInput as error:
+        refuse(error)

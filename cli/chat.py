@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,27 +9,30 @@ from typing import Any
 
 import click
 
-import cmt_sdk
-from cmt_cli.ask import print_sources, say_pieces
-from cmt_cli.failures import tell
+from cmt_cli.conversation import COMMANDS, Conversation
 from cmt_cli.inputs import decoded
 from cmt_cli.memories import opened
 from cmt_cli.options import json_option, k_option, memory_option, reader_option
-from cmt_cli.output import amount, on_terminal, print_json, say
-from cmt_sdk.errors import InvalidInput
+from cmt_cli.output import amount, on_terminal, say
 
-HELP = "/sources: where the last answer comes from; /clear: begin anew; /help: this; /exit or Ctrl-D: end"
+HISTORY = "chat-history"
 
 
 @click.command()
 @click.option("--remember", is_flag=True, help="Add what you say to the memory.")
 @click.option("--scope", default="", help="Whose memory: what is searched, and where what you say is added.")
+@click.option("--no-history", is_flag=True, help="On a terminal: keep no file of what you type.")
 @k_option
 @reader_option
 @memory_option
 @json_option
-def chat(remember: bool, scope: str, folder: Path, as_json: bool, **options: Any) -> None:
+def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bool, **options: Any) -> None:
     """Talk with a memory; earlier turns are part of each question.
+
+    On a terminal Alt-Enter, or a \\ at its end, begins another line; /help lists the commands. What you type can be fetched
+    back with the arrow keys, in later conversations too: it is kept in the memory's folder, in the file chat-history, which
+    only you may read. What becomes a document is not kept there, so that `cmt forget` leaves no trace of it; delete the file,
+    or say --no-history, where questions are to leave none either.
 
     On standard input one line is one turn; with --json every answer is an object on a line.
 
@@ -39,55 +41,24 @@ def chat(remember: bool, scope: str, folder: Path, as_json: bool, **options: Any
       cmt chat --remember --scope user/ann
     """  # noqa: D301 - click reads the escape
     with opened(folder, create=remember) as memory:
-        talk = memory.chat(remember=remember, scope=scope, **options)
-        if on_terminal(sys.stdin):
-            say(f"{amount(memory.count(scope=scope or None), 'document')}. {HELP}", dim=True)
-        for said in _lines():
+        talk = Conversation(memory, scope, options, remember=remember, as_json=as_json)
+        for said in _typed(talk, None if no_history else memory.path / HISTORY) if on_terminal(sys.stdin) else _piped():
             if said == "/exit":
                 return
-            if said.startswith("/"):
-                _obey(said, talk)
-            elif said:
-                _answer(said, talk, as_json=as_json)
+            if said:
+                talk.hear(said)
 
 
-def _lines() -> Iterator[str]:
-    """What the user says, line by line; on a terminal with a prompt, editing and history."""
-    if not on_terminal(sys.stdin):
-        for line in sys.stdin.buffer if sys.stdin else ():
-            yield decoded(line).strip()
-        return
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - its import is what gives input() editing and history
-    while True:
-        try:
-            yield input("> ").strip()
-        except EOFError:
-            say()
-            return
+def _piped() -> Iterator[str]:
+    """Standard input line by line."""
+    for line in sys.stdin.buffer if sys.stdin else ():
+        yield decoded(line).strip()
 
 
-def _obey(command: str, talk: cmt_sdk.Chat) -> None:
-    if command == "/clear":
-        talk.turns.clear()
-    elif command == "/sources" and talk.last is not None:
-        print_sources(talk.last)
-    elif command == "/sources":
-        say("there was no answer yet", err=True)
-    else:
-        say(HELP if command == "/help" else f"{command} is no command. {HELP}", err=True)
+def _typed(talk: Conversation, history: Path | None) -> Iterator[str]:
+    """What somebody types."""
+    from cmt_cli.prompt import Prompt  # a line editor is loaded where there is somebody to edit lines
 
-
-def _answer(said: str, talk: cmt_sdk.Chat, *, as_json: bool) -> None:
-    """One turn; Ctrl-C stops this answer, and a question that cannot be asked ends nothing."""
-    try:
-        if as_json:
-            print_json(talk.say(said))
-        else:
-            say_pieces(talk.stream(said))
-    except InvalidInput as error:
-        tell(error, as_json=as_json)
-    except KeyboardInterrupt:
-        if not on_terminal(sys.stdin):
-            raise
-        say("\n(stopped)", err=True)
+    documents = amount(talk.memory.count(scope=talk.scope or None), "document")
+    say(f"{documents}. /sources shows where an answer comes from, /help the other commands; Ctrl-D ends", dim=True)
+    yield from Prompt(COMMANDS, history, is_kept=lambda text: not talk.becomes_document(text))

@@ -37,6 +37,7 @@ COMMANDS = {
     "stats": "cmt_cli.look:stats",
     "train": "cmt_cli.train:train",
     "update": "cmt_cli.change:update",
+    "watch": "cmt_cli.watch:watch",
 }
 
 

@@ -36,6 +36,7 @@ from cmt_sdk.version import __version__
 
 if TYPE_CHECKING:
     from cmt_sdk.chat import Chat
+    from cmt_sdk.conversations import read_conversations
     from cmt_sdk.converting import read_document, read_documents
     from cmt_sdk.embedding import Embedder
     from cmt_sdk.memory import Memory
@@ -49,6 +50,7 @@ _DEFERRED: Mapping[str, str] = {
     "Embedder": "cmt_sdk.embedding",
     "MemoryModel": "cmt_sdk.model",
     "ModelInfo": "cmt_sdk.weights.registry",
+    "read_conversations": "cmt_sdk.conversations",
     "read_document": "cmt_sdk.converting",
     "read_documents": "cmt_sdk.converting",
     "list_models": "cmt_sdk.weights.registry",
@@ -86,6 +88,7 @@ __all__ = [
     "model_home",
     "open",
     "pull_model",
+    "read_conversations",
     "read_document",
     "read_documents",
     "remove_model",
