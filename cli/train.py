@@ -44,6 +44,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--validate-every", default=100, show_default=True, help="Steps between two validations.")
 @click.option("--save-every", default=50, show_default=True, help="Steps between two savings of the state.")
 @click.option("--patience", default=0, help="Stop after so many validations without a better one.  [default: never]")
+@click.option("--checkpointing", is_flag=True, help="Hold less memory: layers compute again for their gradients.")
 @click.option("--seed", default=0, show_default=True, help="Draws the examples.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option("-y", "--yes", is_flag=True, help="Begin without asking.")

@@ -37,7 +37,7 @@ class Abreast:
         """Tokens before the new ones, of the row that has most."""
         return max(self.starts)
 
-    def update(self, key: Tensor, value: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """A layer's keys and values [batch, kv_heads, entries + m, d], with the new ones."""
         return cat([self.keys[layer], key], dim=2), cat([self.values[layer], value], dim=2)
 

@@ -60,8 +60,8 @@ def attention(
         return notes.attend(module.layer_idx, query, key, value, attention_mask, scaling, rest.get("softcap")), None
     if watch is not None:
         watch.see(module.layer_idx, query, key, scaling, rest.get("softcap"))
-    if rest.get("softcap") is not None:
-        return _capped_attention(query, key, value, attention_mask, scaling, rest["softcap"]), None
+    if rest.get("softcap") is not None or (query.requires_grad and query.device.type == "cpu"):
+        return _written_out(query, key, value, attention_mask, scaling, rest.get("softcap")), None
     output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
     return output, None
 
@@ -90,12 +90,19 @@ def attend_rows(rows: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling:
     """
     if cap is None:
         return scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
+    return _softmax_attention(rows, key, value, mask, scaling, cap)
+
+
+def _softmax_attention(rows: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, cap: float | None) -> Tensor:
     logits = capped((rows @ key.transpose(2, 3)).float() * scaling, cap)
     return (logits + mask).softmax(-1).to(value.dtype) @ value
 
 
-def _capped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, cap: float) -> Tensor:
-    """As SDPA, but capped: query [b, heads, m, d], mask bool or additive [b, 1, m, n]; returns [b, m, heads, d]."""
+def _written_out(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, cap: float | None) -> Tensor:
+    """As SDPA, but capped; and without a cap, on a CPU, where SDPA's backward pass takes three times as long.
+
+    query [b, heads, m, d], mask bool or additive [b, 1, m, n]; returns [b, m, heads, d].
+    """
     batch, heads, count, width = query.shape
     kv_heads, total = key.shape[1], key.shape[2]
     if mask is None:  # transformers leaves it out where it is causal
@@ -103,7 +110,7 @@ def _capped_attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | 
     if mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
     rows = query.reshape(batch, kv_heads, -1, width)
-    attended = attend_rows(rows, key, value, mask.repeat(1, 1, heads // kv_heads, 1), scaling, cap)
+    attended = _softmax_attention(rows, key, value, mask.repeat(1, 1, heads // kv_heads, 1), scaling, cap)
     return attended.reshape(batch, heads, count, width).transpose(1, 2)
 
 

@@ -62,7 +62,7 @@ class FidelityMeter:
         steps = torch.arange(tokens.shape[1], device=self.lm.device)
         starts = torch.tensor(notes.starts, device=self.lm.device)
         read = {"input_ids": tokens, "position_ids": starts[:, None] + steps, "attention_mask": causal(len(steps), notes.bias[0])}
-        states = self.lm.model.base_model(**read, past_key_values=notes, use_cache=True, notes=notes).last_hidden_state
+        states = self.lm.states(notes, **read, notes=notes)
         means = []
         for state, row in zip(states, rows, strict=True):
             logits = self.lm.logits(state[len(cue) - 1 : len(cue) - 1 + len(row)])
@@ -76,7 +76,7 @@ def _whole(lm: FrozenModel, rows: Sequence[list[int]]) -> Abreast:
     cache, head = lm.head_cache(len(rows)), len(lm.head_ids)
     steps = torch.arange(head, head + tokens.shape[1], device=lm.device)
     with lm.activate("encoder"):
-        lm.model.base_model(input_ids=tokens, position_ids=steps[None], past_key_values=cache, use_cache=True)
+        lm.states(cache, input_ids=tokens, position_ids=steps[None])
     ends = torch.tensor([head + len(row) for row in rows], device=lm.device)
     keys, values = [layer.keys for layer in cache.layers], [layer.values for layer in cache.layers]
     outside = torch.arange(head + tokens.shape[1], device=lm.device)[None] >= ends[:, None]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
+from inspect import signature
 from typing import Any
 
 import torch
@@ -178,11 +179,21 @@ class FrozenModel:
     # -- computing ----------------------------------------------------------------------------------------------
 
     @cached_property
+    def _cache_name(self) -> str:
+        """What this family's forward calls the cache: transformers has renamed it in 5.24."""
+        return "cache" if "cache" in signature(self.model.base_model.forward).parameters else "past_key_values"
+
+    def states(self, cache: Any, **inputs: Any) -> Tensor:
+        """Last hidden states [batch, n, d] of n new tokens, by the adapter that is on; `cache` takes their keys and values."""
+        states: Tensor = self.model.base_model(**inputs, **{self._cache_name: cache}, use_cache=True).last_hidden_state
+        return states
+
+    @cached_property
     def _head_entries(self) -> list[tuple[Tensor, Tensor]]:
         with torch.no_grad():  # ordinary tensors: training goes on from them
             ids = torch.tensor([self.head_ids], device=self.device)
             cache = DynamicCache()  # without the model's configuration: also layers with a window keep every entry
-            self.model.base_model(input_ids=ids, past_key_values=cache, use_cache=True)
+            self.states(cache, input_ids=ids)
         return [(layer.keys.clone(), layer.values.clone()) for layer in cache.layers]
 
     def head_cache(self, batch: int) -> DynamicCache:

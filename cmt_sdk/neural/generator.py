@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.neural.aggregation import Aggregation
@@ -58,7 +59,7 @@ class Generator:
 
     def _start(self, prompt: Prompt, max_tokens: int) -> _Start:
         if not prompt.notes:
-            return _Start(False, self.lm.bare_ids(prompt.question, prompt.history), 0, None, {}, 0, 0.0)
+            return _Start(False, self.lm.bare_ids(prompt.question, prompt.history), 0, DynamicCache(), {}, 0, 0.0)
         ids = self.lm.question_ids(prompt.question, prompt.history)
         if prompt.memories and self.aggregation:
             return self._start_aggregated(prompt, ids, self.aggregation)
@@ -77,7 +78,7 @@ class Generator:
         text = [i for passage in prompt.passages for i in self.lm.passage_ids(passage)]
         cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
         with torch.inference_mode(), self.lm.activate("encoder"):
-            self.lm.model.base_model(**self._inputs(text, head), past_key_values=cache, use_cache=True)
+            self.lm.states(cache, **self._inputs(text, head))
         return _Start(True, ids, head + len(text), cache, {}, len(text), 0.0)
 
     def _start_soft(self, prompt: Prompt, ids: list[int]) -> _Start:
@@ -88,7 +89,7 @@ class Generator:
         load = 1000 * (time.perf_counter() - began)
         positions = torch.arange(head, head + soft.shape[1], device=self.lm.device)[None]
         with torch.inference_mode(), self.lm.activate("reader"):
-            self.lm.model.base_model(inputs_embeds=soft, position_ids=positions, past_key_values=cache, use_cache=True)
+            self.lm.states(cache, inputs_embeds=soft, position_ids=positions)
         return _Start(True, ids, head + soft.shape[1], cache, {}, soft.shape[1], load)
 
     def _start_aggregated(self, prompt: Prompt, ids: list[int], aggregation: Aggregation) -> _Start:
@@ -129,11 +130,10 @@ class Generator:
                 inputs = self._inputs(ids, position) | start.extra
                 if "notes" in inputs:
                     inputs["attention_mask"] = causal(len(ids), inputs["notes"].bias[0])
-                out = self.lm.model.base_model(**inputs, past_key_values=cache, use_cache=True)
-                logits = self.lm.logits(out.last_hidden_state[0, -1:])[0]
+                states = self.lm.states(cache, **inputs)
+                logits = self.lm.logits(states[0, -1:])[0]
                 token = int(logits.argmax())
                 sureness.add(logits, token)
-            cache = out.past_key_values if cache is None else cache
             position += len(ids)
             decoded = time.perf_counter()
             if step == 0:

@@ -78,7 +78,7 @@ class KVCompressor:
         tokens = padded(rows, self.lm.device, min(self.lm.stop_ids))
         cache = self.lm.head_cache(len(ids))
         positions = torch.arange(head, head + tokens.shape[1], device=self.lm.device)[None]
-        self.lm.model.base_model(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, watch=watch)
+        self.lm.states(cache, input_ids=tokens, position_ids=positions, watch=watch)
         keys = torch.stack([layer.keys[:, :, head : head + longest] for layer in cache.layers], dim=1)
         values = torch.stack([layer.values[:, :, head : head + longest] for layer in cache.layers], dim=1)
         scores = watch.result() if watch else None

@@ -28,14 +28,13 @@ def likelihoods(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory
     ids = torch.tensor([before + words], device=lm.device).expand(len(memories), -1)
     steps = torch.arange(ids.shape[1], device=lm.device)
     starts = torch.tensor(notes.starts, device=lm.device)
-    states = lm.model.base_model(
+    states = lm.states(
+        notes,
         input_ids=ids,
         position_ids=starts[:, None] + steps,
         attention_mask=causal(len(steps), notes.bias[0]),
-        past_key_values=notes,
-        use_cache=True,
         notes=notes,
-    ).last_hidden_state
+    )
     return [_told(lm, row, len(before), words) for row in states]
 
 
@@ -51,7 +50,7 @@ def soft_likelihoods(lm: FrozenModel, memories: Sequence[PackedMemory], question
         read = {"inputs_embeds": torch.cat([soft, asked], dim=1), "position_ids": positions}
         cache = lm.head_cache(1)
         with lm.activate("reader"):
-            states = lm.model.base_model(**read, past_key_values=cache, use_cache=True).last_hidden_state[0]
+            states = lm.states(cache, **read)[0]
         found.append(_told(lm, states[soft.shape[1] :], len(before), words))
     return found
 

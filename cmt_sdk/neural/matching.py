@@ -89,8 +89,7 @@ def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tenso
     head = len(lm.head_ids)
     positions = torch.arange(head, head + tokens.shape[1], device=tokens.device)[None]
     try:
-        out = lm.model.base_model(input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True)
-        taken[len(blocks)] = out.last_hidden_state
+        taken[len(blocks)] = lm.states(cache, input_ids=tokens, position_ids=positions)
     except _Reached:
         pass
     finally:

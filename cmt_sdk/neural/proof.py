@@ -59,8 +59,7 @@ def _read(lm: FrozenModel) -> _Read:
     steps = torch.arange(count, device=lm.device)
     positions = torch.stack([steps, steps + MOVED])
     cache = DynamicCache()
-    out = lm.model.base_model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
-    return _Read(ids, positions, out.last_hidden_state, cache)
+    return _Read(ids, positions, lm.states(cache, input_ids=ids, position_ids=positions), cache)
 
 
 def _moved(rotary: Rotary, read: _Read, layer: int) -> Tensor:
@@ -78,12 +77,9 @@ def _read_notes(lm: FrozenModel, read: _Read, keys: list[Tensor]) -> Tensor:
     notes = Prefix([k.clone() for k in keys], values, bias, [NOTES] * len(keys), NOTES + MOVED)
     asked = {"input_ids": read.ids[1:, NOTES:], "position_ids": read.positions[1:, NOTES:]}
     try:
-        out = lm.model.base_model(
-            **asked, attention_mask=causal(ASKED, bias[0]), past_key_values=notes, use_cache=True, notes=notes
-        )
+        return lm.states(notes, **asked, attention_mask=causal(ASKED, bias[0]), notes=notes)[0]
     except TypeError as error:  # a forward of its own, to which attention's arguments mean nothing
         raise ModelUnsupported(f"{lm.family}: its layers do not pass notes on ({error}); use compressor='soft'") from error
-    return out.last_hidden_state[0]  # type: ignore[no-any-return]
 
 
 def _compare(lm: FrozenModel, got: Tensor, expected: Tensor, problem: str) -> None:

@@ -49,7 +49,7 @@ class Prefix:
         """Tokens before the next one, as transformers counts them."""
         return self.position + self._filled[layer] - self.entries[layer]
 
-    def update(self, key: Tensor, value: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Add a layer's new keys and values [1, kv_heads, m, d]; returns all of the layer's."""
         start = self._filled[layer]
         end = start + key.shape[2]

@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.training.recompute import Recomputing
 
 READER: Mapping[str, Path | None] = {"reader": None}
 NOTHING: Mapping[str, Path] = {}
@@ -38,8 +39,12 @@ def trainable(
     rank: int = 32,
     start: Mapping[str, Path | None] = READER,
     beside: Mapping[str, Path] = NOTHING,
+    checkpointing: bool = False,
 ) -> Trainable:
-    """Adapters by name: the one in a folder, or a new one of `rank` on all linear layers. Those `beside` them do not learn."""
+    """Adapters by name: the one in a folder, or a new one of `rank` on all linear layers. Those `beside` them do not learn.
+
+    checkpointing: layers compute again what backward needs, and hold less.
+    """
     from peft.tuners.lora.layer import LoraLayer
 
     wrapped = _wrapped(model, rank, {**start, **beside})
@@ -66,7 +71,7 @@ def trainable(
             switch(None)
 
     switch(None)
-    lm = FrozenModel(wrapped.get_base_model(), tokenizer, activate)
+    lm = (Recomputing if checkpointing else FrozenModel)(wrapped.get_base_model(), tokenizer, activate)
     return Trainable(lm, learned, lambda folder: _save(wrapped, list(start), folder))
 
 

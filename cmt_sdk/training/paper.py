@@ -104,13 +104,12 @@ class PaperTask:
         head, most = len(self.lm.head_ids), max(sizes, default=0)
         ids = pad_sequence([row for row, _ in rows], batch_first=True, padding_value=min(self.lm.stop_ids))
         starts = torch.tensor([head + n for n in (sizes or [0] * len(rows))], device=ids.device)
-        states = self.lm.model.base_model(
+        states = self.lm.states(
+            cache,
             input_ids=ids,
             position_ids=starts[:, None] + torch.arange(ids.shape[1], device=ids.device),
             attention_mask=_mask(head, sizes or [0] * len(rows), most, ids.shape[1], self.lm.dtype).to(ids.device),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state
+        )
         return self.lm.logits(torch.cat([states[n, : len(row)][row >= 0] for n, (_, row) in enumerate(rows)]))
 
     @torch.no_grad()

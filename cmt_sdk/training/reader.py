@@ -29,7 +29,7 @@ from cmt_sdk.training.packs import Pack, draw
 class GradientPrefix(Prefix):
     """A prefix through which gradients flow: joined with the new tokens, not written in place."""
 
-    def update(self, key: Tensor, value: Tensor, layer: int, *_: object) -> tuple[Tensor, Tensor]:
+    def update(self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """The layer's notes and the new keys and values [1, kv_heads, m, d]."""
         return torch.cat([self.keys[layer], key], dim=2), torch.cat([self.values[layer], value], dim=2)
 
@@ -103,14 +103,13 @@ def notes_of(lm: FrozenModel, rotary: Rotary, memories: Sequence[Entries]) -> Gr
 
 def answer_logits(lm: FrozenModel, notes: GradientPrefix, pack: Pack) -> Tensor:
     """Logits of a pack's answer tokens [t, v], by the adapter that is on."""
-    hidden = lm.model.base_model(
+    hidden = lm.states(
+        notes,
         input_ids=pack.ids,
         position_ids=pack.offsets + notes.position,
         attention_mask=pack.mask,
-        past_key_values=notes,
-        use_cache=True,
         notes=notes,
-    ).last_hidden_state[0]
+    )[0]
     return lm.logits(hidden[pack.labels >= 0])
 
 
@@ -135,7 +134,7 @@ class ReaderTask:
     held_out: Sequence[Sequence[Pack]]
     learned: Sequence[Tensor]
     write: Callable[[Path], None]
-    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.6, 0.25: 0.3, 0.125: 0.1})
+    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.45, 0.25: 0.4, 0.125: 0.15})
     bases: Bases | None = None
     nf4: float = 0.3
     encoder: bool = False
@@ -176,7 +175,9 @@ class ReaderTask:
                     total, tokens = total + float(loss.detach()), tokens + count
         if self.encoder and torch.is_grad_enabled():
             pairs = [(a, b.grad) for c, m in made.items() for a, b in zip(m.tensors, memories[c].tensors, strict=True)]
-            torch.autograd.backward([a for a, grad in pairs if grad is not None], [grad for _, grad in pairs if grad is not None])
+            reached = [(a, grad) for a, grad in pairs if grad is not None]
+            with lm.activate("encoder"):  # layers that compute again must find what was on before
+                torch.autograd.backward([a for a, _ in reached], [grad for _, grad in reached])
         return total, tokens
 
     def _memories(self, lm: FrozenModel, contents: Sequence[str], keep: float) -> dict[str, Entries]:

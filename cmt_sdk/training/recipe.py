@@ -36,7 +36,8 @@ class Recipe:
     which questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
     bundle. objectives: what "soft" and "cmt" minimise. ratio: tokens a latent, for "cmt". nf4: the share of examples read by the
     base as NF4 makes it. without: names of PIECES to leave out, to see what each is worth. passages: how many the matcher learns
-    from. held_out: how much the run is judged by: packs, or tens of passages (matcher).
+    from. held_out: how much the run is judged by: packs, or tens of passages (matcher). checkpointing: layers hold less, and
+    compute again for their gradients.
     """
 
     part: str
@@ -55,6 +56,7 @@ class Recipe:
     without: Sequence[str] = ()
     passages: int = 3000
     held_out: int = 12
+    checkpointing: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -64,6 +66,8 @@ class Recipe:
             if self.part not in PIECES.get(piece, ()):
                 there = ", ".join(name for name, parts in PIECES.items() if self.part in parts)
                 raise InvalidSetting(f"without={piece!r}: of part {self.part!r} choose among {there}")
+        if self.checkpointing and self.part in ("cmt", "matcher"):
+            raise InvalidSetting(f"checkpointing=True: part {self.part!r} does without; it is for reader, compressor and soft")
         bounds = {"nf4": (0.0, 1.0), "ratio": (1, 64), "rank": (1, 256), "held_out": (1, 1000), "passages": (8, 10**7)}
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:

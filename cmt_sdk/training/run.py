@@ -44,6 +44,7 @@ DIMENSION = 256
 NOT_TO_FIND = {"policyqa"}  # its questions repeat over documents: good to read, misleading to find by
 HELD_TOKENS = 1400  # of passages and one pack, whose activations are held for the gradients
 ACTIVATIONS = 200  # bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU
+KEPT = 16  # the same where layers compute again, beside one layer that holds all
 Passages = Mapping[str, Sequence[QuestionedPassage]]
 
 
@@ -76,9 +77,9 @@ def prepare(recipe: Recipe) -> Prepared:
     model, tokenizer, device = loaded.model, loaded.tokenizer, loaded.model.device
     files = _read(recipe, tokenizer)
     make = {"matcher": _matcher_task, "soft": _soft_task, "cmt": _paper_task}.get(recipe.part, _reader_task)
-    _check(_needs(model, 0), device, recipe.out)
+    _check(_needs(recipe, model, 0), device, recipe.out)
     task = make(recipe, model, tokenizer, files)
-    needs = _needs(model, sum(p.numel() for p in task.parameters()))
+    needs = _needs(recipe, model, sum(p.numel() for p in task.parameters()))
     _check(needs, device, recipe.out)
     material = Material(*({n: (len(ps), sum(len(p.questions) for p in ps)) for n, ps in half.items()} for half in files))
     return Prepared(recipe, task, replace(needs, seconds=rehearse(task, recipe.plan)), material)
@@ -98,10 +99,12 @@ def _read(recipe: Recipe, tokenizer: Any) -> tuple[Passages, Passages]:
     return learned, judged
 
 
-def _needs(model: Any, learned: int) -> Needs:
+def _needs(recipe: Recipe, model: Any, learned: int) -> Needs:
     """The base twice (as it is and as NF4 makes it), the learned numbers with gradients and moments, and activations."""
     base, config = sum(p.numel() * p.element_size() for p in model.parameters()), model.config.get_text_config()
-    activations = ACTIVATIONS * HELD_TOKENS * config.num_hidden_layers * config.hidden_size
+    layers = config.num_hidden_layers
+    held = ACTIVATIONS + KEPT * layers if recipe.checkpointing else ACTIVATIONS * layers
+    activations = held * HELD_TOKENS * config.hidden_size
     return Needs(memory=2 * base + 16 * learned + activations, disk=2 * 12 * learned + 4 * learned, parameters=learned)
 
 
@@ -144,7 +147,7 @@ def _mixture(recipe: Recipe, learned: Passages) -> Mixture:
 
 def _reader_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
     both = recipe.part == "compressor"
-    made = trainable(model, tokenizer, rank=recipe.rank, start=_start(recipe))
+    made = trainable(model, tokenizer, rank=recipe.rank, start=_start(recipe), checkpointing=recipe.checkpointing)
     packs = _held_out(recipe, made.lm, files[1])
     bases = Bases(made.lm.model) if recipe.nf4 else None
     mixture = _mixture(recipe, files[0])
@@ -166,7 +169,7 @@ def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
     shipped, begun = find_bundle("default", show_model(recipe.model).sha256), _bundle(recipe)
     teachers = {f"teacher_{name}": folder for name, folder in shipped.adapters.items() if recipe.objectives.teacher}
     start = {"reader": begun.reader, "encoder": begun.encoder if begun.soft else None}
-    made = trainable(model, tokenizer, rank=recipe.rank, start=start, beside=teachers)
+    made = trainable(model, tokenizer, rank=recipe.rank, start=start, beside=teachers, checkpointing=recipe.checkpointing)
     width = model.get_input_embeddings().weight.shape[1]
     projection = load_tensors(begun.soft)["projection"] if begun.soft else torch.zeros(width, width)
     return SoftTask(

@@ -85,10 +85,12 @@ class SoftTask:
                 without = self._unaided(pack) if objectives.alpha else None
                 loss = objectives.loss(logits, labels, teacher, without)
                 if torch.is_grad_enabled():
-                    loss.backward()  # type: ignore[no-untyped-call]
+                    with self.lm.activate("reader"):  # layers that compute again must find what was on before
+                        loss.backward()  # type: ignore[no-untyped-call]
                 total, tokens = total + float(loss.detach()), tokens + len(labels)
         if torch.is_grad_enabled():
-            torch.autograd.backward([made[c] for c in soft], [s.grad for s in soft.values()])
+            with self.lm.activate("encoder"):
+                torch.autograd.backward([made[c] for c in soft], [s.grad for s in soft.values()])
         return total, tokens
 
     def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, Tensor]:
@@ -150,13 +152,12 @@ def soft_logits(lm: FrozenModel, soft: Sequence[Tensor], pack: Pack, adapter: st
     count, asked = notes.shape[1], pack.ids.shape[1]
     before = torch.arange(head, head + count, device=lm.device)[None]
     with lm.activate(adapter):
-        hidden = lm.model.base_model(
+        hidden = lm.states(
+            cache,
             inputs_embeds=torch.cat([notes, words], dim=1),
             position_ids=torch.cat([before, pack.offsets + head + count], dim=1),
             attention_mask=_mask(pack.mask, head, count, asked),
-            past_key_values=cache,
-            use_cache=True,
-        ).last_hidden_state[0, count:]
+        )[0, count:]
         return lm.logits(hidden[pack.labels >= 0])
 
 

@@ -120,7 +120,7 @@ class Pressed(Generator):
         count, cache = len(head) + len(text), DynamicCache()
         press = self.press(compression_ratio=(1 - 1 / self.ratio) * len(text) / count, n_sink=len(head))
         with torch.inference_mode(), self.lm.activate("encoder"), press(self.lm.model):
-            self.lm.model.base_model(**self._inputs(head + text, 0), past_key_values=cache, use_cache=True)
+            self.lm.states(cache, **self._inputs(head + text, 0))
         return _Start(True, ids, count, cache, {}, len(text), 0.0)
 
 

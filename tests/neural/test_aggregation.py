@@ -137,7 +137,7 @@ def test_what_is_trained_on_is_what_is_served():
     start = generator._start(Prompt(question, memories=compressor.pack(contents)), 4)
     with torch.inference_mode():
         inputs = generator._inputs(start.ids, start.position)
-        states = lm.model.base_model(**inputs, past_key_values=start.cache, use_cache=True).last_hidden_state
+        states = lm.states(start.cache, **inputs)
         served = lm.logits(states[0, -1:])[0]
     assert keys.shape == values.shape
     torch.testing.assert_close(served, expected, rtol=1e-2, atol=1e-2)

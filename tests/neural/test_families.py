@@ -43,15 +43,14 @@ def from_text(lm, ids):
 def from_memories(lm, rotary, memories, asked):
     """Logits [n, vocabulary] of a question after memories."""
     prefix = place(lm, rotary, memories, len(asked))
-    out = lm.model.base_model(
+    out = lm.states(
+        prefix,
         input_ids=torch.tensor([asked]),
         position_ids=torch.arange(prefix.position, prefix.position + len(asked))[None],
         attention_mask=causal(len(asked), prefix.bias[0]),
-        past_key_values=prefix,
-        use_cache=True,
         notes=prefix,
     )
-    return lm.logits(out.last_hidden_state[0])
+    return lm.logits(out[0])
 
 
 def answer(generator, prompt, tokens=4):
@@ -111,7 +110,7 @@ def test_every_layers_keys_are_moved_by_a_turn(family):
         cache = DynamicCache()
         with torch.inference_mode():
             positions = torch.arange(start, start + ids.shape[1])[None]
-            lm.model.base_model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
+            lm.states(cache, input_ids=ids, position_ids=positions)
         found.append(torch.stack([layer.keys[0] for layer in cache.layers]))
     steps, layers = torch.arange(ids.shape[1]), torch.arange(3)[:, None, None]
     back = rotary.turn_back(found[0], steps, layers)
@@ -127,7 +126,7 @@ def test_a_second_memory_stands_where_its_text_would(family, exact):
     prefix = place(lm, rotary, KVCompressor(lm, rotary, 1.0).pack([TEXT, OTHER]), 0)
     whole, cache = lm.head_ids + lm.passage_ids(TEXT) + lm.passage_ids(OTHER), DynamicCache()
     with torch.inference_mode():
-        lm.model.base_model(input_ids=torch.tensor([whole]), past_key_values=cache, use_cache=True)
+        lm.states(cache, input_ids=torch.tensor([whole]))
     assert prefix.position == len(whole)
     torch.testing.assert_close(prefix.keys[0], cache.layers[0].keys, atol=2e-3, rtol=2e-3)
 

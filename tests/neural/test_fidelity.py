@@ -77,9 +77,7 @@ def naive(lm, ids, start, cache, **extra):
     tokens = torch.tensor([cue + ids])
     positions = torch.arange(start, start + tokens.shape[1])[None]
     with torch.inference_mode():
-        states = lm.model.base_model(
-            input_ids=tokens, position_ids=positions, past_key_values=cache, use_cache=True, **extra
-        ).last_hidden_state[0]
+        states = lm.states(cache, input_ids=tokens, position_ids=positions, **extra)[0]
         logits = lm.logits(states)[len(cue) - 1 : -1]
     return -float(cross_entropy(logits, torch.tensor(ids)))
 
@@ -98,7 +96,7 @@ def test_it_is_the_ratio_of_two_readings(lm, keep):
         cache = lm.head_cache(1)
         with torch.inference_mode():
             positions = torch.arange(head, head + len(ids))[None]
-            lm.model.base_model(input_ids=torch.tensor([ids]), position_ids=positions, past_key_values=cache, use_cache=True)
+            lm.states(cache, input_ids=torch.tensor([ids]), position_ids=positions)
         expected.append(math.exp(min(0.0, stored - naive(lm, ids, head + len(ids), cache))))
     assert FidelityMeter(lm, rotary).measure(TEXTS, memories) == pytest.approx(expected, rel=1e-3)
     assert any(e < 1.0 for e in expected)

@@ -158,10 +158,8 @@ def test_a_question_is_most_probable_after_the_memory_that_tells_of_it():
         ids = torch.tensor([before + words])
         positions = torch.arange(prefix.position, prefix.position + len(before + words))[None]
         mask = causal(ids.shape[1], prefix.bias[0])
-        states = lm.model.base_model(
-            input_ids=ids, position_ids=positions, attention_mask=mask, past_key_values=prefix, use_cache=True, notes=prefix
-        )
-        logs = lm.logits(states.last_hidden_state[0]).log_softmax(-1)
+        states = lm.states(prefix, input_ids=ids, position_ids=positions, attention_mask=mask, notes=prefix)
+        logs = lm.logits(states[0]).log_softmax(-1)
     expected = sum(float(logs[len(before) - 1 + n, word]) for n, word in enumerate(words))
     assert together[0] == pytest.approx(expected, rel=1e-4)
 

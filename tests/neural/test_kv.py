@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from transformers import DynamicCache
 
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.kv import KVCompressor, batches, codes_of
@@ -29,7 +30,8 @@ def keys_at(lm, ids, start):
     """The model's own keys of a text that begins at position `start`, without anything before it."""
     positions = torch.arange(start, start + len(ids))[None]
     with torch.inference_mode():
-        cache = lm.model.base_model(input_ids=torch.tensor([ids]), position_ids=positions).past_key_values
+        cache = DynamicCache()
+        lm.states(cache, input_ids=torch.tensor([ids]), position_ids=positions)
     return torch.stack([layer.keys[0] for layer in cache.layers])
 
 
@@ -62,9 +64,7 @@ def test_scores_equal_a_naive_reading_of_the_attention(lm):
     tokens = torch.tensor([r + [0] * (longest - len(r)) for r in rows])
     positions = torch.arange(head, head + longest)[None]
     with torch.inference_mode():
-        lm.model.base_model(
-            input_ids=tokens, position_ids=positions, past_key_values=lm.head_cache(2), use_cache=True, watch=watch
-        )
+        lm.states(lm.head_cache(2), input_ids=tokens, position_ids=positions, watch=watch)
     scores = watch.result()
     eager = tiny_llama()
     eager.set_attn_implementation("eager")

@@ -19,9 +19,11 @@ from cmt_sdk.training.adapters import cut, trainable
 from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
+from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
 from cmt_sdk.training.packs import Item, build, draw
 from cmt_sdk.training.reader import GradientPrefix, ReaderTask, answer_loss, encode, notes_of
+from cmt_sdk.training.soft import SoftTask
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
 
@@ -302,3 +304,39 @@ def test_validation_titles_are_a_small_fixed_share():
     held = [is_validation(f"title {n}") for n in range(3000)]
     assert 50 < sum(held) < 130
     assert not is_validation("")
+
+
+@pytest.mark.parametrize("part", ["compressor", "soft"])
+def test_layers_that_compute_again_give_the_same_gradients(part):
+    """Checkpointing changes what is held, not what is learned: every layer runs twice where gradients are on."""
+    found = []
+    for checkpointing in (False, True):
+        torch.manual_seed(3)
+        made = trainable(
+            tiny_llama(), byte_tokenizer(), rank=4, start={"reader": None, "encoder": None}, checkpointing=checkpointing
+        )
+        learned = [*made.parameters["reader"], *made.parameters["encoder"]]
+        for parameter in learned:
+            parameter.data = torch.randn_like(parameter) / 8
+        task = gradient_task(part, made, learned)
+        calls = []
+        made.lm.blocks[0].self_attn.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))  # noqa: B023
+        loss, _, _ = task.learn()
+        found.append((loss, [p.grad for p in learned], sum(calls)))
+    (loss, gradients, once), (same_loss, same_gradients, twice) = found
+    assert same_loss == pytest.approx(loss, rel=1e-6)
+    assert twice == 2 * once
+    for one, other in zip(gradients, same_gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def gradient_task(part, made, learned):
+    """A task over both adapters of a tiny model."""
+    packs = [draw(made.lm, mixture(7))]
+    if part == "compressor":
+        return ReaderTask(made.lm, Rotary(made.lm.model), mixture(), packs, learned, made.save, {0.5: 1.0}, encoder=True)
+    width = made.lm.model.config.hidden_size
+    projection = torch.nn.Parameter(torch.randn(width, width) / 8)
+    return SoftTask(
+        made.lm, None, mixture(), packs, learned, projection, made.save, lambda *_: None, Objectives(answer=1.0), examples=10
+    )  # fmt: skip
