@@ -36,7 +36,7 @@ def _forward(forward: Any, *inputs: Any, **named: Any) -> Any:
     return checkpoint(forward, *inputs, use_reentrant=False, **named)
 
 
-class _OnePass(DynamicCache):
+class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no types
     """The head's entries, and those of one pass; a layer that is called again finds the head alone, as it did before."""
 
     def __init__(self, head: DynamicCache) -> None:

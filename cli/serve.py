@@ -1,0 +1,53 @@
+"""`cmt serve`: a memory over HTTP, for programs and for a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from cmt_cli.memories import opened
+from cmt_cli.options import memory_option
+from cmt_cli.output import say
+
+
+@click.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; beyond this machine only with a token.")
+@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
+@click.option(
+    "--token",
+    envvar="CMT_TOKEN",
+    show_envvar=True,
+    help="What clients must send as their API key. On the command line other users may see it.",
+)
+@click.option(
+    "--origin", "origins", multiple=True, metavar="URL", help="A web page elsewhere that may ask, or another name of this server."
+)
+@click.option("--max-body", default=32, show_default=True, type=click.IntRange(min=1), metavar="MIB", help="The largest request.")
+@click.option(
+    "--max-queue", default=32, show_default=True, type=click.IntRange(min=0), help="Requests that may wait for the model."
+)
+@memory_option
+def serve(host: str, port: int, token: str | None, origins: Sequence[str], max_body: int, max_queue: int, folder: Path) -> None:
+    """Serve a memory over HTTP, until Ctrl-C.
+
+    /v1 answers OpenAI's clients from memory, and remembers what they say; /api is for documents, described at
+    /openapi.json; and / is a page for a browser. A line tells of each request, without what was asked.
+
+    \b
+    Example:
+      cmt serve -m notes
+      CMT_TOKEN=$(openssl rand -hex 16) cmt serve --host 0.0.0.0
+      curl localhost:8765/v1/chat/completions -H "Content-Type: application/json" \
+        -d '{"model": "cmt", "messages": [{"role": "user", "content": "When did we change the oil?"}]}'
+    """  # noqa: D301 - click reads the escape
+    from cmt_adapters.serve import serve as run
+
+    def ready(url: str) -> None:
+        say(f"serving {folder} at {url}; Ctrl-C ends", err=True)
+
+    limits = {"max_body": max_body * 2**20, "max_queue": max_queue}
+    with opened(folder, create=True) as memory:
+        run(memory, host=host, port=port, token=token, origins=origins, on_ready=ready, **limits)
+    say("\nstopped; what was stored is safe", err=True)
