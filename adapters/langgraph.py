@@ -261,6 +261,9 @@ class CMTStore(BaseStore):
         `Memory.forget` reaches expired documents by metadata only, so first the living ones that were read since they were put
         get their new time there.
         """
+        stats = self._memory.stats()
+        if stats.versions == stats.documents:  # nothing has expired or was written over: the files need not be written anew
+            return 0
         due = {EXPIRES: {"<=": datetime.now(UTC).timestamp()}}
         with self._lock:
             for document in self._memory.documents(scope=self._root or None, where=due):

@@ -85,7 +85,9 @@ class CMTAsyncModel(llm.AsyncModel):
     """The same model for llm's async calls: the pieces come from a thread."""
 
     can_stream = True
-    Options = CMTModel.Options
+
+    class Options(CMTModel.Options):
+        """How a question is answered; see `MemoryModel.ask`."""
 
     def __init__(self, model: CMTModel) -> None:
         self.model_id = model.model_id

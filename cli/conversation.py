@@ -150,6 +150,8 @@ class Conversation:
 
     def save(self, name: str) -> None:
         """Write what was said to a new file."""
+        if not self.talk.turns:
+            raise InvalidInput("nothing was said yet: there is nothing to save")
         path = Path(name).expanduser()
         text = "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in self.talk.turns)
         try:

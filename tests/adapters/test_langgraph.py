@@ -3,7 +3,6 @@
 import asyncio
 import builtins
 import importlib
-import runpy
 import sys
 import tempfile
 import time
@@ -12,8 +11,6 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage
 from langgraph.store.base import (
     GetOp,
     InvalidNamespaceError,
@@ -123,7 +120,7 @@ def expected(oracle, batch):
 @pytest.mark.parametrize("run", [lambda s, b: s.batch(b), lambda s, b: asyncio.run(s.abatch(b))], ids=["batch", "abatch"])
 @pytest.mark.parametrize("scope", ["", "graphs/mine"])
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     phases=[Phase.reuse, Phase.generate],
     report_multiple_bugs=False,
@@ -219,7 +216,6 @@ def test_only_the_fields_that_are_named_are_searched(memory):
     store = CMTStore(memory, fields=["title"])
     store.put(ANN, "a", {"title": "Tea", "body": "zebra"})
     store.put(ANN, "b", {"title": "Cake", "notes": [{"said": "zebra"}, {"said": "koala"}]}, index=["notes[*].said"])
-    assert [memory.documents(scope="users/ann")] != []
     assert sorted(d.text for d in memory.documents(scope="users/ann")) == ["Tea", "zebra\nkoala"]
     assert store.search(ANN, query="zebra")[0].key == "b"
 
@@ -276,11 +272,19 @@ def test_an_item_expires_and_its_bytes_are_swept(store, memory):
     store.put(ANN, "ever", {"text": "koala"})
     patiently(lambda: store.get(ANN, "brief", refresh_ttl=False) is None)
     assert [f.key for f in store.search(ANN)] == ["long", "ever"]
-    assert memory.stats().documents == 3 or memory.stats().versions == 3
+    assert memory.stats().versions == 3
     assert store.sweep_ttl() == 1
     assert memory.stats().versions == 2
     assert store.sweep_ttl() == 0
     assert [f.key for f in store.search(ANN)] == ["long", "ever"]
+
+
+def test_a_sweep_with_nothing_to_do_leaves_the_files_alone(store, memory):
+    """Every few minutes the whole database would be much to write."""
+    store.put(ANN, "tea", {"text": "zebra"}, ttl=60)
+    before = {file: file.stat().st_mtime_ns for file in memory.path.iterdir()}
+    assert store.sweep_ttl() == 0
+    assert {file: file.stat().st_mtime_ns for file in memory.path.iterdir()} == before
 
 
 def test_reading_refreshes_the_time_to_live(store, memory):
@@ -301,15 +305,16 @@ def test_reading_refreshes_the_time_to_live(store, memory):
     assert before < once < expires()
 
 
-def test_an_item_that_was_read_outlives_the_sweep_of_its_first_time(store):
-    """The sweep goes by the last access, not by the put."""
-    store.put(ANN, "tea", {"n": 1}, ttl=1.5 / 60)
-    until = time.monotonic() + 2
-    while time.monotonic() < until:  # longer than its time, read all along
-        assert store.get(ANN, "tea").value == {"n": 1}
-        time.sleep(0.1)
+def test_an_item_that_was_read_outlives_the_sweep_of_its_first_time(store, memory):
+    """The sweep goes by the last access, not by the put: here the time of the put is over, that of the reading is not."""
+    store.put(ANN, "tea", {"n": 1}, ttl=60)
+    (document,) = memory.documents()
+    memory.update(document.id, metadata={**document.metadata, "langgraph_expires": time.time() - 1})
+    store.put(ANN, "old", {"n": 2})
+    store.put(ANN, "old", {"n": 3})  # so that there is something to sweep
     assert store.sweep_ttl() == 0
     assert store.get(ANN, "tea").value == {"n": 1}
+    assert memory.get(document.id).metadata["langgraph_expires"] > time.time() + 3000
 
 
 def test_a_put_without_a_time_to_live_ends_it(store, memory):
@@ -388,28 +393,6 @@ async def test_many_tasks_put_and_read_together(store):
     assert len(await store.asearch(ANN, limit=100)) == 5
     await asyncio.gather(*(store.adelete(ANN, f"k{n}") for n in range(5)))
     assert await store.alist_namespaces() == []
-
-
-def test_the_example_learns_preferences_across_runs(tmp_path):
-    """What the first run learns, the second run's model is told, as data in the user's turn."""
-    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "langgraph_preferences.py"))
-    heard = []
-
-    class Listening(GenericFakeChatModel):
-        def _generate(self, messages, *rest, **options):
-            heard.append(messages)
-            return super()._generate(messages, *rest, **options)
-
-    first = Listening(messages=iter([AIMessage("Noted!"), AIMessage("Ann likes green tea.")]))
-    second = Listening(messages=iter([AIMessage("Green tea, as you like it."), AIMessage("NONE")]))
-    with open_fake(tmp_path / "notes") as memory:
-        assert example["main"](memory, first, "ann", "I like green tea!") == "Noted!"
-    with open_fake(tmp_path / "notes") as memory:
-        assert example["main"](memory, second, "ann", "Which tea do I like?") == "Green tea, as you like it."
-        assert [d.text for d in memory.documents()] == ["preference: Ann likes green tea."]
-    told = heard[2]
-    assert "Ann likes green tea." in told[-1].content
-    assert not any("Ann likes" in m.content for m in told if m.type == "system")
 
 
 def test_without_langgraph_the_error_is_its_install_line(monkeypatch):

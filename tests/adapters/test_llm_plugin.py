@@ -5,9 +5,11 @@ import importlib
 import json
 import runpy
 import sys
+import tomllib
 from pathlib import Path
 
 import llm
+import pluggy
 import pytest
 from click.testing import CliRunner
 from llm.cli import cli
@@ -54,6 +56,23 @@ def test_every_memory_is_a_model(home):
     (home / ".hidden").mkdir()
     assert [m.model.model_id for m in llm.get_models_with_aliases() if m.model.model_id.startswith("cmt")] == ["cmt", "cmt/work"]
     assert "CMTModel: cmt/work" in run("models")
+
+
+def test_the_installed_package_brings_the_plugin(tmp_path, monkeypatch):
+    """It is found by the entry point that pyproject.toml declares, here in a distribution that has nothing else."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    points = [f"{name} = {module}\n" for name, module in project["entry-points"]["llm"].items()]
+    info = tmp_path / "cmt_plugin-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: cmt-plugin\nVersion: 1\n")
+    (info / "entry_points.txt").write_text(f"[llm]\n{''.join(points)}")
+    monkeypatch.syspath_prepend(tmp_path)
+    manager = pluggy.PluginManager("llm")
+    manager.add_hookspecs(llm.hookspecs)
+    manager.load_setuptools_entrypoints("llm")
+    registered = []
+    manager.hook.register_models(register=lambda model, async_model: registered.append(model.model_id), model_aliases=[])
+    assert registered == ["cmt", "cmt/work"]
 
 
 def test_without_any_memory_there_is_the_default_one(monkeypatch, tmp_path):

@@ -52,7 +52,7 @@ async def told(session, steps):
 
 @pytest.mark.parametrize("limit", [None, 2])
 @settings(  # no shrinking: it takes minutes with a disk beneath
-    max_examples=40, deadline=None, phases=[Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck)
+    max_examples=20, deadline=None, phases=[Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck)
 )
 @given(steps=steps)
 def test_the_same_steps_have_the_same_results_as_in_the_sdks_session(limit, steps):

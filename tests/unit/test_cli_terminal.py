@@ -40,6 +40,7 @@ for line in sys.argv[1:]:
     heavy = [m for m in ("torch", "transformers", "hnswlib", "peft", "rich") if m in sys.modules]
     assert not heavy, (line, heavy)
 """
+STEERING = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
 UNPRIVILEGED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
 posix = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals and shells are those of POSIX")
@@ -83,7 +84,8 @@ def on_terminal(environment, *arguments, typed=()):
     shown, answers, last = b"", list(typed), b""
     while piece := _read(ours, last):
         shown += piece
-        if answers and shown.endswith((b"> ", b"[y/N]: ")):
+        seen = STEERING.sub(b"", shown.replace(b"\x08\x1b[2C", b" "))  # the line editor moves its cursor over a space
+        if answers and seen.endswith((b"> ", b"[y/N]: ")):
             os.write(ours, last := answers.pop(0))
     os.close(ours)
     guard.cancel()

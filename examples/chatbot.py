@@ -1,0 +1,30 @@
+"""A chatbot that knows each of its users, and nobody else's words: chatbot.py USER, then a line a turn.
+
+"forget me" erases what the user has ever said, from the files too.
+"""
+
+import sys
+from collections.abc import Iterable
+from urllib.parse import quote
+
+import cmt_sdk
+
+
+def main(memory: cmt_sdk.Memory, user: str, lines: Iterable[str]) -> None:
+    """Answer line by line from what this user said, now or earlier, and remember the line."""
+    scope = f"user/{quote(user, safe='')}"  # a name with a slash in it is no door to another user's scope
+    chat = memory.chat(remember=True, scope=scope)
+    for said in filter(None, map(str.strip, lines)):
+        if said == "forget me":
+            receipt = memory.forget(scope=scope)
+            print(f"erased: {len(receipt.documents)}, traces left: {receipt.traces_found}")
+            chat = memory.chat(remember=True, scope=scope)
+            continue
+        for piece in chat.stream(said):
+            print(piece, end="", flush=True)
+        print()
+
+
+if __name__ == "__main__":
+    with cmt_sdk.open("chatbot") as opened:
+        main(opened, sys.argv[1], sys.stdin)
