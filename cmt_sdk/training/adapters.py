@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.training.recompute import Recomputing
+from cmt_sdk.weights.loading import import_bitsandbytes
 
 READER: Mapping[str, Path | None] = {"reader": None}
 NOTHING: Mapping[str, Path] = {}
@@ -77,9 +78,17 @@ def trainable(
 
 def _wrapped(model: Any, rank: int, start: Mapping[str, Path | None]) -> Any:
     """The model in peft's wrapper, with an adapter for each name."""
-    from peft import LoraConfig, PeftModel, get_peft_model
+    import_bitsandbytes()  # peft imports it too, but not quietly
+    from peft import LoraConfig
 
     new = LoraConfig(r=rank, lora_alpha=2 * rank, **_targets(model))
+    with _peft_quiet():
+        return _with_adapters(model, new, start)
+
+
+def _with_adapters(model: Any, new: Any, start: Mapping[str, Path | None]) -> Any:
+    from peft import PeftModel, get_peft_model
+
     (first, folder), *rest = start.items()
     if folder is None:
         wrapped = get_peft_model(model, new, adapter_name=first)
@@ -111,12 +120,19 @@ def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
     """Write the adapter in `start` with a smaller rank: the best approximation of each layer's change, by its SVD."""
     from peft import PeftModel, convert_to_lora
 
-    whole = PeftModel.from_pretrained(model, start)
-    layers = sorted(whole.peft_config["default"].target_modules)  # what comes back names each layer by its whole path
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")  # and this is the need for it
+    with _peft_quiet():
+        whole = PeftModel.from_pretrained(model, start)
+        layers = sorted(whole.peft_config["default"].target_modules)  # what comes back names each layer by its whole path
         config, state = convert_to_lora(whole, rank=rank)
     _write(state, config.to_dict() | {"target_modules": layers}, folder)
+
+
+@contextmanager
+def _peft_quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21's old word
+        warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")  # `cut` needs just that
+        yield
 
 
 def _save(wrapped: Any, names: Sequence[str], folder: Path) -> None:
