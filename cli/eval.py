@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 
 IN_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+ALL = 1_000_000  # more passages than a memory that can be read at once has
 OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
+
+
+class Count(click.ParamType):
+    """A number of passages, or all there are."""
+
+    name = "NUMBER|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """See click.ParamType."""
+        return ALL if value == "all" else click.IntRange(min=1).convert(value, param, ctx)
 
 
 @click.command("eval")
@@ -43,7 +54,7 @@ OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
     show_default=True,
     help="A reader to ask; may be given again.",
 )
-@click.option("-k", "--k", default=5, show_default=True, help="Passages read for a question (stream).")
+@click.option("-k", "--k", type=Count(), default=5, show_default=True, help="Passages read for a question (stream), or all.")
 @click.option("--limit", type=int, help="Ask only so many questions, drawn by the seed.")
 @click.option("--passages", type=int, help="Use only the first so many passages of the file.")
 @click.option("--documents", type=IN_FILE, help="The passages of a file that names them by keys: {key, text}, a line each.")

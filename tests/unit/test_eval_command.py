@@ -56,6 +56,13 @@ def test_writes_figures_with_all_that_made_them(file: Path) -> None:
     assert report["machine"]["cores"] >= 1
 
 
+def test_all_passages_can_be_read_for_every_question(file: Path) -> None:
+    """As MAC does it, which chooses none; any other word is refused."""
+    report = report_of(file, "--reader", "memory", "--k", "all")
+    assert report["readers"]["memory"]["found"] == 100.0
+    assert cmt_eval(file, "--k", "some").exit_code == 2
+
+
 def test_keeps_every_answer_beside_the_report(file: Path) -> None:
     """One line a question, with replies by reader; --rows names another place."""
     report_of(file, "--reader", "text")
