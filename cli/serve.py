@@ -39,8 +39,7 @@ def serve(host: str, port: int, token: str | None, origins: Sequence[str], max_b
     Example:
       cmt serve -m notes
       CMT_TOKEN=$(openssl rand -hex 16) cmt serve --host 0.0.0.0
-      curl localhost:8765/v1/chat/completions -H "Content-Type: application/json" \
-        -d '{"model": "cmt", "messages": [{"role": "user", "content": "When did we change the oil?"}]}'
+      curl "localhost:8765/api/search?q=oil"
     """  # noqa: D301 - click reads the escape
     from cmt_adapters.serve import serve as run
 

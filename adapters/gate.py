@@ -1,0 +1,152 @@
+"""What every request passes before it is answered: host, origin, token, size; and the headers of every answer. Knows no route.
+
+A page of another site must not reach a server on this machine. Its requests tell their origin, which must be the server's own
+or one that was named; and where a foreign name has been bound to this machine's address, the host header tells that name.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import logging
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cmt_adapters.replies import refusal
+
+log = logging.getLogger("cmt_adapters.serve")
+
+POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+GUARDED = ("/api/", "/v1/")
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Who may ask, and how much at once.
+
+    `token`: demanded for /api and /v1; None: nobody's. `origins`: pages of these may ask too, beside the server's own. `hosts`:
+    names of the server, beside "localhost" and every address. `max_body`: bytes.
+    """
+
+    token: str | None
+    origins: Collection[str]
+    hosts: Collection[str]
+    max_body: int
+
+
+class Gate:
+    """The ASGI middleware around everything."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+        self._hosts = {"localhost", *rules.hosts, *(urlsplit(o).hostname for o in rules.origins)}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, status = time.perf_counter(), 0
+
+        async def send_guarded(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                _add_headers(message, scope["path"])
+            await send(message)
+
+        headers = Headers(scope=scope)
+        refused = self._refused_host(headers) or self._refused_origin(headers)
+        await (refused or self._app)(scope, receive, send_guarded)
+        # the route's pattern, never the address that was asked for: a question or a name may stand in it
+        where = getattr(scope.get("route"), "path_format", "-")
+        log.info("%s %s %d %.0f ms", scope["method"], where, status, 1000 * (time.perf_counter() - began))
+
+    def _refused_host(self, headers: Headers) -> ASGIApp | None:
+        name = _host_name(headers.get("host", ""))
+        if name in self._hosts or _is_address(name):
+            return None
+        return refusal(421, f"host {name!r:.80}: the server is not known by this name; start it with --origin http://NAME:PORT")
+
+    def _refused_origin(self, headers: Headers) -> ASGIApp | None:
+        origin = headers.get("origin")
+        if origin is None:
+            foreign = headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
+        else:
+            foreign = origin not in self._rules.origins and origin.partition("://")[2] != headers.get("host")
+        if not foreign:
+            return None
+        return refusal(403, f"origin {origin!r:.80}: pages of other origins may not ask; start the server with --origin URL")
+
+
+class Guard:
+    """The ASGI middleware around what needs a token and takes a body."""
+
+    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+        self._app = app
+        self._rules = rules
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """See ASGI."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        if scope["path"].startswith(GUARDED) and not self._knows(headers.get("authorization", "")):
+            message = "no token, or not the right one: send the header Authorization: Bearer TOKEN"
+            await refusal(401, message, "invalid_api_key")(scope, receive, send)
+            return
+        read = 0
+
+        async def receive_some() -> Message:
+            nonlocal read
+            message = await receive()
+            read += len(message.get("body", b""))
+            if read > self._rules.max_body:
+                raise HTTPException(413, f"the body has more than {self._rules.max_body:,} bytes, which is the limit")
+            return message
+
+        await self._app(scope, receive_some, send)
+
+    def _knows(self, authorization: str) -> bool:
+        if self._rules.token is None:
+            return True
+        kind, _, given = authorization.partition(" ")
+        return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._rules.token.encode())
+
+
+def _add_headers(message: Message, path: str) -> None:
+    headers = MutableHeaders(scope=message)
+    for name, value in HEADERS.items():
+        headers[name] = value
+    headers["Cache-Control"] = "no-store" if path.startswith(GUARDED) else "no-cache"
+
+
+def _host_name(host: str) -> str:
+    """The name or address in a host header, without its port and brackets; "" for what is none."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

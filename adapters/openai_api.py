@@ -1,0 +1,149 @@
+"""/v1 as OpenAI's clients expect it: models, chat completions, embeddings. A chatbot that remembers, for an unmodified client.
+
+    client = openai.OpenAI(base_url="http://127.0.0.1:8765/v1", api_key="none")
+    client.chat.completions.create(model="cmt", user="ann", messages=[{"role": "user", "content": "I moved to Lisbon."}])
+
+The last message of the user is the question, what came before is history. `user` is a scope, "user/<user>": what one user says
+is not told to another. What the model cannot do (temperature, tools) is passed over. Knows the queue, no store.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import time
+import uuid
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+import cmt_sdk
+from cmt_adapters.openai_shapes import (
+    MODEL,
+    ChatRequest,
+    Choice,
+    Chunk,
+    ChunkChoice,
+    Completion,
+    Delta,
+    Embedding,
+    EmbeddingRequest,
+    Embeddings,
+    EmbeddingUsage,
+    Finish,
+    Model,
+    Models,
+    Said,
+    Usage,
+)
+from cmt_adapters.replies import EVENTS, Events, event, failures
+from cmt_adapters.shapes import SourceValue
+from cmt_adapters.work import Memory, Vectors, Work, Working, while_there
+from cmt_sdk.errors import InvalidInput, NotFound
+
+router = APIRouter(prefix="/v1", tags=["openai"])
+
+LETTERS = 4  # a token: what is embedded is not counted by the model's tokenizer
+DONE = "data: [DONE]\n\n"
+
+
+@router.get("/models", responses=failures())
+async def list_models() -> Models:
+    """The one model there is."""
+    return Models(data=[Model()])
+
+
+@router.get("/models/{id}", responses=failures(404))
+async def show_model(id: str) -> Model:  # noqa: A002 - the word users know
+    """The one model there is."""
+    if id != MODEL:
+        raise NotFound(f"there is no model {id!r}: the one there is is {MODEL!r}")
+    return Model()
+
+
+@router.post(
+    "/chat/completions",
+    response_model=Completion,
+    responses={200: EVENTS, **failures(409, 422)},
+)
+async def complete_chat(request: Request, work: Working, chat: ChatRequest) -> Any:
+    """Answer the user's last message from memory, and remember it. With `stream`, chunks as server-sent events."""
+    options = chat.options()
+    if chat.stream:
+        return Events(_chunks(work, chat, options))
+    answer = await while_there(request.receive, work.answer(**options))
+    await _remember(work.memory, chat, options["question"])
+    choice = Choice(message=Said(content=answer.text), finish_reason=_finish(answer, chat))
+    return Completion(**_head(), choices=[choice], usage=_usage(answer), sources=_sources(answer))
+
+
+@router.post("/embeddings", responses=failures(409))
+async def embed(request: Request, work: Working, asked: EmbeddingRequest) -> Embeddings:
+    """The vectors by which questions of these words find passages."""
+    texts = [asked.input] if isinstance(asked.input, str) else asked.input
+    vectors = await while_there(request.receive, work.embed(texts))
+    if asked.dimensions not in (None, vectors.shape[1]):
+        raise InvalidInput(f"dimensions={asked.dimensions}: the model's vectors have {vectors.shape[1]}; leave it out")
+    tokens = sum(-(-len(text) // LETTERS) for text in texts)
+    data = [Embedding(index=n, embedding=v) for n, v in enumerate(_encoded(vectors, asked.encoding_format == "base64"))]
+    return Embeddings(data=data, usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens))
+
+
+def _encoded(vectors: Vectors, as_base64: bool) -> Sequence[list[float] | str]:
+    if as_base64:
+        return [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in vectors]
+    rows: list[list[float] | str] = vectors.tolist()
+    return rows
+
+
+async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> AsyncGenerator[str]:
+    head = _head() | {"object": "chat.completion.chunk", "model": MODEL}
+
+    def chunk(delta: Delta, **more: Any) -> str:
+        finish = more.pop("finish_reason", None)
+        return event(Chunk(**head, choices=[ChunkChoice(index=0, delta=delta, finish_reason=finish)], **more))
+
+    begun = False
+    async with aclosing(work.pieces(**options)) as pieces:
+        async for piece in pieces:
+            if not begun:
+                yield chunk(Delta(role="assistant", content=""))
+                begun = True
+            if isinstance(piece, str):
+                yield chunk(Delta(content=piece))
+                continue
+            await _remember(work.memory, chat, options["question"])
+            yield chunk(Delta(), finish_reason=_finish(piece, chat), sources=_sources(piece))
+            if chat.stream_options and chat.stream_options.include_usage:
+                yield event(Chunk(**head, choices=[], usage=_usage(piece)))
+    yield DONE
+
+
+async def _remember(memory: Memory, chat: ChatRequest, said: str) -> None:
+    """Afterwards, else the question would be found as the answer to itself. Compressed in the background."""
+    if chat.remember:
+        document = cmt_sdk.Document(said, scope=chat.within, source="chat", metadata={"role": "user"})
+        await asyncio.to_thread(memory.add, document, wait=False)
+
+
+def _head() -> dict[str, Any]:
+    return {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
+
+
+def _finish(answer: cmt_sdk.Answer, chat: ChatRequest) -> Finish:
+    return "length" if answer.answer_tokens >= chat.longest else "stop"
+
+
+def _usage(answer: cmt_sdk.Answer) -> Usage:
+    return Usage(
+        prompt_tokens=answer.prompt_tokens,
+        completion_tokens=answer.answer_tokens,
+        total_tokens=answer.prompt_tokens + answer.answer_tokens,
+        memory_tokens=answer.memory_tokens,
+    )
+
+
+def _sources(answer: cmt_sdk.Answer) -> list[SourceValue]:
+    return [SourceValue.model_validate(source) for source in answer.sources]

@@ -1,0 +1,152 @@
+"""What both halves of the HTTP API answer with: errors, sources, streams of events. Knows no route."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from cmt_adapters.shapes import SCOPE, TEXT, Failure, Fault
+from cmt_adapters.work import Busy, while_there
+from cmt_sdk import errors
+
+_EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
+EVENTS = {"content": {"text/event-stream": {"schema": _EVENT}}}  # of a route that can stream
+RETRY_AFTER = 5  # seconds: an answer or two
+# The first family that fits decides.
+STATUSES: Sequence[tuple[type[Exception], int]] = (
+    (errors.InvalidDocument, 422),
+    (errors.InvalidInput, 400),
+    (errors.ModelNotFound, 503),
+    (errors.NotFound, 404),
+    (errors.AlreadyExists, 409),
+    (errors.ModelMismatch, 409),
+    (errors.MissingExtra, 501),
+    (errors.CMTError, 503),
+    (Busy, 503),
+)
+PATTERNS = {
+    TEXT: "there is nothing in it but white space, or NUL characters: give text",
+    SCOPE: "give names with a slash between them, such as user/ann",
+}
+
+
+def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Failures for a route's page in OpenAPI, those that every route has among them."""
+    words = {
+        400: "The request is not as it should be",
+        401: "No token, or not the right one",
+        403: "A page of another origin asks",
+        404: "There is no such thing",
+        409: "Something that is there stands in the way",
+        413: "The body is over the limit",
+        421: "The server is not known by this host name",
+        422: "A document that cannot be remembered",
+        501: "An optional dependency is not installed",
+        503: "Too many requests wait, the disk or the model refuses, or the server is shutting down",
+    }
+    return {n: {"model": Failure, "description": words[n]} for n in sorted({400, 401, 403, 413, 421, 503, *statuses})}
+
+
+def fault(status: int, message: str, code: str | None = None, param: str | None = None) -> Failure:
+    """A failure as a value."""
+    kind = "server_error" if status >= 500 else "authentication_error" if status == 401 else "invalid_request_error"
+    return Failure(error=Fault(message=message, type=kind, param=param, code=code))
+
+
+def refusal(status: int, message: str, code: str | None = None, param: str | None = None) -> JSONResponse:
+    """A failure as an answer."""
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER)}}.get(status)
+    return JSONResponse(fault(status, message, code, param).model_dump(), status, headers)
+
+
+def _status(error: Exception) -> int:
+    return next(status for family, status in STATUSES if isinstance(error, family))
+
+
+def failed(_: Request, error: Exception) -> Response:
+    """The library's errors as answers."""
+    return refusal(_status(error), str(error), type(error).__name__)
+
+
+def invalid(_: Request, error: Exception) -> Response:
+    """A request of the wrong shape; its values, which may be anybody's documents, are not repeated."""
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
+    first = error.errors()[0]
+    place = ".".join(map(str, first["loc"][1:]))
+    message = PATTERNS.get(first.get("ctx", {}).get("pattern"), first["msg"])
+    return refusal(400, f"{place or first['loc'][0]}: {message}", "InvalidRequest", place or None)
+
+
+def refused(request: Request, error: Exception) -> Response:
+    """Failures of the framework: no such route, no such method, no body that can be read."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for nothing else
+    answer = refusal(error.status_code, error.detail)
+    answer.headers.update(error.headers or {})
+    if "Allow" in answer.headers:  # there, Starlette has those of one route, where several have the same address
+        routes = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path_format", ""), {})
+        answer.headers["Allow"] = ", ".join(sorted(name.upper() for name in routes)) or answer.headers["Allow"]
+    return answer
+
+
+def broken(_: Request, __: Exception) -> Response:
+    """A bug of ours; what it says is for nobody, since it may hold anybody's words."""
+    return refusal(500, "the server has failed; its log tells where", "InternalError")
+
+
+def gone(_: Request, __: Exception) -> Response:
+    """For a client that has hung up: it is not sent."""
+    return Response(status_code=499)
+
+
+def event(data: BaseModel, name: str | None = None) -> str:
+    """A server-sent event."""
+    return (f"event: {name}\n" if name else "") + f"data: {data.model_dump_json(exclude_unset=True)}\n\n"
+
+
+class Events(Response):
+    """A stream of events. What goes wrong before the first is an ordinary failure; after it, `trouble` makes an event of it.
+
+    When the client hangs up, whether it waits for the first event or another one, the generator is closed.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncGenerator[str], trouble: str | None = None) -> None:
+        super().__init__()
+        self._events = events
+        self._trouble = trouble
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request, as ASGI has it."""
+        async with aclosing(self._events) as events:
+            first = await while_there(receive, anext(events))
+            unheld = {"X-Accel-Buffering": "no"}  # proxies shall not gather what comes piece by piece
+            streaming = StreamingResponse(self._whole(first, events), media_type=self.media_type, headers=unheld)
+            await streaming(scope, receive, send)
+
+    async def _whole(self, first: str, events: AsyncIterator[str]) -> AsyncIterator[str]:
+        yield first
+        try:
+            async for later in events:
+                yield later
+        except (errors.CMTError, Busy) as error:
+            yield event(fault(_status(error), str(error), type(error).__name__), self._trouble)
+
+
+HANDLERS: dict[int | type[Exception], Any] = {
+    errors.CMTError: failed,
+    Busy: failed,
+    RequestValidationError: invalid,
+    HTTPException: refused,
+    ClientDisconnect: gone,
+    Exception: broken,
+}

@@ -1,0 +1,220 @@
+"""Memories over HTTP: /api, for the page and for programs. Knows which call of the library is meant, no store and no model."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
+
+from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+
+import cmt_sdk
+from cmt_adapters.projection import map_of
+from cmt_adapters.replies import EVENTS, Events, event, failures
+from cmt_adapters.shapes import (
+    AnswerValue,
+    AskRequest,
+    Change,
+    DocumentValue,
+    ForgetRequest,
+    Health,
+    MapValue,
+    Matches,
+    MatchValue,
+    NewDocument,
+    PageValue,
+    PassageValue,
+    PieceValue,
+    ReceiptValue,
+    Refused,
+    Scope,
+    SearchMode,
+    StatsValue,
+    Taken,
+    Text,
+    WholeDocument,
+)
+from cmt_adapters.work import Memory, Working, while_there
+from cmt_sdk.errors import InvalidInput, MissingExtra, NotFound
+
+router = APIRouter(prefix="/api", tags=["memory"])
+
+SHOWN = 300  # characters of a text in a list
+SUFFIX = re.compile(r"\.\w{1,16}")
+TICK = timedelta(milliseconds=1)  # finer than that, the times in a database may differ from the clock's
+Within = Annotated[Scope | None, Query(description="Only this scope, with everything beneath it.")]
+
+
+@router.get("/health", responses=failures())
+async def health() -> Health:
+    """Whether the server is there."""
+    return Health(ok=True)
+
+
+@router.get("/stats", responses=failures())
+def stats(memory: Memory) -> StatsValue:
+    """The memory in numbers."""
+    return StatsValue(**asdict(memory.stats()), version=cmt_sdk.__version__)
+
+
+@router.get("/documents", responses=failures())
+def list_documents(
+    memory: Memory,
+    scope: Within = None,
+    source: Annotated[str | None, Query(max_length=1000, description="Only this source; * is a wildcard.")] = None,
+    q: Annotated[str | None, Query(max_length=900, description="A part of the source, where that is not given.")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 50,
+    cursor: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
+) -> PageValue:
+    """Documents in order of creation; their texts are cut."""
+    wanted = f"*{q}*" if q and not source else source
+    page = memory.list(scope=scope, source=wanted, limit=limit, cursor=cursor or None)
+    return PageValue(documents=[_shown(d) for d in page.documents], next_cursor=page.next_cursor)
+
+
+@router.post(
+    "/documents",
+    status_code=201,
+    responses={200: {"model": DocumentValue, "description": "It was there already."}, **failures(409, 422)},
+)
+async def add_document(work: Working, memory: Memory, response: Response, new: NewDocument) -> DocumentValue:
+    """Remember a text. The same text in the same scope is one document, unless another id is given."""
+    began = datetime.now(UTC) - TICK
+    document = cmt_sdk.Document(**new.model_dump(exclude={"wait"}))
+    if new.wait:
+        stored = await work.call(memory.add, document)
+    else:
+        stored = await asyncio.to_thread(memory.add, document, wait=False)
+    if stored.created_at and stored.created_at < began:
+        response.status_code = 200
+    return _shown(stored)
+
+
+@router.post("/files", responses=failures(501))
+def add_files(
+    memory: Memory, file: Annotated[list[UploadFile], File(min_length=1)], scope: Annotated[Scope, Form()] = ""
+) -> Taken:
+    """Remember files: txt, md, html, pdf, docx. They are compressed in the background."""
+    taken, refused = list[DocumentValue](), list[Refused]()
+    for upload in file:
+        name = PurePosixPath(PureWindowsPath(upload.filename or "").as_posix()).name
+        try:
+            document = _read(upload.file.read(), name)
+            taken.append(_shown(memory.add(replace(document, scope=scope), wait=False)))
+        except (InvalidInput, MissingExtra, NotFound) as error:
+            refused.append(Refused(name=name, message=str(error)))
+    return Taken(documents=taken, refused=refused)
+
+
+@router.get("/documents/{id:path}", responses=failures(404))
+def get_document(memory: Memory, id: str) -> WholeDocument:  # noqa: A002 - the word users know
+    """A document with its whole text and its passages."""
+    document = memory.get(id)
+    passages = [PassageValue.model_validate(p) for p in memory.passages(id)]
+    return WholeDocument(**_shown(document, None).model_dump(), passages=passages)
+
+
+@router.patch("/documents/{id:path}", responses=failures(404, 409, 422))
+async def change_document(work: Working, memory: Memory, id: str, change: Change) -> DocumentValue:  # noqa: A002
+    """Another text, which is compressed before the answer, or other fields; the text before stays in the history."""
+    fields = change.model_dump(exclude_unset=True)
+    fields = {name: value for name, value in fields.items() if value is not None or name in ("source", "expires_at")}
+    if "text" in fields:
+        return _shown(await work.call(lambda: memory.update(id, **fields)))
+    return _shown(await asyncio.to_thread(memory.update, id, **fields))
+
+
+@router.delete("/documents/{id:path}", responses=failures(404))
+def forget_document(memory: Memory, id: str) -> ReceiptValue:  # noqa: A002
+    """Erase a document with its history; the receipt tells what a scan of the files found."""
+    return ReceiptValue.model_validate(memory.forget(id))
+
+
+@router.post("/forget", responses=failures())
+def forget(memory: Memory, chosen: ForgetRequest) -> ReceiptValue:
+    """Erase all documents that fit every condition given."""
+    return ReceiptValue.model_validate(memory.forget(**chosen.model_dump(exclude_unset=True)))
+
+
+@router.get("/search", responses=failures(409))
+async def search(
+    request: Request,
+    work: Working,
+    memory: Memory,
+    q: Annotated[Text, Query()],
+    k: Annotated[int, Query(ge=1, le=100)] = 10,
+    mode: SearchMode = "fused",
+    scope: Within = None,
+) -> Matches:
+    """Passages by meaning and words ("fused"), by one of them, or put in order by the model ("reranked")."""
+
+    def find() -> Matches:
+        return Matches(matches=[_match(m) for m in memory.search(q, k, mode=mode, scope=scope)])
+
+    if mode == "text":
+        return await asyncio.to_thread(find)
+    return await while_there(request.receive, work.call(find))
+
+
+@router.post(
+    "/ask",
+    response_model=AnswerValue,
+    responses={200: EVENTS, **failures(409)},
+)
+async def ask(request: Request, work: Working, ask: AskRequest) -> Any:
+    """Answer a question from memory: as JSON, or as events `piece` ({"text"}), `answer`, and `error` where it breaks off."""
+    options = ask.model_dump(exclude={"stream"})
+
+    async def events() -> AsyncGenerator[str]:
+        async with aclosing(work.pieces(**options)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, str):
+                    yield event(PieceValue(text=piece), "piece")
+                else:
+                    yield event(AnswerValue.model_validate(piece), "answer")
+
+    return Events(events(), "error") if ask.stream else await while_there(request.receive, work.answer(**options))
+
+
+@router.get("/map", responses=failures())
+def show_map(memory: Memory, scope: Within = None, limit: Annotated[int, Query(ge=1, le=2000)] = 2000) -> MapValue:
+    """Passages in the plane, near to each other when their meanings are, and the nearest to each."""
+    return map_of(memory, scope, limit)
+
+
+def _shown(document: cmt_sdk.Document, longest: int | None = SHOWN) -> DocumentValue:
+    text = document.text
+    return DocumentValue(**asdict(replace(document, text=text[:longest])), length=len(text))
+
+
+def _match(match: cmt_sdk.Match) -> MatchValue:
+    p, document = match.passage, match.document
+    return MatchValue(
+        document_id=document.id,
+        passage_id=p.id,
+        source=document.source,
+        scope=document.scope,
+        start=p.start,
+        end=p.end,
+        text=p.text,
+        score=match.score,
+        why=match.why,
+    )
+
+
+def _read(data: bytes, name: str) -> cmt_sdk.Document:
+    """The document in an uploaded file; messages of errors call it by its name."""
+    suffix = PurePosixPath(name).suffix
+    with TemporaryDirectory(prefix="cmt-") as folder:
+        file = Path(folder) / f"file{suffix if SUFFIX.fullmatch(suffix) else ''}"
+        file.write_bytes(data)
+        try:
+            return replace(cmt_sdk.read_document(file), source=name)
+        except InvalidInput as error:
+            raise type(error)(str(error).replace(str(file), name)) from error
