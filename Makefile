@@ -1,5 +1,6 @@
 # make demo: set up everything, remember a folder of documents, answer from memory in a second process.
 # make test: set up everything, check (lint, types, contracts, docs) and run all tests, the real model included.
+# make test-slow: the long form of the tests that kill, damage, load and fuzz.
 # make bench: the timings of examples/benchmarks.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 DEMO := .demo
 
-.PHONY: demo test check unit integration bench clean
+.PHONY: demo test test-slow check unit integration bench clean
 .DELETE_ON_ERROR:
 
 # torch comes first and by exact version: a looser request may take a build with several GB of CUDA libraries.
@@ -48,9 +49,13 @@ unit: $(VENV)/dev.done
 
 integration: $(VENV)/dev.done
 	$(BIN)/cmt model pull
-	$(BIN)/pytest -m model
+	$(BIN)/pytest -m 'model and not slow'
 
 test: check unit integration
+
+test-slow: $(VENV)/dev.done
+	$(BIN)/cmt model pull
+	$(BIN)/pytest -m slow
 
 bench: $(VENV)/dev.done
 	$(BIN)/cmt model pull
