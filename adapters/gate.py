@@ -66,7 +66,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(message, scope["path"])
+                _add_headers(message, is_guarded=_is_guarded(scope))
             await send(message)
 
         headers = Headers(scope=scope)
@@ -106,7 +106,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if scope["path"].startswith(GUARDED) and not self._knows(headers.get("authorization", "")):
+        if _is_guarded(scope) and not self._knows(headers.get("authorization", "")):
             message = "no token, or not the right one: send the header Authorization: Bearer TOKEN"
             await refusal(401, message, "invalid_api_key")(scope, receive, send)
             return
@@ -129,11 +129,18 @@ class Guard:
         return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._rules.token.encode())
 
 
-def _add_headers(message: Message, path: str) -> None:
+def _is_guarded(scope: Scope) -> bool:
+    """Whether the routes will see a path that wants a token: another app may have mounted this one beneath a path of its own."""
+    path: str = scope["path"]
+    rest = path.removeprefix(scope.get("root_path", ""))
+    return (rest if rest[:1] in ("", "/") else path).startswith(GUARDED)  # as Starlette finds routes
+
+
+def _add_headers(message: Message, *, is_guarded: bool) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in HEADERS.items():
         headers[name] = value
-    headers["Cache-Control"] = "no-store" if path.startswith(GUARDED) else "no-cache"
+    headers["Cache-Control"] = "no-store" if is_guarded else "no-cache"
 
 
 def _host_name(host: str) -> str:

@@ -243,7 +243,8 @@ class CMTChatMessageHistory(BaseChatMessageHistory):
         self.session_id = session_id
         self.memory = memory
         self.scope = scope or f"session/{quote(session_id, safe='', errors='surrogatepass')}"
-        self._chosen: dict[str, Any] = {"scope": self.scope, "where": {SESSION: json.dumps([self.scope, session_id])}}
+        self._mark = {SESSION: json.dumps([self.scope, session_id])}
+        self._chosen: dict[str, Any] = {"scope": self.scope, "where": {**self._mark, MESSAGE: {"exists": True}}}
         self._wait = wait
 
     @property
@@ -270,7 +271,7 @@ class CMTChatMessageHistory(BaseChatMessageHistory):
             raise InvalidDocument(f"message {message!r:.60} is no JSON ({error}): give text, numbers, lists, dicts") from error
         role = _role(message)
         said = _sound(message) if role in ("user", "assistant") else ""
-        metadata = {MESSAGE: kept, **self._chosen["where"]} | ({ROLE: role} if said else {})
+        metadata = {MESSAGE: kept, **self._mark} | ({ROLE: role} if said else {})
         return cmt_sdk.Document(said or f"({message.type})", f"message-{uuid.uuid4().hex}", scope=self.scope, metadata=metadata)
 
 

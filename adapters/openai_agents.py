@@ -58,7 +58,8 @@ class CMTSession(Session):
         self.memory = memory
         self.scope = scope or f"session/{quote(session_id, safe='', errors='surrogatepass')}"
         self.session_settings = session_settings or SessionSettings()
-        self._chosen: dict[str, Any] = {"scope": self.scope, "where": {SESSION: json.dumps([self.scope, session_id])}}
+        self._mark = {SESSION: json.dumps([self.scope, session_id])}
+        self._chosen: dict[str, Any] = {"scope": self.scope, "where": {**self._mark, ITEM: {"exists": True}}}
         self._wait = wait
         self._lock = LOCKS.setdefault(memory.path.resolve(), threading.Lock())
 
@@ -100,7 +101,7 @@ class CMTSession(Session):
             raise InvalidDocument(f"item {item!r:.60} is no JSON ({error}): give text, numbers, lists, dicts") from error
         said = _said(item)
         text = said or f"({item.get('type') or item.get('role') or 'item'})"
-        metadata = {ITEM: kept, **self._chosen["where"]} | ({ROLE: str(item.get("role"))} if said else {})
+        metadata = {ITEM: kept, **self._mark} | ({ROLE: str(item.get("role"))} if said else {})
         return cmt_sdk.Document(UNSOUND.sub("\ufffd", text), f"item-{uuid.uuid4().hex}", scope=self.scope, metadata=metadata)
 
     def _pop(self) -> TResponseInputItem | None:

@@ -15,6 +15,7 @@ MODEL = "cmt"
 TURNS_KEPT = 12
 Finish = Literal["stop", "length"]
 LONGEST = 256  # tokens of an answer whose length is not given
+MOST = 4096
 
 
 class TextPart(BaseModel):
@@ -50,8 +51,8 @@ class ChatRequest(BaseModel):
     stream: StrictBool | None = False
     stream_options: StreamOptions | None = None
     n: Literal[1] | None = Field(None, description="There is one answer.")
-    max_tokens: int | None = Field(None, ge=1, le=4096)
-    max_completion_tokens: int | None = Field(None, ge=1, le=4096, description="The longest answer, in tokens (256).")
+    max_tokens: int | None = Field(None, ge=1)
+    max_completion_tokens: int | None = Field(None, ge=1, description="The longest answer, in tokens (256); at most 4,096.")
     user: str | None = Field(None, max_length=200, description='Who asks; narrows the memory to the scope "user/<user>".')
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
     reader: Reader = Field("memory", description="What the model reads; see /api/ask.")
@@ -84,8 +85,8 @@ class ChatRequest(BaseModel):
 
     @property
     def longest(self) -> int:
-        """The longest answer, in tokens."""
-        return self.max_completion_tokens or self.max_tokens or LONGEST
+        """The longest answer, in tokens. Clients that are used to larger models ask for more than there can be."""
+        return min(self.max_completion_tokens or self.max_tokens or LONGEST, MOST)
 
 
 class EmbeddingRequest(BaseModel):

@@ -83,6 +83,8 @@ def invalid(_: Request, error: Exception) -> Response:
     first = error.errors()[0]
     place = ".".join(map(str, first["loc"][1:]))
     message = PATTERNS.get(first.get("ctx", {}).get("pattern"), first["msg"])
+    if not place and first["type"] == "model_attributes_type":  # what curl sends when it is told nothing else
+        message = "give a JSON object, and the header Content-Type: application/json"
     return refusal(400, f"{place or first['loc'][0]}: {message}", "InvalidRequest", place or None)
 
 

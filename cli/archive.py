@@ -62,6 +62,8 @@ def import_(file: Path, scope: str, no_wait: bool, folder: Path, as_json: bool) 
     """  # noqa: D301 - click reads the escape
     if not is_there(str(file)):  # before a memory is made for it
         raise NotFound(f"there is no file {file}")
+    if _is_cut_off(file):
+        raise InvalidInput(f"{file} is a zip file without its end: fetch or copy it again")
     if not _is_archive(file):
         _import_conversations(file, scope, folder, wait=not no_wait, as_json=as_json)
         return
@@ -84,6 +86,15 @@ def _is_archive(file: Path) -> bool:
             return "manifest.json" in archive.namelist()
     except BadZipFile:
         return True
+
+
+def _is_cut_off(file: Path) -> bool:
+    """True for the beginning of a zip file: a download that broke off, perhaps."""
+    try:
+        with file.open("rb") as opened_file:
+            return opened_file.read(4) == b"PK\x03\x04" and not is_zipfile(file)
+    except OSError:
+        return False  # whoever reads it tells why it cannot be read
 
 
 def _import_conversations(file: Path, scope: str, folder: Path, *, wait: bool, as_json: bool) -> None:

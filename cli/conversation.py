@@ -123,8 +123,11 @@ class Conversation:
         turns = self.talk.turns
         for at in [i for i, turn in enumerate(turns) if turn.role == "user" and turn.content == text][::-1]:
             del turns[at : at + 2]  # with its answer
-        found = [d for d in self.memory.documents(source="chat", scope=self.scope or None) if d.text.strip() == text]
-        for document in (d for d in found if d.scope == self.scope):
+        said = [d for d in self.memory.documents(source="chat", scope=self.scope or None) if d.scope == self.scope]
+        found = [d for d in said if d.text.strip() == text]
+        if not found:
+            say(f"stays: {one_line(text, 60)}; it was there before, from another source: `cmt forget` erases it", err=True)
+        for document in found:
             receipt = self.memory.forget(document.id)
             left = amount(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
             say(f"erased: {one_line(text, 60)}; {left} left in {', '.join(receipt.files_scanned)}", err=True)

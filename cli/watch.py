@@ -55,7 +55,9 @@ def watch(directory: Path, once: bool, forget: bool, scope: str, yes: bool, fold
 
 def _existing(directory: Path) -> Path:
     """The folder as the sources of documents name it. NotFound where there is none: that is not an empty one."""
-    if not os.path.isdir(directory):  # noqa: PTH112 - Path.is_dir raises in a closed folder
+    if os.path.isfile(directory):  # noqa: PTH113 - Path.is_file raises in a closed folder
+        raise NotFound(f"{directory} is a file: give its folder; `cmt add` takes single files")
+    if not os.path.isdir(directory):  # noqa: PTH112 - so does Path.is_dir
         raise NotFound(f"there is no folder {directory}: nothing was taken out of the memory")
     return directory.resolve()
 

@@ -13,8 +13,10 @@ from agents import Agent, ModelResponse, RunConfig, Runner, Session, SessionSett
 from agents.models.interface import Model
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from langchain_core.messages import HumanMessage
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
+from cmt_adapters.langchain_agent import CMTChatMessageHistory
 from cmt_adapters.openai_agents import CMTSession
 from cmt_sdk.errors import InvalidDocument, MissingExtra
 from cmt_sdk.testing.fakes import open_fake
@@ -110,6 +112,18 @@ async def test_clearing_leaves_other_documents_of_the_scope(memory):
     await session.add_items([{"role": "user", "content": "Hello."}])
     await session.clear_session()
     assert [d.text for d in memory.documents()] == ["Ann likes tea."]
+
+
+async def test_a_langchain_history_of_the_same_name_is_another_conversation(memory):
+    """In the same scope too: neither gives, pops or clears what the other one keeps."""
+    session, history = CMTSession("7", memory), CMTChatMessageHistory("7", memory)
+    history.add_messages([HumanMessage("I moved to Lisbon.")])
+    await session.add_items([{"role": "user", "content": "Hello."}])
+    assert await session.get_items() == [{"role": "user", "content": "Hello."}]
+    assert [m.content for m in history.messages] == ["I moved to Lisbon."]
+    await session.clear_session()
+    assert await session.pop_item() is None
+    assert [m.content for m in history.messages] == ["I moved to Lisbon."]
 
 
 async def test_the_same_words_twice_are_two_items(memory):

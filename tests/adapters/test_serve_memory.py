@@ -130,7 +130,8 @@ def test_what_is_no_json_is_refused(api, body):
     """Whatever python's parser thinks of it. Without the content type of JSON, as foreign pages can send it, no body is read."""
     failure(api.post("/api/documents", content=body, headers={"Content-Type": "application/json"}), 400)
     good = json.dumps({"text": LISBON})
-    failure(api.post("/api/documents", content=good, headers={"Content-Type": "text/plain"}), 400)
+    told = failure(api.post("/api/documents", content=good, headers={"Content-Type": "text/plain"}), 400)
+    assert told == "body: give a JSON object, and the header Content-Type: application/json"
 
 
 def test_a_list_comes_in_pages(api):

@@ -76,6 +76,13 @@ def test_an_answer_that_is_cut_says_so(served, client):
         assert (choice.message.content, choice.finish_reason) == ("The museum", "length")
 
 
+def test_more_than_the_longest_answer_may_be_asked_for(client):
+    """As clients do that were set up for a larger model; the answer ends where it ends."""
+    more = {"max_tokens": 128_000, "remember": False}
+    choice = client.chat.completions.create(model="cmt", messages=ASKED, extra_body=more).choices[0]
+    assert (choice.message.content, choice.finish_reason) == (LISBON, "stop")
+
+
 def test_what_the_user_says_is_remembered(served, client):
     """In the scope of `user`; the next conversation knows it. With remember=False it is not."""
     client.chat.completions.create(model="cmt", user="ann", messages=[{"role": "user", "content": "My dog is called Rufus."}])

@@ -8,6 +8,8 @@ import time
 import httpx
 import openai
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from cmt_adapters.serve import Discreet, app, serve
 from cmt_sdk.errors import InvalidSetting
@@ -60,6 +62,29 @@ def test_the_token_opens(closed_server):
     assert closed_server.http.get("/api/health", headers={"Authorization": f"bearer {TOKEN}"}).status_code == 200
     described = closed_server.http.get("/openapi.json").json()
     assert described["components"]["securitySchemes"] == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+
+
+@pytest.mark.parametrize(("root", "at"), [("/memory", "/memory"), ("/a", ""), ("/memory/", "/memory/"), ("", "")])
+async def test_the_token_is_demanded_beneath_a_path_too(tmp_path, root, at):
+    """Where a server or another app has put this one; what is remembered is cached nowhere, and the page is open there too."""
+    with open_fake(tmp_path / "notes") as memory:
+        transport = httpx.ASGITransport(app(memory, token=TOKEN), root_path=root)
+        async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            for path in (f"{at}/api/documents", f"{at}/v1/models", f"{at}/api/nowhere"):
+                assert (await http.get(path)).status_code == 401
+            answer = await http.get(f"{at}/api/documents", headers={"Authorization": f"Bearer {TOKEN}"})
+            assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
+            assert (await http.get(f"{at}/")).status_code == 200
+
+
+async def test_the_token_is_demanded_of_a_mounted_app(tmp_path):
+    """Starlette leaves the whole path in the scope."""
+    with open_fake(tmp_path / "notes") as memory:
+        outer = Starlette(routes=[Mount("/api/memory", app(memory, token=TOKEN))])
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://localhost") as http:
+            assert (await http.get("/api/memory/api/documents")).status_code == 401
+            assert (await http.get("/api/memory/v1/models")).status_code == 401
+            assert (await http.get("/api/memory/")).status_code == 200
 
 
 @pytest.mark.parametrize(

@@ -165,6 +165,17 @@ def test_a_text_that_was_there_before_is_not_taken_back(memory, capsys):
     assert memory.count() == 1
 
 
+def test_what_was_said_before_from_elsewhere_stays(memory, capsys):
+    """And that is told: its own source keeps it, though the turn goes from later questions."""
+    memory.add("Ann likes tea.", source="a.md")
+    talk = talking(memory, remember=True)
+    talk.hear("Ann likes tea.")
+    talk.hear("/forget")
+    assert "stays: Ann likes tea.; it was there before, from another source" in capsys.readouterr().err
+    assert memory.count() == 1
+    assert talk.talk.turns == []
+
+
 def test_why_shows_passages_in_full_with_reasons_and_costs(memory, capsys):
     """And what the last answer was read from."""
     memory.add(f"{LISBON} " + "It is open on Sundays. " * 10, source="trip.md")

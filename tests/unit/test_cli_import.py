@@ -102,6 +102,13 @@ def test_zip_files_that_are_neither(cmt, tmp_path, export):
     assert "damaged" in cmt("import", export, code=5).stderr
 
 
+def test_a_download_that_broke_off(cmt, export):
+    """It is told as what it is, and no memory is begun."""
+    export.write_bytes(export.read_bytes()[:60])
+    assert "is a zip file without its end: fetch or copy it again" in cmt("import", export, code=2).stderr
+    assert not cmt.home.exists()
+
+
 def test_an_archive_brings_its_own_scopes(cmt, tmp_path):
     """--scope is not silently ignored."""
     cmt("add", "--text", "Ann likes tea.")

@@ -291,7 +291,7 @@ def test_a_folder_that_is_emptied_while_it_is_watched(cmt, notes, follow):
 def test_a_folder_that_is_not_there(cmt, notes, follow):
     """An error, at the beginning and while it is watched; no memory is made for it, and nothing is taken out."""
     cmt("watch", notes.parent / "nowhere", "--once", code=3)
-    cmt("watch", notes / "a.md", code=3)
+    assert "a.md is a file: give its folder" in cmt("watch", notes / "a.md", code=3).stderr
     assert not cmt.home.exists()
     assert "there is no folder" in follow(lambda: shutil.rmtree(notes), code=3).stderr
     assert len(texts(cmt)) == 2
