@@ -98,7 +98,7 @@ class CMTMiddleware(AgentMiddleware):
             [
                 cmt_sdk.Document(text, source="chat", scope=scope, metadata={ROLE: role})
                 for role, text in said
-                if text and role in self._remember
+                if text and role in self._remember and not cmt_sdk.only_asks(text)
             ],
             wait=self._wait,
         )

@@ -73,7 +73,7 @@ class CMTMemoryBlock(BaseMemoryBlock[list[ChatMessage]]):
         documents = []
         for message in messages:
             text = UNSOUND.sub("\ufffd", _text(message)).strip()
-            if text and message.role in SPEAKERS:
+            if text and message.role in SPEAKERS and not cmt_sdk.only_asks(text):
                 scope = self._scope(message.additional_kwargs.get("session_id"))
                 documents.append(cmt_sdk.Document(text, scope=scope, metadata={"role": message.role.value}))
         await asyncio.to_thread(self.memory.add_many, documents, wait=self.wait)

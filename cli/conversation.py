@@ -63,7 +63,7 @@ class Conversation:
             print_json(self.talk.say(said))
         else:
             say_pieces(self.talk.stream(said))
-        if self.remember:
+        if self.remember and not cmt_sdk.only_asks(said):
             self.remembered.append(said)
 
     def _obey(self, name: str, argument: str) -> None:

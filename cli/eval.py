@@ -26,14 +26,9 @@ ALL = 1_000_000  # more passages than a memory that can be read at once has
 OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
-class Count(click.ParamType):
+def _count(_: click.Context, __: click.Parameter, value: str) -> int:
     """A number of passages, or all there are."""
-
-    name = "NUMBER|all"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """See click.ParamType."""
-        return ALL if value == "all" else click.IntRange(min=1).convert(value, param, ctx)
+    return ALL if value == "all" else int(click.IntRange(min=1)(value))
 
 
 @click.command("eval")
@@ -54,7 +49,9 @@ class Count(click.ParamType):
     show_default=True,
     help="A reader to ask; may be given again.",
 )
-@click.option("-k", "--k", type=Count(), default=5, show_default=True, help="Passages read for a question (stream), or all.")
+@click.option(
+    "-k", "--k", metavar="N|all", default="5", show_default=True, callback=_count, help="Passages read for a question (stream)."
+)
 @click.option("--limit", type=int, help="Ask only so many questions, drawn by the seed.")
 @click.option("--passages", type=int, help="Use only the first so many passages of the file.")
 @click.option("--documents", type=IN_FILE, help="The passages of a file that names them by keys: {key, text}, a line each.")

@@ -18,6 +18,7 @@ from cmt_cli.failures import EPILOG, reported, wants_json, warned
 COMMANDS = {
     "add": "cmt_cli.add:add",
     "ask": "cmt_cli.ask:ask",
+    "backup": "cmt_cli.upkeep:backup",
     "chat": "cmt_cli.chat:chat",
     "completion": "cmt_cli.completion:completion",
     "compress": "cmt_cli.upkeep:compress",

@@ -28,11 +28,22 @@ from cmt_cli.output import say
 @click.option(
     "--max-queue", default=32, show_default=True, type=click.IntRange(min=0), help="Requests that may wait for the model."
 )
+@click.option("--remember/--no-remember", default=True, show_default=True, help="Add what users tell /v1 to the memory.")
 @memory_option
-def serve(host: str, port: int, token: str | None, origins: Sequence[str], max_body: int, max_queue: int, folder: Path) -> None:
+def serve(
+    *,
+    host: str,
+    port: int,
+    token: str | None,
+    origins: Sequence[str],
+    max_body: int,
+    max_queue: int,
+    remember: bool,
+    folder: Path,
+) -> None:
     """Serve a memory over HTTP, until Ctrl-C.
 
-    /v1 answers OpenAI's clients from memory, and remembers what they say; /api is for documents, described at
+    /v1 answers OpenAI's clients from memory, and remembers what they tell; /api is for documents, described at
     /openapi.json; and / is a page for a browser. A line tells of each request, without what was asked.
 
     \b
@@ -41,12 +52,12 @@ def serve(host: str, port: int, token: str | None, origins: Sequence[str], max_b
       CMT_TOKEN=$(openssl rand -hex 16) cmt serve --host 0.0.0.0
       curl "localhost:8765/api/search?q=oil"
     """  # noqa: D301 - click reads the escape
-    from cmt_adapters.serve import serve as run
+    from cmt_adapters.server.serve import serve as run
 
     def ready(url: str) -> None:
         say(f"serving {folder} at {url}; Ctrl-C ends", err=True)
 
     limits = {"max_body": max_body * 2**20, "max_queue": max_queue}
     with opened(folder, create=True) as memory:
-        run(memory, host=host, port=port, token=token, origins=origins, on_ready=ready, **limits)
+        run(memory, host=host, port=port, token=token, origins=origins, remember=remember, on_ready=ready, **limits)
     say("\nstopped; what was stored is safe", err=True)

@@ -1,4 +1,4 @@
-"""`cmt compress`, `reindex`, `reencode`, `doctor`: keeping a memory well."""
+"""`cmt compress`, `reindex`, `reencode`, `backup`, `doctor`: keeping a memory well."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cmt_cli.memories import opened
 from cmt_cli.options import json_option, memory_option
 from cmt_cli.output import amount, print_json, say, table
 from cmt_cli.progress import bars
-from cmt_sdk.errors import ModelError, ModelNotFound
+from cmt_sdk.errors import ModelError, ModelNotFound, StorageDamaged
 
 
 @click.command()
@@ -75,25 +75,66 @@ def reencode(folder: Path, as_json: bool) -> None:
 
 
 @click.command()
+@click.argument("target", metavar="FILE_OR_FOLDER", type=click.Path(path_type=Path))
+@click.option("--overwrite", is_flag=True, help="Replace the copy that is there.")
 @memory_option
 @json_option
-def doctor(folder: Path, as_json: bool) -> None:
+def backup(target: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
+    """Copy the memory, whole and as of one moment.
+
+    Other processes may write meanwhile. A name that ends in .db is one file; any other is a folder, which opens as a memory.
+
+    \b
+    Example:
+      cmt backup /media/usb/notes
+      cmt list -m /media/usb/notes
+    """  # noqa: D301 - click reads the escape
+    with opened(folder) as memory:
+        file = memory.backup(target, overwrite=overwrite)
+    if as_json:
+        print_json({"file": file, "bytes": file.stat().st_size})
+    else:
+        say(f"{file}, {file.stat().st_size / 1e6:,.1f} MB")
+
+
+@click.command()
+@click.option("--repair", is_flag=True, help="Mend what can be mended, after a copy of the files beside the memory.")
+@memory_option
+@json_option
+def doctor(repair: bool, folder: Path, as_json: bool) -> None:
     """Check files, database, index, memories and model.
 
-    The exit code is 1 when something is wrong.
+    The exit code is 1 when something is wrong. Close the memory everywhere before --repair: what is damaged is made anew, from
+    the text where that is there, and what is lost is told.
 
     \b
     Example:
       cmt doctor
+      cmt doctor --repair
     """  # noqa: D301 - click reads the escape
-    with opened(folder) as memory:
-        found = [*memory.check(), _model(memory.settings.model)]
+    done = list(cmt_sdk.repair(folder)) if repair else []
+    found = _checked(folder, mend=bool(done))
     if as_json:
-        print_json(found)
+        print_json({"repaired": done, "found": found} if repair else found)
     else:
-        table(["", "check", "found", "remedy"], [("ok" if f.ok else "WRONG", f.check, f.detail, f.remedy) for f in found])
-    if not all(f.ok for f in found):
+        rows = [("mended" if f.ok else "LOST", f.check, f.detail, f.remedy) for f in done]
+        rows += [("ok" if f.ok else "WRONG", f.check, f.detail, f.remedy) for f in found]
+        table(["", "check", "found", "remedy"], rows)
+    if not all(f.ok for f in [*done, *found]):
         sys.exit(1)
+
+
+def _checked(folder: Path, *, mend: bool) -> list[cmt_sdk.Finding]:
+    """What the check-up finds; with `mend` after what waits since a repair was made again, as far as the model is here."""
+    try:
+        with opened(folder) as memory:
+            model = _model(memory.settings.model)
+            if mend and model.ok:
+                with bars() as update:
+                    memory.mend(lambda p: update("encoding", p.compressed, p.compressed + memory.stats().pending))
+            return [*memory.check(), model]
+    except StorageDamaged as error:
+        return [cmt_sdk.Finding("database", False, str(error), "cmt doctor --repair")]
 
 
 def _model(name: str) -> cmt_sdk.Finding:

@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from cmt_sdk.embedding import Embedder
     from cmt_sdk.memory import Memory
     from cmt_sdk.model import MemoryModel
+    from cmt_sdk.prompting import only_asks
+    from cmt_sdk.storage.repairing import repair
     from cmt_sdk.weights.download import pull_model
     from cmt_sdk.weights.registry import ModelInfo, list_models, remove_model, show_model
 
@@ -54,8 +56,10 @@ _DEFERRED: Mapping[str, str] = {
     "read_document": "cmt_sdk.converting",
     "read_documents": "cmt_sdk.converting",
     "list_models": "cmt_sdk.weights.registry",
+    "only_asks": "cmt_sdk.prompting",
     "pull_model": "cmt_sdk.weights.download",
     "remove_model": "cmt_sdk.weights.registry",
+    "repair": "cmt_sdk.storage.repairing",
     "show_model": "cmt_sdk.weights.registry",
 }
 
@@ -86,12 +90,14 @@ __all__ = [
     "list_models",
     "locate",
     "model_home",
+    "only_asks",
     "open",
     "pull_model",
     "read_conversations",
     "read_document",
     "read_documents",
     "remove_model",
+    "repair",
     "show_model",
 ]
 

@@ -102,7 +102,9 @@ class LocalEngine:
 
         from cmt_sdk.weights.registry import show_model
 
-        return Tokenizer.from_file(str(show_model(self._settings.model).path / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(show_model(self._settings.model).path / "tokenizer.json"))
+        tokenizer.encode_special_tokens = True  # as letters, as FrozenModel.passage_ids reads them
+        return tokenizer
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; needs the model's folder, not its weights."""
@@ -179,10 +181,10 @@ class LocalEngine:
     @property
     def _matcher(self) -> Matcher:
         from cmt_sdk.neural.matching import Matcher, MatchHead
-        from cmt_sdk.weights.loading import load_tensors
+        from cmt_sdk.weights.loading import load_part
 
         lm, trained = self._frozen, self._bundle.match
-        head = MatchHead.of(load_tensors(trained)) if trained else MatchHead.plain(lm)
+        head = load_part(trained, MatchHead.of) if trained else MatchHead.plain(lm)
         return Matcher(lm, head.to(lm.device))
 
     @cached_property
@@ -196,20 +198,20 @@ class LocalEngine:
     @property
     def _aggregation(self) -> Aggregation:
         from cmt_sdk.neural.aggregation import Aggregation, Aggregator
-        from cmt_sdk.weights.loading import load_tensors
+        from cmt_sdk.weights.loading import load_part
 
         if self._bundle.aggregate is None:
             raise InvalidSetting(
                 f"aggregation='cmt': the adapter {self._settings.adapter!r} has no such part; make one with "
                 "`cmt train --part cmt`, or use aggregation='concat'"
             )
-        return Aggregation(Aggregator.of(load_tensors(self._bundle.aggregate)).to(self._frozen.device), self._soft)
+        return Aggregation(load_part(self._bundle.aggregate, Aggregator.of).to(self._frozen.device), self._soft)
 
     @property
     def _soft(self) -> SoftCompressor:
         from cmt_sdk.neural.soft import SoftCompressor
-        from cmt_sdk.weights.loading import load_tensors
+        from cmt_sdk.weights.loading import load_part
 
         lm, trained = self._frozen, self._bundle.soft
-        projection = load_tensors(trained)["projection"].to(lm.device) if trained else None
+        projection = load_part(trained, lambda tensors: tensors["projection"].to(lm.device)) if trained else None
         return SoftCompressor(lm, projection, self._settings.compression)

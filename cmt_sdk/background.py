@@ -30,7 +30,7 @@ class Worker:
                 return
             self._idle.clear()
             self._wake.set()
-            if self._thread is None:
+            if self._thread is None or not self._thread.is_alive():  # there are no threads after a fork
                 self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
                 self._thread.start()
 

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 TEXT = frozenset({".txt", ".md", ".markdown", ".rst", ".text", ".log", ".csv", ".tsv", ".json", ".org", ".tex"})
 
+LARGEST_XML = 32_000_000  # bytes of a docx file's text with its markup: 73 KB can hold as much, and take minutes
 LARGEST_FILE = 256_000_000  # bytes: whole files are held in memory while they are converted
 UNMARKED = ["a", "b", "del", "em", "i", "img", "s", "strong", "video"]  # tags whose text stays and whose marks go
 UNSEEN = ["noscript", "svg", "template"]  # tags that go with their text; markdownify drops scripts and styles itself
@@ -163,6 +164,8 @@ def _from_docx(data: bytes, path: Path) -> str:
 
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
+            if (size := sum(part.file_size for part in parts.infolist() if part.filename.endswith(".xml"))) > LARGEST_XML:
+                raise zipfile.BadZipFile(f"its text unpacks to {size:,} bytes, the limit is {LARGEST_XML:,}")
             if any(part.compress_type not in DOCX_COMPRESSION for part in parts.infolist()):
                 raise zipfile.BadZipFile("its parts are compressed in a way that docx does not have")
         return _markdown(convert_to_html(io.BytesIO(data)).value)

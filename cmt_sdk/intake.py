@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal
 
+from cmt_sdk import archive
 from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
-from cmt_sdk.converting import check_text
+from cmt_sdk.converting import check_text, read_document
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Store
 from cmt_sdk.recall import Engine, Recall
 from cmt_sdk.splitting import split
 from cmt_sdk.types import Document, Outcome, Progress, Span
 
+Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
 When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
 BATCH_PASSAGES = 64  # enough to find passages of like length
@@ -77,6 +82,26 @@ class Intake:
         compress()
         return progress
 
+    def from_archive(self, path: Path) -> Iterator[Progress]:
+        """Take in what an archive holds; see archive.read."""
+        gate = archive.Intake(self.check_text, self.cut, self.recall.accepts, self.settings.max_document_bytes)
+        for progress in archive.read(self.store, path, gate):
+            if self.settings.memory_budget:
+                self.store.evict(self.settings.memory_budget)
+            yield progress
+
+    def compress(self, on_progress: OnProgress | None = None) -> int:
+        """Compress whatever waits; returns the number of passages."""
+        progress = Progress()
+
+        def batch_done(count: int) -> None:
+            nonlocal progress
+            progress = progress.plus(compressed=count)
+            if on_progress:
+                on_progress(progress)
+
+        return self.recall.encode_pending(on_batch=batch_done)
+
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
         """Store one document's text: the document as stored, what happened to it, and its new passages."""
         self.check(document)
@@ -102,6 +127,11 @@ class Intake:
         if not isinstance(document.metadata, Mapping):
             raise InvalidDocument(f"metadata={document.metadata!r:.60}: give a dict of names and plain values")
 
+    def cut_again(self) -> None:
+        """Give passages to the documents that lost some to damage."""
+        for document in self.store.uncut():
+            self.store.recut(document, self.cut(document.text))
+
     def cut(self, text: str) -> list[Span]:
         """A text's passages."""
         return split(text, self.engine.count_tokens, self.settings.passage_tokens)
@@ -121,3 +151,14 @@ def check_moment(name: str, moment: datetime | None) -> None:
         raise InvalidDocument(f"{name}={moment!r:.60}: give a datetime with a time zone")
     if moment.tzinfo is None:
         raise InvalidDocument(f"{name}={moment} has no time zone: give one, for example tzinfo=timezone.utc")
+
+
+def document_of(given: Addable) -> Document:
+    """What was given as a Document; a text that is the name of a file gets a warning."""
+    if isinstance(given, Document):
+        return given
+    if not isinstance(given, str):
+        return read_document(Path(given))
+    if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
+        warnings.warn(f"{given!r} is remembered as a text; pathlib.Path({given!r}) stands for the file", stacklevel=3)
+    return Document(text=given)

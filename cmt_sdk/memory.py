@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -17,10 +16,10 @@ from cmt_sdk import archive
 from cmt_sdk.assembly import Parts, checked
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
-from cmt_sdk.converting import read_document
 from cmt_sdk.errors import DocumentNotFound, InvalidFilter, StorageError, StorageLocked
-from cmt_sdk.intake import Intake, OnProgress, When
+from cmt_sdk.intake import Addable, Intake, OnProgress, When, document_of
 from cmt_sdk.model import MemoryModel
+from cmt_sdk.prompting import only_asks
 from cmt_sdk.types import (
     Document,
     Filter,
@@ -41,7 +40,6 @@ from cmt_sdk.types import (
 
 log = logging.getLogger(__name__)
 
-Addable = Document | str | os.PathLike[str]
 FORGET_WAIT = 30.0  # seconds for another process that writes or reads
 
 
@@ -79,11 +77,10 @@ class Memory:
     ) -> Document:
         """Remember a text (`str`), a file (`pathlib.Path`) or a Document; returns it as stored.
 
-        The text is durable when this returns; with `wait=False` compression follows in the background, and so does that
-        of whatever else still waits. The same
-        text in the same scope is one document, unless another `id` is given: the one already there is returned, with
-        the fields given now in place of its own, except that it keeps its source. Raises InvalidDocument, AlreadyExists
-        (the id stands for another text), StorageError.
+        The text is durable when this returns; with `wait=False` compression follows in the background, and so does that of
+        whatever else still waits. The same text in the same scope is one document, unless another `id` is given: the one
+        already there is returned, with the fields given now in place of its own, metadata key by key, except that it keeps
+        its source. Raises InvalidDocument, AlreadyExists (the id stands for another text), StorageError.
         """
         given: dict[str, Any] = {
             "id": id,
@@ -92,7 +89,7 @@ class Memory:
             "metadata": metadata,
             "expires_at": expires_at,
         }
-        whole = replace(_document(document), **{name: value for name, value in given.items() if value})
+        whole = replace(document_of(document), **{name: value for name, value in given.items() if value})
         stored: list[Document] = []
         self._intake.add([whole], "now" if wait else "background", on_stored=stored.append)
         if wait and self._store.pending(1):  # left by a crash, or added without compressing: not the caller's to wait for
@@ -116,21 +113,13 @@ class Memory:
         """
         if isinstance(documents, str | bytes | Document | os.PathLike):
             raise TypeError("add_many() takes several documents: for one there is add()")
-        whole = (_document(d) for d in documents)
+        whole = (document_of(d) for d in documents)
         when: When = "later" if not compress else "now" if wait else "background"
         return self._intake.add(whole, when, replace=replace, on_progress=on_progress)
 
     def compress(self, on_progress: OnProgress | None = None) -> int:
         """Compress whatever still waits, now; returns the number of passages. Resumes what a crash cut off."""
-        progress = Progress()
-
-        def batch_done(count: int) -> None:
-            nonlocal progress
-            progress = progress.plus(compressed=count)
-            if on_progress:
-                on_progress(progress)
-
-        return self._recall.encode_pending(on_batch=batch_done)
+        return self._intake.compress(on_progress)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the background compression; False when `timeout` seconds passed first. Raises what it raised."""
@@ -322,13 +311,13 @@ class Memory:
         return self._engine.compressor.fingerprint
 
     def chat(self, *, remember: bool = False, scope: str = "", **options: Any) -> Chat:
-        """A conversation over this memory; with `remember=True` what the user says is added to `scope`.
+        """A conversation over this memory; with `remember=True` what the user says is added to `scope`, unless it only asks.
 
         `options` are those of `model.ask`; the search is narrowed to `scope` where one is given.
         """
 
         def keep(turn: Turn) -> None:
-            if turn.role == "user":
+            if turn.role == "user" and not only_asks(turn.content):
                 self.add(turn.content, scope=scope, source="chat", metadata={"role": turn.role}, wait=False)
 
         narrowed = {"scope": scope, **options} if scope else options
@@ -349,13 +338,9 @@ class Memory:
         Its memories are taken over where this model can read them, else made again. Raises, before anything is stored,
         StorageDamaged, StorageNewer, AlreadyExists (an id stands for another text here).
         """
-        longest = self.settings.max_document_bytes
-        intake = archive.Intake(self._intake.check_text, self._intake.cut, self._recall.accepts, longest)
         report = on_progress or (lambda _: None)
         progress = Progress()
-        for progress in archive.read(self._store, Path(path), intake):
-            if self.settings.memory_budget:
-                self._store.evict(self.settings.memory_budget)
+        for progress in self._intake.from_archive(Path(path)):
             report(progress)
         if not wait:
             self._worker.nudge()
@@ -373,8 +358,22 @@ class Memory:
         return self.compress(on_progress)
 
     def check(self) -> Sequence[Finding]:
-        """A check-up of files, database, index and memories, with remedies."""
+        """A check-up of files, database, index and memories, with remedies; `cmt_sdk.repair` mends what can be mended."""
         return self._store.check()
+
+    def mend(self, on_progress: OnProgress | None = None) -> int:
+        """Make again what `cmt_sdk.repair` left to the model: passages, memories, index; returns the passages compressed."""
+        self._intake.cut_again()
+        count = self.compress(on_progress)
+        self._index.rebuild()
+        return count
+
+    def backup(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> Path:
+        """Copy the memory as of one moment, while others write: to a file *.db, else to a folder that opens as a memory.
+
+        Returns the file; to restore one, name it memory.db in an empty folder. Raises AlreadyExists, StorageFull, StorageDenied.
+        """
+        return self._store.back_up(Path(path).expanduser(), overwrite=overwrite)
 
     def configure(self, **settings: Any) -> Settings:
         """Change recorded settings; they hold for this folder from its next opening. Raises InvalidSetting."""
@@ -394,16 +393,6 @@ class Memory:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.close()
-
-
-def _document(given: Addable) -> Document:
-    if isinstance(given, Document):
-        return given
-    if not isinstance(given, str):
-        return read_document(Path(given))
-    if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
-        warnings.warn(f"{given!r} is remembered as a text; pathlib.Path({given!r}) stands for the file", stacklevel=3)
-    return Document(text=given)
 
 
 def _filter(scope: str | None, source: str | None, where: Mapping[str, Any] | None, ids: Sequence[str] | None = None) -> Filter:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol
 
 from cmt_sdk.types import (
@@ -84,6 +86,12 @@ class DocumentStore(Protocol):
         (that one is returned). Raises AlreadyExists when the id is taken.
         """
 
+    def uncut(self) -> list[Document]:
+        """Current documents that lost passages to damage."""
+
+    def recut(self, document: Document, spans: Sequence[Span]) -> bool:
+        """Store a document's passages anew; False, and nothing happens, when it has another text by now."""
+
     def history(self, document_id: str) -> list[Document]:
         """Every version, oldest first; empty when there is no such document."""
 
@@ -128,6 +136,12 @@ class PassageStore(Protocol):
         """Passages of current documents that have no key vector yet, oldest first.
 
         `of` names the documents that are meant; None: all.
+        """
+
+    def claimed(self, passage_ids: Sequence[int], most: int) -> AbstractContextManager[list[int]]:
+        """The first `most` of these passages that still wait and that no other process is at work on.
+
+        They are this process's until the block or the process ends. Where that cannot be had, it may get some that others have.
         """
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
@@ -178,6 +192,12 @@ class Store(DocumentStore, PassageStore, Protocol):
 
     def check(self) -> Sequence[Finding]:
         """A check-up: one finding a check, the good ones too."""
+
+    def back_up(self, target: Path, *, overwrite: bool = False) -> Path:
+        """Copy the database as of one moment, while others write: to a file *.db, else to a folder; returns the file.
+
+        Raises AlreadyExists, StorageFull, StorageDenied, InvalidInput (a file of an open memory).
+        """
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""

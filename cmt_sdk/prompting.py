@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from cmt_sdk.types import Turn
@@ -40,6 +41,12 @@ def passage_text(content: str) -> str:
 def abstains(answer: str) -> bool:
     """True when an answer says that the notes do not tell."""
     return answer.strip().rstrip(".").lower().startswith(UNKNOWN.rstrip(".").lower())
+
+
+def only_asks(text: str) -> bool:
+    """True for words that ask and tell nothing: remembered, such a question would be found as the answer to itself."""
+    sentences = [s.strip().rstrip("\"'”’)»") for s in re.split(r"(?<=[.!?])\s+|(?<=[。！？])", text) if s.strip()]
+    return bool(sentences) and all(s.endswith(("?", "？")) for s in sentences)
 
 
 def search_query(question: str, history: Sequence[Turn] = ()) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, get_args
@@ -17,13 +18,19 @@ log = logging.getLogger(__name__)
 
 CANDIDATES = 50
 RERANKED = 10
+LONGEST_QUESTION = 20_000  # characters
 BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
+PATIENCE = 60.0  # seconds for another process that is at work on the same passages
 
 
 def check_question(text: str) -> None:
     """Raise InvalidInput for what nobody can answer: nothing, or what is no text."""
     if not text.strip():
         raise InvalidInput("the question is empty")
+    if len(text) > LONGEST_QUESTION:
+        raise InvalidInput(
+            f"the question has {len(text):,} characters, the limit is {LONGEST_QUESTION:,}: add what it quotes, then ask"
+        )
     if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text):
         raise InvalidInput("the question holds NUL or a lone surrogate: decode it again, for example with errors='replace'")
 
@@ -145,27 +152,38 @@ class Recall:
     ) -> int:
         """Compress the passages that wait (`of` these documents), batch by batch; returns how many.
 
-        `stop` is asked between batches. A passage that cannot be compressed holds up no other: what went wrong with the
-        first of them is raised in the end, and each waits on.
+        `stop` is asked between batches. What another process is at work on is waited for, a minute at the most. A passage
+        that cannot be compressed holds up no other: what went wrong with the first of them is raised in the end, and each
+        waits on.
         """
         done, failed = 0, dict[int, Exception]()
+        patient_until = time.monotonic() + PATIENCE
         while not (stop and stop()):
             with self.lock:  # two threads never compress the same passages
                 waiting = [p for p in self.store.pending(AHEAD + len(failed), of=of) if p.id not in failed]
                 if not waiting:
                     break
-                batch = sorted(waiting, key=lambda p: p.tokens)[:BATCH]  # of like length: less padding
-                count = self._encode_each(batch, failed)
-            if not count:  # nothing of it can be compressed: that is not about one passage
-                break
-            done += count
-            if on_batch:
-                on_batch(count)
+                count = self._encode_some(waiting, failed)
+            if count:
+                done, patient_until = done + count, time.monotonic() + PATIENCE
+                if on_batch:
+                    on_batch(count)
+            elif count == 0 or time.monotonic() > patient_until:
+                break  # nothing of it can be compressed: that is not about one passage; or another process takes long
+            else:
+                time.sleep(0.05)
         if done:
             self.index.maintain()  # here, and not at the first question after
         for error in failed.values():
             raise error
         return done
+
+    def _encode_some(self, waiting: Sequence[Passage], failed: dict[int, Exception]) -> int | None:
+        """Encode a batch of those that no other process is at work on; how many, None where there are none."""
+        shortest = sorted(waiting, key=lambda p: p.tokens)  # of like length: less padding
+        with self.store.claimed([p.id for p in shortest], BATCH) as mine:
+            batch = [p for p in shortest if p.id in mine]
+            return self._encode_each(batch, failed) if batch else None
 
     def _encode_each(self, batch: Sequence[Passage], failed: dict[int, Exception]) -> int:
         """Encode a batch, and one by one what cannot be encoded together; what is wrong with them goes to `failed`."""
@@ -175,7 +193,8 @@ class Recall:
             raise
         except Exception as error:  # noqa: BLE001 - whatever it is, encode_pending raises it once the others are done
             if len(batch) == 1:
-                log.warning("passage %d of %s cannot be compressed: %r", batch[0].ordinal, batch[0].document_id, error)
+                kind = type(error).__name__  # its words may be those of the passage
+                log.warning("passage %d of %s cannot be compressed: %s", batch[0].ordinal, batch[0].document_id, kind)
                 failed[batch[0].id] = error
                 return 0
             return sum(self._encode_each([passage], failed) for passage in batch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -107,8 +108,19 @@ class FrozenModel:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
+    @cached_property
+    def _marks(self) -> re.Pattern[str]:
+        """Whatever the tokenizer reads as one of the tokens that frame turns and texts; at least the names it has for them."""
+        added = [str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        return re.compile("|".join(map(re.escape, sorted({*added, *self.tokenizer.all_special_tokens}, key=len, reverse=True))))
+
+    def spelled(self, text: str) -> str:
+        """A text that frames nothing: with "<|im_end|>" in it a question could end its turn and speak as the system."""
+        return self._marks.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text) if self._marks.pattern else text
+
     def _render(self, question: str, history: Sequence[Turn], *, notes: bool) -> str:
-        said = messages(question, history, notes=notes)
+        turns = [Turn(turn.role, self.spelled(turn.content)) for turn in history]
+        said = messages(self.spelled(question), turns, notes=notes)
         if self.tokenizer.chat_template is None:
             return self._bos + "\n".join(m["content"] for m in said) + "\nAnswer:"
         template = CLOCK + self.tokenizer.get_chat_template()
@@ -154,7 +166,7 @@ class FrozenModel:
     def question_span(self, question: str) -> tuple[list[int], list[int]]:
         """Token ids from the notes to a question's first word, and those of its words."""
         after = self._around(question, ())[1]
-        before, words, _ = after.partition(question.strip())
+        before, words, _ = after.partition(self.spelled(question).strip())
         gap = before[len(before.rstrip()) :]  # most tokenizers put a space into the word that follows
         return self.ids(before.rstrip()), self.ids(gap + words)
 
@@ -163,8 +175,10 @@ class FrozenModel:
         return self.ids(self._render(question, history, notes=False))
 
     def passage_ids(self, content: str) -> list[int]:
-        """Token ids of a passage as it stands among the notes."""
-        return self.ids(passage_text(content))
+        """Token ids of a passage as it stands among the notes: as letters, also where it spells a token that frames turns."""
+        text = passage_text(content)
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+        return ids
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:

@@ -19,11 +19,13 @@ from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.soft import soft_tokens
 from cmt_sdk.types import PackedMemory
 
+LONGEST = 96  # tokens of a question, from its end: it is read after every memory anew, and a page would take minutes
+
 
 @torch.inference_mode()
 def likelihoods(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], question: str) -> list[float]:
     """The log probability of the question's words after each memory, in nats, in the order given. One pass for all."""
-    before, words = lm.question_span(question)
+    before, words = _span(lm, question)
     notes = abreast(lm, rotary, memories)
     ids = torch.tensor([before + words], device=lm.device).expand(len(memories), -1)
     steps = torch.arange(ids.shape[1], device=lm.device)
@@ -41,7 +43,7 @@ def likelihoods(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory
 @torch.inference_mode()
 def soft_likelihoods(lm: FrozenModel, memories: Sequence[PackedMemory], question: str) -> list[float]:
     """The same after soft memories, one by one, read with the adapter that knows soft tokens."""
-    before, words = lm.question_span(question)
+    before, words = _span(lm, question)
     asked = lm.model.get_input_embeddings()(torch.tensor([before + words], device=lm.device))
     found = []
     for memory in memories:
@@ -53,6 +55,12 @@ def soft_likelihoods(lm: FrozenModel, memories: Sequence[PackedMemory], question
             states = lm.states(cache, **read)[0]
         found.append(_told(lm, states[soft.shape[1] :], len(before), words))
     return found
+
+
+def _span(lm: FrozenModel, question: str) -> tuple[list[int], list[int]]:
+    """Token ids before a question's words, and those of its last words."""
+    before, words = lm.question_span(question)
+    return before, words[-LONGEST:]
 
 
 def _told(lm: FrozenModel, states: Tensor, before: int, words: Sequence[int]) -> float:

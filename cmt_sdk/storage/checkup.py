@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, text
+import numpy as np
+from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage.blob import unpack
 from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.graph import sha256
-from cmt_sdk.storage.rows import ALIVE
+from cmt_sdk.storage.rows import ALIVE, fingerprint_of
 from cmt_sdk.types import Finding
+
+REPAIR = "cmt doctor --repair"
+YEARS = "BETWEEN -62135596800 AND 253402300799"  # 1 to 9999, in seconds since 1970
+IN_TIME = (f"coalesce(created_at, 1e18) {YEARS}", f"coalesce(updated_at, 1e18) {YEARS}", f"coalesce(expires_at, 0) {YEARS}")
 
 
 def findings(db: Connection, folder: Path, now: float) -> Iterator[Finding]:
@@ -24,9 +33,12 @@ def findings(db: Connection, folder: Path, now: float) -> Iterator[Finding]:
     database = _database(db)
     yield database
     if database.ok:
-        yield _index(db, folder)
+        yield index_state(db, folder)
         yield _texts(db)
-        yield _full_text(db)
+        for check in CHECKS:
+            bad = check.find(db)
+            told = f"{len(bad)} {check.wrong}: {', '.join(bad[:3])}" if bad else check.well
+            yield Finding(check.name, not bad, told, REPAIR if bad else "")
         yield _memories(db)
         yield _waiting(db, now)
 
@@ -41,41 +53,131 @@ def _writable(folder: Path) -> Finding:
 def _database(db: Connection) -> Finding:
     try:
         said = [str(row[0]) for row in db.exec_driver_sql("PRAGMA integrity_check(5)")]
-        broken = db.exec_driver_sql("PRAGMA foreign_key_check").all()
     except DBAPIError as error:
-        said, broken = [str(error.orig)], []
-    well = said == ["ok"] and not broken
-    detail = "intact" if well else "; ".join([*said, *(f"{r[0]} {r[1]} has no {r[2]}" for r in broken[:5])])
-    return Finding("database", well, detail, "" if well else "export what can be read, then import it into a new memory")
+        said = [str(error.orig)]
+    well = said == ["ok"]
+    return Finding("database", well, "intact" if well else "; ".join(said), "" if well else REPAIR)
 
 
 def _texts(db: Connection) -> Finding:
     """A disk that lost a bit within a text is noticed by nothing else."""
-    rows = db.execute(text("SELECT doc_id, CAST(text AS BLOB) AS text, content_hash FROM documents"))
-    bad = [str(r.doc_id) for r in rows if hashlib.sha256(r.text).hexdigest() != r.content_hash]
+    bad = changed_texts(db)
     detail = f"not as they were stored: {', '.join(bad[:5])}" if bad else "as they were stored"
     return Finding("texts", not bad, detail, f"update these {len(bad)} documents from their sources" if bad else "")
 
 
-def _full_text(db: Connection) -> Finding:
-    missing = db.execute(text("SELECT count(*) FROM passages WHERE id NOT IN (SELECT rowid FROM passage_text)")).scalar_one()
-    return Finding(
-        "full-text search",
-        missing == 0,
-        f"{missing} passages are not in it" if missing else "holds every passage",
-        "update or add their documents again" if missing else "",
-    )
+def changed_texts(db: Connection) -> list[str]:
+    """The ids of documents whose text is another than the one that was stored."""
+    rows = db.execute(text("SELECT doc_id, CAST(text AS BLOB) AS text, content_hash FROM documents"))
+    return [str(r.doc_id) for r in rows if hashlib.sha256(r.text).hexdigest() != r.content_hash]
 
 
-def _memories(db: Connection) -> Finding:
-    count, bad = 0, []
-    for row in db.execute(text("SELECT passage_id, data FROM memories")):
-        count += 1
+@dataclass(frozen=True)
+class Check:
+    """One look through a table: `find` names what is wrong, by what `repair` needs to mend it."""
+
+    name: str
+    find: Callable[[Connection], list[str]]
+    wrong: str
+    well: str
+
+
+def unmet(db: Connection) -> list[str]:
+    """Rows that belong to nothing any more, as "table number"."""
+    return [f"{row[0]} {row[1]}" for row in db.exec_driver_sql("PRAGMA foreign_key_check")]
+
+
+def bad_metadata(db: Connection) -> list[str]:
+    """The keys of document rows whose metadata or times cannot be read."""
+    sql = f"SELECT key, metadata, {' AND '.join(IN_TIME)} AS dated FROM documents"
+    return [str(r.key) for r in db.execute(text(sql)) if not (_is_object(r.metadata) and r.dated)]
+
+
+def _is_object(body: object) -> bool:
+    try:
+        return isinstance(json.loads(str(body)), dict)
+    except ValueError:
+        return False
+
+
+def bad_settings(db: Connection) -> list[str]:
+    """The names of settings that cannot be read."""
+    rows = db.execute(text("SELECT name, value FROM settings WHERE name IN ('settings', 'changes')")).all()
+    bad = [r.name for r in rows if not (_is_object(r.value) if r.name == "settings" else str(r.value).isdecimal())]
+    return bad if any(r.name == "changes" for r in rows) else [*bad, "changes"]
+
+
+def uncut(db: Connection) -> list[str]:
+    """The ids of current documents of which passages are missing: the last one ends where the text does."""
+    sql = """SELECT d.doc_id, d.text, count(p.id) AS passages, max(p.ordinal) AS last, max(p."end") AS stop
+        FROM documents d LEFT JOIN passages p ON p.document_key = d.key WHERE d.current GROUP BY d.key"""
+    return [str(r.doc_id) for r in db.execute(text(sql)) if not _is_cut(r)]
+
+
+def _is_cut(row: Row[Any]) -> bool:
+    try:
+        return bool(row.passages and row.last == row.passages - 1 and not row.text[row.stop :].strip())
+    except TypeError:
+        return False
+
+
+def unlisted_words(db: Connection) -> list[str]:
+    """The ids of passages that full-text search lacks, or holds though there is no such passage."""
+    lacking = "SELECT id FROM passages WHERE id NOT IN (SELECT rowid FROM passage_text)"
+    extra = "SELECT rowid AS id FROM passage_text WHERE rowid NOT IN (SELECT id FROM passages)"
+    return [str(r.id) for r in db.execute(text(f"{lacking} UNION ALL {extra}"))]
+
+
+def bad_fingerprints(db: Connection) -> list[str]:
+    """The ids of fingerprints that are not what they are named after."""
+    return [str(r.id) for r in db.execute(text("SELECT id, body FROM fingerprints")) if not _names_itself(r)]
+
+
+def _names_itself(row: Row[Any]) -> bool:
+    try:
+        return bool(fingerprint_of(row.body).id == row.id)
+    except StorageDamaged:
+        return False
+
+
+def bad_keys(db: Connection) -> list[str]:
+    """The passages whose key vectors are not as long as the others, or not of length 1."""
+    rows = [(r.passage_id, np.frombuffer(r.key[: len(r.key) // 4 * 4], "<f4"), len(r.key)) for r in _keys(db)]
+    usual = Counter(size for *_, size in rows).most_common(1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return [str(i) for i, key, size in rows if size != usual[0][0] or not abs(float(np.linalg.norm(key)) - 1) < 0.01]
+
+
+def _keys(db: Connection) -> Sequence[Row[tuple[int, bytes]]]:
+    return db.execute(text("SELECT passage_id, coalesce(CAST(key AS BLOB), x'') AS key FROM vectors")).all()
+
+
+CHECKS = (
+    Check("references", unmet, "rows belong to nothing", "every row belongs to another"),
+    Check("metadata", bad_metadata, "documents have some that cannot be read, or times that are none", "readable"),
+    Check("settings", bad_settings, "cannot be read", "readable"),
+    Check("passages", uncut, "documents are not cut to their end", "every document is cut to its end"),
+    Check("full-text search", unlisted_words, "passages are not in it as they are", "holds every passage"),
+    Check("fingerprints", bad_fingerprints, "are not what they are named after", "as they were stored"),
+    Check("key vectors", bad_keys, "are damaged", "of length 1"),
+)
+
+
+def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
+    """The passages whose memories cannot be read, and why; the reason is empty for a sound one."""
+    for row in db.execute(text("SELECT passage_id, coalesce(CAST(data AS BLOB), x'') AS data FROM memories")):
         try:
             unpack(row.data)
         except (StorageDamaged, StorageNewer) as error:
-            bad.append(f"passage {row.passage_id}: {error}")
-    detail = f"{len(bad)} of {count} cannot be read ({bad[0]})" if bad else f"{count} readable"
+            yield row.passage_id, str(error)
+        else:
+            yield row.passage_id, ""
+
+
+def _memories(db: Connection) -> Finding:
+    told = list(damaged_memories(db))
+    bad = [f"passage {number}: {why}" for number, why in told if why]
+    detail = f"{len(bad)} of {len(told)} cannot be read ({bad[0]})" if bad else f"{len(told)} readable"
     return Finding("memories", not bad, detail, "nothing: they are made again when they are needed" if bad else "")
 
 
@@ -83,18 +185,30 @@ def _waiting(db: Connection, now: float) -> Finding:
     sql = f"""SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
         JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
     waiting = db.execute(text(sql), {"now": now}).scalar_one()
+    due = db.execute(text("SELECT 1 FROM settings WHERE name = 'erasure'")).scalar()
     detail = f"{waiting} passages wait for it" if waiting else "nothing waits for it"
+    if due:
+        detail += "; an erasure was cut short, and goes on when the memory is next opened"
     return Finding("compression", True, detail, "cmt compress" if waiting else "")
 
 
-def _index(db: Connection, folder: Path) -> Finding:
+def index_state(db: Connection, folder: Path) -> Finding:
+    """Whether the file that the database names is the one in the folder."""
     row = db.execute(text("SELECT file, sha256, count FROM generation")).first()
+    others = strays(folder, None if row is None else row.file)
+    beside = f"; {len(others)} files beside it were left by something that was stopped" if others else ""
     if row is None:
-        return Finding("index", True, "none: search is exact")
+        return Finding("index", True, f"none: search is exact{beside}", REPAIR if others else "")
     try:
         well = sha256(folder / row.file) == row.sha256
     except OSError as error:
         detail = f"{row.file} cannot be read ({error.strerror}): it is made again at the next search"
         return Finding("index", False, detail, "cmt reindex")
-    detail = f"{row.file}, {row.count} vectors" if well else f"{row.file} is damaged: it is made again at the next search"
-    return Finding("index", well, detail, "" if well else "cmt reindex")
+    state = f"{row.count} vectors" if well else "damaged: it is made again at the next search"
+    detail = f"{row.file}, {state}" if well else f"{row.file} is {state}"
+    return Finding("index", well, detail + beside, (REPAIR if others else "") if well else "cmt reindex")
+
+
+def strays(folder: Path, trusted: str | None) -> list[Path]:
+    """Index files that the database does not name."""
+    return [file for file in sorted(folder.glob("index-*.hnsw")) if file.name != trusted]

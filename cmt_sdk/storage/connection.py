@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import errno
+import logging
+import os
 import sqlite3
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
@@ -28,6 +31,7 @@ from cmt_sdk.storage.schema import is_up_to_date, migrate
 
 FILE = "memory.db"
 WAIT_SECONDS = 30
+FORK_WAIT = 5.0  # seconds for transactions of other threads to end
 MANY = 500
 FULL = (
     sqlite3.SQLITE_FULL,
@@ -53,8 +57,12 @@ def open_database(folder: Path, *, create: bool) -> Engine:
         if create:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file.touch(mode=0o600)  # what is remembered is its owner's alone; SQLite's other files follow this one's mode
+    # At DEBUG SQLAlchemy would log statements with their values and rows: documents. Nor do its errors tell them.
+    logging.getLogger("sqlalchemy.engine.Engine.cmt").setLevel(logging.WARNING)
     engine = create_engine(
         URL.create("sqlite", database=str(file)),
+        logging_name="cmt",
+        hide_parameters=True,
         connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False},
         max_overflow=-1,  # a thread that found no connection free would fail with an error that is not the disk's
     )
@@ -92,6 +100,22 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
             return
 
 
+_open: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _before_fork() -> None:
+    """SQLite must not be carried across a fork: parent and child open their connections anew when they next need one."""
+    until = time.monotonic() + FORK_WAIT
+    for database in list(_open):
+        while database.busy and time.monotonic() < until:
+            time.sleep(0.001)
+        database.let_go()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork)
+
+
 def utc_now() -> datetime:
     """The clock that stamps documents."""
     return datetime.now(UTC)
@@ -106,6 +130,7 @@ class Database:
         self._closed = False
         self._engine = open_database(self._folder, create=create)
         hold(self._folder / FILE)
+        _open.add(self)
         try:
             self._bring_up_to_date()
         except BaseException:
@@ -166,6 +191,16 @@ class Database:
         """The clock that stamps and expires documents, UTC."""
         return self._clock()
 
+    @property
+    def busy(self) -> bool:
+        """True while a transaction runs."""
+        pool: Any = self._engine.pool
+        return bool(pool.checkedout())
+
+    def let_go(self) -> None:
+        """Close all idle connections; the next transaction opens one."""
+        self._engine.dispose()
+
     def close(self) -> None:
         """Release the files; calling it twice does nothing, and everything else raises StorageError from now on."""
         was_closed, self._closed = self._closed, True
@@ -214,5 +249,5 @@ def _as_ours(error: BaseException | None, folder: Path) -> CMTError:
     if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StorageDenied(f"{folder / FILE} cannot be opened for writing ({error}): check the permissions")
     if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or any(s in str(error) for s in DAMAGE):
-        return StorageDamaged(f"{folder / FILE} is damaged ({error}): restore a backup, or import an export")
+        return StorageDamaged(f"{folder / FILE} is damaged ({error}): run `cmt doctor --repair`, or restore a backup")
     return StorageError(f"{folder}: {error}")

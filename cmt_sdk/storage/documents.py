@@ -13,10 +13,11 @@ from typing import Any
 from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, InvalidInput
+from cmt_sdk.storage.checkup import uncut
 from cmt_sdk.storage.connection import FILE, Database, chunks, translated
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.forgetting import rewrite, traces_of
-from cmt_sdk.storage.rows import ALIVE, READY, document_of, gone_of, metadata_text, sound_text, stamp_of
+from cmt_sdk.storage.rows import ALIVE, READY, document_of, gone_of, metadata_text, sound_name, sound_text, stamp_of
 from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
 COLUMNS = (
@@ -63,7 +64,7 @@ class Documents(Database):
         return same if same is not None and document.id in ("", same.id) else None
 
     def _said_again(self, db: Connection, known: Document, given: Document) -> tuple[Document, Outcome]:
-        changes = _said(known, given)
+        changes = _said(known, given) | {"metadata": {**known.metadata, **given.metadata}}  # others may count on what they noted
         if all(getattr(known, name) == value for name, value in changes.items()):
             return known, "unchanged"
         return self._replaced(db, known, changes, None), "updated"
@@ -148,9 +149,9 @@ class Documents(Database):
         db.execute(text(f"UPDATE documents SET {columns} WHERE doc_id = :doc_id AND current"), row)
 
     def _row(self, document: Document) -> dict[str, Any]:
-        for name in ("id", "text", "scope"):
-            sound_text(name, getattr(document, name), InvalidDocument)
-        sound_text("source", document.source or "", InvalidDocument)
+        sound_text("text", document.text, InvalidDocument)
+        for name, value in (("id", document.id), ("scope", document.scope), ("source", document.source or "")):
+            sound_name(name, value)
         now = self.now().timestamp()
         return {
             "doc_id": document.id,
@@ -164,6 +165,24 @@ class Documents(Database):
             "updated_at": now,
             "expires_at": stamp_of(document.expires_at) if document.expires_at else None,
         }
+
+    def uncut(self) -> list[Document]:
+        """See ports.DocumentStore."""
+        with self._read() as db:
+            return [self._current(db, name) for name in uncut(db)]
+
+    def recut(self, document: Document, spans: Sequence[Span]) -> bool:
+        """See ports.DocumentStore."""
+        sql = "SELECT key FROM documents WHERE doc_id = :id AND version = :version AND text = :text AND current"
+        values = {"id": document.id, "version": document.version, "text": document.text}
+        with self._write() as db:
+            key = db.execute(text(sql), values).scalar()
+            if key is None:
+                return False
+            self._drop_passages(db, [key])
+            self._cut(db, key, document.text, spans)
+            self._lost(db)
+        return True
 
     @staticmethod
     def _insert(db: Connection, row: Mapping[str, Any], current: bool) -> int:

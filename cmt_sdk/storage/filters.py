@@ -64,7 +64,7 @@ def _on_source(source: str, bind: Bind) -> str:
 
 def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
     if not isinstance(key, str) or any(c in '"\\' or c < " " for c in key):
-        raise InvalidFilter(f"filter key {key!r}: a key is text without quotation marks, backslashes, control characters")
+        raise InvalidFilter(f"filter key {key!r:.60}: a key is text without quotation marks, backslashes, control characters")
     path = bind(f'$."{sound_text("filter key", key, InvalidFilter)}"')
     operator, value = _operator(key, wanted)
     if operator == "exists":
@@ -76,7 +76,7 @@ def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
     if operator == "!=":
         return f"(json_type(d.metadata, {path}) IS NOT NULL AND NOT {_among(path, [value], bind, key)})"
     if value is None:
-        raise InvalidFilter(f"filter {key}: None is neither less nor more than anything; use == or !=")
+        raise InvalidFilter(f"filter {key:.60}: None is neither less nor more than anything; use == or !=")
     kind, bound = _kind(key, value), bind(json.dumps(value))
     return (
         f"(json_type(d.metadata, {path}) IN ({kind}) AND json_extract(d.metadata, {path}) {operator} json_extract({bound}, '$'))"
@@ -87,12 +87,12 @@ def _operator(key: str, wanted: Any) -> tuple[str, Any]:
     if not isinstance(wanted, Mapping):
         return "==", wanted
     if len(wanted) != 1 or (name := next(iter(wanted))) not in {*COMPARISONS, "in", "exists"}:
-        raise InvalidFilter(f"filter {key}={dict(wanted)!r}: give one of {', '.join(COMPARISONS)}, in, exists")
+        raise InvalidFilter(f"filter {key:.60}={dict(wanted)!r:.100}: give one of {', '.join(COMPARISONS)}, in, exists")
     value = wanted[name]
     if name == "in" and (isinstance(value, str | bytes) or not isinstance(value, Sequence)):
-        raise InvalidFilter(f"filter {key}: `in` takes a list, not {value!r}")
+        raise InvalidFilter(f"filter {key:.60}: `in` takes a list, not {value!r:.60}")
     if name == "exists" and not isinstance(value, bool):
-        raise InvalidFilter(f"filter {key}: `exists` takes true or false, not {value!r}")
+        raise InvalidFilter(f"filter {key:.60}: `exists` takes true or false, not {value!r:.60}")
     return name, value
 
 
@@ -112,5 +112,5 @@ def _among(path: str, choices: Sequence[Scalar], bind: Bind, key: str) -> str:
 def _kind(key: str, value: Scalar) -> str:
     """The JSON types that a value is compared with."""
     if fault := fault_of(value):
-        raise InvalidFilter(f"filter {key}: {fault}")
+        raise InvalidFilter(f"filter {key:.60}: {fault}")
     return next(types for kind, types in KINDS.items() if isinstance(value, kind))

@@ -74,7 +74,7 @@ def build(folder: Path, number: int, labels: Labels, matrix: Vector) -> tuple[Gr
     try:
         file.touch(mode=0o600)
         index.save_index(str(file))
-        _flush(file)
+        flush(file)
         _prove_elsewhere(file, matrix.shape[1], len(labels))
         made = Generation(number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), int(labels.max()))
     except BaseException as error:
@@ -119,7 +119,8 @@ def remove(file: Path) -> None:
         log.info("%s stays for now: %s", file, error)
 
 
-def _flush(file: Path) -> None:
+def flush(file: Path) -> None:
+    """Wait until a file and its place in its folder are on the disk."""
     for path in (file, file.parent) if os.name == "posix" else ():
         handle = os.open(path, os.O_RDONLY)
         try:

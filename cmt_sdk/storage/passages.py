@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -14,6 +15,7 @@ from sqlalchemy import Connection, Row, text
 
 from cmt_sdk.errors import InvalidDocument, ModelMismatch, StorageDamaged, StorageDenied, StorageFull, StorageLocked
 from cmt_sdk.storage.blob import pack, unpack
+from cmt_sdk.storage.claims import claimed
 from cmt_sdk.storage.connection import Database, chunks
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.rows import ALIVE, PASSAGE, READY, document_of, fingerprint_of, passage_of, sound_text
@@ -37,6 +39,17 @@ class Passages(Database):
         with self._read() as db:
             rows = db.execute(text(sql), values if of is None else values | {"of": json.dumps(list(of))}).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
+
+    @contextmanager
+    def claimed(self, passage_ids: Sequence[int], most: int) -> Iterator[list[int]]:
+        """See ports.PassageStore."""
+        with claimed(self._folder, passage_ids, most) as mine:
+            still = set[int]()
+            with self._read() as db:
+                for some in chunks(mine):
+                    found = db.exec_driver_sql(f"SELECT passage_id FROM waiting WHERE passage_id IN ({some})")
+                    still |= set(found.scalars())
+            yield [i for i in mine if i in still]
 
     @staticmethod
     def _with_documents(db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Passage, Document]]:

@@ -25,6 +25,8 @@ ALIVE = "d.current AND (d.expires_at IS NULL OR d.expires_at > :now)"
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 WIDEST = 2**63
+LARGEST_METADATA = 2**19  # bytes of JSON; with the names it fits an archive's line (archive.layout.LARGEST_ROW)
+LONGEST_NAME = 2**14  # characters of an id, a scope, a source
 UNSOUND = re.compile("[\0\ud800-\udfff]")
 
 
@@ -85,13 +87,22 @@ def fingerprint_of(body: str) -> Fingerprint:
 
 
 def metadata_text(document: Document) -> str:
-    """Metadata as JSON. Raises InvalidDocument for what is no plain value."""
+    """Metadata as JSON. Raises InvalidDocument for what is no plain value, or too large: a search reads it with its document."""
     for key, value in document.metadata.items():
         if not isinstance(key, str) or fault_of(key):
-            raise InvalidDocument(f"metadata key {key!r}: {fault_of(key) or 'a key is text'}")
+            raise InvalidDocument(f"metadata key {key!r:.60}: {fault_of(key) or 'a key is text'}")
         if fault := fault_of(value):
-            raise InvalidDocument(f"metadata {key!r}: {fault}")
-    return json.dumps(dict(document.metadata), ensure_ascii=False)
+            raise InvalidDocument(f"metadata {key!r:.60}: {fault}")
+    said = json.dumps(dict(document.metadata), ensure_ascii=False)
+    if (size := len(said.encode())) > LARGEST_METADATA:
+        raise InvalidDocument(f"metadata has {size:,} bytes as JSON, the limit is {LARGEST_METADATA:,}: put it into the text")
+    return said
+
+
+def sound_name(name: str, value: str) -> None:
+    """Raise InvalidDocument for an id, scope or source that a database or an archive cannot hold."""
+    if len(sound_text(name, value, InvalidDocument)) > LONGEST_NAME:
+        raise InvalidDocument(f"{name} {value!r:.60}… has {len(value):,} characters, the limit is {LONGEST_NAME:,}: shorten it")
 
 
 def sound_text(name: str, value: str, error: type[InvalidInput]) -> str:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, text
 
-from cmt_sdk.errors import StorageDamaged
-from cmt_sdk.storage.checkup import findings
+from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLocked
+from cmt_sdk.storage.backup import back_up
+from cmt_sdk.storage.checkup import REPAIR, findings
 from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.documents import Documents
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.types import Changes, Finding, Generation, Stats, VectorRows
+
+log = logging.getLogger(__name__)
 
 LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
@@ -27,7 +32,26 @@ class SQLiteStore(Documents, Passages):
     def check(self) -> Sequence[Finding]:
         """See ports.Store."""
         with self._read() as db:
-            return list(findings(db, self._folder, self.now().timestamp()))
+            found = list(findings(db, self._folder, self.now().timestamp()))
+        if all(f.ok for f in found if f.check in ("database", "full-text search")) and not self.words_fit():
+            damaged = Finding("full-text search", False, "its index is damaged", REPAIR)
+            found = [damaged if f.check == damaged.check else f for f in found]
+        return found
+
+    def words_fit(self) -> bool:
+        """Whether the index of words is that of the texts in it; not asked, and True, while another process writes."""
+        try:
+            with self._write_if_free() as db:
+                db.exec_driver_sql("INSERT INTO passage_text (passage_text) VALUES ('integrity-check')")
+        except StorageDamaged:
+            return False
+        except (StorageLocked, StorageDenied, StorageFull) as error:
+            log.info("the index of words was not checked: %s", error)
+        return True
+
+    def back_up(self, target: Path, *, overwrite: bool = False) -> Path:
+        """See ports.Store."""
+        return back_up(self._folder, target, overwrite=overwrite)
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""
@@ -36,7 +60,7 @@ class SQLiteStore(Documents, Passages):
         try:
             return dict(json.loads(found)) if found else {}
         except (ValueError, TypeError) as error:
-            raise StorageDamaged(f"the settings in {self._folder} are damaged ({error}): restore a backup") from error
+            raise StorageDamaged(f"the settings in {self._folder} are damaged ({error}): run `cmt doctor --repair`") from error
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
         """Record settings in place of those before."""

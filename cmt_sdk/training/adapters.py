@@ -15,6 +15,7 @@ from torch import Tensor
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.training.recompute import Recomputing
+from cmt_sdk.weights.adapters import read_adapter
 from cmt_sdk.weights.loading import import_bitsandbytes
 
 READER: Mapping[str, Path | None] = {"reader": None}
@@ -46,6 +47,7 @@ def trainable(
 
     checkpointing: layers compute again what backward needs, and hold less.
     """
+    import_bitsandbytes()  # peft imports it too, but not quietly
     from peft.tuners.lora.layer import LoraLayer
 
     wrapped = _wrapped(model, rank, {**start, **beside})
@@ -78,7 +80,6 @@ def trainable(
 
 def _wrapped(model: Any, rank: int, start: Mapping[str, Path | None]) -> Any:
     """The model in peft's wrapper, with an adapter for each name."""
-    import_bitsandbytes()  # peft imports it too, but not quietly
     from peft import LoraConfig
 
     new = LoraConfig(r=rank, lora_alpha=2 * rank, **_targets(model))
@@ -89,6 +90,8 @@ def _wrapped(model: Any, rank: int, start: Mapping[str, Path | None]) -> Any:
 def _with_adapters(model: Any, new: Any, start: Mapping[str, Path | None]) -> Any:
     from peft import PeftModel, get_peft_model
 
+    for given in filter(None, start.values()):
+        read_adapter(given)  # refuses what peft would take: pickled weights, modules to import
     (first, folder), *rest = start.items()
     if folder is None:
         wrapped = get_peft_model(model, new, adapter_name=first)

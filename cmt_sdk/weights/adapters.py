@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -28,6 +29,9 @@ HARMLESS = frozenset({
     "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_type", "peft_version",
     "qalora_group_size", "r", "revision", "target_modules", "task_type", "use_rslora",
 })  # fmt: skip
+# What else peft may do with a folder from elsewhere. Other fields let it import a module by name (`megatron_core`), read files
+# of any path (`corda_config`), or change the base; nor is there a file for every one that later releases add.
+KNOWN = HARMLESS | {"alpha_pattern", "rank_pattern", "use_dora", "lora_bias"}
 
 
 def attach_adapters(loaded: LoadedModel, folders: Mapping[str, Path]) -> None:
@@ -39,13 +43,13 @@ def attach_adapters(loaded: LoadedModel, folders: Mapping[str, Path]) -> None:
     """
     for name, folder in folders.items():
         digest = adapter_hash(folder)
-        config, tensors = _read(folder)
+        config, tensors = read_adapter(folder)
         try:
             if _mergeable(loaded, config):
                 loaded.adapters.merged[name] = _merged(loaded.model, config, tensors)
             else:
                 _inject(loaded, name, folder, tensors)
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RuntimeError, re.error) as error:
             raise ModelUnsupported(f"adapter {folder} was made for another model than {loaded.name!r}: {error}") from error
         loaded.adapters.hashes[name] = digest
     _switch(loaded, None)
@@ -62,7 +66,8 @@ def active(loaded: LoadedModel, name: str) -> Iterator[None]:
         _switch(loaded, before)
 
 
-def _read(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+def read_adapter(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+    """An adapter's configuration and tensors, looked through before peft sees the folder. Raises as `attach_adapters` does."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -70,9 +75,16 @@ def _read(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
     if not file.is_file():
         raise ModelNotFound(f"adapter folder {folder} has no adapter_config.json: save it with save_pretrained")
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))), load_file(folder / ADAPTER_WEIGHTS)
-    except (OSError, SafetensorError, ValueError, TypeError) as error:
+        config, tensors = dict[str, Any](json.loads(file.read_text(encoding="utf-8"))), load_file(folder / ADAPTER_WEIGHTS)
+    except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"adapter {folder} is damaged: {error}") from error
+    if config.get("peft_type") != "LORA":
+        raise ModelUnsupported(
+            f"adapter {folder} is no LoRA of peft but {config.get('peft_type')!r:.40}: train one with `cmt train`"
+        )
+    if strange := sorted(key for key, value in config.items() if value and key not in KNOWN):
+        raise ModelUnsupported(f"adapter {folder} sets {strange[0]!r}: plain LoRA is read; train one with `cmt train`")
+    return config, tensors
 
 
 def _mergeable(loaded: LoadedModel, config: Mapping[str, Any]) -> bool:

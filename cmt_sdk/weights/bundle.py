@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cmt_sdk.errors import ModelMismatch, ModelNotFound
+from cmt_sdk.errors import ModelError, ModelMismatch, ModelNotFound
 from cmt_sdk.weights.hashes import sha256_of
 
 MANIFEST = "cmt-adapter.json"
@@ -86,22 +86,26 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """The bundle in a folder; ModelNotFound when there is none."""
+    """The bundle in a folder; ModelNotFound when there is none, ModelError for a manifest that is none."""
     try:
         said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        base, compressor = str(said["base"]), str(said.get("compressor", "kv"))
+        vector_weight = float(said.get("vector_weight", 1.0))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelNotFound(f"adapter {folder}: there is no {MANIFEST} in it; `cmt train` writes one") from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ModelError(f"adapter {folder}: its {MANIFEST} is damaged ({error!r}); `cmt train` writes one") from error
 
     def part(name: str) -> Path | None:
         return folder / name if (folder / name).exists() else None
 
     return Bundle(
-        base=said["base"],
+        base=base,
         reader=part("reader"),
         encoder=part("encoder"),
         match=part("match.safetensors"),
         soft=part("soft.safetensors"),
         aggregate=part("aggregate.safetensors"),
-        compressor=said.get("compressor", "kv"),
-        vector_weight=said.get("vector_weight", 1.0),
+        compressor=compressor,
+        vector_weight=vector_weight,
     )

@@ -8,11 +8,11 @@ from __future__ import annotations
 import gc
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelUnsupported
 from cmt_sdk.weights.download import pull_model
@@ -28,6 +28,7 @@ _AUTO_PRECISION = {"cuda": "nf4"}
 _AUTO_ELSEWHERE = "bf16"
 _NF4_DEVICES = {"cuda", "cpu"}
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class Adapters:
@@ -96,6 +97,15 @@ def load_tensors(file: Path) -> dict[str, torch.Tensor]:
         return load_file(file)  # type: ignore[no-any-return]
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{file} is no safetensors file: {error}") from error
+
+
+def load_part(file: Path, make: Callable[[dict[str, torch.Tensor]], T]) -> T:
+    """What `make` builds of the tensors in a file. Raises ModelError when it is damaged, or holds something else."""
+    tensors = load_tensors(file)
+    try:
+        return make(tensors)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ModelError(f"{file} holds something else than it should ({error!r:.100}): `cmt train` writes it") from error
 
 
 def _load(info: ModelInfo, precision: str, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

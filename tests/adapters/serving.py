@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import openai
 
-from cmt_adapters.serve import Server, app
+from cmt_adapters.server.serve import Server, app
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 from cmt_sdk.types import Piece, Prompt
 

@@ -66,7 +66,7 @@ def test_the_chatbot_forgets_a_user_who_says_so(memory, capsys):
     capsys.readouterr()
     main(memory, "ann", ["forget me", "Where do I live?"])
     assert capsys.readouterr().out.splitlines()[0] == "erased: 1, traces left: 0"
-    assert [d.text for d in memory.documents(scope="user/ann")] == ["Where do I live?"]
+    assert [d.text for d in memory.documents(scope="user/ann")] == []
     assert [d.text for d in memory.documents(scope="user/bob")] == ["I live in Porto."]
 
 

@@ -178,18 +178,17 @@ def test_what_a_user_said_is_known_in_the_next_conversation(memory):
 
 
 def test_both_sides_can_be_remembered_or_none(memory):
-    """What is remembered is the last turn; calls and results of tools are passed over."""
+    """What is remembered is the last turn, less what only asks; calls and results of tools are passed over."""
     both = CMTMiddleware(memory, remember=("user", "assistant"), wait=True)
     script = model(call("search_memory", query="tea"), "Ann likes tea.")
     create_agent(script, tools=memory_tools(memory), middleware=[both]).invoke(said("Hello!", "Who likes tea?"))
     assert [(d.text, d.metadata["role"]) for d in memory.documents()] == [
-        ("Hello!", "user"),
-        ("Who likes tea?", "user"),
+        ("Hello!", "user"),  # "Who likes tea?" tells nothing
         ("Ann likes tea.", "assistant"),
     ]
     assert memory.stats().pending == 0
-    create_agent(model("Yes."), middleware=[CMTMiddleware(memory, remember=())]).invoke(said("Is it so?"))
-    assert memory.count() == 3
+    create_agent(model("Yes."), middleware=[CMTMiddleware(memory, remember=())]).invoke(said("Ann moved."))
+    assert memory.count() == 2
 
 
 def test_a_forgotten_message_stays_forgotten(memory):
@@ -269,9 +268,9 @@ def test_what_is_no_text_is_replaced(memory):
     """A lone surrogate or NUL in a message is looked for and remembered as the replacement character."""
     memory.add("Ann likes green tea.")
     listening = model("Green.")
-    create_agent(listening, middleware=[CMTMiddleware(memory)]).invoke(said("Which \0 tea \ud83d?"))
+    create_agent(listening, middleware=[CMTMiddleware(memory)]).invoke(said("Which \0 tea \ud83d, please."))
     assert notes(listening.heard[0]) == ["Ann likes green tea."]
-    assert "Which \ufffd tea \ufffd?" in [d.text for d in memory.documents()]
+    assert "Which \ufffd tea \ufffd, please." in [d.text for d in memory.documents()]
 
 
 async def test_an_agent_that_runs_async_recalls_and_remembers(memory):
@@ -283,7 +282,7 @@ async def test_an_agent_that_runs_async_recalls_and_remembers(memory):
     memory.add_many = lambda *a, **o: threads.append(threading.current_thread()) or plain[1](*a, **o)
     listening = model(*["Yes."] * 5)
     agent = create_agent(listening, middleware=[CMTMiddleware(memory, k=1)])
-    await asyncio.gather(*(agent.ainvoke(said(f"Where is the museum {n}?")) for n in range(5)))
+    await asyncio.gather(*(agent.ainvoke(said(f"Tell me where the museum {n} is.")) for n in range(5)))
     assert all(notes(heard) == [FACTS[0]] for heard in listening.heard)
     assert memory.count() == 8
     assert len(threads) == 10

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "adapters" / "page"
+PAGE = Path(__file__).parents[2] / "adapters" / "server" / "page"
 ON = {
     "paper": ["ink", "quiet", "accent", "bad"],
     "sheet": ["ink", "quiet", "accent", "bad", "good"],

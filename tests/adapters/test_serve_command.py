@@ -87,10 +87,10 @@ def test_without_fastapi_the_error_is_its_install_line(monkeypatch):
             raise ImportError(name)
         return real(name, *rest, **options)
 
-    monkeypatch.delitem(sys.modules, "cmt_adapters.serve", raising=False)
+    monkeypatch.delitem(sys.modules, "cmt_adapters.server.serve", raising=False)
     monkeypatch.setattr(builtins, "__import__", hidden)
     with pytest.raises(MissingExtra, match=r"pip install 'cmt-sdk\[serve\]'"):
-        importlib.import_module("cmt_adapters.serve")
+        importlib.import_module("cmt_adapters.server.serve")
 
 
 @pytest.mark.model

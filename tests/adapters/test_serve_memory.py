@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import cmt_sdk
-from cmt_adapters.projection import clusters, neighbours, plane
+from cmt_adapters.server.projection import clusters, neighbours, plane
 from tests.adapters.serving import running
 
 pytestmark = pytest.mark.enable_socket

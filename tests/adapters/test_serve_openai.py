@@ -94,7 +94,10 @@ def test_what_the_user_says_is_remembered(served, client):
     assert answer.choices[0].message.content == "My dog is called Rufus."
     list(client.chat.completions.create(model="cmt", user="ann", messages=asked, extra_body=off, stream=True))
     assert served.memory.count(scope="user/ann") == 1
-    list(client.chat.completions.create(model="cmt", user="ann", messages=asked, stream=True))
+    list(client.chat.completions.create(model="cmt", user="ann", messages=asked, stream=True))  # what only asks tells nothing
+    assert served.memory.count(scope="user/ann") == 1
+    told = [{"role": "user", "content": "Rufus is seven."}]
+    list(client.chat.completions.create(model="cmt", user="ann", messages=told, stream=True))
     assert served.memory.count(scope="user/ann") == 2
 
 
@@ -112,7 +115,8 @@ def test_users_are_kept_apart(served, client, other):
 def test_a_scope_can_be_given_in_place_of_a_user(served, client):
     """And without either, the whole memory is asked, and its own scope written to."""
     body = {"scope": "team/blue"}
-    client.chat.completions.create(model="cmt", user="ann", messages=ASKED, extra_body=body)
+    told = [{"role": "user", "content": "The harbour is blue."}]
+    client.chat.completions.create(model="cmt", user="ann", messages=told, extra_body=body)
     assert [d.scope for d in served.memory.documents(source="chat")] == ["team/blue"]
     client.chat.completions.create(model="cmt", messages=[{"role": "user", "content": "Tea is green."}])
     assert {d.scope for d in served.memory.documents(source="chat")} == {"team/blue", ""}

@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from cmt_adapters.serve import Discreet, app, serve
+from cmt_adapters.server.serve import Discreet, app, serve
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.testing.fakes import open_fake
 from tests.adapters.serving import running
@@ -207,7 +207,7 @@ def test_the_log_tells_no_words(open_server, caplog):
     http.post("/v1/chat/completions", json={"model": secret, "messages": [{"role": "user", "content": secret}]})
     http.post("/api/files", files={"file": (f"{secret}.pdf", secret.encode())})
     own = [r for r in caplog.records if not r.name.startswith(("httpx", "httpcore"))]
-    lines = [r.getMessage() for r in own if r.name == "cmt_adapters.serve"]
+    lines = [r.getMessage() for r in own if r.name == "cmt_adapters.server.serve"]
     assert len(lines) == 9
     assert re.fullmatch(r"POST /api/documents 201 \d+ ms", lines[0])
     assert re.fullmatch(r"GET /api/documents/\{id\} 404 \d+ ms", lines[2])

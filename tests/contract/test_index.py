@@ -497,7 +497,7 @@ def test_over_the_store_on_disk(tmp_path):
     matrix = unit(60)
     memory = PackedMemory("fake", 1, {"bytes": np.zeros(1, np.uint8)})
     store = SQLiteStore(tmp_path)
-    store.add(Document("x" * 60, id="many"), [Span(n, n + 1, 1) for n in range(59)])
+    store.add(Document("x" * 59, id="many"), [Span(n, n + 1, 1) for n in range(59)])
     store.add(Document("y", id="one"), [Span(0, 1, 1)])
     passages = [p.id for p in store.pending(100)]
     store.save({p: Encoded(memory, key) for p, key in zip(passages, matrix, strict=True)}, FINGERPRINT)

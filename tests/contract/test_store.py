@@ -150,13 +150,13 @@ def test_the_same_text_in_a_scope_is_one_document(store):
     assert store.count(Filter()) == 3
 
 
-def test_what_is_said_again_takes_the_place_of_what_was_said(store):
-    """Metadata and expiry as given now, what is not given stays, and the source by which it is found."""
+def test_what_is_said_again_joins_what_was_said(store):
+    """Metadata key by key and expiry as given now; what is not given stays, and the source by which it is found."""
     first = put(store, source="trip.md", metadata={"a": 1})
     later = START + timedelta(days=9)
     again, outcome = store.add(Document(LISBON, source="b.md", metadata={"b": 2}, expires_at=later), spans(LISBON))
     assert outcome == "updated"
-    assert again == replace(first, metadata={"b": 2}, expires_at=later, updated_at=again.updated_at)
+    assert again == replace(first, metadata={"a": 1, "b": 2}, expires_at=later, updated_at=again.updated_at)
     assert store.add(Document(LISBON), spans(LISBON)) == (again, "unchanged")
 
 
@@ -362,7 +362,7 @@ def test_a_damaged_document_hides_no_other_and_can_be_deleted(store, tmp_path):
         db.execute("UPDATE documents SET text = CAST(x'4D75FF73' AS TEXT) WHERE doc_id = 'a'")
         db.execute("UPDATE documents SET metadata = '{' WHERE doc_id = 'b'")
     assert store.page(Filter(ids=["a", "c"]), 9, None).documents[0].text == "Mu\ufffds"
-    assert [f.detail for f in store.check() if not f.ok] == ["not as they were stored: a"]
+    assert [f.check for f in store.check() if not f.ok] == ["texts", "metadata"]
     assert [d.id for d in store.delete(Filter(ids=["a", "b"])).versions] == ["a", "b"]
     assert [d.id for d in store.page(Filter(), 9, None).documents] == ["c"]
 
@@ -918,7 +918,9 @@ def test_a_healthy_memory_is_found_healthy(store):
     assert [(f.check, f.remedy) for f in store.check() if f.remedy] == [("compression", "cmt compress")]
     save_all(store)
     checks = {f.check: f.ok for f in store.check()}
-    assert checks == dict.fromkeys(("files", "database", "index", "texts", "full-text search", "memories", "compression"), True)
+    texts, vectors = ("texts", "metadata", "passages", "full-text search"), ("fingerprints", "key vectors", "memories")
+    names = ("files", "database", "index", "references", "settings", "compression", *texts, *vectors)
+    assert checks == dict.fromkeys(names, True)
 
 
 def test_a_text_that_lost_a_bit_is_found(store, tmp_path):

@@ -163,7 +163,7 @@ def child(program: str, *arguments: object, **options) -> subprocess.Popen:
 
 def outcome(process: subprocess.Popen) -> tuple[str, str]:
     """What a child said, after a proper end."""
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
     return out, err
 
@@ -239,6 +239,7 @@ def sound(tmp_path_factory) -> Path:
         memory.add_many(Document(f"Fact {n}: the museum has {n} rooms.", id=str(n), source=f"{n}.md") for n in range(150))
         store = SQLiteStore(folder)
         keys = np.random.default_rng(0).standard_normal((150, 64)).astype(np.float32)
+        keys /= np.linalg.norm(keys, axis=1, keepdims=True)
         known = store.encodings(store.vectors(Changes()).passages)
         store.save({i: replace(e, key=key) for (i, (e, _)), key in zip(known.items(), keys, strict=True)}, FINGERPRINT)
         store.close()

@@ -164,6 +164,7 @@ def test_pdf(text_of):
         ("page.html", b"<script>1</script>", "holds no text"),
         ("page.html", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "holds NUL characters"),
         ("page.html", b"<font>" * 5000 + b"x", "recursion.*add its text"),
+        ("bomb.docx", docx(" " * 32_000_001), "cannot be read .*unpacks to 32,000,.* the limit is 32,000,000"),
         ("letter.docx", b"", "cannot be read .*save it again"),
         ("letter.docx", b"It is text.", "cannot be read .*not a zip file"),
         ("letter.docx", LETTER[: len(LETTER) // 2], "cannot be read"),

@@ -7,6 +7,7 @@ import pytest
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.model import FAITHFUL
+from cmt_sdk.prompting import only_asks
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
 
 FACTS = [
@@ -191,8 +192,32 @@ def test_chat_keeps_its_turns_and_can_remember(memory):
     assert [t.role for t in chat.turns] == ["user", "assistant"] * 2
     memory.wait(10)
     texts = [d.text for d in memory.list(scope="user/ann").documents]
-    assert texts == ["My bicycle is called Rosinante.", "What is my bicycle called?"]
-    assert memory.count(where={"role": "user"}) == 2
+    assert texts == ["My bicycle is called Rosinante."]  # what only asks would be found as the answer to itself
+    assert memory.count(where={"role": "user"}) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Where is it?", True),
+        ("Where is it? And since when?", True),
+        ('He asked "why?"', True),
+        ("I moved to Lisbon. Where is the museum?", False),
+        ("Is 3.5 enough?", True),
+        ("どこですか？いつですか？", True),
+        ("Really? I moved.", False),
+        ("", False),
+    ],
+)
+def test_what_only_asks_tells_nothing(text, expected):
+    """Sentence by sentence; a number's point ends none."""
+    assert only_asks(text) is expected
+
+
+def test_a_question_has_a_limit(memory):
+    """A page that was pasted in is refused with the remedy, not read for minutes."""
+    with pytest.raises(InvalidInput, match="20,001 characters, the limit is 20,000: add what it quotes"):
+        memory.model.ask("a" * 20_001)
 
 
 def test_the_memory_can_be_used_while_an_answer_streams(memory):

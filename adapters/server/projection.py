@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cmt_sdk
-from cmt_adapters.shapes import MapValue, Point
+from cmt_adapters.server.shapes import MapValue, Point
 
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]

@@ -18,9 +18,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cmt_adapters.replies import refusal
+from cmt_adapters.server.replies import refusal
 
-log = logging.getLogger("cmt_adapters.serve")
+log = logging.getLogger("cmt_adapters.server.serve")
 
 POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 HEADERS = {

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from pydantic import BaseModel, Field, StrictBool
 
 import cmt_sdk
-from cmt_adapters.shapes import Reader, Scope, SourceValue, Text
+from cmt_adapters.server.shapes import Reader, Scope, SourceValue, Text
 from cmt_sdk.errors import InvalidInput
 
 MODEL = "cmt"
@@ -57,7 +57,9 @@ class ChatRequest(BaseModel):
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
     reader: Reader = Field("memory", description="What the model reads; see /api/ask.")
     scope: Scope | None = Field(None, description="In place of the scope of `user`.")
-    remember: StrictBool = Field(True, description="Whether what the user says is added to the memory, in the scope.")
+    remember: StrictBool | None = Field(
+        None, description="Whether what the user tells is added to the memory, in the scope (as the server is set)."
+    )
 
     @property
     def within(self) -> str:

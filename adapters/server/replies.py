@@ -14,8 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from cmt_adapters.shapes import SCOPE, TEXT, Failure, Fault
-from cmt_adapters.work import Busy, while_there
+from cmt_adapters.server.shapes import SCOPE, TEXT, Failure, Fault
+from cmt_adapters.server.work import Busy, while_there
 from cmt_sdk import errors
 
 _EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}

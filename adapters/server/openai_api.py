@@ -20,7 +20,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 import cmt_sdk
-from cmt_adapters.openai_shapes import (
+from cmt_adapters.server.openai_shapes import (
     MODEL,
     ChatRequest,
     Choice,
@@ -38,9 +38,9 @@ from cmt_adapters.openai_shapes import (
     Said,
     Usage,
 )
-from cmt_adapters.replies import EVENTS, Events, event, failures
-from cmt_adapters.shapes import SourceValue
-from cmt_adapters.work import Memory, Vectors, Work, Working, while_there
+from cmt_adapters.server.replies import EVENTS, Events, event, failures
+from cmt_adapters.server.shapes import SourceValue
+from cmt_adapters.server.work import Vectors, Work, Working, while_there
 from cmt_sdk.errors import InvalidInput, NotFound
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -69,12 +69,12 @@ async def show_model(id: str) -> Model:  # noqa: A002 - the word users know
     responses={200: EVENTS, **failures(409, 422)},
 )
 async def complete_chat(request: Request, work: Working, chat: ChatRequest) -> Any:
-    """Answer the user's last message from memory, and remember it. With `stream`, chunks as server-sent events."""
+    """Answer the user's last message from memory, and remember it unless it only asks. With `stream`, chunks as events."""
     options = chat.options()
     if chat.stream:
         return Events(_chunks(work, chat, options))
     answer = await while_there(request.receive, work.answer(**options))
-    await _remember(work.memory, chat, options["question"])
+    await _remember(work, chat, options["question"])
     choice = Choice(message=Said(content=answer.text), finish_reason=_finish(answer, chat))
     return Completion(**_head(), choices=[choice], usage=_usage(answer), sources=_sources(answer))
 
@@ -114,18 +114,19 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
             if isinstance(piece, str):
                 yield chunk(Delta(content=piece))
                 continue
-            await _remember(work.memory, chat, options["question"])
+            await _remember(work, chat, options["question"])
             yield chunk(Delta(), finish_reason=_finish(piece, chat), sources=_sources(piece))
             if chat.stream_options and chat.stream_options.include_usage:
                 yield event(Chunk(**head, choices=[], usage=_usage(piece)))
     yield DONE
 
 
-async def _remember(memory: Memory, chat: ChatRequest, said: str) -> None:
-    """Afterwards, else the question would be found as the answer to itself. Compressed in the background."""
-    if chat.remember:
+async def _remember(work: Work, chat: ChatRequest, said: str) -> None:
+    """Afterwards, and nothing that only asks: it would be found as the answer to itself. Compressed in the background."""
+    wanted = work.remember if chat.remember is None else chat.remember
+    if wanted and not cmt_sdk.only_asks(said):
         document = cmt_sdk.Document(said, scope=chat.within, source="chat", metadata={"role": "user"})
-        await asyncio.to_thread(memory.add, document, wait=False)
+        await asyncio.to_thread(work.memory.add, document, wait=False)
 
 
 def _head() -> dict[str, Any]:

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 
 import cmt_sdk
-from cmt_adapters.projection import map_of
-from cmt_adapters.replies import EVENTS, Events, event, failures
-from cmt_adapters.shapes import (
+from cmt_adapters.server.projection import map_of
+from cmt_adapters.server.replies import EVENTS, Events, event, failures
+from cmt_adapters.server.shapes import (
     AnswerValue,
     AskRequest,
     Change,
@@ -40,7 +40,7 @@ from cmt_adapters.shapes import (
     Text,
     WholeDocument,
 )
-from cmt_adapters.work import Memory, Working, while_there
+from cmt_adapters.server.work import Memory, Working, while_there
 from cmt_sdk.errors import InvalidInput, MissingExtra, NotFound
 
 router = APIRouter(prefix="/api", tags=["memory"])

@@ -36,8 +36,8 @@ class Work:
     `waiting`: how many are in the line. `closing`: whether it is over.
     """
 
-    def __init__(self, memory: cmt_sdk.Memory, limit: int) -> None:
-        self.memory = memory
+    def __init__(self, memory: cmt_sdk.Memory, limit: int, *, remember: bool = True) -> None:
+        self.memory, self.remember = memory, remember
         self._limit = limit
         self._turn = asyncio.Lock()
         self.waiting = 0

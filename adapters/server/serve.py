@@ -38,10 +38,10 @@ try:
 except ImportError as error:
     raise MissingExtra("the HTTP server", "serve") from error
 
-from cmt_adapters import openai_api, rest_api
-from cmt_adapters.gate import Gate, Guard, Rules
-from cmt_adapters.replies import HANDLERS
-from cmt_adapters.work import Work
+from cmt_adapters.server import openai_api, rest_api
+from cmt_adapters.server.gate import Gate, Guard, Rules
+from cmt_adapters.server.replies import HANDLERS
+from cmt_adapters.server.work import Work
 
 HOST, PORT = "127.0.0.1", 8765
 MAX_BODY = 32 * 2**20
@@ -62,17 +62,19 @@ def app(
     hosts: Collection[str] = (),
     max_body: int = MAX_BODY,
     max_queue: int = MAX_QUEUE,
+    remember: bool = True,
 ) -> FastAPI:
     """The ASGI application over a memory, which stays the caller's to close.
 
     `token` is demanded for /v1 and /api; it must be given where others than this machine's user can connect. Pages of `origins`,
     such as "https://notes.example", may ask too. `hosts` are names of the server beside "localhost" and its addresses. A body
-    has at most `max_body` bytes; at most `max_queue` requests wait for the model. Raises InvalidSetting.
+    has at most `max_body` bytes; at most `max_queue` requests wait for the model. `remember`: whether
+    what users tell /v1 is added, where a request does not say. Raises InvalidSetting.
 
     `serve` brings a log without anybody's words, and an end in order; under another server, see to both yourself.
     """
     rules = Rules(_checked_token(token), [_checked_origin(o) for o in origins], hosts, max_body)
-    work = Work(memory, max_queue)
+    work = Work(memory, max_queue, remember=remember)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -197,7 +199,7 @@ def _checked_origin(origin: str) -> str:
 
 def _add_page(made: FastAPI) -> None:
     """The page and its files, each at its name, the page itself at / too."""
-    folder = Path(str(importlib.resources.files("cmt_adapters") / "page"))
+    folder = Path(str(importlib.resources.files("cmt_adapters.server") / "page"))
     for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")):
         for path in (f"/{file.name}", *(["/"] if file.name == "index.html" else [])):
             made.add_route(path, _shown(file), include_in_schema=False)

@@ -1,0 +1,81 @@
+"""A copy of a database that one can rely on, made while others write. Knows files and SQLite, no table."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import uuid
+from contextlib import closing
+from pathlib import Path
+
+from cmt_sdk.errors import AlreadyExists, StorageDamaged
+from cmt_sdk.held import refuse_held
+from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, translated
+from cmt_sdk.storage.graph import flush
+
+
+def back_up(folder: Path, target: Path, *, overwrite: bool = False) -> Path:
+    """Copy a folder's database as of one moment; returns the file, which is whole and on the disk, or is not there.
+
+    A target that ends in .db is that file; any other is a folder that can then be opened as a memory. Others may write
+    meanwhile. Raises AlreadyExists, InvalidInput (a file of an open memory), StorageFull, StorageDenied, StorageDamaged.
+    """
+    file = target.absolute() if target.suffix == ".db" else target.absolute() / FILE
+    refuse_held(file)
+    with translated(file.parent):
+        if file.exists() and not overwrite:
+            raise AlreadyExists(f"{file} is there already; choose another name, or ask to overwrite it")
+        if file.with_name(f"{file.name}-wal").exists():
+            raise AlreadyExists(f"{file} is in use, or was when its process was killed; choose another name")
+        if target.suffix != ".db":
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
+        try:
+            made.touch(mode=0o600)
+            _copy(folder / FILE, made)
+            flush(made)
+            made.replace(file)
+            flush(file)
+        finally:
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                made.with_name(made.name + suffix).unlink(missing_ok=True)
+    return file
+
+
+def _copy(database: Path, to: Path) -> None:
+    source = f"{database.absolute().as_uri()}?mode=rw"  # a file that is gone must not come to be
+    with (
+        closing(sqlite3.connect(source, uri=True, timeout=WAIT_SECONDS)) as old,
+        closing(sqlite3.connect(to, isolation_level=None)) as new,
+    ):
+        _fill(new, old, database)
+        new.execute("DELETE FROM generation")  # its index file stays behind
+        new.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
+        said = [row[0] for row in new.execute("PRAGMA integrity_check(3)")]
+    if said != ["ok"]:
+        raise StorageDamaged(f"{database} is damaged ({'; '.join(said)}), and so would be its copy: run `cmt doctor --repair`")
+
+
+def _fill(new: sqlite3.Connection, old: sqlite3.Connection, database: Path) -> None:
+    try:
+        old.backup(new)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            raise StorageDamaged(f"{database} is damaged ({error}): run `cmt doctor --repair`") from error
+        raise
+
+
+def copy_as_it_is(folder: Path, to: Path) -> None:
+    """Copy the files of a folder byte for byte, damaged as they may be; no process may have them open."""
+    with translated(to):
+        to.mkdir(mode=0o700, parents=True)
+        for file in sorted(folder.iterdir()):
+            if file.is_file():
+                _copy_file(file, to / file.name)
+
+
+def _copy_file(file: Path, to: Path) -> None:
+    with file.open("rb") as old, os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
+        while block := old.read(1 << 20):
+            new.write(block)
+    flush(to)

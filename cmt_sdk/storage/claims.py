@@ -1,0 +1,58 @@
+"""Who compresses what: a passage's number is a byte of an empty file, and whoever has locked that byte is at work on it.
+
+The operating system drops the locks of a process that dies. They spare work and protect nothing: where they cannot be had,
+work is done twice. Knows files, no passage. Several memories on one folder in one process share their claims.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+FILE = "memory.lock"
+HELD = (errno.EACCES, errno.EAGAIN)
+
+
+@contextmanager
+def claimed(folder: Path, numbers: Sequence[int], most: int) -> Iterator[list[int]]:
+    """The first `most` of these numbers that no other process has claimed; free again once the block ends."""
+    lock, handle = _locker(), _opened(folder / FILE)
+    if lock is None or handle is None:
+        yield list(numbers[:most])
+        return
+    try:
+        mine: list[int] = []
+        for number in numbers:
+            if len(mine) == most:
+                break
+            if lock(handle, number):
+                mine.append(number)
+        yield mine
+    finally:
+        os.close(handle)
+
+
+def _opened(file: Path) -> int | None:
+    try:
+        return os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError:
+        return None
+
+
+def _locker() -> Callable[[int, int], bool] | None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+
+    def lock(handle: int, number: int) -> bool:
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        except OSError as error:
+            return error.errno not in HELD  # a file system without locks holds nobody up
+        return True
+
+    return lock

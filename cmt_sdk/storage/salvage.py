@@ -1,0 +1,164 @@
+"""What can still be read of a damaged database, row by row, into a new one. Knows tables and SQLite, no meaning."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import deque
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cmt_sdk.storage.schema import MIGRATIONS
+
+# In the order in which rows refer to each other, with the column that numbers the rows.
+TABLES = {"documents": "key", "passages": "id", "fingerprints": "rowid", "vectors": "label", "memories": "passage_id"}
+HEADER = 100
+PROBES = 50_000  # attempts to read around damage: some seconds
+LAST = 2**62
+
+
+@dataclass
+class Salvaged:
+    """How many rows of each table were saved; `damaged` names the tables of which some could not be read."""
+
+    rows: dict[str, int] = field(default_factory=dict)
+    damaged: list[str] = field(default_factory=list)
+    has_settings: bool = False
+
+
+def salvage(damaged: Path, new: Path) -> Salvaged:
+    """Fill a new file with the current schema and what a damaged copy still gives; the copy may be changed by it.
+
+    Where SQLite cannot open it at all, it is tried once more with the header of a sound database.
+    """
+    new.touch(mode=0o600)
+    with closing(sqlite3.connect(new, isolation_level=None)) as made:
+        made.execute("PRAGMA synchronous = FULL")
+        for statement in (s for step in MIGRATIONS for s in step):
+            made.execute(statement)
+        made.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        if not _opens(damaged):
+            _give_header(damaged, new)
+        made.execute("BEGIN")
+        with closing(sqlite3.connect(damaged, isolation_level=None)) as old:
+            old.text_factory = lambda data: data.decode(errors="replace")
+            found = _copied(old, made)
+        made.execute("COMMIT")
+    return found
+
+
+def _opens(file: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(file, isolation_level=None)) as db:
+            return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
+    except sqlite3.Error:
+        return False
+
+
+def _give_header(file: Path, sound: Path) -> None:
+    """The first bytes of a new database, which say page size and encoding; its list of free pages is left empty."""
+    header = bytearray(sound.read_bytes()[:HEADER])
+    header[18:20] = b"\1\1"  # no write-ahead log
+    header[28:32] = bytes(4)  # as many pages as the file has
+    header[32:40] = bytes(8)
+    header[92:96] = bytes(4)
+    with file.open("r+b") as data:
+        data.write(header)
+
+
+def _copied(old: sqlite3.Connection, new: sqlite3.Connection) -> Salvaged:
+    found = Salvaged()
+    for table, number in TABLES.items():
+        columns = [row[1] for row in new.execute(f"PRAGMA table_info({table})")]
+        reader = _Reader(old, table, number, columns)
+        sql = f"INSERT OR IGNORE INTO {table} ({', '.join(map(_quoted, columns))}) VALUES ({', '.join('?' * len(columns))})"
+        found.rows[table] = sum(_inserted(new, sql, row) for row in reader.rows())
+        if reader.lost:
+            found.damaged.append(table)
+    for name in ("settings", "erasure", "changes"):
+        with suppress(sqlite3.Error):
+            row = old.execute("SELECT name, value FROM settings WHERE name = ?", [name]).fetchone()
+            if row is not None:
+                new.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", row)
+                found.has_settings |= name == "settings"
+    _without_parents(new)
+    return found
+
+
+def _inserted(new: sqlite3.Connection, sql: str, row: tuple[Any, ...]) -> int:
+    try:
+        return new.execute(sql, row).rowcount
+    except sqlite3.Error:  # a value that its column does not take
+        return 0
+
+
+def _without_parents(new: sqlite3.Connection) -> None:
+    """Rows that belong to nothing any more go; what has no vector waits for one again, by the schema's triggers."""
+    new.execute("DELETE FROM passages WHERE document_key NOT IN (SELECT key FROM documents)")
+    new.execute("DELETE FROM vectors WHERE fingerprint NOT IN (SELECT id FROM fingerprints)")
+    for table in ("vectors", "memories", "waiting"):
+        new.execute(f"DELETE FROM {table} WHERE passage_id NOT IN (SELECT id FROM passages)")
+
+
+def _quoted(column: str) -> str:
+    return f'"{column}"'
+
+
+@dataclass
+class _Reader:
+    """Rows of one table in order of their numbers; around what cannot be read, by halves."""
+
+    db: sqlite3.Connection
+    table: str
+    number: str
+    columns: list[str]
+    lost: bool = False
+    probes: int = PROBES
+
+    def rows(self) -> Iterator[tuple[Any, ...]]:
+        """Every row that can be read, once."""
+        there = self._columns_there()
+        wanted = ", ".join(_quoted(c) if c in there else "NULL" for c in self.columns)
+        sql = f"SELECT {self.number} AS n, {wanted} FROM {self.table} NOT INDEXED WHERE n BETWEEN ? AND ? ORDER BY n"
+        if not there:
+            self.lost = True
+            return
+        highest = max(self._highest(), 1)
+        yield from self._between(sql, 0, highest)
+        yield from self._between(sql, highest + 1, LAST)
+
+    def _columns_there(self) -> Mapping[str, None]:
+        """The columns of the damaged table, which an earlier release may have made with fewer."""
+        with suppress(sqlite3.Error):
+            return {row[1]: None for row in self.db.execute(f"PRAGMA table_info({self.table})")}
+        return {}
+
+    def _highest(self) -> int:
+        """A number beyond all rows, as far as that can be read anywhere."""
+        highest = 0
+        for sql in (
+            f"SELECT max({self.number}) FROM {self.table} NOT INDEXED",
+            f"SELECT seq FROM sqlite_sequence WHERE name = '{self.table}'",
+            "SELECT seq FROM sqlite_sequence WHERE name = 'passages'",
+        ):
+            with suppress(sqlite3.Error, TypeError, ValueError):
+                highest = max(highest, int((self.db.execute(sql).fetchone() or [0])[0] or 0))
+        return min(highest, LAST - 1) if highest else 2**20
+
+    def _between(self, sql: str, first: int, last: int) -> Iterator[tuple[Any, ...]]:
+        """A range that fails is halved after the first bad row; wide ranges come before narrow ones."""
+        ranges = deque([(first, last)])
+        while ranges and self.probes:
+            low, high = ranges.popleft()
+            self.probes -= 1
+            try:
+                for row in self.db.execute(sql, (low, high)):
+                    low = row[0] + 1
+                    yield row[1:]
+            except sqlite3.Error:
+                self.lost = True
+                if low < high and high < LAST:
+                    middle = (low + high) // 2
+                    ranges += [(low, middle), (middle + 1, high)]

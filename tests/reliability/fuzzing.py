@@ -1,0 +1,153 @@
+"""What is fuzzed: bytes as a stored memory, and bytes as an archive. Hypothesis drives it in the short form, atheris in the long.
+
+python -m tests.reliability.fuzzing blob|archive CORPUS -max_total_time=300      (libFuzzer's options; needs atheris)
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import struct
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from math import prod
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import numpy as np
+from safetensors.numpy import save
+
+from cmt_sdk.archive.contents import opened
+from cmt_sdk.archive.files import disk_errors
+from cmt_sdk.errors import CMTError, StorageDamaged, StorageNewer
+from cmt_sdk.storage.blob import pack, unpack
+from cmt_sdk.testing.fakes import FINGERPRINT
+from cmt_sdk.types import PackedMemory
+
+HEADER = 24
+LONGEST = 10_000  # UTF-8 bytes that a text in the archive may have
+SAMPLE = PackedMemory("kv", 7, {"codes": np.arange(10, dtype=np.uint8).reshape(5, 2), "scales": np.ones((3, 1), np.float16)})
+
+
+def blob(data: bytes) -> None:
+    """Bytes as a memory, once as they are and once with a checksum that fits: a memory within its bytes, or our error."""
+    for whole in (data, sealed(data)):
+        try:
+            memory = unpack(whole)
+        except (StorageDamaged, StorageNewer):
+            continue
+        assert all(prod(a.shape) * a.itemsize == a.nbytes <= len(whole) for a in memory.arrays.values())
+        for array in memory.arrays.values():
+            array.tobytes()  # touches every byte that it claims
+
+
+def sealed(data: bytes) -> bytes:
+    """The bytes with the checksum that fits them, as a forger would write it."""
+    if len(data) < HEADER:
+        return data
+    checksum = zlib.crc32(data[HEADER:], zlib.crc32(data[: HEADER - 4]))
+    return data[: HEADER - 4] + struct.pack("<I", checksum) + data[HEADER:]
+
+
+def members() -> dict[str, bytes]:
+    """A sound archive's members: two documents, one in two versions, and a memory."""
+    row = {"id": "a", "version": 1, "current": False, "text": "Old.", "source": "a.md", "scope": "user/ann", "metadata": {"n": 1}}
+    times = {"created_at": "2025-03-03T09:30:00+00:00", "updated_at": None, "expires_at": None}
+    rows = [row | times, row | times | {"version": 2, "current": True, "text": "New."}]
+    rows.append(row | times | {"id": "b", "current": True, "text": "Another."})
+    manifest = {"format": 1, "documents": 2, "versions": 3, "memories": 1, "shards": 1}
+    prints = {FINGERPRINT.id: {f: getattr(FINGERPRINT, f) for f in FINGERPRINT.__slots__}}
+    memory = {
+        "document": "a",
+        "content": "0" * 64,
+        "fingerprint": FINGERPRINT.id,
+        "kind": "fake",
+        "tokens": 1,
+        "arrays": ["bytes"],
+    }
+    key = np.zeros(8, np.float32)
+    key[0] = 1
+    return {
+        "manifest.json": json.dumps(manifest | {"fingerprints": prints}).encode(),
+        "documents.jsonl": b"".join(json.dumps(r).encode() + b"\n" for r in rows),
+        "memories/00000.jsonl": json.dumps(memory).encode() + b"\n",
+        "memories/00000.safetensors": save({"0.key": key, "0.memory.bytes": np.arange(4, dtype=np.uint8)}),
+    }
+
+
+def zipped(contents: Mapping[str, bytes]) -> bytes:
+    """A zip file of these members, stored, with checksums that fit."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        for name, data in contents.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+def archive(data: bytes) -> None:
+    """The first byte chooses: the rest is the whole file, or one member in an archive that is sound otherwise.
+
+    Either is read to its end, or refused in our words.
+    """
+    choice, rest = (data[0] if data else 0) % 5, data[1:]
+    names = list(members())
+    whole = rest if choice == 4 else zipped(members() | {names[choice]: rest})
+    with tempfile.NamedTemporaryFile(dir=_fast_folder(), suffix=".cmt") as file:
+        file.write(whole)
+        file.flush()
+        read(Path(file.name))
+
+
+def read(path: Path) -> int:
+    """Everything that an import reads before it stores; 0 where it is refused."""
+    try:
+        with disk_errors(path), opened(path, LONGEST) as contents:
+            texts = [d.text for versions in contents.documents() for d in versions]
+            contents.check_memories()
+    except CMTError:
+        return 0
+    return len(texts)
+
+
+def _fast_folder() -> str | None:
+    return "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 - the name is tempfile's
+
+
+def seeds(target: str) -> list[bytes]:
+    """Sound inputs that mutation starts from."""
+    if target == "blob":
+        return [pack(SAMPLE), pack(PackedMemory("soft", 0, {}))]
+    whole = members()
+    return [*(bytes([n]) + data for n, data in enumerate(whole.values())), b"\x04" + zipped(whole)]
+
+
+TARGETS: Mapping[str, Callable[[bytes], None]] = {"blob": blob, "archive": archive}
+
+
+def _functions(module: ModuleType) -> Iterator[FunctionType]:
+    """Its functions and those of its classes: what guides the mutation."""
+    for value in vars(module).values():
+        if getattr(value, "__module__", "") == module.__name__:
+            inside = vars(value).values() if isinstance(value, type) else [value]
+            yield from (f for f in inside if isinstance(f, FunctionType))
+
+
+def main() -> None:
+    """Fuzz one target from its seeds until libFuzzer's limits say stop; it exits with another code on a finding."""
+    import atheris
+
+    target, corpus = sys.argv[1], Path(sys.argv[2])
+    for number, seed in enumerate(seeds(target)):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    for name in ("cmt_sdk.storage.blob", "cmt_sdk.archive.contents", "cmt_sdk.archive.layout", "zipfile"):
+        for function in _functions(sys.modules[name]):
+            atheris.instrument_func(function)
+    atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[target])
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()

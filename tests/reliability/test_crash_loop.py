@@ -1,0 +1,297 @@
+"""Killed at random moments, again and again: what was reported as done is there, what was not is whole or absent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import cmt_sdk
+from cmt_sdk.storage.schema import MIGRATIONS
+from cmt_sdk.testing.fakes import open_fake
+from tests.reliability.victims import OTHER, Zygote, open_with
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="forks and watches processes as Linux does")
+
+FRESH_AFTER = 25  # rounds in one folder
+
+
+@pytest.fixture(scope="module")
+def zygote() -> Iterator[Zygote]:
+    """Starts the victims."""
+    started = Zygote()
+    yield started
+    started.close()
+
+
+def copy(folder: Path, to: Path) -> Path:
+    """A copy of a folder's files."""
+    to.mkdir(parents=True)
+    for file in folder.iterdir():
+        if file.is_file():
+            (to / file.name).write_bytes(file.read_bytes())
+    return to
+
+
+@dataclass
+class Judge:
+    """Knows from a victim's notes what a folder must hold."""
+
+    texts: dict[str, str] = field(default_factory=dict)
+    words: dict[str, set[str]] = field(default_factory=dict)  # of each document, in all its versions
+    erased: set[str] = field(default_factory=set)
+    calls: int = 0
+
+    def judge(self, folder: Path, notes: Path) -> None:
+        """Replay the notes, open the folder, compare; then its content is what it must hold from now on."""
+        may = self._replay(notes)
+        with open_fake(folder, create=False) as memory:
+            held = {d.id: d.text for d in memory.documents()}
+            self._compare(held, may)
+            memory.compress()
+            assert memory.stats().pending == 0
+            assert [f for f in memory.check() if not f.ok] == []
+            for name in random.sample(sorted(held), min(3, len(held))):
+                assert memory.search(held[name].split()[1], 1, mode="text")[0].document.id == name
+                assert memory.search(held[name], 1, mode="vector")[0].vector_score > 0.999
+        self.texts = held
+        for file in folder.iterdir():
+            data = file.read_bytes()
+            assert [word for word in self.erased if word.encode() in data] == [], file.name
+
+    def _replay(self, notes: Path) -> dict[str, frozenset[str | None]]:
+        """What each document named in the last call, which did not return, may be now; "" is the one being added."""
+        begun = None
+        for line in notes.read_text().splitlines():
+            note = json.loads(line)
+            if "begin" in note:
+                begun = note
+                continue
+            begun, self.calls = None, self.calls + 1
+            if note["done"] in ("add", "update"):
+                self.texts[note["id"]] = note["text"]
+                self.words.setdefault(note["id"], set()).add(note["text"].split()[1])
+            elif note["done"] in ("delete", "forget"):
+                del self.texts[note["id"]]
+                words = self.words.pop(note["id"])
+                self.erased |= words if note["done"] == "forget" else set()
+        if begun is None:
+            return {}
+        if begun["begin"] == "add":
+            return {"": frozenset({begun["text"], None})}
+        new = begun["text"] if begun["begin"] == "update" else None
+        if new:
+            self.words[begun["id"]].add(new.split()[1])
+        self.forgetting = begun["id"] if begun["begin"] == "forget" else ""
+        return {begun["id"]: frozenset({self.texts[begun["id"]], new})}
+
+    def _compare(self, held: dict[str, str], may: dict[str, frozenset[str | None]]) -> None:
+        for name, text in self.texts.items():
+            assert held.get(name) in may.get(name, frozenset({text})), f"{name}: lost or undone"
+        more = [name for name in held if name not in self.texts]
+        assert len(more) <= ("" in may), "a document came back, or came twice"
+        for name in more:
+            assert held[name] in may[""]
+            self.words[name] = {held[name].split()[1]}
+        for name in may:
+            if name and name not in held:
+                words = self.words.pop(name)
+                self.erased |= words if self.forgetting == name else set()
+
+
+def crash_loop(zygote: Zygote, tmp_path: Path, rounds: int, tally: Callable[..., None]) -> None:
+    """So many kills."""
+    chance, judge, folder = random.Random(), Judge(), tmp_path
+    for number in range(rounds):
+        if number % FRESH_AFTER == 0:
+            tally("killed while adding, updating, forgetting", calls=judge.calls)
+            judge, folder = Judge(), tmp_path / f"notes {number}"
+        notes = tmp_path / f"{number}.jsonl"
+        notes.touch()
+        outcome = zygote("churn", folder, notes, delay=chance.uniform(0.02, 0.6), seed=number)
+        assert outcome["code"] == -9
+        if (folder / "memory.db").exists() and (folder / "memory.db").stat().st_size:
+            judge.judge(folder, notes)
+        tally("killed while adding, updating, forgetting", rounds=1, losses=0)
+    tally("killed while adding, updating, forgetting", calls=judge.calls)
+    assert judge.calls
+
+
+def test_nothing_that_was_reported_is_lost(zygote, tmp_path, tally):
+    """Thirty kills amid add, update, delete and forget: nothing missing, undone or doubled; what was forgotten left no byte."""
+    crash_loop(zygote, tmp_path, 30, tally)
+
+
+@pytest.mark.slow
+def test_nothing_that_was_reported_is_lost_in_500_kills(zygote, tmp_path, tally):
+    """As above, for long."""
+    crash_loop(zygote, tmp_path, 500, tally)
+
+
+# -- killed amid one long operation -------------------------------------------------------------------------------------
+
+
+TEXTS = {str(n): f"Fact word{n:04} of the museum. It has {n} rooms." for n in range(60)}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """A folder with sixty documents and ten that are to go, an index file, an archive and a copy."""
+    folder = tmp_path_factory.mktemp("whole") / "notes"
+    with open_fake(folder, exact_limit=20) as memory:
+        memory.add_many(cmt_sdk.Document(text, id=name) for name, text in TEXTS.items())
+        memory.add_many(cmt_sdk.Document(f"Secret sentinel{n:04}.", scope="gone") for n in range(10))
+        memory.reindex()
+        memory.export(folder / "out.cmt")
+        memory.backup(folder / "copy.db")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def old(tmp_path_factory) -> Path:
+    """A folder as the first schema had it."""
+    folder = tmp_path_factory.mktemp("old") / "notes"
+    folder.mkdir()
+    with closing(sqlite3.connect(folder / "memory.db")) as db, db:
+        for statement in MIGRATIONS[0]:
+            db.execute(statement)
+        db.execute("PRAGMA user_version = 1")
+        for name, text in TEXTS.items():
+            row = (int(name) + 1, name, text, hashlib.sha256(text.encode()).hexdigest())
+            db.execute("INSERT INTO documents VALUES (?, ?, 1, 1, ?, ?, NULL, '', '{}', 1, 1, NULL)", row)
+            db.execute("INSERT INTO passages VALUES (?, ?, 0, 0, ?, 9, '')", (int(name) + 1, int(name) + 1, len(text)))
+            db.execute("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (int(name) + 1, text))
+    return folder
+
+
+def holds(folder: Path, texts: dict[str, str] = TEXTS, encoder: str = "", only: bool = False) -> None:
+    """The folder opens, holds these documents, compresses what waits, and is well."""
+    with open_with(folder, encoder, create=False) as memory:
+        held = {d.id: d.text for d in memory.documents()}
+        assert {n: t for n, t in held.items() if n in texts} == texts
+        assert not only or held == texts
+        memory.compress()
+        assert [f for f in memory.check() if not f.ok] == []
+        assert memory.search("word0007", 1, mode="text")[0].document.id == "7"
+        assert memory.search(texts["7"], 1, mode="vector")[0].vector_score > 0.999
+
+
+def after_forget(folder: Path, _: Path) -> None:
+    """Either nothing has gone, or all ten, and then no byte of them is in any file of the memory."""
+    for file in ("out.cmt", "copy.db"):
+        (folder / file).unlink()
+    with open_fake(folder, create=False) as memory:
+        left = memory.count(scope="gone")
+        assert left in (0, 10)
+    holds(folder)
+    if not left:
+        assert [f.name for f in folder.iterdir() if b"entinel000" in f.read_bytes()] == []
+
+
+def after_export(folder: Path, tmp_path: Path) -> None:
+    """The archive under its name is whole."""
+    with open_fake(tmp_path / "imported") as memory:
+        memory.import_(folder / "out.cmt")
+    holds(tmp_path / "imported")
+    holds(folder)
+
+
+def after_import(folder: Path, tmp_path: Path) -> None:
+    """What came in is whole; importing again brings the rest."""
+    with open_fake(folder) as memory:
+        texts = TEXTS | {d.id: d.text for d in memory.documents()}
+        assert all(texts[d.id] == d.text for d in memory.documents())
+        memory.import_(tmp_path / "whole.cmt")
+    holds(folder)
+
+
+def after_reencode(folder: Path, _: Path) -> None:
+    """It goes on where it was stopped."""
+    with open_with(folder, OTHER) as memory:
+        memory.reencode()
+        assert memory.stats().pending == 0
+        assert {f.encoder for f in memory._store.fingerprints()} == {OTHER}
+    holds(folder, encoder=OTHER)
+
+
+def after_backup(folder: Path, tmp_path: Path) -> None:
+    """The copy under its name is whole."""
+    (tmp_path / "restored").mkdir()
+    (folder / "copy.db").rename(tmp_path / "restored" / "memory.db")
+    holds(tmp_path / "restored")
+    holds(folder)
+
+
+def after_repair(folder: Path, _: Path) -> None:
+    """A second repair ends what the first began, and what can be read is there."""
+    cmt_sdk.repair(folder)
+    with open_fake(folder, create=False) as memory:
+        memory.mend()
+        texts = {d.id: d.text for d in memory.documents()}
+        assert len(texts) > 40
+        assert all(TEXTS.get(name, text) == text for name, text in texts.items())
+        assert [f for f in memory.check() if not f.ok] == []
+
+
+AFTER: dict[str, Callable[[Path, Path], None]] = {
+    "reindex": lambda folder, _: holds(folder),
+    "forget": after_forget,
+    "migrate": lambda folder, _: holds(folder, only=True),
+    "export": after_export,
+    "import": after_import,
+    "reencode": after_reencode,
+    "backup": after_backup,
+    "repair": after_repair,
+}
+
+
+def prepared(job: str, whole: Path, old: Path, place: Path) -> Path:
+    """A folder for a job."""
+    if job == "import":
+        place.mkdir(parents=True)
+        (place / "whole.cmt").write_bytes((whole / "out.cmt").read_bytes())
+        return place / "notes"
+    folder = copy(old if job == "migrate" else whole, place / "notes")
+    if job == "repair":
+        data = bytearray((folder / "memory.db").read_bytes())
+        with closing(sqlite3.connect(whole / "memory.db")) as db:
+            sql = "SELECT rootpage FROM sqlite_master WHERE name = 'by_document'"
+            at = (db.execute(sql).fetchone()[0] - 1) * 4096
+        data[at : at + 4096] = bytes(4096)
+        (folder / "memory.db").write_bytes(data)
+    return folder
+
+
+def killed_in(job: str, rounds: int, zygote: Zygote, whole: Path, old: Path, tmp_path: Path, tally: Callable[..., None]) -> None:
+    """One undisturbed run tells how long it takes; then kills at any moment of it."""
+    chance, took = random.Random(), 0.0
+    for number in range(rounds + 1):
+        place = tmp_path / f"{job} {number}"
+        folder = prepared(job, whole, old, place)
+        delay = chance.uniform(0, took) if number else None
+        outcome = zygote(job, folder, tmp_path / "notes", delay=delay, archive=str(place / "whole.cmt"))
+        took = took or outcome["seconds"]
+        assert outcome["code"] in ((0, -9) if number else (0,))
+        AFTER[job](folder, place)
+        tally(f"killed in {job}", rounds=int(outcome["code"] == -9), losses=0)
+
+
+@pytest.mark.parametrize("job", AFTER)
+def test_killed_in_one_operation(job, zygote, whole, old, tmp_path, tally):
+    """Afterwards the memory opens, holds what it held, and the operation can be run again."""
+    killed_in(job, 3, zygote, whole, old, tmp_path, tally)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("job", AFTER)
+def test_killed_in_one_operation_often(job, zygote, whole, old, tmp_path, tally):
+    """As above, for long."""
+    killed_in(job, 40, zygote, whole, old, tmp_path, tally)
