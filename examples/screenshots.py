@@ -21,7 +21,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 import cmt_sdk
-from cmt_adapters.serve import app
+from cmt_adapters.server.serve import app
 from cmt_sdk.testing.fakes import open_fake
 
 ROOT = Path(__file__).parents[1]
