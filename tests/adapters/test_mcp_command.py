@@ -3,9 +3,11 @@
 import contextlib
 import json
 import re
+import runpy
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import httpx2
 import pytest
@@ -21,6 +23,7 @@ TOKEN = "a-token-for-tests"  # noqa: S105 - it guards nothing
 # `cmt` with a fake language model, which prints as some libraries do.
 FAKE_CMT = """
 import sys
+from pathlib import Path
 from cmt_cli.main import main
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
 
@@ -159,3 +162,11 @@ async def test_the_real_command_remembers_in_one_process_and_answers_in_another(
         reply = await call(client, "ask", question="Where did the city museum move to?")
     assert "Lisbon" in reply["answer"]
     assert reply["known"] is True
+
+
+async def test_the_example_runs(tmp_path, capsys):
+    """As an assistant would: it remembers, asks, and names the source."""
+    main_of = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "mcp_client.py"))["main"]
+    await main_of(StdioServerParameters(command=sys.executable, args=["-c", FAKE_CMT, "mcp", "-m", str(tmp_path / "m")]))
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["tools: ask, forget, list, remember, search, update", f"{FACT} ['trip.md']"]

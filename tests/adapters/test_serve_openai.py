@@ -1,7 +1,9 @@
 """/v1, asked by OpenAI's own client over the loopback: a chatbot that remembers."""
 
 import base64
+import runpy
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import openai
@@ -196,3 +198,12 @@ def test_what_the_model_refuses_is_told(served, client, monkeypatch):
     for stream in (False, True):
         with pytest.raises(openai.ConflictError, match="cmt reencode"):
             client.chat.completions.create(model="cmt", messages=ASKED, stream=stream)
+
+
+def test_the_example_runs(served, client, capsys):
+    """An unmodified client is told what this user told before, and not what another did."""
+    main = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "openai_client.py"))["main"]
+    main(client, "ann", ["My dog is called Rufus.", "What is my dog called?"])
+    main(client, "bob", ["What is my dog called?"])
+    told = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert told[1:] == ["My dog is called Rufus.", "I don't know."]
