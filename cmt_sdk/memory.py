@@ -320,8 +320,7 @@ class Memory:
             if turn.role == "user" and not only_asks(turn.content):
                 self.add(turn.content, scope=scope, source="chat", metadata={"role": turn.role}, wait=False)
 
-        narrowed = {"scope": scope, **options} if scope else options
-        return Chat(self.model, narrowed, keep if remember else None)
+        return Chat(self.model, {"scope": scope, **options} if scope else options, keep if remember else None)
 
     # -- upkeep -------------------------------------------------------------------------------------------------
 
