@@ -82,7 +82,11 @@ def reported(*, as_json: bool) -> Iterator[None]:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         asked = isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt)
-        _tell("Stopped", "there was no answer" if asked else "stopped; what was stored is safe", as_json=as_json)
+        _tell(
+            "Stopped",
+            "there was no answer, so nothing was done; --yes answers beforehand" if asked else "stopped; what was stored is safe",
+            as_json=as_json,
+        )
         sys.exit(1 if asked else STOPPED)
     except BrokenPipeError:  # who reads us has had enough
         drop_output()
