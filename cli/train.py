@@ -17,7 +17,7 @@ from cmt_cli.output import amount, say
 if TYPE_CHECKING:
     from cmt_sdk.training.run import Prepared
 
-PARTS = ["reader", "compressor", "soft", "cmt", "matcher"]
+PARTS = ["reader", "compressor", "soft", "cmt", "matcher", "keys"]
 EXISTING = click.Path(exists=True, path_type=Path)
 OnStep = Callable[[Mapping[str, Any]], None]
 
@@ -33,13 +33,15 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--minutes", type=float, default=math.inf, help="Stop after so many; the same command goes on.")
 @click.option("--rate", default=1e-3, show_default=True, help="The peak learning rate.")
 @click.option("--accumulate", default=3, show_default=True, help="Examples a step.")
-@click.option("--rank", default=32, show_default=True, help="The rank of a new reader adapter.")
+@click.option("--batch", default=1, show_default=True, help="reader, compressor, soft: examples at once; more fill a GPU.")
+@click.option("--rank", default=32, show_default=True, help="The rank of a new adapter.")
 @click.option("--nf4", default=0.3, show_default=True, help="The share of examples read by the base as NF4 makes it.")
 @click.option("--without", multiple=True, metavar="PIECE", help="Leave out of what is learned from: see below.")
-@click.option("--answer", default=0.5, show_default=True, help="soft, cmt: the weight of the answers' cross-entropy.")
-@click.option("--teacher", default=1.0, show_default=True, help="soft: the weight of the divergence from reading the text.")
+@click.option("--answer", default=0.5, show_default=True, help="The weight of the answers' cross-entropy.")
+@click.option("--teacher", default=1.0, show_default=True, help="The weight of the divergence from reading all.")
 @click.option("--alpha", type=float, help="soft, cmt: of the memory-aware logits; 0: off.  [default: cmt 0.5, else 0]")
 @click.option("--ratio", default=8, show_default=True, help="cmt: tokens a latent.")
+@click.option("--candidates", default=0, help="keys: passages to tell apart at once.  [default: as many as suit the device]")
 @click.option("--held-out", default=4, show_default=True, help="How much each validation looks at.")
 @click.option("--validate-every", default=100, show_default=True, help="Steps between two validations.")
 @click.option("--save-every", default=50, show_default=True, help="Steps between two savings of the state.")
@@ -56,11 +58,12 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: 
 
     Parts: reader reads the kv memories that there are; compressor makes and reads kv memories, which then have to be encoded
     again; soft makes and reads soft memories; cmt makes soft memories and gathers them as the paper does, without a reader
-    adapter; matcher makes the key vectors that passages are found by.
+    adapter; matcher makes the key vectors that passages are found by, from the bare model's states; keys makes better ones, with
+    an adapter of the lower layers, and takes longer.
 
     Pieces that can be left out: distractors (passages beside the right one), absent (questions whose passage is absent), rounding
-    (the four bits of stored memories), pruning (reader, compressor: memories with fewer entries), ratios and warm-start (soft),
-    matching (cmt: self-matching), negatives (matcher: passages that the question's words also fit).
+    (the four bits of stored memories), pruning (reader, compressor: memories with fewer entries), repetition, ratios and
+    warm-start (soft), matching (cmt: self-matching), negatives (matcher, keys: passages that the question's words also fit).
 
     \b
     Example:

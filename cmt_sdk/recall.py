@@ -55,7 +55,7 @@ class Engine(Protocol):
 
     @property
     def vector_weight(self) -> float:
-        """How much a rank by meaning counts against a rank by words (1: the same)."""
+        """How much closeness in meaning counts against words in common (1: the same), as `ranking.fuse` adds them."""
 
 
 @dataclass

@@ -4,10 +4,12 @@ to attend to (`notes=`) or an observer of attention (`watch=`), or a model caps 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -16,6 +18,7 @@ from transformers.masking_utils import sdpa_mask
 from cmt_sdk.errors import ModelUnsupported
 
 NAME = "cmt_sdk"
+KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # What a model's attention may add to the ordinary, as transformers names it in the call, and notes are not read with.
 UNREAD = {"s_aux": "has attention sinks", "position_bias": "adds a bias for distance"}
 
@@ -62,8 +65,19 @@ def attention(
         watch.see(module.layer_idx, query, key, scaling, rest.get("softcap"))
     if rest.get("softcap") is not None or (query.requires_grad and query.device.type == "cpu"):
         return _written_out(query, key, value, attention_mask, scaling, rest.get("softcap")), None
-    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
+    with _kernels(query.device):
+        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
     return output, None
+
+
+def _kernels(device: torch.device) -> AbstractContextManager[None]:
+    """SDPA's kernels but cuDNN's: from torch 2.11 on these come first on Hopper and Blackwell GPUs, and with a mask their
+    attention can be silently wrong (pytorch issues 191612, 193893, 196678).
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    kernels: AbstractContextManager[None] = sdpa_kernel(KERNELS)
+    return kernels
 
 
 def _refuse(module: Any, notes: Notes, rest: dict[str, Any]) -> None:
@@ -89,7 +103,8 @@ def attend_rows(rows: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling:
     [b, 1 or kv_heads, r, n]; returns [b, kv_heads, r, d].
     """
     if cap is None:
-        return scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
+        with _kernels(rows.device):
+            return scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
     return _softmax_attention(rows, key, value, mask, scaling, cap)
 
 

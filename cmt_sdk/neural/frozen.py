@@ -31,7 +31,7 @@ class FrozenModel:
     """A causal LM of transformers whose weights never change, and its adapters.
 
     model: the PreTrainedModel, in eval mode. tokenizer: its tokenizer. activate: a context manager that switches
-    one adapter ("reader", "encoder") on; without it the model is the bare base.
+    one adapter ("reader", "encoder", "matcher") on; without it the model is the bare base.
     """
 
     model: Any

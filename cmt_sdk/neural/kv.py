@@ -116,12 +116,12 @@ def tensor_of(array: NDArray[Any]) -> Tensor:
     return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
-def batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices in batches of similar length, at most `BATCH_TOKENS` padded tokens each."""
+def batches(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Indices in batches of similar length, shortest first, at most `most` padded tokens each."""
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     batch: list[int] = []
     for i in order:
-        if batch and (len(batch) + 1) * lengths[i] > BATCH_TOKENS:
+        if batch and (len(batch) + 1) * lengths[i] > most:
             yield batch
             batch = []
         batch.append(i)

@@ -1,8 +1,9 @@
 """Key vectors: self-matching with the frozen model (CMT, arXiv 2412.07393). Pure tensor code.
 
-A passage or a question runs, after the prompt's head, through the model's first layers, bare: no adapter has a say in a key. Each
-token's states in some layers are brought to unit length and averaged, with a weight that depends on the token and on
-its last state; the averages are projected to one vector. Stopping early halves the cost of a question.
+A passage or a question runs, after the prompt's head, through the model's first layers, with the matcher adapter where one was
+trained: what makes and reads memories has no say in a key. Each token's states in some layers are brought to unit length and
+averaged, with a weight that depends on the token and on its last state; the averages are projected to one vector. Stopping early
+halves the cost of a question.
 """
 
 from __future__ import annotations
@@ -69,9 +70,11 @@ class _Reached(Exception):
     """Ends a forward pass once the last layer that is needed has run."""
 
 
-@torch.inference_mode()
 def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tensor:
-    """Each token's states after the given numbers of layers, of unit length: [n, t, len(layers), d], fp32."""
+    """Each token's states after the given numbers of layers, of unit length: [n, t, len(layers), d], fp32.
+
+    tokens [n, t]. By the adapter that is on, and with gradients where they are on.
+    """
     taken: dict[int, Tensor] = {}
     last = max(layers)
 
@@ -98,6 +101,13 @@ def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tenso
     return normalize(torch.stack([taken[n].float() for n in layers], dim=2), dim=-1)
 
 
+def filled(rows: Sequence[list[int]], lm: FrozenModel) -> tuple[Tensor, Tensor]:
+    """Rows of ids as one tensor [rows, t], and which of its tokens are theirs, bool [rows, t]."""
+    tokens = padded(rows, lm.device, min(lm.stop_ids))
+    lengths = torch.tensor([len(r) for r in rows], device=tokens.device)
+    return tokens, torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
+
+
 @dataclass(frozen=True)
 class Matcher:
     """Vectors of passages and questions in one space."""
@@ -105,18 +115,20 @@ class Matcher:
     lm: FrozenModel
     head: MatchHead
 
+    def __post_init__(self) -> None:
+        self.lm.head_cache(1)  # made by the bare model, before any adapter is on
+
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> Vector:
         """Vectors float32 [n, dimension] of texts, batched by length."""
         ids = [self.lm.ids(t)[:LONGEST] for t in texts]
         found: dict[int, Tensor] = {}
         layers = self.head.layers.tolist()
-        for batch in batches([len(i) for i in ids]):
-            tokens = padded([ids[i] for i in batch], self.lm.device, min(self.lm.stop_ids))
-            lengths = torch.tensor([len(ids[i]) for i in batch], device=tokens.device)
-            inside = torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
-            made = self.head(tokens, unit_states(self.lm, tokens, layers), inside)
-            found.update(zip(batch, made, strict=True))
+        with self.lm.activate("matcher"):
+            for batch in batches([len(i) for i in ids]):
+                tokens, inside = filled([ids[i] for i in batch], self.lm)
+                made = self.head(tokens, unit_states(self.lm, tokens, layers), inside)
+                found.update(zip(batch, made, strict=True))
         stacked: Vector = torch.stack([found[i] for i in range(len(ids))]).cpu().numpy().astype(np.float32)
         return stacked
 

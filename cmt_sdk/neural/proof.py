@@ -18,6 +18,7 @@ from cmt_sdk.neural.reading import Prefix, causal
 from cmt_sdk.neural.rotary import Rotary
 
 NOTES, ASKED, MOVED = 12, 4, 64  # tokens read as notes, tokens that read them, and by how far the notes are moved
+MASKED = 5  # entries that nobody may see: there are attention kernels that look at them
 # The largest relative difference that is taken for rounding. Measured: below 1e-5 in fp32; in bf16 0.02 on SmolLM2-135M,
 # up to 0.06 on random models; a wrong turn changes a layer's keys by 0.8 and more.
 TOLERANCE = {torch.float32: 0.005}
@@ -72,14 +73,21 @@ def _moved(rotary: Rotary, read: _Read, layer: int) -> Tensor:
 
 def _read_notes(lm: FrozenModel, read: _Read, keys: list[Tensor]) -> Tensor:
     """States [ASKED, d] of the last tokens, which read the entries of those before them, moved, as notes."""
-    values = [layer.values[:1].clone() for layer in read.cache.layers]
-    bias = [k.new_zeros(1, k.shape[1], 1, k.shape[2]) for k in keys]
-    notes = Prefix([k.clone() for k in keys], values, bias, [NOTES] * len(keys), NOTES + MOVED)
+    values = [_among_masked(layer.values[:1]) for layer in read.cache.layers]
+    bias = [_among_masked(k.new_zeros(1, k.shape[1], k.shape[2], 1), float("-inf")).transpose(2, 3) for k in keys]
+    entries = [NOTES + MASKED] * len(keys)
+    notes = Prefix([_among_masked(k) for k in keys], values, bias, entries, NOTES + MOVED)
     asked = {"input_ids": read.ids[1:, NOTES:], "position_ids": read.positions[1:, NOTES:]}
     try:
         return lm.states(notes, **asked, attention_mask=causal(ASKED, bias[0]), notes=notes)[0]
     except TypeError as error:  # a forward of its own, to which attention's arguments mean nothing
         raise ModelUnsupported(f"{lm.family}: its layers do not pass notes on ({error}); use compressor='soft'") from error
+
+
+def _among_masked(entries: Tensor, filler: float = 1.0) -> Tensor:
+    """Entries [1, kv_heads, NOTES + room, ...] with the masked ones behind the notes."""
+    notes, room = entries[:, :, :NOTES], entries[:, :, NOTES:]
+    return torch.cat([notes, entries.new_full((*notes.shape[:2], MASKED, *notes.shape[3:]), filler), room], dim=2)
 
 
 def _compare(lm: FrozenModel, got: Tensor, expected: Tensor, problem: str) -> None:

@@ -61,19 +61,20 @@ class Prefix:
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, cap: float | None = None
     ) -> Tensor:
-        """Attention of query [1, heads, m, d] over the notes and, as mask [1, 1, m, m] allows, the new tokens.
+        """Attention of query [b, heads, m, d] over the notes and, as mask [b, 1, m, m] allows, the new tokens.
 
-        Returns [1, m, heads, d]. The query heads of a group become rows of their key-value head: no key is copied.
+        Returns [b, m, heads, d]; b is 1 in serving. The query heads of a group become rows of their key-value head: no key is
+        copied.
         """
-        _, heads, count, width = query.shape
+        batch, heads, count, width = query.shape
         kv_heads, total = key.shape[1], key.shape[2]
         bias = self.bias[layer][..., : total - count].expand(-1, -1, count, -1)
         whole = torch.cat([bias, mask.expand(-1, kv_heads, -1, -1)], dim=3)
         if count > 1:
             whole = whole.repeat(1, 1, heads // kv_heads, 1)
-        rows = query.reshape(1, kv_heads, -1, width)
+        rows = query.reshape(batch, kv_heads, -1, width)
         attended = attend_rows(rows, key, value, whole, scaling, cap)
-        return attended.reshape(1, heads, count, width).transpose(1, 2)
+        return attended.reshape(batch, heads, count, width).transpose(1, 2)
 
 
 def causal(count: int, like: Tensor) -> Tensor:

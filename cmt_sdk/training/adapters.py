@@ -42,15 +42,17 @@ def trainable(
     start: Mapping[str, Path | None] = READER,
     beside: Mapping[str, Path] = NOTHING,
     checkpointing: bool = False,
+    depth: int | None = None,
 ) -> Trainable:
     """Adapters by name: the one in a folder, or a new one of `rank` on all linear layers. Those `beside` them do not learn.
 
-    checkpointing: layers compute again what backward needs, and hold less.
+    depth: a new one covers so many layers of the model, from the first, else all. checkpointing: layers compute again what
+    backward needs, and hold less.
     """
     import_bitsandbytes()  # peft imports it too, but not quietly
     from peft.tuners.lora.layer import LoraLayer
 
-    wrapped = _wrapped(model, rank, {**start, **beside})
+    wrapped = _wrapped(model, rank, {**start, **beside}, depth)
     wrapped.eval().requires_grad_(False)
     learned = {name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n] for name in start}
     for parameter in (p for parameters in learned.values() for p in parameters):
@@ -78,11 +80,12 @@ def trainable(
     return Trainable(lm, learned, lambda folder: _save(wrapped, list(start), folder))
 
 
-def _wrapped(model: Any, rank: int, start: Mapping[str, Path | None]) -> Any:
+def _wrapped(model: Any, rank: int, start: Mapping[str, Path | None], depth: int | None) -> Any:
     """The model in peft's wrapper, with an adapter for each name."""
     from peft import LoraConfig
 
-    new = LoraConfig(r=rank, lora_alpha=2 * rank, **_targets(model))
+    layers = None if depth is None else list(range(depth))
+    new = LoraConfig(r=rank, lora_alpha=2 * rank, layers_to_transform=layers, **_targets(model))
     with _peft_quiet():
         return _with_adapters(model, new, start)
 

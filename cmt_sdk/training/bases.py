@@ -10,8 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from cmt_sdk.weights.loading import import_bitsandbytes
+from cmt_sdk.neural.quantization import LEVELS
+
+BLOCK = 64
 
 
 class Bases:
@@ -29,10 +32,13 @@ class Bases:
 
 
 def as_nf4(weight: Tensor) -> Tensor:
-    """A weight after a round trip through NF4, in its own type."""
-    import_bitsandbytes()
-    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
-
-    codes, state = quantize_4bit(weight.to(torch.bfloat16), quant_type="nf4")
-    back: Tensor = dequantize_4bit(codes, state).to(weight.dtype)
-    return back
+    """A weight after a round trip through NF4, in its own type: the nearest of 16 levels in blocks of 64, each times the block's
+    largest value (Dettmers et al. 2023, arXiv 2305.14314), as bitsandbytes computes it.
+    """
+    flat = weight.to(torch.bfloat16).float().flatten()
+    blocks = pad(flat, (0, -len(flat) % BLOCK)).reshape(-1, BLOCK)
+    levels = torch.tensor(LEVELS, device=weight.device)
+    largest = blocks.abs().amax(1, keepdim=True)
+    nearest = torch.bucketize(blocks / largest.clamp(min=1e-30), (levels[1:] + levels[:-1]) / 2)
+    back = (levels[nearest] * largest).to(torch.bfloat16).flatten()[: len(flat)]
+    return back.reshape(weight.shape).to(weight.dtype)

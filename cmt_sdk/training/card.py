@@ -38,6 +38,7 @@ WORDS = {
     "soft": "the adapters and the map that make and read soft memories",
     "cmt": "the adapter and the maps that make soft memories and gather them",
     "matcher": "the head that makes key vectors",
+    "keys": "the adapter and the head that make key vectors",
 }
 
 

@@ -63,9 +63,9 @@ class Plan:
     save_every: int = 50
     patience: int = 0
 
-    def rate_at(self, step: int) -> float:
-        """Linear warm-up, then cosine to `floor` of the peak."""
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, step / self.steps)))
+    def rate_at(self, step: int, done: float = 0.0) -> float:
+        """Linear warm-up, then cosine to `floor` of the peak, over the steps or, if more of it is `done`, over another share."""
+        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(done, step / self.steps))))
         return self.rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
 
 
@@ -80,8 +80,17 @@ class Progress:
     since_best: int = 0
 
 
-def train(task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None], minutes: float = math.inf) -> Progress:
-    """Train, or go on with what `out` holds, for at most `minutes`; returns how far it is.
+def train(
+    task: Task,
+    plan: Plan,
+    out: Path,
+    on_step: Callable[[Mapping[str, Any]], None],
+    minutes: float = math.inf,
+    *,
+    fit: bool = False,
+) -> Progress:
+    """Train, or go on with what `out` holds, for at most `minutes`; returns how far it is. fit: the rate falls to its floor in
+    these minutes, where the steps do not end sooner.
 
     `out/log.jsonl` gets a line a step, `out/adapter` the weights with the best score, `out/state` what a later call goes on
     from. Raises InvalidSetting when `out` holds a run of another plan.
@@ -92,7 +101,7 @@ def train(task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any
         run.validate()
     began = time.monotonic()
     while run.goes_on(60 * minutes - (time.monotonic() - began)):
-        run.advance(began)
+        run.advance(began, (time.monotonic() - began) / (60 * minutes) if fit else 0.0)
     if run.progress.step % plan.validate_every:
         run.validate()
     run.save()
@@ -133,10 +142,10 @@ class _Run:
         patient = not 0 < self._plan.patience <= self.progress.since_best
         return self._workers.agree(self.progress.step < self._plan.steps and seconds > 0 and patient)
 
-    def advance(self, began: float) -> None:
-        """One step, and what is due after it."""
-        step = self.progress.step
-        loss, tokens, asked = _step(self._task, self._plan, self._parameters, self._optimizer, step, self._workers)
+    def advance(self, began: float, done: float) -> None:
+        """One step, and what is due after it; `done`: the share of the time that is over."""
+        rate = self._plan.rate_at(self.progress.step, done)
+        loss, tokens, asked = _step(self._task, self._plan, self._parameters, self._optimizer, rate, self._workers)
         self.progress.step += 1
         self.progress.questions += asked
         self.progress.tokens += tokens
@@ -166,11 +175,11 @@ class _Run:
 
 
 def _step(
-    task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, step: int, workers: Workers
+    task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, rate: float, workers: Workers
 ) -> tuple[float, int, int]:
     """The mean loss, the answer tokens and the questions of one optimiser step, over all processes."""
     for group in optimizer.param_groups:
-        group["lr"] = plan.rate_at(step)
+        group["lr"] = rate
     total, divisor, questions = 0.0, 0, 0
     for _ in range(plan.accumulate):
         loss, count, asked = task.learn()

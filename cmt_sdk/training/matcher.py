@@ -9,40 +9,53 @@ from __future__ import annotations
 
 import re
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import batches, padded
 from cmt_sdk.neural.matching import MatchHead, unit_states
 from cmt_sdk.questions import QuestionedPassage
+from cmt_sdk.training.losses import self_matching
 
 TEMPERATURE = 0.05
+LEARNED = tuple(f.name for f in fields(MatchHead) if f.name != "layers")
 LONGEST = 320  # tokens of a passage that are trained on
+COMMON = 0.05  # the share of passages beyond which a word is common
 
 
 class Neighbours:
-    """Full-text search over passages, in memory: whom does a question's wording also fit?"""
+    """Full-text search over passages, in memory: whom does a question's wording also fit?
+
+    Words of very many passages are left out of a question that has others: they take most of the time, and tell little.
+    """
 
     def __init__(self, contexts: Sequence[str]) -> None:
+        counts = Counter(word for context in contexts for word in set(_words(context)))
+        self._common = {word for word, count in counts.items() if count > max(100, COMMON * len(contexts))}
         self._db = sqlite3.connect(":memory:")
         self._db.execute("CREATE VIRTUAL TABLE words USING fts5(body, tokenize='porter unicode61')")
         self._db.executemany("INSERT INTO words(rowid, body) VALUES (?, ?)", enumerate(contexts))
 
     def of(self, question: str, count: int) -> list[int]:
         """Numbers of the passages that share most words with a question, best first."""
-        words = " OR ".join(f'"{w}"' for w in re.findall(r"\w+", question))
+        words = _words(question)
+        asked = " OR ".join(f'"{w}"' for w in [w for w in words if w not in self._common] or words)
         found = self._db.execute(
-            "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT ?", (words or '""', count)
+            "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT ?", (asked or '""', count)
         )
         return [row for (row,) in found]
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.lower())
 
 
 @dataclass(frozen=True)
@@ -60,7 +73,9 @@ class States:
         found: dict[int, Tensor] = {}
         for batch in batches([len(i) for i in ids]):
             tokens = padded([ids[i] for i in batch], lm.device, min(lm.stop_ids))
-            states = unit_states(lm, tokens, layers).half().cpu()
+            with torch.inference_mode():
+                states = unit_states(lm, tokens, layers)
+            states = states.half().cpu()
             found.update({i: states[row, : len(ids[i])].clone() for row, i in enumerate(batch)})
         starts = [0]
         for i in ids:
@@ -119,6 +134,29 @@ def first_head(lm: FrozenModel, data: MatchData, layers: Sequence[int], dimensio
     return MatchHead(head.layers, head.tokens, head.attend, projection, -(projection @ mean))
 
 
+def learnable(head: MatchHead) -> MatchHead:
+    """The head with copies of its tensors that learn; where states are taken stays."""
+    return MatchHead(layers=head.layers, **{n: torch.nn.Parameter(getattr(head, n).clone()) for n in LEARNED})
+
+
+def stored(head: MatchHead) -> dict[str, Tensor]:
+    """The head's tensors as they stand in a file."""
+    return {"layers": head.layers.cpu(), **{n: getattr(head, n).detach().half().cpu().contiguous() for n in LEARNED}}
+
+
+def recalls(questions: Tensor, passages: Tensor, own: Sequence[int]) -> dict[str, float]:
+    """The shares of questions [n, d] whose own passage is among the first of all passages [m, d], by vector alone."""
+    scores = questions @ passages.T
+    reached = scores.gather(1, torch.tensor(own, device=scores.device)[:, None])
+    rank = (scores > reached).sum(1)
+    return {f"recall@{k}": float((rank < k).float().mean()) for k in (1, 5, 10)}
+
+
+def missed(figures: Mapping[str, float]) -> float:
+    """Questions whose passage is not the first found, and half of those whose is not among five."""
+    return 1.5 - figures["recall@1"] - 0.5 * figures["recall@5"]
+
+
 @dataclass
 class MatcherTask:
     """The head's tensors, trained on kept states; `held_out` are never trained on, and all candidates for each other."""
@@ -129,16 +167,13 @@ class MatcherTask:
     write: Callable[[Mapping[str, Tensor], Path], None]
     random: Random
     size: int = 192
-    _names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self._names = [f.name for f in fields(MatchHead) if f.name != "layers"]
-        trained = {n: torch.nn.Parameter(getattr(self.head, n).clone()) for n in self._names}
-        self.head = MatchHead(layers=self.head.layers, **trained)
+        self.head = learnable(self.head)
 
     def parameters(self) -> Sequence[Tensor]:
         """The trained tensors."""
-        return [getattr(self.head, n) for n in self._names]
+        return [getattr(self.head, n) for n in LEARNED]
 
     def learn(self) -> tuple[float, int, int]:
         """InfoNCE of a batch of questions against their passages and, for each, one that its words also fit."""
@@ -146,33 +181,27 @@ class MatcherTask:
         hard = [self.random.choice(self.data.near[q]) for q in asked if self.data.near[q]]
         numbers = sorted({self.data.owner[q] for q in asked} | set(hard))
         place = {n: i for i, n in enumerate(numbers)}
-        scores = self._scores(self.data, asked, numbers) / TEMPERATURE
-        own = torch.tensor([place[self.data.owner[q]] for q in asked], device=scores.device)
-        loss = cross_entropy(scores, own)
+        questions, passages = self.data.questions.vectors(self.head, asked), self.data.passages.vectors(self.head, numbers)
+        own = torch.tensor([place[self.data.owner[q]] for q in asked], device=passages.device)
+        loss = self_matching(questions, passages, own, TEMPERATURE) / len(asked)
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()), 1, len(asked)
-
-    def _scores(self, data: MatchData, asked: Sequence[int], numbers: Sequence[int]) -> Tensor:
-        return data.questions.vectors(self.head, asked) @ data.passages.vectors(self.head, numbers).T
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
         """Recall of the held-out questions' own passages among all held-out passages, by vector alone."""
         data = self.held_out
         keys = torch.cat([data.passages.vectors(self.head, [n]) for n in range(len(data.passages.starts) - 1)])
-        scores = torch.cat([data.questions.vectors(self.head, [q]) for q in range(len(data.owner))]) @ keys.T
-        own = torch.tensor(data.owner, device=scores.device)
-        rank = (scores > scores.gather(1, own[:, None])).sum(1)
-        return {f"recall@{k}": float((rank < k).float().mean()) for k in (1, 5, 10)}
+        asked = torch.cat([data.questions.vectors(self.head, [q]) for q in range(len(data.owner))])
+        return recalls(asked, keys, data.owner)
 
     def score(self, figures: Mapping[str, float]) -> float:
-        """Questions whose passage is not the first found, and half of those whose is not among five."""
-        return 1.5 - figures["recall@1"] - 0.5 * figures["recall@5"]
+        """As `missed` counts."""
+        return missed(figures)
 
     def save(self, folder: Path) -> None:
         """Write the head as one safetensors file."""
-        tensors = {n: getattr(self.head, n).detach().half().cpu().contiguous() for n in self._names}
-        self.write({**tensors, "layers": self.head.layers}, folder / "match.safetensors")
+        self.write(stored(self.head), folder / "match.safetensors")
 
     def state(self) -> Any:
         """Where the draws stand."""

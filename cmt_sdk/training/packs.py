@@ -11,8 +11,10 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.scores import REPEAT
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.training.data import Mixture
@@ -50,6 +52,38 @@ class Pack:
         starts = (self.offsets[0] == 0).nonzero().flatten().tolist()
         ends = [*starts[1:], len(self.labels)]
         return [(self.ids[0, a:b], self.labels[a:b]) for a, b in zip(starts, ends, strict=True)][: self.questions]
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Packs side by side, a row each, padded to the longest: ids, offsets and labels [b, m], mask [b, 1, m, m]."""
+
+    ids: Tensor
+    offsets: Tensor
+    mask: Tensor
+    labels: Tensor
+
+    @classmethod
+    def of(cls, packs: Sequence[Pack]) -> Rows:
+        """Padding sees what stands before a pack and nothing in it, and is never a label."""
+        longest = max(p.ids.shape[1] for p in packs)
+        short = [longest - p.ids.shape[1] for p in packs]
+        return cls(
+            ids=torch.cat([pad(p.ids, (0, n)) for p, n in zip(packs, short, strict=True)]),
+            offsets=torch.cat([pad(p.offsets, (0, n)) for p, n in zip(packs, short, strict=True)]),
+            mask=torch.cat([pad(p.mask, (0, n, 0, n), value=float("-inf")) for p, n in zip(packs, short, strict=True)]),
+            labels=torch.stack([pad(p.labels, (0, n), value=-100) for p, n in zip(packs, short, strict=True)]),
+        )
+
+
+def passes(packs: Sequence[Pack], batch: int) -> list[list[Pack]]:
+    """What is read at once: where examples are computed one by one, packs are too, and nothing is padded; else all together."""
+    return [[p] for p in packs] if batch == 1 else [list(packs)] if packs else []
+
+
+def batched(drawn: Sequence[Sequence[Pack]], size: int) -> list[Sequence[Sequence[Pack]]]:
+    """Examples as drawn, `size` at a time."""
+    return [drawn[i : i + size] for i in range(0, len(drawn), size)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +126,16 @@ def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> li
             return made
 
 
+def repetition(lm: FrozenModel, content: str) -> Pack:
+    """A pack that asks for the words of one passage, as many as fit; no question counts in it.
+
+    Hundreds of tokens to learn from where a question has five: so an encoder learns to keep words (ICAE, arXiv 2307.06945).
+    """
+    asked = lm.question_ids(REPEAT)
+    words = lm.passage_ids(content)[: LENGTHS[-1] - len(asked)]
+    return _laid_out(lm, [content], [(asked, words)], [])
+
+
 def _place(shown: Sequence[int], number: int) -> int:
     return shown.index(number) if number in shown else -1
 
@@ -107,38 +151,42 @@ def content(passage: QuestionedPassage, *, with_title: bool) -> str:
 
 def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[Item]) -> Pack | None:
     """Pack questions with their answers, as many as fit; None when none does."""
-    ids: list[int] = []
-    offsets: list[int] = []
-    owner: list[int] = []
-    labels: list[int] = []
-    packed: list[Item] = []
     end = [min(lm.stop_ids)]
-    for number, item in enumerate(items):
+    rows: list[tuple[list[int], list[int]]] = []
+    packed: list[Item] = []
+    total = 0
+    for item in items:
         asked, told = lm.question_ids(item.question), lm.ids(item.answer.strip()) + end
-        whole = asked + told
         if len(told) > LONGEST_ANSWER:
             continue
-        if len(ids) + len(whole) > LENGTHS[-1]:
+        total += len(asked) + len(told)
+        if total > LENGTHS[-1]:
             break
-        ids += whole
-        offsets += range(len(whole))
-        owner += [number] * len(whole)
-        labels += [-100] * (len(asked) - 1) + told + [-100]
+        rows.append((asked, told))
         packed.append(item)
-    if not ids:
-        return None
+    return _laid_out(lm, contents, rows, packed) if rows else None
+
+
+def _laid_out(
+    lm: FrozenModel, contents: Sequence[str], rows: Sequence[tuple[list[int], list[int]]], items: Sequence[Item]
+) -> Pack:
+    """Questions and answers one after another, up to the next of the fixed lengths."""
+    ids = [i for asked, told in rows for i in asked + told]
+    offsets = [i for asked, told in rows for i in range(len(asked + told))]
+    owner = [number for number, (asked, told) in enumerate(rows) for _ in asked + told]
+    labels = [i for asked, told in rows for i in [-100] * (len(asked) - 1) + told + [-100]]
     length = next(n for n in LENGTHS if n >= len(ids))
-    pad = length - len(ids)
-    owners = torch.tensor(owner + [-1] * pad)
+    rest = length - len(ids)
+    owners = torch.tensor(owner + [-1] * rest)
     steps = torch.arange(length)
     seen = (steps[:, None] >= steps[None]) & (owners[:, None] == owners[None])
     mask = torch.zeros(length, length).masked_fill_(~seen, float("-inf"))
     return Pack(
         contents=contents,
-        ids=torch.tensor([ids + end * pad], device=lm.device),
-        offsets=torch.tensor([offsets + [0] * pad], device=lm.device),
+        ids=torch.tensor([ids + [min(lm.stop_ids)] * rest], device=lm.device),
+        offsets=torch.tensor([offsets + [0] * rest], device=lm.device),
         mask=mask[None, None].to(lm.device, lm.dtype),
-        labels=torch.tensor(labels + [-100] * pad, device=lm.device),
-        asked=[item.question for item in packed],
-        about=[item.about for item in packed],
+        labels=torch.tensor(labels + [-100] * rest, device=lm.device),
+        asked=[item.question for item in items],
+        about=[item.about for item in items],
     )

@@ -1,4 +1,5 @@
-"""Training the adapters that make and read memories: memories as they will be stored, and the answers' cross-entropy.
+"""Training the adapters that make and read memories: memories as they will be stored, the answers' cross-entropy, and, where
+entries are left out, the divergence from what the same adapters read in all of them.
 
 The encoder adapter is on for the tokens of the passages, the reader adapter for those of question and answer. Where only the
 reader learns, memories made before stay valid; learning both reads better after as many questions.
@@ -12,25 +13,32 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import KVCompressor
+from cmt_sdk.neural.kv import KVCompressor, batches
 from cmt_sdk.neural.quantization import through
 from cmt_sdk.neural.reading import PRIOR, Prefix
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.scores import best
 from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.data import Mixture
-from cmt_sdk.training.packs import Pack, draw
+from cmt_sdk.training.losses import Objectives
+from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
+
+AT_ONCE = 8192  # tokens of passages in one pass, padding included
 
 
 @dataclass
 class GradientPrefix(Prefix):
-    """A prefix through which gradients flow: joined with the new tokens, not written in place."""
+    """A prefix through which gradients flow: joined with the new tokens, not written in place.
+
+    starts: the position of each row's first new token, [b, 1], where there are several rows; `position` is then the largest.
+    """
+
+    starts: Tensor | None = None
 
     def update(self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """The layer's notes and the new keys and values [1, kv_heads, m, d]."""
+        """The layer's notes and the new keys and values [b, kv_heads, m, d]."""
         return torch.cat([self.keys[layer], key], dim=2), torch.cat([self.values[layer], value], dim=2)
 
 
@@ -54,69 +62,99 @@ class Entries:
         keys, values = (t.detach().requires_grad_(t.requires_grad) for t in self.tensors)
         return Entries(keys, values, self.kept)
 
+    def whole(self) -> Entries:
+        """The same with every entry stored."""
+        return Entries(self.keys, self.values, torch.ones_like(self.kept))
 
-def encode(lm: FrozenModel, rotary: Rotary, contents: Sequence[str], keep: float, *, rounding: bool = True) -> list[Entries]:
+
+def encode(
+    lm: FrozenModel, rotary: Rotary, contents: Sequence[str], keeps: Sequence[float], *, rounding: bool = True
+) -> list[Entries]:
     """The passages' memories, by the adapter that is on; the scores that choose the kept entries have no gradient.
 
-    rounding: whether they go through the four bits that they are stored in.
+    keeps: each passage's share of kept entries. rounding: whether they go through the four bits that they are stored in.
     """
-    ids = [lm.passage_ids(c) for c in contents]
+    ids, made = [lm.passage_ids(c) for c in contents], dict[int, Entries]()
+    for some in batches([len(i) for i in ids], AT_ONCE):
+        encoded = _encode(lm, rotary, [ids[i] for i in some], [keeps[i] for i in some], rounding=rounding)
+        made.update(zip(some, encoded, strict=True))
+    return [made[i] for i in range(len(ids))]
+
+
+def _encode(
+    lm: FrozenModel, rotary: Rotary, ids: Sequence[list[int]], keeps: Sequence[float], *, rounding: bool
+) -> list[Entries]:
     keys, values, scores = KVCompressor(lm, rotary, 1.0).forward(ids)
-    if keep < 1.0:
+    if min(keeps) < 1.0:
         with torch.no_grad():
-            _, _, scores = KVCompressor(lm, rotary, keep).forward(ids)
+            _, _, scores = KVCompressor(lm, rotary, min(keeps)).forward(ids)
+    if rounding:
+        mean = _means(keys.detach(), [len(i) for i in ids])
+        keys, values = through(keys - mean) + mean, through(values)
     made = []
-    for row, length in enumerate(map(len, ids)):
-        k, v = keys[row, :, :, :length], values[row, :, :, :length]
-        mean = k.detach().mean(2, keepdim=True).half().float()
-        kept = torch.ones(k.shape[:3], dtype=torch.bool, device=k.device) if scores is None else best(scores[row], length, keep)
-        made.append(Entries(through(k - mean) + mean, through(v), kept) if rounding else Entries(k, v, kept))
+    for row, (k, v, length, keep) in enumerate(zip(keys.unbind(), values.unbind(), map(len, ids), keeps, strict=True)):
+        kept = torch.ones(*k.shape[:2], length, dtype=torch.bool, device=k.device)
+        if scores is not None and keep < 1.0:
+            kept = best(scores[row], length, keep)
+        made.append(Entries(k[:, :, :length], v[:, :, :length], kept))
     return made
 
 
-def notes_of(lm: FrozenModel, rotary: Rotary, memories: Sequence[Entries]) -> GradientPrefix:
-    """Memories as a prefix, placed as `neural.reading.place` does; entries that are not kept are masked, not left out."""
-    head, start = lm.head_cache(1), len(lm.head_ids)
-    keys, bias = [], []
-    for number, m in enumerate(memories):
-        count = m.keys.shape[2]
-        layers = torch.arange(len(m.keys), device=lm.device)[:, None, None]
-        keys.append(rotary.turn(m.keys, torch.arange(start, start + count, device=lm.device), layers).to(lm.dtype))
-        prior = 0.0 if number == len(memories) - 1 else PRIOR
-        bias.append(torch.full(m.kept.shape, prior, device=lm.device).masked_fill(~m.kept, float("-inf")))
-        start += count
-    whole = (
-        torch.cat(keys, dim=2),
-        torch.cat([m.values.to(lm.dtype) for m in memories], dim=2),
-        torch.cat(bias, dim=2).to(lm.dtype),
-    )
-    prefix = GradientPrefix([], [], [], [], start)
+def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:
+    """Each head's mean [b, layers, kv_heads, 1, d] of the first tokens of keys [b, layers, kv_heads, n, d], as it is stored."""
+    counts = torch.tensor(lengths, device=keys.device)[:, None, None, None, None]
+    inside = torch.arange(keys.shape[3], device=keys.device)[:, None] < counts
+    mean: Tensor = (keys * inside).sum(3, keepdim=True) / counts
+    return mean.half().float()
+
+
+def notes_of(lm: FrozenModel, rotary: Rotary, rows: Sequence[Sequence[Entries]]) -> GradientPrefix:
+    """Each row's memories as a prefix, placed as `neural.reading.place` does; entries that are not kept, and those that fill up
+    shorter rows, are masked, not left out.
+    """
+    head, start = lm.head_cache(len(rows)), len(lm.head_ids)
+    counts = [sum(m.keys.shape[2] for m in row) for row in rows]
+    longest = max(counts)
+    keys = torch.stack([_filled([m.keys for m in row], longest) for row in rows])
+    layers = torch.arange(keys.shape[1], device=lm.device)[:, None, None]
+    keys = rotary.turn(keys, torch.arange(start, start + longest, device=lm.device), layers).to(lm.dtype)
+    values = torch.stack([_filled([m.values.to(lm.dtype) for m in row], longest) for row in rows])
+    bias = torch.stack([_filled(_biases(row), longest, float("-inf")) for row in rows]).to(lm.dtype)
+    starts = torch.tensor([start + n for n in counts], device=lm.device)[:, None]
+    prefix = GradientPrefix([], [], [], [], start + longest, starts)
     for layer, entries in enumerate(head.layers):
-        prefix.keys.append(torch.cat([entries.keys, whole[0][None, layer]], dim=2))
-        prefix.values.append(torch.cat([entries.values, whole[1][None, layer]], dim=2))
+        prefix.keys.append(torch.cat([entries.keys, keys[:, layer]], dim=2))
+        prefix.values.append(torch.cat([entries.values, values[:, layer]], dim=2))
         before = torch.zeros(*entries.keys.shape[:3], dtype=lm.dtype, device=lm.device)
-        prefix.bias.append(torch.cat([before, whole[2][None, layer]], dim=2)[:, :, None])
+        prefix.bias.append(torch.cat([before, bias[:, layer]], dim=2)[:, :, None])
         prefix.entries.append(prefix.keys[-1].shape[2])
     prefix.__post_init__()
     return prefix
 
 
-def answer_logits(lm: FrozenModel, notes: GradientPrefix, pack: Pack) -> Tensor:
-    """Logits of a pack's answer tokens [t, v], by the adapter that is on."""
+def _filled(parts: Sequence[Tensor], longest: int, filler: float = 0.0) -> Tensor:
+    """Parts [layers, kv_heads, n, ...] one after another along n, filled up to `longest`."""
+    whole = torch.cat(list(parts), dim=2)
+    extra = whole.new_full((*whole.shape[:2], longest - whole.shape[2], *whole.shape[3:]), filler)
+    return torch.cat([whole, extra], dim=2)
+
+
+def _biases(row: Sequence[Entries]) -> list[Tensor]:
+    """What is added to the attention logits of each memory's entries [layers, kv_heads, n]."""
+    told = zip(row, [PRIOR] * (len(row) - 1) + [0.0], strict=True)
+    return [m.keys.new_full(m.kept.shape, prior).masked_fill(~m.kept, float("-inf")) for m, prior in told]
+
+
+def answer_logits(lm: FrozenModel, notes: GradientPrefix, rows: Rows) -> Tensor:
+    """Logits of the packs' answer tokens [t, v], by the adapter that is on."""
     hidden = lm.states(
         notes,
-        input_ids=pack.ids,
-        position_ids=pack.offsets + notes.position,
-        attention_mask=pack.mask,
+        input_ids=rows.ids,
+        position_ids=rows.offsets + (notes.position if notes.starts is None else notes.starts),
+        attention_mask=rows.mask,
         notes=notes,
-    )[0]
-    return lm.logits(hidden[pack.labels >= 0])
-
-
-def answer_loss(lm: FrozenModel, notes: GradientPrefix, pack: Pack) -> tuple[Tensor, int]:
-    """Summed cross-entropy of the answers, and the number of their tokens, by the adapter that is on."""
-    labels = pack.labels[pack.labels >= 0]
-    return cross_entropy(answer_logits(lm, notes, pack), labels, reduction="sum"), len(labels)
+    )
+    return lm.logits(hidden[rows.labels >= 0])
 
 
 @dataclass
@@ -125,7 +163,8 @@ class ReaderTask:
 
     learned: the adapters' tensors. held_out: packs of validation titles, as drawn. write: saves the adapters to a folder.
     bases: with these, a share `nf4` of the examples is compressed and read by the base as NF4 makes it. encoder: the encoder
-    adapter learns too. without: names of recipe.PIECES that are left out of what is learned from.
+    adapter learns too. without: names of recipe.PIECES that are left out of what is learned from. batch: how many examples are
+    computed together.
     """
 
     lm: FrozenModel
@@ -134,11 +173,13 @@ class ReaderTask:
     held_out: Sequence[Sequence[Pack]]
     learned: Sequence[Tensor]
     write: Callable[[Path], None]
-    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.45, 0.25: 0.4, 0.125: 0.15})
+    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.3, 0.5: 0.1, 0.25: 0.4, 0.125: 0.2})
     bases: Bases | None = None
     nf4: float = 0.3
     encoder: bool = False
     without: Collection[str] = ()
+    objectives: Objectives = field(default_factory=Objectives)
+    batch: int = 1
 
     def __post_init__(self) -> None:
         self._nf4_lm = replace(self.lm)  # it keeps the prompt's head as NF4 reads it
@@ -149,27 +190,38 @@ class ReaderTask:
 
     def learn(self) -> tuple[float, int, int]:
         """The next packs' loss, their answer tokens and their questions; gradients are added."""
-        packs = draw(self.lm, self.mixture, self.without)
-        keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
-        keep = 1.0 if "pruning" in self.without else keep
+        keeps: dict[str, float] = {}
+        packs = []
+        for _ in range(self.batch):
+            drawn, keep = draw(self.lm, self.mixture, self.without), self._share()
+            keeps = {c: keep for pack in drawn for c in pack.contents} | keeps
+            packs += drawn
         nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
-        loss, tokens = self._read(packs, keep, nf4=nf4)
+        loss, tokens = self._read(packs, keeps, self.objectives, nf4=nf4)
         return loss, tokens, sum(p.questions for p in packs)
 
-    def _read(self, packs: Sequence[Pack], keep: float, *, nf4: bool = False) -> tuple[float, int]:
-        """The packs' summed loss and their answer tokens. Where gradients are on, each pack's are taken at once: so only one
-        pack, and the passages, are held at a time.
+    def _share(self) -> float:
+        keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
+        return 1.0 if "pruning" in self.without else keep
+
+    def _read(
+        self, packs: Sequence[Pack], keeps: Mapping[str, float], objectives: Objectives, *, nf4: bool = False
+    ) -> tuple[float, int]:
+        """The packs' summed loss and their answer tokens. Where gradients are on, those of each pass are taken at once: so only
+        one pass, and the passages, are held at a time.
         """
         if self.bases is not None:
             self.bases.use(nf4=nf4)
         lm = self._nf4_lm if nf4 else self.lm
         total, tokens = 0.0, 0
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=lm.dtype == torch.bfloat16):
-            made = self._memories(lm, list(dict.fromkeys(c for pack in packs for c in pack.contents)), keep)
+            made = self._memories(lm, keeps)
             memories = {c: m.cut_off() for c, m in made.items()}
             with lm.activate("reader"):
-                for pack in packs:
-                    loss, count = answer_loss(lm, notes_of(lm, self.rotary, [memories[c] for c in pack.contents]), pack)
+                for some in passes(packs, self.batch):
+                    read, rows = [[memories[c] for c in pack.contents] for pack in some], Rows.of(some)
+                    pruned = any(keeps[c] < 1.0 for pack in some for c in pack.contents)
+                    loss, count = self._loss(lm, read, rows, objectives, pruned=pruned)
                     if torch.is_grad_enabled():
                         loss.backward()  # type: ignore[no-untyped-call]
                     total, tokens = total + float(loss.detach()), tokens + count
@@ -180,21 +232,38 @@ class ReaderTask:
                 torch.autograd.backward([a for a, _ in reached], [grad for _, grad in reached])
         return total, tokens
 
-    def _memories(self, lm: FrozenModel, contents: Sequence[str], keep: float) -> dict[str, Entries]:
+    def _loss(
+        self, lm: FrozenModel, read: Sequence[Sequence[Entries]], rows: Rows, objectives: Objectives, *, pruned: bool
+    ) -> tuple[Tensor, int]:
+        """The summed loss of the answers, and the number of their tokens. The teacher has all entries before it."""
+        logits, labels = answer_logits(lm, notes_of(lm, self.rotary, read), rows), rows.labels[rows.labels >= 0]
+        teacher = None
+        if objectives.teacher and pruned:
+            with torch.no_grad():
+                teacher = answer_logits(lm, notes_of(lm, self.rotary, [[m.whole() for m in memories] for memories in read]), rows)
+        return objectives.loss(logits, labels, teacher, None), len(labels)
+
+    def _memories(self, lm: FrozenModel, keeps: Mapping[str, float]) -> dict[str, Entries]:
+        """By passage, each with its share of kept entries."""
         lm.head_cache(1)  # made by the bare base
         rounding = "rounding" not in self.without or not torch.is_grad_enabled()
         with torch.set_grad_enabled(self.encoder and torch.is_grad_enabled()), lm.activate("encoder"):
-            return dict(zip(contents, encode(lm, self.rotary, contents, keep, rounding=rounding), strict=True))
+            made = encode(lm, self.rotary, list(keeps), list(keeps.values()), rounding=rounding)
+        return dict(zip(keeps, made, strict=True))
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
         """Loss an answer token on the held-out packs: all entries kept, a quarter, and a quarter with the base in NF4."""
         figures = {}
         for keep, nf4 in [(1.0, False), (0.25, False), *([(0.25, True)] if self.bases else [])]:
-            losses = [self._read(packs, keep, nf4=nf4) for packs in self.held_out]
+            losses = [self._judge(several, keep, nf4=nf4) for several in batched(self.held_out, self.batch)]
             name = f"held_out@{keep}{' nf4' if nf4 else ''}"
             figures[name] = sum(x for x, _ in losses) / sum(n for _, n in losses)
         return figures
+
+    def _judge(self, several: Sequence[Sequence[Pack]], keep: float, *, nf4: bool) -> tuple[float, int]:
+        packs = [pack for drawn in several for pack in drawn]
+        return self._read(packs, {c: keep for pack in packs for c in pack.contents}, Objectives(), nf4=nf4)
 
     def score(self, figures: Mapping[str, float]) -> float:
         """The mean of these losses."""

@@ -12,17 +12,18 @@ from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.training.loop import Plan
 from cmt_sdk.training.losses import Objectives
 
-PARTS = ("reader", "compressor", "soft", "cmt", "matcher")
+PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "keys")
 _READ = ("reader", "compressor", "soft", "cmt")
 PIECES = {
     "distractors": _READ,  # passages beside the right one
     "absent": _READ,  # questions whose passage is absent
     "rounding": _READ,  # the four bits that memories are stored in
     "pruning": ("reader", "compressor"),  # memories with a quarter or an eighth of their entries
+    "repetition": ("soft",),  # passages to be repeated beside the questions
     "ratios": ("soft",),  # a ratio drawn for each example; without: 4
     "warm-start": ("soft",),  # little compression at first
     "matching": ("cmt",),  # self-matching
-    "negatives": ("matcher",),  # passages that the words of a question also fit
+    "negatives": ("matcher", "keys"),  # passages that the words of a question also fit
 }  # what can be left out, and of which parts
 
 
@@ -32,12 +33,15 @@ class Recipe:
 
     part: "reader" (reads the kv memories that there are), "compressor" (makes and reads kv memories: both adapters learn),
     "soft" (makes and reads soft memories), "cmt" (makes soft memories and gathers them as published), "matcher" (makes key
-    vectors). questions: question files, or folders of the files that MIXTURE names. texts: files and folders of plain text, of
-    which questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
+    vectors of the bare model's states: a head learns), "keys" (makes key vectors: an adapter of the lower layers learns with the
+    head). questions: question files, or folders of the files that MIXTURE names. texts: files and folders of plain text, of which
+    questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
     bundle. objectives: what "soft" and "cmt" minimise. ratio: tokens a latent, for "cmt". nf4: the share of examples read by the
     base as NF4 makes it. without: names of PIECES to leave out, to see what each is worth. passages: how many the matcher learns
-    from. held_out: how much the run is judged by: packs, or tens of passages (matcher). checkpointing: layers hold less, and
-    compute again for their gradients.
+    from. candidates: how many passages "keys" tells apart at once; 0: as many as suit the device. held_out: how much the run is
+    judged by: packs, or tens of passages (matcher, keys). checkpointing: layers hold less, and compute again for their gradients.
+    batch: how many examples are computed together (reader, compressor, soft): more fill a GPU, and take its memory.
+    fit: the rate falls as `minutes` pass, not only as steps do, so that it is low when they are over.
     """
 
     part: str
@@ -55,8 +59,11 @@ class Recipe:
     nf4: float = 0.3
     without: Sequence[str] = ()
     passages: int = 3000
+    candidates: int = 0
     held_out: int = 12
     checkpointing: bool = False
+    batch: int = 1
+    fit: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -66,9 +73,10 @@ class Recipe:
             if self.part not in PIECES.get(piece, ()):
                 there = ", ".join(name for name, parts in PIECES.items() if self.part in parts)
                 raise InvalidSetting(f"without={piece!r}: of part {self.part!r} choose among {there}")
-        if self.checkpointing and self.part in ("cmt", "matcher"):
+        if self.checkpointing and self.part in ("cmt", "matcher", "keys"):
             raise InvalidSetting(f"checkpointing=True: part {self.part!r} does without; it is for reader, compressor and soft")
         bounds = {"nf4": (0.0, 1.0), "ratio": (1, 64), "rank": (1, 256), "held_out": (1, 1000), "passages": (8, 10**7)}
+        bounds |= {"batch": (1, 256), "candidates": (0, 10**5)}
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise InvalidSetting(f"{name}={getattr(self, name)}: choose {low} to {high}")

@@ -21,12 +21,15 @@ from safetensors.torch import save_file
 from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageFull
 from cmt_sdk.neural.aggregation import Aggregator
 from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.kv import BATCH_TOKENS
+from cmt_sdk.neural.matching import MatchHead
 from cmt_sdk.neural.proof import kv_rotary
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.card import write_card
 from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture, hold_out, read_questions
+from cmt_sdk.training.keys import KeysTask
 from cmt_sdk.training.loop import Progress, Task, rehearse, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
 from cmt_sdk.training.packs import Pack, draw
@@ -41,7 +44,10 @@ from cmt_sdk.weights.loading import load_base, load_tensors
 from cmt_sdk.weights.registry import show_model
 
 DIMENSION = 256
-NOT_TO_FIND = {"policyqa"}  # its questions repeat over documents: good to read, misleading to find by
+NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}  # their questions fit many of their passages: good to read, misleading to find by
+SIZE, SMALL = 160, 20  # passages that keys are told apart from at once, on a GPU and elsewhere
+AT_ONCE = 16384  # tokens whose activations are held at most for the gradients of keys
+FIRST = 1000  # passages from which a first head is made
 HELD_TOKENS = 1400  # of passages and one pack, whose activations are held for the gradients
 ACTIVATIONS = 200  # bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU
 KEPT = 16  # the same where layers compute again, beside one layer that holds all
@@ -60,7 +66,7 @@ class Prepared:
     def run(self, on_step: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Progress:
         """Train, or go on with what `out` holds; a bundle is left there that `cmt_sdk.open(adapter=out)` takes."""
         r = self.recipe
-        progress = train(self.task, r.plan, r.out, on_step, r.minutes)
+        progress = train(self.task, r.plan, r.out, on_step, r.minutes, fit=r.fit)
         if Workers().is_main:
             _write_bundle(r)
             write_card(r, self.needs, self.material, progress)
@@ -76,7 +82,7 @@ def prepare(recipe: Recipe) -> Prepared:
     loaded = load_base(recipe.model, precision="bf16", device=Workers().device(recipe.device))
     model, tokenizer, device = loaded.model, loaded.tokenizer, loaded.model.device
     files = _read(recipe, tokenizer)
-    make = {"matcher": _matcher_task, "soft": _soft_task, "cmt": _paper_task}.get(recipe.part, _reader_task)
+    make = {"matcher": _matcher_task, "keys": _keys_task, "soft": _soft_task, "cmt": _paper_task}.get(recipe.part, _reader_task)
     _check(_needs(recipe, model, 0), device, recipe.out)
     task = make(recipe, model, tokenizer, files)
     needs = _needs(recipe, model, sum(p.numel() for p in task.parameters()))
@@ -104,7 +110,9 @@ def _needs(recipe: Recipe, model: Any, learned: int) -> Needs:
     base, config = sum(p.numel() * p.element_size() for p in model.parameters()), model.config.get_text_config()
     layers = config.num_hidden_layers
     held = ACTIVATIONS + KEPT * layers if recipe.checkpointing else ACTIVATIONS * layers
-    activations = held * HELD_TOKENS * config.hidden_size
+    activations = held * HELD_TOKENS * config.hidden_size * recipe.batch
+    if recipe.part == "keys":
+        activations = _activations(model, layers // 2) * _at_once(model, layers // 2)
     return Needs(memory=2 * base + 16 * learned + activations, disk=2 * 12 * learned + 4 * learned, parameters=learned)
 
 
@@ -154,8 +162,9 @@ def _reader_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passag
     learned = [p for name in (("reader", "encoder") if both else ("reader",)) for p in made.parameters[name]]
     rotary = kv_rotary(made.lm)
     return ReaderTask(
-        made.lm, rotary, mixture, packs, learned, made.save, bases=bases, nf4=recipe.nf4, encoder=both, without=recipe.without
-    )
+        made.lm, rotary, mixture, packs, learned, made.save, bases=bases, nf4=recipe.nf4, encoder=both, without=recipe.without,
+        objectives=recipe.objectives, batch=recipe.batch,
+    )  # fmt: skip
 
 
 def _held_out(recipe: Recipe, lm: FrozenModel, judged: Passages) -> list[list[Pack]]:
@@ -167,7 +176,8 @@ def _held_out(recipe: Recipe, lm: FrozenModel, judged: Passages) -> list[list[Pa
 def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
     """The teacher is the bundle shipped for the model, where there is one; else the answers alone teach."""
     shipped, begun = find_bundle("default", show_model(recipe.model).sha256), _bundle(recipe)
-    teachers = {f"teacher_{name}": folder for name, folder in shipped.adapters.items() if recipe.objectives.teacher}
+    reading = {name: folder for name, folder in shipped.adapters.items() if name != "matcher" and recipe.objectives.teacher}
+    teachers = {f"teacher_{name}": folder for name, folder in reading.items()}
     start = {"reader": begun.reader, "encoder": begun.encoder if begun.soft else None}
     made = trainable(model, tokenizer, rank=recipe.rank, start=start, beside=teachers, checkpointing=recipe.checkpointing)
     width = model.get_input_embeddings().weight.shape[1]
@@ -177,6 +187,7 @@ def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
         _held_out(recipe, made.lm, files[1]), [p for parameters in made.parameters.values() for p in parameters],
         torch.nn.Parameter(projection.to(made.lm.device)), made.save, _write_tensors, recipe.objectives,
         recipe.plan.steps * recipe.plan.accumulate, ("teacher_encoder", "teacher_reader") if teachers else None, recipe.without,
+        recipe.batch,
     )  # fmt: skip
 
 
@@ -223,6 +234,45 @@ def _matcher_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passa
     return MatcherTask(start, data, held_data, _write_tensors, rng)
 
 
+def _keys_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+    """Where no head was trained before, it starts from some passages."""
+    begun, asked = _bundle(recipe), {n: [p for p in passages if p.questions] for n, passages in files[0].items()}
+    learned = {n: passages for n, passages in asked.items() if n not in NOT_TO_FIND} or asked
+    names = [n for n in JUDGES if files[1].get(n)] or [n for n in files[1] if n in learned]
+    head = MatchHead.of(load_tensors(begun.match)) if begun.match else None
+    depth = max(_layers(model) if head is None else head.layers.tolist())
+    made = trainable(model, tokenizer, rank=recipe.rank, start={"matcher": begun.matcher}, depth=depth)
+    lm, mixture = made.lm, _mixture(recipe, learned)
+    size = recipe.candidates or (SIZE if lm.device.type == "cuda" else SMALL)
+    return KeysTask(
+        lm, (head or _first_head(recipe, lm, learned)).to(lm.device), made.parameters["matcher"], mixture, learned,
+        [p for n in names for p in files[1][n]][: 10 * recipe.held_out], made.save, _write_tensors, size, _at_once(model, depth),
+        recipe.without,
+    )  # fmt: skip
+
+
+def _first_head(recipe: Recipe, lm: FrozenModel, learned: Passages) -> MatchHead:
+    """The same in every process of a run."""
+    rng = random.Random(recipe.seed)  # noqa: S311 - a reproducible draw, no secret
+    pool = [p for passages in learned.values() for p in passages]
+    layers = _layers(lm.model)
+    some = rng.sample(pool, min(len(pool), recipe.passages, FIRST))
+    return first_head(lm, MatchData.of(lm, some, layers, 1, negatives=False), layers, DIMENSION)
+
+
+def _activations(model: Any, layers: int) -> int:
+    """Bytes that are held for the gradients of a token."""
+    size: int = ACTIVATIONS * layers * model.config.get_text_config().hidden_size
+    return size
+
+
+def _at_once(model: Any, layers: int) -> int:
+    """Tokens whose activations fit into half of a GPU's free memory; on a CPU more of them are no faster."""
+    if model.device.type != "cuda":
+        return BATCH_TOKENS
+    return max(BATCH_TOKENS // 4, min(AT_ONCE, _free_memory(model.device) // 2 // _activations(model, layers)))
+
+
 def _layers(model: Any) -> list[int]:
     """The states that the head pools: the embeddings, a quarter and a half of the way up."""
     depth = model.config.get_text_config().num_hidden_layers
@@ -238,8 +288,9 @@ def _write_bundle(recipe: Recipe) -> None:
     """The trained part, and the other parts of the bundle shipped for this model, if there is one."""
     base = show_model(recipe.model).sha256
     before, made = find_bundle("default", base), recipe.out / "adapter"
-    adapters = before.adapters if recipe.part == "matcher" else {f.name: f for f in made.iterdir() if f.is_dir()}
-    for name, folder in adapters.items():
+    beside = ("reader", "encoder") if recipe.part in ("matcher", "keys") else ("matcher",)
+    adapters = {n: folder for n, folder in before.adapters.items() if n in beside}
+    for name, folder in (adapters | {f.name: f for f in made.iterdir() if f.is_dir()}).items():
         shutil.copytree(folder, recipe.out / name, dirs_exist_ok=True)
     kept = {before.match.name: before.match} if before.match else {}
     for name, file in (kept | {f.name: f for f in made.glob("*.safetensors")}).items():

@@ -1,7 +1,8 @@
 """Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens, and a reader for them, together.
 
 The teacher is the same model reading the text with the adapters shipped for it; its divergence alone taught small models best
-(arXiv 2510.20797). Ratios are drawn for each example, after a warm start in which nothing, then half is squeezed out.
+(arXiv 2510.20797). Passages are also repeated from their soft tokens, word by word. Ratios are drawn for each step, after a warm
+start in which nothing, then half is squeezed out.
 """
 
 from __future__ import annotations
@@ -13,17 +14,20 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.kv import batches
 from cmt_sdk.neural.quantization import through
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.soft import SoftCompressor
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives
-from cmt_sdk.training.packs import Pack, draw
-from cmt_sdk.training.reader import answer_logits, encode, notes_of
+from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes, repetition
+from cmt_sdk.training.reader import AT_ONCE, Entries, answer_logits, encode, notes_of
 
 RATIOS = (4, 8, 16)
+REPEATED = 0.6  # the share of examples with a passage to repeat
 WARM = ((1, 0.1), (2, 0.1))  # ratios of the warm start, each with its share of the examples
 
 
@@ -33,7 +37,7 @@ class SoftTask:
 
     teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples: how many the run will
     see, which paces the warm start. without: names of recipe.PIECES that are left out. write: saves the adapters to a folder;
-    write_map: the projection to a file.
+    write_map: the projection to a file. batch: how many examples are computed together.
     """
 
     lm: FrozenModel
@@ -48,6 +52,7 @@ class SoftTask:
     examples: int
     teachers: tuple[str, str] | None = None
     without: Collection[str] = ()
+    batch: int = 1
     seen: int = 0
 
     def parameters(self) -> Sequence[Tensor]:
@@ -56,16 +61,22 @@ class SoftTask:
 
     def learn(self) -> tuple[float, int, int]:
         """The next packs' loss, their answer tokens and their questions; gradients are added."""
-        packs = draw(self.lm, self.mixture, self.without)
+        packs = [pack for _ in range(self.batch) for pack in self._drawn()]
         loss, tokens = self._read(packs, self._ratio(), self.objectives)
         self.seen += 1
         return loss, tokens, sum(p.questions for p in packs)
 
+    def _drawn(self) -> list[Pack]:
+        """An example; beside its questions, mostly, one passage of it is to be repeated."""
+        packs, rng = draw(self.lm, self.mixture, self.without), self.mixture.random
+        if "repetition" in self.without or rng.random() >= REPEATED:
+            return packs
+        return [*packs, repetition(self.lm, rng.choice(rng.choice(packs).contents))]
+
     def _ratio(self) -> int:
         """In the warm start the ratio of its stage, then one of RATIOS."""
-        done, drawn = self.seen / max(1, self.examples), self.mixture.random.choice(RATIOS)
-        if "ratios" in self.without:
-            drawn = RATIOS[0]
+        done = self.seen / max(1, self.examples)
+        drawn = RATIOS[0] if "ratios" in self.without else self.mixture.random.choice(RATIOS)
         for ratio, share in () if "warm-start" in self.without else WARM:
             if done < share:
                 return ratio
@@ -78,11 +89,16 @@ class SoftTask:
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
             made = self._soft(list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio)
             soft = {c: s.detach().requires_grad_(s.requires_grad) for c, s in made.items()}
-            for pack in packs:
-                labels = pack.labels[pack.labels >= 0]
-                logits = soft_logits(self.lm, [soft[c] for c in pack.contents], pack)
-                teacher = self._teach(pack) if objectives.teacher else None
-                without = self._unaided(pack) if objectives.alpha else None
+            asked, repeated = [p for p in packs if p.questions], [p for p in packs if not p.questions]
+            taught = self._taught(asked) if objectives.teacher else {}
+            for some in [*passes(asked, self.batch), *passes(repeated, self.batch)]:
+                rows = Rows.of(some)
+                labels = rows.labels[rows.labels >= 0]
+                logits = soft_logits(self.lm, [[soft[c] for c in pack.contents] for pack in some], rows)
+                teacher = None
+                if taught and some[0].questions:
+                    teacher = self._teach([[taught[c] for c in pack.contents] for pack in some], rows)
+                without = self._unaided(rows) if objectives.alpha else None
                 loss = objectives.loss(logits, labels, teacher, without)
                 if torch.is_grad_enabled():
                     with self.lm.activate("reader"):  # layers that compute again must find what was on before
@@ -95,33 +111,44 @@ class SoftTask:
 
     def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, Tensor]:
         """Soft tokens [windows, d] by passage, after the round trip through four bits."""
-        with self.lm.activate("encoder"):
-            made, counts = SoftCompressor(self.lm, self.projection, ratio).forward([self.lm.passage_ids(c) for c in contents])
         rounded = through if "rounding" not in self.without or not torch.is_grad_enabled() else Tensor.float
-        return {content: rounded(made[row, : counts[row]]) for row, content in enumerate(contents)}
+        ids, soft = [self.lm.passage_ids(c) for c in contents], dict[str, Tensor]()
+        for some in batches([len(i) for i in ids], AT_ONCE):
+            with self.lm.activate("encoder"):
+                made, counts = SoftCompressor(self.lm, self.projection, ratio).forward([ids[i] for i in some])
+            for i, row, count in zip(some, rounded(made).unbind(), counts.tolist(), strict=True):
+                soft[contents[i]] = row[:count]
+        return soft
 
     @torch.no_grad()
-    def _teach(self, pack: Pack) -> Tensor | None:
-        """The teacher's logits of the answer tokens [t, v]: memories with all entries, by its own adapters."""
+    def _taught(self, packs: Sequence[Pack]) -> dict[str, Entries]:
+        """The teacher's memories by passage, with all entries; none where there is no teacher."""
+        if self.teachers is None or self.rotary is None:
+            return {}
+        contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
+        with self.lm.activate(self.teachers[0]):
+            return dict(zip(contents, encode(self.lm, self.rotary, contents, [1.0] * len(contents)), strict=True))
+
+    @torch.no_grad()
+    def _teach(self, memories: Sequence[Sequence[Entries]], rows: Rows) -> Tensor | None:
+        """The teacher's logits of the answer tokens [t, v], by its own adapters."""
         if self.teachers is None or self.rotary is None:
             return None
-        encoder, reader = self.teachers
-        with self.lm.activate(encoder):
-            memories = encode(self.lm, self.rotary, pack.contents, 1.0)
-        with self.lm.activate(reader):
-            return answer_logits(self.lm, notes_of(self.lm, self.rotary, memories), pack)
+        with self.lm.activate(self.teachers[1]):
+            return answer_logits(self.lm, notes_of(self.lm, self.rotary, memories), rows)
 
     @torch.no_grad()
-    def _unaided(self, pack: Pack) -> Tensor:
+    def _unaided(self, rows: Rows) -> Tensor:
         """The bare model's logits of the answer tokens [t, v], without memories."""
-        return soft_logits(self.lm, [], pack, adapter="bare")
+        return soft_logits(self.lm, [[] for _ in rows.ids], rows, adapter="bare")
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
         """Loss an answer token on the held-out packs, by ratio."""
         figures = {}
         for ratio in RATIOS:
-            losses = [self._read(packs, ratio, Objectives()) for packs in self.held_out]
+            judged = ([pack for drawn in several for pack in drawn] for several in batched(self.held_out, self.batch))
+            losses = [self._read(packs, ratio, Objectives()) for packs in judged]
             figures[f"held_out@{ratio}x"] = sum(x for x, _ in losses) / sum(n for _, n in losses)
         return figures
 
@@ -144,27 +171,33 @@ class SoftTask:
         self.mixture.restore(state[1])
 
 
-def soft_logits(lm: FrozenModel, soft: Sequence[Tensor], pack: Pack, adapter: str = "reader") -> Tensor:
-    """Logits of a pack's answer tokens [t, v], read after soft tokens [n, d] in one pass, as `neural.generator` reads them."""
-    cache, head = lm.head_cache(1), len(lm.head_ids)
-    words = lm.model.get_input_embeddings()(pack.ids)
-    notes = torch.cat([s[None].to(words.dtype) for s in soft], dim=1) if soft else words[:, :0]
-    count, asked = notes.shape[1], pack.ids.shape[1]
-    before = torch.arange(head, head + count, device=lm.device)[None]
+def soft_logits(lm: FrozenModel, soft: Sequence[Sequence[Tensor]], rows: Rows, adapter: str = "reader") -> Tensor:
+    """Logits of the packs' answer tokens [t, v], each row read after its soft tokens [n, d], as `neural.generator` does."""
+    cache, head = lm.head_cache(len(rows.ids)), len(lm.head_ids)
+    words = lm.model.get_input_embeddings()(rows.ids)
+    notes = [torch.cat([words.new_zeros(0, words.shape[2]), *(s.to(words.dtype) for s in each)]) for each in soft]
+    counts = torch.tensor([len(n) for n in notes], device=lm.device)[:, None]
+    filled = pad_sequence(notes, batch_first=True)
+    before = torch.arange(head, head + filled.shape[1], device=lm.device).expand(len(notes), -1)
     with lm.activate(adapter):
         hidden = lm.states(
             cache,
-            inputs_embeds=torch.cat([notes, words], dim=1),
-            position_ids=torch.cat([before, pack.offsets + head + count], dim=1),
-            attention_mask=_mask(pack.mask, head, count, asked),
-        )[0, count:]
-        return lm.logits(hidden[pack.labels >= 0])
+            inputs_embeds=torch.cat([filled, words], dim=1),
+            position_ids=torch.cat([before, rows.offsets + head + counts], dim=1),
+            attention_mask=_mask(rows.mask, head, counts, filled.shape[1]),
+        )[:, filled.shape[1] :]
+        return lm.logits(hidden[rows.labels >= 0])
 
 
-def _mask(questions: Tensor, head: int, count: int, asked: int) -> Tensor:
-    """Additive [1, 1, count + asked, head + count + asked]: soft tokens see those before them, questions all of them."""
-    mask = questions.new_zeros(1, 1, count + asked, head + count + asked)
-    mask[..., :count, head : head + count] = torch.full((count, count), float("-inf")).triu(1)
-    mask[..., :count, head + count :] = float("-inf")
-    mask[..., count:, head + count :] = questions
+def _mask(questions: Tensor, head: int, counts: Tensor, most: int) -> Tensor:
+    """Additive [b, 1, most + asked, head + most + asked]: soft tokens see those before them, questions all of them, and
+    nothing sees what fills a row up beyond its count, counts [b, 1].
+    """
+    rows, asked = len(questions), questions.shape[2]
+    mask = questions.new_zeros(rows, 1, most + asked, head + most + asked)
+    steps = torch.arange(most, device=mask.device)
+    mask[..., :most, head : head + most].masked_fill_(steps[None] > steps[:, None], float("-inf"))
+    mask[..., head : head + most].masked_fill_((steps[None] >= counts)[:, None, None], float("-inf"))
+    mask[..., :most, head + most :] = float("-inf")
+    mask[..., most:, head + most :] = questions
     return mask

@@ -1,7 +1,7 @@
-"""Adapter bundles: the reader, the encoder and the matching head trained for one base model. Knows no torch.
+"""Adapter bundles: what was trained for one base model to make, find and read memories. Knows no torch.
 
-A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/` and `encoder/` (peft's own
-format), `match.safetensors` (neural.matching.MatchHead), `soft.safetensors` (tensor `projection` [d, d]) and
+A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/`, `encoder/` and `matcher/` (peft's
+own format), `match.safetensors` (neural.matching.MatchHead), `soft.safetensors` (tensor `projection` [d, d]) and
 `aggregate.safetensors` (neural.aggregation.Aggregator).
 """
 
@@ -22,13 +22,14 @@ SHIPPED = Path(__file__).parent / "shipped"
 class Bundle:
     """What was trained for the base model with hash `base`; a part that is None was not.
 
-    compressor: "kv" or "soft": whose memories the adapters make and read. vector_weight: what a rank by meaning counts
-    against a rank by words.
+    compressor: "kv" or "soft": whose memories the adapters make and read. vector_weight: what closeness in meaning
+    counts against words in common.
     """
 
     base: str = ""
     reader: Path | None = None
     encoder: Path | None = None
+    matcher: Path | None = None
     match: Path | None = None
     soft: Path | None = None
     aggregate: Path | None = None
@@ -38,13 +39,14 @@ class Bundle:
     @property
     def adapters(self) -> dict[str, Path]:
         """The peft folders by adapter name."""
-        both = {"reader": self.reader, "encoder": self.encoder}
-        return {name: folder for name, folder in both.items() if folder is not None}
+        folders = {"reader": self.reader, "encoder": self.encoder, "matcher": self.matcher}
+        return {name: folder for name, folder in folders.items() if folder is not None}
 
     @property
     def matcher_hash(self) -> str:
-        """Names what makes key vectors; "plain" without a trained head."""
-        return _hash([self.match]) if self.match else "plain"
+        """Names what makes key vectors; "plain" where nothing was trained for them."""
+        parts = [self.match, self.matcher]
+        return _hash(parts) if any(parts) else "plain"
 
     @property
     def encoder_hash(self) -> str:
@@ -61,7 +63,7 @@ def _hash(parts: list[Path | None]) -> str:
 def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
     """The bundle for a base model: "default" is the shipped one made for it, or none; "none"; or a folder.
 
-    Of a shipped bundle whose adapters serve the other compressor the matching head is left. Raises ModelNotFound for a
+    Of a shipped bundle whose adapters serve the other compressor what makes key vectors is left. Raises ModelNotFound for a
     folder without a manifest, ModelMismatch when a folder's bundle is for another base or another compressor.
     """
     if adapter == "none":
@@ -103,6 +105,7 @@ def read_bundle(folder: Path) -> Bundle:
         base=base,
         reader=part("reader"),
         encoder=part("encoder"),
+        matcher=part("matcher"),
         match=part("match.safetensors"),
         soft=part("soft.safetensors"),
         aggregate=part("aggregate.safetensors"),

@@ -9,7 +9,7 @@ import gc
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -171,7 +171,7 @@ def _precision(name: str, device: torch.device) -> str:
 
 
 def import_bitsandbytes() -> None:
-    """Import bitsandbytes without its search for native code on the hub, and without its complaint."""
+    """Import bitsandbytes, where it is installed, without its search for native code on the hub, and without its complaint."""
     # On CPUs with AVX512-BF16 its import fetches native code from the hub through the `kernels` package, and complains
     # where that is missing. We fetch nothing that was not asked for; its own kernels do.
     if "bitsandbytes" in sys.modules:
@@ -181,7 +181,8 @@ def import_bitsandbytes() -> None:
     modules: dict[str, Any] = sys.modules
     modules["kernels"] = None  # an import of it fails
     try:
-        import bitsandbytes  # noqa: F401 - for its side effects only
+        with suppress(ModuleNotFoundError):  # who needs it says so; a training in bf16 does without
+            import bitsandbytes  # noqa: F401 - for its side effects only
     finally:
         logger.disabled = False
         del sys.modules["kernels"]

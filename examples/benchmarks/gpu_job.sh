@@ -1,37 +1,39 @@
 #!/usr/bin/env bash
-# Train or continue adapters of the default model on an accelerator, one part a call, each within a bounded time.
-# usage: gpu_job.sh PART MODEL_FOLDER DATA_FOLDER OUT_FOLDER [MINUTES] [DEVICE] [STEPS], PART: compressor, soft, matcher or finish
-# A part that is called again goes on from its state. `finish` cuts the adapters to the rank that is shipped and writes two bundles,
-# OUT/kv and OUT/soft, each file under 16 MiB, with the logs beside them.
-# Rehearsal on a CPU: for p in compressor soft matcher finish; do gpu_job.sh $p ~/.cache/cmt/models/smollm2-135m-instruct DATA OUT 1 cpu 2; done
-set -euo pipefail
-part=$1 model=$2 data=$3 out=$4 minutes=${5:-9} device=${6:-cuda} steps=${7:-4000}
+# Train or continue the adapters of the default model on one accelerator, all parts side by side: each alone leaves it half idle.
+# usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
+# The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
+# again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
+# Step 0 of the compressor's log is the loss of the adapters it begins with: where it is not what a CPU computes, the GPU computes
+# attention wrongly, and nothing that is trained there can be used.
+# Rehearsal on a CPU: gpu_job.sh ~/.cache/cmt/models/smollm2-135m-instruct DATA OUT 1 cpu 2
+set -uo pipefail
+model=$1 data=$2 out=$3 minutes=$4 device=${5:-cuda} steps=${6:-1000} parts=${7:-compressor soft keys}
 here=$(cd "$(dirname "$0")/../.." && pwd)
 export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
-adapter() { "${PYTHON:-python3}" "$here/examples/benchmarks/train_adapter.py" "$@" --model "$model"; }
-
-many=12 passages=12000 held=12 # a GPU takes more packs a step
-if [ "$device" = cpu ]; then many=1 passages=40 held=1; fi
-case $part in
-  compressor | soft)
-    adapter "$part" "$data" "$out/$part-run" --device "$device" --steps "$steps" --minutes "$minutes" --accumulate "$many" \
-      --held-out "$held" --start default | tail -n 40 ;;
-  matcher)
-    adapter matcher "$data" "$out/matcher-run" --device "$device" --steps "$steps" --minutes "$minutes" --accumulate 1 --rate 2e-3 \
-      --passages "$passages" --held-out "$held" | tail -n 40 ;;
-  finish)
-    for run in compressor soft; do
-      if [ ! -d "$out/$run-run/adapter" ]; then continue; fi
-      bundle=$out/kv
-      if [ "$run" = soft ]; then bundle=$out/soft; fi
-      mkdir -p "$bundle"
-      cp "$out/$run-run"/*.safetensors "$out/$run-run/cmt-adapter.json" "$bundle/"
-      for name in reader encoder; do # half of the trained rank holds all that was learned
-        adapter cut "$out/$run-run/adapter/$name" "$bundle/$name" --rank 16
-      done
-      if [ -d "$out/matcher-run/adapter" ]; then cp "$out/matcher-run/adapter/match.safetensors" "$bundle/"; fi
-      cp "$out/$run-run/log.jsonl" "$bundle/"
-    done
-    if [ -d "$out/matcher-run" ]; then cp "$out/matcher-run/log.jsonl" "$out/matcher.log.jsonl"; fi ;;
-  *) echo "PART=$part: choose compressor, soft, matcher or finish" >&2; exit 2 ;;
-esac
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # threads that wait for work take the cores from those that launch kernels
+export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
+kv=6 soft=4 held=12 # examples a step
+if [ "$device" = cpu ]; then kv=1 soft=1 held=1; fi
+mkdir -p "$out"
+train() {
+  "${PYTHON:-python3}" "$here/examples/benchmarks/train_adapter.py" "$1" "$data" "$out/$1-run" --model "$model" --device "$device" \
+    --start "${START:-default}" --steps "$steps" --fit --accumulate 1 --held-out "$held" --seed "${SEED:-0}" "${@:2}" \
+    >> "$out/$1.out" 2>&1 || echo "$1 failed, see $out/$1.out" >&2
+}
+for part in $parts; do
+  case $part in
+    compressor) train compressor --minutes "$minutes" --batch "$kv" --rate 1e-3 --nf4 0.2 & ;;
+    soft) train soft --minutes "$minutes" --batch "$soft" --rate 1e-3 --rank 24 & ;;
+    keys) train keys --minutes "$("${PYTHON:-python3}" -c "print($minutes * 0.6)")" --rate 1e-3 --rank 16 & ;; # it takes most of the device
+    *) echo "PART=$part: choose compressor, soft or keys" >&2; exit 2 ;;
+  esac
+done
+wait
+for pair in compressor:kv soft:soft; do
+  if [ ! -f "$out/${pair%:*}-run/cmt-adapter.json" ]; then continue; fi
+  bundle=$out/${pair#*:}
+  mkdir -p "$bundle"
+  cp -r "$out/${pair%:*}-run"/{reader,encoder,cmt-adapter.json,README.md} "$bundle/"
+  cp "$out/${pair%:*}-run"/*.safetensors "$bundle/"
+  if [ -d "$out/keys-run/matcher" ]; then cp -r "$out/keys-run"/{matcher,match.safetensors} "$bundle/"; fi
+done

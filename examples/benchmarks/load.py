@@ -20,6 +20,7 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,10 @@ from cmt_sdk.types import Encoded, PackedMemory, Vector
 
 DIMENSION = 256  # as the shipped matching head makes them
 TOPICS = 1000  # vectors lie in clusters, as those of real passages do
-WORDS = [
-    f"{a}{b}{c}" for a in ("ba", "ko", "li", "mu", "ne") for b in ("dra", "sti", "vor", "lem") for c in ("n", "s", "ta", "x")
-]
+SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "el", "ir", "os", "un")]
+WORDS = ["".join(word) for word in product(SYLLABLES, SYLLABLES)] + ["".join(w) for w in product(SYLLABLES[::7], repeat=3)]
+# As often as words are in a language (Zipf's law, with Mandelbrot's shift): a few are in almost every passage, most in few.
+OFTEN = list(accumulate(1 / (rank + 2.7) for rank in range(len(WORDS))))
 ASKED = 200
 SEARCHES: Mapping[str, dict[str, Any]] = {
     "search": {},
@@ -73,9 +75,9 @@ class Synthetic(FakeCompressor):
 
 
 def document(number: int) -> Document:
-    """A text of forty words that nothing else has, in one of a hundred scopes and seventy years."""
+    """A text of forty words, in one of a hundred scopes and seventy years."""
     choice = random.Random(number)
-    words = " ".join(choice.choices(WORDS, k=40))
+    words = " ".join(choice.choices(WORDS, cum_weights=OFTEN, k=40))
     scope, year = f"user/{number % 100}", 1950 + choice.randrange(70)
     return Document(f"Note {number}: {words}.", source=f"note-{number}.md", scope=scope, metadata={"year": year})
 

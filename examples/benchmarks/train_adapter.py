@@ -1,4 +1,4 @@
-"""Train or continue an adapter bundle: python examples/benchmarks/train_adapter.py reader|compressor|soft|cmt|matcher DATA OUT.
+"""Train or continue an adapter bundle: python examples/benchmarks/train_adapter.py PART DATA OUT, PART as `cmt train` names them.
 
 What `cmt train` does, without the installed command: a rented accelerator has torch and peft, and this folder. Run it again to
 continue after a kill. `cut ADAPTER OUT --rank 16` writes a reader adapter with a smaller rank.
@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 import cmt_sdk
 from cmt_sdk.training.adapters import cut
 from cmt_sdk.training.loop import Plan
+from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.recipe import Recipe
 from cmt_sdk.training.run import prepare
 
@@ -22,7 +23,7 @@ from cmt_sdk.training.run import prepare
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("reader", "compressor", "soft", "cmt", "matcher", "cut"))
+    parser.add_argument("part", choices=("reader", "compressor", "soft", "cmt", "matcher", "keys", "cut"))
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a pulled model or a local folder")
@@ -35,7 +36,12 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--accumulate", type=int, default=3)
     parser.add_argument("--nf4", type=float, default=0.3, help="the share of examples with the base as NF4 makes it")
     parser.add_argument("--passages", type=int, default=3000, help="passages whose states the matcher is trained on")
-    parser.add_argument("--held-out", type=int, default=12, help="packs (reader) or tens of passages (matcher)")
+    parser.add_argument("--candidates", type=int, default=0, help="passages that keys tell apart at once; 0: by the device")
+    parser.add_argument("--batch", type=int, default=1, help="examples computed together")
+    parser.add_argument("--fit", action="store_true", help="the rate falls as the minutes pass")
+    parser.add_argument("--answer", type=float, default=0.5, help="weight of the answers' cross-entropy")
+    parser.add_argument("--teacher", type=float, default=1.0, help="weight of the divergence from the teacher")
+    parser.add_argument("--held-out", type=int, default=12, help="packs (reader) or tens of passages (matcher, keys)")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 
@@ -47,10 +53,12 @@ def main() -> None:
         path = cmt_sdk.show_model(options.model).path
         cut(AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16), options.data, options.rank, options.out)
         return
-    same = ("part", "out", "model", "start", "device", "minutes", "rank", "nf4", "passages", "held_out", "seed")
+    same = ("part", "out", "model", "start", "device", "minutes", "rank", "nf4", "passages", "candidates", "held_out")
+    same += ("batch", "fit", "seed")
     recipe = Recipe(
         questions=[options.data],
         plan=Plan(options.steps, options.rate, options.accumulate),
+        objectives=Objectives(answer=options.answer, teacher=options.teacher),
         **{name: getattr(options, name) for name in same},
     )
     prepare(recipe).run(lambda figures: print(figures, flush=True))

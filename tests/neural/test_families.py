@@ -7,6 +7,7 @@ from transformers import DynamicCache
 import cmt_sdk
 from cmt_sdk.errors import InvalidInput, ModelUnsupported
 from cmt_sdk.neural import kv, reading
+from cmt_sdk.neural.attention import attend_rows
 from cmt_sdk.neural.generator import Generator
 from cmt_sdk.neural.kv import KVCompressor
 from cmt_sdk.neural.proof import kv_rotary
@@ -195,6 +196,18 @@ def test_a_rotation_that_is_not_the_models_own_does_not_pass(family, layer, monk
         ModelUnsupported, match=rf"keys of layer {layer} are not moved .* \(relative difference [01]\.?\d*, at most"
     ):
         kv_rotary(tiny_frozen(tiny_model(family)))
+
+
+def test_an_attention_that_looks_at_what_is_masked_does_not_pass(monkeypatch):
+    """As some kernels do on some GPUs: memories with ragged heads would be read with what fills them up."""
+
+    def unmasked(rows, key, value, mask, scaling, cap):
+        return attend_rows(rows, key, value, mask.clamp(min=0.0), scaling, cap)
+
+    kv_rotary(tiny_frozen(tiny_model("llama")))
+    monkeypatch.setattr("cmt_sdk.neural.reading.attend_rows", unmasked)
+    with pytest.raises(ModelUnsupported, match="its attention does not read notes as it reads text"):
+        kv_rotary(tiny_frozen(tiny_model("llama")))
 
 
 def test_an_attention_with_sinks_does_not_pass():

@@ -44,7 +44,7 @@ def test_without_rounding_memories_keep_their_values_while_learning_only():
     content = [passages()[0].context]
 
     def values(without):
-        return replace(task, without=without)._memories(task.lm, content, 1.0)[content[0]].values
+        return replace(task, without=without)._memories(task.lm, dict.fromkeys(content, 1.0))[content[0]].values
 
     assert not torch.equal(values(()), values(("rounding",)))
     with torch.no_grad():
@@ -54,10 +54,12 @@ def test_without_rounding_memories_keep_their_values_while_learning_only():
 def test_without_pruning_all_entries_are_read(monkeypatch):
     """The share that was drawn counts no longer."""
     task, shares = reader_task(), []
-    monkeypatch.setattr(type(task), "_read", lambda self, packs, keep, *, nf4=False: shares.append(keep) or (0.0, 1))
+    monkeypatch.setattr(
+        type(task), "_read", lambda self, packs, keeps, told, *, nf4=False: shares.append({*keeps.values()}) or (0.0, 1)
+    )
     task.learn()
     replace(task, without=("pruning",)).learn()
-    assert shares == [0.5, 1.0]
+    assert shares == [{0.5}, {1.0}]
 
 
 def test_without_negatives_no_passage_stands_for_another():

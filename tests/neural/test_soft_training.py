@@ -11,7 +11,7 @@ from cmt_sdk.neural.soft import SoftCompressor
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.losses import Objectives
-from cmt_sdk.training.packs import Item, build, draw
+from cmt_sdk.training.packs import Item, Rows, build, draw, repetition
 from cmt_sdk.training.soft import SoftTask, soft_logits
 from cmt_sdk.types import Prompt
 from tests.neural.test_training import mixture, passages
@@ -42,7 +42,7 @@ def test_the_first_word_is_that_of_serving(task):
     pack = build(lm, contents, [Item(question, "x")])
     with torch.no_grad():
         soft = task._soft(contents, 4)
-        logits = soft_logits(lm, [soft[c] for c in contents], pack)[0]
+        logits = soft_logits(lm, [[soft[c] for c in contents]], Rows.of([pack]))[0]
     (usage,) = [p.usage for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.usage]
     assert usage.answer_tokens == 1
     told = [p.text for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.text]
@@ -72,13 +72,31 @@ def test_the_ratio_rises_and_is_then_drawn(task):
     assert [task._ratio() for _ in range(5)] == [4] * 5
 
 
+def asked(lm, *items):
+    """One row of questions."""
+    return Rows.of([build(lm, ["x"], items)])
+
+
 def test_a_question_sees_all_soft_tokens_and_no_other_question(task):
     """Changing one question's words leaves the other's logits as they were."""
     lm = task.lm
     soft = [torch.randn(5, 128)]
     with torch.no_grad():
-        first = soft_logits(lm, soft, build(lm, ["x"], [Item("Where?", "Rome"), Item("When?", "May")]))
-        other = soft_logits(lm, soft, build(lm, ["x"], [Item("Where?", "Rome"), Item("Who is it?", "May")]))
-        without = soft_logits(lm, [], build(lm, ["x"], [Item("Where?", "Rome")]))
+        first = soft_logits(lm, [soft], asked(lm, Item("Where?", "Rome"), Item("When?", "May")))
+        other = soft_logits(lm, [soft], asked(lm, Item("Where?", "Rome"), Item("Who is it?", "May")))
+        without = soft_logits(lm, [[]], asked(lm, Item("Where?", "Rome")))
     torch.testing.assert_close(first[:5], other[:5])
     assert not torch.allclose(first[:5], without, atol=1e-3)
+
+
+def test_a_passage_is_repeated_from_its_soft_tokens(task):
+    """Every one of its tokens is an answer, alone with its passage; it counts as no question, and can be left out."""
+    content = passages()[0].context
+    pack = repetition(task.lm, content)
+    told = [int(i) for i in pack.labels if i >= 0]
+    assert (told, pack.contents, pack.questions) == (task.lm.passage_ids(content), [content], 0)
+    drawn = [task._drawn() for _ in range(20)]
+    assert 5 < sum(any(not p.questions for p in packs) for packs in drawn) < 20
+    without = replace(task, without=("repetition",))
+    assert all(p.questions for _ in range(20) for p in without._drawn())
+    assert task.learn()[2] > 0

@@ -16,13 +16,13 @@ from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import cut, trainable
-from cmt_sdk.training.bases import Bases
+from cmt_sdk.training.bases import Bases, as_nf4
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
-from cmt_sdk.training.packs import Item, build, draw
-from cmt_sdk.training.reader import GradientPrefix, ReaderTask, answer_loss, encode, notes_of
+from cmt_sdk.training.packs import Item, Rows, build, draw
+from cmt_sdk.training.reader import GradientPrefix, ReaderTask, answer_logits, encode, notes_of
 from cmt_sdk.training.soft import SoftTask
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
@@ -59,6 +59,17 @@ def compressor_task(seed=0):
     learned = [*made.parameters["reader"], *made.parameters["encoder"]]
     packs = [draw(made.lm, mixture(7))]
     return ReaderTask(made.lm, Rotary(made.lm.model), mixture(), packs, learned, made.save, {0.5: 1.0}, encoder=True)
+
+
+def soft_task():
+    """An encoder of soft tokens and their reader on a fresh tiny model, at a ratio of 4."""
+    torch.manual_seed(0)
+    made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start={"reader": None, "encoder": None})
+    adapters = [p for parameters in made.parameters.values() for p in parameters]
+    return SoftTask(
+        made.lm, None, mixture(), [draw(made.lm, mixture(7))], adapters, torch.nn.Parameter(torch.zeros(128, 128)), made.save,
+        lambda tensors, file: None, Objectives(), 100, without=("ratios", "warm-start", "repetition"),
+    )  # fmt: skip
 
 
 def matcher_task():
@@ -235,15 +246,59 @@ def test_what_is_trained_on_is_what_is_served(keep):
         torch.nn.init.normal_(parameter, std=0.05)
     pack = build(lm, contents, [Item("Where is the library?", "Porto")])
     with torch.no_grad(), lm.activate("encoder"):
-        trained = notes_of(lm, task.rotary, encode(lm, task.rotary, contents, keep))
+        trained = notes_of(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
     stored = place(lm, task.rotary, KVCompressor(lm, task.rotary, keep).pack(contents), 0, PRIOR)
     served = GradientPrefix(stored.keys, stored.values, stored.bias, stored.entries, stored.position)
     with torch.no_grad(), lm.activate("reader"):
-        losses = [float(answer_loss(lm, notes, pack)[0]) for notes in (trained, served)]
-        bare = notes_of(lm, task.rotary, encode(lm, task.rotary, contents, keep))
+        losses = [answer_loss(lm, notes, pack) for notes in (trained, served)]
+        bare = notes_of(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     with torch.no_grad(), lm.activate("reader"):
-        assert float(answer_loss(lm, bare, pack)[0]) != pytest.approx(losses[1], rel=1e-2)
+        assert answer_loss(lm, bare, pack) != pytest.approx(losses[1], rel=1e-2)
+
+
+def answer_loss(lm, notes, pack):
+    """Summed cross-entropy of a pack's answers."""
+    rows = Rows.of([pack])
+    return float(Objectives().loss(answer_logits(lm, notes, rows), rows.labels[rows.labels >= 0], None, None))
+
+
+@pytest.mark.parametrize("part", ["kv", "soft"])
+def test_examples_computed_together_teach_what_they_teach_apart(part):
+    """Packs of several lengths side by side, after several numbers of memories: the same losses and gradients."""
+    found = []
+    for size in (1, 4):
+        task = replace(compressor_task() if part == "kv" else soft_task(), batch=size)
+        for parameter in task.parameters():
+            torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
+        told = [task.learn() for _ in range(4 // size)]
+        gradients = [float(p.grad.norm()) for p in task.parameters() if p.grad is not None]
+        found.append([sum(x) for x in zip(*told, strict=True)] + gradients)
+    stream = mixture()
+    assert len({len(p.contents) for _ in range(4) for p in draw(task.lm, stream)}) > 1
+    assert found[0] == pytest.approx(found[1], rel=1e-3)
+
+
+def test_entries_left_out_are_learned_from_all_of_them():
+    """Where a quarter is kept, the teacher's reading of all entries adds to the loss; where all are, it adds nothing."""
+    answers, both = Objectives(), Objectives(answer=1.0, teacher=1.0)
+    for share, differs in ((0.25, True), (1.0, False)):
+        found = []
+        for objectives in (answers, both):
+            task = replace(compressor_task(), shares={share: 1.0}, objectives=objectives)
+            for parameter in task.learned:
+                torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
+            found.append(task.learn()[0])
+        assert (found[1] > found[0] + 1e-3) is differs
+
+
+def test_the_imitated_nf4_is_what_bitsandbytes_makes():
+    """To the last bit, also of a size that fills no whole block."""
+    pytest.importorskip("bitsandbytes")
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    weight = torch.randn(50, 30, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    assert torch.equal(as_nf4(weight), dequantize_4bit(*quantize_4bit(weight, quant_type="nf4")))
 
 
 def test_gradients_reach_the_encoder_through_four_bits():

@@ -39,7 +39,7 @@ def test_add_and_ask(cmt, tmp_path, monkeypatch):
     answer, sure, source, text = cmt("ask", "Where did the museum move?").stdout.splitlines()
     assert answer == LISBON
     assert re.fullmatch(r"confidence [01]\.\d\d, read from memory", sure)
-    assert re.fullmatch(r"1\. trip\.md\[0:35\] score 0\.0328, meaning #1 \(cosine 0\.\d\d\), words #1 \(BM25 .+\)", source)
+    assert re.fullmatch(r"1\. trip\.md\[0:35\] score 1\.0000, meaning #1 \(cosine 0\.\d\d\), words #1 \(BM25 .+\)", source)
     assert text.strip() == LISBON
 
 
@@ -141,7 +141,7 @@ def test_options_of_a_question_reach_the_model(cmt):
 def test_search_tells_where_and_why(cmt):
     """As text and as JSON, which leaves the documents' whole texts out."""
     cmt("add", "--text", LISBON, "--source", "trip.md")
-    assert cmt("search", "museum").stdout.startswith("1. trip.md[0:35]  score 0.0328, meaning #1 (cosine")
+    assert cmt("search", "museum").stdout.startswith("1. trip.md[0:35]  score 1.0000, meaning #1 (cosine")
     (match,) = cmt.json("search", "museum", "--mode", "text")
     assert (match["passage"]["text"], match["document"]["source"], match["vector_rank"]) == (LISBON, "trip.md", None)
     assert match["why"].startswith("words #1")

@@ -185,7 +185,7 @@ def test_why_shows_passages_in_full_with_reasons_and_costs(memory, capsys):
     talk.hear("Where did the museum move?")
     talk.hear("/why")
     said = capsys.readouterr().out
-    assert re.search(r"^1\. trip\.md\[0:\d+\]  score 0\.\d+, meaning #1", said, re.MULTILINE)
+    assert re.search(r"^1\. trip\.md\[0:\d+\]  score 1\.0000, meaning #1", said, re.MULTILINE)
     assert said.count("It is open on Sundays.") == 10
     assert "read from memory" in said
     assert re.search(r"tokens: \d+ from memories, \d+ in the prompt, \d+ in the answer; encode \d+ ms", said)

@@ -8,32 +8,28 @@ from cmt_sdk.ranking import Fused, fit, fuse, reorder
 from cmt_sdk.types import Hit
 
 
-def test_reciprocal_ranks_are_added():
-    """Passage 2 is second by meaning (1/62) and first by words (1/61): it wins, and each keeps its reasons."""
-    fused = fuse([Hit(1, 0.9), Hit(2, 0.8)], [Hit(2, 7.5), Hit(3, 4.0)])
+def test_scores_are_added_each_as_a_share_of_its_own_list():
+    """Passage 2 is halfway between the lowest and the best by meaning, and the best by words; each keeps its reasons."""
+    fused = fuse([Hit(1, 0.9), Hit(2, 0.7), Hit(4, 0.5)], [Hit(2, 8.0), Hit(3, 2.0)])
     assert fused == [
-        Fused(2, pytest.approx(1 / 62 + 1 / 61), vector_rank=2, vector_score=0.8, text_rank=1, text_score=7.5),
-        Fused(1, pytest.approx(1 / 61), vector_rank=1, vector_score=0.9),
-        Fused(3, pytest.approx(1 / 62), text_rank=2, text_score=4.0),
+        Fused(2, pytest.approx(0.75), vector_rank=2, vector_score=0.7, text_rank=1, text_score=8.0),
+        Fused(1, pytest.approx(0.5), vector_rank=1, vector_score=0.9),
+        Fused(3, pytest.approx(0.125), text_rank=2, text_score=2.0),
+        Fused(4, pytest.approx(0.0), vector_rank=3, vector_score=0.5),
     ]
 
 
-def test_scores_play_no_part():
-    """Only ranks count: cosine and BM25 are not on one scale."""
+def test_the_scale_of_a_list_plays_no_part():
+    """Cosine and BM25 need not be alike, nor one question's scores like another's."""
     low = fuse([Hit(1, 0.2), Hit(2, 0.1)], [Hit(2, 0.002), Hit(1, 0.001)])
-    high = fuse([Hit(1, 0.99), Hit(2, 0.1)], [Hit(2, 90.0), Hit(1, 2.0)])
-    assert [f.score for f in low] == [f.score for f in high]
+    high = fuse([Hit(1, 0.9), Hit(2, 0.1)], [Hit(2, 90.0), Hit(1, 45.0)])
+    assert [f.score for f in low] == pytest.approx([f.score for f in high])
 
 
-def test_the_constant_weighs_the_first_ranks():
-    """With constant 0 the ranks themselves are inverted: 1 + 1/3 beats 1/2 + 1/2."""
-    fused = fuse([Hit(1, 0.9), Hit(2, 0.8), Hit(3, 0.7)], [Hit(4, 9.0), Hit(2, 8.0), Hit(1, 7.0)], constant=0)
-    assert [(f.passage_id, f.score) for f in fused] == [
-        (1, pytest.approx(4 / 3)),
-        (4, pytest.approx(1.0)),
-        (2, pytest.approx(1.0)),
-        (3, pytest.approx(1 / 3)),
-    ]
+def test_a_clear_winner_counts_more_than_a_close_one():
+    """What ranks cannot tell: by words the first two are all but equal, by meaning the second is far ahead."""
+    assert [f.passage_id for f in fuse([Hit(2, 0.9), Hit(1, 0.1)], [Hit(1, 7.0), Hit(2, 6.9)], weight=0.5)] == [2, 1]
+    assert [f.passage_id for f in fuse([Hit(2, 0.9), Hit(1, 0.1)], [Hit(1, 7.0), Hit(2, 0.9)], weight=0.5)] == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -41,16 +37,17 @@ def test_the_constant_weighs_the_first_ranks():
     [(2.0, [1, 2]), (1.0, [2, 1]), (0.5, [2, 1]), (0.0, [2, 1])],
 )
 def test_a_weight_moves_the_vector_list(weight, order):
-    """A vector rank counts `weight` times a text rank; at weight 0 it still says where a passage was found."""
+    """A share by meaning counts `weight` times one by words; at weight 0 it still says where a passage was found."""
     fused = fuse([Hit(1, 0.9)], [Hit(2, 5.0)], weight=weight)
     assert [f.passage_id for f in fused] == order
-    assert {f.passage_id: f.score for f in fused} == {1: pytest.approx(weight / 61), 2: pytest.approx(1 / 61)}
+    total = 1 + weight
+    assert {f.passage_id: f.score for f in fused} == {1: pytest.approx(weight / total), 2: pytest.approx(1 / total)}
     assert {f.passage_id: f.vector_rank for f in fused} == {1: 1, 2: None}
 
 
 def test_ties_keep_the_order_of_the_words():
     """Equal sums stand in the order of the text list, what only the vector list holds after them."""
-    assert [f.passage_id for f in fuse([Hit(1, 0.9), Hit(2, 0.8)], [Hit(2, 6.0), Hit(1, 5.0)])] == [2, 1]
+    assert [f.passage_id for f in fuse([Hit(1, 0.9), Hit(2, 0.8)], [Hit(2, 6.0), Hit(1, 6.0)], weight=0.0)] == [2, 1]
     assert [f.passage_id for f in fuse([Hit(8, 0.9)], [Hit(9, 6.0)])] == [9, 8]
 
 
@@ -95,14 +92,14 @@ def test_as_many_as_fit(tokens, budget, count):
     ("likelihoods", "order"),
     [
         ([-5.0, -5.0, -5.0], [0, 1, 2]),
-        ([-9.0, -5.0, -6.5], [1, 2, 0]),
-        ([-6.0, -5.5], [0, 1]),
-        ([-6.0, -4.0], [1, 0]),
-        ([-9.0, None, -3.0], [2, 1, 0]),
+        ([-12.0, -5.0, -7.5], [1, 2, 0]),
+        ([-6.0, -4.5], [0, 1]),
+        ([-6.0, -3.0], [1, 0]),
+        ([-12.0, None, -3.0], [2, 1, 0]),
         ([None, None], [0, 1]),
         ([], []),
     ],
 )
-def test_likelihoods_outweigh_places_by_a_nat_each(likelihoods, order):
-    """An item moves up past another when its question is likelier by more than a nat a place; unknown ones are average."""
+def test_likelihoods_outweigh_places_by_two_nats_each(likelihoods, order):
+    """An item moves up past another when its question is likelier by more than two nats a place; unknown ones are average."""
     assert reorder(likelihoods) == order
