@@ -3,8 +3,7 @@
 # usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
 # again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
-# Step 0 of the compressor's log is the loss of the adapters it begins with: where it is not what a CPU computes, the GPU computes
-# attention wrongly, and nothing that is trained there can be used.
+# Before that gpu_check.py compares the device with its CPU: where it computes attention wrongly, nothing trained there can be used.
 # Rehearsal on a CPU: gpu_job.sh ~/.cache/cmt/models/smollm2-135m-instruct DATA OUT 1 cpu 2
 set -uo pipefail
 model=$1 data=$2 out=$3 minutes=$4 device=${5:-cuda} steps=${6:-1000} parts=${7:-compressor soft keys}
@@ -15,6 +14,9 @@ export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 kv=6 soft=4 held=12 # examples a step
 if [ "$device" = cpu ]; then kv=1 soft=1 held=1; fi
 mkdir -p "$out"
+if [ "$device" != cpu ]; then
+  "${PYTHON:-python3}" "$here/examples/benchmarks/gpu_check.py" "$model" "$data" --device "$device" || exit 1
+fi
 train() {
   "${PYTHON:-python3}" "$here/examples/benchmarks/train_adapter.py" "$1" "$data" "$out/$1-run" --model "$model" --device "$device" \
     --start "${START:-default}" --steps "$steps" --fit --accumulate 1 --held-out "$held" --seed "${SEED:-0}" "${@:2}" \

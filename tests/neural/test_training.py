@@ -174,6 +174,14 @@ def test_training_ends_when_the_held_out_score_no_longer_falls(tmp_path):
     assert task.saved == [1, 2, 3]
 
 
+def test_the_rate_falls_with_the_steps_or_with_the_time():
+    """Whichever is further: a run that must end sooner than its steps do is at its lowest rate then, too."""
+    plan = Plan(steps=100, rate=1.0, warmup=1, floor=0.1)
+    assert [round(plan.rate_at(step), 2) for step in (0, 50, 100)] == [1.0, 0.55, 0.1]
+    assert [round(plan.rate_at(10, done), 2) for done in (0.0, 0.5, 1.0)] == [0.98, 0.55, 0.1]
+    assert plan.rate_at(50, 0.1) == plan.rate_at(50)
+
+
 def test_a_run_goes_on_with_its_own_plan_only(tmp_path):
     """Another rate would make another curve: both values are told."""
     train(reader_task(), Plan(steps=2, accumulate=1), tmp_path, lambda _: None)

@@ -1,0 +1,90 @@
+"""Does this GPU compute attention as a CPU does? python examples/benchmarks/gpu_check.py MODEL_FOLDER DATA_FOLDER.
+
+Every kernel of SDPA on the shapes and masks that memories are read with, beside attention written out in fp32; then the loss of
+the adapters to begin with, on the device and on the CPU. Ends with 1 where they differ: what is trained there could not be used.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
+
+from cmt_sdk.training.recipe import Recipe
+from cmt_sdk.training.run import prepare
+
+KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+    "math": SDPBackend.MATH,
+}
+ALLOWED = 0.02  # nats: rounding in bf16 moves the loss by less
+
+
+def shapes() -> dict[str, tuple[int, int, int, int, Tensor]]:
+    """Rows, heads, queries, keys and an additive mask, by name: as packs, as one question, and as passages are read."""
+    draw = torch.Generator().manual_seed(0)
+    ragged = torch.where(torch.rand(4, 3, 1, 1117, generator=draw) < 0.75, float("-inf"), 0.0).expand(-1, -1, 1152, -1)
+    own = torch.full((384, 384), float("-inf")).triu(1).repeat(3, 1).expand(4, 3, -1, -1)
+    passages = torch.full((250, 281), float("-inf")).triu(32).expand(8, 9, -1, -1)
+    return {
+        "packs": (4, 3, 1152, 1501, torch.cat([ragged, own], dim=3)),
+        "a token": (1, 3, 3, 1118, torch.cat([ragged[:1, :, :3], torch.zeros(1, 3, 3, 1)], dim=3)),
+        "passages": (8, 9, 250, 281, passages),
+    }
+
+
+def kernels(device: str) -> None:
+    """The relative difference of each kernel's output, by shape."""
+    draw = torch.Generator().manual_seed(1)
+    for name, (rows, heads, count, total, mask) in shapes().items():
+        sizes = [(rows, heads, count, 64), (rows, heads, total, 64), (rows, heads, total, 64)]
+        query, key, value = (torch.randn(s, generator=draw).to(torch.bfloat16) for s in sizes)
+        weights = (query.float() @ key.float().transpose(2, 3) / 8 + mask).softmax(-1)
+        expected = weights @ value.float()
+        there = [t.to(device) for t in (query, key, value, mask.to(torch.bfloat16))]
+        for kernel, backend in {"what SDPA takes": None, **KERNELS}.items():
+            try:
+                with sdpa_kernel([*KERNELS.values()] if backend is None else backend):
+                    made = scaled_dot_product_attention(*there[:3], attn_mask=there[3]).cpu().float()
+            except RuntimeError as error:
+                print(f"{name}, {kernel}: not here ({str(error).splitlines()[0][:60]})")
+                continue
+            print(f"{name}, {kernel}: relative difference {float((made - expected).norm() / expected.norm()):.4f}")
+
+
+def losses(model: str, data: Path, device: str) -> dict[str, dict[str, float]]:
+    """The held-out loss of the adapters to begin with, by device."""
+    found = {}
+    with tempfile.TemporaryDirectory() as out:
+        recipe = Recipe("compressor", Path(out), [data], model=model, nf4=0.0, held_out=2)
+        for place in ("cpu", device):
+            task = prepare(replace(recipe, device=place)).task
+            found[place] = dict(task.validate())
+            print(f"{place}: {found[place]}", flush=True)
+    return found
+
+
+def main() -> int:
+    """Print both, and say whether they agree."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", help="a pulled model or a local folder")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--device", default="cuda")
+    options = parser.parse_args()
+    print(f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}")
+    kernels(options.device)
+    here, there = losses(options.model, options.data, options.device).values() if options.device != "cpu" else ({}, {})
+    return int(any(abs(there[name] - here[name]) > ALLOWED for name in here))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
