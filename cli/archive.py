@@ -12,7 +12,7 @@ import click
 
 import cmt_sdk
 from cmt_cli.add import Adding, Refuse
-from cmt_cli.failures import exit_code
+from cmt_cli.failures import exit_code, warn
 from cmt_cli.inputs import is_there
 from cmt_cli.memories import opened
 from cmt_cli.options import json_option, memory_option
@@ -29,7 +29,8 @@ from cmt_sdk.errors import InvalidInput, NotFound
 def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
     """Write the whole memory to one file.
 
-    It is a zip archive of JSON lines and safetensors.
+    It is a zip archive of JSON lines and safetensors. It is not encrypted, though the memory may be: `cmt backup` makes a copy
+    of that which is.
 
     \b
     Example:
@@ -37,6 +38,8 @@ def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
     """  # noqa: D301 - click reads the escape
     with opened(folder) as memory:
         count = memory.export(file, overwrite=overwrite)
+        if memory.encrypted:
+            warn(f"{file} is not encrypted, as the memory is: guard it, or use `cmt backup`", as_json=as_json)
     if as_json:
         print_json({"documents": count, "file": file, "bytes": file.stat().st_size})
     else:

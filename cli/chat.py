@@ -32,7 +32,7 @@ def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bo
     On a terminal Alt-Enter, or a \\ at its end, begins another line; /help lists the commands. What you type can be fetched
     back with the arrow keys, in later conversations too: it is kept in the memory's folder, in the file chat-history, which
     only you may read. What becomes a document is not kept there, so that `cmt forget` leaves no trace of it; delete the file,
-    or say --no-history, where questions are to leave none either.
+    or say --no-history, where questions are to leave none either. Of an encrypted memory there is no such file.
 
     On standard input one line is one turn; with --json every answer is an object on a line.
 
@@ -42,7 +42,8 @@ def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bo
     """  # noqa: D301 - click reads the escape
     with opened(folder, create=remember) as memory:
         talk = Conversation(memory, scope, options, remember=remember, as_json=as_json)
-        for said in _typed(talk, None if no_history else memory.path / HISTORY) if on_terminal(sys.stdin) else _piped():
+        history = None if no_history or memory.encrypted else memory.path / HISTORY
+        for said in _typed(talk, history) if on_terminal(sys.stdin) else _piped():
             if said == "/exit":
                 return
             if said:

@@ -23,6 +23,7 @@ COMMANDS = {
     "completion": "cmt_cli.completion:completion",
     "compress": "cmt_cli.upkeep:compress",
     "config": "cmt_cli.config:config",
+    "create": "cmt_cli.create:create",
     "doctor": "cmt_cli.upkeep:doctor",
     "eval": "cmt_cli.eval:eval_command",
     "export": "cmt_cli.archive:export",

@@ -82,7 +82,8 @@ def reencode(folder: Path, as_json: bool) -> None:
 def backup(target: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
     """Copy the memory, whole and as of one moment.
 
-    Other processes may write meanwhile. A name that ends in .db is one file; any other is a folder, which opens as a memory.
+    Other processes may write meanwhile. A name that ends in .db is one file; any other is a folder, which opens as a memory. The
+    copy of an encrypted memory is encrypted with the same key.
 
     \b
     Example:

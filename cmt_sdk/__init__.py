@@ -103,18 +103,26 @@ __all__ = [
 
 
 def open(  # noqa: A001 - the word users know
-    path: str | os.PathLike[str] | None = None, *, create: bool = True, embedder: Embedder | None = None, **settings: Any
+    path: str | os.PathLike[str] | None = None,
+    *,
+    create: bool = True,
+    encrypted: bool = False,
+    embedder: Embedder | None = None,
+    **settings: Any,
 ) -> Memory:
     """Open the memory in a folder, or make one; without a path, the default memory of this user.
 
     `settings` are fields of `Settings`; those that are not given are the ones the memory was made with. Nothing heavy
     is loaded before it is needed. `embedder` makes the key vectors that passages are found by, in place of the model itself: give
-    the same one every time. Raises MemoryNotFound (with `create=False`), InvalidSetting, StorageError.
+    the same one every time. With `encrypted=True` a new memory is encrypted, and one that is not is refused; the key is that in
+    the environment variable CMT_KEY, else a new one in the system keyring, and is needed at every opening (docs/security.md).
+    Raises MemoryNotFound (with `create=False`), InvalidSetting, StorageError, MissingExtra (the extra `encryption`).
     """
     from cmt_sdk.assembly import assemble
     from cmt_sdk.memory import Memory
 
-    return Memory(assemble(locate(None) if path is None else Path(path).expanduser(), settings, create=create, embedder=embedder))
+    folder = locate(None) if path is None else Path(path).expanduser()
+    return Memory(assemble(folder, settings, create=create, encrypted=encrypted, embedder=embedder))
 
 
 def __getattr__(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -38,6 +39,7 @@ class Parts:
     engine: Engine
     recall: Recall
     worker: Worker
+    encrypted: bool = False
 
 
 def assemble(
@@ -45,14 +47,15 @@ def assemble(
     overrides: Mapping[str, Any],
     *,
     create: bool = True,
+    encrypted: bool = False,
     engine: Engine | None = None,
     embedder: Embedder | None = None,
 ) -> Parts:
     """Open or make the memory in a folder. Settings are those it was made with, changed by `overrides`.
 
-    `engine` replaces the language model (tests bring a small one), `embedder` the matching head that makes key vectors. Raises
-    MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of a model that is not here,
-    InvalidSetting, StorageError.
+    With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language model (tests bring a small
+    one), `embedder` the matching head that makes key vectors. Raises MemoryNotFound when there is no memory and `create` is
+    False, ModelNotFound for a new memory of a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
     from cmt_sdk.storage.connection import FILE
     from cmt_sdk.storage.index import KeyIndex
@@ -61,16 +64,17 @@ def assemble(
     asked = checked(overrides)
     if engine is None and create and not (path / FILE).exists():
         _require_model(asked.model)  # before there is anything on the disk
-    store = SQLiteStore(path, create=create)
+    store = SQLiteStore(path, create=create, encrypt=encrypted)
     recorded = store.settings()
     settings = checked({**recorded, **overrides}) if recorded else asked
     if not recorded:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
     engine = engine or LocalEngine(settings, embedder)
-    index = KeyIndex(store, path, settings.exact_limit)
+    # an index file would hold the key vectors in the clear: an encrypted memory has none, and search is exact
+    index = KeyIndex(store, path, sys.maxsize if store.encrypted else settings.exact_limit)
     recall = Recall(store, index, engine, settings.memory_budget, settings.rerank)
     worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
-    return Parts(path, settings, store, index, engine, recall, worker)
+    return Parts(path, settings, store, index, engine, recall, worker, store.encrypted)
 
 
 def _require_model(model: str) -> None:

@@ -16,7 +16,8 @@ CMTError
 │   ├── StorageDamaged
 │   ├── StorageLocked
 │   ├── StorageNewer        written by a newer release
-│   └── StorageDenied       no permission
+│   ├── StorageDenied       no permission
+│   └── StorageEncrypted    its key is not here, or is another
 └── ModelError          the language model cannot do this
     ├── ModelMismatch       the memories were made by another model
     ├── ModelUnsupported    an architecture that this compressor cannot serve
@@ -95,6 +96,10 @@ class StorageNewer(StorageError):
 
 class StorageDenied(StorageError):
     """The operating system denies access to the folder or a file in it."""
+
+
+class StorageEncrypted(StorageError):
+    """The memory is encrypted, and its key is not here, or is another."""
 
 
 class ModelError(CMTError):

@@ -58,6 +58,7 @@ class Memory:
         self._intake = Intake(parts.store, parts.engine, parts.recall, parts.worker, parts.settings)
         self.path: Path = parts.path
         self.settings: Settings = parts.settings
+        self.encrypted: bool = parts.encrypted
         self.model = MemoryModel(self._recall, self.settings)
         self._closed = threading.Event()
         self._finish_erasing()
@@ -82,13 +83,7 @@ class Memory:
         already there is returned, with the fields given now in place of its own, metadata key by key, except that it keeps
         its source. Raises InvalidDocument, AlreadyExists (the id stands for another text), StorageError.
         """
-        given: dict[str, Any] = {
-            "id": id,
-            "source": source,
-            "scope": scope,
-            "metadata": metadata,
-            "expires_at": expires_at,
-        }
+        given: dict[str, Any] = {"id": id, "source": source, "scope": scope, "metadata": metadata, "expires_at": expires_at}
         whole = replace(document_of(document), **{name: value for name, value in given.items() if value})
         stored: list[Document] = []
         self._intake.add([whole], "now" if wait else "background", on_stored=stored.append)

@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import os
-import sqlite3
+import sqlite3  # for the numbers of its errors
 import uuid
 from contextlib import closing
 from pathlib import Path
 
 from cmt_sdk.errors import AlreadyExists, StorageDamaged
 from cmt_sdk.held import refuse_held
+from cmt_sdk.storage import driver
 from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, translated
 from cmt_sdk.storage.graph import flush
 
 
-def back_up(folder: Path, target: Path, *, overwrite: bool = False) -> Path:
+def back_up(folder: Path, target: Path, key: driver.Key | None = None, *, overwrite: bool = False) -> Path:
     """Copy a folder's database as of one moment; returns the file, which is whole and on the disk, or is not there.
 
     A target that ends in .db is that file; any other is a folder that can then be opened as a memory. Others may write
-    meanwhile. Raises AlreadyExists, InvalidInput (a file of an open memory), StorageFull, StorageDenied, StorageDamaged.
+    meanwhile. A database with a key has a copy with the same one. Raises AlreadyExists, InvalidInput (a file of an open memory),
+    StorageFull, StorageDenied, StorageDamaged.
     """
     file = target.absolute() if target.suffix == ".db" else target.absolute() / FILE
     refuse_held(file)
@@ -32,7 +34,7 @@ def back_up(folder: Path, target: Path, *, overwrite: bool = False) -> Path:
         made = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
         try:
             made.touch(mode=0o600)
-            _copy(folder / FILE, made)
+            _copy(folder / FILE, made, key)
             flush(made)
             made.replace(file)
             flush(file)
@@ -42,11 +44,10 @@ def back_up(folder: Path, target: Path, *, overwrite: bool = False) -> Path:
     return file
 
 
-def _copy(database: Path, to: Path) -> None:
-    source = f"{database.absolute().as_uri()}?mode=rw"  # a file that is gone must not come to be
+def _copy(database: Path, to: Path, key: driver.Key | None) -> None:
     with (
-        closing(sqlite3.connect(source, uri=True, timeout=WAIT_SECONDS)) as old,
-        closing(sqlite3.connect(to, isolation_level=None)) as new,
+        closing(driver.connect(database, key, timeout=WAIT_SECONDS, only_existing=True)) as old,
+        closing(driver.connect(to, key, isolation_level=None)) as new,
     ):
         _fill(new, old, database)
         new.execute("DELETE FROM generation")  # its index file stays behind
@@ -56,10 +57,10 @@ def _copy(database: Path, to: Path) -> None:
         raise StorageDamaged(f"{database} is damaged ({'; '.join(said)}), and so would be its copy: run `cmt doctor --repair`")
 
 
-def _fill(new: sqlite3.Connection, old: sqlite3.Connection, database: Path) -> None:
+def _fill(new: driver.Connection, old: driver.Connection, database: Path) -> None:
     try:
         old.backup(new)
-    except sqlite3.DatabaseError as error:
+    except driver.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
             raise StorageDamaged(f"{database} is damaged ({error}): run `cmt doctor --repair`") from error
         raise

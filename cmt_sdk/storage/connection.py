@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import sqlite3
+import sqlite3  # for the numbers of its errors
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +28,8 @@ from cmt_sdk.errors import (
     StorageLocked,
 )
 from cmt_sdk.held import hold, release
+from cmt_sdk.storage import driver
+from cmt_sdk.storage.keys import key_of, not_encrypted
 from cmt_sdk.storage.schema import is_up_to_date, migrate
 
 FILE = "memory.db"
@@ -41,15 +44,12 @@ FULL = (
     sqlite3.SQLITE_IOERR_SHMSIZE,
     sqlite3.SQLITE_IOERR_SHMMAP,
 )
+REFUSED: tuple[type[Exception], ...] = (*driver.Error, OSError)
 DAMAGE = ("no such table", "no such column", "malformed", "Could not decode to UTF-8")  # said without a code of their own
 
 
-def open_database(folder: Path, *, create: bool) -> Engine:
-    """The engine for `folder/memory.db`; a new folder and file where `create` allows it.
-
-    WAL lets other processes read while one writes; FULL makes every commit durable; secure_delete overwrites.
-    Raises MemoryNotFound, StorageDenied.
-    """
+def find_database(folder: Path, *, create: bool) -> Path:
+    """The file `folder/memory.db`; a new folder and file where `create` allows it. Raises MemoryNotFound, StorageDenied."""
     file = folder / FILE
     with translated(folder):
         if not create and not (file.exists() and file.stat().st_size):  # an empty file is left by a crash at birth
@@ -57,25 +57,34 @@ def open_database(folder: Path, *, create: bool) -> Engine:
         if create:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             file.touch(mode=0o600)  # what is remembered is its owner's alone; SQLite's other files follow this one's mode
+    return file
+
+
+def open_database(file: Path, key: driver.Key | None) -> Engine:
+    """The engine for a file.
+
+    WAL lets other processes read while one writes; FULL makes every commit durable; secure_delete overwrites.
+    """
     # At DEBUG SQLAlchemy would log statements with their values and rows: documents. Nor do its errors tell them.
     logging.getLogger("sqlalchemy.engine.Engine.cmt").setLevel(logging.WARNING)
     engine = create_engine(
         URL.create("sqlite", database=str(file)),
         logging_name="cmt",
         hide_parameters=True,
-        connect_args={"timeout": WAIT_SECONDS, "check_same_thread": False},
+        module=driver.module(key),
+        creator=lambda: driver.connect(file, key, timeout=WAIT_SECONDS, check_same_thread=False),
         max_overflow=-1,  # a thread that found no connection free would fail with an error that is not the disk's
     )
 
     @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, _record: Any) -> None:
+    def prepare(connection: driver.Connection, _record: Any) -> None:
         connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late
         connection.text_factory = _readable  # a text that lost a bit must not hide all others; `check` tells of it
         try:
             _switch_to_wal(connection)
             for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -16000"):
                 connection.execute(f"PRAGMA {pragma}")
-        except sqlite3.Error:
+        except driver.Error:
             connection.close()
             raise
 
@@ -86,13 +95,13 @@ def _readable(data: bytes) -> str:
     return data.decode(errors="replace")
 
 
-def _switch_to_wal(connection: sqlite3.Connection) -> None:
+def _switch_to_wal(connection: driver.Connection) -> None:
     """Several processes that open a new file at once lock each other out of the switch: try again for a while."""
     until = time.monotonic() + WAIT_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
-        except sqlite3.OperationalError as error:
+        except driver.OperationalError as error:
             if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
                 raise
             time.sleep(0.02)
@@ -101,6 +110,7 @@ def _switch_to_wal(connection: sqlite3.Connection) -> None:
 
 
 _open: weakref.WeakSet[Database] = weakref.WeakSet()
+_opening = threading.Lock()
 
 
 def _before_fork() -> None:
@@ -116,6 +126,16 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork)
 
 
+def _key_here(file: Path, *, encrypt: bool) -> driver.Key | None:
+    """The key of a file. One that is open here tells it: reading the file itself would drop the locks on it."""
+    here = next((database for database in list(_open) if database.is_of(file)), None)
+    if here is None:
+        return key_of(file, encrypt=encrypt)
+    if encrypt and not here.encrypted:
+        raise not_encrypted(file)
+    return here._key
+
+
 def utc_now() -> datetime:
     """The clock that stamps documents."""
     return datetime.now(UTC)
@@ -124,13 +144,18 @@ def utc_now() -> datetime:
 class Database:
     """One folder's database with its transactions and its clock. Safe from several threads and processes."""
 
-    def __init__(self, folder: Path, *, create: bool = True, clock: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self, folder: Path, *, create: bool = True, encrypt: bool = False, clock: Callable[[], datetime] = utc_now
+    ) -> None:
         self._folder = folder.absolute()
         self._clock = clock
         self._closed = False
-        self._engine = open_database(self._folder, create=create)
-        hold(self._folder / FILE)
-        _open.add(self)
+        self._file = find_database(self._folder, create=create)
+        with _opening, translated(self._folder):
+            self._key = _key_here(self._file, encrypt=encrypt)
+            self._engine = open_database(self._file, self._key)
+            hold(self._file)
+            _open.add(self)
         try:
             self._bring_up_to_date()
         except BaseException:
@@ -191,6 +216,18 @@ class Database:
         """The clock that stamps and expires documents, UTC."""
         return self._clock()
 
+    def is_of(self, file: Path) -> bool:
+        """Whether this is the database in a file, by whatever name."""
+        try:
+            return os.path.samestat(file.stat(), self._file.stat())
+        except OSError:
+            return False
+
+    @property
+    def encrypted(self) -> bool:
+        """Whether there is a key to the database."""
+        return self._key is not None
+
     @property
     def busy(self) -> bool:
         """True while a transaction runs."""
@@ -204,9 +241,13 @@ class Database:
     def close(self) -> None:
         """Release the files; calling it twice does nothing, and everything else raises StorageError from now on."""
         was_closed, self._closed = self._closed, True
+        was_busy = self.busy
         self._engine.dispose()
         if not was_closed:
-            release(self._folder / FILE)
+            release(self._file)
+        if not was_busy:  # else a transaction of another thread still holds locks
+            with _opening:
+                _open.discard(self)
 
 
 def chunks(ids: Sequence[int]) -> Iterator[str]:
@@ -232,7 +273,7 @@ def translated(folder: Path) -> Iterator[None]:
         yield
     except DBAPIError as error:
         raise _as_ours(error.orig, folder) from error
-    except (sqlite3.Error, OSError) as error:
+    except REFUSED as error:
         raise _as_ours(error, folder) from error
 
 

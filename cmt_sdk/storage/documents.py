@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, InvalidInput
 from cmt_sdk.storage.checkup import uncut
-from cmt_sdk.storage.connection import FILE, Database, chunks, translated
+from cmt_sdk.storage.connection import Database, chunks, translated
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.forgetting import rewrite, traces_of
 from cmt_sdk.storage.rows import ALIVE, READY, document_of, gone_of, metadata_text, sound_name, sound_text, stamp_of
@@ -275,7 +275,7 @@ class Documents(Database):
     def erase(self, wait: float) -> bool:
         """See ports.DocumentStore."""
         with translated(self._folder):
-            return rewrite(self._folder / FILE, wait)
+            return rewrite(self._file, self._key, wait)
 
     def erased(self, due: str) -> None:
         """See ports.DocumentStore."""
@@ -285,7 +285,7 @@ class Documents(Database):
     def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
         """See ports.DocumentStore."""
         with translated(self._folder):
-            return traces_of(removed, self._folder)
+            return traces_of(removed, self._folder, self._key)
 
 
 def _said(known: Document, given: Document) -> dict[str, Any]:

@@ -13,17 +13,18 @@ import json
 import logging
 import os
 import re
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from cmt_sdk.errors import StorageError
 from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, files_in
+from cmt_sdk.storage.driver import VARIABLE, Key, connect
 from cmt_sdk.types import Document
 
 SHORTEST = 6
@@ -36,12 +37,12 @@ WORD = re.compile(rf"\w{{{SHORTEST},}}")
 log = logging.getLogger(__name__)
 
 
-def rewrite(file: Path, wait: float = WAIT_SECONDS) -> bool:
+def rewrite(file: Path, key: Key | None, wait: float = WAIT_SECONDS) -> bool:
     """Write the database anew without deleted content: the full-text index, the write-ahead log, and every free page.
 
     False where another process reads the old state for longer than `wait` seconds: the log then stays.
     """
-    with closing(sqlite3.connect(file, timeout=wait, isolation_level=None)) as connection:
+    with closing(connect(file, key, timeout=wait, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
         connection.execute("INSERT INTO passage_text (passage_text) VALUES ('rebuild')")
         connection.execute("VACUUM")
@@ -49,13 +50,15 @@ def rewrite(file: Path, wait: float = WAIT_SECONDS) -> bool:
     return not busy
 
 
-def traces_of(removed: Sequence[Document], folder: Path) -> tuple[list[str], int]:
+def traces_of(removed: Sequence[Document], folder: Path, key: Key | None) -> tuple[list[str], int]:
     """Names of the files that were read, and how many traces of the removed documents they hold. Raises StorageError."""
     told = [[d.text, d.source or "", d.id, d.scope, *d.metadata, *map(str, d.metadata.values())] for d in removed]
     command = [sys.executable, "-P", "-m", __name__, str(folder)]  # -P: nothing of the folder where the user stands
     same_modules = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
+    same_modules.pop(VARIABLE, None)
+    order = json.dumps({"told": told, "key": key and asdict(key)}).encode()  # not where other processes could see the key
     try:
-        search = subprocess.run(command, input=json.dumps(told).encode(), capture_output=True, check=True, env=same_modules)  # noqa: S603 - our own module
+        search = subprocess.run(command, input=order, capture_output=True, check=True, env=same_modules)  # noqa: S603 - our own module
         files, traces = json.loads(search.stdout.splitlines()[-1])
     except (subprocess.CalledProcessError, OSError, TypeError, ValueError, IndexError) as error:
         log.info("looking for traces: %s %s", error, getattr(error, "stderr", b""))
@@ -63,14 +66,14 @@ def traces_of(removed: Sequence[Document], folder: Path) -> tuple[list[str], int
     return files, traces
 
 
-def _traces_of(told: Sequence[Sequence[str]], folder: Path) -> tuple[list[str], int]:
+def _traces_of(told: Sequence[Sequence[str]], folder: Path, key: Key | None) -> tuple[list[str], int]:
     needles = {needle for texts in told for needle in _needles(texts)}
     files, found = [], set[bytes]()
     for file in files_in(folder):
         with suppress(FileNotFoundError):  # the log goes with the last connection of another process
             found |= _found(file, needles - found)
             files.append(file.name)
-    return files, len(found - _explained(found, folder / FILE))
+    return files, len(found - _explained(found, folder / FILE, key))
 
 
 def _needles(texts: Sequence[str]) -> Iterator[bytes]:
@@ -83,10 +86,10 @@ def _needles(texts: Sequence[str]) -> Iterator[bytes]:
         yield from (n for n in both if len(n) >= SHORTEST)
 
 
-def _explained(found: set[bytes], database: Path) -> set[bytes]:
+def _explained(found: set[bytes], database: Path, key: Key | None) -> set[bytes]:
     """Those needles that stand in the files because something that remains holds them, perhaps within a longer word."""
     explained: set[bytes] = set()
-    for row in _remaining(database) if found else ():
+    for row in _remaining(database, key) if found else ():
         body = row.lower()
         explained |= {needle for needle in found - explained if needle.decode().lower() in body}
         if found == explained:
@@ -94,9 +97,9 @@ def _explained(found: set[bytes], database: Path) -> set[bytes]:
     return explained
 
 
-def _remaining(database: Path) -> Iterator[str]:
+def _remaining(database: Path, key: Key | None) -> Iterator[str]:
     """Everything that the database holds on purpose, its own schema too."""
-    with closing(sqlite3.connect(database, timeout=WAIT_SECONDS)) as connection:
+    with closing(connect(database, key, timeout=WAIT_SECONDS)) as connection:
         for sql in (
             "SELECT group_concat(sql, '\n') FROM sqlite_master",
             "SELECT value FROM settings",
@@ -147,4 +150,5 @@ def _hashes(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
 
 
 if __name__ == "__main__":
-    json.dump(_traces_of(json.load(sys.stdin), Path(sys.argv[1])), sys.stdout)
+    given = json.load(sys.stdin)
+    json.dump(_traces_of(given["told"], Path(sys.argv[1]), given["key"] and Key(**given["key"])), sys.stdout)

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import sqlite3
+import sqlite3  # for the numbers of its errors
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
@@ -20,13 +21,16 @@ from cmt_sdk.held import refuse_held
 from cmt_sdk.storage import checkup
 from cmt_sdk.storage.backup import copy_as_it_is
 from cmt_sdk.storage.connection import FILE, files_in, translated
+from cmt_sdk.storage.driver import DatabaseError, Error, Key, connect
 from cmt_sdk.storage.graph import flush, remove
+from cmt_sdk.storage.keys import key_of
 from cmt_sdk.storage.salvage import Salvaged, salvage
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.types import Finding
 
 NEW = ".repaired.db"
+PAGE, SAMPLE = 4096, 1 << 20  # bytes
 WORDS = next(s for step in MIGRATIONS for s in step if s.startswith("CREATE VIRTUAL TABLE passage_text"))
 
 
@@ -35,19 +39,21 @@ def repair(path: str | os.PathLike[str]) -> list[Finding]:
 
     A finding is not ok where something is lost, and its remedy says what helps. An empty list: nothing was wrong. Close the
     memory first, in every process. Raises MemoryNotFound, InvalidInput (it is open here), StorageLocked (elsewhere),
-    StorageNewer, StorageFull, StorageDenied.
+    StorageNewer, StorageFull, StorageDenied, StorageEncrypted (the key is not here), MissingExtra.
     """
     folder = Path(path).expanduser().absolute()
     if not (folder / FILE).is_file():
         raise MemoryNotFound(f"there is no memory in {folder}")
     refuse_held(folder / FILE)
     done = list(_opened_up(folder))
+    with translated(folder):
+        key = key_of(folder / FILE)
     kept = folder.with_name(f"{folder.name}-before-repair-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
     wrong: list[str] | None = None
     try:
         copy_as_it_is(folder, kept)
-        _alone(folder)
-        wrong = _wrong(folder)
+        _alone(folder, key)
+        wrong = _wrong(folder, key)
     finally:
         if wrong is None:  # all is well, or nothing can be done
             shutil.rmtree(kept, ignore_errors=True)
@@ -55,7 +61,7 @@ def repair(path: str | os.PathLike[str]) -> list[Finding]:
         return done
     done.append(Finding("backup", True, f"the files as they were: {kept}", "delete it once all is well"))
     if wrong:
-        done.append(_salvaged(folder, kept, "; ".join(wrong)))
+        done.append(_salvaged(folder, kept, key, "; ".join(wrong)))
     return [*done, *_mended(folder)]
 
 
@@ -68,19 +74,19 @@ def _opened_up(folder: Path) -> Iterator[Finding]:
             yield Finding("files", True, f"{file.name} can be read and written again")
 
 
-def _alone(folder: Path) -> None:
+def _alone(folder: Path, key: Key | None) -> None:
     """Raise StorageLocked where another process has the database open, as far as it can still be asked."""
     try:
-        with closing(sqlite3.connect(folder / FILE, timeout=0, isolation_level=None)) as db:
+        with closing(connect(folder / FILE, key, timeout=0, isolation_level=None)) as db:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
             db.execute("BEGIN IMMEDIATE")
             db.execute("ROLLBACK")
-    except sqlite3.DatabaseError as error:  # of a damaged one: nobody can have opened it
+    except DatabaseError as error:  # of a damaged one: nobody can have opened it
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StorageLocked(f"{folder} is open in another process: close it there, then repair") from error
 
 
-def _wrong(folder: Path) -> list[str] | None:
+def _wrong(folder: Path, key: Key | None) -> list[str] | None:
     """What is wrong with the database itself; empty where it is sound and something in it is not, None where all is well."""
     try:
         with closing(SQLiteStore(folder, create=False)) as store:
@@ -88,31 +94,43 @@ def _wrong(folder: Path) -> list[str] | None:
             with store._read() as db:
                 broken = [str(row[0]) for row in db.exec_driver_sql("PRAGMA integrity_check(5)") if row[0] != "ok"]
     except StorageDamaged as error:
-        if _is_foreign(folder / FILE):
+        if _is_foreign(folder / FILE, key):
             raise
+        if key is None and _is_random(folder / FILE):
+            raise StorageDamaged(
+                f"{folder / FILE} seems to be encrypted, and its beginning is damaged: restore a backup"
+            ) from error
         return [str(error)]
     well = all(f.ok and f.remedy != checkup.REPAIR for f in found)
     return broken or (None if well else [])
 
 
-def _is_foreign(file: Path) -> bool:
+def _is_foreign(file: Path, key: Key | None) -> bool:
     """A sound database that somebody else made is not ours to repair."""
     try:
-        with closing(sqlite3.connect(file)) as db:
+        with closing(connect(file, key)) as db:
             sound = db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",)
             return sound and not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'documents'").fetchone()
-    except sqlite3.Error:
+    except Error:
         return False
 
 
-def _salvaged(folder: Path, kept: Path, why: str) -> Finding:
+def _is_random(file: Path) -> bool:
+    """Encrypted pages cannot be made smaller; a database has empty room and text in every few of its own."""
+    with file.open("rb") as data:
+        data.seek(PAGE)
+        pages = data.read(SAMPLE)
+    return len(zlib.compress(pages)) >= len(pages) > PAGE
+
+
+def _salvaged(folder: Path, kept: Path, key: Key | None, why: str) -> Finding:
     """Put what can be read of a damaged database in its place; `kept` holds the files as they were."""
     work, new = kept / ".work", folder / NEW
     new.unlink(missing_ok=True)
     try:
         with translated(folder):
             copy_as_it_is(kept, work)
-            saved = salvage(work / FILE, new)
+            saved = salvage(work / FILE, new, key)
             flush(new)
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from cmt_sdk.storage.driver import Connection, Error, Key, connect
 from cmt_sdk.storage.schema import MIGRATIONS
 
 # In the order in which rows refer to each other, with the column that numbers the rows.
@@ -28,22 +28,21 @@ class Salvaged:
     has_settings: bool = False
 
 
-def salvage(damaged: Path, new: Path) -> Salvaged:
+def salvage(damaged: Path, new: Path, key: Key | None = None) -> Salvaged:
     """Fill a new file with the current schema and what a damaged copy still gives; the copy may be changed by it.
 
-    Where SQLite cannot open it at all, it is tried once more with the header of a sound database.
+    Where SQLite cannot open it at all, it is tried once more with the header of a sound database. Both have the same key.
     """
     new.touch(mode=0o600)
-    with closing(sqlite3.connect(new, isolation_level=None)) as made:
+    with closing(connect(new, key, isolation_level=None)) as made:
         made.execute("PRAGMA synchronous = FULL")
         for statement in (s for step in MIGRATIONS for s in step):
             made.execute(statement)
         made.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
-        if not _opens(damaged):
+        if key is None and not _opens(damaged):
             _give_header(damaged, new)
         made.execute("BEGIN")
-        with closing(sqlite3.connect(damaged, isolation_level=None)) as old:
-            old.text_factory = lambda data: data.decode(errors="replace")
+        with closing(_Damaged(damaged, key)) as old:
             found = _copied(old, made)
         made.execute("COMMIT")
     return found
@@ -51,9 +50,9 @@ def salvage(damaged: Path, new: Path) -> Salvaged:
 
 def _opens(file: Path) -> bool:
     try:
-        with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        with closing(connect(file, None, isolation_level=None)) as db:
             return bool(db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0])
-    except sqlite3.Error:
+    except Error:
         return False
 
 
@@ -68,7 +67,33 @@ def _give_header(file: Path, sound: Path) -> None:
         data.write(header)
 
 
-def _copied(old: sqlite3.Connection, new: sqlite3.Connection) -> Salvaged:
+class _Damaged:
+    """A damaged database, asked again and again. SQLCipher gives nothing more through a connection that met a damaged page."""
+
+    def __init__(self, file: Path, key: Key | None) -> None:
+        self._file, self._key = file, key
+        self._open()
+
+    def _open(self) -> None:
+        self._db = connect(self._file, self._key, isolation_level=None)
+        self._db.text_factory = lambda data: data.decode(errors="replace")
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
+        """What a query gives, up to where it fails."""
+        try:
+            yield from self._db.execute(sql, values)
+        except Error:
+            if self._key is not None:
+                self.close()
+                self._open()
+            raise
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._db.close()
+
+
+def _copied(old: _Damaged, new: Connection) -> Salvaged:
     found = Salvaged()
     for table, number in TABLES.items():
         columns = [row[1] for row in new.execute(f"PRAGMA table_info({table})")]
@@ -78,8 +103,8 @@ def _copied(old: sqlite3.Connection, new: sqlite3.Connection) -> Salvaged:
         if reader.lost:
             found.damaged.append(table)
     for name in ("settings", "erasure", "changes"):
-        with suppress(sqlite3.Error):
-            row = old.execute("SELECT name, value FROM settings WHERE name = ?", [name]).fetchone()
+        with suppress(*Error):
+            row = next(old.rows("SELECT name, value FROM settings WHERE name = ?", [name]), None)
             if row is not None:
                 new.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", row)
                 found.has_settings |= name == "settings"
@@ -87,14 +112,14 @@ def _copied(old: sqlite3.Connection, new: sqlite3.Connection) -> Salvaged:
     return found
 
 
-def _inserted(new: sqlite3.Connection, sql: str, row: tuple[Any, ...]) -> int:
+def _inserted(new: Connection, sql: str, row: tuple[Any, ...]) -> int:
     try:
         return new.execute(sql, row).rowcount
-    except sqlite3.Error:  # a value that its column does not take
+    except Error:  # a value that its column does not take
         return 0
 
 
-def _without_parents(new: sqlite3.Connection) -> None:
+def _without_parents(new: Connection) -> None:
     """Rows that belong to nothing any more go; what has no vector waits for one again, by the schema's triggers."""
     new.execute("DELETE FROM passages WHERE document_key NOT IN (SELECT key FROM documents)")
     new.execute("DELETE FROM vectors WHERE fingerprint NOT IN (SELECT id FROM fingerprints)")
@@ -110,7 +135,7 @@ def _quoted(column: str) -> str:
 class _Reader:
     """Rows of one table in order of their numbers; around what cannot be read, by halves."""
 
-    db: sqlite3.Connection
+    db: _Damaged
     table: str
     number: str
     columns: list[str]
@@ -131,8 +156,8 @@ class _Reader:
 
     def _columns_there(self) -> Mapping[str, None]:
         """The columns of the damaged table, which an earlier release may have made with fewer."""
-        with suppress(sqlite3.Error):
-            return {row[1]: None for row in self.db.execute(f"PRAGMA table_info({self.table})")}
+        with suppress(*Error):
+            return {row[1]: None for row in self.db.rows(f"PRAGMA table_info({self.table})")}
         return {}
 
     def _highest(self) -> int:
@@ -143,8 +168,8 @@ class _Reader:
             f"SELECT seq FROM sqlite_sequence WHERE name = '{self.table}'",
             "SELECT seq FROM sqlite_sequence WHERE name = 'passages'",
         ):
-            with suppress(sqlite3.Error, TypeError, ValueError):
-                highest = max(highest, int((self.db.execute(sql).fetchone() or [0])[0] or 0))
+            with suppress(*Error, TypeError, ValueError):
+                highest = max(highest, int(next(self.db.rows(sql), [0])[0] or 0))
         return min(highest, LAST - 1) if highest else 2**20
 
     def _between(self, sql: str, first: int, last: int) -> Iterator[tuple[Any, ...]]:
@@ -154,10 +179,10 @@ class _Reader:
             low, high = ranges.popleft()
             self.probes -= 1
             try:
-                for row in self.db.execute(sql, (low, high)):
+                for row in self.db.rows(sql, (low, high)):
                     low = row[0] + 1
                     yield row[1:]
-            except sqlite3.Error:
+            except Error:
                 self.lost = True
                 if low < high and high < LAST:
                     middle = (low + high) // 2

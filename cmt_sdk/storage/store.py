@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,11 +32,15 @@ class SQLiteStore(Documents, Passages):
     def check(self) -> Sequence[Finding]:
         """See ports.Store."""
         with self._read() as db:
-            found = list(findings(db, self._folder, self.now().timestamp()))
+            found = [*findings(db, self._folder, self.now().timestamp()), *self._encryption()]
         if all(f.ok for f in found if f.check in ("database", "full-text search")) and not self.words_fit():
             damaged = Finding("full-text search", False, "its index is damaged", REPAIR)
             found = [damaged if f.check == damaged.check else f for f in found]
         return found
+
+    def _encryption(self) -> Iterator[Finding]:
+        if self._key is not None:
+            yield Finding("encryption", True, f"encrypted with the key in {self._key.origin}")
 
     def words_fit(self) -> bool:
         """Whether the index of words is that of the texts in it; not asked, and True, while another process writes."""
@@ -51,7 +55,7 @@ class SQLiteStore(Documents, Passages):
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:
         """See ports.Store."""
-        return back_up(self._folder, target, overwrite=overwrite)
+        return back_up(self._folder, target, self._key, overwrite=overwrite)
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""

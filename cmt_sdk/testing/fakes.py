@@ -106,8 +106,14 @@ class FakeEngine:
 
 
 def open_fake(
-    path: Path, engine: FakeEngine | None = None, *, create: bool = True, embedder: Embedder | None = None, **settings: Any
+    path: Path,
+    engine: FakeEngine | None = None,
+    *,
+    create: bool = True,
+    encrypted: bool = False,
+    embedder: Embedder | None = None,
+    **settings: Any,
 ) -> Memory:
     """A real Memory on disk with a fake language model."""
     engine = engine or (FakeEngine.embedded(embedder) if embedder else FakeEngine())
-    return Memory(assemble(path, settings, create=create, engine=engine))
+    return Memory(assemble(path, settings, create=create, encrypted=encrypted, engine=engine))

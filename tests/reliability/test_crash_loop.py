@@ -11,10 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import cmt_sdk
+from cmt_sdk.storage.driver import connect
+from cmt_sdk.storage.keys import key_of
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.testing.fakes import open_fake
 from tests.reliability.victims import OTHER, Zygote, open_with
@@ -22,6 +25,8 @@ from tests.reliability.victims import OTHER, Zygote, open_with
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="forks and watches processes as Linux does")
 
 FRESH_AFTER = 25  # rounds in one folder
+CHURN = "killed while adding, updating, forgetting"
+ENCRYPTED = "the same of an encrypted memory"
 
 
 @pytest.fixture(scope="module")
@@ -107,12 +112,12 @@ class Judge:
                 self.erased |= words if self.forgetting == name else set()
 
 
-def crash_loop(zygote: Zygote, tmp_path: Path, rounds: int, tally: Callable[..., None]) -> None:
+def crash_loop(zygote: Zygote, tmp_path: Path, rounds: int, tally: Callable[..., None], line: str = CHURN) -> None:
     """So many kills."""
     chance, judge, folder = random.Random(), Judge(), tmp_path
     for number in range(rounds):
         if number % FRESH_AFTER == 0:
-            tally("killed while adding, updating, forgetting", calls=judge.calls)
+            tally(line, calls=judge.calls)
             judge, folder = Judge(), tmp_path / f"notes {number}"
         notes = tmp_path / f"{number}.jsonl"
         notes.touch()
@@ -120,14 +125,36 @@ def crash_loop(zygote: Zygote, tmp_path: Path, rounds: int, tally: Callable[...,
         assert outcome["code"] == -9
         if (folder / "memory.db").exists() and (folder / "memory.db").stat().st_size:
             judge.judge(folder, notes)
-        tally("killed while adding, updating, forgetting", rounds=1, losses=0)
-    tally("killed while adding, updating, forgetting", calls=judge.calls)
+        tally(line, rounds=1, losses=0)
+    tally(line, calls=judge.calls)
     assert judge.calls
 
 
 def test_nothing_that_was_reported_is_lost(zygote, tmp_path, tally):
     """Thirty kills amid add, update, delete and forget: nothing missing, undone or doubled; what was forgotten left no byte."""
     crash_loop(zygote, tmp_path, 30, tally)
+
+
+@pytest.fixture
+def encrypted(monkeypatch) -> Iterator[Zygote]:
+    """A key is around, and starts victims that make encrypted memories."""
+    pytest.importorskip("sqlcipher3")
+    monkeypatch.setenv("CMT_KEY", "c3" * 32)
+    started = Zygote()
+    yield started
+    started.close()
+
+
+def test_nothing_that_was_reported_of_an_encrypted_memory_is_lost(encrypted, tmp_path, tally):
+    """Ten kills more."""
+    crash_loop(encrypted, tmp_path, 10, tally, ENCRYPTED)
+    assert all((f / "memory.db").read_bytes().startswith(b"CMTE") for f in tmp_path.glob("notes *"))
+
+
+@pytest.mark.slow
+def test_nothing_that_was_reported_of_an_encrypted_memory_is_lost_in_200_kills(encrypted, tmp_path, tally):
+    """As above, for long."""
+    crash_loop(encrypted, tmp_path, 200, tally, ENCRYPTED)
 
 
 @pytest.mark.slow
@@ -145,8 +172,12 @@ TEXTS = {str(n): f"Fact word{n:04} of the museum. It has {n} rooms." for n in ra
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     """A folder with sixty documents and ten that are to go, an index file, an archive and a copy."""
-    folder = tmp_path_factory.mktemp("whole") / "notes"
-    with open_fake(folder, exact_limit=20) as memory:
+    return filled(tmp_path_factory.mktemp("whole") / "notes")
+
+
+def filled(folder: Path, **options: Any) -> Path:
+    """The folder above."""
+    with open_fake(folder, exact_limit=20, **options) as memory:
         memory.add_many(cmt_sdk.Document(text, id=name) for name, text in TEXTS.items())
         memory.add_many(cmt_sdk.Document(f"Secret sentinel{n:04}.", scope="gone") for n in range(10))
         memory.reindex()
@@ -262,7 +293,7 @@ def prepared(job: str, whole: Path, old: Path, place: Path) -> Path:
     folder = copy(old if job == "migrate" else whole, place / "notes")
     if job == "repair":
         data = bytearray((folder / "memory.db").read_bytes())
-        with closing(sqlite3.connect(whole / "memory.db")) as db:
+        with closing(connect(whole / "memory.db", key_of(whole / "memory.db"))) as db:
             sql = "SELECT rootpage FROM sqlite_master WHERE name = 'by_document'"
             at = (db.execute(sql).fetchone()[0] - 1) * 4096
         data[at : at + 4096] = bytes(4096)
@@ -295,3 +326,10 @@ def test_killed_in_one_operation(job, zygote, whole, old, tmp_path, tally):
 def test_killed_in_one_operation_often(job, zygote, whole, old, tmp_path, tally):
     """As above, for long."""
     killed_in(job, 40, zygote, whole, old, tmp_path, tally)
+
+
+@pytest.mark.parametrize("job", ["forget", "reencode", "backup", "repair"])
+def test_killed_in_one_operation_on_an_encrypted_memory(job, encrypted, old, tmp_path, tally):
+    """As above: it is encrypted still, and so is the copy."""
+    killed_in(job, 2, encrypted, filled(tmp_path / "whole", encrypted=True), old, tmp_path, tally)
+    assert all(file.read_bytes()[:4] in (b"", b"CMTE") for file in tmp_path.glob(f"{job} */**/*.db"))

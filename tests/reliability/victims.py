@@ -34,10 +34,11 @@ class Notes:
 
 
 def open_with(folder: Path, encoder: str = "", **settings: Any) -> Any:
-    """A memory with the fake engine; `encoder` makes it another model."""
+    """A memory with the fake engine; `encoder` makes it another model. With a key around it is an encrypted one."""
     from cmt_sdk.testing.fakes import FakeEngine, open_fake
 
-    return open_fake(folder, FakeEngine.of(encoder=encoder) if encoder else None, **settings)
+    engine = FakeEngine.of(encoder=encoder) if encoder else None
+    return open_fake(folder, engine, encrypted="CMT_KEY" in os.environ, **settings)
 
 
 def churn(order: dict[str, Any], note: Notes) -> None:

@@ -27,6 +27,7 @@ def test_every_error_has_its_exit_code():
         "NotFound": 3, "DocumentNotFound": 3, "MemoryNotFound": 3,
         "ModelNotFound": 4, "ModelError": 4, "ModelMismatch": 4, "ModelUnsupported": 4, "ModelDownload": 4,
         "StorageError": 5, "StorageFull": 5, "StorageDamaged": 5, "StorageLocked": 5, "StorageNewer": 5, "StorageDenied": 5,
+        "StorageEncrypted": 5,
     }  # fmt: skip
     assert CODES[-1] == (errors.CMTError, 1)
 

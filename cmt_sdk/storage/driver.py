@@ -1,0 +1,84 @@
+"""Connections to a database file: SQLite's, or SQLCipher's where there is a key. The only place that opens one.
+
+Which errors to catch stands here too; what they mean, `connection` knows. Where keys come from, `keys` knows. Knows no table.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cmt_sdk.errors import StorageEncrypted
+
+try:
+    from sqlcipher3 import dbapi2 as sqlcipher
+except ImportError:  # the extra `encryption` is not installed
+    sqlcipher = None
+
+Connection = sqlite3.Connection  # SQLCipher's has the same methods
+Errors = tuple[type[sqlite3.Error], ...]
+Error: Errors = (sqlite3.Error, *((sqlcipher.Error,) if sqlcipher else ()))
+DatabaseError: Errors = (sqlite3.DatabaseError, *((sqlcipher.DatabaseError,) if sqlcipher else ()))
+OperationalError: Errors = (sqlite3.OperationalError, *((sqlcipher.OperationalError,) if sqlcipher else ()))
+
+VARIABLE = "CMT_KEY"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What opens one encrypted file: 32 bytes and its salt of 16, in hexadecimal. `origin` is where they came from."""
+
+    secret: str = field(repr=False)
+    salt: str
+    origin: str
+
+
+def available() -> bool:
+    """Whether there can be a key: the extra `encryption` is installed."""
+    return sqlcipher is not None
+
+
+def module(key: Key | None) -> Any:
+    """The DB-API module whose connections `connect` makes."""
+    return sqlcipher if key else sqlite3
+
+
+def connect(file: Path, key: Key | None, *, timeout: float = 5.0, only_existing: bool = False, **options: Any) -> Connection:
+    """A connection to a file; `options` are those of sqlite3.connect. Raises StorageEncrypted where the key does not fit."""
+    name = f"{file.absolute().as_uri()}?mode=rw" if only_existing else str(file)
+    connection: Connection = module(key).connect(name, timeout=timeout, uri=only_existing, **options)
+    if key is None:
+        return connection
+    try:
+        _unlock(connection, key)
+    except BaseException as error:
+        connection.close()
+        if getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_NOTADB:
+            raise StorageEncrypted(_refused(file, key)) from error
+        raise
+    return connection
+
+
+def _unlock(connection: Connection, key: Key) -> None:
+    if connection.execute("PRAGMA cipher_version").fetchone() is None:  # plain SQLite would take a key, and encrypt nothing
+        raise StorageEncrypted("SQLCipher is here, but plain SQLite answers in its place: use another build of Python")
+    for pragma in (
+        "cipher_log_level = NONE",  # it would write to stderr
+        f"key = \"x'{key.secret}{key.salt}'\"",
+        "cipher_compatibility = 4",
+        "temp_store = MEMORY",  # temporary files would not be encrypted
+        "user_version",  # reads the first page: here, and nowhere later, a wrong key is noticed
+    ):
+        connection.execute(f"PRAGMA {pragma}").fetchall()
+
+
+def _refused(file: Path, key: Key) -> str:
+    damaged = "the beginning of the file is damaged: restore a backup"
+    if key.origin != VARIABLE:
+        return f"{file} does not open with the key in {key.origin}: {damaged}"
+    return (
+        f"{file} is encrypted, and the key in {VARIABLE} does not open it: set {VARIABLE} to the key it was made with, or unset "
+        f"it where the system keyring keeps that; if it is the right one, {damaged}"
+    )
