@@ -16,6 +16,7 @@ from cmt_cli.output import amount, on_terminal, one_line, place, print_json, say
 from cmt_sdk.errors import AlreadyExists, CMTError, DocumentNotFound, InvalidInput, InvalidSetting, StorageDenied
 
 COMMAND = re.compile(r"(/[a-z]+)(?:\s+(.*))?", re.DOTALL)  # a path is no command: it goes on after its first name
+REMEMBERED = "remembered; /forget takes it back"
 READERS = ("memory", "text", "auto", "none")
 
 
@@ -65,6 +66,8 @@ class Conversation:
             say_pieces(self.talk.stream(said))
         if self.remember and not cmt_sdk.only_asks(said):
             self.remembered.append(said)
+            if not self.as_json:
+                say(REMEMBERED, err=True)
 
     def _obey(self, name: str, argument: str) -> None:
         command = COMMANDS.get(name)
@@ -113,7 +116,7 @@ class Conversation:
             say(f"already remembered: {place(document.source, document.id)}", err=True)
             return
         self.remembered.append(text)
-        say("remembered; /forget takes it back", err=True)
+        say(REMEMBERED, err=True)
 
     def forget(self, _: str) -> None:
         """Erase the last text that was remembered in this conversation, and the turn in which it was said."""

@@ -129,6 +129,16 @@ def test_what_will_be_remembered_is_known_before():
     assert keeps(told, "/home/ann/notes is the folder")
 
 
+def test_what_is_told_is_confirmed(memory, capsys):
+    """Whatever the answer is: "I don't know." to a fact would look as if it had been lost. A question is not remembered."""
+    talk = talking(memory, remember=True)
+    talk.hear("Ann likes tea.")
+    assert capsys.readouterr().err == "remembered; /forget takes it back\n"
+    talk.hear("Who likes tea?")
+    assert capsys.readouterr().err == ""
+    assert memory.count() == 1
+
+
 def test_remembered_and_taken_back(memory, capsys):
     """/remember adds to the scope, /forget erases what was remembered last, with its traces counted."""
     memory.add("Ann likes tea.", source="a.md")
