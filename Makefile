@@ -53,7 +53,9 @@ integration: $(VENV)/dev.done
 
 test: check unit integration
 
+# Guided fuzzing needs atheris, which has wheels for some systems and Pythons only.
 test-slow: $(VENV)/dev.done
+	-$(BIN)/uv pip install --quiet --python $(BIN)/python "atheris>=3.0"
 	$(BIN)/cmt model pull
 	$(BIN)/pytest -m slow
 
