@@ -32,7 +32,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--steps", default=1000, show_default=True, help="Optimiser steps; the rate falls towards the last.")
 @click.option("--minutes", type=float, default=math.inf, help="Stop after so many; the same command goes on.")
 @click.option("--rate", default=1e-3, show_default=True, help="The peak learning rate.")
-@click.option("--accumulate", default=3, show_default=True, help="Examples a step.")
+@click.option("--accumulate", default=3, show_default=True, help="Examples a step, or batches of them.")
 @click.option("--batch", default=1, show_default=True, help="reader, compressor, soft: examples at once; more fill a GPU.")
 @click.option("--rank", default=32, show_default=True, help="The rank of a new adapter.")
 @click.option("--nf4", default=0.3, show_default=True, help="The share of examples read by the base as NF4 makes it.")

@@ -4,12 +4,10 @@ to attend to (`notes=`) or an observer of attention (`watch=`), or a model caps 
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
@@ -18,7 +16,6 @@ from transformers.masking_utils import sdpa_mask
 from cmt_sdk.errors import ModelUnsupported
 
 NAME = "cmt_sdk"
-KERNELS = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 # What a model's attention may add to the ordinary, as transformers names it in the call, and notes are not read with.
 UNREAD = {"s_aux": "has attention sinks", "position_bias": "adds a bias for distance"}
 
@@ -32,7 +29,7 @@ class Notes(Protocol):
     def attend(
         self, layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, cap: float | None
     ) -> Tensor:
-        """Attention over the notes and the new tokens, mask [1, 1, m, m], logits capped at `cap`; returns [1, m, heads, d]."""
+        """Attention over the notes and the new tokens, mask [b, 1, m, m], logits capped at `cap`; returns [b, m, heads, d]."""
 
 
 class Watch(Protocol):
@@ -65,19 +62,17 @@ def attention(
         watch.see(module.layer_idx, query, key, scaling, rest.get("softcap"))
     if rest.get("softcap") is not None or (query.requires_grad and query.device.type == "cpu"):
         return _written_out(query, key, value, attention_mask, scaling, rest.get("softcap")), None
-    with _kernels(query.device):
-        output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
+    output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **rest)
     return output, None
 
 
-def _kernels(device: torch.device) -> AbstractContextManager[None]:
-    """SDPA's kernels but cuDNN's: from torch 2.11 on these come first on Hopper and Blackwell GPUs, and with a mask their
-    attention can be silently wrong (pytorch issues 191612, 193893, 196678).
+def leave_out_cudnn() -> None:
+    """From now on SDPA takes other kernels than cuDNN's, in the whole process: torch knows no narrower switch that threads share.
+
+    From torch 2.11 on cuDNN's come first on Hopper and Blackwell GPUs, and with a mask their attention can be silently wrong
+    (pytorch issues 191612, 193893, 196678).
     """
-    if device.type != "cuda":
-        return nullcontext()
-    kernels: AbstractContextManager[None] = sdpa_kernel(KERNELS)
-    return kernels
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def _refuse(module: Any, notes: Notes, rest: dict[str, Any]) -> None:
@@ -103,8 +98,7 @@ def attend_rows(rows: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling:
     [b, 1 or kv_heads, r, n]; returns [b, kv_heads, r, d].
     """
     if cap is None:
-        with _kernels(rows.device):
-            return scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
+        return scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
     return _softmax_attention(rows, key, value, mask, scaling, cap)
 
 

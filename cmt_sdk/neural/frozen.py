@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from cmt_sdk.errors import ModelUnsupported
-from cmt_sdk.neural.attention import NAME
+from cmt_sdk.neural.attention import NAME, leave_out_cudnn
 from cmt_sdk.prompting import SLOT, messages, passage_text
 from cmt_sdk.types import Turn
 
@@ -39,6 +39,8 @@ class FrozenModel:
     activate: Callable[[str], AbstractContextManager[None]]
 
     def __post_init__(self) -> None:
+        if self.device.type == "cuda":
+            leave_out_cudnn()
         if self.model.config._attn_implementation == NAME:
             return
         try:
@@ -204,7 +206,7 @@ class FrozenModel:
 
     @cached_property
     def _head_entries(self) -> list[tuple[Tensor, Tensor]]:
-        with torch.no_grad():  # ordinary tensors: training goes on from them
+        with torch.inference_mode(False), torch.no_grad():  # ordinary tensors: training goes on from them
             ids = torch.tensor([self.head_ids], device=self.device)
             cache = DynamicCache()  # without the model's configuration: also layers with a window keep every entry
             self.states(cache, input_ids=ids)

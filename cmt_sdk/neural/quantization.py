@@ -53,7 +53,7 @@ def dequantize(packed: Codes) -> Tensor:
 
 def through(rows: Tensor) -> Tensor:
     """Rows [..., width] as they come back from their codes; gradients pass as if nothing had happened."""
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):  # as serving computes
         back = dequantize(quantize(rows.reshape(-1, rows.shape[-1]))).reshape(rows.shape)
     return rows + (back.to(rows.dtype) - rows).detach()
 

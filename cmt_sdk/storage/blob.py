@@ -69,7 +69,7 @@ def unpack(data: bytes | memoryview) -> PackedMemory:
     try:
         arrays = dict(_array(view, TABLE + n * ENTRY.size) for n in range(count))
         return PackedMemory(kind.rstrip(b"\0").decode(), tokens, arrays)
-    except (struct.error, KeyError, UnicodeDecodeError) as error:
+    except (struct.error, KeyError, ValueError) as error:  # not UTF-8, or no bytes along an axis and too many along another
         raise StorageDamaged(f"a memory's table of arrays is damaged: {error}") from error
 
 

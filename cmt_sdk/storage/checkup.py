@@ -140,12 +140,15 @@ def _names_itself(row: Row[Any]) -> bool:
         return False
 
 
+ROUNDING = 1e-4  # of a key vector's length: what a changed bit moves by less is no matter to a search
+
+
 def bad_keys(db: Connection) -> list[str]:
     """The passages whose key vectors are not as long as the others, or not of length 1."""
     rows = [(r.passage_id, np.frombuffer(r.key[: len(r.key) // 4 * 4], "<f4"), len(r.key)) for r in _keys(db)]
     usual = Counter(size for *_, size in rows).most_common(1)
     with np.errstate(over="ignore", invalid="ignore"):
-        return [str(i) for i, key, size in rows if size != usual[0][0] or not abs(float(np.linalg.norm(key)) - 1) < 0.01]
+        return [str(i) for i, key, size in rows if size != usual[0][0] or not abs(float(np.linalg.norm(key)) - 1) < ROUNDING]
 
 
 def _keys(db: Connection) -> Sequence[Row[tuple[int, bytes]]]:

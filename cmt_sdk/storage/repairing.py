@@ -150,10 +150,12 @@ def _put_in_place(folder: Path, new: Path) -> None:
 def _told(saved: Salvaged, why: str) -> Finding:
     rows = ", ".join(f"{count} {table}" for table, count in saved.rows.items() if table != "fingerprints")
     lost = f"; not all of {', '.join(saved.damaged)} could be read" if saved.damaged else ""
+    doubtful = f"; {', '.join(saved.doubtful[:5])}" if saved.doubtful else ""
     settings = "" if saved.has_settings else "; the settings are lost"
-    whole = not saved.damaged and saved.has_settings
+    whole = not saved.damaged and not saved.doubtful and saved.has_settings
     remedy = "" if whole else "add again what is missing: `cmt list` shows what is there"
-    return Finding("database", whole, f"was damaged ({why:.200}); saved into a new one: {rows}{lost}{settings}", remedy)
+    told = f"was damaged ({why:.200}); saved into a new one: {rows}{lost}{doubtful}{settings}"
+    return Finding("database", whole, told, remedy)
 
 
 def _mended(folder: Path) -> Iterator[Finding]:

@@ -14,6 +14,12 @@ from cmt_sdk.storage.schema import MIGRATIONS
 
 # In the order in which rows refer to each other, with the column that numbers the rows.
 TABLES = {"documents": "key", "passages": "id", "fingerprints": "rowid", "vectors": "label", "memories": "passage_id"}
+# What an index holds of a document beside its table: the index, the condition that it is kept for.
+WITNESSES = {
+    "doc_id": (("sqlite_autoindex_documents_1", "1"), ("one_current", "current")),
+    "scope": (("by_scope", "current"),),
+    "source": (("by_scope", "current"),),
+}
 HEADER = 100
 PROBES = 50_000  # attempts to read around damage: some seconds
 LAST = 2**62
@@ -21,10 +27,13 @@ LAST = 2**62
 
 @dataclass
 class Salvaged:
-    """How many rows of each table were saved; `damaged` names the tables of which some could not be read."""
+    """How many rows of each table were saved; `damaged` names the tables of which some could not be read, `doubtful` what is
+    stored twice and differs.
+    """
 
     rows: dict[str, int] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    doubtful: list[str] = field(default_factory=list)
     has_settings: bool = False
 
 
@@ -102,6 +111,8 @@ def _copied(old: _Damaged, new: Connection) -> Salvaged:
         found.rows[table] = sum(_inserted(new, sql, row) for row in reader.rows())
         if reader.lost:
             found.damaged.append(table)
+    for column, indexes in WITNESSES.items():
+        found.doubtful += _compared(new, column, [_held(old, column, *index) for index in indexes])
     for name in ("settings", "erasure", "changes"):
         with suppress(*Error):
             row = next(old.rows("SELECT name, value FROM settings WHERE name = ?", [name]), None)
@@ -110,6 +121,28 @@ def _copied(old: _Damaged, new: Connection) -> Salvaged:
                 found.has_settings |= name == "settings"
     _without_parents(new)
     return found
+
+
+def _held(old: _Damaged, column: str, index: str, kept: str) -> dict[int, Any]:
+    """A column of the documents by their numbers, as far as an index of it can be read."""
+    held: dict[int, Any] = {}
+    with suppress(*Error):
+        held.update(old.rows(f"SELECT key, {column} FROM documents INDEXED BY {index} WHERE {kept}"))
+    return held
+
+
+def _compared(new: Connection, column: str, indexes: Sequence[Mapping[int, Any]]) -> list[str]:
+    """What the indexes say otherwise: where two agree against the table they are right, else nobody knows."""
+    doubtful = []
+    for number, name, value in new.execute(f"SELECT key, doc_id, {column} FROM documents").fetchall():
+        said = [held[number] for held in indexes if number in held]
+        if not said or value in said:
+            continue
+        if len(said) > 1 and len(set(said)) == 1:
+            new.execute(f"UPDATE OR IGNORE documents SET {column} = ? WHERE key = ?", (said[0], number))
+        else:
+            doubtful.append(f"{column} of {name!r} may be {said[0]!r}")
+    return doubtful
 
 
 def _inserted(new: Connection, sql: str, row: tuple[Any, ...]) -> int:

@@ -25,7 +25,7 @@ Made by `cmt train`: {what}, {numbers:,} trained numbers. The base model is unch
 {progress.best:.4f}, the lower the better; these are its weights.
 
 {material}
-Up to {plan.steps} steps of {plan.accumulate} examples, peak rate {plan.rate:g}, cosine, AdamW; rank {recipe.rank};
+Up to {plan.steps} steps of {examples} examples, peak rate {plan.rate:g}, cosine, AdamW; rank {recipe.rank};
 {recipe.nf4:.0%} of the examples read by the base as NF4 makes it; started from {recipe.start!r};
 seed {recipe.seed}{minutes}{without}.
 `log.jsonl` holds a line a step.
@@ -54,6 +54,7 @@ def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progr
         progress=progress,
         material=_material(material),
         plan=recipe.plan,
+        examples=recipe.plan.accumulate * recipe.batch,
         recipe=recipe,
         minutes="" if math.isinf(recipe.minutes) else f", at most {recipe.minutes:g} minutes a call",
         without=f"; without {', '.join(recipe.without)}" if recipe.without else "",

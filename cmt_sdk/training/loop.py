@@ -90,7 +90,7 @@ def train(
     fit: bool = False,
 ) -> Progress:
     """Train, or go on with what `out` holds, for at most `minutes`; returns how far it is. fit: the rate falls to its floor in
-    these minutes, where the steps do not end sooner.
+    these minutes, where the steps do not end sooner; a later call begins at the rate of its step, and falls again.
 
     `out/log.jsonl` gets a line a step, `out/adapter` the weights with the best score, `out/state` what a later call goes on
     from. Raises InvalidSetting when `out` holds a run of another plan.
@@ -101,7 +101,7 @@ def train(
         run.validate()
     began = time.monotonic()
     while run.goes_on(60 * minutes - (time.monotonic() - began)):
-        run.advance(began, (time.monotonic() - began) / (60 * minutes) if fit else 0.0)
+        run.advance(began, run.agree((time.monotonic() - began) / (60 * minutes)) if fit else 0.0)
     if run.progress.step % plan.validate_every:
         run.validate()
     run.save()
@@ -141,6 +141,10 @@ class _Run:
         """False at the last step, when no time is left, or when validation has long found nothing better."""
         patient = not 0 < self._plan.patience <= self.progress.since_best
         return self._workers.agree(self.progress.step < self._plan.steps and seconds > 0 and patient)
+
+    def agree(self, value: float) -> float:
+        """The main process's value, for all."""
+        return float(self._workers.gather(value)[0])
 
     def advance(self, began: float, done: float) -> None:
         """One step, and what is due after it; `done`: the share of the time that is over."""

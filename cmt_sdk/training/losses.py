@@ -18,8 +18,9 @@ from cmt_sdk.errors import InvalidSetting
 class Objectives:
     """The weights of the pieces; 0 switches one off.
 
-    answer: cross-entropy of the answers. teacher: divergence from the same model reading the text. alpha: of the
-    memory-aware logits, with which both are computed (CMT, arXiv 2412.07393; 0.5 in the decoding method it comes from).
+    answer: cross-entropy of the answers. teacher: divergence from a reader that has more before it: the text, or every entry.
+    alpha: of the memory-aware logits, with which both are computed (CMT, arXiv 2412.07393; 0.5 in the decoding method that it
+    comes from).
     """
 
     answer: float = 1.0

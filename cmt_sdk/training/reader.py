@@ -84,20 +84,26 @@ def encode(
 def _encode(
     lm: FrozenModel, rotary: Rotary, ids: Sequence[list[int]], keeps: Sequence[float], *, rounding: bool
 ) -> list[Entries]:
-    keys, values, scores = KVCompressor(lm, rotary, 1.0).forward(ids)
-    if min(keeps) < 1.0:
-        with torch.no_grad():
-            _, _, scores = KVCompressor(lm, rotary, min(keeps)).forward(ids)
+    keys, values, _ = KVCompressor(lm, rotary, 1.0).forward(ids)
+    pruned = [row for row, keep in enumerate(keeps) if keep < 1.0]
+    scores = _scores(lm, rotary, [ids[row] for row in pruned])
     if rounding:
         mean = _means(keys.detach(), [len(i) for i in ids])
         keys, values = through(keys - mean) + mean, through(values)
     made = []
     for row, (k, v, length, keep) in enumerate(zip(keys.unbind(), values.unbind(), map(len, ids), keeps, strict=True)):
         kept = torch.ones(*k.shape[:2], length, dtype=torch.bool, device=k.device)
-        if scores is not None and keep < 1.0:
-            kept = best(scores[row], length, keep)
+        if keep < 1.0:
+            kept = best(scores[pruned.index(row)], length, keep)
         made.append(Entries(k[:, :, :length], v[:, :, :length], kept))
     return made
+
+
+@torch.no_grad()
+def _scores(lm: FrozenModel, rotary: Rotary, ids: Sequence[list[int]]) -> Tensor:
+    """Scores [batch, layers, kv_heads, n] of passages, by the adapter that is on."""
+    found = KVCompressor(lm, rotary, 0.5).forward(ids)[2] if ids else None
+    return torch.zeros(0) if found is None else found
 
 
 def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:

@@ -20,7 +20,7 @@ PIECES = {
     "rounding": _READ,  # the four bits that memories are stored in
     "pruning": ("reader", "compressor"),  # memories with a quarter or an eighth of their entries
     "repetition": ("soft",),  # passages to be repeated beside the questions
-    "ratios": ("soft",),  # a ratio drawn for each example; without: 4
+    "ratios": ("soft",),  # a ratio drawn for each step; without: 4
     "warm-start": ("soft",),  # little compression at first
     "matching": ("cmt",),  # self-matching
     "negatives": ("matcher", "keys"),  # passages that the words of a question also fit
@@ -36,7 +36,7 @@ class Recipe:
     vectors of the bare model's states: a head learns), "keys" (makes key vectors: an adapter of the lower layers learns with the
     head). questions: question files, or folders of the files that MIXTURE names. texts: files and folders of plain text, of which
     questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
-    bundle. objectives: what "soft" and "cmt" minimise. ratio: tokens a latent, for "cmt". nf4: the share of examples read by the
+    bundle. objectives: what is minimised. ratio: tokens a latent, for "cmt". nf4: the share of examples read by the
     base as NF4 makes it. without: names of PIECES to leave out, to see what each is worth. passages: how many the matcher learns
     from. candidates: how many passages "keys" tells apart at once; 0: as many as suit the device. held_out: how much the run is
     judged by: packs, or tens of passages (matcher, keys). checkpointing: layers hold less, and compute again for their gradients.
@@ -75,6 +75,8 @@ class Recipe:
                 raise InvalidSetting(f"without={piece!r}: of part {self.part!r} choose among {there}")
         if self.checkpointing and self.part in ("cmt", "matcher", "keys"):
             raise InvalidSetting(f"checkpointing=True: part {self.part!r} does without; it is for reader, compressor and soft")
+        if self.batch > 1 and self.part not in ("reader", "compressor", "soft"):
+            raise InvalidSetting(f"batch={self.batch}: part {self.part!r} has none; it is for reader, compressor and soft")
         bounds = {"nf4": (0.0, 1.0), "ratio": (1, 64), "rank": (1, 256), "held_out": (1, 1000), "passages": (8, 10**7)}
         bounds |= {"batch": (1, 256), "candidates": (0, 10**5)}
         for name, (low, high) in bounds.items():

@@ -123,8 +123,8 @@ def _check(needs: Needs, device: torch.device, out: Path) -> None:
         raise StorageFull(f"{out}: training needs {needs.disk:,} bytes on the disk, {free:,} are free: choose another folder")
     if (free := _free_memory(device)) < needs.memory:
         raise InvalidSetting(
-            f"training needs about {needs.memory:,} bytes of memory on {device}, {free:,} are free: end other programs, or "
-            "choose a smaller model or another device"
+            f"training needs about {needs.memory:,} bytes of memory on {device}, {free:,} are free: end other programs, choose a "
+            "smaller batch, model or another device, or checkpointing=True"
         )
 
 
@@ -285,16 +285,17 @@ def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
 
 
 def _write_bundle(recipe: Recipe) -> None:
-    """The trained part, and the other parts of the bundle shipped for this model, if there is one."""
-    base = show_model(recipe.model).sha256
-    before, made = find_bundle("default", base), recipe.out / "adapter"
-    beside = ("reader", "encoder") if recipe.part in ("matcher", "keys") else ("matcher",)
-    adapters = {n: folder for n, folder in before.adapters.items() if n in beside}
-    for name, folder in (adapters | {f.name: f for f in made.iterdir() if f.is_dir()}).items():
-        shutil.copytree(folder, recipe.out / name, dirs_exist_ok=True)
-    kept = {before.match.name: before.match} if before.match else {}
-    for name, file in (kept | {f.name: f for f in made.glob("*.safetensors")}).items():
-        shutil.copyfile(file, recipe.out / name)
-    kind = "soft" if recipe.part in ("soft", "cmt") else "kv"
-    manifest = {"base": base, "compressor": kind, "vector_weight": before.vector_weight if before.match else 1.0}
-    (recipe.out / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    """What was trained, and the other parts of the bundle that the run started from, else of the one shipped for the model."""
+    base, finds = show_model(recipe.model).sha256, recipe.part in ("matcher", "keys")
+    before = find_bundle("default", base) if recipe.start in ("default", "none") else read_bundle(Path(recipe.start))
+    kept = (before.reader, before.encoder, before.soft, before.aggregate) if finds else (before.match, before.matcher)
+    for part in (*filter(None, kept), *(recipe.out / "adapter").iterdir()):
+        if part.is_dir():
+            shutil.copytree(part, recipe.out / part.name, dirs_exist_ok=True)
+        else:
+            shutil.copyfile(part, recipe.out / part.name)
+    kind = before.compressor if finds else "soft" if recipe.part in ("soft", "cmt") else "kv"
+    weight = 1.0 if finds and before.match is None else before.vector_weight
+    (recipe.out / MANIFEST).write_text(
+        json.dumps({"base": base, "compressor": kind, "vector_weight": weight}, indent=2) + "\n", encoding="utf-8"
+    )

@@ -35,8 +35,8 @@ WARM = ((1, 0.1), (2, 0.1))  # ratios of the warm start, each with its share of 
 class SoftTask:
     """Packs of a mixture read from soft tokens; adapters "encoder" and "reader" learn, and the map `projection` [d, d].
 
-    teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples: how many the run will
-    see, which paces the warm start. without: names of recipe.PIECES that are left out. write: saves the adapters to a folder;
+    teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples: how often the run will
+    learn, which paces the warm start. without: names of recipe.PIECES that are left out. write: saves the adapters to a folder;
     write_map: the projection to a file. batch: how many examples are computed together.
     """
 
@@ -55,6 +55,9 @@ class SoftTask:
     batch: int = 1
     seen: int = 0
 
+    def __post_init__(self) -> None:
+        self.lm.head_cache(1)  # made by the bare base, before an adapter is on
+
     def parameters(self) -> Sequence[Tensor]:
         """The adapters' tensors and the map."""
         return [*self.adapters, self.projection]
@@ -69,7 +72,7 @@ class SoftTask:
     def _drawn(self) -> list[Pack]:
         """An example; beside its questions, mostly, one passage of it is to be repeated."""
         packs, rng = draw(self.lm, self.mixture, self.without), self.mixture.random
-        if "repetition" in self.without or rng.random() >= REPEATED:
+        if "repetition" in self.without or not self.objectives.answer or rng.random() >= REPEATED:
             return packs
         return [*packs, repetition(self.lm, rng.choice(rng.choice(packs).contents))]
 
@@ -84,7 +87,7 @@ class SoftTask:
         return drawn
 
     def _read(self, packs: Sequence[Pack], ratio: int, objectives: Objectives) -> tuple[float, int]:
-        """The packs' summed loss and their answer tokens. Where gradients are on, each pack's are taken at once."""
+        """The packs' summed loss and their answer tokens. Where gradients are on, those of each pass are taken at once."""
         total, tokens = 0.0, 0
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
             made = self._soft(list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio)

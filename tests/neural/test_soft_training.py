@@ -100,3 +100,8 @@ def test_a_passage_is_repeated_from_its_soft_tokens(task):
     without = replace(task, without=("repetition",))
     assert all(p.questions for _ in range(20) for p in without._drawn())
     assert task.learn()[2] > 0
+
+
+def test_the_prompt_s_head_is_made_before_any_adapter_is_on(task):
+    """By the bare base, as in serving: else the teacher's encoder, the first to compute, would make it."""
+    assert "_head_entries" in vars(replace(task, lm=replace(task.lm)).lm)

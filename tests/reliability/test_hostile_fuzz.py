@@ -82,6 +82,7 @@ def test_guided_fuzzing_finds_nothing(target, tmp_path, tally):
         target,
         str(tmp_path),
         f"-max_total_time={SECONDS}",
+        f"-artifact_prefix={tmp_path}/",
         "-rss_limit_mb=4096",
     ]
     root = Path(__file__).parents[2]

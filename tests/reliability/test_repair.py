@@ -154,7 +154,7 @@ def damage_and_repair(sound: Path, tmp_path: Path, flips: int, seed: int, tally:
         changed = {n for n, text in texts.items() if TEXTS.get(n) != text}
         assert texts == TEXTS or (noticed and lost), name  # nothing is lost in silence
         assert changed <= {w for f in wrong for w in TEXTS if w in f} or "texts" in str(wrong), name
-        assert unfound == [], name
+        assert set(unfound) <= changed, name  # a changed text, which is told, is no longer what its key vector was made of
         assert [f for f in wrong if "check='texts'" not in f] == [], name
     whole = [name for name, (_, _, texts, _, _) in told.items() if texts == TEXTS]
     assert len(whole) > 0.6 * flips  # most flipped bits cost nothing at all

@@ -154,6 +154,7 @@ def test_a_later_format_is_named():
         rewritten(48, "<I", 2**32 - 1),  # a shape beyond all memory
         rewritten(48, "<IIII", *[2**32 - 1] * 4),
         rewritten(48, "<IIII", 2**31, 2, 0, 0),  # a product that 32 bits would read as 0
+        rewritten(44, "<HH4III", 4, 0, *[2**31] * 3, 0, 168, 0),  # no bytes along one axis, too many along the others
         rewritten(64, "<I", 2**32 - 1),  # an offset outside
         rewritten(68, "<I", 2**32 - 1),  # a size outside
     ],
