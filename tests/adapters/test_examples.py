@@ -126,7 +126,7 @@ def test_the_notebook_compares_the_readers(tmp_path, monkeypatch, capsys):
     assert said.startswith("12 documents, ")
     rows = [line.split() for line in said.partition("reader   right")[2].splitlines()]
     assert [row[0] for row in rows[1:5]] == ["memory", "text", "auto", "none"]
-    assert [row[1] for row in rows[1:5]] == ["80%", "80%", "80%", "0%"]  # the fake model is no better
+    assert [row[1] for row in rows[1:5]] == ["100%", "100%", "100%", "0%"]  # the fake model is no better
     assert [len(ax.patches) for ax in names["axes"]] == [4, 4, 4]
     plt.close("all")
 
