@@ -95,8 +95,7 @@ def eval_command(
     from cmt_sdk.evaluation import Plan, evaluate
 
     if folder:
-        out = out or _new_report(folder, plan["protocol"])
-    rows = rows or (out and out.with_suffix(".rows.jsonl"))
+        folder.mkdir(parents=True, exist_ok=True)
     for path in filter(None, (out, rows)):
         if not path.parent.is_dir():
             raise click.BadParameter(f"there is no folder {path.parent}")
@@ -104,9 +103,11 @@ def eval_command(
     chosen = Plan(**plan)
     with _opened(memory, settings) as opened, _progress() as on_stage:
         report, asked = evaluate(opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage, irrelevant, documents)
-    if out:
-        out.write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
-    if rows:
+    added = _new_report(folder, plan["protocol"]) if folder else None
+    written = [path for path in (out, added) if path]
+    for path in written:
+        path.write_text(json.dumps(report.as_json(), indent=1) + "\n", encoding="utf-8")
+    if rows := rows or next((path.with_suffix(".rows.jsonl") for path in written), None):
         _write_rows(rows, asked)
     _show(report)
     if folder:
@@ -117,7 +118,6 @@ def eval_command(
 
 def _new_report(folder: Path, protocol: str) -> Path:
     """A name that no report in the folder has: gold-1.json, gold-2.json, ..."""
-    folder.mkdir(parents=True, exist_ok=True)
     return next(path for n in count(1) if not (path := folder / f"{protocol}-{n}.json").exists())
 
 

@@ -171,6 +171,15 @@ def test_abstention_is_reported(file: Path) -> None:
     assert "withheld %" in cmt_eval(file, "--protocol", "abstain", "--reader", "memory").output
 
 
+def test_a_report_in_a_folder_and_one_elsewhere(file: Path, tmp_path: Path) -> None:
+    """Both are asked for, both are written, and the answers stand beside the one that was named."""
+    folder = tmp_path / "reports"
+    report = report_of(file, "--protocol", "gold", "--reader", "memory", "--report", folder)
+    assert json.loads((folder / "gold-1.json").read_text()) == report
+    assert (folder / "index.html").is_file()
+    assert [p.name for p in tmp_path.rglob("*.rows.jsonl")] == ["report.rows.jsonl"]
+
+
 def test_reports_gather_in_a_folder_with_a_page(file: Path, tmp_path: Path) -> None:
     """A second run takes the next name, and the page tells of both."""
     folder = tmp_path / "reports"
