@@ -84,6 +84,7 @@ def on_terminal(environment, *arguments, typed=()):
     shown, answers, last = b"", list(typed), b""
     while piece := _read(ours, last):
         shown += piece
+        last = b"" if b"stopped" in shown else last  # a second Ctrl-C would meet an interpreter that is ending
         seen = STEERING.sub(b"", shown.replace(b"\x08\x1b[2C", b" "))  # the line editor moves its cursor over a space
         if answers and seen.endswith((b"> ", b"[y/N]: ")):
             os.write(ours, last := answers.pop(0))
