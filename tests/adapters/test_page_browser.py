@@ -63,7 +63,7 @@ def test_a_file_is_added_asked_about_and_its_source_is_marked(page, tmp_path):
     """From the file chooser to the answer, which comes in pieces, to the span it was read from."""
     (tmp_path / "trip.md").write_text(f"\N{PERFORMING ARTS} Notes.\n\n# Museum\n\n{MUSEUM}\n\n# Tea\n\nAnn likes green tea.")
     page.open()
-    assert "This memory is empty" in page.find("#ask-result").text
+    page.find("#ask-result", "This memory is empty")
     page.press("#ask-result a")
     page.find("#documents-title")
     page.all("#files")[0].send_keys(str(tmp_path / "trip.md"))
