@@ -214,10 +214,10 @@ def _choose(bank: Sequence[QuestionedPassage], plan: Plan) -> list[_Item]:
 
 
 def _silent(bank: Sequence[QuestionedPassage], number: int, question: Question) -> QuestionedPassage:
-    """The next passage that holds no accepted answer, of the same title where there is one. Raises InvalidInput."""
-    answers = [normalize(a) for a in question.answers]
+    """The next passage that holds no accepted answer's words, of the same title where there is one. Raises InvalidInput."""
+    answers = [f" {words} " for a in question.answers if (words := normalize(a))]  # SQuAD accepts "." once
     following = [*bank[number + 1 :], *bank[:number]]
-    silent = [p for p in following if not any(a in normalize(p.context) for a in answers)]
+    silent = [p for p in following if not any(a in f" {normalize(p.context)} " for a in answers)]
     if not silent:
         raise InvalidInput(f"every other passage holds an answer to {question.text!r}: abstention needs more passages")
     return next((p for p in silent if p.title == bank[number].title), silent[0])
