@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.quantization import GROUP, Codes, quantize
+from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, Codes, quantize
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.scores import REPEAT, RepeatScores, best
 from cmt_sdk.types import PackedMemory
@@ -94,7 +94,7 @@ def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
     layers, heads, length, width = keys.shape
     mean = keys.float().mean(2).half()
     centred = keys.float() - mean.float()[:, :, None]
-    key_codes, value_codes = quantize(centred[kept]), quantize(values[kept])
+    key_codes, value_codes = quantize(centred[kept], KEY_GROUP), quantize(values[kept])
     arrays = {
         "kept": np.packbits(kept.reshape(layers * heads, length).cpu().numpy(), axis=1),
         "key_mean": mean.reshape(layers * heads, width).cpu().numpy(),

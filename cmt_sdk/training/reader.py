@@ -16,7 +16,7 @@ from torch import Tensor
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import KVCompressor, batches
-from cmt_sdk.neural.quantization import through
+from cmt_sdk.neural.quantization import KEY_GROUP, through
 from cmt_sdk.neural.reading import PRIOR, Prefix
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.scores import best
@@ -89,7 +89,7 @@ def _encode(
     scores = _scores(lm, rotary, [ids[row] for row in pruned])
     if rounding:
         mean = _means(keys.detach(), [len(i) for i in ids])
-        keys, values = through(keys - mean) + mean, through(values)
+        keys, values = through(keys - mean, KEY_GROUP) + mean, through(values)
     made = []
     for row, (k, v, length, keep) in enumerate(zip(keys.unbind(), values.unbind(), map(len, ids), keeps, strict=True)):
         kept = torch.ones(*k.shape[:2], length, dtype=torch.bool, device=k.device)

@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
-# Train or continue the adapters of the default model on one accelerator, all parts side by side: each alone leaves it half idle.
+# Train or continue adapters of the default model on one accelerator, the parts side by side. Alone, soft gets all of it: its batch
+# is a dozen examples then (some 60 GB), else four.
 # usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
 # again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
 # Before that gpu_check.py compares the device with its CPU: where it computes attention wrongly, nothing trained there can be used.
 # Rehearsal on a CPU: gpu_job.sh ~/.cache/cmt/models/smollm2-135m-instruct DATA OUT 1 cpu 2
 set -uo pipefail
-model=$1 data=$2 out=$3 minutes=$4 device=${5:-cuda} steps=${6:-1000} parts=${7:-compressor soft keys}
+model=$1 data=$2 out=$3 minutes=$4 device=${5:-cuda} steps=${6:-1000} parts=${7:-soft}
 here=$(cd "$(dirname "$0")/../.." && pwd)
 export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # threads that wait for work take the cores from those that launch kernels
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 kv=6 soft=4 held=12 # examples a step
+if [ "$parts" = soft ]; then soft=12; fi
 if [ "$device" = cpu ]; then kv=1 soft=1 held=1; fi
 mkdir -p "$out"
 if [ "$device" != cpu ]; then

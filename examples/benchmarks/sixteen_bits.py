@@ -13,7 +13,7 @@ from cmt_sdk.neural import kv, reading
 from cmt_sdk.neural.quantization import Codes
 
 
-def unchanged(rows: Tensor) -> Codes:
+def unchanged(rows: Tensor, _group: int = 0) -> Codes:
     """Rows as they are, in half precision."""
     return Codes(rows.half(), torch.zeros(len(rows), 1, dtype=torch.float16))
 

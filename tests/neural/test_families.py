@@ -30,7 +30,7 @@ READ = sorted(set(FAMILIES) - set(REFUSED))
 @pytest.fixture
 def exact(monkeypatch):
     """Memories that hold their numbers as they are, so that nothing but the reading is compared."""
-    monkeypatch.setattr(kv, "quantize", lambda rows: Codes(rows.float(), rows[:, :1].half()))
+    monkeypatch.setattr(kv, "quantize", lambda rows, _group=0: Codes(rows.float(), rows[:, :1].half()))
     monkeypatch.setattr(reading, "dequantize", lambda codes: codes.codes)
 
 
