@@ -20,8 +20,8 @@ def create(encrypted: bool, folder: Path, as_json: bool) -> None:
     """Make an empty memory. `cmt add` makes one too; only this one can be encrypted.
 
     The key of an encrypted memory is what the environment variable CMT_KEY holds: 64 hexadecimal digits are the key itself, from
-    anything else it is derived. Without CMT_KEY a new key is made, and kept in the system keyring. Every command needs the key
-    to open the memory. Whoever loses it loses the memory: there is no other way in.
+    anything else, 15 characters or more, it is derived. Without CMT_KEY a new key is made, and kept in the system keyring. Every
+    command needs the key to open the memory. Whoever loses it loses the memory: there is no other way in.
 
     \b
     Example:

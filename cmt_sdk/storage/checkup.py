@@ -19,7 +19,7 @@ from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage.blob import unpack
 from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.graph import sha256
-from cmt_sdk.storage.rows import ALIVE, fingerprint_of
+from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
 from cmt_sdk.types import Finding
 
 REPAIR = "cmt doctor --repair"
@@ -35,6 +35,7 @@ def findings(db: Connection, folder: Path, now: float) -> Iterator[Finding]:
     if database.ok:
         yield index_state(db, folder)
         yield _texts(db)
+        yield records(db)
         for check in CHECKS:
             bad = check.find(db)
             told = f"{len(bad)} {check.wrong}: {', '.join(bad[:3])}" if bad else check.well
@@ -70,6 +71,20 @@ def changed_texts(db: Connection) -> list[str]:
     """The ids of documents whose text is another than the one that was stored."""
     rows = db.execute(text("SELECT doc_id, CAST(text AS BLOB) AS text, content_hash FROM documents"))
     return [str(r.doc_id) for r in rows if hashlib.sha256(r.text).hexdigest() != r.content_hash]
+
+
+def records(db: Connection) -> Finding:
+    """Whether ids, sources, scopes, metadata and times are those that were stored; nothing else notices a bit lost there."""
+    bad = changed_records(db)
+    detail = f"sources, metadata or times are not as they were stored: {', '.join(bad[:5])}" if bad else "as they were stored"
+    remedy = "look at each with `cmt show ID --history`, then `cmt update ID` with what is right: that takes it as it then is"
+    return Finding("records", not bad, detail, remedy if bad else "")
+
+
+def changed_records(db: Connection) -> list[str]:
+    """The ids of documents of which some version says something else than was stored, or nothing vouches for it."""
+    rows = db.execute(text(f"SELECT {', '.join(RECORD)}, record_hash FROM documents"))
+    return list(dict.fromkeys(str(r.doc_id) for r in rows if record_hash(r._asdict()) != r.record_hash))
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Row, text
 
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, InvalidInput
 from cmt_sdk.storage.checkup import uncut
 from cmt_sdk.storage.connection import Database, chunks, translated
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.forgetting import rewrite, traces_of
-from cmt_sdk.storage.rows import ALIVE, READY, document_of, gone_of, metadata_text, sound_name, sound_text, stamp_of
+from cmt_sdk.storage.rows import (
+    ALIVE,
+    READY,
+    document_of,
+    gone_of,
+    metadata_text,
+    record_hash,
+    sound_name,
+    sound_text,
+    stamp_of,
+)
+from cmt_sdk.storage.schema import seal
 from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
 COLUMNS = (
     "doc_id", "version", "text", "content_hash", "source", "scope", "metadata", "created_at", "updated_at", "expires_at",
+    "record_hash",
 )  # fmt: skip
 LARGEST_PAGE = 2**31
 CURSOR = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)/([0-9]{1,18})")  # creation time and key
@@ -119,33 +131,41 @@ class Documents(Database):
         return None if row is None else document_of(row)
 
     def replace(self, document_id: str, changes: Mapping[str, Any], spans: Sequence[Span] | None = None) -> Document:
-        """See ports.DocumentStore. Raises DocumentNotFound."""
+        """See ports.DocumentStore. Raises DocumentNotFound.
+
+        Who changes a document by its id has looked at it: its versions are sealed as they then are.
+        """
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND {ALIVE}"
         values = {"id": sound_text("id", document_id, InvalidDocument), "now": self.now().timestamp()}
         with self._write() as db:
             row = db.execute(text(sql), values).first()
             if row is None:
                 raise DocumentNotFound(f"no document has the id {document_id!r}; `list` shows those there are")
-            return self._replaced(db, document_of(row), changes, spans)
+            changed = self._replaced(db, document_of(row), changes, spans)
+            seal(db.exec_driver_sql, "doc_id = ?", (document_id,))
+        return changed
 
     def _replaced(self, db: Connection, known: Document, changes: Mapping[str, Any], spans: Sequence[Span] | None) -> Document:
         new = replace(known, **changes)
+        before = db.execute(text("SELECT * FROM documents WHERE doc_id = :id AND current"), {"id": known.id}).one()
         if new.text == known.text:
-            self._overwrite(db, self._row(new))
+            self._overwrite(db, self._row(new), before)
         else:
             assert spans is not None  # noqa: S101 - the port says so
-            before = db.execute(text("SELECT * FROM documents WHERE doc_id = :id AND current"), {"id": known.id}).one()
-            self._overwrite(db, self._row(replace(new, version=known.version + 1)))
-            self._insert(db, dict(before._mapping), False)
+            self._overwrite(db, self._row(replace(new, version=known.version + 1)), before)
+            self._insert(db, before._asdict(), False)
             self._drop_passages(db, [before.key])
             self._cut(db, before.key, new.text, spans)
             self._lost(db)
         return self._current(db, known.id)
 
     @staticmethod
-    def _overwrite(db: Connection, row: Mapping[str, Any]) -> None:
-        """The current version's fields but its time of creation, in place."""
-        columns = ", ".join(f"{c} = :{c}" for c in COLUMNS if c != "created_at")
+    def _overwrite(db: Connection, row: Mapping[str, Any], before: Row[Any]) -> None:
+        """The current version's fields but its time of creation, in place. What was damaged before is not sealed by it."""
+        row = {**row, "created_at": before.created_at}
+        sound = record_hash(before._asdict()) == before.record_hash
+        row["record_hash"] = record_hash(row) if sound else None
+        columns = ", ".join(f"{c} = :{c}" for c in COLUMNS)
         db.execute(text(f"UPDATE documents SET {columns} WHERE doc_id = :doc_id AND current"), row)
 
     def _row(self, document: Document) -> dict[str, Any]:
@@ -188,7 +208,7 @@ class Documents(Database):
     def _insert(db: Connection, row: Mapping[str, Any], current: bool) -> int:
         names, values = ", ".join(COLUMNS), ", ".join(f":{c}" for c in COLUMNS)
         sql = f"INSERT INTO documents (current, {names}) VALUES (:current, {values}) RETURNING key"
-        return int(db.execute(text(sql), {**row, "current": current}).scalar_one())
+        return int(db.execute(text(sql), {"record_hash": record_hash(row), **row, "current": current}).scalar_one())
 
     @staticmethod
     def _cut(db: Connection, key: int, body: str, spans: Sequence[Span]) -> None:

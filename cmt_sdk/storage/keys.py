@@ -24,6 +24,7 @@ SERVICE, EXTRA = "cmt-sdk", "encryption"
 PLAIN = b"SQLite format 3\0"
 MARK = b"CMTE"
 SALT = 16  # bytes
+SHORTEST = 15  # characters of a passphrase that nothing else helps to guard: NIST SP 800-63B-4, section 3.1.1.2
 ROUNDS = 256_000  # of PBKDF2 with SHA-512, as SQLCipher 4 derives keys
 RAW = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -32,7 +33,8 @@ def key_of(file: Path, *, encrypt: bool = False) -> Key | None:
     """The key of a file, None for one that is not encrypted; with `encrypt` an empty file begins to be an encrypted one.
 
     It reads the file's first bytes, which drops SQLite's locks: no database of this process may have the file open. Raises
-    MissingExtra, StorageEncrypted (no key), and with `encrypt` InvalidSetting for a plain database, StorageDamaged for none.
+    MissingExtra, StorageEncrypted (no key), and with `encrypt` InvalidSetting for a plain database or a short passphrase,
+    StorageDamaged for what is no database.
     """
     begins = _beginning(file)
     if encrypt and not begins:
@@ -74,9 +76,14 @@ def _known(file: Path, begins: bytes) -> Key | None:
 
 
 def _begun(file: Path) -> Key:
-    """A new key, which is safe before the file's first page is."""
+    """A new key, which is safe before the file's first page is. Raises InvalidSetting for a passphrase that is soon guessed."""
     _require()
     salt, given = MARK + os.urandom(SALT - len(MARK)), os.environ.get(VARIABLE)
+    if given and len(given) < SHORTEST:
+        raise InvalidSetting(
+            f"the passphrase in {VARIABLE} has {len(given)} characters, a new memory wants {SHORTEST} or more: give several "
+            f"words, or what `openssl rand -hex 32` prints; or unset {VARIABLE}, and the system keyring keeps a random key"
+        )
     key = _key(given, salt) if given else Key(os.urandom(32).hex(), salt.hex(), _place(salt.hex()))
     if not given:
         _keep(key)

@@ -25,13 +25,13 @@ from cmt_sdk.storage.driver import DatabaseError, Error, Key, connect
 from cmt_sdk.storage.graph import flush, remove
 from cmt_sdk.storage.keys import key_of
 from cmt_sdk.storage.salvage import Salvaged, salvage
-from cmt_sdk.storage.schema import MIGRATIONS
+from cmt_sdk.storage.schema import MIGRATIONS, seal
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.types import Finding
 
 NEW = ".repaired.db"
 PAGE, SAMPLE = 4096, 1 << 20  # bytes
-WORDS = next(s for step in MIGRATIONS for s in step if s.startswith("CREATE VIRTUAL TABLE passage_text"))
+WORDS = next(s for step in MIGRATIONS for s in step if isinstance(s, str) and s.startswith("CREATE VIRTUAL TABLE passage_text"))
 
 
 def repair(path: str | os.PathLike[str]) -> list[Finding]:
@@ -150,11 +150,12 @@ def _put_in_place(folder: Path, new: Path) -> None:
 def _told(saved: Salvaged, why: str) -> Finding:
     rows = ", ".join(f"{count} {table}" for table, count in saved.rows.items() if table != "fingerprints")
     lost = f"; not all of {', '.join(saved.damaged)} could be read" if saved.damaged else ""
+    settled = f"; {', '.join(saved.settled[:5])}" if saved.settled else ""
     doubtful = f"; {', '.join(saved.doubtful[:5])}" if saved.doubtful else ""
     settings = "" if saved.has_settings else "; the settings are lost"
     whole = not saved.damaged and not saved.doubtful and saved.has_settings
     remedy = "" if whole else "add again what is missing: `cmt list` shows what is there"
-    told = f"was damaged ({why:.200}); saved into a new one: {rows}{lost}{doubtful}{settings}"
+    told = f"was damaged ({why:.200}); saved into a new one: {rows}{lost}{settled}{doubtful}{settings}"
     return Finding("database", whole, told, remedy)
 
 
@@ -205,6 +206,7 @@ def _metadata(db: Connection) -> Iterator[Finding]:
         expires_at = CASE WHEN {expires} THEN expires_at END WHERE key = :key"""
     for key in bad:
         db.execute(text(sql), {"key": int(key)})
+        seal(db.exec_driver_sql, "key = ?", (int(key),))
     if bad:
         told = f"metadata or times of {len(bad)} documents were damaged and are gone"
         yield Finding("metadata", False, told, "cmt update ID --meta KEY=VALUE")
@@ -258,6 +260,8 @@ def _beyond(db: Connection) -> Iterator[Finding]:
     if changed := checkup.changed_texts(db):
         told = f"{len(changed)} are not as they were stored: {', '.join(changed[:5])}"
         yield Finding("texts", False, told, "update these documents from their sources")
+    if not (found := checkup.records(db)).ok:
+        yield found
     if without := checkup.uncut(db):
         yield Finding("passages", True, f"those of {len(without)} documents wait to be cut again", "cmt doctor --repair")
     sql = "SELECT DISTINCT doc_id FROM documents WHERE doc_id NOT IN (SELECT doc_id FROM documents WHERE current)"

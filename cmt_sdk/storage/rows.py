@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,6 +24,9 @@ PASSAGE = """p.id, p.ordinal, p.start, p."end" AS stop, p.tokens, p.heading, p.d
     FROM passages p JOIN documents d ON d.key = p.document_key"""
 ALIVE = "d.current AND (d.expires_at IS NULL OR d.expires_at > :now)"
 
+# What a row says of its text. `text` has the content hash as its witness; `current` a unique index and the order of versions.
+RECORD = ("doc_id", "version", "content_hash", "source", "scope", "metadata", "created_at", "updated_at", "expires_at")
+
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 WIDEST = 2**63
@@ -38,6 +43,12 @@ def stamp_of(moment: datetime) -> float:
 def time_of(stamp: float | None) -> datetime | None:
     """A stored time stamp, UTC."""
     return None if stamp is None else EPOCH + timedelta(seconds=stamp)
+
+
+def record_hash(row: Mapping[str, Any]) -> str:
+    """SHA-256 of the RECORD columns as they are stored, 64 hexadecimal digits; each value has a form of its own."""
+    said = json.dumps([row[column] for column in RECORD], default=list)  # bytes, which only damage puts there, become numbers
+    return hashlib.sha256(said.encode()).hexdigest()
 
 
 def document_of(row: Row[Any]) -> Document:

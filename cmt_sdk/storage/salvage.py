@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
@@ -10,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from cmt_sdk.storage.driver import Connection, Error, Key, connect
-from cmt_sdk.storage.schema import MIGRATIONS
+from cmt_sdk.storage.rows import record_hash
+from cmt_sdk.storage.schema import run_from, seal
 
 # In the order in which rows refer to each other, with the column that numbers the rows.
 TABLES = {"documents": "key", "passages": "id", "fingerprints": "rowid", "vectors": "label", "memories": "passage_id"}
@@ -19,6 +21,9 @@ WITNESSES = {
     "doc_id": (("sqlite_autoindex_documents_1", "1"), ("one_current", "current")),
     "scope": (("by_scope", "current"),),
     "source": (("by_scope", "current"),),
+    "content_hash": (("by_content", "current"),),
+    "created_at": (("by_time", "1"),),
+    "expires_at": (("by_expiry", "current AND expires_at IS NOT NULL"),),
 }
 HEADER = 100
 PROBES = 50_000  # attempts to read around damage: some seconds
@@ -27,12 +32,14 @@ LAST = 2**62
 
 @dataclass
 class Salvaged:
-    """How many rows of each table were saved; `damaged` names the tables of which some could not be read, `doubtful` what is
-    stored twice and differs.
+    """How many rows of each table were saved; `damaged` names the tables of which some could not be read.
+
+    `settled` and `doubtful` tell what is stored twice and differed: where the row's hash says what is right, and where not.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
     damaged: list[str] = field(default_factory=list)
+    settled: list[str] = field(default_factory=list)
     doubtful: list[str] = field(default_factory=list)
     has_settings: bool = False
 
@@ -45,9 +52,7 @@ def salvage(damaged: Path, new: Path, key: Key | None = None) -> Salvaged:
     new.touch(mode=0o600)
     with closing(connect(new, key, isolation_level=None)) as made:
         made.execute("PRAGMA synchronous = FULL")
-        for statement in (s for step in MIGRATIONS for s in step):
-            made.execute(statement)
-        made.execute(f"PRAGMA user_version = {len(MIGRATIONS)}")
+        run_from(0, made.execute)
         if key is None and not _opens(damaged):
             _give_header(damaged, new)
         made.execute("BEGIN")
@@ -108,11 +113,13 @@ def _copied(old: _Damaged, new: Connection) -> Salvaged:
         columns = [row[1] for row in new.execute(f"PRAGMA table_info({table})")]
         reader = _Reader(old, table, number, columns)
         sql = f"INSERT OR IGNORE INTO {table} ({', '.join(map(_quoted, columns))}) VALUES ({', '.join('?' * len(columns))})"
-        found.rows[table] = sum(_inserted(new, sql, row) for row in reader.rows())
-        if reader.lost:
+        rows = _documents(old, reader, found) if table == "documents" else reader.rows()
+        taken = [_inserted(new, sql, row) for row in rows]
+        found.rows[table] = sum(taken)
+        if reader.lost or not all(taken):
             found.damaged.append(table)
-    for column, indexes in WITNESSES.items():
-        found.doubtful += _compared(new, column, [_held(old, column, *index) for index in indexes])
+    if "record_hash" not in _columns(old, "documents"):  # as bringing it up to date would
+        seal(new.execute)
     for name in ("settings", "erasure", "changes"):
         with suppress(*Error):
             row = next(old.rows("SELECT name, value FROM settings WHERE name = ?", [name]), None)
@@ -123,6 +130,15 @@ def _copied(old: _Damaged, new: Connection) -> Salvaged:
     return found
 
 
+def _documents(old: _Damaged, reader: _Reader, found: Salvaged) -> Iterator[tuple[Any, ...]]:
+    """Their rows, put right before they are stored: a damaged name may be that of another document."""
+    indexes = {column: [_held(old, column, *index) for index in known] for column, known in WITNESSES.items()}
+    for values in reader.rows():
+        row = dict(zip(reader.columns, values, strict=True))
+        said = {column: [held[row["key"]] for held in known if row["key"] in held] for column, known in indexes.items()}
+        yield tuple(_righted(row, said, found).values())
+
+
 def _held(old: _Damaged, column: str, index: str, kept: str) -> dict[int, Any]:
     """A column of the documents by their numbers, as far as an index of it can be read."""
     held: dict[int, Any] = {}
@@ -131,18 +147,28 @@ def _held(old: _Damaged, column: str, index: str, kept: str) -> dict[int, Any]:
     return held
 
 
-def _compared(new: Connection, column: str, indexes: Sequence[Mapping[int, Any]]) -> list[str]:
-    """What the indexes say otherwise: where two agree against the table they are right, else nobody knows."""
-    doubtful = []
-    for number, name, value in new.execute(f"SELECT key, doc_id, {column} FROM documents").fetchall():
-        said = [held[number] for held in indexes if number in held]
-        if not said or value in said:
-            continue
-        if len(said) > 1 and len(set(said)) == 1:
-            new.execute(f"UPDATE OR IGNORE documents SET {column} = ? WHERE key = ?", (said[0], number))
-        else:
-            doubtful.append(f"{column} of {name!r} may be {said[0]!r}")
-    return doubtful
+def _righted(row: dict[str, Any], said: Mapping[str, Sequence[Any]], found: Salvaged) -> dict[str, Any]:
+    """A document's row as its hash says that it was, whatever the indexes say; where nothing fits that, as two indexes agree."""
+    if record_hash(row) == row["record_hash"]:
+        return row
+    if (right := _fitting(row, said)) is not None:
+        differing = [f"{column} of {right['doc_id']!r} was {row[column]!r}" for column in said if row[column] != right[column]]
+        found.settled += [f"{was}, which its hash and an index correct" for was in differing]
+        return right
+    for column, others in said.items():
+        if others and row[column] not in others:
+            if len(others) > 1 and len(set(others)) == 1:
+                row = {**row, column: others[0]}
+            else:
+                found.doubtful.append(f"{column} of {row['doc_id']!r} may be {others[0]!r}")
+    return row
+
+
+def _fitting(row: Mapping[str, Any], said: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:
+    """The row with those values, its own or an index's, that fit its hash."""
+    choices = [dict.fromkeys([row[column], *others]) for column, others in said.items()]
+    rows = ({**row, **dict(zip(said, chosen, strict=True))} for chosen in itertools.product(*choices))
+    return next((r for r in rows if record_hash(r) == r["record_hash"]), None)
 
 
 def _inserted(new: Connection, sql: str, row: tuple[Any, ...]) -> int:
@@ -158,6 +184,13 @@ def _without_parents(new: Connection) -> None:
     new.execute("DELETE FROM vectors WHERE fingerprint NOT IN (SELECT id FROM fingerprints)")
     for table in ("vectors", "memories", "waiting"):
         new.execute(f"DELETE FROM {table} WHERE passage_id NOT IN (SELECT id FROM passages)")
+
+
+def _columns(old: _Damaged, table: str) -> set[str]:
+    """The columns of a damaged table, which an earlier release may have made with fewer."""
+    with suppress(*Error):
+        return {row[1] for row in old.rows(f"PRAGMA table_info({table})")}
+    return set()
 
 
 def _quoted(column: str) -> str:
@@ -177,7 +210,7 @@ class _Reader:
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
         """Every row that can be read, once."""
-        there = self._columns_there()
+        there = _columns(self.db, self.table)
         wanted = ", ".join(_quoted(c) if c in there else "NULL" for c in self.columns)
         sql = f"SELECT {self.number} AS n, {wanted} FROM {self.table} NOT INDEXED WHERE n BETWEEN ? AND ? ORDER BY n"
         if not there:
@@ -186,12 +219,6 @@ class _Reader:
         highest = max(self._highest(), 1)
         yield from self._between(sql, 0, highest)
         yield from self._between(sql, highest + 1, LAST)
-
-    def _columns_there(self) -> Mapping[str, None]:
-        """The columns of the damaged table, which an earlier release may have made with fewer."""
-        with suppress(*Error):
-            return {row[1]: None for row in self.db.rows(f"PRAGMA table_info({self.table})")}
-        return {}
 
     def _highest(self) -> int:
         """A number beyond all rows, as far as that can be read anywhere."""

@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
 from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import StorageDamaged, StorageNewer
+from cmt_sdk.storage.rows import RECORD, record_hash
 
-MIGRATIONS: tuple[tuple[str, ...], ...] = (
+Execute: TypeAlias = Callable[..., Any]  # a driver's `execute` or SQLAlchemy's `exec_driver_sql`: a statement and its values
+Step: TypeAlias = str | Callable[[Execute], None]
+
+
+def seal(execute: Execute, where: str = "1", values: Sequence[Any] = ()) -> None:
+    """Give document rows the hash of what they say now, where they have another; `where` and `values` choose them."""
+    keys = [row[0] for row in execute(f"SELECT key FROM documents WHERE {where}", tuple(values)).fetchall()]
+    for key in keys:
+        said = execute(f"SELECT {', '.join(RECORD)} FROM documents WHERE key = ?", (key,)).fetchone()
+        sealed = record_hash(dict(zip(RECORD, said, strict=True)))
+        execute("UPDATE documents SET record_hash = ? WHERE key = ? AND record_hash IS NOT ?", (sealed, key, sealed))
+
+
+MIGRATIONS: tuple[tuple[Step, ...], ...] = (
     (
         """CREATE TABLE documents (
             key INTEGER PRIMARY KEY, doc_id TEXT NOT NULL, version INTEGER NOT NULL, current INTEGER NOT NULL,
@@ -54,6 +71,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE memories ADD COLUMN fidelity REAL",
         "CREATE INDEX by_fidelity ON memories (passage_id, fidelity) WHERE fidelity IS NOT NULL",
     ),
+    ("ALTER TABLE documents ADD COLUMN record_hash TEXT", seal),  # SQLite has no hash function
 )
 
 
@@ -72,7 +90,14 @@ def migrate(connection: Connection) -> None:
     number = int(connection.execute(text("PRAGMA user_version")).scalar_one())
     if number == 0 and connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one():
         raise StorageDamaged("this is the database of something else: give another folder")
-    for step in MIGRATIONS[number:]:
-        for statement in step:
-            connection.exec_driver_sql(statement)
-    connection.exec_driver_sql(f"PRAGMA user_version = {len(MIGRATIONS)}")
+    run_from(number, connection.exec_driver_sql)
+
+
+def run_from(number: int, execute: Execute) -> None:
+    """Run the steps that come after the first `number`."""
+    for step in (part for parts in MIGRATIONS[number:] for part in parts):
+        if isinstance(step, str):
+            execute(step)
+        else:
+            step(execute)
+    execute(f"PRAGMA user_version = {len(MIGRATIONS)}")

@@ -362,7 +362,7 @@ def test_a_damaged_document_hides_no_other_and_can_be_deleted(store, tmp_path):
         db.execute("UPDATE documents SET text = CAST(x'4D75FF73' AS TEXT) WHERE doc_id = 'a'")
         db.execute("UPDATE documents SET metadata = '{' WHERE doc_id = 'b'")
     assert store.page(Filter(ids=["a", "c"]), 9, None).documents[0].text == "Mu\ufffds"
-    assert [f.check for f in store.check() if not f.ok] == ["texts", "metadata"]
+    assert [f.check for f in store.check() if not f.ok] == ["texts", "records", "metadata"]
     assert [d.id for d in store.delete(Filter(ids=["a", "b"])).versions] == ["a", "b"]
     assert [d.id for d in store.page(Filter(), 9, None).documents] == ["c"]
 
@@ -918,7 +918,7 @@ def test_a_healthy_memory_is_found_healthy(store):
     assert [(f.check, f.remedy) for f in store.check() if f.remedy] == [("compression", "cmt compress")]
     save_all(store)
     checks = {f.check: f.ok for f in store.check()}
-    texts, vectors = ("texts", "metadata", "passages", "full-text search"), ("fingerprints", "key vectors", "memories")
+    texts, vectors = ("texts", "records", "metadata", "passages", "full-text search"), ("fingerprints", "key vectors", "memories")
     names = ("files", "database", "index", "references", "settings", "compression", *texts, *vectors)
     assert checks == dict.fromkeys(names, True)
 
@@ -930,6 +930,51 @@ def test_a_text_that_lost_a_bit_is_found(store, tmp_path):
         db.execute("UPDATE documents SET text = replace(text, 'Lisbon', 'Lisbom')")
     (finding,) = [f for f in store.check() if f.check == "texts"]
     assert (finding.ok, finding.detail) == (False, "not as they were stored: hurt")
+
+
+def changed_records(store: SQLiteStore) -> str:
+    """What the check-up says of the fields beside the texts; empty when all is well."""
+    (finding,) = [f for f in store.check() if f.check == "records"]
+    return "" if finding.ok else finding.detail.split(": ")[1]
+
+
+ONE_BIT = {
+    "metadata": "UPDATE documents SET metadata = replace(metadata, '1', '3') WHERE doc_id = 'hurt' AND current",
+    "its type": "UPDATE documents SET metadata = CAST(metadata AS BLOB) WHERE doc_id = 'hurt' AND current",
+    "time": "UPDATE documents SET updated_at = updated_at + 1.0 / 4194304 WHERE doc_id = 'hurt' AND current",
+    "source": "UPDATE documents SET source = 'c.md' WHERE doc_id = 'hurt' AND version = 1",
+    "hash": "UPDATE documents SET record_hash = NULL WHERE doc_id = 'hurt' AND current",
+}
+
+
+@pytest.mark.parametrize("lost", ONE_BIT)
+def test_a_bit_that_is_lost_beside_a_text_is_found(store, tmp_path, lost):
+    """In metadata, times, an earlier version's source, or the hash: adding again does not hide it, an update by id settles it."""
+    put(store, "Unhurt.", id="sound", source="a.md", metadata={"n": 1})
+    put(store, id="hurt", source="a.md", metadata={"n": 1})
+    store.replace("hurt", {"text": GENOA}, spans(GENOA))
+    assert changed_records(store) == ""
+    with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
+        assert db.execute(ONE_BIT[lost]).rowcount == 1
+    assert changed_records(store) == "hurt"
+    put(store, GENOA, id="hurt", metadata={"m": 2})
+    assert changed_records(store) == "hurt"
+    store.replace("hurt", {"metadata": {"n": 1}})
+    assert changed_records(store) == ""
+
+
+def test_what_is_written_fits_its_hash(store, tmp_path):
+    """However far off its times are, and in all versions, restored ones too."""
+    times = [datetime(9998, 12, 31, 23, 59, 59, 999_999, UTC), datetime(1, 1, 2, 3, 4, 5, 678_901, UTC), None]
+    for number, time in enumerate(times):
+        old = Document(f"Old {number}.", str(number), source="ü\ufffd.md", created_at=time, updated_at=time, current=False)
+        store.restore([old, replace(old, text=f"New {number}.", version=2, expires_at=times[0])], [])
+        store.replace(str(number), {"text": f"Newest {number}."}, [])
+        store.replace(str(number), {"metadata": {"a": 0.1, "b": None, "c": True, "d": "ü"}})
+        put(store, f"Newest {number}.", id=str(number), metadata={"e": 1})
+    assert changed_records(store) == ""
+    with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db:
+        assert db.execute("SELECT count(*), count(DISTINCT record_hash) FROM documents").fetchone() == (9, 9)
 
 
 def test_reopening_finds_everything(tmp_path, clock):
@@ -979,7 +1024,7 @@ def test_a_later_database_is_refused(tmp_path):
     with closing(sqlite3.connect(file)) as db:
         db.execute("PRAGMA user_version = 99")
     before = file.read_bytes()
-    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 3: update cmt-sdk"):
+    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 4: update cmt-sdk"):
         SQLiteStore(tmp_path)
     assert file.read_bytes() == before
 
@@ -992,6 +1037,7 @@ def test_memories_of_schema_2_have_no_fidelity(store, tmp_path):
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
         db.execute("DROP INDEX by_fidelity")
         db.execute("ALTER TABLE memories DROP COLUMN fidelity")
+        db.execute("ALTER TABLE documents DROP COLUMN record_hash")
         db.execute("PRAGMA user_version = 2")
     opened = SQLiteStore(tmp_path / "notes", create=False)
     assert opened.load([a, b], FINGERPRINT).keys() == {a, b}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cmt_sdk import __version__
+from cmt_sdk import __version__, repair
 from cmt_sdk.errors import StorageNewer
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.testing.fakes import open_fake
@@ -54,6 +54,27 @@ def test_a_store_of_an_earlier_release_opens_whole(release):
     assert hashes(STORES / release.name / "notes")["memory.db"] == before
 
 
+def test_an_earlier_release_had_no_hash_of_a_record(release):
+    """Bringing its store up to date seals what is there, and so does repair where it is damaged: a bit lost later is found."""
+    database = release / "notes" / "memory.db"
+    with closing(sqlite3.connect(database)) as db:
+        root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_time'").fetchone()[0]
+        size = db.execute("PRAGMA page_size").fetchone()[0]
+    shutil.copytree(release / "notes", release / "hurt")
+    with (release / "hurt" / "memory.db").open("r+b") as data:
+        data.seek((root - 1) * size)
+        data.write(bytes(size))
+    assert "database" in [f.check for f in repair(release / "hurt")]
+    open_fake(release / "notes", create=False).close()
+    for folder in (release / "notes", release / "hurt"):
+        with open_fake(folder, create=False) as memory:
+            memory.mend()
+            assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
+            with closing(sqlite3.connect(folder / "memory.db")) as db, db:
+                db.execute("UPDATE documents SET metadata = replace(metadata, '0.5', '0.7') WHERE doc_id = 'museum'")
+            assert [(f.check, "museum" in f.detail) for f in memory.check() if not f.ok] == [("records", True)]
+
+
 def test_work_goes_on_in_a_store_of_an_earlier_release(release):
     """Adding, changing, forgetting, indexing anew, exporting."""
     with open_fake(release / "notes", create=False) as memory:
@@ -72,6 +93,7 @@ def test_an_archive_of_an_earlier_release_comes_in(release, tmp_path):
         progress = memory.import_(release / "all.cmt")
         assert progress.added == len(told(release)["histories"])
         assert json.loads(json.dumps(expected(memory))) == told(release)
+        assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
 
 
 @pytest.mark.parametrize("newer", [len(MIGRATIONS) + 1, 999])

@@ -236,6 +236,23 @@ def test_a_passphrase_is_stretched_as_sqlcipher_does_it(tmp_path, monkeypatch):
         assert db.execute("SELECT text FROM documents").fetchall() == [(LISBON,)]
 
 
+def test_a_short_passphrase_begins_no_memory_and_opens_those_there_are(tmp_path, monkeypatch):
+    """The error names its length, the limit and ways out, and not the words."""
+    monkeypatch.setenv("CMT_KEY", "tulip and rose")
+    with pytest.raises(InvalidSetting, match=r"has 14 characters, a new memory wants 15 or more: .*openssl") as refused:
+        open_fake(tmp_path / "notes", encrypted=True)
+    assert "tulip" not in str(refused.value)
+    assert (tmp_path / "notes" / "memory.db").stat().st_size == 0
+    with monkeypatch.context() as before:
+        before.setattr(keys, "SHORTEST", 8)
+        open_fake(tmp_path / "notes", encrypted=True).close()
+    for encrypted in (True, False):
+        with open_fake(tmp_path / "notes", encrypted=encrypted) as memory:
+            memory.add(LISBON)
+    monkeypatch.setenv("CMT_KEY", "tulip and roses")
+    open_fake(tmp_path / "new", encrypted=True).close()
+
+
 def test_a_second_opening_here_reads_no_byte_of_the_file(notes, monkeypatch):
     """Closing a handle of our own would drop the locks that SQLite holds on it."""
     with open_fake(notes) as memory, monkeypatch.context() as patch:

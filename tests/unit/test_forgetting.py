@@ -41,6 +41,19 @@ def interrupted(folder: Path, monkeypatch: pytest.MonkeyPatch, error: BaseExcept
         assert memory.count() == 1
 
 
+def test_the_hash_of_a_forgotten_record_is_gone(folder):
+    """It is made of what the document said: nothing keeps it, of no version."""
+    with open_fake(folder) as memory:
+        memory.update("secret", "The zanzibarquartz is gone.", metadata={"place": "cellar"})
+    with closing(sqlite3.connect(folder / "memory.db")) as db:
+        hashes = [row[0].encode() for row in db.execute("SELECT record_hash FROM documents WHERE doc_id = 'secret'")]
+        kept = db.execute("SELECT record_hash FROM documents WHERE doc_id <> 'secret'").fetchone()[0].encode()
+    with open_fake(folder) as memory:
+        memory.forget("secret")
+    everything = b"".join(f.read_bytes() for f in folder.iterdir())
+    assert [len(hashes), kept in everything, *(h in everything for h in hashes)] == [2, True, False, False]
+
+
 def test_an_erasure_that_was_killed_is_finished_at_the_next_opening(folder, monkeypatch):
     """The deletion itself records that the files are still to be rewritten."""
     interrupted(folder, monkeypatch, KeyboardInterrupt())
