@@ -88,14 +88,16 @@ def train(
     minutes: float = math.inf,
     *,
     fit: bool = False,
+    choices: Mapping[str, Any] | None = None,
 ) -> Progress:
     """Train, or go on with what `out` holds, for at most `minutes`; returns how far it is. fit: the rate falls to its floor in
-    these minutes, where the steps do not end sooner; a later call begins at the rate of its step, and falls again.
+    these minutes, where the steps do not end sooner; a later call begins at the rate of its step, and falls again. choices: JSON
+    values that must be the same whenever the run goes on, as the plan must.
 
     `out/log.jsonl` gets a line a step, `out/adapter` the weights with the best score, `out/state` what a later call goes on
-    from. Raises InvalidSetting when `out` holds a run of another plan.
+    from. Raises InvalidSetting when `out` holds a run of another plan, or of other choices.
     """
-    run = _Run(task, plan, out, on_step)
+    run = _Run(task, plan, out, on_step, choices or {})
     if run.progress.step == 0:
         run.note({"plan": asdict(plan)})
         run.validate()
@@ -122,12 +124,15 @@ def rehearse(task: Task, plan: Plan) -> float:
 class _Run:
     """A task on its way, with its optimiser, its log and its files; the main process alone writes them."""
 
-    def __init__(self, task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None]) -> None:
+    def __init__(
+        self, task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None], choices: Mapping[str, Any]
+    ) -> None:
         self._task, self._plan, self._out, self._on_step, self._workers = task, plan, out, on_step, Workers()
         self._parameters = list(task.parameters())
         self._optimizer = torch.optim.AdamW(self._parameters, lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0)
         out.mkdir(parents=True, exist_ok=True)
-        self.progress = _restore(out / "state", task, plan, self._parameters, self._optimizer, self._workers)
+        self._chosen = {**asdict(plan), **choices}
+        self.progress = _restore(out / "state", task, self._chosen, self._parameters, self._optimizer, self._workers)
 
     def note(self, figures: Mapping[str, Any]) -> None:
         line = {"step": self.progress.step, "questions": self.progress.questions, **figures}
@@ -175,7 +180,7 @@ class _Run:
         """What a later call goes on from."""
         states = self._workers.gather(self._task.state())
         if self._workers.is_main:
-            _save(self._out / "state", states, self._plan, self._parameters, self._optimizer, self.progress)
+            _save(self._out / "state", states, self._chosen, self._parameters, self._optimizer, self.progress)
 
 
 def _step(
@@ -204,7 +209,7 @@ def _step(
 def _save(
     folder: Path,
     states: Sequence[object],
-    plan: Plan,
+    chosen: Mapping[str, Any],
     parameters: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
     progress: Progress,
@@ -217,7 +222,7 @@ def _save(
             tensors[f"{name}.{number}"] = torch.as_tensor(value).contiguous()
     part = folder / f"step-{progress.step}.safetensors"
     save_file(tensors, part)
-    scalars = {"plan": asdict(plan), "progress": asdict(progress), "tensors": part.name, "tasks": list(states)}
+    scalars = {"plan": chosen, "progress": asdict(progress), "tensors": part.name, "tasks": list(states)}
     new = folder / "state.json.new"
     new.write_text(json.dumps(scalars), encoding="utf-8")
     new.replace(folder / "state.json")
@@ -229,7 +234,7 @@ def _save(
 def _restore(
     folder: Path,
     task: Task,
-    plan: Plan,
+    chosen: Mapping[str, Any],
     parameters: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
     workers: Workers,
@@ -237,7 +242,7 @@ def _restore(
     if not (folder / "state.json").exists():
         return Progress()
     scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if changed := [f"{n}={scalars['plan'].get(n)}" for n, v in asdict(plan).items() if scalars["plan"].get(n) != v]:
+    if changed := [f"{name}={value}" for name, value in scalars["plan"].items() if chosen.get(name) != value]:
         raise InvalidSetting(f"{folder.parent} holds a run with {', '.join(changed)}: go on with these, or train elsewhere")
     if (before := len(scalars["tasks"])) != workers.size:
         raise InvalidSetting(f"{folder.parent} holds a run of {before} processes, here are {workers.size}: start as many")

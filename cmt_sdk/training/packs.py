@@ -21,7 +21,6 @@ from cmt_sdk.training.data import Mixture
 
 LENGTHS = (128, 256, 384)  # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
 LONGEST_ANSWER = 48
-ABREAST = 16  # packs read at once, where more than one are: enough to fill a GPU, and they bound what a larger batch holds
 PER_PASSAGE = 8
 PASSAGES = 5
 BESIDE = (0, 0, 2, 3, 4)  # distractors, drawn evenly: a memory of one fitting passage, and what a search gives
@@ -78,9 +77,8 @@ class Rows:
 
 
 def passes(packs: Sequence[Pack], batch: int) -> list[list[Pack]]:
-    """What is read at once: where examples are computed one by one, packs are too, and nothing is padded; else ABREAST."""
-    size = 1 if batch == 1 else ABREAST
-    return [list(packs[i : i + size]) for i in range(0, len(packs), size)]
+    """What is read at once: as many packs as examples are computed together: a batch holds so many times what one does."""
+    return [list(packs[i : i + batch]) for i in range(0, len(packs), batch)]
 
 
 def batched(drawn: Sequence[Sequence[Pack]], size: int) -> list[Sequence[Sequence[Pack]]]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from cmt_sdk.config import DEFAULT_MODEL
 from cmt_sdk.errors import InvalidInput, InvalidSetting
@@ -84,6 +85,13 @@ class Recipe:
                 raise InvalidSetting(f"{name}={getattr(self, name)}: choose {low} to {high}")
         if not self.questions and not self.texts:
             raise InvalidInput("there is nothing to learn from: give a question file, or a folder of texts")
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """What decides the examples and what is learned from them: a run that goes on must have the same."""
+        names = ("part", "ratio", "rank", "nf4", "passages", "candidates", "held_out", "batch", "seed")
+        files = [path.name for path in (*self.questions, *self.texts)]
+        return {n: getattr(self, n) for n in names} | asdict(self.objectives) | {"without": sorted(self.without), "files": files}
 
 
 @dataclass(frozen=True, slots=True)

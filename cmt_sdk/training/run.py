@@ -66,7 +66,7 @@ class Prepared:
     def run(self, on_step: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Progress:
         """Train, or go on with what `out` holds; a bundle is left there that `cmt_sdk.open(adapter=out)` takes."""
         r = self.recipe
-        progress = train(self.task, r.plan, r.out, on_step, r.minutes, fit=r.fit)
+        progress = train(self.task, r.plan, r.out, on_step, r.minutes, fit=r.fit, choices=r.choices)
         if Workers().is_main:
             _write_bundle(r)
             write_card(r, self.needs, self.material, progress)

@@ -183,10 +183,10 @@ def test_the_rate_falls_with_the_steps_or_with_the_time():
 
 
 def test_a_run_goes_on_with_its_own_plan_only(tmp_path):
-    """Another rate would make another curve: both values are told."""
-    train(reader_task(), Plan(steps=2, accumulate=1), tmp_path, lambda _: None)
-    with pytest.raises(InvalidSetting, match=r"holds a run with steps=2, rate=0.001: go on with these"):
-        train(reader_task(), Plan(steps=4, rate=1e-4, accumulate=1), tmp_path, lambda _: None)
+    """Another rate, or other examples, would make another curve: the values that the run has are told."""
+    train(reader_task(), Plan(steps=2, accumulate=1), tmp_path, lambda _: None, choices={"batch": 1, "seed": 0})
+    with pytest.raises(InvalidSetting, match=r"holds a run with steps=2, rate=0.001, batch=1: go on with these"):
+        train(reader_task(), Plan(steps=4, rate=1e-4, accumulate=1), tmp_path, lambda _: None, choices={"batch": 2, "seed": 0})
 
 
 def test_training_never_changes_the_base(tmp_path):
