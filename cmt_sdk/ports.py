@@ -45,6 +45,9 @@ class Compressor(Protocol):
         With the memory's fidelity, where the settings ask for it.
         """
 
+    def reads(self, memory: PackedMemory) -> bool:
+        """Whether a memory from elsewhere, with this fingerprint, is whole: an archive can hold anything under its checksums."""
+
     def encode_query(self, question: str) -> Vector:
         """The question's vector, shape [dimension], of length 1."""
 

@@ -68,7 +68,7 @@ class Recall:
     memory_budget: int = 0
     reranked: int = 0
     lock: threading.RLock = field(default_factory=threading.RLock)
-    _example: Encoded | None = None
+    _dimension: int = 0
 
     def encode(self, question: str) -> Vector:
         """The question's vector, shape [dimension]."""
@@ -200,13 +200,13 @@ class Recall:
             return sum(self._encode_each([passage], failed) for passage in batch)
 
     def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
-        """True when a memory from elsewhere can be read here: made by the same things, and shaped as they shape it."""
+        """True when a memory from elsewhere can be read here: made by the same things, and whole."""
         with self.lock:
             compressor = self.engine.compressor
             if made_by.differences(compressor.fingerprint):
                 return False
-            self._example = self._example or compressor.compress(["An example."])[0]
-        return _shape(encoded) == _shape(self._example)
+            self._dimension = self._dimension or compressor.encode_query("An example.").size
+            return encoded.key.size == self._dimension and compressor.reads(encoded.memory)
 
     def check_fingerprint(self) -> None:
         """Raise ModelMismatch when stored memories were made by something that this model cannot read."""
@@ -220,9 +220,3 @@ class Recall:
                     f"that is open is {mine.model} ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. "
                     "Open it with the first, or encode the stored text again: cmt reencode"
                 )
-
-
-def _shape(encoded: Encoded) -> tuple[str, int, dict[str, tuple[str, int]]]:
-    """What memories of one compressor have in common, whatever their length."""
-    arrays = {name: (str(a.dtype), a.ndim) for name, a in encoded.memory.arrays.items()}
-    return encoded.memory.kind, encoded.key.size, arrays

@@ -15,6 +15,9 @@ class Packer(Protocol):
     def pack(self, contents: Sequence[str]) -> list[PackedMemory]:
         """One memory a passage, in the order given."""
 
+    def reads(self, memory: PackedMemory) -> bool:
+        """Whether a memory from elsewhere is whole, and one that this model can read."""
+
 
 class Meter(Protocol):
     """Reads memories again and says how much of their passages it finds."""
@@ -47,6 +50,10 @@ class PassageCompressor:
         memories, keys = self.packer.pack(texts), self.keys.vectors(texts)
         found = self.meter.measure(texts, memories) if self.meter else [None] * len(memories)
         return [Encoded(memory, key, fidelity) for memory, key, fidelity in zip(memories, keys, found, strict=True)]
+
+    def reads(self, memory: PackedMemory) -> bool:
+        """Whether a memory from elsewhere is whole, and one that this model can read."""
+        return self.packer.reads(memory)
 
     def encode_query(self, question: str) -> Vector:
         """The question's vector, shape [dimension]."""

@@ -52,6 +52,17 @@ class KVCompressor:
                 packed.update(zip(batch, made, strict=True))
         return [packed[i] for i in range(len(ids))]
 
+    def reads(self, memory: PackedMemory) -> bool:
+        """Whether a memory is whole, and one of this model's: its arrays agree in number, type and width, and are finite."""
+        layers, heads, width = self.lm.kv_shape
+        kept, mean = memory.arrays.get("kept"), memory.arrays.get("key_mean")
+        if memory.kind != "kv" or kept is None or mean is None or kept.dtype != np.uint8 or mean.dtype != np.float16:
+            return False
+        if kept.shape != (layers * heads, -(-memory.tokens // 8)) or mean.shape != (layers * heads, width):
+            return False
+        count = int(np.unpackbits(kept.view(np.uint8), axis=1, count=memory.tokens).sum())
+        return bool(np.isfinite(mean).all()) and all(is_coded(memory, which, count, width) for which in ("key", "value"))
+
     def _pack_batch(self, ids: Sequence[list[int]]) -> list[PackedMemory]:
         keys, values, scores = self.forward(ids)
         lengths = torch.tensor([len(i) for i in ids], device=self.lm.device)
@@ -106,8 +117,17 @@ def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
     return PackedMemory("kv", length, arrays)
 
 
+def is_coded(memory: PackedMemory, which: str, count: int, width: int) -> bool:
+    """Whether a memory holds `count` four-bit rows of this width under the name "key", "value" or "soft"."""
+    codes, scales = memory.arrays.get(f"{which}_codes"), memory.arrays.get(f"{which}_scales")
+    if codes is None or scales is None or codes.dtype != np.uint8 or scales.dtype != np.float16:
+        return False
+    groups = [(count, width // group) for group in (GROUP, KEY_GROUP)]
+    return codes.shape == (count, width // 2) and scales.shape in groups and bool(np.isfinite(scales).all())
+
+
 def codes_of(memory: PackedMemory, which: str) -> Codes:
-    """The codes of a memory's "key" or "value" entries as tensors that share its bytes."""
+    """The codes of a memory's rows under the name "key", "value" or "soft" as tensors that share its bytes."""
     return Codes(tensor_of(memory.arrays[f"{which}_codes"]), tensor_of(memory.arrays[f"{which}_scales"]))
 
 

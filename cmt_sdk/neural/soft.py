@@ -16,8 +16,8 @@ from torch.nn.functional import pad
 
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches, padded, tensor_of
-from cmt_sdk.neural.quantization import GROUP, Codes, dequantize, quantize
+from cmt_sdk.neural.kv import batches, codes_of, is_coded, padded
+from cmt_sdk.neural.quantization import GROUP, dequantize, quantize
 from cmt_sdk.types import PackedMemory
 
 
@@ -61,6 +61,11 @@ class SoftCompressor:
             soft = soft + (means / counts.clamp(min=1)) @ self.projection.T
         return soft, -(-lengths // self.ratio)
 
+    def reads(self, memory: PackedMemory) -> bool:
+        """Whether a memory is whole, and one of this model's at this ratio."""
+        width = self.lm.model.get_input_embeddings().weight.shape[1]
+        return memory.kind == "soft" and is_coded(memory, "soft", -(-memory.tokens // self.ratio), width)
+
     @torch.inference_mode()
     def pack(self, contents: Sequence[str]) -> list[PackedMemory]:
         """One memory a passage, in the order given."""
@@ -78,5 +83,5 @@ class SoftCompressor:
 
 def soft_tokens(memories: Sequence[PackedMemory], lm: FrozenModel) -> Tensor:
     """The memories' soft tokens one after another, [1, tokens, d] in the model's type."""
-    rows = [dequantize(Codes(tensor_of(m.arrays["soft_codes"]), tensor_of(m.arrays["soft_scales"]))) for m in memories]
+    rows = [dequantize(codes_of(m, "soft")) for m in memories]
     return torch.cat(rows)[None].to(lm.device, lm.dtype)

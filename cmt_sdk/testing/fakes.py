@@ -43,6 +43,11 @@ class FakeCompressor:
         keys = self.keys.vectors(texts) if self.keys else [self.encode_query(t) for t in texts]
         return [Encoded(self._memory(t), key) for t, key in zip(texts, keys, strict=True)]
 
+    def reads(self, memory: PackedMemory) -> bool:
+        """Whether its bytes are there."""
+        held = memory.arrays.get("bytes")
+        return memory.kind == "fake" and held is not None and held.dtype == np.uint8 and held.ndim == 1
+
     def _memory(self, text: str) -> PackedMemory:
         hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)  # a memory is not readable as text
         return PackedMemory("fake", len(text.split()), {"bytes": hidden})

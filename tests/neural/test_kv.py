@@ -7,11 +7,13 @@ from transformers import DynamicCache
 
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.kv import KVCompressor, batches, codes_of
-from cmt_sdk.neural.quantization import dequantize
+from cmt_sdk.neural.quantization import dequantize, quantize
 from cmt_sdk.neural.reading import causal, place
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.scores import REPEAT, RepeatScores, best
+from cmt_sdk.neural.soft import SoftCompressor
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
+from cmt_sdk.types import PackedMemory
 
 TEXTS = ["The museum moved to Lisbon.", "It opens at nine, and closes at five on most days of the year."]
 
@@ -156,3 +158,34 @@ def test_batches_hold_every_index_once_within_the_bound():
     assert sorted(i for b in made for i in b) == list(range(7))
     assert made[-1] == [3]
     assert all(max(lengths[i] for i in b) * len(b) <= 2048 for b in made[:-1])
+
+
+def test_only_a_whole_memory_is_taken_from_elsewhere(lm, rotary):
+    """Rows that do not agree in number, other types and widths, and numbers that are none: under whatever checksum."""
+    compressor = KVCompressor(lm, rotary, 0.25)
+    (memory,) = compressor.pack(["The museum moved to Lisbon in 2019."])
+    assert compressor.reads(memory)
+    forged = {
+        "key_codes": [lambda a: a[1:], lambda a: a[:, 1:], lambda a: a.astype(np.int8)],
+        "key_scales": [lambda a: a[1:], lambda a: a[:, :0], lambda a: a * np.float16("nan"), lambda a: a.astype(np.float32)],
+        "value_codes": [lambda a: np.concatenate([a, a])],
+        "kept": [lambda a: a[1:], lambda a: a ^ np.uint8(255), lambda a: np.zeros((len(a), 0), np.uint8)],
+        "key_mean": [lambda a: a[:, :1], lambda a: a + np.float16("inf")],
+    }
+    for name, ways in forged.items():
+        for way in ways:
+            other = PackedMemory("kv", memory.tokens, {**memory.arrays, name: way(memory.arrays[name])})
+            assert not compressor.reads(other), name
+    assert not compressor.reads(PackedMemory("kv", memory.tokens + 8, memory.arrays))
+    assert not compressor.reads(PackedMemory("kv", memory.tokens, {}))
+    assert not SoftCompressor(lm, None, 4).reads(memory)
+
+
+def test_keys_of_an_earlier_release_are_read(lm, rotary):
+    """They had groups of 32: the shape of the scales tells."""
+    compressor = KVCompressor(lm, rotary, 1.0)
+    (memory,) = compressor.pack(["The museum moved to Lisbon in 2019."])
+    codes = quantize(dequantize(codes_of(memory, "key")))
+    older = {**memory.arrays, "key_codes": codes.codes.numpy(), "key_scales": codes.scales.numpy()}
+    assert compressor.reads(PackedMemory("kv", memory.tokens, older))
+    assert dequantize(codes_of(PackedMemory("kv", memory.tokens, older), "key")).shape == (len(codes.codes), lm.kv_shape[2])
