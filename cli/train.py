@@ -30,7 +30,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--model", help="A pulled model or a local folder.  [default: the default model]")
 @click.option("--start", default="default", show_default=True, help="Go on from: default, none, or an adapter's folder.")
 @click.option("--steps", default=1000, show_default=True, help="Optimiser steps; the rate falls towards the last.")
-@click.option("--minutes", type=float, default=math.inf, help="Stop after so many; the same command goes on.")
+@click.option("--minutes", type=float, default=math.inf, help="Train for so many, loading apart; the same command goes on.")
 @click.option("--rate", default=1e-3, show_default=True, help="The peak learning rate.")
 @click.option("--accumulate", default=3, show_default=True, help="Examples a step, or batches of them.")
 @click.option("--batch", default=1, show_default=True, help="reader, compressor, soft: examples at once; more fill a GPU.")
@@ -49,7 +49,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--checkpointing", is_flag=True, help="Hold less memory: layers compute again for their gradients.")
 @click.option("--seed", default=0, show_default=True, help="Draws the examples.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
-@click.option("-y", "--yes", is_flag=True, help="Begin without asking.")
+@click.option("-y", "--yes", is_flag=True, help="Begin without asking, as where no terminal can answer.")
 def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: int, **options: Any) -> None:
     """Train an adapter on QUESTIONS, or on plain text with --text.
 

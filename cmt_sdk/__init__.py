@@ -110,7 +110,8 @@ def open(  # noqa: A001 - the word users know
     embedder: Embedder | None = None,
     **settings: Any,
 ) -> Memory:
-    """Open the memory in a folder, or make one; without a path, the default memory of this user.
+    """Open the memory in a folder, or make one; without a path, the default memory of this user. `locate(name)` is the folder of
+    another one of theirs.
 
     `settings` are fields of `Settings`; those that are not given are the ones the memory was made with. Nothing heavy
     is loaded before it is needed. `embedder` makes the key vectors that passages are found by, in place of the model itself: give
@@ -121,6 +122,8 @@ def open(  # noqa: A001 - the word users know
     from cmt_sdk.assembly import assemble
     from cmt_sdk.memory import Memory
 
+    if path is not None and not os.fspath(path).strip():
+        raise errors.InvalidSetting(f"path={path!r}: give the path of a folder, or none for the default memory")
     folder = locate(None) if path is None else Path(path).expanduser()
     return Memory(assemble(folder, settings, create=create, encrypted=encrypted, embedder=embedder))
 

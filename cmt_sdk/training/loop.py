@@ -63,6 +63,15 @@ class Plan:
     save_every: int = 50
     patience: int = 0
 
+    def __post_init__(self) -> None:
+        if not 0 < self.rate <= 1:
+            raise InvalidSetting(f"rate={self.rate:g}: choose more than 0, at most 1")
+        for name in ("steps", "accumulate", "validate_every", "save_every"):
+            if getattr(self, name) < 1:
+                raise InvalidSetting(f"{name}={getattr(self, name)}: choose at least 1")
+        if self.patience < 0:
+            raise InvalidSetting(f"patience={self.patience}: choose at least 1, or 0 for never")
+
     def rate_at(self, step: int, done: float = 0.0) -> float:
         """Linear warm-up, then cosine to `floor` of the peak, over the steps or, if more of it is `done`, over another share."""
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(done, step / self.steps))))

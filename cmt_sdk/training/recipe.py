@@ -83,6 +83,8 @@ class Recipe:
         for name, (low, high) in bounds.items():
             if not low <= getattr(self, name) <= high:
                 raise InvalidSetting(f"{name}={getattr(self, name)}: choose {low} to {high}")
+        if not self.minutes > 0:
+            raise InvalidSetting(f"minutes={self.minutes:g}: choose more than 0")
         if not self.questions and not self.texts:
             raise InvalidInput("there is nothing to learn from: give a question file, or a folder of texts")
 

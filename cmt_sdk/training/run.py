@@ -46,6 +46,7 @@ from cmt_sdk.weights.registry import show_model
 DIMENSION = 256
 NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}  # their questions fit many of their passages: good to read, misleading to find by
 SIZE, SMALL = 160, 20  # passages that keys are told apart from at once, on a GPU and elsewhere
+FEWEST = 2  # passages: one to learn from, one to judge by
 AT_ONCE = 16384  # tokens whose activations are held at most for the gradients of keys
 FIRST = 1000  # passages from which a first head is made
 HELD_TOKENS = 1400  # of passages and one pack, whose activations are held for the gradients
@@ -98,11 +99,10 @@ def _read(recipe: Recipe, tokenizer: Any) -> tuple[Passages, Passages]:
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
     files = read_questions(recipe.questions) | {path.name.split(".")[0]: read_texts(path, count) for path in recipe.texts}
-    learned, judged = hold_out(files)
-    if not any(learned.values()) or not any(judged.values()):
-        total = sum(map(len, files.values()))
-        raise InvalidInput(f"{total} passages are too few: some must be kept to judge the rest by; give at least 20")
-    return learned, judged
+    total = len({p.context for whole in files.values() for p in whole})
+    if total < FEWEST:
+        raise InvalidInput(f"passages to learn from: {total}; one must be kept to judge the rest by, so give at least {FEWEST}")
+    return hold_out(files)
 
 
 def _needs(recipe: Recipe, model: Any, learned: int) -> Needs:

@@ -108,6 +108,11 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
         Recipe("reader", tmp_path)
     with pytest.raises(InvalidSetting, match="part='writer': choose one of reader, compressor, soft, cmt, matcher"):
         Recipe("writer", tmp_path, [questions])
+    with pytest.raises(InvalidSetting, match="minutes=-1: choose more than 0"):
+        Recipe("reader", tmp_path, [questions], minutes=-1)
+    for name, told in (("rate", "rate=-1: choose more than 0, at most 1"), ("steps", "steps=-1: choose at least 1")):
+        with pytest.raises(InvalidSetting, match=told):
+            Plan(**{"steps": 2, name: -1})
     recipe = Recipe("reader", tmp_path / "made", [questions], model=str(model), device="cpu")
     monkeypatch.setattr(run, "_free_memory", lambda _: 1000)
     with pytest.raises(InvalidSetting, match=r"needs about [\d,]+ bytes of memory on cpu, 1,000 are free"):
@@ -121,7 +126,7 @@ def test_too_few_passages_are_told(model, tmp_path):
     """One passage cannot both teach and judge."""
     file = tmp_path / "one.jsonl"
     file.write_text('{"context": "It is in Rome.", "question": "Where?", "answers": ["Rome"]}\n', encoding="utf-8")
-    with pytest.raises(InvalidInput, match="1 passages are too few"):
+    with pytest.raises(InvalidInput, match="passages to learn from: 1; one must be kept"):
         prepare(Recipe("reader", tmp_path / "made", [file], model=str(model), device="cpu"))
 
 
@@ -132,6 +137,9 @@ def test_passages_are_held_out_by_text_where_titles_are_few(questions):
     assert learned["towns"]
     assert judged["towns"]
     assert sorted(p.context for p in learned["towns"] + judged["towns"]) == sorted(p.context for p in whole)
+    for few in (whole[:2], whole[2:4], whole[4:6]):
+        learned, judged = hold_out({"towns": few})
+        assert len(learned["towns"]) == len(judged["towns"]) == 1
 
 
 def test_a_text_is_asked_for_its_own_words():

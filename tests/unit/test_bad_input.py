@@ -5,7 +5,16 @@ from datetime import UTC, datetime
 import pytest
 
 import cmt_sdk
-from cmt_sdk.errors import AlreadyExists, InvalidDocument, InvalidInput, ModelNotFound, NotFound, StorageDenied, StorageError
+from cmt_sdk.errors import (
+    AlreadyExists,
+    InvalidDocument,
+    InvalidInput,
+    InvalidSetting,
+    ModelNotFound,
+    NotFound,
+    StorageDenied,
+    StorageError,
+)
 from cmt_sdk.testing.fakes import open_fake
 
 LISBON = "The museum moved to Lisbon in 2019."
@@ -224,3 +233,10 @@ def test_a_closed_memory_says_so(tmp_path):
     for call in (memory.count, memory.stats, lambda: memory.add(LISBON)):
         with pytest.raises(StorageError, match="was closed: open it again"):
             call()
+
+
+@pytest.mark.parametrize("path", ["", "  "])
+def test_a_path_of_nothing_opens_no_memory(path):
+    """It would be the folder one happens to be in."""
+    with pytest.raises(InvalidSetting, match="give the path of a folder, or none for the default memory"):
+        cmt_sdk.open(path)
