@@ -201,10 +201,14 @@ class Database:
             try:
                 yield db
                 db.exec_driver_sql(end)
-            except BaseException:
-                # SQLite has rolled back by itself after some errors, a full disk among them
-                if db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
-                    db.exec_driver_sql("ROLLBACK")
+            except BaseException as error:
+                try:
+                    # SQLite has rolled back by itself after some errors, a full disk among them
+                    if db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+                        db.exec_driver_sql("ROLLBACK")
+                finally:
+                    if isinstance(error, MemoryError | DBAPIError):
+                        db.invalidate()  # full-text search can keep in its memory what was rolled back on the disk
                 raise
 
     @staticmethod
