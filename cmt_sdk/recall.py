@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
@@ -121,8 +121,8 @@ class Recall:
             return list(matches)
         with self.lock:
             likely = dict(zip(stored, self.engine.reader.likelihoods(query, list(stored.values())), strict=True))
-        order = reorder([likely.get(m.passage.id) for m in first])
-        return [*(first[n] for n in order), *rest]
+        judged = [replace(m, likelihood=likely.get(m.passage.id)) for m in first]
+        return [*(judged[n] for n in reorder([m.likelihood for m in judged])), *rest]
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now and kept."""

@@ -144,7 +144,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A passage that fits a query. `score` is the fused one; the ranks (from 1) and scores say why."""
+    """A passage that fits a query. `score` is the fused one; the ranks (from 1) and scores say why.
+
+    `likelihood`, in nats, where the model has read the passage's memory: the log probability of the query's words after it. It
+    counts for the order, so that a source may stand before one of a higher score.
+    """
 
     passage: Passage
     document: Document
@@ -153,6 +157,7 @@ class Match:
     vector_score: float | None = None
     text_rank: int | None = None
     text_score: float | None = None
+    likelihood: float | None = None
 
     @property
     def why(self) -> str:
@@ -162,6 +167,8 @@ class Match:
             parts.append(f"meaning #{self.vector_rank} (cosine {self.vector_score:.2f})")
         if self.text_rank is not None and self.text_score is not None:
             parts.append(f"words #{self.text_rank} (BM25 {self.text_score:.1f})")
+        if self.likelihood is not None:
+            parts.append(f"question {self.likelihood:.1f} nats")
         return ", ".join(parts) or "asked for"
 
 

@@ -269,6 +269,7 @@ def test_the_passage_that_makes_the_question_likeliest_is_read_first(memory, mon
     again = [m.passage.id for m in memory.search(question, k=2, mode="reranked")]
     assert again == [second.id, first.id]
     assert [s.passage_id for s in answer.sources] == again
+    assert [s.why.rpartition(", ")[2] for s in answer.sources] == ["question 100.0 nats", "question 0.0 nats"]
     assert "rerank" in answer.milliseconds
     assert asked == [question] * 2
 
