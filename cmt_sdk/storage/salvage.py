@@ -34,7 +34,8 @@ LAST = 2**62
 class Salvaged:
     """How many rows of each table were saved; `damaged` names the tables of which some could not be read.
 
-    `settled` and `doubtful` tell what is stored twice and differed: where the row's hash says what is right, and where not.
+    `settled` and `doubtful` tell what is stored twice and differed: where the row's hash says what is right, and where not; the
+    latter also which rows only an index still names.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -131,12 +132,20 @@ def _copied(old: _Damaged, new: Connection) -> Salvaged:
 
 
 def _documents(old: _Damaged, reader: _Reader, found: Salvaged) -> Iterator[tuple[Any, ...]]:
-    """Their rows, put right before they are stored: a damaged name may be that of another document."""
+    """Their rows, put right before they are stored: a damaged name may be that of another document.
+
+    Where a bit turns the tree of a table to another branch, SQLite reads less of it and sees no error: the indexes tell.
+    """
     indexes = {column: [_held(old, column, *index) for index in known] for column, known in WITNESSES.items()}
+    names = {number: name for held in indexes["doc_id"] for number, name in held.items()}
     for values in reader.rows():
         row = dict(zip(reader.columns, values, strict=True))
+        names.pop(row["key"], None)
         said = {column: [held[row["key"]] for held in known if row["key"] in held] for column, known in indexes.items()}
         yield tuple(_righted(row, said, found).values())
+    if names:
+        reader.lost = True
+        found.doubtful += [f"a version of {name!r} is gone" for name in names.values()]
 
 
 def _held(old: _Damaged, column: str, index: str, kept: str) -> dict[int, Any]:
