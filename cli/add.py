@@ -14,7 +14,7 @@ import click
 import cmt_sdk
 from cmt_cli.failures import exit_code, tell, warn
 from cmt_cli.inputs import expanded, standard_input
-from cmt_cli.memories import opened
+from cmt_cli.memories import begun
 from cmt_cli.options import expires_option, json_option, memory_option, meta_option
 from cmt_cli.output import amount, plain, print_json, say
 from cmt_cli.progress import Update, bars
@@ -57,23 +57,21 @@ def add(
       pdftotext scan.pdf - | cmt add - --source scan.pdf
     """  # noqa: D301 - click reads the escape
     given = _checked(paths, text, source)
-    if len(given) == 1 and not folder.exists() and Path(given[0]).is_file():
-        cmt_sdk.read_document(given[0])  # what cannot be read begins no memory
     fields = {"source": source, "scope": scope, "metadata": meta, "expires_at": expires}
-    with opened(folder, create=True) as memory, bars() as update:
-        run = Adding(memory, fields, as_json, update)
-        if text is not None:
-            run.document(cmt_sdk.Document(text), run.refuse)
-        for path in given:
-            run.path(path)
-        if not run.documents and not run.refused:
-            raise InvalidInput(f"nothing to remember in {', '.join(given)}: no text that can be read")
-        if not no_wait:
-            run.compress()
-    if run.documents:
-        run.summarise()
-    if run.refused:
-        sys.exit(exit_code(run.refused[0]))
+    with begun(folder) as memory:
+        with bars() as update:
+            run = Adding(memory, fields, as_json, update)
+            if text is not None:
+                run.document(cmt_sdk.Document(text), run.refuse)
+            for path in given:
+                run.path(path)
+            if not run.documents and not run.refused:
+                raise InvalidInput(f"nothing to remember in {', '.join(given)}: no text that can be read")
+            if not no_wait:
+                run.compress()
+        if run.documents:
+            run.summarise()
+        run.end()
 
 
 def _checked(paths: Sequence[str], text: str | None, source: str | None) -> Sequence[str]:
@@ -138,6 +136,11 @@ class Adding:
     def pass_over(self, error: CMTError) -> None:
         """Tell that something in a folder is passed over."""
         warn(f"passed over: {error}", as_json=self.as_json)
+
+    def end(self) -> None:
+        """Leave with the exit code of the first refusal, if there was one."""
+        if self.refused:
+            sys.exit(exit_code(self.refused[0]))
 
     def summarise(self) -> None:
         """What happened, on stdout."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
@@ -12,9 +11,9 @@ import click
 
 import cmt_sdk
 from cmt_cli.add import Adding, Refuse
-from cmt_cli.failures import exit_code, warn
+from cmt_cli.failures import warn
 from cmt_cli.inputs import is_there
-from cmt_cli.memories import opened
+from cmt_cli.memories import begun, opened
 from cmt_cli.options import json_option, memory_option
 from cmt_cli.output import amount, plain, print_json, say
 from cmt_cli.progress import bars
@@ -72,7 +71,7 @@ def import_(file: Path, scope: str, no_wait: bool, folder: Path, as_json: bool) 
         return
     if scope:
         raise click.UsageError("--scope is for conversations: the documents of an archive keep their own")
-    with opened(folder, create=True) as memory, bars() as update:
+    with begun(folder) as memory, bars() as update:
         progress = memory.import_(file, wait=not no_wait, on_progress=lambda p: update("importing", p.added + p.unchanged, 0))
     if as_json:
         print_json(plain(progress))
@@ -105,15 +104,15 @@ def _import_conversations(file: Path, scope: str, folder: Path, *, wait: bool, a
     first = next(documents, None)  # what cannot be read begins no memory
     if first is None:
         raise InvalidInput(f"{file} holds nothing to remember: nobody says anything in it")
-    with opened(folder, create=True) as memory, bars() as update:
-        run = Adding(memory, {"scope": scope}, as_json, update)
-        for document in chain([first], _sound(documents, run.refuse)):
-            run.document(document, run.refuse)
-        if wait:
-            run.compress()
-    run.summarise()
-    if run.refused:
-        sys.exit(exit_code(run.refused[0]))
+    with begun(folder) as memory:
+        with bars() as update:
+            run = Adding(memory, {"scope": scope}, as_json, update)
+            for document in chain([first], _sound(documents, run.refuse)):
+                run.document(document, run.refuse)
+            if wait:
+                run.compress()
+        run.summarise()
+        run.end()
 
 
 def _sound(documents: Iterator[cmt_sdk.Document], refuse: Refuse) -> Iterator[cmt_sdk.Document]:

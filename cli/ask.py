@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,13 @@ import click
 import cmt_sdk
 from cmt_cli.inputs import standard_input
 from cmt_cli.memories import narrowed, opened
-from cmt_cli.options import filter_options, json_option, k_option, memory_option, reader_option
+from cmt_cli.options import filter_options, filter_words, json_option, k_option, memory_option, reader_option
 from cmt_cli.output import on_terminal, one_line, place, print_json, say
 from cmt_cli.progress import waiting
 
 
 @click.command()
-@click.argument("question", required=False, metavar="[QUESTION|-]")
+@click.argument("words", nargs=-1, metavar="[QUESTION|-]")
 @k_option
 @click.option("--budget", type=click.IntRange(min=1), help="Find as many passages as fit in this many tokens.")
 @reader_option
@@ -27,7 +27,7 @@ from cmt_cli.progress import waiting
 @filter_options
 @memory_option
 @json_option
-def ask(question: str | None, folder: Path, as_json: bool, chosen: Mapping[str, Any], **options: Any) -> None:
+def ask(words: Sequence[str], folder: Path, as_json: bool, chosen: Mapping[str, Any], **options: Any) -> None:
     """Answer QUESTION, or the one on standard input, from memory.
 
     \b
@@ -35,16 +35,22 @@ def ask(question: str | None, folder: Path, as_json: bool, chosen: Mapping[str, 
       cmt ask "Where is the museum now?"
       cmt ask --reader text --scope user/ann --json "What does she drink?"
     """  # noqa: D301 - click reads the escape
-    if question is None and on_terminal(sys.stdin):
+    if not words and on_terminal(sys.stdin):
         raise click.UsageError("give a QUESTION, or pipe one in")
-    asked = standard_input().strip() if question in (None, "-") else str(question)
+    if len(words) > 1:
+        raise click.UsageError(f'the question is several arguments: put it in quotes, cmt ask "{one_line(" ".join(words), 80)}"')
+    asked = standard_input().strip() if words in ((), ("-",)) else words[0]
     with opened(folder) as memory:
-        stream = memory.model.ask(asked, stream=True, **options, **narrowed(memory, chosen))
+        narrowing = narrowed(memory, chosen)
+        stream = memory.model.ask(asked, stream=True, **options, **narrowing)
         if as_json:
             print_json(stream.answer)
             return
         say_pieces(iter(stream))
-        print_sources(stream.answer)
+        if stream.answer.sources or stream.answer.reader == "none" or memory.count(**narrowing):
+            print_sources(stream.answer)
+        else:
+            say(f"no document fits {filter_words(chosen)}" if memory.count() else "the memory is empty", err=True)
 
 
 def say_pieces(pieces: Iterator[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
@@ -17,6 +18,8 @@ from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import expires_option, filter_options, json_option, memory_option, meta_option
 from cmt_cli.output import amount, one_line, place, print_json, say, short_id
 from cmt_sdk.errors import DocumentNotFound
+
+NOTHING_NEW = "give a FILE, - for standard input, or --text for a new text; or fields: --source, --scope, --meta, --expires"
 
 
 @click.command()
@@ -53,6 +56,8 @@ def update(
     changes: dict[str, Any] = {"source": source, "scope": scope, "expires_at": expires}
     fields = {name: value for name, value in changes.items() if value is not None}
     keep_text = text is None and file is None and bool(fields or meta)
+    if text is None and file is None and not keep_text:
+        raise click.UsageError(NOTHING_NEW)
     new = None if keep_text else given_text(text, file)
     with opened(folder) as memory:
         known = memory.get(whole_id(memory, document_id))
@@ -63,7 +68,13 @@ def update(
     if as_json:
         print_json(document)
     else:
-        say(f"{short_id(document.id)} is version {document.version}")
+        changed = ", ".join(["", *(_told(key, value) for key, value in meta.items())])
+        say(f"{short_id(document.id)} is version {document.version}{changed}")
+
+
+def _told(key: str, value: Any) -> str:
+    """What has become of a key of the metadata."""
+    return f"without {key}" if value is None else f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
 @click.command()

@@ -11,7 +11,7 @@ import click
 
 from cmt_cli.conversation import COMMANDS, Conversation
 from cmt_cli.inputs import decoded
-from cmt_cli.memories import opened
+from cmt_cli.memories import begun, opened
 from cmt_cli.options import json_option, k_option, memory_option, reader_option
 from cmt_cli.output import amount, on_terminal, say
 
@@ -40,7 +40,7 @@ def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bo
     Example:
       cmt chat --remember --scope user/ann
     """  # noqa: D301 - click reads the escape
-    with opened(folder, create=remember) as memory:
+    with begun(folder) if remember else opened(folder) as memory:
         talk = Conversation(memory, scope, options, remember=remember, as_json=as_json)
         history = None if no_history or memory.encrypted else memory.path / HISTORY
         for said in _typed(talk, history) if on_terminal(sys.stdin) else _piped():

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
 import cmt_sdk
-from cmt_cli.memories import opened
+from cmt_cli.failures import warn
+from cmt_cli.memories import begun, opened
+from cmt_cli.named import device_doubt, model_doubt, whole_adapter, whole_model
 from cmt_cli.options import json_option, memory_option, typed
 from cmt_cli.output import plain, print_json, say, table
 from cmt_sdk.errors import InvalidSetting, MemoryNotFound
 
-NEED_REENCODING = ("model", "adapter", "precision", "compressor", "keep", "compression")
+MADE_WITH = ("model", "adapter", "precision", "compressor", "keep", "compression")  # what memories may depend on
+WHOLE: Mapping[str, Callable[[str], str]] = {"model": whole_model, "adapter": whole_adapter}
+DOUBTS: Mapping[str, Callable[[str], str]] = {"model": model_doubt, "device": device_doubt}
 
 
 @click.group(invoke_without_command=True)
@@ -43,7 +48,10 @@ def config(context: click.Context, folder: Path, as_json: bool) -> None:
     table(["", ""], list(plain(settings).items()))
 
 
-@config.command("set", epilog=f"NAME is one of {', '.join(cmt_sdk.Settings.names())}.")
+# A value may be a negative number: what is wrong with that the setting says.
+@config.command(
+    "set", context_settings={"ignore_unknown_options": True}, epilog=f"NAME is one of {', '.join(cmt_sdk.Settings.names())}."
+)
 @click.argument("name", type=click.Choice(cmt_sdk.Settings.names()), metavar="NAME")
 @click.argument("value")
 @memory_option
@@ -56,19 +64,26 @@ def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
       cmt config set memory_budget 2000000000
       cmt config set model Qwen/Qwen3-0.6B -m work
     """  # noqa: D301 - click reads the escape
-    with opened(folder, create=True) as memory:
-        settings = memory.configure(**{name: _value(name, value)})
-        stale = name in NEED_REENCODING and memory.count() > 0
+    chosen = _value(name, value)
+    doubt = DOUBTS[name](chosen) if name in DOUBTS else ""
+    with begun(folder) as memory:
+        before = memory.settings
+        settings = memory.configure(**{name: chosen})
+        is_otherwise = name in MADE_WITH and settings != before and memory.count() > 0
     if as_json:
         print_json(settings)
-        return
-    say(f"{name} = {getattr(settings, name)}")
-    if stale:
-        say("`cmt reencode` makes what is stored anew with it", err=True)
+    else:
+        say(f"{name} = {getattr(settings, name)}")
+    if doubt:
+        warn(doubt, as_json=as_json)
+    if is_otherwise and not as_json:
+        say("memories that were made with something else are made anew by `cmt reencode`", err=True)
 
 
 def _value(name: str, text: str) -> Any:
-    """The text in the type of that setting."""
+    """The text in the type of that setting, a path as a whole one."""
+    if name in WHOLE:
+        return WHOLE[name](text)
     kind = type(getattr(cmt_sdk.Settings(), name))
     if kind is bool:
         return typed(text.lower())

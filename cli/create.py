@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from cmt_cli.memories import opened
+from cmt_cli.memories import begun, opened
 from cmt_cli.options import json_option, memory_option
 from cmt_cli.output import print_json, say
 from cmt_sdk.errors import AlreadyExists, MemoryNotFound
@@ -30,7 +30,7 @@ def create(encrypted: bool, folder: Path, as_json: bool) -> None:
       CMT_KEY="$(cat /run/secrets/cmt)" cmt create -m diary --encrypted
     """  # noqa: D301 - click reads the escape
     _refuse_existing(folder)
-    with opened(folder, create=True, **({"encrypted": True} if encrypted else {})) as memory:
+    with begun(folder, **({"encrypted": True} if encrypted else {})) as memory:
         told = {f.check: f.detail for f in memory.check()}
     if as_json:
         print_json({"path": folder, "encrypted": encrypted})

@@ -16,6 +16,7 @@ import click
 import cmt_sdk
 from cmt_cli import output
 from cmt_cli.memories import opened
+from cmt_cli.options import located
 
 if TYPE_CHECKING:
     from cmt_sdk.evaluation import Asked, Figures, Report
@@ -140,7 +141,7 @@ def _opened(memory: str | None, settings: Mapping[str, Any]) -> Iterator[cmt_sdk
         if memory is None:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="cmt-eval-")))
         else:
-            folder = cmt_sdk.locate(memory)
+            folder = located(memory)
             _check_passages(folder, settings)
         yield stack.enter_context(opened(folder, create=True, **settings))
 

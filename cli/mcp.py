@@ -15,7 +15,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cmt_cli.memories import opened
+from cmt_cli.memories import begun, opened
 from cmt_cli.options import memory_option
 from cmt_cli.output import on_terminal, say
 from cmt_sdk.errors import InvalidSetting
@@ -67,7 +67,7 @@ def mcp(
         token = None
     hosts = _hosts(host, names, token) if http else ()
     _log_to_stderr()
-    with opened(folder, create=not read_only) as memory:
+    with opened(folder) if read_only else begun(folder) as memory:
         server = mcp_server(memory, read_only=read_only, token=token)
         if http:
             _serve(http_app(server, hosts), host, port)

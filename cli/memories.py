@@ -1,18 +1,22 @@
-"""Opening the memory that a command names, and finding the documents in it that are meant. Prints nothing."""
+"""Opening or beginning the memory that a command names, and finding the documents in it that are meant."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import click
 
 import cmt_sdk
+from cmt_cli.failures import warn
+from cmt_cli.inputs import is_there
 from cmt_cli.output import amount
-from cmt_sdk.errors import DocumentNotFound, InvalidInput
+from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput
 
+FILE, LOCK = "memory.db", "memory.lock"
 SHORTEST = 4
 SHOWN = 8
 
@@ -22,6 +26,48 @@ def opened(folder: Path, *, create: bool = False, **settings: Any) -> cmt_sdk.Me
     opener: Any = click.get_current_context().obj or cmt_sdk.open
     memory: cmt_sdk.Memory = opener(folder, create=create, **settings)
     return memory
+
+
+def is_made(folder: Path) -> bool:
+    """Whether there is a memory in a folder."""
+    return is_there(str(folder / FILE))
+
+
+@contextmanager
+def begun(folder: Path, **settings: Any) -> Iterator[cmt_sdk.Memory]:
+    """The memory in a folder, made where there is none. One made here that is empty when the block fails is taken away again."""
+    absent = [path for path in (folder, *folder.parents) if not is_there(str(path))]
+    is_new, is_empty = not is_made(folder), False
+    try:
+        with opened(folder, create=True, **settings) as memory:
+            if is_new and not memory.encrypted and os.environ.get("CMT_KEY"):
+                _warn_of_plain(folder)
+            try:
+                yield memory
+            except BaseException:
+                with suppress(CMTError):  # where that cannot be told, it stays
+                    is_empty = not memory.stats().versions
+                raise
+    except BaseException:
+        if folder in absent and is_empty:
+            _take_away(folder, absent)
+        raise
+
+
+def _warn_of_plain(folder: Path) -> None:
+    as_json = bool(click.get_current_context().params.get("as_json"))
+    warn(f"{folder} is not encrypted, though CMT_KEY is set: `cmt create --encrypted` makes a memory that is", as_json=as_json)
+
+
+def _take_away(folder: Path, made: Sequence[Path]) -> None:
+    """Delete an empty memory with the folders that were made for it; not while another process has it open."""
+    if is_there(str(folder / f"{FILE}-wal")):  # SQLite deletes it with the last connection
+        return
+    with suppress(OSError):  # a folder that holds something else stays
+        for name in (FILE, LOCK):
+            (folder / name).unlink(missing_ok=True)
+        for path in made:
+            path.rmdir()
 
 
 def whole_id(memory: cmt_sdk.Memory, given: str) -> str:

@@ -8,6 +8,7 @@ import cmt_sdk
 from cmt_cli.options import json_option
 from cmt_cli.output import plain, print_json, say, table
 from cmt_cli.progress import bars
+from cmt_sdk.errors import ModelNotFound
 
 DEFAULT = cmt_sdk.Settings().model
 name_argument = click.argument("name", default=DEFAULT)
@@ -87,7 +88,10 @@ def remove(name: str, as_json: bool) -> None:
     Example:
       cmt model remove
     """  # noqa: D301 - click reads the escape
-    info = cmt_sdk.remove_model(name)
+    try:
+        info = cmt_sdk.remove_model(name)
+    except ModelNotFound as error:
+        raise ModelNotFound(f"model {name!r} is not on this machine: `cmt model list` shows those that are") from error
     if as_json:
         print_json(info)
     else:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,12 +32,23 @@ def _no_number(word: str) -> Any:
     raise ValueError(f"{word} is no JSON")
 
 
+def located(given: str | None) -> Path:
+    """The folder of the memory that is named. click.BadParameter where a file lies, as a copy in one file does."""
+    folder = cmt_sdk.locate(given)
+    here = given or ""  # a bare name stands for no file, but who gives that of a copy means it
+    file = here if here.endswith(".db") and not os.path.exists(folder) else folder  # noqa: PTH110 - Path's raises in a closed folder
+    if not os.path.isfile(file):  # noqa: PTH113 - so does this one's
+        return folder
+    copy = "; a copy of a memory opens when it is named memory.db in an empty folder" if here.endswith(".db") else ""
+    raise click.BadParameter(f"{file} is a file: give a folder or a name{copy}", param_hint="-m")
+
+
 def _folder(context: click.Context, parameter: click.Parameter, value: str | None) -> Path:
     """The memory's folder; a command in a group takes that of the group, unless it is given one itself."""
     given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
     if not given and context.parent and "folder" in context.parent.params:
         return Path(context.parent.params["folder"])
-    return cmt_sdk.locate(value)
+    return located(value)
 
 
 def _metadata(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[str, Any]:
@@ -76,6 +88,13 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime
     return moment.replace(tzinfo=UTC) if moment and not moment.tzinfo else moment
 
 
+def _scope(_: click.Context, __: click.Parameter, scope: str | None) -> str | None:
+    names = scope.rstrip("/").split("/") if scope and scope.strip("/") else []  # what "/" alone means, the memory says
+    if {"", ".", ".."} & set(names):
+        raise click.BadParameter(f"{scope!r:.60}: give names with a slash between them, such as user/ann")
+    return scope
+
+
 memory_option = click.option(
     "-m",
     "--memory",
@@ -109,7 +128,7 @@ reader_option = click.option(
     help="What the model reads: memories; the passages' text; text where memory leaves it unsure; nothing.",
 )
 FILTERS = (
-    click.option("--scope", help="Only this scope, with everything beneath it."),
+    click.option("--scope", callback=_scope, help="Only this scope, with everything beneath it."),
     click.option("--source", help="Only this source; * is a wildcard."),
     click.option(
         "--where",
@@ -129,3 +148,12 @@ def filter_options(command: Command) -> Command:
         return command(*args, chosen={"scope": scope, "source": source, "where": where}, **rest)
 
     return functools.reduce(lambda made, option: option(made), reversed(FILTERS), filtered)
+
+
+def filter_words(chosen: Mapping[str, Any]) -> str:
+    """The filter as it is written on the command line; without quotes."""
+    words = [f"--{name} {chosen[name]}" for name in ("scope", "source") if chosen[name]]
+    for key, condition in (chosen["where"] or {}).items():
+        ((operator, value),) = condition.items()
+        words.append(f"--where {key}{'=' if operator in ('==', 'in') else operator}{json.dumps(value, ensure_ascii=False)}")
+    return " ".join(words)

@@ -17,12 +17,12 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
 
-HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 GENERATED_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def printable(text: object) -> str:
-    """Text without the control characters that could steer a terminal, and without what no terminal can encode."""
+    """Text without the characters that could steer a terminal or turn its words around, and what no terminal can encode."""
     return HARMFUL.sub("\ufffd", str(text).replace("\r\n", "\n"))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from cmt_cli.memories import opened
+from cmt_cli.memories import begun, is_made
 from cmt_cli.options import memory_option
 from cmt_cli.output import say
 
@@ -54,10 +54,14 @@ def serve(
     """  # noqa: D301 - click reads the escape
     from cmt_adapters.server.serve import serve as run
 
+    is_new = not is_made(folder)
+
     def ready(url: str) -> None:
         say(f"serving {folder} at {url}; Ctrl-C ends", err=True)
+        if is_new:
+            say("there was no memory in that folder: this is a new one, with nothing in it", err=True)
 
     limits = {"max_body": max_body * 2**20, "max_queue": max_queue}
-    with opened(folder, create=True) as memory:
+    with begun(folder) as memory:
         run(memory, host=host, port=port, token=token, origins=origins, remember=remember, on_ready=ready, **limits)
     say("\nstopped; what was stored is safe", err=True)

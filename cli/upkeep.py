@@ -9,10 +9,11 @@ import click
 
 import cmt_sdk
 from cmt_cli.memories import opened
+from cmt_cli.named import whole_adapter
 from cmt_cli.options import json_option, memory_option
 from cmt_cli.output import amount, print_json, say, table
 from cmt_cli.progress import bars
-from cmt_sdk.errors import ModelError, ModelNotFound, StorageDamaged
+from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound, StorageDamaged
 
 
 @click.command()
@@ -82,8 +83,9 @@ def reencode(folder: Path, as_json: bool) -> None:
 def backup(target: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
     """Copy the memory, whole and as of one moment.
 
-    Other processes may write meanwhile. A name that ends in .db is one file; any other is a folder, which opens as a memory. The
-    copy of an encrypted memory is encrypted with the same key.
+    Other processes may write meanwhile. A name that ends in .db is one file, which opens as a memory once it is named
+    memory.db in an empty folder; any other is a folder, which opens as it is. The copy of an encrypted memory is encrypted
+    with the same key.
 
     \b
     Example:
@@ -129,11 +131,11 @@ def _checked(folder: Path, *, mend: bool) -> list[cmt_sdk.Finding]:
     """What the check-up finds; with `mend` after what waits since a repair was made again, as far as the model is here."""
     try:
         with opened(folder) as memory:
-            model = _model(memory.settings.model)
-            if mend and model.ok:
+            model, adapter = _model(memory.settings.model), _adapter(memory.settings.adapter)
+            if mend and model.ok and adapter.ok:
                 with bars() as update:
                     memory.mend(lambda p: update("encoding", p.compressed, p.compressed + memory.stats().pending))
-            return [*memory.check(), model]
+            return [*memory.check(), model, adapter]
     except StorageDamaged as error:
         return [cmt_sdk.Finding("database", False, str(error), "cmt doctor --repair")]
 
@@ -144,3 +146,10 @@ def _model(name: str) -> cmt_sdk.Finding:
     except (ModelNotFound, ModelError) as error:
         return cmt_sdk.Finding("model", False, str(error), f"cmt model pull {name}")
     return cmt_sdk.Finding("model", True, f"{info.name}, {info.bytes / 1e6:.0f} MB")
+
+
+def _adapter(name: str) -> cmt_sdk.Finding:
+    try:
+        return cmt_sdk.Finding("adapter", True, whole_adapter(name))
+    except InvalidSetting as error:
+        return cmt_sdk.Finding("adapter", False, str(error), "cmt config set adapter FOLDER")

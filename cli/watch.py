@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from cmt_cli.memories import opened
+from cmt_cli.memories import begun
 from cmt_cli.options import json_option, memory_option
 from cmt_cli.sync import Sync
 from cmt_sdk.errors import MissingExtra, NotFound, StorageDenied
@@ -44,7 +44,7 @@ def watch(directory: Path, once: bool, forget: bool, scope: str, yes: bool, fold
     bursts = None if once else _bursts(root)
     if bursts is not None:
         next(bursts)  # from now on nothing that changes is missed
-    with opened(folder, create=True) as memory:
+    with begun(folder) as memory:
         sync = Sync(memory, root, scope, erase=forget, sure=yes, as_json=as_json)
         sync.begin()
         if bursts is not None:

@@ -57,7 +57,8 @@ def check_text(text: str, limit: float, what: str) -> str:
         ) from error
     if size > limit:
         raise InvalidDocument(
-            f"{what} has {size:,} bytes, the limit is {limit:,}: cut it, or open the memory with max_document_bytes={size}"
+            f"{what} has {size:,} bytes, the limit is {limit:,}: cut it, or open the memory with max_document_bytes={size} "
+            f"(`cmt config set max_document_bytes {size}`)"
         )
     return text
 
@@ -81,8 +82,11 @@ def read_document(path: str | os.PathLike[str]) -> Document:
         raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
     if size > LARGEST_FILE:
         raise InvalidDocument(f"{path} has {size:,} bytes, files are read up to {LARGEST_FILE:,}: split it, or add its text")
+    source = path.resolve().as_posix()
+    if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are no UTF-8
+        raise InvalidDocument(f"{path}: its name, or that of a folder above it, is no UTF-8: rename it")
     text = _converted(data, path) if path.suffix.lower() in CONVERTERS else _decoded(data, path)
-    return Document(text=check_text(text, math.inf, str(path)), source=path.resolve().as_posix())
+    return Document(text=check_text(text, math.inf, str(path)), source=source)
 
 
 def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document]:

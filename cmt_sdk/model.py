@@ -92,7 +92,7 @@ class MemoryModel:
 
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
         times: dict[str, float] = {}
-        matches = [] if ask.reader == "none" else self._find(ask, times)
+        matches = [] if ask.reader == "none" or self._is_out_of_reach(ask, times) else self._find(ask, times)
         if not matches and ask.reader != "none":
             yield from self._nothing_found(ask, times)
             return
@@ -119,6 +119,13 @@ class MemoryModel:
             usage = usage if before is None else before.followed_by(usage)
         yield text
         yield self._answer(text, usage, kind, matches, times)
+
+    def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
+        """True where no document fits the filter; asked only while the model would have to be loaded to find nothing."""
+        if self._recall.engine.loaded or _timed(times, "search", lambda: self._recall.store.count(ask.chosen)):
+            return False
+        times["encode"] = 0.0
+        return True
 
     def _find(self, ask: Ask, times: dict[str, float]) -> list[Match]:
         query = search_query(ask.question, ask.history)

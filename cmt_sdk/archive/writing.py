@@ -40,7 +40,7 @@ def write(store: Store, path: Path, *, overwrite: bool = False) -> int:
     Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a file of an open memory).
     """
     if path.exists() and not overwrite:
-        raise AlreadyExists(f"{path} is there already; choose another name, or ask to overwrite it")
+        raise AlreadyExists(f"{path} is there already; choose another name, or give overwrite=True (`cmt`: --overwrite)")
     refuse_held(path)
     with disk_errors(path), new_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         documents, versions = _write_documents(archive, store)

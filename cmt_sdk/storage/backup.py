@@ -8,7 +8,7 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
-from cmt_sdk.errors import AlreadyExists, StorageDamaged
+from cmt_sdk.errors import AlreadyExists, NotFound, StorageDamaged
 from cmt_sdk.held import refuse_held
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, translated
@@ -19,18 +19,20 @@ def back_up(folder: Path, target: Path, key: driver.Key | None = None, *, overwr
     """Copy a folder's database as of one moment; returns the file, which is whole and on the disk, or is not there.
 
     A target that ends in .db is that file; any other is a folder that can then be opened as a memory. Others may write
-    meanwhile. A database with a key has a copy with the same one. Raises AlreadyExists, InvalidInput (a file of an open memory),
-    StorageFull, StorageDenied, StorageDamaged.
+    meanwhile. A database with a key has a copy with the same one. Raises AlreadyExists, NotFound (no folder to make it in),
+    InvalidInput (a file of an open memory), StorageFull, StorageDenied, StorageDamaged.
     """
     file = target.absolute() if target.suffix == ".db" else target.absolute() / FILE
     refuse_held(file)
     with translated(file.parent):
         if file.exists() and not overwrite:
-            raise AlreadyExists(f"{file} is there already; choose another name, or ask to overwrite it")
+            raise AlreadyExists(f"{file} is there already; choose another name, or give overwrite=True (`cmt`: --overwrite)")
         if file.with_name(f"{file.name}-wal").exists():
             raise AlreadyExists(f"{file} is in use, or was when its process was killed; choose another name")
+        if not (parent := target.absolute().parent).is_dir():
+            raise NotFound(f"there is no folder {parent} to make {target.name} in: make it first, or give another place")
         if target.suffix != ".db":
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            file.parent.mkdir(mode=0o700, exist_ok=True)
         made = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
         try:
             made.touch(mode=0o600)

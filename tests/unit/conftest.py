@@ -38,4 +38,5 @@ def cmt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.setenv("CMT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     monkeypatch.delenv("CMT_MEMORY", raising=False)
+    monkeypatch.delenv("CMT_KEY", raising=False)
     return Command(tmp_path / "home")

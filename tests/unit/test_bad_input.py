@@ -52,7 +52,7 @@ def test_the_limit_can_be_raised(tmp_path):
     """What the message proposes works."""
     with (
         open_fake(tmp_path / "big", max_document_bytes=20) as memory,
-        pytest.raises(InvalidDocument, match="max_document_bytes=35"),
+        pytest.raises(InvalidDocument, match=r"max_document_bytes=35 .*`cmt config set max_document_bytes 35`"),
     ):
         memory.add(LISBON)
     with open_fake(tmp_path / "big", max_document_bytes=35) as memory:

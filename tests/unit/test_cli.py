@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -116,6 +118,19 @@ def test_a_question_can_be_piped_in(cmt):
     assert cmt("ask", "-", stdin="Where did the museum move?\n").stdout.startswith(LISBON)
 
 
+def test_a_question_that_nothing_can_answer(cmt):
+    """A filter that no document fits is told as it was written, and so is an empty memory."""
+    cmt("create")
+    assert cmt("ask", "Where?").stderr == "the memory is empty\n"
+    cmt("add", "--text", LISBON, "--scope", "user/ann", "--meta", "year=2019")
+    chosen = ["--scope", "user/bob", "--source", "*.md", "--where", "year>=2020", "--where", "by=Ann", "--where", "n=[1,2]"]
+    said = cmt("ask", "Where did the museum move?", *chosen)
+    told = 'no document fits --scope user/bob --source *.md --where year>=2020 --where by="Ann" --where n=[1, 2]\n'
+    assert (said.stdout, said.stderr) == ("I don't know.\n", told)
+    assert cmt("ask", "Where did the museum move?", "--scope", "user/").stdout.startswith(LISBON)
+    assert "confidence" in cmt("ask", "Why?", "--reader", "none").stdout
+
+
 def test_json_answers_have_everything(cmt):
     """One document on stdout: text, sources, costs."""
     cmt("add", "--text", LISBON)
@@ -201,7 +216,8 @@ def test_update_changes_fields_in_place(cmt, tmp_path):
     """Without a text the version stays; a key of the metadata is set, or with null taken out."""
     cmt("add", "--text", LISBON, "--meta", "year=2019", "--meta", "draft=true")
     (whole,) = ids(cmt)
-    changed = cmt.json("update", whole, "--source", "trip.md", "--meta", "draft=null", "--meta", "seen=1")
+    assert cmt("update", whole, "--meta", "a=b", "--meta", "c=null").stdout == f'{whole[:8]} is version 1, a="b", without c\n'
+    changed = cmt.json("update", whole, "--source", "trip.md", "--meta", "a=null", "--meta", "draft=null", "--meta", "seen=1")
     assert (changed["version"], changed["source"], changed["metadata"]) == (1, "trip.md", {"year": 2019, "seen": 1})
     (tmp_path / "new.md").write_text(PORTO)
     assert cmt.json("update", whole, tmp_path / "new.md")["text"] == PORTO
@@ -323,11 +339,52 @@ def test_config_shows_and_sets(cmt):
     assert not cmt.home.exists()
     assert cmt("config", "set", "keep", "0.5").stderr == ""
     cmt("add", "--text", LISBON)
-    assert cmt("config", "set", "model", "123").stderr == "`cmt reencode` makes what is stored anew with it\n"
+    told = "memories that were made with something else are made anew by `cmt reencode`\n"
+    assert cmt("config", "set", "keep", "0.75").stderr == told
+    assert cmt("config", "set", "keep", "0.75").stderr == ""
+    assert cmt("config", "set", "rerank", "0").stderr == ""
     config = cmt.json("config")
-    assert (config["settings"]["keep"], config["settings"]["model"]) == (0.5, "123")
+    assert (config["settings"]["keep"], config["settings"]["rerank"]) == (0.75, 0)
     assert config["places"]["memory"] == str(cmt.home / "default")
     assert f"home\t{cmt.home}\n" in cmt("config").stdout
+
+
+def test_a_relative_folder_is_recorded_whole(cmt, tmp_path, monkeypatch, model_folder):
+    """An adapter or a model that was set in one folder is found from any other."""
+    monkeypatch.chdir(tmp_path)
+    adapter = tmp_path / "mine"
+    adapter.mkdir()
+    (adapter / "cmt-adapter.json").write_text("{}")
+    assert cmt("config", "set", "adapter", "mine").stdout == f"adapter = {adapter}\n"
+    assert cmt("config", "set", "model", model_folder.name).stdout == f"model = {model_folder}\n"
+    monkeypatch.chdir("/")
+    assert "\nok\tadapter\t" in cmt("doctor").stdout
+    (adapter / "cmt-adapter.json").unlink()
+    found = {f["check"]: f for f in json.loads(cmt("doctor", "--json", code=1).stdout)}
+    assert found["adapter"]["detail"].startswith(f"adapter {adapter}: there is no cmt-adapter.json in it")
+    assert cmt("config", "set", "adapter", "none").stdout == "adapter = none\n"
+
+
+def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
+    """What nothing here is called is refused; what may come is recorded, with a warning that says how."""
+    monkeypatch.chdir(tmp_path)
+    refused = cmt("config", "set", "adapter", "nosuch", code=2).stderr
+    assert f"adapter {tmp_path / 'nosuch'}: there is no cmt-adapter.json in it" in refused
+    for name in ("123", "", "no/such/folder", "nowhere.gguf"):
+        assert "nothing here is called that" in cmt("config", "set", "model", name, code=2).stderr
+    assert not cmt.home.exists()
+    told = cmt("config", "set", "model", "nobody/nothing").stderr
+    assert told == "warning: model 'nobody/nothing' is not here yet: cmt model pull nobody/nothing\n"
+    for has, told in ((False, "warning: device 'cuda:1': this torch or this machine has no CUDA; auto"), (True, "")):
+        monkeypatch.setattr("cmt_cli.named.has_cuda", lambda has=has: has)
+        assert cmt("config", "set", "device", "cuda:1").stderr.startswith(told)
+    assert cmt("config", "set", "device", "cpu").stderr == ""
+
+
+def test_cuda_is_looked_for_without_torch():
+    """Importing it would take seconds."""
+    looked = "import sys; from cmt_cli.named import has_cuda; has_cuda(); sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", looked], check=True)
 
 
 def test_a_setting_that_is_on_or_off(cmt):

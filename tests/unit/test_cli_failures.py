@@ -60,6 +60,14 @@ def test_every_error_has_its_exit_code():
         (["forget", "abcd", "--source", "x"], 2, "not both"),
         (["forget", "abcd", "--json"], 2, "--yes"),
         (["update", "abcd"], 2, "give a FILE"),
+        (["update", "abcd"], 2, "--source, --scope, --meta, --expires"),
+        (["ask", "When", "did", "we"], 2, 'put it in quotes, cmt ask "When did we"'),
+        (["ask", "--scope", "user//ann", "Where?"], 2, "'user//ann': give names with a slash between them"),
+        (["list", "--scope", "../ann"], 2, "'../ann': give names with a slash between them"),
+        (["config", "set", "rerank", "-3"], 2, "rerank=-3: choose a number from 0 to 50"),
+        (["config", "set", "keep", "-0.5"], 2, "keep=-0.5: choose a number from 0.01 to 1.0"),
+        (["config", "set", "keep", "--frobnicate", "-3"], 2, "unexpected extra argument"),
+        (["model", "remove", "nosuch"], 4, "`cmt model list`"),
         (["list", "--where", "year"], 2, "write KEY=VALUE"),
         (["list", "--where", "a>1", "--where", "a<3"], 2, "one condition a key"),
         (["config", "set", "keep", "7"], 2, "choose a number from 0.01 to 1.0"),
@@ -160,8 +168,82 @@ def test_a_file_where_the_memory_should_be(cmt, tmp_path):
     """The path is named, and the file stays as it is."""
     file = tmp_path / "notes.txt"
     file.write_text("mine")
-    assert str(file) in cmt("add", "--text", LISBON, "-m", file, code=5).stderr
+    for command in (["add", "--text", LISBON], ["list"], ["ask", "Where?"], ["config"], ["doctor", "--repair"], ["create"]):
+        assert f"{file} is a file: give a folder or a name" in cmt(*command, "-m", file, code=2).stderr
     assert file.read_text() == "mine"
+
+
+def test_a_copy_in_one_file_is_no_folder(cmt, tmp_path, monkeypatch):
+    """By its path and by its bare name: what to do with it is told, and doing so opens it."""
+    monkeypatch.chdir(tmp_path)
+    cmt("add", "--text", LISBON)
+    cmt("backup", "copy.db")
+    for name in ("copy.db", "./copy.db"):
+        for command in (["list"], ["add", "--text", PORTO]):
+            assert "named memory.db in an empty folder" in cmt(*command, "-m", name, code=2).stderr
+    (tmp_path / "restored").mkdir()
+    (tmp_path / "copy.db").rename(tmp_path / "restored" / "memory.db")
+    assert LISBON in cmt("list", "-m", "./restored").stdout
+
+
+def test_a_command_that_fails_leaves_no_empty_memory(cmt, tmp_path):
+    """Nor the folders that were made for it; what was there before stays, and so does what holds something."""
+    notes, deep = tmp_path / "notes", tmp_path / "deep" / "deeper"
+    notes.mkdir()
+    for name in ("a.txt", "b.txt"):
+        (tmp_path / name).write_bytes(b"\x89PNG\0\0")
+    cmt("add", "-m", deep, notes, code=2)
+    cmt("add", "-m", deep, "--text", LISBON, "--expires", "2020-01-01", code=2)
+    cmt("add", "-m", deep, "-", stdin=" ", code=2)
+    cmt("add", "-m", deep, tmp_path / "a.txt", tmp_path / "b.txt", code=2)
+    cmt("config", "set", "keep", "7", "-m", deep, code=2)
+    assert not deep.parent.exists()
+    cmt("add", "-m", notes, "--text", " a\udcff", code=2)
+    assert notes.exists()
+    (tmp_path / "good.md").write_text(LISBON)
+    cmt("add", "-m", deep, tmp_path / "a.txt", tmp_path / "good.md", code=2)
+    assert cmt.json("stats", "-m", deep)["documents"] == 1
+
+
+def test_an_empty_memory_that_somebody_else_has_open_stays(cmt):
+    """Its folder is not taken from under it."""
+    others = []
+
+    def opened_twice(folder, **options):
+        memory = open_fake(folder, **options)
+        others.append(open_fake(folder))
+        return memory
+
+    plain, cmt.opener = cmt.opener, opened_twice
+    cmt("add", "--text", LISBON, "--expires", "2020-01-01", code=2)
+    others[0].add(PORTO)
+    others[0].close()
+    cmt.opener = plain
+    assert cmt.json("stats")["documents"] == 1
+
+
+def test_a_server_that_cannot_begin_leaves_no_memory(cmt, monkeypatch):
+    """One that can tells that its memory is a new one, for its name may be mistyped."""
+    serve = pytest.importorskip("cmt_adapters.server.serve")
+
+    def refuse(memory, **_):
+        raise errors.InvalidSetting("the port is taken")
+
+    monkeypatch.setattr(serve, "serve", refuse)
+    cmt("serve", code=2)
+    assert not cmt.home.exists()
+    monkeypatch.setattr(serve, "serve", lambda memory, on_ready, **_: on_ready("http://here"))
+    assert "this is a new one, with nothing in it\n" in cmt("serve").stderr
+    assert "new" not in cmt("serve").stderr
+
+
+def test_a_plain_memory_begun_where_there_is_a_key(cmt, monkeypatch):
+    """Who has set CMT_KEY may take it for encrypted: it is told once, when it is made."""
+    monkeypatch.setenv("CMT_KEY", "correct horse battery staple")
+    told = cmt("add", "--text", LISBON).stderr
+    assert told.startswith(f"warning: {cmt.home / 'default'} is not encrypted, though CMT_KEY is set: `cmt create --encrypted`")
+    assert json.loads(cmt("config", "set", "keep", "0.5", "-m", "work", "--json").stderr)["warning"]
+    assert cmt("add", "--text", PORTO).stderr == cmt("list").stderr == ""
 
 
 @pytest.mark.parametrize("data", [b"", b" \n\t", b"\xff\xfe", b"a\0b"], ids=["nothing", "white space", "binary", "NUL"])

@@ -107,6 +107,7 @@ def test_control_characters_become_harmless():
     """Escapes, bells, C1 codes and what cannot be encoded; lines and tabs stay."""
     assert printable("a\x1b[31mb\x07\x9b\x7f\ud800c\td\ne\r\nf") == "a�[31mb����c\td\ne\nf"
     assert one_line("a\n\t b\x1b", 4) == "a b�"
+    assert printable("gnp\u202egpj.exe \u2066 a\u200fb") == "gnp�gpj.exe � a\u200fb"
     assert one_line("a long line", 6) == "a lon…"
     assert one_line(None) == ""
 

@@ -30,8 +30,16 @@ def test_backup_to_a_folder_and_to_a_file(cmt, tmp_path):
     assert cmt("ask", "-m", tmp_path / "copy", "Where did the museum move?").stdout.startswith(LISBON)
     file = tmp_path / "copy.db"
     assert cmt.json("backup", file) == {"file": str(file), "bytes": file.stat().st_size}
-    assert "overwrite" in cmt("backup", file, code=1).stderr
+    assert "--overwrite" in cmt("backup", file, code=1).stderr
     cmt("backup", file, "--overwrite")
+
+
+@pytest.mark.parametrize("name", ["copy", "copy.db"])
+def test_backup_makes_no_folders_to_lie_in(cmt, tmp_path, name):
+    """A drive that is not mounted, or a mistyped path, is told by its name."""
+    cmt("add", "--text", LISBON)
+    assert f"there is no folder {tmp_path / 'usb'}" in cmt("backup", tmp_path / "usb" / name, code=3).stderr
+    assert not (tmp_path / "usb").exists()
 
 
 def test_doctor_repairs_a_damaged_database(cmt, tmp_path, model_folder):

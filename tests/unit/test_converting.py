@@ -305,3 +305,14 @@ def test_a_folder_closed_by_its_mode(tmp_path, mode):
         assert list(read_documents([tmp_path])) == []
     finally:
         folder.chmod(0o700)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a name is always Unicode")
+@pytest.mark.parametrize("name", [b"caf\xe9.txt", b"caf\xe9/menu.txt"])
+def test_a_name_that_is_no_utf_8(tmp_path, name):
+    """No database holds it as the document's source: the remedy is another name."""
+    file = tmp_path / os.fsdecode(name)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("Coffee.")
+    with pytest.raises(InvalidDocument, match="is no UTF-8: rename it"):
+        read_document(file)

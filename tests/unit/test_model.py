@@ -288,3 +288,30 @@ def test_passages_that_are_not_compressed_yet_keep_their_place(memory, monkeypat
     monkeypatch.setattr(memory._store, "load", lambda *_: {})
     found = memory.search("tea museum harbour", k=4)
     assert memory.search("tea museum harbour", k=4, mode="reranked") == found
+
+
+class Unloadable(FakeEngine):
+    """An engine that must not be loaded."""
+
+    @property
+    def compressor(self):
+        """Never there."""
+        raise AssertionError("the model is loaded")
+
+    @compressor.setter
+    def compressor(self, _):
+        """The dataclass brings one."""
+
+
+def test_where_no_document_fits_no_model_is_loaded(tmp_path):
+    """The answer is the one that a search without results gives, and it comes at once."""
+    with open_fake(tmp_path / "notes") as memory:
+        memory.add(FACTS[0], scope="ann", wait=True)
+        before = memory.model.ask("Where is the museum?", scope="bob")
+    with open_fake(tmp_path / "notes", Unloadable(loaded=False)) as memory:
+        answer = memory.model.ask("Where is the museum?", scope="bob")
+        assert replace(answer, milliseconds={}) == replace(before, milliseconds={})
+        assert answer.milliseconds.keys() == before.milliseconds.keys()
+        assert "".join(memory.model.ask("Where is the museum?", scope="bob", stream=True)) == "I don't know."
+        with pytest.raises(AssertionError, match="the model is loaded"):
+            memory.model.ask("Where is the museum?", scope="ann")
