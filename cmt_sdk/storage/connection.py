@@ -45,7 +45,7 @@ FULL = (
     sqlite3.SQLITE_IOERR_SHMMAP,
 )
 REFUSED: tuple[type[Exception], ...] = (*driver.Error, OSError)
-DAMAGE = ("no such table", "no such column", "malformed", "Could not decode to UTF-8", "invalid fts5 file format")  # no code tells
+DAMAGE = ("no such table", "no such column", "malformed", "Could not decode to UTF-8", "invalid fts5 file format")
 
 
 def find_database(folder: Path, *, create: bool) -> Path:
