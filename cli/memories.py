@@ -29,29 +29,34 @@ def opened(folder: Path, *, create: bool = False, **settings: Any) -> cmt_sdk.Me
 
 
 def is_made(folder: Path) -> bool:
-    """Whether there is a memory in a folder."""
-    return is_there(str(folder / FILE))
+    """Whether there is a memory in a folder; an empty file is none."""
+    with suppress(OSError):
+        return (folder / FILE).stat().st_size > 0
+    return False
 
 
 @contextmanager
 def begun(folder: Path, **settings: Any) -> Iterator[cmt_sdk.Memory]:
     """The memory in a folder, made where there is none. One made here that is empty when the block fails is taken away again."""
     absent = [path for path in (folder, *folder.parents) if not is_there(str(path))]
-    is_new, is_empty = not is_made(folder), False
+    is_new, before = not is_made(folder), None
     try:
         with opened(folder, create=True, **settings) as memory:
+            before = memory.settings
             if is_new and not memory.encrypted and os.environ.get("CMT_KEY"):
                 _warn_of_plain(folder)
-            try:
-                yield memory
-            except BaseException:
-                with suppress(CMTError):  # where that cannot be told, it stays
-                    is_empty = not memory.stats().versions
-                raise
+            yield memory
     except BaseException:
-        if folder in absent and is_empty:
+        if folder in absent and (_is_untouched(folder, before) if is_made(folder) else is_there(str(folder))):
             _take_away(folder, absent)
         raise
+
+
+def _is_untouched(folder: Path, before: cmt_sdk.Settings | None) -> bool:
+    """Whether nothing is stored in a memory and no setting was changed, by whomever; where that cannot be told it is not."""
+    with suppress(CMTError), opened(folder) as memory:
+        return not memory.stats().versions and memory.settings == before
+    return False
 
 
 def _warn_of_plain(folder: Path) -> None:

@@ -42,7 +42,7 @@ def model_doubt(name: str) -> str:
     try:
         cmt_sdk.show_model(name)
     except ModelNotFound as error:
-        if name == cmt_sdk.Settings().model or ON_HUB.fullmatch(name) or is_there(name):
+        if name == cmt_sdk.Settings().model or ON_HUB.fullmatch(name) or (name.lower().endswith(".gguf") and is_there(name)):
             return f"model {name!r} is not here yet: cmt model pull {name}"
         raise InvalidSetting(
             f"model {name!r}: nothing here is called that; give one of `cmt model list`, organisation/name, or the path of a "
@@ -63,7 +63,11 @@ def has_cuda() -> bool:
     found = find_spec("torch")
     if found is None or found.origin is None:
         return False
-    built = re.findall(r"^(cuda|hip)\b[^=]*= *['\"]", Path(found.origin).with_name("version.py").read_text("utf-8"), re.MULTILINE)
+    try:
+        version = Path(found.origin).with_name("version.py").read_text("utf-8")
+    except OSError:  # built in another way: it is only a doubt
+        return True
+    built = re.findall(r"^(cuda|hip)\b[^=]*= *['\"]", version, re.MULTILINE)
     return "hip" in built or ("cuda" in built and _has_driver())
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, get_args
@@ -215,12 +216,17 @@ def _choose(bank: Sequence[QuestionedPassage], plan: Plan) -> list[_Item]:
 
 def _silent(bank: Sequence[QuestionedPassage], number: int, question: Question) -> QuestionedPassage:
     """The next passage that holds no accepted answer's words, of the same title where there is one. Raises InvalidInput."""
-    answers = [f" {words} " for a in question.answers if (words := normalize(a))]  # SQuAD accepts "." once
+    held = [_holding(words) for answer in question.answers if (words := normalize(answer))]  # SQuAD accepts "." once
     following = [*bank[number + 1 :], *bank[:number]]
-    silent = [p for p in following if not any(a in f" {normalize(p.context)} " for a in answers)]
+    silent = [p for p in following if not any(h.search(f"{p.context.lower()}\n{normalize(p.context)}") for h in held)]
     if not silent:
         raise InvalidInput(f"every other passage holds an answer to {question.text!r}: abstention needs more passages")
     return next((p for p in silent if p.title == bank[number].title), silent[0])
+
+
+def _holding(words: str) -> re.Pattern[str]:
+    """What finds words as whole ones, be they in quotes or before "'s"; of scripts that may write without spaces, anywhere."""
+    return re.compile(rf"(?<!\w){re.escape(words)}(?!\w)" if words.isascii() else re.escape(words))
 
 
 def _document(passage: QuestionedPassage) -> Document:

@@ -22,6 +22,7 @@ from cmt_sdk.neural.scores import REPEAT, RepeatScores, best
 from cmt_sdk.types import PackedMemory
 
 BATCH_TOKENS = 2048
+LONGEST = 2**15  # tokens of a passage from elsewhere: beyond, its bits would expand
 STEP, SHORT_STEP = 64, 16  # lengths are padded to multiples: on a CPU every new shape costs kernel set-up
 
 
@@ -56,9 +57,10 @@ class KVCompressor:
         """Whether a memory is whole, and one of this model's: its arrays agree in number, type and width, and are finite."""
         layers, heads, width = self.lm.kv_shape
         kept, mean = memory.arrays.get("kept"), memory.arrays.get("key_mean")
-        if memory.kind != "kv" or kept is None or mean is None or kept.dtype != np.uint8 or mean.dtype != np.float16:
+        if memory.kind != "kv" or not 0 < memory.tokens <= LONGEST or kept is None or mean is None:
             return False
-        if kept.shape != (layers * heads, -(-memory.tokens // 8)) or mean.shape != (layers * heads, width):
+        bits, means = (layers * heads, -(-memory.tokens // 8)), (layers * heads, width)
+        if (kept.dtype, kept.shape, mean.dtype, mean.shape) != (np.dtype(np.uint8), bits, np.dtype(np.float16), means):
             return False
         count = int(np.unpackbits(kept.view(np.uint8), axis=1, count=memory.tokens).sum())
         return bool(np.isfinite(mean).all()) and all(is_coded(memory, which, count, width) for which in ("key", "value"))

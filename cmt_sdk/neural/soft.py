@@ -64,7 +64,7 @@ class SoftCompressor:
     def reads(self, memory: PackedMemory) -> bool:
         """Whether a memory is whole, and one of this model's at this ratio."""
         width = self.lm.model.get_input_embeddings().weight.shape[1]
-        return memory.kind == "soft" and is_coded(memory, "soft", -(-memory.tokens // self.ratio), width)
+        return memory.kind == "soft" and memory.tokens > 0 and is_coded(memory, "soft", -(-memory.tokens // self.ratio), width)
 
     @torch.inference_mode()
     def pack(self, contents: Sequence[str]) -> list[PackedMemory]:

@@ -181,21 +181,21 @@ class Database:
     @contextmanager
     def _write_if_free(self) -> Iterator[Connection]:
         """As `_write`; StorageLocked at once where another process is writing."""
+        self._check_open()
         with translated(self._folder), self._engine.connect() as db:
             db.exec_driver_sql("PRAGMA busy_timeout = 0")
             try:
                 db.exec_driver_sql("BEGIN IMMEDIATE")
                 yield db
                 db.exec_driver_sql("COMMIT")
-            finally:
-                if db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
-                    db.exec_driver_sql("ROLLBACK")
                 db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * WAIT_SECONDS)}")
+            except BaseException:
+                db.invalidate()  # it would wait for nobody, and may be amid a transaction
+                raise
 
     @contextmanager
     def _transaction(self, begin: str, end: str) -> Iterator[Connection]:
-        if self._closed:
-            raise StorageError(f"the memory in {self._folder} was closed: open it again")
+        self._check_open()
         with translated(self._folder), self._engine.connect() as db:
             db.exec_driver_sql(begin)
             try:
@@ -204,12 +204,16 @@ class Database:
             except BaseException as error:
                 try:
                     # SQLite has rolled back by itself after some errors, a full disk among them
-                    if db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
+                    if not db.invalidated and db.connection.driver_connection.in_transaction:  # type: ignore[union-attr]
                         db.exec_driver_sql("ROLLBACK")
                 finally:
                     if isinstance(error, MemoryError | DBAPIError):
                         db.invalidate()  # full-text search can keep in its memory what was rolled back on the disk
                 raise
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise StorageError(f"the memory in {self._folder} was closed: open it again")
 
     @staticmethod
     def _lost(db: Connection) -> None:

@@ -208,8 +208,12 @@ def _metadata(db: Connection) -> Iterator[Finding]:
         db.execute(text(sql), {"key": int(key)})
         seal(db.exec_driver_sql, "key = ?", (int(key),))
     if bad:
-        told = f"metadata or times of {len(bad)} documents were damaged and are gone"
-        yield Finding("metadata", False, told, "cmt update ID --meta KEY=VALUE")
+        names = list(db.execute(text(f"SELECT DISTINCT doc_id FROM documents WHERE key IN ({', '.join(bad[:5])})")).scalars())
+        told = f"metadata or times of {len(bad)} documents were damaged and are gone: {', '.join(map(str, names))}"
+        remedy = (
+            "what else they say is taken as it is: look at each with `cmt show ID --history`, then cmt update ID --meta KEY=VALUE"
+        )
+        yield Finding("metadata", False, told, remedy)
 
 
 def _fingerprints(db: Connection) -> Iterator[Finding]:

@@ -145,7 +145,7 @@ def _documents(old: _Damaged, reader: _Reader, found: Salvaged) -> Iterator[tupl
         yield tuple(_righted(row, said, found).values())
     if names:
         reader.lost = True
-        found.doubtful += [f"a version of {name!r} is gone" for name in names.values()]
+        found.doubtful += [f"a version of {name!r} may be gone" for name in names.values()]
 
 
 def _held(old: _Damaged, column: str, index: str, kept: str) -> dict[int, Any]:

@@ -91,7 +91,7 @@ class Recipe:
     @property
     def choices(self) -> dict[str, Any]:
         """What decides the examples and what is learned from them: a run that goes on must have the same."""
-        names = ("part", "ratio", "rank", "nf4", "passages", "candidates", "held_out", "batch", "seed")
+        names = ("part", "model", "start", "ratio", "rank", "nf4", "passages", "candidates", "held_out", "batch", "seed")
         files = [path.name for path in (*self.questions, *self.texts)]
         return {n: getattr(self, n) for n in names} | asdict(self.objectives) | {"without": sorted(self.without), "files": files}
 

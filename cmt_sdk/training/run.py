@@ -46,7 +46,7 @@ from cmt_sdk.weights.registry import show_model
 DIMENSION = 256
 NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}  # their questions fit many of their passages: good to read, misleading to find by
 SIZE, SMALL = 160, 20  # passages that keys are told apart from at once, on a GPU and elsewhere
-FEWEST = 2  # passages: one to learn from, one to judge by
+FEWEST = {"matcher": 8, "keys": 8}  # passages to tell apart; else 2, one to learn from and one to judge by
 AT_ONCE = 16384  # tokens whose activations are held at most for the gradients of keys
 FIRST = 1000  # passages from which a first head is made
 HELD_TOKENS = 1400  # of passages and one pack, whose activations are held for the gradients
@@ -64,10 +64,16 @@ class Prepared:
     needs: Needs
     material: Material
 
+    @property
+    def _counts(self) -> dict[str, Any]:
+        """Passages and questions by file: other ones under the same name make another run."""
+        m = self.material
+        return {name: {n: list(c) for n, c in half.items()} for name, half in (("learned", m.learned), ("judged", m.judged))}
+
     def run(self, on_step: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Progress:
         """Train, or go on with what `out` holds; a bundle is left there that `cmt_sdk.open(adapter=out)` takes."""
         r = self.recipe
-        progress = train(self.task, r.plan, r.out, on_step, r.minutes, fit=r.fit, choices=r.choices)
+        progress = train(self.task, r.plan, r.out, on_step, r.minutes, fit=r.fit, choices=r.choices | self._counts)
         if Workers().is_main:
             _write_bundle(r)
             write_card(r, self.needs, self.material, progress)
@@ -100,8 +106,9 @@ def _read(recipe: Recipe, tokenizer: Any) -> tuple[Passages, Passages]:
 
     files = read_questions(recipe.questions) | {path.name.split(".")[0]: read_texts(path, count) for path in recipe.texts}
     total = len({p.context for whole in files.values() for p in whole})
-    if total < FEWEST:
-        raise InvalidInput(f"passages to learn from: {total}; one must be kept to judge the rest by, so give at least {FEWEST}")
+    fewest = FEWEST.get(recipe.part, 2)
+    if total < fewest:
+        raise InvalidInput(f"passages to learn from: {total}; one must be kept to judge the rest by, so give at least {fewest}")
     return hold_out(files)
 
 

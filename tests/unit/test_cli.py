@@ -377,7 +377,9 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
     assert told == "warning: model 'nobody/nothing' is not here yet: cmt model pull nobody/nothing\n"
     for has, told in ((False, "warning: device 'cuda:1': this torch or this machine has no CUDA; auto"), (True, "")):
         monkeypatch.setattr("cmt_cli.named.has_cuda", lambda has=has: has)
-        assert cmt("config", "set", "device", "cuda:1").stderr.startswith(told)
+        said = cmt("config", "set", "device", "cuda:1").stderr
+        assert said.startswith(told)
+        assert bool(said) is not has
     assert cmt("config", "set", "device", "cpu").stderr == ""
 
 

@@ -314,13 +314,14 @@ def test_abstention_needs_a_passage_that_does_not_tell(tmp_path: Path) -> None:
 
 def test_only_whole_words_are_an_answer_that_a_passage_holds(tmp_path: Path) -> None:
     """An accepted answer of punctuation alone stands in no passage, and "art" does not stand in "party"."""
-    rows = [("It is art.", SCRIPT[0][1], ["art", "."]), ("It was a party.", SCRIPT[4][1], ["party"])]
+    quoted = "\N{LEFT DOUBLE QUOTATION MARK}Art\N{RIGHT DOUBLE QUOTATION MARK} is here."
+    rows = [("It is art.", SCRIPT[0][1], ["art", "."]), (quoted, SCRIPT[5][1], ["30"]), ("Party.", SCRIPT[4][1], ["party"])]
     path = tmp_path / "two.jsonl"
     path.write_text("".join(json.dumps({"context": c, "question": q, "answers": a}) + "\n" for c, q, a in rows))
     subject = Scripted()
     run(subject, read_passages(path), Plan("abstain", ["memory"]))
     asks = [options["source"] for name, options in subject.calls if name == SCRIPT[0][1]][-2:]
-    assert asks == [source_of(rows[0][0]), source_of(rows[1][0])]
+    assert asks == [source_of(rows[0][0]), source_of(rows[2][0])]
 
 
 def test_the_same_questions_are_asked_while_the_memory_grows(file: Path) -> None:
