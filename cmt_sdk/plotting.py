@@ -53,6 +53,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float]]], x: str, y: str) -
             style = {"marker": MARKERS[number % len(MARKERS)] if len(points) < MANY else None, "markersize": 4}
             axes.plot(xs, ys, color=COLOURS[number % len(COLOURS)], label=name, **style)
             ends.append((xs[-1], ys[-1], name))
+        axes.set_ylim(bottom=min(0, *(end[1] for end in ends)))  # a small change looks small
         _label(axes, ends)
         axes.margins(x=0.2)
     return out.getvalue()
