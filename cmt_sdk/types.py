@@ -144,11 +144,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A passage that fits a query. `score` is the fused one; the ranks (from 1) and scores say why.
-
-    `likelihood`, in nats, where the model has read the passage's memory: the log probability of the query's words after it. It
-    counts for the order, so that a source may stand before one of a higher score.
-    """
+    """A passage that fits a query. `score` is fused; ranks (from 1), scores and the `likelihood` of the query (nats) say why."""
 
     passage: Passage
     document: Document
@@ -193,11 +189,11 @@ class Source:
 class Answer:
     """What the model says, from which sources, and what it cost.
 
-    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell; `confidence`, in [0, 1],
-    is the model's probability that it does, times that of the words of the answer (their geometric mean): compare it, but
-    do not read it as a share of right answers, because a small model is too sure of itself. `prompt_tokens` counts the
-    tokens that the model had to read for this question; `memory_tokens` the source tokens that it read from memory
-    instead. `milliseconds` is by stage: encode, search, load, prefill (until the first token), decode.
+    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell; `confidence`, in [0, 1], is the
+    model's probability that it does, times that of the words of the answer (their geometric mean): compare it, but do not read it
+    as a share of right answers, because a small model is too sure of itself. `prompt_tokens` counts the tokens that the model had
+    to read for this question; `memory_tokens` the source tokens that it read from memory instead. `milliseconds` is by stage:
+    encode, search, load, prefill (until the first token), decode.
     """
 
     text: str

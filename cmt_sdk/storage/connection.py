@@ -178,26 +178,19 @@ class Database:
         """A transaction that is durable once the block has ended, or never was."""
         return self._transaction("BEGIN IMMEDIATE", "COMMIT")
 
-    @contextmanager
-    def _write_if_free(self) -> Iterator[Connection]:
+    def _write_if_free(self) -> AbstractContextManager[Connection]:
         """As `_write`; StorageLocked at once where another process is writing."""
-        self._check_open()
-        with translated(self._folder), self._engine.connect() as db:
-            db.exec_driver_sql("PRAGMA busy_timeout = 0")
-            try:
-                db.exec_driver_sql("BEGIN IMMEDIATE")
-                yield db
-                db.exec_driver_sql("COMMIT")
-                db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * WAIT_SECONDS)}")
-            except BaseException:
-                db.invalidate()  # it would wait for nobody, and may be amid a transaction
-                raise
+        return self._transaction("BEGIN IMMEDIATE", "COMMIT", wait=False)
 
     @contextmanager
-    def _transaction(self, begin: str, end: str) -> Iterator[Connection]:
-        self._check_open()
+    def _transaction(self, begin: str, end: str, *, wait: bool = True) -> Iterator[Connection]:
+        if self._closed:
+            raise StorageError(f"the memory in {self._folder} was closed: open it again")
         with translated(self._folder), self._engine.connect() as db:
-            db.exec_driver_sql(begin)
+            if wait:
+                db.exec_driver_sql(begin)
+            else:
+                _begin_at_once(db, begin)
             try:
                 yield db
                 db.exec_driver_sql(end)
@@ -210,10 +203,6 @@ class Database:
                     if isinstance(error, MemoryError | DBAPIError):
                         db.invalidate()  # full-text search can keep in its memory what was rolled back on the disk
                 raise
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise StorageError(f"the memory in {self._folder} was closed: open it again")
 
     @staticmethod
     def _lost(db: Connection) -> None:
@@ -256,6 +245,14 @@ class Database:
         if not was_busy:  # else a transaction of another thread still holds locks
             with _opening:
                 _open.discard(self)
+
+
+def _begin_at_once(db: Connection, begin: str) -> None:
+    db.exec_driver_sql("PRAGMA busy_timeout = 0")
+    try:
+        db.exec_driver_sql(begin)
+    finally:
+        db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * WAIT_SECONDS)}")
 
 
 def chunks(ids: Sequence[int]) -> Iterator[str]:

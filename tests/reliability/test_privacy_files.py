@@ -3,35 +3,14 @@
 import os
 import shutil
 import stat
-from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 
-from cmt_sdk.testing.fakes import DIMENSION, FakeCompressor, FakeEngine, open_fake
-from cmt_sdk.types import Encoded, PackedMemory
+from cmt_sdk.testing.fakes import FakeEngine, open_fake
+from tests.marked import Marked
 
 TOLD = "Wilhelmina keeps the zanzibarquartz."
 NEWER = "Wilhelmina gave the mongolfierplum away."
-
-
-@dataclass
-class Marked(FakeCompressor):
-    """Memories and key vectors of bytes that nothing else has; `made` remembers them."""
-
-    made: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
-
-    def compress(self, texts):
-        """Random bytes for each text."""
-        return [self._one(t) for t in texts]
-
-    def _one(self, text):
-        random = np.random.default_rng(list(text.encode()))
-        key = random.standard_normal(DIMENSION).astype(np.float32)
-        key /= np.linalg.norm(key)
-        memory = random.integers(0, 256, 64, np.uint8)
-        self.made[text] = memory.tobytes(), key.tobytes()
-        return Encoded(PackedMemory("fake", len(text.split()), {"bytes": memory}), key)
 
 
 def traces(folder, texts, made):

@@ -9,18 +9,17 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 import cmt_sdk
 from cmt_sdk.errors import InvalidSetting, MissingExtra, StorageDamaged, StorageEncrypted
 from cmt_sdk.storage import driver, forgetting, keys
-from cmt_sdk.testing.fakes import DIMENSION, FakeCompressor, FakeEngine, open_fake
-from cmt_sdk.types import Encoded, PackedMemory
+from cmt_sdk.testing.fakes import FakeEngine, open_fake
+from tests.marked import Marked
 
 sqlcipher = pytest.importorskip("sqlcipher3.dbapi2")
 keyring = pytest.importorskip("keyring")
@@ -86,29 +85,10 @@ def notes(tmp_path: Path, key: str) -> Path:
     return tmp_path / "notes"
 
 
-@dataclass
-class Marked(FakeCompressor):
-    """Key vectors and memories of bytes that nothing else has."""
-
-    made: list[bytes] = field(default_factory=list)
-
-    def compress(self, texts):
-        """Random bytes for each text."""
-        return [self._one(t) for t in texts]
-
-    def _one(self, text):
-        random = np.random.default_rng(list(text.encode()))
-        vector = random.standard_normal(DIMENSION).astype(np.float32)
-        vector /= np.linalg.norm(vector)
-        memory = random.integers(0, 256, 64, np.uint8)
-        self.made += [memory.tobytes(), vector.tobytes()]
-        return Encoded(PackedMemory("fake", len(text.split()), {"bytes": memory}), vector)
-
-
-def readable(folder: Path, made: list[bytes]) -> list[str]:
+def readable(folder: Path, made: Mapping[str, tuple[bytes, bytes]]) -> list[str]:
     """The files in which a word, a memory or a key vector can be read."""
     pieces = [b"zanzibarquartz", b"mongolfierplum", b"geheimakte", b"Lisbon", b"CREATE TABLE"]
-    pieces += [data[at : at + 8] for data in made for at in range(0, len(data) - 7, 8)]
+    pieces += [data[at : at + 8] for both in made.values() for data in both for at in range(0, len(data) - 7, 8)]
     return [f.name for f in folder.iterdir() if any(p in f.read_bytes() for p in pieces)]
 
 
@@ -271,7 +251,7 @@ def test_a_backup_has_the_same_key(notes, tmp_path, monkeypatch):
         memory.backup(tmp_path / "copy")
         (tmp_path / "one").mkdir()
         memory.backup(tmp_path / "one" / "copy.db")
-    assert readable(tmp_path / "copy", []) == readable(tmp_path / "one", []) == []
+    assert readable(tmp_path / "copy", {}) == readable(tmp_path / "one", {}) == []
     (tmp_path / "one" / "copy.db").rename(tmp_path / "one" / "memory.db")
     for name in ("copy", "one"):
         with open_fake(tmp_path / name, create=False) as memory:
@@ -361,7 +341,7 @@ def test_damage_within_is_found_and_mended(notes, tmp_path):
         assert [f for f in memory.check() if not f.ok] == []
     assert len(texts) > 150
     assert all(text == f"Fact word{int(name):04} of the museum." for name, text in texts.items() if name.isdecimal())
-    assert all(readable(folder, []) == [] for folder in tmp_path.iterdir())
+    assert all(readable(folder, {}) == [] for folder in tmp_path.iterdir())
 
 
 def test_what_repair_cannot_mend_it_leaves_alone(notes, tmp_path):
