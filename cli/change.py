@@ -131,7 +131,7 @@ def forget(document_id: str | None, yes: bool, chosen: Mapping[str, Any], folder
             _confirm(memory, whole, chosen)
         receipt = memory.forget(whole, **chosen)
     if not receipt.documents:
-        raise DocumentNotFound("no document fits: nothing was forgotten")
+        raise DocumentNotFound("no document fits, nothing was forgotten: sources are as `cmt list` shows them, * is any part")
     if as_json:
         print_json(receipt)
     else:

@@ -95,7 +95,7 @@ def on_terminal(environment, *arguments, typed=()):
 
 def _read(terminal, last):
     """What is shown next; nothing at the end. A Ctrl-C that met no ear is pressed again, as people do."""
-    while last == b"\x03" and not select.select([terminal], [], [], 1.0)[0]:
+    while last == b"\x03" and not select.select([terminal], [], [], 5.0)[0]:
         os.write(terminal, last)
     try:
         return os.read(terminal, 4096)
