@@ -19,7 +19,8 @@ class Settings:
 
     model: a hub id, a local folder, a .gguf file, or the name of a pulled model.
     adapter: a folder with adapters, "default" for the ones shipped for the default model, "none" for none.
-    precision: "nf4" (4-bit weights), "bf16", "fp32", or "auto".
+    precision: "nf4" (4-bit weights), "bf16", "fp32", or "auto": nf4 on CUDA, elsewhere bf16 where the device multiplies it,
+        else fp32. Memories made in bf16 and in fp32 are read by each other.
     compressor: "kv" keeps the KV-cache entries that matter, "soft" pools windows to soft tokens (CMT).
     keep: the share of KV entries kept, 0 < keep <= 1, for "kv".
     compression: text tokens per soft token, 4, 8 or 16, for "soft".

@@ -78,7 +78,8 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What made a memory. Memories of another fingerprint cannot be read, except that `keep` may differ.
+    """What made a memory. Memories of another fingerprint cannot be read, except that `keep` may differ, and `quantization`
+    between bf16 and fp32: the same weights, and far less apart than four bits are.
 
     `base`, `tokenizer`, `encoder` and `matcher` are SHA-256 prefixes; `model` is the name people know.
     """
@@ -100,12 +101,10 @@ class Fingerprint:
 
     def differences(self, other: Fingerprint) -> list[str]:
         """The fields that keep memories of `self` from being read by `other`, in words; empty when they can."""
-        named = [f.name for f in fields(self) if f.name not in {"keep", "model"}]
-        return [
-            f"{name}: {getattr(self, name)} != {getattr(other, name)}"
-            for name in named
-            if getattr(self, name) != getattr(other, name)
-        ]
+        unquantised = {self.quantization, other.quantization} == {"bf16", "fp32"}
+        may = {"keep", "model", "quantization"} if unquantised else {"keep", "model"}
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in may}
+        return [f"{name}: {mine} != {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs]
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,7 +86,7 @@ def prepare(recipe: Recipe) -> Prepared:
     Raises InvalidInput, InvalidSetting, ModelNotFound, StorageFull.
     """
     torch.manual_seed(recipe.seed)
-    loaded = load_base(recipe.model, precision="bf16", device=Workers().device(recipe.device))
+    loaded = load_base(recipe.model, precision="full", device=Workers().device(recipe.device))
     model, tokenizer, device = loaded.model, loaded.tokenizer, loaded.model.device
     files = _read(recipe, tokenizer)
     make = {"matcher": _matcher_task, "keys": _keys_task, "soft": _soft_task, "cmt": _paper_task}.get(recipe.part, _reader_task)

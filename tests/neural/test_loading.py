@@ -89,7 +89,7 @@ def base_digest(model: nn.Module) -> str:
 
 @pytest.mark.parametrize(
     ("precision", "quantization", "dtype"),
-    [("auto", "bf16", torch.bfloat16), ("bf16", "bf16", torch.bfloat16), ("fp32", "fp32", torch.float32)],
+    [("bf16", "bf16", torch.bfloat16), ("fp32", "fp32", torch.float32)],
 )
 def test_a_model_is_loaded_frozen(folder: Path, precision: str, quantization: str, dtype: torch.dtype) -> None:
     """In eval mode, in the precision asked for, and no parameter wants a gradient."""
@@ -100,6 +100,26 @@ def test_a_model_is_loaded_frozen(folder: Path, precision: str, quantization: st
     assert not any(p.requires_grad for p in loaded.model.parameters())
     assert loaded.model.config._attn_implementation == "sdpa"
     assert loaded.tokenizer("w3 w5")["input_ids"] == [3, 5]
+
+
+@pytest.mark.parametrize("precision", ["auto", "full"])
+@pytest.mark.parametrize(("unit", "expected"), [("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2", "fp32")])
+def test_a_cpu_computes_in_bf16_where_it_has_units_for_it(
+    folder: Path, precision: str, unit: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Imitated, bf16 takes several times as long as fp32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True, "architecture": "x86_64"})
+    assert load_base(str(folder), precision=precision, device="cpu").quantization == expected
+    nf4 = load_base(str(folder), precision="nf4", device="cpu")
+    assert nf4.quantization == "nf4"
+    assert nf4.model.dtype == {"bf16": torch.bfloat16, "fp32": torch.float32}[expected]
+    assert nf4.model.get_submodule("model.layers.0.mlp.down_proj").compute_dtype == nf4.model.dtype
+
+
+def test_an_older_torch_tells_nothing_of_the_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then fp32 is sure to work."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert load_base(str(folder), device="cpu").quantization == "fp32"
 
 
 def test_the_hashes_are_those_of_the_files(folder: Path) -> None:

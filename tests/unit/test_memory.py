@@ -285,6 +285,20 @@ def test_a_different_share_kept_is_no_other_model(tmp_path):
         assert memory.model.ask("Where did the museum move?").text == LISBON
 
 
+def test_a_memory_goes_on_where_the_same_weights_are_computed_in_another_precision(tmp_path):
+    """A CPU without units for bf16 reads what another made in bf16, and adds to it; weights in four bits are others."""
+    with open_fake(tmp_path / "notes") as memory:
+        memory.add(LISBON)
+    with open_fake(tmp_path / "notes", FakeEngine.of(quantization="fp32")) as memory:
+        memory.add("The harbour of Genoa opens at nine.")
+        assert memory.model.ask("Where did the museum move?").text == LISBON
+    with open_fake(tmp_path / "notes") as memory:
+        assert memory.model.ask("When opens the harbour?").text == "The harbour of Genoa opens at nine."
+    quantised = open_fake(tmp_path / "notes", FakeEngine.of(quantization="nf4"))
+    with quantised as memory, pytest.raises(ModelMismatch, match="quantization: .* != nf4"):
+        memory.model.ask("Where did the museum move?")
+
+
 def test_expired_documents_do_not_answer(memory):
     """A document is gone from its expiry on; one that has expired already is not taken."""
     memory.add(LISBON, expires_at=datetime.now(UTC) + timedelta(milliseconds=300))
