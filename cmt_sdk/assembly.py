@@ -175,7 +175,7 @@ class LocalEngine:
                 tokenizer=loaded.tokenizer_hash[:16],
                 encoder=bundle.encoder_hash,
                 matcher=self._embedded.digest if self._embedded else bundle.matcher_hash,
-                compressor=f"soft:{s.compression}" if soft else "kv",
+                compressor=f"merged:{s.compression}" if soft else "kv",
                 keep=1.0 if soft else s.keep,
                 format=FORMAT,
             ),
@@ -211,11 +211,10 @@ class LocalEngine:
             )
         return Aggregation(load_part(self._bundle.aggregate, Aggregator.of).to(self._frozen.device), self._soft)
 
-    @property
+    @cached_property
     def _soft(self) -> SoftCompressor:
+        from cmt_sdk.neural.proof import goes_on
         from cmt_sdk.neural.soft import SoftCompressor
-        from cmt_sdk.weights.loading import load_part
 
-        lm, trained = self._frozen, self._bundle.soft
-        projection = load_part(trained, lambda tensors: tensors["projection"].to(lm.device)) if trained else None
-        return SoftCompressor(lm, projection, self._settings.compression)
+        goes_on(self._frozen)
+        return SoftCompressor(self._frozen, self._settings.compression)

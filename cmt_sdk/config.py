@@ -21,7 +21,7 @@ class Settings:
     adapter: a folder with adapters, "default" for the ones shipped for the default model, "none" for none.
     precision: "nf4" (4-bit weights), "bf16", "fp32", or "auto": nf4 on CUDA, elsewhere bf16 where the device multiplies it,
         else fp32. Memories made in bf16 and in fp32 are read by each other.
-    compressor: "kv" keeps the KV-cache entries that matter, "soft" pools windows to soft tokens (CMT).
+    compressor: "kv" keeps the KV-cache entries that matter, "soft" merges neighbouring tokens to soft tokens (CMT).
     keep: the share of KV entries kept, 0 < keep <= 1, for "kv".
     compression: text tokens per soft token, 4, 8 or 16, for "soft".
     aggregation: how soft memories are read: "concat", one after another, or "cmt", gathered into a few keys and values before

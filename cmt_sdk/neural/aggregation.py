@@ -7,8 +7,8 @@ Beside the published form stand three maps on Q, K and V, which start as the ide
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from torch.nn.functional import gelu
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.quantization import through
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.soft import Soft, SoftCompressor, latents
 
 HIDDEN = 256
 SMALL = 0.02  # the spread of pi's first weights: the prefix starts near nothing
@@ -78,9 +78,10 @@ class Aggregation:
     compressor: SoftCompressor
 
     @torch.inference_mode()
-    def prefix(self, lm: FrozenModel, memories: Tensor, question: str) -> tuple[Tensor, Tensor]:
-        """Keys and values [layers, kv_heads, q, w] of memories [m, d] for a question."""
+    def prefix(self, lm: FrozenModel, memories: Sequence[Soft], question: str) -> tuple[Tensor, Tensor]:
+        """Keys and values [layers, kv_heads, q, w] of memories for a question."""
+        lm.head_cache(1)  # made by the bare model, before the adapter is on
         with lm.activate("encoder"):
-            asked, counts = self.compressor.forward([lm.ids(question)])
-        latents = through(asked[0, : int(counts[0])]).float()
-        return self.aggregator.spread(self.aggregator.gather(latents, memories.float()))
+            (asked,) = self.compressor.forward([lm.ids(question)])
+            latent, *told = latents(lm, [replace(asked, rows=through(asked.rows)), *memories])
+        return self.aggregator.spread(self.aggregator.gather(latent, torch.cat(told)))

@@ -79,12 +79,12 @@ def _refuse(module: Any, notes: Notes, rest: dict[str, Any]) -> None:
     family = module.config.model_type
     for name, does in UNREAD.items():
         if rest.get(name) is not None:
-            raise ModelUnsupported(f"{family}: it {does}, which KV memories are not read with; use compressor='soft'")
+            raise ModelUnsupported(f"{family}: it {does}, which memories are not read with; use another model")
     window, length = rest.get("sliding_window"), notes.get_seq_length(module.layer_idx)
     if window is not None and length > window:
         raise ModelUnsupported(
             f"{family}: the notes and the question reach over {length} tokens, some layers see the last {window} only; "
-            "ask with a smaller k, with budget=, or use compressor='soft'"
+            "ask with a smaller k, or with budget="
         )
 
 

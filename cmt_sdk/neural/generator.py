@@ -19,7 +19,8 @@ from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.likelihood import likelihoods, soft_likelihoods
 from cmt_sdk.neural.reading import PRIOR, causal, place
 from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.soft import soft_tokens
+from cmt_sdk.neural.soft import notes_of as soft_notes_of
+from cmt_sdk.neural.soft import unpacked
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.types import PackedMemory, Piece, Prompt, Usage
 
@@ -67,7 +68,7 @@ class Generator:
         if prompt.passages:
             return self._start_text(prompt, ids)
         if prompt.memories and prompt.memories[0].kind == "soft":
-            return self._start_soft(prompt, ids)
+            return self._start_soft(prompt, ids, len(ids) + max_tokens)
         began = time.perf_counter()
         prefix = place(self.lm, self.rotary, prompt.memories, len(ids) + max_tokens, PRIOR)  # type: ignore[arg-type]
         load = 1000 * (time.perf_counter() - began)
@@ -81,22 +82,21 @@ class Generator:
             self.lm.states(cache, **self._inputs(text, head))
         return _Start(True, ids, head + len(text), cache, {}, len(text), 0.0)
 
-    def _start_soft(self, prompt: Prompt, ids: list[int]) -> _Start:
-        """Read soft tokens in place of words, with the reader adapter on: they were trained together."""
+    def _start_soft(self, prompt: Prompt, ids: list[int], room: int) -> _Start:
+        """Read soft tokens with the encoder on, from the layer on that they come from; then as other notes are read."""
         began = time.perf_counter()
-        soft = soft_tokens(prompt.memories, self.lm)
-        cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
+        softs = unpacked(prompt.memories, self.lm)
         load = 1000 * (time.perf_counter() - began)
-        positions = torch.arange(head, head + soft.shape[1], device=self.lm.device)[None]
-        with torch.inference_mode(), self.lm.activate("reader"):
-            self.lm.states(cache, inputs_embeds=soft, position_ids=positions)
-        return _Start(True, ids, head + soft.shape[1], cache, {}, soft.shape[1], load)
+        self.lm.head_cache(1)  # made by the bare model, before the adapter is on
+        with torch.inference_mode(), self.lm.activate("encoder"):
+            prefix = soft_notes_of(self.lm, [softs], PRIOR).prefix(room)
+        return _Start(True, ids, prefix.position, prefix, {"notes": prefix}, sum(len(s.ends) for s in softs), load)
 
     def _start_aggregated(self, prompt: Prompt, ids: list[int], aggregation: Aggregation) -> _Start:
         """Read the question, by the bare model, after the prefix that all memories become together."""
         began = time.perf_counter()
         cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
-        keys, values = aggregation.prefix(self.lm, soft_tokens(prompt.memories, self.lm)[0], prompt.question)
+        keys, values = aggregation.prefix(self.lm, unpacked(prompt.memories, self.lm), prompt.question)
         for layer in range(len(keys)):
             cache.update(keys[layer][None].to(self.lm.dtype), values[layer][None].to(self.lm.dtype), layer)
         load = 1000 * (time.perf_counter() - began)
@@ -104,7 +104,7 @@ class Generator:
 
     def _check_length(self, prompt: Prompt, room: int) -> None:
         limits = [(self.lm.context, "context")]
-        if prompt.memories and prompt.memories[0].kind == "kv":
+        if prompt.memories:
             limits.append((self.lm.window, "window"))
         limit, what = min(((n, what) for n, what in limits if n is not None), default=(None, ""))
         notes = sum(m.tokens for m in prompt.memories) + sum(len(self.lm.passage_ids(p)) for p in prompt.passages)

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from cmt_sdk.neural.abreast import abreast
+from cmt_sdk.neural.abreast import Abreast, abreast
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.reading import causal
 from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.soft import soft_tokens
+from cmt_sdk.neural.soft import notes_of, unpacked
 from cmt_sdk.types import PackedMemory
 
 LONGEST = 96  # tokens of a question, from its end: it is read after every memory anew, and a page would take minutes
@@ -25,9 +25,22 @@ LONGEST = 96  # tokens of a question, from its end: it is read after every memor
 @torch.inference_mode()
 def likelihoods(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], question: str) -> list[float]:
     """The log probability of the question's words after each memory, in nats, in the order given. One pass for all."""
+    return _likelihoods(lm, abreast(lm, rotary, memories), question)
+
+
+@torch.inference_mode()
+def soft_likelihoods(lm: FrozenModel, memories: Sequence[PackedMemory], question: str) -> list[float]:
+    """The same after soft memories."""
+    lm.head_cache(1)  # made by the bare model, before the adapter is on
+    with lm.activate("encoder"):
+        notes = notes_of(lm, [[soft] for soft in unpacked(memories, lm)])
+    return _likelihoods(lm, notes.abreast(), question)
+
+
+def _likelihoods(lm: FrozenModel, notes: Abreast, question: str) -> list[float]:
     before, words = _span(lm, question)
-    notes = abreast(lm, rotary, memories)
-    ids = torch.tensor([before + words], device=lm.device).expand(len(memories), -1)
+    rows = len(notes.starts)
+    ids = torch.tensor([before + words], device=lm.device).expand(rows, -1)
     steps = torch.arange(ids.shape[1], device=lm.device)
     starts = torch.tensor(notes.starts, device=lm.device)
     states = lm.states(
@@ -38,23 +51,6 @@ def likelihoods(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory
         notes=notes,
     )
     return [_told(lm, row, len(before), words) for row in states]
-
-
-@torch.inference_mode()
-def soft_likelihoods(lm: FrozenModel, memories: Sequence[PackedMemory], question: str) -> list[float]:
-    """The same after soft memories, one by one, read with the adapter that knows soft tokens."""
-    before, words = _span(lm, question)
-    asked = lm.model.get_input_embeddings()(torch.tensor([before + words], device=lm.device))
-    found = []
-    for memory in memories:
-        soft, head = soft_tokens([memory], lm), len(lm.head_ids)
-        positions = torch.arange(head, head + soft.shape[1] + asked.shape[1], device=lm.device)[None]
-        read = {"inputs_embeds": torch.cat([soft, asked], dim=1), "position_ids": positions}
-        cache = lm.head_cache(1)
-        with lm.activate("reader"):
-            states = lm.states(cache, **read)[0]
-        found.append(_told(lm, states[soft.shape[1] :], len(before), words))
-    return found
 
 
 def _span(lm: FrozenModel, question: str) -> tuple[list[int], list[int]]:

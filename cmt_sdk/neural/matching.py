@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, normalize
 
+from cmt_sdk.neural.depth import states_after
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import batches, padded
 from cmt_sdk.types import Vector
@@ -66,38 +66,12 @@ class MatchHead:
         return normalize(linear(pooled, self.projection, self.bias), dim=-1)
 
 
-class _Reached(Exception):
-    """Ends a forward pass once the last layer that is needed has run."""
-
-
 def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tensor:
     """Each token's states after the given numbers of layers, of unit length: [n, t, len(layers), d], fp32.
 
     tokens [n, t]. By the adapter that is on, and with gradients where they are on.
     """
-    taken: dict[int, Tensor] = {}
-    last = max(layers)
-
-    def take(layer: int) -> Any:
-        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            taken[layer] = args[0] if args else kwargs["hidden_states"]
-            if layer == last:
-                raise _Reached
-
-        return hook
-
-    cache = lm.head_cache(len(tokens))  # before the hooks: making the head's entries is a forward pass too
-    blocks = lm.blocks
-    hooks = [blocks[n].register_forward_pre_hook(take(n), with_kwargs=True) for n in layers if n < len(blocks)]
-    head = len(lm.head_ids)
-    positions = torch.arange(head, head + tokens.shape[1], device=tokens.device)[None]
-    try:
-        taken[len(blocks)] = lm.states(cache, input_ids=tokens, position_ids=positions)
-    except _Reached:
-        pass
-    finally:
-        for hook in hooks:
-            hook.remove()
+    taken = states_after(lm, tokens, layers)
     return normalize(torch.stack([taken[n].float() for n in layers], dim=2), dim=-1)
 
 

@@ -1,4 +1,5 @@
-"""Proof, on the model itself, that KV memories can be read: made at one place and read at another, nothing changes.
+"""Proof, on the model itself, that its memories can be read. KV memories: made at one place and read at another, nothing changes.
+Soft memories: the later layers go on from states of the first ones, and read notes as they read text.
 
 Which families can is not a list of names: a few random tokens are read both ways. Knows no prompt and no memory.
 """
@@ -16,6 +17,7 @@ from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.reading import Prefix, causal
 from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.soft import SoftCompressor, depth, notes_of
 
 NOTES, ASKED, MOVED = 12, 4, 64  # tokens read as notes, tokens that read them, and by how far the notes are moved
 MASKED = 5  # entries that nobody may see: there are attention kernels that look at them
@@ -23,6 +25,8 @@ MASKED = 5  # entries that nobody may see: there are attention kernels that look
 # up to 0.06 on random models; a wrong turn changes a layer's keys by 0.8 and more.
 TOLERANCE = {torch.float32: 0.005}
 TOLERANCE_ELSEWHERE = 0.2
+ASIDE = "its attention does not read notes as it reads text"
+REMEDY = {"KV": "use compressor='soft', or another model", "soft": "use another model"}
 
 
 @dataclass(frozen=True)
@@ -47,10 +51,24 @@ def kv_rotary(lm: FrozenModel) -> Rotary:
     moved = [_moved(rotary, read, layer) for layer in range(len(read.cache.layers))]
     for number, (layer, keys) in enumerate(zip(read.cache.layers, moved, strict=True)):
         _compare(lm, keys, layer.keys[1:], f"the keys of layer {number} are not moved by the turn of its rotary positions")
-    _compare(lm, _read_notes(lm, read, moved), read.states[1, NOTES:], "its attention does not read notes as it reads text")
+    _compare(lm, _read_notes(lm, read, moved, 1), read.states[1, NOTES:], ASIDE)
     first = lm.model(input_ids=read.ids[:1, :1], use_cache=False).logits[0]
     _compare(lm, lm.logits(read.states[0, :1]), first, "its output layer does more than multiply")
     return rotary
+
+
+@torch.inference_mode()
+def goes_on(lm: FrozenModel) -> None:
+    """The proof for soft memories. Four short forward passes; raises ModelUnsupported, with the difference that was measured."""
+    read, first = _read(lm), depth(lm)
+    own = [layer.keys[:1] for layer in read.cache.layers]
+    _compare(lm, _read_notes(lm, read, own, 0), read.states[0, NOTES:], ASIDE, "soft")
+    (made,) = SoftCompressor(lm, 1).forward([read.ids[0].tolist()])
+    cache, head = lm.head_cache(1), len(lm.head_ids)
+    lm.states(cache, input_ids=read.ids[:1], position_ids=read.positions[:1] + head)
+    for number, (layer, keys) in enumerate(zip(cache.layers, notes_of(lm, [[made]]).keys, strict=True)):
+        if number >= first:
+            _compare(lm, keys, layer.keys, f"layer {number} does not go on from states of layer {first}", "soft")
 
 
 def _read(lm: FrozenModel) -> _Read:
@@ -71,17 +89,17 @@ def _moved(rotary: Rotary, read: _Read, layer: int) -> Tensor:
     return rotary.turn(back, read.positions[1], layers).to(keys.dtype)
 
 
-def _read_notes(lm: FrozenModel, read: _Read, keys: list[Tensor]) -> Tensor:
-    """States [ASKED, d] of the last tokens, which read the entries of those before them, moved, as notes."""
+def _read_notes(lm: FrozenModel, read: _Read, keys: list[Tensor], row: int) -> Tensor:
+    """States [ASKED, d] of a row's last tokens, which read the entries of those before them as notes."""
     values = [_among_masked(layer.values[:1]) for layer in read.cache.layers]
     bias = [_among_masked(k.new_zeros(1, k.shape[1], k.shape[2], 1), float("-inf")).transpose(2, 3) for k in keys]
     entries = [NOTES + MASKED] * len(keys)
-    notes = Prefix([_among_masked(k) for k in keys], values, bias, entries, NOTES + MOVED)
-    asked = {"input_ids": read.ids[1:, NOTES:], "position_ids": read.positions[1:, NOTES:]}
+    notes = Prefix([_among_masked(k) for k in keys], values, bias, entries, NOTES + row * MOVED)
+    asked = {"input_ids": read.ids[row, None, NOTES:], "position_ids": read.positions[row, None, NOTES:]}
     try:
         return lm.states(notes, **asked, attention_mask=causal(ASKED, bias[0]), notes=notes)[0]
     except TypeError as error:  # a forward of its own, to which attention's arguments mean nothing
-        raise ModelUnsupported(f"{lm.family}: its layers do not pass notes on ({error}); use compressor='soft'") from error
+        raise ModelUnsupported(f"{lm.family}: its layers do not pass notes on ({error}); use another model") from error
 
 
 def _among_masked(entries: Tensor, filler: float = 1.0) -> Tensor:
@@ -90,11 +108,11 @@ def _among_masked(entries: Tensor, filler: float = 1.0) -> Tensor:
     return torch.cat([notes, entries.new_full((*notes.shape[:2], MASKED, *notes.shape[3:]), filler), room], dim=2)
 
 
-def _compare(lm: FrozenModel, got: Tensor, expected: Tensor, problem: str) -> None:
+def _compare(lm: FrozenModel, got: Tensor, expected: Tensor, problem: str, kind: str = "KV") -> None:
     difference = float((got.float() - expected.float()).norm() / expected.float().norm())
     limit = TOLERANCE.get(lm.dtype, TOLERANCE_ELSEWHERE)
     if not difference <= limit:  # not a number is a difference too
         raise ModelUnsupported(
-            f"{lm.family}: KV memories cannot be read by this model: {problem} (relative difference {difference:.2g}, at most "
-            f"{limit} is rounding); use compressor='soft', or another model"
+            f"{lm.family}: {kind} memories cannot be read by this model: {problem} (relative difference {difference:.2g}, at "
+            f"most {limit} is rounding); {REMEDY[kind]}"
         )

@@ -7,7 +7,7 @@ top-k belongs to asking.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from cmt_sdk.neural.aggregation import Aggregator
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.quantization import through
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.soft import SoftCompressor, latents
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives, repulsion, self_matching
 from cmt_sdk.training.packs import Pack, draw
@@ -33,7 +33,7 @@ REPULSION = 0.1  # lambda of the paper's term against memories that collapse
 class PaperTask:
     """Packs of a mixture, read after the prefix that psi and pi make of all their memories.
 
-    encoder: the adapter's tensors; projection: the map [d, d]; aggregator: psi and pi, whose tensors learn too. matching: the
+    encoder: the adapter's tensors; aggregator: psi and pi, whose tensors learn too. matching: the
     weight of self-matching. without: names of recipe.PIECES that are left out. write: saves the adapter to a folder;
     write_tensors: tensors to a file.
     """
@@ -42,7 +42,6 @@ class PaperTask:
     mixture: Mixture
     held_out: Sequence[Sequence[Pack]]
     encoder: Sequence[Tensor]
-    projection: Tensor
     aggregator: Aggregator
     write: Callable[[Path], None]
     write_tensors: Callable[[Mapping[str, Tensor], Path], None]
@@ -58,7 +57,7 @@ class PaperTask:
     def parameters(self) -> Sequence[Tensor]:
         """Theta's, psi's and pi's tensors."""
         learned = [getattr(self.aggregator, f.name) for f in fields(Aggregator) if f.name != "shape"]
-        return [*self.encoder, self.projection, *learned]
+        return [*self.encoder, *learned]
 
     def learn(self) -> tuple[float, int, int]:
         """The next packs' loss, their answer tokens and their questions; gradients are added."""
@@ -89,11 +88,11 @@ class PaperTask:
         return torch.stack(answers).sum(), self._matched(questions, own, [memories[c] for c in contents]), tokens
 
     def _soft(self, ids: Sequence[list[int]]) -> list[Tensor]:
-        """Theta: soft tokens [windows, d] of each text, after the round trip through four bits."""
-        with self.lm.activate("encoder"):
-            made, counts = SoftCompressor(self.lm, self.projection, self.ratio).forward(ids)
+        """Theta: latents [windows, d] of each text, its soft tokens through four bits."""
         rounded = through if "rounding" not in self.without or not torch.is_grad_enabled() else Tensor.float
-        return [rounded(made[row, :count]) for row, count in enumerate(counts.tolist())]
+        with self.lm.activate("encoder"):
+            made = SoftCompressor(self.lm, self.ratio).forward(ids)
+            return latents(self.lm, [replace(m, rows=rounded(m.rows)) for m in made])
 
     def _read(self, pack: Pack, gathered: Sequence[Tensor]) -> Tensor:
         """Logits of the answer tokens [t, v], each question in a row of its own after its prefix."""
@@ -143,9 +142,8 @@ class PaperTask:
         return figures["held_out"]
 
     def save(self, folder: Path) -> None:
-        """Write the encoder in peft's format, the map, psi and pi."""
+        """Write the encoder in peft's format, psi and pi."""
         self.write(folder)
-        self.write_tensors({"projection": self.projection.detach().float().cpu().contiguous()}, folder / "soft.safetensors")
         self.write_tensors(self.aggregator.tensors(), folder / "aggregate.safetensors")
 
     def state(self) -> object:

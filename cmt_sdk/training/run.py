@@ -185,14 +185,11 @@ def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
     shipped, begun = find_bundle("default", show_model(recipe.model).sha256), _bundle(recipe)
     reading = {name: folder for name, folder in shipped.adapters.items() if name != "matcher" and recipe.objectives.teacher}
     teachers = {f"teacher_{name}": folder for name, folder in reading.items()}
-    start = {"reader": begun.reader, "encoder": begun.encoder if begun.soft else None}
+    start = {"reader": begun.reader, "encoder": begun.encoder}
     made = trainable(model, tokenizer, rank=recipe.rank, start=start, beside=teachers, checkpointing=recipe.checkpointing)
-    width = model.get_input_embeddings().weight.shape[1]
-    projection = load_tensors(begun.soft)["projection"] if begun.soft else torch.zeros(width, width)
     return SoftTask(
-        made.lm, kv_rotary(made.lm) if teachers else None, _mixture(recipe, files[0]),
-        _held_out(recipe, made.lm, files[1]), [p for parameters in made.parameters.values() for p in parameters],
-        torch.nn.Parameter(projection.to(made.lm.device)), made.save, _write_tensors, recipe.objectives,
+        made.lm, kv_rotary(made.lm) if teachers else None, _mixture(recipe, files[0]), _held_out(recipe, made.lm, files[1]),
+        [p for parameters in made.parameters.values() for p in parameters], made.save, recipe.objectives,
         recipe.plan.steps * recipe.plan.accumulate, ("teacher_encoder", "teacher_reader") if teachers else None, recipe.without,
         recipe.batch,
     )  # fmt: skip
@@ -202,12 +199,10 @@ def _paper_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passage
     begun = _bundle(recipe)
     made = trainable(model, tokenizer, rank=recipe.rank, start={"encoder": begun.encoder if begun.aggregate else None})
     width = model.get_input_embeddings().weight.shape[1]
-    projection = load_tensors(begun.soft)["projection"] if begun.aggregate and begun.soft else torch.zeros(width, width)
     first = Aggregator.of(load_tensors(begun.aggregate)) if begun.aggregate else Aggregator.first(width, made.lm.kv_shape)
     return PaperTask(
         made.lm, _mixture(recipe, files[0]), _held_out(recipe, made.lm, files[1]), made.parameters["encoder"],
-        torch.nn.Parameter(projection.to(made.lm.device)), first.to(made.lm.device), made.save, _write_tensors,
-        recipe.objectives, recipe.ratio, without=recipe.without,
+        first.to(made.lm.device), made.save, _write_tensors, recipe.objectives, recipe.ratio, without=recipe.without,
     )  # fmt: skip
 
 
@@ -295,7 +290,7 @@ def _write_bundle(recipe: Recipe) -> None:
     """What was trained, and the other parts of the bundle that the run started from, else of the one shipped for the model."""
     base, finds = show_model(recipe.model).sha256, recipe.part in ("matcher", "keys")
     before = find_bundle("default", base) if recipe.start in ("default", "none") else read_bundle(Path(recipe.start))
-    kept = (before.reader, before.encoder, before.soft, before.aggregate) if finds else (before.match, before.matcher)
+    kept = (before.reader, before.encoder, before.aggregate) if finds else (before.match, before.matcher)
     for part in (*filter(None, kept), *(recipe.out / "adapter").iterdir()):
         if part.is_dir():
             shutil.copytree(part, recipe.out / part.name, dirs_exist_ok=True)

@@ -1,43 +1,44 @@
-"""Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens, and a reader for them, together.
+"""Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens and reads on from them, and a reader.
 
 The teacher is the same model reading the text with the adapters shipped for it; its divergence alone taught small models best
 (arXiv 2510.20797). Passages are also repeated from their soft tokens, word by word. Ratios are drawn for each step, after a warm
-start in which nothing, then half is squeezed out.
+start in which half is squeezed out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import batches
 from cmt_sdk.neural.quantization import through
+from cmt_sdk.neural.reading import PRIOR
 from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.soft import Soft, SoftCompressor, notes_of
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes, repetition
-from cmt_sdk.training.reader import AT_ONCE, Entries, answer_logits, encode, notes_of
+from cmt_sdk.training.reader import AT_ONCE, Entries, GradientPrefix, answer_logits, encode
+from cmt_sdk.training.reader import notes_of as kv_notes_of
 
 RATIOS = (4, 8, 16)
 REPEATED = 0.6  # the share of examples with a passage to repeat
-WARM = ((1, 0.1), (2, 0.1))  # ratios of the warm start, each with its share of the examples
+WARM = ((2, 0.1),)  # ratios of the warm start, each with its share of the examples
 
 
 @dataclass
 class SoftTask:
-    """Packs of a mixture read from soft tokens; adapters "encoder" and "reader" learn, and the map `projection` [d, d].
+    """Packs of a mixture read from soft tokens; the adapters "encoder" and "reader" learn.
 
     teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples: how often the run will
-    learn, which paces the warm start. without: names of recipe.PIECES that are left out. write: saves the adapters to a folder;
-    write_map: the projection to a file. batch: how many examples are computed together.
+    learn, which paces the warm start. without: names of recipe.PIECES that are left out. write: saves the adapters to a folder.
+    batch: how many examples are computed together.
     """
 
     lm: FrozenModel
@@ -45,9 +46,7 @@ class SoftTask:
     mixture: Mixture
     held_out: Sequence[Sequence[Pack]]
     adapters: Sequence[Tensor]
-    projection: Tensor
     write: Callable[[Path], None]
-    write_map: Callable[[Mapping[str, Tensor], Path], None]
     objectives: Objectives
     examples: int
     teachers: tuple[str, str] | None = None
@@ -59,8 +58,8 @@ class SoftTask:
         self.lm.head_cache(1)  # made by the bare base, before an adapter is on
 
     def parameters(self) -> Sequence[Tensor]:
-        """The adapters' tensors and the map."""
-        return [*self.adapters, self.projection]
+        """The adapters' tensors."""
+        return self.adapters
 
     def learn(self) -> tuple[float, int, int]:
         """The next packs' loss, their answer tokens and their questions; gradients are added."""
@@ -91,36 +90,46 @@ class SoftTask:
         total, tokens = 0.0, 0
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
             made = self._soft(list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio)
-            soft = {c: s.detach().requires_grad_(s.requires_grad) for c, s in made.items()}
+            soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}
             asked, repeated = [p for p in packs if p.questions], [p for p in packs if not p.questions]
             taught = self._taught(asked) if objectives.teacher else {}
             for some in [*passes(asked, self.batch), *passes(repeated, self.batch)]:
                 rows = Rows.of(some)
                 labels = rows.labels[rows.labels >= 0]
-                logits = soft_logits(self.lm, [[soft[c] for c in pack.contents] for pack in some], rows)
+                whole = soft_notes(self.lm, [[soft[c] for c in pack.contents] for pack in some])
+                notes = replace(whole, keys=[_cut(k) for k in whole.keys], values=[_cut(v) for v in whole.values])
+                with self.lm.activate("reader"):
+                    logits = answer_logits(self.lm, notes, rows)
                 teacher = None
                 if taught and some[0].questions:
                     teacher = self._teach([[taught[c] for c in pack.contents] for pack in some], rows)
                 without = self._unaided(rows) if objectives.alpha else None
                 loss = objectives.loss(logits, labels, teacher, without)
                 if torch.is_grad_enabled():
-                    with self.lm.activate("reader"):  # layers that compute again must find what was on before
-                        loss.backward()  # type: ignore[no-untyped-call]
+                    self._backward(loss, whole, notes)
                 total, tokens = total + float(loss.detach()), tokens + len(labels)
         if torch.is_grad_enabled():
             with self.lm.activate("encoder"):
-                torch.autograd.backward([made[c] for c in soft], [s.grad for s in soft.values()])
+                torch.autograd.backward([made[c].rows for c in soft], [s.rows.grad for s in soft.values()])
         return total, tokens
 
-    def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, Tensor]:
-        """Soft tokens [windows, d] by passage, after the round trip through four bits."""
+    def _backward(self, loss: Tensor, whole: GradientPrefix, notes: GradientPrefix) -> None:
+        """Layers that compute again must find the adapter on that was on before: first the reader, then the encoder."""
+        with self.lm.activate("reader"):
+            loss.backward()  # type: ignore[no-untyped-call]
+        pairs = zip([*whole.keys, *whole.values], [*notes.keys, *notes.values], strict=True)
+        reached = [(a, b.grad) for a, b in pairs if a.requires_grad and b.grad is not None]
+        with self.lm.activate("encoder"):
+            torch.autograd.backward([a for a, _ in reached], [grad for _, grad in reached])
+
+    def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, Soft]:
+        """Soft tokens by passage, after the round trip through four bits."""
         rounded = through if "rounding" not in self.without or not torch.is_grad_enabled() else Tensor.float
-        ids, soft = [self.lm.passage_ids(c) for c in contents], dict[str, Tensor]()
+        ids, soft = [self.lm.passage_ids(c) for c in contents], dict[str, Soft]()
         for some in batches([len(i) for i in ids], AT_ONCE):
             with self.lm.activate("encoder"):
-                made, counts = SoftCompressor(self.lm, self.projection, ratio).forward([ids[i] for i in some])
-            for i, row, count in zip(some, rounded(made).unbind(), counts.tolist(), strict=True):
-                soft[contents[i]] = row[:count]
+                made = SoftCompressor(self.lm, ratio).forward([ids[i] for i in some])
+            soft.update({contents[i]: replace(m, rows=rounded(m.rows)) for i, m in zip(some, made, strict=True)})
         return soft
 
     @torch.no_grad()
@@ -138,12 +147,12 @@ class SoftTask:
         if self.teachers is None or self.rotary is None:
             return None
         with self.lm.activate(self.teachers[1]):
-            return answer_logits(self.lm, notes_of(self.lm, self.rotary, memories), rows)
+            return answer_logits(self.lm, kv_notes_of(self.lm, self.rotary, memories), rows)
 
     @torch.no_grad()
     def _unaided(self, rows: Rows) -> Tensor:
         """The bare model's logits of the answer tokens [t, v], without memories."""
-        return soft_logits(self.lm, [[] for _ in rows.ids], rows, adapter="bare")
+        return answer_logits(self.lm, soft_notes(self.lm, [[] for _ in rows.ids]), rows)
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
@@ -160,9 +169,8 @@ class SoftTask:
         return sum(figures.values()) / len(figures)
 
     def save(self, folder: Path) -> None:
-        """Write the adapters in peft's format, and the map."""
+        """Write the adapters in peft's format."""
         self.write(folder)
-        self.write_map({"projection": self.projection.detach().float().cpu().contiguous()}, folder / "soft.safetensors")
 
     def state(self) -> Any:
         """Where the mixture and the warm start stand."""
@@ -174,33 +182,14 @@ class SoftTask:
         self.mixture.restore(state[1])
 
 
-def soft_logits(lm: FrozenModel, soft: Sequence[Sequence[Tensor]], rows: Rows, adapter: str = "reader") -> Tensor:
-    """Logits of the packs' answer tokens [t, v], each row read after its soft tokens [n, d], as `neural.generator` does."""
-    cache, head = lm.head_cache(len(rows.ids)), len(lm.head_ids)
-    words = lm.model.get_input_embeddings()(rows.ids)
-    notes = [torch.cat([words.new_zeros(0, words.shape[2]), *(s.to(words.dtype) for s in each)]) for each in soft]
-    counts = torch.tensor([len(n) for n in notes], device=lm.device)[:, None]
-    filled = pad_sequence(notes, batch_first=True)
-    before = torch.arange(head, head + filled.shape[1], device=lm.device).expand(len(notes), -1)
-    with lm.activate(adapter):
-        hidden = lm.states(
-            cache,
-            inputs_embeds=torch.cat([filled, words], dim=1),
-            position_ids=torch.cat([before, rows.offsets + head + counts], dim=1),
-            attention_mask=_mask(rows.mask, head, counts, filled.shape[1]),
-        )[:, filled.shape[1] :]
-        return lm.logits(hidden[rows.labels >= 0])
+def soft_notes(lm: FrozenModel, rows: Sequence[Sequence[Soft]]) -> GradientPrefix:
+    """Each row's memories as a prefix, as `neural.generator` reads them."""
+    with lm.activate("encoder"):
+        made = notes_of(lm, rows, PRIOR)
+    starts = torch.tensor(made.starts, device=lm.device)[:, None]
+    return GradientPrefix(made.keys, made.values, made.bias, [k.shape[2] for k in made.keys], max(made.starts), starts)
 
 
-def _mask(questions: Tensor, head: int, counts: Tensor, most: int) -> Tensor:
-    """Additive [b, 1, most + asked, head + most + asked]: soft tokens see those before them, questions all of them, and
-    nothing sees what fills a row up beyond its count, counts [b, 1].
-    """
-    rows, asked = len(questions), questions.shape[2]
-    mask = questions.new_zeros(rows, 1, most + asked, head + most + asked)
-    steps = torch.arange(most, device=mask.device)
-    mask[..., :most, head : head + most].masked_fill_(steps[None] > steps[:, None], float("-inf"))
-    mask[..., head : head + most].masked_fill_((steps[None] >= counts)[:, None, None], float("-inf"))
-    mask[..., :most, head + most :] = float("-inf")
-    mask[..., most:, head + most :] = questions
-    return mask
+def _cut(tensor: Tensor) -> Tensor:
+    """The same with gradients of its own, which end here."""
+    return tensor.detach().requires_grad_(tensor.requires_grad)

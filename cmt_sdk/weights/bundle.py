@@ -1,14 +1,13 @@
 """Adapter bundles: what was trained for one base model to make, find and read memories. Knows no torch.
 
 A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/`, `encoder/` and `matcher/` (peft's
-own format), `match.safetensors` (neural.matching.MatchHead), `soft.safetensors` (tensor `projection` [d, d]) and
-`aggregate.safetensors` (neural.aggregation.Aggregator).
+own format), `match.safetensors` (neural.matching.MatchHead) and `aggregate.safetensors` (neural.aggregation.Aggregator).
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from cmt_sdk.errors import ModelError, ModelMismatch, ModelNotFound
@@ -31,7 +30,6 @@ class Bundle:
     encoder: Path | None = None
     matcher: Path | None = None
     match: Path | None = None
-    soft: Path | None = None
     aggregate: Path | None = None
     compressor: str = "kv"
     vector_weight: float = 0.1
@@ -51,8 +49,7 @@ class Bundle:
     @property
     def encoder_hash(self) -> str:
         """Names what makes memories; "plain" where nothing was trained for it."""
-        parts = [self.encoder, self.soft]
-        return _hash(parts) if any(parts) else "plain"
+        return _hash([self.encoder]) if self.encoder else "plain"
 
 
 def _hash(parts: list[Path | None]) -> str:
@@ -63,23 +60,22 @@ def _hash(parts: list[Path | None]) -> str:
 def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
     """The bundle for a base model: "default" is the shipped one made for it, or none; "none"; or a folder.
 
-    Of a shipped bundle whose adapters serve the other compressor what makes key vectors is left. Raises ModelNotFound for a
-    folder without a manifest, ModelMismatch when a folder's bundle is for another base or another compressor.
+    Adapters that were trained for `kv` memories make and read `soft` ones too, if less well; not the other way round. Raises
+    ModelNotFound for a folder without a manifest, ModelMismatch when a folder's bundle is for another base or another compressor.
     """
     if adapter == "none":
         return Bundle()
     if adapter == "default":
         shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
-        fitting = next((b for b in shipped if b.base == base), Bundle())
-        other = replace(fitting, reader=None, encoder=None, soft=None, aggregate=None)
-        return fitting if fitting.compressor == compressor else other
+        fitting = [b for b in shipped if b.base == base and b.compressor in ("kv", compressor)]
+        return max(fitting, key=lambda b: b.compressor == compressor, default=Bundle())
     bundle = read_bundle(Path(adapter).expanduser())
     if bundle.base != base:
         raise ModelMismatch(
             f"adapter {adapter} was trained for a base model with hash {bundle.base[:16]}, the one that is open has "
             f"{base[:16]}; open the model that it was trained for, or use adapter='none'"
         )
-    if bundle.compressor != compressor:
+    if bundle.compressor not in ("kv", compressor):
         raise ModelMismatch(
             f"adapter {adapter} was trained for compressor={bundle.compressor!r}, this memory has {compressor!r}; open it with "
             f"compressor={bundle.compressor!r}, or use adapter='none'"
@@ -107,7 +103,6 @@ def read_bundle(folder: Path) -> Bundle:
         encoder=part("encoder"),
         matcher=part("matcher"),
         match=part("match.safetensors"),
-        soft=part("soft.safetensors"),
         aggregate=part("aggregate.safetensors"),
         compressor=compressor,
         vector_weight=vector_weight,

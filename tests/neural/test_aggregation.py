@@ -9,7 +9,7 @@ import cmt_sdk
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.aggregation import Aggregation, Aggregator
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.soft import SoftCompressor, unpacked
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.loop import Plan, train
@@ -33,7 +33,7 @@ def paper_task(**changes):
     torch.manual_seed(0)
     made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start={"encoder": None})
     task = PaperTask(
-        made.lm, mixture(), [draw(made.lm, mixture(7))], made.parameters["encoder"], torch.nn.Parameter(torch.zeros(128, 128)),
+        made.lm, mixture(), [draw(made.lm, mixture(7))], made.parameters["encoder"],
         Aggregator.first(128, made.lm.kv_shape), made.save, lambda tensors, file: None, Objectives(alpha=0.5), 4,
     )  # fmt: skip
     return replace(task, **changes)
@@ -95,7 +95,7 @@ def test_the_loss_falls_and_a_run_that_was_cut_off_goes_on_exactly(tmp_path):
 def test_every_part_learns_and_the_base_does_not():
     """Gradients reach Theta, psi and pi."""
     task = paper_task()
-    for parameter in (*task.encoder, task.projection):
+    for parameter in task.encoder:
         torch.nn.init.normal_(parameter, std=0.02)
     task.learn()
     assert all(float(p.grad.abs().sum()) > 0 for p in task.parameters())
@@ -124,7 +124,7 @@ def test_what_is_trained_on_is_what_is_served():
     task.aggregator = Aggregator(**{
         f.name: getattr(task.aggregator, f.name) * (20 if f.name == "wide" else 1) for f in fields(Aggregator)
     })  # fmt: skip
-    compressor = SoftCompressor(lm, task.projection.detach(), 4)
+    compressor = SoftCompressor(lm, 4)
     question = "Where is the library?"
     pack = build(lm, contents, [Item(question, "x")])
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_what_is_trained_on_is_what_is_served():
         (asked,) = task._soft([lm.ids(question)])
         expected = task._read(pack, [task.aggregator.gather(asked, memories)])[0]
         bare = task._bare(pack)[0]
-        keys, values = Aggregation(task.aggregator, compressor).prefix(lm, memories, question)
+        keys, values = Aggregation(task.aggregator, compressor).prefix(lm, unpacked(compressor.pack(contents), lm), question)
     generator = Generator(lm, None, Aggregation(task.aggregator, compressor))
     start = generator._start(Prompt(question, memories=compressor.pack(contents)), 4)
     with torch.inference_mode():

@@ -122,7 +122,7 @@ def test_a_prompt_over_the_context_is_refused():
 
 def test_soft_memories_are_read(lm, generator):
     """Soft tokens take the place of words: a passage costs a quarter of its tokens."""
-    memories = SoftCompressor(lm, None, 4).pack([TEXT])
+    memories = SoftCompressor(lm, 4).pack([TEXT])
     _, usage = answer(generator, Prompt("Where?", memories=memories))
     assert usage.prompt_tokens == len(lm.question_ids("Where?")) + -(-len(lm.passage_ids(TEXT)) // 4)
 
@@ -171,7 +171,7 @@ def test_a_question_is_most_probable_after_the_memory_that_tells_of_it():
 def test_soft_memories_have_likelihoods_too():
     """One a memory, and different ones for different memories."""
     lm = tiny_frozen()
-    memories = SoftCompressor(lm, None, 4).pack(["The museum is in Lisbon.", "A harbour."])
+    memories = SoftCompressor(lm, 4).pack(["The museum is in Lisbon.", "A harbour."])
     first, second = Generator(lm, None).likelihoods("Where is the museum?", memories)
     assert first < 0
     assert second < 0

@@ -1,6 +1,7 @@
 """Training what makes key vectors: an adapter of the lower layers and the head learn together, and serve as they were trained."""
 
 import json
+import shutil
 from dataclasses import replace
 from hashlib import sha256
 from itertools import count
@@ -9,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from cmt_sdk.errors import ModelMismatch
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.matching import Matcher, MatchHead
 from cmt_sdk.questions import Question, QuestionedPassage
@@ -239,13 +241,19 @@ def test_what_makes_keys_is_named_by_its_files(tmp_path):
     assert set(made.adapters) == {"reader", "encoder", "matcher"}
 
 
-def test_the_other_compressor_keeps_what_makes_keys(tmp_path, monkeypatch):
-    """Head and adapter: neither depends on what makes and reads memories."""
+def test_adapters_for_kv_memories_serve_soft_ones_until_there_are_others(tmp_path, monkeypatch):
+    """Shipped ones or a folder's; those for soft memories are taken where there are some, and serve no kv memories."""
     monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
-    shipped(tmp_path, "b")
-    other = find_bundle("default", "b", "soft")
-    assert set(other.adapters) == {"matcher"}
-    assert other.matcher_hash == find_bundle("default", "b").matcher_hash
+    first = shipped(tmp_path, "b")
+    assert find_bundle("default", "b", "soft") == find_bundle("default", "b") == find_bundle(str(first), "b", "soft")
+    second = first.with_name("second")
+    shutil.copytree(first, second)
+    said = json.loads((second / "cmt-adapter.json").read_text())
+    (second / "cmt-adapter.json").write_text(json.dumps({**said, "compressor": "soft"}))
+    assert find_bundle("default", "b", "soft").reader == second / "reader"
+    assert find_bundle("default", "b").reader == first / "reader"
+    with pytest.raises(ModelMismatch, match="was trained for compressor='soft', this memory has 'kv'"):
+        find_bundle(str(second), "b")
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,7 @@ def test_only_a_whole_memory_is_taken_from_elsewhere(lm, rotary):
             assert not compressor.reads(other), name
     assert not compressor.reads(PackedMemory("kv", memory.tokens + 8, memory.arrays))
     assert not compressor.reads(PackedMemory("kv", memory.tokens, {}))
-    assert not SoftCompressor(lm, None, 4).reads(memory)
+    assert not SoftCompressor(lm, 4).reads(memory)
 
 
 def test_keys_of_an_earlier_release_are_read(lm, rotary):

@@ -1,10 +1,20 @@
-"""Soft tokens: pooling by windows, the superposition they start from, and their memories."""
+"""Soft tokens: which neighbours are merged, what a soft token is, and how it is read."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 
-from cmt_sdk.neural.soft import SoftCompressor, pooled, soft_tokens
+from cmt_sdk.neural import soft as module
+from cmt_sdk.neural.depth import states_after
+from cmt_sdk.neural.generator import Generator
+from cmt_sdk.neural.soft import Soft, SoftCompressor, depth, latents, notes_of, unpacked, windows
+from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import tiny_frozen
+from cmt_sdk.types import PackedMemory, Prompt
+
+TEXT = "The museum moved to Lisbon in 2019."
 
 
 @pytest.fixture(scope="module")
@@ -12,46 +22,120 @@ def lm():
     return tiny_frozen()
 
 
-def test_windows_are_summed_and_counted():
-    """A last window that is not full counts its own tokens only; padding counts for nothing."""
-    states = torch.arange(1.0, 8.0).reshape(1, 7, 1)
-    inside = torch.tensor([[True] * 6 + [False]])
-    sums, counts = pooled(states, inside, 4)
-    assert sums.flatten().tolist() == [10.0, 11.0]
-    assert counts.flatten().tolist() == [4.0, 2.0]
+def added(states, ends):
+    """The squared error of putting each window's mean in place of its states."""
+    starts = [0, *(e + 1 for e in ends[:-1])]
+    return sum(float(np.square(states[a : e + 1] - states[a : e + 1].mean(0)).sum()) for a, e in zip(starts, ends, strict=True))
 
 
-def test_untrained_soft_tokens_are_superpositions(lm):
-    """Without a map, a soft token is the sum of its window's embeddings over the root of the window's length."""
-    ids = lm.ids("abcdef")
-    soft, counts = SoftCompressor(lm, None, 4).forward([ids])
-    table = lm.model.get_input_embeddings().weight
-    torch.testing.assert_close(soft[0, 0], table[ids[:4]].sum(0) / 2)
-    torch.testing.assert_close(soft[0, 1], table[ids[4:]].sum(0) / 2**0.5)
-    assert counts.tolist() == [2]
+def test_neighbours_that_differ_least_are_merged():
+    """Three runs of like states make three windows, however long each is."""
+    states = np.repeat(np.array([[0.0], [9.0], [4.0]], np.float32), [5, 1, 3], axis=0) + 0.01 * np.arange(9)[:, None].astype("f4")
+    assert windows(states, 3).tolist() == [4, 5, 8]
+    assert windows(states, 9).tolist() == list(range(9))
+    assert windows(states, 1).tolist() == [8]
+    assert windows(states[:1], 1).tolist() == [0]
 
 
-def test_a_zero_map_starts_as_the_superposition(lm):
-    """Training starts from where the untrained compressor stands."""
-    ids = lm.ids("The museum moved.")
-    bare, _ = SoftCompressor(lm, None, 4).forward([ids])
-    started, _ = SoftCompressor(lm, torch.zeros(128, 128), 4).forward([ids])
-    assert torch.equal(bare, started)
+@pytest.mark.parametrize("seed", range(5))
+def test_each_merging_adds_as_little_error_as_any_could(seed):
+    """As a search over all neighbours finds it, step by step."""
+    states = np.random.default_rng(seed).normal(size=(12, 3)).astype(np.float32)
+    ends = list(range(12))
+    while len(ends) > 4:
+        ends = min(([*ends[:i], *ends[i + 1 :]] for i in range(len(ends) - 1)), key=lambda found: added(states, found))
+        assert windows(states, len(ends)).tolist() == ends
 
 
-@pytest.mark.parametrize(("ratio", "expected"), [(4, 5), (8, 3), (16, 2)])
-def test_a_memory_has_one_row_a_window(lm, ratio, expected):
-    """ceil(tokens / ratio) soft tokens, a quarter byte-pair a value."""
-    (memory,) = SoftCompressor(lm, torch.eye(128) * 0.1, ratio).pack(["abcdefghij klmno"])
-    assert memory.tokens == 18
-    assert memory.arrays["soft_codes"].shape == (expected, 64)
-    assert soft_tokens([memory, memory], lm).shape == (1, 2 * expected, 128)
+def test_a_soft_token_is_the_sum_of_its_window_over_the_root_of_its_length(lm):
+    """Of the states that the first layers make of the passage, alone or beside a longer one."""
+    ids = [lm.ids(TEXT), lm.ids("Short.")]
+    with torch.inference_mode():
+        made = SoftCompressor(lm, 4).forward(ids)
+        for own, soft in zip(ids, made, strict=True):
+            states = states_after(lm, torch.tensor([own]), [depth(lm)])[depth(lm)][0]
+            assert (len(soft.ends), soft.tokens) == (-(-len(own) // 4), len(own))
+            for row, end, size in zip(soft.rows, soft.ends.tolist(), soft.sizes.tolist(), strict=True):
+                torch.testing.assert_close(row, states[end - size + 1 : end + 1].sum(0) / size**0.5, atol=1e-4, rtol=1e-4)
 
 
-def test_soft_tokens_do_not_depend_on_the_batch(lm):
-    """Padding is not seen, in either direction of attention."""
-    compressor = SoftCompressor(lm, torch.eye(128), 4)
-    short, long = lm.ids("short"), lm.ids("a much longer passage about the museum")
-    alone, _ = compressor.forward([short])
-    together, _ = compressor.forward([short, long])
-    torch.testing.assert_close(together[0, :2], alone[0, :2], atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_where_nothing_is_merged_the_later_layers_see_the_passage_itself(family):
+    """A window of one token each: the entries and the last states are those of the passage's own reading."""
+    lm = tiny_frozen(tiny_model(family))
+    ids, first, head = lm.ids(TEXT), depth(lm), len(lm.head_ids)
+    cache = lm.head_cache(1)
+    with torch.inference_mode():
+        (made,) = SoftCompressor(lm, 1).forward([ids])
+        notes, (latent,) = notes_of(lm, [[made]]), latents(lm, [made])
+        positions = torch.arange(head, head + len(ids))[None]
+        states = lm.states(cache, input_ids=torch.tensor([ids]), position_ids=positions)
+    torch.testing.assert_close(latent, states[0], atol=1e-3, rtol=1e-3)
+    for number, layer in enumerate(cache.layers):
+        if number < first:
+            assert notes.keys[number].shape[2] == notes.values[number].shape[2] == head
+        else:
+            torch.testing.assert_close(notes.keys[number], layer.keys, atol=1e-3, rtol=1e-3)
+            torch.testing.assert_close(notes.values[number], layer.values, atol=1e-3, rtol=1e-3)
+    assert notes.starts == [head + len(ids)]
+
+
+def test_a_soft_token_counts_as_often_as_it_has_tokens(lm):
+    """In attention, by the log of its window's length; a memory before the last has the prior, padding is closed."""
+    soft = Soft(torch.zeros(2, 128), torch.tensor([2, 3]))
+    notes, head = notes_of(lm, [[soft], [soft, soft]], prior=-1.0), len(lm.head_ids)
+    log = float(torch.tensor(3.0).log())
+    assert notes.bias[0].shape[3] == head
+    for number in range(depth(lm), len(notes.bias)):
+        told = notes.bias[number][:, 0, 0, head:]
+        torch.testing.assert_close(told[0], torch.tensor([log, 0.0, float("-inf"), float("-inf")]))
+        torch.testing.assert_close(told[1], torch.tensor([log - 1, -1.0, log, 0.0]))
+
+
+def test_a_memory_is_read_as_it_was_made(lm):
+    """Rows through four bits, ends exactly; and nothing of one memory reaches another's entries."""
+    memories = SoftCompressor(lm, 4).pack([TEXT, "The harbour is in Genoa, and it freezes."])
+    first, second = unpacked(memories, lm)
+    with torch.inference_mode():
+        alone, together = notes_of(lm, [[first]]), notes_of(lm, [[first, second]])
+    count = len(lm.head_ids) + len(first.ends)
+    torch.testing.assert_close(together.keys[-1][0, :, :count], alone.keys[-1][0], atol=1e-4, rtol=1e-4)
+    assert [m.arrays["soft_codes"].shape[1] for m in memories] == [64, 64]
+    assert [m.arrays["soft_ends"].shape[1] for m in memories] == [2, 2]
+
+
+def test_an_answer_depends_on_the_memory(lm):
+    """Prefilled are its soft tokens and the question; another memory makes another confidence."""
+    confidences = []
+    for text in (TEXT, "A harbour lies in Genoa, far from all."):
+        memories = SoftCompressor(lm, 4).pack([text])
+        usage = list(Generator(lm, None).read(Prompt("Where?", memories=memories), 3))[-1].usage
+        assert usage.prompt_tokens == len(lm.question_ids("Where?")) + -(-len(lm.passage_ids(text)) // 4)
+        confidences.append(usage.confidence)
+    assert confidences[0] != confidences[1]
+
+
+def changed(memory, **arrays):
+    """The memory with other arrays."""
+    return PackedMemory("soft", memory.tokens, {**memory.arrays, **arrays})
+
+
+def test_memories_that_are_none_are_told_apart(lm):
+    """From elsewhere: windows that do not rise, do not end with the passage, are too few, or are missing."""
+    compressor = SoftCompressor(lm, 4)
+    (memory,) = compressor.pack([TEXT])
+    ends = memory.arrays["soft_ends"]
+    assert compressor.reads(memory)
+    assert not SoftCompressor(lm, 8).reads(memory)
+    assert not compressor.reads(replace(memory, tokens=memory.tokens + 1))
+    assert not compressor.reads(replace(memory, kind="kv"))
+    for wrong in (ends[::-1].copy(), ends[:-1], ends.astype(np.int64), np.zeros_like(ends) + ends[-1]):
+        assert not compressor.reads(changed(memory, soft_ends=wrong))
+    assert not compressor.reads(replace(memory, arrays={k: v for k, v in memory.arrays.items() if k != "soft_ends"}))
+    assert not compressor.reads(changed(memory, soft_codes=memory.arrays["soft_codes"][1:]))
+
+
+def test_how_deep_a_passage_goes_depends_on_the_model(lm):
+    """A seventh of its layers, at least one."""
+    assert depth(lm) == 1
+    assert round(module.SHARE * 30) == 4

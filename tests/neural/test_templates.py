@@ -92,7 +92,7 @@ def test_a_model_without_an_end_is_refused():
     lm.tokenizer.eos_token = None
     lm.model.generation_config.eos_token_id = None
     with pytest.raises(ModelUnsupported, match=r"llama: neither generation_config\.json nor the tokenizer names an eos token"):
-        SoftCompressor(lm, None, 4).pack([TEXT])
+        SoftCompressor(lm, 4).pack([TEXT])
 
 
 WHOLE = [

@@ -295,7 +295,7 @@ def test_a_memory_goes_on_where_the_same_weights_are_computed_in_another_precisi
     with open_fake(tmp_path / "notes") as memory:
         assert memory.model.ask("When opens the harbour?").text == "The harbour of Genoa opens at nine."
     quantised = open_fake(tmp_path / "notes", FakeEngine.of(quantization="nf4"))
-    with quantised as memory, pytest.raises(ModelMismatch, match="quantization: .* != nf4"):
+    with quantised as memory, pytest.raises(ModelMismatch, match=r"quantization: .* != nf4"):
         memory.model.ask("Where did the museum move?")
 
 
