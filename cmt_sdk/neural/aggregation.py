@@ -80,7 +80,6 @@ class Aggregation:
     @torch.inference_mode()
     def prefix(self, lm: FrozenModel, memories: Sequence[Soft], question: str) -> tuple[Tensor, Tensor]:
         """Keys and values [layers, kv_heads, q, w] of memories for a question."""
-        lm.head_cache(1)  # made by the bare model, before the adapter is on
         with lm.activate("encoder"):
             (asked,) = self.compressor.forward([lm.ids(question)])
             latent, *told = latents(lm, [replace(asked, rows=through(asked.rows)), *memories])

@@ -36,7 +36,8 @@ def states_after(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict
     blocks = lm.blocks
     hooks = [blocks[n].register_forward_pre_hook(take(n), with_kwargs=True) for n in layers if n < len(blocks)]
     head = len(lm.head_ids)
-    positions = torch.arange(head, head + tokens.shape[1], device=tokens.device)[None]
+    last_place = (lm.context or head + tokens.shape[1]) - 1  # what fills rows up may reach beyond learned positions
+    positions = torch.arange(head, head + tokens.shape[1], device=tokens.device).clamp(max=last_place)[None]
     try:
         taken[len(blocks)] = lm.states(cache, input_ids=tokens, position_ids=positions)
     except _Reached:

@@ -31,7 +31,8 @@ class FrozenModel:
     """A causal LM of transformers whose weights never change, and its adapters.
 
     model: the PreTrainedModel, in eval mode. tokenizer: its tokenizer. activate: a context manager that switches
-    one adapter ("reader", "encoder", "matcher") on; without it the model is the bare base.
+    one adapter ("reader", "encoder", "matcher") on, and back to what was on before; without it, and within "bare", the model is
+    the bare base.
     """
 
     model: Any
@@ -206,7 +207,8 @@ class FrozenModel:
 
     @cached_property
     def _head_entries(self) -> list[tuple[Tensor, Tensor]]:
-        with torch.inference_mode(False), torch.no_grad():  # ordinary tensors: training goes on from them
+        # by the bare model, whichever adapter is on; ordinary tensors: training goes on from them
+        with self.activate("bare"), torch.inference_mode(False), torch.no_grad():
             ids = torch.tensor([self.head_ids], device=self.device)
             cache = DynamicCache()  # without the model's configuration: also layers with a window keep every entry
             self.states(cache, input_ids=ids)

@@ -54,6 +54,8 @@ class Generator:
 
     def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
         """How much each memory makes the model expect the question: the log probability of its words, in nats."""
+        if not memories:
+            return []
         if self.rotary is None:
             return soft_likelihoods(self.lm, memories, question)
         return likelihoods(self.lm, self.rotary, memories, question)
@@ -87,7 +89,6 @@ class Generator:
         began = time.perf_counter()
         softs = unpacked(prompt.memories, self.lm)
         load = 1000 * (time.perf_counter() - began)
-        self.lm.head_cache(1)  # made by the bare model, before the adapter is on
         with torch.inference_mode(), self.lm.activate("encoder"):
             prefix = soft_notes_of(self.lm, [softs], PRIOR).prefix(room)
         return _Start(True, ids, prefix.position, prefix, {"notes": prefix}, sum(len(s.ends) for s in softs), load)

@@ -1,7 +1,7 @@
 """How probable a question is after each of some memories: a passage that a question fits makes its words expected.
 
 Query likelihood (Ponte & Croft 1998) by a language model (Sachan et al. 2022, arXiv 2204.07496), read from memories instead of
-text. The bare model reads: what an adapter learned about answers does not count.
+text. The bare model reads the question: what an adapter learned about answers does not count.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ def likelihoods(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory
 @torch.inference_mode()
 def soft_likelihoods(lm: FrozenModel, memories: Sequence[PackedMemory], question: str) -> list[float]:
     """The same after soft memories."""
-    lm.head_cache(1)  # made by the bare model, before the adapter is on
     with lm.activate("encoder"):
         notes = notes_of(lm, [[soft] for soft in unpacked(memories, lm)])
     return _likelihoods(lm, notes.abreast(), question)

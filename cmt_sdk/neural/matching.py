@@ -89,9 +89,6 @@ class Matcher:
     lm: FrozenModel
     head: MatchHead
 
-    def __post_init__(self) -> None:
-        self.lm.head_cache(1)  # made by the bare model, before any adapter is on
-
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> Vector:
         """Vectors float32 [n, dimension] of texts, batched by length."""

@@ -3,7 +3,8 @@
 A passage runs through the first layers of the frozen model, with the encoder adapter. Neighbouring states that differ least are
 merged, by Ward's criterion (Ward 1963), until one in `ratio` is left; a soft token is the sum of its window over the root of the
 window's length. Read, soft tokens go on from that layer as tokens do, each where its window ends, and count in attention as often
-as it had tokens (ToMe, Bolya et al. 2023, arXiv 2210.09461). Question and answer attend to them from that layer on.
+as it had tokens (ToMe, Bolya et al. 2023, arXiv 2210.09461). Question and answer attend to them from that layer on. Where positions
+are learned and added at the input (GPT-2), a soft token keeps those it was made at.
 
 Measured on questions about held-out titles, nothing trained for it, nats an answer token (text 0.47, none 3.3): windows of four
 embeddings in a row 3.7, of four states after four layers 2.6, merged by how much they differ 2.0.
@@ -21,7 +22,7 @@ from torch import Tensor
 from torch.nn.functional import pad, rms_norm
 from torch.nn.utils.rnn import pad_sequence
 
-from cmt_sdk.errors import ModelUnsupported
+from cmt_sdk.errors import InvalidInput, ModelUnsupported
 from cmt_sdk.neural.abreast import Abreast
 from cmt_sdk.neural.depth import entering, states_after
 from cmt_sdk.neural.frozen import FrozenModel
@@ -35,7 +36,7 @@ SHARE = 0.13  # of the model's layers, that a passage runs through: 4 of 30; few
 
 @dataclass(frozen=True)
 class Soft:
-    """A passage's soft tokens: rows [m, d] fp32; ends int64 [m], the last token of each one's window."""
+    """A passage's soft tokens: rows [m, d] fp32; ends int64 [m], on the CPU, the last token of each one's window."""
 
     rows: Tensor
     ends: Tensor
@@ -122,19 +123,29 @@ class SoftCompressor:
         width = self.lm.model.get_input_embeddings().weight.shape[1]
         if width % GROUP:
             raise ModelUnsupported(f"embeddings of {width} values: soft memories need a multiple of {GROUP}")
+        if depth(self.lm) >= len(self.lm.blocks):
+            raise ModelUnsupported(f"a model of {len(self.lm.blocks)} layers: soft memories need a later one to go on from")
+        if (inner := self.lm.model.config.get_text_config().hidden_size) != width:
+            raise ModelUnsupported(f"embeddings of {width} values, states of {inner}: soft memories need them alike")
 
     def forward(self, ids: Sequence[list[int]]) -> list[Soft]:
-        """The passages' soft tokens, by the adapter that is on, with gradients where they are on."""
+        """The passages' soft tokens, by the adapter that is on, with gradients where they are on.
+
+        Raises InvalidInput for a passage that is longer than the model's context.
+        """
+        room = (self.lm.context or LONGEST) - len(self.lm.head_ids)
+        if (most := max(map(len, ids), default=0)) > room:
+            raise InvalidInput(f"a passage of {most} tokens; behind the prompt's head this model holds {room}: cut it shorter")
         tokens, after = padded(ids, self.lm.device, min(self.lm.stop_ids)), depth(self.lm)
         states = states_after(self.lm, tokens, [after])[after].float()
         compared = rms_norm(states.detach(), states.shape[-1:]).cpu().numpy()
         made = []
         for row, like, length in zip(states, compared, map(len, ids), strict=True):
-            ends = torch.from_numpy(windows(like[:length], -(-length // self.ratio))).to(row.device)
-            soft = Soft(row, ends)
-            owner = torch.repeat_interleave(soft.sizes)
+            ends = torch.from_numpy(windows(like[:length], -(-length // self.ratio)))
+            sizes = Soft(row, ends).sizes.to(row.device)
+            owner = torch.repeat_interleave(sizes, output_size=length)
             sums = row.new_zeros(len(ends), row.shape[1]).index_add(0, owner, row[:length])
-            made.append(Soft(sums / soft.sizes.sqrt()[:, None], ends))
+            made.append(Soft(sums / sizes.sqrt()[:, None], ends))
         return made
 
     def reads(self, memory: PackedMemory) -> bool:
@@ -153,7 +164,6 @@ class SoftCompressor:
         """One memory a passage, in the order given."""
         ids = [self.lm.passage_ids(c) for c in contents]
         packed: dict[int, PackedMemory] = {}
-        self.lm.head_cache(1)  # made by the bare model, before the adapter is on
         with self.lm.activate("encoder"):
             for batch in batches([len(i) for i in ids]):
                 packed.update(zip(batch, map(_packed, self.forward([ids[i] for i in batch])), strict=True))
@@ -165,7 +175,7 @@ def _packed(soft: Soft) -> PackedMemory:
     arrays = {
         "soft_codes": codes.codes.cpu().numpy(),
         "soft_scales": codes.scales.cpu().numpy(),
-        "soft_ends": soft.ends.cpu().numpy().astype("<u2")[:, None].view(np.uint8),
+        "soft_ends": soft.ends.numpy().astype("<u2")[:, None].view(np.uint8),
     }
     return PackedMemory("soft", soft.tokens, arrays)
 
@@ -178,7 +188,7 @@ def _ends(memory: PackedMemory) -> NDArray[np.int64]:
 def unpacked(memories: Sequence[PackedMemory], lm: FrozenModel) -> list[Soft]:
     """The memories' soft tokens, as they come back from four bits."""
     pairs = [(dequantize(codes_of(m, "soft")), torch.from_numpy(_ends(m))) for m in memories]
-    return [Soft(rows.to(lm.device), ends.to(lm.device)) for rows, ends in pairs]
+    return [Soft(rows.to(lm.device), ends) for rows, ends in pairs]
 
 
 def notes_of(lm: FrozenModel, rows: Sequence[Sequence[Soft]], prior: float = 0.0) -> Notes:
@@ -186,43 +196,36 @@ def notes_of(lm: FrozenModel, rows: Sequence[Sequence[Soft]], prior: float = 0.0
 
     `prior` is added to the attention logits of all memories of a row but the last.
     """
-    head, starts, places = len(lm.head_ids), [], []
-    for row in rows:
-        places.append(np.cumsum([head, *(m.tokens for m in row)]))
-        starts.append(int(places[-1][-1]))
-    flat = [(m, int(place)) for row, at in zip(rows, places, strict=True) for m, place in zip(row, at, strict=False)]
-    told = _read(lm, [m for m, _ in flat], [place for _, place in flat])[1] if flat else []
-    logs = [_biases(row, prior) for row in rows]
-    longest = max(len(log) for log in logs)
-    notes, first = Notes([], [], [], starts), depth(lm)
+    head, first, places = len(lm.head_ids), depth(lm), [np.cumsum([len(lm.head_ids), *(m.tokens for m in row)]) for row in rows]
+    notes = Notes([], [], [], [int(at[-1]) for at in places])
+    flat, begun = [m for row in rows for m in row], [int(start) for at in places for start in at[:-1]]
+    told = _read(lm, flat, begun)[1] if flat else []
+    numbers, weights = _laid_out(rows, prior)
+    numbers, weights = numbers.to(lm.device), weights[:, None, None].to(lm.device, lm.dtype)
     for layer, before in enumerate(lm.head_cache(len(rows)).layers):
         sides, bias = [before.keys, before.values], before.keys.new_zeros(len(rows), 1, 1, head)
-        if layer >= first and longest:
-            made = [_by_row(rows, side, longest) for side in told[layer]]
+        if layer >= first and flat:
+            made = [side.transpose(1, 2).flatten(0, 1)[numbers].transpose(1, 2) for side in told[layer]]
             sides = [torch.cat(pair, dim=2) for pair in zip(sides, made, strict=True)]
-            filled = pad_sequence(logs, batch_first=True, padding_value=float("-inf"))
-            bias = torch.cat([bias, filled[:, None, None].to(bias.dtype)], dim=3)
+            bias = torch.cat([bias, weights], dim=3)
         notes.keys.append(sides[0])
         notes.values.append(sides[1])
         notes.bias.append(bias.expand(-1, before.keys.shape[1], -1, -1))
     return notes
 
 
-def _biases(row: Sequence[Soft], prior: float) -> Tensor:
-    """What is added to the attention logits of a row's entries [n]: the log of each window's length, and the prior."""
-    told = zip(row, [prior] * (len(row) - 1) + [0.0], strict=True) if row else ()
-    return torch.cat([torch.zeros(0), *(m.sizes.float().log() + p for m, p in told)])
-
-
-def _by_row(rows: Sequence[Sequence[Soft]], entries: Tensor, longest: int) -> Tensor:
-    """Entries [memories, kv_heads, most, w] to [rows, kv_heads, longest, w], each row's one after another, zeros behind."""
-    made, number = [], 0
+def _laid_out(rows: Sequence[Sequence[Soft]], prior: float) -> tuple[Tensor, Tensor]:
+    """For each row's entries [rows, n]: where they stand among those of all memories, padded side by side, and what is added to
+    their attention logits: the log of the window's length, and the prior; -inf fills a row up.
+    """
+    most, first = max((len(m.ends) for row in rows for m in row), default=0), 0
+    numbers, weights = [], []
     for row in rows:
-        own = [entries[number + i, :, : len(m.ends)] for i, m in enumerate(row)]
-        number += len(row)
-        joined = torch.cat([entries.new_zeros(entries.shape[1], 0, entries.shape[3]), *own], dim=1)
-        made.append(pad(joined, (0, 0, 0, longest - joined.shape[1])))
-    return torch.stack(made)
+        nothing, priors = torch.zeros(0, dtype=torch.int64), [prior] * (len(row) - 1) + [0.0]
+        numbers.append(torch.cat([nothing, *((first + i) * most + torch.arange(len(m.ends)) for i, m in enumerate(row))]))
+        weights.append(torch.cat([nothing.float(), *(m.sizes.float().log() + p for m, p in zip(row, priors, strict=False))]))
+        first += len(row)
+    return pad_sequence(numbers, batch_first=True), pad_sequence(weights, batch_first=True, padding_value=float("-inf"))
 
 
 def latents(lm: FrozenModel, softs: Sequence[Soft]) -> list[Tensor]:
@@ -237,10 +240,10 @@ def _read(lm: FrozenModel, softs: Sequence[Soft], starts: Sequence[int]) -> tupl
     """
     rows = pad_sequence([s.rows for s in softs], batch_first=True).to(lm.dtype)
     positions = pad_sequence([s.ends + start for s, start in zip(softs, starts, strict=True)], batch_first=True)
-    weights = pad_sequence([s.sizes.float().log() for s in softs], batch_first=True)
+    weights = pad_sequence([s.sizes.float().log() for s in softs], batch_first=True).to(lm.device)
     cache, head, most = lm.head_cache(len(softs)), len(lm.head_ids), rows.shape[1]
     causal = torch.full((most, most), float("-inf"), device=rows.device).triu(1) + weights[:, None, None]
     mask = torch.cat([causal.new_zeros(len(softs), 1, most, head), causal], dim=3).to(lm.dtype)
     with entering(lm, depth(lm), rows):
-        states = lm.states(cache, inputs_embeds=rows.detach(), position_ids=positions, attention_mask=mask)
+        states = lm.states(cache, inputs_embeds=rows.detach(), position_ids=positions.to(lm.device), attention_mask=mask)
     return states, [(layer.keys[:, :, head:], layer.values[:, :, head:]) for layer in cache.layers]

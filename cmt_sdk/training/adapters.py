@@ -62,18 +62,22 @@ def trainable(
     for layer in layers:
         layer.cast_input_dtype_enabled = False
 
+    on: list[str | None] = [None]
+
     def switch(name: str | None) -> None:
+        on[0] = name
         for layer in layers:
             layer._disable_adapters = name not in start and name not in beside
             layer._active_adapter = [name or next(iter(start))]
 
     @contextmanager
     def activate(name: str) -> Iterator[None]:
+        before = on[0]
         switch(name)
         try:
             yield
         finally:
-            switch(None)
+            switch(before)
 
     switch(None)
     lm = (Recomputing if checkpointing else FrozenModel)(wrapped.get_base_model(), tokenizer, activate)

@@ -1,7 +1,7 @@
 """The base as it is and as NF4 makes it, in one model: an adapter that learns on both reads well on either.
 
 Serving quantises to NF4 where memory is short. What bitsandbytes makes of a weight is quantised and dequantised once, and
-the two are exchanged by pointer; arithmetic stays bf16, as it does in serving.
+the two are exchanged by pointer; arithmetic is that of the base.
 """
 
 from __future__ import annotations

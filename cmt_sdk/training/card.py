@@ -35,8 +35,8 @@ An adapter remembers something of what it was trained on: share it as you would 
 WORDS = {
     "reader": "the adapter that reads memories",
     "compressor": "the adapters that make and read memories",
-    "soft": "the adapters and the map that make and read soft memories",
-    "cmt": "the adapter and the maps that make soft memories and gather them",
+    "soft": "the adapters that make and read soft memories",
+    "cmt": "the adapter that makes soft memories, and psi and pi, which gather them",
     "matcher": "the head that makes key vectors",
     "keys": "the adapter and the head that make key vectors",
 }

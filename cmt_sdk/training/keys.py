@@ -110,7 +110,6 @@ class KeysTask:
 
     def __post_init__(self) -> None:
         self.head = learnable(self.head)
-        self.lm.head_cache(1)  # made by the bare model, before the adapter is on
         self._layers = self.head.layers.tolist()
         self._negatives = None if "negatives" in self.without else Negatives(self.files)
 

@@ -251,7 +251,6 @@ class ReaderTask:
 
     def _memories(self, lm: FrozenModel, keeps: Mapping[str, float]) -> dict[str, Entries]:
         """By passage, each with its share of kept entries."""
-        lm.head_cache(1)  # made by the bare base
         rounding = "rounding" not in self.without or not torch.is_grad_enabled()
         with torch.set_grad_enabled(self.encoder and torch.is_grad_enabled()), lm.activate("encoder"):
             made = encode(lm, self.rotary, list(keeps), list(keeps.values()), rounding=rounding)

@@ -54,9 +54,6 @@ class SoftTask:
     batch: int = 1
     seen: int = 0
 
-    def __post_init__(self) -> None:
-        self.lm.head_cache(1)  # made by the bare base, before an adapter is on
-
     def parameters(self) -> Sequence[Tensor]:
         """The adapters' tensors."""
         return self.adapters

@@ -1,6 +1,6 @@
 """LoRA adapters on a frozen model, in peft's format: put on once, all off, and switched on for a while. Knows no training.
 
-Plain LoRA beside a base of up to `MERGED_LIMIT` bytes that is not quantised is merged into a second copy of the weights:
+Plain LoRA beside a base of up to `MERGED_LIMIT` parameters that is not quantised is merged into a second copy of the weights:
 computed beside them, layer by layer, it makes a short prompt and every new token about half as slow again, and importing
 peft takes longer than a second. Everything else runs through peft.
 """
@@ -23,7 +23,7 @@ from cmt_sdk.weights.registry import ADAPTER_WEIGHTS, adapter_hash
 if TYPE_CHECKING:
     from torch import Tensor
 
-MERGED_LIMIT = 2**30
+MERGED_LIMIT = 2**29
 HARMLESS = frozenset({
     "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights",
     "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_type", "peft_version",
@@ -91,7 +91,7 @@ def _mergeable(loaded: LoadedModel, config: Mapping[str, Any]) -> bool:
     kind = (config.get("peft_type"), config.get("bias", "none"))
     usual = config.get("init_lora_weights", True) in (True, False, "gaussian")  # others change the base
     plain = kind == ("LORA", "none") and usual and not any(v for k, v in config.items() if k not in HARMLESS)
-    size = sum(p.nbytes for p in loaded.model.parameters())
+    size = sum(p.numel() for p in loaded.model.parameters())
     return plain and loaded.quantization != "nf4" and size <= MERGED_LIMIT
 
 

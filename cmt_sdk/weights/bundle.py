@@ -84,7 +84,9 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """The bundle in a folder; ModelNotFound when there is none, ModelError for a manifest that is none."""
+    """The bundle in a folder. Raises ModelNotFound when there is none, ModelError for a manifest that is none, ModelMismatch for
+    a bundle of an earlier form.
+    """
     try:
         said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         base, compressor = str(said["base"]), str(said.get("compressor", "kv"))
@@ -93,6 +95,9 @@ def read_bundle(folder: Path) -> Bundle:
         raise ModelNotFound(f"adapter {folder}: there is no {MANIFEST} in it; `cmt train` writes one") from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ModelError(f"adapter {folder}: its {MANIFEST} is damaged ({error!r}); `cmt train` writes one") from error
+
+    if (folder / "soft.safetensors").exists():
+        raise ModelMismatch(f"adapter {folder} was trained for an earlier form of soft memories: train one with `cmt train`")
 
     def part(name: str) -> Path | None:
         return folder / name if (folder / name).exists() else None

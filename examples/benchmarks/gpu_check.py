@@ -85,8 +85,10 @@ def losses(model: str, data: Path, device: str) -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as out:
         recipe = Recipe("compressor", Path(out), [data], model=model, nf4=0.0, held_out=6)
         for place, batch in (("cpu", 1), (device, 6)):
-            task = prepare(replace(recipe, device=place, batch=batch)).task
-            found[place] = dict(task.validate())
+            found[place] = {}
+            for part in ("compressor", "soft"):
+                task = prepare(replace(recipe, part=part, device=place, batch=batch)).task
+                found[place] |= task.validate()
             print(f"{place}: {found[place]}", flush=True)
     return found
 

@@ -210,15 +210,19 @@ def test_an_attention_that_looks_at_what_is_masked_does_not_pass(monkeypatch):
     monkeypatch.setattr("cmt_sdk.neural.reading.attend_rows", unmasked)
     with pytest.raises(ModelUnsupported, match="its attention does not read notes as it reads text"):
         kv_rotary(tiny_frozen(tiny_model("llama")))
-    with pytest.raises(ModelUnsupported, match=r"llama: soft memories cannot .* notes as it reads text .*; use another model"):
+    with pytest.raises(
+        ModelUnsupported, match=r"llama: KV and soft memories cannot .* notes as it reads text .*; use another model"
+    ):
         goes_on(tiny_frozen(tiny_model("llama")))
 
 
-def test_layers_that_do_not_go_on_from_given_states_do_not_pass(monkeypatch):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "gpt2"])
+def test_layers_that_do_not_go_on_from_given_states_do_not_pass(family, dtype, monkeypatch):
     """Where a family hands states on by a way that is not seen, soft tokens would be read as the words before them."""
     monkeypatch.setattr("cmt_sdk.neural.soft.entering", lambda *_: contextlib.nullcontext())
-    with pytest.raises(ModelUnsupported, match=r"soft memories cannot .* layer 1 does not go on from states of layer 1"):
-        goes_on(tiny_frozen(tiny_model("llama")))
+    with pytest.raises(ModelUnsupported, match=r"soft memories cannot .* layer \d does not go on from states of layer 1"):
+        goes_on(tiny_frozen(tiny_model(family).to(dtype)))
 
 
 def test_an_attention_with_sinks_does_not_pass():

@@ -108,7 +108,7 @@ def test_a_cpu_computes_in_bf16_where_it_has_units_for_it(
     folder: Path, precision: str, unit: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Imitated, bf16 takes several times as long as fp32."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True, "architecture": "x86_64"})
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True, "architecture": "x86_64"}, raising=False)
     assert load_base(str(folder), precision=precision, device="cpu").quantization == expected
     nf4 = load_base(str(folder), precision="nf4", device="cpu")
     assert nf4.quantization == "nf4"
@@ -116,10 +116,16 @@ def test_a_cpu_computes_in_bf16_where_it_has_units_for_it(
     assert nf4.model.get_submodule("model.layers.0.mlp.down_proj").compute_dtype == nf4.model.dtype
 
 
-def test_an_older_torch_tells_nothing_of_the_cpu(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Then fp32 is sure to work."""
-    monkeypatch.delattr(torch.cpu, "get_capabilities")
-    assert load_base(str(folder), device="cpu").quantization == "fp32"
+@pytest.mark.parametrize(("told", "expected"), [(True, "bf16"), (False, "fp32"), (None, "fp32")])
+def test_an_older_torch_tells_less_of_the_cpu(
+    folder: Path, *, told: bool | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it tells nothing, fp32 is sure to work."""
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
+    if told is not None:
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: told, raising=False)
+    assert load_base(str(folder), device="cpu").quantization == expected
 
 
 def test_the_hashes_are_those_of_the_files(folder: Path) -> None:

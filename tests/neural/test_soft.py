@@ -1,17 +1,19 @@
 """Soft tokens: which neighbours are merged, what a soft token is, and how it is read."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from cmt_sdk.neural import soft as module
+from cmt_sdk.errors import InvalidInput, ModelUnsupported
 from cmt_sdk.neural.depth import states_after
 from cmt_sdk.neural.generator import Generator
+from cmt_sdk.neural.quantization import through
 from cmt_sdk.neural.soft import Soft, SoftCompressor, depth, latents, notes_of, unpacked, windows
 from cmt_sdk.testing.families import FAMILIES, tiny_model
-from cmt_sdk.testing.tiny import tiny_frozen
+from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
 from cmt_sdk.types import PackedMemory, Prompt
 
 TEXT = "The museum moved to Lisbon in 2019."
@@ -93,15 +95,33 @@ def test_a_soft_token_counts_as_often_as_it_has_tokens(lm):
 
 
 def test_a_memory_is_read_as_it_was_made(lm):
-    """Rows through four bits, ends exactly; and nothing of one memory reaches another's entries."""
-    memories = SoftCompressor(lm, 4).pack([TEXT, "The harbour is in Genoa, and it freezes."])
+    """Rows through four bits, ends exactly; and nothing of one memory reaches the next one's entries."""
+    texts = [TEXT, "The harbour is in Genoa, and it freezes."]
+    memories = SoftCompressor(lm, 4).pack(texts)
     first, second = unpacked(memories, lm)
     with torch.inference_mode():
-        alone, together = notes_of(lm, [[first]]), notes_of(lm, [[first, second]])
+        made = SoftCompressor(lm, 4).forward([lm.passage_ids(text) for text in texts])
+        both = [notes_of(lm, [[one, second]]) for one in (first, Soft(-first.rows, first.ends))]
+    for soft, read in zip(made, (first, second), strict=True):
+        assert torch.equal(soft.ends, read.ends)
+        torch.testing.assert_close(through(soft.rows), read.rows, atol=1e-3, rtol=1e-3)
     count = len(lm.head_ids) + len(first.ends)
-    torch.testing.assert_close(together.keys[-1][0, :, :count], alone.keys[-1][0], atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(both[0].keys[-1][:, :, :count], both[1].keys[-1][:, :, :count])
+    torch.testing.assert_close(both[0].keys[-1][:, :, count:], both[1].keys[-1][:, :, count:])
     assert [m.arrays["soft_codes"].shape[1] for m in memories] == [64, 64]
     assert [m.arrays["soft_ends"].shape[1] for m in memories] == [2, 2]
+
+
+def test_one_token_and_no_memory_stand_beside_others(lm):
+    """A row without memories has the head alone open to it; a passage of one token is one soft token."""
+    with torch.inference_mode():
+        long, short = SoftCompressor(lm, 4).forward([lm.ids(TEXT), lm.ids("a")])
+        notes, alone = notes_of(lm, [[long], [], [short]]), notes_of(lm, [[short]])
+    head = len(lm.head_ids)
+    assert notes.starts == [head + long.tokens, head, head + 1]
+    assert notes.bias[-1][1, :, :, head:].isinf().all()
+    torch.testing.assert_close(notes.keys[-1][2, :, : head + 1], alone.keys[-1][0], atol=1e-4, rtol=1e-4)
+    assert notes.bias[-1][2, 0, 0, head:].isinf().tolist() == [False] + [True] * (len(long.ends) - 1)
 
 
 def test_an_answer_depends_on_the_memory(lm):
@@ -135,7 +155,19 @@ def test_memories_that_are_none_are_told_apart(lm):
     assert not compressor.reads(changed(memory, soft_codes=memory.arrays["soft_codes"][1:]))
 
 
-def test_how_deep_a_passage_goes_depends_on_the_model(lm):
-    """A seventh of its layers, at least one."""
-    assert depth(lm) == 1
-    assert round(module.SHARE * 30) == 4
+@pytest.mark.parametrize(("layers", "expected"), [(3, 1), (16, 2), (30, 4), (32, 4)])
+def test_how_deep_a_passage_goes_depends_on_the_model(layers, expected):
+    """About an eighth of its layers, at least one."""
+    assert depth(SimpleNamespace(blocks=[None] * layers)) == expected
+
+
+def test_what_cannot_be_is_told():
+    """A model without a later layer, and a passage that its learned positions do not reach."""
+    with pytest.raises(ModelUnsupported, match="a model of 1 layers: soft memories need a later one"):
+        SoftCompressor(tiny_frozen(tiny_llama(num_hidden_layers=1)), 4)
+    lm = tiny_frozen(tiny_model("gpt2"))
+    room = 1024 - len(lm.head_ids)
+    (memory,) = SoftCompressor(lm, 16).pack(["a" * (room - len(lm.passage_ids("")))])
+    assert memory.tokens == room
+    with pytest.raises(InvalidInput, match=rf"a passage of {room + 1} tokens; behind .* this model holds {room}: cut it shorter"):
+        SoftCompressor(lm, 16).pack(["a" * (room + 1 - len(lm.passage_ids("")))])

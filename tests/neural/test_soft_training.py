@@ -107,6 +107,13 @@ def test_a_passage_is_repeated_from_its_soft_tokens(task):
     assert task.learn()[2] > 0
 
 
-def test_the_prompt_s_head_is_made_before_any_adapter_is_on(task):
-    """By the bare base, as in serving: else the teacher's encoder, the first to compute, would make it."""
-    assert "_head_entries" in vars(replace(task, lm=replace(task.lm)).lm)
+def test_the_prompt_s_head_is_made_by_the_bare_model(task):
+    """Whichever adapter is on when it is first needed, and that one is on again afterwards: serving reads the same head."""
+    for parameter in task.adapters:
+        torch.nn.init.normal_(parameter, std=0.2)
+    bare, ids = replace(task.lm).head_cache(1), torch.tensor([[3, 4, 5]])
+    with torch.no_grad(), task.lm.activate("encoder"):
+        other = replace(task.lm)
+        torch.testing.assert_close(other.head_cache(1).layers[-1].keys, bare.layers[-1].keys)
+        encoded = task.lm.model(input_ids=ids).logits
+    assert not torch.allclose(encoded, task.lm.model(input_ids=ids).logits, atol=1e-2)
