@@ -3,8 +3,8 @@
 A passage runs through the first layers of the frozen model, with the encoder adapter. Neighbouring states that differ least are
 merged, by Ward's criterion (Ward 1963), until one in `ratio` is left; a soft token is the sum of its window over the root of the
 window's length. Read, soft tokens go on from that layer as tokens do, each where its window ends, and count in attention as often
-as it had tokens (ToMe, Bolya et al. 2023, arXiv 2210.09461). Question and answer attend to them from that layer on. Where positions
-are learned and added at the input (GPT-2), a soft token keeps those it was made at.
+as it had tokens (ToMe, Bolya et al. 2023, arXiv 2210.09461). Question and answer attend to them from that layer on. Where
+positions are learned and added at the input (GPT-2), a soft token keeps those it was made at.
 
 Measured on questions about held-out titles, nothing trained for it, nats an answer token (text 0.47, none 3.3): windows of four
 embeddings in a row 3.7, of four states after four layers 2.6, merged by how much they differ 2.0.
