@@ -218,7 +218,7 @@ def _start(recipe: Recipe) -> dict[str, Path | None]:
 def _bundle(recipe: Recipe) -> Bundle:
     """What the run starts from."""
     if recipe.start in ("default", "none"):
-        return find_bundle(recipe.start, show_model(recipe.model).sha256)
+        return find_bundle(recipe.start, show_model(recipe.model).sha256, "soft" if recipe.part == "soft" else "kv")
     return read_bundle(Path(recipe.start))
 
 

@@ -7,7 +7,7 @@ own format), `match.safetensors` (neural.matching.MatchHead) and `aggregate.safe
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from cmt_sdk.errors import ModelError, ModelMismatch, ModelNotFound
@@ -60,15 +60,17 @@ def _hash(parts: list[Path | None]) -> str:
 def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
     """The bundle for a base model: "default" is the shipped one made for it, or none; "none"; or a folder.
 
-    Adapters that were trained for `kv` memories make and read `soft` ones too, if less well; not the other way round. Raises
-    ModelNotFound for a folder without a manifest, ModelMismatch when a folder's bundle is for another base or another compressor.
+    Adapters that were trained for `kv` memories make and read `soft` ones too, if less well; not the other way round. What finds
+    passages is shipped once, beside those for `kv`. Raises ModelNotFound for a folder without a manifest, ModelMismatch when a
+    folder's bundle is for another base or another compressor.
     """
     if adapter == "none":
         return Bundle()
     if adapter == "default":
         shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
-        fitting = [b for b in shipped if b.base == base and b.compressor in ("kv", compressor)]
-        return max(fitting, key=lambda b: b.compressor == compressor, default=Bundle())
+        fitting = {b.compressor: b for b in shipped if b.base == base}
+        kv, own = fitting.get("kv", Bundle()), fitting.get(compressor)
+        return replace(own, match=kv.match, matcher=kv.matcher, vector_weight=kv.vector_weight) if own else kv
     bundle = read_bundle(Path(adapter).expanduser())
     if bundle.base != base:
         raise ModelMismatch(

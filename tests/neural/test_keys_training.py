@@ -250,7 +250,12 @@ def test_adapters_for_kv_memories_serve_soft_ones_until_there_are_others(tmp_pat
     shutil.copytree(first, second)
     said = json.loads((second / "cmt-adapter.json").read_text())
     (second / "cmt-adapter.json").write_text(json.dumps({**said, "compressor": "soft"}))
-    assert find_bundle("default", "b", "soft").reader == second / "reader"
+    for part in ("matcher", "match.safetensors"):
+        gone = second / part
+        shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+    found = find_bundle("default", "b", "soft")
+    assert (found.reader, found.encoder, found.compressor) == (second / "reader", second / "encoder", "soft")
+    assert (found.matcher, found.match, found.vector_weight) == (first / "matcher", first / "match.safetensors", 0.5)
     assert find_bundle("default", "b").reader == first / "reader"
     with pytest.raises(ModelMismatch, match="was trained for compressor='soft', this memory has 'kv'"):
         find_bundle(str(second), "b")
