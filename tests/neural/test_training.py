@@ -251,7 +251,7 @@ def test_what_is_trained_on_is_what_is_served(keep):
     task = compressor_task()
     lm, contents = task.lm, [p.context for p in passages()[:3]]
     for parameter in task.learned:
-        torch.nn.init.normal_(parameter, std=0.05)
+        torch.nn.init.normal_(parameter, std=0.15)
     pack = build(lm, contents, [Item("Where is the library?", "Porto")])
     with torch.no_grad(), lm.activate("encoder"):
         trained = notes_of(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
