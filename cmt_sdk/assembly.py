@@ -175,7 +175,7 @@ class LocalEngine:
                 tokenizer=loaded.tokenizer_hash[:16],
                 encoder=bundle.encoder_hash,
                 matcher=self._embedded.digest if self._embedded else bundle.matcher_hash,
-                compressor=f"merged:{s.compression}" if soft else "kv",
+                compressor=f"soft-merged:{s.compression}" if soft else "kv",
                 keep=1.0 if soft else s.keep,
                 format=FORMAT,
             ),

@@ -101,8 +101,7 @@ class Fingerprint:
 
     def differences(self, other: Fingerprint) -> list[str]:
         """The fields that keep memories of `self` from being read by `other`, in words; empty when they can."""
-        unquantised = {self.quantization, other.quantization} == {"bf16", "fp32"}
-        may = {"keep", "model", "quantization"} if unquantised else {"keep", "model"}
+        may = {"keep", "model"} | ({"quantization"} if {self.quantization, other.quantization} == {"bf16", "fp32"} else set())
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in may}
         return [f"{name}: {mine} != {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs]
 

@@ -25,7 +25,7 @@ MASKED = 5  # entries that nobody may see: there are attention kernels that look
 # up to 0.06 on random models; a wrong turn changes a layer's keys by 0.8 and more.
 TOLERANCE = {torch.float32: 0.005}
 TOLERANCE_ELSEWHERE = 0.2
-ASIDE, BOTH = "its attention does not read notes as it reads text", "KV and soft"
+NOT_AS_TEXT, BOTH = "its attention does not read notes as it reads text", "KV and soft"
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def kv_rotary(lm: FrozenModel) -> Rotary:
     moved = [_moved(rotary, read, layer) for layer in range(len(read.cache.layers))]
     for number, (layer, keys) in enumerate(zip(read.cache.layers, moved, strict=True)):
         _compare(lm, keys, layer.keys[1:], f"the keys of layer {number} are not moved by the turn of its rotary positions")
-    _compare(lm, _read_notes(lm, read, moved, 1), read.states[1, NOTES:], ASIDE, BOTH)
+    _compare(lm, _read_notes(lm, read, moved, 1), read.states[1, NOTES:], NOT_AS_TEXT, BOTH)
     first = lm.model(input_ids=read.ids[:1, :1], use_cache=False).logits[0]
     _compare(lm, lm.logits(read.states[0, :1]), first, "its output layer does more than multiply")
     return rotary
@@ -61,7 +61,7 @@ def goes_on(lm: FrozenModel) -> None:
     """The proof for soft memories. Five short forward passes; raises ModelUnsupported, with the difference that was measured."""
     read, first = _read(lm), depth(lm)
     own = [layer.keys[:1] for layer in read.cache.layers]
-    _compare(lm, _read_notes(lm, read, own, 0), read.states[0, NOTES:], ASIDE, BOTH)
+    _compare(lm, _read_notes(lm, read, own, 0), read.states[0, NOTES:], NOT_AS_TEXT, BOTH)
     (made,) = SoftCompressor(lm, 1).forward([read.ids[0].tolist()])
     cache, head = lm.head_cache(1), len(lm.head_ids)
     lm.states(cache, input_ids=read.ids[:1], position_ids=read.positions[:1] + head)

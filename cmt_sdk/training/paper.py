@@ -33,8 +33,8 @@ REPULSION = 0.1  # lambda of the paper's term against memories that collapse
 class PaperTask:
     """Packs of a mixture, read after the prefix that psi and pi make of all their memories.
 
-    encoder: the adapter's tensors; aggregator: psi and pi, whose tensors learn too. matching: the
-    weight of self-matching. without: names of recipe.PIECES that are left out. write: saves the adapter to a folder;
+    encoder: the adapter's tensors; aggregator: psi and pi, whose tensors learn too. matching: the weight of self-matching.
+    without: names of recipe.PIECES that are left out. write: saves the adapter to a folder;
     write_tensors: tensors to a file.
     """
 
