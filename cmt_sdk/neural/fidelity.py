@@ -58,7 +58,7 @@ class FidelityMeter:
     def _repeated(self, rows: Sequence[list[int]], notes: Abreast) -> list[float]:
         """The mean log probability of each row's tokens, said after the cue by a model that reads the row's notes."""
         cue = self.lm.ids(REPEAT)
-        tokens = padded([cue + row for row in rows], self.lm.device, min(self.lm.stop_ids))
+        tokens = padded([cue + row for row in rows], self.lm.device, self.lm.end_id)
         steps = torch.arange(tokens.shape[1], device=self.lm.device)
         starts = torch.tensor(notes.starts, device=self.lm.device)
         read = {"input_ids": tokens, "position_ids": starts[:, None] + steps, "attention_mask": causal(len(steps), notes.bias[0])}
@@ -72,7 +72,7 @@ class FidelityMeter:
 
 def _whole(lm: FrozenModel, rows: Sequence[list[int]]) -> Abreast:
     """The whole caches of passages, made as memories are, with nothing left out and nothing rounded."""
-    tokens = padded(rows, lm.device, min(lm.stop_ids))
+    tokens = padded(rows, lm.device, lm.end_id)
     cache, head = lm.head_cache(len(rows)), len(lm.head_ids)
     steps = torch.arange(head, head + tokens.shape[1], device=lm.device)
     with lm.activate("encoder"):

@@ -193,6 +193,16 @@ class FrozenModel:
             raise ModelUnsupported(f"{self.family}: neither generation_config.json nor the tokenizer names an eos token; set one")
         return ids
 
+    @cached_property
+    def end_id(self) -> int:
+        """The one of `stop_ids` that ends an answer in a chat: what the template writes after it, else the tokenizer's eos token.
+
+        Adapters learn to end answers with it. A family may stop at several, and its tokenizer may name another one first.
+        """
+        chat = self._render("?", [Turn("user", "?"), Turn("assistant", SLOT)], notes=False)
+        told = [*self.ids(chat.rpartition(SLOT)[2]), self.tokenizer.eos_token_id]
+        return next((i for i in told if i in self.stop_ids), min(self.stop_ids))
+
     # -- computing ----------------------------------------------------------------------------------------------
 
     @cached_property

@@ -88,7 +88,7 @@ class KVCompressor:
         cue = self.lm.ids(REPEAT)
         watch = RepeatScores(head, lengths, len(cue)) if self.keep < 1.0 else None
         rows = [i + cue + i for i in ids] if watch else list(ids)
-        tokens = padded(rows, self.lm.device, min(self.lm.stop_ids))
+        tokens = padded(rows, self.lm.device, self.lm.end_id)
         cache = self.lm.head_cache(len(ids))
         positions = torch.arange(head, head + tokens.shape[1], device=self.lm.device)[None]
         self.lm.states(cache, input_ids=tokens, position_ids=positions, watch=watch)

@@ -77,7 +77,7 @@ def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tenso
 
 def filled(rows: Sequence[list[int]], lm: FrozenModel) -> tuple[Tensor, Tensor]:
     """Rows of ids as one tensor [rows, t], and which of its tokens are theirs, bool [rows, t]."""
-    tokens = padded(rows, lm.device, min(lm.stop_ids))
+    tokens = padded(rows, lm.device, lm.end_id)
     lengths = torch.tensor([len(r) for r in rows], device=tokens.device)
     return tokens, torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ from cmt_sdk.neural.quantization import GROUP, dequantize, quantize
 from cmt_sdk.neural.reading import Prefix
 from cmt_sdk.types import PackedMemory
 
+Array: TypeAlias = NDArray[Any]
 SHARE = 0.13  # of the model's layers, that a passage runs through: 4 of 30; fewer know too little, more forget the words
 
 
@@ -78,38 +80,44 @@ def depth(lm: FrozenModel) -> int:
     return max(1, round(SHARE * len(lm.blocks)))
 
 
-def windows(states: NDArray[np.float32], count: int) -> NDArray[np.int64]:
-    """Where each of `count` windows over states [n, d] ends: neighbours whose merging adds least squared error go first."""
-    n = len(states)
-    totals = np.concatenate([np.zeros((1, states.shape[1])), np.cumsum(states, axis=0, dtype=np.float64)])
-    ends = np.arange(1, n + 1)  # of the window that starts here, exclusive
-    before = np.arange(-1, n - 1)  # the start of the window before
-    cost = np.full(n, np.inf)  # of merging the window that starts here with the next
+def windows(states: Tensor, lengths: Sequence[int], counts: Sequence[int]) -> list[Tensor]:
+    """Where each of `counts` windows over rows of states [b, n, d] with these lengths ends, int64 on the CPU: neighbours whose
+    merging adds least squared error go first. All rows go a step at a time, side by side.
+    """
+    rows, longest = np.arange(len(states))[:, None], states.shape[1]
+    length, surplus = np.array(lengths)[:, None], np.subtract(lengths, counts)[:, None]
+    with torch.autocast(states.device.type, enabled=False):
+        products = (states @ states.mT).double().cumsum(1).cumsum(2)
+    sums = pad(products, (1, 0, 1, 0)).cpu().numpy()  # [b, i, j]: of the products of all states before i with all before j
+    places = np.arange(longest + 1)[None].repeat(len(states), axis=0)  # the last one is nowhere
+    ends, before = (
+        np.minimum(places + 1, longest),
+        np.roll(places, 1, axis=1),
+    )  # of the window that begins here; who precedes it
+    begins, cost = places < length, _prices(sums, ends, places, length)
+    for done in range(surplus.max(initial=0)):
+        start = np.where(done < surplus, cost.argmin(1)[:, None], longest)
+        gone = ends[rows, start]
+        after = ends[rows, gone]
+        ends[rows, start], before[rows, after], begins[rows, gone], cost[rows, gone] = after, start, False, np.inf
+        changed = np.concatenate([start, before[rows, start]], axis=1)
+        cost[rows, changed] = _prices(sums, ends, changed, length)
+    return [torch.from_numpy(row[kept] - 1) for row, kept in zip(ends, begins, strict=True)]
 
-    def price(start: int) -> float:
-        middle = ends[start]
-        if middle == n:
-            return float(np.inf)
-        left, right = middle - start, ends[middle] - middle
-        apart = (totals[middle] - totals[start]) / left - (totals[ends[middle]] - totals[middle]) / right
-        return float(left * right / (left + right) * (apart @ apart))
 
-    if n > 1:
-        cost[:-1] = 0.5 * np.square(np.diff(states.astype(np.float64), axis=0)).sum(1)
-    for _ in range(n - count):
-        start = int(cost.argmin())
-        gone = ends[start]
-        ends[start], cost[gone] = ends[gone], np.inf
-        if ends[start] < n:
-            before[ends[start]] = start
-        cost[start] = price(start)
-        if before[start] >= 0:
-            cost[before[start]] = price(int(before[start]))
-    found, start = [], 0
-    while start < n:
-        found.append(ends[start] - 1)
-        start = ends[start]
-    return np.array(found, dtype=np.int64)
+def _prices(sums: Array, ends: Array, starts: Array, length: Array) -> Array:
+    """The squared error that is added where the windows that begin here [b, k] are merged with the next; inf for the last."""
+    rows = np.arange(len(sums))[:, None]
+    middles = ends[rows, starts]
+    stops = ends[rows, middles]
+    left, right = np.maximum(middles - starts, 1), np.maximum(stops - middles, 1)
+    to_middle, to_stop, within = sums[rows, starts, middles], sums[rows, starts, stops], sums[rows, middles, middles]
+    across = sums[rows, middles, stops]
+    first = within - 2 * to_middle + sums[rows, starts, starts]  # the squared norm of the window's sum
+    second = sums[rows, stops, stops] - 2 * across + within
+    both = across - to_stop - within + to_middle
+    apart = first / left**2 + second / right**2 - 2 * both / (left * right)  # the squared distance between their means
+    return np.where(middles < length, left * right / (left + right) * apart, np.inf)
 
 
 @dataclass(frozen=True)
@@ -136,12 +144,11 @@ class SoftCompressor:
         room = (self.lm.context or LONGEST) - len(self.lm.head_ids)
         if (most := max(map(len, ids), default=0)) > room:
             raise InvalidInput(f"a passage of {most} tokens; behind the prompt's head this model holds {room}: cut it shorter")
-        tokens, after = padded(ids, self.lm.device, min(self.lm.stop_ids)), depth(self.lm)
+        tokens, after = padded(ids, self.lm.device, self.lm.end_id), depth(self.lm)
         states = states_after(self.lm, tokens, [after])[after].float()
-        compared = rms_norm(states.detach(), states.shape[-1:]).cpu().numpy()
-        made = []
-        for row, like, length in zip(states, compared, map(len, ids), strict=True):
-            ends = torch.from_numpy(windows(like[:length], -(-length // self.ratio)))
+        lengths, made = [len(i) for i in ids], []
+        found = windows(rms_norm(states.detach(), states.shape[-1:]), lengths, [-(-n // self.ratio) for n in lengths])
+        for row, ends, length in zip(states, found, lengths, strict=True):
             sizes = Soft(row, ends).sizes.to(row.device)
             owner = torch.repeat_interleave(sizes, output_size=length)
             sums = row.new_zeros(len(ends), row.shape[1]).index_add(0, owner, row[:length])

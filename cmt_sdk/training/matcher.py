@@ -72,7 +72,7 @@ class States:
         ids = [lm.ids(t)[:LONGEST] for t in texts]
         found: dict[int, Tensor] = {}
         for batch in batches([len(i) for i in ids]):
-            tokens = padded([ids[i] for i in batch], lm.device, min(lm.stop_ids))
+            tokens = padded([ids[i] for i in batch], lm.device, lm.end_id)
             with torch.inference_mode():
                 states = unit_states(lm, tokens, layers)
             states = states.half().cpu()

@@ -151,7 +151,7 @@ def content(passage: QuestionedPassage, *, with_title: bool) -> str:
 
 def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[Item]) -> Pack | None:
     """Pack questions with their answers, as many as fit; None when none does."""
-    end = [min(lm.stop_ids)]
+    end = [lm.end_id]
     rows: list[tuple[list[int], list[int]]] = []
     packed: list[Item] = []
     total = 0
@@ -183,7 +183,7 @@ def _laid_out(
     mask = torch.zeros(length, length).masked_fill_(~seen, float("-inf"))
     return Pack(
         contents=contents,
-        ids=torch.tensor([ids + [min(lm.stop_ids)] * rest], device=lm.device),
+        ids=torch.tensor([ids + [lm.end_id] * rest], device=lm.device),
         offsets=torch.tensor([offsets + [0] * rest], device=lm.device),
         mask=mask[None, None].to(lm.device, lm.dtype),
         labels=torch.tensor(labels + [-100] * rest, device=lm.device),

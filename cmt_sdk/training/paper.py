@@ -101,7 +101,7 @@ class PaperTask:
             keys, values = self.aggregator.spread(pad_sequence(list(gathered), batch_first=True).flatten(0, 1))
             _extend(cache, keys, values, pack.questions, self.lm.dtype)
         head, most = len(self.lm.head_ids), max(sizes, default=0)
-        ids = pad_sequence([row for row, _ in rows], batch_first=True, padding_value=min(self.lm.stop_ids))
+        ids = pad_sequence([row for row, _ in rows], batch_first=True, padding_value=self.lm.end_id)
         starts = torch.tensor([head + n for n in (sizes or [0] * len(rows))], device=ids.device)
         states = self.lm.states(
             cache,

@@ -47,10 +47,12 @@ DIMENSION = 256
 NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}  # their questions fit many of their passages: good to read, misleading to find by
 SIZE, SMALL = 160, 20  # passages that keys are told apart from at once, on a GPU and elsewhere
 FEWEST = {"matcher": 8, "keys": 8}  # passages to tell apart; else 2, one to learn from and one to judge by
+ABREAST = 4  # packs of an example that a GPU reads in one pass, all that it mostly has: a pass takes as long with one of them
 AT_ONCE = 16384  # tokens whose activations are held at most for the gradients of keys
 FIRST = 1000  # passages from which a first head is made
 HELD_TOKENS = 1400  # of passages and one pack, whose activations are held for the gradients
-ACTIVATIONS = 200  # bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU
+ACTIVATIONS = 200  # bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU; in bf16 on
+# a GPU half of it, which leaves room for the packs that are read abreast there: 20 GB for four examples of `soft`, all told
 KEPT = 16  # the same where layers compute again, beside one layer that holds all
 Passages = Mapping[str, Sequence[QuestionedPassage]]
 
@@ -186,12 +188,13 @@ def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
     reading = {name: folder for name, folder in shipped.adapters.items() if name != "matcher" and recipe.objectives.teacher}
     teachers = {f"teacher_{name}": folder for name, folder in reading.items()}
     start = {"reader": begun.reader, "encoder": begun.encoder}
+    without = {*recipe.without, *({"warm-start"} if begun.compressor == "soft" else ())}
     made = trainable(model, tokenizer, rank=recipe.rank, start=start, beside=teachers, checkpointing=recipe.checkpointing)
     return SoftTask(
         made.lm, kv_rotary(made.lm) if teachers else None, _mixture(recipe, files[0]), _held_out(recipe, made.lm, files[1]),
         [p for parameters in made.parameters.values() for p in parameters], made.save, recipe.objectives,
-        recipe.plan.steps * recipe.plan.accumulate, ("teacher_encoder", "teacher_reader") if teachers else None, recipe.without,
-        recipe.batch,
+        recipe.plan.steps * recipe.plan.accumulate, ("teacher_encoder", "teacher_reader") if teachers else None, without,
+        recipe.batch, recipe.batch * (ABREAST if made.lm.device.type == "cuda" else 1),
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
 """Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens and reads on from them, and a reader.
 
 The teacher is the same model reading the text with the adapters shipped for it; its divergence alone taught small models best
-(arXiv 2510.20797). Passages are also repeated from their soft tokens, word by word. Ratios are drawn for each step, after a warm
-start in which half is squeezed out.
+(arXiv 2510.20797). Passages are also repeated from their soft tokens, word by word, ever more seldom. Ratios are drawn for each
+step; what was never trained starts warm, with half squeezed out.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes, repetition
 from cmt_sdk.training.reader import AT_ONCE, Entries, GradientPrefix, answer_logits, encode
 from cmt_sdk.training.reader import notes_of as kv_notes_of
 
-RATIOS = (4, 8, 16)
-REPEATED = 0.6  # the share of examples with a passage to repeat
+RATIOS = {4: 0.5, 8: 0.3, 16: 0.2}  # how often each is drawn
+REPEATED = 0.6  # the share of examples with a passage to repeat, at first; it falls to 0
 WARM = ((2, 0.1),)  # ratios of the warm start, each with its share of the examples
 
 
@@ -37,8 +37,8 @@ class SoftTask:
     """Packs of a mixture read from soft tokens; the adapters "encoder" and "reader" learn.
 
     teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples: how often the run will
-    learn, which paces the warm start. without: names of recipe.PIECES that are left out. write: saves the adapters to a folder.
-    batch: how many examples are computed together.
+    learn, which paces the warm start and the repetition. without: names of recipe.PIECES that are left out. write: saves the
+    adapters to a folder. batch: how many examples are computed together; at_once: how many packs are read in one pass.
     """
 
     lm: FrozenModel
@@ -52,6 +52,7 @@ class SoftTask:
     teachers: tuple[str, str] | None = None
     without: Collection[str] = ()
     batch: int = 1
+    at_once: int = 1
     seen: int = 0
 
     def parameters(self) -> Sequence[Tensor]:
@@ -68,14 +69,19 @@ class SoftTask:
     def _drawn(self) -> list[Pack]:
         """An example; beside its questions, mostly, one passage of it is to be repeated."""
         packs, rng = draw(self.lm, self.mixture, self.without), self.mixture.random
-        if "repetition" in self.without or not self.objectives.answer or rng.random() >= REPEATED:
+        if "repetition" in self.without or not self.objectives.answer or rng.random() >= REPEATED * (1 - self._done):
             return packs
         return [*packs, repetition(self.lm, rng.choice(rng.choice(packs).contents))]
 
+    @property
+    def _done(self) -> float:
+        """The share of the run that is over."""
+        return min(1.0, self.seen / max(1, self.examples))
+
     def _ratio(self) -> int:
         """In the warm start the ratio of its stage, then one of RATIOS."""
-        done = self.seen / max(1, self.examples)
-        drawn = RATIOS[0] if "ratios" in self.without else self.mixture.random.choice(RATIOS)
+        done, ratios = self._done, [*RATIOS]
+        drawn = ratios[0] if "ratios" in self.without else self.mixture.random.choices(ratios, [*RATIOS.values()])[0]
         for ratio, share in () if "warm-start" in self.without else WARM:
             if done < share:
                 return ratio
@@ -90,7 +96,7 @@ class SoftTask:
             soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}
             asked, repeated = [p for p in packs if p.questions], [p for p in packs if not p.questions]
             taught = self._taught(asked) if objectives.teacher else {}
-            for some in [*passes(asked, self.batch), *passes(repeated, self.batch)]:
+            for some in [*passes(asked, self.at_once), *passes(repeated, self.at_once)]:
                 rows = Rows.of(some)
                 labels = rows.labels[rows.labels >= 0]
                 whole = soft_notes(self.lm, [[soft[c] for c in pack.contents] for pack in some])

@@ -31,6 +31,8 @@ def convert(file: Path, folder: Path) -> dict[str, str]:
     unpack = getattr(transformers, "GgufConfig", None)
     extra = {"quantization_config": unpack(dequantize=True)} if unpack else {}
     model = transformers.AutoModelForCausalLM.from_pretrained(**source, **extra, dtype=torch.bfloat16)
+    if isinstance(end := model.generation_config.eos_token_id, int):  # transformers 5.17 gives the tokenizer another token here
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {"transformers": transformers.__version__, "torch": str(torch.__version__)}

@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Train or continue adapters of the default model on one accelerator, the parts side by side. Alone, soft gets all of it: its batch
-# is a dozen examples then (some 60 GB), else four.
+# Train or continue adapters of the default model on one accelerator, the parts side by side. Alone, soft gets all of it: as many
+# examples a step as its memory holds, for a step takes a second and a half whether there are four of them or a dozen.
 # usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
 # again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
-# Before that gpu_check.py compares the device with its CPU: where it computes attention wrongly, nothing trained there can be used.
+# With CHECK=yes gpu_check.py compares the device with its CPU first. See the first held-out loss in the log in any case: it must be
+# what a CPU finds for the same adapters (`train_adapter.py soft ... --held-out 12 --steps 1`), or the run is of no use.
 # Rehearsal on a CPU: gpu_job.sh ~/.cache/cmt/models/smollm2-135m-instruct DATA OUT 1 cpu 2
 set -uo pipefail
 model=$1 data=$2 out=$3 minutes=$4 device=${5:-cuda} steps=${6:-1000} parts=${7:-soft}
@@ -13,10 +14,12 @@ export PYTHONPATH=$here${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # threads that wait for work take the cores from those that launch kernels
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 kv=6 soft=4 held=12 # examples a step
-if [ "$parts" = soft ]; then soft=12; fi
+if [ "$parts" = soft ] && [ "$device" != cpu ]; then
+  soft=$("${PYTHON:-python3}" -c "import torch; print(torch.cuda.mem_get_info()[0] // 6_000_000_000)")
+fi
 if [ "$device" = cpu ]; then kv=1 soft=1 held=1; fi
 mkdir -p "$out"
-if [ "$device" != cpu ]; then
+if [ "${CHECK:-no}" = yes ] && [ "$device" != cpu ]; then
   "${PYTHON:-python3}" "$here/examples/benchmarks/gpu_check.py" "$model" "$data" --device "$device" || exit 1
 fi
 train() {
@@ -27,7 +30,7 @@ train() {
 for part in $parts; do
   case $part in
     compressor) train compressor --minutes "$minutes" --batch "$kv" --rate 1e-3 --nf4 0.2 & ;;
-    soft) train soft --minutes "$minutes" --batch "$soft" --rate 1e-3 & ;;
+    soft) train soft --minutes "$minutes" --batch "$soft" --rate 1.5e-3 --nf4 0 & ;;
     keys) train keys --minutes "$("${PYTHON:-python3}" -c "print($minutes * 0.6)")" --rate 1e-3 --rank 16 & ;; # it takes most of the device
     *) echo "PART=$part: choose compressor, soft or keys" >&2; exit 2 ;;
   esac

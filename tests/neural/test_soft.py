@@ -30,13 +30,18 @@ def added(states, ends):
     return sum(float(np.square(states[a : e + 1] - states[a : e + 1].mean(0)).sum()) for a, e in zip(starts, ends, strict=True))
 
 
+def merged(states, count):
+    """The ends of this many windows over all states [n, d]."""
+    return windows(torch.from_numpy(states)[None], [len(states)], [count])[0].tolist()
+
+
 def test_neighbours_that_differ_least_are_merged():
     """Three runs of like states make three windows, however long each is."""
     states = np.repeat(np.array([[0.0], [9.0], [4.0]], np.float32), [5, 1, 3], axis=0) + 0.01 * np.arange(9)[:, None].astype("f4")
-    assert windows(states, 3).tolist() == [4, 5, 8]
-    assert windows(states, 9).tolist() == list(range(9))
-    assert windows(states, 1).tolist() == [8]
-    assert windows(states[:1], 1).tolist() == [0]
+    assert merged(states, 3) == [4, 5, 8]
+    assert merged(states, 9) == list(range(9))
+    assert merged(states, 1) == [8]
+    assert merged(states[:1], 1) == [0]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -46,7 +51,15 @@ def test_each_merging_adds_as_little_error_as_any_could(seed):
     ends = list(range(12))
     while len(ends) > 4:
         ends = min(([*ends[:i], *ends[i + 1 :]] for i in range(len(ends) - 1)), key=lambda found: added(states, found))
-        assert windows(states, len(ends)).tolist() == ends
+        assert merged(states, len(ends)) == ends
+
+
+def test_passages_side_by_side_are_merged_as_each_alone():
+    """Whatever fills up the shorter ones, and however much is to be merged of each."""
+    states = np.random.default_rng(5).normal(size=(4, 20, 3)).astype(np.float32)
+    lengths, counts = [20, 7, 1, 12], [3, 7, 1, 1]
+    found = windows(torch.from_numpy(states), lengths, counts)
+    assert [f.tolist() for f in found] == [merged(s[:n], c) for s, n, c in zip(states, lengths, counts, strict=True)]
 
 
 def test_a_soft_token_is_the_sum_of_its_window_over_the_root_of_its_length(lm):

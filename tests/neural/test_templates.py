@@ -86,6 +86,15 @@ def test_a_template_that_cannot_hold_notes_is_refused(template, problem):
         prompted(template).question_ids("Where?")
 
 
+@pytest.mark.parametrize(("template", "end"), [(QWENS, "<end>"), (QWENS.replace("<end>", "<start>"), "<start>"), (None, "<end>")])
+def test_an_answer_ends_as_the_template_ends_it(template, end):
+    """Where a model stops at several tokens, whichever of them the tokenizer names."""
+    lm = prompted(template)
+    lm.model.generation_config.eos_token_id = [1, 0]
+    assert (lm.stop_ids, lm.tokenizer.eos_token) == ({0, 1}, "<end>")
+    assert lm.tokenizer.decode([lm.end_id]) == end
+
+
 def test_a_model_without_an_end_is_refused():
     """Nothing would stop an answer, or fill a batch."""
     lm = tiny_frozen()
