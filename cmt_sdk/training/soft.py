@@ -94,7 +94,8 @@ class SoftTask:
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
             made = self._soft(list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio)
             soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}
-            asked, repeated = [p for p in packs if p.questions], [p for p in packs if not p.questions]
+            asked = sorted((p for p in packs if p.questions), key=lambda p: p.ids.shape[1])  # those of a pass are padded alike
+            repeated = [p for p in packs if not p.questions]
             taught = self._taught(asked) if objectives.teacher else {}
             for some in [*passes(asked, self.at_once), *passes(repeated, self.at_once)]:
                 rows = Rows.of(some)

@@ -4,8 +4,8 @@
 # usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
 # again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
-# With CHECK=yes gpu_check.py compares the device with its CPU first. See the first held-out loss in the log in any case: it must be
-# what a CPU finds for the same adapters (`train_adapter.py soft ... --held-out 12 --steps 1`), or the run is of no use.
+# With CHECK=yes gpu_check.py compares the device with its CPU first. EXPECT=x, in nats, ends the run where the held-out loss to begin
+# with is not what a CPU finds (`train_adapter.py PART DATA OUT --held-out 12 --expect 0` says it): twice a run was of no use without.
 # Rehearsal on a CPU: gpu_job.sh ~/.cache/cmt/models/smollm2-135m-instruct DATA OUT 1 cpu 2
 set -uo pipefail
 model=$1 data=$2 out=$3 minutes=$4 device=${5:-cuda} steps=${6:-1000} parts=${7:-soft}
@@ -24,7 +24,8 @@ if [ "${CHECK:-no}" = yes ] && [ "$device" != cpu ]; then
 fi
 train() {
   "${PYTHON:-python3}" "$here/examples/benchmarks/train_adapter.py" "$1" "$data" "$out/$1-run" --model "$model" --device "$device" \
-    --start "${START:-default}" --steps "$steps" --fit --accumulate 1 --held-out "$held" --seed "${SEED:-0}" "${@:2}" \
+    --start "${START:-default}" --steps "$steps" --fit --accumulate 1 --held-out "$held" --seed "${SEED:-0}" \
+    ${EXPECT:+--expect "$EXPECT"} "${@:2}" \
     >> "$out/$1.out" 2>&1 || echo "$1 failed, see $out/$1.out" >&2
 }
 for part in $parts; do

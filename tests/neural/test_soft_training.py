@@ -63,12 +63,13 @@ def test_every_piece_gives_the_adapters_a_gradient(task):
 
 
 def test_the_ratio_rises_and_is_then_drawn(task):
-    """A tenth of the run squeezes out half, and the rest draws from 4, 8 and 16."""
+    """A tenth of the run squeezes out half, and the rest draws from 4, 8 and 16, mostly 4."""
     ratios = []
     for task.seen in range(100):
         ratios.append(task._ratio())
     assert ratios[:10] == [2] * 10
     assert set(ratios[10:]) == {4, 8, 16}
+    assert ratios.count(4) > max(ratios.count(8), ratios.count(16))
     task.seen, task.without = 0, ("warm-start", "ratios")
     assert [task._ratio() for _ in range(5)] == [4] * 5
 
@@ -102,9 +103,28 @@ def test_a_passage_is_repeated_from_its_soft_tokens(task):
     assert (told, pack.contents, pack.questions) == (task.lm.passage_ids(content), [content], 0)
     drawn = [task._drawn() for _ in range(20)]
     assert 5 < sum(any(not p.questions for p in packs) for packs in drawn) < 20
-    without = replace(task, without=("repetition",))
+    task.seen = task.examples
+    assert all(p.questions for _ in range(20) for p in task._drawn())
+    task.seen, without = 0, replace(task, without=("repetition",))
     assert all(p.questions for _ in range(20) for p in without._drawn())
     assert task.learn()[2] > 0
+
+
+def test_packs_read_abreast_teach_the_same(task):
+    """However many are in one pass: the loss and the gradients."""
+    for parameter in task.adapters:
+        torch.nn.init.normal_(parameter, std=0.02)
+    packs = [pack for _ in range(2) for pack in draw(task.lm, mixture(3))]
+    assert len(packs) > 2
+    found = []
+    for at_once in (1, 2, len(packs)):
+        loss, _ = replace(task, at_once=at_once)._read(packs, 4, task.objectives)
+        found.append((loss, torch.cat([p.grad.flatten() for p in task.adapters if p.grad is not None])))
+        for parameter in task.adapters:
+            parameter.grad = None
+    for loss, gradients in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-4)
+        torch.testing.assert_close(gradients, found[0][1], rtol=1e-3, atol=1e-4)
 
 
 def test_the_prompt_s_head_is_made_by_the_bare_model(task):
