@@ -35,10 +35,14 @@ class Objectives:
             raise InvalidSetting("answer=0 and teacher=0: then there is nothing to learn from; give one a weight")
 
     def loss(self, logits: Tensor, labels: Tensor, teacher: Tensor | None, without: Tensor | None) -> Tensor:
-        """The weighted sum over answer tokens: logits and `teacher` [t, v], labels [t], `without` memory [t, v]."""
+        """The weighted sum over answer tokens: logits and those `without` memory [t, v], labels [t]; `teacher` [n, v] has the
+        logits of the first n of them, all or fewer.
+        """
         told = memory_aware(logits, without, self.alpha) if self.alpha and without is not None else logits
         total = self.answer * cross_entropy(told, labels, reduction="sum")
-        return total if teacher is None or not self.teacher else total + self.teacher * teacher_divergence(told, teacher)
+        if teacher is None or not self.teacher:
+            return total
+        return total + self.teacher * teacher_divergence(told[: len(teacher)], teacher)
 
 
 def teacher_divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -94,19 +94,16 @@ class SoftTask:
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
             made = self._soft(list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio)
             soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}
-            asked = sorted((p for p in packs if p.questions), key=lambda p: p.ids.shape[1])  # those of a pass are padded alike
-            repeated = [p for p in packs if not p.questions]
-            taught = self._taught(asked) if objectives.teacher else {}
-            for some in [*passes(asked, self.at_once), *passes(repeated, self.at_once)]:
-                rows = Rows.of(some)
+            taught = self._taught([p for p in packs if p.questions]) if objectives.teacher else {}
+            order = sorted(packs, key=lambda p: (not p.questions, p.ids.shape[1]))  # what asks first: of it the teacher tells
+            for some in passes(order, self.at_once):
+                rows, asking = Rows.of(some), [p for p in some if p.questions]
                 labels = rows.labels[rows.labels >= 0]
                 whole = soft_notes(self.lm, [[soft[c] for c in pack.contents] for pack in some])
                 notes = replace(whole, keys=[_cut(k) for k in whole.keys], values=[_cut(v) for v in whole.values])
                 with self.lm.activate("reader"):
                     logits = answer_logits(self.lm, notes, rows)
-                teacher = None
-                if taught and some[0].questions:
-                    teacher = self._teach([[taught[c] for c in pack.contents] for pack in some], rows)
+                teacher = self._teach([[taught[c] for c in pack.contents] for pack in asking], asking) if taught else None
                 without = self._unaided(rows) if objectives.alpha else None
                 loss = objectives.loss(logits, labels, teacher, without)
                 if torch.is_grad_enabled():
@@ -146,12 +143,12 @@ class SoftTask:
             return dict(zip(contents, encode(self.lm, self.rotary, contents, [1.0] * len(contents)), strict=True))
 
     @torch.no_grad()
-    def _teach(self, memories: Sequence[Sequence[Entries]], rows: Rows) -> Tensor | None:
-        """The teacher's logits of the answer tokens [t, v], by its own adapters."""
-        if self.teachers is None or self.rotary is None:
+    def _teach(self, memories: Sequence[Sequence[Entries]], packs: Sequence[Pack]) -> Tensor | None:
+        """The teacher's logits of these packs' answer tokens [t, v], by its own adapters."""
+        if self.teachers is None or self.rotary is None or not packs:
             return None
         with self.lm.activate(self.teachers[1]):
-            return answer_logits(self.lm, kv_notes_of(self.lm, self.rotary, memories), rows)
+            return answer_logits(self.lm, kv_notes_of(self.lm, self.rotary, memories), Rows.of(packs))
 
     @torch.no_grad()
     def _unaided(self, rows: Rows) -> Tensor:

@@ -20,7 +20,7 @@ fi
 if [ "$device" = cpu ]; then kv=1 soft=1 held=1; fi
 mkdir -p "$out"
 if [ "${CHECK:-no}" = yes ] && [ "$device" != cpu ]; then
-  "${PYTHON:-python3}" "$here/examples/benchmarks/gpu_check.py" "$model" "$data" --device "$device" || exit 1
+  "${PYTHON:-python3}" "$here/examples/benchmarks/gpu_check.py" "$model" --device "$device" || exit 1
 fi
 train() {
   "${PYTHON:-python3}" "$here/examples/benchmarks/train_adapter.py" "$1" "$data" "$out/$1-run" --model "$model" --device "$device" \

@@ -46,6 +46,13 @@ def test_the_pieces_are_weighed_and_summed(objectives, expected):
     assert float(objectives.loss(LOGITS, LABELS, TEACHER, None)) == pytest.approx(expected, rel=1e-4)
 
 
+def test_a_teacher_may_tell_of_the_first_tokens_alone():
+    """The others have their labels."""
+    objectives = Objectives(answer=1.0, teacher=0.5)
+    parts = [objectives.loss(LOGITS[:1], LABELS[:1], TEACHER[:1], None), objectives.loss(LOGITS[1:], LABELS[1:], None, None)]
+    assert float(objectives.loss(LOGITS, LABELS, TEACHER[:1], None)) == pytest.approx(float(sum(parts)), rel=1e-5)
+
+
 def test_alpha_changes_the_loss_only_where_logits_without_memory_are_given():
     """A memory that adds to the right answer lowers the loss."""
     without = torch.zeros_like(LOGITS)

@@ -115,7 +115,8 @@ def test_packs_read_abreast_teach_the_same(task):
     for parameter in task.adapters:
         torch.nn.init.normal_(parameter, std=0.02)
     packs = [pack for _ in range(2) for pack in draw(task.lm, mixture(3))]
-    assert len(packs) > 2
+    packs.insert(1, repetition(task.lm, packs[0].contents[0]))
+    assert len(packs) > 3
     found = []
     for at_once in (1, 2, len(packs)):
         loss, _ = replace(task, at_once=at_once)._read(packs, 4, task.objectives)
