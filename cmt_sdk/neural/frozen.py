@@ -199,8 +199,12 @@ class FrozenModel:
 
         Adapters learn to end answers with it. A family may stop at several, and its tokenizer may name another one first.
         """
-        chat = self._render("?", [Turn("user", "?"), Turn("assistant", SLOT)], notes=False)
-        told = [*self.ids(chat.rpartition(SLOT)[2]), self.tokenizer.eos_token_id]
+        try:
+            chat = self._render("?", [Turn("user", "?"), Turn("assistant", SLOT)], notes=False)
+        except ModelUnsupported:  # a template for one turn alone
+            chat = ""
+        _, slot, after = chat.rpartition(SLOT)
+        told = [*(self.ids(after) if slot else ()), self.tokenizer.eos_token_id]
         return next((i for i in told if i in self.stop_ids), min(self.stop_ids))
 
     # -- computing ----------------------------------------------------------------------------------------------

@@ -87,26 +87,29 @@ def windows(states: Tensor, lengths: Sequence[int], counts: Sequence[int]) -> li
     rows, longest = np.arange(len(states))[:, None], states.shape[1]
     length, surplus = np.array(lengths)[:, None], np.subtract(lengths, counts)[:, None]
     with torch.autocast(states.device.type, enabled=False):
-        products = (states @ states.mT).double().cumsum(1).cumsum(2)
-    sums = pad(products, (1, 0, 1, 0)).cpu().numpy()  # [b, i, j]: of the products of all states before i with all before j
+        products = states @ states.mT
+    exact = products.to("cpu" if states.device.type == "mps" else states.device, torch.float64)  # which MPS has not
+    sums = pad(exact.cumsum(1).cumsum(2), (1, 0, 1, 0)).cpu().numpy()  # [b, i, j]: of all states before i times all before j
     places = np.arange(longest + 1)[None].repeat(len(states), axis=0)  # the last one is nowhere
-    ends, before = (
-        np.minimum(places + 1, longest),
-        np.roll(places, 1, axis=1),
-    )  # of the window that begins here; who precedes it
+    ends = np.minimum(places + 1, longest)  # of the window that begins here
+    before = np.roll(places, 1, axis=1)  # where the window before it begins
     begins, cost = places < length, _prices(sums, ends, places, length)
     for done in range(surplus.max(initial=0)):
         start = np.where(done < surplus, cost.argmin(1)[:, None], longest)
         gone = ends[rows, start]
         after = ends[rows, gone]
-        ends[rows, start], before[rows, after], begins[rows, gone], cost[rows, gone] = after, start, False, np.inf
+        ends[rows, start], before[rows, after] = after, start
+        begins[rows, gone], cost[rows, gone] = False, np.inf
         changed = np.concatenate([start, before[rows, start]], axis=1)
         cost[rows, changed] = _prices(sums, ends, changed, length)
     return [torch.from_numpy(row[kept] - 1) for row, kept in zip(ends, begins, strict=True)]
 
 
 def _prices(sums: Array, ends: Array, starts: Array, length: Array) -> Array:
-    """The squared error that is added where the windows that begin here [b, k] are merged with the next; inf for the last."""
+    """The squared error that is added where the windows that begin here [b, k] are merged with the next; inf for the last.
+
+    sums [b, n + 1, n + 1], ends [b, n + 1] and length [b, 1] as in `windows`.
+    """
     rows = np.arange(len(sums))[:, None]
     middles = ends[rows, starts]
     stops = ends[rows, middles]

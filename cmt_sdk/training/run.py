@@ -47,12 +47,14 @@ DIMENSION = 256
 NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}  # their questions fit many of their passages: good to read, misleading to find by
 SIZE, SMALL = 160, 20  # passages that keys are told apart from at once, on a GPU and elsewhere
 FEWEST = {"matcher": 8, "keys": 8}  # passages to tell apart; else 2, one to learn from and one to judge by
-ABREAST = 5  # packs of an example that a GPU reads in one pass, all that it has: a few at a time leave it waiting
+ABREAST = 5  # packs of an example that a GPU reads in one pass in bf16, all that it has: a few at a time leave it waiting
 AT_ONCE = 16384  # tokens whose activations are held at most for the gradients of keys
 FIRST = 1000  # passages from which a first head is made
 HELD_TOKENS = 1400  # of passages and one pack, whose activations are held for the gradients
-ACTIVATIONS = 200  # bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU; in bf16 on
-# a GPU half of it, which leaves room for the packs that are read abreast there: 20 GB for four examples of `soft`, all told
+ACTIVATIONS = (
+    200  # bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU. An H200 held
+)
+# 20 GB for four examples of `soft`, four of their packs abreast: as much as this says, less than it says a token
 KEPT = 16  # the same where layers compute again, beside one layer that holds all
 Passages = Mapping[str, Sequence[QuestionedPassage]]
 
@@ -188,13 +190,15 @@ def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
     reading = {name: folder for name, folder in shipped.adapters.items() if name != "matcher" and recipe.objectives.teacher}
     teachers = {f"teacher_{name}": folder for name, folder in reading.items()}
     start = {"reader": begun.reader, "encoder": begun.encoder}
-    without = {*recipe.without, *({"warm-start"} if begun.compressor == "soft" else ())}
+    goes_on = begun.compressor == "soft" and begun.aggregate is None
+    without = {*recipe.without, *({"warm-start"} if goes_on else ())}
     made = trainable(model, tokenizer, rank=recipe.rank, start=start, beside=teachers, checkpointing=recipe.checkpointing)
+    abreast = ABREAST if (made.lm.device.type, made.lm.dtype) == ("cuda", torch.bfloat16) else 1
     return SoftTask(
         made.lm, kv_rotary(made.lm) if teachers else None, _mixture(recipe, files[0]), _held_out(recipe, made.lm, files[1]),
         [p for parameters in made.parameters.values() for p in parameters], made.save, recipe.objectives,
         recipe.plan.steps * recipe.plan.accumulate, ("teacher_encoder", "teacher_reader") if teachers else None, without,
-        recipe.batch, recipe.batch * (ABREAST if made.lm.device.type == "cuda" else 1),
+        recipe.batch, recipe.batch * abreast,
     )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 The teacher is the same model reading the text with the adapters shipped for it; its divergence alone taught small models best
 (arXiv 2510.20797). Passages are also repeated from their soft tokens, word by word, ever more seldom. Ratios are drawn for each
-step; what was never trained starts warm, with half squeezed out.
+step; where no soft adapters are gone on from, it starts warm, with half squeezed out.
 """
 
 from __future__ import annotations

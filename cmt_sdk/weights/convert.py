@@ -21,7 +21,7 @@ def convert(file: Path, folder: Path) -> dict[str, str]:
     # transformers parses the header three times and maps the names once per tensor: remembered, it takes half the time
     gguf.GGUFReader = functools.lru_cache(gguf.GGUFReader)
     gguf.get_tensor_name_map = functools.lru_cache(gguf.get_tensor_name_map)
-    gguf.GGUFReader(str(file))  # what is no .gguf file fails here, before the slow imports
+    end = gguf.GGUFReader(str(file)).get_field("tokenizer.ggml.eos_token_id")  # no .gguf file fails here, before the slow imports
     import torch
     import transformers
 
@@ -31,8 +31,8 @@ def convert(file: Path, folder: Path) -> dict[str, str]:
     unpack = getattr(transformers, "GgufConfig", None)
     extra = {"quantization_config": unpack(dequantize=True)} if unpack else {}
     model = transformers.AutoModelForCausalLM.from_pretrained(**source, **extra, dtype=torch.bfloat16)
-    if isinstance(end := model.generation_config.eos_token_id, int):  # transformers 5.17 gives the tokenizer another token here
-        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(end)
+    if end is not None:  # transformers 5.17 takes another token
+        tokenizer.eos_token = tokenizer.convert_ids_to_tokens(int(end.contents()))
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return {"transformers": transformers.__version__, "torch": str(torch.__version__)}

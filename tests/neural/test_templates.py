@@ -86,9 +86,18 @@ def test_a_template_that_cannot_hold_notes_is_refused(template, problem):
         prompted(template).question_ids("Where?")
 
 
-@pytest.mark.parametrize(("template", "end"), [(QWENS, "<end>"), (QWENS.replace("<end>", "<start>"), "<start>"), (None, "<end>")])
+@pytest.mark.parametrize(
+    ("template", "end"),
+    [
+        (QWENS, "<end>"),
+        (QWENS.replace("<end>", "<start>"), "<start>"),
+        (None, "<end>"),
+        ("<start>{{ messages[0]['content'] }}", "<end>"),
+        ("{% if messages | length > 1 %}{{ raise_exception('one turn') }}{% endif %}{{ messages[0]['content'] }}", "<end>"),
+    ],
+)
 def test_an_answer_ends_as_the_template_ends_it(template, end):
-    """Where a model stops at several tokens, whichever of them the tokenizer names."""
+    """Where a model stops at several tokens, whichever the tokenizer names; its own where a template shows no answer."""
     lm = prompted(template)
     lm.model.generation_config.eos_token_id = [1, 0]
     assert (lm.stop_ids, lm.tokenizer.eos_token) == ({0, 1}, "<end>")

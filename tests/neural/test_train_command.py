@@ -65,6 +65,18 @@ def test_questions_become_an_adapter_that_a_memory_opens_with(part, model, quest
         assert memory.model.ask("Where is the museum?", max_tokens=2).reader == "memory"
 
 
+def test_soft_adapters_are_gone_on_from_without_a_warm_start(model, questions, tmp_path):
+    """Only what has not read such memories before begins with little compression."""
+
+    def run_from(start, out):
+        few = {"rank": 4, "nf4": 0.0, "held_out": 1, "plan": Plan(1, accumulate=1)}
+        return prepare(Recipe("soft", tmp_path / out, [questions], model=str(model), device="cpu", start=start, **few))
+
+    first = run_from("none", "first")
+    first.run()
+    assert (first.task.without, run_from(str(tmp_path / "first"), "second").task.without) == (set(), {"warm-start"})
+
+
 def test_plain_text_is_enough(model, tmp_path):
     """Gaps and continuations of the texts themselves are what is asked."""
     notes = tmp_path / "notes"
