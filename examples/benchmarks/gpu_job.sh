@@ -5,7 +5,7 @@
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
 # again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
 # With CHECK=yes gpu_check.py compares the device with its CPU first. EXPECT=x, in nats, ends the run where the held-out loss to begin
-# with is not what a CPU finds (`train_adapter.py PART DATA OUT --held-out 12 --expect 0` says it): twice a run was of no use without. One
+# with is not what a CPU finds (`train_adapter.py PART DATA OUT --start default --held-out 12 --expect 0` says it): twice a run was of no use without. One
 # part at a time then: each has its own.
 # Rehearsal on a CPU: gpu_job.sh ~/.cache/cmt/models/smollm2-135m-instruct DATA OUT 1 cpu 2
 set -uo pipefail
