@@ -88,8 +88,10 @@ def windows(states: Tensor, lengths: Sequence[int], counts: Sequence[int]) -> li
     length, surplus = np.array(lengths)[:, None], np.subtract(lengths, counts)[:, None]
     with torch.autocast(states.device.type, enabled=False):
         products = states @ states.mT
-    exact = products.to("cpu" if states.device.type == "mps" else states.device, torch.float64)  # which MPS has not
-    sums = pad(exact.cumsum(1).cumsum(2), (1, 0, 1, 0)).cpu().numpy()  # [b, i, j]: of all states before i times all before j
+        products = products.to("cpu" if states.device.type == "mps" else states.device, torch.float64)  # which MPS has not
+    products = products.cumsum(1).cumsum(2)
+    sums = pad(products, (1, 0, 1, 0)).cpu().numpy()  # [b, i, j]: of all states before i times all before j
+    del products  # of a long passage it is large
     places = np.arange(longest + 1)[None].repeat(len(states), axis=0)  # the last one is nowhere
     ends = np.minimum(places + 1, longest)  # of the window that begins here
     before = np.roll(places, 1, axis=1)  # where the window before it begins

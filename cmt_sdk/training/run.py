@@ -51,10 +51,8 @@ ABREAST = 5  # packs of an example that a GPU reads in one pass in bf16, all tha
 AT_ONCE = 16384  # tokens whose activations are held at most for the gradients of keys
 FIRST = 1000  # passages from which a first head is made
 HELD_TOKENS = 1400  # of passages and one pack, whose activations are held for the gradients
-ACTIVATIONS = (
-    200  # bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU. An H200 held
-)
-# 20 GB for four examples of `soft`, four of their packs abreast: as much as this says, less than it says a token
+ACTIVATIONS = 200  # bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU; for four
+# examples of `soft`, four packs of each abreast, an H200 held the 20 GB that this says
 KEPT = 16  # the same where layers compute again, beside one layer that holds all
 Passages = Mapping[str, Sequence[QuestionedPassage]]
 
