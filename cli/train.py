@@ -39,6 +39,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--without", multiple=True, metavar="PIECE", help="Leave out of what is learned from: see below.")
 @click.option("--answer", default=0.5, show_default=True, help="The weight of the answers' cross-entropy.")
 @click.option("--teacher", default=1.0, show_default=True, help="The weight of the divergence from reading all.")
+@click.option("--states", type=float, help="soft: of the distance from the text reader's states.  [default: soft 3, else 0]")
 @click.option("--alpha", type=float, help="soft, cmt: of the memory-aware logits; 0: off.  [default: cmt 0.5, else 0]")
 @click.option("--ratio", default=8, show_default=True, help="cmt: tokens a latent.")
 @click.option("--candidates", default=0, help="keys: passages to tell apart at once.  [default: as many as suit the device]")
@@ -71,11 +72,10 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: 
       cmt train --text ~/notes --out my-reader --minutes 30
       cmt config set adapter my-reader
     """  # noqa: D301 - click reads the escape
-    from cmt_sdk.training import Objectives, Plan, Recipe, prepare
+    from cmt_sdk.training import Plan, Recipe, objectives_for, prepare
 
-    if options["alpha"] is None:
-        options["alpha"] = 0.5 if options["part"] == "cmt" else 0.0
-    objectives = Objectives(**{name: options.pop(name) for name in ("answer", "teacher", "alpha")})
+    weights = {name: options.pop(name) for name in ("answer", "teacher", "alpha", "states")}
+    objectives = objectives_for(options["part"], **weights)
     plan = Plan(steps, rate, accumulate, **{name: options.pop(name) for name in ("validate_every", "save_every", "patience")})
     recipe = Recipe(plan=plan, objectives=objectives, **options | ({"model": model} if model else {}))
     prepared = prepare(recipe)

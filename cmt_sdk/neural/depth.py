@@ -49,6 +49,22 @@ def states_after(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict
 
 
 @contextmanager
+def watching(lm: FrozenModel, layers: Sequence[int]) -> Iterator[list[Tensor]]:
+    """Within the block, the list that is given takes what these layers make [n, t, d], as they run."""
+    taken: list[Tensor] = []
+
+    def take(_module: Any, _args: tuple[Any, ...], made: Any) -> None:
+        taken.append(made if isinstance(made, Tensor) else made[0])  # some families also give attention weights
+
+    hooks = [lm.blocks[layer].register_forward_hook(take) for layer in layers]
+    try:
+        yield taken
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@contextmanager
 def entering(lm: FrozenModel, layer: int, states: Tensor) -> Iterator[None]:
     """Within the block, the model's layers from this number on run from `states` [n, t, d], whatever the first ones made."""
 

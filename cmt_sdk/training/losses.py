@@ -5,6 +5,7 @@ All sums run over the tokens or rows that are given; what to divide them by is t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -20,15 +21,16 @@ class Objectives:
 
     answer: cross-entropy of the answers. teacher: divergence from a reader that has more before it: the text, or every entry.
     alpha: of the memory-aware logits, with which both are computed (CMT, arXiv 2412.07393; 0.5 in the decoding method that it
-    comes from).
+    comes from). states: distance from that reader's states on its way through the layers; `soft` alone has it.
     """
 
     answer: float = 1.0
     teacher: float = 0.0
     alpha: float = 0.0
+    states: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("answer", "teacher", "alpha"):
+        for name in ("answer", "teacher", "alpha", "states"):
             if not 0.0 <= getattr(self, name) <= 10.0:
                 raise InvalidSetting(f"{name}={getattr(self, name)}: choose 0 to 10")
         if self.answer + self.teacher == 0.0:
@@ -48,6 +50,14 @@ class Objectives:
 def teacher_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Kullback-Leibler divergence of the student's next-token distributions from the teacher's, summed; logits [t, v]."""
     return kl_div(student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="sum")
+
+
+def state_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
+    """Mean squared distance of states [t, d], by layer, from the teacher's. Each value is measured by the root mean square that
+    the teacher has there: a few are a hundred times as large as the rest.
+    """
+    apart = [(a - b).square() / b.square().mean(0).clamp(min=1e-6) for a, b in zip(student, teacher, strict=True)]
+    return torch.stack([a.mean() for a in apart]).mean()
 
 
 def memory_aware(with_memory: Tensor, without: Tensor, alpha: float) -> Tensor:

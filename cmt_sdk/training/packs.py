@@ -63,6 +63,11 @@ class Rows:
     mask: Tensor
     labels: Tensor
 
+    @property
+    def told(self) -> Tensor:
+        """True for the tokens of questions and answers [b, m], but the last: nothing comes after it."""
+        return (self.labels >= 0).flip(1).cumsum(1).flip(1) > 0
+
     @classmethod
     def of(cls, packs: Sequence[Pack]) -> Rows:
         """Padding sees what stands before a pack and nothing in it, and is never a label."""

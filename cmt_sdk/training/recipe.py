@@ -27,6 +27,20 @@ PIECES = {
     "negatives": ("matcher", "keys"),  # passages that the words of a question also fit
 }  # what can be left out, and of which parts
 
+NOT_FOR_ALL: Mapping[str, tuple[Sequence[str], float]] = {
+    "checkpointing": (("reader", "compressor", "soft"), False),
+    "batch": (("reader", "compressor", "soft"), 1),
+    "alpha": (("soft", "cmt"), 0.0),
+    "states": (("soft",), 0.0),
+}  # settings, the parts that have them, and the value that asks for nothing
+WEIGHTS: Mapping[str, Mapping[str, float]] = {"soft": {"states": 3.0}, "cmt": {"alpha": 0.5}}  # beside those all parts have
+
+
+def objectives_for(part: str, **given: float | None) -> Objectives:
+    """What a part minimises: `given` weights, by the names of Objectives, and its own for those that are None or missing."""
+    own = {"answer": 0.5, "teacher": 1.0, **WEIGHTS.get(part, {})}
+    return Objectives(**own | {name: weight for name, weight in given.items() if weight is not None})
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -74,10 +88,10 @@ class Recipe:
             if self.part not in PIECES.get(piece, ()):
                 there = ", ".join(name for name, parts in PIECES.items() if self.part in parts)
                 raise InvalidSetting(f"without={piece!r}: of part {self.part!r} choose among {there}")
-        if self.checkpointing and self.part in ("cmt", "matcher", "keys"):
-            raise InvalidSetting(f"checkpointing=True: part {self.part!r} does without; it is for reader, compressor and soft")
-        if self.batch > 1 and self.part not in ("reader", "compressor", "soft"):
-            raise InvalidSetting(f"batch={self.batch}: part {self.part!r} has none; it is for reader, compressor and soft")
+        given = {"checkpointing": self.checkpointing, "batch": self.batch, **asdict(self.objectives)}
+        for name, (parts, off) in NOT_FOR_ALL.items():
+            if given[name] != off and self.part not in parts:
+                raise InvalidSetting(f"{name}={given[name]}: part {self.part!r} does without; it is for {', '.join(parts)}")
         bounds = {"nf4": (0.0, 1.0), "ratio": (1, 64), "rank": (1, 256), "held_out": (1, 1000), "passages": (8, 10**7)}
         bounds |= {"batch": (1, 256), "candidates": (0, 10**5)}
         for name, (low, high) in bounds.items():

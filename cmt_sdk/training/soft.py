@@ -15,14 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmt_sdk.neural.depth import watching
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import batches
 from cmt_sdk.neural.quantization import through
 from cmt_sdk.neural.reading import PRIOR
 from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.soft import Soft, SoftCompressor, notes_of
+from cmt_sdk.neural.soft import Soft, SoftCompressor, depth, notes_of
 from cmt_sdk.training.data import Mixture
-from cmt_sdk.training.losses import Objectives
+from cmt_sdk.training.losses import Objectives, state_distance
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes, repetition
 from cmt_sdk.training.reader import AT_ONCE, Entries, GradientPrefix, answer_logits, encode
 from cmt_sdk.training.reader import notes_of as kv_notes_of
@@ -101,11 +102,14 @@ class SoftTask:
                 labels = rows.labels[rows.labels >= 0]
                 whole = soft_notes(self.lm, [[soft[c] for c in pack.contents] for pack in some])
                 notes = replace(whole, keys=[_cut(k) for k in whole.keys], values=[_cut(v) for v in whole.values])
-                with self.lm.activate("reader"):
+                with self.lm.activate("reader"), watching(self.lm, self._watched(objectives)) as mine:
                     logits = answer_logits(self.lm, notes, rows)
-                teacher = self._teach([[taught[c] for c in pack.contents] for pack in asking], asking) if taught else None
+                with watching(self.lm, self._watched(objectives)) as theirs:
+                    teacher = self._teach([[taught[c] for c in pack.contents] for pack in asking], asking) if taught else None
                 without = self._unaided(rows) if objectives.alpha else None
                 loss = objectives.loss(logits, labels, teacher, without)
+                if teacher is not None and theirs:
+                    loss = loss + objectives.states * len(teacher) * _distance(mine, theirs, rows.told)
                 if torch.is_grad_enabled():
                     self._backward(loss, whole, notes)
                 total, tokens = total + float(loss.detach()), tokens + len(labels)
@@ -113,6 +117,10 @@ class SoftTask:
             with self.lm.activate("encoder"):
                 torch.autograd.backward([made[c].rows for c in soft], [s.rows.grad for s in soft.values()])
         return total, tokens
+
+    def _watched(self, objectives: Objectives) -> Sequence[int]:
+        """The layers whose states are set beside the teacher's: every second one, some way above where soft tokens enter."""
+        return range(2 * depth(self.lm) - 1, len(self.lm.blocks), 2) if objectives.states and self.teachers else ()
 
     def _backward(self, loss: Tensor, whole: GradientPrefix, notes: GradientPrefix) -> None:
         """Layers that compute again must find the adapter on that was on before: first the reader, then the encoder."""
@@ -189,6 +197,13 @@ def soft_notes(lm: FrozenModel, rows: Sequence[Sequence[Soft]]) -> GradientPrefi
         made = notes_of(lm, rows, PRIOR)
     starts = torch.tensor(made.starts, device=lm.device)[:, None]
     return GradientPrefix(made.keys, made.values, made.bias, [k.shape[2] for k in made.keys], max(made.starts), starts)
+
+
+def _distance(mine: Sequence[Tensor], theirs: Sequence[Tensor], told: Tensor) -> Tensor:
+    """state_distance of the rows that the teacher read, the reader's first ones, where `told` [n, m] is true."""
+    rows, longest = theirs[0].shape[:2]
+    told = told[:rows, :longest]
+    return state_distance([s[:rows, :longest][told].float() for s in mine], [s[told].float() for s in theirs])
 
 
 def _cut(tensor: Tensor) -> Tensor:

@@ -30,6 +30,7 @@ VARIANTS: Mapping[str, Sequence[tuple[str, dict[str, Any]]]] = {
         ("all pieces", {"objectives": BOTH}),
         ("without the teacher", {"objectives": Objectives(answer=1.0)}),
         ("without the answers' cross-entropy", {"objectives": Objectives(answer=0.0, teacher=1.0)}),
+        ("with the teacher's states too, weight 3", {"objectives": replace(BOTH, states=3.0)}),
         ("with memory-aware logits, alpha 0.5", {"objectives": replace(BOTH, alpha=0.5)}),
         ("without the warm start", {"objectives": BOTH, "without": ("warm-start",)}),
         ("without drawn ratios", {"objectives": BOTH, "without": ("ratios",)}),

@@ -15,8 +15,7 @@ from transformers import AutoModelForCausalLM
 import cmt_sdk
 from cmt_sdk.training.adapters import cut
 from cmt_sdk.training.loop import Plan
-from cmt_sdk.training.losses import Objectives
-from cmt_sdk.training.recipe import Recipe
+from cmt_sdk.training.recipe import Recipe, objectives_for
 from cmt_sdk.training.run import prepare
 
 FROM_ELSEWHERE = 0.05  # nats an answer token: rounding in bf16 moves the loss by less
@@ -43,6 +42,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--fit", action="store_true", help="the rate falls as the minutes pass")
     parser.add_argument("--answer", type=float, default=0.5, help="weight of the answers' cross-entropy")
     parser.add_argument("--teacher", type=float, default=1.0, help="weight of the divergence from the teacher")
+    parser.add_argument("--states", type=float, help="weight of the distance from the teacher's states (soft: 3)")
     parser.add_argument("--held-out", type=int, default=12, help="packs (reader) or tens of passages (matcher, keys)")
     parser.add_argument("--expect", type=float, help="the held-out score at the start, as a CPU finds it; else it ends there")
     parser.add_argument("--seed", type=int, default=0)
@@ -61,7 +61,7 @@ def main() -> None:
     recipe = Recipe(
         questions=[options.data],
         plan=Plan(options.steps, options.rate, options.accumulate),
-        objectives=Objectives(answer=options.answer, teacher=options.teacher),
+        objectives=objectives_for(options.part, answer=options.answer, teacher=options.teacher, states=options.states),
         **{name: getattr(options, name) for name in same},
     )
     prepared = prepare(recipe)

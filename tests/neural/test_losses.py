@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.training.losses import Objectives, memory_aware, repulsion, self_matching, teacher_divergence
+from cmt_sdk.training.losses import Objectives, memory_aware, repulsion, self_matching, state_distance, teacher_divergence
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 TEACHER = torch.tensor([[1.0, 1.0, 0.0], [0.0, 3.0, 0.0]])
@@ -59,6 +59,14 @@ def test_alpha_changes_the_loss_only_where_logits_without_memory_are_given():
     plain = float(Objectives().loss(LOGITS, LABELS, None, None))
     assert float(Objectives(alpha=0.5).loss(LOGITS, LABELS, None, without)) < plain
     assert float(Objectives(alpha=0.5).loss(LOGITS, LABELS, None, None)) == plain
+
+
+def test_states_are_measured_by_their_teacher_s_size():
+    """A dimension a hundred times as large counts as much; one of nothing divides by nothing; equal states are at no distance."""
+    teacher = torch.tensor([[100.0, 1.0, 0.0], [-100.0, 1.0, 0.0]])
+    student = torch.tensor([[150.0, 1.5, 0.0], [-100.0, 1.0, 0.0]])
+    assert float(state_distance([student], [teacher])) == pytest.approx(2 * 0.5**2 / 6)
+    assert float(state_distance([teacher, student], [teacher, teacher])) == pytest.approx(0.5**2 / 6)
 
 
 def test_self_matching_is_low_for_a_question_beside_its_own_passage():

@@ -48,12 +48,13 @@ def test_the_first_word_is_that_of_serving(task):
 
 
 def test_every_piece_gives_the_adapters_a_gradient(task):
-    """The teacher alone, the answers alone: encoder and reader learn, in the first layers and in those that read on. Of the last
-    layer the encoder makes keys and values only: what makes states there (q, o, gate, up, down) has nothing to learn from.
+    """The teacher alone, its states, the answers alone: encoder and reader learn, in the first layers and in those that read on.
+    Of the last layer the encoder makes keys and values only: what makes states there (q, o, gate, up, down) learns nothing.
     """
     for parameter in task.adapters:
         torch.nn.init.normal_(parameter, std=0.02)
-    for objectives in (Objectives(answer=1.0), Objectives(answer=0.0, teacher=1.0), Objectives(alpha=0.5)):
+    taught = Objectives(answer=0.0, teacher=1e-6, states=3.0)
+    for objectives in (Objectives(answer=1.0), Objectives(answer=0.0, teacher=1.0), taught, Objectives(alpha=0.5)):
         replace(task, objectives=objectives).learn()
         reached = [p for p in task.parameters() if p.grad is not None]
         assert len(task.parameters()) - len(reached) == 5 * 2
@@ -126,6 +127,18 @@ def test_packs_read_abreast_teach_the_same(task):
     for loss, gradients in found[1:]:
         assert loss == pytest.approx(found[0][0], rel=1e-4)
         torch.testing.assert_close(gradients, found[0][1], rtol=1e-3, atol=1e-4)
+
+
+def test_a_reader_that_is_its_teacher_is_at_no_distance_from_it(task):
+    """Where passages have nothing to be squeezed out and both read bare, their states differ by what the first layers miss."""
+    packs = [p for p in draw(task.lm, mixture(3)) if p.questions]
+    plain, far = Objectives(answer=1.0, teacher=1.0), Objectives(answer=1.0, teacher=1.0, states=3.0)
+    with torch.no_grad():
+        apart = [task._read(packs, ratio, far)[0] - task._read(packs, ratio, plain)[0] for ratio in (1, 16)]
+    assert 0 < apart[0] < apart[1]
+    untaught = replace(task, teachers=None)
+    with torch.no_grad():
+        assert untaught._read(packs, 4, far)[0] == untaught._read(packs, 4, plain)[0]
 
 
 def test_the_prompt_s_head_is_made_by_the_bare_model(task):

@@ -11,7 +11,7 @@ from cmt_cli.main import main
 from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageFull
 from cmt_sdk.questions import read_passages
 from cmt_sdk.testing.tiny import save_tiny
-from cmt_sdk.training import Plan, Recipe, prepare, run
+from cmt_sdk.training import Plan, Recipe, objectives_for, prepare, run
 from cmt_sdk.training.data import hold_out
 from cmt_sdk.training.texts import questioned, read_texts
 
@@ -122,6 +122,8 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
         Recipe("writer", tmp_path, [questions])
     with pytest.raises(InvalidSetting, match="minutes=-1: choose more than 0"):
         Recipe("reader", tmp_path, [questions], minutes=-1)
+    with pytest.raises(InvalidSetting, match=r"states=3\.0: part 'cmt' does without; it is for soft"):
+        Recipe("cmt", tmp_path, [questions], objectives=objectives_for("cmt", states=3.0))
     for name, told in (("rate", "rate=-1: choose more than 0, at most 1"), ("steps", "steps=-1: choose at least 1")):
         with pytest.raises(InvalidSetting, match=told):
             Plan(**{"steps": 2, name: -1})
