@@ -31,7 +31,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--start", default="default", show_default=True, help="Go on from: default, none, or an adapter's folder.")
 @click.option("--steps", default=1000, show_default=True, help="Optimiser steps; the rate falls towards the last.")
 @click.option("--minutes", type=float, default=math.inf, help="Train for so many, loading apart; the same command goes on.")
-@click.option("--rate", default=1e-3, show_default=True, help="The peak learning rate.")
+@click.option("--rate", type=float, help="The peak learning rate.  [default: soft 2e-3, else 1e-3]")
 @click.option("--accumulate", default=3, show_default=True, help="Examples a step, or batches of them.")
 @click.option("--batch", default=1, show_default=True, help="reader, compressor, soft: examples at once; more fill a GPU.")
 @click.option("--rank", default=32, show_default=True, help="The rank of a new adapter.")
@@ -51,7 +51,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--seed", default=0, show_default=True, help="Draws the examples.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option("-y", "--yes", is_flag=True, help="Begin without asking, as where no terminal can answer.")
-def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: int, **options: Any) -> None:
+def train(*, model: str | None, yes: bool, steps: int, rate: float | None, accumulate: int, **options: Any) -> None:
     """Train an adapter on QUESTIONS, or on plain text with --text.
 
     QUESTIONS are JSON lines, .gz or not: {"title", "context", "question", "answers": [...]}. The base model never changes.
@@ -72,10 +72,11 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float, accumulate: 
       cmt train --text ~/notes --out my-reader --minutes 30
       cmt config set adapter my-reader
     """  # noqa: D301 - click reads the escape
-    from cmt_sdk.training import Plan, Recipe, objectives_for, prepare
+    from cmt_sdk.training import RATES, Plan, Recipe, objectives_for, prepare
 
     weights = {name: options.pop(name) for name in ("answer", "teacher", "alpha", "states")}
     objectives = objectives_for(options["part"], **weights)
+    rate = RATES.get(options["part"], 1e-3) if rate is None else rate
     plan = Plan(steps, rate, accumulate, **{name: options.pop(name) for name in ("validate_every", "save_every", "patience")})
     recipe = Recipe(plan=plan, objectives=objectives, **options | ({"model": model} if model else {}))
     prepared = prepare(recipe)

@@ -33,6 +33,7 @@ NOT_FOR_ALL: Mapping[str, tuple[Sequence[str], float]] = {
     "alpha": (("soft", "cmt"), 0.0),
     "states": (("soft",), 0.0),
 }  # settings, the parts that have them, and the value that asks for nothing
+RATES: Mapping[str, float] = {"soft": 2e-3}  # a peak learning rate where it is not 1e-3: examples/benchmarks/runs.md, trials
 WEIGHTS: Mapping[str, Mapping[str, float]] = {"soft": {"states": 3.0}, "cmt": {"alpha": 0.5}}  # beside those all parts have
 
 

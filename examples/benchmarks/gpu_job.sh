@@ -33,7 +33,7 @@ train() {
 for part in $parts; do
   case $part in
     compressor) train compressor --minutes "$minutes" --batch "$kv" --rate 1e-3 --nf4 0.2 & ;;
-    soft) train soft --minutes "$minutes" --batch "$soft" --rate 1.5e-3 --nf4 0 & ;;
+    soft) train soft --minutes "$minutes" --batch "$soft" --rate 2e-3 --nf4 0 & ;;
     keys) train keys --minutes "$("${PYTHON:-python3}" -c "print($minutes * 0.6)")" --rate 1e-3 --rank 16 & ;; # it takes most of the device
     *) echo "PART=$part: choose compressor, soft or keys" >&2; exit 2 ;;
   esac

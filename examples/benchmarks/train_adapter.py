@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 import cmt_sdk
 from cmt_sdk.training.adapters import cut
 from cmt_sdk.training.loop import Plan
-from cmt_sdk.training.recipe import Recipe, objectives_for
+from cmt_sdk.training.recipe import RATES, Recipe, objectives_for
 from cmt_sdk.training.run import prepare
 
 FROM_ELSEWHERE = 0.05  # nats an answer token: rounding in bf16 moves the loss by less
@@ -32,7 +32,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--rate", type=float, help="peak learning rate (soft: 2e-3, else 1e-3)")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--accumulate", type=int, default=3)
     parser.add_argument("--nf4", type=float, default=0.3, help="the share of examples with the base as NF4 makes it")
@@ -60,7 +60,7 @@ def main() -> None:
     same += ("batch", "fit", "seed")
     recipe = Recipe(
         questions=[options.data],
-        plan=Plan(options.steps, options.rate, options.accumulate),
+        plan=Plan(options.steps, options.rate or RATES.get(options.part, 1e-3), options.accumulate),
         objectives=objectives_for(options.part, answer=options.answer, teacher=options.teacher, states=options.states),
         **{name: getattr(options, name) for name in same},
     )
