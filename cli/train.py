@@ -72,12 +72,12 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float | None, accum
       cmt train --text ~/notes --out my-reader --minutes 30
       cmt config set adapter my-reader
     """  # noqa: D301 - click reads the escape
-    from cmt_sdk.training import RATES, Plan, Recipe, objectives_for, prepare
+    from cmt_sdk.training import Plan, Recipe, objectives_for, prepare, rate_for
 
     weights = {name: options.pop(name) for name in ("answer", "teacher", "alpha", "states")}
     objectives = objectives_for(options["part"], **weights)
-    rate = RATES.get(options["part"], 1e-3) if rate is None else rate
-    plan = Plan(steps, rate, accumulate, **{name: options.pop(name) for name in ("validate_every", "save_every", "patience")})
+    pauses = {name: options.pop(name) for name in ("validate_every", "save_every", "patience")}
+    plan = Plan(steps, rate_for(options["part"], rate), accumulate, **pauses)
     recipe = Recipe(plan=plan, objectives=objectives, **options | ({"model": model} if model else {}))
     prepared = prepare(recipe)
     _announce(prepared)

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from cmt_sdk.training.loop import Plan, Progress
 from cmt_sdk.training.losses import Objectives
-from cmt_sdk.training.recipe import RATES, Material, Needs, Recipe, objectives_for
+from cmt_sdk.training.recipe import Material, Needs, Recipe, objectives_for, rate_for
 from cmt_sdk.training.run import Prepared, prepare
 
-__all__ = ["RATES", "Material", "Needs", "Objectives", "Plan", "Prepared", "Progress", "Recipe", "objectives_for", "prepare"]
+__all__ = [
+    "Material",
+    "Needs",
+    "Objectives",
+    "Plan",
+    "Prepared",
+    "Progress",
+    "Recipe",
+    "objectives_for",
+    "prepare",
+    "rate_for",
+]

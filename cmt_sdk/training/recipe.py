@@ -33,7 +33,7 @@ NOT_FOR_ALL: Mapping[str, tuple[Sequence[str], float]] = {
     "alpha": (("soft", "cmt"), 0.0),
     "states": (("soft",), 0.0),
 }  # settings, the parts that have them, and the value that asks for nothing
-RATES: Mapping[str, float] = {"soft": 2e-3}  # a peak learning rate where it is not 1e-3: examples/benchmarks/runs.md, trials
+RATES: Mapping[str, float] = {"soft": 2e-3}  # peak learning rates that are not 1e-3: examples/benchmarks/runs.md, trials
 WEIGHTS: Mapping[str, Mapping[str, float]] = {"soft": {"states": 3.0}, "cmt": {"alpha": 0.5}}  # beside those all parts have
 
 
@@ -41,6 +41,11 @@ def objectives_for(part: str, **given: float | None) -> Objectives:
     """What a part minimises: `given` weights, by the names of Objectives, and its own for those that are None or missing."""
     own = {"answer": 0.5, "teacher": 1.0, **WEIGHTS.get(part, {})}
     return Objectives(**own | {name: weight for name, weight in given.items() if weight is not None})
+
+
+def rate_for(part: str, given: float | None = None) -> float:
+    """The peak learning rate that is `given`, else the part's own."""
+    return RATES.get(part, 1e-3) if given is None else given
 
 
 @dataclass(frozen=True, slots=True)

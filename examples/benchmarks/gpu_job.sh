@@ -16,7 +16,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # threads that wait for work take t
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 kv=6 soft=4 held=12 # examples a step
 if [ "$parts" = soft ] && [ "$device" != cpu ]; then
-  soft=${BATCH:-$("${PYTHON:-python3}" -c "import torch; print(torch.cuda.mem_get_info()[0] // 6_000_000_000)")}
+  soft=${BATCH:-$("${PYTHON:-python3}" -c "import torch; print(torch.cuda.mem_get_info()[0] // 5_000_000_000)")}
   echo "$soft examples a step; BATCH=$soft goes on with this run elsewhere"
 fi
 if [ "$device" = cpu ]; then kv=1 soft=1 held=1; fi

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 import cmt_sdk
 from cmt_sdk.training.adapters import cut
 from cmt_sdk.training.loop import Plan
-from cmt_sdk.training.recipe import RATES, Recipe, objectives_for
+from cmt_sdk.training.recipe import Recipe, objectives_for, rate_for
 from cmt_sdk.training.run import prepare
 
 FROM_ELSEWHERE = 0.05  # nats an answer token: rounding in bf16 moves the loss by less
@@ -60,7 +60,7 @@ def main() -> None:
     same += ("batch", "fit", "seed")
     recipe = Recipe(
         questions=[options.data],
-        plan=Plan(options.steps, options.rate or RATES.get(options.part, 1e-3), options.accumulate),
+        plan=Plan(options.steps, rate_for(options.part, options.rate), options.accumulate),
         objectives=objectives_for(options.part, answer=options.answer, teacher=options.teacher, states=options.states),
         **{name: getattr(options, name) for name in same},
     )
