@@ -217,7 +217,7 @@ def notes_of(lm: FrozenModel, rows: Sequence[Sequence[Soft]], prior: float = 0.0
     for layer, before in enumerate(lm.head_cache(len(rows)).layers):
         sides, bias = [before.keys, before.values], before.keys.new_zeros(len(rows), 1, 1, head)
         if layer >= first and flat:
-            made = [side.transpose(1, 2).flatten(0, 1)[numbers].transpose(1, 2) for side in told[layer]]
+            made = [_rows_of(side.transpose(1, 2).flatten(0, 1), numbers).transpose(1, 2) for side in told[layer]]
             sides = [torch.cat(pair, dim=2) for pair in zip(sides, made, strict=True)]
             bias = torch.cat([bias, weights], dim=3)
         notes.keys.append(sides[0])
@@ -238,6 +238,11 @@ def _laid_out(rows: Sequence[Sequence[Soft]], prior: float) -> tuple[Tensor, Ten
         weights.append(torch.cat([nothing.float(), *(m.sizes.float().log() + p for m, p in zip(row, priors, strict=False))]))
         first += len(row)
     return pad_sequence(numbers, batch_first=True), pad_sequence(weights, batch_first=True, padding_value=float("-inf"))
+
+
+def _rows_of(entries: Tensor, numbers: Tensor) -> Tensor:
+    """entries[numbers], whose gradients take a GPU long where a number comes often, as the one that fills up does."""
+    return entries.index_select(0, numbers.flatten()).reshape(*numbers.shape, *entries.shape[1:])
 
 
 def latents(lm: FrozenModel, softs: Sequence[Soft]) -> list[Tensor]:

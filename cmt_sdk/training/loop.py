@@ -204,15 +204,23 @@ def _step(
         total, divisor, questions = total + loss, divisor + count, questions + asked
     told = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
     total, divisor, questions = float(told[0]), int(told[1]), int(told[2])
+    if workers.size > 1:
+        _exchange(parameters, workers)
     for parameter in parameters:
-        if parameter.grad is None and workers.size > 1:
-            parameter.grad = torch.zeros_like(parameter)  # all processes exchange the same tensors
         if parameter.grad is not None:
-            parameter.grad = workers.sum(parameter.grad) / divisor
+            parameter.grad /= divisor
     torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total / divisor, divisor, questions
+
+
+def _exchange(parameters: Sequence[Tensor], workers: Workers) -> None:
+    """Sum the gradients over all processes, in one piece: every exchange is a wait."""
+    own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+    told = workers.sum(torch.cat([grad.flatten() for grad in own]))
+    for parameter, grad in zip(parameters, torch.split(told, [p.numel() for p in parameters]), strict=True):
+        parameter.grad = grad.view_as(parameter)
 
 
 def _save(

@@ -30,8 +30,9 @@ BEST_LAST = 0.8  # the share of packs whose passage stands last, as the search w
 @dataclass(frozen=True, slots=True)
 class Pack:
     """contents: the passages. ids [1, m]: questions and answers. offsets [1, m]: position after the notes.
-    mask [1, 1, m, m]: additive, questions apart. labels [m]: next tokens of the answers, -100 elsewhere. asked: the questions in
-    their order, `about` the number of each one's passage in `contents`, or -1.
+    mask [1, 1, m, m]: additive, questions apart. labels [m]: next tokens of the answers, -100 elsewhere. All these on the CPU:
+    many small tensors take a GPU long to get. asked: the questions in their order, `about` the number of each one's passage in
+    `contents`, or -1.
     """
 
     contents: Sequence[str]
@@ -47,11 +48,12 @@ class Pack:
         """How many there are."""
         return len(self.asked)
 
-    def rows(self) -> list[tuple[Tensor, Tensor]]:
-        """Each question alone: its ids [n], question and answer, and its labels [n]."""
+    def rows(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        """Each question alone, on a device: its ids [n], question and answer, and its labels [n]."""
+        ids, labels = self.ids[0].to(device), self.labels.to(device)
         starts = (self.offsets[0] == 0).nonzero().flatten().tolist()
         ends = [*starts[1:], len(self.labels)]
-        return [(self.ids[0, a:b], self.labels[a:b]) for a, b in zip(starts, ends, strict=True)][: self.questions]
+        return [(ids[a:b], labels[a:b]) for a, b in zip(starts, ends, strict=True)][: self.questions]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,15 +71,17 @@ class Rows:
         return (self.labels >= 0).flip(1).cumsum(1).flip(1) > 0
 
     @classmethod
-    def of(cls, packs: Sequence[Pack]) -> Rows:
+    def of(cls, packs: Sequence[Pack], device: torch.device) -> Rows:
         """Padding sees what stands before a pack and nothing in it, and is never a label."""
         longest = max(p.ids.shape[1] for p in packs)
         short = [longest - p.ids.shape[1] for p in packs]
         return cls(
-            ids=torch.cat([pad(p.ids, (0, n)) for p, n in zip(packs, short, strict=True)]),
-            offsets=torch.cat([pad(p.offsets, (0, n)) for p, n in zip(packs, short, strict=True)]),
-            mask=torch.cat([pad(p.mask, (0, n, 0, n), value=float("-inf")) for p, n in zip(packs, short, strict=True)]),
-            labels=torch.stack([pad(p.labels, (0, n), value=-100) for p, n in zip(packs, short, strict=True)]),
+            ids=torch.cat([pad(p.ids, (0, n)) for p, n in zip(packs, short, strict=True)]).to(device),
+            offsets=torch.cat([pad(p.offsets, (0, n)) for p, n in zip(packs, short, strict=True)]).to(device),
+            mask=torch.cat([pad(p.mask, (0, n, 0, n), value=float("-inf")) for p, n in zip(packs, short, strict=True)]).to(
+                device
+            ),
+            labels=torch.stack([pad(p.labels, (0, n), value=-100) for p, n in zip(packs, short, strict=True)]).to(device),
         )
 
 
@@ -188,10 +192,10 @@ def _laid_out(
     mask = torch.zeros(length, length).masked_fill_(~seen, float("-inf"))
     return Pack(
         contents=contents,
-        ids=torch.tensor([ids + [lm.end_id] * rest], device=lm.device),
-        offsets=torch.tensor([offsets + [0] * rest], device=lm.device),
-        mask=mask[None, None].to(lm.device, lm.dtype),
-        labels=torch.tensor(labels + [-100] * rest, device=lm.device),
+        ids=torch.tensor([ids + [lm.end_id] * rest]),
+        offsets=torch.tensor([offsets + [0] * rest]),
+        mask=mask[None, None].to(lm.dtype),
+        labels=torch.tensor(labels + [-100] * rest),
         asked=[item.question for item in items],
         about=[item.about for item in items],
     )

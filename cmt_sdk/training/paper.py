@@ -79,7 +79,7 @@ class PaperTask:
                 bank = torch.cat([memories[c] for c in pack.contents])
                 logits = self._read(pack, [self.aggregator.gather(q, bank) for q in asked])
                 without = self._bare(pack) if objectives.alpha else None
-                labels = torch.cat([row[row >= 0] for _, row in pack.rows()])
+                labels = torch.cat([row[row >= 0] for _, row in pack.rows(self.lm.device)])
                 answers.append(objectives.loss(logits, labels, None, without))
                 tokens += len(labels)
                 known = [(q, contents.index(pack.contents[n])) for q, n in zip(asked, pack.about, strict=True) if n >= 0]
@@ -96,7 +96,7 @@ class PaperTask:
 
     def _read(self, pack: Pack, gathered: Sequence[Tensor]) -> Tensor:
         """Logits of the answer tokens [t, v], each question in a row of its own after its prefix."""
-        rows, cache, sizes = pack.rows(), self.lm.head_cache(pack.questions), [len(g) for g in gathered]
+        rows, cache, sizes = pack.rows(self.lm.device), self.lm.head_cache(pack.questions), [len(g) for g in gathered]
         if gathered:
             keys, values = self.aggregator.spread(pad_sequence(list(gathered), batch_first=True).flatten(0, 1))
             _extend(cache, keys, values, pack.questions, self.lm.dtype)
@@ -133,7 +133,7 @@ class PaperTask:
         bare = 0.0
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
             for pack in (p for packs in self.held_out for p in packs):
-                labels = torch.cat([row[row >= 0] for _, row in pack.rows()])
+                labels = torch.cat([row[row >= 0] for _, row in pack.rows(self.lm.device)])
                 bare += float(Objectives().loss(self._bare(pack), labels, None, None))
         return {"held_out": float(sum(x for x, _, _ in with_memories)) / tokens, "held_out bare": bare / tokens}
 

@@ -25,7 +25,7 @@ from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
 
-AT_ONCE = 8192  # tokens of passages in one pass, padding included
+AT_ONCE = 16384  # tokens of passages in one pass, padding included
 
 
 @dataclass
@@ -225,7 +225,7 @@ class ReaderTask:
             memories = {c: m.cut_off() for c, m in made.items()}
             with lm.activate("reader"):
                 for some in passes(packs, self.batch):
-                    read, rows = [[memories[c] for c in pack.contents] for pack in some], Rows.of(some)
+                    read, rows = [[memories[c] for c in pack.contents] for pack in some], Rows.of(some, lm.device)
                     pruned = any(keeps[c] < 1.0 for pack in some for c in pack.contents)
                     loss, count = self._loss(lm, read, rows, objectives, pruned=pruned)
                     if torch.is_grad_enabled():

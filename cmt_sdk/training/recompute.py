@@ -33,7 +33,7 @@ class Recomputing(FrozenModel):
 def _forward(forward: Any, *inputs: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*inputs, **named)
-    return checkpoint(forward, *inputs, use_reentrant=False, **named)
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)  # nothing is drawn in it
 
 
 class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no types

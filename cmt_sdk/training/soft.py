@@ -98,7 +98,7 @@ class SoftTask:
             taught = self._taught([p for p in packs if p.questions]) if objectives.teacher else {}
             order = sorted(packs, key=lambda p: (not p.questions, p.ids.shape[1]))  # what asks first: of it the teacher tells
             for some in passes(order, self.at_once):
-                rows, asking = Rows.of(some), [p for p in some if p.questions]
+                rows, asking = Rows.of(some, self.lm.device), [p for p in some if p.questions]
                 labels = rows.labels[rows.labels >= 0]
                 whole = soft_notes(self.lm, [[soft[c] for c in pack.contents] for pack in some])
                 notes = replace(whole, keys=[_cut(k) for k in whole.keys], values=[_cut(v) for v in whole.values])
@@ -138,7 +138,8 @@ class SoftTask:
         for some in batches([len(i) for i in ids], AT_ONCE):
             with self.lm.activate("encoder"):
                 made = SoftCompressor(self.lm, ratio).forward([ids[i] for i in some])
-            soft.update({contents[i]: replace(m, rows=rounded(m.rows)) for i, m in zip(some, made, strict=True)})
+            rows = torch.split(rounded(torch.cat([m.rows for m in made])), [len(m.ends) for m in made])
+            soft.update({contents[i]: replace(m, rows=r) for i, m, r in zip(some, made, rows, strict=True)})
         return soft
 
     @torch.no_grad()
@@ -156,7 +157,7 @@ class SoftTask:
         if self.teachers is None or self.rotary is None or not packs:
             return None
         with self.lm.activate(self.teachers[1]):
-            return answer_logits(self.lm, kv_notes_of(self.lm, self.rotary, memories), Rows.of(packs))
+            return answer_logits(self.lm, kv_notes_of(self.lm, self.rotary, memories), Rows.of(packs, self.lm.device))
 
     @torch.no_grad()
     def _unaided(self, rows: Rows) -> Tensor:

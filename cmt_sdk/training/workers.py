@@ -1,7 +1,8 @@
-"""The processes of one training run, one a GPU: `torchrun --nproc_per_node 2 -m cmt_cli.main train ...` (or `accelerate launch
---multi_gpu`) starts several, else there is one.
+"""The processes of one training run, one a GPU: `torchrun --nproc_per_node 2 -m cmt_cli.main -- train ...` (or
+`accelerate launch --multi_gpu`) starts several, else there is one.
 
-What they exchange goes through accelerate; where there is one process, it is not even imported.
+What they exchange goes through accelerate; where there is one process, it is not even imported. There may be more processes than
+GPUs, where one core cannot launch kernels as fast as a GPU runs them: NCCL refuses that, so they exchange by gloo.
 """
 
 from __future__ import annotations
@@ -23,7 +24,12 @@ class Workers:
         if self.size > 1:
             from accelerate import PartialState
 
-            self._state = PartialState(cpu=not torch.cuda.is_available())
+            self._state = PartialState(cpu=self._sharing)
+
+    @property
+    def _sharing(self) -> bool:
+        """Whether there are more processes on this machine than GPUs."""
+        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) > torch.cuda.device_count()
 
     @property
     def is_main(self) -> bool:
@@ -31,9 +37,9 @@ class Workers:
         return self.rank == 0
 
     def device(self, wanted: str) -> str:
-        """Each process's own GPU, where several share the work and no other device is wanted."""
+        """The GPUs one after another, where several processes share the work and no other device is wanted."""
         several = self.size > 1 and wanted in ("auto", "cuda") and torch.cuda.is_available()
-        return f"cuda:{os.environ.get('LOCAL_RANK', self.rank)}" if several else wanted
+        return f"cuda:{int(os.environ.get('LOCAL_RANK', self.rank)) % torch.cuda.device_count()}" if several else wanted
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of all processes' tensors."""
@@ -41,8 +47,8 @@ class Workers:
             return value
         from accelerate.utils import reduce
 
-        total: Tensor = reduce(value, "sum")
-        return total
+        total: Tensor = reduce(value.to(self._state.device), "sum")
+        return total.to(value.device)
 
     def gather(self, value: object) -> list[Any]:
         """All processes' values, by rank."""

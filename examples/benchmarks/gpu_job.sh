@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Train or continue adapters of the default model on one accelerator, the parts side by side. Alone, soft gets all of it: as many
-# examples a step as its memory holds: with four a step took a second and a half, and the device waited for most of it.
+# Train or continue adapters of the default model on one accelerator, the parts side by side. Alone, soft gets all of it: PROCESSES
+# share every step, each with BATCH examples, because one core cannot launch kernels as fast as the device runs them.
+# CHECKPOINTING=--checkpointing holds more examples, and takes a third longer for each.
 # usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
 # again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
@@ -16,16 +17,20 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} # threads that wait for work take t
 export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 kv=6 soft=4 held=12 # examples a step
 if [ "$parts" = soft ] && [ "$device" != cpu ]; then
-  soft=${BATCH:-$("${PYTHON:-python3}" -c "import torch; print(torch.cuda.mem_get_info()[0] // 5_000_000_000)")}
-  echo "$soft examples a step; BATCH=$soft goes on with this run elsewhere"
+  processes=${PROCESSES:-4}
+  soft=${BATCH:-$("${PYTHON:-python3}" -c "import torch; print(torch.cuda.mem_get_info()[0] // $processes // 4_200_000_000)")}
+  echo "$processes processes of $soft examples a step; PROCESSES=$processes BATCH=$soft goes on with this run elsewhere"
 fi
-if [ "$device" = cpu ]; then kv=1 soft=1 held=1; fi
+if [ "$device" = cpu ]; then kv=1 soft=1 held=1 processes=${PROCESSES:-1}; fi
+checkpointing=${CHECKPOINTING:-}
 mkdir -p "$out"
 if [ "${CHECK:-no}" = yes ] && [ "$device" != cpu ]; then
   "${PYTHON:-python3}" "$here/examples/benchmarks/gpu_check.py" "$model" --device "$device" || echo "see why before you use what is trained here" >&2
 fi
 train() {
-  "${PYTHON:-python3}" "$here/examples/benchmarks/train_adapter.py" "$1" "$data" "$out/$1-run" --model "$model" --device "$device" \
+  local launch=("${PYTHON:-python3}")
+  if [ "$1" = soft ] && [ "${processes:-1}" -gt 1 ]; then launch+=(-m torch.distributed.run --standalone --nproc_per_node "$processes" --); fi # without "--" torchrun takes --start for one of its own
+  "${launch[@]}" "$here/examples/benchmarks/train_adapter.py" "$1" "$data" "$out/$1-run" --model "$model" --device "$device" \
     --start "${START:-default}" --steps "$steps" --fit --accumulate 1 --held-out "$held" --seed "${SEED:-0}" \
     ${EXPECT:+--expect "$EXPECT"} "${@:2}" \
     >> "$out/$1.out" 2>&1 || echo "$1 failed, see $out/$1.out" >&2
@@ -33,7 +38,7 @@ train() {
 for part in $parts; do
   case $part in
     compressor) train compressor --minutes "$minutes" --batch "$kv" --rate 1e-3 --nf4 0.2 & ;;
-    soft) train soft --minutes "$minutes" --batch "$soft" --rate 2e-3 --nf4 0 & ;;
+    soft) train soft --minutes "$minutes" --batch "$soft" --rate "${RATE:-2e-3}" --nf4 0 $checkpointing & ;;
     keys) train keys --minutes "$("${PYTHON:-python3}" -c "print($minutes * 0.6)")" --rate 1e-3 --rank 16 & ;; # it takes most of the device
     *) echo "PART=$part: choose compressor, soft or keys" >&2; exit 2 ;;
   esac

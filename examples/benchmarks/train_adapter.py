@@ -39,6 +39,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--passages", type=int, default=3000, help="passages whose states the matcher is trained on")
     parser.add_argument("--candidates", type=int, default=0, help="passages that keys tell apart at once; 0: by the device")
     parser.add_argument("--batch", type=int, default=1, help="examples computed together")
+    parser.add_argument("--checkpointing", action="store_true", help="layers hold less and compute again")
     parser.add_argument("--fit", action="store_true", help="the rate falls as the minutes pass")
     parser.add_argument("--answer", type=float, default=0.5, help="weight of the answers' cross-entropy")
     parser.add_argument("--teacher", type=float, default=1.0, help="weight of the divergence from the teacher")
@@ -57,7 +58,7 @@ def main() -> None:
         cut(AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16), options.data, options.rank, options.out)
         return
     same = ("part", "out", "model", "start", "device", "minutes", "rank", "nf4", "passages", "candidates", "held_out")
-    same += ("batch", "fit", "seed")
+    same += ("batch", "checkpointing", "fit", "seed")
     recipe = Recipe(
         questions=[options.data],
         plan=Plan(options.steps, rate_for(options.part, options.rate), options.accumulate),

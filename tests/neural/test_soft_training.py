@@ -40,7 +40,7 @@ def test_the_first_word_is_that_of_serving(task):
     pack = build(lm, contents, [Item(question, "x")])
     with torch.no_grad():
         soft = task._soft(contents, 4)
-        logits = answer_logits(lm, soft_notes(lm, [[soft[c] for c in contents]]), Rows.of([pack]))[0]
+        logits = answer_logits(lm, soft_notes(lm, [[soft[c] for c in contents]]), Rows.of([pack], lm.device))[0]
     (usage,) = [p.usage for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.usage]
     assert usage.answer_tokens == 1
     told = [p.text for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.text]
@@ -77,7 +77,7 @@ def test_the_ratio_rises_and_is_then_drawn(task):
 
 def asked(lm, *items):
     """One row of questions."""
-    return Rows.of([build(lm, ["x"], items)])
+    return Rows.of([build(lm, ["x"], items)], lm.device)
 
 
 def test_a_question_sees_all_soft_tokens_and_no_other_question(task):

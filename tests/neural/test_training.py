@@ -267,7 +267,7 @@ def test_what_is_trained_on_is_what_is_served(keep):
 
 def answer_loss(lm, notes, pack):
     """Summed cross-entropy of a pack's answers."""
-    rows = Rows.of([pack])
+    rows = Rows.of([pack], lm.device)
     return float(Objectives().loss(answer_logits(lm, notes, rows), rows.labels[rows.labels >= 0], None, None))
 
 

@@ -29,9 +29,25 @@ def test_two_processes_share_every_step(tmp_path):
         for n, t in enumerate(TOWNS)
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    options = ["--steps", "3", "--accumulate", "1", "--rank", "4", "--held-out", "1", "--nf4", "0", "--device", "cpu", "--yes"]
+    options = [
+        "--start",
+        "none",
+        "--steps",
+        "3",
+        "--accumulate",
+        "1",
+        "--rank",
+        "4",
+        "--held-out",
+        "1",
+        "--nf4",
+        "0",
+        "--device",
+        "cpu",
+        "--yes",
+    ]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1"]
-    launch += ["--master_port", str(_free_port()), "-m", "cmt_cli.main", "train", str(file)]
+    launch += ["--master_port", str(_free_port()), "-m", "cmt_cli.main", "--", "train", str(file)]
     made = subprocess.run(
         [*launch, "--model", str(model), "--out", str(out), *options], capture_output=True, text=True, timeout=600, check=False
     )
@@ -43,6 +59,6 @@ def test_two_processes_share_every_step(tmp_path):
     assert state["tasks"][0] != state["tasks"][1]
     assert (out / "README.md").exists()
     plan = Plan(3, accumulate=1)
-    recipe = Recipe("reader", out, [file], model=str(model), plan=plan, rank=4, nf4=0.0, held_out=1, device="cpu")
+    recipe = Recipe("reader", out, [file], model=str(model), start="none", plan=plan, rank=4, nf4=0.0, held_out=1, device="cpu")
     with pytest.raises(InvalidSetting, match="holds a run of 2 processes, here are 1: start as many"):
         prepare(recipe).run()
