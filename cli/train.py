@@ -80,8 +80,11 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float | None, accum
     plan = Plan(steps, rate_for(options["part"], rate), accumulate, **pauses)
     recipe = Recipe(plan=plan, objectives=objectives, **options | ({"model": model} if model else {}))
     prepared = prepare(recipe)
+    if not prepared.speaks:
+        prepared.run()
+        return
     _announce(prepared)
-    if not yes and output.on_terminal(sys.stdin) and not click.confirm("Begin?", default=True, err=True):
+    if not yes and prepared.alone and output.on_terminal(sys.stdin) and not click.confirm("Begin?", default=True, err=True):
         return
     with _bar(plan.steps) as on_step:
         progress = prepared.run(on_step)

@@ -241,7 +241,7 @@ def _laid_out(rows: Sequence[Sequence[Soft]], prior: float) -> tuple[Tensor, Ten
 
 
 def _rows_of(entries: Tensor, numbers: Tensor) -> Tensor:
-    """entries[numbers], whose gradients take a GPU long where a number comes often, as the one that fills up does."""
+    """entries[numbers], without the gradients of indexing: these take a GPU long where a number comes often, as filler does."""
     return entries.index_select(0, numbers.flatten()).reshape(*numbers.shape, *entries.shape[1:])
 
 

@@ -13,6 +13,7 @@ from cmt_sdk.errors import MissingExtra
 from cmt_sdk.plotting import training_curve
 from cmt_sdk.training.loop import Progress
 from cmt_sdk.training.recipe import Material, Needs, Recipe
+from cmt_sdk.training.workers import Workers
 
 CARD = """\
 # {part} for {model}
@@ -54,7 +55,7 @@ def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progr
         progress=progress,
         material=_material(material),
         plan=recipe.plan,
-        examples=recipe.plan.accumulate * recipe.batch,
+        examples=recipe.plan.accumulate * recipe.batch * Workers().size,
         recipe=recipe,
         minutes="" if math.isinf(recipe.minutes) else f", at most {recipe.minutes:g} minutes a call",
         without=f"; without {', '.join(recipe.without)}" if recipe.without else "",

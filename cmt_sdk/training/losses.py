@@ -21,7 +21,8 @@ class Objectives:
 
     answer: cross-entropy of the answers. teacher: divergence from a reader that has more before it: the text, or every entry.
     alpha: of the memory-aware logits, with which both are computed (CMT, arXiv 2412.07393; 0.5 in the decoding method that it
-    comes from). states: distance from that reader's states on its way through the layers; `soft` alone has it.
+    comes from). states: distance from that reader's states on its way through the layers, for `soft`; without such a reader, as
+    for a model that no adapters are shipped for, `teacher` and `states` count nothing.
     """
 
     answer: float = 1.0
@@ -33,7 +34,7 @@ class Objectives:
         for name in ("answer", "teacher", "alpha", "states"):
             if not 0.0 <= getattr(self, name) <= 10.0:
                 raise InvalidSetting(f"{name}={getattr(self, name)}: choose 0 to 10")
-        if self.answer + self.teacher == 0.0:
+        if self.answer + self.teacher + self.states == 0.0:
             raise InvalidSetting("answer=0 and teacher=0: then there is nothing to learn from; give one a weight")
 
     def loss(self, logits: Tensor, labels: Tensor, teacher: Tensor | None, without: Tensor | None) -> Tensor:

@@ -67,7 +67,7 @@ class Rows:
 
     @property
     def told(self) -> Tensor:
-        """True for the tokens of questions and answers [b, m], but the last: nothing comes after it."""
+        """True for the tokens of questions and answers [b, m] up to the last that foretells one; false for what fills rows up."""
         return (self.labels >= 0).flip(1).cumsum(1).flip(1) > 0
 
     @classmethod

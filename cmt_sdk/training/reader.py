@@ -25,7 +25,7 @@ from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
 
-AT_ONCE = 16384  # tokens of passages in one pass, padding included
+AT_ONCE = 16384  # tokens of passages encoded in one pass, padding included, in every part
 
 
 @dataclass

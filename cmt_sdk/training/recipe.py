@@ -38,8 +38,12 @@ WEIGHTS: Mapping[str, Mapping[str, float]] = {"soft": {"states": 3.0}, "cmt": {"
 
 
 def objectives_for(part: str, **given: float | None) -> Objectives:
-    """What a part minimises: `given` weights, by the names of Objectives, and its own for those that are None or missing."""
+    """What a part minimises: `given` weights, by the names of Objectives, and its own for those that are None or missing; the
+    teacher's states have none of their own where the teacher is given 0.
+    """
     own = {"answer": 0.5, "teacher": 1.0, **WEIGHTS.get(part, {})}
+    if given.get("teacher") == 0:
+        own.pop("states", None)
     return Objectives(**own | {name: weight for name, weight in given.items() if weight is not None})
 
 
@@ -57,10 +61,11 @@ class Recipe:
     vectors of the bare model's states: a head learns), "keys" (makes key vectors: an adapter of the lower layers learns with the
     head). questions: question files, or folders of the files that MIXTURE names. texts: files and folders of plain text, of which
     questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
-    bundle. objectives: what is minimised. ratio: tokens a latent, for "cmt". nf4: the share of examples read by the
-    base as NF4 makes it. without: names of PIECES to leave out, to see what each is worth. passages: how many the matcher learns
-    from. candidates: how many passages "keys" tells apart at once; 0: as many as suit the device. held_out: how much the run is
-    judged by: packs, or tens of passages (matcher, keys). checkpointing: layers hold less, and compute again for their gradients.
+    bundle. objectives: what is minimised; `objectives_for` and `rate_for` tell what `cmt train` takes. ratio: tokens a latent,
+    for "cmt". nf4: the share of examples read by the base as NF4 makes it. without: names of PIECES to leave out, to see what
+    each is worth. passages: how many the matcher learns from. candidates: how many passages "keys" tells apart at once; 0: as
+    many as suit the device. held_out: how much the run is judged by: packs, or tens of passages (matcher, keys).
+    checkpointing: layers hold less, and compute again for their gradients.
     batch: how many examples are computed together (reader, compressor, soft): more fill a GPU, and take its memory.
     fit: the rate falls as `minutes` pass, not only as steps do, so that it is low when they are over.
     """

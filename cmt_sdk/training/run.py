@@ -72,11 +72,21 @@ class Prepared:
         m = self.material
         return {name: {n: list(c) for n, c in half.items()} for name, half in (("learned", m.learned), ("judged", m.judged))}
 
+    @property
+    def alone(self) -> bool:
+        """Whether this is the run's only process."""
+        return Workers().size == 1
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this is the one of the run's processes that tells how it goes."""
+        return Workers().is_main
+
     def run(self, on_step: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Progress:
         """Train, or go on with what `out` holds; a bundle is left there that `cmt_sdk.open(adapter=out)` takes."""
         r = self.recipe
         progress = train(self.task, r.plan, r.out, on_step, r.minutes, fit=r.fit, choices=r.choices | self._counts)
-        if Workers().is_main:
+        if self.speaks:
             _write_bundle(r)
             write_card(r, self.needs, self.material, progress)
         return progress
@@ -90,6 +100,8 @@ def prepare(recipe: Recipe) -> Prepared:
     torch.manual_seed(recipe.seed)
     loaded = load_base(recipe.model, precision="full", device=Workers().device(recipe.device))
     model, tokenizer, device = loaded.model, loaded.tokenizer, loaded.model.device
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what names no other one is made there
     files = _read(recipe, tokenizer)
     make = {"matcher": _matcher_task, "keys": _keys_task, "soft": _soft_task, "cmt": _paper_task}.get(recipe.part, _reader_task)
     _check(_needs(recipe, model, 0), device, recipe.out)
@@ -138,9 +150,10 @@ def _check(needs: Needs, device: torch.device, out: Path) -> None:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Bytes that are free on the device; no end of them where a system does not tell."""
+    """Bytes that are free on the device for this process; no end of them where a system does not tell."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        free, total = torch.cuda.mem_get_info(device)
+        return int(min(free, total // Workers().on_one_gpu))
     try:
         told = Path("/proc/meminfo").read_text(encoding="ascii").split()
         return 1024 * int(told[told.index("MemAvailable:") + 1])
@@ -183,9 +196,12 @@ def _held_out(recipe: Recipe, lm: FrozenModel, judged: Passages) -> list[list[Pa
 
 
 def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
-    """The teacher is the bundle shipped for the model, where there is one; else the answers alone teach."""
+    """The teacher, of answers and of states, is the bundle shipped for the model, where there is one; else the answers alone
+    teach.
+    """
     shipped, begun = find_bundle("default", show_model(recipe.model).sha256), _bundle(recipe)
-    reading = {name: folder for name, folder in shipped.adapters.items() if name != "matcher" and recipe.objectives.teacher}
+    taught = recipe.objectives.teacher or recipe.objectives.states
+    reading = {name: folder for name, folder in shipped.adapters.items() if name != "matcher" and taught}
     teachers = {f"teacher_{name}": folder for name, folder in reading.items()}
     start = {"reader": begun.reader, "encoder": begun.encoder}
     goes_on = begun.compressor == "soft" and begun.aggregate is None

@@ -39,7 +39,8 @@ class SoftTask:
 
     teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples: how often the run will
     learn, which paces the warm start and the repetition. without: names of recipe.PIECES that are left out. write: saves the
-    adapters to a folder. batch: how many examples are computed together; at_once: how many packs are read in one pass.
+    adapters to a folder. batch: how many examples are computed together; at_once: how many packs are read in one pass, over which
+    the distance from the teacher's states is measured.
     """
 
     lm: FrozenModel
@@ -95,7 +96,7 @@ class SoftTask:
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
             made = self._soft(list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio)
             soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}
-            taught = self._taught([p for p in packs if p.questions]) if objectives.teacher else {}
+            taught = self._taught([p for p in packs if p.questions]) if objectives.teacher or objectives.states else {}
             order = sorted(packs, key=lambda p: (not p.questions, p.ids.shape[1]))  # what asks first: of it the teacher tells
             for some in passes(order, self.at_once):
                 rows, asking = Rows.of(some, self.lm.device), [p for p in some if p.questions]

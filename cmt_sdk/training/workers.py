@@ -1,4 +1,4 @@
-"""The processes of one training run, one a GPU: `torchrun --nproc_per_node 2 -m cmt_cli.main -- train ...` (or
+"""The processes of one training run: `torchrun --nproc_per_node 2 -m cmt_cli.main -- train ...` (or
 `accelerate launch --multi_gpu`) starts several, else there is one.
 
 What they exchange goes through accelerate; where there is one process, it is not even imported. There may be more processes than
@@ -24,12 +24,12 @@ class Workers:
         if self.size > 1:
             from accelerate import PartialState
 
-            self._state = PartialState(cpu=self._sharing)
+            self._state = PartialState(cpu=self.on_one_gpu > 1 or not torch.cuda.is_available())
 
     @property
-    def _sharing(self) -> bool:
-        """Whether there are more processes on this machine than GPUs."""
-        return int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) > torch.cuda.device_count()
+    def on_one_gpu(self) -> int:
+        """How many of this machine's processes share a GPU, where there is one; 1 if each has its own."""
+        return -(-int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) // max(1, torch.cuda.device_count()))
 
     @property
     def is_main(self) -> bool:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Train or continue adapters of the default model on one accelerator, the parts side by side. Alone, soft gets all of it: PROCESSES
 # share every step, each with BATCH examples, because one core cannot launch kernels as fast as the device runs them.
-# CHECKPOINTING=--checkpointing holds more examples, and takes a third longer for each.
+# CHECKPOINTING=--checkpointing lets a larger BATCH fit, and takes a third longer for each example.
 # usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
 # again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
@@ -18,7 +18,7 @@ export PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True
 kv=6 soft=4 held=12 # examples a step
 if [ "$parts" = soft ] && [ "$device" != cpu ]; then
   processes=${PROCESSES:-4}
-  soft=${BATCH:-$("${PYTHON:-python3}" -c "import torch; print(torch.cuda.mem_get_info()[0] // $processes // 4_200_000_000)")}
+  soft=${BATCH:-$("${PYTHON:-python3}" -c "import torch; print(max(1, torch.cuda.mem_get_info()[0] // $processes // 5_000_000_000))")}
   echo "$processes processes of $soft examples a step; PROCESSES=$processes BATCH=$soft goes on with this run elsewhere"
 fi
 if [ "$device" = cpu ]; then kv=1 soft=1 held=1 processes=${PROCESSES:-1}; fi

@@ -43,6 +43,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--fit", action="store_true", help="the rate falls as the minutes pass")
     parser.add_argument("--answer", type=float, default=0.5, help="weight of the answers' cross-entropy")
     parser.add_argument("--teacher", type=float, default=1.0, help="weight of the divergence from the teacher")
+    parser.add_argument("--alpha", type=float, help="weight of the memory-aware logits (cmt: 0.5)")
     parser.add_argument("--states", type=float, help="weight of the distance from the teacher's states (soft: 3)")
     parser.add_argument("--held-out", type=int, default=12, help="packs (reader) or tens of passages (matcher, keys)")
     parser.add_argument("--expect", type=float, help="the held-out score at the start, as a CPU finds it; else it ends there")
@@ -62,7 +63,7 @@ def main() -> None:
     recipe = Recipe(
         questions=[options.data],
         plan=Plan(options.steps, rate_for(options.part, options.rate), options.accumulate),
-        objectives=objectives_for(options.part, answer=options.answer, teacher=options.teacher, states=options.states),
+        objectives=objectives_for(options.part, **{n: getattr(options, n) for n in ("answer", "teacher", "alpha", "states")}),
         **{name: getattr(options, name) for name in same},
     )
     prepared = prepare(recipe)

@@ -129,7 +129,7 @@ def test_packs_read_abreast_teach_the_same(task):
         torch.testing.assert_close(gradients, found[0][1], rtol=1e-3, atol=1e-4)
 
 
-def test_a_reader_that_is_its_teacher_is_at_no_distance_from_it(task):
+def test_the_more_is_squeezed_out_the_further_is_a_reader_from_its_teacher(task):
     """Where passages have nothing to be squeezed out and both read bare, their states differ by what the first layers miss."""
     packs = [p for p in draw(task.lm, mixture(3)) if p.questions]
     plain, far = Objectives(answer=1.0, teacher=1.0), Objectives(answer=1.0, teacher=1.0, states=3.0)

@@ -136,6 +136,12 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
         prepare(recipe)
 
 
+def test_without_a_teacher_its_states_are_not_asked_for():
+    """Where they are asked for all the same, they are."""
+    weights = [objectives_for("soft", **given).states for given in ({}, {"teacher": 0.0}, {"teacher": 0.0, "states": 1.0})]
+    assert weights == [3.0, 0.0, 1.0]
+
+
 def test_too_few_passages_are_told(model, tmp_path):
     """One passage cannot both teach and judge."""
     file = tmp_path / "one.jsonl"

@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.testing.tiny import save_tiny
 from cmt_sdk.training import Plan, Recipe, prepare
+from cmt_sdk.training.loop import _exchange
+from cmt_sdk.training.workers import Workers
 from tests.neural.test_train_command import TOWNS
 
 
@@ -62,3 +65,32 @@ def test_two_processes_share_every_step(tmp_path):
     recipe = Recipe("reader", out, [file], model=str(model), start="none", plan=plan, rank=4, nf4=0.0, held_out=1, device="cpu")
     with pytest.raises(InvalidSetting, match="holds a run of 2 processes, here are 1: start as many"):
         prepare(recipe).run()
+
+
+class _Twins(Workers):
+    """Two processes that have the same gradients."""
+
+    def __init__(self):
+        self.size, self.rank = 2, 0
+
+    def sum(self, value):
+        return 2 * value
+
+
+def test_gradients_are_summed_each_in_its_place():
+    """Also of a tensor that this process did not reach: another one may have."""
+    parameters = [torch.zeros(2, 3), torch.zeros(4), torch.zeros(1)]
+    parameters[0].grad, parameters[2].grad = torch.arange(6.0).reshape(2, 3), torch.tensor([7.0])
+    _exchange(parameters, _Twins())
+    assert [p.grad.tolist() for p in parameters] == [[[0.0, 2.0, 4.0], [6.0, 8.0, 10.0]], [0.0] * 4, [14.0]]
+
+
+@pytest.mark.parametrize(("gpus", "place", "sharing"), [(4, "cuda:3", 1), (2, "cuda:1", 2), (1, "cuda:0", 4)])
+def test_processes_go_round_the_gpus(monkeypatch, gpus, place, sharing):
+    """The fourth of four processes, with as many GPUs, and with fewer."""
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    assert (_Twins().device("auto"), _Twins().on_one_gpu) == (place, sharing)
+    assert _Twins().device("cpu") == "cpu"
