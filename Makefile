@@ -43,9 +43,9 @@ check: $(VENV)/dev.done
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Tiny models: a second thread only waits.
+# Tiny models: a second thread only waits, a second process tests.
 unit: $(VENV)/dev.done
-	OMP_NUM_THREADS=1 $(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal
 
 integration: $(VENV)/dev.done
 	$(BIN)/cmt model pull

@@ -72,7 +72,7 @@ def assemble(
     engine = engine or LocalEngine(settings, embedder)
     # an index file would hold the key vectors in the clear: an encrypted memory has none, and search is exact
     index = KeyIndex(store, path, sys.maxsize if store.encrypted else settings.exact_limit)
-    recall = Recall(store, index, engine, settings.memory_budget, settings.rerank)
+    recall = Recall(store, index, engine, settings.memory_budget, settings.reranked)
     worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
     return Parts(path, settings, store, index, engine, recall, worker, store.encrypted)
 

@@ -11,6 +11,7 @@ import platformdirs
 from cmt_sdk.errors import InvalidSetting
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
+RERANKED = 10  # passages that the model puts in order, where nobody says how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,8 @@ class Settings:
     fidelity: measure how much of a passage the model reads from its memory, as memories are made, for "kv"; adding then
         takes a little over twice as long.
     rerank: so many of the passages that a search finds are put in a new order by how much the model, having read each one's
-        memory, expects the question; 0: none.
+        memory, expects the question; 0: none; -1: ten for "kv", none for "soft": reading ten of those takes seconds, and
+        the answers are no better for it (examples/benchmarks/runs.md).
     passage_tokens: the longest passage, in tokens.
     memory_budget: bytes of compressed memory kept on disk; colder passages are encoded again when needed. 0: no limit.
     exact_limit: up to so many vectors search is exact; above, HNSW.
@@ -45,7 +47,7 @@ class Settings:
     compression: int = 4
     aggregation: str = "concat"
     fidelity: bool = False
-    rerank: int = 10
+    rerank: int = -1
     passage_tokens: int = 256
     memory_budget: int = 0
     exact_limit: int = 20_000
@@ -70,7 +72,7 @@ class Settings:
             raise InvalidSetting("fidelity=True: only the memories of compressor='kv' are measured; choose fidelity=False")
         bounds = {
             "keep": (0.01, 1.0),
-            "rerank": (0, 50),
+            "rerank": (-1, 50),
             "passage_tokens": (16, 4096),
             "memory_budget": (0, 2**62),
             "exact_limit": (0, 2**31),
@@ -80,6 +82,13 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
                 raise InvalidSetting(f"{name}={value!r}: choose a number from {low} to {high}")
+
+    @property
+    def reranked(self) -> int:
+        """How many passages are put in order by the model; gathered memories cannot be read alone."""
+        if self.aggregation == "cmt":
+            return 0
+        return (RERANKED if self.compressor == "kv" else 0) if self.rerank < 0 else self.rerank
 
     @classmethod
     def names(cls) -> tuple[str, ...]:

@@ -131,7 +131,7 @@ class MemoryModel:
         query = search_query(ask.question, ask.history)
         vector = _timed(times, "encode", lambda: self._recall.encode(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
-        rerank = self._settings.rerank if self._settings.aggregation == "concat" else 0  # gathered memories are not read alone
+        rerank = self._settings.reranked
         most = max(k, rerank)
         found = _timed(times, "search", lambda: self._recall.search(query, most, ask.chosen, vector=vector))
         if rerank and len(found) > 1:

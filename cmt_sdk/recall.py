@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
+from cmt_sdk.config import RERANKED
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
@@ -17,7 +18,6 @@ from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory
 log = logging.getLogger(__name__)
 
 CANDIDATES = 50
-RERANKED = 10
 LONGEST_QUESTION = 20_000  # characters
 BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
 PATIENCE = 60.0  # seconds for another process that is at work on the same passages

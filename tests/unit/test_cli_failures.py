@@ -64,7 +64,7 @@ def test_every_error_has_its_exit_code():
         (["ask", "When", "did", "we"], 2, 'put it in quotes, cmt ask "When did we"'),
         (["ask", "--scope", "user//ann", "Where?"], 2, "'user//ann': give names with a slash between them"),
         (["list", "--scope", "../ann"], 2, "'../ann': give names with a slash between them"),
-        (["config", "set", "rerank", "-3"], 2, "rerank=-3: choose a number from 0 to 50"),
+        (["config", "set", "rerank", "-3"], 2, "rerank=-3: choose a number from -1 to 50"),
         (["config", "set", "keep", "-0.5"], 2, "keep=-0.5: choose a number from 0.01 to 1.0"),
         (["config", "set", "keep", "--frobnicate", "-3"], 2, "unexpected extra argument"),
         (["model", "remove", "nosuch"], 4, "`cmt model list`"),

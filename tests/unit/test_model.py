@@ -274,10 +274,11 @@ def test_the_passage_that_makes_the_question_likeliest_is_read_first(memory, mon
     assert asked == [question] * 2
 
 
-def test_reranking_can_be_switched_off(tmp_path, monkeypatch):
-    """rerank=0 keeps the order of the search."""
+@pytest.mark.parametrize("settings", [{"rerank": 0}, {"compressor": "soft"}])
+def test_reranking_can_be_switched_off(tmp_path, monkeypatch, settings):
+    """rerank=0 keeps the order of the search; so do soft memories, where nobody asks for another."""
     monkeypatch.setattr(FakeReader, "likelihoods", lambda *_: pytest.fail("nobody asked for it"))
-    with open_fake(tmp_path / "notes", rerank=0) as memory:
+    with open_fake(tmp_path / "notes", **settings) as memory:
         memory.add_many(FACTS)
         assert "rerank" not in memory.model.ask("Which harbour, which museum?", k=2).milliseconds
 
