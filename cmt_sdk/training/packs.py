@@ -75,14 +75,11 @@ class Rows:
         """Padding sees what stands before a pack and nothing in it, and is never a label."""
         longest = max(p.ids.shape[1] for p in packs)
         short = [longest - p.ids.shape[1] for p in packs]
-        return cls(
-            ids=torch.cat([pad(p.ids, (0, n)) for p, n in zip(packs, short, strict=True)]).to(device),
-            offsets=torch.cat([pad(p.offsets, (0, n)) for p, n in zip(packs, short, strict=True)]).to(device),
-            mask=torch.cat([pad(p.mask, (0, n, 0, n), value=float("-inf")) for p, n in zip(packs, short, strict=True)]).to(
-                device
-            ),
-            labels=torch.stack([pad(p.labels, (0, n), value=-100) for p, n in zip(packs, short, strict=True)]).to(device),
-        )
+        ids = torch.cat([pad(p.ids, (0, n)) for p, n in zip(packs, short, strict=True)])
+        offsets = torch.cat([pad(p.offsets, (0, n)) for p, n in zip(packs, short, strict=True)])
+        mask = torch.cat([pad(p.mask, (0, n, 0, n), value=float("-inf")) for p, n in zip(packs, short, strict=True)])
+        labels = torch.stack([pad(p.labels, (0, n), value=-100) for p, n in zip(packs, short, strict=True)])
+        return cls(ids.to(device), offsets.to(device), mask.to(device), labels.to(device))
 
 
 def passes(packs: Sequence[Pack], batch: int) -> list[list[Pack]]:

@@ -203,6 +203,8 @@ def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
     taught = recipe.objectives.teacher or recipe.objectives.states
     reading = {name: folder for name, folder in shipped.adapters.items() if name != "matcher" and taught}
     teachers = {f"teacher_{name}": folder for name, folder in reading.items()}
+    if not teachers and not recipe.objectives.answer:
+        raise InvalidSetting(f"answer=0: no adapters are shipped for {recipe.model}, so nobody teaches: give answer a weight")
     start = {"reader": begun.reader, "encoder": begun.encoder}
     goes_on = begun.compressor == "soft" and begun.aggregate is None
     without = {*recipe.without, *({"warm-start"} if goes_on else ())}

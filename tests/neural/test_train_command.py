@@ -142,6 +142,13 @@ def test_without_a_teacher_its_states_are_not_asked_for():
     assert weights == [3.0, 0.0, 1.0]
 
 
+def test_without_answers_and_without_a_teacher_there_is_nothing_to_learn(model, questions, tmp_path):
+    """No adapters are shipped for this model: a run would move nothing."""
+    alone = objectives_for("soft", answer=0.0)
+    with pytest.raises(InvalidSetting, match=r"answer=0: no adapters are shipped for .*give answer a weight"):
+        prepare(Recipe("soft", tmp_path / "made", [questions], model=str(model), device="cpu", objectives=alone))
+
+
 def test_too_few_passages_are_told(model, tmp_path):
     """One passage cannot both teach and judge."""
     file = tmp_path / "one.jsonl"

@@ -32,23 +32,8 @@ def test_two_processes_share_every_step(tmp_path):
         for n, t in enumerate(TOWNS)
     ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    options = [
-        "--start",
-        "none",
-        "--steps",
-        "3",
-        "--accumulate",
-        "1",
-        "--rank",
-        "4",
-        "--held-out",
-        "1",
-        "--nf4",
-        "0",
-        "--device",
-        "cpu",
-        "--yes",
-    ]
+    options = ["--start", "none", "--steps", "3", "--accumulate", "1", "--rank", "4", "--held-out", "1"]
+    options += ["--nf4", "0", "--device", "cpu", "--yes"]
     launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_addr", "127.0.0.1"]
     launch += ["--master_port", str(_free_port()), "-m", "cmt_cli.main", "--", "train", str(file)]
     made = subprocess.run(
