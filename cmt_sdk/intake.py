@@ -18,6 +18,7 @@ from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Store
 from cmt_sdk.recall import Engine, Recall
 from cmt_sdk.splitting import split
+from cmt_sdk.titles import title_of
 from cmt_sdk.types import Document, Outcome, Progress, Span
 
 Addable = Document | str | os.PathLike[str]
@@ -108,7 +109,7 @@ class Intake:
         again = self.store.add_again(document, by_source=by_source)  # which needs no cutting
         if again is not None:
             return *again, 0
-        spans = self.cut(document.text)
+        spans = self.cut(document)
         stored, outcome = self.store.add(document, spans, by_source=by_source)
         return stored, outcome, 0 if outcome == "unchanged" else len(spans)
 
@@ -130,11 +131,11 @@ class Intake:
     def cut_again(self) -> None:
         """Give passages to the documents that lost some to damage."""
         for document in self.store.uncut():
-            self.store.recut(document, self.cut(document.text))
+            self.store.recut(document, self.cut(document))
 
-    def cut(self, text: str) -> list[Span]:
-        """A text's passages."""
-        return split(text, self.engine.count_tokens, self.settings.passage_tokens)
+    def cut(self, document: Document) -> list[Span]:
+        """The passages of a document, under its title."""
+        return split(document.text, self.engine.count_tokens, self.settings.passage_tokens, title=title_of(document))
 
 
 def check_scope(scope: str) -> None:

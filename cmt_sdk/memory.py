@@ -132,8 +132,9 @@ class Memory:
         if unknown:
             raise TypeError(f"update() has no argument {sorted(unknown)[0]!r}")
         changes = fields if text is None else {**fields, "text": text}
-        self._intake.check(replace(self.get(id), **changes))
-        stored = self._store.replace(id, changes, None if text is None else self._intake.cut(text))
+        changed = replace(self.get(id), **changes)
+        self._intake.check(changed)
+        stored = self._store.replace(id, changes, None if text is None else self._intake.cut(changed))
         if stored.ready:
             return stored
         if not wait:

@@ -19,12 +19,12 @@ from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Progress, Span
 class Intake:
     """What a memory says about what comes in.
 
-    check: raises InvalidDocument for a text that cannot be stored. cut: a text's passages. accepts: whether the
+    check: raises InvalidDocument for a text that cannot be stored. cut: the passages of a document. accepts: whether the
     open model reads a memory made by this fingerprint. longest: the most UTF-8 bytes that a text may have.
     """
 
     check: Callable[[Document], None]
-    cut: Callable[[str], Sequence[Span]]
+    cut: Callable[[Document], Sequence[Span]]
     accepts: Callable[[Fingerprint, Encoded], bool]
     longest: int
 
@@ -75,7 +75,7 @@ def _is_here(store: Store, versions: Sequence[Document]) -> bool:
 def _restore(store: Store, versions: Sequence[Document], intake: Intake, progress: Progress) -> Progress:
     if _is_here(store, versions):
         return progress.plus(unchanged=1)
-    spans = intake.cut(versions[-1].text)
+    spans = intake.cut(versions[-1])
     _, is_new = store.restore(versions, spans)
     return progress.plus(added=1, passages=len(spans)) if is_new else progress.plus(unchanged=1)
 

@@ -230,7 +230,9 @@ def _holding(words: str) -> re.Pattern[str]:
 
 
 def _document(passage: QuestionedPassage) -> Document:
-    return Document(passage.context, source=source_of(passage.context), metadata={"title": passage.title})
+    return Document(
+        passage.context, source=source_of(passage.context), metadata={"article": passage.title}
+    )  # no title: measured as published, by the passage alone
 
 
 def _fill(subject: Subject, documents: Sequence[Document], on_stage: OnStage) -> None:

@@ -87,8 +87,9 @@ class FakeStore:
         self.memories |= {i: (e, fingerprint) for i, e in encoded.items()}
 
 
-def cut(text: str) -> list[Span]:
+def cut(document: Document) -> list[Span]:
     """A passage a sentence."""
+    text = document.text
     ends = [i + 1 for i, sign in enumerate(text) if sign == "."] or [len(text)]
     return [Span(start, end, end - start) for start, end in zip([0, *ends], ends, strict=False)]
 
@@ -117,10 +118,10 @@ def filled() -> FakeStore:
     first = Document("Old news.", "trip", "trip.md", "user/ada", {"year": 2019}, MONDAY, MONDAY, None, 1, False)
     second = replace(first, text="Newer news.", version=2, updated_at=TUESDAY)
     third = replace(second, text="Lisbon is nice. So is Porto.", version=4, current=True, expires_at=TUESDAY)
-    store.restore([first, second, third], cut(third.text))
+    store.restore([first, second, third], cut(third))
     metadata = {"a": None, "b": 1.5, "c": True, "d": "ü \u2028\x07"}
     alone = Document("Ünïcode – 漢字 🙂.", "alone", None, "", metadata, TUESDAY, TUESDAY)
-    store.restore([alone], cut(alone.text))
+    store.restore([alone], cut(alone))
     compress_all(store)
     return store
 
@@ -281,7 +282,7 @@ def test_memories_of_another_model_are_left_to_be_made_again(whole: Path) -> Non
 def test_memories_fit_by_what_they_were_made_of(whole: Path) -> None:
     """Where texts are cut otherwise here, the memories of other passages are not taken."""
     store = FakeStore()
-    intake = archive.Intake(refuse_nul, lambda text: [Span(0, len(text), 1)], lambda *_: True, 10_000)
+    intake = archive.Intake(refuse_nul, lambda document: [Span(0, len(document.text), 1)], lambda *_: True, 10_000)
     assert list(archive.read(store, whole, intake))[-1] == Progress(added=2, passages=2, compressed=1)
     assert [p.document_id for p in store.cut["alone"]] == ["alone"]
     assert set(store.memories) == {store.cut["alone"][0].id}

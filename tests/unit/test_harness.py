@@ -217,7 +217,7 @@ def test_stream_adds_all_passages_whatever_the_limit(file: Path) -> None:
     run(gold, read_passages(file), Plan("gold", ["none"], limit=1))
     assert (len(stream.documents), len(gold.documents)) == (5, 1)
     assert stream.documents[0] == Document(
-        "All about the museum.", source=source_of("All about the museum."), metadata={"title": "museum"}
+        "All about the museum.", source=source_of("All about the museum."), metadata={"article": "museum"}
     )
 
 

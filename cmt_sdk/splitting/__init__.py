@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cmt_sdk.types import Span
 
@@ -39,13 +39,17 @@ class _Section:
     lines: list[_Piece]  # where the last parts of `heading` stand
 
 
-def split(text: str, count_tokens: Counter, budget: int) -> list[Span]:
+def split(text: str, count_tokens: Counter, budget: int, *, title: str = "") -> list[Span]:
     """Spans of `text`, in order, none overlapping, each at most `budget` tokens long under its heading.
+
+    `title` stands first in the heading of every span.
 
     Every character that is not white space lies in a span, except heading lines, which become the `heading` of the
     spans below them (one with nothing below, or too long for that, is text). Sizes are those of `count_tokens`.
     """
     sections = list(_sections(text))
+    if title:
+        sections = [replace(s, heading=_below(title, s.heading)) for s in sections]
     spans: list[Span] = []
     headings = count_tokens([s.heading for s in sections]) if sections else []
     for section, cost in zip(sections, headings, strict=True):
@@ -56,6 +60,13 @@ def split(text: str, count_tokens: Counter, budget: int) -> list[Span]:
         unsaid = section.lines[: len(section.lines) - said]
         spans += _filled(text, unsaid + section.atoms, heading, count_tokens, budget - used)
     return spans
+
+
+def _below(title: str, heading: str) -> str:
+    """The path of headings with the document's title at its top, where it does not stand there already."""
+    if heading == title or heading.startswith(f"{title} > "):
+        return heading
+    return f"{title} > {heading}" if heading else title
 
 
 def _shortened(heading: str, count_tokens: Counter, limit: int) -> tuple[str, int]:

@@ -1,0 +1,30 @@
+"""What a converter returns, and the error for a file that it cannot read. Knows no format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cmt_sdk.errors import InvalidDocument
+from cmt_sdk.types import Metadata
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """The contents of one file.
+
+    `text` is plain text or Markdown. `metadata` holds what the file says about itself, such as "title".
+    `left_out` names what the converter did not take over, one phrase each ("pages 2 and 3 hold no text");
+    the caller reports it as a warning.
+    """
+
+    text: str
+    metadata: Metadata = field(default_factory=dict)
+    left_out: Sequence[str] = ()
+
+
+def damaged(path: Path, error: Exception) -> InvalidDocument:
+    """The error for a file that its parser rejects."""
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return InvalidDocument(f"{path} cannot be read ({reason}): open it and save it again, or add its text")
