@@ -25,6 +25,7 @@ Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
 When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
 Named = tuple[str, str]  # a text and its title
+LONGEST_TITLE = 24  # tokens
 PAGE = 200  # documents read together
 BATCH_PASSAGES = 64  # enough to find passages of like length
 
@@ -180,7 +181,9 @@ class Intake:
         return split(document.text, self.engine.count_tokens, budget, title=title)
 
     def _title(self, document: Document) -> str:
-        return title_of(document)
+        """The title of a document, as long as leaves room for headings below it."""
+        longest = min(LONGEST_TITLE, self.settings.passage_tokens * 3 // 20)
+        return title_of(document, lambda title: self.engine.count_tokens([title])[0] <= longest)
 
     def _named(self, document: Document) -> Named:
         """What decides how a document is cut."""

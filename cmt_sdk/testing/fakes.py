@@ -71,7 +71,7 @@ class FakeReader:
         hidden = [np.asarray(m.arrays["bytes"], np.uint8) for m in prompt.memories]
         texts = list(prompt.passages) or [bytes(h ^ np.uint8(0x55)).decode() for h in hidden]
         asked = set(words(prompt.question))
-        sentences = [s.strip() for t in reversed(texts) for s in re.split(r"(?<=[.!?])\s+", t)]
+        sentences = [s.strip() for t in reversed(texts) for s in re.split(r"(?<=[.!?])\s+|\n", t)]
         best = max(sentences, key=lambda s: len(asked & set(words(s))), default="")
         shared = len(asked & set(words(best)))
         answer = best.split()[:max_tokens] if shared else UNKNOWN.split()
