@@ -161,7 +161,8 @@ def _is_id(word: str) -> bool:
 
 
 def _says_something(name: str) -> bool:
-    """Whether there are letters, or digits that are a year or a date."""
-    if any(category(c)[0] == "L" for c in name):
+    """Whether there are two letters or digits, one of them a letter, or a year or a date."""
+    kinds = [category(c)[0] for c in name]
+    if "L" in kinds and (len(name) > 1 or not name.isascii()):
         return True
     return bool(YEAR.fullmatch(name) or DATED.fullmatch(name))

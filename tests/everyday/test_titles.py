@@ -70,7 +70,7 @@ SAY_NOTHING = [
     "Bez tytułu.md", "无标题.md", "名称未設定 3.txt", "제목 없음.txt", "Без имени 1.odt",
     "Dokument1.docx", "New Text Document (3).txt", "Neues Textdokument.txt",
     "IMG_2041.txt", "DSC01234.txt", "P1010023.txt", "Scan 0001.pdf", "Scan0001.pdf", "scan-3.pdf",
-    "0001.md", "1709541234.json", "5a3f9c1e.md", "d41d8cd98f00b204e9800998ecf8427e.html",
+    "a.md", "X.txt", "0001.md", "1709541234.json", "5a3f9c1e.md", "d41d8cd98f00b204e9800998ecf8427e.html",
     "550e8400-e29b-41d4-a716-446655440000.md", "dQw4w9WgXcQ.txt", "a8f3k2l9x0.md", "tmp8x2k_q1z.txt",
     "README.md", "/home/ann/README.md", "index.html",
 ]  # fmt: skip
@@ -288,7 +288,7 @@ def test_an_edited_file_keeps_the_title_that_its_metadata_gave(memory):
     memory.add_many([given])
     memory.add_many([Document("975 euros.", source="a.md")], replace=True)
     (document,) = memory.documents()
-    assert contents(memory, document.id) == ["Kestrel rent · a\n975 euros."]
+    assert contents(memory, document.id) == ["Kestrel rent\n975 euros."]
 
 
 def test_added_alone_or_with_its_folder_a_file_has_one_name(cmt, tmp_path):
