@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from unicodedata import normalize
 from urllib.parse import unquote, urlsplit
 
 from cmt_sdk.titles.names import (
@@ -27,7 +28,7 @@ BEFORE = re.compile(
     )(?=/)""",
     re.X,
 )
-TEMPORARY = re.compile(r"(?:/private)?/(?:tmp|var/tmp|var/folders/[^/]+/[^/]+/T)(?=/)(?:/[^/]+(?=/))?")
+TEMPORARY = re.compile(r"(?:/private)?/(?:tmp|var/tmp|var/folders/[^/]+/[^/]+/T)(?=/)(?:/[^/ ]+(?=/))?")
 PROFILE = re.compile(r"/(?:Users|Documents and Settings)/[^/]+(?=/)", re.I)
 SHARE = re.compile(r"^(?:[A-Za-z]:|[\\/]{2}[^\\/]+[\\/][^\\/]+)")
 NUMBERED = re.compile(r"^\S*[A-Za-z_-]\d+$")  # as programs number temporary folders
@@ -64,7 +65,7 @@ class Place:
 
 def place_of(source: str) -> Place:
     """The names in a source; none in what is no path, address or name of a file."""
-    above, last, is_first = _parts(source)
+    above, last, is_first = _parts(normalize("NFC", source))
     stem = SUFFIX.sub("", last)
     name, above = _date(above, stem)
     if not name and not stands_for_its_folder(stem):
@@ -89,7 +90,7 @@ def _parts(source: str) -> tuple[list[str], str, bool]:
     if DRIVE.match(source):
         path = SHARE.sub("", source).replace("\\", "/")
         return _beneath(path[len(found[0]) :] if (found := PROFILE.match(path)) else path)
-    if SCHEME.match(source):
+    if SCHEME.match(source) and " " not in source:
         return [], "", False
     path = source.replace("\\", "/") if "/" not in source else source
     if path.startswith("/"):

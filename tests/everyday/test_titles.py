@@ -52,6 +52,8 @@ SOURCES = {
     "COVID-19.md": "COVID-19",
     "v1.2.md": "v1.2",
     "Dr. Falk.md": "Dr. Falk",
+    "Kestrel: the lease.md": "Kestrel: the lease",
+    "/Users/ann/Te\u0301le\u0301chargements/Kestrel.md": "Kestrel",
     "打印机.md": "打印机",
     "cafe\u0301.md": "caf\u00e9",
     "مفتاح المخزن.md": "مفتاح المخزن",
