@@ -1,0 +1,213 @@
+"""What typography says becomes characters: `10^5`, `2019[3]`, `[x]`, `~~done~~`, 漢字(かんじ).
+
+Knows elements and styles that raise, lower, strike out, tick or annotate. Knows no Markdown.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from cmt_sdk.converting.html_lines import lines
+from cmt_sdk.converting.html_tree import Element, drop, kinds, replace, texts, words
+from cmt_sdk.converting.maths import linear
+from cmt_sdk.converting.scripts import lowered, raised
+
+Style = Mapping[str, str]
+
+STRUCK = frozenset({"s", "strike", "del"})
+FORMULAS = frozenset(["katex", "katex-display", "mathjax", "mathjax_display", "mwe-math-element"])
+NOTES = frozenset({"footnote", "footnote-ref", "fn", "reference", "noteref", "endnote"})
+BACK_LINKS = frozenset({"↑", "↩", "↩︎", "⤴", "^"})
+TICKED = re.compile("[☑☒🗹🗷🗵⌧]")
+UNTICKED = re.compile("[☐🗆🞎🞏❏❐❑❒]")
+
+_VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞↉])")
+_SLASHED = re.compile(r"(\d)⁄(\d)")
+_BOX_GAP = re.compile(r"(\[[x ]\])(?=\w)")
+
+
+def write_formulas(root: Element) -> None:
+    """Puts every formula into the text, however a page shows it."""
+    for formula in list(root.iter("math")):
+        shown = _shown_formula(formula)
+        if formula.getroottree().getroot() is root:
+            replace(shown, _apart(shown, linear(formula) or formula.get("alttext") or ""))
+    for script in list(root.iter("script")):
+        if (script.get("type") or "").startswith("math/tex"):
+            previous = script.getprevious()
+            while previous is not None and any("mathjax" in k.lower() for k in kinds(previous)):
+                drop(previous)
+                previous = script.getprevious()
+            script.tag = "span"
+    for image in list(root.iter("img")):
+        name = image.get("alt") or ""
+        if _is_formula_image(image) or (name and len(name) <= 4 and not re.search(r"\w", name)):
+            replace(image, name)
+
+
+def _shown_formula(formula: Element) -> Element:
+    """The outermost element that shows nothing but this formula."""
+    shown = formula
+    for ancestor in formula.iterancestors():
+        names = {kind.lower() for kind in kinds(ancestor)}
+        if ancestor.tag == "mjx-container" or names & FORMULAS:
+            shown = ancestor
+    return shown
+
+
+def _is_formula_image(image: Element) -> bool:
+    names = " ".join(kinds(image))
+    return bool(image.get("alt")) and ("math" in names or names in ("tex", "latex"))
+
+
+def _apart(element: Element, text: str) -> str:
+    """The text, with spaces where it would run into a neighbour."""
+    previous = element.getprevious()
+    before = previous.tail or "" if previous is not None else element.getparent().text or ""
+    after = element.tail or ""
+    lead = " " if before[-1:].isalnum() or not before else ""
+    return lead + text + (" " if after[:1].isalnum() or not after else "")
+
+
+def write_marks(root: Element, styles: Mapping[Element, Style]) -> None:
+    """Puts what typography says into the text, and takes its elements out."""
+    _write_ruby(root)
+    _write_boxes(root)
+    for link in list(root.iter("a")):
+        if (link.get("href") or "").startswith("#") and words(link) in BACK_LINKS:
+            drop(link)
+    _write_scripts(root, styles)
+    for place in list(texts(root)):
+        place.write(_plain_signs(place.text))
+    _write_struck(root, styles)
+
+
+def _plain_signs(text: str) -> str:
+    if text.isascii():
+        return text
+    text = text.replace("\u2011", "-")  # a hyphen that does not break is a hyphen
+    text = UNTICKED.sub("[ ]", TICKED.sub("[x]", text))
+    text = _BOX_GAP.sub(r"\1 ", text)
+    return _SLASHED.sub(r"\1/\2", _VULGAR.sub(" ", text))
+
+
+def _write_ruby(root: Element) -> None:
+    for reading in list(root.iter("rt")):
+        text = words(reading)
+        replace(reading, f"({text})" if text else "")
+
+
+def _write_boxes(root: Element) -> None:
+    for box in list(root.iter("input", "en-todo")):
+        if box.tag == "en-todo" or box.get("type", "").lower() in ("checkbox", "radio"):
+            checked = box.get("checked")
+            _write_box(box, checked is not None and checked.lower() != "false")
+            drop(box)
+    for element in list(root.iter()):
+        checked = _checked(element)
+        if checked is not None:
+            _write_box(element, checked)
+
+
+def _checked(element: Element) -> bool | None:
+    """What an element that is no form field says about being done; None where it says nothing."""
+    if element.get("role") in ("checkbox", "radio", "menuitemcheckbox", "switch"):
+        return bool(element.get("aria-checked") == "true")
+    tags = [tag.strip() for tag in (element.get("data-tag") or "").split(",")]
+    for tag in tags:
+        if tag.startswith("to-do"):
+            return bool(tag.endswith(":completed"))
+    names = kinds(element)
+    if "checkbox" in names and names & {"checkbox-on", "checkbox-off"}:
+        return "checkbox-on" in names
+    style = element.get("style") or ""
+    if element.tag == "li" and "--en-checked" in style:
+        return bool(re.search(r"--en-checked:\s*true", style))
+    return None
+
+
+def _write_box(element: Element, is_checked: bool) -> None:
+    """Writes a box before an element's text, once."""
+    sign = "[x] " if is_checked else "[ ] "
+    if element.tag in ("input", "en-todo"):
+        element.tail = sign + (element.tail or "").lstrip()
+    elif not words(element).startswith(("[x]", "[ ]", "☐", "☑", "☒")):
+        element.text = sign + (element.text or "")
+
+
+def _write_scripts(root: Element, styles: Mapping[Element, Style]) -> None:
+    def is_script(element: Element) -> bool:
+        return _script(element, styles) is not None
+
+    for line in list(lines(root, is_script)):
+        before = ""
+        begun = 0
+        for element, begin, end in line.marks:
+            if element.getparent() is None:
+                continue
+            before += line.text[begun:begin]
+            after = line.text[end:]
+            text = " ".join(line.text[begin:end].split())
+            if _script(element, styles) == "sub":
+                written = lowered(before, text, after)
+            else:
+                written = raised(before, text, after, is_note=_is_note(element))
+            for child in list(element):
+                drop(child)
+            element.text = None
+            replace(element, written)
+            before += written
+            begun = end
+
+
+def _script(element: Element, styles: Mapping[Element, Style]) -> str | None:
+    """How an element is moved off the line, sup or sub; None for one on the line."""
+    if element.tag in ("sup", "sub"):
+        return str(element.tag)
+    align = styles.get(element, {}).get("vertical-align")
+    if align in ("super", "sub") and element.find(".//sup") is None:
+        return "sup" if align == "super" else "sub"
+    return None
+
+
+def _is_note(element: Element) -> bool:
+    """True for a mark that leads to a note."""
+    for each in element.iter():
+        role = (each.get("role") or "") + (each.get("{http://www.idpf.org/2007/ops}type") or "")
+        if "noteref" in role or kinds(each) & NOTES:
+            return True
+        if each.tag == "a" and "#" in (each.get("href") or ""):
+            return True
+    parent = element.getparent()
+    return parent is not None and parent.tag == "a" and "#" in (parent.get("href") or "")
+
+
+def _write_struck(root: Element, styles: Mapping[Element, Style]) -> None:
+    def is_struck(element: Element) -> bool:
+        if element.tag in STRUCK:
+            return True
+        style = styles.get(element, {})
+        lined = style.get("text-decoration", "") + style.get("text-decoration-line", "")
+        return "line-through" in lined
+
+    for line in list(lines(root, is_struck)):
+        struck = [place for place, _, marked in line.places if marked]
+        if not struck:
+            continue
+        rest = "".join(place.text for place, _, marked in line.places if not marked)
+        if re.search(r"\w", rest.replace("[x]", "").replace("[ ]", "")):
+            before = ""
+            for place, _, is_marked in line.places:
+                if is_marked:
+                    has_space = place.text[:1].isspace() or place.text[-1:].isspace()
+                    place.write(" " if has_space and not before[-1:].isspace() else "")
+                elif before[-1:].isspace():
+                    place.write(place.text.lstrip(" "))
+                before = place.text or before
+        elif struck := [place for place in struck if place.text.strip()]:
+            first, last = struck[0], struck[-1]
+            text = first.text.lstrip()
+            first.write(first.text[: len(first.text) - len(text)] + "~~" + text)
+            text = last.text.rstrip()
+            last.write(text + "~~" + last.text[len(text) :])

@@ -1,0 +1,64 @@
+"""The elements of a page as the few that Markdown knows, with spaces where words would fuse.
+
+Knows what begins a line of its own, by its tag or its style. Writes no Markdown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cmt_sdk.converting.html_tree import BLOCKS, Element, padded, words
+
+Style = Mapping[str, str]
+
+DIVISIONS = [
+    "address", "aside", "article", "center", "details", "dialog", "fieldset", "figure", "footer",
+    "form", "header", "hgroup", "main", "nav", "search", "section",
+]  # fmt: skip
+RENAMED = {
+    **dict.fromkeys(DIVISIONS, "div"),
+    **dict.fromkeys(("summary", "legend", "figcaption"), "p"),
+    **dict.fromkeys(("dir", "menu"), "ul"),
+}
+BLOCK_DISPLAYS = frozenset({"block", "flex", "grid", "list-item", "table", "table-row", "flow-root"})
+BOX_DISPLAYS = frozenset({"inline-block", "inline-flex", "inline-grid", "inline-table", "table-cell"})
+BOXES = frozenset({"img", "progress", "meter", "output", "button", "label"})
+
+
+def shape_blocks(root: Element, styles: Mapping[Element, Style]) -> None:
+    """Names blocks as Markdown knows them, and sets apart what stands apart on the page."""
+    for element in list(root.iter()):
+        if element.getparent() is None or element.tag in ("body", "head"):
+            continue
+        display = styles.get(element, {}).get("display", "")
+        if element.tag not in BLOCKS:
+            if display in BLOCK_DISPLAYS and _holds_text(element):
+                element.tag = "div"
+            elif display in BOX_DISPLAYS or "-" in str(element.tag) or _is_item(element, styles) or _would_fuse(element):
+                padded(element)
+        elif element.tag in RENAMED:
+            element.tag = RENAMED[element.tag]
+
+
+def _holds_text(element: Element) -> bool:
+    return element.tag not in ("br", "input", "img") and bool(words(element))
+
+
+def _is_item(element: Element, styles: Mapping[Element, Style]) -> bool:
+    """True for a child of a flexible box or a grid, which is a box of its own."""
+    if element.tag == "br":
+        return False
+    around = styles.get(element.getparent(), {}).get("display", "")
+    return around.removeprefix("inline-") in ("flex", "grid")
+
+
+def _would_fuse(element: Element) -> bool:
+    """True for a link right after a link, and for two numbers that two classes keep apart."""
+    previous = element.getprevious()
+    if previous is None or previous.tail or previous.tag in BLOCKS:
+        return False
+    if element.tag == "a" and previous.tag == "a":
+        return True
+    if element.get("class") in (None, previous.get("class")):
+        return False
+    return words(previous)[-1:].isdigit() and words(element)[:1].isdigit()
