@@ -6,14 +6,17 @@ Headings, lists and tables stay, and what typography says; pictures, link target
 from __future__ import annotations
 
 import math
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from cmt_sdk.converting.html_lines import collapse_spaces
 from cmt_sdk.converting.html_main import keep_main
 from cmt_sdk.converting.html_marks import write_formulas, write_marks
 from cmt_sdk.converting.html_seen import drop_unseen
-from cmt_sdk.converting.html_shape import shape_blocks
+from cmt_sdk.converting.html_shape import LABEL, place_labels, shape_blocks
 from cmt_sdk.converting.html_styles import styles
 from cmt_sdk.converting.html_tables import write_tables
 from cmt_sdk.converting.html_tree import Element, TooDeep, parsed, words
@@ -21,6 +24,11 @@ from cmt_sdk.converting.result import Converted, damaged
 from cmt_sdk.converting.text import check_text, decode
 from cmt_sdk.errors import InvalidDocument
 
+if TYPE_CHECKING:
+    from bs4 import Tag
+    from markdownify import MarkdownConverter
+
+MARKER = re.compile(r"\d{1,9}[.)]|\[\d+\]")  # what begins an item of a list, or a note
 UNMARKED = ["a", "b", "del", "em", "i", "img", "s", "strong"]  # tags whose text stays and whose marks go
 
 
@@ -62,22 +70,39 @@ def to_markdown(html: str) -> str:
 def _written(root: Element, style: Mapping[Element, Mapping[str, str]]) -> str:
     from bs4 import BeautifulSoup, UnusualUsageWarning
     from lxml.html import tostring
-    from markdownify import MarkdownConverter
 
     shape_blocks(root, style)
     write_marks(root, style)
+    place_labels(root)
+    collapse_spaces(root)
     write_tables(root)
     html = tostring(root, encoding="unicode")
     with warnings.catch_warnings(action="ignore", category=UnusualUsageWarning):
         page = BeautifulSoup(html, "lxml")
-    converter = MarkdownConverter(
+    return str(_converter().convert_soup(page)).strip()
+
+
+def _converter() -> MarkdownConverter:
+    """A converter to Markdown in which the items of lists keep the numbers that they show."""
+    from markdownify import MarkdownConverter
+
+    class Converter(MarkdownConverter):
+        def convert_li(self, el: Tag, text: str, parent_tags: set[str]) -> str:
+            if not (label := str(el.get(LABEL) or "")):
+                return str(super().convert_li(el, text, parent_tags))  # type: ignore[misc]
+            if not MARKER.fullmatch(label):
+                label = f"- {label}"
+            first, *rest = text.strip().splitlines() or [""]
+            gap = " " * (label.find(" ") + 1 or len(label) + 1)
+            return "".join(f"{line}\n" for line in [f"{label} {first}", *(gap + r for r in rest)])
+
+    return Converter(
         heading_style="ATX",
         strip=UNMARKED,
         table_infer_header=True,
         escape_asterisks=False,
         escape_underscores=False,
     )
-    return str(converter.convert_soup(page))
 
 
 def _metadata(root: Element) -> dict[str, str]:

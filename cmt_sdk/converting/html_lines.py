@@ -1,15 +1,18 @@
 """The lines of a page as a reader sees them: texts between two borders of blocks.
 
-Knows where a line ends and which elements stand in it. Changes nothing.
+Knows where a line ends and which elements stand in it. Changes nothing but white space.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from cmt_sdk.converting.html_tree import BLOCKS, Element, Place, steps
 
+SPACES = re.compile(r"[ \t\n\r\f]+")
+BOX = re.compile(r"\[[x ]\]$")
 BREAKS = frozenset({"br", "hr"})
 
 
@@ -60,3 +63,19 @@ def _note(line: Line, place: Place, is_marked: bool) -> None:
     if text := place.text:
         line.places.append((place, len(line.text), is_marked))
         line.text += text
+
+
+def collapse_spaces(root: Element) -> None:
+    """Makes one space of white space within lines, and none of it at their beginnings."""
+    for line in list(lines(root, lambda element: element.tag == "pre")):
+        before = ""
+        for place, _, is_pre in line.places:
+            if is_pre:
+                continue
+            text = SPACES.sub(" ", place.text)
+            if not before or before[-1] == " ":
+                text = text.lstrip(" ")
+            elif BOX.search(before) and text[:1].isalnum():
+                text = f" {text}"
+            place.write(text)
+            before = text or before

@@ -132,7 +132,9 @@ def _write_box(element: Element, is_checked: bool) -> None:
     sign = "[x] " if is_checked else "[ ] "
     if element.tag in ("input", "en-todo"):
         element.tail = sign + (element.tail or "").lstrip()
-    elif not words(element).startswith(("[x]", "[ ]", "☐", "☑", "☒")):
+    elif not (text := words(element)).startswith(("[x]", "[ ]", "☐", "☑", "☒")):
+        if not text:
+            element.tag = "span"  # a picture of a box, with its text behind it
         element.text = sign + (element.text or "")
 
 

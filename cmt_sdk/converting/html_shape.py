@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cmt_sdk.converting.html_tree import BLOCKS, Element, padded, words
+from cmt_sdk.converting.html_tree import BLOCKS, Element, padded, texts, words
 
 Style = Mapping[str, str]
 
@@ -20,6 +20,9 @@ RENAMED = {
     **dict.fromkeys(("summary", "legend", "figcaption"), "p"),
     **dict.fromkeys(("dir", "menu"), "ul"),
 }
+LABEL_START, LABEL_END = "\ue003", "\ue004"  # around the number that a list's item shows
+LABEL = "data-label"
+NOTE_IDS = ("footnote-", "endnote-")
 BLOCK_DISPLAYS = frozenset({"block", "flex", "grid", "list-item", "table", "table-row", "flow-root"})
 BOX_DISPLAYS = frozenset({"inline-block", "inline-flex", "inline-grid", "inline-table", "table-cell"})
 BOXES = frozenset({"img", "progress", "meter", "output", "button", "label"})
@@ -30,7 +33,10 @@ def shape_blocks(root: Element, styles: Mapping[Element, Style]) -> None:
     for element in list(root.iter()):
         if element.getparent() is None or element.tag in ("body", "head"):
             continue
-        display = styles.get(element, {}).get("display", "")
+        style = styles.get(element, {})
+        if style.get("white-space", "").startswith(("pre", "break")) and element.tag != "pre":
+            _break_lines(element)
+        display = style.get("display", "")
         if element.tag not in BLOCKS:
             if display in BLOCK_DISPLAYS and _holds_text(element):
                 element.tag = "div"
@@ -38,6 +44,41 @@ def shape_blocks(root: Element, styles: Mapping[Element, Style]) -> None:
                 padded(element)
         elif element.tag in RENAMED:
             element.tag = RENAMED[element.tag]
+
+
+def _break_lines(element: Element) -> None:
+    """Makes line breaks of the ends of lines, where a style keeps these."""
+    for place in list(texts(element)):
+        first, *rest = place.text.strip("\n").split("\n")
+        place.write(first)
+        previous = None if not place.is_tail else place.element
+        for line in rest:
+            new = element.makeelement("br")
+            new.tail = line
+            if previous is None:
+                place.element.insert(0, new)
+            else:
+                previous.addnext(new)
+            previous = new
+
+
+def place_labels(root: Element) -> None:
+    """Gives each item of a list the number that it shows, where its text begins with one."""
+    for place in list(texts(root)):
+        start, end = place.text.find(LABEL_START), place.text.find(LABEL_END)
+        if not 0 <= start < end:
+            continue
+        label = place.text[start + 1 : end]
+        item = next((a for a in (place.element, *place.element.iterancestors()) if a.tag == "li"), None)
+        is_first = item is not None and words(item).startswith(LABEL_START)
+        if item is not None and is_first and item.getparent().tag == "ol":
+            item.set(LABEL, label)
+            label = ""
+        place.write(place.text[:start] + label + " " * bool(label) + place.text[end + 1 :])
+    for item in root.iter("li"):
+        if (item.get("id") or "").startswith(NOTE_IDS):
+            number = len(list(item.itersiblings("li", preceding=True))) + 1
+            item.set(LABEL, f"[{number}]")
 
 
 def _holds_text(element: Element) -> bool:

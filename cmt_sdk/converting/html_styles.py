@@ -14,7 +14,7 @@ from cmt_sdk.converting.html_tree import Element
 PROPERTIES = frozenset([
     "background-color", "clip", "clip-path", "color", "display", "font-size", "height", "left",
     "max-height", "opacity", "overflow", "position", "text-decoration", "text-decoration-line",
-    "text-indent", "top", "transform", "vertical-align", "visibility", "width",
+    "text-indent", "top", "transform", "vertical-align", "visibility", "white-space", "width",
 ])  # fmt: skip
 SCREEN_WIDTH = 1280.0  # CSS pixels
 MOST_MATCHES = 20_000_000  # selectors times elements that are looked through: some seconds

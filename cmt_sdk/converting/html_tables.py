@@ -146,6 +146,7 @@ def _grid(rows: list[list[Element]]) -> tuple[list[list[str]], int]:
                 taken.setdefault((y + inner // wide, x + inner % wide), text)
             x += wide
         heads += heads == y and _is_head(row)
+    heads = heads or _spanned_heads(rows)
     columns = sorted(starts)
     for y, x, wide in widths:  # a title over the whole width is written once
         if x == 0 and wide >= columns[-1] + 1 and len(columns) > 1 and y >= heads:
@@ -154,6 +155,14 @@ def _grid(rows: list[list[Element]]) -> tuple[list[list[str]], int]:
     grid = [[taken.get((y, x), "") for x in columns] for y in range(len(rows))]
     used = [n for n in range(len(columns)) if any(row[n] for row in grid)]
     return [[row[n] for n in used] for row in grid], heads
+
+
+def _spanned_heads(rows: list[list[Element]]) -> int:
+    """How many rows the first row's cells reach over, where some of them have sub-columns."""
+    if not any(_span(cell, "colspan", 1) > 1 for cell in rows[0]):
+        return 0
+    highest = max(_span(cell, "rowspan", 1) for cell in rows[0])
+    return highest if 1 < highest < len(rows) else 0
 
 
 def _span(cell: Element, name: str, whole: int) -> int:

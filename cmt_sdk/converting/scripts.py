@@ -144,7 +144,7 @@ def _after_a_number(before: str, text: str, after: str) -> str:
     if text in QUARTERS and number.isdigit() and int(number) < 25 and number not in ("2", "10"):
         return ":" + text
     is_base = number in ("10", "100", "1000") or len(number) == 1
-    if is_base or after.lstrip()[:1] in "=×·⋅*":
+    if is_base or re.match(r"\s*[=×·⋅*]", after):
         return _apart("^" + _grouped(text), after) if _is_power(text) else _note(text, after)
     return _note(text, after)
 
@@ -155,7 +155,8 @@ def _is_power(text: str) -> bool:
 
 def _is_price(before: str, number: str, after: str) -> bool:
     ahead = before[: len(before) - len(number)].rstrip()[-1:]
-    return (ahead != "" and ahead in CURRENCY) or (after.lstrip()[:1] in CURRENCY and after != "")
+    behind = after.lstrip()[:1]
+    return (ahead != "" and ahead in CURRENCY) or (behind != "" and behind in CURRENCY)
 
 
 def _after_a_word(before: str, text: str, after: str) -> str:
