@@ -37,9 +37,10 @@ BROKEN_DOCX = (
 STYLE_MAP = "\n".join(f"p.{HEADING}{n} => h{n}:fresh" for n in range(1, LAST_LEVEL + 1))
 LARGE_PICTURE = 1_800_000  # English metric units, 5 cm: larger ones may hold text
 NOT_READ = {
-    "pic": "picture", "chart": "chart", "relIds": "diagram", "OLEObject": "embedded object",
+    "pic": "picture", "imagedata": "picture", "chart": "chart", "relIds": "diagram", "OLEObject": "embedded object",
     "altChunk": "embedded document", "commentReference": "comment",
 }  # fmt: skip
+SHOWN_ELSEWHERE = frozenset({"Fallback"})  # what holds a second form of the same thing
 
 _SAYS_NOTHING = re.compile(r"^Microsoft Word\b|\.(?:docx?|dotx?|dotm|rtf|odt)$", re.IGNORECASE)
 _UNKNOWN_SYMBOL = re.compile("w:sym element with an unsupported character")
@@ -121,7 +122,7 @@ def _left_out(document: Element) -> Counter[str]:
         name = NOT_READ.get(local(element))
         if name is None or (name == "picture" and not _is_large(element)):
             continue
-        if not any(local(ancestor) == "Fallback" for ancestor in element.iterancestors()):
+        if not {local(ancestor) for ancestor in element.iterancestors()} & SHOWN_ELSEWHERE:
             counts[name] += 1
     return counts
 

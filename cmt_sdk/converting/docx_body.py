@@ -37,8 +37,11 @@ def simplify(root: Element) -> None:
         _write_ruby(ruby)
     for text in list(found(root, "t")):
         _spell_symbols(text)
-    for mark in list(found(root, "tab", "ptab", "cr")):
+    for mark in list(found(root, "tab", "ptab", "cr", "br")):
         if local(mark.getparent()) != "r":
+            continue
+        if local(mark) == "br":
+            mark.attrib.clear()  # words on both sides of a page break stay apart, too
             continue
         if local(mark) == "cr":
             mark.addprevious(made(mark, "br"))

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from cmt_sdk.converting.html_lines import lines
-from cmt_sdk.converting.html_tree import Element, drop, kinds, replace, texts, words
+from cmt_sdk.converting.html_lines import Line, lines
+from cmt_sdk.converting.html_tree import Element, Place, drop, kinds, replace, texts, words
 from cmt_sdk.converting.maths import linear
 from cmt_sdk.converting.scripts import lowered, raised
 
 Style = Mapping[str, str]
 
+AROUND = 80  # characters before and after a raised letter that tell what it means
 STRUCK = frozenset({"s", "strike", "del"})
 FORMULAS = frozenset(["katex", "katex-display", "mathjax", "mathjax_display", "mwe-math-element"])
 NOTES = frozenset({"footnote", "footnote-ref", "fn", "reference", "noteref", "endnote"})
@@ -23,7 +24,7 @@ TICKED = re.compile("[☑☒🗹🗷🗵⌧]")
 UNTICKED = re.compile("[☐🗆🞎🞏❏❐❑❒]")
 
 _VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞↉])")
-_SLASHED = re.compile(r"(\d)⁄(\d)")
+_SLASH = re.compile("[⁄∕]")  # of fractions
 _BOX_GAP = re.compile(r"(\[[x ]\])(?=\w)")
 
 
@@ -89,7 +90,7 @@ def _plain_signs(text: str) -> str:
     text = text.replace("\u2011", "-")  # a hyphen that does not break is a hyphen
     text = UNTICKED.sub("[ ]", TICKED.sub("[x]", text))
     text = _BOX_GAP.sub(r"\1 ", text)
-    return _SLASHED.sub(r"\1/\2", _VULGAR.sub(" ", text))
+    return _SLASH.sub("/", _VULGAR.sub(" ", text))
 
 
 def _write_ruby(root: Element) -> None:
@@ -145,19 +146,17 @@ def _write_scripts(root: Element, styles: Mapping[Element, Style]) -> None:
     for line in list(lines(root, is_script)):
         before = ""
         begun = 0
+        whole = line.text
         for element, begin, end in line.marks:
             if element.getparent() is None:
                 continue
-            before += line.text[begun:begin]
-            after = line.text[end:]
-            text = " ".join(line.text[begin:end].split())
+            before = (before + whole[begun:begin])[-AROUND:]
+            after = whole[end : end + AROUND]
+            text = " ".join(whole[begin:end].split())
             if _script(element, styles) == "sub":
                 written = lowered(before, text, after)
             else:
                 written = raised(before, text, after, is_note=_is_note(element))
-            for child in list(element):
-                drop(child)
-            element.text = None
             replace(element, written)
             before += written
             begun = end
@@ -199,17 +198,33 @@ def _write_struck(root: Element, styles: Mapping[Element, Style]) -> None:
             continue
         rest = "".join(place.text for place, _, marked in line.places if not marked)
         if re.search(r"\w", rest.replace("[x]", "").replace("[ ]", "")):
-            before = ""
-            for place, _, is_marked in line.places:
-                if is_marked:
-                    has_space = place.text[:1].isspace() or place.text[-1:].isspace()
-                    place.write(" " if has_space and not before[-1:].isspace() else "")
-                elif before[-1:].isspace():
-                    place.write(place.text.lstrip(" "))
-                before = place.text or before
-        elif struck := [place for place in struck if place.text.strip()]:
-            first, last = struck[0], struck[-1]
-            text = first.text.lstrip()
-            first.write(first.text[: len(first.text) - len(text)] + "~~" + text)
-            text = last.text.rstrip()
-            last.write(text + "~~" + last.text[len(text) :])
+            _leave_out(line)
+        else:
+            _mark_struck([place for place in struck if place.text.strip()])
+
+
+def _leave_out(line: Line) -> None:
+    """Takes the struck-out parts of a line out; numbers on both sides stay apart."""
+    before, was_struck = "", False
+    for place, _, is_struck in line.places:
+        text = place.text
+        if is_struck:
+            has_space = text[:1].isspace() or text[-1:].isspace()
+            place.write(" " if has_space and not before[-1:].isspace() else "")
+        elif before[-1:].isspace():
+            place.write(text.lstrip(" "))
+        elif was_struck and before[-1:].isdigit() and text[:1].isdigit():
+            place.write(f" {text}")
+        before = place.text or before
+        was_struck = is_struck
+
+
+def _mark_struck(struck: list[Place]) -> None:
+    """Puts marks around a line that is struck out whole, such as what is done of a list."""
+    if not struck:
+        return
+    first, last = struck[0], struck[-1]
+    text = first.text.lstrip()
+    first.write(first.text[: len(first.text) - len(text)] + "~~" + text)
+    text = last.text.rstrip()
+    last.write(text + "~~" + last.text[len(text) :])

@@ -17,7 +17,7 @@ PROPERTIES = frozenset([
     "text-indent", "top", "transform", "vertical-align", "visibility", "white-space", "width",
 ])  # fmt: skip
 SCREEN_WIDTH = 1280.0  # CSS pixels
-MOST_MATCHES = 20_000_000  # selectors times elements that are looked through: some seconds
+MOST_MATCHES = 10_000_000  # selectors times elements that are looked through: some seconds
 GROUPS = frozenset({"media", "supports", "layer", "container"})
 
 _NAMES = re.compile(r"([.#])(-?[A-Za-z_][\w-]*)")

@@ -14,6 +14,8 @@ LARGEST_GRID = 200_000  # cells: more come only from spans that are made up
 WIDEST_SPAN = 1000  # columns or rows, the limit of HTML
 LONGEST_LINE = 80  # characters of a cell that stands in a line with its neighbours
 
+PARTS = frozenset({"thead", "tbody", "tfoot", "tr", "td", "th"})
+
 _END = re.compile(r"[.,;:!?]$")
 
 
@@ -86,8 +88,11 @@ def _dissolve(table: Element, rows: list[list[Element]]) -> None:
             for cell in list(line):
                 drop(cell)
             line.text, line.tag = text, "p"
-    for element in [table, *table.iterdescendants("tbody", "thead", "tfoot", "tr", "td", "th")]:
-        element.tag = "div"
+    level = [table]
+    while level:
+        for element in level:
+            element.tag = "div"
+        level = [inner for element in level for inner in element if inner.tag in PARTS]
     for caption in table.findall("caption"):
         caption.tag = "p"
 

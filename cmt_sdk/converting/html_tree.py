@@ -116,16 +116,24 @@ def words(element: Element) -> str:
 
 
 def drop(element: Element) -> None:
-    """Takes an element out with all that is in it. The text after it stays."""
-    if element.getparent() is not None:
-        element.drop_tree()
+    """Takes an element out with all that is in it. Numbers on both sides stay apart."""
+    if (parent := element.getparent()) is None:
+        return
+    tail = element.tail or ""
+    previous = element.getprevious()
+    before = (parent.text if previous is None else previous.tail) or ""
+    if before[-1:].isdigit() and tail[:1].isdigit():
+        element.tail = f" {tail}"
+    element.drop_tree()
 
 
 def replace(element: Element, text: str) -> None:
     """Puts a text in the place of an element."""
-    tail = element.tail or ""
-    element.tail = text + tail
-    drop(element)
+    tail = element.tail
+    element.clear()
+    element.tag = "span"
+    element.text = text
+    element.tail = tail
 
 
 def padded(element: Element) -> None:
