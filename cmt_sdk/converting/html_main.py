@@ -18,10 +18,17 @@ ROLES = frozenset(["navigation", "search", "menu", "menubar", "banner", "content
 LISTS = frozenset({"ol", "ul", "dl"})
 LINKED = 0.4  # the part of a block's text from which on it is a menu
 LINKED_LIST = 0.8
+MAIN = 0.3  # the part of a page's text that an element named its main part must have
+LONGEST_NOTICE = 200  # characters
+CONTENTS = HEADINGS | {"table", "ul", "ol", "dl"}
 KEPT = 0.6  # the part of a page's own text that an article must have
 LARGEST_PAGE = 3_000_000  # characters
 
-_STRICT = re.compile(r"cookie|consent|gdpr|breadcrumb|skip-?(?:link|to)", re.IGNORECASE)
+_NOTICE = re.compile(
+    r"consent|gdpr|breadcrumb|skip-?(?:link|to)|cookie[-_]?(?:banner|bar|notice|law|popup|modal"
+    r"|message|alert|wall|dialog|overlay|policy|info|hint|box)",
+    re.IGNORECASE,
+)
 _CHROME = re.compile(
     r"cookie|consent|gdpr|sidebar|breadcrumb|shar(?:e|ing)\b|social|related|newsletter|subscribe"
     r"|promo|advert|(?:^|[\s_-])ads?(?:$|[\s_-])|outbrain|taboola|recommend|comment|disqus|footer"
@@ -30,28 +37,48 @@ _CHROME = re.compile(
 )
 
 
-def keep_main(root: Element) -> bool:
-    """Takes out what is not the main part of a page, where it has one beside menus and the like.
+def keep_main(root: Element) -> None:
+    """Takes out what is around the main part of a page.
+
+    Menus and notices about cookies always go. Side bars, footers and the like go where the page
+    names its main part, or where readability finds an article that is most of its text.
 
     Args:
         root: the page without what nobody sees. It is changed in place.
-
-    Returns:
-        True where an article was found; False where all of the page is its main part, less its
-        menus and its notices about cookies.
     """
     body = root.find("body")
     if body is None or not any(_is_chrome(e) for e in body.iterdescendants()):
-        return False
+        return
+    _drop_frames(body)
+    if not any(_is_chrome(e) for e in body.iterdescendants()):
+        return
     size = len(words(body))
     kept = _article(root, body) if 0 < size < LARGEST_PAGE else set()
     if kept and _is_whole(body, kept):
         _prune(body, kept)
-        return True
+
+
+def _drop_frames(body: Element) -> None:
+    """Drops menus and notices, and what a page puts around the part that it calls its main one."""
+    size = len(words(body))
+    main = _main(body)
+    if main is None or len(words(main)) < MAIN * size:
+        around: set[Element] = set()
+    else:
+        inside = {*main.iter(), *main.iterancestors()}
+        others = [e for e in body.iterdescendants() if e not in inside and e.find(".//h1") is None]
+        around = {e for e in others if e.tag == "header" or _is_chrome(e)}
     for element in list(body.iterdescendants()):
-        if _is_frame(element) and len(words(element)) < size / 2:
+        if element in around or (_is_frame(element) and len(words(element)) < size / 2):
             drop(element)
-    return False
+
+
+def _main(body: Element) -> Element | None:
+    """The one element that a page names as its main part."""
+    for path in (".//main", ".//*[@role='main']", ".//article"):
+        if len(found := body.xpath(path)) == 1:
+            return found[0]
+    return None
 
 
 def _name(element: Element) -> str:
@@ -62,7 +89,11 @@ def _is_frame(element: Element) -> bool:
     """True for what is a menu or a notice beyond doubt."""
     if element.tag in FRAMES or element.get("role") in ("navigation", "search", "menubar"):
         return True
-    return _STRICT.search(_name(element)) is not None
+    if _NOTICE.search(_name(element)):
+        return True
+    is_short = len(words(element)) < LONGEST_NOTICE
+    held = {inner.tag for inner in element.iter()}
+    return is_short and "cookie" in _name(element).lower() and not held & CONTENTS
 
 
 def _is_chrome(element: Element) -> bool:

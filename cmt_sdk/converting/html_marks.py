@@ -17,6 +17,7 @@ Style = Mapping[str, str]
 
 AROUND = 80  # characters before and after a raised letter that tell what it means
 STRUCK = frozenset({"s", "strike", "del"})
+FRAMES = frozenset({"span", "div", "mjx-container"})
 FORMULAS = frozenset(["katex", "katex-display", "mathjax", "mathjax_display", "mwe-math-element"])
 NOTES = frozenset({"footnote", "footnote-ref", "fn", "reference", "noteref", "endnote"})
 BACK_LINKS = frozenset({"↑", "↩", "↩︎", "⤴", "^"})
@@ -52,7 +53,7 @@ def _shown_formula(formula: Element) -> Element:
     shown = formula
     for ancestor in formula.iterancestors():
         names = {kind.lower() for kind in kinds(ancestor)}
-        if ancestor.tag == "mjx-container" or names & FORMULAS:
+        if ancestor.tag in FRAMES and (names & FORMULAS or ancestor.tag == "mjx-container"):
             shown = ancestor
     return shown
 
