@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from itertools import pairwise
 
 from cmt_sdk.converting.html_lines import Line, lines
 from cmt_sdk.converting.html_tree import Element, Place, drop, kinds, replace, texts, words
@@ -19,12 +20,14 @@ AROUND = 80  # characters before and after a raised letter that tell what it mea
 STRUCK = frozenset({"s", "strike", "del"})
 FRAMES = frozenset({"span", "div", "mjx-container"})
 FORMULAS = frozenset(["katex", "katex-display", "mathjax", "mathjax_display", "mwe-math-element"])
+CHECKLISTS = frozenset({"checklist", "todo-list", "to-do-list", "task-list", "todo"})
 NOTES = frozenset({"footnote", "footnote-ref", "fn", "reference", "noteref", "endnote"})
 BACK_LINKS = frozenset({"↑", "↩", "↩︎", "⤴", "^"})
 TICKED = re.compile("[☑☒🗹🗷🗵⌧]")
 UNTICKED = re.compile("[☐🗆🞎🞏❏❐❑❒]")
 
 _VULGAR = re.compile(r"(?<=\d)(?=[¼-¾⅐-⅞↉])")
+SLASHES = ("⁄", "∕")
 _SLASH = re.compile("[⁄∕]")  # of fractions
 _BOX_GAP = re.compile(r"(\[[x ]\])(?=\w)")
 
@@ -46,6 +49,8 @@ def write_formulas(root: Element) -> None:
         name = image.get("alt") or ""
         if _is_formula_image(image) or (name and len(name) <= 4 and not re.search(r"\w", name)):
             replace(image, name)
+        else:
+            drop(image)
 
 
 def _shown_formula(formula: Element) -> Element:
@@ -80,6 +85,7 @@ def write_marks(root: Element, styles: Mapping[Element, Style]) -> None:
         if (link.get("href") or "").startswith("#") and words(link) in BACK_LINKS:
             drop(link)
     _write_scripts(root, styles)
+    _part_fractions(root)
     for place in list(texts(root)):
         place.write(_plain_signs(place.text))
     _write_struck(root, styles)
@@ -94,10 +100,25 @@ def _plain_signs(text: str) -> str:
     return _SLASH.sub("/", _VULGAR.sub(" ", text))
 
 
+def _part_fractions(root: Element) -> None:
+    """Parts a whole number from a fraction that stands in elements of its own."""
+    for line in list(lines(root, lambda _: False)):
+        places = [place for place, _, _ in line.places if place.text.strip()]
+        for before, place, behind in zip(places, places[1:], places[2:], strict=False):
+            is_part = place.text.isdigit() and behind.text.lstrip()[:1] in SLASHES
+            if is_part and before.text[-1:].isdigit():
+                place.write(f" {place.text}")
+
+
 def _write_ruby(root: Element) -> None:
-    for reading in list(root.iter("rt")):
-        text = words(reading)
-        replace(reading, f"({text})" if text else "")
+    for ruby in list(root.iter("ruby")):
+        for reading in list(ruby.iter("rt")):
+            following = reading.getnext()
+            if following is not None and following.tag == "rt" and not (reading.tail or "").strip():
+                following.text = words(reading) + words(following)
+                drop(reading)
+            elif text := words(reading):
+                replace(reading, f"({text})")
 
 
 def _write_boxes(root: Element) -> None:
@@ -110,6 +131,28 @@ def _write_boxes(root: Element) -> None:
         checked = _checked(element)
         if checked is not None:
             _write_box(element, checked)
+    _join_boxes(root)
+
+
+def _join_boxes(root: Element) -> None:
+    """Puts a box that has a line of its own before the text of its item."""
+    found = list(lines(root, lambda _: False))
+    for line, following in pairwise(line for line in found if line.text.strip()):
+        if line.text.strip() not in ("[x]", "[ ]") or _item(line) is None:
+            continue
+        if _item(line) is _item(following):
+            target = next(place for place, _, _ in following.places if place.text.strip())
+            target.write(f"{line.text.strip()} {target.text.lstrip()}")
+            for place, _, _ in line.places:
+                place.write("")
+
+
+def _item(line: Line) -> Element | None:
+    """The item of a list, or the cell, that a line stands in."""
+    place = line.places[0][0]
+    around = [] if place.is_tail else [place.element]
+    around += place.element.iterancestors()
+    return next((e for e in around if e.tag in ("li", "td")), None)
 
 
 def _checked(element: Element) -> bool | None:
@@ -120,7 +163,13 @@ def _checked(element: Element) -> bool | None:
     for tag in tags:
         if tag.startswith("to-do"):
             return bool(tag.endswith(":completed"))
+    state = element.get("data-checked") or element.get("data-list")
+    if element.tag in ("li", "ul") and state in ("true", "false", "checked", "unchecked"):
+        return state in ("true", "checked") if element.find(".//input") is None else None
     names = kinds(element)
+    is_listed = element.tag == "li" and kinds(element.getparent()) & CHECKLISTS
+    if is_listed and names & {"checked", "unchecked", "done", "completed"}:
+        return bool(names & {"checked", "done", "completed"})
     if "checkbox" in names and names & {"checkbox-on", "checkbox-off"}:
         return "checkbox-on" in names
     style = element.get("style") or ""
@@ -148,11 +197,12 @@ def _write_scripts(root: Element, styles: Mapping[Element, Style]) -> None:
         before = ""
         begun = 0
         whole = line.text
+        begins = {begin for _, begin, _ in line.marks}
         for element, begin, end in line.marks:
             if element.getparent() is None:
                 continue
             before = (before + whole[begun:begin])[-AROUND:]
-            after = whole[end : end + AROUND]
+            after = "" if end in begins else whole[end : end + AROUND]
             text = " ".join(whole[begin:end].split())
             if _script(element, styles) == "sub":
                 written = lowered(before, text, after)

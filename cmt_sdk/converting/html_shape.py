@@ -25,7 +25,7 @@ LABEL = "data-label"
 NOTE_IDS = ("footnote-", "endnote-")
 BLOCK_DISPLAYS = frozenset({"block", "flex", "grid", "list-item", "table", "table-row", "flow-root"})
 BOX_DISPLAYS = frozenset({"inline-block", "inline-flex", "inline-grid", "inline-table", "table-cell"})
-BOXES = frozenset({"img", "progress", "meter", "output", "button", "label"})
+ON_THE_LINE = frozenset({"sup", "sub", "rt", "rb", "wbr", "br", "s", "del", "strike", "ins"})
 
 
 def shape_blocks(root: Element, styles: Mapping[Element, Style]) -> None:
@@ -94,12 +94,22 @@ def _is_item(element: Element, styles: Mapping[Element, Style]) -> bool:
 
 
 def _would_fuse(element: Element) -> bool:
-    """True for a link right after a link, and for two numbers that two classes keep apart."""
+    """True for an element whose first word would run into that of the element before it.
+
+    These are two links, two numbers, a name and a number, and a number in small print.
+    """
     previous = element.getprevious()
+    if element.tag == "small" and words(element)[:1].isdigit():
+        before = element.getparent().text if previous is None else previous.tail
+        return (before or "")[-1:].isdigit()
     if previous is None or previous.tail or previous.tag in BLOCKS:
         return False
     if element.tag == "a" and previous.tag == "a":
         return True
-    if element.get("class") in (None, previous.get("class")):
+    if element.tag in ON_THE_LINE or not words(element)[:1].isdigit():
         return False
-    return words(previous)[-1:].isdigit() and words(element)[:1].isdigit()
+    if any(ancestor.tag in ("pre", "code") for ancestor in element.iterancestors()):
+        return False
+    last = words(previous).rpartition(" ")[2]
+    is_same = element.get("class") is not None and element.get("class") == previous.get("class")
+    return (last[-1:].isdigit() and not is_same) or (len(last) > 1 and last.isalpha())

@@ -21,6 +21,9 @@ _END = re.compile(r"[.,;:!?]$")
 
 def write_tables(root: Element) -> None:
     """Gives every table the shape that it is written in; inner tables first."""
+    for stray in list(root.iter("tr", "td", "th")):
+        if next(stray.iterancestors("table"), None) is None:
+            stray.tag = "div"
     for table in reversed(list(root.iter("table"))):
         rows = list(_rows(table))
         if not any(words(cell) for row in rows for cell in row) or _is_layout(table, rows):

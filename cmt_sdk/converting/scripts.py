@@ -18,14 +18,18 @@ CURRENCY = "$€£¥₹₽₺₩₴₪฿"
 QUARTERS = frozenset({"00", "05", "15", "30", "45"})
 
 _WORD = re.compile(r"[^\W\d_]+$")
-_NUMBER = re.compile(r"(?<![\d.,])(\d+(?:[.,]\d+)*)$")
+_NUMBER = re.compile(r"(\d+(?:[.,]\d+)*)$")
 _OPERATOR = re.compile(r"[×·*/=+^(⋅∙−-]\s*\d[\d.,]*$")
 _TERM = re.compile(r"[=+−·⋅*/(^]\s*[^\W\d_]{1,3}$")
 _UNIT = re.compile(r"(?:^|[\d\s/·*(\[|])([^\W\d_]+)$")
 _ISOTOPE = re.compile(r"[A-Z][a-z]?(?![^\W\d_])")
 _CHARGE = re.compile(r"\d*[+\-−–]+")
-_FRACTION = re.compile(r"^\s*[/⁄∕]")
-_FORMULA_END = re.compile(r"(?:[A-Z][a-z]?\d*|\))$")
+_FRACTION = re.compile(r"\s*[/⁄∕]\s*\d")
+_WRITTEN_FRACTION = re.compile(r"\d+\s*[/⁄∕]\s*\d+")
+_FORMULA_END = re.compile(r"(?:[A-Z][a-z]?\d*|\)\d*)$")
+_DEGREES = re.compile(r"\s*(?:[CFK]\b|$|[.,;)])")
+_MARK = re.compile(r"[^\W_]\[\w{1,3}\]$")
+_LISTED = re.compile(r"\(?(\w{1,3})[.)]")
 
 
 def raised(before: str, text: str, after: str, *, is_note: bool) -> str:
@@ -40,7 +44,7 @@ def raised(before: str, text: str, after: str, *, is_note: bool) -> str:
     Returns:
         The text for the line, such as `^5`, `[3]`, `²` or `rd`.
     """
-    if not re.search(r"\w", text):
+    if not re.search(r"\w", text) or (not text.isascii() and text.isdigit()):
         return text
     if text[0] in "[(" and text[-1] in "])":
         return f"{text} " if after[:1].isalnum() else text
@@ -48,8 +52,11 @@ def raised(before: str, text: str, after: str, *, is_note: bool) -> str:
         return _note(text, after)
     if text in TRADE_MARKS:
         return TRADE_MARKS[text]
-    if text.isdigit() and _FRACTION.match(after):
-        return f" {text}" if before[-1:].isalnum() else text
+    is_after_number = before[-1:].isdigit() or not before[-1:].strip()
+    if is_after_number and text.isdigit() and _FRACTION.match(after):
+        return f" {text}" if before[-1:].isdigit() else text
+    if before[-1:].isdigit() and _WRITTEN_FRACTION.fullmatch(text):
+        return _apart(f" {text}", after)
     return _unmarked(before, text, after)
 
 
@@ -58,6 +65,10 @@ def _unmarked(before: str, text: str, after: str) -> str:
     last = before[-1:]
     if last.isspace() or not last or last in "([{|":
         return _leading(text, after)
+    if _CHARGE.fullmatch(text) and _FORMULA_END.search(before):
+        return text.translate(RAISED)
+    if last.isdigit() and text in ("o", "0", "º", "°") and _DEGREES.match(after):
+        return "°"
     if text.isalpha():
         return _letters(before, text, after)
     if not last.isalnum():
@@ -86,6 +97,8 @@ def _apart(text: str, after: str) -> str:
 
 
 def _note(text: str, after: str) -> str:
+    if listed := _LISTED.fullmatch(text):
+        text = listed.group(1)
     if not text[0].isalnum() and text[0] != "[":
         return text
     return _apart(f"[{text}]", after) if text[0] != "[" else _apart(text, after)
@@ -105,11 +118,11 @@ def _letters(before: str, text: str, after: str) -> str:
     number, word = _NUMBER.search(before), _WORD.search(before)
     if number:
         if len(text) > 1 or (text in "oaeºª" and len(number.group(1)) <= 2):
-            return text
+            return _apart(text, after)
         if len(number.group(1)) <= 2:
             return _apart("^" + text, after)
         return _note(text, after)
-    if word and len(text) > 1:
+    if word and (len(text) > 1 or (text in "oº" and word.group() in ("N", "n"))):
         return text
     if word and (len(word.group()) == 1 and text not in "ert"):
         return _apart("^" + text, after)
@@ -120,6 +133,10 @@ def _letters(before: str, text: str, after: str) -> str:
 
 def _after_a_sign(before: str, text: str, after: str) -> str:
     last = before[-1:]
+    if text.isdigit() and len(text) == 2 and re.search(r"\d[.,]$", before):
+        return text  # cents, with the sign before them on the line
+    if _MARK.search(before):
+        return _note(text, after)
     if last in ")]" and _looks_like_maths(before):
         return _apart("^" + _grouped(text), after)
     if last in "°′″%" or _CHARGE.fullmatch(text):
@@ -137,10 +154,10 @@ def _after_a_number(before: str, text: str, after: str) -> str:
     """A power of ten, cents, minutes, or the mark of a note."""
     found = _NUMBER.search(before)
     number = found.group(1) if found else before[-1:]
-    if text[0] in "+-−–" or _OPERATOR.search(before):
-        return _apart("^" + _grouped(text), after)
     if re.fullmatch(r"\d\d", text) and _is_price(before, number, after):
         return "." + text
+    if text[0] in "+-−–" or _OPERATOR.search(before):
+        return _apart("^" + _grouped(text), after)
     if text in QUARTERS and number.isdigit() and int(number) < 25 and number not in ("2", "10"):
         return ":" + text
     is_base = number in ("10", "100", "1000") or len(number) == 1
@@ -163,8 +180,6 @@ def _after_a_word(before: str, text: str, after: str) -> str:
     """A unit's power, a variable's, an ion's charge, or the mark of a note."""
     unit = _UNIT.search(before)
     if unit and unit.group(1) in UNITS and re.fullmatch(r"[+\-−–]?[1-9]", text):
-        return text.translate(RAISED)
-    if _CHARGE.fullmatch(text) and _FORMULA_END.search(before):
         return text.translate(RAISED)
     word = _WORD.search(before)
     is_variable = word is not None and (len(word.group()) == 1 or _TERM.search(before))

@@ -168,6 +168,28 @@ HTML = {
         "1\xa0250 km",
     ),
     "a number in parts": ('<p>1<span style="margin-left:.25em">250</span> km</p>', "1250 km"),
+    "two marks of notes": ("<p>in 2019<sup>3</sup><sup>4</sup></p>", "in 2019[3][4]"),
+    "index and power": ("<p>x<sub>i</sub><sup>2</sup></p>", "x_i^2"),
+    "unit over a unit": ("<p>50 m<sup>3</sup>/h</p>", "50 m³/h"),
+    "raised cents behind a comma": ("<p>5,<sup>99</sup> €</p>", "5,99 €"),
+    "number sign": ("<p>N<sup>o</sup> 5</p>", "No 5"),
+    "raised degree": ("<p>20<sup>o</sup>C</p>", "20°C"),
+    "fraction raised whole": ("<p>3<sup>1/2</sup> cups</p>", "3 1/2 cups"),
+    "fraction of Wikipedia": (
+        "<p>1<span class=frac><span class=num>1</span>&frasl;<span class=den>2</span></span></p>",
+        "1 1/2",
+    ),
+    "mark with a bracket": ("<p>100<sup>1)</sup> €</p>", "100[1] €"),
+    "number struck out between numbers": ("<p>1<s>2</s>3</p>", "1 3"),
+    "Tiptap": (
+        ("<ul><li data-checked=true><label><input type=checkbox checked><span></span></label><div><p>Milk</p></div></li></ul>"),
+        "* [x] Milk",
+    ),
+    "Quill": ("<ul><li data-list=checked>Milk<li data-list=unchecked>Bread</ul>", "* [x] Milk\n* [ ] Bread"),
+    "ruby with bases in parts": (
+        "<ruby><rb>漢</rb><rb>字</rb><rt>かん</rt><rt>じ</rt></ruby>",
+        "漢字(かんじ)",
+    ),
     "soft hyphen": ("<p>Donau&shy;dampf&shy;schiff</p>", "Donaudampfschiff"),
     "control characters": ("<p>a&#x1;b</p>", "ab"),
 }
@@ -209,6 +231,9 @@ FUSED = {
     "figures": ("<figure>12<figcaption>34</figcaption></figure>", "12\n\n34"),
     "labels": ("<p><label>Room</label><label>14</label></p>", "Room 14"),
     "classes": ('<p><b class="euro">12</b><b class="cent">50</b></p>', "12 50"),
+    "spans": ("<p><span>Qty</span><span>12</span><span>34</span></p>", "Qty 12 34"),
+    "small print": ("<p>Price 12<small>50</small></p>", "Price 12 50"),
+    "picture": ("<p>12<img src=x>34</p>", "12 34"),
     "custom elements": ("<p><my-price>12</my-price><my-price>34</my-price></p>", "12 34"),
     "grid by a style sheet": (
         "<style>.g{display:grid}</style><div class=g><span>12</span><span>34</span></div>",
