@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cmt_sdk.converting.pdf_flow import flow
+from cmt_sdk.converting.pdf_flow import Placed, flow
 from cmt_sdk.converting.pdf_marks import Mark, read_marks
 from cmt_sdk.converting.pdf_page import Line, read_lines, turn_of
 from cmt_sdk.converting.pdf_placing import place
@@ -28,7 +28,7 @@ LONGEST_QUOTE = 200  # characters of the words that a comment is about
 class Contents:
     """What has been read of a file so far."""
 
-    pages: list[list[Line]] = field(default_factory=list)
+    pages: list[list[Placed]] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
     drawn: set[int] = field(default_factory=set)  # pages that show something besides text
     pictured: set[int] = field(default_factory=set)  # those that show a picture
@@ -86,9 +86,7 @@ def _read_page(pdf: Any, number: int, contents: Contents) -> None:
     marks = read_marks(page, pdf.formenv, turn)
     contents.comments += [_comment(mark, seen, number) for mark in marks if mark.is_comment]
     place(seen, [mark for mark in marks if not mark.is_comment])
-    for line in seen:
-        line.lefts = []
-    contents.pages.append(seen)
+    contents.pages.append([Placed.of(line) for line in seen])
     kinds = {raw.FPDFPageObj_GetType(raw.FPDFPage_GetObject(page.raw, i)) for i in range(_objects(page))}
     if kinds - {raw.FPDF_PAGEOBJ_TEXT}:
         contents.drawn.add(number)

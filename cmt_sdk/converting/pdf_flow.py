@@ -11,6 +11,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 
 from cmt_sdk.converting.pdf_page import LINE_HYPHEN, Box, Line
@@ -28,6 +29,7 @@ SENTENCE_ENDS = frozenset(
 )
 CLOSERS = frozenset(("Pe", "Pf", "Pi"))  # categories of closing brackets and quotation marks
 TAIL = 200  # characters at the end of a line that are searched for a broken word
+GAP = 3.0  # words that are this many heights apart stand apart
 ALIKE = 0.15  # heights of lines that differ by less than this part are of one size
 BROKEN_WORD = re.compile(rf"(\S*?[^\W_])[-\u2010\u00ad{LINE_HYPHEN}]+\Z")
 WORD = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*")
@@ -35,10 +37,17 @@ WORD = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A line without the places of its characters."""
+    """A line without the places of its characters. `has_gap`: its words stand apart, as "Tarn      13" does."""
 
     text: str
     box: Box
+    has_gap: bool = False
+
+    @classmethod
+    def of(cls, line: Line) -> Placed:
+        """The same line, smaller."""
+        steps = (after - before for before, after in pairwise(line.lefts))
+        return cls(line.text, line.box, max(steps, default=0.0) > GAP * line.box.height)
 
 
 @dataclass(slots=True)
@@ -65,15 +74,14 @@ class Flow:
         return "\n\n".join(part for part in parts if part)
 
 
-def flow(pages: Sequence[Sequence[Line]]) -> Flow:
+def flow(pages: Sequence[Sequence[Placed]]) -> Flow:
     """The text of all pages."""
-    placed = [[Placed(line.text, line.box) for line in page] for page in pages]
-    repeated = Repeated(placed)
+    repeated = Repeated(pages)
     body: list[list[Placed]] = []
-    for number, page in enumerate(placed):
+    for number, page in enumerate(pages):
         gone = repeated.on(number)
         body.append([line for index, line in enumerate(page) if index not in gone])
-    bare = frozenset(n for n, page in enumerate(placed) if page and not body[n])
+    bare = frozenset(n for n, page in enumerate(pages) if page and not body[n])
     words = _words(body)
     parts: list[str] = []
     size = 0.0
@@ -145,7 +153,8 @@ class Repeated:
         """
         has_words = any(letter.isalpha() for letter in rest)
         has_total = str(len(self._pages)) in NUMBER.findall(rest)
-        return not is_head or not has_words or has_total or line.box.height < 0.95 * self._size
+        is_small = line.box.height < 0.95 * self._size
+        return not is_head or not has_words or has_total or line.has_gap or is_small
 
     def _keep(self, text: str, kind: str, kept: dict[str, None]) -> None:
         """Remember a repeated line; of page numbers only the first, and only if it has words."""

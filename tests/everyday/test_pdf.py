@@ -194,6 +194,10 @@ FLOWING = {
         running(["The mill was"], ["sold in 1901."], head="Tarn today   {n}"),
         "Tarn today {n}\n\nThe mill was\nsold in 1901.".replace("{n}", "1"),
     ),
+    "a number far from the head": (
+        [Page([*column("Tarn", top=HEAD), (500, HEAD, 12, str(n)), *column(t)]) for n, t in ((1, "It is"), (2, "old."))],
+        "Tarn\n\nIt is\nold.",
+    ),
     "headings that count are kept": (
         running(["Name the capital."], ["Name the river."], head="Exercise {n}", size=14),
         "Exercise 1\nName the capital.\n\nExercise 2\nName the river.",
