@@ -24,6 +24,7 @@ SHOWN = ("From", "To", "Cc", "Date", "Subject")
 WEB_PAGE = "Snapshot-Content-Location"  # the field by which browsers mark a saved page
 BROKEN = (MessageError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
 SEPARATOR = re.compile(rb"(?:\A|\n\r?\n)From [^\r\n]*\r?\n(?=[!-9;-~]+:)")  # a line between two messages of a mailbox
+FLOWED = re.compile(r"(?<!^--)(?<=\S) \n(?!>)", re.MULTILINE)  # a line end that the sender's program made; "-- " is one
 LONGEST_FIELD = 2000  # characters of one field of the head
 MOST_NAMED = 10  # attached files in one warning
 DEEPEST = 30  # messages within messages
@@ -152,7 +153,7 @@ def _text(part: Message, path: Path) -> str:
     except InvalidDocument:
         return ""
     if part.get_param("format") == "flowed":
-        text = re.sub(r"(?<=[^\n]) \n(?!>|--)", " ", text)  # lines that the sender's program broke
+        text = FLOWED.sub(" ", text)
     return text
 
 

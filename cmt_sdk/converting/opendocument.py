@@ -35,6 +35,7 @@ UNSEEN = frozenset(
 SPACES = {"s": " ", "tab": " ", "line-break": "<br>"}
 MOST_REPEATS = 100  # cells or rows that one element stands for; more only fill the sheet
 DEEPEST = 200  # elements within elements
+MOST_CELLS = 1_000_000  # of one sheet
 MOST_PARTS = 2_000_000  # pieces of html that one file becomes
 
 
@@ -89,13 +90,16 @@ def _convert(element: Any, html: list[str], depth: int) -> None:
 def _sheet(table: Any) -> str:
     """One table of a workbook."""
     rows: list[list[str]] = []
+    count = 0
     for row in table.xpath(".//*[local-name()='table-row']"):
         cells = list(_cells(row))
         while cells and not cells[-1]:
             cells.pop()
-        rows += [cells] * (_repeats(row, "number-rows-repeated") if cells else 1)
-        if len(rows) > MOST_PARTS:
-            raise RecursionError("its rows are too many")
+        repeats = _repeats(row, "number-rows-repeated") if cells else 1
+        rows += [cells] * repeats
+        count += repeats * len(cells)
+        if count > MOST_CELLS:
+            raise ValueError(f"a sheet of it has more than {MOST_CELLS:,} cells")
     return written(_attribute(table, "name"), rows)
 
 

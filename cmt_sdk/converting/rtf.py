@@ -9,13 +9,14 @@ from cmt_sdk.converting.result import Converted, damaged
 
 TITLE = re.compile(r"\{\\title ([^{}]{1,2000})\}")
 DATA = re.compile(rb"\{\\\*?\\?(?:pict|objdata)\b[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")  # pictures, written in digits
+HIDDEN = re.compile(rb"\{(?:\\[a-z]{1,20}-?\d{0,9} ?){0,50}?\\v(?![a-z0-9])[^{}]*\}")
 
 
 def from_rtf(data: bytes, path: Path) -> Converted:
     """The text of a letter. Raises InvalidDocument for one that cannot be read."""
     from striprtf.striprtf import rtf_to_text
 
-    source = DATA.sub(b"", data).decode("latin-1")
+    source = HIDDEN.sub(b"", DATA.sub(b"", data)).decode("latin-1")
     try:
         text = rtf_to_text(source, encoding=_code_page(source), errors="replace")
         found = TITLE.search(source[:100_000])
