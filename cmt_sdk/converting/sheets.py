@@ -14,6 +14,7 @@ from cmt_sdk.converting.rows import written
 from cmt_sdk.converting.zips import opened
 
 MIDNIGHT = time(0)
+MOST_CELLS = 5_000_000  # of one sheet: a row with a single value in its last column has 16,384
 
 
 def from_sheets(data: bytes, path: Path) -> Converted:
@@ -38,7 +39,11 @@ def from_sheets(data: bytes, path: Path) -> Converted:
 
 def _rows(sheet: Any) -> Iterator[Sequence[str]]:
     was_empty = False
+    count = 0
     for values in sheet.iter_rows(values_only=True):
+        count += len(values)
+        if count > MOST_CELLS:
+            raise ValueError(f"a sheet of it has more than {MOST_CELLS:,} cells, empty ones included")
         row = [_text(value) for value in values]
         while row and not row[-1]:
             row.pop()

@@ -9,7 +9,8 @@ import zipfile
 from collections.abc import Mapping, Sequence
 
 OFFICE = "urn:oasis:names:tc:opendocument:xmlns"
-ODF = f'xmlns:office="{OFFICE}:office:1.0" xmlns:text="{OFFICE}:text:1.0" xmlns:table="{OFFICE}:table:1.0" xmlns:draw="{OFFICE}:drawing:1.0"'
+SPACES = {"office": "office", "text": "text", "table": "table", "draw": "drawing"}
+ODF = " ".join(f'xmlns:{short}="{OFFICE}:{name}:1.0"' for short, name in SPACES.items())
 PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from pathlib import Path
 
 import pytest
 
@@ -202,7 +203,7 @@ def test_files_that_lie_in_a_cloud(folder, tmp_path, name):
         read_document(tmp_path / "notes" / name)
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/fd"), reason="this system shows no open files as paths")
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="this system shows no open files as paths")
 def test_a_pipe_has_no_source():
     """Listed: `cmt add <(command)` had another source at each call, and was never updated."""
     out, into = os.pipe()

@@ -55,8 +55,10 @@ MAILS = {
         "Müll",
     ),
     "base64": (
-        b"From: a@b.c\nSubject: Keys\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n"
-        b"Content-Transfer-Encoding: base64\n\nVGhlIGtleSBpcyBibHVlLg==\n",
+        (
+            b"From: a@b.c\nSubject: Keys\nMIME-Version: 1.0\nContent-Type: text/plain; charset=utf-8\n"
+            b"Content-Transfer-Encoding: base64\n\nVGhlIGtleSBpcyBibHVlLg==\n"
+        ),
         "From: a@b.c\nSubject: Keys\n\nThe key is blue.",
         "Keys",
     ),
@@ -107,15 +109,18 @@ RTF = (
 )
 
 CARDS = (
-    "BEGIN:VCARD\r\nVERSION:3.0\r\nN:Brandt;Ilse;;;\r\nFN:Ilse Brandt\r\nORG:Tarn Ferries;Harbour\r\nTEL;TYPE=CELL,VOICE:+49 170 555\r\n"
-    " 0106\r\nitem1.EMAIL;TYPE=INTERNET:ilse@tarn.org\r\nADR;TYPE=HOME:;;Oak Tree Road 9;Port Elm;;12345;\r\nBDAY:1987-02-01\r\n"
+    "BEGIN:VCARD\r\nVERSION:3.0\r\nN:Brandt;Ilse;;;\r\nFN:Ilse Brandt\r\nORG:Tarn Ferries;Harbour\r\n"
+    "TEL;TYPE=CELL,VOICE:+49 170 555\r\n 0106\r\nitem1.EMAIL;TYPE=INTERNET:ilse@tarn.org\r\n"
+    "ADR;TYPE=HOME:;;Oak Tree Road 9;Port Elm;;12345;\r\nBDAY:1987-02-01\r\n"
     "NOTE:Feeds\\, at night\\nthe cat.\r\nPHOTO;ENCODING=b;TYPE=PNG:iVBORw0KGgo=\r\nEND:VCARD\r\n"
-    "BEGIN:VCARD\r\nVERSION:2.1\r\nN;CHARSET=UTF-8;ENCODING=QUOTED-PRINTABLE:M=C3=BCller;J=C3=B6rg;;;\r\nTEL;HOME:555 0107\r\nEND:VCARD\r\n"
+    "BEGIN:VCARD\r\nVERSION:2.1\r\nN;CHARSET=UTF-8;ENCODING=QUOTED-PRINTABLE:M=C3=BCller;J=C3=B6rg;;;\r\n"
+    "TEL;HOME:555 0107\r\nEND:VCARD\r\n"
 )
 
 CALENDAR = (
     "BEGIN:VCALENDAR\r\nX-WR-CALNAME:Family\r\nBEGIN:VTIMEZONE\r\nTZID:Europe/Berlin\r\nEND:VTIMEZONE\r\n"
-    "BEGIN:VEVENT\r\nDTSTART;TZID=Europe/Berlin:20260304T093000\r\nDTEND;TZID=Europe/Berlin:20260304T103000\r\nSUMMARY:Dentist\\, Ann\r\n"
+    "BEGIN:VEVENT\r\nDTSTART;TZID=Europe/Berlin:20260304T093000\r\nDTEND;TZID=Europe/Berlin:20260304T103000\r\n"
+    "SUMMARY:Dentist\\, Ann\r\n"
     "LOCATION:Main Street 5\r\nBEGIN:VALARM\r\nDESCRIPTION:Reminder\r\nEND:VALARM\r\nEND:VEVENT\r\n"
     "BEGIN:VEVENT\r\nDTSTART;VALUE=DATE:20260501\r\nSUMMARY:Bob's birthday\r\nRRULE:FREQ=YEARLY\r\nEND:VEVENT\r\n"
     "BEGIN:VTODO\r\nDUE:20260610T220000Z\r\nSUMMARY:Pay the rent\r\nEND:VTODO\r\nEND:VCALENDAR\r\n"
@@ -148,7 +153,8 @@ CELLS = [
 
 ODT = (
     '<text:h text:outline-level="2">Miete</text:h><text:p>Die <text:span>Gebühr</text:span> ist<text:s/>950<text:tab/>Euro.'
-    "<text:note><text:note-citation>1</text:note-citation><text:note-body><text:p>Im Mai.</text:p></text:note-body></text:note></text:p>"
+    "<text:note><text:note-citation>1</text:note-citation>"
+    "<text:note-body><text:p>Im Mai.</text:p></text:note-body></text:note></text:p>"
     "<text:list><text:list-item><text:p>Wasser</text:p></text:list-item><text:list-item><text:p>Strom</text:p></text:list-item></text:list>"
     "<table:table><table:table-row><table:table-cell><text:p>Jahr</text:p></table:table-cell><table:table-cell><text:p>Euro</text:p>"
     "</table:table-cell></table:table-row><table:table-row><table:table-cell><text:p>2026</text:p></table:table-cell><table:table-cell>"
@@ -164,7 +170,8 @@ def sheet(*rows):
 
 ODS = (
     f'<table:table table:name="Kasse">{sheet(["Name", "Telefon"], ["Emil", "555"])}'
-    '<table:table-row table:number-rows-repeated="1048574"><table:table-cell table:number-columns-repeated="16384"/></table:table-row></table:table>'
+    '<table:table-row table:number-rows-repeated="1048574">'
+    '<table:table-cell table:number-columns-repeated="16384"/></table:table-row></table:table>'
 )
 
 BOOK = {"Rent": [["Name", "Euros", "Since"], ["Emil Cern", 950.0, None], ["Ann Abel", 1100.5, None]], "Secret": [["x", "y"]]}
@@ -185,8 +192,10 @@ READ = {
         "all.mbox",
         b"From ann@x Wed Mar  4 09:30:00 2026\n" + PLAIN.encode() + b"\nFrom bob@x Thu Mar  5 09:30:00 2026\nFrom: b@c.d\n"
         b"Subject: Two\n\nFrom here on.\n",
-        f"## Müll\n\n{HEAD}\n\nDie Gebühr ist zwanzig Euro, zahlbar bis zum fünften Mai.\n\n"
-        "## Two\n\nFrom: b@c.d\nSubject: Two\n\nFrom here on.",
+        (
+            f"## Müll\n\n{HEAD}\n\nDie Gebühr ist zwanzig Euro, zahlbar bis zum fünften Mai.\n\n"
+            "## Two\n\nFrom: b@c.d\nSubject: Two\n\nFrom here on."
+        ),
         None,
     ),
     "ipynb (listed)": (
@@ -230,16 +239,20 @@ READ = {
     "vcf": (
         "people.vcf",
         CARDS.encode(),
-        "## Ilse Brandt\n\norganization: Tarn Ferries, Harbour\nphone (cell): +49 170 5550106\ne-mail: ilse@tarn.org\n"
-        "address (home): Oak Tree Road 9, Port Elm, 12345\nbirthday: 1987-02-01\nnote: Feeds, at night the cat.\n\n"
-        "## Jörg Müller\n\nphone: 555 0107",
+        (
+            "## Ilse Brandt\n\norganization: Tarn Ferries, Harbour\nphone (cell): +49 170 5550106\ne-mail: ilse@tarn.org\n"
+            "address (home): Oak Tree Road 9, Port Elm, 12345\nbirthday: 1987-02-01\nnote: Feeds, at night the cat.\n\n"
+            "## Jörg Müller\n\nphone: 555 0107"
+        ),
         None,
     ),
     "ics": (
         "family.ics",
         CALENDAR.encode(),
-        "2026-03-04 09:30 to 10:30: Dentist, Ann; location: Main Street 5\n2026-05-01: Bob's birthday; repeats: FREQ=YEARLY\n"
-        "2026-06-10 22:00 UTC: Pay the rent",
+        (
+            "2026-03-04 09:30 to 10:30: Dentist, Ann; location: Main Street 5\n2026-05-01: Bob's birthday; repeats: FREQ=YEARLY\n"
+            "2026-06-10 22:00 UTC: Pay the rent"
+        ),
         "Family",
     ),
     "srt": ("talk.srt", SRT.encode(), "[0:00:01] The ferry leaves at eight.\n\n[0:01:20] Bring the key.", None),
@@ -410,6 +423,5 @@ def test_hostile_files(read, name, data):
     try:
         text = read(name, data).text
     except InvalidDocument as error:
-        assert len(str(error)) < 400
-    else:
-        assert len(text) < 10_000_000
+        text = str(error)[:400] if len(str(error)) < 400 else "x" * 10_000_000
+    assert len(text) < 10_000_000
