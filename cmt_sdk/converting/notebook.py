@@ -11,7 +11,7 @@ from typing import Any
 from cmt_sdk.converting.result import Converted, damaged
 from cmt_sdk.converting.text import decode
 
-EMBEDDED = re.compile(r"!\[([^\]]*)\]\((?:data|attachment):[^)]*\)")  # a picture that is written into the text
+EMBEDDED = re.compile(r"!\[([^\[\]]{0,500})\]\((?:data|attachment):[^)]*\)")  # a picture that is written into the text
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -42,15 +42,6 @@ class Box(NamedTuple):
     def middle_height(self) -> float:
         """The y of the middle."""
         return (self.bottom + self.top) / 2
-
-    def around(self, other: Box) -> Box:
-        """The smallest box that holds both."""
-        return Box(
-            min(self.left, other.left),
-            min(self.bottom, other.bottom),
-            max(self.right, other.right),
-            max(self.top, other.top),
-        )
 
     def shares_row(self, other: Box) -> bool:
         """True where half of the lower one stands at the height of the other."""
@@ -217,15 +208,22 @@ def _raise(out: list[Letter]) -> None:
 
 def _line(letters: list[Letter]) -> Line:
     """These letters as a line, without the white space around it."""
-    text = ""
+    text = "".join(letter.text for letter in letters)
     lefts: list[float] = []
-    box: Box | None = None
+    right = 0.0
     for letter in letters:
-        if letter.box is not None:
-            box = letter.box if box is None else box.around(letter.box)
-        left = letter.box.left if letter.box is not None else (box.right if box is not None else 0.0)
-        text += letter.text
+        left = right if letter.box is None else letter.box.left
+        right = right if letter.box is None else max(right, letter.box.right)
         lefts += [left] * len(letter.text)
     start = len(text) - len(text.lstrip())
     bare = text.strip()
-    return Line(bare, box or NOWHERE, lefts[start : start + len(bare)])
+    boxes = [letter.box for letter in letters if letter.box is not None]
+    return Line(bare, _around(boxes), lefts[start : start + len(bare)])
+
+
+def _around(boxes: Sequence[Box]) -> Box:
+    """The smallest box that holds all."""
+    if not boxes:
+        return NOWHERE
+    lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+    return Box(min(lefts), min(bottoms), max(rights), max(tops))

@@ -16,13 +16,21 @@ FILLERS = frozenset("_.\u2026 \u00a0")  # what is printed where something is to 
 ABOVE = 2.5  # a label stands at most this many heights of its own line above its field
 APART = 8.0  # and a line that is this many heights away may be of another column
 TIGHT = 2.0  # a box that is this near to the words on its right belongs to them
+MOST_COMPARED = 1_000_000  # marks times lines of one page
 QUESTIONS = (":", "?", "\uff1a", "\uff1f")  # what a label ends with that needs no colon
 
 
 def place(lines: list[Line], marks: Iterable[Mark]) -> None:
-    """Put each mark into the line where it stands, or into a new line."""
+    """Put each mark into the line where it stands, or into a new line.
+
+    A page with very many marks gets them at its end: each is held against each line.
+    """
     printed = list(lines)
-    for mark in sorted(marks, key=lambda m: (-m.box.top, m.box.left)):
+    ordered = sorted(marks, key=lambda m: (-m.box.top, m.box.left))
+    if len(ordered) * (len(ordered) + len(lines)) > MOST_COMPARED:
+        lines += [_line(mark, mark.name) for mark in ordered]
+        return
+    for mark in ordered:
         row = [line for line in printed if line.box.shares_row(mark.box)]
         line = _beside(row, mark, APART)
         above = None if line else _above(printed, mark.box)
@@ -81,10 +89,15 @@ def _add_line(lines: list[Line], printed: Sequence[Line], above: Line | None, ma
         at = next(lower, len(lines))
     while at < len(lines) and lines[at] not in printed and lines[at].box.top >= mark.box.top:
         at += 1
+    lines.insert(at, _line(mark, label))
+
+
+def _line(mark: Mark, label: str) -> Line:
+    """A line of a mark alone, with what it is called."""
     colon = "" if not label or label.endswith(QUESTIONS) else ":"
     text = f"{mark.text} {label}" if mark.is_box else f"{label}{colon} {mark.text}"
     bare = text.strip()
-    lines.insert(at, Line(bare, mark.box, [mark.box.left] * len(bare)))
+    return Line(bare, mark.box, [mark.box.left] * len(bare))
 
 
 def _words_above(line: Line, box: Box) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cmt_sdk.converting.result import Converted
+from cmt_sdk.converting.result import Converted, damaged
 from cmt_sdk.converting.zips import opened
 
 DEEPEST = 50  # groups within groups
@@ -16,18 +16,17 @@ DEEPEST = 50  # groups within groups
 def from_slides(data: bytes, path: Path) -> Converted:
     """The text of all slides under their titles, with tables and speaker's notes. Raises InvalidDocument."""
     from pptx import Presentation
+    from pptx.exc import PythonPptxError
 
     with opened(data, path):
-        show = Presentation(io.BytesIO(data))
-        texts: list[str] = []
-        empty: list[str] = []
-        for number, slide in enumerate(show.slides, 1):
-            text = "\n\n".join(_slide(slide))
-            if text:
-                texts.append(text)
-            else:
-                empty.append(str(number))
-        title = " ".join((show.core_properties.title or "").split())
+        try:
+            show = Presentation(io.BytesIO(data))
+            found = ["\n\n".join(_slide(slide)) for slide in show.slides]
+            title = " ".join((show.core_properties.title or "").split())
+        except PythonPptxError as error:
+            raise damaged(path, error) from error
+    texts = [text for text in found if text]
+    empty = [str(number) for number, text in enumerate(found, 1) if not text]
     left_out = [f"slides without text (pictures, perhaps): {', '.join(empty)}"] if empty else []
     is_title = title and title.casefold() != "powerpoint presentation"
     return Converted("\n\n".join(texts), {"title": title} if is_title else {}, left_out)

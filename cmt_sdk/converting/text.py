@@ -25,7 +25,7 @@ MARKS = (
 )  # UTF-32 before UTF-16, whose mark it begins with
 REPLACED = "\ufffd"
 SAMPLE = 200_000  # bytes that an encoding is guessed from
-FEW, SHARE = 3, 0.01  # characters of a text that may be unreadable: so many in a short one, else this part
+FEW, SHARE = 3, 0.01  # unreadable characters that a text may have: so many, or this part of a longer one
 NULS = re.compile("\0+")
 CONTROLS = re.compile(r"[\x01-\x07\x0e-\x19\x7f]")  # control characters that no text uses
 NO_LETTER = re.compile(rb"[\x81\x8d\x8f\x90\x9d\xc0\xc1\xf5-\xff]")  # no text in UTF-8 or in windows-1252 is likely to use
@@ -102,7 +102,7 @@ def _lines(text: str) -> str:
 
 def _allowed(text: str) -> int:
     """How many characters of a text may be unreadable."""
-    return max(1, min(FEW, len(text) // 10), int(SHARE * len(text)))
+    return max(min(FEW, len(text) // 10), int(SHARE * len(text)))
 
 
 def _places(count: int) -> str:

@@ -21,7 +21,7 @@ METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 # What zipfile, zlib and the readers of these formats raise for a damaged file.
 BROKEN = (
     zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, RecursionError,
-    AttributeError, LookupError, TypeError, ValueError, ArithmeticError, NotImplementedError,
+    ArithmeticError, AssertionError, AttributeError, LookupError, NotImplementedError, SyntaxError, TypeError, ValueError,
 )  # fmt: skip
 
 
