@@ -194,7 +194,7 @@ class _Walk:
             return False
         if is_link:
             if not self._is_read_elsewhere(path):
-                self._passed.links.append(path.relative_to(self._top).as_posix())
+                self._passed.links.append(str(path))
             return False
         if _is_made(path, beside):
             self._passed.made.append(path.relative_to(self._top).as_posix())

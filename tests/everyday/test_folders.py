@@ -169,7 +169,7 @@ def test_links_to_folders(folder, tmp_path):
     (tmp_path / "elsewhere" / "b.md").write_text("B.")
     found, messages = folder(["a.md", "x/c.md"], links=[("out", tmp_path / "elsewhere"), ("in", "x"), ("up", "..")])
     assert found == ["a.md", "x/c.md"]
-    assert messages == ["passed over: in notes: links to folders (out, up): add the folders themselves"]
+    assert messages == ["passed over: in notes: links to folders (notes/out, notes/up): add the folders themselves"]
 
 
 def test_a_linked_file_has_its_own_path(folder, tmp_path):

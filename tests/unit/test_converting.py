@@ -209,8 +209,18 @@ def test_a_folder_is_no_document(tmp_path):
 
 @pytest.mark.parametrize(
     ("suffix", "module"),
-    [(".html", "bs4"), (".html", "lxml.html"), (".html", "markdownify"), (".docx", "mammoth"), (".pdf", "pypdfium2")]
-    + [(".rtf", "striprtf.striprtf"), (".odt", "lxml.etree"), (".epub", "lxml.etree"), (".pptx", "pptx"), (".xlsx", "openpyxl")],
+    [
+        (".html", "bs4"),
+        (".html", "lxml.html"),
+        (".html", "markdownify"),
+        (".docx", "mammoth"),
+        (".pdf", "pypdfium2"),
+        (".rtf", "striprtf.striprtf"),
+        (".odt", "lxml.etree"),
+        (".epub", "lxml.etree"),
+        (".pptx", "pptx"),
+        (".xlsx", "openpyxl"),
+    ],
 )
 def test_a_missing_extra_names_the_install_line(text_of, monkeypatch, suffix, module):
     """Without its converter a file is not read as something else."""
