@@ -8,7 +8,7 @@ FEWEST_COLUMNS = 2  # of a table with a header
 
 
 def written(name: str, rows: Iterable[Sequence[str]]) -> str:
-    """A sheet under its name. Rows below a header are "column: value; column: value", others "value | value"."""
+    """A sheet under its name. Rows below a header are "- column: value; column: value"."""
     lines = list(_lines(list(rows)))
     heading = [f"## {name}", ""] if name and lines else []
     return "\n".join([*heading, *lines])
@@ -25,9 +25,9 @@ def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         if not header and _is_header(row, rows[index + 1] if index + 1 < len(rows) else ()):
             header = row
         elif header:
-            yield "; ".join(_pairs(header, row))
+            yield f"- {'; '.join(_pairs(header, row))}"
         else:
-            yield " | ".join(filled)
+            yield f"- {'; '.join(filled)}" if len(filled) > 1 else filled[0]
 
 
 def _is_header(row: Sequence[str], following: Sequence[str]) -> bool:

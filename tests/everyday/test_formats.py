@@ -210,7 +210,7 @@ READ = {
         "## Miete\n\nDie Gebühr ist 950 Euro. [Im Mai.]\n\n* Wasser\n* Strom\n\n| Jahr | Euro |\n| --- | --- |\n| 2026 | 950 |",
         "Mietvertrag",
     ),
-    "ods": ("a.ods", odf(ODS, "spreadsheet"), "## Kasse\n\nName: Emil; Telefon: 555", None),
+    "ods": ("a.ods", odf(ODS, "spreadsheet"), "## Kasse\n\n- Name: Emil; Telefon: 555", None),
     "odp": (
         "a.odp",
         odf('<draw:page draw:name="Seite 1"><draw:frame><text:p>Die Fähre.</text:p></draw:frame></draw:page>', "presentation"),
@@ -232,10 +232,10 @@ READ = {
     "xlsx": (
         "rent.xlsx",
         workbook({"Rent": BOOK["Rent"]}),
-        "## Rent\n\nName: Emil Cern; Euros: 950\nName: Ann Abel; Euros: 1100.5",
+        "## Rent\n\n- Name: Emil Cern; Euros: 950\n- Name: Ann Abel; Euros: 1100.5",
         None,
     ),
-    "xlsx without a suffix": ("rent", workbook({"Rent": BOOK["Rent"][:2]}), "## Rent\n\nName: Emil Cern; Euros: 950", None),
+    "xlsx without a suffix": ("rent", workbook({"Rent": BOOK["Rent"][:2]}), "## Rent\n\n- Name: Emil Cern; Euros: 950", None),
     "vcf": (
         "people.vcf",
         CARDS.encode(),
@@ -354,11 +354,11 @@ def test_slides_without_text_are_named(read, caplog):
 @pytest.mark.parametrize(
     ("rows", "text"),
     [
-        ([["Budget 2026"], [], ["Item", "Euros"], ["Rent", 950]], "Budget 2026\nItem: Rent; Euros: 950"),
-        ([["A", "B"], ["x", 1], [], ["C", "D"], ["y", 2]], "A: x; B: 1\nC: y; D: 2"),
-        ([["Rent", 950], ["Heat", 50]], "Rent | 950\nHeat | 50"),
-        ([["Name", "Name"], ["a", "b"]], "Name | Name\na | b"),
-        ([["A", "B", "C"], ["x", None, 3]], "A: x; C: 3"),
+        ([["Budget 2026"], [], ["Item", "Euros"], ["Rent", 950]], "Budget 2026\n- Item: Rent; Euros: 950"),
+        ([["A", "B"], ["x", 1], [], ["C", "D"], ["y", 2]], "- A: x; B: 1\n- C: y; D: 2"),
+        ([["Rent", 950], ["Heat", 50]], "- Rent; 950\n- Heat; 50"),
+        ([["Name", "Name"], ["a", "b"]], "- Name; Name\n- a; b"),
+        ([["A", "B", "C"], ["x", None, 3]], "- A: x; C: 3"),
     ],
     ids=["a title above", "two tables", "no header", "names twice", "empty cells"],
 )
