@@ -13,6 +13,7 @@ from cmt_sdk.converting import folders
 from cmt_sdk.converting.books import from_epub
 from cmt_sdk.converting.cards import from_calendar, from_cards
 from cmt_sdk.converting.docx import from_docx
+from cmt_sdk.converting.evernote import from_evernote
 from cmt_sdk.converting.html import from_html
 from cmt_sdk.converting.kinds import ZIP, refuse_foreign, suffix_of
 from cmt_sdk.converting.mail import from_mail, from_mailbox
@@ -51,10 +52,12 @@ CONVERTERS = {
     ".xlsx": from_sheets,
     ".xlsm": from_sheets,
     ".eml": from_mail,
+    ".emlx": from_mail,
     ".mht": from_mail,
     ".mhtml": from_mail,
     ".mbox": from_mailbox,
     ".ipynb": from_notebook,
+    ".enex": from_evernote,
     ".vcf": from_cards,
     ".ics": from_calendar,
     ".srt": from_subtitles,
@@ -66,7 +69,7 @@ ZIPPED = frozenset({".docx", ".docm", ".odt", ".ods", ".odp", ".epub", ".pptx", 
 WEB_LINKS = frozenset({".gdoc", ".gsheet", ".gslides", ".webloc", ".url"})
 LARGEST_FILE = 256_000_000  # bytes: whole files are held in memory while they are converted
 
-_reported: dict[str, str] = {}  # what was last passed over in a folder: the same is not repeated at each look
+_reported: dict[str, str] = {}  # the last message for each folder: the same is not repeated
 
 
 def read_document(path: str | os.PathLike[str]) -> Document:
@@ -74,7 +77,7 @@ def read_document(path: str | os.PathLike[str]) -> Document:
 
     The contents tell the format where they have a signature, else the suffix does; every other file is taken for text,
     in UTF-8 or, with a warning, in the encoding that it looks like. Read are html (xhtml, mhtml), pdf, docx, rtf, odt,
-    ods, odp, epub, pptx, xlsx, eml, mbox, ipynb, vcf, ics, srt and vtt. What is left out of a file is logged as a
+    ods, odp, epub, pptx, xlsx, eml, mbox, enex, ipynb, vcf, ics, srt and vtt. What is left out of a file is logged as a
     warning. A pipe has no source. Raises NotFound, StorageDenied, InvalidDocument (binary, damaged, of a kind that
     cannot be read), EmptyDocument, MissingExtra, InvalidInput (a file of an open memory).
     """
@@ -112,7 +115,11 @@ def read_documents(paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence
 
 
 def list_files(folder: str | os.PathLike[str], *, exclude: Sequence[str] = ()) -> Iterator[Path]:
-    """The files that `read_documents` reads in a folder, sorted. Raises StorageDenied for a closed folder."""
+    """The files that `read_documents` reads in a folder, sorted.
+
+    What is passed over is logged once for each folder, and again when it changes. Raises StorageDenied
+    for a closed folder, InvalidSetting for a pattern that is none.
+    """
     told: list[str] = []
     yield from folders.walk(Path(folder), SUFFIXES, exclude, told.append)
     name = os.fspath(folder)
@@ -123,7 +130,7 @@ def list_files(folder: str | os.PathLike[str], *, exclude: Sequence[str] = ()) -
 
 
 def is_placeholder(path: str | os.PathLike[str]) -> bool:
-    """Whether a file only stands for one whose contents lie in a cloud: to read it would fetch them, or give nothing."""
+    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives nothing."""
     return folders.is_placeholder(path, SUFFIXES)
 
 
@@ -133,7 +140,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _contents(path: Path) -> tuple[bytes, bool]:
-    """The bytes of a file, and whether it is one; a pipe or a device is not, and is read all the same."""
+    """The bytes of a file, a pipe or a device, and whether it is a file."""
     try:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
@@ -150,7 +157,11 @@ def _contents(path: Path) -> tuple[bytes, bool]:
 
 
 def _source(path: Path) -> str:
-    """The absolute path of a file. Links among the folders are resolved; the file's own name stays, as it goes with a link."""
+    """The absolute path of a file.
+
+    Links among the folders above it are resolved, so that a folder has one path. A file that is itself a
+    link keeps its own name, so that it is gone when the link is.
+    """
     source = (path.parent.resolve() / path.name).as_posix()
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are no UTF-8
         raise InvalidDocument(f"{path}: its name, or that of a folder above it, is no UTF-8: rename it")

@@ -1,4 +1,4 @@
-"""Which files of a folder are read: by kind, by ignore files, by what programs leave there. Knows no contents.
+"""Which files of a folder are read. Knows suffixes, ignore files and litter, no contents.
 
 Hidden files, lock files and other litter are left out without a word. What a person might miss is counted and
 named once: files of other kinds, what ignore files name, what only lies in a cloud, links to folders.
@@ -46,24 +46,32 @@ MADE_FOLDERS = {
     "coverage": ("package.json",),
     "bak": ("config.edn",),
 }  # folders that a tool fills, and the files (or suffixes) beside them that show the tool; () for always
-MADE_MARKS = frozenset({"CACHEDIR.TAG", "pyvenv.cfg", "conda-meta"})  # what stands in a folder that a program fills again
-PLACEHOLDERS = (".icloud", ".nextcloud", ".owncloud", ".cloud")  # suffixes of files that stand for one in a cloud
-OFFLINE = 0x00001000 | 0x00040000 | 0x00400000  # Windows: FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS
-DATALESS = 0x40000000  # macOS: SF_DATALESS, whose contents a read would fetch from the cloud
+MADE_MARKS = frozenset({"CACHEDIR.TAG", "pyvenv.cfg", "conda-meta"})  # in such a folder
+PLACEHOLDERS = (".icloud", ".nextcloud", ".owncloud", ".cloud")  # suffixes of stand-ins
+OFFLINE = 0x1000 | 0x40000 | 0x400000  # Windows: OFFLINE, RECALL_ON_OPEN, RECALL_ON_DATA_ACCESS
+DATALESS = 0x40000000  # macOS: SF_DATALESS
 MOST_NAMED = 6  # kinds or names in one message
 
 
 def walk(folder: Path, suffixes: Collection[str], exclude: Sequence[str], report: Report) -> Iterator[Path]:
-    """The files of these suffixes beneath a folder, sorted. Raises StorageDenied for a closed folder, InvalidSetting.
+    """The files of these suffixes beneath a folder, sorted.
 
-    `exclude` holds patterns as in a .gitignore file. `report` gets one phrase for each thing that is passed over.
+    Args:
+        folder: Where to begin.
+        suffixes: In lower case, with the dot.
+        exclude: Patterns as in a .gitignore file.
+        report: Is called with a sentence on what is passed over.
+
+    Raises:
+        StorageDenied: The folder itself cannot be read.
+        InvalidSetting: A pattern is none.
     """
     patterns = _spec([_beneath(pattern, folder) for pattern in exclude])
     yield from _Walk(folder, suffixes, patterns, report).files()
 
 
 def is_placeholder(path: str | os.PathLike[str], suffixes: Collection[str]) -> bool:
-    """Whether a file only stands for one whose contents lie in a cloud: to read it would fetch them, or give nothing."""
+    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives nothing."""
     path = Path(path)
     try:
         found = path.lstat()
@@ -102,7 +110,7 @@ class _Rules:
     spec: GitIgnoreSpec
 
     def verdict(self, path: str) -> bool | None:
-        """True for what they name, False for what they take back with "!", None where they do not say."""
+        """True for what they name, False for what "!" takes back, None where they do not say."""
         relative = path.removeprefix(str(self.folder)).replace(os.sep, "/").lstrip("/")
         return self.spec.check_file(relative).include
 
@@ -160,7 +168,7 @@ class _Walk:
             self._report(f"in {self._top}: {'; '.join(phrases)}")
 
     def _beneath(self, folder: Path, rules: Sequence[_Rules]) -> Iterator[Path]:
-        """The files of a folder, then those of the folders in it: a heap of what is to be walked, as trees can be deep."""
+        """The files of a folder, then those of the folders in it. No recursion: trees can be deep."""
         waiting = [(folder, rules)]
         while waiting:
             folder, rules = waiting.pop()
@@ -216,7 +224,7 @@ class _Walk:
         return not (is_link and self._is_read_elsewhere(path))
 
     def _is_ignored(self, path: str, rules: Sequence[_Rules]) -> bool:
-        """Whether a pattern names it; of ignore files the nearest one that says something counts."""
+        """Whether a pattern names it; of the ignore files, the nearest that says something counts."""
         if self._exclude.verdict(path):
             return True
         for rule in reversed(rules):
@@ -243,7 +251,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _above(folder: Path) -> list[Path]:
-    """The folders of the same git repository above a folder, the uppermost first; none where it is in no repository."""
+    """The folders above a folder in the same git repository, the uppermost first."""
     if os.path.lexists(folder / ".git"):
         return []
     parents = list(Path(os.path.abspath(folder)).parents)  # noqa: PTH100 - without links, as the paths beneath it
@@ -281,7 +289,7 @@ def _lenient(lines: Sequence[str]) -> GitIgnoreSpec:
 
 
 def _is_made(folder: Path, beside: Collection[str]) -> bool:
-    """True for a folder that a program fills and can fill again: caches, installed packages, results of a build."""
+    """True for a folder that a program can fill again: a cache, installed packages, a build."""
     marks = MADE_FOLDERS.get(folder.name)
     if marks is not None and (not marks or any(name.endswith(marks) for name in beside)):
         return True

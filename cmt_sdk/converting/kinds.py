@@ -1,4 +1,4 @@
-"""What a file is, by its contents: the format's own signature, whatever its name says. Knows no converter.
+"""What a file is by its contents: the signature of its format. Knows no converter.
 
 `suffix_of` names a format that can be read. `refuse_foreign` names one that cannot, with what to do.
 """
@@ -128,7 +128,7 @@ def suffix_of(data: bytes) -> str | None:
 
 
 def refuse_foreign(data: bytes, path: Path) -> None:
-    """Raise InvalidDocument, with what to do, for contents of a format that holds no text that is read."""
+    """Raise InvalidDocument, with what to do, for contents of a format that is not read."""
     what = _foreign(data)
     if what:
         raise InvalidDocument(f"{path} is {what}")
@@ -157,7 +157,7 @@ def _is_utf8(data: bytes) -> bool:
 
 
 def _parts(data: bytes) -> tuple[frozenset[str], str] | None:
-    """The names of a zip file's parts, and what its part "mimetype" says; None for a damaged one."""
+    """The names of the parts of a zip file, and its "mimetype"; None for a damaged one."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             names = frozenset(archive.namelist())
@@ -188,7 +188,7 @@ def _foreign_zip(data: bytes) -> str | None:
 
 
 def _is_mail(head: bytes) -> bool:
-    """True for the head of a message as mail programs save it: three fields, those of the standard among them."""
+    """True for the head of a message: three fields or more, those of the standard among them."""
     found = MAIL.match(head)
     if found is None:
         return False

@@ -1,4 +1,4 @@
-"""E-mail to text: single messages (eml), mailboxes (mbox), saved web pages (mhtml). Knows html as one form of a message.
+"""E-mail (eml, mbox) and saved web pages (mhtml) to text. Knows html as a form of a message.
 
 Sender, receivers, date and subject stand above the text. Attached files are named, not read; forwarded messages are
 part of the text.
@@ -20,11 +20,13 @@ from cmt_sdk.converting.result import Converted, damaged
 from cmt_sdk.converting.text import from_text
 from cmt_sdk.errors import InvalidDocument
 
+APPLE_SIZE = re.compile(rb"(\d{1,10}) *\n")  # the first line of a message that Apple Mail keeps
 SHOWN = ("From", "To", "Cc", "Date", "Subject")
 WEB_PAGE = "Snapshot-Content-Location"  # the field by which browsers mark a saved page
 BROKEN = (MessageError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
-SEPARATOR = re.compile(rb"(?:\A|\n\r?\n)From [^\r\n]*\r?\n(?=[!-9;-~]+:)")  # a line between two messages of a mailbox
-FLOWED = re.compile(r"(?<!^--)(?<=\S) \n(?!>)", re.MULTILINE)  # a line end that the sender's program made; "-- " is one
+# The line between two messages of a mailbox; a line end that the sender's program made ("-- " is none).
+SEPARATOR = re.compile(rb"(?:\A|\n\r?\n)From [^\r\n]*\r?\n(?=[!-9;-~]+:)")
+FLOWED = re.compile(r"(?<!^--)(?<=\S) \n(?!>)", re.MULTILINE)
 LONGEST_FIELD = 2000  # characters of one field of the head
 MOST_NAMED = 10  # attached files in one warning
 DEEPEST = 30  # messages within messages
@@ -33,6 +35,8 @@ DEEPEST = 30  # messages within messages
 def from_mail(data: bytes, path: Path) -> Converted:
     """One message, or a web page that a browser saved as one. Raises InvalidDocument."""
     attached: list[str] = []
+    if found := APPLE_SIZE.match(data):
+        data = data[found.end() : found.end() + int(found[1])]
     try:
         message = message_from_bytes(data)
         page = _web_page(message, path)

@@ -16,7 +16,7 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def from_notebook(data: bytes, path: Path) -> Converted:
-    """The cells in their order; pictures are left out. Raises InvalidDocument for what is no notebook."""
+    """The cells in their order, without pictures. Raises InvalidDocument for what is no notebook."""
     try:
         notebook = json.loads(decode(data, path))
         sheets = notebook.get("worksheets") or [notebook]

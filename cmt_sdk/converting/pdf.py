@@ -97,7 +97,7 @@ def _read_page(pdf: Any, number: int, contents: Contents) -> None:
 
 
 def _objects(page: Any) -> int:
-    """How many objects of a page are looked at: the first thousand say whether it shows something."""
+    """How many objects of a page are looked at: the first thousand show what it holds."""
     from pypdfium2 import raw
 
     count: int = raw.FPDFPage_CountObjects(page.raw)
@@ -115,7 +115,7 @@ def _comment(mark: Mark, lines: Sequence[Line], number: int) -> str:
 
 
 def _covered(line: Line, mark: Mark) -> str:
-    """The characters of a line that a comment is about; for a note beside the text, the whole line."""
+    """The characters that a comment is about; for a note beside the text, the whole line."""
     boxes = [box for box in mark.about if box.shares_row(line.box)]
     if mark.about:
         return "".join(
@@ -139,7 +139,7 @@ def _metadata(pdf: Any) -> Metadata:
 
 
 def _other_parts(pdf: Any) -> list[str]:
-    """Parts of a file that are not read: attached files, and a form that only Adobe's programs show."""
+    """Parts of a file that are not read: attached files, and XFA forms."""
     from pypdfium2 import PdfiumError, raw
 
     parts: list[str] = []

@@ -37,7 +37,10 @@ WORD = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*")
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A line without the places of its characters. `has_gap`: its words stand apart, as "Tarn      13" does."""
+    """A line without the places of its characters.
+
+    `has_gap`: there is a wide space in it, as in "Tarn      13".
+    """
 
     text: str
     box: Box
@@ -62,7 +65,7 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Flow:
-    """The running text, and the repeated lines that stood at the heads and feet of its pages, each once."""
+    """The running text, and the repeated lines of the heads and feet of pages, each once."""
 
     text: str
     heads: Sequence[str]
@@ -98,7 +101,10 @@ def flow(pages: Sequence[Sequence[Placed]]) -> Flow:
 
 
 class Repeated:
-    """The lines that repeat at the heads and feet of pages. `heads` and `feet` are those worth keeping, once each."""
+    """The lines that repeat at the heads and feet of pages.
+
+    `heads` and `feet` are those that are kept, once each.
+    """
 
     def __init__(self, pages: Sequence[Sequence[Placed]]) -> None:
         self._pages = pages
@@ -120,7 +126,10 @@ class Repeated:
         self._kept: set[str] = set()
 
     def on(self, number: int) -> set[int]:
-        """The indexes of the lines of a page that are not of its running text. Call it in the order of the pages."""
+        """The indexes of the lines of a page that are not of its running text.
+
+        Call it in the order of the pages.
+        """
         gone: set[int] = set()
         for rows, kept in zip(self._edges[number], (self.heads, self.feet), strict=True):
             for row in rows:
@@ -135,7 +144,7 @@ class Repeated:
         return gone
 
     def _kind(self, number: int, index: int, *, is_head: bool) -> str:
-        """Which of the three a line is: "same" (repeated), "counting" (a page number), "" (of the text)."""
+        """What a line is: "same" (repeated), "counting" (a page number), "" (of the text)."""
         line = self._pages[number][index]
         heights = _heights(line.box)
         if any(len(self._same[line.text, height]) >= self._needed for height in heights):
@@ -169,7 +178,7 @@ class Repeated:
 
 
 def _edge_rows(page: Sequence[Placed], middle: float, is_head: bool) -> list[list[int]]:
-    """The indexes of the lines in the first rows of a page, or the last, from the edge inwards to the middle."""
+    """The indexes of the lines in the first or last rows of a page, from the edge inwards."""
     half = [i for i, line in enumerate(page) if (line.box.bottom >= middle) is is_head]
     order = sorted(half, key=lambda i: page[i].box.bottom, reverse=is_head)
     rows: list[list[int]] = []
@@ -229,7 +238,7 @@ def _page_text(page: Sequence[Placed], words: Words) -> str:
 
 
 def _before_page(text: str, following: str, words: Words, *, is_alike: bool) -> str:
-    """The text of a page with what parts it from the next: nothing within a word, else a line end or two.
+    """The text of a page and what separates it from the next: one line end, two, or nothing.
 
     A sentence without an end goes on, unless the next page begins in letters of another size, as headings do.
     """
@@ -287,6 +296,6 @@ def _is_capitals(line: str) -> bool:
 
 
 def _is_listed(following: str, beginning: str) -> bool:
-    """True where the part of a word stands for the end of the next one: "Vor-" and "und Nachteile"."""
+    """True where the hyphen stands for the end of a later word: "Vor-" and "und Nachteile"."""
     following = following[len(beginning) :].lstrip()
     return following[:1].isupper() or "-" in following.split(maxsplit=1)[0] if following else False

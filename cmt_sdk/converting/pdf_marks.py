@@ -1,4 +1,4 @@
-"""What is filled in and noted on a page of a pdf file: form fields and annotations. Knows no text of the page.
+"""Form fields and annotations of a page of a pdf file. Knows no text of the page.
 
 PDFium keeps both apart from the text. A `Mark` with a place belongs into the text there; a comment is
 about a place, and stands by itself.
@@ -19,7 +19,11 @@ PASSWORD = 1 << 13  # the flag of a text field whose value no one may see
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """One thing on a page. `name` is that of a form field. `about` is where the words stand that a comment is about."""
+    """A form field or an annotation.
+
+    `name` is that of the field, or who wrote the comment. `about` is the place of the words that
+    a comment is about.
+    """
 
     text: str
     box: Box
@@ -31,7 +35,13 @@ class Mark:
 
 
 def read_marks(page: Any, form: Any, turn: Turn) -> list[Mark]:
-    """The form fields and annotations of a page that hold text. `page` is a PdfPage, `form` its form or None."""
+    """The form fields and annotations of a page that hold text.
+
+    Args:
+        page: A PdfPage.
+        form: The PdfFormEnv of the file, or None.
+        turn: How the page is shown.
+    """
     from pypdfium2 import raw
 
     marks: list[Mark] = []
@@ -129,7 +139,7 @@ def _box(annotation: Any, turn: Turn) -> Box:
 
 
 def _text(call: Callable[..., int], *arguments: Any) -> str:
-    """What a function of PDFium writes as UTF-16 into a buffer, which it measures in a first call."""
+    """The text that a function of PDFium writes as UTF-16 into a buffer."""
     from pypdfium2 import raw
 
     size = call(*arguments, None, 0)

@@ -1,4 +1,4 @@
-"""One page of a pdf file as lines with their places, by PDFium. Knows no other page and no order of sentences.
+"""One page of a pdf file as lines with their places, by PDFium. Knows no other page.
 
 PDFium ends a line where the baseline changes, at a raised "5" too, and sets that "5" directly behind
 the number before it. The places of the characters show what is raised: it becomes "10^5", and the line goes on.
@@ -67,7 +67,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """From the file's coordinates to those of the page as it is shown: quarter turns and the visible box."""
+    """From the coordinates of the file to those of the page as it is shown."""
 
     quarters: int
     seen: Box
@@ -147,7 +147,7 @@ def _letters(text: Any, turn: Turn) -> Iterator[Letter]:
 
 
 def _joined(letters: list[Letter]) -> list[Letter]:
-    """The letters with "^" before raised digits, and without the line ends around what is raised or lowered."""
+    """The letters with "^" before raised digits; raised and lowered letters end no line."""
     out: list[Letter] = []
     base: Box | None = None  # of the last letter that is neither raised nor lowered
     last: Box | None = None  # of the last letter

@@ -1,4 +1,4 @@
-"""Form fields and typed notes into the lines of their page. Pure: knows no PDFium and no other page.
+"""Puts form fields and typed notes into the lines of their page. Pure: knows no PDFium.
 
 A field belongs to the words to its left, else to those to its right (a box that is ticked), else to those
 above it; where there are none, its own name stands before it.
@@ -79,7 +79,7 @@ def _insert(line: Line, mark: Mark) -> None:
 
 
 def _add_line(lines: list[Line], printed: Sequence[Line], above: Line | None, mark: Mark) -> None:
-    """A line of its own, below the label or where its height belongs, with the label or the name before the value."""
+    """Add a line for a mark, below its label or at its height, with the label or its name."""
     label = _words_above(above, mark.box) if above else ""
     label = label or mark.name
     if above:

@@ -15,7 +15,7 @@ def written(name: str, rows: Iterable[Sequence[str]]) -> str:
 
 
 def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
-    """The lines of a sheet. An empty row ends a table; what follows may have a header of its own."""
+    """The lines of a sheet. An empty row ends a table; the next may have its own header."""
     header: Sequence[str] = ()
     for index, row in enumerate(rows):
         filled = [value for value in row if value]

@@ -14,7 +14,7 @@ DEEPEST = 50  # groups within groups
 
 
 def from_slides(data: bytes, path: Path) -> Converted:
-    """The text of all slides under their titles, with tables and speaker's notes. Raises InvalidDocument."""
+    """The slides under their titles, with tables and speaker's notes. Raises InvalidDocument."""
     from pptx import Presentation
     from pptx.exc import PythonPptxError
 

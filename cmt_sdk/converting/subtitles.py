@@ -1,4 +1,4 @@
-"""Subtitles and transcripts (srt, vtt) to text: what is spoken, with the time where a pause ends. Knows no other format."""
+"""Subtitles (srt, vtt) to what is spoken, with the time after each pause. Knows no other format."""
 
 from __future__ import annotations
 

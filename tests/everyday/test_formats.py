@@ -135,6 +135,14 @@ VTT = (
     "00:03.500 --> 00:05.000\n<v Bob>Thanks.</v>\n"
 )
 
+MUELL = "Die Gebühr ist zwanzig Euro, zahlbar bis zum fünften Mai."
+ENEX = (
+    '<?xml version="1.0" encoding="UTF-8"?><!DOCTYPE en-export SYSTEM "http://xml.evernote.com/pub/evernote-export4.dtd">'
+    "<en-export><note><title>Rent</title><content><![CDATA[<?xml version='1.0'?><!DOCTYPE en-note SYSTEM 'x'>"
+    '<en-note><div>It is 950 euros.</div><div><en-todo checked="true"/>paid</div></en-note>]]></content>'
+    "<created>20260304T093000Z</created><tag>flat</tag><tag>money</tag></note></en-export>"
+)
+
 CELLS = [
     {"cell_type": "markdown", "metadata": {}, "source": ["# Rent\n", "It is due.![p](data:image/png;base64,iVBORw0KGgo=)"]},
     {
@@ -254,6 +262,13 @@ READ = {
             "2026-06-10 22:00 UTC: Pay the rent"
         ),
         "Family",
+    ),
+    "emlx": ("1.emlx", b"%d  \n%s<?xml x?>" % (len(PLAIN), PLAIN.encode()), f"{HEAD}\n\n{MUELL}", "Müll"),
+    "enex": (
+        "notes.enex",
+        ENEX.encode(),
+        "## Rent\n\ncreated: 2026-03-04; tags: flat, money\n\nIt is 950 euros.\n\n[x] paid",
+        None,
     ),
     "srt": ("talk.srt", SRT.encode(), "[0:00:01] The ferry leaves at eight.\n\n[0:01:20] Bring the key.", None),
     "vtt": ("talk.vtt", VTT.encode(), "[0:00:01] Ann: The code & key.\n\n[0:00:03] Bob: Thanks.", None),
