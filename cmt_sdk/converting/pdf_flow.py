@@ -13,9 +13,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from statistics import median
+from typing import TypeAlias
 
 from cmt_sdk.converting.pdf_page import LINE_HYPHEN, Box, Line
 
+Rows: TypeAlias = Sequence[Sequence[int]]
+
+HEADS, FEET = 10**9, 10**9 + 100  # numbers of places that no height has
+OUTERMOST = 2  # rows at each edge that have a place by their rank
 EDGE_ROWS = 4  # rows at the head and at the foot of a page that are looked at for repetition
 MANY_PAGES = 8  # from so many pages on, a line must stand on three of them to be a repeated one
 NUMBER = re.compile(r"\d+")
@@ -110,17 +115,17 @@ class Repeated:
         self._pages = pages
         self._needed = 2 if len(pages) < MANY_PAGES else 3
         self._size = median([x.box.height for page in pages for x in page] or [0.0])
-        heights = [x.box.bottom for page in pages for x in page] or [0.0]
-        middle = (max(heights) + min(heights)) / 2
-        self._edges = [(_edge_rows(page, middle, True), _edge_rows(page, middle, False)) for page in pages]
+        self._edges = [(_edge_rows(page, is_head=True), _edge_rows(page, is_head=False)) for page in pages]
+        self._places = [_places(page, *edges) for page, edges in zip(pages, self._edges, strict=True)]
         self._same: dict[tuple[str, int], set[int]] = defaultdict(set)
         self._counting: dict[tuple[str, int], set[int]] = defaultdict(set)
-        for number, (page, edges) in enumerate(zip(pages, self._edges, strict=True)):
-            for index in {i for rows in edges for row in rows for i in row}:
-                for height in _heights(page[index].box):
-                    self._same[page[index].text, height].add(number)
-                    for key in _counting_keys(page[index].text, number):
-                        self._counting[key, height].add(number)
+        for number, places in enumerate(self._places):
+            for index, own in places.items():
+                text = pages[number][index].text
+                for place in own:
+                    self._same[text, place].add(number)
+                    for key in _counting_keys(text, number):
+                        self._counting[key, place].add(number)
         self.heads: dict[str, None] = {}
         self.feet: dict[str, None] = {}
         self._kept: set[str] = set()
@@ -146,11 +151,11 @@ class Repeated:
     def _kind(self, number: int, index: int, *, is_head: bool) -> str:
         """What a line is: "same" (repeated), "counting" (a page number), "" (of the text)."""
         line = self._pages[number][index]
-        heights = _heights(line.box)
-        if any(len(self._same[line.text, height]) >= self._needed for height in heights):
+        places = self._places[number][index]
+        if any(len(self._same[line.text, place]) >= self._needed for place in places):
             return "same"
         for key in _counting_keys(line.text, number):
-            counts = any(len(self._counting[key, height]) >= self._needed for height in heights)
+            counts = any(len(self._counting[key, place]) >= self._needed for place in places)
             if counts and self._is_page_number(COUNTED.sub("", key), line, is_head=is_head):
                 return "counting"
         return ""
@@ -177,8 +182,10 @@ class Repeated:
             kept[text] = None
 
 
-def _edge_rows(page: Sequence[Placed], middle: float, is_head: bool) -> list[list[int]]:
-    """The indexes of the lines in the first or last rows of a page, from the edge inwards."""
+def _edge_rows(page: Sequence[Placed], *, is_head: bool) -> list[list[int]]:
+    """The indexes of the lines in the first or last rows of a page, from the edge to the middle of its text."""
+    heights = [line.box.bottom for line in page] or [0.0]
+    middle = (max(heights) + min(heights)) / 2
     half = [i for i, line in enumerate(page) if (line.box.bottom >= middle) is is_head]
     order = sorted(half, key=lambda i: page[i].box.bottom, reverse=is_head)
     rows: list[list[int]] = []
@@ -193,9 +200,20 @@ def _edge_rows(page: Sequence[Placed], middle: float, is_head: bool) -> list[lis
     return rows
 
 
-def _heights(box: Box) -> tuple[int, int]:
-    """Two overlapping steps of height: two lines less than 3 points apart share one."""
-    return 2 * int(box.bottom // 6), 2 * int((box.bottom + 3) // 6) + 1
+def _places(page: Sequence[Placed], heads: Rows, feet: Rows) -> dict[int, tuple[int, ...]]:
+    """Where the lines at the edges of a page stand, as numbers that lines of other pages share.
+
+    Two of them are overlapping steps of height: lines less than 3 points apart share one. The outermost rows are
+    at one place whatever their height, as feet can follow directly on a text.
+    """
+    places: dict[int, tuple[int, ...]] = {}
+    for edge, rows in ((HEADS, heads), (FEET, feet)):
+        for rank, row in enumerate(rows):
+            for index in row:
+                bottom = page[index].box.bottom
+                steps = 2 * int(bottom // 6), 2 * int((bottom + 3) // 6) + 1
+                places[index] = (*steps, edge + rank) if rank < OUTERMOST else steps
+    return places
 
 
 def _counting_keys(text: str, page: int) -> Iterator[str]:

@@ -160,6 +160,11 @@ FLOWING = {
         ),
         "Lease of flat 7\n\nThe deposit for the flat is\nfour hundred euros.\nIt is paid in June.\n\nPage 1 of 2",
     ),
+    "directly on the text": (
+        ["Lease of flat 7", "It is due", "in May; the", "deposit is", "Page 1 of 2"],
+        ["Lease of flat 7", "four hundred euros.", "Page 2 of 2"],
+        "Lease of flat 7\n\nIt is due\nin May; the\ndeposit is\nfour hundred euros.\n\nPage 1 of 2",
+    ),
     "bare numbers": (
         running(["Anna lives in"], ["Porto with"], ["three cats."], foot="- {n} -"),
         "Anna lives in\nPorto with\nthree cats.",
