@@ -14,6 +14,7 @@ from cmt_sdk.converting.pdf_flow import Placed, flow
 from cmt_sdk.converting.pdf_marks import Mark, read_marks
 from cmt_sdk.converting.pdf_page import Line, read_lines, turn_of
 from cmt_sdk.converting.pdf_placing import place
+from cmt_sdk.converting.pdf_xfa import read_values
 from cmt_sdk.converting.result import Converted, damaged
 from cmt_sdk.types import Metadata
 
@@ -41,7 +42,7 @@ def from_pdf(data: bytes, path: Path) -> Converted:
 
     Form fields and typed notes stand where they stand on the page; comments follow the text.
     """
-    from pypdfium2 import PdfDocument, PdfiumError
+    from pypdfium2 import PdfDocument, PdfiumError, raw
 
     contents = Contents()
     try:
@@ -56,6 +57,7 @@ def from_pdf(data: bytes, path: Path) -> Converted:
             if len(contents.damaged) == len(pdf):
                 raise PdfiumError("none of its pages can be read")  # noqa: TRY301 - the one place that translates it
             metadata = _metadata(pdf)
+            values = read_values(pdf) if pdf.get_formtype() == raw.FORMTYPE_XFA_FULL else []
             left_out = _other_parts(pdf)
     except PdfiumError as error:
         raise damaged(path, error) from error
@@ -70,7 +72,8 @@ def from_pdf(data: bytes, path: Path) -> Converted:
         left_out.append(f"{_named(contents.damaged)} cannot be read: open the file and save it again")
     if contents.unseen:
         left_out.append(f"lines beyond the edge of their page: {contents.unseen}")
-    text = "\n\n".join(part for part in (str(whole), "\n".join(contents.comments)) if part)
+    parts = (str(whole), "\n".join(values), "\n".join(contents.comments))
+    text = "\n\n".join(part for part in parts if part)
     return Converted(text, metadata, left_out)
 
 
@@ -151,7 +154,7 @@ def _other_parts(pdf: Any) -> list[str]:
         more = ", ..." if count > len(names) else ""
         parts.append(f"attached files are not read ({', '.join(names)}{more}): save and add them")
     if pdf.get_formtype() == raw.FORMTYPE_XFA_FULL:
-        parts.append("its form is an XFA form, whose values are not read: print it to a pdf file and add that")
+        parts.append("of its XFA form only names and values are read: print it to a pdf file, and add that")
     return parts
 
 

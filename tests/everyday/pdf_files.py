@@ -62,9 +62,10 @@ def column(*texts: str, top: float = 720, x: float = 72, size: float = 12, step:
     return [(x, top - step * n, size, text) for n, text in enumerate(texts)]
 
 
-def pdf(*pages: Page | Sequence[str], title: str = "", info: str = "", catalog: str = "") -> bytes:
+def pdf(*pages: Page | Sequence[str], title: str = "", info: str = "", catalog: str = "", xfa: str = "") -> bytes:
     """A file of these pages; a plain list of texts is a column.
 
+    `xfa` is the XML of a form's values.
     Every widget among the annotations belongs to the form. `{page}` in an annotation is its page.
     """
     out = Writer()
@@ -105,6 +106,9 @@ def pdf(*pages: Page | Sequence[str], title: str = "", info: str = "", catalog: 
     if widgets:
         fields = " ".join(f"{n} 0 R" for n in widgets)
         form = f"/AcroForm << /Fields [{fields}] /DA (/F 12 Tf 0 g) /DR << /Font << /F {font} 0 R >> >> >>"
+    if xfa:
+        packet = out.stream("", xfa.encode())
+        form = f"/NeedsRendering true /AcroForm << /Fields [] /XFA [(datasets) {packet} 0 R] >>"
     out.objects[0] = f"<< /Type /Catalog /Pages 2 0 R {form} {catalog} >>".encode("latin-1")
     kids_ = " ".join(f"{n} 0 R" for n in kids)
     out.objects[1] = f"<< /Type /Pages /Count {len(kids)} /Kids [{kids_}] >>".encode()

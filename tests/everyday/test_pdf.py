@@ -363,6 +363,14 @@ def test_attached_files_are_named(read, caplog):
     assert caplog.messages[0].endswith("attached files are not read (invoice.xml): save and add them")
 
 
+def test_an_xfa_form(read, caplog):
+    """Its pages say only that they should be opened elsewhere; the values are in an XML part."""
+    xfa = "<x:datasets xmlns:x='urn:x'><x:data><form><Name>Zoë Łuk</Name><Rent>950</Rent><Empty/></form></x:data></x:datasets>"
+    with caplog.at_level(logging.WARNING):
+        assert read(pdf(["Please wait..."], xfa=xfa)).text == "Please wait...\n\nName: Zoë Łuk\nRent: 950"
+    assert "of its XFA form only names and values are read" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("title", "info", "kept"),
     [
