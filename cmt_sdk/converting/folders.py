@@ -104,14 +104,17 @@ def _spec(lines: Sequence[str]) -> GitIgnoreSpec:
 
 @dataclass(slots=True)
 class _Rules:
-    """The patterns of one folder's ignore files, which hold for all that is beneath it."""
+    """The patterns of one folder's ignore files, which hold for all that is beneath it.
 
-    folder: Path
+    `folder` and the paths that are asked for are absolute; that of a folder ends with a slash.
+    """
+
+    folder: str
     spec: GitIgnoreSpec
 
     def verdict(self, path: str) -> bool | None:
         """True for what they name, False for what "!" takes back, None where they do not say."""
-        relative = path.removeprefix(str(self.folder)).replace(os.sep, "/").lstrip("/")
+        relative = path.removeprefix(self.folder).replace(os.sep, "/").lstrip("/")
         return self.spec.check_file(relative).include
 
 
@@ -155,7 +158,7 @@ class _Walk:
     def __init__(self, top: Path, suffixes: Collection[str], exclude: GitIgnoreSpec, report: Report) -> None:
         self._top = top
         self._suffixes = suffixes
-        self._exclude = _Rules(top, exclude)
+        self._exclude = _Rules(os.path.abspath(top), exclude)  # noqa: PTH100
         self._report = report
         self._passed = _Passed()
 
@@ -225,6 +228,7 @@ class _Walk:
 
     def _is_ignored(self, path: str, rules: Sequence[_Rules]) -> bool:
         """Whether a pattern names it; of the ignore files, the nearest that says something counts."""
+        path = os.path.abspath(path) + "/" * path.endswith("/")  # noqa: PTH100 - without resolving links
         if self._exclude.verdict(path):
             return True
         for rule in reversed(rules):
@@ -271,7 +275,8 @@ def _rules_of(folder: Path) -> _Rules | None:
                 lines += file.read_text("utf-8", "replace").splitlines()
         except (OSError, ValueError):
             continue
-    return _Rules(folder, _lenient(lines)) if lines else None
+    absolute = os.path.abspath(folder)  # noqa: PTH100
+    return _Rules(absolute, _lenient(lines)) if lines else None
 
 
 def _lenient(lines: Sequence[str]) -> GitIgnoreSpec:

@@ -103,6 +103,16 @@ def test_the_repository_above(folder):
     assert folder({}, at="built")[0] == ["built/b.md"]
 
 
+@pytest.mark.parametrize("given", [".", "docs", "../notes/docs", ""])
+def test_ignore_files_for_relative_folders(folder, tmp_path, monkeypatch, given):
+    """However the folder is written, from wherever."""
+    files = {".git/HEAD": "x", ".gitignore": "docs/s.md\n", "docs/.gitignore": "/t.md\n"}
+    folder(files | {"docs/a.md": "A.", "docs/s.md": "S.", "docs/t.md": "T.", "docs/x/t.md": "X."})
+    monkeypatch.chdir(tmp_path / "notes" / ("docs" if given == "." else ""))
+    found = read_documents([given or tmp_path / "notes" / "docs"], exclude=["x/"])
+    assert [d.text for d in found] == ["A."]
+
+
 @pytest.mark.parametrize(
     ("files", "read"),
     [
