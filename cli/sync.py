@@ -19,11 +19,7 @@ from cmt_cli.output import amount, on_terminal, place, print_json, say
 from cmt_cli.progress import bars
 from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidInput
 
-# The kinds of files that `read_documents` takes in folders; a test keeps them the same.
-KINDS = frozenset({
-    ".txt", ".md", ".markdown", ".rst", ".text", ".log", ".csv", ".tsv", ".json", ".org", ".tex",
-    ".html", ".htm", ".docx", ".pdf",
-})  # fmt: skip
+KINDS = cmt_sdk.FILE_SUFFIXES  # of the files that `read_documents` takes in folders
 
 
 @dataclass

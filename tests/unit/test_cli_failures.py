@@ -23,7 +23,7 @@ def test_every_error_has_its_exit_code():
     made = {f.__name__: exit_code(f("x", "y") if f is errors.MissingExtra else f("x")) for f in families()}
     assert made == {
         "CMTError": 1, "AlreadyExists": 1, "MissingExtra": 1,
-        "InvalidInput": 2, "InvalidDocument": 2, "InvalidFilter": 2, "InvalidSetting": 2,
+        "InvalidInput": 2, "InvalidDocument": 2, "EmptyDocument": 2, "InvalidFilter": 2, "InvalidSetting": 2,
         "NotFound": 3, "DocumentNotFound": 3, "MemoryNotFound": 3,
         "ModelNotFound": 4, "ModelError": 4, "ModelMismatch": 4, "ModelUnsupported": 4, "ModelDownload": 4,
         "StorageError": 5, "StorageFull": 5, "StorageDamaged": 5, "StorageLocked": 5, "StorageNewer": 5, "StorageDenied": 5,
