@@ -37,7 +37,7 @@ from cmt_sdk.version import __version__
 if TYPE_CHECKING:
     from cmt_sdk.chat import Chat
     from cmt_sdk.conversations import read_conversations
-    from cmt_sdk.converting import read_document, read_documents
+    from cmt_sdk.converting import FILE_SUFFIXES, is_placeholder, list_files, read_document, read_documents
     from cmt_sdk.embedding import Embedder
     from cmt_sdk.memory import Memory
     from cmt_sdk.model import MemoryModel
@@ -52,6 +52,9 @@ _DEFERRED: Mapping[str, str] = {
     "Embedder": "cmt_sdk.embedding",
     "MemoryModel": "cmt_sdk.model",
     "ModelInfo": "cmt_sdk.weights.registry",
+    "FILE_SUFFIXES": "cmt_sdk.converting",
+    "is_placeholder": "cmt_sdk.converting",
+    "list_files": "cmt_sdk.converting",
     "read_conversations": "cmt_sdk.conversations",
     "read_document": "cmt_sdk.converting",
     "read_documents": "cmt_sdk.converting",
@@ -64,6 +67,7 @@ _DEFERRED: Mapping[str, str] = {
 }
 
 __all__ = [
+    "FILE_SUFFIXES",
     "Answer",
     "CMTError",
     "Chat",
@@ -87,6 +91,8 @@ __all__ = [
     "__version__",
     "errors",
     "home",
+    "is_placeholder",
+    "list_files",
     "list_models",
     "locate",
     "model_home",

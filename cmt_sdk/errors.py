@@ -2,7 +2,8 @@
 
 CMTError
 ├── InvalidInput        the call's own words are off: change the argument
-│   ├── InvalidDocument     empty, binary, too large, not text
+│   ├── InvalidDocument     binary, too large, not text
+│   │   └── EmptyDocument       there is no text in it
 │   ├── InvalidFilter       a filter key or value that cannot be asked for
 │   └── InvalidSetting      a setting outside its range, an unknown name
 ├── NotFound            what was named is not there
@@ -37,6 +38,10 @@ class InvalidInput(CMTError, ValueError):
 
 class InvalidDocument(InvalidInput):
     """The document is empty, binary, too large, or not valid text."""
+
+
+class EmptyDocument(InvalidDocument):
+    """There is no text in the document."""
 
 
 class InvalidFilter(InvalidInput):

@@ -3,7 +3,24 @@
 From a page or a letter it takes what a reader sees: headings, lists and tables, no pictures, link targets or emphasis.
 """
 
-from cmt_sdk.converting.files import CONVERTERS, TEXT, read_document, read_documents
+from cmt_sdk.converting.files import (
+    CONVERTERS,
+    FILE_SUFFIXES,
+    TEXT,
+    is_placeholder,
+    list_files,
+    read_document,
+    read_documents,
+)
 from cmt_sdk.converting.text import check_text
 
-__all__ = ["CONVERTERS", "TEXT", "check_text", "read_document", "read_documents"]
+__all__ = [
+    "CONVERTERS",
+    "FILE_SUFFIXES",
+    "TEXT",
+    "check_text",
+    "is_placeholder",
+    "list_files",
+    "read_document",
+    "read_documents",
+]

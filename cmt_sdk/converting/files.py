@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from cmt_sdk.converting.docx import from_docx
@@ -13,7 +14,7 @@ from cmt_sdk.converting.html import from_html
 from cmt_sdk.converting.pdf import from_pdf
 from cmt_sdk.converting.result import Converted
 from cmt_sdk.converting.text import check_text, decode
-from cmt_sdk.errors import InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
+from cmt_sdk.errors import EmptyDocument, InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
 from cmt_sdk.held import refuse_held
 from cmt_sdk.types import Document
 
@@ -21,14 +22,18 @@ log = logging.getLogger(__name__)
 
 TEXT = frozenset({".txt", ".md", ".markdown", ".rst", ".text", ".log", ".csv", ".tsv", ".json", ".org", ".tex"})
 CONVERTERS = {".html": from_html, ".htm": from_html, ".docx": from_docx, ".pdf": from_pdf}
+FILE_SUFFIXES = TEXT | CONVERTERS.keys()
+PLACEHOLDERS = (".icloud", ".nextcloud", ".owncloud", ".cloud")  # suffixes of files that stand for one in a cloud
+OFFLINE = 0x00001000 | 0x00040000 | 0x00400000  # Windows: FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS
+DATALESS = 0x40000000  # macOS: SF_DATALESS, whose contents a read would fetch from the cloud
 LARGEST_FILE = 256_000_000  # bytes: whole files are held in memory while they are converted
 
 
 def read_document(path: str | os.PathLike[str]) -> Document:
-    """The document in a file; its source is the file's absolute path.
+    """The document in a file; its source is the file's absolute path, for a link the link's own.
 
     The suffix tells html, pdf and docx; every other file is taken for text. Raises NotFound, StorageDenied,
-    InvalidDocument (binary, damaged, nothing in it), MissingExtra, InvalidInput (a file of an open memory).
+    InvalidDocument (binary, damaged), EmptyDocument, MissingExtra, InvalidInput (a file of an open memory).
     """
     path = Path(path)
     if _is_folder(path):
@@ -43,7 +48,7 @@ def read_document(path: str | os.PathLike[str]) -> Document:
         raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
     if size > LARGEST_FILE:
         raise InvalidDocument(f"{path} has {size:,} bytes, files are read up to {LARGEST_FILE:,}: split it, or add its text")
-    source = path.resolve().as_posix()
+    source = (path.parent.resolve() / path.name).as_posix() if path.name else path.resolve().as_posix()
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are no UTF-8
         raise InvalidDocument(f"{path}: its name, or that of a folder above it, is no UTF-8: rename it")
     is_text = path.suffix.lower() not in CONVERTERS
@@ -54,21 +59,44 @@ def read_document(path: str | os.PathLike[str]) -> Document:
     return Document(text=text, source=source, metadata=converted.metadata)
 
 
-def read_documents(paths: Iterable[str | os.PathLike[str]]) -> Iterator[Document]:
+def read_documents(paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence[str] = ()) -> Iterator[Document]:
     """The documents in files and, sorted, in folders with all beneath them.
 
-    In folders, hidden files, files of unknown kinds and, with a warning, those that cannot be read are passed over; a
-    file that is named itself must be readable. Raises as `read_document` does, and StorageDenied for a closed folder.
+    In folders, hidden files, files of unknown kinds, what fits a pattern of `exclude` and, with a warning, those that
+    cannot be read are passed over; a file that is named itself must be readable. Raises as `read_document` does, and
+    StorageDenied for a closed folder.
     """
     for path in map(Path, paths):
         if not _is_folder(path):
             yield read_document(path)
             continue
-        for file in _files_beneath(path):
+        for file in list_files(path, exclude=exclude):
             try:
                 yield read_document(file)
             except (InvalidInput, MissingExtra, NotFound, StorageDenied) as error:
                 log.warning("passed over: %s", error)
+
+
+def list_files(folder: str | os.PathLike[str], *, exclude: Sequence[str] = ()) -> Iterator[Path]:
+    """The files that `read_documents` reads in a folder, sorted. Raises StorageDenied for a closed folder."""
+    top = Path(folder)
+    for file in _files_beneath(top):
+        parts = file.relative_to(top).parts
+        names = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
+        if not any(fnmatchcase(name, pattern.rstrip("/")) for name in (*names, *parts) for pattern in exclude):
+            yield file
+
+
+def is_placeholder(path: str | os.PathLike[str]) -> bool:
+    """Whether a file only stands for one whose contents lie in a cloud: to read it would fetch them, or give nothing."""
+    path = Path(path)
+    try:
+        found = os.lstat(path)
+    except (OSError, ValueError):
+        return False
+    if path.suffix in PLACEHOLDERS and path.with_suffix("").suffix.lower() in FILE_SUFFIXES:
+        return True
+    return bool(getattr(found, "st_file_attributes", 0) & OFFLINE or getattr(found, "st_flags", 0) & DATALESS)
 
 
 def _is_folder(path: Path) -> bool:
@@ -84,8 +112,11 @@ def _files_beneath(folder: Path) -> Iterator[Path]:
 
     for root, folders, files in os.walk(folder, onerror=closed):
         folders[:] = sorted(f for f in folders if not f.startswith("."))
+        for name in folders:
+            if os.path.islink(linked := os.path.join(root, name)):  # noqa: PTH114, PTH118 - Path's raise in a closed folder
+                log.warning("passed over: %s is a link to a folder: give it itself", linked)
         for path in (Path(root) / name for name in sorted(files) if not name.startswith(".")):
-            if path.suffix.lower() in TEXT | CONVERTERS.keys() and not _is_special(path):
+            if path.suffix.lower() in FILE_SUFFIXES and not _is_special(path) and not is_placeholder(path):
                 yield path
 
 
@@ -95,10 +126,14 @@ def _is_special(path: Path) -> bool:
 
 
 def _converted(data: bytes, path: Path) -> Converted:
+    if not data.strip():
+        raise EmptyDocument(f"{path} is empty: there is nothing to remember")
     try:
         converted = CONVERTERS[path.suffix.lower()](data, path)
     except ImportError as error:
         raise MissingExtra(f"reading {path.suffix} files", "files") from error
+    if not converted.text.strip() and path.suffix.lower() != ".pdf":
+        raise EmptyDocument(f"{path} holds no text: there is nothing to remember")
     if not converted.text.strip():
         raise InvalidDocument(f"{path} holds no text (a scan, perhaps): run OCR over it, or add its text")
     return converted

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from cmt_sdk.errors import InvalidDocument
+from cmt_sdk.errors import EmptyDocument, InvalidDocument
 
 
 def check_text(text: str, limit: float, what: str) -> str:
-    """The gate for every text that is to be remembered; returns it unchanged. Raises InvalidDocument."""
+    """The gate for every text that is to be remembered; returns it unchanged. Raises InvalidDocument, EmptyDocument."""
     if not text.strip():
-        raise InvalidDocument(f"{what} is empty or only white space: there is nothing to remember")
+        raise EmptyDocument(f"{what} is empty or only white space: there is nothing to remember")
     if "\0" in text:
         raise InvalidDocument(f"{what} holds NUL characters: that is binary data, not text")
     try:

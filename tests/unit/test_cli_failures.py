@@ -23,7 +23,7 @@ def test_every_error_has_its_exit_code():
     made = {f.__name__: exit_code(f("x", "y") if f is errors.MissingExtra else f("x")) for f in families()}
     assert made == {
         "CMTError": 1, "AlreadyExists": 1, "MissingExtra": 1,
-        "InvalidInput": 2, "InvalidDocument": 2, "InvalidFilter": 2, "InvalidSetting": 2,
+        "InvalidInput": 2, "InvalidDocument": 2, "EmptyDocument": 2, "InvalidFilter": 2, "InvalidSetting": 2,
         "NotFound": 3, "DocumentNotFound": 3, "MemoryNotFound": 3,
         "ModelNotFound": 4, "ModelError": 4, "ModelMismatch": 4, "ModelUnsupported": 4, "ModelDownload": 4,
         "StorageError": 5, "StorageFull": 5, "StorageDamaged": 5, "StorageLocked": 5, "StorageNewer": 5, "StorageDenied": 5,
@@ -368,13 +368,13 @@ def test_two_new_texts_for_one_document(cmt, tmp_path):
     assert "give one of them" in cmt("update", document["id"], tmp_path / "car.md", "--text", "new", code=2).stderr
 
 
-def test_a_copy_keeps_its_first_source_and_that_is_told(cmt, tmp_path):
-    """Who forgets by source has to know under which one a text lies."""
+def test_a_copy_is_a_document_of_its_own(cmt, tmp_path):
+    """Who forgets by source finds each text under each of its files."""
     for name in ("car.md", "copy.md"):
         (tmp_path / name).write_text("The car is red.")
     cmt("add", tmp_path / "car.md")
-    assert "remembered under another source" in cmt("add", tmp_path / "copy.md").stderr
-    assert cmt("add", tmp_path / "car.md").stderr == ""
+    assert cmt("add", tmp_path / "copy.md").stdout == "1 added, 0 updated, 0 unchanged\n"
+    assert len(cmt("list", "--source", "*.md").stdout.splitlines()) == 2
 
 
 @pytest.mark.parametrize("condition", ["year>>2020", 'year=["a"', "year=={"])

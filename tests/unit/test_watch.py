@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cmt_cli.sync import KINDS
-from cmt_sdk.converting import CONVERTERS, TEXT
 from cmt_sdk.testing.fakes import open_fake
 
 LISBON = "The museum moved to Lisbon in 2019."
@@ -89,11 +87,6 @@ def test_what_add_would_pass_over_is_passed_over(cmt, notes):
     assert texts(cmt, "-m", "watched") == texts(cmt, "-m", "added") == {"a.md": LISBON, "b.txt": "Ann likes tea."}
 
 
-def test_the_kinds_of_files_are_those_of_the_library():
-    """What is followed is what would be read at the beginning."""
-    assert TEXT | CONVERTERS.keys() == KINDS
-
-
 def test_documents_from_elsewhere_stay(cmt, notes):
     """Texts without a file, files of other folders, other scopes, and a folder whose name only begins alike."""
     other = notes.parent / "notes2"
@@ -147,16 +140,14 @@ def test_swapped_files_lose_nothing(cmt, notes):
 
 
 def test_a_copy_outlives_the_file_that_it_was_made_of(cmt, notes, follow):
-    """Equal texts are one document, under the first source; when that file goes, the copy takes its place."""
+    """Each file with one text has a document of its own."""
     (notes / "copy.md").write_text(LISBON)
 
     def lose():
         (notes / "a.md").unlink()
         return [notes / "a.md"]
 
-    done = follow(lose)
-    assert "copy.md: this text is remembered under another source" in done.stderr
-    assert done.stdout.splitlines()[-2:] == ["removed notes/a.md", "added notes/copy.md"]
+    assert follow(lose).stdout.splitlines()[-1] == "removed notes/a.md"
     assert texts(cmt) == {"copy.md": LISBON, "b.txt": "Ann likes tea."}
 
 
@@ -263,7 +254,7 @@ def test_on_a_terminal_it_is_asked(cmt, notes, monkeypatch, answer, code, left):
     cmt("watch", notes, "--once")
     shutil.rmtree(notes)
     notes.mkdir()
-    monkeypatch.setattr("cmt_cli.sync.on_terminal", lambda _: True)
+    monkeypatch.setattr("cmt_cli.watching.on_terminal", lambda _: True)
     assert "Take them out of the memory?" in cmt("watch", notes, "--once", stdin=answer, code=code).stderr
     assert len(texts(cmt)) == left
 
