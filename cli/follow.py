@@ -22,7 +22,7 @@ SHINGLE = 6  # characters: words of no language are needed
 SKETCH = 200  # hashes that stand for a text
 LONGEST = 200_000  # characters of a text that are compared
 SAME_NAME, OTHER_NAME = 0.15, 0.5  # the least resemblance; unrelated notes reach a few hundredths
-CERTAIN = 3  # files with unchanged texts that show where a folder went: then its edited ones need no resemblance
+CERTAIN = 2  # files with unchanged texts that show where a folder went: then its edited ones need no resemblance
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,7 @@ def whole_id(memory: cmt_sdk.Memory, given: str) -> str:
 def _unknown(given: str) -> str:
     short = f" (of which a beginning must have {SHORTEST} characters)" if len(given) < SHORTEST else ""
     return (
-        f"no document has an id that begins with {given!r}{short}, nor a source or path that ends so; `cmt list` shows "
+        f"no document has an id that begins with {given!r:.100}{short}, nor a source or path that ends so; `cmt list` shows "
         "those there are, `cmt list --source '*PART*'` those with a part of a path or an address"
     )
 

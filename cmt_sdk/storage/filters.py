@@ -56,7 +56,7 @@ def _in_scope(scope: str, bind: Bind) -> str:
 
 
 def _on_source(source: str, bind: Bind) -> str:
-    if len(source) > LONGEST_PATTERN:
+    if "*" in source and len(source) > LONGEST_PATTERN:
         raise InvalidFilter(f"source of {len(source)} characters: give at most {LONGEST_PATTERN}")
     forms = dict.fromkeys([source, normalize("NFC", source), normalize("NFD", source)])  # macOS names files in NFD
     if "*" not in source:
