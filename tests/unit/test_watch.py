@@ -279,6 +279,62 @@ def test_a_folder_that_is_emptied_while_it_is_watched(cmt, notes, follow):
     assert follow(lose, options=["--yes"]).stdout.splitlines()[-2:] == ["removed notes/a.md", "removed notes/deep/b.txt"]
 
 
+def test_a_drive_that_goes_and_comes_while_it_is_watched(cmt, notes, follow):
+    """A warning, given once, and nothing has happened when it is back; what changes meanwhile is taken in."""
+    (notes / "usb").mkdir()
+    for name in "xy":
+        (notes / "usb" / f"{name}.md").write_text(f"This is {name}.")
+
+    def unmount():
+        shutil.move(notes / "usb", notes.parent / "drive")
+        (notes / "usb").mkdir()
+        return [notes / "usb" / "x.md", notes / "usb" / "y.md"]
+
+    def write():
+        (notes / "a.md").write_text(PORTO)
+        return [notes / "a.md"]
+
+    def mount():
+        (notes / "usb").rmdir()
+        shutil.move(notes.parent / "drive", notes / "usb")
+        return [notes / "usb"]
+
+    done = follow(unmount, write, mount, options=["--forget"])
+    assert done.stderr.count("2 documents came from") == 1
+    assert done.stdout.splitlines()[4:] == ["updated notes/a.md"]
+    assert len(texts(cmt)) == 4
+
+
+def test_moved_emptied_and_evicted_while_it_is_watched(cmt, notes, follow):
+    """A move with an edit is followed, an empty file's text goes, one in a cloud stays."""
+    (notes / "c.md").write_text("Bob likes coffee.")
+    first = []
+
+    def move():
+        first.append(cmt.json("list", "--source", "*/a.md")["id"])
+        (notes / "a.md").rename(notes / "deep" / "a.md")
+        (notes / "deep" / "a.md").write_text(f"{LISBON} It is open again.")
+        return [notes / "a.md", notes / "deep" / "a.md"]
+
+    def empty():
+        (notes / "deep" / "b.txt").write_text("")
+        return [notes / "deep" / "b.txt"]
+
+    def evict():
+        (notes / "c.md").rename(notes / ".c.md.icloud")
+        return [notes / "c.md", notes / ".c.md.icloud"]
+
+    done = follow(move, empty, evict)
+    assert done.stdout.splitlines()[3:] == [
+        "renamed notes/a.md to notes/deep/a.md",
+        "updated notes/deep/a.md",
+        "removed notes/deep/b.txt",
+    ]
+    assert "1 file in a cloud, not on this disk: notes/c.md" in done.stderr
+    assert texts(cmt) == {"a.md": f"{LISBON} It is open again.", "c.md": "Bob likes coffee."}
+    assert cmt.json("list", "--source", "*/a.md")["id"] == first[0]
+
+
 def test_a_folder_that_is_not_there(cmt, notes, follow):
     """An error, at the beginning and while it is watched; no memory is made for it, and nothing is taken out."""
     cmt("watch", notes.parent / "nowhere", "--once", code=3)
