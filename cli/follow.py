@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cmt_sdk
 from cmt_cli.sources import Place, is_beneath, is_blind, is_file, key_of, parts_of, place_of, tail
@@ -188,8 +188,8 @@ class Known:
 
 
 def name_of(source: str) -> str:
-    """The last part of a path, in the spelling of `key_of`."""
-    return key_of(source).rpartition("/")[2]
+    """The last part of a path without its suffix, in the spelling of `key_of`: a note may become a letter."""
+    return PurePosixPath(key_of(source)).stem
 
 
 def sketch_of(text: str) -> frozenset[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from pathlib import Path, PurePosixPath
@@ -45,11 +46,13 @@ def place_of(source: str) -> Place:
     if not _is_native(source):
         return Place.FOREIGN
     try:
-        Path(source).stat()
+        found = Path(source).stat()
     except (FileNotFoundError, NotADirectoryError):
         return _missing(Path(source))
     except (OSError, ValueError):
         return Place.CLOSED
+    if stat.S_ISDIR(found.st_mode):  # a folder in the place of a file
+        return Place.GONE
     return Place.CLOUD if cmt_sdk.is_placeholder(source) else Place.HERE
 
 

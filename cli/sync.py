@@ -93,12 +93,12 @@ class Sync:
 
     def _files(self, paths: Iterable[str | Path], known: Known, changed: Collection[Path] | None) -> Iterator[tuple[Path, bool]]:
         """The files to read, each once, and whether it was named itself."""
-        seen: set[Path] = set()
+        seen: set[str] = set()
         for path in map(Path, paths):
             is_folder = os.path.isdir(path)  # noqa: PTH112 - Path's raises in a closed folder
             for file in self._beneath(path.resolve(), known, changed) if is_folder else [path]:
-                if file not in seen:
-                    seen.add(file)
+                if (source := _source_of(file)) not in seen:
+                    seen.add(source)
                     yield file, not is_folder
 
     def _beneath(self, root: Path, known: Known, changed: Collection[Path] | None) -> Iterator[Path]:
@@ -158,7 +158,9 @@ class Sync:
 
     def _store(self, document: cmt_sdk.Document, document_id: str = "") -> cmt_sdk.Progress | None:
         """Store a text; compression comes when all texts are safe. None where it is refused."""
-        given = replace(document, id=document_id, scope=self.scope, **self.fields)
+        metadata = {**document.metadata, **self.fields.get("metadata", {})}
+        fields = {**self.fields, "metadata": metadata, "id": document_id, "scope": self.scope}
+        given = replace(document, **fields)
         try:
             step = self.memory.add_many([given], replace=True, compress=False)
         except InvalidDocument as error:

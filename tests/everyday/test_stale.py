@@ -7,6 +7,7 @@ import shutil
 import unicodedata
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -78,12 +79,13 @@ def test_a_file_that_was_moved_and_then_edited(cmt, notes):
     ("before", "after", "text"),
     [
         ("ferry.md", "transport/ferry.md", LATER),
+        ("ferry.md", "ferry.txt", LATER),
         ("ferry.md", "boat.md", LONG + "Dogs pay half.\n"),
         ("café.md", unicodedata.normalize("NFD", "café.md"), "Something else."),
         ("old/deep/ferry.md", "new/deep/ferry.md", LATER),
         ("日記/船.md", "旅行/船.md", "渡し船は九時半に出ます。切符は船の上で買います。"),
     ],
-    ids=["into a folder", "another name", "decomposed name", "folder renamed", "Japanese"],
+    ids=["into a folder", "another suffix", "another name", "decomposed name", "folder renamed", "Japanese"],
 )
 def test_moved_and_edited_at_once(cmt, notes, command, before, after, text):
     """The same name with a like text, or another name with nearly the same, or another spelling of the name."""
@@ -188,6 +190,31 @@ def test_a_file_of_another_kind_that_was_named_once_stays_up_to_date(cmt, notes)
     assert cmt("add", notes).stdout == "0 added, 1 updated, 0 unchanged\n"
     write(notes / "conf.yaml", "port: 7070")
     assert cmt("watch", notes, "--once").stdout == "updated notes/conf.yaml\n"
+
+
+def test_a_folder_in_the_place_of_a_file(cmt, notes):
+    """The file is gone, though its name is there."""
+    write(notes / "plan.md", LISBON)
+    write(notes / "b.md", PORTO)
+    cmt("watch", notes, "--once")
+    (notes / "plan.md").unlink()
+    (notes / "plan.md").mkdir()
+    assert cmt("watch", notes, "--once").stdout == "removed notes/plan.md\n"
+
+
+def test_a_file_that_is_given_twice_is_read_once(cmt, notes):
+    """By itself and in its folder."""
+    write(notes / "ferry.md", FERRY)
+    assert cmt("add", "notes/ferry.md", notes).stdout == "1 added, 0 updated, 0 unchanged\n"
+
+
+def test_what_is_said_about_files_is_kept_when_they_move(cmt, notes):
+    """Metadata of the command stays with the document."""
+    write(notes / "page.html", f"<title>Ferries</title><p>{FERRY}</p>")
+    cmt("add", notes, "--meta", "year=2026")
+    (notes / "page.html").rename(notes / "boat.html")
+    cmt("add", notes)
+    assert cmt.json("list")["metadata"]["year"] == 2026
 
 
 def test_scopes_follow_apart(cmt, notes):
@@ -344,14 +371,28 @@ def test_a_file_that_was_evicted_to_a_cloud_stays(cmt, notes, command, name):
     assert (cmt.json("list", "--source", "*a.md")["id"], len(held(cmt))) == (first, 2)
 
 
-def test_a_placeholder_with_the_attribute_of_its_system_is_not_read(cmt, notes, monkeypatch):
+def marked_as_dataless(monkeypatch, name):
+    """Files of this name have the flag of macOS for contents that are in a cloud."""
+    for call in ("stat", "lstat"):
+        real = getattr(os, call)
+
+        def marked(path, *args, real=real, **options):
+            found = real(path, *args, **options)
+            if not isinstance(path, str | os.PathLike) or Path(path).name != name:
+                return found
+            fields = {field: getattr(found, field) for field in dir(found) if field.startswith("st_")}
+            return SimpleNamespace(**fields, st_flags=0x40000000)
+
+        monkeypatch.setattr(os, call, marked)
+
+
+def test_a_placeholder_that_its_system_marks_is_not_read(cmt, notes, monkeypatch):
     """OneDrive and iCloud keep the name and mark the file: reading it would fetch it."""
     write(notes / "a.md", LISBON)
     write(notes / "b.md", PORTO)
     cmt("watch", notes, "--once")
-    monkeypatch.setattr("cmt_sdk.converting.files.is_placeholder", lambda path: Path(path).name == "a.md")
-    monkeypatch.setattr("cmt_sdk.is_placeholder", lambda path: Path(path).name == "a.md", raising=False)
     write(notes / "a.md", "")
+    marked_as_dataless(monkeypatch, "a.md")
     assert "1 file in a cloud" in cmt("watch", notes, "--once").stderr
     assert held(cmt)["notes/a.md"] == LISBON
 
