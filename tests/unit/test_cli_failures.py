@@ -119,7 +119,7 @@ def test_reading_commands_make_no_memory(cmt, tmp_path):
 def test_one_bad_file_does_not_keep_the_others_out(cmt, tmp_path):
     """What was named and cannot be read is an error in the end; the rest is added."""
     (tmp_path / "good.md").write_text(LISBON)
-    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00\xd8binary")
+    (tmp_path / "bad.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     (tmp_path / "empty.md").write_text("")
     done = cmt("add", tmp_path / "bad.txt", tmp_path / "empty.md", tmp_path / "good.md", code=2)
     assert done.stdout == "1 added, 0 updated, 0 unchanged, 2 refused\n"
@@ -149,7 +149,7 @@ def test_what_a_folder_holds_besides_text_is_passed_over(cmt, tmp_path):
     """With a warning each; a folder with nothing to read is an error."""
     notes = tmp_path / "notes"
     notes.mkdir()
-    (notes / "bad.txt").write_bytes(b"\xff\xfe\x00\xd8binary")
+    (notes / "bad.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     (notes / "empty.md").write_text(" \n")
     (notes / "nul.txt").write_bytes(b"a\0b")
     (notes / "link.md").symlink_to("nowhere")

@@ -80,7 +80,7 @@ def test_what_add_would_pass_over_is_passed_over(cmt, notes):
     for name in (".hidden.md", "picture.png", ".git/config.md", "Makefile"):
         (notes / name).parent.mkdir(exist_ok=True)
         (notes / name).write_text("not this")
-    (notes / "bad.txt").write_bytes(b"\xff\xfe\x00\xd8binary")
+    (notes / "bad.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     done = cmt("watch", notes, "--once", "-m", "watched")
     assert "bad.txt" in done.stderr
     cmt("add", notes, "-m", "added")
@@ -183,7 +183,7 @@ def test_an_unreadable_file_is_tried_again_when_it_changes(cmt, notes, follow):
     """A warning the first time; what was remembered of it stays until it can be read."""
 
     def spoil():
-        (notes / "a.md").write_bytes(b"\xff\xfe\x00\xd8binary")
+        (notes / "a.md").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
         return [notes / "a.md"]
 
     def mend():
