@@ -115,13 +115,14 @@ class Adding:
     moved: int = 0
     removed: int = 0
     stale: int = 0
+    kept_out: int = 0
     refused: list[CMTError] = field(default_factory=list)
 
     @property
     def handled(self) -> int:
         """How many documents the run came upon."""
         known = self.progress.added + self.progress.updated + self.progress.unchanged
-        return known + self.moved + self.removed + self.stale
+        return known + self.moved + self.removed + self.stale + self.kept_out
 
     def paths(self, paths: Sequence[str], exclude: Sequence[str]) -> None:
         """Store files, standard input ("-"), and what can be read in folders."""
@@ -133,7 +134,9 @@ class Adding:
                 self._under_another_source(file)
         elif files:
             given = {name: self.fields[name] for name in ("metadata", "expires_at") if self.fields.get(name)}
-            Sync(self.memory, self.fields["scope"], self, self.may_go, given, exclude).run(files)
+            sync = Sync(self.memory, self.fields["scope"], self, self.may_go, given, exclude)
+            sync.run(files)
+            self.kept_out = sync.kept_out
 
     def _under_another_source(self, file: str) -> None:
         try:
@@ -149,7 +152,8 @@ class Adding:
             self.moved += 1
         elif change == "removed":
             self.removed += 1
-            say(f"removed {place(source, '')}: the file is empty now", err=True)
+            if not self.as_json:
+                say(f"removed {place(source, '')}: the file is empty now", err=True)
         else:
             self.progress = self.progress.plus(**{change: 1})
         self.progress = self.progress.plus(passages=passages)
@@ -199,12 +203,12 @@ class Adding:
     def summarise(self) -> None:
         """What happened, on stdout."""
         p = self.progress
+        more = {"moved": self.moved, "removed": self.removed, "kept_out": self.kept_out, "refused": len(self.refused)}
         if self.as_json:
-            print_json(plain(p) | {"moved": self.moved, "removed": self.removed, "refused": len(self.refused)})
+            print_json(plain(p) | more)
             return
         waiting, earlier = p.passages - p.compressed, p.compressed - p.passages
         wait = f"; {amount(waiting, 'passage')} will be compressed later" if waiting > 0 else ""
         wait = f"; {amount(earlier, 'passage')} of earlier runs compressed" if earlier > 0 else wait
-        more = {"moved": self.moved, "removed": self.removed, "refused": len(self.refused)}
-        rest = "".join(f", {count} {name}" for name, count in more.items() if count)
+        rest = "".join(f", {count} {name.replace('_', ' ')}" for name, count in more.items() if count)
         say(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{rest}{wait}")

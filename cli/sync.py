@@ -64,6 +64,7 @@ class Sync:
     remove: bool = False
     erase: bool = False
     traces: bool = False
+    kept_out: int = 0
     _roots: Sequence[Path] = ()
     _near: Sequence[Path] = ()
     _named: set[str] = field(default_factory=set)
@@ -110,6 +111,7 @@ class Sync:
             if is_changed and known.is_alone(entry) and os.path.isfile(file):  # noqa: PTH113 - Path's raises in a closed folder
                 files[file] = None
         out = set(self.memory.kept_out([file.as_posix() for file in files], scope=self.scope))
+        self.kept_out += len(out)
         yield from (file for file in files if file.as_posix() not in out)
 
     def _concerns(self, file: Path, changed: Collection[Path] | None) -> bool:

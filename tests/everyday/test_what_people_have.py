@@ -181,7 +181,7 @@ def test_forgetting_says_that_the_file_is_still_there(filled, notes):
 def test_a_file_that_is_kept_out(filled, notes, command):
     """`add` and `watch` of its folder pass it over, until it is named itself; another scope is not concerned."""
     assert "kept out from now on: notes/trip.md" in filled(command[0], "notes/trip.md", "--keep-out", *command[1:]).stdout
-    filled("add", notes)
+    assert filled("add", notes).stdout == "0 added, 0 updated, 1 unchanged, 1 kept out\n"
     filled("watch", notes, "--once")
     assert there(filled) == ["Apple cake.md"]
     filled("add", notes, "--scope", "user/ann")
