@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -13,14 +14,16 @@ import click
 
 import cmt_sdk
 from cmt_cli.failures import exit_code, tell, warn
+from cmt_cli.follow import Entry
 from cmt_cli.inputs import expanded, standard_input
-from cmt_cli.memories import begun
-from cmt_cli.options import expires_option, json_option, memory_option, meta_option
-from cmt_cli.output import amount, plain, print_json, say
+from cmt_cli.memories import begun, is_made, opened
+from cmt_cli.options import exclude_option, expires_option, json_option, memory_option, meta_option
+from cmt_cli.output import amount, place, plain, print_json, say
 from cmt_cli.progress import Update, bars
-from cmt_sdk.errors import CMTError, InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
+from cmt_cli.resolve import documents_of
+from cmt_cli.sync import UNREADABLE, Sync
+from cmt_sdk.errors import CMTError, InvalidDocument, InvalidInput, NotFound
 
-UNREADABLE = (InvalidInput, MissingExtra, NotFound, StorageDenied)
 Refuse = Callable[[CMTError], None]
 
 
@@ -31,6 +34,7 @@ Refuse = Callable[[CMTError], None]
 @click.option("--scope", default="", help="Whose it is: a path of names, such as user/ann.")
 @meta_option
 @expires_option
+@exclude_option
 @click.option("--no-wait", is_flag=True, help="Only store the text; it is compressed by `cmt compress`, or when it is needed.")
 @memory_option
 @json_option
@@ -41,6 +45,7 @@ def add(
     scope: str,
     meta: Mapping[str, Any],
     expires: datetime | None,
+    exclude: Sequence[str],
     no_wait: bool,
     folder: Path,
     as_json: bool,
@@ -48,7 +53,8 @@ def add(
     """Remember files, folders, or a text.
 
     In folders, text files, html, pdf and docx are read. What is unchanged is skipped; what has changed since, by its
-    source, is updated.
+    source, is updated; a file that was moved keeps its document; the text of a file that is empty now is taken out.
+    Documents whose files are gone are named: `cmt watch --once FOLDER` takes them out.
 
     \b
     Example:
@@ -56,27 +62,29 @@ def add(
       cmt add --text "The oil was changed in May." --source car --meta year=2026
       pdftotext scan.pdf - | cmt add - --source scan.pdf
     """  # noqa: D301 - click reads the escape
-    given = _checked(paths, text, source)
+    given = _checked(paths, text, source, folder)
     fields = {"source": source, "scope": scope, "metadata": meta, "expires_at": expires}
     with begun(folder) as memory:
         with bars() as update:
             run = Adding(memory, fields, as_json, update)
             if text is not None:
                 run.document(cmt_sdk.Document(text), run.refuse)
-            for path in given:
-                run.path(path)
-            if not run.documents and not run.refused:
+            run.paths(given, exclude)
+            if not run.handled and not run.refused:
                 raise InvalidInput(f"nothing to remember in {', '.join(given)}: no text that can be read")
             if not no_wait:
                 run.compress()
-        if run.documents:
+        if run.handled:
             run.summarise()
         run.end()
 
 
-def _checked(paths: Sequence[str], text: str | None, source: str | None) -> Sequence[str]:
+def _checked(paths: Sequence[str], text: str | None, source: str | None, folder: Path) -> Sequence[str]:
     """The paths with globs replaced; click.UsageError for what no memory should be made for."""
-    given = expanded(paths)
+    try:
+        given = expanded(paths)
+    except NotFound as error:
+        raise _remembered(folder, paths, error) from error
     if not given and text is None:
         raise click.UsageError("give files, folders, - for standard input, or --text")
     if source and (len(given) + (text is not None) > 1 or any(Path(p).is_dir() for p in given)):
@@ -84,6 +92,15 @@ def _checked(paths: Sequence[str], text: str | None, source: str | None) -> Sequ
     if text is not None and not text.strip():
         raise click.UsageError("--text is empty or only white space: there is nothing to remember")
     return given
+
+
+def _remembered(folder: Path, paths: Sequence[str], error: NotFound) -> NotFound:
+    """The error for a file that is not there, with what the memory still knows of it."""
+    if not is_made(folder):
+        return error
+    with opened(folder) as memory:
+        gone = [path for path in paths if path != "-" and not os.path.lexists(path) and documents_of(memory, path)]
+    return NotFound(f"{error}; what was remembered of it stays: `cmt rm {gone[0]}` takes it out") if gone else error
 
 
 @dataclass
@@ -95,18 +112,63 @@ class Adding:
     as_json: bool
     update: Update
     progress: cmt_sdk.Progress = field(default_factory=cmt_sdk.Progress)
+    moved: int = 0
+    removed: int = 0
+    stale: int = 0
+    kept_out: int = 0
     refused: list[CMTError] = field(default_factory=list)
 
     @property
-    def documents(self) -> int:
-        """How many of the given documents are in the memory now."""
-        return self.progress.added + self.progress.updated + self.progress.unchanged
+    def handled(self) -> int:
+        """How many documents the run came upon."""
+        known = self.progress.added + self.progress.updated + self.progress.unchanged
+        return known + self.moved + self.removed + self.stale + self.kept_out
 
-    def path(self, path: str) -> None:
-        """Store a file, standard input ("-"), or what can be read in a folder."""
-        refuse = self.pass_over if Path(path).is_dir() else self.refuse
-        for document in _read(path, self.refuse):
-            self.document(document, refuse)
+    def paths(self, paths: Sequence[str], exclude: Sequence[str]) -> None:
+        """Store files, standard input ("-"), and what can be read in folders."""
+        if "-" in paths:
+            self.document(cmt_sdk.Document(standard_input()), self.refuse)
+        files = [path for path in paths if path != "-"]
+        if self.fields.get("source"):
+            for file in files:
+                self._under_another_source(file)
+        elif files:
+            given = {name: self.fields[name] for name in ("metadata", "expires_at") if self.fields.get(name)}
+            sync = Sync(self.memory, self.fields["scope"], self, self.may_go, given, exclude)
+            sync.run(files)
+            self.kept_out = sync.kept_out
+
+    def _under_another_source(self, file: str) -> None:
+        try:
+            document = cmt_sdk.read_document(file)
+        except UNREADABLE as error:
+            self.refuse(error)
+        else:
+            self.document(document, self.refuse)
+
+    def changed(self, change: str, source: str, *, passages: int = 0, **_: Any) -> None:
+        """See sync.Report."""
+        if change == "renamed":
+            self.moved += 1
+        elif change == "removed":
+            self.removed += 1
+            if not self.as_json:
+                say(f"removed {place(source, '')}: the file is empty now", err=True)
+        else:
+            self.progress = self.progress.plus(**{change: 1})
+        self.progress = self.progress.plus(passages=passages)
+        self.update("adding", self.handled, 0)
+
+    def warned(self, message: str) -> None:
+        """See sync.Report."""
+        self.stale += 1
+        warn(message, as_json=self.as_json)
+
+    def may_go(self, folder: Path, entries: Sequence[Entry]) -> bool:
+        """No: where many files are empty at once, something else than their owner did it."""
+        what = f"{amount(len(entries), 'file')} in {folder} are empty at once"
+        self.warned(f"{what}: what is remembered of them stays; `cmt rm` takes it out")
+        return False
 
     def document(self, document: cmt_sdk.Document, refuse: Refuse) -> None:
         """Store one document's text; compression comes when all texts are safe."""
@@ -116,11 +178,8 @@ class Adding:
         except InvalidDocument as error:
             refuse(error)
             return
-        source = given.get("source") or document.source
-        if step.unchanged and source and not self.memory.count(source=source):
-            warn(f"{source}: this text is remembered under another source, and keeps that one", as_json=self.as_json)
         self.progress = self.progress.plus(**asdict(step))
-        self.update("adding", self.documents, 0)
+        self.update("adding", self.handled, 0)
 
     def compress(self) -> None:
         """Compress what waits, what earlier runs have left included."""
@@ -128,14 +187,13 @@ class Adding:
         done = self.memory.compress(lambda p: self.update("compressing", p.compressed, waiting)) if waiting else 0
         self.progress = self.progress.plus(compressed=done)
 
-    def refuse(self, error: CMTError) -> None:
-        """Tell that something named cannot be added; the command will fail in the end."""
+    def refuse(self, error: CMTError, *, named: bool = True) -> None:
+        """Report what cannot be added: the command fails in the end where it was named, and passes it over in a folder."""
+        if not named:
+            warn(f"passed over: {error}", as_json=self.as_json)
+            return
         tell(error, as_json=self.as_json)
         self.refused.append(error)
-
-    def pass_over(self, error: CMTError) -> None:
-        """Tell that something in a folder is passed over."""
-        warn(f"passed over: {error}", as_json=self.as_json)
 
     def end(self) -> None:
         """Leave with the exit code of the first refusal, if there was one."""
@@ -145,21 +203,12 @@ class Adding:
     def summarise(self) -> None:
         """What happened, on stdout."""
         p = self.progress
+        more = {"moved": self.moved, "removed": self.removed, "kept_out": self.kept_out, "refused": len(self.refused)}
         if self.as_json:
-            print_json(plain(p) | {"refused": len(self.refused)})
+            print_json(plain(p) | more)
             return
         waiting, earlier = p.passages - p.compressed, p.compressed - p.passages
         wait = f"; {amount(waiting, 'passage')} will be compressed later" if waiting > 0 else ""
         wait = f"; {amount(earlier, 'passage')} of earlier runs compressed" if earlier > 0 else wait
-        refused = f", {len(self.refused)} refused" if self.refused else ""
-        say(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{refused}{wait}")
-
-
-def _read(path: str, refuse: Refuse) -> Iterator[cmt_sdk.Document]:
-    try:
-        if path == "-":
-            yield cmt_sdk.Document(standard_input())
-        else:
-            yield from cmt_sdk.read_documents([path])
-    except UNREADABLE as error:
-        refuse(error)
+        rest = "".join(f", {count} {name.replace('_', ' ')}" for name, count in more.items() if count)
+        say(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{rest}{wait}")

@@ -107,12 +107,27 @@ def _import_conversations(file: Path, scope: str, folder: Path, *, wait: bool, a
     with begun(folder) as memory:
         with bars() as update:
             run = Adding(memory, {"scope": scope}, as_json, update)
+            found: set[str] = set()
             for document in chain([first], _sound(documents, run.refuse)):
                 run.document(document, run.refuse)
+                found.add(document.source or "")
+            if not run.refused and (file.is_dir() or is_zipfile(file)):  # a single file may be a part of an export
+                _name_missing(memory, found, scope, as_json=as_json)
             if wait:
                 run.compress()
         run.summarise()
         run.end()
+
+
+def _name_missing(memory: cmt_sdk.Memory, found: set[str], scope: str, *, as_json: bool) -> None:
+    """Name the conversations of earlier exports that a whole export no longer holds: deleted, or another account's."""
+    services = {source.partition(":")[0] for source in found if ":" in source}
+    known = (d.source or "" for service in sorted(services) for d in memory.documents(source=f"{service}:*", scope=scope or None))
+    gone = [source for source in known if source not in found]
+    if gone:
+        names = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
+        what = f"{amount(len(gone), 'document')} of earlier exports not in this one, and still remembered: {names}"
+        warn(f"{what}; `cmt rm SOURCE` takes one out", as_json=as_json)
 
 
 def _sound(documents: Iterator[cmt_sdk.Document], refuse: Refuse) -> Iterator[cmt_sdk.Document]:

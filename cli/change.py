@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,18 @@ import cmt_sdk
 from cmt_cli.inputs import given_text
 from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import expires_option, filter_options, json_option, memory_option, meta_option
-from cmt_cli.output import amount, one_line, place, print_json, say, short_id
+from cmt_cli.output import amount, one_line, place, plain, print_json, say, short_id
+from cmt_cli.sources import Place, is_file, path_given, place_of
 from cmt_sdk.errors import DocumentNotFound
 
-NOTHING_NEW = "give a FILE, - for standard input, or --text for a new text; or fields: --source, --scope, --meta, --expires"
+NOTHING_NEW = (
+    "a changed file is taken in by `cmt add {}`; else give a FILE, - for standard input, or --text for a new text; "
+    "or fields: --source, --scope, --meta, --expires"
+)
 
 
 @click.command()
-@click.argument("document_id", metavar="ID")
+@click.argument("document_id", metavar="DOCUMENT")
 @click.argument("file", required=False, metavar="[FILE|-]", type=click.Path(allow_dash=True, readable=False))
 @click.option("--text", help="The new text.")
 @click.option("--source", help="The new source.")
@@ -45,19 +49,21 @@ def update(
 ) -> None:
     """Store the next version of a document.
 
-    The old one stops answering at once. Without a text, the fields change in place; --meta sets one key, null takes it
-    out.
+    DOCUMENT is an id or a beginning of it, a path, or another source. The old version stops answering at once. Without
+    a text, the fields change in place; --meta sets one key, null takes it out. A changed file is taken in by `cmt add`.
 
     \b
     Example:
       cmt update 3f2a --text "The museum moved to Porto in 2021."
+      cmt update notes/trip.md --meta year=2021
       cmt update 3f2a trip.md --meta checked=true
     """  # noqa: D301 - click reads the escape
     changes: dict[str, Any] = {"source": source, "scope": scope, "expires_at": expires}
     fields = {name: value for name, value in changes.items() if value is not None}
     keep_text = text is None and file is None and bool(fields or meta)
     if text is None and file is None and not keep_text:
-        raise click.UsageError(NOTHING_NEW)
+        named = document_id if os.path.isfile(path_given(document_id)) else "FILE"  # noqa: PTH113 - Path's raises in a closed folder
+        raise click.UsageError(NOTHING_NEW.format(named))
     new = None if keep_text else given_text(text, file)
     with opened(folder) as memory:
         known = memory.get(whole_id(memory, document_id))
@@ -77,78 +83,132 @@ def _told(key: str, value: Any) -> str:
     return f"without {key}" if value is None else f"{key}={json.dumps(value, ensure_ascii=False)}"
 
 
-@click.command()
-@click.argument("document_ids", metavar="ID...", nargs=-1, required=True)
-@memory_option
-@json_option
-def rm(document_ids: Sequence[str], folder: Path, as_json: bool) -> None:
-    """Take documents out, with their history.
-
-    For bytes gone from the disk, with a receipt: `cmt forget`.
-
-    \b
-    Example:
-      cmt rm 3f2a 77b0
-    """  # noqa: D301 - click reads the escape
-    with opened(folder) as memory:
-        chosen = dict.fromkeys(whole_id(memory, given) for given in document_ids)
-        removed = [memory.delete(document_id).id for document_id in chosen]
-    if as_json:
-        print_json({"removed": removed})
-    else:
-        say(f"{amount(len(removed), 'document')} removed")
+keep_out_option = click.option(
+    "--keep-out", is_flag=True, help="Keep the files out when their folder is added again; only hashes of their names are kept."
+)
 
 
 @click.command()
-@click.argument("document_id", metavar="[ID]", required=False)
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.argument("document_ids", metavar="[DOCUMENT]...", nargs=-1)
+@click.option("--yes", is_flag=True, help="Do not ask; with a filter it is asked.")
+@keep_out_option
 @filter_options
 @memory_option
 @json_option
-def forget(document_id: str | None, yes: bool, chosen: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def rm(document_ids: Sequence[str], yes: bool, keep_out: bool, chosen: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+    """Take documents out, with their history.
+
+    DOCUMENT is an id or a beginning of it, a path, or another source. For bytes gone from the disk, with a receipt:
+    `cmt forget`.
+
+    \b
+    Example:
+      cmt rm 3f2a notes/old.md
+      cmt rm --source "*/drafts/*"
+    """  # noqa: D301 - click reads the escape
+    filtered = _is_filter(chosen, bool(document_ids), yes=yes, as_json=as_json and not document_ids)
+    with opened(folder) as memory:
+        if filtered:
+            documents = list(memory.documents(**narrowed(memory, chosen)))
+            _found(documents)
+            if not yes:
+                _confirm(documents, len(documents), "Take out {}?", "nothing was taken out")
+        else:
+            documents = [memory.get(name) for name in dict.fromkeys(whole_id(memory, given) for given in document_ids)]
+        there = _left_in_folder(memory, documents, keep_out=keep_out)
+        removed = [memory.delete(document.id).id for document in documents]
+    if as_json:
+        print_json({"removed": removed, "still_there": there, "kept_out": keep_out})
+        return
+    say(f"{amount(len(removed), 'document')} removed")
+    _tell_there(there, keep_out=keep_out)
+
+
+@click.command()
+@click.argument("document_id", metavar="[DOCUMENT]", required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@keep_out_option
+@filter_options
+@memory_option
+@json_option
+def forget(document_id: str | None, yes: bool, keep_out: bool, chosen: Mapping[str, Any], folder: Path, as_json: bool) -> None:
     """Erase documents from every file, and print a receipt.
 
-    All versions go, and what was made from them. The exit code is 1 when a scan of the files' bytes still finds a trace
-    of them, or another process keeps them open.
+    DOCUMENT is an id or a beginning of it, a path, or another source. All versions go, and what was made from them. The
+    exit code is 1 when a scan of the files' bytes still finds a trace of them, or another process keeps them open.
+
+    A file that is still in its folder comes back when the folder is added again: the receipt names it, and --keep-out
+    keeps it out until it is added itself.
 
     \b
     Example:
       cmt forget 3f2a
+      cmt forget notes/old.md --keep-out
       cmt forget --source "*/old.md"
       cmt forget --scope user/ann --yes
     """  # noqa: D301 - click reads the escape
-    filtered = any(value is not None for value in chosen.values())
-    if document_id is None and not filtered:
-        raise click.UsageError("give an ID, --source, --scope or --where; all there is: --scope ''")
-    if document_id is not None and filtered:
-        raise click.UsageError("give an ID or a filter, not both")
-    if as_json and not yes:
-        raise click.UsageError("--json asks no questions: give --yes as well")
+    _is_filter(chosen, document_id is not None, yes=yes, as_json=as_json)
     with opened(folder) as memory:
         whole = None if document_id is None else whole_id(memory, document_id)
         chosen = narrowed(memory, chosen)
+        documents = list(memory.documents(**chosen)) if whole is None else [memory.get(whole)]
         if not yes:
-            _confirm(memory, whole, chosen)
+            _confirm(documents, len(documents), "Erase {} for good?", "nothing was forgotten")
+        there = _left_in_folder(memory, documents, keep_out=keep_out)
         receipt = memory.forget(whole, **chosen)
-    if not receipt.documents:
-        raise DocumentNotFound("no document fits, nothing was forgotten: sources are as `cmt list` shows them, * is any part")
+    _found(receipt.documents)
     if as_json:
-        print_json(receipt)
+        print_json({**plain(receipt), "still_there": there, "kept_out": keep_out})
     else:
         _print(receipt)
+        _tell_there(there, keep_out=keep_out)
     if receipt.traces_found or not receipt.complete:
         sys.exit(1)
 
 
-def _confirm(memory: cmt_sdk.Memory, whole: str | None, chosen: Mapping[str, Any]) -> None:
-    count = memory.count(**chosen) if whole is None else 1
-    first = islice(memory.documents(**chosen), 5) if whole is None else [memory.get(whole)]
-    for document in first:
+def _is_filter(chosen: Mapping[str, Any], named: bool, *, yes: bool, as_json: bool) -> bool:
+    """Whether documents are chosen by a filter. Raises click.UsageError for neither and for both."""
+    filtered = any(value is not None for value in chosen.values())
+    if not named and not filtered:
+        raise click.UsageError("give a document (its id, path or source), --source, --scope or --where; all there is: --scope ''")
+    if named and filtered:
+        raise click.UsageError("give a document or a filter, not both")
+    if as_json and not yes:
+        raise click.UsageError("--json asks no questions: give --yes as well")
+    return filtered
+
+
+def _found(documents: Sequence[object]) -> None:
+    if not documents:
+        raise DocumentNotFound("no document fits, nothing was forgotten: sources are as `cmt list` shows them, * is any part")
+
+
+def _left_in_folder(memory: cmt_sdk.Memory, documents: Sequence[cmt_sdk.Document], *, keep_out: bool) -> Sequence[str]:
+    """The sources of these documents whose files are there; recorded to stay out, where that is wished."""
+    files = [d for d in documents if d.source and is_file(d.source)]
+    for scope in {d.scope for d in files} if keep_out else ():
+        memory.keep_out([d.source for d in files if d.source and d.scope == scope], scope=scope)
+    return sorted({d.source for d in files if d.source and place_of(d.source) is Place.HERE})
+
+
+def _tell_there(there: Sequence[str], *, keep_out: bool) -> None:
+    if not there:
+        return
+    names = ", ".join(place(source, "") for source in there[:3]) + (", …" if len(there) > 3 else "")
+    what = f"{amount(len(there), 'file')} still in {'its' if len(there) == 1 else 'their'} folder"
+    if keep_out:
+        say(f"{what}, kept out from now on: {names}; `cmt add FILE` takes one in again")
+    else:
+        say(f"{what}: {names}; the next `cmt add` of the folder brings that back, --keep-out keeps it out")
+
+
+def _confirm(documents: Sequence[cmt_sdk.Document], count: int, question: str, refusal: str) -> None:
+    for document in documents[:5]:
         say(f"{place(document.source, document.id)}  {one_line(document.text, 60)}", err=True)
     if count > 5:
         say("…", err=True)
-    if not click.confirm(f"Erase {amount(count, 'document')} for good?", err=True):
-        raise click.ClickException("nothing was forgotten")
+    if not click.confirm(question.format(amount(count, "document")), err=True):
+        raise click.ClickException(refusal)
 
 
 def _print(receipt: cmt_sdk.Receipt) -> None:

@@ -94,18 +94,21 @@ def _row(document: cmt_sdk.Document) -> tuple[object, ...]:
 
 
 @click.command()
-@click.argument("document_id", metavar="ID")
+@click.argument("document_id", metavar="DOCUMENT")
 @click.option("--history", is_flag=True, help="Show every version.")
 @memory_option
 @json_option
 def show(document_id: str, history: bool, folder: Path, as_json: bool) -> None:
-    """Show a document: its text, fields and passages. The first four characters of an id are enough.
+    """Show a document: its text, fields and passages.
+
+    DOCUMENT is its id or the first four characters of that, its path or the end of that, or another source.
 
     With the setting fidelity, how much of each passage the model reads from its memory: 1 is as much as from the text.
 
     \b
     Example:
       cmt show 3f2a --history
+      cmt show notes/trip.md
     """  # noqa: D301 - click reads the escape
     with opened(folder) as memory:
         whole = whole_id(memory, document_id)

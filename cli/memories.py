@@ -13,7 +13,9 @@ import click
 import cmt_sdk
 from cmt_cli.failures import warn
 from cmt_cli.inputs import is_there
-from cmt_cli.output import amount
+from cmt_cli.output import amount, place, short_id
+from cmt_cli.resolve import documents_ending_in, documents_of
+from cmt_cli.sources import path_given
 from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput
 
 FILE, LOCK = "memory.db", "memory.lock"
@@ -76,23 +78,46 @@ def _take_away(folder: Path, made: Sequence[Path]) -> None:
 
 
 def whole_id(memory: cmt_sdk.Memory, given: str) -> str:
-    """The one id that is `given` or begins with it. Raises DocumentNotFound, InvalidInput where several do."""
-    found = memory.ids(given) if given else []
-    if given in found:
+    """The id of the one document that a user means: by its id or a beginning of it, its source, or its path or the end of that.
+
+    Raises DocumentNotFound, InvalidInput where several documents fit.
+    """
+    ids = memory.ids(given) if given else []
+    if given in ids:
         return given
-    if len(given) < SHORTEST:
-        raise DocumentNotFound(f"no document has the id {given!r}; a beginning must have {SHORTEST} characters")
-    if not found:
-        raise DocumentNotFound(f"no document has an id that begins with {given!r}; `cmt list` shows those there are")
-    if len(found) > 1:
-        some = ", ".join(found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
-        raise InvalidInput(f"{given!r} begins {amount(len(found), 'id')}: {some}; write more of the one you mean")
-    return found[0]
+    documents = documents_of(memory, given)
+    if not documents and ids and len(given) >= SHORTEST:
+        if len(ids) > 1:
+            some = ", ".join(ids[:SHOWN]) + (", …" if len(ids) > SHOWN else "")
+            raise InvalidInput(f"{given!r} begins {amount(len(ids), 'id')}: {some}; write more of the one you mean")
+        return ids[0]
+    documents = documents or documents_ending_in(memory, given)
+    if not documents:
+        raise DocumentNotFound(_unknown(given))
+    if len(documents) > 1:
+        some = ", ".join(map(_candidate, documents[:SHOWN])) + (", …" if len(documents) > SHOWN else "")
+        raise InvalidInput(f"{given!r} fits {amount(len(documents), 'document')}: {some}; write more of the path, or the id")
+    return documents[0].id
+
+
+def _unknown(given: str) -> str:
+    short = f" (of which a beginning must have {SHORTEST} characters)" if len(given) < SHORTEST else ""
+    return (
+        f"no document has an id that begins with {given!r:.100}{short}, nor a source or path that ends so; `cmt list` shows "
+        "those there are, `cmt list --source '*PART*'` those with a part of a path or an address"
+    )
+
+
+def _candidate(document: cmt_sdk.Document) -> str:
+    scope = f" ({document.scope})" if document.scope else ""
+    return f"{short_id(document.id)} {place(document.source, '')}{scope}"
 
 
 def narrowed(memory: cmt_sdk.Memory, chosen: Mapping[str, Any]) -> dict[str, Any]:
-    """The filter with its source as it is stored: a relative path, as commands show it, stands for the whole one."""
+    """The filter with its source as it is stored: a path, as commands show it, stands for the whole one."""
     source = chosen["source"]
-    if source and not memory.count(source=source):
-        source = Path(os.path.abspath(source)).as_posix()  # noqa: PTH100 - without asking the disk: the file may be gone
-    return {**chosen, "source": source}
+    if not source or memory.count(source=source):
+        return dict(chosen)
+    sources = {d.source for d in documents_of(memory, source)}
+    whole = Path(os.path.abspath(path_given(source))).as_posix()  # noqa: PTH100 - without asking the disk: the file may be gone
+    return {**chosen, "source": sources.pop() if len(sources) == 1 else whole}

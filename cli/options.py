@@ -119,6 +119,12 @@ expires_option = click.option(
     callback=_moment,
     help="When it stops being remembered, such as 2027-01-31; UTC where it does not say.",
 )
+exclude_option = click.option(
+    "--exclude",
+    multiple=True,
+    metavar="GLOB",
+    help="Leave out of a folder what fits, such as drafts or '*.log'; may be given more than once.",
+)
 k_option = click.option("-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Passages to find.")
 reader_option = click.option(
     "--reader",

@@ -1,185 +1,263 @@
-"""A memory in step with a folder, one step at a time. Knows files and documents, not how changes are noticed."""
+"""Files into a memory, and documents whose files are gone out of it. Knows files and documents, not how changes are noticed."""
 
 from __future__ import annotations
 
 import os
-import stat
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import click
+from typing import Any, Protocol
 
 import cmt_sdk
-from cmt_cli.add import UNREADABLE
-from cmt_cli.failures import warn
-from cmt_cli.output import amount, on_terminal, place, print_json, say
-from cmt_cli.progress import bars
-from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidInput
+from cmt_cli.follow import Entry, Known, digest_of
+from cmt_cli.guard import held
+from cmt_cli.output import amount, local_time, place
+from cmt_cli.sources import Place, is_beneath
+from cmt_sdk.errors import (
+    CMTError,
+    DocumentNotFound,
+    EmptyDocument,
+    InvalidDocument,
+    InvalidInput,
+    MissingExtra,
+    NotFound,
+    StorageDenied,
+)
 
-KINDS = cmt_sdk.FILE_SUFFIXES  # of the files that `read_documents` takes in folders
+UNREADABLE = (InvalidInput, MissingExtra, NotFound, StorageDenied)
+NAMED = 3  # sources that a message names
+KEPT = {
+    Place.CLOUD: "in a cloud, not on this disk",
+    Place.CLOSED: "where they cannot be looked at",
+}
+MayGo = Callable[[Path, Sequence[Entry]], bool]  # whether the documents of a folder may go, all of whose files went at once
+
+
+class Report(Protocol):
+    """Who is informed of what happens."""
+
+    def changed(self, change: str, source: str, **more: Any) -> None:
+        """A document is added, updated, unchanged, renamed or removed."""
+
+    def refuse(self, error: CMTError, *, named: bool) -> None:
+        """A file cannot be remembered; `named` when the user gave it itself."""
+
+    def warned(self, message: str) -> None:
+        """Something is not as it should be, and the run goes on."""
 
 
 @dataclass
 class Sync:
-    """One run of the command. `copies` are files whose text is remembered under another source, which may go one day."""
+    """Brings the documents of one scope in step with files.
+
+    A document belongs to the file that is its source. It follows a file that was moved, by its text. It is taken out
+    when the file is empty; when the file is gone it is taken out with `remove`, and else named. `may_go` is asked where
+    many go at once. `fields` are the metadata and the expiry of what comes in.
+    """
 
     memory: cmt_sdk.Memory
-    root: Path
     scope: str
-    erase: bool
-    sure: bool
-    as_json: bool
+    report: Report
+    may_go: MayGo
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    exclude: Sequence[str] = ()
+    remove: bool = False
+    erase: bool = False
     traces: bool = False
-    following: bool = False
-    copies: set[str] = field(default_factory=set)
-    counts: Counter[str] = field(default_factory=Counter)
+    kept_out: int = 0
+    _roots: Sequence[Path] = ()
+    _near: Sequence[Path] = ()
+    _named: set[str] = field(default_factory=set)
+    _empty: list[Entry] = field(default_factory=list)
+    _new: list[cmt_sdk.Document] = field(default_factory=list)
 
-    def begin(self) -> None:
-        """Bring the memory in step with the whole folder."""
-        self.step([self.root])
-        self.following = True
-        self.note(", ".join(f"{self.counts[c]} {c}" for c in ("added", "updated", "renamed", "removed", "unchanged")))
-
-    def step(self, paths: Sequence[Path]) -> None:
-        """Take in what is at these paths now; of all documents of the folder, those go whose files are gone."""
-        documents = list(self._documents())
-        known = {d.source for d in documents}
-        gone = {d.id: d for d in documents if _is_gone(d.source or "")}
-        lost = {d.text: d for d in gone.values()}
-        found = 0
-        for document in self._read(paths):
-            found += 1
-            moved = None if document.source in known else lost.pop(document.text, None)
-            if moved is not None:
-                self._rename(gone.pop(moved.id), document.source or "")
+    def run(self, paths: Sequence[str | Path], changed: Collection[Path] | None = None) -> None:
+        """Take in files, and folders with all beneath them; of `changed`, where that is given, what is at these paths."""
+        folders = [Path(path).resolve() for path in paths if os.path.isdir(path)]  # noqa: PTH112 - Path's raises in a closed one
+        self._roots, self._named, self._empty, self._new = folders, set(), [], []
+        self._near = [*folders, *(Path(path).resolve().parent for path in paths if not os.path.isdir(path))]  # noqa: PTH112
+        known = Known.of(self.memory, self.scope)
+        for path, named in self._files(paths, known, changed):
+            if named:
+                self._named.add(_source_of(path))
+            self._take(path, known)
+        found = dict(known.edited(self._new, self._near))
+        for number, document in enumerate(self._new):
+            if number in found:
+                self._follow(document, found[number], known)
             else:
-                self._store(document, is_known=document.source in known)
-        if gone and (found or self.sure or len(gone) < len(documents) or self._agreed(len(gone))):
-            for document in gone.values():
-                self._take_out(document)
-        for document in self._read(map(Path, sorted(self.copies))):
-            self._store(document, is_known=False)
-        self._compress()
+                self._store(document)
+        self._name_left_behind(known)
+        self._let_go(known)
 
-    def concerns(self, path: Path) -> bool:
-        """False for what is hidden, as in `cmt add`, and for the memory's own files."""
-        if not path.is_relative_to(self.root) or path.is_relative_to(self.memory.path.resolve()):
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def _files(self, paths: Iterable[str | Path], known: Known, changed: Collection[Path] | None) -> Iterator[tuple[Path, bool]]:
+        """The files to read, each once, and whether it was named itself."""
+        seen: set[str] = set()
+        for path in map(Path, paths):
+            is_folder = os.path.isdir(path)  # noqa: PTH112 - Path's raises in a closed folder
+            for file in self._beneath(path.resolve(), known, changed) if is_folder else [path]:
+                if (source := _source_of(file)) not in seen:
+                    seen.add(source)
+                    yield file, not is_folder
+
+    def _beneath(self, root: Path, known: Known, changed: Collection[Path] | None) -> Iterator[Path]:
+        """What `read_documents` reads in a folder, and files that are remembered already; not what is to stay out."""
+        files = {file: None for file in cmt_sdk.list_files(root, exclude=self.exclude) if self._concerns(file, changed)}
+        for entry in known.entries:
+            file = Path(entry.source)
+            is_changed = is_beneath(file, [root]) and self._concerns(file, changed)
+            if is_changed and known.is_alone(entry) and os.path.isfile(file):  # noqa: PTH113 - Path's raises in a closed folder
+                files[file] = None
+        out = set(self.memory.kept_out([file.as_posix() for file in files], scope=self.scope))
+        self.kept_out += len(out)
+        yield from (file for file in files if file.as_posix() not in out)
+
+    def _concerns(self, file: Path, changed: Collection[Path] | None) -> bool:
+        """False for files of the memory itself, and for what has not changed."""
+        if file.is_relative_to(self.memory.path.resolve()):
             return False
-        return not any(part.startswith(".") for part in path.relative_to(self.root).parts)
+        return changed is None or file in changed or any(folder in changed for folder in file.parents)
 
-    def note(self, text: str) -> None:
-        """Something for people, on stderr: stdout has the changes alone."""
-        if not self.as_json:
-            say(text, err=True)
-
-    def _documents(self) -> Iterator[cmt_sdk.Document]:
-        """Those of this very scope whose source is in the folder: a conversation or a text from elsewhere has none there."""
-        beneath = f"{self.root.as_posix().rstrip('/')}/"
-        for document in self.memory.documents(source=f"{beneath}*", scope=self.scope or None):
-            if document.scope == self.scope and (document.source or "").startswith(beneath):
-                yield document
-
-    def _read(self, paths: Iterable[Path]) -> Iterator[cmt_sdk.Document]:
-        """What can be read at these paths, as `cmt add FOLDER` would; the rest is tried again when it changes."""
-        for path in paths:
-            if path == self.root or (self.concerns(path) and stat.S_ISDIR(_mode(path))):
-                yield from cmt_sdk.read_documents([path])
-            elif self.concerns(path) and path.suffix.lower() in KINDS and os.path.isfile(path):  # noqa: PTH113 - it may be closed
-                try:
-                    yield cmt_sdk.read_document(path)
-                except UNREADABLE as error:
-                    warn(f"passed over: {error}", as_json=self.as_json)
-
-    def _store(self, document: cmt_sdk.Document, *, is_known: bool) -> None:
-        """Store a text; compression comes when all texts are safe."""
-        source = document.source or ""
+    def _take(self, path: Path, known: Known) -> None:
+        """Read one file, and store what it holds under the document that it belongs to."""
+        source = _source_of(path)
+        entry = known.by_source.get(source)
         try:
-            step = self.memory.add_many([replace(document, scope=self.scope)], replace=True, compress=False)
+            document = cmt_sdk.read_document(path)
+        except EmptyDocument as error:
+            if entry is None:
+                self._refuse(error, source, None)
+            else:
+                self._empty.append(entry)
+            return
+        except UNREADABLE as error:
+            if entry is None or not known.places[entry.id].missing:  # a link that leads nowhere is gone, as a file is
+                self._refuse(error, source, entry)
+            return
+        if source in self._named:
+            self.memory.keep_out([source], scope=self.scope, out=False)
+        if entry is not None:
+            self._store(document)
+        elif (other := known.same_file(source, self._roots) or known.same_text(document)) is not None:
+            self._follow(document, other, known)
+        elif known.may_be_edited(document, self._near):
+            self._new.append(document)  # until all are read, and it is known which documents lost their files
+        else:
+            self._store(document)
+
+    def _refuse(self, error: CMTError, source: str, entry: Entry | None) -> None:
+        named = source in self._named
+        if entry is not None and not named and Path(source).suffix.lower() not in cmt_sdk.FILE_SUFFIXES:
+            return  # somebody else's text with this source: `cmt add` never read the file
+        self.report.refuse(error, named=named)
+        if entry is not None:
+            since = local_time(entry.updated)
+            self.report.warned(f"{place(source, '')}: what is remembered of it is of {since}, and stays")
+
+    # -- storing ----------------------------------------------------------------------------------------------------
+
+    def _store(self, document: cmt_sdk.Document, document_id: str = "") -> cmt_sdk.Progress | None:
+        """Store a text; compression comes when all texts are safe. None where it is refused."""
+        metadata = {**document.metadata, **self.fields.get("metadata", {})}
+        fields = {**self.fields, "metadata": metadata, "id": document_id, "scope": self.scope}
+        given = replace(document, **fields)
+        try:
+            step = self.memory.add_many([given], replace=True, compress=False)
         except InvalidDocument as error:
-            warn(f"passed over: {error}", as_json=self.as_json)
-            return
-        if step.unchanged and not is_known and not self.memory.count(source=source):
-            if source not in self.copies:
-                warn(f"{source}: this text is remembered under another source, and keeps that one", as_json=self.as_json)
-            self.copies.add(source)
-            return
-        self.copies.discard(source)
-        self._tell("added" if step.added else "updated" if step.updated else "unchanged", source)
+            self._refuse(error, document.source or "", None)
+            return None
+        if not document_id:
+            change = "added" if step.added else "updated" if step.updated else "unchanged"
+            self.report.changed(change, document.source or "", passages=step.passages)
+        return step
 
-    def _rename(self, document: cmt_sdk.Document, source: str) -> None:
-        """The same text under another name needs no compression."""
-        self.memory.update(document.id, source=source)
-        self._tell("renamed", source, was=document.source)
-
-    def _take_out(self, document: cmt_sdk.Document) -> None:
+    def _follow(self, document: cmt_sdk.Document, entry: Entry, known: Known) -> None:
+        """The document of a file that was moved keeps its id and history; the same text needs no compression."""
+        step = self._store(document, entry.id)
+        if step is None:
+            return
         source = document.source or ""
+        known.follow(entry, source)
+        self.report.changed("renamed", source, was=entry.source, passages=step.passages)
+        if digest_of(document.text) != entry.digest:
+            self.report.changed("updated", source)
+
+    # -- taking out -------------------------------------------------------------------------------------------------
+
+    def _let_go(self, known: Known) -> None:
+        """Documents whose files say nothing any more go; so do those whose files are gone, where that is certain."""
+        beneath = [e for e in known.entries if is_beneath(e.source, self._roots) and e.id not in known.followed]
+        self._name_kept(beneath, known)
+        gone = [e for e in beneath if known.places[e.id].missing]
+        if not self.remove:
+            self._name_gone(gone)
+            gone = []
+        going = {entry.id: entry for entry in (*self._empty, *gone)}
+        for root in self._roots:
+            of = [e for e in known.entries if is_beneath(e.source, [root])]
+            for folder, entries in held([e for e in of if e.id in going], of, root).items():
+                if not self.may_go(folder, entries):
+                    staying = {entry.id for entry in entries}
+                    going = {name: e for name, e in going.items() if name not in staying}
+        for entry in going.values():
+            self._take_out(entry)
+
+    def _take_out(self, entry: Entry) -> None:
         try:
             if not self.erase:
-                self.memory.delete(document.id)
-                self._tell("removed", source)
+                self.memory.delete(entry.id)
+                self.report.changed("removed", entry.source)
                 return
-            receipt = self.memory.forget(document.id)
+            receipt = self.memory.forget(entry.id)
         except DocumentNotFound:  # somebody else was quicker
             return
-        self._tell("removed", source, receipt=receipt)
+        self.report.changed("removed", entry.source, receipt=receipt)
         if receipt.traces_found or not receipt.complete:
             self.traces = True
             files = ", ".join(receipt.files_scanned)
-            warn(f"{source}: {amount(receipt.traces_found, 'trace')} left in {files}", as_json=self.as_json)
+            self.report.warned(f"{entry.source}: {amount(receipt.traces_found, 'trace')} left in {files}")
 
-    def _agreed(self, count: int) -> bool:
-        """Whether all documents of the folder may go: an empty folder is often a drive that is not there."""
-        what = f"{amount(count, 'document')} came from {self.root}, and all of these files are gone"
-        if not self.following and not self.as_json and on_terminal(sys.stdin):
-            if click.confirm(f"{what}. Take them out of the memory?", err=True):
-                return True
-            raise click.ClickException("nothing was taken out")
-        message = f"{what}: nothing was taken out; where that is meant, give --yes"
-        if not self.following:
-            raise InvalidInput(message)
-        warn(message, as_json=self.as_json)
-        return False
+    # -- naming -----------------------------------------------------------------------------------------------------
 
-    def _compress(self) -> None:
-        waiting = self.memory.stats().pending
-        if waiting:
-            with bars() as update:
-                self.memory.compress(lambda p: update("compressing", p.compressed, waiting))
+    def _name_kept(self, entries: Sequence[Entry], known: Known) -> None:
+        """What stays as it was because nobody can tell what its file says now."""
+        for where, why in KEPT.items():
+            some = [entry for entry in entries if known.places[entry.id] is where]
+            if some:
+                self.report.warned(f"{amount(len(some), 'file')} {why}: {sources_of(some)}; what is remembered stays")
 
-    def _tell(self, change: str, source: str, **more: object) -> None:
-        """One line of stdout for a change."""
-        self.counts[change] += 1
-        if change == "unchanged":
-            return
-        if self.as_json:
-            print_json({"change": change, "source": source, **more})
-        elif "was" in more:
-            say(f"{change} {place(str(more['was']), '')} to {place(source, '')}")
-        else:
-            say(f"{change} {place(source, '')}{', no trace left' if _is_clean(more.get('receipt')) else ''}")
+    def _name_gone(self, gone: Sequence[Entry]) -> None:
+        if gone:
+            root = next(root for root in self._roots if is_beneath(gone[0].source, [root]))
+            self.report.warned(
+                f"{amount(len(gone), 'file')} gone, and still remembered: {sources_of(gone)}; "
+                f"`cmt watch --once {place(root.as_posix(), '') or root}` takes that out"
+            )
 
-
-def _is_clean(receipt: object) -> bool:
-    return isinstance(receipt, cmt_sdk.Receipt) and receipt.complete and not receipt.traces_found
+    def _name_left_behind(self, known: Known) -> None:
+        """Documents of a folder that was found elsewhere, on another machine perhaps, that have no file there."""
+        prefixes = {old for (old, _), count in known.routes.items() if count > 1}
+        left = [
+            entry
+            for entry in known.missing.values()
+            if not is_beneath(entry.source, self._roots) and known.came_from(entry, prefixes)
+        ]
+        if left:
+            self.report.warned(
+                f"{amount(len(left), 'file')} of folders that are elsewhere now not found here, and still remembered: "
+                f"{sources_of(left)}; `cmt rm --source PATH` takes that out"
+            )
 
 
-def _mode(path: Path) -> int:
-    """The kind of what is at a path itself, links not followed; 0 for nothing."""
-    try:
-        return os.lstat(path).st_mode
-    except (OSError, ValueError):
-        return 0
+def sources_of(entries: Sequence[Entry]) -> str:
+    """The first sources by name."""
+    names = [place(entry.source, "") for entry in entries[:NAMED]]
+    more = [f"{len(entries) - NAMED:,} more"] if len(entries) > NAMED else []
+    return ", ".join(names + more)
 
 
-def _is_gone(source: str) -> bool:
-    """True only where the system says that there is no such file: in a closed folder nobody can tell."""
-    try:
-        os.lstat(source)
-    except (FileNotFoundError, NotADirectoryError):
-        return True
-    except (OSError, ValueError):
-        return False
-    return False
+def _source_of(path: Path) -> str:
+    """The source that `read_document` gives a file."""
+    return (path.parent.resolve() / path.name).as_posix()

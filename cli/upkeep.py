@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -13,6 +15,7 @@ from cmt_cli.named import whole_adapter
 from cmt_cli.options import json_option, memory_option
 from cmt_cli.output import amount, print_json, say, table
 from cmt_cli.progress import bars
+from cmt_cli.sources import Place, is_file, place_of
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound, StorageDamaged
 
 
@@ -135,9 +138,28 @@ def _checked(folder: Path, *, mend: bool) -> list[cmt_sdk.Finding]:
             if mend and model.ok and adapter.ok:
                 with bars() as update:
                     memory.mend(lambda p: update("encoding", p.compressed, p.compressed + memory.stats().pending))
-            return [*memory.check(), model, adapter]
+            return [*memory.check(), model, adapter, *_files(memory)]
     except StorageDamaged as error:
         return [cmt_sdk.Finding("database", False, str(error), "cmt doctor --repair")]
+
+
+def _files(memory: cmt_sdk.Memory) -> Iterator[cmt_sdk.Finding]:
+    """What became of the files that documents came from, where it is not all well; nothing of the memory is wrong by that."""
+    try:
+        places = Counter(place_of(d.source) for d in memory.documents() if d.source and is_file(d.source))
+    except StorageDamaged:  # a line above says so
+        return
+    kinds = {
+        "gone": [Place.GONE, Place.NO_FOLDER],
+        "of another system": [Place.FOREIGN],
+        "in a cloud": [Place.CLOUD],
+        "where they cannot be looked at": [Place.CLOSED],
+    }
+    counts = {name: sum(places[one] for one in of) for name, of in kinds.items()}
+    parts = [f"{count:,} {name}" for name, count in counts.items() if count]
+    if parts:
+        detail = f"of {amount(places.total(), 'file')} {', '.join(parts)}; what is remembered of them still answers"
+        yield cmt_sdk.Finding("files", True, detail, "cmt add FOLDER, or cmt watch --once FOLDER")
 
 
 def _model(name: str) -> cmt_sdk.Finding:

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from cmt_cli.memories import begun
-from cmt_cli.options import json_option, memory_option
-from cmt_cli.sync import Sync
+from cmt_cli.options import exclude_option, json_option, memory_option
+from cmt_cli.watching import Watching
 from cmt_sdk.errors import MissingExtra, NotFound, StorageDenied
 
 QUIET = 500  # milliseconds without a change end a burst: until then a file may be half written
@@ -24,16 +24,28 @@ LOOK = 500  # milliseconds between two looks whether the folder is still there
 @click.option("--once", is_flag=True, help="Bring the memory in step, and end.")
 @click.option("--forget", is_flag=True, help="Erase what is gone from the folder, as `cmt forget` does, with a receipt.")
 @click.option("--scope", default="", help="Whose it is: a path of names, such as user/ann.")
-@click.option("--yes", is_flag=True, help="Take documents out even where all files are gone at once.")
+@exclude_option
+@click.option("--yes", is_flag=True, help="Take documents out even where all files of a folder are gone at once.")
 @memory_option
 @json_option
-def watch(directory: Path, once: bool, forget: bool, scope: str, yes: bool, folder: Path, as_json: bool) -> None:
+def watch(
+    directory: Path,
+    once: bool,
+    forget: bool,
+    scope: str,
+    exclude: Sequence[str],
+    yes: bool,
+    folder: Path,
+    as_json: bool,
+) -> None:
     """Keep a memory in step with the files in FOLDER, until Ctrl-C.
 
-    New files are added, changed ones updated, and documents whose source is a file in FOLDER that is gone are taken out.
-    The same files count as for `cmt add FOLDER`. One line tells of each change; with --json it is an object.
+    New files are added, changed ones updated, moved ones followed, and documents whose source is a file in FOLDER that is
+    gone or empty are taken out. The same files count as for `cmt add FOLDER`. One line tells of each change; with --json
+    it is an object.
 
-    Where all files are gone at once (a drive that is not mounted, perhaps), nothing is taken out without --yes or an answer.
+    Where all or most files of a folder are gone at once (a drive that is not mounted, perhaps), and where a file is in a
+    cloud or closed, nothing is taken out: these are named, and --yes or an answer says that the files are gone for good.
 
     \b
     Example:
@@ -45,11 +57,11 @@ def watch(directory: Path, once: bool, forget: bool, scope: str, yes: bool, fold
     if bursts is not None:
         next(bursts)  # from now on nothing that changes is missed
     with begun(folder) as memory:
-        sync = Sync(memory, root, scope, erase=forget, sure=yes, as_json=as_json)
-        sync.begin()
+        watching = Watching(memory, root, sure=yes, as_json=as_json)
+        watching.begin(scope, exclude, erase=forget)
         if bursts is not None:
-            _follow(sync, bursts)
-    if sync.traces:
+            _follow(watching, bursts)
+    if watching.sync.traces:
         sys.exit(1)
 
 
@@ -84,13 +96,13 @@ def _bursts(root: Path) -> Iterator[Sequence[Path]]:
         raise StorageDenied(f"{root} cannot be watched: {error}; run `cmt watch --once` now and then") from error
 
 
-def _follow(sync: Sync, bursts: Iterator[Sequence[Path]]) -> None:
+def _follow(watching: Watching, bursts: Iterator[Sequence[Path]]) -> None:
     """Keep in step until Ctrl-C, which is how this ends."""
-    sync.note(f"watching {sync.root}; Ctrl-C ends")
+    watching.note(f"watching {watching.root}; Ctrl-C ends")
     try:
         for paths in bursts:
-            _existing(sync.root)
-            if any(map(sync.concerns, paths)):
-                sync.step(paths)
+            _existing(watching.root)
+            if any(map(watching.concerns, paths)):
+                watching.step(paths)
     except KeyboardInterrupt:
-        sync.note("\nstopped; what was stored is safe")
+        watching.note("\nstopped; what was stored is safe")

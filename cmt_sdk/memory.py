@@ -102,9 +102,11 @@ class Memory:
     ) -> Progress:
         """Remember a stream of documents, of any length; `on_progress` is called after every step.
 
-        With `replace=True` a document with a known source in its scope and another text becomes that one's next
-        version. With `compress=False` only the text is stored; it is found by words, and compressed when it is needed
-        or by `compress`. Stops at the first document that cannot be added; what came before it is stored.
+        With `replace=True` a document that has a source is known by it in its scope: another text becomes the next
+        version, and two sources with one text are two documents. A Document with the `id` of a known one takes that
+        one's place, source and text, as a file that was moved does. With `compress=False` only the text is stored; it
+        is found by words, and compressed when it is needed or by `compress`. Stops at the first document that cannot
+        be added; what came before it is stored.
         """
         if isinstance(documents, str | bytes | Document | os.PathLike):
             raise TypeError("add_many() takes several documents: for one there is add()")
@@ -196,6 +198,18 @@ class Memory:
             complete=complete,
             at=self._store.now(),
         )
+
+    def keep_out(self, sources: Iterable[str], *, scope: str = "", out: bool = True) -> None:
+        """Record that these sources are to stay out of `scope`; with `out=False`, that they may come in again.
+
+        Only hashes are stored, no names. `add` stores what it is given: whoever adds whole folders asks `kept_out` first,
+        as `cmt add` and `cmt watch` do.
+        """
+        self._store.keep_out(scope, sources, out=out)
+
+    def kept_out(self, sources: Iterable[str], *, scope: str = "") -> Sequence[str]:
+        """Those of the sources that were recorded by `keep_out` for this scope."""
+        return self._store.kept_out(scope, sources)
 
     def _erase(self, wait: float) -> bool:
         """Rewrite the files without what was deleted; False, and it stays due, when a reader keeps the old state."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
@@ -80,10 +80,11 @@ class DocumentStore(Protocol):
         """Store a document, cut by `spans`; returns it as stored, and what happened.
 
         A text that stands in the same scope already stays one document: what is said about it now takes the place of
-        what was, except that it keeps its source. With `by_source` another text of a known scope and source becomes
-        that document's next version. What changes in a known document is cut by `recut`, where it is given, since what
-        was known may name it; passages of the same content keep memory and key vector. Raises AlreadyExists when the
-        id stands for another text.
+        what was, except that it keeps its source. With `by_source` a document that has a source is known by its scope
+        and its id, else its source, whatever its text: another text becomes the next version, and a document of the
+        given id takes the given source. What changes in a known document is cut by `recut`, where it is given, since
+        what was known may name it; passages of the same content keep memory and key vector. Raises AlreadyExists when
+        the id stands for another text.
         """
 
     def add_again(
@@ -132,6 +133,12 @@ class DocumentStore(Protocol):
 
     def ids(self, prefix: str) -> Sequence[str]:
         """The ids of current documents that begin with `prefix`, sorted."""
+
+    def keep_out(self, scope: str, sources: Iterable[str], *, out: bool) -> None:
+        """Record that these sources of a scope are to stay out, as hashes, or (`out=False`) no longer."""
+
+    def kept_out(self, scope: str, sources: Iterable[str]) -> list[str]:
+        """Those of the sources that are to stay out of a scope."""
 
     def count(self, chosen: Filter) -> int:
         """How many documents fit."""

@@ -117,8 +117,8 @@ def _is_object(body: object) -> bool:
 
 def bad_settings(db: Connection) -> list[str]:
     """The names of settings that cannot be read."""
-    rows = db.execute(text("SELECT name, value FROM settings WHERE name IN ('settings', 'changes')")).all()
-    bad = [r.name for r in rows if not (_is_object(r.value) if r.name == "settings" else str(r.value).isdecimal())]
+    rows = db.execute(text("SELECT name, value FROM settings WHERE name IN ('settings', 'changes', 'kept_out')")).all()
+    bad = [r.name for r in rows if not (str(r.value).isdecimal() if r.name == "changes" else _is_object(r.value))]
     return bad if any(r.name == "changes" for r in rows) else [*bad, "changes"]
 
 

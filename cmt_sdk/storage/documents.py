@@ -61,9 +61,9 @@ class Documents(Database):
         with self._write() as db:
             known = self._known(db, document, by_source)
             if known is not None and known.text == document.text:
-                return self._said_again(db, known, document, recut)
+                return self._said_again(db, known, document, by_source, recut)
             if known is not None:
-                changes = {**_said(known, document), "text": document.text}
+                changes = {**_said(known, document, by_source), "text": document.text}
                 return self._replaced(db, known, changes, spans, recut), "updated"
             self._make_free(db, row["doc_id"])
             key = self._insert(db, row, True)
@@ -78,18 +78,33 @@ class Documents(Database):
             known = self._known(db, document, by_source)
             if known is None or known.text != document.text:
                 return None
-            return self._said_again(db, known, document, recut)
+            return self._said_again(db, known, document, by_source, recut)
 
     def _known(self, db: Connection, document: Document, by_source: bool) -> Document | None:
-        """The living document that this one is: by its source, where that is asked for, else by its text."""
-        found = self._found(db, document.scope, document.source) if by_source and document.source else None
-        if found is not None and document.id in ("", found.id):
-            return found
-        same = self._same(db, self._row(document))
-        return same if same is not None and document.id in ("", same.id) else None
+        """Find the living document that a given one stands for.
 
-    def _said_again(self, db: Connection, known: Document, given: Document, recut: Recut | None) -> tuple[Document, Outcome]:
-        changes = _said(known, given) | {"metadata": {**known.metadata, **given.metadata}}  # others may count on what they noted
+        With `by_source`, that is the document of the given id, else the one of the same scope and source, else one of
+        the same text that has no source yet. Without, it is a document of the same text in the same scope.
+        """
+        if not by_source or not document.source:
+            same = self._same(db, self._row(document))
+            return same if same is not None and document.id in ("", same.id) else None
+        if document.id:
+            return self._named(db, document.scope, document.id)
+        found = self._found(db, document.scope, document.source)
+        return found or self._same(db, self._row(document), extra="AND source IS NULL")
+
+    def _named(self, db: Connection, scope: str, document_id: str) -> Document | None:
+        sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND scope = :scope AND {ALIVE}"
+        values = {"id": document_id, "scope": scope, "now": self.now().timestamp()}
+        row = db.execute(text(sql), values).first()
+        return None if row is None else document_of(row)
+
+    def _said_again(
+        self, db: Connection, known: Document, given: Document, by_source: bool, recut: Recut | None
+    ) -> tuple[Document, Outcome]:
+        changes = _said(known, given, by_source)
+        changes["metadata"] = {**known.metadata, **given.metadata}  # keys that others noted stay
         if all(getattr(known, name) == value for name, value in changes.items()):
             return known, "unchanged"
         return self._replaced(db, known, changes, None, recut), "updated"
@@ -108,10 +123,10 @@ class Documents(Database):
             self._cut(db, key, versions[-1].text, enumerate(spans))
             return self._current(db, versions[-1].id), True
 
-    def _same(self, db: Connection, row: Mapping[str, Any]) -> Document | None:
+    def _same(self, db: Connection, row: Mapping[str, Any], extra: str = "") -> Document | None:
         """The living document with this row's text in its scope, preferably the one with its id."""
         sql = f"""SELECT d.*, {READY} FROM documents d WHERE content_hash = :content_hash AND scope = :scope AND {ALIVE}
-            ORDER BY doc_id <> :doc_id, key"""
+            {extra} ORDER BY doc_id <> :doc_id, key"""
         found = db.execute(text(sql), {**row, "now": self.now().timestamp()}).first()
         return None if found is None else document_of(found)
 
@@ -351,10 +366,10 @@ class Documents(Database):
             return traces_of(removed, self._folder, self._key)
 
 
-def _said(known: Document, given: Document) -> dict[str, Any]:
-    """What is said about a known document now; it keeps the source by which it is found."""
+def _said(known: Document, given: Document, by_source: bool) -> dict[str, Any]:
+    """The fields of a known document after it is given again; only with `by_source` a new source takes the place of its own."""
     return {
-        "source": known.source or given.source,
+        "source": given.source or known.source if by_source else known.source or given.source,
         "metadata": given.metadata or known.metadata,
         "expires_at": given.expires_at or known.expires_at,
     }

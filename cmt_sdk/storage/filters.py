@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from types import NoneType
 from typing import Any
+from unicodedata import normalize
 
 from cmt_sdk.errors import InvalidFilter
 from cmt_sdk.storage.rows import fault_of, sound_text
@@ -55,11 +56,14 @@ def _in_scope(scope: str, bind: Bind) -> str:
 
 
 def _on_source(source: str, bind: Bind) -> str:
-    if len(source) > LONGEST_PATTERN:
+    if "*" in source and len(source) > LONGEST_PATTERN:
         raise InvalidFilter(f"source of {len(source)} characters: give at most {LONGEST_PATTERN}")
+    forms = dict.fromkeys([source, normalize("NFC", source), normalize("NFD", source)])  # macOS names files in NFD
     if "*" not in source:
-        return f"d.source = {bind(source)}"
-    return f"d.source GLOB {bind(source.replace('[', '[[]').replace('?', '[?]'))}"  # a "?" is part of many an address
+        parts = [f"d.source = {bind(form)}" for form in forms]
+    else:  # a "?" is part of many addresses
+        parts = [f"d.source GLOB {bind(form.replace('[', '[[]').replace('?', '[?]'))}" for form in forms]
+    return f"({' OR '.join(parts)})"
 
 
 def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:

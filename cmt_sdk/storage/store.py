@@ -17,6 +17,7 @@ from cmt_sdk.storage.backup import back_up
 from cmt_sdk.storage.checkup import REPAIR, findings
 from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.documents import Documents
+from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.types import Changes, Finding, Generation, Stats, VectorRows
@@ -26,7 +27,7 @@ log = logging.getLogger(__name__)
 LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
 
-class SQLiteStore(Documents, Passages):
+class SQLiteStore(Documents, Passages, KeptOut):
     """The store of one folder; see ports.Store and ports.VectorStore. Safe from several threads and processes."""
 
     def check(self) -> Sequence[Finding]:

@@ -23,6 +23,7 @@ texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(lambda word
 scopes = st.sampled_from(["", "u", "u/ann", "u/ann/s", "u/anna"])
 names = st.sampled_from(["a", "b", "c", "d"])
 numbers = st.integers(0, 3)
+sources = st.sampled_from([None, "s", "t"])
 lives = st.sampled_from([None, None, None, 5, 50])
 
 
@@ -93,11 +94,11 @@ class Store(RuleBasedStateMachine):
             and (number is None or d.metadata.get("n") == number)
         }
 
-    @rule(text=texts, scope=scopes, name=st.just("") | names, number=numbers, life=lives)
-    def add(self, text, scope, name, number, life) -> None:
+    @rule(text=texts, scope=scopes, name=st.just("") | names, source=sources, number=numbers, life=lives)
+    def add(self, text, scope, name, source, number, life) -> None:
         """A new document, the same one again, or an id that is taken."""
         expiry = self.time + timedelta(seconds=life) if life else None
-        given = Document(text, name, "s", scope, {"n": number}, expires_at=expiry)
+        given = Document(text, name, source, scope, {"n": number}, expires_at=expiry)
         same = [d for d in self.alive().values() if (d.text, d.scope) == (text, scope)]
         try:
             stored, outcome = self.store.add(given, pieces(text))
@@ -109,15 +110,55 @@ class Store(RuleBasedStateMachine):
             assert stored.id in [d.id for d in same]
             assert name in ("", stored.id)
             old = self.known[stored.id][-1]
-            said = replace(old, source=old.source or "s", metadata={"n": number}, expires_at=expiry or old.expires_at)
-            assert (outcome == "unchanged") == (said == old)
-            self.known[stored.id][-1] = old if said == old else replace(said, updated_at=self.time)
+            self.say(old, outcome, replace(given, source=old.source or source, expires_at=expiry or old.expires_at))
             return
         assert name in ("", stored.id)
         assert not same or name not in ["", *(d.id for d in same)]
-        self.forget_model(stored.id)
-        self.known[stored.id] = [replace(given, id=stored.id, created_at=self.time, updated_at=self.time)]
-        self.pieces[stored.id] = cut_again([], text, "")
+        self.begin(stored.id, given)
+
+    @rule(text=texts, scope=scopes, name=st.just("") | names, source=sources.filter(bool), number=numbers)
+    def put(self, text, scope, name, source, number) -> None:
+        """A file's text: that of the document of the id, else of the source, else of the text that has no source yet."""
+        given = Document(text, name, source, scope, {"n": number})
+        here = [d for d in self.alive().values() if d.scope == scope]
+        of_source = [d for d in here if d.source == source]
+        newest = max(of_source, key=lambda d: d.updated_at.timestamp(), default=None)
+        tied = [d for d in of_source if newest and d.updated_at == newest.updated_at]
+        of_text = [d for d in here if d.text == text and d.source is None]
+        meant = [d for d in here if d.id == name] if name else tied or of_text
+        if not meant and name in self.alive():  # in another scope
+            try:
+                self.store.add(given, pieces(text), by_source=True)
+            except AlreadyExists:
+                return
+            raise AssertionError(name)
+        stored, outcome = self.store.add(given, pieces(text), by_source=True)
+        if outcome == "added":
+            assert not meant
+            self.begin(stored.id, given)
+            return
+        assert stored.id in [d.id for d in meant]
+        old = self.known[stored.id][-1]
+        said = replace(given, expires_at=old.expires_at)
+        if text == old.text:
+            self.say(old, outcome, said)
+            return
+        new = replace(old, text=text, source=source, metadata=said.metadata, version=old.version + 1, updated_at=self.time)
+        self.known[stored.id][-1] = replace(old, current=False)
+        self.known[stored.id].append(new)
+        self.pieces[stored.id] = cut_again(self.pieces[stored.id], text, "")
+
+    def say(self, old: Document, outcome: str, said: Document) -> None:
+        """Fields of a document that is given again, in place."""
+        new = replace(old, source=said.source, metadata=said.metadata, expires_at=said.expires_at)
+        assert (outcome == "unchanged") == (new == old)
+        self.known[old.id][-1] = old if new == old else replace(new, updated_at=self.time)
+
+    def begin(self, name: str, given: Document) -> None:
+        """A document that is new."""
+        self.forget_model(name)
+        self.known[name] = [replace(given, id=name, created_at=self.time, updated_at=self.time)]
+        self.pieces[name] = cut_again([], given.text, "")
 
     def forget_model(self, name: str) -> None:
         """Take a document out of the model."""

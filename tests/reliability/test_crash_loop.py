@@ -9,18 +9,19 @@ import random
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import cmt_sdk
+from cmt_cli.sync import Sync
 from cmt_sdk.storage.driver import connect
 from cmt_sdk.storage.keys import key_of
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.testing.fakes import open_fake
-from tests.reliability.victims import OTHER, Zygote, open_with
+from tests.reliability.victims import OTHER, Silent, Zygote, open_with
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="forks and watches processes as Linux does")
 
@@ -274,6 +275,40 @@ def after_repair(folder: Path, _: Path) -> None:
         assert [f for f in memory.check() if not f.ok] == []
 
 
+def filed(place: Path) -> None:
+    """Twenty files that the memory of a place knows; some are moved since, edited on the way, emptied, or deleted."""
+    files = place / "files"
+    files.mkdir()
+    for number in range(20):
+        (files / f"{number}.md").write_text(f"File word{number:04} of the harbour. It has {number} boats and a crane.")
+    with open_fake(place / "notes") as memory:
+        documents = cmt_sdk.read_documents([files])
+        memory.add_many((replace(d, id=f"file{Path(d.source or '').stem}") for d in documents), replace=True)
+    (files / "new").mkdir()
+    for number in range(10):
+        (files / f"{number}.md").rename(files / "new" / f"{number}.md")
+    for number in range(5, 10):
+        (files / "new" / f"{number}.md").write_text(f"File word{number:04} of the harbour. It has a crane and no boats.")
+    for number in (10, 11):
+        (files / f"{number}.md").write_text("")
+    for number in (12, 13):
+        (files / f"{number}.md").unlink()
+
+
+def after_follow(folder: Path, place: Path) -> None:
+    """No document is lost or doubled, and each is of one file; a second run ends what the first began."""
+    left = [number for number in range(20) if number not in (10, 11, 12, 13)]
+    with open_fake(folder, create=False) as memory:
+        found = {d.id: d for d in memory.documents(source=f"{place}/files/*")}
+        assert {f"file{number}" for number in left} <= found.keys()
+        assert len({d.source for d in found.values()}) == len(found) <= 20
+        Sync(memory, "", Silent(), lambda *_: True, remove=True, erase=True).run([place / "files"])
+        found = {d.id: d for d in memory.documents(source=f"{place}/files/*")}
+        assert found.keys() == {f"file{number}" for number in left}
+        assert all(Path(d.source or "").read_text() == d.text for d in found.values())
+    holds(folder)
+
+
 AFTER: dict[str, Callable[[Path, Path], None]] = {
     "reindex": lambda folder, _: holds(folder),
     "forget": after_forget,
@@ -283,6 +318,7 @@ AFTER: dict[str, Callable[[Path, Path], None]] = {
     "reencode": after_reencode,
     "backup": after_backup,
     "repair": after_repair,
+    "follow": after_follow,
 }
 
 
@@ -293,6 +329,8 @@ def prepared(job: str, whole: Path, old: Path, place: Path) -> Path:
         (place / "whole.cmt").write_bytes((whole / "out.cmt").read_bytes())
         return place / "notes"
     folder = copy(old if job == "migrate" else whole, place / "notes")
+    if job == "follow":
+        filed(place)
     if job == "repair":
         data = bytearray((folder / "memory.db").read_bytes())
         with closing(connect(whole / "memory.db", key_of(whole / "memory.db"))) as db:
@@ -310,7 +348,9 @@ def killed_in(job: str, rounds: int, zygote: Zygote, whole: Path, old: Path, tmp
         place = tmp_path / f"{job} {number}"
         folder = prepared(job, whole, old, place)
         delay = chance.uniform(0, took) if number else None
-        outcome = zygote(job, folder, tmp_path / "notes", delay=delay, archive=str(place / "whole.cmt"))
+        outcome = zygote(
+            job, folder, tmp_path / "notes", delay=delay, archive=str(place / "whole.cmt"), files=str(place / "files")
+        )
         took = took or outcome["seconds"]
         assert outcome["code"] in ((0, -9) if number else (0,))
         AFTER[job](folder, place)

@@ -125,6 +125,29 @@ def repair(order: dict[str, Any], note: Notes) -> None:
     note(done="repair")
 
 
+class Silent:
+    """Hears of what happens to documents, and says nothing: stdout is for outcomes."""
+
+    def changed(self, change: str, source: str, **more: Any) -> None:
+        """See cmt_cli.sync.Report."""
+
+    def refuse(self, error: Exception, *, named: bool) -> None:
+        """See cmt_cli.sync.Report."""
+
+    def warned(self, message: str) -> None:
+        """See cmt_cli.sync.Report."""
+
+
+def follow(order: dict[str, Any], note: Notes) -> None:
+    """Bring the memory in step with a folder of files, erasing what is gone."""
+    from cmt_cli.sync import Sync
+
+    with open_with(Path(order["folder"])) as memory:
+        Sync(memory, "", Silent(), lambda *_: True, remove=True, erase=True).run([order["files"]])
+        memory.compress()
+        note(done="follow")
+
+
 def pull(order: dict[str, Any], note: Notes) -> None:
     """Convert a .gguf file to a model."""
     from cmt_sdk import pull_model
@@ -133,7 +156,9 @@ def pull(order: dict[str, Any], note: Notes) -> None:
     note(done="pull")
 
 
-JOBS = {f.__name__.rstrip("_"): f for f in (churn, reindex, forget, migrate, export, import_, reencode, backup, repair, pull)}
+JOBS = {
+    f.__name__.rstrip("_"): f for f in (churn, reindex, forget, migrate, export, import_, reencode, backup, repair, follow, pull)
+}
 
 
 def run(order: dict[str, Any]) -> None:
@@ -178,7 +203,8 @@ class Zygote:
     """The program above, as its tests see it."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        environment = {**os.environ, "PYTHONPATH": path}
         command = [sys.executable, "-W", "error", str(Path(__file__))]
         self._process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT

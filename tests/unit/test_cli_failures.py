@@ -119,7 +119,7 @@ def test_reading_commands_make_no_memory(cmt, tmp_path):
 def test_one_bad_file_does_not_keep_the_others_out(cmt, tmp_path):
     """What was named and cannot be read is an error in the end; the rest is added."""
     (tmp_path / "good.md").write_text(LISBON)
-    (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\x00\xd8binary")
+    (tmp_path / "bad.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     (tmp_path / "empty.md").write_text("")
     done = cmt("add", tmp_path / "bad.txt", tmp_path / "empty.md", tmp_path / "good.md", code=2)
     assert done.stdout == "1 added, 0 updated, 0 unchanged, 2 refused\n"
@@ -149,7 +149,7 @@ def test_what_a_folder_holds_besides_text_is_passed_over(cmt, tmp_path):
     """With a warning each; a folder with nothing to read is an error."""
     notes = tmp_path / "notes"
     notes.mkdir()
-    (notes / "bad.txt").write_bytes(b"\xff\xfe\x00\xd8binary")
+    (notes / "bad.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     (notes / "empty.md").write_text(" \n")
     (notes / "nul.txt").write_bytes(b"a\0b")
     (notes / "link.md").symlink_to("nowhere")
@@ -368,13 +368,13 @@ def test_two_new_texts_for_one_document(cmt, tmp_path):
     assert "give one of them" in cmt("update", document["id"], tmp_path / "car.md", "--text", "new", code=2).stderr
 
 
-def test_a_copy_keeps_its_first_source_and_that_is_told(cmt, tmp_path):
-    """Who forgets by source has to know under which one a text lies."""
+def test_a_copy_is_a_document_of_its_own(cmt, tmp_path):
+    """Who forgets by source finds each text under each of its files."""
     for name in ("car.md", "copy.md"):
         (tmp_path / name).write_text("The car is red.")
     cmt("add", tmp_path / "car.md")
-    assert "remembered under another source" in cmt("add", tmp_path / "copy.md").stderr
-    assert cmt("add", tmp_path / "car.md").stderr == ""
+    assert cmt("add", tmp_path / "copy.md").stdout == "1 added, 0 updated, 0 unchanged\n"
+    assert len(cmt("list", "--source", "*.md").stdout.splitlines()) == 2
 
 
 @pytest.mark.parametrize("condition", ["year>>2020", 'year=["a"', "year=={"])

@@ -11,8 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from cmt_cli.sync import KINDS
-from cmt_sdk.converting import CONVERTERS, TEXT
 from cmt_sdk.testing.fakes import open_fake
 
 LISBON = "The museum moved to Lisbon in 2019."
@@ -82,16 +80,11 @@ def test_what_add_would_pass_over_is_passed_over(cmt, notes):
     for name in (".hidden.md", "picture.png", ".git/config.md", "Makefile"):
         (notes / name).parent.mkdir(exist_ok=True)
         (notes / name).write_text("not this")
-    (notes / "bad.txt").write_bytes(b"\xff\xfe\x00\xd8binary")
+    (notes / "bad.txt").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
     done = cmt("watch", notes, "--once", "-m", "watched")
     assert "bad.txt" in done.stderr
     cmt("add", notes, "-m", "added")
     assert texts(cmt, "-m", "watched") == texts(cmt, "-m", "added") == {"a.md": LISBON, "b.txt": "Ann likes tea."}
-
-
-def test_the_kinds_of_files_are_those_of_the_library():
-    """What is followed is what would be read at the beginning."""
-    assert TEXT | CONVERTERS.keys() == KINDS
 
 
 def test_documents_from_elsewhere_stay(cmt, notes):
@@ -147,16 +140,14 @@ def test_swapped_files_lose_nothing(cmt, notes):
 
 
 def test_a_copy_outlives_the_file_that_it_was_made_of(cmt, notes, follow):
-    """Equal texts are one document, under the first source; when that file goes, the copy takes its place."""
+    """Each file with one text has a document of its own."""
     (notes / "copy.md").write_text(LISBON)
 
     def lose():
         (notes / "a.md").unlink()
         return [notes / "a.md"]
 
-    done = follow(lose)
-    assert "copy.md: this text is remembered under another source" in done.stderr
-    assert done.stdout.splitlines()[-2:] == ["removed notes/a.md", "added notes/copy.md"]
+    assert follow(lose).stdout.splitlines()[-1] == "removed notes/a.md"
     assert texts(cmt) == {"copy.md": LISBON, "b.txt": "Ann likes tea."}
 
 
@@ -192,7 +183,7 @@ def test_an_unreadable_file_is_tried_again_when_it_changes(cmt, notes, follow):
     """A warning the first time; what was remembered of it stays until it can be read."""
 
     def spoil():
-        (notes / "a.md").write_bytes(b"\xff\xfe\x00\xd8binary")
+        (notes / "a.md").write_bytes(b"\x89PNG\r\n\x1a\n\0\0")
         return [notes / "a.md"]
 
     def mend():
@@ -263,7 +254,7 @@ def test_on_a_terminal_it_is_asked(cmt, notes, monkeypatch, answer, code, left):
     cmt("watch", notes, "--once")
     shutil.rmtree(notes)
     notes.mkdir()
-    monkeypatch.setattr("cmt_cli.sync.on_terminal", lambda _: True)
+    monkeypatch.setattr("cmt_cli.watching.on_terminal", lambda _: True)
     assert "Take them out of the memory?" in cmt("watch", notes, "--once", stdin=answer, code=code).stderr
     assert len(texts(cmt)) == left
 
@@ -286,6 +277,62 @@ def test_a_folder_that_is_emptied_while_it_is_watched(cmt, notes, follow):
     assert len(done.stdout.splitlines()) == 2
     assert len(texts(cmt)) == 2
     assert follow(lose, options=["--yes"]).stdout.splitlines()[-2:] == ["removed notes/a.md", "removed notes/deep/b.txt"]
+
+
+def test_a_drive_that_goes_and_comes_while_it_is_watched(cmt, notes, follow):
+    """A warning, given once, and nothing has happened when it is back; what changes meanwhile is taken in."""
+    (notes / "usb").mkdir()
+    for name in "xy":
+        (notes / "usb" / f"{name}.md").write_text(f"This is {name}.")
+
+    def unmount():
+        shutil.move(notes / "usb", notes.parent / "drive")
+        (notes / "usb").mkdir()
+        return [notes / "usb" / "x.md", notes / "usb" / "y.md"]
+
+    def write():
+        (notes / "a.md").write_text(PORTO)
+        return [notes / "a.md"]
+
+    def mount():
+        (notes / "usb").rmdir()
+        shutil.move(notes.parent / "drive", notes / "usb")
+        return [notes / "usb"]
+
+    done = follow(unmount, write, mount, options=["--forget"])
+    assert done.stderr.count("2 documents came from") == 1
+    assert done.stdout.splitlines()[4:] == ["updated notes/a.md"]
+    assert len(texts(cmt)) == 4
+
+
+def test_moved_emptied_and_evicted_while_it_is_watched(cmt, notes, follow):
+    """A move with an edit is followed, an empty file's text goes, one in a cloud stays."""
+    (notes / "c.md").write_text("Bob likes coffee.")
+    first = []
+
+    def move():
+        first.append(cmt.json("list", "--source", "*/a.md")["id"])
+        (notes / "a.md").rename(notes / "deep" / "a.md")
+        (notes / "deep" / "a.md").write_text(f"{LISBON} It is open again.")
+        return [notes / "a.md", notes / "deep" / "a.md"]
+
+    def empty():
+        (notes / "deep" / "b.txt").write_text("")
+        return [notes / "deep" / "b.txt"]
+
+    def evict():
+        (notes / "c.md").rename(notes / ".c.md.icloud")
+        return [notes / "c.md", notes / ".c.md.icloud"]
+
+    done = follow(move, empty, evict)
+    assert done.stdout.splitlines()[3:] == [
+        "renamed notes/a.md to notes/deep/a.md",
+        "updated notes/deep/a.md",
+        "removed notes/deep/b.txt",
+    ]
+    assert "1 file in a cloud, not on this disk: notes/c.md" in done.stderr
+    assert texts(cmt) == {"a.md": f"{LISBON} It is open again.", "c.md": "Bob likes coffee."}
+    assert cmt.json("list", "--source", "*/a.md")["id"] == first[0]
 
 
 def test_a_folder_that_is_not_there(cmt, notes, follow):

@@ -1,0 +1,54 @@
+"""The sources that are to stay out of a memory, as keyed hashes: their names are not stored. Knows no documents."""
+
+from __future__ import annotations
+
+import hmac
+import json
+import secrets
+from collections.abc import Iterable
+from unicodedata import normalize
+
+from sqlalchemy import Connection, text
+
+from cmt_sdk.errors import InvalidInput, StorageDamaged
+from cmt_sdk.storage.connection import Database
+from cmt_sdk.storage.rows import sound_text
+
+ROW = "kept_out"
+
+
+class KeptOut(Database):
+    """One row of the settings: a random key, and the hashes of scopes with sources."""
+
+    def keep_out(self, scope: str, sources: Iterable[str], *, out: bool) -> None:
+        """See ports.DocumentStore."""
+        with self._write() as db:
+            key, hashes = self._kept(db)
+            changed = {_hash(key, scope, source) for source in sources}
+            left = hashes | changed if out else hashes - changed
+            if left == hashes:
+                return
+            row = {"name": ROW, "value": json.dumps({"key": key, "hashes": sorted(left)})}
+            db.execute(text("INSERT OR REPLACE INTO settings VALUES (:name, :value)"), row)
+
+    def kept_out(self, scope: str, sources: Iterable[str]) -> list[str]:
+        """See ports.DocumentStore."""
+        with self._read() as db:
+            key, hashes = self._kept(db)
+        return [source for source in sources if hashes and _hash(key, scope, source) in hashes]
+
+    def _kept(self, db: Connection) -> tuple[str, frozenset[str]]:
+        found = db.execute(text("SELECT value FROM settings WHERE name = :name"), {"name": ROW}).scalar()
+        if found is None:
+            return secrets.token_hex(16), frozenset()
+        try:
+            kept = json.loads(found)
+            return str(kept["key"]), frozenset(map(str, kept["hashes"]))
+        except (ValueError, TypeError, KeyError) as error:
+            raise StorageDamaged(f"the list of sources that stay out is damaged ({error}): run `cmt doctor --repair`") from error
+
+
+def _hash(key: str, scope: str, source: str) -> str:
+    """The keyed hash of a source in its scope; composed and decomposed spellings have one."""
+    name = f"{sound_text('scope', scope, InvalidInput)}\0{normalize('NFC', sound_text('source', source, InvalidInput))}"
+    return hmac.digest(key.encode(), name.encode(), "sha256").hex()
