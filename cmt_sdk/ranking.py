@@ -61,6 +61,15 @@ def reorder(likelihoods: Sequence[float | None]) -> list[int]:
     return sorted(range(len(worth)), key=lambda n: -worth[n])
 
 
+def behind(likelihoods: Sequence[float | None], number: int) -> float:
+    """By how many nats the item of this number, counted from 0, fits less than the first; at least 0.
+
+    Where a likelihood is not known, its place counts as in `reorder`.
+    """
+    first, other = likelihoods[0], likelihoods[number]
+    return PLACE * number if first is None or other is None else max(0.0, first - other)
+
+
 def fit(tokens: Sequence[int], budget: int) -> int:
     """How many leading items, of `tokens` tokens each, fit into `budget` tokens together."""
     total = 0

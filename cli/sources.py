@@ -1,0 +1,131 @@
+"""What is shown of the passages that an answer was read from. Knows no memory and no command."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import cmt_sdk
+from cmt_cli.output import one_line, place, say
+
+WIDTH = 160  # characters of a line that is shown of a passage
+REMOTE = ("\\\\", "//")  # to look at such a file can log in to a server, and an archive may hold any name
+SENTENCE = re.compile(r"(?<=[.!?。！？।؟])\s+|(?<=[。！？])|\s*\n+\s*")
+
+
+def print_sources(answer: cmt_sdk.Answer, *, verbose: bool = False) -> None:
+    """How sure the answer is, and the passages that hold it, each with the line in which it stands.
+
+    `verbose`: every passage, with its characters, score and reasons.
+    """
+    say(f"confidence {answer.confidence:.2f}, read from {answer.reader}", dim=True)
+    dates = _dates(answer.sources)
+    for number, found in enumerate(answer.sources, 1):
+        if verbose:
+            say(one_line(f"{number}. {_name(found)}[{found.start}:{found.end}]{dates[number - 1]}"), bold=True)
+            say("   " + one_line(f"match {found.rank}, score {found.score:.4f}, {found.why}"), dim=True)
+        elif number == 1 or found.holds_answer:
+            say(one_line(_name(found) + dates[number - 1]), bold=True)
+        else:
+            continue
+        _print_line(found)
+    if not verbose:
+        _print_others(answer, dates)
+    if note := _note(answer):
+        say(note, dim=True)
+
+
+def _print_others(answer: cmt_sdk.Answer, dates: Sequence[str]) -> None:
+    """The names of the sources of which no line is shown."""
+    shown = {_name(s) for n, s in enumerate(answer.sources) if n == 0 or s.holds_answer}
+    rest = {_name(s): date for s, date in zip(answer.sources, dates, strict=True) if _name(s) not in shown}
+    if rest:
+        say(one_line("also read: " + ", ".join(name + date for name, date in rest.items())), dim=True)
+
+
+def _note(answer: cmt_sdk.Answer) -> str:
+    """A warning about an answer that does not stand in the passage which fits the question best."""
+    if answer.abstained or not answer.sources:
+        return ""
+    first = answer.sources[0]
+    if not first.holds_answer:
+        return "the words of the answer stand in none of the passages that were read"
+    if first.rank == 1:
+        return ""
+    best = next(s for s in answer.sources if s.rank == 1)
+    return one_line(f"the passage that fits the question best is another one: {_name(best)}")
+
+
+def _print_line(found: cmt_sdk.Source) -> None:
+    """The sentence of a passage in which the answer stands, with its words highlighted; else how the passage begins."""
+    before, words, after = line_of(found)
+    say("   ", nl=False)
+    say(before, nl=False, dim=True)
+    say(words, nl=False, bold=True, fg="green")
+    say(after, dim=True)
+
+
+def line_of(found: cmt_sdk.Source) -> tuple[str, str, str]:
+    """One line of a passage: what stands before the answer's words, these words, and what stands after them."""
+    text = found.text
+    if found.answer_start is None or found.answer_end is None:
+        line = found.heading if found.holds_answer else f"{found.heading}: {text}" if found.heading else text
+        return one_line(line, WIDTH), "", ""
+    start, end = found.answer_start - found.start, found.answer_end - found.start
+    bounds = [m.span() for m in SENTENCE.finditer(text)]
+    first = max((b for _, b in bounds if b <= start), default=0)
+    last = min((a for a, _ in bounds if a >= end), default=len(text))
+    words = one_line(text[start:end], WIDTH)
+    room = WIDTH - len(words)
+    after = _flat(text[end:last])
+    before = _flat(text[first:start])
+    if len(before) + len(after) > room:
+        kept = max(room // 2, room - len(after))
+        before = before if len(before) <= kept else "…" + before[len(before) - kept + 1 :]
+        after = after if len(before) + len(after) <= room else after[: max(0, room - len(before) - 1)] + "…"
+    return before, words, after
+
+
+def _flat(text: str) -> str:
+    """A text on one line, with the white space at its ends as one space."""
+    return re.sub(r"\s+", " ", text)
+
+
+def _name(found: cmt_sdk.Source) -> str:
+    return place(found.source, found.document_id)
+
+
+def _dates(sources: Sequence[cmt_sdk.Source]) -> list[str]:
+    return shown_days([_day(s.source, s.date, _moment(s.updated_at)) for s in sources])
+
+
+def match_dates(matches: Sequence[cmt_sdk.Match]) -> list[str]:
+    """The date of each match's document, as it is shown behind its name."""
+    return shown_days([_day(m.document.source, m.document.date, m.document.updated_at) for m in matches])
+
+
+def shown_days(days: Sequence[str]) -> list[str]:
+    """Days as they are shown behind names; nothing where all are one."""
+    return [f"  {day}" if day else "" for day in days] if len(set(days)) > 1 else [""] * len(days)
+
+
+def _day(source: str | None, date: str | None, updated_at: datetime | None) -> str:
+    """The day that a document names, else that of its file, else that on which the memory took its text."""
+    if date:
+        return date
+    try:
+        if source and not source.startswith(REMOTE) and Path(source).is_absolute():
+            return _local_day(datetime.fromtimestamp(Path(source).stat().st_mtime, UTC))
+    except (OSError, ValueError, OverflowError):  # no such file, or no name that a file can have
+        pass
+    return _local_day(updated_at) if updated_at else ""
+
+
+def _moment(iso: str | None) -> datetime | None:
+    return datetime.fromisoformat(iso) if iso else None
+
+
+def _local_day(moment: datetime) -> str:
+    return moment.astimezone().date().isoformat()
