@@ -300,10 +300,8 @@ def _place(document_id: str, source: str | None, start: int, end: int, score: fl
 
 def _read(source: cmt_sdk.Source) -> Read:
     place = _place(source.document_id, source.source, source.start, source.end, source.score)
-    same = {name: getattr(source, name) for name in ("rank", "holds_answer", "date")}
-    is_placed = source.answer_start is not None and source.answer_end is not None
-    quote = source.text[source.answer_start - source.start : source.answer_end - source.start] if is_placed else None
-    return Read(**place, **same, quote=quote)
+    same = {name: getattr(source, name) for name in ("rank", "holds_answer", "quote", "date")}
+    return Read(**place, **same)
 
 
 def _found(match: cmt_sdk.Match) -> Found:

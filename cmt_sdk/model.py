@@ -132,16 +132,17 @@ class MemoryModel:
         yield self._answer(reading, times)
 
     def _streamed(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> Generator[str, None, _Reading]:
-        """Read and give the pieces; a short answer is held back until it is clear that it is not read again."""
+        """Read and give the pieces. A short answer is held back until it is clear that it is not read again, where it may be."""
         pieces: list[str] = []
         usage: Usage | None = None
+        held = HELD if any(_behind(matches, n) >= FAR for n in range(len(matches))) else 1
         for piece in self._read(ask, ask.reader, matches, times):
             usage = piece.usage
             if usage is None:
                 pieces.append(piece.text)
-                yield from pieces if len(pieces) == HELD else pieces[-1:] if len(pieces) > HELD else ()
+                yield from pieces if len(pieces) == held else pieces[-1:] if len(pieces) > held else ()
         reading = _reading_of(ask, ask.reader, matches, "".join(pieces), usage)
-        if len(pieces) >= HELD:
+        if len(pieces) >= held:
             return reading
         checked = self._checked(ask, reading, matches, times)
         yield from pieces if checked.text == reading.text else [checked.text]
@@ -303,8 +304,12 @@ def _reading_of(ask: Ask, kind: str, matches: Sequence[Match], text: str, usage:
         return _Reading(text, usage, kind, matches, [Trace()] * len(matches), 1.0, 0.0)
     found = traces(ask.question, text, [(m.passage.heading, m.passage.text) for m in matches])
     first = first_of(found)
-    far = 0.0 if first is None else behind([m.likelihood for m in matches], first)
+    far = 0.0 if first is None else _behind(matches, first)
     return _Reading(text, usage, kind, matches, found, trust(found, far, echoes=repeats(ask.question, text)), far)
+
+
+def _behind(matches: Sequence[Match], number: int) -> float:
+    return behind([m.likelihood for m in matches], number)
 
 
 def _sources(matches: Sequence[Match], found: Sequence[Trace]) -> list[Source]:

@@ -209,6 +209,13 @@ class Source:
     date: str | None = None
     updated_at: str | None = None
 
+    @property
+    def quote(self) -> str | None:
+        """The words of the passage that the answer is from; None where there are none."""
+        if self.answer_start is None or self.answer_end is None:
+            return None
+        return self.text[self.answer_start - self.start : self.answer_end - self.start]
+
     def __str__(self) -> str:
         return f"{self.source or self.document_id}[{self.start}:{self.end}]"
 

@@ -10,8 +10,19 @@ CAKE = ("Apple cake", "Slice 5 apples. Bake at 180 degrees for 45 minutes.")
 BREAD = ("Sourdough", "Rest it overnight. Bake at 230 degrees for 20 minutes, then 25 more.")
 LAMP = ("", "The lamp of the lighthouse was lit in 1861 by Oskar Lind.")
 RABBIT = ("Momo", "A rabbit of three years. The vet is Dr. Acar.")
+SCHOOL = (
+    "",
+    "School begins on 3 September, in the gym, for all the new pupils who come from the other schools of the town and for those "
+    "who move up. Parents' evening of class 5: 3 September.",
+)
 CASES = {
-    "the words of another passage than the best": ("How long do I bake the apple cake?", "20 minutes", [CAKE, BREAD], 1, "20 minutes"),
+    "the words of another passage than the best": (
+        "How long do I bake the apple cake?",
+        "20 minutes",
+        [CAKE, BREAD],
+        1,
+        "20 minutes",
+    ),
     "the words of the best one": ("How long do I bake the apple cake?", "45 minutes", [CAKE, BREAD], 0, "45 minutes"),
     "case and full stop": ("Who lit the lamp?", "oskar lind.", [BREAD, LAMP], 1, "Oskar Lind"),
     "a sentence that repeats the question": (
@@ -30,22 +41,45 @@ CASES = {
         "2",
     ),
     "one letter": ("In which class is Jon?", "b", [("", "Plan b is to wait."), ("", "Jon is in class b.")], 1, "b"),
-    "the same words in two passages: the better match": ("When was it lit?", "1861", [LAMP, ("", "In 1861 it snowed.")], 0, "1861"),
-    "thousands with and without a separator": ("What did it cost?", "2310 euros", [CAKE, ("", "It cost 2,310 euros.")], 1, "2,310 euros"),
-    "a part of a number is another number": ("What did it cost?", "310", [("", "It cost 2,310 euros."), ("", "Room 310.")], 1, "310"),
-    "decomposed accents": ("Where?", "Caf\u00e9 M\u00fcller", [CAKE, ("", "We met at Cafe\u0301 Mu\u0308ller.")], 1, "Cafe\u0301 Mu\u0308ller"),
+    "the same words in two passages: the better match": (
+        "When was it lit?",
+        "1861",
+        [LAMP, ("", "In 1861 it snowed.")],
+        0,
+        "1861",
+    ),
+    "thousands with and without a separator": (
+        "What did it cost?",
+        "2310 euros",
+        [CAKE, ("", "It cost 2,310 euros.")],
+        1,
+        "2,310 euros",
+    ),
+    "a part of a number is another number": (
+        "What did it cost?",
+        "310",
+        [("", "It cost 2,310 euros."), ("", "Room 310.")],
+        1,
+        "310",
+    ),
+    "decomposed accents": (
+        "Where?",
+        "Caf\u00e9 M\u00fcller",
+        [CAKE, ("", "We met at Cafe\u0301 Mu\u0308ller.")],
+        1,
+        "Cafe\u0301 Mu\u0308ller",
+    ),
     "full-width digits": ("Which room?", "房间 207", [CAKE, ("", "乔恩在房间２０７上课。")], 1, "房间２０７"),
     "a script without spaces": ("打印机在哪里？", "蓝色文件夹", [CAKE, ("", "密码在蓝色文件夹里。")], 1, "蓝色文件夹"),
     "an ending more": ("When does Maja swim?", "Tuesday", [CAKE, ("", "Maja swims on Tuesdays.")], 1, "Tuesdays"),
     "the occurrence near the question's words": (
         "When is the parents' evening of class 5?",
         "3 September",
-        [("", "School begins on 3 September, in the gym, for all the new pupils who come from the other schools of the town and "
-              "for those who move up. Parents' evening of class 5: 3 September.")],
+        [SCHOOL],
         0,
         "3 September",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("question", "answer", "passages", "expected", "words"), CASES.values(), ids=CASES.keys())
