@@ -108,7 +108,7 @@ def match_dates(matches: Sequence[cmt_sdk.Match]) -> list[str]:
 
 def shown_days(days: Sequence[str]) -> list[str]:
     """Days as they are shown behind names; nothing where all are one."""
-    return [f"  {day}" if day else "" for day in days] if len(set(days)) > 1 else [""] * len(days)
+    return [f" ({day})" if day else "" for day in days] if len(set(days)) > 1 else [""] * len(days)
 
 
 def _day(source: str | None, date: str | None, updated_at: datetime | None) -> str:

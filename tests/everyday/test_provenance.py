@@ -10,11 +10,8 @@ CAKE = ("Apple cake", "Slice 5 apples. Bake at 180 degrees for 45 minutes.")
 BREAD = ("Sourdough", "Rest it overnight. Bake at 230 degrees for 20 minutes, then 25 more.")
 LAMP = ("", "The lamp of the lighthouse was lit in 1861 by Oskar Lind.")
 RABBIT = ("Momo", "A rabbit of three years. The vet is Dr. Acar.")
-SCHOOL = (
-    "",
-    "School begins on 3 September, in the gym, for all the new pupils who come from the other schools of the town and for those "
-    "who move up. Parents' evening of class 5: 3 September.",
-)
+LONG = "School begins on 3 September, in the gym, for new pupils, for those who come from other schools, for all who move up. "
+SCHOOL = ("", LONG + "Parents' evening of class 5: 3 September.")
 CASES = {
     "the words of another passage than the best": (
         "How long do I bake the apple cake?",
@@ -141,13 +138,3 @@ def test_an_answer_of_several_passages_comes_from_the_one_that_holds_most():
 def test_words_are_compared_in_one_form(text, forms):
     """Case, accents, compatibility and invisible characters do not count."""
     assert [word.form for word in words_of(text)] == forms
-
-
-def test_a_long_passage_is_traced_in_time():
-    """Twenty passages of four thousand words: no search takes quadratic time."""
-    import time
-
-    passages = [("Heading", f"the cat sat on the mat number {n} " * 500) for n in range(20)]
-    began = time.perf_counter()
-    traces("Where did the cat sit?", "on the mat of the number of the cat that sat", passages)
-    assert time.perf_counter() - began < 3.0
