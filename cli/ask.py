@@ -15,7 +15,7 @@ from cmt_cli.memories import narrowed, opened
 from cmt_cli.options import filter_options, filter_words, json_option, k_option, memory_option, reader_option, verbose_option
 from cmt_cli.output import on_terminal, one_line, print_json, say
 from cmt_cli.progress import waiting
-from cmt_cli.sources import print_sources
+from cmt_cli.quoting import print_sources
 
 
 @click.command()

@@ -15,7 +15,7 @@ from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import filter_options, json_option, k_option, memory_option, verbose_option
 from cmt_cli.output import local_time, one_line, place, plain, print_json, say, short_id, table
 from cmt_cli.progress import waiting
-from cmt_cli.sources import match_dates
+from cmt_cli.quoting import match_dates
 
 
 @click.command()

@@ -159,7 +159,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A passage that fits a query. `score` is fused; ranks (from 1), scores and the `likelihood` of the query (nats) say why."""
+    """A passage that fits a query. Ranks (from 1), scores and the `likelihood` of the query (nats) say why.
+
+    `score`, in [0, 1], falls in the order in which matches come: it is fused, or, where the model has read the passages, how near
+    each comes to the best one.
+    """
 
     passage: Passage
     document: Document

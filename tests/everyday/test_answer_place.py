@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 import pytest
 
 from cmt_sdk import Document
-from cmt_sdk.model import FAR
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 from cmt_sdk.types import Piece, Usage
 
@@ -22,7 +21,7 @@ class Scripted(FakeReader):
 
     many: tuple[str, float] = ("20 minutes", 0.9)
     alone: tuple[str, float] = ("45 minutes", 0.8)
-    gap: float = FAR
+    gap: float = 10.0
     read_from: list[int] = field(default_factory=list)
 
     def read(self, prompt, max_tokens):
@@ -87,7 +86,7 @@ def test_of_two_readings_the_more_probable_stands(asked, alone, expected):
 
 def test_an_answer_of_another_passage_that_fits_nearly_as_well_stands(asked):
     """It loses a part of its confidence, its passage is named first, and nothing is read again."""
-    reader = Scripted(gap=FAR / 2)
+    reader = Scripted(gap=5.0)
     answer = asked(reader)
     assert (answer.text, reader.read_from) == ("20 minutes", [2])
     assert answer.confidence == pytest.approx(0.9 * 0.5**0.5)
@@ -111,6 +110,13 @@ def test_auto_looks_the_text_up_where_the_words_stand_nowhere(asked):
     """0.9 counts 0.45: the best passage's text is read."""
     answer = asked(Scripted(many=("an hour", 0.9)), reader="auto")
     assert (answer.text, answer.reader, len(answer.sources)) == ("45 minutes", "text", 1)
+
+
+def test_auto_looks_at_the_text_of_the_passage_that_the_words_are_from_too(asked):
+    """0.9 counts 0.57 at six and a half nats: both passages are read, as two they say what they said."""
+    reader = Scripted(gap=6.5)
+    answer = asked(reader, reader="auto")
+    assert (answer.text, answer.reader, reader.read_from) == ("20 minutes", "text", [2, 2])
 
 
 def test_an_abstention_has_no_place(asked):
@@ -137,3 +143,12 @@ def test_an_abstention_has_no_place(asked):
 def test_the_day_that_a_document_names(source, metadata, expected):
     """Its metadata comes before its name."""
     assert Document("x", source=source, metadata=metadata).date == expected
+
+
+def test_scores_fall_in_the_order_in_which_passages_are_shown(tmp_path):
+    """Those that were read again in their order, and those behind them."""
+    with open_fake(tmp_path / "notes", FakeEngine(reader=Scripted(gap=3.0)), rerank=2) as memory:
+        memory.add_many([CAKE, BREAD, "The bread knife is in the drawer.", "A cake tin is there too."])
+        scores = [m.score for m in memory.search("bake bread cake", k=4, mode="reranked")]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] == 1.0

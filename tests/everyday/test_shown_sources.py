@@ -8,7 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from cmt_cli.main import main
-from cmt_cli.sources import line_of
+from cmt_cli.quoting import line_of
 from cmt_sdk import Source
 from cmt_sdk.testing.fakes import open_fake
 
