@@ -22,6 +22,7 @@ SHORTEST_STEM, LONGEST_ENDING = 4, 2  # letters: Tuesday and Tuesdays are one wo
 HALVING = 10.0  # nats
 NOWHERE, ECHO = 0.5, 0.5
 UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR"}
+APART = ("<super>", "<sub>", "<fraction>")  # 2019³ is no 20193
 WORD = re.compile(r"\d{1,3}(?:[,.'’]\d{3})+(?![\d])|\d+|[^\W\d_]+")
 
 
@@ -209,8 +210,11 @@ def _folded(text: str) -> tuple[str, list[int]]:
 
 @lru_cache(maxsize=1 << 14)
 def _fold(char: str) -> str:
+    if char.isdecimal():
+        return str(unicodedata.decimal(char))
     kept = (c for c in unicodedata.normalize("NFKD", char) if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
-    return unicodedata.normalize("NFKC", "".join(kept)).casefold()
+    folded = unicodedata.normalize("NFKC", "".join(kept)).casefold()
+    return f" {folded} " if unicodedata.decomposition(char).startswith(APART) else folded
 
 
 @lru_cache(maxsize=1 << 14)

@@ -132,8 +132,10 @@ def test_an_answer_of_several_passages_comes_from_the_one_that_holds_most():
         ("so\u00adft wo\u200brds", ["soft", "words"]),
         ("iPhone用の箱", ["iphone", "用", "の", "箱"]),
         ("ﬁne", ["fine"]),
+        ("2019³ H₂O ½", ["2019", "3", "h", "2", "o", "1", "2"]),
+        ("٢٠٢٦ और २६", ["2026", "और", "26"]),
     ],
-    ids=["sharp s", "numbers", "identifier", "invisible characters", "two scripts", "ligature"],
+    ids=["sharp s", "numbers", "identifier", "invisible characters", "two scripts", "ligature", "superscripts", "other digits"],
 )
 def test_words_are_compared_in_one_form(text, forms):
     """Case, accents, compatibility and invisible characters do not count."""
