@@ -11,8 +11,10 @@ import cmt_sdk
 from cmt_cli.output import one_line, place, say
 
 WIDTH = 160  # characters of a line that is shown of a passage
+SHORT = 100  # up to so many, a line of the text is shown whole; of a longer one, a sentence
 REMOTE = ("\\\\", "//")  # to look at such a file can log in to a server, and an archive may hold any name
-SENTENCE = re.compile(r"(?<=[.!?。！？।؟])\s+|(?<=[。！？])|\s*\n+\s*")
+LINE = re.compile(r"\s*\n\s*")
+SENTENCE = re.compile(r"\s*\n\s*|(?<=\w{4}[.!?।؟])\s+|(?<=[。！？])")  # "Dr." and "5." end none
 
 
 def print_sources(answer: cmt_sdk.Answer, *, verbose: bool = False) -> None:
@@ -26,7 +28,7 @@ def print_sources(answer: cmt_sdk.Answer, *, verbose: bool = False) -> None:
         if verbose:
             say(one_line(f"{number}. {_name(found)}[{found.start}:{found.end}]{dates[number - 1]}"), bold=True)
             say("   " + one_line(f"match {found.rank}, score {found.score:.4f}, {found.why}"), dim=True)
-        elif number == 1 or found.holds_answer:
+        elif _is_shown(answer, number):
             say(one_line(_name(found) + dates[number - 1]), bold=True)
         else:
             continue
@@ -37,12 +39,20 @@ def print_sources(answer: cmt_sdk.Answer, *, verbose: bool = False) -> None:
         say(note, dim=True)
 
 
+def _is_shown(answer: cmt_sdk.Answer, number: int) -> bool:
+    """Whether a line is shown of the source of this number, from 1: where the memory tells nothing, of none."""
+    return not answer.abstained and (number == 1 or answer.sources[number - 1].holds_answer)
+
+
 def _print_others(answer: cmt_sdk.Answer, dates: Sequence[str]) -> None:
     """The names of the sources of which no line is shown."""
-    shown = {_name(s) for n, s in enumerate(answer.sources) if n == 0 or s.holds_answer}
+    shown = {_name(s) for number, s in enumerate(answer.sources, 1) if _is_shown(answer, number)}
     rest = {_name(s): date for s, date in zip(answer.sources, dates, strict=True) if _name(s) not in shown}
     if rest:
-        say(one_line("also read: " + ", ".join(name + date for name, date in rest.items())), dim=True)
+        say(
+            one_line(("also read: " if shown else "looked for in: ") + ", ".join(name + date for name, date in rest.items())),
+            dim=True,
+        )
 
 
 def _note(answer: cmt_sdk.Answer) -> str:
@@ -74,9 +84,9 @@ def line_of(found: cmt_sdk.Source) -> tuple[str, str, str]:
         line = found.heading if found.holds_answer else f"{found.heading}: {text}" if found.heading else text
         return one_line(line, WIDTH), "", ""
     start, end = found.answer_start - found.start, found.answer_end - found.start
-    bounds = [m.span() for m in SENTENCE.finditer(text)]
-    first = max((b for _, b in bounds if b <= start), default=0)
-    last = min((a for a, _ in bounds if a >= end), default=len(text))
+    first, last = _between(LINE, text, start, end)
+    if last - first > SHORT:
+        first, last = _between(SENTENCE, text, start, end)
     words = one_line(text[start:end], WIDTH)
     room = WIDTH - len(words)
     after = _flat(text[end:last])
@@ -86,6 +96,13 @@ def line_of(found: cmt_sdk.Source) -> tuple[str, str, str]:
         before = before if len(before) <= kept else "…" + before[len(before) - kept + 1 :]
         after = after if len(before) + len(after) <= room else after[: max(0, room - len(before) - 1)] + "…"
     return before, words, after
+
+
+def _between(bound: re.Pattern[str], text: str, start: int, end: int) -> tuple[int, int]:
+    """The part of a text around `start` to `end` that lies between two bounds."""
+    found = [m.span() for m in bound.finditer(text)]
+    first = max((b for _, b in found if b <= start), default=0)
+    return first, min((a for a, _ in found if a >= end), default=len(text))
 
 
 def _flat(text: str) -> str:

@@ -12,7 +12,7 @@ from cmt_cli.quoting import line_of
 from cmt_sdk import Source
 from cmt_sdk.testing.fakes import open_fake
 
-CAKE = "# Apple cake\n\nSlice five apples. Bake the apple cake for 45 minutes. Let it cool."
+CAKE = "# Apple cake\n\nSlice five apples.\nBake the apple cake for 45 minutes.\nLet it cool."
 BREAD = "# Sourdough\n\nRest it overnight. Bake the sourdough bread for 20 minutes."
 
 
@@ -60,6 +60,14 @@ def test_files_have_the_day_of_their_last_change(cmt, tmp_path):
     assert "new.md (2026-01-1" in shown
 
 
+def test_where_the_memory_does_not_tell_there_are_names_alone(kitchen):
+    """No line: none of them holds an answer."""
+    shown = kitchen("ask", "Xylophone quartz?").stdout.splitlines()
+    assert shown[0] == "I don't know."
+    assert shown[2].startswith("looked for in: ")
+    assert len(shown) == 3
+
+
 def test_verbose_shows_every_passage_with_its_reasons(kitchen):
     """In the order of the scores."""
     lines = kitchen("ask", "-v", "How long do I bake the apple cake?").stdout.splitlines()
@@ -93,14 +101,20 @@ def shown(text, words="", **fields):
 @pytest.mark.parametrize(
     ("text", "words", "expected"),
     [
-        ("One. Two is here.\nThree.", "here", ("Two is ", "here", ".")),
+        ("One. Two is here.\nThree.", "here", ("One. Two is ", "here", ".")),
+        (f"{'Long as it seems. ' * 9}Two is here. Three is {'not ' * 9}.", "here", ("Two is ", "here", ".")),
+        (
+            f"{'Long as it seems. ' * 9}Ask Dr. Weiss on 5. July. {'Then more. ' * 9}",
+            "Weiss",
+            ("Ask Dr. ", "Weiss", " on 5. July."),
+        ),
         ("- flour 250 g\n- butter 120 g\n- plums", "120 g", ("- butter ", "120 g", "")),
-        ("这是一。密码在蓝色文件夹里。再见。", "蓝色文件夹", ("密码在", "蓝色文件夹", "里。")),
+        ("这是一。" * 40 + "密码在蓝色文件夹里。再见。", "蓝色文件夹", ("密码在", "蓝色文件夹", "里。")),
         ("Ends in Mai.", "Mai", ("Ends in ", "Mai", ".")),
-        ("Born on\n4 March\nin Bonn. Then more.", "4 March\nin Bonn", ("", "4 March in Bonn", ".")),
-        ("It costs 3.50 today. Yes.", "3.50", ("It costs ", "3.50", " today.")),
+        ("Born on\n4 March\nin Bonn. Then more.", "4 March\nin Bonn", ("", "4 March in Bonn", ". Then more.")),
+        ("It costs 3.50 today. Yes.", "3.50", ("It costs ", "3.50", " today. Yes.")),
     ],
-    ids=["sentence", "list item", "Chinese", "end", "over lines", "number"],
+    ids=["short line", "sentence", "abbreviation", "list item", "Chinese", "end", "over lines", "number"],
 )
 def test_the_line_is_the_sentence_in_which_the_answer_stands(text, words, expected):
     """In three parts, of which the second is highlighted."""
