@@ -22,7 +22,6 @@ from cmt_sdk.types import (
     Document,
     Filter,
     Finding,
-    KeyVectors,
     Match,
     Page,
     Passage,
@@ -32,6 +31,7 @@ from cmt_sdk.types import (
     Stats,
     Turn,
 )
+from cmt_sdk.vectors import KeyVectors
 from cmt_sdk.version import __version__
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import PurePath
@@ -396,46 +396,3 @@ class Removed:
 
     versions: Sequence[Document]
     passages: int
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """How often the set of key vectors has gained (a label, the last one given out) and lost; both only grow."""
-
-    gained: int = 0
-    lost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class VectorRows:
-    """Key vectors as of one moment: [n, dimension] with their labels, rising, and the ids of their passages.
-
-    `live` holds all labels that are alive, earlier ones too; None where nothing was lost since the caller last looked.
-    """
-
-    changes: Changes
-    labels: Sequence[int]
-    passages: Sequence[int]
-    matrix: Vector
-    live: Collection[int] | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyVectors:
-    """What passages are found by: one row of length 1 for each id in `passages`; matrix float32 [n, dimension]."""
-
-    passages: Sequence[int]
-    matrix: Vector
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """An index file as the database knows it: only a file that matches its row in every field is trusted."""
-
-    number: int
-    file: str
-    sha256: str
-    dimension: int
-    space: str
-    count: int
-    last_label: int
