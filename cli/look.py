@@ -15,7 +15,7 @@ from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import filter_options, json_option, k_option, memory_option, verbose_option
 from cmt_cli.output import local_time, one_line, place, plain, print_json, say, short_id, table
 from cmt_cli.progress import waiting
-from cmt_cli.quoting import match_dates
+from cmt_cli.quoting import match_dates, print_match
 
 
 @click.command()
@@ -53,7 +53,7 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bo
         say(one_line(f"{number}. {name}{where}{dates[number - 1]}"), bold=True)
         if verbose:
             say(f"   score {match.score:.4f}, {match.why}", dim=True)
-        say(f"   {one_line(p.content, 160)}")
+        print_match(query, match)
     if not found:
         say("nothing found", err=True)
 

@@ -69,28 +69,44 @@ def _note(answer: cmt_sdk.Answer) -> str:
 
 
 def _print_line(found: cmt_sdk.Source) -> None:
-    """The sentence of a passage in which the answer stands, with its words highlighted; else how the passage begins."""
-    before, words, after = line_of(found)
+    """The line of a passage in which the answer stands, with its words highlighted; else how the passage begins."""
+    if found.answer_start is not None and found.answer_end is not None:
+        print_line(found.text, (found.answer_start - found.start, found.answer_end - found.start))
+    else:
+        print_line(found.heading if found.holds_answer else _under(found.heading, found.text))
+
+
+def print_match(query: str, match: cmt_sdk.Match) -> None:
+    """The line of a passage in which most words of the query stand, these highlighted; else how the passage begins."""
+    p = match.passage
+    place = cmt_sdk.place_of(query, p.text)
+    print_line(p.text if place else _under(p.heading, p.text), place)
+
+
+def _under(heading: str, text: str) -> str:
+    return f"{heading}: {text}" if heading else text
+
+
+def print_line(text: str, place: tuple[int, int] | None = None) -> None:
+    """One line of a text: the one with the characters of `place`, which are highlighted."""
+    before, words, after = line_of(text, place)
     say("   ", nl=False)
     say(before, nl=False, dim=True)
     say(words, nl=False, bold=True, fg="green")
     say(after, dim=True)
 
 
-def line_of(found: cmt_sdk.Source) -> tuple[str, str, str]:
-    """One line of a passage: what stands before the answer's words, these words, and what stands after them."""
-    text = found.text
-    if found.answer_start is None or found.answer_end is None:
-        line = found.heading if found.holds_answer else f"{found.heading}: {text}" if found.heading else text
-        return one_line(line, WIDTH), "", ""
-    start, end = found.answer_start - found.start, found.answer_end - found.start
+def line_of(text: str, place: tuple[int, int] | None = None) -> tuple[str, str, str]:
+    """One line of a text: what stands before the characters of `place`, these, and what stands after them."""
+    if place is None:
+        return one_line(text, WIDTH), "", ""
+    start, end = place
     first, last = _between(LINE, text, start, end)
     if last - first > SHORT:
         first, last = _between(SENTENCE, text, start, end)
     words = one_line(text[start:end], WIDTH)
+    before, after = _flat(text[first:start]), _flat(text[end:last])
     room = WIDTH - len(words)
-    after = _flat(text[end:last])
-    before = _flat(text[first:start])
     if len(before) + len(after) > room:
         kept = max(room // 2, room - len(after))
         before = before if len(before) <= kept else "…" + before[len(before) - kept + 1 :]

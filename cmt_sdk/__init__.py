@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cmt_sdk.memory import Memory
     from cmt_sdk.model import MemoryModel
     from cmt_sdk.prompting import only_asks
+    from cmt_sdk.provenance import place_of
     from cmt_sdk.storage.repairing import repair
     from cmt_sdk.weights.download import pull_model
     from cmt_sdk.weights.registry import ModelInfo, list_models, remove_model, show_model
@@ -57,6 +58,7 @@ _DEFERRED: Mapping[str, str] = {
     "read_documents": "cmt_sdk.converting",
     "list_models": "cmt_sdk.weights.registry",
     "only_asks": "cmt_sdk.prompting",
+    "place_of": "cmt_sdk.provenance",
     "pull_model": "cmt_sdk.weights.download",
     "remove_model": "cmt_sdk.weights.registry",
     "repair": "cmt_sdk.storage.repairing",
@@ -92,6 +94,7 @@ __all__ = [
     "model_home",
     "only_asks",
     "open",
+    "place_of",
     "pull_model",
     "read_conversations",
     "read_document",

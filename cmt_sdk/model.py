@@ -99,7 +99,8 @@ class MemoryModel:
 
         Options: `k` passages to read (5), or as many as fit in `budget` tokens of context; `reader`: "memory" reads compressed
         memories and never the text, "text" puts the passages' text into the prompt, "auto" looks the best passage's
-        text up where the memory reader is unsure or the memory's fidelity is known to be low, "none" asks the bare model;
+        text up where the memory reader is unsure, as it is where the words of its answer stand in no passage, or the memory's
+        fidelity is known to be low, "none" asks the bare model;
         `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search; `history`, earlier turns. With
         `stream=True` the result is iterated for pieces of text, and its `answer` is there afterwards. Raises
         InvalidInput, ModelMismatch.

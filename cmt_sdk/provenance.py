@@ -90,6 +90,14 @@ def traces(question: str, answer: str, passages: Sequence[tuple[str, str]]) -> l
     return [_trace(weights, heading, text) for heading, text in read]
 
 
+def place_of(words: str, text: str) -> tuple[int, int] | None:
+    """The characters of a text in which most of these words stand together; None where none of them does."""
+    said = [word.form for word in words_of(words)]
+    read = words_of(text)
+    share, first, last = _best(_weights("", said, []), read) if said else (0.0, 0, 0)
+    return (read[first].start, read[last].end) if share else None
+
+
 def first_of(found: Sequence[Trace]) -> int | None:
     """The number of the passage that the answer is from; None where no passage holds it.
 

@@ -228,9 +228,11 @@ class Source:
 class Answer:
     """What the model says, from which sources, and what it cost.
 
-    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell; `confidence`, in [0, 1], is the
-    model's probability that it does, times that of the words of the answer (their geometric mean): compare it, but do not read it
-    as a share of right answers, because a small model is too sure of itself. `prompt_tokens` counts the tokens that the model had
+    `sources` begin with the passage that the answer is from, where one holds its words; the others follow, the best match first.
+    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell. `confidence`, in [0, 1], is the
+    model's probability that it does, times that of the words of the answer (their geometric mean), times what their place leaves
+    of it (`provenance.trust`): compare it, but do not read it as a share of right answers, because a small model is too sure of
+    itself. `prompt_tokens` counts the tokens that the model had
     to read for this question; `memory_tokens` the source tokens that it read from memory instead. `milliseconds` is by stage:
     encode, search, load, prefill (until the first token), decode.
     """

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 
 import pytest
 from click.testing import CliRunner
 
+import cmt_sdk
 from cmt_cli.main import main
-from cmt_cli.quoting import line_of
-from cmt_sdk import Source
+from cmt_cli.quoting import line_of, print_sources
 from cmt_sdk.testing.fakes import open_fake
 
 CAKE = "# Apple cake\n\nSlice five apples.\nBake the apple cake for 45 minutes.\nLet it cool."
@@ -91,11 +93,10 @@ def test_json_is_complete(kitchen):
     assert source["updated_at"][:2] == "20"
 
 
-def shown(text, words="", **fields):
-    """The line of a source that begins at character 100."""
-    at = text.find(words) if words else None
-    place = {} if at is None else {"answer_start": 100 + at, "answer_end": 100 + at + len(words), "holds_answer": True}
-    return line_of(Source("d", 1, "a.md", 100, 100 + len(text), text, 1.0, "", **(place | fields)))
+def shown(text, words=""):
+    """The line of a text with these words."""
+    at = text.find(words)
+    return line_of(text, (at, at + len(words)) if words else None)
 
 
 @pytest.mark.parametrize(
@@ -130,7 +131,23 @@ def test_a_long_line_is_cut_on_both_sides_of_the_answer():
     assert len(before + words + after) <= 160
 
 
-def test_without_the_answers_words_the_line_is_the_beginning():
-    """Under its heading; of an answer that is the heading, that."""
-    assert shown("It is closed on Mondays.", heading="Museum") == ("Museum: It is closed on Mondays.", "", "")
-    assert shown("It is closed.", heading="Museum", holds_answer=True) == ("Museum", "", "")
+def test_without_a_place_the_line_is_the_beginning():
+    """On one line, cut at its end."""
+    assert shown("It is closed\non Mondays.") == ("It is closed on Mondays.", "", "")
+    assert len(shown("word " * 100)[0]) == 160
+
+
+def test_an_answer_that_is_a_heading_shows_that(kitchen):
+    """The text below it does not hold it."""
+    kitchen("add", "--text", "# Momo the rabbit\n\nThree years old.", "--source", "momo.md")
+    source = cmt_sdk.Source("d", 1, "momo.md", 19, 35, "Three years old.", 1.0, "", heading="Momo", holds_answer=True)
+    answer = cmt_sdk.Answer("Momo", [source], "memory", False, 1.0, 1, 1, 1, {})
+    with contextlib.redirect_stdout(io.StringIO()) as said:
+        print_sources(answer)
+    assert said.getvalue().splitlines()[1:] == ["momo.md", "   Momo"]
+
+
+def test_search_shows_the_line_that_holds_the_words(kitchen):
+    """Wherever in the passage it stands."""
+    lines = kitchen("search", "--mode", "text", "cool").stdout.splitlines()
+    assert lines == ["1. cake.md", "   Let it cool."]
