@@ -72,6 +72,17 @@ def test_a_stream_gives_the_answer_that_stands(asked, reader):
     assert stream.answer.text == "45 minutes"
 
 
+def test_a_long_answer_is_shown_while_it_is_written(asked):
+    """From its twelfth piece on it is not held back, and what has been shown stands."""
+    words = "bake at 230 degrees for 20 minutes " * 3
+    reader = Scripted(many=(words, 0.9))
+    stream = asked(reader, stream=True)
+    pieces = list(stream)
+    assert pieces == [f"{word} " for word in words.split()]
+    assert (stream.answer.text, reader.read_from) == (words.strip(), [2])
+    assert stream.answer.confidence < 0.9
+
+
 @pytest.mark.parametrize(
     ("alone", "expected"),
     [(("45 minutes", 0.3), "20 minutes"), (("I don't know.", 0.9), "20 minutes"), (("I don't know.", 0.1), "I don't know.")],
