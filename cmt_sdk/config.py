@@ -46,7 +46,7 @@ class Settings:
     precision: str = "auto"
     compressor: str = "kv"
     keep: float = 0.25
-    keep_at_least: int = 48
+    keep_at_least: int = 32
     compression: int = 4
     aggregation: str = "concat"
     fidelity: bool = False

@@ -136,7 +136,7 @@ def test_k_may_exceed_the_memory(memory):
     assert len(memory.model.ask("the museum harbour Ann", k=99).sources) == 3
 
 
-@pytest.mark.parametrize(("at_least", "read"), [(0, 3), (48, 2)], ids=["a quarter is kept", "short passages are kept whole"])
+@pytest.mark.parametrize(("at_least", "read"), [(0, 3), (32, 2)], ids=["a quarter is kept", "short passages are kept whole"])
 def test_a_budget_takes_as_many_as_fit(tmp_path, at_least, read):
     """Text costs its tokens, memory the entries that are kept; one passage is always read."""
     with open_fake(tmp_path / "notes", keep_at_least=at_least) as memory:
