@@ -168,7 +168,8 @@ class MemoryModel:
     def _memory_or_text(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> _Reading:
         """The text is read at once where the best passage's memory is known to be poor, and after a reading that is unsure.
 
-        It is the text of the best passage, and of the one in which the words of the unsure reading stand.
+        It is the text of the best passage, and of the one in which the words of the unsure reading stand. What it gives stands
+        where memory did not tell, or told something less probable.
         """
         before, looked_up = None, list(matches[:1])
         if _is_faithful(matches[0]):
@@ -179,7 +180,11 @@ class MemoryModel:
             if (holder := first_of(before.found)) is not None and holder > 0:
                 looked_up.append(matches[holder])
         text, usage = self._whole(ask, "text", looked_up, times)
-        return _reading_of(ask, "text", looked_up, text, before.usage.followed_by(usage) if before else usage)
+        if before is None:
+            return _reading_of(ask, "text", looked_up, text, usage)
+        after = _reading_of(ask, "text", looked_up, text, before.usage.followed_by(usage))
+        is_better = abstains(before.text) or after.probability >= before.probability
+        return after if is_better else replace(before, usage=usage.followed_by(before.usage))
 
     def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
         """True where no document fits the filter; asked only while the model would have to be loaded to find nothing."""

@@ -123,6 +123,22 @@ def test_auto_looks_the_text_up_where_the_words_stand_nowhere(asked):
     assert (answer.text, answer.reader, len(answer.sources)) == ("45 minutes", "text", 1)
 
 
+@pytest.mark.parametrize(
+    ("many", "alone", "expected"),
+    [
+        (("an hour", 0.9), ("45 minutes", 0.4), ("an hour", "memory")),
+        (("I don't know.", 0.1), ("45 minutes", 0.4), ("45 minutes", "text")),
+        (("an hour", 0.4), ("I don't know.", 0.1), ("I don't know.", "text")),
+    ],
+    ids=["the text is less sure", "memory does not tell", "the text does not tell"],
+)
+def test_auto_takes_the_more_probable_answer(asked, many, alone, expected):
+    """What memory does not tell, the text may."""
+    answer = asked(Scripted(many=many, alone=alone), reader="auto")
+    assert (answer.text, answer.reader) == expected
+    assert answer.prompt_tokens == 20
+
+
 def test_auto_looks_at_the_text_of_the_passage_that_the_words_are_from_too(asked):
     """0.9 counts 0.57 at six and a half nats: both passages are read, as two they say what they said."""
     reader = Scripted(gap=6.5)
