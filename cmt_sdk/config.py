@@ -25,7 +25,9 @@ class Settings:
     compressor: "kv" keeps the KV-cache entries that matter, "soft" merges neighbouring tokens to soft tokens (CMT).
     keep: the share of KV entries kept, 0 < keep <= 1, for "kv".
     keep_at_least: tokens whose KV entries are kept of every passage, whatever `keep` is, for "kv": a passage of up to so many
-        tokens, such as a short note, is kept whole. 0: `keep` alone decides.
+        tokens, such as a short note, is kept whole. 0: `keep` alone decides. Of 59 questions about 24 notes of one sentence
+        the default model answers 46 right with a quarter, 50 with all; notes of fifty tokens gain nothing from 64 in place of 32,
+        and passages of SQuAD grow by 2 % with 32, by 60 % with 64.
     compression: text tokens per soft token, 4, 8 or 16, for "soft".
     aggregation: how soft memories are read: "concat", one after another, or "cmt", gathered into a few keys and values before
         the question, as published (needs an adapter of `cmt train --part cmt`).

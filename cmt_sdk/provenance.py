@@ -19,6 +19,8 @@ WINDOW = 40  # words within which the words of an answer stand together
 AROUND = 20  # words to both sides of an answer in which the words of the question are looked for
 ASKED = 0.25  # the weight of an answer's word that the question holds
 SHORTEST_STEM, LONGEST_ENDING = 4, 2  # letters: Tuesday and Tuesdays are one word
+# What the place of an answer leaves of its confidence. With the default model, AUROC of right against wrong answers rose from
+# 0.81 to 0.86 over 51 answers about everyday notes, from 0.75 to 0.76 over 100 about passages of SQuAD.
 HALVING = 10.0  # nats
 NOWHERE, ECHO = 0.5, 0.5
 UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR"}
