@@ -115,6 +115,15 @@ class Found(Place):
     created_at: datetime | None
 
 
+class Read(Place):
+    """A passage that was read for an answer; `quote` are the words in it that the answer is from, where it holds them."""
+
+    rank: int
+    holds_answer: bool
+    quote: str | None
+    date: str | None
+
+
 class Findings(Recalled):
     """Passages, the best first."""
 
@@ -122,12 +131,15 @@ class Findings(Recalled):
 
 
 class Reply(Recalled):
-    """An answer, whether the memory told one at all, how sure the local model is (0 to 1), and where it read."""
+    """An answer, whether the memory told one at all, how sure the local model is (0 to 1), and what it read.
+
+    The first source is the passage that the answer is from; `rank` tells which one fits the question best (1).
+    """
 
     answer: str
     known: bool
     confidence: float
-    sources: list[Place]
+    sources: list[Read]
 
 
 class Erased(BaseModel):
@@ -168,15 +180,15 @@ class Tools:
         """Get a short answer to one factual question from the user's long-term memory, with its sources.
 
         A small model on the user's machine reads compressed memories: it costs you few tokens, however long the documents are.
-        It copies facts and does not reason. Use `search` for anything else, and to check an answer of low confidence or with
-        `known`: false.
+        It copies facts and does not reason. Use `search` for anything else, and to check an answer of low confidence, with
+        `known`: false, or whose first source is not of rank 1 or does not hold it.
         """
         answer = self._memory.model.ask(question, k=k, reader=reader, **_chosen(scope, source, where))
         return Reply(
             answer=answer.text,
             known=not answer.abstained,
             confidence=round(answer.confidence, 3),
-            sources=[Place(**_place(s.document_id, s.source, s.start, s.end, s.score)) for s in answer.sources],
+            sources=[_read(s) for s in answer.sources],
         )
 
     def list_documents(
@@ -284,6 +296,12 @@ def _chosen(scope: str, source: str, where: Mapping[str, Any] | None) -> dict[st
 
 def _place(document_id: str, source: str | None, start: int, end: int, score: float) -> dict[str, Any]:
     return {"document_id": document_id, "uri": uri_of(document_id), "source": source, "start": start, "end": end, "score": score}
+
+
+def _read(source: cmt_sdk.Source) -> Read:
+    place = _place(source.document_id, source.source, source.start, source.end, source.score)
+    same = {name: getattr(source, name) for name in ("rank", "holds_answer", "quote", "date")}
+    return Read(**place, **same)
 
 
 def _found(match: cmt_sdk.Match) -> Found:

@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-import cmt_sdk
 from cmt_cli.inputs import standard_input
 from cmt_cli.memories import narrowed, opened
-from cmt_cli.options import filter_options, filter_words, json_option, k_option, memory_option, reader_option
-from cmt_cli.output import on_terminal, one_line, place, print_json, say
+from cmt_cli.options import filter_options, filter_words, json_option, k_option, memory_option, reader_option, verbose_option
+from cmt_cli.output import on_terminal, one_line, print_json, say
 from cmt_cli.progress import waiting
+from cmt_cli.quoting import print_sources
 
 
 @click.command()
@@ -25,10 +25,14 @@ from cmt_cli.progress import waiting
 @reader_option
 @click.option("--max-tokens", default=64, show_default=True, type=click.IntRange(min=1), help="The longest answer.")
 @filter_options
+@verbose_option
 @memory_option
 @json_option
-def ask(words: Sequence[str], folder: Path, as_json: bool, chosen: Mapping[str, Any], **options: Any) -> None:
+def ask(words: Sequence[str], folder: Path, as_json: bool, verbose: bool, chosen: Mapping[str, Any], **options: Any) -> None:
     """Answer QUESTION, or the one on standard input, from memory.
+
+    Below the answer stand the documents that hold it, each with the line in which it does; a date stands behind their names
+    where they are of different days. -v shows every passage that was read, with its score and the reasons.
 
     \b
     Example:
@@ -48,7 +52,7 @@ def ask(words: Sequence[str], folder: Path, as_json: bool, chosen: Mapping[str, 
             return
         say_pieces(iter(stream))
         if stream.answer.sources or stream.answer.reader == "none" or memory.count(**narrowing):
-            print_sources(stream.answer)
+            print_sources(stream.answer, verbose=verbose)
         else:
             say(f"no document fits {filter_words(chosen)}" if memory.count() else "the memory is empty", err=True)
 
@@ -61,12 +65,3 @@ def say_pieces(pieces: Iterator[str]) -> None:
     for piece in [whole] if whole else chain([first], pieces):
         say(piece, nl=False)
     say()
-
-
-def print_sources(answer: cmt_sdk.Answer) -> None:
-    """How sure the answer is, and its sources."""
-    say(f"confidence {answer.confidence:.2f}, read from {answer.reader}", dim=True)
-    for number, found in enumerate(answer.sources, 1):
-        where = f"{place(found.source, found.document_id)}[{found.start}:{found.end}]"
-        say(one_line(f"{number}. {where}  score {found.score:.4f}, {found.why}"), dim=True)
-        say(f"   {one_line(found.text, 100)}", dim=True)

@@ -16,7 +16,7 @@ from cmt_cli.options import json_option, memory_option, typed
 from cmt_cli.output import plain, print_json, say, table
 from cmt_sdk.errors import InvalidSetting, MemoryNotFound
 
-MADE_WITH = ("model", "adapter", "precision", "compressor", "keep", "compression")  # what memories may depend on
+MADE_WITH = ("model", "adapter", "precision", "compressor", "keep", "keep_at_least", "compression")  # what memories may depend on
 WHOLE: Mapping[str, Callable[[str], str]] = {"model": whole_model, "adapter": whole_adapter}
 DOUBTS: Mapping[str, Callable[[str], str]] = {"model": model_doubt, "device": device_doubt}
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import cmt_sdk
-from cmt_cli.ask import print_sources, say_pieces
+from cmt_cli.ask import say_pieces
 from cmt_cli.failures import tell
 from cmt_cli.output import amount, on_terminal, one_line, place, print_json, say
+from cmt_cli.quoting import print_sources
 from cmt_sdk.errors import AlreadyExists, CMTError, DocumentNotFound, InvalidInput, InvalidSetting, StorageDenied
 
 COMMAND = re.compile(r"(/[a-z]+)(?:\s+(.*))?", re.DOTALL)  # a path is no command: it goes on after its first name

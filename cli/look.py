@@ -12,9 +12,10 @@ import click
 
 import cmt_sdk
 from cmt_cli.memories import narrowed, opened, whole_id
-from cmt_cli.options import filter_options, json_option, k_option, memory_option
+from cmt_cli.options import filter_options, json_option, k_option, memory_option, verbose_option
 from cmt_cli.output import local_time, one_line, place, plain, print_json, say, short_id, table
 from cmt_cli.progress import waiting
+from cmt_cli.quoting import match_dates, print_match
 
 
 @click.command()
@@ -28,10 +29,13 @@ from cmt_cli.progress import waiting
     help="By meaning and words and then by reading, by both alone, by meaning, or by words (which needs no model).",
 )
 @filter_options
+@verbose_option
 @memory_option
 @json_option
-def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], folder: Path, as_json: bool) -> None:
-    """Find passages by meaning and words.
+def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bool, folder: Path, as_json: bool) -> None:
+    """Find passages by meaning and words, the best first.
+
+    -v shows of each where it stands in its document, its score and the reasons.
 
     \b
     Example:
@@ -42,11 +46,14 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], folder: Pat
     if as_json:
         print_json([_as_json(match) for match in found])
         return
+    dates = match_dates(found)
     for number, match in enumerate(found, 1):
         p, name = match.passage, place(match.document.source, match.document.id)
-        say(one_line(f"{number}. {name}[{p.start}:{p.end}]"), bold=True, nl=False)
-        say(f"  score {match.score:.4f}, {match.why}", dim=True)
-        say(f"   {one_line(p.content, 160)}")
+        where = f"[{p.start}:{p.end}]" if verbose else ""
+        say(one_line(f"{number}. {name}{where}{dates[number - 1]}"), bold=True)
+        if verbose:
+            say(f"   score {match.score:.4f}, {match.why}", dim=True)
+        print_match(query, match)
     if not found:
         say("nothing found", err=True)
 

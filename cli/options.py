@@ -106,6 +106,7 @@ memory_option = click.option(
     help="The memory: a name, or the path of a folder (with a / in it).  [default: default]",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+verbose_option = click.option("-v", "--verbose", is_flag=True, help="Show places, scores and reasons too.")
 meta_option = click.option(
     "--meta",
     multiple=True,

@@ -22,7 +22,6 @@ from cmt_sdk.types import (
     Document,
     Filter,
     Finding,
-    KeyVectors,
     Match,
     Page,
     Passage,
@@ -32,6 +31,7 @@ from cmt_sdk.types import (
     Stats,
     Turn,
 )
+from cmt_sdk.vectors import KeyVectors
 from cmt_sdk.version import __version__
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cmt_sdk.memory import Memory
     from cmt_sdk.model import MemoryModel
     from cmt_sdk.prompting import only_asks
+    from cmt_sdk.provenance import place_of
     from cmt_sdk.storage.repairing import repair
     from cmt_sdk.weights.download import pull_model
     from cmt_sdk.weights.registry import ModelInfo, list_models, remove_model, show_model
@@ -60,6 +61,7 @@ _DEFERRED: Mapping[str, str] = {
     "read_documents": "cmt_sdk.converting",
     "list_models": "cmt_sdk.weights.registry",
     "only_asks": "cmt_sdk.prompting",
+    "place_of": "cmt_sdk.provenance",
     "pull_model": "cmt_sdk.weights.download",
     "remove_model": "cmt_sdk.weights.registry",
     "repair": "cmt_sdk.storage.repairing",
@@ -98,6 +100,7 @@ __all__ = [
     "model_home",
     "only_asks",
     "open",
+    "place_of",
     "pull_model",
     "read_conversations",
     "read_document",

@@ -166,7 +166,7 @@ class LocalEngine:
         s, lm, bundle, loaded = self._settings, self._frozen, self._bundle, self._loaded
         soft = s.compressor == "soft"
         return PassageCompressor(
-            self._soft if soft else KVCompressor(lm, self._rotary, s.keep),
+            self._soft if soft else KVCompressor(lm, self._rotary, s.keep, s.keep_at_least),
             self._embedded or self._matcher,
             Fingerprint(
                 model=loaded.name,
@@ -178,6 +178,7 @@ class LocalEngine:
                 compressor=f"soft-merged:{s.compression}" if soft else "kv",
                 keep=1.0 if soft else s.keep,
                 format=FORMAT,
+                keep_at_least=0 if soft else s.keep_at_least,
             ),
             FidelityMeter(lm, self._rotary) if s.fidelity else None,
         )

@@ -24,6 +24,10 @@ class Settings:
         else fp32. Memories made in bf16 and in fp32 are read by each other.
     compressor: "kv" keeps the KV-cache entries that matter, "soft" merges neighbouring tokens to soft tokens (CMT).
     keep: the share of KV entries kept, 0 < keep <= 1, for "kv".
+    keep_at_least: tokens whose KV entries are kept of every passage, whatever `keep` is, for "kv": a passage of up to so many
+        tokens, such as a short note, is kept whole. 0: `keep` alone decides. Of 59 questions about 24 notes of one sentence
+        the default model answers 46 right with a quarter, 50 with all; notes of fifty tokens gain nothing from 64 in place of 32,
+        and passages of SQuAD grow by 2 % with 32, by 60 % with 64.
     compression: text tokens per soft token, 4, 8 or 16, for "soft".
     aggregation: how soft memories are read: "concat", one after another, or "cmt", gathered into a few keys and values before
         the question, as published (needs an adapter of `cmt train --part cmt`).
@@ -44,6 +48,7 @@ class Settings:
     precision: str = "auto"
     compressor: str = "kv"
     keep: float = 0.25
+    keep_at_least: int = 32
     compression: int = 4
     aggregation: str = "concat"
     fidelity: bool = False
@@ -72,6 +77,7 @@ class Settings:
             raise InvalidSetting("fidelity=True: only the memories of compressor='kv' are measured; choose fidelity=False")
         bounds = {
             "keep": (0.01, 1.0),
+            "keep_at_least": (0, 4096),
             "rerank": (-1, 50),
             "passage_tokens": (16, 4096),
             "memory_budget": (0, 2**62),
@@ -94,6 +100,11 @@ class Settings:
     def names(cls) -> tuple[str, ...]:
         """The names of all settings."""
         return tuple(f.name for f in fields(cls))
+
+
+def kept_share(tokens: int, keep: float, at_least: int) -> float:
+    """The share of its KV entries that a passage of `tokens` tokens keeps: `keep`, or what `at_least` tokens come to."""
+    return max(keep, min(1.0, at_least / max(1, tokens)))
 
 
 def home() -> Path:

@@ -25,7 +25,6 @@ from cmt_sdk.types import (
     Filter,
     Finding,
     Fingerprint,
-    KeyVectors,
     Match,
     Metadata,
     Page,
@@ -37,6 +36,7 @@ from cmt_sdk.types import (
     Turn,
     Vector,
 )
+from cmt_sdk.vectors import KeyVectors
 
 log = logging.getLogger(__name__)
 

@@ -9,15 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from cmt_sdk.types import (
-    Changes,
     Document,
     Encoded,
     Filter,
     Finding,
     Fingerprint,
-    Generation,
     Hit,
-    KeyVectors,
     Outcome,
     PackedMemory,
     Page,
@@ -28,8 +25,8 @@ from cmt_sdk.types import (
     Span,
     Stats,
     Vector,
-    VectorRows,
 )
+from cmt_sdk.vectors import Changes, Generation, KeyVectors, VectorRows
 
 # The spans of a known document (given first) as it is about to be stored (given second). None: the
 # passages that it has stay; not for another text.

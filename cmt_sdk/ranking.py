@@ -47,18 +47,27 @@ def _shares(hits: Sequence[Hit], zero: float) -> list[float]:
     return [(hit.score - zero) / (best - zero) if best > zero else 1.0 for hit in hits]
 
 
-def reorder(likelihoods: Sequence[float | None]) -> list[int]:
-    """The order in which items, given best first, come when their likelihoods count too: their numbers, best first.
+def reorder(likelihoods: Sequence[float | None]) -> list[tuple[int, float]]:
+    """The order in which items, given best first, come when their likelihoods count too: their numbers and scores, best first.
 
     An item's worth is its log likelihood less `PLACE` nats for each place that it was behind the first. One whose likelihood is
-    not known (None) counts as the mean of the others.
+    not known (None) counts as the mean of the others. The score of the best is 1; `PLACE` nats less halve it, twice as many leave
+    a third, and so on.
     """
     known = [x for x in likelihoods if x is not None]
-    if not known:
-        return list(range(len(likelihoods)))
-    mean = sum(known) / len(known)
+    mean = sum(known) / len(known) if known else 0.0
     worth = [(mean if x is None else x) - PLACE * place for place, x in enumerate(likelihoods)]
-    return sorted(range(len(worth)), key=lambda n: -worth[n])
+    best = max(worth, default=0.0)
+    return [(n, 1 / (1 + (best - worth[n]) / PLACE)) for n in sorted(range(len(worth)), key=lambda n: -worth[n])]
+
+
+def behind(likelihoods: Sequence[float | None], number: int) -> float:
+    """By how many nats the item of this number, counted from 0, fits less than the first; at least 0.
+
+    Where a likelihood is not known, its place counts as in `reorder`.
+    """
+    first, other = likelihoods[0], likelihoods[number]
+    return PLACE * number if first is None or other is None else max(0.0, first - other)
 
 
 def fit(tokens: Sequence[int], budget: int) -> int:

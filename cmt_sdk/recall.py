@@ -114,7 +114,10 @@ class Recall:
         ]
 
     def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """The first few in a new order; those whose memories are not there yet are judged by their places alone."""
+        """The first few in a new order; those whose memories are not there yet are judged by their places alone.
+
+        Scores fall in this order too: those of the rest become a share of the last one that was judged.
+        """
         first, rest = matches[: self.reranked or RERANKED], matches[self.reranked or RERANKED :]
         stored = self.store.load([m.passage.id for m in first], self.engine.compressor.fingerprint)
         if len(stored) < 2:  # no order to choose
@@ -122,7 +125,9 @@ class Recall:
         with self.lock:
             likely = dict(zip(stored, self.engine.reader.likelihoods(query, list(stored.values())), strict=True))
         judged = [replace(m, likelihood=likely.get(m.passage.id)) for m in first]
-        return [*(judged[n] for n in reorder([m.likelihood for m in judged])), *rest]
+        ordered = [replace(judged[n], score=score) for n, score in reorder([m.likelihood for m in judged])]
+        last = ordered[-1].score / max([m.score for m in rest], default=1.0)
+        return [*ordered, *(replace(m, score=m.score * last) for m in rest)]
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now and kept."""

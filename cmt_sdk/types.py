@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
+from pathlib import PurePath
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -18,6 +20,8 @@ Vector: TypeAlias = NDArray[np.float32]
 ReaderKind: TypeAlias = Literal["memory", "text", "auto", "none"]
 SearchMode: TypeAlias = Literal["reranked", "fused", "vector", "text"]
 Outcome: TypeAlias = Literal["added", "updated", "unchanged"]
+DATE_KEYS = ("date", "updated", "modified", "lastmod", "last_modified", "created")  # in front matter
+ISO_DAY = re.compile(r"(?<!\d)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,14 @@ class Document:
     version: int = 1
     current: bool = True
     ready: bool = False
+
+    @property
+    def date(self) -> str | None:
+        """The day that the document names, as "2026-03-04": the latest in its metadata, else the one in its source's name."""
+        named = [str(self.metadata.get(key) or "") for key in DATE_KEYS]
+        days = [found[0] for text in named if (found := ISO_DAY.match(text))]
+        in_name = ISO_DAY.search(PurePath(self.source or "").name)
+        return max(days, default=in_name[0] if in_name else None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +90,11 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What made a memory. Memories of another fingerprint cannot be read, except that `keep` may differ, and `quantization`
-    between bf16 and fp32: the same weights, and far less apart than four bits are.
+    """What made a memory. Memories of another fingerprint cannot be read, except that `keep` and `keep_at_least` may differ,
+    and `quantization` between bf16 and fp32: the same weights, and far less apart than four bits are.
 
-    `base`, `tokenizer`, `encoder` and `matcher` are SHA-256 prefixes; `model` is the name people know.
+    `base`, `tokenizer`, `encoder` and `matcher` are SHA-256 prefixes; `model` is the name people know. Memories that were made
+    before there was `keep_at_least` have 0 there, and the id that they had.
     """
 
     model: str
@@ -93,15 +106,19 @@ class Fingerprint:
     compressor: str
     keep: float
     format: int
+    keep_at_least: int = 0
 
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that name this fingerprint."""
-        return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+        named = {name: value for name, value in asdict(self).items() if name != "keep_at_least" or value}
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: Fingerprint) -> list[str]:
         """The fields that keep memories of `self` from being read by `other`, in words; empty when they can."""
-        may = {"keep", "model"} | ({"quantization"} if {self.quantization, other.quantization} == {"bf16", "fp32"} else set())
+        may = {"keep", "keep_at_least", "model"}
+        if {self.quantization, other.quantization} == {"bf16", "fp32"}:
+            may.add("quantization")
         pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in may}
         return [f"{name}: {mine} != {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs]
 
@@ -142,7 +159,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A passage that fits a query. `score` is fused; ranks (from 1), scores and the `likelihood` of the query (nats) say why."""
+    """A passage that fits a query. Ranks (from 1), scores and the `likelihood` of the query (nats) say why.
+
+    `score`, in [0, 1], falls in the order in which matches come: it is fused, or, where the model has read the passages, how near
+    each comes to the best one.
+    """
 
     passage: Passage
     document: Document
@@ -168,7 +189,13 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where an answer comes from: characters `start` to `end` of a document, with the score and the reasons."""
+    """A passage that was read for an answer: characters `start` to `end` of a document, with the score and the reasons.
+
+    `rank` is its place among the passages that fit the question, from 1. `holds_answer` is True where the words of the answer
+    stand in it; `answer_start` and `answer_end` are then the characters of the document where they do, None where they stand in
+    the heading alone. `date` is the day that the document itself names ("2026-03-04"), in its metadata or its name;
+    `updated_at`, in ISO 8601, is when its text was last changed in the memory.
+    """
 
     document_id: str
     passage_id: int
@@ -178,6 +205,20 @@ class Source:
     text: str
     score: float
     why: str
+    heading: str = ""
+    rank: int = 1
+    holds_answer: bool = False
+    answer_start: int | None = None
+    answer_end: int | None = None
+    date: str | None = None
+    updated_at: str | None = None
+
+    @property
+    def quote(self) -> str | None:
+        """The words of the passage that the answer is from; None where there are none."""
+        if self.answer_start is None or self.answer_end is None:
+            return None
+        return self.text[self.answer_start - self.start : self.answer_end - self.start]
 
     def __str__(self) -> str:
         return f"{self.source or self.document_id}[{self.start}:{self.end}]"
@@ -187,9 +228,11 @@ class Source:
 class Answer:
     """What the model says, from which sources, and what it cost.
 
-    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell; `confidence`, in [0, 1], is the
-    model's probability that it does, times that of the words of the answer (their geometric mean): compare it, but do not read it
-    as a share of right answers, because a small model is too sure of itself. `prompt_tokens` counts the tokens that the model had
+    `sources` begin with the passage that the answer is from, where one holds its words; the others follow, the best match first.
+    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell. `confidence`, in [0, 1], is the
+    model's probability that it does, times that of the words of the answer (their geometric mean), times what their place leaves
+    of it (`provenance.trust`): compare it, but do not read it as a share of right answers, because a small model is too sure of
+    itself. `prompt_tokens` counts the tokens that the model had
     to read for this question; `memory_tokens` the source tokens that it read from memory instead. `milliseconds` is by stage:
     encode, search, load, prefill (until the first token), decode.
     """
@@ -355,46 +398,3 @@ class Removed:
 
     versions: Sequence[Document]
     passages: int
-
-
-@dataclass(frozen=True, slots=True)
-class Changes:
-    """How often the set of key vectors has gained (a label, the last one given out) and lost; both only grow."""
-
-    gained: int = 0
-    lost: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class VectorRows:
-    """Key vectors as of one moment: [n, dimension] with their labels, rising, and the ids of their passages.
-
-    `live` holds all labels that are alive, earlier ones too; None where nothing was lost since the caller last looked.
-    """
-
-    changes: Changes
-    labels: Sequence[int]
-    passages: Sequence[int]
-    matrix: Vector
-    live: Collection[int] | None
-
-
-@dataclass(frozen=True, slots=True)
-class KeyVectors:
-    """What passages are found by: one row of length 1 for each id in `passages`; matrix float32 [n, dimension]."""
-
-    passages: Sequence[int]
-    matrix: Vector
-
-
-@dataclass(frozen=True, slots=True)
-class Generation:
-    """An index file as the database knows it: only a file that matches its row in every field is trusted."""
-
-    number: int
-    file: str
-    sha256: str
-    dimension: int
-    space: str
-    count: int
-    last_label: int

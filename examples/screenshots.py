@@ -84,7 +84,7 @@ def tour(chrome: webdriver.Chrome, address: str) -> None:
     shoot(chrome, "wide")
     size(chrome, *NARROW)
     source.click()
-    chrome.find_element(By.CSS_SELECTOR, "mark")
+    chrome.find_element(By.CSS_SELECTOR, "#document mark")
     shoot(chrome, "narrow")
     size(chrome, *WIDE)
     chrome.get(f"{address}?map#map")

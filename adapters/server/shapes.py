@@ -39,7 +39,7 @@ class Failure(BaseModel):
 
 
 class SourceValue(Value):
-    """Where an answer comes from: characters `start` to `end` of a document."""
+    """A passage that was read for an answer: characters `start` to `end` of a document."""
 
     document_id: str
     passage_id: int
@@ -49,6 +49,13 @@ class SourceValue(Value):
     text: str
     score: float
     why: str = Field(description="The reasons for this source in a few words.")
+    heading: str = Field(description="The headings under which the passage stands; empty where there are none.")
+    rank: int = Field(description="Its place among the passages that fit the question, from 1.")
+    holds_answer: bool = Field(description="Whether the words of the answer stand in it.")
+    answer_start: int | None = Field(description="The character of the document where the answer's words begin, if they do.")
+    answer_end: int | None = Field(description="The character behind the answer's words.")
+    date: str | None = Field(description="The day that the document itself names, such as 2026-03-04.")
+    updated_at: str | None = Field(description="When the document's text was last changed in the memory, in ISO 8601.")
 
 
 class NewDocument(BaseModel):
@@ -191,7 +198,7 @@ class AnswerValue(Value):
     """An answer, its sources and its costs."""
 
     text: str
-    sources: list[SourceValue]
+    sources: list[SourceValue] = Field(description="What was read: first the passage that the answer is from, then by rank.")
     reader: str
     abstained: bool = Field(description="True when the memory does not tell.")
     confidence: float

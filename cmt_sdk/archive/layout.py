@@ -144,7 +144,8 @@ def parse_manifest(row: Row, where: str) -> Manifest:
 def _fingerprint(row: object, name: str, where: str) -> Fingerprint:
     kinds = {"str": str, "int": int, "float": float}
     shape = {f.name: (kinds[str(f.type)],) for f in fields(Fingerprint)}
-    values = _shaped(row if isinstance(row, dict) else {}, shape, f"{where}, fingerprint {name}")
+    given = {"keep_at_least": 0, **row} if isinstance(row, dict) else {}  # an archive of before has none
+    values = _shaped(given, shape, f"{where}, fingerprint {name}")
     made = Fingerprint(**values)
     if made.id != name:
         raise StorageDamaged(f"{where}: the fingerprint {name} does not name itself")

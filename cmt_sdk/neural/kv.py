@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from cmt_sdk.config import kept_share
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, Codes, quantize
@@ -31,11 +32,14 @@ class KVCompressor:
     """Packs passages with the encoder adapter, where there is one; readers may change, memories stay readable.
 
     keep: the share of entries kept, over all layers and heads together.
+    at_least: tokens of a passage whose entries are kept in any case, as a mean over layers and heads: a passage of up to
+        `at_least` tokens is kept whole.
     """
 
     lm: FrozenModel
     rotary: Rotary
     keep: float
+    at_least: int = 0
 
     def __post_init__(self) -> None:
         width = self.lm.kv_shape[2]
@@ -70,9 +74,13 @@ class KVCompressor:
         lengths = torch.tensor([len(i) for i in ids], device=self.lm.device)
         memories = []
         for row, length in enumerate(lengths.tolist()):
-            kept = self._all(length) if scores is None else best(scores[row], length, self.keep)
+            kept = self._all(length) if scores is None else best(scores[row], length, self._share(length))
             memories.append(_packed(keys[row, :, :, :length], values[row, :, :, :length], kept))
         return memories
+
+    def _share(self, length: int) -> float:
+        """The share of entries that a passage of `length` tokens keeps."""
+        return kept_share(length, self.keep, self.at_least)
 
     def _all(self, length: int) -> Tensor:
         layers, heads, _ = self.lm.kv_shape
@@ -86,7 +94,8 @@ class KVCompressor:
         lengths = torch.tensor([len(i) for i in ids], device=self.lm.device)
         head, longest = len(self.lm.head_ids), int(lengths.max())
         cue = self.lm.ids(REPEAT)
-        watch = RepeatScores(head, lengths, len(cue)) if self.keep < 1.0 else None
+        is_pruned = self._share(max(len(i) for i in ids)) < 1.0
+        watch = RepeatScores(head, lengths, len(cue)) if is_pruned else None
         rows = [i + cue + i for i in ids] if watch else list(ids)
         tokens = padded(rows, self.lm.device, self.lm.end_id)
         cache = self.lm.head_cache(len(ids))

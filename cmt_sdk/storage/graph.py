@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmt_sdk.errors import StorageFull
-from cmt_sdk.types import Generation, Vector
+from cmt_sdk.types import Vector
+from cmt_sdk.vectors import Generation
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from cmt_sdk.errors import InvalidInput, StorageError
 from cmt_sdk.ports import VectorStore
 from cmt_sdk.storage import graph
 from cmt_sdk.storage.connection import translated
-from cmt_sdk.types import Changes, Generation, Hit, Vector
+from cmt_sdk.types import Hit, Vector
+from cmt_sdk.vectors import Changes, Generation
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from cmt_sdk.storage.claims import claimed
 from cmt_sdk.storage.connection import Database, chunks
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.rows import ALIVE, PASSAGE, READY, document_of, fingerprint_of, passage_of, sound_text
-from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, KeyVectors, PackedMemory, Passage, Vector
+from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMemory, Passage, Vector
+from cmt_sdk.vectors import KeyVectors
 
 MOST_WORDS = 200
 READ_AGAIN = 60.0  # seconds before the time of reading is written again: a question should not cost a write

@@ -20,7 +20,8 @@ from cmt_sdk.storage.documents import Documents
 from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
-from cmt_sdk.types import Changes, Finding, Generation, Stats, VectorRows
+from cmt_sdk.types import Finding, Stats
+from cmt_sdk.vectors import Changes, Generation, VectorRows
 
 log = logging.getLogger(__name__)
 

@@ -90,6 +90,7 @@ async def test_what_is_remembered_is_found_and_answered_from(memory, connect):
         reply = await call(client, "ask", question="Where is the museum now?", k=1, reader="auto")
         assert reply["answer"] == FACTS[0]
         assert reply["known"] is True
+        assert (reply["sources"][0]["quote"], reply["sources"][0]["rank"]) == (FACTS[0].rstrip("."), 1)
         assert reply["sources"][0]["uri"] == stored["uri"] == f"cmt://documents/{stored['document_id']}"
 
 

@@ -74,9 +74,10 @@ def test_a_file_is_added_asked_about_and_its_source_is_marked(page, tmp_path):
     page.find(".costs")
     assert page.find(".answer .words").text == "The museum moved to Lisbon in 2019."
     assert "Confidence 1.00" in page.find(".verdict").text
+    assert page.find(".sources .excerpt mark").text == "The museum moved to Lisbon in 2019"
     page.press(".sources .source", "Lisbon")
-    assert page.find("mark").text == MUSEUM
-    assert page.find("mark strong").text == "The museum moved to Lisbon in 2019"
+    assert page.find("#document mark").text == MUSEUM
+    assert page.find("#document mark strong").text == "The museum moved to Lisbon in 2019"
 
 
 def test_an_answer_comes_word_by_word_and_can_be_stopped(page):
@@ -210,7 +211,7 @@ def test_the_map_shows_every_passage_and_its_neighbours(page):
     page.wait(lambda _: len(page.all("#plane line")) == 5)
     shown = page.find("#map-card .words", "shows tea from").text
     page.all("#plane .active")[0].click()
-    assert page.find("mark").text == shown
+    assert page.find("#document mark").text == shown
 
 
 def test_the_map_is_all_there_for_the_keyboard(page):
@@ -223,7 +224,7 @@ def test_the_map_is_all_there_for_the_keyboard(page):
     assert page.focused.text.startswith("The museum number 1.")
     assert page.all("#plane .active")[0].get_attribute("data-id") == page.focused.get_attribute("data-id")
     page.keys(Keys.ENTER)
-    assert page.find("mark").text == "The museum number 1."
+    assert page.find("#document mark").text == "The museum number 1."
     page.keys(Keys.ESCAPE)
     page.gone("#document")
     assert page.focused.text.startswith("The museum number 1.")
@@ -256,7 +257,7 @@ def test_everything_is_within_reach_of_the_keyboard(page):
     source = page.focused
     assert "trip.md" in source.text
     page.keys(Keys.ENTER)
-    page.find("mark")
+    page.find("#document mark")
     page.keys(Keys.ESCAPE)
     page.gone("#document")
     assert page.focused == source
@@ -268,7 +269,7 @@ def test_hostile_text_stays_text(page):
     page.ask("Which tea?")
     assert page.find(".answer .words").text == HOSTILE
     page.press(".sources .source", "<img src=y>")
-    assert page.find("mark").text == HOSTILE
+    assert page.find("#document mark").text == HOSTILE
     assert "<i>\n<img src=z>" in page.find(".facts").text
     page.press(".drawer button", "Edit")
     assert page.find(".edit [name=text]").get_property("value") == HOSTILE
@@ -298,7 +299,7 @@ def test_documents_are_turned_by_pages_and_narrowed(page):
     page.type("#filter-form [name=scope]", "user/ann")
     page.type("#filter-form [name=text]", "museum")
     page.press("#listing .source", "meaning #1")
-    assert page.find("mark").text == MUSEUM
+    assert page.find("#document mark").text == MUSEUM
 
 
 def test_a_source_that_has_changed_since_is_told(page):
@@ -308,7 +309,7 @@ def test_a_source_that_has_changed_since_is_told(page):
     page.memory.update(stored.id, "The museum is closed.")
     page.press(".sources .source")
     assert "This document has changed since. The passage was:\n" + MUSEUM in page.find(".drawer .notice").text
-    assert page.all("mark") == []
+    assert page.all("#document mark") == []
     page.memory.forget(stored.id)
     page.keys(Keys.ESCAPE)
     page.press(".sources .source")
@@ -366,7 +367,7 @@ def test_a_narrow_screen_has_nothing_to_scroll_sideways(page):
         page.ask("Which city has the museum moved to?")
         assert page.js(wide) <= 360
         page.press(".sources .source")
-        page.find("mark")
+        page.find("#document mark")
         assert page.js(wide) <= 360
         for view, ready in (("documents", "#listing .source"), ("map", "#map-list button"), ("compare", "#compare-result")):
             page.open(view)

@@ -48,6 +48,7 @@ def test_an_answer_comes_from_memory(served, client):
     assert answer.usage.memory_tokens == 9
     (source,) = answer.sources
     assert (source["source"], source["start"], source["end"], source["text"]) == ("trip.md", 0, 35, LISBON)
+    assert LISBON[source["answer_start"] : source["answer_end"]] == LISBON.rstrip(".")
 
 
 def test_a_stream_is_the_same_answer_in_pieces(served, client):

@@ -15,7 +15,8 @@ from cmt_sdk.storage import graph
 from cmt_sdk.storage.index import KeyIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import Changes, Document, Encoded, Filter, Generation, PackedMemory, Span, VectorRows
+from cmt_sdk.types import Document, Encoded, Filter, PackedMemory, Span
+from cmt_sdk.vectors import Changes, Generation, VectorRows
 
 DIMENSION = 32
 

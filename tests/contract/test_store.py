@@ -32,7 +32,8 @@ from cmt_sdk.ports import Store, VectorStore
 from cmt_sdk.storage.connection import translated
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import Changes, Document, Encoded, Filter, Fingerprint, Generation, PackedMemory, Removed, Span
+from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, PackedMemory, Removed, Span
+from cmt_sdk.vectors import Changes, Generation
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 OTHER = replace(FINGERPRINT, model="other", base="0" * 16)

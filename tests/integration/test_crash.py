@@ -18,7 +18,8 @@ import pytest
 from cmt_sdk.errors import CMTError
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT, open_fake
-from cmt_sdk.types import Changes, Document, Filter, Span
+from cmt_sdk.types import Document, Filter, Span
+from cmt_sdk.vectors import Changes
 
 ROUNDS = 5
 PAGE = 4096
@@ -85,7 +86,7 @@ import numpy as np
 from cmt_sdk.errors import StorageFull
 from cmt_sdk.storage.index import KeyIndex
 from cmt_sdk.storage.store import SQLiteStore
-from cmt_sdk.types import Changes
+from cmt_sdk.vectors import Changes
 
 logging.basicConfig()
 store = SQLiteStore(Path(sys.argv[1]))
@@ -108,7 +109,7 @@ from pathlib import Path
 import numpy as np
 from cmt_sdk.storage.index import KeyIndex
 from cmt_sdk.storage.store import SQLiteStore
-from cmt_sdk.types import Changes
+from cmt_sdk.vectors import Changes
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 for folder in sorted(Path(sys.argv[1]).iterdir()):
@@ -129,7 +130,8 @@ from pathlib import Path
 from cmt_sdk.errors import CMTError
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import Changes, Document, Filter, Span
+from cmt_sdk.types import Document, Filter, Span
+from cmt_sdk.vectors import Changes
 
 def attempt(call):
     try:

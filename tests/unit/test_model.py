@@ -136,13 +136,16 @@ def test_k_may_exceed_the_memory(memory):
     assert len(memory.model.ask("the museum harbour Ann", k=99).sources) == 3
 
 
-def test_a_budget_takes_as_many_as_fit(memory):
-    """Text costs its tokens, memory the share of entries that is kept; one passage is always read."""
-    ask = memory.model.ask
-    question = "the museum harbour Ann"
-    assert len(ask(question, budget=15, reader="text").sources) == 2
-    assert len(ask(question, budget=15, reader="memory").sources) == 3
-    assert len(ask(question, budget=1, reader="text").sources) == 1
+@pytest.mark.parametrize(("at_least", "read"), [(0, 3), (32, 2)], ids=["a quarter is kept", "short passages are kept whole"])
+def test_a_budget_takes_as_many_as_fit(tmp_path, at_least, read):
+    """Text costs its tokens, memory the entries that are kept; one passage is always read."""
+    with open_fake(tmp_path / "notes", keep_at_least=at_least) as memory:
+        memory.add_many(FACTS)
+        ask = memory.model.ask
+        question = "the museum harbour Ann"
+        assert len(ask(question, budget=15, reader="text").sources) == 2
+        assert len(ask(question, budget=15, reader="memory").sources) == read
+        assert len(ask(question, budget=1, reader="text").sources) == 1
 
 
 def test_a_filter_narrows_the_sources(memory):

@@ -102,4 +102,9 @@ def test_as_many_as_fit(tokens, budget, count):
 )
 def test_likelihoods_outweigh_places_by_two_nats_each(likelihoods, order):
     """An item moves up past another when its question is likelier by more than two nats a place; unknown ones are average."""
-    assert reorder(likelihoods) == order
+    assert [number for number, _ in reorder(likelihoods)] == order
+
+
+def test_scores_fall_in_the_order_that_likelihoods_give():
+    """The best has 1; two nats less are half of it, four a third."""
+    assert reorder([-12.0, -5.0, -7.0]) == [(1, 1.0), (2, pytest.approx(1 / 3)), (0, pytest.approx(2 / 7))]

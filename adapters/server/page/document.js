@@ -1,13 +1,13 @@
 // One document, opened beside the page: its text with the cited span marked, the way to its editor, and its end. Knows no list.
 
 import * as api from "./api.js";
-import { byId, bytes, changed, count, el, moment, number, title, trouble } from "./dom.js";
+import { byId, bytes, changed, count, el, moment, number, sliced, title, trouble } from "./dom.js";
 import { editor } from "./edit.js";
 
 const dialog = byId("document");
 let opening = null;
 
-/** Open a document. `cited` is a source {passage_id, start, end, text, said}: its span is marked, and `said` within it. */
+/** Open a document. `cited` is a source: its span is marked, and within it the words of the answer. */
 export async function open(id, cited = null) {
   const mine = (opening = {});
   frame("Opening", [], el("p", { class: "quiet waiting" }, "Reading the document"));
@@ -66,28 +66,17 @@ function facts(doc) {
   );
 }
 
-/** Offsets count characters as the server does; a string here counts some characters, such as emoji, twice. */
-function sliced(text) {
-  if (!/[\ud800-\udfff]/.test(text)) return (from, to) => text.slice(from, to);
-  const characters = Array.from(text);
-  return (from, to) => characters.slice(from, to).join("");
-}
-
 /** The whole text, the cited span marked in it. */
 function body(doc, cited) {
   const slice = sliced(doc.text);
-  const inside = cited
-    ? [slice(0, cited.start), el("mark", {}, ...emphasised(slice(cited.start, cited.end), cited.said)), slice(cited.end)]
-    : [doc.text];
+  const inside = cited ? [slice(0, cited.start), el("mark", {}, ...emphasised(slice, cited)), slice(cited.end)] : [doc.text];
   return el("div", { class: "text", tabindex: "0", role: "region", "aria-label": "Text" }, ...inside);
 }
 
-/** The answer's own words stand out where the passage has them. */
-function emphasised(text, said) {
-  const words = (said ?? "").trim().replace(/[.!]$/, "");
-  const at = words ? text.indexOf(words) : -1;
-  if (at < 0) return [text];
-  return [text.slice(0, at), el("strong", {}, words), text.slice(at + words.length)];
+/** The cited span; the words of the answer stand out where it has them. */
+function emphasised(slice, { start, end, answer_start: from, answer_end: to }) {
+  if (from == null || to == null) return [slice(start, end)];
+  return [slice(start, from), el("strong", {}, slice(from, to)), slice(to, end)];
 }
 
 function edit(doc) {

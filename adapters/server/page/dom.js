@@ -57,6 +57,13 @@ export const duration = (ms) =>
 /** A moment in the reader's own time. */
 export const moment = (iso) => new Date(iso).toLocaleString("en-GB", { dateStyle: "medium", timeStyle: "short" });
 
+/** Offsets count characters as the server does; a string here counts some characters, such as emoji, twice. */
+export function sliced(text) {
+  if (!/[\ud800-\udfff]/.test(text)) return (from, to) => text.slice(from, to);
+  const characters = Array.from(text);
+  return (from, to) => characters.slice(from, to).join("");
+}
+
 /** What a document is called: its source, else its first words. */
 export function title(doc) {
   const words = doc.text.trim().replace(/\s+/g, " ");
