@@ -16,7 +16,7 @@ from cmt_sdk import archive
 from cmt_sdk.assembly import Parts, checked
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
-from cmt_sdk.errors import DocumentNotFound, InvalidFilter, StorageError, StorageLocked
+from cmt_sdk.errors import DocumentNotFound, InvalidFilter, InvalidSetting, StorageError, StorageLocked
 from cmt_sdk.intake import Addable, Intake, OnProgress, When, document_of
 from cmt_sdk.model import MemoryModel
 from cmt_sdk.prompting import only_asks
@@ -327,15 +327,36 @@ class Memory:
         """
         return archive.write(self._store, Path(path), overwrite=overwrite)
 
-    def import_(self, path: str | os.PathLike[str], *, wait: bool = True, on_progress: OnProgress | None = None) -> Progress:
-        """Add what an archive holds, histories included; with `wait=False` compression follows in the background.
+    def import_(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        diverged: archive.Choice | None = None,
+        wait: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> Progress:
+        """Add what an archive holds, histories included.
 
-        Its memories are taken over where this model can read them, else made again. Raises, before anything is stored,
-        StorageDamaged, StorageNewer, AlreadyExists (an id stands for another text here).
+        Its memories are taken over where this model can read them, else made again. A document that is here already goes on with
+        the archive's later versions; where the archive is older it stays as it is. Of fields that differ the later change counts,
+        metadata key by key. Nothing is taken out, and what was deleted or forgotten here comes back if the archive has it.
+
+        Args:
+            path: A file of `export`.
+            diverged: Which text becomes current of a document that went on here and there: "ours" or "theirs", the other one then
+                stands in its history, or "both", the archive's then becomes another document. None refuses such an archive.
+            wait: False lets compression follow in the background.
+            on_progress: Called after every step.
+
+        Raises:
+            AlreadyExists: Documents went on here and there, with their names, versions and dates. Nothing is stored.
+            StorageDamaged, StorageNewer: The archive cannot be read. Nothing is stored.
         """
+        if diverged not in (None, *archive.CHOICES):
+            raise InvalidSetting(f"diverged={diverged!r}: choose one of {', '.join(archive.CHOICES)}")
         report = on_progress or (lambda _: None)
         progress = Progress()
-        for progress in self._intake.from_archive(Path(path)):
+        for progress in self._intake.from_archive(Path(path), diverged):
             report(progress)
         if not wait:
             self._worker.nudge()

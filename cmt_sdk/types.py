@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -18,6 +18,12 @@ Vector: TypeAlias = NDArray[np.float32]
 ReaderKind: TypeAlias = Literal["memory", "text", "auto", "none"]
 SearchMode: TypeAlias = Literal["reranked", "fused", "vector", "text"]
 Outcome: TypeAlias = Literal["added", "updated", "unchanged"]
+
+
+def tail_of(source: str | None) -> str:
+    """The last two names of a path or an address, each after its slash; empty for a source of fewer names."""
+    names = (source or "").split("/")
+    return "/" + "/".join(names[-2:]) if len(names) > 2 and all(names[-2:]) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,10 +250,16 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing. `next_cursor` asks for the following page; None on the last."""
+    """One page of a listing, iterated for its documents. `next_cursor` asks for the following page; None on the last."""
 
     documents: Sequence[Document]
     next_cursor: str | None = None
+
+    def __iter__(self) -> Iterator[Document]:
+        return iter(self.documents)
+
+    def __len__(self) -> int:
+        return len(self.documents)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLo
 from cmt_sdk.storage.backup import back_up
 from cmt_sdk.storage.checkup import REPAIR, findings
 from cmt_sdk.storage.connection import files_in
-from cmt_sdk.storage.documents import Documents
+from cmt_sdk.storage.histories import Histories
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.types import Changes, Finding, Generation, Stats, VectorRows
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
 
-class SQLiteStore(Documents, Passages):
+class SQLiteStore(Histories, Passages):
     """The store of one folder; see ports.Store and ports.VectorStore. Safe from several threads and processes."""
 
     def check(self) -> Sequence[Finding]:
