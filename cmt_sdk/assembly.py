@@ -67,11 +67,12 @@ def assemble(
     store = SQLiteStore(path, create=create, encrypt=encrypted)
     recorded = store.settings()
     settings = checked({**recorded, **overrides}) if recorded else asked
-    if not recorded:
+    if not recorded and not store.read_only:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
     engine = engine or LocalEngine(settings, embedder)
     # an index file would hold the key vectors in the clear: an encrypted memory has none, and search is exact
-    index = KeyIndex(store, path, sys.maxsize if store.encrypted else settings.exact_limit)
+    limit = sys.maxsize if store.encrypted else settings.exact_limit
+    index = KeyIndex(store, path, limit, read_only=store.read_only)
     recall = Recall(store, index, engine, settings.memory_budget, settings.reranked)
     worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
     return Parts(path, settings, store, index, engine, recall, worker, store.encrypted)

@@ -46,7 +46,9 @@ FORGET_WAIT = 30.0  # seconds for another process that writes or reads
 class Memory:
     """Documents that are remembered in one folder. The language model is loaded when it is first needed.
 
-    Safe to use from several threads, and the folder from several processes. Made by `cmt_sdk.open`.
+    Safe to use from several threads, and the folder from several processes. Made by `cmt_sdk.open`. On a medium, or with files,
+    that this user may not write it is `read_only`: it is listed, searched, asked and copied, and what would change it raises
+    StorageDenied.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -59,6 +61,7 @@ class Memory:
         self.path: Path = parts.path
         self.settings: Settings = parts.settings
         self.encrypted: bool = parts.encrypted
+        self.read_only: bool = parts.store.read_only
         self.model = MemoryModel(self._recall, self.settings)
         self._closed = threading.Event()
         self._finish_erasing()
@@ -209,6 +212,8 @@ class Memory:
 
     def _finish_erasing(self) -> None:
         """Go on with an erasure that was cut short: by a crash, a full disk, another process that was reading."""
+        if self.read_only:
+            return
         try:
             self._erase(wait=0)
         except StorageLocked:

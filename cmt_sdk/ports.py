@@ -206,7 +206,11 @@ class PassageStore(Protocol):
 
 
 class Store(DocumentStore, PassageStore, Protocol):
-    """One folder on disk."""
+    """One folder on disk. Where it is `read_only`, whatever would change it raises StorageDenied."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written: the medium, or the files, are not this user's to change."""
 
     def check(self) -> Sequence[Finding]:
         """A check-up: one finding a check, the good ones too."""

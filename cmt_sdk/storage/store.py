@@ -55,7 +55,7 @@ class SQLiteStore(Histories, Passages):
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:
         """See ports.Store."""
-        return back_up(self._folder, target, self._key, overwrite=overwrite)
+        return back_up(self._folder, target, self._key, overwrite=overwrite, read_only=self.read_only)
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""
