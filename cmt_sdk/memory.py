@@ -18,7 +18,7 @@ from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
 from cmt_sdk.errors import DocumentNotFound, InvalidFilter, InvalidSetting, StorageError, StorageLocked
 from cmt_sdk.intake import Addable, Intake, OnProgress, When, document_of
-from cmt_sdk.model import MemoryModel
+from cmt_sdk.model import MemoryModel, check_names, check_options
 from cmt_sdk.prompting import only_asks
 from cmt_sdk.types import (
     Document,
@@ -65,6 +65,10 @@ class Memory:
         self.model = MemoryModel(self._recall, self.settings)
         self._closed = threading.Event()
         self._finish_erasing()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed.is_set() else ", read-only" if self.read_only else ""
+        return f"<Memory in {str(self.path)!r}, model {self.settings.model!r}{state}>"
 
     # -- adding -------------------------------------------------------------------------------------------------
 
@@ -131,9 +135,7 @@ class Memory:
         `fields` may be source, scope, metadata and expires_at; without `text` they change in place. Raises
         DocumentNotFound, InvalidDocument.
         """
-        unknown = set(fields) - {"source", "scope", "metadata", "expires_at"}
-        if unknown:
-            raise TypeError(f"update() has no argument {sorted(unknown)[0]!r}")
+        check_names("update", fields, ("text", "wait", "source", "scope", "metadata", "expires_at"))
         changes = fields if text is None else {**fields, "text": text}
         changed = replace(self.get(id), **changes)
         self._intake.check(changed)
@@ -283,7 +285,11 @@ class Memory:
         source: str | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> Sequence[Match]:
-        """The k best passages by meaning and words ("fused"), by meaning ("vector") or by words ("text", no model)."""
+        """The k best passages, best first.
+
+        `mode` is "fused", by meaning and words; "reranked", which then lets the model read the query after the memory of each of
+        the first few, as `model.ask` does; "vector", by meaning; or "text", by words, which needs no model.
+        """
         return self._recall.search(query, k, _filter(scope, source, where), mode)
 
     def nearest(
@@ -314,8 +320,10 @@ class Memory:
     def chat(self, *, remember: bool = False, scope: str = "", **options: Any) -> Chat:
         """A conversation over this memory; with `remember=True` what the user says is added to `scope`, unless it only asks.
 
-        `options` are those of `model.ask`; the search is narrowed to `scope` where one is given.
+        `options` are those of `model.ask` but `history` and `stream`; the search is narrowed to `scope` where one is given.
+        Raises TypeError for an option that there is not, InvalidSetting for a value that cannot be.
         """
+        check_options(options)
 
         def keep(turn: Turn) -> None:
             if turn.role == "user" and not only_asks(turn.content):

@@ -195,7 +195,8 @@ class Answer:
 
     `reader` is the one that wrote the text. `abstained` is True when the memory does not tell; `confidence`, in [0, 1], is the
     model's probability that it does, times that of the words of the answer (their geometric mean): compare it, but do not read it
-    as a share of right answers, because a small model is too sure of itself. `prompt_tokens` counts the tokens that the model had
+    as a share of right answers, because a small model is too sure of itself. `truncated` says that it ended at `max_tokens`.
+    `prompt_tokens` counts the tokens that the model had
     to read for this question; `memory_tokens` the source tokens that it read from memory instead. `milliseconds` is by stage:
     encode, search, load, prefill (until the first token), decode.
     """
@@ -209,6 +210,7 @@ class Answer:
     memory_tokens: int
     answer_tokens: int
     milliseconds: Mapping[str, float]
+    truncated: bool = False
 
     def __str__(self) -> str:
         return self.text
