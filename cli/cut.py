@@ -1,4 +1,4 @@
-"""An answer that ended because it had as many tokens as it might have: a mark at its end, and how to get more of it."""
+"""An answer that ended at its limit of tokens: a mark at its end, and how to get more of it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from cmt_cli.output import amount, say
 
 
 def marked(pieces: Iterator[str], answer: Callable[[], cmt_sdk.Answer | None]) -> Iterator[str]:
-    """The pieces of an answer, and an ellipsis where it was cut; `answer` is asked for once they are all there."""
+    """The pieces of an answer, and an ellipsis where it was cut.
+
+    `answer` is asked for once they are all there.
+    """
     yield from pieces
     whole = answer()
     if whole is not None and whole.truncated:

@@ -1,4 +1,7 @@
-"""What the standard streams can carry: characters that an encoding lacks, and the width of the terminal. Prints nothing."""
+"""What the standard streams can carry: characters that an encoding lacks, the terminal's width.
+
+Prints nothing.
+"""
 
 from __future__ import annotations
 
@@ -9,15 +12,16 @@ import shutil
 import sys
 
 ERRORS = "cmt-escape"
-REPLACED = ("strict", "surrogateescape", "backslashreplace")  # another handler is the user's choice, in PYTHONIOENCODING
+# Another handler is the user's choice, in PYTHONIOENCODING.
+REPLACED = ("strict", "surrogateescape", "backslashreplace")
 DOTS = {"…": "..."}  # our own sign for what is cut
 
 
 def prepare() -> None:
     """Let stdout and stderr write every character, also in an encoding that lacks it.
 
-    Such as cp1252 in a pipe on Windows. What is lacking becomes the escape of its code point: a question mark would hide which
-    character it was.
+    Such as cp1252 in a pipe on Windows. What is lacking becomes the escape of its code point: a
+    question mark would hide which character it was.
     """
     codecs.register_error(ERRORS, _escaped)
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,7 @@
-"""Two histories of one document, ours and an archive's: which is ahead, and what to do where both went on. Knows no store."""
+"""Two histories of one document, ours and an archive's: which is ahead, and what follows from it.
+
+Knows no store.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,10 @@ Histories: TypeAlias = Sequence[Document]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What an archive's history is to ours. `newer` are its versions that are not here, `base` is the last common one of ours."""
+    """What an archive's history is to ours.
+
+    `newer` are its versions that are not here, `base` is the last common one of ours.
+    """
 
     state: State
     newer: Sequence[Document] = ()
@@ -32,13 +38,14 @@ class Comparison:
 def compare(ours: Histories, theirs: Histories) -> Comparison:
     """Compare two histories, oldest version first.
 
-    A version is known by its number and text, or else by its text alone: two machines may have counted differently.
+    A version is known by its number and text, or else by its text alone: two machines may have
+    counted differently.
     """
     mine, last = ours[-1], theirs[-1]
     if mine.text == last.text:
         return Comparison("same", base=mine)
     here, there = _place(last, ours), _place(mine, theirs)
-    if here is not None and there is not None:  # a text that came back: the numbers say which is the later one
+    if here is not None and there is not None:  # a text that came back: its number tells
         here, there = _exact(last, ours), _exact(mine, theirs)
     if there is not None and here is None:
         return Comparison("ahead", theirs[there + 1 :], mine)
@@ -63,11 +70,12 @@ def _place(version: Document, history: Histories) -> int | None:
 
 
 def may_be_one(mine: Document, theirs: Histories) -> bool:
-    """Whether a document here is the archive's under another id; it has a text of one of `theirs` now, or had it.
+    """Whether a document here is the archive's under another id.
 
-    The same text now is the same document, as when it is added. Else both have to be of the same file: of one source, or of
-    sources that end in the same two names, as homes are called differently on two machines. What only one of them has a source
-    for is known by its present text.
+    It has a text of one of `theirs` now, or had it. The same text now is the same document, as when
+    it is added. Else both have to be of the same file: of one source, or of sources that end in the
+    same two names, as homes are called differently on two machines. Where only one of them has a
+    source, the present text decides.
     """
     last = theirs[-1]
     if mine.text == last.text or mine.source == last.source:
@@ -78,14 +86,14 @@ def may_be_one(mine: Document, theirs: Histories) -> bool:
 
 
 def numbered(versions: Sequence[Document], after: int) -> list[Document]:
-    """The versions with their own numbers where those come after `after`, else with the next ones."""
+    """The versions with their own numbers where those come after `after`, else the next ones."""
     if versions and versions[0].version > after:
         return list(versions)
     return [replace(version, version=after + n) for n, version in enumerate(versions, 1)]
 
 
 def with_fields(mine: Document, last: Document, now: datetime, *, same_id: bool) -> Document:
-    """Our document with the fields of the archive's, where these were changed later; metadata key by key.
+    """Our document with the archive's fields, where these changed later; metadata key by key.
 
     Under another id ours stay: a source is where the text lies on this machine.
     """
@@ -104,7 +112,8 @@ def with_fields(mine: Document, last: Document, now: datetime, *, same_id: bool)
 def gone_on(mine: Document, found: Comparison, choice: Choice, now: datetime, *, same_id: bool) -> list[Document]:
     """The versions with which our document goes on; the last becomes the current one.
 
-    Ours, where both went on and `choice` says so, comes once more after theirs: then the archive's next is no surprise.
+    Ours, where both went on and `choice` says so, comes once more after theirs: then the histories
+    are no longer apart.
     """
     newer = numbered(found.newer, mine.version)
     if choice == "ours":
@@ -115,7 +124,10 @@ def gone_on(mine: Document, found: Comparison, choice: Choice, now: datetime, *,
 
 
 def told(diverged: Sequence[tuple[Document, Document, Comparison]], count: int) -> str:
-    """The message about documents that went on here and in an archive: ours, the archive's, and what they have in common."""
+    """The message about documents that went on here and in an archive.
+
+    Each is ours, the archive's last version, and what the two have in common.
+    """
     lines = [f"{'1 document' if count == 1 else f'{count:,} documents'} went on here and in the archive; nothing was imported"]
     for mine, last, found in diverged:
         base = f"both after version {found.base.version} here" if found.base else "with no version in common"

@@ -1,4 +1,7 @@
-"""Documents that come from another machine: which one here they are, and going on with their versions. Knows no archive."""
+"""Documents that come from another machine: which one here they are, and their later versions.
+
+Knows no archive.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from cmt_sdk.types import Document, Span, tail_of
 
 
 class Histories(Documents):
-    """The documents of a folder that share a history with those of another; see ports.DocumentStore."""
+    """Documents that share a history with those of another folder; see ports.DocumentStore."""
 
     def related(self, versions: Sequence[Document]) -> list[Document]:
         """See ports.DocumentStore."""
