@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
 
 import click
@@ -48,35 +49,53 @@ def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, readable=False))
 @click.option("--scope", default="", help="Where conversations go, such as user/ann; documents of an archive keep theirs.")
+@click.option("--theirs", is_flag=True, help="Of documents that went on here and in FILE: FILE's text becomes the current one.")
+@click.option("--ours", is_flag=True, help="The text here stays the current one; FILE's comes into its history.")
+@click.option("--both", is_flag=True, help="FILE's becomes another document.")
 @click.option("--no-wait", is_flag=True, help="Leave what has no usable memory yet to `cmt compress`.")
 @memory_option
 @json_option
-def import_(file: Path, scope: str, no_wait: bool, folder: Path, as_json: bool) -> None:
+def import_(*, file: Path, scope: str, no_wait: bool, folder: Path, as_json: bool, **choices: bool) -> None:
     """Add what an archive of `cmt export` holds, or what another service has exported.
 
     Of ChatGPT and Claude the zip file, its folder, or its conversations.json; of mem0 a JSON file of memories. Each
-    conversation is one document. A later export updates what an earlier one brought.
+    conversation is one document.
+
+    A later export updates what an earlier one brought, an archive too: documents go on with its later versions; where it is
+    older, what is here stays. Of fields that differ the later change counts. Nothing is taken out; what was removed or
+    forgotten here comes back if FILE has it. Where documents went on here and in FILE, nothing is imported before you choose:
+    --theirs, --ours or --both.
 
     \b
     Example:
       cmt import backup.cmt -m restored
       cmt import chatgpt-export.zip --scope user/ann
     """  # noqa: D301 - click reads the escape
+    chosen: list[Any] = [name for name, is_chosen in choices.items() if is_chosen]
+    if len(chosen) > 1:
+        raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} are two answers: give one of them")
     if not is_there(str(file)):  # before a memory is made for it
         raise NotFound(f"there is no file {file}")
     if _is_cut_off(file):
         raise InvalidInput(f"{file} is a zip file without its end: fetch or copy it again")
     if not _is_archive(file):
+        if chosen:
+            raise click.UsageError(f"--{chosen[0]} is for an archive of `cmt export`: conversations have no versions")
         _import_conversations(file, scope, folder, wait=not no_wait, as_json=as_json)
         return
     if scope:
         raise click.UsageError("--scope is for conversations: the documents of an archive keep their own")
     with begun(folder) as memory, bars() as update:
-        progress = memory.import_(file, wait=not no_wait, on_progress=lambda p: update("importing", p.added + p.unchanged, 0))
+        progress = memory.import_(
+            file,
+            diverged=next(iter(chosen), None),
+            wait=not no_wait,
+            on_progress=lambda p: update("importing", p.added + p.updated + p.unchanged, 0),
+        )
     if as_json:
         print_json(plain(progress))
     else:
-        say(f"{progress.added} added, {progress.unchanged} unchanged")
+        say(f"{progress.added} added, {progress.updated} updated, {progress.unchanged} unchanged")
 
 
 def _is_archive(file: Path) -> bool:

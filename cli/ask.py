@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from cmt_cli.cut import marked, tell_if_cut
 from cmt_cli.inputs import standard_input
 from cmt_cli.memories import narrowed, opened
 from cmt_cli.options import filter_options, filter_words, json_option, k_option, memory_option, reader_option, verbose_option
@@ -50,7 +51,8 @@ def ask(words: Sequence[str], folder: Path, as_json: bool, verbose: bool, chosen
         if as_json:
             print_json(stream.answer)
             return
-        say_pieces(iter(stream))
+        say_pieces(marked(iter(stream), lambda: stream.answer))
+        tell_if_cut(stream.answer)
         if stream.answer.sources or stream.answer.reader == "none" or memory.count(**narrowing):
             print_sources(stream.answer, verbose=verbose)
         else:

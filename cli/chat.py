@@ -12,7 +12,7 @@ import click
 from cmt_cli.conversation import COMMANDS, Conversation
 from cmt_cli.inputs import decoded
 from cmt_cli.memories import begun, opened
-from cmt_cli.options import json_option, k_option, memory_option, reader_option
+from cmt_cli.options import json_option, k_option, max_tokens_option, memory_option, reader_option
 from cmt_cli.output import amount, on_terminal, say
 
 HISTORY = "chat-history"
@@ -24,6 +24,7 @@ HISTORY = "chat-history"
 @click.option("--no-history", is_flag=True, help="On a terminal: keep no file of what you type.")
 @k_option
 @reader_option
+@max_tokens_option
 @memory_option
 @json_option
 def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bool, **options: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from cmt_cli.memories import begun, opened
 from cmt_cli.named import device_doubt, model_doubt, whole_adapter, whole_model
 from cmt_cli.options import json_option, memory_option, typed
 from cmt_cli.output import plain, print_json, say, table
-from cmt_sdk.errors import InvalidSetting, MemoryNotFound
+from cmt_sdk.errors import InvalidSetting, MemoryNotFound, ModelError, ModelNotFound
 
 MADE_WITH = ("model", "adapter", "precision", "compressor", "keep", "keep_at_least", "compression")  # what memories may depend on
 WHOLE: Mapping[str, Callable[[str], str]] = {"model": whole_model, "adapter": whole_adapter}
@@ -45,7 +46,15 @@ def config(context: click.Context, folder: Path, as_json: bool) -> None:
         print_json({"places": places, "settings": settings})
         return
     table(["", ""], [("memory", f"{folder}{state}"), ("home", cmt_sdk.home()), ("models", cmt_sdk.model_home())])
-    table(["", ""], list(plain(settings).items()))
+    table(["", ""], list((plain(settings) | {"adapter": _adapter(settings)}).items()))
+
+
+def _adapter(settings: cmt_sdk.Settings) -> str:
+    """The adapter as it is set; of "default" whether there is one."""
+    with suppress(ModelNotFound, ModelError):  # a model that is not here, which other commands tell of
+        if settings.adapter == "default" and not cmt_sdk.has_shipped_adapter(settings.model):
+            return "default (none for this model)"
+    return settings.adapter
 
 
 # A value may be a negative number: what is wrong with that the setting says.

@@ -11,6 +11,7 @@ from typing import Any
 
 import cmt_sdk
 from cmt_cli.ask import say_pieces
+from cmt_cli.cut import marked, tell_if_cut
 from cmt_cli.failures import tell
 from cmt_cli.output import amount, on_terminal, one_line, place, print_json, say
 from cmt_cli.quoting import print_sources
@@ -64,7 +65,8 @@ class Conversation:
         if self.as_json:
             print_json(self.talk.say(said))
         else:
-            say_pieces(self.talk.stream(said))
+            say_pieces(marked(self.talk.stream(said), lambda: self.talk.last))
+            tell_if_cut(self.talk.last)
         if self.remember and not cmt_sdk.only_asks(said):
             self.remembered.append(said)
             if not self.as_json:

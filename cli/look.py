@@ -13,7 +13,7 @@ import click
 import cmt_sdk
 from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import filter_options, json_option, k_option, memory_option, verbose_option
-from cmt_cli.output import local_time, one_line, place, plain, print_json, say, short_id, table
+from cmt_cli.output import SHORTEST_ID, local_time, one_line, place, plain, print_json, say, short_id, table
 from cmt_cli.progress import waiting
 from cmt_cli.quoting import match_dates, print_match
 
@@ -86,7 +86,7 @@ def list_(limit: int, every: bool, chosen: Mapping[str, Any], folder: Path, as_j
             for document in documents:
                 print_json(document)
             return
-        table(["id", "source", "scope", "version", "updated", "text"], map(_row, documents))
+        table(["id", "source", "scope", "version", "updated", "text"], (_row(memory, d) for d in documents))
         total = memory.count(**chosen)
     if not total:
         say("no documents", err=True)
@@ -94,10 +94,11 @@ def list_(limit: int, every: bool, chosen: Mapping[str, Any], folder: Path, as_j
         say(f"{limit} of {total}; --all lists the rest", err=True)
 
 
-def _row(document: cmt_sdk.Document) -> tuple[object, ...]:
+def _row(memory: cmt_sdk.Memory, document: cmt_sdk.Document) -> tuple[object, ...]:
+    shown = short_id(document.id, memory.ids(document.id[:SHORTEST_ID]))
     source = place(document.source, "")
     text = one_line(document.text, 60)
-    return short_id(document.id), source, document.scope, document.version, local_time(document.updated_at), text
+    return shown, source, document.scope, document.version, local_time(document.updated_at), text
 
 
 @click.command()

@@ -13,6 +13,7 @@ import click
 
 import cmt_sdk
 from cmt_cli.failures import EPILOG, reported, wants_json, warned
+from cmt_cli.streams import prepare
 
 # Where each command lies: the module, and the object's name in it.
 COMMANDS = {
@@ -68,6 +69,7 @@ class LazyGroup(click.Group):
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Parse the arguments, run, and exit."""
+        prepare()
         given = sys.argv[1:] if args is None else list(args)
         with reported(as_json=wants_json(given)):
             code = super().main(given, *rest, **extra | {"standalone_mode": False})

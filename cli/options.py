@@ -21,7 +21,18 @@ CONDITION = re.compile(r"(.+?)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
 
 
 def typed(text: str) -> Any:
-    """A JSON value as itself, anything else as text: 2020 is a number, "2020" in quotes is text."""
+    """A JSON value as itself, anything else as text.
+
+    A number is one only where it is written back as it was typed: 2020 and 0.5 are numbers, "2020" in quotes is text, and so are
+    1.10, 007 and 12e3, which would lose what they say.
+    """
+    value = _json(text)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return text if is_number and json.dumps(value) != text else value
+
+
+def _json(text: str) -> Any:
+    """A JSON value; the text itself where it is none."""
     try:
         return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError):
@@ -74,10 +85,18 @@ def _where(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[
             raise click.BadParameter(f"{pair!r}: {text!r} is no value; put it in double quotes if it is meant")
         if key in found:  # both would have to hold, and a filter has one condition a key
             raise click.BadParameter(f"{key!r} is given twice: one condition a key")
-        value = typed(text)
-        same = "in" if isinstance(value, list) else "=="
-        found[key] = {same if operator in ("=", "==") else operator: value}
+        found[key] = _condition(operator, text)
     return found or None
+
+
+def _condition(operator: str, text: str) -> dict[str, Any]:
+    """A condition on the value of a key. A number that is kept as text, 1.10, fits what was stored as 1.1 before too."""
+    kept, number = typed(text), _json(text)
+    if operator not in ("=", "=="):
+        return {operator: kept if operator == "!=" else number}
+    if isinstance(kept, list):
+        return {"in": kept}
+    return {"==": kept} if kept == number else {"in": [kept, number]}
 
 
 def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
@@ -112,7 +131,7 @@ meta_option = click.option(
     multiple=True,
     metavar="KEY=VALUE",
     callback=_metadata,
-    help="Metadata; numbers, true, false and null are typed, the rest is text.",
+    help='Metadata; 2020, 0.5, true, false and null are typed, the rest is text, as is 1.10, 007 or "2020" in quotes.',
 )
 expires_option = click.option(
     "--expires",
@@ -134,6 +153,9 @@ reader_option = click.option(
     show_default=True,
     help="What the model reads: memories; the passages' text; text where memory leaves it unsure; nothing.",
 )
+max_tokens_option = click.option(
+    "--max-tokens", default=64, show_default=True, type=click.IntRange(min=1), help="The longest answer."
+)
 FILTERS = (
     click.option("--scope", callback=_scope, help="Only this scope, with everything beneath it."),
     click.option("--source", help="Only this source; * is a wildcard."),
@@ -142,7 +164,8 @@ FILTERS = (
         multiple=True,
         metavar="KEY=VALUE",
         callback=_where,
-        help='Only with this metadata; also != < <= > >=, and KEY=["a","b"] for one of several.',
+        help='Only with this metadata; also != < <= > >=, and KEY=["a","b"] for one of several. 1.10 also finds '
+        "1.1, and 12.50 is more than 12.",
     ),
 )
 

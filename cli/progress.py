@@ -39,5 +39,6 @@ def waiting(what: str) -> Iterator[None]:
     if not on_terminal(sys.stderr):
         yield
         return
-    with console(stderr=True).status(what):
+    shown = console(stderr=True)
+    with shown.status(what, spinner="line" if shown.options.ascii_only else "dots"):
         yield

@@ -101,7 +101,16 @@ def _announce(prepared: Prepared) -> None:
     sizes = f"{needs.memory / 2**30:.1f} GiB of memory, {needs.disk / 2**20:,.0f} MiB on the disk"
     time = f"{needs.seconds:.1f} s a step: {_duration(needs.seconds * plan.steps)} for {amount(plan.steps, 'step')}"
     say(f"learns {amount(needs.parameters, 'number')} from {sources}; {amount(held, 'passage')} held out to judge by", err=True)
-    say(f"takes about {sizes}, and {time}", err=True)
+    say(f"takes about {sizes}, and {time}{_limit(prepared)}", err=True)
+
+
+def _limit(prepared: Prepared) -> str:
+    """How many steps there will be in the minutes that were given, where these do not suffice for all."""
+    recipe, seconds = prepared.recipe, prepared.needs.seconds
+    fits = 60 * recipe.minutes / max(seconds, 1e-9)
+    if fits >= recipe.plan.steps:
+        return ""
+    return f"; --minutes {recipe.minutes:g} ends it after about {amount(max(1, int(fits)), 'step')}"
 
 
 def _duration(seconds: float) -> str:

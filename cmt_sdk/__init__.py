@@ -10,13 +10,37 @@ Importing this package loads neither torch nor the database.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmt_sdk import errors
 from cmt_sdk.config import Settings, home, locate, model_home
-from cmt_sdk.errors import CMTError
+from cmt_sdk.errors import (
+    AlreadyExists,
+    CMTError,
+    DocumentNotFound,
+    InvalidDocument,
+    InvalidFilter,
+    InvalidInput,
+    InvalidSetting,
+    MemoryNotFound,
+    MissingExtra,
+    ModelDownload,
+    ModelError,
+    ModelMismatch,
+    ModelNotFound,
+    ModelUnsupported,
+    NotFound,
+    StorageDamaged,
+    StorageDenied,
+    StorageEncrypted,
+    StorageError,
+    StorageFull,
+    StorageLocked,
+    StorageNewer,
+)
 from cmt_sdk.types import (
     Answer,
     Document,
@@ -44,6 +68,7 @@ if TYPE_CHECKING:
     from cmt_sdk.prompting import only_asks
     from cmt_sdk.provenance import place_of
     from cmt_sdk.storage.repairing import repair
+    from cmt_sdk.weights.bundle import has_shipped_adapter
     from cmt_sdk.weights.download import pull_model
     from cmt_sdk.weights.registry import ModelInfo, list_models, remove_model, show_model
 
@@ -59,6 +84,7 @@ _DEFERRED: Mapping[str, str] = {
     "read_conversations": "cmt_sdk.conversations",
     "read_document": "cmt_sdk.converting",
     "read_documents": "cmt_sdk.converting",
+    "has_shipped_adapter": "cmt_sdk.weights.bundle",
     "list_models": "cmt_sdk.weights.registry",
     "only_asks": "cmt_sdk.prompting",
     "place_of": "cmt_sdk.provenance",
@@ -70,18 +96,32 @@ _DEFERRED: Mapping[str, str] = {
 
 __all__ = [
     "FILE_SUFFIXES",
+    "AlreadyExists",
     "Answer",
     "CMTError",
     "Chat",
     "Document",
+    "DocumentNotFound",
     "Embedder",
     "Filter",
     "Finding",
+    "InvalidDocument",
+    "InvalidFilter",
+    "InvalidInput",
+    "InvalidSetting",
     "KeyVectors",
     "Match",
     "Memory",
     "MemoryModel",
+    "MemoryNotFound",
+    "MissingExtra",
+    "ModelDownload",
+    "ModelError",
     "ModelInfo",
+    "ModelMismatch",
+    "ModelNotFound",
+    "ModelUnsupported",
+    "NotFound",
     "Page",
     "Passage",
     "Progress",
@@ -89,9 +129,17 @@ __all__ = [
     "Settings",
     "Source",
     "Stats",
+    "StorageDamaged",
+    "StorageDenied",
+    "StorageEncrypted",
+    "StorageError",
+    "StorageFull",
+    "StorageLocked",
+    "StorageNewer",
     "Turn",
     "__version__",
     "errors",
+    "has_shipped_adapter",
     "home",
     "is_placeholder",
     "list_files",
@@ -142,7 +190,7 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(_DEFERRED[name]), name)
-    raise AttributeError(f"module 'cmt_sdk' has no attribute {name!r}")
+    raise AttributeError(f"module 'cmt_sdk' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
 
 
 def __dir__() -> list[str]:

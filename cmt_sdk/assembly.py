@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
 from cmt_sdk.embedding import EmbeddedKeys, Embedder
-from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.recall import Engine, Recall
 
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from cmt_sdk.weights.bundle import Bundle
     from cmt_sdk.weights.loading import LoadedModel
 
+log = logging.getLogger(__name__)
+
+OUR_FILES = ("memory.db", "memory.lock", "index-", "chat-history")
 FORMAT = 1  # of the arrays inside a memory; docs/format.md
 
 
@@ -62,16 +66,22 @@ def assemble(
     from cmt_sdk.storage.store import SQLiteStore
 
     asked = checked(overrides)
-    if engine is None and create and not (path / FILE).exists():
+    is_new = create and not (path / FILE).exists()
+    if engine is None and is_new:
         _require_model(asked.model)  # before there is anything on the disk
+    if is_new:
+        _tell_of_other_files(path)
     store = SQLiteStore(path, create=create, encrypt=encrypted)
     recorded = store.settings()
     settings = checked({**recorded, **overrides}) if recorded else asked
-    if not recorded:
+    if not recorded and not store.read_only:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
+    if engine is None:
+        _tell_of_untrained(settings)
     engine = engine or LocalEngine(settings, embedder)
     # an index file would hold the key vectors in the clear: an encrypted memory has none, and search is exact
-    index = KeyIndex(store, path, sys.maxsize if store.encrypted else settings.exact_limit)
+    limit = sys.maxsize if store.encrypted else settings.exact_limit
+    index = KeyIndex(store, path, limit, read_only=store.read_only)
     recall = Recall(store, index, engine, settings.memory_budget, settings.reranked)
     worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
     return Parts(path, settings, store, index, engine, recall, worker, store.encrypted)
@@ -83,6 +93,40 @@ def _require_model(model: str) -> None:
 
     if not is_gguf(model):
         show_model(model)
+
+
+def _tell_of_other_files(path: Path) -> None:
+    """Warn of a new memory among files that are none of it: they are not read, though the folder's name may say so."""
+    try:
+        others = sorted(file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES)))
+    except OSError:  # not there yet, or closed, which opening it tells
+        return
+    if others:
+        some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        log.warning(
+            "%s holds other files (%s), which opening it does not read: a new memory is put beside them. add_many(read_documents"
+            "([%r])) remembers them (`cmt add`), and cmt_sdk.locate(NAME) is a folder for a memory alone",
+            path, some, str(path),
+        )  # fmt: skip
+
+
+def _tell_of_untrained(settings: Settings) -> None:
+    """Warn of soft memories that nobody trained the model to make and read: its answers say nothing then."""
+    if settings.compressor != "soft":
+        return
+    from cmt_sdk.weights.bundle import find_bundle
+    from cmt_sdk.weights.registry import show_model
+
+    try:
+        trained = find_bundle(settings.adapter, show_model(settings.model).sha256, "soft").compressor == "soft"
+    except (ModelError, ModelNotFound):  # what needs the model tells of it
+        return
+    if not trained:
+        log.warning(
+            "compressor='soft': nothing was trained for it with model %r and adapter %r, so its answers are not to be relied on; "
+            "`cmt train --part soft` trains an adapter, compressor='kv' needs none",
+            settings.model, settings.adapter,
+        )  # fmt: skip
 
 
 def checked(values: Mapping[str, Any]) -> Settings:

@@ -86,10 +86,10 @@ class Intake:
         compress()
         return progress
 
-    def from_archive(self, path: Path) -> Iterator[Progress]:
+    def from_archive(self, path: Path, diverged: archive.Choice | None = None) -> Iterator[Progress]:
         """Take in what an archive holds; see archive.read."""
         gate = archive.Intake(self.check_text, self.cut, self.recall.accepts, self.settings.max_document_bytes)
-        for progress in archive.read(self.store, path, gate):
+        for progress in archive.read(self.store, path, gate, diverged):
             if self.settings.memory_budget:
                 self.store.evict(self.settings.memory_budget)
             yield progress

@@ -16,9 +16,9 @@ from cmt_sdk import archive
 from cmt_sdk.assembly import Parts, checked
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
-from cmt_sdk.errors import DocumentNotFound, InvalidFilter, StorageError, StorageLocked
+from cmt_sdk.errors import DocumentNotFound, InvalidFilter, InvalidSetting, StorageError, StorageLocked
 from cmt_sdk.intake import Addable, Intake, OnProgress, When, document_of
-from cmt_sdk.model import MemoryModel
+from cmt_sdk.model import MemoryModel, check_names, check_options
 from cmt_sdk.prompting import only_asks
 from cmt_sdk.types import (
     Document,
@@ -46,7 +46,9 @@ FORGET_WAIT = 30.0  # seconds for another process that writes or reads
 class Memory:
     """Documents that are remembered in one folder. The language model is loaded when it is first needed.
 
-    Safe to use from several threads, and the folder from several processes. Made by `cmt_sdk.open`.
+    Safe to use from several threads, and the folder from several processes. Made by `cmt_sdk.open`. On a medium, or with files,
+    that this user may not write it is `read_only`: it is listed, searched, asked and copied, and what would change it raises
+    StorageDenied.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -59,9 +61,14 @@ class Memory:
         self.path: Path = parts.path
         self.settings: Settings = parts.settings
         self.encrypted: bool = parts.encrypted
+        self.read_only: bool = parts.store.read_only
         self.model = MemoryModel(self._recall, self.settings)
         self._closed = threading.Event()
         self._finish_erasing()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed.is_set() else ", read-only" if self.read_only else ""
+        return f"<Memory in {str(self.path)!r}, model {self.settings.model!r}{state}>"
 
     # -- adding -------------------------------------------------------------------------------------------------
 
@@ -130,9 +137,7 @@ class Memory:
         `fields` may be source, scope, metadata and expires_at; without `text` they change in place. Raises
         DocumentNotFound, InvalidDocument.
         """
-        unknown = set(fields) - {"source", "scope", "metadata", "expires_at"}
-        if unknown:
-            raise TypeError(f"update() has no argument {sorted(unknown)[0]!r}")
+        check_names("update", fields, ("text", "wait", "source", "scope", "metadata", "expires_at"))
         changes = fields if text is None else {**fields, "text": text}
         known = self.get(id)
         changed = replace(known, **changes)
@@ -224,6 +229,8 @@ class Memory:
 
     def _finish_erasing(self) -> None:
         """Go on with an erasure that was cut short: by a crash, a full disk, another process that was reading."""
+        if self.read_only:
+            return
         try:
             self._erase(wait=0)
         except StorageLocked:
@@ -293,7 +300,11 @@ class Memory:
         source: str | None = None,
         where: Mapping[str, Any] | None = None,
     ) -> Sequence[Match]:
-        """The k best passages by meaning and words ("fused"), by meaning ("vector") or by words ("text", no model)."""
+        """The k best passages, best first.
+
+        `mode` is "fused", by meaning and words; "reranked", which then lets the model read the query after the memory of each of
+        the first few, as `model.ask` does; "vector", by meaning; or "text", by words, which needs no model.
+        """
         return self._recall.search(query, k, _filter(scope, source, where), mode)
 
     def nearest(
@@ -324,8 +335,10 @@ class Memory:
     def chat(self, *, remember: bool = False, scope: str = "", **options: Any) -> Chat:
         """A conversation over this memory; with `remember=True` what the user says is added to `scope`, unless it only asks.
 
-        `options` are those of `model.ask`; the search is narrowed to `scope` where one is given.
+        `options` are those of `model.ask` but `history` and `stream`; the search is narrowed to `scope` where one is given.
+        Raises TypeError for an option that there is not, InvalidSetting for a value that cannot be.
         """
+        check_options(options)
 
         def keep(turn: Turn) -> None:
             if turn.role == "user" and not only_asks(turn.content):
@@ -342,15 +355,36 @@ class Memory:
         """
         return archive.write(self._store, Path(path), overwrite=overwrite)
 
-    def import_(self, path: str | os.PathLike[str], *, wait: bool = True, on_progress: OnProgress | None = None) -> Progress:
-        """Add what an archive holds, histories included; with `wait=False` compression follows in the background.
+    def import_(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        diverged: archive.Choice | None = None,
+        wait: bool = True,
+        on_progress: OnProgress | None = None,
+    ) -> Progress:
+        """Add what an archive holds, histories included.
 
-        Its memories are taken over where this model can read them, else made again. Raises, before anything is stored,
-        StorageDamaged, StorageNewer, AlreadyExists (an id stands for another text here).
+        Its memories are taken over where this model can read them, else made again. A document that is here already goes on with
+        the archive's later versions; where the archive is older it stays as it is. Of fields that differ the later change counts,
+        metadata key by key. Nothing is taken out, and what was deleted or forgotten here comes back if the archive has it.
+
+        Args:
+            path: A file of `export`.
+            diverged: Which text becomes current of a document that went on here and there: "ours" or "theirs", the other one then
+                stands in its history, or "both", the archive's then becomes another document. None refuses such an archive.
+            wait: False lets compression follow in the background.
+            on_progress: Called after every step.
+
+        Raises:
+            AlreadyExists: Documents went on here and there, with their names, versions and dates. Nothing is stored.
+            StorageDamaged, StorageNewer: The archive cannot be read. Nothing is stored.
         """
+        if diverged not in (None, *archive.CHOICES):
+            raise InvalidSetting(f"diverged={diverged!r}: choose one of {', '.join(archive.CHOICES)}")
         report = on_progress or (lambda _: None)
         progress = Progress()
-        for progress in self._intake.from_archive(Path(path)):
+        for progress in self._intake.from_archive(Path(path), diverged):
             report(progress)
         if not wait:
             self._worker.nudge()

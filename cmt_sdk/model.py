@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
@@ -17,6 +18,7 @@ from cmt_sdk.ranking import behind, fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage, Vector
 
+OPTIONS = ("k", "budget", "reader", "max_tokens", "scope", "source", "where", "history", "stream")
 READERS = ("memory", "text", "auto", "none")
 PASSAGES = 5
 UNSURE = 0.6
@@ -105,7 +107,8 @@ class MemoryModel:
         `stream=True` the result is iterated for pieces of text, and its `answer` is there afterwards. Raises
         InvalidInput, ModelMismatch.
         """
-        running = Stream(self._pieces(_ask(question, options)))
+        asked = _ask(question, options)
+        running = Stream(_with_limit(self._pieces(asked), asked.max_tokens))
         if stream:
             return running
         for _ in running:
@@ -291,8 +294,30 @@ class Stream:
         return self._answer
 
 
+def _with_limit(pieces: Iterator[str | Answer], max_tokens: int) -> Iterator[str | Answer]:
+    """The pieces; the answer says whether it ended because it had as many tokens as it might have."""
+    for piece in pieces:
+        yield replace(piece, truncated=piece.answer_tokens >= max_tokens) if isinstance(piece, Answer) else piece
+
+
+def check_names(call: str, given: Iterable[str], known: Sequence[str]) -> None:
+    """Raise TypeError, with the nearest name and all others, for an argument that a call does not take."""
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            meant = f": did you mean {near[0]!r}? It takes" if near else ": it takes"
+            raise TypeError(f"{call}() has no argument {name!r}{meant} {', '.join(sorted(known))}")
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise what `chat.say` would raise for these options of `MemoryModel.ask`: TypeError, InvalidSetting, InvalidFilter."""
+    check_names("chat", options, [name for name in OPTIONS if name not in ("history", "stream")])
+    _ask("?", options)
+
+
 def _ask(question: str, options: Mapping[str, Any]) -> Ask:
     """The options of `MemoryModel.ask` as an Ask; an unknown name is a TypeError, as in any call."""
+    check_names("ask", options, OPTIONS)
     narrowing = {name: options[name] for name in ("scope", "source", "where") if options.get(name) is not None}
     if not isinstance(narrowing.get("where", {}), Mapping):
         raise InvalidFilter(f"where={narrowing['where']!r:.60}: give a dict of metadata keys and values")

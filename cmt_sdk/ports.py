@@ -113,6 +113,21 @@ class DocumentStore(Protocol):
         (that one is returned). Raises AlreadyExists when the id is taken.
         """
 
+    def related(self, versions: Sequence[Document]) -> list[Document]:
+        """Current documents that may be this one of an archive under another id, in the scope of its last version.
+
+        Those whose text is that of one of `versions` (oldest first), and those of the same source, or of one that ends in the
+        same two names, of whose versions one has such a text.
+        """
+
+    def go_on(self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None) -> Document:
+        """Let a document go on with versions from an archive; the last becomes the current one, cut by `spans`.
+
+        What was current becomes a version before them, unless the one version given has its number and text: then its fields
+        change in place. Numbers and times are kept as given, and must come after those here. `spans` may be None where the text
+        of the last version is the current one. Raises DocumentNotFound.
+        """
+
     def uncut(self) -> list[Document]:
         """Current documents that lost passages to damage."""
 
@@ -227,7 +242,11 @@ class PassageStore(Protocol):
 
 
 class Store(DocumentStore, PassageStore, Protocol):
-    """One folder on disk."""
+    """One folder on disk. Where it is `read_only`, whatever would change it raises StorageDenied."""
+
+    @property
+    def read_only(self) -> bool:
+        """Whether nothing can be written: the medium, or the files, are not this user's to change."""
 
     def check(self) -> Sequence[Finding]:
         """A check-up: one finding a check, the good ones too."""

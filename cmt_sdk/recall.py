@@ -130,24 +130,29 @@ class Recall:
         return [*ordered, *(replace(m, score=m.score * last) for m in rest)]
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
-        """The memories of these passages, in their order; cold or waiting ones are encoded now and kept."""
+        """The memories of these passages, in their order; cold or waiting ones are encoded now, and kept where that can be."""
         stored = self.store.load([p.id for p in passages], self.engine.compressor.fingerprint)
         missing = [p for p in passages if p.id not in stored]
         if missing:
-            encoded = self.encode_passages(missing)
+            encoded = self._encoded(missing) if self.store.read_only else self.encode_passages(missing)
             stored |= {i: e.memory for i, e in encoded.items()}
         return [stored[p.id] for p in passages]
 
     def encode_passages(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
         """Compress passages and store what comes out; returns it by passage id."""
-        self.check_fingerprint()
         with self.lock:
-            made = self.engine.compressor.compress([p.content for p in passages])
-            encoded = {p.id: e for p, e in zip(passages, made, strict=True)}
+            encoded = self._encoded(passages)
             self.store.save(encoded, self.engine.compressor.fingerprint)
         if self.memory_budget:
             self.store.evict(self.memory_budget)
         return encoded
+
+    def _encoded(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
+        """Compress passages; returns what comes out by passage id."""
+        self.check_fingerprint()
+        with self.lock:
+            made = self.engine.compressor.compress([p.content for p in passages])
+        return {p.id: e for p, e in zip(passages, made, strict=True)}
 
     def encode_pending(
         self,

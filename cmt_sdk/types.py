@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import PurePath
@@ -22,6 +22,12 @@ SearchMode: TypeAlias = Literal["reranked", "fused", "vector", "text"]
 Outcome: TypeAlias = Literal["added", "updated", "unchanged"]
 DATE_KEYS = ("date", "updated", "modified", "lastmod", "last_modified", "created")  # in front matter
 ISO_DAY = re.compile(r"(?<!\d)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d)")
+
+
+def tail_of(source: str | None) -> str:
+    """The last two names of a path or an address, each after its slash; empty for a source of fewer names."""
+    names = (source or "").split("/")
+    return "/" + "/".join(names[-2:]) if len(names) > 2 and all(names[-2:]) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +238,7 @@ class Answer:
     `reader` is the one that wrote the text. `abstained` is True when the memory does not tell. `confidence`, in [0, 1], is the
     model's probability that it does, times that of the words of the answer (their geometric mean), times what their place leaves
     of it (`provenance.trust`): compare it, but do not read it as a share of right answers, because a small model is too sure of
-    itself. `prompt_tokens` counts the tokens that the model had
+    itself. `truncated` says that it ended at `max_tokens`. `prompt_tokens` counts the tokens that the model had
     to read for this question; `memory_tokens` the source tokens that it read from memory instead. `milliseconds` is by stage:
     encode, search, load, prefill (until the first token), decode.
     """
@@ -246,6 +252,7 @@ class Answer:
     memory_tokens: int
     answer_tokens: int
     milliseconds: Mapping[str, float]
+    truncated: bool = False
 
     def __str__(self) -> str:
         return self.text
@@ -287,10 +294,16 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing. `next_cursor` asks for the following page; None on the last."""
+    """One page of a listing, iterated for its documents. `next_cursor` asks for the following page; None on the last."""
 
     documents: Sequence[Document]
     next_cursor: str | None = None
+
+    def __iter__(self) -> Iterator[Document]:
+        return iter(self.documents)
+
+    def __len__(self) -> int:
+        return len(self.documents)
 
 
 @dataclass(frozen=True, slots=True)

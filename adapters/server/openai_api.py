@@ -75,7 +75,7 @@ async def complete_chat(request: Request, work: Working, chat: ChatRequest) -> A
         return Events(_chunks(work, chat, options))
     answer = await while_there(request.receive, work.answer(**options))
     await _remember(work, chat, options["question"])
-    choice = Choice(message=Said(content=answer.text), finish_reason=_finish(answer, chat))
+    choice = Choice(message=Said(content=answer.text), finish_reason=_finish(answer))
     return Completion(**_head(), choices=[choice], usage=_usage(answer), sources=_sources(answer))
 
 
@@ -115,7 +115,7 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
                 yield chunk(Delta(content=piece))
                 continue
             await _remember(work, chat, options["question"])
-            yield chunk(Delta(), finish_reason=_finish(piece, chat), sources=_sources(piece))
+            yield chunk(Delta(), finish_reason=_finish(piece), sources=_sources(piece))
             if chat.stream_options and chat.stream_options.include_usage:
                 yield event(Chunk(**head, choices=[], usage=_usage(piece)))
     yield DONE
@@ -133,8 +133,8 @@ def _head() -> dict[str, Any]:
     return {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time())}
 
 
-def _finish(answer: cmt_sdk.Answer, chat: ChatRequest) -> Finish:
-    return "length" if answer.answer_tokens >= chat.longest else "stop"
+def _finish(answer: cmt_sdk.Answer) -> Finish:
+    return "length" if answer.truncated else "stop"
 
 
 def _usage(answer: cmt_sdk.Answer) -> Usage:

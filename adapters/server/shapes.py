@@ -206,6 +206,7 @@ class AnswerValue(Value):
     memory_tokens: int = Field(description="Source tokens that were read from memory.")
     answer_tokens: int
     milliseconds: dict[str, float]
+    truncated: bool = Field(description="True when it ended at `max_tokens`.")
 
 
 class PieceValue(BaseModel):

@@ -9,7 +9,8 @@ Members are stored, not deflated: four-bit codes do not shrink, and a file that 
 and reading hold one document's versions and one shard of memories at a time. Knows the store's port, no model.
 """
 
+from cmt_sdk.archive.histories import CHOICES, Choice
 from cmt_sdk.archive.reading import Intake, read
 from cmt_sdk.archive.writing import write
 
-__all__ = ["Intake", "read", "write"]
+__all__ = ["CHOICES", "Choice", "Intake", "read", "write"]

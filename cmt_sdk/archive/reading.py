@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import logging
+import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
 from cmt_sdk.archive.contents import Contents, StoredMemory, opened
 from cmt_sdk.archive.files import disk_errors
+from cmt_sdk.archive.histories import NAMED, Choice, Comparison, State, compare, gone_on, may_be_one, told, with_fields
 from cmt_sdk.archive.layout import digest
 from cmt_sdk.errors import AlreadyExists
 from cmt_sdk.ports import Store
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Progress, Span
+
+log = logging.getLogger(__name__)
+
+FIRST: tuple[State, ...] = ("same", "ahead", "behind", "diverged")  # of several that it may be
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,68 +36,143 @@ class Intake:
     longest: int
 
 
-def read(store: Store, path: Path, intake: Intake) -> Iterator[Progress]:
+def read(store: Store, path: Path, intake: Intake, diverged: Choice | None = None) -> Iterator[Progress]:
     """Add an archive's documents with their ids, histories and times, and those of its memories that can be read here.
 
-    Yields how far it is, after each document and each shard. A document whose text is here already, as a version of the
-    same id or under another id of its scope, is unchanged. What has no memory afterwards waits for compression.
-    Raises, before anything is stored: StorageDamaged, StorageNewer, AlreadyExists (an id stands for another text here),
-    InvalidDocument, NotFound.
+    Yields how far it is, after each document and each shard. A document that is here already, by its id, its text or its file
+    and a common version, goes on with the versions that are not here; where the one here went on, it stays as it is. Nothing is
+    taken out. What has no memory afterwards waits for compression.
+
+    Args:
+        store: Where the documents go.
+        path: The archive.
+        intake: The memory's rules.
+        diverged: Which text becomes current of a document that went on here and in the archive; None refuses the archive.
+
+    Raises:
+        AlreadyExists: Documents went on here and in the archive. Nothing is stored.
+        StorageDamaged, StorageNewer, InvalidDocument, NotFound: Nothing is stored.
     """
-    progress = Progress()
+    progress, found = Progress(), _Found(store, diverged)
     with disk_errors(path), opened(path, intake.longest) as contents:
-        _check(contents, store, intake)
+        _check(contents, found, intake)
         for versions in contents.documents():
-            progress = _restore(store, versions, intake, progress)
+            progress = _restore(found, versions, intake, progress)
             yield progress
+        if found.behind:
+            log.warning("%s", found.said_of_behind())
         for shard in range(contents.manifest.shards):
-            progress = progress.plus(compressed=_take_over(store, contents.memories(shard), intake))
+            progress = progress.plus(compressed=_take_over(found, contents.memories(shard), intake))
             yield progress
 
 
-def _check(contents: Contents, store: Store, intake: Intake) -> None:
+@dataclass
+class _Found:
+    """What the store has of an archive's documents.
+
+    `names` are the ids here of those that have another one in the archive; `behind` are those that the archive has older.
+    """
+
+    store: Store
+    choice: Choice | None
+    names: dict[str, str] = field(default_factory=dict)
+    behind: list[Document] = field(default_factory=list)
+
+    def of(self, theirs: Sequence[Document]) -> tuple[Document, Comparison] | None:
+        """The document here that an archive's is, and what its history is to that one's; None for a new one.
+
+        One that has expired here makes room.
+        """
+        last = theirs[-1]
+        if alive := self.store.page(Filter(ids=[last.id]), 1, None).documents:
+            found = compare(self.store.history(last.id), theirs)
+            if found.state != "diverged":
+                return alive[0], found
+        others = [d for d in self.store.related(theirs) if d.id != last.id and may_be_one(d, theirs)]
+        if alive:  # its text may have become a document of its own before
+            same = [d for d in others if d.text == last.text]
+            return (same[0], compare([same[0]], theirs)) if same else (alive[0], found)
+        compared = [(d, compare(self.store.history(d.id), theirs)) for d in others]
+        return min(compared, key=lambda pair: FIRST.index(pair[1].state), default=None)
+
+    def said_of_behind(self) -> str:
+        """One line about the documents that went on here alone."""
+        first, count = self.behind[0], len(self.behind)
+        name = first.source or first.id
+        rest = f" and {count - 1:,} more" if count > 1 else ""
+        return f"the archive has older versions of {name:.200}{rest}: what is here stays"
+
+
+def _check(contents: Contents, found: _Found, intake: Intake) -> None:
     """Read everything once, so that an archive is taken whole or not at all."""
+    named: list[tuple[Document, Document, Comparison]] = []
+    count = 0
     for versions in contents.documents():
         for version in versions:
             intake.check(version)
-        _is_here(store, versions)
+        known = found.of(versions)
+        if known and known[1].state == "diverged" and found.choice is None:
+            count += 1
+            if len(named) < NAMED:
+                named.append((known[0], versions[-1], known[1]))
+    if count:
+        raise AlreadyExists(told(named, count))
     contents.check_memories()
 
 
-def _is_here(store: Store, versions: Sequence[Document]) -> bool:
-    """True when the store has this document, perhaps in a later version; AlreadyExists for another text.
-
-    One that has expired here makes room.
-    """
-    alive = store.page(Filter(ids=[versions[-1].id]), 1, None).documents
-    known = store.history(versions[-1].id) if alive else []
-    if known and all(k.text != versions[-1].text for k in known):
-        raise AlreadyExists(
-            f"the archive's document {known[0].id!r} has another text than the one here; nothing was imported. "
-            "Delete it first, or import into another memory"
-        )
-    return bool(known)
+def _restore(found: _Found, versions: Sequence[Document], intake: Intake, progress: Progress) -> Progress:
+    """Take one document of an archive."""
+    known = found.of(versions)
+    apart = known and known[1].state == "diverged" and found.choice == "both"
+    if known is None or apart:
+        return _add(found, versions, intake, progress, name=uuid.uuid4().hex if apart else versions[-1].id)
+    mine, comparison = known
+    if mine.id != versions[-1].id:
+        found.names[versions[-1].id] = mine.id
+    return _go_on(found, mine, versions[-1], comparison, intake, progress)
 
 
-def _restore(store: Store, versions: Sequence[Document], intake: Intake, progress: Progress) -> Progress:
-    if _is_here(store, versions):
-        return progress.plus(unchanged=1)
+def _add(found: _Found, versions: Sequence[Document], intake: Intake, progress: Progress, *, name: str) -> Progress:
+    """Store a document that is not here under an id."""
     spans = intake.cut(versions[-1])
-    _, is_new = store.restore(versions, spans)
+    stored, is_new = found.store.restore([replace(version, id=name) for version in versions], spans)
+    if stored.id != versions[-1].id:
+        found.names[versions[-1].id] = stored.id
     return progress.plus(added=1, passages=len(spans)) if is_new else progress.plus(unchanged=1)
 
 
-def _take_over(store: Store, memories: Iterable[StoredMemory], intake: Intake) -> int:
+def _go_on(found: _Found, mine: Document, last: Document, comparison: Comparison, intake: Intake, progress: Progress) -> Progress:
+    """Let a document here go on as the archive's did, where it did."""
+    if comparison.state == "behind":
+        found.behind.append(mine)
+        return progress.plus(unchanged=1)
+    same_id, now = mine.id == last.id, found.store.now()
+    if comparison.state == "same":
+        changed = with_fields(mine, last, now, same_id=same_id)
+        if changed is mine:
+            return progress.plus(unchanged=1)
+        found.store.go_on(mine.id, [changed], None)
+        return progress.plus(updated=1)
+    choice = found.choice if comparison.state == "diverged" else "theirs"
+    if choice is None:  # since the check another process changed it
+        raise AlreadyExists(told([(mine, last, comparison)], 1))
+    versions = gone_on(mine, comparison, choice, now, same_id=same_id)
+    spans = None if choice == "ours" else intake.cut(versions[-1])
+    found.store.go_on(mine.id, versions, spans)
+    return progress.plus(unchanged=1) if spans is None else progress.plus(updated=1, passages=len(spans))
+
+
+def _take_over(found: _Found, memories: Iterable[StoredMemory], intake: Intake) -> int:
     """Save those memories of a shard that passages wait for and the model reads; returns how many."""
     fitting: dict[Fingerprint, dict[int, Encoded]] = {}
     for document, group in groupby(memories, key=lambda m: m.document):
-        waiting = _waiting(store, document)
+        waiting = _waiting(found.store, found.names.get(document, document))
         for memory in group:
             ids = waiting.get(memory.content, [])
             if ids and intake.accepts(memory.fingerprint, memory.encoded):
                 fitting.setdefault(memory.fingerprint, {}).update(dict.fromkeys(ids, memory.encoded))
     for fingerprint, encoded in fitting.items():
-        store.save(encoded, fingerprint)
+        found.store.save(encoded, fingerprint)
     return sum(map(len, fitting.values()))
 
 

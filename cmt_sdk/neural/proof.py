@@ -112,7 +112,7 @@ def _compare(lm: FrozenModel, got: Tensor, expected: Tensor, problem: str, kind:
     difference = float((got.float() - expected.float()).norm() / expected.float().norm())
     limit = TOLERANCE.get(lm.dtype, TOLERANCE_ELSEWHERE)
     if not difference <= limit:  # not a number is a difference too
-        remedy = "use compressor='soft', or another model" if kind == "KV" else "use another model"
+        remedy = "use another model, or compressor='soft' after `cmt train --part soft`" if kind == "KV" else "use another model"
         raise ModelUnsupported(
             f"{lm.family}: {kind} memories cannot be read by this model: {problem} (relative difference {difference:.2g}, at "
             f"most {limit} is rounding); {remedy}"

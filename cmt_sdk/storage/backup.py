@@ -15,12 +15,15 @@ from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, translated
 from cmt_sdk.storage.graph import flush
 
 
-def back_up(folder: Path, target: Path, key: driver.Key | None = None, *, overwrite: bool = False) -> Path:
+def back_up(
+    folder: Path, target: Path, key: driver.Key | None = None, *, overwrite: bool = False, read_only: bool = False
+) -> Path:
     """Copy a folder's database as of one moment; returns the file, which is whole and on the disk, or is not there.
 
     A target that ends in .db is that file; any other is a folder that can then be opened as a memory. Others may write
-    meanwhile. A database with a key has a copy with the same one. Raises AlreadyExists, NotFound (no folder to make it in),
-    InvalidInput (a file of an open memory), StorageFull, StorageDenied, StorageDamaged.
+    meanwhile. A database with a key has a copy with the same one. With `read_only` the folder is one that nobody may write.
+    Raises AlreadyExists, NotFound (no folder to make it in), InvalidInput (a file of an open memory), StorageFull, StorageDenied,
+    StorageDamaged.
     """
     file = target.absolute() if target.suffix == ".db" else target.absolute() / FILE
     refuse_held(file)
@@ -36,7 +39,7 @@ def back_up(folder: Path, target: Path, key: driver.Key | None = None, *, overwr
         made = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
         try:
             made.touch(mode=0o600)
-            _copy(folder / FILE, made, key)
+            _copy(folder / FILE, made, key, "read" if read_only else "existing")
             flush(made)
             made.replace(file)
             flush(file)
@@ -46,9 +49,9 @@ def back_up(folder: Path, target: Path, key: driver.Key | None = None, *, overwr
     return file
 
 
-def _copy(database: Path, to: Path, key: driver.Key | None) -> None:
+def _copy(database: Path, to: Path, key: driver.Key | None, access: driver.Access) -> None:
     with (
-        closing(driver.connect(database, key, timeout=WAIT_SECONDS, only_existing=True)) as old,
+        closing(driver.connect(database, key, timeout=WAIT_SECONDS, access=access)) as old,
         closing(driver.connect(to, key, isolation_level=None)) as new,
     ):
         _fill(new, old, database)

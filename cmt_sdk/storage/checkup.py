@@ -45,10 +45,17 @@ def findings(db: Connection, folder: Path, now: float) -> Iterator[Finding]:
 
 
 def _writable(folder: Path) -> Finding:
+    """A medium that takes no writing is no fault, as long as all of it can be read; rights that are lacking can be given."""
     files = [folder, *files_in(folder)]
+    if _on_read_only_medium(folder) and all(os.access(f, os.R_OK) for f in files):
+        return Finding("files", True, f"{len(files) - 1} files in {folder}, on a read-only medium")
     refused = [f.name for f in files if not os.access(f, os.R_OK | os.W_OK)]
     detail = f"not readable and writable: {', '.join(refused)}" if refused else f"{len(files) - 1} files in {folder}"
     return Finding("files", not refused, detail, "give yourself the right to read and write them" if refused else "")
+
+
+def _on_read_only_medium(folder: Path) -> bool:
+    return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
 def _database(db: Connection) -> Finding:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import sqlite3  # for the numbers of its errors
+import tempfile
 import threading
 import time
 import weakref
@@ -44,6 +45,7 @@ FULL = (
     sqlite3.SQLITE_IOERR_SHMSIZE,
     sqlite3.SQLITE_IOERR_SHMMAP,
 )
+CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 REFUSED: tuple[type[Exception], ...] = (*driver.Error, OSError)
 DAMAGE = ("no such table", "no such column", "malformed", "Could not decode to UTF-8", "invalid fts5 file format")
 
@@ -56,23 +58,38 @@ def find_database(folder: Path, *, create: bool) -> Path:
             raise MemoryNotFound(f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one")
         if create:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            file.touch(mode=0o600)  # what is remembered is its owner's alone; SQLite's other files follow this one's mode
+            if not file.exists():
+                file.touch(mode=0o600)  # what is remembered is its owner's alone; SQLite's other files follow this one's mode
     return file
 
 
-def open_database(file: Path, key: driver.Key | None) -> Engine:
+def may_write(file: Path) -> bool:
+    """Whether a database's file can be written, and files beside it made, as SQLite has to."""
+    if not os.access(file, os.W_OK):
+        return False
+    try:
+        with tempfile.TemporaryFile(dir=file.parent):
+            return True
+    except OSError as error:
+        return error.errno not in CLOSED
+
+
+def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False) -> Engine:
     """The engine for a file.
 
-    WAL lets other processes read while one writes; FULL makes every commit durable; secure_delete overwrites.
+    WAL lets other processes read while one writes; FULL makes every commit durable; secure_delete overwrites. With `read_only`
+    nothing is written, on no medium and beside no file.
     """
     # At DEBUG SQLAlchemy would log statements with their values and rows: documents. Nor do its errors tell them.
     logging.getLogger("sqlalchemy.engine.Engine.cmt").setLevel(logging.WARNING)
+    access: driver.Access = "read" if read_only else "make"
+    pragmas = ("query_only = ON",) if read_only else ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
     engine = create_engine(
         URL.create("sqlite", database=str(file)),
         logging_name="cmt",
         hide_parameters=True,
         module=driver.module(key),
-        creator=lambda: driver.connect(file, key, timeout=WAIT_SECONDS, check_same_thread=False),
+        creator=lambda: driver.connect(file, key, timeout=WAIT_SECONDS, access=access, check_same_thread=False),
         max_overflow=-1,  # a thread that found no connection free would fail with an error that is not the disk's
     )
 
@@ -81,8 +98,9 @@ def open_database(file: Path, key: driver.Key | None) -> Engine:
         connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late
         connection.text_factory = _readable  # a text that lost a bit must not hide all others; `check` tells of it
         try:
-            _switch_to_wal(connection)
-            for pragma in ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON", "cache_size = -16000"):
+            if not read_only:
+                _switch_to_wal(connection)
+            for pragma in (*pragmas, "cache_size = -16000"):
                 connection.execute(f"PRAGMA {pragma}")
         except driver.Error:
             connection.close()
@@ -142,7 +160,10 @@ def utc_now() -> datetime:
 
 
 class Database:
-    """One folder's database with its transactions and its clock. Safe from several threads and processes."""
+    """One folder's database with its transactions and its clock. Safe from several threads and processes.
+
+    One on a medium, or with files, that this user may not write is open for reading: `read_only` says so.
+    """
 
     def __init__(
         self, folder: Path, *, create: bool = True, encrypt: bool = False, clock: Callable[[], datetime] = utc_now
@@ -151,21 +172,39 @@ class Database:
         self._clock = clock
         self._closed = False
         self._file = find_database(self._folder, create=create)
+        self.read_only = not os.access(self._file, os.W_OK)
         with _opening, translated(self._folder):
             self._key = _key_here(self._file, encrypt=encrypt)
-            self._engine = open_database(self._file, self._key)
+            self._engine = open_database(self._file, self._key, read_only=self.read_only)
             hold(self._file)
             _open.add(self)
         try:
-            self._bring_up_to_date()
+            self._begin()
         except BaseException:
             self.close()
             raise
+
+    def _begin(self) -> None:
+        """Bring the schema up to date. Where the first look fails because nothing may be written, from now on only read."""
+        try:
+            self._bring_up_to_date()
+        except StorageDenied:
+            if self.read_only or not self._file.stat().st_size or may_write(self._file):
+                raise
+            self.read_only = True
+            self._engine.dispose()
+            self._engine = open_database(self._file, self._key, read_only=True)
+            self._bring_up_to_date()
 
     def _bring_up_to_date(self) -> None:
         """Without the write lock where nothing is lacking: a reader opens while another process writes."""
         with self._read() as db:
             done = is_up_to_date(db)
+        if not done and self.read_only:
+            raise StorageDenied(
+                f"the memory in {self._folder} was written by an earlier release, and where nothing can be written it cannot be "
+                "brought up to date: copy the folder to a disk that you may write to, and open it there"
+            )
         if not done:
             with self._write() as db:
                 migrate(db)
@@ -186,6 +225,11 @@ class Database:
     def _transaction(self, begin: str, end: str, *, wait: bool = True) -> Iterator[Connection]:
         if self._closed:
             raise StorageError(f"the memory in {self._folder} was closed: open it again")
+        if self.read_only and begin != "BEGIN":
+            raise StorageDenied(
+                f"the memory in {self._folder} is read-only, as its medium or its files are: change a copy of it, "
+                f"`cmt backup FOLDER -m {self._folder}` makes one"
+            )
         with translated(self._folder), self._engine.connect() as db:
             if wait:
                 db.exec_driver_sql(begin)

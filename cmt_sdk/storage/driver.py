@@ -5,10 +5,11 @@ Which errors to catch stands here too; what they mean, `connection` knows. Where
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from cmt_sdk.errors import StorageEncrypted
 
@@ -18,6 +19,7 @@ except ImportError:  # the extra `encryption` is not installed
     sqlcipher = None
 
 Connection = sqlite3.Connection  # SQLCipher's has the same methods
+Access: TypeAlias = Literal["make", "existing", "read"]
 Errors = tuple[type[sqlite3.Error], ...]
 Error: Errors = (sqlite3.Error, *((sqlcipher.Error,) if sqlcipher else ()))
 DatabaseError: Errors = (sqlite3.DatabaseError, *((sqlcipher.DatabaseError,) if sqlcipher else ()))
@@ -45,10 +47,22 @@ def module(key: Key | None) -> Any:
     return sqlcipher if key else sqlite3
 
 
-def connect(file: Path, key: Key | None, *, timeout: float = 5.0, only_existing: bool = False, **options: Any) -> Connection:
-    """A connection to a file; `options` are those of sqlite3.connect. Raises StorageEncrypted where the key does not fit."""
-    name = f"{file.absolute().as_uri()}?mode=rw" if only_existing else str(file)
-    connection: Connection = module(key).connect(name, timeout=timeout, uri=only_existing, **options)
+def connect(file: Path, key: Key | None, *, timeout: float = 5.0, access: Access = "make", **options: Any) -> Connection:
+    """A connection to a file; `options` are those of sqlite3.connect. Raises StorageEncrypted where the key does not fit.
+
+    Args:
+        file: The database.
+        key: Its key, None where it is not encrypted.
+        timeout: Seconds to wait for a lock.
+        access: "make" begins a new file where there is none, "existing" does not, "read" needs no permission to write.
+        options: Those of sqlite3.connect.
+    """
+    name, alone = (str(file), False) if access == "make" else (f"{file.absolute().as_uri()}?mode=rw", False)
+    if access == "read":
+        name, alone = _to_read(file)
+    connection: Connection = module(key).connect(name, timeout=timeout, uri=access != "make", **options)
+    if alone:
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # before a page is read: SQLite then needs no shared memory
     if key is None:
         return connection
     try:
@@ -59,6 +73,21 @@ def connect(file: Path, key: Key | None, *, timeout: float = 5.0, only_existing:
             raise StorageEncrypted(_refused(file, key)) from error
         raise
     return connection
+
+
+def _to_read(file: Path) -> tuple[str, bool]:
+    """The address that opens a file which nobody may write, and whether its log can only be read without shared memory.
+
+    Beside a log with its index SQLite works as always. A log alone, as a stick keeps it that was pulled out, is indexed in this
+    process, without locks. Without a log the file is taken for one that never changes.
+    """
+    log, index = (file.with_name(file.name + suffix) for suffix in ("-wal", "-shm"))
+    address = f"{file.absolute().as_uri()}?mode=ro"
+    if not log.exists() or not log.stat().st_size:
+        return f"{address}&immutable=1", False
+    if index.exists():
+        return address, False
+    return f"{address}&vfs={'win32' if os.name == 'nt' else 'unix'}-none", True
 
 
 def _unlock(connection: Connection, key: Key) -> None:

@@ -1,6 +1,7 @@
 """A Filter as SQL: conditions on the table `documents` with bound values only. Knows no connection.
 
-Metadata is compared as JSON on both sides, so that a number reads the same in the document and in the filter.
+Metadata is compared as JSON on both sides, so that a number reads the same in the document and in the filter. Where less and
+more are asked of a number, a text counts as one that is kept as text for its notation alone: "12.50" is more than 12.
 """
 
 from __future__ import annotations
@@ -82,9 +83,21 @@ def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
     if value is None:
         raise InvalidFilter(f"filter {key:.60}: None is neither less nor more than anything; use == or !=")
     kind, bound = _kind(key, value), bind(json.dumps(value))
-    return (
-        f"(json_type(d.metadata, {path}) IN ({kind}) AND json_extract(d.metadata, {path}) {operator} json_extract({bound}, '$'))"
-    )
+    found = f"json_extract(d.metadata, {path})"
+    of_kind = f"(json_type(d.metadata, {path}) IN ({kind}) AND {found} {operator} json_extract({bound}, '$'))"
+    if kind != KINDS[int | float]:
+        return of_kind
+    return f"({of_kind} OR coalesce({_number_in_text(path, found)} {operator} json_extract({bound}, '$'), 0))"
+
+
+def _number_in_text(path: str, found: str) -> str:
+    """The number that a text is in another notation than its own, as "12.50" or "12e3" is one; else NULL.
+
+    Nested, because only a text that is JSON has a JSON type.
+    """
+    number = f"json_extract({found}, '$')"
+    of_number = f"CASE WHEN json_type({found}) IN ({KINDS[int | float]}) AND CAST({number} AS TEXT) <> {found} THEN {number} END"
+    return f"CASE json_type(d.metadata, {path}) WHEN 'text' THEN CASE WHEN json_valid({found}) THEN {of_number} END END"
 
 
 def _operator(key: str, wanted: Any) -> tuple[str, Any]:

@@ -32,9 +32,13 @@ FEWEST_BEHIND = 1_000  # vectors outside the graph that are always searched exac
 
 
 class KeyIndex:
-    """The index of one folder, safe from several threads. Up to `exact_limit` vectors are searched without a graph."""
+    """The index of one folder, safe from several threads. Up to `exact_limit` vectors are searched without a graph.
 
-    def __init__(self, store: VectorStore, folder: Path, exact_limit: int) -> None:
+    With `read_only` no file is written: a graph that is there is used, and what it lacks is searched exactly.
+    """
+
+    def __init__(self, store: VectorStore, folder: Path, exact_limit: int, *, read_only: bool = False) -> None:
+        self._read_only = read_only
         self._store = store
         self._folder = folder.absolute()
         self._exact_limit = exact_limit
@@ -121,7 +125,7 @@ class KeyIndex:
         trusted = self._store.generation()
         if trusted is not None and (self._graph is None or self._graph.file != trusted.file):
             self._use(graph.open_trusted(self._folder, trusted, self._vectors.matrix.shape[1]))
-        if self._behind():
+        if self._behind() and not self._read_only:
             try:
                 self._write()
             except StorageError as error:

@@ -16,7 +16,7 @@ from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLo
 from cmt_sdk.storage.backup import back_up
 from cmt_sdk.storage.checkup import REPAIR, findings
 from cmt_sdk.storage.connection import files_in
-from cmt_sdk.storage.documents import Documents
+from cmt_sdk.storage.histories import Histories
 from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
 
-class SQLiteStore(Documents, Passages, KeptOut):
+class SQLiteStore(Histories, Passages, KeptOut):
     """The store of one folder; see ports.Store and ports.VectorStore. Safe from several threads and processes."""
 
     def check(self) -> Sequence[Finding]:
@@ -57,7 +57,7 @@ class SQLiteStore(Documents, Passages, KeptOut):
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:
         """See ports.Store."""
-        return back_up(self._folder, target, self._key, overwrite=overwrite)
+        return back_up(self._folder, target, self._key, overwrite=overwrite, read_only=self.read_only)
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""

@@ -6,6 +6,7 @@ Knows files and the pieces beside it; prints nothing.
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import sys
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageFull
+from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageDenied, StorageFull
 from cmt_sdk.neural.aggregation import Aggregator
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.kv import BATCH_TOKENS
@@ -138,15 +139,22 @@ def _needs(recipe: Recipe, model: Any, learned: int) -> Needs:
 
 
 def _check(needs: Needs, device: torch.device, out: Path) -> None:
-    """Raise, before anything is begun, where the machine has less than a run needs."""
-    out.mkdir(parents=True, exist_ok=True)
-    if (free := shutil.disk_usage(out).free) < needs.disk:
-        raise StorageFull(f"{out}: training needs {needs.disk:,} bytes on the disk, {free:,} are free: choose another folder")
+    """Raise, before anything is begun and made, where the machine has less than a run needs."""
+    place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not os.access(place, os.W_OK):
+        raise StorageDenied(f"{out}: nothing can be written in {place}: choose another folder")
+    if (free := shutil.disk_usage(place).free) < needs.disk:
+        raise StorageFull(f"{out}: training needs {_size(needs.disk)} on the disk, {_size(free)} are free: choose another folder")
     if (free := _free_memory(device)) < needs.memory:
         raise InvalidSetting(
-            f"training needs about {needs.memory:,} bytes of memory on {device}, {free:,} are free: end other programs, choose a "
-            "smaller batch, model or another device, or checkpointing=True"
+            f"training needs about {_size(needs.memory)} of memory on {device}, {_size(free)} are free: end other programs, "
+            "choose a smaller --batch, --model or another --device, or --checkpointing (in Python checkpointing=True)"
         )
+
+
+def _size(count: int) -> str:
+    """Bytes as people compare them with their machine."""
+    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
 def _free_memory(device: torch.device) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from cmt_sdk.errors import ModelError, ModelMismatch, ModelNotFound
 from cmt_sdk.weights.hashes import sha256_of
+from cmt_sdk.weights.registry import show_model
 
 MANIFEST = "cmt-adapter.json"
 SHIPPED = Path(__file__).parent / "shipped"
@@ -83,6 +84,14 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
             f"compressor={bundle.compressor!r}, or use adapter='none'"
         )
     return bundle
+
+
+def has_shipped_adapter(model: str) -> bool:
+    """Whether the adapter "default" is one for this model; else memories are read without any, and found mostly by words.
+
+    Raises ModelNotFound for a model that is not on this machine.
+    """
+    return find_bundle("default", show_model(model).sha256) != Bundle()
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -129,10 +129,11 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
             Plan(**{"steps": 2, name: -1})
     recipe = Recipe("reader", tmp_path / "made", [questions], model=str(model), device="cpu")
     monkeypatch.setattr(run, "_free_memory", lambda _: 1000)
-    with pytest.raises(InvalidSetting, match=r"needs about [\d,]+ bytes of memory on cpu, 1,000 are free"):
+    with pytest.raises(InvalidSetting, match=r"needs about [\d,.]+ MiB of memory on cpu, 0\.0 MiB are free.*--checkpointing"):
         prepare(recipe)
+    assert not (tmp_path / "made").exists()
     monkeypatch.setattr(run.shutil, "disk_usage", lambda _: type("Usage", (), {"free": -1}))
-    with pytest.raises(StorageFull, match=r"needs [\d,]+ bytes on the disk, -1 are free: choose another folder"):
+    with pytest.raises(StorageFull, match=r"needs [\d,.]+ MiB on the disk, -0\.0 MiB are free: choose another folder"):
         prepare(recipe)
 
 

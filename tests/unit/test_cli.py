@@ -306,7 +306,7 @@ def test_export_and_import(cmt, tmp_path):
     assert cmt("export", file).stdout == f"1 document in {file}\n"
     assert "overwrite" in cmt("export", file, code=1).stderr
     assert cmt.json("export", file, "--overwrite")["bytes"] == file.stat().st_size
-    assert cmt("import", file, "-m", "restored").stdout == "1 added, 0 unchanged\n"
+    assert cmt("import", file, "-m", "restored").stdout == "1 added, 0 updated, 0 unchanged\n"
     assert cmt("ask", "-m", "restored", "Where did the museum move?").stdout.startswith(LISBON)
 
 

@@ -186,9 +186,10 @@ def test_a_question_must_come_from_somewhere(environment):
 
 
 @posix
-def test_chat_on_a_terminal(environment):
-    """It greets, prompts and answers; Ctrl-D ends it."""
-    shown, code = on_terminal(environment, "chat", typed=[b"Where did the museum move?\r", b"\x04"])
+@pytest.mark.parametrize("more", [{}, {"PYTHONIOENCODING": "cp1252", "COLUMNS": "20"}, {"COLUMNS": "0"}], ids=str)
+def test_chat_on_a_terminal(environment, more):
+    """It greets, prompts and answers; Ctrl-D ends it. Also on terminals that can do little."""
+    shown, code = on_terminal(environment | more, "chat", typed=[b"Where did the museum move?\r", b"\x04"])
     assert code == 0
     assert "1 document. /sources" in shown
     assert shown.count("The museum moved to Lisbon in 2019.") == 1

@@ -1,0 +1,66 @@
+"""Documents that come from another machine: which one here they are, and their later versions.
+
+Knows no archive.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from sqlalchemy import text
+
+from cmt_sdk.errors import DocumentNotFound
+from cmt_sdk.storage.documents import Documents
+from cmt_sdk.storage.rows import ALIVE, READY, document_of, stamp_of
+from cmt_sdk.types import Document, Span, tail_of
+
+
+class Histories(Documents):
+    """Documents that share a history with those of another folder; see ports.DocumentStore."""
+
+    def related(self, versions: Sequence[Document]) -> list[Document]:
+        """See ports.DocumentStore."""
+        last = versions[-1]
+        tail = tail_of(last.source)
+        by_text = f"""SELECT d.doc_id FROM documents d WHERE {ALIVE} AND d.scope = :scope
+            AND d.content_hash IN (SELECT value FROM json_each(:hashes))"""
+        by_source = f"""SELECT d.doc_id FROM documents d JOIN documents o ON o.doc_id = d.doc_id
+            WHERE {ALIVE} AND d.scope = :scope AND (d.source IS :source OR substr(d.source, -length(:tail)) = :tail)
+            AND o.content_hash IN (SELECT value FROM json_each(:hashes))"""
+        sql = f"""SELECT d.*, {READY} FROM documents d WHERE d.current
+            AND d.doc_id IN ({by_text} UNION {by_source}) ORDER BY d.key"""
+        values = {
+            "scope": last.scope,
+            "source": last.source,
+            "tail": tail,
+            "hashes": json.dumps(sorted({self._row(version)["content_hash"] for version in versions})),
+            "now": self.now().timestamp(),
+        }
+        with self._read() as db:
+            return [document_of(row) for row in db.execute(text(sql), values)]
+
+    def go_on(self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None) -> Document:
+        """See ports.DocumentStore."""
+        *earlier, last = (replace(version, id=document_id) for version in versions)
+        with self._write() as db:
+            sql = text("SELECT * FROM documents d WHERE doc_id = :id AND d.current")
+            before = db.execute(sql, {"id": document_id}).first()
+            if before is None:
+                raise DocumentNotFound(f"no document has the id {document_id!r}; `list` shows those there are")
+            known = self._current(db, document_id)
+            if last.text != known.text:
+                self._replaced(db, known, {"text": last.text}, spans, None)  # which keeps `before` as a version
+            elif last.version != known.version:
+                self._overwrite(db, self._dated(replace(last, id=document_id)), before)
+                self._insert(db, before._asdict(), False)
+            self._overwrite(db, self._dated(last), db.execute(sql, {"id": document_id}).one())
+            for version in earlier:
+                self._insert(db, self._dated(version), False)
+            return self._current(db, document_id)
+
+    def _dated(self, version: Document) -> dict[str, Any]:
+        """The row of a version with its own time of change."""
+        return self._row(version) | {"updated_at": stamp_of(version.updated_at or self.now())}
