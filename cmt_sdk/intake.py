@@ -17,7 +17,7 @@ from cmt_sdk.converting import check_text, read_document
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Store
 from cmt_sdk.recall import Engine, Recall
-from cmt_sdk.splitting import split
+from cmt_sdk.splitting import rules_for, split
 from cmt_sdk.titles import title_of
 from cmt_sdk.types import Document, Outcome, Progress, Span
 
@@ -135,7 +135,9 @@ class Intake:
 
     def cut(self, document: Document) -> list[Span]:
         """The passages of a document, under its title."""
-        return split(document.text, self.engine.count_tokens, self.settings.passage_tokens, title=title_of(document))
+        rules = rules_for(document.source)
+        budget = self.settings.passage_tokens
+        return split(document.text, self.engine.count_tokens, budget, title=title_of(document), rules=rules)
 
 
 def check_scope(scope: str) -> None:
