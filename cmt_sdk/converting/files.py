@@ -11,6 +11,7 @@ from pathlib import Path
 from cmt_sdk.converting.docx import from_docx
 from cmt_sdk.converting.html import from_html
 from cmt_sdk.converting.pdf import from_pdf
+from cmt_sdk.converting.records import from_csv, from_json, from_json_lines
 from cmt_sdk.converting.result import Converted
 from cmt_sdk.converting.text import check_text, decode
 from cmt_sdk.errors import InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
@@ -21,6 +22,7 @@ log = logging.getLogger(__name__)
 
 TEXT = frozenset({".txt", ".md", ".markdown", ".rst", ".text", ".log", ".csv", ".tsv", ".json", ".org", ".tex"})
 CONVERTERS = {".html": from_html, ".htm": from_html, ".docx": from_docx, ".pdf": from_pdf}
+CONVERTERS |= {".csv": from_csv, ".tsv": from_csv, ".json": from_json, ".jsonl": from_json_lines, ".ndjson": from_json_lines}
 LARGEST_FILE = 256_000_000  # bytes: whole files are held in memory while they are converted
 
 

@@ -7,7 +7,10 @@ import regex
 DATA = regex.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*,[^\s\"'<>()\[\]]{48,}+", regex.IGNORECASE)
 LINK_OPENING = regex.compile(r"!?\[[^\[\]\n]*\](?:\(|:[ \t]*)<?$|!\[[^\[\]\n]*\]\($")
 LINK_CLOSING = regex.compile(r">?(?:[ \t]+\"[^\"\n]*\")?\)|>")
-BASE64 = regex.compile(r"(?<![\w+/=-])[A-Za-z0-9+/_-]{200,}+={0,2}|(?m:^)(?:[ \t>]*[A-Za-z0-9+/]{60,}+\r?\n){3,}+[A-Za-z0-9+/]*+={0,2}")
+BASE64 = regex.compile(
+    r"(?<![\w+/=-])[A-Za-z0-9+/_-]{200,}+={0,2}"
+    r"|(?m:^)(?:[ \t>]*[A-Za-z0-9+/]{60,}+\r?\n){3,}+[A-Za-z0-9+/]*+={0,2}"
+)
 REST = regex.compile(r"\s+[A-Za-z0-9+/]{16,}+={0,2}(?=\s)")
 CLASSES = regex.compile(r"[a-z]+|[A-Z]+|[0-9]+|[^a-zA-Z0-9]+")
 LONGEST_ALT = 300

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import regex
 
@@ -68,9 +69,11 @@ def is_wrapped(text: str) -> bool:
     width = max(map(len, lines))
     if width < NARROWEST_WRAP:
         return False
-    pairs = list(zip(lines, lines[1:], strict=False))
+    pairs = list(pairwise(lines))
     full = sum(len(line) + 1 + len(after.split(maxsplit=1)[0]) > width - 6 for line, after in pairs)
     small = sum(after[0].islower() for _, after in pairs)
+    if len({line.split(maxsplit=1)[0] for line in lines}) * 2 < len(lines):  # the same name begins each line
+        return False
     return full >= 0.8 * len(pairs) and small >= 0.34 * len(pairs)
 
 
@@ -127,4 +130,4 @@ def _within_number(body: str, at: int) -> bool:
 def pieces(body: str, finder: Finder) -> Sequence[tuple[int, int]]:
     """The parts of `body` between the places that `finder` finds, white space included."""
     places = sorted({0, len(body), *finder(body)})
-    return list(zip(places, places[1:], strict=False))
+    return list(pairwise(places))

@@ -10,7 +10,7 @@ import zlib
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from cmt_sdk.splitting.boundaries import Finder, is_wrapped, ladder, pieces
 from cmt_sdk.splitting.elements import Block, Kind, Rank, trimmed
@@ -67,7 +67,7 @@ class Cutter:
     def spans(self, section: Section) -> Iterator[Span]:
         """The passages of one section."""
         atoms = self._atoms(section)
-        gaps = [self._gap(a.end, b.start) for a, b in zip(atoms, atoms[1:], strict=False)]
+        gaps = [self._gap(a.end, b.start) for a, b in pairwise(atoms)]
         ends = list(accumulate((a.cost + g for a, g in zip(atoms, [*gaps, 0], strict=True)), initial=0))
         start = 0
         while start < len(atoms):
@@ -170,7 +170,7 @@ class Cutter:
         """The cut between the last two passages: at the best kind of place near the middle."""
         done = ends[start]
         rest = ends[-1] - done
-        fitting = [at for at in range(max(start + 1, _first(ends, ends[-1] - room)), far + 1)]
+        fitting = range(max(start + 1, _first(ends, ends[-1] - room)), far + 1)
         if not fitting:
             return far
         middle = [at for at in fitting if SMALLEST <= (ends[at] - done) / rest <= 1 - SMALLEST]

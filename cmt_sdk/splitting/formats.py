@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from cmt_sdk.splitting.elements import Block, Heading
-from cmt_sdk.splitting.lines import read_cues, read_log, read_nested, read_rows, read_settings
+from cmt_sdk.splitting.lines import read_cues, read_log, read_nested, read_rows, read_settings, read_written
 from cmt_sdk.splitting.markdown import read_markdown
 from cmt_sdk.splitting.markup import ASCIIDOC, ORG, TYPST, WIKI, by_marks, read_latex, read_rst
 from cmt_sdk.splitting.plain import read_plain
@@ -32,6 +32,7 @@ BY_SUFFIX: dict[Rules, str] = {
     ),
     read_log: ".log .out .err",
     read_cues: ".srt .vtt .sbv",
+    read_written: ".xlsx .xlsm .xls .ods",
     read_rows: ".csv .tsv .tab .psv .json .jsonl .ndjson .geojson",
 }
 RULES = {suffix: rules for rules, suffixes in BY_SUFFIX.items() for suffix in suffixes.split()}

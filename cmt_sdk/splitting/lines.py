@@ -86,7 +86,7 @@ def read_rows(text: str) -> Iterator[Heading | Block]:
     lines = lines_of(text)
     first = next((line.text.lstrip() for line in lines if not line.blank), "")
     if any(RECORD.match(line.text) for line in lines[:ESTIMATE]):
-        yield from _written(lines)
+        yield from read_written(text)
     elif first.startswith(("{", "[")):
         is_json_lines = sum(line.text.startswith("{") and line.text.endswith("}") for line in lines) > 1
         yield from _records(lines, range(len(lines)), Kind.RECORD) if is_json_lines else read_nested(text)
@@ -94,8 +94,9 @@ def read_rows(text: str) -> Iterator[Heading | Block]:
         yield from _records(lines, _row_starts(lines), Kind.RECORD, header=first.strip())
 
 
-def _written(lines: Sequence[Line]) -> Iterator[Heading | Block]:
-    for line in lines:
+def read_written(text: str) -> Iterator[Heading | Block]:
+    """Records as converters write them: a line is one, "# title" stands above those of one table."""
+    for line in lines_of(text):
         title = TITLE.match(line.text)
         if title:
             yield Heading(line.start, line.end, len(title[1]), title[2].strip())

@@ -81,7 +81,7 @@ class _Reader:
     def _lead_in(self) -> str:
         """The paragraph right above a list, where it announces it."""
         body = self.text[self.last.start : self.last.end].strip() if self.last else ""
-        if self.items and self.items[-1].name or not body.endswith((":", "：")) or "\n" in body:
+        if (self.items and self.items[-1].name) or not body.endswith((":", "：")) or "\n" in body:
             return ""
         return body.rstrip(":： ")
 

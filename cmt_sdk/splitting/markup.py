@@ -140,7 +140,8 @@ def _is_long_enough(underline: Line, title: Line) -> bool:
 
 
 SECTION = re.compile(
-    r"\\(?P<name>part|chapter|section|subsection|subsubsection|paragraph|subparagraph|title|frametitle)\*?[ \t]*(?:\[[^\]]*\])?\s*\{"
+    r"\\(?P<name>part|chapter|(?:sub){0,2}section|(?:sub)?paragraph|title|frametitle)"
+    r"\*?[ \t]*(?:\[[^\]]*\])?\s*\{"
 )
 LEVELS = {"title": 0, "part": 1, "chapter": 2, "section": 3, "subsection": 4, "subsubsection": 5, "frametitle": 5}
 LEVELS |= {"paragraph": 6, "subparagraph": 7}

@@ -22,9 +22,7 @@ class _Group:
     blocks: list[Block] = field(default_factory=list)
 
 
-def split(
-    text: str, count_tokens: Counter, budget: int, *, title: str = "", rules: Rules = MARKDOWN
-) -> list[Span]:
+def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rules: Rules = MARKDOWN) -> list[Span]:
     """The passages of a text.
 
     Every character that is not white space lies in a span, except heading lines, which become the `heading` of the
@@ -85,5 +83,3 @@ def _closed(text: str, group: _Group) -> Iterator[_Group]:
         yield group
     elif group.lines:
         yield _Group(group.headings[:-1], group.lines[:-1], [_line(text, group.lines[-1])])
-
-

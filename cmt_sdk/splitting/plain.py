@@ -19,7 +19,8 @@ UNDERLINE = re.compile(r"([^\w\s])\1*[ \t]*$")
 UNDERLINES = "=-~*^_#+\"'`:."  # the marks that plain text uses below a title
 FENCE = re.compile(r" {0,3}(?:`{3,}[^`]*|~{3,}.*)$")
 BULLET = re.compile(
-    r"([ \t]*)((?:[-+•◦▪▸‣·–*]|\*{2,5}|\.{1,5}|\d{1,3}[.)]|[a-zA-Z]\)|\(\w{1,3}\)|#\.|\\item\b(?:\[[^\]]*\])?))(?:[ \t]+|$)(?:\[.\][ \t]+)?"
+    r"([ \t]*)([-+•◦▪▸‣·–*]|\*{2,5}|\.{1,5}|\d{1,3}[.)]|[a-zA-Z]\)|\(\w{1,3}\)|#\.|\\item\b(?:\[[^\]]*\])?)"
+    r"(?:[ \t]+|$)(?:\[.\][ \t]+)?"
 )
 LONGEST_TITLE = 100  # characters
 
@@ -116,7 +117,7 @@ def body(text: str, start: int, end: int) -> Iterator[Block]:
         if lines[at].blank:
             at += 1
             continue
-        table = table_at(text, lines, at)
+        table = table_at(lines, at)
         if table:
             blocks, at = table
             yield from blocks
@@ -125,16 +126,16 @@ def body(text: str, start: int, end: int) -> Iterator[Block]:
             stop = _end_of_list(lines, at)
             yield from _items(lines[at:stop], above)
         else:
-            stop = next((n for n in range(at + 1, len(lines)) if _ends_paragraph(text, lines, n)), len(lines))
+            stop = next((n for n in range(at + 1, len(lines)) if _ends_paragraph(lines, n)), len(lines))
             yield Block(lines[at].start, lines[stop - 1].end)
             last = lines[stop - 1].text.strip()
             above = last.rstrip(":：") if last.endswith((":", "：")) and stop == at + 1 else ""
         at = stop
 
 
-def _ends_paragraph(text: str, lines: Sequence[Line], at: int) -> bool:
+def _ends_paragraph(lines: Sequence[Line], at: int) -> bool:
     """True for a line that belongs to no paragraph above it."""
-    return lines[at].blank or bool(BULLET.match(lines[at].text)) or table_at(text, lines, at) is not None
+    return lines[at].blank or bool(BULLET.match(lines[at].text)) or table_at(lines, at) is not None
 
 
 def _end_of_list(lines: Sequence[Line], at: int) -> int:

@@ -27,7 +27,7 @@ HEADER_RULE = re.compile(r"[ \t]*\+(?:=+\+)+[ \t]*$")
 COLUMNS = re.compile(r"[ \t]*=+(?:[ \t]+=+)+[ \t]*$")
 
 
-def table_at(text: str, lines: Sequence[Row], at: int) -> tuple[list[Block], int] | None:
+def table_at(lines: Sequence[Row], at: int) -> tuple[list[Block], int] | None:
     """The rows of the table that begins at this line, and the line behind it; None where none begins."""
     line = lines[at].text
     if GRID.match(line):

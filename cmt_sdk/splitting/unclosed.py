@@ -43,14 +43,14 @@ def _fence_rule(original: Rule) -> Rule:
         if silent or state.level or not opening:
             return original(state, start, end, silent)
         mark = opening[1]
-        known = state.env.get(("fence", mark[0]))
+        known = state.env.get(f"unclosed {mark[0]}")
         if known and len(mark) >= known:
             return original(state, start, _next_section(state, start, end), silent)
         if not original(state, start, end, silent):
             return False
         if state.line < end or _closes(_line(state, end - 1), mark, is_same_line=end - 1 == start):
             return True
-        state.env[("fence", mark[0])] = len(mark)
+        state.env[f"unclosed {mark[0]}"] = len(mark)
         state.tokens.pop()
         return original(state, start, _next_section(state, start, end), silent)
 
@@ -64,13 +64,13 @@ def _html_rule(original: Rule) -> Rule:
         if silent or state.level or kind is None:
             return original(state, start, end, silent)
         closing = HTML_ENDS[kind][1]
-        if state.env.get(("html", kind)) and closing not in line:
+        if state.env.get(f"unclosed html {kind}") and closing not in line:
             return original(state, start, _next_blank(state, start, end), silent)
         if not original(state, start, end, silent):
             return False
         if state.line < end or closing in _line(state, end - 1):
             return True
-        state.env[("html", kind)] = 1
+        state.env[f"unclosed html {kind}"] = 1
         state.tokens.pop()
         return original(state, start, _next_blank(state, start, end), silent)
 
@@ -83,7 +83,7 @@ def _line(state: StateBlock, line: int) -> str:
 
 def _closes(line: str, mark: str, *, is_same_line: bool) -> bool:
     found = CLOSING.match(line)
-    return bool(found) and not is_same_line and found[1][0] == mark[0] and len(found[1]) >= len(mark)
+    return found is not None and not is_same_line and found[1].startswith(mark)
 
 
 def _next_section(state: StateBlock, start: int, end: int) -> int:
