@@ -34,6 +34,8 @@ def from_csv(data: bytes, path: Path) -> Converted:
     text = decode(data, path)
     rows = _rows(text, path.suffix.lower())
     above, header, body = _parts(rows)
+    if not header and max(map(len, rows), default=0) < 2:
+        return Converted(text)
     lines = [" ".join(cell for cell in row if cell) for row in above]
     if lines:
         lines.append("")

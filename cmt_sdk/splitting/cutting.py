@@ -156,8 +156,9 @@ class Cutter:
         if rest <= limit:
             return len(atoms)
         far = max(start + 1, bisect_right(ends, done + limit) - 1)
-        if rest <= limit + room:
-            return self._even(atoms, ends, start, far, room)
+        last = range(max(start + 1, _first(ends, ends[-1] - room)), far + 1)
+        if last:
+            return self._even(atoms, ends, start, last)
         near = range(max(start + 1, _first(ends, done + SMALLEST * limit)), far + 1)
         filled = [at for at in near if ends[at] - done >= WELL_FILLED * limit]
         if not filled:
@@ -166,17 +167,14 @@ class Cutter:
         fitting = [at for at in near if atoms[at].rank == best]
         return max(fitting, key=lambda at: (self._draw(atoms, at) ** (1 / self._share(ends, start, at, limit)), at))
 
-    def _even(self, atoms: Sequence[_Atom], ends: Sequence[int], start: int, far: int, room: int) -> int:
+    def _even(self, atoms: Sequence[_Atom], ends: Sequence[int], start: int, fitting: Sequence[int]) -> int:
         """The cut between the last two passages: at the best kind of place near the middle."""
         done = ends[start]
         rest = ends[-1] - done
-        fitting = range(max(start + 1, _first(ends, ends[-1] - room)), far + 1)
-        if not fitting:
-            return far
         middle = [at for at in fitting if SMALLEST <= (ends[at] - done) / rest <= 1 - SMALLEST]
         if not middle:
-            return min(fitting, key=lambda at: abs(ends[at] - done - rest / 2))
-        return min(middle, key=lambda at: (atoms[at].rank, abs(ends[at] - done - rest / 2)))
+            return min(fitting, key=lambda at: (abs(ends[at] - done - rest / 2), -at))
+        return min(middle, key=lambda at: (atoms[at].rank, abs(ends[at] - done - rest / 2), -at))
 
     def _share(self, ends: Sequence[int], start: int, at: int, limit: int) -> float:
         """The weight of a place in the draw: fuller passages are likelier."""
