@@ -12,7 +12,8 @@ BASE64 = regex.compile(
     r"|(?m:^)(?:[ \t>]*[A-Za-z0-9+/]{60,}+\r?\n){3,}+[A-Za-z0-9+/]*+={0,2}"
 )
 REST = regex.compile(r"\s+[A-Za-z0-9+/]{16,}+={0,2}(?=\s)")
-CLASSES = regex.compile(r"[a-z]+|[A-Z]+|[0-9]+|[^a-zA-Z0-9]+")
+CLASSES = regex.compile(r"[a-z]+|[A-Z]+|[0-9]+")
+MARKS = regex.compile(r"[^a-zA-Z0-9]+")
 LONGEST_ALT = 300
 MOST_IN_A_ROW = 2.5  # characters of one class (small, capital, digit) in a row: 1.6 in base64, more in words and paths
 
@@ -24,7 +25,7 @@ def binary_parts(text: str) -> list[tuple[int, int]]:
     """
     found = [_address(text, m.start(), m.end()) for m in DATA.finditer(text)]
     for m in BASE64.finditer(text):
-        body = m[0]
+        body = MARKS.sub("", m[0])
         if len(body) / max(1, len(CLASSES.findall(body))) <= MOST_IN_A_ROW:
             rest = REST.match(text, m.end())
             found.append((m.start(), rest.end() if rest else m.end()))

@@ -19,6 +19,7 @@ from cmt_sdk.types import Span
 
 SMALLEST = 0.35  # of the room: a passage that is followed by others is at least so full, where it can be
 WELL_FILLED = 0.5  # of the room: among places from here on the best kind is chosen
+FEWEST = 0.1  # of the budget: what follows an item and is smaller than this stays with it
 KEPT_LINES = 0.4  # of the room: a block of lines up to this size stays whole
 CONTEXT = 24  # characters on each side of a place that decide whether it is chosen
 
@@ -81,6 +82,10 @@ class Cutter:
                 if cost <= room or stop == start + 1:
                     break
                 limit = min(ends[stop - 1] - ends[start], limit - max(1, min(cost - room, limit // 8)))
+            within = self._scope(section, atoms, ends, start, stop)
+            if within < stop:
+                stop = within
+                (cost,) = self.measure.count_tokens([self.text[atoms[start].start : atoms[stop - 1].end]])
             yield Span(atoms[start].start, atoms[stop - 1].end, cost + used, heading)
             start = stop
 
@@ -91,6 +96,19 @@ class Cutter:
         if not parents and not block.header:
             return path
         return under(path, parents, block.header, self.budget, self.measure)
+
+    def _scope(self, section: Section, atoms: Sequence[_Atom], ends: Sequence[int], start: int, stop: int) -> int:
+        """Where the item or table ends whose name stands in the heading: what follows does not belong under it."""
+        first = section.blocks[atoms[start].block]
+        if not first.parents and not first.header:
+            return stop
+        smallest = SMALLEST * (self.budget - self.measure.of(section.path.first))
+        last = stop if stop < len(atoms) else _first(ends, ends[-1] - FEWEST * self.budget)  # no passage of its own for a rest
+        for at in range(start + 1, min(stop, last)):
+            block = section.blocks[atoms[at].block]
+            if (block.parents[:1], block.header) != (first.parents[:1], first.header) and ends[at] - ends[start] >= smallest:
+                return at
+        return stop
 
     def _room(self, section: Section, block: Block) -> int:
         """The tokens that the text of a passage within this block may have."""

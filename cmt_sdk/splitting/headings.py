@@ -11,6 +11,7 @@ Counter = Callable[[Sequence[str]], list[int]]
 SEPARATOR = " > "
 LONGEST_PATH = 40  # tokens; and at most a quarter of the budget
 LONGEST_HEADER = 64  # tokens of a table's header row; and at most a quarter of the budget
+SHORTEST_CONTEXT = 4  # tokens: with less room, a passage carries no parents and no header
 LONGEST_PARENT = 16  # tokens of one item that a passage lies under
 
 
@@ -81,6 +82,8 @@ def path_of(title: str, headings: Sequence[str], limit: int, measure: Measure) -
 def under(path: str, parents: Sequence[str], header: str, budget: int, measure: Measure) -> str:
     """The heading of a passage that begins below these parents, or within a table with this header row."""
     limit = min(LONGEST_PATH, budget // 4)
+    if limit < SHORTEST_CONTEXT:
+        return path
     if header:
         limit //= 2
     short = [s for p in parents if (s := shortened(p, min(LONGEST_PARENT, limit), measure))]

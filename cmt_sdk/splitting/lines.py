@@ -52,6 +52,8 @@ def _rank(line: Line, previous: Line | None) -> Rank:
     """How well the place before this line suits a cut: badly behind a comment and before a closing bracket."""
     if previous and not previous.blank and (COMMENT.match(previous.text) or CLOSING.match(line.text)):
         return Rank.CLAUSE
+    if previous and not previous.blank and previous.indent < line.indent:  # the line above names what follows
+        return Rank.CLAUSE
     if previous and previous.blank:
         return Rank.ITEM if line.indent else Rank.PARAGRAPH
     return Rank.NESTED if line.indent else Rank.ITEM

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from cmt_sdk.splitting.elements import Block, Heading, Kind, Rank
@@ -22,6 +23,10 @@ NEWLINE = re.compile(r"\r\n|\r|\n")
 ITEM_MARKS = re.compile(r"\s*(?:(?:[-*+]|\d{1,9}[.)])\s+)+(?:\[.\]\s+)?(?:#{1,6}\s+)?")
 QUOTE_MARKS = re.compile(r"(?:\s*>)+\s?")
 CALLOUT = re.compile(r"\s*\[!\w+\][-+]?\s*")
+TABLE = re.compile(r"\s*<table\b", re.IGNORECASE)
+ROW = re.compile(r"<tr\b", re.IGNORECASE)
+CELL = re.compile(r"<t[hd]\b[^>]*>(.*?)(?=</?t[hdr]\b|$)", re.IGNORECASE | re.DOTALL)
+TAG = re.compile(r"<[^>]*>")
 KEPT_ITEM = 0.5  # of the room in a passage: an item up to this size stays whole
 LEAVES = frozenset({"paragraph_open", "heading_open", "fence", "code_block", "html_block", "hr", "front_matter"})
 CODE = frozenset({"fence", "code_block", "html_block", "front_matter"})
@@ -34,6 +39,7 @@ class _Item:
     line: int
     name: str = ""
     is_list_item: bool = True
+    has_items: bool = False
 
 
 @dataclass(slots=True)
@@ -57,6 +63,9 @@ class _Reader:
                 yield from self._definitions(tokens[at:close]) if token.type == "dl_open" else self._table(tokens[at:close])
                 self.last = None
                 at = close
+            elif token.type == "html_block" and TABLE.match(token.content):
+                yield from self._html_table(*(token.map or (0, 0)))
+                self.last = None
             elif token.type in LEAVES:
                 found = self._leaf(token, tokens[at + 1] if at + 1 < len(tokens) else token)
                 self.last = found if isinstance(found, Block) else None
@@ -76,7 +85,8 @@ class _Reader:
             self.items.append(_Item(token.map[0] if token.map else 0, is_list_item=token.type == "list_item_open"))
         elif token.type in ("list_item_close", "blockquote_close"):
             self.items.pop()
-        self.last = None if token.type.endswith("_close") else self.last
+        if token.type.endswith(("list_close", "quote_close", "item_close")):
+            self.last = None
 
     def _lead_in(self) -> str:
         """The paragraph right above a list, where it announces it."""
@@ -100,7 +110,10 @@ class _Reader:
         rank = Rank.PARAGRAPH
         if item.is_list_item:
             first, keep = min(first, item.line), max(keep, KEPT_ITEM)
-            rank = Rank.ITEM if self.lists < 2 else Rank.NESTED
+            is_first = self.lists > 1 and len(self.items) > 1 and not self.items[-2].has_items
+            rank = Rank.ITEM if self.lists < 2 else Rank.CLAUSE if is_first else Rank.NESTED
+            for above in self.items[:-1]:
+                above.has_items = True
         item.name = self._name(first, item)
         return Block(*self._range(first, last), kind, rank, keep, parents, label=item.name)
 
@@ -138,6 +151,17 @@ class _Reader:
         for row in rows[1:]:
             rank = Rank.CLAUSE if row == rows[1] else Rank.ITEM
             yield Block(*self._range(row, row + 1), Kind.RECORD, rank, 1.0, parents, header)
+
+    def _html_table(self, first: int, last: int) -> Iterator[Block]:
+        """The rows of a table in html; the words of a first row with `<th>` are the header of the others."""
+        start, end = self._range(first, last)
+        rows = [start + m.start() for m in ROW.finditer(self.text[start:end])][1:]
+        places = [start, *rows, end]
+        head = self.text[start : places[1]]
+        header = " | ".join(" ".join(TAG.sub(" ", cell).split()) for cell in CELL.findall(head)) if "<th" in head.lower() else ""
+        for n, (a, b) in enumerate(pairwise(places)):
+            rank = (Rank.PARAGRAPH, Rank.CLAUSE)[n] if n < 2 else Rank.ITEM
+            yield Block(a, b, Kind.CODE, rank, 1.0, self._parents(), header if n else "")
 
     def _range(self, first: int, last: int) -> tuple[int, int]:
         """The characters of the lines from `first` to before `last`."""

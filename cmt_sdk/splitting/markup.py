@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cmt_sdk.splitting.elements import Block, Heading, Kind
+from cmt_sdk.splitting.elements import Block, Heading, Kind, Rank
 from cmt_sdk.splitting.plain import Line, body, lines_of, underline_of, width_of
 
 Found = tuple[int, str]  # level and title of a heading
@@ -69,7 +69,7 @@ def by_marks(marks: Marks) -> Callable[[str], Iterator[Heading | Block]]:
             found = marks.heading(line.text)
             if stop:
                 yield from body(text, start, line.start)
-                yield Block(line.start, lines[stop - 1].end, Kind.CODE, keep=1.0)
+                yield from _verbatim(lines[at:stop])
                 start, at = lines[stop - 1].end, stop
                 continue
             if found:
@@ -80,6 +80,21 @@ def by_marks(marks: Marks) -> Callable[[str], Iterator[Heading | Block]]:
         yield from body(text, start, len(text))
 
     return read
+
+
+def _verbatim(lines: Sequence[Line]) -> Iterator[Block]:
+    """A verbatim part as one block; a table of AsciiDoc by its rows, below its header row where a blank line follows it."""
+    whole = Block(lines[0].start, lines[-1].end, Kind.CODE, keep=1.0)
+    if not lines[0].text.startswith("|===") or len(lines) < 5 or not lines[2].blank:
+        yield whole
+        return
+    inner = range(3, len(lines) - 1)
+    is_grouped = any(lines[n].blank for n in inner)  # each cell in a line of its own, and a blank line between the rows
+    starts = [n for n in inner if not lines[n].blank and (not is_grouped or n == 3 or lines[n - 1].blank)]
+    yield Block(lines[0].start, lines[2].end, Kind.LINES, keep=1.0)
+    for n, after in zip(starts, [*starts[1:], len(lines)], strict=True):
+        rank = Rank.CLAUSE if n == starts[0] else Rank.ITEM
+        yield Block(lines[n].start, lines[after - 1].end, Kind.RECORD, rank, 1.0, (), lines[1].text.strip())
 
 
 def _verbatim_end(lines: Sequence[Line], at: int, marks: Marks, unclosed: set[str]) -> int:

@@ -151,6 +151,7 @@ def _end_of_list(lines: Sequence[Line], at: int) -> int:
 def _items(lines: Sequence[Line], above: str) -> Iterator[Block]:
     """Each item with the lines that go on with it; `above` is the line that announces the list."""
     open_items: list[tuple[int, str]] = []
+    before = -1  # the depth of the item above
     starts = [n for n, line in enumerate(lines) if BULLET.match(line.text)]
     for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
         mark = BULLET.match(lines[start].text)
@@ -160,6 +161,8 @@ def _items(lines: Sequence[Line], above: str) -> Iterator[Block]:
         open_items = [(d, name) for d, name in open_items if d < depth]
         name = lines[start].text[mark.end() :].strip().rstrip(":：")
         parents = tuple(name for name in (above, *(name for _, name in open_items)) if name)
-        rank = Rank.NESTED if open_items else Rank.ITEM
+        is_first = bool(open_items) and open_items[-1][0] == before
+        rank = Rank.CLAUSE if is_first else Rank.NESTED if open_items else Rank.ITEM
+        before = depth
         yield Block(lines[start].start, lines[stop - 1].end, Kind.TEXT, rank, KEPT_ITEM, parents, label=name)
         open_items.append((depth, name))

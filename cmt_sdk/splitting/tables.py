@@ -24,6 +24,8 @@ PIPES = re.compile(r"[ \t]*\|.*\|?[ \t]*$")
 RULE = re.compile(r"[ \t]*[|+]?[ \t]*:?[-=]+:?[ \t]*(?:[|+][ \t]*:?[-=]+:?[ \t]*)*[|+]?[ \t]*$")
 GRID = re.compile(r"[ \t]*\+(?:[-=]+\+)+[ \t]*$")
 HEADER_RULE = re.compile(r"[ \t]*\+(?:=+\+)+[ \t]*$")
+TABULAR = re.compile(r".*(?<!\\)&.*\\\\[ \t]*(?:\\\w+(?:\{[^}]*\})?)*[ \t]*$|[ \t]*\\(?:[a-z]*line|[a-z]+rule)\b.*$")
+TABULAR_RULE = re.compile(r"[ \t]*\\(?:[a-z]*line|[a-z]+rule)\b")
 COLUMNS = re.compile(r"[ \t]*=+(?:[ \t]+=+)+[ \t]*$")
 
 
@@ -40,6 +42,9 @@ def table_at(lines: Sequence[Row], at: int) -> tuple[list[Block], int] | None:
             return _rows(lines, at, stop, separated=False), stop
     if PIPES.match(line) and line.count("|") > 1:
         stop = _while(lines, at, PIPES)
+        return _rows(lines, at, stop, separated=False), stop
+    if line.count("&") and TABULAR.match(line):
+        stop = _while(lines, at, TABULAR)
         return _rows(lines, at, stop, separated=False), stop
     return None
 
@@ -74,4 +79,4 @@ def _rows(lines: Sequence[Row], at: int, stop: int, *, separated: bool) -> list[
 
 
 def _is_rule(line: str) -> bool:
-    return bool(RULE.match(line) or COLUMNS.match(line))
+    return bool(RULE.match(line) or COLUMNS.match(line) or TABULAR_RULE.match(line))
