@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,9 +18,11 @@ from cmt_sdk.converting import check_text, read_document
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Store
 from cmt_sdk.recall import Engine, Recall
-from cmt_sdk.splitting import rules_for, split
+from cmt_sdk.splitting import binary_parts, rules_for, split
 from cmt_sdk.titles import title_of
 from cmt_sdk.types import Document, Outcome, Progress, Span
+
+log = logging.getLogger(__name__)
 
 Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
@@ -110,6 +113,8 @@ class Intake:
         if again is not None:
             return *again, 0
         spans = self.cut(document)
+        if binary := sum(end - start for start, end in binary_parts(document.text)):
+            log.warning("%s: %s characters of binary data are in no passage", document.source or "a text", f"{binary:,}")
         stored, outcome = self.store.add(document, spans, by_source=by_source)
         return stored, outcome, 0 if outcome == "unchanged" else len(spans)
 

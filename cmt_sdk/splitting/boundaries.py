@@ -21,8 +21,10 @@ SENTENCE_END = regex.compile(
 CLAUSE_END = regex.compile(
     r",(?=\s)(?!(?<=\d,)\s+\d)|[;:)\]}](?=\s)|(?<!\d)[,;}](?=[^\s\d,;}\])])|[，、；：）】」』》](?!\d)|(?<=\s)[–—](?=\s)"
 )
-SPACES = regex.compile(r"(?<=[^\s\d+])[^\S\u00a0\u202f]++(?!\d)")
-NEAR_NUMBER = regex.compile(r"(?<=[^\s\d+(])[^\S\u00a0\u202f]++(?=\d)|(?<=\d)[^\S\u00a0\u202f]++(?!\d)")
+SPACES = regex.compile(
+    r"(?<=[^\s\d+\p{Sc}])(?<!\b\d{1,2}\.)[^\S\u00a0\u202f]++(?!\p{Sc}?[+(-]?\d)|(?<=\d\s?\p{Sc})[^\S\u00a0\u202f]++(?!\d)"
+)
+NEAR_NUMBER = regex.compile(r"(?<=[^\s\d+(\p{Sc}])[^\S\u00a0\u202f]++(?=\p{Sc}?[+(-]?\d)|(?<=\d\.?)[^\S\u00a0\u202f]++(?!\d)")
 JOINTS = regex.compile(r"(?V1)[\p{P}\p{S}--[#@]](?=[\p{L}\p{N}])(?!(?<=\d.)\d)|(?<=\p{Ll})(?=\p{Lu})")
 WHITE = regex.compile(r"\s+")
 BLANK_LINE = regex.compile(r"\n[^\S\n]*\n\s*")

@@ -19,6 +19,7 @@ from cmt_sdk.types import Span
 
 SMALLEST = 0.35  # of the room: a passage that is followed by others is at least so full, where it can be
 WELL_FILLED = 0.5  # of the room: among places from here on the best kind is chosen
+LEAST_SHARE = 0.1  # the weight of the smallest passage in the draw; 0.65 is that of a full one
 FEWEST = 0.1  # of the budget: what follows an item and is smaller than this stays with it
 KEPT_LINES = 0.4  # of the room: a block of lines up to this size stays whole
 CONTEXT = 24  # characters on each side of a place that decide whether it is chosen
@@ -175,13 +176,13 @@ class Cutter:
             return len(atoms)
         far = max(start + 1, bisect_right(ends, done + limit) - 1)
         last = range(max(start + 1, _first(ends, ends[-1] - room)), far + 1)
-        if last:
-            return self._even(atoms, ends, start, last)
         near = range(max(start + 1, _first(ends, done + SMALLEST * limit)), far + 1)
         filled = [at for at in near if ends[at] - done >= WELL_FILLED * limit]
+        best = min((atoms[at].rank for at in filled), default=Rank.LETTER)
+        if last and min(atoms[at].rank for at in last) <= max(best, Rank.NESTED):  # two passages that tear no sentence
+            return self._even(atoms, ends, start, last)
         if not filled:
             return far
-        best = min(atoms[at].rank for at in filled)
         fitting = [at for at in near if atoms[at].rank == best]
         return max(fitting, key=lambda at: (self._draw(atoms, at) ** (1 / self._share(ends, start, at, limit)), at))
 
@@ -196,7 +197,7 @@ class Cutter:
 
     def _share(self, ends: Sequence[int], start: int, at: int, limit: int) -> float:
         """The weight of a place in the draw: fuller passages are likelier."""
-        return max(0.001, (ends[at] - ends[start]) / max(1, limit) - SMALLEST)
+        return max(LEAST_SHARE, (ends[at] - ends[start]) / max(1, limit) - SMALLEST)
 
     def _draw(self, atoms: Sequence[_Atom], at: int) -> float:
         """A number in (0, 1] that only the characters around this place decide."""

@@ -101,8 +101,10 @@ OTHERS = {
     ),
     "latex": (
         ".tex",
-        "\\section{North \\emph{depot}}\nDoor 11. % \\section{no}\n"
-        "\\begin{verbatim}\n\\section{no}\n\\end{verbatim}\n\\subsection*{Hours}\n9\n",
+        (
+            "\\section{North \\emph{depot}}\nDoor 11. % \\section{no}\n"
+            "\\begin{verbatim}\n\\section{no}\n\\end{verbatim}\n\\subsection*{Hours}\n9\n"
+        ),
         [
             ("North depot", "Door 11. % \\section{no}\n\\begin{verbatim}\n\\section{no}\n\\end{verbatim}"),
             ("North depot > Hours", "9"),

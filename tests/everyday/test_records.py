@@ -41,8 +41,10 @@ TABLES = {
     ),
     "lines-above-filled-up": (
         "Konto;;;\nDE12;;;\nTag;Betrag;Zweck;Saldo\n01.01.2026;-12,50;REWE;1\n02.01.2026;5;Lohn;2\n",
-        "Konto\nDE12\n\n- Tag: 01.01.2026; Betrag: -12,50; Zweck: REWE; Saldo: 1\n"
-        "- Tag: 02.01.2026; Betrag: 5; Zweck: Lohn; Saldo: 2",
+        (
+            "Konto\nDE12\n\n- Tag: 01.01.2026; Betrag: -12,50; Zweck: REWE; Saldo: 1\n"
+            "- Tag: 02.01.2026; Betrag: 5; Zweck: Lohn; Saldo: 2"
+        ),
     ),
     "no-header": ("1,Bob,555\n2,Ann,556\n", "- 1; Bob; 555\n- 2; Ann; 556"),
     "years-as-columns": ("country,2019,2020\nFrance,67.1,67.4\n", "- country: France; 2019: 67.1; 2020: 67.4"),
@@ -68,8 +70,10 @@ def test_a_table_with_a_byte_order_mark():
 
 VALUES = {
     "objects-in-a-list": (
-        '{"site": {"name": "Kestrel", "rooms": [{"room": "R112", "seats": 4}, '
-        '{"room": "R113", "seats": 6.10}]}, "tags": ["a", "b"]}',
+        (
+            '{"site": {"name": "Kestrel", "rooms": [{"room": "R112", "seats": 4}, '
+            '{"room": "R113", "seats": 6.10}]}, "tags": ["a", "b"]}'
+        ),
         "tags: a, b\nsite.name: Kestrel\n\n# site.rooms\n\n- room: R112; seats: 4\n- room: R113; seats: 6.10",
     ),
     "objects-by-name": (
