@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -17,14 +18,16 @@ from cmt_sdk.converting import check_text, read_document
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Recut, Store
 from cmt_sdk.recall import Engine, Recall
-from cmt_sdk.splitting import split
+from cmt_sdk.splitting import Rules, binary_parts, rules_for, split
 from cmt_sdk.titles import title_of
 from cmt_sdk.types import Document, Filter, Outcome, Passage, Progress, Span
+
+log = logging.getLogger(__name__)
 
 Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
 When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
-Named = tuple[str, str]  # a text and its title
+Named = tuple[str, str, Rules]  # a text, its title, and the rules of its format
 LONGEST_TITLE = 24  # tokens
 PAGE = 200  # documents read together
 BATCH_PASSAGES = 64  # enough to find passages of like length
@@ -112,6 +115,9 @@ class Intake:
         again = self.store.add_again(document, by_source=by_source, recut=self.recutting())
         if again is None:
             spans = self.cut(document)
+            if binary := sum(end - start for start, end in binary_parts(document.text)):
+                name = document.source or "a text"
+                log.warning("%s: %s characters of binary data are in no passage", name, f"{binary:,}")
             ready = {self._named(document): spans}
             again = self.store.add(document, spans, by_source=by_source, recut=self.recutting(ready))
         stored, outcome = again
@@ -178,7 +184,8 @@ class Intake:
     def cut(self, document: Document) -> list[Span]:
         """The passages of a document, under its title."""
         title, budget = self._title(document), self.settings.passage_tokens
-        return split(document.text, self.engine.count_tokens, budget, title=title)
+        rules = rules_for(document.source)
+        return split(document.text, self.engine.count_tokens, budget, title=title, rules=rules)
 
     def _title(self, document: Document) -> str:
         """The title of a document, as long as leaves room for headings below it."""
@@ -187,7 +194,7 @@ class Intake:
 
     def _named(self, document: Document) -> Named:
         """What decides how a document is cut."""
-        return document.text, self._title(document)
+        return document.text, self._title(document), rules_for(document.source)
 
 
 def _place(piece: Span | Passage) -> tuple[int, int, str]:

@@ -20,6 +20,7 @@ from cmt_sdk.converting.mail import from_mail, from_mailbox
 from cmt_sdk.converting.notebook import from_notebook
 from cmt_sdk.converting.opendocument import from_opendocument
 from cmt_sdk.converting.pdf import from_pdf
+from cmt_sdk.converting.records import from_csv, from_json, from_json_lines
 from cmt_sdk.converting.result import Converted
 from cmt_sdk.converting.rtf import from_rtf
 from cmt_sdk.converting.sheets import from_sheets
@@ -33,7 +34,7 @@ from cmt_sdk.types import Document
 log = logging.getLogger(__name__)
 
 TEXT = frozenset(
-    {".txt", ".md", ".markdown", ".mdown", ".mkd", ".mdx", ".rst", ".text", ".log", ".csv", ".tsv", ".json", ".org", ".tex"}
+    {".txt", ".md", ".markdown", ".mdown", ".mkd", ".mdx", ".rst", ".text", ".log", ".org", ".tex"}
     | {".adoc", ".asciidoc", ".qmd", ".rmd", ".wiki", ".textile"}
 )
 CONVERTERS = {
@@ -62,6 +63,11 @@ CONVERTERS = {
     ".ics": from_calendar,
     ".srt": from_subtitles,
     ".vtt": from_subtitles,
+    ".csv": from_csv,
+    ".tsv": from_csv,
+    ".json": from_json,
+    ".jsonl": from_json_lines,
+    ".ndjson": from_json_lines,
 }
 SUFFIXES = TEXT | CONVERTERS.keys()
 FILE_SUFFIXES = SUFFIXES  # the name at the front door

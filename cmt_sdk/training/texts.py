@@ -13,7 +13,7 @@ from pathlib import Path
 from cmt_sdk.converting import read_documents
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.questions import Question, QuestionedPassage, read_lines
-from cmt_sdk.splitting import split
+from cmt_sdk.splitting import Rules, rules_for, split
 
 PASSAGE_TOKENS = 180
 GAPS, CONTINUATIONS = 4, 2
@@ -33,22 +33,25 @@ def read_texts(path: Path, count_tokens: Count, seed: int = 0) -> list[Questione
     least `FEWEST` words.
     """
     rng = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
-    found = [p for title, text in _documents(path) for p in questioned(title, text, count_tokens, rng)]
+    found = [p for title, text, source in _documents(path) for p in questioned(title, text, count_tokens, rng, rules_for(source))]
     if not found:
         raise InvalidInput(f"{path}: there is no passage of at least {FEWEST} words in it to learn from")
     return found
 
 
-def _documents(path: Path) -> Iterator[tuple[str, str]]:
+def _documents(path: Path) -> Iterator[tuple[str, str, str]]:
+    """Title, text and source of each; a row of JSON lines has no source of its own."""
     if ".jsonl" in path.suffixes:
-        yield from ((str(row.get("title") or ""), str(row.get("text") or "")) for row in read_lines(path))
+        yield from ((str(row.get("title") or ""), str(row.get("text") or ""), "") for row in read_lines(path))
     else:
-        yield from ((Path(d.source or "").stem, d.text) for d in read_documents([path]))
+        yield from ((Path(d.source or "").stem, d.text, d.source or "") for d in read_documents([path]))
 
 
-def questioned(title: str, text: str, count_tokens: Count, rng: random.Random) -> Iterator[QuestionedPassage]:
-    """The passages of one text, with gaps and continuations."""
-    for span in split(text, count_tokens, PASSAGE_TOKENS):
+def questioned(
+    title: str, text: str, count_tokens: Count, rng: random.Random, rules: Rules | None = None
+) -> Iterator[QuestionedPassage]:
+    """The passages of one text, cut by the rules of its format (Markdown by default), with gaps and continuations."""
+    for span in split(text, count_tokens, PASSAGE_TOKENS, rules=rules or rules_for(None)):
         context = text[span.start : span.end]
         words = context.split()
         if len(words) >= FEWEST:

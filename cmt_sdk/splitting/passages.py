@@ -1,0 +1,85 @@
+"""A text to its passages: the elements of its format grouped to sections, the sections cut. Knows no tokenizer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from cmt_sdk.splitting.binary import binary_parts
+from cmt_sdk.splitting.cutting import Cutter, Section
+from cmt_sdk.splitting.elements import Block, Element, Heading, Kind, LeftOut, covering, trimmed
+from cmt_sdk.splitting.formats import MARKDOWN, Rules
+from cmt_sdk.splitting.headings import LONGEST_PATH, SEPARATOR, Counter, Measure, path_of
+from cmt_sdk.types import Span
+
+
+@dataclass(slots=True)
+class _Group:
+    """Blocks that follow each other under the same headings."""
+
+    headings: list[str]
+    lines: list[Heading] = field(default_factory=list)  # where the last of `headings` stand, right above the blocks
+    blocks: list[Block] = field(default_factory=list)
+
+
+def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rules: Rules = MARKDOWN) -> list[Span]:
+    """The passages of a text.
+
+    Every character that is not white space lies in a span, except heading lines, which become the `heading` of the
+    spans below them (one with nothing below, or too long for that, is text), and binary data (`binary_parts`).
+
+    Args:
+        text: The text.
+        count_tokens: The sizes of texts.
+        budget: The longest passage with its heading.
+        title: What stands first in the heading of every span.
+        rules: How the text's format marks headings and blocks; see `rules_for`.
+
+    Returns:
+        Spans in order, none overlapping, each at most `budget` tokens long under its heading.
+    """
+    groups = list(_groups(text, covering(text, rules(text), binary_parts(text))))
+    measure = Measure(count_tokens)
+    measure.learn([SEPARATOR.join([title, *g.headings] if title else g.headings) for g in groups])
+    cutter = Cutter(text, measure, budget)
+    return [span for group in groups for span in cutter.spans(_section(text, group, title, budget, measure))]
+
+
+def _section(text: str, group: _Group, title: str, budget: int, measure: Measure) -> Section:
+    """The group under as much of its path as fits, with the heading lines that do not fit as text."""
+    path = path_of(title, group.headings, min(LONGEST_PATH, budget // 4), measure)
+    above = len(group.headings) - len(group.lines)
+    unsaid = [_line(text, line) for n, line in enumerate(group.lines) if above + n in path.unsaid]
+    return Section(path, [*unsaid, *group.blocks], len(unsaid))
+
+
+def _line(text: str, heading: Heading) -> Block:
+    return Block(*trimmed(text, heading.start, heading.end), Kind.TEXT)
+
+
+def _groups(text: str, elements: Iterable[Element]) -> Iterator[_Group]:
+    path: list[tuple[int, str]] = []
+    group = _Group([])
+    for element in elements:
+        if isinstance(element, Block):
+            group.blocks.append(element)
+            continue
+        if isinstance(element, LeftOut):
+            if group.blocks:
+                yield group
+                group = _Group([name for _, name in path])
+            continue
+        if group.blocks or not (path and path[-1][0] < element.level):  # a lower heading right below a higher one
+            yield from _closed(text, group)  # takes that one's line along
+            group = _Group([])
+        path = [(level, name) for level, name in path if level < element.level] + [(element.level, element.title)]
+        group = _Group([name for _, name in path], [*group.lines, element])
+    yield from _closed(text, group)
+
+
+def _closed(text: str, group: _Group) -> Iterator[_Group]:
+    """The group; where it has no blocks, its last heading is text below the headings above it."""
+    if group.blocks:
+        yield group
+    elif group.lines:
+        yield _Group(group.headings[:-1], group.lines[:-1], [_line(text, group.lines[-1])])
