@@ -16,6 +16,7 @@ from cmt_sdk.types import Document
 
 __all__ = ["title_of"]
 
+SEPARATOR = " > "  # as between headings
 LONGEST = 120  # characters, where nobody counts tokens
 OTHER_NAMES = ("subject", "file_name", "filename")  # metadata that name a document without a title
 OF_FILES = re.compile(r"\.(?:docx?|odt|rtf|pdf|md|txt|html?|tex|pages|indd|xlsx?|pptx?)$", re.I)
@@ -25,8 +26,8 @@ MOST_ALIASES, MOST_TAGS = 3, 4
 def title_of(document: Document, fits: Callable[[str], bool] = lambda title: len(title) <= LONGEST) -> str:
     """The name under which people know a document; empty where nothing says it.
 
-    The name comes first, below the folders that say something. Other names, date and tags follow
-    it, as far as there is room.
+    The name comes last, next to the text's own headings. Before it come the folders that say
+    something, and before these, as far as there is room, other names, the date and tags.
 
     Args:
         document: its metadata, text and source are read.
@@ -39,10 +40,15 @@ def title_of(document: Document, fits: Callable[[str], bool] = lambda title: len
     title = _first_fitting(_heads(name, place.folders), fits)
     if not title:
         return ""
-    for more in _details(matter, others, title):
-        if fits(title + more):
-            title += more
-    return title
+    details: list[str] = []
+    for detail in _details(matter, others, title):
+        if fits(_below([*details, detail], title)):
+            details.append(detail)
+    return _below(details, title)
+
+
+def _below(details: list[str], title: str) -> str:
+    return SEPARATOR.join([" · ".join(details), title] if details else [title])
 
 
 def _names(document: Document, matter: Matter, place: Place) -> tuple[str, list[str]]:
@@ -69,7 +75,7 @@ def _cleaned(title: str) -> str:
 def _heads(name: str, folders: tuple[str, ...]) -> Iterator[str]:
     """The name below all folders, below fewer, alone, and then fewer and fewer of its words."""
     for first in range(len(folders) + 1):
-        yield " > ".join([*folders[first:], *([name] if name else [])])
+        yield SEPARATOR.join([*folders[first:], *([name] if name else [])])
     words = name.split(" ")
     for count in range(len(words) - 1, 0, -1):
         yield " ".join(words[:count])
@@ -80,11 +86,11 @@ def _first_fitting(titles: Iterator[str], fits: Callable[[str], bool]) -> str:
 
 
 def _details(matter: Matter, others: list[str], title: str) -> Iterator[str]:
-    """What follows the name: the other names that say more, the date, and the tags."""
+    """The other names that say more, the date, and the tags; the most telling first."""
     for other in others:
         if not says(title, other):
             title += f" {other}"
-            yield f" · {other}"
+            yield other
     if not says(title, matter.date):
-        yield f" · {matter.date}"
-    yield from (f" · #{tag}" for tag in matter.tags[:MOST_TAGS] if not says(title, tag))
+        yield matter.date
+    yield from (f"#{tag}" for tag in matter.tags[:MOST_TAGS] if not says(title, tag))

@@ -45,7 +45,7 @@ SOURCES = {
     "house.kestrel.lease.md": "house kestrel lease",
     "house___kestrel.md": "house / kestrel",
     "house%2Fkestrel.md": "house/kestrel",
-    "KestrelRouter.md": "Kestrel Router · KestrelRouter",
+    "KestrelRouter.md": "KestrelRouter > Kestrel Router",
     "Kestrel lease 1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d.md": "Kestrel lease",
     "E-1043.md": "E-1043",
     "RFC2616.txt": "RFC2616",
@@ -80,20 +80,20 @@ SAY_NOTHING = [
 TOPS = {
     "yaml": (
         "---\ntitle: Kestrel lease\naliases: [Falcon agreement]\ntags:\n  - tenancy\ndate: 2026-03-04\n---\n",
-        "Kestrel lease · Falcon agreement · 2026-03-04 · #tenancy",
+        "Falcon agreement · 2026-03-04 · #tenancy > Kestrel lease",
     ),
     "yaml, obsidian links and tags": (
         '---\nTitle: "[[Kestrel|Kestrel lease]]"\nalias: Falcon\ntags: "#tenancy #rent"\n---\n',
-        "Kestrel lease · Falcon · #tenancy · #rent",
+        "Falcon · #tenancy · #rent > Kestrel lease",
     ),
-    "yaml, a number": ("---\ntitle: 1984\n---\n", "1984 · lease"),
-    "yaml, a version is no number": ("---\ntitle: Kestrel 1.10\n---\n", "Kestrel 1.10 · lease"),
-    "yaml, a date with time": ("---\ndate: 2026-03-04T10:00:00+01:00\n---\n", "lease · 2026-03-04"),
-    "yaml, a day that is none": ("---\ndate: 2026-13-45\n---\n", "lease · 2026-13-45"),
-    "yaml, broken by a colon": ("---\ntitle: Kestrel: the lease\ntags: a, b\n---\n", "Kestrel: the lease · #a · #b"),
+    "yaml, a number": ("---\ntitle: 1984\n---\n", "lease > 1984"),
+    "yaml, a version is no number": ("---\ntitle: Kestrel 1.10\n---\n", "lease > Kestrel 1.10"),
+    "yaml, a date with time": ("---\ndate: 2026-03-04T10:00:00+01:00\n---\n", "2026-03-04 > lease"),
+    "yaml, a day that is none": ("---\ndate: 2026-13-45\n---\n", "2026-13-45 > lease"),
+    "yaml, broken by a colon": ("---\ntitle: Kestrel: the lease\ntags: a, b\n---\n", "#a · #b > Kestrel: the lease"),
     "yaml, broken by a tab and a quote": ('---\ntitle: "Kestrel lease\n\tx: [\n---\n', "Kestrel lease"),
     "yaml, a template": ("---\ntitle: {{title}}\ndate: {{date}}\n---\n", "lease"),
-    "yaml, ends in dots": ("---\ntitle: Kestrel\n...\n", "Kestrel · lease"),
+    "yaml, ends in dots": ("---\ntitle: Kestrel\n...\n", "lease > Kestrel"),
     "yaml, never closed": ("---\ntitle: Kestrel lease\n", "lease"),
     "yaml, an object": ("---\ntitle: !!python/object/apply:os.getcwd []\n---\n", "lease"),
     "yaml, endless brackets": ("---\ntitle: " + "[" * 9_000 + "\n---\n", "lease"),
@@ -101,34 +101,34 @@ TOPS = {
         "---\na: &a [x, x]\n"
         + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
         + "aliases: *i\ntitle: Kestrel\n---\n",
-        "Kestrel · lease",
+        "lease > Kestrel",
     ),
     "a rule is none": ("---\n\nThe lease.\n\n---\n\n", "lease"),
     "toml": (
         '+++\ntitle = "Kestrel lease"\ndate = 2026-03-04T10:00:00Z\ntags = ["rent"]\n+++\n',
-        "Kestrel lease · 2026-03-04 · #rent",
+        "2026-03-04 · #rent > Kestrel lease",
     ),
     "toml, broken": ("+++\ntitle = Kestrel lease\n+++\n", "Kestrel lease"),
     "logseq": (
         "title:: Kestrel lease\nalias:: Falcon\ntags:: [[tenancy]], rent\n\n- ",
-        "Kestrel lease · Falcon · #tenancy · #rent",
+        "Falcon · #tenancy · #rent > Kestrel lease",
     ),
     "logseq, in a block": ("- title:: Kestrel lease\n- ", "Kestrel lease"),
     "org": (
         "#+TITLE: Kestrel lease\n#+FILETAGS: :tenancy:rent:\n#+DATE: <2026-03-04 Wed>\n\n",
-        "Kestrel lease · 2026-03-04 · #tenancy · #rent",
+        "2026-03-04 · #tenancy · #rent > Kestrel lease",
     ),
     "org, roam": (
         ':PROPERTIES:\n:ID: 550e8400-e29b-41d4-a716-446655440000\n:ROAM_ALIASES: "Falcon deal"\n:END:\n#+title: Kestrel lease\n',
-        "Kestrel lease · Falcon deal",
+        "Falcon deal > Kestrel lease",
     ),
-    "multimarkdown": ("Title: Kestrel lease\nDate: 2026-03-04\n\n", "Kestrel lease · 2026-03-04"),
+    "multimarkdown": ("Title: Kestrel lease\nDate: 2026-03-04\n\n", "2026-03-04 > Kestrel lease"),
     "pandoc": ("% Kestrel lease\n% Ann Abel\n\n", "Kestrel lease"),
     "latex": ("\\documentclass{article}\n\\title{Kestrel lease}\n", "Kestrel lease"),
     "a line with a colon is none": ("Address: 10.0.0.7\nTitle: none\n", "lease"),
     "its own heading": ("# LEASE\n\n", "LEASE"),
     "its own underlined heading": ("Lease\n=====\n\n", "Lease"),
-    "another language": ("---\ntitle: Großes Haus\nkeywords: [Miete]\n---\n", "Großes Haus · lease · #Miete"),
+    "another language": ("---\ntitle: Großes Haus\nkeywords: [Miete]\n---\n", "lease · #Miete > Großes Haus"),
 }  # fmt: skip
 
 
@@ -154,7 +154,7 @@ def test_what_a_text_says_at_its_top(top, title):
     ("metadata", "title"),
     [
         ({"title": "Kestrel lease"}, "Kestrel lease"),
-        ({"title": "Rent 2026"}, "Rent 2026 · lease"),
+        ({"title": "Rent 2026"}, "lease > Rent 2026"),
         ({"title": "  Kestrel \n lease "}, "Kestrel lease"),
         ({"title": "Microsoft Word - Kestrel lease.docx"}, "Kestrel lease"),
         ({"title": "untitled"}, "lease"),
@@ -164,7 +164,7 @@ def test_what_a_text_says_at_its_top(top, title):
         ({"file_name": "Kestrel lease.pdf"}, "Kestrel lease"),
         (
             {"title": "Kestrel lease", "tags": "rent, tenancy", "date": "2026-03-04"},
-            "Kestrel lease · 2026-03-04 · #rent · #tenancy",
+            "2026-03-04 · #rent · #tenancy > Kestrel lease",
         ),
         ({"colour": "red", "n": 3}, "lease"),
         ({"role": "user"}, ""),
@@ -176,10 +176,10 @@ def test_what_metadata_say(metadata, title):
 
 
 def test_a_title_that_is_too_long_keeps_its_beginning():
-    """Details go first, then folders, then the last words."""
+    """The details are left out first, then the folders, then the last words."""
     document = Document("---\ntags: [rent]\n---\n", source="Houses/Kestrel lease of the year 2026.md")
     for room, title in (
-        (60, "Houses > Kestrel lease of the year 2026 · #rent"),
+        (60, "#rent > Houses > Kestrel lease of the year 2026"),
         (40, "Houses > Kestrel lease of the year 2026"),
         (30, "Kestrel lease of the year 2026"),
         (20, "Kestrel lease of the"),
@@ -248,17 +248,21 @@ def test_names_are_found_in_both_forms(memory):
 
 
 @pytest.mark.parametrize(
-    "change",
-    [{"source": "/home/ann/notes/Falcon router.md"}, {"metadata": {"title": "Falcon router"}}],
+    ("before", "change"),
+    [
+        ({"source": "/home/ann/notes/Kestrel router.md"}, {"source": "/home/ann/notes/Falcon router.md"}),
+        ({"metadata": {"title": "Kestrel router"}}, {"metadata": {"title": "Falcon router"}}),
+    ],
     ids=["source", "metadata"],
 )
-def test_another_name_takes_the_place_of_the_old_one(memory, change):
+def test_another_name_takes_the_place_of_the_old_one(memory, before, change):
     """Search, memory and answer go by the new name at once, and the old one finds nothing."""
-    memory.add("Address: 10.0.0.7", id="r", source="/home/ann/notes/Kestrel router.md")
+    memory.add("Address: 10.0.0.7", id="r", **before)
     assert memory.update("r", **change).ready
-    assert contents(memory, "r")[0].startswith("Falcon router")
+    assert contents(memory, "r") == ["Falcon router\nAddress: 10.0.0.7"]
     assert memory.get("r").version == 1
     assert len(memory.search("Falcon", 5, mode="text")) == 1
+    assert memory.search("Kestrel", 5, mode="text") == []
     assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
 
 
