@@ -26,8 +26,7 @@ MOST_ALIASES, MOST_TAGS = 3, 4
 def title_of(document: Document, fits: Callable[[str], bool] = lambda title: len(title) <= LONGEST) -> str:
     """The name under which people know a document; empty where nothing says it.
 
-    The name comes last, nearest to the text: what many documents have in common misleads a small
-    model where it stands between their names and their facts. Before it come the folders that say
+    The name comes last, next to the text's own headings. Before it come the folders that say
     something, and before these, as far as there is room, other names, the date and tags.
 
     Args:
