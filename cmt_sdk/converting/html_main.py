@@ -183,6 +183,8 @@ def _is_menu(element: Element) -> bool:
     length = len(words(element))
     if not length or element.tag in HEADINGS:
         return False
+    if element.tag in ("aside", "footer") and element.find(".//a") is None:
+        return _CHROME.search(_name(element)) is not None
     if _is_chrome(element) or any(_is_chrome(inner) and len(words(inner)) > length / 2 for inner in element.iterdescendants()):
         return True
     previous = element.getprevious()

@@ -13,7 +13,6 @@ Element: TypeAlias = Any  # an HtmlElement of lxml, which has no types
 
 DEEPEST = 150  # levels of elements: the converter to Markdown calls itself three times a level
 PARSED_DEPTH = 2000  # levels from which on the parser drops text
-SPACE = " \t\n\r\f"
 BLOCKS = frozenset([
     "address", "article", "aside", "blockquote", "body", "caption", "center", "dd", "details",
     "dialog", "dir", "div", "dl", "dt", "fieldset", "figcaption", "figure", "footer", "form",

@@ -193,3 +193,10 @@ def test_a_large_page(page: str) -> None:
     begun = time.monotonic()
     assert from_html(page.encode(), Path("page.html")).text
     assert time.monotonic() - begun < 20
+
+
+def test_a_tip_within_an_article() -> None:
+    """An aside without links is a part of the article that it stands in."""
+    tip = "<aside><p>Tip: bring your own rope.</p></aside>"
+    page = f"<nav>{LINKS}</nav><main><h1>Ferries</h1>{ARTICLE}{tip}{ARTICLE}</main>"
+    assert "Tip: bring your own rope." in from_html(page.encode(), Path("page.html")).text
