@@ -39,7 +39,7 @@ SCAN = "a DjVu file: convert it to pdf"
 NOTEBOOK = "a OneNote section: export it as docx or pdf"
 
 SIGNATURES = (
-    (0, b"\x89PNG\r\n\x1a\n", PICTURE),
+    (0, b"\x89PNG", PICTURE),
     (0, b"\xff\xd8\xff", PICTURE),
     (0, b"GIF87a", PICTURE),
     (0, b"GIF89a", PICTURE),
