@@ -12,6 +12,7 @@ SEPARATOR = " > "
 LONGEST_PATH = 40  # tokens; and at most a quarter of the budget
 LONGEST_HEADER = 64  # tokens of a table's header row; and at most a quarter of the budget
 SHORTEST_CONTEXT = 4  # tokens: with less room, a passage carries no parents and no header
+LONGEST_TOKEN = 40  # characters: what is longer than so many for each token of a limit is cut before it is counted
 LONGEST_PARENT = 16  # tokens of one item that a passage lies under
 
 
@@ -97,8 +98,10 @@ def under(path: str, parents: Sequence[str], header: str, budget: int, measure: 
 
 def shortened(text: str, limit: int, measure: Measure) -> str:
     """The longest beginning of `text` of at most `limit` tokens, cut at a word."""
-    text = " ".join(text.split())
-    if measure.of(text) <= limit:
+    longest = LONGEST_TOKEN * max(1, limit)
+    is_longer = len(text) > longest
+    text = " ".join(text[:longest].split())
+    if not is_longer and measure.of(text) <= limit:
         return text
     words = text.split(" ")
     joined = " "

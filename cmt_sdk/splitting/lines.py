@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from cmt_sdk.splitting.elements import Block, Heading, Kind, Rank
 from cmt_sdk.splitting.plain import Line, lines_of
@@ -125,7 +126,7 @@ def _row_starts(lines: Sequence[Line]) -> list[int]:
 def _records(lines: Sequence[Line], starts: Sequence[int], kind: Kind, *, header: str = "") -> Iterator[Block]:
     """A block for each of these lines with the lines up to the next; `header` stands above all but the first."""
     previous_blank = True
-    for n, (at, stop) in enumerate(zip(starts, [*starts[1:], len(lines)], strict=True)):
+    for n, (at, stop) in enumerate(pairwise([*starts, len(lines)])):
         rank = Rank.PARAGRAPH if previous_blank else Rank.ITEM
         label = lines[at].text.strip() if kind is Kind.LINES else ""
         yield Block(lines[at].start, lines[stop - 1].end, kind, rank, 1.0, (), header if n else "", label)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cmt_sdk.splitting.elements import Block, Heading, Kind, Rank
 from cmt_sdk.splitting.plain import Line, body, lines_of, underline_of, width_of
@@ -92,7 +93,7 @@ def _verbatim(lines: Sequence[Line]) -> Iterator[Block]:
     is_grouped = any(lines[n].blank for n in inner)  # each cell in a line of its own, and a blank line between the rows
     starts = [n for n in inner if not lines[n].blank and (not is_grouped or n == 3 or lines[n - 1].blank)]
     yield Block(lines[0].start, lines[2].end, Kind.LINES, keep=1.0)
-    for n, after in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for n, after in pairwise([*starts, len(lines)]):
         rank = Rank.CLAUSE if n == starts[0] else Rank.ITEM
         yield Block(lines[n].start, lines[after - 1].end, Kind.RECORD, rank, 1.0, (), lines[1].text.strip())
 
@@ -174,8 +175,10 @@ def read_latex(text: str) -> Iterator[Heading | Block]:
             n += 1
         is_hidden = n < len(hidden) and hidden[n][0] <= found.start()
         end = _closing_brace(text, found.end())
+        if is_hidden or not end or found.start() < start:
+            continue
         title = " ".join(COMMAND.sub(" ", text[found.end() : end - 1]).split())
-        if is_hidden or not end or not title or found.start() < start:
+        if not title:
             continue
         yield from body(text, start, found.start())
         yield Heading(found.start(), end, LEVELS[found["name"]], title)

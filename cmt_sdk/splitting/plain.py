@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cmt_sdk.splitting.elements import Block, Heading, Kind, Rank
 from cmt_sdk.splitting.markdown import KEPT_ITEM, read_markdown
@@ -153,7 +154,7 @@ def _items(lines: Sequence[Line], above: str) -> Iterator[Block]:
     open_items: list[tuple[int, str]] = []
     before = -1  # the depth of the item above
     starts = [n for n, line in enumerate(lines) if BULLET.match(line.text)]
-    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, stop in pairwise([*starts, len(lines)]):
         mark = BULLET.match(lines[start].text)
         if not mark:
             continue

@@ -149,3 +149,44 @@ def test_passages_are_well_filled():
     rng = random.Random(5)
     found = cut(" ".join(sentence(rng) for _ in range(2000)), budget=200)
     assert sum(tokens(found)) / len(found) > 0.72 * 200
+
+
+PIECES = {
+    ".md": [
+        "```a\n\n",
+        "<!--\n\n",
+        "- - ",
+        "> ",
+        "[a]: b\n",
+        "a\n: b\n",
+        "<table><tr>",
+        "| a |\n|-|\n",
+        "data:a/b,",
+        "- a\n  - b\n",
+    ],
+    ".txt": ["* ", "= =\n", "- a\n", "a\n==\n", "a & b \\\\\n", "&", "| a | b |\n"],
+    ".rst": ["+--+\n", "+==+\n", "=== ===\n", "a\n=\n\n", "- - "],
+    ".adoc": ["----\n", "|===\n", "((("],
+    ".org": ["#+begin_src\n", "* a\n"],
+    ".tex": ["\\section{", "{", "\\begin{verbatim}"],
+    ".csv": ['"a\n', "a,", '{"a":', "- a: b; "],
+    ".yaml": ["  a:\n", "a:\n b:\n"],
+    ".log": ["2026-01-01 a\n", " a\n"],
+}
+
+
+@pytest.mark.parametrize("suffix", PIECES)
+def test_no_format_takes_quadratic_time(suffix):
+    """Were one to, this test would take minutes."""
+    for piece in PIECES[suffix]:
+        found = split(
+            "a\n" + piece * (40_000 // len(piece)), lambda texts: [len(t) for t in texts], 1000, rules=rules_for(suffix)
+        )
+        assert max(span.tokens for span in found) <= 1000
+
+
+@pytest.mark.parametrize("suffix", [*PIECES, ".srt", ".toml", ".wiki"])
+@pytest.mark.parametrize("text", ["", "\n \n", "\n\n\nx\n", "  x", "x"])
+def test_texts_of_nothing(suffix, text):
+    """In every format."""
+    assert cut(text, suffix) == [text.strip()][: bool(text.strip())]
