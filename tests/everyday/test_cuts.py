@@ -5,6 +5,8 @@ import re
 
 import pytest
 import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cmt_sdk.splitting import rules_for, split
 
@@ -190,3 +192,46 @@ def test_no_format_takes_quadratic_time(suffix):
 def test_texts_of_nothing(suffix, text):
     """In every format."""
     assert cut(text, suffix) == [text.strip()][: bool(text.strip())]
+
+
+LINES = [
+    *["# One", "## Two three", "Four", "====", "---", "```", "~~~", "- five six.", "  - seven", "\t- tab", "1. eight", ""],
+    *["| 8 | 9 |", "|---|---|", ": def", "> # h", "<!--", "-->", "<table>", "<tr><th>a</th></tr>", "= A", "* C", "** D"],
+    *["#+begin_src", "#+end_src", "[sec]", "a: b", "  c: d", "2026-03-04 log", "+--+--+", "+==+==+", "=== ===", "a & b \\\\"],
+    *[
+        "|===",
+        "----",
+        '"q',
+        'a,"b"',
+        "- k: v; l: w",
+        "1\u00a0km 5 €",
+        "word " * 12,
+        "x" * 30,
+        "日本。語",
+        "\u2028",
+        "👩‍👩‍👧",
+        "Ti\n~~",
+    ],
+]
+COUNTERS = [lambda texts: [len(t.split()) for t in texts], lambda texts: [len(t) for t in texts]]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(LINES), max_size=20).map("\n".join),
+    st.sampled_from([*PIECES, ".srt", ".toml", ".wiki"]),
+    st.sampled_from(COUNTERS),
+    st.integers(1, 40),
+    st.sampled_from(["", "One", "A long title of many words here"]),
+)
+def test_nothing_is_lost_in_any_format(text, suffix, count, budget, title):
+    """Passages lie in order within the budget; what lies between are headings whose words stand above the next passage."""
+    end = 0
+    for span in split(text, count, budget, title=title, rules=rules_for(f"x{suffix}")):
+        body = text[span.start : span.end]
+        assert body == body.strip() != ""
+        assert span.tokens == count([body])[0] + (count([span.heading])[0] + 1 if span.heading else 0)
+        assert span.tokens <= budget
+        assert set(re.findall(r"\w+", text[end : span.start])) <= set(re.findall(r"\w+", span.heading))
+        end = span.end
+    assert not re.search(r"\w", text[end:])
