@@ -1,4 +1,6 @@
-"""Tables drawn with characters: rows between "|", and the grids and columns of reStructuredText. Knows no budget."""
+"""Tables drawn with characters: rows between "|", and the grids and columns of reStructuredText.
+Knows no budget.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ COLUMNS = re.compile(r"[ \t]*=+(?:[ \t]+=+)+[ \t]*$")
 
 
 def table_at(lines: Sequence[Row], at: int) -> tuple[list[Block], int] | None:
-    """The rows of the table that begins at this line, and the line behind it; None where none begins."""
+    """The rows of the table that begins at this line, and the line behind it; None where none
+    begins.
+    """
     line = lines[at].text
     if GRID.match(line):
         stop = _while(lines, at, re.compile(r"[ \t]*[|+]"))
@@ -53,7 +57,9 @@ def table_at(lines: Sequence[Row], at: int) -> tuple[list[Block], int] | None:
 
 
 def _is_near(lines: Sequence[Row], rules: Sequence[int]) -> bool:
-    """True where the third rule belongs to the same table: the second stands right below a header."""
+    """True where the third rule belongs to the same table: the second stands right below a
+    header.
+    """
     return not any(not lines[n].text.strip() for n in range(rules[0], rules[1] + 1))
 
 
@@ -62,7 +68,9 @@ def _while(lines: Sequence[Row], at: int, pattern: re.Pattern[str]) -> int:
 
 
 def _rows(lines: Sequence[Row], at: int, stop: int, *, separated: bool) -> list[Block]:
-    """The header with its rules as one block, then the rows; `separated`: a row may have several lines."""
+    """The header with its rules as one block, then the rows; `separated`: a row may have several
+    lines.
+    """
     rules = [n for n in range(at, stop) if _is_rule(lines[n].text)]
     drawn = frozenset(rules)
     heads = [n for n in rules if not separated or HEADER_RULE.match(lines[n].text)]
