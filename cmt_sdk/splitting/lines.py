@@ -108,7 +108,8 @@ def read_rows(text: str) -> Iterator[Heading | Block]:
 
 def read_written(text: str) -> Iterator[Heading | Block]:
     """Records as converters write them: a line is one, "# title" stands above those of one
-    table."""
+    table.
+    """
     for line in lines_of(text):
         title = TITLE.match(line.text)
         if title:
