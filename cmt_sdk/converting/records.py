@@ -1,7 +1,8 @@
-"""Tables of text and structured data to records that name their fields. Knows csv, json and json lines, no other format.
+"""Tables of text and structured data to records that name their fields. Knows csv, json and json
+lines, no other format.
 
-A row becomes one line, "- name: Bob Berg; street: 9 Oak Tree Road", so that every value stands next to the name of its
-column wherever the text is cut.
+A row becomes one line, "- name: Bob Berg; street: 9 Oak Tree Road", so that every value stands
+next to the name of its column wherever the text is cut.
 """
 
 from __future__ import annotations
@@ -46,7 +47,9 @@ def from_csv(data: bytes, path: Path) -> Converted:
 
 
 def from_json(data: bytes, path: Path) -> Converted:
-    """Objects in lists as records below the path to the list, other values as "path: value"; else the text as it is."""
+    """Objects in lists as records below the path to the list, other values as "path: value"; else
+    the text as it is.
+    """
     read = from_text(data, path)
     try:
         value = _parsed(read.text)
@@ -134,7 +137,9 @@ def _parts(rows: Sequence[list[str]]) -> tuple[Sequence[list[str]], list[str], S
 
 
 def _is_header(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
-    """True for names of columns: no numbers but years, no addresses, nothing twice, nothing that stands below again."""
+    """True for names of columns: no numbers but years, no addresses, nothing twice, nothing that
+    stands below again.
+    """
     named = [cell for cell in row if cell]
     values = [cell for cell in named if NUMBER.fullmatch(cell)]
     years = [cell for cell in values if YEAR.fullmatch(cell)]
@@ -170,7 +175,9 @@ def _record(fields: Iterable[tuple[str, str]]) -> str:
 
 
 def _parsed(text: str) -> Value:
-    """A json value whose numbers are as they are written, and whose repeated names keep all their values."""
+    """A json value whose numbers are as they are written, and whose repeated names keep all their
+    values.
+    """
 
     def merged(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
         found: dict[str, Value] = {}
@@ -183,7 +190,9 @@ def _parsed(text: str) -> Value:
 
 
 def _lines_of(value: Value, path: str = "") -> Iterator[str]:
-    """The lines of a value: those of its plain fields, then its tables, each below a line with its path."""
+    """The lines of a value: those of its plain fields, then its tables, each below a line with
+    its path.
+    """
     if _is_table(value):
         if path:
             yield from ("", f"# {path}", "")
@@ -203,7 +212,9 @@ def _lines_of(value: Value, path: str = "") -> Iterator[str]:
 
 
 def _is_table(value: Value) -> bool:
-    """True for a list of objects, and for an object of at least two objects whose fields are alike."""
+    """True for a list of objects, and for an object of at least two objects whose fields are
+    alike.
+    """
     if isinstance(value, list):
         return bool(value) and all(isinstance(item, dict) for item in value)
     if not isinstance(value, dict) or len(value) < 2 or not all(isinstance(v, dict) and v for v in value.values()):

@@ -1,7 +1,8 @@
-"""Texts to passages: cut at headings, blocks, lines and sentences within a token budget. Pure: knows no tokenizer.
+"""Texts to passages: cut at headings, blocks, lines and sentences within a token budget. Pure:
+knows no tokenizer.
 
-The rules of a text's format find headings and blocks; each section's blocks are then joined to passages.
-A passage never crosses a heading.
+The rules of a text's format find headings and blocks; each section's blocks are then joined to
+passages. A passage never crosses a heading.
 """
 
 from cmt_sdk.splitting.binary import binary_parts

@@ -1,4 +1,6 @@
-"""Binary data that stands within a text: data: addresses and base64. Knows no format and no budget."""
+"""Binary data that stands within a text: data: addresses and base64. Knows no format and no
+budget.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +17,15 @@ REST = regex.compile(r"\s+[A-Za-z0-9+/]{16,}+={0,2}(?=\s)")
 CLASSES = regex.compile(r"[a-z]+|[A-Z]+|[0-9]+")
 MARKS = regex.compile(r"[^a-zA-Z0-9]+")
 LONGEST_ALT = 300
-MOST_IN_A_ROW = 2.5  # characters of one class (small, capital, digit) in a row: 1.6 in base64, more in words and paths
+# characters of one class (small, capital, digit) in a row: 1.6 in base64, more in words and paths
+MOST_IN_A_ROW = 2.5
 
 
 def binary_parts(text: str) -> list[tuple[int, int]]:
     """The ranges of `text` that hold binary data, in order, without overlaps.
 
-    A Markdown picture leaves the text before "](" with its description, so that the description stays.
+    A Markdown picture leaves the text before "](" with its description, so that the description
+    stays.
     """
     found = [_address(text, m.start(), m.end()) for m in DATA.finditer(text)]
     for m in BASE64.finditer(text):

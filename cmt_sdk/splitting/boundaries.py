@@ -60,10 +60,11 @@ def ladder(text: str, kind: Kind) -> list[tuple[Rank, Finder]]:
 
 
 def is_wrapped(text: str) -> bool:
-    """True for prose whose lines are only as long as the page was wide, so that a line's end means nothing.
+    """True for prose whose lines are only as long as the page was wide, so that a line's end
+    means nothing.
 
-    In such a paragraph the first word of a line would not have fitted on the line before, and many lines begin
-    with a small letter.
+    In such a paragraph the first word of a line would not have fitted on the line before, and
+    many lines begin with a small letter.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) < 2:
@@ -74,15 +75,19 @@ def is_wrapped(text: str) -> bool:
     pairs = list(pairwise(lines))
     full = sum(len(line) + 1 + len(after.split(maxsplit=1)[0]) > width - 6 for line, after in pairs)
     small = sum(after[0].islower() for _, after in pairs)
-    if len({line.split(maxsplit=1)[0] for line in lines}) * 2 < len(lines):  # the same name begins each line
+    # the same name begins each line
+    if len({line.split(maxsplit=1)[0] for line in lines}) * 2 < len(lines):
         return False
     return full >= 0.8 * len(pairs) and small >= 0.34 * len(pairs)
 
 
 def sentence_ends(body: str) -> Iterator[int]:
-    """Where sentences end; a point behind an abbreviation, an initial or a day ("3. Mai") ends none."""
+    """Where sentences end; a point behind an abbreviation, an initial or a day ("3. Mai") ends
+    none.
+    """
     for found in SENTENCE_END.finditer(body):
-        tail = max(0, found.end() - LONGEST_ABBREVIATION - 1)  # to search all of it would take quadratic time
+        # to search all of it would take quadratic time
+        tail = max(0, found.end() - LONGEST_ABBREVIATION - 1)
         if found.end() < len(body) and not ABBREVIATION.search(body, tail, found.end()):
             yield found.end()
 
@@ -103,7 +108,9 @@ def _entries(body: str) -> Iterator[int]:
 
 
 def _chosen_graphemes(body: str) -> Iterator[int]:
-    """Some of the places between graphemes, chosen by the characters around them, so that a change moves few of them."""
+    """Some of the places between graphemes, chosen by the characters around them, so that a
+    change moves few of them.
+    """
     for found in GRAPHEME.finditer(body):
         at = found.end()
         near = body[max(0, at - NEIGHBOURHOOD) : at + NEIGHBOURHOOD].encode(errors="replace")
@@ -112,7 +119,9 @@ def _chosen_graphemes(body: str) -> Iterator[int]:
 
 
 def _middle_grapheme(body: str) -> Iterator[int]:
-    """The place between two graphemes that is next to the middle, not within a number where there is another."""
+    """The place between two graphemes that is next to the middle, not within a number where there
+    is another.
+    """
     middle = len(body) // 2
     start = max(0, middle - 200)
     inside = [m.end() for m in GRAPHEME.finditer(body, start, middle + 200) if m.end() < min(len(body), middle + 200)]

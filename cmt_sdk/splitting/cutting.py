@@ -1,7 +1,9 @@
-"""Blocks of one section to passages within a token budget, cut where the text around says. Knows no format.
+"""Blocks of one section to passages within a token budget, cut where the text around says. Knows
+no format.
 
-Where a passage ends depends on the kind of the place and on the characters around it, not on how much text came before:
-so a line more or less in a long section moves the cuts near it, and those after are the same again.
+Where a passage ends depends on the kind of the place and on the characters around it, not on how
+much text came before: so a line more or less in a long section moves the cuts near it, and those
+after are the same again.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ from cmt_sdk.splitting.elements import Block, Kind, Rank, trimmed
 from cmt_sdk.splitting.headings import Measure, Path, under
 from cmt_sdk.types import Span
 
-SMALLEST = 0.35  # of the room: a passage that is followed by others is at least so full, where it can be
+# of the room: a passage that is followed by others is at least so full, where it can be
+SMALLEST = 0.35
 WELL_FILLED = 0.5  # of the room: among places from here on the best kind is chosen
 LEAST_SHARE = 0.1  # the weight of the smallest passage in the draw; 0.65 is that of a full one
 FEWEST = 0.1  # of the budget: what follows an item and is smaller than this stays with it
@@ -27,7 +30,9 @@ CONTEXT = 24  # characters on each side of a place that decide whether it is cho
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Blocks under one path of headings; the first `unsaid` blocks are heading lines that the path does not contain."""
+    """Blocks under one path of headings; the first `unsaid` blocks are heading lines that the
+    path does not contain.
+    """
 
     path: Path
     blocks: Sequence[Block]
@@ -99,12 +104,15 @@ class Cutter:
         return under(path, parents, block.header, self.budget, self.measure)
 
     def _scope(self, section: Section, atoms: Sequence[_Atom], ends: Sequence[int], start: int, stop: int) -> int:
-        """Where the item or table ends whose name stands in the heading: what follows does not belong under it."""
+        """Where the item or table ends whose name stands in the heading: what follows does not
+        belong under it.
+        """
         first = section.blocks[atoms[start].block]
         if not first.parents and not first.header:
             return stop
         smallest = SMALLEST * (self.budget - self.measure.of(section.path.first))
-        last = stop if stop < len(atoms) else _first(ends, ends[-1] - FEWEST * self.budget)  # no passage of its own for a rest
+        # no passage of its own for a rest
+        last = stop if stop < len(atoms) else _first(ends, ends[-1] - FEWEST * self.budget)
         for at in range(start + 1, min(stop, last)):
             block = section.blocks[atoms[at].block]
             if (block.parents[:1], block.header) != (first.parents[:1], first.header) and ends[at] - ends[start] >= smallest:
@@ -123,7 +131,9 @@ class Cutter:
         return self.measure.of(between) if "\n" in between and len(between) < 80 else 0
 
     def _atoms(self, section: Section) -> list[_Atom]:
-        """The parts of all blocks, each small enough for a passage; parts of one kind are counted in one call."""
+        """The parts of all blocks, each small enough for a passage; parts of one kind are counted
+        in one call.
+        """
         rooms = [self._room(section, block) for block in section.blocks]
         waiting = [_Open(b.start, b.end, b.rank, n, True) for n, b in enumerate(section.blocks)]
         done: list[_Atom] = []
@@ -179,7 +189,8 @@ class Cutter:
         near = range(max(start + 1, _first(ends, done + SMALLEST * limit)), far + 1)
         filled = [at for at in near if ends[at] - done >= WELL_FILLED * limit]
         best = min((atoms[at].rank for at in filled), default=Rank.LETTER)
-        if last and min(atoms[at].rank for at in last) <= max(best, Rank.NESTED):  # two passages that tear no sentence
+        # two passages that tear no sentence
+        if last and min(atoms[at].rank for at in last) <= max(best, Rank.NESTED):
             return self._even(atoms, ends, start, last)
         if not filled:
             return far

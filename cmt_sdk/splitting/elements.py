@@ -1,4 +1,6 @@
-"""What a format's rules find in a text: headings, blocks, and what is left out. Knows no format and no budget."""
+"""What a format's rules find in a text: headings, blocks, and what is left out. Knows no format
+and no budget.
+"""
 
 from __future__ import annotations
 
@@ -47,9 +49,10 @@ class Heading:
 class Block:
     """A part of a text that stays together where it can.
 
-    `rank` is that of the place before it. A passage that begins with this block carries `parents` (the items that the
-    block lies under) and `header` (the header row of its table) in its heading; one that begins within it also `label`.
-    A block of at most `keep` of the room in a passage stays whole.
+    `rank` is that of the place before it. A passage that begins with this block carries `parents`
+    (the items that the block lies under) and `header` (the header row of its table) in its
+    heading; one that begins within it also `label`. A block of at most `keep` of the room in a
+    passage stays whole.
     """
 
     start: int

@@ -39,7 +39,9 @@ RULES = {suffix: rules for rules, suffixes in BY_SUFFIX.items() for suffix in su
 
 
 def rules_for(source: str | None) -> Rules:
-    """The rules for the text of this source: a path or an address. Markdown for texts without one and for other kinds."""
+    """The rules for the text of this source: a path or an address. Markdown for texts without one
+    and for other kinds.
+    """
     path = (source or "").split("?")[0].split("#")[0] if "://" in (source or "") else source or ""
     name = PurePosixPath(path.replace("\\", "/")).name.lower()
     return RULES.get(PurePosixPath(name).suffix, RULES.get(name, MARKDOWN))

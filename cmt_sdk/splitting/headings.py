@@ -1,4 +1,6 @@
-"""The heading of a passage: the document's title, the headings above it and the items it lies under, within a limit."""
+"""The heading of a passage: the document's title, the headings above it and the items it lies
+under, within a limit.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,8 @@ SEPARATOR = " > "
 LONGEST_PATH = 40  # tokens; and at most a quarter of the budget
 LONGEST_HEADER = 64  # tokens of a table's header row; and at most a quarter of the budget
 SHORTEST_CONTEXT = 4  # tokens: with less room, a passage carries no parents and no header
+# characters: what is longer than so many for each token of a limit is cut before it is counted
+LONGEST_TOKEN = 40
 LONGEST_PARENT = 16  # tokens of one item that a passage lies under
 
 
@@ -19,8 +23,9 @@ LONGEST_PARENT = 16  # tokens of one item that a passage lies under
 class Path:
     """The headings above a section.
 
-    `first` stands above the passage that contains the heading lines of `unsaid` (positions in the list of headings): these
-    did not fit. `later` stands above the passages after it, with such a heading in a short form.
+    `first` stands above the passage that contains the heading lines of `unsaid` (positions in the
+    list of headings): these did not fit. `later` stands above the passages after it, with such a
+    heading in a short form.
     """
 
     first: str
@@ -50,8 +55,8 @@ class Measure:
 def path_of(title: str, headings: Sequence[str], limit: int, measure: Measure) -> Path:
     """The path of headings below a title in at most `limit` tokens.
 
-    Where it is too long, the top (the title, else the first heading) stays, then come the last headings, then the others.
-    A title that alone is too long is shortened at a word.
+    Where it is too long, the top (the title, else the first heading) stays, then come the last
+    headings, then the others. A title that alone is too long is shortened at a word.
     """
     skip = 1 if title and headings and _is_same(title, headings[0]) else 0
     names = ([title] if title else []) + list(headings[skip:])
@@ -80,7 +85,9 @@ def path_of(title: str, headings: Sequence[str], limit: int, measure: Measure) -
 
 
 def under(path: str, parents: Sequence[str], header: str, budget: int, measure: Measure) -> str:
-    """The heading of a passage that begins below these parents, or within a table with this header row."""
+    """The heading of a passage that begins below these parents, or within a table with this
+    header row.
+    """
     limit = min(LONGEST_PATH, budget // 4)
     if limit < SHORTEST_CONTEXT:
         return path
@@ -97,8 +104,10 @@ def under(path: str, parents: Sequence[str], header: str, budget: int, measure: 
 
 def shortened(text: str, limit: int, measure: Measure) -> str:
     """The longest beginning of `text` of at most `limit` tokens, cut at a word."""
-    text = " ".join(text.split())
-    if measure.of(text) <= limit:
+    longest = LONGEST_TOKEN * max(1, limit)
+    is_longer = len(text) > longest
+    text = " ".join(text[:longest].split())
+    if not is_longer and measure.of(text) <= limit:
         return text
     words = text.split(" ")
     joined = " "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from cmt_sdk.splitting.elements import Block, Heading, Kind, Rank
 from cmt_sdk.splitting.plain import Line, lines_of
@@ -30,7 +31,9 @@ def read_settings(text: str) -> Iterator[Heading | Block]:
 
 
 def read_nested(text: str) -> Iterator[Heading | Block]:
-    """Lines that belong to the less indented ones above them: yaml, json and code. Nothing is a heading."""
+    """Lines that belong to the less indented ones above them: yaml, json and code. Nothing is a
+    heading.
+    """
     above: list[tuple[int, str]] = []
     previous: Line | None = None
     for line in lines_of(text):
@@ -49,10 +52,13 @@ def _name(line: Line) -> str:
 
 
 def _rank(line: Line, previous: Line | None) -> Rank:
-    """How well the place before this line suits a cut: badly behind a comment and before a closing bracket."""
+    """How well the place before this line suits a cut: badly behind a comment and before a
+    closing bracket.
+    """
     if previous and not previous.blank and (COMMENT.match(previous.text) or CLOSING.match(line.text)):
         return Rank.CLAUSE
-    if previous and not previous.blank and previous.indent < line.indent:  # the line above names what follows
+    # the line above names what follows
+    if previous and not previous.blank and previous.indent < line.indent:
         return Rank.CLAUSE
     if previous and previous.blank:
         return Rank.ITEM if line.indent else Rank.PARAGRAPH
@@ -60,7 +66,9 @@ def _rank(line: Line, previous: Line | None) -> Rank:
 
 
 def read_log(text: str) -> Iterator[Heading | Block]:
-    """A log: an entry is a line with those that go on with it, such as a stack trace. Nothing is a heading."""
+    """A log: an entry is a line with those that go on with it, such as a stack trace. Nothing is
+    a heading.
+    """
     lines = lines_of(text)
     sample = [line for line in lines[:ESTIMATE] if not line.blank]
     stamped = sum(bool(STAMP.match(line.text)) for line in sample)
@@ -81,9 +89,11 @@ def read_cues(text: str) -> Iterator[Heading | Block]:
 
 
 def read_rows(text: str) -> Iterator[Heading | Block]:
-    """Rows and records: those that a converter wrote ("- name: ..." below "# titles"), else rows as csv has them.
+    """Rows and records: those that a converter wrote ("- name: ..." below "# titles"), else rows
+    as csv has them.
 
-    A row whose quoted cells go over several lines stays whole; the first row is the header of the others.
+    A row whose quoted cells go over several lines stays whole; the first row is the header of the
+    others.
     """
     lines = lines_of(text)
     first = next((line.text.lstrip() for line in lines if not line.blank), "")
@@ -97,7 +107,9 @@ def read_rows(text: str) -> Iterator[Heading | Block]:
 
 
 def read_written(text: str) -> Iterator[Heading | Block]:
-    """Records as converters write them: a line is one, "# title" stands above those of one table."""
+    """Records as converters write them: a line is one, "# title" stands above those of one
+    table.
+    """
     for line in lines_of(text):
         title = TITLE.match(line.text)
         if title:
@@ -123,9 +135,11 @@ def _row_starts(lines: Sequence[Line]) -> list[int]:
 
 
 def _records(lines: Sequence[Line], starts: Sequence[int], kind: Kind, *, header: str = "") -> Iterator[Block]:
-    """A block for each of these lines with the lines up to the next; `header` stands above all but the first."""
+    """A block for each of these lines with the lines up to the next; `header` stands above all
+    but the first.
+    """
     previous_blank = True
-    for n, (at, stop) in enumerate(zip(starts, [*starts[1:], len(lines)], strict=True)):
+    for n, (at, stop) in enumerate(pairwise([*starts, len(lines)])):
         rank = Rank.PARAGRAPH if previous_blank else Rank.ITEM
         label = lines[at].text.strip() if kind is Kind.LINES else ""
         yield Block(lines[at].start, lines[stop - 1].end, kind, rank, 1.0, (), header if n else "", label)

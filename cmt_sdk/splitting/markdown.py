@@ -1,7 +1,9 @@
-"""Markdown by the rules of CommonMark, with tables, front matter and definition lists. Knows no budget.
+"""Markdown by the rules of CommonMark, with tables, front matter and definition lists. Knows no
+budget.
 
-markdown-it-py parses the blocks; this room adds what people expect where the standard is merciless: a fence or a comment
-that is never closed does not swallow the sections after it, and a rule below several lines makes no heading of them.
+markdown-it-py parses the blocks; this room adds what people expect where the standard is
+merciless: a fence or a comment that is never closed does not swallow the sections after it, and a
+rule below several lines makes no heading of them.
 """
 
 from __future__ import annotations
@@ -49,7 +51,8 @@ class _Reader:
     text: str
     starts: Sequence[int]  # of the lines
     items: list[_Item] = field(default_factory=list)
-    lead_ins: list[str] = field(default_factory=list)  # for each open list: the line "...:" above it
+    # for each open list: the line "...:" above it
+    lead_ins: list[str] = field(default_factory=list)
     lists: int = 0  # that are open
     last: Block | None = None
 
@@ -118,7 +121,9 @@ class _Reader:
         return Block(*self._range(first, last), kind, rank, keep, parents, label=item.name)
 
     def _parents(self) -> tuple[str, ...]:
-        """The names of what a block lies under, outermost first; quotations that are no callouts have none."""
+        """The names of what a block lies under, outermost first; quotations that are no callouts
+        have none.
+        """
         names = [item.name for item in self.items]
         return tuple(name for name in [*self.lead_ins[:1], *names] if name.strip())
 
@@ -153,7 +158,9 @@ class _Reader:
             yield Block(*self._range(row, row + 1), Kind.RECORD, rank, 1.0, parents, header)
 
     def _html_table(self, first: int, last: int) -> Iterator[Block]:
-        """The rows of a table in html; the words of a first row with `<th>` are the header of the others."""
+        """The rows of a table in html; the words of a first row with `<th>` are the header of the
+        others.
+        """
         start, end = self._range(first, last)
         rows = [start + m.start() for m in ROW.finditer(self.text[start:end])][1:]
         places = [start, *rows, end]

@@ -1,6 +1,8 @@
-"""Markup languages other than Markdown: reStructuredText, AsciiDoc, Org, LaTeX, MediaWiki, Typst. Knows no budget.
+"""Markup languages other than Markdown: reStructuredText, AsciiDoc, Org, LaTeX, MediaWiki, Typst.
+Knows no budget.
 
-Each says what is a heading and what is verbatim, where nothing is one; what stands between is plain text.
+Each says what is a heading and what is verbatim, where nothing is one; what stands between is
+plain text.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cmt_sdk.splitting.elements import Block, Heading, Kind, Rank
 from cmt_sdk.splitting.plain import Line, body, lines_of, underline_of, width_of
@@ -19,8 +22,9 @@ Found = tuple[int, str]  # level and title of a heading
 class Marks:
     """How one line of a markup language shows what it is.
 
-    `heading` gives level and title of a line, or None. `verbatim` are pairs of patterns: of a line that opens a part
-    without headings, and of the line that closes it ("=": the same line again).
+    `heading` gives level and title of a line, or None. `verbatim` are pairs of patterns: of a
+    line that opens a part without headings, and of the line that closes it ("=": the same line
+    again).
     """
 
     heading: Callable[[str], Found | None]
@@ -83,22 +87,27 @@ def by_marks(marks: Marks) -> Callable[[str], Iterator[Heading | Block]]:
 
 
 def _verbatim(lines: Sequence[Line]) -> Iterator[Block]:
-    """A verbatim part as one block; a table of AsciiDoc by its rows, below its header row where a blank line follows it."""
+    """A verbatim part as one block; a table of AsciiDoc by its rows, below its header row where a
+    blank line follows it.
+    """
     whole = Block(lines[0].start, lines[-1].end, Kind.CODE, keep=1.0)
     if not lines[0].text.startswith("|===") or len(lines) < 5 or not lines[2].blank:
         yield whole
         return
     inner = range(3, len(lines) - 1)
-    is_grouped = any(lines[n].blank for n in inner)  # each cell in a line of its own, and a blank line between the rows
+    # each cell in a line of its own, and a blank line between the rows
+    is_grouped = any(lines[n].blank for n in inner)
     starts = [n for n in inner if not lines[n].blank and (not is_grouped or n == 3 or lines[n - 1].blank)]
     yield Block(lines[0].start, lines[2].end, Kind.LINES, keep=1.0)
-    for n, after in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for n, after in pairwise([*starts, len(lines)]):
         rank = Rank.CLAUSE if n == starts[0] else Rank.ITEM
         yield Block(lines[n].start, lines[after - 1].end, Kind.RECORD, rank, 1.0, (), lines[1].text.strip())
 
 
 def _verbatim_end(lines: Sequence[Line], at: int, marks: Marks, unclosed: set[str]) -> int:
-    """The line behind the verbatim part that this line opens; 0 where it opens none, or one that is never closed."""
+    """The line behind the verbatim part that this line opens; 0 where it opens none, or one that
+    is never closed.
+    """
     for opening, closing in marks.verbatim:
         found = opening.match(lines[at].text)
         if not found or (closing == "=" and found[1] != lines[at].text.rstrip() and found[1][0] != "`"):
@@ -114,7 +123,9 @@ def _verbatim_end(lines: Sequence[Line], at: int, marks: Marks, unclosed: set[st
 
 
 def read_rst(text: str) -> Iterator[Heading | Block]:
-    """reStructuredText: titles with a line of one mark below, or above and below; levels in order of appearance."""
+    """reStructuredText: titles with a line of one mark below, or above and below; levels in order
+    of appearance.
+    """
     lines = lines_of(text)
     styles: list[tuple[str, bool]] = []
     start = 0
@@ -174,8 +185,10 @@ def read_latex(text: str) -> Iterator[Heading | Block]:
             n += 1
         is_hidden = n < len(hidden) and hidden[n][0] <= found.start()
         end = _closing_brace(text, found.end())
+        if is_hidden or not end or found.start() < start:
+            continue
         title = " ".join(COMMAND.sub(" ", text[found.end() : end - 1]).split())
-        if is_hidden or not end or not title or found.start() < start:
+        if not title:
             continue
         yield from body(text, start, found.start())
         yield Heading(found.start(), end, LEVELS[found["name"]], title)

@@ -1,4 +1,6 @@
-"""A text to its passages: the elements of its format grouped to sections, the sections cut. Knows no tokenizer."""
+"""A text to its passages: the elements of its format grouped to sections, the sections cut. Knows
+no tokenizer.
+"""
 
 from __future__ import annotations
 
@@ -18,15 +20,17 @@ class _Group:
     """Blocks that follow each other under the same headings."""
 
     headings: list[str]
-    lines: list[Heading] = field(default_factory=list)  # where the last of `headings` stand, right above the blocks
+    # where the last of `headings` stand, right above the blocks
+    lines: list[Heading] = field(default_factory=list)
     blocks: list[Block] = field(default_factory=list)
 
 
 def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rules: Rules = MARKDOWN) -> list[Span]:
     """The passages of a text.
 
-    Every character that is not white space lies in a span, except heading lines, which become the `heading` of the
-    spans below them (one with nothing below, or too long for that, is text), and binary data (`binary_parts`).
+    Every character that is not white space lies in a span, except heading lines, which become the
+    `heading` of the spans below them (one with nothing below, or too long for that, is text), and
+    binary data (`binary_parts`).
 
     Args:
         text: The text.
@@ -46,7 +50,9 @@ def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rul
 
 
 def _section(text: str, group: _Group, title: str, budget: int, measure: Measure) -> Section:
-    """The group under as much of its path as fits, with the heading lines that do not fit as text."""
+    """The group under as much of its path as fits, with the heading lines that do not fit as
+    text.
+    """
     path = path_of(title, group.headings, min(LONGEST_PATH, budget // 4), measure)
     above = len(group.headings) - len(group.lines)
     unsaid = [_line(text, line) for n, line in enumerate(group.lines) if above + n in path.unsaid]
@@ -69,7 +75,8 @@ def _groups(text: str, elements: Iterable[Element]) -> Iterator[_Group]:
                 yield group
                 group = _Group([name for _, name in path])
             continue
-        if group.blocks or not (path and path[-1][0] < element.level):  # a lower heading right below a higher one
+        # a lower heading right below a higher one
+        if group.blocks or not (path and path[-1][0] < element.level):
             yield from _closed(text, group)  # takes that one's line along
             group = _Group([])
         path = [(level, name) for level, name in path if level < element.level] + [(element.level, element.title)]

@@ -1,4 +1,5 @@
-"""Plain text: paragraphs, lists and tables as people type them, and titles where there is evidence. Knows no budget.
+"""Plain text: paragraphs, lists and tables as people type them, and titles where there is
+evidence. Knows no budget.
 
 The rules of other formats use `body` for what stands between their own marks.
 """
@@ -9,6 +10,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from cmt_sdk.splitting.elements import Block, Heading, Kind, Rank
 from cmt_sdk.splitting.markdown import KEPT_ITEM, read_markdown
@@ -58,13 +60,17 @@ def lines_of(text: str, start: int = 0, end: int | None = None) -> list[Line]:
 
 
 def read_plain(text: str) -> Iterator[Heading | Block]:
-    """Plain text: as Markdown where its lines with hashes are headings, else with underlined titles."""
+    """Plain text: as Markdown where its lines with hashes are headings, else with underlined
+    titles.
+    """
     lines = lines_of(text)
     yield from read_markdown(text) if _has_hash_headings(lines) else underlined(text, lines)
 
 
 def _has_hash_headings(lines: Sequence[Line]) -> bool:
-    """True where lines with hashes stand as headings do: below blank lines, no two of one level in a row."""
+    """True where lines with hashes stand as headings do: below blank lines, no two of one level
+    in a row.
+    """
     found = [n for n, line in enumerate(lines) if HASHES.match(line.text)]
     return bool(found) and all(_stands_as_heading(lines, n) for n in found)
 
@@ -78,7 +84,9 @@ def _stands_as_heading(lines: Sequence[Line], at: int) -> bool:
 
 
 def underlined(text: str, lines: Sequence[Line]) -> Iterator[Heading | Block]:
-    """Titles with a line of one mark below, about as long as they are; levels in the order in which marks appear."""
+    """Titles with a line of one mark below, about as long as they are; levels in the order in
+    which marks appear.
+    """
     marks: list[str] = []
     start = 0
     for n, line in enumerate(lines[1:], 1):
@@ -153,7 +161,7 @@ def _items(lines: Sequence[Line], above: str) -> Iterator[Block]:
     open_items: list[tuple[int, str]] = []
     before = -1  # the depth of the item above
     starts = [n for n, line in enumerate(lines) if BULLET.match(line.text)]
-    for start, stop in zip(starts, [*starts[1:], len(lines)], strict=True):
+    for start, stop in pairwise([*starts, len(lines)]):
         mark = BULLET.match(lines[start].text)
         if not mark:
             continue

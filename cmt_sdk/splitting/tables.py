@@ -1,9 +1,12 @@
-"""Tables drawn with characters: rows between "|", and the grids and columns of reStructuredText. Knows no budget."""
+"""Tables drawn with characters: rows between "|", and the grids and columns of reStructuredText.
+Knows no budget.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import islice, pairwise
 from typing import Protocol
 
 from cmt_sdk.splitting.elements import Block, Kind, Rank
@@ -24,33 +27,39 @@ PIPES = re.compile(r"[ \t]*\|.*\|?[ \t]*$")
 RULE = re.compile(r"[ \t]*[|+]?[ \t]*:?[-=]+:?[ \t]*(?:[|+][ \t]*:?[-=]+:?[ \t]*)*[|+]?[ \t]*$")
 GRID = re.compile(r"[ \t]*\+(?:[-=]+\+)+[ \t]*$")
 HEADER_RULE = re.compile(r"[ \t]*\+(?:=+\+)+[ \t]*$")
-TABULAR = re.compile(r".*(?<!\\)&.*\\\\[ \t]*(?:\\\w+(?:\{[^}]*\})?)*[ \t]*$|[ \t]*\\(?:[a-z]*line|[a-z]+rule)\b.*$")
+TABULAR_END = re.compile(r"\\\\(?:\[[^\]]*\])?[ \t]*(?:\\\w+(?:\{[^}]*\})?)*$")
 TABULAR_RULE = re.compile(r"[ \t]*\\(?:[a-z]*line|[a-z]+rule)\b")
+LONGEST_TABLE = 1000  # lines that are looked at for the end of a table of columns
 COLUMNS = re.compile(r"[ \t]*=+(?:[ \t]+=+)+[ \t]*$")
 
 
 def table_at(lines: Sequence[Row], at: int) -> tuple[list[Block], int] | None:
-    """The rows of the table that begins at this line, and the line behind it; None where none begins."""
+    """The rows of the table that begins at this line, and the line behind it; None where none
+    begins.
+    """
     line = lines[at].text
     if GRID.match(line):
         stop = _while(lines, at, re.compile(r"[ \t]*[|+]"))
         return _rows(lines, at, stop, separated=True), stop
     if COLUMNS.match(line):
-        rules = [n for n in range(at, min(len(lines), at + 1000)) if COLUMNS.match(lines[n].text)]
+        near = range(at, min(len(lines), at + LONGEST_TABLE))
+        rules = list(islice((n for n in near if COLUMNS.match(lines[n].text)), 3))
         if len(rules) > 1:
             stop = (rules[2] if len(rules) > 2 and _is_near(lines, rules) else rules[1]) + 1
             return _rows(lines, at, stop, separated=False), stop
     if PIPES.match(line) and line.count("|") > 1:
         stop = _while(lines, at, PIPES)
         return _rows(lines, at, stop, separated=False), stop
-    if line.count("&") and TABULAR.match(line):
-        stop = _while(lines, at, TABULAR)
+    if "&" in line and _is_tabular(line):
+        stop = next((n for n in range(at, len(lines)) if not _is_tabular(lines[n].text)), len(lines))
         return _rows(lines, at, stop, separated=False), stop
     return None
 
 
 def _is_near(lines: Sequence[Row], rules: Sequence[int]) -> bool:
-    """True where the third rule belongs to the same table: the second stands right below a header."""
+    """True where the third rule belongs to the same table: the second stands right below a
+    header.
+    """
     return not any(not lines[n].text.strip() for n in range(rules[0], rules[1] + 1))
 
 
@@ -59,23 +68,31 @@ def _while(lines: Sequence[Row], at: int, pattern: re.Pattern[str]) -> int:
 
 
 def _rows(lines: Sequence[Row], at: int, stop: int, *, separated: bool) -> list[Block]:
-    """The header with its rules as one block, then the rows; `separated`: a row may have several lines."""
+    """The header with its rules as one block, then the rows; `separated`: a row may have several
+    lines.
+    """
     rules = [n for n in range(at, stop) if _is_rule(lines[n].text)]
+    drawn = frozenset(rules)
     heads = [n for n in rules if not separated or HEADER_RULE.match(lines[n].text)]
-    first = at + 1 if at in rules else at
+    first = at + 1 if at in drawn else at
     below = next((n for n in heads if n > first), None)
-    has_header = below is not None and (separated or below == first + 1 or at in rules)
+    has_header = below is not None and (separated or below == first + 1 or at in drawn)
     if not has_header or below is None:
         header, body = "", at
     else:
         header, body = " ".join(lines[n].text.strip() for n in range(first, below)), below + 1
-    starts = [n for n in range(body, stop) if n not in rules and (not separated or n - 1 in rules or n == body)]
+    starts = [n for n in range(body, stop) if n not in drawn and (not separated or n - 1 in drawn or n == body)]
     found = [Block(lines[at].start, lines[body - 1].end, Kind.LINES, keep=1.0)] if body > at else []
-    for n, after in zip(starts, [*starts[1:], stop], strict=True):
+    for n, after in pairwise([*starts, stop]):
         rank = Rank.CLAUSE if found and n == body else Rank.ITEM
         start = lines[at].start if not found else lines[n].start
         found.append(Block(start, lines[after - 1].end, Kind.RECORD, rank if found else Rank.PARAGRAPH, 1.0, (), header))
     return found or [Block(lines[at].start, lines[stop - 1].end, Kind.LINES, keep=1.0)]
+
+
+def _is_tabular(line: str) -> bool:
+    """True for a row or a rule of a table in LaTeX."""
+    return bool(TABULAR_RULE.match(line)) or ("&" in line and bool(TABULAR_END.search(line.rstrip()[-80:])))
 
 
 def _is_rule(line: str) -> bool:

@@ -1,7 +1,8 @@
 """Fences and html that are never closed, as rules for markdown-it-py. Knows no budget.
 
-By CommonMark they reach to the end of the text. A fence that somebody forgot to close must not swallow the sections after
-it: it ends before the next line that is a heading rather than a comment in the code. Html ends at the next blank line.
+By CommonMark they reach to the end of the text. A fence that somebody forgot to close must not
+swallow the sections after it: it ends before the next line that is a heading rather than a
+comment in the code. Html ends at the next blank line.
 """
 
 from __future__ import annotations
@@ -87,7 +88,9 @@ def _closes(line: str, mark: str, *, is_same_line: bool) -> bool:
 
 
 def _next_section(state: StateBlock, start: int, end: int) -> int:
-    """The next line that is a heading: below a blank line, and above one or of a level that comments do not have."""
+    """The next line that is a heading: below a blank line, and above one or of a level that
+    comments do not have.
+    """
     for line in range(start + 2, end):
         found = HEADING.match(_line(state, line)) if not state.isEmpty(line) and state.sCount[line] < 4 else None
         if found and state.isEmpty(line - 1) and (len(found[1]) > 1 or (line + 1 < end and state.isEmpty(line + 1))):

@@ -104,7 +104,6 @@ class Documents(Database):
         self, db: Connection, known: Document, given: Document, by_source: bool, recut: Recut | None
     ) -> tuple[Document, Outcome]:
         changes = _said(known, given, by_source)
-        changes["metadata"] = {**known.metadata, **given.metadata}  # keys that others noted stay
         if all(getattr(known, name) == value for name, value in changes.items()):
             return known, "unchanged"
         return self._replaced(db, known, changes, None, recut), "updated"
@@ -370,7 +369,7 @@ def _said(known: Document, given: Document, by_source: bool) -> dict[str, Any]:
     """The fields of a known document after it is given again; only with `by_source` a new source takes the place of its own."""
     return {
         "source": given.source or known.source if by_source else known.source or given.source,
-        "metadata": given.metadata or known.metadata,
+        "metadata": {**known.metadata, **given.metadata},  # keys that others noted stay
         "expires_at": given.expires_at or known.expires_at,
     }
 

@@ -5,6 +5,8 @@ import re
 
 import pytest
 import regex
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cmt_sdk.splitting import rules_for, split
 
@@ -149,3 +151,87 @@ def test_passages_are_well_filled():
     rng = random.Random(5)
     found = cut(" ".join(sentence(rng) for _ in range(2000)), budget=200)
     assert sum(tokens(found)) / len(found) > 0.72 * 200
+
+
+PIECES = {
+    ".md": [
+        "```a\n\n",
+        "<!--\n\n",
+        "- - ",
+        "> ",
+        "[a]: b\n",
+        "a\n: b\n",
+        "<table><tr>",
+        "| a |\n|-|\n",
+        "data:a/b,",
+        "- a\n  - b\n",
+    ],
+    ".txt": ["* ", "= =\n", "- a\n", "a\n==\n", "a & b \\\\\n", "&", "| a | b |\n"],
+    ".rst": ["+--+\n", "+==+\n", "=== ===\n", "a\n=\n\n", "- - "],
+    ".adoc": ["----\n", "|===\n", "((("],
+    ".org": ["#+begin_src\n", "* a\n"],
+    ".tex": ["\\section{", "{", "\\begin{verbatim}"],
+    ".csv": ['"a\n', "a,", '{"a":', "- a: b; "],
+    ".yaml": ["  a:\n", "a:\n b:\n"],
+    ".log": ["2026-01-01 a\n", " a\n"],
+}
+
+
+@pytest.mark.parametrize("suffix", PIECES)
+def test_no_format_takes_quadratic_time(suffix):
+    """Were one to, this test would take minutes."""
+    for piece in PIECES[suffix]:
+        found = split(
+            "a\n" + piece * (40_000 // len(piece)), lambda texts: [len(t) for t in texts], 1000, rules=rules_for(suffix)
+        )
+        assert max(span.tokens for span in found) <= 1000
+
+
+@pytest.mark.parametrize("suffix", [*PIECES, ".srt", ".toml", ".wiki"])
+@pytest.mark.parametrize("text", ["", "\n \n", "\n\n\nx\n", "  x", "x"])
+def test_texts_of_nothing(suffix, text):
+    """In every format."""
+    assert cut(text, suffix) == [text.strip()][: bool(text.strip())]
+
+
+LINES = [
+    *["# One", "## Two three", "Four", "====", "---", "```", "~~~", "- five six.", "  - seven", "\t- tab", "1. eight", ""],
+    *["| 8 | 9 |", "|---|---|", ": def", "> # h", "<!--", "-->", "<table>", "<tr><th>a</th></tr>", "= A", "* C", "** D"],
+    *["#+begin_src", "#+end_src", "[sec]", "a: b", "  c: d", "2026-03-04 log", "+--+--+", "+==+==+", "=== ===", "a & b \\\\"],
+    *[
+        "|===",
+        "----",
+        '"q',
+        'a,"b"',
+        "- k: v; l: w",
+        "1\u00a0km 5 €",
+        "word " * 12,
+        "x" * 30,
+        "日本。語",
+        "\u2028",
+        "👩‍👩‍👧",
+        "Ti\n~~",
+    ],
+]
+COUNTERS = [lambda texts: [len(t.split()) for t in texts], lambda texts: [len(t) for t in texts]]
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.sampled_from(LINES), max_size=20).map("\n".join),
+    st.sampled_from([*PIECES, ".srt", ".toml", ".wiki"]),
+    st.sampled_from(COUNTERS),
+    st.integers(1, 40),
+    st.sampled_from(["", "One", "A long title of many words here"]),
+)
+def test_nothing_is_lost_in_any_format(text, suffix, count, budget, title):
+    """Passages lie in order within the budget; what lies between are headings whose words stand above the next passage."""
+    end = 0
+    for span in split(text, count, budget, title=title, rules=rules_for(f"x{suffix}")):
+        body = text[span.start : span.end]
+        assert body == body.strip() != ""
+        assert span.tokens == count([body])[0] + (count([span.heading])[0] + 1 if span.heading else 0)
+        assert span.tokens <= budget
+        assert set(re.findall(r"\w+", text[end : span.start])) <= set(re.findall(r"\w+", span.heading))
+        end = span.end
+    assert not re.search(r"\w", text[end:])
