@@ -28,7 +28,7 @@ from cmt_sdk.storage.rows import (
     sound_text,
     stamp_of,
 )
-from cmt_sdk.storage.schema import seal
+from cmt_sdk.storage.schema import WORD_TABLES, insert_words, seal
 from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
 COLUMNS = (
@@ -218,12 +218,13 @@ class Documents(Database):
             row = (key, ordinal, span.start, span.end, span.tokens, span.heading)
             made = db.exec_driver_sql(passage, row).lastrowid
             words = f"{span.heading}\n{body[span.start : span.end]}"
-            db.exec_driver_sql("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (made, words))
+            insert_words(db.exec_driver_sql, made, words)
 
     def _drop_passages(self, db: Connection, keys: Sequence[int]) -> None:
         for some in chunks(keys):
             inside = f"(SELECT id FROM passages WHERE document_key IN ({some}))"
-            db.exec_driver_sql(f"DELETE FROM passage_text WHERE rowid IN {inside}")
+            for table in WORD_TABLES:
+                db.exec_driver_sql(f"DELETE FROM {table} WHERE rowid IN {inside}")
             db.exec_driver_sql(f"DELETE FROM passages WHERE document_key IN ({some})")
 
     def _remove(self, db: Connection, keys: Sequence[int]) -> None:

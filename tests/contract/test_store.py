@@ -1024,7 +1024,7 @@ def test_a_later_database_is_refused(tmp_path):
     with closing(sqlite3.connect(file)) as db:
         db.execute("PRAGMA user_version = 99")
     before = file.read_bytes()
-    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 4: update cmt-sdk"):
+    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 5: update cmt-sdk"):
         SQLiteStore(tmp_path)
     assert file.read_bytes() == before
 
