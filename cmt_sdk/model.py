@@ -11,6 +11,7 @@ import numpy as np
 
 from cmt_sdk.config import Settings
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
+from cmt_sdk.notation import in_notation_of
 from cmt_sdk.prompting import UNKNOWN, abstains, search_query
 from cmt_sdk.ranking import fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
@@ -135,7 +136,8 @@ class MemoryModel:
         most = max(k, rerank)
         found = _timed(times, "search", lambda: self._recall.search(query, most, ask.chosen, vector=vector))
         if rerank and len(found) > 1:
-            found = _timed(times, "rerank", lambda: self._recall.rerank(query, found))
+            asked = in_notation_of(query, [m.passage.content for m in found[:rerank]])
+            found = _timed(times, "rerank", lambda: self._recall.rerank(asked, found))
         found = found[:k]
         if ask.budget is not None:
             share = 1.0 if ask.reader == "text" else self._share
@@ -149,7 +151,8 @@ class MemoryModel:
 
     def _read(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> Iterator[Piece]:
         passages = [m.passage for m in reversed(matches)]  # the best one last: what is near is read best
-        prompt = Prompt(ask.question, ask.history, notes=kind != "none")
+        question = in_notation_of(ask.question, [m.passage.content for m in matches])
+        prompt = Prompt(question, ask.history, notes=kind != "none")
         if kind == "memory":
             memories = _timed(times, "load", lambda: self._recall.memories(passages))
             prompt = replace(prompt, memories=memories)

@@ -7,7 +7,7 @@ Dates and numbers are added in one notation (dates.py, numbers.py).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from itertools import pairwise
