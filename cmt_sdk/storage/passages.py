@@ -182,19 +182,22 @@ class Passages(Database):
         if not whole:
             return []
         where, values = conditions(replace(chosen, history=False), self.now().timestamp())
-        joined = f"JOIN passages p ON p.id = found.id JOIN documents d ON d.key = p.document_key WHERE {where}"
-        sql = f"""WITH found AS (
-                SELECT rowid AS id, bm25(passage_text) AS score FROM passage_text WHERE passage_text MATCH :words
-                UNION ALL SELECT rowid, {OTHER_FORM} * bm25(passage_forms) FROM passage_forms WHERE passage_forms MATCH :forms)
-            SELECT found.id, sum(found.score) AS score FROM found {joined}
-            GROUP BY found.id ORDER BY score, found.id LIMIT :limit"""
+        alive = f"JOIN passages p ON p.id = found.id JOIN documents d ON d.key = p.document_key WHERE {where}"
+        sql = f"""WITH other AS MATERIALIZED (SELECT rowid AS id, {OTHER_FORM} * bm25(passage_forms) AS score
+                FROM passage_forms WHERE passage_forms MATCH :forms),
+            found AS (SELECT passage_text.rowid AS id, bm25(passage_text) + ifnull(other.score, 0) AS score
+                FROM passage_text LEFT JOIN other ON other.id = passage_text.rowid WHERE passage_text MATCH :words
+                UNION ALL SELECT * FROM other)
+            SELECT found.id, found.score FROM found {alive} ORDER BY score, found.id LIMIT :limit"""
         one = f"""WITH found AS (SELECT rowid AS id FROM passage_text WHERE passage_text MATCH :words)
-            SELECT 1 FROM found {joined} LIMIT 1"""
+            SELECT 1 FROM found {alive} LIMIT 1"""
         with self._read() as db:
             unknown = [w for w in asked.spelt if not db.execute(text(one), values | {"words": f'"{w}"'}).first()]
+            whole = " OR ".join([whole, *(f'"{word}" *' for word in unknown)])
             forms = " OR ".join([f"forms : ({whole})", *(f"grams : ({_within(word)})" for word in unknown)])
-            rows = db.execute(text(sql), values | {"words": whole, "forms": forms, "limit": limit}).all()
-        return [Hit(r.id, -r.score) for r in rows]
+            rows = db.execute(text(sql), values | {"words": whole, "forms": forms, "limit": 2 * limit}).all()
+        best = {r.id: -r.score for r in reversed(rows)}  # of a passage that is there twice the first has the whole score
+        return [Hit(i, best[i]) for i in list(dict.fromkeys(r.id for r in rows))[:limit]]
 
     def fingerprints(self) -> list[Fingerprint]:
         """See ports.PassageStore."""

@@ -7,6 +7,7 @@ Dates and numbers are added in one notation (dates.py, numbers.py).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
@@ -22,6 +23,8 @@ LAST_LATIN = "\u024f"
 LONG_WORD = 9  # letters of a word in Latin script that may be a compound
 LONG_ELSEWHERE = GRAM + 1  # other scripts: articles and prepositions are written with the word
 MOST_PIECES, LONGEST_JOINED = 8, 40
+DIGIT = re.compile("[0-9]")
+NEAR = 3  # words before and after digits that may belong to a date
 TAIL = 7  # last digits of a phone number, which are the same with and without the country's code
 
 PAIRED = r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Hangul}\p{LineBreak=Complex_Context}\u30FC]"
@@ -91,13 +94,13 @@ def indexed(text: str) -> Indexed:
     words: list[str] = []
     forms: list[str] = []
     of_long: list[str] = []
-    cleaned = _lines_joined(clean(text))
-    for chunk in cleaned.split():
+    chunks = _lines_joined(clean(text)).split()
+    for chunk in chunks:
         of_chunk = _of_text(chunk)
         words += of_chunk[0]
         forms += of_chunk[1]
         of_long += of_chunk[2]
-    forms += _in_one_notation(cleaned)
+    forms += _in_one_notation(chunks)
     return Indexed(" ".join(words), " ".join(forms), " ".join(of_long))
 
 
@@ -106,14 +109,14 @@ def asked(question: str) -> Asked:
     words: dict[str, None] = {}
     starts: dict[str, None] = {}
     spelt: dict[str, None] = {}
-    cleaned = _lines_joined(clean(question))
-    for chunk in cleaned.split():
+    chunks = _lines_joined(clean(question)).split()
+    for chunk in chunks:
         found = _Taken(of_question=True)
         found.take_apart(chunk)
         words |= dict.fromkeys([*found.words, *found.forms])
         starts |= dict.fromkeys(found.starts)
         spelt |= dict.fromkeys(word for word in found.words if len(word) >= GRAM and _is_spelt(word))
-    words |= dict.fromkeys(_in_one_notation(cleaned))
+    words |= dict.fromkeys(_in_one_notation(chunks))
     return Asked(list(words), list(starts), list(spelt))
 
 
@@ -212,15 +215,18 @@ class _Taken:
 
 
 def _joins(gap: str, before: str, after: str) -> bool:
-    """Whether two pieces with `gap` between them may be written as one word."""
+    """Whether two pieces with `gap` between them may be written as one word. Numbers have rules of their own."""
+    if gap in (".", ",") and before[-1].isdigit() and after[0].isdigit():
+        return False
     if gap in ("-", "_", ".", "/", "'", "@", "&", "·", "~", "*", "**", "__"):
         return not (gap == "'" and after.casefold() == "s")
     return gap in (":", ",", "") and (before[-1].isdigit() or after[0].isdigit())
 
 
-def _in_one_notation(text: str) -> list[str]:
+def _in_one_notation(chunks: Sequence[str]) -> list[str]:
     """Words for the dates, times and numbers of a text, and for numbers with spaces within them; each once."""
-    if not any(c.isdigit() for c in text):
+    text = _near_digits(chunks)
+    if not text:
         return []
     said = dates(text)
     words = [token for date in said for token in date.tokens]
@@ -232,6 +238,21 @@ def _in_one_notation(text: str) -> list[str]:
     for found in _patterns().spaced.finditer(text):
         words += _dialled(found[0])
     return list(dict.fromkeys(words))
+
+
+def _near_digits(chunks: Sequence[str]) -> str:
+    """The parts of a text that hold digits, each with the few words around it: the rest says no date and no number."""
+    parts = []
+    last = 0
+    for place, chunk in enumerate(chunks):
+        if DIGIT.search(chunk):
+            first = max(last, place - NEAR)
+            if first > last:
+                parts.append("|")
+            end = min(place + NEAR + 1, len(chunks))
+            parts += chunks[first:end]
+            last = end
+    return " ".join(parts)
 
 
 def _dialled(number: str) -> Iterator[str]:

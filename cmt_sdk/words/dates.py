@@ -36,11 +36,12 @@ MONTH_FIRST = re.compile(
     rf"(?:(?P<day>\d{{1,2}}){ORDINAL}(?![\w:]|[.,]\d)(?:,?\s+(?P<year>\d{{4}})(?![\d:]))?|(?P<alone>(?:19|20)\d\d)(?!\d))"
 )
 TIME = re.compile(
-    r"(?P<half>午前|午後|上午|下午|오전|오후)?\s?(?<![\d.,:])(?P<hour>\d{1,2})"
+    r"(?<![\d.,:])(?P<hour>\d{1,2})"
     r"(?:(?P<sep>[:.hH时時点點시])\s?(?P<minute>\d{2})(?!\d)(?::\d{2})?)?\s?"
     r"(?P<unit>[AaPp]\.?\s?[Mm]\b|Uhr|uhr|h\b|o'clock|時|时|点|點|시)?"
 )
-AFTERNOON = ("午後", "下午", "오후")
+HALVES = ("午前", "上午", "오전", "午後", "下午", "오후")
+AFTERNOON = HALVES[3:]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +102,7 @@ def dates(text: str) -> list[Date]:
     if not any(c.isdigit() for c in text):
         return []
     found: list[Date] = []
-    for read in (_numeric, _ideographic, _named):
+    for read in (_numeric, _named) if text.isascii() else (_numeric, _ideographic, _named):
         found += (d for d in read(text) if not _is_covered(d, found))
     return sorted(found, key=lambda d: d.start)
 
@@ -178,23 +179,23 @@ def times(text: str) -> list[Time]:
     """The times of day in a text, in order."""
     found = []
     for m in TIME.finditer(text):
-        time = _time(m)
+        before = text[max(0, m.start() - 3) : m.start()].rstrip()
+        half = before[-2:] if before[-2:] in HALVES else ""
+        time = _time(m, half, text.rindex(half, 0, m.start()) if half else m.start())
         if time is not None:
             found.append(time)
     return found
 
 
-def _time(m: re.Match[str]) -> Time | None:
+def _time(m: re.Match[str], half: str, start: int) -> Time | None:
     """A time; hours and minutes parted by a full stop are one only with a unit."""
     unit = (m["unit"] or "").lower().replace(".", "").replace(" ", "")
-    sure = m["sep"] == ":" or unit or m["half"] or (m["sep"] and m["sep"] not in ".:" and m["minute"])
+    sure = m["sep"] == ":" or unit or half or (m["sep"] and m["sep"] not in ".:")
     hour, minute = int(m["hour"]), int(m["minute"] or 0)
-    if not sure or hour > 24 or minute > 59:
-        return None
-    if unit in ("am", "pm") and hour > 12:
+    if not sure or hour > 24 or minute > 59 or (unit in ("am", "pm") and hour > 12):
         return None
     if unit in ("am", "pm"):
         hour = hour % 12 + 12 * (unit == "pm")
-    elif m["half"] in AFTERNOON and hour < 12:
+    elif half in AFTERNOON and hour < 12:
         hour += 12
-    return Time(m.start() + len(m[0]) - len(m[0].lstrip()), m.start() + len(m[0].rstrip()), hour % 24, minute)
+    return Time(start, m.start() + len(m[0].rstrip()), hour % 24, minute)
