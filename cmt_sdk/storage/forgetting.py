@@ -93,7 +93,7 @@ def _as_indexed(text: str) -> list[str]:
     """The words of a text as full-text search keeps them."""
     kept = indexed(text)
     spelt = [" ".join(grams(word)) for word in kept.words.split()]
-    return [*kept.words.split(), *kept.forms.split(), *filter(None, spelt)]
+    return [*kept.words.split(), *kept.forms.split(), *kept.meanings.split(), *filter(None, spelt)]
 
 
 def _explained(found: set[bytes], database: Path, key: Key | None) -> set[bytes]:

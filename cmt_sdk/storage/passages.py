@@ -22,7 +22,8 @@ from cmt_sdk.storage.rows import ALIVE, PASSAGE, READY, document_of, fingerprint
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, KeyVectors, PackedMemory, Passage, Vector
 
 MOST_WORDS = 200
-OTHER_FORM = 0.5  # what a word in another form counts, against one as it is asked for
+# What counts, against a word as it is asked for: one in another form, one within a longer one, a date or number in any notation.
+WEIGHTS = "0.5, 0.5, 2.0"
 READ_AGAIN = 60.0  # seconds before the time of reading is written again: a question should not cost a write
 
 log = logging.getLogger(__name__)
@@ -183,7 +184,7 @@ class Passages(Database):
             return []
         where, values = conditions(replace(chosen, history=False), self.now().timestamp())
         alive = f"JOIN passages p ON p.id = found.id JOIN documents d ON d.key = p.document_key WHERE {where}"
-        sql = f"""WITH other AS MATERIALIZED (SELECT rowid AS id, {OTHER_FORM} * bm25(passage_forms) AS score
+        sql = f"""WITH other AS MATERIALIZED (SELECT rowid AS id, bm25(passage_forms, {WEIGHTS}) AS score
                 FROM passage_forms WHERE passage_forms MATCH :forms),
             found AS (SELECT passage_text.rowid AS id, bm25(passage_text) + ifnull(other.score, 0) AS score
                 FROM passage_text LEFT JOIN other ON other.id = passage_text.rowid WHERE passage_text MATCH :words
@@ -194,7 +195,7 @@ class Passages(Database):
         with self._read() as db:
             unknown = [w for w in asked.spelt if not db.execute(text(one), values | {"words": f'"{w}"'}).first()]
             whole = " OR ".join([whole, *(f'"{word}" *' for word in unknown)])
-            forms = " OR ".join([f"forms : ({whole})", *(f"grams : ({_within(word)})" for word in unknown)])
+            forms = " OR ".join([f"{{forms meanings}} : ({whole})", *(f"grams : ({_within(word)})" for word in unknown)])
             rows = db.execute(text(sql), values | {"words": whole, "forms": forms, "limit": 2 * limit}).all()
         best = {r.id: -r.score for r in reversed(rows)}  # of a passage that is there twice the first has the whole score
         return [Hit(i, best[i]) for i in list(dict.fromkeys(r.id for r in rows))[:limit]]

@@ -29,15 +29,15 @@ WORD_TABLES = ("passage_text", "passage_forms")
 # written as stands apart, so that it does not make the text longer than it is: bm25 counts words.
 WORDS = (
     """CREATE VIRTUAL TABLE passage_text USING fts5(body, tokenize = "porter ascii")""",
-    """CREATE VIRTUAL TABLE passage_forms USING fts5(forms, grams, tokenize = "porter ascii tokenchars '+#.'")""",
+    """CREATE VIRTUAL TABLE passage_forms USING fts5(forms, grams, meanings, tokenize = "porter ascii tokenchars '+#.'")""",
 )
 
 
 def insert_words(execute: Execute, passage: int, text: str) -> None:
     """Make a passage known to full-text search by its text."""
-    words, forms, grams = indexed(text)
+    words, *forms = indexed(text)
     execute("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (passage, words))
-    execute("INSERT INTO passage_forms (rowid, forms, grams) VALUES (?, ?, ?)", (passage, forms, grams))
+    execute("INSERT INTO passage_forms (rowid, forms, grams, meanings) VALUES (?, ?, ?, ?)", (passage, *forms))
 
 
 def index_words(execute: Execute) -> None:

@@ -37,13 +37,14 @@ UNITS = rf"(?:{PAIRED}\p{{M}}*)"
 class Indexed(NamedTuple):
     """The words of a text, each column parted by spaces.
 
-    `words` has each word once, as it stands there; `forms` what else it may be written as; `grams` the runs of four letters
-    of its long words.
+    `words` has each word as it stands there, `forms` what else it may be written as, `grams` the runs of four letters of
+    the long ones, `meanings` its dates, times and numbers in one notation.
     """
 
     words: str
     forms: str
     grams: str
+    meanings: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +101,8 @@ def indexed(text: str) -> Indexed:
         words += of_chunk[0]
         forms += of_chunk[1]
         of_long += of_chunk[2]
-    forms += _in_one_notation(chunks)
-    return Indexed(" ".join(words), " ".join(forms), " ".join(of_long))
+    meanings = _in_one_notation(chunks)
+    return Indexed(" ".join(words), " ".join(forms), " ".join(of_long), " ".join(meanings))
 
 
 def asked(question: str) -> Asked:
@@ -233,7 +234,7 @@ def _in_one_notation(chunks: Sequence[str]) -> list[str]:
     words += [time.token for time in times(text)]
     for date in said:
         text = text[: date.start] + " " * (date.end - date.start) + text[date.end :]
-    words += [number.token for number in numbers(text)]
+    words += [number.token for number in numbers(text) if not text[number.start : number.end].isdigit()]
     words += [found[0].replace(" ", "").lower() for found in _patterns().account.finditer(text)]
     for found in _patterns().spaced.finditer(text):
         words += _dialled(found[0])

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from cmt_sdk.words.folding import fold, spelt_out
 from cmt_sdk.words.names import MONTHS
 
 CENTURY = 70  # a year of two digits below it is of this century
@@ -24,16 +25,19 @@ NUMERIC = re.compile(
     r")"
 )
 IDEOGRAPHIC = re.compile(r"(?:(?P<year>\d{4})\s?[年년]\s?)?(?P<month>\d{1,2})\s?[月월](?:\s?(?P<day>\d{1,2})\s?[日일号號])?")
+VIETNAMESE = re.compile(
+    r"(?<!\d)(?P<day>\d{1,2})\s+th[áa]ng\s+(?P<month>\d{1,2})(?!\d)(?:,?\s+(?:n[ăa]m\s+)?(?P<year>\d{4}))?", re.IGNORECASE
+)
 NAME = r"[^\W\d_][\w'’\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff\u1780-\u17ff]{2,}"
 LINK = r"(?:[^\W\d_]{1,3}(?:\s+|['’]))?"  # "of", "de", "d'"
 ORDINAL = r"(?:st|nd|rd|th|er|re|ra|ro|[eoaº°ª]|\.)?"
 DAY_FIRST = re.compile(
     rf"(?<![\w.,:/-])(?P<day>\d{{1,2}}){ORDINAL}(?:-?(?:го|е|й))?[\s-]*{LINK}(?P<name>{NAME})\.?"
-    rf"(?:,?[\s-]+{LINK}(?P<year>\d{{4}})(?![\d:]))?"
+    rf"(?:,?[\s-]+{LINK}(?P<year>\d{{4}})(?!:?\d))?"
 )
 MONTH_FIRST = re.compile(
     rf"(?:(?<!\d)(?P<before>\d{{4}})\.?[\s-]+)?(?<!\w)(?P<name>{NAME})\.?[\s-]+{LINK}"
-    rf"(?:(?P<day>\d{{1,2}}){ORDINAL}(?![\w:]|[.,]\d)(?:,?\s+(?P<year>\d{{4}})(?![\d:]))?|(?P<alone>(?:19|20)\d\d)(?!\d))"
+    rf"(?:(?P<day>\d{{1,2}}){ORDINAL}(?![\w:]|[.,]\d)(?:,?\s+(?P<year>\d{{4}})(?!:?\d))?|(?P<alone>(?:19|20)\d\d)(?!\d))"
 )
 TIME = re.compile(
     r"(?<![\d.,:])(?P<hour>\d{1,2})"
@@ -90,10 +94,13 @@ class Time:
 
 @cache
 def month_names() -> dict[str, tuple[int, ...]]:
-    """Month numbers by name. Of a name that differs between languages all are there."""
+    """Month numbers by name, by the name without accents too. Of one that differs between languages all are there."""
     found: dict[str, tuple[int, ...]] = {}
     for numbers, names in MONTHS.items():
-        found |= dict.fromkeys(names.split(), numbers)
+        for name in names.split():
+            found.setdefault(fold(name), numbers)
+            found.setdefault(spelt_out(name), numbers)
+            found[name] = numbers
     return found
 
 
@@ -102,7 +109,7 @@ def dates(text: str) -> list[Date]:
     if not any(c.isdigit() for c in text):
         return []
     found: list[Date] = []
-    for read in (_numeric, _named) if text.isascii() else (_numeric, _ideographic, _named):
+    for read in (_numeric, _named) if text.isascii() else (_numeric, _of_numbers, _named):
         found += (d for d in read(text) if not _is_covered(d, found))
     return sorted(found, key=lambda d: d.start)
 
@@ -138,8 +145,9 @@ def _of_three(m: re.Match[str]) -> Iterator[Date]:
         yield from _date(m, year, first, second)
 
 
-def _ideographic(text: str) -> Iterator[Date]:
-    for m in IDEOGRAPHIC.finditer(text):
+def _of_numbers(text: str) -> Iterator[Date]:
+    """Dates whose months are numbers, and have a word after or before them."""
+    for m in (*IDEOGRAPHIC.finditer(text), *VIETNAMESE.finditer(text)):
         year, day = m["year"], m["day"]
         if year or day:
             yield from _date(m, int(year) if year else None, int(m["month"]), int(day) if day else None)
@@ -165,7 +173,7 @@ def _months(name: str) -> tuple[int, ...]:
     """The months of a name; Hebrew writes its "in" with it."""
     name = unicodedata.normalize("NFKC", name).casefold().replace("’", "'")
     names = month_names()
-    return names.get(name) or names.get(name.removeprefix("ב").removeprefix("d'")) or ()
+    return names.get(name) or names.get(fold(name.removeprefix("ב").removeprefix("d'"))) or ()
 
 
 def _date(m: re.Match[str], year: int | None, month: int, day: int | None) -> Iterator[Date]:
