@@ -28,7 +28,7 @@ def in_notation_of(question: str, passages: Sequence[str]) -> str:
     What no passage says stays as it is, and so does what some passage writes in the same way. A date without a year
     becomes that of the first passage which has that day.
     """
-    if not any(c.isdigit() for c in question):
+    if not any(c.isnumeric() for c in question):
         return question
     for read in (_dates, _times, _numbers):
         question = _rewritten(question, passages, read)

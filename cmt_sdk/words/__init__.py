@@ -15,7 +15,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from cmt_sdk.words.dates import dates, times
-from cmt_sdk.words.folding import clean, fold, spelt_out
+from cmt_sdk.words.folding import clean, fold, spelt_out, without_prefixes
 from cmt_sdk.words.numbers import numbers
 
 GRAM = 4  # letters
@@ -23,7 +23,7 @@ LAST_LATIN = "\u024f"
 LONG_WORD = 9  # letters of a word in Latin script that may be a compound
 LONG_ELSEWHERE = GRAM + 1  # other scripts: articles and prepositions are written with the word
 MOST_PIECES, LONGEST_JOINED = 8, 40
-DIGIT = re.compile("[0-9]")
+DIGIT = re.compile("[0-9月]")
 NEAR = 3  # words before and after digits that may belong to a date
 TAIL = 7  # last digits of a phone number, which are the same with and without the country's code
 
@@ -188,6 +188,8 @@ class _Taken:
         self.words.append(folded)
         if not word.isascii() and (other := spelt_out(word)) != folded:
             self.forms.append(other)
+        if not folded.isascii():
+            self.forms += without_prefixes(folded)
         parts = _patterns().seam.split(word)
         if len(parts) > 1:
             self.forms += map(fold, parts)
@@ -219,7 +221,7 @@ def _joins(gap: str, before: str, after: str) -> bool:
     """Whether two pieces with `gap` between them may be written as one word. Numbers have rules of their own."""
     if gap in (".", ",") and before[-1].isdigit() and after[0].isdigit():
         return False
-    if gap in ("-", "_", ".", "/", "'", "@", "&", "·", "~", "*", "**", "__"):
+    if gap in ("-", "_", ".", "/", "'", "@", "&", "·", "~", "*", "**", "__", '"', "״"):
         return not (gap == "'" and after.casefold() == "s")
     return gap in (":", ",", "") and (before[-1].isdigit() or after[0].isdigit())
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -13,18 +13,23 @@ from cmt_sdk.words.names import MONTHS
 
 CENTURY = 70  # a year of two digits below it is of this century
 BUDDHIST = 543  # years before the common era began
+LONGEST_SPAN = 14  # days
 DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 NUMERIC = re.compile(
     r"(?<![\d.,/-])(?:"
-    r"(?P<year>\d{4})(?P<by>[-/._])(?P<month>\d{1,2})(?P=by)(?P<day>\d{1,2})(?!\d)"
+    r"(?P<year>\d{4})(?P<by>[-/._])\s?(?P<month>\d{1,2})(?P=by)\s?(?P<day>\d{1,2})(?!\d)"
     r"|(?P<compact>(?:19|20)\d{6})(?!\d|[.,]\d)"
     r"|(?P<first>\d{1,2})(?P<sep>[-/.])\s?(?P<second>\d{1,2})(?P=sep)\s?(?P<last>\d{4}|\d{2})(?![\d:]|[./-]\d)"
     r"|(?P<of_day>\d{1,2})\.\s?(?P<of_month>\d{1,2})\.(?!\d)"
     r"|(?P<in_year>(?:19|20)\d\d)-(?P<in_month>0[1-9]|1[0-2])(?![\d-])"
     r")"
 )
-IDEOGRAPHIC = re.compile(r"(?:(?P<year>\d{4})\s?[年년]\s?)?(?P<month>\d{1,2})\s?[月월](?:\s?(?P<day>\d{1,2})\s?[日일号號])?")
+COUNT = r"(?:\d{1,2}|[一二三四五六七八九十]{1,3})"
+IDEOGRAPHIC = re.compile(
+    rf"(?:(?P<year>\d{{4}}|[〇零一二三四五六七八九]{{4}})\s?[年년]\s?)?"
+    rf"(?P<month>{COUNT})\s?[月월](?:\s?(?P<day>{COUNT})\s?[日일号號])?"
+)
 VIETNAMESE = re.compile(
     r"(?<!\d)(?P<day>\d{1,2})\s+th[áa]ng\s+(?P<month>\d{1,2})(?!\d)(?:,?\s+(?:n[ăa]m\s+)?(?P<year>\d{4}))?", re.IGNORECASE
 )
@@ -32,12 +37,12 @@ NAME = r"[^\W\d_][\w'’\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff\u1780-\u17ff]{2,
 LINK = r"(?:[^\W\d_]{1,3}(?:\s+|['’]))?"  # "of", "de", "d'"
 ORDINAL = r"(?:st|nd|rd|th|er|re|ra|ro|[eoaº°ª]|\.)?"
 DAY_FIRST = re.compile(
-    rf"(?<![\w.,:/-])(?P<day>\d{{1,2}}){ORDINAL}(?:-?(?:го|е|й))?[\s-]*{LINK}(?P<name>{NAME})\.?"
+    rf"(?<![\w.,:/-])(?:(?P<from>\d{{1,2}})\.?\s?[-–]\s?)?(?P<day>\d{{1,2}}){ORDINAL}(?:-?(?:го|е|й))?[\s-]*{LINK}(?P<name>{NAME})\.?"
     rf"(?:,?[\s-]+{LINK}(?P<year>\d{{4}})(?!:?\d))?"
 )
 MONTH_FIRST = re.compile(
     rf"(?:(?<!\d)(?P<before>\d{{4}})\.?[\s-]+)?(?<!\w)(?P<name>{NAME})\.?[\s-]+{LINK}"
-    rf"(?:(?P<day>\d{{1,2}}){ORDINAL}(?![\w:]|[.,]\d)(?:,?\s+(?P<year>\d{{4}})(?!:?\d))?|(?P<alone>(?:19|20)\d\d)(?!\d))"
+    rf"(?:(?:(?P<from>\d{{1,2}})\s?[-–]\s?)?(?P<day>\d{{1,2}}){ORDINAL}(?![\w:]|[.,]\d)(?:,?\s+(?P<year>\d{{4}})(?!:?\d))?|(?P<alone>(?:19|20)\d\d)(?!\d))"
 )
 TIME = re.compile(
     r"(?<![\d.,:])(?P<hour>\d{1,2})"
@@ -106,7 +111,7 @@ def month_names() -> dict[str, tuple[int, ...]]:
 
 def dates(text: str) -> list[Date]:
     """The dates in a text, in order. One that can be read in two ways (3/4/2026) is there twice."""
-    if not any(c.isdigit() for c in text):
+    if not any(c.isnumeric() for c in text):
         return []
     found: list[Date] = []
     for read in (_numeric, _named) if text.isascii() else (_numeric, _of_numbers, _named):
@@ -150,7 +155,18 @@ def _of_numbers(text: str) -> Iterator[Date]:
     for m in (*IDEOGRAPHIC.finditer(text), *VIETNAMESE.finditer(text)):
         year, day = m["year"], m["day"]
         if year or day:
-            yield from _date(m, int(year) if year else None, int(m["month"]), int(day) if day else None)
+            yield from _date(m, _count(year), _count(m["month"]) or 0, _count(day))
+
+
+def _count(digits: str | None) -> int | None:
+    """A number in digits, or in the characters of China and Japan: up to 99, or digit by digit."""
+    if not digits or digits.isdigit():
+        return int(digits) if digits else None
+    values = ["〇一二三四五六七八九".find(c) for c in digits.replace("零", "〇")]
+    if "十" not in digits:
+        return int("".join(map(str, values)))
+    tens, _, ones = digits.partition("十")
+    return (_count(tens) or 1) * 10 + (_count(ones) or 0)
 
 
 def _named(text: str) -> Iterator[Date]:
@@ -164,9 +180,18 @@ def _named(text: str) -> Iterator[Date]:
             year = int(said) if said else None
             if year and year > 2400:
                 year -= BUDDHIST
-            day = int(m["day"]) if m["day"] else None
-            for month in months if year or day else ():
-                yield from _date(m, year, month, day)
+            for month in months if year or m["day"] else ():
+                for day in _days(m):
+                    yield from _date(m, year, month, day)
+
+
+def _days(m: re.Match[str]) -> Sequence[int | None]:
+    """The day, or all days from the first to the last ("4-6 March"); no day where only the month is named."""
+    if not m["day"]:
+        return [None]
+    last = int(m["day"])
+    first = int(m["from"]) if m["from"] else last
+    return range(first, last + 1) if 0 < last - first < LONGEST_SPAN else [last]
 
 
 def _months(name: str) -> tuple[int, ...]:

@@ -8,6 +8,8 @@ import unicodedata
 from functools import lru_cache
 
 ANSI = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]")
+# The same where the character of escape was lost or is written out; only numbers of colours and of bold.
+SHOWN = re.compile(r"(?:\u241b|\^\[|\\(?:x1[bB]|0?33|e|u001[bB]))?\[(?:0|1|[34][0-7]|9[0-7]|10[0-7])(?:;[0-9]{1,3}){0,4}m")
 ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 APART = ("<super>", "<sub>", "<fraction>", "<circle>", "<square>")  # 2019³ is no 20193
 APOSTROPHES = "\u2018\u2019\u201b\u02bc\u02bb\u02b9\u2032\uff07\u00b4\u05f3"
@@ -18,6 +20,8 @@ TATWEEL = "\u0640"
 # Letters that NFKD leaves whole, and that one language or keyboard writes as another.
 LETTERS = {"ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه", "ı": "i", "ə": "e", "þ": "th", "ŋ": "n", "ð": "d"}
 SPELT = {"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae"}
+KATAKANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}  # to hiragana
+PREFIXES, SHORTEST_STEM = 3, 3  # letters
 LATIN = re.compile(r"LATIN SMALL (?:LETTER|LIGATURE) ([A-Z]{1,2})(?: WITH .*)?")
 
 
@@ -36,7 +40,7 @@ def _clean(character: str) -> str:
     if character in HYPHENS or character == JOINER:
         return "-"
     kind = unicodedata.category(character)
-    if kind == "Cf" or character in IGNORED or character == TATWEEL:
+    if kind in ("Cf", "Me") or character in IGNORED or character == TATWEEL:
         return ""
     if kind == "Mn" and ("\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"):
         return ""  # a variation selector
@@ -58,6 +62,8 @@ def clean(text: str) -> str:
     """
     if "\x1b" in text or "\x9b" in text:
         text = ANSI.sub("", text)
+    if "m" in text and "[" in text:
+        text = SHOWN.sub("", text)
     if "&" in text:
         text = ENTITY.sub(_character, text)
     if not text.isascii():
@@ -80,7 +86,7 @@ def fold(word: str) -> str:
     """A word of a clean text without case, accents and vowel points: what two spellings of it share."""
     if word.isascii():
         return word.lower()
-    apart = unicodedata.normalize("NFD", word.casefold())
+    apart = unicodedata.normalize("NFD", word.casefold().translate(KATAKANA))
     letters = "".join(_base(c) for c in apart if not _is_accent(c))
     return unicodedata.normalize("NFC", letters)
 
@@ -89,6 +95,16 @@ def spelt_out(word: str) -> str:
     """The word as it is written where a keyboard lacks its letters (Schluessel); folded as `fold` does."""
     letters = unicodedata.normalize("NFC", word.casefold())
     return fold("".join(SPELT.get(c, c) for c in letters))
+
+
+def without_prefixes(word: str) -> list[str]:
+    """A word of a script that runs from right to left without its first letters.
+
+    Hebrew and Arabic write "the", "and" and "in" together with the word that follows.
+    """
+    if unicodedata.bidirectional(word[0]) not in ("R", "AL"):
+        return []
+    return [word[n:] for n in range(1, PREFIXES + 1) if len(word) - n >= SHORTEST_STEM]
 
 
 def _is_accent(character: str) -> bool:
