@@ -11,8 +11,11 @@ from functools import cache
 from cmt_sdk.words.names import SCALES
 
 NUMBER = re.compile(
-    r"(?<![\w.,'/:-])(?P<number>\d{1,3}(?P<group>[ .,'])\d{3}(?:(?P=group)\d{3})*(?:[.,]\d{1,2})?|\d{1,2}(?:,\d{2})+,\d{3}|\d+[.,]\d+|\d+)"
-    r"(?![\d]|[.,'/:-]\d)(?P<tail>(?P<gap>[\s-]?)(?P<word>[^\W\d_]+\.?))?"
+    r"(?<![\w.,'/:-])(?P<number>"
+    r"\d{1,3}(?P<group>[ .,'])\d{3}(?:(?P=group)\d{3})*(?:[.,]\d{1,2})?"
+    r"|\d{1,2}(?:,\d{2})+,\d{3}"  # of India
+    r"|\d+[.,]\d+|\d+)"
+    r"(?!\d|[.,'/:-]\d)(?P<tail>(?P<gap>[\s-]?)(?P<word>[^\W\d_]+\.?))?"
 )
 ATTACHED = {"k": 3, "K": 3, "M": 6, "B": 9, "bn": 9, "mn": 6, "m": 6}  # only with no space; m only after a currency
 CURRENCY = "€$£¥₹"
