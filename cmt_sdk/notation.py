@@ -1,4 +1,5 @@
-"""A question in the notation of the passages that answer it. Pure: knows dates and numbers, no store and no model.
+"""A question in the notation of the passages that answer it. Pure: knows dates and numbers, no
+store and no model.
 
 A small model does not see that 4 March 2026 is 2026-03-04: it answers that the notes do not tell.
 """
@@ -23,10 +24,11 @@ class _Said(NamedTuple):
 
 
 def in_notation_of(question: str, passages: Sequence[str]) -> str:
-    """The question with its dates, times and numbers written as the passages write them, which come best first.
+    """The question with its dates, times and numbers written as the passages write them, which come
+    best first.
 
-    What no passage says stays as it is, and so does what some passage writes in the same way. A date without a year
-    becomes that of the first passage which has that day.
+    What no passage says stays as it is, and so does what some passage writes in the same way. A
+    date without a year becomes that of the first passage which has that day.
     """
     if not any(c.isnumeric() for c in question):
         return question

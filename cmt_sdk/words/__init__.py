@@ -1,8 +1,10 @@
-"""The words of a text and of a question in the form in which an index compares them. Knows no index and no SQL.
+"""The words of a text and of a question in the form in which an index compares them. Knows no index
+and no SQL.
 
-A text is cleaned (folding.py) and cut at white space. What stands between is taken apart: `getUserName` is there whole and in
-its three parts, `E-1043` as e, 1043 and e1043. Scripts that set no spaces between words are cut into pairs of characters.
-Dates and numbers are added in one notation (dates.py, numbers.py).
+A text is cleaned (folding.py) and cut at white space. What stands between is taken apart:
+`getUserName` is there whole and in its three parts, `E-1043` as e, 1043 and e1043. Scripts that set
+no spaces between words are cut into pairs of characters. Dates and numbers are added in one
+notation (dates.py, numbers.py).
 """
 
 from __future__ import annotations
@@ -37,8 +39,8 @@ UNITS = rf"(?:{PAIRED}\p{{M}}*)"
 class Indexed(NamedTuple):
     """The words of a text, each column parted by spaces.
 
-    `words` has each word as it stands there, `forms` what else it may be written as, `grams` the runs of four letters of
-    the long ones, `meanings` its dates, times and numbers in one notation.
+    `words` has each word as it stands there, `forms` what else it may be written as, `grams` the
+    runs of four letters of the long ones, `meanings` its dates, times and numbers in one notation.
     """
 
     words: str
@@ -122,7 +124,9 @@ def asked(question: str) -> Asked:
 
 
 def _lines_joined(text: str) -> str:
-    """A text whose lines end within words: after a hyphen, or between two characters of a script without spaces."""
+    """A text whose lines end within words: after a hyphen, or between two characters of a script
+    without spaces.
+    """
     if "\n" not in text:
         return text
     if "-\n" in text:
@@ -132,7 +136,9 @@ def _lines_joined(text: str) -> str:
 
 @lru_cache(1 << 16)
 def _of_text(chunk: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The words of what stands between two spaces of a text, their other forms, and the grams of the long ones."""
+    """The words of what stands between two spaces of a text, their other forms, and the grams of
+    the long ones.
+    """
     found = _Taken()
     if chunk.isascii() and chunk.isalpha() and chunk[1:].islower():  # most words of most texts
         found.words = [chunk.lower()]
@@ -152,13 +158,18 @@ def _is_long(word: str) -> bool:
 
 
 def grams(word: str) -> list[str]:
-    """The runs of four letters of a word, in order. Those of a word within a longer one follow each other there."""
+    """The runs of four letters of a word, in order.
+
+    Those of a word within a longer one follow each other there.
+    """
     return [word[n : n + GRAM] for n in range(len(word) - GRAM + 1)]
 
 
 @dataclass
 class _Taken:
-    """A chunk taken apart: its words, their other forms, and of a question the beginnings that are looked for."""
+    """A chunk taken apart: its words, their other forms, and of a question the beginnings that are
+    looked for.
+    """
 
     of_question: bool = False
     words: list[str] = field(default_factory=list)
@@ -208,7 +219,10 @@ class _Taken:
             self.forms.append(fold(whole))
 
     def _pair(self, run: str) -> None:
-        """Pairs of characters. The last one stands alone too, so that a single one is found wherever it stands."""
+        """Pairs of characters.
+
+        The last one stands alone too, so that a single one is found wherever it stands.
+        """
         units = _patterns().unit.findall(run)
         self.words += [fold(first + second) for first, second in pairwise(units)]
         if not self.of_question:
@@ -218,7 +232,10 @@ class _Taken:
 
 
 def _joins(gap: str, before: str, after: str) -> bool:
-    """Whether two pieces with `gap` between them may be written as one word. Numbers have rules of their own."""
+    """Whether two pieces with `gap` between them may be written as one word.
+
+    Numbers have rules of their own.
+    """
     if gap in (".", ",") and before[-1].isdigit() and after[0].isdigit():
         return False
     if gap in ("-", "_", ".", "/", "'", "@", "&", "·", "~", "*", "**", "__", '"', "״"):
@@ -227,7 +244,9 @@ def _joins(gap: str, before: str, after: str) -> bool:
 
 
 def _in_one_notation(chunks: Sequence[str]) -> list[str]:
-    """Words for the dates, times and numbers of a text, and for numbers with spaces within them; each once."""
+    """Words for the dates, times and numbers of a text, and for numbers with spaces within them;
+    each once.
+    """
     text = _near_digits(chunks)
     if not text:
         return []
@@ -244,7 +263,9 @@ def _in_one_notation(chunks: Sequence[str]) -> list[str]:
 
 
 def _near_digits(chunks: Sequence[str]) -> str:
-    """The parts of a text that hold digits, each with the few words around it: the rest says no date and no number."""
+    """The parts of a text that hold digits, each with the few words around it: the rest says no
+    date and no number.
+    """
     parts = []
     last = 0
     for place, chunk in enumerate(chunks):

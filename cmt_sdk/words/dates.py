@@ -1,4 +1,7 @@
-"""Dates and times of day in a text, whatever their notation. Knows the names of months, no index and no model."""
+"""Dates and times of day in a text, whatever their notation.
+
+Knows the names of months, no index and no model.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +40,15 @@ NAME = r"[^\W\d_][\w'’\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff\u1780-\u17ff]{2,
 LINK = r"(?:[^\W\d_]{1,3}(?:\s+|['’]))?"  # "of", "de", "d'"
 ORDINAL = r"(?:st|nd|rd|th|er|re|ra|ro|[eoaº°ª]|\.)?"
 DAY_FIRST = re.compile(
-    rf"(?<![\w.,:/-])(?:(?P<from>\d{{1,2}})\.?\s?[-–]\s?)?(?P<day>\d{{1,2}}){ORDINAL}(?:-?(?:го|е|й))?[\s-]*{LINK}(?P<name>{NAME})\.?"
+    r"(?<![\w.,:/-])(?:(?P<from>\d{1,2})\.?\s?[-–]\s?)?"
+    rf"(?P<day>\d{{1,2}}){ORDINAL}(?:-?(?:го|е|й))?[\s-]*{LINK}(?P<name>{NAME})\.?"
     rf"(?:,?[\s-]+{LINK}(?P<year>\d{{4}})(?!:?\d))?"
 )
 MONTH_FIRST = re.compile(
-    rf"(?:(?<!\d)(?P<before>\d{{4}})\.?[\s-]+)?(?<!\w)(?P<name>{NAME})\.?[\s-]+{LINK}"
-    rf"(?:(?:(?P<from>\d{{1,2}})\s?[-–]\s?)?(?P<day>\d{{1,2}}){ORDINAL}(?![\w:]|[.,]\d)(?:,?\s+(?P<year>\d{{4}})(?!:?\d))?|(?P<alone>(?:19|20)\d\d)(?!\d))"
+    rf"(?:(?<!\d)(?P<before>\d{{4}})\.?[\s-]+)?(?<!\w)(?P<name>{NAME})\.?[\s-]+{LINK}(?:"
+    r"(?:(?P<from>\d{1,2})\s?[-–]\s?)?"
+    rf"(?P<day>\d{{1,2}}){ORDINAL}(?![\w:]|[.,]\d)(?:,?\s+(?P<year>\d{{4}})(?!:?\d))?"
+    r"|(?P<alone>(?:19|20)\d\d)(?!\d))"
 )
 TIME = re.compile(
     r"(?<![\d.,:])(?P<hour>\d{1,2})"
@@ -99,7 +105,10 @@ class Time:
 
 @cache
 def month_names() -> dict[str, tuple[int, ...]]:
-    """Month numbers by name, by the name without accents too. Of one that differs between languages all are there."""
+    """Month numbers by name, by the name without accents too.
+
+    Of one that differs between languages all are there.
+    """
     found: dict[str, tuple[int, ...]] = {}
     for numbers, names in MONTHS.items():
         for name in names.split():
@@ -120,7 +129,9 @@ def dates(text: str) -> list[Date]:
 
 
 def _is_covered(date: Date, found: list[Date]) -> bool:
-    """Whether a longer date that was found already holds it; another reading of the same words is none."""
+    """Whether a longer date that was found already holds it; another reading of the same words is
+    none.
+    """
     return any(f.start <= date.start and date.end <= f.end and (f.start, f.end) != (date.start, date.end) for f in found)
 
 
@@ -186,7 +197,9 @@ def _named(text: str) -> Iterator[Date]:
 
 
 def _days(m: re.Match[str]) -> Sequence[int | None]:
-    """The day, or all days from the first to the last ("4-6 March"); no day where only the month is named."""
+    """The day, or all days from the first to the last ("4-6 March"); no day where only the month is
+    named.
+    """
     if not m["day"]:
         return [None]
     last = int(m["day"])

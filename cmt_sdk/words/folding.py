@@ -1,4 +1,7 @@
-"""One spelling for what people read as the same: characters of a text, and letters of a word. Knows Unicode, no index."""
+"""One spelling for what people read as the same: characters of a text, and letters of a word.
+
+Knows Unicode, no index.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,15 @@ import unicodedata
 from functools import lru_cache
 
 ANSI = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]")
-# The same where the character of escape was lost or is written out; only numbers of colours and of bold.
+# The same where the escape is lost or written out; only numbers of colours and of bold.
 SHOWN = re.compile(r"(?:\u241b|\^\[|\\(?:x1[bB]|0?33|e|u001[bB]))?\[(?:0|1|[34][0-7]|9[0-7]|10[0-7])(?:;[0-9]{1,3}){0,4}m")
 ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 APART = ("<super>", "<sub>", "<fraction>", "<circle>", "<square>")  # 2019³ is no 20193
 APOSTROPHES = "\u2018\u2019\u201b\u02bc\u02bb\u02b9\u2032\uff07\u00b4\u05f3"
 HYPHENS = "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d\u05be"
 JOINER = "\u200c"  # between the parts of a Persian word, which others write together or apart
-IGNORED = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"  # default ignorable, and of no format class
+# Default ignorable, and of no format class.
+IGNORED = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
 TATWEEL = "\u0640"
 # Letters that NFKD leaves whole, and that one language or keyboard writes as another.
 LETTERS = {"ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه", "ı": "i", "ə": "e", "þ": "th", "ŋ": "n", "ð": "d"}
@@ -26,7 +30,9 @@ LATIN = re.compile(r"LATIN SMALL (?:LETTER|LIGATURE) ([A-Z]{1,2})(?: WITH .*)?")
 
 
 class _Characters(dict[int, str]):
-    """What stands for a character in a clean text; made for each when it is first met, as `str.translate` asks."""
+    """What stands for a character in a clean text; made for each when it is first met, as
+    `str.translate` asks.
+    """
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -57,8 +63,9 @@ CHARACTERS = _Characters({n: chr(n) for n in range(0x80)})
 def clean(text: str) -> str:
     """The text in NFKC, its letters' case and accents kept.
 
-    Entities of HTML become their characters. Format characters, colours of a terminal and variation selectors go. One
-    apostrophe, one hyphen and the digits 0 to 9 stand for all of theirs; a superscript stands apart from what it follows.
+    Entities of HTML become their characters. Format characters, colours of a terminal and variation
+    selectors go. One apostrophe, one hyphen and the digits 0 to 9 stand for all of theirs; a
+    superscript stands apart from what it follows.
     """
     if "\x1b" in text or "\x9b" in text:
         text = ANSI.sub("", text)
@@ -83,7 +90,9 @@ def _character(entity: re.Match[str]) -> str:
 
 @lru_cache(1 << 14)
 def fold(word: str) -> str:
-    """A word of a clean text without case, accents and vowel points: what two spellings of it share."""
+    """A word of a clean text without case, accents and vowel points: what two spellings of it
+    share.
+    """
     if word.isascii():
         return word.lower()
     apart = unicodedata.normalize("NFD", word.casefold().translate(KATAKANA))
@@ -92,7 +101,9 @@ def fold(word: str) -> str:
 
 
 def spelt_out(word: str) -> str:
-    """The word as it is written where a keyboard lacks its letters (Schluessel); folded as `fold` does."""
+    """The word as it is written where a keyboard lacks its letters (Schluessel); folded as `fold`
+    does.
+    """
     letters = unicodedata.normalize("NFC", word.casefold())
     return fold("".join(SPELT.get(c, c) for c in letters))
 

@@ -1,4 +1,7 @@
-"""Numbers in a text, whatever their notation. Knows separators and the names of powers of ten, no index and no model."""
+"""Numbers in a text, whatever their notation.
+
+Knows separators and the names of powers of ten, no index and no model.
+"""
 
 from __future__ import annotations
 
@@ -17,14 +20,18 @@ NUMBER = re.compile(
     r"|\d+[.,]\d+|\d+)"
     r"(?!\d|[.,'/:-]\d)(?P<tail>(?P<gap>[\s-]?)(?P<word>[^\W\d_]+\.?))?"
 )
-ATTACHED = {"k": 3, "K": 3, "M": 6, "B": 9, "bn": 9, "mn": 6, "m": 6}  # only with no space; m only after a currency
+# Only with no space before them; m only beside a currency.
+ATTACHED = {"k": 3, "K": 3, "M": 6, "B": 9, "bn": 9, "mn": 6, "m": 6}
 CURRENCY = "€$£¥₹"
 LONGEST = 15  # digits: what is longer is an identifier
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number, and where a text says so. One that can be read in two ways has its other value in a number of its own."""
+    """A number, and where a text says so.
+
+    One that can be read in two ways has its other value in a number of its own.
+    """
 
     start: int
     end: int
@@ -65,15 +72,19 @@ def _powers(m: re.Match[str], text: str) -> tuple[int, ...]:
     if not word:
         return ()
     if not m["gap"] and word in ATTACHED:
-        has_currency = text[: m.start()].rstrip()[-1:] in tuple(CURRENCY) or text[m.end() :].lstrip()[:1] in tuple(CURRENCY)
-        return (ATTACHED[word],) if word != "m" or has_currency else ()
+        beside = text[: m.start()].rstrip()[-1:] + text[m.end() :].lstrip()[:1]
+        is_sure = word != "m" or any(c in CURRENCY for c in beside)
+        return (ATTACHED[word],) if is_sure else ()
     scales = _scales()
     first = "" if word[0].isascii() else word[0]  # 125万円
     return scales.get(word.casefold()) or scales.get(first, ())
 
 
 def _values(number: str) -> list[Decimal]:
-    """What digits with separators can mean. One separator before three digits is of thousands, or a decimal one."""
+    """What digits with separators can mean.
+
+    One separator before three digits is of thousands, or a decimal one.
+    """
     separators = [c for c in number if not c.isdigit()]
     if not separators:
         is_value = len(number) <= LONGEST and not (number.startswith("0") and len(number) > 1)

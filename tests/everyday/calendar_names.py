@@ -1,6 +1,8 @@
-"""Write cmt_sdk/words/names.py from the Unicode CLDR; needs `pip install babel`, and `ruff format` after it.
+"""Write cmt_sdk/words/names.py from the Unicode CLDR; needs `pip install babel`, and `ruff format`
+after it.
 
-The names are a file of the package, and no library at run time: an index made today must be read tomorrow with the same ones.
+The names are a file of the package, and no library at run time: an index made today must be read
+tomorrow with the same ones.
 """
 
 import re
@@ -20,7 +22,9 @@ TARGET = Path(__file__).parents[2] / "cmt_sdk" / "words" / "names.py"
 
 
 def folded(name: str) -> str:
-    """A name in the form in which a text is looked through: lower case, composed, without a full stop."""
+    """A name in the form in which a text is looked through: lower case, composed, without a full
+    stop.
+    """
     return unicodedata.normalize("NFKC", name).casefold().replace(".", "").replace("\u200c", "").strip()
 
 
@@ -39,9 +43,11 @@ def months() -> dict[str, list[int]]:
 
 
 def scales() -> dict[str, list[int]]:
-    """The powers of ten that a word after a number stands for, from a thousand on, in some language.
+    """The powers of ten that a word after a number stands for, from a thousand on, in some
+    language.
 
-    Of words in Latin letters only long ones, or those that several languages share: "min" is a minute almost everywhere.
+    Of words in Latin letters only long ones, or those that several languages share: "min" is a
+    minute almost everywhere.
     """
     found, known = defaultdict(set), defaultdict(set)
     for code in LANGUAGES.split():

@@ -1,4 +1,6 @@
-"""Dates, times and numbers find each other in every notation, and the question is read in that of the passages."""
+"""Dates, times and numbers find each other in every notation, and the question is read in that of
+the passages.
+"""
 
 from decimal import Decimal
 

@@ -219,7 +219,9 @@ def test_a_store_of_before_is_brought_into_the_new_form(tmp_path):
 
 
 def test_taking_words_apart_is_cheap(store):
-    """A passage of 200 words takes a fraction of the time that storing it takes: some milliseconds at the most."""
+    """A passage of 200 words takes a fraction of the time that storing it takes: some milliseconds
+    at the most.
+    """
     from cmt_sdk.words import indexed
 
     text = " ".join(f"word{n} of the passage, and 1,{n:03} more;" for n in range(30))
