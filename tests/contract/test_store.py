@@ -766,9 +766,13 @@ def test_scrubbed_words_leave_the_full_text_index(store, tmp_path):
     scrub(store, Filter(ids=[document.id]))
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db:
         db.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, passage_text, row)")
+        db.execute("CREATE VIRTUAL TABLE temp.forms USING fts5vocab(main, passage_forms, row)")
         assert [r[0] for r in db.execute("SELECT term FROM words")] == ["quarterli", "report", "the"]
-        assert db.execute("PRAGMA freelist_count").fetchone() == (0,)
+        grams = ["art", "erli", "quar", "rter", "terl", "uart"]  # of "quarterly"
+        assert [r[0] for r in db.execute("SELECT term FROM forms")] == grams
         db.execute("INSERT INTO passage_text (passage_text) VALUES ('integrity-check')")
+        db.execute("INSERT INTO passage_forms (passage_forms) VALUES ('integrity-check')")
+        assert db.execute("PRAGMA freelist_count").fetchone() == (0,)
 
 
 def test_scrub_tells_what_is_left(store, tmp_path):
