@@ -12,6 +12,7 @@ import numpy as np
 
 from cmt_sdk.config import Settings, kept_share
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
+from cmt_sdk.notation import in_notation_of
 from cmt_sdk.prompting import UNKNOWN, abstains, search_query
 from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind, fit
@@ -204,7 +205,8 @@ class MemoryModel:
         most = max(k, rerank)
         found = _timed(times, "search", lambda: self._recall.search(query, most, ask.chosen, vector=vector))
         if rerank and len(found) > 1:
-            found = _timed(times, "rerank", lambda: self._recall.rerank(query, found))
+            asked = in_notation_of(query, [m.passage.content for m in found[:rerank]])
+            found = _timed(times, "rerank", lambda: self._recall.rerank(asked, found))
         found = found[:k]
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in found]
@@ -222,7 +224,8 @@ class MemoryModel:
 
     def _read(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> Iterator[Piece]:
         passages = [m.passage for m in reversed(matches)]  # the best one last: what is near is read best
-        prompt = Prompt(ask.question, ask.history, notes=kind != "none")
+        question = in_notation_of(ask.question, [m.passage.content for m in matches])
+        prompt = Prompt(question, ask.history, notes=kind != "none")
         if kind == "memory":
             memories = _timed(times, "load", lambda: self._recall.memories(passages))
             prompt = replace(prompt, memories=memories)

@@ -229,7 +229,7 @@ class PassageStore(Protocol):
         """The key vectors of the passages of current documents that fit the filter, oldest first."""
 
     def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
-        """Full-text search, BM25, best first; any word of the query may match."""
+        """Full-text search, BM25, best first; any word of the query may match, in any spelling (cmt_sdk.words)."""
 
     def fingerprints(self) -> list[Fingerprint]:
         """The fingerprints of the memories that are stored."""

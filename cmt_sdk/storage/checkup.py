@@ -20,6 +20,7 @@ from cmt_sdk.storage.blob import unpack
 from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.graph import sha256
 from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
+from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.types import Finding
 
 REPAIR = "cmt doctor --repair"
@@ -145,9 +146,12 @@ def _is_cut(row: Row[Any]) -> bool:
 
 def unlisted_words(db: Connection) -> list[str]:
     """The ids of passages that full-text search lacks, or holds though there is no such passage."""
-    lacking = "SELECT id FROM passages WHERE id NOT IN (SELECT rowid FROM passage_text)"
-    extra = "SELECT rowid AS id FROM passage_text WHERE rowid NOT IN (SELECT id FROM passages)"
-    return [str(r.id) for r in db.execute(text(f"{lacking} UNION ALL {extra}"))]
+    sql = " UNION ".join(
+        f"SELECT id FROM passages WHERE id NOT IN (SELECT rowid FROM {table}) "
+        f"UNION SELECT rowid AS id FROM {table} WHERE rowid NOT IN (SELECT id FROM passages)"
+        for table in WORD_TABLES
+    )
+    return [str(r.id) for r in db.execute(text(sql))]
 
 
 def bad_fingerprints(db: Connection) -> list[str]:

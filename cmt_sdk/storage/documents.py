@@ -30,7 +30,7 @@ from cmt_sdk.storage.rows import (
     sound_text,
     stamp_of,
 )
-from cmt_sdk.storage.schema import seal
+from cmt_sdk.storage.schema import WORD_TABLES, insert_words, seal
 from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
 COLUMNS = (
@@ -273,13 +273,14 @@ class Documents(Database):
             row = (key, ordinal, span.start, span.end, span.tokens, span.heading)
             made = db.exec_driver_sql(passage, row).lastrowid
             words = f"{span.heading}\n{body[span.start : span.end]}"
-            db.exec_driver_sql("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (made, words))
+            insert_words(db.exec_driver_sql, made, words)
 
     @staticmethod
     def _drop_passages(db: Connection, ids: Sequence[int]) -> None:
         """Delete passages with their words, memories and key vectors."""
         for some in chunks(ids):
-            db.exec_driver_sql(f"DELETE FROM passage_text WHERE rowid IN ({some})")
+            for table in WORD_TABLES:
+                db.exec_driver_sql(f"DELETE FROM {table} WHERE rowid IN ({some})")
             db.exec_driver_sql(f"DELETE FROM passages WHERE id IN ({some})")
 
     def _remove(self, db: Connection, keys: Sequence[int]) -> None:

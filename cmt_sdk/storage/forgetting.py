@@ -1,7 +1,7 @@
 """Making deleted text vanish from the files, and looking for what is left of it. Knows files and SQLite, no store.
 
 A trace is a word of a removed document (text, source, id or metadata), of `SHORTEST` letters or more, or a piece of its text
-that stands in a file, as it was written or in lower case, though nothing that remains holds it.
+that stands in a file, as it was written, in lower case or as full-text search keeps it, though nothing that remains holds it.
 
 The search runs in a process of its own: closing any handle on a database's file drops all locks that SQLite holds on it in
 the same process (POSIX; sqlite.org/howtocorrupt.html, 2.2), and other writers would then be let in.
@@ -25,7 +25,9 @@ import numpy as np
 from cmt_sdk.errors import StorageError
 from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, files_in
 from cmt_sdk.storage.driver import VARIABLE, Key, connect
+from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.types import Document
+from cmt_sdk.words import grams, indexed
 
 SHORTEST = 6
 PIECE = 32
@@ -44,7 +46,8 @@ def rewrite(file: Path, key: Key | None, wait: float = WAIT_SECONDS) -> bool:
     """
     with closing(connect(file, key, timeout=wait, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
-        connection.execute("INSERT INTO passage_text (passage_text) VALUES ('rebuild')")
+        for table in WORD_TABLES:
+            connection.execute(f"INSERT INTO {table} ({table}) VALUES ('rebuild')")
         connection.execute("VACUUM")
         (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
@@ -79,18 +82,25 @@ def _traces_of(told: Sequence[Sequence[str]], folder: Path, key: Key | None) -> 
 def _needles(texts: Sequence[str]) -> Iterator[bytes]:
     """What to look for of one document, whose text comes first."""
     body = texts[0]
-    words = {w for t in texts for w in WORD.findall(t)}
+    words = {w for t in texts for w in (*WORD.findall(t), *_as_indexed(t))}
     pieces = {body[i : i + PIECE] for i in range(0, len(body), max(PIECE, len(body) // MOST_PIECES))}
     for needle in words | pieces:
         both = needle.encode(), needle.lower().encode()
         yield from (n for n in both if len(n) >= SHORTEST)
 
 
+def _as_indexed(text: str) -> list[str]:
+    """The words of a text as full-text search keeps them."""
+    kept = indexed(text)
+    spelt = [" ".join(grams(word)) for word in kept.words.split()]
+    return [*kept.words.split(), *kept.forms.split(), *kept.meanings.split(), *filter(None, spelt)]
+
+
 def _explained(found: set[bytes], database: Path, key: Key | None) -> set[bytes]:
     """Those needles that stand in the files because something that remains holds them, perhaps within a longer word."""
     explained: set[bytes] = set()
     for row in _remaining(database, key) if found else ():
-        body = row.lower()
+        body = "\n".join([row.lower(), *_as_indexed(row)])
         explained |= {needle for needle in found - explained if needle.decode().lower() in body}
         if found == explained:
             break

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Row, text
 
+from cmt_sdk import words
 from cmt_sdk.errors import InvalidDocument, ModelMismatch, StorageDamaged, StorageDenied, StorageFull, StorageLocked
 from cmt_sdk.storage.blob import pack, unpack
 from cmt_sdk.storage.claims import claimed
@@ -23,6 +23,8 @@ from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMem
 from cmt_sdk.vectors import KeyVectors
 
 MOST_WORDS = 200
+# What counts, against a word as it is asked for: one in another form, one within a longer one, a date or number in any notation.
+WEIGHTS = "0.5, 0.5, 2.0"
 READ_AGAIN = 60.0  # seconds before the time of reading is written again: a question should not cost a write
 
 log = logging.getLogger(__name__)
@@ -184,21 +186,28 @@ class Passages(Database):
         return KeyVectors([r.passage_id for r in rows], matrix)
 
     def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
-        """See ports.PassageStore. The words are quoted, so that none is taken for FTS5's own syntax.
-
-        Of a very long query the longest words are asked for: the time that FTS5 takes grows faster than their number.
-        """
-        words = sorted(dict.fromkeys(w.lower() for w in re.findall(r"\w+", query)), key=len, reverse=True)[:MOST_WORDS]
-        if not words:
+        """See ports.PassageStore."""
+        asked = words.asked(query)
+        whole = _any_of(asked)
+        if not whole:
             return []
         where, values = conditions(replace(chosen, history=False), self.now().timestamp())
-        asked = " OR ".join(f'"{w}"' for w in words)
-        sql = f"""SELECT passage_text.rowid AS id, bm25(passage_text) AS score FROM passage_text
-            JOIN passages p ON p.id = passage_text.rowid JOIN documents d ON d.key = p.document_key
-            WHERE passage_text MATCH :asked AND {where} ORDER BY score, passage_text.rowid LIMIT :limit"""
+        alive = f"JOIN passages p ON p.id = found.id JOIN documents d ON d.key = p.document_key WHERE {where}"
+        sql = f"""WITH other AS MATERIALIZED (SELECT rowid AS id, bm25(passage_forms, {WEIGHTS}) AS score
+                FROM passage_forms WHERE passage_forms MATCH :forms),
+            found AS (SELECT passage_text.rowid AS id, bm25(passage_text) + ifnull(other.score, 0) AS score
+                FROM passage_text LEFT JOIN other ON other.id = passage_text.rowid WHERE passage_text MATCH :words
+                UNION ALL SELECT * FROM other)
+            SELECT found.id, found.score FROM found {alive} ORDER BY score, found.id LIMIT :limit"""
+        one = f"""WITH found AS (SELECT rowid AS id FROM passage_text WHERE passage_text MATCH :words)
+            SELECT 1 FROM found {alive} LIMIT 1"""
         with self._read() as db:
-            rows = db.execute(text(sql), values | {"asked": asked, "limit": limit}).all()
-        return [Hit(r.id, -r.score) for r in rows]
+            unknown = [w for w in asked.spelt if not db.execute(text(one), values | {"words": f'"{w}"'}).first()]
+            whole = " OR ".join([whole, *(f'"{word}" *' for word in unknown)])
+            forms = " OR ".join([f"{{forms meanings}} : ({whole})", *(f"grams : ({_within(word)})" for word in unknown)])
+            rows = db.execute(text(sql), values | {"words": whole, "forms": forms, "limit": 2 * limit}).all()
+        best = {r.id: -r.score for r in reversed(rows)}  # of a passage that is there twice the first has the whole score
+        return [Hit(i, best[i]) for i in list(dict.fromkeys(r.id for r in rows))[:limit]]
 
     def fingerprints(self) -> list[Fingerprint]:
         """See ports.PassageStore."""
@@ -231,6 +240,20 @@ class Passages(Database):
             for some in chunks(gone):
                 db.exec_driver_sql(f"DELETE FROM memories WHERE passage_id IN ({some})")
         return len(gone)
+
+
+def _any_of(asked: words.Asked) -> str:
+    """The words of a question for FTS5, quoted, so that none is taken for its syntax; empty where there are none.
+
+    Of a very long question the longest words are asked for: the time that FTS5 takes grows faster than their number.
+    """
+    longest = sorted(asked.words, key=len, reverse=True)[:MOST_WORDS]
+    return " OR ".join([f'"{word}"' for word in longest] + [f'"{start}" *' for start in asked.starts[:MOST_WORDS]])
+
+
+def _within(word: str) -> str:
+    """The grams of a word, one after the other: what a longer word that holds it has."""
+    return " + ".join(f'"{gram}"' for gram in words.grams(word))
 
 
 def _makers(db: Connection) -> list[Fingerprint]:

@@ -25,13 +25,12 @@ from cmt_sdk.storage.driver import DatabaseError, Error, Key, connect
 from cmt_sdk.storage.graph import flush, remove
 from cmt_sdk.storage.keys import key_of
 from cmt_sdk.storage.salvage import Salvaged, salvage
-from cmt_sdk.storage.schema import MIGRATIONS, seal
+from cmt_sdk.storage.schema import index_words, seal
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.types import Finding
 
 NEW = ".repaired.db"
 PAGE, SAMPLE = 4096, 1 << 20  # bytes
-WORDS = next(s for step in MIGRATIONS for s in step if isinstance(s, str) and s.startswith("CREATE VIRTUAL TABLE passage_text"))
 
 
 def repair(path: str | os.PathLike[str]) -> list[Finding]:
@@ -240,13 +239,7 @@ def _encodings(db: Connection) -> Iterator[Finding]:
 
 
 def _words_anew(db: Connection) -> Finding:
-    db.exec_driver_sql("DROP TABLE passage_text")
-    db.exec_driver_sql(WORDS)
-    db.exec_driver_sql(
-        """INSERT INTO passage_text (rowid, body)
-        SELECT p.id, p.heading || char(10) || substr(d.text, p.start + 1, p."end" - p.start)
-        FROM passages p JOIN documents d ON d.key = p.document_key"""
-    )
+    index_words(db.exec_driver_sql)
     return Finding("full-text search", True, "made anew from the texts")
 
 

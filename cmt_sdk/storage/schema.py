@@ -9,6 +9,7 @@ from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage.rows import RECORD, record_hash
+from cmt_sdk.words import indexed
 
 Execute: TypeAlias = Callable[..., Any]  # a driver's `execute` or SQLAlchemy's `exec_driver_sql`: a statement and its values
 Step: TypeAlias = str | Callable[[Execute], None]
@@ -21,6 +22,36 @@ def seal(execute: Execute, where: str = "1", values: Sequence[Any] = ()) -> None
         said = execute(f"SELECT {', '.join(RECORD)} FROM documents WHERE key = ?", (key,)).fetchone()
         sealed = record_hash(dict(zip(RECORD, said, strict=True)))
         execute("UPDATE documents SET record_hash = ? WHERE key = ? AND record_hash IS NOT ?", (sealed, key, sealed))
+
+
+WORD_TABLES = ("passage_text", "passage_forms")
+# The text is cut into words before it comes here: "ascii" takes all that is beyond ASCII for letters. What else a word may be
+# written as stands apart, so that it does not make the text longer than it is: bm25 counts words.
+WORDS = (
+    """CREATE VIRTUAL TABLE passage_text USING fts5(body, tokenize = "porter ascii")""",
+    """CREATE VIRTUAL TABLE passage_forms USING fts5(forms, grams, meanings, tokenize = "porter ascii tokenchars '+#.'")""",
+)
+
+
+def insert_words(execute: Execute, passage: int, text: str) -> None:
+    """Make a passage known to full-text search by its text."""
+    words, *forms = indexed(text)
+    execute("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (passage, words))
+    execute("INSERT INTO passage_forms (rowid, forms, grams, meanings) VALUES (?, ?, ?, ?)", (passage, *forms))
+
+
+def index_words(execute: Execute) -> None:
+    """Make the full-text index anew from the texts, a document at a time."""
+    for table in WORD_TABLES:
+        execute(f"DROP TABLE IF EXISTS {table}")
+    for made in WORDS:
+        execute(made)
+    keys = [row[0] for row in execute("SELECT DISTINCT document_key FROM passages").fetchall()]
+    for key in keys:
+        found = execute("SELECT text FROM documents WHERE key = ?", (key,)).fetchone()
+        spans = 'SELECT id, heading, start, "end" FROM passages WHERE document_key = ?'
+        for number, heading, start, end in execute(spans, (key,)).fetchall() if found else ():
+            insert_words(execute, number, f"{heading}\n{found[0][start:end]}")
 
 
 MIGRATIONS: tuple[tuple[Step, ...], ...] = (
@@ -72,6 +103,7 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
         "CREATE INDEX by_fidelity ON memories (passage_id, fidelity) WHERE fidelity IS NOT NULL",
     ),
     ("ALTER TABLE documents ADD COLUMN record_hash TEXT", seal),  # SQLite has no hash function
+    (index_words,),  # the words of a text in the form in which a question's are: cmt_sdk.words
 )
 
 

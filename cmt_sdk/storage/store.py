@@ -20,6 +20,7 @@ from cmt_sdk.storage.histories import Histories
 from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
+from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.types import Finding, Stats
 from cmt_sdk.vectors import Changes, Generation, VectorRows
 
@@ -48,7 +49,8 @@ class SQLiteStore(Histories, Passages, KeptOut):
         """Whether the index of words is that of the texts in it; not asked, and True, while another process writes."""
         try:
             with self._write_if_free() as db:
-                db.exec_driver_sql("INSERT INTO passage_text (passage_text) VALUES ('integrity-check')")
+                for table in WORD_TABLES:
+                    db.exec_driver_sql(f"INSERT INTO {table} ({table}) VALUES ('integrity-check')")
         except StorageDamaged:
             return False
         except (StorageLocked, StorageDenied, StorageFull) as error:

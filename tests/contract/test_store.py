@@ -807,9 +807,13 @@ def test_scrubbed_words_leave_the_full_text_index(store, tmp_path):
     scrub(store, Filter(ids=[document.id]))
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db:
         db.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, passage_text, row)")
+        db.execute("CREATE VIRTUAL TABLE temp.forms USING fts5vocab(main, passage_forms, row)")
         assert [r[0] for r in db.execute("SELECT term FROM words")] == ["quarterli", "report", "the"]
-        assert db.execute("PRAGMA freelist_count").fetchone() == (0,)
+        grams = ["art", "erli", "quar", "rter", "terl", "uart"]  # of "quarterly"
+        assert [r[0] for r in db.execute("SELECT term FROM forms")] == grams
         db.execute("INSERT INTO passage_text (passage_text) VALUES ('integrity-check')")
+        db.execute("INSERT INTO passage_forms (passage_forms) VALUES ('integrity-check')")
+        assert db.execute("PRAGMA freelist_count").fetchone() == (0,)
 
 
 def test_scrub_tells_what_is_left(store, tmp_path):
@@ -1065,7 +1069,7 @@ def test_a_later_database_is_refused(tmp_path):
     with closing(sqlite3.connect(file)) as db:
         db.execute("PRAGMA user_version = 99")
     before = file.read_bytes()
-    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 4: update cmt-sdk"):
+    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 5: update cmt-sdk"):
         SQLiteStore(tmp_path)
     assert file.read_bytes() == before
 

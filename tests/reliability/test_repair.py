@@ -202,6 +202,7 @@ HARM = {
     "key vectors of another length": "UPDATE vectors SET key = CAST(substr(key, 1, 128) AS BLOB) WHERE passage_id = 5",
     "passages": "DELETE FROM passages WHERE id = 5",
     "full-text search": "DELETE FROM passage_text WHERE rowid = 5",
+    "full-text search, other forms": "DELETE FROM passage_forms WHERE rowid = 5",
     "full-text search, its index": "UPDATE passage_text_data SET block = x'00' WHERE id > 10",
     "fingerprints": "UPDATE fingerprints SET body = replace(body, 'plain', 'plaim')",
     "metadata": "UPDATE documents SET metadata = '{' WHERE doc_id = '5'",
