@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -66,7 +67,7 @@ def assemble(
     from cmt_sdk.storage.store import SQLiteStore
 
     asked = checked(overrides)
-    is_new = create and not (path / FILE).exists()
+    is_new = create and not os.path.exists(path / FILE)  # noqa: PTH110 - Path.exists raises in a closed folder
     if engine is None and is_new:
         _require_model(asked.model)  # before there is anything on the disk
     if is_new:
