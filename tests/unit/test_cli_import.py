@@ -35,7 +35,7 @@ def test_a_conversation_is_remembered(cmt, export):
     assert document["text"] == "# Tea\n\nUser: Which tea does Ann drink?\n\nAssistant: Ann drinks green tea."
     assert (document["source"], document["created_at"]) == ("claude:c-1", "2025-03-01T10:00:00+00:00")
     assert cmt.json("list", "--where", 'created>="2025"', "--where", 'app="claude"') == document
-    assert "green tea" in cmt("ask", "Which tea does Ann drink?").stdout
+    assert "green tea" in cmt.json("ask", "Which tea does Ann drink?")["sources"][0]["text"]
     assert cmt("import", export).stdout == "0 added, 0 updated, 1 unchanged\n"
 
 

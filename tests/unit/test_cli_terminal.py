@@ -174,7 +174,7 @@ def test_an_answer_streams_to_a_terminal(environment):
     """The words, then the sources."""
     shown, code = on_terminal(environment, "ask", "Where did the museum move?")
     assert code == 0
-    assert shown.index("The museum moved to Lisbon in 2019.") < shown.index("trip.md[0:35]")
+    assert shown.index("The museum moved to Lisbon in 2019.") < shown.index("trip.md")
 
 
 @posix
