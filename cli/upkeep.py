@@ -62,9 +62,9 @@ def reindex(folder: Path, as_json: bool) -> None:
 @memory_option
 @json_option
 def reencode(folder: Path, as_json: bool) -> None:
-    """Make memories anew that another model or other settings made.
+    """Make memories anew that another model, other settings or an earlier release made.
 
-    It works from the stored text, and goes on where it was stopped.
+    It works from the stored text, and goes on where it was stopped. What is as it would be made now stays.
 
     \b
     Example:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -15,15 +15,18 @@ from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
 from cmt_sdk.converting import check_text, read_document
 from cmt_sdk.errors import InvalidDocument, InvalidInput
-from cmt_sdk.ports import Store
+from cmt_sdk.ports import Recut, Store
 from cmt_sdk.recall import Engine, Recall
 from cmt_sdk.splitting import split
 from cmt_sdk.titles import title_of
-from cmt_sdk.types import Document, Outcome, Progress, Span
+from cmt_sdk.types import Document, Filter, Outcome, Passage, Progress, Span
 
 Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
 When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
+Named = tuple[str, str]  # a text and its title
+LONGEST_TITLE = 24  # tokens
+PAGE = 200  # documents read together
 BATCH_PASSAGES = 64  # enough to find passages of like length
 
 
@@ -106,12 +109,34 @@ class Intake:
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
         """Store one document's text: the document as stored, what happened to it, and its new passages."""
         self.check(document)
-        again = self.store.add_again(document, by_source=by_source)  # which needs no cutting
-        if again is not None:
-            return *again, 0
-        spans = self.cut(document)
-        stored, outcome = self.store.add(document, spans, by_source=by_source)
-        return stored, outcome, 0 if outcome == "unchanged" else len(spans)
+        again = self.store.add_again(document, by_source=by_source, recut=self.recutting())
+        if again is None:
+            spans = self.cut(document)
+            ready = {self._named(document): spans}
+            again = self.store.add(document, spans, by_source=by_source, recut=self.recutting(ready))
+        stored, outcome = again
+        return stored, outcome, 0 if outcome == "unchanged" else self.store.waiting(stored.id)
+
+    def recutting(self, ready: Mapping[Named, Sequence[Span]] | None = None) -> Recut:
+        """What cuts a known document that changes, for the store.
+
+        Args:
+            ready: spans that were cut while no transaction was open, by text and title.
+        """
+        done = ready or {}
+
+        def recut(known: Document, new: Document) -> Sequence[Span] | None:
+            named = self._named(new)
+            if named == self._named(known):
+                return None
+            return done[named] if named in done else self.cut(new)
+
+        return recut
+
+    def changing(self, known: Document, new: Document) -> Recut:
+        """As `recutting`, for a change that is known before the store is asked for it."""
+        named = self._named(new)
+        return self.recutting({} if named == self._named(known) else {named: self.cut(new)})
 
     def check(self, document: Document) -> None:
         """The gate for a document that is to be remembered. Raises InvalidDocument."""
@@ -133,9 +158,40 @@ class Intake:
         for document in self.store.uncut():
             self.store.recut(document, self.cut(document))
 
+    def cut_all(self) -> None:
+        """Cut every current document again that earlier rules, settings or names have cut.
+
+        Each document is one transaction: where this is interrupted, all can be read and searched.
+        """
+        cursor: str | None = None
+        while True:
+            page = self.store.page(Filter(), PAGE, cursor)
+            for document in page.documents:
+                spans = self.cut(document)
+                passages = self.store.passages_of(document.id)
+                if list(map(_place, spans)) != list(map(_place, passages)):
+                    self.store.recut(document, spans)
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
     def cut(self, document: Document) -> list[Span]:
         """The passages of a document, under its title."""
-        return split(document.text, self.engine.count_tokens, self.settings.passage_tokens, title=title_of(document))
+        title, budget = self._title(document), self.settings.passage_tokens
+        return split(document.text, self.engine.count_tokens, budget, title=title)
+
+    def _title(self, document: Document) -> str:
+        """The title of a document, as long as leaves room for headings below it."""
+        longest = min(LONGEST_TITLE, self.settings.passage_tokens * 3 // 20)
+        return title_of(document, lambda title: self.engine.count_tokens([title])[0] <= longest)
+
+    def _named(self, document: Document) -> Named:
+        """What decides how a document is cut."""
+        return document.text, self._title(document)
+
+
+def _place(piece: Span | Passage) -> tuple[int, int, str]:
+    return piece.start, piece.end, piece.heading
 
 
 def check_scope(scope: str) -> None:

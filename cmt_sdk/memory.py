@@ -134,9 +134,10 @@ class Memory:
         if unknown:
             raise TypeError(f"update() has no argument {sorted(unknown)[0]!r}")
         changes = fields if text is None else {**fields, "text": text}
-        changed = replace(self.get(id), **changes)
+        known = self.get(id)
+        changed = replace(known, **changes)
         self._intake.check(changed)
-        stored = self._store.replace(id, changes, None if text is None else self._intake.cut(changed))
+        stored = self._store.replace(id, changes, recut=self._intake.changing(known, changed))
         if stored.ready:
             return stored
         if not wait:
@@ -362,7 +363,11 @@ class Memory:
         return self._index.describe()
 
     def reencode(self, on_progress: OnProgress | None = None) -> int:
-        """Encode again, with this model and these settings, every passage that something else encoded; resumable."""
+        """Encode again, with this model and these settings, every passage that something else encoded; resumable.
+
+        Documents that an earlier release or other settings cut are cut again first.
+        """
+        self._intake.cut_all()
         self._store.forget_encodings(self._engine.compressor.fingerprint)
         return self.compress(on_progress)
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from cmt_sdk.types import (
     Changes,
@@ -30,6 +30,10 @@ from cmt_sdk.types import (
     Vector,
     VectorRows,
 )
+
+# The spans of a known document (given first) as it is about to be stored (given second). None: the
+# passages that it has stay; not for another text.
+Recut: TypeAlias = Callable[[Document, Document], Sequence[Span] | None]
 
 
 class Compressor(Protocol):
@@ -65,23 +69,45 @@ class Reader(Protocol):
 class DocumentStore(Protocol):
     """Documents and their versions, durable when a call returns."""
 
-    def add(self, document: Document, spans: Sequence[Span], *, by_source: bool = False) -> tuple[Document, Outcome]:
+    def add(
+        self,
+        document: Document,
+        spans: Sequence[Span],
+        *,
+        by_source: bool = False,
+        recut: Recut | None = None,
+    ) -> tuple[Document, Outcome]:
         """Store a document, cut by `spans`; returns it as stored, and what happened.
 
         A text that stands in the same scope already stays one document: what is said about it now takes the place of
         what was, except that it keeps its source. With `by_source` a document that has a source is known by its scope
         and its id, else its source, whatever its text: another text becomes the next version, and a document of the
-        given id takes the given source. Raises AlreadyExists when the id stands for another text.
+        given id takes the given source. What changes in a known document is cut by `recut`, where it is given, since
+        what was known may name it; passages of the same content keep memory and key vector. Raises AlreadyExists when
+        the id stands for another text.
         """
 
-    def add_again(self, document: Document, *, by_source: bool = False) -> tuple[Document, Outcome] | None:
+    def add_again(
+        self, document: Document, *, by_source: bool = False, recut: Recut | None = None
+    ) -> tuple[Document, Outcome] | None:
         """As `add`, for a text that is here already; None, and nothing happens, for one that is not."""
 
     def find(self, scope: str, source: str) -> Document | None:
         """The current document with exactly this scope and source, the newest where there are several."""
 
-    def replace(self, document_id: str, changes: Mapping[str, Any], spans: Sequence[Span] | None = None) -> Document:
-        """Change these fields of the current version in place; with another `text`, cut by `spans`, make the next one."""
+    def replace(
+        self,
+        document_id: str,
+        changes: Mapping[str, Any],
+        spans: Sequence[Span] | None = None,
+        *,
+        recut: Recut | None = None,
+    ) -> Document:
+        """Change these fields of the current version in place; with another `text` make the next one.
+
+        It is cut by `recut`, where that is given, else by `spans`; without either its passages stay. Passages of the
+        same content keep memory and key vector.
+        """
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
         """Store a document from an archive, all its versions (oldest first, the last one current and cut by `spans`).
@@ -94,7 +120,10 @@ class DocumentStore(Protocol):
         """Current documents that lost passages to damage."""
 
     def recut(self, document: Document, spans: Sequence[Span]) -> bool:
-        """Store a document's passages anew; False, and nothing happens, when it has another text by now."""
+        """Give a document other passages; False, and nothing happens, when it has another text by now.
+
+        Passages of the same content keep memory and key vector.
+        """
 
     def history(self, document_id: str) -> list[Document]:
         """Every version, oldest first; empty when there is no such document."""
@@ -147,6 +176,9 @@ class PassageStore(Protocol):
 
         `of` names the documents that are meant; None: all.
         """
+
+    def waiting(self, document_id: str) -> int:
+        """How many passages of a document's current version have no key vector yet."""
 
     def claimed(self, passage_ids: Sequence[int], most: int) -> AbstractContextManager[list[int]]:
         """The first `most` of these passages that still wait and that no other process is at work on.

@@ -6,15 +6,17 @@ import hashlib
 import math
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, text
 
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, InvalidInput
+from cmt_sdk.ports import Recut
 from cmt_sdk.storage.checkup import uncut
 from cmt_sdk.storage.connection import Database, chunks, translated
+from cmt_sdk.storage.cuts import matched
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.forgetting import rewrite, traces_of
 from cmt_sdk.storage.rows import (
@@ -46,27 +48,37 @@ class Documents(Database):
     was before goes to a row of its own.
     """
 
-    def add(self, document: Document, spans: Sequence[Span], *, by_source: bool = False) -> tuple[Document, Outcome]:
+    def add(
+        self,
+        document: Document,
+        spans: Sequence[Span],
+        *,
+        by_source: bool = False,
+        recut: Recut | None = None,
+    ) -> tuple[Document, Outcome]:
         """See ports.DocumentStore."""
         row = self._row(replace(document, id=document.id or uuid.uuid4().hex, version=1))
         with self._write() as db:
             known = self._known(db, document, by_source)
             if known is not None and known.text == document.text:
-                return self._said_again(db, known, document, by_source)
+                return self._said_again(db, known, document, by_source, recut)
             if known is not None:
                 changes = {**_said(known, document, by_source), "text": document.text}
-                return self._replaced(db, known, changes, spans), "updated"
+                return self._replaced(db, known, changes, spans, recut), "updated"
             self._make_free(db, row["doc_id"])
-            self._cut(db, self._insert(db, row, True), document.text, spans)
+            key = self._insert(db, row, True)
+            self._cut(db, key, document.text, enumerate(spans))
             return self._current(db, row["doc_id"]), "added"
 
-    def add_again(self, document: Document, *, by_source: bool = False) -> tuple[Document, Outcome] | None:
+    def add_again(
+        self, document: Document, *, by_source: bool = False, recut: Recut | None = None
+    ) -> tuple[Document, Outcome] | None:
         """See ports.DocumentStore."""
         with self._write() as db:
             known = self._known(db, document, by_source)
             if known is None or known.text != document.text:
                 return None
-            return self._said_again(db, known, document, by_source)
+            return self._said_again(db, known, document, by_source, recut)
 
     def _known(self, db: Connection, document: Document, by_source: bool) -> Document | None:
         """Find the living document that a given one stands for.
@@ -88,12 +100,14 @@ class Documents(Database):
         row = db.execute(text(sql), values).first()
         return None if row is None else document_of(row)
 
-    def _said_again(self, db: Connection, known: Document, given: Document, by_source: bool) -> tuple[Document, Outcome]:
+    def _said_again(
+        self, db: Connection, known: Document, given: Document, by_source: bool, recut: Recut | None
+    ) -> tuple[Document, Outcome]:
         changes = _said(known, given, by_source)
         changes["metadata"] = {**known.metadata, **given.metadata}  # keys that others noted stay
         if all(getattr(known, name) == value for name, value in changes.items()):
             return known, "unchanged"
-        return self._replaced(db, known, changes, None), "updated"
+        return self._replaced(db, known, changes, None, recut), "updated"
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
         """See ports.DocumentStore."""
@@ -105,7 +119,8 @@ class Documents(Database):
             self._make_free(db, versions[-1].id)
             for row in rows[:-1]:
                 self._insert(db, row, False)
-            self._cut(db, self._insert(db, rows[-1], True), versions[-1].text, spans)
+            key = self._insert(db, rows[-1], True)
+            self._cut(db, key, versions[-1].text, enumerate(spans))
             return self._current(db, versions[-1].id), True
 
     def _same(self, db: Connection, row: Mapping[str, Any], extra: str = "") -> Document | None:
@@ -144,7 +159,14 @@ class Documents(Database):
         row = db.execute(text(sql), values).first()
         return None if row is None else document_of(row)
 
-    def replace(self, document_id: str, changes: Mapping[str, Any], spans: Sequence[Span] | None = None) -> Document:
+    def replace(
+        self,
+        document_id: str,
+        changes: Mapping[str, Any],
+        spans: Sequence[Span] | None = None,
+        *,
+        recut: Recut | None = None,
+    ) -> Document:
         """See ports.DocumentStore. Raises DocumentNotFound.
 
         Who changes a document by its id has looked at it: its versions are sealed as they then are.
@@ -155,22 +177,31 @@ class Documents(Database):
             row = db.execute(text(sql), values).first()
             if row is None:
                 raise DocumentNotFound(f"no document has the id {document_id!r}; `list` shows those there are")
-            changed = self._replaced(db, document_of(row), changes, spans)
+            changed = self._replaced(db, document_of(row), changes, spans, recut)
             seal(db.exec_driver_sql, "doc_id = ?", (document_id,))
         return changed
 
-    def _replaced(self, db: Connection, known: Document, changes: Mapping[str, Any], spans: Sequence[Span] | None) -> Document:
+    def _replaced(
+        self,
+        db: Connection,
+        known: Document,
+        changes: Mapping[str, Any],
+        spans: Sequence[Span] | None,
+        recut: Recut | None,
+    ) -> Document:
         new = replace(known, **changes)
-        before = db.execute(text("SELECT * FROM documents WHERE doc_id = :id AND current"), {"id": known.id}).one()
+        if recut is not None:
+            spans = recut(known, new)
+        current = text("SELECT * FROM documents WHERE doc_id = :id AND current")
+        before = db.execute(current, {"id": known.id}).one()
         if new.text == known.text:
             self._overwrite(db, self._row(new), before)
         else:
             assert spans is not None  # noqa: S101 - the port says so
             self._overwrite(db, self._row(replace(new, version=known.version + 1)), before)
             self._insert(db, before._asdict(), False)
-            self._drop_passages(db, [before.key])
-            self._cut(db, before.key, new.text, spans)
-            self._lost(db)
+        if spans is not None:
+            self._cut_again(db, before.key, known.text, new.text, spans)
         return self._current(db, known.id)
 
     @staticmethod
@@ -213,9 +244,7 @@ class Documents(Database):
             key = db.execute(text(sql), values).scalar()
             if key is None:
                 return False
-            self._drop_passages(db, [key])
-            self._cut(db, key, document.text, spans)
-            self._lost(db)
+            self._cut_again(db, key, document.text, document.text, spans)
         return True
 
     @staticmethod
@@ -224,26 +253,41 @@ class Documents(Database):
         sql = f"INSERT INTO documents (current, {names}) VALUES (:current, {values}) RETURNING key"
         return int(db.execute(text(sql), {"record_hash": record_hash(row), **row, "current": current}).scalar_one())
 
+    def _cut_again(self, db: Connection, key: int, old: str, new: str, spans: Sequence[Span]) -> None:
+        """Give a document the passages of `spans`; those of a content that it has already stay."""
+        rows = """SELECT id, ordinal, start, "end" AS stop, tokens, heading FROM passages
+            WHERE document_key = :key ORDER BY ordinal"""
+        found = matched(db.execute(text(rows), {"key": key}).all(), old, new, spans)
+        move = 'UPDATE passages SET ordinal = ?, start = ?, "end" = ?, tokens = ? WHERE id = ?'
+        for passage, ordinal, span in found.moved:
+            db.exec_driver_sql(move, (ordinal, span.start, span.end, span.tokens, passage))
+        self._cut(db, key, new, found.new)
+        if found.gone:
+            self._drop_passages(db, found.gone)
+            self._lost(db)
+
     @staticmethod
-    def _cut(db: Connection, key: int, body: str, spans: Sequence[Span]) -> None:
-        """Store a document's passages and their words."""
+    def _cut(db: Connection, key: int, body: str, spans: Iterable[tuple[int, Span]]) -> None:
+        """Store passages of a document, given with their ordinals, and their words."""
         passage = 'INSERT INTO passages (document_key, ordinal, start, "end", tokens, heading) VALUES (?, ?, ?, ?, ?, ?)'
-        for ordinal, span in enumerate(spans):
+        for ordinal, span in spans:
             row = (key, ordinal, span.start, span.end, span.tokens, span.heading)
             made = db.exec_driver_sql(passage, row).lastrowid
             words = f"{span.heading}\n{body[span.start : span.end]}"
             db.exec_driver_sql("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (made, words))
 
-    def _drop_passages(self, db: Connection, keys: Sequence[int]) -> None:
-        for some in chunks(keys):
-            inside = f"(SELECT id FROM passages WHERE document_key IN ({some}))"
-            db.exec_driver_sql(f"DELETE FROM passage_text WHERE rowid IN {inside}")
-            db.exec_driver_sql(f"DELETE FROM passages WHERE document_key IN ({some})")
+    @staticmethod
+    def _drop_passages(db: Connection, ids: Sequence[int]) -> None:
+        """Delete passages with their words, memories and key vectors."""
+        for some in chunks(ids):
+            db.exec_driver_sql(f"DELETE FROM passage_text WHERE rowid IN ({some})")
+            db.exec_driver_sql(f"DELETE FROM passages WHERE id IN ({some})")
 
     def _remove(self, db: Connection, keys: Sequence[int]) -> None:
         if keys:
-            self._drop_passages(db, keys)
             for some in chunks(keys):
+                inside = f"SELECT id FROM passages WHERE document_key IN ({some})"
+                self._drop_passages(db, list(db.exec_driver_sql(inside).scalars()))
                 db.exec_driver_sql(f"DELETE FROM documents WHERE key IN ({some})")
             self._lost(db)
 

@@ -40,6 +40,14 @@ class Passages(Database):
             rows = db.execute(text(sql), values if of is None else values | {"of": json.dumps(list(of))}).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
+    def waiting(self, document_id: str) -> int:
+        """See ports.PassageStore."""
+        sql = """SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
+            JOIN documents d ON d.key = p.document_key WHERE d.doc_id = :id AND d.current"""
+        values = {"id": sound_text("id", document_id, InvalidDocument)}
+        with self._read() as db:
+            return int(db.execute(text(sql), values).scalar_one())
+
     @contextmanager
     def claimed(self, passage_ids: Sequence[int], most: int) -> Iterator[list[int]]:
         """See ports.PassageStore."""

@@ -64,15 +64,15 @@ class FakeCompressor:
 
 
 class FakeReader:
-    """Answers with the sentence of the notes that shares most words with the question."""
+    """Answers with the sentence of the notes that shares most words with the question, else the heading."""
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """The sentence in words, or the words for not knowing when nothing is shared."""
         hidden = [np.asarray(m.arrays["bytes"], np.uint8) for m in prompt.memories]
         texts = list(prompt.passages) or [bytes(h ^ np.uint8(0x55)).decode() for h in hidden]
         asked = set(words(prompt.question))
-        sentences = [s.strip() for t in reversed(texts) for s in re.split(r"(?<=[.!?])\s+", t)]
-        best = max(sentences, key=lambda s: len(asked & set(words(s))), default="")
+        sentences = [s.strip() for t in reversed(texts) for s in re.split(r"(?<=[.!?])\s+|\n", t)]
+        best = max(sentences, key=lambda s: (len(asked & set(words(s))), s.endswith((".", "!", "?"))), default="")
         shared = len(asked & set(words(best)))
         answer = best.split()[:max_tokens] if shared else UNKNOWN.split()
         for word in answer:

@@ -136,13 +136,14 @@ def long_text(*words):
 
 
 def test_a_passage_tells_where_it_stands(memory):
-    """Source, scope, place and score are in its metadata; the place is that of its text in the document."""
+    """Source, scope, place and score are in its metadata; the place is that of its text, below the title, in the document."""
     memory.add(long_text("tea", "cake", "museum"), source="trip.md", scope="user/ann", metadata={"year": 2019})
     (found,) = CMTRetriever(memory=memory, k=1).invoke("Where is the museum?")
     about = found.metadata
     assert {name: about[name] for name in ("source", "scope", "year")} == {"source": "trip.md", "scope": "user/ann", "year": 2019}
-    assert memory.get(about["document_id"]).text[about["start"] : about["end"]] == found.page_content
-    assert found.page_content.startswith("museum")
+    title, text = found.page_content.split("\n", 1)
+    assert memory.get(about["document_id"]).text[about["start"] : about["end"]] == text
+    assert (title, text.split()[0]) == ("trip", "museum")
     assert found.id == f"{about['document_id']}:1:2"
     assert about["score"] > 0
     assert "words #1" in about["why"]

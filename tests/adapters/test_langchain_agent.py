@@ -361,7 +361,7 @@ def test_an_answer_tells_its_sources_and_costs(memory):
     assert whole.content == FACTS[0]
     about = whole.response_metadata
     assert (about["sources"][0]["source"], about["sources"][0]["end"]) == ("trip.md", 35)
-    assert (about["reader"], about["abstained"], about["confidence"], about["memory_tokens"]) == ("memory", False, 1.0, 7)
+    assert (about["reader"], about["abstained"], about["confidence"], about["memory_tokens"]) == ("memory", False, 1.0, 9)
     assert whole.usage_metadata == {"input_tokens": 4, "output_tokens": 7, "total_tokens": 11}
     pieces = list(chat.stream("Where is the museum?"))
     assert len(pieces) == 8

@@ -158,7 +158,7 @@ def test_a_query_engine_reads_from_a_memory(memory):
     first = answer.source_nodes[0]
     assert first.node.metadata["source"] == "ferry.txt"
     assert (first.node.start_char_idx, first.node.end_char_idx) == (0, 33)
-    assert memory.get(first.node.ref_doc_id).text == first.node.get_content(MetadataMode.NONE)
+    assert first.node.get_content(MetadataMode.NONE) == f"ferry\n{memory.get(first.node.ref_doc_id).text}"
     assert len(answer.source_nodes) == 2
 
 

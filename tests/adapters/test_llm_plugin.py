@@ -112,7 +112,7 @@ def test_sources_and_costs_are_logged():
     response = llm.get_model("cmt").prompt("When does the harbour open?", k=1)
     told = response.json()
     assert [(s["source"], s["start"], s["end"]) for s in told["sources"]] == [("harbour.txt", 0, 35)]
-    assert (told["reader"], told["abstained"], told["memory_tokens"]) == ("memory", False, 7)
+    assert (told["reader"], told["abstained"], told["memory_tokens"]) == ("memory", False, 9)
     assert (response.usage().input, response.usage().output) == (5, 7)
     assert json.loads(json.dumps(told)) == told
     run("-m", "cmt", "When does the harbour open?", "-o", "k", "1")

@@ -84,7 +84,7 @@ async def test_what_is_remembered_is_found_and_answered_from(memory, connect):
         assert (stored["version"], stored["already_known"], stored["characters"]) == (1, False, 35)
         await call(client, "remember", text=FACTS[1], scope="user/bob")
         (found,) = (await call(client, "search", query="Where is the museum?", k=1))["passages"]
-        assert found["text"] == FACTS[0]
+        assert found["text"] == f"trip\n{FACTS[0]}"
         assert (found["document_id"], found["start"], found["end"]) == (stored["document_id"], 0, 35)
         assert {name: found[name] for name in about} == about
         reply = await call(client, "ask", question="Where is the museum now?", k=1, reader="auto")

@@ -208,7 +208,7 @@ def test_a_question_is_answered_with_sources(api):
     asked = {"question": "Where did the museum move to?", "k": 1, "where": {"year": {">=": 2019}}}
     answer = api.post("/api/ask", json=asked).json()
     assert (answer["text"], answer["reader"], answer["abstained"]) == (LISBON, "memory", False)
-    assert (answer["sources"][0]["source"], answer["memory_tokens"]) == ("trip.md", 7)
+    assert (answer["sources"][0]["source"], answer["memory_tokens"]) == ("trip.md", 9)
     *pieces, (last, streamed) = events(api.post("/api/ask", json={**asked, "stream": True}))
     assert {name for name, _ in pieces} == {"piece"}
     assert "".join(data["text"] for _, data in pieces).strip() == LISBON

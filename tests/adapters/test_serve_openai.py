@@ -45,7 +45,7 @@ def test_an_answer_comes_from_memory(served, client):
     assert answer.choices[0].message.content == LISBON
     assert (answer.choices[0].finish_reason, answer.choices[0].message.role) == ("stop", "assistant")
     assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (6, 7, 13)
-    assert answer.usage.memory_tokens == 7
+    assert answer.usage.memory_tokens == 9
     (source,) = answer.sources
     assert (source["source"], source["start"], source["end"], source["text"]) == ("trip.md", 0, 35, LISBON)
 

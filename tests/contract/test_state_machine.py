@@ -3,7 +3,7 @@
 import re
 import shutil
 import tempfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -32,9 +32,29 @@ def under(scope: str, asked: str | None) -> bool:
     return not asked or scope == asked or scope.startswith(f"{asked}/")
 
 
-def pieces(text: str) -> list[Span]:
+def pieces(text: str, heading: str = "") -> list[Span]:
     """A span a word."""
-    return [Span(m.start(), m.end(), 1) for m in re.finditer(r"\w+", text)]
+    return [Span(m.start(), m.end(), 1, heading) for m in re.finditer(r"\w+", text)]
+
+
+@dataclass
+class Piece:
+    """A passage in the model: what its memory is made of, and whether it has one."""
+
+    heading: str
+    word: str
+    ready: bool = False
+
+
+def cut_again(before: list[Piece], text: str, heading: str) -> list[Piece]:
+    """The pieces of a text; each of the same content, in order, brings along whether it is ready."""
+    left, after = list(before), []
+    for word in re.findall(r"\w+", text):
+        same = next((p for p in left if (p.heading, p.word) == (heading, word)), None)
+        if same is not None:
+            left.remove(same)
+        after.append(Piece(heading, word, same is not None and same.ready))
+    return after
 
 
 def key_of(text: str) -> np.ndarray:
@@ -43,14 +63,14 @@ def key_of(text: str) -> np.ndarray:
 
 
 class Store(RuleBasedStateMachine):
-    """`self.known` maps ids to their versions, newest last, in order of creation; `self.encoded` holds ids and versions."""
+    """`self.known` maps ids to their versions, newest last, in order of creation; `self.pieces` to their passages."""
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.time = datetime(2026, 1, 1, tzinfo=UTC)
         self.known: dict[str, list[Document]] = {}
-        self.encoded: set[tuple[str, int]] = set()
+        self.pieces: dict[str, list[Piece]] = {}
 
     @initialize()
     def open(self) -> None:
@@ -123,6 +143,7 @@ class Store(RuleBasedStateMachine):
         if text == old.text:
             self.say(old, outcome, said)
             return
+        self.pieces[stored.id] = cut_again(self.pieces[stored.id], text, "")
         new = replace(old, text=text, source=source, metadata=said.metadata, version=old.version + 1, updated_at=self.time)
         self.known[stored.id][-1] = replace(old, current=False)
         self.known[stored.id].append(new)
@@ -137,11 +158,12 @@ class Store(RuleBasedStateMachine):
         """A document that is new."""
         self.forget_model(name)
         self.known[name] = [replace(given, id=name, created_at=self.time, updated_at=self.time)]
+        self.pieces[name] = cut_again([], given.text, "")
 
     def forget_model(self, name: str) -> None:
         """Take a document out of the model."""
         self.known.pop(name, None)
-        self.encoded = {(n, v) for n, v in self.encoded if n != name}
+        self.pieces.pop(name, None)
 
     @rule(name=names, text=texts)
     def update(self, name, text) -> None:
@@ -154,6 +176,7 @@ class Store(RuleBasedStateMachine):
             raise AssertionError(name)
         old = self.known[name][-1]
         self.store.replace(name, {"text": text}, pieces(text))
+        self.pieces[name] = cut_again(self.pieces[name], text, "")
         if text == old.text:
             self.known[name][-1] = replace(old, updated_at=self.time)
             return
@@ -169,6 +192,19 @@ class Store(RuleBasedStateMachine):
         changes = {"scope": scope, "metadata": {"n": number}, "expires_at": expiry}
         self.store.replace(old.id, changes)
         self.known[old.id][-1] = replace(old, **changes, updated_at=self.time)
+
+    @precondition(lambda self: self.alive())
+    @rule(data=st.data(), heading=st.sampled_from(["", "North", "South"]), by_change=st.booleans())
+    def cut_under_another_heading(self, data, heading, by_change) -> None:
+        """The same text under another heading, with a change of its source or without."""
+        old = self.known[data.draw(st.sampled_from(list(self.alive())))][-1]
+        if by_change:
+            source = f"{heading}.md"
+            self.store.replace(old.id, {"source": source}, recut=lambda _, new: pieces(new.text, heading))
+            self.known[old.id][-1] = replace(old, source=source, updated_at=self.time)
+        else:
+            assert self.store.recut(old, pieces(old.text, heading))
+        self.pieces[old.id] = cut_again(self.pieces[old.id], old.text, heading)
 
     @rule(scope=scopes.filter(bool), number=st.none() | numbers, scrub=st.booleans())
     def delete(self, scope, number, scrub) -> None:
@@ -197,10 +233,8 @@ class Store(RuleBasedStateMachine):
         batch = self.store.pending(limit)
         memory = PackedMemory("fake", 1, {"bytes": np.zeros(3, np.uint8)})
         self.store.save({p.id: Encoded(memory, key_of(p.text)) for p in batch}, FINGERPRINT)
-        for name in {p.document_id for p in batch}:
-            version = self.known[name][-1].version
-            if name not in [p.document_id for p in self.store.pending(1_000)]:
-                self.encoded.add((name, version))
+        for passage in batch:
+            self.pieces[passage.document_id][passage.ordinal].ready = True
 
     @rule(seconds=st.integers(1, 30))
     def wait(self, seconds) -> None:
@@ -245,8 +279,10 @@ class Store(RuleBasedStateMachine):
         if not hasattr(self, "store"):
             return
         for name, versions in self.known.items():
-            expected = [replace(d, ready=d.current and (name, d.version) in self.encoded) for d in versions]
-            assert self.store.history(name) == expected
+            ready = all(p.ready for p in self.pieces[name])
+            assert self.store.history(name) == [replace(d, ready=d.current and ready) for d in versions]
+            held = [(p.heading, p.text, p.ready) for p in self.store.passages_of(name)]
+            assert held == [(p.heading, p.word, p.ready) for p in self.pieces[name]]
         stats = self.store.stats()
         assert (stats.documents, stats.versions) == (len(self.alive()), sum(map(len, self.known.values())))
 

@@ -120,6 +120,45 @@ def test_add_fills_in_what_is_missing(store):
     assert store.history(document.id) == [replace(document, ready=True)]
 
 
+def test_what_stays_of_a_text_is_not_lost_to_the_index(store):
+    """A sentence appended: two passages stay as they are, one waits, and no key vector goes."""
+    first = put(store, GENOA)
+    kept = save_all(store)
+    before = store.changes()
+    longer = f"{GENOA}{LISBON}"
+    cut = [*spans(GENOA), Span(len(GENOA), len(longer), 7)]
+    assert store.replace(first.id, {"text": longer}, cut).ready is False
+    assert [p.id for p in store.passages_of(first.id)][:2] == kept
+    assert [p.text for p in store.pending(10)] == [LISBON]
+    assert store.changes() == before
+    assert store.load(kept, FINGERPRINT).keys() == set(kept)
+    assert found(store, "lighthouse") == ["Its lighthouse is old."]
+    store.replace(first.id, {"text": LISBON}, spans(LISBON))
+    assert [p.text for p in store.passages_of(first.id)] == [LISBON]
+    assert store.changes().lost > before.lost
+    assert found(store, "lighthouse") == []
+
+
+def test_a_known_document_is_cut_as_what_it_becomes(store):
+    """`recut` sees what was known and what is to be stored, and may leave the passages as they are."""
+    seen = []
+
+    def recut(known: Document, new: Document) -> list[Span] | None:
+        seen.append((known.source, new.source, dict(new.metadata)))
+        return None if new.text == known.text and new.source == known.source else spans(new.text, str(new.source))
+
+    put(store, LISBON, source="a.md", metadata={"n": 1})
+    store.add(Document(LISBON, metadata={"n": 2}), spans(LISBON), recut=recut)
+    store.add_again(Document(LISBON, metadata={"n": 2}), recut=recut)
+    store.add(Document(GENOA, source="a.md"), spans(GENOA), by_source=True, recut=recut)
+    (document,) = store.page(Filter(), 10, None).documents
+    assert [p.heading for p in store.passages_of(document.id)] == ["a.md", "a.md"]
+    store.replace(document.id, {"source": "b.md"}, recut=recut)
+    assert [p.heading for p in store.passages_of(document.id)] == ["b.md", "b.md"]
+    assert found(store, "b") == [p.text for p in store.passages_of(document.id)][::-1]
+    assert seen == [("a.md", "a.md", {"n": 2}), ("a.md", "a.md", {"n": 2}), ("a.md", "b.md", {"n": 2})]
+
+
 def test_what_is_given_is_kept_exactly(store):
     """Id, times to the microsecond, any metadata value, any text."""
     moment = datetime(1969, 7, 20, 20, 17, 40, 123456, UTC)

@@ -67,7 +67,9 @@ class Judge:
             assert [f for f in memory.check() if not f.ok] == []
             for name in random.sample(sorted(held), min(3, len(held))):
                 assert memory.search(held[name].split()[1], 1, mode="text")[0].document.id == name
-                assert memory.search(held[name], 1, mode="vector")[0].vector_score > 0.999
+                for passage in memory.passages(name):
+                    assert held[name][passage.start : passage.end] == passage.text
+                    assert memory.search(passage.content, 1, mode="vector")[0].vector_score > 0.999
         self.texts = held
         for file in folder.iterdir():
             data = file.read_bytes()

@@ -56,6 +56,8 @@ def churn(order: dict[str, Any], note: Notes) -> None:
                 name = memory.add(text, wait=chance.random() < 0.7).id
                 known.append(name)
             elif kind == "update":
+                if chance.random() < 0.5:  # the passages before the new one stay
+                    text = f"{memory.get(name).text}\n\n## Note\n\n{text}"
                 note(begin=kind, id=name, text=text)
                 memory.update(name, text, wait=chance.random() < 0.7)
             else:

@@ -451,8 +451,8 @@ def test_a_memory_of_another_model_is_compressed_anew(tmp_path: Path) -> None:
             assert new.import_(path, wait=wait).added == 2
             assert new.wait(30)
             assert sorted(engine.compressor.compressed) == [
-                "Ada likes green tea.",
                 "The museum moved to Porto in 2021.",
+                "ada\nAda likes green tea.",
             ]
             assert new.stats().pending == 0
 

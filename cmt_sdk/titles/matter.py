@@ -1,0 +1,160 @@
+"""What a text says about itself at its top: title, aliases, tags and date. Pure: knows no file.
+
+Read are YAML between lines of `---`, TOML between lines of `+++`, the properties of Logseq
+(`title:: x`), Org (`#+TITLE: x`), MultiMarkdown (`Title: x`), Pandoc (`% x`) and LaTeX.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+LONGEST = 16_384  # characters of front matter; what is longer is text
+FENCED = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(.*?)^(?:\1|\.\.\.)[ \t]*$", re.S | re.M)
+ORG = re.compile(r"#\+(\w+):[ \t]*(.*)|:(\w+):[ \t]*(.*)")
+LOGSEQ = re.compile(r"(?:-[ \t]+)?([\w-]+)::[ \t]*(.*)")
+PLAIN = re.compile(r"[ \t]*[\"']?([\w -]+?)[\"']?[ \t]*[:=][ \t]*(.*)")
+PANDOC = re.compile(r"\s*%[ \t]+(\S.*)")
+LATEX = re.compile(r"\\title\s*\{([^{}]+)\}")
+HEADING = re.compile(r"#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$|([^\n]+)\n(?:={3,}|-{3,})[ \t]*$", re.M)
+LINK = re.compile(r"\[\[(?:[^\]|]*\|)?([^\]|]+)\]\]")
+KEYS = {
+    "title": "title",
+    "alias": "aliases",
+    "aliases": "aliases",
+    "roam_aliases": "aliases",
+    "tags": "tags",
+    "tag": "tags",
+    "keywords": "tags",
+    "filetags": "tags",
+    "categories": "tags",
+    "date": "date",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """What names a document besides its file; `heading` is the first line, where it is one."""
+
+    title: str = ""
+    aliases: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    date: str = ""
+    heading: str = ""
+
+
+def matter_of(text: str, metadata: Mapping[str, object]) -> Matter:
+    """What the top of a text and the metadata say; the metadata come first."""
+    top = text[:LONGEST].lstrip("\ufeff")
+    found, rest = _top(top)
+    told = {**found, **_known(metadata.items())}
+    return Matter(
+        title=_line(told.get("title")),
+        aliases=tuple(_list(told.get("aliases"))),
+        tags=tuple(tag for entry in _list(told.get("tags")) for tag in _tags(entry)),
+        date=_date(told.get("date")),
+        heading=_heading(rest),
+    )
+
+
+def _top(top: str) -> tuple[dict[str, object], str]:
+    """The properties at the top of a text, and what comes after them."""
+    if fenced := FENCED.match(top):
+        read = _yaml if fenced[1] == "---" else _toml
+        return _known(read(fenced[2])), top[fenced.end() :]
+    pandoc = PANDOC.match(top)
+    if pandoc:
+        return {"title": pandoc[1]}, top[pandoc.end() :]
+    found = dict(_properties(top))
+    if not found and (latex := LATEX.search(top)):
+        found = {"title": latex[1]}
+    return found, top
+
+
+def _known(pairs: Iterable[tuple[object, object]]) -> dict[str, object]:
+    """Those properties that name a document, by their usual keys; the first of several counts."""
+    found: dict[str, object] = {}
+    for key, value in pairs:
+        name = KEYS.get(str(key).strip().casefold().replace("-", "_"))
+        if name and value not in (None, "", []):
+            found.setdefault(name, value)
+    return found
+
+
+def _yaml(block: str) -> Iterable[tuple[object, object]]:
+    """The pairs of a YAML mapping, with each value as it is written; broken ones line by line."""
+    import yaml
+
+    try:
+        read = yaml.BaseLoader(block).get_single_data()  # makes nothing but texts, lists, mappings
+    except (yaml.YAMLError, RecursionError):
+        read = None
+    return read.items() if isinstance(read, dict) else _lines(block)
+
+
+def _toml(block: str) -> Iterable[tuple[object, object]]:
+    try:
+        return tomllib.loads(block).items()
+    except (tomllib.TOMLDecodeError, RecursionError):
+        return _lines(block)
+
+
+def _lines(block: str) -> Iterator[tuple[object, object]]:
+    """Pairs of a block that is no sound YAML or TOML, one a line."""
+    for line in block.splitlines():
+        if found := PLAIN.fullmatch(line):
+            yield found[1], found[2].strip().strip("\"'[]")
+
+
+def _properties(top: str) -> Iterator[tuple[str, object]]:
+    """Properties in the first lines of a text: Logseq's, Org's, or a header that begins by Title."""
+    header = False
+    for number, line in enumerate(line.strip() for line in top.lstrip().splitlines()):
+        org, logseq, plain = ORG.fullmatch(line), LOGSEQ.fullmatch(line), PLAIN.fullmatch(line)
+        header = header or bool(number == 0 and plain and plain[1].casefold() == "title")
+        if logseq:
+            key, value = logseq[1], logseq[2]
+        elif org:
+            key, value = org[1] or org[3], org[2] or org[4] or ""
+        elif header and plain:
+            key, value = plain[1], plain[2]
+        else:
+            return
+        yield from _known([(key, value)]).items()
+
+
+def _heading(rest: str) -> str:
+    """The heading in the first line of a text, if there is one."""
+    found = HEADING.match(rest.lstrip())
+    return _line(found[1] or found[2]) if found else ""
+
+
+def _line(value: object) -> str:
+    """A value on one line, without the marks of links; empty for what is no single value."""
+    if isinstance(value, dict | list) or value is None or "{{" in str(value):  # of a template
+        return ""
+    return " ".join(LINK.sub(r"\1", str(value)).strip().strip("\"'").split())
+
+
+def _list(value: object) -> list[str]:
+    """The entries of a list, or of a text with commas between them."""
+    if isinstance(value, dict):
+        return []
+    entries = value if isinstance(value, list) else re.split(r"[,;]", _line(value).strip("[]"))
+    quoted = re.findall(r'"([^"]+)"', value) if isinstance(value, str) else []
+    return [line for entry in quoted or entries if (line := _line(entry))]
+
+
+def _tags(entry: str) -> list[str]:
+    """The tags in one entry, without their signs: `#a #b` and `:a:b:` are two, `house rent` is one."""
+    if entry.startswith((":", "#")):
+        return [tag for tag in re.split(r"[:#\s]+", entry) if tag]
+    return [entry]
+
+
+def _date(value: object) -> str:
+    """A date without time, zone and weekday, as it is written."""
+    line = _line(value).strip("<>[]")
+    return re.sub(r"(?<=\d{4}-\d\d-\d\d)[T ].*", "", line)
