@@ -1,4 +1,4 @@
-"""Files to documents: plain text as it is, html and docx as Markdown, pdf as its text. Knows no store and no model.
+"""Files to documents: plain text as it is, other formats as Markdown or text. Knows no store and no model.
 
 From a page or a letter it takes what a reader sees: headings, lists and tables, no pictures, link targets or emphasis.
 """
@@ -6,6 +6,7 @@ From a page or a letter it takes what a reader sees: headings, lists and tables,
 from cmt_sdk.converting.files import (
     CONVERTERS,
     FILE_SUFFIXES,
+    SUFFIXES,
     TEXT,
     is_placeholder,
     list_files,
@@ -17,6 +18,7 @@ from cmt_sdk.converting.text import check_text
 __all__ = [
     "CONVERTERS",
     "FILE_SUFFIXES",
+    "SUFFIXES",
     "TEXT",
     "check_text",
     "is_placeholder",

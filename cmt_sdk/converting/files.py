@@ -5,54 +5,89 @@ from __future__ import annotations
 import logging
 import math
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 
+from cmt_sdk.converting import folders
+from cmt_sdk.converting.books import from_epub
+from cmt_sdk.converting.cards import from_calendar, from_cards
 from cmt_sdk.converting.docx import from_docx
+from cmt_sdk.converting.evernote import from_evernote
 from cmt_sdk.converting.html import from_html
+from cmt_sdk.converting.kinds import ZIP, refuse_foreign, suffix_of
+from cmt_sdk.converting.mail import from_mail, from_mailbox
+from cmt_sdk.converting.notebook import from_notebook
+from cmt_sdk.converting.opendocument import from_opendocument
 from cmt_sdk.converting.pdf import from_pdf
 from cmt_sdk.converting.result import Converted
-from cmt_sdk.converting.text import check_text, decode
+from cmt_sdk.converting.rtf import from_rtf
+from cmt_sdk.converting.sheets import from_sheets
+from cmt_sdk.converting.slides import from_slides
+from cmt_sdk.converting.subtitles import from_subtitles
+from cmt_sdk.converting.text import check_text, from_text
 from cmt_sdk.errors import EmptyDocument, InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
 from cmt_sdk.held import refuse_held
 from cmt_sdk.types import Document
 
 log = logging.getLogger(__name__)
 
-TEXT = frozenset({".txt", ".md", ".markdown", ".rst", ".text", ".log", ".csv", ".tsv", ".json", ".org", ".tex"})
-CONVERTERS = {".html": from_html, ".htm": from_html, ".docx": from_docx, ".pdf": from_pdf}
-FILE_SUFFIXES = TEXT | CONVERTERS.keys()
-PLACEHOLDERS = (".icloud", ".nextcloud", ".owncloud", ".cloud")  # suffixes of files that stand for one in a cloud
-OFFLINE = 0x00001000 | 0x00040000 | 0x00400000  # Windows: FILE_ATTRIBUTE_OFFLINE, _RECALL_ON_OPEN, _RECALL_ON_DATA_ACCESS
-DATALESS = 0x40000000  # macOS: SF_DATALESS, whose contents a read would fetch from the cloud
+TEXT = frozenset(
+    {".txt", ".md", ".markdown", ".mdown", ".mkd", ".mdx", ".rst", ".text", ".log", ".csv", ".tsv", ".json", ".org", ".tex"}
+    | {".adoc", ".asciidoc", ".qmd", ".rmd", ".wiki", ".textile"}
+)
+CONVERTERS = {
+    ".html": from_html,
+    ".htm": from_html,
+    ".xhtml": from_html,
+    ".docx": from_docx,
+    ".docm": from_docx,
+    ".pdf": from_pdf,
+    ".rtf": from_rtf,
+    ".odt": from_opendocument,
+    ".ods": from_opendocument,
+    ".odp": from_opendocument,
+    ".epub": from_epub,
+    ".pptx": from_slides,
+    ".xlsx": from_sheets,
+    ".xlsm": from_sheets,
+    ".eml": from_mail,
+    ".emlx": from_mail,
+    ".mht": from_mail,
+    ".mhtml": from_mail,
+    ".mbox": from_mailbox,
+    ".ipynb": from_notebook,
+    ".enex": from_evernote,
+    ".vcf": from_cards,
+    ".ics": from_calendar,
+    ".srt": from_subtitles,
+    ".vtt": from_subtitles,
+}
+SUFFIXES = TEXT | CONVERTERS.keys()
+FILE_SUFFIXES = SUFFIXES  # the name at the front door
+ZIPPED = frozenset({".docx", ".docm", ".odt", ".ods", ".odp", ".epub", ".pptx", ".xlsx", ".xlsm"})
+WEB_LINKS = frozenset({".gdoc", ".gsheet", ".gslides", ".webloc", ".url"})
 LARGEST_FILE = 256_000_000  # bytes: whole files are held in memory while they are converted
+
+_reported: dict[str, str] = {}  # the last message for each folder: the same is not repeated
 
 
 def read_document(path: str | os.PathLike[str]) -> Document:
     """The document in a file; its source is the file's absolute path, for a link the link's own.
 
-    The suffix tells html, pdf and docx; every other file is taken for text. Raises NotFound, StorageDenied,
-    InvalidDocument (binary, damaged), EmptyDocument, MissingExtra, InvalidInput (a file of an open memory).
+    The contents tell the format where they have a signature, else the suffix does; every other file is taken for text,
+    in UTF-8 or, with a warning, in the encoding that it looks like. Read are html (xhtml, mhtml), pdf, docx, rtf, odt,
+    ods, odp, epub, pptx, xlsx, eml, mbox, enex, ipynb, vcf, ics, srt and vtt. What is left out of a file is logged as a
+    warning. A pipe has no source. Raises NotFound, StorageDenied, InvalidDocument (binary, damaged, of a kind that
+    cannot be read), EmptyDocument, MissingExtra, InvalidInput (a file of an open memory).
     """
     path = Path(path)
     if _is_folder(path):
         raise InvalidDocument(f"{path} is a folder: add the files in it with read_documents or `cmt add {path}`")
     refuse_held(path)
-    try:
-        size = path.stat().st_size
-        data = path.read_bytes() if size <= LARGEST_FILE else b""
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
-        raise NotFound(f"there is no file {path}") from error
-    except OSError as error:
-        raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
-    if size > LARGEST_FILE:
-        raise InvalidDocument(f"{path} has {size:,} bytes, files are read up to {LARGEST_FILE:,}: split it, or add its text")
-    source = (path.parent.resolve() / path.name).as_posix() if path.name else path.resolve().as_posix()
-    if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are no UTF-8
-        raise InvalidDocument(f"{path}: its name, or that of a folder above it, is no UTF-8: rename it")
-    is_text = path.suffix.lower() not in CONVERTERS
-    converted = Converted(decode(data, path)) if is_text else _converted(data, path)
+    data, is_file = _contents(path)
+    source = _source(path) if is_file else None
+    converted = _convert(data, path)
     if converted.left_out:
         log.warning("%s: %s", path, "; ".join(converted.left_out))
     text = check_text(converted.text, math.inf, str(path))
@@ -62,9 +97,11 @@ def read_document(path: str | os.PathLike[str]) -> Document:
 def read_documents(paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence[str] = ()) -> Iterator[Document]:
     """The documents in files and, sorted, in folders with all beneath them.
 
-    In folders, hidden files, files of unknown kinds, what fits a pattern of `exclude` and, with a warning, those that
-    cannot be read are passed over; a file that is named itself must be readable. Raises as `read_document` does, and
-    StorageDenied for a closed folder.
+    In folders the files of `FILE_SUFFIXES` are read, but for hidden files, lock files and other litter, what a
+    .gitignore or .ignore file names, what fits a pattern of `exclude` (written as in a .gitignore file), folders that
+    programs fill (node_modules, results of builds, caches) and links to folders. What a person might miss is counted
+    and logged, once. Files that cannot be read are passed over with a warning; a file that is named itself is always
+    read. Raises as `read_document` does, StorageDenied for a closed folder, InvalidSetting for a pattern that is none.
     """
     for path in map(Path, paths):
         if not _is_folder(path):
@@ -78,25 +115,23 @@ def read_documents(paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence
 
 
 def list_files(folder: str | os.PathLike[str], *, exclude: Sequence[str] = ()) -> Iterator[Path]:
-    """The files that `read_documents` reads in a folder, sorted. Raises StorageDenied for a closed folder."""
-    top = Path(folder)
-    for file in _files_beneath(top):
-        parts = file.relative_to(top).parts
-        names = ["/".join(parts[:count]) for count in range(1, len(parts) + 1)]
-        if not any(fnmatchcase(name, pattern.rstrip("/")) for name in (*names, *parts) for pattern in exclude):
-            yield file
+    """The files that `read_documents` reads in a folder, sorted.
+
+    What is passed over is logged once for each folder, and again when it changes. Raises StorageDenied
+    for a closed folder, InvalidSetting for a pattern that is none.
+    """
+    told: list[str] = []
+    yield from folders.walk(Path(folder), SUFFIXES, exclude, told.append)
+    name = os.fspath(folder)
+    if _reported.get(name) != "".join(told):
+        for message in told:
+            log.warning("passed over: %s", message)
+    _reported[name] = "".join(told)
 
 
 def is_placeholder(path: str | os.PathLike[str]) -> bool:
-    """Whether a file only stands for one whose contents lie in a cloud: to read it would fetch them, or give nothing."""
-    path = Path(path)
-    try:
-        found = os.lstat(path)
-    except (OSError, ValueError):
-        return False
-    if path.suffix in PLACEHOLDERS and path.with_suffix("").suffix.lower() in FILE_SUFFIXES:
-        return True
-    return bool(getattr(found, "st_file_attributes", 0) & OFFLINE or getattr(found, "st_flags", 0) & DATALESS)
+    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives nothing."""
+    return folders.is_placeholder(path, SUFFIXES)
 
 
 def _is_folder(path: Path) -> bool:
@@ -104,36 +139,57 @@ def _is_folder(path: Path) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - for that reason
 
 
-def _files_beneath(folder: Path) -> Iterator[Path]:
-    def closed(error: OSError) -> None:
-        if error.filename == os.fspath(folder):
-            raise StorageDenied(f"{folder} cannot be read: {error.strerror}") from error
-        log.warning("passed over: %s cannot be read: %s", error.filename, error.strerror)
-
-    for root, folders, files in os.walk(folder, onerror=closed):
-        folders[:] = sorted(f for f in folders if not f.startswith("."))
-        for name in folders:
-            if os.path.islink(linked := os.path.join(root, name)):  # noqa: PTH114, PTH118 - Path's raise in a closed folder
-                log.warning("passed over: %s is a link to a folder: give it itself", linked)
-        for path in (Path(root) / name for name in sorted(files) if not name.startswith(".")):
-            if path.suffix.lower() in FILE_SUFFIXES and not _is_special(path) and not is_placeholder(path):
-                yield path
-
-
-def _is_special(path: Path) -> bool:
-    """True for pipes, sockets and devices: reading them would wait for ever."""
-    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - Path's raise in a closed folder
+def _contents(path: Path) -> tuple[bytes, bool]:
+    """The bytes of a file, a pipe or a device, and whether it is a file."""
+    try:
+        with path.open("rb") as file:
+            found = os.fstat(file.fileno())
+            size = found.st_size
+            data = file.read(LARGEST_FILE + 1) if size <= LARGEST_FILE else b""
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        raise NotFound(f"there is no file {path}") from error
+    except OSError as error:
+        raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
+    size = max(size, len(data))
+    if size > LARGEST_FILE:
+        raise InvalidDocument(f"{path} has {size:,} bytes, files are read up to {LARGEST_FILE:,}: split it, or add its text")
+    return data, stat.S_ISREG(found.st_mode)
 
 
-def _converted(data: bytes, path: Path) -> Converted:
+def _source(path: Path) -> str:
+    """The absolute path of a file.
+
+    Links among the folders above it are resolved, so that a folder has one path. A file that is itself a
+    link keeps its own name, so that it is gone when the link is.
+    """
+    source = (path.parent.resolve() / path.name).as_posix()
+    if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are no UTF-8
+        raise InvalidDocument(f"{path}: its name, or that of a folder above it, is no UTF-8: rename it")
+    return source
+
+
+def _convert(data: bytes, path: Path) -> Converted:
+    """The text of a file, by the format that its contents show, else by its suffix."""
+    suffix = path.suffix.lower()
+    if suffix in WEB_LINKS:
+        raise InvalidDocument(f"{path} is only a link to a page on the web: save the page or document itself, and add that")
+    if is_placeholder(path) and suffix in folders.PLACEHOLDERS:
+        raise InvalidDocument(f"{path} only stands for a file in a cloud: fetch that file, and add it")
+    kind = suffix_of(data)
+    if kind is None:
+        if suffix not in ZIPPED or not data.startswith(ZIP):
+            refuse_foreign(data, path)
+        kind = suffix
+    if kind not in CONVERTERS:
+        return from_text(data, path)
     if not data.strip():
         raise EmptyDocument(f"{path} is empty: there is nothing to remember")
     try:
-        converted = CONVERTERS[path.suffix.lower()](data, path)
+        converted = CONVERTERS[kind](data, path)
     except ImportError as error:
-        raise MissingExtra(f"reading {path.suffix} files", "files") from error
-    if not converted.text.strip() and path.suffix.lower() != ".pdf":
-        raise EmptyDocument(f"{path} holds no text: there is nothing to remember")
-    if not converted.text.strip():
+        raise MissingExtra(f"reading {kind} files", "files") from error
+    if converted.text.strip():
+        return converted
+    if kind == ".pdf":
         raise InvalidDocument(f"{path} holds no text (a scan, perhaps): run OCR over it, or add its text")
-    return converted
+    raise EmptyDocument(f"{path} holds no text: there is nothing to remember")

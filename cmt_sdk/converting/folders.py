@@ -1,0 +1,306 @@
+"""Which files of a folder are read. Knows suffixes, ignore files and litter, no contents.
+
+Hidden files, lock files and other litter are left out without a word. What a person might miss is counted and
+named once: files of other kinds, what ignore files name, what only lies in a cloud, links to folders.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from cmt_sdk.errors import InvalidSetting, StorageDenied
+
+if TYPE_CHECKING:
+    from pathspec import GitIgnoreSpec
+
+Report = Callable[[str], None]
+
+LITTER = re.compile(
+    r"~\$.*|\.~lock\..*#|#.*#|.*~|.*\.(?:tmp|temp|swp|swo|bak|orig|crdownload|part|partial|download|lock|lck)"
+    r"|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r",
+    re.IGNORECASE,
+)  # lock files, halves of downloads and copies that programs leave beside a document
+LITTER_FOLDERS = frozenset({"__pycache__", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
+IGNORE_FILES = (".gitignore", ".ignore")  # the second is that of ripgrep and other search programs
+LARGEST_IGNORE_FILE = 1_000_000  # bytes
+LOCKED_VERSIONS = frozenset(
+    {"package-lock.json", "npm-shrinkwrap.json", "packages.lock.json", "deno.lock", "composer.lock", "project.assets.json"}
+)  # what package managers write for themselves, of the suffixes that are read
+MADE_FOLDERS = {
+    "node_modules": (),
+    "bower_components": (),
+    "vendor": ("go.mod", "composer.json", "Gemfile"),
+    "target": ("Cargo.toml", "pom.xml", "build.sbt"),
+    "build": ("package.json", "pyproject.toml", "setup.py", "build.gradle", "build.gradle.kts", "CMakeLists.txt", "pubspec.yaml"),
+    "dist": ("package.json", "pyproject.toml", "setup.py"),
+    "out": ("package.json", "build.gradle", "tsconfig.json"),
+    "bin": (".csproj", ".sln", ".fsproj"),
+    "obj": (".csproj", ".sln", ".fsproj"),
+    "Pods": ("Podfile",),
+    "coverage": ("package.json",),
+    "bak": ("config.edn",),
+}  # folders that a tool fills, and the files (or suffixes) beside them that show the tool; () for always
+MADE_MARKS = frozenset({"CACHEDIR.TAG", "pyvenv.cfg", "conda-meta"})  # in such a folder
+PLACEHOLDERS = (".icloud", ".nextcloud", ".owncloud", ".cloud")  # suffixes of stand-ins
+OFFLINE = 0x1000 | 0x40000 | 0x400000  # Windows: OFFLINE, RECALL_ON_OPEN, RECALL_ON_DATA_ACCESS
+DATALESS = 0x40000000  # macOS: SF_DATALESS
+MOST_NAMED = 6  # kinds or names in one message
+
+
+def walk(folder: Path, suffixes: Collection[str], exclude: Sequence[str], report: Report) -> Iterator[Path]:
+    """The files of these suffixes beneath a folder, sorted.
+
+    Args:
+        folder: Where to begin.
+        suffixes: In lower case, with the dot.
+        exclude: Patterns as in a .gitignore file.
+        report: Is called with a sentence on what is passed over.
+
+    Raises:
+        StorageDenied: The folder itself cannot be read.
+        InvalidSetting: A pattern is none.
+    """
+    patterns = _spec([_beneath(pattern, folder) for pattern in exclude])
+    yield from _Walk(folder, suffixes, patterns, report).files()
+
+
+def is_placeholder(path: str | os.PathLike[str], suffixes: Collection[str]) -> bool:
+    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives nothing."""
+    path = Path(path)
+    try:
+        found = path.lstat()
+    except (OSError, ValueError):
+        return False
+    if path.suffix in PLACEHOLDERS and path.with_suffix("").suffix.lower() in suffixes:
+        return True
+    return bool(getattr(found, "st_file_attributes", 0) & OFFLINE or getattr(found, "st_flags", 0) & DATALESS)
+
+
+def _beneath(pattern: str, folder: Path) -> str:
+    """A pattern of `exclude` as it stands in an ignore file; people also give paths."""
+    pattern = pattern.replace(os.sep, "/")
+    for start in (folder, Path(os.path.abspath(folder)), folder.resolve()):  # noqa: PTH100 - without links
+        inside = pattern.removeprefix(f"{start.as_posix().rstrip('/')}/")
+        if inside != pattern:
+            return f"/{inside}"
+    return pattern.removeprefix("./")
+
+
+def _spec(lines: Sequence[str]) -> GitIgnoreSpec:
+    from pathspec import GitIgnoreSpec
+    from pathspec.patterns.gitignore import GitIgnorePatternError
+
+    try:
+        return GitIgnoreSpec.from_lines(lines)
+    except GitIgnorePatternError as error:
+        raise InvalidSetting(f"exclude={list(lines)!r:.200}: {error}; give patterns as in a .gitignore file") from error
+
+
+@dataclass(slots=True)
+class _Rules:
+    """The patterns of one folder's ignore files, which hold for all that is beneath it.
+
+    `folder` and the paths that are asked for are absolute; that of a folder ends with a slash.
+    """
+
+    folder: str
+    spec: GitIgnoreSpec
+
+    def verdict(self, path: str) -> bool | None:
+        """True for what they name, False for what "!" takes back, None where they do not say."""
+        relative = path.removeprefix(self.folder).replace(os.sep, "/").lstrip("/")
+        return self.spec.check_file(relative).include
+
+
+@dataclass(slots=True)
+class _Passed:
+    """What is passed over in one folder and beneath it."""
+
+    kinds: Counter[str] = field(default_factory=Counter)
+    ignored: int = 0
+    made: list[str] = field(default_factory=list)
+    clouds: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)
+
+    def phrases(self) -> Iterator[str]:
+        """One sentence for each kind of thing."""
+        if self.kinds:
+            found = [f"{count} {kind or 'without a suffix'}" for kind, count in self.kinds.most_common()]
+            yield f"{_files(self.kinds.total())} of other kinds ({_listed(found)})"
+        if self.ignored:
+            what = "file or folder" if self.ignored == 1 else "files and folders"
+            yield f"{self.ignored:,} {what} that .gitignore or .ignore names"
+        if self.made:
+            yield f"folders that programs fill ({_listed(self.made)})"
+        if self.clouds:
+            yield f"{_files(len(self.clouds))} whose contents lie in a cloud, not on this disk ({_listed(self.clouds)})"
+        if self.links:
+            yield f"links to folders ({_listed(self.links)}): add the folders themselves"
+
+
+def _files(count: int) -> str:
+    return "1 file" if count == 1 else f"{count:,} files"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+
+
+class _Walk:
+    """One walk through a folder."""
+
+    def __init__(self, top: Path, suffixes: Collection[str], exclude: GitIgnoreSpec, report: Report) -> None:
+        self._top = top
+        self._suffixes = suffixes
+        self._exclude = _Rules(os.path.abspath(top), exclude)  # noqa: PTH100
+        self._report = report
+        self._passed = _Passed()
+
+    def files(self) -> Iterator[Path]:
+        above = [rules for rules in map(_rules_of, _above(self._top)) if rules is not None]
+        if any(rules.verdict(f"{os.path.abspath(self._top)}/") for rules in above):  # noqa: PTH100
+            above = []  # the folder was named: it is read though an ignore file names it
+        yield from self._beneath(self._top, above)
+        if phrases := list(self._passed.phrases()):
+            self._report(f"in {self._top}: {'; '.join(phrases)}")
+
+    def _beneath(self, folder: Path, rules: Sequence[_Rules]) -> Iterator[Path]:
+        """The files of a folder, then those of the folders in it. No recursion: trees can be deep."""
+        waiting = [(folder, rules)]
+        while waiting:
+            folder, rules = waiting.pop()
+            entries = self._entries(folder)
+            own = _rules_of(folder)
+            rules = [*rules, own] if own is not None else rules
+            names = {entry.name for entry in entries}
+            below: list[Path] = []
+            for entry in entries:
+                path = folder / entry.name
+                if not _is_folder(entry):
+                    if self._takes_file(path, rules, is_link=entry.is_symlink()):
+                        yield path
+                elif self._takes_folder(path, names, rules, is_link=entry.is_symlink()):
+                    below.append(path)
+            waiting += [(path, rules) for path in reversed(below)]
+
+    def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
+        """What is in a folder, sorted; nothing, with a report, for a closed one."""
+        try:
+            with os.scandir(folder) as found:
+                return sorted(found, key=lambda entry: entry.name)
+        except OSError as error:
+            if folder == self._top:
+                raise StorageDenied(f"{folder} cannot be read: {error.strerror}") from error
+            self._report(f"{folder} cannot be read: {error.strerror}")
+            return []
+
+    def _takes_folder(self, path: Path, beside: Collection[str], rules: Sequence[_Rules], *, is_link: bool) -> bool:
+        if path.name.startswith(".") or path.name.lower() in LITTER_FOLDERS or self._is_ignored(f"{path}/", rules):
+            return False
+        if is_link:
+            if not self._is_read_elsewhere(path):
+                self._passed.links.append(str(path))
+            return False
+        if _is_made(path, beside):
+            self._passed.made.append(path.relative_to(self._top).as_posix())
+            return False
+        return True
+
+    def _takes_file(self, path: Path, rules: Sequence[_Rules], *, is_link: bool) -> bool:
+        suffix = path.suffix.lower()
+        if is_placeholder(path, self._suffixes):
+            self._passed.clouds.append(path.name)
+            return False
+        if path.name.startswith(".") or LITTER.fullmatch(path.name) or path.name.lower() in LOCKED_VERSIONS:
+            return False
+        if self._is_ignored(str(path), rules) or _is_special(path):
+            return False
+        if suffix not in self._suffixes:
+            self._passed.kinds[suffix.removeprefix(".")] += 1
+            return False
+        return not (is_link and self._is_read_elsewhere(path))
+
+    def _is_ignored(self, path: str, rules: Sequence[_Rules]) -> bool:
+        """Whether a pattern names it; of the ignore files, the nearest that says something counts."""
+        path = os.path.abspath(path) + "/" * path.endswith("/")  # noqa: PTH100 - without resolving links
+        if self._exclude.verdict(path):
+            return True
+        for rule in reversed(rules):
+            verdict = rule.verdict(path)
+            if verdict is not None:
+                self._passed.ignored += verdict
+                return verdict
+        return False
+
+    def _is_read_elsewhere(self, link: Path) -> bool:
+        """True for a link to something beneath the same folder, which is read where it is."""
+        top = os.path.realpath(self._top)
+        target = os.path.realpath(link)
+        if not os.path.lexists(target):
+            return False
+        return Path(target).is_relative_to(top)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _above(folder: Path) -> list[Path]:
+    """The folders above a folder in the same git repository, the uppermost first."""
+    if os.path.lexists(folder / ".git"):
+        return []
+    parents = list(Path(os.path.abspath(folder)).parents)  # noqa: PTH100 - without links, as the paths beneath it
+    for index, parent in enumerate(parents):
+        if os.path.lexists(parent / ".git"):
+            return parents[index::-1]
+    return []
+
+
+def _rules_of(folder: Path) -> _Rules | None:
+    """The patterns of a folder's own ignore files; None where it has none."""
+    lines: list[str] = []
+    for name in IGNORE_FILES:
+        file = folder / name
+        try:
+            if file.stat().st_size <= LARGEST_IGNORE_FILE:
+                lines += file.read_text("utf-8", "replace").splitlines()
+        except (OSError, ValueError):
+            continue
+    absolute = os.path.abspath(folder)  # noqa: PTH100
+    return _Rules(absolute, _lenient(lines)) if lines else None
+
+
+def _lenient(lines: Sequence[str]) -> GitIgnoreSpec:
+    """The patterns of an ignore file; git, too, passes over a line that is no pattern."""
+    from pathspec import GitIgnoreSpec
+
+    good: list[str] = []
+    for line in lines:
+        try:
+            GitIgnoreSpec.from_lines([line])
+        except ValueError:
+            continue
+        good.append(line)
+    return GitIgnoreSpec.from_lines(good)
+
+
+def _is_made(folder: Path, beside: Collection[str]) -> bool:
+    """True for a folder that a program can fill again: a cache, installed packages, a build."""
+    marks = MADE_FOLDERS.get(folder.name)
+    if marks is not None and (not marks or any(name.endswith(marks) for name in beside)):
+        return True
+    return any(os.path.lexists(folder / mark) for mark in MADE_MARKS)
+
+
+def _is_special(path: Path) -> bool:
+    """True for pipes, sockets and devices: reading them would wait for ever."""
+    return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - Path's raise in a closed folder

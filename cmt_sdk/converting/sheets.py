@@ -1,0 +1,65 @@
+"""Excel workbooks to lines that name their columns, by openpyxl. Knows no other format."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator, Sequence
+from datetime import date, datetime, time
+from pathlib import Path
+from typing import Any
+
+from cmt_sdk.converting.result import Converted
+from cmt_sdk.converting.rows import written
+from cmt_sdk.converting.zips import opened
+
+MIDNIGHT = time(0)
+MOST_CELLS = 5_000_000  # of one sheet: a row with a single value in its last column has 16,384
+
+
+def from_sheets(data: bytes, path: Path) -> Converted:
+    """The values of all visible sheets, with what formulas last gave. Raises InvalidDocument."""
+    from openpyxl import load_workbook
+
+    with opened(data, path), warnings.catch_warnings(action="ignore"):  # of parts that openpyxl does not know
+        book = load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
+        texts: list[str] = []
+        hidden: list[str] = []
+        for sheet in book.worksheets:
+            if sheet.sheet_state != "visible":
+                hidden.append(sheet.title)
+                continue
+            sheet.reset_dimensions()  # what a file claims can be a million empty columns
+            texts.append(written(sheet.title, _rows(sheet)))
+        title = " ".join(str(book.properties.title or "").split())
+        book.close()
+    left_out = [f"hidden sheets are not read ({', '.join(hidden)})"] if hidden else []
+    return Converted("\n\n".join(text for text in texts if text), {"title": title} if title else {}, left_out)
+
+
+def _rows(sheet: Any) -> Iterator[Sequence[str]]:
+    was_empty = False
+    count = 0
+    for values in sheet.iter_rows(values_only=True):
+        count += len(values)
+        if count > MOST_CELLS:
+            raise ValueError(f"a sheet of it has more than {MOST_CELLS:,} cells, empty ones included")
+        row = [_text(value) for value in values]
+        while row and not row[-1]:
+            row.pop()
+        if row or not was_empty:
+            yield row
+        was_empty = not row
+
+
+def _text(value: object) -> str:
+    """A cell as a reader sees it: no time of day for a date, no ".0" for a whole number."""
+    if value is None:
+        return ""
+    if isinstance(value, datetime):
+        return value.date().isoformat() if value.time() == MIDNIGHT else value.isoformat(" ", "minutes")
+    if isinstance(value, (date, time)):
+        return value.isoformat()
+    if isinstance(value, float):
+        return f"{value:.15g}"
+    return " ".join(str(value).split())
