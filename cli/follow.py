@@ -109,9 +109,18 @@ class Known:
         return found
 
     def same_text(self, document: cmt_sdk.Document) -> Entry | None:
-        """The document with this text whose file is missing; of several that whose path is most alike."""
+        """The document with this text whose file is missing.
+
+        Of several, one whose folder can be seen comes first, then that whose path is most alike.
+        """
         alike = [e for e in self._by_digest.get(digest_of(document.text), ()) if e.id in self.missing]
-        return max(alike, key=lambda e: tail(e.source, document.source or ""), default=None)
+        if len(alike) < 2:
+            return next(iter(alike), None)
+        return max(alike, key=lambda e: (self._is_seen(e), tail(e.source, document.source or "")))
+
+    def _is_seen(self, entry: Entry) -> bool:
+        """Whether a file is gone from a folder in which there are others: then it was moved or deleted."""
+        return self.places[entry.id] is Place.GONE and not is_blind(Path(entry.source).parent)
 
     @cached_property
     def _by_digest(self) -> Mapping[bytes, Sequence[Entry]]:
@@ -183,8 +192,7 @@ class Known:
         """The resemblance from which a file counts as that of a document."""
         if name_of(entry.source) == name_of(source):
             return SAME_NAME if is_routed or is_near or self.places[entry.id] is Place.GONE else OTHER_NAME
-        is_sure = is_near and self.places[entry.id] is Place.GONE and not is_blind(Path(entry.source).parent)
-        return OTHER_NAME if is_sure else math.inf
+        return OTHER_NAME if is_near and self._is_seen(entry) else math.inf
 
 
 def name_of(source: str) -> str:

@@ -17,7 +17,8 @@ def held(gone: Sequence[Entry], of: Sequence[Entry], root: Path) -> Mapping[Path
     """The documents that are not to be taken out unasked, by the highest folder that is the reason.
 
     That is a folder that is not there, one without any file in it whose documents went at once, and one of which most
-    went. `of` are all documents that came from files beneath the root, those included whose files were found elsewhere.
+    went. `of` are all documents that came from files beneath the root, those included whose files were found elsewhere:
+    a file of the same text in another folder says nothing of the rest.
     """
     lost, total = _counts(gone, root), _counts(of, root)
     found: defaultdict[Path, list[Entry]] = defaultdict(list)
@@ -39,7 +40,7 @@ def _counts(entries: Sequence[Entry], root: Path) -> Counter[Path]:
 def _is_reason(folder: Path, lost: int, total: int, one: Entry, is_root: bool) -> bool:
     if lost >= MANY and 2 * lost > total:
         return True
-    if lost < total or not is_blind(folder):
+    if not is_blind(folder):
         return False
     return lost > 1 or is_root or not os.path.isdir(folder) or _is_away(folder, one)  # noqa: PTH112 - Path's raises in a closed folder
 

@@ -143,6 +143,7 @@ class Store(RuleBasedStateMachine):
         if text == old.text:
             self.say(old, outcome, said)
             return
+        self.pieces[stored.id] = cut_again(self.pieces[stored.id], text, "")
         new = replace(old, text=text, source=source, metadata=said.metadata, version=old.version + 1, updated_at=self.time)
         self.known[stored.id][-1] = replace(old, current=False)
         self.known[stored.id].append(new)
