@@ -175,6 +175,14 @@ def grams(word: str) -> list[str]:
     return [word[n : n + GRAM] for n in range(len(word) - GRAM + 1)]
 
 
+def heads_and_tails(word: str) -> list[str]:
+    """The beginnings and ends of a long word, of which a compound may be made; none of a short one."""
+    if not _is_long(word):
+        return []
+    cuts = range(GRAM, len(word) - GRAM + 1)
+    return [part for n in cuts for part in (word[:n], word[n:])]
+
+
 @dataclass
 class _Taken:
     """A chunk taken apart: its words, their other forms, and of a question the beginnings that are

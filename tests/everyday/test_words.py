@@ -104,6 +104,7 @@ OWN = {
     "swedish compound": ("Bilförsäkringen förnyas i juni", "försäkring"),
     "finnish case ending": ("Avain on kirjastossamme", "kirjasto"),
     "beginning of a compound": ("Der Haustürschlüssel hängt innen", "Haustür"),
+    "compound asked for, its parts there": ("Der Schlüssel vom Auto hängt innen", "Autoschlüssel"),
     "bold letters of mathematics": ("𝐏𝐚𝐬𝐬𝐰𝐨𝐫𝐝: tern", "password"),
     "hebrew word of three letters": ("הקפה והחלב במקרר", "חלב"),
     "hebrew question with its article": ("חלב יש במקרר", "החלב"),
