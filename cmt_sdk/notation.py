@@ -12,6 +12,7 @@ from typing import NamedTuple
 from cmt_sdk.words.dates import Date, dates, times
 from cmt_sdk.words.numbers import numbers
 
+MOST = 20  # places of a question that are looked at
 SMALLEST = 1000  # numbers below are written in one way, but for decimals
 
 
@@ -38,14 +39,15 @@ def in_notation_of(question: str, passages: Sequence[str]) -> str:
 
 
 def _rewritten(question: str, passages: Sequence[str], read: Callable[[str], Iterator[_Said]]) -> str:
-    asked = list(read(question))
+    asked = list(read(question))[:MOST]
     if not asked:
         return question
+    written = [passage.casefold() for passage in passages]
     told = [(passage, said) for passage in passages for said in read(passage)]
     end = len(question)
     for place in sorted(asked, reverse=True, key=lambda said: said.start):
         words = question[place.start : place.end]
-        if place.end > end or any(words.casefold() in passage.casefold() for passage in passages):
+        if place.end > end or any(words.casefold() in passage for passage in written):
             continue
         same = next((p[s.start : s.end] for p, s in told if _is_same(place.value, s.value)), None)
         if same is not None:
@@ -71,8 +73,8 @@ def _times(text: str) -> Iterator[_Said]:
 
 def _numbers(text: str) -> Iterator[_Said]:
     """Large numbers and decimals, outside dates."""
-    days = dates(text)
+    in_dates = {place for day in dates(text) for place in range(day.start, day.end)}
     for number in numbers(text):
         is_plain = number.value < SMALLEST and text[number.start : number.end].isdigit()
-        if not is_plain and not any(day.start <= number.start < day.end for day in days):
+        if not is_plain and number.start not in in_dates:
             yield _Said(number.start, number.end, number.value)

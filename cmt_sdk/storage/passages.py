@@ -202,9 +202,10 @@ class Passages(Database):
         one = f"""WITH found AS (SELECT rowid AS id FROM passage_text WHERE passage_text MATCH :words)
             SELECT 1 FROM found {alive} LIMIT 1"""
         with self._read() as db:
-            unknown = [w for w in asked.spelt if not db.execute(text(one), values | {"words": f'"{w}"'}).first()]
-            whole = " OR ".join([whole, *(f'"{word}" *' for word in unknown)])
-            forms = " OR ".join([f"{{forms meanings}} : ({whole})", *(f"grams : ({_within(word)})" for word in unknown)])
+            spelt = sorted(asked.spelt, key=len, reverse=True)[:MOST_WORDS]
+            unknown = [w for w in spelt if not db.execute(text(one), values | {"words": f'"{w}"'}).first()]
+            whole = " OR ".join([whole, *_parts_of(unknown)])
+            forms = " OR ".join([f"{{forms meanings}} : ({whole})", *map(_within, unknown)])
             rows = db.execute(text(sql), values | {"words": whole, "forms": forms, "limit": 2 * limit}).all()
         best = {r.id: -r.score for r in reversed(rows)}  # of a passage that is there twice the first has the whole score
         return [Hit(i, best[i]) for i in list(dict.fromkeys(r.id for r in rows))[:limit]]
@@ -251,9 +252,17 @@ def _any_of(asked: words.Asked) -> str:
     return " OR ".join([f'"{word}"' for word in longest] + [f'"{start}" *' for start in asked.starts[:MOST_WORDS]])
 
 
+def _parts_of(unknown: Sequence[str]) -> list[str]:
+    """What may be found of words that no passage has: words that begin with one, and parts of a compound."""
+    starts = [f'"{word}" *' for word in unknown]
+    parts = [f'"{part}"' for word in unknown for part in words.heads_and_tails(word)]
+    return [*starts, *parts[:MOST_WORDS]]
+
+
 def _within(word: str) -> str:
     """The grams of a word, one after the other: what a longer word that holds it has."""
-    return " + ".join(f'"{gram}"' for gram in words.grams(word))
+    grams = " + ".join(f'"{gram}"' for gram in words.grams(word))
+    return f"grams : ({grams})"
 
 
 def _makers(db: Connection) -> list[Fingerprint]:

@@ -16,7 +16,7 @@ from functools import cache, lru_cache
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from cmt_sdk.words.dates import dates, times
+from cmt_sdk.words.dates import Date, dates, times
 from cmt_sdk.words.folding import clean, fold, spelt_out, without_prefixes
 from cmt_sdk.words.numbers import numbers
 
@@ -24,6 +24,7 @@ GRAM = 4  # letters
 LAST_LATIN = "\u024f"
 LONG_WORD = 9  # letters of a word in Latin script that may be a compound
 LONG_ELSEWHERE = GRAM + 1  # other scripts: articles and prepositions are written with the word
+LONGEST_WORD = 80  # letters: what is longer is no word
 MOST_PIECES, LONGEST_JOINED = 8, 40
 DIGIT = re.compile("[0-9月]")
 NEAR = 3  # words before and after digits that may belong to a date
@@ -134,11 +135,19 @@ def _lines_joined(text: str) -> str:
     return text if text.isascii() else _patterns().wrapped.sub("", text)
 
 
-@lru_cache(1 << 16)
 def _of_text(chunk: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """The words of what stands between two spaces of a text, their other forms, and the grams of
-    the long ones.
+    the long ones. Short chunks come again and are remembered; others would fill the memory.
     """
+    return _remembered(chunk) if len(chunk) <= LONGEST_JOINED else _parts_of(chunk)
+
+
+@lru_cache(1 << 16)
+def _remembered(chunk: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    return _parts_of(chunk)
+
+
+def _parts_of(chunk: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     found = _Taken()
     if chunk.isascii() and chunk.isalpha() and chunk[1:].islower():  # most words of most texts
         found.words = [chunk.lower()]
@@ -154,7 +163,8 @@ def _is_spelt(word: str) -> bool:
 
 
 def _is_long(word: str) -> bool:
-    return len(word) >= (LONG_WORD if word[0] <= LAST_LATIN else LONG_ELSEWHERE) and _is_spelt(word)
+    shortest = LONG_WORD if word[0] <= LAST_LATIN else LONG_ELSEWHERE
+    return shortest <= len(word) <= LONGEST_WORD and _is_spelt(word)
 
 
 def grams(word: str) -> list[str]:
@@ -163,6 +173,14 @@ def grams(word: str) -> list[str]:
     Those of a word within a longer one follow each other there.
     """
     return [word[n : n + GRAM] for n in range(len(word) - GRAM + 1)]
+
+
+def heads_and_tails(word: str) -> list[str]:
+    """The beginnings and ends of a long word, of which a compound may be made; none of a short one."""
+    if not _is_long(word):
+        return []
+    cuts = range(GRAM, len(word) - GRAM + 1)
+    return [part for n in cuts for part in (word[:n], word[n:])]
 
 
 @dataclass
@@ -196,14 +214,18 @@ class _Taken:
 
     def _take(self, word: str) -> None:
         folded = fold(word)
+        if not folded:  # nothing but accents
+            return
         self.words.append(folded)
+        if len(word) > LONGEST_WORD:
+            return
         if not word.isascii() and (other := spelt_out(word)) != folded:
             self.forms.append(other)
         if not folded.isascii():
             self.forms += without_prefixes(folded)
         parts = _patterns().seam.split(word)
-        if len(parts) > 1:
-            self.forms += map(fold, parts)
+        if 1 < len(parts) <= MOST_PIECES:
+            self.forms += filter(None, map(fold, parts))
 
     def _sign(self, word: str, before: str, after: str) -> None:
         """The signs that belong to a name: C++, C#, .NET."""
@@ -216,19 +238,21 @@ class _Taken:
     def _join(self, pieces: Sequence[str]) -> None:
         whole = "".join(pieces)
         if 1 < len(pieces) <= MOST_PIECES and len(whole) <= LONGEST_JOINED:
-            self.forms.append(fold(whole))
+            self.forms += filter(None, [fold(whole)])
 
     def _pair(self, run: str) -> None:
         """Pairs of characters.
 
         The last one stands alone too, so that a single one is found wherever it stands.
         """
-        units = _patterns().unit.findall(run)
-        self.words += [fold(first + second) for first, second in pairwise(units)]
+        units = [unit for unit in map(fold, _patterns().unit.findall(run)) if unit]
+        if not units:
+            return
+        self.words += [first + second for first, second in pairwise(units)]
         if not self.of_question:
-            self.words.append(fold(units[-1]))
+            self.words.append(units[-1])
         elif len(units) == 1:
-            self.starts.append(fold(units[0]))
+            self.starts.append(units[0])
 
 
 def _joins(gap: str, before: str, after: str) -> bool:
@@ -253,13 +277,20 @@ def _in_one_notation(chunks: Sequence[str]) -> list[str]:
     said = dates(text)
     words = [token for date in said for token in date.tokens]
     words += [time.token for time in times(text)]
-    for date in said:
-        text = text[: date.start] + " " * (date.end - date.start) + text[date.end :]
+    text = _without(text, said)
     words += [number.token for number in numbers(text) if not text[number.start : number.end].isdigit()]
     words += [found[0].replace(" ", "").lower() for found in _patterns().account.finditer(text)]
     for found in _patterns().spaced.finditer(text):
         words += _dialled(found[0])
     return list(dict.fromkeys(words))
+
+
+def _without(text: str, said: Sequence[Date]) -> str:
+    """The text with spaces in place of its dates."""
+    letters = list(text)
+    for date in said:
+        letters[date.start : date.end] = " " * (date.end - date.start)
+    return "".join(letters)
 
 
 def _near_digits(chunks: Sequence[str]) -> str:

@@ -123,16 +123,17 @@ def dates(text: str) -> list[Date]:
     if not any(c.isnumeric() for c in text):
         return []
     found: list[Date] = []
-    for read in (_numeric, _named) if text.isascii() else (_numeric, _of_numbers, _named):
-        found += (d for d in read(text) if not _is_covered(d, found))
+    spans: set[tuple[int, int]] = set()
+    taken = bytearray(len(text))
+    for read in (_numeric, _numbered, _day_first, _month_first):
+        for date in list(read(text)):
+            within_another = all(taken[date.start : date.end]) and (date.start, date.end) not in spans
+            if not within_another:
+                found.append(date)
+        for date in found:
+            spans.add((date.start, date.end))
+            taken[date.start : date.end] = b"\1" * (date.end - date.start)
     return sorted(found, key=lambda d: d.start)
-
-
-def _is_covered(date: Date, found: list[Date]) -> bool:
-    """Whether a longer date that was found already holds it; another reading of the same words is
-    none.
-    """
-    return any(f.start <= date.start and date.end <= f.end and (f.start, f.end) != (date.start, date.end) for f in found)
 
 
 def _numeric(text: str) -> Iterator[Date]:
@@ -161,8 +162,10 @@ def _of_three(m: re.Match[str]) -> Iterator[Date]:
         yield from _date(m, year, first, second)
 
 
-def _of_numbers(text: str) -> Iterator[Date]:
+def _numbered(text: str) -> Iterator[Date]:
     """Dates whose months are numbers, and have a word after or before them."""
+    if text.isascii():
+        return
     for m in (*IDEOGRAPHIC.finditer(text), *VIETNAMESE.finditer(text)):
         year, day = m["year"], m["day"]
         if year or day:
@@ -180,20 +183,28 @@ def _count(digits: str | None) -> int | None:
     return (_count(tens) or 1) * 10 + (_count(ones) or 0)
 
 
-def _named(text: str) -> Iterator[Date]:
-    for pattern in (DAY_FIRST, MONTH_FIRST):
-        at = 0
-        while m := pattern.search(text, at):
-            months = _months(m["name"])
-            at = m.end() if months else m.start("name") + 1
-            fields = m.groupdict()
-            said = fields["year"] or fields.get("before") or fields.get("alone")
-            year = int(said) if said else None
-            if year and year > 2400:
-                year -= BUDDHIST
-            for month in months if year or m["day"] else ():
-                for day in _days(m):
-                    yield from _date(m, year, month, day)
+def _day_first(text: str) -> Iterator[Date]:
+    return _named(text, DAY_FIRST)
+
+
+def _month_first(text: str) -> Iterator[Date]:
+    return _named(text, MONTH_FIRST)
+
+
+def _named(text: str, pattern: re.Pattern[str]) -> Iterator[Date]:
+    """Dates with the name of a month."""
+    at = 0
+    while m := pattern.search(text, at):
+        months = _months(m["name"])
+        at = m.end() if months else m.start("name") + 1
+        fields = m.groupdict()
+        said = fields["year"] or fields.get("before") or fields.get("alone")
+        year = int(said) if said else None
+        if year and year > 2400:
+            year -= BUDDHIST
+        for month in months if year or m["day"] else ():
+            for day in _days(m):
+                yield from _date(m, year, month, day)
 
 
 def _days(m: re.Match[str]) -> Sequence[int | None]:

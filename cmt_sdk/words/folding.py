@@ -26,6 +26,7 @@ LETTERS = {"ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه", "ı": "i"
 SPELT = {"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae"}
 KATAKANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}  # to hiragana
 PREFIXES, SHORTEST_STEM = 3, 3  # letters
+SHORT = 40  # letters of a word that is likely to come again
 LATIN = re.compile(r"LATIN SMALL (?:LETTER|LIGATURE) ([A-Z]{1,2})(?: WITH .*)?")
 
 
@@ -88,13 +89,21 @@ def _character(entity: re.Match[str]) -> str:
     return chr(code) if is_text else " "
 
 
-@lru_cache(1 << 14)
 def fold(word: str) -> str:
     """A word of a clean text without case, accents and vowel points: what two spellings of it
     share.
     """
     if word.isascii():
         return word.lower()
+    return _remembered(word) if len(word) <= SHORT else _folded(word)
+
+
+@lru_cache(1 << 14)
+def _remembered(word: str) -> str:
+    return _folded(word)
+
+
+def _folded(word: str) -> str:
     apart = unicodedata.normalize("NFD", word.casefold().translate(KATAKANA))
     letters = "".join(_base(c) for c in apart if not _is_accent(c))
     return unicodedata.normalize("NFC", letters)

@@ -10,6 +10,7 @@ import pytest
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.types import Document, Filter, Span
+from cmt_sdk.words import asked, indexed
 
 OTHERS = [
     "The museum moved to Lisbon in 2019 and has 12 rooms.",
@@ -103,6 +104,7 @@ OWN = {
     "swedish compound": ("Bilförsäkringen förnyas i juni", "försäkring"),
     "finnish case ending": ("Avain on kirjastossamme", "kirjasto"),
     "beginning of a compound": ("Der Haustürschlüssel hängt innen", "Haustür"),
+    "compound asked for, its parts there": ("Der Schlüssel vom Auto hängt innen", "Autoschlüssel"),
     "bold letters of mathematics": ("𝐏𝐚𝐬𝐬𝐰𝐨𝐫𝐝: tern", "password"),
     "hebrew word of three letters": ("הקפה והחלב במקרר", "חלב"),
     "hebrew question with its article": ("חלב יש במקרר", "החלב"),
@@ -218,15 +220,24 @@ def test_a_store_of_before_is_brought_into_the_new_form(tmp_path):
         assert store.words_fit()
 
 
-def test_taking_words_apart_is_cheap(store):
-    """A passage of 200 words takes a fraction of the time that storing it takes: some milliseconds
-    at the most.
-    """
-    from cmt_sdk.words import indexed
-
+def test_taking_words_apart_is_cheap():
+    """A passage of 200 words takes milliseconds at the most."""
     text = " ".join(f"word{n} of the passage, and 1,{n:03} more;" for n in range(30))
     indexed(text)
     start = time.process_time()
     for _ in range(20):
         indexed(text)
     assert (time.process_time() - start) / 20 < 0.02
+
+
+@pytest.mark.parametrize(
+    "piece",
+    ["1", "1 ", "1-", "1.", "a", "e\u0301", "\u0301", "\u1a75", "+1 (", "3 mar ", "mar 3 ", "王", "ก็", "🦊", "\x1b[", "[0;",
+     "&amp", "aB", "a1", "DE89 1234 ", "3月3日", "a-\n", "ה", "12:30", "1 000 ", "\u3164", "\ufffd", "\u202e"],
+)  # fmt: skip
+def test_no_text_takes_long(piece):
+    """Time grows with the length alone, whatever is repeated; no text is an error."""
+    start = time.process_time()
+    indexed(piece * 5000)
+    asked((piece * 5000)[:20_000])
+    assert time.process_time() - start < 2
