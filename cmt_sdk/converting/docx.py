@@ -77,9 +77,9 @@ def _converted(data: bytes, path: Path) -> Converted:
     left_out.update({"symbol": symbols} if symbols else {})
     text = to_markdown(result.value).replace(COLUMN, "\t")
     phrases = [_phrase(count, name) for name, count in left_out.items()]
-    if not text.strip():
-        held = f", only {' and '.join(_count(c, n) for n, c in left_out.items())}"
-        raise InvalidDocument(f"{path} holds no text{held if left_out else ''}: add the text that it should hold")
+    if not text.strip() and left_out:
+        held = " and ".join(_count(c, n) for n, c in left_out.items())
+        raise InvalidDocument(f"{path} holds no text, only {held}: add the text that it should hold")
     title = title or _named(package)
     return Converted(text, {"title": title} if title else {}, phrases)
 

@@ -181,7 +181,7 @@ def test_the_ways_on(apart: Machines, way: Any, current: list[str], history: lis
     apart.to_desktop(diverged=way)
     assert held(apart.desktop) == sorted([*current, "The museum moved to Lisbon."])
     assert versions(apart.desktop) == history
-    assert apart.engine.compressor.compressed == [THIRD]
+    assert apart.engine.compressor.compressed == [f"trip\n{THIRD}"]
     for again in ({}, {"diverged": way}):
         assert apart.to_desktop(**again) == Progress(unchanged=2)
     assert apart.desktop.check()
