@@ -18,6 +18,7 @@ from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind, fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage, Vector
+from cmt_sdk.words.folding import legible
 
 OPTIONS = ("k", "budget", "reader", "max_tokens", "scope", "source", "where", "history", "stream")
 READERS = ("memory", "text", "auto", "none")
@@ -205,7 +206,7 @@ class MemoryModel:
         most = max(k, rerank)
         found = _timed(times, "search", lambda: self._recall.search(query, most, ask.chosen, vector=vector))
         if rerank and len(found) > 1:
-            asked = in_notation_of(query, [m.passage.content for m in found[:rerank]])
+            asked = in_notation_of(legible(query), [m.passage.content for m in found[:rerank]])
             found = _timed(times, "rerank", lambda: self._recall.rerank(asked, found))
         found = found[:k]
         if ask.budget is not None:
@@ -224,13 +225,13 @@ class MemoryModel:
 
     def _read(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> Iterator[Piece]:
         passages = [m.passage for m in reversed(matches)]  # the best one last: what is near is read best
-        question = in_notation_of(ask.question, [m.passage.content for m in matches])
+        question = in_notation_of(legible(ask.question), [m.passage.content for m in matches])
         prompt = Prompt(question, ask.history, notes=kind != "none")
         if kind == "memory":
             memories = _timed(times, "load", lambda: self._recall.memories(passages))
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
-            prompt = replace(prompt, passages=[p.content for p in passages])
+            prompt = replace(prompt, passages=[legible(p.content) for p in passages])
         with self._recall.lock:  # not held while the caller has a piece in hand: others may use the model then
             pieces = self._recall.engine.reader.read(prompt, ask.max_tokens)
         while True:

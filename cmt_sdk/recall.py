@@ -14,6 +14,7 @@ from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Vector
+from cmt_sdk.words.folding import legible
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +75,7 @@ class Recall:
         """The question's vector, shape [dimension]."""
         self.check_fingerprint()
         with self.lock:
-            return self.engine.compressor.encode_query(question)
+            return self.engine.compressor.encode_query(legible(question))
 
     def search(self, query: str, k: int, chosen: Filter, mode: SearchMode = "fused", vector: Vector | None = None) -> list[Match]:
         """The k best passages, best first. `vector` saves encoding the query again.
@@ -151,7 +152,7 @@ class Recall:
         """Compress passages; returns what comes out by passage id."""
         self.check_fingerprint()
         with self.lock:
-            made = self.engine.compressor.compress([p.content for p in passages])
+            made = self.engine.compressor.compress([legible(p.content) for p in passages])
         return {p.id: e for p, e in zip(passages, made, strict=True)}
 
     def encode_pending(

@@ -20,6 +20,8 @@ HYPHENS = "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d\u05be"
 JOINER = "\u200c"  # between the parts of a Persian word, which others write together or apart
 # Default ignorable, and of no format class.
 IGNORED = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
+JOINERS = "\u200c\u200d"  # of Persian, of Indian scripts and of emoji
+SHAPES = ("<wide>", "<narrow>", "<font>")
 TATWEEL = "\u0640"
 # Letters that NFKD leaves whole, and that one language or keyboard writes as another.
 LETTERS = {"ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه", "ı": "i", "ə": "e", "þ": "th", "ŋ": "n", "ð": "d"}
@@ -28,6 +30,37 @@ KATAKANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}  # to hiragana
 PREFIXES, SHORTEST_STEM = 3, 3  # letters
 SHORT = 40  # letters of a word that is likely to come again
 LATIN = re.compile(r"LATIN SMALL (?:LETTER|LIGATURE) ([A-Z]{1,2})(?: WITH .*)?")
+
+
+class _Legible(dict[int, str]):
+    """What a model reads in place of a character; made for each when it is first met."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        if unicodedata.category(character) == "Cf":
+            stands = character if character in JOINERS else ""
+        elif unicodedata.decomposition(character).startswith(SHAPES) or "\ufb00" <= character <= "\ufb06":
+            stands = unicodedata.normalize("NFKC", character)
+        else:
+            stands = character
+        self[code] = stands
+        return stands
+
+
+LEGIBLE = _Legible()
+
+
+def legible(text: str) -> str:
+    """The text as a model is to read it: composed, of plain letters, as people see it.
+
+    A small model takes decomposed, full-width and ligature letters, and invisible ones between
+    them, for other words. Nothing that has a meaning of its own changes: superscripts, dashes and
+    quotation marks stay.
+    """
+    plain = _shown(text)
+    if not plain.isascii():
+        plain = unicodedata.normalize("NFC", plain.translate(LEGIBLE))
+    return plain if plain.strip() else text
 
 
 class _Characters(dict[int, str]):
@@ -68,15 +101,19 @@ def clean(text: str) -> str:
     selectors go. One apostrophe, one hyphen and the digits 0 to 9 stand for all of theirs; a
     superscript stands apart from what it follows.
     """
+    text = _shown(text)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text.translate(CHARACTERS))
+    return text
+
+
+def _shown(text: str) -> str:
+    """The text as a terminal or a browser shows it: without colours, entities as characters."""
     if "\x1b" in text or "\x9b" in text:
         text = ANSI.sub("", text)
     if "m" in text and "[" in text:
         text = SHOWN.sub("", text)
-    if "&" in text:
-        text = ENTITY.sub(_character, text)
-    if not text.isascii():
-        text = unicodedata.normalize("NFKC", text.translate(CHARACTERS))
-    return text
+    return ENTITY.sub(_character, text) if "&" in text else text
 
 
 def _character(entity: re.Match[str]) -> str:

@@ -9,8 +9,10 @@ import pytest
 
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.testing.fakes import FakeEngine, open_fake
 from cmt_sdk.types import Document, Filter, Span
 from cmt_sdk.words import asked, indexed
+from cmt_sdk.words.folding import legible
 
 OTHERS = [
     "The museum moved to Lisbon in 2019 and has 12 rooms.",
@@ -241,3 +243,36 @@ def test_no_text_takes_long(piece):
     indexed(piece * 5000)
     asked((piece * 5000)[:20_000])
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (unicodedata.normalize("NFD", "Zoë répare le vélo"), "Zoë répare le vélo"),
+        (unicodedata.normalize("NFD", "프린터와 ガラス"), "프린터와 ガラス"),
+        ("The o\ufb03ce is on the \ufb02oor", "The office is on the floor"),
+        ("Ｍｏｄｅｌ　ＸＹＺ９", "Model XYZ9"),
+        ("ﾌﾟﾘﾝﾀｰ", "プリンター"),
+        ("The pass\u200bword\ufeff is te\u00adrn", "The password is tern"),
+        ("\x1b[31mERROR\x1b[0m: pump", "ERROR: pump"),
+        ("Caf&eacute; & bar &notes;", "Café & bar &notes;"),
+        ("2019³ — “x”, ½ m², …", "2019³ — “x”, ½ m², …"),
+        ("می‌خواهم 👨\u200d👩\u200d👧", "می‌خواهم 👨\u200d👩\u200d👧"),
+        ("plain", "plain"),
+        ("\u200b", "\u200b"),
+    ],
+)
+def test_what_the_model_reads_is_legible(text, expected):
+    """Composed and plain letters, nothing invisible; what has a meaning of its own stays."""
+    assert legible(text) == expected
+
+
+def test_passages_and_questions_reach_the_model_legibly(tmp_path):
+    """The text itself stays as it was given."""
+    given = unicodedata.normalize("NFD", "Zoë répare le vélo.")
+    engine = FakeEngine()
+    with open_fake(tmp_path / "notes", engine) as memory:
+        memory.add(given)
+        assert engine.compressor.compressed == ["Zoë répare le vélo."]
+        assert memory.search(unicodedata.normalize("NFD", "Zoë répare"), 1)[0].passage.text == given
+        assert memory.model.ask(unicodedata.normalize("NFD", "Qui répare le vélo ?")).text == "Zoë répare le vélo."
