@@ -249,6 +249,8 @@ class _Taken:
         if not units:
             return
         self.words += [first + second for first, second in pairwise(units)]
+        if 2 < len(units) <= MOST_PIECES:  # a word of Korean, or a short one between two marks
+            self.forms.append("".join(units))
         if not self.of_question:
             self.words.append(units[-1])
         elif len(units) == 1:
