@@ -198,7 +198,7 @@ def _holds(words: set[str], form: str) -> bool:
     return form in words or any(_same(form, word) for word in words)
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 9)
 def _same(one: str, other: str) -> bool:
     """True for two forms of one word, as far as their letters show it."""
     if one == other:
@@ -218,7 +218,7 @@ def _folded(text: str) -> tuple[str, list[int]]:
     return "".join(letters), places
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 9)
 def _fold(char: str) -> str:
     if char.isdecimal():
         return str(unicodedata.decimal(char))
@@ -227,6 +227,6 @@ def _fold(char: str) -> str:
     return f" {folded} " if unicodedata.decomposition(char).startswith(APART) else folded
 
 
-@lru_cache(maxsize=1 << 14)
+@lru_cache(maxsize=1 << 9)
 def _is_unspaced(char: str) -> bool:
     return unicodedata.name(char, "").partition(" ")[0] in UNSPACED

@@ -139,7 +139,7 @@ async def test_remembering_a_long_text_tells_how_far_it_is(memory, connect):
         await client.call_tool("remember", {"text": LONG}, progress_callback=step)
         await anyio.wait_all_tasks_blocked()  # notifications may overtake nothing, but arrive after the result was read
     passages = len(memory.passages(memory.list().documents[0].id))
-    assert passages == 60
+    assert passages == 67
     assert [total for _, total in steps] == [passages] * len(steps)
     assert steps[0][0] == 0
     assert steps[-1][0] == passages

@@ -18,7 +18,8 @@ def traces(folder, texts, made):
     everything = b"".join(f.read_bytes() for f in sorted(folder.iterdir()))
     found = [f"text: {w}" for t in texts for w in t.split() if len(w) > 8 and w.encode().lower() in everything.lower()]
     for text in texts:
-        for kind, data in zip(("memory", "key"), made[text], strict=True):
+        content = next(c for c in made if c.endswith(text))  # below its title
+        for kind, data in zip(("memory", "key"), made[content], strict=True):
             pieces = {data[at : at + 8] for at in range(0, len(data) - 7, 4)}
             found += [f"{kind} of {text}"] if any(piece in everything for piece in pieces) else []
     return found

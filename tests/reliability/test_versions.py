@@ -99,8 +99,8 @@ def test_an_archive_of_an_earlier_release_comes_in(release, tmp_path):
         titles = {"museum": "Museum", "waiting": ""}
         for name, passages in found["passages"].items():
             assert {p["heading"] for p in passages} == {titles.get(name, name)}
-            words = "".join(p["text"] for p in told(release)["passages"][name]).split()
-            assert "".join(p["text"] for p in passages).split() == words
+            words = " ".join(p["text"] for p in told(release)["passages"][name]).split()
+            assert " ".join(p["text"] for p in passages).split() == words
         assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
 
 
