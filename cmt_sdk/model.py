@@ -17,6 +17,7 @@ from cmt_sdk.prompting import UNKNOWN, abstains, search_query
 from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind, fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
+from cmt_sdk.rendering import render
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage, Vector
 from cmt_sdk.words.folding import legible
 
@@ -231,7 +232,7 @@ class MemoryModel:
             memories = _timed(times, "load", lambda: self._recall.memories(passages))
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
-            prompt = replace(prompt, passages=[legible(p.content) for p in passages])
+            prompt = replace(prompt, passages=[render(p.content) for p in passages])
         with self._recall.lock:  # not held while the caller has a piece in hand: others may use the model then
             pieces = self._recall.engine.reader.read(prompt, ask.max_tokens)
         while True:

@@ -13,6 +13,7 @@ from cmt_sdk.config import RERANKED
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
+from cmt_sdk.rendering import render
 from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Vector
 from cmt_sdk.words.folding import legible
 
@@ -152,7 +153,7 @@ class Recall:
         """Compress passages; returns what comes out by passage id."""
         self.check_fingerprint()
         with self.lock:
-            made = self.engine.compressor.compress([legible(p.content) for p in passages])
+            made = self.engine.compressor.compress([render(p.content) for p in passages])
         return {p.id: e for p, e in zip(passages, made, strict=True)}
 
     def encode_pending(

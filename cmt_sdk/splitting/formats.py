@@ -35,6 +35,7 @@ BY_SUFFIX: dict[Rules, str] = {
     read_written: ".xlsx .xlsm .xls .ods",
     read_rows: ".csv .tsv .tab .psv .json .jsonl .ndjson .geojson",
 }
+RECORDS = (read_written, read_rows)  # formats of like rows
 RULES = {suffix: rules for rules, suffixes in BY_SUFFIX.items() for suffix in suffixes.split()}
 
 

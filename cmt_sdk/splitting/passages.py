@@ -10,9 +10,13 @@ from dataclasses import dataclass, field
 from cmt_sdk.splitting.binary import binary_parts
 from cmt_sdk.splitting.cutting import Cutter, Section
 from cmt_sdk.splitting.elements import Block, Element, Heading, Kind, LeftOut, covering, trimmed
-from cmt_sdk.splitting.formats import MARKDOWN, Rules
+from cmt_sdk.splitting.formats import MARKDOWN, RECORDS, Rules
 from cmt_sdk.splitting.headings import LONGEST_PATH, SEPARATOR, Counter, Measure, path_of
 from cmt_sdk.types import Span
+
+# tokens of a passage of records: a long passage of like rows is found late by words (BM25 divides by
+# the length), and a small model takes the value of a neighbouring row
+LONGEST_RECORDS = 64
 
 
 @dataclass(slots=True)
@@ -42,6 +46,8 @@ def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rul
     Returns:
         Spans in order, none overlapping, each at most `budget` tokens long under its heading.
     """
+    if rules in RECORDS:
+        budget = min(budget, LONGEST_RECORDS)
     groups = list(_groups(text, covering(text, rules(text), binary_parts(text))))
     measure = Measure(count_tokens)
     measure.learn([SEPARATOR.join([title, *g.headings] if title else g.headings) for g in groups])
