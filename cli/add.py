@@ -52,8 +52,9 @@ def add(
 ) -> None:
     """Remember files, folders, or a text.
 
-    In folders, text files, html, pdf and docx are read. What is unchanged is skipped; what has changed since, by its
-    source, is updated; a file that was moved keeps its document; the text of a file that is empty now is taken out.
+    In folders, text, html, pdf, Word, Excel, mail and more are read, and what is not is counted. What is unchanged is
+    skipped; what has changed since, by its source, is updated; a file that was moved keeps its document; the text of a
+    file that is empty now is taken out.
     Documents whose files are gone are named: `cmt watch --once FOLDER` takes them out.
 
     \b

@@ -100,7 +100,7 @@ async def add_document(work: Working, memory: Memory, response: Response, new: N
 def add_files(
     memory: Memory, file: Annotated[list[UploadFile], File(min_length=1)], scope: Annotated[Scope, Form()] = ""
 ) -> Taken:
-    """Remember files: txt, md, html, pdf, docx. They are compressed in the background."""
+    """Remember files: text, html, pdf, docx and more. They are compressed in the background."""
     taken, refused = list[DocumentValue](), list[Refused]()
     for upload in file:
         name = PurePosixPath(PureWindowsPath(upload.filename or "").as_posix()).name
