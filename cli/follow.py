@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 import cmt_sdk
 from cmt_cli.sources import Place, is_beneath, is_blind, is_file, key_of, parts_of, place_of, tail
+from cmt_sdk.errors import DocumentNotFound
 
 Prefix = tuple[str, ...]
 
@@ -164,7 +165,12 @@ class Known:
         self, documents: Sequence[cmt_sdk.Document], choice: Mapping[str, Entry], near: Mapping[str, Entry]
     ) -> Iterator[tuple[float, int, Entry]]:
         """All pairs that may be one document, with how likely that is."""
-        sketches = {entry_id: sketch_of(self.memory.get(entry_id).text) for entry_id in choice}
+        sketches = {}
+        for entry_id in choice:
+            try:
+                sketches[entry_id] = sketch_of(self.memory.get(entry_id).text)
+            except DocumentNotFound:  # another process was quicker
+                continue
         holders: defaultdict[int, list[str]] = defaultdict(list)
         for entry_id, sketch in sketches.items():
             for piece in sketch:
@@ -174,7 +180,8 @@ class Known:
             source = document.source or ""
             mine = sketch_of(document.text)
             routed = dict(self._routed(source, at))
-            for entry_id in {name for piece in mine for name in holders.get(piece, ())} | routed.keys():
+            alike_or_routed = {name for piece in mine for name in holders.get(piece, ())} | routed.keys()
+            for entry_id in alike_or_routed & sketches.keys():
                 entry = choice[entry_id]
                 alike = resemblance(mine, sketches[entry_id])
                 least = self._least(entry, source, entry_id in routed, entry_id in near)

@@ -136,7 +136,7 @@ def _dates(sources: Sequence[cmt_sdk.Source]) -> list[str]:
 
 def match_dates(matches: Sequence[cmt_sdk.Match]) -> list[str]:
     """The date of each match's document, as it is shown behind its name."""
-    return shown_days([_day(m.document.source, m.document.date, m.document.updated_at) for m in matches])
+    return shown_days([_day(m.document.source, m.date, m.document.updated_at) for m in matches])
 
 
 def shown_days(days: Sequence[str]) -> list[str]:

@@ -195,7 +195,7 @@ class Sync:
             self._name_gone(gone)
             gone = []
         going = {entry.id: entry for entry in (*self._empty, *gone)}
-        for root in self._roots:
+        for root in dict.fromkeys([*self._roots, *self._near]):  # of a file that is named, its folder
             of = [e for e in known.entries if is_beneath(e.source, [root])]
             for folder, entries in held([e for e in of if e.id in going], of, root).items():
                 if not self.may_go(folder, entries):
@@ -233,7 +233,7 @@ class Sync:
             root = next(root for root in self._roots if is_beneath(gone[0].source, [root]))
             self.report.warned(
                 f"{amount(len(gone), 'file')} gone, and still remembered: {sources_of(gone)}; "
-                f"`cmt watch --once {place(root.as_posix(), '') or root}` takes that out"
+                f"`cmt watch --once {place(root.as_posix(), '') or root}` takes {'that' if len(gone) == 1 else 'them'} out"
             )
 
     def _name_left_behind(self, known: Known) -> None:

@@ -232,7 +232,7 @@ class MemoryModel:
             memories = _timed(times, "load", lambda: self._recall.memories(passages))
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
-            prompt = replace(prompt, passages=[render(p.content) for p in passages])
+            prompt = replace(prompt, passages=[render(p) for p in passages])
         with self._recall.lock:  # not held while the caller has a piece in hand: others may use the model then
             pieces = self._recall.engine.reader.read(prompt, ask.max_tokens)
         while True:
@@ -379,6 +379,6 @@ def _source(match: Match, trace: Trace, rank: int) -> Source:
         holds_answer=trace.holds,
         answer_start=None if trace.start is None else p.start + trace.start,
         answer_end=None if trace.end is None else p.start + trace.end,
-        date=document.date,
+        date=match.date,
         updated_at=document.updated_at.isoformat() if document.updated_at else None,
     )

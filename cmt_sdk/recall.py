@@ -153,7 +153,7 @@ class Recall:
         """Compress passages; returns what comes out by passage id."""
         self.check_fingerprint()
         with self.lock:
-            made = self.engine.compressor.compress([render(p.content) for p in passages])
+            made = self.engine.compressor.compress([render(p) for p in passages])
         return {p.id: e for p, e in zip(passages, made, strict=True)}
 
     def encode_pending(

@@ -181,6 +181,12 @@ class Match:
     likelihood: float | None = None
 
     @property
+    def date(self) -> str | None:
+        """The day that the document names, or its front matter, which stands in the passage's heading."""
+        in_heading = ISO_DAY.search(self.passage.heading)
+        return self.document.date or (in_heading[0] if in_heading else None)
+
+    @property
     def why(self) -> str:
         """The reasons for this match in a few words."""
         parts = []

@@ -151,7 +151,7 @@ def _go_on(found: _Found, mine: Document, last: Document, comparison: Comparison
         changed = with_fields(mine, last, now, same_id=same_id)
         if changed is mine:
             return progress.plus(unchanged=1)
-        found.store.go_on(mine.id, [changed], None)
+        found.store.go_on(mine.id, [changed], intake.cut(changed))  # its source and metadata name it
         return progress.plus(updated=1)
     choice = found.choice if comparison.state == "diverged" else "theirs"
     if choice is None:  # since the check another process changed it

@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 
 TEXT = frozenset(
     {".txt", ".md", ".markdown", ".mdown", ".mkd", ".mdx", ".rst", ".text", ".log", ".org", ".tex"}
-    | {".adoc", ".asciidoc", ".qmd", ".rmd", ".wiki", ".textile"}
+    | {".adoc", ".asciidoc", ".qmd", ".rmd", ".wiki", ".textile", ".yaml", ".yml"}
 )
 CONVERTERS = {
     ".html": from_html,

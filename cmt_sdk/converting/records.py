@@ -180,10 +180,10 @@ def _parsed(text: str) -> Value:
     """
 
     def merged(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
-        found: dict[str, Value] = {}
+        values: dict[str, list[Value]] = {}
         for name, value in pairs:
-            found[name] = [found[name], value] if name in found else value
-        return found
+            values.setdefault(name, []).append(value)
+        return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
 
     value: Value = json.loads(text, object_pairs_hook=merged, parse_float=str, parse_int=str, parse_constant=str)
     return value

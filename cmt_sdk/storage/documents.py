@@ -237,13 +237,12 @@ class Documents(Database):
 
     def recut(self, document: Document, spans: Sequence[Span]) -> bool:
         """See ports.DocumentStore."""
-        sql = "SELECT key FROM documents WHERE doc_id = :id AND version = :version AND text = :text AND current"
-        values = {"id": document.id, "version": document.version, "text": document.text}
+        sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND d.current"
         with self._write() as db:
-            key = db.execute(text(sql), values).scalar()
-            if key is None:
+            row = db.execute(text(sql), {"id": document.id}).first()
+            if row is None or _cut_from(document_of(row)) != _cut_from(document):
                 return False
-            self._cut_again(db, key, document.text, document.text, spans)
+            self._cut_again(db, row.key, document.text, document.text, spans)
         return True
 
     @staticmethod
@@ -373,6 +372,11 @@ def _said(known: Document, given: Document, by_source: bool) -> dict[str, Any]:
         "metadata": {**known.metadata, **given.metadata},  # keys that others noted stay
         "expires_at": given.expires_at or known.expires_at,
     }
+
+
+def _cut_from(document: Document) -> tuple[object, ...]:
+    """What the passages of a document are made from: its text and what may name it."""
+    return document.version, document.text, document.source, dict(document.metadata)
 
 
 def _after(cursor: str | None) -> dict[str, float]:

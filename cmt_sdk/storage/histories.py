@@ -56,6 +56,8 @@ class Histories(Documents):
             elif last.version != known.version:
                 self._overwrite(db, self._dated(replace(last, id=document_id)), before)
                 self._insert(db, before._asdict(), False)
+            if last.text == known.text and spans is not None:
+                self._cut_again(db, before.key, known.text, last.text, spans)
             self._overwrite(db, self._dated(last), db.execute(sql, {"id": document_id}).one())
             for version in earlier:
                 self._insert(db, self._dated(version), False)

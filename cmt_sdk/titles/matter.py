@@ -18,8 +18,11 @@ LOGSEQ = re.compile(r"(?:-[ \t]+)?([\w-]+)::[ \t]*(.*)")
 PLAIN = re.compile(r"[ \t]*[\"']?([\w -]+?)[\"']?[ \t]*[:=][ \t]*(.*)")
 PANDOC = re.compile(r"\s*%[ \t]+(\S.*)")
 LATEX = re.compile(r"\\title\s*\{([^{}]+)\}")
-HEADING = re.compile(r"#{1,6}[ \t]+(\S.*?)[ \t]*#*[ \t]*$|([^\n]+)\n(?:={3,}|-{3,})[ \t]*$", re.M)
-LINK = re.compile(r"\[\[(?:[^\]|]*\|)?([^\]|]+)\]\]")
+LONGEST_LINE = 500  # characters of a line that is looked at: no name is longer
+ATX = re.compile(r"#{1,6}[ \t]+(\S.*)")
+UNDERLINE = re.compile(r"(?:={3,}|-{3,})[ \t]*")
+CLOSING = re.compile(r"(?<=[ \t])#+$")
+LINK = re.compile(r"\[\[(?:[^\[\]|]*\|)?([^\[\]|]+)\]\]")
 KEYS = {
     "title": "title",
     "alias": "aliases",
@@ -104,14 +107,14 @@ def _toml(block: str) -> Iterable[tuple[object, object]]:
 def _lines(block: str) -> Iterator[tuple[object, object]]:
     """Pairs of a block that is no sound YAML or TOML, one a line."""
     for line in block.splitlines():
-        if found := PLAIN.fullmatch(line):
+        if found := PLAIN.fullmatch(line[:LONGEST_LINE]):
             yield found[1], found[2].strip().strip("\"'[]")
 
 
 def _properties(top: str) -> Iterator[tuple[str, object]]:
     """Properties in the first lines of a text: Logseq's, Org's, or a header that begins by Title."""
     header = False
-    for number, line in enumerate(line.strip() for line in top.lstrip().splitlines()):
+    for number, line in enumerate(line.strip()[:LONGEST_LINE] for line in top.lstrip().splitlines()):
         org, logseq, plain = ORG.fullmatch(line), LOGSEQ.fullmatch(line), PLAIN.fullmatch(line)
         header = header or bool(number == 0 and plain and plain[1].casefold() == "title")
         if logseq:
@@ -127,15 +130,18 @@ def _properties(top: str) -> Iterator[tuple[str, object]]:
 
 def _heading(rest: str) -> str:
     """The heading in the first line of a text, if there is one."""
-    found = HEADING.match(rest.lstrip())
-    return _line(found[1] or found[2]) if found else ""
+    first, _, after = rest.lstrip().partition("\n")
+    first, second = first[:LONGEST_LINE], after.partition("\n")[0][:LONGEST_LINE]
+    if found := ATX.match(first):
+        return _line(CLOSING.sub("", found[1].rstrip()))
+    return _line(first) if UNDERLINE.fullmatch(second) else ""
 
 
 def _line(value: object) -> str:
     """A value on one line, without the marks of links; empty for what is no single value."""
     if isinstance(value, dict | list) or value is None or "{{" in str(value):  # of a template
         return ""
-    return " ".join(LINK.sub(r"\1", str(value)).strip().strip("\"'").split())
+    return " ".join(LINK.sub(r"\1", str(value)[:LONGEST_LINE]).strip().strip("\"'").split())
 
 
 def _list(value: object) -> list[str]:

@@ -271,3 +271,12 @@ def test_binary_data_is_in_no_passage(text, wanted):
 def test_long_words_are_no_binary_data(text):
     """Paths, hashes and addresses of the web are text."""
     assert binary_parts(text) == []
+
+
+def test_a_name_that_is_repeated_a_thousand_times(tmp_path):
+    """All its values are kept, side by side."""
+    file = tmp_path / "log.json"
+    file.write_text("{" + ", ".join(f'"event": "e{n}"' for n in range(2000)) + "}")
+    text = read_document(file).text
+    assert "e0" in text
+    assert "e1999" in text

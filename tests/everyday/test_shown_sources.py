@@ -151,3 +151,13 @@ def test_search_shows_the_line_that_holds_the_words(kitchen):
     """Wherever in the passage it stands."""
     lines = kitchen("search", "--mode", "text", "cool").stdout.splitlines()
     assert lines == ["1. cake.md", "   Let it cool."]
+
+
+def test_the_date_of_the_front_matter_stands_behind_the_name(cmt, tmp_path):
+    """Which of two notes is newer is told by the days that they name themselves."""
+    for name, day in (("boiler", "2025-10-14"), ("heater", "2026-01-19")):
+        (tmp_path / f"{name}.md").write_text(f"---\ndate: {day}\n---\nThe {name} was serviced by Kessel.\n")
+    cmt("add", tmp_path / "boiler.md", tmp_path / "heater.md")
+    shown = cmt("ask", "Who serviced the boiler?").stdout
+    assert "2025-10-14" in shown
+    assert "2026-01-19" in shown

@@ -668,3 +668,15 @@ def test_the_check_up_counts_files_that_are_away(cmt, notes):
     assert found["files"]["detail"] == (
         "of 3 files 1 gone, 1 of another system, 1 in a cloud; what is remembered of them still answers"
     )
+
+
+def test_many_named_files_that_are_empty_at_once_keep_their_texts(cmt, notes):
+    """Named one by one, as a shell's *.md does, they are asked about as those of a folder are."""
+    files = [notes / f"{number}.md" for number in range(12)]
+    for number, file in enumerate(files):
+        write(file, f"Note {number}.")
+    cmt("add", *files)
+    for file in files:
+        write(file, "")
+    assert "12 files in" in cmt("add", *files).stderr
+    assert len(held(cmt)) == 12

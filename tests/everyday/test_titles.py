@@ -364,3 +364,10 @@ def test_reencode_that_was_interrupted_goes_on(tmp_path, monkeypatch):
         memory.reencode()
         assert len(engine.compressor.compressed) == 40
         assert memory.stats().pending == 0
+
+
+@pytest.mark.parametrize("line", ["# a " + " " * 40_000 + "b", "[[" * 40_000, " " * 40_000 + "x", "# " + "a #" * 20_000])
+def test_a_long_first_line_costs_no_more_than_its_length(line):
+    """No expression goes back and forth in it; this ends at once or not for hours."""
+    title_of(Document(line + "\nThe ferry leaves at ten.", source="ferry.md"))
+    assert title_of(Document("---\n" + line + "\n---\nText.", source="ferry.md")).endswith("ferry")

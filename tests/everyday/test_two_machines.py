@@ -238,7 +238,7 @@ def change_there(two: Machines) -> None:
 def test_fields_that_changed_there_come_along(two: Machines) -> None:
     """Source, scope and metadata, though the text is the same; once."""
     change_there(two)
-    assert two.to_desktop() == Progress(updated=1)
+    assert two.to_desktop() == Progress(updated=1, compressed=1)  # its name is another one
     document = two.desktop.get("trip")
     assert (document.source, document.scope, document.metadata) == ("/home/ann/notes/ferry.md", "ann", {"year": 2026})
     assert two.to_desktop() == Progress(unchanged=1)
@@ -400,3 +400,10 @@ def test_the_ways_are_for_archives(cmt: Command, tmp_path: Path) -> None:
     """Conversations have no versions to choose from."""
     (tmp_path / "mem0.json").write_text('{"results": [{"id": "1", "memory": "Ann likes tea."}]}', "utf-8")
     assert "--ours is for an archive" in cmt("import", tmp_path / "mem0.json", "--ours", code=2).stderr
+
+
+def test_a_title_that_changed_there_reaches_the_passages_here(two: Machines) -> None:
+    """What is found by the new title there is found here too."""
+    two.laptop.update("trip", metadata={"title": "Flat in Lisbon"})
+    two.to_desktop()
+    assert {p.heading for p in two.desktop.passages("trip")} == {"trip > Flat in Lisbon"}
