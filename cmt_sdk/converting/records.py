@@ -25,7 +25,6 @@ Value: TypeAlias = "str | bool | list[Value] | dict[str, Value] | None"
 DELIMITERS = ",;\t|"
 SAMPLE = 200  # rows that tell the delimiter, the header and what stands above it
 LONGEST_CELL = 4000  # characters with line breaks: more is a quotation mark that nobody closed
-MOST_FIELDS = 60  # of an object that is written as one record; a longer one is written line by line
 NUMBER = re.compile(r"[-+(]?[^\w\s]?\s?\d[\d\s.,'/:%)\u00a0\u202f-]*[^\W\d]{0,3}\.?")
 YEAR = re.compile(r"(?:19|20)\d\d")
 ADDRESS = re.compile(r"\S+@\S+\.\w+|\w+://")
