@@ -2,7 +2,7 @@
 knows no tokenizer.
 
 The rules of a text's format find headings and blocks; each section's blocks are then joined to
-passages. A passage never crosses a heading.
+passages. A passage crosses no heading, except that a short document is one passage.
 """
 
 from cmt_sdk.splitting.binary import binary_parts

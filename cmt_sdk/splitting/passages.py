@@ -4,8 +4,9 @@ no tokenizer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 
 from cmt_sdk.splitting.binary import binary_parts
 from cmt_sdk.splitting.cutting import Cutter, Section
@@ -17,6 +18,9 @@ from cmt_sdk.types import Span
 # tokens of a passage of records: a long passage of like rows is found late by words (BM25 divides by
 # the length), and a small model takes the value of a neighbouring row
 LONGEST_RECORDS = 64
+# tokens of a document that is one passage with all its sections: the reader does not see a section
+# of a few words next to the others, and answers from the wrong one
+SHORT_DOCUMENT = 100
 
 
 @dataclass(slots=True)
@@ -33,8 +37,9 @@ def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rul
     """The passages of a text.
 
     Every character that is not white space lies in a span, except heading lines, which become the
-    `heading` of the spans below them (one with nothing below, or too long for that, is text), and
-    binary data (`binary_parts`).
+    `heading` of the spans below them (one with nothing below, or too long for that, is text; in a
+    document of at most SHORT_DOCUMENT tokens, and half of `budget`, only what stands above all of it is), and binary data
+    (`binary_parts`).
 
     Args:
         text: The text.
@@ -48,11 +53,30 @@ def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rul
     """
     if rules in RECORDS:
         budget = min(budget, LONGEST_RECORDS)
-    groups = list(_groups(text, covering(text, rules(text), binary_parts(text))))
     measure = Measure(count_tokens)
+    groups = list(_groups(text, covering(text, rules(text), binary_parts(text))))
+    if len(groups) > 1 and rules not in RECORDS and measure.of(text) <= min(budget // 2, SHORT_DOCUMENT):
+        groups = [_joined(text, groups)]
     measure.learn([SEPARATOR.join([title, *g.headings] if title else g.headings) for g in groups])
     cutter = Cutter(text, measure, budget)
     return [span for group in groups for span in cutter.spans(_section(text, group, title, budget, measure))]
+
+
+def _joined(text: str, groups: Sequence[_Group]) -> _Group:
+    """One group under the headings that all have in common; the other heading lines are text."""
+    paths = [g.headings for g in groups]
+    common = [names[0] for names in takewhile(_is_one, zip(*paths, strict=False))]
+    blocks: list[Block] = []
+    for group in groups:
+        above = len(group.headings) - len(group.lines)
+        blocks += [_line(text, line) for line in group.lines[max(0, len(common) - above) :]]
+        blocks += group.blocks
+    first = groups[0]
+    return _Group(common, first.lines[: len(common) - len(first.headings) or None], blocks)
+
+
+def _is_one(names: Sequence[str]) -> bool:
+    return len(set(names)) == 1
 
 
 def _section(text: str, group: _Group, title: str, budget: int, measure: Measure) -> Section:

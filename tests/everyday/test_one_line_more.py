@@ -23,6 +23,7 @@ def journal(days, word: str = "") -> str:
 
 
 TWELVE = journal(range(12))
+LONG = "\n\n" + journal(range(20, 30))  # sections of a short document are one passage
 # How the journal of twelve days changes, and how many passages that costs.
 CHANGES = {
     "one section appended": (TWELVE + section(12), 1),
@@ -113,11 +114,12 @@ def test_what_still_waits_goes_on_waiting(memory, engine):
 
 def test_a_section_that_stands_twice_keeps_one_memory_each(memory, engine):
     """Taking one of two equal sections out costs nothing; putting it back costs one."""
-    memory.add(section(1) + section(2) + section(1), id="log")
+    rest = journal(range(20, 30))
+    memory.add(section(1) + section(2) + section(1) + rest, id="log")
     engine.compressor.compressed.clear()
-    memory.update("log", section(1) + section(2))
+    memory.update("log", section(1) + section(2) + rest)
     assert engine.compressor.compressed == []
-    memory.update("log", section(2) + section(1) + section(1))
+    memory.update("log", section(2) + section(1) + section(1) + rest)
     assert len(engine.compressor.compressed) == 1
 
 
@@ -170,9 +172,9 @@ def test_only_another_name_costs_all(memory, engine, change, cost):
 
 def test_texts_of_one_document_do_not_take_each_other_s_memory(memory, engine):
     """The same words under another heading are another passage."""
-    memory.add("## Rent\n\n950 euros.\n\n## Deposit\n\n1900 euros.", id="lease")
+    memory.add("## Rent\n\n950 euros.\n\n## Deposit\n\n1900 euros." + LONG, id="lease")
     engine.compressor.compressed.clear()
-    memory.update("lease", "## Deposit\n\n950 euros.\n\n## Rent\n\n1900 euros.")
+    memory.update("lease", "## Deposit\n\n950 euros.\n\n## Rent\n\n1900 euros." + LONG)
     assert [c.split("\n")[0] for c in engine.compressor.compressed] == ["Deposit", "Rent"]
 
 

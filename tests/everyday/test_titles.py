@@ -6,6 +6,9 @@ from cmt_sdk import Document
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
 from cmt_sdk.titles import title_of
 
+# a last section, since those of a short document are one passage
+LONG = "\n\n## Notes\n\n" + "The keeper noted the weather of the day. " * 20
+
 LEASE = "/home/ann/Documents/notes/lease.md"
 
 # The sources of documents, with what they are called.
@@ -223,15 +226,16 @@ def test_the_title_is_compressed_matched_found_by_words_and_read(memory, engine)
 
 def test_every_passage_of_a_document_carries_it(memory):
     """Under every heading of its own."""
-    text = "---\ntitle: Kestrel lease\n---\n\n## Rent\n\n950 euros.\n\n## Deposit\n\n1900 euros."
+    text = "---\ntitle: Kestrel lease\n---\n\n## Rent\n\n950 euros.\n\n## Deposit\n\n1900 euros." + LONG
     memory.add(text, id="lease")
-    assert contents(memory, "lease")[1:] == ["Kestrel lease > Rent\n950 euros.", "Kestrel lease > Deposit\n1900 euros."]
+    assert contents(memory, "lease")[1:3] == ["Kestrel lease > Rent\n950 euros.", "Kestrel lease > Deposit\n1900 euros."]
 
 
 def test_a_heading_that_says_the_title_does_not_stand_twice(memory):
     """Whatever the capitals and signs of the file's name."""
-    memory.add("# Kestrel Lease\n\nText.\n\n## Rent\n\n950 euros.", id="lease", source="kestrel-lease.md")
-    assert contents(memory, "lease") == ["Kestrel Lease\nText.", "Kestrel Lease > Rent\n950 euros."]
+    text = "# Kestrel Lease\n\nText.\n\n## Rent\n\n950 euros." + LONG
+    memory.add(text, id="lease", source="kestrel-lease.md")
+    assert contents(memory, "lease")[:2] == ["Kestrel Lease\nText.", "Kestrel Lease > Rent\n950 euros."]
 
 
 def test_names_are_found_in_both_forms(memory):

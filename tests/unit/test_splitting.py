@@ -136,7 +136,7 @@ def test_no_headings():
 
 def test_a_heading_without_text_is_text():
     """It is a passage of its own, under the headings above it; one right above a deeper one is among that one's headings."""
-    assert under_headings("# Museum\n## Shop\n## Garden\nRoses.\n# End") == [
+    assert under_headings("# Museum\n## Shop\n## Garden\nRoses.\n# End", 14) == [
         ("Museum", "## Shop"),
         ("Museum > Garden", "Roses."),
         ("", "# End"),
@@ -291,6 +291,30 @@ def test_nothing_is_lost(text, count_tokens, budget):
 @settings(deadline=None)
 @given(st.lists(st.sampled_from(["Alpha.", "Beta gamma.", "Delta epsilon zeta."]), min_size=1, max_size=9), st.integers(8, 40))
 def test_no_passage_crosses_a_heading(paragraphs, budget):
-    """However much room there is: each passage is of one section."""
-    text = "".join(f"# N{n}\n\n{p}\n\n" for n, p in enumerate(paragraphs))
-    assert under_headings(text, budget) == [(f"N{n}", p) for n, p in enumerate(paragraphs)]
+    """However much room there is: each passage is of one section, unless the document is short."""
+    sections = [*paragraphs, "Every word of this makes the document longer than half a passage. " * 8]
+    text = "".join(f"# N{n}\n\n{p}\n\n" for n, p in enumerate(sections))
+    found = under_headings(text, budget)[: len(paragraphs)]
+    assert found == [(f"N{n}", p) for n, p in enumerate(paragraphs)]
+
+
+def test_a_short_document_is_one_passage():
+    """The reader sees its sections together; the heading is what stands above all of them."""
+    text = "# Pond\n\n## Offer\n\n2,300 euros.\n\n## Liner\n\nOf 1 mm."
+    assert under_headings(text, 100) == [("Pond", text.removeprefix("# Pond\n\n"))]
+    assert under_headings(text, 12) == [("Pond > Offer", "2,300 euros."), ("Pond > Liner", "Of 1 mm.")]
+
+
+def test_a_short_document_without_a_common_heading_keeps_all_lines():
+    """Front matter and sections of the first level."""
+    text = "---\ntags: [pond]\n---\n# Offer\n\n2,300 euros.\n\n# Liner\n\nOf 1 mm."
+    assert under_headings(text, 100) == [("", text)]
+
+
+@pytest.mark.parametrize("text", ["# A\n\nOne.\n\n# A\n\nTwo.", "# A\n## B\nOne.\n# A\n## C\nTwo."])
+def test_a_short_document_whose_heading_stands_twice(text):
+    """It is the heading of both, and no line is lost that says more."""
+    ((heading, body),) = under_headings(text, 100)
+    assert heading == "A"
+    assert body.count("One.") == body.count("Two.") == 1
+    assert ("## B" in body) == ("## B" in text)
