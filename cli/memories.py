@@ -13,7 +13,7 @@ import click
 import cmt_sdk
 from cmt_cli.failures import warn
 from cmt_cli.inputs import is_there
-from cmt_cli.output import amount, place, short_id
+from cmt_cli.output import amount, local_time, one_line, place, short_id
 from cmt_cli.resolve import documents_ending_in, documents_of
 from cmt_cli.sources import path_given
 from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput
@@ -21,6 +21,7 @@ from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput
 FILE, LOCK = "memory.db", "memory.lock"
 SHORTEST = 4
 SHOWN = 8
+TEXT = 40  # cells of a document's text that tell it from another of the same source
 
 
 def opened(folder: Path, *, create: bool = False, **settings: Any) -> cmt_sdk.Memory:
@@ -95,8 +96,7 @@ def whole_id(memory: cmt_sdk.Memory, given: str) -> str:
     if not documents:
         raise DocumentNotFound(_unknown(given))
     if len(documents) > 1:
-        some = ", ".join(map(_candidate, documents[:SHOWN])) + (", …" if len(documents) > SHOWN else "")
-        raise InvalidInput(f"{given!r} fits {amount(len(documents), 'document')}: {some}; write more of the path, or the id")
+        raise InvalidInput(f"{given!r} fits {amount(len(documents), 'document')}: {_candidates(documents)}")
     return documents[0].id
 
 
@@ -108,9 +108,20 @@ def _unknown(given: str) -> str:
     )
 
 
-def _candidate(document: cmt_sdk.Document) -> str:
+def _candidates(documents: Sequence[cmt_sdk.Document]) -> str:
+    """The documents that a user may mean, and how to say which; those of one source by what they say."""
+    is_one = len({document.source for document in documents}) == 1
+    dots = ", …" if len(documents) > SHOWN else ""
+    some = ", ".join(_candidate(document, is_one) for document in documents[:SHOWN]) + dots
+    return f"{some}; {'give the id of one of them' if is_one else 'write more of the path, or the id'}"
+
+
+def _candidate(document: cmt_sdk.Document, with_text: bool) -> str:
     scope = f" ({document.scope})" if document.scope else ""
-    return f"{short_id(document.id)} {place(document.source, '')}{scope}"
+    if not with_text:
+        return f"{short_id(document.id)} {place(document.source, '')}{scope}"
+    since = local_time(document.updated_at)
+    return f'{short_id(document.id)}{scope} of {since} "{one_line(document.text, TEXT)}"'
 
 
 def narrowed(memory: cmt_sdk.Memory, chosen: Mapping[str, Any]) -> dict[str, Any]:
