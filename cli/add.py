@@ -118,6 +118,7 @@ class Adding:
     removed: int = 0
     stale: int = 0
     kept_out: int = 0
+    empty: int = 0
     refused: list[CMTError] = field(default_factory=list)
 
     @property
@@ -138,7 +139,7 @@ class Adding:
             given = {name: self.fields[name] for name in ("metadata", "expires_at") if self.fields.get(name)}
             sync = Sync(self.memory, self.fields["scope"], self, self.may_go, given, exclude)
             sync.run(files)
-            self.kept_out = sync.kept_out
+            self.kept_out, self.empty = sync.kept_out, sync.empty
 
     def _under_another_source(self, file: str) -> None:
         try:
@@ -206,7 +207,13 @@ class Adding:
     def summarise(self) -> None:
         """What happened, on stdout."""
         p = self.progress
-        more = {"moved": self.moved, "removed": self.removed, "kept_out": self.kept_out, "refused": len(self.refused)}
+        more = {
+            "moved": self.moved,
+            "removed": self.removed,
+            "kept_out": self.kept_out,
+            "empty": self.empty,
+            "refused": len(self.refused),
+        }
         if self.as_json:
             print_json(plain(p) | more | {"moved_and_edited": self.edited})
             return

@@ -78,7 +78,7 @@ def import_(*, file: Path, scope: str, no_wait: bool, folder: Path, as_json: boo
     if len(chosen) > 1:
         raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} are two answers: give one of them")
     if not is_there(str(file)):  # before a memory is made for it
-        raise NotFound(f"there is no file {file}")
+        raise NotFound(f"there is no file or folder {file}")
     if _is_cut_off(file):
         raise InvalidInput(f"{file} is a zip file without its end: fetch or copy it again")
     if not _is_archive(file):

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -60,6 +61,18 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command; for a name that is none, UsageError with those that are like it."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            like = [name for name in sorted(COMMANDS) if args[0] and name.startswith(args[0].lower())]
+            like = like or get_close_matches(args[0].lower(), COMMANDS, n=2, cutoff=0.6)
+            if not like:
+                raise
+            message = f"No such command {args[0]!r}. Did you mean {' or '.join(like)}?"
+            raise click.UsageError(message, ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. Failures are caught here already: above, click would end some of them in its own way."""

@@ -15,7 +15,7 @@ from cmt_cli.failures import warn
 from cmt_cli.inputs import is_there
 from cmt_cli.output import amount, local_time, one_line, place, short_id
 from cmt_cli.resolve import documents_ending_in, documents_of
-from cmt_cli.sources import path_given
+from cmt_cli.sources import is_beneath, path_given
 from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput
 
 FILE, LOCK = "memory.db", "memory.lock"
@@ -94,10 +94,22 @@ def whole_id(memory: cmt_sdk.Memory, given: str) -> str:
         return ids[0]
     documents = documents or documents_ending_in(memory, given)
     if not documents:
-        raise DocumentNotFound(_unknown(given))
+        raise DocumentNotFound(_within(memory, given) or _unknown(given))
     if len(documents) > 1:
         raise InvalidInput(f"{given!r} fits {amount(len(documents), 'document')}: {_candidates(documents)}")
     return documents[0].id
+
+
+def _within(memory: cmt_sdk.Memory, given: str) -> str:
+    """What to say of a folder: the documents that come from it, and how to name all; empty where there are none."""
+    folder = Path(os.path.abspath(path_given(given))).as_posix().rstrip("/")  # noqa: PTH100 - the folder may be gone
+    found = [d for d in memory.documents() if is_beneath(d.source or "", [Path(folder)])] if given else []
+    if not found:
+        return ""
+    some = ", ".join(place(d.source, d.id) for d in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
+    every = f"--source '{place(folder, '')}/*'"
+    how = f"give one of them; `cmt list {every}` lists all, and rm and forget take {every}"
+    return f"{given} is a folder, from which {amount(len(found), 'document')} came: {some}; {how}"
 
 
 def _unknown(given: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cmt_sdk
+from cmt_cli.failures import held_back, said_now
 from cmt_cli.follow import Entry, Known, digest_of
 from cmt_cli.guard import held
 from cmt_cli.output import amount, local_time, place, short_id
@@ -66,6 +67,7 @@ class Sync:
     erase: bool = False
     traces: bool = False
     kept_out: int = 0
+    empty: int = 0
     _roots: Sequence[Path] = ()
     _near: Sequence[Path] = ()
     _named: set[str] = field(default_factory=set)
@@ -106,11 +108,11 @@ class Sync:
 
     def _beneath(self, root: Path, known: Known, changed: Collection[Path] | None) -> Iterator[Path]:
         """What `read_documents` reads in a folder, and files that are remembered already; not what is to stay out."""
-        files = {file: None for file in cmt_sdk.list_files(root, exclude=self.exclude) if self._concerns(file, changed)}
-        for entry in known.entries:
-            file = Path(entry.source)
-            is_changed = is_beneath(file, [root]) and self._concerns(file, changed)
-            if is_changed and known.is_alone(entry) and os.path.isfile(file):  # noqa: PTH113 - Path's raises in a closed folder
+        own = [Path(entry.source) for entry in known.entries if is_beneath(entry.source, [root]) and known.is_alone(entry)]
+        listed = cmt_sdk.list_files(root, exclude=self.exclude, known=frozenset(own))
+        files = {file: None for file in listed if self._concerns(file, changed)}
+        for file in own:
+            if self._concerns(file, changed) and os.path.isfile(file):  # noqa: PTH113 - Path's raises in a closed folder
                 files[file] = None
         out = set(self.memory.kept_out([file.as_posix() for file in files], scope=self.scope))
         self.kept_out += len(out)
@@ -126,17 +128,8 @@ class Sync:
         """Read one file, and store what it holds under the document that it belongs to."""
         source = _source_of(path)
         entry = known.by_source.get(source)
-        try:
-            document = cmt_sdk.read_document(path)
-        except EmptyDocument as error:
-            if entry is None:
-                self._refuse(error, source, None)
-            else:
-                self._empty.append(entry)
-            return
-        except UNREADABLE as error:
-            if entry is None or not known.places[entry.id].missing:  # a link that leads nowhere is gone, as a file is
-                self._refuse(error, source, entry)
+        document = self._read(path, entry, known)
+        if document is None:
             return
         if source in self._named:
             self.memory.keep_out([source, text_name(document.text)], scope=self.scope, out=False)
@@ -150,6 +143,31 @@ class Sync:
             self._new.append(document)  # until all are read, and it is known which documents lost their files
         else:
             self._store(document)
+
+    def _read(self, path: Path, entry: Entry | None, known: Known) -> cmt_sdk.Document | None:
+        """What a file holds; None, and it is noted, where that is nothing or cannot be read.
+
+        What reading warns of is not said again of a text that is remembered already.
+        """
+        source = _source_of(path)
+        try:
+            with held_back() as said:
+                document = cmt_sdk.read_document(path)
+        except EmptyDocument as error:
+            if entry is not None:
+                self._empty.append(entry)
+            elif source in self._named:
+                self._refuse(error, source, None)
+            else:
+                self.empty += 1
+            return None
+        except UNREADABLE as error:
+            if entry is None or not known.places[entry.id].missing:  # a link that leads nowhere is gone, as a file is
+                self._refuse(error, source, entry)
+            return None
+        if entry is None or digest_of(document.text) != entry.digest:
+            said_now(said)
+        return document
 
     def _is_kept_out(self, document: cmt_sdk.Document, source: str) -> bool:
         """Whether a file with this text was to stay out under another name; then it stays out under this one, too."""
