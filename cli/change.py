@@ -14,7 +14,7 @@ from typing import Any
 import click
 
 import cmt_sdk
-from cmt_cli.failures import warn
+from cmt_cli.failures import held_back, warn
 from cmt_cli.inputs import given_text
 from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import expires_option, filter_options, json_option, memory_option, meta_option
@@ -72,7 +72,7 @@ def update(
         if meta:
             merged = {**known.metadata, **meta}
             fields["metadata"] = {key: value for key, value in merged.items() if value is not None}
-        is_edited = new is not None and new != known.text and is_file(source or known.source)
+        is_edited = new is not None and new != known.text and _is_of_file(source or known.source, new)
         if is_edited:
             fields["metadata"] = {**fields.get("metadata", known.metadata), EDITED: known.version + 1}
         document = memory.update(known.id, new, **fields)
@@ -83,6 +83,15 @@ def update(
     else:
         changed = ", ".join(["", *(_told(key, value) for key, value in meta.items())])
         say(f"{short_id(document.id)} is version {document.version}{changed}")
+
+
+def _is_of_file(source: str | None, text: str) -> bool:
+    """Whether a source is a file, and a text is another one than the file's."""
+    if source is None or not is_file(source):
+        return False
+    with suppress(CMTError), held_back():
+        return cmt_sdk.read_document(source).text != text
+    return True
 
 
 def _warn_of_file(document: cmt_sdk.Document, *, as_json: bool) -> None:

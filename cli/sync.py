@@ -133,12 +133,12 @@ class Sync:
             return
         if source in self._named:
             self.memory.keep_out([source, text_name(document.text)], scope=self.scope, out=False)
-        elif entry is None and self._is_kept_out(document, source):
-            return
         if entry is not None:
             self._store(document, entry)
         elif (other := known.same_file(source, self._roots) or known.same_text(document)) is not None:
             self._follow(document, other, known)
+        elif source not in self._named and self._is_kept_out(document, source):
+            return
         elif known.may_be_edited(document, self._near):
             self._new.append(document)  # until all are read, and it is known which documents lost their files
         else:

@@ -89,6 +89,16 @@ def test_an_edit_of_the_file_itself_needs_no_warning(cmt, notes):
     assert listed(cmt)[0]["text"] == FARO
 
 
+@pytest.mark.parametrize("given", [["notes/a.md"], ["--text", PORTO]], ids=["the file", "its text"])
+def test_a_text_that_is_in_the_file_needs_no_warning(cmt, notes, given):
+    """The file brings nothing else back."""
+    cmt("add", notes)
+    (notes / "a.md").write_text(PORTO)
+    assert cmt("update", "a.md", *given).stderr == ""
+    (notes / "a.md").write_text(FARO)
+    assert cmt("add", notes).stderr == ""
+
+
 def test_fields_change_without_a_warning(cmt, notes):
     """Metadata of a document are not the file's."""
     cmt("add", notes)
@@ -190,6 +200,16 @@ def test_a_file_that_is_kept_out_comes_in_by_its_name(cmt, notes):
     assert cmt("add", notes / "b.md").stdout == "1 added, 0 updated, 0 unchanged\n"
     (notes / "b.md").write_text(PORTO)
     assert cmt("add", notes).stdout == "0 added, 1 updated, 0 unchanged\n"
+
+
+def test_a_copy_of_a_file_that_is_kept_out_is_followed(cmt, notes):
+    """A remembered file with the same text may be renamed all the same."""
+    (notes / "b.md").write_text(LISBON)
+    cmt("add", notes)
+    cmt("rm", "notes/a.md", "--keep-out")
+    (notes / "b.md").rename(notes / "c.md")
+    assert cmt("add", notes).stdout == "0 added, 0 updated, 0 unchanged, 1 moved, 1 kept out\n"
+    assert [Path(d["source"]).name for d in listed(cmt)] == ["c.md"]
 
 
 def test_another_scope_keeps_nothing_out(cmt, notes):
