@@ -7,7 +7,6 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Any
 
 import click
@@ -15,6 +14,7 @@ import click
 import cmt_sdk
 from cmt_cli.failures import EPILOG, reported, wants_json, warned
 from cmt_cli.streams import prepare
+from cmt_cli.suggesting import Suggesting
 
 # Where each command lies: the module, and the object's name in it.
 COMMANDS = {
@@ -47,7 +47,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Suggesting):
     """A group that imports a command when it is needed, and ends every failure in one place."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
@@ -61,18 +61,6 @@ class LazyGroup(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
-
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        """Find the command; for a name that is none, UsageError with those that are like it."""
-        try:
-            return super().resolve_command(ctx, args)
-        except click.UsageError as error:
-            like = [name for name in sorted(COMMANDS) if args[0] and name.startswith(args[0].lower())]
-            like = like or get_close_matches(args[0].lower(), COMMANDS, n=2, cutoff=0.6)
-            if not like:
-                raise
-            message = f"No such command {args[0]!r}. Did you mean {' or '.join(like)}?"
-            raise click.UsageError(message, ctx) from error
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command. Failures are caught here already: above, click would end some of them in its own way."""

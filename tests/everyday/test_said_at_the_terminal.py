@@ -95,6 +95,14 @@ def test_a_mistyped_command(cmt, given, meant):
     assert f"No such command '{given}'. Did you mean {meant}?" in cmt(given, code=2).stderr
 
 
+@pytest.mark.parametrize(
+    ("group", "given", "meant"), [("model", "pul", "pull"), ("model", "lst", "list"), ("config", "ste", "set")]
+)
+def test_a_mistyped_command_of_a_group(cmt, group, given, meant):
+    """As those above."""
+    assert f"Did you mean {meant}?" in cmt(group, given, code=2).stderr
+
+
 def test_a_command_that_is_like_none(cmt):
     """Nothing is guessed."""
     assert "Did you mean" not in cmt("xyzzy", code=2).stderr
