@@ -114,9 +114,11 @@ class Adding:
     update: Update
     progress: cmt_sdk.Progress = field(default_factory=cmt_sdk.Progress)
     moved: int = 0
+    edited: int = 0
     removed: int = 0
     stale: int = 0
     kept_out: int = 0
+    empty: int = 0
     refused: list[CMTError] = field(default_factory=list)
 
     @property
@@ -137,7 +139,7 @@ class Adding:
             given = {name: self.fields[name] for name in ("metadata", "expires_at") if self.fields.get(name)}
             sync = Sync(self.memory, self.fields["scope"], self, self.may_go, given, exclude)
             sync.run(files)
-            self.kept_out = sync.kept_out
+            self.kept_out, self.empty = sync.kept_out, sync.empty
 
     def _under_another_source(self, file: str) -> None:
         try:
@@ -147,10 +149,11 @@ class Adding:
         else:
             self.document(document, self.refuse)
 
-    def changed(self, change: str, source: str, *, passages: int = 0, **_: Any) -> None:
+    def changed(self, change: str, source: str, *, passages: int = 0, edited: bool = False, **_: Any) -> None:
         """See sync.Report."""
         if change == "renamed":
             self.moved += 1
+            self.edited += edited
         elif change == "removed":
             self.removed += 1
             if not self.as_json:
@@ -204,12 +207,22 @@ class Adding:
     def summarise(self) -> None:
         """What happened, on stdout."""
         p = self.progress
-        more = {"moved": self.moved, "removed": self.removed, "kept_out": self.kept_out, "refused": len(self.refused)}
+        more = {
+            "moved": self.moved,
+            "removed": self.removed,
+            "kept_out": self.kept_out,
+            "empty": self.empty,
+            "refused": len(self.refused),
+        }
         if self.as_json:
-            print_json(plain(p) | more)
+            print_json(plain(p) | more | {"moved_and_edited": self.edited})
             return
         waiting, earlier = p.passages - p.compressed, p.compressed - p.passages
         wait = f"; {amount(waiting, 'passage')} will be compressed later" if waiting > 0 else ""
         wait = f"; {amount(earlier, 'passage')} of earlier runs compressed" if earlier > 0 else wait
-        rest = "".join(f", {count} {name.replace('_', ' ')}" for name, count in more.items() if count)
+        rest = "".join(f", {count} {name.replace('_', ' ')}{self._how(name)}" for name, count in more.items() if count)
         say(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{rest}{wait}")
+
+    def _how(self, count: str) -> str:
+        """What a count holds that is not counted apart."""
+        return f" ({self.edited} of them edited)" if count == "moved" and self.edited else ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile, is_zipfile
@@ -16,9 +17,11 @@ from cmt_cli.failures import warn
 from cmt_cli.inputs import is_there
 from cmt_cli.memories import begun, opened
 from cmt_cli.options import json_option, memory_option
-from cmt_cli.output import amount, plain, print_json, say
+from cmt_cli.output import amount, place, plain, print_json, say, short_id
 from cmt_cli.progress import bars
 from cmt_sdk.errors import InvalidInput, NotFound
+
+NAMED = 3  # sources that a message names
 
 
 @click.command()
@@ -75,7 +78,7 @@ def import_(*, file: Path, scope: str, no_wait: bool, folder: Path, as_json: boo
     if len(chosen) > 1:
         raise click.UsageError(f"--{chosen[0]} and --{chosen[1]} are two answers: give one of them")
     if not is_there(str(file)):  # before a memory is made for it
-        raise NotFound(f"there is no file {file}")
+        raise NotFound(f"there is no file or folder {file}")
     if _is_cut_off(file):
         raise InvalidInput(f"{file} is a zip file without its end: fetch or copy it again")
     if not _is_archive(file):
@@ -85,17 +88,34 @@ def import_(*, file: Path, scope: str, no_wait: bool, folder: Path, as_json: boo
         return
     if scope:
         raise click.UsageError("--scope is for conversations: the documents of an archive keep their own")
-    with begun(folder) as memory, bars() as update:
-        progress = memory.import_(
-            file,
-            diverged=next(iter(chosen), None),
-            wait=not no_wait,
-            on_progress=lambda p: update("importing", p.added + p.updated + p.unchanged, 0),
-        )
+    with begun(folder) as memory:
+        with bars() as update:
+            progress = memory.import_(
+                file,
+                diverged=next(iter(chosen), None),
+                wait=not no_wait,
+                on_progress=lambda p: update("importing", p.added + p.updated + p.unchanged, 0),
+            )
+        if "both" in chosen and progress.added:
+            _name_doubled(memory, as_json=as_json)
     if as_json:
         print_json(plain(progress))
     else:
         say(f"{progress.added} added, {progress.updated} updated, {progress.unchanged} unchanged")
+
+
+def _name_doubled(memory: cmt_sdk.Memory, *, as_json: bool) -> None:
+    """Name the documents that share their source with another one."""
+    found: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for document in memory.documents():
+        if document.source:
+            found[document.scope, document.source].append(document.id)
+    doubled = {source: ids for (_, source), ids in found.items() if len(ids) > 1}
+    if doubled:
+        named = [f"{place(source, '')}: {', '.join(map(short_id, ids))}" for source, ids in islice(doubled.items(), NAMED)]
+        more = [f"{len(doubled) - NAMED:,} more"] if len(doubled) > NAMED else []
+        what = f"{amount(len(doubled), 'source')} of several documents, which commands take by their ids alone"
+        warn(f"{what}: {'; '.join(named + more)}", as_json=as_json)
 
 
 def _is_archive(file: Path) -> bool:

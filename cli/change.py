@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,13 @@ from typing import Any
 import click
 
 import cmt_sdk
+from cmt_cli.failures import held_back, warn
 from cmt_cli.inputs import given_text
 from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import expires_option, filter_options, json_option, memory_option, meta_option
 from cmt_cli.output import amount, one_line, place, plain, print_json, say, short_id
-from cmt_cli.sources import Place, is_file, path_given, place_of
-from cmt_sdk.errors import DocumentNotFound
+from cmt_cli.sources import EDITED, Place, is_file, path_given, place_of, text_name
+from cmt_sdk.errors import CMTError, DocumentNotFound
 
 NOTHING_NEW = (
     "a changed file is taken in by `cmt add {}`; else give a FILE, - for standard input, or --text for a new text; "
@@ -70,12 +72,36 @@ def update(
         if meta:
             merged = {**known.metadata, **meta}
             fields["metadata"] = {key: value for key, value in merged.items() if value is not None}
+        is_edited = new is not None and new != known.text and _is_of_file(source or known.source, new)
+        if is_edited:
+            fields["metadata"] = {**fields.get("metadata", known.metadata), EDITED: known.version + 1}
         document = memory.update(known.id, new, **fields)
+    if is_edited:
+        _warn_of_file(document, as_json=as_json)
     if as_json:
         print_json(document)
     else:
         changed = ", ".join(["", *(_told(key, value) for key, value in meta.items())])
         say(f"{short_id(document.id)} is version {document.version}{changed}")
+
+
+def _is_of_file(source: str | None, text: str) -> bool:
+    """Whether a source is a file, and a text is another one than the file's."""
+    if source is None or not is_file(source):
+        return False
+    with suppress(CMTError), held_back():
+        return cmt_sdk.read_document(source).text != text
+    return True
+
+
+def _warn_of_file(document: cmt_sdk.Document, *, as_json: bool) -> None:
+    """Say that the file of a document brings its own text back."""
+    source = document.source or ""
+    if place_of(source) is Place.HERE:
+        named = place(source, "")
+        message = f"{named} is the source of this document and keeps its own text: when `cmt add` or `cmt watch` reads the file "
+        message += f"again, that text comes back, and this one stays in the history; to keep this one, write it to {named}"
+        warn(message, as_json=as_json)
 
 
 def _told(key: str, value: Any) -> str:
@@ -84,7 +110,9 @@ def _told(key: str, value: Any) -> str:
 
 
 keep_out_option = click.option(
-    "--keep-out", is_flag=True, help="Keep the files out when their folder is added again; only hashes of their names are kept."
+    "--keep-out",
+    is_flag=True,
+    help="Keep the files out when their folder is added again, under another name too; only hashes of names and texts are kept.",
 )
 
 
@@ -187,8 +215,17 @@ def _left_in_folder(memory: cmt_sdk.Memory, documents: Sequence[cmt_sdk.Document
     """The sources of these documents whose files are there; recorded to stay out, where that is wished."""
     files = [d for d in documents if d.source and is_file(d.source)]
     for scope in {d.scope for d in files} if keep_out else ():
-        memory.keep_out([d.source for d in files if d.source and d.scope == scope], scope=scope)
+        of = [d for d in files if d.scope == scope]
+        memory.keep_out([name for document in of for name in _names(document)], scope=scope)
     return sorted({d.source for d in files if d.source and place_of(d.source) is Place.HERE})
+
+
+def _names(document: cmt_sdk.Document) -> Iterator[str]:
+    """What keeps the file of a document out: its path, and its text as it is remembered and as it is in the file."""
+    yield document.source or ""
+    yield text_name(document.text)
+    with suppress(CMTError):
+        yield text_name(cmt_sdk.read_document(document.source or "").text)
 
 
 def _tell_there(there: Sequence[str], *, keep_out: bool) -> None:

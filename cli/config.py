@@ -15,6 +15,7 @@ from cmt_cli.memories import begun, opened
 from cmt_cli.named import device_doubt, model_doubt, whole_adapter, whole_model
 from cmt_cli.options import json_option, memory_option, typed
 from cmt_cli.output import plain, print_json, say, table
+from cmt_cli.suggesting import Suggesting
 from cmt_sdk.errors import InvalidSetting, MemoryNotFound, ModelError, ModelNotFound
 
 MADE_WITH = ("model", "adapter", "precision", "compressor", "keep", "keep_at_least", "compression")  # what memories may depend on
@@ -22,7 +23,7 @@ WHOLE: Mapping[str, Callable[[str], str]] = {"model": whole_model, "adapter": wh
 DOUBTS: Mapping[str, Callable[[str], str]] = {"model": model_doubt, "device": device_doubt}
 
 
-@click.group(invoke_without_command=True)
+@click.group(cls=Suggesting, invoke_without_command=True)
 @memory_option
 @json_option
 @click.pass_context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -34,6 +35,8 @@ Exit codes:
   130  stopped by Ctrl-C
 """
 STOPPED = 130
+# What errors of the library say to programmers beside what is said of the command: "overwrite=True (`cmt`: --overwrite)".
+IN_PYTHON = re.compile(r"\w+=\S+ \(`cmt`: (--[\w-]+)\)| or cmt_sdk\.\w+\(\.\.\.\)")
 
 
 def exit_code(error: CMTError) -> int:
@@ -48,7 +51,7 @@ def wants_json(arguments: Sequence[str]) -> bool:
 
 def tell(error: CMTError, *, as_json: bool) -> None:
     """An error on stderr: a line for people, an object for programs."""
-    _tell(type(error).__name__, str(error), as_json=as_json)
+    _tell(type(error).__name__, IN_PYTHON.sub(r"\1", str(error)), as_json=as_json)
 
 
 def _tell(kind: str, message: str, *, as_json: bool) -> None:
@@ -82,6 +85,8 @@ def reported(*, as_json: bool) -> Iterator[None]:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         asked = isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt)
+        if asked and not as_json:
+            say(err=True)  # the question has no end of line
         _tell(
             "Stopped",
             "there was no answer, so nothing was done; --yes answers beforehand" if asked else "stopped; what was stored is safe",
@@ -113,3 +118,29 @@ def warned(*, as_json: bool) -> Iterator[None]:
         yield
     finally:
         logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[list[logging.LogRecord]]:
+    """Within the block, the library's warnings are kept in a list in place of being shown; see `said_now`."""
+    kept: list[logging.LogRecord] = []
+
+    def keep(record: logging.LogRecord) -> bool:
+        kept.append(record)
+        return False
+
+    handlers = list(logging.getLogger("cmt_sdk").handlers)
+    for handler in handlers:
+        handler.addFilter(keep)
+    try:
+        yield kept
+    finally:
+        for handler in handlers:
+            handler.removeFilter(keep)
+
+
+def said_now(records: Sequence[logging.LogRecord]) -> None:
+    """Show warnings that were held back."""
+    for record in records:
+        for handler in logging.getLogger("cmt_sdk").handlers:
+            handler.handle(record)

@@ -49,6 +49,7 @@ class Known:
     scope: str
     entries: Sequence[Entry]
     followed: dict[str, str] = field(default_factory=dict)  # ids of documents with the sources they have now
+    _inside: dict[tuple[Path, ...], Sequence[str]] = field(default_factory=dict)
     routes: Counter[tuple[Prefix, Prefix]] = field(default_factory=Counter)  # where whole folders went
 
     @classmethod
@@ -132,7 +133,9 @@ class Known:
 
     def may_be_edited(self, document: cmt_sdk.Document, near: Sequence[Path]) -> bool:
         """Whether a document may turn out to be one whose file was moved and edited, when all files are read."""
-        return bool(self._near(near)) or name_of(document.source or "") in self._missing_names
+        if any(name in self.missing for name in self._beneath(tuple(near))):
+            return True
+        return name_of(document.source or "") in self._missing_names
 
     @cached_property
     def _missing_names(self) -> frozenset[str]:
@@ -140,7 +143,14 @@ class Known:
 
     def _near(self, near: Sequence[Path]) -> Mapping[str, Entry]:
         """The missing documents whose files lay in these folders."""
-        return {name: e for name, e in self.missing.items() if is_beneath(e.source, near)} if self.missing else {}
+        return {name: self.missing[name] for name in self._beneath(tuple(near)) if name in self.missing}
+
+    def _beneath(self, folders: tuple[Path, ...]) -> Sequence[str]:
+        """The ids of the documents whose files are or were in these folders; looked for once."""
+        if folders not in self._inside:
+            found = [e.id for e in self.entries if is_beneath(e.source, folders)] if self.missing else []
+            self._inside[folders] = found
+        return self._inside[folders]
 
     def edited(self, documents: Sequence[cmt_sdk.Document], near: Sequence[Path]) -> Iterator[tuple[int, Entry]]:
         """The documents whose files were moved and edited at once: the numbers of those that were read, with the known ones.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from glob import glob
+from glob import glob, has_magic
 
 import click
 
@@ -51,6 +51,7 @@ def expanded(paths: Iterable[str]) -> Sequence[str]:
     for path in paths:
         matching = [path] if path == "-" or is_there(path) else sorted(glob(path, recursive=True))  # noqa: PTH207 - absolute ones too
         if not matching:
-            raise NotFound(f"there is no file {one_line(path, 80)}; a text is given with --text")
+            what = "nothing fits" if has_magic(path) else "there is no file or folder"
+            raise NotFound(f"{what} {one_line(path, 80)}; a text is given with --text")
         found |= dict.fromkeys(matching)
     return list(found)

@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 import cmt_sdk
 from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import filter_options, json_option, k_option, memory_option, verbose_option
-from cmt_cli.output import SHORTEST_ID, local_time, one_line, place, plain, print_json, say, short_id, table
+from cmt_cli.output import SHORTEST_ID, amount, local_time, one_line, place, plain, print_json, say, short_id, table
 from cmt_cli.progress import waiting
 from cmt_cli.quoting import match_dates, print_match
+
+FALL = 0.5  # of the best score: what has less is left out
 
 
 @click.command()
@@ -35,6 +38,8 @@ from cmt_cli.quoting import match_dates, print_match
 def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bool, folder: Path, as_json: bool) -> None:
     """Find passages by meaning and words, the best first.
 
+    What fits much less than the best is left out, unless -k says how many are wished; with --json it never is.
+
     -v shows of each where it stands in its document, its score and the reasons.
 
     \b
@@ -46,6 +51,9 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bo
     if as_json:
         print_json([_as_json(match) for match in found])
         return
+    is_wished = click.get_current_context().get_parameter_source("k") is not ParameterSource.DEFAULT
+    shown = len(found) if is_wished else sum(match.score >= FALL * found[0].score for match in found)
+    left, found = len(found) - shown, found[:shown]
     dates = match_dates(found)
     for number, match in enumerate(found, 1):
         p, name = match.passage, place(match.document.source, match.document.id)
@@ -56,6 +64,8 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bo
         print_match(query, match)
     if not found:
         say("nothing found", err=True)
+    if left:
+        say(f"{amount(left, 'passage')} that {'fits' if left == 1 else 'fit'} much less left out; -k {k} shows all", err=True)
 
 
 def _as_json(match: cmt_sdk.Match) -> dict[str, Any]:

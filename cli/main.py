@@ -14,6 +14,7 @@ import click
 import cmt_sdk
 from cmt_cli.failures import EPILOG, reported, wants_json, warned
 from cmt_cli.streams import prepare
+from cmt_cli.suggesting import Suggesting
 
 # Where each command lies: the module, and the object's name in it.
 COMMANDS = {
@@ -46,7 +47,7 @@ COMMANDS = {
 }
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Suggesting):
     """A group that imports a command when it is needed, and ends every failure in one place."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature

@@ -13,14 +13,15 @@ import click
 import cmt_sdk
 from cmt_cli.failures import warn
 from cmt_cli.inputs import is_there
-from cmt_cli.output import amount, place, short_id
+from cmt_cli.output import amount, local_time, one_line, place, short_id
 from cmt_cli.resolve import documents_ending_in, documents_of
-from cmt_cli.sources import path_given
+from cmt_cli.sources import is_beneath, path_given
 from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput
 
 FILE, LOCK = "memory.db", "memory.lock"
 SHORTEST = 4
 SHOWN = 8
+TEXT = 40  # cells of a document's text that tell it from another of the same source
 
 
 def opened(folder: Path, *, create: bool = False, **settings: Any) -> cmt_sdk.Memory:
@@ -93,11 +94,22 @@ def whole_id(memory: cmt_sdk.Memory, given: str) -> str:
         return ids[0]
     documents = documents or documents_ending_in(memory, given)
     if not documents:
-        raise DocumentNotFound(_unknown(given))
+        raise DocumentNotFound(_within(memory, given) or _unknown(given))
     if len(documents) > 1:
-        some = ", ".join(map(_candidate, documents[:SHOWN])) + (", …" if len(documents) > SHOWN else "")
-        raise InvalidInput(f"{given!r} fits {amount(len(documents), 'document')}: {some}; write more of the path, or the id")
+        raise InvalidInput(f"{given!r} fits {amount(len(documents), 'document')}: {_candidates(documents)}")
     return documents[0].id
+
+
+def _within(memory: cmt_sdk.Memory, given: str) -> str:
+    """What to say of a folder: the documents that come from it, and how to name all; empty where there are none."""
+    folder = Path(os.path.abspath(path_given(given))).as_posix().rstrip("/")  # noqa: PTH100 - the folder may be gone
+    found = [d for d in memory.documents() if is_beneath(d.source or "", [Path(folder)])] if given else []
+    if not found:
+        return ""
+    some = ", ".join(place(d.source, d.id) for d in found[:SHOWN]) + (", …" if len(found) > SHOWN else "")
+    every = f"--source '{place(folder, '')}/*'"
+    how = f"give one of them; `cmt list {every}` lists all, and rm and forget take {every}"
+    return f"{given} is a folder, from which {amount(len(found), 'document')} came: {some}; {how}"
 
 
 def _unknown(given: str) -> str:
@@ -108,9 +120,20 @@ def _unknown(given: str) -> str:
     )
 
 
-def _candidate(document: cmt_sdk.Document) -> str:
+def _candidates(documents: Sequence[cmt_sdk.Document]) -> str:
+    """The documents that a user may mean, and how to say which; those of one source by what they say."""
+    is_one = len({document.source for document in documents}) == 1
+    dots = ", …" if len(documents) > SHOWN else ""
+    some = ", ".join(_candidate(document, is_one) for document in documents[:SHOWN]) + dots
+    return f"{some}; {'give the id of one of them' if is_one else 'write more of the path, or the id'}"
+
+
+def _candidate(document: cmt_sdk.Document, with_text: bool) -> str:
     scope = f" ({document.scope})" if document.scope else ""
-    return f"{short_id(document.id)} {place(document.source, '')}{scope}"
+    if not with_text:
+        return f"{short_id(document.id)} {place(document.source, '')}{scope}"
+    since = local_time(document.updated_at)
+    return f'{short_id(document.id)}{scope} of {since} "{one_line(document.text, TEXT)}"'
 
 
 def narrowed(memory: cmt_sdk.Memory, chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ import cmt_sdk
 from cmt_cli.options import json_option
 from cmt_cli.output import plain, print_json, say, table
 from cmt_cli.progress import bars
+from cmt_cli.suggesting import Suggesting
 from cmt_sdk.errors import ModelNotFound
 
 DEFAULT = cmt_sdk.Settings().model
 name_argument = click.argument("name", default=DEFAULT)
 
 
-@click.group()
+@click.group(cls=Suggesting)
 def model() -> None:
     """Fetch, list and remove base models.
 

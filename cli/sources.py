@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ from urllib.parse import unquote, urlsplit
 
 import cmt_sdk
 
+EDITED = "edited_version"  # metadata: the version whose text `cmt update` gave a document that came from a file
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\]")
 # What systems put into every folder or drive: a folder with nothing else is an empty one.
 LITTER = frozenset({"desktop.ini", "thumbs.db", "lost+found", "system volume information", "$recycle.bin"})
@@ -96,6 +98,11 @@ def folders_of(source: str, root: Path) -> Iterator[Path]:
     path = Path(source)
     if path.is_relative_to(root):
         yield from reversed([folder for folder in path.parents if folder.is_relative_to(root)])
+
+
+def text_name(text: str) -> str:
+    """What stands for a text among the names that are kept out: its hash, as no source is written."""
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def is_beneath(source: str | Path, roots: Sequence[Path]) -> bool:

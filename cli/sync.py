@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 import cmt_sdk
+from cmt_cli.failures import held_back, said_now
 from cmt_cli.follow import Entry, Known, digest_of
 from cmt_cli.guard import held
-from cmt_cli.output import amount, local_time, place
-from cmt_cli.sources import Place, is_beneath
+from cmt_cli.output import amount, local_time, place, short_id
+from cmt_cli.sources import EDITED, Place, is_beneath, text_name
 from cmt_sdk.errors import (
     CMTError,
     DocumentNotFound,
@@ -37,7 +39,7 @@ class Report(Protocol):
     """Who is informed of what happens."""
 
     def changed(self, change: str, source: str, **more: Any) -> None:
-        """A document is added, updated, unchanged, renamed or removed."""
+        """A document is added, updated, unchanged, renamed or removed; of a renamed one `edited` tells of a new text."""
 
     def refuse(self, error: CMTError, *, named: bool) -> None:
         """A file cannot be remembered; `named` when the user gave it itself."""
@@ -65,18 +67,20 @@ class Sync:
     erase: bool = False
     traces: bool = False
     kept_out: int = 0
+    empty: int = 0
     _roots: Sequence[Path] = ()
     _near: Sequence[Path] = ()
     _named: set[str] = field(default_factory=set)
     _empty: list[Entry] = field(default_factory=list)
     _new: list[cmt_sdk.Document] = field(default_factory=list)
+    _known: Known = field(init=False)
 
     def run(self, paths: Sequence[str | Path], changed: Collection[Path] | None = None) -> None:
         """Take in files, and folders with all beneath them; of `changed`, where that is given, what is at these paths."""
         folders = [Path(path).resolve() for path in paths if os.path.isdir(path)]  # noqa: PTH112 - Path's raises in a closed one
         self._roots, self._named, self._empty, self._new = folders, set(), [], []
         self._near = [*folders, *(Path(path).resolve().parent for path in paths if not os.path.isdir(path))]  # noqa: PTH112
-        known = Known.of(self.memory, self.scope)
+        known = self._known = Known.of(self.memory, self.scope)
         for path, named in self._files(paths, known, changed):
             if named:
                 self._named.add(_source_of(path))
@@ -104,11 +108,11 @@ class Sync:
 
     def _beneath(self, root: Path, known: Known, changed: Collection[Path] | None) -> Iterator[Path]:
         """What `read_documents` reads in a folder, and files that are remembered already; not what is to stay out."""
-        files = {file: None for file in cmt_sdk.list_files(root, exclude=self.exclude) if self._concerns(file, changed)}
-        for entry in known.entries:
-            file = Path(entry.source)
-            is_changed = is_beneath(file, [root]) and self._concerns(file, changed)
-            if is_changed and known.is_alone(entry) and os.path.isfile(file):  # noqa: PTH113 - Path's raises in a closed folder
+        own = [Path(entry.source) for entry in known.entries if is_beneath(entry.source, [root]) and known.is_alone(entry)]
+        listed = cmt_sdk.list_files(root, exclude=self.exclude, known=frozenset(own))
+        files = {file: None for file in listed if self._concerns(file, changed)}
+        for file in own:
+            if self._concerns(file, changed) and os.path.isfile(file):  # noqa: PTH113 - Path's raises in a closed folder
                 files[file] = None
         out = set(self.memory.kept_out([file.as_posix() for file in files], scope=self.scope))
         self.kept_out += len(out)
@@ -124,28 +128,57 @@ class Sync:
         """Read one file, and store what it holds under the document that it belongs to."""
         source = _source_of(path)
         entry = known.by_source.get(source)
-        try:
-            document = cmt_sdk.read_document(path)
-        except EmptyDocument as error:
-            if entry is None:
-                self._refuse(error, source, None)
-            else:
-                self._empty.append(entry)
-            return
-        except UNREADABLE as error:
-            if entry is None or not known.places[entry.id].missing:  # a link that leads nowhere is gone, as a file is
-                self._refuse(error, source, entry)
+        document = self._read(path, entry, known)
+        if document is None:
             return
         if source in self._named:
-            self.memory.keep_out([source], scope=self.scope, out=False)
+            self.memory.keep_out([source, text_name(document.text)], scope=self.scope, out=False)
         if entry is not None:
-            self._store(document)
+            self._store(document, entry)
         elif (other := known.same_file(source, self._roots) or known.same_text(document)) is not None:
             self._follow(document, other, known)
+        elif source not in self._named and self._is_kept_out(document, source):
+            return
         elif known.may_be_edited(document, self._near):
             self._new.append(document)  # until all are read, and it is known which documents lost their files
         else:
             self._store(document)
+
+    def _read(self, path: Path, entry: Entry | None, known: Known) -> cmt_sdk.Document | None:
+        """What a file holds; None, and it is noted, where that is nothing or cannot be read.
+
+        What reading warns of is not said again of a text that is remembered already.
+        """
+        source = _source_of(path)
+        try:
+            with held_back() as said:
+                document = cmt_sdk.read_document(path)
+        except EmptyDocument as error:
+            if entry is not None:
+                self._empty.append(entry)
+            elif source in self._named:
+                self._refuse(error, source, None)
+            else:
+                self.empty += 1
+            return None
+        except UNREADABLE as error:
+            if entry is None or not known.places[entry.id].missing:  # a link that leads nowhere is gone, as a file is
+                self._refuse(error, source, entry)
+            return None
+        if entry is None or digest_of(document.text) != entry.digest:
+            said_now(said)
+        return document
+
+    def _is_kept_out(self, document: cmt_sdk.Document, source: str) -> bool:
+        """Whether a file with this text was to stay out under another name; then it stays out under this one, too."""
+        if not self.memory.kept_out([text_name(document.text)], scope=self.scope):
+            return False
+        if not self.memory.read_only:
+            self.memory.keep_out([source], scope=self.scope)
+        self.kept_out += 1
+        named = place(source, "")
+        self.report.warned(f"{named} stays out: a file with its text was kept out; `cmt add {named}` takes it in")
+        return True
 
     def _refuse(self, error: CMTError, source: str, entry: Entry | None) -> None:
         named = source in self._named
@@ -158,8 +191,15 @@ class Sync:
 
     # -- storing ----------------------------------------------------------------------------------------------------
 
-    def _store(self, document: cmt_sdk.Document, document_id: str = "") -> cmt_sdk.Progress | None:
-        """Store a text; compression comes when all texts are safe. None where it is refused."""
+    def _store(self, document: cmt_sdk.Document, entry: Entry | None = None, *, moved: bool = False) -> cmt_sdk.Progress | None:
+        """Store a text; compression comes when all texts are safe. None where it is refused.
+
+        Args:
+            document: what a file holds.
+            entry: the known document of the file.
+            moved: whether the document follows its file to another place.
+        """
+        document_id = entry.id if entry is not None and moved else ""
         metadata = {**document.metadata, **self.fields.get("metadata", {})}
         fields = {**self.fields, "metadata": metadata, "id": document_id, "scope": self.scope}
         given = replace(document, **fields)
@@ -168,21 +208,24 @@ class Sync:
         except InvalidDocument as error:
             self._refuse(error, document.source or "", None)
             return None
-        if not document_id:
+        if entry is not None and step.updated and digest_of(document.text) != entry.digest:
+            self._name_replaced(entry, document)
+            if not moved:
+                self._name_others(entry, [e for e in self._known.entries if e.source == entry.source and e.id != entry.id])
+        if not moved:
             change = "added" if step.added else "updated" if step.updated else "unchanged"
             self.report.changed(change, document.source or "", passages=step.passages)
         return step
 
     def _follow(self, document: cmt_sdk.Document, entry: Entry, known: Known) -> None:
         """The document of a file that was moved keeps its id and history; the same text needs no compression."""
-        step = self._store(document, entry.id)
+        step = self._store(document, entry, moved=True)
         if step is None:
             return
         source = document.source or ""
         known.follow(entry, source)
-        self.report.changed("renamed", source, was=entry.source, passages=step.passages)
-        if digest_of(document.text) != entry.digest:
-            self.report.changed("updated", source)
+        edited = digest_of(document.text) != entry.digest
+        self.report.changed("renamed", source, was=entry.source, passages=step.passages, edited=edited)
 
     # -- taking out -------------------------------------------------------------------------------------------------
 
@@ -220,6 +263,26 @@ class Sync:
             self.report.warned(f"{entry.source}: {amount(receipt.traces_found, 'trace')} left in {files}")
 
     # -- naming -----------------------------------------------------------------------------------------------------
+
+    def _name_replaced(self, entry: Entry, document: cmt_sdk.Document) -> None:
+        """Name the text of a document that was never in its file, where the text of the file has replaced it."""
+        *earlier, before, _ = self.memory.history(entry.id)
+        is_file_unchanged = _is_older(document.source or "", before.updated_at) and any(
+            version.text == document.text for version in earlier
+        )
+        if before.metadata.get(EDITED) == before.version or is_file_unchanged:
+            self.report.warned(
+                f"{place(document.source, '')}: the text of the file replaces that of version {before.version}, which did "
+                f"not come from it; it stays in the history: `cmt show {short_id(entry.id)} --history`"
+            )
+
+    def _name_others(self, entry: Entry, others: Sequence[Entry]) -> None:
+        """Name the documents that have the source of this one and do not follow the file."""
+        if others:
+            self.report.warned(
+                f"{place(entry.source, '')} is the source of {len(others) + 1} documents: {short_id(entry.id)} follows the file, "
+                f"{', '.join(short_id(other.id) for other in others)} does not; `cmt rm ID` takes one out"
+            )
 
     def _name_kept(self, entries: Sequence[Entry], known: Known) -> None:
         """What stays as it was because nobody can tell what its file says now."""
@@ -261,3 +324,11 @@ def sources_of(entries: Sequence[Entry]) -> str:
 def _source_of(path: Path) -> str:
     """The source that `read_document` gives a file."""
     return (path.parent.resolve() / path.name).as_posix()
+
+
+def _is_older(source: str, moment: datetime | None) -> bool:
+    """Whether a file was last written before this moment."""
+    try:
+        return moment is not None and os.stat(source).st_mtime < moment.timestamp()  # noqa: PTH116 - Path's raises in a closed folder
+    except (OSError, ValueError):
+        return False

@@ -62,12 +62,13 @@ class Watching:
         """See sync.Report: one line of stdout for a change."""
         self.counts[change] += 1
         more.pop("passages", None)
+        edited = more.pop("edited", False)
         if change == "unchanged":
             return
         if self.as_json:
-            print_json({"change": change, "source": source, **more})
+            print_json({"change": change, "source": source, **more, **({"edited": True} if edited else {})})
         elif "was" in more:
-            say(f"{change} {place(str(more['was']), '')} to {place(source, '')}")
+            say(f"{change} {place(str(more['was']), '')} to {place(source, '')}{', and edited' if edited else ''}")
         else:
             say(f"{change} {place(source, '')}{', no trace left' if _is_clean(more.get('receipt')) else ''}")
 

@@ -6,10 +6,10 @@ import logging
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
 from cmt_sdk import archive
 from cmt_sdk.background import Worker
@@ -24,6 +24,7 @@ from cmt_sdk.types import Document, Filter, Outcome, Passage, Progress, Span
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
 When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
@@ -112,37 +113,27 @@ class Intake:
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
         """Store one document's text: the document as stored, what happened to it, and its new passages."""
         self.check(document)
-        again = self.store.add_again(document, by_source=by_source, recut=self.recutting())
+        cuts = Cuts(self)
+        again = cuts.within(lambda recut: self.store.add_again(document, by_source=by_source, recut=recut))
         if again is None:
-            spans = self.cut(document)
+            spans = cuts.of(document)
             if binary := sum(end - start for start, end in binary_parts(document.text)):
                 name = document.source or "a text"
                 log.warning("%s: %s characters of binary data are in no passage", name, f"{binary:,}")
-            ready = {self._named(document): spans}
-            again = self.store.add(document, spans, by_source=by_source, recut=self.recutting(ready))
+            again = cuts.within(lambda recut: self.store.add(document, spans, by_source=by_source, recut=recut))
         stored, outcome = again
         return stored, outcome, 0 if outcome == "unchanged" else self.store.waiting(stored.id)
 
-    def recutting(self, ready: Mapping[Named, Sequence[Span]] | None = None) -> Recut:
-        """What cuts a known document that changes, for the store.
+    def change(self, known: Document, changes: Mapping[str, Any]) -> Document:
+        """Change these fields of a document that is remembered; returns it as stored.
 
-        Args:
-            ready: spans that were cut while no transaction was open, by text and title.
+        Raises InvalidDocument, DocumentNotFound.
         """
-        done = ready or {}
-
-        def recut(known: Document, new: Document) -> Sequence[Span] | None:
-            named = self._named(new)
-            if named == self._named(known):
-                return None
-            return done[named] if named in done else self.cut(new)
-
-        return recut
-
-    def changing(self, known: Document, new: Document) -> Recut:
-        """As `recutting`, for a change that is known before the store is asked for it."""
-        named = self._named(new)
-        return self.recutting({} if named == self._named(known) else {named: self.cut(new)})
+        changed = replace(known, **changes)
+        self.check(changed)
+        cuts = Cuts(self)
+        cuts.prepare(known, changed)
+        return cuts.within(lambda recut: self.store.replace(known.id, changes, recut=recut))
 
     def check(self, document: Document) -> None:
         """The gate for a document that is to be remembered. Raises InvalidDocument."""
@@ -181,20 +172,88 @@ class Intake:
             if cursor is None:
                 return
 
-    def cut(self, document: Document) -> list[Span]:
-        """The passages of a document, under its title."""
-        title, budget = self._title(document), self.settings.passage_tokens
-        rules = rules_for(document.source)
+    def cut(self, document: Document, title: str | None = None) -> list[Span]:
+        """The passages of a document, under its title; `title` is given where it is known."""
+        title = self.title(document) if title is None else title
+        budget, rules = self.settings.passage_tokens, rules_for(document.source)
         return split(document.text, self.engine.count_tokens, budget, title=title, rules=rules)
 
-    def _title(self, document: Document) -> str:
+    def title(self, document: Document) -> str:
         """The title of a document, as long as leaves room for headings below it."""
         longest = min(LONGEST_TITLE, self.settings.passage_tokens * 3 // 20)
         return title_of(document, lambda title: self.engine.count_tokens([title])[0] <= longest)
 
-    def _named(self, document: Document) -> Named:
-        """What decides how a document is cut."""
-        return document.text, self._title(document), rules_for(document.source)
+
+class _Lacking(Exception):
+    """The store asks, within a transaction, for a title or spans that are not made yet."""
+
+    def __init__(self, known: Document, new: Document) -> None:
+        super().__init__()
+        self.known, self.new = known, new
+
+
+class Cuts:
+    """The titles and spans that one document needs; each is made once, while no transaction is open."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+        self._titles: dict[tuple[str, str | None, str], str] = {}
+        self._spans: dict[Named, Sequence[Span]] = {}
+
+    def of(self, document: Document) -> Sequence[Span]:
+        """The passages of a document."""
+        title = self._title(document)
+        named = (document.text, title, rules_for(document.source))
+        if named not in self._spans:
+            self._spans[named] = self._intake.cut(document, title)
+        return self._spans[named]
+
+    def prepare(self, known: Document, new: Document) -> None:
+        """Make what `within` needs for a known document that becomes another one."""
+        if _may_be_cut_alike(known, new) and self._title(known) == self._title(new):
+            return
+        self.of(new)
+
+    def within(self, write: Callable[[Recut], T]) -> T:
+        """Call a write of the store with what cuts a known document that changes.
+
+        Where that lacks something, the transaction is rolled back, and the write is called again
+        when the missing part is made.
+        """
+        while True:
+            try:
+                return write(self._recut)
+            except _Lacking as lacking:
+                self.prepare(lacking.known, lacking.new)
+
+    def _recut(self, known: Document, new: Document) -> Sequence[Span] | None:
+        """The spans of a changed document; None where its passages stay. Raises _Lacking."""
+        titles = [self._titles.get(_naming(document)) for document in (known, new)]
+        is_alike = _may_be_cut_alike(known, new)
+        if titles[1] is None or (is_alike and titles[0] is None):
+            raise _Lacking(known, new)
+        if is_alike and titles[0] == titles[1]:
+            return None
+        named = (new.text, titles[1], rules_for(new.source))
+        if named not in self._spans:
+            raise _Lacking(known, new)
+        return self._spans[named]
+
+    def _title(self, document: Document) -> str:
+        naming = _naming(document)
+        if naming not in self._titles:
+            self._titles[naming] = self._intake.title(document)
+        return self._titles[naming]
+
+
+def _may_be_cut_alike(known: Document, new: Document) -> bool:
+    """Whether two states of a document are cut alike where their titles are equal."""
+    return known.text == new.text and rules_for(known.source) == rules_for(new.source)
+
+
+def _naming(document: Document) -> tuple[str, str | None, str]:
+    """What the title of a document is made of."""
+    return document.text, document.source, repr(dict(document.metadata))
 
 
 def _place(piece: Span | Passage) -> tuple[int, int, str]:

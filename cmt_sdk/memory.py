@@ -139,10 +139,7 @@ class Memory:
         """
         check_names("update", fields, ("text", "wait", "source", "scope", "metadata", "expires_at"))
         changes = fields if text is None else {**fields, "text": text}
-        known = self.get(id)
-        changed = replace(known, **changes)
-        self._intake.check(changed)
-        stored = self._store.replace(id, changes, recut=self._intake.changing(known, changed))
+        stored = self._intake.change(self.get(id), changes)
         if stored.ready:
             return stored
         if not wait:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import groupby
@@ -56,6 +57,26 @@ class Trace:
         return self.share >= ENOUGH
 
 
+class _Forms:
+    """A set of forms that finds those of one word without a look at all of them; see `_same`."""
+
+    def __init__(self, forms: Iterable[str]) -> None:
+        self.all = frozenset(forms)
+        self._longer: defaultdict[str, list[str]] = defaultdict(list)
+        for form in self.all:
+            for stem in _stems(form):
+                self._longer[stem].append(form)
+
+    def like(self, form: str) -> Iterator[str]:
+        """Those that are this word."""
+        yield from (f for f in (form, *_stems(form)) if f in self.all)
+        yield from self._longer.get(form, ())
+
+    def holds(self, form: str) -> bool:
+        """Whether one of them is this word."""
+        return next(self.like(form), None) is not None
+
+
 @dataclass(frozen=True, slots=True)
 class _Weights:
     """The words of a question and of its answer, with what each counts."""
@@ -63,6 +84,8 @@ class _Weights:
     answer: Sequence[str]
     of: Mapping[str, float]
     question: Mapping[str, float]
+    asked: _Forms
+    total: float
 
     def sum(self, forms: set[str]) -> float:
         """What some of the answer's words weigh together."""
@@ -88,7 +111,7 @@ def traces(question: str, answer: str, passages: Sequence[tuple[str, str]]) -> l
     if not said:
         return [Trace()] * len(passages)
     read = [(words_of(heading), words_of(text)) for heading, text in passages]
-    weights = _weights(question, said, [{w.form for w in heading + text} for heading, text in read])
+    weights = _weights(question, said, [_Forms(w.form for w in heading + text) for heading, text in read])
     return [_trace(weights, heading, text) for heading, text in read]
 
 
@@ -135,11 +158,13 @@ def trust(found: Sequence[Trace], behind: float, *, echoes: bool) -> float:
     return kept * (ECHO if echoes else 1.0)
 
 
-def _weights(question: str, said: Sequence[str], held: Sequence[set[str]]) -> _Weights:
-    asked = [word.form for word in words_of(question)]
-    rarity = {form: 1 / max(1, sum(_holds(words, form) for words in held)) for form in {*said, *asked}}
-    of = {form: rarity[form] * (ASKED if _holds(set(asked), form) else 1.0) for form in said}
-    return _Weights(said, of, {form: rarity[form] for form in asked})
+def _weights(question: str, said: Sequence[str], held: Sequence[_Forms]) -> _Weights:
+    asked = _Forms(word.form for word in words_of(question))
+    forms = asked.all.union(said)
+    rarity = {form: 1 / max(1, sum(words.holds(form) for words in held)) for form in forms}
+    of = {form: rarity[form] * (ASKED if asked.holds(form) else 1.0) for form in said}
+    question_of = {form: rarity[form] for form in asked.all}
+    return _Weights(said, of, question_of, asked, sum(question_of.values()))
 
 
 def _trace(weights: _Weights, heading: Sequence[Word], text: Sequence[Word]) -> Trace:
@@ -190,12 +215,14 @@ def _phrases(answer: Sequence[str], words: Sequence[str]) -> list[int]:
 def _near(weights: _Weights, *parts: Sequence[Word]) -> float:
     """The share of the question's weight whose words stand in these parts."""
     there = {word.form for part in parts for word in part}
-    total = sum(weights.question.values())
-    return sum(w for form, w in weights.question.items() if _holds(there, form)) / total if total else 0.0
+    held = {form for word in there for form in weights.asked.like(word)}
+    return sum(weights.question[form] for form in held) / weights.total if weights.total else 0.0
 
 
-def _holds(words: set[str], form: str) -> bool:
-    return form in words or any(_same(form, word) for word in words)
+def _stems(form: str) -> list[str]:
+    """The shorter forms that are one word with this one."""
+    lengths = range(max(SHORTEST_STEM, len(form) - LONGEST_ENDING), len(form))
+    return [] if form[:1].isdecimal() else [form[:length] for length in lengths]
 
 
 @lru_cache(maxsize=1 << 9)

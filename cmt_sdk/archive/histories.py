@@ -17,8 +17,9 @@ State: TypeAlias = Literal["same", "ahead", "behind", "diverged"]
 CHOICES: tuple[Choice, ...] = ("ours", "theirs", "both")
 NAMED = 5  # diverged documents that an error names
 HOW = (
-    "choose for all of them: diverged='theirs' (`cmt import`: --theirs) makes the archive's text the current one, 'ours' "
-    "(--ours) keeps the one here, each with the other in its history; 'both' (--both) adds the archive's as another document"
+    "choose for all of them: diverged='theirs' (`cmt`: --theirs) makes the archive's text the current one, "
+    "diverged='ours' (`cmt`: --ours) keeps the one here, each with the other in its history; "
+    "diverged='both' (`cmt`: --both) adds the archive's as another document"
 )
 Histories: TypeAlias = Sequence[Document]
 

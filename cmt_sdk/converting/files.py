@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from cmt_sdk.converting import folders
@@ -120,14 +120,16 @@ def read_documents(paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence
                 log.warning("passed over: %s", error)
 
 
-def list_files(folder: str | os.PathLike[str], *, exclude: Sequence[str] = ()) -> Iterator[Path]:
+def list_files(folder: str | os.PathLike[str], *, exclude: Sequence[str] = (), known: Collection[Path] = ()) -> Iterator[Path]:
     """The files that `read_documents` reads in a folder, sorted.
+
+    Files in `known` are not among those of other kinds that are reported as passed over: the caller reads them itself.
 
     What is passed over is logged once for each folder, and again when it changes. Raises StorageDenied
     for a closed folder, InvalidSetting for a pattern that is none.
     """
     told: list[str] = []
-    yield from folders.walk(Path(folder), SUFFIXES, exclude, told.append)
+    yield from folders.walk(Path(folder), SUFFIXES, exclude, told.append, known)
     name = os.fspath(folder)
     if _reported.get(name) != "".join(told):
         for message in told:

@@ -53,7 +53,9 @@ DATALESS = 0x40000000  # macOS: SF_DATALESS
 MOST_NAMED = 6  # kinds or names in one message
 
 
-def walk(folder: Path, suffixes: Collection[str], exclude: Sequence[str], report: Report) -> Iterator[Path]:
+def walk(
+    folder: Path, suffixes: Collection[str], exclude: Sequence[str], report: Report, known: Collection[Path] = ()
+) -> Iterator[Path]:
     """The files of these suffixes beneath a folder, sorted.
 
     Args:
@@ -61,13 +63,14 @@ def walk(folder: Path, suffixes: Collection[str], exclude: Sequence[str], report
         suffixes: In lower case, with the dot.
         exclude: Patterns as in a .gitignore file.
         report: Is called with a sentence on what is passed over.
+        known: Files of other kinds that are not counted as passed over.
 
     Raises:
         StorageDenied: The folder itself cannot be read.
         InvalidSetting: A pattern is none.
     """
     patterns = _spec([_beneath(pattern, folder) for pattern in exclude])
-    yield from _Walk(folder, suffixes, patterns, report).files()
+    yield from _Walk(folder, suffixes, patterns, report, known).files()
 
 
 def is_placeholder(path: str | os.PathLike[str], suffixes: Collection[str]) -> bool:
@@ -155,11 +158,14 @@ def _listed(names: Sequence[str]) -> str:
 class _Walk:
     """One walk through a folder."""
 
-    def __init__(self, top: Path, suffixes: Collection[str], exclude: GitIgnoreSpec, report: Report) -> None:
+    def __init__(
+        self, top: Path, suffixes: Collection[str], exclude: GitIgnoreSpec, report: Report, known: Collection[Path]
+    ) -> None:
         self._top = top
         self._suffixes = suffixes
         self._exclude = _Rules(os.path.abspath(top), exclude)  # noqa: PTH100
         self._report = report
+        self._known = known
         self._passed = _Passed()
 
     def files(self) -> Iterator[Path]:
@@ -222,7 +228,8 @@ class _Walk:
         if self._is_ignored(str(path), rules) or _is_special(path):
             return False
         if suffix not in self._suffixes:
-            self._passed.kinds[suffix.removeprefix(".")] += 1
+            if path not in self._known:
+                self._passed.kinds[suffix.removeprefix(".")] += 1
             return False
         return not (is_link and self._is_read_elsewhere(path))
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cmt_sdk.converting.html_lines import collapse_spaces
 from cmt_sdk.converting.html_main import keep_main
 from cmt_sdk.converting.html_marks import write_formulas, write_marks
+from cmt_sdk.converting.html_menus import host_of
 from cmt_sdk.converting.html_seen import drop_unseen
 from cmt_sdk.converting.html_shape import LABEL, place_labels, shape_blocks
 from cmt_sdk.converting.html_styles import styles
@@ -51,8 +52,9 @@ def from_html(data: bytes, path: Path) -> Converted:
         metadata = _metadata(root)
         style = styles(root)
         write_formulas(root)
+        host = host_of(root)
         drop_unseen(root, style)
-        keep_main(root)
+        keep_main(root, host)
         return Converted(_written(root, style), metadata)
     except (TooDeep, RecursionError) as error:
         raise damaged(path, error) from error

@@ -9,6 +9,7 @@ import logging
 import re
 from copy import deepcopy
 
+from cmt_sdk.converting.html_menus import drop_menus
 from cmt_sdk.converting.html_tree import HEADINGS, Element, drop, words
 
 NUMBER = "data-place"
@@ -37,7 +38,7 @@ _CHROME = re.compile(
 )
 
 
-def keep_main(root: Element) -> None:
+def keep_main(root: Element, host: str = "") -> None:
     """Takes out what is around the main part of a page.
 
     Menus and notices about cookies always go. Side bars, footers and the like go where the page
@@ -45,8 +46,11 @@ def keep_main(root: Element) -> None:
 
     Args:
         root: the page without what nobody sees. It is changed in place.
+        host: the host that the page names as its own, as `html_menus.host_of` gives it.
     """
     body = root.find("body")
+    if body is not None:
+        drop_menus(body, host)
     if body is None or not any(_is_chrome(e) for e in body.iterdescendants()):
         return
     _drop_frames(body)

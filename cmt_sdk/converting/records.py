@@ -12,12 +12,13 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 from cmt_sdk.converting.result import Converted
+from cmt_sdk.converting.rows import record
 from cmt_sdk.converting.text import from_text
 
 Value: TypeAlias = "str | bool | list[Value] | dict[str, Value] | None"
@@ -41,7 +42,7 @@ def from_csv(data: bytes, path: Path) -> Converted:
     lines = [" ".join(cell for cell in row if cell) for row in above]
     if lines:
         lines.append("")
-    lines += [_record(zip(_names(header, len(row)), row, strict=True)) for row in body]
+    lines += [record(zip(_names(header, len(row)), row, strict=True)) for row in body]
     return replace(read, text="\n".join(lines)) if body else read
 
 
@@ -69,7 +70,7 @@ def _line_record(line: str) -> str:
         value = _parsed(line)
     except (ValueError, RecursionError):
         return line
-    return _record(_flat(value)) if isinstance(value, dict | list) else line
+    return record(_flat(value)) if isinstance(value, dict | list) else line
 
 
 # --- csv
@@ -165,11 +166,6 @@ def _names(header: Sequence[str], width: int) -> list[str]:
     return [name or f"column {n}" for n, name in enumerate(names, 1)]
 
 
-def _record(fields: Iterable[tuple[str, str]]) -> str:
-    """One line that names its fields; empty ones are left out."""
-    return "- " + "; ".join(f"{name}: {value}" if name else value for name, value in fields if value)
-
-
 # --- json
 
 
@@ -205,7 +201,7 @@ def _lines_of(value: Value, path: str = "") -> Iterator[str]:
             yield from _lines_of(field, _below(path, name))
     elif isinstance(value, list) and not _is_plain_list(value):
         for item in value:
-            yield from _lines_of(item, path) if isinstance(item, list) else [_record(_flat(item))]
+            yield from _lines_of(item, path) if isinstance(item, list) else [record(_flat(item))]
     elif shown := _plain(value):
         yield f"{path}: {shown}" if path else shown
 
@@ -225,10 +221,10 @@ def _is_table(value: Value) -> bool:
 def _table(value: Value) -> Iterator[str]:
     if isinstance(value, dict):
         for name, item in value.items():
-            yield _record([("", name), *_flat(item)])
+            yield record([("", name), *_flat(item)])
     elif isinstance(value, list):
         for item in value:
-            yield _record(_flat(item))
+            yield record(_flat(item))
 
 
 def _flat(value: Value, path: str = "") -> Iterator[tuple[str, str]]:

@@ -25,7 +25,7 @@ def _lines(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         if not header and _is_header(row, rows[index + 1] if index + 1 < len(rows) else ()):
             header = row
         elif header:
-            yield f"- {'; '.join(_pairs(header, row))}"
+            yield record(zip([*header, *[""] * len(row)], row, strict=False))
         else:
             yield f"- {'; '.join(filled)}" if len(filled) > 1 else filled[0]
 
@@ -41,8 +41,6 @@ def _is_header(row: Sequence[str], following: Sequence[str]) -> bool:
     return bool(below) and len(following) <= len(row) + 1
 
 
-def _pairs(header: Sequence[str], row: Sequence[str]) -> Iterator[str]:
-    for index, value in enumerate(row):
-        if value:
-            name = header[index] if index < len(header) else ""
-            yield f"{name}: {value}" if name else value
+def record(fields: Iterable[tuple[str, str]]) -> str:
+    """One line that names its fields; empty ones are left out."""
+    return "- " + "; ".join(f"{name}: {value}" if name else value for name, value in fields if value)

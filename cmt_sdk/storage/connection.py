@@ -199,7 +199,7 @@ class Database:
     def _bring_up_to_date(self) -> None:
         """Without the write lock where nothing is lacking: a reader opens while another process writes."""
         with self._read() as db:
-            done = is_up_to_date(db)
+            done = is_up_to_date(db, to_read=self.read_only)
         if not done and self.read_only:
             raise StorageDenied(
                 f"the memory in {self._folder} was written by an earlier release, and where nothing can be written it cannot be "

@@ -25,13 +25,13 @@ class Histories(Documents):
         """See ports.DocumentStore."""
         last = versions[-1]
         tail = tail_of(last.source)
-        by_text = f"""SELECT d.doc_id FROM documents d WHERE {ALIVE} AND d.scope = :scope
-            AND d.content_hash IN (SELECT value FROM json_each(:hashes))"""
-        by_source = f"""SELECT d.doc_id FROM documents d JOIN documents o ON o.doc_id = d.doc_id
-            WHERE {ALIVE} AND d.scope = :scope AND (d.source IS :source OR substr(d.source, -length(:tail)) = :tail)
-            AND o.content_hash IN (SELECT value FROM json_each(:hashes))"""
-        sql = f"""SELECT d.*, {READY} FROM documents d WHERE d.current
-            AND d.doc_id IN ({by_text} UNION {by_source}) ORDER BY d.key"""
+        sql = f"""SELECT d.*, {READY} FROM documents d WHERE d.key IN (
+            SELECT d.key FROM json_each(:hashes)
+            CROSS JOIN documents o ON o.content_hash = value
+            CROSS JOIN documents d ON d.doc_id = o.doc_id AND d.current
+            WHERE {ALIVE} AND d.scope = :scope
+            AND (o.current OR d.source IS :source OR substr(d.source, -length(:tail)) = :tail)
+            ) ORDER BY d.key"""
         values = {
             "scope": last.scope,
             "source": last.source,

@@ -104,17 +104,21 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
     ),
     ("ALTER TABLE documents ADD COLUMN record_hash TEXT", seal),  # SQLite has no hash function
     (index_words,),  # the words of a text in the form in which a question's are: cmt_sdk.words
+    ("CREATE INDEX by_any_content ON documents (content_hash)",),  # superseded versions too: an archive's are looked for
 )
 
 
-def is_up_to_date(connection: Connection) -> bool:
-    """Whether no step is lacking. Raises StorageNewer for a database from a later release."""
+READABLE = 5  # from this schema on a database can be read without the steps that it lacks: they add indexes alone
+
+
+def is_up_to_date(connection: Connection, *, to_read: bool = False) -> bool:
+    """Whether no step is lacking; with `to_read`, none that reading needs. Raises StorageNewer for one from a later release."""
     number = int(connection.execute(text("PRAGMA user_version")).scalar_one())
     if number > len(MIGRATIONS):
         raise StorageNewer(
             f"the memory has schema {number}, this release of cmt-sdk knows up to {len(MIGRATIONS)}: update cmt-sdk"
         )
-    return number == len(MIGRATIONS)
+    return number >= (READABLE if to_read else len(MIGRATIONS))
 
 
 def migrate(connection: Connection) -> None:

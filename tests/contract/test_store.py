@@ -1080,6 +1080,7 @@ def test_memories_of_schema_2_have_no_fidelity(store, tmp_path):
     a, b = save_all(store)
     store.close()
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
+        db.execute("DROP INDEX by_any_content")
         db.execute("DROP INDEX by_fidelity")
         db.execute("ALTER TABLE memories DROP COLUMN fidelity")
         db.execute("ALTER TABLE documents DROP COLUMN record_hash")

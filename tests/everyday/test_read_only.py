@@ -13,7 +13,7 @@ import pytest
 
 from cmt_sdk.errors import StorageDenied
 from cmt_sdk.storage import connection, driver
-from cmt_sdk.storage.schema import MIGRATIONS
+from cmt_sdk.storage.schema import MIGRATIONS, READABLE
 from cmt_sdk.testing.fakes import open_fake
 
 LISBON = "The museum moved to Lisbon in 2019."
@@ -266,13 +266,27 @@ def test_an_encrypted_memory(tmp_path, monkeypatch):
 def test_an_earlier_schema_says_how_to_go_on(folder, tmp_path):
     """It cannot be brought up to date where it lies."""
     with driver.connect(folder / "memory.db", None) as db:
-        db.execute(f"PRAGMA user_version = {len(MIGRATIONS) - 1}")
+        db.execute(f"PRAGMA user_version = {READABLE - 1}")
     db.close()
     words = [*closed(folder, "files and folder"), sys.executable, "-c", RUN, "list", "-m", folder]
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
     assert done.returncode == 5
     assert "was written by an earlier release" in done.stderr
     assert "copy the folder to a disk that you may write to" in done.stderr
+
+
+@pytest.mark.parametrize("schema", range(READABLE, len(MIGRATIONS)))
+def test_an_earlier_schema_that_can_be_read_is_read(folder, tmp_path, schema):
+    """What it lacks only makes a memory faster."""
+    with driver.connect(folder / "memory.db", None) as db:
+        for number in range(schema, len(MIGRATIONS)):
+            for step in MIGRATIONS[number]:
+                assert step.startswith("CREATE INDEX ")
+                db.execute(f"DROP INDEX {step.split()[2]}")
+        db.execute(f"PRAGMA user_version = {schema}")
+    db.close()
+    told, _ = use(folder, tmp_path, closed(folder, "files and folder"))
+    assert told["seen"] == EXPECTED
 
 
 def test_an_empty_folder_that_is_closed_makes_no_memory(tmp_path):

@@ -123,7 +123,7 @@ def test_a_renamed_folder_is_followed_by_its_contents(cmt, notes):
     write(Path("Notizen/3.md"), "Quite another text.")
     Path("Notizen/2.md").unlink()
     done = cmt("add", "Notizen")
-    assert done.stdout == "0 added, 1 updated, 0 unchanged, 3 moved\n"
+    assert done.stdout == "0 added, 0 updated, 0 unchanged, 3 moved (1 of them edited)\n"
     assert "1 file of folders that are elsewhere now not found here, and still remembered: notes/2.md" in done.stderr
     assert set(held(cmt)) == {"Notizen/0.md", "Notizen/1.md", "Notizen/3.md", "notes/2.md"}
     assert held(cmt)["Notizen/3.md"] == "Quite another text."
@@ -343,7 +343,7 @@ def test_a_file_that_cannot_be_read_is_named(cmt, notes, command, data):
     write(notes / "a.md", LISBON)
     assert cmt.json("add", notes) == {
         "added": 0, "unchanged": 2, "updated": 0, "passages": 0, "compressed": 0,
-        "moved": 0, "removed": 0, "kept_out": 0, "refused": 0,
+        "moved": 0, "moved_and_edited": 0, "removed": 0, "kept_out": 0, "empty": 0, "refused": 0,
     }  # fmt: skip
 
 
@@ -550,7 +550,7 @@ def test_a_memory_that_was_made_elsewhere(cmt, notes, there):
     for name in names:
         write(notes / name, f"This is the note {name} about the harbour.")
     write(notes / "deep" / "c.md", "This is the note deep/c.md about the harbour, and about the mill.")
-    assert cmt("add", notes).stdout == "0 added, 1 updated, 0 unchanged, 3 moved\n"
+    assert cmt("add", notes).stdout == "0 added, 0 updated, 0 unchanged, 3 moved (1 of them edited)\n"
     assert sorted(held(cmt)) == ["notes/a.md", "notes/deep/b.md", "notes/deep/c.md"]
     assert "mill" in held(cmt)["notes/deep/c.md"]
 

@@ -43,10 +43,10 @@ def test_every_error_has_its_exit_code():
         (["ask", "--budget", "0", "Where?"], 2, "0 is not in the range x>=1"),
         (["ask", "--reader", "mind", "Where?"], 2, "'memory', 'text', 'auto', 'none'"),
         (["add"], 2, "give files, folders"),
-        (["add", "nowhere.md"], 3, "there is no file nowhere.md"),
-        (["add", "A text, not a file. " * 50], 3, "there is no file A text, not a file."),
+        (["add", "nowhere.md"], 3, "there is no file or folder nowhere.md"),
+        (["add", "A text, not a file. " * 50], 3, "there is no file or folder A text, not a file."),
         (["list", "-m", "~nobody-has-this-name/x"], 2, "memory name '~nobody-has-this-name/x'"),
-        (["add", "nowhere-*.md"], 3, "there is no file nowhere-*.md"),
+        (["add", "nowhere-*.md"], 3, "nothing fits nowhere-*.md"),
         (["add", "--text", "  \n "], 2, "nothing to remember"),
         (["add", "--text", "a\0b"], 2, "NUL"),
         (["add", "--text", "a\udcffb"], 2, "lone surrogate"),
@@ -55,7 +55,7 @@ def test_every_error_has_its_exit_code():
         (["add", "--text", "a", "--expires", "soon"], 2, "write a time such as 2027-01-31"),
         (["add", "--text", "a", "--expires", "2001-01-01"], 2, "has passed"),
         (["add", "--text", "a", "-m", "a\0b"], 2, "memory name"),
-        (["import", "nowhere.cmt"], 3, "there is no file nowhere.cmt"),
+        (["import", "nowhere.cmt"], 3, "there is no file or folder nowhere.cmt"),
         (["forget"], 2, "--scope ''"),
         (["forget", "abcd", "--source", "x"], 2, "not both"),
         (["forget", "abcd", "--json"], 2, "--yes"),
@@ -158,8 +158,8 @@ def test_what_a_folder_holds_besides_text_is_passed_over(cmt, tmp_path):
     assert "nothing to remember in" in nothing.stderr
     (notes / "zebra.md").write_text(LISBON)
     done = cmt("add", notes)
-    assert done.stdout == "1 added, 0 updated, 0 unchanged\n"
-    for name in ("bad.txt", "empty.md", "nul.txt", "link.md"):
+    assert done.stdout == "1 added, 0 updated, 0 unchanged, 1 empty\n"
+    for name in ("bad.txt", "nul.txt", "link.md"):
         assert name in done.stderr
     assert "picture.png" not in done.stderr
 

@@ -326,8 +326,7 @@ def test_moved_emptied_and_evicted_while_it_is_watched(cmt, notes, follow):
 
     done = follow(move, empty, evict)
     assert done.stdout.splitlines()[3:] == [
-        "renamed notes/a.md to notes/deep/a.md",
-        "updated notes/deep/a.md",
+        "renamed notes/a.md to notes/deep/a.md, and edited",
         "removed notes/deep/b.txt",
     ]
     assert "1 file in a cloud, not on this disk: notes/c.md" in done.stderr
