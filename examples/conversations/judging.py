@@ -21,8 +21,8 @@ IDEOGRAPHS = "\u2e80"  # from here on scripts write no spaces between words
 QUESTIONS = ("asked back", "newest", "before", "told nowhere", "follow-up", "other user")
 ACKNOWLEDGES = re.compile(
     r"\b(noted|ok|okay|got it|thanks|thank you|understood|sure|glad|sorry|congratulations|congrats"
-    r"|great|nice|good|wonderful|lovely|remember(ed)?|kept|keep|saved|stored|will do|welcome|updated"
-    r"|replaced|corrected|changed|notiert|verstanden|danke|gemerkt|merke|alles klar|freut|anotado"
+    r"|great|nice|good|wonderful|lovely|remember(ed)?|kept|keep|saved|stored|will do|welcome"
+    r"|updated|replaced|corrected|changed|notiert|verstanden|danke|gemerkt|merke|alles klar|freut|anotado"
     r"|entendido|gracias|vale|d'accord|noté|compris|merci|capito|annotato|grazie|va bene)\b"
     r"|了解|好的|记住|记下|知道了|わかりました|覚え|承知"
 )
@@ -48,6 +48,7 @@ class Round:
 
     `before` and `after` are the texts of the speaker's documents around the turn, `halfway` those
     before `Said.then` was said; `known` are the values that were told until then, by anybody.
+    `seconds` passed until the reply was whole.
     """
 
     said: Said
@@ -56,6 +57,7 @@ class Round:
     after: Sequence[str] = ()
     halfway: Sequence[str] = ()
     known: Sequence[str] = ()
+    seconds: float = 0.0
 
     @property
     def new(self) -> list[str]:
@@ -91,7 +93,7 @@ def verdict(played: Round) -> str:
 
 
 def also(played: Round) -> tuple[str, str] | None:
-    """What else a turn shows of the memory: the row of the table, and why it is wrong there or ""."""
+    """What else a turn shows of the memory: a row of the table, and why it is wrong there or ""."""
     if played.said.kind in QUESTIONS:
         return "questions left out", f"kept: {played.new}" if played.new else ""
     if played.said.kind == "statement":
@@ -122,7 +124,7 @@ def _small_talk(played: Round) -> str:
 
 
 def _unfit(played: Round, *, shortest: int) -> str:
-    """What no reply to a statement or to small talk may be; values of `shortest` characters count."""
+    """What no reply to what asks nothing may be; values of at least `shortest` characters count."""
     said, text = played.said, played.heard.text
     quotable = [d for d in played.before if any(holds(d, v) for v in said.replaces)]
     allowed = "\n".join([said.text, *said.replaces, *said.wants, *quotable])

@@ -3,42 +3,27 @@
     python -m examples.conversations.talk [--way chat|http] [--verbose] [NAME]...
 
 Each dialogue has a memory of its own, which is closed and opened again at every "later".
-With `--out FILE` each dialogue's result is kept as a line of JSON, and a later run goes on where
-this one ended; `--seconds` ends a run after the dialogue in which they are over.
+With `--out FILE` each dialogue's replies are kept as a line of JSON, and a later run plays only
+what is not there yet; `--seconds` ends a run after the dialogue in which they are over.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from examples.conversations.judging import Heard, Round, also, holds, verdict
+from examples.conversations.records import append, read
 from examples.conversations.script import KINDS, Dialogue, Said, dialogues
 from examples.conversations.ways import WAYS, Opener, default_opener, documents_of
 
 ROWS = (*KINDS, "statements kept", "questions left out")
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """One line of the table's material: a turn, its reply, and why it is wrong ("" where right)."""
-
-    row: str
-    user: str
-    said: str
-    reply: str
-    why: str
-    expected: str
-    sources: tuple[str, ...]
-    seconds: float
+FREE = ("statement", "small talk")  # a person judges their replies too
 
 
 class Process:
@@ -66,21 +51,17 @@ class Process:
         self._held.close()
 
 
-def play(talk: Dialogue, open_memory: Opener, way: str = "chat") -> list[Result]:
-    """The results of a dialogue, in a fresh memory."""
-    results: list[Result] = []
-    told: list[str] = []
+def play(talk: Dialogue, open_memory: Opener, way: str = "chat") -> list[Round]:
+    """The turns of a dialogue with their replies, in a fresh memory."""
+    rounds: list[Round] = []
     with TemporaryDirectory() as folder, Process(Path(folder), open_memory, way) as process:
         for said in talk.talk:
             if said is None:
                 process.again()
-                continue
-            known = _known(talk, told)
-            began = time.perf_counter()
-            played = _round(process, said, known)
-            told.append(said.text)
-            results += _results(played, time.perf_counter() - began)
-    return results
+            else:
+                known = _known(talk, [played.said.text for played in rounds])
+                rounds.append(_round(process, said, known))
+    return rounds
 
 
 def _known(talk: Dialogue, told: Sequence[str]) -> list[str]:
@@ -91,65 +72,61 @@ def _known(talk: Dialogue, told: Sequence[str]) -> list[str]:
 
 def _round(process: Process, said: Said, known: Sequence[str]) -> Round:
     before = documents_of(process.memory, said.user)
+    began = time.perf_counter()
     heard = _say(process, said.user, said.text)
     halfway = documents_of(process.memory, said.user)
     if said.then:
         answer = _say(process, said.user, said.then)
         failed = heard.failed or answer.failed
         heard = Heard(f"{heard.text} / {answer.text}", sources=heard.sources, failed=failed)
+    seconds = round(time.perf_counter() - began, 2)
     after = documents_of(process.memory, said.user)
-    return Round(said, heard, before, after, halfway, known)
+    return Round(said, heard, before, after, halfway, known, seconds)
 
 
 def _say(process: Process, user: str, text: str) -> Heard:
-    """A turn's reply; one that fails is a reply that is wrong."""
+    """A turn's reply; an error is a reply that is wrong."""
     try:
         return process.way.say(user, text)
     except Exception as error:  # noqa: BLE001 - a dialogue goes on, and the table counts it
         return Heard(f"{type(error).__name__}: {error}", failed=True)
 
 
-def _results(played: Round, seconds: float) -> Iterator[Result]:
-    said, heard = played.said, played.heard
-    lists = {key: list(getattr(said, key)) for key in ("wants", "never", "keeps", "gone", "stays")}
-    expected = ", ".join(f"{key} {value}" for key, value in lists.items() if value) or said.kind
-    same = (said.user, said.text, heard.text)
-    yield Result(said.kind, *same, verdict(played), expected, heard.sources, seconds)
-    if (more := also(played)) is not None:
-        yield Result(more[0], *same, more[1], more[0], heard.sources, 0.0)
+def judged(rounds: Iterable[Round]) -> Iterator[tuple[str, str]]:
+    """Row of the table and why it is wrong there ("" where right), one or two of a turn."""
+    for played in rounds:
+        yield played.said.kind, verdict(played)
+        if (more := also(played)) is not None:
+            yield more
 
 
-def table(results: Iterable[Result]) -> str:
+def table(rounds: Iterable[Round]) -> str:
     """Right and total by row, as Markdown."""
-    found = list(results)
-    total = Counter(result.row for result in found)
-    right = Counter(result.row for result in found if not result.why)
+    found = list(judged(rounds))
+    total = Counter(row for row, _ in found)
+    right = Counter(row for row, why in found if not why)
     shares = [(row, right[row], total[row]) for row in ROWS if total[row]]
     lines = [f"| {row} | {good} | {of} | {good / of:.0%} |" for row, good, of in shares]
     return "\n".join(["| kind | right | of | |", "|---|---|---|---|", *lines])
 
 
-def told_in_full(name: str, results: Iterable[Result]) -> Iterator[str]:
+def in_full(name: str, rounds: Iterable[Round]) -> Iterator[str]:
     """Each wrong turn, and each reply to a statement or small talk, for a person to judge."""
-    for r in results:
-        if not r.why and r.row not in ("statement", "small talk"):
-            continue
-        yield f"{name}  {'WRONG' if r.why else 'fits '}  {r.row}  {r.user}: {r.said[:200]}"
-        yield f"       reply {r.reply!r}" + (f"; {r.why}; expected: {r.expected}" if r.why else "")
-        if r.why and r.sources:
-            yield f"       from {[source[:80] for source in r.sources]}"
+    for played in rounds:
+        said, heard, why = played.said, played.heard, verdict(played)
+        if why or said.kind in FREE:
+            yield f"{name}  {'WRONG' if why else 'fits '}  {said.kind}  {said.user}: {said.text:.99}"
+            yield f"       {heard.text!r}{f'; {why}; expected {_expected(said)}' if why else ''}"
+        if why and heard.sources:
+            yield f"       from {[source[:80] for source in heard.sources]}"
+        row, other = also(played) or ("", "")
+        if other:
+            yield f"{name}  WRONG  {row}  {said.user}: {said.text:.200}\n       {other}"
 
 
-def kept(file: Path | None) -> dict[str, list[Result]]:
-    """Results of earlier runs by the dialogue's name."""
-    if file is None or not file.exists():
-        return {}
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return {line["name"]: [_read(r) for r in line["results"]] for line in lines}
-
-
-def _read(held: dict[str, Any]) -> Result:
-    return Result(**{**held, "sources": tuple(held["sources"])})
+def _expected(said: Said) -> str:
+    lists = {key: list(getattr(said, key)) for key in ("wants", "never", "keeps", "gone", "stays")}
+    return ", ".join(f"{key} {value}" for key, value in lists.items() if value) or said.kind
 
 
 def main() -> None:
@@ -158,27 +135,24 @@ def main() -> None:
     parser.add_argument("name", nargs="*", help="only dialogues whose names begin so")
     parser.add_argument("--way", choices=tuple(WAYS), default="chat")
     parser.add_argument("--verbose", action="store_true", help="show wrong turns and free replies")
-    parser.add_argument("--out", type=Path, help="keep results here, and go on from them")
+    parser.add_argument("--out", type=Path, help="keep replies here, and go on from them")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin none after")
     options = parser.parse_args()
-    done, began, open_memory = kept(options.out), time.monotonic(), default_opener()
+    began, open_memory = time.monotonic(), default_opener()
     begins = tuple(options.name) or ("",)
     chosen = [talk for talk in dialogues() if talk.name.startswith(begins)]
+    done = read(options.out, chosen) if options.out else {}
     for talk in chosen:
-        if talk.name in done or time.monotonic() - began > options.seconds:
-            continue
-        done[talk.name] = play(talk, open_memory, options.way)
-        if options.out:
-            line = {"name": talk.name, "results": [asdict(r) for r in done[talk.name]]}
-            with options.out.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line, ensure_ascii=False) + "\n")
-    results = {talk.name: done[talk.name] for talk in chosen if talk.name in done}
-    for name, found in results.items() if options.verbose else ():
-        print("\n".join(told_in_full(name, found)))
-    flat = [result for found in results.values() for result in found]
-    print(table(flat))
-    seconds = sum(result.seconds for result in flat)
-    print(f"\n{len(results)} of {len(chosen)} dialogues, {seconds:.0f} s of talk, {options.way}")
+        if talk.name not in done and time.monotonic() - began < options.seconds:
+            done[talk.name] = play(talk, open_memory, options.way)
+            if options.out:
+                append(options.out, talk.name, done[talk.name])
+    for name in sorted(done) if options.verbose else ():
+        print("\n".join(in_full(name, done[name])))
+    rounds = [played for found in done.values() for played in found]
+    seconds = sum(played.seconds for played in rounds)
+    print(table(rounds))
+    print(f"\n{len(done)} of {len(chosen)} dialogues by {options.way}, {seconds:.0f} s")
 
 
 if __name__ == "__main__":
