@@ -22,8 +22,8 @@ QUESTIONS = ("asked back", "newest", "before", "told nowhere", "follow-up", "oth
 ACKNOWLEDGES = re.compile(
     r"\b(noted|ok|okay|got it|thanks|thank you|understood|sure|glad|sorry|congratulations|congrats"
     r"|great|nice|good|wonderful|lovely|remember(ed)?|kept|keep|saved|stored|will do|welcome"
-    r"|updated|replaced|corrected|changed|notiert|verstanden|danke|gemerkt|merke|alles klar|freut|anotado"
-    r"|entendido|gracias|vale|d'accord|noté|compris|merci|capito|annotato|grazie|va bene)\b"
+    r"|updated|replaced|corrected|changed|notiert|verstanden|danke|gemerkt|merke|alles klar|freut"
+    r"|anotado|entendido|gracias|vale|d'accord|noté|compris|merci|capito|grazie|va bene)\b"
     r"|了解|好的|记住|记下|知道了|わかりました|覚え|承知"
 )
 REFUSES = re.compile(r"\b(can't|cannot|can not|unable to|not able to) (assist|help)\b")

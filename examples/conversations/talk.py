@@ -115,7 +115,8 @@ def in_full(name: str, rounds: Iterable[Round]) -> Iterator[str]:
     for played in rounds:
         said, heard, why = played.said, played.heard, verdict(played)
         if why or said.kind in FREE:
-            yield f"{name}  {'WRONG' if why else 'fits '}  {said.kind}  {said.user}: {said.text:.99}"
+            mark = "WRONG" if why else "fits "
+            yield f"{name}  {mark}  {said.kind}  {said.user}: {said.text:.200}"
             yield f"       {heard.text!r}{f'; {why}; expected {_expected(said)}' if why else ''}"
         if why and heard.sources:
             yield f"       from {[source[:80] for source in heard.sources]}"

@@ -29,13 +29,17 @@ class Way(Protocol):
         ...
 
 
-Opener = Callable[[Path], Memory]
+Opener = Callable[..., Memory]  # of a folder
 
 
 def default_opener() -> Opener:
     """Opens memories of the default model, which is loaded at the first question."""
     engine = LocalEngine(cmt_sdk.Settings(), None)
-    return lambda folder: Memory(assemble(folder, {}, engine=engine))
+
+    def open_memory(folder: Path, *, create: bool = True, **settings: Any) -> Memory:
+        return Memory(assemble(folder, settings, create=create, engine=engine))
+
+    return open_memory
 
 
 def documents_of(memory: Memory, user: str) -> list[str]:
