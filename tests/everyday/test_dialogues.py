@@ -1,0 +1,237 @@
+"""Whole dialogues: their files, how replies are judged, and three with the default model."""
+
+import re
+from collections import Counter
+
+import pytest
+
+from cmt_sdk.testing.fakes import open_fake
+from examples.conversations.judging import Heard, Round, also, holds, verdict
+from examples.conversations.records import append, read
+from examples.conversations.script import FIRST, Said, dialogue, dialogues
+from examples.conversations.talk import in_full, judged, play, table
+from examples.conversations.ways import default_opener
+
+LEAST = {  # so many turns of a kind there are at least
+    "asked back": 40,
+    "newest": 25,
+    "before": 8,
+    "told nowhere": 20,
+    "follow-up": 15,
+    "other user": 10,
+    "remember": 5,
+    "forget": 8,
+    "not kept": 12,
+}
+SUBSET = ("01-new-flat", "08-flatmates", "25-handover")
+TALK = """
+title: Two people
+talk:
+- statement: My boat is called Tordalk.
+- asked back: What is my boat called?
+  wants: [Tordalk]
+- later
+- asked back: What is my boat called?
+  wants: [Tordalk, the Tordalk]
+- as: ben
+- other user: What is the boat of Ann called?
+  never: [Tordalk]
+"""
+
+
+@pytest.fixture
+def talk(tmp_path):
+    """The dialogue above."""
+    file = tmp_path / "two.yaml"
+    file.write_text(TALK, encoding="utf-8")
+    return dialogue(file)
+
+
+def test_thirty_dialogues_of_every_kind():
+    """Each can be played; together they have enough of each kind, long messages, several users."""
+    talks = dialogues()
+    turns = [said for talk in talks for said in talk.turns]
+    kinds = Counter(said.kind for said in turns)
+    assert len(talks) == 30
+    assert all(6 <= len(talk.turns) <= 20 for talk in talks)
+    assert {kind: kinds[kind] for kind, least in LEAST.items() if kinds[kind] < least} == {}
+    assert kinds["statement"] + kinds["small talk"] >= 60
+    assert sum(1_000 <= len(said.text) <= 3_000 for said in turns) >= 3
+    assert sum(len({said.user for said in talk.turns}) > 1 for talk in talks) >= 5
+    assert sum(None in talk.talk for talk in talks) >= 25
+
+
+def test_what_is_asked_for_was_told_before():
+    """Accepted answers stand in what the same user said earlier; what is told nowhere has none."""
+    for talk in dialogues():
+        for number, said in enumerate(talk.turns):
+            earlier = "\n".join(s.text for s in talk.turns[:number] if s.user == said.user)
+            wanted = said.wants if said.kind not in ("statement", "told nowhere") else ()
+            assert not wanted or any(holds(earlier, form) for form in wanted), (talk.name, said)
+            assert said.kind != "told nowhere" or not said.values, (talk.name, said)
+
+
+def test_every_turn_can_be_right():
+    """An ideal reply leaves nothing to complain of: no accepted answer holds a forbidden one."""
+    unknown = ("told nowhere", "other user")
+    for talk in dialogues():
+        known = sorted({value for said in talk.turns for value in said.values})
+        for said in talk.turns:
+            if said.kind == "forget":
+                continue
+            kept = [said.text] if said.kind in ("statement", "remember") else []
+            ideal = f"Noted: {said.text}" if kept else "Sure."
+            replies = ["I don't know."] if said.kind in unknown else said.wants or [ideal]
+            for reply in [ideal] if kept else replies:
+                played = Round(said, Heard(reply[:200]), after=kept, known=known)
+                assert [why for _, why in judged([played]) if why] == [], (talk.name, said)
+
+
+def test_a_file_says_who_speaks_when(talk):
+    """Until another user speaks it is the first one; "later" is a new process."""
+    assert talk.title == "Two people"
+    assert [said and said.user for said in talk.talk] == [FIRST, FIRST, None, FIRST, "ben"]
+    assert talk.turns[2].wants == ("Tordalk", "the Tordalk")
+
+
+@pytest.mark.parametrize(
+    ("entry", "words"),
+    [
+        ("- chatter: Hello", "one of the kinds"),
+        ("- asked back: Where?", "needs words, and one of ('wants',)"),
+        ("- asked back: Where?\n  wants: [12]", "quote numbers"),
+        ("- forget: Forget it.\n  gone: [it]", "`then` belongs to 'forget'"),
+        ("- statement: Hello\n  want: [x]", "unknown keys want"),
+    ],
+)
+def test_a_turn_that_cannot_be_judged_is_named(tmp_path, entry, words):
+    """The file and the entry."""
+    (tmp_path / "bad.yaml").write_text(f"title: Bad\ntalk:\n{entry}\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=re.escape(words)) as caught:
+        dialogue(tmp_path / "bad.yaml")
+    assert str(caught.value).startswith("bad, entry 1: ")
+
+
+MOVED = {"replaces": ("Rome",), "wants": ("Milan",)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "reply", "more", "why"),
+    [
+        ("statement", "My dog is called Otis.", "Noted: your dog is called Otis.", {}, ""),
+        ("statement", "My dog is called Otis.", "Lovely, I'll keep that in mind.", {}, ""),
+        ("statement", "我住在苏州。", "好的，记住了。", {}, ""),
+        ("statement", "My dog is called Otis.", "I don’t know.", {}, "abstains"),
+        ("statement", "My dog is called Otis.", " ", {}, "says nothing"),
+        ("statement", "My dog is called Otis.", "Otis.", {}, "repeats a scrap"),
+        ("statement", "My dog is called Otis.", "Blue.", {}, "neither repeats nor acknowledges"),
+        ("statement", "My dog is called Otis.", "Noted. " * 61, {}, "has 61 words"),
+        ("statement", "I ran.", "Sorry, I can't assist with that.", {}, "refuses"),
+        ("statement", "I ran.", "Ok, Tordalk.", {}, "asserts 'Tordalk', which was not asked for"),
+        ("statement", "It is Milan.", "Noted: Milan, no longer Rome.", MOVED, ""),
+        ("statement", "It is Milan.", "It is Rome.", MOVED, "asserts the old value 'Rome'"),
+        ("small talk", "Thanks!", "You are welcome.", {}, ""),
+        ("small talk", "Thanks!", "I don't know.", {}, "abstains"),
+        ("small talk", "Hello!", "keep bees", {}, "repeats a stored fact"),
+        ("asked back", "Where?", "In Milan, I think.", {"wants": ("Rome", "milan")}, ""),
+        ("asked back", "Where?", "Milano", {"wants": ("Milan",)}, "holds none of ['Milan']"),
+        ("newest", "Where?", "Rome, then Milan", MOVED | {"never": ("Rome",)}, "holds 'Rome'"),
+        ("follow-up", "And when?", "I don't know.", {"wants": ("1868",)}, "abstains"),
+        ("asked back", "When?", "1868", {"wants": ("186",)}, "holds none of ['186']"),
+        ("asked back", "哪里？", "住在苏州市", {"wants": ("苏州",)}, ""),
+        ("told nowhere", "When?", "I don't know.", {}, ""),
+        ("told nowhere", "When?", "In May.", {}, "answers what was not told"),
+        ("other user", "Where?", "In Rome.", {"never": ("Rome",)}, "gives away 'Rome'"),
+    ],
+)
+def test_replies_are_judged(kind, text, reply, more, why):
+    """Strictly, and by their words alone."""
+    said = Said("ann", kind, text, **more)
+    held = ["I keep bees."]
+    played = Round(said, Heard(reply), before=held, after=held, known=["Rome", "Milan", "Tordalk"])
+    assert verdict(played) == why
+
+
+def test_a_source_gives_a_fact_away_and_an_error_is_never_right():
+    """Though the answer does not hold it; and though a refusal would be right."""
+    said = Said("ben", "other user", "Where?", never=("Rome",))
+    assert verdict(Round(said, Heard("No.", sources=("I live in Rome.",)))) == "gives away 'Rome'"
+    assert verdict(Round(said, Heard("InvalidInput", failed=True))) == "fails"
+
+
+@pytest.mark.parametrize(
+    ("halfway", "after", "why"),
+    [
+        (["the code is 7714", "a dog"], ["a dog"], ""),
+        (["the code is 7714", "a dog"], ["the code is 7714", "a dog"], "'7714' is still kept"),
+        (["the code is 7714", "a dog"], [], "'dog' is gone too"),
+        (["a dog"], ["a dog"], "'7714' was erased without asking"),
+        (["the code is 7714", "a dog"], ["a dog", "forget it"], "keeps the request: ['forget it']"),
+    ],
+)
+def test_forgetting_is_judged_by_what_is_kept(halfway, after, why):
+    """After the question that comes back, and nothing else goes."""
+    said = Said("ann", "forget", "Forget my code.", "yes", gone=("7714",), stays=("dog",))
+    before = ["the code is 7714", "a dog"]
+    assert verdict(Round(said, Heard("Sure?"), before, after, halfway)) == why
+
+
+def test_what_is_kept_is_judged_too():
+    """Of statements that something was, of questions and chatter that nothing was."""
+    told, asked = Said("ann", "statement", "I ran."), Said("ann", "told nowhere", "Where?")
+    assert also(Round(told, Heard("Ok."), after=["I ran."])) == ("statements kept", "")
+    assert also(Round(told, Heard("Ok."))) == ("statements kept", "kept nothing")
+    assert also(Round(asked, Heard("."), after=["?"])) == ("questions left out", "kept: ['?']")
+    assert verdict(Round(Said("ann", "not kept", "ok"), Heard("Ok."), ["a"], ["a"])) == ""
+    assert verdict(Round(Said("ann", "not kept", "ok"), Heard("."), [], ["ok"])) == "kept: ['ok']"
+    note = Said("ann", "remember", "Remember Tove.", keeps=("Tove",))
+    assert verdict(Round(note, Heard("Ok."), after=["Remember Tove."])) == ""
+    assert verdict(Round(note, Heard("Ok."))) == "kept nothing with 'Tove'"
+
+
+@pytest.mark.enable_socket
+@pytest.mark.parametrize("way", ["chat", "http"])
+def test_a_dialogue_is_played_by_both_ways(talk, way):
+    """The memory outlives the process, and each user has their own."""
+    rounds = play(talk, open_fake, way)
+    answers = [played.heard.text.strip() for played in rounds[1:]]
+    assert answers == ["My boat is called Tordalk.", "My boat is called Tordalk.", "I don't know."]
+    assert rounds[2].heard.sources == ("My boat is called Tordalk.",)
+    assert [played.after for played in rounds[:2]] == [["My boat is called Tordalk."]] * 2
+    assert rounds[1].known == ["Tordalk"]
+    assert "| asked back | 2 | 2 | 100% |\n| other user | 1 | 1 | 100% |" in table(rounds)
+    assert any("fits " in line or "WRONG" in line for line in in_full("two", rounds))
+
+
+def test_replies_are_read_back_until_the_dialogue_changes(talk, tmp_path):
+    """What is expected may change: the kept replies are judged again."""
+    file = tmp_path / "replies.jsonl"
+    assert read(file, [talk]) == {}
+    rounds = play(talk, open_fake)
+    append(file, talk.name, rounds)
+    assert list(judged(read(file, [talk])[talk.name])) == list(judged(rounds))
+    changed = tmp_path / "two.yaml"
+    changed.write_text(TALK.replace("wants: [Tordalk]", "wants: [Wal]"), encoding="utf-8")
+    assert verdict(read(file, [dialogue(changed)])["two"][1]) == "holds none of ['Wal']"
+    changed.write_text(TALK.replace("Two people", "Two").replace("My boat", "Our boat"))
+    assert read(file, [dialogue(changed)]) == {}
+
+
+@pytest.mark.model
+def test_three_dialogues_with_the_default_model():
+    """Shares that are right, by kind; `python -m examples.conversations.talk` plays all."""
+    open_memory = default_opener()
+    talks = [talk for talk in dialogues() if talk.name in SUBSET]
+    rounds = [played for talk in talks for played in play(talk, open_memory)]
+    found = list(judged(rounds))
+    good = Counter(row for row, why in found if not why)
+    total = Counter(row for row, _ in found)
+    right = {row: good[row] / total[row] for row in total}
+    told = "\n".join(in_full("subset", rounds))
+    assert right["other user"] == 1.0, told
+    # Floors of issue 18, to be turned on with the mended product.
+    # assert right["newest"] >= 0.75, told
+    # assert right["asked back"] >= 0.80, told
+    # assert right["told nowhere"] >= 0.85, told
+    # free = ("statement", "small talk")
+    # assert sum(good[r] for r in free) / sum(total[r] for r in free) >= 0.95, told
