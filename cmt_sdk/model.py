@@ -11,9 +11,10 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 
 from cmt_sdk.config import Settings, kept_share
+from cmt_sdk.context import exchanges, rules
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.notation import in_notation_of
-from cmt_sdk.prompting import UNKNOWN, abstains, search_query
+from cmt_sdk.prompting import UNKNOWN, abstains
 from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind, fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
@@ -130,7 +131,9 @@ class MemoryModel:
 
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
         times: dict[str, float] = {}
-        matches = [] if ask.reader == "none" or self._is_out_of_reach(ask, times) else self._find(ask, times)
+        matches: list[Match] = []
+        if ask.reader != "none" and not self._is_out_of_reach(ask, times):
+            ask, matches = self._find(ask, times)
         if not matches and ask.reader != "none":
             yield from self._nothing_found(ask, times)
             return
@@ -199,21 +202,21 @@ class MemoryModel:
         times["encode"] = 0.0
         return True
 
-    def _find(self, ask: Ask, times: dict[str, float]) -> list[Match]:
-        query = search_query(ask.question, ask.history)
-        vector = _timed(times, "encode", lambda: self._recall.encode(query))
+    def _find(self, ask: Ask, times: dict[str, float]) -> tuple[Ask, list[Match]]:
+        """The passages to read, and the question with the earlier exchange that it leans on."""
+        vector = _timed(times, "encode", lambda: self._recall.encode(ask.question))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
-        rerank = self._settings.reranked
-        most = max(k, rerank)
-        found = _timed(times, "search", lambda: self._recall.search(query, most, ask.chosen, vector=vector))
-        if rerank and len(found) > 1:
-            asked = in_notation_of(legible(query), [m.passage.content for m in found[:rerank]])
-            found = _timed(times, "rerank", lambda: self._recall.rerank(asked, found))
-        found = found[:k]
+        earlier = exchanges(ask.history)
+        found = _timed(times, "search", lambda: self._recall.gather(ask.question, earlier, k, ask.chosen, vector))
+        if self._settings.reranked and len(found) > 1:
+            found = _timed(times, "rerank", lambda: self._recall.judge(ask.question, found))
+        about = found[0].about if found else None
+        ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
+        matches = [c.match for c in found[:k]]
         if ask.budget is not None:
-            costs = [self._cost(m.passage.tokens, ask.reader) for m in found]
-            found = found[: max(1, fit(costs, ask.budget))]
-        return found
+            costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
+            matches = matches[: max(1, fit(costs, ask.budget))]
+        return ask, matches
 
     def _cost(self, tokens: int, reader: str) -> int:
         """Context entries that a passage of `tokens` tokens takes when it is read."""

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
 from cmt_sdk.config import RERANKED
+from cmt_sdk.context import Exchange
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
+from cmt_sdk.notation import in_notation_of
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.rendering import render
@@ -20,6 +22,8 @@ from cmt_sdk.words.folding import legible
 log = logging.getLogger(__name__)
 
 CANDIDATES = 50
+NEAR = 4  # passages that an earlier exchange can bring in
+AFTER, BACK = 0.5, 0.25  # places that they are behind, and more for each exchange further back
 LONGEST_QUESTION = 20_000  # characters
 BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
 PATIENCE = 60.0  # seconds for another process that is at work on the same passages
@@ -60,6 +64,19 @@ class Engine(Protocol):
         """How much closeness in meaning counts against words in common (1: the same), as `ranking.fuse` adds them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage that may fit a question.
+
+    `place` counts from 0 in the list that it comes from; `about` is the earlier exchange that the
+    question was searched with, None where it was searched by itself.
+    """
+
+    match: Match
+    place: float
+    about: Exchange | None = None
+
+
 @dataclass
 class Recall:
     """Search and loading over one store, one index and one engine; every call into the engine holds `lock`."""
@@ -97,6 +114,34 @@ class Recall:
         matches = self._matches(by_meaning, by_words)
         return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
 
+    def gather(
+        self, question: str, earlier: Sequence[Exchange], k: int, chosen: Filter, vector: Vector | None = None
+    ) -> list[Candidate]:
+        """At least k passages that may fit a question after earlier exchanges, which come latest first.
+
+        The question is searched by itself and after each exchange; a passage keeps its best place.
+        """
+        alone = self.search(question, max(k, self.reranked), chosen, vector=vector)
+        best = {m.passage.id: Candidate(m, float(n)) for n, m in enumerate(alone)}
+        for back, exchange in enumerate(earlier):
+            for n, match in enumerate(self.search(exchange.query(question), NEAR, chosen)):
+                found = Candidate(match, n + AFTER + back * BACK, exchange)
+                known = best.get(match.passage.id)
+                if known is None or found.place < known.place:
+                    best[match.passage.id] = found
+        return sorted(best.values(), key=lambda found: found.place)
+
+    def judge(self, question: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Candidates in the order in which the model, after the memory of each of the first few, expects the question."""
+        in_context = any(c.about for c in candidates)
+        first = candidates[: self.reranked * (2 if in_context else 1)]
+        if len(first) < 2:
+            return list(candidates)
+        asked = in_notation_of(legible(question), [c.match.passage.content for c in first])
+        ordered = self.rerank(asked, [c.match for c in candidates], [c.place for c in first])
+        known = {c.match.passage.id: c for c in candidates}
+        return [replace(known[m.passage.id], match=m) for m in ordered]
+
     def nearest(self, vector: Vector, k: int, chosen: Filter) -> list[Match]:
         """The k passages whose key vectors are nearest to `vector`, shape [dimension]."""
         if k < 1:
@@ -115,19 +160,22 @@ class Recall:
             if f.passage_id in found
         ]
 
-    def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """The first few in a new order; those whose memories are not there yet are judged by their places alone.
+    def rerank(
+        self, query: str, matches: Sequence[Match], places: Sequence[float] | None = None
+    ) -> list[Match]:
+        """The first few, or those with `places`, in a new order; a passage whose memory is not there yet is judged by its place.
 
         Scores fall in this order too: those of the rest become a share of the last one that was judged.
         """
-        first, rest = matches[: self.reranked or RERANKED], matches[self.reranked or RERANKED :]
+        count = (self.reranked or RERANKED) if places is None else len(places)
+        first, rest = matches[:count], matches[count:]
         stored = self.store.load([m.passage.id for m in first], self.engine.compressor.fingerprint)
         if len(stored) < 2:  # no order to choose
             return list(matches)
         with self.lock:
             likely = dict(zip(stored, self.engine.reader.likelihoods(query, list(stored.values())), strict=True))
         judged = [replace(m, likelihood=likely.get(m.passage.id)) for m in first]
-        ordered = [replace(judged[n], score=score) for n, score in reorder([m.likelihood for m in judged])]
+        ordered = [replace(judged[n], score=score) for n, score in reorder([m.likelihood for m in judged], places)]
         last = ordered[-1].score / max([m.score for m in rest], default=1.0)
         return [*ordered, *(replace(m, score=m.score * last) for m in rest)]
 
