@@ -6,18 +6,21 @@ when?") is searched together with each earlier exchange, because any of them may
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cmt_sdk.prompting import abstains
 from cmt_sdk.types import Turn
 
 EXCHANGES = 12  # the latest ones, which are looked at
 SAID, REPLY = 300, 150  # characters of an exchange that are searched and read
-RULES = 2_000  # characters of a system prompt that are read
+RULES = 1_200  # characters of a system prompt that are read
+TURN, TURNS = 1_000, 12  # characters of a turn, and turns, that a model without notes reads
 MESSAGE = 4_000  # characters of a message that are read
 QUERY = 1_000  # characters of a message that are searched
 GAP = " … "
+UNSOUND = re.compile("[\0\ud800-\udfff]")  # what a message may hold and a text may not
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +45,17 @@ class Exchange:
 
 
 def shortened(text: str, most: int) -> str:
-    """A text of at most `most` characters: its middle is left out, and of the end more stays."""
+    """A text of at most `most` characters: its middle is left out, and more of its end is kept."""
     text = text.strip()
     if len(text) <= most:
         return text
     start = most // 3
     return f"{text[:start].rstrip()}{GAP}{text[len(text) - (most - start - len(GAP)) :].lstrip()}"
+
+
+def sound(text: str, most: int) -> str:
+    """What is kept of a message before the question: cut, and without what no text may hold."""
+    return UNSOUND.sub("\ufffd", shortened(text, most))
 
 
 def exchanges(history: Sequence[Turn]) -> list[Exchange]:
@@ -64,12 +72,24 @@ def exchanges(history: Sequence[Turn]) -> list[Exchange]:
             said = f"{turn.content}\n{said}"
         if len(found) == EXCHANGES:
             break
-    cut = [(shortened(s, SAID), shortened(r, REPLY)) for s, r in [*found, (said, reply)]]
+    cut = [(sound(s, SAID), sound(r, REPLY)) for s, r in [*found, (said, reply)]]
     made = [Exchange(s, "" if abstains(r) else r) for s, r in cut]
     return [e for e in made if e.said or e.reply][:EXCHANGES]
 
 
 def rules(history: Sequence[Turn]) -> list[Turn]:
-    """The system's messages, as one that is cut where it is long."""
-    said = "\n\n".join(turn.content for turn in history if turn.role == "system")
-    return [Turn("system", shortened(said, RULES))] if said.strip() else []
+    """The system's messages as one."""
+    said = sound("\n\n".join(turn.content for turn in history if turn.role == "system"), RULES)
+    return [Turn("system", said)] if said else []
+
+
+def recent(history: Sequence[Turn]) -> list[Turn]:
+    """The system's messages and the latest turns, for a model that reads no notes."""
+    said = [turn for turn in history if turn.role != "system" and turn.content.strip()]
+    return [*rules(history), *(replace(t, content=sound(t.content, TURN)) for t in said[-TURNS:])]
+
+
+def told(history: Sequence[Turn]) -> list[str]:
+    """What a conversation tells, as passages to answer from: the system's words, then each exchange, latest last."""
+    said = [" ".join(turn.content for turn in e.turns) for e in reversed(exchanges(history))]
+    return [turn.content for turn in rules(history)] + said

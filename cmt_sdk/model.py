@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 
 from cmt_sdk.config import Settings, kept_share
-from cmt_sdk.context import exchanges, rules
+from cmt_sdk.context import MESSAGE, QUERY, exchanges, recent, rules, shortened, told
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.notation import in_notation_of
 from cmt_sdk.prompting import UNKNOWN, abstains
@@ -51,7 +51,7 @@ class Ask:
     reader: ReaderKind = "memory"
     max_tokens: int = 64
     chosen: Filter = field(default_factory=Filter)
-    history: Sequence[Turn] = ()
+    history: Sequence[Turn] | None = None
 
     def __post_init__(self) -> None:
         check_question(self.question)
@@ -107,8 +107,10 @@ class MemoryModel:
         memories and never the text, "text" puts the passages' text into the prompt, "auto" looks the best passage's
         text up where the memory reader is unsure, as it is where the words of its answer stand in no passage, or the memory's
         fidelity is known to be low, "none" asks the bare model;
-        `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search; `history`, earlier turns. With
-        `stream=True` the result is iterated for pieces of text, and its `answer` is there afterwards. Raises
+        `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search; `history`, the turns before it: a question
+        that is short of its subject finds it there. A question has at most 20,000 characters; where `history` is given, be it
+        empty, it is a message of a conversation, and of a long one the middle is left out. With `stream=True` the result is
+        iterated for pieces of text, and its `answer` is there afterwards. Raises
         InvalidInput, ModelMismatch.
         """
         asked = _ask(question, options)
@@ -204,14 +206,16 @@ class MemoryModel:
 
     def _find(self, ask: Ask, times: dict[str, float]) -> tuple[Ask, list[Match]]:
         """The passages to read, and the question with the earlier exchange that it leans on."""
-        vector = _timed(times, "encode", lambda: self._recall.encode(ask.question))
+        query = ask.question if ask.history is None else shortened(ask.question, QUERY)
+        vector = _timed(times, "encode", lambda: self._recall.encode(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
-        earlier = exchanges(ask.history)
-        found = _timed(times, "search", lambda: self._recall.gather(ask.question, earlier, k, ask.chosen, vector))
+        earlier = exchanges(ask.history or ())
+        found = _timed(times, "search", lambda: self._recall.gather(query, earlier, k, ask.chosen, vector))
         if self._settings.reranked and len(found) > 1:
-            found = _timed(times, "rerank", lambda: self._recall.judge(ask.question, found))
+            found = _timed(times, "rerank", lambda: self._recall.judge(query, found))
         about = found[0].about if found else None
-        ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
+        if found and ask.history is not None:
+            ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
         matches = [c.match for c in found[:k]]
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
@@ -230,14 +234,18 @@ class MemoryModel:
     def _read(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> Iterator[Piece]:
         passages = [m.passage for m in reversed(matches)]  # the best one last: what is near is read best
         question = in_notation_of(legible(ask.question), [m.passage.content for m in matches])
-        prompt = Prompt(question, ask.history, notes=kind != "none")
+        before = ask.history or ()
+        prompt = Prompt(question, recent(before) if kind == "none" else before, notes=kind != "none")
         if kind == "memory":
             memories = _timed(times, "load", lambda: self._recall.memories(passages))
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
             prompt = replace(prompt, passages=[render(p) for p in passages])
+        yield from self._locked(prompt, ask.max_tokens)
+
+    def _locked(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         with self._recall.lock:  # not held while the caller has a piece in hand: others may use the model then
-            pieces = self._recall.engine.reader.read(prompt, ask.max_tokens)
+            pieces = self._recall.engine.reader.read(prompt, max_tokens)
         while True:
             with self._recall.lock:
                 piece = next(pieces, None)
@@ -252,8 +260,24 @@ class MemoryModel:
         return "".join(p.text for p in pieces), usage
 
     def _nothing_found(self, ask: Ask, times: dict[str, float]) -> Iterator[str | Answer]:
+        """What the conversation itself tells; where there is none, the model need not be loaded to know nothing."""
+        if ask.history and (passages := told(ask.history)):
+            yield from self._heard(ask, passages, times)
+            return
         yield UNKNOWN
         yield self._answer(_reading_of(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times)
+
+    def _heard(self, ask: Ask, passages: Sequence[str], times: Mapping[str, float]) -> Iterator[str | Answer]:
+        """Answer from what was said before, read as notes are."""
+        pieces: list[Piece] = []
+        for piece in self._locked(Prompt(legible(ask.question), passages=passages), ask.max_tokens):
+            pieces.append(piece)
+            yield piece.text
+        text, usage = "".join(p.text for p in pieces), pieces[-1].usage
+        assert usage is not None  # noqa: S101 - the port says so
+        found = [] if abstains(text) else traces(ask.question, text, [("", p) for p in passages])
+        sure = 1.0 if abstains(text) else trust(found, 0.0, echoes=repeats(ask.question, text))
+        yield self._answer(_Reading(text, usage, ask.reader, [], [], sure, 0.0), times)
 
     def _answer(self, reading: _Reading, times: Mapping[str, float]) -> Answer:
         usage, kind, stages = reading.usage, reading.kind, dict(times)
@@ -330,6 +354,8 @@ def _ask(question: str, options: Mapping[str, Any]) -> Ask:
     if not isinstance(narrowing.get("where", {}), Mapping):
         raise InvalidFilter(f"where={narrowing['where']!r:.60}: give a dict of metadata keys and values")
     rest = {name: value for name, value in options.items() if name not in ("scope", "source", "where")}
+    if rest.get("history") is not None:
+        question = shortened(question, MESSAGE)
     return Ask(question, chosen=Filter(**narrowing), **rest)
 
 

@@ -47,9 +47,7 @@ def _shares(hits: Sequence[Hit], zero: float) -> list[float]:
     return [(hit.score - zero) / (best - zero) if best > zero else 1.0 for hit in hits]
 
 
-def reorder(
-    likelihoods: Sequence[float | None], places: Sequence[float] | None = None
-) -> list[tuple[int, float]]:
+def reorder(likelihoods: Sequence[float | None], places: Sequence[float] | None = None) -> list[tuple[int, float]]:
     """The order in which items, given best first, come when their likelihoods count too: their numbers and scores, best first.
 
     An item's worth is its log likelihood less `PLACE` nats for each place that it was behind the first: its number, or the one

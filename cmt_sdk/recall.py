@@ -10,20 +10,20 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
 from cmt_sdk.config import RERANKED
-from cmt_sdk.context import Exchange
+from cmt_sdk.context import QUERY, Exchange, exchanges, shortened
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.notation import in_notation_of
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.rendering import render
-from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Vector
+from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Turn, Vector
 from cmt_sdk.words.folding import legible
 
 log = logging.getLogger(__name__)
 
 CANDIDATES = 50
 NEAR = 4  # passages that an earlier exchange can bring in
-AFTER, BACK = 0.5, 0.25  # places that they are behind, and more for each exchange further back
+AFTER, BACK = -1.0, 0.25  # places that they are behind, and more for each exchange further back
 LONGEST_QUESTION = 20_000  # characters
 BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
 PATIENCE = 60.0  # seconds for another process that is at work on the same passages
@@ -142,6 +142,12 @@ class Recall:
         known = {c.match.passage.id: c for c in candidates}
         return [replace(known[m.passage.id], match=m) for m in ordered]
 
+    def search_after(self, message: str, history: Sequence[Turn], k: int, chosen: Filter) -> list[Match]:
+        """The k passages that `model.ask` would read for a message after these turns, best first."""
+        query = shortened(message, QUERY)
+        found = self.gather(query, exchanges(history), k, chosen)
+        return [c.match for c in (self.judge(query, found) if self.reranked else found)[:k]]
+
     def nearest(self, vector: Vector, k: int, chosen: Filter) -> list[Match]:
         """The k passages whose key vectors are nearest to `vector`, shape [dimension]."""
         if k < 1:
@@ -160,9 +166,7 @@ class Recall:
             if f.passage_id in found
         ]
 
-    def rerank(
-        self, query: str, matches: Sequence[Match], places: Sequence[float] | None = None
-    ) -> list[Match]:
+    def rerank(self, query: str, matches: Sequence[Match], places: Sequence[float] | None = None) -> list[Match]:
         """The first few, or those with `places`, in a new order; a passage whose memory is not there yet is judged by its place.
 
         Scores fall in this order too: those of the rest become a share of the last one that was judged.
