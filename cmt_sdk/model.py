@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 
 from cmt_sdk.config import Settings, kept_share
-from cmt_sdk.context import MESSAGE, QUERY, exchanges, recent, rules, shortened, told
+from cmt_sdk.context import QUERY, exchanges, recent, rules, shortened, told
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.notation import in_notation_of
 from cmt_sdk.prompting import UNKNOWN, abstains
@@ -113,7 +113,8 @@ class MemoryModel:
         iterated for pieces of text, and its `answer` is there afterwards. Raises
         InvalidInput, ModelMismatch.
         """
-        asked = _ask(question, options)
+        in_conversation = options.get("history") is not None
+        asked = _ask(self._recall.cut(question) if in_conversation else question, options)
         running = Stream(_with_limit(self._pieces(asked), asked.max_tokens))
         if stream:
             return running
@@ -211,8 +212,8 @@ class MemoryModel:
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
         earlier = exchanges(ask.history or ())
         found = _timed(times, "search", lambda: self._recall.gather(query, earlier, k, ask.chosen, vector))
-        if self._settings.reranked and len(found) > 1:
-            found = _timed(times, "rerank", lambda: self._recall.judge(query, found))
+        stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
+        found = _timed(times, stage, lambda: self._recall.judge(query, found))
         about = found[0].about if found else None
         if found and ask.history is not None:
             ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
@@ -354,8 +355,6 @@ def _ask(question: str, options: Mapping[str, Any]) -> Ask:
     if not isinstance(narrowing.get("where", {}), Mapping):
         raise InvalidFilter(f"where={narrowing['where']!r:.60}: give a dict of metadata keys and values")
     rest = {name: value for name, value in options.items() if name not in ("scope", "source", "where")}
-    if rest.get("history") is not None:
-        question = shortened(question, MESSAGE)
     return Ask(question, chosen=Filter(**narrowing), **rest)
 
 
