@@ -27,11 +27,13 @@ UNSOUND = re.compile("[\0\ud800-\udfff]")  # what a message may hold and a text 
 class Exchange:
     """What the user said and what was replied, each cut to what is searched and read.
 
-    A reply that says that nothing is known names no subject: it is left out.
+    A reply that says that nothing is known names no subject: it is left out, and the exchange is
+    `unanswered`.
     """
 
     said: str
     reply: str = ""
+    unanswered: bool = False
 
     @property
     def turns(self) -> list[Turn]:
@@ -73,7 +75,7 @@ def exchanges(history: Sequence[Turn]) -> list[Exchange]:
         if len(found) == EXCHANGES:
             break
     cut = [(sound(s, SAID), sound(r, REPLY)) for s, r in [*found, (said, reply)]]
-    made = [Exchange(s, "" if abstains(r) else r) for s, r in cut]
+    made = [Exchange(s, "", unanswered=True) if abstains(r) else Exchange(s, r) for s, r in cut]
     return [e for e in made if e.said or e.reply][:EXCHANGES]
 
 
@@ -90,6 +92,9 @@ def recent(history: Sequence[Turn]) -> list[Turn]:
 
 
 def told(history: Sequence[Turn]) -> list[str]:
-    """What a conversation tells, as passages to answer from: the system's words, then each exchange, latest last."""
-    said = [" ".join(turn.content for turn in e.turns) for e in reversed(exchanges(history))]
+    """What a conversation tells, as passages to answer from: the system's words, then each exchange, latest last.
+
+    An unanswered question tells nothing, and would be found as the answer to itself.
+    """
+    said = [" ".join(turn.content for turn in e.turns) for e in reversed(exchanges(history)) if not e.unanswered]
     return [turn.content for turn in rules(history)] + said

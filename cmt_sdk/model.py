@@ -19,6 +19,7 @@ from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind, fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.rendering import render
+from cmt_sdk.spoken import or_spoken
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage, Vector
 from cmt_sdk.words.folding import legible
 
@@ -113,9 +114,11 @@ class MemoryModel:
         iterated for pieces of text, and its `answer` is there afterwards. Raises
         InvalidInput, ModelMismatch.
         """
-        in_conversation = options.get("history") is not None
-        asked = _ask(self._recall.cut(question) if in_conversation else question, options)
-        running = Stream(_with_limit(self._pieces(asked), asked.max_tokens))
+        asked = _ask(question if options.get("history") is None else self._recall.cut(question), options)
+        pieces, passages = self._pieces(asked), told(asked.history or ())
+        if passages and asked.reader != "none":
+            pieces = or_spoken(pieces, asked.question, passages, self._recall, asked.max_tokens)
+        running = Stream(_with_limit(pieces, asked.max_tokens))
         if stream:
             return running
         for _ in running:
@@ -242,11 +245,8 @@ class MemoryModel:
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
             prompt = replace(prompt, passages=[render(p) for p in passages])
-        yield from self._locked(prompt, ask.max_tokens)
-
-    def _locked(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         with self._recall.lock:  # not held while the caller has a piece in hand: others may use the model then
-            pieces = self._recall.engine.reader.read(prompt, max_tokens)
+            pieces = self._recall.engine.reader.read(prompt, ask.max_tokens)
         while True:
             with self._recall.lock:
                 piece = next(pieces, None)
@@ -261,24 +261,8 @@ class MemoryModel:
         return "".join(p.text for p in pieces), usage
 
     def _nothing_found(self, ask: Ask, times: dict[str, float]) -> Iterator[str | Answer]:
-        """What the conversation itself tells; where there is none, the model need not be loaded to know nothing."""
-        if ask.history and (passages := told(ask.history)):
-            yield from self._heard(ask, passages, times)
-            return
         yield UNKNOWN
         yield self._answer(_reading_of(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times)
-
-    def _heard(self, ask: Ask, passages: Sequence[str], times: Mapping[str, float]) -> Iterator[str | Answer]:
-        """Answer from what was said before, read as notes are."""
-        pieces: list[Piece] = []
-        for piece in self._locked(Prompt(legible(ask.question), passages=passages), ask.max_tokens):
-            pieces.append(piece)
-            yield piece.text
-        text, usage = "".join(p.text for p in pieces), pieces[-1].usage
-        assert usage is not None  # noqa: S101 - the port says so
-        found = [] if abstains(text) else traces(ask.question, text, [("", p) for p in passages])
-        sure = 1.0 if abstains(text) else trust(found, 0.0, echoes=repeats(ask.question, text))
-        yield self._answer(_Reading(text, usage, ask.reader, [], [], sure, 0.0), times)
 
     def _answer(self, reading: _Reading, times: Mapping[str, float]) -> Answer:
         usage, kind, stages = reading.usage, reading.kind, dict(times)

@@ -58,7 +58,7 @@ def memory(tmp_path, reader):
         ([Turn("user", "One,"), Turn("user", "two?"), Turn("assistant", "3.")], [Exchange("One,\ntwo?", "3.")]),
         ([Turn("assistant", "Hello!")], [Exchange("", "Hello!")]),
         ([Turn("system", "Be brief."), Turn("tool", "{}"), Turn("user", " ")], []),
-        (talk(("Who?", "I don't know.")), [Exchange("Who?", "")]),
+        (talk(("Who?", "I don't know.")), [Exchange("Who?", unanswered=True)]),
         ([Turn("user", "a\0b\ud800")], [Exchange("a\ufffdb\ufffd", "")]),
     ],
 )
@@ -114,7 +114,7 @@ def test_the_reader_sees_the_exchange_that_the_question_leans_on(memory, reader)
     """And no other one; none before a question that stands by itself."""
     said = talk(("Which library was closed?", "The old one."), ("Oh!", "Ha."))
     memory.model.ask("Why?", history=said)
-    assert list(reader.prompts[-1].history) == said[:2]
+    assert list(reader.prompts[0].history) == said[:2]
     memory.model.ask("Which harbour opens at nine?", history=said)
     assert not reader.prompts[-1].history
 
@@ -145,6 +145,18 @@ def test_where_nothing_is_found_the_conversation_is_read(tmp_path, history, ques
         memory.add("The harbour opens at nine.")
         assert memory.model.ask(question, history=history, scope="bob").text == expected
         assert memory.chat(scope="bob").say(question).text == "I don't know."
+
+
+def test_what_was_told_in_the_conversation_is_read_where_the_memory_does_not_tell(memory):
+    """Also in pieces: of "I don't know." nothing is shown. What neither tells stays unknown; a question is no answer."""
+    told = talk(("My bicycle is called Rosinante.", "Nice."), ("Which spokes?", "I don't know."))
+    running = memory.model.ask("Which bicycle?", history=told, stream=True)
+    assert "".join(running).strip() == running.answer.text == "My bicycle is called Rosinante."
+    assert (running.answer.sources, running.answer.abstained) == ([], False)
+    for question in ("Which spokes?", "Which colour?"):
+        running = memory.model.ask(question, history=told, stream=True)
+        assert "".join(running).strip() == running.answer.text == "I don't know."
+        assert running.answer.abstained
 
 
 @pytest.mark.parametrize("size", [LONGEST_QUESTION + 1, 27_000, 200_000])
