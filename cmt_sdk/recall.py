@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 CANDIDATES = 50
 NEAR = 5  # passages that are found for a question after an earlier exchange
 FADE = 0.97  # what their scores are worth for each exchange further back
-AFTER = -1.5  # places that the first of them is ahead of the first of the question by itself
+BEHIND, AHEAD_BY = 0.5, 3.0  # places: of what an exchange makes fit least, and how far the best is before it
 CLEAR = 8.0  # nats by which the best passage fits a question better that says what it is about
 LONGEST_QUESTION = 20_000  # characters
 BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
@@ -127,10 +127,9 @@ class Recall:
         """
         alone = self.search(question, max(k, self.reranked), chosen, vector=vector)
         best = {m.passage.id: Candidate(m, n, n) for n, m in enumerate(alone)}
-        lead = AFTER if self.reranked else -AFTER  # where nothing judges, the question by itself comes first
-        for n, found in enumerate(self._after(question, earlier, chosen) if earlier else ()):
+        for found in self._after(question, earlier, chosen) if earlier else ():
             known = best.get(found.match.passage.id, found)
-            place = min(known.place, n + lead) if known is not found else n + lead
+            place = min(known.place, found.place)
             nearer = (found.match.vector_score or -1.0) > (known.match.vector_score or -1.0)
             about = found.about if known is found or nearer else None
             best[found.match.passage.id] = replace(known, place=place, about=about)
@@ -152,7 +151,10 @@ class Recall:
                     best[hit.passage_id] = max(best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back))
         back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
         found = self._matches(_hits(meaning), _hits(words))[: self.reranked or RERANKED]
-        return [_candidate(m, n, back_of[m.passage.id], earlier) for n, m in enumerate(found)]
+        shares = [m.score / (found[0].score or 1.0) for m in found]
+        # where nothing judges them, those of the question by itself come first
+        places = [BEHIND - AHEAD_BY * share if self.reranked else n + BEHIND for n, share in enumerate(shares)]
+        return [_candidate(m, p, back_of[m.passage.id], earlier) for m, p in zip(found, places, strict=True)]
 
     def judge(self, question: str, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Candidates, best first, by how much the model expects the question after the memory of each.
@@ -349,7 +351,7 @@ def _hits(best: Mapping[int, tuple[float, int]]) -> list[Hit]:
     return sorted((Hit(i, score) for i, (score, _) in best.items()), key=lambda hit: -hit.score)
 
 
-def _candidate(match: Match, place: int, back: int, earlier: Sequence[Exchange]) -> Candidate:
+def _candidate(match: Match, place: float, back: int, earlier: Sequence[Exchange]) -> Candidate:
     """What was found after an exchange, with its cosine as it was before it faded."""
     cosine = None if match.vector_score is None else match.vector_score / FADE**back
     return Candidate(replace(match, vector_score=cosine), place, None, earlier[back])

@@ -74,7 +74,7 @@ FOLLOW_UPS = [
     ("Who took over the harbour project?", "Maria Santos", "How old is she?", "41", "far"),
     ("Who took over the harbour project?", "Maria Santos", "Where does she come from?", "Porto", "far"),
     ("What is my dog called?", "Biscuit", "What is he afraid of?", "thunder", "far"),
-    ("Where does the Pelican lie?", "In the harbour of Genoa.", "How long is it?", "eleven", "far"),
+    ("Where does the Pelican lie?", "In the harbour of Genoa.", "How long is it?", "metres", "far"),
     ("When was our car serviced?", "On 4 May.", "By whom?", "Peeters", "near"),
     ("When does the museum open?", "At ten.", "How much is a ticket?", "12", "far"),
     ("Who is my dentist?", "Dr. Okafor", "In which street is her practice?", "Park", "far"),

@@ -21,20 +21,19 @@ def memory(tmp_path_factory):
         yield opened
 
 
-@pytest.mark.parametrize("length", [240, 2_900])
-def test_a_question_is_answered_after_talk_as_it_is_alone(memory, length):
+def test_a_question_is_answered_after_talk_as_it_is_alone(memory):
     """What was said before changes neither what is read nor the answer."""
     for question, _ in data.ALONE[1::8]:
         alone = memory.model.ask(question)
-        after = memory.model.ask(question, history=turns(data.talk(length, held=True)))
+        after = memory.model.ask(question, history=turns(data.talk(2_900, held=True)))
         assert (after.text, [s.text for s in after.sources]) == (alone.text, [s.text for s in alone.sources])
 
 
 def test_a_follow_up_finds_its_subject(memory):
-    """One, four and eight exchanges back: the note that tells comes first for most, and is read for nearly all."""
+    """One and eight exchanges back: the note that tells is among those that are read, and comes first for most."""
     ranks = []
-    for at, (_, _, question, told, _) in list(enumerate(data.FOLLOW_UPS))[1::4]:
-        for back in (1, 4, 8):
+    for at, (_, _, question, told, _) in list(enumerate(data.FOLLOW_UPS))[1::5]:
+        for back in (1, 8):
             found = memory.search(question, 5, history=turns(data.follow_up(at, back)))
             ranks.append(next((n for n, m in enumerate(found) if told in m.passage.text), None))
     assert sum(r is not None for r in ranks) >= 0.9 * len(ranks)
