@@ -48,7 +48,9 @@ class CMTMemoryBlock(BaseMemoryBlock[list[ChatMessage]]):
     memory: Any = Field(exclude=True, description="The memory of cmt_sdk.open; it stays the caller's to close.")
     scope: str = Field(default="", description="Where messages are kept and looked for; '': everywhere.")
     k: int = Field(default=5, ge=1, description="Passages that come back.")
-    questions: int = Field(default=2, ge=1, description="How many of the user's last messages are looked for together.")
+    questions: int = Field(
+        default=12, ge=1, description="The user's last messages that count: the question, and those it may lean on."
+    )
     this_session: bool = Field(default=False, description="Whether other sessions of the scope are left out.")
     wait: bool = Field(default=True, description="Whether messages are compressed before `aput` returns.")
 
@@ -59,12 +61,15 @@ class CMTMemoryBlock(BaseMemoryBlock[list[ChatMessage]]):
         **block_kwargs: Any,  # noqa: ARG002 - what a chat gives to blocks of other kinds
     ) -> list[ChatMessage]:
         """One message with the passages that fit; none where nothing was asked or nothing is known."""
-        asked = [_text(m) for m in messages or () if m.role == MessageRole.USER]
-        query = UNSOUND.sub("\ufffd", " ".join(asked[-self.questions :])).strip()
+        said = list(messages or ())
+        asked = [n for n, m in enumerate(said) if m.role == MessageRole.USER]
+        query = UNSOUND.sub("\ufffd", _text(said[asked[-1]])).strip() if asked else ""
         if not query:
             return []
+        talk = said[asked[-self.questions :][0] : asked[-1]]
+        before = [cmt_sdk.Turn(m.role.value, _text(m)) for m in talk]
         scope = self._scope(session_id) if self.this_session else self.scope
-        matches = await asyncio.to_thread(self.memory.search, query, self.k, scope=scope or None)
+        matches = await asyncio.to_thread(self.memory.search, query, self.k, history=before, scope=scope or None)
         notes = [json.dumps(m.passage.content, ensure_ascii=False) for m in matches]
         return [ChatMessage(role=MessageRole.USER, content="\n".join([NOTES, *notes]))] if notes else []
 

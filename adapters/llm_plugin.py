@@ -28,7 +28,7 @@ try:
 except ImportError as error:
     raise MissingExtra("the plugin for llm", "llm") from error
 
-TURNS_KEPT = 12
+TURNS_KEPT = 24
 KEPT_APART = ("text", "prompt_tokens", "answer_tokens")  # of an Answer: llm has places of its own for these
 
 

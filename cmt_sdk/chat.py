@@ -8,7 +8,7 @@ from typing import Any
 from cmt_sdk.model import MemoryModel
 from cmt_sdk.types import Answer, Turn
 
-TURNS_KEPT = 12
+TURNS_KEPT = 24
 
 
 class Chat:

@@ -293,6 +293,7 @@ class Memory:
         k: int = 5,
         *,
         mode: SearchMode = "fused",
+        history: Sequence[Turn] | None = None,
         scope: str | None = None,
         source: str | None = None,
         where: Mapping[str, Any] | None = None,
@@ -301,7 +302,13 @@ class Memory:
 
         `mode` is "fused", by meaning and words; "reranked", which then lets the model read the query after the memory of each of
         the first few, as `model.ask` does; "vector", by meaning; or "text", by words, which needs no model.
+
+        With `history`, the turns before it, even none, the query is a message of a conversation: it is
+        searched by itself and after earlier turns, and ranked, as `model.ask` does; its middle is left
+        out where it is long. `mode` is not used then.
         """
+        if history is not None:
+            return self._recall.search_after(query, history, k, _filter(scope, source, where))
         return self._recall.search(query, k, _filter(scope, source, where), mode)
 
     def nearest(

@@ -11,13 +11,15 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 
 from cmt_sdk.config import Settings, kept_share
+from cmt_sdk.context import QUERY, exchanges, recent, rules, shortened, told
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.notation import in_notation_of
-from cmt_sdk.prompting import UNKNOWN, abstains, search_query
+from cmt_sdk.prompting import UNKNOWN, abstains
 from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind, fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.rendering import render
+from cmt_sdk.spoken import or_spoken
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage, Vector
 from cmt_sdk.words.folding import legible
 
@@ -50,7 +52,7 @@ class Ask:
     reader: ReaderKind = "memory"
     max_tokens: int = 64
     chosen: Filter = field(default_factory=Filter)
-    history: Sequence[Turn] = ()
+    history: Sequence[Turn] | None = None
 
     def __post_init__(self) -> None:
         check_question(self.question)
@@ -106,12 +108,17 @@ class MemoryModel:
         memories and never the text, "text" puts the passages' text into the prompt, "auto" looks the best passage's
         text up where the memory reader is unsure, as it is where the words of its answer stand in no passage, or the memory's
         fidelity is known to be low, "none" asks the bare model;
-        `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search; `history`, earlier turns. With
-        `stream=True` the result is iterated for pieces of text, and its `answer` is there afterwards. Raises
+        `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search; `history`, the turns before it: a question
+        that is short of its subject finds it there. A question has at most 20,000 characters; where `history` is given, be it
+        empty, it is a message of a conversation, and of a long one the middle is left out. With `stream=True` the result is
+        iterated for pieces of text, and its `answer` is there afterwards. Raises
         InvalidInput, ModelMismatch.
         """
-        asked = _ask(question, options)
-        running = Stream(_with_limit(self._pieces(asked), asked.max_tokens))
+        asked = _ask(question if options.get("history") is None else self._recall.cut(question), options)
+        pieces, passages = self._pieces(asked), told(asked.history or ())
+        if passages and asked.reader != "none":
+            pieces = or_spoken(pieces, asked.question, passages, self._recall, asked.max_tokens)
+        running = Stream(_with_limit(pieces, asked.max_tokens))
         if stream:
             return running
         for _ in running:
@@ -130,7 +137,9 @@ class MemoryModel:
 
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
         times: dict[str, float] = {}
-        matches = [] if ask.reader == "none" or self._is_out_of_reach(ask, times) else self._find(ask, times)
+        matches: list[Match] = []
+        if ask.reader != "none" and not self._is_out_of_reach(ask, times):
+            ask, matches = self._find(ask, times)
         if not matches and ask.reader != "none":
             yield from self._nothing_found(ask, times)
             return
@@ -199,21 +208,23 @@ class MemoryModel:
         times["encode"] = 0.0
         return True
 
-    def _find(self, ask: Ask, times: dict[str, float]) -> list[Match]:
-        query = search_query(ask.question, ask.history)
+    def _find(self, ask: Ask, times: dict[str, float]) -> tuple[Ask, list[Match]]:
+        """The passages to read, and the question with the earlier exchange that it leans on."""
+        query = ask.question if ask.history is None else shortened(ask.question, QUERY)
         vector = _timed(times, "encode", lambda: self._recall.encode(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
-        rerank = self._settings.reranked
-        most = max(k, rerank)
-        found = _timed(times, "search", lambda: self._recall.search(query, most, ask.chosen, vector=vector))
-        if rerank and len(found) > 1:
-            asked = in_notation_of(legible(query), [m.passage.content for m in found[:rerank]])
-            found = _timed(times, "rerank", lambda: self._recall.rerank(asked, found))
-        found = found[:k]
+        earlier = exchanges(ask.history or ())
+        found = _timed(times, "search", lambda: self._recall.gather(query, earlier, k, ask.chosen, vector))
+        stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
+        found = _timed(times, stage, lambda: self._recall.judge(query, found))
+        about = found[0].about if found else None
+        if found and ask.history is not None:
+            ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
+        matches = [c.match for c in found[:k]]
         if ask.budget is not None:
-            costs = [self._cost(m.passage.tokens, ask.reader) for m in found]
-            found = found[: max(1, fit(costs, ask.budget))]
-        return found
+            costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
+            matches = matches[: max(1, fit(costs, ask.budget))]
+        return ask, matches
 
     def _cost(self, tokens: int, reader: str) -> int:
         """Context entries that a passage of `tokens` tokens takes when it is read."""
@@ -227,7 +238,8 @@ class MemoryModel:
     def _read(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> Iterator[Piece]:
         passages = [m.passage for m in reversed(matches)]  # the best one last: what is near is read best
         question = in_notation_of(legible(ask.question), [m.passage.content for m in matches])
-        prompt = Prompt(question, ask.history, notes=kind != "none")
+        before = ask.history or ()
+        prompt = Prompt(question, recent(before) if kind == "none" else before, notes=kind != "none")
         if kind == "memory":
             memories = _timed(times, "load", lambda: self._recall.memories(passages))
             prompt = replace(prompt, memories=memories)

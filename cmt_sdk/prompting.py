@@ -47,9 +47,3 @@ def only_asks(text: str) -> bool:
     """True for words that ask and tell nothing: remembered, such a question would be found as the answer to itself."""
     sentences = [s.strip().rstrip("\"'”’)»") for s in re.split(r"(?<=[.!?])\s+|(?<=[。！？])", text) if s.strip()]
     return bool(sentences) and all(s.endswith(("?", "？")) for s in sentences)
-
-
-def search_query(question: str, history: Sequence[Turn] = ()) -> str:
-    """What is looked for: the question, after the one before it where there is one ("and when?" needs it)."""
-    before = [turn.content for turn in history if turn.role == "user"]
-    return f"{before[-1]} {question}" if before else question

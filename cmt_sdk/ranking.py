@@ -47,16 +47,18 @@ def _shares(hits: Sequence[Hit], zero: float) -> list[float]:
     return [(hit.score - zero) / (best - zero) if best > zero else 1.0 for hit in hits]
 
 
-def reorder(likelihoods: Sequence[float | None]) -> list[tuple[int, float]]:
+def reorder(likelihoods: Sequence[float | None], places: Sequence[float] | None = None) -> list[tuple[int, float]]:
     """The order in which items, given best first, come when their likelihoods count too: their numbers and scores, best first.
 
-    An item's worth is its log likelihood less `PLACE` nats for each place that it was behind the first. One whose likelihood is
+    An item's worth is its log likelihood less `PLACE` nats for each place that it was behind the first: its number, or the one
+    in `places`. One whose likelihood is
     not known (None) counts as the mean of the others. The score of the best is 1; `PLACE` nats less halve it, twice as many leave
     a third, and so on.
     """
     known = [x for x in likelihoods if x is not None]
     mean = sum(known) / len(known) if known else 0.0
-    worth = [(mean if x is None else x) - PLACE * place for place, x in enumerate(likelihoods)]
+    steps = range(len(likelihoods)) if places is None else places
+    worth = [(mean if x is None else x) - PLACE * place for place, x in zip(steps, likelihoods, strict=True)]
     best = max(worth, default=0.0)
     return [(n, 1 / (1 + (best - worth[n]) / PLACE)) for n in sorted(range(len(worth)), key=lambda n: -worth[n])]
 

@@ -5,21 +5,28 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Protocol, get_args
 
 from cmt_sdk.config import RERANKED
+from cmt_sdk.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
+from cmt_sdk.notation import in_notation_of
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.rendering import render
-from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Vector
+from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Turn, Vector
 from cmt_sdk.words.folding import legible
 
 log = logging.getLogger(__name__)
 
 CANDIDATES = 50
+NEAR = 5  # passages that are found for a question after an earlier exchange
+FADE = 0.97  # what their scores are worth for each exchange further back
+BEHIND, AHEAD_BY = 0.5, 3.0  # places: of what an exchange makes fit least, and how far the best is before it
+CLEAR = 8.0  # nats by which the best passage fits a question better that says what it is about
 LONGEST_QUESTION = 20_000  # characters
 BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
 PATIENCE = 60.0  # seconds for another process that is at work on the same passages
@@ -60,6 +67,20 @@ class Engine(Protocol):
         """How much closeness in meaning counts against words in common (1: the same), as `ranking.fuse` adds them."""
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A passage that may fit a question.
+
+    `alone` is its place, from 0, where the question is searched by itself; `place` the best one of
+    that and of the places where it is searched after an earlier exchange, which is `about` then.
+    """
+
+    match: Match
+    place: float
+    alone: float | None = None
+    about: Exchange | None = None
+
+
 @dataclass
 class Recall:
     """Search and loading over one store, one index and one engine; every call into the engine holds `lock`."""
@@ -97,6 +118,81 @@ class Recall:
         matches = self._matches(by_meaning, by_words)
         return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
 
+    def gather(
+        self, question: str, earlier: Sequence[Exchange], k: int, chosen: Filter, vector: Vector | None = None
+    ) -> list[Candidate]:
+        """At least k passages that may fit a question after earlier exchanges, which come latest first.
+
+        The question is searched by itself and after each exchange; a passage keeps its best place.
+        """
+        alone = self.search(question, max(k, self.reranked), chosen, vector=vector)
+        best = {m.passage.id: Candidate(m, n, n) for n, m in enumerate(alone)}
+        for found in self._after(question, earlier, chosen) if earlier else ():
+            known = best.get(found.match.passage.id, found)
+            place = min(known.place, found.place)
+            nearer = (found.match.vector_score or -1.0) > (known.match.vector_score or -1.0)
+            about = found.about if known is found or nearer else None
+            best[found.match.passage.id] = replace(known, place=place, about=about)
+        return sorted(best.values(), key=lambda found: found.place)
+
+    def _after(self, question: str, earlier: Sequence[Exchange], chosen: Filter) -> list[Candidate]:
+        """What is found for a question after each of the exchanges, in one list, best first.
+
+        Scores of all searches are compared as they are, so that talk which nothing in the memory is
+        about adds little; each exchange further back counts a little less.
+        """
+        meaning: dict[int, tuple[float, int]] = {}
+        words: dict[int, tuple[float, int]] = {}
+        for back, exchange in enumerate(earlier):
+            query = exchange.query(question)
+            by_meaning = self._near(self.encode(query), NEAR, chosen)
+            for best, hits in ((words, self.store.search_text(query, NEAR, chosen)), (meaning, by_meaning)):
+                for hit in hits:
+                    best[hit.passage_id] = max(best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back))
+        back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
+        found = self._matches(_hits(meaning), _hits(words))[: self.reranked or RERANKED]
+        shares = [m.score / (found[0].score or 1.0) for m in found]
+        # where nothing judges them, those of the question by itself come first
+        places = [BEHIND - AHEAD_BY * share if self.reranked else n + BEHIND for n, share in enumerate(shares)]
+        return [_candidate(m, p, back_of[m.passage.id], earlier) for m, p in zip(found, places, strict=True)]
+
+    def judge(self, question: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Candidates, best first, by how much the model expects the question after the memory of each.
+
+        Where the best one would be the best by itself, nothing of what was said before changes the
+        order; where it is the best by far, the question leans on none of that.
+        """
+        alone = sorted((c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0)
+        added = [c for c in candidates if c.alone is None]
+        moved = any(c.place != c.alone for c in candidates)
+        first, near = alone[: self.reranked], candidates[: 2 * self.reranked if moved else 0]
+        judged = {c.match.passage.id: c.match.passage for c in (*first, *near)}
+        if len(judged) > 1:
+            question = in_notation_of(legible(question), [p.content for p in judged.values()])
+        likely = self.likelihoods(question, list(judged.values())) if len(judged) > 1 else {}
+        by_itself = _ordered(alone, [c.alone or 0.0 for c in first], likely)
+        in_context = _ordered(candidates, [c.place for c in near], likely) if moved else by_itself
+        if not (likely and by_itself) or by_itself[0].match.passage.id != in_context[0].match.passage.id:
+            return in_context
+        best, second, *_ = sorted(likely.values(), reverse=True)
+        return [replace(c, about=None) if best - second >= CLEAR else c for c in (*by_itself, *added)]
+
+    def cut(self, message: str) -> str:
+        """A message of a conversation, cut to what is read: its middle is left out."""
+        message = shortened(message, MESSAGE)
+        while len(message.encode(errors="replace")) > MESSAGE_TOKENS:
+            tokens = self.engine.count_tokens([message])[0]
+            if tokens <= MESSAGE_TOKENS:
+                break
+            message = shortened(message, 9 * len(message) * MESSAGE_TOKENS // (10 * tokens))
+        return message
+
+    def search_after(self, message: str, history: Sequence[Turn], k: int, chosen: Filter) -> list[Match]:
+        """The k passages that `model.ask` would read for a message after these turns, best first."""
+        query = shortened(message, QUERY)
+        found = self.gather(query, exchanges(history), k, chosen)
+        return [c.match for c in self.judge(query, found)[:k]]
+
     def nearest(self, vector: Vector, k: int, chosen: Filter) -> list[Match]:
         """The k passages whose key vectors are nearest to `vector`, shape [dimension]."""
         if k < 1:
@@ -116,20 +212,22 @@ class Recall:
         ]
 
     def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """The first few in a new order; those whose memories are not there yet are judged by their places alone.
+        """The first few in a new order; those whose memories are not there yet are judged by their places alone."""
+        first = matches[: self.reranked or RERANKED]
+        likely = self.likelihoods(query, [m.passage for m in first])
+        candidates = [Candidate(m, n, n) for n, m in enumerate(matches)]
+        return [c.match for c in _ordered(candidates, range(len(first)), likely)]
 
-        Scores fall in this order too: those of the rest become a share of the last one that was judged.
+    def likelihoods(self, query: str, passages: Sequence[Passage]) -> dict[int, float]:
+        """How likely the query is after each passage's memory, by passage id; of those that are stored.
+
+        Empty where they are fewer than two: there is no order to choose.
         """
-        first, rest = matches[: self.reranked or RERANKED], matches[self.reranked or RERANKED :]
-        stored = self.store.load([m.passage.id for m in first], self.engine.compressor.fingerprint)
-        if len(stored) < 2:  # no order to choose
-            return list(matches)
+        stored = self.store.load([p.id for p in passages], self.engine.compressor.fingerprint)
+        if len(stored) < 2:
+            return {}
         with self.lock:
-            likely = dict(zip(stored, self.engine.reader.likelihoods(query, list(stored.values())), strict=True))
-        judged = [replace(m, likelihood=likely.get(m.passage.id)) for m in first]
-        ordered = [replace(judged[n], score=score) for n, score in reorder([m.likelihood for m in judged])]
-        last = ordered[-1].score / max([m.score for m in rest], default=1.0)
-        return [*ordered, *(replace(m, score=m.score * last) for m in rest)]
+            return dict(zip(stored, self.engine.reader.likelihoods(query, list(stored.values())), strict=True))
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now, and kept where that can be."""
@@ -232,3 +330,28 @@ class Recall:
                     f"that is open is {mine.model} ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. "
                     "Open it with the first, or encode the stored text again: cmt reencode"
                 )
+
+
+def _ordered(candidates: Sequence[Candidate], places: Sequence[float], likely: Mapping[int, float]) -> list[Candidate]:
+    """Candidates with their first few, those with `places`, in the order of `ranking.reorder`; no likelihoods, no change.
+
+    Scores fall in this order too: those of the rest become a share of the last one that was judged.
+    """
+    if not likely:
+        return list(candidates)
+    first, rest = candidates[: len(places)], candidates[len(places) :]
+    known = [likely.get(c.match.passage.id) for c in first]
+    order = reorder(known, places)
+    ordered = [replace(first[n], match=replace(first[n].match, likelihood=known[n], score=score)) for n, score in order]
+    last = order[-1][1] / max([c.match.score for c in rest], default=1.0)
+    return [*ordered, *(replace(c, match=replace(c.match, score=c.match.score * last)) for c in rest)]
+
+
+def _hits(best: Mapping[int, tuple[float, int]]) -> list[Hit]:
+    return sorted((Hit(i, score) for i, (score, _) in best.items()), key=lambda hit: -hit.score)
+
+
+def _candidate(match: Match, place: float, back: int, earlier: Sequence[Exchange]) -> Candidate:
+    """What was found after an exchange, with its cosine as it was before it faded."""
+    cosine = None if match.vector_score is None else match.vector_score / FADE**back
+    return Candidate(replace(match, vector_score=cosine), place, None, earlier[back])

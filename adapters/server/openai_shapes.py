@@ -12,7 +12,7 @@ from cmt_adapters.server.shapes import Reader, Scope, SourceValue, Text
 from cmt_sdk.errors import InvalidInput
 
 MODEL = "cmt"
-TURNS_KEPT = 12
+TURNS_KEPT = 24
 Finish = Literal["stop", "length"]
 LONGEST = 256  # tokens of an answer whose length is not given
 MOST = 4096
