@@ -34,10 +34,10 @@ try:
     from fastapi.responses import FileResponse
     from fastapi.security import HTTPBearer
     from starlette.middleware import Middleware
-    from starlette.middleware.cors import CORSMiddleware
 except ImportError as error:
     raise MissingExtra("the HTTP server", "serve") from error
 
+from cmt_adapters.origins import Origins
 from cmt_adapters.server import openai_api, rest_api
 from cmt_adapters.server.gate import Gate, Guard, Rules
 from cmt_adapters.server.replies import HANDLERS
@@ -73,7 +73,7 @@ def app(
 
     `serve` brings a log without anybody's words, and an end in order; under another server, see to both yourself.
     """
-    rules = Rules(_checked_token(token), [_checked_origin(o) for o in origins], hosts, max_body)
+    rules = Rules(_checked_token(token), Origins(origins), hosts, max_body)
     work = Work(memory, max_queue, remember=remember)
 
     @contextlib.asynccontextmanager
@@ -81,12 +81,6 @@ def app(
         yield
         await asyncio.to_thread(work.close)
 
-    cors: dict[str, Any] = {
-        "allow_origins": rules.origins,
-        "allow_methods": ["*"],
-        "allow_headers": ["*"],
-        "expose_headers": ["Retry-After"],
-    }
     made = FastAPI(
         title="cmt-sdk",
         description=ABOUT,
@@ -95,7 +89,7 @@ def app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[Middleware(Gate, rules), Middleware(CORSMiddleware, **cors), Middleware(Guard, rules)],
+        middleware=[Middleware(Gate, rules), *rules.origins.cors("Retry-After"), Middleware(Guard, rules)],
         exception_handlers=HANDLERS,
         telemetry=SILENT,
     )
@@ -188,13 +182,6 @@ def _checked_token(token: str | None) -> str | None:
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise InvalidSetting("the token is empty, or holds what no header can: give letters and digits, without spaces")
     return token
-
-
-def _checked_origin(origin: str) -> str:
-    match = re.fullmatch(r"(https?://[^/?#@\s]+)/?", origin.lower())
-    if not match:
-        raise InvalidSetting(f"origin {origin!r:.80}: give scheme, host and port, such as http://notes.example:8080")
-    return match[1]
 
 
 def _add_page(made: FastAPI) -> None:
