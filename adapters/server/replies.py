@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from cmt_adapters.server.shapes import SCOPE, TEXT, Failure, Fault
 from cmt_adapters.server.work import Busy, while_there
+from cmt_adapters.wording import place_of, words_of
 from cmt_sdk import errors
 
 _EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
@@ -81,11 +82,13 @@ def invalid(_: Request, error: Exception) -> Response:
     """A request of the wrong shape; its values, which may be anybody's documents, are not repeated."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
     first = error.errors()[0]
-    place = ".".join(map(str, first["loc"][1:]))
-    message = PATTERNS.get(first.get("ctx", {}).get("pattern"), first["msg"])
+    unfit = first.get("ctx", {}).get("error")
+    place = getattr(unfit, "field", place_of(first, 1))
+    message = PATTERNS.get(first.get("ctx", {}).get("pattern")) or words_of(first, 1)
     if not place and first["type"] == "model_attributes_type":  # what curl sends when it is told nothing else
         message = "give a JSON object, and the header Content-Type: application/json"
-    return refusal(400, f"{place or first['loc'][0]}: {message}", "InvalidRequest", place or None)
+    named = "" if message.startswith(f"{place}:") else f"{place or first['loc'][0]}: "
+    return refusal(400, named + message, "InvalidRequest", place or None)
 
 
 def refused(request: Request, error: Exception) -> Response:

@@ -39,6 +39,7 @@ except ImportError as error:
 
 from cmt_adapters.origins import Origins
 from cmt_adapters.server import openai_api, rest_api
+from cmt_adapters.server.asking import HEADERS, Asking
 from cmt_adapters.server.gate import Gate, Guard, Rules
 from cmt_adapters.server.replies import HANDLERS
 from cmt_adapters.server.work import Work
@@ -63,13 +64,16 @@ def app(
     max_body: int = MAX_BODY,
     max_queue: int = MAX_QUEUE,
     remember: bool = True,
+    require_user: bool = False,
+    user_headers: Collection[str] = (),
 ) -> FastAPI:
     """The ASGI application over a memory, which stays the caller's to close.
 
-    `token` is demanded for /v1 and /api; it must be given where others than this machine's user can connect. Pages of `origins`,
-    such as "https://notes.example", may ask too. `hosts` are names of the server beside "localhost" and its addresses. A body
+    `token` is demanded for /v1 and /api; it must be given where others than this machine's user can connect. Pages and apps of
+    `origins`, such as "https://notes.example" or "app://obsidian.md", may ask too. `hosts` are names of the server beside "localhost" and its addresses. A body
     has at most `max_body` bytes; at most `max_queue` requests wait for the model. `remember`: whether
-    what users tell /v1 is added, where a request does not say. Raises InvalidSetting.
+    what users tell /v1 is added, where a request does not say. `require_user`: whether /v1 refuses requests that do not say who
+    asks; `user_headers`: headers that say it, before those of `asking.HEADERS`. Raises InvalidSetting.
 
     `serve` brings a log without anybody's words, and an end in order; under another server, see to both yourself.
     """
@@ -94,6 +98,7 @@ def app(
         telemetry=SILENT,
     )
     made.state.work = work
+    made.state.asking = Asking([*user_headers, *HEADERS], require_user, token is not None)
     for router in (openai_api.router, rest_api.router):
         made.include_router(router, dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [])
     _add_page(made)
