@@ -41,12 +41,22 @@ WORDS = {
 }
 
 
+class Unfit(ValueError):
+    """What a part of a value has wrong; `field`: which part of it."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+
+
 def place_of(error: Mapping[str, Any], skipped: int = 0) -> str:
     """Where a value stands, as a caller writes it: `messages[0].content`; without the first `skipped` parts."""
     parts: Sequence[str | int] = error["loc"][skipped:]
     while len(parts) > 1 and isinstance(parts[-1], str) and BRANCH.fullmatch(parts[-1]):
         parts = parts[:-1]
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    field = getattr(error.get("ctx", {}).get("error"), "field", None)
+    whole = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    return f"{whole}{'' if field[0] == '[' or not whole else '.'}{field}" if field else whole
 
 
 def words_of(error: Mapping[str, Any], skipped: int = 0) -> str:

@@ -23,6 +23,7 @@ import cmt_sdk
 from cmt_adapters.server.asking import in_name_of
 from cmt_adapters.server.openai_shapes import (
     MODEL,
+    Asked,
     ChatRequest,
     Choice,
     Chunk,
@@ -124,7 +125,7 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
     yield DONE
 
 
-async def _remember(work: Work, chat: ChatRequest, said: str) -> None:
+async def _remember(work: Work, chat: Asked, said: str) -> None:
     """Afterwards, and nothing that only asks: it would be found as the answer to itself. Compressed in the background."""
     wanted = work.remember if chat.remember is None else chat.remember
     if wanted and not cmt_sdk.only_asks(said):

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, Field, StrictBool, WithJsonSche
 from cmt_adapters.server.asking import USERS, scope_of, sound_name
 from cmt_adapters.server.shapes import Reader, Scope, SourceValue, Text
 from cmt_adapters.server.talk import Message, message, question_of
+from cmt_adapters.wording import Unfit
 
 MODEL = "cmt"
 Finish = Literal["stop", "length"]
@@ -39,6 +40,22 @@ def _stops(given: object) -> object:
     return [s for s in stops or () if s]
 
 
+def _scope(given: object) -> object:
+    if given == "":
+        raise ValueError("an empty scope would be everybody's: leave it out, or name one")
+    return given
+
+
+def _metadata(given: object) -> object:
+    """The metadata of a request, whose user_id is a name where there is one."""
+    if isinstance(given, dict):
+        try:
+            sound_name(given.get("user_id"))
+        except ValueError as error:
+            raise Unfit("user_id", str(error)) from error
+    return given
+
+
 def _message(given: object) -> object:
     if not isinstance(given, dict) or not isinstance(given.get("role"), str):
         raise ValueError('give an object with a role and a content, such as {"role": "user", "content": "…"}')
@@ -64,7 +81,7 @@ Stops = Annotated[
 Name = Annotated[
     str | None, BeforeValidator(sound_name), WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]})
 ]
-NamedScope = Annotated[Scope, Field(min_length=1)]
+NamedScope = Annotated[Scope | None, BeforeValidator(_scope)]
 
 
 class StreamOptions(BaseModel):
@@ -78,10 +95,10 @@ class Asked(BaseModel):
 
     user: Name = Field(None, description='Who asks; narrows the memory to the scope "user/<user>". Left out: nobody.')
     safety_identifier: Name = Field(None, description="Who asks, where `user` does not say it.")
-    metadata: dict[str, Any] | None = Field(None, description="`user_id` says who asks, where nothing else does.")
+    metadata: Annotated[dict[str, Any] | None, BeforeValidator(_metadata)] = Field(None, description="`user_id` says who asks, where nothing else does.")
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
     reader: Reader = Field("memory", description="What the model reads; see /api/ask.")
-    scope: NamedScope | None = Field(None, description="In place of the scope of `user`.")
+    scope: NamedScope = Field(None, description="In place of the scope of `user`.")
     remember: StrictBool | None = Field(
         None, description="Whether what the user tells is added to the memory, in the scope (as the server is set)."
     )
@@ -96,9 +113,9 @@ class Asked(BaseModel):
         """The scope that is written to."""
         return self.scope or (scope_of(self.user) if self.user else "")
 
-    def reading(self, messages: Sequence[Message], longest: int | None) -> dict[str, Any]:
+    def reading(self, messages: Sequence[Message], longest: int | None, field: str = "messages") -> dict[str, Any]:
         """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where nothing is asked."""
-        question, history = question_of(messages)
+        question, history = question_of(messages, field)
         narrowed = {"scope": self.within} if self.within else {"outside": USERS}
         about = {"k": self.k, "reader": self.reader, "max_tokens": longest or LONGEST}
         return {"question": question, "history": history, **about, **narrowed}
@@ -157,14 +174,6 @@ def check_forms(refused: dict[str, str | bool]) -> None:
     for name, reason in refused.items():
         if reason:
             raise Unfit(name, str(reason))
-
-
-class Unfit(ValueError):
-    """A field whose value asks for what cannot be done. `field` is its name."""
-
-    def __init__(self, field: str, reason: str) -> None:
-        super().__init__(f"{field}: {reason}")
-        self.field = field
 
 
 def _texts(given: object) -> object:

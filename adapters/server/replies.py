@@ -34,6 +34,10 @@ STATUSES: Sequence[tuple[type[Exception], int]] = (
     (errors.CMTError, 503),
     (Busy, 503),
 )
+ABSENT = (
+    "there is no such address: /v1 has models, chat/completions, responses (which are not kept) and embeddings; "
+    "in place of completions, send messages to chat/completions"
+)
 PATTERNS = {
     TEXT: "there is nothing in it but white space, or NUL characters: give text",
     SCOPE: "give names with a slash between them, such as user/ann",
@@ -82,19 +86,18 @@ def invalid(_: Request, error: Exception) -> Response:
     """A request of the wrong shape; its values, which may be anybody's documents, are not repeated."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
     first = error.errors()[0]
-    unfit = first.get("ctx", {}).get("error")
-    place = getattr(unfit, "field", place_of(first, 1))
+    place = place_of(first, 1)
     message = PATTERNS.get(first.get("ctx", {}).get("pattern")) or words_of(first, 1)
     if not place and first["type"] == "model_attributes_type":  # what curl sends when it is told nothing else
         message = "give a JSON object, and the header Content-Type: application/json"
-    named = "" if message.startswith(f"{place}:") else f"{place or first['loc'][0]}: "
-    return refusal(400, named + message, "InvalidRequest", place or None)
+    return refusal(400, f"{place or first['loc'][0]}: {message}", "InvalidRequest", place or None)
 
 
 def refused(request: Request, error: Exception) -> Response:
     """Failures of the framework: no such route, no such method, no body that can be read."""
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for nothing else
-    answer = refusal(error.status_code, error.detail)
+    is_unknown = error.status_code == 404 and "/v1/" in request.url.path
+    answer = refusal(error.status_code, ABSENT if is_unknown else error.detail)
     answer.headers.update(error.headers or {})
     if "Allow" in answer.headers:  # there, Starlette has those of one route, where several have the same address
         routes = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path_format", ""), {})

@@ -38,7 +38,7 @@ except ImportError as error:
     raise MissingExtra("the HTTP server", "serve") from error
 
 from cmt_adapters.origins import Origins
-from cmt_adapters.server import openai_api, rest_api
+from cmt_adapters.server import openai_api, responses_api, rest_api
 from cmt_adapters.server.asking import HEADERS, Asking
 from cmt_adapters.server.gate import Gate, Guard, Rules
 from cmt_adapters.server.replies import HANDLERS
@@ -99,7 +99,7 @@ def app(
     )
     made.state.work = work
     made.state.asking = Asking([*user_headers, *HEADERS], require_user, token is not None)
-    for router in (openai_api.router, rest_api.router):
+    for router in (openai_api.router, responses_api.router, rest_api.router):
         made.include_router(router, dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [])
     _add_page(made)
     _describe(made)

@@ -7,11 +7,12 @@ mark, and never fails the request.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cmt_sdk
+from cmt_adapters.wording import Unfit
 from cmt_sdk.errors import InvalidInput
 
 TURNS_KEPT = 12
@@ -49,10 +50,10 @@ class Message:
 
 
 def message(role: str, content: Any) -> Message:
-    """A message of any client; `role` "" is passed over. Raises ValueError for a content that is neither text nor parts."""
+    """A message of any client; `role` "" is passed over. Raises Unfit for a content that is neither text nor parts."""
     parts = [content] if isinstance(content, str | dict) else [] if content is None else content
     if not isinstance(parts, list):
-        raise ValueError("give a text, or a list of parts")  # noqa: TRY004 - pydantic reports it as a fault of the field
+        raise Unfit("content", "give a text, or a list of parts")
     read = [_read(part) for part in parts]
     texts = [text for text, _ in read if text is not None]
     marked = [mark if text is None else text for text, mark in read]
@@ -81,21 +82,20 @@ def _read(part: Any) -> tuple[str | None, str]:
     return None, f"[{NAMES.get(kind) or re.sub(r'[^a-z_]', '', kind.lower())[:40] or 'unknown'}{called}]"
 
 
-def question_of(messages: Iterable[Message]) -> tuple[str, list[cmt_sdk.Turn]]:
+def question_of(messages: Sequence[Message], field: str = "messages") -> tuple[str, list[cmt_sdk.Turn]]:
     """The last thing that the user says, and what came before, as `MemoryModel.ask` takes them.
 
-    What tools gave since then is part of what came before. Raises InvalidInput where nothing is asked.
+    What tools gave since then is part of what came before. Raises InvalidInput, which names `field`, where nothing is asked.
     """
     said = [m for m in messages if m.role and m.marked.strip()]
     spoken = [n for n, m in enumerate(said) if m.role != "system"]
     asked = max((n for n in spoken if said[n].role == "user"), default=None)
     if asked is None or said[spoken[-1]].role == "assistant":
-        raise InvalidInput("messages: the last one is not the user's: end with a question")
+        raise InvalidInput(f"{field}: the last one is not the user's: end with a question")
     question = said[asked].text
     if not question.strip():
-        raise InvalidInput(
-            f"messages: the last one holds {said[asked].marked:.80} and no words, and only text can be read: ask in words"
-        )
+        place = next(n for n, m in enumerate(messages) if m is said[asked])
+        raise InvalidInput(f"{field}[{place}].content: {said[asked].marked:.80} cannot be read, and there is no text: ask in words")
     rules = [m.marked for m in said if m.role == "system"]
     before = [m for m in said[:asked] if m.role in ("user", "assistant")][-TURNS_KEPT:]
     given = [m.marked for m in said[asked:] if m.role == "tool"]
