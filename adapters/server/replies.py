@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -22,6 +23,8 @@ from cmt_sdk import errors
 _EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
 EVENTS = {"content": {"text/event-stream": {"schema": _EVENT}}}  # of a route that can stream
 RETRY_AFTER = 5  # seconds: an answer or two
+PULSE = 5.0  # seconds without an event before a comment is sent
+WAITING = ": the answer is under way\n\n"
 # The first family that fits decides.
 STATUSES: Sequence[tuple[type[Exception], int]] = (
     (errors.InvalidDocument, 422),
@@ -123,7 +126,8 @@ def event(data: BaseModel, name: str | None = None) -> str:
 class Events(Response):
     """A stream of events. What goes wrong before the first is an ordinary failure; after it, `trouble` makes an event of it.
 
-    When the client hangs up, whether it waits for the first event or another one, the generator is closed.
+    While the next event takes long, in the line or before the first word, a comment goes out, so that no proxy or client takes
+    the connection for dead. When the client hangs up, whatever it waits for, the generator is closed.
     """
 
     media_type = "text/event-stream"
@@ -135,7 +139,7 @@ class Events(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI has it."""
-        async with aclosing(self._events) as events:
+        async with aclosing(self._events), aclosing(_with_pulse(self._events)) as events:
             first = await while_there(receive, anext(events))
             unheld = {"X-Accel-Buffering": "no"}  # proxies shall not gather what comes piece by piece
             streaming = StreamingResponse(self._whole(first, events), media_type=self.media_type, headers=unheld)
@@ -148,6 +152,23 @@ class Events(Response):
                 yield later
         except (errors.CMTError, Busy) as error:
             yield event(fault(_status(error), str(error), type(error).__name__), self._trouble)
+
+
+async def _with_pulse(events: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    """The events, and a comment whenever the next one takes long."""
+    while True:
+        step = asyncio.ensure_future(anext(events))
+        try:
+            while not (await asyncio.wait({step}, timeout=PULSE))[0]:
+                yield WAITING
+            yield step.result()
+        except StopAsyncIteration:
+            return
+        finally:
+            step.cancel()
+            await asyncio.wait({step})
+            if not step.cancelled():
+                step.exception()  # seen, even where the client has hung up by now
 
 
 HANDLERS: dict[int | type[Exception], Any] = {

@@ -47,7 +47,9 @@ from cmt_adapters.server.work import Work
 HOST, PORT = "127.0.0.1", 8765
 MAX_BODY = 32 * 2**20
 MAX_QUEUE = 32
-PATIENCE = 60  # seconds that answers under way have to end in, once the server is told to stop
+# Seconds that answers under way have to end in, once the server is told to stop, and connections after that: whoever runs
+# services kills what is still there after two or ten.
+PATIENCE, LAST_WORDS = 0.8, 0.3
 SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 ABOUT = """A memory on this machine. At `/api` documents are remembered, found and erased; `/v1` is for OpenAI's clients.
 
@@ -116,7 +118,7 @@ def serve(
 ) -> None:
     """Serve a memory until SIGINT or SIGTERM; `options` are those of `app`. The model is loaded first.
 
-    Answers under way then have a minute to end in; requests that still come get 503. `on_ready` is called with the address.
+    Answers under way then have a second to end in, and break off; requests that still come get 503. `on_ready` is called with the address.
     Raises InvalidSetting: a host beyond this machine without a token, a port that is taken; ModelError, ModelNotFound.
     """
     with contextlib.closing(_listening(host, port, options.get("token"))) as listener:
@@ -130,21 +132,22 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, but answers under way end before it stops, and requests that come meanwhile get 503."""
+    """Uvicorn's, but answers under way may end before it stops, else they break off; requests that come meanwhile get 503."""
 
     def __init__(self, made: FastAPI) -> None:
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
-        super().__init__(uvicorn.Config(made, lifespan="on", timeout_graceful_shutdown=PATIENCE, **quiet))
+        super().__init__(uvicorn.Config(made, lifespan="on", timeout_graceful_shutdown=LAST_WORDS, **quiet))
         logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)  # its lines hold whole addresses, questions too
         self._work: Work = made.state.work
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse, wait, and go."""
+        """Refuse, wait, break off, and go."""
         self._work.refuse()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 while self._work.running and not self.force_exit:
                     await asyncio.sleep(0.05)
+        self._work.abort()
         await super().shutdown(sockets)
 
 
