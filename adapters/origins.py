@@ -58,7 +58,7 @@ class Origins:
     def cors(self, *exposed: str) -> list[Middleware]:
         """What lets the named origins read answers; `exposed`: headers that their scripts may see."""
         options: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": exposed}
-        named = "|".join(f"(?:{pattern.pattern})" for pattern in self._patterns) or "(?!)"
+        named = "(?i)" + ("|".join(f"(?:{pattern.pattern})" for pattern in self._patterns) or "(?!)")
         return [Middleware(_PrivateNetwork, self), Middleware(CORSMiddleware, allow_origin_regex=named, **options)]
 
 

@@ -34,10 +34,12 @@ LAST_STEP = 0.3  # seconds for what is under way when the server has stopped
     "origins",
     multiple=True,
     metavar="URL",
-    help="A web page, desktop app or extension that may ask (http://localhost:*, app://obsidian.md), or another name of this server.",
+    help="A web page, desktop app or extension that may ask, such as http://localhost:* or app://obsidian.md.",
 )
 @click.option("--require-user", is_flag=True, help="Refuse requests to /v1 that do not say who asks.")
-@click.option("--user-header", "user_headers", multiple=True, metavar="NAME", help="A header that says who asks, beside the usual ones.")
+@click.option(
+    "--user-header", "user_headers", multiple=True, metavar="NAME", help="A header that says who asks, before the usual ones."
+)
 @click.option("--max-body", default=32, show_default=True, type=click.IntRange(min=1), metavar="MIB", help="The largest request.")
 @click.option(
     "--max-queue", default=32, show_default=True, type=click.IntRange(min=0), help="Requests that may wait for the model."
@@ -78,10 +80,9 @@ def serve(
             say("there was no memory in that folder: this is a new one, with nothing in it", err=True)
 
     options: dict[str, Any] = {"host": host, "port": port, "token": token, "origins": origins, "remember": remember}
-    asking = {"require_user": require_user, "user_headers": user_headers}
-    limits = {"max_body": max_body * 2**20, "max_queue": max_queue}
+    options |= {"require_user": require_user, "user_headers": user_headers, "max_body": max_body * 2**20, "max_queue": max_queue}
     with begun(folder) as memory:
-        run(memory, on_ready=ready, **options, **asking, **limits)
+        run(memory, on_ready=ready, **options)
         is_done = _closed(memory)
     say("\nstopped; what was stored is safe", err=True)
     if not is_done:

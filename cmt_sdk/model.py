@@ -107,7 +107,7 @@ class MemoryModel:
         memories and never the text, "text" puts the passages' text into the prompt, "auto" looks the best passage's
         text up where the memory reader is unsure, as it is where the words of its answer stand in no passage, or the memory's
         fidelity is known to be low, "none" asks the bare model;
-        `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search, as does `outside`, a scope that is left out;
+        `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search, and `outside` leaves a scope out;
         `history`, earlier turns. With
         `stream=True` the result is iterated for pieces of text, and its `answer` is there afterwards. Raises
         InvalidInput, ModelMismatch.

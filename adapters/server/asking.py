@@ -73,7 +73,7 @@ class Asking:
             if not given:
                 continue
             if not (self.guarded or _is_local(request)):
-                raise HTTPException(403, f"header {header}: it is believed with a token or on this machine only; start with a token")
+                raise HTTPException(403, f"header {header}: it is believed with a token, or on this machine: start with a token")
             if len(set(given)) > 1:
                 raise InvalidInput(f"header {header}: it is there {len(given)} times, with several names: send it once")
             try:
@@ -120,7 +120,7 @@ def in_name_of(request: Request, asked: T) -> T:
         return asked
     own = scope_of(name)
     if given.scope is not None and (header or asking.required) and not f"{given.scope}/".startswith(f"{own}/"):
-        raise InvalidInput(f"scope: {given.scope!r:.80} does not belong to the user of this request: leave it out, or name {own!r:.80}")
+        raise InvalidInput(f"scope: {given.scope!r:.80} is not of the user of this request: leave it out, or give {own!r:.80}")
     return asked.model_copy(update={"user": name})
 
 

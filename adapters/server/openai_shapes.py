@@ -58,7 +58,7 @@ def _metadata(given: object) -> object:
 
 def _message(given: object) -> object:
     if not isinstance(given, dict) or not isinstance(given.get("role"), str):
-        raise ValueError('give an object with a role and a content, such as {"role": "user", "content": "…"}')
+        raise Unfit("", 'give an object with a role and a content, such as {"role": "user", "content": "…"}')
     return message(given["role"], given.get("refusal") if given.get("content") is None else given["content"])
 
 
@@ -76,7 +76,9 @@ Tokens = Annotated[int | None, BeforeValidator(bent), WithJsonSchema(NUMBER)]
 Stops = Annotated[
     list[str],
     BeforeValidator(_stops),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": STOPS}, {"type": "null"}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": STOPS}, {"type": "null"}]}
+    ),
 ]
 Name = Annotated[
     str | None, BeforeValidator(sound_name), WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]})
@@ -95,7 +97,9 @@ class Asked(BaseModel):
 
     user: Name = Field(None, description='Who asks; narrows the memory to the scope "user/<user>". Left out: nobody.')
     safety_identifier: Name = Field(None, description="Who asks, where `user` does not say it.")
-    metadata: Annotated[dict[str, Any] | None, BeforeValidator(_metadata)] = Field(None, description="`user_id` says who asks, where nothing else does.")
+    metadata: Annotated[dict[str, Any] | None, BeforeValidator(_metadata)] = Field(
+        None, description="`user_id` says who asks, where nothing else does."
+    )
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
     reader: Reader = Field("memory", description="What the model reads; see /api/ask.")
     scope: NamedScope = Field(None, description="In place of the scope of `user`.")
@@ -180,7 +184,9 @@ def _texts(given: object) -> object:
     """Texts to embed; OpenAI's own clients may send numbers of tokens, which are those of another model."""
     some = given if isinstance(given, list) else [given]
     if any(isinstance(item, int | list) and not isinstance(item, bool) for item in some):
-        raise ValueError("these are tokens of another model: send texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))")
+        raise ValueError(
+            "these are tokens of another model: send texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
+        )
     return some
 
 

@@ -13,7 +13,7 @@ import time
 import uuid
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 
@@ -83,7 +83,7 @@ def _head() -> dict[str, Any]:
 
 
 def _responded(asked: ResponsesRequest, head: dict[str, Any], answer: cmt_sdk.Answer, id: str = "") -> Responded:  # noqa: A002
-    status = "incomplete" if answer.truncated else "completed"
+    status: Literal["completed", "incomplete"] = "incomplete" if answer.truncated else "completed"
     said = OutputText(text=answer.text)
     return Responded(
         **head,

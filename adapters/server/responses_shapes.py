@@ -8,7 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, 
 
 from cmt_adapters.server.openai_shapes import MODEL, NO_TOOLS, TEXT_ALONE, Asked, Tokens, check_forms, is_forced
 from cmt_adapters.server.shapes import SourceValue
-from cmt_adapters.server.talk import Message, message
+from cmt_adapters.server.talk import Message, message, rule_of
 from cmt_adapters.wording import Unfit
 
 RESULTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output", "shell_call_output")
@@ -75,7 +75,10 @@ class ResponsesRequest(Asked):
 
     def options(self) -> dict[str, Any]:
         """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where nothing is asked."""
-        return self.reading([message("system", self.instructions), *self.input], self.max_output_tokens, "input")
+        options = self.reading(self.input, self.max_output_tokens, "input")
+        if self.instructions:
+            options["history"] = [rule_of(self.instructions), *options["history"]]
+        return options
 
 
 class OutputText(BaseModel):

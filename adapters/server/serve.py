@@ -72,9 +72,9 @@ def app(
     """The ASGI application over a memory, which stays the caller's to close.
 
     `token` is demanded for /v1 and /api; it must be given where others than this machine's user can connect. Pages and apps of
-    `origins`, such as "https://notes.example" or "app://obsidian.md", may ask too. `hosts` are names of the server beside "localhost" and its addresses. A body
-    has at most `max_body` bytes; at most `max_queue` requests wait for the model. `remember`: whether
-    what users tell /v1 is added, where a request does not say. `require_user`: whether /v1 refuses requests that do not say who
+    `origins`, such as "https://notes.example" or "app://obsidian.md", may ask too. `hosts` are names of the server beside
+    "localhost" and its addresses. A body has at most `max_body` bytes; at most `max_queue` requests wait for the model.
+    `remember`: whether what users tell /v1 is added, where a request does not say. `require_user`: whether /v1 refuses requests that do not say who
     asks; `user_headers`: headers that say it, before those of `asking.HEADERS`. Raises InvalidSetting.
 
     `serve` brings a log without anybody's words, and an end in order; under another server, see to both yourself.
@@ -118,7 +118,7 @@ def serve(
 ) -> None:
     """Serve a memory until SIGINT or SIGTERM; `options` are those of `app`. The model is loaded first.
 
-    Answers under way then have a second to end in, and break off; requests that still come get 503. `on_ready` is called with the address.
+    Answers under way then have a second to end in; requests that still come get 503. `on_ready` is called with the address.
     Raises InvalidSetting: a host beyond this machine without a token, a port that is taken; ModelError, ModelNotFound.
     """
     with contextlib.closing(_listening(host, port, options.get("token"))) as listener:
@@ -136,7 +136,8 @@ class Server(uvicorn.Server):
 
     def __init__(self, made: FastAPI) -> None:
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
-        super().__init__(uvicorn.Config(made, lifespan="on", timeout_graceful_shutdown=LAST_WORDS, **quiet))
+        quiet["timeout_graceful_shutdown"] = LAST_WORDS
+        super().__init__(uvicorn.Config(made, lifespan="on", **quiet))
         logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)  # its lines hold whole addresses, questions too
         self._work: Work = made.state.work
 

@@ -1,4 +1,4 @@
-"""A conversation as clients send it, made ready for the model: what can be read of it, in order. Knows no route.
+"""A conversation as clients send it, made ready for the model. Knows no route.
 
 Clients send along all that was said before, and cannot take back a picture: what cannot be read in an earlier message leaves a
 mark, and never fails the request.
@@ -95,7 +95,8 @@ def question_of(messages: Sequence[Message], field: str = "messages") -> tuple[s
     question = said[asked].text
     if not question.strip():
         place = next(n for n, m in enumerate(messages) if m is said[asked])
-        raise InvalidInput(f"{field}[{place}].content: {said[asked].marked:.80} cannot be read, and there is no text: ask in words")
+        unread = f"{said[asked].marked:.80} cannot be read, and there is no text"
+        raise InvalidInput(f"{field}[{place}].content: {unread}: ask in words")
     rules = [m.marked for m in said if m.role == "system"]
     before = [m for m in said[:asked] if m.role in ("user", "assistant")][-TURNS_KEPT:]
     given = [m.marked for m in said[asked:] if m.role == "tool"]
@@ -104,6 +105,11 @@ def question_of(messages: Sequence[Message], field: str = "messages") -> tuple[s
     turns += [cmt_sdk.Turn(m.role, text) for m, text in zip(before[-len(kept) :] if kept else [], kept, strict=True)]
     turns += [cmt_sdk.Turn("system", f"A tool has told: {text}") for text in _within(given, LONGEST_RESULT)]
     return question, turns
+
+
+def rule_of(text: str) -> cmt_sdk.Turn:
+    """What a system says beside its messages, as the first turn."""
+    return cmt_sdk.Turn("system", sound(text[:LONGEST_RULES]))
 
 
 def _within(texts: Sequence[str], most: int) -> list[str]:

@@ -106,7 +106,8 @@ class Work:
         if self._over is None:
             self._over = asyncio.get_running_loop().create_future()
         step = asyncio.wrap_future(self._thread.submit(work, *given))
-        await asyncio.wait({step, self._over}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {step, self._over}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not step.done():
             step.cancel()
             raise Busy(SHUTTING_DOWN)
