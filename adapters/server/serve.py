@@ -74,8 +74,9 @@ def app(
     `token` is demanded for /v1 and /api; it must be given where others than this machine's user can connect. Pages and apps of
     `origins`, such as "https://notes.example" or "app://obsidian.md", may ask too. `hosts` are names of the server beside
     "localhost" and its addresses. A body has at most `max_body` bytes; at most `max_queue` requests wait for the model.
-    `remember`: whether what users tell /v1 is added, where a request does not say. `require_user`: whether /v1 refuses requests that do not say who
-    asks; `user_headers`: headers that say it, before those of `asking.HEADERS`. Raises InvalidSetting.
+    `remember`: whether what users tell /v1 is added, where a request does not say. `require_user`: whether /v1 refuses
+    requests that do not say who asks; `user_headers`: headers that say it, before those of `asking.HEADERS`. Raises
+    InvalidSetting.
 
     `serve` brings a log without anybody's words, and an end in order; under another server, see to both yourself.
     """

@@ -87,7 +87,11 @@ async def test_the_own_name_counts_before_another_one(memory):
 @pytest.mark.parametrize(
     ("tool", "arguments", "words"),
     [
-        ("search", {"query": "x", "colour": "red"}, "search: there is no argument 'colour': it takes query, k, scope, source, where"),
+        (
+            "search",
+            {"query": "x", "colour": "red"},
+            "search: there is no argument 'colour': it takes query, k, scope, source, where",
+        ),
         ("forget", {"scope": "ship", "before": "2020"}, "forget: there is no argument 'before'"),
         ("search", {}, "search: query: it is missing"),
         ("search", {"query": None}, "search: query: it is missing"),

@@ -1,4 +1,4 @@
-"""What is slow holds up neither a question nor the end of `cmt serve`: answers, uploads, compression, streams; and a line is alive."""
+"""What is slow holds up neither a question nor the end of `cmt serve`: answers, uploads, compression, streams."""
 
 import asyncio
 import contextlib
@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import openai
@@ -76,9 +77,11 @@ def aside(work):
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_an_answer_that_does_not_end_is_broken_off(tmp_path, end):
     """With a status, in a stream with its last event; who waits is told too, and what was stored is there afterwards."""
-    with serving(HELD, tmp_path / "notes", end=end) as url, contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, serving(HELD, tmp_path / "notes", end=end) as url:
         made = httpx.post(f"{url}/api/documents", json={"text": GENOA}).json()
-        stream = stack.enter_context(httpx.stream("POST", f"{url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=LONG))
+        stream = stack.enter_context(
+            httpx.stream("POST", f"{url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=LONG)
+        )
         lines = stream.iter_lines()
         while '"In "' not in next(lines):
             pass
@@ -110,10 +113,9 @@ def test_a_conversion_that_does_not_end_is_ended(tmp_path):
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     script.chmod(0o755)
     number = tmp_path / "pid"
-    with (
-        serving_with(SLEEPY, str(script), tmp_path / "notes") as url,
-        aside(lambda: httpx.post(f"{url}/api/files", files={"file": ("a.md", b"text")}, timeout=LONG)) as found,
-    ):
+    with contextlib.ExitStack() as stack, serving_with(SLEEPY, str(script), tmp_path / "notes") as url:
+        file = {"file": ("a.md", b"text")}
+        found = stack.enter_context(aside(lambda: httpx.post(f"{url}/api/files", files=file, timeout=LONG)))
         until(lambda: number.exists() and number.read_text().strip())
         assert httpx.post(f"{url}/v1/chat/completions", json=CHAT).status_code == 200
     assert isinstance(found[0], httpx.TransportError) or found[0].status_code >= 500
@@ -144,7 +146,7 @@ def is_running(number):
     except ProcessLookupError:
         return False
     with contextlib.suppress(OSError):
-        return open(f"/proc/{number}/stat").read().rsplit(")", 1)[1].split()[0] != "Z"  # noqa: PTH123, SIM115
+        return Path(f"/proc/{number}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     return True
 
 
@@ -201,9 +203,11 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
         with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=LONG) as first:
             lines = first.iter_lines()
             assert (first.status_code, next(lines)) == (200, ": the answer is under way")
-            with httpx.stream("POST", f"{server.url}/v1/responses", json={"input": "Where?", "stream": True}, timeout=LONG) as second:
+            with httpx.stream(
+                "POST", f"{server.url}/v1/responses", json={"input": "Where?", "stream": True}, timeout=LONG
+            ) as second:
                 assert next(second.iter_lines()) == ": the answer is under way"
-                assert server.work.waiting == 1
+                until(lambda: server.work.waiting == 1)
             until(lambda: server.work.waiting == 0)
             server.reader.go()
             assert [line for line in lines if line][-1] == "data: [DONE]"

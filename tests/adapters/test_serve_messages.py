@@ -1,4 +1,4 @@
-"""What clients send along to /v1: parts that are no text, options of other models, tools' results. Limits bend, or have a name."""
+"""What clients send along to /v1: parts that are no text, options of other models, tools' results. Limits bend."""
 
 import json
 
@@ -162,7 +162,11 @@ def test_what_a_tool_gave_is_read_with_the_question(server, said):
         {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "It was moved to Naples."}]},
         {"role": "tool", "tool_call_id": "2", "content": "It sails at nine."},
     ]
-    before = [{"role": "user", "content": "Ahoy."}, {"role": "tool", "content": "stale"}, {"role": "assistant", "content": "Yes?"}]
+    before = [
+        {"role": "user", "content": "Ahoy."},
+        {"role": "tool", "content": "stale"},
+        {"role": "assistant", "content": "Yes?"},
+    ]
     assert text_of(said(*before, ASKED, called, *given)) == GENOA
     prompt = server.reader.prompts[-1]
     assert prompt.question == ASKED["content"]

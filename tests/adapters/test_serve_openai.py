@@ -148,7 +148,10 @@ def test_earlier_turns_are_history(served, client):
         ({"messages": [*ASKED, {"role": "assistant", "content": "Lisbon"}]}, "end with a question"),
         ({"messages": [{"role": "user", "content": " "}]}, "end with a question"),
         ({"messages": [{"role": "user", "content": "a\0b"}]}, "NUL"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages[0].content: [picture]"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
+            "messages[0].content: [picture]",
+        ),
         ({"messages": ASKED, "n": 2}, "n: "),
         ({"messages": ASKED, "extra_body": {"reader": "wizard"}}, "reader"),
         ({"messages": ASKED, "extra_body": {"scope": "a//b"}}, "scope: give names with a slash"),

@@ -80,7 +80,19 @@ def test_the_own_page_has_the_own_scheme(server, scheme):
 
 @pytest.mark.parametrize(
     "origin",
-    ["*", "http://*", "https://*.example", "notes.example", "http://a/b", "http://a:b", "app://a:1", "app://", "ftp://a", "", "http://a b"],
+    [
+        "*",
+        "http://*",
+        "https://*.example",
+        "notes.example",
+        "http://a/b",
+        "http://a:b",
+        "app://a:1",
+        "app://",
+        "ftp://a",
+        "",
+        "http://a b",
+    ],
 )
 def test_what_is_no_origin_is_refused(origin):
     """With what can be given."""

@@ -88,7 +88,11 @@ def test_what_the_user_tells_is_remembered(client, server):
 def test_a_cut_answer_is_incomplete(client):
     """And says why."""
     answer = client.responses.create(model="cmt", input=QUESTION, max_output_tokens=2)
-    assert (answer.output_text, answer.status, answer.incomplete_details.reason) == ("The boat", "incomplete", "max_output_tokens")
+    assert (answer.output_text, answer.status, answer.incomplete_details.reason) == (
+        "The boat",
+        "incomplete",
+        "max_output_tokens",
+    )
     *_, last = client.responses.create(model="cmt", input=QUESTION, max_output_tokens=2, stream=True)
     assert last.type == "response.incomplete"
     assert client.responses.create(model="cmt", input=QUESTION, max_output_tokens=-1).output_text == GENOA
@@ -108,7 +112,10 @@ def test_a_cut_answer_is_incomplete(client):
         ({"input": ["hello"]}, "input[0]: give an object"),
         ({"input": [{"role": "user", "content": 5}]}, "input[0].content: give a text, or a list of parts"),
         ({"input": []}, "input: the last one is not the user's"),
-        ({"input": [{"role": "user", "content": [{"type": "input_file", "filename": "a.pdf"}]}]}, "input[0].content: [file a.pdf]"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file", "filename": "a.pdf"}]}]},
+            "input[0].content: [file a.pdf]",
+        ),
         ({"user": ""}, "user: the name is empty"),
     ],
 )
