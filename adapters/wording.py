@@ -14,7 +14,7 @@ WORDS = {
     "string_type": "give a text",
     "string_unicode": "it holds a lone surrogate, which is no character: decode it again",
     "string_too_long": "give at most {max_length} characters",
-    "string_too_short": "give at least {min_length} characters",
+    "string_too_short": "it is empty: give at least {min_length} character, or leave it out",
     "int_type": "give a whole number",
     "int_parsing": "give a whole number",
     "int_parsing_size": "give a smaller number",

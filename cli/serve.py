@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,27 +75,24 @@ def serve(
 
     def ready(url: str) -> None:
         say(f"serving {folder} at {url}; Ctrl-C ends", err=True)
+        if "null" in origins and not token:
+            say("--origin null lets every sandboxed page of any site read this memory: set CMT_TOKEN", err=True)
         if is_new:
             say("there was no memory in that folder: this is a new one, with nothing in it", err=True)
 
     options: dict[str, Any] = {"host": host, "port": port, "token": token, "origins": origins, "remember": remember}
     options |= {"require_user": require_user, "user_headers": user_headers, "max_body": max_body * 2**20, "max_queue": max_queue}
     with begun(folder) as memory:
-        run(memory, on_ready=ready, **options)
-        is_done = _closed(memory)
+        has_served = run(memory, on_ready=ready, **options)
+        _close(memory)
     say("\nstopped; what was stored is safe", err=True)
-    if not is_done:
+    if has_served:
         sys.stderr.flush()
-        os._exit(0)  # what still computes is nobody's any more; documents that it compressed are compressed later
+        os._exit(0)  # without waiting for what still computes, nor for an interpreter that takes itself apart
 
 
-def _closed(memory: cmt_sdk.Memory) -> bool:
-    """Close the memory; False where a step under way would hold that up, or the end of the process."""
-    end = time.monotonic() + LAST_STEP
+def _close(memory: cmt_sdk.Memory) -> None:
+    """Close the memory, unless a step under way holds that up: what is stored is safe, the rest is compressed later."""
     closing = threading.Thread(target=memory.close, daemon=True)
     closing.start()
-    for thread in (closing, *(t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon)):
-        thread.join(max(0.0, end - time.monotonic()))
-        if thread.is_alive():
-            return False
-    return True
+    closing.join(LAST_STEP)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, WithJsonSchema, model_validator
 
 from cmt_adapters.server.asking import USERS, scope_of, sound_name
-from cmt_adapters.server.shapes import Reader, Scope, SourceValue, Text
+from cmt_adapters.server.shapes import NamedScope, Reader, SourceValue, Text
 from cmt_adapters.server.talk import Message, message, question_of
 from cmt_adapters.wording import Unfit
 
@@ -38,12 +38,6 @@ def _stops(given: object) -> object:
     if stops and len(stops) > STOPS:
         raise ValueError(f"{len(stops)} texts are given, the limit is {STOPS}: give fewer")
     return [s for s in stops or () if s]
-
-
-def _scope(given: object) -> object:
-    if given == "":
-        raise ValueError("an empty scope would be everybody's: leave it out, or name one")
-    return given
 
 
 def _metadata(given: object) -> object:
@@ -83,7 +77,6 @@ Stops = Annotated[
 Name = Annotated[
     str | None, BeforeValidator(sound_name), WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]})
 ]
-NamedScope = Annotated[Scope | None, BeforeValidator(_scope)]
 
 
 class StreamOptions(BaseModel):
@@ -102,7 +95,7 @@ class Asked(BaseModel):
     )
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
     reader: Reader = Field("memory", description="What the model reads; see /api/ask.")
-    scope: NamedScope = Field(None, description="In place of the scope of `user`.")
+    scope: NamedScope | None = Field(None, description="In place of the scope of `user`.")
     remember: StrictBool | None = Field(
         None, description="Whether what the user tells is added to the memory, in the scope (as the server is set)."
     )

@@ -25,6 +25,7 @@ from cmt_adapters.server.shapes import (
     MapValue,
     Matches,
     MatchValue,
+    NamedScope,
     NewDocument,
     PageValue,
     PassageValue,
@@ -46,7 +47,7 @@ router = APIRouter(prefix="/api", tags=["memory"])
 
 SHOWN = 300  # characters of a text in a list
 TICK = timedelta(milliseconds=1)  # finer than that, the times in a database may differ from the clock's
-Within = Annotated[Scope | None, Query(description="Only this scope, with everything beneath it.")]
+Within = Annotated[NamedScope | None, Query(description="Only this scope, with everything beneath it.")]
 
 
 @router.get("/health", responses=failures())

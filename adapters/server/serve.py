@@ -49,7 +49,7 @@ MAX_BODY = 32 * 2**20
 MAX_QUEUE = 32
 # Seconds that answers under way have to end in, once the server is told to stop, and connections after that: whoever runs
 # services kills what is still there after two or ten.
-PATIENCE, LAST_WORDS = 0.8, 0.3
+PATIENCE, LAST_WORDS = 0.7, 0.2
 SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 ABOUT = """A memory on this machine. At `/api` documents are remembered, found and erased; `/v1` is for OpenAI's clients.
 
@@ -116,11 +116,12 @@ def serve(
     port: int = PORT,
     on_ready: Callable[[str], None] = lambda _: None,
     **options: Any,
-) -> None:
+) -> bool:
     """Serve a memory until SIGINT or SIGTERM; `options` are those of `app`. The model is loaded first.
 
     Answers under way then have a second to end in; requests that still come get 503. `on_ready` is called with the address.
-    Raises InvalidSetting: a host beyond this machine without a token, a port that is taken; ModelError, ModelNotFound.
+    Returns True when it has ended; a step of the model may still be under way in its thread. Raises InvalidSetting: a host
+    beyond this machine without a token, a port that is taken; ModelError, ModelNotFound.
     """
     with contextlib.closing(_listening(host, port, options.get("token"))) as listener:
         name = host or socket.gethostname()
@@ -130,6 +131,7 @@ def serve(
         on_ready(f"http://{shown}:{listener.getsockname()[1]}")
         with _logging(), _stopping():
             Server(made).run(sockets=[listener])
+        return True
 
 
 class Server(uvicorn.Server):

@@ -74,8 +74,8 @@ def test_nobody_reads_what_belongs_to_users(server):
         ({"user": " \t"}, "user: the name is empty"),
         ({"safety_identifier": ""}, "safety_identifier: the name is empty"),
         ({"metadata": {"user_id": ""}}, "metadata.user_id: the name is empty"),
-        ({"scope": ""}, "scope: an empty scope would be everybody's"),
-        ({"user": "mallory", "scope": ""}, "scope: an empty scope would be everybody's"),
+        ({"scope": ""}, "scope: it is empty"),
+        ({"user": "mallory", "scope": ""}, "scope: it is empty"),
         ({"user": "a" * 201}, "user: the name has 201 characters, the limit is 200"),
         ({"user": ["ann"]}, "user: give a text"),
     ],
@@ -93,6 +93,16 @@ def test_a_header_without_a_value_is_refused(server, header):
         status, told = asked(server, {header: ""}, **more)
         assert status == 400
         assert "the name is empty" in told
+
+
+def test_an_empty_scope_is_nowhere_everybody(server):
+    """Nor where documents are listed, searched or asked for; left out, it is the owner who asks."""
+    for path in ("/api/documents?scope=", "/api/search?q=code&scope=", "/api/map?scope="):
+        answer = server.http.get(path)
+        assert (answer.status_code, answer.json()["error"]["message"][:18]) == (400, "scope: it is empty")
+    asked = {"question": "What is my safe code?"}
+    assert server.http.post("/api/ask", json={**asked, "scope": ""}).status_code == 400
+    assert server.http.post("/api/ask", json={**asked, "scope": None}).status_code == 200
 
 
 def test_a_header_counts_before_the_body(server):
