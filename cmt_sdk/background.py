@@ -39,6 +39,14 @@ class Turns:
                 self._asking -= 1
                 self._asked, self._asker = time.monotonic(), threading.get_ident()
 
+    def acquire(self, blocking: bool = True) -> bool:
+        """Take the lock without asking others to give way; False where another thread has it and `blocking` is not set."""
+        return self._lock.acquire(blocking)
+
+    def release(self) -> None:
+        """Let go of what `acquire` took."""
+        self._lock.release()
+
     @contextmanager
     def after_others(self, stop: Callable[[], bool] | None = None) -> Iterator[None]:
         """The lock, when nobody else has asked for it lately; at once where `stop` gives true."""

@@ -15,7 +15,7 @@ import cmt_sdk
 from cmt_adapters.wording import Unfit
 from cmt_sdk.errors import InvalidInput
 
-TURNS_KEPT = 12
+TURNS_KEPT = 24
 # Characters of a prompt beside the notes. A CPU reads some 200 tokens a second, and a small model's context is short.
 LONGEST_RULES, LONGEST_HISTORY, LONGEST_RESULT = 6_000, 12_000, 4_000
 ROLES = {

@@ -93,5 +93,7 @@ def test_one_thread_takes_it_several_times(turns):
     with turns, turns:
         thread.start()
         assert not taken.wait(0.05)
+        assert turns.acquire(blocking=False)
+        turns.release()
     assert taken.wait(10)
     thread.join()
