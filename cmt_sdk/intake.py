@@ -136,7 +136,7 @@ class Intake:
             named = self._named(new)
             if named == self._named(known):
                 return None
-            return done[named] if named in done else self.cut(new)
+            return done[named] if named in done else self.cut(new, at_once=True)
 
         return recut
 
@@ -182,14 +182,14 @@ class Intake:
             if cursor is None:
                 return
 
-    def cut(self, document: Document) -> list[Span]:
-        """The passages of a document, under its title."""
+    def cut(self, document: Document, *, at_once: bool = False) -> list[Span]:
+        """The passages of a document, under its title. Questions go first, unless it is cut `at_once`: in a transaction."""
         title, budget = self._title(document), self.settings.passage_tokens
         rules = rules_for(document.source)
-        return split(document.text, self._count_tokens, budget, title=title, rules=rules)
+        count = self.engine.count_tokens if at_once else self._count_after_others
+        return split(document.text, count, budget, title=title, rules=rules)
 
-    def _count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text; a question that comes while a document is cut goes first."""
+    def _count_after_others(self, texts: Sequence[str]) -> list[int]:
         self.recall.lock.give_way(LONGEST_PAUSE)
         return self.engine.count_tokens(texts)
 
