@@ -206,7 +206,8 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
             with httpx.stream(
                 "POST", f"{server.url}/v1/responses", json={"input": "Where?", "stream": True}, timeout=LONG
             ) as second:
-                assert next(second.iter_lines()) == ": the answer is under way"
+                others = second.iter_lines()
+                assert next(others) == ": the answer is under way"
                 until(lambda: server.work.waiting == 1)
             until(lambda: server.work.waiting == 0)
             server.reader.go()
