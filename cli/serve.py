@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+import cmt_sdk
 from cmt_cli.memories import begun, is_made
 from cmt_cli.options import memory_option
 from cmt_cli.output import say
+
+LAST_STEP = 0.3  # seconds for what is under way when the server has stopped
 
 
 @click.command()
@@ -22,7 +29,15 @@ from cmt_cli.output import say
     help="What clients must send as their API key. On the command line other users may see it.",
 )
 @click.option(
-    "--origin", "origins", multiple=True, metavar="URL", help="A web page elsewhere that may ask, or another name of this server."
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="A web page, desktop app or extension that may ask, such as http://localhost:* or app://obsidian.md.",
+)
+@click.option("--require-user", is_flag=True, help="Refuse requests to /v1 that do not say who asks.")
+@click.option(
+    "--user-header", "user_headers", multiple=True, metavar="NAME", help="A header that says who asks, before the usual ones."
 )
 @click.option("--max-body", default=32, show_default=True, type=click.IntRange(min=1), metavar="MIB", help="The largest request.")
 @click.option(
@@ -36,6 +51,8 @@ def serve(
     port: int,
     token: str | None,
     origins: Sequence[str],
+    require_user: bool,
+    user_headers: Sequence[str],
     max_body: int,
     max_queue: int,
     remember: bool,
@@ -58,10 +75,24 @@ def serve(
 
     def ready(url: str) -> None:
         say(f"serving {folder} at {url}; Ctrl-C ends", err=True)
+        if "null" in origins and not token:
+            say("--origin null lets every sandboxed page of any site read this memory: set CMT_TOKEN", err=True)
         if is_new:
             say("there was no memory in that folder: this is a new one, with nothing in it", err=True)
 
-    limits = {"max_body": max_body * 2**20, "max_queue": max_queue}
+    options: dict[str, Any] = {"host": host, "port": port, "token": token, "origins": origins, "remember": remember}
+    options |= {"require_user": require_user, "user_headers": user_headers, "max_body": max_body * 2**20, "max_queue": max_queue}
     with begun(folder) as memory:
-        run(memory, host=host, port=port, token=token, origins=origins, remember=remember, on_ready=ready, **limits)
+        has_served = run(memory, on_ready=ready, **options)
+        _close(memory)
     say("\nstopped; what was stored is safe", err=True)
+    if has_served:
+        sys.stderr.flush()
+        os._exit(0)  # without waiting for what still computes, nor for an interpreter that takes itself apart
+
+
+def _close(memory: cmt_sdk.Memory) -> None:
+    """Close the memory, unless a step under way holds that up: what is stored is safe, the rest is compressed later."""
+    closing = threading.Thread(target=memory.close, daemon=True)
+    closing.start()
+    closing.join(LAST_STEP)

@@ -31,6 +31,7 @@ When = Literal["now", "background", "later"]  # compression follows at once, in 
 Named = tuple[str, str, Rules]  # a text, its title, and the rules of its format
 LONGEST_TITLE = 24  # tokens
 PAGE = 200  # documents read together
+LONGEST_PAUSE = 1.0  # seconds for questions between two steps of cutting
 BATCH_PASSAGES = 64  # enough to find passages of like length
 
 
@@ -173,10 +174,17 @@ class Intake:
                 return
 
     def cut(self, document: Document, title: str | None = None) -> list[Span]:
-        """The passages of a document, under its title; `title` is given where it is known."""
+        """The passages of a document, under its title; `title` is given where it is known.
+
+        Waiting questions go first: this is called while no transaction is open.
+        """
         title = self.title(document) if title is None else title
         budget, rules = self.settings.passage_tokens, rules_for(document.source)
-        return split(document.text, self.engine.count_tokens, budget, title=title, rules=rules)
+        return split(document.text, self._count_after_others, budget, title=title, rules=rules)
+
+    def _count_after_others(self, texts: Sequence[str]) -> list[int]:
+        self.recall.lock.give_way(LONGEST_PAUSE)
+        return self.engine.count_tokens(texts)
 
     def title(self, document: Document) -> str:
         """The title of a document, as long as leaves room for headings below it."""

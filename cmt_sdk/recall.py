@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Protocol, get_args
 
+from cmt_sdk.background import Turns
 from cmt_sdk.config import RERANKED
 from cmt_sdk.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
@@ -90,7 +90,7 @@ class Recall:
     engine: Engine
     memory_budget: int = 0
     reranked: int = 0
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: Turns = field(default_factory=Turns)
     _dimension: int = 0
 
     def encode(self, question: str) -> Vector:
@@ -269,7 +269,7 @@ class Recall:
         done, failed = 0, dict[int, Exception]()
         patient_until = time.monotonic() + PATIENCE
         while not (stop and stop()):
-            with self.lock:  # two threads never compress the same passages
+            with self.lock.after_others(stop):  # two threads never compress the same passages; questions go first
                 waiting = [p for p in self.store.pending(AHEAD + len(failed), of=of) if p.id not in failed]
                 if not waiting:
                     break

@@ -11,6 +11,7 @@ TEXT = r"^[^\x00]*[^\s\x00-\x1f][^\x00]*$"  # not only white space, no NUL
 SCOPE = r"^([^/\x00]+(/[^/\x00]+)*)?$"
 Text = Annotated[str, Field(min_length=1, pattern=TEXT)]
 Scope = Annotated[str, Field(pattern=SCOPE, max_length=500, description="Whose it is: a path of names, such as user/ann.")]
+NamedScope = Annotated[Scope, Field(min_length=1)]  # what is read: an empty name is not everybody
 Metadata = Annotated[dict[str, str | int | FiniteFloat | bool | None], Field(max_length=100)]
 SearchMode = Literal["reranked", "fused", "vector", "text"]
 Reader = Literal["memory", "text", "auto", "none"]
@@ -98,7 +99,7 @@ class AskRequest(BaseModel):
     reader: Reader = Field(
         "memory", description="What the model reads: memories; the passages' text; text where memory leaves it unsure; nothing."
     )
-    scope: Scope | None = None
+    scope: NamedScope | None = None
     where: Where | None = None
     max_tokens: int = Field(64, ge=1, le=4096, description="The longest answer, in tokens.")
     stream: StrictBool = Field(False, description="Whether the answer comes as server-sent events: `piece`s, then the `answer`.")

@@ -30,6 +30,7 @@ class Stepped(FakeReader):
     ended: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
     said: int = 0
     questions: list[str] = field(default_factory=list)
+    prompts: list[Prompt] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.going.set()
@@ -45,6 +46,7 @@ class Stepped(FakeReader):
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """See FakeReader."""
         self.questions.append(prompt.question)
+        self.prompts.append(prompt)
         self.begun.release()
         try:
             for piece in super().read(prompt, max_tokens):

@@ -228,7 +228,7 @@ async def test_documents_are_listed_page_by_page(memory, connect):
         assert (rest["total"], rest["next_cursor"], len(rest["documents"])) == (4, None, 1)
         assert rest["documents"][0]["excerpt"] == "x" * 199 + "…"
         assert "next_cursor" in await refusal(client, "list", cursor="nonsense")
-        assert "less than or equal to 200" in await refusal(client, "list", limit=1000)
+        assert "limit: give at most 200" in await refusal(client, "list", limit=1000)
 
 
 async def test_documents_are_changed(memory, connect):

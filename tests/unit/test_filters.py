@@ -257,3 +257,15 @@ def test_filters_read_as_python_does(stored, asked):
     if asked is not None:
         assert fits({"<": asked}, k=stored) == (same and stored < asked)
         assert fits({">=": asked}, k=stored) == (same and stored >= asked)
+
+
+def test_a_scope_can_be_left_out():
+    """With everything beneath it, and nothing beside it; together with other conditions."""
+    rows = [
+        {"id": n, "scope": n} for n in ("", "user", "user/ann", "user/ann/session/7", "users", "user-2", "team/user", "USER/x")
+    ]
+    assert select(Filter(outside="user"), *rows) == ["", "users", "user-2", "team/user", "USER/x"]
+    assert select(Filter(outside="user/ann", scope="user"), *rows) == ["user"]
+    assert select(Filter(outside=""), *rows) == [row["id"] for row in rows]
+    with pytest.raises(InvalidFilter):
+        select(Filter(outside="/"))
