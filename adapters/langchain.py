@@ -26,7 +26,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import cmt_sdk
-from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidInput, MissingExtra
+from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidInput
+from cmt_sdk.extras import unusable
 
 try:
     from langchain_core.callbacks import CallbackManagerForRetrieverRun
@@ -37,7 +38,7 @@ try:
     from langchain_core.vectorstores import VectorStore
     from pydantic import Field
 except ImportError as error:
-    raise MissingExtra("the LangChain retriever and stores", "langchain") from error
+    raise unusable("the LangChain retriever and stores", "langchain", error) from error
 
 NESTED = "langchain"  # the metadata field with what is no plain value
 NAMING = ("model", "model_name", "dimensions")  # fields of Embeddings that change their vectors

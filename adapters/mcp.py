@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import cmt_sdk
-from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput, InvalidSetting, MissingExtra
+from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput, InvalidSetting
+from cmt_sdk.extras import unusable
 
 try:
     from anyio import to_thread
@@ -34,7 +35,7 @@ try:
     from mcp.types import INVALID_PARAMS, Resource, ToolAnnotations
     from starlette.applications import Starlette
 except ImportError as error:
-    raise MissingExtra("the MCP server", "mcp") from error
+    raise unusable("the MCP server", "mcp", error) from error
 
 from cmt_adapters.mcp_tools import URI, Tools, Whole, about, excerpt, uri_of
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Literal
@@ -89,6 +90,19 @@ class Intake:
         compress()
         return progress
 
+    def add_together(self, documents: Sequence[Document], *, wait: bool) -> Progress:
+        """Store documents in one transaction; then compress them, or let the thread do it."""
+        for document in documents:
+            self.check(document)
+        named = [replace(document, id=document.id or uuid.uuid4().hex) for document in documents]
+        cut = [(document, self.cut(document)) for document in named]
+        self.store.add_together(cut)
+        progress = Progress(added=len(cut), passages=sum(len(spans) for _, spans in cut))
+        if not wait:
+            self.worker.nudge()
+            return progress
+        return progress.plus(compressed=self.recall.encode_pending(of=[document.id for document in named]))
+
     def from_archive(self, path: Path, diverged: archive.Choice | None = None) -> Iterator[Progress]:
         """Take in what an archive holds; see archive.read."""
         gate = archive.Intake(self.check_text, self.cut, self.recall.accepts, self.settings.max_document_bytes)
@@ -115,9 +129,8 @@ class Intake:
         again = self.store.add_again(document, by_source=by_source, recut=self.recutting())
         if again is None:
             spans = self.cut(document)
-            if binary := sum(end - start for start, end in binary_parts(document.text)):
-                name = document.source or "a text"
-                log.warning("%s: %s characters of binary data are in no passage", name, f"{binary:,}")
+            if document.source and (binary := sum(end - start for start, end in binary_parts(document.text))):
+                log.warning("%s: %s characters of binary data are in no passage", document.source, f"{binary:,}")
             ready = {self._named(document): spans}
             again = self.store.add(document, spans, by_source=by_source, recut=self.recutting(ready))
         stored, outcome = again

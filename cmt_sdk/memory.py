@@ -121,6 +121,13 @@ class Memory:
         when: When = "later" if not compress else "now" if wait else "background"
         return self._intake.add(whole, when, replace=replace, on_progress=on_progress)
 
+    def add_together(self, documents: Sequence[Document], *, wait: bool = True) -> Progress:
+        """Remember all of these documents or, where one cannot be added or the process dies, none.
+
+        Each becomes a document of its own, also where its text is here already. Raises InvalidDocument, AlreadyExists.
+        """
+        return self._intake.add_together(documents, wait=wait)
+
     def compress(self, on_progress: OnProgress | None = None) -> int:
         """Compress whatever still waits, now; returns the number of passages. Resumes what a crash cut off."""
         return self._intake.compress(on_progress)

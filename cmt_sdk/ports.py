@@ -84,6 +84,12 @@ class DocumentStore(Protocol):
         the id stands for another text.
         """
 
+    def add_together(self, documents: Sequence[tuple[Document, Sequence[Span]]]) -> None:
+        """Store documents with ids of their own, each cut by its spans, in one transaction.
+
+        A text that is here already becomes another document. Raises AlreadyExists; then none is stored.
+        """
+
     def add_again(
         self, document: Document, *, by_source: bool = False, recut: Recut | None = None
     ) -> tuple[Document, Outcome] | None:

@@ -25,7 +25,8 @@ from types import FrameType
 from typing import Any
 
 import cmt_sdk
-from cmt_sdk.errors import InvalidSetting, MissingExtra
+from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.extras import unusable
 
 try:
     import python_multipart  # noqa: F401 - what FastAPI reads uploaded files with
@@ -36,7 +37,7 @@ try:
     from starlette.middleware import Middleware
     from starlette.middleware.cors import CORSMiddleware
 except ImportError as error:
-    raise MissingExtra("the HTTP server", "serve") from error
+    raise unusable("the HTTP server", "serve", error) from error
 
 from cmt_adapters.server import openai_api, rest_api
 from cmt_adapters.server.gate import Gate, Guard, Rules
