@@ -21,6 +21,7 @@ import json
 import logging
 import math
 import operator
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,6 +36,7 @@ import cmt_sdk
 from cmt_adapters.payload import packed, unpacked
 from cmt_sdk.errors import AlreadyExists, CMTError, DocumentNotFound, InvalidDocument, InvalidFilter, InvalidInput
 from cmt_sdk.extras import unusable
+from cmt_sdk.handles import Handle
 
 try:
     from langgraph.store.base import (
@@ -68,8 +70,11 @@ UNSOUND = re.compile("[\0\ud800-\udfff]")  # what a value may hold and a text ma
 ORDERED = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": operator.le}
 OPERATORS = {"$eq": operator.eq, "$ne": operator.ne, **ORDERED}
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LOCKS.clear)  # a thread of the parent may hold one
 
-class CMTStore(BaseStore):
+
+class CMTStore(Handle, BaseStore):
     """A BaseStore over a memory, beneath `scope`; the memory stays the caller's to close.
 
     `fields` are the paths that are indexed where a put does not say ("$": the whole value). With `wait=False` passages are
@@ -93,9 +98,12 @@ class CMTStore(BaseStore):
         self._fields = fields
         self._wait = wait
         self.ttl_config = ttl
-        self._lock = LOCKS.setdefault(memory.path.resolve(), threading.RLock())
         self._sweeper: threading.Thread | None = None
         self._stop = threading.Event()
+
+    @property
+    def _lock(self) -> threading.RLock:
+        return LOCKS.setdefault(self._memory.path.resolve(), threading.RLock())
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations: the reads see what was there before, then the puts follow, the last one of each key.

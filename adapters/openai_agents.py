@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import threading
 import uuid
@@ -38,6 +39,9 @@ SPEAKERS = ("user", "assistant")
 UNSOUND = re.compile("[\0\ud800-\udfff]")  # what an item may hold and a text may not
 LOCKS: dict[Path, threading.Lock] = {}  # one a memory: two sessions must not pop the same item
 T = TypeVar("T")
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LOCKS.clear)  # a thread of the parent may hold one
 
 
 class CMTSession(Session):
@@ -63,7 +67,6 @@ class CMTSession(Session):
         self._mark = {SESSION: json.dumps([self.scope, session_id])}
         self._chosen: dict[str, Any] = {"scope": self.scope, "where": {**self._mark, ITEM: {"exists": True}}}
         self._wait = wait
-        self._lock = LOCKS.setdefault(memory.path.resolve(), threading.Lock())
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The items, oldest first; of `limit`, or the settings' limit, the latest. Below 0 it means all."""
@@ -92,7 +95,7 @@ class CMTSession(Session):
         """One change at a time; it is carried to its end also where the caller stops waiting."""
 
         def locked() -> T:
-            with self._lock:
+            with LOCKS.setdefault(self.memory.path.resolve(), threading.Lock()):
                 return work()
 
         return await asyncio.to_thread(locked)

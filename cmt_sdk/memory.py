@@ -17,6 +17,7 @@ from cmt_sdk.assembly import Parts, checked
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
 from cmt_sdk.errors import DocumentNotFound, InvalidFilter, InvalidSetting, StorageError, StorageLocked
+from cmt_sdk.handles import Handle, NoModel, is_held, watch
 from cmt_sdk.intake import Addable, Intake, OnProgress, When, document_of
 from cmt_sdk.model import MemoryModel, check_names, check_options
 from cmt_sdk.prompting import only_asks
@@ -43,12 +44,13 @@ log = logging.getLogger(__name__)
 FORGET_WAIT = 30.0  # seconds for another process that writes or reads
 
 
-class Memory:
+class Memory(Handle):
     """Documents that are remembered in one folder. The language model is loaded when it is first needed.
 
     Safe to use from several threads, and the folder from several processes. Made by `cmt_sdk.open`. On a medium, or with files,
     that this user may not write it is `read_only`: it is listed, searched, asked and copied, and what would change it raises
-    StorageDenied.
+    StorageDenied. A copy of it (`copy.deepcopy`) is itself. After a fork the child can use it where the model was not loaded yet
+    and nothing was under way; else it has to open the folder itself, as another process does, and the error says so.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -64,11 +66,21 @@ class Memory:
         self.read_only: bool = parts.store.read_only
         self.model = MemoryModel(self._recall, self.settings)
         self._closed = threading.Event()
+        watch(self)
         self._finish_erasing()
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed.is_set() else ", read-only" if self.read_only else ""
         return f"<Memory in {str(self.path)!r}, model {self.settings.model!r}{state}>"
+
+    def after_fork(self) -> None:
+        """In a forked child: what other threads of the parent were at is not here, and would be waited for."""
+        at_work = self._store.busy or self._index.busy or self._worker.busy or is_held(self._recall.lock)
+        if at_work:
+            for part in (self._store, self._index, self._worker):
+                part.leave()
+        if at_work or not self._engine.forks:
+            self._recall.lock = threading.RLock() if self._engine.forks else NoModel()
 
     # -- adding -------------------------------------------------------------------------------------------------
 

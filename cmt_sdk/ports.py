@@ -272,6 +272,13 @@ class Store(DocumentStore, PassageStore, Protocol):
     def now(self) -> datetime:
         """The clock that stamps and expires documents, UTC."""
 
+    @property
+    def busy(self) -> bool:
+        """True while a transaction runs."""
+
+    def leave(self) -> None:
+        """In a forked child: touch no file any more, and raise StorageError at every call."""
+
     def close(self) -> None:
         """Release the files; calling it twice does nothing."""
 
@@ -297,6 +304,13 @@ class VectorStore(Protocol):
 
 class VectorIndex(Protocol):
     """Nearest key vectors by cosine."""
+
+    @property
+    def busy(self) -> bool:
+        """Whether another thread is at work on it."""
+
+    def leave(self) -> None:
+        """In a forked child: do without the thread that was at work on it."""
 
     def search(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> list[Hit]:
         """The nearest passages, best first; only those in `allowed`, where it is given."""

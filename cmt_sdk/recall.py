@@ -11,6 +11,7 @@ from typing import Protocol, get_args
 
 from cmt_sdk.config import RERANKED
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
+from cmt_sdk.handles import NoModel
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.rendering import render
@@ -48,6 +49,10 @@ class Engine(Protocol):
         """True once the model is in memory."""
 
     @property
+    def forks(self) -> bool:
+        """Whether a child of this process could use it too."""
+
+    @property
     def compressor(self) -> Compressor:
         """The compressor, which loads the model."""
 
@@ -69,7 +74,7 @@ class Recall:
     engine: Engine
     memory_budget: int = 0
     reranked: int = 0
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: threading.RLock | NoModel = field(default_factory=threading.RLock)
     _dimension: int = 0
 
     def encode(self, question: str) -> Vector:
