@@ -49,7 +49,7 @@ GROUPS = {
     ),
     "langgraph": adapter("langgraph"),
     "llama-index": adapter("llama-index"),
-    "openai-agents": adapter("openai-agents"),
+    "openai-agents": adapter("openai-agents", "langchain"),
     "llm": adapter("llm", tests=("tests/adapters/test_llm_plugin.py",)),
     "mcp": adapter("mcp", "httpx", tests=("tests/adapters/test_mcp.py", "tests/adapters/test_mcp_command.py")),
     "serve": adapter(
