@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from cmt_sdk.errors import InvalidSetting, MissingExtra, StorageDamaged, StorageEncrypted
+from cmt_sdk.errors import InvalidSetting, StorageDamaged, StorageEncrypted
 from cmt_sdk.extras import unusable
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.claims import FILE as LOCK
@@ -95,7 +95,7 @@ def _begun(file: Path) -> Key:
 
 def _require() -> None:
     if not driver.available():
-        raise MissingExtra("an encrypted memory", EXTRA)
+        raise unusable("an encrypted memory", EXTRA, driver.failure)
 
 
 def _key(given: str, salt: bytes) -> Key:
