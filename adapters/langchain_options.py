@@ -12,7 +12,7 @@ PASSED_OVER = frozenset(
     (
         *("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty"),
         *("repetition_penalty", "logit_bias", "parallel_tool_calls", "timeout", "request_timeout"),
-        *("max_retries", "user", "safety_identifier", "metadata", "service_tier", "store", "streaming"),
+        *("max_retries", "user", "safety_identifier", "service_tier", "store", "streaming"),
         *("stream_usage", "stream_options", "extra_headers", "extra_query", "extra_body", "reasoning"),
         *("reasoning_effort", "verbosity", "prompt_cache_key", "ls_structured_output_format"),
     )

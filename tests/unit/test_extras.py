@@ -51,20 +51,26 @@ def said(error, extra="graph"):
         (
             {"langgraph": "0.6", "langgraph-checkpoint": "4.3rc1"},
             ModuleNotFoundError("No module named 'langgraph.runtime'"),
-            "the store needs langgraph>=1.0.6 (0.6 is installed), langgraph-checkpoint>=4.3 (4.3rc1 is installed): "
-            "pip install 'langgraph>=1.0.6' 'langgraph-checkpoint>=4.3'",
+            (
+                "the store needs langgraph>=1.0.6 (0.6 is installed), langgraph-checkpoint>=4.3 (4.3rc1 is installed): "
+                "pip install 'langgraph>=1.0.6' 'langgraph-checkpoint>=4.3'"
+            ),
         ),
         (
             {"langgraph": "3.0", "langgraph-checkpoint": "7.0"},
             GONE,
-            f"the store cannot be imported, though langgraph 3.0, langgraph-checkpoint 7.0 is installed ({GONE}): "
-            "update both, pip install 'cmt-sdk[graph]' --upgrade",
+            (
+                f"the store cannot be imported, though langgraph 3.0, langgraph-checkpoint 7.0 is installed ({GONE}): "
+                "update both, pip install 'cmt-sdk[graph]' --upgrade"
+            ),
         ),
         (
             {"langgraph": "1.2", "langgraph-checkpoint": "4.3"},
             ModuleNotFoundError("No module named 'ormsgpack'"),
-            "the store cannot be imported, though langgraph 1.2, langgraph-checkpoint 4.3 is installed "
-            "(No module named 'ormsgpack'): update both, pip install 'cmt-sdk[graph]' --upgrade",
+            (
+                "the store cannot be imported, though langgraph 1.2, langgraph-checkpoint 4.3 is installed "
+                "(No module named 'ormsgpack'): update both, pip install 'cmt-sdk[graph]' --upgrade"
+            ),
         ),
     ],
     ids=["missing", "one of two missing", "one too old", "both too old", "newer than we know", "broken"],
