@@ -42,8 +42,7 @@ class Worker:
             raise error
         return finished
 
-    @property
-    def busy(self) -> bool:
+    def at_work(self) -> bool:
         """Whether something is left to run."""
         return not self._idle.is_set()
 

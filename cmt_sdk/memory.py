@@ -75,9 +75,10 @@ class Memory(Handle):
 
     def after_fork(self) -> None:
         """In a forked child: what other threads of the parent were at is not here, and would be waited for."""
-        at_work = self._store.busy or self._index.busy or self._worker.busy or is_held(self._recall.lock)
+        parts = (self._store, self._index, self._worker)
+        at_work = is_held(self._recall.lock) or any(part.at_work() for part in parts)
         if at_work:
-            for part in (self._store, self._index, self._worker):
+            for part in parts:
                 part.leave()
         if at_work or not self._engine.forks:
             self._recall.lock = threading.RLock() if self._engine.forks else NoModel()

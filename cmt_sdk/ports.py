@@ -272,9 +272,8 @@ class Store(DocumentStore, PassageStore, Protocol):
     def now(self) -> datetime:
         """The clock that stamps and expires documents, UTC."""
 
-    @property
-    def busy(self) -> bool:
-        """True while a transaction runs."""
+    def at_work(self) -> bool:
+        """Whether a transaction runs."""
 
     def leave(self) -> None:
         """In a forked child: touch no file any more, and raise StorageError at every call."""
@@ -305,8 +304,7 @@ class VectorStore(Protocol):
 class VectorIndex(Protocol):
     """Nearest key vectors by cosine."""
 
-    @property
-    def busy(self) -> bool:
+    def at_work(self) -> bool:
         """Whether another thread is at work on it."""
 
     def leave(self) -> None:

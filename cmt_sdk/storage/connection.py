@@ -295,6 +295,10 @@ class Database:
         """Close all idle connections; the next transaction opens one."""
         self._engine.dispose()
 
+    def at_work(self) -> bool:
+        """See ports.Store."""
+        return self.busy
+
     def leave(self) -> None:
         """See ports.Store."""
         self._closed = True

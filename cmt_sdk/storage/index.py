@@ -46,8 +46,7 @@ class KeyIndex:
         self._lock = threading.RLock()
         self._clear()
 
-    @property
-    def busy(self) -> bool:
+    def at_work(self) -> bool:
         """See ports.VectorIndex."""
         return is_held(self._lock)
 
