@@ -1,6 +1,7 @@
 # make demo: set up everything, remember a folder of documents, answer from memory in a second process.
 # make test: set up everything, check (lint, types, contracts, docs) and run all tests, the real model included.
 # make test-slow: the long form of the tests that kill, damage, load and fuzz.
+# make test-lowest, make test-newest: the tests of every extra with the lowest and the newest versions that it allows.
 # make bench: the timings of examples/benchmarks.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ TORCH ?= torch==2.13.0
 BIN := $(VENV)/bin
 DEMO := .demo
 
-.PHONY: demo test test-slow check unit integration bench clean
+.PHONY: demo test test-slow test-lowest test-newest check unit integration bench clean
 .DELETE_ON_ERROR:
 
 # torch comes first and by exact version: a looser request may take a build with several GB of CUDA libraries.
@@ -58,6 +59,10 @@ test-slow: $(VENV)/dev.done
 	-$(BIN)/uv pip install --quiet --python $(BIN)/python "atheris>=3.0"
 	$(BIN)/cmt model pull
 	$(BIN)/pytest -m slow
+
+# Each extra in an environment of its own, in build/bounds: half an hour on two cores, some 2 GB.
+test-lowest test-newest: test-%: $(VENV)/dev.done
+	$(BIN)/python tests/bounds.py $* --torch "$(TORCH)"
 
 bench: $(VENV)/dev.done
 	$(BIN)/cmt model pull

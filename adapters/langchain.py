@@ -26,7 +26,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import cmt_sdk
-from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidInput, MissingExtra
+from cmt_adapters.langchain_options import refuse_unknown
+from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidInput
+from cmt_sdk.extras import unusable
 
 try:
     from langchain_core.callbacks import CallbackManagerForRetrieverRun
@@ -37,9 +39,10 @@ try:
     from langchain_core.vectorstores import VectorStore
     from pydantic import Field
 except ImportError as error:
-    raise MissingExtra("the LangChain retriever and stores", "langchain") from error
+    raise unusable("the LangChain retriever and stores", "langchain", error) from error
 
 NESTED = "langchain"  # the metadata field with what is no plain value
+NARROWING = ("filter", "scope", "source", "score_threshold")  # what a search takes besides query and k
 NAMING = ("model", "model_name", "dimensions")  # fields of Embeddings that change their vectors
 Store = TypeVar("Store", bound="CMTVectorStore")
 
@@ -87,6 +90,7 @@ class CMTRetriever(BaseRetriever):
         **options: Any,
     ) -> list[Document]:
         given = {name: getattr(self, name) for name in ("k", "mode", "scope", "source", "where")}
+        refuse_unknown("CMTRetriever.invoke", options, given)
         return [_passage(match) for match in self.memory.search(query, **(given | options))]
 
 
@@ -94,9 +98,10 @@ class CMTVectorStore(VectorStore):
     """The documents in one scope of a memory; the memory stays the caller's to close.
 
     `mode` is how `similarity_search` looks: "vector" by meaning alone, or another one of `Memory.search`. A score is a cosine, so
-    what gives scores always looks by meaning. Searches take `filter`, the memory's filter on metadata, `source`, and
-    `scope` in place of the store's own. A long document is found by its best passage, and comes back whole. With `wait=False`
-    documents are compressed in the background: they are found by meaning a little later, by words at once.
+    what gives scores always looks by meaning. Searches take `filter`, the memory's filter on metadata, `source`, `scope` in
+    place of the store's own, and `score_threshold`, the least cosine. A long document is found by its best passage, and comes
+    back whole. With `wait=False` documents are compressed in the background: they are found by meaning a little later, by words
+    at once.
     """
 
     def __init__(
@@ -182,11 +187,12 @@ class CMTVectorStore(VectorStore):
 
     def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
         """The k documents that fit best."""
-        return [self._document(match.document) for match in self._search(query, k, self._mode, **kwargs)]
+        found = self._search("similarity_search", query, k, self._mode, kwargs)
+        return [self._document(match.document) for match in found]
 
     def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
         """The k documents nearest in meaning, with the cosine, from -1 to 1."""
-        found = self._search(query, k, "vector", **kwargs)
+        found = self._search("similarity_search_with_score", query, k, "vector", kwargs)
         return [(self._document(match.document), match.vector_score or 0.0) for match in found]
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
@@ -194,7 +200,8 @@ class CMTVectorStore(VectorStore):
 
     def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
         """The k documents nearest to a vector of the memory's embedder, or of `memory.model.embed`."""
-        return [self._document(match.document) for match in self._nearest(embedding, k, **kwargs)]
+        found = self._nearest("similarity_search_by_vector", embedding, k, kwargs)
+        return [self._document(match.document) for match in found]
 
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
@@ -207,28 +214,26 @@ class CMTVectorStore(VectorStore):
         self, embedding: ArrayLike, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
         """The same for a vector. All key vectors that the filter lets through are read: of a large memory, narrow it."""
-        found = self._nearest(embedding, fetch_k, **kwargs)
-        keys = self.memory.keys(**self._narrowed(**kwargs))
+        call = "max_marginal_relevance_search"
+        found = self._nearest(call, embedding, fetch_k, kwargs)
+        keys = self.memory.keys(**self._narrowed(call, kwargs))
         rows = dict(zip(keys.passages, keys.matrix, strict=True))
         found = [match for match in found if match.passage.id in rows]  # deleted in this moment
         order = _diverse(_unit(embedding), [rows[match.passage.id] for match in found], k, lambda_mult)
         return [self._document(found[n].document) for n in order]
 
-    def _search(self, query: str, k: int, mode: Any, **narrowing: Any) -> list[cmt_sdk.Match]:
-        narrowed = self._narrowed(**narrowing)
-        return _best(lambda n: self.memory.search(query, n, mode=mode, **narrowed), k)
+    def _search(self, call: str, query: str, k: int, mode: Any, given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
+        narrowed = self._narrowed(call, given)
+        return _near(_best(lambda n: self.memory.search(query, n, mode=mode, **narrowed), k), given)
 
-    def _nearest(self, embedding: ArrayLike, k: int, **narrowing: Any) -> list[cmt_sdk.Match]:
-        vector, narrowed = _unit(embedding), self._narrowed(**narrowing)
-        return _best(lambda n: self.memory.nearest(vector, n, **narrowed), k)
+    def _nearest(self, call: str, embedding: ArrayLike, k: int, given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
+        vector, narrowed = _unit(embedding), self._narrowed(call, given)
+        return _near(_best(lambda n: self.memory.nearest(vector, n, **narrowed), k), given)
 
-    def _narrowed(
-        self,
-        filter: Mapping[str, Any] | None = None,  # noqa: A002 - LangChain's word
-        scope: str | None = None,
-        source: str | None = None,
-    ) -> dict[str, Any]:
-        return {"scope": scope or self._shelf.scope or None, "source": source, "where": filter}
+    def _narrowed(self, call: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        refuse_unknown(f"CMTVectorStore.{call}", given, NARROWING)
+        scope = given.get("scope") or self._shelf.scope or None
+        return {"scope": scope, "source": given.get("source"), "where": given.get("filter")}
 
     def _document(self, document: cmt_sdk.Document) -> Document:
         return Document(document.text, id=self._shelf.id_of(document), metadata=_metadata(document))
@@ -358,6 +363,12 @@ def _best(find: Callable[[int], Sequence[cmt_sdk.Match]], k: int) -> list[cmt_sd
         if len(best) >= k or len(matches) < wanted:
             return list(best.values())[:k]
         wanted *= 4
+
+
+def _near(matches: list[cmt_sdk.Match], given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
+    """Those with at least the cosine that a caller gives as `score_threshold`."""
+    least = given.get("score_threshold")
+    return [m for m in matches if least is None or (m.vector_score is not None and m.vector_score >= least)]
 
 
 def _unit(vector: ArrayLike) -> NDArray[np.float32]:

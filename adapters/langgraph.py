@@ -9,8 +9,8 @@
 
 A namespace is a scope: ("users", "ann") is `users/ann`, so that `memory.model.ask(question, scope="users/ann")` answers from
 the same items. An item is a document. Its text is what search and reader are to see: `field: value` lines, or only the fields
-that `index` names. The value itself stands beside it, as JSON in one metadata field, because a text that left out fields could
-not give it back, and because metadata holds plain values only.
+that `index` names. The value itself stands beside it, as JSON (see payload): a text that left out fields could not give it
+back, and metadata holds plain values only.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import json
 import logging
 import math
 import operator
+import os
 import re
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,7 +33,10 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import cmt_sdk
-from cmt_sdk.errors import AlreadyExists, CMTError, DocumentNotFound, InvalidDocument, InvalidFilter, InvalidInput, MissingExtra
+from cmt_adapters.payload import packed, unpacked
+from cmt_sdk.errors import AlreadyExists, CMTError, DocumentNotFound, InvalidDocument, InvalidFilter, InvalidInput
+from cmt_sdk.extras import unusable
+from cmt_sdk.handles import Handle
 
 try:
     from langgraph.store.base import (
@@ -51,7 +55,7 @@ try:
         validate_op_namespace,
     )
 except ImportError as error:
-    raise MissingExtra("the LangGraph store", "langgraph") from error
+    raise unusable("the LangGraph store", "langgraph", error) from error
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +70,11 @@ UNSOUND = re.compile("[\0\ud800-\udfff]")  # what a value may hold and a text ma
 ORDERED = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": operator.le}
 OPERATORS = {"$eq": operator.eq, "$ne": operator.ne, **ORDERED}
 
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LOCKS.clear)  # a thread of the parent may hold one
 
-class CMTStore(BaseStore):
+
+class CMTStore(Handle, BaseStore):
     """A BaseStore over a memory, beneath `scope`; the memory stays the caller's to close.
 
     `fields` are the paths that are indexed where a put does not say ("$": the whole value). With `wait=False` passages are
@@ -91,9 +98,12 @@ class CMTStore(BaseStore):
         self._fields = fields
         self._wait = wait
         self.ttl_config = ttl
-        self._lock = LOCKS.setdefault(memory.path.resolve(), threading.RLock())
         self._sweeper: threading.Thread | None = None
         self._stop = threading.Event()
+
+    @property
+    def _lock(self) -> threading.RLock:
+        return LOCKS.setdefault(self._memory.path.resolve(), threading.RLock())
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
         """Carry out operations: the reads see what was there before, then the puts follow, the last one of each key.
@@ -188,7 +198,7 @@ class CMTStore(BaseStore):
 
     def _content(self, document: cmt_sdk.Document) -> dict[str, Any]:
         """The fields of an Item."""
-        kept = json.loads(str(document.metadata[ITEM]))
+        kept = json.loads(unpacked(document, ITEM))
         created_at, put = document.created_at, datetime.fromisoformat(kept["put"])
         return {
             "namespace": self._namespace(document.scope),
@@ -217,11 +227,12 @@ class CMTStore(BaseStore):
             ) from error
         text = self._text(value, op.index)
         expires_at = None if op.ttl is None else _in(op.ttl)
-        metadata: dict[str, Any] = {ITEM: kept, INDEXED: bool(text)}
+        whole, metadata = packed(text or NOT_INDEXED, kept, ITEM)
+        metadata[INDEXED] = bool(text)
         if op.ttl is not None and expires_at:
             metadata |= {TTL: min(op.ttl, LONGEST_TTL), EXPIRES: expires_at.timestamp()}
         scope, name = self.scope(op.namespace), self._id(op.namespace, op.key)
-        return cmt_sdk.Document(text or NOT_INDEXED, name, scope=scope, metadata=metadata, expires_at=expires_at)
+        return cmt_sdk.Document(whole, name, scope=scope, metadata=metadata, expires_at=expires_at)
 
     def _text(self, value: dict[str, Any], index: Any) -> str:
         """What search and reader see of a value; empty when it is not indexed."""

@@ -20,13 +20,14 @@ from functools import cached_property
 from typing import Any, Literal
 
 import cmt_sdk
-from cmt_sdk.errors import InvalidInput, MissingExtra
+from cmt_sdk.errors import InvalidInput
+from cmt_sdk.extras import unusable
 
 try:
     import llm
     from pydantic import Field
 except ImportError as error:
-    raise MissingExtra("the plugin for llm", "llm") from error
+    raise unusable("the plugin for llm", "llm", error) from error
 
 TURNS_KEPT = 24
 KEPT_APART = ("text", "prompt_tokens", "answer_tokens")  # of an Answer: llm has places of its own for these

@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import cmt_sdk
-from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput, InvalidSetting, MissingExtra
+from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput, InvalidSetting
+from cmt_sdk.extras import unusable
 
 try:
     from anyio import to_thread
@@ -38,7 +39,7 @@ try:
     from starlette.responses import PlainTextResponse
     from starlette.types import ASGIApp, Receive, Scope, Send
 except ImportError as error:
-    raise MissingExtra("the MCP server", "mcp") from error
+    raise unusable("the MCP server", "mcp", error) from error
 
 from cmt_adapters.mcp_arguments import tidied
 from cmt_adapters.mcp_tools import URI, Tools, Whole, about, excerpt, uri_of

@@ -7,14 +7,15 @@
     session.memory.model.ask("Where does Ann live?", scope="user/ann").text
     await session.clear_session()
 
-An item is a document. Its text is what the user or the assistant said; the item itself stands beside it, as JSON in one
-metadata field. Calls of tools, their results and reasoning are kept to be given back, not to be found: their text is their type.
+An item is a document. Its text is what the user or the assistant said; the item itself stands beside it, as JSON (see payload).
+Calls of tools, their results and reasoning are kept to be given back, not to be found: their text is their type.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 import threading
 import uuid
@@ -24,18 +25,23 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import cmt_sdk
-from cmt_sdk.errors import DocumentNotFound, InvalidDocument, MissingExtra
+from cmt_adapters.payload import packed, unpacked
+from cmt_sdk.errors import DocumentNotFound, InvalidDocument
+from cmt_sdk.extras import unusable
 
 try:
     from agents import Session, SessionSettings, TResponseInputItem
 except ImportError as error:
-    raise MissingExtra("the OpenAI Agents session", "openai-agents") from error
+    raise unusable("the OpenAI Agents session", "openai-agents", error) from error
 
 ITEM, SESSION, ROLE = "openai_agents", "session", "role"  # metadata
 SPEAKERS = ("user", "assistant")
 UNSOUND = re.compile("[\0\ud800-\udfff]")  # what an item may hold and a text may not
 LOCKS: dict[Path, threading.Lock] = {}  # one a memory: two sessions must not pop the same item
 T = TypeVar("T")
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=LOCKS.clear)  # a thread of the parent may hold one
 
 
 class CMTSession(Session):
@@ -61,7 +67,6 @@ class CMTSession(Session):
         self._mark = {SESSION: json.dumps([self.scope, session_id])}
         self._chosen: dict[str, Any] = {"scope": self.scope, "where": {**self._mark, ITEM: {"exists": True}}}
         self._wait = wait
-        self._lock = LOCKS.setdefault(memory.path.resolve(), threading.Lock())
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The items, oldest first; of `limit`, or the settings' limit, the latest. Below 0 it means all."""
@@ -70,9 +75,10 @@ class CMTSession(Session):
         return items if limit is None or limit < 0 else items[len(items) - min(limit, len(items)) :]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
-        """Add items, all of them or, where one is no JSON, none. Raises InvalidDocument."""
+        """Add items, all of them or, where one cannot be added, none. Raises InvalidDocument."""
         documents = [self._document(item) for item in items]
-        await self._in_thread(lambda: self.memory.add_many(documents, wait=self._wait))
+        if documents:
+            await self._in_thread(lambda: self.memory.add_together(documents, wait=self._wait))
 
     async def pop_item(self) -> TResponseInputItem | None:
         """Take the latest item out; None when there is none."""
@@ -89,7 +95,7 @@ class CMTSession(Session):
         """One change at a time; it is carried to its end also where the caller stops waiting."""
 
         def locked() -> T:
-            with self._lock:
+            with LOCKS.setdefault(self.memory.path.resolve(), threading.Lock()):
                 return work()
 
         return await asyncio.to_thread(locked)
@@ -101,8 +107,9 @@ class CMTSession(Session):
             raise InvalidDocument(f"item {item!r:.60} is no JSON ({error}): give text, numbers, lists, dicts") from error
         said = _said(item)
         text = said or f"({item.get('type') or item.get('role') or 'item'})"
-        metadata = {ITEM: kept, **self._mark} | ({ROLE: str(item.get("role"))} if said else {})
-        return cmt_sdk.Document(UNSOUND.sub("\ufffd", text), f"item-{uuid.uuid4().hex}", scope=self.scope, metadata=metadata)
+        text, metadata = packed(UNSOUND.sub("\ufffd", text), kept, ITEM)
+        metadata |= self._mark | ({ROLE: str(item.get("role"))} if said else {})
+        return cmt_sdk.Document(text, f"item-{uuid.uuid4().hex}", scope=self.scope, metadata=metadata)
 
     def _pop(self) -> TResponseInputItem | None:
         while True:
@@ -122,7 +129,7 @@ class CMTSession(Session):
 
 
 def _item(document: cmt_sdk.Document) -> TResponseInputItem:
-    item: TResponseInputItem = json.loads(str(document.metadata[ITEM]))
+    item: TResponseInputItem = json.loads(unpacked(document, ITEM))
     return item
 
 

@@ -12,7 +12,8 @@ import click
 from cmt_cli.memories import begun
 from cmt_cli.options import exclude_option, json_option, memory_option
 from cmt_cli.watching import Watching
-from cmt_sdk.errors import MissingExtra, NotFound, StorageDenied
+from cmt_sdk.errors import NotFound, StorageDenied
+from cmt_sdk.extras import unusable
 
 QUIET = 500  # milliseconds without a change end a burst: until then a file may be half written
 LONGEST_BURST = 10_000
@@ -79,7 +80,7 @@ def _bursts(root: Path) -> Iterator[Sequence[Path]]:
     try:
         from watchfiles import watch as changes
     except ImportError as error:
-        raise MissingExtra("`cmt watch` without --once", "watch") from error
+        raise unusable("`cmt watch` without --once", "watch", error) from error
     found = changes(
         root,
         watch_filter=None,

@@ -164,6 +164,11 @@ class LocalEngine:
         """True once the weights are in memory."""
         return "_loaded" in self.__dict__
 
+    @property
+    def forks(self) -> bool:
+        """Not once the weights are in memory: the threads that compute are not there after a fork."""
+        return not self.loaded
+
     @cached_property
     def _loaded(self) -> LoadedModel:
         from cmt_sdk.weights.adapters import attach_adapters

@@ -106,6 +106,16 @@ class Worker:
             raise error
         return finished
 
+    def at_work(self) -> bool:
+        """Whether something is left to run."""
+        return not self._idle.is_set()
+
+    def leave(self) -> None:
+        """End it in a child of the process that runs it: the thread is not there."""
+        self._start, self._thread = threading.Lock(), None
+        self._stop.set()
+        self._idle.set()
+
     def close(self) -> None:
         """Stop after the batch under way."""
         self._stop.set()

@@ -11,7 +11,7 @@ CMTError
 │   ├── MemoryNotFound      no memory in that folder yet
 │   └── ModelNotFound       the base model or adapter is not on this machine
 ├── AlreadyExists       an id or a file that is taken
-├── MissingExtra        an optional dependency is not installed
+├── MissingExtra        an optional dependency is not installed, or too old
 ├── StorageError        the disk or the database refused: nothing stored earlier is lost
 │   ├── StorageFull
 │   ├── StorageDamaged
@@ -73,10 +73,14 @@ class AlreadyExists(CMTError):
 
 
 class MissingExtra(CMTError, ImportError):
-    """An optional dependency is missing; the message is its install line."""
+    """An optional dependency is missing, or has a version that cannot be used; see `extras`.
 
-    def __init__(self, feature: str, extra: str) -> None:
-        super().__init__(f"{feature} needs an optional dependency: pip install 'cmt-sdk[{extra}]'")
+    The message is its install line, or the `problem` in place of it.
+    """
+
+    def __init__(self, feature: str, extra: str, problem: str = "") -> None:
+        missing = f"needs an optional dependency: pip install 'cmt-sdk[{extra}]'"
+        super().__init__(f"{feature} {problem or missing}")
 
 
 class StorageError(CMTError):

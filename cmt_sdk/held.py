@@ -17,6 +17,15 @@ _lock = threading.Lock()
 _held: Counter[Path] = Counter()
 
 
+def _in_child() -> None:
+    global _lock  # noqa: PLW0603 - a thread of the parent may hold it
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
 def hold(database: Path) -> None:
     """From now on this file, and what SQLite keeps beside it, is open here."""
     with _lock:

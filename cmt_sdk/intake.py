@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import uuid
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -91,6 +92,19 @@ class Intake:
         compress()
         return progress
 
+    def add_together(self, documents: Sequence[Document], *, wait: bool) -> Progress:
+        """Store documents in one transaction; then compress them, or let the thread do it."""
+        for document in documents:
+            self.check(document)
+        named = [replace(document, id=document.id or uuid.uuid4().hex) for document in documents]
+        cut = [(document, self.cut(document)) for document in named]
+        self.store.add_together(cut)
+        progress = Progress(added=len(cut), passages=sum(len(spans) for _, spans in cut))
+        if not wait:
+            self.worker.nudge()
+            return progress
+        return progress.plus(compressed=self.recall.encode_pending(of=[document.id for document in named]))
+
     def from_archive(self, path: Path, diverged: archive.Choice | None = None) -> Iterator[Progress]:
         """Take in what an archive holds; see archive.read."""
         gate = archive.Intake(self.check_text, self.cut, self.recall.accepts, self.settings.max_document_bytes)
@@ -118,9 +132,8 @@ class Intake:
         again = cuts.within(lambda recut: self.store.add_again(document, by_source=by_source, recut=recut))
         if again is None:
             spans = cuts.of(document)
-            if binary := sum(end - start for start, end in binary_parts(document.text)):
-                name = document.source or "a text"
-                log.warning("%s: %s characters of binary data are in no passage", name, f"{binary:,}")
+            if document.source and (binary := sum(end - start for start, end in binary_parts(document.text))):
+                log.warning("%s: %s characters of binary data are in no passage", document.source, f"{binary:,}")
             again = cuts.within(lambda recut: self.store.add(document, spans, by_source=by_source, recut=recut))
         stored, outcome = again
         return stored, outcome, 0 if outcome == "unchanged" else self.store.waiting(stored.id)

@@ -14,9 +14,11 @@ from typing import Any
 
 from cmt_sdk import archive
 from cmt_sdk.assembly import Parts, checked
+from cmt_sdk.background import Turns
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
 from cmt_sdk.errors import DocumentNotFound, InvalidFilter, InvalidSetting, StorageError, StorageLocked
+from cmt_sdk.handles import Handle, NoModel, is_held, watch
 from cmt_sdk.intake import Addable, Intake, OnProgress, When, document_of
 from cmt_sdk.model import MemoryModel, check_names, check_options
 from cmt_sdk.prompting import only_asks
@@ -43,12 +45,13 @@ log = logging.getLogger(__name__)
 FORGET_WAIT = 30.0  # seconds for another process that writes or reads
 
 
-class Memory:
+class Memory(Handle):
     """Documents that are remembered in one folder. The language model is loaded when it is first needed.
 
     Safe to use from several threads, and the folder from several processes. Made by `cmt_sdk.open`. On a medium, or with files,
     that this user may not write it is `read_only`: it is listed, searched, asked and copied, and what would change it raises
-    StorageDenied.
+    StorageDenied. A copy of it (`copy.deepcopy`) is itself. After a fork the child can use it where the model was not loaded yet
+    and nothing was under way; else it has to open the folder itself, as another process does, and the error says so.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -64,11 +67,22 @@ class Memory:
         self.read_only: bool = parts.store.read_only
         self.model = MemoryModel(self._recall, self.settings)
         self._closed = threading.Event()
+        watch(self)
         self._finish_erasing()
 
     def __repr__(self) -> str:
         state = ", closed" if self._closed.is_set() else ", read-only" if self.read_only else ""
         return f"<Memory in {str(self.path)!r}, model {self.settings.model!r}{state}>"
+
+    def after_fork(self) -> None:
+        """In a forked child: what other threads of the parent were at is not here, and would be waited for."""
+        parts = (self._store, self._index, self._worker)
+        at_work = is_held(self._recall.lock) or any(part.at_work() for part in parts)
+        if at_work:
+            for part in parts:
+                part.leave()
+        if at_work or not self._engine.forks:
+            self._recall.lock = Turns() if self._engine.forks else NoModel()
 
     # -- adding -------------------------------------------------------------------------------------------------
 
@@ -120,6 +134,13 @@ class Memory:
         whole = (document_of(d) for d in documents)
         when: When = "later" if not compress else "now" if wait else "background"
         return self._intake.add(whole, when, replace=replace, on_progress=on_progress)
+
+    def add_together(self, documents: Sequence[Document], *, wait: bool = True) -> Progress:
+        """Remember all of these documents or, where one cannot be added or the process dies, none.
+
+        Each becomes a document of its own, also where its text is here already. Raises InvalidDocument, AlreadyExists.
+        """
+        return self._intake.add_together(documents, wait=wait)
 
     def compress(self, on_progress: OnProgress | None = None) -> int:
         """Compress whatever still waits, now; returns the number of passages. Resumes what a crash cut off."""

@@ -13,6 +13,7 @@ import numpy as np
 from cmt_sdk.config import Settings, kept_share
 from cmt_sdk.context import QUERY, exchanges, recent, rules, shortened, told
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
+from cmt_sdk.handles import Handle
 from cmt_sdk.notation import in_notation_of
 from cmt_sdk.prompting import UNKNOWN, abstains
 from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
@@ -89,7 +90,7 @@ class _Reading:
         return 1.0 - self.confidence if abstains(self.text) else self.confidence
 
 
-class MemoryModel:
+class MemoryModel(Handle):
     """The frozen LLM bound to a memory: `ask` answers from what was added. Made by `cmt_sdk.open`, as `memory.model`."""
 
     def __init__(self, recall: Recall, settings: Settings) -> None:

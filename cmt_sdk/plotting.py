@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cmt_sdk.errors import MissingExtra
+from cmt_sdk.extras import unusable
 
 # Okabe and Ito's colours, which colour-blind people can tell apart (https://jfly.uni-koeln.de/color/), black left out.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A00")
@@ -93,7 +93,7 @@ def _axes(x: str, y: str) -> Iterator[tuple[Any, io.StringIO]]:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra("drawing a plot", "eval") from error
+        raise unusable("drawing a plot", "eval", error) from error
     out = io.StringIO()
     with mpl.rc_context({"svg.hashsalt": "cmt", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 10}):
         figure = Figure(figsize=SIZE, layout="constrained")

@@ -84,6 +84,12 @@ class DocumentStore(Protocol):
         the id stands for another text.
         """
 
+    def add_together(self, documents: Sequence[tuple[Document, Sequence[Span]]]) -> None:
+        """Store documents with ids of their own, each cut by its spans, in one transaction.
+
+        A text that is here already becomes another document. Raises AlreadyExists; then none is stored.
+        """
+
     def add_again(
         self, document: Document, *, by_source: bool = False, recut: Recut | None = None
     ) -> tuple[Document, Outcome] | None:
@@ -266,6 +272,12 @@ class Store(DocumentStore, PassageStore, Protocol):
     def now(self) -> datetime:
         """The clock that stamps and expires documents, UTC."""
 
+    def at_work(self) -> bool:
+        """Whether a transaction runs."""
+
+    def leave(self) -> None:
+        """In a forked child: touch no file any more, and raise StorageError at every call."""
+
     def close(self) -> None:
         """Release the files; calling it twice does nothing."""
 
@@ -291,6 +303,12 @@ class VectorStore(Protocol):
 
 class VectorIndex(Protocol):
     """Nearest key vectors by cosine."""
+
+    def at_work(self) -> bool:
+        """Whether another thread is at work on it."""
+
+    def leave(self) -> None:
+        """In a forked child: do without the thread that was at work on it."""
 
     def search(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> list[Hit]:
         """The nearest passages, best first; only those in `allowed`, where it is given."""

@@ -13,6 +13,7 @@ from cmt_sdk.background import Turns
 from cmt_sdk.config import RERANKED
 from cmt_sdk.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
+from cmt_sdk.handles import NoModel
 from cmt_sdk.notation import in_notation_of
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
@@ -55,6 +56,10 @@ class Engine(Protocol):
         """True once the model is in memory."""
 
     @property
+    def forks(self) -> bool:
+        """Whether a child of this process could use it too."""
+
+    @property
     def compressor(self) -> Compressor:
         """The compressor, which loads the model."""
 
@@ -90,7 +95,7 @@ class Recall:
     engine: Engine
     memory_budget: int = 0
     reranked: int = 0
-    lock: Turns = field(default_factory=Turns)
+    lock: Turns | NoModel = field(default_factory=Turns)
     _dimension: int = 0
 
     def encode(self, question: str) -> Vector:

@@ -25,7 +25,8 @@ from types import FrameType
 from typing import Any
 
 import cmt_sdk
-from cmt_sdk.errors import InvalidSetting, MissingExtra
+from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.extras import unusable
 
 try:
     import python_multipart  # noqa: F401 - what FastAPI reads uploaded files with
@@ -35,7 +36,7 @@ try:
     from fastapi.security import HTTPBearer
     from starlette.middleware import Middleware
 except ImportError as error:
-    raise MissingExtra("the HTTP server", "serve") from error
+    raise unusable("the HTTP server", "serve", error) from error
 
 from cmt_adapters.origins import Origins
 from cmt_adapters.server import openai_api, responses_api, rest_api

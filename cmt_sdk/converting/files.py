@@ -28,6 +28,7 @@ from cmt_sdk.converting.slides import from_slides
 from cmt_sdk.converting.subtitles import from_subtitles
 from cmt_sdk.converting.text import check_text, from_text
 from cmt_sdk.errors import EmptyDocument, InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
+from cmt_sdk.extras import unusable
 from cmt_sdk.held import refuse_held
 from cmt_sdk.types import Document
 
@@ -195,7 +196,7 @@ def _convert(data: bytes, path: Path) -> Converted:
     try:
         converted = CONVERTERS[kind](data, path)
     except ImportError as error:
-        raise MissingExtra(f"reading {kind} files", "files") from error
+        raise unusable(f"reading {kind} files", "files", error) from error
     if converted.text.strip():
         return converted
     if kind == ".pdf":

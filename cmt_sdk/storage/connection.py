@@ -28,6 +28,7 @@ from cmt_sdk.errors import (
     StorageFull,
     StorageLocked,
 )
+from cmt_sdk.handles import OPEN_HERE
 from cmt_sdk.held import hold, release
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.keys import key_of, not_encrypted
@@ -140,8 +141,13 @@ def _before_fork() -> None:
         database.let_go()
 
 
+def _in_child() -> None:
+    global _opening  # noqa: PLW0603 - a thread of the parent may hold it
+    _opening = threading.Lock()
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork)
+    os.register_at_fork(before=_before_fork, after_in_child=_in_child)
 
 
 def _key_here(file: Path, *, encrypt: bool) -> driver.Key | None:
@@ -171,6 +177,8 @@ class Database:
         self._folder = folder.absolute()
         self._clock = clock
         self._closed = False
+        self._running: list[None] = []
+        self._why_closed = "was closed: open it again"
         self._file = find_database(self._folder, create=create)
         self.read_only = not os.access(self._file, os.W_OK)
         with _opening, translated(self._folder):
@@ -224,13 +232,13 @@ class Database:
     @contextmanager
     def _transaction(self, begin: str, end: str, *, wait: bool = True) -> Iterator[Connection]:
         if self._closed:
-            raise StorageError(f"the memory in {self._folder} was closed: open it again")
+            raise StorageError(f"the memory in {self._folder} {self._why_closed}")
         if self.read_only and begin != "BEGIN":
             raise StorageDenied(
                 f"the memory in {self._folder} is read-only, as its medium or its files are: change a copy of it, "
                 f"`cmt backup FOLDER -m {self._folder}` makes one"
             )
-        with translated(self._folder), self._engine.connect() as db:
+        with self._counted(), translated(self._folder), self._engine.connect() as db:
             if wait:
                 db.exec_driver_sql(begin)
             else:
@@ -272,12 +280,31 @@ class Database:
     @property
     def busy(self) -> bool:
         """True while a transaction runs."""
-        pool: Any = self._engine.pool
-        return bool(pool.checkedout())
+        return bool(self._running)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Counted here, because the engine's new pool does not know of connections that were out at a fork."""
+        self._running.append(None)
+        try:
+            yield
+        finally:
+            self._running.pop()
 
     def let_go(self) -> None:
         """Close all idle connections; the next transaction opens one."""
         self._engine.dispose()
+
+    def at_work(self) -> bool:
+        """See ports.Store."""
+        return self.busy
+
+    def leave(self) -> None:
+        """See ports.Store."""
+        self._closed = True
+        self._why_closed = f"was at work in a thread that this process, a fork, does not have: {OPEN_HERE}"
+        release(self._file)
+        _open.discard(self)
 
     def close(self) -> None:
         """Release the files; calling it twice does nothing, and everything else raises StorageError from now on."""

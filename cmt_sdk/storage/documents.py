@@ -70,6 +70,14 @@ class Documents(Database):
             self._cut(db, key, document.text, enumerate(spans))
             return self._current(db, row["doc_id"]), "added"
 
+    def add_together(self, documents: Sequence[tuple[Document, Sequence[Span]]]) -> None:
+        """See ports.DocumentStore."""
+        rows = [self._row(replace(document, version=1)) for document, _ in documents]
+        with self._write() as db:
+            for row, (document, spans) in zip(rows, documents, strict=True):
+                self._make_free(db, row["doc_id"])
+                self._cut(db, self._insert(db, row, True), document.text, enumerate(spans))
+
     def add_again(
         self, document: Document, *, by_source: bool = False, recut: Recut | None = None
     ) -> tuple[Document, Outcome] | None:

@@ -15,8 +15,10 @@ from cmt_sdk.errors import StorageEncrypted
 
 try:
     from sqlcipher3 import dbapi2 as sqlcipher
-except ImportError:  # the extra `encryption` is not installed
-    sqlcipher = None
+except ImportError as error:  # the extra `encryption` is not installed, or cannot be used
+    sqlcipher, failure = None, error
+else:
+    failure = ImportError("no SQLCipher")
 
 Connection = sqlite3.Connection  # SQLCipher's has the same methods
 Access: TypeAlias = Literal["make", "existing", "read"]

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmt_sdk.errors import InvalidInput, StorageError
+from cmt_sdk.handles import is_held
 from cmt_sdk.ports import VectorStore
 from cmt_sdk.storage import graph
 from cmt_sdk.storage.connection import translated
@@ -44,6 +45,14 @@ class KeyIndex:
         self._exact_limit = exact_limit
         self._lock = threading.RLock()
         self._clear()
+
+    def at_work(self) -> bool:
+        """See ports.VectorIndex."""
+        return is_held(self._lock)
+
+    def leave(self) -> None:
+        """See ports.VectorIndex."""
+        self._lock = threading.RLock()
 
     def _clear(self) -> None:
         self._changes = Changes()

@@ -15,7 +15,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from cmt_sdk.errors import InvalidSetting, MissingExtra, StorageDamaged, StorageEncrypted
+from cmt_sdk.errors import InvalidSetting, StorageDamaged, StorageEncrypted
+from cmt_sdk.extras import unusable
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.claims import FILE as LOCK
 from cmt_sdk.storage.driver import VARIABLE, Key, connect
@@ -94,7 +95,7 @@ def _begun(file: Path) -> Key:
 
 def _require() -> None:
     if not driver.available():
-        raise MissingExtra("an encrypted memory", EXTRA)
+        raise unusable("an encrypted memory", EXTRA, driver.failure)
 
 
 def _key(given: str, salt: bytes) -> Key:
@@ -138,5 +139,5 @@ def _keyring() -> tuple[Any, type[Exception]]:
         import keyring
         from keyring.errors import KeyringError
     except ImportError as error:
-        raise MissingExtra("an encrypted memory", EXTRA) from error
+        raise unusable("an encrypted memory", EXTRA, error) from error
     return keyring, KeyringError

@@ -93,6 +93,7 @@ class FakeEngine:
     reader: FakeReader = field(default_factory=FakeReader)
     vector_weight: float = 1.0
     loaded: bool = True
+    forks: bool = True
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """A token a word."""
