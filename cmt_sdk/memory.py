@@ -351,28 +351,33 @@ class Memory:
     def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write everything to one archive (JSON lines and safetensors in a zip file); returns the documents in it.
 
+        Its memories are sealed with the user's key (`$CMT_ARCHIVE_KEY`, else `archive.key` in the data folder), which is made
+        where there is none. Where it cannot be kept they go out unsealed, and are made again from the text where they are read.
         Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a file of the memory).
         """
-        return archive.write(self._store, Path(path), overwrite=overwrite)
+        return archive.write(self._store, Path(path), overwrite=overwrite, seal=archive.seal_here(create=True))
 
     def import_(
         self,
         path: str | os.PathLike[str],
         *,
         diverged: archive.Choice | None = None,
+        trust: bool = False,
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> Progress:
         """Add what an archive holds, histories included.
 
-        Its memories are taken over where this model can read them, else made again. A document that is here already goes on with
-        the archive's later versions; where the archive is older it stays as it is. Of fields that differ the later change counts,
-        metadata key by key. Nothing is taken out, and what was deleted or forgotten here comes back if the archive has it.
+        Its memories are taken over where this model can read them and the user's key has sealed them, else made again. A document
+        that is here already goes on with the archive's later versions; where the archive is older it stays as it is. Of fields
+        that differ the later change counts, metadata key by key. Nothing is taken out, and what was deleted or forgotten here
+        comes back if the archive has it.
 
         Args:
             path: A file of `export`.
             diverged: Which text becomes current of a document that went on here and there: "ours" or "theirs", the other one then
                 stands in its history, or "both", the archive's then becomes another document. None refuses such an archive.
+            trust: Take memories and key vectors without a seal, too: they are then believed to be of the texts beside them.
             wait: False lets compression follow in the background.
             on_progress: Called after every step.
 
@@ -384,7 +389,7 @@ class Memory:
             raise InvalidSetting(f"diverged={diverged!r}: choose one of {', '.join(archive.CHOICES)}")
         report = on_progress or (lambda _: None)
         progress = Progress()
-        for progress in self._intake.from_archive(Path(path), diverged):
+        for progress in self._intake.from_archive(Path(path), diverged, trust=trust):
             report(progress)
         if not wait:
             self._worker.nudge()

@@ -314,13 +314,19 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is: documents stored (`added`, or `unchanged` when their content was there already) and compressed."""
+    """How far a batch is: documents stored (`added`, or `unchanged` when their content was there already) and compressed.
+
+    Of an archive, `taken` of the compressed passages have the memory that it brought; `unproven` memories of it were not taken,
+    because nothing proves that they are of the text beside them: these passages are compressed here.
+    """
 
     added: int = 0
     unchanged: int = 0
     updated: int = 0
     passages: int = 0
     compressed: int = 0
+    taken: int = 0
+    unproven: int = 0
 
     def plus(self, **steps: int) -> Progress:
         """This progress with some counters increased."""
