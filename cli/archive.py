@@ -68,7 +68,7 @@ def import_(*, file: Path, scope: str, trust: bool, no_wait: bool, folder: Path,
     --theirs, --ours or --both.
 
     Compressed memories are taken from an archive only where your own key has sealed them; what others sealed is made again from
-    the text. The key is `archive.key` in the data folder, or the file that CMT_ARCHIVE_KEY names: carry it to your other machines.
+    the text. The key is `archive.key` in the data folder, or the file that CMT_ARCHIVE_KEY names: carry it to other machines.
 
     \b
     Example:
