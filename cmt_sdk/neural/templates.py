@@ -17,6 +17,7 @@ from typing import Any
 from jinja2 import Template, TemplateError, nodes, pass_context
 from jinja2.exceptions import SecurityError
 from jinja2.ext import Extension, loopcontrols
+from jinja2.filters import do_format
 from jinja2.parser import Parser
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -28,8 +29,9 @@ ROUND = 200
 LARGEST_NUMBER = 10_000  # that a template gives to a function: widths and counts
 SECONDS = 5.0
 OPERATORS = frozenset({"*", "**", "+", "%"})
+FORMATS = ("format", "format_map")
 GLOBALS = ("range", "dict", "namespace")
-WIDTH = re.compile(r"\d{5}|%[^\sa-z%]{0,9}\*|:[^{}]{0,9}\{")
+WIDTH = re.compile(r"\d{5}|%[^\sa-z%]{0,9}\*|\{[^{}]{0,99}:[^{}]{0,9}\{")
 SIZED = (str, bytes, list, tuple, dict)
 
 
@@ -98,8 +100,10 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as the class above
         """Any call in a template: of a method, a macro or a function."""
-        given = [getattr(__obj, "__self__", None), *args, *kwargs.values()]
-        _check_size(given)
+        method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps str.format
+        _check_size([getattr(method, "__self__", None), *args, *kwargs.values()])
+        if getattr(method, "__name__", "") in FORMATS:
+            _check_widths(str(getattr(method, "__self__", "")))
         return _budget.get().made(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
@@ -140,6 +144,8 @@ def _paid(function: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(function)
     def filtered(*args: Any, **kwargs: Any) -> Any:
         _check_size([*args, *kwargs.values()])
+        if function is do_format:
+            _check_widths(str(args[0]))
         made = function(*args, **kwargs)
         return _budget.get().made(_within(made) if hasattr(made, "__next__") else made)
 
@@ -160,8 +166,6 @@ def _check_size(given: Sequence[Any]) -> None:
             raise SecurityError(f"it gives {value!r:.20} to a function, the limit is {LARGEST_NUMBER}")
         if isinstance(value, SIZED):
             most *= max(1, budget.size(value))
-        if isinstance(value, str) and "{" in value and len(given) > 1:
-            _check_widths(value)
     if most > budget.left:
         raise SecurityError("it makes too long a text")
 

@@ -67,6 +67,10 @@ class _Header:
             raise ValueError(f"{count} {what}, and {len(self.data) - self.at} bytes are left of it")
         return count
 
+    def _pass_over(self, what: str, width: int) -> None:
+        count = self._count(what, width)
+        self.at += count * width
+
     def _text(self, longest: int) -> bytes:
         count = self._count("bytes of text", 1)
         if count > longest:
@@ -79,7 +83,7 @@ class _Header:
         if kind in WHOLE:
             return self._number(WHOLE[kind])
         if kind == STRING:
-            self.at += self._count("bytes of text", 1)
+            self._pass_over("bytes of text", 1)
         elif kind == ARRAY:
             self._array()
         elif kind in WIDTHS:
@@ -92,9 +96,9 @@ class _Header:
         kind = self._number("<I")
         if kind == STRING:
             for _ in range(self._count("texts", 8)):
-                self.at += self._count("bytes of text", 1)
+                self._pass_over("bytes of text", 1)
         elif kind in WIDTHS:
-            self.at += WIDTHS[kind] * self._count("values", WIDTHS[kind])
+            self._pass_over("values", WIDTHS[kind])
         else:
             raise ValueError(f"an array of type {kind}")  # arrays of arrays are in no model
 
