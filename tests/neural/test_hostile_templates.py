@@ -57,7 +57,7 @@ SOUND = [
     "{% for m in messages %}<|im_start|>{{ m['role'] + '\n' + m['content'] }}<|im_end|>\n{% endfor %}",
     "{{ bos_token }}{% for m in messages %}[{{ m.role|upper }}] {{ m.content|trim }}{% endfor %}{{ strftime_now('%d') }}",
     "{%- set ns = namespace(n=0) %}{%- for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}{{ ns.n ~ m.content }}{% endfor %}",
-    "{%- macro line(m) %}{{ m.content.split('?')[0].strip() }}{% endmacro %}{{ line(messages[0]) }}{{ messages|tojson(indent=2) }}",
+    "{% macro f(m) %}{{ m.content.split('?')[0].strip() }}{% endmacro %}{{ f(messages[0]) }}{{ messages|tojson(indent=1) }}",
     "{% for m in messages if m.role == 'user' %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
     "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ '%s|%-4s' % (m.role, loop.index) }}{% endfor %}",
     "{% if tools %}x{% endif %}{{ '{}: {}'.format(messages[0].role, messages[0].content.replace('{', '[')) }}",
