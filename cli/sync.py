@@ -108,7 +108,8 @@ class Sync:
         for entry in known.entries:
             file = Path(entry.source)
             is_changed = is_beneath(file, [root]) and self._concerns(file, changed)
-            if is_changed and known.is_alone(entry) and os.path.isfile(file):  # noqa: PTH113 - Path's raises in a closed folder
+            is_here = os.path.isfile(file) and is_beneath(Path(os.path.realpath(file)), [root])  # noqa: PTH113 - Path's raises
+            if is_changed and known.is_alone(entry) and is_here:  # no link out of the folder
                 files[file] = None
         out = set(self.memory.kept_out([file.as_posix() for file in files], scope=self.scope))
         self.kept_out += len(out)

@@ -202,6 +202,7 @@ class Memory:
             traces_found=traces,
             complete=complete,
             at=self._store.now(),
+            copies=self._store.copies(),
         )
 
     def keep_out(self, sources: Iterable[str], *, scope: str = "", out: bool = True) -> None:
@@ -355,7 +356,18 @@ class Memory:
         where there is none. Where it cannot be kept they go out unsealed, and are made again from the text where they are read.
         Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a file of the memory).
         """
-        return archive.write(self._store, Path(path), overwrite=overwrite, seal=archive.seal_here(create=True))
+        count = archive.write(self._store, Path(path), overwrite=overwrite, seal=archive.seal_here(create=True))
+        self._note_copy(Path(path))
+        return count
+
+    def _note_copy(self, path: Path) -> None:
+        """Record where a copy is, for the receipts of `forget`; the copy itself stands, whether or not that can be written."""
+        if self.read_only:
+            return
+        try:
+            self._store.note_copy(path)
+        except StorageError as error:
+            log.warning("%s; receipts of `forget` will not name the copy %s", error, path)
 
     def import_(
         self,
@@ -426,7 +438,9 @@ class Memory:
 
         Returns the file; to restore one, name it memory.db in an empty folder. Raises AlreadyExists, StorageFull, StorageDenied.
         """
-        return self._store.back_up(Path(path).expanduser(), overwrite=overwrite)
+        made = self._store.back_up(Path(path).expanduser(), overwrite=overwrite)
+        self._note_copy(made)
+        return made
 
     def configure(self, **settings: Any) -> Settings:
         """Change recorded settings; they hold for this folder from its next opening. Raises InvalidSetting."""

@@ -268,7 +268,8 @@ class Answer:
 class Receipt:
     """Proof of forgetting: what went, from which files, and what a scan of every byte of them found left of it.
 
-    `complete` is False while another process reads the state before: the rest is erased at the next opening.
+    `complete` is False while another process reads the state before: the rest is erased at the next opening. `copies` are those
+    that this product made and that are still there (backups, archives, what a repair laid aside): they may hold what went.
     """
 
     documents: Sequence[str]
@@ -279,6 +280,7 @@ class Receipt:
     traces_found: int
     complete: bool
     at: datetime
+    copies: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
