@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from contextlib import suppress
+from fnmatch import fnmatch
 from pathlib import Path
 
 from cmt_sdk.errors import StorageDenied
@@ -28,8 +29,10 @@ def keep_private(folder: Path, database: str) -> None:
     Raises StorageDenied for a link in the place of one, and for an empty database that another user has put there: that user
     would read whatever is remembered in it.
     """
-    for pattern in KEPT:
-        for file in folder.glob(pattern):
+    if not folder.is_dir():
+        return
+    for file in folder.iterdir():
+        if any(fnmatch(file.name, pattern) for pattern in KEPT):
             with suppress(FileNotFoundError):  # another process has just removed it
                 _keep(file, file.lstat(), is_database=file.name == database)
 
