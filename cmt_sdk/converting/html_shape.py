@@ -84,8 +84,8 @@ def place_labels(root: Element) -> None:
         if (item.get("id") or "").startswith(NOTE_IDS):
             item.set(LABEL, f"[{number}]")
         elif around is not None and around.tag == "ol" and not item.get(LABEL):
-            start = around.get("start") or "1"
-            item.set(LABEL, f"{(int(start) if START.fullmatch(start) else 1) + number - 1}.")
+            first = around.get("start") or "1"
+            item.set(LABEL, f"{(int(first) if START.fullmatch(first) else 1) + number - 1}.")
 
 
 def _holds_text(element: Element) -> bool:
