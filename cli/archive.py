@@ -55,10 +55,11 @@ def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
 @click.option("--theirs", is_flag=True, help="Of documents that went on here and in FILE: FILE's text becomes the current one.")
 @click.option("--ours", is_flag=True, help="The text here stays the current one; FILE's comes into its history.")
 @click.option("--both", is_flag=True, help="FILE's becomes another document.")
+@click.option("--trust", is_flag=True, help="Take compressed memories that your key has not sealed: you know who made FILE.")
 @click.option("--no-wait", is_flag=True, help="Leave what has no usable memory yet to `cmt compress`.")
 @memory_option
 @json_option
-def import_(*, file: Path, scope: str, no_wait: bool, folder: Path, as_json: bool, **choices: bool) -> None:
+def import_(*, file: Path, scope: str, trust: bool, no_wait: bool, folder: Path, as_json: bool, **choices: bool) -> None:
     """Add what an archive of `cmt export` holds, or what another service has exported.
 
     Of ChatGPT and Claude the zip file, its folder, or its conversations.json; of mem0 a JSON file of memories. Each
@@ -68,6 +69,9 @@ def import_(*, file: Path, scope: str, no_wait: bool, folder: Path, as_json: boo
     older, what is here stays. Of fields that differ the later change counts. Nothing is taken out; what was removed or
     forgotten here comes back if FILE has it. Where documents went on here and in FILE, nothing is imported before you choose:
     --theirs, --ours or --both.
+
+    Compressed memories are taken from an archive only where your own key has sealed them; what others sealed is made again from
+    the text. The key is `archive.key` in the data folder, or the file that CMT_ARCHIVE_KEY names: carry it to other machines.
 
     \b
     Example:
@@ -82,8 +86,9 @@ def import_(*, file: Path, scope: str, no_wait: bool, folder: Path, as_json: boo
     if _is_cut_off(file):
         raise InvalidInput(f"{file} is a zip file without its end: fetch or copy it again")
     if not _is_archive(file):
-        if chosen:
-            raise click.UsageError(f"--{chosen[0]} is for an archive of `cmt export`: conversations have no versions")
+        if chosen or trust:
+            name = chosen[0] if chosen else "trust"
+            raise click.UsageError(f"--{name} is for an archive of `cmt export`: conversations have no versions and no memories")
         _import_conversations(file, scope, folder, wait=not no_wait, as_json=as_json)
         return
     if scope:
@@ -93,6 +98,7 @@ def import_(*, file: Path, scope: str, no_wait: bool, folder: Path, as_json: boo
             progress = memory.import_(
                 file,
                 diverged=next(iter(chosen), None),
+                trust=trust,
                 wait=not no_wait,
                 on_progress=lambda p: update("importing", p.added + p.updated + p.unchanged, 0),
             )
@@ -102,6 +108,23 @@ def import_(*, file: Path, scope: str, no_wait: bool, folder: Path, as_json: boo
         print_json(plain(progress))
     else:
         say(f"{progress.added} added, {progress.updated} updated, {progress.unchanged} unchanged")
+        if told := _memories(progress, waits=no_wait):
+            say(told)
+
+
+def _memories(progress: cmt_sdk.Progress, *, waits: bool) -> str:
+    """How many memories were taken from an archive, how many passages were compressed here, and why; empty for none."""
+    made = progress.compressed - progress.taken
+    if not progress.taken and not made and not progress.unproven:
+        return ""
+    again = "wait for `cmt compress`" if waits else f"{made} made again from the text"
+    told = f"memories: {progress.taken} taken from the archive, {again}"
+    if not progress.unproven:
+        return told
+    return (
+        f"{told}; {progress.unproven} of the archive's are not sealed with your key ({cmt_sdk.archive_key()}): "
+        "carry the key of the machine that made it here, or give --trust"
+    )
 
 
 def _name_doubled(memory: cmt_sdk.Memory, *, as_json: bool) -> None:

@@ -255,3 +255,6 @@ def _print(receipt: cmt_sdk.Receipt) -> None:
     say(f"{traces} left in {', '.join(receipt.files_scanned)}", fg="red" if receipt.traces_found else None)
     if not receipt.complete:
         say("another process still reads the state before: what it keeps is erased by the next command after it", fg="red")
+    if receipt.copies:
+        names = ", ".join(receipt.copies[:5]) + (", …" if len(receipt.copies) > 5 else "")
+        say(f"copies made earlier may still hold it: {names}; delete each once you need it no longer")

@@ -112,7 +112,8 @@ class Sync:
         listed = cmt_sdk.list_files(root, exclude=self.exclude, known=frozenset(own))
         files = {file: None for file in listed if self._concerns(file, changed)}
         for file in own:
-            if self._concerns(file, changed) and os.path.isfile(file):  # noqa: PTH113 - Path's raises in a closed folder
+            is_here = os.path.isfile(file) and is_beneath(Path(os.path.realpath(file)), [root])  # noqa: PTH113 - Path's raises
+            if self._concerns(file, changed) and is_here:  # no link out of the folder
                 files[file] = None
         out = set(self.memory.kept_out([file.as_posix() for file in files], scope=self.scope))
         self.kept_out += len(out)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmt_sdk import errors
-from cmt_sdk.config import Settings, home, locate, model_home
+from cmt_sdk.config import Settings, archive_key, home, locate, model_home
 from cmt_sdk.errors import (
     AlreadyExists,
     CMTError,
@@ -140,6 +140,7 @@ __all__ = [
     "StorageNewer",
     "Turn",
     "__version__",
+    "archive_key",
     "errors",
     "has_shipped_adapter",
     "home",

@@ -119,6 +119,12 @@ def model_home() -> Path:
     return Path(given).expanduser() if given else platformdirs.user_cache_path("cmt") / "models"
 
 
+def archive_key() -> Path:
+    """The file with the key that seals archives: $CMT_ARCHIVE_KEY, else `archive.key` beside the memories in `home()`."""
+    given = os.environ.get("CMT_ARCHIVE_KEY")
+    return Path(given).expanduser() if given else home() / "archive.key"
+
+
 def locate(name_or_path: str | os.PathLike[str] | None) -> Path:
     """The folder of a memory. A bare name lies in `home()`; anything with a separator, or "." and "..", is a path."""
     text = os.fspath(name_or_path) if name_or_path is not None else "default"

@@ -105,9 +105,10 @@ class Intake:
             return progress
         return progress.plus(compressed=self.recall.encode_pending(of=[document.id for document in named]))
 
-    def from_archive(self, path: Path, diverged: archive.Choice | None = None) -> Iterator[Progress]:
+    def from_archive(self, path: Path, diverged: archive.Choice | None = None, *, trust: bool = False) -> Iterator[Progress]:
         """Take in what an archive holds; see archive.read."""
-        gate = archive.Intake(self.check_text, self.cut, self.recall.accepts, self.settings.max_document_bytes)
+        longest, seal = self.settings.max_document_bytes, archive.seal_here(create=False)
+        gate = archive.Intake(self.check_text, self.cut, self.recall.accepts, longest, seal, trust)
         for progress in archive.read(self.store, path, gate, diverged):
             if self.settings.memory_budget:
                 self.store.evict(self.settings.memory_budget)

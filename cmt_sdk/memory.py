@@ -220,6 +220,7 @@ class Memory(Handle):
             traces_found=traces,
             complete=complete,
             at=self._store.now(),
+            copies=self._store.copies(),
         )
 
     def keep_out(self, sources: Iterable[str], *, scope: str = "", out: bool = True) -> None:
@@ -376,28 +377,44 @@ class Memory(Handle):
     def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write everything to one archive (JSON lines and safetensors in a zip file); returns the documents in it.
 
+        Its memories are sealed with the user's key (`$CMT_ARCHIVE_KEY`, else `archive.key` in the data folder), which is made
+        where there is none. Where it cannot be kept they go out unsealed, and are made again from the text where they are read.
         Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a file of the memory).
         """
-        return archive.write(self._store, Path(path), overwrite=overwrite)
+        count = archive.write(self._store, Path(path), overwrite=overwrite, seal=archive.seal_here(create=True))
+        self._note_copy(Path(path))
+        return count
+
+    def _note_copy(self, path: Path) -> None:
+        """Record where a copy is, for the receipts of `forget`; the copy itself stands, whether or not that can be written."""
+        if self.read_only:
+            return
+        try:
+            self._store.note_copy(path)
+        except StorageError as error:
+            log.warning("%s; receipts of `forget` will not name the copy %s", error, path)
 
     def import_(
         self,
         path: str | os.PathLike[str],
         *,
         diverged: archive.Choice | None = None,
+        trust: bool = False,
         wait: bool = True,
         on_progress: OnProgress | None = None,
     ) -> Progress:
         """Add what an archive holds, histories included.
 
-        Its memories are taken over where this model can read them, else made again. A document that is here already goes on with
-        the archive's later versions; where the archive is older it stays as it is. Of fields that differ the later change counts,
-        metadata key by key. Nothing is taken out, and what was deleted or forgotten here comes back if the archive has it.
+        Its memories are taken over where this model can read them and the user's key has sealed them, else made again. A document
+        that is here already goes on with the archive's later versions; where the archive is older it stays as it is. Of fields
+        that differ the later change counts, metadata key by key. Nothing is taken out, and what was deleted or forgotten here
+        comes back if the archive has it.
 
         Args:
             path: A file of `export`.
             diverged: Which text becomes current of a document that went on here and there: "ours" or "theirs", the other one then
                 stands in its history, or "both", the archive's then becomes another document. None refuses such an archive.
+            trust: Take memories and key vectors without a seal, too: they are then believed to be of the texts beside them.
             wait: False lets compression follow in the background.
             on_progress: Called after every step.
 
@@ -409,7 +426,7 @@ class Memory(Handle):
             raise InvalidSetting(f"diverged={diverged!r}: choose one of {', '.join(archive.CHOICES)}")
         report = on_progress or (lambda _: None)
         progress = Progress()
-        for progress in self._intake.from_archive(Path(path), diverged):
+        for progress in self._intake.from_archive(Path(path), diverged, trust=trust):
             report(progress)
         if not wait:
             self._worker.nudge()
@@ -446,7 +463,9 @@ class Memory(Handle):
 
         Returns the file; to restore one, name it memory.db in an empty folder. Raises AlreadyExists, StorageFull, StorageDenied.
         """
-        return self._store.back_up(Path(path).expanduser(), overwrite=overwrite)
+        made = self._store.back_up(Path(path).expanduser(), overwrite=overwrite)
+        self._note_copy(made)
+        return made
 
     def configure(self, **settings: Any) -> Settings:
         """Change recorded settings; they hold for this folder from its next opening. Raises InvalidSetting."""

@@ -263,6 +263,12 @@ class Store(DocumentStore, PassageStore, Protocol):
         Raises AlreadyExists, StorageFull, StorageDenied, InvalidInput (a file of an open memory).
         """
 
+    def note_copy(self, path: Path) -> None:
+        """Record that a copy of the memory was made there."""
+
+    def copies(self) -> Sequence[str]:
+        """The copies that are known and still there: backups, archives, what a repair laid beside the folder."""
+
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""
 

@@ -268,7 +268,8 @@ class Answer:
 class Receipt:
     """Proof of forgetting: what went, from which files, and what a scan of every byte of them found left of it.
 
-    `complete` is False while another process reads the state before: the rest is erased at the next opening.
+    `complete` is False while another process reads the state before: the rest is erased at the next opening. `copies` are those
+    that this product made and that are still there (backups, archives, what a repair laid aside): they may hold what went.
     """
 
     documents: Sequence[str]
@@ -279,6 +280,7 @@ class Receipt:
     traces_found: int
     complete: bool
     at: datetime
+    copies: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -314,13 +316,19 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is: documents stored (`added`, or `unchanged` when their content was there already) and compressed."""
+    """How far a batch is: documents stored (`added`, or `unchanged` when their content was there already) and compressed.
+
+    Of an archive, `taken` of the compressed passages have the memory that it brought; `unproven` memories of it were not taken,
+    because nothing proves that they are of the text beside them: these passages are compressed here.
+    """
 
     added: int = 0
     unchanged: int = 0
     updated: int = 0
     passages: int = 0
     compressed: int = 0
+    taken: int = 0
+    unproven: int = 0
 
     def plus(self, **steps: int) -> Progress:
         """This progress with some counters increased."""

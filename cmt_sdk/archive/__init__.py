@@ -2,7 +2,7 @@
 
     manifest.json                 format number, counts, and the fingerprints that the memories name
     documents.jsonl               one line a version of a document; a document's versions together, oldest first
-    memories/00000.jsonl          one line a memory: whose it is, what made it, which arrays it has
+    memories/00000.jsonl          one line a memory: whose it is, what made it, which arrays it has, its seal
     memories/00000.safetensors    those arrays ("0.memory.NAME") and the key vectors ("0.key"), by line number
 
 Members are stored, not deflated: four-bit codes do not shrink, and a file that cannot expand cannot be a bomb. Writing
@@ -11,6 +11,7 @@ and reading hold one document's versions and one shard of memories at a time. Kn
 
 from cmt_sdk.archive.histories import CHOICES, Choice
 from cmt_sdk.archive.reading import Intake, read
+from cmt_sdk.archive.seals import Seal, seal_here
 from cmt_sdk.archive.writing import write
 
-__all__ = ["CHOICES", "Choice", "Intake", "read", "write"]
+__all__ = ["CHOICES", "Choice", "Intake", "Seal", "read", "seal_here", "write"]

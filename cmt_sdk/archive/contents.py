@@ -41,12 +41,15 @@ JSON_GROWTH = 6  # bytes of JSON for a byte of text, at the most: control charac
 
 @dataclass(frozen=True, slots=True)
 class StoredMemory:
-    """A memory out of an archive. `content` is the SHA-256 of the passage that it was made of."""
+    """A memory out of an archive. `content` is the SHA-256 of the passage that it was made of, as the archive says; `seal` is
+    what may prove it.
+    """
 
     document: str
     content: str
     fingerprint: Fingerprint
     encoded: Encoded
+    seal: str = ""
 
 
 @contextmanager
@@ -123,7 +126,8 @@ class Contents:
         if key.dtype != np.float32 or key.ndim != 1 or not abs(float(np.linalg.norm(key)) - 1) < 0.01:
             raise StorageDamaged(f"{where}: its key is not a vector of float32 and of length 1")
         memory = PackedMemory(row.kind, row.tokens, {n: arrays[f"{number}.memory.{n}"] for n in row.arrays})
-        return StoredMemory(row.document, row.content, fingerprint, Encoded(memory, key.astype(np.float32), row.fidelity))
+        encoded = Encoded(memory, key.astype(np.float32), row.fidelity)
+        return StoredMemory(row.document, row.content, fingerprint, encoded, row.seal or "")
 
     def _rows(self, name: str) -> Iterator[tuple[str, Row]]:
         """The lines of a member as objects, each with its place in words."""

@@ -56,7 +56,7 @@ class Manifest:
 class MemoryRow:
     """One line of a shard. `content` is the SHA-256 of what was compressed, `arrays` the names in its memory.
 
-    `fidelity` may be missing, as it is where it was not measured.
+    `fidelity` may be missing, as it is where it was not measured; `seal` may be, where nobody proves the memory.
     """
 
     document: str
@@ -66,6 +66,7 @@ class MemoryRow:
     tokens: int
     arrays: tuple[str, ...]
     fidelity: float | None = None
+    seal: str | None = None
 
 
 def digest(passage: Passage) -> str:
@@ -100,6 +101,7 @@ _MEMORY = {
     "tokens": (int,),
     "arrays": (list,),
     "fidelity": (float, NoneType),
+    "seal": (str, NoneType),
 }
 _MANIFEST = {"documents": (int,), "versions": (int,), "memories": (int,), "shards": (int,), "fingerprints": (dict,)}
 _SCALARS = (str, int, float, bool, NoneType)

@@ -13,6 +13,7 @@ from cmt_sdk.archive.contents import Contents, StoredMemory, opened
 from cmt_sdk.archive.files import disk_errors
 from cmt_sdk.archive.histories import NAMED, Choice, Comparison, State, compare, gone_on, may_be_one, told, with_fields
 from cmt_sdk.archive.layout import digest
+from cmt_sdk.archive.seals import Seal
 from cmt_sdk.errors import AlreadyExists
 from cmt_sdk.ports import Store
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Progress, Span
@@ -27,17 +28,29 @@ class Intake:
     """What a memory says about what comes in.
 
     check: raises InvalidDocument for a text that cannot be stored. cut: the passages of a document. accepts: whether the
-    open model reads a memory made by this fingerprint. longest: the most UTF-8 bytes that a text may have.
+    open model reads a memory made by this fingerprint. longest: the most UTF-8 bytes that a text may have. seal: proves
+    memories; None proves none. trust: take them unproven, on the user's word.
     """
 
     check: Callable[[Document], None]
     cut: Callable[[Document], Sequence[Span]]
     accepts: Callable[[Fingerprint, Encoded], bool]
     longest: int
+    seal: Seal | None = None
+    trust: bool = False
+
+    def proven(self, memory: StoredMemory) -> bool:
+        """Whether a memory may be believed to be of the text that it names."""
+        if self.trust or self.seal is None:
+            return self.trust
+        return self.seal.fits(memory.seal, memory.content, memory.fingerprint.id, memory.encoded)
 
 
 def read(store: Store, path: Path, intake: Intake, diverged: Choice | None = None) -> Iterator[Progress]:
-    """Add an archive's documents with their ids, histories and times, and those of its memories that can be read here.
+    """Add an archive's documents with their ids, histories and times, and those of its memories that are proven.
+
+    A memory is proven by a seal of the user's own key, else taken only with `trust`: whoever writes an archive could lay the
+    memory of another text beside a text, and answers would come from what no source shows.
 
     Yields how far it is, after each document and each shard. A document that is here already, by its id, its text or its file
     and a common version, goes on with the versions that are not here; where the one here went on, it stays as it is. Nothing is
@@ -62,7 +75,7 @@ def read(store: Store, path: Path, intake: Intake, diverged: Choice | None = Non
         if found.behind:
             log.warning("%s", found.said_of_behind())
         for shard in range(contents.manifest.shards):
-            progress = progress.plus(compressed=_take_over(found, contents.memories(shard), intake))
+            progress = progress.plus(**_take_over(found, contents.memories(shard), intake))
             yield progress
 
 
@@ -162,18 +175,26 @@ def _go_on(found: _Found, mine: Document, last: Document, comparison: Comparison
     return progress.plus(unchanged=1) if spans is None else progress.plus(updated=1, passages=len(spans))
 
 
-def _take_over(found: _Found, memories: Iterable[StoredMemory], intake: Intake) -> int:
-    """Save those memories of a shard that passages wait for and the model reads; returns how many."""
+def _take_over(found: _Found, memories: Iterable[StoredMemory], intake: Intake) -> dict[str, int]:
+    """Save those memories of a shard that passages wait for, that are proven, and that the model reads; returns the steps of
+    progress: how many were taken, and how many were not for want of a proof.
+    """
     fitting: dict[Fingerprint, dict[int, Encoded]] = {}
+    unproven = 0
     for document, group in groupby(memories, key=lambda m: m.document):
         waiting = _waiting(found.store, found.names.get(document, document))
         for memory in group:
             ids = waiting.get(memory.content, [])
-            if ids and intake.accepts(memory.fingerprint, memory.encoded):
+            if not ids or not intake.accepts(memory.fingerprint, memory.encoded):
+                continue
+            if not intake.proven(memory):
+                unproven += len(ids)
+            else:
                 fitting.setdefault(memory.fingerprint, {}).update(dict.fromkeys(ids, memory.encoded))
     for fingerprint, encoded in fitting.items():
         found.store.save(encoded, fingerprint)
-    return sum(map(len, fitting.values()))
+    taken = sum(map(len, fitting.values()))
+    return {"compressed": taken, "taken": taken, "unproven": unproven}
 
 
 def _waiting(store: Store, document_id: str) -> dict[str, list[int]]:

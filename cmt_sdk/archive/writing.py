@@ -24,6 +24,7 @@ from cmt_sdk.archive.layout import (
     document_row,
     shard_names,
 )
+from cmt_sdk.archive.seals import Seal
 from cmt_sdk.errors import AlreadyExists
 from cmt_sdk.held import refuse_held
 from cmt_sdk.ports import Store
@@ -33,8 +34,10 @@ PAGE = 200  # documents a page
 BATCH = 64  # memories loaded at once
 
 
-def write(store: Store, path: Path, *, overwrite: bool = False) -> int:
+def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | None = None) -> int:
     """Write the current documents with their histories and stored memories; returns the number of documents.
+
+    `seal` proves the memories to whoever has its key; without one they are made again from the text where they are read.
 
     What is cold or not compressed yet goes out as text, what has expired stays out. Only the owner may read the file.
     Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a file of an open memory).
@@ -44,7 +47,7 @@ def write(store: Store, path: Path, *, overwrite: bool = False) -> int:
     refuse_held(path)
     with disk_errors(path), new_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         documents, versions = _write_documents(archive, store)
-        shards = _Shards(archive)
+        shards = _Shards(archive, seal)
         for passage, encoded, fingerprint in _memories(store):
             shards.add(passage, encoded, fingerprint)
         shards.close()
@@ -90,6 +93,7 @@ class _Shards:
     """Memories on their way into the archive, a shard at a time."""
 
     archive: zipfile.ZipFile
+    seal: Seal | None
     count: int = 0
     memories: int = 0
     fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
@@ -100,8 +104,10 @@ class _Shards:
     def add(self, passage: Passage, encoded: Encoded, fingerprint: Fingerprint) -> None:
         memory, line = encoded.memory, len(self._rows)
         self.fingerprints[fingerprint.id] = fingerprint
-        made_of = (passage.document_id, digest(passage), fingerprint.id)
-        row = MemoryRow(*made_of, memory.kind, memory.tokens, tuple(memory.arrays), encoded.fidelity)
+        content = digest(passage)
+        seal = self.seal.of(content, fingerprint.id, encoded) if self.seal else None
+        made_of = (passage.document_id, content, fingerprint.id)
+        row = MemoryRow(*made_of, memory.kind, memory.tokens, tuple(memory.arrays), encoded.fidelity, seal)
         self._rows.append(row)
         self._arrays[f"{line}.key"] = np.asarray(encoded.key, np.float32, order="C")
         self._arrays |= {f"{line}.memory.{n}": np.asarray(a, order="C") for n, a in memory.arrays.items()}

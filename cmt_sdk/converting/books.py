@@ -11,7 +11,7 @@ from urllib.parse import unquote
 
 from cmt_sdk.converting.html import from_html
 from cmt_sdk.converting.result import Converted
-from cmt_sdk.converting.zips import opened, parsed
+from cmt_sdk.converting.zips import LARGEST_TEXT, opened, parsed
 from cmt_sdk.errors import InvalidDocument
 
 PAGES = ("application/xhtml+xml", "text/html")
@@ -28,9 +28,13 @@ def from_epub(data: bytes, path: Path) -> Converted:
         folder = posixpath.dirname(package_name)
         chapters: list[str] = []
         left_out: list[str] = []
-        for name in _spine(package):
+        size = 0
+        for name in dict.fromkeys(_spine(package)):
             chapter = posixpath.normpath(posixpath.join(folder, unquote(name)))
             try:
+                size += parts.getinfo(chapter).file_size
+                if size > LARGEST_TEXT:
+                    raise zipfile.BadZipFile(f"its chapters unpack to more than {LARGEST_TEXT:,} bytes")
                 found = from_html(parts.read(chapter), path)
             except InvalidDocument:
                 continue  # a page with a picture alone, such as the cover

@@ -8,26 +8,22 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from typing import Any, TypeAlias
 
+from cmt_sdk.converting.zips import text_parts
+
 Element: TypeAlias = Any  # an element of lxml, which has no types
 
-LARGEST_XML = 32_000_000  # bytes of a file's text with its markup: 73 KB can hold as much
-DOCX_COMPRESSION = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 DOCUMENT = "word/document.xml"
 
 
 class Package:
-    """The XML parts of a docx file, parsed when they are asked for.
+    """The parts of a docx file but its media, parsed when they are asked for.
 
     Raises zipfile.BadZipFile for a file that is no zip file or unpacks to too much.
     """
 
     def __init__(self, data: bytes) -> None:
         with zipfile.ZipFile(io.BytesIO(data)) as parts:
-            infos = [i for i in parts.infolist() if i.filename.endswith((".xml", ".rels"))]
-            if (size := sum(info.file_size for info in infos)) > LARGEST_XML:
-                raise zipfile.BadZipFile(f"its text unpacks to {size:,} bytes, the limit is {LARGEST_XML:,}")
-            if any(info.compress_type not in DOCX_COMPRESSION for info in parts.infolist()):
-                raise zipfile.BadZipFile("its parts are compressed in a way that docx does not have")
+            infos = text_parts(parts)
             self._bytes = {info.filename: parts.read(info) for info in infos}
             self.names = parts.namelist()
         self._trees: dict[str, Element] = {}

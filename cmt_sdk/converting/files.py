@@ -106,7 +106,7 @@ def read_documents(paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence
 
     In folders the files of `FILE_SUFFIXES` are read, but for hidden files, lock files and other litter, what a
     .gitignore or .ignore file names, what fits a pattern of `exclude` (written as in a .gitignore file), folders that
-    programs fill (node_modules, results of builds, caches) and links to folders. What a person might miss is counted
+    programs fill (node_modules, results of builds, caches) and links. What a person might miss is counted
     and logged, once. Files that cannot be read are passed over with a warning; a file that is named itself is always
     read. Raises as `read_document` does, StorageDenied for a closed folder, InvalidSetting for a pattern that is none.
     """

@@ -1,13 +1,15 @@
 """Which files of a folder are read. Knows suffixes, ignore files and litter, no contents.
 
 Hidden files, lock files and other litter are left out without a word. What a person might miss is counted and
-named once: files of other kinds, what ignore files name, what only lies in a cloud, links to folders.
+named once: files of other kinds, what ignore files name, what only lies in a cloud, links. No link is followed: whoever
+sends a folder could have a file of the reader's own remembered.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -129,7 +131,8 @@ class _Passed:
     ignored: int = 0
     made: list[str] = field(default_factory=list)
     clouds: list[str] = field(default_factory=list)
-    links: list[str] = field(default_factory=list)
+    links: list[str] = field(default_factory=list)  # to folders
+    file_links: list[str] = field(default_factory=list)  # out of the folder
 
     def phrases(self) -> Iterator[str]:
         """One sentence for each kind of thing."""
@@ -144,7 +147,12 @@ class _Passed:
         if self.clouds:
             yield f"{_files(len(self.clouds))} whose contents lie in a cloud, not on this disk ({_listed(self.clouds)})"
         if self.links:
-            yield f"links to folders ({_listed(self.links)}): add the folders themselves"
+            what = "1 link to a folder" if len(self.links) == 1 else f"{len(self.links):,} links to folders"
+            yield f"{what} ({_listed(self.links)}): add the folders themselves"
+        if self.file_links:
+            count = len(self.file_links)
+            what = "1 link to a file elsewhere" if count == 1 else f"{count:,} links to files elsewhere"
+            yield f"{what} ({_listed(self.file_links)}): links are not followed out of a folder; add the files themselves"
 
 
 def _files(count: int) -> str:
@@ -231,7 +239,11 @@ class _Walk:
             if path not in self._known:
                 self._passed.kinds[suffix.removeprefix(".")] += 1
             return False
-        return not (is_link and self._is_read_elsewhere(path))
+        if not is_link or not os.path.exists(path):  # noqa: PTH110 - Path's raises in a closed folder; whoever reads it names it
+            return True
+        if not self._is_read_elsewhere(path):
+            self._passed.file_links.append(path.relative_to(self._top).as_posix())
+        return False
 
     def _is_ignored(self, path: str, rules: Sequence[_Rules]) -> bool:
         """Whether a pattern names it; of the ignore files, the nearest that says something counts."""
@@ -278,7 +290,8 @@ def _rules_of(folder: Path) -> _Rules | None:
     for name in IGNORE_FILES:
         file = folder / name
         try:
-            if file.stat().st_size <= LARGEST_IGNORE_FILE:
+            found = file.lstat()  # no link, no pipe and no device: those may never end
+            if stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST_IGNORE_FILE:
                 lines += file.read_text("utf-8", "replace").splitlines()
         except (OSError, ValueError):
             continue

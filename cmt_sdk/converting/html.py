@@ -95,8 +95,10 @@ def _converter() -> MarkdownConverter:
             if not MARKER.fullmatch(label):
                 label = f"- {label}"
             first, *rest = text.strip().splitlines() or [""]
+            if not (first or rest):
+                return "\n"
             gap = " " * (label.find(" ") + 1 or len(label) + 1)
-            return "".join(f"{line}\n" for line in [f"{label} {first}", *(gap + r for r in rest)])
+            return "".join(f"{line}\n" for line in [f"{label} {first}", *(gap * bool(r) + r for r in rest)])
 
     return Converter(
         heading_style="ATX",

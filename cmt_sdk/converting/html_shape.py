@@ -5,6 +5,7 @@ Knows what begins a line of its own, by its tag or its style. Writes no Markdown
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from cmt_sdk.converting.html_tree import BLOCKS, Element, padded, texts, words
@@ -22,6 +23,7 @@ RENAMED = {
 }
 LABEL_START, LABEL_END = "\ue003", "\ue004"  # around the number that a list's item shows
 LABEL = "data-label"
+START = re.compile(r"\d{1,9}")
 NOTE_IDS = ("footnote-", "endnote-")
 BLOCK_DISPLAYS = frozenset({"block", "flex", "grid", "list-item", "table", "table-row", "flow-root"})
 BOX_DISPLAYS = frozenset({"inline-block", "inline-flex", "inline-grid", "inline-table", "table-cell"})
@@ -75,10 +77,15 @@ def place_labels(root: Element) -> None:
             item.set(LABEL, label)
             label = ""
         place.write(place.text[:start] + label + " " * bool(label) + place.text[end + 1 :])
+    numbers: dict[Element, int] = {}  # of the items of each list, so far
     for item in root.iter("li"):
+        around = item.getparent()
+        number = numbers[around] = numbers.get(around, 0) + 1
         if (item.get("id") or "").startswith(NOTE_IDS):
-            number = len(list(item.itersiblings("li", preceding=True))) + 1
             item.set(LABEL, f"[{number}]")
+        elif around is not None and around.tag == "ol" and not item.get(LABEL):
+            first = around.get("start") or "1"
+            item.set(LABEL, f"{(int(first) if START.fullmatch(first) else 1) + number - 1}.")
 
 
 def _holds_text(element: Element) -> bool:

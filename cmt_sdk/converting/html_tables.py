@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from cmt_sdk.converting.html_tree import BLOCKS, HEADINGS, Element, drop, steps, words
 
 LARGEST_GRID = 200_000  # cells: more come only from spans that are made up
+LEAST_GRID, FILLED = 1_000, 20  # cells that spans may fill in any table, and for each cell that it has
 WIDEST_SPAN = 1000  # columns or rows, the limit of HTML
 LONGEST_LINE = 80  # characters of a cell that stands in a line with its neighbours
 
@@ -138,6 +139,7 @@ def _grid(rows: list[list[Element]]) -> tuple[list[list[str]], int]:
     starts: set[int] = set()
     widths: list[tuple[int, int, int]] = []
     heads = 0
+    most = min(LARGEST_GRID, LEAST_GRID + FILLED * sum(map(len, rows)))
     for y, row in enumerate(rows):
         x = 0
         for cell in row:
@@ -146,7 +148,7 @@ def _grid(rows: list[list[Element]]) -> tuple[list[list[str]], int]:
             starts.add(x)
             wide, high = _span(cell, "colspan", 1), _span(cell, "rowspan", len(rows) - y)
             high = min(high, len(rows) - y)
-            if len(taken) + wide * high > LARGEST_GRID:
+            if len(taken) + wide * high > most:
                 wide, high = 1, 1
             text = _cell_text(cell)
             widths.append((y, x, wide))

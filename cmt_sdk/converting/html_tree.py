@@ -60,7 +60,7 @@ def _flatten(root: Element) -> None:
     for level in reversed(levels[DEEPEST // 2 :]):
         for element in level:
             if element.tag in UNWRAPPED:
-                element.drop_tag()
+                unwrap(element)
     if len(_levels(root)) > DEEPEST:
         raise TooDeep(f"its elements are nested more than {DEEPEST} deep")
 
@@ -138,15 +138,29 @@ def replace(element: Element, text: str) -> None:
 def padded(element: Element) -> None:
     """Puts spaces around an element, so that its words do not run into its neighbours."""
     element.tail = " " + (element.tail or "")
-    element.addprevious(_spaced(element))
-    previous = element.getprevious()
-    previous.drop_tag()
+    _append(element.getparent(), element.getprevious(), " ")
 
 
-def _spaced(element: Element) -> Element:
-    space = element.makeelement("span")
-    space.text = " "
-    return space
+def unwrap(element: Element) -> None:
+    """Puts what is in an element in its place. That of lxml counts all elements before it."""
+    parent, last = element.getparent(), element.getprevious()
+    _append(parent, last, element.text)
+    for inner in list(element):
+        element.addprevious(inner)
+        last = inner
+    _append(parent, last, element.tail)
+    element.tail = None
+    parent.remove(element)
+
+
+def _append(parent: Element, last: Element | None, text: str | None) -> None:
+    """Add a text behind an element, or at the beginning of its parent."""
+    if not text:
+        return
+    if last is None:
+        parent.text = (parent.text or "") + text
+    else:
+        last.tail = (last.tail or "") + text
 
 
 def kinds(element: Element) -> set[str]:

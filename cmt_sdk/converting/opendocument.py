@@ -14,7 +14,7 @@ from typing import Any
 from cmt_sdk.converting.html import to_markdown
 from cmt_sdk.converting.result import Converted
 from cmt_sdk.converting.rows import written
-from cmt_sdk.converting.zips import opened, parsed
+from cmt_sdk.converting.zips import Written, opened, parsed
 from cmt_sdk.errors import InvalidDocument
 
 TAGS = {
@@ -51,7 +51,8 @@ def from_opendocument(data: bytes, path: Path) -> Converted:
             title = " ".join(parsed(parts.read("meta.xml")).xpath("string(//*[local-name()='title'])").split())
         root = parsed(parts.read("content.xml"))
         sheets = root.xpath("//*[local-name()='spreadsheet']/*[local-name()='table']")
-        text = "\n\n".join(map(_sheet, sheets)) if sheets else _letter(root)
+        size = Written()
+        text = "\n\n".join(_sheet(sheet, size) for sheet in sheets) if sheets else _letter(root)
         return Converted(text, {"title": title} if title else {})
 
 
@@ -87,7 +88,7 @@ def _convert(element: Any, html: list[str], depth: int) -> None:
     html.append(f"</{tag}>" if tag else "")
 
 
-def _sheet(table: Any) -> str:
+def _sheet(table: Any, size: Written) -> str:
     """One table of a workbook."""
     rows: list[list[str]] = []
     count = 0
@@ -96,6 +97,7 @@ def _sheet(table: Any) -> str:
         while cells and not cells[-1]:
             cells.pop()
         repeats = _repeats(row, "number-rows-repeated") if cells else 1
+        size.add(repeats * sum(map(len, cells)))
         rows += [cells] * repeats
         count += repeats * len(cells)
         if count > MOST_CELLS:

@@ -11,12 +11,16 @@ TITLE = re.compile(r"\{\\title ([^{}]{1,2000})\}")
 DATA = re.compile(rb"\{\\\*?\\?(?:pict|objdata)\b[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")  # pictures, written in digits
 HIDDEN = re.compile(rb"\{(?:\\[a-z]{1,20}-?\d{0,9} ?){0,50}?\\v(?![a-z0-9])[^{}]*\}")
 
+FONTS = re.compile(r"\{[^{}]{0,200}\\fonttbl")
+BRACE = re.compile(r"[{}]")
+FONT = re.compile(r"\\f(\d{1,5})(?!\d)|\\fcharset(\d{1,3})(?!\d)")
+
 
 def from_rtf(data: bytes, path: Path) -> Converted:
     """The text of a letter. Raises InvalidDocument for one that cannot be read."""
     from striprtf.striprtf import rtf_to_text
 
-    source = HIDDEN.sub(b"", DATA.sub(b"", data)).decode("latin-1")
+    source = _short_fonts(HIDDEN.sub(b"", DATA.sub(b"", data)).decode("latin-1"))
     try:
         text = rtf_to_text(source, encoding=_code_page(source), errors="replace")
         found = TITLE.search(source[:100_000])
@@ -25,6 +29,27 @@ def from_rtf(data: bytes, path: Path) -> Converted:
         raise damaged(path, error) from error
     title = " ".join(title.split())
     return Converted(text.replace("\r\n", "\n").strip(), {"title": title} if title else {})
+
+
+def _short_fonts(source: str) -> str:
+    """The file with a table of fonts that says their character sets alone: striprtf takes quadratic time to find them."""
+    found = FONTS.search(source)
+    if found is None:
+        return source
+    depth, end = 1, len(source)
+    for brace in BRACE.finditer(source, found.end()):
+        depth += 1 if brace[0] == "{" else -1
+        if not depth:
+            end = brace.start()
+            break
+    font, sets = "", dict[str, str]()
+    for said in FONT.finditer(source, found.end(), end):
+        if said[1]:
+            font = said[1]
+        elif font:
+            sets.setdefault(font, said[2])
+    table = "\n".join(f"{{\\f{name}\\fcharset{number} x;}}" for name, number in sets.items())
+    return source[: found.end()] + table + source[end:]
 
 
 def _code_page(source: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from cmt_sdk.converting.result import Converted
 from cmt_sdk.converting.rows import written
-from cmt_sdk.converting.zips import opened
+from cmt_sdk.converting.zips import Written, opened
 
 MIDNIGHT = time(0)
 MOST_CELLS = 5_000_000  # of one sheet: a row with a single value in its last column has 16,384
@@ -24,20 +24,21 @@ def from_sheets(data: bytes, path: Path) -> Converted:
     with opened(data, path), warnings.catch_warnings(action="ignore"):  # of parts that openpyxl does not know
         book = load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
         texts: list[str] = []
+        size = Written()
         hidden: list[str] = []
         for sheet in book.worksheets:
             if sheet.sheet_state != "visible":
                 hidden.append(sheet.title)
                 continue
             sheet.reset_dimensions()  # what a file claims can be a million empty columns
-            texts.append(written(sheet.title, _rows(sheet)))
+            texts.append(written(sheet.title, _rows(sheet, size)))
         title = " ".join(str(book.properties.title or "").split())
         book.close()
     left_out = [f"hidden sheets are not read ({', '.join(hidden)})"] if hidden else []
     return Converted("\n\n".join(text for text in texts if text), {"title": title} if title else {}, left_out)
 
 
-def _rows(sheet: Any) -> Iterator[Sequence[str]]:
+def _rows(sheet: Any, size: Written) -> Iterator[Sequence[str]]:
     was_empty = False
     count = 0
     for values in sheet.iter_rows(values_only=True):
@@ -45,6 +46,7 @@ def _rows(sheet: Any) -> Iterator[Sequence[str]]:
         if count > MOST_CELLS:
             raise ValueError(f"a sheet of it has more than {MOST_CELLS:,} cells, empty ones included")
         row = [_text(value) for value in values]
+        size.add(sum(map(len, row)))  # many cells can show one text
         while row and not row[-1]:
             row.pop()
         if row or not was_empty:

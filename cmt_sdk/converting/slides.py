@@ -21,7 +21,8 @@ def from_slides(data: bytes, path: Path) -> Converted:
     with opened(data, path):
         try:
             show = Presentation(io.BytesIO(data))
-            found = ["\n\n".join(_slide(slide)) for slide in show.slides]
+            slides = {slide.part: slide for slide in show.slides}  # each once, however often it is referred to
+            found = ["\n\n".join(_slide(slide)) for slide in slides.values()]
             title = " ".join((show.core_properties.title or "").split())
         except PythonPptxError as error:
             raise damaged(path, error) from error

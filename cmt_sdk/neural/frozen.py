@@ -17,13 +17,13 @@ from transformers import DynamicCache
 
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.attention import NAME, leave_out_cudnn
+from cmt_sdk.neural.templates import render
 from cmt_sdk.prompting import SLOT, messages, passage_text
 from cmt_sdk.types import Turn
 
 # Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made after a head that must be the same every
 # day, so it is always the day that Llama 3 takes where it has no clock.
 DAY = "26 Jul 2024"
-CLOCK = f"{{% macro strftime_now(form) %}}{DAY}{{% endmacro %}}"
 
 
 @dataclass(frozen=True)
@@ -126,15 +126,12 @@ class FrozenModel:
         said = messages(self.spelled(question), turns, notes=notes)
         if self.tokenizer.chat_template is None:
             return self._bos + "\n".join(m["content"] for m in said) + "\nAnswer:"
-        template = CLOCK + self.tokenizer.get_chat_template()
+        template, names = self.tokenizer.get_chat_template(), dict(self.tokenizer.special_tokens_map)
         asked = {"date_string": DAY, "enable_thinking": False}  # thinking aloud (Qwen3, SmolLM3) would be taken for the answer
         try:
-            text: str = self.tokenizer.apply_chat_template(
-                said, chat_template=template, tokenize=False, add_generation_prompt=True, **asked
-            )
+            return render(template, said, DAY, **(names | asked), add_generation_prompt=True)
         except TemplateError as error:
             raise ModelUnsupported(f"{self.family}: its chat template refuses the prompt ({error}); use another model") from error
-        return text
 
     @cached_property
     def _bos(self) -> str:

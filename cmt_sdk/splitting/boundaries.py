@@ -29,7 +29,8 @@ JOINTS = regex.compile(r"(?V1)[\p{P}\p{S}--[#@]](?=[\p{L}\p{N}])(?!(?<=\d.)\d)|(
 WHITE = regex.compile(r"\s+")
 BLANK_LINE = regex.compile(r"\n[^\S\n]*\n\s*")
 LINE_END = regex.compile(r"\n\s*")
-GRAPHEME = regex.compile(r"\X")
+# flags are pairs of letters: \X looks back over all of them
+GRAPHEME = regex.compile(r"\p{RI}{2}[\p{Grapheme_Extend}\u200d]*+|\X")
 FIELD = regex.compile(r";[ \t]+(?=[^;]{1,80}?:[ \t])|;[ \t]+|,[ \t]*(?=\")|\t|(?<=\S)[ \t]*\|[ \t]*(?=\S)")
 NARROWEST_WRAP = 45
 NEIGHBOURHOOD = 8  # characters on each side that decide whether a word is cut there

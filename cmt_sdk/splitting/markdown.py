@@ -9,6 +9,7 @@ rule below several lines makes no heading of them.
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -140,9 +141,10 @@ class _Reader:
         """A term with its definitions is one block."""
         depth = tokens[0].level + 1
         terms = [t.map[0] for t in tokens if t.type == "dt_open" and t.level == depth and t.map]
-        ends = [t.map[1] for t in tokens if t.type == "dd_open" and t.level == depth and t.map]
+        ends = sorted(t.map[1] for t in tokens if t.type == "dd_open" and t.level == depth and t.map)
         for term, after in zip(terms, [*terms[1:], None], strict=True):
-            last = max((e for e in ends if e > term and (after is None or e <= after)), default=term + 1)
+            at = len(ends) if after is None else bisect_right(ends, after)
+            last = ends[at - 1] if at and ends[at - 1] > term else term + 1
             name = self.text[slice(*self._range(term, term + 1))].strip()
             rank = Rank.PARAGRAPH if term == terms[0] else Rank.ITEM
             yield Block(*self._range(term, last), Kind.CODE, rank, 1.0, self._parents(), label=name)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
 from cmt_sdk.errors import StorageDamaged, StorageNewer
+from cmt_sdk.storage import copies
 from cmt_sdk.storage.blob import unpack
 from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.graph import sha256
@@ -43,6 +44,7 @@ def findings(db: Connection, folder: Path, now: float) -> Iterator[Finding]:
             yield Finding(check.name, not bad, told, REPAIR if bad else "")
         yield _memories(db)
         yield _waiting(db, now)
+        yield copies.finding(db, folder)
 
 
 def _writable(folder: Path) -> Finding:

@@ -32,6 +32,7 @@ from cmt_sdk.handles import OPEN_HERE
 from cmt_sdk.held import hold, release
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.keys import key_of, not_encrypted
+from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
 
 FILE = "memory.db"
@@ -58,9 +59,10 @@ def find_database(folder: Path, *, create: bool) -> Path:
         if not create and not (file.exists() and file.stat().st_size):  # an empty file is left by a crash at birth
             raise MemoryNotFound(f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one")
         if create:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not file.exists():
-                file.touch(mode=0o600)  # what is remembered is its owner's alone; SQLite's other files follow this one's mode
+            make_folder(folder)
+        keep_private(folder, FILE)
+        if create and not file.exists():
+            file.touch(mode=0o600)  # what is remembered is its owner's alone; SQLite's other files follow this one's mode
     return file
 
 

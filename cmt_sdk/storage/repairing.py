@@ -21,6 +21,7 @@ from cmt_sdk.held import refuse_held
 from cmt_sdk.storage import checkup
 from cmt_sdk.storage.backup import copy_as_it_is
 from cmt_sdk.storage.connection import FILE, files_in, translated
+from cmt_sdk.storage.copies import BEFORE_REPAIR
 from cmt_sdk.storage.driver import DatabaseError, Error, Key, connect
 from cmt_sdk.storage.graph import flush, remove
 from cmt_sdk.storage.keys import key_of
@@ -47,7 +48,7 @@ def repair(path: str | os.PathLike[str]) -> list[Finding]:
     done = list(_opened_up(folder))
     with translated(folder):
         key = key_of(folder / FILE)
-    kept = folder.with_name(f"{folder.name}-before-repair-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
+    kept = folder.with_name(f"{folder.name}{BEFORE_REPAIR}{datetime.now(UTC):%Y%m%d-%H%M%S-%f}")
     wrong: list[str] | None = None
     try:
         copy_as_it_is(folder, kept)

@@ -16,6 +16,7 @@ from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLo
 from cmt_sdk.storage.backup import back_up
 from cmt_sdk.storage.checkup import REPAIR, findings
 from cmt_sdk.storage.connection import files_in
+from cmt_sdk.storage.copies import Copies
 from cmt_sdk.storage.histories import Histories
 from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
@@ -29,7 +30,7 @@ log = logging.getLogger(__name__)
 LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
 
-class SQLiteStore(Histories, Passages, KeptOut):
+class SQLiteStore(Histories, Passages, KeptOut, Copies):
     """The store of one folder; see ports.Store and ports.VectorStore. Safe from several threads and processes."""
 
     def check(self) -> Sequence[Finding]:

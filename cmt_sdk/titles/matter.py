@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 LONGEST = 16_384  # characters of front matter; what is longer is text
+MOST_BRACKETS = 500  # in front matter
 FENCED = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(.*?)^(?:\1|\.\.\.)[ \t]*$", re.S | re.M)
 ORG = re.compile(r"#\+(\w+):[ \t]*(.*)|:(\w+):[ \t]*(.*)")
 LOGSEQ = re.compile(r"(?:-[ \t]+)?([\w-]+)::[ \t]*(.*)")
@@ -90,6 +91,8 @@ def _yaml(block: str) -> Iterable[tuple[object, object]]:
     """The pairs of a YAML mapping, with each value as it is written; broken ones line by line."""
     import yaml
 
+    if sum(map(block.count, "[{")) > MOST_BRACKETS:  # nested, they take quadratic time
+        return _lines(block)
     try:
         read = yaml.BaseLoader(block).get_single_data()  # makes nothing but texts, lists, mappings
     except (yaml.YAMLError, RecursionError):

@@ -33,6 +33,11 @@ HARMLESS = frozenset({
 # of any path (`corda_config`), or change the base; nor is there a file for every one that later releases add.
 KNOWN = HARMLESS | {"alpha_pattern", "rank_pattern", "use_dora", "lora_bias"}
 
+PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "alpha_pattern", "rank_pattern")
+ALL_LINEAR = "all-linear"
+NAME = re.compile(r"[\w.]{0,500}", re.ASCII)
+MOST_NAMES = 10_000
+
 
 def attach_adapters(loaded: LoadedModel, folders: Mapping[str, Path]) -> None:
     """Put adapters on the model under the given names, all of them off.
@@ -84,7 +89,26 @@ def read_adapter(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]
         )
     if strange := sorted(key for key, value in config.items() if value and key not in KNOWN):
         raise ModelUnsupported(f"adapter {folder} sets {strange[0]!r}: plain LoRA is read; train one with `cmt train`")
+    _check_names(folder, config)
     return config, tensors
+
+
+def _check_names(folder: Path, config: Mapping[str, Any]) -> None:
+    """Refuse whatever peft would compile as a regular expression: one can be written that never ends."""
+    for field in PATTERNS:
+        given = config.get(field)
+        if given is None or (field == "target_modules" and given == ALL_LINEAR):
+            continue
+        is_one = field == "layers_pattern" and isinstance(given, str)
+        names = [given] if is_one or not isinstance(given, list | dict) else list(given)
+        whole = is_one or isinstance(given, list | dict)
+        wrong = [n for n in names if not (whole and isinstance(n, str) and NAME.fullmatch(n))]
+        if wrong or len(names) > MOST_NAMES:
+            found = f"{wrong[0]!r:.60}" if wrong else f"a list of {len(names):,}"
+            raise ModelUnsupported(
+                f"adapter {folder}: {field!r} has {found}; at most {MOST_NAMES:,} names of layers are read and no regular "
+                "expression: write the names out in a list, or train an adapter with `cmt train`"
+            )
 
 
 def _mergeable(loaded: LoadedModel, config: Mapping[str, Any]) -> bool:

@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from cmt_sdk.errors import InvalidSetting, ModelError, ModelUnsupported
+from cmt_sdk.errors import CMTError, InvalidSetting, ModelError, ModelUnsupported
 from cmt_sdk.weights.download import pull_model
 from cmt_sdk.weights.registry import ModelInfo, is_gguf, show_model, tokenizer_hash
+from cmt_sdk.weights.vetted import vetted
 
 if TYPE_CHECKING:
     import torch
@@ -112,18 +113,20 @@ def _load(info: ModelInfo, precision: str, device: torch.device) -> tuple[PreTra
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = {"pretrained_model_name_or_path": info.path, "local_files_only": True, "trust_remote_code": False}
     options = {"use_safetensors": True, "output_loading_info": True}
     try:
-        with _quiet_transformers():
+        with _quiet_transformers(), without_kernels(), vetted(info.path) as shown:
+            source = {"pretrained_model_name_or_path": shown, "local_files_only": True, "trust_remote_code": False}
             tokenizer = AutoTokenizer.from_pretrained(**source)
             network, found = AutoModelForCausalLM.from_pretrained(
                 **source, **options, **_numbers(precision, device), device_map={"": device}
             )
+    except CMTError:
+        raise
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {info.name!r} in {info.path} cannot be loaded: {error}") from error
-    except (ValueError, KeyError, ImportError) as error:
-        raise ModelUnsupported(f"model {info.name!r} is not a causal LM that transformers can load: {error}") from error
+    except Exception as error:  # whatever its libraries raise for settings that they did not expect
+        raise ModelUnsupported(f"model {info.name!r} is not a causal LM that transformers can load: {error!r:.500}") from error
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers in their place
         raise ModelError(f"model {info.name!r} in {info.path} lacks {len(missing)} weights, such as {missing[0]}")
     return network, tokenizer
@@ -195,18 +198,27 @@ def import_bitsandbytes() -> None:
     # where that is missing. We fetch nothing that was not asked for; its own kernels do.
     if "bitsandbytes" in sys.modules:
         return
-    logger, kernels = logging.getLogger("bitsandbytes.backends.cpu.ops"), sys.modules.get("kernels")
+    logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     logger.disabled = True
-    modules: dict[str, Any] = sys.modules
-    modules["kernels"] = None  # an import of it fails
     try:
-        with suppress(ModuleNotFoundError):  # who needs it says so; a training in bf16 does without
+        with without_kernels(), suppress(ModuleNotFoundError):  # who needs it says so; a training in bf16 does without
             import bitsandbytes  # noqa: F401 - for its side effects only
     finally:
         logger.disabled = False
-        del sys.modules["kernels"]
+
+
+@contextmanager
+def without_kernels() -> Iterator[None]:
+    """Within the block the package `kernels`, which fetches native code from the hub, cannot be imported."""
+    modules: dict[str, Any] = sys.modules
+    kernels = modules.get("kernels")
+    modules["kernels"] = None
+    try:
+        yield
+    finally:
+        modules.pop("kernels", None)
         if kernels is not None:
-            sys.modules["kernels"] = kernels
+            modules["kernels"] = kernels
 
 
 def _settle(network: PreTrainedModel) -> None:

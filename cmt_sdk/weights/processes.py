@@ -1,6 +1,6 @@
-"""Run a program in a process of its own and watch it by the size of what it writes. Knows nothing of models.
+"""Run a Python program in a process of its own and watch it by the size of what it writes. Knows nothing of models.
 
-Whatever interrupts the caller also ends the program.
+The program has bounds of time and memory (`guard`), and whatever ends the caller also ends it, a kill too.
 """
 
 from __future__ import annotations
@@ -9,23 +9,31 @@ import errno
 import os
 import re
 import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeAlias
 
 from cmt_sdk.errors import ModelDownload, StorageFull
+from cmt_sdk.weights import guard
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 
+LEAST_MEMORY = 8_000_000_000  # bytes: torch and transformers alone take one or two of these
+OUT_OF_TIME = (-24, 152)  # SIGXCPU, as a process and as a shell tell it
 _POLL_SECONDS = 0.2
 _ERROR_LINE = re.compile(r"ERROR: |[\w.]*(Error|Exception)\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A command that writes into `folder`, about `total` bytes (0: not known).
+    """A program that writes into `folder`, about `total` bytes (0: not known).
+
+    `command` is what follows `python -P`: a file, or "-m" and a module, and arguments. It ends after `seconds`, and fails where
+    it takes more than `memory` bytes of its own.
 
     `task` and `remedy` make the message when it fails: "TASK failed: its own last error. REMEDY".
     """
@@ -34,6 +42,8 @@ class Job:
     folder: Path
     stage: str
     total: int = 0
+    seconds: int = 600
+    memory: int = LEAST_MEMORY
     task: str
     remedy: str
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -47,14 +57,21 @@ class Job:
             raise self._failure(code, _text(errors))
 
     def _watch(self, report: OnProgress, output: IO[str], errors: IO[str]) -> int:
-        environment = os.environ | self.environment
+        environment, until = os.environ | self.environment, time.monotonic() + self.seconds
+        bounds = (str(os.getpid()), str(self.memory), str(self.seconds * (os.cpu_count() or 1)))
         with subprocess.Popen(  # noqa: S603 - the commands are our own, their arguments checked names and paths
-            self.command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, env=environment
+            [sys.executable, "-P", guard.__file__, *bounds, *self.command],
+            stdin=subprocess.PIPE,  # open as long as this process lives: the guard waits for its end
+            stdout=output,
+            stderr=errors,
+            env=environment,
         ) as program:
             try:
                 while True:
                     size = size_of(self.folder)
                     report(self.stage, min(size, self.total) if self.total else size, self.total)
+                    if time.monotonic() > until:
+                        raise ModelDownload(f"{self.task} took longer than {self.seconds:,} s and was ended. {self.remedy}")
                     try:
                         return program.wait(_POLL_SECONDS)
                     except subprocess.TimeoutExpired:
@@ -68,6 +85,9 @@ class Job:
             return StorageFull(f"{self.task} failed: no space left for {self.folder}. Free some, then try again")
         lines = [line.strip() for line in errors.splitlines() if line.strip()]
         named = [line for line in lines if _ERROR_LINE.match(line)]
+        if code in OUT_OF_TIME or any("MemoryError" in line or "not enough memory" in line for line in lines[-20:]):
+            bounds = f"{self.seconds:,} s of processor time and {self.memory / 1e9:,.0f} GB of memory"
+            return ModelDownload(f"{self.task} needs more than {bounds}. {self.remedy}")
         reason = (named or lines or [f"it ended with exit code {code}"])[-1]
         return ModelDownload(f"{self.task} failed: {reason.rstrip('.')}. {self.remedy}")
 

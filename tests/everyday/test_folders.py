@@ -179,13 +179,68 @@ def test_links_to_folders(folder, tmp_path):
     (tmp_path / "elsewhere" / "b.md").write_text("B.")
     found, messages = folder(["a.md", "x/c.md"], links=[("out", tmp_path / "elsewhere"), ("in", "x"), ("up", "..")])
     assert found == ["a.md", "x/c.md"]
-    assert messages == ["passed over: in notes: links to folders (notes/out, notes/up): add the folders themselves"]
+    assert messages == ["passed over: in notes: 2 links to folders (notes/out, notes/up): add the folders themselves"]
 
 
-def test_a_linked_file_has_its_own_path(folder, tmp_path):
-    """Listed: it was read under its target's path, so that taking the link away changed nothing."""
+def test_a_linked_file_has_its_own_path(tmp_path):
+    """Listed: it was read under its target's path, so that taking the link away changed nothing. A link that is named is read."""
     (tmp_path / "target.md").write_text("T.")
-    assert folder(["a.md"], links=[("link.md", tmp_path / "target.md")])[0] == ["a.md", "link.md"]
+    (tmp_path / "link.md").symlink_to("target.md")
+    assert read_document(tmp_path / "link.md").source == (tmp_path.resolve() / "link.md").as_posix()
+
+
+PRIVATE = "PRIVATE KEY 12345"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["absolute", "relative", "chain", "through /proc", "through a linked folder", "up and down", "hidden target", "ignore file"],
+)
+def test_no_link_is_followed_out_of_a_folder(folder, tmp_path, kind):
+    """Whatever the way: the file elsewhere is not read, and the count is told; the files of the folder are."""
+    secret = tmp_path / "outside" / "key.md"
+    secret.parent.mkdir()
+    secret.write_text(PRIVATE)
+    (tmp_path / "outside" / "back").symlink_to(tmp_path / "notes")
+    (tmp_path / "hop.md").symlink_to(secret)
+    target = {
+        "absolute": secret,
+        "relative": "../outside/key.md",
+        "chain": tmp_path / "hop.md",
+        "through /proc": f"/proc/self/root{secret.resolve()}",
+        "through a linked folder": "door/key.md",
+        "up and down": "../notes/../outside/key.md",
+        "hidden target": secret,
+        "ignore file": secret,
+    }[kind]
+    name = ".gitignore" if kind == "ignore file" else "README.md"
+    links = [(name, target)]
+    if kind == "through a linked folder":
+        links = [("door", tmp_path / "outside"), *links]
+    if kind == "through /proc" and not Path(target).exists():
+        pytest.skip("this system has no /proc")
+    found, messages = folder(["a.md"], links=links)
+    assert found == ["a.md"]
+    if name == "README.md":
+        assert any("1 link to a file elsewhere (README.md): links are not followed" in m for m in messages)
+
+
+def test_a_file_that_became_a_link_is_not_read_again(cmt, tmp_path):
+    """Nor one in a folder that became a link: what a folder holds by now is judged, not what was remembered of it."""
+    notes, outside = tmp_path / "notes", tmp_path / "outside"
+    for place in (notes / "sub", outside):
+        place.mkdir(parents=True)
+    (notes / "a.md").write_text("The tea is green.")
+    (notes / "sub" / "b.md").write_text("The cup is blue.")
+    (outside / "b.md").write_text(PRIVATE)
+    cmt("add", notes)
+    (notes / "a.md").unlink()
+    (notes / "a.md").symlink_to(outside / "b.md")
+    (notes / "sub" / "b.md").unlink()
+    (notes / "sub").rmdir()
+    (notes / "sub").symlink_to(outside)
+    cmt("add", notes, code=None)
+    assert PRIVATE not in cmt("list", "--json", code=None).output
 
 
 def test_a_link_to_a_file_beside_it(folder):

@@ -85,7 +85,7 @@ def test_an_archive_that_is_ahead_goes_forward(two: Machines) -> None:
     two.laptop.update("trip", SECOND)
     two.laptop.update("trip", THIRD)
     two.laptop.add("The museum moved to Lisbon.")
-    assert two.to_desktop() == Progress(added=1, updated=1, passages=2, compressed=2)
+    assert two.to_desktop() == Progress(added=1, updated=1, passages=2, compressed=2, taken=2)
     assert versions(two.desktop) == [(1, FIRST), (2, SECOND), (3, THIRD)]
     assert found(two.desktop) == THIRD
     assert two.engine.compressor.compressed == []
@@ -238,7 +238,7 @@ def change_there(two: Machines) -> None:
 def test_fields_that_changed_there_come_along(two: Machines) -> None:
     """Source, scope and metadata, though the text is the same; once."""
     change_there(two)
-    assert two.to_desktop() == Progress(updated=1, compressed=1)  # its name is another one
+    assert two.to_desktop() == Progress(updated=1, compressed=1, taken=1)  # its name is another one
     document = two.desktop.get("trip")
     assert (document.source, document.scope, document.metadata) == ("/home/ann/notes/ferry.md", "ann", {"year": 2026})
     assert two.to_desktop() == Progress(unchanged=1)
@@ -380,9 +380,10 @@ def test_the_command(cmt: Command, tmp_path: Path) -> None:
         cmt("export", file, "--overwrite", "-m", "laptop")
         return cmt("import", file, "-m", "desktop", *options, code=code)
 
-    assert sync().stdout == "1 added, 0 updated, 0 unchanged\n"
+    taken = "memories: 1 taken from the archive, 0 made again from the text\n"
+    assert sync().stdout == "1 added, 0 updated, 0 unchanged\n" + taken
     cmt("update", name, "--text", SECOND, "-m", "laptop")
-    assert sync().stdout == "0 added, 1 updated, 0 unchanged\n"
+    assert sync().stdout == "0 added, 1 updated, 0 unchanged\n" + taken
     cmt("update", name, "--text", THIRD, "-m", "desktop")
     behind = sync()
     assert behind.stdout == "0 added, 0 updated, 1 unchanged\n"
@@ -392,7 +393,7 @@ def test_the_command(cmt: Command, tmp_path: Path) -> None:
     assert "--theirs" in refused.stderr
     assert refused.stdout == ""
     assert "two answers" in sync("--ours", "--both", code=2).stderr
-    assert sync("--theirs").stdout == "0 added, 1 updated, 0 unchanged\n"
+    assert sync("--theirs").stdout == "0 added, 1 updated, 0 unchanged\n" + taken
     assert cmt.json("list", "-m", "desktop")["text"] == "It is gone."
 
 

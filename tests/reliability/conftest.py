@@ -7,6 +7,10 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.unit.conftest import cmt
+
+__all__ = ["cmt"]
+
 TALLY = pytest.StashKey[dict[str, Counter[str]]]()
 
 

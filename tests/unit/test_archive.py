@@ -112,7 +112,7 @@ def refuse_nul(document: Document) -> None:
 
 def take(store: FakeStore, path: Path, accepts: bool = True, longest: int = 10_000) -> Progress:
     """Read an archive into a store."""
-    return [Progress(), *archive.read(store, path, archive.Intake(refuse_nul, cut, lambda *_: accepts, longest))][-1]
+    return [Progress(), *archive.read(store, path, archive.Intake(refuse_nul, cut, lambda *_: accepts, longest, trust=True))][-1]
 
 
 def compress_all(store: FakeStore) -> None:
@@ -205,7 +205,7 @@ def refused(path: Path, error: type[CMTError] = StorageDamaged, longest: int = 1
 def test_everything_comes_back(whole: Path) -> None:
     """Ids, sources, scopes, metadata, times, versions and memories are the ones that went out."""
     store = FakeStore()
-    assert take(store, whole) == Progress(added=2, passages=3, compressed=3)
+    assert take(store, whole) == Progress(added=2, passages=3, compressed=3, taken=3)
     assert {i: store.history(i) for i in store.documents} == {i: filled().history(i) for i in filled().documents}
     assert same_memories(store, filled())
 
@@ -278,7 +278,7 @@ def test_an_import_that_was_cut_off_goes_on(whole: Path) -> None:
     store = FakeStore()
     take(store, whole)
     store.memories.clear()
-    assert take(store, whole) == Progress(unchanged=2, compressed=3)
+    assert take(store, whole) == Progress(unchanged=2, compressed=3, taken=3)
     assert same_memories(store, filled())
 
 
@@ -292,8 +292,8 @@ def test_memories_of_another_model_are_left_to_be_made_again(whole: Path) -> Non
 def test_memories_fit_by_what_they_were_made_of(whole: Path) -> None:
     """Where texts are cut otherwise here, the memories of other passages are not taken."""
     store = FakeStore()
-    intake = archive.Intake(refuse_nul, lambda document: [Span(0, len(document.text), 1)], lambda *_: True, 10_000)
-    assert list(archive.read(store, whole, intake))[-1] == Progress(added=2, passages=2, compressed=1)
+    intake = archive.Intake(refuse_nul, lambda document: [Span(0, len(document.text), 1)], lambda *_: True, 10_000, None, True)
+    assert list(archive.read(store, whole, intake))[-1] == Progress(added=2, passages=2, compressed=1, taken=1)
     assert [p.document_id for p in store.cut["alone"]] == ["alone"]
     assert set(store.memories) == {store.cut["alone"][0].id}
 
@@ -311,7 +311,7 @@ def test_the_same_text_under_another_id_is_unchanged(whole: Path) -> None:
     """One text in one scope is one document."""
     store = FakeStore()
     store.restore([Document("Ünïcode – 漢字 🙂.", "mine")], [Span(0, 13, 13)])
-    assert take(store, whole) == Progress(added=1, unchanged=1, passages=2, compressed=2)
+    assert take(store, whole) == Progress(added=1, unchanged=1, passages=2, compressed=2, taken=2)
     assert set(store.documents) == {"mine", "trip"}
 
 
@@ -443,13 +443,13 @@ def test_a_memory_travels_without_being_compressed_again(tmp_path: Path) -> None
     engine = FakeEngine()
     steps: list[Progress] = []
     with open_fake(tmp_path / "old") as old, open_fake(tmp_path / "new", engine) as new:
-        assert new.import_(path, on_progress=steps.append) == Progress(added=2, passages=2, compressed=2)
+        assert new.import_(path, on_progress=steps.append) == Progress(added=2, passages=2, compressed=2, taken=2)
         assert new.history("trip") == old.history("trip")
         assert list(new.documents()) == list(old.documents())
         assert engine.compressor.compressed == []
         assert new.model.ask("Where did the museum move?").text == "The museum moved to Porto in 2021."
         assert new.search("green tea", mode="vector")[0].document.source == "ada.md"
-    assert steps[-1] == Progress(added=2, passages=2, compressed=2)
+    assert steps[-1] == Progress(added=2, passages=2, compressed=2, taken=2)
 
 
 def test_a_memory_of_another_model_is_compressed_anew(tmp_path: Path) -> None:
@@ -477,7 +477,7 @@ def test_a_memory_of_another_shape_is_not_taken(tmp_path: Path) -> None:
         members["memories/00000.safetensors"] = save(arrays | keys)
 
     with open_fake(tmp_path / "new") as new:
-        assert new.import_(rewritten(path, shrink)) == Progress(added=2, passages=2, compressed=2)
+        assert new.import_(rewritten(path, shrink), trust=True) == Progress(added=2, passages=2, compressed=2)
         assert new.search("green tea", mode="vector")[0].document.source == "ada.md"
 
 

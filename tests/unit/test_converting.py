@@ -170,7 +170,7 @@ def test_pdf(text_of):
         ("letter.docx", LETTER[: len(LETTER) // 2], "cannot be read"),
         ("letter.docx", LETTER.replace(b"word/document.xml", b"word/somewhat.xml"), "cannot be read"),
         ("letter.docx", docx("<w:p>"), "cannot be read .*tag mismatch"),
-        ("letter.docx", docx(paragraph("Hi."), zipfile.ZIP_LZMA), "compressed in a way that docx does not have"),
+        ("letter.docx", docx(paragraph("Hi."), zipfile.ZIP_LZMA), "compressed in a way that this format does not have"),
         ("letter.docx", docx(""), "holds no text"),
         ("report.pdf", b"", "is empty: there is nothing to remember"),
         ("report.pdf", b"It is text.", "cannot be read .*save it again"),

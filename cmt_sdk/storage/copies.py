@@ -1,0 +1,63 @@
+"""The copies of a memory that this product made: backups, archives, what a repair laid beside it.
+
+Erasing does not reach them. Their paths are recorded when they are made; those of a repair are known by their names.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqlalchemy import Connection, text
+
+from cmt_sdk.storage.connection import Database
+from cmt_sdk.types import Finding
+
+BEFORE_REPAIR = "-before-repair-"
+MOST = 200  # the newest that are remembered
+DELETE = "delete each once you need it no longer: `cmt forget` does not reach it"
+
+
+class Copies(Database):
+    """The part of the store that remembers where copies of it were made."""
+
+    def note_copy(self, path: Path) -> None:
+        """See ports.Store."""
+        with self._write() as db:
+            known = [name for name in noted(db) if name != str(path.absolute())]
+            value = json.dumps([*known, str(path.absolute())][-MOST:])
+            db.execute(text("INSERT OR REPLACE INTO settings VALUES ('copies', :value)"), {"value": value})
+
+    def copies(self) -> Sequence[str]:
+        """See ports.Store."""
+        with self._read() as db:
+            return copies_of(db, self._folder)
+
+
+def noted(db: Connection) -> list[str]:
+    """The paths that were recorded; what is damaged names none."""
+    said = db.execute(text("SELECT value FROM settings WHERE name = 'copies'")).scalar()
+    try:
+        names = json.loads(said) if said else []
+    except (ValueError, RecursionError):
+        return []
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+def copies_of(db: Connection, folder: Path) -> list[str]:
+    """The copies of a folder that are there by now."""
+    beside = folder.parent.glob(glob.escape(folder.name + BEFORE_REPAIR) + "*")
+    names = [*noted(db), *map(str, sorted(beside))]
+    return [name for name in dict.fromkeys(names) if os.path.lexists(name)]
+
+
+def finding(db: Connection, folder: Path) -> Finding:
+    """What a check-up says of them: no fault, but something to know."""
+    names = copies_of(db, folder)
+    if not names:
+        return Finding("copies", True, "none is known")
+    listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
+    return Finding("copies", True, f"{len(names)} that hold what the memory held then: {listed}", DELETE)
