@@ -303,9 +303,11 @@ class Memory:
         """The k best passages, best first.
 
         `mode` is "fused", by meaning and words; "reranked", which then lets the model read the query after the memory of each of
-        the first few, as `model.ask` does; "vector", by meaning; or "text", by words, which needs no model.
+        the first few, as `model.ask` does; "vector", by meaning; or "text", by words, which needs no model. But for "text", what
+        a newer passage among them supersedes is marked so, and comes after it.
         """
-        return self._recall.search(query, k, _filter(scope, source, where), mode)
+        found = self._recall.search(query, k, _filter(scope, source, where), mode)
+        return found if mode == "text" else self._recall.newest_first(query, found)
 
     def nearest(
         self,

@@ -134,12 +134,32 @@ class MemoryModel:
         if not matches and ask.reader != "none":
             yield from self._nothing_found(ask, times)
             return
-        if ask.reader == "auto":
+        older = [m for m in matches if m.superseded_by is not None]
+        matches = [m for m in matches if m.superseded_by is None]
+        if older:
+            reading = self._of_the_newest(ask, matches, older, times)
+            yield reading.text
+        elif ask.reader == "auto":
             reading = self._memory_or_text(ask, matches, times)
             yield reading.text
         else:
             reading = yield from self._streamed(ask, matches, times)
-        yield self._answer(reading, times)
+        yield self._answer(reading, times, [m for m in older if m not in reading.matches])
+
+    def _of_the_newest(self, ask: Ask, matches: Sequence[Match], older: Sequence[Match], times: dict[str, float]) -> _Reading:
+        """A reading without what is superseded, or, where that tells nothing, one of all: the newer may say less."""
+        reading = self._read_by(ask, matches, times)
+        if not abstains(reading.text):
+            return reading
+        every = sorted([*matches, *older], key=lambda m: m.superseded_by is None)
+        again = self._read_by(ask, every, times)
+        return reading if abstains(again.text) else replace(again, usage=reading.usage.followed_by(again.usage))
+
+    def _read_by(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> _Reading:
+        if ask.reader == "auto":
+            return self._memory_or_text(ask, matches, times)
+        text, usage = self._whole(ask, ask.reader, matches, times)
+        return self._checked(ask, _reading_of(ask, ask.reader, matches, text, usage), matches, times)
 
     def _streamed(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> Generator[str, None, _Reading]:
         """Read and give the pieces. A short answer is held back until it is clear that it is not read again, where it may be."""
@@ -209,7 +229,8 @@ class MemoryModel:
         if rerank and len(found) > 1:
             asked = in_notation_of(legible(query), [m.passage.content for m in found[:rerank]])
             found = _timed(times, "rerank", lambda: self._recall.rerank(asked, found))
-        found = found[:k]
+        if len(found := found[:k]) > 1:
+            found = _timed(times, "newest", lambda: self._recall.newest_first(query, found))
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in found]
             found = found[: max(1, fit(costs, ask.budget))]
@@ -252,13 +273,13 @@ class MemoryModel:
         yield UNKNOWN
         yield self._answer(_reading_of(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times)
 
-    def _answer(self, reading: _Reading, times: Mapping[str, float]) -> Answer:
+    def _answer(self, reading: _Reading, times: Mapping[str, float], older: Sequence[Match] = ()) -> Answer:
         usage, kind, stages = reading.usage, reading.kind, dict(times)
         stages["load"] = stages.get("load", 0.0) + usage.load_ms
         stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
         return Answer(
             text=reading.text.strip(),
-            sources=_sources(reading.matches, reading.found),
+            sources=_sources(reading.matches, reading.found, older),
             reader=kind,
             abstained=kind != "none" and abstains(reading.text),
             confidence=reading.confidence,
@@ -356,9 +377,12 @@ def _behind(matches: Sequence[Match], number: int) -> float:
     return behind([m.likelihood for m in matches], number)
 
 
-def _sources(matches: Sequence[Match], found: Sequence[Trace]) -> list[Source]:
-    """The passages that were read, the best first, except that the one which the answer is from comes before all."""
-    sources = [_source(m, t, rank) for rank, (m, t) in enumerate(zip(matches, found, strict=True), 1)]
+def _sources(matches: Sequence[Match], found: Sequence[Trace], older: Sequence[Match]) -> list[Source]:
+    """The passages that were read, the best first, except that the one which the answer is from comes before all; then those
+    that they supersede.
+    """
+    read = zip([*matches, *older], [*found, *[Trace()] * len(older)], strict=True)
+    sources = [_source(m, t, rank) for rank, (m, t) in enumerate(read, 1)]
     first = first_of(found)
     return sources if first is None else [sources[first], *sources[:first], *sources[first + 1 :]]
 
@@ -381,4 +405,5 @@ def _source(match: Match, trace: Trace, rank: int) -> Source:
         answer_end=None if trace.end is None else p.start + trace.end,
         date=match.date,
         updated_at=document.updated_at.isoformat() if document.updated_at else None,
+        superseded_by=match.superseded_by,
     )

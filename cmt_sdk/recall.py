@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
+from cmt_sdk import newest
 from cmt_sdk.config import RERANKED
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
@@ -130,6 +131,26 @@ class Recall:
         ordered = [replace(judged[n], score=score) for n, score in reorder([m.likelihood for m in judged])]
         last = ordered[-1].score / max([m.score for m in rest], default=1.0)
         return [*ordered, *(replace(m, score=m.score * last) for m in rest)]
+
+    def newest_first(self, query: str, matches: Sequence[Match]) -> list[Match]:
+        """The matches, those marked that say an older value of what a newer one of them says; each ranks behind the newer one.
+
+        Where no two of different documents are near each other, nothing is read; else the question is, once after each of them.
+        """
+        ids = [m.passage.id for m in matches[: newest.CONTESTED]]
+        if len({m.passage.document_id for m in matches[: newest.CONTESTED]}) < 2:
+            return list(matches)
+        pairs = newest.contested(matches, self.index.vectors(ids))
+        numbers = sorted({n for pair in pairs for n in (pair.older, pair.newer)})
+        stored = self.store.load([matches[n].passage.id for n in numbers], self.engine.compressor.fingerprint) if pairs else {}
+        held = [n for n in numbers if matches[n].passage.id in stored]
+        if len(held) < 2:
+            return list(matches)
+        with self.lock:
+            rows = self.engine.reader.word_likelihoods(legible(query), [stored[matches[n].passage.id] for n in held])
+        told = dict(zip(held, rows, strict=True))
+        both = [p for p in pairs if p.older in told and p.newer in told]
+        return newest.settled(matches, [p for p in both if newest.of_the_same(told[p.older], told[p.newer])])
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now, and kept where that can be."""
