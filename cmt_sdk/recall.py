@@ -135,6 +135,7 @@ class Recall:
     def newest_first(self, query: str, matches: Sequence[Match]) -> list[Match]:
         """The matches, those marked that say an older value of what a newer one of them says; each ranks behind the newer one.
 
+        Where the query asks for what was before, none is marked, and each ranks before the newer one.
         Where no two of different documents are near each other, nothing is read; else the question is, once after each of them.
         """
         ids = [m.passage.id for m in matches[: newest.CONTESTED]]
@@ -150,7 +151,8 @@ class Recall:
             rows = self.engine.reader.word_likelihoods(legible(query), [stored[matches[n].passage.id] for n in held])
         told = dict(zip(held, rows, strict=True))
         both = [p for p in pairs if p.older in told and p.newer in told]
-        return newest.settled(matches, [p for p in both if newest.of_the_same(told[p.older], told[p.newer])])
+        same = [p for p in both if newest.of_the_same(told[p.older], told[p.newer])]
+        return newest.oldest_first(matches, same) if newest.asks_for_before(query) else newest.settled(matches, same)
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now, and kept where that can be."""

@@ -1,8 +1,4 @@
-"""The newest wins: which of the passages found say an older value of what a newer one says.
-
-A small model that reads "I live in Paris." and "I live in Berlin now." together answers with
-either, whatever their order and dates. So the choice is made before the reading: of passages that
-say the same of the same, the newest is read. Pure numpy: knows no store and no model.
+"""Pairs of passages of which the newer may supersede the older. Pure: knows no store and no model.
 
 Two passages are of the same when the question is expected after both word by word. After
 "My brother lives in Oslo." the word "sister" of "Where does my sister live?" comes as a surprise;
@@ -76,25 +72,42 @@ def of_the_same(older: Sequence[float], newer: Sequence[float]) -> bool:
 
 
 def settled(matches: Sequence[Match], superseded: Sequence[Pair]) -> list[Match]:
-    """The matches with those marked that a newer one supersedes; the newer one takes the better of their places and scores."""
+    """The matches with those marked that a newer one supersedes; the newest takes the best place and score of them."""
+    top = _tops(matches, [(p.older, p.newer) for p in superseded])
+    marked = [m if top[n] == n else replace(m, superseded_by=matches[top[n]].document.id) for n, m in enumerate(matches)]
+    return _led(marked, top)
+
+
+def oldest_first(matches: Sequence[Match], superseded: Sequence[Pair]) -> list[Match]:
+    """The matches with the oldest of those that say the same of the same at the best place of them; none is marked."""
+    return _led(matches, _tops(matches, [(p.newer, p.older) for p in superseded]))
+
+
+def _tops(matches: Sequence[Match], steps: Sequence[tuple[int, int]]) -> list[int]:
+    """For each match the number of the one to which the steps, from one in time to the next, lead; else its own."""
     above: dict[int, int] = {}
-    for pair in superseded:
-        known = above.get(pair.older)
-        if known is None or told_at(matches[known]) < told_at(matches[pair.newer]):
-            above[pair.older] = pair.newer
-    newest = [_last(number, above) for number in range(len(matches))]
-    best = {top: newest.index(top) for top in set(newest)}
-    order = sorted(range(len(matches)), key=lambda n: (best[newest[n]], n) if n == newest[n] else (n, len(matches)))
-    scores = [m.score for m in matches]
-    found = []
-    for place, number in enumerate(order):
-        by = matches[newest[number]].document.id if newest[number] != number else None
-        found.append(replace(matches[number], score=scores[place], superseded_by=by))
-    return found
+    for number, other in steps:
+        far = _distance(matches, number, other)
+        if number not in above or far > _distance(matches, number, above[number]):
+            above[number] = other
+    return [_last(number, above) for number in range(len(matches))]
+
+
+def _distance(matches: Sequence[Match], number: int, other: int) -> int:
+    """How many of the matches were told between two of them."""
+    times = sorted(told_at(m) for m in matches)
+    return abs(times.index(told_at(matches[number])) - times.index(told_at(matches[other])))
 
 
 def _last(number: int, above: Mapping[int, int]) -> int:
-    """The end of the chain of newer ones; each is later than the one before, so that it ends."""
+    """The end of a chain; all its steps lead the same way in time, so that it ends."""
     while number in above:
         number = above[number]
     return number
+
+
+def _led(matches: Sequence[Match], top: Sequence[int]) -> list[Match]:
+    """The matches with each top at the best place of those that lead to it; scores stay with the places."""
+    best = {leader: top.index(leader) for leader in set(top)}
+    order = sorted(range(len(matches)), key=lambda n: (best[n], 0) if top[n] == n else (n, 1))
+    return [replace(matches[n], score=matches[place].score) for place, n in enumerate(order)]
