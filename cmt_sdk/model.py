@@ -147,13 +147,18 @@ class MemoryModel:
         yield self._answer(reading, times, [m for m in older if m not in reading.matches])
 
     def _of_the_newest(self, ask: Ask, matches: Sequence[Match], older: Sequence[Match], times: dict[str, float]) -> _Reading:
-        """A reading without what is superseded, or, where that tells nothing, one of all: the newer may say less."""
-        reading = self._read_by(ask, matches, times)
-        if not abstains(reading.text):
-            return reading
+        """A reading of the newest alone; where that tells nothing, of it and those that are not superseded; then of all.
+
+        The best passage and those that say the same of the same fit the question best, so that others need not be read.
+        """
         every = sorted([*matches, *older], key=lambda m: m.superseded_by is None)
-        again = self._read_by(ask, every, times)
-        return reading if abstains(again.text) else replace(again, usage=reading.usage.followed_by(again.usage))
+        reading = self._read_by(ask, matches[:1], times)
+        for more in (matches, every):
+            if not abstains(reading.text):
+                break
+            again = self._read_by(ask, more, times)
+            reading = replace(again, usage=reading.usage.followed_by(again.usage))
+        return reading
 
     def _read_by(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> _Reading:
         if ask.reader == "auto":

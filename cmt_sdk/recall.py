@@ -12,7 +12,7 @@ from typing import Protocol, get_args
 from cmt_sdk import newest
 from cmt_sdk.config import RERANKED
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
-from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
+from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.rendering import render
 from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Vector
@@ -55,6 +55,10 @@ class Engine(Protocol):
     @property
     def reader(self) -> Reader:
         """The reader, which loads the model."""
+
+    @property
+    def listener(self) -> Listener:
+        """The listener, which loads the model."""
 
     @property
     def vector_weight(self) -> float:
@@ -133,26 +137,51 @@ class Recall:
         return [*ordered, *(replace(m, score=m.score * last) for m in rest)]
 
     def newest_first(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """The matches, those marked that say an older value of what a newer one of them says; each ranks behind the newer one.
+        """The matches, those marked that say an older value of what a newer one says that is the best or of the same as the best.
 
-        Where the query asks for what was before, none is marked, and each ranks before the newer one.
-        Where no two of different documents are near each other, nothing is read; else the question is, once after each of them.
+        The newer one takes the best place. Where the query asks for what was before, none is marked, and the oldest takes it. What
+        is not near the best one in meaning costs nothing; for the rest the query is read once more after each of them.
         """
-        ids = [m.passage.id for m in matches[: newest.CONTESTED]]
-        if len({m.passage.document_id for m in matches[: newest.CONTESTED]}) < 2:
+        first = matches[: newest.CONTESTED]
+        if len({m.passage.document_id for m in first}) < 2:
             return list(matches)
-        pairs = newest.contested(matches, self.index.vectors(ids))
-        numbers = sorted({n for pair in pairs for n in (pair.older, pair.newer)})
-        stored = self.store.load([matches[n].passage.id for n in numbers], self.engine.compressor.fingerprint) if pairs else {}
-        held = [n for n in numbers if matches[n].passage.id in stored]
-        if len(held) < 2:
+        near = [0, *newest.contested(matches, self.index.vectors([m.passage.id for m in first]))]
+        stored = self.store.load([matches[n].passage.id for n in near], self.engine.compressor.fingerprint) if near[1:] else {}
+        held = [n for n in near if matches[n].passage.id in stored]
+        if held[:1] != [0] or len(held) < 2:
             return list(matches)
+        probed = self._probed([newest.in_order(matches[0], matches[n]) for n in held[1:]])
         with self.lock:
             rows = self.engine.reader.word_likelihoods(legible(query), [stored[matches[n].passage.id] for n in held])
-        told = dict(zip(held, rows, strict=True))
-        both = [p for p in pairs if p.older in told and p.newer in told]
-        same = [p for p in both if newest.of_the_same(told[p.older], told[p.newer])]
-        return newest.oldest_first(matches, same) if newest.asks_for_before(query) else newest.settled(matches, same)
+        told = zip(held[1:], rows[1:], probed, strict=True)
+        same = {0, *(n for n, row, number in told if newest.of_the_same(rows[0], row, number))}
+        if len(same) < 2:
+            return list(matches)
+        return (newest.oldest_first if newest.asks_for_before(query) else newest.newest_first)(matches, same)
+
+    def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
+        """Those of the matches that say an older value of what `text`, which is told now, says; [] for a model without a probe."""
+        probe = newest.probe_of(self.engine.listener.name)
+        short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
+        if probe is None or not short:
+            return []
+        with self.lock:
+            states = self.engine.listener.states([newest.text_of(m.passage.content, text) for m in short])
+        return [m for m, number in zip(short, probe(states), strict=True) if number > 0.0]
+
+    def _probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
+        """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
+        numbers: list[float | None] = [None] * len(pairs)
+        probe = newest.probe_of(self.engine.listener.name)
+        short = [n for n, pair in enumerate(pairs) if all(map(newest.is_short, pair))]
+        if probe is None or not short:
+            return numbers
+        texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in short]
+        with self.lock:
+            found = probe(self.engine.listener.states(texts))
+        for n, number in zip(short, found, strict=True):
+            numbers[n] = float(number)
+        return numbers
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now, and kept where that can be."""

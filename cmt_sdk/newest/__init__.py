@@ -6,7 +6,20 @@ say the same of the same, the newest is read, unless the question asks for what 
 no store and no model.
 """
 
-from cmt_sdk.newest.pairs import CONTESTED, Pair, contested, of_the_same, oldest_first, settled, told_at
 from cmt_sdk.newest.past import asks_for_before
+from cmt_sdk.newest.probe import probe_of, text_of
+from cmt_sdk.newest.same import CONTESTED, contested, in_order, is_short, newest_first, of_the_same, oldest_first, told_at
 
-__all__ = ["CONTESTED", "Pair", "asks_for_before", "contested", "of_the_same", "oldest_first", "settled", "told_at"]
+__all__ = [
+    "CONTESTED",
+    "asks_for_before",
+    "contested",
+    "in_order",
+    "is_short",
+    "newest_first",
+    "of_the_same",
+    "oldest_first",
+    "probe_of",
+    "text_of",
+    "told_at",
+]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from cmt_sdk.newest import Pair, asks_for_before, contested, of_the_same, oldest_first, settled, told_at
+from cmt_sdk.newest import asks_for_before, contested, newest_first, of_the_same, oldest_first, told_at
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 from cmt_sdk.types import Document, Match, Passage, Piece, Usage
@@ -34,8 +34,8 @@ def test_time_is_the_named_day_then_the_moment_then_the_order_of_storing():
     assert told_at(note) < told_at(said) < told_at(again)
 
 
-def test_only_near_passages_of_two_documents_are_compared():
-    """Not those of one document, of other meaning, or of which one fits the question far less."""
+def test_what_is_near_the_best_passage_is_compared_with_it():
+    """Not another passage of its document, one of other meaning, or one that fits the question far less."""
     found = [
         match(1, likelihood=-5.0),
         match(2, minutes=5, likelihood=-6.0),
@@ -43,8 +43,7 @@ def test_only_near_passages_of_two_documents_are_compared():
         match(4, likelihood=-5.0),
         match(5, likelihood=-50.0),
     ]
-    keys = {1: ALIKE, 2: ALIKE, 3: ALIKE, 4: OTHER, 5: ALIKE}
-    assert contested(found, keys) == [Pair(0, 1, 1.0), Pair(2, 1, 1.0)]
+    assert contested(found, {1: ALIKE, 2: ALIKE, 3: ALIKE, 4: OTHER, 5: ALIKE}) == [1]
 
 
 def test_one_word_that_surprises_tells_two_things_apart():
@@ -53,16 +52,22 @@ def test_one_word_that_surprises_tells_two_things_apart():
     assert not of_the_same([-1.0, -1.0, -1.0], [-1.0, -6.0, -1.0])
 
 
+def test_the_probe_outweighs_a_surprise():
+    """A rephrased fact may miss a word of the question; what is of another person may not."""
+    rephrased = [-1.0, -1.0], [-1.0, -5.0]
+    assert of_the_same(*rephrased, probed=0.5)
+    assert not of_the_same(*rephrased, probed=-0.3)
+
+
 def test_the_newest_of_three_takes_the_best_place():
-    """Chains end at the newest; scores stay with the places, and others keep theirs."""
+    """Scores stay with the places, and others keep theirs."""
     found = [match(1, score=1.0), match(7, score=0.9), match(2, minutes=1, score=0.8), match(3, minutes=2, score=0.7)]
-    pairs = [Pair(0, 2, 1.0), Pair(0, 3, 1.0), Pair(2, 3, 1.0)]
-    got = settled(found, pairs)
+    got = newest_first(found, {0, 2, 3})
     assert [m.passage.id for m in got] == [3, 1, 7, 2]
     assert [m.score for m in got] == [1.0, 0.9, 0.8, 0.7]
     assert [m.superseded_by for m in got] == [None, "d3", None, "d3"]
-    before = oldest_first([*found[1:], found[0]], [Pair(3, 1, 1.0), Pair(3, 2, 1.0), Pair(1, 2, 1.0)])
-    assert [m.passage.id for m in before] == [7, 1, 2, 3]
+    before = oldest_first(found[::-1], {0, 1, 3})
+    assert [m.passage.id for m in before] == [1, 3, 2, 7]
     assert {m.superseded_by for m in before} == {None}
 
 
