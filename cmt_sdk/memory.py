@@ -309,6 +309,13 @@ class Memory:
         found = self._recall.search(query, k, _filter(scope, source, where), mode)
         return found if mode == "text" else self._recall.newest_first(query, found)
 
+    def superseded(self, text: str, k: int = 5, *, scope: str | None = None) -> Sequence[Match]:
+        """Of the k passages nearest to a text that is told now, those that say an older value of what it says.
+
+        A judgement of the model by itself, without a question; empty for models that no probe is shipped for.
+        """
+        return self._recall.superseded(text, self._recall.search(text, k, _filter(scope, None, None), "fused"))
+
     def nearest(
         self,
         vector: Vector,

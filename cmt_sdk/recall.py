@@ -137,10 +137,10 @@ class Recall:
         return [*ordered, *(replace(m, score=m.score * last) for m in rest)]
 
     def newest_first(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """The matches, those marked that say an older value of what a newer one says that is the best or of the same as the best.
+        """The matches, those marked that say an older value of the same as the best one, or as a newer one of its kind.
 
-        The newer one takes the best place. Where the query asks for what was before, none is marked, and the oldest takes it. What
-        is not near the best one in meaning costs nothing; for the rest the query is read once more after each of them.
+        The newest takes the best place. Where the query asks for what was before, none is marked, and the oldest takes it.
+        What is not near the best one in meaning costs nothing; for the rest the query is read once more after each of them.
         """
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2:
@@ -160,7 +160,10 @@ class Recall:
         return (newest.oldest_first if newest.asks_for_before(query) else newest.newest_first)(matches, same)
 
     def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
-        """Those of the matches that say an older value of what `text`, which is told now, says; [] for a model without a probe."""
+        """Those of the matches that say an older value of what `text`, which is told now, says.
+
+        None for a model that no probe is shipped for.
+        """
         probe = newest.probe_of(self.engine.listener.name)
         short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
         if probe is None or not short:
