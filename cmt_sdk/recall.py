@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
@@ -145,19 +145,28 @@ class Recall:
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2:
             return list(matches)
-        near = [0, *newest.contested(matches, self.index.vectors([m.passage.id for m in first]))]
-        stored = self.store.load([matches[n].passage.id for n in near], self.engine.compressor.fingerprint) if near[1:] else {}
-        held = [n for n in near if matches[n].passage.id in stored]
-        if held[:1] != [0] or len(held) < 2:
-            return list(matches)
-        probed = self._probed([newest.in_order(matches[0], matches[n]) for n in held[1:]])
-        with self.lock:
-            rows = self.engine.reader.word_likelihoods(legible(query), [stored[matches[n].passage.id] for n in held])
-        told = zip(held[1:], rows[1:], probed, strict=True)
-        same = {0, *(n for n, row, number in told if newest.of_the_same(rows[0], row, number))}
+        near = newest.contested(matches, self.index.vectors([m.passage.id for m in first]))
+        pairs = [newest.in_order(matches[0], matches[n]) for n in near]
+        probed = dict(zip(near, self._probed(pairs), strict=True)) if near else {}
+        same = {0, *(n for n in near if newest.is_certain(probed[n]))}
+        same |= self._same_by_words(query, matches, {n: p for n, p in probed.items() if newest.is_certain(p) is None})
         if len(same) < 2:
             return list(matches)
         return (newest.oldest_first if newest.asks_for_before(query) else newest.newest_first)(matches, same)
+
+    def _same_by_words(self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]) -> set[int]:
+        """Those of the matches of these numbers after which the words of the query are expected as after the first one."""
+        stored = {}
+        if probed:
+            ids = [matches[n].passage.id for n in (0, *probed)]
+            stored = self.store.load(ids, self.engine.compressor.fingerprint)
+        held = [n for n in (0, *probed) if matches[n].passage.id in stored]
+        if held[:1] != [0] or len(held) < 2:
+            return set()
+        with self.lock:
+            rows = self.engine.reader.word_likelihoods(legible(query), [stored[matches[n].passage.id] for n in held])
+        told = zip(held[1:], rows[1:], strict=True)
+        return {n for n, row in told if newest.of_the_same(rows[0], row, probed[n])}
 
     def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
         """Those of the matches that say an older value of what `text`, which is told now, says.
@@ -170,7 +179,7 @@ class Recall:
             return []
         with self.lock:
             states = self.engine.listener.states([newest.text_of(m.passage.content, text) for m in short])
-        return [m for m, number in zip(short, probe(states), strict=True) if number > 0.0]
+        return [m for m, number in zip(short, probe(states), strict=True) if number > newest.SURE]
 
     def _probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
         """The probe's numbers of pairs, the older one first; None for what it cannot judge."""

@@ -7,14 +7,26 @@ no store and no model.
 """
 
 from cmt_sdk.newest.past import asks_for_before
-from cmt_sdk.newest.probe import probe_of, text_of
-from cmt_sdk.newest.same import CONTESTED, contested, in_order, is_short, newest_first, of_the_same, oldest_first, told_at
+from cmt_sdk.newest.probe import SURE, probe_of, text_of
+from cmt_sdk.newest.same import (
+    CONTESTED,
+    contested,
+    in_order,
+    is_certain,
+    is_short,
+    newest_first,
+    of_the_same,
+    oldest_first,
+    told_at,
+)
 
 __all__ = [
     "CONTESTED",
+    "SURE",
     "asks_for_before",
     "contested",
     "in_order",
+    "is_certain",
     "is_short",
     "newest_first",
     "of_the_same",

@@ -18,6 +18,7 @@ import numpy as np
 
 from cmt_sdk.types import Vector
 
+SURE = 0.2  # the number from which on a text is said to supersede another, where no question is at hand
 LONGEST = 60  # tokens of a text; the pairs that the probe was fitted to are short
 
 

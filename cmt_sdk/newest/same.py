@@ -66,6 +66,14 @@ def _apart(one: Match, other: Match) -> float:
     return abs(one.likelihood - other.likelihood)
 
 
+def is_certain(probed: float | None) -> bool | None:
+    """What the probe's number of two passages decides by itself, whatever the question; None where the question's words count."""
+    if probed is None:
+        return None
+    odds = PROBE * probed + BIAS
+    return None if 0.0 < odds <= -WORD * MOST else odds > 0.0
+
+
 def of_the_same(one: Sequence[float], other: Sequence[float], probed: float | None = None) -> bool:
     """Whether two passages say the same of what a question asks.
 
