@@ -18,7 +18,8 @@ from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind, fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.rendering import render
-from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage, Vector
+from cmt_sdk.sources import sources_of
+from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Turn, Usage, Vector
 from cmt_sdk.words.folding import legible
 
 OPTIONS = ("k", "budget", "reader", "max_tokens", "scope", "source", "where", "history", "stream")
@@ -284,7 +285,7 @@ class MemoryModel:
         stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
         return Answer(
             text=reading.text.strip(),
-            sources=_sources(reading.matches, reading.found, older),
+            sources=sources_of(reading.matches, reading.found, older),
             reader=kind,
             abstained=kind != "none" and abstains(reading.text),
             confidence=reading.confidence,
@@ -380,35 +381,3 @@ def _reading_of(ask: Ask, kind: str, matches: Sequence[Match], text: str, usage:
 
 def _behind(matches: Sequence[Match], number: int) -> float:
     return behind([m.likelihood for m in matches], number)
-
-
-def _sources(matches: Sequence[Match], found: Sequence[Trace], older: Sequence[Match]) -> list[Source]:
-    """The passages that were read, the best first, except that the one which the answer is from comes before all; then those
-    that they supersede.
-    """
-    read = zip([*matches, *older], [*found, *[Trace()] * len(older)], strict=True)
-    sources = [_source(m, t, rank) for rank, (m, t) in enumerate(read, 1)]
-    first = first_of(found)
-    return sources if first is None else [sources[first], *sources[:first], *sources[first + 1 :]]
-
-
-def _source(match: Match, trace: Trace, rank: int) -> Source:
-    p, document = match.passage, match.document
-    return Source(
-        document_id=p.document_id,
-        passage_id=p.id,
-        source=document.source,
-        start=p.start,
-        end=p.end,
-        text=p.text,
-        score=match.score,
-        why=match.why,
-        heading=p.heading,
-        rank=rank,
-        holds_answer=trace.holds,
-        answer_start=None if trace.start is None else p.start + trace.start,
-        answer_end=None if trace.end is None else p.start + trace.end,
-        date=match.date,
-        updated_at=document.updated_at.isoformat() if document.updated_at else None,
-        superseded_by=match.superseded_by,
-    )
