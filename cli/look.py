@@ -35,7 +35,7 @@ from cmt_cli.quoting import match_dates, print_match
 def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bool, folder: Path, as_json: bool) -> None:
     """Find passages by meaning and words, the best first.
 
-    -v shows of each where it stands in its document, its score and the reasons.
+    What a newer one supersedes is marked. -v shows of each where it stands in its document, its score and the reasons.
 
     \b
     Example:
@@ -50,7 +50,8 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bo
     for number, match in enumerate(found, 1):
         p, name = match.passage, place(match.document.source, match.document.id)
         where = f"[{p.start}:{p.end}]" if verbose else ""
-        say(one_line(f"{number}. {name}{where}{dates[number - 1]}"), bold=True)
+        mark = ", superseded" if match.superseded_by else ""
+        say(one_line(f"{number}. {name}{where}{dates[number - 1]}{mark}"), bold=True)
         if verbose:
             say(f"   score {match.score:.4f}, {match.why}", dim=True)
         print_match(query, match)
