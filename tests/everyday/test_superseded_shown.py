@@ -5,27 +5,9 @@ from cmt_cli.quoting import print_sources
 
 
 def source(number, text, *, day, by=None, holds=False):
-    return cmt_sdk.Source(
-        f"d{number}",
-        number,
-        f"{day}.md",
-        0,
-        len(text),
-        text,
-        1.0,
-        "",
-        rank=number,
-        holds_answer=holds,
-        date=day,
-        superseded_by=by,
-    )
-
-
-def shown(sources, capsys, **options):
-    """What is printed of an answer with these sources."""
-    answer = cmt_sdk.Answer("Berlin", sources, "memory", False, 0.9, 1, 1, 1, {})
-    print_sources(answer, **options)
-    return capsys.readouterr().err + capsys.readouterr().out
+    """A source of this rank, named after its day."""
+    told = {"date": day, "superseded_by": by, "holds_answer": holds}
+    return cmt_sdk.Source(f"d{number}", number, f"{day}.md", 0, len(text), text, 1.0, "", rank=number, **told)
 
 
 SOURCES = [
@@ -34,9 +16,18 @@ SOURCES = [
 ]
 
 
+def shown(capsys, **options):
+    """What is printed of an answer with these sources."""
+    costs = {"prompt_tokens": 1, "memory_tokens": 1, "answer_tokens": 1, "milliseconds": {}}
+    answer = cmt_sdk.Answer("Berlin", SOURCES, "memory", abstained=False, confidence=0.9, **costs)
+    print_sources(answer, **options)
+    said = capsys.readouterr()
+    return said.out + said.err
+
+
 def test_an_older_value_follows_the_answer_with_its_date(capsys):
     """Its line is shown, and it is not among those that were read."""
-    lines = shown(SOURCES, capsys)
+    lines = shown(capsys)
     assert "superseded: 2026-03-01.md (2026-03-01)" in lines
     assert "I live in Paris." in lines
     assert "also read" not in lines
@@ -44,4 +35,4 @@ def test_an_older_value_follows_the_answer_with_its_date(capsys):
 
 def test_every_detail_marks_it(capsys):
     """Behind its name."""
-    assert "2. 2026-03-01.md[0:16] (2026-03-01), superseded" in shown(SOURCES, capsys, verbose=True)
+    assert "2. 2026-03-01.md[0:16] (2026-03-01), superseded" in shown(capsys, verbose=True)
