@@ -329,7 +329,8 @@ def _told_the_model() -> Iterator[None]:
 
 def _note(match: cmt_sdk.Match) -> dict[str, Any]:
     passage, document = match.passage, match.document
-    return {"text": passage.content, "source": document.source or document.id, "start": passage.start, "end": passage.end}
+    note = {"text": passage.content, "source": document.source or document.id, "start": passage.start, "end": passage.end}
+    return note if match.superseded_by is None else note | {"superseded_by_a_newer_note": True}
 
 
 def _usage(answer: cmt_sdk.Answer) -> Any:

@@ -114,6 +114,7 @@ class Found(Place):
     scope: str
     metadata: dict[str, Scalar]
     created_at: datetime | None
+    superseded_by: str | None
 
 
 class Read(Place):
@@ -123,6 +124,7 @@ class Read(Place):
     holds_answer: bool
     quote: str | None
     date: str | None
+    superseded_by: str | None
 
 
 class Findings(Recalled):
@@ -301,7 +303,7 @@ def _place(document_id: str, source: str | None, start: int, end: int, score: fl
 
 def _read(source: cmt_sdk.Source) -> Read:
     place = _place(source.document_id, source.source, source.start, source.end, source.score)
-    same = {name: getattr(source, name) for name in ("rank", "holds_answer", "quote", "date")}
+    same = {name: getattr(source, name) for name in ("rank", "holds_answer", "quote", "date", "superseded_by")}
     return Read(**place, **same)
 
 
@@ -309,7 +311,7 @@ def _found(match: cmt_sdk.Match) -> Found:
     passage, document = match.passage, match.document
     place = _place(document.id, document.source, passage.start, passage.end, match.score)
     same = {name: getattr(document, name) for name in ("scope", "metadata", "created_at")}
-    return Found(**place, **same, text=passage.content, why=match.why)
+    return Found(**place, **same, text=passage.content, why=match.why, superseded_by=match.superseded_by)
 
 
 def _report(ctx: Context[Any], done: cmt_sdk.Progress) -> None:

@@ -33,7 +33,8 @@ def ask(words: Sequence[str], folder: Path, as_json: bool, verbose: bool, chosen
     """Answer QUESTION, or the one on standard input, from memory.
 
     Below the answer stand the documents that hold it, each with the line in which it does; a date stands behind their names
-    where they are of different days. -v shows every passage that was read, with its score and the reasons.
+    where they are of different days. Documents that say an older value of the same thing follow, as superseded. -v shows every
+    passage that was read, with its score and the reasons.
 
     \b
     Example:

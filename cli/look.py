@@ -39,6 +39,7 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bo
     """Find passages by meaning and words, the best first.
 
     What fits much less than the best is left out, unless -k says how many are wished; with --json it never is.
+    What a newer one supersedes is marked.
 
     -v shows of each where it stands in its document, its score and the reasons.
 
@@ -58,7 +59,8 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bo
     for number, match in enumerate(found, 1):
         p, name = match.passage, place(match.document.source, match.document.id)
         where = f"[{p.start}:{p.end}]" if verbose else ""
-        say(one_line(f"{number}. {name}{where}{dates[number - 1]}"), bold=True)
+        mark = ", superseded" if match.superseded_by else ""
+        say(one_line(f"{number}. {name}{where}{dates[number - 1]}{mark}"), bold=True)
         if verbose:
             say(f"   score {match.score:.4f}, {match.why}", dim=True)
         print_match(query, match)

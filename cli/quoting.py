@@ -18,7 +18,8 @@ SENTENCE = re.compile(r"\s*\n\s*|(?<=\w{4}[.!?।؟])\s+|(?<=[。！？])")  # "
 
 
 def print_sources(answer: cmt_sdk.Answer, *, verbose: bool = False) -> None:
-    """How sure the answer is, and the passages that hold it, each with the line in which it stands.
+    """How sure the answer is, and the passages that hold it, each with the line in which it stands; then those that they
+    supersede.
 
     `verbose`: every passage, with its characters, score and reasons.
     """
@@ -26,10 +27,13 @@ def print_sources(answer: cmt_sdk.Answer, *, verbose: bool = False) -> None:
     dates = _dates(answer.sources)
     for number, found in enumerate(answer.sources, 1):
         if verbose:
-            say(one_line(f"{number}. {_name(found)}[{found.start}:{found.end}]{dates[number - 1]}"), bold=True)
+            mark = ", superseded" if found.superseded_by else ""
+            say(one_line(f"{number}. {_name(found)}[{found.start}:{found.end}]{dates[number - 1]}{mark}"), bold=True)
             say("   " + one_line(f"match {found.rank}, score {found.score:.4f}, {found.why}"), dim=True)
         elif _is_shown(answer, number):
             say(one_line(_name(found) + dates[number - 1]), bold=True)
+        elif found.superseded_by and not answer.abstained:
+            say(one_line(f"superseded: {_name(found)}{dates[number - 1]}"), dim=True)
         else:
             continue
         _print_line(found)
@@ -47,7 +51,8 @@ def _is_shown(answer: cmt_sdk.Answer, number: int) -> bool:
 def _print_others(answer: cmt_sdk.Answer, dates: Sequence[str]) -> None:
     """The names of the sources of which no line is shown."""
     shown = {_name(s) for number, s in enumerate(answer.sources, 1) if _is_shown(answer, number)}
-    rest = {_name(s): date for s, date in zip(answer.sources, dates, strict=True) if _name(s) not in shown}
+    read = [(s, date) for s, date in zip(answer.sources, dates, strict=True) if not s.superseded_by or answer.abstained]
+    rest = {_name(s): date for s, date in read if _name(s) not in shown}
     if rest:
         say(
             one_line(("also read: " if shown else "looked for in: ") + ", ".join(name + date for name, date in rest.items())),

@@ -15,7 +15,7 @@ from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
 from cmt_sdk.embedding import EmbeddedKeys, Embedder
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
-from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
+from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
 from cmt_sdk.recall import Engine, Recall
 
 if TYPE_CHECKING:
@@ -241,6 +241,13 @@ class LocalEngine:
         lm, trained = self._frozen, self._bundle.match
         head = load_part(trained, MatchHead.of) if trained else MatchHead.plain(lm)
         return Matcher(lm, head.to(lm.device))
+
+    @cached_property
+    def listener(self) -> Listener:
+        """The listener over the same frozen model."""
+        from cmt_sdk.neural.listening import StateListener
+
+        return StateListener(self._frozen, self._loaded.base_hash[:16])
 
     @cached_property
     def reader(self) -> Reader:

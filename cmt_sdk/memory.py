@@ -323,15 +323,26 @@ class Memory(Handle):
         """The k best passages, best first.
 
         `mode` is "fused", by meaning and words; "reranked", which then lets the model read the query after the memory of each of
-        the first few, as `model.ask` does; "vector", by meaning; or "text", by words, which needs no model.
+        the first few, as `model.ask` does; "vector", by meaning; or "text", by words, which needs no model. But for "text", what
+        a newer passage among them supersedes is marked so, and comes after it.
 
         With `history`, the turns before it, even none, the query is a message of a conversation: it is
         searched by itself and after earlier turns, and ranked, as `model.ask` does; its middle is left
         out where it is long. `mode` is not used then.
         """
+        chosen = _filter(scope, source, where)
         if history is not None:
-            return self._recall.search_after(query, history, k, _filter(scope, source, where))
-        return self._recall.search(query, k, _filter(scope, source, where), mode)
+            found = self._recall.search_after(query, history, k, chosen)
+        else:
+            found = self._recall.search(query, k, chosen, mode)
+        return found if mode == "text" and history is None else self._recall.newest_first(query, found)
+
+    def superseded(self, text: str, k: int = 5, *, scope: str | None = None) -> Sequence[Match]:
+        """Of the k passages nearest to a text that is told now, those that say an older value of what it says.
+
+        A judgement of the model by itself, without a question; empty for models that no probe is shipped for.
+        """
+        return self._recall.superseded(text, self._recall.search(text, k, _filter(scope, None, None), "fused"))
 
     def nearest(
         self,

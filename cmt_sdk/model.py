@@ -20,8 +20,9 @@ from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind, fit
 from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.rendering import render
+from cmt_sdk.sources import sources_of
 from cmt_sdk.spoken import or_spoken
-from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage, Vector
+from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Turn, Usage, Vector
 from cmt_sdk.words.folding import legible
 
 OPTIONS = ("k", "budget", "reader", "max_tokens", "scope", "outside", "source", "where", "history", "stream")
@@ -146,12 +147,37 @@ class MemoryModel(Handle):
         if not matches and ask.reader != "none":
             yield from self._nothing_found(ask, times)
             return
-        if ask.reader == "auto":
+        older = [m for m in matches if m.superseded_by is not None]
+        matches = [m for m in matches if m.superseded_by is None]
+        if older:
+            reading = self._of_the_newest(ask, matches, older, times)
+            yield reading.text
+        elif ask.reader == "auto":
             reading = self._memory_or_text(ask, matches, times)
             yield reading.text
         else:
             reading = yield from self._streamed(ask, matches, times)
-        yield self._answer(reading, times)
+        yield self._answer(reading, times, [m for m in older if m not in reading.matches])
+
+    def _of_the_newest(self, ask: Ask, matches: Sequence[Match], older: Sequence[Match], times: dict[str, float]) -> _Reading:
+        """A reading of the newest alone; where that tells nothing, of it and those that are not superseded; then of all.
+
+        The best passage and those that say the same of the same fit the question best, so that others need not be read.
+        """
+        every = sorted([*matches, *older], key=lambda m: m.superseded_by is None)
+        reading = self._read_by(ask, matches[:1], times)
+        for more in (matches, every):
+            if not abstains(reading.text):
+                break
+            again = self._read_by(ask, more, times)
+            reading = replace(again, usage=reading.usage.followed_by(again.usage))
+        return reading
+
+    def _read_by(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> _Reading:
+        if ask.reader == "auto":
+            return self._memory_or_text(ask, matches, times)
+        text, usage = self._whole(ask, ask.reader, matches, times)
+        return self._checked(ask, _reading_of(ask, ask.reader, matches, text, usage), matches, times)
 
     def _streamed(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> Generator[str, None, _Reading]:
         """Read and give the pieces. A short answer is held back until it is clear that it is not read again, where it may be."""
@@ -224,6 +250,8 @@ class MemoryModel(Handle):
         if found and ask.history is not None:
             ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
         matches = [c.match for c in found[:k]]
+        if len(matches) > 1:
+            matches = _timed(times, "newest", lambda: self._recall.newest_first(query, matches))
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
             matches = matches[: max(1, fit(costs, ask.budget))]
@@ -267,13 +295,13 @@ class MemoryModel(Handle):
         yield UNKNOWN
         yield self._answer(_reading_of(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times)
 
-    def _answer(self, reading: _Reading, times: Mapping[str, float]) -> Answer:
+    def _answer(self, reading: _Reading, times: Mapping[str, float], older: Sequence[Match] = ()) -> Answer:
         usage, kind, stages = reading.usage, reading.kind, dict(times)
         stages["load"] = stages.get("load", 0.0) + usage.load_ms
         stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
         return Answer(
             text=reading.text.strip(),
-            sources=_sources(reading.matches, reading.found),
+            sources=sources_of(reading.matches, reading.found, older),
             reader=kind,
             abstained=kind != "none" and abstains(reading.text),
             confidence=reading.confidence,
@@ -369,31 +397,3 @@ def _reading_of(ask: Ask, kind: str, matches: Sequence[Match], text: str, usage:
 
 def _behind(matches: Sequence[Match], number: int) -> float:
     return behind([m.likelihood for m in matches], number)
-
-
-def _sources(matches: Sequence[Match], found: Sequence[Trace]) -> list[Source]:
-    """The passages that were read, the best first, except that the one which the answer is from comes before all."""
-    sources = [_source(m, t, rank) for rank, (m, t) in enumerate(zip(matches, found, strict=True), 1)]
-    first = first_of(found)
-    return sources if first is None else [sources[first], *sources[:first], *sources[first + 1 :]]
-
-
-def _source(match: Match, trace: Trace, rank: int) -> Source:
-    p, document = match.passage, match.document
-    return Source(
-        document_id=p.document_id,
-        passage_id=p.id,
-        source=document.source,
-        start=p.start,
-        end=p.end,
-        text=p.text,
-        score=match.score,
-        why=match.why,
-        heading=p.heading,
-        rank=rank,
-        holds_answer=trace.holds,
-        answer_start=None if trace.start is None else p.start + trace.start,
-        answer_end=None if trace.end is None else p.start + trace.end,
-        date=match.date,
-        updated_at=document.updated_at.isoformat() if document.updated_at else None,
-    )

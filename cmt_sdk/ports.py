@@ -53,6 +53,17 @@ class Compressor(Protocol):
         """The question's vector, shape [dimension], of length 1."""
 
 
+class Listener(Protocol):
+    """Says what a model makes of messages, for whoever decides what they want."""
+
+    @property
+    def name(self) -> str:
+        """What makes the states: the name under which what is fitted to them is kept."""
+
+    def states(self, texts: Sequence[str]) -> Vector:
+        """States float32 [n, d] of n texts; d may be 0."""
+
+
 class Reader(Protocol):
     """Answers from memories, from text, or from neither."""
 
@@ -61,6 +72,9 @@ class Reader(Protocol):
 
     def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
         """The log probability of the question's words after each memory alone, in nats, in the order given."""
+
+    def word_likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[list[float]]:
+        """The same by token of the question: a row for each memory, all of one length."""
 
 
 class DocumentStore(Protocol):
@@ -318,6 +332,9 @@ class VectorIndex(Protocol):
 
     def search(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> list[Hit]:
         """The nearest passages, best first; only those in `allowed`, where it is given."""
+
+    def vectors(self, passage_ids: Collection[int]) -> dict[int, Vector]:
+        """The key vectors of these passages; an id without one is missing from the result."""
 
     def maintain(self) -> None:
         """Take in what has changed, and write a new index file where too much lies outside the present one."""

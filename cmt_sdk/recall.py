@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Protocol, get_args
 
+from cmt_sdk import newest
 from cmt_sdk.background import Turns
 from cmt_sdk.config import RERANKED
 from cmt_sdk.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.handles import NoModel
 from cmt_sdk.notation import in_notation_of
-from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
+from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.rendering import render
 from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Turn, Vector
@@ -66,6 +67,10 @@ class Engine(Protocol):
     @property
     def reader(self) -> Reader:
         """The reader, which loads the model."""
+
+    @property
+    def listener(self) -> Listener:
+        """The listener, which loads the model."""
 
     @property
     def vector_weight(self) -> float:
@@ -233,6 +238,65 @@ class Recall:
             return {}
         with self.lock:
             return dict(zip(stored, self.engine.reader.likelihoods(query, list(stored.values())), strict=True))
+
+    def newest_first(self, query: str, matches: Sequence[Match]) -> list[Match]:
+        """The matches, those marked that say an older value of the same as the best one, or as a newer one of its kind.
+
+        The newest takes the best place. Where the query asks for what was before, none is marked, and the oldest takes it.
+        What is not near the best one in meaning costs nothing; for the rest the query is read once more after each of them.
+        """
+        first = matches[: newest.CONTESTED]
+        if len({m.passage.document_id for m in first}) < 2:
+            return list(matches)
+        near = newest.contested(matches, self.index.vectors([m.passage.id for m in first]))
+        pairs = [newest.in_order(matches[0], matches[n]) for n in near]
+        probed = dict(zip(near, self._probed(pairs), strict=True)) if near else {}
+        same = {0, *(n for n in near if newest.is_certain(probed[n]))}
+        same |= self._same_by_words(query, matches, {n: p for n, p in probed.items() if newest.is_certain(p) is None})
+        if len(same) < 2:
+            return list(matches)
+        return (newest.oldest_first if newest.asks_for_before(query) else newest.newest_first)(matches, same)
+
+    def _same_by_words(self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]) -> set[int]:
+        """Those of the matches of these numbers after which the words of the query are expected as after the first one."""
+        stored = {}
+        if probed:
+            ids = [matches[n].passage.id for n in (0, *probed)]
+            stored = self.store.load(ids, self.engine.compressor.fingerprint)
+        held = [n for n in (0, *probed) if matches[n].passage.id in stored]
+        if held[:1] != [0] or len(held) < 2:
+            return set()
+        with self.lock:
+            rows = self.engine.reader.word_likelihoods(legible(query), [stored[matches[n].passage.id] for n in held])
+        told = zip(held[1:], rows[1:], strict=True)
+        return {n for n, row in told if newest.of_the_same(rows[0], row, probed[n])}
+
+    def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
+        """Those of the matches that say an older value of what `text`, which is told now, says.
+
+        None for a model that no probe is shipped for.
+        """
+        probe = newest.probe_of(self.engine.listener.name)
+        short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
+        if probe is None or not short:
+            return []
+        with self.lock:
+            states = self.engine.listener.states([newest.text_of(m.passage.content, text) for m in short])
+        return [m for m, number in zip(short, probe(states), strict=True) if number > newest.SURE]
+
+    def _probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
+        """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
+        numbers: list[float | None] = [None] * len(pairs)
+        probe = newest.probe_of(self.engine.listener.name)
+        short = [n for n, pair in enumerate(pairs) if all(map(newest.is_short, pair))]
+        if probe is None or not short:
+            return numbers
+        texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in short]
+        with self.lock:
+            found = probe(self.engine.listener.states(texts))
+        for n, number in zip(short, found, strict=True):
+            numbers[n] = float(number)
+        return numbers
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
         """The memories of these passages, in their order; cold or waiting ones are encoded now, and kept where that can be."""

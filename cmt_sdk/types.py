@@ -168,7 +168,7 @@ class Match:
     """A passage that fits a query. Ranks (from 1), scores and the `likelihood` of the query (nats) say why.
 
     `score`, in [0, 1], falls in the order in which matches come: it is fused, or, where the model has read the passages, how near
-    each comes to the best one.
+    each comes to the best one. `superseded_by` is the id of the document that says a newer value of the same thing.
     """
 
     passage: Passage
@@ -179,6 +179,7 @@ class Match:
     text_rank: int | None = None
     text_score: float | None = None
     likelihood: float | None = None
+    superseded_by: str | None = None
 
     @property
     def date(self) -> str | None:
@@ -196,6 +197,8 @@ class Match:
             parts.append(f"words #{self.text_rank} (BM25 {self.text_score:.1f})")
         if self.likelihood is not None:
             parts.append(f"question {self.likelihood:.1f} nats")
+        if self.superseded_by is not None:
+            parts.append(f"superseded by {self.superseded_by}")
         return ", ".join(parts) or "asked for"
 
 
@@ -206,7 +209,8 @@ class Source:
     `rank` is its place among the passages that fit the question, from 1. `holds_answer` is True where the words of the answer
     stand in it; `answer_start` and `answer_end` are then the characters of the document where they do, None where they stand in
     the heading alone. `date` is the day that the document itself names ("2026-03-04"), in its metadata or its name;
-    `updated_at`, in ISO 8601, is when its text was last changed in the memory.
+    `updated_at`, in ISO 8601, is when its text was last changed in the memory. `superseded_by` is the id of the document whose
+    newer value of the same thing was read in its place; None for a passage that was read.
     """
 
     document_id: str
@@ -224,6 +228,7 @@ class Source:
     answer_end: int | None = None
     date: str | None = None
     updated_at: str | None = None
+    superseded_by: str | None = None
 
     @property
     def quote(self) -> str | None:
@@ -240,7 +245,8 @@ class Source:
 class Answer:
     """What the model says, from which sources, and what it cost.
 
-    `sources` begin with the passage that the answer is from, where one holds its words; the others follow, the best match first.
+    `sources` begin with the passage that the answer is from, where one holds its words; the others follow, the best match first,
+    and in the end those that are superseded by one that was read.
     `reader` is the one that wrote the text. `abstained` is True when the memory does not tell. `confidence`, in [0, 1], is the
     model's probability that it does, times that of the words of the answer (their geometric mean), times what their place leaves
     of it (`provenance.trust`): compare it, but do not read it as a share of right answers, because a small model is too sure of

@@ -211,4 +211,5 @@ def _match(match: cmt_sdk.Match) -> MatchValue:
         text=p.text,
         score=match.score,
         why=match.why,
+        superseded_by=match.superseded_by,
     )

@@ -57,6 +57,7 @@ class SourceValue(Value):
     answer_end: int | None = Field(description="The character behind the answer's words.")
     date: str | None = Field(description="The day that the document itself names, such as 2026-03-04.")
     updated_at: str | None = Field(description="When the document's text was last changed in the memory, in ISO 8601.")
+    superseded_by: str | None = Field(description="The id of the document that says a newer value of the same thing.")
 
 
 class NewDocument(BaseModel):
@@ -187,6 +188,7 @@ class MatchValue(BaseModel):
     text: str
     score: float
     why: str
+    superseded_by: str | None = Field(description="The id of the document that says a newer value of the same thing.")
 
 
 class Matches(BaseModel):

@@ -54,6 +54,10 @@ class Generator:
 
     def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
         """How much each memory makes the model expect the question: the log probability of its words, in nats."""
+        return [sum(told) for told in self.word_likelihoods(question, memories)]
+
+    def word_likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[list[float]]:
+        """The same by token of the question: a row for each memory, all of one length."""
         if not memories:
             return []
         if self.rotary is None:

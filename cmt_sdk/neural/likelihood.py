@@ -23,20 +23,20 @@ LONGEST = 96  # tokens of a question, from its end: it is read after every memor
 
 
 @torch.inference_mode()
-def likelihoods(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], question: str) -> list[float]:
-    """The log probability of the question's words after each memory, in nats, in the order given. One pass for all."""
+def likelihoods(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], question: str) -> list[list[float]]:
+    """The log probabilities of the question's tokens after each memory, in nats, in the order given. One pass for all."""
     return _likelihoods(lm, abreast(lm, rotary, memories), question)
 
 
 @torch.inference_mode()
-def soft_likelihoods(lm: FrozenModel, memories: Sequence[PackedMemory], question: str) -> list[float]:
+def soft_likelihoods(lm: FrozenModel, memories: Sequence[PackedMemory], question: str) -> list[list[float]]:
     """The same after soft memories."""
     with lm.activate("encoder"):
         notes = notes_of(lm, [[soft] for soft in unpacked(memories, lm)])
     return _likelihoods(lm, notes.abreast(), question)
 
 
-def _likelihoods(lm: FrozenModel, notes: Abreast, question: str) -> list[float]:
+def _likelihoods(lm: FrozenModel, notes: Abreast, question: str) -> list[list[float]]:
     before, words = _span(lm, question)
     rows = len(notes.starts)
     ids = torch.tensor([before + words], device=lm.device).expand(rows, -1)
@@ -58,9 +58,10 @@ def _span(lm: FrozenModel, question: str) -> tuple[list[int], list[int]]:
     return before, words[-LONGEST:]
 
 
-def _told(lm: FrozenModel, states: Tensor, before: int, words: Sequence[int]) -> float:
-    """The log probability of words, by the states [before + words, d] of what stands before each of them."""
+def _told(lm: FrozenModel, states: Tensor, before: int, words: Sequence[int]) -> list[float]:
+    """The log probability of each word, by the states [before + words, d] of what stands before each of them."""
     first = max(0, before - 1)  # where nothing stands before, the first word is taken for granted
     logits = lm.logits(states[first : before + len(words) - 1])
     expected = torch.tensor(words[-len(logits) :], device=logits.device)
-    return -float(cross_entropy(logits, expected, reduction="sum"))
+    told: list[float] = (-cross_entropy(logits, expected, reduction="none")).tolist()
+    return told

@@ -74,6 +74,14 @@ class KeyIndex:
             best = np.argsort(-scores, kind="stable")[:limit]
             return [Hit(int(held.passages[rows[b]]), float(scores[b])) for b in best]
 
+    def vectors(self, passage_ids: Collection[int]) -> dict[int, Vector]:
+        """See ports.VectorIndex."""
+        with self._lock:
+            self.maintain()
+            held = self._vectors
+            rows = np.flatnonzero(np.isin(held.passages, np.fromiter(passage_ids, np.int64, len(passage_ids))))
+            return {int(held.passages[row]): held.matrix[row] for row in rows}
+
     def _candidates(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> Rows:
         """The rows to score: those allowed, else the graph's choice and what it does not hold, else all."""
         if allowed is not None:

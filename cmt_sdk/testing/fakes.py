@@ -81,8 +81,23 @@ class FakeReader:
 
     def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
         """The words that a question shares with each memory."""
+        return [sum(told == 0.0 for told in row) for row in self.word_likelihoods(question, memories)]
+
+    def word_likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[list[float]]:
+        """0 for each different word of the question that a memory holds, else -10."""
         texts = [bytes(np.asarray(m.arrays["bytes"], np.uint8) ^ np.uint8(0x55)).decode() for m in memories]
-        return [float(len(set(words(question)) & set(words(t)))) for t in texts]
+        asked = list(dict.fromkeys(words(question)))
+        return [[0.0 if word in words(text) else -10.0 for word in asked] for text in texts]
+
+
+class FakeListener:
+    """No states: what a message wants is told by its characters alone."""
+
+    name = "characters"
+
+    def states(self, texts: Sequence[str]) -> Vector:
+        """Float32 [n, 0]."""
+        return np.zeros((len(texts), 0), np.float32)
 
 
 @dataclass
@@ -91,6 +106,7 @@ class FakeEngine:
 
     compressor: FakeCompressor = field(default_factory=FakeCompressor)
     reader: FakeReader = field(default_factory=FakeReader)
+    listener: FakeListener = field(default_factory=FakeListener)
     vector_weight: float = 1.0
     loaded: bool = True
     forks: bool = True

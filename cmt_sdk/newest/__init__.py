@@ -1,0 +1,37 @@
+"""The newest wins: which of the passages found say an older value of what a newer one says.
+
+A small model that reads "I live in Paris." and "I live in Berlin now." together answers with
+either, whatever their order and dates. So the choice is made before the reading: of passages that
+say the same of the same, the newest is read, unless the question asks for what was before. Knows
+no store and no model.
+"""
+
+from cmt_sdk.newest.past import asks_for_before
+from cmt_sdk.newest.probe import SURE, probe_of, text_of
+from cmt_sdk.newest.same import (
+    CONTESTED,
+    contested,
+    in_order,
+    is_certain,
+    is_short,
+    newest_first,
+    of_the_same,
+    oldest_first,
+    told_at,
+)
+
+__all__ = [
+    "CONTESTED",
+    "SURE",
+    "asks_for_before",
+    "contested",
+    "in_order",
+    "is_certain",
+    "is_short",
+    "newest_first",
+    "of_the_same",
+    "oldest_first",
+    "probe_of",
+    "text_of",
+    "told_at",
+]
