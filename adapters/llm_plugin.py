@@ -28,7 +28,6 @@ try:
 except ImportError as error:
     raise MissingExtra("the plugin for llm", "llm") from error
 
-TURNS_KEPT = 12
 KEPT_APART = ("text", "prompt_tokens", "answer_tokens")  # of an Answer: llm has places of its own for these
 
 
@@ -73,7 +72,8 @@ class CMTModel(llm.Model):
         if asked.role != "user":
             raise InvalidInput(f"the last message is of the role {asked.role}: ask a question")
         options = prompt.options.model_dump()
-        running = self.memory.model.ask(asked.content, stream=True, history=history[-TURNS_KEPT:], **options)
+        options["scope"] = options["scope"] or ""
+        running = self.memory.chat(turns=history, **options).stream(asked.content)
         yield from running if stream else [running.answer.text]
         answer = running.answer
         response.response_json = {name: value for name, value in asdict(answer).items() if name not in KEPT_APART}

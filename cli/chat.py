@@ -16,6 +16,7 @@ from cmt_cli.options import json_option, k_option, max_tokens_option, memory_opt
 from cmt_cli.output import amount, on_terminal, say
 
 HISTORY = "chat-history"
+LEAVES = ("exit", "quit")  # as in a shell, on a terminal
 
 
 @click.command()
@@ -44,8 +45,9 @@ def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bo
     with begun(folder) if remember else opened(folder) as memory:
         talk = Conversation(memory, scope, options, remember=remember, as_json=as_json)
         history = None if no_history or memory.encrypted else memory.path / HISTORY
-        for said in _typed(talk, history) if on_terminal(sys.stdin) else _piped():
-            if said == "/exit":
+        typed = on_terminal(sys.stdin)
+        for said in _typed(talk, history) if typed else _piped():
+            if said == "/exit" or (typed and said in LEAVES):
                 return
             if said:
                 talk.hear(said)

@@ -15,8 +15,9 @@ from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
 from cmt_sdk.embedding import EmbeddedKeys, Embedder
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
-from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
+from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
 from cmt_sdk.recall import Engine, Recall
+from cmt_sdk.types import Vector
 
 if TYPE_CHECKING:
     from cmt_sdk.neural.aggregation import Aggregation
@@ -236,6 +237,18 @@ class LocalEngine:
         lm, trained = self._frozen, self._bundle.match
         head = load_part(trained, MatchHead.of) if trained else MatchHead.plain(lm)
         return Matcher(lm, head.to(lm.device))
+
+    @cached_property
+    def _listener(self) -> Listener:
+        from cmt_sdk.neural.listening import StateListener
+
+        return StateListener(self._frozen, self._loaded.base_hash[:16])
+
+    def judge(self, texts: Sequence[str]) -> Vector:
+        """What texts want, as scores [n, labels]; a model's first call may fit its probe, in seconds."""
+        from cmt_sdk.understanding.fitted import probe_of
+
+        return probe_of(self._listener).scores(texts, self._listener.states(texts))
 
     @cached_property
     def reader(self) -> Reader:

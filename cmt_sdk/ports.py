@@ -53,6 +53,17 @@ class Compressor(Protocol):
         """The question's vector, shape [dimension], of length 1."""
 
 
+class Listener(Protocol):
+    """Says what a model makes of messages, for whoever decides what they want."""
+
+    @property
+    def name(self) -> str:
+        """What makes the states: the name under which what is fitted to them is kept."""
+
+    def states(self, texts: Sequence[str]) -> Vector:
+        """States float32 [n, d] of n texts; d may be 0."""
+
+
 class Reader(Protocol):
     """Answers from memories, from text, or from neither."""
 

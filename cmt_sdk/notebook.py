@@ -1,0 +1,67 @@
+"""What a conversation does with a memory: keep what was told in its scope, find and erase it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cmt_sdk.types import Document, Intent, Match, Receipt
+
+SOURCE = "chat"
+SAID = {"role": "user"}  # metadata of what people told
+NEAR = 50  # passages among which is looked for what a request to forget concerns
+
+# The documents that a new one takes the place of, among those that were told before.
+Replaces = Callable[[Document], Sequence[Document]]
+
+
+class Keeping(Protocol):
+    """What is needed of a memory; see `Memory`."""
+
+    def understand(self, text: str) -> Intent:
+        """What a message wants."""
+
+    def add(self, document: str, **fields: Any) -> Document:
+        """Remember a text."""
+
+    def search(self, query: str, k: int, **options: Any) -> Sequence[Match]:
+        """The passages that fit."""
+
+    def forget(self, id: str) -> Receipt:  # noqa: A002 - the word users know
+        """Erase a document."""
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """A memory as a conversation in `scope` uses it."""
+
+    memory: Keeping
+    scope: str = ""
+    replaces: Replaces = lambda _: ()
+
+    def understand(self, text: str) -> Intent:
+        """What a message wants."""
+        return self.memory.understand(text)
+
+    def keep(self, text: str) -> tuple[Document, Sequence[Document]]:
+        """Remember what was told; returns it as stored, and what it takes the place of.
+
+        The same text is one document, however often it is sent.
+        """
+        kept = self.memory.add(text, scope=self.scope, source=SOURCE, metadata=SAID, wait=False)
+        return kept, self.replaces(kept)
+
+    def concerned(self, request: str) -> Sequence[Document]:
+        """What people told in this very scope that a request to forget concerns, best first."""
+        found = self.memory.search(request, NEAR, mode="reranked", scope=self.scope or None, where=SAID)
+        own = [m for m in found if m.document.scope == self.scope and m.document.source == SOURCE]
+        return list({m.document.id: m.document for m in _near(own)}.values())
+
+    def erase(self, documents: Sequence[Document]) -> Sequence[Receipt]:
+        """Forget documents, with their receipts."""
+        return [self.memory.forget(document.id) for document in documents]
+
+
+def _near(matches: Sequence[Match]) -> Sequence[Match]:
+    return matches[:1]
