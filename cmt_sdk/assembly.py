@@ -240,7 +240,7 @@ class LocalEngine:
 
     @cached_property
     def _listener(self) -> Listener:
-        from cmt_sdk.neural.listening import StateListener
+        from cmt_sdk.neural.hearing import StateListener
 
         return StateListener(self._frozen, self._loaded.base_hash[:16])
 
