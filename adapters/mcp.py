@@ -30,13 +30,19 @@ try:
     from mcp.server.mcpserver import MCPServer
     from mcp.server.mcpserver.exceptions import ResourceError, ResourceNotFoundError, ToolError
     from mcp.server.mcpserver.resources import ResourceSecurity
+    from mcp.server.mcpserver.tools import Tool
     from mcp.server.transport_security import TransportSecuritySettings
     from mcp.types import INVALID_PARAMS, Resource, ToolAnnotations
     from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.responses import PlainTextResponse
+    from starlette.types import ASGIApp, Receive, Scope, Send
 except ImportError as error:
     raise MissingExtra("the MCP server", "mcp") from error
 
+from cmt_adapters.mcp_arguments import tidied
 from cmt_adapters.mcp_tools import URI, Tools, Whole, about, excerpt, uri_of
+from cmt_adapters.origins import Origins
 
 RECALL = (
     "A long-term memory of documents, notes and facts on the user's own machine. Look here before you say that you do not know "
@@ -46,6 +52,7 @@ RECALL = (
 )
 REMEMBER = " Keep what will matter later with `remember`, correct it with `update`, and `forget` what the user wants gone."
 PAGE = 100  # documents a page of resources
+SHOWN = ("Mcp-Session-Id", "Mcp-Protocol-Version", "WWW-Authenticate")  # headers that a page's script may see
 SOUND_TOKEN = re.compile("[!-~]+")  # what a header carries as it is
 
 
@@ -55,36 +62,60 @@ def mcp_server(memory: cmt_sdk.Memory, *, read_only: bool = False, token: str | 
     With `read_only` it has no tools that change the memory. With a `token` HTTP requests must bring it ("Authorization: Bearer
     …"); stdio asks for none. Raises InvalidSetting for a token that no header can carry.
     """
+    tools = {tool.name: tool for tool in _tools(Tools(memory), read_only=read_only)}
     server: MCPServer[Any] = MCPServer(
         "cmt",
         title="Memory",
         instructions=RECALL if read_only else RECALL + REMEMBER,
         version=cmt_sdk.__version__,
+        tools=list(tools.values()),
         log_level="WARNING",  # below, it would write into logs what was asked for in vain
-        middleware=[_documents_listed(memory)],
+        middleware=[_documents_listed(memory), tidied(tools)],
         **({} if token is None else _guarded_by(token)),
     )
-    tools, add = Tools(memory), functools.partial(_add_tool, server)
-    add("search", "Search the memory", tools.search, read_only_hint=True)
-    add("ask", "Ask the memory", tools.ask, read_only_hint=True)
-    add("list", "List what is remembered", tools.list_documents, read_only_hint=True)
-    if not read_only:
-        add("remember", "Remember", tools.remember, destructive_hint=False, idempotent_hint=True)
-        add("update", "Change what is remembered", tools.update, destructive_hint=True, idempotent_hint=True)
-        add("forget", "Erase for good", tools.forget, destructive_hint=True, idempotent_hint=True)
     _add_documents(server, memory)
     return server
 
 
-def http_app(server: MCPServer[Any], hosts: Sequence[str]) -> Starlette:
-    """The server as an ASGI app at /mcp, which answers only requests made to one of these host names, from their own pages.
+def http_app(server: MCPServer[Any], hosts: Sequence[str], origins: Sequence[str] = ()) -> Starlette:
+    """The server as an ASGI app at /mcp, which answers only requests made to one of these host names.
 
-    Checking the names keeps other pages in the user's browser from reaching the memory (DNS rebinding).
+    Checking the names keeps other pages in the user's browser from reaching the memory (DNS rebinding). Pages and apps of
+    `origins`, such as "http://localhost:6274" or "app://obsidian.md", may ask; others may not. Raises InvalidSetting for
+    what is no origin.
     """
     names = [f"[{host}]" if ":" in host else host for host in hosts]
     names += [f"{name}:*" for name in names]
-    origins = [f"{scheme}://{name}" for scheme in ("http", "https") for name in names]
-    return server.streamable_http_app(transport_security=TransportSecuritySettings(allowed_hosts=names, allowed_origins=origins))
+    allowed = Origins(origins)
+    made = server.streamable_http_app(transport_security=TransportSecuritySettings(allowed_hosts=names))
+    made.user_middleware[:0] = [Middleware(_OriginGate, allowed), *allowed.cors(*SHOWN), Middleware(_WithoutOrigin)]
+    return made
+
+
+class _OriginGate:
+    """Refuses requests of pages that are neither the server's own nor named."""
+
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
+        self._app, self._origins = app, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not self._origins.refuses(scope):
+            await self._app(scope, receive, send)
+            return
+        words = "pages of this origin may not ask; start the server with --origin URL"
+        await PlainTextResponse(words, status_code=403)(scope, receive, send)
+
+
+class _WithoutOrigin:
+    """Takes the origin away, which has been checked: the transport knows only those of host names and ports."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "headers": [(name, value) for name, value in scope["headers"] if name != b"origin"]}
+        await self._app(scope, receive, send)
 
 
 class _OneToken(TokenVerifier):
@@ -108,8 +139,24 @@ def _guarded_by(token: str) -> dict[str, Any]:
     return {"token_verifier": _OneToken(token), "auth": settings}
 
 
-def _add_tool(server: MCPServer[Any], name: str, title: str, work: Callable[..., Any], **hints: bool) -> None:
-    """Add a tool whose errors reach the model in their own words, which name the remedy."""
+def _tools(tools: Tools, *, read_only: bool) -> list[Tool]:
+    """The tools, with hints by which a host asks its user."""
+    found = [
+        _tool("search", "Search the memory", tools.search, read_only_hint=True),
+        _tool("ask", "Ask the memory", tools.ask, read_only_hint=True),
+        _tool("list", "List what is remembered", tools.list_documents, read_only_hint=True),
+    ]
+    if not read_only:
+        found += [
+            _tool("remember", "Remember", tools.remember, destructive_hint=False, idempotent_hint=True),
+            _tool("update", "Change what is remembered", tools.update, destructive_hint=True, idempotent_hint=True),
+            _tool("forget", "Erase for good", tools.forget, destructive_hint=True, idempotent_hint=True),
+        ]
+    return found
+
+
+def _tool(name: str, title: str, work: Callable[..., Any], **hints: bool) -> Tool:
+    """A tool whose errors reach the model in their own words, which name the remedy."""
 
     @functools.wraps(work)
     def told(*given: Any, **arguments: Any) -> Any:
@@ -119,7 +166,7 @@ def _add_tool(server: MCPServer[Any], name: str, title: str, work: Callable[...,
             raise ToolError(str(error)) from error
 
     annotations = ToolAnnotations(title=title, open_world_hint=False, **hints)
-    server.add_tool(told, name, title, inspect.getdoc(work), annotations)
+    return Tool.from_function(told, name, title, inspect.getdoc(work), annotations=annotations)
 
 
 def _add_documents(server: MCPServer[Any], memory: cmt_sdk.Memory) -> None:

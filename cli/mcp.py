@@ -22,7 +22,7 @@ from cmt_sdk.errors import InvalidSetting
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERYWHERE = ("", "0.0.0.0", "::")  # noqa: S104 - addresses to be careful with, not to listen on
-FOR_HTTP = {"host": "--host", "port": "--port", "token": "--token", "names": "--allow-host"}
+FOR_HTTP = {"host": "--host", "port": "--port", "token": "--token", "names": "--allow-host", "origins": "--origin"}
 LAST_WORDS = 3  # seconds for requests under way when the server is stopped
 
 
@@ -34,6 +34,13 @@ LAST_WORDS = 3  # seconds for requests under way when the server is stopped
 @click.option("--port", default=8766, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
 @click.option("--token", envvar="CMT_TOKEN", show_envvar=True, help='What clients must send as "Authorization: Bearer TOKEN".')
 @click.option("--allow-host", "names", multiple=True, help="Another host name by which clients reach the server.")
+@click.option(
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="A web page, desktop app or extension that may ask, such as http://localhost:6274 or app://obsidian.md.",
+)
 @click.option("--read-only", is_flag=True, help="Without the tools that remember, update and forget.")
 @memory_option
 @click.pass_context
@@ -44,6 +51,7 @@ def mcp(
     port: int,
     token: str | None,
     names: Sequence[str],
+    origins: Sequence[str],
     read_only: bool,
     folder: Path,
 ) -> None:
@@ -70,7 +78,7 @@ def mcp(
     with opened(folder) if read_only else begun(folder) as memory:
         server = mcp_server(memory, read_only=read_only, token=token)
         if http:
-            _serve(http_app(server, hosts), host, port)
+            _serve(http_app(server, hosts, origins), host, port)
         else:
             _wait_for_client()
             server.run()

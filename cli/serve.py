@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
+import cmt_sdk
 from cmt_cli.memories import begun, is_made
 from cmt_cli.options import memory_option
 from cmt_cli.output import say
+
+LAST_STEP = 0.3  # seconds for what is under way when the server has stopped
 
 
 @click.command()
@@ -22,8 +30,14 @@ from cmt_cli.output import say
     help="What clients must send as their API key. On the command line other users may see it.",
 )
 @click.option(
-    "--origin", "origins", multiple=True, metavar="URL", help="A web page elsewhere that may ask, or another name of this server."
+    "--origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="A web page, desktop app or extension that may ask (http://localhost:*, app://obsidian.md), or another name of this server.",
 )
+@click.option("--require-user", is_flag=True, help="Refuse requests to /v1 that do not say who asks.")
+@click.option("--user-header", "user_headers", multiple=True, metavar="NAME", help="A header that says who asks, beside the usual ones.")
 @click.option("--max-body", default=32, show_default=True, type=click.IntRange(min=1), metavar="MIB", help="The largest request.")
 @click.option(
     "--max-queue", default=32, show_default=True, type=click.IntRange(min=0), help="Requests that may wait for the model."
@@ -36,6 +50,8 @@ def serve(
     port: int,
     token: str | None,
     origins: Sequence[str],
+    require_user: bool,
+    user_headers: Sequence[str],
     max_body: int,
     max_queue: int,
     remember: bool,
@@ -61,7 +77,25 @@ def serve(
         if is_new:
             say("there was no memory in that folder: this is a new one, with nothing in it", err=True)
 
+    options: dict[str, Any] = {"host": host, "port": port, "token": token, "origins": origins, "remember": remember}
+    asking = {"require_user": require_user, "user_headers": user_headers}
     limits = {"max_body": max_body * 2**20, "max_queue": max_queue}
     with begun(folder) as memory:
-        run(memory, host=host, port=port, token=token, origins=origins, remember=remember, on_ready=ready, **limits)
+        run(memory, on_ready=ready, **options, **asking, **limits)
+        is_done = _closed(memory)
     say("\nstopped; what was stored is safe", err=True)
+    if not is_done:
+        sys.stderr.flush()
+        os._exit(0)  # what still computes is nobody's any more; documents that it compressed are compressed later
+
+
+def _closed(memory: cmt_sdk.Memory) -> bool:
+    """Close the memory; False where a step under way would hold that up, or the end of the process."""
+    end = time.monotonic() + LAST_STEP
+    closing = threading.Thread(target=memory.close, daemon=True)
+    closing.start()
+    for thread in (closing, *(t for t in threading.enumerate() if t is not threading.main_thread() and not t.daemon)):
+        thread.join(max(0.0, end - time.monotonic()))
+        if thread.is_alive():
+            return False
+    return True

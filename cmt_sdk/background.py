@@ -1,12 +1,68 @@
-"""One background thread that runs a job whenever it is nudged. Knows nothing of what the job does."""
+"""One background thread that runs a job whenever it is nudged, and a lock by which such work gives way. Knows no job."""
 
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
+
+QUIET = 0.1  # seconds since somebody asked, after which other work goes on: an answer has pauses between its pieces
+PATIENCE = 10.0  # seconds that other work gives way at most: it is not put off for ever
+TICK = 0.01
+
+
+class Turns:
+    """A lock that a thread may take several times. Who takes it `after_others` gives way to who just takes it."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._counting = threading.Lock()
+        self._asking = 0
+        self._asked, self._asker = -math.inf, 0
+        self._later = threading.local()
+
+    def __enter__(self) -> None:
+        if not self._is_later:
+            with self._counting:
+                self._asking += 1
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if not self._is_later:
+            with self._counting:
+                self._asking -= 1
+                self._asked, self._asker = time.monotonic(), threading.get_ident()
+
+    @contextmanager
+    def after_others(self, stop: Callable[[], bool] | None = None) -> Iterator[None]:
+        """The lock, when nobody else has asked for it lately; at once where `stop` gives true."""
+        self.give_way(PATIENCE, stop)
+        self._later.on = True
+        try:
+            with self:
+                yield
+        finally:
+            self._later.on = False
+
+    def give_way(self, longest: float, stop: Callable[[], bool] | None = None) -> None:
+        """Wait while others ask, at most `longest` seconds."""
+        end = time.monotonic() + longest
+        while self._is_asked and time.monotonic() < end and not (stop and stop()):
+            time.sleep(TICK)
+
+    @property
+    def _is_later(self) -> bool:
+        return getattr(self._later, "on", False)
+
+    @property
+    def _is_asked(self) -> bool:
+        return self._asking > 0 or (self._asker != threading.get_ident() and time.monotonic() - self._asked < QUIET)
 
 
 class Worker:

@@ -30,6 +30,7 @@ When = Literal["now", "background", "later"]  # compression follows at once, in 
 Named = tuple[str, str, Rules]  # a text, its title, and the rules of its format
 LONGEST_TITLE = 24  # tokens
 PAGE = 200  # documents read together
+LONGEST_PAUSE = 1.0  # seconds for questions between two steps of cutting
 BATCH_PASSAGES = 64  # enough to find passages of like length
 
 
@@ -185,7 +186,12 @@ class Intake:
         """The passages of a document, under its title."""
         title, budget = self._title(document), self.settings.passage_tokens
         rules = rules_for(document.source)
-        return split(document.text, self.engine.count_tokens, budget, title=title, rules=rules)
+        return split(document.text, self._count_tokens, budget, title=title, rules=rules)
+
+    def _count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text; a question that comes while a document is cut goes first."""
+        self.recall.lock.give_way(LONGEST_PAUSE)
+        return self.engine.count_tokens(texts)
 
     def _title(self, document: Document) -> str:
         """The title of a document, as long as leaves room for headings below it."""

@@ -21,7 +21,8 @@ from cmt_sdk.rendering import render
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Source, Turn, Usage, Vector
 from cmt_sdk.words.folding import legible
 
-OPTIONS = ("k", "budget", "reader", "max_tokens", "scope", "source", "where", "history", "stream")
+OPTIONS = ("k", "budget", "reader", "max_tokens", "scope", "outside", "source", "where", "history", "stream")
+NARROWING = ("scope", "outside", "source", "where")
 READERS = ("memory", "text", "auto", "none")
 PASSAGES = 5
 UNSURE = 0.6
@@ -106,7 +107,8 @@ class MemoryModel:
         memories and never the text, "text" puts the passages' text into the prompt, "auto" looks the best passage's
         text up where the memory reader is unsure, as it is where the words of its answer stand in no passage, or the memory's
         fidelity is known to be low, "none" asks the bare model;
-        `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search; `history`, earlier turns. With
+        `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search, as does `outside`, a scope that is left out;
+        `history`, earlier turns. With
         `stream=True` the result is iterated for pieces of text, and its `answer` is there afterwards. Raises
         InvalidInput, ModelMismatch.
         """
@@ -343,10 +345,10 @@ def check_options(options: Mapping[str, Any]) -> None:
 def _ask(question: str, options: Mapping[str, Any]) -> Ask:
     """The options of `MemoryModel.ask` as an Ask; an unknown name is a TypeError, as in any call."""
     check_names("ask", options, OPTIONS)
-    narrowing = {name: options[name] for name in ("scope", "source", "where") if options.get(name) is not None}
+    narrowing = {name: options[name] for name in NARROWING if options.get(name) is not None}
     if not isinstance(narrowing.get("where", {}), Mapping):
         raise InvalidFilter(f"where={narrowing['where']!r:.60}: give a dict of metadata keys and values")
-    rest = {name: value for name, value in options.items() if name not in ("scope", "source", "where")}
+    rest = {name: value for name, value in options.items() if name not in NARROWING}
     return Ask(question, chosen=Filter(**narrowing), **rest)
 
 

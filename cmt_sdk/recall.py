@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, get_args
 
+from cmt_sdk.background import Turns
 from cmt_sdk.config import RERANKED
 from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
 from cmt_sdk.ports import Compressor, Reader, Store, VectorIndex
@@ -72,7 +72,7 @@ class Recall:
     engine: Engine
     memory_budget: int = 0
     reranked: int = 0
-    lock: threading.RLock = field(default_factory=threading.RLock)
+    lock: Turns = field(default_factory=Turns)
     _dimension: int = 0
 
     def encode(self, question: str) -> Vector:
@@ -179,7 +179,7 @@ class Recall:
         done, failed = 0, dict[int, Exception]()
         patient_until = time.monotonic() + PATIENCE
         while not (stop and stop()):
-            with self.lock:  # two threads never compress the same passages
+            with self.lock.after_others(stop):  # two threads never compress the same passages; questions go first
                 waiting = [p for p in self.store.pending(AHEAD + len(failed), of=of) if p.id not in failed]
                 if not waiting:
                     break

@@ -341,7 +341,7 @@ class Finding:
 class Filter:
     """Which documents are meant; every given condition must hold. An empty filter means all current documents.
 
-    `scope` includes everything beneath it. `where` maps a metadata key to a value, or to one operator:
+    `scope` includes everything beneath it; `outside` leaves a scope out, with everything beneath it. `where` maps a metadata key to a value, or to one operator:
     {"year": {">=": 2020}}, with ==, !=, <, <=, >, >=, in, exists. `source` may hold the wildcard *.
     """
 
@@ -350,6 +350,7 @@ class Filter:
     source: str | None = None
     where: Mapping[str, Scalar | Mapping[str, Scalar | Sequence[Scalar]]] = field(default_factory=dict)
     history: bool = False
+    outside: str | None = None
 
     @property
     def empty(self) -> bool:

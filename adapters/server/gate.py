@@ -12,13 +12,13 @@ import logging
 import time
 from collections.abc import Collection
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cmt_adapters.server.replies import refusal
+from cmt_adapters.origins import Origins, host_of
+from cmt_adapters.server.replies import broken, refusal
 
 log = logging.getLogger("cmt_adapters.server.serve")
 
@@ -37,12 +37,12 @@ GUARDED = ("/api/", "/v1/")
 class Rules:
     """Who may ask, and how much at once.
 
-    `token`: demanded for /api and /v1; None: nobody's. `origins`: pages of these may ask too, beside the server's own. `hosts`:
-    names of the server, beside "localhost" and every address. `max_body`: bytes.
+    `token`: demanded for /api and /v1; None: nobody's. `origins`: pages and apps that may ask, beside the server's own page.
+    `hosts`: names of the server, beside "localhost" and every address. `max_body`: bytes.
     """
 
     token: str | None
-    origins: Collection[str]
+    origins: Origins
     hosts: Collection[str]
     max_body: int
 
@@ -53,7 +53,7 @@ class Gate:
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
         self._rules = rules
-        self._hosts = {"localhost", *rules.hosts, *(urlsplit(o).hostname for o in rules.origins)}
+        self._hosts = {"localhost", *rules.hosts, *rules.origins.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """See ASGI."""
@@ -69,32 +69,32 @@ class Gate:
                 _add_headers(message, is_guarded=_is_guarded(scope))
             await send(message)
 
+        try:
+            await (self._refused(scope) or self._app)(scope, receive, send_guarded)
+        finally:
+            # the route's pattern, never the address that was asked for: a question or a name may stand in it
+            where = getattr(scope.get("route"), "path_format", "-")
+            log.info("%s %s %d %.0f ms", scope["method"], where, status, 1000 * (time.perf_counter() - began))
+
+    def _refused(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
-        refused = self._refused_host(headers) or self._refused_origin(headers)
-        await (refused or self._app)(scope, receive, send_guarded)
-        # the route's pattern, never the address that was asked for: a question or a name may stand in it
-        where = getattr(scope.get("route"), "path_format", "-")
-        log.info("%s %s %d %.0f ms", scope["method"], where, status, 1000 * (time.perf_counter() - began))
-
-    def _refused_host(self, headers: Headers) -> ASGIApp | None:
-        name = _host_name(headers.get("host", ""))
-        if name in self._hosts or _is_address(name):
-            return None
-        return refusal(421, f"host {name!r:.80}: the server is not known by this name; start it with --origin http://NAME:PORT")
-
-    def _refused_origin(self, headers: Headers) -> ASGIApp | None:
-        origin = headers.get("origin")
-        if origin is None:
-            foreign = headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
-        else:
-            foreign = origin not in self._rules.origins and origin.partition("://")[2] != headers.get("host")
-        if not foreign:
-            return None
-        return refusal(403, f"origin {origin!r:.80}: pages of other origins may not ask; start the server with --origin URL")
+        if "content-length" in headers and "transfer-encoding" in headers:
+            # a proxy in front may go by the other one, and take the rest for a request of its own
+            answer = refusal(400, "Content-Length and Transfer-Encoding in one request: send one of them")
+            answer.headers["Connection"] = "close"
+            return answer
+        name = host_of(headers.get("host", ""))
+        if name not in self._hosts and not _is_address(name):
+            message = f"host {name!r:.80}: the server is not known by this name; start it with --origin http://NAME:PORT"
+            return refusal(421, message)
+        if self._rules.origins.refuses(scope):
+            origin = headers.get("origin")
+            return refusal(403, f"origin {origin!r:.80}: pages of other origins may not ask; start the server with --origin URL")
+        return None
 
 
 class Guard:
-    """The ASGI middleware around what needs a token and takes a body."""
+    """The ASGI middleware around what needs a token and takes a body. What fails within is an answer like every other."""
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
@@ -110,7 +110,7 @@ class Guard:
             message = "no token, or not the right one: send the header Authorization: Bearer TOKEN"
             await refusal(401, message, "invalid_api_key")(scope, receive, send)
             return
-        read = 0
+        read, started = 0, False
 
         async def receive_some() -> Message:
             nonlocal read
@@ -120,7 +120,17 @@ class Guard:
                 raise HTTPException(413, f"the body has more than {self._rules.max_body:,} bytes, which is the limit")
             return message
 
-        await self._app(scope, receive_some, send)
+        async def send_some(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive_some, send_some)
+        except Exception:
+            if not started:
+                await broken()(scope, receive, send)
+            raise  # the server under this application logs it
 
     def _knows(self, authorization: str) -> bool:
         if self._rules.token is None:
@@ -141,14 +151,6 @@ def _add_headers(message: Message, *, is_guarded: bool) -> None:
     for name, value in HEADERS.items():
         headers[name] = value
     headers["Cache-Control"] = "no-store" if is_guarded else "no-cache"
-
-
-def _host_name(host: str) -> str:
-    """The name or address in a host header, without its port and brackets; "" for what is none."""
-    try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return ""
 
 
 def _is_address(name: str) -> bool:

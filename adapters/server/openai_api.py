@@ -20,8 +20,10 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 import cmt_sdk
+from cmt_adapters.server.asking import in_name_of
 from cmt_adapters.server.openai_shapes import (
     MODEL,
+    Asked,
     ChatRequest,
     Choice,
     Chunk,
@@ -40,6 +42,7 @@ from cmt_adapters.server.openai_shapes import (
 )
 from cmt_adapters.server.replies import EVENTS, Events, event, failures
 from cmt_adapters.server.shapes import SourceValue
+from cmt_adapters.server.stopping import until, whole
 from cmt_adapters.server.work import Vectors, Work, Working, while_there
 from cmt_sdk.errors import InvalidInput, NotFound
 
@@ -70,10 +73,11 @@ async def show_model(id: str) -> Model:  # noqa: A002 - the word users know
 )
 async def complete_chat(request: Request, work: Working, chat: ChatRequest) -> Any:
     """Answer the user's last message from memory, and remember it unless it only asks. With `stream`, chunks as events."""
+    chat = in_name_of(request, chat)
     options = chat.options()
     if chat.stream:
         return Events(_chunks(work, chat, options))
-    answer = await while_there(request.receive, work.answer(**options))
+    answer = await while_there(request.receive, whole(until(work.pieces(**options), chat.stop)))
     await _remember(work, chat, options["question"])
     choice = Choice(message=Said(content=answer.text), finish_reason=_finish(answer))
     return Completion(**_head(), choices=[choice], usage=_usage(answer), sources=_sources(answer))
@@ -82,7 +86,7 @@ async def complete_chat(request: Request, work: Working, chat: ChatRequest) -> A
 @router.post("/embeddings", responses=failures(409))
 async def embed(request: Request, work: Working, asked: EmbeddingRequest) -> Embeddings:
     """The vectors by which questions of these words find passages."""
-    texts = [asked.input] if isinstance(asked.input, str) else asked.input
+    texts = asked.input
     vectors = await while_there(request.receive, work.embed(texts))
     if asked.dimensions not in (None, vectors.shape[1]):
         raise InvalidInput(f"dimensions={asked.dimensions}: the model's vectors have {vectors.shape[1]}; leave it out")
@@ -106,7 +110,7 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
         return event(Chunk(**head, choices=[ChunkChoice(index=0, delta=delta, finish_reason=finish)], **more))
 
     begun = False
-    async with aclosing(work.pieces(**options)) as pieces:
+    async with aclosing(until(work.pieces(**options), chat.stop)) as pieces:
         async for piece in pieces:
             if not begun:
                 yield chunk(Delta(role="assistant", content=""))
@@ -121,7 +125,7 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
     yield DONE
 
 
-async def _remember(work: Work, chat: ChatRequest, said: str) -> None:
+async def _remember(work: Work, chat: Asked, said: str) -> None:
     """Afterwards, and nothing that only asks: it would be found as the answer to itself. Compressed in the background."""
     wanted = work.remember if chat.remember is None else chat.remember
     if wanted and not cmt_sdk.only_asks(said):

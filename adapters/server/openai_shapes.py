@@ -2,39 +2,86 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
-from urllib.parse import quote
 
-from pydantic import BaseModel, Field, StrictBool
+from pydantic import BaseModel, BeforeValidator, Field, StrictBool, WithJsonSchema, model_validator
 
-import cmt_sdk
+from cmt_adapters.server.asking import USERS, scope_of, sound_name
 from cmt_adapters.server.shapes import Reader, Scope, SourceValue, Text
-from cmt_sdk.errors import InvalidInput
+from cmt_adapters.server.talk import Message, message, question_of
+from cmt_adapters.wording import Unfit
 
 MODEL = "cmt"
-TURNS_KEPT = 12
 Finish = Literal["stop", "length"]
 LONGEST = 256  # tokens of an answer whose length is not given
 MOST = 4096
+STOPS = 4
+FREE_CHOICES = (None, "auto", "none")
+TEXT_ALONE = "the model answers in plain text: leave it out"
 
 
-class TextPart(BaseModel):
-    """A piece of a message. Pictures and sound cannot be read."""
+def bent(value: object) -> object:
+    """A number of tokens that an answer can have; None for no number, and for -1 or 0, by which clients mean no limit."""
+    if isinstance(value, str) and value.strip().lstrip("+-").isdigit() and len(value) < 20:
+        value = int(value)
+    if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
+        return value
+    return int(min(value, MOST)) if value >= 1 else None
 
-    type: Literal["text"]
-    text: str
+
+def _stops(given: object) -> object:
+    stops = [given] if isinstance(given, str) else given
+    if stops is not None and not (isinstance(stops, list) and all(isinstance(s, str) for s in stops)):
+        raise ValueError(f"give a text, or a list of up to {STOPS}")
+    if stops and len(stops) > STOPS:
+        raise ValueError(f"{len(stops)} texts are given, the limit is {STOPS}: give fewer")
+    return [s for s in stops or () if s]
 
 
-class Message(BaseModel):
-    """Something said. Messages of tools are passed over."""
+def _scope(given: object) -> object:
+    if given == "":
+        raise ValueError("an empty scope would be everybody's: leave it out, or name one")
+    return given
 
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart] | None = None
 
-    @property
-    def text(self) -> str:
-        """What is said, in one piece."""
-        return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content or ())
+def _metadata(given: object) -> object:
+    """The metadata of a request, whose user_id is a name where there is one."""
+    if isinstance(given, dict):
+        try:
+            sound_name(given.get("user_id"))
+        except ValueError as error:
+            raise Unfit("user_id", str(error)) from error
+    return given
+
+
+def _message(given: object) -> object:
+    if not isinstance(given, dict) or not isinstance(given.get("role"), str):
+        raise ValueError('give an object with a role and a content, such as {"role": "user", "content": "…"}')
+    return message(given["role"], given.get("refusal") if given.get("content") is None else given["content"])
+
+
+SAID = {
+    "type": "object",
+    "required": ["role"],
+    "properties": {
+        "role": {"type": "string", "description": "`system`, `developer`, `user`, `assistant` or `tool`."},
+        "content": {"description": "A text, or a list of parts. Of parts that are no text a mark is read, such as [picture]."},
+    },
+}
+Content = Annotated[Message, BeforeValidator(_message), WithJsonSchema(SAID)]
+NUMBER = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+Tokens = Annotated[int | None, BeforeValidator(bent), WithJsonSchema(NUMBER)]
+Stops = Annotated[
+    list[str],
+    BeforeValidator(_stops),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": STOPS}, {"type": "null"}]}),
+]
+Name = Annotated[
+    str | None, BeforeValidator(sound_name), WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]})
+]
+NamedScope = Annotated[Scope | None, BeforeValidator(_scope)]
 
 
 class StreamOptions(BaseModel):
@@ -43,59 +90,114 @@ class StreamOptions(BaseModel):
     include_usage: StrictBool | None = False
 
 
-class ChatRequest(BaseModel):
-    """A conversation whose next turn is asked for. What is not named here is passed over."""
+class Asked(BaseModel):
+    """What a request for an answer says of who asks, and of how the memory is read."""
 
-    model: str = Field(description="Any name: there is one model.")
-    messages: Annotated[list[Message], Field(min_length=1)]
-    stream: StrictBool | None = False
-    stream_options: StreamOptions | None = None
-    n: Literal[1] | None = Field(None, description="There is one answer.")
-    max_tokens: int | None = Field(None, ge=1)
-    max_completion_tokens: int | None = Field(None, ge=1, description="The longest answer, in tokens (256); at most 4,096.")
-    user: str | None = Field(None, max_length=200, description='Who asks; narrows the memory to the scope "user/<user>".')
+    user: Name = Field(None, description='Who asks; narrows the memory to the scope "user/<user>". Left out: nobody.')
+    safety_identifier: Name = Field(None, description="Who asks, where `user` does not say it.")
+    metadata: Annotated[dict[str, Any] | None, BeforeValidator(_metadata)] = Field(None, description="`user_id` says who asks, where nothing else does.")
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
     reader: Reader = Field("memory", description="What the model reads; see /api/ask.")
-    scope: Scope | None = Field(None, description="In place of the scope of `user`.")
+    scope: NamedScope = Field(None, description="In place of the scope of `user`.")
     remember: StrictBool | None = Field(
         None, description="Whether what the user tells is added to the memory, in the scope (as the server is set)."
     )
 
     @property
+    def named(self) -> str | None:
+        """The name that the body gives. `prompt_cache_key` is none: it names a cache, of an application or one conversation."""
+        return self.user or self.safety_identifier or sound_name((self.metadata or {}).get("user_id"))
+
+    @property
     def within(self) -> str:
-        """The scope; a user's name is one name in it, whatever it holds."""
-        if self.scope is not None or not self.user:
-            return self.scope or ""
-        name = quote(self.user, safe=" ")
-        return "user/" + (name if name.strip(".") else name.replace(".", "%2E"))
+        """The scope that is written to."""
+        return self.scope or (scope_of(self.user) if self.user else "")
+
+    def reading(self, messages: Sequence[Message], longest: int | None, field: str = "messages") -> dict[str, Any]:
+        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where nothing is asked."""
+        question, history = question_of(messages, field)
+        narrowed = {"scope": self.within} if self.within else {"outside": USERS}
+        about = {"k": self.k, "reader": self.reader, "max_tokens": longest or LONGEST}
+        return {"question": question, "history": history, **about, **narrowed}
+
+
+class ChatRequest(Asked):
+    """A conversation whose next turn is asked for. What is not named here is passed over."""
+
+    model: str = Field(description="Any name: there is one model.")
+    messages: Annotated[list[Content], Field(min_length=1)]
+    stream: StrictBool | None = False
+    stream_options: StreamOptions | None = None
+    n: int | None = Field(None, description="There is one answer.")
+    max_tokens: Tokens = None
+    max_completion_tokens: Tokens = Field(None, description="The longest answer, in tokens (256); at most 4,096.")
+    stop: Stops = Field([], description="Up to four texts that end the answer before them.")
+    response_format: dict[str, Any] | None = Field(None, description='Only {"type": "text"}.')
+    tool_choice: str | dict[str, Any] | None = Field(None, description="Tools are passed over; only `auto` and `none`.")
+    function_call: str | dict[str, Any] | None = Field(None, description="As `tool_choice`.")
+    modalities: list[str] | None = Field(None, description="Only text.")
+    logprobs: StrictBool | None = Field(None, description="There are none.")
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> ChatRequest:
+        """Refuse by name what would give the answer another form than it can have."""
+        check_forms(
+            {
+                "n": self.n not in (None, 1) and "there is one answer: leave it out, and ask again for another",
+                "response_format": (self.response_format or {}).get("type", "text") != "text" and TEXT_ALONE,
+                "tool_choice": is_forced(self.tool_choice) and NO_TOOLS,
+                "function_call": is_forced(self.function_call) and NO_TOOLS,
+                "modalities": set(self.modalities or ["text"]) != {"text"} and TEXT_ALONE,
+                "logprobs": bool(self.logprobs) and "there are none: leave it out",
+            }
+        )
+        return self
 
     def options(self) -> dict[str, Any]:
         """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where nothing is asked."""
-        said = [cmt_sdk.Turn("system" if m.role == "developer" else m.role, m.text) for m in self.messages if m.text.strip()]
-        rules = [t for t in said if t.role == "system"]
-        turns = [t for t in said if t.role in ("user", "assistant")]
-        if not turns or turns[-1].role != "user":
-            raise InvalidInput("messages: the last one is not the user's: end with a question")
-        return {
-            "question": turns[-1].content,
-            "history": [*rules, *turns[-1 - TURNS_KEPT : -1]],
-            "k": self.k,
-            "reader": self.reader,
-            "scope": self.within or None,
-            "max_tokens": self.longest,
-        }
+        return self.reading(self.messages, self.max_completion_tokens or self.max_tokens)
 
-    @property
-    def longest(self) -> int:
-        """The longest answer, in tokens. Clients that are used to larger models ask for more than there can be."""
-        return min(self.max_completion_tokens or self.max_tokens or LONGEST, MOST)
+
+NO_TOOLS = 'the model calls no tools: leave it out, or give "auto" or "none"'
+
+
+def is_forced(choice: object) -> bool:
+    """Whether a choice of tools leaves no answer without one."""
+    if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
+        allowed = choice.get("allowed_tools")
+        choice = (allowed if isinstance(allowed, dict) else choice).get("mode", "auto")
+    return choice not in FREE_CHOICES
+
+
+def check_forms(refused: dict[str, str | bool]) -> None:
+    """Raise ValueError for the first field that has a reason to be refused."""
+    for name, reason in refused.items():
+        if reason:
+            raise Unfit(name, str(reason))
+
+
+def _texts(given: object) -> object:
+    """Texts to embed; OpenAI's own clients may send numbers of tokens, which are those of another model."""
+    some = given if isinstance(given, list) else [given]
+    if any(isinstance(item, int | list) and not isinstance(item, bool) for item in some):
+        raise ValueError("these are tokens of another model: send texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))")
+    return some
+
+
+MANY = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2048}
+Texts = Annotated[
+    list[Text],
+    BeforeValidator(_texts),
+    Field(min_length=1, max_length=2048),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, MANY]}),
+]
 
 
 class EmbeddingRequest(BaseModel):
     """Texts to embed, up to 2,048."""
 
     model: str = Field(description="Any name: there is one model.")
-    input: Text | Annotated[list[Text], Field(min_length=1, max_length=2048)]
+    input: Texts
     encoding_format: Literal["float", "base64"] | None = "float"
     dimensions: int | None = Field(None, ge=1, description="Only what the model's vectors have.")
     user: str | None = None

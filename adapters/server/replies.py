@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -16,11 +17,14 @@ from starlette.types import Receive, Scope, Send
 
 from cmt_adapters.server.shapes import SCOPE, TEXT, Failure, Fault
 from cmt_adapters.server.work import Busy, while_there
+from cmt_adapters.wording import place_of, words_of
 from cmt_sdk import errors
 
 _EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
 EVENTS = {"content": {"text/event-stream": {"schema": _EVENT}}}  # of a route that can stream
 RETRY_AFTER = 5  # seconds: an answer or two
+PULSE = 5.0  # seconds without an event before a comment is sent
+WAITING = ": the answer is under way\n\n"
 # The first family that fits decides.
 STATUSES: Sequence[tuple[type[Exception], int]] = (
     (errors.InvalidDocument, 422),
@@ -32,6 +36,10 @@ STATUSES: Sequence[tuple[type[Exception], int]] = (
     (errors.MissingExtra, 501),
     (errors.CMTError, 503),
     (Busy, 503),
+)
+ABSENT = (
+    "there is no such address: /v1 has models, chat/completions, responses (which are not kept) and embeddings; "
+    "in place of completions, send messages to chat/completions"
 )
 PATTERNS = {
     TEXT: "there is nothing in it but white space, or NUL characters: give text",
@@ -81,8 +89,8 @@ def invalid(_: Request, error: Exception) -> Response:
     """A request of the wrong shape; its values, which may be anybody's documents, are not repeated."""
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
     first = error.errors()[0]
-    place = ".".join(map(str, first["loc"][1:]))
-    message = PATTERNS.get(first.get("ctx", {}).get("pattern"), first["msg"])
+    place = place_of(first, 1)
+    message = PATTERNS.get(first.get("ctx", {}).get("pattern")) or words_of(first, 1)
     if not place and first["type"] == "model_attributes_type":  # what curl sends when it is told nothing else
         message = "give a JSON object, and the header Content-Type: application/json"
     return refusal(400, f"{place or first['loc'][0]}: {message}", "InvalidRequest", place or None)
@@ -91,7 +99,8 @@ def invalid(_: Request, error: Exception) -> Response:
 def refused(request: Request, error: Exception) -> Response:
     """Failures of the framework: no such route, no such method, no body that can be read."""
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for nothing else
-    answer = refusal(error.status_code, error.detail)
+    is_unknown = error.status_code == 404 and "/v1/" in request.url.path
+    answer = refusal(error.status_code, ABSENT if is_unknown else error.detail)
     answer.headers.update(error.headers or {})
     if "Allow" in answer.headers:  # there, Starlette has those of one route, where several have the same address
         routes = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path_format", ""), {})
@@ -99,7 +108,7 @@ def refused(request: Request, error: Exception) -> Response:
     return answer
 
 
-def broken(_: Request, __: Exception) -> Response:
+def broken() -> JSONResponse:
     """A bug of ours; what it says is for nobody, since it may hold anybody's words."""
     return refusal(500, "the server has failed; its log tells where", "InternalError")
 
@@ -117,7 +126,8 @@ def event(data: BaseModel, name: str | None = None) -> str:
 class Events(Response):
     """A stream of events. What goes wrong before the first is an ordinary failure; after it, `trouble` makes an event of it.
 
-    When the client hangs up, whether it waits for the first event or another one, the generator is closed.
+    While the next event takes long, in the line or before the first word, a comment goes out, so that no proxy or client takes
+    the connection for dead. When the client hangs up, whatever it waits for, the generator is closed.
     """
 
     media_type = "text/event-stream"
@@ -129,7 +139,7 @@ class Events(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI has it."""
-        async with aclosing(self._events) as events:
+        async with aclosing(self._events), aclosing(_with_pulse(self._events)) as events:
             first = await while_there(receive, anext(events))
             unheld = {"X-Accel-Buffering": "no"}  # proxies shall not gather what comes piece by piece
             streaming = StreamingResponse(self._whole(first, events), media_type=self.media_type, headers=unheld)
@@ -144,11 +154,27 @@ class Events(Response):
             yield event(fault(_status(error), str(error), type(error).__name__), self._trouble)
 
 
+async def _with_pulse(events: AsyncGenerator[str]) -> AsyncGenerator[str]:
+    """The events, and a comment whenever the next one takes long."""
+    while True:
+        step = asyncio.ensure_future(anext(events))
+        try:
+            while not (await asyncio.wait({step}, timeout=PULSE))[0]:
+                yield WAITING
+            yield step.result()
+        except StopAsyncIteration:
+            return
+        finally:
+            step.cancel()
+            await asyncio.wait({step})
+            if not step.cancelled():
+                step.exception()  # seen, even where the client has hung up by now
+
+
 HANDLERS: dict[int | type[Exception], Any] = {
     errors.CMTError: failed,
     Busy: failed,
     RequestValidationError: invalid,
     HTTPException: refused,
     ClientDisconnect: gone,
-    Exception: broken,
 }

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
-import re
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from tempfile import TemporaryDirectory
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Annotated, Any
 
 from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
+from fastapi.concurrency import run_in_threadpool
 
 import cmt_sdk
 from cmt_adapters.server.projection import map_of
@@ -40,13 +38,13 @@ from cmt_adapters.server.shapes import (
     Text,
     WholeDocument,
 )
+from cmt_adapters.server.uploads import read_files
 from cmt_adapters.server.work import Memory, Working, while_there
-from cmt_sdk.errors import InvalidInput, MissingExtra, NotFound
+from cmt_sdk.errors import InvalidInput
 
 router = APIRouter(prefix="/api", tags=["memory"])
 
 SHOWN = 300  # characters of a text in a list
-SUFFIX = re.compile(r"\.\w{1,16}")
 TICK = timedelta(milliseconds=1)  # finer than that, the times in a database may differ from the clock's
 Within = Annotated[Scope | None, Query(description="Only this scope, with everything beneath it.")]
 
@@ -88,26 +86,33 @@ async def add_document(work: Working, memory: Memory, response: Response, new: N
     began = datetime.now(UTC) - TICK
     document = cmt_sdk.Document(**new.model_dump(exclude={"wait"}))
     if new.wait:
-        stored = await work.call(memory.add, document)
-    else:
-        stored = await asyncio.to_thread(memory.add, document, wait=False)
+        work.check_room()
+    stored = await run_in_threadpool(memory.add, document, wait=new.wait)  # not in a turn: questions go first
     if stored.created_at and stored.created_at < began:
         response.status_code = 200
     return _shown(stored)
 
 
 @router.post("/files", responses=failures(501))
-def add_files(
-    memory: Memory, file: Annotated[list[UploadFile], File(min_length=1)], scope: Annotated[Scope, Form()] = ""
+async def add_files(
+    request: Request,
+    work: Working,
+    memory: Memory,
+    file: Annotated[list[UploadFile], File(min_length=1)],
+    scope: Annotated[Scope, Form()] = "",
 ) -> Taken:
     """Remember files: text, html, pdf, docx and more. They are compressed in the background."""
+    names = [PurePosixPath(PureWindowsPath(upload.filename or "").as_posix()).name for upload in file]
+    files = [(name, await upload.read()) for name, upload in zip(names, file, strict=True)]
+    async with work.converting:
+        found = await while_there(request.receive, read_files(files))
     taken, refused = list[DocumentValue](), list[Refused]()
-    for upload in file:
-        name = PurePosixPath(PureWindowsPath(upload.filename or "").as_posix()).name
+    for name, document in zip(names, found, strict=True):
         try:
-            document = _read(upload.file.read(), name)
-            taken.append(_shown(memory.add(replace(document, scope=scope), wait=False)))
-        except (InvalidInput, MissingExtra, NotFound) as error:
+            if isinstance(document, str):
+                raise InvalidInput(document)  # noqa: TRY301
+            taken.append(_shown(await run_in_threadpool(memory.add, replace(document, scope=scope), wait=False)))
+        except InvalidInput as error:
             refused.append(Refused(name=name, message=str(error)))
     return Taken(documents=taken, refused=refused)
 
@@ -126,8 +131,8 @@ async def change_document(work: Working, memory: Memory, id: str, change: Change
     fields = change.model_dump(exclude_unset=True)
     fields = {name: value for name, value in fields.items() if value is not None or name in ("source", "expires_at")}
     if "text" in fields:
-        return _shown(await work.call(lambda: memory.update(id, **fields)))
-    return _shown(await asyncio.to_thread(memory.update, id, **fields))
+        work.check_room()
+    return _shown(await run_in_threadpool(lambda: memory.update(id, **fields)))
 
 
 @router.delete("/documents/{id:path}", responses=failures(404))
@@ -158,7 +163,7 @@ async def search(
         return Matches(matches=[_match(m) for m in memory.search(q, k, mode=mode, scope=scope)])
 
     if mode == "text":
-        return await asyncio.to_thread(find)
+        return await run_in_threadpool(find)
     return await while_there(request.receive, work.call(find))
 
 
@@ -206,15 +211,3 @@ def _match(match: cmt_sdk.Match) -> MatchValue:
         score=match.score,
         why=match.why,
     )
-
-
-def _read(data: bytes, name: str) -> cmt_sdk.Document:
-    """The document in an uploaded file; messages of errors call it by its name."""
-    suffix = PurePosixPath(name).suffix
-    with TemporaryDirectory(prefix="cmt-") as folder:
-        file = Path(folder) / f"file{suffix if SUFFIX.fullmatch(suffix) else ''}"
-        file.write_bytes(data)
-        try:
-            return replace(cmt_sdk.read_document(file), source=name)
-        except InvalidInput as error:
-            raise type(error)(str(error).replace(str(file), name)) from error

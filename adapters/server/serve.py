@@ -34,11 +34,12 @@ try:
     from fastapi.responses import FileResponse
     from fastapi.security import HTTPBearer
     from starlette.middleware import Middleware
-    from starlette.middleware.cors import CORSMiddleware
 except ImportError as error:
     raise MissingExtra("the HTTP server", "serve") from error
 
-from cmt_adapters.server import openai_api, rest_api
+from cmt_adapters.origins import Origins
+from cmt_adapters.server import openai_api, responses_api, rest_api
+from cmt_adapters.server.asking import HEADERS, Asking
 from cmt_adapters.server.gate import Gate, Guard, Rules
 from cmt_adapters.server.replies import HANDLERS
 from cmt_adapters.server.work import Work
@@ -46,7 +47,9 @@ from cmt_adapters.server.work import Work
 HOST, PORT = "127.0.0.1", 8765
 MAX_BODY = 32 * 2**20
 MAX_QUEUE = 32
-PATIENCE = 60  # seconds that answers under way have to end in, once the server is told to stop
+# Seconds that answers under way have to end in, once the server is told to stop, and connections after that: whoever runs
+# services kills what is still there after two or ten.
+PATIENCE, LAST_WORDS = 0.8, 0.3
 SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
 ABOUT = """A memory on this machine. At `/api` documents are remembered, found and erased; `/v1` is for OpenAI's clients.
 
@@ -63,17 +66,20 @@ def app(
     max_body: int = MAX_BODY,
     max_queue: int = MAX_QUEUE,
     remember: bool = True,
+    require_user: bool = False,
+    user_headers: Collection[str] = (),
 ) -> FastAPI:
     """The ASGI application over a memory, which stays the caller's to close.
 
-    `token` is demanded for /v1 and /api; it must be given where others than this machine's user can connect. Pages of `origins`,
-    such as "https://notes.example", may ask too. `hosts` are names of the server beside "localhost" and its addresses. A body
+    `token` is demanded for /v1 and /api; it must be given where others than this machine's user can connect. Pages and apps of
+    `origins`, such as "https://notes.example" or "app://obsidian.md", may ask too. `hosts` are names of the server beside "localhost" and its addresses. A body
     has at most `max_body` bytes; at most `max_queue` requests wait for the model. `remember`: whether
-    what users tell /v1 is added, where a request does not say. Raises InvalidSetting.
+    what users tell /v1 is added, where a request does not say. `require_user`: whether /v1 refuses requests that do not say who
+    asks; `user_headers`: headers that say it, before those of `asking.HEADERS`. Raises InvalidSetting.
 
     `serve` brings a log without anybody's words, and an end in order; under another server, see to both yourself.
     """
-    rules = Rules(_checked_token(token), [_checked_origin(o) for o in origins], hosts, max_body)
+    rules = Rules(_checked_token(token), Origins(origins), hosts, max_body)
     work = Work(memory, max_queue, remember=remember)
 
     @contextlib.asynccontextmanager
@@ -81,12 +87,6 @@ def app(
         yield
         await asyncio.to_thread(work.close)
 
-    cors: dict[str, Any] = {
-        "allow_origins": rules.origins,
-        "allow_methods": ["*"],
-        "allow_headers": ["*"],
-        "expose_headers": ["Retry-After"],
-    }
     made = FastAPI(
         title="cmt-sdk",
         description=ABOUT,
@@ -95,12 +95,13 @@ def app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[Middleware(Gate, rules), Middleware(CORSMiddleware, **cors), Middleware(Guard, rules)],
+        middleware=[Middleware(Gate, rules), *rules.origins.cors("Retry-After"), Middleware(Guard, rules)],
         exception_handlers=HANDLERS,
         telemetry=SILENT,
     )
     made.state.work = work
-    for router in (openai_api.router, rest_api.router):
+    made.state.asking = Asking([*user_headers, *HEADERS], require_user, token is not None)
+    for router in (openai_api.router, responses_api.router, rest_api.router):
         made.include_router(router, dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [])
     _add_page(made)
     _describe(made)
@@ -117,7 +118,7 @@ def serve(
 ) -> None:
     """Serve a memory until SIGINT or SIGTERM; `options` are those of `app`. The model is loaded first.
 
-    Answers under way then have a minute to end in; requests that still come get 503. `on_ready` is called with the address.
+    Answers under way then have a second to end in, and break off; requests that still come get 503. `on_ready` is called with the address.
     Raises InvalidSetting: a host beyond this machine without a token, a port that is taken; ModelError, ModelNotFound.
     """
     with contextlib.closing(_listening(host, port, options.get("token"))) as listener:
@@ -131,21 +132,22 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, but answers under way end before it stops, and requests that come meanwhile get 503."""
+    """Uvicorn's, but answers under way may end before it stops, else they break off; requests that come meanwhile get 503."""
 
     def __init__(self, made: FastAPI) -> None:
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
-        super().__init__(uvicorn.Config(made, lifespan="on", timeout_graceful_shutdown=PATIENCE, **quiet))
+        super().__init__(uvicorn.Config(made, lifespan="on", timeout_graceful_shutdown=LAST_WORDS, **quiet))
         logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)  # its lines hold whole addresses, questions too
         self._work: Work = made.state.work
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse, wait, and go."""
+        """Refuse, wait, break off, and go."""
         self._work.refuse()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(PATIENCE):
                 while self._work.running and not self.force_exit:
                     await asyncio.sleep(0.05)
+        self._work.abort()
         await super().shutdown(sockets)
 
 
@@ -188,13 +190,6 @@ def _checked_token(token: str | None) -> str | None:
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise InvalidSetting("the token is empty, or holds what no header can: give letters and digits, without spaces")
     return token
-
-
-def _checked_origin(origin: str) -> str:
-    match = re.fullmatch(r"(https?://[^/?#@\s]+)/?", origin.lower())
-    if not match:
-        raise InvalidSetting(f"origin {origin!r:.80}: give scheme, host and port, such as http://notes.example:8080")
-    return match[1]
 
 
 def _add_page(made: FastAPI) -> None:

@@ -7,6 +7,7 @@ those of all requests that wait are embedded in one pass.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,9 @@ import cmt_sdk
 T = TypeVar("T")
 Vectors = NDArray[np.float32]
 EMBEDDED = 32  # texts between two looks whether their client is still there
+CONVERTING = 2  # requests whose files are converted at the same time
+SHUTTING_DOWN = "the server is shutting down"
+LAST_STEP = 0.2  # seconds for the step under way, when all is over
 
 
 class Busy(Exception):
@@ -33,7 +37,7 @@ class Busy(Exception):
 class Work:
     """Turns at the model, at most `limit` requests waiting for one. Lives in one event loop; `close` ends it.
 
-    `waiting`: how many are in the line. `closing`: whether it is over.
+    `waiting`: how many are in the line. `closing`: whether it is over. `converting`: turns at uploaded files.
     """
 
     def __init__(self, memory: cmt_sdk.Memory, limit: int, *, remember: bool = True) -> None:
@@ -45,6 +49,8 @@ class Work:
         self._vectors: dict[int, Vectors] = {}
         self._numbers = itertools.count()
         self.closing = False
+        self._over: asyncio.Future[None] | None = None
+        self.converting = asyncio.Semaphore(CONVERTING)
         # one thread: torch keeps a team of threads for each thread that calls it
         self._thread = ThreadPoolExecutor(1, "cmt-model")
 
@@ -57,17 +63,23 @@ class Work:
         """From now on, and for those that wait, there are no more turns."""
         self.closing = True
 
-    def close(self) -> None:
-        """Wait for the step under way, and let the thread go."""
+    def abort(self) -> None:
+        """Answers under way break off: what waits for a step of theirs raises Busy."""
         self.refuse()
-        self._thread.shutdown()
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
+
+    def close(self) -> None:
+        """Let the thread go, once the step under way has ended; one that takes long is left to itself."""
+        self.refuse()
+        with contextlib.suppress(TimeoutError):
+            self._thread.submit(lambda: None).result(LAST_STEP)
+        self._thread.shutdown(wait=False)
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[None]:
         """The model for the length of the block, first come first served. Raises Busy."""
-        self._check_open()
-        if self._turn.locked() and self.waiting >= self._limit:
-            raise Busy(f"{self.waiting} requests wait for the model already, the limit is {self._limit}: try again later")
+        self.check_room()
         self.waiting += 1
         try:
             await self._turn.acquire()
@@ -79,13 +91,26 @@ class Work:
         finally:
             self._turn.release()
 
+    def check_room(self) -> None:
+        """Raise Busy where the line is full."""
+        self._check_open()
+        if self._turn.locked() and self.waiting >= self._limit:
+            raise Busy(f"{self.waiting} requests wait for the model already, the limit is {self._limit}: try again later")
+
     def _check_open(self) -> None:
         if self.closing:
-            raise Busy("the server is shutting down")
+            raise Busy(SHUTTING_DOWN)
 
     async def _step(self, work: Callable[..., T], *given: Any) -> T:
-        """Run in the model's thread. A caller that is gone leaves a step that runs; the next one follows it."""
-        return await asyncio.wrap_future(self._thread.submit(work, *given))
+        """Run in the model's thread. A caller that is gone leaves a step that runs; the next one follows it. Raises Busy."""
+        if self._over is None:
+            self._over = asyncio.get_running_loop().create_future()
+        step = asyncio.wrap_future(self._thread.submit(work, *given))
+        await asyncio.wait({step, self._over}, return_when=asyncio.FIRST_COMPLETED)
+        if not step.done():
+            step.cancel()
+            raise Busy(SHUTTING_DOWN)
+        return step.result()
 
     async def call(self, work: Callable[..., T], *given: Any) -> T:
         """`work(*given)` in a turn of its own. Raises Busy."""

@@ -39,6 +39,8 @@ def conditions(chosen: Filter, now: float) -> tuple[str, dict[str, Any]]:
         parts.append(f"d.doc_id IN (SELECT value FROM json_each({bind(ids)}))")
     if chosen.scope:
         parts.append(_in_scope(sound_text("scope", chosen.scope, InvalidFilter), bind))
+    if chosen.outside:
+        parts.append(f"NOT {_in_scope(sound_text('outside', chosen.outside, InvalidFilter), bind)}")
     if chosen.source is not None:
         parts.append(_on_source(sound_text("source", chosen.source, InvalidFilter), bind))
     if len(chosen.where) > MOST_KEYS:

@@ -1,0 +1,72 @@
+"""What clients send as arguments of tools, put right before a tool sees it. Knows no memory.
+
+Models fill in every blank: null and "" mean that an optional argument is left out. A name that is not the tool's is taken for the
+one it means where that is clear, else it is an error: passed over, it would widen a search, or an erasure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from mcp.server.context import CallNext, HandlerResult, ServerMiddleware, ServerRequestContext
+from mcp.server.mcpserver.tools import Tool
+from mcp.types import CallToolResult, TextContent
+from pydantic import ValidationError
+
+from cmt_adapters.wording import place_of, words_of
+from cmt_sdk.errors import InvalidInput
+
+NUMBER = ("k", "limit", "top_k", "max_results", "num_results", "count", "n")
+OTHER_NAMES = {
+    "k": NUMBER,
+    "limit": NUMBER,
+    "query": ("question", "q", "text"),
+    "question": ("query", "q", "text"),
+    "text": ("content", "memory", "fact", "note"),
+    "document_id": ("id", "memory_id", "doc_id"),
+    "where": ("filter", "filters"),
+}
+
+
+def tidied(tools: Mapping[str, Tool]) -> ServerMiddleware[Any]:
+    """Middleware that hands tools their arguments in order, and tells in one sentence what is wrong with them."""
+
+    async def tidy(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
+        params = ctx.params
+        tool = tools.get(str(params.get("name"))) if ctx.method == "tools/call" and params else None
+        if tool is None or not isinstance(given := (params or {}).get("arguments") or {}, dict):
+            return await call_next(ctx)
+        try:
+            arguments = arguments_of(tool, given)
+        except InvalidInput as error:
+            return CallToolResult(content=[TextContent(type="text", text=f"{tool.name}: {error}")], is_error=True)
+        return await call_next(replace(ctx, params={**(params or {}), "arguments": arguments}))
+
+    return tidy
+
+
+def arguments_of(tool: Tool, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments as the tool takes them. Raises InvalidInput, which names the first that is wrong."""
+    known, required = tool.parameters["properties"], tool.parameters.get("required", [])
+    found = dict[str, Any]()
+    for name, value in given.items():
+        meant = name if name in known else _meant(name, known)
+        if meant is None:
+            raise InvalidInput(f"there is no argument {name!r:.60}: it takes {', '.join(known)}")
+        is_left_out = value is None or (isinstance(value, str) and not value.strip() and meant not in required)
+        if not is_left_out and (meant not in found or meant == name):
+            found[meant] = value
+    try:
+        tool.fn_metadata.validate_arguments(found)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise InvalidInput(f"{place_of(first)}: {words_of(first)}") from error
+    return found
+
+
+def _meant(name: str, known: Mapping[str, Any]) -> str | None:
+    """The argument that another name stands for, where there is one."""
+    fits = [own for own, others in OTHER_NAMES.items() if own in known and name in others]
+    return fits[0] if fits else None

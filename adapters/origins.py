@@ -1,0 +1,115 @@
+"""Which web pages and apps may ask a server on this machine. Knows origins and CORS, no route.
+
+An origin is what a browser says of the page that asks: `http://notes.example:8080`, `app://obsidian.md` for a desktop app,
+`chrome-extension://ID` for an extension, `null` for a page without one (a local file, a sandboxed frame).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from cmt_sdk.errors import InvalidSetting
+
+NULL = "null"
+WEB = ("http", "https")
+ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[^/?#@\s:*\[\]]*|\*)(?::(?P<port>\d{1,5}|\*))?/?")
+ASKED_PRIVATE = b"access-control-request-private-network"
+REMEDY = (
+    "give scheme, host and port, such as http://notes.example:8080, http://localhost:* for any port, app://obsidian.md, "
+    "chrome-extension://ID, moz-extension://* for any id, or null"
+)
+
+
+class Origins:
+    """The origins that may ask, beside the server's own.
+
+    Args:
+        given: Origins as `--origin` takes them. The port may be `*`; so may the host of a scheme that no web page has.
+
+    Raises:
+        InvalidSetting: One of them is no origin.
+    """
+
+    def __init__(self, given: Collection[str] = ()) -> None:
+        self._patterns = [_pattern(origin) for origin in given]
+        names = [_parts(origin) for origin in given if origin.lower() != NULL]
+        self.hosts = frozenset(p["host"].strip("[]") for p in names if p["scheme"] in WEB)
+
+    def allows(self, origin: str) -> bool:
+        """Whether this origin was named."""
+        return any(pattern.fullmatch(origin) for pattern in self._patterns)
+
+    def refuses(self, scope: Scope) -> bool:
+        """Whether a request comes from a page that is neither the server's own nor named."""
+        headers = Headers(scope=scope)
+        origin = headers.get("origin")
+        if origin is None:  # pictures and links tell no origin, but browsers tell where they stand
+            return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
+        return origin != f"{scope['scheme']}://{headers.get('host')}" and not self.allows(origin)
+
+    def cors(self, *exposed: str) -> list[Middleware]:
+        """What lets the named origins read answers; `exposed`: headers that their scripts may see."""
+        options: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": exposed}
+        named = "|".join(f"(?:{pattern.pattern})" for pattern in self._patterns) or "(?!)"
+        return [Middleware(_PrivateNetwork, self), Middleware(CORSMiddleware, allow_origin_regex=named, **options)]
+
+
+class _PrivateNetwork:
+    """Answers what a browser asks before a public page may reach a private address. Only some releases of Starlette do."""
+
+    def __init__(self, app: ASGIApp, origins: Origins) -> None:
+        self._app, self._origins = app, origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        asked = scope["type"] == "http" and Headers(scope=scope).get(ASKED_PRIVATE.decode()) == "true"
+        if not asked or not self._origins.allows(Headers(scope=scope).get("origin", "")):
+            await self._app(scope, receive, send)
+            return
+
+        async def send_allowed(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Access-Control-Allow-Private-Network"] = "true"
+            await send(message)
+
+        rest = [(name, value) for name, value in scope["headers"] if name != ASKED_PRIVATE]
+        await self._app({**scope, "headers": rest}, receive, send_allowed)
+
+
+def _parts(origin: str) -> dict[str, str]:
+    match = ORIGIN.fullmatch(origin.lower())
+    parts = {name: value or "" for name, value in match.groupdict().items()} if match else {}
+    if not parts or not _is_sound(parts):
+        raise InvalidSetting(f"origin {origin!r:.80}: {REMEDY}")
+    return parts
+
+
+def _is_sound(parts: dict[str, str]) -> bool:
+    """A page on the web has a host, by name; an app may have none, and any port is a port of the web."""
+    if parts["scheme"] in WEB:
+        return bool(parts["host"]) and parts["host"] != "*"
+    return not parts["port"] and bool(parts["host"] or parts["scheme"] == "file") and parts["scheme"] not in ("ftp", "ws", "wss")
+
+
+def _pattern(origin: str) -> re.Pattern[str]:
+    if origin.lower() == NULL:
+        return re.compile(NULL)
+    parts = _parts(origin)
+    host = r"[^/?#@\s:]+" if parts["host"] == "*" else re.escape(parts["host"])
+    port = {"": "", "*": r"(?::\d{1,5})?"}.get(parts["port"], f":{parts['port']}")
+    return re.compile(f"{re.escape(parts['scheme'])}://{host}{port}", re.IGNORECASE)
+
+
+def host_of(header: str) -> str:
+    """The name or address in a host header, without its port and brackets; "" for what is none."""
+    try:
+        return urlsplit(f"//{header}").hostname or ""
+    except ValueError:
+        return ""

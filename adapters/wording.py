@@ -1,0 +1,70 @@
+"""What pydantic finds wrong, in words for who sent it: the field, and what to give. Knows no request, and repeats no value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+BRANCH = re.compile(r"str|int|float|bool|none|dict|list|function-\w+(\[.*)?|.*[\[(].*|(constrained|lax-or|nullable)-.*")
+PLAIN = "give a plain value: a text, a number, true, false or null"
+TIME = "give a time with its zone, such as 2027-01-31T00:00:00Z"
+WORDS = {
+    "missing": "it is missing",
+    "string_type": "give a text",
+    "string_unicode": "it holds a lone surrogate, which is no character: decode it again",
+    "string_too_long": "give at most {max_length} characters",
+    "string_too_short": "give at least {min_length} characters",
+    "int_type": "give a whole number",
+    "int_parsing": "give a whole number",
+    "int_parsing_size": "give a smaller number",
+    "int_from_float": "give a whole number",
+    "float_type": "give a number",
+    "float_parsing": "give a number",
+    "finite_number": "give a finite number",
+    "bool_type": "give true or false",
+    "bool_parsing": "give true or false",
+    "dict_type": "give an object: names and values",
+    "model_type": "give an object",
+    "model_attributes_type": "give an object",
+    "list_type": "give a list",
+    "too_short": "give at least {min_length}",
+    "too_long": "give at most {max_length}",
+    "literal_error": "choose one of {expected}",
+    "greater_than_equal": "give at least {ge}",
+    "less_than_equal": "give at most {le}",
+    "datetime_type": TIME,
+    "datetime_parsing": TIME,
+    "datetime_from_date_parsing": TIME,
+    "datetime_object_invalid": TIME,
+    "timezone_aware": TIME,
+}
+
+
+class Unfit(ValueError):
+    """What a part of a value has wrong; `field`: which part of it."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(reason)
+        self.field = field
+
+
+def place_of(error: Mapping[str, Any], skipped: int = 0) -> str:
+    """Where a value stands, as a caller writes it: `messages[0].content`; without the first `skipped` parts."""
+    parts: Sequence[str | int] = error["loc"][skipped:]
+    while len(parts) > 1 and isinstance(parts[-1], str) and BRANCH.fullmatch(parts[-1]):
+        parts = parts[:-1]
+    field = getattr(error.get("ctx", {}).get("error"), "field", None)
+    whole = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    return f"{whole}{'' if field[0] == '[' or not whole else '.'}{field}" if field else whole
+
+
+def words_of(error: Mapping[str, Any], skipped: int = 0) -> str:
+    """What is wrong with a value."""
+    if error["type"] == "value_error":
+        return str(error["ctx"]["error"])
+    last = error["loc"][-1] if len(error["loc"]) > skipped + 1 else 0
+    if isinstance(last, str) and BRANCH.fullmatch(last):
+        return PLAIN
+    words: str = WORDS.get(error["type"], error["msg"])
+    return words.format_map(error.get("ctx", {})) if error["type"] in WORDS else words
