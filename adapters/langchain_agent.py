@@ -112,14 +112,13 @@ class CMTMiddleware(AgentMiddleware):
         said = [(_role(m), _sound(m)) for m in messages]
         heard = [(role, text) for role, text in said if text and role in self._remember]
         told = [(role, self._memory.understand(text).told) for role, text in heard]
-        self._memory.add_many(
-            [
-                cmt_sdk.Document(text, source="chat", scope=scope, metadata={ROLE: role})
-                for role, text in told
-                if text
-            ],
-            wait=self._wait,
-        )
+        documents = [
+            cmt_sdk.Document(text, source="chat", scope=scope, metadata={ROLE: role})
+            for role, text in told
+            if text
+        ]
+        if documents:
+            self._memory.add_many(documents, wait=self._wait)
 
     def _recall(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         messages = request.messages
@@ -127,9 +126,10 @@ class CMTMiddleware(AgentMiddleware):
         query = " ".join(_sound(messages[n]) for n in asked[-QUESTIONS:]).strip()
         if not query:
             return request
-        matches = self._memory.search(query, self._k, scope=_scope_of(self._scope, request.runtime) or None)
+        most = self._k + 1  # one may be what the user has just told
+        matches = self._memory.search(query, most, scope=_scope_of(self._scope, request.runtime) or None)
         present = [_sound(m) for m in messages]
-        new = [m for m in matches if not any(m.document.text in said for said in present)]
+        new = [m for m in matches if not any(m.document.text in said for said in present)][: self._k]
         notes = [json.dumps(m.passage.content, ensure_ascii=False) for m in new]
         if not notes:
             return request

@@ -66,7 +66,7 @@ if TYPE_CHECKING:
     from cmt_sdk.converting import FILE_SUFFIXES, is_placeholder, list_files, read_document, read_documents
     from cmt_sdk.embedding import Embedder
     from cmt_sdk.memory import Memory
-    from cmt_sdk.model import MemoryModel
+    from cmt_sdk.model import MemoryModel, Stream
     from cmt_sdk.provenance import place_of
     from cmt_sdk.storage.repairing import repair
     from cmt_sdk.weights.bundle import has_shipped_adapter
@@ -79,6 +79,7 @@ _DEFERRED: Mapping[str, str] = {
     "Memory": "cmt_sdk.memory",
     "Embedder": "cmt_sdk.embedding",
     "MemoryModel": "cmt_sdk.model",
+    "Stream": "cmt_sdk.model",
     "ModelInfo": "cmt_sdk.weights.registry",
     "FILE_SUFFIXES": "cmt_sdk.converting",
     "is_placeholder": "cmt_sdk.converting",
@@ -140,6 +141,7 @@ __all__ = [
     "StorageFull",
     "StorageLocked",
     "StorageNewer",
+    "Stream",
     "Turn",
     "__version__",
     "errors",

@@ -103,11 +103,13 @@ class Chat:
 
         It is found again: what is erased is what the question named, or nothing.
         """
-        if not self._remember or len(self.turns) < 2 or phrases.ASSENT not in self.turns[-1].content:
+        said = [turn.content for turn in self.turns if turn.role != "system"]
+        request, question = said[-2:] if len(said) > 1 else ("", "")
+        if not self._remember or phrases.ASSENT not in question:
             return []
-        found = self._keeper.concerned(self.turns[-2].content)
+        found = self._keeper.concerned(request)
         named = phrases.confirmation([d.text for d in found])
-        return found if named.split() == self.turns[-1].content.split() else []
+        return found if named.split() == question.split() else []
 
     def _obeyed(self, intent: Intent, pending: Sequence[Document]) -> Heard | None:
         """A request to forget, and the answer to the question whether to; None for other turns."""

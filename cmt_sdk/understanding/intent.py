@@ -13,6 +13,7 @@ Judge = Callable[[Sequence[str]], Vector]  # n texts to scores [n, labels]
 
 WHOLE = 400  # characters: a longer message is judged by its parts and its beginning
 PARTS = 24  # parts of a message that are judged; more are joined
+APART = (("forgets", "agrees"), ("forgets", "tells"), ("forgets", "remembers"))
 SHORTEST = 2  # letters or digits of a part that stands by itself
 _AT = {name: column for column, name in enumerate(LABELS.values())}
 
@@ -53,8 +54,13 @@ def _is_told(labels: frozenset[str]) -> bool:
 
 
 def _labels(row: Vector) -> frozenset[str]:
-    """The labels above their thresholds; where there are none, the one that comes nearest."""
+    """The labels above their thresholds, of which one excludes another; at least the nearest one."""
     found = {name for name, column in _AT.items() if row[column] > 0}
+    for pair in APART:
+        if found.issuperset(pair):
+            found.discard(min(pair, key=lambda name: float(row[_AT[name]])))
+    if "general" in found and "chats" not in found:
+        found.add("asks")
     return frozenset(found or {max(_AT, key=lambda name: float(row[_AT[name]]))})
 
 
