@@ -14,11 +14,13 @@ from typing import Any, Protocol
 
 from cmt_sdk import phrases
 from cmt_sdk.model import MemoryModel, Stream
+from cmt_sdk.splitting.boundaries import sentence_ends
 from cmt_sdk.types import Answer, Document, Intent, Receipt, Turn
 
 TURNS_KEPT = 12
-TALK_TURNS = 4  # earlier turns that small talk is answered with
-TALK_TOKENS = 64
+TALK_TOKENS = 48  # of a reply to small talk, of which SENTENCES are given
+SENTENCES = 2
+LONGEST_TALK = 2000  # characters of small talk that the model reads, its end
 
 
 class Keeper(Protocol):
@@ -168,21 +170,37 @@ class Chat:
 
     def _running(self, intent: Intent) -> Stream:
         """The model at work on a turn: from memory where it asks, else bare."""
-        if intent.machine or not intent.asks or intent.chats:
-            most = self._options.get("max_tokens", TALK_TOKENS)
-            most = most if intent.machine else min(most, TALK_TOKENS)
-            history = [] if intent.machine else self._history(TALK_TURNS)
-            return self._model.talk(intent.text, history=history, max_tokens=most)
+        most = self._options.get("max_tokens", TALK_TOKENS)
+        if intent.machine:
+            return self._model.talk(intent.text, max_tokens=most)
+        if not intent.asks or intent.chats:
+            rules = [turn for turn in self.turns if turn.role == "system"]
+            running = self._model.talk(
+                intent.text[-LONGEST_TALK:],
+                history=[*rules, *phrases.EXAMPLES],
+                max_tokens=min(most, TALK_TOKENS),
+            )
+            return Stream(_in_short(running))
         asked = intent.asked if intent.tells else intent.text
         running = self._model.ask(asked, stream=True, history=self._history(), **self._options)
         if intent.general and running.answer.abstained:  # everybody may know it, the memory does not
             return self._model.ask(asked, stream=True, **(self._options | {"reader": "none"}))
         return running
 
-    def _history(self, most: int = TURNS_KEPT) -> Sequence[Turn]:
-        """The turns that go with the next one: all of the system's, and the last of the others."""
+    def _history(self) -> Sequence[Turn]:
+        """The turns that go with a question: all of the system's, and the last of the others."""
         said = [turn for turn in self.turns if turn.role != "system"]
-        return [*(turn for turn in self.turns if turn.role == "system"), *said[-most:]]
+        return [*(turn for turn in self.turns if turn.role == "system"), *said[-TURNS_KEPT:]]
+
+
+def _in_short(running: Stream) -> Iterator[str | Answer]:
+    """The first sentences: a small model that goes on says less and less."""
+    answer = running.answer
+    ends = list(sentence_ends(answer.text))[:SENTENCES]
+    is_whole = len(ends) < SENTENCES and not (answer.truncated and ends)
+    text = answer.text if is_whole else answer.text[: ends[-1]].rstrip()
+    yield text
+    yield replace(answer, text=text, truncated=False)
 
 
 def _said(text: str) -> Answer:

@@ -7,12 +7,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from cmt_sdk.types import Turn
+
 HEARD = "I see."
 UNCHANGED = "Nothing is kept or erased in this conversation."
 NOTED = "Noted."
 STAYS = "Nothing was erased."
 CONCERNS_NOTHING = "I keep nothing about that."
 ASSENT = "Erase it for good? Answer yes to erase it."
+# Turns that show a small model how small talk is answered: shortly, and as what it is.
+EXAMPLES = [
+    Turn("user", "Hello!"),
+    Turn("assistant", "Hello! What can I do for you?"),
+    Turn("user", "Thanks, that helped."),
+    Turn("assistant", "You're welcome!"),
+    Turn("user", "Who are you?"),
+    Turn("assistant", "I am an assistant. I keep what you tell me, and answer questions about it."),
+    Turn("user", "Tell me a joke."),
+    Turn("assistant", "Why did the bee get married? Because it found its honey."),
+    Turn("user", "Do you like music?"),
+    Turn("assistant", "I cannot hear it, but I like to talk about it."),
+    Turn("user", "Good night!"),
+    Turn("assistant", "Good night, sleep well!"),
+]
 QUOTED = 160  # characters of what was said that a reply repeats
 LISTED = 10  # texts that a reply lists
 
