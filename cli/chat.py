@@ -20,7 +20,7 @@ LEAVES = ("exit", "quit")  # as in a shell, on a terminal
 
 
 @click.command()
-@click.option("--remember", is_flag=True, help="Add what you say to the memory.")
+@click.option("--remember", is_flag=True, help="Add what you tell to the memory.")
 @click.option("--scope", default="", help="Whose memory: what is searched, and where what you say is added.")
 @click.option("--no-history", is_flag=True, help="On a terminal: keep no file of what you type.")
 @k_option
@@ -31,7 +31,10 @@ LEAVES = ("exit", "quit")  # as in a shell, on a terminal
 def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bool, **options: Any) -> None:
     """Talk with a memory; earlier turns are part of each question.
 
-    On a terminal Alt-Enter, or a \\ at its end, begins another line; /help lists the commands. What you type can be fetched
+    With --remember what you tell is kept and said back, what only asks is not kept, and "Forget my
+    phone number." erases what it concerns once you answer yes.
+
+    On a terminal Alt-Enter, or a \\ at its end, begins another line; /help lists the commands, exit ends. What you type can be fetched
     back with the arrow keys, in later conversations too: it is kept in the memory's folder, in the file chat-history, which
     only you may read. What becomes a document is not kept there, so that `cmt forget` leaves no trace of it; delete the file,
     or say --no-history, where questions are to leave none either. Of an encrypted memory there is no such file.

@@ -194,11 +194,17 @@ class Chat:
 
 
 def _in_short(running: Stream) -> Iterator[str | Answer]:
-    """The first sentences: a small model that goes on says less and less."""
+    """The first sentences of the first line: a small model that goes on repeats itself.
+
+    Of a sentence that does not end its first clause is given.
+    """
     answer = running.answer
-    ends = list(sentence_ends(answer.text))[:SENTENCES]
-    is_whole = len(ends) < SENTENCES and not (answer.truncated and ends)
-    text = answer.text if is_whole else answer.text[: ends[-1]].rstrip()
+    line = answer.text.partition("\n")[0]
+    ends = list(sentence_ends(f"{line}\n"))[:SENTENCES]
+    is_cut = answer.truncated and line == answer.text
+    text = line[: ends[-1]] if ends and (is_cut or len(ends) == SENTENCES) else line
+    if is_cut and not ends:
+        text = line.partition(",")[0] + "."
     yield text
     yield replace(answer, text=text, truncated=False)
 
