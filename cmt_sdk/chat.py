@@ -75,7 +75,7 @@ class Chat:
         self._keeper = keeper
         self._options = dict(options)
         self._remember = remember
-        self.turns: list[Turn] = list(turns)
+        self.turns: list[Turn] = phrases.without_erased(turns)
         self.last: Answer | None = None
         self.heard: Heard | None = None
 
@@ -117,28 +117,19 @@ class Chat:
         """A request to forget, and the answer to the question whether to; None for other turns."""
         if pending and intent.agrees:
             receipts = self._keeper.erase(pending)
-            self._unsay(pending)
             traces = sum(r.traces_found for r in receipts)
             complete = all(r.complete for r in receipts)
-            said = phrases.erased([d.text for d in pending], traces, complete=complete)
+            said = phrases.erased(len(pending), traces, complete=complete)
             return Heard(intent, said=said, receipts=receipts)
         if intent.forgets and not intent.machine:
             if not self._remember:
                 return Heard(intent, said=phrases.UNCHANGED)
             found = self._keeper.concerned(intent.text)
-            said = phrases.confirmation([d.text for d in found]) if found else phrases.CONCERNS_NOTHING
-            return Heard(intent, said=said)
+            question = phrases.confirmation([d.text for d in found])
+            return Heard(intent, said=question if found else phrases.CONCERNS_NOTHING)
         if pending and not (intent.tells or intent.asks or intent.machine):
             return Heard(intent, said=phrases.STAYS)
         return None
-
-    def _unsay(self, documents: Sequence[Document]) -> None:
-        """Take turns that said what was forgotten out of later questions, with their replies."""
-        texts = [d.text for d in documents]
-        for at in range(len(self.turns) - 1, -1, -1):
-            turn = self.turns[at]
-            if turn.role == "user" and any(text in turn.content for text in texts):
-                del self.turns[at : at + 2]
 
     def _kept(self, intent: Intent) -> Heard:
         if intent.machine or not intent.tells:
@@ -147,7 +138,8 @@ class Chat:
             said = phrases.UNCHANGED if intent.remembers else phrases.HEARD
             return Heard(intent, said="" if intent.asks else said)
         kept, replaced = self._keeper.keep(intent.told)
-        said = phrases.NOTED if intent.asks else phrases.noted(intent.told, [d.text for d in replaced])
+        noted = phrases.noted(intent.told, [d.text for d in replaced])
+        said = phrases.NOTED if intent.asks else noted
         return Heard(intent, kept, replaced, said)
 
     # -- the reply ----------------------------------------------------------------------------
@@ -166,6 +158,8 @@ class Chat:
             answer = replace(answer, text=before + answer.text)
         self.last = answer
         self.turns += [Turn("user", intent.text), Turn("assistant", answer.text)]
+        if heard.receipts:
+            self.turns = phrases.without_erased(self.turns)
         yield answer
 
     def _running(self, intent: Intent) -> Stream:
@@ -183,7 +177,7 @@ class Chat:
             return Stream(_in_short(running))
         asked = intent.asked if intent.tells else intent.text
         running = self._model.ask(asked, stream=True, history=self._history(), **self._options)
-        if intent.general and running.answer.abstained:  # everybody may know it, the memory does not
+        if intent.general and running.answer.abstained:  # the memory does not tell it
             return self._model.ask(asked, stream=True, **(self._options | {"reader": "none"}))
         return running
 

@@ -72,4 +72,3 @@ class Notebook:
     def erase(self, documents: Sequence[Document]) -> Sequence[Receipt]:
         """Forget documents, with their receipts."""
         return [self.memory.forget(document.id) for document in documents]
-

@@ -1,6 +1,7 @@
 """Fit the probe of the default model to `utterances.tsv` and put it into the package.
 
-    python tests/fit_probe.py    # a minute or two on a CPU; prints accuracy on the held-out messages
+`python tests/fit_probe.py` takes a minute or two on a CPU, and prints the accuracy of each label on
+messages that were held out.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> None:
         for old in place.glob("*.npz"):
             old.unlink()
         (place / f"{listener.name}-{digest()}.npz").write_bytes(probe.packed())
-        print(accuracy(engine.judge([u.text for u in held_out()]), held_out()))
+        print(accuracy(engine.judge([u.text for u in held_out()]), held_out()))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -181,7 +181,8 @@ def test_both_sides_can_be_remembered_or_none(memory):
     """What is remembered is the last turn, less what only asks; calls and results of tools are passed over."""
     both = CMTMiddleware(memory, remember=("user", "assistant"), wait=True)
     script = model(call("search_memory", query="tea"), "Ann likes tea.")
-    create_agent(script, tools=memory_tools(memory), middleware=[both]).invoke(said("I like tea too.", "Hello!", "Who likes tea?"))
+    agent = create_agent(script, tools=memory_tools(memory), middleware=[both])
+    agent.invoke(said("I like tea too.", "Hello!", "Who likes tea?"))
     assert [(d.text, d.metadata["role"]) for d in memory.documents()] == [
         ("I like tea too.", "user"),  # the others tell nothing
         ("Ann likes tea.", "assistant"),

@@ -214,6 +214,6 @@ def test_what_is_told_stays_where_the_client_hangs_up(held, aside, stream):
     held.reader.go()
     assert first.result().status_code == 200
     until(lambda: any(d.text in text for d in held.memory.documents(source="chat")))
-    kept = [d for d in held.memory.documents(source="chat")]
+    kept = list(held.memory.documents(source="chat"))
     assert [d.text for d in kept] == [text.split(". ")[0] + "."]
     held.memory.delete(kept[0].id)

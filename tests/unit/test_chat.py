@@ -87,10 +87,23 @@ def test_forgetting_asks_first_and_names_what_goes(memory):
     assert chat.say("Forget my phone number.").text == phrases.confirmation([NUMBER])
     assert NUMBER in texts(memory)
     answer = chat.say("Yes.")
-    assert answer.text.startswith(f"Erased: “{NUMBER}”; no trace is left")
+    assert answer.text == "Erased: 1 text; no trace is left."
     assert chat.heard.receipts[0].traces_found == 0
     assert texts(memory) == ["I live in Berlin."]
-    assert not any(turn.content == NUMBER for turn in chat.turns)
+    assert not any(NUMBER in turn.content for turn in chat.turns)
+    assert [t.content for t in chat.turns if t.role == "user"] == ["I live in Berlin.", "Yes."]
+
+
+def test_what_was_erased_is_not_read_from_the_turns_that_a_client_sends(memory):
+    """It sends back all that was said, the erased text too."""
+    said = [NUMBER, "I live in Berlin.", "Forget my phone number.", "Yes."]
+    turns = []
+    for text in said:
+        reply = memory.chat(remember=True, turns=turns).say(text).text
+        turns += [Turn("user", text), Turn("assistant", reply)]
+    left = memory.chat(remember=True, turns=turns).turns
+    assert not any("555" in turn.content for turn in left)
+    assert "I live in Berlin." in [turn.content for turn in left]
 
 
 @pytest.mark.parametrize("reply", ["Hello?", "Thanks", "I live in Rome.", "What is my phone number?"])
