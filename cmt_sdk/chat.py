@@ -146,21 +146,28 @@ class Chat:
 
     def _pieces(self, heard: Heard) -> Iterator[str | Answer]:
         intent = heard.intent
-        before = f"{heard.said}\n\n" if heard.said and intent.asks and heard.kept else ""
-        if heard.said and not before:
+        if heard.said and not (intent.asks and heard.kept):
             yield heard.said
             answer = _said(heard.said)
+        elif heard.said:
+            answer = self._noted_and_answered(heard)
+            yield answer.text
         else:
-            yield before
             running = self._running(intent)
             yield from running
             answer = running.answer
-            answer = replace(answer, text=before + answer.text)
         self.last = answer
         self.turns += [Turn("user", intent.text), Turn("assistant", answer.text)]
         if heard.receipts:
             self.turns = phrases.without_erased(self.turns)
         yield answer
+
+    def _noted_and_answered(self, heard: Heard) -> Answer:
+        """Where one sentence tells and seems to ask, and the memory has no answer, it tells."""
+        answer = self._running(heard.intent).answer
+        if answer.abstained and heard.intent.asked in heard.intent.told:
+            return _said(phrases.noted(heard.intent.told, [d.text for d in heard.replaced]))
+        return replace(answer, text=f"{heard.said}\n\n{answer.text}")
 
     def _running(self, intent: Intent) -> Stream:
         """The model at work on a turn: from memory where it asks, else bare."""

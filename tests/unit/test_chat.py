@@ -1,10 +1,12 @@
 """A turn of a conversation: kept where it tells, answered where it asks, erased after a yes."""
 
+import numpy as np
 import pytest
 
 from cmt_sdk import phrases
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 from cmt_sdk.types import Turn
+from cmt_sdk.understanding.utterances import LABELS
 
 NUMBER = "My phone number is 555 0134."
 
@@ -40,6 +42,20 @@ def test_what_tells_and_asks_is_kept_and_answered(memory):
     answer = memory.chat(remember=True).say("I live in Berlin. Where did the museum move?")
     assert answer.text == "Noted.\n\nThe museum moved to Lisbon."
     assert texts(memory) == ["The museum moved to Lisbon.", "I live in Berlin."]
+
+
+def test_a_sentence_that_tells_and_seems_to_ask_is_acknowledged(tmp_path):
+    """Where the memory has no answer: "I don't know." is no reply to a statement."""
+
+    class Doubtful(FakeEngine):
+        def judge(self, texts):
+            names = ("asks", "tells")
+            return np.array([[1.0 if n in names else -1.0 for n in LABELS.values()] for _ in texts])
+
+    with open_fake(tmp_path / "notes", Doubtful()) as memory:
+        memory.add("Ann likes tea.", source="a.md")
+        answer = memory.chat(remember=True, where={"never": 1}).say("I live in Berlin.")
+    assert answer.text == "Noted: “I live in Berlin.”"
 
 
 def test_a_statement_without_remember_claims_nothing(memory):
