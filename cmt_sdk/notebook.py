@@ -28,9 +28,7 @@ class Keeping(Protocol):
     def understand(self, text: str) -> Intent:
         """What a message wants."""
 
-    def add(
-        self, document: str, *, source: str, scope: str, metadata: Metadata, wait: bool
-    ) -> Document:
+    def add(self, document: str, *, source: str, scope: str, metadata: Metadata, wait: bool) -> Document:
         """Remember a text."""
 
     def search(
