@@ -7,8 +7,8 @@
     ChatCMT(memory=notes, scope="user/ann").invoke("Where does Ann live?").response_metadata["sources"]
     CMTChatMessageHistory("7", notes, scope="user/ann/session/7").messages
 
-The middleware puts what fits a question before it, as data in a message of the user's role, and remembers what was said once the
-agent has answered. It knows no language model; the chat model is the memory's own.
+The middleware remembers what the user tells before the agent answers, and puts what fits a question before it, as data in a
+message of the user's role. It knows no language model; the chat model is the memory's own.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ UNSOUND = re.compile("[\0\ud800-\udfff]")  # what a message may hold and a text 
 
 
 class CMTMiddleware(AgentMiddleware):
-    """Recalls before each call of the model, and remembers after the agent's answer.
+    """Remembers what is told, what the user tells before the agent answers; recalls before each call of the model.
 
     The `k` passages of `scope` that fit the user's last message stand before it, for the model only: the agent's
     state stays as it was, and what the conversation itself holds is not repeated. What is remembered is the last turn: of the
@@ -92,22 +92,31 @@ class CMTMiddleware(AgentMiddleware):
         """The same, with the search in a thread."""
         return await handler(await asyncio.to_thread(self._recall, request))
 
+    def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
+        """Remember what the user tells, before the agent answers: a run that is stopped loses nothing."""
+        self._keep([m for m in _last_turn(state["messages"]) if isinstance(m, HumanMessage)], runtime)
+
+    async def abefore_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
+        """The same, in a thread."""
+        await asyncio.to_thread(self.before_agent, state, runtime)
+
     def after_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
-        """Remember the last turn."""
-        scope = _scope_of(self._scope, runtime)
-        said = [(_role(m), _sound(m)) for m in _last_turn(state["messages"])]
-        self._memory.add_many(
-            [
-                cmt_sdk.Document(text, source="chat", scope=scope, metadata={ROLE: role})
-                for role, text in said
-                if text and role in self._remember and not cmt_sdk.only_asks(text)
-            ],
-            wait=self._wait,
-        )
+        """Remember what others said in the last turn."""
+        turn = _last_turn(state["messages"])
+        self._keep([m for m in turn if not isinstance(m, HumanMessage)], runtime)
 
     async def aafter_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """The same, in a thread."""
         await asyncio.to_thread(self.after_agent, state, runtime)
+
+    def _keep(self, messages: Sequence[AnyMessage], runtime: Runtime[Any]) -> None:
+        scope = _scope_of(self._scope, runtime)
+        said = [(_role(m), _sound(m)) for m in messages]
+        heard = [(role, text) for role, text in said if text and role in self._remember]
+        told = [(role, self._memory.understand(text).told) for role, text in heard]
+        documents = [cmt_sdk.Document(text, source="chat", scope=scope, metadata={ROLE: role}) for role, text in told if text]
+        if documents:
+            self._memory.add_many(documents, wait=self._wait)
 
     def _recall(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         messages = request.messages
@@ -117,9 +126,11 @@ class CMTMiddleware(AgentMiddleware):
             return request
         before = [cmt_sdk.Turn(_role(m), _sound(m)) for m in messages[: asked[-1]]]
         scope = _scope_of(self._scope, request.runtime) or None
-        matches = self._memory.search(query, self._k, history=before, scope=scope)
-        present = {_sound(m) for m in messages}
-        notes = [json.dumps(m.passage.content, ensure_ascii=False) for m in matches if m.document.text not in present]
+        most = self._k + 1  # one may be what the user has just told
+        matches = self._memory.search(query, most, history=before, scope=scope)
+        present = [_sound(m) for m in messages]
+        new = [m for m in matches if not any(m.document.text in said for said in present)][: self._k]
+        notes = [json.dumps(m.passage.content, ensure_ascii=False) for m in new]
         if not notes:
             return request
         note = HumanMessage("\n".join([NOTES, *notes]))
@@ -169,6 +180,7 @@ class ChatCMT(BaseChatModel):
     source: str | None = Field(default=None, description="Of which source; it may hold the wildcard *.")
     where: Mapping[str, Any] | None = Field(default=None, description="A filter on metadata.")
     stop: list[str] | None = Field(default=None, description="Texts at which an answer ends.")
+    remember: bool = Field(default=False, description="Whether what the user tells is added, in `scope`.")
     cache: Any = Field(default=False, exclude=True)
 
     def model_post_init(self, context: Any, /) -> None:
@@ -238,7 +250,9 @@ class ChatCMT(BaseChatModel):
         turns = [cmt_sdk.Turn(_role(m), _sound(m)) for m in messages]
         if unknown := [type(m).__name__ for m, turn in zip(messages, turns, strict=True) if not turn.role]:
             raise InvalidInput(f"the conversation holds {unknown[0]}: give messages of user, assistant and system only")
-        return self.memory.model.ask(turns[-1].content, stream=True, history=turns[:-1], **(self._options | dict(options)))
+        asked = self._options | {"remember": self.remember} | dict(options)
+        asked["scope"] = asked["scope"] or ""
+        return self.memory.chat(turns=turns[:-1], **asked).stream(turns[-1].content)
 
     def _about(self, answer: cmt_sdk.Answer) -> dict[str, Any]:
         return {

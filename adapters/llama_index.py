@@ -78,9 +78,11 @@ class CMTMemoryBlock(BaseMemoryBlock[list[ChatMessage]]):
         documents = []
         for message in messages:
             text = UNSOUND.sub("\ufffd", _text(message)).strip()
-            if text and message.role in SPEAKERS and not cmt_sdk.only_asks(text):
+            if text and message.role in SPEAKERS:
+                told = (await asyncio.to_thread(self.memory.understand, text)).told
                 scope = self._scope(message.additional_kwargs.get("session_id"))
-                documents.append(cmt_sdk.Document(text, scope=scope, metadata={"role": message.role.value}))
+                role = {"role": message.role.value}
+                documents += [cmt_sdk.Document(told, scope=scope, metadata=role)] if told else []
         await asyncio.to_thread(self.memory.add_many, documents, wait=self.wait)
 
     async def atruncate(self, content: list[ChatMessage], tokens_to_truncate: int) -> list[ChatMessage] | None:

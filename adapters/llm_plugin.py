@@ -29,7 +29,6 @@ try:
 except ImportError as error:
     raise unusable("the plugin for llm", "llm", error) from error
 
-TURNS_KEPT = 24
 KEPT_APART = ("text", "prompt_tokens", "answer_tokens")  # of an Answer: llm has places of its own for these
 
 
@@ -74,7 +73,8 @@ class CMTModel(llm.Model):
         if asked.role != "user":
             raise InvalidInput(f"the last message is of the role {asked.role}: ask a question")
         options = prompt.options.model_dump()
-        running = self.memory.model.ask(asked.content, stream=True, history=history[-TURNS_KEPT:], **options)
+        options["scope"] = options["scope"] or ""
+        running = self.memory.chat(turns=history, **options).stream(asked.content)
         yield from running if stream else [running.answer.text]
         answer = running.answer
         response.response_json = {name: value for name, value in asdict(answer).items() if name not in KEPT_APART}

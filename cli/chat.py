@@ -16,10 +16,11 @@ from cmt_cli.options import json_option, k_option, max_tokens_option, memory_opt
 from cmt_cli.output import amount, on_terminal, say
 
 HISTORY = "chat-history"
+LEAVES = ("exit", "quit")  # as in a shell, on a terminal
 
 
 @click.command()
-@click.option("--remember", is_flag=True, help="Add what you say to the memory.")
+@click.option("--remember", is_flag=True, help="Add what you tell to the memory.")
 @click.option("--scope", default="", help="Whose memory: what is searched, and where what you say is added.")
 @click.option("--no-history", is_flag=True, help="On a terminal: keep no file of what you type.")
 @k_option
@@ -30,9 +31,12 @@ HISTORY = "chat-history"
 def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bool, **options: Any) -> None:
     """Talk with a memory; earlier turns are part of each question.
 
-    On a terminal Alt-Enter, or a \\ at its end, begins another line; /help lists the commands. What you type can be fetched
-    back with the arrow keys, in later conversations too: it is kept in the memory's folder, in the file chat-history, which
-    only you may read. What becomes a document is not kept there, so that `cmt forget` leaves no trace of it; delete the file,
+    With --remember what you tell is kept and said back, what only asks is not kept, and "Forget my
+    phone number." erases what it concerns once you answer yes.
+
+    On a terminal Alt-Enter, or a \\ at its end, begins another line; /help lists the commands, exit ends. What you type can be
+    fetched back with the arrow keys, in later conversations too: it is kept in the memory's folder, in the file chat-history,
+    which only you may read. What becomes a document is not kept there, so that `cmt forget` leaves no trace of it; delete the file,
     or say --no-history, where questions are to leave none either. Of an encrypted memory there is no such file.
 
     On standard input one line is one turn; with --json every answer is an object on a line.
@@ -44,8 +48,9 @@ def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bo
     with begun(folder) if remember else opened(folder) as memory:
         talk = Conversation(memory, scope, options, remember=remember, as_json=as_json)
         history = None if no_history or memory.encrypted else memory.path / HISTORY
-        for said in _typed(talk, history) if on_terminal(sys.stdin) else _piped():
-            if said == "/exit":
+        typed = on_terminal(sys.stdin)
+        for said in _typed(talk, history) if typed else _piped():
+            if said == "/exit" or (typed and said in LEAVES):
                 return
             if said:
                 talk.hear(said)

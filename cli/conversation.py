@@ -24,14 +24,14 @@ READERS = ("memory", "text", "auto", "none")
 
 @dataclass
 class Conversation:
-    """One run of `cmt chat`. `remembered` are the texts that were added in it and not forgotten since."""
+    """One run of `cmt chat`. `remembered` are the documents that were added in it and not forgotten since."""
 
     memory: cmt_sdk.Memory
     scope: str
     options: dict[str, Any]
     remember: bool
     as_json: bool
-    remembered: list[str] = field(default_factory=list)
+    remembered: list[cmt_sdk.Document] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.talk = self._begun()
@@ -62,14 +62,18 @@ class Conversation:
         return found[1] == "/remember" if found else self.remember
 
     def _answer(self, said: str) -> None:
-        if self.as_json:
-            print_json(self.talk.say(said))
-        else:
-            say_pieces(marked(self.talk.stream(said), lambda: self.talk.last))
-            tell_if_cut(self.talk.last)
-        if self.remember and not cmt_sdk.only_asks(said):
-            self.remembered.append(said)
-            if not self.as_json:
+        heard = self.talk.hear(said)
+        gone = {name for receipt in heard.receipts for name in receipt.documents}
+        self.remembered = [d for d in self.remembered if d.id not in gone]
+        self.remembered += [heard.kept] if heard.kept else []
+        try:
+            if self.as_json:
+                print_json(self.talk.reply(heard).answer)
+            else:
+                say_pieces(marked(self.talk.reply(heard), lambda: self.talk.last))
+                tell_if_cut(self.talk.last)
+        finally:  # kept, also where the reply is stopped
+            if heard.kept and not self.as_json:
                 say(REMEMBERED, err=True)
 
     def _obey(self, name: str, argument: str) -> None:
@@ -118,25 +122,25 @@ class Conversation:
         if document.source != "chat":
             say(f"already remembered: {place(document.source, document.id)}", err=True)
             return
-        self.remembered.append(text)
+        self.remembered.append(document)
         say(REMEMBERED, err=True)
 
     def forget(self, _: str) -> None:
         """Erase the last text that was remembered in this conversation, and the turn in which it was said."""
         if not self.remembered:
             raise DocumentNotFound("nothing was remembered in this conversation; `cmt forget` erases what was before")
-        text = self.remembered.pop()
+        document = self.remembered.pop()
+        text = document.text
         turns = self.talk.turns
-        for at in [i for i, turn in enumerate(turns) if turn.role == "user" and turn.content == text][::-1]:
+        told = [i for i, turn in enumerate(turns) if turn.role == "user" and text in turn.content]
+        for at in told[::-1]:
             del turns[at : at + 2]  # with its answer
-        said = [d for d in self.memory.documents(source="chat", scope=self.scope or None) if d.scope == self.scope]
-        found = [d for d in said if d.text.strip() == text]
-        if not found:
+        if document.source != "chat":
             say(f"stays: {one_line(text, 60)}; it was there before, from another source: `cmt forget` erases it", err=True)
-        for document in found:
-            receipt = self.memory.forget(document.id)
-            left = amount(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
-            say(f"erased: {one_line(text, 60)}; {left} left in {', '.join(receipt.files_scanned)}", err=True)
+            return
+        receipt = self.memory.forget(document.id)
+        left = amount(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
+        say(f"erased: {one_line(text, 60)}; {left} left in {', '.join(receipt.files_scanned)}", err=True)
 
     def reader(self, name: str) -> None:
         """Read with another reader from now on."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import cmt_sdk
 from cmt_cli.output import amount, say
 
 
-def marked(pieces: Iterator[str], answer: Callable[[], cmt_sdk.Answer | None]) -> Iterator[str]:
+def marked(pieces: Iterable[str], answer: Callable[[], cmt_sdk.Answer | None]) -> Iterator[str]:
     """The pieces of an answer, and an ellipsis where it was cut.
 
     `answer` is asked for once they are all there.

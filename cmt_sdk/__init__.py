@@ -47,6 +47,7 @@ from cmt_sdk.types import (
     Document,
     Filter,
     Finding,
+    Intent,
     Match,
     Page,
     Passage,
@@ -60,13 +61,12 @@ from cmt_sdk.vectors import KeyVectors
 from cmt_sdk.version import __version__
 
 if TYPE_CHECKING:
-    from cmt_sdk.chat import Chat
+    from cmt_sdk.chat import Chat, Heard
     from cmt_sdk.conversations import read_conversations
     from cmt_sdk.converting import FILE_SUFFIXES, is_placeholder, list_files, read_document, read_documents
     from cmt_sdk.embedding import Embedder
     from cmt_sdk.memory import Memory
-    from cmt_sdk.model import MemoryModel
-    from cmt_sdk.prompting import only_asks
+    from cmt_sdk.model import MemoryModel, Stream
     from cmt_sdk.provenance import place_of
     from cmt_sdk.storage.repairing import repair
     from cmt_sdk.weights.bundle import has_shipped_adapter
@@ -75,9 +75,11 @@ if TYPE_CHECKING:
 
 _DEFERRED: Mapping[str, str] = {
     "Chat": "cmt_sdk.chat",
+    "Heard": "cmt_sdk.chat",
     "Memory": "cmt_sdk.memory",
     "Embedder": "cmt_sdk.embedding",
     "MemoryModel": "cmt_sdk.model",
+    "Stream": "cmt_sdk.model",
     "ModelInfo": "cmt_sdk.weights.registry",
     "FILE_SUFFIXES": "cmt_sdk.converting",
     "is_placeholder": "cmt_sdk.converting",
@@ -87,7 +89,6 @@ _DEFERRED: Mapping[str, str] = {
     "read_documents": "cmt_sdk.converting",
     "has_shipped_adapter": "cmt_sdk.weights.bundle",
     "list_models": "cmt_sdk.weights.registry",
-    "only_asks": "cmt_sdk.prompting",
     "place_of": "cmt_sdk.provenance",
     "pull_model": "cmt_sdk.weights.download",
     "remove_model": "cmt_sdk.weights.registry",
@@ -107,6 +108,8 @@ __all__ = [
     "EmptyDocument",
     "Filter",
     "Finding",
+    "Heard",
+    "Intent",
     "InvalidDocument",
     "InvalidFilter",
     "InvalidInput",
@@ -138,6 +141,7 @@ __all__ = [
     "StorageFull",
     "StorageLocked",
     "StorageNewer",
+    "Stream",
     "Turn",
     "__version__",
     "archive_key",
@@ -149,7 +153,6 @@ __all__ = [
     "list_models",
     "locate",
     "model_home",
-    "only_asks",
     "open",
     "place_of",
     "pull_model",

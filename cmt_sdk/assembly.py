@@ -17,6 +17,7 @@ from cmt_sdk.embedding import EmbeddedKeys, Embedder
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
 from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
 from cmt_sdk.recall import Engine, Recall
+from cmt_sdk.types import Vector
 
 if TYPE_CHECKING:
     from cmt_sdk.neural.aggregation import Aggregation
@@ -249,6 +250,19 @@ class LocalEngine:
 
         return StateListener(self._frozen, self._loaded.base_hash[:16])
 
+    @cached_property
+    def _hearing(self) -> Listener:
+        from cmt_sdk.neural.hearing import StateListener
+
+        return StateListener(self._frozen, self._loaded.base_hash[:16])
+
+    def judge(self, texts: Sequence[str]) -> Vector:
+        """What texts want, as scores [n, labels]; a model's first call may fit its probe, in seconds."""
+        from cmt_sdk.understanding.fitted import probe_of
+
+        return probe_of(self._hearing).scores(texts, self._hearing.states(texts))
+
+    @cached_property
     @cached_property
     def reader(self) -> Reader:
         """The reader over the same frozen model."""

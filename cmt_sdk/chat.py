@@ -1,45 +1,216 @@
-"""Chat: a conversation over a memory; earlier turns are part of each question."""
+"""Chat: a conversation over a memory. A turn is understood, kept where it tells something, answered.
+
+What is told is kept before the reply is written: a reply that is stopped loses nothing. What asks
+is answered from memory; what tells is acknowledged; small talk is answered by the bare model.
+"Forget …" names what it concerns, and erases once the next turn agrees. The turns alone carry that
+over, so that a client that sends them all, as those of OpenAI's API do, can confirm as well.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
-from cmt_sdk.model import MemoryModel
-from cmt_sdk.types import Answer, Turn
+from cmt_sdk import phrases
+from cmt_sdk.model import MemoryModel, Stream
+from cmt_sdk.splitting.boundaries import sentence_ends
+from cmt_sdk.types import Answer, Document, Intent, Receipt, Turn
 
 TURNS_KEPT = 24
+TALK_TOKENS = 48  # of a reply to small talk, of which SENTENCES are given
+SENTENCES = 2
+LONGEST_TALK = 2000  # characters of small talk that the model reads, its end
+
+
+class Keeper(Protocol):
+    """What a conversation needs of a memory beside its model."""
+
+    def understand(self, text: str) -> Intent:
+        """What a message wants."""
+
+    def keep(self, text: str) -> tuple[Document, Sequence[Document]]:
+        """Remember what was told; returns it as stored, and what it takes the place of."""
+
+    def concerned(self, request: str) -> Sequence[Document]:
+        """What a request to forget concerns."""
+
+    def erase(self, documents: Sequence[Document]) -> Sequence[Receipt]:
+        """Forget documents, with their receipts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """A turn as it was understood, and what came of it before its reply.
+
+    `kept` is the document that holds what was told, `replaced` are those that it takes the place
+    of; `said` is the reply, where no model is needed for it; `receipts` are those of what was
+    forgotten.
+    """
+
+    intent: Intent
+    kept: Document | None = None
+    replaced: Sequence[Document] = ()
+    said: str = ""
+    receipts: Sequence[Receipt] = ()
 
 
 class Chat:
-    """A conversation. `turns` holds all of it; the last `TURNS_KEPT` turns go with each question.
+    """A conversation, made by `Memory.chat`.
 
-    `last` is the last answer, with its sources.
-    `on_turn` is called with every finished turn (Memory.chat uses it to remember what was said).
+    `turns` holds all of it; the last `TURNS_KEPT` turns go with each question. `last` is the last
+    answer, with its sources; `heard` is what came of the last turn.
     """
 
-    def __init__(self, model: MemoryModel, options: Mapping[str, Any], on_turn: Callable[[Turn], None] | None = None) -> None:
+    def __init__(
+        self,
+        model: MemoryModel,
+        keeper: Keeper,
+        options: Mapping[str, Any],
+        *,
+        remember: bool = False,
+        turns: Sequence[Turn] = (),
+    ) -> None:
         self._model = model
+        self._keeper = keeper
         self._options = dict(options)
-        self._on_turn = on_turn
-        self.turns: list[Turn] = []
+        self._remember = remember
+        self.turns: list[Turn] = phrases.without_erased(turns)
         self.last: Answer | None = None
+        self.heard: Heard | None = None
 
     def say(self, text: str) -> Answer:
-        """Say something and get the answer; options as for `MemoryModel.ask`."""
-        answer: Answer = self._model.ask(text, history=self.turns[-TURNS_KEPT:], **self._options)
-        self._keep(text, answer)
-        return answer
+        """Say something and get the reply; options as for `MemoryModel.ask`."""
+        return self.stream(text).answer
 
-    def stream(self, text: str) -> Iterator[str]:
-        """Say something and get the answer in pieces, as it comes."""
-        running = self._model.ask(text, stream=True, history=self.turns[-TURNS_KEPT:], **self._options)
-        yield from running
-        self._keep(text, running.answer)
+    def stream(self, text: str) -> Stream:
+        """Say something and get the reply in pieces; what is told is kept when this returns."""
+        return self.reply(self.hear(text))
 
-    def _keep(self, question: str, answer: Answer) -> None:
+    def hear(self, text: str) -> Heard:
+        """Understand a turn, and keep or forget what it says; `reply` answers it."""
+        pending = self._pending()
+        intent = self._keeper.understand(text)
+        self.heard = self._obeyed(intent, pending) or self._kept(intent)
+        return self.heard
+
+    def reply(self, heard: Heard) -> Stream:
+        """The reply to a turn that was heard, in pieces; at its end the turn is part of `turns`."""
+        return Stream(self._pieces(heard))
+
+    # -- before the reply ---------------------------------------------------------------------
+
+    def _pending(self) -> Sequence[Document]:
+        """What the last turn but one asked to forget, where the last one asked whether to erase it.
+
+        It is found again: what is erased is what the question named, or nothing.
+        """
+        said = [turn.content for turn in self.turns if turn.role != "system"]
+        request, question = said[-2:] if len(said) > 1 else ("", "")
+        if not self._remember or phrases.ASSENT not in question:
+            return []
+        found = self._keeper.concerned(request)
+        named = phrases.confirmation([d.text for d in found])
+        return found if named.split() == question.split() else []
+
+    def _obeyed(self, intent: Intent, pending: Sequence[Document]) -> Heard | None:
+        """A request to forget, and the answer to the question whether to; None for other turns."""
+        if pending and intent.agrees:
+            receipts = self._keeper.erase(pending)
+            traces = sum(r.traces_found for r in receipts)
+            complete = all(r.complete for r in receipts)
+            said = phrases.erased(len(pending), traces, complete=complete)
+            return Heard(intent, said=said, receipts=receipts)
+        if intent.forgets and not intent.machine:
+            if not self._remember:
+                return Heard(intent, said=phrases.UNCHANGED)
+            found = self._keeper.concerned(intent.text)
+            question = phrases.confirmation([d.text for d in found])
+            return Heard(intent, said=question if found else phrases.CONCERNS_NOTHING)
+        if pending and not (intent.tells or intent.asks or intent.machine):
+            return Heard(intent, said=phrases.STAYS)
+        return None
+
+    def _kept(self, intent: Intent) -> Heard:
+        if intent.machine or not intent.tells:
+            return Heard(intent)
+        if not self._remember:
+            said = phrases.UNCHANGED if intent.remembers else phrases.HEARD
+            return Heard(intent, said="" if intent.asks else said)
+        kept, replaced = self._keeper.keep(intent.told)
+        noted = phrases.noted(intent.told, [d.text for d in replaced])
+        said = phrases.NOTED if intent.asks else noted
+        return Heard(intent, kept, replaced, said)
+
+    # -- the reply ----------------------------------------------------------------------------
+
+    def _pieces(self, heard: Heard) -> Iterator[str | Answer]:
+        intent = heard.intent
+        if heard.said and not (intent.asks and heard.kept):
+            yield heard.said
+            answer = _said(heard.said)
+        elif heard.said:
+            answer = self._noted_and_answered(heard)
+            yield answer.text
+        else:
+            running = self._running(intent)
+            yield from running
+            answer = running.answer
         self.last = answer
-        for turn in (Turn("user", question), Turn("assistant", answer.text)):
-            self.turns.append(turn)
-            if self._on_turn is not None:
-                self._on_turn(turn)
+        self.turns += [Turn("user", intent.text), Turn("assistant", answer.text)]
+        if heard.receipts:
+            self.turns = phrases.without_erased(self.turns)
+        yield answer
+
+    def _noted_and_answered(self, heard: Heard) -> Answer:
+        """Where one sentence tells and seems to ask, and the memory has no answer, it tells."""
+        answer = self._running(heard.intent).answer
+        if answer.abstained and heard.intent.asked in heard.intent.told:
+            return _said(phrases.noted(heard.intent.told, [d.text for d in heard.replaced]))
+        return replace(answer, text=f"{heard.said}\n\n{answer.text}")
+
+    def _running(self, intent: Intent) -> Stream:
+        """The model at work on a turn: from memory where it asks, else bare."""
+        most = self._options.get("max_tokens", TALK_TOKENS)
+        if intent.machine:
+            return self._model.talk(intent.text, max_tokens=most)
+        if not intent.asks or intent.chats:
+            rules = [turn for turn in self.turns if turn.role == "system"]
+            running = self._model.talk(
+                intent.text[-LONGEST_TALK:],
+                history=[*rules, *phrases.EXAMPLES],
+                max_tokens=min(most, TALK_TOKENS),
+            )
+            return Stream(_in_short(running))
+        asked = intent.asked if intent.tells else intent.text
+        running = self._model.ask(asked, stream=True, history=self._history(), **self._options)
+        if intent.general and running.answer.abstained:  # the memory does not tell it
+            return self._model.ask(asked, stream=True, **(self._options | {"reader": "none"}))
+        return running
+
+    def _history(self) -> Sequence[Turn]:
+        """The turns that go with a question: all of the system's, and the last of the others."""
+        said = [turn for turn in self.turns if turn.role != "system"]
+        return [*(turn for turn in self.turns if turn.role == "system"), *said[-TURNS_KEPT:]]
+
+
+def _in_short(running: Stream) -> Iterator[str | Answer]:
+    """The first sentences of the first line: a small model that goes on repeats itself.
+
+    Of a sentence that does not end its first clause is given.
+    """
+    answer = running.answer
+    line = answer.text.partition("\n")[0]
+    ends = list(sentence_ends(f"{line}\n"))[:SENTENCES]
+    is_cut = answer.truncated and line == answer.text
+    text = line[: ends[-1]] if ends and (is_cut or len(ends) == SENTENCES) else line
+    if is_cut and not ends:
+        text = line.partition(",")[0] + "."
+    yield text
+    yield replace(answer, text=text, truncated=False)
+
+
+def _said(text: str) -> Answer:
+    """A reply that no model wrote."""
+    return Answer(text, [], "none", abstained=False, confidence=1.0, prompt_tokens=0, memory_tokens=0,
+                  answer_tokens=0, milliseconds={})  # fmt: skip

@@ -21,12 +21,14 @@ from cmt_sdk.errors import DocumentNotFound, InvalidFilter, InvalidSetting, Stor
 from cmt_sdk.handles import Handle, NoModel, is_held, watch
 from cmt_sdk.intake import Addable, Intake, OnProgress, When, document_of
 from cmt_sdk.model import MemoryModel, check_names, check_options
-from cmt_sdk.prompting import only_asks
+from cmt_sdk.notebook import Notebook
+from cmt_sdk.recall import LONGEST_QUESTION, check_question
 from cmt_sdk.types import (
     Document,
     Filter,
     Finding,
     Fingerprint,
+    Intent,
     Match,
     Metadata,
     Page,
@@ -38,6 +40,7 @@ from cmt_sdk.types import (
     Turn,
     Vector,
 )
+from cmt_sdk.understanding import understand
 from cmt_sdk.vectors import KeyVectors
 
 log = logging.getLogger(__name__)
@@ -369,19 +372,25 @@ class Memory(Handle):
         """What makes the memories here: weights, quantisation, tokenizer, adapters, settings. Loads the model."""
         return self._engine.compressor.fingerprint
 
-    def chat(self, *, remember: bool = False, scope: str = "", **options: Any) -> Chat:
-        """A conversation over this memory; with `remember=True` what the user says is added to `scope`, unless it only asks.
+    def understand(self, text: str) -> Intent:
+        """What a message wants: whether it asks, tells, and which part is worth keeping. Loads the model.
 
-        `options` are those of `model.ask` but `history` and `stream`; the search is narrowed to `scope` where one is given.
-        Raises TypeError for an option that there is not, InvalidSetting for a value that cannot be.
+        Raises InvalidInput for an empty text.
+        """
+        check_question(text[:LONGEST_QUESTION])
+        return understand(text, self._recall.scores)
+
+    def chat(self, *, remember: bool = False, scope: str = "", turns: Sequence[Turn] = (), **options: Any) -> Chat:
+        """A conversation over this memory, which goes on from `turns`.
+
+        With `remember=True` what the user tells is added to `scope`, before the reply; and what the
+        user asks to forget is erased, once the next turn agrees. `options` are those of `model.ask`
+        but `history` and `stream`; the search is narrowed to `scope` where one is given. Raises
+        TypeError for an option that there is not, InvalidSetting for a value that cannot be.
         """
         check_options(options)
-
-        def keep(turn: Turn) -> None:
-            if turn.role == "user" and not only_asks(turn.content):
-                self.add(turn.content, scope=scope, source="chat", metadata={"role": turn.role}, wait=False)
-
-        return Chat(self.model, {"scope": scope, **options} if scope else options, keep if remember else None)
+        options = {"scope": scope, **options} if scope else options
+        return Chat(self.model, Notebook(self, scope), options, remember=remember, turns=turns)
 
     # -- upkeep -------------------------------------------------------------------------------------------------
 

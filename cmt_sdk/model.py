@@ -129,6 +129,23 @@ class MemoryModel(Handle):
             pass
         return running.answer
 
+    def talk(self, text: str, *, history: Sequence[Turn] = (), max_tokens: int = 64) -> Stream:
+        """What the bare model says to small talk, by its own chat template and without notes.
+
+        Raises InvalidInput, as `ask` does.
+        """
+        ask = Ask(text, reader="none", max_tokens=max_tokens, history=history)
+        return Stream(_with_limit(self._talked(ask), max_tokens))
+
+    def _talked(self, ask: Ask) -> Iterator[str | Answer]:
+        prompt = Prompt(ask.question, ask.history or (), notes=False, talk=True)
+        text, usage = [], None
+        for piece in self._locked(prompt, ask.max_tokens):
+            text.append(piece.text)
+            usage = piece.usage
+            yield piece.text
+        yield self._answer(_reading_of(ask, "none", [], "".join(text), usage), {})
+
     def embed(self, texts: Sequence[str]) -> Vector:
         """The vectors by which questions of these words find passages: float32 [n, dimension], rows of length 1.
 
@@ -276,8 +293,11 @@ class MemoryModel(Handle):
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
             prompt = replace(prompt, passages=[render(p) for p in passages])
+        yield from self._locked(prompt, ask.max_tokens)
+
+    def _locked(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         with self._recall.lock:  # not held while the caller has a piece in hand: others may use the model then
-            pieces = self._recall.engine.reader.read(prompt, ask.max_tokens)
+            pieces = self._recall.engine.reader.read(prompt, max_tokens)
         while True:
             with self._recall.lock:
                 piece = next(pieces, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from cmt_sdk.types import Turn
@@ -33,6 +32,18 @@ def messages(question: str, history: Sequence[Turn] = (), *, notes: bool = True)
     return said
 
 
+def talk(said: str, history: Sequence[Turn] = ()) -> list[dict[str, str]]:
+    """Chat messages of small talk: what was said, as it was said, without an instruction."""
+    messages: list[dict[str, str]] = []
+    for turn in [*history, Turn("user", said.strip())]:
+        role = "assistant" if turn.role == "assistant" else "user"
+        if messages and messages[-1]["role"] == role:
+            messages[-1]["content"] += f"\n\n{turn.content}"
+        elif messages or role == "user":
+            messages.append({"role": role, "content": turn.content})
+    return messages
+
+
 def passage_text(content: str) -> str:
     """A passage as it stands in the prompt: its content and the gap that ends it."""
     return content.strip() + PASSAGE_END
@@ -41,9 +52,3 @@ def passage_text(content: str) -> str:
 def abstains(answer: str) -> bool:
     """True when an answer says that the notes do not tell."""
     return answer.strip().rstrip(".").lower().startswith(UNKNOWN.rstrip(".").lower())
-
-
-def only_asks(text: str) -> bool:
-    """True for words that ask and tell nothing: remembered, such a question would be found as the answer to itself."""
-    sentences = [s.strip().rstrip("\"'”’)»") for s in re.split(r"(?<=[.!?])\s+|(?<=[。！？])", text) if s.strip()]
-    return bool(sentences) and all(s.endswith(("?", "？")) for s in sentences)

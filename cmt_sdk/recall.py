@@ -68,6 +68,9 @@ class Engine(Protocol):
     def reader(self) -> Reader:
         """The reader, which loads the model."""
 
+    def judge(self, texts: Sequence[str]) -> Vector:
+        """What texts want, as scores [n, labels] for `understanding.understand`; loads the model."""
+
     @property
     def listener(self) -> Listener:
         """The listener, which loads the model."""
@@ -108,6 +111,11 @@ class Recall:
         self.check_fingerprint()
         with self.lock:
             return self.engine.compressor.encode_query(legible(question))
+
+    def scores(self, texts: Sequence[str]) -> Vector:
+        """What the texts want: scores [n, labels], as `understanding.understand` takes them."""
+        with self.lock:
+            return self.engine.judge(texts)
 
     def search(self, query: str, k: int, chosen: Filter, mode: SearchMode = "fused", vector: Vector | None = None) -> list[Match]:
         """The k best passages, best first. `vector` saves encoding the query again.

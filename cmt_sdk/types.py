@@ -386,7 +386,7 @@ class Prompt:
     """What a reader gets: a question after `history`, and either `memories` or `passages` (text) to answer from.
 
     The best memory or passage comes last, nearest to the question. `notes` says whether there is a place for them at all;
-    without it the base model is asked bare.
+    without it the base model is asked bare. With `talk` it gets no instruction either.
     """
 
     question: str
@@ -394,6 +394,7 @@ class Prompt:
     memories: Sequence[PackedMemory] = ()
     passages: Sequence[str] = ()
     notes: bool = True
+    talk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -433,3 +434,35 @@ class Removed:
 
     versions: Sequence[Document]
     passages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Intent:
+    """What a message wants of a memory.
+
+    `told` is the part that is worth keeping, `asked` the part that asks; each is empty where there
+    is none. `remembers`: it asks to keep what it tells. `forgets`: it asks to erase something.
+    `chats`: small talk, or what it asks is of the assistant and needs no memory. `general`: it asks
+    only for what everybody could know. `agrees`: a yes. `machine`: not said by a person: a prompt
+    of a front end, a pasted dialogue, recalled text.
+    """
+
+    text: str
+    told: str = ""
+    asked: str = ""
+    remembers: bool = False
+    forgets: bool = False
+    chats: bool = False
+    general: bool = False
+    agrees: bool = False
+    machine: bool = False
+
+    @property
+    def tells(self) -> bool:
+        """Whether some of it is worth keeping."""
+        return bool(self.told)
+
+    @property
+    def asks(self) -> bool:
+        """Whether some of it asks for what the memory may hold."""
+        return bool(self.asked)

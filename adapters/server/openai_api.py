@@ -9,7 +9,6 @@ is not told to another. What the model cannot do (temperature, tools) is passed 
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import time
 import uuid
@@ -43,7 +42,7 @@ from cmt_adapters.server.openai_shapes import (
 from cmt_adapters.server.replies import EVENTS, Events, event, failures
 from cmt_adapters.server.shapes import SourceValue
 from cmt_adapters.server.stopping import until, whole
-from cmt_adapters.server.work import Vectors, Work, Working, while_there
+from cmt_adapters.server.work import Pieces, Vectors, Work, Working, while_there
 from cmt_sdk.errors import InvalidInput, NotFound
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -72,13 +71,12 @@ async def show_model(id: str) -> Model:  # noqa: A002 - the word users know
     responses={200: EVENTS, **failures(409, 422)},
 )
 async def complete_chat(request: Request, work: Working, chat: ChatRequest) -> Any:
-    """Answer the user's last message from memory, and remember it unless it only asks. With `stream`, chunks as events."""
+    """Answer the user's last message from memory, and remember what it tells, before. With `stream`, chunks as events."""
     chat = in_name_of(request, chat)
     options = chat.options()
     if chat.stream:
         return Events(_chunks(work, chat, options))
-    answer = await while_there(request.receive, whole(until(work.pieces(**options), chat.stop)))
-    await _remember(work, chat, options["question"])
+    answer = await while_there(request.receive, whole(until(replies(work, chat, options), chat.stop)))
     choice = Choice(message=Said(content=answer.text), finish_reason=_finish(answer))
     return Completion(**_head(), choices=[choice], usage=_usage(answer), sources=_sources(answer))
 
@@ -110,7 +108,7 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
         return event(Chunk(**head, choices=[ChunkChoice(index=0, delta=delta, finish_reason=finish)], **more))
 
     begun = False
-    async with aclosing(until(work.pieces(**options), chat.stop)) as pieces:
+    async with aclosing(until(replies(work, chat, options), chat.stop)) as pieces:
         async for piece in pieces:
             if not begun:
                 yield chunk(Delta(role="assistant", content=""))
@@ -118,19 +116,16 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
             if isinstance(piece, str):
                 yield chunk(Delta(content=piece))
                 continue
-            await _remember(work, chat, options["question"])
             yield chunk(Delta(), finish_reason=_finish(piece), sources=_sources(piece))
             if chat.stream_options and chat.stream_options.include_usage:
                 yield event(Chunk(**head, choices=[], usage=_usage(piece)))
     yield DONE
 
 
-async def _remember(work: Work, chat: Asked, said: str) -> None:
-    """Afterwards, and nothing that only asks: it would be found as the answer to itself. Compressed in the background."""
-    wanted = work.remember if chat.remember is None else chat.remember
-    if wanted and not cmt_sdk.only_asks(said):
-        document = cmt_sdk.Document(said, scope=chat.within, source="chat", metadata={"role": "user"})
-        await asyncio.to_thread(work.memory.add, document, wait=False)
+def replies(work: Work, asked: Asked, options: dict[str, Any]) -> Pieces:
+    """The reply to what the user says last, in pieces; what that tells is kept before, where it may be."""
+    remember = work.remember if asked.remember is None else asked.remember
+    return work.replies(remember=remember, **options)
 
 
 def _head() -> dict[str, Any]:

@@ -30,6 +30,7 @@ from cmt_adapters.server.responses_shapes import (
     Step,
 )
 from cmt_adapters.server.shapes import SourceValue
+from cmt_adapters.server.stopping import whole
 from cmt_adapters.server.work import Work, Working, while_there
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -37,13 +38,12 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 @router.post("/responses", response_model=Responded, responses={200: EVENTS, **failures(409, 422)})
 async def respond(request: Request, work: Working, asked: ResponsesRequest) -> Any:
-    """Answer what the user says last from memory, and remember it unless it only asks. With `stream`, events by their types."""
+    """Answer what the user says last from memory, and remember what it tells, before. With `stream`, events by their types."""
     asked = in_name_of(request, asked)
     options = asked.options()
     if asked.stream:
         return Events(_events(work, asked, options), "error")
-    answer = await while_there(request.receive, work.answer(**options))
-    await openai_api._remember(work, asked, options["question"])
+    answer = await while_there(request.receive, whole(openai_api.replies(work, asked, options)))
     return _responded(asked, _head(), answer)
 
 
@@ -57,7 +57,7 @@ async def _events(work: Work, asked: ResponsesRequest, options: dict[str, Any]) 
         name = f"response.{kind}"
         return event(Step(type=name, sequence_number=next(numbers), **fields), name)
 
-    async with aclosing(work.pieces(**options)) as pieces:
+    async with aclosing(openai_api.replies(work, asked, options)) as pieces:
         async for piece in pieces:
             if not begun:
                 begun = True
@@ -69,7 +69,6 @@ async def _events(work: Work, asked: ResponsesRequest, options: dict[str, Any]) 
             if isinstance(piece, str):
                 yield step("output_text.delta", **part, delta=piece, logprobs=[])
                 continue
-            await openai_api._remember(work, asked, options["question"])
             whole = _responded(asked, head, piece, message.id)
             (said,) = whole.output
             yield step("output_text.done", **part, text=piece.text, logprobs=[])

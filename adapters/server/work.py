@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -28,6 +29,19 @@ EMBEDDED = 32  # texts between two looks whether their client is still there
 CONVERTING = 2  # requests whose files are converted at the same time
 SHUTTING_DOWN = "the server is shutting down"
 LAST_STEP = 0.2  # seconds for the step under way, when all is over
+
+
+Pieces = AsyncGenerator[str | cmt_sdk.Answer]
+Start = Callable[[], "cmt_sdk.Stream"]
+
+
+@dataclass
+class _Client:
+    """Whoever waits for an answer: takes its pieces, is there or not; `is_served` from its turn at the model on."""
+
+    say: Callable[[str], None]
+    is_there: bool = True
+    is_served: bool = False
 
 
 class Busy(Exception):
@@ -48,6 +62,7 @@ class Work:
         self._texts: dict[int, Sequence[str]] = {}
         self._vectors: dict[int, Vectors] = {}
         self._numbers = itertools.count()
+        self._tasks: set[asyncio.Task[cmt_sdk.Answer | None]] = set()
         self.closing = False
         self._over: asyncio.Future[None] | None = None
         self.converting = asyncio.Semaphore(CONVERTING)
@@ -118,34 +133,56 @@ class Work:
         async with self.turn():
             return await self._step(work, *given)
 
-    async def pieces(self, question: str, **options: Any) -> AsyncGenerator[str | cmt_sdk.Answer]:
+    def pieces(self, question: str, **options: Any) -> Pieces:
         """An answer's text as it comes, then the Answer; options as for `MemoryModel.ask`. Closing it stops the generation.
 
         Raises Busy, and what `ask` raises. A client that reads slowly keeps nobody waiting: pieces are generated ahead.
         """
-        said: asyncio.Queue[str | None] = asyncio.Queue()
+        return self._pieces(lambda: self.memory.model.ask(question, stream=True, **options))
 
-        def ended(task: asyncio.Task[cmt_sdk.Answer]) -> None:
+    def replies(self, question: str, history: Sequence[cmt_sdk.Turn], **options: Any) -> Pieces:
+        """The reply to a turn of a conversation, in pieces; options as for `Memory.chat`. See `pieces`.
+
+        What the turn tells is kept in any case, also where the client hangs up before it has its turn at the model.
+        """
+        chat = self.memory.chat(turns=history, **options)
+        return self._pieces(lambda: chat.stream(question), keeps=True)
+
+    async def _pieces(self, start: Start, *, keeps: bool = False) -> Pieces:
+        said: asyncio.Queue[str | None] = asyncio.Queue()
+        client = _Client(said.put_nowait)
+
+        def ended(task: asyncio.Task[cmt_sdk.Answer | None]) -> None:
+            self._tasks.discard(task)
             if not task.cancelled():
                 task.exception()  # seen, even where the client has hung up by now
             said.put_nowait(None)
 
-        task = asyncio.create_task(self._generate(said.put_nowait, question, options))
+        task = asyncio.create_task(self._generate(client, start))
+        self._tasks.add(task)
         task.add_done_callback(ended)
         try:
             while (piece := await said.get()) is not None:
                 yield piece
-            yield await task
+            answer = await task
+            assert answer is not None  # noqa: S101 - the client is there
+            yield answer
         finally:
-            task.cancel()
+            client.is_there = False
+            if client.is_served or not keeps:
+                task.cancel()
 
-    async def _generate(self, say: Callable[[str], None], question: str, options: Mapping[str, Any]) -> cmt_sdk.Answer:
+    async def _generate(self, client: _Client, start: Start) -> cmt_sdk.Answer | None:
+        """The Answer; None where the client has left before the first piece."""
         async with self.turn():
-            stream = await self._step(lambda: self.memory.model.ask(question, stream=True, **options))
+            stream = await self._step(start)
+            client.is_served = True
+            if not client.is_there:
+                return None
             pieces = iter(stream)
             try:
                 while (piece := await self._step(next, pieces, None)) is not None:
-                    say(piece)
+                    client.say(piece)
             finally:
                 self._thread.submit(pieces.close)  # type: ignore[attr-defined] # a generator, in which a step may be running
             return stream.answer

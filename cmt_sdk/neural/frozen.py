@@ -18,12 +18,13 @@ from transformers import DynamicCache
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.attention import NAME, leave_out_cudnn
 from cmt_sdk.neural.templates import render
-from cmt_sdk.prompting import SLOT, messages, passage_text
+from cmt_sdk.prompting import SLOT, messages, passage_text, talk
 from cmt_sdk.types import Turn
 
 # Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made after a head that must be the same every
 # day, so it is always the day that Llama 3 takes where it has no clock.
 DAY = "26 Jul 2024"
+SLOT_WORDS = "What is said."  # stands for a user's words, to see what the template writes after them
 
 
 @dataclass(frozen=True)
@@ -122,8 +123,12 @@ class FrozenModel:
         return self._marks.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text) if self._marks.pattern else text
 
     def _render(self, question: str, history: Sequence[Turn], *, notes: bool) -> str:
-        turns = [Turn(turn.role, self.spelled(turn.content)) for turn in history]
-        said = messages(self.spelled(question), turns, notes=notes)
+        return self._chat(messages(self.spelled(question), self._spelled(history), notes=notes))
+
+    def _spelled(self, history: Sequence[Turn]) -> list[Turn]:
+        return [Turn(turn.role, self.spelled(turn.content)) for turn in history]
+
+    def _chat(self, said: list[dict[str, str]]) -> str:
         if self.tokenizer.chat_template is None:
             return self._bos + "\n".join(m["content"] for m in said) + "\nAnswer:"
         template, names = self.tokenizer.get_chat_template(), dict(self.tokenizer.special_tokens_map)
@@ -173,6 +178,19 @@ class FrozenModel:
     def bare_ids(self, question: str, history: Sequence[Turn] = ()) -> list[int]:
         """Token ids of a prompt without notes."""
         return self.ids(self._render(question, history, notes=False))
+
+    def talk_ids(self, said: str, history: Sequence[Turn] = ()) -> list[int]:
+        """Token ids of small talk: the model's own chat template and no instruction."""
+        return self.ids(self._chat(talk(self.spelled(said), self._spelled(history))))
+
+    @cached_property
+    def _turn_end(self) -> list[int]:
+        """Token ids from the end of a user's words to where the answer begins."""
+        return self.ids(self._around(SLOT_WORDS, ())[1].partition(SLOT_WORDS)[2])
+
+    def heard_ids(self, said: str, longest: int) -> list[int]:
+        """Token ids of at most `longest` tokens of what a user says, and of the turn's end."""
+        return [*self.ids(self.spelled(said.strip()))[:longest], *self._turn_end]
 
     def passage_ids(self, content: str) -> list[int]:
         """Token ids of a passage as it stands among the notes: as letters, also where it spells a token that frames turns."""

@@ -66,7 +66,9 @@ class Generator:
 
     def _start(self, prompt: Prompt, max_tokens: int) -> _Start:
         if not prompt.notes:
-            return _Start(False, self.lm.bare_ids(prompt.question, prompt.history), 0, DynamicCache(), {}, 0, 0.0)
+            made = self.lm.talk_ids if prompt.talk else self.lm.bare_ids
+            ids = made(prompt.question, prompt.history)
+            return _Start(False, ids, 0, DynamicCache(), {}, 0, 0.0)
         ids = self.lm.question_ids(prompt.question, prompt.history)
         if prompt.memories and self.aggregation:
             return self._start_aggregated(prompt, ids, self.aggregation)

@@ -19,9 +19,11 @@ from cmt_sdk.embedding import EmbeddedKeys, Embedder
 from cmt_sdk.memory import Memory
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Piece, Prompt, Usage, Vector
+from cmt_sdk.understanding.utterances import LABELS
 
 DIMENSION = 64
 FINGERPRINT = Fingerprint("fake", "f" * 16, "bf16", "t" * 16, "plain", "plain", "kv", 0.25, 1)
+FIRST_WORDS = {"hello": "chats", "thanks": "chats", "forget": "forgets", "yes": "agrees", "generate": "machine"}
 
 
 def words(text: str) -> list[str]:
@@ -110,6 +112,13 @@ class FakeEngine:
     vector_weight: float = 1.0
     loaded: bool = True
     forks: bool = True
+
+    def judge(self, texts: Sequence[str]) -> Vector:
+        """By the first word and the last sign alone: a question asks, and most of the rest tells."""
+        wants = [FIRST_WORDS.get((words(t) or [""])[0], "tells") for t in texts]
+        asks = ["asks" if t.rstrip().endswith(("?", "？")) else w for t, w in zip(texts, wants, strict=True)]
+        names = list(LABELS.values())
+        return np.array([[1.0 if name == a else -1.0 for name in names] for a in asks], np.float32)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """A token a word."""

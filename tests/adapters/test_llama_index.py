@@ -75,18 +75,19 @@ async def test_messages_are_kept_a_session_each_beneath_the_scope(memory):
     block = CMTMemoryBlock(memory=memory, scope="user/ann")
     picture = ImageBlock(image=b"x", image_mimetype="image/png")
     said = [
-        *turn("Hello.", "Hi!"),
+        *turn("I like tea.", "Tea is served at four."),
+        *turn("Hello.", "What do you need?"),
         ChatMessage(role="system", content="Be brief."),
         ChatMessage(role="tool", content="22 degrees"),
-        ChatMessage(role="user", blocks=[TextBlock(text="What is"), picture, TextBlock(text="this?\0")]),
+        ChatMessage(role="user", blocks=[TextBlock(text="This is"), picture, TextBlock(text="mine.\0")]),
         ChatMessage(role="user", blocks=[picture]),
     ]
     await block.aput(said, session_id="a/7")
     kept = [(d.text, d.scope, d.metadata) for d in memory.documents()]
     assert kept == [
-        ("Hello.", "user/ann/session/a%2F7", {"role": "user"}),
-        ("Hi!", "user/ann/session/a%2F7", {"role": "assistant"}),
-        ("What is\nthis?\ufffd", "user/ann/session/a%2F7", {"role": "user"}),
+        ("I like tea.", "user/ann/session/a%2F7", {"role": "user"}),
+        ("Tea is served at four.", "user/ann/session/a%2F7", {"role": "assistant"}),
+        ("This is\nmine.\ufffd", "user/ann/session/a%2F7", {"role": "user"}),
     ]
 
 

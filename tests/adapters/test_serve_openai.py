@@ -86,6 +86,29 @@ def test_more_than_the_longest_answer_may_be_asked_for(client):
     assert (choice.message.content, choice.finish_reason) == (LISBON, "stop")
 
 
+def test_what_is_to_be_forgotten_is_erased_after_a_yes(served, client):
+    """The client sends the conversation back, as all do: it holds the question."""
+    said = ["My number is 555 0134.", "Forget my number.", "Yes, please."]
+    messages = []
+    for text in said:
+        messages.append({"role": "user", "content": text})
+        for _ in range(2):  # a client that tries again changes nothing
+            reply = client.chat.completions.create(model="cmt", user="ann", messages=messages).choices[0].message.content
+            if text == said[2]:
+                break
+        messages.append({"role": "assistant", "content": reply})
+        assert served.memory.count(scope="user/ann") == (0 if text == said[2] else 1)
+    assert "“My number is 555 0134.”" in messages[3]["content"]
+    assert messages[5]["content"].startswith("Erased: 1 text; no trace is left")
+
+
+def test_a_front_ends_own_prompt_is_not_remembered(served, client):
+    """Its request for a title holds the dialogue."""
+    prompt = "Generate a title for this conversation.\nUSER: My number is 555 0134."
+    client.chat.completions.create(model="cmt", user="ann", messages=[{"role": "user", "content": prompt}])
+    assert served.memory.count(scope="user/ann") == 0
+
+
 def test_what_the_user_says_is_remembered(served, client):
     """In the scope of `user`; the next conversation knows it. With remember=False it is not."""
     client.chat.completions.create(model="cmt", user="ann", messages=[{"role": "user", "content": "My dog is called Rufus."}])

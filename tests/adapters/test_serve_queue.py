@@ -200,3 +200,20 @@ def is_closed(url):
     except httpx.TransportError:
         return True
     return False
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_is_told_stays_where_the_client_hangs_up(held, aside, stream):
+    """Before its turn at the model comes, and while its reply is written."""
+    text = f"I am allergic to {'walnuts' if stream else 'hazelnuts'}. What is Ann allergic to?"
+    body = {"model": "cmt", "stream": stream, "messages": [{"role": "user", "content": text}]}
+    first = aside(httpx.post, f"{held.url}/api/ask", json=ASKED, timeout=LONG)
+    until(lambda: held.work.running)
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(f"{held.url}/v1/chat/completions", json=body, timeout=0.5)
+    held.reader.go()
+    assert first.result().status_code == 200
+    until(lambda: any(d.text in text for d in held.memory.documents(source="chat")))
+    kept = list(held.memory.documents(source="chat"))
+    assert [d.text for d in kept] == [text.split(". ")[0] + "."]
+    held.memory.delete(kept[0].id)

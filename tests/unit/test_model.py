@@ -7,7 +7,6 @@ import pytest
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.model import FAITHFUL
-from cmt_sdk.prompting import only_asks
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
 
 FACTS = [
@@ -197,24 +196,6 @@ def test_chat_keeps_its_turns_and_can_remember(memory):
     texts = [d.text for d in memory.list(scope="user/ann").documents]
     assert texts == ["My bicycle is called Rosinante."]  # what only asks would be found as the answer to itself
     assert memory.count(where={"role": "user"}) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("Where is it?", True),
-        ("Where is it? And since when?", True),
-        ('He asked "why?"', True),
-        ("I moved to Lisbon. Where is the museum?", False),
-        ("Is 3.5 enough?", True),
-        ("どこですか？いつですか？", True),
-        ("Really? I moved.", False),
-        ("", False),
-    ],
-)
-def test_what_only_asks_tells_nothing(text, expected):
-    """Sentence by sentence; a number's point ends none."""
-    assert only_asks(text) is expected
 
 
 def test_a_question_has_a_limit(memory):

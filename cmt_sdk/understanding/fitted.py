@@ -1,0 +1,64 @@
+"""The probe for a model: shipped with the package, fitted before, or fitted now."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+
+from cmt_sdk.config import model_home
+from cmt_sdk.ports import Listener
+from cmt_sdk.understanding import probe
+from cmt_sdk.understanding.probe import Probe, fit
+from cmt_sdk.understanding.utterances import read_utterances
+
+log = logging.getLogger(__name__)
+
+FOLDER = ".probes"  # beside the pulled models
+
+
+@cache
+def digest() -> str:
+    """Names the shipped messages and the way in which probes are fitted to them."""
+    parts = [repr((u.text, sorted(u.labels))) for u in read_utterances()]
+    ways = (probe.HASHED, probe.LONGEST, probe.RIDGE, probe.STATES_WEIGHT, probe.FOLDS)
+    return hashlib.sha256("\n".join([repr(ways), *parts]).encode()).hexdigest()[:12]
+
+
+_fitted: dict[str, Probe] = {}
+
+
+def probe_of(listener: Listener) -> Probe:
+    """The probe for what this listener hears. Fitting it takes seconds, and is done once."""
+    name = f"{listener.name}-{digest()}.npz"
+    if name not in _fitted:
+        _fitted[name] = _found(listener, name)
+    return _fitted[name]
+
+
+def _found(listener: Listener, name: str) -> Probe:
+    kept = model_home() / FOLDER / name
+    for place in (files(__package__) / "shipped" / name, kept):
+        try:
+            return Probe.unpacked(place.read_bytes())
+        except (OSError, ValueError, KeyError):  # not there, or damaged: it is made again
+            continue
+    utterances = read_utterances()
+    made = fit(utterances, listener.states([u.text for u in utterances]))
+    _keep(kept, made.packed())
+    return made
+
+
+def _keep(place: Path, data: bytes) -> None:
+    """Write whole or not at all; where it cannot be written, it is fitted again next time."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
+            file.write(data)
+        os.replace(file.name, place)  # noqa: PTH105
+    except OSError as error:
+        log.info("the probe of %s is not kept: %s", place.name, error.strerror or error)

@@ -1,0 +1,45 @@
+"""The labelled messages that every probe is fitted to: `utterances.tsv`, shipped with the package.
+
+A line holds the labels, one letter each, the language and the text, in which a backslash and n
+stand for a line break.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+# The letters of the file, in the order of a probe's columns.
+LABELS = {
+    "a": "asks",
+    "t": "tells",
+    "r": "remembers",
+    "f": "forgets",
+    "c": "chats",
+    "w": "general",
+    "y": "agrees",
+    "m": "machine",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Utterance:
+    """A message with the names of its labels and its language, as a code of ISO 639-1."""
+
+    text: str
+    labels: frozenset[str]
+    language: str
+
+
+@cache
+def read_utterances() -> Sequence[Utterance]:
+    """All shipped messages, in the order of the file."""
+    lines = (files(__package__) / "utterances.tsv").read_text(encoding="utf-8").splitlines()
+    found = []
+    for line in lines:
+        letters, language, text = line.split("\t", 2)
+        labels = frozenset(LABELS[letter] for letter in letters)
+        found.append(Utterance(text.replace("\\n", "\n"), labels, language))
+    return found
