@@ -39,7 +39,7 @@ def adapter(extra: str, *needs: str, tests: tuple[str, ...] = ()) -> Group:
 
 GROUPS = {
     "files": Group(
-        ("files", "encryption", "watch", "eval", "train"),
+        ("files", "encryption", "watch", "eval", "train", "mcp", "serve"),  # what the command `cmt` reaches
         ("tests/unit", "tests/contract", "tests/everyday", "tests/neural"),
     ),
     "langchain": adapter(
