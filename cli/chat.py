@@ -36,7 +36,7 @@ def chat(remember: bool, scope: str, no_history: bool, folder: Path, as_json: bo
 
     On a terminal Alt-Enter, or a \\ at its end, begins another line; /help lists the commands, exit ends. What you type can be
     fetched back with the arrow keys, in later conversations too: it is kept in the memory's folder, in the file chat-history,
-    which only you may read. What becomes a document is not kept there, so that `cmt forget` leaves no trace of it; delete the file,
+    which only you may read. What becomes a document is not kept there, so that `cmt forget` leaves no trace of it; delete it,
     or say --no-history, where questions are to leave none either. Of an encrypted memory there is no such file.
 
     On standard input one line is one turn; with --json every answer is an object on a line.
