@@ -52,12 +52,10 @@ GROUPS = {
     "openai-agents": adapter("openai-agents", "langchain"),
     "llm": adapter("llm", tests=("tests/adapters/test_llm_plugin.py",)),
     "mcp": adapter("mcp", "httpx", tests=("tests/adapters/test_mcp.py", "tests/adapters/test_mcp_command.py")),
-    "serve": adapter(
-        "serve",
-        "httpx",
-        "openai",
-        "schemathesis",
-        tests=tuple(f"tests/adapters/test_serve_{of}.py" for of in ("command", "memory", "openai", "queue", "safety", "schema")),
+    "serve": Group(
+        ("serve", "files"),
+        tuple(f"tests/adapters/test_serve_{of}.py" for of in ("command", "memory", "openai", "queue", "safety", "schema")),
+        ("httpx", "openai", "schemathesis"),
     ),
 }
 
