@@ -107,6 +107,14 @@ def _pattern(origin: str) -> re.Pattern[str]:
     return re.compile(f"{re.escape(parts['scheme'])}://{host}{port}", re.IGNORECASE)
 
 
+def check_null(origins: Collection[str], token: str | None) -> None:
+    """Raise InvalidSetting for the origin `null` without a token: frames of any site can send it."""
+    if token is None and any(origin.lower() == NULL for origin in origins):
+        raise InvalidSetting(
+            "origin null: a sandboxed frame of any site sends it, and could read this memory: set a token (CMT_TOKEN)"
+        )
+
+
 def host_of(header: str) -> str:
     """The name or address in a host header, without its port and brackets; "" for what is none."""
     try:

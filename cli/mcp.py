@@ -69,10 +69,12 @@ def mcp(
       cmt mcp --http --port 8766
     """  # noqa: D301 - click reads the escape
     from cmt_adapters.mcp import http_app, mcp_server
+    from cmt_adapters.origins import check_null
 
     if not http:
         _refuse_http_options(context)
         token = None
+    check_null(origins, token)
     hosts = _hosts(host, names, token) if http else ()
     _log_to_stderr()
     with opened(folder) if read_only else begun(folder) as memory:

@@ -75,8 +75,6 @@ def serve(
 
     def ready(url: str) -> None:
         say(f"serving {folder} at {url}; Ctrl-C ends", err=True)
-        if "null" in origins and not token:
-            say("--origin null lets every sandboxed page of any site read this memory: set CMT_TOKEN", err=True)
         if is_new:
             say("there was no memory in that folder: this is a new one, with nothing in it", err=True)
 

@@ -38,7 +38,7 @@ try:
 except ImportError as error:
     raise unusable("the HTTP server", "serve", error) from error
 
-from cmt_adapters.origins import Origins
+from cmt_adapters.origins import Origins, check_null
 from cmt_adapters.server import openai_api, responses_api, rest_api
 from cmt_adapters.server.asking import HEADERS, Asking
 from cmt_adapters.server.gate import Gate, Guard, Rules
@@ -81,6 +81,7 @@ def app(
 
     `serve` brings a log without anybody's words, and an end in order; under another server, see to both yourself.
     """
+    check_null(origins, token)
     rules = Rules(_checked_token(token), Origins(origins), hosts, max_body)
     work = Work(memory, max_queue, remember=remember)
 

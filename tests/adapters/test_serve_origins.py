@@ -44,8 +44,14 @@ FOREIGN = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("served") / "notes", origins=list(NAMED)) as made:
+    with running(tmp_path_factory.mktemp("served") / "notes", origins=list(NAMED), token="sesame") as made:  # `null` is refused without one
         yield made
+
+
+def test_null_is_refused_without_a_token(tmp_path):
+    """A sandboxed frame of any site sends it."""
+    with pytest.raises(InvalidSetting, match="origin null.*CMT_TOKEN"), running(tmp_path / "notes", origins=["null"]):
+        pass
 
 
 @pytest.mark.parametrize("origin", [o for origins in NAMED.values() for o in origins])
@@ -103,7 +109,8 @@ def test_what_is_no_origin_is_refused(origin):
 def sent(server, head, body=b""):
     """What a socket answers, first line by first line, and whether it is open then."""
     host, port = server.url.removeprefix("http://").split(":")
-    lines = [*head, f"Host: {host}:{port}", "Content-Type: application/json", "", ""]
+    own = [f"Host: {host}:{port}", f"Authorization: Bearer {server.token}", "Content-Type: application/json"]
+    lines = [*head, *own, "", ""]
     after = f"GET /api/health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall("\r\n".join(lines).encode() + body + after.encode())
