@@ -13,6 +13,7 @@ from tests.adapters.serving import running
 
 pytestmark = pytest.mark.enable_socket
 
+TOKEN = "sesame"  # noqa: S105 - of the test; `null` is refused without one
 NAMED = {
     "app://obsidian.md": ["app://obsidian.md"],
     "chrome-extension://abcdefgh": ["chrome-extension://abcdefgh"],
@@ -44,13 +45,15 @@ FOREIGN = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("served") / "notes", origins=list(NAMED), token="sesame") as made:  # `null` is refused without one
+    with running(
+        tmp_path_factory.mktemp("served") / "notes", origins=list(NAMED), token="sesame"
+    ) as made:  # `null` is refused without one
         yield made
 
 
 def test_null_is_refused_without_a_token(tmp_path):
     """A sandboxed frame of any site sends it."""
-    with pytest.raises(InvalidSetting, match="origin null.*CMT_TOKEN"), running(tmp_path / "notes", origins=["null"]):
+    with pytest.raises(InvalidSetting, match=r"origin null.*CMT_TOKEN"), running(tmp_path / "notes", origins=["null"]):
         pass
 
 
@@ -109,9 +112,9 @@ def test_what_is_no_origin_is_refused(origin):
 def sent(server, head, body=b""):
     """What a socket answers, first line by first line, and whether it is open then."""
     host, port = server.url.removeprefix("http://").split(":")
-    own = [f"Host: {host}:{port}", f"Authorization: Bearer {server.token}", "Content-Type: application/json"]
-    lines = [*head, *own, "", ""]
-    after = f"GET /api/health HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
+    bearer = f"Authorization: Bearer {server.token}"
+    lines = [*head, f"Host: {host}:{port}", bearer, "Content-Type: application/json", "", ""]
+    after = f"GET /api/health HTTP/1.1\r\nHost: {host}\r\n{bearer}\r\nConnection: close\r\n\r\n"
     with socket.create_connection((host, int(port)), timeout=10) as connection:
         connection.sendall("\r\n".join(lines).encode() + body + after.encode())
         got = b"".join(iter(lambda: connection.recv(65536), b"")).decode("latin-1")
