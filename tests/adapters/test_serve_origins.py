@@ -45,9 +45,7 @@ FOREIGN = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with running(
-        tmp_path_factory.mktemp("served") / "notes", origins=list(NAMED), token="sesame"
-    ) as made:  # `null` is refused without one
+    with running(tmp_path_factory.mktemp("served") / "notes", origins=list(NAMED), token=TOKEN) as made:
         yield made
 
 
