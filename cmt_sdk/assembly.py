@@ -263,7 +263,6 @@ class LocalEngine:
         return probe_of(self._hearing).scores(texts, self._hearing.states(texts))
 
     @cached_property
-    @cached_property
     def reader(self) -> Reader:
         """The reader over the same frozen model."""
         from cmt_sdk.neural.generator import Generator
