@@ -163,9 +163,14 @@ class Chat:
         yield answer
 
     def _noted_and_answered(self, heard: Heard) -> Answer:
-        """Where one sentence tells and seems to ask, and the memory has no answer, it tells."""
+        """What was kept, and the answer; what was kept alone where the answer says no more.
+
+        It says no more where it is from the kept text itself, and where one sentence tells and
+        seems to ask, and the memory has no answer.
+        """
         answer = self._running(heard.intent).answer
-        if answer.abstained and heard.intent.asked in heard.intent.told:
+        is_echo = bool(heard.kept and answer.sources and answer.sources[0].document_id == heard.kept.id)
+        if is_echo or (answer.abstained and heard.intent.asked in heard.intent.told):
             return _said(phrases.noted(heard.intent.told, [d.text for d in heard.replaced]))
         return replace(answer, text=f"{heard.said}\n\n{answer.text}")
 
