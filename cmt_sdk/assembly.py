@@ -262,6 +262,13 @@ class LocalEngine:
 
         return probe_of(self._hearing).scores(texts, self._hearing.states(texts))
 
+    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
+        """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first."""
+        from cmt_sdk.understanding.fitted import probe_of
+        from cmt_sdk.understanding.small_talk import nearest
+
+        return nearest(text, self._hearing, probe_of(self._hearing))
+
     @cached_property
     def reader(self) -> Reader:
         """The reader over the same frozen model."""

@@ -137,6 +137,10 @@ class MemoryModel(Handle):
         ask = Ask(text, reader="none", max_tokens=max_tokens, history=history)
         return Stream(_with_limit(self._talked(ask), max_tokens))
 
+    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
+        """Exchanges of small talk (nearness to the text, message, reply), nearest first; nearness is at most 1."""
+        return self._recall.small_talk(text)
+
     def _talked(self, ask: Ask) -> Iterator[str | Answer]:
         prompt = Prompt(ask.question, ask.history or (), notes=False, talk=True)
         text, usage = [], None

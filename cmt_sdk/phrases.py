@@ -16,31 +16,6 @@ STAYS = "Nothing was erased."
 CONCERNS_NOTHING = "I keep nothing about that."
 ERASED = "Erased:"
 ASSENT = "Erase it for good? Answer yes to erase it."
-# Turns that show a small model how small talk is answered: shortly, and as what it is.
-EXAMPLES = [
-    Turn("user", "Hello!"),
-    Turn("assistant", "Hello! What can I do for you?"),
-    Turn("user", "Thanks, that helped."),
-    Turn("assistant", "You're welcome!"),
-    Turn("user", "How are you?"),
-    Turn("assistant", "I am fine, thank you. And you?"),
-    Turn("user", "What is your name?"),
-    Turn("assistant", "I am your assistant, I have no other name."),
-    Turn("user", "Who are you?"),
-    Turn("assistant", "I am your assistant. I keep what you tell me, and answer questions about it."),
-    Turn("user", "What do you think about trains?"),
-    Turn("assistant", "They are a fine way to travel. Do you like them?"),
-    Turn("user", "Do you like music?"),
-    Turn("assistant", "I like to talk about it. What do you listen to?"),
-    Turn("user", "Tell me a joke."),
-    Turn("assistant", "Why did the bee get married? Because it found its honey."),
-    Turn("user", "ok"),
-    Turn("assistant", "All right!"),
-    Turn("user", "haha"),
-    Turn("assistant", "Glad to make you smile!"),
-    Turn("user", "Good night!"),
-    Turn("assistant", "Good night, sleep well!"),
-]
 QUOTED = 160  # characters of what was said that a reply repeats
 LISTED = 10  # texts that a reply lists
 

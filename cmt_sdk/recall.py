@@ -71,6 +71,9 @@ class Engine(Protocol):
     def judge(self, texts: Sequence[str]) -> Vector:
         """What texts want, as scores [n, labels] for `understanding.understand`; loads the model."""
 
+    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
+        """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first. Loads the model."""
+
     @property
     def listener(self) -> Listener:
         """The listener, which loads the model."""
@@ -116,6 +119,11 @@ class Recall:
         """What the texts want: scores [n, labels], as `understanding.understand` takes them."""
         with self.lock:
             return self.engine.judge(texts)
+
+    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
+        """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first."""
+        with self.lock:
+            return self.engine.small_talk(text)
 
     def search(self, query: str, k: int, chosen: Filter, mode: SearchMode = "fused", vector: Vector | None = None) -> list[Match]:
         """The k best passages, best first. `vector` saves encoding the query again.

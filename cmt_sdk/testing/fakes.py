@@ -120,6 +120,10 @@ class FakeEngine:
         names = list(LABELS.values())
         return np.array([[1.0 if name == a else -1.0 for name in names] for a in asks], np.float32)
 
+    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
+        """None is near."""
+        return [(0.0, text, text)]
+
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """A token a word."""
         return [len(t.split()) for t in texts]

@@ -49,16 +49,16 @@ def _found(listener: Listener, name: str) -> Probe:
             continue
     utterances = read_utterances()
     made = fit(utterances, listener.states([u.text for u in utterances]))
-    _keep(kept, made.packed())
+    keep(kept, made.packed())
     return made
 
 
-def _keep(place: Path, data: bytes) -> None:
-    """Write whole or not at all; where it cannot be written, it is fitted again next time."""
+def keep(place: Path, data: bytes) -> None:
+    """Write whole or not at all; where it cannot be written, it is made again next time."""
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place.parent, delete=False) as file:
             file.write(data)
         os.replace(file.name, place)  # noqa: PTH105
     except OSError as error:
-        log.info("the probe of %s is not kept: %s", place.name, error.strerror or error)
+        log.info("%s is not kept: %s", place.name, error.strerror or error)

@@ -46,6 +46,13 @@ class Probe:
         found: Vector = ((features - self.centre) @ self.weights + self.bias).astype(np.float32)
         return found
 
+    def places(self, texts: Sequence[str], states: Vector) -> Vector:
+        """Directions [n, h + d] of n texts: the more alike two of them are, the nearer to 1 is their product."""
+        scaled = (states - self.mean) / self.scale
+        scaled /= np.linalg.norm(scaled, axis=1, keepdims=True) + 1e-9
+        found: Vector = np.concatenate([hashed(texts), scaled], axis=1) / np.sqrt(2)
+        return found.astype(np.float32)
+
     def packed(self) -> bytes:
         """The probe as bytes, weights in half precision."""
         held = io.BytesIO()

@@ -1,0 +1,57 @@
+"""Small talk by example: the shipped exchange that a message is nearest to, by the frozen LLM.
+
+A model of 135 million parameters greets a person in the evening with "Good morning, sleep well!". So
+it decides which exchange a message is like, and the reply is the one that a person wrote for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from functools import cache
+from importlib.resources import files
+
+import numpy as np
+
+from cmt_sdk.config import model_home
+from cmt_sdk.ports import Listener
+from cmt_sdk.types import Vector
+from cmt_sdk.understanding.fitted import FOLDER, keep
+from cmt_sdk.understanding.probe import Probe
+
+
+@cache
+def read_exchanges() -> Sequence[tuple[str, str]]:
+    """The shipped exchanges: a message and a fitting reply, with a tabulator between them in the file."""
+    text = (files(__package__) / "small_talk.tsv").read_text(encoding="utf-8")
+    pairs = [line.split("\t") for line in text.splitlines()]
+    return [(message, reply) for message, reply in pairs]
+
+
+def nearest(text: str, listener: Listener, probe: Probe) -> list[tuple[float, str, str]]:
+    """The exchanges, each after the cosine of its message to a text; nearest first."""
+    exchanges = read_exchanges()
+    known = probe.places([message for message, _ in exchanges], _states(listener))
+    found = known @ probe.places([text], listener.states([text]))[0]
+    return [(float(found[n]), *exchanges[n]) for n in np.argsort(-found)]
+
+
+_read: dict[str, Vector] = {}
+
+
+def _states(listener: Listener) -> Vector:
+    """The states of the shipped messages [n, d]; computed once on a machine, in a second or two."""
+    messages = [message for message, _ in read_exchanges()]
+    digest = hashlib.sha256("\n".join(messages).encode()).hexdigest()[:12]
+    name = f"{listener.name}-talk-{digest}.npy"
+    if name not in _read:
+        place = model_home() / FOLDER / name
+        try:
+            _read[name] = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False).astype(np.float32)
+        except (OSError, ValueError):  # not there, or damaged: computed again
+            _read[name] = listener.states(messages)
+            held = io.BytesIO()
+            np.save(held, _read[name].astype(np.float16))
+            keep(place, held.getvalue())
+    return _read[name]
