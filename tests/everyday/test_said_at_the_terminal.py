@@ -45,7 +45,7 @@ def test_empty_files_of_a_folder_are_counted(cmt, notes, name, data):
     assert "nothing to remember" in cmt("add", notes / name, code=2).stderr
 
 
-@pytest.mark.parametrize("suffix", ["ini", "toml", "conf", "xyz"])
+@pytest.mark.parametrize("suffix", ["service", "reg", "py", "xyz"])
 def test_kinds_that_are_remembered_are_not_passed_over(cmt, notes, suffix):
     """A file that was named once is kept up to date with its folder: only others of its kind count."""
     file = notes / f"settings.{suffix}"
@@ -54,7 +54,19 @@ def test_kinds_that_are_remembered_are_not_passed_over(cmt, notes, suffix):
     cmt("add", file)
     assert "other kinds" not in cmt("add", notes).stderr
     (notes / f"other.{suffix}").write_text("[x]\n")
-    assert f"1 file of other kinds (1 {suffix})" in cmt("add", notes).stderr
+    assert (
+        f"1 file of other kinds (1 {suffix}): other.{suffix}; a text file is read where it is named itself"
+        in cmt("add", notes).stderr
+    )
+
+
+@pytest.mark.parametrize("at", ["m", "deep/m"])
+def test_a_memory_in_its_own_notes_does_not_count_its_own_files(cmt, notes, at):
+    """Its database and locks are no files of the user's; what else is of other kinds counts."""
+    for _ in range(2):
+        assert "other kinds" not in cmt("add", notes, "-m", notes / at).stderr
+    (notes / "plan.xyz").write_text("x")
+    assert "1 file of other kinds (1 xyz): plan.xyz" in cmt("add", notes, "-m", notes / at).stderr
 
 
 # -- in the terminal's words -----------------------------------------------------------------------
