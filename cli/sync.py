@@ -67,7 +67,7 @@ class Sync:
     erase: bool = False
     traces: bool = False
     kept_out: int = 0
-    empty: int = 0
+    empty: list[str] = field(default_factory=list)  # sources of new files without any text
     _roots: Sequence[Path] = ()
     _near: Sequence[Path] = ()
     _named: set[str] = field(default_factory=set)
@@ -160,7 +160,7 @@ class Sync:
             elif source in self._named:
                 self._refuse(error, source, None)
             else:
-                self.empty += 1
+                self.empty.append(source)
             return None
         except UNREADABLE as error:
             if entry is None or not known.places[entry.id].missing:  # a link that leads nowhere is gone, as a file is

@@ -158,6 +158,8 @@ def _contents(path: Path) -> tuple[bytes, bool]:
             size = found.st_size
             data = file.read(LARGEST_FILE + 1) if size <= LARGEST_FILE else b""
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        if os.path.islink(path):  # noqa: PTH114 - Path's raises in a closed folder
+            raise NotFound(f"the link {path} points to {os.readlink(path)}, which is not there") from error  # noqa: PTH115
         raise NotFound(f"there is no file {path}") from error
     except OSError as error:
         raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
