@@ -21,7 +21,7 @@ from cmt_cli.options import exclude_option, expires_option, json_option, memory_
 from cmt_cli.output import amount, place, plain, print_json, say
 from cmt_cli.progress import Update, bars
 from cmt_cli.resolve import documents_of
-from cmt_cli.sync import UNREADABLE, Sync
+from cmt_cli.sync import NAMED, UNREADABLE, Sync
 from cmt_sdk.errors import CMTError, InvalidDocument, InvalidInput, NotFound
 
 Refuse = Callable[[CMTError], None]
@@ -118,7 +118,7 @@ class Adding:
     removed: int = 0
     stale: int = 0
     kept_out: int = 0
-    empty: int = 0
+    empty: Sequence[str] = ()
     refused: list[CMTError] = field(default_factory=list)
 
     @property
@@ -211,7 +211,7 @@ class Adding:
             "moved": self.moved,
             "removed": self.removed,
             "kept_out": self.kept_out,
-            "empty": self.empty,
+            "empty": len(self.empty),
             "refused": len(self.refused),
         }
         if self.as_json:
@@ -224,5 +224,7 @@ class Adding:
         say(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{rest}{wait}")
 
     def _how(self, count: str) -> str:
-        """What a count holds that is not counted apart."""
+        """What a count holds that is not counted apart, or the few files that it is of."""
+        if count == "empty" and len(self.empty) <= NAMED:
+            return f" ({', '.join(place(source, '') for source in self.empty)})"
         return f" ({self.edited} of them edited)" if count == "moved" and self.edited else ""

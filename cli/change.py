@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -229,14 +230,30 @@ def _names(document: cmt_sdk.Document) -> Iterator[str]:
 
 
 def _tell_there(there: Sequence[str], *, keep_out: bool) -> None:
-    if not there:
-        return
-    names = ", ".join(place(source, "") for source in there[:3]) + (", …" if len(there) > 3 else "")
-    what = f"{amount(len(there), 'file')} still in {'its' if len(there) == 1 else 'their'} folder"
     if keep_out:
-        say(f"{what}, kept out from now on: {names}; `cmt add FILE` takes one in again")
-    else:
-        say(f"{what}: {names}; the next `cmt add` of the folder brings that back, --keep-out keeps it out")
+        _tell(there, "kept out from now on", "`cmt add FILE` takes {} in again")
+        return
+    back = [source for source in there if _comes_back(source)]
+    _tell(back, "", "the next `cmt add` of the folder brings {0} back, --keep-out keeps {0} out")
+    _tell([source for source in there if source not in back], "", "`cmt add` of the folder leaves {} out")
+
+
+def _tell(sources: Sequence[str], what: str, then: str) -> None:
+    """Say which files are still there, and what becomes of them; nothing of none."""
+    if not sources:
+        return
+    names = ", ".join(place(source, "") for source in sources[:3]) + (", …" if len(sources) > 3 else "")
+    one = len(sources) == 1
+    where = f"{amount(len(sources), 'file')} still in {'its' if one else 'their'} folder{what and ', '}{what}"
+    say(f"{where}: {names}; {then.format('it' if one else 'them')}")
+
+
+def _comes_back(source: str) -> bool:
+    """Whether the folder of a file, when it is added, brings the file: no hidden one, and none of another kind."""
+    path = Path(source)
+    with suppress(CMTError), held_back():
+        return path in takewhile(lambda file: file.parent == path.parent, cmt_sdk.list_files(path.parent))
+    return False
 
 
 def _confirm(documents: Sequence[cmt_sdk.Document], count: int, question: str, refusal: str) -> None:
@@ -250,7 +267,8 @@ def _confirm(documents: Sequence[cmt_sdk.Document], count: int, question: str, r
 
 def _print(receipt: cmt_sdk.Receipt) -> None:
     versions, passages = amount(receipt.versions, "version"), amount(receipt.passages, "passage")
-    say(f"{amount(len(receipt.documents), 'document')} erased ({versions}, {passages}), {receipt.bytes_freed:,} bytes freed")
+    freed = f", {receipt.bytes_freed:,} bytes freed" if receipt.bytes_freed else ""
+    say(f"{amount(len(receipt.documents), 'document')} erased ({versions}, {passages}){freed}")
     traces = amount(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
     say(f"{traces} left in {', '.join(receipt.files_scanned)}", fg="red" if receipt.traces_found else None)
     if not receipt.complete:

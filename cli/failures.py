@@ -85,7 +85,7 @@ def reported(*, as_json: bool) -> Iterator[None]:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
         asked = isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt)
-        if asked and not as_json:
+        if isinstance(error, click.Abort) and not as_json:
             say(err=True)  # the question has no end of line
         _tell(
             "Stopped",

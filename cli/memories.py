@@ -46,6 +46,8 @@ def begun(folder: Path, **settings: Any) -> Iterator[cmt_sdk.Memory]:
     try:
         with opened(folder, create=True, **settings) as memory:
             before = memory.settings
+            if is_new:
+                _hint_at_another(folder)
             if is_new and not memory.encrypted and os.environ.get("CMT_KEY"):
                 _warn_of_plain(folder)
             yield memory
@@ -60,6 +62,14 @@ def _is_untouched(folder: Path, before: cmt_sdk.Settings | None) -> bool:
     with suppress(CMTError), opened(folder) as memory:
         return not memory.stats().versions and memory.settings == before
     return False
+
+
+def _hint_at_another(folder: Path) -> None:
+    """Name the memory in the folder that a bare name may have meant: such a name is one in the data folder."""
+    name = folder.name
+    if folder == cmt_sdk.locate(name) and is_made(Path(name)) and not os.path.samefile(name, folder):  # noqa: PTH121
+        as_json = bool(click.get_current_context().params.get("as_json"))
+        warn(f"./{name} is another memory, which -m ./{name} names; {name} is a new one in {folder}", as_json=as_json)
 
 
 def _warn_of_plain(folder: Path) -> None:

@@ -74,11 +74,15 @@ def _note(answer: cmt_sdk.Answer) -> str:
 
 
 def _print_line(found: cmt_sdk.Source) -> None:
-    """The line of a passage in which the answer stands, with its words highlighted; else how the passage begins."""
+    """The line of a passage in which the answer stands, with its words highlighted; else how the passage begins.
+
+    That is a line of the file, also where the answer stands only in the headings above it.
+    """
     if found.answer_start is not None and found.answer_end is not None:
         print_line(found.text, (found.answer_start - found.start, found.answer_end - found.start))
     else:
-        print_line(found.heading if found.holds_answer else _under(found.heading, found.text))
+        lines = (line for line in found.text.splitlines() if any(map(str.isalnum, line)))
+        print_line(next(lines, found.text or found.heading))
 
 
 def print_match(query: str, match: cmt_sdk.Match) -> None:

@@ -67,7 +67,7 @@ class Sync:
     erase: bool = False
     traces: bool = False
     kept_out: int = 0
-    empty: int = 0
+    empty: list[str] = field(default_factory=list)  # sources of new files without any text
     _roots: Sequence[Path] = ()
     _near: Sequence[Path] = ()
     _named: set[str] = field(default_factory=set)
@@ -109,7 +109,7 @@ class Sync:
     def _beneath(self, root: Path, known: Known, changed: Collection[Path] | None) -> Iterator[Path]:
         """What `read_documents` reads in a folder, and files that are remembered already; not what is to stay out."""
         own = [Path(entry.source) for entry in known.entries if is_beneath(entry.source, [root]) and known.is_alone(entry)]
-        listed = cmt_sdk.list_files(root, exclude=self.exclude, known=frozenset(own))
+        listed = cmt_sdk.list_files(root, exclude=self.exclude, known=frozenset([*own, self.memory.path.resolve()]))
         files = {file: None for file in listed if self._concerns(file, changed)}
         for file in own:
             is_here = os.path.isfile(file) and is_beneath(Path(os.path.realpath(file)), [root])  # noqa: PTH113 - Path's raises
@@ -160,7 +160,7 @@ class Sync:
             elif source in self._named:
                 self._refuse(error, source, None)
             else:
-                self.empty += 1
+                self.empty.append(source)
             return None
         except UNREADABLE as error:
             if entry is None or not known.places[entry.id].missing:  # a link that leads nowhere is gone, as a file is

@@ -31,6 +31,7 @@ class Watching:
     as_json: bool
     sync: Sync = field(init=False)
     following: bool = False
+    passages: int = 0  # of what was taken in
     counts: Counter[str] = field(default_factory=Counter)
     warnings: set[str] = field(default_factory=set)
 
@@ -38,9 +39,10 @@ class Watching:
         """Bring the memory in step with the whole folder."""
         self.sync = Sync(self.memory, scope, self, self.may_go, exclude=exclude, remove=True, erase=erase)
         self.sync.run([self.root])
-        self._compress()
+        earlier = self._compress() - self.passages
         self.following = True
-        self.note(", ".join(f"{self.counts[c]} {c}" for c in ("added", "updated", "renamed", "removed", "unchanged")))
+        done = f"; {amount(earlier, 'passage')} of earlier runs compressed" if earlier > 0 else ""
+        self.note(", ".join(f"{self.counts[c]} {c}" for c in ("added", "updated", "renamed", "removed", "unchanged")) + done)
 
     def step(self, paths: Sequence[Path]) -> None:
         """Take in what is at these paths now; of all documents of the folder, those go whose files are gone."""
@@ -61,7 +63,7 @@ class Watching:
     def changed(self, change: str, source: str, **more: Any) -> None:
         """See sync.Report: one line of stdout for a change."""
         self.counts[change] += 1
-        more.pop("passages", None)
+        self.passages += more.pop("passages", 0)
         edited = more.pop("edited", False)
         if change == "unchanged":
             return
@@ -100,11 +102,13 @@ class Watching:
         self.warned(message)
         return False
 
-    def _compress(self) -> None:
+    def _compress(self) -> int:
+        """Compress what waits, what earlier runs have left included; returns how many passages that were."""
         waiting = self.memory.stats().pending
-        if waiting:
-            with bars() as update:
-                self.memory.compress(lambda p: update("compressing", p.compressed, waiting))
+        if not waiting:
+            return 0
+        with bars() as update:
+            return self.memory.compress(lambda p: update("compressing", p.compressed, waiting))
 
 
 def _files(count: int) -> str:

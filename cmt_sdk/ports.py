@@ -129,8 +129,8 @@ class DocumentStore(Protocol):
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
         """Store a document from an archive, all its versions (oldest first, the last one current and cut by `spans`).
 
-        Ids, version numbers and times are kept as given. False when the same text stands in the same scope already
-        (that one is returned). Raises AlreadyExists when the id is taken.
+        Ids, version numbers and times are kept as given. False when the id has the same text in the same scope
+        already (that one is returned). Raises AlreadyExists when another text has the id.
         """
 
     def related(self, versions: Sequence[Document]) -> list[Document]:

@@ -70,20 +70,20 @@ def _place(version: Document, history: Histories) -> int | None:
     return exact if exact is not None else max((n for n, v in enumerate(history) if v.text == version.text), default=None)
 
 
-def may_be_one(mine: Document, theirs: Histories) -> bool:
-    """Whether a document here is the archive's under another id.
+def kinship(mine: Document, theirs: Histories) -> int | None:
+    """How surely a document here, that shares a text with the archive's, is that one; None: it is not.
 
-    It has a text of one of `theirs` now, or had it. The same text now is the same document, as when
-    it is added. Else both have to be of the same file: of one source, or of sources that end in the
-    same two names, as homes are called differently on two machines. Where only one of them has a
-    source, the present text decides.
+    The least is the surest: 0 for one source, or none on both sides; 1 for sources that end in the same two
+    names, as homes are called differently on two machines; 2 where only one of them has a source, and the
+    present text here is one of `theirs`, as when a file is added whose text was given before. Two files with
+    one text are two documents, as they are when they are added.
     """
     last = theirs[-1]
-    if mine.text == last.text or mine.source == last.source:
-        return True
+    if mine.source == last.source:
+        return 0
     if not (mine.source and last.source):
-        return mine.text in {version.text for version in theirs}
-    return tail_of(mine.source) == tail_of(last.source) != ""
+        return 2 if mine.text in {version.text for version in theirs} else None
+    return 1 if tail_of(mine.source) == tail_of(last.source) != "" else None
 
 
 def numbered(versions: Sequence[Document], after: int) -> list[Document]:
@@ -96,10 +96,14 @@ def numbered(versions: Sequence[Document], after: int) -> list[Document]:
 def with_fields(mine: Document, last: Document, now: datetime, *, same_id: bool) -> Document:
     """Our document with the archive's fields, where these changed later; metadata key by key.
 
-    Under another id ours stay: a source is where the text lies on this machine.
+    Under another id ours stay, as a source is where the text lies on this machine; those that ours
+    lacks come along, as when a text is added again.
     """
-    earlier = last.updated_at is None or (mine.updated_at is not None and last.updated_at <= mine.updated_at)
-    if not same_id or earlier:
+    if not same_id:
+        metadata = {**last.metadata, **mine.metadata}
+        filled = replace(mine, source=mine.source or last.source, metadata=metadata)
+        return mine if filled == mine else replace(filled, updated_at=now)
+    if last.updated_at is None or (mine.updated_at is not None and last.updated_at <= mine.updated_at):
         return mine
     metadata = {**mine.metadata, **last.metadata}
     source = last.source or mine.source

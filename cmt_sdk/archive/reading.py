@@ -11,7 +11,7 @@ from pathlib import Path
 
 from cmt_sdk.archive.contents import Contents, StoredMemory, opened
 from cmt_sdk.archive.files import disk_errors
-from cmt_sdk.archive.histories import NAMED, Choice, Comparison, State, compare, gone_on, may_be_one, told, with_fields
+from cmt_sdk.archive.histories import NAMED, Choice, Comparison, State, compare, gone_on, kinship, told, with_fields
 from cmt_sdk.archive.layout import digest
 from cmt_sdk.archive.seals import Seal
 from cmt_sdk.errors import AlreadyExists
@@ -52,9 +52,9 @@ def read(store: Store, path: Path, intake: Intake, diverged: Choice | None = Non
     A memory is proven by a seal of the user's own key, else taken only with `trust`: whoever writes an archive could lay the
     memory of another text beside a text, and answers would come from what no source shows.
 
-    Yields how far it is, after each document and each shard. A document that is here already, by its id, its text or its file
-    and a common version, goes on with the versions that are not here; where the one here went on, it stays as it is. Nothing is
-    taken out. What has no memory afterwards waits for compression.
+    Yields how far it is, after each document and each shard. A document that is here already, by its id, or by its source
+    and a common text, goes on with the versions that are not here; where the one here went on, it stays as it is. Two
+    documents of one text stay two. Nothing is taken out. What has no memory afterwards waits for compression.
 
     Args:
         store: Where the documents go.
@@ -83,7 +83,8 @@ def read(store: Store, path: Path, intake: Intake, diverged: Choice | None = Non
 class _Found:
     """What the store has of an archive's documents.
 
-    `names` are the ids here of those that have another one in the archive; `behind` are those that the archive has older.
+    `names` are the ids here of those that have another one in the archive: each document here is one of the
+    archive's at most, so that two there stay two. `behind` are those that the archive has older.
     """
 
     store: Store
@@ -91,22 +92,41 @@ class _Found:
     names: dict[str, str] = field(default_factory=dict)
     behind: list[Document] = field(default_factory=list)
 
+    def match(self, documents: Iterable[Sequence[Document]]) -> None:
+        """Find the documents here that are the archive's under other ids; the surest pairs first."""
+        ids: set[str] = set()
+        pairs: list[tuple[int, int, int, str, str]] = []
+        for number, theirs in enumerate(documents):
+            ids.add(theirs[-1].id)
+            pairs += [(kin, state, number, theirs[-1].id, mine) for kin, state, mine in self._alike(theirs)]
+        taken: set[str] = set()
+        for *_, name, mine in sorted(pairs):
+            if name not in self.names and mine not in taken and mine not in ids:
+                self.names[name] = mine
+                taken.add(mine)
+
+    def _alike(self, theirs: Sequence[Document]) -> Iterator[tuple[int, int, str]]:
+        """The documents here that may be an archive's under another id, with how surely and how their histories are."""
+        last, alive = theirs[-1], self._alive(theirs[-1].id)
+        if alive and compare(self.store.history(last.id), theirs).state != "diverged":
+            return
+        for mine in self.store.related(theirs):
+            kin = kinship(mine, theirs)
+            # where its id is taken here, its text may have become a document of its own before
+            if kin is not None and mine.id != last.id and (not alive or mine.text == last.text):
+                yield kin, FIRST.index(compare(self.store.history(mine.id), theirs).state), mine.id
+
     def of(self, theirs: Sequence[Document]) -> tuple[Document, Comparison] | None:
         """The document here that an archive's is, and what its history is to that one's; None for a new one.
 
         One that has expired here makes room.
         """
-        last = theirs[-1]
-        if alive := self.store.page(Filter(ids=[last.id]), 1, None).documents:
-            found = compare(self.store.history(last.id), theirs)
-            if found.state != "diverged":
-                return alive[0], found
-        others = [d for d in self.store.related(theirs) if d.id != last.id and may_be_one(d, theirs)]
-        if alive:  # its text may have become a document of its own before
-            same = [d for d in others if d.text == last.text]
-            return (same[0], compare([same[0]], theirs)) if same else (alive[0], found)
-        compared = [(d, compare(self.store.history(d.id), theirs)) for d in others]
-        return min(compared, key=lambda pair: FIRST.index(pair[1].state), default=None)
+        name = theirs[-1].id
+        mine = self._alive(self.names.get(name, name))
+        return (mine, compare(self.store.history(mine.id), theirs)) if mine else None
+
+    def _alive(self, name: str) -> Document | None:
+        return next(iter(self.store.page(Filter(ids=[name]), 1, None).documents), None)
 
     def said_of_behind(self) -> str:
         """One line about the documents that went on here alone."""
@@ -120,6 +140,7 @@ def _check(contents: Contents, found: _Found, intake: Intake) -> None:
     """Read everything once, so that an archive is taken whole or not at all."""
     named: list[tuple[Document, Document, Comparison]] = []
     count = 0
+    found.match(contents.documents())
     for versions in contents.documents():
         for version in versions:
             intake.check(version)
@@ -140,17 +161,14 @@ def _restore(found: _Found, versions: Sequence[Document], intake: Intake, progre
     if known is None or apart:
         return _add(found, versions, intake, progress, name=uuid.uuid4().hex if apart else versions[-1].id)
     mine, comparison = known
-    if mine.id != versions[-1].id:
-        found.names[versions[-1].id] = mine.id
     return _go_on(found, mine, versions[-1], comparison, intake, progress)
 
 
 def _add(found: _Found, versions: Sequence[Document], intake: Intake, progress: Progress, *, name: str) -> Progress:
     """Store a document that is not here under an id."""
     spans = intake.cut(versions[-1])
-    stored, is_new = found.store.restore([replace(version, id=name) for version in versions], spans)
-    if stored.id != versions[-1].id:
-        found.names[versions[-1].id] = stored.id
+    _, is_new = found.store.restore([replace(version, id=name) for version in versions], spans)
+    found.names[versions[-1].id] = name
     return progress.plus(added=1, passages=len(spans)) if is_new else progress.plus(unchanged=1)
 
 

@@ -25,13 +25,14 @@ from cmt_sdk.archive.layout import (
     shard_names,
 )
 from cmt_sdk.archive.seals import Seal
-from cmt_sdk.errors import AlreadyExists
+from cmt_sdk.errors import AlreadyExists, InvalidInput
 from cmt_sdk.held import refuse_held
 from cmt_sdk.ports import Store
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Passage
 
 PAGE = 200  # documents a page
 BATCH = 64  # memories loaded at once
+ZIP, NAME_AT = b"PK\x03\x04", 30  # how a zip file begins, and where its first member's name does
 
 
 def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | None = None) -> int:
@@ -40,11 +41,19 @@ def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | Non
     `seal` proves the memories to whoever has its key; without one they are made again from the text where they are read.
 
     What is cold or not compressed yet goes out as text, what has expired stays out. Only the owner may read the file.
-    Raises AlreadyExists, NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a file of an open memory).
+    Raises NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a folder, a file of an open memory),
+    AlreadyExists: the file is there; one that is no archive stays with `overwrite` too.
     """
+    if path.is_dir():
+        raise InvalidInput(f"{path} is a folder: give the name of a file in it, such as {path / 'memory.cmt'}")
+    refuse_held(path)
+    if path.exists() and not _is_replaceable(path):
+        raise AlreadyExists(
+            f"{path} is there already and is no archive of a memory, so it is not replaced: choose another name, "
+            "or move it away first"
+        )
     if path.exists() and not overwrite:
         raise AlreadyExists(f"{path} is there already; choose another name, or give overwrite=True (`cmt`: --overwrite)")
-    refuse_held(path)
     with disk_errors(path), new_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         documents, versions = _write_documents(archive, store)
         shards = _Shards(archive, seal)
@@ -54,6 +63,15 @@ def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | Non
         manifest = Manifest(documents, versions, shards.memories, shards.count, shards.fingerprints)
         archive.writestr(_member(MANIFEST), json.dumps(manifest.row(), indent=1))
     return documents
+
+
+def _is_replaceable(path: Path) -> bool:
+    """Whether a file may give way to an archive: an archive, whole or cut off, or an empty file."""
+    if not path.is_file():
+        return False
+    with disk_errors(path), path.open("rb") as file:
+        header = file.read(NAME_AT + len(DOCUMENTS))
+    return not header or (header.startswith(ZIP) and header[NAME_AT:] == DOCUMENTS.encode())
 
 
 def _write_documents(archive: zipfile.ZipFile, store: Store) -> tuple[int, int]:

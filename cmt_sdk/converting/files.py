@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 TEXT = frozenset(
     {".txt", ".md", ".markdown", ".mdown", ".mkd", ".mdx", ".rst", ".text", ".log", ".org", ".tex"}
     | {".adoc", ".asciidoc", ".qmd", ".rmd", ".wiki", ".textile", ".yaml", ".yml"}
+    | {".toml", ".ini", ".conf", ".cfg", ".properties"}
 )
 CONVERTERS = {
     ".html": from_html,
@@ -124,7 +125,8 @@ def read_documents(paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence
 def list_files(folder: str | os.PathLike[str], *, exclude: Sequence[str] = (), known: Collection[Path] = ()) -> Iterator[Path]:
     """The files that `read_documents` reads in a folder, sorted.
 
-    Files in `known` are not among those of other kinds that are reported as passed over: the caller reads them itself.
+    Files in `known`, and those in folders in `known`, are not among those of other kinds that are reported as passed over:
+    the caller reads them itself, or they are its own.
 
     What is passed over is logged once for each folder, and again when it changes. Raises StorageDenied
     for a closed folder, InvalidSetting for a pattern that is none.
@@ -156,6 +158,8 @@ def _contents(path: Path) -> tuple[bytes, bool]:
             size = found.st_size
             data = file.read(LARGEST_FILE + 1) if size <= LARGEST_FILE else b""
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+        if os.path.islink(path):  # noqa: PTH114 - Path's raises in a closed folder
+            raise NotFound(f"the link {path} points to {os.readlink(path)}, which is not there") from error  # noqa: PTH115
         raise NotFound(f"there is no file {path}") from error
     except OSError as error:
         raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error

@@ -53,6 +53,7 @@ PLACEHOLDERS = (".icloud", ".nextcloud", ".owncloud", ".cloud")  # suffixes of s
 OFFLINE = 0x1000 | 0x40000 | 0x400000  # Windows: OFFLINE, RECALL_ON_OPEN, RECALL_ON_DATA_ACCESS
 DATALESS = 0x40000000  # macOS: SF_DATALESS
 MOST_NAMED = 6  # kinds or names in one message
+MOST_OTHERS = 3  # names of files of other kinds
 
 
 def walk(
@@ -65,7 +66,7 @@ def walk(
         suffixes: In lower case, with the dot.
         exclude: Patterns as in a .gitignore file.
         report: Is called with a sentence on what is passed over.
-        known: Files of other kinds that are not counted as passed over.
+        known: Files, and folders of files, of other kinds that are not counted as passed over.
 
     Raises:
         StorageDenied: The folder itself cannot be read.
@@ -128,6 +129,7 @@ class _Passed:
     """What is passed over in one folder and beneath it."""
 
     kinds: Counter[str] = field(default_factory=Counter)
+    others: list[str] = field(default_factory=list)  # the names of the first of these
     ignored: int = 0
     made: list[str] = field(default_factory=list)
     clouds: list[str] = field(default_factory=list)
@@ -138,7 +140,9 @@ class _Passed:
         """One sentence for each kind of thing."""
         if self.kinds:
             found = [f"{count} {kind or 'without a suffix'}" for kind, count in self.kinds.most_common()]
-            yield f"{_files(self.kinds.total())} of other kinds ({_listed(found)})"
+            such = "such as " if self.kinds.total() > len(self.others) else ""
+            named = f"{such}{', '.join(self.others)}; a text file is read where it is named itself"
+            yield f"{_files(self.kinds.total())} of other kinds ({_listed(found)}): {named}"
         if self.ignored:
             what = "file or folder" if self.ignored == 1 else "files and folders"
             yield f"{self.ignored:,} {what} that .gitignore or .ignore names"
@@ -236,8 +240,10 @@ class _Walk:
         if self._is_ignored(str(path), rules) or _is_special(path):
             return False
         if suffix not in self._suffixes:
-            if path not in self._known:
+            if not any(known in self._known for known in (path, *path.parents)):
                 self._passed.kinds[suffix.removeprefix(".")] += 1
+                if len(self._passed.others) < MOST_OTHERS:
+                    self._passed.others.append(path.relative_to(self._top).as_posix())
             return False
         if not is_link or not os.path.exists(path):  # noqa: PTH110 - Path's raises in a closed folder; whoever reads it names it
             return True

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 Counter = Callable[[Sequence[str]], list[int]]
 
 SEPARATOR = " > "
+DETAIL = " · "  # in a title, before what else the document is called
 LONGEST_PATH = 40  # tokens; and at most a quarter of the budget
 LONGEST_HEADER = 64  # tokens of a table's header row; and at most a quarter of the budget
 SHORTEST_CONTEXT = 4  # tokens: with less room, a passage carries no parents and no header
@@ -130,7 +131,8 @@ def _joined(names: dict[int, str]) -> str:
 def _is_same(title: str, heading: str) -> bool:
     """True where both say the same, whatever their capitals, accents' form and punctuation."""
     wanted = _bare(heading)
-    return bool(wanted) and wanted in (_bare(title), _bare(title.rsplit(SEPARATOR, 1)[-1]))
+    last = title.rsplit(SEPARATOR, 1)[-1]
+    return bool(wanted) and wanted in map(_bare, (title, last, last.split(DETAIL, 1)[0]))
 
 
 def _bare(text: str) -> str:

@@ -121,7 +121,7 @@ class Documents(Database):
         """See ports.DocumentStore."""
         rows = [self._row(v) | {"updated_at": stamp_of(v.updated_at or self.now())} for v in versions]
         with self._write() as db:
-            same = self._same(db, rows[-1])
+            same = self._same(db, rows[-1], extra="AND doc_id = :doc_id")
             if same is not None:
                 return same, False
             self._make_free(db, versions[-1].id)

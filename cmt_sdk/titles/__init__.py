@@ -17,6 +17,7 @@ from cmt_sdk.types import Document
 __all__ = ["title_of"]
 
 SEPARATOR = " > "  # as between headings
+DETAIL = " · "  # before what else a document is called
 LONGEST = 120  # characters, where nobody counts tokens
 OTHER_NAMES = ("subject", "file_name", "filename")  # metadata that name a document without a title
 OF_FILES = re.compile(r"\.(?:docx?|odt|rtf|pdf|md|txt|html?|tex|pages|indd|xlsx?|pptx?)$", re.I)
@@ -26,8 +27,9 @@ MOST_ALIASES, MOST_TAGS = 3, 4
 def title_of(document: Document, fits: Callable[[str], bool] = lambda title: len(title) <= LONGEST) -> str:
     """The name under which people know a document; empty where nothing says it.
 
-    The name comes last, next to the text's own headings. Before it come the folders that say
-    something, and before these, as far as there is room, other names, the date and tags.
+    It is "folder > name · other name · date · #tag": the folders are those that say something, and
+    what follows the name is there as far as there is room. The name leads, so that another name
+    is not taken for it.
 
     Args:
         document: its metadata, text and source are read.
@@ -42,13 +44,9 @@ def title_of(document: Document, fits: Callable[[str], bool] = lambda title: len
         return ""
     details: list[str] = []
     for detail in _details(matter, others, title):
-        if fits(_below([*details, detail], title)):
+        if fits(DETAIL.join([title, *details, detail])):
             details.append(detail)
-    return _below(details, title)
-
-
-def _below(details: list[str], title: str) -> str:
-    return SEPARATOR.join([" · ".join(details), title] if details else [title])
+    return DETAIL.join([title, *details])
 
 
 def _names(document: Document, matter: Matter, place: Place) -> tuple[str, list[str]]:

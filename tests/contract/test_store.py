@@ -361,7 +361,8 @@ def test_restore_keeps_everything_as_given(store):
     assert is_new
     assert store.history("a") == versions == [versions[0], stored]
     assert found(store, "museum lighthouse") == ["Its lighthouse is old."]
-    assert store.restore([Document(GENOA, "b", scope="u")], spans(GENOA)) == (stored, False)
+    assert store.restore([Document(GENOA, "a", scope="u")], spans(GENOA)) == (stored, False)
+    assert store.restore([Document(GENOA, "b", scope="u")], spans(GENOA))[1]  # two of one text stay two
     assert store.replace(stored.id, {"text": LISBON}, spans(LISBON)).version == 5
 
 

@@ -35,10 +35,18 @@ def folder(tmp_path, caplog):
 def test_other_kinds_are_counted_once(folder):
     """Listed: a folder with files that cannot be read said nothing of them."""
     names = ["a.md", "b.key", "c.key", "d.doc", "e.jpg", "f.py", "Makefile", "deep/g.jpg"]
+    kinds = "7 files of other kinds (2 key, 2 jpg, 1 without a suffix, 1 doc, 1 py)"
     assert folder(names) == (
         ["a.md"],
-        ["passed over: in notes: 7 files of other kinds (2 key, 2 jpg, 1 without a suffix, 1 doc, 1 py)"],
+        [f"passed over: in notes: {kinds}: such as Makefile, b.key, c.key; a text file is read where it is named itself"],
     )
+
+
+@pytest.mark.parametrize("suffix", [".toml", ".ini", ".conf", ".cfg", ".properties", ".INI", ".yaml"])
+def test_settings_are_read(folder, suffix):
+    """As yaml is; hidden ones, which may hold secrets, and what systems put into folders are not."""
+    files = [f"printer{suffix}", f".printer{suffix}", f".git/config{suffix}", ".env", "desktop.ini", "deep/.npmrc"]
+    assert folder(files) == ([f"printer{suffix}"], [])
 
 
 def test_nothing_is_said_twice(folder):
@@ -117,9 +125,9 @@ def test_ignore_files_for_relative_folders(folder, tmp_path, monkeypatch, given)
     ("files", "read"),
     [
         (["a.md", "package.json", "node_modules/left-pad/README.md"], ["a.md", "package.json"]),
-        (["a.md", "pyproject.toml", "build/lib/b.md"], ["a.md"]),
+        (["a.md", "pyproject.toml", "build/lib/b.md"], ["a.md", "pyproject.toml"]),
         (["a.md", "build/plans.md"], ["a.md", "build/plans.md"]),
-        (["a.md", "Cargo.toml", "target/doc.md"], ["a.md"]),
+        (["a.md", "Cargo.toml", "target/doc.md"], ["Cargo.toml", "a.md"]),
         (["a.md", "target/customers.md"], ["a.md", "target/customers.md"]),
         (["a.md", "cache/CACHEDIR.TAG", "cache/b.md"], ["a.md"]),
         (["a.md", "myenv/pyvenv.cfg", "myenv/lib/LICENSE.txt"], ["a.md"]),
@@ -133,7 +141,7 @@ def test_folders_that_programs_fill(folder, files, read):
     found, messages = folder(files)
     assert found == read
     assert ("folders that programs fill" in " ".join(messages)) == (
-        len(found) < len([f for f in files if f.endswith((".md", ".json", ".txt"))])
+        len(found) < len([f for f in files if f.endswith((".md", ".json", ".txt", ".toml"))])
     )
 
 

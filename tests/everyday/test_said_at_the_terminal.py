@@ -2,6 +2,7 @@
 
 import io
 
+import click
 import pytest
 from rich.console import Console
 
@@ -40,12 +41,12 @@ def test_empty_files_of_a_folder_are_counted(cmt, notes, name, data):
     """There is no warning for each, at each run; one that is named itself is refused."""
     (notes / name).write_bytes(data)
     done = cmt("add", notes)
-    assert (done.stdout, done.stderr) == ("1 added, 0 updated, 0 unchanged, 1 empty\n", "")
+    assert (done.stdout, done.stderr) == (f"1 added, 0 updated, 0 unchanged, 1 empty (notes/{name})\n", "")
     assert cmt.json("add", notes)["empty"] == 1
     assert "nothing to remember" in cmt("add", notes / name, code=2).stderr
 
 
-@pytest.mark.parametrize("suffix", ["ini", "toml", "conf", "xyz"])
+@pytest.mark.parametrize("suffix", ["service", "reg", "py", "xyz"])
 def test_kinds_that_are_remembered_are_not_passed_over(cmt, notes, suffix):
     """A file that was named once is kept up to date with its folder: only others of its kind count."""
     file = notes / f"settings.{suffix}"
@@ -54,7 +55,100 @@ def test_kinds_that_are_remembered_are_not_passed_over(cmt, notes, suffix):
     cmt("add", file)
     assert "other kinds" not in cmt("add", notes).stderr
     (notes / f"other.{suffix}").write_text("[x]\n")
-    assert f"1 file of other kinds (1 {suffix})" in cmt("add", notes).stderr
+    assert (
+        f"1 file of other kinds (1 {suffix}): other.{suffix}; a text file is read where it is named itself"
+        in cmt("add", notes).stderr
+    )
+
+
+@pytest.mark.parametrize("at", ["m", "deep/m"])
+def test_a_memory_in_its_own_notes_does_not_count_its_own_files(cmt, notes, at):
+    """Its database and locks are no files of the user's; what else is of other kinds counts."""
+    for _ in range(2):
+        assert "other kinds" not in cmt("add", notes, "-m", notes / at).stderr
+    (notes / "plan.xyz").write_text("x")
+    assert "1 file of other kinds (1 xyz): plan.xyz" in cmt("add", notes, "-m", notes / at).stderr
+
+
+@pytest.mark.parametrize("command", [["rm"], ["forget", "--yes"]], ids=["rm", "forget"])
+@pytest.mark.parametrize("name", [".hidden.md", "run.py", "plain.xyz", "a~"])
+def test_what_a_folder_does_not_bring_back(cmt, notes, command, name):
+    """A hidden file and one of another kind stay out when the folder is added."""
+    (notes / name).write_text("The rent is 950 euros.")
+    cmt("add", notes / name, "--no-wait")
+    said = cmt(*command, notes / name).stdout
+    assert "of the folder leaves it out" in said
+    assert "brings" not in said
+    assert "bytes freed" not in said  # nothing was compressed
+    assert "1 added" in cmt("add", notes).stdout  # the other note
+
+
+def test_several_files_are_brought_back(cmt, notes):
+    """In the plural, beside one that is not."""
+    for name in ("x.md", "y.md", ".z.md"):
+        (notes / name).write_text(f"This is {name}.")
+        cmt("add", notes / name)
+    said = cmt("forget", "--yes", "--scope", "").stdout
+    assert "2 files still in their folder: " in said
+    assert "of the folder brings them back, --keep-out keeps them out" in said
+    assert "1 file still in its folder: " in said
+
+
+@pytest.mark.parametrize("count", [1, 3, 4])
+def test_few_empty_files_are_named(cmt, notes, count):
+    """Up to three."""
+    for n in range(count):
+        (notes / f"e{n}.md").write_text("")
+    names = ", ".join(f"notes/e{n}.md" for n in range(count))
+    said = cmt("add", notes).stdout
+    assert f", {count} empty ({names})\n" in said if count <= 3 else said.endswith(f", {count} empty\n")
+
+
+@pytest.mark.parametrize("target", ["nowhere.md", "/nowhere/x.md", "notes/gone.md"])
+def test_a_link_that_leads_nowhere_is_named_with_its_target(cmt, notes, target):
+    """Named itself, and in a folder."""
+    for link in (notes.parent / "link.md", notes / "link.md"):
+        link.symlink_to(target)
+    assert f"the link link.md points to {target}, which is not there" in cmt("add", "link.md", code=3).stderr
+    assert f"link.md points to {target}, which is not there" in cmt("add", notes).stderr
+    assert "points to" not in cmt("add", "gone.md", code=3).stderr
+
+
+def test_a_memory_of_the_same_name_here_is_hinted_at(cmt, notes):
+    """A bare name is one in the data folder; with ./ it is this one."""
+    cmt("add", notes, "-m", "./m2")
+    said = cmt("add", notes, "-m", "m2").stderr
+    assert "./m2 is another memory" in said
+    assert "-m ./m2" in said
+    assert "another memory" not in cmt("add", notes, "-m", "m2").stderr
+    (notes.parent / "m3").mkdir()
+    assert "another memory" not in cmt("add", notes, "-m", "m3").stderr
+
+
+def test_watch_says_that_it_compressed_what_waited(cmt, notes):
+    """As add does, off a terminal too; nothing of what it took in itself."""
+    cmt("add", notes, "--no-wait")
+    (notes / "b.md").write_text(FERRY)
+    said = cmt("watch", notes, "--once").stderr
+    assert said.endswith("1 added, 0 updated, 0 renamed, 0 removed, 1 unchanged; 1 passage of earlier runs compressed\n")
+    (notes / "c.md").write_text("The rent is 950 euros.")
+    assert "compressed" not in cmt("watch", notes, "--once").stderr
+
+
+def test_ctrl_c_at_a_question_ends_its_line(cmt, notes, monkeypatch):
+    """The message has a line of its own."""
+
+    def stopped(question, **_):
+        click.echo(f"{question} [y/N]: ", err=True, nl=False)
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise click.Abort from None
+
+    monkeypatch.setattr(click, "confirm", stopped)
+    cmt("add", notes)
+    lines = cmt("forget", notes / "a.md", code=130).stderr.splitlines()
+    assert lines[-1] == "error: stopped; what was stored is safe"
 
 
 # -- in the terminal's words -----------------------------------------------------------------------

@@ -137,14 +137,14 @@ def test_without_a_place_the_line_is_the_beginning():
     assert len(shown("word " * 100)[0]) == 160
 
 
-def test_an_answer_that_is_a_heading_shows_that(kitchen):
-    """The text below it does not hold it."""
+def test_an_answer_that_is_a_heading_shows_what_stands_below(kitchen):
+    """The heading as a passage has it, a path or another name, is no line of the file."""
     kitchen("add", "--text", "# Momo the rabbit\n\nThree years old.", "--source", "momo.md")
     source = cmt_sdk.Source("d", 1, "momo.md", 19, 35, "Three years old.", 1.0, "", heading="Momo", holds_answer=True)
     answer = cmt_sdk.Answer("Momo", [source], "memory", False, 1.0, 1, 1, 1, {})
     with contextlib.redirect_stdout(io.StringIO()) as said:
         print_sources(answer)
-    assert said.getvalue().splitlines()[1:] == ["momo.md", "   Momo"]
+    assert said.getvalue().splitlines()[1:] == ["momo.md", "   Three years old."]
 
 
 def test_search_shows_the_line_that_holds_the_words(kitchen):

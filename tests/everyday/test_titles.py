@@ -3,6 +3,7 @@
 import pytest
 
 from cmt_sdk import Document
+from cmt_sdk.splitting.headings import Measure, path_of
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
 from cmt_sdk.titles import title_of
 
@@ -48,7 +49,7 @@ SOURCES = {
     "house.kestrel.lease.md": "house kestrel lease",
     "house___kestrel.md": "house / kestrel",
     "house%2Fkestrel.md": "house/kestrel",
-    "KestrelRouter.md": "KestrelRouter > Kestrel Router",
+    "KestrelRouter.md": "Kestrel Router · KestrelRouter",
     "Kestrel lease 1a2b3c4d5e6f7a8b9c0d1e2f3a4b5c6d.md": "Kestrel lease",
     "E-1043.md": "E-1043",
     "RFC2616.txt": "RFC2616",
@@ -83,20 +84,20 @@ SAY_NOTHING = [
 TOPS = {
     "yaml": (
         "---\ntitle: Kestrel lease\naliases: [Falcon agreement]\ntags:\n  - tenancy\ndate: 2026-03-04\n---\n",
-        "Falcon agreement · 2026-03-04 · #tenancy > Kestrel lease",
+        "Kestrel lease · Falcon agreement · 2026-03-04 · #tenancy",
     ),
     "yaml, obsidian links and tags": (
         '---\nTitle: "[[Kestrel|Kestrel lease]]"\nalias: Falcon\ntags: "#tenancy #rent"\n---\n',
-        "Falcon · #tenancy · #rent > Kestrel lease",
+        "Kestrel lease · Falcon · #tenancy · #rent",
     ),
-    "yaml, a number": ("---\ntitle: 1984\n---\n", "lease > 1984"),
-    "yaml, a version is no number": ("---\ntitle: Kestrel 1.10\n---\n", "lease > Kestrel 1.10"),
-    "yaml, a date with time": ("---\ndate: 2026-03-04T10:00:00+01:00\n---\n", "2026-03-04 > lease"),
-    "yaml, a day that is none": ("---\ndate: 2026-13-45\n---\n", "2026-13-45 > lease"),
-    "yaml, broken by a colon": ("---\ntitle: Kestrel: the lease\ntags: a, b\n---\n", "#a · #b > Kestrel: the lease"),
+    "yaml, a number": ("---\ntitle: 1984\n---\n", "1984 · lease"),
+    "yaml, a version is no number": ("---\ntitle: Kestrel 1.10\n---\n", "Kestrel 1.10 · lease"),
+    "yaml, a date with time": ("---\ndate: 2026-03-04T10:00:00+01:00\n---\n", "lease · 2026-03-04"),
+    "yaml, a day that is none": ("---\ndate: 2026-13-45\n---\n", "lease · 2026-13-45"),
+    "yaml, broken by a colon": ("---\ntitle: Kestrel: the lease\ntags: a, b\n---\n", "Kestrel: the lease · #a · #b"),
     "yaml, broken by a tab and a quote": ('---\ntitle: "Kestrel lease\n\tx: [\n---\n', "Kestrel lease"),
     "yaml, a template": ("---\ntitle: {{title}}\ndate: {{date}}\n---\n", "lease"),
-    "yaml, ends in dots": ("---\ntitle: Kestrel\n...\n", "lease > Kestrel"),
+    "yaml, ends in dots": ("---\ntitle: Kestrel\n...\n", "Kestrel · lease"),
     "yaml, never closed": ("---\ntitle: Kestrel lease\n", "lease"),
     "yaml, an object": ("---\ntitle: !!python/object/apply:os.getcwd []\n---\n", "lease"),
     "yaml, endless brackets": ("---\ntitle: " + "[" * 9_000 + "\n---\n", "lease"),
@@ -104,34 +105,34 @@ TOPS = {
         "---\na: &a [x, x]\n"
         + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
         + "aliases: *i\ntitle: Kestrel\n---\n",
-        "lease > Kestrel",
+        "Kestrel · lease",
     ),
     "a rule is none": ("---\n\nThe lease.\n\n---\n\n", "lease"),
     "toml": (
         '+++\ntitle = "Kestrel lease"\ndate = 2026-03-04T10:00:00Z\ntags = ["rent"]\n+++\n',
-        "2026-03-04 · #rent > Kestrel lease",
+        "Kestrel lease · 2026-03-04 · #rent",
     ),
     "toml, broken": ("+++\ntitle = Kestrel lease\n+++\n", "Kestrel lease"),
     "logseq": (
         "title:: Kestrel lease\nalias:: Falcon\ntags:: [[tenancy]], rent\n\n- ",
-        "Falcon · #tenancy · #rent > Kestrel lease",
+        "Kestrel lease · Falcon · #tenancy · #rent",
     ),
     "logseq, in a block": ("- title:: Kestrel lease\n- ", "Kestrel lease"),
     "org": (
         "#+TITLE: Kestrel lease\n#+FILETAGS: :tenancy:rent:\n#+DATE: <2026-03-04 Wed>\n\n",
-        "2026-03-04 · #tenancy · #rent > Kestrel lease",
+        "Kestrel lease · 2026-03-04 · #tenancy · #rent",
     ),
     "org, roam": (
         ':PROPERTIES:\n:ID: 550e8400-e29b-41d4-a716-446655440000\n:ROAM_ALIASES: "Falcon deal"\n:END:\n#+title: Kestrel lease\n',
-        "Falcon deal > Kestrel lease",
+        "Kestrel lease · Falcon deal",
     ),
-    "multimarkdown": ("Title: Kestrel lease\nDate: 2026-03-04\n\n", "2026-03-04 > Kestrel lease"),
+    "multimarkdown": ("Title: Kestrel lease\nDate: 2026-03-04\n\n", "Kestrel lease · 2026-03-04"),
     "pandoc": ("% Kestrel lease\n% Ann Abel\n\n", "Kestrel lease"),
     "latex": ("\\documentclass{article}\n\\title{Kestrel lease}\n", "Kestrel lease"),
     "a line with a colon is none": ("Address: 10.0.0.7\nTitle: none\n", "lease"),
     "its own heading": ("# LEASE\n\n", "LEASE"),
     "its own underlined heading": ("Lease\n=====\n\n", "Lease"),
-    "another language": ("---\ntitle: Großes Haus\nkeywords: [Miete]\n---\n", "lease · #Miete > Großes Haus"),
+    "another language": ("---\ntitle: Großes Haus\nkeywords: [Miete]\n---\n", "Großes Haus · lease · #Miete"),
 }  # fmt: skip
 
 
@@ -139,6 +140,15 @@ TOPS = {
 def test_a_file_s_name_and_folders(source, title):
     """As a person reads them, without what systems and programs put around them."""
     assert title_of(Document("x", source=source)) == title
+
+
+@pytest.mark.parametrize("alias", ["flat", "the flat in Rome", "Wohnung", "7"])
+def test_another_name_stands_behind_the_title(alias):
+    """Listed: before it, the alias "flat" was read as the answer. A heading that is the title stands once."""
+    text = f"---\ntitle: Rental contract\naliases: [{alias}]\n---\n# Rental contract\n\nThe rent is 950 euros."
+    title = title_of(Document(text, source="/home/ann/x/contract.md"))
+    assert title.endswith(f"Rental contract · {alias}")
+    assert path_of(title, ["Rental contract", "Rent"], 99, Measure(lambda texts: [1 for _ in texts])).later == f"{title} > Rent"
 
 
 @pytest.mark.parametrize("source", SAY_NOTHING)
@@ -157,7 +167,7 @@ def test_what_a_text_says_at_its_top(top, title):
     ("metadata", "title"),
     [
         ({"title": "Kestrel lease"}, "Kestrel lease"),
-        ({"title": "Rent 2026"}, "lease > Rent 2026"),
+        ({"title": "Rent 2026"}, "Rent 2026 · lease"),
         ({"title": "  Kestrel \n lease "}, "Kestrel lease"),
         ({"title": "Microsoft Word - Kestrel lease.docx"}, "Kestrel lease"),
         ({"title": "untitled"}, "lease"),
@@ -167,7 +177,7 @@ def test_what_a_text_says_at_its_top(top, title):
         ({"file_name": "Kestrel lease.pdf"}, "Kestrel lease"),
         (
             {"title": "Kestrel lease", "tags": "rent, tenancy", "date": "2026-03-04"},
-            "2026-03-04 · #rent · #tenancy > Kestrel lease",
+            "Kestrel lease · 2026-03-04 · #rent · #tenancy",
         ),
         ({"colour": "red", "n": 3}, "lease"),
         ({"role": "user"}, ""),
@@ -182,7 +192,7 @@ def test_a_title_that_is_too_long_keeps_its_beginning():
     """The details are left out first, then the folders, then the last words."""
     document = Document("---\ntags: [rent]\n---\n", source="Houses/Kestrel lease of the year 2026.md")
     for room, title in (
-        (60, "#rent > Houses > Kestrel lease of the year 2026"),
+        (60, "Houses > Kestrel lease of the year 2026 · #rent"),
         (40, "Houses > Kestrel lease of the year 2026"),
         (30, "Kestrel lease of the year 2026"),
         (20, "Kestrel lease of the"),

@@ -341,6 +341,66 @@ def test_nothing_is_imported_halfway(two: Machines, monkeypatch: pytest.MonkeyPa
     assert held(two.desktop) == [FIRST]
 
 
+# -- two documents of one text ----------------------------------------------------------------------------------------
+
+RENT = "Rent is 700."
+ANNA, BEN = "/k/anna.md", "/k/ben.md"
+
+
+def add_file(memory: Memory, **fields: Any) -> None:
+    """Add the text as the command adds a file: by its source."""
+    memory.add_many([Document(RENT, **fields)], replace=True)
+
+
+def twins(memory: Memory) -> set[tuple[str | None, str, str]]:
+    """Sources, scopes and persons of the documents of one text."""
+    return {(d.source, d.scope, str(d.metadata.get("person", ""))) for d in memory.documents() if d.text == RENT}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        [{"source": ANNA}, {"source": BEN}],
+        [{"source": "/a/k/rent.md"}, {"source": "/b/k/rent.md"}],
+        [{"source": ANNA}, {"id": "free"}],
+        [{"id": "one"}, {"id": "two"}],
+        [{"source": ANNA, "scope": "user/anna"}, {"source": ANNA, "scope": "user/ben"}],
+        [{"scope": "user/anna"}, {"scope": "user/ben"}],
+        [{"source": ANNA}, {"source": BEN}, {"source": "/k/eve.md"}],
+        [{"source": "mail:1"}, {"source": "mail:2"}],
+    ],
+    ids=["two files", "one tail", "one without a source", "no sources", "two scopes", "no sources, scopes", "three", "names"],
+)
+@pytest.mark.parametrize("here", ["nothing", "the first", "the last", "both", "no source"])
+def test_two_documents_of_one_text_stay_two(two: Machines, given: list[dict[str, Any]], here: str) -> None:
+    """With their sources and metadata, whatever of them is here; a second import adds nothing."""
+    for number, fields in enumerate(given):
+        add_file(two.laptop, metadata={"person": f"p{number}"}, **fields)
+    count = two.laptop.count()
+    known = {"the first": given[:1], "the last": given[-1:], "both": given, "no source": [{}]}.get(here, [])
+    for fields in known:
+        add_file(two.desktop, **{k: v for k, v in fields.items() if k != "id"})
+    wanted = twins(two.laptop)
+    two.to_desktop()
+    if here != "no source" or not any("scope" in fields for fields in given):  # else ours is a further one
+        assert twins(two.desktop) == wanted
+        assert two.desktop.count() == count
+    assert two.to_desktop() == Progress(unchanged=count)
+    two.to_laptop()
+    assert two.to_desktop().added == 0
+    assert all(f.ok for f in two.desktop.check())
+
+
+def test_a_twin_that_went_on_leaves_the_other(two: Machines) -> None:
+    """The file of the same source goes on, not the first of the same text."""
+    for source in (ANNA, BEN):
+        add_file(two.laptop, source=source)
+    add_file(two.desktop, source=BEN)
+    two.laptop.update(next(d.id for d in two.laptop.documents() if d.source == BEN), "Rent is 800.")
+    assert two.to_desktop() == Progress(added=1, updated=1, unchanged=1, passages=2, compressed=2, taken=2)
+    assert {(d.source, d.text) for d in two.desktop.documents()} == {(FILE, FIRST), (ANNA, RENT), (BEN, "Rent is 800.")}
+
+
 # -- the rule, by itself --------------------------------------------------------------------------------------------
 
 COMPARED = [

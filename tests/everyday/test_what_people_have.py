@@ -169,7 +169,10 @@ def test_taking_out_by_a_filter(filled):
 def test_forgetting_says_that_the_file_is_still_there(filled, notes):
     """And what brings it back; a file that is gone is not named."""
     said = filled("forget", "notes/trip.md", "--yes").stdout
-    assert "1 file still in its folder: notes/trip.md; the next `cmt add` of the folder brings that back, --keep-out" in said
+    assert (
+        "1 file still in its folder: notes/trip.md; the next `cmt add` of the folder brings it back, --keep-out keeps it out"
+        in said
+    )
     assert filled("add", notes).stdout == "1 added, 0 updated, 1 unchanged\n"
     (notes / "trip.md").unlink()
     receipt = filled.json("forget", "--source", "*", "--yes")

@@ -49,10 +49,10 @@ class FakeStore:
     memories: dict[int, tuple[Encoded, Fingerprint]] = field(default_factory=dict)
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
-        """All versions, unless the text is here."""
+        """All versions, unless the id has the text."""
         last = versions[-1]
         for known in (h[-1] for h in self.documents.values()):
-            if (known.text, known.scope) == (last.text, last.scope):
+            if (known.id, known.text, known.scope) == (last.id, last.text, last.scope):
                 return known, False
         start = 1 + sum(map(len, self.cut.values()))
         self.documents[last.id] = list(versions)
@@ -61,6 +61,11 @@ class FakeStore:
             for n, s in enumerate(spans)
         ]
         return last, True
+
+    def go_on(self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None) -> Document:
+        """Fields that change in place."""
+        self.documents[document_id][-1] = versions[-1]
+        return versions[-1]
 
     def now(self) -> datetime:
         """A clock."""
@@ -307,12 +312,13 @@ def test_passages_that_wait_go_out_as_text(tmp_path: Path) -> None:
     assert take(copy, tmp_path / "a.cmt") == Progress(added=2, passages=3)
 
 
-def test_the_same_text_under_another_id_is_unchanged(whole: Path) -> None:
-    """One text in one scope is one document."""
+def test_the_same_text_under_another_id_keeps_its_id(whole: Path) -> None:
+    """Of a text without a source there is one; the metadata that it lacks come along."""
     store = FakeStore()
     store.restore([Document("Ünïcode – 漢字 🙂.", "mine")], [Span(0, 13, 13)])
-    assert take(store, whole) == Progress(added=1, unchanged=1, passages=2, compressed=2, taken=2)
+    assert take(store, whole) == Progress(added=1, updated=1, passages=2, compressed=2, taken=2)
     assert set(store.documents) == {"mine", "trip"}
+    assert store.history("mine")[-1].metadata["c"] is True
 
 
 def test_a_document_that_went_on_here_is_unchanged(whole: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
@@ -297,6 +298,28 @@ def test_doctor_says_what_is_wrong(cmt, model_folder):
     cmt("config", "set", "model", "nobody/nothing")
     found = {f["check"]: f for f in json.loads(cmt("doctor", "--json", code=1).stdout)}
     assert (found["model"]["ok"], found["model"]["remedy"]) == (False, "cmt model pull nobody/nothing")
+
+
+@pytest.mark.parametrize("options", [[], ["--overwrite"]], ids=["", "overwrite"])
+def test_export_replaces_archives_alone(cmt, tmp_path, options):
+    """A folder is no file; another file, a zip file too, stays as it is; an empty one and half an archive give way."""
+    cmt("add", "--text", LISBON)
+    assert f"{tmp_path} is a folder: give the name of a file in it" in cmt("export", tmp_path, *options, code=2).stderr
+    with zipfile.ZipFile(tmp_path / "letter.docx", "w") as letter:
+        letter.writestr("word/document.xml", "<w/>")
+    (tmp_path / "notes.md").write_text("The oil was changed.", "utf-8")
+    (tmp_path / "letter.cmt").write_bytes((tmp_path / "letter.docx").read_bytes())
+    for name in ("letter.docx", "notes.md", "letter.cmt"):
+        before = (tmp_path / name).read_bytes()
+        assert "is no archive of a memory, so it is not replaced" in cmt("export", tmp_path / name, *options, code=1).stderr
+        assert (tmp_path / name).read_bytes() == before
+    if options:
+        file = tmp_path / "all.cmt"
+        cmt("export", file)
+        for content in (file.read_bytes()[:100], b"", file.read_bytes()):
+            file.write_bytes(content)
+            cmt("export", file, *options)
+            assert zipfile.is_zipfile(file)
 
 
 def test_export_and_import(cmt, tmp_path):
