@@ -267,7 +267,7 @@ class Recall:
         """The matches, those marked that say an older value of the same as the best one, or as a newer one of its kind.
 
         The newest takes the best place. Where the query asks for what was before, none is marked, and the oldest takes it.
-        What is not near the best one in meaning costs nothing. What the ranking computed is used again, and a pair is judged once.
+        What is not near the best one in meaning costs nothing. What ranking computed is used again, and a pair is judged once.
         """
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2:
