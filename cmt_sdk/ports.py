@@ -70,11 +70,11 @@ class Reader(Protocol):
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """Yields the answer as it comes, at most `max_tokens` tokens; the last piece carries the usage."""
 
-    def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
-        """The log probability of the question's words after each memory alone, in nats, in the order given."""
-
     def word_likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[list[float]]:
-        """The same by token of the question: a row for each memory, all of one length."""
+        """The log probability of each token of the question after each memory alone, in nats.
+
+        A row for each memory, in the order given, all of one length.
+        """
 
 
 class DocumentStore(Protocol):

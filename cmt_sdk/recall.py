@@ -18,6 +18,7 @@ from cmt_sdk.handles import NoModel
 from cmt_sdk.notation import in_notation_of
 from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
+from cmt_sdk.recent import Recent
 from cmt_sdk.rendering import render
 from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Turn, Vector
 from cmt_sdk.words.folding import legible
@@ -108,6 +109,8 @@ class Recall:
     reranked: int = 0
     lock: Turns | NoModel = field(default_factory=Turns)
     _dimension: int = 0
+    _words: Recent[tuple[str, int], list[float]] = field(default_factory=Recent)  # by question and passage
+    _pairs: Recent[tuple[int, int], float] = field(default_factory=Recent)  # the probe's numbers, the older passage first
 
     def encode(self, question: str) -> Vector:
         """The question's vector, shape [dimension]."""
@@ -249,17 +252,30 @@ class Recall:
 
         Empty where they are fewer than two: there is no order to choose.
         """
-        stored = self.store.load([p.id for p in passages], self.engine.compressor.fingerprint)
-        if len(stored) < 2:
-            return {}
-        with self.lock:
-            return dict(zip(stored, self.engine.reader.likelihoods(query, list(stored.values())), strict=True))
+        likely = {i: sum(row) for i, row in self._word_likelihoods(query, [p.id for p in passages]).items()}
+        return likely if len(likely) > 1 else {}
+
+    def _word_likelihoods(self, query: str, passages: Sequence[int]) -> dict[int, list[float]]:
+        """The log probability of each token of the query after each passage's memory, by passage id; of those that are stored.
+
+        The order of the passages stays. What was computed for this query a moment ago is not computed again.
+        """
+        rows = {i: self._words.get((query, i)) for i in passages}
+        missing = [i for i, row in rows.items() if row is None]
+        if missing:
+            stored = self.store.load(missing, self.engine.compressor.fingerprint)
+            with self.lock:
+                made = self.engine.reader.word_likelihoods(query, list(stored.values())) if stored else []
+            rows |= dict(zip(stored, made, strict=True))
+            for i, row in zip(stored, made, strict=True):
+                self._words.put((query, i), row)
+        return {i: row for i, row in rows.items() if row is not None}
 
     def newest_first(self, query: str, matches: Sequence[Match]) -> list[Match]:
         """The matches, those marked that say an older value of the same as the best one, or as a newer one of its kind.
 
         The newest takes the best place. Where the query asks for what was before, none is marked, and the oldest takes it.
-        What is not near the best one in meaning costs nothing; for the rest the query is read once more after each of them.
+        What is not near the best one in meaning costs nothing. What ranking computed is used again, and a pair is judged once.
         """
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2:
@@ -275,17 +291,13 @@ class Recall:
 
     def _same_by_words(self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]) -> set[int]:
         """Those of the matches of these numbers after which the words of the query are expected as after the first one."""
-        stored = {}
-        if probed:
-            ids = [matches[n].passage.id for n in (0, *probed)]
-            stored = self.store.load(ids, self.engine.compressor.fingerprint)
-        held = [n for n in (0, *probed) if matches[n].passage.id in stored]
-        if held[:1] != [0] or len(held) < 2:
+        if not probed:
             return set()
-        with self.lock:
-            rows = self.engine.reader.word_likelihoods(legible(query), [stored[matches[n].passage.id] for n in held])
-        told = zip(held[1:], rows[1:], strict=True)
-        return {n for n, row in told if newest.of_the_same(rows[0], row, probed[n])}
+        ids = {n: matches[n].passage.id for n in (0, *probed)}
+        rows = self._word_likelihoods(legible(query), list(ids.values()))
+        best = rows.get(ids[0])
+        others = {n: rows[ids[n]] for n in probed if ids[n] in rows}
+        return {n for n, row in others.items() if best is not None and newest.of_the_same(best, row, probed[n])}
 
     def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
         """Those of the matches that say an older value of what `text`, which is told now, says.
@@ -302,16 +314,18 @@ class Recall:
 
     def _probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
         """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
-        numbers: list[float | None] = [None] * len(pairs)
+        ids = [(older.passage.id, newer.passage.id) for older, newer in pairs]
+        numbers = [self._pairs.get(pair) for pair in ids]
         probe = newest.probe_of(self.engine.listener.name)
-        short = [n for n, pair in enumerate(pairs) if all(map(newest.is_short, pair))]
-        if probe is None or not short:
+        new = [n for n, pair in enumerate(pairs) if numbers[n] is None and all(map(newest.is_short, pair))]
+        if probe is None or not new:
             return numbers
-        texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in short]
+        texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in new]
         with self.lock:
             found = probe(self.engine.listener.states(texts))
-        for n, number in zip(short, found, strict=True):
+        for n, number in zip(new, found, strict=True):
             numbers[n] = float(number)
+            self._pairs.put(ids[n], float(number))
         return numbers
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:

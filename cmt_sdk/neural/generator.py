@@ -52,12 +52,11 @@ class Generator:
         start = self._start(prompt, max_tokens)
         yield from self._decode(start, max_tokens, began)
 
-    def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
-        """How much each memory makes the model expect the question: the log probability of its words, in nats."""
-        return [sum(told) for told in self.word_likelihoods(question, memories)]
-
     def word_likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[list[float]]:
-        """The same by token of the question: a row for each memory, all of one length."""
+        """How much each memory makes the model expect the question: the log probability of each of its tokens, in nats.
+
+        A row for each memory, all of one length.
+        """
         if not memories:
             return []
         if self.rotary is None:

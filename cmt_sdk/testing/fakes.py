@@ -81,10 +81,6 @@ class FakeReader:
             yield Piece(word + " ")
         yield Piece("", Usage(len(prompt.question.split()), len(answer), float(shared > 0), 0.0, 0.0, 0.0))
 
-    def likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[float]:
-        """The words that a question shares with each memory."""
-        return [sum(told == 0.0 for told in row) for row in self.word_likelihoods(question, memories)]
-
     def word_likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[list[float]]:
         """0 for each different word of the question that a memory holds, else -10."""
         texts = [bytes(np.asarray(m.arrays["bytes"], np.uint8) ^ np.uint8(0x55)).decode() for m in memories]

@@ -33,10 +33,10 @@ class Scripted(FakeReader):
             yield Piece(word + " ")
         yield Piece("", Usage(10, len(text.split()), confidence, 0.0, 0.0, 0.0))
 
-    def likelihoods(self, question, memories):
+    def word_likelihoods(self, question, memories):
         """By the cake's word."""
         texts = [bytes(m.arrays["bytes"] ^ 0x55).decode() for m in memories]
-        return [0.0 if "cake" in text else -self.gap for text in texts]
+        return [[0.0 if "cake" in text else -self.gap] for text in texts]
 
 
 @pytest.fixture

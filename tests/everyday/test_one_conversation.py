@@ -68,7 +68,6 @@ async def by_mcp(folder, open_memory):
     return replies
 
 
-@pytest.mark.xfail(strict=False, reason="what asks and tells nothing is kept by chat and /v1")
 async def test_three_clients_end_with_the_same_memory(tmp_path, open_memory):
     """Texts and scopes are equal, what is only talk is not kept, and the answers are right."""
     replies = {

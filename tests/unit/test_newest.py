@@ -148,3 +148,23 @@ def test_two_things_of_one_form_are_both_read(memory):
     answer = memory.model.ask("Where is my sister flat?")
     assert answer.text == "Rome"
     assert {s.superseded_by for s in answer.sources} == {None}
+
+
+def test_a_question_is_read_once_after_each_memory(tmp_path, monkeypatch):
+    """What put the passages in order tells which of them are of the same, and serves the same question again."""
+    read = []
+    words = FakeReader.word_likelihoods
+
+    def counted(reader, question, memories):
+        read.append(len(memories))
+        return words(reader, question, memories)
+
+    monkeypatch.setattr(FakeReader, "word_likelihoods", counted)
+    with open_fake(tmp_path / "notes", FakeEngine(reader=Last()), rerank=3) as opened:
+        opened.add("my flat is in Paris")
+        opened.add("my flat is in Berlin")
+        assert [opened.model.ask("Where is my flat?").text for _ in range(2)] == ["Berlin"] * 2
+        assert read == [2]
+        opened.add("my flat is in Rome")
+        assert opened.model.ask("Where is my flat?").text == "Rome"
+        assert read == [2, 1]
