@@ -2,8 +2,9 @@
 
 What is told is kept before the reply is written: a reply that is stopped loses nothing. What asks
 is answered from memory; what tells is acknowledged; small talk is answered as in the exchange that
-it is most like, else by the bare model. "Forget …" names what it concerns, and erases once the next turn agrees. The turns alone carry that
-over, so that a client that sends them all, as those of OpenAI's API do, can confirm as well.
+it is most like, else by the bare model. "Forget …" names what it concerns, and erases once the next
+turn agrees. The turns alone carry that over, so that a client that sends them all, as those of
+OpenAI's API do, can confirm as well.
 """
 
 from __future__ import annotations

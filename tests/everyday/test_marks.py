@@ -4,12 +4,18 @@ import re
 
 import pytest
 
-from cmt_sdk.splitting import rules_for, split
+from cmt_sdk.splitting import passages, rules_for, split
 
 
 def tokens(texts):
     """A token counter: parts of words, marks, line ends."""
     return [len(re.findall(r"\w{1,4}|[^\w\s]|\n", text)) for text in texts]
+
+
+@pytest.fixture(autouse=True)
+def short_documents_are_cut(monkeypatch):
+    """As long ones are: the texts here are short."""
+    monkeypatch.setattr(passages, "SHORT_DOCUMENT", 0)
 
 
 def cut(text, suffix, budget=120):

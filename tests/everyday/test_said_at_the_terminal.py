@@ -140,10 +140,9 @@ def test_ctrl_c_at_a_question_ends_its_line(cmt, notes, monkeypatch):
 
     def stopped(question, **_):
         click.echo(f"{question} [y/N]: ", err=True, nl=False)
-        try:
-            raise KeyboardInterrupt
-        except KeyboardInterrupt:
-            raise click.Abort from None
+        aborted = click.Abort()
+        aborted.__context__ = KeyboardInterrupt()
+        raise aborted
 
     monkeypatch.setattr(click, "confirm", stopped)
     cmt("add", notes)

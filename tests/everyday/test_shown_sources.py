@@ -80,7 +80,7 @@ def test_verbose_shows_every_passage_with_its_reasons(kitchen):
 
 def test_search_has_names_and_lines_and_reasons_with_verbose(kitchen):
     """The best first, with their days."""
-    first, _, second, _ = kitchen("search", "apple cake").stdout.splitlines()
+    first, _, second, _ = kitchen("search", "-k", "2", "apple cake").stdout.splitlines()
     assert (first, second) == ("1. cake.md (2024-05-01)", "2. bread.md (2023-02-11)")
     assert "words #1 (BM25" in kitchen("search", "--verbose", "apple cake").stdout
 
