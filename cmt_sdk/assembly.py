@@ -250,24 +250,18 @@ class LocalEngine:
 
         return StateListener(self._frozen, self._loaded.base_hash[:16])
 
-    @cached_property
-    def _hearing(self) -> Listener:
-        from cmt_sdk.neural.hearing import StateListener
-
-        return StateListener(self._frozen, self._loaded.base_hash[:16])
-
     def judge(self, texts: Sequence[str]) -> Vector:
         """What texts want, as scores [n, labels]; a model's first call may fit its probe, in seconds."""
         from cmt_sdk.understanding.fitted import probe_of
 
-        return probe_of(self._hearing).scores(texts, self._hearing.states(texts))
+        return probe_of(self.listener).scores(texts, self.listener.states(texts))
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
         """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first."""
         from cmt_sdk.understanding.fitted import probe_of
         from cmt_sdk.understanding.small_talk import nearest
 
-        return nearest(text, self._hearing, probe_of(self._hearing))
+        return nearest(text, self.listener, probe_of(self.listener))
 
     @cached_property
     def reader(self) -> Reader:

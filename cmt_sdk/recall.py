@@ -283,14 +283,13 @@ class Recall:
         near = newest.contested(matches, self.index.vectors([m.passage.id for m in first]))
         pairs = [newest.in_order(matches[0], matches[n]) for n in near]
         probed = dict(zip(near, self._probed(pairs), strict=True)) if near else {}
-        same = {0, *(n for n in near if newest.is_certain(probed[n]))}
-        same |= self._same_by_words(query, matches, {n: p for n, p in probed.items() if newest.is_certain(p) is None})
+        same = {0, *self._same(query, matches, probed)}
         if len(same) < 2:
             return list(matches)
         return (newest.oldest_first if newest.asks_for_before(query) else newest.newest_first)(matches, same)
 
-    def _same_by_words(self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]) -> set[int]:
-        """Those of the matches of these numbers after which the words of the query are expected as after the first one."""
+    def _same(self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]) -> set[int]:
+        """Those of the matches of these numbers that say the same of the same as the first one."""
         if not probed:
             return set()
         ids = {n: matches[n].passage.id for n in (0, *probed)}

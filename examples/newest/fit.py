@@ -2,9 +2,10 @@
 
     python examples/newest/fit.py probe.npz
 
-`pairs.tsv` holds, a line each: the part (template, hand, held-out), 1 where the newer text gives a newer value of what the older
-one says, the older text, the newer one, and a question about them. The file that is written belongs into
-`cmt_sdk/newest/shipped`, under the name that is printed. Takes some minutes on a CPU.
+`pairs.tsv` holds, a line each: the part (template, hand, chat, held-out), 1 where the newer text
+gives a newer value of what the older one says, the older text, the newer one, and a question about
+them. The file that is written belongs into `cmt_sdk/newest/shipped`, under the name that is printed.
+Takes some minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import cmt_sdk
 from cmt_sdk.newest import text_of
 
 RIDGE = 3.0
-WEIGHTS = {"template": 1.0, "hand": 3.0}  # of the pairs that the probe is fitted to
+WEIGHTS = {"template": 0.1, "hand": 3.0, "chat": 5.0}  # of the pairs that the probe is fitted to
 
 
 def main() -> None:
