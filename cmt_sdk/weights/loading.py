@@ -129,6 +129,8 @@ def _load(info: ModelInfo, precision: str, device: torch.device) -> tuple[PreTra
         raise ModelUnsupported(f"model {info.name!r} is not a causal LM that transformers can load: {error!r:.500}") from error
     if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers in their place
         raise ModelError(f"model {info.name!r} in {info.path} lacks {len(missing)} weights, such as {missing[0]}")
+    # peft reads the settings of the model again from its folder
+    network.name_or_path = network.config.name_or_path = str(info.path)
     return network, tokenizer
 
 

@@ -18,7 +18,8 @@ from llm.plugins import load_plugins, pm
 import cmt_sdk
 from cmt_adapters import llm_plugin
 from cmt_sdk.errors import InvalidInput, MissingExtra
-from cmt_sdk.testing.fakes import FakeReader, open_fake
+from cmt_sdk.memory import Memory
+from cmt_sdk.testing.fakes import open_fake
 
 FACTS = ["The museum moved to Lisbon in 2019.", "The harbour of Genoa opens at nine.", "Ann likes green tea."]
 
@@ -134,13 +135,13 @@ def test_options_decide_what_is_read():
 def test_a_conversation_goes_on(monkeypatch):
     """What was said before is history of the next question, in this process and in the next; `-s` comes along as data."""
     histories = []
-    read = FakeReader.read
+    chat = Memory.chat
 
-    def listening(self, prompt, max_tokens):
-        histories.append([(turn.role, turn.content.strip()) for turn in prompt.history])
-        return read(self, prompt, max_tokens)
+    def listening(self, *, turns=(), **options):
+        histories.append([(turn.role, turn.content.strip()) for turn in turns])
+        return chat(self, turns=turns, **options)
 
-    monkeypatch.setattr(FakeReader, "read", listening)
+    monkeypatch.setattr(Memory, "chat", listening)
     run("-m", "cmt", "When does the harbour open?", "-s", "Be brief.")
     run("-c", "And the museum?")
     before = [("user", "When does the harbour open?"), ("assistant", FACTS[1])]

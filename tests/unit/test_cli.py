@@ -250,7 +250,7 @@ def test_forget_asks_first(cmt):
     assert "there was no answer" in cmt("forget", "--source", "trip.md", stdin="", code=1).stderr
     assert len(ids(cmt)) == 1
     erased = cmt("forget", ids(cmt)[0][:4], stdin="y\n").stdout
-    assert erased.startswith("1 document erased (1 version, 1 passage), ")
+    assert erased.startswith("1 document erased (1 version, 1 passage)\n")
     assert "no trace left in memory.db" in erased
     assert ids(cmt) == []
 

@@ -158,7 +158,7 @@ def test_what_a_folder_holds_besides_text_is_passed_over(cmt, tmp_path):
     assert "nothing to remember in" in nothing.stderr
     (notes / "zebra.md").write_text(LISBON)
     done = cmt("add", notes)
-    assert done.stdout == "1 added, 0 updated, 0 unchanged, 1 empty\n"
+    assert done.stdout == f"1 added, 0 updated, 0 unchanged, 1 empty ({notes / 'empty.md'})\n"
     for name in ("bad.txt", "nul.txt", "link.md"):
         assert name in done.stderr
     assert "picture.png" not in done.stderr
