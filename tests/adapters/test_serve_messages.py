@@ -5,6 +5,7 @@ import json
 import openai
 import pytest
 
+from cmt_sdk.memory import Memory
 from tests.adapters.serving import running
 
 pytestmark = pytest.mark.enable_socket
@@ -33,6 +34,20 @@ def said(server):
         return answer.status_code, answer.json()
 
     return send
+
+
+@pytest.fixture
+def turns(monkeypatch):
+    """The turns that came before the last message, of every request."""
+    found = []
+    chat = Memory.chat
+
+    def listening(self, *, turns=(), **options):
+        found.append(list(turns))
+        return chat(self, turns=turns, **options)
+
+    monkeypatch.setattr(Memory, "chat", listening)
+    return found
 
 
 def text_of(answer):
@@ -66,11 +81,11 @@ def refused(answer):
         ([[], {"type": "file", "filename": 5}, {"type": "<b>"}], "[unknown]\n[file]\n[b]"),
     ],
 )
-def test_any_part_of_an_earlier_message_is_read_or_marked(server, said, content, read):
+def test_any_part_of_an_earlier_message_is_read_or_marked(turns, said, content, read):
     """Whoever said it; the conversation goes on."""
     for role in ("user", "assistant", "system"):
         assert text_of(said({"role": role, "content": content}, {"role": "assistant", "content": "Yes."}, ASKED)) == GENOA
-        assert read in [turn.content for turn in server.reader.prompts[-1].history]
+        assert read in [turn.content for turn in turns[-1]]
 
 
 def test_the_last_message_is_read_without_its_pictures(server, said):
@@ -96,10 +111,10 @@ def test_faults_are_named_by_their_field(server, messages, words):
     assert refused((answer.status_code, answer.json())).startswith(words)
 
 
-def test_unknown_roles_are_passed_over(server, said):
+def test_unknown_roles_are_passed_over(turns, said):
     """As are those that other programs use for the same."""
     assert text_of(said({"role": "ipython", "content": "x"}, {"role": "human", "content": "Ahoy."}, ASKED)) == GENOA
-    assert [(t.role, t.content) for t in server.reader.prompts[-1].history] == [("user", "Ahoy.")]
+    assert [(t.role, t.content) for t in turns[-1]] == [("user", "Ahoy.")]
 
 
 @pytest.mark.parametrize("tokens", [-1, 0, None, 10**9, 2**80, 1e300, "64", 1000.7])
@@ -171,8 +186,7 @@ def test_what_a_tool_gave_is_read_with_the_question(server, said):
     prompt = server.reader.prompts[-1]
     assert prompt.question == ASKED["content"]
     assert [turn.content for turn in prompt.history if turn.role == SYSTEM] == [
-        "A tool has told: It was moved to Naples.",
-        "A tool has told: It sails at nine.",
+        "A tool has told: It was moved to Naples.\n\nA tool has told: It sails at nine.",
     ]
     assert "stale" not in str(prompt.history)
     assert "end with a question" in refused(said(given[1]))
