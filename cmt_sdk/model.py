@@ -265,6 +265,7 @@ class MemoryModel(Handle):
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
         earlier = exchanges(ask.history or ())
         found = _timed(times, "search", lambda: self._recall.gather(query, earlier, k, ask.chosen, vector))
+        _timed(times, "load", lambda: self._recall.encode_missing(found))
         stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
         found = _timed(times, stage, lambda: self._recall.judge(query, found))
         about = found[0].about if found else None

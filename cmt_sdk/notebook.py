@@ -65,9 +65,10 @@ class Notebook:
     def keep(self, text: str) -> tuple[Document, Sequence[Document]]:
         """Remember what was told; returns it as stored, and what it takes the place of.
 
-        The same text is one document, however often it is sent.
+        The same text is one document, however often it is sent. It is compressed before this
+        returns: the next question, which may share no word with it, finds it by its meaning.
         """
-        kept = self.memory.add(text, scope=self.scope, source=SOURCE, metadata=SAID, wait=False)
+        kept = self.memory.add(text, scope=self.scope, source=SOURCE, metadata=SAID, wait=True)
         older = [m.document for m in self.memory.superseded(text, NEIGHBOURS, scope=self.scope or None)]
         return kept, [d for d in older if d.scope == self.scope and d.id != kept.id]
 

@@ -185,6 +185,14 @@ class Recall:
         places = [BEHIND - AHEAD_BY * share if self.reranked else n + BEHIND for n, share in enumerate(shares)]
         return [_candidate(m, p, back_of[m.passage.id], earlier) for m, p in zip(found, places, strict=True)]
 
+    def encode_missing(self, candidates: Sequence[Candidate]) -> None:
+        """Encode those of the first candidates that wait, since ranking judges by memories and key vectors."""
+        first = [c.match.passage for c in candidates[: self.reranked]]
+        known = self.index.vectors([p.id for p in first]) if first else {}
+        missing = [p for p in first if p.id not in known]
+        if missing and not self.store.read_only:
+            self.encode_passages(missing)
+
     def judge(self, question: str, candidates: Sequence[Candidate]) -> list[Candidate]:
         """Candidates, best first, by how much the model expects the question after the memory of each.
 
@@ -220,6 +228,7 @@ class Recall:
         """The k passages that `model.ask` would read for a message after these turns, best first."""
         query = shortened(message, QUERY)
         found = self.gather(query, exchanges(history), k, chosen)
+        self.encode_missing(found)
         return [c.match for c in self.judge(query, found)[:k]]
 
     def nearest(self, vector: Vector, k: int, chosen: Filter) -> list[Match]:

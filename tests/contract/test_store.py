@@ -986,7 +986,7 @@ def test_a_healthy_memory_is_found_healthy(store):
     save_all(store)
     checks = {f.check: f.ok for f in store.check()}
     texts, vectors = ("texts", "records", "metadata", "passages", "full-text search"), ("fingerprints", "key vectors", "memories")
-    names = ("files", "database", "index", "references", "settings", "compression", *texts, *vectors)
+    names = ("files", "database", "index", "references", "settings", "compression", "copies", *texts, *vectors)
     assert checks == dict.fromkeys(names, True)
 
 
@@ -1091,7 +1091,7 @@ def test_a_later_database_is_refused(tmp_path):
     with closing(sqlite3.connect(file)) as db:
         db.execute("PRAGMA user_version = 99")
     before = file.read_bytes()
-    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 5: update cmt-sdk"):
+    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 6: update cmt-sdk"):
         SQLiteStore(tmp_path)
     assert file.read_bytes() == before
 

@@ -171,10 +171,10 @@ def test_a_gguf_file_is_converted_once_and_loads(home: Path, gguf_file: Path, tm
 
 
 def test_a_file_that_is_no_gguf_is_refused(home: Path, tmp_path: Path) -> None:
-    """The converter's own error is in the message, and nothing is left."""
+    """Before anything is converted, and nothing is left."""
     odd = tmp_path / "odd.gguf"
     odd.write_bytes(b"not a model")
-    with pytest.raises(errors.ModelDownload, match=r"converting odd\.gguf failed: .*GGUF"):
+    with pytest.raises(errors.ModelUnsupported, match=r"odd\.gguf is no sound \.gguf file"):
         pull_model(str(odd))
     assert list_models() == []
     assert not any(name.startswith("try-") for name in left_over(home))
