@@ -21,6 +21,7 @@ LONGEST_RECORDS = 64
 # tokens of a document that is one passage with all its sections: the reader does not see a section
 # of a few words next to the others, and answers from the wrong one
 SHORT_DOCUMENT = 100
+FEW_SECTIONS = 5  # of such a document
 
 
 @dataclass(slots=True)
@@ -55,7 +56,8 @@ def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rul
         budget = min(budget, LONGEST_RECORDS)
     measure = Measure(count_tokens)
     groups = list(_groups(text, covering(text, rules(text), binary_parts(text))))
-    if len(groups) > 1 and rules not in RECORDS and measure.of(text) <= min(budget // 2, SHORT_DOCUMENT):
+    is_short = 1 < len(groups) <= FEW_SECTIONS and measure.of(text) <= min(budget // 2, SHORT_DOCUMENT)
+    if is_short and rules not in RECORDS and not _are_alike(groups):
         groups = [_joined(text, groups)]
     measure.learn([SEPARATOR.join([title, *g.headings] if title else g.headings) for g in groups])
     cutter = Cutter(text, measure, budget)
@@ -73,6 +75,12 @@ def _joined(text: str, groups: Sequence[_Group]) -> _Group:
         blocks += group.blocks
     first = groups[0]
     return _Group(common, first.lines[: len(common) - len(first.headings) or None], blocks)
+
+
+def _are_alike(groups: Sequence[_Group]) -> bool:
+    """Whether sections have headings of the same words, as those of like things have: kept apart as records are."""
+    last = [g.headings[-1] for g in groups if g.headings]
+    return len(set(last)) < len(last)
 
 
 def _is_one(names: Sequence[str]) -> bool:

@@ -311,10 +311,7 @@ def test_a_short_document_without_a_common_heading_keeps_all_lines():
     assert under_headings(text, 100) == [("", text)]
 
 
-@pytest.mark.parametrize("text", ["# A\n\nOne.\n\n# A\n\nTwo.", "# A\n## B\nOne.\n# A\n## C\nTwo."])
-def test_a_short_document_whose_heading_stands_twice(text):
-    """It is the heading of both, and no line is lost that says more."""
-    ((heading, body),) = under_headings(text, 100)
-    assert heading == "A"
-    assert body.count("One.") == body.count("Two.") == 1
-    assert ("## B" in body) == ("## B" in text)
+def test_like_sections_of_a_short_document_stay_apart():
+    """The reader takes the value of the neighbour otherwise."""
+    text = "# Porto\n## Code\n22.\n# Lyon\n## Code\n31."
+    assert under_headings(text, 100) == [("Porto > Code", "22."), ("Lyon > Code", "31.")]
