@@ -21,6 +21,7 @@ from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.recent import Recent
 from cmt_sdk.rendering import render
 from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Turn, Vector
+from cmt_sdk.words.dates import dates
 from cmt_sdk.words.folding import legible
 
 log = logging.getLogger(__name__)
@@ -284,10 +285,11 @@ class Recall:
         """The matches, those marked that say an older value of the same as the best one, or as a newer one of its kind.
 
         The newest takes the best place. Where the query asks for what was before, none is marked, and the oldest takes it.
+        A query that names its date says itself which one it means: nothing changes then.
         What is not near the best one in meaning costs nothing. What ranking computed is used again, and a pair is judged once.
         """
         first = matches[: newest.CONTESTED]
-        if len({m.passage.document_id for m in first}) < 2:
+        if len({m.passage.document_id for m in first}) < 2 or dates(query):
             return list(matches)
         near = newest.contested(matches, self.index.vectors([m.passage.id for m in first]))
         pairs = [newest.in_order(matches[0], matches[n]) for n in near]

@@ -17,7 +17,7 @@ from cmt_sdk.newest.probe import LONGEST
 from cmt_sdk.types import Match, Vector
 
 CONTESTED = 6  # matches that are looked at, the best ones
-NEAR = 0.45  # cosine of two key vectors below which passages are taken to be of different things
+NEAR = 0.35  # cosine of two key vectors below which passages are taken to be of different things
 BEHIND = 12.0  # nats by which the question may fit another passage less than the best one, or more
 ALIKE = 0.9  # the same for passages that are too long for the probe: versions of one text
 SURPRISE = 2.9  # nats by which one word of the question may be less expected after one of two passages of the same
