@@ -194,7 +194,7 @@ def test_the_program_that_reads_a_file_has_bounds():
 
 
 def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
-    """In the line and before the first word: comments, which clients pass over; who hangs up then leaves the line."""
+    """In the line and before the first word: comments. What was said is heard where the client hangs up."""
     monkeypatch.setattr(replies, "PULSE", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
@@ -209,9 +209,9 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
                 others = second.iter_lines()
                 assert next(others) == ": the answer is under way"
                 until(lambda: server.work.waiting == 1)
-            until(lambda: server.work.waiting == 0)
             server.reader.go()
             assert [line for line in lines if line][-1] == "data: [DONE]"
+        until(lambda: server.work.waiting == 0)
         server.reader.hold()
         threading.Timer(0.3, server.reader.go).start()
         with server.client() as client:

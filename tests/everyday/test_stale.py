@@ -344,6 +344,8 @@ def test_a_file_that_cannot_be_read_is_named(cmt, notes, command, data):
     assert cmt.json("add", notes) == {
         "added": 0, "unchanged": 2, "updated": 0, "passages": 0, "compressed": 0,
         "moved": 0, "moved_and_edited": 0, "removed": 0, "kept_out": 0, "empty": 0, "refused": 0,
+        "taken": 0,
+        "unproven": 0,
     }  # fmt: skip
 
 

@@ -467,4 +467,4 @@ def test_a_title_that_changed_there_reaches_the_passages_here(two: Machines) -> 
     """What is found by the new title there is found here too."""
     two.laptop.update("trip", metadata={"title": "Flat in Lisbon"})
     two.to_desktop()
-    assert {p.heading for p in two.desktop.passages("trip")} == {"trip > Flat in Lisbon"}
+    assert {p.heading for p in two.desktop.passages("trip")} == {"Flat in Lisbon · trip"}
