@@ -315,3 +315,9 @@ def test_like_sections_of_a_short_document_stay_apart():
     """The reader takes the value of the neighbour otherwise."""
     text = "# Porto\n## Code\n22.\n# Lyon\n## Code\n31."
     assert under_headings(text, 100) == [("Porto > Code", "22."), ("Lyon > Code", "31.")]
+
+
+def test_a_short_document_whose_heading_stands_twice():
+    """It is the heading of both sections, and no line is lost that says more."""
+    ((heading, body),) = under_headings("# A\n## B\nOne.\n# A\n## C\nTwo.", 100)
+    assert (heading, body.split()) == ("A", ["##", "B", "One.", "#", "A", "##", "C", "Two."])
