@@ -23,7 +23,7 @@ class Turns:
         self._lock = threading.RLock()
         self._counting = threading.Lock()
         self._asking = 0
-        self._asked, self._asker = -math.inf, 0
+        self._asked, self._asker = -math.inf, threading.current_thread()  # the thread, not its number: numbers are used again
         self._later = threading.local()
 
     def __enter__(self) -> None:
@@ -37,7 +37,7 @@ class Turns:
         if not self._is_later:
             with self._counting:
                 self._asking -= 1
-                self._asked, self._asker = time.monotonic(), threading.get_ident()
+                self._asked, self._asker = time.monotonic(), threading.current_thread()
 
     def acquire(self, blocking: bool = True) -> bool:
         """Take the lock without asking others to give way; False where another thread has it and `blocking` is not set."""
@@ -70,7 +70,7 @@ class Turns:
 
     @property
     def _is_asked(self) -> bool:
-        return self._asking > 0 or (self._asker != threading.get_ident() and time.monotonic() - self._asked < QUIET)
+        return self._asking > 0 or (self._asker is not threading.current_thread() and time.monotonic() - self._asked < QUIET)
 
 
 class Worker:

@@ -61,7 +61,8 @@ def page(browse):
 
 def test_a_file_is_added_asked_about_and_its_source_is_marked(page, tmp_path):
     """From the file chooser to the answer, which comes in pieces, to the span it was read from."""
-    (tmp_path / "trip.md").write_text(f"\N{PERFORMING ARTS} Notes.\n\n# Museum\n\n{MUSEUM}\n\n# Tea\n\nAnn likes green tea.")
+    tea = "Ann likes green tea. " * 20  # a short document would be one passage
+    (tmp_path / "trip.md").write_text(f"\N{PERFORMING ARTS} Notes.\n\n# Museum\n\n{MUSEUM}\n\n# Tea\n\n{tea}")
     page.open()
     page.find("#ask-result", "This memory is empty")
     page.press("#ask-result a")
