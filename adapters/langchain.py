@@ -213,11 +213,11 @@ class CMTVectorStore(VectorStore):
     def max_marginal_relevance_search_by_vector(
         self, embedding: ArrayLike, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
-        """The same for a vector. All key vectors that the filter lets through are read: of a large memory, narrow it."""
+        """The same for a vector. All embeddings that the filter lets through are read: of a large memory, narrow it."""
         call = "max_marginal_relevance_search"
         found = self._nearest(call, embedding, fetch_k, kwargs)
-        keys = self.memory.keys(**self._narrowed(call, kwargs))
-        rows = dict(zip(keys.passages, keys.matrix, strict=True))
+        embeddings = self.memory.embeddings(**self._narrowed(call, kwargs))
+        rows = dict(zip(embeddings.passages, embeddings.matrix, strict=True))
         found = [match for match in found if match.passage.id in rows]  # deleted in this moment
         order = _diverse(_unit(embedding), [rows[match.passage.id] for match in found], k, lambda_mult)
         return [self._document(found[n].document) for n in order]

@@ -17,7 +17,7 @@ from cmt_cli.output import amount, say
 if TYPE_CHECKING:
     from cmt_sdk.training.run import Prepared
 
-PARTS = ["reader", "compressor", "soft", "cmt", "matcher", "keys"]
+PARTS = ["reader", "compressor", "soft", "cmt", "matcher", "embedding"]
 EXISTING = click.Path(exists=True, path_type=Path)
 OnStep = Callable[[Mapping[str, Any]], None]
 
@@ -42,7 +42,7 @@ OnStep = Callable[[Mapping[str, Any]], None]
 @click.option("--states", type=float, help="soft: of the distance from the text reader's states.  [default: soft 3, else 0]")
 @click.option("--alpha", type=float, help="soft, cmt: of the memory-aware logits; 0: off.  [default: cmt 0.5, else 0]")
 @click.option("--ratio", default=8, show_default=True, help="cmt: tokens a latent.")
-@click.option("--candidates", default=0, help="keys: passages to tell apart at once.  [default: as many as suit the device]")
+@click.option("--candidates", default=0, help="embedding: passages to tell apart at once.  [default: as many as suit the device]")
 @click.option("--held-out", default=4, show_default=True, help="How much each validation looks at.")
 @click.option("--validate-every", default=100, show_default=True, help="Steps between two validations.")
 @click.option("--save-every", default=50, show_default=True, help="Steps between two savings of the state.")
@@ -59,12 +59,12 @@ def train(*, model: str | None, yes: bool, steps: int, rate: float | None, accum
 
     Parts: reader reads the kv memories that there are; compressor makes and reads kv memories, which then have to be encoded
     again; soft makes and reads soft memories; cmt makes soft memories and gathers them as the paper does, without a reader
-    adapter; matcher makes the key vectors that passages are found by, from the bare model's states; keys makes better ones, with
+    adapter; matcher makes the embeddings that passages are found by, from the bare model's states; keys makes better ones, with
     an adapter of the lower layers, and takes longer.
 
     Pieces that can be left out: distractors (passages beside the right one), absent (questions whose passage is absent), rounding
     (the four bits of stored memories), pruning (reader, compressor: memories with fewer entries), repetition, ratios and
-    warm-start (soft), matching (cmt: self-matching), negatives (matcher, keys: passages that the question's words also fit).
+    warm-start (soft), matching (cmt: self-matching), negatives (matcher, embedding: passages that the question's words also fit).
 
     \b
     Example:

@@ -44,7 +44,7 @@ def compress(folder: Path, as_json: bool) -> None:
 @memory_option
 @json_option
 def reindex(folder: Path, as_json: bool) -> None:
-    """Write the index of key vectors anew.
+    """Write the index of embeddings anew.
 
     \b
     Example:

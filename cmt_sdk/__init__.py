@@ -57,7 +57,7 @@ from cmt_sdk.types import (
     Stats,
     Turn,
 )
-from cmt_sdk.vectors import KeyVectors
+from cmt_sdk.vectors import Embeddings
 from cmt_sdk.version import __version__
 
 if TYPE_CHECKING:
@@ -105,6 +105,7 @@ __all__ = [
     "Document",
     "DocumentNotFound",
     "Embedder",
+    "Embeddings",
     "EmptyDocument",
     "Filter",
     "Finding",
@@ -114,7 +115,6 @@ __all__ = [
     "InvalidFilter",
     "InvalidInput",
     "InvalidSetting",
-    "KeyVectors",
     "Match",
     "Memory",
     "MemoryModel",
@@ -177,7 +177,7 @@ def open(  # noqa: A001 - the word users know
     another one of theirs.
 
     `settings` are fields of `Settings`; those that are not given are the ones the memory was made with. Nothing heavy
-    is loaded before it is needed. `embedder` makes the key vectors that passages are found by, in place of the model itself: give
+    is loaded before it is needed. `embedder` makes the embeddings that passages are found by, in place of the model itself: give
     the same one every time. With `encrypted=True` a new memory is encrypted, and one that is not is refused; the key is that in
     the environment variable CMT_KEY, else a new one in the system keyring, and is needed at every opening (docs/security.md).
     Raises MemoryNotFound (with `create=False`), InvalidSetting, StorageError, MissingExtra (the extra `encryption`).

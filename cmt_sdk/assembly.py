@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
-from cmt_sdk.embedding import EmbeddedKeys, Embedder
+from cmt_sdk.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
 from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
 from cmt_sdk.recall import Engine, Recall
@@ -60,11 +60,11 @@ def assemble(
     """Open or make the memory in a folder. Settings are those it was made with, changed by `overrides`.
 
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language model (tests bring a small
-    one), `embedder` the matching head that makes key vectors. Raises MemoryNotFound when there is no memory and `create` is
+    one), `embedder` the matching head that makes embeddings. Raises MemoryNotFound when there is no memory and `create` is
     False, ModelNotFound for a new memory of a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
     from cmt_sdk.storage.connection import FILE
-    from cmt_sdk.storage.index import KeyIndex
+    from cmt_sdk.storage.index import EmbeddingIndex
     from cmt_sdk.storage.store import SQLiteStore
 
     asked = checked(overrides)
@@ -81,9 +81,9 @@ def assemble(
     if engine is None:
         _tell_of_untrained(settings)
     engine = engine or LocalEngine(settings, embedder)
-    # an index file would hold the key vectors in the clear: an encrypted memory has none, and search is exact
+    # an index file would hold the embeddings in the clear: an encrypted memory has none, and search is exact
     limit = sys.maxsize if store.encrypted else settings.exact_limit
-    index = KeyIndex(store, path, limit, read_only=store.read_only)
+    index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
     recall = Recall(store, index, engine, settings.memory_budget, settings.reranked)
     worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
     return Parts(path, settings, store, index, engine, recall, worker, store.encrypted)
@@ -144,7 +144,7 @@ class LocalEngine:
 
     def __init__(self, settings: Settings, embedder: Embedder | None = None) -> None:
         self._settings = settings
-        self._embedded = EmbeddedKeys(embedder) if embedder is not None else None
+        self._embedded = ExternalEmbedder(embedder) if embedder is not None else None
 
     @cached_property
     def _tokenizer(self) -> Any:

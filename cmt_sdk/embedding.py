@@ -1,4 +1,4 @@
-"""Key vectors of a foreign embedding model, in place of the matching head. Knows one protocol and numpy; knows no model."""
+"""Embeddings of a foreign embedding model, in place of the matching head. Knows one protocol and numpy; knows no model."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Embedder(Protocol):
 
 
 @dataclass(frozen=True)
-class EmbeddedKeys:
+class ExternalEmbedder:
     """An embedder as the compressor wants it: rows of length 1."""
 
     embedder: Embedder

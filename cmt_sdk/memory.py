@@ -41,7 +41,7 @@ from cmt_sdk.types import (
     Vector,
 )
 from cmt_sdk.understanding import understand
-from cmt_sdk.vectors import KeyVectors
+from cmt_sdk.vectors import Embeddings
 
 log = logging.getLogger(__name__)
 
@@ -244,7 +244,7 @@ class Memory(Handle):
         if due is None:
             return True
         complete = self._store.erase(wait)
-        self._index.rebuild()  # its files hold the key vectors
+        self._index.rebuild()  # its files hold the embeddings
         if complete:
             self._store.erased(due)
         return complete
@@ -359,9 +359,11 @@ class Memory(Handle):
         """The k passages nearest to a vector of `model.embed`, shape [dimension], by cosine."""
         return self._recall.nearest(vector, k, _filter(scope, source, where))
 
-    def keys(self, *, scope: str | None = None, source: str | None = None, where: Mapping[str, Any] | None = None) -> KeyVectors:
-        """The key vectors of the passages that fit; what is not compressed yet has none. Loads no model."""
-        return self._store.keys(_filter(scope, source, where))
+    def embeddings(
+        self, *, scope: str | None = None, source: str | None = None, where: Mapping[str, Any] | None = None
+    ) -> Embeddings:
+        """The embeddings of the passages that fit; what is not compressed yet has none. Loads no model."""
+        return self._store.embeddings(_filter(scope, source, where))
 
     def stats(self) -> Stats:
         """The memory in numbers."""
@@ -434,7 +436,7 @@ class Memory(Handle):
             path: A file of `export`.
             diverged: Which text becomes current of a document that went on here and there: "ours" or "theirs", the other one then
                 stands in its history, or "both", the archive's then becomes another document. None refuses such an archive.
-            trust: Take memories and key vectors without a seal, too: they are then believed to be of the texts beside them.
+            trust: Take memories and embeddings without a seal, too: they are then believed to be of the texts beside them.
             wait: False lets compression follow in the background.
             on_progress: Called after every step.
 

@@ -26,7 +26,7 @@ from cmt_sdk.types import (
     Stats,
     Vector,
 )
-from cmt_sdk.vectors import Changes, Generation, KeyVectors, VectorRows
+from cmt_sdk.vectors import Changes, Embeddings, Generation, VectorRows
 
 # The spans of a known document (given first) as it is about to be stored (given second). None: the
 # passages that it has stay; not for another text.
@@ -34,14 +34,14 @@ Recut: TypeAlias = Callable[[Document, Document], Sequence[Span] | None]
 
 
 class Compressor(Protocol):
-    """Turns passages into memories and key vectors, and questions into vectors of the same space."""
+    """Turns passages into memories and embeddings, and questions into vectors of the same space."""
 
     @property
     def fingerprint(self) -> Fingerprint:
         """What makes the memories: stored with each of them."""
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """One memory and one key vector a text, in the order given; batches and buckets lengths inside.
+        """One memory and one embedding a text, in the order given; batches and buckets lengths inside.
 
         With the memory's fidelity, where the settings ask for it.
         """
@@ -94,7 +94,7 @@ class DocumentStore(Protocol):
         what was, except that it keeps its source. With `by_source` a document that has a source is known by its scope
         and its id, else its source, whatever its text: another text becomes the next version, and a document of the
         given id takes the given source. What changes in a known document is cut by `recut`, where it is given, since
-        what was known may name it; passages of the same content keep memory and key vector. Raises AlreadyExists when
+        what was known may name it; passages of the same content keep memory and embedding. Raises AlreadyExists when
         the id stands for another text.
         """
 
@@ -123,7 +123,7 @@ class DocumentStore(Protocol):
         """Change these fields of the current version in place; with another `text` make the next one.
 
         It is cut by `recut`, where that is given, else by `spans`; without either its passages stay. Passages of the
-        same content keep memory and key vector.
+        same content keep memory and embedding.
         """
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
@@ -154,7 +154,7 @@ class DocumentStore(Protocol):
     def recut(self, document: Document, spans: Sequence[Span]) -> bool:
         """Give a document other passages; False, and nothing happens, when it has another text by now.
 
-        Passages of the same content keep memory and key vector.
+        Passages of the same content keep memory and embedding.
         """
 
     def history(self, document_id: str) -> list[Document]:
@@ -201,16 +201,16 @@ class DocumentStore(Protocol):
 
 
 class PassageStore(Protocol):
-    """Passages, their memories and key vectors."""
+    """Passages, their memories and embeddings."""
 
     def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]:
-        """Passages of current documents that have no key vector yet, oldest first.
+        """Passages of current documents that have no embedding yet, oldest first.
 
         `of` names the documents that are meant; None: all.
         """
 
     def waiting(self, document_id: str) -> int:
-        """How many passages of a document's current version have no key vector yet."""
+        """How many passages of a document's current version have no embedding yet."""
 
     def claimed(self, passage_ids: Sequence[int], most: int) -> AbstractContextManager[list[int]]:
         """The first `most` of these passages that still wait and that no other process is at work on.
@@ -219,7 +219,7 @@ class PassageStore(Protocol):
         """
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
-        """Store memories and key vectors by passage id, in one transaction; ids that are gone are passed over.
+        """Store memories and embeddings by passage id, in one transaction; ids that are gone are passed over.
 
         Raises ModelMismatch, and stores nothing, where there are memories that another model made.
         """
@@ -231,7 +231,7 @@ class PassageStore(Protocol):
         """
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
-        """The stored memories with their key vectors and what made them, for an archive: not counted as a reading.
+        """The stored memories with their embeddings and what made them, for an archive: not counted as a reading.
 
         An id whose memory is cold or not made yet is missing from the result.
         """
@@ -245,8 +245,8 @@ class PassageStore(Protocol):
     def choose(self, chosen: Filter) -> Collection[int]:
         """Ids of the passages of current documents that fit the filter."""
 
-    def keys(self, chosen: Filter) -> KeyVectors:
-        """The key vectors of the passages of current documents that fit the filter, oldest first."""
+    def embeddings(self, chosen: Filter) -> Embeddings:
+        """The embeddings of the passages of current documents that fit the filter, oldest first."""
 
     def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
         """Full-text search, BM25, best first; any word of the query may match, in any spelling (cmt_sdk.words)."""
@@ -322,7 +322,7 @@ class VectorStore(Protocol):
 
 
 class VectorIndex(Protocol):
-    """Nearest key vectors by cosine."""
+    """Nearest embeddings by cosine."""
 
     def at_work(self) -> bool:
         """Whether another thread is at work on it."""
@@ -334,7 +334,7 @@ class VectorIndex(Protocol):
         """The nearest passages, best first; only those in `allowed`, where it is given."""
 
     def vectors(self, passage_ids: Collection[int]) -> dict[int, Vector]:
-        """The key vectors of these passages; an id without one is missing from the result."""
+        """The embeddings of these passages; an id without one is missing from the result."""
 
     def maintain(self) -> None:
         """Take in what has changed, and write a new index file where too much lies outside the present one."""

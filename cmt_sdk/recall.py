@@ -187,7 +187,7 @@ class Recall:
         return [_candidate(m, p, back_of[m.passage.id], earlier) for m, p in zip(found, places, strict=True)]
 
     def encode_missing(self, candidates: Sequence[Candidate]) -> None:
-        """Encode those of the first candidates that wait, since ranking judges by memories and key vectors."""
+        """Encode those of the first candidates that wait, since ranking judges by memories and embeddings."""
         first = [c.match.passage for c in candidates[: self.reranked]]
         known = self.index.vectors([p.id for p in first]) if first else {}
         missing = [p for p in first if p.id not in known]
@@ -233,7 +233,7 @@ class Recall:
         return [c.match for c in self.judge(query, found)[:k]]
 
     def nearest(self, vector: Vector, k: int, chosen: Filter) -> list[Match]:
-        """The k passages whose key vectors are nearest to `vector`, shape [dimension]."""
+        """The k passages whose embeddings are nearest to `vector`, shape [dimension]."""
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
         return self._matches(self._near(vector, k, chosen), [])
@@ -425,7 +425,7 @@ class Recall:
             if made_by.differences(compressor.fingerprint):
                 return False
             self._dimension = self._dimension or compressor.encode_query("An example.").size
-            return encoded.key.size == self._dimension and compressor.reads(encoded.memory)
+            return encoded.embedding.size == self._dimension and compressor.reads(encoded.memory)
 
     def check_fingerprint(self) -> None:
         """Raise ModelMismatch when stored memories were made by something that this model cannot read."""

@@ -145,13 +145,13 @@ class PackedMemory:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What a compressor makes of one passage: the memory to read and the key vector to find it by, of length 1.
+    """What a compressor makes of one passage: the memory to read and the embedding to find it by, of length 1.
 
     `fidelity`, in [0, 1], says how much of the passage the model reads from its memory; None: not measured.
     """
 
     memory: PackedMemory
-    key: Vector
+    embedding: Vector
     fidelity: float | None = None
 
 

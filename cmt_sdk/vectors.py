@@ -1,4 +1,4 @@
-"""The values between the store and the index of key vectors. Knows numpy, no other room."""
+"""The values between the store and the index of embeddings. Knows numpy, no other room."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from cmt_sdk.types import Vector
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How often the set of key vectors has gained (a label, the last one given out) and lost; both only grow."""
+    """How often the set of embeddings has gained (a label, the last one given out) and lost; both only grow."""
 
     gained: int = 0
     lost: int = 0
@@ -18,7 +18,7 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class VectorRows:
-    """Key vectors as of one moment: [n, dimension] with their labels, rising, and the ids of their passages.
+    """Embeddings as of one moment: [n, dimension] with their labels, rising, and the ids of their passages.
 
     `live` holds all labels that are alive, earlier ones too; None where nothing was lost since the caller last looked.
     """
@@ -31,7 +31,7 @@ class VectorRows:
 
 
 @dataclass(frozen=True, slots=True)
-class KeyVectors:
+class Embeddings:
     """What passages are found by: one row of length 1 for each id in `passages`; matrix float32 [n, dimension]."""
 
     passages: Sequence[int]

@@ -1,4 +1,4 @@
-"""A compressor whose memories and key vectors can be found again in files. Knows no test."""
+"""A compressor whose memories and embeddings can be found again in files. Knows no test."""
 
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from cmt_sdk.types import Encoded, PackedMemory
 
 @dataclass
 class Marked(FakeCompressor):
-    """Memories and key vectors of bytes that nothing else has; `made` remembers both by text."""
+    """Memories and embeddings of bytes that nothing else has; `made` remembers both by text."""
 
     made: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)
 

@@ -1,4 +1,4 @@
-"""The map of a memory: key vectors in the plane, in clusters, and the nearest neighbours of each. Knows no model and no HTTP."""
+"""The map of a memory: embeddings in the plane, in clusters, and the nearest neighbours of each. Knows no model and no HTTP."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ SAME = 1e-5  # what rows of length 1 may differ by that are one
 
 def map_of(memory: cmt_sdk.Memory, scope: str | None, limit: int) -> MapValue:
     """The passages of a scope that are compressed; of more than `limit`, those nearest to the middle."""
-    keys = memory.keys(scope=scope)
-    if not keys.passages:
+    embeddings = memory.embeddings(scope=scope)
+    if not embeddings.passages:
         return MapValue(points=[], neighbours={})
-    matches = memory.nearest(keys.matrix.mean(0), limit, scope=scope)  # which brings their texts and documents, without a model
-    rows = {passage: row for row, passage in enumerate(keys.passages)}
-    matches = [m for m in matches if m.passage.id in rows]  # added in between: they have no key here
-    vectors = keys.matrix[[rows[m.passage.id] for m in matches]]
+    matches = memory.nearest(
+        embeddings.matrix.mean(0), limit, scope=scope
+    )  # which brings their texts and documents, without a model
+    rows = {passage: row for row, passage in enumerate(embeddings.passages)}
+    matches = [m for m in matches if m.passage.id in rows]  # added in between: they have no embedding here
+    vectors = embeddings.matrix[[rows[m.passage.id] for m in matches]]
     near = neighbours(vectors, NEIGHBOURS)
     ids = [m.passage.id for m in matches]
     points = [

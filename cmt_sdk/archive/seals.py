@@ -1,6 +1,6 @@
 """Seals: proof that a memory in an archive was made of the text beside it, under a key of the user's. Knows no store.
 
-A seal is an HMAC-SHA256 over the text's digest, the fingerprint, the key vector and every array of the memory. Whoever has
+A seal is an HMAC-SHA256 over the text's digest, the fingerprint, the embedding and every array of the memory. Whoever has
 the key has made the memory, or has taken it on the user's word; whoever has not can write an archive, but no seal.
 """
 
@@ -41,12 +41,12 @@ class Seal:
         Args:
             content: The SHA-256 of the text that it was made of, in hexadecimal digits.
             fingerprint: The id of what made it.
-            encoded: The memory, its key vector and its fidelity.
+            encoded: The memory, its embedding and its fidelity.
         """
         mac = hmac.new(self.key, digestmod=hashlib.sha256)
         memory = encoded.memory
         said = (content, fingerprint, memory.kind, str(memory.tokens), repr(encoded.fidelity))
-        for part in (PURPOSE, *map(str.encode, said), *_array("", np.asarray(encoded.key, np.float32))):
+        for part in (PURPOSE, *map(str.encode, said), *_array("", np.asarray(encoded.embedding, np.float32))):
             _feed(mac, part)
         for name in sorted(memory.arrays):
             for part in _array(name, memory.arrays[name]):

@@ -127,9 +127,9 @@ class _Shards:
         made_of = (passage.document_id, content, fingerprint.id)
         row = MemoryRow(*made_of, memory.kind, memory.tokens, tuple(memory.arrays), encoded.fidelity, seal)
         self._rows.append(row)
-        self._arrays[f"{line}.key"] = np.asarray(encoded.key, np.float32, order="C")
+        self._arrays[f"{line}.key"] = np.asarray(encoded.embedding, np.float32, order="C")
         self._arrays |= {f"{line}.memory.{n}": np.asarray(a, order="C") for n, a in memory.arrays.items()}
-        self._bytes += memory.nbytes + encoded.key.nbytes
+        self._bytes += memory.nbytes + encoded.embedding.nbytes
         if self._bytes >= SHARD_BYTES:
             self.close()
 

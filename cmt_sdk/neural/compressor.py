@@ -1,4 +1,4 @@
-"""The compressor as the rest of the package sees it: a packer for memories and a matcher for key vectors."""
+"""The compressor as the rest of the package sees it: a packer for memories and a matcher for embeddings."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Meter(Protocol):
         """One fidelity in [0, 1] a passage, in the order given; None where it cannot be measured."""
 
 
-class Keys(Protocol):
-    """Makes key vectors of passages, and of questions in the same space."""
+class PassageEmbedder(Protocol):
+    """Makes embeddings of passages, and of questions in the same space."""
 
     def vectors(self, texts: Sequence[str]) -> Vector:
         """Shape [n, dimension], rows of length 1."""
@@ -38,18 +38,20 @@ class Keys(Protocol):
 
 @dataclass(frozen=True)
 class PassageCompressor:
-    """Memories by `packer`, key vectors by `keys`, fidelities by `meter` where there is one, all over one frozen model."""
+    """Memories by `packer`, embeddings by `embedder`, fidelities by `meter` where there is one, all over one frozen model."""
 
     packer: Packer
-    keys: Keys
+    embedder: PassageEmbedder
     fingerprint: Fingerprint
     meter: Meter | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """One memory and one key vector a text, in the order given."""
-        memories, keys = self.packer.pack(texts), self.keys.vectors(texts)
+        """One memory and one embedding a text, in the order given."""
+        memories, embeddings = self.packer.pack(texts), self.embedder.vectors(texts)
         found = self.meter.measure(texts, memories) if self.meter else [None] * len(memories)
-        return [Encoded(memory, key, fidelity) for memory, key, fidelity in zip(memories, keys, found, strict=True)]
+        return [
+            Encoded(memory, embedding, fidelity) for memory, embedding, fidelity in zip(memories, embeddings, found, strict=True)
+        ]
 
     def reads(self, memory: PackedMemory) -> bool:
         """Whether a memory from elsewhere is whole, and one that this model can read."""
@@ -57,4 +59,4 @@ class PassageCompressor:
 
     def encode_query(self, question: str) -> Vector:
         """The question's vector, shape [dimension]."""
-        return self.keys.query(question)
+        return self.embedder.query(question)

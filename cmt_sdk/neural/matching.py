@@ -1,4 +1,4 @@
-"""Key vectors: self-matching with the frozen model (CMT, arXiv 2412.07393). Pure tensor code.
+"""Embeddings: self-matching with the frozen model (CMT, arXiv 2412.07393). Pure tensor code.
 
 A passage or a question runs, after the prompt's head, through the model's first layers, with the matcher adapter where one was
 trained: what makes and reads memories has no say in a key. Each token's states in some layers are brought to unit length and

@@ -17,7 +17,7 @@ from cmt_sdk.newest.probe import LONGEST
 from cmt_sdk.types import Match, Vector
 
 CONTESTED = 6  # matches that are looked at, the best ones
-NEAR = 0.35  # cosine of two key vectors below which passages are taken to be of different things
+NEAR = 0.35  # cosine of two embeddings below which passages are taken to be of different things
 BEHIND = 12.0  # nats by which the question may fit another passage less than the best one, or more
 ALIKE = 0.9  # the same for passages that are too long for the probe: versions of one text
 SURPRISE = 2.9  # nats by which one word of the question may be less expected after one of two passages of the same
@@ -35,7 +35,7 @@ def told_at(match: Match) -> tuple[str, datetime, int]:
     return match.date or moment.date().isoformat(), moment, match.passage.id
 
 
-def contested(matches: Sequence[Match], keys: Mapping[int, Vector]) -> list[int]:
+def contested(matches: Sequence[Match], embeddings: Mapping[int, Vector]) -> list[int]:
     """The numbers of the matches that may say the same of the same as the first: of another document, near it in meaning, and
     of near likelihood.
     """
@@ -44,7 +44,7 @@ def contested(matches: Sequence[Match], keys: Mapping[int, Vector]) -> list[int]
     for number, match in enumerate(matches[1:CONTESTED], 1):
         if match.passage.document_id == best.passage.document_id:
             continue
-        one, other = keys.get(best.passage.id), keys.get(match.passage.id)
+        one, other = embeddings.get(best.passage.id), embeddings.get(match.passage.id)
         least = NEAR if is_short(best) and is_short(match) else ALIKE
         if one is not None and other is not None and _apart(best, match) <= BEHIND and float(one @ other) >= least:
             found.append(number)

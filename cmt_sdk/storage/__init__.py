@@ -1,1 +1,1 @@
-"""One folder on disk: documents, passages, memories and key vectors. Knows no torch and no model."""
+"""One folder on disk: documents, passages, memories and embeddings. Knows no torch and no model."""

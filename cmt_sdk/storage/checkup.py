@@ -168,11 +168,11 @@ def _names_itself(row: Row[Any]) -> bool:
         return False
 
 
-ROUNDING = 1e-4  # of a key vector's length: what a changed bit moves by less is no matter to a search
+ROUNDING = 1e-4  # of an embedding's length: what a changed bit moves by less is no matter to a search
 
 
 def bad_keys(db: Connection) -> list[str]:
-    """The passages whose key vectors are not as long as the others, or not of length 1."""
+    """The passages whose embeddings are not as long as the others, or not of length 1."""
     rows = [(r.passage_id, np.frombuffer(r.key[: len(r.key) // 4 * 4], "<f4"), len(r.key)) for r in _keys(db)]
     usual = Counter(size for *_, size in rows).most_common(1)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -190,7 +190,7 @@ CHECKS = (
     Check("passages", uncut, "documents are not cut to their end", "every document is cut to its end"),
     Check("full-text search", unlisted_words, "passages are not in it as they are", "holds every passage"),
     Check("fingerprints", bad_fingerprints, "are not what they are named after", "as they were stored"),
-    Check("key vectors", bad_keys, "are damaged", "of length 1"),
+    Check("embeddings", bad_keys, "are damaged", "of length 1"),
 )
 
 

@@ -29,7 +29,7 @@ class Matched:
 def matched(stored: Sequence[Row[Any]], old: str, new: str, spans: Sequence[Span]) -> Matched:
     """Match stored passages of the text `old` to spans of the text `new` by their content.
 
-    The content of a passage, its heading and its text, is all that its memory and its key vector
+    The content of a passage, its heading and its text, is all that its memory and its embedding
     are made of. Of several passages with one content each is matched once, in order.
 
     Args:

@@ -285,7 +285,7 @@ class Documents(Database):
 
     @staticmethod
     def _drop_passages(db: Connection, ids: Sequence[int]) -> None:
-        """Delete passages with their words, memories and key vectors."""
+        """Delete passages with their words, memories and embeddings."""
         for some in chunks(ids):
             for table in WORD_TABLES:
                 db.exec_driver_sql(f"DELETE FROM {table} WHERE rowid IN ({some})")

@@ -1,4 +1,4 @@
-"""KeyIndex: nearest key vectors by cosine; exact while they are few, a graph above. Knows no documents.
+"""EmbeddingIndex: nearest embeddings by cosine; exact while they are few, a graph above. Knows no documents.
 
 All vectors are held in memory as one float32 matrix, read from the store as they change. The graph only chooses candidates:
 every score is computed exactly, and what lies outside the graph is searched exactly. So a graph that is missing, damaged or
@@ -32,7 +32,7 @@ FEWEST_NEIGHBOURS = 64
 FEWEST_BEHIND = 1_000  # vectors outside the graph that are always searched exactly before it is built anew
 
 
-class KeyIndex:
+class EmbeddingIndex:
     """The index of one folder, safe from several threads. Up to `exact_limit` vectors are searched without a graph.
 
     With `read_only` no file is written: a graph that is there is used, and what it lacks is searched exactly.

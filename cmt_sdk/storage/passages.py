@@ -1,4 +1,4 @@
-"""Passages with their memories and key vectors in the database, full-text search among them. Knows no index file."""
+"""Passages with their memories and embeddings in the database, full-text search among them. Knows no index file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from cmt_sdk.storage.connection import Database, chunks
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.rows import ALIVE, PASSAGE, READY, document_of, fingerprint_of, passage_of, sound_text
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMemory, Passage, Vector
-from cmt_sdk.vectors import KeyVectors
+from cmt_sdk.vectors import Embeddings
 
 MOST_WORDS = 200
 # What counts, against a word as it is asked for: one in another form, one within a longer one, a date or number in any notation.
@@ -85,7 +85,7 @@ class Passages(Database):
                 sql = "INSERT OR REPLACE INTO memories VALUES (:id, :now, :bytes, :data, :fidelity)"
                 row = {"id": passage, "bytes": len(data[passage]), "data": data[passage], "fidelity": made.fidelity}
                 db.execute(text(sql), values | row)
-                lost += self._save_key(db, passage, made.key, fingerprint)
+                lost += self._save_key(db, passage, made.embedding, fingerprint)
             if lost:
                 self._lost(db)
 
@@ -100,7 +100,7 @@ class Passages(Database):
 
     @staticmethod
     def _save_key(db: Connection, passage: int, key: Vector, fingerprint: Fingerprint) -> bool:
-        """Store a key vector under a new label, where it is another; True when one before it went."""
+        """Store an embedding under a new label, where it is another; True when one before it went."""
         data = np.ascontiguousarray(key, "<f4").tobytes()
         values = {"id": passage, "by": fingerprint.id, "key": data}
         sql = "DELETE FROM vectors WHERE passage_id = :id AND (key <> :key OR fingerprint <> :by)"
@@ -175,7 +175,7 @@ class Passages(Database):
         with self._read() as db:
             return {row.id for row in db.execute(text(sql), values)}
 
-    def keys(self, chosen: Filter) -> KeyVectors:
+    def embeddings(self, chosen: Filter) -> Embeddings:
         """See ports.PassageStore."""
         where, values = conditions(replace(chosen, history=False), self.now().timestamp())
         sql = f"""SELECT v.passage_id, v.key FROM vectors v JOIN passages p ON p.id = v.passage_id
@@ -183,7 +183,7 @@ class Passages(Database):
         with self._read() as db:
             rows = db.execute(text(sql), values).all()
         matrix = np.frombuffer(b"".join(r.key for r in rows), "<f4").astype(np.float32).reshape(len(rows), -1 if rows else 0)
-        return KeyVectors([r.passage_id for r in rows], matrix)
+        return Embeddings([r.passage_id for r in rows], matrix)
 
     def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
         """See ports.PassageStore."""

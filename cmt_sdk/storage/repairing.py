@@ -1,6 +1,6 @@
 """Mending a folder that no process has open: what is damaged goes or is made anew, after a backup. Knows no model.
 
-What only the model can make again (memories, key vectors, passages of documents that lost some) is left waiting: `Memory.mend`.
+What only the model can make again (memories, embeddings, passages of documents that lost some) is left waiting: `Memory.mend`.
 """
 
 from __future__ import annotations
@@ -230,7 +230,7 @@ def _fingerprints(db: Connection) -> Iterator[Finding]:
 
 
 def _encodings(db: Connection) -> Iterator[Finding]:
-    """A damaged memory or key vector goes; the passage waits for compression again."""
+    """A damaged memory or embedding goes; the passage waits for compression again."""
     bad = {int(i) for i in checkup.bad_keys(db)} | {i for i, why in checkup.damaged_memories(db) if why}
     for number in bad:
         for table in ("memories", "vectors"):

@@ -1,4 +1,4 @@
-"""SQLiteStore: one folder's documents, passages and key vectors, in SQLite. No torch, no index, no splitting."""
+"""SQLiteStore: one folder's documents, passages and embeddings, in SQLite. No torch, no index, no splitting."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
             every = None if changes.lost == since.lost else db.execute(text(f"SELECT v.label FROM {LIVE}"), now).scalars()
             live = None if every is None else set(every)
         if len({len(r.key) for r in rows}) > 1:
-            raise StorageDamaged(f"the key vectors in {self._folder} differ in length: `cmt reencode` makes them again")
+            raise StorageDamaged(f"the embeddings in {self._folder} differ in length: `cmt reencode` makes them again")
         matrix = np.frombuffer(b"".join(r.key for r in rows), "<f4").astype(np.float32).reshape(len(rows), -1 if rows else 0)
         return VectorRows(changes, [r.label for r in rows], [r.passage_id for r in rows], matrix, live)
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from cmt_sdk.assembly import assemble
-from cmt_sdk.embedding import EmbeddedKeys, Embedder
+from cmt_sdk.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.memory import Memory
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Piece, Prompt, Usage, Vector
@@ -37,12 +37,12 @@ class FakeCompressor:
 
     fingerprint: Fingerprint = FINGERPRINT
     compressed: list[str] = field(default_factory=list)
-    keys: EmbeddedKeys | None = None
+    embedder: ExternalEmbedder | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
         """One memory a text; `compressed` records what was asked for."""
         self.compressed += texts
-        keys = self.keys.vectors(texts) if self.keys else [self.encode_query(t) for t in texts]
+        keys = self.embedder.vectors(texts) if self.embedder else [self.encode_query(t) for t in texts]
         return [Encoded(self._memory(t), key) for t, key in zip(texts, keys, strict=True)]
 
     def reads(self, memory: PackedMemory) -> bool:
@@ -56,8 +56,8 @@ class FakeCompressor:
 
     def encode_query(self, question: str) -> Vector:
         """A unit vector, shape [64], or the embedder's."""
-        if self.keys:
-            return self.keys.query(question)
+        if self.embedder:
+            return self.embedder.query(question)
         vector = np.full(DIMENSION, 1e-3, np.float32)
         for word in words(question):
             vector[zlib.crc32(word.encode()) % DIMENSION] += 1.0
@@ -126,9 +126,9 @@ class FakeEngine:
 
     @classmethod
     def embedded(cls, embedder: Embedder) -> FakeEngine:
-        """An engine whose key vectors a foreign embedder makes."""
-        keys = EmbeddedKeys(embedder)
-        return cls(FakeCompressor(replace(FINGERPRINT, matcher=keys.digest), keys=keys))
+        """An engine whose embeddings a foreign embedder makes."""
+        keys = ExternalEmbedder(embedder)
+        return cls(FakeCompressor(replace(FINGERPRINT, matcher=keys.digest), embedder=keys))
 
     @classmethod
     def of(cls, **fingerprint: Any) -> FakeEngine:

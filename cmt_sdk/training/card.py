@@ -38,8 +38,8 @@ WORDS = {
     "compressor": "the adapters that make and read memories",
     "soft": "the adapters that make and read soft memories",
     "cmt": "the adapter that makes soft memories, and psi and pi, which gather them",
-    "matcher": "the head that makes key vectors",
-    "keys": "the adapter and the head that make key vectors",
+    "matcher": "the head that makes embeddings",
+    "embedding": "the adapter and the head that make embeddings",
 }
 
 

@@ -13,7 +13,7 @@ from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.training.loop import Plan
 from cmt_sdk.training.losses import Objectives
 
-PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "keys")
+PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "embedding")
 _READ = ("reader", "compressor", "soft", "cmt")
 PIECES = {
     "distractors": _READ,  # passages beside the right one
@@ -24,7 +24,7 @@ PIECES = {
     "ratios": ("soft",),  # a ratio drawn for each step; without: 4
     "warm-start": ("soft",),  # little compression at first
     "matching": ("cmt",),  # self-matching
-    "negatives": ("matcher", "keys"),  # passages that the words of a question also fit
+    "negatives": ("matcher", "embedding"),  # passages that the words of a question also fit
 }  # what can be left out, and of which parts
 
 NOT_FOR_ALL: Mapping[str, tuple[Sequence[str], float]] = {
@@ -58,13 +58,13 @@ class Recipe:
 
     part: "reader" (reads the kv memories that there are), "compressor" (makes and reads kv memories: both adapters learn),
     "soft" (makes and reads soft memories), "cmt" (makes soft memories and gathers them as published), "matcher" (makes key
-    vectors of the bare model's states: a head learns), "keys" (makes key vectors: an adapter of the lower layers learns with the
+    vectors of the bare model's states: a head learns), "embedding" (makes embeddings: an adapter of the lower layers learns with the
     head). questions: question files, or folders of the files that MIXTURE names. texts: files and folders of plain text, of which
     questions are made. start: "default" (the adapter shipped for this model, if there is one), "none", or a folder with a
     bundle. objectives: what is minimised; `objectives_for` and `rate_for` tell what `cmt train` takes. ratio: tokens a latent,
     for "cmt". nf4: the share of examples read by the base as NF4 makes it. without: names of PIECES to leave out, to see what
-    each is worth. passages: how many the matcher learns from. candidates: how many passages "keys" tells apart at once; 0: as
-    many as suit the device. held_out: how much the run is judged by: packs, or tens of passages (matcher, keys).
+    each is worth. passages: how many the matcher learns from. candidates: how many passages "embedding" tells apart at once; 0: as
+    many as suit the device. held_out: how much the run is judged by: packs, or tens of passages (matcher, embedding).
     checkpointing: layers hold less, and compute again for their gradients.
     batch: how many examples are computed together (reader, compressor, soft): more fill a GPU, and take its memory.
     fit: the rate falls as `minutes` pass, not only as steps do, so that it is low when they are over.

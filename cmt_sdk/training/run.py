@@ -30,7 +30,7 @@ from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.card import write_card
 from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture, hold_out, read_questions
-from cmt_sdk.training.keys import KeysTask
+from cmt_sdk.training.embedding import EmbeddingTask
 from cmt_sdk.training.loop import Progress, Task, rehearse, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
 from cmt_sdk.training.packs import Pack, draw
@@ -47,7 +47,7 @@ from cmt_sdk.weights.registry import show_model
 DIMENSION = 256
 NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}  # their questions fit many of their passages: good to read, misleading to find by
 SIZE, SMALL = 160, 20  # passages that keys are told apart from at once, on a GPU and elsewhere
-FEWEST = {"matcher": 8, "keys": 8}  # passages to tell apart; else 2, one to learn from and one to judge by
+FEWEST = {"matcher": 8, "embedding": 8}  # passages to tell apart; else 2, one to learn from and one to judge by
 ABREAST = 5  # packs of an example that a GPU reads in one pass in bf16, all that it has: a few at a time leave it waiting
 AT_ONCE = 16384  # tokens whose activations are held at most for the gradients of keys
 FIRST = 1000  # passages from which a first head is made
@@ -104,7 +104,9 @@ def prepare(recipe: Recipe) -> Prepared:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what names no other one is made there
     files = _read(recipe, tokenizer)
-    make = {"matcher": _matcher_task, "keys": _keys_task, "soft": _soft_task, "cmt": _paper_task}.get(recipe.part, _reader_task)
+    make = {"matcher": _matcher_task, "embedding": _embedding_task, "soft": _soft_task, "cmt": _paper_task}.get(
+        recipe.part, _reader_task
+    )
     _check(_needs(recipe, model, 0), device, recipe.out)
     task = make(recipe, model, tokenizer, files)
     needs = _needs(recipe, model, sum(p.numel() for p in task.parameters()))
@@ -133,7 +135,7 @@ def _needs(recipe: Recipe, model: Any, learned: int) -> Needs:
     layers = config.num_hidden_layers
     held = ACTIVATIONS + KEPT * layers if recipe.checkpointing else ACTIVATIONS * layers
     activations = held * HELD_TOKENS * config.hidden_size * recipe.batch
-    if recipe.part == "keys":
+    if recipe.part == "embedding":
         activations = _activations(model, layers // 2) * _at_once(model, layers // 2)
     return Needs(memory=2 * base + 16 * learned + activations, disk=2 * 12 * learned + 4 * learned, parameters=learned)
 
@@ -267,7 +269,7 @@ def _matcher_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passa
     return MatcherTask(start, data, held_data, _write_tensors, rng)
 
 
-def _keys_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+def _embedding_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
     """Where no head was trained before, it starts from some passages."""
     begun, asked = _bundle(recipe), {n: [p for p in passages if p.questions] for n, passages in files[0].items()}
     learned = {n: passages for n, passages in asked.items() if n not in NOT_TO_FIND} or asked
@@ -277,7 +279,7 @@ def _keys_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
     made = trainable(model, tokenizer, rank=recipe.rank, start={"matcher": begun.matcher}, depth=depth)
     lm, mixture = made.lm, _mixture(recipe, learned)
     size = recipe.candidates or (SIZE if lm.device.type == "cuda" else SMALL)
-    return KeysTask(
+    return EmbeddingTask(
         lm, (head or _first_head(recipe, lm, learned)).to(lm.device), made.parameters["matcher"], mixture, learned,
         [p for n in names for p in files[1][n]][: 10 * recipe.held_out], made.save, _write_tensors, size, _at_once(model, depth),
         recipe.without,
@@ -319,7 +321,7 @@ def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
 
 def _write_bundle(recipe: Recipe) -> None:
     """What was trained, and the other parts of the bundle that the run started from, else of the one shipped for the model."""
-    base, finds = show_model(recipe.model).sha256, recipe.part in ("matcher", "keys")
+    base, finds = show_model(recipe.model).sha256, recipe.part in ("matcher", "embedding")
     before = find_bundle("default", base) if recipe.start in ("default", "none") else read_bundle(Path(recipe.start))
     kept = (before.reader, before.encoder, before.aggregate) if finds else (before.match, before.matcher)
     for part in (*filter(None, kept), *(recipe.out / "adapter").iterdir()):

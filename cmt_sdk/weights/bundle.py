@@ -43,7 +43,7 @@ class Bundle:
 
     @property
     def matcher_hash(self) -> str:
-        """Names what makes key vectors; "plain" where nothing was trained for them."""
+        """Names what makes embeddings; "plain" where nothing was trained for them."""
         parts = [self.match, self.matcher]
         return _hash(parts) if any(parts) else "plain"
 

@@ -39,8 +39,8 @@ for part in $parts; do
   case $part in
     compressor) train compressor --minutes "$minutes" --batch "$kv" --rate 1e-3 --nf4 0.2 & ;;
     soft) train soft --minutes "$minutes" --batch "$soft" --rate "${RATE:-2e-3}" --nf4 0 $checkpointing & ;;
-    keys) train keys --minutes "$("${PYTHON:-python3}" -c "print($minutes * 0.6)")" --rate 1e-3 --rank 16 & ;; # it takes most of the device
-    *) echo "PART=$part: choose compressor, soft or keys" >&2; exit 2 ;;
+    embedding) train embedding --minutes "$("${PYTHON:-python3}" -c "print($minutes * 0.6)")" --rate 1e-3 --rank 16 & ;; # it takes most of the device
+    *) echo "PART=$part: choose compressor, soft or embedding" >&2; exit 2 ;;
   esac
 done
 wait
@@ -50,5 +50,5 @@ for pair in compressor:kv soft:soft; do
   mkdir -p "$bundle"
   cp -r "$out/${pair%:*}-run"/{reader,encoder,cmt-adapter.json,README.md} "$bundle/"
   cp "$out/${pair%:*}-run"/*.safetensors "$bundle/"
-  if [ -d "$out/keys-run/matcher" ]; then cp -r "$out/keys-run"/{matcher,match.safetensors} "$bundle/"; fi
+  if [ -d "$out/embedding-run/matcher" ]; then cp -r "$out/embedding-run"/{matcher,match.safetensors} "$bundle/"; fi
 done

@@ -1,6 +1,6 @@
 """How a memory behaves as it grows: python examples/benchmarks/load.py --out examples/benchmarks/load.md.
 
-Synthetic passages, key vectors and memories go through the ports into a real store and index; no language model takes part. The
+Synthetic passages, embeddings and memories go through the ports into a real store and index; no language model takes part. The
 sizes are stages of one memory, and each stage runs in a process of its own, so that opening times and RAM are those of a fresh
 start. `--index N` adds the figures of a bare index of N vectors. Knows nothing of answers: bench.py times those.
 """

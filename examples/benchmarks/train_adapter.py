@@ -24,7 +24,7 @@ FROM_ELSEWHERE = 0.05  # nats an answer token: rounding in bf16 moves the loss b
 def parsed() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("part", choices=("reader", "compressor", "soft", "cmt", "matcher", "keys", "cut"))
+    parser.add_argument("part", choices=("reader", "compressor", "soft", "cmt", "matcher", "embedding", "cut"))
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a pulled model or a local folder")
@@ -45,7 +45,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--teacher", type=float, default=1.0, help="weight of the divergence from the teacher")
     parser.add_argument("--alpha", type=float, help="weight of the memory-aware logits (cmt: 0.5)")
     parser.add_argument("--states", type=float, help="weight of the distance from the teacher's states (soft: 3)")
-    parser.add_argument("--held-out", type=int, default=12, help="packs (reader) or tens of passages (matcher, keys)")
+    parser.add_argument("--held-out", type=int, default=12, help="packs (reader) or tens of passages (matcher, embedding)")
     parser.add_argument("--expect", type=float, help="the held-out score at the start, as a CPU finds it; else it ends there")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

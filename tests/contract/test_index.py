@@ -1,4 +1,4 @@
-"""What ports.VectorIndex promises, asked of KeyIndex; exact search is the oracle for the graph."""
+"""What ports.VectorIndex promises, asked of EmbeddingIndex; exact search is the oracle for the graph."""
 
 import os
 import shutil
@@ -12,7 +12,7 @@ import pytest
 from cmt_sdk.errors import InvalidInput, StorageFull, StorageLocked
 from cmt_sdk.ports import VectorIndex
 from cmt_sdk.storage import graph
-from cmt_sdk.storage.index import KeyIndex
+from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Encoded, Filter, PackedMemory, Span
@@ -93,7 +93,7 @@ def built(tmp_path_factory) -> tuple[Path, dict[int, np.ndarray], Generation]:
     """A folder with the index file of 1,000 random vectors, the vectors, and the row that trusts the file."""
     folder, vectors = tmp_path_factory.mktemp("built"), Vectors()
     vectors.put(unit(1_000))
-    KeyIndex(vectors, folder, 100).rebuild()
+    EmbeddingIndex(vectors, folder, 100).rebuild()
     return folder, vectors.rows, vectors.trusted
 
 
@@ -134,7 +134,7 @@ def files(folder: Path) -> list[str]:
 @pytest.mark.parametrize("limit", [10**6, 100], ids=["exact", "hnsw"])
 def test_the_nearest_come_first_with_their_cosine(vectors, tmp_path, limit):
     """By either kind of search: falling exact scores, as many as asked for, the vector itself before all."""
-    index = KeyIndex(vectors, tmp_path, limit)
+    index = EmbeddingIndex(vectors, tmp_path, limit)
     query = vectors.rows[77]
     hits = index.search(query, 10, None)
     assert hits[0].passage_id == 1_077
@@ -149,14 +149,14 @@ def test_recall_among_three_thousand_random_vectors(tmp_path):
     """Nothing is harder for a graph than vectors without any order."""
     vectors = Vectors()
     vectors.put(unit(3_000))
-    assert recall(KeyIndex(vectors, tmp_path, 100), vectors) >= 0.95
+    assert recall(EmbeddingIndex(vectors, tmp_path, 100), vectors) >= 0.95
 
 
 def test_vectors_of_any_length_are_compared_by_direction(tmp_path):
     """Stored vectors are normalised; one of zeros is near nothing."""
     vectors = Vectors()
     a, b, c = vectors.put([[10.0, 0.0], [0.3, 0.3], [0.0, 0.0]])
-    hits = KeyIndex(vectors, tmp_path, 100).search(np.array([1, 0], np.float32), 3, None)
+    hits = EmbeddingIndex(vectors, tmp_path, 100).search(np.array([1, 0], np.float32), 3, None)
     assert ids(hits) == [a, b, c]
     assert [h.score for h in hits] == pytest.approx([1.0, 0.5**0.5, 0.0], abs=1e-6)
 
@@ -164,7 +164,7 @@ def test_vectors_of_any_length_are_compared_by_direction(tmp_path):
 def test_an_empty_index_finds_nothing(tmp_path):
     """Whatever the dimension, the limit and the filter; also after a rebuild, and once everything was deleted."""
     vectors = Vectors()
-    index = KeyIndex(vectors, tmp_path, 0)
+    index = EmbeddingIndex(vectors, tmp_path, 0)
     assert index.search(unit(1)[0], 5, None) == index.search(unit(1)[0], 5, {1}) == []
     index.rebuild()
     vectors.drop(vectors.put(unit(3)))
@@ -175,7 +175,7 @@ def test_an_empty_index_finds_nothing(tmp_path):
 @pytest.mark.parametrize("limit", [10**6, 100], ids=["exact", "hnsw"])
 def test_more_asked_for_than_there_is(vectors, tmp_path, limit):
     """Every living vector comes once; asking for none gives none."""
-    index = KeyIndex(vectors, tmp_path, limit)
+    index = EmbeddingIndex(vectors, tmp_path, limit)
     vectors.drop([p + 1_000 for p in range(1, 801)])
     assert sorted(ids(index.search(unit(1)[0], 5_000, None))) == [label + 1_000 for label in sorted(vectors.rows)]
     assert index.search(unit(1)[0], 0, None) == []
@@ -184,7 +184,7 @@ def test_more_asked_for_than_there_is(vectors, tmp_path, limit):
 @pytest.mark.parametrize("limit", [10**6, 100], ids=["exact", "hnsw"])
 def test_only_allowed_passages_are_found(vectors, tmp_path, limit):
     """However few or many are allowed, and whether they exist."""
-    index = KeyIndex(vectors, tmp_path, limit)
+    index = EmbeddingIndex(vectors, tmp_path, limit)
     query = unit(1, seed=3)[0]
     for allowed in ([], [99], {1_005}, set(range(1_000, 1_010)), range(1_300, 1_900), {7, *range(1_000, 9_000)}):
         assert ids(index.search(query, 10, allowed)) == exact(vectors, query, 10, set(allowed))
@@ -193,7 +193,7 @@ def test_only_allowed_passages_are_found(vectors, tmp_path, limit):
 @pytest.mark.parametrize("limit", [10**6, 100], ids=["exact", "hnsw"])
 def test_deleted_and_newer_vectors(vectors, tmp_path, limit):
     """What was deleted is never found, what was added is found at once; recall holds."""
-    index = KeyIndex(vectors, tmp_path, limit)
+    index = EmbeddingIndex(vectors, tmp_path, limit)
     index.search(unit(1)[0], 1, None)
     gone = list(range(1_001, 1_900, 2))
     vectors.drop(gone)
@@ -210,7 +210,7 @@ def test_a_file_with_deleted_vectors_is_opened_without_them(vectors, tmp_path):
     """What was deleted by another process, before this one opened the file, is not found either."""
     gone = list(range(1_001, 1_400))
     vectors.drop(gone)
-    index = KeyIndex(vectors, tmp_path, 100)
+    index = EmbeddingIndex(vectors, tmp_path, 100)
     assert {p for q in unit(50, seed=9) for p in ids(index.search(q, 10, None))}.isdisjoint(gone)
     assert recall(index, vectors) >= 0.95
 
@@ -218,7 +218,7 @@ def test_a_file_with_deleted_vectors_is_opened_without_them(vectors, tmp_path):
 @pytest.mark.parametrize("limit", [10**6, 100], ids=["exact", "hnsw"])
 def test_a_vector_of_another_length_is_refused(vectors, tmp_path, limit):
     """Both lengths are told."""
-    index = KeyIndex(vectors, tmp_path, limit)
+    index = EmbeddingIndex(vectors, tmp_path, limit)
     for wrong in (np.ones(7, np.float32), np.ones((1, DIMENSION), np.float32)):
         with pytest.raises(InvalidInput, match=r"\(.*\) in an index of 32 values each"):
             index.search(wrong, 5, None)
@@ -226,7 +226,7 @@ def test_a_vector_of_another_length_is_refused(vectors, tmp_path, limit):
 
 def test_another_model_with_another_length_takes_over(vectors, tmp_path):
     """After all vectors were replaced by longer ones the graph of the old ones is no longer asked."""
-    index = KeyIndex(vectors, tmp_path, 100)
+    index = EmbeddingIndex(vectors, tmp_path, 100)
     index.search(unit(1)[0], 1, None)
     vectors.drop([label + 1_000 for label in vectors.rows])
     passages = vectors.put(unit(120, dimension=48))
@@ -238,7 +238,7 @@ def test_the_first_search_above_the_limit_writes_a_proved_graph_and_answers(tmp_
     """Up to the limit search is exact and writes nothing; one vector more, and a proved file stands in the folder."""
     vectors = Vectors()
     vectors.put(unit(200))
-    index = KeyIndex(vectors, tmp_path, 200)
+    index = EmbeddingIndex(vectors, tmp_path, 200)
     assert ids(index.search(vectors.rows[5], 1, None)) == [1_005]
     assert (files(tmp_path), index.describe()) == ([], "exact, 200 vectors")
     vectors.put(unit(1, seed=2))
@@ -252,7 +252,7 @@ def test_the_first_search_above_the_limit_writes_a_proved_graph_and_answers(tmp_
 
 def test_a_graph_far_behind_is_written_anew(vectors, tmp_path):
     """With more outside it or dead in it than exact search is meant for; the old file goes."""
-    index = KeyIndex(vectors, tmp_path, 100)
+    index = EmbeddingIndex(vectors, tmp_path, 100)
     vectors.put(unit(900, seed=4))
     index.maintain()
     assert vectors.trusted.number == 1
@@ -265,7 +265,7 @@ def test_a_graph_far_behind_is_written_anew(vectors, tmp_path):
 
 def test_rebuild_leaves_no_deleted_vector_in_any_file(vectors, tmp_path):
     """The bytes of a deleted vector go with the old file."""
-    index = KeyIndex(vectors, tmp_path, 100)
+    index = EmbeddingIndex(vectors, tmp_path, 100)
     index.search(unit(1)[0], 1, None)
     row = vectors.rows[1].tobytes()
     assert row in (tmp_path / vectors.trusted.file).read_bytes()
@@ -279,7 +279,7 @@ def test_rebuild_leaves_no_deleted_vector_in_any_file(vectors, tmp_path):
 def test_rebuild_below_the_limit_removes_the_file_and_the_trust_in_it(vectors, tmp_path):
     """A check-up then finds an exact index, not a missing file."""
     (tmp_path / "index-0-leftover.hnsw").write_bytes(b"of a crash")
-    index = KeyIndex(vectors, tmp_path, 10**6)
+    index = EmbeddingIndex(vectors, tmp_path, 10**6)
     index.rebuild()
     assert (files(tmp_path), vectors.trusted) == ([], None)
     assert index.describe() == "exact, 1000 vectors"
@@ -296,7 +296,7 @@ def test_rebuild_notices_what_is_deleted_meanwhile(vectors, tmp_path, monkeypatc
         return made
 
     monkeypatch.setattr(graph, "build", deleting)
-    KeyIndex(vectors, tmp_path, 100).rebuild()
+    EmbeddingIndex(vectors, tmp_path, 100).rebuild()
     assert vectors.trusted.count == 999
     assert files(tmp_path) == [vectors.trusted.file]
 
@@ -311,7 +311,7 @@ def test_rebuild_ends_though_others_delete_all_the_while(vectors, tmp_path, monk
         return made
 
     monkeypatch.setattr(graph, "build", deleting)
-    index = KeyIndex(vectors, tmp_path, 100)
+    index = EmbeddingIndex(vectors, tmp_path, 100)
     index.rebuild()
     assert (vectors.trusted, files(tmp_path)) == (None, [])
     monkeypatch.setattr(graph, "build", build)
@@ -322,7 +322,7 @@ def test_rebuild_removes_what_a_killed_builder_left(vectors, tmp_path):
     """A file of the next number, which no row names, may hold vectors of what is being forgotten."""
     (tmp_path / "index-2-orphan.hnsw").write_bytes(vectors.rows[1].tobytes())
     vectors.drop([1_001])
-    KeyIndex(vectors, tmp_path, 100).rebuild()
+    EmbeddingIndex(vectors, tmp_path, 100).rebuild()
     assert files(tmp_path) == [vectors.trusted.file]
 
 
@@ -335,7 +335,7 @@ def test_a_file_that_another_process_removes_while_it_is_written(vectors, tmp_pa
 
     monkeypatch.setattr(graph, "_prove_elsewhere", removing)
     vectors.trusted = None
-    index = KeyIndex(vectors, tmp_path, 100)
+    index = EmbeddingIndex(vectors, tmp_path, 100)
     assert recall(index, vectors) == 1.0
     assert caplog.text == ""
 
@@ -349,22 +349,22 @@ def test_a_file_that_cannot_be_recorded_does_not_stay(vectors, tmp_path, monkeyp
 
     monkeypatch.setattr(vectors, "set_generation", locked)
     before = files(tmp_path)
-    assert recall(KeyIndex(vectors, tmp_path, 100), vectors) == 1.0
+    assert recall(EmbeddingIndex(vectors, tmp_path, 100), vectors) == 1.0
     monkeypatch.setattr(vectors, "set_generation", lambda generation: False)
-    assert recall(KeyIndex(vectors, tmp_path, 100), vectors) == 1.0
+    assert recall(EmbeddingIndex(vectors, tmp_path, 100), vectors) == 1.0
     assert files(tmp_path) == before
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
 def test_an_index_file_is_its_owner_s_alone(vectors, tmp_path):
     """As the database is."""
-    KeyIndex(vectors, tmp_path, 100).rebuild()
+    EmbeddingIndex(vectors, tmp_path, 100).rebuild()
     assert (tmp_path / vectors.trusted.file).stat().st_mode & 0o077 == 0
 
 
 def test_reading_that_failed_is_tried_again(vectors, tmp_path, monkeypatch):
     """What a locked database did not give at one search comes at the next."""
-    index, read = KeyIndex(vectors, tmp_path, 10**6), vectors.vectors
+    index, read = EmbeddingIndex(vectors, tmp_path, 10**6), vectors.vectors
 
     def locked(since):
         raise StorageLocked("busy")
@@ -404,7 +404,7 @@ def test_a_damaged_file_is_made_again_with_a_warning(vectors, tmp_path, caplog, 
     """The answer is right all the same."""
     before = vectors.trusted
     damage(tmp_path / before.file)
-    index = KeyIndex(vectors, tmp_path, 100)
+    index = EmbeddingIndex(vectors, tmp_path, 100)
     assert recall(index, vectors) >= 0.95
     assert before.file in caplog.text
     assert "searching exactly until it is made again" in caplog.text
@@ -416,7 +416,7 @@ def test_a_damaged_file_is_made_again_with_a_warning(vectors, tmp_path, caplog, 
 def test_a_file_of_another_kind_is_not_opened(vectors, tmp_path, caplog, field):
     """A graph of another length or space would load without complaint and answer wrongly."""
     vectors.trusted = replace(vectors.trusted, **field)
-    assert recall(KeyIndex(vectors, tmp_path, 100), vectors) >= 0.95
+    assert recall(EmbeddingIndex(vectors, tmp_path, 100), vectors) >= 0.95
     assert "damaged, or of another model" in caplog.text
 
 
@@ -438,11 +438,11 @@ def test_a_file_that_does_not_prove_readable_is_not_trusted(vectors, tmp_path, m
 
     before = files(tmp_path)
     monkeypatch.setattr("hnswlib.Index", Silent)
-    index = KeyIndex(vectors, tmp_path, 100)
+    index = EmbeddingIndex(vectors, tmp_path, 100)
     with pytest.raises(StorageFull, match="is the disk full"):
         index.rebuild()
     vectors.trusted = None
-    index = KeyIndex(vectors, tmp_path, 100)
+    index = EmbeddingIndex(vectors, tmp_path, 100)
     assert recall(index, vectors) == 1.0
     assert caplog.text.count("searching exactly, because the index could not be written") == 1
     assert files(tmp_path) == before
@@ -452,7 +452,7 @@ def test_a_folder_that_is_gone_leaves_search_exact(tmp_path, caplog):
     """Nor does hnswlib say that it could not open its file."""
     vectors = Vectors()
     vectors.put(unit(30))
-    index = KeyIndex(vectors, tmp_path / "nowhere", 20)
+    index = EmbeddingIndex(vectors, tmp_path / "nowhere", 20)
     assert ids(index.search(vectors.rows[3], 1, None)) == [1_003]
     assert "could not be written" in caplog.text
 
@@ -461,7 +461,7 @@ def test_another_index_takes_over_the_file_that_one_has_written(tmp_path, monkey
     """Two processes on one folder build one graph; changes of either are seen by both."""
     vectors = Vectors()
     vectors.put(unit(150))
-    one, two = KeyIndex(vectors, tmp_path, 100), KeyIndex(vectors, tmp_path, 100)
+    one, two = EmbeddingIndex(vectors, tmp_path, 100), EmbeddingIndex(vectors, tmp_path, 100)
     one.maintain()
     monkeypatch.setattr(graph, "build", None)
     assert ids(two.search(vectors.rows[9], 1, None)) == [1_009]
@@ -474,7 +474,7 @@ def test_another_index_takes_over_the_file_that_one_has_written(tmp_path, monkey
 
 def test_searching_from_many_threads(vectors, tmp_path):
     """While vectors come and go."""
-    index, raised = KeyIndex(vectors, tmp_path, 100), []
+    index, raised = EmbeddingIndex(vectors, tmp_path, 100), []
 
     def work(seed: int) -> None:
         try:
@@ -502,10 +502,10 @@ def test_over_the_store_on_disk(tmp_path):
     store.add(Document("y", id="one"), [Span(0, 1, 1)])
     passages = [p.id for p in store.pending(100)]
     store.save({p: Encoded(memory, key) for p, key in zip(passages, matrix, strict=True)}, FINGERPRINT)
-    assert ids(KeyIndex(store, tmp_path, 50).search(matrix[7], 1, None)) == [passages[7]]
+    assert ids(EmbeddingIndex(store, tmp_path, 50).search(matrix[7], 1, None)) == [passages[7]]
     store.close()
     store = SQLiteStore(tmp_path)
-    index = KeyIndex(store, tmp_path, 50)
+    index = EmbeddingIndex(store, tmp_path, 50)
     assert index.describe() == "hnsw (m=16), 60 vectors"
     assert ids(index.search(matrix[59], 1, None)) == [passages[59]]
     assert all(f.ok for f in store.check())

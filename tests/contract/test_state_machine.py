@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound
-from cmt_sdk.storage.index import KeyIndex
+from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Encoded, Filter, PackedMemory, Span
@@ -76,7 +76,7 @@ class Store(RuleBasedStateMachine):
     def open(self) -> None:
         """A new folder."""
         self.store = SQLiteStore(self.folder, clock=lambda: self.time)
-        self.index = KeyIndex(self.store, self.folder, 10**6)
+        self.index = EmbeddingIndex(self.store, self.folder, 10**6)
 
     def teardown(self) -> None:
         """The folder goes."""

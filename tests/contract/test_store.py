@@ -79,7 +79,7 @@ def put(store: SQLiteStore, text: str = LISBON, **fields: object) -> Document:
 
 
 def encoded(seed: int = 1, size: int = 64) -> Encoded:
-    """A memory of `size` bytes and a key vector of 8 values."""
+    """A memory of `size` bytes and an embedding of 8 values."""
     key = np.random.default_rng(seed).standard_normal(8).astype(np.float32)
     return Encoded(PackedMemory("fake", 3, {"bytes": np.full(size, seed, np.uint8)}), key / np.linalg.norm(key))
 
@@ -123,7 +123,7 @@ def test_add_fills_in_what_is_missing(store):
 
 
 def test_what_stays_of_a_text_is_not_lost_to_the_index(store):
-    """A sentence appended: two passages stay as they are, one waits, and no key vector goes."""
+    """A sentence appended: two passages stay as they are, one waits, and no embedding goes."""
     first = put(store, GENOA)
     kept = save_all(store)
     before = store.changes()
@@ -567,7 +567,7 @@ def test_memories_are_stored_whole(store):
     assert (loaded[a].kind, loaded[a].tokens) == ("fake", 3)
     with_keys = store.encodings([a, 999])
     assert with_keys.keys() == {a}
-    assert with_keys[a][0].key.tolist() == encoded(a).key.tolist()
+    assert with_keys[a][0].embedding.tolist() == encoded(a).embedding.tolist()
     assert with_keys[a][1] == FINGERPRINT
     assert store.load([], FINGERPRINT) == store.encodings([]) == {}
 
@@ -609,7 +609,7 @@ def test_labels_never_return(store):
     assert rows.live == set(rows.labels)
     assert rows.labels[0] > first.labels[0]
     assert rows.matrix.dtype == np.float32
-    assert rows.matrix.tolist() == [encoded(rows.passages[0]).key.tolist()]
+    assert rows.matrix.tolist() == [encoded(rows.passages[0]).embedding.tolist()]
     assert store.vectors(Changes()).labels == rows.labels
     nothing = store.vectors(rows.changes)
     assert (nothing.changes, nothing.labels, nothing.passages, nothing.live) == (rows.changes, [], [], None)
@@ -644,7 +644,7 @@ def test_memories_of_another_model_are_refused(store):
     put(store, GENOA)
     a, b = [p.id for p in store.pending(2)]
     store.save({a: encoded(a)}, FINGERPRINT)
-    long = replace(encoded(b), key=np.ones(16, np.float32))
+    long = replace(encoded(b), embedding=np.ones(16, np.float32))
     with pytest.raises(ModelMismatch, match=r"encoded with fake meanwhile \(base: .*\): open the memory again"):
         store.save({b: long}, OTHER)
     assert [p.id for p in store.pending(2)] == [b]
@@ -985,7 +985,7 @@ def test_a_healthy_memory_is_found_healthy(store):
     assert [(f.check, f.remedy) for f in store.check() if f.remedy] == [("compression", "cmt compress")]
     save_all(store)
     checks = {f.check: f.ok for f in store.check()}
-    texts, vectors = ("texts", "records", "metadata", "passages", "full-text search"), ("fingerprints", "key vectors", "memories")
+    texts, vectors = ("texts", "records", "metadata", "passages", "full-text search"), ("fingerprints", "embeddings", "memories")
     names = ("files", "database", "index", "references", "settings", "compression", "copies", *texts, *vectors)
     assert checks == dict.fromkeys(names, True)
 

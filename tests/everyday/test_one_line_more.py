@@ -1,4 +1,4 @@
-"""One line more costs one line: what a change leaves as it was keeps its memory and key vector.
+"""One line more costs one line: what a change leaves as it was keeps its memory and embedding.
 
 The texts are of sections whose cuts do not shift; the fake model records what it compresses.
 """
@@ -54,9 +54,9 @@ def memory(tmp_path, engine):
 
 
 def keys_by_content(memory, name: str) -> dict[str, bytes]:
-    """The key vector of each passage of a document."""
-    keys = memory.keys()
-    rows = dict(zip(keys.passages, keys.matrix, strict=True))
+    """The embedding of each passage of a document."""
+    embeddings = memory.embeddings()
+    rows = dict(zip(embeddings.passages, embeddings.matrix, strict=True))
     return {p.content: rows[p.id].tobytes() for p in memory.passages(name)}
 
 
@@ -132,11 +132,11 @@ def test_a_journal_of_a_known_source_costs_what_is_new(memory):
 
 
 def test_memories_of_what_is_gone_are_gone(memory):
-    """As many memories and key vectors as passages; a search finds nothing of what was taken out."""
+    """As many memories and embeddings as passages; a search finds nothing of what was taken out."""
     memory.add(TWELVE, id="log")
     memory.update("log", section(7))
     stats = memory.stats()
-    assert (stats.passages, stats.cold, stats.pending, len(memory.keys().passages)) == (1, 0, 0, 1)
+    assert (stats.passages, stats.cold, stats.pending, len(memory.embeddings().passages)) == (1, 0, 0, 1)
     assert memory.search("keeper lamp 3", 5, mode="text")[0].passage.text == memory.passages("log")[0].text
 
 

@@ -84,7 +84,7 @@ import logging, resource, sys
 from pathlib import Path
 import numpy as np
 from cmt_sdk.errors import StorageFull
-from cmt_sdk.storage.index import KeyIndex
+from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.vectors import Changes
 
@@ -92,7 +92,7 @@ logging.basicConfig()
 store = SQLiteStore(Path(sys.argv[1]))
 matrix = store.vectors(Changes()).matrix
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-index = KeyIndex(store, Path(sys.argv[1]), 100)
+index = EmbeddingIndex(store, Path(sys.argv[1]), 100)
 unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 def right(row):
     return np.allclose([h.score for h in index.search(row, 5, None)], np.sort(unit @ row)[:-6:-1], atol=1e-5)
@@ -107,7 +107,7 @@ SEARCH = """
 import logging, sys
 from pathlib import Path
 import numpy as np
-from cmt_sdk.storage.index import KeyIndex
+from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.vectors import Changes
 
@@ -116,7 +116,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     store = SQLiteStore(folder, create=False)
     matrix = store.vectors(Changes()).matrix
     unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-    index = KeyIndex(store, folder, 100)
+    index = EmbeddingIndex(store, folder, 100)
     def right(row):
         return np.allclose([h.score for h in index.search(row, 5, None)], np.sort(unit @ row)[:-6:-1], atol=1e-5)
     right = sum(map(right, matrix))
@@ -243,7 +243,7 @@ def sound(tmp_path_factory) -> Path:
         keys = np.random.default_rng(0).standard_normal((150, 64)).astype(np.float32)
         keys /= np.linalg.norm(keys, axis=1, keepdims=True)
         known = store.encodings(store.vectors(Changes()).passages)
-        store.save({i: replace(e, key=key) for (i, (e, _)), key in zip(known.items(), keys, strict=True)}, FINGERPRINT)
+        store.save({i: replace(e, embedding=key) for (i, (e, _)), key in zip(known.items(), keys, strict=True)}, FINGERPRINT)
         store.close()
         memory.reindex()
     return folder

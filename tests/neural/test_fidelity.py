@@ -109,7 +109,7 @@ def test_measuring_changes_no_memory(lm):
     metered = replace(plain, meter=FidelityMeter(lm, rotary))
     for before, after in zip(plain.compress(TEXTS), metered.compress(TEXTS), strict=True):
         assert pack(before.memory) == pack(after.memory)
-        assert before.key.tobytes() == after.key.tobytes()
+        assert before.embedding.tobytes() == after.embedding.tobytes()
         assert before.fidelity is None
         assert 0.0 < after.fidelity <= 1.0
 

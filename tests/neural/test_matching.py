@@ -1,4 +1,4 @@
-"""Key vectors: one space for passages and questions, whatever else is in the batch."""
+"""Embeddings: one space for passages and questions, whatever else is in the batch."""
 
 import numpy as np
 import pytest

@@ -49,7 +49,7 @@ def small(model, out):
     return ("--model", model, "--out", out, "--nf4", 0, "--device", "cpu", *few)
 
 
-@pytest.mark.parametrize("part", ["reader", "compressor", "soft", "cmt", "matcher", "keys"])
+@pytest.mark.parametrize("part", ["reader", "compressor", "soft", "cmt", "matcher", "embedding"])
 def test_questions_become_an_adapter_that_a_memory_opens_with(part, model, questions, tmp_path):
     """The card tells the held-out figures before and after; the adapter is another one than none."""
     out = tmp_path / "made"

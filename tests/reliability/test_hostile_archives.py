@@ -1,4 +1,4 @@
-"""Archives from strangers: a compressed memory or a key vector is taken only where the user's own key proves it to be of the
+"""Archives from strangers: a compressed memory or an embedding is taken only where the user's own key proves it to be of the
 text beside it; whatever else an archive brings, answers come from its text.
 """
 
@@ -84,7 +84,7 @@ def other_memory(members: Members) -> None:
 
 
 def other_key_vector(members: Members) -> None:
-    """The key vector draws another question to the text."""
+    """The embedding draws another question to the text."""
     arrays = dict(load(members[ARRAYS]))
     members[ARRAYS] = save(arrays | {"0.key": np.roll(arrays["0.key"], 1)})
 

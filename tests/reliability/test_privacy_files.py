@@ -1,4 +1,4 @@
-"""Files: their owner's alone, and after forgetting without a byte of a document's text, memory or key vector."""
+"""Files: their owner's alone, and after forgetting without a byte of a document's text, memory or embedding."""
 
 import os
 import shutil

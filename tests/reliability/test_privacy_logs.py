@@ -52,7 +52,7 @@ def run_every_call(memory, folder):
     memory.nearest(memory.model.embed([ASKED])[0])
     memory.chat(remember=True).say(ASKED)
     list(memory.documents(where={"k": "ultramarinekey"}))
-    memory.history(secret.id), memory.passages(secret.id), memory.keys(), memory.stats(), memory.check(), memory.reindex()
+    memory.history(secret.id), memory.passages(secret.id), memory.embeddings(), memory.stats(), memory.check(), memory.reindex()
     memory.export(folder / "all.cmt")
     memory.import_(folder / "all.cmt")
     memory.reencode()

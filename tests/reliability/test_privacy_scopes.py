@@ -33,7 +33,7 @@ def memory(tmp_path_factory):
     st.sampled_from([None, {"year": 2020}, {"year": {">=": 2019}}, {"year": {"exists": True}}, {"year": {"!=": 2020}}]),
 )
 def test_no_call_shows_what_lies_outside(memory, scope, where):
-    """Listing, counting, four searches, the nearest, key vectors, and the sources of an answer."""
+    """Listing, counting, four searches, the nearest, embeddings, and the sources of an answer."""
     inside = {f"d{n}" for n, s in enumerate(SCOPES) if beneath(s, scope)}
     fits = {i for i in inside if _fits(YEARS[int(i[1:]) % len(YEARS)], where)}
     chosen = {"scope": scope, "where": where}
@@ -43,7 +43,7 @@ def test_no_call_shows_what_lies_outside(memory, scope, where):
     for mode in ("fused", "vector", "text", "reranked"):
         assert {m.document.id for m in memory.search("museum", k=100, mode=mode, **chosen)} == fits
     assert {m.document.id for m in memory.nearest(memory.model.embed(["museum"])[0], k=100, **chosen)} == fits
-    assert len(memory.keys(**chosen).passages) == len(fits)
+    assert len(memory.embeddings(**chosen).passages) == len(fits)
     assert {s.document_id for s in memory.model.ask("Which museum?", k=100, **chosen).sources} <= fits
 
 

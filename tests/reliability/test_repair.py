@@ -157,7 +157,7 @@ def damage_and_repair(sound: Path, tmp_path: Path, flips: int, seed: int, tally:
         changed = {n for n, text in texts.items() if TEXTS.get(n) != text}
         assert texts == TEXTS or (noticed and lost), name  # nothing is lost in silence
         assert changed <= {w for f in wrong for w in TEXTS if w in f} or "texts" in str(wrong), name
-        assert set(unfound) <= changed, name  # a changed text, which is told, is no longer what its key vector was made of
+        assert set(unfound) <= changed, name  # a changed text, which is told, is no longer what its embedding was made of
         assert not strange or ["metadata", False] in done or "check='records'" in str(wrong), name
         assert [f for f in wrong if "check='texts'" not in f and "check='records'" not in f] == [], name
     whole = [name for name, (_, _, texts, *_) in told.items() if texts == TEXTS]
@@ -198,8 +198,8 @@ def update(folder: Path, *statements: str) -> None:
 
 HARM = {
     "memories": "UPDATE memories SET data = CAST(substr(data, 1, 60) || x'ff' AS BLOB) WHERE passage_id = 5",
-    "key vectors": "UPDATE vectors SET key = CAST(substr(key, 1, 252) || x'ffffff7e' AS BLOB) WHERE passage_id = 5",
-    "key vectors of another length": "UPDATE vectors SET key = CAST(substr(key, 1, 128) AS BLOB) WHERE passage_id = 5",
+    "embeddings": "UPDATE vectors SET key = CAST(substr(key, 1, 252) || x'ffffff7e' AS BLOB) WHERE passage_id = 5",
+    "embeddings of another length": "UPDATE vectors SET key = CAST(substr(key, 1, 128) AS BLOB) WHERE passage_id = 5",
     "passages": "DELETE FROM passages WHERE id = 5",
     "full-text search": "DELETE FROM passage_text WHERE rowid = 5",
     "full-text search, other forms": "DELETE FROM passage_forms WHERE rowid = 5",

@@ -45,7 +45,7 @@ def test_this_release_left_a_store():
 
 
 def test_a_store_of_an_earlier_release_opens_whole(release):
-    """Every document in all versions, passages, key vectors, answers; and all is well with it."""
+    """Every document in all versions, passages, embeddings, answers; and all is well with it."""
     with open_fake(release / "notes", create=False) as memory:
         before = hashes(release / "notes")["memory.db"]
         assert {f.check: f.detail for f in memory.check() if not f.ok} == {}

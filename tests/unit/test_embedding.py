@@ -1,4 +1,4 @@
-"""A foreign embedder makes the key vectors: passages are found by it, and by no other one."""
+"""A foreign embedder makes the embeddings: passages are found by it, and by no other one."""
 
 from collections.abc import Sequence
 
@@ -55,12 +55,12 @@ def test_a_vector_finds_its_nearest_passages(tmp_path):
 def test_key_vectors_can_be_looked_at(tmp_path):
     """A row a passage, of the documents that fit; what waits for compression has none yet."""
     with open_fake(tmp_path, embedder=Colours()) as memory:
-        assert memory.keys().matrix.shape == (0, 0)
+        assert memory.embeddings().matrix.shape == (0, 0)
         red = memory.passages(memory.add("A red wine.", scope="cellar").id)[0]
         memory.add("A green tea.")
         memory.add_many(["A blue sea."], compress=False)
-        assert memory.keys().matrix.shape == (2, 3)
-        keys = memory.keys(scope="cellar")
+        assert memory.embeddings().matrix.shape == (2, 3)
+        keys = memory.embeddings(scope="cellar")
         assert list(keys.passages) == [red.id]
         assert keys.matrix @ memory.model.embed(["red"]).T == pytest.approx(1.0)
 

@@ -86,14 +86,14 @@ def notes(tmp_path: Path, key: str) -> Path:
 
 
 def readable(folder: Path, made: Mapping[str, tuple[bytes, bytes]]) -> list[str]:
-    """The files in which a word, a memory or a key vector can be read."""
+    """The files in which a word, a memory or an embedding can be read."""
     pieces = [b"zanzibarquartz", b"mongolfierplum", b"geheimakte", b"Lisbon", b"CREATE TABLE"]
     pieces += [data[at : at + 8] for both in made.values() for data in both for at in range(0, len(data) - 7, 8)]
     return [f.name for f in folder.iterdir() if any(p in f.read_bytes() for p in pieces)]
 
 
 def test_nothing_can_be_read_on_the_disk(tmp_path, key):
-    """Texts, sources, memories and key vectors: while it is open, with its log, after a forget, and closed; no index file."""
+    """Texts, sources, memories and embeddings: while it is open, with its log, after a forget, and closed; no index file."""
     folder, engine = tmp_path / "notes", FakeEngine(Marked())
     with open_fake(folder, engine, encrypted=True, exact_limit=0) as memory:
         memory.add(TOLD, source="geheimakte.md", id="secret")

@@ -47,7 +47,7 @@ def expected(memory: Memory) -> dict[str, object]:
     histories = {d.id: [_plain(asdict(v)) for v in memory.history(d.id)] for d in memory.documents()}
     answers = {q: [memory.model.ask(q).text, memory.search(q, k=1)[0].document.id] for q in QUESTIONS}
     passages = {name: [_plain(asdict(replace(p, id=0))) for p in memory.passages(name)] for name in histories}
-    return {"histories": histories, "passages": passages, "answers": answers, "keys": _rounded(memory.keys().matrix)}
+    return {"histories": histories, "passages": passages, "answers": answers, "keys": _rounded(memory.embeddings().matrix)}
 
 
 def _plain(row: dict[str, object]) -> dict[str, object]:
@@ -56,7 +56,7 @@ def _plain(row: dict[str, object]) -> dict[str, object]:
 
 
 def _rounded(matrix: Vector) -> list[float]:
-    """The sum of each key vector's values: enough to see that it is the same."""
+    """The sum of each embedding's values: enough to see that it is the same."""
     return sorted(round(float(s), 4) for s in matrix.sum(1))
 
 

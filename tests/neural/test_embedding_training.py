@@ -1,4 +1,4 @@
-"""Training what makes key vectors: an adapter of the lower layers and the head learn together, and serve as they were trained."""
+"""Training what makes embeddings: an adapter of the lower layers and the head learn together, and serve as they were trained."""
 
 import json
 import shutil
@@ -18,7 +18,7 @@ from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
 from cmt_sdk.training import Plan, Recipe, prepare, run
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.data import Mixture
-from cmt_sdk.training.keys import KeysTask, Negatives, draw
+from cmt_sdk.training.embedding import EmbeddingTask, Negatives, draw
 from cmt_sdk.training.loop import train
 from cmt_sdk.training.losses import self_matching
 from cmt_sdk.training.matcher import Neighbours
@@ -57,7 +57,7 @@ def keys_task(*, moved=False, size=5, tokens=256, **options):
         for parameter in made.parameters["matcher"]:
             parameter.data = torch.randn_like(parameter) / 8
     files = {"towns": passages()}
-    return KeysTask(
+    return EmbeddingTask(
         made.lm, head(), made.parameters["matcher"], Mixture(files, {"towns": 1.0}, 0), files, passages(), made.save,
         run._write_tensors, size, tokens, **options,
     )  # fmt: skip
@@ -166,7 +166,7 @@ def test_a_run_that_was_cut_off_goes_on_exactly(tmp_path):
 def later_is_better(monkeypatch):
     """The last weights are kept, whatever they find."""
     order = count()
-    monkeypatch.setattr(KeysTask, "score", lambda *_: -next(order))
+    monkeypatch.setattr(EmbeddingTask, "score", lambda *_: -next(order))
 
 
 def questions_file(folder):
@@ -194,7 +194,7 @@ def test_what_was_trained_is_what_is_served(limit, tmp_path, monkeypatch):
     """The bundle's vectors are those of the task, and not those of the bare model; the reader has no say in them."""
     monkeypatch.setattr("cmt_sdk.weights.adapters.MERGED_LIMIT", limit)
     model, questions = save_tiny(tmp_path / "tiny"), questions_file(tmp_path)
-    prepared = prepare(recipe("keys", model, questions, tmp_path / "made", candidates=10))
+    prepared = prepare(recipe("embedding", model, questions, tmp_path / "made", candidates=10))
     prepared.run()
     task, texts = prepared.task, [p.context for p in passages()]
     (chunk,) = replace(task, tokens=10**6).chunks(texts, [])
@@ -231,7 +231,7 @@ def shipped(folder, base):
 
 
 def test_what_makes_keys_is_named_by_its_files(tmp_path):
-    """The head alone as before there was an adapter for keys; both together by both."""
+    """The head alone as before there was an adapter for embeddings; both together by both."""
     made = read_bundle(shipped(tmp_path, "b"))
     first, second = (sha256(data).hexdigest()[:8] for data in (b"match", b"matcher"))
     assert Bundle().matcher_hash == "plain"
@@ -263,15 +263,15 @@ def test_adapters_for_kv_memories_serve_soft_ones_until_there_are_others(tmp_pat
 
 @pytest.mark.parametrize(
     ("part", "kept"),
-    [("reader", {"matcher"}), ("soft", {"matcher"}), ("keys", {"reader", "encoder"}), ("matcher", {"reader", "encoder"})],
+    [("reader", {"matcher"}), ("soft", {"matcher"}), ("embedding", {"reader", "encoder"}), ("matcher", {"reader", "encoder"})],
 )
 def test_a_trained_part_stands_beside_the_shipped_ones(part, kept, tmp_path, monkeypatch):
-    """What was not trained stays; a head that learned over bare states stands without the adapter for keys."""
+    """What was not trained stays; a head that learned over bare states stands without the adapter for embeddings."""
     before = read_bundle(shipped(tmp_path / "shipped", "b"))
     monkeypatch.setattr(run, "find_bundle", lambda *_: before)
     monkeypatch.setattr(run, "show_model", lambda _: type("Model", (), {"sha256": "b"}))
     made = tmp_path / "out" / "adapter"
-    mine = {"reader": {"reader"}, "soft": {"reader", "encoder"}, "keys": {"matcher"}, "matcher": set()}[part]
+    mine = {"reader": {"reader"}, "soft": {"reader", "encoder"}, "embedding": {"matcher"}, "matcher": set()}[part]
     for name in mine:
         (made / name).mkdir(parents=True)
         (made / name / "adapter_model.safetensors").write_bytes(b"new")
@@ -286,8 +286,8 @@ def test_a_trained_part_stands_beside_the_shipped_ones(part, kept, tmp_path, mon
 def test_a_run_of_keys_goes_on_from_another_one(tmp_path):
     """Its adapter and its head are where the next one starts."""
     model, questions = save_tiny(tmp_path / "tiny"), questions_file(tmp_path)
-    prepare(recipe("keys", model, questions, tmp_path / "first", candidates=5, start="none")).run()
-    later = prepare(recipe("keys", model, questions, tmp_path / "second", candidates=5, start=str(tmp_path / "first"))).task
+    prepare(recipe("embedding", model, questions, tmp_path / "first", candidates=5, start="none")).run()
+    later = prepare(recipe("embedding", model, questions, tmp_path / "second", candidates=5, start=str(tmp_path / "first"))).task
     head = load_tensors(tmp_path / "first" / "match.safetensors")
     tensors = load_file(tmp_path / "first" / "matcher" / "adapter_model.safetensors")
     torch.testing.assert_close(later.head.projection.detach(), head["projection"].float())

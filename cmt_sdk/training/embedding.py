@@ -1,4 +1,4 @@
-"""Training what makes key vectors: an adapter of the layers below the last pooled state learns together with the matching head.
+"""Training what makes embeddings: an adapter of the layers below the last pooled state learns together with the matching head.
 
 Self-matching in its bounded form, InfoNCE over all passages of a batch. A batch is larger than what can be held for its
 gradients: gradient caching (Gao et al. 2021, arXiv 2101.06983) makes all vectors without them, then each chunk again, with the
@@ -88,7 +88,7 @@ class Chunk:
 
 
 @dataclass
-class KeysTask:
+class EmbeddingTask:
     """Questions beside their own passages, over all the passages of a batch.
 
     lm: with the adapter "matcher", whose tensors are `adapter`. head: where its tensors start. files: what `mixture` draws from,
