@@ -84,13 +84,13 @@ class CMTMiddleware(AgentMiddleware):
 
     def wrap_model_call(self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], ModelResponse[Any]]) -> Any:
         """Call the model with what fits."""
-        return handler(self._recall(request))
+        return handler(self._retriever(request))
 
     async def awrap_model_call(
         self, request: ModelRequest[Any], handler: Callable[[ModelRequest[Any]], Awaitable[ModelResponse[Any]]]
     ) -> Any:
         """The same, with the search in a thread."""
-        return await handler(await asyncio.to_thread(self._recall, request))
+        return await handler(await asyncio.to_thread(self._retriever, request))
 
     def before_agent(self, state: AgentState[Any], runtime: Runtime[Any]) -> None:
         """Remember what the user tells, before the agent answers: a run that is stopped loses nothing."""
@@ -118,7 +118,7 @@ class CMTMiddleware(AgentMiddleware):
         if documents:
             self._memory.add_many(documents, wait=self._wait)
 
-    def _recall(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
+    def _retriever(self, request: ModelRequest[Any]) -> ModelRequest[Any]:
         messages = request.messages
         asked = [n for n, m in enumerate(messages) if isinstance(m, HumanMessage)]
         query = _sound(messages[asked[-1]]) if asked else ""

@@ -16,7 +16,7 @@ from cmt_sdk.config import Settings
 from cmt_sdk.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
 from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
-from cmt_sdk.recall import Engine, Recall
+from cmt_sdk.retrieval import Engine, Retriever
 from cmt_sdk.types import Vector
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Parts:
     store: Store
     index: VectorIndex
     engine: Engine
-    recall: Recall
+    retriever: Retriever
     worker: Worker
     encrypted: bool = False
 
@@ -84,9 +84,9 @@ def assemble(
     # an index file would hold the embeddings in the clear: an encrypted memory has none, and search is exact
     limit = sys.maxsize if store.encrypted else settings.exact_limit
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
-    recall = Recall(store, index, engine, settings.memory_budget, settings.reranked)
-    worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
-    return Parts(path, settings, store, index, engine, recall, worker, store.encrypted)
+    retriever = Retriever(store, index, engine, settings.memory_budget, settings.reranked)
+    worker = Worker(lambda stopping: retriever.encode_backlog(stop=stopping), "cmt-compress")
+    return Parts(path, settings, store, index, engine, retriever, worker, store.encrypted)
 
 
 def _require_model(model: str) -> None:

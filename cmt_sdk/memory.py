@@ -19,10 +19,10 @@ from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
 from cmt_sdk.errors import DocumentNotFound, InvalidFilter, InvalidSetting, StorageError, StorageLocked
 from cmt_sdk.handles import Handle, NoModel, is_held, watch
-from cmt_sdk.intake import Addable, Intake, OnProgress, When, document_of
+from cmt_sdk.ingestion import Addable, Ingestor, OnProgress, When, document_of
 from cmt_sdk.model import MemoryModel, check_names, check_options
 from cmt_sdk.notebook import Notebook
-from cmt_sdk.recall import LONGEST_QUESTION, check_question
+from cmt_sdk.retrieval import LONGEST_QUESTION, check_question
 from cmt_sdk.types import (
     Document,
     Filter,
@@ -61,14 +61,14 @@ class Memory(Handle):
         self._store = parts.store
         self._index = parts.index
         self._engine = parts.engine
-        self._recall = parts.recall
+        self._retriever = parts.retriever
         self._worker = parts.worker
-        self._intake = Intake(parts.store, parts.engine, parts.recall, parts.worker, parts.settings)
+        self._ingestor = Ingestor(parts.store, parts.engine, parts.retriever, parts.worker, parts.settings)
         self.path: Path = parts.path
         self.settings: Settings = parts.settings
         self.encrypted: bool = parts.encrypted
         self.read_only: bool = parts.store.read_only
-        self.model = MemoryModel(self._recall, self.settings)
+        self.model = MemoryModel(self._retriever, self.settings)
         self._closed = threading.Event()
         watch(self)
         self._finish_erasing()
@@ -80,12 +80,12 @@ class Memory(Handle):
     def after_fork(self) -> None:
         """In a forked child: what other threads of the parent were at is not here, and would be waited for."""
         parts = (self._store, self._index, self._worker)
-        at_work = is_held(self._recall.lock) or any(part.at_work() for part in parts)
+        at_work = is_held(self._retriever.lock) or any(part.at_work() for part in parts)
         if at_work:
             for part in parts:
                 part.leave()
         if at_work or not self._engine.forks:
-            self._recall.lock = Turns() if self._engine.forks else NoModel()
+            self._retriever.lock = Turns() if self._engine.forks else NoModel()
 
     # -- adding -------------------------------------------------------------------------------------------------
 
@@ -110,7 +110,7 @@ class Memory(Handle):
         given: dict[str, Any] = {"id": id, "source": source, "scope": scope, "metadata": metadata, "expires_at": expires_at}
         whole = replace(document_of(document), **{name: value for name, value in given.items() if value})
         stored: list[Document] = []
-        self._intake.add([whole], "now" if wait else "background", on_stored=stored.append)
+        self._ingestor.add([whole], "now" if wait else "background", on_stored=stored.append)
         if wait and self._store.pending(1):  # left by a crash, or added without compressing: not the caller's to wait for
             self._worker.nudge()
         return self._as_it_is(stored[0])
@@ -136,18 +136,18 @@ class Memory(Handle):
             raise TypeError("add_many() takes several documents: for one there is add()")
         whole = (document_of(d) for d in documents)
         when: When = "later" if not compress else "now" if wait else "background"
-        return self._intake.add(whole, when, replace=replace, on_progress=on_progress)
+        return self._ingestor.add(whole, when, replace=replace, on_progress=on_progress)
 
     def add_together(self, documents: Sequence[Document], *, wait: bool = True) -> Progress:
         """Remember all of these documents or, where one cannot be added or the process dies, none.
 
         Each becomes a document of its own, also where its text is here already. Raises InvalidDocument, AlreadyExists.
         """
-        return self._intake.add_together(documents, wait=wait)
+        return self._ingestor.add_together(documents, wait=wait)
 
     def compress(self, on_progress: OnProgress | None = None) -> int:
         """Compress whatever still waits, now; returns the number of passages. Resumes what a crash cut off."""
-        return self._intake.compress(on_progress)
+        return self._ingestor.compress(on_progress)
 
     def wait(self, timeout: float | None = None) -> bool:
         """Wait for the background compression; False when `timeout` seconds passed first. Raises what it raised."""
@@ -163,13 +163,13 @@ class Memory(Handle):
         """
         check_names("update", fields, ("text", "wait", "source", "scope", "metadata", "expires_at"))
         changes = fields if text is None else {**fields, "text": text}
-        stored = self._intake.change(self.get(id), changes)
+        stored = self._ingestor.change(self.get(id), changes)
         if stored.ready:
             return stored
         if not wait:
             self._worker.nudge()
             return stored
-        self._recall.encode_pending(of=[id])
+        self._retriever.encode_backlog(of=[id])
         return self._as_it_is(stored)
 
     def _as_it_is(self, stored: Document) -> Document:
@@ -335,17 +335,17 @@ class Memory(Handle):
         """
         chosen = _filter(scope, source, where)
         if history is not None:
-            found = self._recall.search_after(query, history, k, chosen)
+            found = self._retriever.search_after(query, history, k, chosen)
         else:
-            found = self._recall.search(query, k, chosen, mode)
-        return found if mode == "text" and history is None else self._recall.newest_first(query, found)
+            found = self._retriever.search(query, k, chosen, mode)
+        return found if mode == "text" and history is None else self._retriever.newest_first(query, found)
 
     def superseded(self, text: str, k: int = 5, *, scope: str | None = None) -> Sequence[Match]:
         """Of the k passages nearest to a text that is told now, those that say an older value of what it says.
 
         A judgement of the model by itself, without a question; empty for models that no probe is shipped for.
         """
-        return self._recall.superseded(text, self._recall.search(text, k, _filter(scope, None, None), "fused"))
+        return self._retriever.superseded(text, self._retriever.search(text, k, _filter(scope, None, None), "fused"))
 
     def nearest(
         self,
@@ -357,7 +357,7 @@ class Memory(Handle):
         where: Mapping[str, Any] | None = None,
     ) -> Sequence[Match]:
         """The k passages nearest to a vector of `model.embed`, shape [dimension], by cosine."""
-        return self._recall.nearest(vector, k, _filter(scope, source, where))
+        return self._retriever.nearest(vector, k, _filter(scope, source, where))
 
     def embeddings(
         self, *, scope: str | None = None, source: str | None = None, where: Mapping[str, Any] | None = None
@@ -380,7 +380,7 @@ class Memory(Handle):
         Raises InvalidInput for an empty text.
         """
         check_question(text[:LONGEST_QUESTION])
-        return understand(text, self._recall.scores)
+        return understand(text, self._retriever.scores)
 
     def chat(self, *, remember: bool = False, scope: str = "", turns: Sequence[Turn] = (), **options: Any) -> Chat:
         """A conversation over this memory, which goes on from `turns`.
@@ -448,7 +448,7 @@ class Memory(Handle):
             raise InvalidSetting(f"diverged={diverged!r}: choose one of {', '.join(archive.CHOICES)}")
         report = on_progress or (lambda _: None)
         progress = Progress()
-        for progress in self._intake.from_archive(Path(path), diverged, trust=trust):
+        for progress in self._ingestor.from_archive(Path(path), diverged, trust=trust):
             report(progress)
         if not wait:
             self._worker.nudge()
@@ -465,7 +465,7 @@ class Memory(Handle):
 
         Documents that an earlier release or other settings cut are cut again first.
         """
-        self._intake.cut_all()
+        self._ingestor.cut_all()
         self._store.forget_encodings(self._engine.compressor.fingerprint)
         return self.compress(on_progress)
 
@@ -475,7 +475,7 @@ class Memory(Handle):
 
     def mend(self, on_progress: OnProgress | None = None) -> int:
         """Make again what `cmt_sdk.repair` left to the model: passages, memories, index; returns the passages compressed."""
-        self._intake.cut_again()
+        self._ingestor.cut_again()
         count = self.compress(on_progress)
         self._index.rebuild()
         return count

@@ -18,8 +18,8 @@ from cmt_sdk.notation import in_notation_of
 from cmt_sdk.prompting import UNKNOWN, abstains
 from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind, fit
-from cmt_sdk.recall import CANDIDATES, Recall, check_question
 from cmt_sdk.rendering import render
+from cmt_sdk.retrieval import CANDIDATES, Retriever, check_question
 from cmt_sdk.sources import sources_of
 from cmt_sdk.spoken import or_spoken
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Turn, Usage, Vector
@@ -94,8 +94,8 @@ class _Reading:
 class MemoryModel(Handle):
     """The frozen LLM bound to a memory: `ask` answers from what was added. Made by `cmt_sdk.open`, as `memory.model`."""
 
-    def __init__(self, recall: Recall, settings: Settings) -> None:
-        self._recall = recall
+    def __init__(self, retriever: Retriever, settings: Settings) -> None:
+        self._retriever = retriever
         self._settings = settings
 
     @overload
@@ -118,10 +118,10 @@ class MemoryModel(Handle):
         iterated for pieces of text, and its `answer` is there afterwards. Raises
         InvalidInput, ModelMismatch.
         """
-        asked = _ask(question if options.get("history") is None else self._recall.cut(question), options)
+        asked = _ask(question if options.get("history") is None else self._retriever.cut(question), options)
         pieces, passages = self._pieces(asked), told(asked.history or ())
         if passages and asked.reader != "none":
-            pieces = or_spoken(pieces, asked.question, passages, self._recall, asked.max_tokens)
+            pieces = or_spoken(pieces, asked.question, passages, self._retriever, asked.max_tokens)
         running = Stream(_with_limit(pieces, asked.max_tokens))
         if stream:
             return running
@@ -139,7 +139,7 @@ class MemoryModel(Handle):
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
         """Exchanges of small talk (nearness to the text, message, reply), nearest first; nearness is at most 1."""
-        return self._recall.small_talk(text)
+        return self._retriever.small_talk(text)
 
     def _talked(self, ask: Ask) -> Iterator[str | Answer]:
         prompt = Prompt(ask.question, ask.history or (), notes=False, talk=True)
@@ -157,7 +157,7 @@ class MemoryModel(Handle):
         """
         for text in texts:
             check_question(text)
-        found: Vector = np.stack([self._recall.encode(t) for t in texts]) if texts else np.zeros((0, 0), np.float32)
+        found: Vector = np.stack([self._retriever.encode(t) for t in texts]) if texts else np.zeros((0, 0), np.float32)
         return found
 
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
@@ -253,7 +253,7 @@ class MemoryModel(Handle):
 
     def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
         """True where no document fits the filter; asked only while the model would have to be loaded to find nothing."""
-        if self._recall.engine.loaded or _timed(times, "search", lambda: self._recall.store.count(ask.chosen)):
+        if self._retriever.engine.loaded or _timed(times, "search", lambda: self._retriever.store.count(ask.chosen)):
             return False
         times["encode"] = 0.0
         return True
@@ -261,19 +261,19 @@ class MemoryModel(Handle):
     def _find(self, ask: Ask, times: dict[str, float]) -> tuple[Ask, list[Match]]:
         """The passages to read, and the question with the earlier exchange that it leans on."""
         query = ask.question if ask.history is None else shortened(ask.question, QUERY)
-        vector = _timed(times, "encode", lambda: self._recall.encode(query))
+        vector = _timed(times, "encode", lambda: self._retriever.encode(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
         earlier = exchanges(ask.history or ())
-        found = _timed(times, "search", lambda: self._recall.gather(query, earlier, k, ask.chosen, vector))
-        _timed(times, "load", lambda: self._recall.encode_missing(found))
+        found = _timed(times, "search", lambda: self._retriever.gather(query, earlier, k, ask.chosen, vector))
+        _timed(times, "load", lambda: self._retriever.encode_missing(found))
         stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
-        found = _timed(times, stage, lambda: self._recall.judge(query, found))
+        found = _timed(times, stage, lambda: self._retriever.judge(query, found))
         about = found[0].about if found else None
         if found and ask.history is not None:
             ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
-            matches = _timed(times, "newest", lambda: self._recall.newest_first(query, matches))
+            matches = _timed(times, "newest", lambda: self._retriever.newest_first(query, matches))
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
             matches = matches[: max(1, fit(costs, ask.budget))]
@@ -294,17 +294,17 @@ class MemoryModel(Handle):
         before = ask.history or ()
         prompt = Prompt(question, recent(before) if kind == "none" else before, notes=kind != "none")
         if kind == "memory":
-            memories = _timed(times, "load", lambda: self._recall.memories(passages))
+            memories = _timed(times, "load", lambda: self._retriever.memories(passages))
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
             prompt = replace(prompt, passages=[render(p) for p in passages])
         yield from self._locked(prompt, ask.max_tokens)
 
     def _locked(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
-        with self._recall.lock:  # not held while the caller has a piece in hand: others may use the model then
-            pieces = self._recall.engine.reader.read(prompt, max_tokens)
+        with self._retriever.lock:  # not held while the caller has a piece in hand: others may use the model then
+            pieces = self._retriever.engine.reader.read(prompt, max_tokens)
         while True:
-            with self._recall.lock:
+            with self._retriever.lock:
                 piece = next(pieces, None)
             if piece is None:
                 return

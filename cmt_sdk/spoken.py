@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from cmt_sdk.prompting import UNKNOWN, abstains
 from cmt_sdk.provenance import repeats, traces, trust
-from cmt_sdk.recall import Recall
+from cmt_sdk.retrieval import Retriever
 from cmt_sdk.types import Answer, Prompt
 from cmt_sdk.words.folding import legible
 
 
 def or_spoken(
-    pieces: Iterable[str | Answer], question: str, passages: Sequence[str], recall: Recall, max_tokens: int
+    pieces: Iterable[str | Answer], question: str, passages: Sequence[str], retriever: Retriever, max_tokens: int
 ) -> Iterator[str | Answer]:
     """The pieces of an answer, or of one from `passages` of the conversation where the memory does not tell.
 
@@ -22,7 +22,7 @@ def or_spoken(
     held = ""
     for piece in pieces:
         if isinstance(piece, Answer):
-            answer = _spoken(piece, question, passages, recall, max_tokens) if abstains(held) else piece
+            answer = _spoken(piece, question, passages, retriever, max_tokens) if abstains(held) else piece
             if held:
                 yield held if answer is piece else answer.text
             yield answer
@@ -33,11 +33,11 @@ def or_spoken(
             held = ""
 
 
-def _spoken(known: Answer, question: str, passages: Sequence[str], recall: Recall, max_tokens: int) -> Answer:
+def _spoken(known: Answer, question: str, passages: Sequence[str], retriever: Retriever, max_tokens: int) -> Answer:
     """An answer from the conversation, read as notes are; the one that is `known` where that does not tell either."""
     prompt = Prompt(legible(question), passages=passages)
-    with recall.lock:
-        read = list(recall.engine.reader.read(prompt, max_tokens))
+    with retriever.lock:
+        read = list(retriever.engine.reader.read(prompt, max_tokens))
     text, usage = "".join(p.text for p in read).strip(), read[-1].usage
     assert usage is not None  # noqa: S101 - the port says that the last piece has it
     more = {"prefill": usage.prefill_ms, "decode": usage.decode_ms}

@@ -10,8 +10,8 @@ and reading hold one document's versions and one shard of memories at a time. Kn
 """
 
 from cmt_sdk.archive.histories import CHOICES, Choice
-from cmt_sdk.archive.reading import Intake, read
+from cmt_sdk.archive.reading import ArchiveImport, read
 from cmt_sdk.archive.seals import Seal, seal_here
 from cmt_sdk.archive.writing import write
 
-__all__ = ["CHOICES", "Choice", "Intake", "Seal", "read", "seal_here", "write"]
+__all__ = ["CHOICES", "ArchiveImport", "Choice", "Seal", "read", "seal_here", "write"]

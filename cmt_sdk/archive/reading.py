@@ -24,7 +24,7 @@ FIRST: tuple[State, ...] = ("same", "ahead", "behind", "diverged")  # of several
 
 
 @dataclass(frozen=True, slots=True)
-class Intake:
+class ArchiveImport:
     """What a memory says about what comes in.
 
     check: raises InvalidDocument for a text that cannot be stored. cut: the passages of a document. accepts: whether the
@@ -46,7 +46,7 @@ class Intake:
         return self.seal.fits(memory.seal, memory.content, memory.fingerprint.id, memory.encoded)
 
 
-def read(store: Store, path: Path, intake: Intake, diverged: Choice | None = None) -> Iterator[Progress]:
+def read(store: Store, path: Path, rules: ArchiveImport, diverged: Choice | None = None) -> Iterator[Progress]:
     """Add an archive's documents with their ids, histories and times, and those of its memories that are proven.
 
     A memory is proven by a seal of the user's own key, else taken only with `trust`: whoever writes an archive could lay the
@@ -59,7 +59,7 @@ def read(store: Store, path: Path, intake: Intake, diverged: Choice | None = Non
     Args:
         store: Where the documents go.
         path: The archive.
-        intake: The memory's rules.
+        rules: The memory's rules.
         diverged: Which text becomes current of a document that went on here and in the archive; None refuses the archive.
 
     Raises:
@@ -67,15 +67,15 @@ def read(store: Store, path: Path, intake: Intake, diverged: Choice | None = Non
         StorageDamaged, StorageNewer, InvalidDocument, NotFound: Nothing is stored.
     """
     progress, found = Progress(), _Found(store, diverged)
-    with disk_errors(path), opened(path, intake.longest) as contents:
-        _check(contents, found, intake)
+    with disk_errors(path), opened(path, rules.longest) as contents:
+        _check(contents, found, rules)
         for versions in contents.documents():
-            progress = _restore(found, versions, intake, progress)
+            progress = _restore(found, versions, rules, progress)
             yield progress
         if found.behind:
             log.warning("%s", found.said_of_behind())
         for shard in range(contents.manifest.shards):
-            progress = progress.plus(**_take_over(found, contents.memories(shard), intake))
+            progress = progress.plus(**_take_over(found, contents.memories(shard), rules))
             yield progress
 
 
@@ -136,14 +136,14 @@ class _Found:
         return f"the archive has older versions of {name:.200}{rest}: what is here stays"
 
 
-def _check(contents: Contents, found: _Found, intake: Intake) -> None:
+def _check(contents: Contents, found: _Found, rules: ArchiveImport) -> None:
     """Read everything once, so that an archive is taken whole or not at all."""
     named: list[tuple[Document, Document, Comparison]] = []
     count = 0
     found.match(contents.documents())
     for versions in contents.documents():
         for version in versions:
-            intake.check(version)
+            rules.check(version)
         known = found.of(versions)
         if known and known[1].state == "diverged" and found.choice is None:
             count += 1
@@ -154,25 +154,27 @@ def _check(contents: Contents, found: _Found, intake: Intake) -> None:
     contents.check_memories()
 
 
-def _restore(found: _Found, versions: Sequence[Document], intake: Intake, progress: Progress) -> Progress:
+def _restore(found: _Found, versions: Sequence[Document], rules: ArchiveImport, progress: Progress) -> Progress:
     """Take one document of an archive."""
     known = found.of(versions)
     apart = known and known[1].state == "diverged" and found.choice == "both"
     if known is None or apart:
-        return _add(found, versions, intake, progress, name=uuid.uuid4().hex if apart else versions[-1].id)
+        return _add(found, versions, rules, progress, name=uuid.uuid4().hex if apart else versions[-1].id)
     mine, comparison = known
-    return _go_on(found, mine, versions[-1], comparison, intake, progress)
+    return _go_on(found, mine, versions[-1], comparison, rules, progress)
 
 
-def _add(found: _Found, versions: Sequence[Document], intake: Intake, progress: Progress, *, name: str) -> Progress:
+def _add(found: _Found, versions: Sequence[Document], rules: ArchiveImport, progress: Progress, *, name: str) -> Progress:
     """Store a document that is not here under an id."""
-    spans = intake.cut(versions[-1])
+    spans = rules.cut(versions[-1])
     _, is_new = found.store.restore([replace(version, id=name) for version in versions], spans)
     found.names[versions[-1].id] = name
     return progress.plus(added=1, passages=len(spans)) if is_new else progress.plus(unchanged=1)
 
 
-def _go_on(found: _Found, mine: Document, last: Document, comparison: Comparison, intake: Intake, progress: Progress) -> Progress:
+def _go_on(
+    found: _Found, mine: Document, last: Document, comparison: Comparison, rules: ArchiveImport, progress: Progress
+) -> Progress:
     """Let a document here go on as the archive's did, where it did."""
     if comparison.state == "behind":
         found.behind.append(mine)
@@ -182,18 +184,18 @@ def _go_on(found: _Found, mine: Document, last: Document, comparison: Comparison
         changed = with_fields(mine, last, now, same_id=same_id)
         if changed is mine:
             return progress.plus(unchanged=1)
-        found.store.go_on(mine.id, [changed], intake.cut(changed))  # its source and metadata name it
+        found.store.go_on(mine.id, [changed], rules.cut(changed))  # its source and metadata name it
         return progress.plus(updated=1)
     choice = found.choice if comparison.state == "diverged" else "theirs"
     if choice is None:  # since the check another process changed it
         raise AlreadyExists(told([(mine, last, comparison)], 1))
     versions = gone_on(mine, comparison, choice, now, same_id=same_id)
-    spans = None if choice == "ours" else intake.cut(versions[-1])
+    spans = None if choice == "ours" else rules.cut(versions[-1])
     found.store.go_on(mine.id, versions, spans)
     return progress.plus(unchanged=1) if spans is None else progress.plus(updated=1, passages=len(spans))
 
 
-def _take_over(found: _Found, memories: Iterable[StoredMemory], intake: Intake) -> dict[str, int]:
+def _take_over(found: _Found, memories: Iterable[StoredMemory], rules: ArchiveImport) -> dict[str, int]:
     """Save those memories of a shard that passages wait for, that are proven, and that the model reads; returns the steps of
     progress: how many were taken, and how many were not for want of a proof.
     """
@@ -203,9 +205,9 @@ def _take_over(found: _Found, memories: Iterable[StoredMemory], intake: Intake) 
         waiting = _waiting(found.store, found.names.get(document, document))
         for memory in group:
             ids = waiting.get(memory.content, [])
-            if not ids or not intake.accepts(memory.fingerprint, memory.encoded):
+            if not ids or not rules.accepts(memory.fingerprint, memory.encoded):
                 continue
-            if not intake.proven(memory):
+            if not rules.proven(memory):
                 unproven += len(ids)
             else:
                 fitting.setdefault(memory.fingerprint, {}).update(dict.fromkeys(ids, memory.encoded))

@@ -38,7 +38,7 @@ from cmt_sdk.assembly import LocalEngine, Parts, assemble
 from cmt_sdk.memory import Memory
 from cmt_sdk.neural.attention import NAME
 from cmt_sdk.neural.generator import Generator, _Start
-from cmt_sdk.recall import Recall
+from cmt_sdk.retrieval import Retriever
 from cmt_sdk.types import Document, Filter, Match, Piece, Progress, Prompt, SearchMode, Vector
 
 PRESSES = {"kvzip": "KVzipPress", "expected-attention": "ExpectedAttentionPress"}
@@ -71,7 +71,7 @@ def shortener(model: str, left: Callable[[int], int]) -> Callable[[str], str]:
     return shorten
 
 
-class ByWords(Recall):
+class ByWords(Retriever):
     """Finding by BM25. Any other search finds nothing, so that its recall is 0 in the table."""
 
     def encode(self, _question: str) -> Vector:
@@ -79,7 +79,7 @@ class ByWords(Recall):
         return np.zeros(0, np.float32)
 
     def search(self, query: str, k: int, chosen: Filter, mode: SearchMode = "text", vector: Vector | None = None) -> list[Match]:
-        """As Recall's, where it is asked for words or for no mode."""
+        """As Retriever's, where it is asked for words or for no mode."""
         return super().search(query, k, chosen, mode, vector) if mode == "text" else []
 
 
@@ -87,7 +87,7 @@ class Uncompressed(Memory):
     """A memory that keeps text and finds it by words."""
 
     def __init__(self, parts: Parts) -> None:
-        by_words = ByWords(**{f.name: getattr(parts.recall, f.name) for f in fields(Recall)})
+        by_words = ByWords(**{f.name: getattr(parts.retriever, f.name) for f in fields(Retriever)})
         super().__init__(replace(parts, recall=by_words))
 
     def add_many(self, documents: Sequence[Document], **options: Any) -> Progress:

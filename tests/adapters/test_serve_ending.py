@@ -273,7 +273,7 @@ def test_a_long_document_holds_up_no_question(tmp_path):
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         held, go = threading.Event(), threading.Event()
-        compress = server.memory._recall.engine.compressor.compress
+        compress = server.memory._retriever.engine.compressor.compress
 
         def slow(texts):
             if any("long" in text for text in texts):
@@ -281,7 +281,7 @@ def test_a_long_document_holds_up_no_question(tmp_path):
                 assert go.wait(LONG)
             return compress(texts)
 
-        server.memory._recall.engine.compressor.compress = slow
+        server.memory._retriever.engine.compressor.compress = slow
         body = {"text": "A long document.", "wait": True}
         with aside(lambda: httpx.post(f"{server.url}/api/documents", json=body, timeout=LONG)) as found:
             assert held.wait(LONG)

@@ -220,7 +220,7 @@ def test_what_cannot_be_embedded_is_a_bad_request(client, given):
 
 def test_what_the_model_refuses_is_told(served, client, monkeypatch):
     """Memories of another model: before a stream has begun it is a status, like any other failure."""
-    monkeypatch.setattr(served.memory.model._recall.engine, "compressor", FakeCompressor(replace(FINGERPRINT, base="0" * 16)))
+    monkeypatch.setattr(served.memory.model._retriever.engine, "compressor", FakeCompressor(replace(FINGERPRINT, base="0" * 16)))
     for stream in (False, True):
         with pytest.raises(openai.ConflictError, match="cmt reencode"):
             client.chat.completions.create(model="cmt", messages=ASKED, stream=stream)

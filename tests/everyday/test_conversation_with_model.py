@@ -31,7 +31,7 @@ def kept(memory, chat):
 def scores(memory):
     """Scores of each held-out message, by its text; the model reads each once."""
     texts = [u.text for u in held_out()]
-    return dict(zip(texts, memory._recall.scores(texts), strict=True))
+    return dict(zip(texts, memory._retriever.scores(texts), strict=True))
 
 
 def test_messages_that_no_probe_was_fitted_to(scores):
@@ -45,7 +45,7 @@ def test_what_is_kept_of_messages_that_no_probe_was_fitted_to(memory, scores):
     """What tells something, and nothing else; 87 of these 172 before, when a question mark decided."""
 
     def judge(texts):
-        return np.stack([scores[t] if t in scores else memory._recall.scores([t])[0] for t in texts])
+        return np.stack([scores[t] if t in scores else memory._retriever.scores([t])[0] for t in texts])
 
     right = [understand(u.text, judge).tells == bool(u.labels & {"tells"}) for u in held_out()]
     assert sum(right) >= 160

@@ -95,9 +95,9 @@ def test_reencode_brings_the_floor(tmp_path):
         memory.add(NOTE)
     with open_fake(path, FakeEngine.of(keep_at_least=32)) as memory:
         assert memory.model.ask("Where did the museum move?").text == NOTE
-        assert memory._recall.engine.compressor.compressed == []
+        assert memory._retriever.engine.compressor.compressed == []
         memory.reencode()
-        assert memory._recall.engine.compressor.compressed == [NOTE]
+        assert memory._retriever.engine.compressor.compressed == [NOTE]
 
 
 def test_an_archive_of_before_is_taken_in(tmp_path):

@@ -329,7 +329,7 @@ def test_added_alone_or_with_its_folder_a_file_has_one_name(cmt, tmp_path):
 def make_as_before(memory, monkeypatch, texts: dict[str, str]) -> None:
     """Documents whose passages carry no title, as releases before wrote them."""
     with monkeypatch.context() as patch:
-        patch.setattr("cmt_sdk.intake.title_of", lambda *_: "")
+        patch.setattr("cmt_sdk.ingestion.title_of", lambda *_: "")
         for name, text in texts.items():
             memory.add(text, id=name, source=f"{name}.md")
 

@@ -117,7 +117,10 @@ def refuse_nul(document: Document) -> None:
 
 def take(store: FakeStore, path: Path, accepts: bool = True, longest: int = 10_000) -> Progress:
     """Read an archive into a store."""
-    return [Progress(), *archive.read(store, path, archive.Intake(refuse_nul, cut, lambda *_: accepts, longest, trust=True))][-1]
+    return [
+        Progress(),
+        *archive.read(store, path, archive.ArchiveImport(refuse_nul, cut, lambda *_: accepts, longest, trust=True)),
+    ][-1]
 
 
 def compress_all(store: FakeStore) -> None:
@@ -297,8 +300,10 @@ def test_memories_of_another_model_are_left_to_be_made_again(whole: Path) -> Non
 def test_memories_fit_by_what_they_were_made_of(whole: Path) -> None:
     """Where texts are cut otherwise here, the memories of other passages are not taken."""
     store = FakeStore()
-    intake = archive.Intake(refuse_nul, lambda document: [Span(0, len(document.text), 1)], lambda *_: True, 10_000, None, True)
-    assert list(archive.read(store, whole, intake))[-1] == Progress(added=2, passages=2, compressed=1, taken=1)
+    rules = archive.ArchiveImport(
+        refuse_nul, lambda document: [Span(0, len(document.text), 1)], lambda *_: True, 10_000, None, True
+    )
+    assert list(archive.read(store, whole, rules))[-1] == Progress(added=2, passages=2, compressed=1, taken=1)
     assert [p.document_id for p in store.cut["alone"]] == ["alone"]
     assert set(store.memories) == {store.cut["alone"][0].id}
 

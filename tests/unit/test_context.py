@@ -7,7 +7,7 @@ import pytest
 from cmt_sdk import Turn
 from cmt_sdk.context import EXCHANGES, QUERY, REPLY, SAID, Exchange, exchanges, recent, rules, shortened, told
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.recall import LONGEST_QUESTION
+from cmt_sdk.retrieval import LONGEST_QUESTION
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 
 NOTES = [

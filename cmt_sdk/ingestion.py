@@ -18,7 +18,7 @@ from cmt_sdk.config import Settings
 from cmt_sdk.converting import check_text, read_document
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Recut, Store
-from cmt_sdk.recall import Engine, Recall
+from cmt_sdk.retrieval import Engine, Retriever
 from cmt_sdk.splitting import Rules, binary_parts, rules_for, split
 from cmt_sdk.titles import title_of
 from cmt_sdk.types import Document, Filter, Outcome, Passage, Progress, Span
@@ -37,12 +37,12 @@ BATCH_PASSAGES = 64  # enough to find passages of like length
 
 
 @dataclass(frozen=True)
-class Intake:
+class Ingestor:
     """Takes documents in for one memory."""
 
     store: Store
     engine: Engine
-    recall: Recall
+    retriever: Retriever
     worker: Worker
     settings: Settings
 
@@ -69,7 +69,7 @@ class Intake:
 
         def compress() -> None:
             if waiting and when == "now":
-                self.recall.encode_pending(on_batch=lambda n: step(compressed=n), of=waiting)
+                self.retriever.encode_backlog(on_batch=lambda n: step(compressed=n), of=waiting)
                 waiting.clear()
 
         try:
@@ -103,12 +103,12 @@ class Intake:
         if not wait:
             self.worker.nudge()
             return progress
-        return progress.plus(compressed=self.recall.encode_pending(of=[document.id for document in named]))
+        return progress.plus(compressed=self.retriever.encode_backlog(of=[document.id for document in named]))
 
     def from_archive(self, path: Path, diverged: archive.Choice | None = None, *, trust: bool = False) -> Iterator[Progress]:
         """Take in what an archive holds; see archive.read."""
         longest, seal = self.settings.max_document_bytes, archive.seal_here(create=False)
-        gate = archive.Intake(self.check_text, self.cut, self.recall.accepts, longest, seal, trust)
+        gate = archive.ArchiveImport(self.check_text, self.cut, self.retriever.accepts, longest, seal, trust)
         for progress in archive.read(self.store, path, gate, diverged):
             if self.settings.memory_budget:
                 self.store.evict(self.settings.memory_budget)
@@ -124,7 +124,7 @@ class Intake:
             if on_progress:
                 on_progress(progress)
 
-        return self.recall.encode_pending(on_batch=batch_done)
+        return self.retriever.encode_backlog(on_batch=batch_done)
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
         """Store one document's text: the document as stored, what happened to it, and its new passages."""
@@ -197,7 +197,7 @@ class Intake:
         return split(document.text, self._count_after_others, budget, title=title, rules=rules)
 
     def _count_after_others(self, texts: Sequence[str]) -> list[int]:
-        self.recall.lock.give_way(LONGEST_PAUSE)
+        self.retriever.lock.give_way(LONGEST_PAUSE)
         return self.engine.count_tokens(texts)
 
     def title(self, document: Document) -> str:
@@ -217,8 +217,8 @@ class _Lacking(Exception):
 class Cuts:
     """The titles and spans that one document needs; each is made once, while no transaction is open."""
 
-    def __init__(self, intake: Intake) -> None:
-        self._intake = intake
+    def __init__(self, ingestor: Ingestor) -> None:
+        self._ingestor = ingestor
         self._titles: dict[tuple[str, str | None, str], str] = {}
         self._spans: dict[Named, Sequence[Span]] = {}
 
@@ -227,7 +227,7 @@ class Cuts:
         title = self._title(document)
         named = (document.text, title, rules_for(document.source))
         if named not in self._spans:
-            self._spans[named] = self._intake.cut(document, title)
+            self._spans[named] = self._ingestor.cut(document, title)
         return self._spans[named]
 
     def prepare(self, known: Document, new: Document) -> None:
@@ -264,7 +264,7 @@ class Cuts:
     def _title(self, document: Document) -> str:
         naming = _naming(document)
         if naming not in self._titles:
-            self._titles[naming] = self._intake.title(document)
+            self._titles[naming] = self._ingestor.title(document)
         return self._titles[naming]
 
 

@@ -100,7 +100,7 @@ class Candidate:
 
 
 @dataclass
-class Recall:
+class Retriever:
     """Search and loading over one store, one index and one engine; every call into the engine holds `lock`."""
 
     store: Store
@@ -363,7 +363,7 @@ class Recall:
             made = self.engine.compressor.compress([render(p) for p in passages])
         return {p.id: e for p, e in zip(passages, made, strict=True)}
 
-    def encode_pending(
+    def encode_backlog(
         self,
         on_batch: Callable[[int], None] | None = None,
         stop: Callable[[], bool] | None = None,
@@ -410,7 +410,7 @@ class Recall:
             return len(self.encode_passages(batch))
         except CMTError:  # the disk's, or the model's: it would meet every passage alike
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, encode_pending raises it once the others are done
+        except Exception as error:  # noqa: BLE001 - whatever it is, encode_backlog raises it once the others are done
             if len(batch) == 1:
                 kind = type(error).__name__  # its words may be those of the passage
                 log.warning("passage %d of %s cannot be compressed: %s", batch[0].ordinal, batch[0].document_id, kind)
