@@ -57,7 +57,7 @@ class CMTModel(llm.Model):
     @cached_property
     def memory(self) -> cmt_sdk.Memory:
         """The memory, which is there already. Raises MemoryNotFound."""
-        memory = cmt_sdk.open(cmt_sdk.locate(self._name), create=False)
+        memory = cmt_sdk.open(cmt_sdk.memory_path(self._name), create=False)
         weakref.finalize(self, memory.close)
         return memory
 
@@ -114,7 +114,7 @@ def register_models(register: Callable[[llm.Model, llm.AsyncModel], Any]) -> Non
 def _names() -> list[str]:
     """The folders in the home of memories; none where it cannot be read, since llm has other models to offer."""
     try:
-        folders = [f.name for f in cmt_sdk.home().iterdir() if f.is_dir()]
+        folders = [f.name for f in cmt_sdk.data_dir().iterdir() if f.is_dir()]
     except OSError:
         return []
     return sorted(name for name in folders if name != "default" and not name.startswith("."))

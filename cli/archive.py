@@ -59,7 +59,7 @@ def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
 @click.option("--no-wait", is_flag=True, help="Leave what has no usable memory yet to `cmt compress`.")
 @memory_option
 @json_option
-def import_(*, file: Path, scope: str, trust: bool, no_wait: bool, folder: Path, as_json: bool, **choices: bool) -> None:
+def import_archive(*, file: Path, scope: str, trust: bool, no_wait: bool, folder: Path, as_json: bool, **choices: bool) -> None:
     """Add what an archive of `cmt export` holds, or what another service has exported.
 
     Of ChatGPT and Claude the zip file, its folder, or its conversations.json; of mem0 a JSON file of memories. Each
@@ -95,7 +95,7 @@ def import_(*, file: Path, scope: str, trust: bool, no_wait: bool, folder: Path,
         raise click.UsageError("--scope is for conversations: the documents of an archive keep their own")
     with begun(folder) as memory:
         with bars() as update:
-            progress = memory.import_(
+            progress = memory.import_archive(
                 file,
                 diverged=next(iter(chosen), None),
                 trust=trust,

@@ -43,10 +43,10 @@ def config(context: click.Context, folder: Path, as_json: bool) -> None:
     except MemoryNotFound:
         settings, state = cmt_sdk.Settings(), " (not made yet: these are the defaults)"
     if as_json:
-        places = {"memory": folder, "home": cmt_sdk.home(), "models": cmt_sdk.model_home(), "exists": not state}
+        places = {"memory": folder, "data_dir": cmt_sdk.data_dir(), "models": cmt_sdk.models_dir(), "exists": not state}
         print_json({"places": places, "settings": settings})
         return
-    table(["", ""], [("memory", f"{folder}{state}"), ("home", cmt_sdk.home()), ("models", cmt_sdk.model_home())])
+    table(["", ""], [("memory", f"{folder}{state}"), ("data_dir", cmt_sdk.data_dir()), ("models", cmt_sdk.models_dir())])
     table(["", ""], list((plain(settings) | {"adapter": _adapter(settings)}).items()))
 
 

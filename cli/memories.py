@@ -67,7 +67,7 @@ def _is_untouched(folder: Path, before: cmt_sdk.Settings | None) -> bool:
 def _hint_at_another(folder: Path) -> None:
     """Name the memory in the folder that a bare name may have meant: such a name is one in the data folder."""
     name = folder.name
-    if folder == cmt_sdk.locate(name) and is_made(Path(name)) and not os.path.samefile(name, folder):  # noqa: PTH121
+    if folder == cmt_sdk.memory_path(name) and is_made(Path(name)) and not os.path.samefile(name, folder):  # noqa: PTH121
         as_json = bool(click.get_current_context().params.get("as_json"))
         warn(f"./{name} is another memory, which -m ./{name} names; {name} is a new one in {folder}", as_json=as_json)
 

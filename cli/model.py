@@ -72,7 +72,7 @@ def show(name: str, as_json: bool) -> None:
     Example:
       cmt model show
     """  # noqa: D301 - click reads the escape
-    info = cmt_sdk.show_model(name)
+    info = cmt_sdk.model_info(name)
     if as_json:
         print_json(info)
     else:

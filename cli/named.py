@@ -40,7 +40,7 @@ def model_doubt(name: str) -> str:
     Raises InvalidSetting for what cannot be pulled either, ModelUnsupported.
     """
     try:
-        cmt_sdk.show_model(name)
+        cmt_sdk.model_info(name)
     except ModelNotFound as error:
         if name == cmt_sdk.Settings().model or ON_HUB.fullmatch(name) or (name.lower().endswith(".gguf") and is_there(name)):
             return f"model {name!r} is not here yet: cmt model pull {name}"

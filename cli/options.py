@@ -45,7 +45,7 @@ def _no_number(word: str) -> Any:
 
 def located(given: str | None) -> Path:
     """The folder of the memory that is named. click.BadParameter where a file lies, as a copy in one file does."""
-    folder = cmt_sdk.locate(given)
+    folder = cmt_sdk.memory_path(given)
     here = given or ""  # a bare name stands for no file, but who gives that of a copy means it
     file = here if here.endswith(".db") and not os.path.exists(folder) else folder  # noqa: PTH110 - Path's raises in a closed folder
     if not os.path.isfile(file):  # noqa: PTH113 - so does this one's

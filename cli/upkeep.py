@@ -130,7 +130,7 @@ def doctor(repair: bool, folder: Path, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _checked(folder: Path, *, mend: bool) -> list[cmt_sdk.Finding]:
+def _checked(folder: Path, *, mend: bool) -> list[cmt_sdk.CheckResult]:
     """What the check-up finds; with `mend` after what waits since a repair was made again, as far as the model is here."""
     try:
         with opened(folder) as memory:
@@ -140,10 +140,10 @@ def _checked(folder: Path, *, mend: bool) -> list[cmt_sdk.Finding]:
                     memory.mend(lambda p: update("encoding", p.compressed, p.compressed + memory.stats().pending))
             return [*memory.check(), model, adapter, *_files(memory)]
     except StorageDamaged as error:
-        return [cmt_sdk.Finding("database", False, str(error), "cmt doctor --repair")]
+        return [cmt_sdk.CheckResult("database", False, str(error), "cmt doctor --repair")]
 
 
-def _files(memory: cmt_sdk.Memory) -> Iterator[cmt_sdk.Finding]:
+def _files(memory: cmt_sdk.Memory) -> Iterator[cmt_sdk.CheckResult]:
     """What became of the files that documents came from, where it is not all well; nothing of the memory is wrong by that."""
     try:
         places = Counter(place_of(d.source) for d in memory.documents() if d.source and is_file(d.source))
@@ -159,19 +159,19 @@ def _files(memory: cmt_sdk.Memory) -> Iterator[cmt_sdk.Finding]:
     parts = [f"{count:,} {name}" for name, count in counts.items() if count]
     if parts:
         detail = f"of {amount(places.total(), 'file')} {', '.join(parts)}; what is remembered of them still answers"
-        yield cmt_sdk.Finding("files", True, detail, "cmt add FOLDER, or cmt watch --once FOLDER")
+        yield cmt_sdk.CheckResult("files", True, detail, "cmt add FOLDER, or cmt watch --once FOLDER")
 
 
-def _model(name: str) -> cmt_sdk.Finding:
+def _model(name: str) -> cmt_sdk.CheckResult:
     try:
-        info = cmt_sdk.show_model(name)
+        info = cmt_sdk.model_info(name)
     except (ModelNotFound, ModelError) as error:
-        return cmt_sdk.Finding("model", False, str(error), f"cmt model pull {name}")
-    return cmt_sdk.Finding("model", True, f"{info.name}, {info.bytes / 1e6:.0f} MB")
+        return cmt_sdk.CheckResult("model", False, str(error), f"cmt model pull {name}")
+    return cmt_sdk.CheckResult("model", True, f"{info.name}, {info.bytes / 1e6:.0f} MB")
 
 
-def _adapter(name: str) -> cmt_sdk.Finding:
+def _adapter(name: str) -> cmt_sdk.CheckResult:
     try:
-        return cmt_sdk.Finding("adapter", True, whole_adapter(name))
+        return cmt_sdk.CheckResult("adapter", True, whole_adapter(name))
     except InvalidSetting as error:
-        return cmt_sdk.Finding("adapter", False, str(error), "cmt config set adapter FOLDER")
+        return cmt_sdk.CheckResult("adapter", False, str(error), "cmt config set adapter FOLDER")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmt_sdk import errors
-from cmt_sdk.config import Settings, archive_key, home, locate, model_home
+from cmt_sdk.config import Settings, archive_key, data_dir, memory_path, models_dir
 from cmt_sdk.errors import (
     AlreadyExists,
     CMTError,
@@ -44,9 +44,9 @@ from cmt_sdk.errors import (
 )
 from cmt_sdk.types import (
     Answer,
+    CheckResult,
     Document,
     Filter,
-    Finding,
     Intent,
     Match,
     Page,
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from cmt_sdk.storage.repairing import repair
     from cmt_sdk.weights.bundle import has_shipped_adapter
     from cmt_sdk.weights.download import pull_model
-    from cmt_sdk.weights.registry import ModelInfo, list_models, remove_model, show_model
+    from cmt_sdk.weights.registry import ModelInfo, list_models, model_info, remove_model
 
 _DEFERRED: Mapping[str, str] = {
     "Chat": "cmt_sdk.chat",
@@ -93,7 +93,7 @@ _DEFERRED: Mapping[str, str] = {
     "pull_model": "cmt_sdk.weights.download",
     "remove_model": "cmt_sdk.weights.registry",
     "repair": "cmt_sdk.storage.repairing",
-    "show_model": "cmt_sdk.weights.registry",
+    "model_info": "cmt_sdk.weights.registry",
 }
 
 __all__ = [
@@ -102,13 +102,13 @@ __all__ = [
     "Answer",
     "CMTError",
     "Chat",
+    "CheckResult",
     "Document",
     "DocumentNotFound",
     "Embedder",
     "Embeddings",
     "EmptyDocument",
     "Filter",
-    "Finding",
     "Heard",
     "Intent",
     "InvalidDocument",
@@ -145,14 +145,15 @@ __all__ = [
     "Turn",
     "__version__",
     "archive_key",
+    "data_dir",
     "errors",
     "has_shipped_adapter",
-    "home",
     "is_placeholder",
     "list_files",
     "list_models",
-    "locate",
-    "model_home",
+    "memory_path",
+    "model_info",
+    "models_dir",
     "open",
     "place_of",
     "pull_model",
@@ -161,7 +162,6 @@ __all__ = [
     "read_documents",
     "remove_model",
     "repair",
-    "show_model",
 ]
 
 
@@ -173,7 +173,7 @@ def open(  # noqa: A001 - the word users know
     embedder: Embedder | None = None,
     **settings: Any,
 ) -> Memory:
-    """Open the memory in a folder, or make one; without a path, the default memory of this user. `locate(name)` is the folder of
+    """Open the memory in a folder, or make one; without a path, the default memory of this user. `memory_path(name)` is the folder of
     another one of theirs.
 
     `settings` are fields of `Settings`; those that are not given are the ones the memory was made with. Nothing heavy
@@ -187,7 +187,7 @@ def open(  # noqa: A001 - the word users know
 
     if path is not None and not os.fspath(path).strip():
         raise errors.InvalidSetting(f"path={path!r}: give the path of a folder, or none for the default memory")
-    folder = locate(None) if path is None else Path(path).expanduser()
+    folder = memory_path(None) if path is None else Path(path).expanduser()
     return Memory(assemble(folder, settings, create=create, encrypted=encrypted, embedder=embedder))
 
 

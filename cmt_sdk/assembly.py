@@ -91,10 +91,10 @@ def assemble(
 
 def _require_model(model: str) -> None:
     """Raise ModelNotFound, with the remedy, for a model that is not on this machine; a .gguf file is converted later."""
-    from cmt_sdk.weights.registry import is_gguf, show_model
+    from cmt_sdk.weights.registry import is_gguf, model_info
 
     if not is_gguf(model):
-        show_model(model)
+        model_info(model)
 
 
 def _tell_of_other_files(path: Path) -> None:
@@ -107,7 +107,7 @@ def _tell_of_other_files(path: Path) -> None:
         some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
         log.warning(
             "%s holds other files (%s), which opening it does not read: a new memory is put beside them. add_many(read_documents"
-            "([%r])) remembers them (`cmt add`), and cmt_sdk.locate(NAME) is a folder for a memory alone",
+            "([%r])) remembers them (`cmt add`), and cmt_sdk.memory_path(NAME) is a folder for a memory alone",
             path, some, str(path),
         )  # fmt: skip
 
@@ -117,10 +117,10 @@ def _tell_of_untrained(settings: Settings) -> None:
     if settings.compressor != "soft":
         return
     from cmt_sdk.weights.bundle import find_bundle
-    from cmt_sdk.weights.registry import show_model
+    from cmt_sdk.weights.registry import model_info
 
     try:
-        trained = find_bundle(settings.adapter, show_model(settings.model).sha256, "soft").compressor == "soft"
+        trained = find_bundle(settings.adapter, model_info(settings.model).sha256, "soft").compressor == "soft"
     except (ModelError, ModelNotFound):  # what needs the model tells of it
         return
     if not trained:
@@ -150,9 +150,9 @@ class LocalEngine:
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        from cmt_sdk.weights.registry import show_model
+        from cmt_sdk.weights.registry import model_info
 
-        tokenizer = Tokenizer.from_file(str(show_model(self._settings.model).path / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(str(model_info(self._settings.model).path / "tokenizer.json"))
         tokenizer.encode_special_tokens = True  # as letters, as FrozenModel.passage_ids reads them
         return tokenizer
 
@@ -183,9 +183,9 @@ class LocalEngine:
     @cached_property
     def _bundle(self) -> Bundle:
         from cmt_sdk.weights.bundle import find_bundle
-        from cmt_sdk.weights.registry import show_model
+        from cmt_sdk.weights.registry import model_info
 
-        return find_bundle(self._settings.adapter, show_model(self._settings.model).sha256, self._settings.compressor)
+        return find_bundle(self._settings.adapter, model_info(self._settings.model).sha256, self._settings.compressor)
 
     @cached_property
     def _frozen(self) -> FrozenModel:

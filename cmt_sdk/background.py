@@ -74,7 +74,7 @@ class Turns:
 
 
 class Worker:
-    """Runs `job(stopping)` in a daemon thread after each `nudge`; `job` returns early once `stopping()` is true."""
+    """Runs `job(stopping)` in a daemon thread after each `wake`; `job` returns early once `stopping()` is true."""
 
     def __init__(self, job: Callable[[Callable[[], bool]], object], name: str) -> None:
         self._job = job
@@ -87,7 +87,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._error: BaseException | None = None
 
-    def nudge(self) -> None:
+    def wake(self) -> None:
         """Ask for a run; a run under way is followed by another."""
         with self._start:
             if self._stop.is_set():

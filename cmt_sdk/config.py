@@ -107,31 +107,31 @@ def kept_share(tokens: int, keep: float, at_least: int) -> float:
     return max(keep, min(1.0, at_least / max(1, tokens)))
 
 
-def home() -> Path:
+def data_dir() -> Path:
     """The folder that holds memories by name: $CMT_HOME, else the platform's data folder."""
     given = os.environ.get("CMT_HOME")
     return Path(given).expanduser() if given else platformdirs.user_data_path("cmt")
 
 
-def model_home() -> Path:
+def models_dir() -> Path:
     """The folder that holds pulled models: $CMT_MODELS, else the platform's cache folder."""
     given = os.environ.get("CMT_MODELS")
     return Path(given).expanduser() if given else platformdirs.user_cache_path("cmt") / "models"
 
 
 def archive_key() -> Path:
-    """The file with the key that seals archives: $CMT_ARCHIVE_KEY, else `archive.key` beside the memories in `home()`."""
+    """The file with the key that seals archives: $CMT_ARCHIVE_KEY, else `archive.key` beside the memories in `data_dir()`."""
     given = os.environ.get("CMT_ARCHIVE_KEY")
-    return Path(given).expanduser() if given else home() / "archive.key"
+    return Path(given).expanduser() if given else data_dir() / "archive.key"
 
 
-def locate(name_or_path: str | os.PathLike[str] | None) -> Path:
-    """The folder of a memory. A bare name lies in `home()`; anything with a separator, or "." and "..", is a path."""
+def memory_path(name_or_path: str | os.PathLike[str] | None) -> Path:
+    """The folder of a memory. A bare name lies in `data_dir()`; anything with a separator, or "." and "..", is a path."""
     text = os.fspath(name_or_path) if name_or_path is not None else "default"
     if not text.strip() or "\x00" in text:
         raise InvalidSetting(f"memory name {text!r}: give a name or the path of a folder")
     is_path = text in {".", ".."} or "/" in text or os.sep in text or text.startswith("~")
     try:
-        return Path(text).expanduser() if is_path else home() / text
+        return Path(text).expanduser() if is_path else data_dir() / text
     except RuntimeError as error:  # a ~ that stands for nobody's home
         raise InvalidSetting(f"memory name {text!r}: {error}") from error

@@ -88,7 +88,7 @@ class Ingestor:
             raise
         finally:
             if waiting and when == "background":
-                self.worker.nudge()
+                self.worker.wake()
         compress()
         return progress
 
@@ -101,7 +101,7 @@ class Ingestor:
         self.store.add_together(cut)
         progress = Progress(added=len(cut), passages=sum(len(spans) for _, spans in cut))
         if not wait:
-            self.worker.nudge()
+            self.worker.wake()
             return progress
         return progress.plus(compressed=self.retriever.encode_backlog(of=[document.id for document in named]))
 

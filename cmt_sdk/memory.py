@@ -24,9 +24,9 @@ from cmt_sdk.model import MemoryModel, check_names, check_options
 from cmt_sdk.notebook import Notebook
 from cmt_sdk.retrieval import LONGEST_QUESTION, check_question
 from cmt_sdk.types import (
+    CheckResult,
     Document,
     Filter,
-    Finding,
     Fingerprint,
     Intent,
     Match,
@@ -112,7 +112,7 @@ class Memory(Handle):
         stored: list[Document] = []
         self._ingestor.add([whole], "now" if wait else "background", on_stored=stored.append)
         if wait and self._store.pending(1):  # left by a crash, or added without compressing: not the caller's to wait for
-            self._worker.nudge()
+            self._worker.wake()
         return self._as_it_is(stored[0])
 
     def add_many(
@@ -167,7 +167,7 @@ class Memory(Handle):
         if stored.ready:
             return stored
         if not wait:
-            self._worker.nudge()
+            self._worker.wake()
             return stored
         self._retriever.encode_backlog(of=[id])
         return self._as_it_is(stored)
@@ -416,7 +416,7 @@ class Memory(Handle):
         except StorageError as error:
             log.warning("%s; receipts of `forget` will not name the copy %s", error, path)
 
-    def import_(
+    def import_archive(
         self,
         path: str | os.PathLike[str],
         *,
@@ -451,7 +451,7 @@ class Memory(Handle):
         for progress in self._ingestor.from_archive(Path(path), diverged, trust=trust):
             report(progress)
         if not wait:
-            self._worker.nudge()
+            self._worker.wake()
             return progress
         return progress.plus(compressed=self.compress(lambda p: report(progress.plus(compressed=p.compressed))))
 
@@ -469,7 +469,7 @@ class Memory(Handle):
         self._store.forget_encodings(self._engine.compressor.fingerprint)
         return self.compress(on_progress)
 
-    def check(self) -> Sequence[Finding]:
+    def check(self) -> Sequence[CheckResult]:
         """A check-up of files, database, index and memories, with remedies; `cmt_sdk.repair` mends what can be mended."""
         return self._store.check()
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from cmt_sdk.types import (
+    CheckResult,
     Document,
     Encoded,
     Filter,
-    Finding,
     Fingerprint,
     Hit,
     Outcome,
@@ -268,7 +268,7 @@ class Store(DocumentStore, PassageStore, Protocol):
     def read_only(self) -> bool:
         """Whether nothing can be written: the medium, or the files, are not this user's to change."""
 
-    def check(self) -> Sequence[Finding]:
+    def check(self) -> Sequence[CheckResult]:
         """A check-up: one finding a check, the good ones too."""
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:

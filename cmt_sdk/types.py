@@ -342,7 +342,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class CheckResult:
     """One line of a check-up: what was looked at, whether it is well, and what to do when it is not."""
 
     check: str

@@ -58,7 +58,7 @@ async def list_models() -> Models:
 
 
 @router.get("/models/{id}", responses=failures(404))
-async def show_model(id: str) -> Model:  # noqa: A002 - the word users know
+async def model_info(id: str) -> Model:  # noqa: A002 - the word users know
     """The one model there is."""
     if id != MODEL:
         raise NotFound(f"there is no model {id!r}: the one there is is {MODEL!r}")

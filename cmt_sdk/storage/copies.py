@@ -14,7 +14,7 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from cmt_sdk.storage.connection import Database
-from cmt_sdk.types import Finding
+from cmt_sdk.types import CheckResult
 
 BEFORE_REPAIR = "-before-repair-"
 MOST = 200  # the newest that are remembered
@@ -54,10 +54,10 @@ def copies_of(db: Connection, folder: Path) -> list[str]:
     return [name for name in dict.fromkeys(names) if os.path.lexists(name)]
 
 
-def finding(db: Connection, folder: Path) -> Finding:
+def finding(db: Connection, folder: Path) -> CheckResult:
     """What a check-up says of them: no fault, but something to know."""
     names = copies_of(db, folder)
     if not names:
-        return Finding("copies", True, "none is known")
+        return CheckResult("copies", True, "none is known")
     listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    return Finding("copies", True, f"{len(names)} that hold what the memory held then: {listed}", DELETE)
+    return CheckResult("copies", True, f"{len(names)} that hold what the memory held then: {listed}", DELETE)

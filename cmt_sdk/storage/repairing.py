@@ -28,13 +28,13 @@ from cmt_sdk.storage.keys import key_of
 from cmt_sdk.storage.salvage import Salvaged, salvage
 from cmt_sdk.storage.schema import index_words, seal
 from cmt_sdk.storage.store import SQLiteStore
-from cmt_sdk.types import Finding
+from cmt_sdk.types import CheckResult
 
 NEW = ".repaired.db"
 PAGE, SAMPLE = 4096, 1 << 20  # bytes
 
 
-def repair(path: str | os.PathLike[str]) -> list[Finding]:
+def repair(path: str | os.PathLike[str]) -> list[CheckResult]:
     """Mend what can be mended of the memory in a folder, after a backup beside it; returns what was done, line by line.
 
     A finding is not ok where something is lost, and its remedy says what helps. An empty list: nothing was wrong. Close the
@@ -59,19 +59,19 @@ def repair(path: str | os.PathLike[str]) -> list[Finding]:
             shutil.rmtree(kept, ignore_errors=True)
     if wrong is None:
         return done
-    done.append(Finding("backup", True, f"the files as they were: {kept}", "delete it once all is well"))
+    done.append(CheckResult("backup", True, f"the files as they were: {kept}", "delete it once all is well"))
     if wrong:
         done.append(_salvaged(folder, kept, key, "; ".join(wrong)))
     return [*done, *_mended(folder)]
 
 
-def _opened_up(folder: Path) -> Iterator[Finding]:
+def _opened_up(folder: Path) -> Iterator[CheckResult]:
     """Give the owner the right to read and write, where that is the owner to give."""
     for file in [folder, *files_in(folder)]:
         if not os.access(file, os.R_OK | os.W_OK):
             with translated(folder):
                 file.chmod(file.stat().st_mode | (0o700 if file.is_dir() else 0o600))
-            yield Finding("files", True, f"{file.name} can be read and written again")
+            yield CheckResult("files", True, f"{file.name} can be read and written again")
 
 
 def _alone(folder: Path, key: Key | None) -> None:
@@ -123,7 +123,7 @@ def _is_random(file: Path) -> bool:
     return len(zlib.compress(pages)) >= len(pages) > PAGE
 
 
-def _salvaged(folder: Path, kept: Path, key: Key | None, why: str) -> Finding:
+def _salvaged(folder: Path, kept: Path, key: Key | None, why: str) -> CheckResult:
     """Put what can be read of a damaged database in its place; `kept` holds the files as they were."""
     work, new = kept / ".work", folder / NEW
     new.unlink(missing_ok=True)
@@ -147,7 +147,7 @@ def _put_in_place(folder: Path, new: Path) -> None:
         flush(folder / FILE)
 
 
-def _told(saved: Salvaged, why: str) -> Finding:
+def _told(saved: Salvaged, why: str) -> CheckResult:
     rows = ", ".join(f"{count} {table}" for table, count in saved.rows.items() if table != "fingerprints")
     lost = f"; not all of {', '.join(saved.damaged)} could be read" if saved.damaged else ""
     settled = f"; {', '.join(saved.settled[:5])}" if saved.settled else ""
@@ -156,10 +156,10 @@ def _told(saved: Salvaged, why: str) -> Finding:
     whole = not saved.damaged and not saved.doubtful and saved.has_settings
     remedy = "" if whole else "add again what is missing: `cmt list` shows what is there"
     told = f"was damaged ({why:.200}); saved into a new one: {rows}{lost}{settled}{doubtful}{settings}"
-    return Finding("database", whole, told, remedy)
+    return CheckResult("database", whole, told, remedy)
 
 
-def _mended(folder: Path) -> Iterator[Finding]:
+def _mended(folder: Path) -> Iterator[CheckResult]:
     """The steps below in one transaction, then the files that belong to nothing."""
     with closing(SQLiteStore(folder, create=False)) as store:
         words = store.words_fit()
@@ -174,29 +174,29 @@ def _mended(folder: Path) -> Iterator[Finding]:
         named = store.generation()
         for file in checkup.strays(folder, None if named is None else named.file):
             remove(file)
-            yield Finding("index", True, f"{file.name}, which belonged to nothing, is deleted")
+            yield CheckResult("index", True, f"{file.name}, which belonged to nothing, is deleted")
 
 
-def _unmet(db: Connection) -> Iterator[Finding]:
+def _unmet(db: Connection) -> Iterator[CheckResult]:
     rows = [row.split() for row in checkup.unmet(db)]
     for table, number in rows:
         db.execute(text(f"DELETE FROM {table} WHERE rowid = :row"), {"row": int(number)})
     if rows:
-        yield Finding("references", True, f"{len(rows)} rows that belonged to nothing are deleted")
+        yield CheckResult("references", True, f"{len(rows)} rows that belonged to nothing are deleted")
 
 
-def _settings(db: Connection) -> Iterator[Finding]:
+def _settings(db: Connection) -> Iterator[CheckResult]:
     for name in checkup.bad_settings(db):
         db.execute(text("DELETE FROM settings WHERE name = :name"), {"name": name})
         if name == "changes":
             db.execute(text("INSERT INTO settings VALUES ('changes', '0')"))
-            yield Finding("settings", True, "the count of changes begins anew")
+            yield CheckResult("settings", True, "the count of changes begins anew")
         else:
             remedy = "set what you had changed: cmt config set"
-            yield Finding("settings", False, "were damaged: those of the next opening hold", remedy)
+            yield CheckResult("settings", False, "were damaged: those of the next opening hold", remedy)
 
 
-def _metadata(db: Connection) -> Iterator[Finding]:
+def _metadata(db: Connection) -> Iterator[CheckResult]:
     bad = checkup.bad_metadata(db)
     created, updated, expires = checkup.IN_TIME
     sql = f"""UPDATE documents
@@ -213,10 +213,10 @@ def _metadata(db: Connection) -> Iterator[Finding]:
         remedy = (
             "what else they say is taken as it is: look at each with `cmt show ID --history`, then cmt update ID --meta KEY=VALUE"
         )
-        yield Finding("metadata", False, told, remedy)
+        yield CheckResult("metadata", False, told, remedy)
 
 
-def _fingerprints(db: Connection) -> Iterator[Finding]:
+def _fingerprints(db: Connection) -> Iterator[CheckResult]:
     bad = checkup.bad_fingerprints(db)
     for name in bad:
         values = {"id": name}
@@ -226,46 +226,46 @@ def _fingerprints(db: Connection) -> Iterator[Finding]:
         db.execute(text("DELETE FROM vectors WHERE fingerprint = :id"), values)
         db.execute(text("DELETE FROM fingerprints WHERE id = :id"), values)
     if bad:
-        yield Finding("fingerprints", True, f"{len(bad)} were damaged: what they made waits to be made again", "cmt compress")
+        yield CheckResult("fingerprints", True, f"{len(bad)} were damaged: what they made waits to be made again", "cmt compress")
 
 
-def _encodings(db: Connection) -> Iterator[Finding]:
+def _encodings(db: Connection) -> Iterator[CheckResult]:
     """A damaged memory or embedding goes; the passage waits for compression again."""
     bad = {int(i) for i in checkup.bad_keys(db)} | {i for i, why in checkup.damaged_memories(db) if why}
     for number in bad:
         for table in ("memories", "vectors"):
             db.execute(text(f"DELETE FROM {table} WHERE passage_id = :id"), {"id": number})
     if bad:
-        yield Finding("memories", True, f"{len(bad)} were damaged and wait to be made again from the text", "cmt compress")
+        yield CheckResult("memories", True, f"{len(bad)} were damaged and wait to be made again from the text", "cmt compress")
 
 
-def _words_anew(db: Connection) -> Finding:
+def _words_anew(db: Connection) -> CheckResult:
     index_words(db.exec_driver_sql)
-    return Finding("full-text search", True, "made anew from the texts")
+    return CheckResult("full-text search", True, "made anew from the texts")
 
 
-def _index(db: Connection, folder: Path) -> Iterator[Finding]:
+def _index(db: Connection, folder: Path) -> Iterator[CheckResult]:
     found = checkup.index_state(db, folder)
     if not found.ok:
         db.exec_driver_sql("DELETE FROM generation")
-        yield Finding(
+        yield CheckResult(
             "index", True, f"{found.detail.split(':')[0]}; it is deleted, and made again when it is needed", "cmt reindex"
         )
 
 
-def _beyond(db: Connection) -> Iterator[Finding]:
+def _beyond(db: Connection) -> Iterator[CheckResult]:
     """What no copy of is here."""
     if changed := checkup.changed_texts(db):
         told = f"{len(changed)} are not as they were stored: {', '.join(changed[:5])}"
-        yield Finding("texts", False, told, "update these documents from their sources")
+        yield CheckResult("texts", False, told, "update these documents from their sources")
     if not (found := checkup.records(db)).ok:
         yield found
     if without := checkup.uncut(db):
-        yield Finding("passages", True, f"those of {len(without)} documents wait to be cut again", "cmt doctor --repair")
+        yield CheckResult("passages", True, f"those of {len(without)} documents wait to be cut again", "cmt doctor --repair")
     sql = "SELECT DISTINCT doc_id FROM documents WHERE doc_id NOT IN (SELECT doc_id FROM documents WHERE current)"
     if past := [str(i) for i in db.execute(text(sql)).scalars()]:
         told = f"of {len(past)} only earlier versions are left: {', '.join(past[:5])}"
-        yield Finding("documents", False, told, "add them again; `cmt show` has what they were")
+        yield CheckResult("documents", False, told, "add them again; `cmt show` has what they were")
 
 
-STEPS: tuple[Callable[[Connection], Iterator[Finding]], ...] = (_unmet, _settings, _metadata, _fingerprints, _encodings)
+STEPS: tuple[Callable[[Connection], Iterator[CheckResult]], ...] = (_unmet, _settings, _metadata, _fingerprints, _encodings)

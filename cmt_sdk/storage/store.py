@@ -22,7 +22,7 @@ from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.storage.schema import WORD_TABLES
-from cmt_sdk.types import Finding, Stats
+from cmt_sdk.types import CheckResult, Stats
 from cmt_sdk.vectors import Changes, Generation, VectorRows
 
 log = logging.getLogger(__name__)
@@ -33,18 +33,18 @@ LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id JOIN documents d ON 
 class SQLiteStore(Histories, Passages, KeptOut, Copies):
     """The store of one folder; see ports.Store and ports.VectorStore. Safe from several threads and processes."""
 
-    def check(self) -> Sequence[Finding]:
+    def check(self) -> Sequence[CheckResult]:
         """See ports.Store."""
         with self._read() as db:
             found = [*findings(db, self._folder, self.now().timestamp()), *self._encryption()]
         if all(f.ok for f in found if f.check in ("database", "full-text search")) and not self.words_fit():
-            damaged = Finding("full-text search", False, "its index is damaged", REPAIR)
+            damaged = CheckResult("full-text search", False, "its index is damaged", REPAIR)
             found = [damaged if f.check == damaged.check else f for f in found]
         return found
 
-    def _encryption(self) -> Iterator[Finding]:
+    def _encryption(self) -> Iterator[CheckResult]:
         if self._key is not None:
-            yield Finding("encryption", True, f"encrypted with the key in {self._key.origin}")
+            yield CheckResult("encryption", True, f"encrypted with the key in {self._key.origin}")
 
     def words_fit(self) -> bool:
         """Whether the index of words is that of the texts in it; not asked, and True, while another process writes."""

@@ -42,7 +42,7 @@ from cmt_sdk.training.texts import read_texts
 from cmt_sdk.training.workers import Workers
 from cmt_sdk.weights.bundle import MANIFEST, Bundle, find_bundle, read_bundle
 from cmt_sdk.weights.loading import load_base, load_tensors
-from cmt_sdk.weights.registry import show_model
+from cmt_sdk.weights.registry import model_info
 
 DIMENSION = 256
 NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}  # their questions fit many of their passages: good to read, misleading to find by
@@ -209,7 +209,7 @@ def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages
     """The teacher, of answers and of states, is the bundle shipped for the model, where there is one; else the answers alone
     teach.
     """
-    shipped, begun = find_bundle("default", show_model(recipe.model).sha256), _bundle(recipe)
+    shipped, begun = find_bundle("default", model_info(recipe.model).sha256), _bundle(recipe)
     taught = recipe.objectives.teacher or recipe.objectives.states
     reading = {name: folder for name, folder in shipped.adapters.items() if name != "matcher" and taught}
     teachers = {f"teacher_{name}": folder for name, folder in reading.items()}
@@ -251,7 +251,7 @@ def _start(recipe: Recipe) -> dict[str, Path | None]:
 def _bundle(recipe: Recipe) -> Bundle:
     """What the run starts from."""
     if recipe.start in ("default", "none"):
-        return find_bundle(recipe.start, show_model(recipe.model).sha256, "soft" if recipe.part == "soft" else "kv")
+        return find_bundle(recipe.start, model_info(recipe.model).sha256, "soft" if recipe.part == "soft" else "kv")
     return read_bundle(Path(recipe.start))
 
 
@@ -321,7 +321,7 @@ def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
 
 def _write_bundle(recipe: Recipe) -> None:
     """What was trained, and the other parts of the bundle that the run started from, else of the one shipped for the model."""
-    base, finds = show_model(recipe.model).sha256, recipe.part in ("matcher", "embedding")
+    base, finds = model_info(recipe.model).sha256, recipe.part in ("matcher", "embedding")
     before = find_bundle("default", base) if recipe.start in ("default", "none") else read_bundle(Path(recipe.start))
     kept = (before.reader, before.encoder, before.aggregate) if finds else (before.match, before.matcher)
     for part in (*filter(None, kept), *(recipe.out / "adapter").iterdir()):

@@ -10,7 +10,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from cmt_sdk.config import model_home
+from cmt_sdk.config import models_dir
 from cmt_sdk.ports import Listener
 from cmt_sdk.understanding import probe
 from cmt_sdk.understanding.probe import Probe, fit
@@ -41,7 +41,7 @@ def probe_of(listener: Listener) -> Probe:
 
 
 def _found(listener: Listener, name: str) -> Probe:
-    kept = model_home() / FOLDER / name
+    kept = models_dir() / FOLDER / name
     for place in (files(__package__) / "shipped" / name, kept):
         try:
             return Probe.unpacked(place.read_bytes())

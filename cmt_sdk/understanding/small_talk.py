@@ -14,7 +14,7 @@ from importlib.resources import files
 
 import numpy as np
 
-from cmt_sdk.config import model_home
+from cmt_sdk.config import models_dir
 from cmt_sdk.ports import Listener
 from cmt_sdk.types import Vector
 from cmt_sdk.understanding.fitted import FOLDER, keep
@@ -46,7 +46,7 @@ def _states(listener: Listener) -> Vector:
     digest = hashlib.sha256("\n".join(messages).encode()).hexdigest()[:12]
     name = f"{listener.name}-talk-{digest}.npy"
     if name not in _read:
-        place = model_home() / FOLDER / name
+        place = models_dir() / FOLDER / name
         try:
             _read[name] = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False).astype(np.float32)
         except (OSError, ValueError):  # not there, or damaged: computed again

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from cmt_sdk.errors import ModelError, ModelMismatch, ModelNotFound
 from cmt_sdk.weights.hashes import sha256_of
-from cmt_sdk.weights.registry import show_model
+from cmt_sdk.weights.registry import model_info
 
 MANIFEST = "cmt-adapter.json"
 SHIPPED = Path(__file__).parent / "shipped"
@@ -91,7 +91,7 @@ def has_shipped_adapter(model: str) -> bool:
 
     Raises ModelNotFound for a model that is not on this machine.
     """
-    return find_bundle("default", show_model(model).sha256) != Bundle()
+    return find_bundle("default", model_info(model).sha256) != Bundle()
 
 
 def read_bundle(folder: Path) -> Bundle:

@@ -1,6 +1,6 @@
-"""Pulling models into `model_home()/NAME`, one pull of a model at a time. Knows no torch and no source.
+"""Pulling models into `models_dir()/NAME`, one pull of a model at a time. Knows no torch and no source.
 
-What a pull has finished downloading is kept in `model_home()/.partial` until the model stands; the rest of an
+What a pull has finished downloading is kept in `models_dir()/.partial` until the model stands; the rest of an
 interrupted pull is cleared by the next one. Two pulls of one model, in any processes, wait for each other.
 """
 
@@ -15,11 +15,11 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cmt_sdk.config import DEFAULT_MODEL, model_home
+from cmt_sdk.config import DEFAULT_MODEL, models_dir
 from cmt_sdk.errors import ModelNotFound, ModelUnsupported, StorageDenied, StorageFull
 from cmt_sdk.weights import sources
 from cmt_sdk.weights.processes import OnProgress
-from cmt_sdk.weights.registry import ModelInfo, gguf_name, is_gguf, is_local_folder, pulled_folder, show_model
+from cmt_sdk.weights.registry import ModelInfo, gguf_name, is_gguf, is_local_folder, model_info, pulled_folder
 
 
 def pull_model(name: str = DEFAULT_MODEL, *, on_progress: OnProgress | None = None) -> ModelInfo:
@@ -32,7 +32,7 @@ def pull_model(name: str = DEFAULT_MODEL, *, on_progress: OnProgress | None = No
     Raises ModelNotFound for a name that no source has, ModelDownload, ModelUnsupported, StorageFull, StorageDenied.
     """
     if is_local_folder(name):
-        return show_model(name)
+        return model_info(name)
     file = Path(name).expanduser() if is_gguf(name) else None
     target = gguf_name(file) if file else name
     pulled_folder(target)
@@ -43,7 +43,7 @@ def pull_model(name: str = DEFAULT_MODEL, *, on_progress: OnProgress | None = No
 
 
 def _pull(name: str, file: Path | None, report: OnProgress) -> ModelInfo:
-    kept = model_home() / ".partial" / name.replace("/", "--")
+    kept = models_dir() / ".partial" / name.replace("/", "--")
     with _lock(Path(f"{kept}.lock"), report):
         if here := _installed(name):  # by the one that held the lock before
             return here
@@ -66,7 +66,7 @@ def _fetch(pull: sources.Pull, file: Path | None) -> ModelInfo:
 
 def _installed(name: str) -> ModelInfo | None:
     try:
-        return show_model(name)
+        return model_info(name)
     except (ModelNotFound, ModelUnsupported):  # not here, or damaged
         return None
 
@@ -96,9 +96,9 @@ def _disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageFull(f"no space left in {model_home()}: make room, or set CMT_MODELS elsewhere") from error
+            raise StorageFull(f"no space left in {models_dir()}: make room, or set CMT_MODELS elsewhere") from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
             raise StorageDenied(
-                f"models cannot be kept in {model_home()}: {error.strerror}; set CMT_MODELS to a folder of your own"
+                f"models cannot be kept in {models_dir()}: {error.strerror}; set CMT_MODELS to a folder of your own"
             ) from error
         raise

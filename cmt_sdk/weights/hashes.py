@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cmt_sdk.config import model_home
+from cmt_sdk.config import models_dir
 from cmt_sdk.errors import ModelUnsupported, StorageDenied
 
 _log = logging.getLogger(__name__)
@@ -80,7 +80,7 @@ def known_sha256_of_all(paths: Iterable[Path]) -> str:
 
 
 def _cache_file() -> Path:
-    return model_home() / "hashes.json"
+    return models_dir() / "hashes.json"
 
 
 def _read_cache() -> dict[str, list[int | str]]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.errors import CMTError, InvalidSetting, ModelError, ModelUnsupported
 from cmt_sdk.weights.download import pull_model
-from cmt_sdk.weights.registry import ModelInfo, is_gguf, show_model, tokenizer_hash
+from cmt_sdk.weights.registry import ModelInfo, is_gguf, model_info, tokenizer_hash
 from cmt_sdk.weights.vetted import vetted
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> L
     train in "full" there.
     Raises ModelNotFound, ModelUnsupported, InvalidSetting; ModelError when the files are damaged.
     """
-    info = pull_model(model) if is_gguf(model) else show_model(model)
+    info = pull_model(model) if is_gguf(model) else model_info(model)
     with _collector_paused():
         place = _device(device)
         chosen = _precision(precision, place)

@@ -1,6 +1,6 @@
 """The models on this machine: where they lie and what they are. Knows no torch and no network.
 
-A pulled model is a folder `model_home()/NAME` with its facts in `cmt-model.json`. It appears there in one rename, so a
+A pulled model is a folder `models_dir()/NAME` with its facts in `cmt-model.json`. It appears there in one rename, so a
 folder is a whole model or it is not there. A local folder is a model too, and stays where it is.
 """
 
@@ -17,7 +17,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cmt_sdk.config import model_home
+from cmt_sdk.config import models_dir
 from cmt_sdk.errors import InvalidSetting, ModelNotFound, ModelUnsupported, StorageDenied
 from cmt_sdk.weights.hashes import known_sha256, known_sha256_of_all, known_sha256_of_tensors, sha256_of
 
@@ -46,8 +46,8 @@ class ModelInfo:
 def list_models() -> list[ModelInfo]:
     """The pulled models, by name; a folder that is no whole model is passed over with a warning."""
     found = []
-    for marker in sorted([*model_home().glob(f"*/{MARKER}"), *model_home().glob(f"*/*/{MARKER}")]):
-        name = marker.parent.relative_to(model_home()).as_posix()
+    for marker in sorted([*models_dir().glob(f"*/{MARKER}"), *models_dir().glob(f"*/*/{MARKER}")]):
+        name = marker.parent.relative_to(models_dir()).as_posix()
         if not name.startswith("."):
             try:
                 found.append(_describe(marker.parent, name))
@@ -56,7 +56,7 @@ def list_models() -> list[ModelInfo]:
     return found
 
 
-def show_model(name: str) -> ModelInfo:
+def model_info(name: str) -> ModelInfo:
     """The model of this name, local folder or .gguf file (which must have been converted).
 
     A path wins over a pulled model of the same name. Raises ModelNotFound when it is not on this machine or its
@@ -67,14 +67,14 @@ def show_model(name: str) -> ModelInfo:
     folder = pulled_folder(gguf_name(Path(name).expanduser()) if is_gguf(name) else name)
     if not (folder / MARKER).is_file():
         raise ModelNotFound(f"model {name!r} is not on this machine: run `cmt model pull {name}`")
-    return _describe(folder, folder.relative_to(model_home()).as_posix())
+    return _describe(folder, folder.relative_to(models_dir()).as_posix())
 
 
 def remove_model(name: str) -> ModelInfo:
     """Delete a pulled model; returns what it was. A local folder is never deleted: InvalidSetting."""
     if is_local_folder(name):
         raise InvalidSetting(f"model {name!r} is a folder of your own, not a pulled model: delete it yourself")
-    info = show_model(name)
+    info = model_info(name)
     try:
         _discard(info.path)
     except OSError as error:
@@ -105,7 +105,7 @@ def pulled_folder(name: str) -> Path:
         if Path(name).expanduser().is_dir() and name.strip():
             raise ModelUnsupported(f"folder {name} has no config.json: give the folder of a Hugging Face model")
         raise ModelNotFound(f"model {name!r}: there is no such folder, and a name looks like {'organisation/name'!r}")
-    return model_home() / name
+    return models_dir() / name
 
 
 def install(folder: Path, name: str, facts: Mapping[str, object]) -> ModelInfo:

@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from cmt_sdk.config import model_home
+from cmt_sdk.config import models_dir
 from cmt_sdk.errors import ModelDownload, ModelUnsupported, StorageFull
 from cmt_sdk.weights import convert, hub
 from cmt_sdk.weights.hashes import sha256_of
@@ -215,6 +215,6 @@ def _reserve(pull: Pull, needed: int) -> None:
     free = shutil.disk_usage(pull.kept).free
     if free < needed:
         raise StorageFull(
-            f"{pull.name} needs {needed / 1e6:,.0f} MB in {model_home()}, {free / 1e6:,.0f} MB are free: "
+            f"{pull.name} needs {needed / 1e6:,.0f} MB in {models_dir()}, {free / 1e6:,.0f} MB are free: "
             "make room, or set CMT_MODELS to a folder on another disk"
         )

@@ -62,7 +62,7 @@ class Shortened(Memory):
 
 def shortener(model: str, left: Callable[[int], int]) -> Callable[[str], str]:
     """What cuts a text of n tokens after `left(n)`."""
-    tokenizer = Tokenizer.from_file(str(cmt_sdk.show_model(model).path / "tokenizer.json"))
+    tokenizer = Tokenizer.from_file(str(cmt_sdk.model_info(model).path / "tokenizer.json"))
 
     def shorten(text: str) -> str:
         ends = [end for _, end in tokenizer.encode(text, add_special_tokens=False).offsets]

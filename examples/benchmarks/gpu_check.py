@@ -29,7 +29,7 @@ from cmt_sdk.types import Prompt
 from cmt_sdk.weights.adapters import active, attach_adapters
 from cmt_sdk.weights.bundle import find_bundle
 from cmt_sdk.weights.loading import load_base
-from cmt_sdk.weights.registry import show_model
+from cmt_sdk.weights.registry import model_info
 
 KERNELS = {
     "flash": SDPBackend.FLASH_ATTENTION,
@@ -95,7 +95,7 @@ def with_gradients(attention: Callable[..., Tensor], inputs: Sequence[Tensor], m
 def answers(model: str, device: str, precision: str, compressor: str) -> list[str]:
     """What is answered from each passage's memory, with the adapters shipped; prints it and the median time to a first token."""
     loaded = load_base(model, precision=precision, device=device)
-    bundle = find_bundle("default", show_model(model).sha256, compressor)
+    bundle = find_bundle("default", model_info(model).sha256, compressor)
     attach_adapters(loaded, bundle.adapters)
     lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
     rotary = kv_rotary(lm)

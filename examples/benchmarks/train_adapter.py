@@ -55,7 +55,7 @@ def main() -> None:
     """Train until the steps or the minutes are over."""
     options = parsed()
     if options.part == "cut":
-        path = cmt_sdk.show_model(options.model).path
+        path = cmt_sdk.model_info(options.model).path
         cut(AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16), options.data, options.rank, options.out)
         return
     same = ("part", "out", "model", "start", "device", "minutes", "rank", "nf4", "passages", "candidates", "held_out")

@@ -78,7 +78,7 @@ async def test_a_payload_is_forgotten_exported_and_imported_with_its_item(memory
     assert (receipt.complete, receipt.traces_found) == (True, 0)
     assert await CMTSession("a", memory).get_items() == [CALL]
     with open_fake(tmp_path / "other") as other:
-        other.import_(tmp_path / "all.cmt")
+        other.import_archive(tmp_path / "all.cmt")
         assert await CMTSession("a", other).get_items() == secret
 
 

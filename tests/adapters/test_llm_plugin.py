@@ -25,21 +25,21 @@ FACTS = ["The museum moved to Lisbon in 2019.", "The harbour of Genoa opens at n
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
+def data_dir(tmp_path, monkeypatch):
     """A home with two memories, an llm of its own, and the plugin in it; memories are opened with a fake model."""
-    monkeypatch.setenv("CMT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CMT_HOME", str(tmp_path / "data_dir"))
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
     monkeypatch.setattr(cmt_sdk, "open", open_fake)
-    with open_fake(cmt_sdk.locate(None)) as memory:
+    with open_fake(cmt_sdk.memory_path(None)) as memory:
         for place, fact in zip(["museum", "harbour", "ann"], FACTS, strict=True):
             memory.add(fact, source=f"{place}.txt", scope=f"places/{place}")
-    with open_fake(cmt_sdk.locate("work")) as memory:
+    with open_fake(cmt_sdk.memory_path("work")) as memory:
         memory.add("The deadline of the harbour project is Friday.")
     load_plugins()
     ours = not pm.is_registered(llm_plugin)  # the installed package brings it by its entry point
     if ours:
         pm.register(llm_plugin)
-    yield tmp_path / "home"
+    yield tmp_path / "data_dir"
     if ours:
         pm.unregister(llm_plugin)
 

@@ -74,7 +74,7 @@ with open_fake(folder, **settings) as memory:
         "configure": lambda: memory.configure(keep=0.5),
         "reindex": memory.reindex,
         "reencode": memory.reencode,
-        "import": lambda: memory.import_(out / "other.cmt"),
+        "import": lambda: memory.import_archive(out / "other.cmt"),
     }.items():
         try:
             change()

@@ -107,7 +107,7 @@ def test_an_archive_of_before_is_taken_in(tmp_path):
         memory.export(tmp_path / "a.cmt")
     engine = FakeEngine.of(keep_at_least=32)
     with open_fake(tmp_path / "b", engine) as memory:
-        memory.import_(tmp_path / "a.cmt")
+        memory.import_archive(tmp_path / "a.cmt")
         assert memory.model.ask("Where did the museum move?").text == NOTE
     assert engine.compressor.compressed == []
 

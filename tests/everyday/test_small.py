@@ -130,7 +130,7 @@ def test_a_new_memory_among_notes_says_so(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "cmt_sdk"):
         open_fake(notes).close()
         assert "holds other files (a.md, b.md, c.txt, …), which opening it does not read" in caplog.text
-        assert "cmt_sdk.locate(NAME)" in caplog.text
+        assert "cmt_sdk.memory_path(NAME)" in caplog.text
         caplog.clear()
         for folder in (notes, tmp_path / "own", tmp_path / "own"):
             open_fake(folder).close()
@@ -173,7 +173,7 @@ def test_soft_without_training_is_warned_of(monkeypatch, caplog, trained, compre
     """When the memory is opened, with the command that trains it."""
     bundle = SimpleNamespace(compressor=trained or "kv")
     monkeypatch.setattr("cmt_sdk.weights.bundle.find_bundle", lambda *_: bundle)
-    monkeypatch.setattr("cmt_sdk.weights.registry.show_model", lambda _: SimpleNamespace(sha256="0" * 64))
+    monkeypatch.setattr("cmt_sdk.weights.registry.model_info", lambda _: SimpleNamespace(sha256="0" * 64))
     with caplog.at_level(logging.WARNING, "cmt_sdk"):
         assembly._tell_of_untrained(Settings(compressor=compressor))
     assert ("`cmt train --part soft`" in caplog.text) == warned

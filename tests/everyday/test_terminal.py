@@ -41,7 +41,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals are thos
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory):
     """A home with a memory of four documents in as many scripts, and nothing else from outside."""
-    home = tmp_path_factory.mktemp("home")
+    home = tmp_path_factory.mktemp("data_dir")
     with open_fake(home / "default") as memory:
         for name, (source, text) in TEXTS.items():
             memory.add(text, id=name, source=source)

@@ -42,11 +42,11 @@ class Machines:
 
     def to_desktop(self, **options: Any) -> Progress:
         """The laptop's memory comes to the desktop."""
-        return self.desktop.import_(self.export(self.laptop), **options)
+        return self.desktop.import_archive(self.export(self.laptop), **options)
 
     def to_laptop(self, **options: Any) -> Progress:
         """The desktop's memory comes to the laptop."""
-        return self.laptop.import_(self.export(self.desktop), **options)
+        return self.laptop.import_archive(self.export(self.desktop), **options)
 
     def close(self) -> None:
         """Close both."""
@@ -137,9 +137,9 @@ def test_a_later_archive_of_a_third_machine(two: Machines, tmp_path: Path) -> No
     """Whoever has the latest version hands it on."""
     two.laptop.update("trip", SECOND)
     with open_fake(tmp_path / "phone") as phone:
-        phone.import_(two.export(two.desktop))
-        phone.import_(two.export(two.laptop))
-        two.desktop.import_(two.export(phone))
+        phone.import_archive(two.export(two.desktop))
+        phone.import_archive(two.export(two.laptop))
+        two.desktop.import_archive(two.export(phone))
     assert versions(two.desktop) == [(1, FIRST), (2, SECOND)]
 
 
@@ -201,7 +201,7 @@ def test_after_a_choice_the_other_machine_goes_forward(apart: Machines, way: Any
 def test_an_unknown_way_is_refused_before_the_file_is_read(two: Machines) -> None:
     """It names those that there are."""
     with pytest.raises(InvalidSetting, match="diverged='mine': choose one of ours, theirs, both"):
-        two.desktop.import_("nowhere.cmt", diverged="mine")  # type: ignore[arg-type]
+        two.desktop.import_archive("nowhere.cmt", diverged="mine")  # type: ignore[arg-type]
 
 
 def test_one_id_for_two_texts(tmp_path: Path) -> None:
@@ -211,8 +211,8 @@ def test_one_id_for_two_texts(tmp_path: Path) -> None:
         other.add("The invoice of the painter.", id="invoice-1")
         one.export(tmp_path / "a.cmt")
         with pytest.raises(AlreadyExists, match=r"'invoice-1'.*with no version in common"):
-            other.import_(tmp_path / "a.cmt")
-        other.import_(tmp_path / "a.cmt", diverged="both")
+            other.import_archive(tmp_path / "a.cmt")
+        other.import_archive(tmp_path / "a.cmt", diverged="both")
         assert held(other) == ["The invoice of the painter.", "The invoice of the plumber."]
 
 
@@ -224,7 +224,7 @@ def test_many_diverged_documents_are_counted(tmp_path: Path) -> None:
             other.add(f"Here, {n}.", id=f"n{n}")
         one.export(tmp_path / "a.cmt")
         with pytest.raises(AlreadyExists, match=r"7 documents went on(?s:.*)'n4'(?s:.*)and 2 more"):
-            other.import_(tmp_path / "a.cmt")
+            other.import_archive(tmp_path / "a.cmt")
 
 
 # -- fields ---------------------------------------------------------------------------------------------------------
@@ -337,7 +337,7 @@ def test_nothing_is_imported_halfway(two: Machines, monkeypatch: pytest.MonkeyPa
     with open_fake(two.desktop.path, max_document_bytes=40) as small:
         two.laptop.add("A much longer text, that has far more than forty bytes in it.")
         with pytest.raises(InvalidDocument):
-            small.import_(two.export(two.laptop))
+            small.import_archive(two.export(two.laptop))
     assert held(two.desktop) == [FIRST]
 
 

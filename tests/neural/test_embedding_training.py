@@ -269,7 +269,7 @@ def test_a_trained_part_stands_beside_the_shipped_ones(part, kept, tmp_path, mon
     """What was not trained stays; a head that learned over bare states stands without the adapter for embeddings."""
     before = read_bundle(shipped(tmp_path / "shipped", "b"))
     monkeypatch.setattr(run, "find_bundle", lambda *_: before)
-    monkeypatch.setattr(run, "show_model", lambda _: type("Model", (), {"sha256": "b"}))
+    monkeypatch.setattr(run, "model_info", lambda _: type("Model", (), {"sha256": "b"}))
     made = tmp_path / "out" / "adapter"
     mine = {"reader": {"reader"}, "soft": {"reader", "encoder"}, "embedding": {"matcher"}, "matcher": set()}[part]
     for name in mine:

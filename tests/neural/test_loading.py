@@ -20,14 +20,14 @@ from cmt_sdk import errors
 from cmt_sdk.weights import adapters
 from cmt_sdk.weights.adapters import active, attach_adapters
 from cmt_sdk.weights.loading import LoadedModel, load_base, load_tensors
-from cmt_sdk.weights.registry import show_model
+from cmt_sdk.weights.registry import model_info
 
 IDS = torch.tensor([[1, 5, 9, 3, 7]])
 MODULES = ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty place for pulled models."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
 
@@ -131,7 +131,7 @@ def test_an_older_torch_tells_less_of_the_cpu(
 def test_the_hashes_are_those_of_the_files(folder: Path) -> None:
     """Sixteen digits of the SHA-256 of the weights and of the tokenizer, the same in every precision."""
     tokenizer = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
-    expected = [show_model(str(folder)).sha256[:16], tokenizer[:16]]
+    expected = [model_info(str(folder)).sha256[:16], tokenizer[:16]]
     for precision in ("fp32", "nf4"):
         loaded = load_base(str(folder), precision=precision, device="cpu")
         assert [loaded.base_hash, loaded.tokenizer_hash] == expected

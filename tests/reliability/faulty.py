@@ -76,7 +76,7 @@ def work_backup(memory: Any, book: Book, folder: Path) -> None:
 
 def work_import(memory: Any, book: Book, folder: Path) -> None:
     """Take in one more document."""
-    book.did("in", "The one from outside.", lambda: memory.import_(folder / "in.cmt"))
+    book.did("in", "The one from outside.", lambda: memory.import_archive(folder / "in.cmt"))
 
 
 WORK = {name[5:]: work for name, work in list(globals().items()) if name.startswith("work_")}
@@ -120,7 +120,7 @@ def wrong(folder: Path, book: Book) -> list[str]:
             found.append("what was added afterwards is not found")
     if (folder / "out.cmt").exists():
         with open_fake(folder / "of archive") as memory:
-            memory.import_(folder / "out.cmt")
+            memory.import_archive(folder / "out.cmt")
             found += ["the archive is not whole"] if memory.count() < len(TEXTS) - 1 else []
     if (folder / "copy" / "memory.db").exists():
         with open_fake(folder / "copy") as memory:

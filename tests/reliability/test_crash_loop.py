@@ -233,7 +233,7 @@ def after_forget(folder: Path, _: Path) -> None:
 def after_export(folder: Path, tmp_path: Path) -> None:
     """The archive under its name is whole."""
     with open_fake(tmp_path / "imported") as memory:
-        memory.import_(folder / "out.cmt")
+        memory.import_archive(folder / "out.cmt")
     holds(tmp_path / "imported")
     holds(folder)
 
@@ -243,7 +243,7 @@ def after_import(folder: Path, tmp_path: Path) -> None:
     with open_fake(folder) as memory:
         texts = TEXTS | {d.id: d.text for d in memory.documents()}
         assert all(texts[d.id] == d.text for d in memory.documents())
-        memory.import_(tmp_path / "whole.cmt")
+        memory.import_archive(tmp_path / "whole.cmt")
     holds(folder)
 
 

@@ -116,7 +116,7 @@ def test_a_memory_that_is_not_proven_is_made_again(tmp_path: Path, change: Calla
     path = changed(exported(tmp_path, TRUE), change)
     engine = FakeEngine()
     with open_fake(tmp_path / "new", engine) as memory:
-        done = memory.import_(path)
+        done = memory.import_archive(path)
         text = next(memory.documents()).text
         assert done == Progress(added=1, passages=1, compressed=1, unproven=1)
         assert engine.compressor.compressed == [text]
@@ -134,14 +134,14 @@ def test_a_seal_is_of_one_text_alone(tmp_path: Path) -> None:
 
     path = changed(exported(tmp_path, TRUE, FALSE), swap)
     with open_fake(tmp_path / "new") as memory:
-        assert memory.import_(path) == Progress(added=2, passages=2, compressed=2, unproven=2)
+        assert memory.import_archive(path) == Progress(added=2, passages=2, compressed=2, unproven=2)
 
 
 def test_what_this_machine_made_is_taken(tmp_path: Path) -> None:
     """Sealed and unchanged, nothing is compressed again."""
     path, engine = exported(tmp_path, TRUE), FakeEngine()
     with open_fake(tmp_path / "new", engine) as memory:
-        assert memory.import_(path) == Progress(added=1, passages=1, compressed=1, taken=1)
+        assert memory.import_archive(path) == Progress(added=1, passages=1, compressed=1, taken=1)
     assert engine.compressor.compressed == []
 
 
@@ -151,24 +151,24 @@ def test_another_machine_takes_it_with_the_key_that_was_carried(tmp_path: Path, 
     other = tmp_path / "other" / "archive.key"
     monkeypatch.setenv("CMT_ARCHIVE_KEY", str(other))
     with open_fake(tmp_path / "none") as memory:
-        assert memory.import_(path).unproven == 1
+        assert memory.import_archive(path).unproven == 1
     assert not other.exists()  # reading makes no key
     exported(tmp_path / "theirs", FALSE)
     assert other.read_text() != key
     with open_fake(tmp_path / "another") as memory:
-        assert memory.import_(path).unproven == 1
+        assert memory.import_archive(path).unproven == 1
     other.write_text(key)
     with open_fake(tmp_path / "carried") as memory:
-        assert memory.import_(path).taken == 1
+        assert memory.import_archive(path).taken == 1
 
 
 def test_what_the_user_trusts_is_taken(tmp_path: Path) -> None:
     """On the user's word also without a seal; what this model cannot read is still made again."""
     path = changed(exported(tmp_path, TRUE), with_field("seal", None))
     with open_fake(tmp_path / "new") as memory:
-        assert memory.import_(path, trust=True).taken == 1
+        assert memory.import_archive(path, trust=True).taken == 1
     with open_fake(tmp_path / "other", FakeEngine.of(base="another")) as memory:
-        assert memory.import_(path, trust=True) == Progress(added=1, passages=1, compressed=1)
+        assert memory.import_archive(path, trust=True) == Progress(added=1, passages=1, compressed=1)
 
 
 def test_the_command_says_what_was_taken_and_why_not(cmt: Any, tmp_path: Path) -> None:
@@ -214,4 +214,4 @@ def test_where_no_key_can_be_kept_archives_are_not_sealed(tmp_path: Path, monkey
     monkeypatch.setenv("CMT_ARCHIVE_KEY", str(tmp_path / "file" / "archive.key"))
     path = exported(tmp_path, TRUE)
     with open_fake(tmp_path / "new") as memory:
-        assert memory.import_(path).unproven == 1
+        assert memory.import_archive(path).unproven == 1

@@ -109,7 +109,7 @@ def test_a_source_is_a_name_and_no_path(tmp_path, source):
     with zipfile.ZipFile(tmp_path / "all.cmt") as archive:
         assert all(not name.startswith(("/", "..")) and source not in name for name in archive.namelist() if len(source) > 1)
     with open_fake(tmp_path / "copy") as copy:
-        copy.import_(tmp_path / "all.cmt")
+        copy.import_archive(tmp_path / "all.cmt")
         assert [d.source for d in copy.documents()] == [source]
     assert {p.name for p in tmp_path.iterdir()} == {"notes", "all.cmt", "copy"}
 
@@ -159,7 +159,7 @@ def test_the_largest_metadata_travels(tmp_path):
         memory.export(tmp_path / "all.cmt")
         before = list(memory.documents())
     with open_fake(tmp_path / "copy") as copy:
-        assert copy.import_(tmp_path / "all.cmt").added == 2
+        assert copy.import_archive(tmp_path / "all.cmt").added == 2
         assert [(d.id, d.source, d.metadata) for d in copy.documents()] == [(d.id, d.source, d.metadata) for d in before]
 
 
@@ -178,5 +178,5 @@ def test_archives_keep_to_the_same_limits(tmp_path):
             archive.writestr(name, data)
     with open_fake(tmp_path / "copy") as copy:
         with pytest.raises(cmt_sdk.CMTError, match="the limit is 524,288"):
-            copy.import_(tmp_path / "forged.cmt")
+            copy.import_archive(tmp_path / "forged.cmt")
         assert copy.count() == 0

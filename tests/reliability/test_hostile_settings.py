@@ -21,7 +21,7 @@ from cmt_sdk.weights.adapters import attach_adapters
 from cmt_sdk.weights.headers import check_gguf
 from cmt_sdk.weights.loading import load_base
 from cmt_sdk.weights.processes import Job
-from cmt_sdk.weights.registry import show_model
+from cmt_sdk.weights.registry import model_info
 
 KERNELS = "def get_kernel(*a, **k):\n    open({file!r}, 'a').write('asked')\n    raise OSError\nhas_kernel = get_kernel\n"
 
@@ -153,7 +153,7 @@ def test_facts_of_a_pulled_model_are_checked(folder, tmp_path):
     for when in (5, "yesterday", []):
         (home / "cmt-model.json").write_text(json.dumps({"pulled_at": when or 1}))
         with pytest.raises(ModelUnsupported, match=r"cmt-model\.json is damaged"):
-            show_model("org/name")
+            model_info("org/name")
 
 
 EVIL = "(([a-z_0-9.]+)+)+!"

@@ -63,7 +63,7 @@ def test_what_is_remembered_is_its_owners_alone(tmp_path):
     """Folder 0700, every file in it 0600, archives and backups too, whatever the umask lets through."""
     before = os.umask(0)
     try:
-        with open_fake(tmp_path / "home" / "notes", exact_limit=0) as memory:
+        with open_fake(tmp_path / "data_dir" / "notes", exact_limit=0) as memory:
             memory.add_many([TOLD, NEWER])
             memory.reindex()
             memory.search("zanzibarquartz")

@@ -54,7 +54,7 @@ def run_every_call(memory, folder):
     list(memory.documents(where={"k": "ultramarinekey"}))
     memory.history(secret.id), memory.passages(secret.id), memory.embeddings(), memory.stats(), memory.check(), memory.reindex()
     memory.export(folder / "all.cmt")
-    memory.import_(folder / "all.cmt")
+    memory.import_archive(folder / "all.cmt")
     memory.reencode()
     for call in (
         lambda: memory.add(TOLD + "\0"),

@@ -65,7 +65,7 @@ from cmt_sdk.testing.fakes import open_fake
 for n, file in enumerate(sorted(Path(sys.argv[1]).glob("*.cmt"))):
     with open_fake(Path(sys.argv[1]) / f"into {n}") as memory:
         try:
-            memory.import_(file)
+            memory.import_archive(file)
             said = "taken"
         except CMTError as error:
             said = type(error).__name__

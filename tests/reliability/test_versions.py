@@ -92,7 +92,7 @@ def test_work_goes_on_in_a_store_of_an_earlier_release(release):
 def test_an_archive_of_an_earlier_release_comes_in(release, tmp_path):
     """Cut as today: documents carry their titles, and the memories of those that had none are made again."""
     with open_fake(tmp_path / "new", exact_limit=0, passage_tokens=64) as memory:
-        progress = memory.import_(release / "all.cmt")
+        progress = memory.import_archive(release / "all.cmt")
         assert progress.added == len(told(release)["histories"])
         found = json.loads(json.dumps(expected(memory)))
         assert [found[k] for k in ("histories", "answers")] == [told(release)[k] for k in ("histories", "answers")]
@@ -140,5 +140,5 @@ def test_an_archive_of_a_later_release_changes_nothing(release, tmp_path):
             archive.writestr(name, data)
     with open_fake(tmp_path / "new") as memory:
         with pytest.raises(StorageNewer, match="format 99, this release reads up to 1"):
-            memory.import_(tmp_path / "later.cmt")
+            memory.import_archive(tmp_path / "later.cmt")
         assert memory.stats().versions == 0

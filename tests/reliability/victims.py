@@ -99,7 +99,7 @@ def export(order: dict[str, Any], note: Notes) -> None:
 def import_(order: dict[str, Any], note: Notes) -> None:
     """Take in an archive."""
     with open_with(Path(order["folder"])) as memory:
-        memory.import_(order["archive"])
+        memory.import_archive(order["archive"])
         note(done="import")
 
 

@@ -35,8 +35,8 @@ class Command:
 @pytest.fixture
 def cmt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """`cmt` in a home and with a model folder of its own, both empty."""
-    monkeypatch.setenv("CMT_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("CMT_HOME", str(tmp_path / "data_dir"))
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     monkeypatch.delenv("CMT_MEMORY", raising=False)
     monkeypatch.delenv("CMT_KEY", raising=False)
-    return Command(tmp_path / "home")
+    return Command(tmp_path / "data_dir")

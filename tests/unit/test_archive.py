@@ -454,7 +454,7 @@ def test_a_memory_travels_without_being_compressed_again(tmp_path: Path) -> None
     engine = FakeEngine()
     steps: list[Progress] = []
     with open_fake(tmp_path / "old") as old, open_fake(tmp_path / "new", engine) as new:
-        assert new.import_(path, on_progress=steps.append) == Progress(added=2, passages=2, compressed=2, taken=2)
+        assert new.import_archive(path, on_progress=steps.append) == Progress(added=2, passages=2, compressed=2, taken=2)
         assert new.history("trip") == old.history("trip")
         assert list(new.documents()) == list(old.documents())
         assert engine.compressor.compressed == []
@@ -469,7 +469,7 @@ def test_a_memory_of_another_model_is_compressed_anew(tmp_path: Path) -> None:
     for folder, wait in (("now", True), ("later", False)):
         engine = FakeEngine.of(base="another")
         with open_fake(tmp_path / folder, engine) as new:
-            assert new.import_(path, wait=wait).added == 2
+            assert new.import_archive(path, wait=wait).added == 2
             assert new.wait(30)
             assert sorted(engine.compressor.compressed) == [
                 "The museum moved to Porto in 2021.",
@@ -488,7 +488,7 @@ def test_a_memory_of_another_shape_is_not_taken(tmp_path: Path) -> None:
         members["memories/00000.safetensors"] = save(arrays | keys)
 
     with open_fake(tmp_path / "new") as new:
-        assert new.import_(rewritten(path, shrink), trust=True) == Progress(added=2, passages=2, compressed=2)
+        assert new.import_archive(rewritten(path, shrink), trust=True) == Progress(added=2, passages=2, compressed=2)
         assert new.search("green tea", mode="vector")[0].document.source == "ada.md"
 
 
@@ -496,7 +496,7 @@ def test_a_budget_holds_for_what_comes_in(tmp_path: Path) -> None:
     """Memories over it are dropped again and made when they are needed."""
     path = travelled(tmp_path)
     with open_fake(tmp_path / "new", memory_budget=1) as new:
-        new.import_(path)
+        new.import_archive(path)
         assert new.stats().cold == 2
 
 
@@ -514,7 +514,7 @@ def test_what_a_callback_raises_is_not_blamed_on_the_disk(tmp_path: Path) -> Non
         memory.export(tmp_path / "a.cmt")
     with open_fake(tmp_path / "b") as memory:
         with pytest.raises(FileNotFoundError, match="the caller's own"):
-            memory.import_(tmp_path / "a.cmt", on_progress=broken)
+            memory.import_archive(tmp_path / "a.cmt", on_progress=broken)
         assert memory.count() == 1
 
 
@@ -526,7 +526,7 @@ def test_what_expired_since_it_was_exported_comes_in_as_expired(tmp_path: Path) 
         memory.export(tmp_path / "a.cmt")
     time.sleep(2)
     with open_fake(tmp_path / "b") as memory:
-        assert memory.import_(tmp_path / "a.cmt").added == 2
+        assert memory.import_archive(tmp_path / "a.cmt").added == 2
         assert [d.text for d in memory.documents()] == ["The boat is in Genoa."]
 
 
@@ -539,7 +539,7 @@ def test_what_expired_here_makes_room_for_what_lives_in_the_archive(tmp_path: Pa
         with open_fake(tmp_path / text[-6:] / "b") as memory:
             memory.add(text, id="boat", expires_at=datetime.now(UTC) + timedelta(milliseconds=100))
             time.sleep(0.12)
-            assert memory.import_(tmp_path / text[-6:] / "a.cmt").added == 1
+            assert memory.import_archive(tmp_path / text[-6:] / "a.cmt").added == 1
             assert memory.get("boat").text == "The boat is in Genoa."
 
 

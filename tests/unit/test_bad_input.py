@@ -173,7 +173,7 @@ def test_a_filter_is_a_dict(memory):
 def test_the_memory_s_own_files_are_no_documents(memory):
     """Reading them would drop the database's locks, and writing over them would be the end of it; by any name."""
     (memory.path.parent / "link.txt").hardlink_to(memory.path / "memory.db")
-    reading = (memory.add, lambda p: memory.add_many([p]), cmt_sdk.read_document, memory.import_)
+    reading = (memory.add, lambda p: memory.add_many([p]), cmt_sdk.read_document, memory.import_archive)
     for call in (*reading, lambda p: memory.export(p, overwrite=True)):
         for own in (memory.path / "memory.db", memory.path / "memory.db-wal", memory.path.parent / "link.txt"):
             with pytest.raises(InvalidInput, match="is part of a memory that is open"):

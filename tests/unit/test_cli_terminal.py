@@ -49,11 +49,11 @@ posix = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals and shel
 @pytest.fixture
 def environment(tmp_path):
     """A home with a memory of one document, and nothing else from outside."""
-    with open_fake(tmp_path / "home" / "default") as memory:
+    with open_fake(tmp_path / "data_dir" / "default") as memory:
         memory.add(LISBON, source="trip.md", id="abcd1111")
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
     return kept | {
-        "CMT_HOME": str(tmp_path / "home"),
+        "CMT_HOME": str(tmp_path / "data_dir"),
         "CMT_MODELS": str(tmp_path / "models"),
         "TERM": "xterm-256color",
         "COLUMNS": "160",

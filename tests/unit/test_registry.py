@@ -24,7 +24,7 @@ DIGEST = hashlib.sha256("\n".join(LINES).encode()).hexdigest()
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty place for pulled models."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     return tmp_path / "models"
@@ -51,7 +51,7 @@ def test_nothing_is_listed_on_a_fresh_machine() -> None:
 
 
 def test_an_installed_model_is_described(tmp_path: Path, home: Path) -> None:
-    """Every fact of a pulled model comes back, from `install`, `show_model` and `list_models` alike."""
+    """Every fact of a pulled model comes back, from `install`, `model_info` and `list_models` alike."""
     info = pulled(tmp_path, "org/tiny")
     assert info == registry.ModelInfo(
         name="org/tiny",
@@ -63,7 +63,7 @@ def test_an_installed_model_is_described(tmp_path: Path, home: Path) -> None:
         architecture="LlamaForCausalLM",
         pulled_at=datetime(2025, 11, 23, 10, tzinfo=UTC),
     )
-    assert registry.show_model("org/tiny") == info
+    assert registry.model_info("org/tiny") == info
     assert registry.list_models() == [info]
 
 
@@ -77,7 +77,7 @@ def test_models_are_listed_by_name(tmp_path: Path) -> None:
 def test_a_missing_model_names_the_command_that_gets_it() -> None:
     """The remedy is in the message."""
     with pytest.raises(errors.ModelNotFound, match=r"'org/name' is not on this machine: run `cmt model pull org/name`"):
-        registry.show_model("org/name")
+        registry.model_info("org/name")
 
 
 @pytest.mark.parametrize("name", ["../x", "a/../b", "/nowhere/at/all", "a/b/c", "", " ", ".", "a\x00b", "-rf"])
@@ -85,14 +85,14 @@ def test_no_name_leads_out_of_the_model_folder(name: str, tmp_path: Path, monkey
     """What is neither a name nor a model's folder is refused."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises((errors.ModelNotFound, errors.ModelUnsupported)):
-        registry.show_model(name)
+        registry.model_info(name)
 
 
 def test_a_local_folder_is_a_model_where_it_is(tmp_path: Path) -> None:
     """Its name is its path, its weights are hashed, and nothing is written into it."""
     folder = folder_at(tmp_path / "mine")
     before = sorted(folder.iterdir())
-    info = registry.show_model(str(folder))
+    info = registry.model_info(str(folder))
     assert (info.name, info.path, info.sha256, info.source) == (str(folder), folder, DIGEST, "local folder")
     assert info.pulled_at is None
     assert sorted(folder.iterdir()) == before
@@ -102,14 +102,14 @@ def test_a_local_folder_is_a_model_where_it_is(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
     """The message says what is missing."""
     with pytest.raises(errors.ModelUnsupported, match=r"has no config\.json"):
-        registry.show_model(str(tmp_path))
+        registry.model_info(str(tmp_path))
 
 
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     """A folder with only a .bin file names that file and the reason."""
     folder = folder_at(tmp_path / "old", weights="pytorch_model.bin")
     with pytest.raises(errors.ModelUnsupported, match=r"only pytorch_model\.bin, and pickled weights can run code"):
-        registry.show_model(str(folder))
+        registry.model_info(str(folder))
 
 
 def test_a_configuration_that_is_not_json_is_refused(tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_configuration_that_is_not_json_is_refused(tmp_path: Path) -> None:
     folder = folder_at(tmp_path / "odd")
     (folder / "config.json").write_text("{")
     with pytest.raises(errors.ModelUnsupported, match=r"config\.json cannot be read"):
-        registry.show_model(str(folder))
+        registry.model_info(str(folder))
 
 
 def test_weights_that_changed_since_the_pull_are_not_served(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_weights_that_changed_since_the_pull_are_not_served(tmp_path: Path) -> N
     info = pulled(tmp_path, "org/tiny")
     save_file({"a": np.zeros(9, np.float32)}, info.path / "model.safetensors")
     with pytest.raises(errors.ModelNotFound, match=r"have changed since they were pulled: run `cmt model pull"):
-        registry.show_model("org/tiny")
+        registry.model_info("org/tiny")
     assert registry.list_models() == []
 
 
@@ -156,7 +156,7 @@ def test_a_local_folder_is_never_removed(tmp_path: Path) -> None:
 def test_a_missing_gguf_file_is_named() -> None:
     """A path that ends in .gguf is a file, never a name."""
     with pytest.raises(errors.ModelNotFound, match=r"there is no file nowhere\.gguf"):
-        registry.show_model("nowhere.gguf")
+        registry.model_info("nowhere.gguf")
 
 
 def test_a_gguf_file_that_was_not_converted_names_the_command(tmp_path: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_gguf_file_that_was_not_converted_names_the_command(tmp_path: Path) ->
     file = tmp_path / "m.gguf"
     file.write_bytes(b"GGUF")
     with pytest.raises(errors.ModelNotFound, match="run `cmt model pull"):
-        registry.show_model(str(file))
+        registry.model_info(str(file))
 
 
 def test_a_digest_is_kept_until_the_file_changes(tmp_path: Path, home: Path) -> None:

@@ -374,7 +374,7 @@ def test_folders_that_the_system_will_not_watch(cmt, notes, monkeypatch):
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a POSIX signal")
 def test_a_real_folder_is_watched(notes, tmp_path):
     """The whole command in a process: files written in pieces and moved within are one change each; Ctrl-C ends it with 0."""
-    environment = {**os.environ, "CMT_HOME": str(tmp_path / "home"), "PYTHONUNBUFFERED": "1"}
+    environment = {**os.environ, "CMT_HOME": str(tmp_path / "data_dir"), "PYTHONUNBUFFERED": "1"}
     words = [sys.executable, "-W", "error", "-c", RUN, "watch", str(notes)]
     process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     guard = threading.Timer(60, process.kill)

@@ -69,7 +69,7 @@ def main() -> None:
         fill(memory)
         memory.export(home / "all.cmt")
     with open_fake(home / "copy", exact_limit=0, passage_tokens=64) as copy:
-        copy.import_(home / "all.cmt")
+        copy.import_archive(home / "all.cmt")
         said = expected(copy)
     for file in (home / "copy").iterdir():
         file.unlink()
