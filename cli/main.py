@@ -30,7 +30,7 @@ COMMANDS = {
     "eval": "cmt_cli.eval:eval_command",
     "export": "cmt_cli.archive:export",
     "forget": "cmt_cli.change:forget",
-    "import": "cmt_cli.archive:import_",
+    "import": "cmt_cli.archive:import_archive",
     "list": "cmt_cli.look:list_",
     "mcp": "cmt_cli.mcp:mcp",
     "model": "cmt_cli.model:model",
