@@ -1,4 +1,4 @@
-"""`cmt compress`, `reindex`, `reencode`, `backup`, `doctor`: keeping a memory well."""
+"""`cmt compress`, `reindex`, `reencode`, `backup`, `check`: keeping a memory well."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def backup(target: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
 @click.option("--repair", is_flag=True, help="Mend what can be mended, after a copy of the files beside the memory.")
 @memory_option
 @json_option
-def doctor(repair: bool, folder: Path, as_json: bool) -> None:
+def check(repair: bool, folder: Path, as_json: bool) -> None:
     """Check files, database, index, memories and model.
 
     The exit code is 1 when something is wrong. Close the memory everywhere before --repair: what is damaged is made anew, from
@@ -115,11 +115,11 @@ def doctor(repair: bool, folder: Path, as_json: bool) -> None:
 
     \b
     Example:
-      cmt doctor
-      cmt doctor --repair
+      cmt check
+      cmt check --repair
     """  # noqa: D301 - click reads the escape
     done = list(cmt_sdk.repair(folder)) if repair else []
-    found = _checked(folder, mend=bool(done))
+    found = _checked(folder, repaired=bool(done))
     if as_json:
         print_json({"repaired": done, "found": found} if repair else found)
     else:
@@ -130,17 +130,17 @@ def doctor(repair: bool, folder: Path, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _checked(folder: Path, *, mend: bool) -> list[cmt_sdk.CheckResult]:
-    """What the check-up finds; with `mend` after what waits since a repair was made again, as far as the model is here."""
+def _checked(folder: Path, *, repaired: bool) -> list[cmt_sdk.CheckResult]:
+    """What the check-up finds; with `repaired` after what waits since a repair was made again, as far as the model is here."""
     try:
         with opened(folder) as memory:
             model, adapter = _model(memory.settings.model), _adapter(memory.settings.adapter)
-            if mend and model.ok and adapter.ok:
+            if repaired and model.ok and adapter.ok:
                 with bars() as update:
-                    memory.mend(lambda p: update("encoding", p.compressed, p.compressed + memory.stats().pending))
+                    memory.finish_repair(lambda p: update("encoding", p.compressed, p.compressed + memory.stats().pending))
             return [*memory.check(), model, adapter, *_files(memory)]
     except StorageDamaged as error:
-        return [cmt_sdk.CheckResult("database", False, str(error), "cmt doctor --repair")]
+        return [cmt_sdk.CheckResult("database", False, str(error), "cmt check --repair")]
 
 
 def _files(memory: cmt_sdk.Memory) -> Iterator[cmt_sdk.CheckResult]:

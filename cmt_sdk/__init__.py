@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from cmt_sdk.memory import Memory
     from cmt_sdk.model import MemoryModel, Stream
     from cmt_sdk.provenance import place_of
-    from cmt_sdk.storage.repairing import repair
+    from cmt_sdk.storage.repair import repair
     from cmt_sdk.weights.bundle import has_shipped_adapter
     from cmt_sdk.weights.download import pull_model
     from cmt_sdk.weights.registry import ModelInfo, list_models, model_info, remove_model
@@ -92,7 +92,7 @@ _DEFERRED: Mapping[str, str] = {
     "place_of": "cmt_sdk.provenance",
     "pull_model": "cmt_sdk.weights.download",
     "remove_model": "cmt_sdk.weights.registry",
-    "repair": "cmt_sdk.storage.repairing",
+    "repair": "cmt_sdk.storage.repair",
     "model_info": "cmt_sdk.weights.registry",
 }
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.exports import EXPECTED, Item, read_items
-from cmt_sdk.held import refuse_held
+from cmt_sdk.open_files import refuse_open
 from cmt_sdk.types import Document, Scalar, Turn
 
 LONGEST_NAME = 200
@@ -41,7 +41,7 @@ def read_conversations(path: str | os.PathLike[str]) -> Iterator[Document]:
     Raises, when it gets there, InvalidInput (something else, damaged, too large), NotFound, StorageDenied.
     """
     path = Path(path)
-    refuse_held(path)
+    refuse_open(path)
     for where, item in read_items(path):
         yield from _documents(item, where)
 

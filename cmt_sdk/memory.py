@@ -201,14 +201,14 @@ class Memory(Handle):
         cut short is finished when the memory is next opened, or at the next call. Raises InvalidFilter without any
         condition, DocumentNotFound for an unknown id.
         """
-        chosen = _filter(scope, source, where, ids=None if id is None else [id])
-        if chosen.empty:
+        filter = _filter(scope, source, where, ids=None if id is None else [id])
+        if filter.empty:
             raise InvalidFilter("forget() needs an id, a source, a scope or a filter; to forget all, scope=''")
         self._finish_erasing()
         if id is not None:
             self.history(id)  # an expired document can be forgotten too
         before = self._store.stats().file_bytes
-        removed = self._store.delete(chosen, erase=True)
+        removed = self._store.delete(filter, erase=True)
         try:
             complete = self._erase(FORGET_WAIT)
         except StorageError as error:
@@ -333,11 +333,11 @@ class Memory(Handle):
         searched by itself and after earlier turns, and ranked, as `model.ask` does; its middle is left
         out where it is long. `mode` is not used then.
         """
-        chosen = _filter(scope, source, where)
+        filter = _filter(scope, source, where)
         if history is not None:
-            found = self._retriever.search_after(query, history, k, chosen)
+            found = self._retriever.search_after(query, history, k, filter)
         else:
-            found = self._retriever.search(query, k, chosen, mode)
+            found = self._retriever.search(query, k, filter, mode)
         return found if mode == "text" and history is None else self._retriever.newest_first(query, found)
 
     def superseded(self, text: str, k: int = 5, *, scope: str | None = None) -> Sequence[Match]:
@@ -473,7 +473,7 @@ class Memory(Handle):
         """A check-up of files, database, index and memories, with remedies; `cmt_sdk.repair` mends what can be mended."""
         return self._store.check()
 
-    def mend(self, on_progress: OnProgress | None = None) -> int:
+    def finish_repair(self, on_progress: OnProgress | None = None) -> int:
         """Make again what `cmt_sdk.repair` left to the model: passages, memories, index; returns the passages compressed."""
         self._ingestor.cut_again()
         count = self.compress(on_progress)

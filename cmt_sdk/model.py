@@ -54,7 +54,7 @@ class Ask:
     budget: int | None = None
     reader: ReaderKind = "memory"
     max_tokens: int = 64
-    chosen: Filter = field(default_factory=Filter)
+    filter: Filter = field(default_factory=Filter)
     history: Sequence[Turn] | None = None
 
     def __post_init__(self) -> None:
@@ -253,7 +253,7 @@ class MemoryModel(Handle):
 
     def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
         """True where no document fits the filter; asked only while the model would have to be loaded to find nothing."""
-        if self._retriever.engine.loaded or _timed(times, "search", lambda: self._retriever.store.count(ask.chosen)):
+        if self._retriever.engine.loaded or _timed(times, "search", lambda: self._retriever.store.count(ask.filter)):
             return False
         times["encode"] = 0.0
         return True
@@ -264,7 +264,7 @@ class MemoryModel(Handle):
         vector = _timed(times, "encode", lambda: self._retriever.encode(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
         earlier = exchanges(ask.history or ())
-        found = _timed(times, "search", lambda: self._retriever.gather(query, earlier, k, ask.chosen, vector))
+        found = _timed(times, "search", lambda: self._retriever.gather(query, earlier, k, ask.filter, vector))
         _timed(times, "load", lambda: self._retriever.encode_missing(found))
         stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
         found = _timed(times, stage, lambda: self._retriever.judge(query, found))
@@ -395,7 +395,7 @@ def _ask(question: str, options: Mapping[str, Any]) -> Ask:
     if not isinstance(narrowing.get("where", {}), Mapping):
         raise InvalidFilter(f"where={narrowing['where']!r:.60}: give a dict of metadata keys and values")
     rest = {name: value for name, value in options.items() if name not in NARROWING}
-    return Ask(question, chosen=Filter(**narrowing), **rest)
+    return Ask(question, filter=Filter(**narrowing), **rest)
 
 
 def _timed(times: dict[str, float], stage: str, work: Callable[[], T]) -> T:

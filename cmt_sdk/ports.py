@@ -160,7 +160,7 @@ class DocumentStore(Protocol):
     def history(self, document_id: str) -> list[Document]:
         """Every version, oldest first; empty when there is no such document."""
 
-    def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
+    def page(self, filter: Filter, limit: int, cursor: str | None) -> Page:
         """Documents in order of creation, `limit` a page."""
 
     def ids(self, prefix: str) -> Sequence[str]:
@@ -172,10 +172,10 @@ class DocumentStore(Protocol):
     def kept_out(self, scope: str, sources: Iterable[str]) -> list[str]:
         """Those of the sources that are to stay out of a scope."""
 
-    def count(self, chosen: Filter) -> int:
+    def count(self, filter: Filter) -> int:
         """How many documents fit."""
 
-    def delete(self, chosen: Filter, *, erase: bool = False) -> Removed:
+    def delete(self, filter: Filter, *, erase: bool = False) -> Removed:
         """Remove the documents that fit with all their versions, and single earlier versions that fit.
 
         With `erase` it is also recorded, in the same transaction, that the files are to be rewritten without them.
@@ -242,13 +242,13 @@ class PassageStore(Protocol):
     def passages_of(self, document_id: str) -> list[Passage]:
         """The passages of a document's current version, in order."""
 
-    def choose(self, chosen: Filter) -> Collection[int]:
+    def choose(self, filter: Filter) -> Collection[int]:
         """Ids of the passages of current documents that fit the filter."""
 
-    def embeddings(self, chosen: Filter) -> Embeddings:
+    def embeddings(self, filter: Filter) -> Embeddings:
         """The embeddings of the passages of current documents that fit the filter, oldest first."""
 
-    def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
+    def search_text(self, query: str, limit: int, filter: Filter) -> list[Hit]:
         """Full-text search, BM25, best first; any word of the query may match, in any spelling (cmt_sdk.words)."""
 
     def fingerprints(self) -> list[Fingerprint]:

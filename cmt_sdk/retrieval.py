@@ -129,7 +129,7 @@ class Retriever:
         with self.lock:
             return self.engine.small_talk(text)
 
-    def search(self, query: str, k: int, chosen: Filter, mode: SearchMode = "fused", vector: Vector | None = None) -> list[Match]:
+    def search(self, query: str, k: int, filter: Filter, mode: SearchMode = "fused", vector: Vector | None = None) -> list[Match]:
         """The k best passages, best first. `vector` saves encoding the query again.
 
         "vector" looks by meaning, "text" by words, "fused" by both; "reranked" then lets the model read the query after the
@@ -141,23 +141,23 @@ class Retriever:
         if mode not in get_args(SearchMode):
             raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(get_args(SearchMode))}")
         limit = max(CANDIDATES, k)
-        by_words = self.store.search_text(query, limit, chosen) if mode != "vector" else []
+        by_words = self.store.search_text(query, limit, filter) if mode != "vector" else []
         by_meaning = []
         if mode != "text":
-            by_meaning = self._near(self.encode(query) if vector is None else vector, limit, chosen)
+            by_meaning = self._near(self.encode(query) if vector is None else vector, limit, filter)
         matches = self._matches(by_meaning, by_words)
         return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
 
     def gather(
-        self, question: str, earlier: Sequence[Exchange], k: int, chosen: Filter, vector: Vector | None = None
+        self, question: str, earlier: Sequence[Exchange], k: int, filter: Filter, vector: Vector | None = None
     ) -> list[Candidate]:
         """At least k passages that may fit a question after earlier exchanges, which come latest first.
 
         The question is searched by itself and after each exchange; a passage keeps its best place.
         """
-        alone = self.search(question, max(k, self.reranked), chosen, vector=vector)
+        alone = self.search(question, max(k, self.reranked), filter, vector=vector)
         best = {m.passage.id: Candidate(m, n, n) for n, m in enumerate(alone)}
-        for found in self._after(question, earlier, chosen) if earlier else ():
+        for found in self._after(question, earlier, filter) if earlier else ():
             known = best.get(found.match.passage.id, found)
             place = min(known.place, found.place)
             nearer = (found.match.vector_score or -1.0) > (known.match.vector_score or -1.0)
@@ -165,7 +165,7 @@ class Retriever:
             best[found.match.passage.id] = replace(known, place=place, about=about)
         return sorted(best.values(), key=lambda found: found.place)
 
-    def _after(self, question: str, earlier: Sequence[Exchange], chosen: Filter) -> list[Candidate]:
+    def _after(self, question: str, earlier: Sequence[Exchange], filter: Filter) -> list[Candidate]:
         """What is found for a question after each of the exchanges, in one list, best first.
 
         Scores of all searches are compared as they are, so that talk which nothing in the memory is
@@ -175,8 +175,8 @@ class Retriever:
         words: dict[int, tuple[float, int]] = {}
         for back, exchange in enumerate(earlier):
             query = exchange.query(question)
-            by_meaning = self._near(self.encode(query), NEAR, chosen)
-            for best, hits in ((words, self.store.search_text(query, NEAR, chosen)), (meaning, by_meaning)):
+            by_meaning = self._near(self.encode(query), NEAR, filter)
+            for best, hits in ((words, self.store.search_text(query, NEAR, filter)), (meaning, by_meaning)):
                 for hit in hits:
                     best[hit.passage_id] = max(best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back))
         back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
@@ -225,21 +225,21 @@ class Retriever:
             message = shortened(message, 9 * len(message) * MESSAGE_TOKENS // (10 * tokens))
         return message
 
-    def search_after(self, message: str, history: Sequence[Turn], k: int, chosen: Filter) -> list[Match]:
+    def search_after(self, message: str, history: Sequence[Turn], k: int, filter: Filter) -> list[Match]:
         """The k passages that `model.ask` would read for a message after these turns, best first."""
         query = shortened(message, QUERY)
-        found = self.gather(query, exchanges(history), k, chosen)
+        found = self.gather(query, exchanges(history), k, filter)
         self.encode_missing(found)
         return [c.match for c in self.judge(query, found)[:k]]
 
-    def nearest(self, vector: Vector, k: int, chosen: Filter) -> list[Match]:
+    def nearest(self, vector: Vector, k: int, filter: Filter) -> list[Match]:
         """The k passages whose embeddings are nearest to `vector`, shape [dimension]."""
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
-        return self._matches(self._near(vector, k, chosen), [])
+        return self._matches(self._near(vector, k, filter), [])
 
-    def _near(self, vector: Vector, limit: int, chosen: Filter) -> list[Hit]:
-        return self.index.search(vector, limit, None if chosen.empty else self.store.choose(chosen))
+    def _near(self, vector: Vector, limit: int, filter: Filter) -> list[Hit]:
+        return self.index.search(vector, limit, None if filter.empty else self.store.choose(filter))
 
     def _matches(self, by_meaning: Sequence[Hit], by_words: Sequence[Hit]) -> list[Match]:
         fused = fuse(by_meaning, by_words, weight=self.engine.vector_weight if by_meaning else 1.0)

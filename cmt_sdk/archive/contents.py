@@ -33,7 +33,7 @@ from cmt_sdk.archive.layout import (
     shard_names,
 )
 from cmt_sdk.errors import StorageDamaged
-from cmt_sdk.held import refuse_held
+from cmt_sdk.open_files import refuse_open
 from cmt_sdk.types import Document, Encoded, Fingerprint, PackedMemory
 
 JSON_GROWTH = 6  # bytes of JSON for a byte of text, at the most: control characters
@@ -55,7 +55,7 @@ class StoredMemory:
 @contextmanager
 def opened(path: Path, longest: int) -> Iterator[Contents]:
     """The contents of an archive whose documents have texts of at most `longest` UTF-8 bytes."""
-    refuse_held(path)
+    refuse_open(path)
     with path.open("rb") as file:
         yield Contents(path, file, longest)
 

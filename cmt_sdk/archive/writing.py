@@ -26,7 +26,7 @@ from cmt_sdk.archive.layout import (
 )
 from cmt_sdk.archive.seals import Seal
 from cmt_sdk.errors import AlreadyExists, InvalidInput
-from cmt_sdk.held import refuse_held
+from cmt_sdk.open_files import refuse_open
 from cmt_sdk.ports import Store
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Passage
 
@@ -46,7 +46,7 @@ def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | Non
     """
     if path.is_dir():
         raise InvalidInput(f"{path} is a folder: give the name of a file in it, such as {path / 'memory.cmt'}")
-    refuse_held(path)
+    refuse_open(path)
     if path.exists() and not _is_replaceable(path):
         raise AlreadyExists(
             f"{path} is there already and is no archive of a memory, so it is not replaced: choose another name, "

@@ -29,7 +29,7 @@ from cmt_sdk.converting.subtitles import from_subtitles
 from cmt_sdk.converting.text import check_text, from_text
 from cmt_sdk.errors import EmptyDocument, InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
 from cmt_sdk.extras import unusable
-from cmt_sdk.held import refuse_held
+from cmt_sdk.open_files import refuse_open
 from cmt_sdk.types import Document
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def read_document(path: str | os.PathLike[str]) -> Document:
     path = Path(path)
     if _is_folder(path):
         raise InvalidDocument(f"{path} is a folder: add the files in it with read_documents or `cmt add {path}`")
-    refuse_held(path)
+    refuse_open(path)
     data, is_file = _contents(path)
     source = _source(path) if is_file else None
     converted = _convert(data, path)

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cmt_sdk.errors import AlreadyExists, NotFound, StorageDamaged
-from cmt_sdk.held import refuse_held
+from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, translated
 from cmt_sdk.storage.graph import flush
@@ -26,7 +26,7 @@ def back_up(
     StorageDamaged.
     """
     file = target.absolute() if target.suffix == ".db" else target.absolute() / FILE
-    refuse_held(file)
+    refuse_open(file)
     with translated(file.parent):
         if file.exists() and not overwrite:
             raise AlreadyExists(f"{file} is there already; choose another name, or give overwrite=True (`cmt`: --overwrite)")
@@ -59,7 +59,7 @@ def _copy(database: Path, to: Path, key: driver.Key | None, access: driver.Acces
         new.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
         said = [row[0] for row in new.execute("PRAGMA integrity_check(3)")]
     if said != ["ok"]:
-        raise StorageDamaged(f"{database} is damaged ({'; '.join(said)}), and so would be its copy: run `cmt doctor --repair`")
+        raise StorageDamaged(f"{database} is damaged ({'; '.join(said)}), and so would be its copy: run `cmt check --repair`")
 
 
 def _fill(new: driver.Connection, old: driver.Connection, database: Path) -> None:
@@ -67,7 +67,7 @@ def _fill(new: driver.Connection, old: driver.Connection, database: Path) -> Non
         old.backup(new)
     except driver.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise StorageDamaged(f"{database} is damaged ({error}): run `cmt doctor --repair`") from error
+            raise StorageDamaged(f"{database} is damaged ({error}): run `cmt check --repair`") from error
         raise
 
 

@@ -29,9 +29,9 @@ from cmt_sdk.errors import (
     StorageLocked,
 )
 from cmt_sdk.handles import OPEN_HERE
-from cmt_sdk.held import hold, release
+from cmt_sdk.open_files import register, release
 from cmt_sdk.storage import driver
-from cmt_sdk.storage.keys import key_of, not_encrypted
+from cmt_sdk.storage.encryption import key_of, not_encrypted
 from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
 
@@ -186,7 +186,7 @@ class Database:
         with _opening, translated(self._folder):
             self._key = _key_here(self._file, encrypt=encrypt)
             self._engine = open_database(self._file, self._key, read_only=self.read_only)
-            hold(self._file)
+            register(self._file)
             _open.add(self)
         try:
             self._begin()
@@ -368,5 +368,5 @@ def _as_ours(error: BaseException | None, folder: Path) -> CMTError:
     if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StorageDenied(f"{folder / FILE} cannot be opened for writing ({error}): check the permissions")
     if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or any(s in str(error) for s in DAMAGE):
-        return StorageDamaged(f"{folder / FILE} is damaged ({error}): run `cmt doctor --repair`, or restore a backup")
+        return StorageDamaged(f"{folder / FILE} is damaged ({error}): run `cmt check --repair`, or restore a backup")
     return StorageError(f"{folder}: {error}")

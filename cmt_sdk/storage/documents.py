@@ -14,11 +14,11 @@ from sqlalchemy import Connection, Row, text
 
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, InvalidInput
 from cmt_sdk.ports import Recut
-from cmt_sdk.storage.checkup import uncut
+from cmt_sdk.storage.checks import uncut
 from cmt_sdk.storage.connection import Database, chunks, translated
-from cmt_sdk.storage.cuts import matched
+from cmt_sdk.storage.erasure import rewrite, traces_of
 from cmt_sdk.storage.filters import conditions
-from cmt_sdk.storage.forgetting import rewrite, traces_of
+from cmt_sdk.storage.resplitting import matched
 from cmt_sdk.storage.rows import (
     ALIVE,
     READY,
@@ -305,11 +305,11 @@ class Documents(Database):
         with self._read() as db:
             return [document_of(row) for row in db.execute(text(sql), {"id": sound_text("id", document_id, InvalidDocument)})]
 
-    def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
+    def page(self, filter: Filter, limit: int, cursor: str | None) -> Page:
         """See ports.DocumentStore."""
         if not 1 <= limit <= LARGEST_PAGE:
             raise InvalidInput(f"limit={limit}: ask for 1 to {LARGEST_PAGE:,} documents a page")
-        where, values = conditions(chosen, self.now().timestamp())
+        where, values = conditions(filter, self.now().timestamp())
         sql = (
             f"SELECT d.*, {READY} FROM documents d WHERE {where} AND (d.created_at, d.key) > (:time, :key) "
             "ORDER BY d.created_at, d.key LIMIT :limit"
@@ -331,15 +331,15 @@ class Documents(Database):
         with self._read() as db:
             return [row.doc_id for row in db.execute(text(sql), values)]
 
-    def count(self, chosen: Filter) -> int:
+    def count(self, filter: Filter) -> int:
         """See ports.DocumentStore."""
-        where, values = conditions(chosen, self.now().timestamp())
+        where, values = conditions(filter, self.now().timestamp())
         with self._read() as db:
             return int(db.execute(text(f"SELECT count(*) FROM documents d WHERE {where}"), values).scalar_one())
 
-    def delete(self, chosen: Filter, *, erase: bool = False) -> Removed:
+    def delete(self, filter: Filter, *, erase: bool = False) -> Removed:
         """See ports.DocumentStore."""
-        where, values = conditions(replace(chosen, history=True), -math.inf)
+        where, values = conditions(replace(filter, history=True), -math.inf)
         sql = f"""SELECT a.*, 0 AS ready FROM documents a
             WHERE key IN (SELECT d.key FROM documents d WHERE {where})
             OR doc_id IN (SELECT d.doc_id FROM documents d WHERE d.current AND {where}) ORDER BY doc_id, version"""

@@ -23,29 +23,29 @@ MOST_KEYS = 100
 Bind = Callable[[object], str]
 
 
-def conditions(chosen: Filter, now: float) -> tuple[str, dict[str, Any]]:
+def conditions(filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
     """The WHERE clause for documents `d`, and its values. Raises InvalidFilter."""
     values: dict[str, Any] = {"now": now}
     parts = ["(d.expires_at IS NULL OR d.expires_at > :now)"]
-    if not chosen.history:
+    if not filter.history:
         parts.append("d.current")
 
     def bind(value: object) -> str:
         values[name := f"v{len(values)}"] = value
         return f":{name}"
 
-    if chosen.ids is not None:
-        ids = json.dumps([sound_text("id", i, InvalidFilter) for i in chosen.ids])
+    if filter.ids is not None:
+        ids = json.dumps([sound_text("id", i, InvalidFilter) for i in filter.ids])
         parts.append(f"d.doc_id IN (SELECT value FROM json_each({bind(ids)}))")
-    if chosen.scope:
-        parts.append(_in_scope(sound_text("scope", chosen.scope, InvalidFilter), bind))
-    if chosen.outside:
-        parts.append(f"NOT {_in_scope(sound_text('outside', chosen.outside, InvalidFilter), bind)}")
-    if chosen.source is not None:
-        parts.append(_on_source(sound_text("source", chosen.source, InvalidFilter), bind))
-    if len(chosen.where) > MOST_KEYS:
-        raise InvalidFilter(f"a filter on {len(chosen.where)} keys: give at most {MOST_KEYS}")
-    for key, wanted in chosen.where.items():
+    if filter.scope:
+        parts.append(_in_scope(sound_text("scope", filter.scope, InvalidFilter), bind))
+    if filter.outside:
+        parts.append(f"NOT {_in_scope(sound_text('outside', filter.outside, InvalidFilter), bind)}")
+    if filter.source is not None:
+        parts.append(_on_source(sound_text("source", filter.source, InvalidFilter), bind))
+    if len(filter.where) > MOST_KEYS:
+        raise InvalidFilter(f"a filter on {len(filter.where)} keys: give at most {MOST_KEYS}")
+    for key, wanted in filter.where.items():
         parts.append(_on_metadata(key, wanted, bind))
     return " AND ".join(parts), values
 

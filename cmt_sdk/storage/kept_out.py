@@ -45,7 +45,7 @@ class KeptOut(Database):
             kept = json.loads(found)
             return str(kept["key"]), frozenset(map(str, kept["hashes"]))
         except (ValueError, TypeError, KeyError) as error:
-            raise StorageDamaged(f"the list of sources that stay out is damaged ({error}): run `cmt doctor --repair`") from error
+            raise StorageDamaged(f"the list of sources that stay out is damaged ({error}): run `cmt check --repair`") from error
 
 
 def _hash(key: str, scope: str, source: str) -> str:

@@ -15,10 +15,10 @@ from sqlalchemy import Connection, Row, text
 from cmt_sdk import words
 from cmt_sdk.errors import InvalidDocument, ModelMismatch, StorageDamaged, StorageDenied, StorageFull, StorageLocked
 from cmt_sdk.storage.blob import pack, unpack
-from cmt_sdk.storage.claims import claimed
 from cmt_sdk.storage.connection import Database, chunks
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.rows import ALIVE, PASSAGE, READY, document_of, fingerprint_of, passage_of, sound_text
+from cmt_sdk.storage.work_locks import claimed
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMemory, Passage, Vector
 from cmt_sdk.vectors import Embeddings
 
@@ -168,16 +168,16 @@ class Passages(Database):
             rows = db.execute(text(sql), {"id": sound_text("id", document_id, InvalidDocument)}).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
-    def choose(self, chosen: Filter) -> Collection[int]:
+    def choose(self, filter: Filter) -> Collection[int]:
         """See ports.PassageStore."""
-        where, values = conditions(replace(chosen, history=False), self.now().timestamp())
+        where, values = conditions(replace(filter, history=False), self.now().timestamp())
         sql = f"SELECT p.id FROM passages p JOIN documents d ON d.key = p.document_key WHERE {where}"
         with self._read() as db:
             return {row.id for row in db.execute(text(sql), values)}
 
-    def embeddings(self, chosen: Filter) -> Embeddings:
+    def embeddings(self, filter: Filter) -> Embeddings:
         """See ports.PassageStore."""
-        where, values = conditions(replace(chosen, history=False), self.now().timestamp())
+        where, values = conditions(replace(filter, history=False), self.now().timestamp())
         sql = f"""SELECT v.passage_id, v.key FROM vectors v JOIN passages p ON p.id = v.passage_id
             JOIN documents d ON d.key = p.document_key WHERE {where} ORDER BY v.passage_id"""
         with self._read() as db:
@@ -185,13 +185,13 @@ class Passages(Database):
         matrix = np.frombuffer(b"".join(r.key for r in rows), "<f4").astype(np.float32).reshape(len(rows), -1 if rows else 0)
         return Embeddings([r.passage_id for r in rows], matrix)
 
-    def search_text(self, query: str, limit: int, chosen: Filter) -> list[Hit]:
+    def search_text(self, query: str, limit: int, filter: Filter) -> list[Hit]:
         """See ports.PassageStore."""
         asked = words.asked(query)
         whole = _any_of(asked)
         if not whole:
             return []
-        where, values = conditions(replace(chosen, history=False), self.now().timestamp())
+        where, values = conditions(replace(filter, history=False), self.now().timestamp())
         alive = f"JOIN passages p ON p.id = found.id JOIN documents d ON d.key = p.document_key WHERE {where}"
         sql = f"""WITH other AS MATERIALIZED (SELECT rowid AS id, bm25(passage_forms, {WEIGHTS}) AS score
                 FROM passage_forms WHERE passage_forms MATCH :forms),

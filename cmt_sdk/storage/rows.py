@@ -68,7 +68,7 @@ def document_of(row: Row[Any]) -> Document:
             ready=bool(row.ready and row.current),
         )
     except (ValueError, TypeError, OverflowError) as error:
-        raise StorageDamaged(f"document {row.doc_id!r:.60} is damaged ({error}): run `cmt doctor`") from error
+        raise StorageDamaged(f"document {row.doc_id!r:.60} is damaged ({error}): run `cmt check`") from error
 
 
 def gone_of(row: Row[Any]) -> Document:
@@ -86,7 +86,7 @@ def passage_of(row: Row[Any], of: Document) -> Passage:
         where = (row.id, of.id, of.version, row.ordinal, row.start, row.stop)
         return Passage(*where, row.tokens, body, row.heading, bool(row.ready), row.fidelity)
     except TypeError as error:
-        raise StorageDamaged(f"passage {row.id} is damaged ({error}): run `cmt doctor`") from error
+        raise StorageDamaged(f"passage {row.id} is damaged ({error}): run `cmt check`") from error
 
 
 def fingerprint_of(body: str) -> Fingerprint:
@@ -94,7 +94,7 @@ def fingerprint_of(body: str) -> Fingerprint:
     try:
         return Fingerprint(**json.loads(body))
     except (ValueError, TypeError) as error:
-        raise StorageDamaged(f"a fingerprint is damaged ({error}): run `cmt doctor`") from error
+        raise StorageDamaged(f"a fingerprint is damaged ({error}): run `cmt check`") from error
 
 
 def metadata_text(document: Document) -> str:

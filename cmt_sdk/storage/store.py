@@ -14,7 +14,7 @@ from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLocked
 from cmt_sdk.storage.backup import back_up
-from cmt_sdk.storage.checkup import REPAIR, findings
+from cmt_sdk.storage.checks import REPAIR, findings
 from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.copies import Copies
 from cmt_sdk.storage.histories import Histories
@@ -69,7 +69,7 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         try:
             return dict(json.loads(found)) if found else {}
         except (ValueError, TypeError) as error:
-            raise StorageDamaged(f"the settings in {self._folder} are damaged ({error}): run `cmt doctor --repair`") from error
+            raise StorageDamaged(f"the settings in {self._folder} are damaged ({error}): run `cmt check --repair`") from error
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
         """Record settings in place of those before."""

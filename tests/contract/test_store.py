@@ -450,11 +450,11 @@ def test_more_documents_than_one_list_of_sql_takes(store, monkeypatch):
 # -- pages ----------------------------------------------------------------------------------------------------------
 
 
-def walk(store: SQLiteStore, chosen: Filter, limit: int) -> list[str]:
+def walk(store: SQLiteStore, filter: Filter, limit: int) -> list[str]:
     """Texts page by page."""
     texts, cursor = [], None
     while True:
-        page = store.page(chosen, limit, cursor)
+        page = store.page(filter, limit, cursor)
         assert len(page.documents) <= limit
         texts += [d.text for d in page.documents]
         cursor = page.next_cursor
@@ -511,15 +511,15 @@ def test_every_way_to_ask_takes_the_same_filter(store):
     """Page, count, choose, full-text search and delete agree; a bad filter is refused by each before anything happens."""
     a = put(store, scope="u", metadata={"n": 1})
     put(store, GENOA, scope="u", metadata={"n": 2})
-    chosen = Filter(scope="u", where={"n": {"<": 2}})
-    assert store.page(chosen, 9, None).documents == [a]
-    assert store.count(chosen) == len(store.choose(chosen)) == 1
+    filter = Filter(scope="u", where={"n": {"<": 2}})
+    assert store.page(filter, 9, None).documents == [a]
+    assert store.count(filter) == len(store.choose(filter)) == 1
     assert found(store, "museum lighthouse", scope="u", where={"n": {"<": 2}}) == [LISBON]
     bad = Filter(where={'"': 1})
     for call in (lambda: store.page(bad, 1, None), lambda: store.count(bad), lambda: store.delete(bad)):
         with pytest.raises(InvalidFilter):
             call()
-    assert store.delete(chosen).versions == [replace(a, ready=False)]
+    assert store.delete(filter).versions == [replace(a, ready=False)]
 
 
 # -- passages, memories, vectors --------------------------------------------------------------------------------------
@@ -764,9 +764,9 @@ TOLD = "Wilhelmina keeps the zanzibarquartz under the mongolfière."
 TRACES = (b"zanzibarquartz", b"wilhelmina", b"mongolfi", b"quartzitic", b"geheimakte")
 
 
-def scrub(store: SQLiteStore, chosen: Filter) -> tuple[list[str], int]:
+def scrub(store: SQLiteStore, filter: Filter) -> tuple[list[str], int]:
     """Delete, erase, look: the files and the traces left in them."""
-    removed = store.delete(chosen)
+    removed = store.delete(filter)
     assert store.erase(30)
     return store.traces(removed.versions)
 

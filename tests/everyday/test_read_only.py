@@ -220,7 +220,7 @@ COMMANDS = [
     ("search Lisbon", 0, LISBON),
     ("stats", 0, "documents\t2"),
     ("config", 0, "keep\t0.25"),
-    ("doctor", 1, "intact"),
+    ("check", 1, "intact"),
     ("export {out}/all.cmt", 0, "2 documents in"),
     ("backup {out}/copy", 0, "memory.db"),
     ("add --text More.", 5, "is read-only"),

@@ -181,7 +181,7 @@ def test_no_answer_has_a_line_of_its_own(cmt, notes, command):
 @pytest.mark.parametrize(
     ("given", "meant"),
     [("ad", "add"), ("serach", "search"), ("forgte", "forget"), ("LIST", "list"), ("updaet", "update"), ("imp", "import"),
-     ("exprot", "export"), ("docter", "doctor"), ("re", "reencode or reindex")],
+     ("exprot", "export"), ("chek", "check"), ("re", "reencode or reindex")],
 )  # fmt: skip
 def test_a_mistyped_command(cmt, given, meant):
     """What is like it is named."""

@@ -655,7 +655,7 @@ def test_the_check_up_counts_files_that_are_away(cmt, notes):
     cmt("add", "--text", "x", "--source", "C:/notes/c.md")
     (notes / "a.md").unlink()
     (notes / "b.md").rename(notes / ".b.md.icloud")
-    found = {f["check"]: f for f in json.loads(cmt("doctor", "--json", code=1).stdout)}
+    found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
     assert found["files"]["ok"]
     assert found["files"]["detail"] == (
         "of 3 files 1 gone, 1 of another system, 1 in a cloud; what is remembered of them still answers"

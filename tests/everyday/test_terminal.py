@@ -152,7 +152,7 @@ ENCODED = [
     ("utf-16-le", f"show {WAY}", "Take the path north → bridge … “now”."),
     ("cp1252", "stats", "documents\t4"),
     ("cp1252", "config", "smollm2-135m-instruct"),
-    ("cp1252", "doctor", "4 readable"),
+    ("cp1252", "check", "4 readable"),
     ("cp1252", "list --json", '"source": "/n/way \\u2192 home.md"'),
     ("ascii", "--help", "Remember documents on this machine"),
 ]
@@ -189,11 +189,11 @@ def test_a_piped_conversation_in_another_encoding(environment):
     assert done.stdout.count(b"The key is under the stone.") == 2
 
 
-@pytest.mark.parametrize("line", ["list", "ask 'Where is the key?'", "forget nowhere-at-all --yes", "search key", "doctor"])
+@pytest.mark.parametrize("line", ["list", "ask 'Where is the key?'", "forget nowhere-at-all --yes", "search key", "check"])
 def test_a_terminal_of_another_encoding(here, line):
     """Tables, spinners and progress bars draw with what the encoding has."""
     seen = here(line, encoding="cp437", terminal=True, code=3 if "forget" in line else 1)
-    assert "\\u2192" in seen or line.split()[0] in ("forget", "doctor")
+    assert "\\u2192" in seen or line.split()[0] in ("forget", "check")
 
 
 @posix
@@ -264,7 +264,7 @@ def test_columns_that_fit_stand_side_by_side(here):
     [
         ("stats", ["smollm2-135m-instruct"]),
         ("config", ["smollm2-135m-instruct", "max_document_bytes"]),
-        ("doctor", ["cmtmodelpullsmollm2-135m-instruct", "full-textsearch"]),
+        ("check", ["cmtmodelpullsmollm2-135m-instruct", "full-textsearch"]),
         (f"show {WAY}", ["compressed", "0:65"]),
     ],
     ids=lambda v: str(v)[:6],

@@ -113,7 +113,7 @@ def wrong(folder: Path, book: Book) -> list[str]:
             if held.get(name) not in may:
                 found.append(f"{name}: {held.get(name)!r} instead of {may}")
         found += [f"{name} came from nowhere" for name in held if name not in book.may]
-        memory.mend()
+        memory.finish_repair()
         found += [str(f) for f in memory.check() if not f.ok]
         memory.add("It goes on.")
         if memory.search("goes", 1, mode="text")[0].document.text != "It goes on.":

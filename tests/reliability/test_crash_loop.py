@@ -18,7 +18,7 @@ import pytest
 import cmt_sdk
 from cmt_cli.sync import Sync
 from cmt_sdk.storage.driver import connect
-from cmt_sdk.storage.keys import key_of
+from cmt_sdk.storage.encryption import key_of
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.testing.fakes import open_fake
 from tests.reliability.victims import OTHER, Silent, Zygote, open_with
@@ -268,7 +268,7 @@ def after_repair(folder: Path, _: Path) -> None:
     """A second repair ends what the first began, and what can be read is there."""
     cmt_sdk.repair(folder)
     with open_fake(folder, create=False) as memory:
-        memory.mend()
+        memory.finish_repair()
         texts = {d.id: d.text for d in memory.documents()}
         assert len(texts) > 40
         assert all(TEXTS.get(name, text) == text for name, text in texts.items())

@@ -111,7 +111,7 @@ def test_what_a_repair_laid_aside_is_named(tmp_path: Path) -> None:
         data.write(b"\0" * 4096)
     assert any(f.check == "backup" for f in cmt_sdk.repair(tmp_path / "m"))
     with open_fake(tmp_path / "m") as memory:
-        memory.mend()
+        memory.finish_repair()
         (copy,) = memory.forget(document.id).copies if memory.ids(document.id) else memory.forget(scope="").copies
         assert "m-before-repair-" in copy
         assert copy in next(f for f in memory.check() if f.check == "copies").detail
@@ -125,4 +125,4 @@ def test_the_command_names_them(cmt, tmp_path: Path) -> None:  # type: ignore[no
     assert f"copies made earlier may still hold it: {tmp_path / 'copy' / 'memory.db'}; delete each" in done
     cmt("add", "--text", TOLD, "--source", "w")
     assert cmt.json("forget", "w", "--yes")["copies"] == [str(tmp_path / "copy" / "memory.db")]
-    assert "copies" in cmt("doctor", code=None).stdout
+    assert "copies" in cmt("check", code=None).stdout

@@ -34,7 +34,7 @@ def fits(document):  # its number is that of its id, or, where the disk has chan
 
 def state(folder):
     with open_fake(folder, create=False, exact_limit=1000) as memory:
-        memory.mend()
+        memory.finish_repair()
         texts = {d.id: d.text for d in memory.documents()}
         some = sorted(texts)[::9]
         found = {n for n in some if memory.search(texts[n], 1, mode="vector")[0].vector_score > 0.999}
@@ -222,7 +222,7 @@ def test_damage_within_a_sound_database(notes, harm):
     done = cmt_sdk.repair(notes)
     assert done[0].check == "backup"
     with open_fake(notes, create=False) as memory:
-        memory.mend()
+        memory.finish_repair()
         assert {d.id: d.text for d in memory.documents()} == TEXTS
         assert [f for f in memory.check() if not f.ok] == []
         assert memory.search("word0004", 1, mode="text")[0].document.id == "4"
@@ -243,7 +243,7 @@ def told_of_the_database(folder: Path) -> tuple[bool, str, list[str]]:
     """What repair says of the database, and what is wrong afterwards."""
     (told,) = [f for f in cmt_sdk.repair(folder) if f.check == "database"]
     with open_fake(folder, create=False) as memory:
-        memory.mend()
+        memory.finish_repair()
         return told.ok, told.detail, [f.check for f in memory.check() if not f.ok]
 
 

@@ -70,7 +70,7 @@ def test_an_earlier_release_had_no_hash_of_a_record(release):
     open_fake(release / "notes", create=False).close()
     for folder in (release / "notes", release / "hurt"):
         with open_fake(folder, create=False) as memory:
-            memory.mend()
+            memory.finish_repair()
             assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
             with closing(sqlite3.connect(folder / "memory.db")) as db, db:
                 db.execute("UPDATE documents SET metadata = replace(metadata, '0.5', '0.7') WHERE doc_id = 'museum'")

@@ -177,7 +177,7 @@ def run(order: dict[str, Any]) -> None:
 def serve() -> None:
     """Fork for every order; kill the fork, and what it has started, once its time is over."""
     import cmt_sdk.storage.graph
-    import cmt_sdk.storage.repairing
+    import cmt_sdk.storage.repair
     import cmt_sdk.testing.fakes  # noqa: F401 - imported once, for all forks
 
     for line in sys.stdin:

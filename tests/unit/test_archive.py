@@ -77,9 +77,9 @@ class FakeStore:
         heads = [self.history(i)[-1] for i in self.documents]
         return [d for d in heads if d.text in texts and d.scope == versions[-1].scope]
 
-    def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
+    def page(self, filter: Filter, limit: int, cursor: str | None) -> Page:
         """By id, a page at a time."""
-        ids = [i for i in self.documents if chosen.ids is None or i in chosen.ids]
+        ids = [i for i in self.documents if filter.ids is None or i in filter.ids]
         start = int(cursor or 0)
         page = [self.history(i)[-1] for i in ids[start : start + limit]]
         return Page(page, str(start + limit) if start + limit < len(ids) else None)

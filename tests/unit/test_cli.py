@@ -288,15 +288,15 @@ def test_forget_what_nobody_remembers_is_an_error(cmt):
     assert "no document fits" in cmt("forget", "--source", "trap.md", "--yes", code=3).stderr
 
 
-def test_doctor_says_what_is_wrong(cmt, model_folder):
+def test_check_says_what_is_wrong(cmt, model_folder):
     """With the command that mends it, and an exit code."""
     cmt("config", "set", "model", model_folder)
     cmt("add", "--text", LISBON, "--no-wait")
-    told = cmt("doctor").stdout  # what waits is nothing wrong: it is told with its command
+    told = cmt("check").stdout  # what waits is nothing wrong: it is told with its command
     assert "ok\tcompression\t1 passages wait for it\tcmt compress" in told
     assert "WRONG" not in told
     cmt("config", "set", "model", "nobody/nothing")
-    found = {f["check"]: f for f in json.loads(cmt("doctor", "--json", code=1).stdout)}
+    found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
     assert (found["model"]["ok"], found["model"]["remedy"]) == (False, "cmt model pull nobody/nothing")
 
 
@@ -389,9 +389,9 @@ def test_a_relative_folder_is_recorded_whole(cmt, tmp_path, monkeypatch, model_f
     assert cmt("config", "set", "adapter", "mine").stdout == f"adapter = {adapter}\n"
     assert cmt("config", "set", "model", model_folder.name).stdout == f"model = {model_folder}\n"
     monkeypatch.chdir("/")
-    assert "\nok\tadapter\t" in cmt("doctor").stdout
+    assert "\nok\tadapter\t" in cmt("check").stdout
     (adapter / "cmt-adapter.json").unlink()
-    found = {f["check"]: f for f in json.loads(cmt("doctor", "--json", code=1).stdout)}
+    found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
     assert found["adapter"]["detail"].startswith(f"adapter {adapter}: there is no cmt-adapter.json in it")
     assert cmt("config", "set", "adapter", "none").stdout == "adapter = none\n"
 

@@ -110,7 +110,7 @@ def test_a_prefix_that_is_an_id_is_that_id(cmt):
 
 def test_reading_commands_make_no_memory(cmt, tmp_path):
     """Asking where nothing is leaves nothing behind, and so does a file that is not there."""
-    reading = [["stats"], ["list"], ["show", "abcd"], ["ask", "Where?"], ["search", "x"], ["doctor"], ["compress"], ["chat"]]
+    reading = [["stats"], ["list"], ["show", "abcd"], ["ask", "Where?"], ["search", "x"], ["check"], ["compress"], ["chat"]]
     for arguments in [*reading, ["rm", "abcd"], ["export", tmp_path / "x"], ["reindex"], ["reencode"], ["add", "no.md"]]:
         cmt(*arguments, code=3)
     assert not cmt.home.exists()
@@ -168,7 +168,7 @@ def test_a_file_where_the_memory_should_be(cmt, tmp_path):
     """The path is named, and the file stays as it is."""
     file = tmp_path / "notes.txt"
     file.write_text("mine")
-    for command in (["add", "--text", LISBON], ["list"], ["ask", "Where?"], ["config"], ["doctor", "--repair"], ["create"]):
+    for command in (["add", "--text", LISBON], ["list"], ["ask", "Where?"], ["config"], ["check", "--repair"], ["create"]):
         assert f"{file} is a file: give a folder or a name" in cmt(*command, "-m", file, code=2).stderr
     assert file.read_text() == "mine"
 
@@ -278,7 +278,7 @@ def test_a_memory_from_a_newer_release(cmt):
     database = sqlite3.connect(cmt.home / "default" / "memory.db")
     database.execute("PRAGMA user_version = 999")
     database.close()
-    for command in (["list"], ["doctor"], ["add", "--text", PORTO]):
+    for command in (["list"], ["check"], ["add", "--text", PORTO]):
         assert "update cmt-sdk" in cmt(*command, code=5).stderr
 
 
@@ -292,17 +292,17 @@ def test_a_damaged_database(cmt):
 
 
 def test_a_damaged_index(cmt):
-    """Answers come all the same; doctor tells, reindex mends."""
+    """Answers come all the same; check tells, reindex repairs."""
     cmt("config", "set", "exact_limit", 0)
     cmt("add", "--text", LISBON)
     cmt("reindex")
     (index,) = (cmt.home / "default").glob("*.hnsw")
     index.write_bytes(b"\0" * index.stat().st_size)
-    found = {f["check"]: f for f in json.loads(cmt("doctor", "--json", code=1).stdout)}
+    found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
     assert (found["index"]["ok"], found["index"]["remedy"]) == (False, "cmt reindex")
     assert cmt("ask", "Where did the museum move?").stdout.startswith(LISBON)
     cmt("reindex")
-    found = {f["check"]: f for f in json.loads(cmt("doctor", "--json", code=1).stdout)}
+    found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
     assert found["index"]["ok"]
 
 

@@ -1,4 +1,4 @@
-"""`cmt backup` and `cmt doctor --repair`, with a fake language model."""
+"""`cmt backup` and `cmt check --repair`, with a fake language model."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def test_backup_makes_no_folders_to_lie_in(cmt, tmp_path, name):
     assert not (tmp_path / "usb").exists()
 
 
-def test_doctor_repairs_a_damaged_database(cmt, tmp_path, model_folder):
-    """A page is lost: doctor says so without dying of it, repair saves the documents and says what it did."""
+def test_check_repairs_a_damaged_database(cmt, tmp_path, model_folder):
+    """A page is lost: check says so without dying of it, repair saves the documents and says what it did."""
     cmt("config", "set", "model", model_folder)
     cmt("add", "--text", LISBON)
     cmt("add", "--text", GENOA)
@@ -55,17 +55,17 @@ def test_doctor_repairs_a_damaged_database(cmt, tmp_path, model_folder):
     data = bytearray(file.read_bytes())
     data[index : index + 4096] = bytes(4096)
     file.write_bytes(data)
-    assert "WRONG\tdatabase" in cmt("doctor", code=1).stdout
-    told = json.loads(cmt("doctor", "--repair", "--json", code=0).stdout)
+    assert "WRONG\tdatabase" in cmt("check", code=1).stdout
+    told = json.loads(cmt("check", "--repair", "--json", code=0).stdout)
     assert [f["check"] for f in told["repaired"]][:2] == ["backup", "database"]
     assert all(f["ok"] for f in told["found"])
     assert cmt("ask", "Where did the museum move?").stdout.startswith(LISBON)
-    assert cmt("doctor", "--repair").stdout.count("mended") == 0
+    assert cmt("check", "--repair").stdout.count("mended") == 0
 
 
-def test_doctor_of_what_is_no_database(cmt):
+def test_check_of_what_is_no_database(cmt):
     """A line that says so, and what nothing can be saved of is told as lost."""
     cmt("add", "--text", LISBON)
     (cmt.home / "default" / "memory.db").write_bytes(b"this is no database" * 1000)
-    assert "WRONG\tdatabase" in cmt("doctor", code=1).stdout
-    assert "LOST\tdatabase" in cmt("doctor", "--repair", code=1).stdout
+    assert "WRONG\tdatabase" in cmt("check", code=1).stdout
+    assert "LOST\tdatabase" in cmt("check", "--repair", code=1).stdout

@@ -336,7 +336,7 @@ def test_damage_within_is_found_and_mended(notes, tmp_path):
     assert [f.check for f in done][:2] == ["backup", "database"]
     assert (notes / "memory.db").read_bytes()[:16] == salt
     with open_fake(notes, create=False) as memory:
-        memory.mend()
+        memory.finish_repair()
         texts = {d.id: d.text for d in memory.documents()}
         assert [f for f in memory.check() if not f.ok] == []
     assert len(texts) > 150
@@ -364,7 +364,7 @@ def test_on_the_command_line(cmt, tmp_path, key, monkeypatch):
     assert "encrypted with the key in CMT_KEY" in made
     cmt("add", "--text", LISBON)
     assert cmt("ask", "Where did the museum move?").stdout.startswith(LISBON)
-    assert ["ok", "encryption"] in [line.split("\t")[:2] for line in cmt("doctor", code=1).stdout.splitlines()]
+    assert ["ok", "encryption"] in [line.split("\t")[:2] for line in cmt("check", code=1).stdout.splitlines()]
     assert "already" in cmt("create", code=1).stderr
     assert cmt.json("create", "-m", tmp_path / "x") == {"path": str(tmp_path / "x"), "encrypted": False}
     told = cmt("export", tmp_path / "all.cmt")
@@ -373,7 +373,7 @@ def test_on_the_command_line(cmt, tmp_path, key, monkeypatch):
     cmt("backup", tmp_path / "copy")
     assert cmt("ask", "-m", tmp_path / "copy", "Where did the museum move?").stdout.startswith(LISBON)
     monkeypatch.delenv("CMT_KEY")
-    for command in ("list", "doctor", "doctor --repair", "stats"):
+    for command in ("list", "check", "doctor --repair", "stats"):
         shown = cmt(*command.split(), code=5)
         assert "set CMT_KEY" in shown.stderr
     assert json.loads(cmt("list", "--json", code=5).stderr)["error"]["type"] == "StorageEncrypted"
@@ -381,7 +381,7 @@ def test_on_the_command_line(cmt, tmp_path, key, monkeypatch):
 
 def test_the_keyring_on_the_command_line(cmt, ring):
     """No output has the key."""
-    shown = cmt("create", "--encrypted").output + cmt("doctor", code=1).output + cmt("config").output
+    shown = cmt("create", "--encrypted").output + cmt("check", code=1).output + cmt("config").output
     assert "the system keyring (cmt-sdk, " in shown
     assert not any(secret in shown for secret in ring.kept.values())
 

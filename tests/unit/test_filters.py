@@ -14,7 +14,7 @@ from cmt_sdk.types import Filter
 NOW = 1_000.0
 
 
-def select(chosen: Filter, *rows: dict) -> list[str]:
+def select(filter: Filter, *rows: dict) -> list[str]:
     """Ids of those rows of a table `documents` that fit."""
     with sqlite3.connect(":memory:") as db:
         db.execute("CREATE TABLE documents (doc_id, current, expires_at, scope, source, metadata)")
@@ -22,7 +22,7 @@ def select(chosen: Filter, *rows: dict) -> list[str]:
             whole = {"id": "a", "current": 1, "expires_at": None, "scope": "", "source": None, "metadata": {}} | row
             whole["metadata"] = json.dumps(whole["metadata"], ensure_ascii=False)
             db.execute("INSERT INTO documents VALUES (:id, :current, :expires_at, :scope, :source, :metadata)", whole)
-        where, values = conditions(chosen, NOW)
+        where, values = conditions(filter, NOW)
         found = db.execute(f"SELECT doc_id FROM documents d WHERE {where} ORDER BY rowid", values)  # noqa: S608 - the subject
         ids = [row[0] for row in found]
     db.close()
@@ -177,7 +177,7 @@ def test_what_cannot_be_asked_for_is_refused(where):
 
 
 @pytest.mark.parametrize(
-    "chosen",
+    "filter",
     [
         Filter(scope="a\0b"),
         Filter(scope="\ud800"),
@@ -187,10 +187,10 @@ def test_what_cannot_be_asked_for_is_refused(where):
         Filter(ids=[3]),
     ],
 )
-def test_text_that_no_database_holds_is_refused(chosen):
+def test_text_that_no_database_holds_is_refused(filter):
     """NUL, lone surrogates, endless patterns, and what is no text."""
     with pytest.raises(InvalidFilter):
-        conditions(chosen, NOW)
+        conditions(filter, NOW)
 
 
 HOSTILE = [

@@ -24,7 +24,7 @@ from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
 from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.types import CheckResult
 
-REPAIR = "cmt doctor --repair"
+REPAIR = "cmt check --repair"
 YEARS = "BETWEEN -62135596800 AND 253402300799"  # 1 to 9999, in seconds since 1970
 IN_TIME = (f"coalesce(created_at, 1e18) {YEARS}", f"coalesce(updated_at, 1e18) {YEARS}", f"coalesce(expires_at, 0) {YEARS}")
 

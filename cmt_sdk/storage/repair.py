@@ -1,6 +1,6 @@
 """Mending a folder that no process has open: what is damaged goes or is made anew, after a backup. Knows no model.
 
-What only the model can make again (memories, embeddings, passages of documents that lost some) is left waiting: `Memory.mend`.
+What only the model can make again (memories, embeddings, passages of documents that lost some) is left waiting: `Memory.finish_repair`.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from pathlib import Path
 from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import MemoryNotFound, StorageDamaged, StorageLocked
-from cmt_sdk.held import refuse_held
-from cmt_sdk.storage import checkup
+from cmt_sdk.open_files import refuse_open
+from cmt_sdk.storage import checks
 from cmt_sdk.storage.backup import copy_as_it_is
 from cmt_sdk.storage.connection import FILE, files_in, translated
 from cmt_sdk.storage.copies import BEFORE_REPAIR
 from cmt_sdk.storage.driver import DatabaseError, Error, Key, connect
+from cmt_sdk.storage.encryption import key_of
 from cmt_sdk.storage.graph import flush, remove
-from cmt_sdk.storage.keys import key_of
-from cmt_sdk.storage.salvage import Salvaged, salvage
+from cmt_sdk.storage.recovery import Salvaged, salvage
 from cmt_sdk.storage.schema import index_words, seal
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.types import CheckResult
@@ -44,7 +44,7 @@ def repair(path: str | os.PathLike[str]) -> list[CheckResult]:
     folder = Path(path).expanduser().absolute()
     if not (folder / FILE).is_file():
         raise MemoryNotFound(f"there is no memory in {folder}")
-    refuse_held(folder / FILE)
+    refuse_open(folder / FILE)
     done = list(_opened_up(folder))
     with translated(folder):
         key = key_of(folder / FILE)
@@ -101,7 +101,7 @@ def _wrong(folder: Path, key: Key | None) -> list[str] | None:
                 f"{folder / FILE} seems to be encrypted, and its beginning is damaged: restore a backup"
             ) from error
         return [str(error)]
-    well = all(f.ok and f.remedy != checkup.REPAIR for f in found)
+    well = all(f.ok and f.remedy != checks.REPAIR for f in found)
     return broken or (None if well else [])
 
 
@@ -141,7 +141,7 @@ def _salvaged(folder: Path, kept: Path, key: Key | None, why: str) -> CheckResul
 def _put_in_place(folder: Path, new: Path) -> None:
     """The log goes first: it belongs to the damaged file, and would be read into the new one."""
     with translated(folder):
-        for file in [*(folder / f"{FILE}{suffix}" for suffix in ("-wal", "-shm")), *checkup.strays(folder, None)]:
+        for file in [*(folder / f"{FILE}{suffix}" for suffix in ("-wal", "-shm")), *checks.strays(folder, None)]:
             file.unlink(missing_ok=True)
         new.replace(folder / FILE)
         flush(folder / FILE)
@@ -166,19 +166,19 @@ def _mended(folder: Path) -> Iterator[CheckResult]:
         with store._write() as db:
             for step in STEPS:
                 yield from step(db)
-            if not words or checkup.unlisted_words(db):
+            if not words or checks.unlisted_words(db):
                 yield _words_anew(db)
             yield from _index(db, folder)
             yield from _beyond(db)
             store._lost(db)
         named = store.generation()
-        for file in checkup.strays(folder, None if named is None else named.file):
+        for file in checks.strays(folder, None if named is None else named.file):
             remove(file)
             yield CheckResult("index", True, f"{file.name}, which belonged to nothing, is deleted")
 
 
 def _unmet(db: Connection) -> Iterator[CheckResult]:
-    rows = [row.split() for row in checkup.unmet(db)]
+    rows = [row.split() for row in checks.unmet(db)]
     for table, number in rows:
         db.execute(text(f"DELETE FROM {table} WHERE rowid = :row"), {"row": int(number)})
     if rows:
@@ -186,7 +186,7 @@ def _unmet(db: Connection) -> Iterator[CheckResult]:
 
 
 def _settings(db: Connection) -> Iterator[CheckResult]:
-    for name in checkup.bad_settings(db):
+    for name in checks.bad_settings(db):
         db.execute(text("DELETE FROM settings WHERE name = :name"), {"name": name})
         if name == "changes":
             db.execute(text("INSERT INTO settings VALUES ('changes', '0')"))
@@ -197,8 +197,8 @@ def _settings(db: Connection) -> Iterator[CheckResult]:
 
 
 def _metadata(db: Connection) -> Iterator[CheckResult]:
-    bad = checkup.bad_metadata(db)
-    created, updated, expires = checkup.IN_TIME
+    bad = checks.bad_metadata(db)
+    created, updated, expires = checks.IN_TIME
     sql = f"""UPDATE documents
         SET metadata = CASE WHEN json_valid(metadata) AND json_type(metadata) = 'object' THEN metadata ELSE '{{}}' END,
         created_at = CASE WHEN {created} THEN created_at ELSE strftime('%s', 'now') + 0.0 END,
@@ -217,7 +217,7 @@ def _metadata(db: Connection) -> Iterator[CheckResult]:
 
 
 def _fingerprints(db: Connection) -> Iterator[CheckResult]:
-    bad = checkup.bad_fingerprints(db)
+    bad = checks.bad_fingerprints(db)
     for name in bad:
         values = {"id": name}
         db.execute(
@@ -231,7 +231,7 @@ def _fingerprints(db: Connection) -> Iterator[CheckResult]:
 
 def _encodings(db: Connection) -> Iterator[CheckResult]:
     """A damaged memory or embedding goes; the passage waits for compression again."""
-    bad = {int(i) for i in checkup.bad_keys(db)} | {i for i, why in checkup.damaged_memories(db) if why}
+    bad = {int(i) for i in checks.bad_keys(db)} | {i for i, why in checks.damaged_memories(db) if why}
     for number in bad:
         for table in ("memories", "vectors"):
             db.execute(text(f"DELETE FROM {table} WHERE passage_id = :id"), {"id": number})
@@ -245,7 +245,7 @@ def _words_anew(db: Connection) -> CheckResult:
 
 
 def _index(db: Connection, folder: Path) -> Iterator[CheckResult]:
-    found = checkup.index_state(db, folder)
+    found = checks.index_state(db, folder)
     if not found.ok:
         db.exec_driver_sql("DELETE FROM generation")
         yield CheckResult(
@@ -255,13 +255,13 @@ def _index(db: Connection, folder: Path) -> Iterator[CheckResult]:
 
 def _beyond(db: Connection) -> Iterator[CheckResult]:
     """What no copy of is here."""
-    if changed := checkup.changed_texts(db):
+    if changed := checks.changed_texts(db):
         told = f"{len(changed)} are not as they were stored: {', '.join(changed[:5])}"
         yield CheckResult("texts", False, told, "update these documents from their sources")
-    if not (found := checkup.records(db)).ok:
+    if not (found := checks.records(db)).ok:
         yield found
-    if without := checkup.uncut(db):
-        yield CheckResult("passages", True, f"those of {len(without)} documents wait to be cut again", "cmt doctor --repair")
+    if without := checks.uncut(db):
+        yield CheckResult("passages", True, f"those of {len(without)} documents wait to be cut again", "cmt check --repair")
     sql = "SELECT DISTINCT doc_id FROM documents WHERE doc_id NOT IN (SELECT doc_id FROM documents WHERE current)"
     if past := [str(i) for i in db.execute(text(sql)).scalars()]:
         told = f"of {len(past)} only earlier versions are left: {', '.join(past[:5])}"

@@ -18,8 +18,8 @@ from filelock import FileLock
 from cmt_sdk.errors import InvalidSetting, StorageDamaged, StorageEncrypted
 from cmt_sdk.extras import unusable
 from cmt_sdk.storage import driver
-from cmt_sdk.storage.claims import FILE as LOCK
 from cmt_sdk.storage.driver import VARIABLE, Key, connect
+from cmt_sdk.storage.work_locks import FILE as LOCK
 
 SERVICE, EXTRA = "cmt-sdk", "encryption"
 PLAIN = b"SQLite format 3\0"

@@ -14,7 +14,7 @@ from pathlib import Path
 from cmt_sdk.errors import InvalidInput
 
 _lock = threading.Lock()
-_held: Counter[Path] = Counter()
+_open: Counter[Path] = Counter()
 
 
 def _in_child() -> None:
@@ -26,28 +26,28 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
 
 
-def hold(database: Path) -> None:
+def register(database: Path) -> None:
     """From now on this file, and what SQLite keeps beside it, is open here."""
     with _lock:
-        _held[database] += 1
+        _open[database] += 1
 
 
 def release(database: Path) -> None:
     """One opening of it has ended."""
     with _lock:
-        _held[database] -= 1
-        if _held[database] <= 0:
-            del _held[database]
+        _open[database] -= 1
+        if _open[database] <= 0:
+            del _open[database]
 
 
-def refuse_held(path: Path) -> None:
+def refuse_open(path: Path) -> None:
     """Raise InvalidInput for a file, by whatever name, that belongs to a memory which is open in this process."""
     try:
         given = path.stat()
     except (OSError, ValueError):
         return  # whoever opens it says what is wrong
     with _lock:
-        files = [database.with_name(database.name + suffix) for database in _held for suffix in ("", "-wal", "-shm")]
+        files = [database.with_name(database.name + suffix) for database in _open for suffix in ("", "-wal", "-shm")]
     for file in files:
         try:
             same = os.path.samestat(given, file.stat())
