@@ -1,4 +1,5 @@
-"""LangChain: a memory as retriever, vector store and document store. Knows no language model; see langchain_agent.py for those.
+"""LangChain: a memory as retriever, vector store and document store. Knows no language model; see
+langchain_agent.py for those.
 
     notes = cmt_sdk.open("notes")
     retriever = CMTRetriever(memory=notes, k=5, scope="user/ann", where={"year": {">=": 2020}})
@@ -8,8 +9,9 @@
     store.similarity_search("Where does Ann live?", k=2, filter={"year": {">=": 2020}})
     cmt_sdk.open("others", embedder=CMTEmbedder(OpenAIEmbeddings()))  # vectors of another model
 
-A retriever gives passages, with their places; the stores give documents as they were added. Metadata that is no plain value is
-kept as JSON in one field: it comes back, and cannot be filtered by.
+A retriever gives passages, with their places; the stores give documents as they were added.
+Metadata that is no plain value is kept as JSON in one field: it comes back, and cannot be filtered
+by.
 """
 
 from __future__ import annotations
@@ -42,7 +44,8 @@ except ImportError as error:
     raise unusable("the LangChain retriever and stores", "langchain", error) from error
 
 NESTED = "langchain"  # the metadata field with what is no plain value
-NARROWING = ("filter", "scope", "source", "score_threshold")  # what a search takes besides query and k
+# what a search takes besides query and k
+NARROWING = ("filter", "scope", "source", "score_threshold")
 NAMING = ("model", "model_name", "dimensions")  # fields of Embeddings that change their vectors
 Store = TypeVar("Store", bound="CMTVectorStore")
 
@@ -50,7 +53,8 @@ Store = TypeVar("Store", bound="CMTVectorStore")
 class CMTEmbedder:
     """Embeddings of LangChain as `cmt_sdk.open(embedder=...)` wants them.
 
-    `name` tells them from others, whose vectors cannot be compared with theirs; where it is not given, it is class and model.
+    `name` tells them from others, whose vectors cannot be compared with theirs; where it is not
+    given, it is class and model.
     """
 
     def __init__(self, embeddings: Embeddings, name: str = "") -> None:
@@ -69,18 +73,29 @@ class CMTEmbedder:
 
 
 class CMTRetriever(BaseRetriever):
-    """The k passages of a memory that fit a query, best first; every field but `memory` can be given for one call too.
+    """The k passages of a memory that fit a query, best first; every field but `memory` can be
+    given for one call too.
 
-    Their metadata are the document's own, with its source where it has one, and scope, document_id, start and end (characters),
-    score and why.
+    Their metadata are the document's own, with its source where it has one, and scope, document_id,
+    start and end (characters), score and why.
     """
 
-    memory: Any = Field(exclude=True, repr=False, description="The memory of cmt_sdk.open; it stays the caller's to close.")
+    memory: Any = Field(
+        exclude=True,
+        repr=False,
+        description="The memory of cmt_sdk.open; it stays the caller's to close.",
+    )
     k: int = Field(default=5, description="Passages that come back.")
-    mode: str = Field(default="fused", description="As for Memory.search: fused, vector, text or reranked.")
+    mode: str = Field(
+        default="fused", description="As for Memory.search: fused, vector, text or reranked."
+    )
     scope: str | None = Field(default=None, description="Where to look; None: everywhere.")
-    source: str | None = Field(default=None, description="Of which source; it may hold the wildcard *.")
-    where: Mapping[str, Any] | None = Field(default=None, description="A filter on metadata, as for Memory.search.")
+    source: str | None = Field(
+        default=None, description="Of which source; it may hold the wildcard *."
+    )
+    where: Mapping[str, Any] | None = Field(
+        default=None, description="A filter on metadata, as for Memory.search."
+    )
 
     def _get_relevant_documents(
         self,
@@ -97,11 +112,12 @@ class CMTRetriever(BaseRetriever):
 class CMTVectorStore(VectorStore):
     """The documents in one scope of a memory; the memory stays the caller's to close.
 
-    `mode` is how `similarity_search` looks: "vector" by meaning alone, or another one of `Memory.search`. A score is a cosine, so
-    what gives scores always looks by meaning. Searches take `filter`, the memory's filter on metadata, `source`, `scope` in
-    place of the store's own, and `score_threshold`, the least cosine. A long document is found by its best passage, and comes
-    back whole. With `wait=False` documents are compressed in the background: they are found by meaning a little later, by words
-    at once.
+    `mode` is how `similarity_search` looks: "vector" by meaning alone, or another one of
+    `Memory.search`. A score is a cosine, so what gives scores always looks by meaning. Searches
+    take `filter`, the memory's filter on metadata, `source`, `scope` in place of the store's own,
+    and `score_threshold`, the least cosine. A long document is found by its best passage, and comes
+    back whole. With `wait=False` documents are compressed in the background: they are found by
+    meaning a little later, by words at once.
     """
 
     def __init__(
@@ -120,7 +136,9 @@ class CMTVectorStore(VectorStore):
 
     @property
     def embeddings(self) -> Embeddings | None:
-        """The Embeddings that the store was made with; None where the memory's own model makes the vectors."""
+        """The Embeddings that the store was made with; None where the memory's own model makes the
+        vectors.
+        """
         return self._embedding
 
     @classmethod
@@ -135,15 +153,19 @@ class CMTVectorStore(VectorStore):
         path: str | os.PathLike[str] | None = None,
         **options: Any,
     ) -> Store:
-        """A store with these texts, in an open `memory` or in the one in folder `path`, which is opened with `embedding`.
+        """A store with these texts, in an open `memory` or in the one in folder `path`, which is
+        opened with `embedding`.
 
-        What is opened here is closed by `store.memory.close()`. An open memory makes its vectors as it did before. `options` are
-        those of the constructor. Raises InvalidInput without memory and path, and what `cmt_sdk.open` raises.
+        What is opened here is closed by `store.memory.close()`. An open memory makes its vectors as
+        it did before. `options` are those of the constructor. Raises InvalidInput without memory
+        and path, and what `cmt_sdk.open` raises.
         """
         with ExitStack() as stack:
             if memory is None:
                 if path is None:
-                    raise InvalidInput("from_texts() needs memory=, an open memory, or path=, the folder of one")
+                    raise InvalidInput(
+                        "from_texts() needs memory=, an open memory, or path=, the folder of one"
+                    )
                 embedder = CMTEmbedder(embedding) if embedding is not None else None
                 memory = stack.enter_context(cmt_sdk.open(path, embedder=embedder))
             store = cls(memory, embedding=embedding, **options)
@@ -159,23 +181,34 @@ class CMTVectorStore(VectorStore):
         ids: Sequence[str | None] | None = None,
         **kwargs: Any,  # noqa: ARG002 - what other stores are told
     ) -> list[str]:
-        """Add texts, or replace those that have these ids here; returns the ids, made up where they are missing.
+        """Add texts, or replace those that have these ids here; returns the ids, made up where they
+        are missing.
 
-        Of several texts with one id the last stays. Raises InvalidInput for lists of different lengths, InvalidDocument.
+        Of several texts with one id the last stays. Raises InvalidInput for lists of different
+        lengths, InvalidDocument.
         """
         texts = list(texts)
         for name, given in (("metadatas", metadatas), ("ids", ids)):
             if given and len(given) != len(texts):
-                raise InvalidInput(f"{len(texts)} texts and {len(given)} {name}: give one for each text, or none")
+                raise InvalidInput(
+                    f"{len(texts)} texts and {len(given)} {name}: give one for each text, or none"
+                )
         names = [name or str(uuid.uuid4()) for name in ids or [None] * len(texts)]
         contents = zip(texts, metadatas or [{}] * len(texts), strict=True)
-        self._shelf.put({name: Document(text, metadata=about) for name, (text, about) in zip(names, contents, strict=True)})
+        self._shelf.put(
+            {
+                name: Document(text, metadata=about)
+                for name, (text, about) in zip(names, contents, strict=True)
+            }
+        )
         return names
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:  # noqa: ARG002 - what other stores are told
-        """Take out the documents with these ids, or, with None, all of the scope; unknown ids are passed over.
+        """Take out the documents with these ids, or, with None, all of the scope; unknown ids are
+        passed over.
 
-        Words of them may stay in the files until something is forgotten: `memory.forget(...)` erases.
+        Words of them may stay in the files until something is forgotten: `memory.forget(...)`
+        erases.
         """
         self._shelf.delete(list(self._shelf.ids()) if ids is None else ids)
         return True
@@ -190,7 +223,9 @@ class CMTVectorStore(VectorStore):
         found = self._search("similarity_search", query, k, self._mode, kwargs)
         return [self._document(match.document) for match in found]
 
-    def similarity_search_with_score(self, query: str, k: int = 4, **kwargs: Any) -> list[tuple[Document, float]]:
+    def similarity_search_with_score(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
         """The k documents nearest in meaning, with the cosine, from -1 to 1."""
         found = self._search("similarity_search_with_score", query, k, "vector", kwargs)
         return [(self._document(match.document), match.vector_score or 0.0) for match in found]
@@ -198,35 +233,56 @@ class CMTVectorStore(VectorStore):
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         return lambda cosine: min(max(cosine, 0.0), 1.0)
 
-    def similarity_search_by_vector(self, embedding: list[float], k: int = 4, **kwargs: Any) -> list[Document]:
-        """The k documents nearest to a vector of the memory's embedder, or of `memory.model.embed`."""
+    def similarity_search_by_vector(
+        self, embedding: list[float], k: int = 4, **kwargs: Any
+    ) -> list[Document]:
+        """The k documents nearest to a vector of the memory's embedder, or of
+        `memory.model.embed`.
+        """
         found = self._nearest("similarity_search_by_vector", embedding, k, kwargs)
         return [self._document(match.document) for match in found]
 
     def max_marginal_relevance_search(
         self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
     ) -> list[Document]:
-        """Of the `fetch_k` documents nearest in meaning k that are, the more the smaller `lambda_mult`, unlike each other."""
+        """Of the `fetch_k` documents nearest in meaning k that are, the more the smaller
+        `lambda_mult`, unlike each other.
+        """
         (vector,) = self.memory.model.embed([query])
-        return self.max_marginal_relevance_search_by_vector(vector, k, fetch_k, lambda_mult, **kwargs)
+        return self.max_marginal_relevance_search_by_vector(
+            vector, k, fetch_k, lambda_mult, **kwargs
+        )
 
     def max_marginal_relevance_search_by_vector(
-        self, embedding: ArrayLike, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+        self,
+        embedding: ArrayLike,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        **kwargs: Any,
     ) -> list[Document]:
-        """The same for a vector. All embeddings that the filter lets through are read: of a large memory, narrow it."""
+        """The same for a vector. All embeddings that the filter lets through are read: of a large
+        memory, narrow it.
+        """
         call = "max_marginal_relevance_search"
         found = self._nearest(call, embedding, fetch_k, kwargs)
         embeddings = self.memory.embeddings(**self._narrowed(call, kwargs))
         rows = dict(zip(embeddings.passages, embeddings.matrix, strict=True))
         found = [match for match in found if match.passage.id in rows]  # deleted in this moment
-        order = _diverse(_unit(embedding), [rows[match.passage.id] for match in found], k, lambda_mult)
+        order = _diverse(
+            _unit(embedding), [rows[match.passage.id] for match in found], k, lambda_mult
+        )
         return [self._document(found[n].document) for n in order]
 
-    def _search(self, call: str, query: str, k: int, mode: Any, given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
+    def _search(
+        self, call: str, query: str, k: int, mode: Any, given: Mapping[str, Any]
+    ) -> list[cmt_sdk.Match]:
         narrowed = self._narrowed(call, given)
         return _near(_best(lambda n: self.memory.search(query, n, mode=mode, **narrowed), k), given)
 
-    def _nearest(self, call: str, embedding: ArrayLike, k: int, given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
+    def _nearest(
+        self, call: str, embedding: ArrayLike, k: int, given: Mapping[str, Any]
+    ) -> list[cmt_sdk.Match]:
         vector, narrowed = _unit(embedding), self._narrowed(call, given)
         return _near(_best(lambda n: self.memory.nearest(vector, n, **narrowed), k), given)
 
@@ -240,9 +296,11 @@ class CMTVectorStore(VectorStore):
 
 
 class CMTDocumentStore(BaseStore[str, Document]):
-    """The documents in one scope of a memory by their ids, as a parent-document retriever wants them.
+    """The documents in one scope of a memory by their ids, as a parent-document retriever wants
+    them.
 
-    It sees the same documents, by the same ids, as a CMTVectorStore. What comes back bears no id: the key is it.
+    It sees the same documents, by the same ids, as a CMTVectorStore. What comes back bears no id:
+    the key is it.
     """
 
     def __init__(self, memory: cmt_sdk.Memory, *, scope: str = "", wait: bool = True) -> None:
@@ -254,7 +312,9 @@ class CMTDocumentStore(BaseStore[str, Document]):
         return [None if d is None else Document(d.text, metadata=_metadata(d)) for d in found]
 
     def mset(self, key_value_pairs: Sequence[tuple[str, Document]]) -> None:
-        """Add documents, or replace those with these keys. Raises InvalidDocument, also for an empty key."""
+        """Add documents, or replace those with these keys. Raises InvalidDocument, also for an
+        empty key.
+        """
         self._shelf.put(dict(key_value_pairs))
 
     def mdelete(self, keys: Sequence[str]) -> None:
@@ -268,7 +328,9 @@ class CMTDocumentStore(BaseStore[str, Document]):
 
 @dataclass(frozen=True)
 class _Shelf:
-    """The documents of a scope by LangChain's ids. An id in the memory is one document's of all, so there the scope leads it."""
+    """The documents of a scope by LangChain's ids. An id in the memory is one document's of all, so
+    there the scope leads it.
+    """
 
     memory: cmt_sdk.Memory
     scope: str
@@ -302,7 +364,9 @@ class _Shelf:
                 continue
             text = None if document.text == old.text else document.text
             source = document.source or old.source
-            self.memory.update(old.id, text, metadata=document.metadata, source=source, wait=self.wait)
+            self.memory.update(
+                old.id, text, metadata=document.metadata, source=source, wait=self.wait
+            )
         self.memory.add_many(new, wait=self.wait)
 
     def delete(self, names: Iterable[str]) -> None:
@@ -321,12 +385,18 @@ class _Shelf:
         metadata = _packed(document.metadata)
         source = metadata.get("source")
         known = source if isinstance(source, str) and source else None
-        return cmt_sdk.Document(document.page_content, self._whole(name), known, self.scope, metadata)
+        return cmt_sdk.Document(
+            document.page_content, self._whole(name), known, self.scope, metadata
+        )
 
 
 def _packed(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as a memory holds it. Raises InvalidDocument for what is no JSON."""
-    plain = {n: v for n, v in metadata.items() if n != NESTED and (v is None or isinstance(v, str | int | float))}
+    plain = {
+        n: v
+        for n, v in metadata.items()
+        if n != NESTED and (v is None or isinstance(v, str | int | float))
+    }
     nested = {name: value for name, value in metadata.items() if name not in plain}
     if not nested:
         return plain
@@ -334,7 +404,8 @@ def _packed(metadata: Mapping[str, Any]) -> dict[str, Any]:
         return {**plain, NESTED: json.dumps(nested)}
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidDocument(
-            f"metadata {sorted(map(str, nested))} are no JSON ({error}): give text, numbers, lists, dicts"
+            f"metadata {sorted(map(str, nested))} are no JSON ({error}): give text, numbers, lists,"
+            " dicts"
         ) from error
 
 
@@ -347,13 +418,22 @@ def _metadata(document: cmt_sdk.Document) -> dict[str, Any]:
 
 def _passage(match: cmt_sdk.Match) -> Document:
     passage, document = match.passage, match.document
-    place = {"scope": document.scope, "document_id": document.id, "start": passage.start, "end": passage.end}
+    place = {
+        "scope": document.scope,
+        "document_id": document.id,
+        "start": passage.start,
+        "end": passage.end,
+    }
     metadata = {**_metadata(document), **place, "score": match.score, "why": match.why}
-    return Document(passage.content, id=f"{document.id}:{passage.version}:{passage.ordinal}", metadata=metadata)
+    return Document(
+        passage.content, id=f"{document.id}:{passage.version}:{passage.ordinal}", metadata=metadata
+    )
 
 
 def _best(find: Callable[[int], Sequence[cmt_sdk.Match]], k: int) -> list[cmt_sdk.Match]:
-    """The best passage of each of the k best documents; more is asked for while several passages are of one document."""
+    """The best passage of each of the k best documents; more is asked for while several passages
+    are of one document.
+    """
     wanted = k
     while True:
         matches = find(wanted)
@@ -368,7 +448,11 @@ def _best(find: Callable[[int], Sequence[cmt_sdk.Match]], k: int) -> list[cmt_sd
 def _near(matches: list[cmt_sdk.Match], given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
     """Those with at least the cosine that a caller gives as `score_threshold`."""
     least = given.get("score_threshold")
-    return [m for m in matches if least is None or (m.vector_score is not None and m.vector_score >= least)]
+    return [
+        m
+        for m in matches
+        if least is None or (m.vector_score is not None and m.vector_score >= least)
+    ]
 
 
 def _unit(vector: ArrayLike) -> NDArray[np.float32]:
@@ -378,8 +462,12 @@ def _unit(vector: ArrayLike) -> NDArray[np.float32]:
     return unit
 
 
-def _diverse(query: NDArray[np.float32], rows: Sequence[NDArray[np.float32]], k: int, nearness: float) -> list[int]:
-    """The numbers of k rows by maximal marginal relevance (Carbonell and Goldstein 1998), each row of length 1."""
+def _diverse(
+    query: NDArray[np.float32], rows: Sequence[NDArray[np.float32]], k: int, nearness: float
+) -> list[int]:
+    """The numbers of k rows by maximal marginal relevance (Carbonell and Goldstein 1998), each row
+    of length 1.
+    """
     chosen: list[int] = []
     if not rows:
         return chosen

@@ -1,4 +1,6 @@
-"""What calls of the LangChain adapters may give; ChatCMT also takes, and passes over, the options of other chat models."""
+"""What calls of the LangChain adapters may give; ChatCMT also takes, and passes over, the options
+of other chat models.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,25 @@ from cmt_sdk.errors import InvalidInput
 
 PASSED_OVER = frozenset(
     (
-        *("temperature", "top_p", "top_k", "min_p", "seed", "presence_penalty", "frequency_penalty"),
+        *(
+            "temperature",
+            "top_p",
+            "top_k",
+            "min_p",
+            "seed",
+            "presence_penalty",
+            "frequency_penalty",
+        ),
         *("repetition_penalty", "logit_bias", "parallel_tool_calls", "timeout", "request_timeout"),
         *("max_retries", "user", "safety_identifier", "service_tier", "store", "streaming"),
-        *("stream_usage", "stream_options", "extra_headers", "extra_query", "extra_body", "reasoning"),
+        *(
+            "stream_usage",
+            "stream_options",
+            "extra_headers",
+            "extra_query",
+            "extra_body",
+            "reasoning",
+        ),
         *("reasoning_effort", "verbosity", "prompt_cache_key", "ls_structured_output_format"),
     )
 )  # they choose among answers, of which there is one, or are about a service
@@ -23,19 +40,26 @@ NO_TOOLS = (
     "ChatCMT calls no tools: give the agent another model, and this memory as its tools: "
     "create_agent(model, tools=memory_tools(memory))"
 )
-NO_SCHEMAS = "ChatCMT answers in plain text and fills in no schemas: take with_structured_output() of another model"
+NO_SCHEMAS = (
+    "ChatCMT answers in plain text and fills in no schemas: take with_structured_output() of"
+    " another model"
+)
 
 
 def taken(given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
     """The options of a call that ChatCMT takes, of those given to `invoke`, `stream` or `bind`.
 
-    What other chat models take and cannot change an answer here is passed over. Raises
-    InvalidInput for what would give the answer another form, TypeError for a name that no chat model has.
+    What other chat models take and cannot change an answer here is passed over. Raises InvalidInput
+    for what would give the answer another form, TypeError for a name that no chat model has.
     """
-    options = {n: v for n, v in given.items() if v is not None or (n in own and n not in NEVER_NONE)}
+    options = {
+        n: v for n, v in given.items() if v is not None or (n in own and n not in NEVER_NONE)
+    }
     for name, (fits, reason) in FORMS.items():
         if name in options and not fits(options.pop(name)):
-            raise InvalidInput(f"ChatCMT.invoke(): {name}={given[name]!r:.80} cannot be done, {reason}")
+            raise InvalidInput(
+                f"ChatCMT.invoke(): {name}={given[name]!r:.80} cannot be done, {reason}"
+            )
     if "max_completion_tokens" in options:
         options["max_tokens"] = options.pop("max_completion_tokens")
     if options.get("max_tokens") in (-1, 0):  # by which some clients mean no limit
@@ -44,8 +68,12 @@ def taken(given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in own}
 
 
-def refuse_unknown(call: str, given: Iterable[str], taken: Collection[str], more: Collection[str] = ()) -> None:
-    """Raise TypeError for a name that a public call does not take: with the nearest that it takes, and all of `taken`."""
+def refuse_unknown(
+    call: str, given: Iterable[str], taken: Collection[str], more: Collection[str] = ()
+) -> None:
+    """Raise TypeError for a name that a public call does not take: with the nearest that it takes,
+    and all of `taken`.
+    """
     for name in given:
         if name not in taken and name not in more:
             near = get_close_matches(name, [*taken, *more], 1)
@@ -72,7 +100,10 @@ FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "functions": (lambda tools: not tools, NO_TOOLS),
     "tool_choice": (_is_free, NO_TOOLS),
     "function_call": (_is_free, NO_TOOLS),
-    "response_format": (lambda form: isinstance(form, dict) and form.get("type") == "text", AS_TEXT),
+    "response_format": (
+        lambda form: isinstance(form, dict) and form.get("type") == "text",
+        AS_TEXT,
+    ),
     "n": (lambda n: n == 1, "there is one answer: call it again for another"),
     "logprobs": (lambda wanted: not wanted, "there are none: leave it out"),
     "top_logprobs": (lambda wanted: not wanted, "there are none: leave it out"),

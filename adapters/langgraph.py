@@ -7,10 +7,11 @@
     store.list_namespaces(prefix=("users",), max_depth=1)
     graph = builder.compile(store=store)
 
-A namespace is a scope: ("users", "ann") is `users/ann`, so that `memory.model.ask(question, scope="users/ann")` answers from
-the same items. An item is a document. Its text is what search and reader are to see: `field: value` lines, or only the fields
-that `index` names. The value itself stands beside it, as JSON (see payload): a text that left out fields could not give it
-back, and metadata holds plain values only.
+A namespace is a scope: ("users", "ann") is `users/ann`, so that `memory.model.ask(question,
+scope="users/ann")` answers from the same items. An item is a document. Its text is what search and
+reader are to see: `field: value` lines, or only the fields that `index` names. The value itself
+stands beside it, as JSON (see payload): a text that left out fields could not give it back, and
+metadata holds plain values only.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ from urllib.parse import quote, unquote
 
 import cmt_sdk
 from cmt_adapters.payload import packed, unpacked
-from cmt_sdk.errors import AlreadyExists, CMTError, DocumentNotFound, InvalidDocument, InvalidFilter, InvalidInput
+from cmt_sdk.errors import (
+    AlreadyExists,
+    CMTError,
+    DocumentNotFound,
+    InvalidDocument,
+    InvalidFilter,
+    InvalidInput,
+)
 from cmt_sdk.extras import unusable
 from cmt_sdk.handles import Handle
 
@@ -60,8 +68,10 @@ except ImportError as error:
 log = logging.getLogger(__name__)
 
 Namespace = tuple[str, ...]
-LOCKS: dict[Path, threading.RLock] = {}  # one a memory: what refreshes an expiry reads before it writes
-ITEM, INDEXED, TTL, EXPIRES = "langgraph", "langgraph_indexed", "langgraph_ttl", "langgraph_expires"  # metadata
+# one a memory: what refreshes an expiry reads before it writes
+LOCKS: dict[Path, threading.RLock] = {}
+# metadata
+ITEM, INDEXED, TTL, EXPIRES = "langgraph", "langgraph_indexed", "langgraph_ttl", "langgraph_expires"
 OURS = {ITEM: {"exists": True}}
 NOT_INDEXED = "(not indexed)"
 LONGEST_TTL = 500_000_000  # minutes: some 950 years; later moments may not be dates any more
@@ -77,9 +87,10 @@ if hasattr(os, "register_at_fork"):
 class CMTStore(Handle, BaseStore):
     """A BaseStore over a memory, beneath `scope`; the memory stays the caller's to close.
 
-    `fields` are the paths that are indexed where a put does not say ("$": the whole value). With `wait=False` passages are
-    compressed in the background: an item is found by its words at once, and by meaning a little later. What has expired is
-    never returned; it goes from the disk with `sweep_ttl`. The score of a search is the fused one of `Memory.search`.
+    `fields` are the paths that are indexed where a put does not say ("$": the whole value). With
+    `wait=False` passages are compressed in the background: an item is found by its words at once,
+    and by meaning a little later. What has expired is never returned; it goes from the disk with
+    `sweep_ttl`. The score of a search is the fused one of `Memory.search`.
     """
 
     supports_ttl = True
@@ -106,9 +117,11 @@ class CMTStore(Handle, BaseStore):
         return LOCKS.setdefault(self._memory.path.resolve(), threading.RLock())
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Carry out operations: the reads see what was there before, then the puts follow, the last one of each key.
+        """Carry out operations: the reads see what was there before, then the puts follow, the last
+        one of each key.
 
-        Raises InvalidNamespaceError, InvalidDocument (no JSON, too large), InvalidFilter; then no put has happened.
+        Raises InvalidNamespaceError, InvalidDocument (no JSON, too large), InvalidFilter; then no
+        put has happened.
         """
         puts: dict[tuple[Namespace, str], tuple[PutOp, cmt_sdk.Document | None]] = {}
         results: list[Result] = []
@@ -128,10 +141,12 @@ class CMTStore(Handle, BaseStore):
         return await asyncio.to_thread(self.batch, list(ops))
 
     def scope(self, namespace: Sequence[str]) -> str:
-        """The scope in the memory that a namespace stands for; labels with / or % in them are escaped."""
+        """The scope in the memory that a namespace stands for; labels with / or % in them are
+        escaped.
+        """
         return "/".join(filter(None, [self._root, *map(_escaped, namespace)]))
 
-    # -- reading ------------------------------------------------------------------------------------------------
+    # -- reading ----------------------------------------------------------------------------------
 
     def _read(self, op: Op) -> Result:
         if isinstance(op, GetOp):
@@ -165,12 +180,16 @@ class CMTStore(Handle, BaseStore):
 
     def _listed(self, op: SearchOp) -> Iterator[tuple[cmt_sdk.Document, float | None]]:
         """What fits the filter, in order of creation."""
-        for document in self._memory.documents(scope=self.scope(op.namespace_prefix) or None, where=OURS):
+        for document in self._memory.documents(
+            scope=self.scope(op.namespace_prefix) or None, where=OURS
+        ):
             if not op.filter or _fits(self._content(document)["value"], op.filter):
                 yield document, None
 
     def _ranked(self, op: SearchOp) -> Iterator[tuple[cmt_sdk.Document, float | None]]:
-        """What fits the filter: first what the query finds, best first; then, without a score, all else."""
+        """What fits the filter: first what the query finds, best first; then, without a score, all
+        else.
+        """
         assert op.query is not None  # noqa: S101 - _search asks
         scope = self.scope(op.namespace_prefix) or None
         wanted = k = max(1, op.offset + op.limit)
@@ -179,22 +198,36 @@ class CMTStore(Handle, BaseStore):
             best: dict[str, cmt_sdk.Match] = {}
             for match in matches:
                 best.setdefault(match.document.id, match)
-            fitting = [m for m in best.values() if _fits(self._content(m.document)["value"], op.filter or {})]
+            fitting = [
+                m
+                for m in best.values()
+                if _fits(self._content(m.document)["value"], op.filter or {})
+            ]
             if len(fitting) >= wanted or len(matches) < k:
                 break
             k *= 4  # several passages of one item, or items that the filter refuses
         yield from ((m.document, m.score) for m in fitting)
-        yield from ((document, score) for document, score in self._listed(op) if document.id not in best)
+        yield from (
+            (document, score) for document, score in self._listed(op) if document.id not in best
+        )
 
     def _namespaces(self, op: ListNamespacesOp) -> list[Namespace]:
         scopes = {d.scope for d in self._memory.documents(scope=self._root or None, where=OURS)}
-        found = [n for n in map(self._namespace, scopes) if all(_matches(c, n) for c in op.match_conditions or ())]
+        found = [
+            n
+            for n in map(self._namespace, scopes)
+            if all(_matches(c, n) for c in op.match_conditions or ())
+        ]
         cut = found if op.max_depth is None else {n[: op.max_depth] for n in found}
         return sorted(cut)[op.offset : op.offset + op.limit]
 
     def _namespace(self, scope: str) -> Namespace:
         labels = scope.removeprefix(self._root).strip("/")
-        return tuple(unquote(name, errors="surrogatepass") for name in labels.split("/")) if labels else ()
+        return (
+            tuple(unquote(name, errors="surrogatepass") for name in labels.split("/"))
+            if labels
+            else ()
+        )
 
     def _content(self, document: cmt_sdk.Document) -> dict[str, Any]:
         """The fields of an Item."""
@@ -205,14 +238,20 @@ class CMTStore(Handle, BaseStore):
             "key": kept["key"],
             "value": kept["value"],
             "created_at": created_at,
-            "updated_at": max(put, created_at or put),  # the document's own changes with every refresh
+            # the document's own changes with every refresh
+            "updated_at": max(put, created_at or put),
         }
 
-    # -- writing ------------------------------------------------------------------------------------------------
+    # -- writing ----------------------------------------------------------------------------------
 
     def _id(self, namespace: Namespace, key: str) -> str:
-        """One id for a key in a scope, found without a search; a key may hold what an id may not."""
-        return "langgraph-" + hashlib.sha256(json.dumps([self.scope(namespace), key]).encode()).hexdigest()[:32]
+        """One id for a key in a scope, found without a search; a key may hold what an id may
+        not.
+        """
+        return (
+            "langgraph-"
+            + hashlib.sha256(json.dumps([self.scope(namespace), key]).encode()).hexdigest()[:32]
+        )
 
     def _document(self, op: PutOp) -> cmt_sdk.Document | None:
         """The document that an item is kept as; None for a deletion. Raises InvalidDocument."""
@@ -223,7 +262,8 @@ class CMTStore(Handle, BaseStore):
             kept = json.dumps({"key": op.key, "value": value, "put": datetime.now(UTC).isoformat()})
         except (TypeError, ValueError, RecursionError) as error:
             raise InvalidDocument(
-                f"the value of {op.key!r:.60} is no JSON ({error}): give text, numbers, lists, dicts"
+                f"the value of {op.key!r:.60} is no JSON ({error}): give text, numbers, lists,"
+                " dicts"
             ) from error
         text = self._text(value, op.index)
         expires_at = None if op.ttl is None else _in(op.ttl)
@@ -237,7 +277,11 @@ class CMTStore(Handle, BaseStore):
     def _text(self, value: dict[str, Any], index: Any) -> str:
         """What search and reader see of a value; empty when it is not indexed."""
         paths = [] if index is False else index or self._fields
-        parts = [part for path in paths for part in (_lines(value) if path == "$" else get_text_at_path(value, path))]
+        parts = [
+            part
+            for path in paths
+            for part in (_lines(value) if path == "$" else get_text_at_path(value, path))
+        ]
         return UNSOUND.sub("\ufffd", "\n".join(parts)).strip()
 
     def _put(self, op: PutOp, new: cmt_sdk.Document | None) -> None:
@@ -255,25 +299,31 @@ class CMTStore(Handle, BaseStore):
                     self._replace(new)
 
     def _replace(self, new: cmt_sdk.Document) -> None:
-        self._memory.update(new.id, new.text, metadata=new.metadata, expires_at=new.expires_at, wait=self._wait)
+        self._memory.update(
+            new.id, new.text, metadata=new.metadata, expires_at=new.expires_at, wait=self._wait
+        )
 
-    # -- expiry -------------------------------------------------------------------------------------------------
+    # -- expiry -----------------------------------------------------------------------------------
 
     def _refresh(self, document: cmt_sdk.Document) -> None:
-        """Begin an item's time to live anew. Only the one column: another process may be putting a value now."""
+        """Begin an item's time to live anew. Only the one column: another process may be putting a
+        value now.
+        """
         ttl = document.metadata.get(TTL)
         if isinstance(ttl, int | float):
             with suppress(DocumentNotFound):
                 self._memory.update(document.id, expires_at=_in(ttl))
 
     def sweep_ttl(self) -> int:
-        """Erase expired items, and what was written over, from the files; returns how many items have gone.
+        """Erase expired items, and what was written over, from the files; returns how many items
+        have gone.
 
-        `Memory.forget` reaches expired documents by metadata only, so first the living ones that were read since they were put
-        get their new time there.
+        `Memory.forget` reaches expired documents by metadata only, so first the living ones that
+        were read since they were put get their new time there.
         """
         stats = self._memory.stats()
-        if stats.versions == stats.documents:  # nothing has expired or was written over: the files need not be written anew
+        # nothing has expired or was written over: the files need not be written anew
+        if stats.versions == stats.documents:
             return 0
         due = {EXPIRES: {"<=": datetime.now(UTC).timestamp()}}
         with self._lock:
@@ -286,15 +336,23 @@ class CMTStore(Handle, BaseStore):
         return sum(not self._memory.ids(name) for name in gone)
 
     def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> None:
-        """Sweep in a thread, every so many minutes (those of `ttl`, else 5), until `stop_ttl_sweeper`."""
-        minutes = sweep_interval_minutes or (self.ttl_config or {}).get("sweep_interval_minutes") or 5
+        """Sweep in a thread, every so many minutes (those of `ttl`, else 5), until
+        `stop_ttl_sweeper`.
+        """
+        minutes = (
+            sweep_interval_minutes or (self.ttl_config or {}).get("sweep_interval_minutes") or 5
+        )
         self.stop_ttl_sweeper()
         self._stop.clear()
-        self._sweeper = threading.Thread(target=self._sweep_on, args=(60 * minutes,), name="cmt-ttl-sweeper", daemon=True)
+        self._sweeper = threading.Thread(
+            target=self._sweep_on, args=(60 * minutes,), name="cmt-ttl-sweeper", daemon=True
+        )
         self._sweeper.start()
 
     def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
-        """Stop sweeping; False when the thread was still at it after `timeout` seconds. Call it before closing the memory."""
+        """Stop sweeping; False when the thread was still at it after `timeout` seconds. Call it
+        before closing the memory.
+        """
         self._stop.set()
         if self._sweeper is None:
             return True
@@ -315,7 +373,12 @@ def _escaped(label: str) -> str:
 
 def _in(minutes: float) -> datetime:
     """The moment in so many minutes. Raises InvalidInput."""
-    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or math.isnan(minutes) or minutes <= 0:
+    if (
+        isinstance(minutes, bool)
+        or not isinstance(minutes, int | float)
+        or math.isnan(minutes)
+        or minutes <= 0
+    ):
         raise InvalidInput(f"ttl={minutes!r}: give minutes above 0, or None for no end")
     return datetime.now(UTC) + timedelta(minutes=min(minutes, LONGEST_TTL))
 
@@ -327,7 +390,10 @@ def _lines(value: Any) -> list[str]:
     while left:
         path, this = left.pop()
         if isinstance(this, Mapping):
-            left += [(f"{path}.{name}" if path else str(name), inner) for name, inner in reversed(list(this.items()))]
+            left += [
+                (f"{path}.{name}" if path else str(name), inner)
+                for name, inner in reversed(list(this.items()))
+            ]
         elif isinstance(this, list | tuple):
             left += [(path, inner) for inner in reversed(this)]
         elif this is not None and this != "":
@@ -336,27 +402,43 @@ def _lines(value: Any) -> list[str]:
 
 
 def _matches(condition: MatchCondition, namespace: Namespace) -> bool:
-    """A namespace against a path whose * stands for any one label, from its start or from its end."""
+    """A namespace against a path whose * stands for any one label, from its start or from its
+    end.
+    """
     path = condition.path
     if condition.match_type not in ("prefix", "suffix"):
         raise InvalidFilter(f"match_type={condition.match_type!r}: choose one of prefix, suffix")
-    part = namespace[: len(path)] if condition.match_type == "prefix" else namespace[max(0, len(namespace) - len(path)) :]
-    return len(part) == len(path) and all(wanted in ("*", label) for wanted, label in zip(path, part, strict=True))
+    part = (
+        namespace[: len(path)]
+        if condition.match_type == "prefix"
+        else namespace[max(0, len(namespace) - len(path)) :]
+    )
+    return len(part) == len(path) and all(
+        wanted in ("*", label) for wanted, label in zip(path, part, strict=True)
+    )
 
 
 def _fits(value: Any, wanted: Any) -> bool:
-    """A value against a filter, at every depth: an operator, the same list, or a dict with at least these entries."""
+    """A value against a filter, at every depth: an operator, the same list, or a dict with at least
+    these entries.
+    """
     if isinstance(wanted, Mapping):
         if any(name.startswith("$") for name in wanted):
             return all(_compares(value, name, bound) for name, bound in wanted.items())
-        return isinstance(value, Mapping) and all(_fits(value.get(name), inner) for name, inner in wanted.items())
+        return isinstance(value, Mapping) and all(
+            _fits(value.get(name), inner) for name, inner in wanted.items()
+        )
     if isinstance(wanted, list | tuple):
-        return isinstance(value, list) and len(value) == len(wanted) and all(map(_fits, value, wanted))
+        return (
+            isinstance(value, list) and len(value) == len(wanted) and all(map(_fits, value, wanted))
+        )
     return bool(value == wanted)
 
 
 def _compares(value: Any, name: str, bound: Any) -> bool:
-    """One operator. Numbers, and text that reads as numbers, are ordered by size, other text by its letters."""
+    """One operator. Numbers, and text that reads as numbers, are ordered by size, other text by its
+    letters.
+    """
     if name not in OPERATORS:
         raise InvalidFilter(f"filter operator {name!r}: choose one of {', '.join(OPERATORS)}")
     if name in ORDERED:

@@ -1,7 +1,8 @@
 """What clients send as arguments of tools, put right before a tool sees it. Knows no memory.
 
-Models fill in every blank: null and "" mean that an optional argument is left out. A name that is not the tool's is taken for the
-one it means where that is clear, else it is an error: passed over, it would widen a search, or an erasure.
+Models fill in every blank: null and "" mean that an optional argument is left out. A name that is
+not the tool's is taken for the one it means where that is clear, else it is an error: passed over,
+it would widen a search, or an erasure.
 """
 
 from __future__ import annotations
@@ -31,7 +32,9 @@ OTHER_NAMES = {
 
 
 def tidied(tools: Mapping[str, Tool]) -> ServerMiddleware[Any]:
-    """Middleware that hands tools their arguments in order, and tells in one sentence what is wrong with them."""
+    """Middleware that hands tools their arguments in order, and tells in one sentence what is wrong
+    with them.
+    """
 
     async def tidy(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         params = ctx.params
@@ -41,21 +44,27 @@ def tidied(tools: Mapping[str, Tool]) -> ServerMiddleware[Any]:
         try:
             arguments = arguments_of(tool, given)
         except InvalidInput as error:
-            return CallToolResult(content=[TextContent(type="text", text=f"{tool.name}: {error}")], is_error=True)
+            return CallToolResult(
+                content=[TextContent(type="text", text=f"{tool.name}: {error}")], is_error=True
+            )
         return await call_next(replace(ctx, params={**(params or {}), "arguments": arguments}))
 
     return tidy
 
 
 def arguments_of(tool: Tool, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as the tool takes them. Raises InvalidInput, which names the first that is wrong."""
+    """The arguments as the tool takes them. Raises InvalidInput, which names the first that is
+    wrong.
+    """
     known, required = tool.parameters["properties"], tool.parameters.get("required", [])
     found = dict[str, Any]()
     for name, value in given.items():
         meant = name if name in known else _meant(name, known)
         if meant is None:
             raise InvalidInput(f"there is no argument {name!r:.60}: it takes {', '.join(known)}")
-        is_left_out = value is None or (isinstance(value, str) and not value.strip() and meant not in required)
+        is_left_out = value is None or (
+            isinstance(value, str) and not value.strip() and meant not in required
+        )
         if not is_left_out and (meant not in found or meant == name):
             found[meant] = value
     try:

@@ -1,4 +1,5 @@
-"""OpenAI Agents SDK: a conversation kept in a memory (Session), and recallable from it. Knows no agent and no model.
+"""OpenAI Agents SDK: a conversation kept in a memory (Session), and recallable from it. Knows no
+agent and no model.
 
     session = CMTSession("7", cmt_sdk.open("notes"), scope="user/ann/session/7")
     result = await Runner.run(agent, "I moved to Lisbon.", session=session)
@@ -7,8 +8,9 @@
     session.memory.model.ask("Where does Ann live?", scope="user/ann").text
     await session.clear_session()
 
-An item is a document. Its text is what the user or the assistant said; the item itself stands beside it, as JSON (see payload).
-Calls of tools, their results and reasoning are kept to be given back, not to be found: their text is their type.
+An item is a document. Its text is what the user or the assistant said; the item itself stands
+beside it, as JSON (see payload). Calls of tools, their results and reasoning are kept to be given
+back, not to be found: their text is their type.
 """
 
 from __future__ import annotations
@@ -45,10 +47,12 @@ if hasattr(os, "register_at_fork"):
 
 
 class CMTSession(Session):
-    """The items of one conversation, in the order in which they were added; the memory stays the caller's to close.
+    """The items of one conversation, in the order in which they were added; the memory stays the
+    caller's to close.
 
-    `scope` is where they are kept, `session/<session_id>` where it is not given. With `wait=False` what was said is compressed
-    in the background: it is found by its words at once, and by meaning a little later.
+    `scope` is where they are kept, `session/<session_id>` where it is not given. With `wait=False`
+    what was said is compressed in the background: it is found by its words at once, and by meaning
+    a little later.
     """
 
     def __init__(
@@ -65,13 +69,20 @@ class CMTSession(Session):
         self.scope = scope or f"session/{quote(session_id, safe='', errors='surrogatepass')}"
         self.session_settings = session_settings or SessionSettings()
         self._mark = {SESSION: json.dumps([self.scope, session_id])}
-        self._chosen: dict[str, Any] = {"scope": self.scope, "where": {**self._mark, ITEM: {"exists": True}}}
+        self._chosen: dict[str, Any] = {
+            "scope": self.scope,
+            "where": {**self._mark, ITEM: {"exists": True}},
+        }
         self._wait = wait
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
-        """The items, oldest first; of `limit`, or the settings' limit, the latest. Below 0 it means all."""
+        """The items, oldest first; of `limit`, or the settings' limit, the latest. Below 0 it means
+        all.
+        """
         limit = self.session_settings.limit if limit is None and self.session_settings else limit
-        items = await self._in_thread(lambda: [_item(d) for d in self.memory.documents(**self._chosen)])
+        items = await self._in_thread(
+            lambda: [_item(d) for d in self.memory.documents(**self._chosen)]
+        )
         return items if limit is None or limit < 0 else items[len(items) - min(limit, len(items)) :]
 
     async def add_items(self, items: list[TResponseInputItem]) -> None:
@@ -87,7 +98,8 @@ class CMTSession(Session):
     async def clear_session(self) -> None:
         """Take out the items of this session; other documents of its scope stay.
 
-        Words of them may stay in the files until something is forgotten: `memory.forget(scope=session.scope)` erases.
+        Words of them may stay in the files until something is forgotten:
+        `memory.forget(scope=session.scope)` erases.
         """
         await self._in_thread(self._clear)
 
@@ -104,12 +116,16 @@ class CMTSession(Session):
         try:
             kept = json.dumps(item)
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidDocument(f"item {item!r:.60} is no JSON ({error}): give text, numbers, lists, dicts") from error
+            raise InvalidDocument(
+                f"item {item!r:.60} is no JSON ({error}): give text, numbers, lists, dicts"
+            ) from error
         said = _said(item)
         text = said or f"({item.get('type') or item.get('role') or 'item'})"
         text, metadata = packed(UNSOUND.sub("\ufffd", text), kept, ITEM)
         metadata |= self._mark | ({ROLE: str(item.get("role"))} if said else {})
-        return cmt_sdk.Document(text, f"item-{uuid.uuid4().hex}", scope=self.scope, metadata=metadata)
+        return cmt_sdk.Document(
+            text, f"item-{uuid.uuid4().hex}", scope=self.scope, metadata=metadata
+        )
 
     def _pop(self) -> TResponseInputItem | None:
         while True:
@@ -141,4 +157,6 @@ def _said(item: Mapping[str, Any]) -> str:
     if isinstance(content, str):
         return content.strip()
     parts = content if isinstance(content, list) else []
-    return "\n".join(p["text"] for p in parts if isinstance(p, dict) and isinstance(p.get("text"), str)).strip()
+    return "\n".join(
+        p["text"] for p in parts if isinstance(p, dict) and isinstance(p.get("text"), str)
+    ).strip()

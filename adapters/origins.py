@@ -1,7 +1,8 @@
 """Which web pages and apps may ask a server on this machine. Knows origins and CORS, no route.
 
-An origin is what a browser says of the page that asks: `http://notes.example:8080`, `app://obsidian.md` for a desktop app,
-`chrome-extension://ID` for an extension, `null` for a page without one (a local file, a sandboxed frame).
+An origin is what a browser says of the page that asks: `http://notes.example:8080`,
+`app://obsidian.md` for a desktop app, `chrome-extension://ID` for an extension, `null` for a page
+without one (a local file, a sandboxed frame).
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from cmt_sdk.errors import InvalidSetting
 
 NULL = "null"
 WEB = ("http", "https")
-ORIGIN = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[^/?#@\s:*\[\]]*|\*)(?::(?P<port>\d{1,5}|\*))?/?")
+ORIGIN = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[^/?#@\s:*\[\]]*|\*)(?::(?P<port>\d{1,5}|\*))?/?"
+)
 ASKED_PRIVATE = b"access-control-request-private-network"
 REMEDY = (
-    "give scheme, host and port, such as http://notes.example:8080, http://localhost:* for any port, app://obsidian.md, "
-    "chrome-extension://ID, moz-extension://* for any id, or null"
+    "give scheme, host and port, such as http://notes.example:8080, http://localhost:* for any"
+    " port, app://obsidian.md, chrome-extension://ID, moz-extension://* for any id, or null"
 )
 
 
@@ -32,7 +35,8 @@ class Origins:
     """The origins that may ask, beside the server's own.
 
     Args:
-        given: Origins as `--origin` takes them. The port may be `*`; so may the host of a scheme that no web page has.
+        given: Origins as `--origin` takes them. The port may be `*`; so may the host of a scheme
+            that no web page has.
 
     Raises:
         InvalidSetting: One of them is no origin.
@@ -52,24 +56,42 @@ class Origins:
         headers = Headers(scope=scope)
         origin = headers.get("origin")
         if origin is None:  # pictures and links tell no origin, but browsers tell where they stand
-            return headers.get("sec-fetch-site") == "cross-site" and headers.get("sec-fetch-mode") != "navigate"
+            return (
+                headers.get("sec-fetch-site") == "cross-site"
+                and headers.get("sec-fetch-mode") != "navigate"
+            )
         return origin != f"{scope['scheme']}://{headers.get('host')}" and not self.allows(origin)
 
     def cors(self, *exposed: str) -> list[Middleware]:
-        """What lets the named origins read answers; `exposed`: headers that their scripts may see."""
-        options: dict[str, Any] = {"allow_methods": ["*"], "allow_headers": ["*"], "expose_headers": exposed}
-        named = "(?i)" + ("|".join(f"(?:{pattern.pattern})" for pattern in self._patterns) or "(?!)")
-        return [Middleware(_PrivateNetwork, self), Middleware(CORSMiddleware, allow_origin_regex=named, **options)]
+        """What lets the named origins read answers; `exposed`: headers that their scripts may
+        see.
+        """
+        options: dict[str, Any] = {
+            "allow_methods": ["*"],
+            "allow_headers": ["*"],
+            "expose_headers": exposed,
+        }
+        named = "(?i)" + (
+            "|".join(f"(?:{pattern.pattern})" for pattern in self._patterns) or "(?!)"
+        )
+        return [
+            Middleware(_PrivateNetwork, self),
+            Middleware(CORSMiddleware, allow_origin_regex=named, **options),
+        ]
 
 
 class _PrivateNetwork:
-    """Answers what a browser asks before a public page may reach a private address. Only some releases of Starlette do."""
+    """Answers what a browser asks before a public page may reach a private address. Only some
+    releases of Starlette do.
+    """
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
         self._app, self._origins = app, origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked = scope["type"] == "http" and Headers(scope=scope).get(ASKED_PRIVATE.decode()) == "true"
+        asked = (
+            scope["type"] == "http" and Headers(scope=scope).get(ASKED_PRIVATE.decode()) == "true"
+        )
         if not asked or not self._origins.allows(Headers(scope=scope).get("origin", "")):
             await self._app(scope, receive, send)
             return
@@ -92,10 +114,16 @@ def _parts(origin: str) -> dict[str, str]:
 
 
 def _is_sound(parts: dict[str, str]) -> bool:
-    """A page on the web has a host, by name; an app may have none, and any port is a port of the web."""
+    """A page on the web has a host, by name; an app may have none, and any port is a port of the
+    web.
+    """
     if parts["scheme"] in WEB:
         return bool(parts["host"]) and parts["host"] != "*"
-    return not parts["port"] and bool(parts["host"] or parts["scheme"] == "file") and parts["scheme"] not in ("ftp", "ws", "wss")
+    return (
+        not parts["port"]
+        and bool(parts["host"] or parts["scheme"] == "file")
+        and parts["scheme"] not in ("ftp", "ws", "wss")
+    )
 
 
 def _pattern(origin: str) -> re.Pattern[str]:
@@ -108,10 +136,13 @@ def _pattern(origin: str) -> re.Pattern[str]:
 
 
 def check_null(origins: Collection[str], token: str | None) -> None:
-    """Raise InvalidSetting for the origin `null` without a token: frames of any site can send it."""
+    """Raise InvalidSetting for the origin `null` without a token: frames of any site can send
+    it.
+    """
     if token is None and any(origin.lower() == NULL for origin in origins):
         raise InvalidSetting(
-            "origin null: a sandboxed frame of any site sends it, and could read this memory: set a token (CMT_TOKEN)"
+            "origin null: a sandboxed frame of any site sends it, and could read this memory: set a"
+            " token (CMT_TOKEN)"
         )
 
 

@@ -1,4 +1,6 @@
-"""What pydantic finds wrong, in words for who sent it: the field, and what to give. Knows no request, and repeats no value."""
+"""What pydantic finds wrong, in words for who sent it: the field, and what to give. Knows no
+request, and repeats no value.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-BRANCH = re.compile(r"str|int|float|bool|none|dict|list|function-\w+(\[.*)?|.*[\[(].*|(constrained|lax-or|nullable)-.*")
+BRANCH = re.compile(
+    r"str|int|float|bool|none|dict|list|function-\w+(\[.*)?|.*[\[(].*|(constrained|lax-or|nullable)-.*"
+)
 PLAIN = "give a plain value: a text, a number, true, false or null"
 TIME = "give a time with its zone, such as 2027-01-31T00:00:00Z"
 WORDS = {
@@ -50,12 +54,16 @@ class Unfit(ValueError):
 
 
 def place_of(error: Mapping[str, Any], skipped: int = 0) -> str:
-    """Where a value stands, as a caller writes it: `messages[0].content`; without the first `skipped` parts."""
+    """Where a value stands, as a caller writes it: `messages[0].content`; without the first
+    `skipped` parts.
+    """
     parts: Sequence[str | int] = error["loc"][skipped:]
     while len(parts) > 1 and isinstance(parts[-1], str) and BRANCH.fullmatch(parts[-1]):
         parts = parts[:-1]
     field = getattr(error.get("ctx", {}).get("error"), "field", None)
-    whole = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(".")
+    whole = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(
+        "."
+    )
     return f"{whole}{'' if field[0] == '[' or not whole else '.'}{field}" if field else whole
 
 

@@ -28,14 +28,23 @@ Refuse = Callable[[CMTError], None]
 
 
 @click.command()
-@click.argument("paths", nargs=-1, metavar="[FILE|FOLDER|GLOB|-]...", type=click.Path(allow_dash=True, readable=False))
+@click.argument(
+    "paths",
+    nargs=-1,
+    metavar="[FILE|FOLDER|GLOB|-]...",
+    type=click.Path(allow_dash=True, readable=False),
+)
 @click.option("--text", help="A text to remember.")
 @click.option("--source", help="Where the text comes from; a file has its path.")
 @click.option("--scope", default="", help="Whose it is: a path of names, such as user/ann.")
 @meta_option
 @expires_option
 @exclude_option
-@click.option("--no-wait", is_flag=True, help="Only store the text; it is compressed by `cmt compress`, or when it is needed.")
+@click.option(
+    "--no-wait",
+    is_flag=True,
+    help="Only store the text; it is compressed by `cmt compress`, or when it is needed.",
+)
 @memory_option
 @json_option
 def add(
@@ -52,10 +61,10 @@ def add(
 ) -> None:
     """Remember files, folders, or a text.
 
-    In folders, text, html, pdf, Word, Excel, mail and more are read, and what is not is counted. What is unchanged is
-    skipped; what has changed since, by its source, is updated; a file that was moved keeps its document; the text of a
-    file that is empty now is taken out.
-    Documents whose files are gone are named: `cmt watch --once FOLDER` takes them out.
+    In folders, text, html, pdf, Word, Excel, mail and more are read, and what is not is counted.
+    What is unchanged is skipped; what has changed since, by its source, is updated; a file that was
+    moved keeps its document; the text of a file that is empty now is taken out. Documents whose
+    files are gone are named: `cmt watch --once FOLDER` takes them out.
 
     \b
     Example:
@@ -72,7 +81,9 @@ def add(
                 run.document(cmt_sdk.Document(text), run.refuse)
             run.paths(given, exclude)
             if not run.handled and not run.refused:
-                raise InvalidInput(f"nothing to remember in {', '.join(given)}: no text that can be read")
+                raise InvalidInput(
+                    f"nothing to remember in {', '.join(given)}: no text that can be read"
+                )
             if not no_wait:
                 run.compress()
         if run.handled:
@@ -80,7 +91,9 @@ def add(
         run.end()
 
 
-def _checked(paths: Sequence[str], text: str | None, source: str | None, folder: Path) -> Sequence[str]:
+def _checked(
+    paths: Sequence[str], text: str | None, source: str | None, folder: Path
+) -> Sequence[str]:
     """The paths with globs replaced; click.UsageError for what no memory should be made for."""
     try:
         given = expanded(paths)
@@ -100,13 +113,23 @@ def _remembered(folder: Path, paths: Sequence[str], error: NotFound) -> NotFound
     if not is_made(folder):
         return error
     with opened(folder) as memory:
-        gone = [path for path in paths if path != "-" and not os.path.lexists(path) and documents_of(memory, path)]
-    return NotFound(f"{error}; what was remembered of it stays: `cmt rm {gone[0]}` takes it out") if gone else error
+        gone = [
+            path
+            for path in paths
+            if path != "-" and not os.path.lexists(path) and documents_of(memory, path)
+        ]
+    return (
+        NotFound(f"{error}; what was remembered of it stays: `cmt rm {gone[0]}` takes it out")
+        if gone
+        else error
+    )
 
 
 @dataclass
 class Adding:
-    """One run of the command. It goes on past a document that cannot be read or stored, and remembers that."""
+    """One run of the command. It goes on past a document that cannot be read or stored, and
+    remembers that.
+    """
 
     memory: cmt_sdk.Memory
     fields: Mapping[str, Any]
@@ -136,7 +159,11 @@ class Adding:
             for file in files:
                 self._under_another_source(file)
         elif files:
-            given = {name: self.fields[name] for name in ("metadata", "expires_at") if self.fields.get(name)}
+            given = {
+                name: self.fields[name]
+                for name in ("metadata", "expires_at")
+                if self.fields.get(name)
+            }
             sync = Sync(self.memory, self.fields["scope"], self, self.may_go, given, exclude)
             sync.run(files)
             self.kept_out, self.empty = sync.kept_out, sync.empty
@@ -149,7 +176,9 @@ class Adding:
         else:
             self.document(document, self.refuse)
 
-    def changed(self, change: str, source: str, *, passages: int = 0, edited: bool = False, **_: Any) -> None:
+    def changed(
+        self, change: str, source: str, *, passages: int = 0, edited: bool = False, **_: Any
+    ) -> None:
         """See sync.Report."""
         if change == "renamed":
             self.moved += 1
@@ -188,11 +217,17 @@ class Adding:
     def compress(self) -> None:
         """Compress what waits, what earlier runs have left included."""
         waiting = self.memory.stats().pending
-        done = self.memory.compress(lambda p: self.update("compressing", p.compressed, waiting)) if waiting else 0
+        done = (
+            self.memory.compress(lambda p: self.update("compressing", p.compressed, waiting))
+            if waiting
+            else 0
+        )
         self.progress = self.progress.plus(compressed=done)
 
     def refuse(self, error: CMTError, *, named: bool = True) -> None:
-        """Report what cannot be added: the command fails in the end where it was named, and passes it over in a folder."""
+        """Report what cannot be added: the command fails in the end where it was named, and passes
+        it over in a folder.
+        """
         if not named:
             warn(f"passed over: {error}", as_json=self.as_json)
             return
@@ -220,7 +255,11 @@ class Adding:
         waiting, earlier = p.passages - p.compressed, p.compressed - p.passages
         wait = f"; {amount(waiting, 'passage')} will be compressed later" if waiting > 0 else ""
         wait = f"; {amount(earlier, 'passage')} of earlier runs compressed" if earlier > 0 else wait
-        rest = "".join(f", {count} {name.replace('_', ' ')}{self._how(name)}" for name, count in more.items() if count)
+        rest = "".join(
+            f", {count} {name.replace('_', ' ')}{self._how(name)}"
+            for name, count in more.items()
+            if count
+        )
         say(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{rest}{wait}")
 
     def _how(self, count: str) -> str:

@@ -32,8 +32,8 @@ NAMED = 3  # sources that a message names
 def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
     """Write the whole memory to one file.
 
-    It is a zip archive of JSON lines and safetensors. It is not encrypted, though the memory may be: `cmt backup` makes a copy
-    of that which is.
+    It is a zip archive of JSON lines and safetensors. It is not encrypted, though the memory may
+    be: `cmt backup` makes a copy of that which is.
 
     \b
     Example:
@@ -42,7 +42,10 @@ def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
     with opened(folder) as memory:
         count = memory.export(file, overwrite=overwrite)
         if memory.encrypted:
-            warn(f"{file} is not encrypted, as the memory is: guard it, or use `cmt backup`", as_json=as_json)
+            warn(
+                f"{file} is not encrypted, as the memory is: guard it, or use `cmt backup`",
+                as_json=as_json,
+            )
     if as_json:
         print_json({"documents": count, "file": file, "bytes": file.stat().st_size})
     else:
@@ -51,27 +54,56 @@ def export(file: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
 
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, readable=False))
-@click.option("--scope", default="", help="Where conversations go, such as user/ann; documents of an archive keep theirs.")
-@click.option("--theirs", is_flag=True, help="Of documents that went on here and in FILE: FILE's text becomes the current one.")
-@click.option("--ours", is_flag=True, help="The text here stays the current one; FILE's comes into its history.")
+@click.option(
+    "--scope",
+    default="",
+    help="Where conversations go, such as user/ann; documents of an archive keep theirs.",
+)
+@click.option(
+    "--theirs",
+    is_flag=True,
+    help="Of documents that went on here and in FILE: FILE's text becomes the current one.",
+)
+@click.option(
+    "--ours",
+    is_flag=True,
+    help="The text here stays the current one; FILE's comes into its history.",
+)
 @click.option("--both", is_flag=True, help="FILE's becomes another document.")
-@click.option("--trust", is_flag=True, help="Take compressed memories that your key has not sealed: you know who made FILE.")
-@click.option("--no-wait", is_flag=True, help="Leave what has no usable memory yet to `cmt compress`.")
+@click.option(
+    "--trust",
+    is_flag=True,
+    help="Take compressed memories that your key has not sealed: you know who made FILE.",
+)
+@click.option(
+    "--no-wait", is_flag=True, help="Leave what has no usable memory yet to `cmt compress`."
+)
 @memory_option
 @json_option
-def import_archive(*, file: Path, scope: str, trust: bool, no_wait: bool, folder: Path, as_json: bool, **choices: bool) -> None:
+def import_archive(
+    *,
+    file: Path,
+    scope: str,
+    trust: bool,
+    no_wait: bool,
+    folder: Path,
+    as_json: bool,
+    **choices: bool,
+) -> None:
     """Add what an archive of `cmt export` holds, or what another service has exported.
 
-    Of ChatGPT and Claude the zip file, its folder, or its conversations.json; of mem0 a JSON file of memories. Each
-    conversation is one document.
+    Of ChatGPT and Claude the zip file, its folder, or its conversations.json; of mem0 a JSON file
+    of memories. Each conversation is one document.
 
-    A later export updates what an earlier one brought, an archive too: documents go on with its later versions; where it is
-    older, what is here stays. Of fields that differ the later change counts. Nothing is taken out; what was removed or
-    forgotten here comes back if FILE has it. Where documents went on here and in FILE, nothing is imported before you choose:
-    --theirs, --ours or --both.
+    A later export updates what an earlier one brought, an archive too: documents go on with its
+    later versions; where it is older, what is here stays. Of fields that differ the later change
+    counts. Nothing is taken out; what was removed or forgotten here comes back if FILE has it.
+    Where documents went on here and in FILE, nothing is imported before you choose: --theirs,
+    --ours or --both.
 
-    Compressed memories are taken from an archive only where your own key has sealed them; what others sealed is made again from
-    the text. The key is `archive.key` in the data folder, or the file that CMT_ARCHIVE_KEY names: carry it to other machines.
+    Compressed memories are taken from an archive only where your own key has sealed them; what
+    others sealed is made again from the text. The key is `archive.key` in the data folder, or the
+    file that CMT_ARCHIVE_KEY names: carry it to other machines.
 
     \b
     Example:
@@ -88,11 +120,16 @@ def import_archive(*, file: Path, scope: str, trust: bool, no_wait: bool, folder
     if not _is_archive(file):
         if chosen or trust:
             name = chosen[0] if chosen else "trust"
-            raise click.UsageError(f"--{name} is for an archive of `cmt export`: conversations have no versions and no memories")
+            raise click.UsageError(
+                f"--{name} is for an archive of `cmt export`: conversations have no versions and no"
+                " memories"
+            )
         _import_conversations(file, scope, folder, wait=not no_wait, as_json=as_json)
         return
     if scope:
-        raise click.UsageError("--scope is for conversations: the documents of an archive keep their own")
+        raise click.UsageError(
+            "--scope is for conversations: the documents of an archive keep their own"
+        )
     with begun(folder) as memory:
         with bars() as update:
             progress = memory.import_archive(
@@ -113,7 +150,9 @@ def import_archive(*, file: Path, scope: str, trust: bool, no_wait: bool, folder
 
 
 def _memories(progress: cmt_sdk.Progress, *, waits: bool) -> str:
-    """How many memories were taken from an archive, how many passages were compressed here, and why; empty for none."""
+    """How many memories were taken from an archive, how many passages were compressed here, and
+    why; empty for none.
+    """
     made = progress.compressed - progress.taken
     if not progress.taken and not made and not progress.unproven:
         return ""
@@ -122,8 +161,9 @@ def _memories(progress: cmt_sdk.Progress, *, waits: bool) -> str:
     if not progress.unproven:
         return told
     return (
-        f"{told}; {progress.unproven} of the archive's are not sealed with your key ({cmt_sdk.archive_key()}): "
-        "carry the key of the machine that made it here, or give --trust"
+        f"{told}; {progress.unproven} of the archive's are not sealed with your key"
+        f" ({cmt_sdk.archive_key()}): carry the key of the machine that made it here, or give"
+        " --trust"
     )
 
 
@@ -135,14 +175,22 @@ def _name_doubled(memory: cmt_sdk.Memory, *, as_json: bool) -> None:
             found[document.scope, document.source].append(document.id)
     doubled = {source: ids for (_, source), ids in found.items() if len(ids) > 1}
     if doubled:
-        named = [f"{place(source, '')}: {', '.join(map(short_id, ids))}" for source, ids in islice(doubled.items(), NAMED)]
+        named = [
+            f"{place(source, '')}: {', '.join(map(short_id, ids))}"
+            for source, ids in islice(doubled.items(), NAMED)
+        ]
         more = [f"{len(doubled) - NAMED:,} more"] if len(doubled) > NAMED else []
-        what = f"{amount(len(doubled), 'source')} of several documents, which commands take by their ids alone"
+        what = (
+            f"{amount(len(doubled), 'source')} of several documents, which commands take by their"
+            " ids alone"
+        )
         warn(f"{what}: {'; '.join(named + more)}", as_json=as_json)
 
 
 def _is_archive(file: Path) -> bool:
-    """True for a file of `cmt export`, and for a damaged zip file: what reads archives can tell what is wrong with it."""
+    """True for a file of `cmt export`, and for a damaged zip file: what reads archives can tell
+    what is wrong with it.
+    """
     if not file.is_file() or not is_zipfile(file):
         return False
     try:
@@ -161,7 +209,9 @@ def _is_cut_off(file: Path) -> bool:
         return False  # whoever reads it tells why it cannot be read
 
 
-def _import_conversations(file: Path, scope: str, folder: Path, *, wait: bool, as_json: bool) -> None:
+def _import_conversations(
+    file: Path, scope: str, folder: Path, *, wait: bool, as_json: bool
+) -> None:
     documents = cmt_sdk.read_conversations(file)
     first = next(documents, None)  # what cannot be read begins no memory
     if first is None:
@@ -173,7 +223,8 @@ def _import_conversations(file: Path, scope: str, folder: Path, *, wait: bool, a
             for document in chain([first], _sound(documents, run.refuse)):
                 run.document(document, run.refuse)
                 found.add(document.source or "")
-            if not run.refused and (file.is_dir() or is_zipfile(file)):  # a single file may be a part of an export
+            # a single file may be a part of an export
+            if not run.refused and (file.is_dir() or is_zipfile(file)):
                 _name_missing(memory, found, scope, as_json=as_json)
             if wait:
                 run.compress()
@@ -182,13 +233,22 @@ def _import_conversations(file: Path, scope: str, folder: Path, *, wait: bool, a
 
 
 def _name_missing(memory: cmt_sdk.Memory, found: set[str], scope: str, *, as_json: bool) -> None:
-    """Name the conversations of earlier exports that a whole export no longer holds: deleted, or another account's."""
+    """Name the conversations of earlier exports that a whole export no longer holds: deleted, or
+    another account's.
+    """
     services = {source.partition(":")[0] for source in found if ":" in source}
-    known = (d.source or "" for service in sorted(services) for d in memory.documents(source=f"{service}:*", scope=scope or None))
+    known = (
+        d.source or ""
+        for service in sorted(services)
+        for d in memory.documents(source=f"{service}:*", scope=scope or None)
+    )
     gone = [source for source in known if source not in found]
     if gone:
         names = ", ".join(gone[:3]) + (", …" if len(gone) > 3 else "")
-        what = f"{amount(len(gone), 'document')} of earlier exports not in this one, and still remembered: {names}"
+        what = (
+            f"{amount(len(gone), 'document')} of earlier exports not in this one, and still"
+            f" remembered: {names}"
+        )
         warn(f"{what}; `cmt rm SOURCE` takes one out", as_json=as_json)
 
 

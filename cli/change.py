@@ -24,14 +24,16 @@ from cmt_cli.sources import EDITED, Place, is_file, path_given, place_of, text_n
 from cmt_sdk.errors import CMTError, DocumentNotFound
 
 NOTHING_NEW = (
-    "a changed file is taken in by `cmt add {}`; else give a FILE, - for standard input, or --text for a new text; "
-    "or fields: --source, --scope, --meta, --expires"
+    "a changed file is taken in by `cmt add {}`; else give a FILE, - for standard input, or --text"
+    " for a new text; or fields: --source, --scope, --meta, --expires"
 )
 
 
 @click.command()
 @click.argument("document_id", metavar="DOCUMENT")
-@click.argument("file", required=False, metavar="[FILE|-]", type=click.Path(allow_dash=True, readable=False))
+@click.argument(
+    "file", required=False, metavar="[FILE|-]", type=click.Path(allow_dash=True, readable=False)
+)
 @click.option("--text", help="The new text.")
 @click.option("--source", help="The new source.")
 @click.option("--scope", help="The new scope.")
@@ -52,8 +54,9 @@ def update(
 ) -> None:
     """Store the next version of a document.
 
-    DOCUMENT is an id or a beginning of it, a path, or another source. The old version stops answering at once. Without
-    a text, the fields change in place; --meta sets one key, null takes it out. A changed file is taken in by `cmt add`.
+    DOCUMENT is an id or a beginning of it, a path, or another source. The old version stops
+    answering at once. Without a text, the fields change in place; --meta sets one key, null takes
+    it out. A changed file is taken in by `cmt add`.
 
     \b
     Example:
@@ -73,9 +76,14 @@ def update(
         if meta:
             merged = {**known.metadata, **meta}
             fields["metadata"] = {key: value for key, value in merged.items() if value is not None}
-        is_edited = new is not None and new != known.text and _is_of_file(source or known.source, new)
+        is_edited = (
+            new is not None and new != known.text and _is_of_file(source or known.source, new)
+        )
         if is_edited:
-            fields["metadata"] = {**fields.get("metadata", known.metadata), EDITED: known.version + 1}
+            fields["metadata"] = {
+                **fields.get("metadata", known.metadata),
+                EDITED: known.version + 1,
+            }
         document = memory.update(known.id, new, **fields)
     if is_edited:
         _warn_of_file(document, as_json=as_json)
@@ -100,8 +108,14 @@ def _warn_of_file(document: cmt_sdk.Document, *, as_json: bool) -> None:
     source = document.source or ""
     if place_of(source) is Place.HERE:
         named = place(source, "")
-        message = f"{named} is the source of this document and keeps its own text: when `cmt add` or `cmt watch` reads the file "
-        message += f"again, that text comes back, and this one stays in the history; to keep this one, write it to {named}"
+        message = (
+            f"{named} is the source of this document and keeps its own text: when `cmt add` or `cmt"
+            " watch` reads the file "
+        )
+        message += (
+            "again, that text comes back, and this one stays in the history; to keep this one,"
+            f" write it to {named}"
+        )
         warn(message, as_json=as_json)
 
 
@@ -113,7 +127,10 @@ def _told(key: str, value: Any) -> str:
 keep_out_option = click.option(
     "--keep-out",
     is_flag=True,
-    help="Keep the files out when their folder is added again, under another name too; only hashes of names and texts are kept.",
+    help=(
+        "Keep the files out when their folder is added again, under another name too; only hashes"
+        " of names and texts are kept."
+    ),
 )
 
 
@@ -124,11 +141,18 @@ keep_out_option = click.option(
 @filter_options
 @memory_option
 @json_option
-def rm(document_ids: Sequence[str], yes: bool, keep_out: bool, chosen: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def rm(
+    document_ids: Sequence[str],
+    yes: bool,
+    keep_out: bool,
+    chosen: Mapping[str, Any],
+    folder: Path,
+    as_json: bool,
+) -> None:
     """Take documents out, with their history.
 
-    DOCUMENT is an id or a beginning of it, a path, or another source. For bytes gone from the disk, with a receipt:
-    `cmt forget`.
+    DOCUMENT is an id or a beginning of it, a path, or another source. For bytes gone from the disk,
+    with a receipt: `cmt forget`.
 
     \b
     Example:
@@ -143,7 +167,10 @@ def rm(document_ids: Sequence[str], yes: bool, keep_out: bool, chosen: Mapping[s
             if not yes:
                 _confirm(documents, len(documents), "Take out {}?", "nothing was taken out")
         else:
-            documents = [memory.get(name) for name in dict.fromkeys(whole_id(memory, given) for given in document_ids)]
+            documents = [
+                memory.get(name)
+                for name in dict.fromkeys(whole_id(memory, given) for given in document_ids)
+            ]
         there = _left_in_folder(memory, documents, keep_out=keep_out)
         removed = [memory.delete(document.id).id for document in documents]
     if as_json:
@@ -160,14 +187,22 @@ def rm(document_ids: Sequence[str], yes: bool, keep_out: bool, chosen: Mapping[s
 @filter_options
 @memory_option
 @json_option
-def forget(document_id: str | None, yes: bool, keep_out: bool, chosen: Mapping[str, Any], folder: Path, as_json: bool) -> None:
+def forget(
+    document_id: str | None,
+    yes: bool,
+    keep_out: bool,
+    chosen: Mapping[str, Any],
+    folder: Path,
+    as_json: bool,
+) -> None:
     """Erase documents from every file, and print a receipt.
 
-    DOCUMENT is an id or a beginning of it, a path, or another source. All versions go, and what was made from them. The
-    exit code is 1 when a scan of the files' bytes still finds a trace of them, or another process keeps them open.
+    DOCUMENT is an id or a beginning of it, a path, or another source. All versions go, and what was
+    made from them. The exit code is 1 when a scan of the files' bytes still finds a trace of them,
+    or another process keeps them open.
 
-    A file that is still in its folder comes back when the folder is added again: the receipt names it, and --keep-out
-    keeps it out until it is added itself.
+    A file that is still in its folder comes back when the folder is added again: the receipt names
+    it, and --keep-out keeps it out until it is added itself.
 
     \b
     Example:
@@ -196,10 +231,15 @@ def forget(document_id: str | None, yes: bool, keep_out: bool, chosen: Mapping[s
 
 
 def _is_filter(chosen: Mapping[str, Any], named: bool, *, yes: bool, as_json: bool) -> bool:
-    """Whether documents are chosen by a filter. Raises click.UsageError for neither and for both."""
+    """Whether documents are chosen by a filter. Raises click.UsageError for neither and for
+    both.
+    """
     filtered = any(value is not None for value in chosen.values())
     if not named and not filtered:
-        raise click.UsageError("give a document (its id, path or source), --source, --scope or --where; all there is: --scope ''")
+        raise click.UsageError(
+            "give a document (its id, path or source), --source, --scope or --where; all there is:"
+            " --scope ''"
+        )
     if named and filtered:
         raise click.UsageError("give a document or a filter, not both")
     if as_json and not yes:
@@ -209,11 +249,18 @@ def _is_filter(chosen: Mapping[str, Any], named: bool, *, yes: bool, as_json: bo
 
 def _found(documents: Sequence[object]) -> None:
     if not documents:
-        raise DocumentNotFound("no document fits, nothing was forgotten: sources are as `cmt list` shows them, * is any part")
+        raise DocumentNotFound(
+            "no document fits, nothing was forgotten: sources are as `cmt list` shows them, * is"
+            " any part"
+        )
 
 
-def _left_in_folder(memory: cmt_sdk.Memory, documents: Sequence[cmt_sdk.Document], *, keep_out: bool) -> Sequence[str]:
-    """The sources of these documents whose files are there; recorded to stay out, where that is wished."""
+def _left_in_folder(
+    memory: cmt_sdk.Memory, documents: Sequence[cmt_sdk.Document], *, keep_out: bool
+) -> Sequence[str]:
+    """The sources of these documents whose files are there; recorded to stay out, where that is
+    wished.
+    """
     files = [d for d in documents if d.source and is_file(d.source)]
     for scope in {d.scope for d in files} if keep_out else ():
         of = [d for d in files if d.scope == scope]
@@ -222,7 +269,9 @@ def _left_in_folder(memory: cmt_sdk.Memory, documents: Sequence[cmt_sdk.Document
 
 
 def _names(document: cmt_sdk.Document) -> Iterator[str]:
-    """What keeps the file of a document out: its path, and its text as it is remembered and as it is in the file."""
+    """What keeps the file of a document out: its path, and its text as it is remembered and as it
+    is in the file.
+    """
     yield document.source or ""
     yield text_name(document.text)
     with suppress(CMTError):
@@ -235,28 +284,43 @@ def _tell_there(there: Sequence[str], *, keep_out: bool) -> None:
         return
     back = [source for source in there if _comes_back(source)]
     _tell(back, "", "the next `cmt add` of the folder brings {0} back, --keep-out keeps {0} out")
-    _tell([source for source in there if source not in back], "", "`cmt add` of the folder leaves {} out")
+    _tell(
+        [source for source in there if source not in back],
+        "",
+        "`cmt add` of the folder leaves {} out",
+    )
 
 
 def _tell(sources: Sequence[str], what: str, then: str) -> None:
     """Say which files are still there, and what becomes of them; nothing of none."""
     if not sources:
         return
-    names = ", ".join(place(source, "") for source in sources[:3]) + (", …" if len(sources) > 3 else "")
+    names = ", ".join(place(source, "") for source in sources[:3]) + (
+        ", …" if len(sources) > 3 else ""
+    )
     one = len(sources) == 1
-    where = f"{amount(len(sources), 'file')} still in {'its' if one else 'their'} folder{what and ', '}{what}"
+    where = (
+        f"{amount(len(sources), 'file')} still in {'its' if one else 'their'}"
+        f" folder{what and ', '}{what}"
+    )
     say(f"{where}: {names}; {then.format('it' if one else 'them')}")
 
 
 def _comes_back(source: str) -> bool:
-    """Whether the folder of a file, when it is added, brings the file: no hidden one, and none of another kind."""
+    """Whether the folder of a file, when it is added, brings the file: no hidden one, and none of
+    another kind.
+    """
     path = Path(source)
     with suppress(CMTError), held_back():
-        return path in takewhile(lambda file: file.parent == path.parent, cmt_sdk.list_files(path.parent))
+        return path in takewhile(
+            lambda file: file.parent == path.parent, cmt_sdk.list_files(path.parent)
+        )
     return False
 
 
-def _confirm(documents: Sequence[cmt_sdk.Document], count: int, question: str, refusal: str) -> None:
+def _confirm(
+    documents: Sequence[cmt_sdk.Document], count: int, question: str, refusal: str
+) -> None:
     for document in documents[:5]:
         say(f"{place(document.source, document.id)}  {one_line(document.text, 60)}", err=True)
     if count > 5:
@@ -270,9 +334,19 @@ def _print(receipt: cmt_sdk.Receipt) -> None:
     freed = f", {receipt.bytes_freed:,} bytes freed" if receipt.bytes_freed else ""
     say(f"{amount(len(receipt.documents), 'document')} erased ({versions}, {passages}){freed}")
     traces = amount(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
-    say(f"{traces} left in {', '.join(receipt.files_scanned)}", fg="red" if receipt.traces_found else None)
+    say(
+        f"{traces} left in {', '.join(receipt.files_scanned)}",
+        fg="red" if receipt.traces_found else None,
+    )
     if not receipt.complete:
-        say("another process still reads the state before: what it keeps is erased by the next command after it", fg="red")
+        say(
+            "another process still reads the state before: what it keeps is erased by the next"
+            " command after it",
+            fg="red",
+        )
     if receipt.copies:
         names = ", ".join(receipt.copies[:5]) + (", …" if len(receipt.copies) > 5 else "")
-        say(f"copies made earlier may still hold it: {names}; delete each once you need it no longer")
+        say(
+            f"copies made earlier may still hold it: {names}; delete each once you need it no"
+            " longer"
+        )

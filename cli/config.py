@@ -18,7 +18,8 @@ from cmt_cli.output import plain, print_json, say, table
 from cmt_cli.suggesting import Suggesting
 from cmt_sdk.errors import InvalidSetting, MemoryNotFound, ModelError, ModelNotFound
 
-MADE_WITH = ("model", "adapter", "precision", "compressor", "keep", "keep_at_least", "compression")  # what memories may depend on
+# what memories may depend on
+MADE_WITH = ("model", "adapter", "precision", "compressor", "keep", "keep_at_least", "compression")
 WHOLE: Mapping[str, Callable[[str], str]] = {"model": whole_model, "adapter": whole_adapter}
 DOUBTS: Mapping[str, Callable[[str], str]] = {"model": model_doubt, "device": device_doubt}
 
@@ -43,16 +44,29 @@ def config(context: click.Context, folder: Path, as_json: bool) -> None:
     except MemoryNotFound:
         settings, state = cmt_sdk.Settings(), " (not made yet: these are the defaults)"
     if as_json:
-        places = {"memory": folder, "data_dir": cmt_sdk.data_dir(), "models": cmt_sdk.models_dir(), "exists": not state}
+        places = {
+            "memory": folder,
+            "data_dir": cmt_sdk.data_dir(),
+            "models": cmt_sdk.models_dir(),
+            "exists": not state,
+        }
         print_json({"places": places, "settings": settings})
         return
-    table(["", ""], [("memory", f"{folder}{state}"), ("data_dir", cmt_sdk.data_dir()), ("models", cmt_sdk.models_dir())])
+    table(
+        ["", ""],
+        [
+            ("memory", f"{folder}{state}"),
+            ("data_dir", cmt_sdk.data_dir()),
+            ("models", cmt_sdk.models_dir()),
+        ],
+    )
     table(["", ""], list((plain(settings) | {"adapter": _adapter(settings)}).items()))
 
 
 def _adapter(settings: cmt_sdk.Settings) -> str:
     """The adapter as it is set; of "default" whether there is one."""
-    with suppress(ModelNotFound, ModelError):  # a model that is not here, which other commands tell of
+    # a model that is not here, which other commands tell of
+    with suppress(ModelNotFound, ModelError):
         if settings.adapter == "default" and not cmt_sdk.has_shipped_adapter(settings.model):
             return "default (none for this model)"
     return settings.adapter
@@ -60,7 +74,9 @@ def _adapter(settings: cmt_sdk.Settings) -> str:
 
 # A value may be a negative number: what is wrong with that the setting says.
 @config.command(
-    "set", context_settings={"ignore_unknown_options": True}, epilog=f"NAME is one of {', '.join(cmt_sdk.Settings.names())}."
+    "set",
+    context_settings={"ignore_unknown_options": True},
+    epilog=f"NAME is one of {', '.join(cmt_sdk.Settings.names())}.",
 )
 @click.argument("name", type=click.Choice(cmt_sdk.Settings.names()), metavar="NAME")
 @click.argument("value")

@@ -1,4 +1,6 @@
-"""A conversation at the terminal: turns, and the commands that begin with a slash. Knows no line editor."""
+"""A conversation at the terminal: turns, and the commands that begin with a slash. Knows no line
+editor.
+"""
 
 from __future__ import annotations
 
@@ -15,16 +17,26 @@ from cmt_cli.cut import marked, tell_if_cut
 from cmt_cli.failures import tell
 from cmt_cli.output import amount, on_terminal, one_line, place, print_json, say
 from cmt_cli.quoting import print_sources
-from cmt_sdk.errors import AlreadyExists, CMTError, DocumentNotFound, InvalidInput, InvalidSetting, StorageDenied
+from cmt_sdk.errors import (
+    AlreadyExists,
+    CMTError,
+    DocumentNotFound,
+    InvalidInput,
+    InvalidSetting,
+    StorageDenied,
+)
 
-COMMAND = re.compile(r"(/[a-z]+)(?:\s+(.*))?", re.DOTALL)  # a path is no command: it goes on after its first name
+# a path is no command: it goes on after its first name
+COMMAND = re.compile(r"(/[a-z]+)(?:\s+(.*))?", re.DOTALL)
 REMEMBERED = "remembered; /forget takes it back"
 READERS = ("memory", "text", "auto", "none")
 
 
 @dataclass
 class Conversation:
-    """One run of `cmt chat`. `remembered` are the documents that were added in it and not forgotten since."""
+    """One run of `cmt chat`. `remembered` are the documents that were added in it and not forgotten
+    since.
+    """
 
     memory: cmt_sdk.Memory
     scope: str
@@ -40,7 +52,9 @@ class Conversation:
         return self.memory.chat(remember=self.remember, scope=self.scope, **self.options)
 
     def hear(self, said: str) -> None:
-        """A turn or a command. Ctrl-C stops an answer; on a terminal no error ends the conversation."""
+        """A turn or a command. Ctrl-C stops an answer; on a terminal no error ends the
+        conversation.
+        """
         found = COMMAND.fullmatch(said)
         try:
             if found:
@@ -91,7 +105,9 @@ class Conversation:
             print_sources(last)
 
     def why(self, _: str) -> None:
-        """Why it was that answer: every passage in full with its reasons, and what was read in which time."""
+        """Why it was that answer: every passage in full with its reasons, and what was read in
+        which time.
+        """
         last = self._last()
         if last is None:
             return
@@ -102,7 +118,8 @@ class Conversation:
         told = "the memory does not tell; " if last.abstained else ""
         say(f"{told}confidence {last.confidence:.2f}, read from {last.reader}", dim=True)
         tokens = (
-            f"{last.memory_tokens:,} from memories, {last.prompt_tokens:,} in the prompt, {last.answer_tokens:,} in the answer"
+            f"{last.memory_tokens:,} from memories, {last.prompt_tokens:,} in the prompt,"
+            f" {last.answer_tokens:,} in the answer"
         )
         times = ", ".join(f"{stage} {ms:,.0f} ms" for stage, ms in last.milliseconds.items())
         say(f"tokens: {tokens}; {times}", dim=True)
@@ -118,7 +135,9 @@ class Conversation:
 
     def add(self, text: str) -> None:
         """Remember a text, as --remember does with what is said."""
-        document = self.memory.add(text, scope=self.scope, source="chat", metadata={"role": "user"}, wait=False)
+        document = self.memory.add(
+            text, scope=self.scope, source="chat", metadata={"role": "user"}, wait=False
+        )
         if document.source != "chat":
             say(f"already remembered: {place(document.source, document.id)}", err=True)
             return
@@ -126,9 +145,13 @@ class Conversation:
         say(REMEMBERED, err=True)
 
     def forget(self, _: str) -> None:
-        """Erase the last text that was remembered in this conversation, and the turn in which it was said."""
+        """Erase the last text that was remembered in this conversation, and the turn in which it
+        was said.
+        """
         if not self.remembered:
-            raise DocumentNotFound("nothing was remembered in this conversation; `cmt forget` erases what was before")
+            raise DocumentNotFound(
+                "nothing was remembered in this conversation; `cmt forget` erases what was before"
+            )
         document = self.remembered.pop()
         text = document.text
         turns = self.talk.turns
@@ -136,11 +159,18 @@ class Conversation:
         for at in told[::-1]:
             del turns[at : at + 2]  # with its answer
         if document.source != "chat":
-            say(f"stays: {one_line(text, 60)}; it was there before, from another source: `cmt forget` erases it", err=True)
+            say(
+                f"stays: {one_line(text, 60)}; it was there before, from another source: `cmt"
+                " forget` erases it",
+                err=True,
+            )
             return
         receipt = self.memory.forget(document.id)
         left = amount(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
-        say(f"erased: {one_line(text, 60)}; {left} left in {', '.join(receipt.files_scanned)}", err=True)
+        say(
+            f"erased: {one_line(text, 60)}; {left} left in {', '.join(receipt.files_scanned)}",
+            err=True,
+        )
 
     def reader(self, name: str) -> None:
         """Read with another reader from now on."""
@@ -197,13 +227,18 @@ COMMANDS: Mapping[str, Command] = {
     "/clear": Command("begin anew", Conversation.clear),
     "/remember": Command("add a text to the memory", Conversation.add, "TEXT"),
     "/forget": Command("erase what was remembered last in this conversation", Conversation.forget),
-    "/reader": Command(f"read with another one of {', '.join(READERS)}", Conversation.reader, "NAME", READERS),
+    "/reader": Command(
+        f"read with another one of {', '.join(READERS)}", Conversation.reader, "NAME", READERS
+    ),
     "/k": Command("find so many passages", Conversation.k, "N"),
     "/save": Command("write what was said to a new file", Conversation.save, "FILE"),
     "/help": Command("this", Conversation.help),
-    "/exit": Command("end, as Ctrl-D does", lambda _talk, _argument: None),  # the loop around knows it
+    # the loop around knows it
+    "/exit": Command("end, as Ctrl-D does", lambda _talk, _argument: None),
 }
 
 
 def _help(between: str) -> str:
-    return between.join(f"{f'{name} {c.argument}'.strip()}: {c.does}" for name, c in COMMANDS.items())
+    return between.join(
+        f"{f'{name} {c.argument}'.strip()}: {c.does}" for name, c in COMMANDS.items()
+    )

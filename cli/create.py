@@ -13,15 +13,20 @@ from cmt_sdk.errors import AlreadyExists, MemoryNotFound
 
 
 @click.command()
-@click.option("--encrypted", is_flag=True, help="Encrypt everything that is kept; needs `pip install 'cmt-sdk[encryption]'`.")
+@click.option(
+    "--encrypted",
+    is_flag=True,
+    help="Encrypt everything that is kept; needs `pip install 'cmt-sdk[encryption]'`.",
+)
 @memory_option
 @json_option
 def create(encrypted: bool, folder: Path, as_json: bool) -> None:
     """Make an empty memory. `cmt add` makes one too; only this one can be encrypted.
 
-    The key of an encrypted memory is what the environment variable CMT_KEY holds: 64 hexadecimal digits are the key itself, from
-    anything else, 15 characters or more, it is derived. Without CMT_KEY a new key is made, and kept in the system keyring. Every
-    command needs the key to open the memory. Whoever loses it loses the memory: there is no other way in.
+    The key of an encrypted memory is what the environment variable CMT_KEY holds: 64 hexadecimal
+    digits are the key itself, from anything else, 15 characters or more, it is derived. Without
+    CMT_KEY a new key is made, and kept in the system keyring. Every command needs the key to open
+    the memory. Whoever loses it loses the memory: there is no other way in.
 
     \b
     Example:
@@ -37,7 +42,10 @@ def create(encrypted: bool, folder: Path, as_json: bool) -> None:
         return
     say(f"{folder}")
     if encrypted:
-        say(f"{told['encryption']}: whoever loses that loses the memory, so keep a copy of it elsewhere")
+        say(
+            f"{told['encryption']}: whoever loses that loses the memory, so keep a copy of it"
+            " elsewhere"
+        )
 
 
 def _refuse_existing(folder: Path) -> None:

@@ -23,4 +23,8 @@ def tell_if_cut(answer: cmt_sdk.Answer | None) -> None:
     """Say on stderr that an answer was cut, and which option allows more."""
     if answer is not None and answer.truncated:
         more = 4 * answer.answer_tokens
-        say(f"the answer was cut at {amount(answer.answer_tokens, 'token')}: --max-tokens {more} allows more", err=True)
+        say(
+            f"the answer was cut at {amount(answer.answer_tokens, 'token')}: --max-tokens {more}"
+            " allows more",
+            err=True,
+        )

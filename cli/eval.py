@@ -1,4 +1,6 @@
-"""`cmt eval`: a question file, asked of a memory with several readers; figures to the terminal and to JSON files."""
+"""`cmt eval`: a question file, asked of a memory with several readers; figures to the terminal and
+to JSON files.
+"""
 
 from __future__ import annotations
 
@@ -51,22 +53,64 @@ def _count(_: click.Context, __: click.Parameter, value: str) -> int:
     help="A reader to ask; may be given again.",
 )
 @click.option(
-    "-k", "--k", metavar="N|all", default="5", show_default=True, callback=_count, help="Passages read for a question (stream)."
+    "-k",
+    "--k",
+    metavar="N|all",
+    default="5",
+    show_default=True,
+    callback=_count,
+    help="Passages read for a question (stream).",
 )
 @click.option("--limit", type=int, help="Ask only so many questions, drawn by the seed.")
 @click.option("--passages", type=int, help="Use only the first so many passages of the file.")
-@click.option("--documents", type=IN_FILE, help="The passages of a file that names them by keys: {key, text}, a line each.")
-@click.option("--stages", default=4, show_default=True, help="growth: how often the questions are asked again.")
-@click.option("--irrelevant", multiple=True, type=IN_FILE, help="growth: a file whose texts come in; may be given again.")
+@click.option(
+    "--documents",
+    type=IN_FILE,
+    help="The passages of a file that names them by keys: {key, text}, a line each.",
+)
+@click.option(
+    "--stages",
+    default=4,
+    show_default=True,
+    help="growth: how often the questions are asked again.",
+)
+@click.option(
+    "--irrelevant",
+    multiple=True,
+    type=IN_FILE,
+    help="growth: a file whose texts come in; may be given again.",
+)
 @click.option("--seed", default=0, show_default=True, help="Draws the questions and the bootstrap.")
 @click.option("--max-tokens", default=32, show_default=True, help="The longest answer.")
 @click.option("--keep", type=float, help="The share of KV entries kept, as in the settings.")
-@click.option("--compressor", type=click.Choice(["kv", "soft"]), help="The compressor, as in the settings.")
-@click.option("--set", "pairs", multiple=True, metavar="NAME=VALUE", help="Any other setting; may be given again.")
-@click.option("-m", "--memory", metavar="NAME_OR_PATH", help="Keep the memory there and use it again.  [default: none]")
-@click.option("--json", "out", type=OUT_FILE, help="Write the report there, and the answers beside it.")
-@click.option("--report", "folder", type=FOLDER, help="Add the report to a folder, and write its page, index.html, anew.")
-@click.option("--rows", type=OUT_FILE, help="Write every question with its answers there, as JSON lines.")
+@click.option(
+    "--compressor", type=click.Choice(["kv", "soft"]), help="The compressor, as in the settings."
+)
+@click.option(
+    "--set",
+    "pairs",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Any other setting; may be given again.",
+)
+@click.option(
+    "-m",
+    "--memory",
+    metavar="NAME_OR_PATH",
+    help="Keep the memory there and use it again.  [default: none]",
+)
+@click.option(
+    "--json", "out", type=OUT_FILE, help="Write the report there, and the answers beside it."
+)
+@click.option(
+    "--report",
+    "folder",
+    type=FOLDER,
+    help="Add the report to a folder, and write its page, index.html, anew.",
+)
+@click.option(
+    "--rows", type=OUT_FILE, help="Write every question with its answers there, as JSON lines."
+)
 def eval_command(
     file: Path,
     memory: str | None,
@@ -82,16 +126,19 @@ def eval_command(
 ) -> None:
     """Measure answers, retrieval and costs on the questions of FILE.
 
-    FILE holds JSON lines, .gz or not: {"id", "title", "context", "question", "answers": [...]}, one question a line.
-    SQuAD's .json is read too, and StreamingQA and ArchivalQA (.jsonl, .csv), whose passages stand in --documents.
+    FILE holds JSON lines, .gz or not: {"id", "title", "context", "question", "answers": [...]}, one
+    question a line. SQuAD's .json is read too, and StreamingQA and ArchivalQA (.jsonl, .csv), whose
+    passages stand in --documents.
 
-    gold gives each question its own passage alone; stream has all passages in one memory; abstain asks as gold and once more
-    with a passage that does not tell; growth asks the questions of the first passages (200, or --passages) while the rest of
-    the file, or the texts of --irrelevant files, come in.
+    gold gives each question its own passage alone; stream has all passages in one memory; abstain
+    asks as gold and once more with a passage that does not tell; growth asks the questions of the
+    first passages (200, or --passages) while the rest of the file, or the texts of --irrelevant
+    files, come in.
 
     \b
     Example:
-      cmt eval questions.jsonl.gz --protocol stream --reader memory --reader text --k 5 --limit 200 --json report.json
+      cmt eval questions.jsonl.gz --protocol stream --reader memory --reader text --k 5 --limit 200
+      --json report.json
     """  # noqa: D301 - click reads the escape
     from cmt_sdk.evaluation import Plan, evaluate
 
@@ -100,10 +147,14 @@ def eval_command(
     for path in filter(None, (out, rows)):
         if not path.parent.is_dir():
             raise click.BadParameter(f"there is no folder {path.parent}")
-    settings = dict(map(_setting, pairs)) | {n: v for n, v in (("keep", keep), ("compressor", compressor)) if v is not None}
+    settings = dict(map(_setting, pairs)) | {
+        n: v for n, v in (("keep", keep), ("compressor", compressor)) if v is not None
+    }
     chosen = Plan(**plan)
     with _opened(memory, settings) as opened, _progress() as on_stage:
-        report, asked = evaluate(opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage, irrelevant, documents)
+        report, asked = evaluate(
+            opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage, irrelevant, documents
+        )
     added = _new_report(folder, plan["protocol"]) if folder else None
     written = [path for path in (out, added) if path]
     for path in written:
@@ -126,17 +177,23 @@ def _setting(pair: str) -> tuple[str, Any]:
     """NAME=VALUE with the value in the type of that setting."""
     name, _, text = pair.partition("=")
     if name not in cmt_sdk.Settings.names():
-        raise click.BadParameter(f"{name!r}: choose one of {', '.join(cmt_sdk.Settings.names())}", param_hint="--set")
+        raise click.BadParameter(
+            f"{name!r}: choose one of {', '.join(cmt_sdk.Settings.names())}", param_hint="--set"
+        )
     kind = type(getattr(cmt_sdk.Settings(), name))
     try:
         return name, kind(text)
     except ValueError as error:
-        raise click.BadParameter(f"{pair!r}: {name} is of type {kind.__name__}", param_hint="--set") from error
+        raise click.BadParameter(
+            f"{pair!r}: {name} is of type {kind.__name__}", param_hint="--set"
+        ) from error
 
 
 @contextmanager
 def _opened(memory: str | None, settings: Mapping[str, Any]) -> Iterator[cmt_sdk.Memory]:
-    """The memory to fill: a temporary one, or the named one if its passages were cut as the settings say."""
+    """The memory to fill: a temporary one, or the named one if its passages were cut as the
+    settings say.
+    """
     with ExitStack() as stack:
         if memory is None:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="cmt-eval-")))
@@ -154,8 +211,8 @@ def _check_passages(folder: Path, settings: Mapping[str, Any]) -> None:
         return
     if settings.get("passage_tokens", before) != before:
         raise cmt_sdk.errors.InvalidSetting(
-            f"passage_tokens={settings['passage_tokens']}: the passages in {folder} were cut with {before}; "
-            "evaluate in another folder"
+            f"passage_tokens={settings['passage_tokens']}: the passages in {folder} were cut with"
+            f" {before}; evaluate in another folder"
         )
 
 
@@ -166,7 +223,9 @@ def _progress() -> Iterator[Any]:
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
     console = output.console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
         tasks: dict[str, Any] = {}
 
         def on_stage(stage: str, done: int, total: int) -> None:
@@ -209,8 +268,9 @@ def _show(report: Report) -> None:
         console.print(shown)
     s = report.storage
     console.print(
-        f"{s.passages} passages, {s.tokens} tokens; {s.bytes_per_passage:.0f} bytes of memory a passage, "
-        f"{s.bytes_per_token:.0f} a token; {s.pending} pending; {report.seconds:.0f} s in all"
+        f"{s.passages} passages, {s.tokens} tokens; {s.bytes_per_passage:.0f} bytes of memory a"
+        f" passage, {s.bytes_per_token:.0f} a token; {s.pending} pending; {report.seconds:.0f} s"
+        " in all"
     )
     for note in ["±: half a 95 % bootstrap interval", *report.notes]:
         console.print(f"- {note}", style="dim")
@@ -220,27 +280,46 @@ def _more(report: Report) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     """Tables that only some protocols have: a name, the columns and the rows."""
     if report.abstention:
         rows = [
-            [reader, "" if a.auroc is None else f"{a.auroc:.2f}", *(f"{x:.1f}" for x in (a.accuracy, a.answered, a.withheld))]
+            [
+                reader,
+                "" if a.auroc is None else f"{a.auroc:.2f}",
+                *(f"{x:.1f}" for x in (a.accuracy, a.answered, a.withheld)),
+            ]
             for reader, a in report.abstention.items()
         ]
         yield "abstention", ["AUROC", "right %", "answered %", "withheld %"], rows
     if report.curve:
         readers = list(report.curve[0].f1)
-        rows = [[str(p.documents), *(f"{p.f1[r]:.1f} ({p.relative[r]:.0f} %)" for r in readers)] for p in report.curve]
+        rows = [
+            [str(p.documents), *(f"{p.f1[r]:.1f} ({p.relative[r]:.0f} %)" for r in readers)]
+            for p in report.curve
+        ]
         yield "documents", [f"{reader} F1" for reader in readers], rows
 
 
 def _lines(readers: Sequence[Figures]) -> Iterator[tuple[str, list[str]]]:
     """The rows of the main table: a name and a cell a reader."""
-    for name, label in (("exact", "EM"), ("f1", "F1"), ("paper_exact", "paper EM"), ("paper_f1", "paper F1")):
+    for name, label in (
+        ("exact", "EM"),
+        ("f1", "F1"),
+        ("paper_exact", "paper EM"),
+        ("paper_f1", "paper F1"),
+    ):
         metrics = [getattr(f, name) for f in readers]
         yield label, [f"{m.mean:.1f} ±{(m.high - m.low) / 2:.1f}" for m in metrics]
     for name, label in (
-        ("abstained", "abstained %"), ("found", "own passage read %"), ("prompt_tokens", "prompt tokens"),
-        ("memory_tokens", "memory tokens"), ("answer_tokens", "answer tokens"), ("first_token_ms", "first token ms"),
-    ):  # fmt: skip
+        ("abstained", "abstained %"),
+        ("found", "own passage read %"),
+        ("prompt_tokens", "prompt tokens"),
+        ("memory_tokens", "memory tokens"),
+        ("answer_tokens", "answer tokens"),
+        ("first_token_ms", "first token ms"),
+    ):
         yield label, [f"{getattr(f, name):.1f}" for f in readers]
     for stage in dict.fromkeys(s for f in readers for s in f.milliseconds):
-        yield f"  {stage} ms", [f"{f.milliseconds[stage]:.1f}" if stage in f.milliseconds else "" for f in readers]
+        yield (
+            f"  {stage} ms",
+            [f"{f.milliseconds[stage]:.1f}" if stage in f.milliseconds else "" for f in readers],
+        )
     if any(f.errors for f in readers):
         yield "not asked", [str(f.errors) for f in readers]

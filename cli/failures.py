@@ -35,7 +35,8 @@ Exit codes:
   130  stopped by Ctrl-C
 """
 STOPPED = 130
-# What errors of the library say to programmers beside what is said of the command: "overwrite=True (`cmt`: --overwrite)".
+# What errors of the library say to programmers beside what is said of the command: "overwrite=True
+# (`cmt`: --overwrite)".
 IN_PYTHON = re.compile(r"\w+=\S+ \(`cmt`: (--[\w-]+)\)| or cmt_sdk\.\w+\(\.\.\.\)")
 
 
@@ -71,7 +72,9 @@ def warn(message: str, *, as_json: bool) -> None:
 
 @contextlib.contextmanager
 def reported(*, as_json: bool) -> Iterator[None]:
-    """Within the block, what a user can mend ends in one message and an exit code; anything else is a bug and shows."""
+    """Within the block, what a user can mend ends in one message and an exit code; anything else is
+    a bug and shows.
+    """
     try:
         yield
     except CMTError as error:
@@ -84,12 +87,18 @@ def reported(*, as_json: bool) -> Iterator[None]:
             _tell(type(error).__name__, error.format_message(), as_json=as_json)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.Abort) as error:
-        asked = isinstance(error, click.Abort) and not isinstance(error.__context__, KeyboardInterrupt)
+        asked = isinstance(error, click.Abort) and not isinstance(
+            error.__context__, KeyboardInterrupt
+        )
         if isinstance(error, click.Abort) and not as_json:
             say(err=True)  # the question has no end of line
         _tell(
             "Stopped",
-            "there was no answer, so nothing was done; --yes answers beforehand" if asked else "stopped; what was stored is safe",
+            (
+                "there was no answer, so nothing was done; --yes answers beforehand"
+                if asked
+                else "stopped; what was stored is safe"
+            ),
             as_json=as_json,
         )
         sys.exit(1 if asked else STOPPED)
@@ -122,7 +131,9 @@ def warned(*, as_json: bool) -> Iterator[None]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[list[logging.LogRecord]]:
-    """Within the block, the library's warnings are kept in a list in place of being shown; see `said_now`."""
+    """Within the block, the library's warnings are kept in a list in place of being shown; see
+    `said_now`.
+    """
     kept: list[logging.LogRecord] = []
 
     def keep(record: logging.LogRecord) -> bool:

@@ -1,4 +1,6 @@
-"""Which documents stay though their files are gone: a folder may be away, not deleted. Knows files and entries, no memory."""
+"""Which documents stay though their files are gone: a folder may be away, not deleted. Knows files
+and entries, no memory.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +18,10 @@ MANY = 10  # from here on it is asked where more than half of a folder's files a
 def held(gone: Sequence[Entry], of: Sequence[Entry], root: Path) -> Mapping[Path, Sequence[Entry]]:
     """The documents that are not to be taken out unasked, by the highest folder that is the reason.
 
-    That is a folder that is not there, one without any file in it whose documents went at once, and one of which most
-    went. `of` are all documents that came from files beneath the root, those included whose files were found elsewhere:
-    a file of the same text in another folder says nothing of the rest.
+    That is a folder that is not there, one without any file in it whose documents went at once, and
+    one of which most went. `of` are all documents that came from files beneath the root, those
+    included whose files were found elsewhere: a file of the same text in another folder says
+    nothing of the rest.
     """
     lost, total = _counts(gone, root), _counts(of, root)
     found: defaultdict[Path, list[Entry]] = defaultdict(list)
@@ -26,7 +29,9 @@ def held(gone: Sequence[Entry], of: Sequence[Entry], root: Path) -> Mapping[Path
     for entry in gone:
         for folder in folders_of(entry.source, root):
             if folder not in reasons:
-                reasons[folder] = _is_reason(folder, lost[folder], total[folder], entry, folder == root)
+                reasons[folder] = _is_reason(
+                    folder, lost[folder], total[folder], entry, folder == root
+                )
             if reasons[folder]:
                 found[folder].append(entry)
                 break
@@ -46,8 +51,12 @@ def _is_reason(folder: Path, lost: int, total: int, one: Entry, is_root: bool) -
 
 
 def _is_away(folder: Path, one: Entry) -> bool:
-    """Whether an empty folder is where a drive is mounted: nothing was deleted in it since the document was stored."""
+    """Whether an empty folder is where a drive is mounted: nothing was deleted in it since the
+    document was stored.
+    """
     try:
-        return os.path.ismount(folder) or (one.updated is not None and folder.stat().st_mtime < one.updated.timestamp())
+        return os.path.ismount(folder) or (
+            one.updated is not None and folder.stat().st_mtime < one.updated.timestamp()
+        )
     except OSError:
         return True

@@ -19,7 +19,9 @@ def decoded(data: bytes) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InvalidDocument(f"standard input is no UTF-8 text ({error.reason} at byte {error.start})") from error
+        raise InvalidDocument(
+            f"standard input is no UTF-8 text ({error.reason} at byte {error.start})"
+        ) from error
 
 
 def standard_input() -> str:
@@ -28,7 +30,9 @@ def standard_input() -> str:
 
 
 def given_text(text: str | None, file: str | None) -> str:
-    """The text of --text, of a file, or of standard input for "-"; click.UsageError if none is given."""
+    """The text of --text, of a file, or of standard input for "-"; click.UsageError if none is
+    given.
+    """
     if text is not None and file is not None:
         raise click.UsageError("--text and FILE are two texts: give one of them")
     if text is not None:
@@ -41,12 +45,16 @@ def given_text(text: str | None, file: str | None) -> str:
 
 
 def is_there(path: str) -> bool:
-    """True for what can be seen; False, where Path.exists raises, for a closed folder or a name that is too long."""
+    """True for what can be seen; False, where Path.exists raises, for a closed folder or a name
+    that is too long.
+    """
     return os.path.exists(path)  # noqa: PTH110 - for that reason
 
 
 def expanded(paths: Iterable[str]) -> Sequence[str]:
-    """Paths with globs replaced by what fits them, each once. Raises NotFound before anything is read."""
+    """Paths with globs replaced by what fits them, each once. Raises NotFound before anything is
+    read.
+    """
     found: dict[str, None] = {}
     for path in paths:
         matching = [path] if path == "-" or is_there(path) else sorted(glob(path, recursive=True))  # noqa: PTH207 - absolute ones too

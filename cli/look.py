@@ -14,7 +14,18 @@ from click.core import ParameterSource
 import cmt_sdk
 from cmt_cli.memories import narrowed, opened, whole_id
 from cmt_cli.options import filter_options, json_option, k_option, memory_option, verbose_option
-from cmt_cli.output import SHORTEST_ID, amount, local_time, one_line, place, plain, print_json, say, short_id, table
+from cmt_cli.output import (
+    SHORTEST_ID,
+    amount,
+    local_time,
+    one_line,
+    place,
+    plain,
+    print_json,
+    say,
+    short_id,
+    table,
+)
 from cmt_cli.progress import waiting
 from cmt_cli.quoting import match_dates, print_match
 
@@ -29,17 +40,28 @@ FALL = 0.5  # of the best score: what has less is left out
     type=click.Choice(["reranked", "fused", "vector", "text"]),
     default="fused",
     show_default=True,
-    help="By meaning and words and then by reading, by both alone, by meaning, or by words (which needs no model).",
+    help=(
+        "By meaning and words and then by reading, by both alone, by meaning, or by words (which"
+        " needs no model)."
+    ),
 )
 @filter_options
 @verbose_option
 @memory_option
 @json_option
-def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bool, folder: Path, as_json: bool) -> None:
+def search(
+    query: str,
+    k: int,
+    mode: Any,
+    chosen: Mapping[str, Any],
+    verbose: bool,
+    folder: Path,
+    as_json: bool,
+) -> None:
     """Find passages by meaning and words, the best first.
 
-    What fits much less than the best is left out, unless -k says how many are wished; with --json it never is.
-    What a newer one supersedes is marked.
+    What fits much less than the best is left out, unless -k says how many are wished; with --json
+    it never is. What a newer one supersedes is marked.
 
     -v shows of each where it stands in its document, its score and the reasons.
 
@@ -53,7 +75,9 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bo
         print_json([_as_json(match) for match in found])
         return
     is_wished = click.get_current_context().get_parameter_source("k") is not ParameterSource.DEFAULT
-    shown = len(found) if is_wished else sum(match.score >= FALL * found[0].score for match in found)
+    shown = (
+        len(found) if is_wished else sum(match.score >= FALL * found[0].score for match in found)
+    )
     left, found = len(found) - shown, found[:shown]
     dates = match_dates(found)
     for number, match in enumerate(found, 1):
@@ -67,7 +91,11 @@ def search(query: str, k: int, mode: Any, chosen: Mapping[str, Any], verbose: bo
     if not found:
         say("nothing found", err=True)
     if left:
-        say(f"{amount(left, 'passage')} that {'fits' if left == 1 else 'fit'} much less left out; -k {k} shows all", err=True)
+        say(
+            f"{amount(left, 'passage')} that {'fits' if left == 1 else 'fit'} much less left out;"
+            f" -k {k} shows all",
+            err=True,
+        )
 
 
 def _as_json(match: cmt_sdk.Match) -> dict[str, Any]:
@@ -77,7 +105,9 @@ def _as_json(match: cmt_sdk.Match) -> dict[str, Any]:
 
 
 @click.command("list")
-@click.option("--limit", default=50, show_default=True, type=click.IntRange(min=1), help="Documents to list.")
+@click.option(
+    "--limit", default=50, show_default=True, type=click.IntRange(min=1), help="Documents to list."
+)
 @click.option("--all", "every", is_flag=True, help="List all of them.")
 @filter_options
 @memory_option
@@ -98,7 +128,10 @@ def list_(limit: int, every: bool, chosen: Mapping[str, Any], folder: Path, as_j
             for document in documents:
                 print_json(document)
             return
-        table(["id", "source", "scope", "version", "updated", "text"], (_row(memory, d) for d in documents))
+        table(
+            ["id", "source", "scope", "version", "updated", "text"],
+            (_row(memory, d) for d in documents),
+        )
         total = memory.count(**chosen)
     if not total:
         say("no documents", err=True)
@@ -121,9 +154,11 @@ def _row(memory: cmt_sdk.Memory, document: cmt_sdk.Document) -> tuple[object, ..
 def show(document_id: str, history: bool, folder: Path, as_json: bool) -> None:
     """Show a document: its text, fields and passages.
 
-    DOCUMENT is its id or the first four characters of that, its path or the end of that, or another source.
+    DOCUMENT is its id or the first four characters of that, its path or the end of that, or another
+    source.
 
-    With the setting fidelity, how much of each passage the model reads from its memory: 1 is as much as from the text.
+    With the setting fidelity, how much of each passage the model reads from its memory: 1 is as
+    much as from the text.
 
     \b
     Example:
@@ -140,15 +175,27 @@ def show(document_id: str, history: bool, folder: Path, as_json: bool) -> None:
     for version in versions:
         _show(version)
     columns = ["passage", "characters", "tokens", "state", "heading"]
-    table(columns, [(p.id, f"{p.start}:{p.end}", p.tokens, _passage_state(p), p.heading) for p in passages])
+    table(
+        columns,
+        [(p.id, f"{p.start}:{p.end}", p.tokens, _passage_state(p), p.heading) for p in passages],
+    )
 
 
 def _show(document: cmt_sdk.Document) -> None:
     state = _state(document.ready) if document.current else "superseded"
     say(f"{document.id}  version {document.version}, {state}", bold=True)
-    times = {name: local_time(getattr(document, name)) for name in ("created_at", "updated_at", "expires_at")}
-    metadata = ", ".join(f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in document.metadata.items())
-    facts: Iterable[tuple[str, object]] = [("source", document.source), ("scope", document.scope), ("metadata", metadata)]
+    times = {
+        name: local_time(getattr(document, name))
+        for name in ("created_at", "updated_at", "expires_at")
+    }
+    metadata = ", ".join(
+        f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in document.metadata.items()
+    )
+    facts: Iterable[tuple[str, object]] = [
+        ("source", document.source),
+        ("scope", document.scope),
+        ("metadata", metadata),
+    ]
     for name, value in [*facts, *times.items()]:
         if value:
             say(one_line(f"{name.removesuffix('_at')}: {value}"), dim=True)
@@ -179,5 +226,7 @@ def stats(folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(figures)
         return
-    shown = {name: f"{value:,}" if isinstance(value, int) else value for name, value in figures.items()}
+    shown = {
+        name: f"{value:,}" if isinstance(value, int) else value for name, value in figures.items()
+    }
     table(["", ""], [(name.replace("_", " "), value) for name, value in shown.items()])

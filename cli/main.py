@@ -1,4 +1,6 @@
-"""`cmt`: the group of commands, each loaded only when it is called. Knows their names and nothing of what they do."""
+"""`cmt`: the group of commands, each loaded only when it is called. Knows their names and nothing
+of what they do.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +65,9 @@ class LazyGroup(Suggesting):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. Failures are caught here already: above, click would end some of them in its own way."""
+        """Run a command. Failures are caught here already: above, click would end some of them in
+        its own way.
+        """
         as_json = wants_json(ctx.args)
         with warned(as_json=as_json), reported(as_json=as_json):
             return super().invoke(ctx)
@@ -77,7 +81,9 @@ class LazyGroup(Suggesting):
         sys.exit(code)
 
 
-@click.command(cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(
+    cls=LazyGroup, epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"]}
+)
 @click.version_option(cmt_sdk.__version__, prog_name="cmt")
 def main() -> None:
     """Remember documents on this machine, and ask them.
@@ -88,9 +94,12 @@ def main() -> None:
       cmt add ~/notes
       cmt ask "When did we change the oil?"
     """  # noqa: D301 - click reads the escape
-    # torch's threads wait by spinning, which on a busy machine takes the cores from those they wait for
+    # torch's threads wait by spinning, which on a busy machine takes the cores from those they wait
+    # for
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    gc.set_threshold(100_000)  # importing makes objects that stay: looking through them again and again takes a fifth of `list`
+    # importing makes objects that stay: looking through them again and again takes a fifth of
+    # `list`
+    gc.set_threshold(100_000)
 
 
 if __name__ == "__main__":

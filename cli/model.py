@@ -57,7 +57,10 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table(["name", "size", "licence", "source"], [(i.name, _megabytes(i), i.licence, i.source) for i in found])
+    table(
+        ["name", "size", "licence", "source"],
+        [(i.name, _megabytes(i), i.licence, i.source) for i in found],
+    )
     if not found:
         say("no models yet: `cmt model pull` fetches the default one", err=True)
 
@@ -92,7 +95,9 @@ def remove(name: str, as_json: bool) -> None:
     try:
         info = cmt_sdk.remove_model(name)
     except ModelNotFound as error:
-        raise ModelNotFound(f"model {name!r} is not on this machine: `cmt model list` shows those that are") from error
+        raise ModelNotFound(
+            f"model {name!r} is not on this machine: `cmt model list` shows those that are"
+        ) from error
     if as_json:
         print_json(info)
     else:

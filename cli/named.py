@@ -1,4 +1,6 @@
-"""What the settings model, adapter and device name on this machine, looked at without loading any of it. Knows no memory."""
+"""What the settings model, adapter and device name on this machine, looked at without loading any
+of it. Knows no memory.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,17 @@ ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
 def whole_adapter(name: str) -> str:
-    """An adapter as it is recorded: "default", "none", or the whole path of a folder that is one. Raises InvalidSetting."""
+    """An adapter as it is recorded: "default", "none", or the whole path of a folder that is one.
+    Raises InvalidSetting.
+    """
     if name in ("default", "none"):
         return name
     folder = _whole(name)
     if not is_there(os.path.join(folder, ADAPTER)):  # noqa: PTH118 - as _whole
-        raise InvalidSetting(f"adapter {folder}: there is no {ADAPTER} in it; give default, none, or a folder of `cmt train`")
+        raise InvalidSetting(
+            f"adapter {folder}: there is no {ADAPTER} in it; give default, none, or a folder of"
+            " `cmt train`"
+        )
     return folder
 
 
@@ -31,7 +38,9 @@ def whole_model(name: str) -> str:
     """A model as it is recorded: of a local folder or a .gguf file the whole path."""
     path = _whole(name)
     is_file = name.lower().endswith(".gguf") and is_there(path)
-    return path if is_file or (name.strip() and is_there(os.path.join(path, "config.json"))) else name  # noqa: PTH118 - as _whole
+    return (
+        path if is_file or (name.strip() and is_there(os.path.join(path, "config.json"))) else name  # noqa: PTH118 - as _whole
+    )
 
 
 def model_doubt(name: str) -> str:
@@ -42,11 +51,15 @@ def model_doubt(name: str) -> str:
     try:
         cmt_sdk.model_info(name)
     except ModelNotFound as error:
-        if name == cmt_sdk.Settings().model or ON_HUB.fullmatch(name) or (name.lower().endswith(".gguf") and is_there(name)):
+        if (
+            name == cmt_sdk.Settings().model
+            or ON_HUB.fullmatch(name)
+            or (name.lower().endswith(".gguf") and is_there(name))
+        ):
             return f"model {name!r} is not here yet: cmt model pull {name}"
         raise InvalidSetting(
-            f"model {name!r}: nothing here is called that; give one of `cmt model list`, organisation/name, or the path of a "
-            "folder or .gguf file"
+            f"model {name!r}: nothing here is called that; give one of `cmt model list`,"
+            " organisation/name, or the path of a folder or .gguf file"
         ) from error
     return ""
 
@@ -59,7 +72,9 @@ def device_doubt(name: str) -> str:
 
 
 def has_cuda() -> bool:
-    """Whether torch is built for GPUs (ROCm's are called cuda too) and, on Linux, NVIDIA's driver is here. Imports no torch."""
+    """Whether torch is built for GPUs (ROCm's are called cuda too) and, on Linux, NVIDIA's driver
+    is here. Imports no torch.
+    """
     found = find_spec("torch")
     if found is None or found.origin is None:
         return False

@@ -1,4 +1,5 @@
-"""What reaches the terminal: text made harmless, tables for people, JSON for programs. Knows no memory.
+"""What reaches the terminal: text made harmless, tables for people, JSON for programs. Knows no
+memory.
 
 Widths are counted in the cells of a terminal: an ideograph takes two, a combining mark none.
 """
@@ -32,12 +33,16 @@ LONGEST_GRAPHEME = 16  # characters; what is longer is cut
 
 
 def printable(text: object) -> str:
-    """Text without the characters that could steer a terminal or turn its words around, and what no terminal can encode."""
+    """Text without the characters that could steer a terminal or turn its words around, and what no
+    terminal can encode.
+    """
     return HARMFUL.sub("\ufffd", str(text).replace("\r\n", "\n"))
 
 
 def one_line(text: object, width: int | None = None) -> str:
-    """The beginning of a text, printable, on one line; cut between two characters as people see them."""
+    """The beginning of a text, printable, on one line; cut between two characters as people see
+    them.
+    """
     line = " ".join(printable("" if text is None else text).split())
     if width is None or (line.isascii() and len(line) <= width):
         return line
@@ -84,13 +89,22 @@ def short_id(document_id: str, others: Iterable[str] = ()) -> str:
     return document_id[:length]
 
 
-def say(text: object = "", *, label: str = "", err: bool = False, nl: bool = True, **style: Any) -> None:
-    """Print a text for people; what is stored in a memory passes through here on its way to a terminal.
+def say(
+    text: object = "", *, label: str = "", err: bool = False, nl: bool = True, **style: Any
+) -> None:
+    """Print a text for people; what is stored in a memory passes through here on its way to a
+    terminal.
 
     The style is that of the label, where there is one.
     """
     body = printable(text)
-    whole = f"{click.style(label, **style)} {body}" if label else click.style(body, **style) if style else body
+    whole = (
+        f"{click.style(label, **style)} {body}"
+        if label
+        else click.style(body, **style)
+        if style
+        else body
+    )
     _write(whole, err=err, nl=nl)
 
 
@@ -109,11 +123,15 @@ def _write(text: str, *, err: bool, nl: bool) -> None:
         raise
     except OSError as error:
         drop_output()
-        raise click.ClickException(f"the output cannot be written: {error.strerror or error}") from error
+        raise click.ClickException(
+            f"the output cannot be written: {error.strerror or error}"
+        ) from error
 
 
 def drop_output() -> None:
-    """Send what is still buffered for stdout nowhere: python would fail on it once more at its end."""
+    """Send what is still buffered for stdout nowhere: python would fail on it once more at its
+    end.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -131,14 +149,22 @@ def console(*, stderr: bool = False) -> Console:
     """A rich console that takes no markup from users' text."""
     from rich.console import Console
 
-    return Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=True, width=forced_width())
+    return Console(
+        stderr=stderr,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        soft_wrap=True,
+        width=forced_width(),
+    )
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """A table on a terminal; lines of tab-separated cells, without the heading, for anything else.
 
-    On a terminal nothing is cut: the first column stands on one line, the others wrap, empty ones are left out. Where that needs
-    more than the terminal's width, each row becomes lines of "heading: cell".
+    On a terminal nothing is cut: the first column stands on one line, the others wrap, empty ones
+    are left out. Where that needs more than the terminal's width, each row becomes lines of
+    "heading: cell".
     """
     if not on_terminal(sys.stdout):
         for row in rows:
@@ -167,7 +193,9 @@ def _write_records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Non
                 say(f"  {name}: {cell}" if name else f"  {cell}")
 
 
-def _write_columns(columns: Sequence[str], rows: Iterable[Sequence[str]], least: Sequence[int]) -> None:
+def _write_columns(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], least: Sequence[int]
+) -> None:
     """Rows side by side; `least` are the widths that no column falls below."""
     from rich import box
     from rich.table import Table
@@ -202,7 +230,9 @@ def local_time(moment: datetime | None) -> str:
 
 
 def place(source: str | None, document_id: str) -> str:
-    """A source as short as it is clear: a path beneath the current folder without that; an id where there is none."""
+    """A source as short as it is clear: a path beneath the current folder without that; an id where
+    there is none.
+    """
     if not source:
         return short_id(document_id)
     path = Path(source)

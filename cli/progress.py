@@ -18,14 +18,24 @@ def bars(*, of_bytes: bool = False) -> Iterator[Update]:
     if not on_terminal(sys.stderr):
         yield lambda _stage, _done, _total: None
         return
-    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Count(MofNCompleteColumn):
         """How many are done, and of how many where that is known."""
 
         def render(self, task: Task) -> Text:
-            return super().render(task) if task.total is not None else Text(f"{task.completed:,.0f}")
+            return (
+                super().render(task) if task.total is not None else Text(f"{task.completed:,.0f}")
+            )
 
     count = DownloadColumn() if of_bytes else Count()
     columns = (TextColumn("{task.description}"), BarColumn(), count, TimeRemainingColumn())

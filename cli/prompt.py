@@ -1,4 +1,6 @@
-"""The line editor of `cmt chat`: several lines, completion of commands, a history. Knows prompt_toolkit, no memory."""
+"""The line editor of `cmt chat`: several lines, completion of commands, a history. Knows
+prompt_toolkit, no memory.
+"""
 
 from __future__ import annotations
 
@@ -37,12 +39,18 @@ class Described(Protocol):
 
 
 class Commands(Completer):
-    """Completes what begins with a slash: the commands, and those of their arguments that are known."""
+    """Completes what begins with a slash: the commands, and those of their arguments that are
+    known.
+    """
 
     def __init__(self, commands: Mapping[str, Described]) -> None:
         self._commands = commands
 
-    def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:  # noqa: ARG002 - the interface
+    def get_completions(
+        self,
+        document: Document,
+        complete_event: CompleteEvent,  # noqa: ARG002 - the interface
+    ) -> Iterable[Completion]:
         """What the text before the cursor can go on as."""
         text = document.text_before_cursor
         name, space, begun = text.partition(" ")
@@ -59,7 +67,9 @@ class Commands(Completer):
 
 
 class KeptHistory(FileHistory):
-    """A file of what was typed, without what is to lie nowhere else; that can be fetched back until the end."""
+    """A file of what was typed, without what is to lie nowhere else; that can be fetched back until
+    the end.
+    """
 
     def __init__(self, file: Path, is_kept: Callable[[str], bool]) -> None:
         super().__init__(str(file))
@@ -72,7 +82,9 @@ class KeptHistory(FileHistory):
 
 
 def history_in(file: Path | None, is_kept: Callable[[str], bool]) -> History:
-    """The history in a file that only its owner may read; without a file, or where there can be none, that of this run."""
+    """The history in a file that only its owner may read; without a file, or where there can be
+    none, that of this run.
+    """
     if file is None:
         return InMemoryHistory()
     try:
@@ -85,9 +97,16 @@ def history_in(file: Path | None, is_kept: Callable[[str], bool]) -> History:
 
 
 class Prompt:
-    """Iterated for what is typed, until Ctrl-D; Ctrl-C clears what was begun, and on an empty line it is raised."""
+    """Iterated for what is typed, until Ctrl-D; Ctrl-C clears what was begun, and on an empty line
+    it is raised.
+    """
 
-    def __init__(self, commands: Mapping[str, Described], history: Path | None, is_kept: Callable[[str], bool]) -> None:
+    def __init__(
+        self,
+        commands: Mapping[str, Described],
+        history: Path | None,
+        is_kept: Callable[[str], bool],
+    ) -> None:
         self._session: PromptSession[str] = PromptSession(
             PROMPT,
             history=history_in(history, is_kept),
@@ -97,7 +116,8 @@ class Prompt:
             prompt_continuation=CONTINUED,
             enable_history_search=True,
         )
-        self._session.app.renderer.cpr_not_supported_callback = None  # a terminal that does not say where its cursor is will do
+        # a terminal that does not say where its cursor is will do
+        self._session.app.renderer.cpr_not_supported_callback = None
 
     def __iter__(self) -> Iterator[str]:
         while True:
@@ -109,7 +129,9 @@ class Prompt:
 
 
 def _keys() -> KeyBindings:
-    """Enter sends; Alt-Enter, and Enter after a backslash, begin another line. A paste keeps its lines."""
+    """Enter sends; Alt-Enter, and Enter after a backslash, begin another line. A paste keeps its
+    lines.
+    """
     keys = KeyBindings()
 
     @keys.add("enter")

@@ -12,14 +12,15 @@ from cmt_cli.output import one_line, place, say
 
 WIDTH = 160  # characters of a line that is shown of a passage
 SHORT = 100  # up to so many, a line of the text is shown whole; of a longer one, a sentence
-REMOTE = ("\\\\", "//")  # to look at such a file can log in to a server, and an archive may hold any name
+# to look at such a file can log in to a server, and an archive may hold any name
+REMOTE = ("\\\\", "//")
 LINE = re.compile(r"\s*\n\s*")
 SENTENCE = re.compile(r"\s*\n\s*|(?<=\w{4}[.!?।؟])\s+|(?<=[。！？])")  # "Dr." and "5." end none
 
 
 def print_sources(answer: cmt_sdk.Answer, *, verbose: bool = False) -> None:
-    """How sure the answer is, and the passages that hold it, each with the line in which it stands; then those that they
-    supersede.
+    """How sure the answer is, and the passages that hold it, each with the line in which it stands;
+    then those that they supersede.
 
     `verbose`: every passage, with its characters, score and reasons.
     """
@@ -28,8 +29,16 @@ def print_sources(answer: cmt_sdk.Answer, *, verbose: bool = False) -> None:
     for number, found in enumerate(answer.sources, 1):
         if verbose:
             mark = ", superseded" if found.superseded_by else ""
-            say(one_line(f"{number}. {_name(found)}[{found.start}:{found.end}]{dates[number - 1]}{mark}"), bold=True)
-            say("   " + one_line(f"match {found.rank}, score {found.score:.4f}, {found.why}"), dim=True)
+            say(
+                one_line(
+                    f"{number}. {_name(found)}[{found.start}:{found.end}]{dates[number - 1]}{mark}"
+                ),
+                bold=True,
+            )
+            say(
+                "   " + one_line(f"match {found.rank}, score {found.score:.4f}, {found.why}"),
+                dim=True,
+            )
         elif _is_shown(answer, number):
             say(one_line(_name(found) + dates[number - 1]), bold=True)
         elif found.superseded_by and not answer.abstained:
@@ -44,18 +53,27 @@ def print_sources(answer: cmt_sdk.Answer, *, verbose: bool = False) -> None:
 
 
 def _is_shown(answer: cmt_sdk.Answer, number: int) -> bool:
-    """Whether a line is shown of the source of this number, from 1: where the memory tells nothing, of none."""
+    """Whether a line is shown of the source of this number, from 1: where the memory tells nothing,
+    of none.
+    """
     return not answer.abstained and (number == 1 or answer.sources[number - 1].holds_answer)
 
 
 def _print_others(answer: cmt_sdk.Answer, dates: Sequence[str]) -> None:
     """The names of the sources of which no line is shown."""
     shown = {_name(s) for number, s in enumerate(answer.sources, 1) if _is_shown(answer, number)}
-    read = [(s, date) for s, date in zip(answer.sources, dates, strict=True) if not s.superseded_by or answer.abstained]
+    read = [
+        (s, date)
+        for s, date in zip(answer.sources, dates, strict=True)
+        if not s.superseded_by or answer.abstained
+    ]
     rest = {_name(s): date for s, date in read if _name(s) not in shown}
     if rest:
         say(
-            one_line(("also read: " if shown else "looked for in: ") + ", ".join(name + date for name, date in rest.items())),
+            one_line(
+                ("also read: " if shown else "looked for in: ")
+                + ", ".join(name + date for name, date in rest.items())
+            ),
             dim=True,
         )
 
@@ -74,7 +92,8 @@ def _note(answer: cmt_sdk.Answer) -> str:
 
 
 def _print_line(found: cmt_sdk.Source) -> None:
-    """The line of a passage in which the answer stands, with its words highlighted; else how the passage begins.
+    """The line of a passage in which the answer stands, with its words highlighted; else how the
+    passage begins.
 
     That is a line of the file, also where the answer stands only in the headings above it.
     """
@@ -86,7 +105,9 @@ def _print_line(found: cmt_sdk.Source) -> None:
 
 
 def print_match(query: str, match: cmt_sdk.Match) -> None:
-    """The line of a passage in which most words of the query stand, these highlighted; else how the passage begins."""
+    """The line of a passage in which most words of the query stand, these highlighted; else how the
+    passage begins.
+    """
     p = match.passage
     place = cmt_sdk.place_of(query, p.text)
     print_line(p.text if place else _under(p.heading, p.text), place)
@@ -106,7 +127,9 @@ def print_line(text: str, place: tuple[int, int] | None = None) -> None:
 
 
 def line_of(text: str, place: tuple[int, int] | None = None) -> tuple[str, str, str]:
-    """One line of a text: what stands before the characters of `place`, these, and what stands after them."""
+    """One line of a text: what stands before the characters of `place`, these, and what stands
+    after them.
+    """
     if place is None:
         return one_line(text, WIDTH), "", ""
     start, end = place
@@ -119,7 +142,11 @@ def line_of(text: str, place: tuple[int, int] | None = None) -> tuple[str, str, 
     if len(before) + len(after) > room:
         kept = max(room // 2, room - len(after))
         before = before if len(before) <= kept else "…" + before[len(before) - kept + 1 :]
-        after = after if len(before) + len(after) <= room else after[: max(0, room - len(before) - 1)] + "…"
+        after = (
+            after
+            if len(before) + len(after) <= room
+            else after[: max(0, room - len(before) - 1)] + "…"
+        )
     return before, words, after
 
 
@@ -154,7 +181,9 @@ def shown_days(days: Sequence[str]) -> list[str]:
 
 
 def _day(source: str | None, date: str | None, updated_at: datetime | None) -> str:
-    """The day that a document names, else that of its file, else that on which the memory took its text."""
+    """The day that a document names, else that of its file, else that on which the memory took its
+    text.
+    """
     if date:
         return date
     try:

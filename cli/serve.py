@@ -20,8 +20,19 @@ LAST_STEP = 0.3  # seconds for what is under way when the server has stopped
 
 
 @click.command()
-@click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen; beyond this machine only with a token.")
-@click.option("--port", default=8765, show_default=True, type=click.IntRange(0, 65535), help="0: any that is free.")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Where to listen; beyond this machine only with a token.",
+)
+@click.option(
+    "--port",
+    default=8765,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="0: any that is free.",
+)
 @click.option(
     "--token",
     envvar="CMT_TOKEN",
@@ -33,17 +44,42 @@ LAST_STEP = 0.3  # seconds for what is under way when the server has stopped
     "origins",
     multiple=True,
     metavar="URL",
-    help="A web page, desktop app or extension that may ask, such as http://localhost:* or app://obsidian.md.",
+    help=(
+        "A web page, desktop app or extension that may ask, such as http://localhost:* or"
+        " app://obsidian.md."
+    ),
 )
-@click.option("--require-user", is_flag=True, help="Refuse requests to /v1 that do not say who asks.")
 @click.option(
-    "--user-header", "user_headers", multiple=True, metavar="NAME", help="A header that says who asks, before the usual ones."
+    "--require-user", is_flag=True, help="Refuse requests to /v1 that do not say who asks."
 )
-@click.option("--max-body", default=32, show_default=True, type=click.IntRange(min=1), metavar="MIB", help="The largest request.")
 @click.option(
-    "--max-queue", default=32, show_default=True, type=click.IntRange(min=0), help="Requests that may wait for the model."
+    "--user-header",
+    "user_headers",
+    multiple=True,
+    metavar="NAME",
+    help="A header that says who asks, before the usual ones.",
 )
-@click.option("--remember/--no-remember", default=True, show_default=True, help="Add what users tell /v1 to the memory.")
+@click.option(
+    "--max-body",
+    default=32,
+    show_default=True,
+    type=click.IntRange(min=1),
+    metavar="MIB",
+    help="The largest request.",
+)
+@click.option(
+    "--max-queue",
+    default=32,
+    show_default=True,
+    type=click.IntRange(min=0),
+    help="Requests that may wait for the model.",
+)
+@click.option(
+    "--remember/--no-remember",
+    default=True,
+    show_default=True,
+    help="Add what users tell /v1 to the memory.",
+)
 @memory_option
 def serve(
     *,
@@ -60,8 +96,9 @@ def serve(
 ) -> None:
     """Serve a memory over HTTP, until Ctrl-C.
 
-    /v1 answers OpenAI's clients from memory, and remembers what they tell; /api is for documents, described at
-    /openapi.json; and / is a page for a browser. A line tells of each request, without what was asked.
+    /v1 answers OpenAI's clients from memory, and remembers what they tell; /api is for documents,
+    described at /openapi.json; and / is a page for a browser. A line tells of each request, without
+    what was asked.
 
     \b
     Example:
@@ -76,21 +113,38 @@ def serve(
     def ready(url: str) -> None:
         say(f"serving {folder} at {url}; Ctrl-C ends", err=True)
         if is_new:
-            say("there was no memory in that folder: this is a new one, with nothing in it", err=True)
+            say(
+                "there was no memory in that folder: this is a new one, with nothing in it",
+                err=True,
+            )
 
-    options: dict[str, Any] = {"host": host, "port": port, "token": token, "origins": origins, "remember": remember}
-    options |= {"require_user": require_user, "user_headers": user_headers, "max_body": max_body * 2**20, "max_queue": max_queue}
+    options: dict[str, Any] = {
+        "host": host,
+        "port": port,
+        "token": token,
+        "origins": origins,
+        "remember": remember,
+    }
+    options |= {
+        "require_user": require_user,
+        "user_headers": user_headers,
+        "max_body": max_body * 2**20,
+        "max_queue": max_queue,
+    }
     with begun(folder) as memory:
         has_served = run(memory, on_ready=ready, **options)
         _close(memory)
     say("\nstopped; what was stored is safe", err=True)
     if has_served:
         sys.stderr.flush()
-        os._exit(0)  # without waiting for what still computes, nor for an interpreter that takes itself apart
+        # without waiting for what still computes, nor for an interpreter that takes itself apart
+        os._exit(0)
 
 
 def _close(memory: cmt_sdk.Memory) -> None:
-    """Close the memory, unless a step under way holds that up: what is stored is safe, the rest is compressed later."""
+    """Close the memory, unless a step under way holds that up: what is stored is safe, the rest is
+    compressed later.
+    """
     closing = threading.Thread(target=memory.close, daemon=True)
     closing.start()
     closing.join(LAST_STEP)

@@ -1,4 +1,6 @@
-"""The source of a document as a file of this machine: its name, and whether the file is still there. Knows no memory."""
+"""The source of a document as a file of this machine: its name, and whether the file is still
+there. Knows no memory.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +16,13 @@ from urllib.parse import unquote, urlsplit
 
 import cmt_sdk
 
-EDITED = "edited_version"  # metadata: the version whose text `cmt update` gave a document that came from a file
+# metadata: the version whose text `cmt update` gave a document that came from a file
+EDITED = "edited_version"
 WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\[^\\]")
 # What systems put into every folder or drive: a folder with nothing else is an empty one.
-LITTER = frozenset({"desktop.ini", "thumbs.db", "lost+found", "system volume information", "$recycle.bin"})
+LITTER = frozenset(
+    {"desktop.ini", "thumbs.db", "lost+found", "system volume information", "$recycle.bin"}
+)
 CLOUD_NAMES = (".{}.icloud", "{}.nextcloud", "{}.owncloud", "{}.cloud")
 CLOUD_FOLDERS = ("{}.cloudf",)
 
@@ -39,7 +44,9 @@ class Place(Enum):
 
 
 def is_file(source: str | None) -> bool:
-    """Whether a source is the whole path of a file, of whatever system; a name, a web address or an id is none."""
+    """Whether a source is the whole path of a file, of whatever system; a name, a web address or an
+    id is none.
+    """
     return source is not None and (source.startswith("/") or WINDOWS.match(source) is not None)
 
 
@@ -63,11 +70,16 @@ def _is_native(source: str) -> bool:
 
 
 def _missing(path: Path) -> Place:
-    """A file that is not there, or a link that leads nowhere: its target may be on a drive that is away."""
+    """A file that is not there, or a link that leads nowhere: its target may be on a drive that is
+    away.
+    """
     if any(_is_at(path.with_name(name.format(path.name))) for name in CLOUD_NAMES):
         return Place.CLOUD
     if any(
-        _is_at(folder.with_name(name.format(folder.name))) for folder in path.parents if folder.name for name in CLOUD_FOLDERS
+        _is_at(folder.with_name(name.format(folder.name)))
+        for folder in path.parents
+        if folder.name
+        for name in CLOUD_FOLDERS
     ):
         return Place.CLOUD
     if os.path.islink(path):  # noqa: PTH114 - Path's raises in a closed folder
@@ -81,7 +93,9 @@ def _is_at(path: Path) -> bool:
 
 
 def is_blind(folder: Path) -> bool:
-    """Whether there is no file to be seen beneath a folder, as where a drive is not mounted; True for one that is not there."""
+    """Whether there is no file to be seen beneath a folder, as where a drive is not mounted; True
+    for one that is not there.
+    """
     for _, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if _counts(name)]
         if any(map(_counts, files)):
@@ -101,7 +115,9 @@ def folders_of(source: str, root: Path) -> Iterator[Path]:
 
 
 def text_name(text: str) -> str:
-    """What stands for a text among the names that are kept out: its hash, as no source is written."""
+    """What stands for a text among the names that are kept out: its hash, as no source is
+    written.
+    """
     return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
@@ -111,7 +127,9 @@ def is_beneath(source: str | Path, roots: Sequence[Path]) -> bool:
 
 
 def key_of(source: str) -> str:
-    """One spelling for all that a system may take for one name: composed, in small letters, with slashes."""
+    """One spelling for all that a system may take for one name: composed, in small letters, with
+    slashes.
+    """
     return normalize("NFC", source.replace("\\", "/")).casefold()
 
 

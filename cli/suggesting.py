@@ -12,7 +12,9 @@ LIKE = 0.6  # the share of letters from which on a name is like another
 class Suggesting(click.Group):
     """See the module."""
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         """Find the command; for a name that is none, UsageError with those that are like it."""
         try:
             return super().resolve_command(ctx, args)

@@ -64,14 +64,17 @@ def reindex(folder: Path, as_json: bool) -> None:
 def reencode(folder: Path, as_json: bool) -> None:
     """Make memories anew that another model, other settings or an earlier release made.
 
-    It works from the stored text, and goes on where it was stopped. What is as it would be made now stays.
+    It works from the stored text, and goes on where it was stopped. What is as it would be made now
+    stays.
 
     \b
     Example:
       cmt reencode
     """  # noqa: D301 - click reads the escape
     with opened(folder) as memory, bars() as update:
-        count = memory.reencode(lambda p: update("encoding", p.compressed, p.compressed + memory.stats().pending))
+        count = memory.reencode(
+            lambda p: update("encoding", p.compressed, p.compressed + memory.stats().pending)
+        )
     if as_json:
         print_json({"encoded": count})
     else:
@@ -86,9 +89,9 @@ def reencode(folder: Path, as_json: bool) -> None:
 def backup(target: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
     """Copy the memory, whole and as of one moment.
 
-    Other processes may write meanwhile. A name that ends in .db is one file, which opens as a memory once it is named
-    memory.db in an empty folder; any other is a folder, which opens as it is. The copy of an encrypted memory is encrypted
-    with the same key.
+    Other processes may write meanwhile. A name that ends in .db is one file, which opens as a
+    memory once it is named memory.db in an empty folder; any other is a folder, which opens as it
+    is. The copy of an encrypted memory is encrypted with the same key.
 
     \b
     Example:
@@ -104,14 +107,18 @@ def backup(target: Path, overwrite: bool, folder: Path, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--repair", is_flag=True, help="Mend what can be mended, after a copy of the files beside the memory.")
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Mend what can be mended, after a copy of the files beside the memory.",
+)
 @memory_option
 @json_option
 def check(repair: bool, folder: Path, as_json: bool) -> None:
     """Check files, database, index, memories and model.
 
-    The exit code is 1 when something is wrong. Close the memory everywhere before --repair: what is damaged is made anew, from
-    the text where that is there, and what is lost is told.
+    The exit code is 1 when something is wrong. Close the memory everywhere before --repair: what is
+    damaged is made anew, from the text where that is there, and what is lost is told.
 
     \b
     Example:
@@ -131,22 +138,32 @@ def check(repair: bool, folder: Path, as_json: bool) -> None:
 
 
 def _checked(folder: Path, *, repaired: bool) -> list[cmt_sdk.CheckResult]:
-    """What the check-up finds; with `repaired` after what waits since a repair was made again, as far as the model is here."""
+    """What the check-up finds; with `repaired` after what waits since a repair was made again, as
+    far as the model is here.
+    """
     try:
         with opened(folder) as memory:
             model, adapter = _model(memory.settings.model), _adapter(memory.settings.adapter)
             if repaired and model.ok and adapter.ok:
                 with bars() as update:
-                    memory.finish_repair(lambda p: update("encoding", p.compressed, p.compressed + memory.stats().pending))
+                    memory.finish_repair(
+                        lambda p: update(
+                            "encoding", p.compressed, p.compressed + memory.stats().pending
+                        )
+                    )
             return [*memory.check(), model, adapter, *_files(memory)]
     except StorageDamaged as error:
         return [cmt_sdk.CheckResult("database", False, str(error), "cmt check --repair")]
 
 
 def _files(memory: cmt_sdk.Memory) -> Iterator[cmt_sdk.CheckResult]:
-    """What became of the files that documents came from, where it is not all well; nothing of the memory is wrong by that."""
+    """What became of the files that documents came from, where it is not all well; nothing of the
+    memory is wrong by that.
+    """
     try:
-        places = Counter(place_of(d.source) for d in memory.documents() if d.source and is_file(d.source))
+        places = Counter(
+            place_of(d.source) for d in memory.documents() if d.source and is_file(d.source)
+        )
     except StorageDamaged:  # a line above says so
         return
     kinds = {
@@ -158,8 +175,13 @@ def _files(memory: cmt_sdk.Memory) -> Iterator[cmt_sdk.CheckResult]:
     counts = {name: sum(places[one] for one in of) for name, of in kinds.items()}
     parts = [f"{count:,} {name}" for name, count in counts.items() if count]
     if parts:
-        detail = f"of {amount(places.total(), 'file')} {', '.join(parts)}; what is remembered of them still answers"
-        yield cmt_sdk.CheckResult("files", True, detail, "cmt add FOLDER, or cmt watch --once FOLDER")
+        detail = (
+            f"of {amount(places.total(), 'file')} {', '.join(parts)}; what is remembered of them"
+            " still answers"
+        )
+        yield cmt_sdk.CheckResult(
+            "files", True, detail, "cmt add FOLDER, or cmt watch --once FOLDER"
+        )
 
 
 def _model(name: str) -> cmt_sdk.CheckResult:

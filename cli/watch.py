@@ -23,10 +23,18 @@ LOOK = 500  # milliseconds between two looks whether the folder is still there
 @click.command()
 @click.argument("directory", metavar="FOLDER", type=click.Path(path_type=Path, readable=False))
 @click.option("--once", is_flag=True, help="Bring the memory in step, and end.")
-@click.option("--forget", is_flag=True, help="Erase what is gone from the folder, as `cmt forget` does, with a receipt.")
+@click.option(
+    "--forget",
+    is_flag=True,
+    help="Erase what is gone from the folder, as `cmt forget` does, with a receipt.",
+)
 @click.option("--scope", default="", help="Whose it is: a path of names, such as user/ann.")
 @exclude_option
-@click.option("--yes", is_flag=True, help="Take documents out even where all files of a folder are gone at once.")
+@click.option(
+    "--yes",
+    is_flag=True,
+    help="Take documents out even where all files of a folder are gone at once.",
+)
 @memory_option
 @json_option
 def watch(
@@ -41,12 +49,13 @@ def watch(
 ) -> None:
     """Keep a memory in step with the files in FOLDER, until Ctrl-C.
 
-    New files are added, changed ones updated, moved ones followed, and documents whose source is a file in FOLDER that is
-    gone or empty are taken out. The same files count as for `cmt add FOLDER`. One line tells of each change; with --json
-    it is an object.
+    New files are added, changed ones updated, moved ones followed, and documents whose source is a
+    file in FOLDER that is gone or empty are taken out. The same files count as for `cmt add
+    FOLDER`. One line tells of each change; with --json it is an object.
 
-    Where all or most files of a folder are gone at once (a drive that is not mounted, perhaps), and where a file is in a
-    cloud or closed, nothing is taken out: these are named, and --yes or an answer says that the files are gone for good.
+    Where all or most files of a folder are gone at once (a drive that is not mounted, perhaps), and
+    where a file is in a cloud or closed, nothing is taken out: these are named, and --yes or an
+    answer says that the files are gone for good.
 
     \b
     Example:
@@ -67,7 +76,9 @@ def watch(
 
 
 def _existing(directory: Path) -> Path:
-    """The folder as the sources of documents name it. NotFound where there is none: that is not an empty one."""
+    """The folder as the sources of documents name it. NotFound where there is none: that is not an
+    empty one.
+    """
     if os.path.isfile(directory):  # noqa: PTH113 - Path.is_file raises in a closed folder
         raise NotFound(f"{directory} is a file: give its folder; `cmt add` takes single files")
     if not os.path.isdir(directory):  # noqa: PTH112 - so does Path.is_dir
@@ -76,7 +87,9 @@ def _existing(directory: Path) -> Path:
 
 
 def _bursts(root: Path) -> Iterator[Sequence[Path]]:
-    """The paths that changed, burst by burst; none now and then, so that the caller can look around. Raises MissingExtra."""
+    """The paths that changed, burst by burst; none now and then, so that the caller can look
+    around. Raises MissingExtra.
+    """
     try:
         from watchfiles import watch as changes
     except ImportError as error:
@@ -94,7 +107,9 @@ def _bursts(root: Path) -> Iterator[Sequence[Path]]:
         for burst in found:
             yield sorted({Path(path) for _, path in burst})
     except OSError as error:  # Linux has a limit of folders to watch
-        raise StorageDenied(f"{root} cannot be watched: {error}; run `cmt watch --once` now and then") from error
+        raise StorageDenied(
+            f"{root} cannot be watched: {error}; run `cmt watch --once` now and then"
+        ) from error
 
 
 def _follow(watching: Watching, bursts: Iterator[Sequence[Path]]) -> None:

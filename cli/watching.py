@@ -1,4 +1,6 @@
-"""What `cmt watch` says and asks while it keeps a memory in step with a folder. Knows no files and no notices of changes."""
+"""What `cmt watch` says and asks while it keeps a memory in step with a folder. Knows no files and
+no notices of changes.
+"""
 
 from __future__ import annotations
 
@@ -37,15 +39,25 @@ class Watching:
 
     def begin(self, scope: str, exclude: Sequence[str], *, erase: bool) -> None:
         """Bring the memory in step with the whole folder."""
-        self.sync = Sync(self.memory, scope, self, self.may_go, exclude=exclude, remove=True, erase=erase)
+        self.sync = Sync(
+            self.memory, scope, self, self.may_go, exclude=exclude, remove=True, erase=erase
+        )
         self.sync.run([self.root])
         earlier = self._compress() - self.passages
         self.following = True
         done = f"; {amount(earlier, 'passage')} of earlier runs compressed" if earlier > 0 else ""
-        self.note(", ".join(f"{self.counts[c]} {c}" for c in ("added", "updated", "renamed", "removed", "unchanged")) + done)
+        self.note(
+            ", ".join(
+                f"{self.counts[c]} {c}"
+                for c in ("added", "updated", "renamed", "removed", "unchanged")
+            )
+            + done
+        )
 
     def step(self, paths: Sequence[Path]) -> None:
-        """Take in what is at these paths now; of all documents of the folder, those go whose files are gone."""
+        """Take in what is at these paths now; of all documents of the folder, those go whose files
+        are gone.
+        """
         self.sync.run([self.root], set(paths))
         self._compress()
 
@@ -68,11 +80,19 @@ class Watching:
         if change == "unchanged":
             return
         if self.as_json:
-            print_json({"change": change, "source": source, **more, **({"edited": True} if edited else {})})
+            print_json(
+                {"change": change, "source": source, **more, **({"edited": True} if edited else {})}
+            )
         elif "was" in more:
-            say(f"{change} {place(str(more['was']), '')} to {place(source, '')}{', and edited' if edited else ''}")
+            say(
+                f"{change} {place(str(more['was']), '')} to"
+                f" {place(source, '')}{', and edited' if edited else ''}"
+            )
         else:
-            say(f"{change} {place(source, '')}{', no trace left' if _is_clean(more.get('receipt')) else ''}")
+            say(
+                f"{change}"
+                f" {place(source, '')}{', no trace left' if _is_clean(more.get('receipt')) else ''}"
+            )
 
     def refuse(self, error: CMTError, *, named: bool) -> None:  # noqa: ARG002 - a folder is named, no files
         """See sync.Report."""
@@ -89,7 +109,10 @@ class Watching:
         if self.sure:
             return True
         whole = folder == self.root
-        what = f"{amount(len(entries), 'document')} came from {folder}, and {_files(len(entries))} gone"
+        what = (
+            f"{amount(len(entries), 'document')} came from {folder}, and {_files(len(entries))}"
+            " gone"
+        )
         if not self.following and not self.as_json and on_terminal(sys.stdin):
             if click.confirm(f"{what}. Take them out of the memory?", err=True):
                 return True
@@ -103,7 +126,9 @@ class Watching:
         return False
 
     def _compress(self) -> int:
-        """Compress what waits, what earlier runs have left included; returns how many passages that were."""
+        """Compress what waits, what earlier runs have left included; returns how many passages that
+        were.
+        """
         waiting = self.memory.stats().pending
         if not waiting:
             return 0

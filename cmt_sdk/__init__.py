@@ -1,4 +1,5 @@
-"""cmt-sdk: agent memory with local-first storage. A frozen LLM compresses documents and answers from the memories.
+"""cmt-sdk: agent memory with local-first storage. A frozen LLM compresses documents and answers
+from the memories.
 
     memory = cmt_sdk.open("notes")
     memory.add("The museum moved to Lisbon in 2019.", source="trip.md")
@@ -63,7 +64,13 @@ from cmt_sdk.version import __version__
 if TYPE_CHECKING:
     from cmt_sdk.chat import Chat, Heard
     from cmt_sdk.conversations import read_conversations
-    from cmt_sdk.converting import FILE_SUFFIXES, is_placeholder, list_files, read_document, read_documents
+    from cmt_sdk.converting import (
+        FILE_SUFFIXES,
+        is_placeholder,
+        list_files,
+        read_document,
+        read_documents,
+    )
     from cmt_sdk.embedding import Embedder
     from cmt_sdk.memory import Memory
     from cmt_sdk.model import MemoryModel, Stream
@@ -173,20 +180,24 @@ def open(  # noqa: A001 - the word users know
     embedder: Embedder | None = None,
     **settings: Any,
 ) -> Memory:
-    """Open the memory in a folder, or make one; without a path, the default memory of this user. `memory_path(name)` is the folder of
-    another one of theirs.
+    """Open the memory in a folder, or make one; without a path, the default memory of this user.
+    `memory_path(name)` is the folder of another one of theirs.
 
-    `settings` are fields of `Settings`; those that are not given are the ones the memory was made with. Nothing heavy
-    is loaded before it is needed. `embedder` makes the embeddings that passages are found by, in place of the model itself: give
-    the same one every time. With `encrypted=True` a new memory is encrypted, and one that is not is refused; the key is that in
-    the environment variable CMT_KEY, else a new one in the system keyring, and is needed at every opening (docs/security.md).
-    Raises MemoryNotFound (with `create=False`), InvalidSetting, StorageError, MissingExtra (the extra `encryption`).
+    `settings` are fields of `Settings`; those that are not given are the ones the memory was made
+    with. Nothing heavy is loaded before it is needed. `embedder` makes the embeddings that passages
+    are found by, in place of the model itself: give the same one every time. With `encrypted=True`
+    a new memory is encrypted, and one that is not is refused; the key is that in the environment
+    variable CMT_KEY, else a new one in the system keyring, and is needed at every opening
+    (docs/security.md). Raises MemoryNotFound (with `create=False`), InvalidSetting, StorageError,
+    MissingExtra (the extra `encryption`).
     """
     from cmt_sdk.assembly import assemble
     from cmt_sdk.memory import Memory
 
     if path is not None and not os.fspath(path).strip():
-        raise errors.InvalidSetting(f"path={path!r}: give the path of a folder, or none for the default memory")
+        raise errors.InvalidSetting(
+            f"path={path!r}: give the path of a folder, or none for the default memory"
+        )
     folder = memory_path(None) if path is None else Path(path).expanduser()
     return Memory(assemble(folder, settings, create=create, encrypted=encrypted, embedder=embedder))
 
@@ -196,7 +207,9 @@ def __getattr__(name: str) -> Any:
         from importlib import import_module
 
         return getattr(import_module(_DEFERRED[name]), name)
-    raise AttributeError(f"module 'cmt_sdk' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
+    raise AttributeError(
+        f"module 'cmt_sdk' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
+    )
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,6 @@
-"""One background thread that runs a job whenever it is nudged, and a lock by which such work gives way. Knows no job."""
+"""One background thread that runs a job whenever it is nudged, and a lock by which such work gives
+way. Knows no job.
+"""
 
 from __future__ import annotations
 
@@ -11,19 +13,24 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
-QUIET = 0.1  # seconds since somebody asked, after which other work goes on: an answer has pauses between its pieces
+# seconds since somebody asked, after which other work goes on: an answer has pauses between its
+# pieces
+QUIET = 0.1
 PATIENCE = 10.0  # seconds that other work gives way at most: it is not put off for ever
 TICK = 0.01
 
 
 class Turns:
-    """A lock that a thread may take several times. Who takes it `after_others` gives way to who just takes it."""
+    """A lock that a thread may take several times. Who takes it `after_others` gives way to who
+    just takes it.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._counting = threading.Lock()
         self._asking = 0
-        self._asked, self._asker = -math.inf, threading.current_thread()  # the thread, not its number: numbers are used again
+        # the thread, not its number: numbers are used again
+        self._asked, self._asker = -math.inf, threading.current_thread()
         self._later = threading.local()
 
     def __enter__(self) -> None:
@@ -40,7 +47,9 @@ class Turns:
                 self._asked, self._asker = time.monotonic(), threading.current_thread()
 
     def acquire(self, blocking: bool = True) -> bool:
-        """Take the lock without asking others to give way; False where another thread has it and `blocking` is not set."""
+        """Take the lock without asking others to give way; False where another thread has it and
+        `blocking` is not set.
+        """
         return self._lock.acquire(blocking)
 
     def release(self) -> None:
@@ -70,11 +79,15 @@ class Turns:
 
     @property
     def _is_asked(self) -> bool:
-        return self._asking > 0 or (self._asker is not threading.current_thread() and time.monotonic() - self._asked < QUIET)
+        return self._asking > 0 or (
+            self._asker is not threading.current_thread() and time.monotonic() - self._asked < QUIET
+        )
 
 
 class Worker:
-    """Runs `job(stopping)` in a daemon thread after each `wake`; `job` returns early once `stopping()` is true."""
+    """Runs `job(stopping)` in a daemon thread after each `wake`; `job` returns early once
+    `stopping()` is true.
+    """
 
     def __init__(self, job: Callable[[Callable[[], bool]], object], name: str) -> None:
         self._job = job
@@ -94,12 +107,15 @@ class Worker:
                 return
             self._idle.clear()
             self._wake.set()
-            if self._thread is None or not self._thread.is_alive():  # there are no threads after a fork
+            # there are no threads after a fork
+            if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._loop, name=self._name, daemon=True)
                 self._thread.start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to run; False when `timeout` seconds passed first. Raises what the job raised."""
+        """Wait until nothing is left to run; False when `timeout` seconds passed first. Raises what
+        the job raised.
+        """
         finished = self._idle.wait(timeout)
         error, self._error = self._error, None
         if error is not None:

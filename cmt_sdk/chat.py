@@ -1,4 +1,5 @@
-"""Chat: a conversation over a memory. A turn is understood, kept where it tells something, answered.
+"""Chat: a conversation over a memory. A turn is understood, kept where it tells something,
+answered.
 
 What is told is kept before the reply is written: a reply that is stopped loses nothing. What asks
 is answered from memory; what tells is acknowledged; small talk is answered as in the exchange that
@@ -22,8 +23,8 @@ TURNS_KEPT = 24
 TALK_TOKENS = 48  # of a reply to small talk, of which SENTENCES are given
 SENTENCES = 2
 # Nearness from which an exchange of small talk is taken for the same. Of 43 messages that are not
-# among the exchanges 24 were nearer than that to one, whose reply fitted 22 of them; questions about
-# the world lay below.
+# among the exchanges 24 were nearer than that to one, whose reply fitted 22 of them; questions
+# about the world lay below.
 ALIKE = 0.5
 SHOWN = 4  # exchanges that show the model how other small talk is answered
 LONGEST_TALK = 2000  # characters of small talk that the model reads, its end
@@ -104,7 +105,7 @@ class Chat:
         """The reply to a turn that was heard, in pieces; at its end the turn is part of `turns`."""
         return Stream(self._pieces(heard))
 
-    # -- before the reply ---------------------------------------------------------------------
+    # -- before the reply ------------------------------------------------------------------------
 
     def _pending(self) -> Sequence[Document]:
         """What the last turn but one asked to forget, where the last one asked whether to erase it.
@@ -148,7 +149,7 @@ class Chat:
         said = phrases.NOTED if intent.asks else noted
         return Heard(intent, kept, replaced, said)
 
-    # -- the reply ----------------------------------------------------------------------------
+    # -- the reply -------------------------------------------------------------------------------
 
     def _pieces(self, heard: Heard) -> Iterator[str | Answer]:
         intent = heard.intent
@@ -175,7 +176,9 @@ class Chat:
         seems to ask, and the memory has no answer.
         """
         answer = self._running(heard.intent).answer
-        is_echo = bool(heard.kept and answer.sources and answer.sources[0].document_id == heard.kept.id)
+        is_echo = bool(
+            heard.kept and answer.sources and answer.sources[0].document_id == heard.kept.id
+        )
         if is_echo or (answer.abstained and heard.intent.asked in heard.intent.told):
             return _said(phrases.noted(heard.intent.told, [d.text for d in heard.replaced]))
         return replace(answer, text=f"{heard.said}\n\n{answer.text}")
@@ -204,7 +207,11 @@ class Chat:
         nearness, _, reply = near[0]
         if nearness >= ALIKE and not rules:
             return Stream(iter([reply, _said(reply)]))
-        shown = [] if intent.asks else [turn for _, *said in near[SHOWN - 1 :: -1] for turn in _turns(*said)]
+        shown = (
+            []
+            if intent.asks
+            else [turn for _, *said in near[SHOWN - 1 :: -1] for turn in _turns(*said)]
+        )
         running = self._model.talk(text, history=[*rules, *shown], max_tokens=most)
         return Stream(_in_short(running))
 
@@ -236,5 +243,14 @@ def _in_short(running: Stream) -> Iterator[str | Answer]:
 
 def _said(text: str) -> Answer:
     """A reply that no model wrote."""
-    return Answer(text, [], "none", abstained=False, confidence=1.0, prompt_tokens=0, memory_tokens=0,
-                  answer_tokens=0, milliseconds={})  # fmt: skip
+    return Answer(
+        text,
+        [],
+        "none",
+        abstained=False,
+        confidence=1.0,
+        prompt_tokens=0,
+        memory_tokens=0,
+        answer_tokens=0,
+        milliseconds={},
+    )

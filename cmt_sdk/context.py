@@ -1,4 +1,5 @@
-"""What came before a question, as exchanges that a search can use. Pure strings: knows no model and no store.
+"""What came before a question, as exchanges that a search can use. Pure strings: knows no model and
+no store.
 
 A question that can be understood alone is found by itself. One that is short of its subject ("And
 when?") is searched together with each earlier exchange, because any of them may name the subject.
@@ -61,7 +62,9 @@ def sound(text: str, most: int) -> str:
 
 
 def exchanges(history: Sequence[Turn]) -> list[Exchange]:
-    """The latest exchanges of a conversation, latest first. Messages of one role in a row are one."""
+    """The latest exchanges of a conversation, latest first. Messages of one role in a row are
+    one.
+    """
     found: list[tuple[str, str]] = []
     said, reply = "", ""
     for turn in reversed(history):
@@ -92,9 +95,14 @@ def recent(history: Sequence[Turn]) -> list[Turn]:
 
 
 def told(history: Sequence[Turn]) -> list[str]:
-    """What a conversation tells, as passages to answer from: the system's words, then each exchange, latest last.
+    """What a conversation tells, as passages to answer from: the system's words, then each
+    exchange, latest last.
 
     An unanswered question tells nothing, and would be found as the answer to itself.
     """
-    said = [" ".join(turn.content for turn in e.turns) for e in reversed(exchanges(history)) if not e.unanswered]
+    said = [
+        " ".join(turn.content for turn in e.turns)
+        for e in reversed(exchanges(history))
+        if not e.unanswered
+    ]
     return [turn.content for turn in rules(history)] + said

@@ -1,9 +1,11 @@
-"""Exports of ChatGPT, Claude and mem0 to documents: one for a conversation, a memory, a project's file. Knows no store.
+"""Exports of ChatGPT, Claude and mem0 to documents: one for a conversation, a memory, a project's
+file. Knows no store.
 
-Read as these services write them. ChatGPT: conversations.json, of late conversations-000.json and on; a conversation is a tree
-of messages, of which the branch that ends at `current_node` was on the screen. Claude: conversations.json with
-`chat_messages` that name their parents, and memories and projects beside it. mem0: what `get_all` returns. What tools said,
-thoughts, pictures and abandoned branches are left out.
+Read as these services write them. ChatGPT: conversations.json, of late conversations-000.json and
+on; a conversation is a tree of messages, of which the branch that ends at `current_node` was on the
+screen. Claude: conversations.json with `chat_messages` that name their parents, and memories and
+projects beside it. mem0: what `get_all` returns. What tools said, thoughts, pictures and abandoned
+branches are left out.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ from cmt_sdk.types import Document, Scalar, Turn
 LONGEST_NAME = 200
 WIDEST = 2**63  # whole numbers of metadata stay below
 UNSOUND = re.compile("[\0\ud800-\udfff]")
-CITATION = re.compile("\ue200[^\ue201]{0,1000}\ue201")  # where ChatGPT points to what its search found
+# where ChatGPT points to what its search found
+CITATION = re.compile("\ue200[^\ue201]{0,1000}\ue201")
 FENCE = re.compile(r" {0,3}(```|~~~)")
 HASHES = re.compile(r" {0,3}#{1,6}[ \t]+")
 RULE = re.compile(r"[ \t]*(?:-{3,}|={3,}|\*{3,}|_{3,})[ \t]*")
@@ -36,9 +39,10 @@ ROLES = {"user": "user", "human": "user", "assistant": "assistant"}
 def read_conversations(path: str | os.PathLike[str]) -> Iterator[Document]:
     """The documents of an export: of a JSON file, a zip file, or the folder that was made of one.
 
-    The source is the service with the item's own id, such as "chatgpt:67a1...": with `add_many(..., replace=True)` a later
-    export updates what an earlier one brought. Memories of mem0 go to the scope of their user, and beneath it of their run.
-    Raises, when it gets there, InvalidInput (something else, damaged, too large), NotFound, StorageDenied.
+    The source is the service with the item's own id, such as "chatgpt:67a1...": with `add_many(...,
+    replace=True)` a later export updates what an earlier one brought. Memories of mem0 go to the
+    scope of their user, and beneath it of their run. Raises, when it gets there, InvalidInput
+    (something else, damaged, too large), NotFound, StorageDenied.
     """
     path = Path(path)
     refuse_open(path)
@@ -51,27 +55,43 @@ def _documents(item: Item, where: str) -> Iterator[Document]:
     for key, (kind, read) in KINDS.items():
         if key in item:
             if not isinstance(item[key], kind):
-                raise InvalidInput(f"{where}: {key} is {item[key]!r:.60}, expected {kind.__name__}: {EXPECTED}")
+                raise InvalidInput(
+                    f"{where}: {key} is {item[key]!r:.60}, expected {kind.__name__}: {EXPECTED}"
+                )
             yield from (d for d in read(item) if d.text.strip())
             return
     known = ", ".join(KINDS)
-    raise InvalidInput(f"{where}: an item with the keys {sorted(item)!r:.100}; known are those with {known}: {EXPECTED}")
+    raise InvalidInput(
+        f"{where}: an item with the keys {sorted(item)!r:.100}; known are those with {known}:"
+        f" {EXPECTED}"
+    )
 
 
 def _chatgpt(item: Item) -> Iterator[Document]:
     """A conversation of ChatGPT."""
-    turns = [turn for message in _branch(item["mapping"], item.get("current_node")) if (turn := _chatgpt_turn(message))]
+    turns = [
+        turn
+        for message in _branch(item["mapping"], item.get("current_node"))
+        if (turn := _chatgpt_turn(message))
+    ]
     name = _line(item.get("conversation_id")) or _line(item.get("id"))
     times = item.get("create_time"), item.get("update_time")
-    yield _document("chatgpt", name, _transcript(item.get("title"), turns), title=item.get("title"), times=times)
+    yield _document(
+        "chatgpt", name, _transcript(item.get("title"), turns), title=item.get("title"), times=times
+    )
 
 
 def _branch(mapping: Item, current: object) -> list[Item]:
     """The messages from the root to the current node, or to the newest where none is named."""
     nodes = {name: node for name, node in mapping.items() if isinstance(node, dict)}
-    at = current if isinstance(current, str) and current in nodes else max(nodes, key=lambda n: _sent(nodes[n]), default=None)
+    at = (
+        current
+        if isinstance(current, str) and current in nodes
+        else max(nodes, key=lambda n: _sent(nodes[n]), default=None)
+    )
     branch: dict[str, Item] = {}
-    while isinstance(at, str) and at in nodes and at not in branch:  # a tree that was made by hand may have a circle
+    # a tree that was made by hand may have a circle
+    while isinstance(at, str) and at in nodes and at not in branch:
         branch[at] = nodes[at]
         at = nodes[at].get("parent")
     return [_mapping(node.get("message")) for node in reversed(branch.values())]
@@ -83,7 +103,9 @@ def _sent(node: Item) -> float:
 
 
 def _chatgpt_turn(message: Item) -> Turn | None:
-    """What was said, as the screen showed it; None for what is not shown, and for calls of tools."""
+    """What was said, as the screen showed it; None for what is not shown, and for calls of
+    tools.
+    """
     role = _role(_mapping(message.get("author")).get("role"))
     content = _mapping(message.get("content"))
     hidden = _mapping(message.get("metadata")).get("is_visually_hidden_from_conversation")
@@ -91,7 +113,10 @@ def _chatgpt_turn(message: Item) -> Turn | None:
         return None
     if content.get("content_type") not in ("text", "multimodal_text"):
         return None
-    parts = (p if isinstance(p, str) else _mapping(p).get("text") for p in _list(content.get("parts")))  # spoken ones are objects
+    # spoken ones are objects
+    parts = (
+        p if isinstance(p, str) else _mapping(p).get("text") for p in _list(content.get("parts"))
+    )
     return Turn(role, _joined(parts))
 
 
@@ -106,16 +131,25 @@ def _claude(item: Item) -> Iterator[Document]:
 
 def _claude_text(message: Item) -> str:
     """The blocks of text, or the text of older exports, and what was pasted or attached as text."""
-    blocks = [b for b in _list(message.get("content")) if isinstance(b, dict) and b.get("type") == "text"]
+    blocks = [
+        b for b in _list(message.get("content")) if isinstance(b, dict) and b.get("type") == "text"
+    ]
     said = _joined(b.get("text") for b in blocks) or _joined([message.get("text")])
     attached = (a for a in _list(message.get("attachments")) if isinstance(a, dict))
-    return _joined([said, *(_joined([_line(a.get("file_name")), a.get("extracted_content")]) for a in attached)])
+    return _joined(
+        [
+            said,
+            *(_joined([_line(a.get("file_name")), a.get("extracted_content")]) for a in attached),
+        ]
+    )
 
 
 def _kept(messages: Sequence[Item]) -> list[Item]:
-    """The messages without abandoned branches: of several with one parent, the one that leads to the newest stays.
+    """The messages without abandoned branches: of several with one parent, the one that leads to
+    the newest stays.
 
-    An export may lack messages in between, so that there are several beginnings; all of these are kept.
+    An export may lack messages in between, so that there are several beginnings; all of these are
+    kept.
     """
     by_name = {name: m for m in messages if (name := _line(m.get("uuid")))}
     chosen: dict[str, str] = {}
@@ -139,7 +173,12 @@ def _kept(messages: Sequence[Item]) -> list[Item]:
 
 def _claude_memory(item: Item) -> Iterator[Document]:
     """What Claude remembers, of all conversations and of each project."""
-    notes = {_line(item.get("account_uuid")) or "all": ("What Claude remembers", item["conversations_memory"])}
+    notes = {
+        _line(item.get("account_uuid")) or "all": (
+            "What Claude remembers",
+            item["conversations_memory"],
+        )
+    }
     for project, note in _mapping(item.get("project_memories")).items():
         notes[_line(project)] = ("What Claude remembers of a project", note)
     for name, (title, note) in notes.items():
@@ -161,7 +200,11 @@ def _claude_project(item: Item) -> Iterator[Document]:
         if content:
             text = f"# {title}\n## {file}\n\n{content}"
             yield _document(
-                "claude", f"{name}/{_line(doc.get('uuid')) or file}", text, title=file, times=(doc.get("created_at"),)
+                "claude",
+                f"{name}/{_line(doc.get('uuid')) or file}",
+                text,
+                title=file,
+                times=(doc.get("created_at"),),
             )
 
 
@@ -169,9 +212,13 @@ def _mem0(item: Item) -> Iterator[Document]:
     """A memory of mem0; its own metadata stay, as far as they are plain values."""
     given = {_line(key): value for key, value in _mapping(item.get("metadata")).items()}
     given |= {name: item.get(name) for name in ("user_id", "agent_id", "app_id", "run_id")}
-    given["categories"] = ", ".join(c for c in _list(item.get("categories")) if isinstance(c, str)) or None
+    given["categories"] = (
+        ", ".join(c for c in _list(item.get("categories")) if isinstance(c, str)) or None
+    )
     times = item.get("created_at"), item.get("updated_at")
-    document = _document("mem0", _line(item.get("id")), _sound(item["memory"]), times=times, more=given)
+    document = _document(
+        "mem0", _line(item.get("id")), _sound(item["memory"]), times=times, more=given
+    )
     user, run = _name(item.get("user_id")), _name(item.get("run_id"))
     scope = f"user/{user}/session/{run}" if user and run else f"user/{user}" if user else ""
     yield replace(document, scope=scope)
@@ -198,14 +245,31 @@ def _document(
 ) -> Document:
     """A document with what is known of it: plain values only, times in ISO 8601, UTC."""
     moments = [_moment(t) for t in times]
-    known = dict(zip(("created", "updated"), (m and m.isoformat(timespec="seconds") for m in moments), strict=False))
+    known = dict(
+        zip(
+            ("created", "updated"),
+            (m and m.isoformat(timespec="seconds") for m in moments),
+            strict=False,
+        )
+    )
     told = {**(more or {}), "app": app, "title": _line(title), **known}
-    metadata = {key: plain for key, value in told.items() if key and (plain := _plain(value)) not in (None, "")}
-    return Document(text, source=f"{app}:{name}" if name else None, metadata=metadata, created_at=moments[0] if moments else None)
+    metadata = {
+        key: plain
+        for key, value in told.items()
+        if key and (plain := _plain(value)) not in (None, "")
+    }
+    return Document(
+        text,
+        source=f"{app}:{name}" if name else None,
+        metadata=metadata,
+        created_at=moments[0] if moments else None,
+    )
 
 
 def _transcript(title: object, turns: Iterable[Turn]) -> str:
-    """A conversation as Markdown, whose only heading is its title: it stands above every passage. Empty where nobody speaks."""
+    """A conversation as Markdown, whose only heading is its title: it stands above every passage.
+    Empty where nobody speaks.
+    """
     spoken = [t for t in turns if t.content]
     parts = [f"# {_line(title)}"] if spoken and _line(title) else []
     for role, group in groupby(spoken, key=lambda t: t.role):
@@ -216,7 +280,9 @@ def _transcript(title: object, turns: Iterable[Turn]) -> str:
 
 
 def _without_headings(text: str) -> str:
-    """What was said with headings as plain lines, without rules, and with every code block closed."""
+    """What was said with headings as plain lines, without rules, and with every code block
+    closed.
+    """
     lines, fence = [], ""
     for line in text.splitlines():
         mark = FENCE.match(line)
@@ -261,11 +327,17 @@ def _plain(value: object) -> Scalar:
         return _sound(value)
     if isinstance(value, float):
         return value if isfinite(value) else None
-    return value if isinstance(value, bool) or (isinstance(value, int) and -WIDEST <= value < WIDEST) else None
+    return (
+        value
+        if isinstance(value, bool) or (isinstance(value, int) and -WIDEST <= value < WIDEST)
+        else None
+    )
 
 
 def _moment(value: object) -> datetime | None:
-    """A time as seconds since 1970 or as ISO 8601, UTC where it does not say; None for what is none."""
+    """A time as seconds since 1970 or as ISO 8601, UTC where it does not say; None for what is
+    none.
+    """
     try:
         if isinstance(value, int | float) and not isinstance(value, bool):
             return datetime.fromtimestamp(value, UTC)

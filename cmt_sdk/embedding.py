@@ -1,4 +1,6 @@
-"""Embeddings of a foreign embedding model, in place of the matching head. Knows one protocol and numpy; knows no model."""
+"""Embeddings of a foreign embedding model, in place of the matching head. Knows one protocol and
+numpy; knows no model.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ from cmt_sdk.types import Vector
 
 
 class Embedder(Protocol):
-    """An embedding model of the caller's. `name` tells it from others: vectors of two models cannot be compared."""
+    """An embedding model of the caller's. `name` tells it from others: vectors of two models cannot
+    be compared.
+    """
 
     @property
     def name(self) -> str:
@@ -51,8 +55,8 @@ class ExternalEmbedder:
         matrix = np.asarray(rows, np.float32)
         if matrix.ndim != 2 or len(matrix) != count or not np.isfinite(matrix).all():
             raise InvalidSetting(
-                f"embedder={self.embedder.name!r} gave an array of shape {matrix.shape} for {count} texts: it must give one "
-                "vector of finite numbers for each, all of one length"
+                f"embedder={self.embedder.name!r} gave an array of shape {matrix.shape} for {count}"
+                " texts: it must give one vector of finite numbers for each, all of one length"
             )
         unit: Vector = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
         return unit

@@ -1,4 +1,5 @@
-"""The family of errors, grouped by what the caller can do about them. Knows nothing else of the package.
+"""The family of errors, grouped by what the caller can do about them. Knows nothing else of the
+package.
 
 CMTError
 ├── InvalidInput        the call's own words are off: change the argument

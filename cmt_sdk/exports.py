@@ -1,6 +1,8 @@
-"""The JSON items in an export of conversations: of a file, a zip file or a folder. Knows zip and JSON, not what they mean.
+"""The JSON items in an export of conversations: of a file, a zip file or a folder. Knows zip and
+JSON, not what they mean.
 
-Exports reach hundreds of megabytes: a list is read item by item, and no size that a file claims is believed.
+Exports reach hundreds of megabytes: a list is read item by item, and no size that a file claims is
+believed.
 """
 
 from __future__ import annotations
@@ -22,17 +24,24 @@ Item: TypeAlias = Mapping[str, Any]
 LARGEST_FILE = 2**32  # bytes of JSON
 LARGEST_ITEM = 2**26  # characters of one conversation, or of a file that is one object
 BLOCK = 2**20
-WANTED = re.compile(r"(?!__MACOSX/)(?:.*/)?(?:conversations(?:-\d+)?|(?:memories|projects)(?:/[^/]+)?)\.json")
+WANTED = re.compile(
+    r"(?!__MACOSX/)(?:.*/)?(?:conversations(?:-\d+)?|(?:memories|projects)(?:/[^/]+)?)\.json"
+)
 PATTERNS = ("*.json", "memories/*.json", "projects/*.json")
 LISTS = ("results", "memories", "conversations")  # where an object holds its items
-EXPECTED = "give an export of ChatGPT or Claude (its zip file, folder or conversations.json), or a JSON file of mem0"
+EXPECTED = (
+    "give an export of ChatGPT or Claude (its zip file, folder or conversations.json), or a JSON"
+    " file of mem0"
+)
 
 DECODER = json.JSONDecoder()
 BETWEEN = re.compile(r"[\s,]*")
 
 
 def read_items(path: Path) -> Iterator[tuple[str, Item]]:
-    """The items of an export, each with its place in words. Raises InvalidInput, NotFound, StorageDenied."""
+    """The items of an export, each with its place in words. Raises InvalidInput, NotFound,
+    StorageDenied.
+    """
     with _readable(path):
         for where, file in _files(path):
             yield from _items(file, where)
@@ -46,9 +55,14 @@ def _readable(path: Path) -> Iterator[None]:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise NotFound(f"there is no file {path}") from error
     except UnicodeDecodeError as error:
-        raise InvalidInput(f"{path} is no UTF-8 text ({error.reason} at byte {error.start}): {EXPECTED}") from error
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:  # the last: a password
-        raise InvalidInput(f"{path} cannot be unpacked ({error}): fetch the export again") from error
+        raise InvalidInput(
+            f"{path} is no UTF-8 text ({error.reason} at byte {error.start}): {EXPECTED}"
+        ) from error
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        # the last: a password
+        raise InvalidInput(
+            f"{path} cannot be unpacked ({error}): fetch the export again"
+        ) from error
     except OSError as error:
         raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -63,12 +77,16 @@ def _files(path: Path) -> Iterator[tuple[str, TextIO]]:
         found = True
         yield place
     if not found:
-        raise InvalidInput(f"{path} is no archive of `cmt export`, and holds no conversations.json: {EXPECTED}")
+        raise InvalidInput(
+            f"{path} is no archive of `cmt export`, and holds no conversations.json: {EXPECTED}"
+        )
 
 
 def _beneath(folder: Path) -> Iterator[tuple[str, TextIO]]:
     files = sorted(file for pattern in PATTERNS for file in folder.glob(pattern))
-    return _opened([file for file in files if WANTED.fullmatch(file.relative_to(folder).as_posix())])
+    return _opened(
+        [file for file in files if WANTED.fullmatch(file.relative_to(folder).as_posix())]
+    )
 
 
 def _opened(files: Sequence[Path]) -> Iterator[tuple[str, TextIO]]:
@@ -81,7 +99,8 @@ def _opened(files: Sequence[Path]) -> Iterator[tuple[str, TextIO]]:
 def _members(path: Path) -> Iterator[tuple[str, TextIO]]:
     with zipfile.ZipFile(path) as archive:
         wanted = [info for info in archive.infolist() if WANTED.fullmatch(info.filename)]
-        _check_size(sum(info.file_size for info in wanted), f"{path}, unpacked,")  # zipfile gives no more than these
+        # zipfile gives no more than these
+        _check_size(sum(info.file_size for info in wanted), f"{path}, unpacked,")
         for info in sorted(wanted, key=lambda i: i.filename):
             with archive.open(info) as member, TextIOWrapper(member, "utf-8-sig") as text:
                 yield f"{path}, {info.filename}", text
@@ -89,11 +108,15 @@ def _members(path: Path) -> Iterator[tuple[str, TextIO]]:
 
 def _check_size(size: int, where: str) -> None:
     if size > LARGEST_FILE:
-        raise InvalidInput(f"{where} has {size:,} bytes, JSON is read up to {LARGEST_FILE:,}: split it")
+        raise InvalidInput(
+            f"{where} has {size:,} bytes, JSON is read up to {LARGEST_FILE:,}: split it"
+        )
 
 
 def _items(file: TextIO, where: str) -> Iterator[tuple[str, Item]]:
-    """The objects of a JSON file: those of its list, or the one that it is, or those that this one holds."""
+    """The objects of a JSON file: those of its list, or the one that it is, or those that this one
+    holds.
+    """
     start = file.read(BLOCK).lstrip()
     if start.startswith("["):
         yield from _listed(file, start[1:], where)
@@ -133,10 +156,14 @@ def _end(found: re.Match[str] | None) -> int:
 def _more(file: TextIO, held: int, place: str, error: ValueError) -> str:
     """As much again as is held, so that an item is decoded a few times and not many."""
     if held > LARGEST_ITEM:
-        raise InvalidInput(f"{place} is damaged, or longer than {LARGEST_ITEM:,} characters ({error}): {EXPECTED}") from error
+        raise InvalidInput(
+            f"{place} is damaged, or longer than {LARGEST_ITEM:,} characters ({error}): {EXPECTED}"
+        ) from error
     more = file.read(max(BLOCK, held))
     if not more:
-        raise InvalidInput(f"{place} is damaged or cut off ({error}): fetch the export again") from error
+        raise InvalidInput(
+            f"{place} is damaged or cut off ({error}): fetch the export again"
+        ) from error
     return more
 
 

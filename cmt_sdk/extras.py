@@ -34,7 +34,8 @@ def unusable(feature: str, extra: str, error: ImportError) -> MissingExtra:
     return MissingExtra(
         feature,
         extra,
-        f"cannot be imported, though {here} is installed ({error}): update both, pip install '{PACKAGE}[{extra}]' --upgrade",
+        f"cannot be imported, though {here} is installed ({error}): update both, pip install"
+        f" '{PACKAGE}[{extra}]' --upgrade",
     )
 
 

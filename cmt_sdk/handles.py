@@ -1,4 +1,5 @@
-"""Objects that hold open files or a loaded model: what a copy of one is, and what a fork leaves of it.
+"""Objects that hold open files or a loaded model: what a copy of one is, and what a fork leaves of
+it.
 
 A copy is the same object, as it is of a logger: frameworks copy the settings that hold one, and a
 second memory of the same folder would load the model again. Knows no memory.
@@ -27,8 +28,8 @@ class Handle:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise InvalidInput(
-            f"{type(self).__name__} cannot be pickled, it holds open files and a model: give the other process the path "
-            "of its folder, and call cmt_sdk.open(path) there"
+            f"{type(self).__name__} cannot be pickled, it holds open files and a model: give the"
+            " other process the path of its folder, and call cmt_sdk.open(path) there"
         )
 
 
@@ -72,7 +73,8 @@ class NoModel:
 
     def __enter__(self) -> NoReturn:
         raise ModelError(
-            f"the language model was loaded before this process was forked, and can compute in the parent only: {OPEN_HERE}"
+            "the language model was loaded before this process was forked, and can compute in the"
+            f" parent only: {OPEN_HERE}"
         )
 
     def __exit__(self, *error: object) -> None: ...

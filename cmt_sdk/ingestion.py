@@ -1,4 +1,6 @@
-"""The single path in: documents are checked, cut, stored, and then compressed in batches. No torch, no SQL."""
+"""The single path in: documents are checked, cut, stored, and then compressed in batches. No torch,
+no SQL.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,8 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
-When = Literal["now", "background", "later"]  # compression follows at once, in a thread, or when it is needed
+# compression follows at once, in a thread, or when it is needed
+When = Literal["now", "background", "later"]
 Named = tuple[str, str, Rules]  # a text, its title, and the rules of its format
 LONGEST_TITLE = 24  # tokens
 PAGE = 200  # documents read together
@@ -103,12 +106,18 @@ class Ingestor:
         if not wait:
             self.worker.wake()
             return progress
-        return progress.plus(compressed=self.retriever.encode_backlog(of=[document.id for document in named]))
+        return progress.plus(
+            compressed=self.retriever.encode_backlog(of=[document.id for document in named])
+        )
 
-    def from_archive(self, path: Path, diverged: archive.Choice | None = None, *, trust: bool = False) -> Iterator[Progress]:
+    def from_archive(
+        self, path: Path, diverged: archive.Choice | None = None, *, trust: bool = False
+    ) -> Iterator[Progress]:
         """Take in what an archive holds; see archive.read."""
         longest, seal = self.settings.max_document_bytes, archive.seal_here(create=False)
-        gate = archive.ArchiveImport(self.check_text, self.cut, self.retriever.accepts, longest, seal, trust)
+        gate = archive.ArchiveImport(
+            self.check_text, self.cut, self.retriever.accepts, longest, seal, trust
+        )
         for progress in archive.read(self.store, path, gate, diverged):
             if self.settings.memory_budget:
                 self.store.evict(self.settings.memory_budget)
@@ -127,15 +136,27 @@ class Ingestor:
         return self.retriever.encode_backlog(on_batch=batch_done)
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
-        """Store one document's text: the document as stored, what happened to it, and its new passages."""
+        """Store one document's text: the document as stored, what happened to it, and its new
+        passages.
+        """
         self.check(document)
         cuts = Cuts(self)
-        again = cuts.within(lambda recut: self.store.add_again(document, by_source=by_source, recut=recut))
+        again = cuts.within(
+            lambda recut: self.store.add_again(document, by_source=by_source, recut=recut)
+        )
         if again is None:
             spans = cuts.of(document)
-            if document.source and (binary := sum(end - start for start, end in binary_parts(document.text))):
-                log.warning("%s: %s characters of binary data are in no passage", document.source, f"{binary:,}")
-            again = cuts.within(lambda recut: self.store.add(document, spans, by_source=by_source, recut=recut))
+            if document.source and (
+                binary := sum(end - start for start, end in binary_parts(document.text))
+            ):
+                log.warning(
+                    "%s: %s characters of binary data are in no passage",
+                    document.source,
+                    f"{binary:,}",
+                )
+            again = cuts.within(
+                lambda recut: self.store.add(document, spans, by_source=by_source, recut=recut)
+            )
         stored, outcome = again
         return stored, outcome, 0 if outcome == "unchanged" else self.store.waiting(stored.id)
 
@@ -156,14 +177,22 @@ class Ingestor:
         for name in ("created_at", "expires_at"):
             check_moment(name, getattr(document, name))
         if document.expires_at is not None and document.expires_at <= self.store.now():
-            raise InvalidDocument(f"expires_at={document.expires_at} has passed: give a time that is to come")
+            raise InvalidDocument(
+                f"expires_at={document.expires_at} has passed: give a time that is to come"
+            )
 
     def check_text(self, document: Document) -> None:
-        """The gate for a document out of an archive, which may have expired since. Raises InvalidDocument."""
-        check_text(document.text, self.settings.max_document_bytes, document.source or "the document")
+        """The gate for a document out of an archive, which may have expired since. Raises
+        InvalidDocument.
+        """
+        check_text(
+            document.text, self.settings.max_document_bytes, document.source or "the document"
+        )
         check_scope(document.scope)
         if not isinstance(document.metadata, Mapping):
-            raise InvalidDocument(f"metadata={document.metadata!r:.60}: give a dict of names and plain values")
+            raise InvalidDocument(
+                f"metadata={document.metadata!r:.60}: give a dict of names and plain values"
+            )
 
     def cut_again(self) -> None:
         """Give passages to the documents that lost some to damage."""
@@ -215,7 +244,9 @@ class _Lacking(Exception):
 
 
 class Cuts:
-    """The titles and spans that one document needs; each is made once, while no transaction is open."""
+    """The titles and spans that one document needs; each is made once, while no transaction is
+    open.
+    """
 
     def __init__(self, ingestor: Ingestor) -> None:
         self._ingestor = ingestor
@@ -285,7 +316,9 @@ def _place(piece: Span | Passage) -> tuple[int, int, str]:
 def check_scope(scope: str) -> None:
     """Raise InvalidDocument for a scope that is no path of names."""
     if not isinstance(scope, str) or (scope and {"", ".", ".."} & set(scope.split("/"))):
-        raise InvalidDocument(f"scope {scope!r:.60}: give names with a slash between them, such as user/ann")
+        raise InvalidDocument(
+            f"scope {scope!r:.60}: give names with a slash between them, such as user/ann"
+        )
 
 
 def check_moment(name: str, moment: datetime | None) -> None:
@@ -295,7 +328,9 @@ def check_moment(name: str, moment: datetime | None) -> None:
     if not isinstance(moment, datetime):
         raise InvalidDocument(f"{name}={moment!r:.60}: give a datetime with a time zone")
     if moment.tzinfo is None:
-        raise InvalidDocument(f"{name}={moment} has no time zone: give one, for example tzinfo=timezone.utc")
+        raise InvalidDocument(
+            f"{name}={moment} has no time zone: give one, for example tzinfo=timezone.utc"
+        )
 
 
 def document_of(given: Addable) -> Document:
@@ -305,5 +340,8 @@ def document_of(given: Addable) -> Document:
     if not isinstance(given, str):
         return read_document(Path(given))
     if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
-        warnings.warn(f"{given!r} is remembered as a text; pathlib.Path({given!r}) stands for the file", stacklevel=3)
+        warnings.warn(
+            f"{given!r} is remembered as a text; pathlib.Path({given!r}) stands for the file",
+            stacklevel=3,
+        )
     return Document(text=given)

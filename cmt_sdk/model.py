@@ -1,4 +1,6 @@
-"""MemoryModel: the story of asking: find passages, load their memories, read. No torch, no SQL in here."""
+"""MemoryModel: the story of asking: find passages, load their memories, read. No torch, no SQL in
+here.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,31 @@ from cmt_sdk.spoken import or_spoken
 from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Turn, Usage, Vector
 from cmt_sdk.words.folding import legible
 
-OPTIONS = ("k", "budget", "reader", "max_tokens", "scope", "outside", "source", "where", "history", "stream")
+OPTIONS = (
+    "k",
+    "budget",
+    "reader",
+    "max_tokens",
+    "scope",
+    "outside",
+    "source",
+    "where",
+    "history",
+    "stream",
+)
 NARROWING = ("scope", "outside", "source", "where")
 READERS = ("memory", "text", "auto", "none")
 PASSAGES = 5
 UNSURE = 0.6
-# Below this fidelity the text of a passage is read in place of its memory. Over 80 passages with three questions each (see
-# neural/fidelity.py) the text was better by 0.10 F1 (95 %: 0.02 to 0.17) between 0.85 and 0.9, by 0.05 and not surely between
-# 0.9 and 0.95. Of memories that keep a quarter 4 in 100 lie below, of those that keep an eighth 46.
+# Below this fidelity the text of a passage is read in place of its memory. Over 80 passages with
+# three questions each (see neural/fidelity.py) the text was better by 0.10 F1 (95 %: 0.02 to 0.17)
+# between 0.85 and 0.9, by 0.05 and not surely between 0.9 and 0.95. Of memories that keep a quarter
+# 4 in 100 lie below, of those that keep an eighth 46.
 FAITHFUL = 0.9
-# Nats by which the passage that an answer is from fits the question less than the best one, from which on the best one is
-# read again alone. Of 58 questions about 40 everyday notes 3 were, of 100 about SQuAD one (F1 there 64.7 to 65.7). Read again
-# from 0 nats on, 7 and 7 were: F1 fell from 65.0 to 59.6 on the notes, because good answers were given up.
+# Nats by which the passage that an answer is from fits the question less than the best one, from
+# which on the best one is read again alone. Of 58 questions about 40 everyday notes 3 were, of 100
+# about SQuAD one (F1 there 64.7 to 65.7). Read again from 0 nats on, 7 and 7 were: F1 fell from
+# 65.0 to 59.6 on the notes, because good answers were given up.
 FAR = 8.0
 HELD = 12  # pieces of a short answer: it is not shown before it is clear that it stands
 T = TypeVar("T")
@@ -46,7 +61,8 @@ T = TypeVar("T")
 class Ask:
     """One question with everything that decides its answer; checked when it is made.
 
-    `k` passages are read, or as many as fit in `budget` tokens of context; with both, at most `k` of those that fit.
+    `k` passages are read, or as many as fit in `budget` tokens of context; with both, at most `k`
+    of those that fit.
     """
 
     question: str
@@ -61,15 +77,20 @@ class Ask:
         check_question(self.question)
         if self.reader not in READERS:
             raise InvalidSetting(f"reader={self.reader!r}: choose one of {', '.join(READERS)}")
-        for name, value in (("k", self.k), ("max_tokens", self.max_tokens), ("budget", self.budget)):
+        for name, value in (
+            ("k", self.k),
+            ("max_tokens", self.max_tokens),
+            ("budget", self.budget),
+        ):
             if value is not None and value < 1:
                 raise InvalidSetting(f"{name}={value}: choose at least 1")
 
 
 @dataclass(frozen=True, slots=True)
 class _Reading:
-    """An answer, the passages that it was read from, and where in them its words stand. `trust` is what that does to its
-    confidence; `behind` says by how many nats the passage that it is from fits the question less than the best one.
+    """An answer, the passages that it was read from, and where in them its words stand. `trust` is
+    what that does to its confidence; `behind` says by how many nats the passage that it is from
+    fits the question less than the best one.
     """
 
     text: str
@@ -92,7 +113,9 @@ class _Reading:
 
 
 class MemoryModel(Handle):
-    """The frozen LLM bound to a memory: `ask` answers from what was added. Made by `cmt_sdk.open`, as `memory.model`."""
+    """The frozen LLM bound to a memory: `ask` answers from what was added. Made by `cmt_sdk.open`,
+    as `memory.model`.
+    """
 
     def __init__(self, retriever: Retriever, settings: Settings) -> None:
         self._retriever = retriever
@@ -107,18 +130,20 @@ class MemoryModel(Handle):
     def ask(self, question: str, *, stream: bool = False, **options: Any) -> Answer | Stream:
         """Answer a question from memory.
 
-        Options: `k` passages to read (5), or as many as fit in `budget` tokens of context; `reader`: "memory" reads compressed
-        memories and never the text, "text" puts the passages' text into the prompt, "auto" looks the best passage's
-        text up where the memory reader is unsure, as it is where the words of its answer stand in no passage, or the memory's
-        fidelity is known to be low, "none" asks the bare model;
-        `max_tokens` of the answer (64); `scope`, `source`, `where` narrow the search, and `outside` leaves a scope out;
-        `history`, the turns before it: a question
-        that is short of its subject finds it there. A question has at most 20,000 characters; where `history` is given, be it
-        empty, it is a message of a conversation, and of a long one the middle is left out. With `stream=True` the result is
-        iterated for pieces of text, and its `answer` is there afterwards. Raises
-        InvalidInput, ModelMismatch.
+        Options: `k` passages to read (5), or as many as fit in `budget` tokens of context;
+        `reader`: "memory" reads compressed memories and never the text, "text" puts the passages'
+        text into the prompt, "auto" looks the best passage's text up where the memory reader is
+        unsure, as it is where the words of its answer stand in no passage, or the memory's fidelity
+        is known to be low, "none" asks the bare model; `max_tokens` of the answer (64); `scope`,
+        `source`, `where` narrow the search, and `outside` leaves a scope out; `history`, the turns
+        before it: a question that is short of its subject finds it there. A question has at most
+        20,000 characters; where `history` is given, be it empty, it is a message of a conversation,
+        and of a long one the middle is left out. With `stream=True` the result is iterated for
+        pieces of text, and its `answer` is there afterwards. Raises InvalidInput, ModelMismatch.
         """
-        asked = _ask(question if options.get("history") is None else self._retriever.cut(question), options)
+        asked = _ask(
+            question if options.get("history") is None else self._retriever.cut(question), options
+        )
         pieces, passages = self._pieces(asked), told(asked.history or ())
         if passages and asked.reader != "none":
             pieces = or_spoken(pieces, asked.question, passages, self._retriever, asked.max_tokens)
@@ -138,7 +163,9 @@ class MemoryModel(Handle):
         return Stream(_with_limit(self._talked(ask), max_tokens))
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
-        """Exchanges of small talk (nearness to the text, message, reply), nearest first; nearness is at most 1."""
+        """Exchanges of small talk (nearness to the text, message, reply), nearest first; nearness
+        is at most 1.
+        """
         return self._retriever.small_talk(text)
 
     def _talked(self, ask: Ask) -> Iterator[str | Answer]:
@@ -151,13 +178,18 @@ class MemoryModel(Handle):
         yield self._answer(_reading_of(ask, "none", [], "".join(text), usage), {})
 
     def embed(self, texts: Sequence[str]) -> Vector:
-        """The vectors by which questions of these words find passages: float32 [n, dimension], rows of length 1.
+        """The vectors by which questions of these words find passages: float32 [n, dimension], rows
+        of length 1.
 
         Raises InvalidInput for an empty text, ModelMismatch.
         """
         for text in texts:
             check_question(text)
-        found: Vector = np.stack([self._retriever.encode(t) for t in texts]) if texts else np.zeros((0, 0), np.float32)
+        found: Vector = (
+            np.stack([self._retriever.encode(t) for t in texts])
+            if texts
+            else np.zeros((0, 0), np.float32)
+        )
         return found
 
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
@@ -180,10 +212,14 @@ class MemoryModel(Handle):
             reading = yield from self._streamed(ask, matches, times)
         yield self._answer(reading, times, [m for m in older if m not in reading.matches])
 
-    def _of_the_newest(self, ask: Ask, matches: Sequence[Match], older: Sequence[Match], times: dict[str, float]) -> _Reading:
-        """A reading of the newest alone; where that tells nothing, of it and those that are not superseded; then of all.
+    def _of_the_newest(
+        self, ask: Ask, matches: Sequence[Match], older: Sequence[Match], times: dict[str, float]
+    ) -> _Reading:
+        """A reading of the newest alone; where that tells nothing, of it and those that are not
+        superseded; then of all.
 
-        The best passage and those that say the same of the same fit the question best, so that others need not be read.
+        The best passage and those that say the same of the same fit the question best, so that
+        others need not be read.
         """
         every = sorted([*matches, *older], key=lambda m: m.superseded_by is None)
         reading = self._read_by(ask, matches[:1], times)
@@ -198,10 +234,16 @@ class MemoryModel(Handle):
         if ask.reader == "auto":
             return self._memory_or_text(ask, matches, times)
         text, usage = self._whole(ask, ask.reader, matches, times)
-        return self._checked(ask, _reading_of(ask, ask.reader, matches, text, usage), matches, times)
+        return self._checked(
+            ask, _reading_of(ask, ask.reader, matches, text, usage), matches, times
+        )
 
-    def _streamed(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> Generator[str, None, _Reading]:
-        """Read and give the pieces. A short answer is held back until it is clear that it is not read again, where it may be."""
+    def _streamed(
+        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+    ) -> Generator[str, None, _Reading]:
+        """Read and give the pieces. A short answer is held back until it is clear that it is not
+        read again, where it may be.
+        """
         pieces: list[str] = []
         usage: Usage | None = None
         held = HELD if any(_behind(matches, n) >= FAR for n in range(len(matches))) else 1
@@ -209,7 +251,9 @@ class MemoryModel(Handle):
             usage = piece.usage
             if usage is None:
                 pieces.append(piece.text)
-                yield from pieces if len(pieces) == held else pieces[-1:] if len(pieces) > held else ()
+                yield from (
+                    pieces if len(pieces) == held else pieces[-1:] if len(pieces) > held else ()
+                )
         reading = _reading_of(ask, ask.reader, matches, "".join(pieces), usage)
         if len(pieces) >= held:
             return reading
@@ -217,10 +261,13 @@ class MemoryModel(Handle):
         yield from pieces if checked.text == reading.text else [checked.text]
         return checked
 
-    def _checked(self, ask: Ask, reading: _Reading, matches: Sequence[Match], times: dict[str, float]) -> _Reading:
+    def _checked(
+        self, ask: Ask, reading: _Reading, matches: Sequence[Match], times: dict[str, float]
+    ) -> _Reading:
         """The reading, or one of the best passage alone where that is more probable.
 
-        It is read again where its words stand only in a passage that fits the question far less than the best one.
+        It is read again where its words stand only in a passage that fits the question far less
+        than the best one.
         """
         if reading.behind < FAR or abstains(reading.text):
             return reading
@@ -230,16 +277,21 @@ class MemoryModel(Handle):
             return again
         return replace(reading, usage=usage.followed_by(reading.usage))
 
-    def _memory_or_text(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> _Reading:
-        """The text is read at once where the best passage's memory is known to be poor, and after a reading that is unsure.
+    def _memory_or_text(
+        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+    ) -> _Reading:
+        """The text is read at once where the best passage's memory is known to be poor, and after a
+        reading that is unsure.
 
-        It is the text of the best passage, and of the one in which the words of the unsure reading stand. What it gives stands
-        where memory did not tell, or told something less probable.
+        It is the text of the best passage, and of the one in which the words of the unsure reading
+        stand. What it gives stands where memory did not tell, or told something less probable.
         """
         before, looked_up = None, list(matches[:1])
         if _is_faithful(matches[0]):
             text, usage = self._whole(ask, "memory", matches, times)
-            before = self._checked(ask, _reading_of(ask, "memory", matches, text, usage), matches, times)
+            before = self._checked(
+                ask, _reading_of(ask, "memory", matches, text, usage), matches, times
+            )
             if before.confidence >= UNSURE:
                 return before
             if (holder := first_of(before.found)) is not None and holder > 0:
@@ -252,8 +304,12 @@ class MemoryModel(Handle):
         return after if is_better else replace(before, usage=usage.followed_by(before.usage))
 
     def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
-        """True where no document fits the filter; asked only while the model would have to be loaded to find nothing."""
-        if self._retriever.engine.loaded or _timed(times, "search", lambda: self._retriever.store.count(ask.filter)):
+        """True where no document fits the filter; asked only while the model would have to be
+        loaded to find nothing.
+        """
+        if self._retriever.engine.loaded or _timed(
+            times, "search", lambda: self._retriever.store.count(ask.filter)
+        ):
             return False
         times["encode"] = 0.0
         return True
@@ -264,7 +320,9 @@ class MemoryModel(Handle):
         vector = _timed(times, "encode", lambda: self._retriever.encode(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
         earlier = exchanges(ask.history or ())
-        found = _timed(times, "search", lambda: self._retriever.gather(query, earlier, k, ask.filter, vector))
+        found = _timed(
+            times, "search", lambda: self._retriever.gather(query, earlier, k, ask.filter, vector)
+        )
         _timed(times, "load", lambda: self._retriever.encode_missing(found))
         stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
         found = _timed(times, stage, lambda: self._retriever.judge(query, found))
@@ -288,11 +346,16 @@ class MemoryModel(Handle):
             return round(tokens / s.compression)
         return round(tokens * kept_share(tokens, s.keep, s.keep_at_least))
 
-    def _read(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> Iterator[Piece]:
-        passages = [m.passage for m in reversed(matches)]  # the best one last: what is near is read best
+    def _read(
+        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+    ) -> Iterator[Piece]:
+        # the best one last: what is near is read best
+        passages = [m.passage for m in reversed(matches)]
         question = in_notation_of(legible(ask.question), [m.passage.content for m in matches])
         before = ask.history or ()
-        prompt = Prompt(question, recent(before) if kind == "none" else before, notes=kind != "none")
+        prompt = Prompt(
+            question, recent(before) if kind == "none" else before, notes=kind != "none"
+        )
         if kind == "memory":
             memories = _timed(times, "load", lambda: self._retriever.memories(passages))
             prompt = replace(prompt, memories=memories)
@@ -301,7 +364,8 @@ class MemoryModel(Handle):
         yield from self._locked(prompt, ask.max_tokens)
 
     def _locked(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
-        with self._retriever.lock:  # not held while the caller has a piece in hand: others may use the model then
+        # not held while the caller has a piece in hand: others may use the model then
+        with self._retriever.lock:
             pieces = self._retriever.engine.reader.read(prompt, max_tokens)
         while True:
             with self._retriever.lock:
@@ -310,7 +374,9 @@ class MemoryModel(Handle):
                 return
             yield piece
 
-    def _whole(self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]) -> tuple[str, Usage]:
+    def _whole(
+        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+    ) -> tuple[str, Usage]:
         pieces = list(self._read(ask, kind, matches, times))
         usage = pieces[-1].usage
         assert usage is not None  # noqa: S101 - the port says so
@@ -318,9 +384,13 @@ class MemoryModel(Handle):
 
     def _nothing_found(self, ask: Ask, times: dict[str, float]) -> Iterator[str | Answer]:
         yield UNKNOWN
-        yield self._answer(_reading_of(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times)
+        yield self._answer(
+            _reading_of(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times
+        )
 
-    def _answer(self, reading: _Reading, times: Mapping[str, float], older: Sequence[Match] = ()) -> Answer:
+    def _answer(
+        self, reading: _Reading, times: Mapping[str, float], older: Sequence[Match] = ()
+    ) -> Answer:
         usage, kind, stages = reading.usage, reading.kind, dict(times)
         stages["load"] = stages.get("load", 0.0) + usage.load_ms
         stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
@@ -338,7 +408,9 @@ class MemoryModel(Handle):
 
 
 class Stream:
-    """Pieces of text as they come; `answer` holds the whole, with sources and costs, once the iteration is over."""
+    """Pieces of text as they come; `answer` holds the whole, with sources and costs, once the
+    iteration is over.
+    """
 
     def __init__(self, pieces: Iterator[str | Answer]) -> None:
         self._pieces = pieces
@@ -368,13 +440,21 @@ class Stream:
 
 
 def _with_limit(pieces: Iterator[str | Answer], max_tokens: int) -> Iterator[str | Answer]:
-    """The pieces; the answer says whether it ended because it had as many tokens as it might have."""
+    """The pieces; the answer says whether it ended because it had as many tokens as it might
+    have.
+    """
     for piece in pieces:
-        yield replace(piece, truncated=piece.answer_tokens >= max_tokens) if isinstance(piece, Answer) else piece
+        yield (
+            replace(piece, truncated=piece.answer_tokens >= max_tokens)
+            if isinstance(piece, Answer)
+            else piece
+        )
 
 
 def check_names(call: str, given: Iterable[str], known: Sequence[str]) -> None:
-    """Raise TypeError, with the nearest name and all others, for an argument that a call does not take."""
+    """Raise TypeError, with the nearest name and all others, for an argument that a call does not
+    take.
+    """
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -383,17 +463,23 @@ def check_names(call: str, given: Iterable[str], known: Sequence[str]) -> None:
 
 
 def check_options(options: Mapping[str, Any]) -> None:
-    """Raise what `chat.say` would raise for these options of `MemoryModel.ask`: TypeError, InvalidSetting, InvalidFilter."""
+    """Raise what `chat.say` would raise for these options of `MemoryModel.ask`: TypeError,
+    InvalidSetting, InvalidFilter.
+    """
     check_names("chat", options, [name for name in OPTIONS if name not in ("history", "stream")])
     _ask("?", options)
 
 
 def _ask(question: str, options: Mapping[str, Any]) -> Ask:
-    """The options of `MemoryModel.ask` as an Ask; an unknown name is a TypeError, as in any call."""
+    """The options of `MemoryModel.ask` as an Ask; an unknown name is a TypeError, as in any
+    call.
+    """
     check_names("ask", options, OPTIONS)
     narrowing = {name: options[name] for name in NARROWING if options.get(name) is not None}
     if not isinstance(narrowing.get("where", {}), Mapping):
-        raise InvalidFilter(f"where={narrowing['where']!r:.60}: give a dict of metadata keys and values")
+        raise InvalidFilter(
+            f"where={narrowing['where']!r:.60}: give a dict of metadata keys and values"
+        )
     rest = {name: value for name, value in options.items() if name not in NARROWING}
     return Ask(question, filter=Filter(**narrowing), **rest)
 
@@ -410,14 +496,24 @@ def _is_faithful(match: Match) -> bool:
     return match.passage.fidelity is None or match.passage.fidelity >= FAITHFUL
 
 
-def _reading_of(ask: Ask, kind: str, matches: Sequence[Match], text: str, usage: Usage | None) -> _Reading:
+def _reading_of(
+    ask: Ask, kind: str, matches: Sequence[Match], text: str, usage: Usage | None
+) -> _Reading:
     assert usage is not None  # noqa: S101 - the port says that the last piece has it
     if kind == "none" or abstains(text):
         return _Reading(text, usage, kind, matches, [Trace()] * len(matches), 1.0, 0.0)
     found = traces(ask.question, text, [(m.passage.heading, m.passage.text) for m in matches])
     first = first_of(found)
     far = 0.0 if first is None else _behind(matches, first)
-    return _Reading(text, usage, kind, matches, found, trust(found, far, echoes=repeats(ask.question, text)), far)
+    return _Reading(
+        text,
+        usage,
+        kind,
+        matches,
+        found,
+        trust(found, far, echoes=repeats(ask.question, text)),
+        far,
+    )
 
 
 def _behind(matches: Sequence[Match], number: int) -> float:

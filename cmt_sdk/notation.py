@@ -38,7 +38,9 @@ def in_notation_of(question: str, passages: Sequence[str]) -> str:
     return question
 
 
-def _rewritten(question: str, passages: Sequence[str], read: Callable[[str], Iterator[_Said]]) -> str:
+def _rewritten(
+    question: str, passages: Sequence[str], read: Callable[[str], Iterator[_Said]]
+) -> str:
     asked = list(read(question))[:MOST]
     if not asked:
         return question

@@ -27,7 +27,9 @@ class Keeping(Protocol):
     def understand(self, text: str) -> Intent:
         """What a message wants."""
 
-    def add(self, document: str, *, source: str, scope: str, metadata: Metadata, wait: bool) -> Document:
+    def add(
+        self, document: str, *, source: str, scope: str, metadata: Metadata, wait: bool
+    ) -> Document:
         """Remember a text."""
 
     def search(
@@ -69,17 +71,23 @@ class Notebook:
         returns: the next question, which may share no word with it, finds it by its meaning.
         """
         kept = self.memory.add(text, scope=self.scope, source=SOURCE, metadata=SAID, wait=True)
-        older = [m.document for m in self.memory.superseded(text, NEIGHBOURS, scope=self.scope or None)]
+        older = [
+            m.document for m in self.memory.superseded(text, NEIGHBOURS, scope=self.scope or None)
+        ]
         return kept, [d for d in older if d.scope == self.scope and d.id != kept.id]
 
     def concerned(self, request: str) -> Sequence[Document]:
         """What people told in this very scope that a request to forget concerns, nearest first."""
         self.memory.wait(PATIENCE)  # what was told a moment ago is found by its meaning too
-        found = self.memory.search(request, AMONG, mode="vector", scope=self.scope or None, where=SAID)
+        found = self.memory.search(
+            request, AMONG, mode="vector", scope=self.scope or None, where=SAID
+        )
         own = [m for m in found if m.document.scope == self.scope and m.document.source == SOURCE]
         nearest = max([m.vector_score or 0.0 for m in own], default=0.0)
         least = max(NEAR, SHARE * nearest)
-        return list({m.document.id: m.document for m in own if (m.vector_score or 0.0) >= least}.values())
+        return list(
+            {m.document.id: m.document for m in own if (m.vector_score or 0.0) >= least}.values()
+        )
 
     def erase(self, documents: Sequence[Document]) -> Sequence[Receipt]:
         """Forget documents, with their receipts."""

@@ -1,7 +1,9 @@
-"""Database files that are open in this process: nothing else here may open them. Knows paths, no database.
+"""Database files that are open in this process: nothing else here may open them. Knows paths, no
+database.
 
-Closing any handle on such a file drops all locks that SQLite holds on it in the same process (POSIX; "How To Corrupt An
-SQLite Database File", 2.2), and other processes may then write at the same time.
+Closing any handle on such a file drops all locks that SQLite holds on it in the same process
+(POSIX; "How To Corrupt An SQLite Database File", 2.2), and other processes may then write at the
+same time.
 """
 
 from __future__ import annotations
@@ -41,17 +43,26 @@ def release(database: Path) -> None:
 
 
 def refuse_open(path: Path) -> None:
-    """Raise InvalidInput for a file, by whatever name, that belongs to a memory which is open in this process."""
+    """Raise InvalidInput for a file, by whatever name, that belongs to a memory which is open in
+    this process.
+    """
     try:
         given = path.stat()
     except (OSError, ValueError):
         return  # whoever opens it says what is wrong
     with _lock:
-        files = [database.with_name(database.name + suffix) for database in _open for suffix in ("", "-wal", "-shm")]
+        files = [
+            database.with_name(database.name + suffix)
+            for database in _open
+            for suffix in ("", "-wal", "-shm")
+        ]
     for file in files:
         try:
             same = os.path.samestat(given, file.stat())
         except OSError:
             continue
         if same:
-            raise InvalidInput(f"{path} is part of a memory that is open: `cmt export` writes a copy that can be read")
+            raise InvalidInput(
+                f"{path} is part of a memory that is open: `cmt export` writes a copy that can be"
+                " read"
+            )

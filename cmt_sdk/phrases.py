@@ -57,7 +57,9 @@ def without_erased(turns: Sequence[Turn]) -> list[Turn]:
             continue
         named = [line[3:-1].rstrip("…") for line in question.splitlines() if line.startswith("- “")]
         before = kept[:-4]  # the request, the question, the yes and this turn follow
-        gone = {n for n, said in enumerate(before) if any(name in _line(said.content) for name in named)}
+        gone = {
+            n for n, said in enumerate(before) if any(name in _line(said.content) for name in named)
+        }
         gone |= {n + 1 for n in gone if before[n].role == "user"}
         kept = [said for n, said in enumerate(before) if n not in gone] + kept[-2:]
     return kept

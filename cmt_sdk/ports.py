@@ -1,4 +1,6 @@
-"""The seams: what the stories in `memory` and `model` need of the rooms below, as small protocols. Knows only values."""
+"""The seams: what the stories in `memory` and `model` need of the rooms below, as small protocols.
+Knows only values.
+"""
 
 from __future__ import annotations
 
@@ -41,13 +43,16 @@ class Compressor(Protocol):
         """What makes the memories: stored with each of them."""
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """One memory and one embedding a text, in the order given; batches and buckets lengths inside.
+        """One memory and one embedding a text, in the order given; batches and buckets lengths
+        inside.
 
         With the memory's fidelity, where the settings ask for it.
         """
 
     def reads(self, memory: PackedMemory) -> bool:
-        """Whether a memory from elsewhere, with this fingerprint, is whole: an archive can hold anything under its checksums."""
+        """Whether a memory from elsewhere, with this fingerprint, is whole: an archive can hold
+        anything under its checksums.
+        """
 
     def encode_query(self, question: str) -> Vector:
         """The question's vector, shape [dimension], of length 1."""
@@ -68,9 +73,13 @@ class Reader(Protocol):
     """Answers from memories, from text, or from neither."""
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
-        """Yields the answer as it comes, at most `max_tokens` tokens; the last piece carries the usage."""
+        """Yields the answer as it comes, at most `max_tokens` tokens; the last piece carries the
+        usage.
+        """
 
-    def word_likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[list[float]]:
+    def word_likelihoods(
+        self, question: str, memories: Sequence[PackedMemory]
+    ) -> list[list[float]]:
         """The log probability of each token of the question after each memory alone, in nats.
 
         A row for each memory, in the order given, all of one length.
@@ -90,27 +99,33 @@ class DocumentStore(Protocol):
     ) -> tuple[Document, Outcome]:
         """Store a document, cut by `spans`; returns it as stored, and what happened.
 
-        A text that stands in the same scope already stays one document: what is said about it now takes the place of
-        what was, except that it keeps its source. With `by_source` a document that has a source is known by its scope
-        and its id, else its source, whatever its text: another text becomes the next version, and a document of the
-        given id takes the given source. What changes in a known document is cut by `recut`, where it is given, since
-        what was known may name it; passages of the same content keep memory and embedding. Raises AlreadyExists when
-        the id stands for another text.
+        A text that stands in the same scope already stays one document: what is said about it now
+        takes the place of what was, except that it keeps its source. With `by_source` a document
+        that has a source is known by its scope and its id, else its source, whatever its text:
+        another text becomes the next version, and a document of the given id takes the given
+        source. What changes in a known document is cut by `recut`, where it is given, since what
+        was known may name it; passages of the same content keep memory and embedding. Raises
+        AlreadyExists when the id stands for another text.
         """
 
     def add_together(self, documents: Sequence[tuple[Document, Sequence[Span]]]) -> None:
         """Store documents with ids of their own, each cut by its spans, in one transaction.
 
-        A text that is here already becomes another document. Raises AlreadyExists; then none is stored.
+        A text that is here already becomes another document. Raises AlreadyExists; then none is
+        stored.
         """
 
     def add_again(
         self, document: Document, *, by_source: bool = False, recut: Recut | None = None
     ) -> tuple[Document, Outcome] | None:
-        """As `add`, for a text that is here already; None, and nothing happens, for one that is not."""
+        """As `add`, for a text that is here already; None, and nothing happens, for one that is
+        not.
+        """
 
     def find(self, scope: str, source: str) -> Document | None:
-        """The current document with exactly this scope and source, the newest where there are several."""
+        """The current document with exactly this scope and source, the newest where there are
+        several.
+        """
 
     def replace(
         self,
@@ -120,39 +135,48 @@ class DocumentStore(Protocol):
         *,
         recut: Recut | None = None,
     ) -> Document:
-        """Change these fields of the current version in place; with another `text` make the next one.
+        """Change these fields of the current version in place; with another `text` make the next
+        one.
 
-        It is cut by `recut`, where that is given, else by `spans`; without either its passages stay. Passages of the
-        same content keep memory and embedding.
+        It is cut by `recut`, where that is given, else by `spans`; without either its passages
+        stay. Passages of the same content keep memory and embedding.
         """
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
-        """Store a document from an archive, all its versions (oldest first, the last one current and cut by `spans`).
+        """Store a document from an archive, all its versions (oldest first, the last one current
+        and cut by `spans`).
 
-        Ids, version numbers and times are kept as given. False when the id has the same text in the same scope
-        already (that one is returned). Raises AlreadyExists when another text has the id.
+        Ids, version numbers and times are kept as given. False when the id has the same text in the
+        same scope already (that one is returned). Raises AlreadyExists when another text has the
+        id.
         """
 
     def related(self, versions: Sequence[Document]) -> list[Document]:
-        """Current documents that may be this one of an archive under another id, in the scope of its last version.
+        """Current documents that may be this one of an archive under another id, in the scope of
+        its last version.
 
-        Those whose text is that of one of `versions` (oldest first), and those of the same source, or of one that ends in the
-        same two names, of whose versions one has such a text.
+        Those whose text is that of one of `versions` (oldest first), and those of the same source,
+        or of one that ends in the same two names, of whose versions one has such a text.
         """
 
-    def go_on(self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None) -> Document:
-        """Let a document go on with versions from an archive; the last becomes the current one, cut by `spans`.
+    def go_on(
+        self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None
+    ) -> Document:
+        """Let a document go on with versions from an archive; the last becomes the current one, cut
+        by `spans`.
 
-        What was current becomes a version before them, unless the one version given has its number and text: then its fields
-        change in place. Numbers and times are kept as given, and must come after those here. `spans` may be None where the text
-        of the last version is the current one. Raises DocumentNotFound.
+        What was current becomes a version before them, unless the one version given has its number
+        and text: then its fields change in place. Numbers and times are kept as given, and must
+        come after those here. `spans` may be None where the text of the last version is the current
+        one. Raises DocumentNotFound.
         """
 
     def uncut(self) -> list[Document]:
         """Current documents that lost passages to damage."""
 
     def recut(self, document: Document, spans: Sequence[Span]) -> bool:
-        """Give a document other passages; False, and nothing happens, when it has another text by now.
+        """Give a document other passages; False, and nothing happens, when it has another text by
+        now.
 
         Passages of the same content keep memory and embedding.
         """
@@ -167,7 +191,9 @@ class DocumentStore(Protocol):
         """The ids of current documents that begin with `prefix`, sorted."""
 
     def keep_out(self, scope: str, sources: Iterable[str], *, out: bool) -> None:
-        """Record that these sources of a scope are to stay out, as hashes, or (`out=False`) no longer."""
+        """Record that these sources of a scope are to stay out, as hashes, or (`out=False`) no
+        longer.
+        """
 
     def kept_out(self, scope: str, sources: Iterable[str]) -> list[str]:
         """Those of the sources that are to stay out of a scope."""
@@ -176,25 +202,34 @@ class DocumentStore(Protocol):
         """How many documents fit."""
 
     def delete(self, filter: Filter, *, erase: bool = False) -> Removed:
-        """Remove the documents that fit with all their versions, and single earlier versions that fit.
+        """Remove the documents that fit with all their versions, and single earlier versions that
+        fit.
 
-        With `erase` it is also recorded, in the same transaction, that the files are to be rewritten without them.
+        With `erase` it is also recorded, in the same transaction, that the files are to be
+        rewritten without them.
         """
 
     def erasure_due(self) -> str | None:
-        """The name of the deletion whose bytes are still to be erased; None where nothing is due."""
+        """The name of the deletion whose bytes are still to be erased; None where nothing is
+        due.
+        """
 
     def erase(self, wait: float) -> bool:
-        """Rewrite the files without what was deleted; False when another process reads the old state for longer.
+        """Rewrite the files without what was deleted; False when another process reads the old
+        state for longer.
 
         Raises StorageLocked when another process writes for longer than `wait` seconds.
         """
 
     def erased(self, due: str) -> None:
-        """Record that the erasure of this name is complete; nothing happens where another deletion came after it."""
+        """Record that the erasure of this name is complete; nothing happens where another deletion
+        came after it.
+        """
 
     def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
-        """Look for what was removed in every byte of every file: the files' names, and how many traces are left."""
+        """Look for what was removed in every byte of every file: the files' names, and how many
+        traces are left.
+        """
 
     def stats(self) -> Stats:
         """The store in numbers."""
@@ -213,13 +248,16 @@ class PassageStore(Protocol):
         """How many passages of a document's current version have no embedding yet."""
 
     def claimed(self, passage_ids: Sequence[int], most: int) -> AbstractContextManager[list[int]]:
-        """The first `most` of these passages that still wait and that no other process is at work on.
+        """The first `most` of these passages that still wait and that no other process is at work
+        on.
 
-        They are this process's until the block or the process ends. Where that cannot be had, it may get some that others have.
+        They are this process's until the block or the process ends. Where that cannot be had, it
+        may get some that others have.
         """
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
-        """Store memories and embeddings by passage id, in one transaction; ids that are gone are passed over.
+        """Store memories and embeddings by passage id, in one transaction; ids that are gone are
+        passed over.
 
         Raises ModelMismatch, and stores nothing, where there are memories that another model made.
         """
@@ -231,13 +269,16 @@ class PassageStore(Protocol):
         """
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
-        """The stored memories with their embeddings and what made them, for an archive: not counted as a reading.
+        """The stored memories with their embeddings and what made them, for an archive: not counted
+        as a reading.
 
         An id whose memory is cold or not made yet is missing from the result.
         """
 
     def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]:
-        """The passages with their documents; superseded, deleted and expired ones are missing from the result."""
+        """The passages with their documents; superseded, deleted and expired ones are missing from
+        the result.
+        """
 
     def passages_of(self, document_id: str) -> list[Passage]:
         """The passages of a document's current version, in order."""
@@ -249,7 +290,9 @@ class PassageStore(Protocol):
         """The embeddings of the passages of current documents that fit the filter, oldest first."""
 
     def search_text(self, query: str, limit: int, filter: Filter) -> list[Hit]:
-        """Full-text search, BM25, best first; any word of the query may match, in any spelling (cmt_sdk.words)."""
+        """Full-text search, BM25, best first; any word of the query may match, in any spelling
+        (cmt_sdk.words).
+        """
 
     def fingerprints(self) -> list[Fingerprint]:
         """The fingerprints of the memories that are stored."""
@@ -258,21 +301,28 @@ class PassageStore(Protocol):
         """Mark every passage not made by `keep` as pending again; returns how many."""
 
     def evict(self, budget_bytes: int) -> int:
-        """Drop the memories read longest ago until the rest fits the budget; keys stay. Returns how many went."""
+        """Drop the memories read longest ago until the rest fits the budget; keys stay. Returns how
+        many went.
+        """
 
 
 class Store(DocumentStore, PassageStore, Protocol):
-    """One folder on disk. Where it is `read_only`, whatever would change it raises StorageDenied."""
+    """One folder on disk. Where it is `read_only`, whatever would change it raises
+    StorageDenied.
+    """
 
     @property
     def read_only(self) -> bool:
-        """Whether nothing can be written: the medium, or the files, are not this user's to change."""
+        """Whether nothing can be written: the medium, or the files, are not this user's to
+        change.
+        """
 
     def check(self) -> Sequence[CheckResult]:
         """A check-up: one finding a check, the good ones too."""
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:
-        """Copy the database as of one moment, while others write: to a file *.db, else to a folder; returns the file.
+        """Copy the database as of one moment, while others write: to a file *.db, else to a folder;
+        returns the file.
 
         Raises AlreadyExists, StorageFull, StorageDenied, InvalidInput (a file of an open memory).
         """
@@ -281,7 +331,9 @@ class Store(DocumentStore, PassageStore, Protocol):
         """Record that a copy of the memory was made there."""
 
     def copies(self) -> Sequence[str]:
-        """The copies that are known and still there: backups, archives, what a repair laid beside the folder."""
+        """The copies that are known and still there: backups, archives, what a repair laid beside
+        the folder.
+        """
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""
@@ -303,7 +355,9 @@ class Store(DocumentStore, PassageStore, Protocol):
 
 
 class VectorStore(Protocol):
-    """What an index needs of a store: the vectors since a label, and the row that names the trusted index file."""
+    """What an index needs of a store: the vectors since a label, and the row that names the trusted
+    index file.
+    """
 
     def changes(self) -> Changes:
         """What has changed in the set, by whatever process; cheap to ask for."""
@@ -318,7 +372,9 @@ class VectorStore(Protocol):
         """The index file that the database trusts."""
 
     def set_generation(self, generation: Generation | None) -> bool:
-        """Make this index file the trusted one; None: none is. False, and no change, when it holds dead vectors."""
+        """Make this index file the trusted one; None: none is. False, and no change, when it holds
+        dead vectors.
+        """
 
 
 class VectorIndex(Protocol):
@@ -337,10 +393,14 @@ class VectorIndex(Protocol):
         """The embeddings of these passages; an id without one is missing from the result."""
 
     def maintain(self) -> None:
-        """Take in what has changed, and write a new index file where too much lies outside the present one."""
+        """Take in what has changed, and write a new index file where too much lies outside the
+        present one.
+        """
 
     def rebuild(self) -> None:
-        """Write a new index file from the store's vectors, without deleted ones; no other index file stays."""
+        """Write a new index file from the store's vectors, without deleted ones; no other index
+        file stays.
+        """
 
     def describe(self) -> str:
         """The kind of search in use and its size, in words."""

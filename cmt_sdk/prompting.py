@@ -1,4 +1,6 @@
-"""What is said to the model around the notes, as messages with a slot. Pure strings: knows no tokenizer and no model."""
+"""What is said to the model around the notes, as messages with a slot. Pure strings: knows no
+tokenizer and no model.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +10,23 @@ from cmt_sdk.types import Turn
 
 SLOT = "\x00notes\x00"
 UNKNOWN = "I don't know."
-INSTRUCTION = f"Read the notes, then answer the question in a few words. If the notes do not tell, answer: {UNKNOWN}\n\n"
+INSTRUCTION = (
+    "Read the notes, then answer the question in a few words. If the notes do not tell, answer:"
+    f" {UNKNOWN}\n\n"
+)
 BARE_INSTRUCTION = "Answer the question in a few words.\n\n"
 PASSAGE_END = "\n\n"
 
 
-def messages(question: str, history: Sequence[Turn] = (), *, notes: bool = True) -> list[dict[str, str]]:
-    """Chat messages, user and assistant in turn, whose first holds the instruction and, with `notes`, SLOT for the notes.
+def messages(
+    question: str, history: Sequence[Turn] = (), *, notes: bool = True
+) -> list[dict[str, str]]:
+    """Chat messages, user and assistant in turn, whose first holds the instruction and, with
+    `notes`, SLOT for the notes.
 
-    Notes are data that the user brings: they stand in the user's turn, never in the system's. What stands before them is
-    always the same, and some models know no system role: its words are said in the user's next turn.
+    Notes are data that the user brings: they stand in the user's turn, never in the system's. What
+    stands before them is always the same, and some models know no system role: its words are said
+    in the user's next turn.
     """
     said = [{"role": "user", "content": INSTRUCTION + SLOT if notes else BARE_INSTRUCTION}]
     gap = ""

@@ -1,7 +1,9 @@
-"""Provenance: in which passage, and where in it, the words of an answer stand. Pure strings: knows no store and no model.
+"""Provenance: in which passage, and where in it, the words of an answer stand. Pure strings: knows
+no store and no model.
 
-Words are compared without case, accents, compatibility forms, invisible characters and the separators of thousands. No list of
-words is used: a word counts by how few of the passages hold it, and one that the question holds already counts little.
+Words are compared without case, accents, compatibility forms, invisible characters and the
+separators of thousands. No list of words is used: a word counts by how few of the passages hold it,
+and one that the question holds already counts little.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ WINDOW = 40  # words within which the words of an answer stand together
 AROUND = 20  # words to both sides of an answer in which the words of the question are looked for
 ASKED = 0.25  # the weight of an answer's word that the question holds
 SHORTEST_STEM, LONGEST_ENDING = 4, 2  # letters: Tuesday and Tuesdays are one word
-# What the place of an answer leaves of its confidence. With the default model, AUROC of right against wrong answers rose from
-# 0.81 to 0.86 over 51 answers about everyday notes, from 0.75 to 0.76 over 100 about passages of SQuAD.
+# What the place of an answer leaves of its confidence. With the default model, AUROC of right
+# against wrong answers rose from 0.81 to 0.86 over 51 answers about everyday notes, from 0.75 to
+# 0.76 over 100 about passages of SQuAD.
 HALVING = 10.0  # nats
 NOWHERE, ECHO = 0.5, 0.5
 UNSPACED = {"CJK", "HIRAGANA", "KATAKANA", "HANGUL", "THAI", "LAO", "KHMER", "MYANMAR"}
@@ -31,7 +34,9 @@ WORD = re.compile(r"\d{1,3}(?:[,.'’]\d{3})+(?![\d])|\d+|[^\W\d_]+")
 
 @dataclass(frozen=True, slots=True)
 class Word:
-    """A word of a text in the form in which it is compared, and the characters `start` to `end` of the text that it is."""
+    """A word of a text in the form in which it is compared, and the characters `start` to `end` of
+    the text that it is.
+    """
 
     form: str
     start: int
@@ -42,8 +47,9 @@ class Word:
 class Trace:
     """How much of an answer stands in one passage.
 
-    `share`, in [0, 1], is that of the weight of the answer's words; `start` and `end` are characters of the passage's text, None
-    where the words stand in the heading alone or nowhere. `near`, in [0, 1], is the share of the question's words around them.
+    `share`, in [0, 1], is that of the weight of the answer's words; `start` and `end` are
+    characters of the passage's text, None where the words stand in the heading alone or nowhere.
+    `near`, in [0, 1], is the share of the question's words around them.
     """
 
     share: float = 0.0
@@ -93,7 +99,9 @@ class _Weights:
 
 
 def words_of(text: str) -> list[Word]:
-    """The words of a text, in order. In scripts that write without spaces every character is a word."""
+    """The words of a text, in order. In scripts that write without spaces every character is a
+    word.
+    """
     folded, places = _folded(text)
     found = []
     for match in WORD.finditer(folded):
@@ -111,12 +119,16 @@ def traces(question: str, answer: str, passages: Sequence[tuple[str, str]]) -> l
     if not said:
         return [Trace()] * len(passages)
     read = [(words_of(heading), words_of(text)) for heading, text in passages]
-    weights = _weights(question, said, [_Forms(w.form for w in heading + text) for heading, text in read])
+    weights = _weights(
+        question, said, [_Forms(w.form for w in heading + text) for heading, text in read]
+    )
     return [_trace(weights, heading, text) for heading, text in read]
 
 
 def place_of(words: str, text: str) -> tuple[int, int] | None:
-    """The characters of a text in which most of these words stand together; None where none of them does."""
+    """The characters of a text in which most of these words stand together; None where none of them
+    does.
+    """
     said = [word.form for word in words_of(words)]
     read = words_of(text)
     share, first, last = _best(_weights("", said, []), read) if said else (0.0, 0, 0)
@@ -126,7 +138,8 @@ def place_of(words: str, text: str) -> tuple[int, int] | None:
 def first_of(found: Sequence[Trace]) -> int | None:
     """The number of the passage that the answer is from; None where no passage holds it.
 
-    Of those that hold the most of it, it is the first whose answer stands near the question's words.
+    Of those that hold the most of it, it is the first whose answer stands near the question's
+    words.
     """
     most = max((trace.share for trace in found), default=0.0)
     if most < ENOUGH:
@@ -137,7 +150,9 @@ def first_of(found: Sequence[Trace]) -> int | None:
 
 
 def _pieces(text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The words within a run of letters: its unspaced characters one by one, what is between them whole."""
+    """The words within a run of letters: its unspaced characters one by one, what is between them
+    whole.
+    """
     for unspaced, run in groupby(range(start, end), lambda at: _is_unspaced(text[at])):
         places = list(run)
         yield from ((at, at + 1) for at in places) if unspaced else [(places[0], places[-1] + 1)]
@@ -149,10 +164,12 @@ def repeats(question: str, answer: str) -> bool:
 
 
 def trust(found: Sequence[Trace], behind: float, *, echoes: bool) -> float:
-    """What is left, in [0, 1], of the confidence in an answer: all of it where its words stand in the first passage.
+    """What is left, in [0, 1], of the confidence in an answer: all of it where its words stand in
+    the first passage.
 
-    Where they stand in another one only, half of it goes for every `HALVING` nats by which that one is `behind` the first; half
-    goes where they stand nowhere, and half where it `echoes` the question.
+    Where they stand in another one only, half of it goes for every `HALVING` nats by which that one
+    is `behind` the first; half goes where they stand nowhere, and half where it `echoes` the
+    question.
     """
     kept = NOWHERE if first_of(found) is None else 0.5 ** (behind / HALVING)
     return kept * (ECHO if echoes else 1.0)
@@ -179,15 +196,21 @@ def _trace(weights: _Weights, heading: Sequence[Word], text: Sequence[Word]) -> 
 
 
 def _best(weights: _Weights, words: Sequence[Word]) -> tuple[float, int, int]:
-    """The share of the answer in the window that holds most of it, and that window's first and last word; the whole answer,
-    word by word, comes before its words in another order. Of equal ones the one with most of the question around it.
+    """The share of the answer in the window that holds most of it, and that window's first and last
+    word; the whole answer, word by word, comes before its words in another order. Of equal ones the
+    one with most of the question around it.
     """
     whole = _phrases(weights.answer, [word.form for word in words])
     if whole:
         size = len(weights.answer)
-        first = max(whole, key=lambda at: _near(weights, words[max(0, at - AROUND) : at + size + AROUND]))
+        first = max(
+            whole, key=lambda at: _near(weights, words[max(0, at - AROUND) : at + size + AROUND])
+        )
         return 1.0, first, first + size - 1
-    forms = {form: next((f for f in weights.of if _same(f, form)), None) for form in {w.form for w in words}}
+    forms = {
+        form: next((f for f in weights.of if _same(f, form)), None)
+        for form in {w.form for w in words}
+    }
     places = [(n, form) for n, word in enumerate(words) if (form := forms[word.form]) is not None]
     total = weights.sum(set(weights.of))
     best = (0.0, 0, 0)
@@ -200,7 +223,9 @@ def _best(weights: _Weights, words: Sequence[Word]) -> tuple[float, int, int]:
                 continue
             held.add(form)
             share = weights.sum(held) / total
-            if share > best[0] + 1e-9 or (share > best[0] - 1e-9 and last - first < best[2] - best[1]):
+            if share > best[0] + 1e-9 or (
+                share > best[0] - 1e-9 and last - first < best[2] - best[1]
+            ):
                 best = (share, first, last)
     return best
 
@@ -236,7 +261,9 @@ def _same(one: str, other: str) -> bool:
 
 
 def _folded(text: str) -> tuple[str, list[int]]:
-    """A text in the form in which it is compared, and the place of each of its characters in the text as given."""
+    """A text in the form in which it is compared, and the place of each of its characters in the
+    text as given.
+    """
     letters, places = [], []
     for at, char in enumerate(text):
         for letter in _fold(char):
@@ -249,7 +276,11 @@ def _folded(text: str) -> tuple[str, list[int]]:
 def _fold(char: str) -> str:
     if char.isdecimal():
         return str(unicodedata.decimal(char))
-    kept = (c for c in unicodedata.normalize("NFKD", char) if unicodedata.category(c) not in ("Mn", "Me", "Cf"))
+    kept = (
+        c
+        for c in unicodedata.normalize("NFKD", char)
+        if unicodedata.category(c) not in ("Mn", "Me", "Cf")
+    )
     folded = unicodedata.normalize("NFKC", "".join(kept)).casefold()
     return f" {folded} " if unicodedata.decomposition(char).startswith(APART) else folded
 

@@ -1,8 +1,10 @@
-"""The rows of question files, ours and public ones, and the texts of the files beside them. Knows formats, not their use.
+"""The rows of question files, ours and public ones, and the texts of the files beside them. Knows
+formats, not their use.
 
-Read as they are published: SQuAD v1.1 and v2.0 (Rajpurkar et al. 2016, 2018), StreamingQA (Liška et al. 2022), ArchivalQA
-(Wang et al. 2022), and the tables of these three that the code of CaMeLS and of MAC reads. StreamingQA and ArchivalQA name
-their passages by a key, because the news texts have licences of their own: a second file holds these.
+Read as they are published: SQuAD v1.1 and v2.0 (Rajpurkar et al. 2016, 2018), StreamingQA (Liška et
+al. 2022), ArchivalQA (Wang et al. 2022), and the tables of these three that the code of CaMeLS and
+of MAC reads. StreamingQA and ArchivalQA name their passages by a key, because the news texts have
+licences of their own: a second file holds these.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from typing import Any, TextIO, TypeAlias
 
 from cmt_sdk.errors import InvalidInput
 
-# The columns of all formats, the first that a row has. In ArchivalQA's tables by CaMeLS `text` is the list of all paragraphs.
+# The columns of all formats, the first that a row has. In ArchivalQA's tables by CaMeLS `text` is
+# the list of all paragraphs.
 CONTEXTS = ("context", "ans_paragraph", "text")
 IDS = ("id", "qa_id")
 KEYS = ("evidence_id", "para_id")
@@ -34,7 +37,9 @@ Numbered: TypeAlias = Iterator[tuple[str, dict[str, Any]]]
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A question as its file has it, unchecked; `where` is its place in words, `key` names the passage where it is not there."""
+    """A question as its file has it, unchecked; `where` is its place in words, `key` names the
+    passage where it is not there.
+    """
 
     where: str
     id: str
@@ -48,8 +53,8 @@ class Row:
 def read_rows(path: Path) -> Iterator[Row]:
     """The questions of a file, in file order. Raises InvalidInput.
 
-    A question that its passage does not answer is passed over, because there is no answer to score by: SQuAD v2.0 marks it
-    with `is_impossible`, or, in rows, with an empty list of texts.
+    A question that its passage does not answer is passed over, because there is no answer to score
+    by: SQuAD v2.0 marks it with `is_impossible`, or, in rows, with an empty list of texts.
     """
     for where, fields in _reader(path)(path):
         answers = fields.get("answers")
@@ -61,19 +66,26 @@ def read_rows(path: Path) -> Iterator[Row]:
 def read_texts(path: Path, wanted: Set[str]) -> dict[str, str]:
     """The wanted texts by their keys; the rest of the file is read past. Raises InvalidInput.
 
-    JSON lines or a table with `sorting_key`, `para_id` or `id`, and `text`; or the documents of WMT News Crawl as published.
+    JSON lines or a table with `sorting_key`, `para_id` or `id`, and `text`; or the documents of WMT
+    News Crawl as published.
     """
     read = _table if _reader(path) is _table else _documents
     found = {}
     for where, fields in read(path):
         key = str(_first(fields, TEXT_KEYS) or "")
         if key in wanted:
-            found[key] = _decoded(fields["base64"], where) if "base64" in fields else str(_first(fields, CONTEXTS) or "")
+            found[key] = (
+                _decoded(fields["base64"], where)
+                if "base64" in fields
+                else str(_first(fields, CONTEXTS) or "")
+            )
     return found
 
 
 def read_objects(path: Path) -> Numbered:
-    """The objects of a JSON-lines file, each with its place in words; blank lines are passed over. Raises InvalidInput."""
+    """The objects of a JSON-lines file, each with its place in words; blank lines are passed over.
+    Raises InvalidInput.
+    """
     return ((where, _object(line, where)) for where, line in _lines(path))
 
 
@@ -101,7 +113,9 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> object:
 
 
 def _squad(path: Path) -> Numbered:
-    """The questions of one object such as dev-v1.1.json; a .json file of anything else is read as JSON lines."""
+    """The questions of one object such as dev-v1.1.json; a .json file of anything else is read as
+    JSON lines.
+    """
     with _opened(path) as file:
         text = file.read()
     try:
@@ -116,7 +130,10 @@ def _squad(path: Path) -> Numbered:
             for paragraph in article["paragraphs"]:
                 for asked in paragraph["qas"]:
                     passage = {"title": article["title"], "context": paragraph["context"]}
-                    yield f"{path}, question {asked['id']}", asked | passage | {"answers": [a["text"] for a in asked["answers"]]}
+                    yield (
+                        f"{path}, question {asked['id']}",
+                        asked | passage | {"answers": [a["text"] for a in asked["answers"]]},
+                    )
     except (KeyError, TypeError) as error:
         raise InvalidInput(f"{path}: has 'data', but not as SQuAD has it: {error!r}") from error
 
@@ -129,14 +146,21 @@ def _table(path: Path) -> Numbered:
             for number, row in enumerate(csv.DictReader(file), 2):
                 where = f"{path}, row {number}"
                 if None in row or None in row.values():
-                    raise InvalidInput(f"{where}: it has more or fewer cells than the first row; put texts with commas in quotes")
+                    raise InvalidInput(
+                        f"{where}: it has more or fewer cells than the first row; put texts with"
+                        " commas in quotes"
+                    )
                 yield where, row | _cell(row, where)
         except csv.Error as error:
-            raise InvalidInput(f"{path}: not a table of comma-separated values ({error})") from error
+            raise InvalidInput(
+                f"{path}: not a table of comma-separated values ({error})"
+            ) from error
 
 
 def _cell(row: Mapping[str, str], where: str) -> dict[str, object]:
-    """The answers in a row: one in `answer`; in `answers` several between backslashes, or SQuAD's as Python prints it."""
+    """The answers in a row: one in `answer`; in `answers` several between backslashes, or SQuAD's
+    as Python prints it.
+    """
     several = row.get("answers")
     if several is None:
         return {"answers": [row["answer"]]} if row.get("answer") else {}
@@ -145,13 +169,17 @@ def _cell(row: Mapping[str, str], where: str) -> dict[str, object]:
     try:
         return {"answers": ast.literal_eval(several)}
     except (ValueError, SyntaxError) as error:
-        raise InvalidInput(f"{where}: 'answers' begins as {{'text': [...]}}, but does not go on so ({error})") from error
+        raise InvalidInput(
+            f"{where}: 'answers' begins as {{'text': [...]}}, but does not go on so ({error})"
+        ) from error
 
 
 def _documents(path: Path) -> Numbered:
-    """JSON lines, or the lines of news-docs.YEAR.en.filtered.gz: date, text by sentences, raw text, both in base64.
+    """JSON lines, or the lines of news-docs.YEAR.en.filtered.gz: date, text by sentences, raw text,
+    both in base64.
 
-    The sorting key, by which StreamingQA names a document, is its date and the SHA-256 of the raw text's base64.
+    The sorting key, by which StreamingQA names a document, is its date and the SHA-256 of the raw
+    text's base64.
     """
     for where, line in _lines(path):
         if not (found := ARCHIVED.fullmatch(line.strip())):
@@ -190,7 +218,9 @@ def _object(line: str, where: str) -> dict[str, Any]:
 def _opened(path: Path) -> Iterator[TextIO]:
     """A text file, gunzipped where its name ends so. Raises InvalidInput."""
     try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
+        with (gzip.open if path.suffix == ".gz" else open)(
+            path, "rt", encoding="utf-8", newline=""
+        ) as file:
             yield file
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise InvalidInput(f"{path}: not a gzip file, or not all of one ({error})") from error

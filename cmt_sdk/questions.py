@@ -1,4 +1,6 @@
-"""Passages and the questions about them, from files. Knows what a question must have; `question_files` knows the formats."""
+"""Passages and the questions about them, from files. Knows what a question must have;
+`question_files` knows the formats.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,9 @@ from cmt_sdk.errors import InvalidInput
 from cmt_sdk.question_files import Row, read_objects, read_rows, read_texts
 
 TEXTS = (
-    "StreamingQA's are documents of WMT News Crawl, news-docs.YEAR.en.filtered.gz, several put into one by `cat`; "
-    'ArchivalQA\'s are paragraphs of the New York Times Annotated Corpus, as lines {"para_id", "text"}'
+    "StreamingQA's are documents of WMT News Crawl, news-docs.YEAR.en.filtered.gz, several put"
+    " into one by `cat`; ArchivalQA's are paragraphs of the New York Times Annotated Corpus, as"
+    ' lines {"para_id", "text"}'
 )
 
 
@@ -39,11 +42,12 @@ def read_lines(path: Path) -> Iterator[dict[str, object]]:
 
 
 def read_passages(path: Path, documents: Path | None = None) -> list[QuestionedPassage]:
-    """The passages of a question file in the order of their first questions, each with all of its questions.
+    """The passages of a question file in the order of their first questions, each with all of its
+    questions.
 
-    Our own lines are {"id", "title", "context", "question", "answers": [...]}; id and title may be missing. Public files are
-    read as `question_files` tells; those that name their passages by keys need the file of texts, `documents`.
-    Raises InvalidInput.
+    Our own lines are {"id", "title", "context", "question", "answers": [...]}; id and title may be
+    missing. Public files are read as `question_files` tells; those that name their passages by keys
+    need the file of texts, `documents`. Raises InvalidInput.
     """
     rows = list(read_rows(path))
     texts = _texts(path, rows, documents)
@@ -54,7 +58,10 @@ def read_passages(path: Path, documents: Path | None = None) -> list[QuestionedP
         found.setdefault(context, (row.title, []))[1].append(question)
     if not found:
         raise InvalidInput(f"{path}: there is no question in it")
-    return [QuestionedPassage(title, context, tuple(questions)) for context, (title, questions) in found.items()]
+    return [
+        QuestionedPassage(title, context, tuple(questions))
+        for context, (title, questions) in found.items()
+    ]
 
 
 def _texts(path: Path, rows: Sequence[Row], documents: Path | None) -> dict[str, str]:
@@ -75,8 +82,9 @@ def _texts(path: Path, rows: Sequence[Row], documents: Path | None) -> dict[str,
     missing = [key for key in wanted if key not in texts]
     if missing:
         raise InvalidInput(
-            f"{documents}: lacks {len(missing)} of the {len(wanted)} passages that {path} asks about, such as {missing[0]!r} "
-            f"({wanted[missing[0]]}); add them, or leave their questions out: {TEXTS}"
+            f"{documents}: lacks {len(missing)} of the {len(wanted)} passages that {path} asks"
+            f" about, such as {missing[0]!r} ({wanted[missing[0]]}); add them, or leave their"
+            f" questions out: {TEXTS}"
         )
     return texts
 
@@ -90,7 +98,9 @@ def _text(name: str, value: object, where: str) -> str:
 def _answers(row: Row) -> tuple[str, ...]:
     answers = row.answers
     if not isinstance(answers, list) or not answers or not all(isinstance(a, str) for a in answers):
-        raise InvalidInput(f"{row.where}: 'answers' is {_short(answers)}; it must be a list with at least one text")
+        raise InvalidInput(
+            f"{row.where}: 'answers' is {_short(answers)}; it must be a list with at least one text"
+        )
     return tuple(answers)
 
 

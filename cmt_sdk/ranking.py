@@ -7,12 +7,15 @@ from dataclasses import dataclass, replace
 
 from cmt_sdk.types import Hit
 
-PLACE = 2.0  # nats; of 1 to 5, with the default model, this found best on titles held out of training
+# nats; of 1 to 5, with the default model, this found best on titles held out of training
+PLACE = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Fused:
-    """A passage with its fused score, and its rank (from 1) and score in each list that holds it."""
+    """A passage with its fused score, and its rank (from 1) and score in each list that holds
+    it.
+    """
 
     passage_id: int
     score: float
@@ -23,48 +26,67 @@ class Fused:
 
 
 def fuse(vector: Sequence[Hit], text: Sequence[Hit], *, weight: float = 1.0) -> list[Fused]:
-    """One list of two, best first: the weighted mean of their scores, each brought to between 0 and 1 within its own list.
+    """One list of two, best first: the weighted mean of their scores, each brought to between 0 and
+    1 within its own list.
 
-    A score in `text` (0: no word fits) counts as a share of the best one, one in `vector`, times `weight`, as the share of the
-    way from that list's lowest to its best; what a list lacks has 0 in it. Bruch, Gai and Ingber 2023, arXiv 2210.11934: sums of
-    scores find better than sums of reciprocal ranks. Ties keep the order of `text`, then of `vector`.
+    A score in `text` (0: no word fits) counts as a share of the best one, one in `vector`, times
+    `weight`, as the share of the way from that list's lowest to its best; what a list lacks has 0
+    in it. Bruch, Gai and Ingber 2023, arXiv 2210.11934: sums of scores find better than sums of
+    reciprocal ranks. Ties keep the order of `text`, then of `vector`.
     """
     fused: dict[int, Fused] = {}
-    total = bool(text) + weight * bool(vector) or 1.0  # what a passage that is the best in both would have
+    # what a passage that is the best in both would have
+    total = bool(text) + weight * bool(vector) or 1.0
     for rank, (hit, share) in enumerate(zip(text, _shares(text, 0.0), strict=True), 1):
-        fused[hit.passage_id] = Fused(hit.passage_id, share / total, text_rank=rank, text_score=hit.score)
+        fused[hit.passage_id] = Fused(
+            hit.passage_id, share / total, text_rank=rank, text_score=hit.score
+        )
     lowest = min((hit.score for hit in vector), default=0.0)
     for rank, (hit, share) in enumerate(zip(vector, _shares(vector, lowest), strict=True), 1):
         known = fused.get(hit.passage_id, Fused(hit.passage_id, 0.0))
         score = known.score + weight * share / total
-        fused[hit.passage_id] = replace(known, score=score, vector_rank=rank, vector_score=hit.score)
+        fused[hit.passage_id] = replace(
+            known, score=score, vector_rank=rank, vector_score=hit.score
+        )
     return sorted(fused.values(), key=lambda f: -f.score)
 
 
 def _shares(hits: Sequence[Hit], zero: float) -> list[float]:
-    """Where each score stands between `zero` and the best; 1 for all where that is no way at all."""
+    """Where each score stands between `zero` and the best; 1 for all where that is no way at
+    all.
+    """
     best = max((hit.score for hit in hits), default=zero)
     return [(hit.score - zero) / (best - zero) if best > zero else 1.0 for hit in hits]
 
 
-def reorder(likelihoods: Sequence[float | None], places: Sequence[float] | None = None) -> list[tuple[int, float]]:
-    """The order in which items, given best first, come when their likelihoods count too: their numbers and scores, best first.
+def reorder(
+    likelihoods: Sequence[float | None], places: Sequence[float] | None = None
+) -> list[tuple[int, float]]:
+    """The order in which items, given best first, come when their likelihoods count too: their
+    numbers and scores, best first.
 
-    An item's worth is its log likelihood less `PLACE` nats for each place that it was behind the first: its number, or the one
-    in `places`. One whose likelihood is
-    not known (None) counts as the mean of the others. The score of the best is 1; `PLACE` nats less halve it, twice as many leave
-    a third, and so on.
+    An item's worth is its log likelihood less `PLACE` nats for each place that it was behind the
+    first: its number, or the one in `places`. One whose likelihood is not known (None) counts as
+    the mean of the others. The score of the best is 1; `PLACE` nats less halve it, twice as many
+    leave a third, and so on.
     """
     known = [x for x in likelihoods if x is not None]
     mean = sum(known) / len(known) if known else 0.0
     steps = range(len(likelihoods)) if places is None else places
-    worth = [(mean if x is None else x) - PLACE * place for place, x in zip(steps, likelihoods, strict=True)]
+    worth = [
+        (mean if x is None else x) - PLACE * place
+        for place, x in zip(steps, likelihoods, strict=True)
+    ]
     best = max(worth, default=0.0)
-    return [(n, 1 / (1 + (best - worth[n]) / PLACE)) for n in sorted(range(len(worth)), key=lambda n: -worth[n])]
+    return [
+        (n, 1 / (1 + (best - worth[n]) / PLACE))
+        for n in sorted(range(len(worth)), key=lambda n: -worth[n])
+    ]
 
 
 def behind(likelihoods: Sequence[float | None], number: int) -> float:
-    """By how many nats the item of this number, counted from 0, fits less than the first; at least 0.
+    """By how many nats the item of this number, counted from 0, fits less than the first; at least
+    0.
 
     Where a likelihood is not known, its place counts as in `reorder`.
     """

@@ -1,4 +1,6 @@
-"""What was computed last, kept in memory up to a number of entries; safe to use from several threads."""
+"""What was computed last, kept in memory up to a number of entries; safe to use from several
+threads.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A passage as the model reads it: table rows as records, letters as people see them. Pure: knows no
-store and no model.
+"""A passage as the model reads it: table rows as records, letters as people see them. Pure: knows
+no store and no model.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def render(passage: Passage) -> str:
     if not header.startswith("|"):
         above, header = passage.heading, ""
     lines: list[str] = []
-    for is_row, run in groupby(passage.text.split("\n"), lambda line: line.lstrip().startswith("|")):
+    for is_row, run in groupby(
+        passage.text.split("\n"), lambda line: line.lstrip().startswith("|")
+    ):
         rows = list(run)
         if is_row and header and not lines:
             lines += _table([header, "|-|", *rows])
@@ -41,7 +43,9 @@ def render(passage: Passage) -> str:
 
 
 def _table(rows: Sequence[str]) -> Sequence[str]:
-    """Rows below their header as records; rows without one, or whose names are long, as they are."""
+    """Rows below their header as records; rows without one, or whose names are long, as they
+    are.
+    """
     if len(rows) < 3 or not _is_delimiter(rows[1]):
         return rows
     records = list(_records(_cells(rows[0]), rows[2:]))

@@ -1,4 +1,6 @@
-"""Finding: a question becomes a ranked list of passages, and passages become memories. No torch, no SQL in here."""
+"""Finding: a question becomes a ranked list of passages, and passages become memories. No torch, no
+SQL in here.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,18 @@ from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.recent import Recent
 from cmt_sdk.rendering import render
-from cmt_sdk.types import Encoded, Filter, Fingerprint, Hit, Match, PackedMemory, Passage, SearchMode, Turn, Vector
+from cmt_sdk.types import (
+    Encoded,
+    Filter,
+    Fingerprint,
+    Hit,
+    Match,
+    PackedMemory,
+    Passage,
+    SearchMode,
+    Turn,
+    Vector,
+)
 from cmt_sdk.words.dates import dates
 from cmt_sdk.words.folding import legible
 
@@ -29,7 +42,8 @@ log = logging.getLogger(__name__)
 CANDIDATES = 50
 NEAR = 5  # passages that are found for a question after an earlier exchange
 FADE = 0.97  # what their scores are worth for each exchange further back
-BEHIND, AHEAD_BY = 0.5, 3.0  # places: of what an exchange makes fit least, and how far the best is before it
+# places: of what an exchange makes fit least, and how far the best is before it
+BEHIND, AHEAD_BY = 0.5, 3.0
 CLEAR = 8.0  # nats by which the best passage fits a question better that says what it is about
 LONGEST_QUESTION = 20_000  # characters
 BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
@@ -42,14 +56,20 @@ def check_question(text: str) -> None:
         raise InvalidInput("the question is empty")
     if len(text) > LONGEST_QUESTION:
         raise InvalidInput(
-            f"the question has {len(text):,} characters, the limit is {LONGEST_QUESTION:,}: add what it quotes, then ask"
+            f"the question has {len(text):,} characters, the limit is {LONGEST_QUESTION:,}: add"
+            " what it quotes, then ask"
         )
     if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text):
-        raise InvalidInput("the question holds NUL or a lone surrogate: decode it again, for example with errors='replace'")
+        raise InvalidInput(
+            "the question holds NUL or a lone surrogate: decode it again, for example with"
+            " errors='replace'"
+        )
 
 
 class Engine(Protocol):
-    """The language model in its roles; each is made on first use, because loading it takes seconds."""
+    """The language model in its roles; each is made on first use, because loading it takes
+    seconds.
+    """
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text, without loading the model."""
@@ -71,10 +91,14 @@ class Engine(Protocol):
         """The reader, which loads the model."""
 
     def judge(self, texts: Sequence[str]) -> Vector:
-        """What texts want, as scores [n, labels] for `understanding.understand`; loads the model."""
+        """What texts want, as scores [n, labels] for `understanding.understand`; loads the
+        model.
+        """
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
-        """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first. Loads the model."""
+        """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first.
+        Loads the model.
+        """
 
     @property
     def listener(self) -> Listener:
@@ -82,7 +106,9 @@ class Engine(Protocol):
 
     @property
     def vector_weight(self) -> float:
-        """How much closeness in meaning counts against words in common (1: the same), as `ranking.fuse` adds them."""
+        """How much closeness in meaning counts against words in common (1: the same), as
+        `ranking.fuse` adds them.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +127,9 @@ class Candidate:
 
 @dataclass
 class Retriever:
-    """Search and loading over one store, one index and one engine; every call into the engine holds `lock`."""
+    """Search and loading over one store, one index and one engine; every call into the engine holds
+    `lock`.
+    """
 
     store: Store
     index: VectorIndex
@@ -110,8 +138,10 @@ class Retriever:
     reranked: int = 0
     lock: Turns | NoModel = field(default_factory=Turns)
     _dimension: int = 0
-    _words: Recent[tuple[str, int], list[float]] = field(default_factory=Recent)  # by question and passage
-    _pairs: Recent[tuple[int, int], float] = field(default_factory=Recent)  # the probe's numbers, the older passage first
+    # by question and passage
+    _words: Recent[tuple[str, int], list[float]] = field(default_factory=Recent)
+    # the probe's numbers, the older passage first
+    _pairs: Recent[tuple[int, int], float] = field(default_factory=Recent)
 
     def encode(self, question: str) -> Vector:
         """The question's vector, shape [dimension]."""
@@ -129,11 +159,18 @@ class Retriever:
         with self.lock:
             return self.engine.small_talk(text)
 
-    def search(self, query: str, k: int, filter: Filter, mode: SearchMode = "fused", vector: Vector | None = None) -> list[Match]:
+    def search(
+        self,
+        query: str,
+        k: int,
+        filter: Filter,
+        mode: SearchMode = "fused",
+        vector: Vector | None = None,
+    ) -> list[Match]:
         """The k best passages, best first. `vector` saves encoding the query again.
 
-        "vector" looks by meaning, "text" by words, "fused" by both; "reranked" then lets the model read the query after the
-        memory of each of the first few.
+        "vector" looks by meaning, "text" by words, "fused" by both; "reranked" then lets the model
+        read the query after the memory of each of the first few.
         """
         check_question(query)
         if k < 1:
@@ -149,9 +186,15 @@ class Retriever:
         return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
 
     def gather(
-        self, question: str, earlier: Sequence[Exchange], k: int, filter: Filter, vector: Vector | None = None
+        self,
+        question: str,
+        earlier: Sequence[Exchange],
+        k: int,
+        filter: Filter,
+        vector: Vector | None = None,
     ) -> list[Candidate]:
-        """At least k passages that may fit a question after earlier exchanges, which come latest first.
+        """At least k passages that may fit a question after earlier exchanges, which come latest
+        first.
 
         The question is searched by itself and after each exchange; a passage keeps its best place.
         """
@@ -176,18 +219,31 @@ class Retriever:
         for back, exchange in enumerate(earlier):
             query = exchange.query(question)
             by_meaning = self._near(self.encode(query), NEAR, filter)
-            for best, hits in ((words, self.store.search_text(query, NEAR, filter)), (meaning, by_meaning)):
+            for best, hits in (
+                (words, self.store.search_text(query, NEAR, filter)),
+                (meaning, by_meaning),
+            ):
                 for hit in hits:
-                    best[hit.passage_id] = max(best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back))
+                    best[hit.passage_id] = max(
+                        best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back)
+                    )
         back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
         found = self._matches(_hits(meaning), _hits(words))[: self.reranked or RERANKED]
         shares = [m.score / (found[0].score or 1.0) for m in found]
         # where nothing judges them, those of the question by itself come first
-        places = [BEHIND - AHEAD_BY * share if self.reranked else n + BEHIND for n, share in enumerate(shares)]
-        return [_candidate(m, p, back_of[m.passage.id], earlier) for m, p in zip(found, places, strict=True)]
+        places = [
+            BEHIND - AHEAD_BY * share if self.reranked else n + BEHIND
+            for n, share in enumerate(shares)
+        ]
+        return [
+            _candidate(m, p, back_of[m.passage.id], earlier)
+            for m, p in zip(found, places, strict=True)
+        ]
 
     def encode_missing(self, candidates: Sequence[Candidate]) -> None:
-        """Encode those of the first candidates that wait, since ranking judges by memories and embeddings."""
+        """Encode those of the first candidates that wait, since ranking judges by memories and
+        embeddings.
+        """
         first = [c.match.passage for c in candidates[: self.reranked]]
         known = self.index.vectors([p.id for p in first]) if first else {}
         missing = [p for p in first if p.id not in known]
@@ -195,7 +251,8 @@ class Retriever:
             self.encode_passages(missing)
 
     def judge(self, question: str, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Candidates, best first, by how much the model expects the question after the memory of each.
+        """Candidates, best first, by how much the model expects the question after the memory of
+        each.
 
         Where the best one would be the best by itself, nothing of what was said before changes the
         order; where it is the best by far, the question leans on none of that.
@@ -210,10 +267,15 @@ class Retriever:
         likely = self.likelihoods(question, list(judged.values())) if len(judged) > 1 else {}
         by_itself = _ordered(alone, [c.alone or 0.0 for c in first], likely)
         in_context = _ordered(candidates, [c.place for c in near], likely) if moved else by_itself
-        if not (likely and by_itself) or by_itself[0].match.passage.id != in_context[0].match.passage.id:
+        if (
+            not (likely and by_itself)
+            or by_itself[0].match.passage.id != in_context[0].match.passage.id
+        ):
             return in_context
         best, second, *_ = sorted(likely.values(), reverse=True)
-        return [replace(c, about=None) if best - second >= CLEAR else c for c in (*by_itself, *added)]
+        return [
+            replace(c, about=None) if best - second >= CLEAR else c for c in (*by_itself, *added)
+        ]
 
     def cut(self, message: str) -> str:
         """A message of a conversation, cut to what is read: its middle is left out."""
@@ -225,8 +287,12 @@ class Retriever:
             message = shortened(message, 9 * len(message) * MESSAGE_TOKENS // (10 * tokens))
         return message
 
-    def search_after(self, message: str, history: Sequence[Turn], k: int, filter: Filter) -> list[Match]:
-        """The k passages that `model.ask` would read for a message after these turns, best first."""
+    def search_after(
+        self, message: str, history: Sequence[Turn], k: int, filter: Filter
+    ) -> list[Match]:
+        """The k passages that `model.ask` would read for a message after these turns, best
+        first.
+        """
         query = shortened(message, QUERY)
         found = self.gather(query, exchanges(history), k, filter)
         self.encode_missing(found)
@@ -245,48 +311,69 @@ class Retriever:
         fused = fuse(by_meaning, by_words, weight=self.engine.vector_weight if by_meaning else 1.0)
         found = self.store.passages([f.passage_id for f in fused])
         return [
-            Match(*found[f.passage_id], f.score, f.vector_rank, f.vector_score, f.text_rank, f.text_score)
+            Match(
+                *found[f.passage_id],
+                f.score,
+                f.vector_rank,
+                f.vector_score,
+                f.text_rank,
+                f.text_score,
+            )
             for f in fused
             if f.passage_id in found
         ]
 
     def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """The first few in a new order; those whose memories are not there yet are judged by their places alone."""
+        """The first few in a new order; those whose memories are not there yet are judged by their
+        places alone.
+        """
         first = matches[: self.reranked or RERANKED]
         likely = self.likelihoods(query, [m.passage for m in first])
         candidates = [Candidate(m, n, n) for n, m in enumerate(matches)]
         return [c.match for c in _ordered(candidates, range(len(first)), likely)]
 
     def likelihoods(self, query: str, passages: Sequence[Passage]) -> dict[int, float]:
-        """How likely the query is after each passage's memory, by passage id; of those that are stored.
+        """How likely the query is after each passage's memory, by passage id; of those that are
+        stored.
 
         Empty where they are fewer than two: there is no order to choose.
         """
-        likely = {i: sum(row) for i, row in self._word_likelihoods(query, [p.id for p in passages]).items()}
+        likely = {
+            i: sum(row)
+            for i, row in self._word_likelihoods(query, [p.id for p in passages]).items()
+        }
         return likely if len(likely) > 1 else {}
 
     def _word_likelihoods(self, query: str, passages: Sequence[int]) -> dict[int, list[float]]:
-        """The log probability of each token of the query after each passage's memory, by passage id; of those that are stored.
+        """The log probability of each token of the query after each passage's memory, by passage
+        id; of those that are stored.
 
-        The order of the passages stays. What was computed for this query a moment ago is not computed again.
+        The order of the passages stays. What was computed for this query a moment ago is not
+        computed again.
         """
         rows = {i: self._words.get((query, i)) for i in passages}
         missing = [i for i, row in rows.items() if row is None]
         if missing:
             stored = self.store.load(missing, self.engine.compressor.fingerprint)
             with self.lock:
-                made = self.engine.reader.word_likelihoods(query, list(stored.values())) if stored else []
+                made = (
+                    self.engine.reader.word_likelihoods(query, list(stored.values()))
+                    if stored
+                    else []
+                )
             rows |= dict(zip(stored, made, strict=True))
             for i, row in zip(stored, made, strict=True):
                 self._words.put((query, i), row)
         return {i: row for i, row in rows.items() if row is not None}
 
     def newest_first(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """The matches, those marked that say an older value of the same as the best one, or as a newer one of its kind.
+        """The matches, those marked that say an older value of the same as the best one, or as a
+        newer one of its kind.
 
-        The newest takes the best place. Where the query asks for what was before, none is marked, and the oldest takes it.
-        A query that names its date says itself which one it means: nothing changes then.
-        What is not near the best one in meaning costs nothing. What ranking computed is used again, and a pair is judged once.
+        The newest takes the best place. Where the query asks for what was before, none is marked,
+        and the oldest takes it. A query that names its date says itself which one it means: nothing
+        changes then. What is not near the best one in meaning costs nothing. What ranking computed
+        is used again, and a pair is judged once.
         """
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2 or dates(query):
@@ -297,9 +384,13 @@ class Retriever:
         same = {0, *self._same(query, matches, probed)}
         if len(same) < 2:
             return list(matches)
-        return (newest.oldest_first if newest.asks_for_before(query) else newest.newest_first)(matches, same)
+        return (newest.oldest_first if newest.asks_for_before(query) else newest.newest_first)(
+            matches, same
+        )
 
-    def _same(self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]) -> set[int]:
+    def _same(
+        self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]
+    ) -> set[int]:
         """Those of the matches of these numbers that say the same of the same as the first one."""
         if not probed:
             return set()
@@ -307,7 +398,11 @@ class Retriever:
         rows = self._word_likelihoods(legible(query), list(ids.values()))
         best = rows.get(ids[0])
         others = {n: rows[ids[n]] for n in probed if ids[n] in rows}
-        return {n for n, row in others.items() if best is not None and newest.of_the_same(best, row, probed[n])}
+        return {
+            n
+            for n, row in others.items()
+            if best is not None and newest.of_the_same(best, row, probed[n])
+        }
 
     def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
         """Those of the matches that say an older value of what `text`, which is told now, says.
@@ -319,7 +414,9 @@ class Retriever:
         if probe is None or not short:
             return []
         with self.lock:
-            states = self.engine.listener.states([newest.text_of(m.passage.content, text) for m in short])
+            states = self.engine.listener.states(
+                [newest.text_of(m.passage.content, text) for m in short]
+            )
         return [m for m, number in zip(short, probe(states), strict=True) if number > newest.SURE]
 
     def _probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
@@ -327,7 +424,11 @@ class Retriever:
         ids = [(older.passage.id, newer.passage.id) for older, newer in pairs]
         numbers = [self._pairs.get(pair) for pair in ids]
         probe = newest.probe_of(self.engine.listener.name)
-        new = [n for n, pair in enumerate(pairs) if numbers[n] is None and all(map(newest.is_short, pair))]
+        new = [
+            n
+            for n, pair in enumerate(pairs)
+            if numbers[n] is None and all(map(newest.is_short, pair))
+        ]
         if probe is None or not new:
             return numbers
         texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in new]
@@ -339,11 +440,15 @@ class Retriever:
         return numbers
 
     def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
-        """The memories of these passages, in their order; cold or waiting ones are encoded now, and kept where that can be."""
+        """The memories of these passages, in their order; cold or waiting ones are encoded now, and
+        kept where that can be.
+        """
         stored = self.store.load([p.id for p in passages], self.engine.compressor.fingerprint)
         missing = [p for p in passages if p.id not in stored]
         if missing:
-            encoded = self._encoded(missing) if self.store.read_only else self.encode_passages(missing)
+            encoded = (
+                self._encoded(missing) if self.store.read_only else self.encode_passages(missing)
+            )
             stored |= {i: e.memory for i, e in encoded.items()}
         return [stored[p.id] for p in passages]
 
@@ -371,15 +476,18 @@ class Retriever:
     ) -> int:
         """Compress the passages that wait (`of` these documents), batch by batch; returns how many.
 
-        `stop` is asked between batches. What another process is at work on is waited for, a minute at the most. A passage
-        that cannot be compressed holds up no other: what went wrong with the first of them is raised in the end, and each
-        waits on.
+        `stop` is asked between batches. What another process is at work on is waited for, a minute
+        at the most. A passage that cannot be compressed holds up no other: what went wrong with the
+        first of them is raised in the end, and each waits on.
         """
         done, failed = 0, dict[int, Exception]()
         patient_until = time.monotonic() + PATIENCE
         while not (stop and stop()):
-            with self.lock.after_others(stop):  # two threads never compress the same passages; questions go first
-                waiting = [p for p in self.store.pending(AHEAD + len(failed), of=of) if p.id not in failed]
+            # two threads never compress the same passages; questions go first
+            with self.lock.after_others(stop):
+                waiting = [
+                    p for p in self.store.pending(AHEAD + len(failed), of=of) if p.id not in failed
+                ]
                 if not waiting:
                     break
                 count = self._encode_some(waiting, failed)
@@ -388,7 +496,9 @@ class Retriever:
                 if on_batch:
                     on_batch(count)
             elif count == 0 or time.monotonic() > patient_until:
-                break  # nothing of it can be compressed: that is not about one passage; or another process takes long
+                # nothing of it can be compressed: that is not about one passage; or another process
+                # takes long
+                break
             else:
                 time.sleep(0.05)
         if done:
@@ -398,14 +508,18 @@ class Retriever:
         return done
 
     def _encode_some(self, waiting: Sequence[Passage], failed: dict[int, Exception]) -> int | None:
-        """Encode a batch of those that no other process is at work on; how many, None where there are none."""
+        """Encode a batch of those that no other process is at work on; how many, None where there
+        are none.
+        """
         shortest = sorted(waiting, key=lambda p: p.tokens)  # of like length: less padding
         with self.store.claimed([p.id for p in shortest], BATCH) as mine:
             batch = [p for p in shortest if p.id in mine]
             return self._encode_each(batch, failed) if batch else None
 
     def _encode_each(self, batch: Sequence[Passage], failed: dict[int, Exception]) -> int:
-        """Encode a batch, and one by one what cannot be encoded together; what is wrong with them goes to `failed`."""
+        """Encode a batch, and one by one what cannot be encoded together; what is wrong with them
+        goes to `failed`.
+        """
         try:
             return len(self.encode_passages(batch))
         except CMTError:  # the disk's, or the model's: it would meet every passage alike
@@ -413,13 +527,20 @@ class Retriever:
         except Exception as error:  # noqa: BLE001 - whatever it is, encode_backlog raises it once the others are done
             if len(batch) == 1:
                 kind = type(error).__name__  # its words may be those of the passage
-                log.warning("passage %d of %s cannot be compressed: %s", batch[0].ordinal, batch[0].document_id, kind)
+                log.warning(
+                    "passage %d of %s cannot be compressed: %s",
+                    batch[0].ordinal,
+                    batch[0].document_id,
+                    kind,
+                )
                 failed[batch[0].id] = error
                 return 0
             return sum(self._encode_each([passage], failed) for passage in batch)
 
     def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
-        """True when a memory from elsewhere can be read here: made by the same things, and whole."""
+        """True when a memory from elsewhere can be read here: made by the same things, and
+        whole.
+        """
         with self.lock:
             compressor = self.engine.compressor
             if made_by.differences(compressor.fingerprint):
@@ -428,21 +549,27 @@ class Retriever:
             return encoded.embedding.size == self._dimension and compressor.reads(encoded.memory)
 
     def check_fingerprint(self) -> None:
-        """Raise ModelMismatch when stored memories were made by something that this model cannot read."""
+        """Raise ModelMismatch when stored memories were made by something that this model cannot
+        read.
+        """
         with self.lock:
             mine = self.engine.compressor.fingerprint
         for theirs in self.store.fingerprints():
             differences = theirs.differences(mine)
             if differences:
                 raise ModelMismatch(
-                    f"the memories were made by {theirs.model} ({theirs.compressor}, {theirs.quantization}), the model "
-                    f"that is open is {mine.model} ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. "
-                    "Open it with the first, or encode the stored text again: cmt reencode"
+                    f"the memories were made by {theirs.model} ({theirs.compressor},"
+                    f" {theirs.quantization}), the model that is open is {mine.model}"
+                    f" ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. Open it"
+                    " with the first, or encode the stored text again: cmt reencode"
                 )
 
 
-def _ordered(candidates: Sequence[Candidate], places: Sequence[float], likely: Mapping[int, float]) -> list[Candidate]:
-    """Candidates with their first few, those with `places`, in the order of `ranking.reorder`; no likelihoods, no change.
+def _ordered(
+    candidates: Sequence[Candidate], places: Sequence[float], likely: Mapping[int, float]
+) -> list[Candidate]:
+    """Candidates with their first few, those with `places`, in the order of `ranking.reorder`; no
+    likelihoods, no change.
 
     Scores fall in this order too: those of the rest become a share of the last one that was judged.
     """
@@ -451,9 +578,15 @@ def _ordered(candidates: Sequence[Candidate], places: Sequence[float], likely: M
     first, rest = candidates[: len(places)], candidates[len(places) :]
     known = [likely.get(c.match.passage.id) for c in first]
     order = reorder(known, places)
-    ordered = [replace(first[n], match=replace(first[n].match, likelihood=known[n], score=score)) for n, score in order]
+    ordered = [
+        replace(first[n], match=replace(first[n].match, likelihood=known[n], score=score))
+        for n, score in order
+    ]
     last = order[-1][1] / max([c.match.score for c in rest], default=1.0)
-    return [*ordered, *(replace(c, match=replace(c.match, score=c.match.score * last)) for c in rest)]
+    return [
+        *ordered,
+        *(replace(c, match=replace(c.match, score=c.match.score * last)) for c in rest),
+    ]
 
 
 def _hits(best: Mapping[int, tuple[float, int]]) -> list[Hit]:

@@ -1,4 +1,6 @@
-"""The sources of an answer: what was read for it, and what that supersedes. Knows no store and no model."""
+"""The sources of an answer: what was read for it, and what that supersedes. Knows no store and no
+model.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ from cmt_sdk.provenance import Trace, first_of
 from cmt_sdk.types import Match, Source
 
 
-def sources_of(matches: Sequence[Match], found: Sequence[Trace], older: Sequence[Match]) -> list[Source]:
-    """The passages that were read, the best first, except that the one which the answer is from comes before all; then those
-    that they supersede.
+def sources_of(
+    matches: Sequence[Match], found: Sequence[Trace], older: Sequence[Match]
+) -> list[Source]:
+    """The passages that were read, the best first, except that the one which the answer is from
+    comes before all; then those that they supersede.
     """
     read = zip([*matches, *older], [*found, *[Trace()] * len(older)], strict=True)
     sources = [_source(m, t, rank) for rank, (m, t) in enumerate(read, 1)]

@@ -1,4 +1,6 @@
-"""The values that cross walls: documents, passages, packed memories, matches, answers. Knows numpy, no other room."""
+"""The values that cross walls: documents, passages, packed memories, matches, answers. Knows numpy,
+no other room.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,15 @@ Vector: TypeAlias = NDArray[np.float32]
 ReaderKind: TypeAlias = Literal["memory", "text", "auto", "none"]
 SearchMode: TypeAlias = Literal["reranked", "fused", "vector", "text"]
 Outcome: TypeAlias = Literal["added", "updated", "unchanged"]
-DATE_KEYS = ("date", "updated", "modified", "lastmod", "last_modified", "created")  # in front matter
+# in front matter
+DATE_KEYS = ("date", "updated", "modified", "lastmod", "last_modified", "created")
 ISO_DAY = re.compile(r"(?<!\d)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d)")
 
 
 def tail_of(source: str | None) -> str:
-    """The last two names of a path or an address, each after its slash; empty for a source of fewer names."""
+    """The last two names of a path or an address, each after its slash; empty for a source of fewer
+    names.
+    """
     names = (source or "").split("/")
     return "/" + "/".join(names[-2:]) if len(names) > 2 and all(names[-2:]) else ""
 
@@ -34,8 +39,9 @@ def tail_of(source: str | None) -> str:
 class Document:
     """One thing to remember. Only `text` is needed; the rest is filled in by `Memory.add`.
 
-    `scope` is a path of names such as "user/alice" or "user/alice/session/7": asking in "user/alice" sees
-    everything beneath it. Times are UTC. `ready` is False until the text has been compressed.
+    `scope` is a path of names such as "user/alice" or "user/alice/session/7": asking in
+    "user/alice" sees everything beneath it. Times are UTC. `ready` is False until the text has been
+    compressed.
     """
 
     text: str
@@ -52,7 +58,9 @@ class Document:
 
     @property
     def date(self) -> str | None:
-        """The day that the document names, as "2026-03-04": the latest in its metadata, else the one in its source's name."""
+        """The day that the document names, as "2026-03-04": the latest in its metadata, else the
+        one in its source's name.
+        """
         named = [str(self.metadata.get(key) or "") for key in DATE_KEYS]
         days = [found[0] for text in named if (found := ISO_DAY.match(text))]
         in_name = ISO_DAY.search(PurePath(self.source or "").name)
@@ -61,7 +69,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of a text: `text[start:end]`, under the heading it stands below, about `tokens` tokens long."""
+    """A piece of a text: `text[start:end]`, under the heading it stands below, about `tokens`
+    tokens long.
+    """
 
     start: int
     end: int
@@ -71,9 +81,11 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """The unit that is compressed, matched and read: characters `start` to `end` of one version of a document.
+    """The unit that is compressed, matched and read: characters `start` to `end` of one version of
+    a document.
 
-    `ready` is False until it has been compressed. `fidelity` is that of its stored memory (see Encoded); None: not measured.
+    `ready` is False until it has been compressed. `fidelity` is that of its stored memory (see
+    Encoded); None: not measured.
     """
 
     id: int
@@ -96,11 +108,13 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What made a memory. Memories of another fingerprint cannot be read, except that `keep` and `keep_at_least` may differ,
-    and `quantization` between bf16 and fp32: the same weights, and far less apart than four bits are.
+    """What made a memory. Memories of another fingerprint cannot be read, except that `keep` and
+    `keep_at_least` may differ, and `quantization` between bf16 and fp32: the same weights, and far
+    less apart than four bits are.
 
-    `base`, `tokenizer`, `encoder` and `matcher` are SHA-256 prefixes; `model` is the name people know. Memories that were made
-    before there was `keep_at_least` have 0 there, and the id that they had.
+    `base`, `tokenizer`, `encoder` and `matcher` are SHA-256 prefixes; `model` is the name people
+    know. Memories that were made before there was `keep_at_least` have 0 there, and the id that
+    they had.
     """
 
     model: str
@@ -117,21 +131,35 @@ class Fingerprint:
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that name this fingerprint."""
-        named = {name: value for name, value in asdict(self).items() if name != "keep_at_least" or value}
+        named = {
+            name: value for name, value in asdict(self).items() if name != "keep_at_least" or value
+        }
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """The fields that keep memories of `self` from being read by `other`, in words; empty when they can."""
+        """The fields that keep memories of `self` from being read by `other`, in words; empty when
+        they can.
+        """
         may = {"keep", "keep_at_least", "model"}
         if {self.quantization, other.quantization} == {"bf16", "fp32"}:
             may.add("quantization")
-        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self) if f.name not in may}
-        return [f"{name}: {mine} != {theirs}" for name, (mine, theirs) in pairs.items() if mine != theirs]
+        pairs = {
+            f.name: (getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+            if f.name not in may
+        }
+        return [
+            f"{name}: {mine} != {theirs}"
+            for name, (mine, theirs) in pairs.items()
+            if mine != theirs
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class PackedMemory:
-    """A compressed passage as it is stored: named numpy arrays, whose meaning `kind` defines (docs/format.md)."""
+    """A compressed passage as it is stored: named numpy arrays, whose meaning `kind` defines
+    (docs/format.md).
+    """
 
     kind: str
     tokens: int
@@ -145,9 +173,11 @@ class PackedMemory:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What a compressor makes of one passage: the memory to read and the embedding to find it by, of length 1.
+    """What a compressor makes of one passage: the memory to read and the embedding to find it by,
+    of length 1.
 
-    `fidelity`, in [0, 1], says how much of the passage the model reads from its memory; None: not measured.
+    `fidelity`, in [0, 1], says how much of the passage the model reads from its memory; None: not
+    measured.
     """
 
     memory: PackedMemory
@@ -165,10 +195,12 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A passage that fits a query. Ranks (from 1), scores and the `likelihood` of the query (nats) say why.
+    """A passage that fits a query. Ranks (from 1), scores and the `likelihood` of the query (nats)
+    say why.
 
-    `score`, in [0, 1], falls in the order in which matches come: it is fused, or, where the model has read the passages, how near
-    each comes to the best one. `superseded_by` is the id of the document that says a newer value of the same thing.
+    `score`, in [0, 1], falls in the order in which matches come: it is fused, or, where the model
+    has read the passages, how near each comes to the best one. `superseded_by` is the id of the
+    document that says a newer value of the same thing.
     """
 
     passage: Passage
@@ -183,7 +215,9 @@ class Match:
 
     @property
     def date(self) -> str | None:
-        """The day that the document names, or its front matter, which stands in the passage's heading."""
+        """The day that the document names, or its front matter, which stands in the passage's
+        heading.
+        """
         in_heading = ISO_DAY.search(self.passage.heading)
         return self.document.date or (in_heading[0] if in_heading else None)
 
@@ -204,13 +238,16 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A passage that was read for an answer: characters `start` to `end` of a document, with the score and the reasons.
+    """A passage that was read for an answer: characters `start` to `end` of a document, with the
+    score and the reasons.
 
-    `rank` is its place among the passages that fit the question, from 1. `holds_answer` is True where the words of the answer
-    stand in it; `answer_start` and `answer_end` are then the characters of the document where they do, None where they stand in
-    the heading alone. `date` is the day that the document itself names ("2026-03-04"), in its metadata or its name;
-    `updated_at`, in ISO 8601, is when its text was last changed in the memory. `superseded_by` is the id of the document whose
-    newer value of the same thing was read in its place; None for a passage that was read.
+    `rank` is its place among the passages that fit the question, from 1. `holds_answer` is True
+    where the words of the answer stand in it; `answer_start` and `answer_end` are then the
+    characters of the document where they do, None where they stand in the heading alone. `date` is
+    the day that the document itself names ("2026-03-04"), in its metadata or its name;
+    `updated_at`, in ISO 8601, is when its text was last changed in the memory. `superseded_by` is
+    the id of the document whose newer value of the same thing was read in its place; None for a
+    passage that was read.
     """
 
     document_id: str
@@ -245,14 +282,16 @@ class Source:
 class Answer:
     """What the model says, from which sources, and what it cost.
 
-    `sources` begin with the passage that the answer is from, where one holds its words; the others follow, the best match first,
-    and in the end those that are superseded by one that was read.
-    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell. `confidence`, in [0, 1], is the
-    model's probability that it does, times that of the words of the answer (their geometric mean), times what their place leaves
-    of it (`provenance.trust`): compare it, but do not read it as a share of right answers, because a small model is too sure of
-    itself. `truncated` says that it ended at `max_tokens`. `prompt_tokens` counts the tokens that the model had
-    to read for this question; `memory_tokens` the source tokens that it read from memory instead. `milliseconds` is by stage:
-    encode, search, load, prefill (until the first token), decode.
+    `sources` begin with the passage that the answer is from, where one holds its words; the others
+    follow, the best match first, and in the end those that are superseded by one that was read.
+    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell.
+    `confidence`, in [0, 1], is the model's probability that it does, times that of the words of the
+    answer (their geometric mean), times what their place leaves of it (`provenance.trust`): compare
+    it, but do not read it as a share of right answers, because a small model is too sure of itself.
+    `truncated` says that it ended at `max_tokens`. `prompt_tokens` counts the tokens that the model
+    had to read for this question; `memory_tokens` the source tokens that it read from memory
+    instead. `milliseconds` is by stage: encode, search, load, prefill (until the first token),
+    decode.
     """
 
     text: str
@@ -272,10 +311,12 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof of forgetting: what went, from which files, and what a scan of every byte of them found left of it.
+    """Proof of forgetting: what went, from which files, and what a scan of every byte of them found
+    left of it.
 
-    `complete` is False while another process reads the state before: the rest is erased at the next opening. `copies` are those
-    that this product made and that are still there (backups, archives, what a repair laid aside): they may hold what went.
+    `complete` is False while another process reads the state before: the rest is erased at the next
+    opening. `copies` are those that this product made and that are still there (backups, archives,
+    what a repair laid aside): they may hold what went.
     """
 
     documents: Sequence[str]
@@ -291,7 +332,9 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The memory in numbers. `pending` passages wait for compression; `cold` ones are encoded again when needed."""
+    """The memory in numbers. `pending` passages wait for compression; `cold` ones are encoded again
+    when needed.
+    """
 
     documents: int
     versions: int
@@ -308,7 +351,9 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing, iterated for its documents. `next_cursor` asks for the following page; None on the last."""
+    """One page of a listing, iterated for its documents. `next_cursor` asks for the following page;
+    None on the last.
+    """
 
     documents: Sequence[Document]
     next_cursor: str | None = None
@@ -322,10 +367,12 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is: documents stored (`added`, or `unchanged` when their content was there already) and compressed.
+    """How far a batch is: documents stored (`added`, or `unchanged` when their content was there
+    already) and compressed.
 
-    Of an archive, `taken` of the compressed passages have the memory that it brought; `unproven` memories of it were not taken,
-    because nothing proves that they are of the text beside them: these passages are compressed here.
+    Of an archive, `taken` of the compressed passages have the memory that it brought; `unproven`
+    memories of it were not taken, because nothing proves that they are of the text beside them:
+    these passages are compressed here.
     """
 
     added: int = 0
@@ -343,7 +390,9 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One line of a check-up: what was looked at, whether it is well, and what to do when it is not."""
+    """One line of a check-up: what was looked at, whether it is well, and what to do when it is
+    not.
+    """
 
     check: str
     ok: bool
@@ -353,17 +402,20 @@ class CheckResult:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which documents are meant; every given condition must hold. An empty filter means all current documents.
+    """Which documents are meant; every given condition must hold. An empty filter means all current
+    documents.
 
-    `scope` includes everything beneath it; `outside` leaves a scope out, with everything beneath it. `where` maps a
-    metadata key to a value, or to one operator:
-    {"year": {">=": 2020}}, with ==, !=, <, <=, >, >=, in, exists. `source` may hold the wildcard *.
+    `scope` includes everything beneath it; `outside` leaves a scope out, with everything beneath
+    it. `where` maps a metadata key to a value, or to one operator: {"year": {">=": 2020}}, with ==,
+    !=, <, <=, >, >=, in, exists. `source` may hold the wildcard *.
     """
 
     ids: Sequence[str] | None = None
     scope: str | None = None
     source: str | None = None
-    where: Mapping[str, Scalar | Mapping[str, Scalar | Sequence[Scalar]]] = field(default_factory=dict)
+    where: Mapping[str, Scalar | Mapping[str, Scalar | Sequence[Scalar]]] = field(
+        default_factory=dict
+    )
     history: bool = False
     outside: str | None = None
 
@@ -383,10 +435,12 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a reader gets: a question after `history`, and either `memories` or `passages` (text) to answer from.
+    """What a reader gets: a question after `history`, and either `memories` or `passages` (text) to
+    answer from.
 
-    The best memory or passage comes last, nearest to the question. `notes` says whether there is a place for them at all;
-    without it the base model is asked bare. With `talk` it gets no instruction either.
+    The best memory or passage comes last, nearest to the question. `notes` says whether there is a
+    place for them at all; without it the base model is asked bare. With `talk` it gets no
+    instruction either.
     """
 
     question: str
@@ -430,7 +484,9 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a deletion took out: documents in all their versions, and the number of their passages."""
+    """What a deletion took out: documents in all their versions, and the number of their
+    passages.
+    """
 
     versions: Sequence[Document]
     passages: int

@@ -10,7 +10,9 @@ from cmt_sdk.types import Vector
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How often the set of embeddings has gained (a label, the last one given out) and lost; both only grow."""
+    """How often the set of embeddings has gained (a label, the last one given out) and lost; both
+    only grow.
+    """
 
     gained: int = 0
     lost: int = 0
@@ -18,9 +20,11 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class VectorRows:
-    """Embeddings as of one moment: [n, dimension] with their labels, rising, and the ids of their passages.
+    """Embeddings as of one moment: [n, dimension] with their labels, rising, and the ids of their
+    passages.
 
-    `live` holds all labels that are alive, earlier ones too; None where nothing was lost since the caller last looked.
+    `live` holds all labels that are alive, earlier ones too; None where nothing was lost since the
+    caller last looked.
     """
 
     changes: Changes
@@ -32,7 +36,9 @@ class VectorRows:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """What passages are found by: one row of length 1 for each id in `passages`; matrix float32 [n, dimension]."""
+    """What passages are found by: one row of length 1 for each id in `passages`; matrix float32 [n,
+    dimension].
+    """
 
     passages: Sequence[int]
     matrix: Vector
@@ -40,7 +46,9 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """An index file as the database knows it: only a file that matches its row in every field is trusted."""
+    """An index file as the database knows it: only a file that matches its row in every field is
+    trusted.
+    """
 
     number: int
     file: str

@@ -1,4 +1,5 @@
-"""A chatbot that knows each of its users, and nobody else's words: chatbot.py USER, then a line a turn.
+"""A chatbot that knows each of its users, and nobody else's words: chatbot.py USER, then a line a
+turn.
 
 "forget me" erases what the user has ever said, from the files too.
 """
@@ -12,7 +13,8 @@ import cmt_sdk
 
 def main(memory: cmt_sdk.Memory, user: str, lines: Iterable[str]) -> None:
     """Answer line by line from what this user said, now or earlier, and remember the line."""
-    scope = f"user/{quote(user, safe='')}"  # a name with a slash in it is no door to another user's scope
+    # a name with a slash in it is no door to another user's scope
+    scope = f"user/{quote(user, safe='')}"
     chat = memory.chat(remember=True, scope=scope)
     for said in filter(None, map(str.strip, lines)):
         if said == "forget me":

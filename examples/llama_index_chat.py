@@ -1,4 +1,6 @@
-"""A LlamaIndex chat that remembers earlier runs: llama_index_chat.py USER WORDS, with an LLM set in LlamaIndex's Settings."""
+"""A LlamaIndex chat that remembers earlier runs: llama_index_chat.py USER WORDS, with an LLM set in
+LlamaIndex's Settings.
+"""
 
 import asyncio
 import sys
@@ -18,7 +20,8 @@ def main(memory: cmt_sdk.Memory, llm: LLM, user: str, words: str) -> str:
     block = CMTMemoryBlock(memory=memory, scope=f"user/{user}")
 
     async def talk() -> str:
-        history = create_async_engine("sqlite+aiosqlite://")  # of this run alone; given, so that it can be closed
+        # of this run alone; given, so that it can be closed
+        history = create_async_engine("sqlite+aiosqlite://")
         chat_memory = Memory.from_defaults(memory_blocks=[block], async_engine=history)
         answer = await SimpleChatEngine.from_defaults(llm=llm, memory=chat_memory).achat(words)
         await block.aput(await chat_memory.aget_all(), session_id=chat_memory.session_id)

@@ -1,4 +1,6 @@
-"""Ask the default memory through the `llm` package and show the sources: llm_sources.py QUESTION."""
+"""Ask the default memory through the `llm` package and show the sources: llm_sources.py
+QUESTION.
+"""
 
 import sys
 
@@ -12,7 +14,10 @@ def main(question: str, model: str = "cmt") -> None:
         print(piece, end="", flush=True)
     print()
     for source in response.json()["sources"]:
-        print(f"  {source['source'] or source['document_id']}[{source['start']}:{source['end']}]: {source['text']}")
+        print(
+            f"  {source['source'] or source['document_id']}[{source['start']}:{source['end']}]:"
+            f" {source['text']}"
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""OpenAI's own client over a memory: start `cmt serve`, then openai_client.py USER, and a line a turn."""
+"""OpenAI's own client over a memory: start `cmt serve`, then openai_client.py USER, and a line a
+turn.
+"""
 
 import sys
 from collections.abc import Iterable
@@ -9,11 +11,17 @@ URL = "http://127.0.0.1:8765/v1"
 
 
 def main(client: OpenAI, user: str, lines: Iterable[str]) -> None:
-    """What is told stays, also when the server starts anew; nobody is answered from what another user told."""
+    """What is told stays, also when the server starts anew; nobody is answered from what another
+    user told.
+    """
     for said in filter(None, map(str.strip, lines)):
         messages = [{"role": "user", "content": said}]
-        for chunk in client.chat.completions.create(model="cmt", user=user, messages=messages, stream=True):
-            print("".join(choice.delta.content or "" for choice in chunk.choices), end="", flush=True)
+        for chunk in client.chat.completions.create(
+            model="cmt", user=user, messages=messages, stream=True
+        ):
+            print(
+                "".join(choice.delta.content or "" for choice in chunk.choices), end="", flush=True
+            )
         print()
 
 

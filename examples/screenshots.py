@@ -1,7 +1,7 @@
 """Make the pictures of docs/ from the page of `cmt serve`: python examples/screenshots.py [--fake].
 
-They show examples/documents and the default model; with --fake the test's stand-in for a model, for a look at the page alone.
-Needs chromium and its chromedriver, and the extras serve and dev.
+They show examples/documents and the default model; with --fake the test's stand-in for a model, for
+a look at the page alone. Needs chromium and its chromedriver, and the extras serve and dev.
 """
 
 from __future__ import annotations
@@ -48,10 +48,19 @@ def browser(profile: str) -> Iterator[webdriver.Chrome]:
     """A browser without a window, in light colours."""
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or "google-chrome"
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-background-networking", "hide-scrollbars"):
+    for flag in (
+        "headless=new",
+        "no-sandbox",
+        "disable-gpu",
+        "no-first-run",
+        "disable-background-networking",
+        "hide-scrollbars",
+    ):
         options.add_argument(f"--{flag}")
     options.add_argument(f"--user-data-dir={profile}")
-    opened = webdriver.Chrome(options, webdriver.ChromeService(shutil.which("chromedriver") or "chromedriver"))
+    opened = webdriver.Chrome(
+        options, webdriver.ChromeService(shutil.which("chromedriver") or "chromedriver")
+    )
     opened.implicitly_wait(PATIENCE)
     light = {"features": [{"name": "prefers-color-scheme", "value": "light"}]}
     opened.execute_cdp_cmd("Emulation.setEmulatedMedia", light)
@@ -88,7 +97,9 @@ def tour(chrome: webdriver.Chrome, address: str) -> None:
     shoot(chrome, "narrow")
     size(chrome, *WIDE)
     chrome.get(f"{address}?map#map")
-    point = chrome.find_element(By.XPATH, "//ul[@id='map-list']//button[contains(., 'Kenya lies in')]")
+    point = chrome.find_element(
+        By.XPATH, "//ul[@id='map-list']//button[contains(., 'Kenya lies in')]"
+    )
     chrome.execute_script("arguments[0].focus()", point)
     chrome.find_element(By.CSS_SELECTOR, "#map-card h3")
     shoot(chrome, "map")
@@ -96,10 +107,15 @@ def tour(chrome: webdriver.Chrome, address: str) -> None:
 
 def main() -> None:
     """Fill a memory, serve it, take the pictures."""
-    parser = argparse.ArgumentParser(description="Make the pictures of docs/ from the page of cmt serve.")
+    parser = argparse.ArgumentParser(
+        description="Make the pictures of docs/ from the page of cmt serve."
+    )
     parser.add_argument("--fake", action="store_true", help="without a language model")
     opened = open_fake if parser.parse_args().fake else cmt_sdk.open
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, closing(opened(Path(folder) / "countries")) as memory:
+    with (
+        tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder,
+        closing(opened(Path(folder) / "countries")) as memory,
+    ):
         for file in sorted((ROOT / "examples" / "documents").glob("*.md")):
             memory.add(cmt_sdk.read_document(file), source=file.name)
         memory.model.ask(QUESTION)  # loads what a first answer loads

@@ -1,4 +1,6 @@
-"""What all tests share: no test reads or makes the key for archives in the user's own data folder."""
+"""What all tests share: no test reads or makes the key for archives in the user's own data
+folder.
+"""
 
 import pytest
 

@@ -24,7 +24,9 @@ def held_out() -> list[Utterance]:
     """Messages of other topics and wordings; no probe and no threshold was chosen on them."""
     rows = [line.split("\t", 2) for line in HELD_OUT.read_text(encoding="utf-8").splitlines()]
     return [
-        Utterance(text.replace("\\n", "\n"), frozenset(LABELS[letter] for letter in letters), language)
+        Utterance(
+            text.replace("\\n", "\n"), frozenset(LABELS[letter] for letter in letters), language
+        )
         for letters, language, text in rows
     ]
 
@@ -32,7 +34,9 @@ def held_out() -> list[Utterance]:
 def accuracy(scores: np.ndarray, utterances: list[Utterance]) -> dict[str, float]:
     """The share of messages for which each label is decided rightly."""
     wanted = np.array([[name in u.labels for name in LABELS.values()] for u in utterances])
-    return dict(zip(LABELS.values(), ((scores > 0) == wanted).mean(0).round(3).tolist(), strict=True))
+    return dict(
+        zip(LABELS.values(), ((scores > 0) == wanted).mean(0).round(3).tolist(), strict=True)
+    )
 
 
 def main() -> None:

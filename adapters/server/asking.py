@@ -1,7 +1,9 @@
-"""Who asks: the name by which one person's memory is kept apart from another's. Knows requests, no route and no memory.
+"""Who asks: the name by which one person's memory is kept apart from another's. Knows requests, no
+route and no memory.
 
-A name comes in a header, which a front end sets for its users, or in the body; the header counts before the body, which the
-user of a front end may have written. No name is nobody: such a request reads and writes what belongs to no user.
+A name comes in a header, which a front end sets for its users, or in the body; the header counts
+before the body, which the user of a front end may have written. No name is nobody: such a request
+reads and writes what belongs to no user.
 """
 
 from __future__ import annotations
@@ -18,8 +20,9 @@ from starlette.exceptions import HTTPException
 
 from cmt_sdk.errors import InvalidInput
 
-# Open WebUI (ENABLE_FORWARD_USER_INFO_HEADERS), LiteLLM, LibreChat and others (a header of the administrator's choice), and
-# proxies that sign users in (oauth2-proxy, Authelia, Tailscale, Cloudflare). The first that is there counts.
+# Open WebUI (ENABLE_FORWARD_USER_INFO_HEADERS), LiteLLM, LibreChat and others (a header of the
+# administrator's choice), and proxies that sign users in (oauth2-proxy, Authelia, Tailscale,
+# Cloudflare). The first that is there counts.
 HEADERS = (
     "X-OpenWebUI-User-Id",
     "X-OpenWebUI-User-Email",
@@ -58,8 +61,8 @@ T = TypeVar("T", bound=BaseModel)
 class Asking:
     """How a server learns who asks.
 
-    `headers`: names of headers. `required`: whether a request without a name is refused. `guarded`: whether only who has the
-    token can ask; without one, a header is believed on this machine alone.
+    `headers`: names of headers. `required`: whether a request without a name is refused. `guarded`:
+    whether only who has the token can ask; without one, a header is believed on this machine alone.
     """
 
     headers: Sequence[str] = HEADERS
@@ -67,15 +70,24 @@ class Asking:
     guarded: bool = False
 
     def name_in(self, request: Request) -> str | None:
-        """The name in a header. Raises InvalidInput for an empty one and for two, HTTPException from elsewhere."""
+        """The name in a header. Raises InvalidInput for an empty one and for two, HTTPException
+        from elsewhere.
+        """
         for header in self.headers:
             given = [_decoded(value) for value in request.headers.getlist(header)]
             if not given:
                 continue
             if not (self.guarded or _is_local(request)):
-                raise HTTPException(403, f"header {header}: it is believed with a token, or on this machine: start with a token")
+                raise HTTPException(
+                    403,
+                    f"header {header}: it is believed with a token, or on this machine: start with"
+                    " a token",
+                )
             if len(set(given)) > 1:
-                raise InvalidInput(f"header {header}: it is there {len(given)} times, with several names: send it once")
+                raise InvalidInput(
+                    f"header {header}: it is there {len(given)} times, with several names: send it"
+                    " once"
+                )
             try:
                 return sound_name(given[0])
             except ValueError as error:
@@ -94,7 +106,10 @@ def sound_name(name: object) -> str | None:
     if not name.strip():
         raise ValueError("the name is empty, which is nobody: give one, or leave it out")
     if len(name) > LONGEST:
-        raise ValueError(f"the name has {len(name):,} characters, the limit is {LONGEST}: give a shorter one, or its hash")
+        raise ValueError(
+            f"the name has {len(name):,} characters, the limit is {LONGEST}: give a shorter one, or"
+            " its hash"
+        )
     if any("\ud800" <= letter <= "\udfff" for letter in name):
         raise ValueError("the name holds a lone surrogate, which is no character: decode it again")
     return name
@@ -115,12 +130,20 @@ def in_name_of(request: Request, asked: T) -> T:
     if name is None:
         if asking.required:
             raise InvalidInput(
-                f"user: nobody is named, and this server demands it: give `user` in the body, or the header {asking.headers[0]}"
+                "user: nobody is named, and this server demands it: give `user` in the body, or"
+                f" the header {asking.headers[0]}"
             )
         return asked
     own = scope_of(name)
-    if given.scope is not None and (header or asking.required) and not f"{given.scope}/".startswith(f"{own}/"):
-        raise InvalidInput(f"scope: {given.scope!r:.80} is not of the user of this request: leave it out, or give {own!r:.80}")
+    if (
+        given.scope is not None
+        and (header or asking.required)
+        and not f"{given.scope}/".startswith(f"{own}/")
+    ):
+        raise InvalidInput(
+            f"scope: {given.scope!r:.80} is not of the user of this request: leave it out, or give"
+            f" {own!r:.80}"
+        )
     return asked.model_copy(update={"user": name})
 
 

@@ -1,7 +1,9 @@
-"""What every request passes before it is answered: host, origin, token, size; and the headers of every answer. Knows no route.
+"""What every request passes before it is answered: host, origin, token, size; and the headers of
+every answer. Knows no route.
 
-A page of another site must not reach a server on this machine. Its requests tell their origin, which must be the server's own
-or one that was named; and where a foreign name has been bound to this machine's address, the host header tells that name.
+A page of another site must not reach a server on this machine. Its requests tell their origin,
+which must be the server's own or one that was named; and where a foreign name has been bound to
+this machine's address, the host header tells that name.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from cmt_adapters.server.replies import broken, refusal
 
 log = logging.getLogger("cmt_adapters.server.serve")
 
-POLICY = "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+POLICY = (
+    "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors"
+    " 'none'"
+)
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -37,8 +42,9 @@ GUARDED = ("/api/", "/v1/")
 class Rules:
     """Who may ask, and how much at once.
 
-    `token`: demanded for /api and /v1; None: nobody's. `origins`: pages and apps that may ask, beside the server's own page.
-    `hosts`: names of the server, beside "localhost" and every address. `max_body`: bytes.
+    `token`: demanded for /api and /v1; None: nobody's. `origins`: pages and apps that may ask,
+    beside the server's own page. `hosts`: names of the server, beside "localhost" and every
+    address. `max_body`: bytes.
     """
 
     token: str | None
@@ -72,29 +78,47 @@ class Gate:
         try:
             await (self._refused(scope) or self._app)(scope, receive, send_guarded)
         finally:
-            # the route's pattern, never the address that was asked for: a question or a name may stand in it
+            # the route's pattern, never the address that was asked for: a question or a name may
+            # stand in it
             where = getattr(scope.get("route"), "path_format", "-")
-            log.info("%s %s %d %.0f ms", scope["method"], where, status, 1000 * (time.perf_counter() - began))
+            log.info(
+                "%s %s %d %.0f ms",
+                scope["method"],
+                where,
+                status,
+                1000 * (time.perf_counter() - began),
+            )
 
     def _refused(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
         if "content-length" in headers and "transfer-encoding" in headers:
             # a proxy in front may go by the other one, and take the rest for a request of its own
-            answer = refusal(400, "Content-Length and Transfer-Encoding in one request: send one of them")
+            answer = refusal(
+                400, "Content-Length and Transfer-Encoding in one request: send one of them"
+            )
             answer.headers["Connection"] = "close"
             return answer
         name = host_of(headers.get("host", ""))
         if name not in self._hosts and not _is_address(name):
-            message = f"host {name!r:.80}: the server is not known by this name; start it with --origin http://NAME:PORT"
+            message = (
+                f"host {name!r:.80}: the server is not known by this name; start it with --origin"
+                " http://NAME:PORT"
+            )
             return refusal(421, message)
         if self._rules.origins.refuses(scope):
             origin = headers.get("origin")
-            return refusal(403, f"origin {origin!r:.80}: pages of other origins may not ask; start the server with --origin URL")
+            return refusal(
+                403,
+                f"origin {origin!r:.80}: pages of other origins may not ask; start the server with"
+                " --origin URL",
+            )
         return None
 
 
 class Guard:
-    """The ASGI middleware around what needs a token and takes a body. What fails within is an answer like every other."""
+    """The ASGI middleware around what needs a token and takes a body. What fails within is an
+    answer like every other.
+    """
 
     def __init__(self, app: ASGIApp, rules: Rules) -> None:
         self._app = app
@@ -117,7 +141,10 @@ class Guard:
             message = await receive()
             read += len(message.get("body", b""))
             if read > self._rules.max_body:
-                raise HTTPException(413, f"the body has more than {self._rules.max_body:,} bytes, which is the limit")
+                raise HTTPException(
+                    413,
+                    f"the body has more than {self._rules.max_body:,} bytes, which is the limit",
+                )
             return message
 
         async def send_some(message: Message) -> None:
@@ -136,14 +163,19 @@ class Guard:
         if self._rules.token is None:
             return True
         kind, _, given = authorization.partition(" ")
-        return kind.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self._rules.token.encode())
+        return kind.lower() == "bearer" and hmac.compare_digest(
+            given.strip().encode(), self._rules.token.encode()
+        )
 
 
 def _is_guarded(scope: Scope) -> bool:
-    """Whether the routes will see a path that wants a token: another app may have mounted this one beneath a path of its own."""
+    """Whether the routes will see a path that wants a token: another app may have mounted this one
+    beneath a path of its own.
+    """
     path: str = scope["path"]
     rest = path.removeprefix(scope.get("root_path", ""))
-    return (rest if rest[:1] in ("", "/") else path).startswith(GUARDED)  # as Starlette finds routes
+    # as Starlette finds routes
+    return (rest if rest[:1] in ("", "/") else path).startswith(GUARDED)
 
 
 def _add_headers(message: Message, *, is_guarded: bool) -> None:

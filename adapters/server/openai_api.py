@@ -1,10 +1,13 @@
-"""/v1 as OpenAI's clients expect it: models, chat completions, embeddings. A chatbot that remembers, for an unmodified client.
+"""/v1 as OpenAI's clients expect it: models, chat completions, embeddings. A chatbot that
+remembers, for an unmodified client.
 
     client = openai.OpenAI(base_url="http://127.0.0.1:8765/v1", api_key="none")
-    client.chat.completions.create(model="cmt", user="ann", messages=[{"role": "user", "content": "I moved to Lisbon."}])
+    client.chat.completions.create(model="cmt", user="ann", messages=[{"role": "user", "content": "I
+    moved to Lisbon."}])
 
-The last message of the user is the question, what came before is history. `user` is a scope, "user/<user>": what one user says
-is not told to another. What the model cannot do (temperature, tools) is passed over. Knows the queue, no store.
+The last message of the user is the question, what came before is history. `user` is a scope,
+"user/<user>": what one user says is not told to another. What the model cannot do (temperature,
+tools) is passed over. Knows the queue, no store.
 """
 
 from __future__ import annotations
@@ -71,12 +74,16 @@ async def model_info(id: str) -> Model:  # noqa: A002 - the word users know
     responses={200: EVENTS, **failures(409, 422)},
 )
 async def complete_chat(request: Request, work: Working, chat: ChatRequest) -> Any:
-    """Answer the user's last message from memory, and remember what it tells, before. With `stream`, chunks as events."""
+    """Answer the user's last message from memory, and remember what it tells, before. With
+    `stream`, chunks as events.
+    """
     chat = in_name_of(request, chat)
     options = chat.options()
     if chat.stream:
         return Events(_chunks(work, chat, options))
-    answer = await while_there(request.receive, whole(until(replies(work, chat, options), chat.stop)))
+    answer = await while_there(
+        request.receive, whole(until(replies(work, chat, options), chat.stop))
+    )
     choice = Choice(message=Said(content=answer.text), finish_reason=_finish(answer))
     return Completion(**_head(), choices=[choice], usage=_usage(answer), sources=_sources(answer))
 
@@ -87,9 +94,15 @@ async def embed(request: Request, work: Working, asked: EmbeddingRequest) -> Emb
     texts = asked.input
     vectors = await while_there(request.receive, work.embed(texts))
     if asked.dimensions not in (None, vectors.shape[1]):
-        raise InvalidInput(f"dimensions={asked.dimensions}: the model's vectors have {vectors.shape[1]}; leave it out")
+        raise InvalidInput(
+            f"dimensions={asked.dimensions}: the model's vectors have {vectors.shape[1]}; leave"
+            " it out"
+        )
     tokens = sum(-(-len(text) // LETTERS) for text in texts)
-    data = [Embedding(index=n, embedding=v) for n, v in enumerate(_encoded(vectors, asked.encoding_format == "base64"))]
+    data = [
+        Embedding(index=n, embedding=v)
+        for n, v in enumerate(_encoded(vectors, asked.encoding_format == "base64"))
+    ]
     return Embeddings(data=data, usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens))
 
 
@@ -105,7 +118,9 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
 
     def chunk(delta: Delta, **more: Any) -> str:
         finish = more.pop("finish_reason", None)
-        return event(Chunk(**head, choices=[ChunkChoice(index=0, delta=delta, finish_reason=finish)], **more))
+        return event(
+            Chunk(**head, choices=[ChunkChoice(index=0, delta=delta, finish_reason=finish)], **more)
+        )
 
     begun = False
     async with aclosing(until(replies(work, chat, options), chat.stop)) as pieces:
@@ -123,7 +138,9 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
 
 
 def replies(work: Work, asked: Asked, options: dict[str, Any]) -> Pieces:
-    """The reply to what the user says last, in pieces; what that tells is kept before, where it may be."""
+    """The reply to what the user says last, in pieces; what that tells is kept before, where it may
+    be.
+    """
     remember = work.remember if asked.remember is None else asked.remember
     return work.replies(remember=remember, **options)
 

@@ -23,7 +23,9 @@ TEXT_ALONE = "the model answers in plain text: leave it out"
 
 
 def bent(value: object) -> object:
-    """A number of tokens that an answer can have; None for no number, and for -1 or 0, by which clients mean no limit."""
+    """A number of tokens that an answer can have; None for no number, and for -1 or 0, by which
+    clients mean no limit.
+    """
     if isinstance(value, str) and value.strip().lstrip("+-").isdigit() and len(value) < 20:
         value = int(value)
     if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
@@ -33,7 +35,9 @@ def bent(value: object) -> object:
 
 def _stops(given: object) -> object:
     stops = [given] if isinstance(given, str) else given
-    if stops is not None and not (isinstance(stops, list) and all(isinstance(s, str) for s in stops)):
+    if stops is not None and not (
+        isinstance(stops, list) and all(isinstance(s, str) for s in stops)
+    ):
         raise ValueError(f"give a text, or a list of up to {STOPS}")
     if stops and len(stops) > STOPS:
         raise ValueError(f"{len(stops)} texts are given, the limit is {STOPS}: give fewer")
@@ -52,16 +56,28 @@ def _metadata(given: object) -> object:
 
 def _message(given: object) -> object:
     if not isinstance(given, dict) or not isinstance(given.get("role"), str):
-        raise Unfit("", 'give an object with a role and a content, such as {"role": "user", "content": "…"}')
-    return message(given["role"], given.get("refusal") if given.get("content") is None else given["content"])
+        raise Unfit(
+            "", 'give an object with a role and a content, such as {"role": "user", "content": "…"}'
+        )
+    return message(
+        given["role"], given.get("refusal") if given.get("content") is None else given["content"]
+    )
 
 
 SAID = {
     "type": "object",
     "required": ["role"],
     "properties": {
-        "role": {"type": "string", "description": "`system`, `developer`, `user`, `assistant` or `tool`."},
-        "content": {"description": "A text, or a list of parts. Of parts that are no text a mark is read, such as [picture]."},
+        "role": {
+            "type": "string",
+            "description": "`system`, `developer`, `user`, `assistant` or `tool`.",
+        },
+        "content": {
+            "description": (
+                "A text, or a list of parts. Of parts that are no text a mark is read, such as"
+                " [picture]."
+            )
+        },
     },
 }
 Content = Annotated[Message, BeforeValidator(_message), WithJsonSchema(SAID)]
@@ -71,11 +87,19 @@ Stops = Annotated[
     list[str],
     BeforeValidator(_stops),
     WithJsonSchema(
-        {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "maxItems": STOPS}, {"type": "null"}]}
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "maxItems": STOPS},
+                {"type": "null"},
+            ]
+        }
     ),
 ]
 Name = Annotated[
-    str | None, BeforeValidator(sound_name), WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]})
+    str | None,
+    BeforeValidator(sound_name),
+    WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]}),
 ]
 
 
@@ -88,7 +112,10 @@ class StreamOptions(BaseModel):
 class Asked(BaseModel):
     """What a request for an answer says of who asks, and of how the memory is read."""
 
-    user: Name = Field(None, description='Who asks; narrows the memory to the scope "user/<user>". Left out: nobody.')
+    user: Name = Field(
+        None,
+        description='Who asks; narrows the memory to the scope "user/<user>". Left out: nobody.',
+    )
     safety_identifier: Name = Field(None, description="Who asks, where `user` does not say it.")
     metadata: Annotated[dict[str, Any] | None, BeforeValidator(_metadata)] = Field(
         None, description="`user_id` says who asks, where nothing else does."
@@ -97,21 +124,33 @@ class Asked(BaseModel):
     reader: Reader = Field("memory", description="What the model reads; see /api/ask.")
     scope: NamedScope | None = Field(None, description="In place of the scope of `user`.")
     remember: StrictBool | None = Field(
-        None, description="Whether what the user tells is added to the memory, in the scope (as the server is set)."
+        None,
+        description=(
+            "Whether what the user tells is added to the memory, in the scope (as the server is"
+            " set)."
+        ),
     )
 
     @property
     def named(self) -> str | None:
-        """The name that the body gives. `prompt_cache_key` is none: it names a cache, of an application or one conversation."""
-        return self.user or self.safety_identifier or sound_name((self.metadata or {}).get("user_id"))
+        """The name that the body gives. `prompt_cache_key` is none: it names a cache, of an
+        application or one conversation.
+        """
+        return (
+            self.user or self.safety_identifier or sound_name((self.metadata or {}).get("user_id"))
+        )
 
     @property
     def within(self) -> str:
         """The scope that is written to."""
         return self.scope or (scope_of(self.user) if self.user else "")
 
-    def reading(self, messages: Sequence[Message], longest: int | None, field: str = "messages") -> dict[str, Any]:
-        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where nothing is asked."""
+    def reading(
+        self, messages: Sequence[Message], longest: int | None, field: str = "messages"
+    ) -> dict[str, Any]:
+        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where
+        nothing is asked.
+        """
         question, history = question_of(messages, field)
         narrowed = {"scope": self.within} if self.within else {"outside": USERS}
         about = {"k": self.k, "reader": self.reader, "max_tokens": longest or LONGEST}
@@ -127,10 +166,14 @@ class ChatRequest(Asked):
     stream_options: StreamOptions | None = None
     n: int | None = Field(None, description="There is one answer.")
     max_tokens: Tokens = None
-    max_completion_tokens: Tokens = Field(None, description="The longest answer, in tokens (256); at most 4,096.")
+    max_completion_tokens: Tokens = Field(
+        None, description="The longest answer, in tokens (256); at most 4,096."
+    )
     stop: Stops = Field([], description="Up to four texts that end the answer before them.")
     response_format: dict[str, Any] | None = Field(None, description='Only {"type": "text"}.')
-    tool_choice: str | dict[str, Any] | None = Field(None, description="Tools are passed over; only `auto` and `none`.")
+    tool_choice: str | dict[str, Any] | None = Field(
+        None, description="Tools are passed over; only `auto` and `none`."
+    )
     function_call: str | dict[str, Any] | None = Field(None, description="As `tool_choice`.")
     modalities: list[str] | None = Field(None, description="Only text.")
     logprobs: StrictBool | None = Field(None, description="There are none.")
@@ -140,8 +183,13 @@ class ChatRequest(Asked):
         """Refuse by name what would give the answer another form than it can have."""
         check_forms(
             {
-                "n": self.n not in (None, 1) and "there is one answer: leave it out, and ask again for another",
-                "response_format": (self.response_format or {}).get("type", "text") != "text" and TEXT_ALONE,
+                "n": (
+                    self.n not in (None, 1)
+                    and "there is one answer: leave it out, and ask again for another"
+                ),
+                "response_format": (
+                    (self.response_format or {}).get("type", "text") != "text" and TEXT_ALONE
+                ),
                 "tool_choice": is_forced(self.tool_choice) and NO_TOOLS,
                 "function_call": is_forced(self.function_call) and NO_TOOLS,
                 "modalities": set(self.modalities or ["text"]) != {"text"} and TEXT_ALONE,
@@ -151,7 +199,9 @@ class ChatRequest(Asked):
         return self
 
     def options(self) -> dict[str, Any]:
-        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where nothing is asked."""
+        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where
+        nothing is asked.
+        """
         return self.reading(self.messages, self.max_completion_tokens or self.max_tokens)
 
 
@@ -174,11 +224,14 @@ def check_forms(refused: dict[str, str | bool]) -> None:
 
 
 def _texts(given: object) -> object:
-    """Texts to embed; OpenAI's own clients may send numbers of tokens, which are those of another model."""
+    """Texts to embed; OpenAI's own clients may send numbers of tokens, which are those of another
+    model.
+    """
     some = given if isinstance(given, list) else [given]
     if any(isinstance(item, int | list) and not isinstance(item, bool) for item in some):
         raise ValueError(
-            "these are tokens of another model: send texts (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
+            "these are tokens of another model: send texts (LangChain:"
+            " OpenAIEmbeddings(check_embedding_ctx_length=False))"
         )
     return some
 
@@ -219,7 +272,9 @@ class Models(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens; `memory_tokens` are those of sources that were read from memory, in place of their text."""
+    """Tokens; `memory_tokens` are those of sources that were read from memory, in place of their
+    text.
+    """
 
     prompt_tokens: int
     completion_tokens: int
@@ -272,7 +327,9 @@ class ChunkChoice(BaseModel):
 
 
 class Chunk(BaseModel):
-    """A piece of a streamed answer. The one that ends it brings the sources; where usage is asked for, one more follows."""
+    """A piece of a streamed answer. The one that ends it brings the sources; where usage is asked
+    for, one more follows.
+    """
 
     id: str
     object: Literal["chat.completion.chunk"]

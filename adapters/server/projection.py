@@ -1,4 +1,6 @@
-"""The map of a memory: embeddings in the plane, in clusters, and the nearest neighbours of each. Knows no model and no HTTP."""
+"""The map of a memory: embeddings in the plane, in clusters, and the nearest neighbours of each.
+Knows no model and no HTTP.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,9 @@ SAME = 1e-5  # what rows of length 1 may differ by that are one
 
 
 def map_of(memory: cmt_sdk.Memory, scope: str | None, limit: int) -> MapValue:
-    """The passages of a scope that are compressed; of more than `limit`, those nearest to the middle."""
+    """The passages of a scope that are compressed; of more than `limit`, those nearest to the
+    middle.
+    """
     embeddings = memory.embeddings(scope=scope)
     if not embeddings.passages:
         return MapValue(points=[], neighbours={})
@@ -26,7 +30,8 @@ def map_of(memory: cmt_sdk.Memory, scope: str | None, limit: int) -> MapValue:
         embeddings.matrix.mean(0), limit, scope=scope
     )  # which brings their texts and documents, without a model
     rows = {passage: row for row, passage in enumerate(embeddings.passages)}
-    matches = [m for m in matches if m.passage.id in rows]  # added in between: they have no embedding here
+    # added in between: they have no embedding here
+    matches = [m for m in matches if m.passage.id in rows]
     vectors = embeddings.matrix[[rows[m.passage.id] for m in matches]]
     near = neighbours(vectors, NEIGHBOURS)
     ids = [m.passage.id for m in matches]
@@ -40,17 +45,25 @@ def map_of(memory: cmt_sdk.Memory, scope: str | None, limit: int) -> MapValue:
             cluster=int(cluster),
             label=" ".join(match.passage.text[: 4 * LABEL].split())[:LABEL],
         )
-        for match, place, cluster in zip(matches, plane(vectors), clusters(vectors, CLUSTERS), strict=True)
+        for match, place, cluster in zip(
+            matches, plane(vectors), clusters(vectors, CLUSTERS), strict=True
+        )
     ]
-    return MapValue(points=points, neighbours={i: [ids[n] for n in row] for i, row in zip(ids, near, strict=True)})
+    return MapValue(
+        points=points,
+        neighbours={i: [ids[n] for n in row] for i, row in zip(ids, near, strict=True)},
+    )
 
 
 def plane(vectors: Floats) -> Floats:
-    """The first two principal components, [n, dimension] to [n, 2] in [-1, 1]; what varies in one direction lies on a line."""
+    """The first two principal components, [n, dimension] to [n, 2] in [-1, 1]; what varies in one
+    direction lies on a line.
+    """
     centred = (vectors - vectors.mean(0)).astype(np.float64)
     _, directions = np.linalg.eigh(centred.T @ centred)
     axes = directions[:, :-3:-1]
-    axes = axes * np.sign(axes[np.abs(axes).argmax(0), range(axes.shape[1])])  # else each machine may choose another side
+    # else each machine may choose another side
+    axes = axes * np.sign(axes[np.abs(axes).argmax(0), range(axes.shape[1])])
     placed = np.zeros((len(vectors), 2), np.float32)
     placed[:, : axes.shape[1]] = centred @ axes
     widest = float(np.abs(placed).max())
@@ -59,7 +72,9 @@ def plane(vectors: Floats) -> Floats:
 
 
 def clusters(vectors: Floats, most: int) -> Whole:
-    """A cluster for each of [n, dimension] rows of length 1, by k-means on the sphere; always the same for the same rows."""
+    """A cluster for each of [n, dimension] rows of length 1, by k-means on the sphere; always the
+    same for the same rows.
+    """
     centres = vectors[:1]
     while len(centres) < min(most, len(vectors)):  # each the row that is farthest from those before
         centres = np.concatenate([centres, vectors[[(vectors @ centres.T).max(1).argmin()]]])
@@ -73,7 +88,9 @@ def clusters(vectors: Floats, most: int) -> Whole:
 
 
 def neighbours(vectors: Floats, most: int) -> Whole:
-    """The rows nearest to each of [n, dimension] rows by cosine, nearest first, [n, min(most, n - 1)]."""
+    """The rows nearest to each of [n, dimension] rows by cosine, nearest first, [n, min(most, n -
+    1)].
+    """
     likeness = vectors @ vectors.T
     np.fill_diagonal(likeness, -np.inf)
     found: Whole = np.argsort(-likeness, axis=1, kind="stable")[:, : min(most, len(vectors) - 1)]

@@ -1,4 +1,6 @@
-"""What both halves of the HTTP API answer with: errors, sources, streams of events. Knows no route."""
+"""What both halves of the HTTP API answer with: errors, sources, streams of events. Knows no
+route.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,11 @@ from cmt_adapters.server.work import Busy, while_there
 from cmt_adapters.wording import place_of, words_of
 from cmt_sdk import errors
 
-_EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}, "required": ["data"]}
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+}
 EVENTS = {"content": {"text/event-stream": {"schema": _EVENT}}}  # of a route that can stream
 RETRY_AFTER = 5  # seconds: an answer or two
 PULSE = 5.0  # seconds without an event before a comment is sent
@@ -38,8 +44,8 @@ STATUSES: Sequence[tuple[type[Exception], int]] = (
     (Busy, 503),
 )
 ABSENT = (
-    "there is no such address: /v1 has models, chat/completions, responses (which are not kept) and embeddings; "
-    "in place of completions, send messages to chat/completions"
+    "there is no such address: /v1 has models, chat/completions, responses (which are not kept) and"
+    " embeddings; in place of completions, send messages to chat/completions"
 )
 PATTERNS = {
     TEXT: "there is nothing in it but white space, or NUL characters: give text",
@@ -59,20 +65,35 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
         421: "The server is not known by this host name",
         422: "A document that cannot be remembered",
         501: "An optional dependency is not installed",
-        503: "Too many requests wait, the disk or the model refuses, or the server is shutting down",
+        503: (
+            "Too many requests wait, the disk or the model refuses, or the server is shutting down"
+        ),
     }
-    return {n: {"model": Failure, "description": words[n]} for n in sorted({400, 401, 403, 413, 421, 503, *statuses})}
+    return {
+        n: {"model": Failure, "description": words[n]}
+        for n in sorted({400, 401, 403, 413, 421, 503, *statuses})
+    }
 
 
 def fault(status: int, message: str, code: str | None = None, param: str | None = None) -> Failure:
     """A failure as a value."""
-    kind = "server_error" if status >= 500 else "authentication_error" if status == 401 else "invalid_request_error"
+    kind = (
+        "server_error"
+        if status >= 500
+        else "authentication_error"
+        if status == 401
+        else "invalid_request_error"
+    )
     return Failure(error=Fault(message=message, type=kind, param=param, code=code))
 
 
-def refusal(status: int, message: str, code: str | None = None, param: str | None = None) -> JSONResponse:
+def refusal(
+    status: int, message: str, code: str | None = None, param: str | None = None
+) -> JSONResponse:
     """A failure as an answer."""
-    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER)}}.get(status)
+    headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER)}}.get(
+        status
+    )
     return JSONResponse(fault(status, message, code, param).model_dump(), status, headers)
 
 
@@ -86,12 +107,15 @@ def failed(_: Request, error: Exception) -> Response:
 
 
 def invalid(_: Request, error: Exception) -> Response:
-    """A request of the wrong shape; its values, which may be anybody's documents, are not repeated."""
+    """A request of the wrong shape; its values, which may be anybody's documents, are not
+    repeated.
+    """
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
     first = error.errors()[0]
     place = place_of(first, 1)
     message = PATTERNS.get(first.get("ctx", {}).get("pattern")) or words_of(first, 1)
-    if not place and first["type"] == "model_attributes_type":  # what curl sends when it is told nothing else
+    # what curl sends when it is told nothing else
+    if not place and first["type"] == "model_attributes_type":
         message = "give a JSON object, and the header Content-Type: application/json"
     return refusal(400, f"{place or first['loc'][0]}: {message}", "InvalidRequest", place or None)
 
@@ -102,9 +126,14 @@ def refused(request: Request, error: Exception) -> Response:
     is_unknown = error.status_code == 404 and "/v1/" in request.url.path
     answer = refusal(error.status_code, ABSENT if is_unknown else error.detail)
     answer.headers.update(error.headers or {})
-    if "Allow" in answer.headers:  # there, Starlette has those of one route, where several have the same address
-        routes = request.app.openapi()["paths"].get(getattr(request.scope.get("route"), "path_format", ""), {})
-        answer.headers["Allow"] = ", ".join(sorted(name.upper() for name in routes)) or answer.headers["Allow"]
+    # there, Starlette has those of one route, where several have the same address
+    if "Allow" in answer.headers:
+        routes = request.app.openapi()["paths"].get(
+            getattr(request.scope.get("route"), "path_format", ""), {}
+        )
+        answer.headers["Allow"] = (
+            ", ".join(sorted(name.upper() for name in routes)) or answer.headers["Allow"]
+        )
     return answer
 
 
@@ -120,14 +149,18 @@ def gone(_: Request, __: Exception) -> Response:
 
 def event(data: BaseModel, name: str | None = None) -> str:
     """A server-sent event."""
-    return (f"event: {name}\n" if name else "") + f"data: {data.model_dump_json(exclude_unset=True)}\n\n"
+    return (
+        f"event: {name}\n" if name else ""
+    ) + f"data: {data.model_dump_json(exclude_unset=True)}\n\n"
 
 
 class Events(Response):
-    """A stream of events. What goes wrong before the first is an ordinary failure; after it, `trouble` makes an event of it.
+    """A stream of events. What goes wrong before the first is an ordinary failure; after it,
+    `trouble` makes an event of it.
 
-    While the next event takes long, in the line or before the first word, a comment goes out, so that no proxy or client takes
-    the connection for dead. When the client hangs up, whatever it waits for, the generator is closed.
+    While the next event takes long, in the line or before the first word, a comment goes out, so
+    that no proxy or client takes the connection for dead. When the client hangs up, whatever it
+    waits for, the generator is closed.
     """
 
     media_type = "text/event-stream"
@@ -141,8 +174,11 @@ class Events(Response):
         """Answer a request, as ASGI has it."""
         async with aclosing(self._events), aclosing(_with_pulse(self._events)) as events:
             first = await while_there(receive, anext(events))
-            unheld = {"X-Accel-Buffering": "no"}  # proxies shall not gather what comes piece by piece
-            streaming = StreamingResponse(self._whole(first, events), media_type=self.media_type, headers=unheld)
+            # proxies shall not gather what comes piece by piece
+            unheld = {"X-Accel-Buffering": "no"}
+            streaming = StreamingResponse(
+                self._whole(first, events), media_type=self.media_type, headers=unheld
+            )
             await streaming(scope, receive, send)
 
     async def _whole(self, first: str, events: AsyncIterator[str]) -> AsyncIterator[str]:

@@ -1,4 +1,5 @@
-"""/v1/responses: the answers of /v1/chat/completions in the form of OpenAI's Responses API. Knows the queue, no store.
+"""/v1/responses: the answers of /v1/chat/completions in the form of OpenAI's Responses API. Knows
+the queue, no store.
 
     client = openai.OpenAI(base_url="http://127.0.0.1:8765/v1", api_key="none")
     client.responses.create(model="cmt", user="ann", input="Where did I move to?").output_text
@@ -38,7 +39,9 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 
 @router.post("/responses", response_model=Responded, responses={200: EVENTS, **failures(409, 422)})
 async def respond(request: Request, work: Working, asked: ResponsesRequest) -> Any:
-    """Answer what the user says last from memory, and remember what it tells, before. With `stream`, events by their types."""
+    """Answer what the user says last from memory, and remember what it tells, before. With
+    `stream`, events by their types.
+    """
     asked = in_name_of(request, asked)
     options = asked.options()
     if asked.stream:
@@ -47,7 +50,9 @@ async def respond(request: Request, work: Working, asked: ResponsesRequest) -> A
     return _responded(asked, _head(), answer)
 
 
-async def _events(work: Work, asked: ResponsesRequest, options: dict[str, Any]) -> AsyncGenerator[str]:
+async def _events(
+    work: Work, asked: ResponsesRequest, options: dict[str, Any]
+) -> AsyncGenerator[str]:
     head, numbers = _head(), itertools.count()
     message = OutputMessage(id=f"msg_{uuid.uuid4().hex}", status="in_progress", content=[])
     part = {"item_id": message.id, "output_index": 0, "content_index": 0}
@@ -61,7 +66,9 @@ async def _events(work: Work, asked: ResponsesRequest, options: dict[str, Any]) 
         async for piece in pieces:
             if not begun:
                 begun = True
-                opened = Responded(**head, status="in_progress", output=[], instructions=asked.instructions).model_dump()
+                opened = Responded(
+                    **head, status="in_progress", output=[], instructions=asked.instructions
+                ).model_dump()
                 yield step("created", response=opened)
                 yield step("in_progress", response=opened)
                 yield step("output_item.added", output_index=0, item=message.model_dump())
@@ -81,7 +88,12 @@ def _head() -> dict[str, Any]:
     return {"id": f"resp_{uuid.uuid4().hex}", "created_at": int(time.time())}
 
 
-def _responded(asked: ResponsesRequest, head: dict[str, Any], answer: cmt_sdk.Answer, id: str = "") -> Responded:  # noqa: A002
+def _responded(
+    asked: ResponsesRequest,
+    head: dict[str, Any],
+    answer: cmt_sdk.Answer,
+    id: str = "",  # noqa: A002
+) -> Responded:
     status: Literal["completed", "incomplete"] = "incomplete" if answer.truncated else "completed"
     said = OutputText(text=answer.text)
     return Responded(

@@ -1,22 +1,47 @@
-"""What clients of OpenAI's Responses API send and expect, as pydantic models. Knows no route and no memory."""
+"""What clients of OpenAI's Responses API send and expect, as pydantic models. Knows no route and no
+memory.
+"""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StrictBool, WithJsonSchema, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    model_validator,
+)
 
-from cmt_adapters.server.openai_shapes import MODEL, NO_TOOLS, TEXT_ALONE, Asked, Tokens, check_forms, is_forced
+from cmt_adapters.server.openai_shapes import (
+    MODEL,
+    NO_TOOLS,
+    TEXT_ALONE,
+    Asked,
+    Tokens,
+    check_forms,
+    is_forced,
+)
 from cmt_adapters.server.shapes import SourceValue
 from cmt_adapters.server.talk import Message, message, rule_of
 from cmt_adapters.wording import Unfit
 
-RESULTS = ("function_call_output", "custom_tool_call_output", "local_shell_call_output", "shell_call_output")
+RESULTS = (
+    "function_call_output",
+    "custom_tool_call_output",
+    "local_shell_call_output",
+    "shell_call_output",
+)
 NOT_KEPT = "answers are not kept here: leave it out, and send the whole conversation as `input`"
 
 
 def _items(given: object) -> object:
-    """The items that say something, in order; calls of tools, reasoning and references say nothing."""
+    """The items that say something, in order; calls of tools, reasoning and references say
+    nothing.
+    """
     if isinstance(given, str):
         return [message("user", given)]
     if not isinstance(given, list):
@@ -44,14 +69,22 @@ class ResponsesRequest(Asked):
     """A conversation whose next turn is asked for. What is not named here is passed over."""
 
     model: str | None = Field(None, description="Any name: there is one model.")
-    input: Items = Field(description="A text, or the items of a conversation that ends with the user's.")
+    input: Items = Field(
+        description="A text, or the items of a conversation that ends with the user's."
+    )
     instructions: str | None = Field(None, description="What the system says.")
     stream: StrictBool | None = False
-    max_output_tokens: Tokens = Field(None, description="The longest answer, in tokens (256); at most 4,096.")
+    max_output_tokens: Tokens = Field(
+        None, description="The longest answer, in tokens (256); at most 4,096."
+    )
     text: dict[str, Any] | None = Field(None, description="Its `format` can only be text.")
-    tool_choice: str | dict[str, Any] | None = Field(None, description="Tools are passed over; only `auto` and `none`.")
+    tool_choice: str | dict[str, Any] | None = Field(
+        None, description="Tools are passed over; only `auto` and `none`."
+    )
     previous_response_id: str | None = Field(None, description="Refused: answers are not kept.")
-    conversation: str | dict[str, Any] | None = Field(None, description="Refused: conversations are not kept.")
+    conversation: str | dict[str, Any] | None = Field(
+        None, description="Refused: conversations are not kept."
+    )
     prompt: dict[str, Any] | None = Field(None, description="Refused: there are no stored prompts.")
     background: StrictBool | None = Field(None, description="Refused where true.")
     top_logprobs: int | None = Field(None, description="There are none.")
@@ -64,9 +97,14 @@ class ResponsesRequest(Asked):
             {
                 "previous_response_id": self.previous_response_id is not None and NOT_KEPT,
                 "conversation": self.conversation is not None and NOT_KEPT,
-                "prompt": self.prompt is not None and "no prompts are stored here: send the words as `instructions`",
+                "prompt": (
+                    self.prompt is not None
+                    and "no prompts are stored here: send the words as `instructions`"
+                ),
                 "background": bool(self.background) and NOT_KEPT,
-                "text.format": isinstance(form, dict) and form.get("type", "text") != "text" and TEXT_ALONE,
+                "text.format": (
+                    isinstance(form, dict) and form.get("type", "text") != "text" and TEXT_ALONE
+                ),
                 "tool_choice": is_forced(self.tool_choice) and NO_TOOLS,
                 "top_logprobs": bool(self.top_logprobs) and "there are none: leave it out",
             }
@@ -74,7 +112,9 @@ class ResponsesRequest(Asked):
         return self
 
     def options(self) -> dict[str, Any]:
-        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where nothing is asked."""
+        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where
+        nothing is asked.
+        """
         options = self.reading(self.input, self.max_output_tokens, "input")
         if self.instructions:
             options["history"] = [rule_of(self.instructions), *options["history"]]
@@ -113,7 +153,9 @@ class OutputDetails(BaseModel):
 
 
 class ResponsesUsage(BaseModel):
-    """Tokens; `memory_tokens` are those of sources that were read from memory, in place of their text."""
+    """Tokens; `memory_tokens` are those of sources that were read from memory, in place of their
+    text.
+    """
 
     input_tokens: int
     input_tokens_details: InputDetails = InputDetails()

@@ -1,4 +1,6 @@
-"""Memories over HTTP: /api, for the page and for programs. Knows which call of the library is meant, no store and no model."""
+"""Memories over HTTP: /api, for the page and for programs. Knows which call of the library is
+meant, no store and no model.
+"""
 
 from __future__ import annotations
 
@@ -46,8 +48,11 @@ from cmt_sdk.errors import InvalidInput
 router = APIRouter(prefix="/api", tags=["memory"])
 
 SHOWN = 300  # characters of a text in a list
-TICK = timedelta(milliseconds=1)  # finer than that, the times in a database may differ from the clock's
-Within = Annotated[NamedScope | None, Query(description="Only this scope, with everything beneath it.")]
+# finer than that, the times in a database may differ from the clock's
+TICK = timedelta(milliseconds=1)
+Within = Annotated[
+    NamedScope | None, Query(description="Only this scope, with everything beneath it.")
+]
 
 
 @router.get("/health", responses=failures())
@@ -66,10 +71,17 @@ def stats(memory: Memory) -> StatsValue:
 def list_documents(
     memory: Memory,
     scope: Within = None,
-    source: Annotated[str | None, Query(max_length=1000, description="Only this source; * is a wildcard.")] = None,
-    q: Annotated[str | None, Query(max_length=900, description="A part of the source, where that is not given.")] = None,
+    source: Annotated[
+        str | None, Query(max_length=1000, description="Only this source; * is a wildcard.")
+    ] = None,
+    q: Annotated[
+        str | None,
+        Query(max_length=900, description="A part of the source, where that is not given."),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
-    cursor: Annotated[str | None, Query(description="The `next_cursor` of the page before.")] = None,
+    cursor: Annotated[
+        str | None, Query(description="The `next_cursor` of the page before.")
+    ] = None,
 ) -> PageValue:
     """Documents in order of creation; their texts are cut."""
     wanted = f"*{q}*" if q and not source else source
@@ -80,15 +92,23 @@ def list_documents(
 @router.post(
     "/documents",
     status_code=201,
-    responses={200: {"model": DocumentValue, "description": "It was there already."}, **failures(409, 422)},
+    responses={
+        200: {"model": DocumentValue, "description": "It was there already."},
+        **failures(409, 422),
+    },
 )
-async def add_document(work: Working, memory: Memory, response: Response, new: NewDocument) -> DocumentValue:
-    """Remember a text. The same text in the same scope is one document, unless another id is given."""
+async def add_document(
+    work: Working, memory: Memory, response: Response, new: NewDocument
+) -> DocumentValue:
+    """Remember a text. The same text in the same scope is one document, unless another id is
+    given.
+    """
     began = datetime.now(UTC) - TICK
     document = cmt_sdk.Document(**new.model_dump(exclude={"wait"}))
     if new.wait:
         work.check_room()
-    stored = await run_in_threadpool(memory.add, document, wait=new.wait)  # not in a turn: questions go first
+    # not in a turn: questions go first
+    stored = await run_in_threadpool(memory.add, document, wait=new.wait)
     if stored.created_at and stored.created_at < began:
         response.status_code = 200
     return _shown(stored)
@@ -103,7 +123,9 @@ async def add_files(
     scope: Annotated[Scope, Form()] = "",
 ) -> Taken:
     """Remember files: text, html, pdf, docx and more. They are compressed in the background."""
-    names = [PurePosixPath(PureWindowsPath(upload.filename or "").as_posix()).name for upload in file]
+    names = [
+        PurePosixPath(PureWindowsPath(upload.filename or "").as_posix()).name for upload in file
+    ]
     files = [(name, await upload.read()) for name, upload in zip(names, file, strict=True)]
     async with work.converting:
         found = await while_there(request.receive, read_files(files))
@@ -112,7 +134,11 @@ async def add_files(
         try:
             if isinstance(document, str):
                 raise InvalidInput(document)  # noqa: TRY301
-            taken.append(_shown(await run_in_threadpool(memory.add, replace(document, scope=scope), wait=False)))
+            taken.append(
+                _shown(
+                    await run_in_threadpool(memory.add, replace(document, scope=scope), wait=False)
+                )
+            )
         except InvalidInput as error:
             refused.append(Refused(name=name, message=str(error)))
     return Taken(documents=taken, refused=refused)
@@ -128,9 +154,15 @@ def get_document(memory: Memory, id: str) -> WholeDocument:  # noqa: A002 - the 
 
 @router.patch("/documents/{id:path}", responses=failures(404, 409, 422))
 async def change_document(work: Working, memory: Memory, id: str, change: Change) -> DocumentValue:  # noqa: A002
-    """Another text, which is compressed before the answer, or other fields; the text before stays in the history."""
+    """Another text, which is compressed before the answer, or other fields; the text before stays
+    in the history.
+    """
     fields = change.model_dump(exclude_unset=True)
-    fields = {name: value for name, value in fields.items() if value is not None or name in ("source", "expires_at")}
+    fields = {
+        name: value
+        for name, value in fields.items()
+        if value is not None or name in ("source", "expires_at")
+    }
     if "text" in fields:
         work.check_room()
     return _shown(await run_in_threadpool(lambda: memory.update(id, **fields)))
@@ -158,7 +190,9 @@ async def search(
     mode: SearchMode = "fused",
     scope: Within = None,
 ) -> Matches:
-    """Passages by meaning and words ("fused"), by one of them, or put in order by the model ("reranked")."""
+    """Passages by meaning and words ("fused"), by one of them, or put in order by the model
+    ("reranked").
+    """
 
     def find() -> Matches:
         return Matches(matches=[_match(m) for m in memory.search(q, k, mode=mode, scope=scope)])
@@ -174,7 +208,9 @@ async def search(
     responses={200: EVENTS, **failures(409)},
 )
 async def ask(request: Request, work: Working, ask: AskRequest) -> Any:
-    """Answer a question from memory: as JSON, or as events `piece` ({"text"}), `answer`, and `error` where it breaks off."""
+    """Answer a question from memory: as JSON, or as events `piece` ({"text"}), `answer`, and
+    `error` where it breaks off.
+    """
     options = ask.model_dump(exclude={"stream"})
 
     async def events() -> AsyncGenerator[str]:
@@ -185,12 +221,20 @@ async def ask(request: Request, work: Working, ask: AskRequest) -> Any:
                 else:
                     yield event(AnswerValue.model_validate(piece), "answer")
 
-    return Events(events(), "error") if ask.stream else await while_there(request.receive, work.answer(**options))
+    return (
+        Events(events(), "error")
+        if ask.stream
+        else await while_there(request.receive, work.answer(**options))
+    )
 
 
 @router.get("/map", responses=failures())
-def show_map(memory: Memory, scope: Within = None, limit: Annotated[int, Query(ge=1, le=2000)] = 2000) -> MapValue:
-    """Passages in the plane, near to each other when their meanings are, and the nearest to each."""
+def show_map(
+    memory: Memory, scope: Within = None, limit: Annotated[int, Query(ge=1, le=2000)] = 2000
+) -> MapValue:
+    """Passages in the plane, near to each other when their meanings are, and the nearest to
+    each.
+    """
     return map_of(memory, scope, limit)
 
 

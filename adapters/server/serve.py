@@ -1,10 +1,12 @@
-"""An HTTP server over one memory: OpenAI-shaped /v1, /api for memories, and a page. Knows what it is made of, and its safety.
+"""An HTTP server over one memory: OpenAI-shaped /v1, /api for memories, and a page. Knows what it
+is made of, and its safety.
 
     cmt serve -m notes
     serve(cmt_sdk.open("notes"), port=8765)
     uvicorn.run(app(cmt_sdk.open("notes")), host="127.0.0.1")
 
-One process, one memory, one model. Requests wait in line for the model, and generation is one after another.
+One process, one memory, one model. Requests wait in line for the model, and generation is one after
+another.
 """
 
 from __future__ import annotations
@@ -48,11 +50,12 @@ from cmt_adapters.server.work import Work
 HOST, PORT = "127.0.0.1", 8765
 MAX_BODY = 32 * 2**20
 MAX_QUEUE = 32
-# Seconds that answers under way have to end in, once the server is told to stop, and connections after that: whoever runs
-# services kills what is still there after two or ten.
+# Seconds that answers under way have to end in, once the server is told to stop, and connections
+# after that: whoever runs services kills what is still there after two or ten.
 PATIENCE, LAST_WORDS = 0.7, 0.2
 SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-ABOUT = """A memory on this machine. At `/api` documents are remembered, found and erased; `/v1` is for OpenAI's clients.
+ABOUT = """A memory on this machine. At `/api` documents are remembered, found and
+erased; `/v1` is for OpenAI's clients.
 
 Every failure is `{"error": {"message", "type", "param", "code"}}`. With 503 comes `Retry-After`.
 Requests wait in line for the one model, and answers are generated one after another."""
@@ -72,14 +75,16 @@ def app(
 ) -> FastAPI:
     """The ASGI application over a memory, which stays the caller's to close.
 
-    `token` is demanded for /v1 and /api; it must be given where others than this machine's user can connect. Pages and apps of
-    `origins`, such as "https://notes.example" or "app://obsidian.md", may ask too. `hosts` are names of the server beside
-    "localhost" and its addresses. A body has at most `max_body` bytes; at most `max_queue` requests wait for the model.
-    `remember`: whether what users tell /v1 is added, where a request does not say. `require_user`: whether /v1 refuses
-    requests that do not say who asks; `user_headers`: headers that say it, before those of `asking.HEADERS`. Raises
-    InvalidSetting.
+    `token` is demanded for /v1 and /api; it must be given where others than this machine's user can
+    connect. Pages and apps of `origins`, such as "https://notes.example" or "app://obsidian.md",
+    may ask too. `hosts` are names of the server beside "localhost" and its addresses. A body has at
+    most `max_body` bytes; at most `max_queue` requests wait for the model. `remember`: whether what
+    users tell /v1 is added, where a request does not say. `require_user`: whether /v1 refuses
+    requests that do not say who asks; `user_headers`: headers that say it, before those of
+    `asking.HEADERS`. Raises InvalidSetting.
 
-    `serve` brings a log without anybody's words, and an end in order; under another server, see to both yourself.
+    `serve` brings a log without anybody's words, and an end in order; under another server, see to
+    both yourself.
     """
     check_null(origins, token)
     rules = Rules(_checked_token(token), Origins(origins), hosts, max_body)
@@ -98,14 +103,20 @@ def app(
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
-        middleware=[Middleware(Gate, rules), *rules.origins.cors("Retry-After"), Middleware(Guard, rules)],
+        middleware=[
+            Middleware(Gate, rules),
+            *rules.origins.cors("Retry-After"),
+            Middleware(Guard, rules),
+        ],
         exception_handlers=HANDLERS,
         telemetry=SILENT,
     )
     made.state.work = work
     made.state.asking = Asking([*user_headers, *HEADERS], require_user, token is not None)
     for router in (openai_api.router, responses_api.router, rest_api.router):
-        made.include_router(router, dependencies=[Depends(HTTPBearer(auto_error=False))] if token else [])
+        made.include_router(
+            router, dependencies=[Depends(HTTPBearer(auto_error=False))] if token else []
+        )
     _add_page(made)
     _describe(made)
     return made
@@ -119,11 +130,13 @@ def serve(
     on_ready: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> bool:
-    """Serve a memory until SIGINT or SIGTERM; `options` are those of `app`. The model is loaded first.
+    """Serve a memory until SIGINT or SIGTERM; `options` are those of `app`. The model is loaded
+    first.
 
-    Answers under way then have a second to end in; requests that still come get 503. `on_ready` is called with the address.
-    Returns True when it has ended; a step of the model may still be under way in its thread. Raises InvalidSetting: a host
-    beyond this machine without a token, a port that is taken; ModelError, ModelNotFound.
+    Answers under way then have a second to end in; requests that still come get 503. `on_ready` is
+    called with the address. Returns True when it has ended; a step of the model may still be under
+    way in its thread. Raises InvalidSetting: a host beyond this machine without a token, a port
+    that is taken; ModelError, ModelNotFound.
     """
     with contextlib.closing(_listening(host, port, options.get("token"))) as listener:
         name = host or socket.gethostname()
@@ -137,13 +150,16 @@ def serve(
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, but answers under way may end before it stops, else they break off; requests that come meanwhile get 503."""
+    """Uvicorn's, but answers under way may end before it stops, else they break off; requests that
+    come meanwhile get 503.
+    """
 
     def __init__(self, made: FastAPI) -> None:
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
         quiet["timeout_graceful_shutdown"] = LAST_WORDS
         super().__init__(uvicorn.Config(made, lifespan="on", **quiet))
-        logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)  # its lines hold whole addresses, questions too
+        # its lines hold whole addresses, questions too
+        logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
         self._work: Work = made.state.work
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -174,10 +190,13 @@ def _listening(host: str, port: int, token: str | None) -> socket.socket:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-        if token is None and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback:
+        if (
+            token is None
+            and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
+        ):
             raise InvalidSetting(
-                f"host {host!r}: others can connect there, and nobody would need a token; set CMT_TOKEN or give --token, "
-                "for example the output of `openssl rand -hex 16`"
+                f"host {host!r}: others can connect there, and nobody would need a token; set"
+                " CMT_TOKEN or give --token, for example the output of `openssl rand -hex 16`"
             )
         listener = socket.socket(family, kind, protocol)
         try:
@@ -188,13 +207,18 @@ def _listening(host: str, port: int, token: str | None) -> socket.socket:
             listener.close()
             raise
     except OSError as error:
-        raise InvalidSetting(f"host {host!r}, port {port}: {error}; choose others with --host and --port") from error
+        raise InvalidSetting(
+            f"host {host!r}, port {port}: {error}; choose others with --host and --port"
+        ) from error
     return listener
 
 
 def _checked_token(token: str | None) -> str | None:
     if token is not None and not re.fullmatch(r"[!-~]+", token):
-        raise InvalidSetting("the token is empty, or holds what no header can: give letters and digits, without spaces")
+        raise InvalidSetting(
+            "the token is empty, or holds what no header can: give letters and digits, without"
+            " spaces"
+        )
     return token
 
 
@@ -214,7 +238,9 @@ def _shown(file: Path) -> Callable[[Request], Awaitable[Response]]:
 
 
 def _describe(made: FastAPI) -> None:
-    """OpenAPI without the failures that FastAPI adds to every route: here those of the wrong shape are 400."""
+    """OpenAPI without the failures that FastAPI adds to every route: here those of the wrong shape
+    are 400.
+    """
     whole = made.openapi()
     for path in whole["paths"].values():
         for operation in path.values():
@@ -242,7 +268,9 @@ def _logging() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[None]:
-    """Within the block, SIGINT and SIGTERM end it, after the server has; uvicorn raises them again once it is done."""
+    """Within the block, SIGINT and SIGTERM end it, after the server has; uvicorn raises them again
+    once it is done.
+    """
 
     def stop(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt

@@ -1,4 +1,6 @@
-"""What goes over HTTP as pydantic models, which check requests and are made of the library's values. Knows no route."""
+"""What goes over HTTP as pydantic models, which check requests and are made of the library's
+values. Knows no route.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +12,19 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, S
 TEXT = r"^[^\x00]*[^\s\x00-\x1f][^\x00]*$"  # not only white space, no NUL
 SCOPE = r"^([^/\x00]+(/[^/\x00]+)*)?$"
 Text = Annotated[str, Field(min_length=1, pattern=TEXT)]
-Scope = Annotated[str, Field(pattern=SCOPE, max_length=500, description="Whose it is: a path of names, such as user/ann.")]
+Scope = Annotated[
+    str,
+    Field(
+        pattern=SCOPE, max_length=500, description="Whose it is: a path of names, such as user/ann."
+    ),
+]
 NamedScope = Annotated[Scope, Field(min_length=1)]  # what is read: an empty name is not everybody
 Metadata = Annotated[dict[str, str | int | FiniteFloat | bool | None], Field(max_length=100)]
 SearchMode = Literal["reranked", "fused", "vector", "text"]
 Reader = Literal["memory", "text", "auto", "none"]
-Where = Annotated[dict[str, Any], Field(description='Conditions on metadata, such as {"year": {">=": 2020}}.')]
+Where = Annotated[
+    dict[str, Any], Field(description='Conditions on metadata, such as {"year": {">=": 2020}}.')
+]
 
 
 class Value(BaseModel):
@@ -28,7 +37,9 @@ class Fault(BaseModel):
     """What went wrong, in OpenAI's words."""
 
     message: str = Field(description="What is wrong, and what to do.")
-    type: str = Field(description="`invalid_request_error`, `authentication_error` or `server_error`.")
+    type: str = Field(
+        description="`invalid_request_error`, `authentication_error` or `server_error`."
+    )
     param: str | None = Field(None, description="Which part of the request, where it is one.")
     code: str | None = Field(None, description="The kind of error, such as `DocumentNotFound`.")
 
@@ -50,14 +61,24 @@ class SourceValue(Value):
     text: str
     score: float
     why: str = Field(description="The reasons for this source in a few words.")
-    heading: str = Field(description="The headings under which the passage stands; empty where there are none.")
+    heading: str = Field(
+        description="The headings under which the passage stands; empty where there are none."
+    )
     rank: int = Field(description="Its place among the passages that fit the question, from 1.")
     holds_answer: bool = Field(description="Whether the words of the answer stand in it.")
-    answer_start: int | None = Field(description="The character of the document where the answer's words begin, if they do.")
+    answer_start: int | None = Field(
+        description="The character of the document where the answer's words begin, if they do."
+    )
     answer_end: int | None = Field(description="The character behind the answer's words.")
-    date: str | None = Field(description="The day that the document itself names, such as 2026-03-04.")
-    updated_at: str | None = Field(description="When the document's text was last changed in the memory, in ISO 8601.")
-    superseded_by: str | None = Field(description="The id of the document that says a newer value of the same thing.")
+    date: str | None = Field(
+        description="The day that the document itself names, such as 2026-03-04."
+    )
+    updated_at: str | None = Field(
+        description="When the document's text was last changed in the memory, in ISO 8601."
+    )
+    superseded_by: str | None = Field(
+        description="The id of the document that says a newer value of the same thing."
+    )
 
 
 class NewDocument(BaseModel):
@@ -69,11 +90,15 @@ class NewDocument(BaseModel):
     metadata: Metadata = {}
     expires_at: AwareDatetime | None = Field(None, description="When it stops being remembered.")
     id: str = Field("", max_length=200, description="Its id, where it shall not be made here.")
-    wait: StrictBool = Field(True, description="Whether it is compressed before the answer, or in the background.")
+    wait: StrictBool = Field(
+        True, description="Whether it is compressed before the answer, or in the background."
+    )
 
 
 class Change(BaseModel):
-    """What shall be other than it is; what is left out stays. null takes a source or an expiry away."""
+    """What shall be other than it is; what is left out stays. null takes a source or an expiry
+    away.
+    """
 
     text: Text | None = None
     source: str | None = None
@@ -83,11 +108,15 @@ class Change(BaseModel):
 
 
 class ForgetRequest(BaseModel):
-    """Which documents are erased: every given condition must hold. At least one must be given; the scope "" is all."""
+    """Which documents are erased: every given condition must hold. At least one must be given; the
+    scope "" is all.
+    """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
 
-    source: Annotated[str, Field(max_length=1000)] | None = Field(None, description="Only this source; * is a wildcard.")
+    source: Annotated[str, Field(max_length=1000)] | None = Field(
+        None, description="Only this source; * is a wildcard."
+    )
     scope: Scope | None = None
     where: Where | None = None
 
@@ -98,12 +127,19 @@ class AskRequest(BaseModel):
     question: Text
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
     reader: Reader = Field(
-        "memory", description="What the model reads: memories; the passages' text; text where memory leaves it unsure; nothing."
+        "memory",
+        description=(
+            "What the model reads: memories; the passages' text; text where memory leaves it"
+            " unsure; nothing."
+        ),
     )
     scope: NamedScope | None = None
     where: Where | None = None
     max_tokens: int = Field(64, ge=1, le=4096, description="The longest answer, in tokens.")
-    stream: StrictBool = Field(False, description="Whether the answer comes as server-sent events: `piece`s, then the `answer`.")
+    stream: StrictBool = Field(
+        False,
+        description="Whether the answer comes as server-sent events: `piece`s, then the `answer`.",
+    )
 
 
 class DocumentValue(Value):
@@ -133,7 +169,9 @@ class PassageValue(Value):
     text: str
     heading: str
     ready: bool
-    fidelity: float | None = Field(description="How much of it the model reads from its memory, in [0, 1]; null: not measured.")
+    fidelity: float | None = Field(
+        description="How much of it the model reads from its memory, in [0, 1]; null: not measured."
+    )
 
 
 class WholeDocument(DocumentValue):
@@ -164,7 +202,9 @@ class Taken(BaseModel):
 
 
 class ReceiptValue(Value):
-    """Proof of forgetting: what went, and what a scan of every byte of the memory's files found left of it."""
+    """Proof of forgetting: what went, and what a scan of every byte of the memory's files found
+    left of it.
+    """
 
     documents: list[str]
     versions: int
@@ -172,7 +212,9 @@ class ReceiptValue(Value):
     bytes_freed: int
     files_scanned: list[str]
     traces_found: int
-    complete: bool = Field(description="False while another process reads the state before; the rest is erased later.")
+    complete: bool = Field(
+        description="False while another process reads the state before; the rest is erased later."
+    )
     at: datetime
 
 
@@ -188,7 +230,9 @@ class MatchValue(BaseModel):
     text: str
     score: float
     why: str
-    superseded_by: str | None = Field(description="The id of the document that says a newer value of the same thing.")
+    superseded_by: str | None = Field(
+        description="The id of the document that says a newer value of the same thing."
+    )
 
 
 class Matches(BaseModel):
@@ -201,7 +245,9 @@ class AnswerValue(Value):
     """An answer, its sources and its costs."""
 
     text: str
-    sources: list[SourceValue] = Field(description="What was read: first the passage that the answer is from, then by rank.")
+    sources: list[SourceValue] = Field(
+        description="What was read: first the passage that the answer is from, then by rank."
+    )
     reader: str
     abstained: bool = Field(description="True when the memory does not tell.")
     confidence: float
@@ -257,4 +303,6 @@ class MapValue(BaseModel):
     """The memory in the plane."""
 
     points: list[Point]
-    neighbours: dict[int, list[int]] = Field(description="To each passage the nearest ones, nearest first.")
+    neighbours: dict[int, list[int]] = Field(
+        description="To each passage the nearest ones, nearest first."
+    )

@@ -14,7 +14,8 @@ Pieces = AsyncGenerator[str | cmt_sdk.Answer]
 async def until(pieces: Pieces, stops: Sequence[str]) -> Pieces:
     """An answer in pieces up to the first of the stop texts, then the Answer with that text.
 
-    A piece that may begin a stop text is held back. The model reads on to its own end: the Answer has what it read from.
+    A piece that may begin a stop text is held back. The model reads on to its own end: the Answer
+    has what it read from.
     """
     said, shown, is_over = "", 0, False
     async with aclosing(pieces):
@@ -27,7 +28,9 @@ async def until(pieces: Pieces, stops: Sequence[str]) -> Pieces:
             if is_over:
                 continue
             said += piece
-            found = [at for stop in stops if (at := said.find(stop, max(0, shown - len(stop)))) >= 0]
+            found = [
+                at for stop in stops if (at := said.find(stop, max(0, shown - len(stop)))) >= 0
+            ]
             if found:
                 is_over, said = True, said[: min(found)]
             free = len(said) if is_over else len(said) - _begun(said, stops)
@@ -38,7 +41,12 @@ async def until(pieces: Pieces, stops: Sequence[str]) -> Pieces:
 
 def _begun(said: str, stops: Sequence[str]) -> int:
     """How many characters at the end of a text may be the beginning of a stop text."""
-    lengths = (n for stop in stops for n in range(min(len(stop) - 1, len(said)), 0, -1) if said.endswith(stop[:n]))
+    lengths = (
+        n
+        for stop in stops
+        for n in range(min(len(stop) - 1, len(said)), 0, -1)
+        if said.endswith(stop[:n])
+    )
     return max(lengths, default=0)
 
 

@@ -1,7 +1,7 @@
 """A conversation as clients send it, made ready for the model. Knows no route.
 
-Clients send along all that was said before, and cannot take back a picture: what cannot be read in an earlier message leaves a
-mark, and never fails the request.
+Clients send along all that was said before, and cannot take back a picture: what cannot be read in
+an earlier message leaves a mark, and never fails the request.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from cmt_adapters.wording import Unfit
 from cmt_sdk.errors import InvalidInput
 
 TURNS_KEPT = 24
-# Characters of a prompt beside the notes. A CPU reads some 200 tokens a second, and a small model's context is short.
+# Characters of a prompt beside the notes. A CPU reads some 200 tokens a second, and a small model's
+# context is short.
 LONGEST_RULES, LONGEST_HISTORY, LONGEST_RESULT = 6_000, 12_000, 4_000
 ROLES = {
     "system": "system",
@@ -36,13 +37,16 @@ KINDS = {
     "file": ("file", "input_file", "document"),
 }
 NAMES = {name: kind for kind, names in KINDS.items() for name in names}
-UNSAID = ("thinking", "redacted_thinking", "reasoning", "tool_use", "tool_call", "function_call")  # for the model alone
+# for the model alone
+UNSAID = ("thinking", "redacted_thinking", "reasoning", "tool_use", "tool_call", "function_call")
 NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Message:
-    """Something said: by whom, its text, and the text with a mark for each part that cannot be read."""
+    """Something said: by whom, its text, and the text with a mark for each part that cannot be
+    read.
+    """
 
     role: str
     text: str
@@ -50,7 +54,9 @@ class Message:
 
 
 def message(role: str, content: Any) -> Message:
-    """A message of any client; `role` "" is passed over. Raises Unfit for a content that is neither text nor parts."""
+    """A message of any client; `role` "" is passed over. Raises Unfit for a content that is neither
+    text nor parts.
+    """
     parts = [content] if isinstance(content, str | dict) else [] if content is None else content
     if not isinstance(parts, list):
         raise Unfit("content", "give a text, or a list of parts")
@@ -79,13 +85,19 @@ def _read(part: Any) -> tuple[str | None, str]:
     file = part.get("file")
     name = (file if isinstance(file, dict) else part).get("filename")
     called = f" {name:.80}" if isinstance(name, str) else ""
-    return None, f"[{NAMES.get(kind) or re.sub(r'[^a-z_]', '', kind.lower())[:40] or 'unknown'}{called}]"
+    return (
+        None,
+        f"[{NAMES.get(kind) or re.sub(r'[^a-z_]', '', kind.lower())[:40] or 'unknown'}{called}]",
+    )
 
 
-def question_of(messages: Sequence[Message], field: str = "messages") -> tuple[str, list[cmt_sdk.Turn]]:
+def question_of(
+    messages: Sequence[Message], field: str = "messages"
+) -> tuple[str, list[cmt_sdk.Turn]]:
     """The last thing that the user says, and what came before, as `MemoryModel.ask` takes them.
 
-    What tools gave since then is part of what came before. Raises InvalidInput, which names `field`, where nothing is asked.
+    What tools gave since then is part of what came before. Raises InvalidInput, which names
+    `field`, where nothing is asked.
     """
     said = [m for m in messages if m.role and m.marked.strip()]
     spoken = [n for n, m in enumerate(said) if m.role != "system"]
@@ -102,8 +114,14 @@ def question_of(messages: Sequence[Message], field: str = "messages") -> tuple[s
     given = [m.marked for m in said[asked:] if m.role == "tool"]
     turns = [cmt_sdk.Turn("system", text) for text in _within(rules, LONGEST_RULES)]
     kept = _within([m.marked for m in before], LONGEST_HISTORY)
-    turns += [cmt_sdk.Turn(m.role, text) for m, text in zip(before[-len(kept) :] if kept else [], kept, strict=True)]
-    turns += [cmt_sdk.Turn("system", f"A tool has told: {text}") for text in _within(given, LONGEST_RESULT)]
+    turns += [
+        cmt_sdk.Turn(m.role, text)
+        for m, text in zip(before[-len(kept) :] if kept else [], kept, strict=True)
+    ]
+    turns += [
+        cmt_sdk.Turn("system", f"A tool has told: {text}")
+        for text in _within(given, LONGEST_RESULT)
+    ]
     return question, turns
 
 
@@ -113,14 +131,22 @@ def rule_of(text: str) -> cmt_sdk.Turn:
 
 
 def _within(texts: Sequence[str], most: int) -> list[str]:
-    """The last of the texts that have `most` characters together; one that has more by itself keeps both its ends."""
+    """The last of the texts that have `most` characters together; one that has more by itself keeps
+    both its ends.
+    """
     kept = list[str]()
     left = most
     for text in reversed(texts):
         longest = min(left, max(most // 2, most // max(1, len(texts))))
         if longest < 100 and len(text) > longest:
             break
-        kept.append(sound(text if len(text) <= longest else f"{text[: longest // 2]} … {text[-(longest // 2) :]}"))
+        kept.append(
+            sound(
+                text
+                if len(text) <= longest
+                else f"{text[: longest // 2]} … {text[-(longest // 2) :]}"
+            )
+        )
         left -= len(kept[-1])
     return kept[::-1]
 

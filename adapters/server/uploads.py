@@ -1,7 +1,9 @@
-"""Uploaded files to documents, in a process of their own: a file of a stranger holds up no question, and has bounds.
+"""Uploaded files to documents, in a process of their own: a file of a stranger holds up no
+question, and has bounds.
 
-What converts runs at a lower priority, has limits of computing time and of memory, and ends with the request, and on Linux with
-the server. Knows the front door's `read_document`, no route and no memory.
+What converts runs at a lower priority, has limits of computing time and of memory, and ends with
+the request, and on Linux with the server. Knows the front door's `read_document`, no route and no
+memory.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ SECONDS = 60  # of computing, for the files of a request together
 SPACE = 4 * 2**30  # bytes of address space: libraries reserve much more than they fill
 PR_SET_PDEATHSIG = 1
 TOO_MUCH = (
-    f"it takes more than {SECONDS} seconds or {SPACE // 2**30} GiB of memory to read, or ends the program that reads it: "
-    "split it, or add its text"
+    f"it takes more than {SECONDS} seconds or {SPACE // 2**30} GiB of memory to read, or ends the"
+    " program that reads it: split it, or add its text"
 )
 
 
 async def read_files(files: Sequence[tuple[str, bytes]]) -> list[cmt_sdk.Document | str]:
-    """Each file's document, with its name as source, or what is wrong with it in words; files are names and contents.
+    """Each file's document, with its name as source, or what is wrong with it in words; files are
+    names and contents.
 
     Cancelling it ends the process.
     """

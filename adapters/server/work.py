@@ -1,7 +1,8 @@
-"""The queue before the one model: turns, the thread it runs in, and answers in pieces. Knows no HTTP but a hung-up client.
+"""The queue before the one model: turns, the thread it runs in, and answers in pieces. Knows no
+HTTP but a hung-up client.
 
-Generation is one after another: whoever has the turn has the model until the answer ends. Texts to embed are the exception:
-those of all requests that wait are embedded in one pass.
+Generation is one after another: whoever has the turn has the model until the answer ends. Texts to
+embed are the exception: those of all requests that wait are embedded in one pass.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ Start = Callable[[], "cmt_sdk.Stream"]
 
 @dataclass
 class _Client:
-    """Whoever waits for an answer: takes its pieces, is there or not; `is_served` from its turn at the model on."""
+    """Whoever waits for an answer: takes its pieces, is there or not; `is_served` from its turn at
+    the model on.
+    """
 
     say: Callable[[str], None]
     is_there: bool = True
@@ -49,9 +52,11 @@ class Busy(Exception):
 
 
 class Work:
-    """Turns at the model, at most `limit` requests waiting for one. Lives in one event loop; `close` ends it.
+    """Turns at the model, at most `limit` requests waiting for one. Lives in one event loop;
+    `close` ends it.
 
-    `waiting`: how many are in the line. `closing`: whether it is over. `converting`: turns at uploaded files.
+    `waiting`: how many are in the line. `closing`: whether it is over. `converting`: turns at
+    uploaded files.
     """
 
     def __init__(self, memory: cmt_sdk.Memory, limit: int, *, remember: bool = True) -> None:
@@ -85,7 +90,9 @@ class Work:
             self._over.set_result(None)
 
     def close(self) -> None:
-        """Let the thread go, once the step under way has ended; one that takes long is left to itself."""
+        """Let the thread go, once the step under way has ended; one that takes long is left to
+        itself.
+        """
         self.refuse()
         with contextlib.suppress(TimeoutError):
             self._thread.submit(lambda: None).result(LAST_STEP)
@@ -110,14 +117,19 @@ class Work:
         """Raise Busy where the line is full."""
         self._check_open()
         if self._turn.locked() and self.waiting >= self._limit:
-            raise Busy(f"{self.waiting} requests wait for the model already, the limit is {self._limit}: try again later")
+            raise Busy(
+                f"{self.waiting} requests wait for the model already, the limit is {self._limit}:"
+                " try again later"
+            )
 
     def _check_open(self) -> None:
         if self.closing:
             raise Busy(SHUTTING_DOWN)
 
     async def _step(self, work: Callable[..., T], *given: Any) -> T:
-        """Run in the model's thread. A caller that is gone leaves a step that runs; the next one follows it. Raises Busy."""
+        """Run in the model's thread. A caller that is gone leaves a step that runs; the next one
+        follows it. Raises Busy.
+        """
         if self._over is None:
             self._over = asyncio.get_running_loop().create_future()
         step = asyncio.wrap_future(self._thread.submit(work, *given))
@@ -134,16 +146,20 @@ class Work:
             return await self._step(work, *given)
 
     def pieces(self, question: str, **options: Any) -> Pieces:
-        """An answer's text as it comes, then the Answer; options as for `MemoryModel.ask`. Closing it stops the generation.
+        """An answer's text as it comes, then the Answer; options as for `MemoryModel.ask`. Closing
+        it stops the generation.
 
-        Raises Busy, and what `ask` raises. A client that reads slowly keeps nobody waiting: pieces are generated ahead.
+        Raises Busy, and what `ask` raises. A client that reads slowly keeps nobody waiting: pieces
+        are generated ahead.
         """
         return self._pieces(lambda: self.memory.model.ask(question, stream=True, **options))
 
     def replies(self, question: str, history: Sequence[cmt_sdk.Turn], **options: Any) -> Pieces:
-        """The reply to a turn of a conversation, in pieces; options as for `Memory.chat`. See `pieces`.
+        """The reply to a turn of a conversation, in pieces; options as for `Memory.chat`. See
+        `pieces`.
 
-        What the turn tells is kept in any case, also where the client hangs up before it has its turn at the model.
+        What the turn tells is kept in any case, also where the client hangs up before it has its
+        turn at the model.
         """
         chat = self.memory.chat(turns=history, **options)
         return self._pieces(lambda: chat.stream(question), keeps=True)
@@ -195,7 +211,9 @@ class Work:
         return answer
 
     async def embed(self, texts: Sequence[str]) -> Vectors:
-        """A vector a text, float32 [n, dimension]; whoever gets the turn embeds the texts of all that wait. Raises Busy."""
+        """A vector a text, float32 [n, dimension]; whoever gets the turn embeds the texts of all
+        that wait. Raises Busy.
+        """
         mine = next(self._numbers)
         self._texts[mine] = texts
         try:
@@ -209,7 +227,10 @@ class Work:
 
     async def _embed_all(self, waiting: dict[int, Sequence[str]]) -> None:
         texts = list(dict.fromkeys(itertools.chain(*waiting.values())))
-        made = [await self._step(self.memory.model.embed, texts[n : n + EMBEDDED]) for n in range(0, len(texts), EMBEDDED)]
+        made = [
+            await self._step(self.memory.model.embed, texts[n : n + EMBEDDED])
+            for n in range(0, len(texts), EMBEDDED)
+        ]
         found = dict(zip(texts, np.concatenate(made), strict=True))
         for number in waiting.keys() & self._texts.keys():  # the others have hung up meanwhile
             self._vectors[number] = np.stack([found[t] for t in waiting[number]])
@@ -217,7 +238,9 @@ class Work:
 
 
 async def while_there(receive: Receive, work: Awaitable[T]) -> T:
-    """What `work` gives; it is cancelled when the client hangs up, which raises ClientDisconnect."""
+    """What `work` gives; it is cancelled when the client hangs up, which raises
+    ClientDisconnect.
+    """
 
     async def hung_up() -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -1,12 +1,15 @@
-"""One file for a whole memory: a zip archive of JSON lines and safetensors that other programs can read; never pickle.
+"""One file for a whole memory: a zip archive of JSON lines and safetensors that other programs can
+read; never pickle.
 
     manifest.json                 format number, counts, and the fingerprints that the memories name
-    documents.jsonl               one line a version of a document; a document's versions together, oldest first
-    memories/00000.jsonl          one line a memory: whose it is, what made it, which arrays it has, its seal
-    memories/00000.safetensors    those arrays ("0.memory.NAME") and the embeddings ("0.key"), by line number
+    documents.jsonl               one line a version of a document; a document's versions together,
+    oldest first memories/00000.jsonl          one line a memory: whose it is, what made it, which
+    arrays it has, its seal memories/00000.safetensors    those arrays ("0.memory.NAME") and the
+    embeddings ("0.key"), by line number
 
-Members are stored, not deflated: four-bit codes do not shrink, and a file that cannot expand cannot be a bomb. Writing
-and reading hold one document's versions and one shard of memories at a time. Knows the store's port, no model.
+Members are stored, not deflated: four-bit codes do not shrink, and a file that cannot expand cannot
+be a bomb. Writing and reading hold one document's versions and one shard of memories at a time.
+Knows the store's port, no model.
 """
 
 from cmt_sdk.archive.histories import CHOICES, Choice

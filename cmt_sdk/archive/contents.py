@@ -1,4 +1,6 @@
-"""An archive that is read: its members checked, then its documents and memories one by one. Knows no store."""
+"""An archive that is read: its members checked, then its documents and memories one by one. Knows
+no store.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,8 @@ JSON_GROWTH = 6  # bytes of JSON for a byte of text, at the most: control charac
 
 @dataclass(frozen=True, slots=True)
 class StoredMemory:
-    """A memory out of an archive. `content` is the SHA-256 of the passage that it was made of, as the archive says; `seal` is
-    what may prove it.
+    """A memory out of an archive. `content` is the SHA-256 of the passage that it was made of, as
+    the archive says; `seal` is what may prove it.
     """
 
     document: str
@@ -61,7 +63,9 @@ def opened(path: Path, longest: int) -> Iterator[Contents]:
 
 
 class Contents:
-    """What an archive holds, read in pieces. Raises StorageDamaged, StorageNewer. Made by `opened`."""
+    """What an archive holds, read in pieces. Raises StorageDamaged, StorageNewer. Made by
+    `opened`.
+    """
 
     def __init__(self, path: Path, file: IO[bytes], longest: int) -> None:
         self._path = path
@@ -80,7 +84,9 @@ class Contents:
             row = _object(self._read(MANIFEST))
         manifest = parse_manifest(row, self._where(MANIFEST))
         if len(members) != manifest.member_count or names != manifest.members():
-            raise StorageDamaged(f"{self._path}: members are missing, twice there, or do not belong there")
+            raise StorageDamaged(
+                f"{self._path}: members are missing, twice there, or do not belong there"
+            )
         for member in members:
             self._check(member)
         if sum(m.file_size for m in members) > self._path.stat().st_size:
@@ -95,11 +101,15 @@ class Contents:
             history = list(group)
             numbers, current = [d.version for d in history], [d.current for d in history]
             if numbers != sorted(set(numbers)) or current != [False] * (len(history) - 1) + [True]:
-                raise StorageDamaged(f"{self._path}: the versions of document {name!r:.60} are not in order")
+                raise StorageDamaged(
+                    f"{self._path}: the versions of document {name!r:.60} are not in order"
+                )
             documents, versions = documents + 1, versions + len(history)
             yield history
         if (documents, versions) != (self.manifest.documents, self.manifest.versions):
-            raise StorageDamaged(f"{self._path}: {documents} documents, the manifest says {self.manifest.documents}")
+            raise StorageDamaged(
+                f"{self._path}: {documents} documents, the manifest says {self.manifest.documents}"
+            )
 
     def memories(self, shard: int) -> Iterator[StoredMemory]:
         """The memories of one shard, which is held whole."""
@@ -109,23 +119,39 @@ class Contents:
             arrays = load(self._read(arrays_name))
         expected = {f"{n}.memory.{name}" for n, row in enumerate(rows) for name in row.arrays}
         if set(arrays) != expected | {f"{n}.key" for n in range(len(rows))}:
-            raise StorageDamaged(f"{self._where(arrays_name)}: not the arrays that {rows_name} names")
+            raise StorageDamaged(
+                f"{self._where(arrays_name)}: not the arrays that {rows_name} names"
+            )
         for number, row in enumerate(rows):
             yield self._memory(row, arrays, number, self._where(f"{rows_name}, line {number + 1}"))
 
     def check_memories(self) -> None:
-        """Read all shards; StorageDamaged unless they are sound and as many as the manifest says."""
+        """Read all shards; StorageDamaged unless they are sound and as many as the manifest
+        says.
+        """
         found = sum(1 for shard in range(self.manifest.shards) for _ in self.memories(shard))
         if found != self.manifest.memories:
-            raise StorageDamaged(f"{self._path}: {found} memories, the manifest says {self.manifest.memories}")
+            raise StorageDamaged(
+                f"{self._path}: {found} memories, the manifest says {self.manifest.memories}"
+            )
 
-    def _memory(self, row: MemoryRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str) -> StoredMemory:
+    def _memory(
+        self, row: MemoryRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str
+    ) -> StoredMemory:
         fingerprint, key = self.manifest.fingerprints.get(row.fingerprint), arrays[f"{number}.key"]
         if fingerprint is None:
-            raise StorageDamaged(f"{where}: the manifest has no fingerprint {row.fingerprint!r:.40}")
-        if key.dtype != np.float32 or key.ndim != 1 or not abs(float(np.linalg.norm(key)) - 1) < 0.01:
+            raise StorageDamaged(
+                f"{where}: the manifest has no fingerprint {row.fingerprint!r:.40}"
+            )
+        if (
+            key.dtype != np.float32
+            or key.ndim != 1
+            or not abs(float(np.linalg.norm(key)) - 1) < 0.01
+        ):
             raise StorageDamaged(f"{where}: its key is not a vector of float32 and of length 1")
-        memory = PackedMemory(row.kind, row.tokens, {n: arrays[f"{number}.memory.{n}"] for n in row.arrays})
+        memory = PackedMemory(
+            row.kind, row.tokens, {n: arrays[f"{number}.memory.{n}"] for n in row.arrays}
+        )
         encoded = Encoded(memory, key.astype(np.float32), row.fidelity)
         return StoredMemory(row.document, row.content, fingerprint, encoded, row.seal or "")
 
@@ -137,7 +163,10 @@ class Contents:
                 number += 1
                 place = f"{name}, line {number}"
                 if len(line) > self._longest_line:
-                    raise StorageDamaged(f"{self._where(place)}: over {self._longest_line} bytes: longer than any text here")
+                    raise StorageDamaged(
+                        f"{self._where(place)}: over {self._longest_line} bytes: longer than any"
+                        " text here"
+                    )
                 with self._sound(place):
                     row = _object(line)
                 yield self._where(place), row
@@ -147,14 +176,22 @@ class Contents:
         return self._zip.read(name)
 
     def _check(self, member: zipfile.ZipInfo) -> None:
-        """StorageDamaged unless a member is a plain file, stored as it is, and no larger than its kind may be."""
+        """StorageDamaged unless a member is a plain file, stored as it is, and no larger than its
+        kind may be.
+        """
         plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG) and not member.is_dir()
-        stored = member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+        stored = (
+            member.compress_type == zipfile.ZIP_STORED and member.compress_size == member.file_size
+        )
         if not plain or not stored or member.flag_bits & 1:
-            raise StorageDamaged(f"{self._where(member.filename)}: only plain, uncompressed members are read")
+            raise StorageDamaged(
+                f"{self._where(member.filename)}: only plain, uncompressed members are read"
+            )
         limit = {MANIFEST: LARGEST_ROW, DOCUMENTS: sys.maxsize}.get(member.filename, LARGEST_SHARD)
         if member.file_size > limit:
-            raise StorageDamaged(f"{self._where(member.filename)}: {member.file_size} bytes, the limit is {limit}")
+            raise StorageDamaged(
+                f"{self._where(member.filename)}: {member.file_size} bytes, the limit is {limit}"
+            )
 
     def _where(self, place: str) -> str:
         return f"{self._path}, {place}"
@@ -164,14 +201,23 @@ class Contents:
         """Translate what the zip, JSON and safetensors readers find wrong."""
         try:
             yield
-        except (zipfile.BadZipFile, SafetensorError, EOFError, NotImplementedError, RecursionError) as error:
+        except (
+            zipfile.BadZipFile,
+            SafetensorError,
+            EOFError,
+            NotImplementedError,
+            RecursionError,
+        ) as error:
             raise StorageDamaged(f"{self._where(place)}: damaged ({error})") from error
-        except (ValueError, KeyError, struct.error) as error:  # a number, a text or a name that cannot be
+        except (ValueError, KeyError, struct.error) as error:
+            # a number, a text or a name that cannot be
             raise StorageDamaged(f"{self._where(place)}: damaged ({error!r:.200})") from error
 
 
 def _object(line: bytes) -> Row:
-    """One JSON object; ValueError for anything else, for NaN, and for half a surrogate pair: no database takes them."""
+    """One JSON object; ValueError for anything else, for NaN, and for half a surrogate pair: no
+    database takes them.
+    """
     row = json.loads(line.decode(), parse_constant=_no_number)
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")  # noqa: TRY004 - one kind of error for all that is wrong with a line

@@ -1,4 +1,6 @@
-"""Files that appear whole or not at all, and what the operating system refuses, in this package's words."""
+"""Files that appear whole or not at all, and what the operating system refuses, in this package's
+words.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,9 @@ from cmt_sdk.errors import NotFound, StorageDamaged, StorageDenied, StorageError
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the name `path` once it is whole and on the disk; nothing is left of it otherwise."""
+    """A file that takes the name `path` once it is whole and on the disk; nothing is left of it
+    otherwise.
+    """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
@@ -50,6 +54,9 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"{path}: the disk is full; free some space and try again") from error
-        if error.errno == errno.EINVAL:  # a damaged table of contents sends the reader to before the file's beginning
-            raise StorageDamaged(f"{path} is damaged: export it again, or use another copy") from error
+        # a damaged table of contents sends the reader to before the file's beginning
+        if error.errno == errno.EINVAL:
+            raise StorageDamaged(
+                f"{path} is damaged: export it again, or use another copy"
+            ) from error
         raise StorageError(f"{path}: {error.strerror or error}") from error

@@ -17,9 +17,9 @@ State: TypeAlias = Literal["same", "ahead", "behind", "diverged"]
 CHOICES: tuple[Choice, ...] = ("ours", "theirs", "both")
 NAMED = 5  # diverged documents that an error names
 HOW = (
-    "choose for all of them: diverged='theirs' (`cmt`: --theirs) makes the archive's text the current one, "
-    "diverged='ours' (`cmt`: --ours) keeps the one here, each with the other in its history; "
-    "diverged='both' (`cmt`: --both) adds the archive's as another document"
+    "choose for all of them: diverged='theirs' (`cmt`: --theirs) makes the archive's text the"
+    " current one, diverged='ours' (`cmt`: --ours) keeps the one here, each with the other in its"
+    " history; diverged='both' (`cmt`: --both) adds the archive's as another document"
 )
 Histories: TypeAlias = Sequence[Document]
 
@@ -61,22 +61,34 @@ def compare(ours: Histories, theirs: Histories) -> Comparison:
 
 
 def _exact(version: Document, history: Histories) -> int | None:
-    return next((n for n, v in enumerate(history) if (v.version, v.text) == (version.version, version.text)), None)
+    return next(
+        (
+            n
+            for n, v in enumerate(history)
+            if (v.version, v.text) == (version.version, version.text)
+        ),
+        None,
+    )
 
 
 def _place(version: Document, history: Histories) -> int | None:
     """Where a version stands in a history; None where it does not."""
     exact = _exact(version, history)
-    return exact if exact is not None else max((n for n, v in enumerate(history) if v.text == version.text), default=None)
+    return (
+        exact
+        if exact is not None
+        else max((n for n, v in enumerate(history) if v.text == version.text), default=None)
+    )
 
 
 def kinship(mine: Document, theirs: Histories) -> int | None:
-    """How surely a document here, that shares a text with the archive's, is that one; None: it is not.
+    """How surely a document here, that shares a text with the archive's, is that one; None: it is
+    not.
 
-    The least is the surest: 0 for one source, or none on both sides; 1 for sources that end in the same two
-    names, as homes are called differently on two machines; 2 where only one of them has a source, and the
-    present text here is one of `theirs`, as when a file is added whose text was given before. Two files with
-    one text are two documents, as they are when they are added.
+    The least is the surest: 0 for one source, or none on both sides; 1 for sources that end in the
+    same two names, as homes are called differently on two machines; 2 where only one of them has a
+    source, and the present text here is one of `theirs`, as when a file is added whose text was
+    given before. Two files with one text are two documents, as they are when they are added.
     """
     last = theirs[-1]
     if mine.source == last.source:
@@ -103,18 +115,24 @@ def with_fields(mine: Document, last: Document, now: datetime, *, same_id: bool)
         metadata = {**last.metadata, **mine.metadata}
         filled = replace(mine, source=mine.source or last.source, metadata=metadata)
         return mine if filled == mine else replace(filled, updated_at=now)
-    if last.updated_at is None or (mine.updated_at is not None and last.updated_at <= mine.updated_at):
+    if last.updated_at is None or (
+        mine.updated_at is not None and last.updated_at <= mine.updated_at
+    ):
         return mine
     metadata = {**mine.metadata, **last.metadata}
     source = last.source or mine.source
-    changed = replace(mine, source=source, scope=last.scope, metadata=metadata, expires_at=last.expires_at)
+    changed = replace(
+        mine, source=source, scope=last.scope, metadata=metadata, expires_at=last.expires_at
+    )
     if changed == mine:
         return mine
     as_theirs = (source, metadata) == (last.source, last.metadata)
     return replace(changed, updated_at=last.updated_at if as_theirs else now)
 
 
-def gone_on(mine: Document, found: Comparison, choice: Choice, now: datetime, *, same_id: bool) -> list[Document]:
+def gone_on(
+    mine: Document, found: Comparison, choice: Choice, now: datetime, *, same_id: bool
+) -> list[Document]:
     """The versions with which our document goes on; the last becomes the current one.
 
     Ours, where both went on and `choice` says so, comes once more after theirs: then the histories
@@ -122,10 +140,18 @@ def gone_on(mine: Document, found: Comparison, choice: Choice, now: datetime, *,
     """
     newer = numbered(found.newer, mine.version)
     if choice == "ours":
-        return [*(replace(version, current=False) for version in newer), replace(mine, version=newer[-1].version + 1)]
+        return [
+            *(replace(version, current=False) for version in newer),
+            replace(mine, version=newer[-1].version + 1),
+        ]
     *earlier, last = newer
     fields = with_fields(mine, last, now, same_id=same_id)
-    return [*earlier, replace(fields, text=last.text, version=last.version, current=True, updated_at=last.updated_at)]
+    return [
+        *earlier,
+        replace(
+            fields, text=last.text, version=last.version, current=True, updated_at=last.updated_at
+        ),
+    ]
 
 
 def told(diverged: Sequence[tuple[Document, Document, Comparison]], count: int) -> str:
@@ -133,9 +159,14 @@ def told(diverged: Sequence[tuple[Document, Document, Comparison]], count: int) 
 
     Each is ours, the archive's last version, and what the two have in common.
     """
-    lines = [f"{'1 document' if count == 1 else f'{count:,} documents'} went on here and in the archive; nothing was imported"]
+    documents = "1 document" if count == 1 else f"{count:,} documents"
+    lines = [f"{documents} went on here and in the archive; nothing was imported"]
     for mine, last, found in diverged:
-        base = f"both after version {found.base.version} here" if found.base else "with no version in common"
+        base = (
+            f"both after version {found.base.version} here"
+            if found.base
+            else "with no version in common"
+        )
         name = f"{mine.source} ({mine.id})" if mine.source else repr(mine.id)
         lines.append(f"{name:.200}: here {_dated(mine)}, in the archive {_dated(last)}, {base}")
     if count > len(diverged):
@@ -144,4 +175,8 @@ def told(diverged: Sequence[tuple[Document, Document, Comparison]], count: int) 
 
 
 def _dated(version: Document) -> str:
-    return f"version {version.version} of {version.updated_at:%Y-%m-%d %H:%M} UTC" if version.updated_at else f"{version.version}"
+    return (
+        f"version {version.version} of {version.updated_at:%Y-%m-%d %H:%M} UTC"
+        if version.updated_at
+        else f"{version.version}"
+    )

@@ -1,4 +1,6 @@
-"""What stands in an archive: names of members, and values to JSON rows and back, checked. Opens no file."""
+"""What stands in an archive: names of members, and values to JSON rows and back, checked. Opens no
+file.
+"""
 
 from __future__ import annotations
 
@@ -54,9 +56,11 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One line of a shard. `content` is the SHA-256 of what was compressed, `arrays` the names in its memory.
+    """One line of a shard. `content` is the SHA-256 of what was compressed, `arrays` the names in
+    its memory.
 
-    `fidelity` may be missing, as it is where it was not measured; `seal` may be, where nobody proves the memory.
+    `fidelity` may be missing, as it is where it was not measured; `seal` may be, where nobody
+    proves the memory.
     """
 
     document: str
@@ -75,7 +79,9 @@ def digest(passage: Passage) -> str:
 
 
 def document_row(document: Document) -> dict[str, Any]:
-    """A version of a document as JSON values; whether it is compressed depends on where it is read."""
+    """A version of a document as JSON values; whether it is compressed depends on where it is
+    read.
+    """
     row = {f.name: getattr(document, f.name) for f in fields(document) if f.name != "ready"}
     times = {name: value.isoformat() for name, value in row.items() if isinstance(value, datetime)}
     return row | times | {"metadata": dict(document.metadata)}
@@ -103,7 +109,13 @@ _MEMORY = {
     "fidelity": (float, NoneType),
     "seal": (str, NoneType),
 }
-_MANIFEST = {"documents": (int,), "versions": (int,), "memories": (int,), "shards": (int,), "fingerprints": (dict,)}
+_MANIFEST = {
+    "documents": (int,),
+    "versions": (int,),
+    "memories": (int,),
+    "shards": (int,),
+    "fingerprints": (dict,),
+}
 _SCALARS = (str, int, float, bool, NoneType)
 
 
@@ -112,11 +124,18 @@ def parse_document(row: Row, where: str) -> Document:
     values = _shaped(row, _DOCUMENT, where)
     names = (values["id"], values["source"] or "", values["scope"], *values["metadata"])
     if not values["id"] or not 1 <= values["version"] < MOST or any("\0" in name for name in names):
-        raise StorageDamaged(f"{where}: the id, the version, or a name with NUL in it cannot be right")
+        raise StorageDamaged(
+            f"{where}: the id, the version, or a name with NUL in it cannot be right"
+        )
     _shaped(values["metadata"], dict.fromkeys(values["metadata"], _SCALARS), f"{where}, metadata")
-    if any(isinstance(v, int | float) and not -(2**63) <= v < 2**63 for v in values["metadata"].values()):
+    if any(
+        isinstance(v, int | float) and not -(2**63) <= v < 2**63
+        for v in values["metadata"].values()
+    ):
         raise StorageDamaged(f"{where}, metadata: a number beyond what a memory can hold")
-    times = {name: _time(values[name], where) for name in ("created_at", "updated_at", "expires_at")}
+    times = {
+        name: _time(values[name], where) for name in ("created_at", "updated_at", "expires_at")
+    }
     return Document(**(values | times))
 
 
@@ -124,29 +143,44 @@ def parse_memory(row: Row, where: str) -> MemoryRow:
     """One line of a shard; StorageDamaged names the place and the field."""
     values = _shaped(row, _MEMORY, where)
     names = values["arrays"]
-    if not 0 <= values["tokens"] < MOST or not all(type(name) is str for name in names) or len(set(names)) != len(names):
-        raise StorageDamaged(f"{where}: the names of the arrays or the number of tokens cannot be right")
+    if (
+        not 0 <= values["tokens"] < MOST
+        or not all(type(name) is str for name in names)
+        or len(set(names)) != len(names)
+    ):
+        raise StorageDamaged(
+            f"{where}: the names of the arrays or the number of tokens cannot be right"
+        )
     if values["fidelity"] is not None and not 0.0 <= values["fidelity"] <= 1.0:
-        raise StorageDamaged(f"{where}: 'fidelity' is {values['fidelity']}, not a number from 0 to 1")
+        raise StorageDamaged(
+            f"{where}: 'fidelity' is {values['fidelity']}, not a number from 0 to 1"
+        )
     return MemoryRow(**(values | {"arrays": tuple(names)}))
 
 
 def parse_manifest(row: Row, where: str) -> Manifest:
-    """The manifest; StorageNewer when a later release wrote it, StorageDamaged when it cannot be right."""
+    """The manifest; StorageNewer when a later release wrote it, StorageDamaged when it cannot be
+    right.
+    """
     number = row.get("format")
     if type(number) is int and number > FORMAT:
-        raise StorageNewer(f"{where}: archive format {number}, this release reads up to {FORMAT}; upgrade cmt-sdk")
+        raise StorageNewer(
+            f"{where}: archive format {number}, this release reads up to {FORMAT}; upgrade cmt-sdk"
+        )
     values = _shaped({**row, "format": number}, _MANIFEST | {"format": (int,)}, where)
     if min(values[n] for n in ("format", "documents", "versions", "memories", "shards")) < 0:
         raise StorageDamaged(f"{where}: a count below zero")
     prints = {name: _fingerprint(f, name, where) for name, f in values["fingerprints"].items()}
-    return Manifest(values["documents"], values["versions"], values["memories"], values["shards"], prints)
+    return Manifest(
+        values["documents"], values["versions"], values["memories"], values["shards"], prints
+    )
 
 
 def _fingerprint(row: object, name: str, where: str) -> Fingerprint:
     kinds = {"str": str, "int": int, "float": float}
     shape = {f.name: (kinds[str(f.type)],) for f in fields(Fingerprint)}
-    given = {"keep_at_least": 0, **row} if isinstance(row, dict) else {}  # an archive of before has none
+    # an archive of before has none
+    given = {"keep_at_least": 0, **row} if isinstance(row, dict) else {}
     values = _shaped(given, shape, f"{where}, fingerprint {name}")
     made = Fingerprint(**values)
     if made.id != name:

@@ -1,4 +1,6 @@
-"""Reading an archive into a store. All of it is checked before anything is stored; nothing is unpacked to the disk."""
+"""Reading an archive into a store. All of it is checked before anything is stored; nothing is
+unpacked to the disk.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,17 @@ from pathlib import Path
 
 from cmt_sdk.archive.contents import Contents, StoredMemory, opened
 from cmt_sdk.archive.files import disk_errors
-from cmt_sdk.archive.histories import NAMED, Choice, Comparison, State, compare, gone_on, kinship, told, with_fields
+from cmt_sdk.archive.histories import (
+    NAMED,
+    Choice,
+    Comparison,
+    State,
+    compare,
+    gone_on,
+    kinship,
+    told,
+    with_fields,
+)
 from cmt_sdk.archive.layout import digest
 from cmt_sdk.archive.seals import Seal
 from cmt_sdk.errors import AlreadyExists
@@ -27,9 +39,10 @@ FIRST: tuple[State, ...] = ("same", "ahead", "behind", "diverged")  # of several
 class ArchiveImport:
     """What a memory says about what comes in.
 
-    check: raises InvalidDocument for a text that cannot be stored. cut: the passages of a document. accepts: whether the
-    open model reads a memory made by this fingerprint. longest: the most UTF-8 bytes that a text may have. seal: proves
-    memories; None proves none. trust: take them unproven, on the user's word.
+    check: raises InvalidDocument for a text that cannot be stored. cut: the passages of a document.
+    accepts: whether the open model reads a memory made by this fingerprint. longest: the most UTF-8
+    bytes that a text may have. seal: proves memories; None proves none. trust: take them unproven,
+    on the user's word.
     """
 
     check: Callable[[Document], None]
@@ -46,21 +59,27 @@ class ArchiveImport:
         return self.seal.fits(memory.seal, memory.content, memory.fingerprint.id, memory.encoded)
 
 
-def read(store: Store, path: Path, rules: ArchiveImport, diverged: Choice | None = None) -> Iterator[Progress]:
-    """Add an archive's documents with their ids, histories and times, and those of its memories that are proven.
+def read(
+    store: Store, path: Path, rules: ArchiveImport, diverged: Choice | None = None
+) -> Iterator[Progress]:
+    """Add an archive's documents with their ids, histories and times, and those of its memories
+    that are proven.
 
-    A memory is proven by a seal of the user's own key, else taken only with `trust`: whoever writes an archive could lay the
-    memory of another text beside a text, and answers would come from what no source shows.
+    A memory is proven by a seal of the user's own key, else taken only with `trust`: whoever writes
+    an archive could lay the memory of another text beside a text, and answers would come from what
+    no source shows.
 
-    Yields how far it is, after each document and each shard. A document that is here already, by its id, or by its source
-    and a common text, goes on with the versions that are not here; where the one here went on, it stays as it is. Two
-    documents of one text stay two. Nothing is taken out. What has no memory afterwards waits for compression.
+    Yields how far it is, after each document and each shard. A document that is here already, by
+    its id, or by its source and a common text, goes on with the versions that are not here; where
+    the one here went on, it stays as it is. Two documents of one text stay two. Nothing is taken
+    out. What has no memory afterwards waits for compression.
 
     Args:
         store: Where the documents go.
         path: The archive.
         rules: The memory's rules.
-        diverged: Which text becomes current of a document that went on here and in the archive; None refuses the archive.
+        diverged: Which text becomes current of a document that went on here and in the archive;
+            None refuses the archive.
 
     Raises:
         AlreadyExists: Documents went on here and in the archive. Nothing is stored.
@@ -83,8 +102,9 @@ def read(store: Store, path: Path, rules: ArchiveImport, diverged: Choice | None
 class _Found:
     """What the store has of an archive's documents.
 
-    `names` are the ids here of those that have another one in the archive: each document here is one of the
-    archive's at most, so that two there stay two. `behind` are those that the archive has older.
+    `names` are the ids here of those that have another one in the archive: each document here is
+    one of the archive's at most, so that two there stay two. `behind` are those that the archive
+    has older.
     """
 
     store: Store
@@ -93,12 +113,17 @@ class _Found:
     behind: list[Document] = field(default_factory=list)
 
     def match(self, documents: Iterable[Sequence[Document]]) -> None:
-        """Find the documents here that are the archive's under other ids; the surest pairs first."""
+        """Find the documents here that are the archive's under other ids; the surest pairs
+        first.
+        """
         ids: set[str] = set()
         pairs: list[tuple[int, int, int, str, str]] = []
         for number, theirs in enumerate(documents):
             ids.add(theirs[-1].id)
-            pairs += [(kin, state, number, theirs[-1].id, mine) for kin, state, mine in self._alike(theirs)]
+            pairs += [
+                (kin, state, number, theirs[-1].id, mine)
+                for kin, state, mine in self._alike(theirs)
+            ]
         taken: set[str] = set()
         for *_, name, mine in sorted(pairs):
             if name not in self.names and mine not in taken and mine not in ids:
@@ -106,7 +131,9 @@ class _Found:
                 taken.add(mine)
 
     def _alike(self, theirs: Sequence[Document]) -> Iterator[tuple[int, int, str]]:
-        """The documents here that may be an archive's under another id, with how surely and how their histories are."""
+        """The documents here that may be an archive's under another id, with how surely and how
+        their histories are.
+        """
         last, alive = theirs[-1], self._alive(theirs[-1].id)
         if alive and compare(self.store.history(last.id), theirs).state != "diverged":
             return
@@ -117,7 +144,8 @@ class _Found:
                 yield kin, FIRST.index(compare(self.store.history(mine.id), theirs).state), mine.id
 
     def of(self, theirs: Sequence[Document]) -> tuple[Document, Comparison] | None:
-        """The document here that an archive's is, and what its history is to that one's; None for a new one.
+        """The document here that an archive's is, and what its history is to that one's; None for a
+        new one.
 
         One that has expired here makes room.
         """
@@ -154,17 +182,28 @@ def _check(contents: Contents, found: _Found, rules: ArchiveImport) -> None:
     contents.check_memories()
 
 
-def _restore(found: _Found, versions: Sequence[Document], rules: ArchiveImport, progress: Progress) -> Progress:
+def _restore(
+    found: _Found, versions: Sequence[Document], rules: ArchiveImport, progress: Progress
+) -> Progress:
     """Take one document of an archive."""
     known = found.of(versions)
     apart = known and known[1].state == "diverged" and found.choice == "both"
     if known is None or apart:
-        return _add(found, versions, rules, progress, name=uuid.uuid4().hex if apart else versions[-1].id)
+        return _add(
+            found, versions, rules, progress, name=uuid.uuid4().hex if apart else versions[-1].id
+        )
     mine, comparison = known
     return _go_on(found, mine, versions[-1], comparison, rules, progress)
 
 
-def _add(found: _Found, versions: Sequence[Document], rules: ArchiveImport, progress: Progress, *, name: str) -> Progress:
+def _add(
+    found: _Found,
+    versions: Sequence[Document],
+    rules: ArchiveImport,
+    progress: Progress,
+    *,
+    name: str,
+) -> Progress:
     """Store a document that is not here under an id."""
     spans = rules.cut(versions[-1])
     _, is_new = found.store.restore([replace(version, id=name) for version in versions], spans)
@@ -173,7 +212,12 @@ def _add(found: _Found, versions: Sequence[Document], rules: ArchiveImport, prog
 
 
 def _go_on(
-    found: _Found, mine: Document, last: Document, comparison: Comparison, rules: ArchiveImport, progress: Progress
+    found: _Found,
+    mine: Document,
+    last: Document,
+    comparison: Comparison,
+    rules: ArchiveImport,
+    progress: Progress,
 ) -> Progress:
     """Let a document here go on as the archive's did, where it did."""
     if comparison.state == "behind":
@@ -192,12 +236,19 @@ def _go_on(
     versions = gone_on(mine, comparison, choice, now, same_id=same_id)
     spans = None if choice == "ours" else rules.cut(versions[-1])
     found.store.go_on(mine.id, versions, spans)
-    return progress.plus(unchanged=1) if spans is None else progress.plus(updated=1, passages=len(spans))
+    return (
+        progress.plus(unchanged=1)
+        if spans is None
+        else progress.plus(updated=1, passages=len(spans))
+    )
 
 
-def _take_over(found: _Found, memories: Iterable[StoredMemory], rules: ArchiveImport) -> dict[str, int]:
-    """Save those memories of a shard that passages wait for, that are proven, and that the model reads; returns the steps of
-    progress: how many were taken, and how many were not for want of a proof.
+def _take_over(
+    found: _Found, memories: Iterable[StoredMemory], rules: ArchiveImport
+) -> dict[str, int]:
+    """Save those memories of a shard that passages wait for, that are proven, and that the model
+    reads; returns the steps of progress: how many were taken, and how many were not for want of a
+    proof.
     """
     fitting: dict[Fingerprint, dict[int, Encoded]] = {}
     unproven = 0
@@ -210,7 +261,9 @@ def _take_over(found: _Found, memories: Iterable[StoredMemory], rules: ArchiveIm
             if not rules.proven(memory):
                 unproven += len(ids)
             else:
-                fitting.setdefault(memory.fingerprint, {}).update(dict.fromkeys(ids, memory.encoded))
+                fitting.setdefault(memory.fingerprint, {}).update(
+                    dict.fromkeys(ids, memory.encoded)
+                )
     for fingerprint, encoded in fitting.items():
         found.store.save(encoded, fingerprint)
     taken = sum(map(len, fitting.values()))

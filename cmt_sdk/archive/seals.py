@@ -1,7 +1,9 @@
-"""Seals: proof that a memory in an archive was made of the text beside it, under a key of the user's. Knows no store.
+"""Seals: proof that a memory in an archive was made of the text beside it, under a key of the
+user's. Knows no store.
 
-A seal is an HMAC-SHA256 over the text's digest, the fingerprint, the embedding and every array of the memory. Whoever has
-the key has made the memory, or has taken it on the user's word; whoever has not can write an archive, but no seal.
+A seal is an HMAC-SHA256 over the text's digest, the fingerprint, the embedding and every array of
+the memory. Whoever has the key has made the memory, or has taken it on the user's word; whoever has
+not can write an archive, but no seal.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Makes and checks seals with one key of 32 bytes. `file` is where the key lies, for messages."""
+    """Makes and checks seals with one key of 32 bytes. `file` is where the key lies, for
+    messages.
+    """
 
     key: bytes = field(repr=False)
     file: Path
@@ -46,7 +50,11 @@ class Seal:
         mac = hmac.new(self.key, digestmod=hashlib.sha256)
         memory = encoded.memory
         said = (content, fingerprint, memory.kind, str(memory.tokens), repr(encoded.fidelity))
-        for part in (PURPOSE, *map(str.encode, said), *_array("", np.asarray(encoded.embedding, np.float32))):
+        for part in (
+            PURPOSE,
+            *map(str.encode, said),
+            *_array("", np.asarray(encoded.embedding, np.float32)),
+        ):
             _feed(mac, part)
         for name in sorted(memory.arrays):
             for part in _array(name, memory.arrays[name]):
@@ -64,13 +72,16 @@ def _feed(mac: hmac.HMAC, part: bytes) -> None:
     mac.update(part)
 
 
-def _array(name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]) -> tuple[bytes, ...]:
+def _array(
+    name: str, array: np.ndarray[tuple[int, ...], np.dtype[np.generic]]
+) -> tuple[bytes, ...]:
     little = array.astype(array.dtype.newbyteorder("<"), copy=False)
     return name.encode(), little.dtype.str.encode(), repr(array.shape).encode(), little.tobytes()
 
 
 def seal_here(*, create: bool) -> Seal | None:
-    """The seal of this user on this machine; None where there is no key and none can be, or with `create` may be, made.
+    """The seal of this user on this machine; None where there is no key and none can be, or with
+    `create` may be, made.
 
     Raises InvalidSetting for a key file that holds no key.
     """
@@ -86,12 +97,17 @@ def seal_here(*, create: bool) -> Seal | None:
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise InvalidSetting(f"{file} is no key for archives: it needs {2 * KEY_BYTES} hexadecimal digits; restore or delete it")
+        raise InvalidSetting(
+            f"{file} is no key for archives: it needs {2 * KEY_BYTES} hexadecimal digits; restore"
+            " or delete it"
+        )
     return Seal(key, file)
 
 
 def _make(file: Path) -> None:
-    """A new key, its owner's alone. Of two processes that make one at once, the first one's stays."""
+    """A new key, its owner's alone. Of two processes that make one at once, the first one's
+    stays.
+    """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".key-", dir=file.parent)  # 0600
     try:

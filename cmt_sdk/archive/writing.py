@@ -36,24 +36,32 @@ ZIP, NAME_AT = b"PK\x03\x04", 30  # how a zip file begins, and where its first m
 
 
 def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | None = None) -> int:
-    """Write the current documents with their histories and stored memories; returns the number of documents.
+    """Write the current documents with their histories and stored memories; returns the number of
+    documents.
 
-    `seal` proves the memories to whoever has its key; without one they are made again from the text where they are read.
+    `seal` proves the memories to whoever has its key; without one they are made again from the text
+    where they are read.
 
-    What is cold or not compressed yet goes out as text, what has expired stays out. Only the owner may read the file.
-    Raises NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a folder, a file of an open memory),
-    AlreadyExists: the file is there; one that is no archive stays with `overwrite` too.
+    What is cold or not compressed yet goes out as text, what has expired stays out. Only the owner
+    may read the file. Raises NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a
+    folder, a file of an open memory), AlreadyExists: the file is there; one that is no archive
+    stays with `overwrite` too.
     """
     if path.is_dir():
-        raise InvalidInput(f"{path} is a folder: give the name of a file in it, such as {path / 'memory.cmt'}")
+        raise InvalidInput(
+            f"{path} is a folder: give the name of a file in it, such as {path / 'memory.cmt'}"
+        )
     refuse_open(path)
     if path.exists() and not _is_replaceable(path):
         raise AlreadyExists(
-            f"{path} is there already and is no archive of a memory, so it is not replaced: choose another name, "
-            "or move it away first"
+            f"{path} is there already and is no archive of a memory, so it is not replaced: choose"
+            " another name, or move it away first"
         )
     if path.exists() and not overwrite:
-        raise AlreadyExists(f"{path} is there already; choose another name, or give overwrite=True (`cmt`: --overwrite)")
+        raise AlreadyExists(
+            f"{path} is there already; choose another name, or give overwrite=True (`cmt`:"
+            " --overwrite)"
+        )
     with disk_errors(path), new_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         documents, versions = _write_documents(archive, store)
         shards = _Shards(archive, seal)
@@ -125,10 +133,14 @@ class _Shards:
         content = digest(passage)
         seal = self.seal.of(content, fingerprint.id, encoded) if self.seal else None
         made_of = (passage.document_id, content, fingerprint.id)
-        row = MemoryRow(*made_of, memory.kind, memory.tokens, tuple(memory.arrays), encoded.fidelity, seal)
+        row = MemoryRow(
+            *made_of, memory.kind, memory.tokens, tuple(memory.arrays), encoded.fidelity, seal
+        )
         self._rows.append(row)
         self._arrays[f"{line}.key"] = np.asarray(encoded.embedding, np.float32, order="C")
-        self._arrays |= {f"{line}.memory.{n}": np.asarray(a, order="C") for n, a in memory.arrays.items()}
+        self._arrays |= {
+            f"{line}.memory.{n}": np.asarray(a, order="C") for n, a in memory.arrays.items()
+        }
         self._bytes += memory.nbytes + encoded.embedding.nbytes
         if self._bytes >= SHARD_BYTES:
             self.close()

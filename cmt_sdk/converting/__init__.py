@@ -1,6 +1,8 @@
-"""Files to documents: plain text as it is, other formats as Markdown or text. Knows no store and no model.
+"""Files to documents: plain text as it is, other formats as Markdown or text. Knows no store and no
+model.
 
-From a page or a letter it takes what a reader sees: headings, lists and tables, no pictures, link targets or emphasis.
+From a page or a letter it takes what a reader sees: headings, lists and tables, no pictures, link
+targets or emphasis.
 """
 
 from cmt_sdk.converting.files import (

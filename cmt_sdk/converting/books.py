@@ -15,7 +15,8 @@ from cmt_sdk.converting.zips import LARGEST_TEXT, opened, parsed
 from cmt_sdk.errors import InvalidDocument
 
 PAGES = ("application/xhtml+xml", "text/html")
-LOCKED = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")  # ways of hiding fonts: no lock
+# ways of hiding fonts: no lock
+LOCKED = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
 
 
 def from_epub(data: bytes, path: Path) -> Converted:
@@ -34,7 +35,9 @@ def from_epub(data: bytes, path: Path) -> Converted:
             try:
                 size += parts.getinfo(chapter).file_size
                 if size > LARGEST_TEXT:
-                    raise zipfile.BadZipFile(f"its chapters unpack to more than {LARGEST_TEXT:,} bytes")
+                    raise zipfile.BadZipFile(
+                        f"its chapters unpack to more than {LARGEST_TEXT:,} bytes"
+                    )
                 found = from_html(parts.read(chapter), path)
             except InvalidDocument:
                 continue  # a page with a picture alone, such as the cover
@@ -64,6 +67,10 @@ def _check_lock(parts: zipfile.ZipFile, path: Path) -> None:
     if "META-INF/encryption.xml" not in parts.namelist():
         return
     root = parsed(parts.read("META-INF/encryption.xml"))
-    methods = root.xpath("//*[local-name()='EncryptedData']/*[local-name()='EncryptionMethod']/@Algorithm")
+    methods = root.xpath(
+        "//*[local-name()='EncryptedData']/*[local-name()='EncryptionMethod']/@Algorithm"
+    )
     if any(method not in LOCKED for method in methods):
-        raise InvalidDocument(f"{path} is a book with a digital lock (DRM): only its own reader opens it")
+        raise InvalidDocument(
+            f"{path} is a book with a digital lock (DRM): only its own reader opens it"
+        )

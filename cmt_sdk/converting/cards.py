@@ -1,6 +1,7 @@
 """Address books (vcf) and calendars (ics) to lines that people read. Knows no other format.
 
-Both are content lines, "NAME;PARAMETER=VALUE:VALUE", by RFC 6350 and RFC 5545; vCard 2.1 adds quoted-printable.
+Both are content lines, "NAME;PARAMETER=VALUE:VALUE", by RFC 6350 and RFC 5545; vCard 2.1 adds
+quoted-printable.
 """
 
 from __future__ import annotations
@@ -103,12 +104,16 @@ def _entries(text: str, kinds: Sequence[str]) -> Iterator[_Entry]:
 def _lines(text: str) -> Iterator[_Line]:
     """Content lines, unfolded and decoded."""
     unfolded = re.sub(r"\n[ \t]", "", text)
-    unfolded = re.sub(r"(?i)((?:^|\n)[^\n:]*QUOTED-PRINTABLE[^\n]*(?:=\n[^\n]*)+)", _joined, unfolded)
+    unfolded = re.sub(
+        r"(?i)((?:^|\n)[^\n:]*QUOTED-PRINTABLE[^\n]*(?:=\n[^\n]*)+)", _joined, unfolded
+    )
     for raw in unfolded.split("\n"):
         found = LINE.fullmatch(raw)
         if found is None:
             continue
-        parameters = {name.upper(): (value or name).strip('"') for name, value in PARAMETER.findall(found[2])}
+        parameters = {
+            name.upper(): (value or name).strip('"') for name, value in PARAMETER.findall(found[2])
+        }
         value = found[3]
         if "QUOTED-PRINTABLE" in found[2].upper():
             charset = parameters.get("CHARSET", "utf-8")
@@ -147,7 +152,11 @@ def _card(entry: _Entry) -> Iterator[str]:
         label = CARD_FIELDS.get(line.name)
         value = _listed(line.value)
         if label and value and "data:" not in value[:5]:
-            types = [word for word in line.parameters.get("TYPE", "").lower().split(",") if word not in QUIET_TYPES]
+            types = [
+                word
+                for word in line.parameters.get("TYPE", "").lower().split(",")
+                if word not in QUIET_TYPES
+            ]
             kind = f" ({', '.join(types)})" if any(types) else ""
             yield f"{label}{kind}: {value.removeprefix('tel:')}"
 
@@ -163,7 +172,9 @@ def _event(entry: _Entry) -> str:
     rest: dict[str, list[str]] = {}
     for line in entry.lines:
         label = EVENT_FIELDS.get(line.name)
-        value = line.parameters.get("CN") or _plain(line.value.removeprefix("mailto:").removeprefix("MAILTO:"))
+        value = line.parameters.get("CN") or _plain(
+            line.value.removeprefix("mailto:").removeprefix("MAILTO:")
+        )
         if label and value:
             rest.setdefault(label, []).append(value)
     more = [f"{label}: {', '.join(values)}" for label, values in rest.items()]
@@ -173,7 +184,11 @@ def _event(entry: _Entry) -> str:
 def _moment(entry: _Entry, name: str) -> str:
     """A time as "2026-03-04 09:30", of the place that the entry names, or "UTC"."""
     value = entry.first(name)
-    for form, shown in (("%Y%m%dT%H%M%SZ", "%Y-%m-%d %H:%M UTC"), ("%Y%m%dT%H%M%S", "%Y-%m-%d %H:%M"), ("%Y%m%d", "%Y-%m-%d")):
+    for form, shown in (
+        ("%Y%m%dT%H%M%SZ", "%Y-%m-%d %H:%M UTC"),
+        ("%Y%m%dT%H%M%S", "%Y-%m-%d %H:%M"),
+        ("%Y%m%d", "%Y-%m-%d"),
+    ):
         try:
             return datetime.strptime(value, form).strftime(shown)  # noqa: DTZ007 - the file's own clock
         except ValueError:

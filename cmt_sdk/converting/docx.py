@@ -31,15 +31,29 @@ from cmt_sdk.errors import InvalidDocument
 
 # What zipfile, zlib, lxml, expat and mammoth let through; found by changing bytes at random.
 BROKEN_DOCX = (
-    zipfile.BadZipFile, zlib.error, ExpatError, EOFError, OSError, RuntimeError, SyntaxError,
-    AttributeError, LookupError, TypeError, ValueError,
-)  # fmt: skip
+    zipfile.BadZipFile,
+    zlib.error,
+    ExpatError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+)
 STYLE_MAP = "\n".join(f"p.{HEADING}{n} => h{n}:fresh" for n in range(1, LAST_LEVEL + 1))
 LARGE_PICTURE = 1_800_000  # English metric units, 5 cm: larger ones may hold text
 NOT_READ = {
-    "pic": "picture", "imagedata": "picture", "chart": "chart", "relIds": "diagram", "OLEObject": "embedded object",
-    "altChunk": "embedded document", "commentReference": "comment",
-}  # fmt: skip
+    "pic": "picture",
+    "imagedata": "picture",
+    "chart": "chart",
+    "relIds": "diagram",
+    "OLEObject": "embedded object",
+    "altChunk": "embedded document",
+    "commentReference": "comment",
+}
 SHOWN_ELSEWHERE = frozenset({"Fallback"})  # what holds a second form of the same thing
 
 _SAYS_NOTHING = re.compile(r"^Microsoft Word\b|\.(?:docx?|dotx?|dotm|rtf|odt)$", re.IGNORECASE)
@@ -79,7 +93,9 @@ def _converted(data: bytes, path: Path) -> Converted:
     phrases = [_phrase(count, name) for name, count in left_out.items()]
     if not text.strip() and left_out:
         held = " and ".join(_count(c, n) for n, c in left_out.items())
-        raise InvalidDocument(f"{path} holds no text, only {held}: add the text that it should hold")
+        raise InvalidDocument(
+            f"{path} holds no text, only {held}: add the text that it should hold"
+        )
     title = title or _named(package)
     return Converted(text, {"title": title} if title else {}, phrases)
 

@@ -13,9 +13,20 @@ from cmt_sdk.converting.docx_styles import Styles
 
 MOST_LETTERS = 50  # "aaa" and so on: Word repeats the letter, a made-up count repeats it for ever
 ROMAN = [
-    (1000, "m"), (900, "cm"), (500, "d"), (400, "cd"), (100, "c"), (90, "xc"), (50, "l"),
-    (40, "xl"), (10, "x"), (9, "ix"), (5, "v"), (4, "iv"), (1, "i"),
-]  # fmt: skip
+    (1000, "m"),
+    (900, "cm"),
+    (500, "d"),
+    (400, "cd"),
+    (100, "c"),
+    (90, "xc"),
+    (50, "l"),
+    (40, "xl"),
+    (10, "x"),
+    (9, "ix"),
+    (5, "v"),
+    (4, "iv"),
+    (1, "i"),
+]
 
 
 class Numbers:
@@ -62,7 +73,9 @@ class Numbers:
             return None
         return self._written(definition, levels, counts)
 
-    def _level(self, paragraph: Element, numbering: Element | None, levels: Mapping[int, Element]) -> int:
+    def _level(
+        self, paragraph: Element, numbering: Element | None, levels: Mapping[int, Element]
+    ) -> int:
         if numbering is None:
             return -1
         own = attribute(child(numbering, "ilvl"), "val")
@@ -76,7 +89,9 @@ class Numbers:
                     return level
         return 0
 
-    def _written(self, definition: Element, levels: Mapping[int, Element], counts: dict[int, int]) -> str:
+    def _written(
+        self, definition: Element, levels: Mapping[int, Element], counts: dict[int, int]
+    ) -> str:
         pattern = attribute(child(definition, "lvlText"), "val") or ""
         legal = is_on(child(definition, "isLgl"))
 

@@ -83,7 +83,9 @@ def attribute(element: Element | None, name: str) -> str | None:
     """The value of an attribute, whatever its namespace."""
     if element is None:
         return None
-    return next((str(v) for key, v in element.attrib.items() if key.rpartition("}")[2] == name), None)
+    return next(
+        (str(v) for key, v in element.attrib.items() if key.rpartition("}")[2] == name), None
+    )
 
 
 def child(element: Element | None, *names: str) -> Element | None:

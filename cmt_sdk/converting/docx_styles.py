@@ -30,7 +30,9 @@ class Styles:
     def __init__(self, root: Element | None) -> None:
         styles = [] if root is None else [s for s in root if local(s) == "style"]
         self._styles: Mapping[str, Element] = {attribute(s, "styleId") or "": s for s in styles}
-        self._default = next((s for s in styles if attribute(s, "default") == "1" and _kind(s) == "paragraph"), None)
+        self._default = next(
+            (s for s in styles if attribute(s, "default") == "1" and _kind(s) == "paragraph"), None
+        )
 
     def chain(self, style_id: str | None) -> Iterator[Element]:
         """A style and the styles that it is based on."""

@@ -1,4 +1,6 @@
-"""Exports of Evernote (enex) to Markdown, each note under its title. Knows html as the form of a note."""
+"""Exports of Evernote (enex) to Markdown, each note under its title. Knows html as the form of a
+note.
+"""
 
 from __future__ import annotations
 

@@ -27,7 +27,14 @@ from cmt_sdk.converting.sheets import from_sheets
 from cmt_sdk.converting.slides import from_slides
 from cmt_sdk.converting.subtitles import from_subtitles
 from cmt_sdk.converting.text import check_text, from_text
-from cmt_sdk.errors import EmptyDocument, InvalidDocument, InvalidInput, MissingExtra, NotFound, StorageDenied
+from cmt_sdk.errors import (
+    EmptyDocument,
+    InvalidDocument,
+    InvalidInput,
+    MissingExtra,
+    NotFound,
+    StorageDenied,
+)
 from cmt_sdk.extras import unusable
 from cmt_sdk.open_files import refuse_open
 from cmt_sdk.types import Document
@@ -83,15 +90,18 @@ _reported: dict[str, str] = {}  # the last message for each folder: the same is 
 def read_document(path: str | os.PathLike[str]) -> Document:
     """The document in a file; its source is the file's absolute path, for a link the link's own.
 
-    The contents tell the format where they have a signature, else the suffix does; every other file is taken for text,
-    in UTF-8 or, with a warning, in the encoding that it looks like. Read are html (xhtml, mhtml), pdf, docx, rtf, odt,
-    ods, odp, epub, pptx, xlsx, eml, mbox, enex, ipynb, vcf, ics, srt and vtt. What is left out of a file is logged as a
-    warning. A pipe has no source. Raises NotFound, StorageDenied, InvalidDocument (binary, damaged, of a kind that
-    cannot be read), EmptyDocument, MissingExtra, InvalidInput (a file of an open memory).
+    The contents tell the format where they have a signature, else the suffix does; every other file
+    is taken for text, in UTF-8 or, with a warning, in the encoding that it looks like. Read are
+    html (xhtml, mhtml), pdf, docx, rtf, odt, ods, odp, epub, pptx, xlsx, eml, mbox, enex, ipynb,
+    vcf, ics, srt and vtt. What is left out of a file is logged as a warning. A pipe has no source.
+    Raises NotFound, StorageDenied, InvalidDocument (binary, damaged, of a kind that cannot be
+    read), EmptyDocument, MissingExtra, InvalidInput (a file of an open memory).
     """
     path = Path(path)
     if _is_folder(path):
-        raise InvalidDocument(f"{path} is a folder: add the files in it with read_documents or `cmt add {path}`")
+        raise InvalidDocument(
+            f"{path} is a folder: add the files in it with read_documents or `cmt add {path}`"
+        )
     refuse_open(path)
     data, is_file = _contents(path)
     source = _source(path) if is_file else None
@@ -102,14 +112,18 @@ def read_document(path: str | os.PathLike[str]) -> Document:
     return Document(text=text, source=source, metadata=converted.metadata)
 
 
-def read_documents(paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence[str] = ()) -> Iterator[Document]:
+def read_documents(
+    paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence[str] = ()
+) -> Iterator[Document]:
     """The documents in files and, sorted, in folders with all beneath them.
 
-    In folders the files of `FILE_SUFFIXES` are read, but for hidden files, lock files and other litter, what a
-    .gitignore or .ignore file names, what fits a pattern of `exclude` (written as in a .gitignore file), folders that
-    programs fill (node_modules, results of builds, caches) and links. What a person might miss is counted
-    and logged, once. Files that cannot be read are passed over with a warning; a file that is named itself is always
-    read. Raises as `read_document` does, StorageDenied for a closed folder, InvalidSetting for a pattern that is none.
+    In folders the files of `FILE_SUFFIXES` are read, but for hidden files, lock files and other
+    litter, what a .gitignore or .ignore file names, what fits a pattern of `exclude` (written as in
+    a .gitignore file), folders that programs fill (node_modules, results of builds, caches) and
+    links. What a person might miss is counted and logged, once. Files that cannot be read are
+    passed over with a warning; a file that is named itself is always read. Raises as
+    `read_document` does, StorageDenied for a closed folder, InvalidSetting for a pattern that is
+    none.
     """
     for path in map(Path, paths):
         if not _is_folder(path):
@@ -122,14 +136,16 @@ def read_documents(paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence
                 log.warning("passed over: %s", error)
 
 
-def list_files(folder: str | os.PathLike[str], *, exclude: Sequence[str] = (), known: Collection[Path] = ()) -> Iterator[Path]:
+def list_files(
+    folder: str | os.PathLike[str], *, exclude: Sequence[str] = (), known: Collection[Path] = ()
+) -> Iterator[Path]:
     """The files that `read_documents` reads in a folder, sorted.
 
-    Files in `known`, and those in folders in `known`, are not among those of other kinds that are reported as passed over:
-    the caller reads them itself, or they are its own.
+    Files in `known`, and those in folders in `known`, are not among those of other kinds that are
+    reported as passed over: the caller reads them itself, or they are its own.
 
-    What is passed over is logged once for each folder, and again when it changes. Raises StorageDenied
-    for a closed folder, InvalidSetting for a pattern that is none.
+    What is passed over is logged once for each folder, and again when it changes. Raises
+    StorageDenied for a closed folder, InvalidSetting for a pattern that is none.
     """
     told: list[str] = []
     yield from folders.walk(Path(folder), SUFFIXES, exclude, told.append, known)
@@ -141,7 +157,9 @@ def list_files(folder: str | os.PathLike[str], *, exclude: Sequence[str] = (), k
 
 
 def is_placeholder(path: str | os.PathLike[str]) -> bool:
-    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives nothing."""
+    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives
+    nothing.
+    """
     return folders.is_placeholder(path, SUFFIXES)
 
 
@@ -157,27 +175,35 @@ def _contents(path: Path) -> tuple[bytes, bool]:
             found = os.fstat(file.fileno())
             size = found.st_size
             data = file.read(LARGEST_FILE + 1) if size <= LARGEST_FILE else b""
-    except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: a NUL in the name
+    except (FileNotFoundError, NotADirectoryError, ValueError) as error:
+        # ValueError: a NUL in the name
         if os.path.islink(path):  # noqa: PTH114 - Path's raises in a closed folder
-            raise NotFound(f"the link {path} points to {os.readlink(path)}, which is not there") from error  # noqa: PTH115
+            raise NotFound(
+                f"the link {path} points to {os.readlink(path)}, which is not there"  # noqa: PTH115
+            ) from error
         raise NotFound(f"there is no file {path}") from error
     except OSError as error:
         raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
     size = max(size, len(data))
     if size > LARGEST_FILE:
-        raise InvalidDocument(f"{path} has {size:,} bytes, files are read up to {LARGEST_FILE:,}: split it, or add its text")
+        raise InvalidDocument(
+            f"{path} has {size:,} bytes, files are read up to {LARGEST_FILE:,}: split it, or add"
+            " its text"
+        )
     return data, stat.S_ISREG(found.st_mode)
 
 
 def _source(path: Path) -> str:
     """The absolute path of a file.
 
-    Links among the folders above it are resolved, so that a folder has one path. A file that is itself a
-    link keeps its own name, so that it is gone when the link is.
+    Links among the folders above it are resolved, so that a folder has one path. A file that is
+    itself a link keeps its own name, so that it is gone when the link is.
     """
     source = (path.parent.resolve() / path.name).as_posix()
     if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are no UTF-8
-        raise InvalidDocument(f"{path}: its name, or that of a folder above it, is no UTF-8: rename it")
+        raise InvalidDocument(
+            f"{path}: its name, or that of a folder above it, is no UTF-8: rename it"
+        )
     return source
 
 
@@ -185,9 +211,14 @@ def _convert(data: bytes, path: Path) -> Converted:
     """The text of a file, by the format that its contents show, else by its suffix."""
     suffix = path.suffix.lower()
     if suffix in WEB_LINKS:
-        raise InvalidDocument(f"{path} is only a link to a page on the web: save the page or document itself, and add that")
+        raise InvalidDocument(
+            f"{path} is only a link to a page on the web: save the page or document itself, and add"
+            " that"
+        )
     if is_placeholder(path) and suffix in folders.PLACEHOLDERS:
-        raise InvalidDocument(f"{path} only stands for a file in a cloud: fetch that file, and add it")
+        raise InvalidDocument(
+            f"{path} only stands for a file in a cloud: fetch that file, and add it"
+        )
     kind = suffix_of(data)
     if kind is None:
         if suffix not in ZIPPED or not data.startswith(ZIP):
@@ -204,5 +235,7 @@ def _convert(data: bytes, path: Path) -> Converted:
     if converted.text.strip():
         return converted
     if kind == ".pdf":
-        raise InvalidDocument(f"{path} holds no text (a scan, perhaps): run OCR over it, or add its text")
+        raise InvalidDocument(
+            f"{path} holds no text (a scan, perhaps): run OCR over it, or add its text"
+        )
     raise EmptyDocument(f"{path} holds no text: there is nothing to remember")

@@ -1,8 +1,8 @@
 """Which files of a folder are read. Knows suffixes, ignore files and litter, no contents.
 
-Hidden files, lock files and other litter are left out without a word. What a person might miss is counted and
-named once: files of other kinds, what ignore files name, what only lies in a cloud, links. No link is followed: whoever
-sends a folder could have a file of the reader's own remembered.
+Hidden files, lock files and other litter are left out without a word. What a person might miss is
+counted and named once: files of other kinds, what ignore files name, what only lies in a cloud,
+links. No link is followed: whoever sends a folder could have a file of the reader's own remembered.
 """
 
 from __future__ import annotations
@@ -28,18 +28,35 @@ LITTER = re.compile(
     r"|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r",
     re.IGNORECASE,
 )  # lock files, halves of downloads and copies that programs leave beside a document
-LITTER_FOLDERS = frozenset({"__pycache__", "__macosx", "$recycle.bin", "system volume information", "lost+found"})
+LITTER_FOLDERS = frozenset(
+    {"__pycache__", "__macosx", "$recycle.bin", "system volume information", "lost+found"}
+)
 IGNORE_FILES = (".gitignore", ".ignore")  # the second is that of ripgrep and other search programs
 LARGEST_IGNORE_FILE = 1_000_000  # bytes
 LOCKED_VERSIONS = frozenset(
-    {"package-lock.json", "npm-shrinkwrap.json", "packages.lock.json", "deno.lock", "composer.lock", "project.assets.json"}
+    {
+        "package-lock.json",
+        "npm-shrinkwrap.json",
+        "packages.lock.json",
+        "deno.lock",
+        "composer.lock",
+        "project.assets.json",
+    }
 )  # what package managers write for themselves, of the suffixes that are read
 MADE_FOLDERS = {
     "node_modules": (),
     "bower_components": (),
     "vendor": ("go.mod", "composer.json", "Gemfile"),
     "target": ("Cargo.toml", "pom.xml", "build.sbt"),
-    "build": ("package.json", "pyproject.toml", "setup.py", "build.gradle", "build.gradle.kts", "CMakeLists.txt", "pubspec.yaml"),
+    "build": (
+        "package.json",
+        "pyproject.toml",
+        "setup.py",
+        "build.gradle",
+        "build.gradle.kts",
+        "CMakeLists.txt",
+        "pubspec.yaml",
+    ),
     "dist": ("package.json", "pyproject.toml", "setup.py"),
     "out": ("package.json", "build.gradle", "tsconfig.json"),
     "bin": (".csproj", ".sln", ".fsproj"),
@@ -47,7 +64,9 @@ MADE_FOLDERS = {
     "Pods": ("Podfile",),
     "coverage": ("package.json",),
     "bak": ("config.edn",),
-}  # folders that a tool fills, and the files (or suffixes) beside them that show the tool; () for always
+    # folders that a tool fills, and the files (or suffixes) beside them that show the tool; () for
+    # always
+}
 MADE_MARKS = frozenset({"CACHEDIR.TAG", "pyvenv.cfg", "conda-meta"})  # in such a folder
 PLACEHOLDERS = (".icloud", ".nextcloud", ".owncloud", ".cloud")  # suffixes of stand-ins
 OFFLINE = 0x1000 | 0x40000 | 0x400000  # Windows: OFFLINE, RECALL_ON_OPEN, RECALL_ON_DATA_ACCESS
@@ -57,7 +76,11 @@ MOST_OTHERS = 3  # names of files of other kinds
 
 
 def walk(
-    folder: Path, suffixes: Collection[str], exclude: Sequence[str], report: Report, known: Collection[Path] = ()
+    folder: Path,
+    suffixes: Collection[str],
+    exclude: Sequence[str],
+    report: Report,
+    known: Collection[Path] = (),
 ) -> Iterator[Path]:
     """The files of these suffixes beneath a folder, sorted.
 
@@ -77,7 +100,9 @@ def walk(
 
 
 def is_placeholder(path: str | os.PathLike[str], suffixes: Collection[str]) -> bool:
-    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives nothing."""
+    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives
+    nothing.
+    """
     path = Path(path)
     try:
         found = path.lstat()
@@ -85,13 +110,20 @@ def is_placeholder(path: str | os.PathLike[str], suffixes: Collection[str]) -> b
         return False
     if path.suffix in PLACEHOLDERS and path.with_suffix("").suffix.lower() in suffixes:
         return True
-    return bool(getattr(found, "st_file_attributes", 0) & OFFLINE or getattr(found, "st_flags", 0) & DATALESS)
+    return bool(
+        getattr(found, "st_file_attributes", 0) & OFFLINE
+        or getattr(found, "st_flags", 0) & DATALESS
+    )
 
 
 def _beneath(pattern: str, folder: Path) -> str:
     """A pattern of `exclude` as it stands in an ignore file; people also give paths."""
     pattern = pattern.replace(os.sep, "/")
-    for start in (folder, Path(os.path.abspath(folder)), folder.resolve()):  # noqa: PTH100 - without links
+    for start in (
+        folder,
+        Path(os.path.abspath(folder)),  # noqa: PTH100 - without links
+        folder.resolve(),
+    ):
         inside = pattern.removeprefix(f"{start.as_posix().rstrip('/')}/")
         if inside != pattern:
             return f"/{inside}"
@@ -105,7 +137,9 @@ def _spec(lines: Sequence[str]) -> GitIgnoreSpec:
     try:
         return GitIgnoreSpec.from_lines(lines)
     except GitIgnorePatternError as error:
-        raise InvalidSetting(f"exclude={list(lines)!r:.200}: {error}; give patterns as in a .gitignore file") from error
+        raise InvalidSetting(
+            f"exclude={list(lines)!r:.200}: {error}; give patterns as in a .gitignore file"
+        ) from error
 
 
 @dataclass(slots=True)
@@ -139,7 +173,9 @@ class _Passed:
     def phrases(self) -> Iterator[str]:
         """One sentence for each kind of thing."""
         if self.kinds:
-            found = [f"{count} {kind or 'without a suffix'}" for kind, count in self.kinds.most_common()]
+            found = [
+                f"{count} {kind or 'without a suffix'}" for kind, count in self.kinds.most_common()
+            ]
             such = "such as " if self.kinds.total() > len(self.others) else ""
             named = f"{such}{', '.join(self.others)}; a text file is read where it is named itself"
             yield f"{_files(self.kinds.total())} of other kinds ({_listed(found)}): {named}"
@@ -149,14 +185,28 @@ class _Passed:
         if self.made:
             yield f"folders that programs fill ({_listed(self.made)})"
         if self.clouds:
-            yield f"{_files(len(self.clouds))} whose contents lie in a cloud, not on this disk ({_listed(self.clouds)})"
+            yield (
+                f"{_files(len(self.clouds))} whose contents lie in a cloud, not on this disk"
+                f" ({_listed(self.clouds)})"
+            )
         if self.links:
-            what = "1 link to a folder" if len(self.links) == 1 else f"{len(self.links):,} links to folders"
+            what = (
+                "1 link to a folder"
+                if len(self.links) == 1
+                else f"{len(self.links):,} links to folders"
+            )
             yield f"{what} ({_listed(self.links)}): add the folders themselves"
         if self.file_links:
             count = len(self.file_links)
-            what = "1 link to a file elsewhere" if count == 1 else f"{count:,} links to files elsewhere"
-            yield f"{what} ({_listed(self.file_links)}): links are not followed out of a folder; add the files themselves"
+            what = (
+                "1 link to a file elsewhere"
+                if count == 1
+                else f"{count:,} links to files elsewhere"
+            )
+            yield (
+                f"{what} ({_listed(self.file_links)}): links are not followed out of a folder; add"
+                " the files themselves"
+            )
 
 
 def _files(count: int) -> str:
@@ -171,7 +221,12 @@ class _Walk:
     """One walk through a folder."""
 
     def __init__(
-        self, top: Path, suffixes: Collection[str], exclude: GitIgnoreSpec, report: Report, known: Collection[Path]
+        self,
+        top: Path,
+        suffixes: Collection[str],
+        exclude: GitIgnoreSpec,
+        report: Report,
+        known: Collection[Path],
     ) -> None:
         self._top = top
         self._suffixes = suffixes
@@ -189,7 +244,9 @@ class _Walk:
             self._report(f"in {self._top}: {'; '.join(phrases)}")
 
     def _beneath(self, folder: Path, rules: Sequence[_Rules]) -> Iterator[Path]:
-        """The files of a folder, then those of the folders in it. No recursion: trees can be deep."""
+        """The files of a folder, then those of the folders in it. No recursion: trees can be
+        deep.
+        """
         waiting = [(folder, rules)]
         while waiting:
             folder, rules = waiting.pop()
@@ -218,8 +275,14 @@ class _Walk:
             self._report(f"{folder} cannot be read: {error.strerror}")
             return []
 
-    def _takes_folder(self, path: Path, beside: Collection[str], rules: Sequence[_Rules], *, is_link: bool) -> bool:
-        if path.name.startswith(".") or path.name.lower() in LITTER_FOLDERS or self._is_ignored(f"{path}/", rules):
+    def _takes_folder(
+        self, path: Path, beside: Collection[str], rules: Sequence[_Rules], *, is_link: bool
+    ) -> bool:
+        if (
+            path.name.startswith(".")
+            or path.name.lower() in LITTER_FOLDERS
+            or self._is_ignored(f"{path}/", rules)
+        ):
             return False
         if is_link:
             if not self._is_read_elsewhere(path):
@@ -235,7 +298,11 @@ class _Walk:
         if is_placeholder(path, self._suffixes):
             self._passed.clouds.append(path.name)
             return False
-        if path.name.startswith(".") or LITTER.fullmatch(path.name) or path.name.lower() in LOCKED_VERSIONS:
+        if (
+            path.name.startswith(".")
+            or LITTER.fullmatch(path.name)
+            or path.name.lower() in LOCKED_VERSIONS
+        ):
             return False
         if self._is_ignored(str(path), rules) or _is_special(path):
             return False
@@ -252,7 +319,9 @@ class _Walk:
         return False
 
     def _is_ignored(self, path: str, rules: Sequence[_Rules]) -> bool:
-        """Whether a pattern names it; of the ignore files, the nearest that says something counts."""
+        """Whether a pattern names it; of the ignore files, the nearest that says something
+        counts.
+        """
         path = os.path.abspath(path) + "/" * path.endswith("/")  # noqa: PTH100 - without resolving links
         if self._exclude.verdict(path):
             return True

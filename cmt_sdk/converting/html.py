@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from markdownify import MarkdownConverter
 
 MARKER = re.compile(r"\d{1,9}[.)]|\[\d+\]")  # what begins an item of a list, or a note
-UNMARKED = ["a", "b", "del", "em", "i", "img", "s", "strong"]  # tags whose text stays and whose marks go
+# tags whose text stays and whose marks go
+UNMARKED = ["a", "b", "del", "em", "i", "img", "s", "strong"]
 
 
 def from_html(data: bytes, path: Path) -> Converted:
@@ -98,7 +99,9 @@ def _converter() -> MarkdownConverter:
             if not (first or rest):
                 return "\n"
             gap = " " * (label.find(" ") + 1 or len(label) + 1)
-            return "".join(f"{line}\n" for line in [f"{label} {first}", *(gap * bool(r) + r for r in rest)])
+            return "".join(
+                f"{line}\n" for line in [f"{label} {first}", *(gap * bool(r) + r for r in rest)]
+            )
 
     return Converter(
         heading_style="ATX",

@@ -15,7 +15,9 @@ from cmt_sdk.converting.html_tree import HEADINGS, Element, drop, words
 NUMBER = "data-place"
 FRAMES = frozenset({"nav", "menu"})
 ASIDES = frozenset({"aside", "footer", "button", "nav", "menu"})
-ROLES = frozenset(["navigation", "search", "menu", "menubar", "banner", "contentinfo", "complementary", "toolbar"])
+ROLES = frozenset(
+    ["navigation", "search", "menu", "menubar", "banner", "contentinfo", "complementary", "toolbar"]
+)
 LISTS = frozenset({"ol", "ul", "dl"})
 LINKED = 0.4  # the part of a block's text from which on it is a menu
 LINKED_LIST = 0.8
@@ -189,7 +191,9 @@ def _is_menu(element: Element) -> bool:
         return False
     if element.tag in ("aside", "footer") and element.find(".//a") is None:
         return _CHROME.search(_name(element)) is not None
-    if _is_chrome(element) or any(_is_chrome(inner) and len(words(inner)) > length / 2 for inner in element.iterdescendants()):
+    if _is_chrome(element) or any(
+        _is_chrome(inner) and len(words(inner)) > length / 2 for inner in element.iterdescendants()
+    ):
         return True
     previous = element.getprevious()
     if element.tag in LISTS and previous is not None and previous.tag in HEADINGS:

@@ -10,7 +10,9 @@ from urllib.parse import urlsplit
 
 from cmt_sdk.converting.html_tree import HEADINGS, Element, drop, words
 
-BLOCKS = frozenset(["center", "dd", "div", "dl", "header", "footer", "ol", "p", "section", "table", "td", "ul"])
+BLOCKS = frozenset(
+    ["center", "dd", "div", "dl", "header", "footer", "ol", "p", "section", "table", "td", "ul"]
+)
 LISTS = frozenset(["dl", "ol", "p", "ul"])  # what an article has, too
 FEWEST = 3  # links of a menu
 LINKED = 0.8  # the part of a menu's letters that are links

@@ -10,15 +10,51 @@ from collections.abc import Mapping
 
 from cmt_sdk.converting.html_tree import Element, drop, padded, replace, words
 
-UNSEEN = frozenset([
-    "applet", "audio", "canvas", "datalist", "embed", "frame", "frameset", "head", "iframe",
-    "map", "noembed", "noframes", "noscript", "object", "param", "rp", "script", "style", "svg",
-    "template", "title", "track", "video",
-])  # fmt: skip
+UNSEEN = frozenset(
+    [
+        "applet",
+        "audio",
+        "canvas",
+        "datalist",
+        "embed",
+        "frame",
+        "frameset",
+        "head",
+        "iframe",
+        "map",
+        "noembed",
+        "noframes",
+        "noscript",
+        "object",
+        "param",
+        "rp",
+        "script",
+        "style",
+        "svg",
+        "template",
+        "title",
+        "track",
+        "video",
+    ]
+)
 SMALLEST_FONT = 2.0  # CSS pixels
 FAR = 900.0  # CSS pixels beyond the page's edge
 TYPED = frozenset(
-    ["color", "date", "datetime-local", "email", "month", "number", "range", "search", "tel", "text", "time", "url", "week"]
+    [
+        "color",
+        "date",
+        "datetime-local",
+        "email",
+        "month",
+        "number",
+        "range",
+        "search",
+        "tel",
+        "text",
+        "time",
+        "url",
+        "week",
+    ]
 )
 
 _LENGTH = re.compile(r"(-?[\d.]+)\s*(px|pt|em|rem|%|vw|vh|)")

@@ -13,9 +13,23 @@ from cmt_sdk.converting.html_tree import BLOCKS, Element, padded, texts, words
 Style = Mapping[str, str]
 
 DIVISIONS = [
-    "address", "aside", "article", "center", "details", "dialog", "fieldset", "figure", "footer",
-    "form", "header", "hgroup", "main", "nav", "search", "section",
-]  # fmt: skip
+    "address",
+    "aside",
+    "article",
+    "center",
+    "details",
+    "dialog",
+    "fieldset",
+    "figure",
+    "footer",
+    "form",
+    "header",
+    "hgroup",
+    "main",
+    "nav",
+    "search",
+    "section",
+]
 RENAMED = {
     **dict.fromkeys(DIVISIONS, "div"),
     **dict.fromkeys(("summary", "legend", "figcaption"), "p"),
@@ -25,8 +39,12 @@ LABEL_START, LABEL_END = "\ue003", "\ue004"  # around the number that a list's i
 LABEL = "data-label"
 START = re.compile(r"\d{1,9}")
 NOTE_IDS = ("footnote-", "endnote-")
-BLOCK_DISPLAYS = frozenset({"block", "flex", "grid", "list-item", "table", "table-row", "flow-root"})
-BOX_DISPLAYS = frozenset({"inline-block", "inline-flex", "inline-grid", "inline-table", "table-cell"})
+BLOCK_DISPLAYS = frozenset(
+    {"block", "flex", "grid", "list-item", "table", "table-row", "flow-root"}
+)
+BOX_DISPLAYS = frozenset(
+    {"inline-block", "inline-flex", "inline-grid", "inline-table", "table-cell"}
+)
 ON_THE_LINE = frozenset({"sup", "sub", "rt", "rb", "wbr", "br", "s", "del", "strike", "ins"})
 
 
@@ -42,7 +60,12 @@ def shape_blocks(root: Element, styles: Mapping[Element, Style]) -> None:
         if element.tag not in BLOCKS:
             if display in BLOCK_DISPLAYS and _holds_text(element):
                 element.tag = "div"
-            elif display in BOX_DISPLAYS or "-" in str(element.tag) or _is_item(element, styles) or _would_fuse(element):
+            elif (
+                display in BOX_DISPLAYS
+                or "-" in str(element.tag)
+                or _is_item(element, styles)
+                or _would_fuse(element)
+            ):
                 padded(element)
         elif element.tag in RENAMED:
             element.tag = RENAMED[element.tag]
@@ -71,7 +94,9 @@ def place_labels(root: Element) -> None:
         if not 0 <= start < end:
             continue
         label = place.text[start + 1 : end]
-        item = next((a for a in (place.element, *place.element.iterancestors()) if a.tag == "li"), None)
+        item = next(
+            (a for a in (place.element, *place.element.iterancestors()) if a.tag == "li"), None
+        )
         is_first = item is not None and words(item).startswith(LABEL_START)
         if item is not None and is_first and item.getparent().tag == "ol":
             item.set(LABEL, label)

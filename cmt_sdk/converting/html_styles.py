@@ -11,11 +11,31 @@ from typing import Any, NamedTuple
 
 from cmt_sdk.converting.html_tree import Element
 
-PROPERTIES = frozenset([
-    "background-color", "clip", "clip-path", "color", "display", "font-size", "height", "left",
-    "max-height", "opacity", "overflow", "position", "text-decoration", "text-decoration-line",
-    "text-indent", "top", "transform", "vertical-align", "visibility", "white-space", "width",
-])  # fmt: skip
+PROPERTIES = frozenset(
+    [
+        "background-color",
+        "clip",
+        "clip-path",
+        "color",
+        "display",
+        "font-size",
+        "height",
+        "left",
+        "max-height",
+        "opacity",
+        "overflow",
+        "position",
+        "text-decoration",
+        "text-decoration-line",
+        "text-indent",
+        "top",
+        "transform",
+        "vertical-align",
+        "visibility",
+        "white-space",
+        "width",
+    ]
+)
 SCREEN_WIDTH = 1280.0  # CSS pixels
 MOST_MATCHES = 10_000_000  # selectors times elements that are looked through: some seconds
 GROUPS = frozenset({"media", "supports", "layer", "container"})
@@ -117,10 +137,15 @@ def _may_match(selector: str, names: set[str]) -> bool:
     """False for a selector whose alternatives all name classes that the page does not have."""
     if _NEGATED.search(selector):
         return True
-    return any(all(mark + name in names for mark, name in _NAMES.findall(part)) for part in selector.split(","))
+    return any(
+        all(mark + name in names for mark, name in _NAMES.findall(part))
+        for part in selector.split(",")
+    )
 
 
-def _matched(root: Element, selector: str, declared: list[tuple[str, str, bool]]) -> Iterator[_Rule]:
+def _matched(
+    root: Element, selector: str, declared: list[tuple[str, str, bool]]
+) -> Iterator[_Rule]:
     from cssselect import ExpressionError, HTMLTranslator, SelectorError, parse
 
     try:

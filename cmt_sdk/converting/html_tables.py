@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from cmt_sdk.converting.html_tree import BLOCKS, HEADINGS, Element, drop, steps, words
 
 LARGEST_GRID = 200_000  # cells: more come only from spans that are made up
-LEAST_GRID, FILLED = 1_000, 20  # cells that spans may fill in any table, and for each cell that it has
+# cells that spans may fill in any table, and for each cell that it has
+LEAST_GRID, FILLED = 1_000, 20
 WIDEST_SPAN = 1000  # columns or rows, the limit of HTML
 LONGEST_LINE = 80  # characters of a cell that stands in a line with its neighbours
 

@@ -1,6 +1,7 @@
 """What a file is by its contents: the signature of its format. Knows no converter.
 
-`suffix_of` names a format that can be read. `refuse_foreign` names one that cannot, with what to do.
+`suffix_of` names a format that can be read. `refuse_foreign` names one that cannot, with what to
+do.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ from cmt_sdk.errors import InvalidDocument
 
 HEAD = 4096  # bytes in which a signature stands
 ZIP = b"PK\x03\x04"
-BROKEN_ZIP = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, NotImplementedError)
+BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    NotImplementedError,
+)
 DIRECTORY_NAME = "utf-16-le"  # in which old Office files write the names of their parts
 
 PICTURE = "a picture: run OCR over it, or add its text"
@@ -109,8 +118,13 @@ ZIP_PARTS = (
     ("xl/workbook.xml", ".xlsx"),
     ("META-INF/container.xml", ".epub"),
 )
-HTML = re.compile(rb"(?:\s|<\?xml[^>]{0,200}\?>|<!--.{0,2000}?-->)*<(?:!doctype\s+html|html[\s>])", re.IGNORECASE | re.DOTALL)
-MAIL = re.compile(rb"(?:[!-9;-~]{1,60}:[^\r\n]{0,998}\r?\n(?:[ \t][^\r\n]{0,998}\r?\n){0,60}){3,}", re.ASCII)
+HTML = re.compile(
+    rb"(?:\s|<\?xml[^>]{0,200}\?>|<!--.{0,2000}?-->)*<(?:!doctype\s+html|html[\s>])",
+    re.IGNORECASE | re.DOTALL,
+)
+MAIL = re.compile(
+    rb"(?:[!-9;-~]{1,60}:[^\r\n]{0,998}\r?\n(?:[ \t][^\r\n]{0,998}\r?\n){0,60}){3,}", re.ASCII
+)
 
 
 def suffix_of(data: bytes) -> str | None:
@@ -136,7 +150,9 @@ def refuse_foreign(data: bytes, path: Path) -> None:
 
 def _foreign(data: bytes) -> str | None:
     if data.startswith(OLE):
-        return next((what for name, what in OLE_PARTS if name.encode(DIRECTORY_NAME) in data), OLD_OFFICE)
+        return next(
+            (what for name, what in OLE_PARTS if name.encode(DIRECTORY_NAME) in data), OLD_OFFICE
+        )
     if data.startswith(ZIP):
         return _foreign_zip(data)
     for start, mark, what in SIGNATURES:
@@ -172,7 +188,9 @@ def _suffix_of_zip(data: bytes) -> str | None:
     if parts is None:
         return None
     names, mime = parts
-    return ZIP_MIMES.get(mime) or next((suffix for name, suffix in ZIP_PARTS if name in names), None)
+    return ZIP_MIMES.get(mime) or next(
+        (suffix for name, suffix in ZIP_PARTS if name in names), None
+    )
 
 
 def _foreign_zip(data: bytes) -> str | None:
@@ -192,5 +210,9 @@ def _is_mail(head: bytes) -> bool:
     found = MAIL.match(head)
     if found is None:
         return False
-    names = {line.split(b":", 1)[0].strip().lower() for line in found[0].splitlines() if line[:1] not in b" \t"}
+    names = {
+        line.split(b":", 1)[0].strip().lower()
+        for line in found[0].splitlines()
+        if line[:1] not in b" \t"
+    }
     return b"from" in names and bool(names & {b"message-id", b"mime-version", b"received"})

@@ -1,7 +1,7 @@
 """E-mail (eml, mbox) and saved web pages (mhtml) to text. Knows html as a form of a message.
 
-Sender, receivers, date and subject stand above the text. Attached files are named, not read; forwarded messages are
-part of the text.
+Sender, receivers, date and subject stand above the text. Attached files are named, not read;
+forwarded messages are part of the text.
 """
 
 from __future__ import annotations
@@ -23,8 +23,17 @@ from cmt_sdk.errors import InvalidDocument
 APPLE_SIZE = re.compile(rb"(\d{1,10}) *\n")  # the first line of a message that Apple Mail keeps
 SHOWN = ("From", "To", "Cc", "Date", "Subject")
 WEB_PAGE = "Snapshot-Content-Location"  # the field by which browsers mark a saved page
-BROKEN = (MessageError, ValueError, LookupError, TypeError, AttributeError, RecursionError, OverflowError)
-# The line between two messages of a mailbox; a line end that the sender's program made ("-- " is none).
+BROKEN = (
+    MessageError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    OverflowError,
+)
+# The line between two messages of a mailbox; a line end that the sender's program made ("-- " is
+# none).
 SEPARATOR = re.compile(rb"(?:\A|\n\r?\n)From [^\r\n]*\r?\n(?=[!-9;-~]+:)")
 FLOWED = re.compile(r"(?<!^--)(?<=\S) \n(?!>)", re.MULTILINE)
 LONGEST_FIELD = 2000  # characters of one field of the head
@@ -70,7 +79,9 @@ def _named(attached: list[str]) -> list[str]:
     if not attached:
         return []
     more = ", ..." if len(attached) > MOST_NAMED else ""
-    return [f"attached files are not read ({', '.join(attached[:MOST_NAMED])}{more}): save and add them"]
+    return [
+        f"attached files are not read ({', '.join(attached[:MOST_NAMED])}{more}): save and add them"
+    ]
 
 
 def _field(message: Message, name: str) -> str:
@@ -123,7 +134,9 @@ def _body(part: Message, path: Path, attached: list[str], depth: int) -> Iterato
             yield from _body(inner, path, attached, depth + 1)
     elif kind in ("text/plain", "text/html") and not _is_attached(part):
         yield _text(part, path)
-    elif part.get_content_maintype() not in ("image", "multipart") or part.get("Content-ID") is None:
+    elif (
+        part.get_content_maintype() not in ("image", "multipart") or part.get("Content-ID") is None
+    ):
         attached.append(_plain(part.get_filename()) or kind)
 
 
@@ -163,10 +176,16 @@ def _text(part: Message, path: Path) -> str:
 
 def _web_page(message: Message, path: Path) -> Converted | None:
     """The page itself, of a page with its pictures; None for a message."""
-    is_page = message.get(WEB_PAGE) is not None or message.get("From", "").lower().startswith("<saved by")
+    is_page = message.get(WEB_PAGE) is not None or message.get("From", "").lower().startswith(
+        "<saved by"
+    )
     if not (is_page or path.suffix.lower() in (".mht", ".mhtml")):
         return None
-    pages = (part for part in message.walk() if part.get_content_type() in ("text/html", "application/xhtml+xml"))
+    pages = (
+        part
+        for part in message.walk()
+        if part.get_content_type() in ("text/html", "application/xhtml+xml")
+    )
     page = next(pages, None)
     payload = page.get_payload(decode=True) if page is not None else None
     if page is None or not isinstance(payload, bytes):
@@ -178,4 +197,8 @@ def _web_page(message: Message, path: Path) -> Converted | None:
         return from_html(payload, path)
     converted = from_html(payload, path)
     title = converted.metadata.get("title") or _field(message, "Subject")
-    return Converted(converted.text, {**converted.metadata, **({"title": title} if title else {})}, converted.left_out)
+    return Converted(
+        converted.text,
+        {**converted.metadata, **({"title": title} if title else {})},
+        converted.left_out,
+    )

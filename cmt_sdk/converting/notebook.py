@@ -11,12 +11,15 @@ from typing import Any
 from cmt_sdk.converting.result import Converted, damaged
 from cmt_sdk.converting.text import decode
 
-EMBEDDED = re.compile(r"!\[([^\[\]]{0,500})\]\((?:data|attachment):[^)]*\)")  # a picture that is written into the text
+# a picture that is written into the text
+EMBEDDED = re.compile(r"!\[([^\[\]]{0,500})\]\((?:data|attachment):[^)]*\)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def from_notebook(data: bytes, path: Path) -> Converted:
-    """The cells in their order, without pictures. Raises InvalidDocument for what is no notebook."""
+    """The cells in their order, without pictures. Raises InvalidDocument for what is no
+    notebook.
+    """
     try:
         notebook = json.loads(decode(data, path))
         sheets = notebook.get("worksheets") or [notebook]
@@ -27,7 +30,9 @@ def from_notebook(data: bytes, path: Path) -> Converted:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise damaged(path, error) from error
     title = metadata.get("title")
-    return Converted(text, {"title": title.strip()} if isinstance(title, str) and title.strip() else {})
+    return Converted(
+        text, {"title": title.strip()} if isinstance(title, str) and title.strip() else {}
+    )
 
 
 def _cell(cell: Mapping[str, Any], language: str) -> Iterator[str]:

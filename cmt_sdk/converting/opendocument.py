@@ -1,7 +1,7 @@
 """OpenDocument files (odt, ods, odp) to Markdown. Knows html as the step between.
 
-Headings, paragraphs, lists, tables, notes and comments become html elements; the pages of a presentation become
-headings, the rows of a workbook records.
+Headings, paragraphs, lists, tables, notes and comments become html elements; the pages of a
+presentation become headings, the rows of a workbook records.
 """
 
 from __future__ import annotations
@@ -28,8 +28,25 @@ TAGS = {
     "notes": "div",
 }
 UNSEEN = frozenset(
-    {"tracked-changes", "forms", "sequence-decls", "annotation-end", "automatic-styles", "scripts", "note-citation"}
-    | {"covered-table-cell", "binary-data", "title", "desc", "hidden-text", "hidden-paragraph", "creator", "date"}
+    {
+        "tracked-changes",
+        "forms",
+        "sequence-decls",
+        "annotation-end",
+        "automatic-styles",
+        "scripts",
+        "note-citation",
+    }
+    | {
+        "covered-table-cell",
+        "binary-data",
+        "title",
+        "desc",
+        "hidden-text",
+        "hidden-paragraph",
+        "creator",
+        "date",
+    }
     | {"font-face-decls", "soft-page-break", "event-listeners"}
 )
 SPACES = {"s": " ", "tab": " ", "line-break": "<br>"}
@@ -45,10 +62,14 @@ def from_opendocument(data: bytes, path: Path) -> Converted:
         names = parts.namelist()
         manifest = parts.read("META-INF/manifest.xml") if "META-INF/manifest.xml" in names else b""
         if b"encryption-data" in manifest:
-            raise InvalidDocument(f"{path} is encrypted: open it, save it without a password, and add that")
+            raise InvalidDocument(
+                f"{path} is encrypted: open it, save it without a password, and add that"
+            )
         title = ""
         if "meta.xml" in names:
-            title = " ".join(parsed(parts.read("meta.xml")).xpath("string(//*[local-name()='title'])").split())
+            title = " ".join(
+                parsed(parts.read("meta.xml")).xpath("string(//*[local-name()='title'])").split()
+            )
         root = parsed(parts.read("content.xml"))
         sheets = root.xpath("//*[local-name()='spreadsheet']/*[local-name()='table']")
         size = Written()
@@ -79,7 +100,11 @@ def _convert(element: Any, html: list[str], depth: int) -> None:
     if name == "page":
         html.append(f"<h2>{escape(_attribute(element, 'name'))}</h2>")
     level = _attribute(element, "outline-level")
-    tag = f"h{min(6, int(level)) if level.isdecimal() and int(level) else 1}" if name == "h" else TAGS.get(name, "")
+    tag = (
+        f"h{min(6, int(level)) if level.isdecimal() and int(level) else 1}"
+        if name == "h"
+        else TAGS.get(name, "")
+    )
     html.append(f"<{tag}>" if tag else "")
     html.append(escape(element.text or ""))
     for child in element:
@@ -125,7 +150,9 @@ def _name(element: Any) -> str:
 
 def _attribute(element: Any, name: str) -> str:
     """An attribute by its name without the namespace."""
-    return next((value for key, value in element.attrib.items() if key.rsplit("}", 1)[-1] == name), "")
+    return next(
+        (value for key, value in element.attrib.items() if key.rsplit("}", 1)[-1] == name), ""
+    )
 
 
 def _repeats(element: Any, name: str) -> int:

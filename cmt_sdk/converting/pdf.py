@@ -20,7 +20,8 @@ from cmt_sdk.types import Metadata
 
 _pdfium_lock = threading.Lock()  # PDFium is not made for several threads
 
-FILE_NAME = re.compile(r"[\\/]|\.[A-Za-z][A-Za-z0-9]{1,4}\Z")  # a title such as "Microsoft Word - lease_v3.doc"
+# a title such as "Microsoft Word - lease_v3.doc"
+FILE_NAME = re.compile(r"[\\/]|\.[A-Za-z][A-Za-z0-9]{1,4}\Z")
 LONGEST_TITLE = 300
 LONGEST_QUOTE = 200  # characters of the words that a comment is about
 
@@ -66,10 +67,16 @@ def from_pdf(data: bytes, path: Path) -> Converted:
     scans = empty & contents.drawn | whole.bare & contents.pictured
     if scans:
         one = len(scans) == 1
-        what = "no text (a scan, perhaps): run OCR over it" if one else "no text (scans, perhaps): run OCR over them"
+        what = (
+            "no text (a scan, perhaps): run OCR over it"
+            if one
+            else "no text (scans, perhaps): run OCR over them"
+        )
         left_out.append(f"{_named(scans)} {'holds' if one else 'hold'} {what}")
     if contents.damaged:
-        left_out.append(f"{_named(contents.damaged)} cannot be read: open the file and save it again")
+        left_out.append(
+            f"{_named(contents.damaged)} cannot be read: open the file and save it again"
+        )
     if contents.unseen:
         left_out.append(f"lines beyond the edge of their page: {contents.unseen}")
     parts = (str(whole), "\n".join(values), "\n".join(contents.comments))
@@ -90,7 +97,9 @@ def _read_page(pdf: Any, number: int, contents: Contents) -> None:
     contents.comments += [_comment(mark, seen, number) for mark in marks if mark.is_comment]
     place(seen, [mark for mark in marks if not mark.is_comment])
     contents.pages.append([Placed.of(line) for line in seen])
-    kinds = {raw.FPDFPageObj_GetType(raw.FPDFPage_GetObject(page.raw, i)) for i in range(_objects(page))}
+    kinds = {
+        raw.FPDFPageObj_GetType(raw.FPDFPage_GetObject(page.raw, i)) for i in range(_objects(page))
+    }
     if kinds - {raw.FPDF_PAGEOBJ_TEXT}:
         contents.drawn.add(number)
     if raw.FPDF_PAGEOBJ_IMAGE in kinds:
@@ -136,9 +145,15 @@ def _metadata(pdf: Any) -> Metadata:
     makers = f"{found.get('Creator', '')} {found.get('Producer', '')}".casefold()
     words = re.findall(r"\w+", title.casefold())
     of_maker = [word for word in words if word in makers]
-    if FILE_NAME.search(title) or len(title) > LONGEST_TITLE or not any(w[0].isalpha() for w in words):
+    if (
+        FILE_NAME.search(title)
+        or len(title) > LONGEST_TITLE
+        or not any(w[0].isalpha() for w in words)
+    ):
         return {}
-    return {} if of_maker and len(words) - len(of_maker) <= 1 and len(words) <= 2 else {"title": title}
+    return (
+        {} if of_maker and len(words) - len(of_maker) <= 1 and len(words) <= 2 else {"title": title}
+    )
 
 
 def _other_parts(pdf: Any) -> list[str]:
@@ -154,7 +169,9 @@ def _other_parts(pdf: Any) -> list[str]:
         more = ", ..." if count > len(names) else ""
         parts.append(f"attached files are not read ({', '.join(names)}{more}): save and add them")
     if pdf.get_formtype() == raw.FORMTYPE_XFA_FULL:
-        parts.append("of its XFA form only names and values are read: print it to a pdf file, and add that")
+        parts.append(
+            "of its XFA form only names and values are read: print it to a pdf file, and add that"
+        )
     return parts
 
 

@@ -1,7 +1,8 @@
 """Pages of a pdf file to one running text. Pure: knows lines and their places, no PDFium.
 
-Lines that repeat at one place of several pages, and page numbers, go out of the running text; a sentence or
-a word that goes on over a page is joined; hyphens at line ends go where they only divide a word.
+Lines that repeat at one place of several pages, and page numbers, go out of the running text; a
+sentence or a word that goes on over a page is joined; hyphens at line ends go where they only
+divide a word.
 """
 
 from __future__ import annotations
@@ -115,8 +116,12 @@ class Repeated:
         self._pages = pages
         self._needed = 2 if len(pages) < MANY_PAGES else 3
         self._size = median([x.box.height for page in pages for x in page] or [0.0])
-        self._edges = [(_edge_rows(page, is_head=True), _edge_rows(page, is_head=False)) for page in pages]
-        self._places = [_places(page, *edges) for page, edges in zip(pages, self._edges, strict=True)]
+        self._edges = [
+            (_edge_rows(page, is_head=True), _edge_rows(page, is_head=False)) for page in pages
+        ]
+        self._places = [
+            _places(page, *edges) for page, edges in zip(pages, self._edges, strict=True)
+        ]
         self._same: dict[tuple[str, int], set[int]] = defaultdict(set)
         self._counting: dict[tuple[str, int], set[int]] = defaultdict(set)
         for number, places in enumerate(self._places):
@@ -183,7 +188,9 @@ class Repeated:
 
 
 def _edge_rows(page: Sequence[Placed], *, is_head: bool) -> list[list[int]]:
-    """The indexes of the lines in the first or last rows of a page, from the edge to the middle of its text."""
+    """The indexes of the lines in the first or last rows of a page, from the edge to the middle of
+    its text.
+    """
     heights = [line.box.bottom for line in page] or [0.0]
     middle = (max(heights) + min(heights)) / 2
     half = [i for i, line in enumerate(page) if (line.box.bottom >= middle) is is_head]
@@ -203,8 +210,8 @@ def _edge_rows(page: Sequence[Placed], *, is_head: bool) -> list[list[int]]:
 def _places(page: Sequence[Placed], heads: Rows, feet: Rows) -> dict[int, tuple[int, ...]]:
     """Where the lines at the edges of a page stand, as numbers that lines of other pages share.
 
-    Two of them are overlapping steps of height: lines less than 3 points apart share one. The outermost rows are
-    at one place whatever their height, as feet can follow directly on a text.
+    Two of them are overlapping steps of height: lines less than 3 points apart share one. The
+    outermost rows are at one place whatever their height, as feet can follow directly on a text.
     """
     places: dict[int, tuple[int, ...]] = {}
     for edge, rows in ((HEADS, heads), (FEET, feet)):
@@ -258,7 +265,8 @@ def _page_text(page: Sequence[Placed], words: Words) -> str:
 def _before_page(text: str, following: str, words: Words, *, is_alike: bool) -> str:
     """The text of a page and what separates it from the next: one line end, two, or nothing.
 
-    A sentence without an end goes on, unless the next page begins in letters of another size, as headings do.
+    A sentence without an end goes on, unless the next page begins in letters of another size, as
+    headings do.
     """
     if BROKEN_WORD.search(text[-TAIL:]) and following[0].isalnum():
         return _before_word(text, following, words)
@@ -286,8 +294,8 @@ def _before_word(text: str, following: str, words: Words) -> str:
 def _link(ending: str, beginning: str, following: str, words: Words) -> str:
     """What stands between the two parts of a word: a hyphen, a hyphen and a space, or nothing.
 
-    It stays unknown whether "user-" and "friendly" are one word where neither form stands elsewhere in the
-    document: they are joined.
+    It stays unknown whether "user-" and "friendly" are one word where neither form stands elsewhere
+    in the document: they are joined.
     """
     tail = re.split(r"[^\w\-\u2010\u2011]", ending)[-1]
     if not beginning:

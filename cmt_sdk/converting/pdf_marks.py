@@ -1,7 +1,7 @@
 """Form fields and annotations of a page of a pdf file. Knows no text of the page.
 
-PDFium keeps both apart from the text. A `Mark` with a place belongs into the text there; a comment is
-about a place, and stands by itself.
+PDFium keeps both apart from the text. A `Mark` with a place belongs into the text there; a comment
+is about a place, and stands by itself.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """One page of a pdf file as lines with their places, by PDFium. Knows no other page.
 
-PDFium ends a line where the baseline changes, at a raised "5" too, and sets that "5" directly behind
-the number before it. The places of the characters show what is raised: it becomes "10^5", and the line goes on.
+PDFium ends a line where the baseline changes, at a raised "5" too, and sets that "5" directly
+behind the number before it. The places of the characters show what is raised: it becomes "10^5",
+and the line goes on.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from typing import Any, NamedTuple
 
 SMALLER = 0.85  # a raised character is at most this high, measured against the one before it
 RAISED = 0.15  # and its foot stands at least this far above, measured in heights of that one
-LINE_HYPHEN = "\x02"  # what PDFium gives for a hyphen at the end of a line, which it joins to the next
+# what PDFium gives for a hyphen at the end of a line, which it joins to the next
+LINE_HYPHEN = "\x02"
 SPACES = frozenset(" \t\u00a0")
 LINE_ENDS = frozenset("\r\n")
 ENDS_AND_SPACES = SPACES | LINE_ENDS
@@ -50,7 +52,12 @@ class Box(NamedTuple):
 
     def meets(self, other: Box) -> bool:
         """True where some of one lies on the other."""
-        return self.left < other.right and other.left < self.right and self.bottom < other.top and other.bottom < self.top
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.bottom < other.top
+            and other.bottom < self.top
+        )
 
 
 NOWHERE = Box(0, 0, 0, 0)  # for what a file puts at infinity
@@ -140,7 +147,11 @@ def _letters(text: Any, turn: Turn) -> Iterator[Letter]:
         high = ""
         if letter == "\ufffe":
             letter = LINE_HYPHEN
-        if not letter or letter.isspace() or not raw.FPDFText_GetLooseCharBox(text.raw, index, place):
+        if (
+            not letter
+            or letter.isspace()
+            or not raw.FPDFText_GetLooseCharBox(text.raw, index, place)
+        ):
             yield Letter(letter, None)
             continue
         yield Letter(letter, turn.box(box.left, box.bottom, box.right, box.top))
@@ -165,7 +176,11 @@ def _joined(letters: list[Letter]) -> list[Letter]:
                 out.append(letter)
                 last = box
                 continue
-            if last is not base and _same_line(base, box) and -1 < box.left - last.right < base.height:
+            if (
+                last is not base
+                and _same_line(base, box)
+                and -1 < box.left - last.right < base.height
+            ):
                 _rejoin(out)
         out.append(letter)
         base = box
@@ -183,7 +198,10 @@ def _shift(base: Box, box: Box) -> int:
 
 
 def _same_line(base: Box, box: Box) -> bool:
-    return abs(base.bottom - box.bottom) < 0.1 * base.height and abs(base.height - box.height) < 0.1 * base.height
+    return (
+        abs(base.bottom - box.bottom) < 0.1 * base.height
+        and abs(base.height - box.height) < 0.1 * base.height
+    )
 
 
 def _is_number_mark(letter: str) -> bool:

@@ -1,7 +1,7 @@
 """Puts form fields and typed notes into the lines of their page. Pure: knows no PDFium.
 
-A field belongs to the words to its left, else to those to its right (a box that is ticked), else to those
-above it; where there are none, its own name stands before it.
+A field belongs to the words to its left, else to those to its right (a box that is ticked), else to
+those above it; where there are none, its own name stands before it.
 """
 
 from __future__ import annotations

@@ -83,8 +83,13 @@ def _rows(text: str, suffix: str) -> list[list[str]]:
         text = text[named.end() :]
     delimiter = named[1] if named else _delimiter(text, "\t" if suffix in (".tsv", ".tab") else "")
     rows = _read(text, delimiter, csv.QUOTE_MINIMAL)
-    if _is_open(text, delimiter) or any("\n" in cell and len(cell) > LONGEST_CELL for row in rows for cell in row):
-        rows = [[cell.strip().strip('"') for cell in row] for row in _read(text, delimiter, csv.QUOTE_NONE)]
+    if _is_open(text, delimiter) or any(
+        "\n" in cell and len(cell) > LONGEST_CELL for row in rows for cell in row
+    ):
+        rows = [
+            [cell.strip().strip('"') for cell in row]
+            for row in _read(text, delimiter, csv.QUOTE_NONE)
+        ]
     cleaned = ([_clean(cell) for cell in row] for row in rows)
     return [row for row in cleaned if any(row)]
 
@@ -98,7 +103,9 @@ def _read(text: str, delimiter: str, quoting: Literal[0, 3]) -> list[list[str]]:
 def _is_open(text: str, delimiter: str) -> bool:
     """True where a quotation mark is never closed."""
     try:
-        for _ in csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True):
+        for _ in csv.reader(
+            io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+        ):
             pass
     except csv.Error as error:
         return "unexpected end" in str(error)
@@ -120,7 +127,11 @@ def _delimiter(text: str, preferred: str) -> str:
 
 def _agreement(sample: str, mark: str) -> tuple[float, int]:
     widths = Counter(len(row) for row in _read(sample, mark, csv.QUOTE_MINIMAL) if row)
-    width, count = max(widths.items(), key=lambda item: (item[0] > 1, item[1] * (item[0] > 1), item[0]), default=(1, 0))
+    width, count = max(
+        widths.items(),
+        key=lambda item: (item[0] > 1, item[1] * (item[0] > 1), item[0]),
+        default=(1, 0),
+    )
     return (count / max(1, sum(widths.values())), width) if width > 1 else (0.0, 0)
 
 
@@ -145,7 +156,9 @@ def _is_header(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
     years = [cell for cell in values if YEAR.fullmatch(cell)]
     if not below or not named or any(ADDRESS.match(cell) for cell in named):
         return False
-    if len(set(named)) < len(named) and not any(_is_number_column(below, n) for n, cell in enumerate(row) if cell):
+    if len(set(named)) < len(named) and not any(
+        _is_number_column(below, n) for n, cell in enumerate(row) if cell
+    ):
         return False
     if len(values) > len(years) or (years and len(years) < 2 and len(named) > 1):
         return False
@@ -180,7 +193,9 @@ def _parsed(text: str) -> Value:
             values.setdefault(name, []).append(value)
         return {name: found[0] if len(found) == 1 else found for name, found in values.items()}
 
-    value: Value = json.loads(text, object_pairs_hook=merged, parse_float=str, parse_int=str, parse_constant=str)
+    value: Value = json.loads(
+        text, object_pairs_hook=merged, parse_float=str, parse_int=str, parse_constant=str
+    )
     return value
 
 
@@ -193,7 +208,11 @@ def _lines_of(value: Value, path: str = "") -> Iterator[str]:
             yield from ("", f"# {path}", "")
         yield from _table(value)
     elif isinstance(value, dict):
-        tables = {name: v for name, v in value.items() if isinstance(v, dict | list) and not _is_plain_list(v)}
+        tables = {
+            name: v
+            for name, v in value.items()
+            if isinstance(v, dict | list) and not _is_plain_list(v)
+        }
         for name, field in value.items():
             if name not in tables and (shown := _plain(field)):
                 yield f"{_below(path, name)}: {shown}"
@@ -212,7 +231,11 @@ def _is_table(value: Value) -> bool:
     """
     if isinstance(value, list):
         return bool(value) and all(isinstance(item, dict) for item in value)
-    if not isinstance(value, dict) or len(value) < 2 or not all(isinstance(v, dict) and v for v in value.values()):
+    if (
+        not isinstance(value, dict)
+        or len(value) < 2
+        or not all(isinstance(v, dict) and v for v in value.values())
+    ):
         return False
     names = [set(v) for v in value.values() if isinstance(v, dict)]
     return len(set.intersection(*names)) * 2 >= len(set.union(*names))

@@ -14,9 +14,9 @@ from cmt_sdk.types import Metadata
 class Converted:
     """The contents of one file.
 
-    `text` is plain text or Markdown. `metadata` holds what the file says about itself, such as "title".
-    `left_out` names what the converter did not take over, one phrase each ("pages 2 and 3 hold no text");
-    the caller reports it as a warning.
+    `text` is plain text or Markdown. `metadata` holds what the file says about itself, such as
+    "title". `left_out` names what the converter did not take over, one phrase each ("pages 2 and 3
+    hold no text"); the caller reports it as a warning.
     """
 
     text: str
@@ -27,4 +27,6 @@ class Converted:
 def damaged(path: Path, error: Exception) -> InvalidDocument:
     """The error for a file that its parser rejects."""
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InvalidDocument(f"{path} cannot be read ({reason}): open it and save it again, or add its text")
+    return InvalidDocument(
+        f"{path} cannot be read ({reason}): open it and save it again, or add its text"
+    )

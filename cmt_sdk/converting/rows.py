@@ -43,4 +43,6 @@ def _is_header(row: Sequence[str], following: Sequence[str]) -> bool:
 
 def record(fields: Iterable[tuple[str, str]]) -> str:
     """One line that names its fields; empty ones are left out."""
-    return "- " + "; ".join(f"{name}: {value}" if name else value for name, value in fields if value)
+    return "- " + "; ".join(
+        f"{name}: {value}" if name else value for name, value in fields if value
+    )

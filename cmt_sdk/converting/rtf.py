@@ -8,7 +8,8 @@ from pathlib import Path
 from cmt_sdk.converting.result import Converted, damaged
 
 TITLE = re.compile(r"\{\\title ([^{}]{1,2000})\}")
-DATA = re.compile(rb"\{\\\*?\\?(?:pict|objdata)\b[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")  # pictures, written in digits
+# pictures, written in digits
+DATA = re.compile(rb"\{\\\*?\\?(?:pict|objdata)\b[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 HIDDEN = re.compile(rb"\{(?:\\[a-z]{1,20}-?\d{0,9} ?){0,50}?\\v(?![a-z0-9])[^{}]*\}")
 
 FONTS = re.compile(r"\{[^{}]{0,200}\\fonttbl")
@@ -24,15 +25,28 @@ def from_rtf(data: bytes, path: Path) -> Converted:
     try:
         text = rtf_to_text(source, encoding=_code_page(source), errors="replace")
         found = TITLE.search(source[:100_000])
-        title = rtf_to_text(f"{{\\rtf1 {found[1]}}}", encoding=_code_page(source), errors="replace") if found else ""
-    except (ValueError, LookupError, RecursionError, OverflowError, TypeError, AttributeError) as error:
+        title = (
+            rtf_to_text(f"{{\\rtf1 {found[1]}}}", encoding=_code_page(source), errors="replace")
+            if found
+            else ""
+        )
+    except (
+        ValueError,
+        LookupError,
+        RecursionError,
+        OverflowError,
+        TypeError,
+        AttributeError,
+    ) as error:
         raise damaged(path, error) from error
     title = " ".join(title.split())
     return Converted(text.replace("\r\n", "\n").strip(), {"title": title} if title else {})
 
 
 def _short_fonts(source: str) -> str:
-    """The file with a table of fonts that says their character sets alone: striprtf takes quadratic time to find them."""
+    """The file with a table of fonts that says their character sets alone: striprtf takes quadratic
+    time to find them.
+    """
     found = FONTS.search(source)
     if found is None:
         return source

@@ -7,11 +7,52 @@ from __future__ import annotations
 
 import re
 
-UNITS = frozenset([
-    "m", "mm", "cm", "dm", "km", "hm", "μm", "µm", "nm", "pm", "in", "ft", "yd", "mi", "mil", "s",
-    "ms", "min", "h", "d", "sec", "m/s", "km/h", "Hz", "K", "g", "kg", "mol", "cd", "A", "ha",
-    "L", "l", "mi", "yr", "px", "pt", "м", "см", "мм", "км", "дм",
-])  # fmt: skip
+UNITS = frozenset(
+    [
+        "m",
+        "mm",
+        "cm",
+        "dm",
+        "km",
+        "hm",
+        "μm",
+        "µm",
+        "nm",
+        "pm",
+        "in",
+        "ft",
+        "yd",
+        "mi",
+        "mil",
+        "s",
+        "ms",
+        "min",
+        "h",
+        "d",
+        "sec",
+        "m/s",
+        "km/h",
+        "Hz",
+        "K",
+        "g",
+        "kg",
+        "mol",
+        "cd",
+        "A",
+        "ha",
+        "L",
+        "l",
+        "mi",
+        "yr",
+        "px",
+        "pt",
+        "м",
+        "см",
+        "мм",
+        "км",
+        "дм",
+    ]
+)
 RAISED = str.maketrans("0123456789+-−–", "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁻⁻")
 TRADE_MARKS = {"TM": "™", "SM": "℠", "(TM)": "™", "(R)": "®", "R": "®"}
 CURRENCY = "$€£¥₹₽₺₩₴₪฿"

@@ -21,7 +21,8 @@ def from_sheets(data: bytes, path: Path) -> Converted:
     """The values of all visible sheets, with what formulas last gave. Raises InvalidDocument."""
     from openpyxl import load_workbook
 
-    with opened(data, path), warnings.catch_warnings(action="ignore"):  # of parts that openpyxl does not know
+    # of parts that openpyxl does not know
+    with opened(data, path), warnings.catch_warnings(action="ignore"):
         book = load_workbook(io.BytesIO(data), read_only=True, data_only=True, keep_links=False)
         texts: list[str] = []
         size = Written()
@@ -35,7 +36,9 @@ def from_sheets(data: bytes, path: Path) -> Converted:
         title = " ".join(str(book.properties.title or "").split())
         book.close()
     left_out = [f"hidden sheets are not read ({', '.join(hidden)})"] if hidden else []
-    return Converted("\n\n".join(text for text in texts if text), {"title": title} if title else {}, left_out)
+    return Converted(
+        "\n\n".join(text for text in texts if text), {"title": title} if title else {}, left_out
+    )
 
 
 def _rows(sheet: Any, size: Written) -> Iterator[Sequence[str]]:
@@ -44,7 +47,9 @@ def _rows(sheet: Any, size: Written) -> Iterator[Sequence[str]]:
     for values in sheet.iter_rows(values_only=True):
         count += len(values)
         if count > MOST_CELLS:
-            raise ValueError(f"a sheet of it has more than {MOST_CELLS:,} cells, empty ones included")
+            raise ValueError(
+                f"a sheet of it has more than {MOST_CELLS:,} cells, empty ones included"
+            )
         row = [_text(value) for value in values]
         size.add(sum(map(len, row)))  # many cells can show one text
         while row and not row[-1]:
@@ -59,7 +64,11 @@ def _text(value: object) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return value.date().isoformat() if value.time() == MIDNIGHT else value.isoformat(" ", "minutes")
+        return (
+            value.date().isoformat()
+            if value.time() == MIDNIGHT
+            else value.isoformat(" ", "minutes")
+        )
     if isinstance(value, (date, time)):
         return value.isoformat()
     if isinstance(value, float):

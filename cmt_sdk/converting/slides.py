@@ -21,7 +21,8 @@ def from_slides(data: bytes, path: Path) -> Converted:
     with opened(data, path):
         try:
             show = Presentation(io.BytesIO(data))
-            slides = {slide.part: slide for slide in show.slides}  # each once, however often it is referred to
+            # each once, however often it is referred to
+            slides = {slide.part: slide for slide in show.slides}
             found = ["\n\n".join(_slide(slide)) for slide in slides.values()]
             title = " ".join((show.core_properties.title or "").split())
         except PythonPptxError as error:
@@ -37,7 +38,9 @@ def _slide(slide: Any) -> Iterator[str]:
     heading = slide.shapes.title
     if heading is not None and heading.has_text_frame and heading.text_frame.text.strip():
         yield f"## {' '.join(heading.text_frame.text.split())}"
-    others = (shape for shape in slide.shapes if heading is None or shape.shape_id != heading.shape_id)
+    others = (
+        shape for shape in slide.shapes if heading is None or shape.shape_id != heading.shape_id
+    )
     yield from _shapes(others, 0)
     if slide.has_notes_slide:
         frame = slide.notes_slide.notes_text_frame
@@ -55,7 +58,11 @@ def _shapes(shapes: Iterable[Any], depth: int) -> Iterator[str]:
         elif getattr(shape, "has_table", False):
             yield _table(shape.table)
         elif shape.has_text_frame:
-            lines = [_line(paragraph) for paragraph in shape.text_frame.paragraphs if paragraph.text.strip()]
+            lines = [
+                _line(paragraph)
+                for paragraph in shape.text_frame.paragraphs
+                if paragraph.text.strip()
+            ]
             if lines:
                 yield "\n".join(lines)
 
@@ -67,7 +74,10 @@ def _line(paragraph: Any) -> str:
 
 
 def _table(table: Any) -> str:
-    rows = [[" ".join(cell.text.split()).replace("|", "\\|") for cell in row.cells] for row in table.rows]
+    rows = [
+        [" ".join(cell.text.split()).replace("|", "\\|") for cell in row.cells]
+        for row in table.rows
+    ]
     lines = [f"| {' | '.join(row)} |" for row in rows]
     if lines:
         lines.insert(1, f"| {' | '.join('---' for _ in rows[0])} |")

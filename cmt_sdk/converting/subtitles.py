@@ -9,7 +9,9 @@ from pathlib import Path
 from cmt_sdk.converting.result import Converted
 from cmt_sdk.converting.text import from_text
 
-TIMES = re.compile(r"\s*(?:(\d+):)?(\d{1,2}):(\d{2})[.,](\d{3})\s+-->\s+(?:(\d+):)?(\d{1,2}):(\d{2})[.,](\d{3}).*")
+TIMES = re.compile(
+    r"\s*(?:(\d+):)?(\d{1,2}):(\d{2})[.,](\d{3})\s+-->\s+(?:(\d+):)?(\d{1,2}):(\d{2})[.,](\d{3}).*"
+)
 SPEAKER = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 TAG = re.compile(r"</?[a-zA-Z0-9][^>]{0,200}>|\{\\[^}]{0,200}\}")
 BLOCKS = ("NOTE", "STYLE", "REGION")  # what vtt keeps besides cues

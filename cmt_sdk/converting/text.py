@@ -1,7 +1,7 @@
 """Bytes of text files to text, and the check that every text passes. Knows no other format.
 
-`decode` takes what is beyond doubt: UTF-8, or what a byte-order mark names. `from_text` goes on where a file is
-damaged in a few places or in an older encoding, and says so.
+`decode` takes what is beyond doubt: UTF-8, or what a byte-order mark names. `from_text` goes on
+where a file is damaged in a few places or in an older encoding, and says so.
 """
 
 from __future__ import annotations
@@ -25,14 +25,19 @@ MARKS = (
 )  # UTF-32 before UTF-16, whose mark it begins with
 REPLACED = "\ufffd"
 SAMPLE = 200_000  # bytes that an encoding is guessed from
-FEW, SHARE = 3, 0.01  # unreadable characters that a text may have: so many, or this part of a longer one
+# unreadable characters that a text may have: so many, or this part of a longer one
+FEW, SHARE = 3, 0.01
 NULS = re.compile("\0+")
 CONTROLS = re.compile(r"[\x01-\x07\x0e-\x19\x7f]")  # control characters that no text uses
-NO_LETTER = re.compile(rb"[\x81\x8d\x8f\x90\x9d\xc0\xc1\xf5-\xff]")  # no text in UTF-8 or in windows-1252 is likely to use
+# no text in UTF-8 or in windows-1252 is likely to use
+NO_LETTER = re.compile(rb"[\x81\x8d\x8f\x90\x9d\xc0\xc1\xf5-\xff]")
 STRANGE = ("Cc", "Cn", "Co", "Cs")  # categories of characters that no text in UTF-16 holds
-PLAIN = frozenset(" \n\r\t\u3000\u3001\u3002\uff0c\uff1a\uff01\uff1f")  # the most frequent characters besides letters
-USED_SIGNS = frozenset("\u00b0\u00a9\u00ae\u2122\u00b1\u00d7\u00f7\u2116\n\r\t\f\x1a\x1b")  # such as the degree, and white space
-NO_NEIGHBOURS = frozenset("0123456789[]\\^_`{|}~@#$%&*<>=+")  # what does not touch a letter with an accent
+# the most frequent characters besides letters
+PLAIN = frozenset(" \n\r\t\u3000\u3001\u3002\uff0c\uff1a\uff01\uff1f")
+# such as the degree, and white space
+USED_SIGNS = frozenset("\u00b0\u00a9\u00ae\u2122\u00b1\u00d7\u00f7\u2116\n\r\t\f\x1a\x1b")
+# what does not touch a letter with an accent
+NO_NEIGHBOURS = frozenset("0123456789[]\\^_`{|}~@#$%&*<>=+")
 ODD_SHARE = 10  # a text has at most one odd place in so many letters beyond ASCII
 FEWEST_LETTERS = 3  # that an encoding is guessed from
 NOT_GUESSED = ["mac_roman", "cp850"]  # older encodings that browsers never meet
@@ -46,7 +51,9 @@ PYTHON_NAMES = {
 
 
 def check_text(text: str, limit: float, what: str) -> str:
-    """The gate for every text that is to be remembered; returns it unchanged. Raises InvalidDocument, EmptyDocument."""
+    """The gate for every text that is to be remembered; returns it unchanged. Raises
+    InvalidDocument, EmptyDocument.
+    """
     if not text.strip():
         raise EmptyDocument(f"{what} is empty or only white space: there is nothing to remember")
     if "\0" in text:
@@ -55,13 +62,13 @@ def check_text(text: str, limit: float, what: str) -> str:
         size = len(text.encode())
     except UnicodeEncodeError as error:
         raise InvalidDocument(
-            f"{what} holds a lone surrogate (U+{ord(text[error.start]):04X} at {error.start}): decode it again, "
-            "for example with errors='replace'"
+            f"{what} holds a lone surrogate (U+{ord(text[error.start]):04X} at {error.start}):"
+            " decode it again, for example with errors='replace'"
         ) from error
     if size > limit:
         raise InvalidDocument(
-            f"{what} has {size:,} bytes, the limit is {limit:,}: cut it, or open the memory with max_document_bytes={size} "
-            f"(`cmt config set max_document_bytes {size}`)"
+            f"{what} has {size:,} bytes, the limit is {limit:,}: cut it, or open the memory with"
+            f" max_document_bytes={size} (`cmt config set max_document_bytes {size}`)"
         )
     return text
 
@@ -73,24 +80,35 @@ def decode(data: bytes, path: Path) -> str:
         text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InvalidDocument(
-            f"{path} is no {encoding.upper()} text ({error.reason} at byte {error.start}): if it is text in another "
-            "encoding, convert it (iconv -f ENCODING -t UTF-8 FILE > NEW), or save it as UTF-8"
+            f"{path} is no {encoding.upper()} text ({error.reason} at byte {error.start}): if it is"
+            " text in another encoding, convert it (iconv -f ENCODING -t UTF-8 FILE > NEW), or"
+            " save it as UTF-8"
         ) from error
     return _lines(text)
 
 
 def from_text(data: bytes, path: Path) -> Converted:
-    """The text of a file. Its notes say what was guessed and what was replaced. Raises InvalidDocument for binary data."""
+    """The text of a file. Its notes say what was guessed and what was replaced. Raises
+    InvalidDocument for binary data.
+    """
     encoding = _marked(data) or _unmarked(data)
     notes: list[str] = []
     try:
-        text = decode(data, path) if encoding is None else _lines(data.decode(encoding).removeprefix("\ufeff"))
+        text = (
+            decode(data, path)
+            if encoding is None
+            else _lines(data.decode(encoding).removeprefix("\ufeff"))
+        )
     except (InvalidDocument, UnicodeDecodeError):
         text, note = _damaged(data, encoding) or _guessed(data, path, encoding)
         notes.append(note)
     text, blocks = NULS.subn(REPLACED, text)
-    if blocks + len(CONTROLS.findall(text)) > _allowed(text) or (blocks and not text.replace(REPLACED, "").strip()):
-        raise InvalidDocument(f"{path} holds NUL or control characters: that is binary data, not text")
+    if blocks + len(CONTROLS.findall(text)) > _allowed(text) or (
+        blocks and not text.replace(REPLACED, "").strip()
+    ):
+        raise InvalidDocument(
+            f"{path} holds NUL or control characters: that is binary data, not text"
+        )
     if blocks:
         notes.append(f"NUL characters in {_places(blocks)} replaced by U+FFFD")
     return Converted(text, left_out=notes)
@@ -115,7 +133,9 @@ def _marked(data: bytes) -> str | None:
 
 
 def _unmarked(data: bytes) -> str | None:
-    """An encoding that shows itself without a mark: UTF-16 by its control bytes, ISO-2022-JP by its escapes."""
+    """An encoding that shows itself without a mark: UTF-16 by its control bytes, ISO-2022-JP by its
+    escapes.
+    """
     sample = data[: SAMPLE // 2 * 2]
     if re.search(rb"\x1b\$[@B]", sample):
         return "iso2022_jp"
@@ -131,7 +151,9 @@ def _unmarked(data: bytes) -> str | None:
 
 
 def _damaged(data: bytes, encoding: str | None) -> tuple[str, str] | None:
-    """A text with a few bytes that belong to no character; None where they are too many, or another encoding's."""
+    """A text with a few bytes that belong to no character; None where they are too many, or another
+    encoding's.
+    """
     text = data.decode(encoding or "utf-8", "replace").removeprefix("\ufeff")
     own = data.count(REPLACED.encode()) if encoding in (None, "utf-8") else 0
     bad = text.count(REPLACED) - own
@@ -154,7 +176,9 @@ def _is_text(data: bytes) -> bool:
 
 
 def _guessed(data: bytes, path: Path, named: str | None) -> tuple[str, str]:
-    """The text in the encoding that its bytes look most like. Raises InvalidDocument where none stands out."""
+    """The text in the encoding that its bytes look most like. Raises InvalidDocument where none
+    stands out.
+    """
     encoding = None if named else _guess(data)
     try:
         text = data.decode(encoding) if encoding else None
@@ -162,10 +186,12 @@ def _guessed(data: bytes, path: Path, named: str | None) -> tuple[str, str]:
         text = None
     if text is None:
         decode(data, path)
-        raise InvalidDocument(f"{path} is no UTF-8 text: convert it (iconv -f ENCODING -t UTF-8 FILE > NEW)")
+        raise InvalidDocument(
+            f"{path} is no UTF-8 text: convert it (iconv -f ENCODING -t UTF-8 FILE > NEW)"
+        )
     note = (
-        f"no UTF-8 text: read as {encoding}, which is a guess; where letters are wrong, convert the file "
-        "(iconv -f ENCODING -t UTF-8 FILE > NEW)"
+        f"no UTF-8 text: read as {encoding}, which is a guess; where letters are wrong, convert the"
+        " file (iconv -f ENCODING -t UTF-8 FILE > NEW)"
     )
     return _lines(text), note
 
@@ -187,7 +213,9 @@ def _guess(data: bytes) -> str | None:
 
 
 def _looks_written(data: bytes, encoding: str) -> bool:
-    """True where an encoding makes words: hardly a sign, a digit or a capital stands where texts have none."""
+    """True where an encoding makes words: hardly a sign, a digit or a capital stands where texts
+    have none.
+    """
     try:
         text = data.decode(encoding)
     except (LookupError, UnicodeDecodeError):
@@ -210,7 +238,9 @@ def _is_odd(before: str, after: str) -> bool:
     """True for "bU" in a word, and for an accented letter at a digit or a sign."""
     if before.islower() and after.isupper():
         return True
-    return (before in NO_NEIGHBOURS and _is_cased(after)) or (after in NO_NEIGHBOURS and _is_cased(before))
+    return (before in NO_NEIGHBOURS and _is_cased(after)) or (
+        after in NO_NEIGHBOURS and _is_cased(before)
+    )
 
 
 def _is_cased(letter: str) -> bool:

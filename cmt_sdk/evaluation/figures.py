@@ -1,4 +1,6 @@
-"""From replies to figures: means with their intervals, recall, abstention, and a curve over a growing memory. Pure."""
+"""From replies to figures: means with their intervals, recall, abstention, and a curve over a
+growing memory. Pure.
+"""
 
 from __future__ import annotations
 
@@ -15,11 +17,13 @@ DEPTHS = (1, 5, 10)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One reader over all questions. Metrics and shares in percent, milliseconds as medians, tokens as means.
+    """One reader over all questions. Metrics and shares in percent, milliseconds as medians, tokens
+    as means.
 
-    `found`: questions whose own passage was read. `wrote`: which reader the answers came from (auto has two).
-    `confidence_auroc`, in [0, 1]: how well the confidence tells exact answers from others; None where all are alike.
-    `errors`: questions that could not be asked; they score 0 and are left out of tokens and milliseconds.
+    `found`: questions whose own passage was read. `wrote`: which reader the answers came from (auto
+    has two). `confidence_auroc`, in [0, 1]: how well the confidence tells exact answers from
+    others; None where all are alike. `errors`: questions that could not be asked; they score 0 and
+    are left out of tokens and milliseconds.
     """
 
     exact: Interval
@@ -40,10 +44,12 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """One reader on questions with their own passage and with one that does not tell, as many of each.
+    """One reader on questions with their own passage and with one that does not tell, as many of
+    each.
 
-    auroc, in [0, 1]: how well the confidence tells them apart. At `threshold`, in percent: `answered`, questions with their own
-    passage that were answered; `withheld`, those without that were not; `accuracy`, both together.
+    auroc, in [0, 1]: how well the confidence tells them apart. At `threshold`, in percent:
+    `answered`, questions with their own passage that were answered; `withheld`, those without that
+    were not; `accuracy`, both together.
     """
 
     auroc: float | None
@@ -55,7 +61,9 @@ class Abstention:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A memory of so many documents: EM, F1 and what F1 is of that at the first point in percent, by reader; recall."""
+    """A memory of so many documents: EM, F1 and what F1 is of that at the first point in percent,
+    by reader; recall.
+    """
 
     documents: int
     exact: Mapping[str, float]
@@ -77,7 +85,10 @@ def figures(replies: Sequence[Reply], seed: int) -> Figures:
     def stage(name: str) -> float:
         return median(r.milliseconds[name] for r in answered if name in r.milliseconds)
 
-    writers, stages = sorted({r.wrote for r in answered}), dict.fromkeys(s for r in answered for s in r.milliseconds)
+    writers, stages = (
+        sorted({r.wrote for r in answered}),
+        dict.fromkeys(s for r in answered for s in r.milliseconds),
+    )
     return Figures(
         exact=interval(lambda r: r.exact),
         f1=interval(lambda r: r.f1),
@@ -98,11 +109,16 @@ def figures(replies: Sequence[Reply], seed: int) -> Figures:
 
 def retrieval(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
     """Recall in percent by search mode: {"fused": {"recall@1": ...}, ...}."""
-    return {mode: {f"recall@{k}": 100 * recall_at(k, [a.ranks[mode] for a in asked]) for k in DEPTHS} for mode in MODES}
+    return {
+        mode: {f"recall@{k}": 100 * recall_at(k, [a.ranks[mode] for a in asked]) for k in DEPTHS}
+        for mode in MODES
+    }
 
 
 def abstention(asked: Sequence[Asked], reader: str) -> Abstention:
-    """How well a reader knows that a passage does not tell; it answers where it is at least as sure as "auto" asks for."""
+    """How well a reader knows that a passage does not tell; it answers where it is at least as sure
+    as "auto" asks for.
+    """
     told, silent = [a.replies[reader] for a in asked], [a.absent[reader] for a in asked]
 
     def sure(reply: Reply) -> bool:
@@ -123,7 +139,10 @@ def curve(stages: Sequence[Stage], readers: Sequence[str]) -> list[Point]:
     """The scores at every stage of a growing memory."""
     points: list[Point] = []
     for stage in stages:
-        exact, f1 = ({r: 100 * fmean(getattr(a.replies[r], m) for a in stage.asked) for r in readers} for m in ("exact", "f1"))
+        exact, f1 = (
+            {r: 100 * fmean(getattr(a.replies[r], m) for a in stage.asked) for r in readers}
+            for m in ("exact", "f1")
+        )
         before = points[0].f1 if points else f1
         relative = {r: 100 * f1[r] / before[r] if before[r] else 100.0 for r in readers}
         points.append(Point(stage.documents, exact, f1, relative, retrieval(stage.asked)))

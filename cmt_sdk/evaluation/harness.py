@@ -1,9 +1,11 @@
-"""Asking a question file of anything that can add, ask and search. Knows the protocols; knows no model and no figures.
+"""Asking a question file of anything that can add, ask and search. Knows the protocols; knows no
+model and no figures.
 
-gold: a question sees its own passage alone. stream: all passages are in one memory, and a question has to find its own.
-abstain: as gold, and once more with another passage, which does not hold the answer. growth: the questions of the first
-passages, as stream asks them, again and again while more documents come in.
-Every reader gets the same questions, one after another, so that a busy machine slows all of them alike.
+gold: a question sees its own passage alone. stream: all passages are in one memory, and a question
+has to find its own. abstain: as gold, and once more with another passage, which does not hold the
+answer. growth: the questions of the first passages, as stream asks them, again and again while more
+documents come in. Every reader gets the same questions, one after another, so that a busy machine
+slows all of them alike.
 """
 
 from __future__ import annotations
@@ -27,7 +29,8 @@ MODES: tuple[SearchMode, ...] = get_args(SearchMode)
 DEEPEST = 10  # retrieval is judged on so many passages
 WHOLE = 50  # passages asked for in the gold protocol: all those of one document
 PREFIX = "passage-"
-FIRST = 200  # passages whose questions are asked while the memory grows, as in CMT's table of retention
+# passages whose questions are asked while the memory grows, as in CMT's table of retention
+FIRST = 200
 
 
 class Asks(Protocol):
@@ -44,7 +47,9 @@ class Subject(Protocol):
     def model(self) -> Asks:
         """What answers."""
 
-    def add_many(self, documents: Sequence[Document], *, on_progress: Callable[[Progress], None]) -> Progress:
+    def add_many(
+        self, documents: Sequence[Document], *, on_progress: Callable[[Progress], None]
+    ) -> Progress:
         """Remember documents, and compress them."""
 
     def reencode(self, on_progress: Callable[[Progress], None]) -> int:
@@ -62,7 +67,8 @@ class Subject(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked and how. `passages` cuts the file after its first so many; `limit` draws so many questions.
+    """What is asked and how. `passages` cuts the file after its first so many; `limit` draws so
+    many questions.
 
     stages: how often the questions are asked again while the memory grows.
     """
@@ -94,8 +100,8 @@ class Plan:
 class Reply:
     """One reader's answer to one question, what it cost and how good it is; metrics in [0, 1].
 
-    `found`: the question's own passage was among what was read. `first_token_ms`: encode, search, load and prefill.
-    `error` is set, and all else empty, where the question could not be asked.
+    `found`: the question's own passage was among what was read. `first_token_ms`: encode, search,
+    load and prefill. `error` is set, and all else empty, where the question could not be asked.
     """
 
     text: str = ""
@@ -118,7 +124,8 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question with all replies, and the rank of its passage by search mode (None: not among the first ten).
+    """One question with all replies, and the rank of its passage by search mode (None: not among
+    the first ten).
 
     `absent`: replies from another passage alone, where the protocol asks for them.
     """
@@ -150,19 +157,29 @@ class _Item:
 
 
 def source_of(context: str) -> str:
-    """The name under which a passage is remembered: the same one in every run, so that a memory can be used again."""
+    """The name under which a passage is remembered: the same one in every run, so that a memory can
+    be used again.
+    """
     return PREFIX + hashlib.sha256(context.encode()).hexdigest()[:16]
 
 
-def run(subject: Subject, passages: Sequence[QuestionedPassage], plan: Plan, on_stage: OnStage = lambda *_: None) -> list[Asked]:
-    """Fill the memory, then ask; `on_stage(stage, done, total)` is called in stages "encode", "add" and "ask".
+def run(
+    subject: Subject,
+    passages: Sequence[QuestionedPassage],
+    plan: Plan,
+    on_stage: OnStage = lambda *_: None,
+) -> list[Asked]:
+    """Fill the memory, then ask; `on_stage(stage, done, total)` is called in stages "encode", "add"
+    and "ask".
 
     Raises InvalidInput when the memory holds other documents, so that the protocol cannot be kept.
     """
     bank = passages[: plan.passages]
     items = _choose(bank, plan)
     wanted = {name for item in items for name in (item.source, item.other)}
-    needed = bank if plan.protocol == "stream" else [p for p in bank if source_of(p.context) in wanted]
+    needed = (
+        bank if plan.protocol == "stream" else [p for p in bank if source_of(p.context) in wanted]
+    )
     _fill(subject, [_document(p) for p in needed], on_stage)
     _check(subject, needed, 0 if plan.protocol == "stream" else None)
     return _ask_all(subject, items, plan, on_stage)
@@ -175,9 +192,11 @@ def grow(
     plan: Plan,
     on_stage: OnStage = lambda *_: None,
 ) -> list[Stage]:
-    """Ask the questions of the first passages when the memory holds these alone, and after each part of `later` has come in.
+    """Ask the questions of the first passages when the memory holds these alone, and after each
+    part of `later` has come in.
 
-    The memory must be empty, or hold what an earlier call left at its first stage. Raises InvalidInput.
+    The memory must be empty, or hold what an earlier call left at its first stage. Raises
+    InvalidInput.
     """
     bank = passages[: plan.passages or FIRST]
     items, stages = _choose(bank, plan), []
@@ -191,9 +210,12 @@ def grow(
     return stages
 
 
-def _ask_all(subject: Subject, items: Sequence[_Item], plan: Plan, on_stage: OnStage) -> list[Asked]:
+def _ask_all(
+    subject: Subject, items: Sequence[_Item], plan: Plan, on_stage: OnStage
+) -> list[Asked]:
     for reader in plan.readers:
-        _reply(subject, items[0], reader, plan, items[0].source)  # the first question pays for loading the model
+        # the first question pays for loading the model
+        _reply(subject, items[0], reader, plan, items[0].source)
     asked = []
     for item in items:
         asked.append(_ask(subject, item, plan))
@@ -214,18 +236,32 @@ def _choose(bank: Sequence[QuestionedPassage], plan: Plan) -> list[_Item]:
     return [items[i] for i in sorted(chosen[: plan.limit])]
 
 
-def _silent(bank: Sequence[QuestionedPassage], number: int, question: Question) -> QuestionedPassage:
-    """The next passage that holds no accepted answer's words, of the same title where there is one. Raises InvalidInput."""
-    held = [_holding(words) for answer in question.answers if (words := normalize(answer))]  # SQuAD accepts "." once
+def _silent(
+    bank: Sequence[QuestionedPassage], number: int, question: Question
+) -> QuestionedPassage:
+    """The next passage that holds no accepted answer's words, of the same title where there is one.
+    Raises InvalidInput.
+    """
+    # SQuAD accepts "." once
+    held = [_holding(words) for answer in question.answers if (words := normalize(answer))]
     following = [*bank[number + 1 :], *bank[:number]]
-    silent = [p for p in following if not any(h.search(f"{p.context.lower()}\n{normalize(p.context)}") for h in held)]
+    silent = [
+        p
+        for p in following
+        if not any(h.search(f"{p.context.lower()}\n{normalize(p.context)}") for h in held)
+    ]
     if not silent:
-        raise InvalidInput(f"every other passage holds an answer to {question.text!r}: abstention needs more passages")
+        raise InvalidInput(
+            f"every other passage holds an answer to {question.text!r}: abstention needs more"
+            " passages"
+        )
     return next((p for p in silent if p.title == bank[number].title), silent[0])
 
 
 def _holding(words: str) -> re.Pattern[str]:
-    """What finds words as whole ones, be they in quotes or before "'s"; of scripts that may write without spaces, anywhere."""
+    """What finds words as whole ones, be they in quotes or before "'s"; of scripts that may write
+    without spaces, anywhere.
+    """
     return re.compile(rf"(?<!\w){re.escape(words)}(?!\w)" if words.isascii() else re.escape(words))
 
 
@@ -238,26 +274,35 @@ def _document(passage: QuestionedPassage) -> Document:
 def _fill(subject: Subject, documents: Sequence[Document], on_stage: OnStage) -> None:
     """Bring documents in; what an earlier run encoded with other settings is encoded again."""
     subject.reencode(lambda p: on_stage("encode", p.compressed, 0))
-    subject.add_many(documents, on_progress=lambda p: on_stage("add", p.added + p.unchanged, len(documents)))
+    subject.add_many(
+        documents, on_progress=lambda p: on_stage("add", p.added + p.unchanged, len(documents))
+    )
 
 
 def _check(subject: Subject, passages: Sequence[QuestionedPassage], most: int | None) -> None:
-    """Every passage is there once, and, where `most` says so, no more than so many other documents."""
+    """Every passage is there once, and, where `most` says so, no more than so many other
+    documents.
+    """
     missing = sum(subject.count(source=source_of(p.context)) != 1 for p in passages)
     others = subject.count() - len(passages)
     if missing or (most is not None and others > most):
         raise InvalidInput(
-            f"the memory lacks {missing} of the {len(passages)} passages under their names and holds {others} other "
-            "documents, which would be found too; evaluate in an empty folder"
+            f"the memory lacks {missing} of the {len(passages)} passages under their names and"
+            f" holds {others} other documents, which would be found too; evaluate in an empty"
+            " folder"
         )
 
 
 def _ask(subject: Subject, item: _Item, plan: Plan) -> Asked:
     ranks = _ranks(subject, item) if plan.protocol in ("stream", "growth") else {}
-    replies: dict[str, Reply] = {reader: _reply(subject, item, reader, plan, item.source) for reader in plan.readers}
+    replies: dict[str, Reply] = {
+        reader: _reply(subject, item, reader, plan, item.source) for reader in plan.readers
+    }
     absent: dict[str, Reply] = {}
     if item.other:
-        absent = {reader: _reply(subject, item, reader, plan, item.other) for reader in plan.readers}
+        absent = {
+            reader: _reply(subject, item, reader, plan, item.other) for reader in plan.readers
+        }
     q = item.question
     return Asked(q.id, q.text, q.answers, item.source, ranks, replies, absent)
 
@@ -277,7 +322,8 @@ def _reply(subject: Subject, item: _Item, reader: ReaderKind, plan: Plan, source
         options |= {"source": source, "k": WHOLE}
     try:
         answer = subject.model.ask(item.question.text, **options)
-    except InvalidInput as error:  # such as more passages than the context holds: that question is lost, not the run
+    except InvalidInput as error:
+        # such as more passages than the context holds: that question is lost, not the run
         return Reply(error=str(error))
     return _scored(answer, item)
 

@@ -1,7 +1,7 @@
 """How good answers, rankings and confidences are. Pure: strings and numbers in, numbers out.
 
-The official metric is SQuAD v1.1's (Rajpurkar et al. 2016). The paper metric is what the public code behind the tables
-of CMT, MAC and CaMeLS computes; the two are not comparable.
+The official metric is SQuAD v1.1's (Rajpurkar et al. 2016). The paper metric is what the public
+code behind the tables of CMT, MAC and CaMeLS computes; the two are not comparable.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ class Interval:
 
 
 def normalize(text: str) -> str:
-    """Lower-case a text and drop ASCII punctuation, English articles and extra white space, as SQuAD v1.1 does."""
+    """Lower-case a text and drop ASCII punctuation, English articles and extra white space, as
+    SQuAD v1.1 does.
+    """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
 
@@ -48,7 +50,9 @@ def shortest(references: Sequence[str]) -> str:
 
 
 def paper_exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1.0 when the normalised prediction begins with the normalised shortest reference, character by character."""
+    """1.0 when the normalised prediction begins with the normalised shortest reference, character
+    by character.
+    """
     return float(normalize(prediction).startswith(normalize(shortest(references))))
 
 
@@ -64,7 +68,9 @@ def _token_f1(prediction: str, reference: str) -> float:
 
 
 def bootstrap(values: Sequence[float], seed: int, draws: int = 1000) -> Interval:
-    """The mean with the 2.5th and 97.5th percentile of the means of `draws` resamples (Efron 1979)."""
+    """The mean with the 2.5th and 97.5th percentile of the means of `draws` resamples (Efron
+    1979).
+    """
     sample = np.asarray(values, np.float64)
     rng = np.random.default_rng(seed)
     means = [sample[rng.integers(len(sample), size=len(sample))].mean() for _ in range(draws)]
@@ -78,11 +84,15 @@ def recall_at(k: int, ranks: Sequence[int | None]) -> float:
 
 
 def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
-    """The probability that a positive outranks a negative, ties counting half; None without both kinds."""
+    """The probability that a positive outranks a negative, ties counting half; None without both
+    kinds.
+    """
     kinds = np.asarray(positive, bool)
     wins, losses = int(kinds.sum()), int((~kinds).sum())
     if not wins or not losses:
         return None
-    _, group, sizes = np.unique(np.asarray(scores, np.float64), return_inverse=True, return_counts=True)
+    _, group, sizes = np.unique(
+        np.asarray(scores, np.float64), return_inverse=True, return_counts=True
+    )
     middle_ranks = np.cumsum(sizes) - (sizes - 1) / 2
     return float((middle_ranks[group[kinds]].sum() - wins * (wins + 1) / 2) / (wins * losses))

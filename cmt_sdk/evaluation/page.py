@@ -1,6 +1,8 @@
-"""One page of all evaluations in a folder: tables and plots, readable without a network. Knows reports, measures nothing.
+"""One page of all evaluations in a folder: tables and plots, readable without a network. Knows
+reports, measures nothing.
 
-The folder holds reports (`NAME.json`), the answers beside them (`NAME.rows.jsonl`) and logs of training (`NAME.log.jsonl`).
+The folder holds reports (`NAME.json`), the answers beside them (`NAME.rows.jsonl`) and logs of
+training (`NAME.log.jsonl`).
 """
 
 from __future__ import annotations
@@ -68,17 +70,33 @@ class Run:
 
 
 def write_page(folder: Path) -> Path:
-    """Write `folder/index.html` from what the folder holds. Raises InvalidInput where there is no report, MissingExtra."""
-    reports = {path.stem: found for path in sorted(folder.glob("*.json")) if (found := _report(path))}
+    """Write `folder/index.html` from what the folder holds. Raises InvalidInput where there is no
+    report, MissingExtra.
+    """
+    reports = {
+        path.stem: found for path in sorted(folder.glob("*.json")) if (found := _report(path))
+    }
     if not reports:
-        raise InvalidInput(f"{folder}: there is no report in it; `cmt eval FILE --report {folder}` writes one")
-    logs = {path.name.removesuffix(".log.jsonl"): _lines(path) for path in sorted(folder.glob("*.log.jsonl"))}
+        raise InvalidInput(
+            f"{folder}: there is no report in it; `cmt eval FILE --report {folder}` writes one"
+        )
+    logs = {
+        path.name.removesuffix(".log.jsonl"): _lines(path)
+        for path in sorted(folder.glob("*.log.jsonl"))
+    }
     parts = (_frontiers, _retrieval, _abstention, _curves)
-    sections = [_table(reports), *(section for part in parts for section in part(reports)), *_training(logs)]
+    sections = [
+        _table(reports),
+        *(section for part in parts for section in part(reports)),
+        *_training(logs),
+    ]
     runs = [_run(name, report, folder / f"{name}.rows.jsonl") for name, report in reports.items()]
     template = Path(__file__).with_name("page.html.j2").read_text(encoding="utf-8")
     page = folder / "index.html"
-    page.write_text(Environment(autoescape=True).from_string(template).render(sections=sections, runs=runs), encoding="utf-8")
+    page.write_text(
+        Environment(autoescape=True).from_string(template).render(sections=sections, runs=runs),
+        encoding="utf-8",
+    )
     return page
 
 
@@ -88,11 +106,17 @@ def _report(path: Path) -> Report | None:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InvalidInput(f"{path}: not JSON ({error})") from error
-    return found if isinstance(found, dict) and {"schema", "protocol", "readers"} <= found.keys() else None
+    return (
+        found
+        if isinstance(found, dict) and {"schema", "protocol", "readers"} <= found.keys()
+        else None
+    )
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    return [
+        json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()
+    ]
 
 
 def _kind(report: Report) -> str:
@@ -117,43 +141,90 @@ def _pm(interval: Mapping[str, float]) -> str:
 
 
 def _table(reports: Mapping[str, Report]) -> Section:
-    head = ["run", "protocol", "questions", "reader", "EM", "F1", "paper EM", "paper F1", "prompt", "ms", "bytes a passage"]
+    head = [
+        "run",
+        "protocol",
+        "questions",
+        "reader",
+        "EM",
+        "F1",
+        "paper EM",
+        "paper F1",
+        "prompt",
+        "ms",
+        "bytes a passage",
+    ]
     rows = []
     for name, report in reports.items():
         for reader, f in report["readers"].items():
             metrics = [_pm(f[m]) for m in ("exact", "f1", "paper_exact", "paper_f1")]
-            costs = [f"{f['prompt_tokens']:.0f}", f"{f['first_token_ms']:.0f}", f"{_bytes(report, reader):,.0f}"]
-            rows.append([name, report["protocol"], str(report["questions_asked"]), _name(report, reader), *metrics, *costs])
+            costs = [
+                f"{f['prompt_tokens']:.0f}",
+                f"{f['first_token_ms']:.0f}",
+                f"{_bytes(report, reader):,.0f}",
+            ]
+            rows.append(
+                [
+                    name,
+                    report["protocol"],
+                    str(report["questions_asked"]),
+                    _name(report, reader),
+                    *metrics,
+                    *costs,
+                ]
+            )
     return Section("All figures", tables=[Table(head, rows)])
 
 
 def _frontiers(reports: Mapping[str, Report]) -> Iterator[Section]:
     """F1 against what it costs, one protocol after another."""
-    for protocol in dict.fromkeys(r["protocol"] for r in reports.values() if r["protocol"] in ("gold", "stream")):
-        chosen = [(r, reader, f) for r in reports.values() if r["protocol"] == protocol for reader, f in r["readers"].items()]
+    for protocol in dict.fromkeys(
+        r["protocol"] for r in reports.values() if r["protocol"] in ("gold", "stream")
+    ):
+        chosen = [
+            (r, reader, f)
+            for r in reports.values()
+            if r["protocol"] == protocol
+            for reader, f in r["readers"].items()
+        ]
         chosen = [c for c in chosen if c[1] != "none"]
         sizes = [_spot(r, reader, f, _bytes(r, reader)) for r, reader, f in chosen]
         times = [_spot(r, reader, f, f["first_token_ms"]) for r, reader, f in chosen]
         words = "What is far up and far to the left is best: right answers for few bytes, and soon."
         figures = [
-            Figure(plotting.spots(sizes, "bytes a passage", "F1"), f"{protocol}: F1 against what is stored"),
-            Figure(plotting.spots(times, "milliseconds to the first word", "F1"), f"{protocol}: F1 against waiting"),
+            Figure(
+                plotting.spots(sizes, "bytes a passage", "F1"),
+                f"{protocol}: F1 against what is stored",
+            ),
+            Figure(
+                plotting.spots(times, "milliseconds to the first word", "F1"),
+                f"{protocol}: F1 against waiting",
+            ),
         ]
         yield Section(f"What to choose: {protocol}", words, figures)
 
 
 def _spot(report: Report, reader: str, f: Mapping[str, Any], x: float) -> Spot:
     kind = reader if reader != "memory" else report["settings"]["compressor"]
-    return Spot(_name(report, reader), kind, max(1.0, x), f["f1"]["mean"], f["f1"]["low"], f["f1"]["high"])
+    return Spot(
+        _name(report, reader), kind, max(1.0, x), f["f1"]["mean"], f["f1"]["low"], f["f1"]["high"]
+    )
 
 
 def _retrieval(reports: Mapping[str, Report]) -> Iterator[Section]:
     for name, report in reports.items():
         if found := report["retrieval"]:
             depths = list(next(iter(found.values())))
-            rows = [[mode, *(f"{recalls[d]:.1f}" for d in depths)] for mode, recalls in found.items()]
-            figure = Figure(plotting.bars(found, "percent"), "questions whose own passage is among the first found")
-            yield Section(f"Finding: {name}", figures=[figure], tables=[Table(["search", *depths], rows)])
+            rows = [
+                [mode, *(f"{recalls[d]:.1f}" for d in depths)] for mode, recalls in found.items()
+            ]
+            figure = Figure(
+                plotting.bars(found, "percent"),
+                "questions whose own passage is among the first found",
+            )
+            yield Section(
+                f"Finding: {name}", figures=[figure], tables=[Table(["search", *depths], rows)]
+            )
 
 
 def _abstention(reports: Mapping[str, Report]) -> Iterator[Section]:
@@ -174,15 +245,31 @@ def _curves(reports: Mapping[str, Report]) -> Iterator[Section]:
         if points := report.get("curve"):
             series = {r: [(p["documents"], p["f1"][r]) for p in points] for r in points[0]["f1"]}
             series = {_name(report, r): line for r, line in series.items()}
-            figure = Figure(plotting.lines(series, "documents in the memory", "F1"), "the same questions, asked again and again")
-            rows = [[str(p["documents"]), *(f"{p['f1'][r]:.1f} ({p['relative'][r]:.0f} %)" for r in p["f1"])] for p in points]
-            yield Section(f"A growing memory: {name}", figures=[figure], tables=[Table(["documents", *series], rows)])
+            figure = Figure(
+                plotting.lines(series, "documents in the memory", "F1"),
+                "the same questions, asked again and again",
+            )
+            rows = [
+                [
+                    str(p["documents"]),
+                    *(f"{p['f1'][r]:.1f} ({p['relative'][r]:.0f} %)" for r in p["f1"]),
+                ]
+                for p in points
+            ]
+            yield Section(
+                f"A growing memory: {name}",
+                figures=[figure],
+                tables=[Table(["documents", *series], rows)],
+            )
 
 
 def _training(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Section]:
     for name, log in logs.items():
         yield Section(
-            f"Training: {name}", figures=[Figure(plotting.training_curve(log), "nats an answer token; the loss is smoothed")]
+            f"Training: {name}",
+            figures=[
+                Figure(plotting.training_curve(log), "nats an answer token; the loss is smoothed")
+            ],
         )
 
 
@@ -191,7 +278,10 @@ def _run(name: str, report: Report, rows: Path) -> Run:
     facts = [
         f"{report['file']} (SHA-256 {report['file_sha256'][:12]})",
         f"{report['questions_asked']} questions, seed {report['plan']['seed']}",
-        f"{report['seconds']:.0f} s on {machine['cores']} cores, load before {machine['load_before']}",
+        (
+            f"{report['seconds']:.0f} s on {machine['cores']} cores, load before"
+            f" {machine['load_before']}"
+        ),
         ", ".join(f"{k} {v}" for k, v in versions.items()),
         ", ".join(f"{k} {v}" for k, v in report["fingerprint"].items()),
     ]
@@ -204,12 +294,18 @@ def _samples(rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
     readers = list(rows[0]["replies"])
     worst = sorted(rows, key=lambda row: sum(r["f1"] for r in row["replies"].values()))[:SHOWN]
     drawn = random.Random(0).sample(list(rows), min(SHOWN, len(rows)))  # noqa: S311 - the same ones every time, no secret
-    return [Sample(title, _questions(some, readers)) for title, some in (("The worst", worst), ("At random", drawn))]
+    return [
+        Sample(title, _questions(some, readers))
+        for title, some in (("The worst", worst), ("At random", drawn))
+    ]
 
 
 def _questions(rows: Sequence[Mapping[str, Any]], readers: Sequence[str]) -> Table:
     def told(reply: Mapping[str, Any]) -> str:
         return f"{reply['text']} ({reply['confidence']:.2f})"
 
-    cells = [[row["question"], row["answers"][0], *(told(row["replies"][r]) for r in readers)] for row in rows]
+    cells = [
+        [row["question"], row["answers"][0], *(told(row["replies"][r]) for r in readers)]
+        for row in rows
+    ]
     return Table(["question", "answer", *(f"{r} (confidence)" for r in readers)], cells)

@@ -1,4 +1,6 @@
-"""One evaluation from file to figures, with everything that somebody needs to run it again. Prints nothing."""
+"""One evaluation from file to figures, with everything that somebody needs to run it again. Prints
+nothing.
+"""
 
 from __future__ import annotations
 
@@ -13,14 +15,31 @@ from pathlib import Path
 from typing import Any
 
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.evaluation.figures import Abstention, Figures, Point, abstention, curve, figures, retrieval
+from cmt_sdk.evaluation.figures import (
+    Abstention,
+    Figures,
+    Point,
+    abstention,
+    curve,
+    figures,
+    retrieval,
+)
 from cmt_sdk.evaluation.harness import FIRST, Asked, OnStage, Plan, Stage, grow, run, source_of
 from cmt_sdk.memory import Memory
 from cmt_sdk.questions import QuestionedPassage, read_lines, read_passages
 from cmt_sdk.types import Document, Stats
 
 SCHEMA = 2
-PACKAGES = ("cmt-sdk", "numpy", "torch", "transformers", "peft", "bitsandbytes", "hnswlib", "sqlalchemy")
+PACKAGES = (
+    "cmt-sdk",
+    "numpy",
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "hnswlib",
+    "sqlalchemy",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +58,11 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The figures of one run and all that made them. `retrieval` is recall in percent by search mode and depth.
+    """The figures of one run and all that made them. `retrieval` is recall in percent by search
+    mode and depth.
 
-    Where the memory grows, `readers` and `retrieval` are those of its last stage, and `curve` tells of all.
+    Where the memory grows, `readers` and `retrieval` are those of its last stage, and `curve` tells
+    of all.
     """
 
     schema: int
@@ -81,9 +102,9 @@ def evaluate(
 ) -> tuple[Report, list[Asked]]:
     """Run a plan over a question file in a memory: the report, and every question with its replies.
 
-    The memory should be empty, or come from an earlier evaluation of the same file. While a memory grows, documents come in
-    from the rest of the file, or from the files `irrelevant`. `documents` holds the passages of a file that only names them.
-    Raises InvalidInput.
+    The memory should be empty, or come from an earlier evaluation of the same file. While a memory
+    grows, documents come in from the rest of the file, or from the files `irrelevant`. `documents`
+    holds the passages of a file that only names them. Raises InvalidInput.
     """
     machine, began = describe_machine(), time.perf_counter()
     passages = read_passages(file, documents)
@@ -108,26 +129,39 @@ def evaluate(
         seconds=time.perf_counter() - began,
         storage=_storage(memory.stats()),
         retrieval=retrieval(asked) if asked[0].ranks else {},
-        readers={reader: figures([a.replies[reader] for a in asked], plan.seed) for reader in plan.readers},
+        readers={
+            reader: figures([a.replies[reader] for a in asked], plan.seed)
+            for reader in plan.readers
+        },
         notes=_notes(passages, plan, asked),
-        abstention={reader: abstention(asked, reader) for reader in plan.readers} if plan.protocol == "abstain" else {},
+        abstention=(
+            {reader: abstention(asked, reader) for reader in plan.readers}
+            if plan.protocol == "abstain"
+            else {}
+        ),
         curve=curve(stages, plan.readers),
     )
     return report, asked
 
 
-def _later(passages: Sequence[QuestionedPassage], plan: Plan, irrelevant: Sequence[Path]) -> list[Document]:
-    """What comes in while the memory grows: other files' texts, or the rest of the file. Raises InvalidInput."""
+def _later(
+    passages: Sequence[QuestionedPassage], plan: Plan, irrelevant: Sequence[Path]
+) -> list[Document]:
+    """What comes in while the memory grows: other files' texts, or the rest of the file. Raises
+    InvalidInput.
+    """
     first = passages[: plan.passages or FIRST]
     if irrelevant:
         known = {p.context for p in first}
-        texts = dict.fromkeys(text for file in irrelevant for text in _texts(file) if text not in known)
+        texts = dict.fromkeys(
+            text for file in irrelevant for text in _texts(file) if text not in known
+        )
     else:
         texts = dict.fromkeys(p.context for p in passages[len(first) :])
     if len(texts) < plan.stages:
         raise InvalidInput(
-            f"{len(texts)} more documents are too few for {plan.stages} stages: name other files as irrelevant ones, or ask the "
-            "questions of fewer passages"
+            f"{len(texts)} more documents are too few for {plan.stages} stages: name other files as"
+            " irrelevant ones, or ask the questions of fewer passages"
         )
     return [Document(text, source=source_of(text)) for text in texts]
 
@@ -158,15 +192,17 @@ def _notes(passages: Sequence[QuestionedPassage], plan: Plan, asked: Sequence[As
     there = sum(len(p.questions) for p in bank)
     notes = []
     if len(bank) < len(passages):
-        notes.append(f"only the first {len(bank)} of {len(passages)} passages and their questions were used")
+        notes.append(
+            f"only the first {len(bank)} of {len(passages)} passages and their questions were used"
+        )
     if len(asked) < there:
         notes.append(f"{len(asked)} of {there} questions were drawn with seed {plan.seed}")
         if plan.protocol == "stream":
             notes.append(f"all {len(bank)} passages were in the memory all the same")
     notes.append("EM and F1: SQuAD v1.1, the first line of the answer, maximum over the references")
     notes.append(
-        "paper EM and F1: the whole answer against the shortest reference, EM as a prefix match; the paper stops "
-        f"after 16 tokens, here an answer has at most {plan.max_tokens}"
+        "paper EM and F1: the whole answer against the shortest reference, EM as a prefix match;"
+        f" the paper stops after 16 tokens, here an answer has at most {plan.max_tokens}"
     )
     return notes
 
@@ -183,7 +219,9 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The kind of machine, its cores, and how busy it is now (load averages, where the system tells)."""
+    """The kind of machine, its cores, and how busy it is now (load averages, where the system
+    tells).
+    """
     load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
     return {
         "system": platform.system(),

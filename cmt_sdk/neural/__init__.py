@@ -1,1 +1,3 @@
-"""Tensor code: compressing, matching and reading with a frozen LLM. Pure torch: no files, no database."""
+"""Tensor code: compressing, matching and reading with a frozen LLM. Pure torch: no files, no
+database.
+"""

@@ -1,8 +1,10 @@
-"""CMT's aggregation (arXiv 2412.07393): memories become a few keys and values before the question, however many they are.
+"""CMT's aggregation (arXiv 2412.07393): memories become a few keys and values before the question,
+however many they are.
 
-psi, cross-attention: M* = softmax(Q K^T / sqrt(d)) V, where Q comes from the question's own soft tokens and K = V are the
-memories of all chosen passages. pi maps M* to keys and values of every layer; the frozen model reads the question after them.
-Beside the published form stand three maps on Q, K and V, which start as the identity. Pure tensor code.
+psi, cross-attention: M* = softmax(Q K^T / sqrt(d)) V, where Q comes from the question's own soft
+tokens and K = V are the memories of all chosen passages. pi maps M* to keys and values of every
+layer; the frozen model reads the question after them. Beside the published form stand three maps on
+Q, K and V, which start as the identity. Pure tensor code.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ SMALL = 0.02  # the spread of pi's first weights: the prefix starts near nothing
 
 @dataclass(frozen=True)
 class Aggregator:
-    """psi: query, key, value [d, d]. pi: narrow [h, d], wide [layers * 2 * kv_heads * w, h]. shape: layers, kv_heads, w."""
+    """psi: query, key, value [d, d]. pi: narrow [h, d], wide [layers * 2 * kv_heads * w, h]. shape:
+    layers, kv_heads, w.
+    """
 
     query: Tensor
     key: Tensor
@@ -45,7 +49,12 @@ class Aggregator:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Aggregator:
         """From the tensors of a file."""
-        return cls(**{f.name: tensors[f.name] if f.name == "shape" else tensors[f.name].float() for f in fields(cls)})
+        return cls(
+            **{
+                f.name: tensors[f.name] if f.name == "shape" else tensors[f.name].float()
+                for f in fields(cls)
+            }
+        )
 
     def tensors(self) -> dict[str, Tensor]:
         """As they are written to a file."""
@@ -56,7 +65,9 @@ class Aggregator:
         return Aggregator(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def gather(self, question: Tensor, memories: Tensor) -> Tensor:
-        """psi: M* [q, d] of a question's soft tokens [q, d] and the memories [m, d]; their order does not matter."""
+        """psi: M* [q, d] of a question's soft tokens [q, d] and the memories [m, d]; their order
+        does not matter.
+        """
         asked, keys = question @ self.query.T, memories @ self.key.T
         weights = (asked @ keys.T / asked.shape[1] ** 0.5).softmax(-1)
         gathered: Tensor = weights @ (memories @ self.value.T)
@@ -78,7 +89,9 @@ class Aggregation:
     compressor: SoftCompressor
 
     @torch.inference_mode()
-    def prefix(self, lm: FrozenModel, memories: Sequence[Soft], question: str) -> tuple[Tensor, Tensor]:
+    def prefix(
+        self, lm: FrozenModel, memories: Sequence[Soft], question: str
+    ) -> tuple[Tensor, Tensor]:
         """Keys and values [layers, kv_heads, q, w] of memories for a question."""
         with lm.activate("encoder"):
             (asked,) = self.compressor.forward([lm.ids(question)])

@@ -1,4 +1,6 @@
-"""The compressor as the rest of the package sees it: a packer for memories and a matcher for embeddings."""
+"""The compressor as the rest of the package sees it: a packer for memories and a matcher for
+embeddings.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ class Packer(Protocol):
 class Meter(Protocol):
     """Reads memories again and says how much of their passages it finds."""
 
-    def measure(self, contents: Sequence[str], memories: Sequence[PackedMemory]) -> list[float | None]:
-        """One fidelity in [0, 1] a passage, in the order given; None where it cannot be measured."""
+    def measure(
+        self, contents: Sequence[str], memories: Sequence[PackedMemory]
+    ) -> list[float | None]:
+        """One fidelity in [0, 1] a passage, in the order given; None where it cannot be
+        measured.
+        """
 
 
 class PassageEmbedder(Protocol):
@@ -38,7 +44,9 @@ class PassageEmbedder(Protocol):
 
 @dataclass(frozen=True)
 class PassageCompressor:
-    """Memories by `packer`, embeddings by `embedder`, fidelities by `meter` where there is one, all over one frozen model."""
+    """Memories by `packer`, embeddings by `embedder`, fidelities by `meter` where there is one, all
+    over one frozen model.
+    """
 
     packer: Packer
     embedder: PassageEmbedder
@@ -50,7 +58,8 @@ class PassageCompressor:
         memories, embeddings = self.packer.pack(texts), self.embedder.vectors(texts)
         found = self.meter.measure(texts, memories) if self.meter else [None] * len(memories)
         return [
-            Encoded(memory, embedding, fidelity) for memory, embedding, fidelity in zip(memories, embeddings, found, strict=True)
+            Encoded(memory, embedding, fidelity)
+            for memory, embedding, fidelity in zip(memories, embeddings, found, strict=True)
         ]
 
     def reads(self, memory: PackedMemory) -> bool:

@@ -1,4 +1,6 @@
-"""Running a model's first layers alone, and its later ones from states that came from elsewhere. Pure tensor code."""
+"""Running a model's first layers alone, and its later ones from states that came from elsewhere.
+Pure tensor code.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ class _Reached(Exception):
 
 
 def states_after(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
-    """Each token's states [n, t, d] after the given numbers of layers, behind the head of the prompt; later layers do not run.
+    """Each token's states [n, t, d] after the given numbers of layers, behind the head of the
+    prompt; later layers do not run.
 
     tokens [n, t]. By the adapter that is on, and with gradients where they are on.
     """
@@ -32,12 +35,20 @@ def states_after(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict
 
         return hook
 
-    cache = lm.head_cache(len(tokens))  # before the hooks: making the head's entries is a forward pass too
+    # before the hooks: making the head's entries is a forward pass too
+    cache = lm.head_cache(len(tokens))
     blocks = lm.blocks
-    hooks = [blocks[n].register_forward_pre_hook(take(n), with_kwargs=True) for n in layers if n < len(blocks)]
+    hooks = [
+        blocks[n].register_forward_pre_hook(take(n), with_kwargs=True)
+        for n in layers
+        if n < len(blocks)
+    ]
     head = len(lm.head_ids)
-    last_place = (lm.context or head + tokens.shape[1]) - 1  # what fills rows up may reach beyond learned positions
-    positions = torch.arange(head, head + tokens.shape[1], device=tokens.device).clamp(max=last_place)[None]
+    # what fills rows up may reach beyond learned positions
+    last_place = (lm.context or head + tokens.shape[1]) - 1
+    positions = torch.arange(head, head + tokens.shape[1], device=tokens.device).clamp(
+        max=last_place
+    )[None]
     try:
         taken[len(blocks)] = lm.states(cache, input_ids=tokens, position_ids=positions)
     except _Reached:
@@ -50,11 +61,14 @@ def states_after(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict
 
 @contextmanager
 def watching(lm: FrozenModel, layers: Sequence[int]) -> Iterator[list[Tensor]]:
-    """Within the block, the list that is given takes what these layers make [n, t, d], as they run."""
+    """Within the block, the list that is given takes what these layers make [n, t, d], as they
+    run.
+    """
     taken: list[Tensor] = []
 
     def take(_module: Any, _args: tuple[Any, ...], made: Any) -> None:
-        taken.append(made if isinstance(made, Tensor) else made[0])  # some families also give attention weights
+        # some families also give attention weights
+        taken.append(made if isinstance(made, Tensor) else made[0])
 
     hooks = [lm.blocks[layer].register_forward_hook(take) for layer in layers]
     try:
@@ -66,10 +80,16 @@ def watching(lm: FrozenModel, layers: Sequence[int]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def entering(lm: FrozenModel, layer: int, states: Tensor) -> Iterator[None]:
-    """Within the block, the model's layers from this number on run from `states` [n, t, d], whatever the first ones made."""
+    """Within the block, the model's layers from this number on run from `states` [n, t, d],
+    whatever the first ones made.
+    """
 
-    def replace(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        return ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+    def replace(
+        _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        return (
+            ((states, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": states})
+        )
 
     hook = lm.blocks[layer].register_forward_pre_hook(replace, with_kwargs=True)
     try:

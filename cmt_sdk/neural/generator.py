@@ -1,4 +1,6 @@
-"""Greedy reading: a prompt, with memories, text or nothing before the question, becomes an answer. Pure tensor code."""
+"""Greedy reading: a prompt, with memories, text or nothing before the question, becomes an answer.
+Pure tensor code.
+"""
 
 from __future__ import annotations
 
@@ -40,20 +42,27 @@ class _Start:
 
 @dataclass(frozen=True)
 class Generator:
-    """The reader. The "reader" adapter is on exactly while the question and answer of a prompt with notes are read."""
+    """The reader. The "reader" adapter is on exactly while the question and answer of a prompt with
+    notes are read.
+    """
 
     lm: FrozenModel
     rotary: Rotary | None
     aggregation: Aggregation | None = None
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
-        """The answer in pieces; the last piece carries the usage. Raises InvalidInput for a prompt over the context."""
+        """The answer in pieces; the last piece carries the usage. Raises InvalidInput for a prompt
+        over the context.
+        """
         began = time.perf_counter()
         start = self._start(prompt, max_tokens)
         yield from self._decode(start, max_tokens, began)
 
-    def word_likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[list[float]]:
-        """How much each memory makes the model expect the question: the log probability of each of its tokens, in nats.
+    def word_likelihoods(
+        self, question: str, memories: Sequence[PackedMemory]
+    ) -> list[list[float]]:
+        """How much each memory makes the model expect the question: the log probability of each of
+        its tokens, in nats.
 
         A row for each memory, all of one length.
         """
@@ -82,7 +91,9 @@ class Generator:
         return _Start(True, ids, prefix.position, prefix, {"notes": prefix}, 0, load)
 
     def _start_text(self, prompt: Prompt, ids: list[int]) -> _Start:
-        """Read the passages' text as memories are made, with the encoder on; the reader is on from the question on."""
+        """Read the passages' text as memories are made, with the encoder on; the reader is on from
+        the question on.
+        """
         text = [i for passage in prompt.passages for i in self.lm.passage_ids(passage)]
         cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
         with torch.inference_mode(), self.lm.activate("encoder"):
@@ -90,21 +101,37 @@ class Generator:
         return _Start(True, ids, head + len(text), cache, {}, len(text), 0.0)
 
     def _start_soft(self, prompt: Prompt, ids: list[int], room: int) -> _Start:
-        """Read soft tokens with the encoder on, from the layer on that they come from; then as other notes are read."""
+        """Read soft tokens with the encoder on, from the layer on that they come from; then as
+        other notes are read.
+        """
         began = time.perf_counter()
         softs = unpacked(prompt.memories, self.lm)
         load = 1000 * (time.perf_counter() - began)
         with torch.inference_mode(), self.lm.activate("encoder"):
             prefix = soft_notes_of(self.lm, [softs], PRIOR).prefix(room)
-        return _Start(True, ids, prefix.position, prefix, {"notes": prefix}, sum(len(s.ends) for s in softs), load)
+        return _Start(
+            True,
+            ids,
+            prefix.position,
+            prefix,
+            {"notes": prefix},
+            sum(len(s.ends) for s in softs),
+            load,
+        )
 
     def _start_aggregated(self, prompt: Prompt, ids: list[int], aggregation: Aggregation) -> _Start:
-        """Read the question, by the bare model, after the prefix that all memories become together."""
+        """Read the question, by the bare model, after the prefix that all memories become
+        together.
+        """
         began = time.perf_counter()
         cache, head = self.lm.head_cache(1), len(self.lm.head_ids)
-        keys, values = aggregation.prefix(self.lm, unpacked(prompt.memories, self.lm), prompt.question)
+        keys, values = aggregation.prefix(
+            self.lm, unpacked(prompt.memories, self.lm), prompt.question
+        )
         for layer in range(len(keys)):
-            cache.update(keys[layer][None].to(self.lm.dtype), values[layer][None].to(self.lm.dtype), layer)
+            cache.update(
+                keys[layer][None].to(self.lm.dtype), values[layer][None].to(self.lm.dtype), layer
+            )
         load = 1000 * (time.perf_counter() - began)
         return _Start(False, ids, head + keys.shape[2], cache, {}, keys.shape[2], load)
 
@@ -113,12 +140,14 @@ class Generator:
         if prompt.memories:
             limits.append((self.lm.window, "window"))
         limit, what = min(((n, what) for n, what in limits if n is not None), default=(None, ""))
-        notes = sum(m.tokens for m in prompt.memories) + sum(len(self.lm.passage_ids(p)) for p in prompt.passages)
+        notes = sum(m.tokens for m in prompt.memories) + sum(
+            len(self.lm.passage_ids(p)) for p in prompt.passages
+        )
         total = len(self.lm.head_ids) + notes + room
         if limit is not None and total > limit:
             raise InvalidInput(
-                f"the question and its passages need {total} tokens, the model's {what} holds {limit}; "
-                "ask with a smaller k, or with budget="
+                f"the question and its passages need {total} tokens, the model's {what} holds"
+                f" {limit}; ask with a smaller k, or with budget="
             )
 
     def _inputs(self, ids: list[int], position: int) -> dict[str, Any]:
@@ -127,10 +156,16 @@ class Generator:
 
     def _decode(self, start: _Start, max_tokens: int, began: float) -> Iterator[Piece]:
         text = _Text(self.lm.tokenizer)
-        ids, position, cache, sureness = start.ids, start.position, start.cache, _Sureness(self.lm.ids(UNKNOWN)[0])
+        ids, position, cache, sureness = (
+            start.ids,
+            start.position,
+            start.cache,
+            _Sureness(self.lm.ids(UNKNOWN)[0]),
+        )
         first = decoded = time.perf_counter()
         for step in range(max_tokens):
-            # switched at every step: between two pieces the model is the bare base again, for whoever else uses it
+            # switched at every step: between two pieces the model is the bare base again, for
+            # whoever else uses it
             adapter = self.lm.activate("reader") if start.notes else nullcontext()
             with torch.inference_mode(), adapter:
                 inputs = self._inputs(ids, position) | start.extra
@@ -153,11 +188,23 @@ class Generator:
             yield Piece(piece)
         prompt_tokens = start.tokens_before + len(start.ids)
         prefill = 1000 * (first - began) - start.load_ms
-        yield Piece("", Usage(prompt_tokens, text.count, sureness.confidence, start.load_ms, prefill, 1000 * (decoded - first)))
+        yield Piece(
+            "",
+            Usage(
+                prompt_tokens,
+                text.count,
+                sureness.confidence,
+                start.load_ms,
+                prefill,
+                1000 * (decoded - first),
+            ),
+        )
 
 
 class _Sureness:
-    """How sure the reader was: that it knows at all, and, as a geometric mean, of each token that it chose."""
+    """How sure the reader was: that it knows at all, and, as a geometric mean, of each token that
+    it chose.
+    """
 
     def __init__(self, unknown: int) -> None:
         self._unknown = unknown

@@ -1,7 +1,9 @@
-"""How probable a question is after each of some memories: a passage that a question fits makes its words expected.
+"""How probable a question is after each of some memories: a passage that a question fits makes its
+words expected.
 
-Query likelihood (Ponte & Croft 1998) by a language model (Sachan et al. 2022, arXiv 2204.07496), read from memories instead of
-text. The bare model reads the question: what an adapter learned about answers does not count.
+Query likelihood (Ponte & Croft 1998) by a language model (Sachan et al. 2022, arXiv 2204.07496),
+read from memories instead of text. The bare model reads the question: what an adapter learned about
+answers does not count.
 """
 
 from __future__ import annotations
@@ -19,17 +21,25 @@ from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.soft import notes_of, unpacked
 from cmt_sdk.types import PackedMemory
 
-LONGEST = 96  # tokens of a question, from its end: it is read after every memory anew, and a page would take minutes
+# tokens of a question, from its end: it is read after every memory anew, and a page would take
+# minutes
+LONGEST = 96
 
 
 @torch.inference_mode()
-def likelihoods(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], question: str) -> list[list[float]]:
-    """The log probabilities of the question's tokens after each memory, in nats, in the order given. One pass for all."""
+def likelihoods(
+    lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], question: str
+) -> list[list[float]]:
+    """The log probabilities of the question's tokens after each memory, in nats, in the order
+    given. One pass for all.
+    """
     return _likelihoods(lm, abreast(lm, rotary, memories), question)
 
 
 @torch.inference_mode()
-def soft_likelihoods(lm: FrozenModel, memories: Sequence[PackedMemory], question: str) -> list[list[float]]:
+def soft_likelihoods(
+    lm: FrozenModel, memories: Sequence[PackedMemory], question: str
+) -> list[list[float]]:
     """The same after soft memories."""
     with lm.activate("encoder"):
         notes = notes_of(lm, [[soft] for soft in unpacked(memories, lm)])
@@ -59,7 +69,9 @@ def _span(lm: FrozenModel, question: str) -> tuple[list[int], list[int]]:
 
 
 def _told(lm: FrozenModel, states: Tensor, before: int, words: Sequence[int]) -> list[float]:
-    """The log probability of each word, by the states [before + words, d] of what stands before each of them."""
+    """The log probability of each word, by the states [before + words, d] of what stands before
+    each of them.
+    """
     first = max(0, before - 1)  # where nothing stands before, the first word is taken for granted
     logits = lm.logits(states[first : before + len(words) - 1])
     expected = torch.tensor(words[-len(logits) :], device=logits.device)

@@ -16,7 +16,8 @@ from cmt_sdk.neural.matching import filled
 from cmt_sdk.types import Vector
 
 LONGEST = 128  # tokens of a message that are read
-DEPTHS = (1 / 2, 2 / 3)  # shares of the layers after which states are taken; later layers do not run
+# shares of the layers after which states are taken; later layers do not run
+DEPTHS = (1 / 2, 2 / 3)
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,9 @@ class StateListener:
 
     @staticmethod
     def _pooled(states: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
-        """The mean state of unit length and the last state [n, 2 * width] of states [n, t, width]."""
+        """The mean state of unit length and the last state [n, 2 * width] of states [n, t,
+        width].
+        """
         lengths = inside.sum(1, keepdim=True)
         mean = (normalize(states, dim=-1) * inside[..., None]).sum(1) / lengths
         last = states[torch.arange(len(states), device=states.device), lengths[:, 0] - 1]

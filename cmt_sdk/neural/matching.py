@@ -1,9 +1,10 @@
 """Embeddings: self-matching with the frozen model (CMT, arXiv 2412.07393). Pure tensor code.
 
-A passage or a question runs, after the prompt's head, through the model's first layers, with the matcher adapter where one was
-trained: what makes and reads memories has no say in a key. Each token's states in some layers are brought to unit length and
-averaged, with a weight that depends on the token and on its last state; the averages are projected to one vector. Stopping early
-halves the cost of a question.
+A passage or a question runs, after the prompt's head, through the model's first layers, with the
+matcher adapter where one was trained: what makes and reads memories has no say in a key. Each
+token's states in some layers are brought to unit length and averaged, with a weight that depends on
+the token and on its last state; the averages are projected to one vector. Stopping early halves the
+cost of a question.
 """
 
 from __future__ import annotations
@@ -28,8 +29,9 @@ LONGEST = 512  # tokens; what comes after adds nothing to a key
 class MatchHead:
     """What was trained, or the plain mean over half of the model's layers.
 
-    layers: int64 [l], how many layers have run where states are taken, ascending. tokens: [vocabulary], log weight of
-    each token. attend: [d], how a token's last state changes its weight. projection: [dimension, l * d], bias: [dimension].
+    layers: int64 [l], how many layers have run where states are taken, ascending. tokens:
+    [vocabulary], log weight of each token. attend: [d], how a token's last state changes its
+    weight. projection: [dimension, l * d], bias: [dimension].
     """
 
     layers: Tensor
@@ -41,7 +43,12 @@ class MatchHead:
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> MatchHead:
         """The head in a file's tensors, computing in fp32."""
-        return cls(**{f.name: t if (t := tensors[f.name]).dtype == torch.int64 else t.float() for f in fields(cls)})
+        return cls(
+            **{
+                f.name: t if (t := tensors[f.name]).dtype == torch.int64 else t.float()
+                for f in fields(cls)
+            }
+        )
 
     @classmethod
     def plain(cls, lm: FrozenModel) -> MatchHead:
@@ -49,7 +56,13 @@ class MatchHead:
         width = lm.model.config.hidden_size
         vocabulary = lm.model.get_input_embeddings().weight.shape[0]
         layers = torch.tensor([lm.kv_shape[0] // 2])
-        return cls(layers, torch.zeros(vocabulary), torch.zeros(width), torch.eye(width), torch.zeros(width))
+        return cls(
+            layers,
+            torch.zeros(vocabulary),
+            torch.zeros(width),
+            torch.eye(width),
+            torch.zeros(width),
+        )
 
     def to(self, device: torch.device) -> MatchHead:
         """The head on a device."""
@@ -67,7 +80,8 @@ class MatchHead:
 
 
 def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tensor:
-    """Each token's states after the given numbers of layers, of unit length: [n, t, len(layers), d], fp32.
+    """Each token's states after the given numbers of layers, of unit length: [n, t, len(layers),
+    d], fp32.
 
     tokens [n, t]. By the adapter that is on, and with gradients where they are on.
     """
@@ -100,7 +114,9 @@ class Matcher:
                 tokens, inside = filled([ids[i] for i in batch], self.lm)
                 made = self.head(tokens, unit_states(self.lm, tokens, layers), inside)
                 found.update(zip(batch, made, strict=True))
-        stacked: Vector = torch.stack([found[i] for i in range(len(ids))]).cpu().numpy().astype(np.float32)
+        stacked: Vector = (
+            torch.stack([found[i] for i in range(len(ids))]).cpu().numpy().astype(np.float32)
+        )
         return stacked
 
     def query(self, question: str) -> Vector:

@@ -1,4 +1,5 @@
-"""Memories as a prefix that the model attends to: placed one after another, every head with its own entries.
+"""Memories as a prefix that the model attends to: placed one after another, every head with its own
+entries.
 
 Knows the layout of `kv` memories and nothing of prompts or generation.
 """
@@ -21,18 +22,20 @@ from cmt_sdk.neural.quantization import dequantize
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.types import PackedMemory
 
-# Passages read apart from each other compete for the question's attention as equals; that the search ranked one of them
-# first has to be said. On 40 questions over five passages each, F1 rose from 37 to 49.
+# Passages read apart from each other compete for the question's attention as equals; that the
+# search ranked one of them first has to be said. On 40 questions over five passages each, F1 rose
+# from 37 to 49.
 PRIOR = -1.0
 
 
 @dataclass
 class Prefix:
-    """A cache for one question: entries of the notes first, padded to a layer's longest head, then the new tokens.
+    """A cache for one question: entries of the notes first, padded to a layer's longest head, then
+    the new tokens.
 
-    keys, values: by layer [1, kv_heads, padded + room, d]. bias: by layer [1, kv_heads, 1, padded + room], added to
-    the logits: an entry's prior, and -inf where padding is. entries: by layer, the padded length. position: of the
-    first new token.
+    keys, values: by layer [1, kv_heads, padded + room, d]. bias: by layer [1, kv_heads, 1, padded +
+    room], added to the logits: an entry's prior, and -inf where padding is. entries: by layer, the
+    padded length. position: of the first new token.
     """
 
     keys: list[Tensor]
@@ -49,7 +52,9 @@ class Prefix:
         """Tokens before the next one, as transformers counts them."""
         return self.position + self._filled[layer] - self.entries[layer]
 
-    def update(self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
         """Add a layer's new keys and values [1, kv_heads, m, d]; returns all of the layer's."""
         start = self._filled[layer]
         end = start + key.shape[2]
@@ -59,12 +64,20 @@ class Prefix:
         return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, cap: float | None = None
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor,
+        scaling: float,
+        cap: float | None = None,
     ) -> Tensor:
-        """Attention of query [b, heads, m, d] over the notes and, as mask [b, 1, m, m] allows, the new tokens.
+        """Attention of query [b, heads, m, d] over the notes and, as mask [b, 1, m, m] allows, the
+        new tokens.
 
-        Returns [b, m, heads, d]; b is 1 in serving. The query heads of a group become rows of their key-value head: no key is
-        copied.
+        Returns [b, m, heads, d]; b is 1 in serving. The query heads of a group become rows of their
+        key-value head: no key is copied.
         """
         batch, heads, count, width = query.shape
         kv_heads, total = key.shape[1], key.shape[2]
@@ -78,13 +91,17 @@ class Prefix:
 
 
 def causal(count: int, like: Tensor) -> Tensor:
-    """The additive mask [1, 1, count, count] with which each new token sees itself and those before it."""
+    """The additive mask [1, 1, count, count] with which each new token sees itself and those before
+    it.
+    """
     return like.new_full((count, count), float("-inf")).triu(1)[None, None]
 
 
 @dataclass(frozen=True)
 class _Places:
-    """Where every entry of all memories goes: its row (layer * kv_heads + head), position, slot in its row, and memory."""
+    """Where every entry of all memories goes: its row (layer * kv_heads + head), position, slot in
+    its row, and memory.
+    """
 
     row: Tensor
     position: Tensor
@@ -108,7 +125,9 @@ def _places(memories: Sequence[PackedMemory], head: int, rows: int) -> _Places:
         owners.append(np.full(len(row), number))
         filled = filled + counts
         start += memory.tokens
-    return _Places(_joined(found_rows), _joined(positions), _joined(slots), filled, _joined(owners), start)
+    return _Places(
+        _joined(found_rows), _joined(positions), _joined(slots), filled, _joined(owners), start
+    )
 
 
 def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
@@ -116,11 +135,13 @@ def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
 
 
 @torch.inference_mode()
-def place(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], room: int, prior: float = 0.0) -> Prefix:
+def place(
+    lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], room: int, prior: float = 0.0
+) -> Prefix:
     """The prefix [head of the prompt | memory 1 | memory 2 | ...] with room for `room` new tokens.
 
-    No token of a passage is processed: codes become keys and values, keys are turned to their new positions. `prior` is
-    added to the attention logits of all memories but the last.
+    No token of a passage is processed: codes become keys and values, keys are turned to their new
+    positions. `prior` is added to the attention logits of all memories but the last.
     """
     layers, kv_heads, width = lm.kv_shape
     head = lm.head_cache(1)
@@ -132,7 +153,9 @@ def place(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], roo
     flat = torch.zeros(2, int(lengths.sum()), width, dtype=lm.dtype, device=lm.device)
     if memories:
         keys, values = _decoded(memories, places.row, lm)
-        turned = rotary.turn(keys, places.position.to(lm.device), places.row.to(lm.device) // kv_heads)
+        turned = rotary.turn(
+            keys, places.position.to(lm.device), places.row.to(lm.device) // kv_heads
+        )
         flat[0].index_copy_(0, target, turned.to(lm.dtype))
         flat[1].index_copy_(0, target, values)
     last = places.memory == len(memories) - 1
@@ -140,7 +163,9 @@ def place(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], roo
     priors[target] = torch.where(last, 0.0, prior).to(lm.device, lm.dtype)
     bias = _bias(places.per_row, priors, lengths, entries, kv_heads)
     prefix = Prefix([], [], [], entries.tolist(), places.end)
-    for layer, (block, mask) in enumerate(zip(_by_layer(flat, lengths, kv_heads), bias, strict=True)):
+    for layer, (block, mask) in enumerate(
+        zip(_by_layer(flat, lengths, kv_heads), bias, strict=True)
+    ):
         block[0, :, : len(lm.head_ids)] = head.layers[layer].keys[0]
         block[1, :, : len(lm.head_ids)] = head.layers[layer].values[0]
         prefix.keys.append(block[0][None])
@@ -150,12 +175,18 @@ def place(lm: FrozenModel, rotary: Rotary, memories: Sequence[PackedMemory], roo
     return prefix
 
 
-def _decoded(memories: Sequence[PackedMemory], row: Tensor, lm: FrozenModel) -> tuple[Tensor, Tensor]:
-    """Keys (fp32, at position 0) and values (the model's type) of all entries, in the order of the memories."""
+def _decoded(
+    memories: Sequence[PackedMemory], row: Tensor, lm: FrozenModel
+) -> tuple[Tensor, Tensor]:
+    """Keys (fp32, at position 0) and values (the model's type) of all entries, in the order of the
+    memories.
+    """
     keys = torch.cat([dequantize(codes_of(m, "key")) for m in memories])
     values = torch.cat([dequantize(codes_of(m, "value")) for m in memories])
     rows = len(memories[0].arrays["key_mean"])
-    means = torch.from_numpy(np.concatenate([m.arrays["key_mean"] for m in memories]).astype(np.float32))
+    means = torch.from_numpy(
+        np.concatenate([m.arrays["key_mean"] for m in memories]).astype(np.float32)
+    )
     counts = torch.tensor([len(m.arrays["key_codes"]) for m in memories])
     owner = torch.arange(len(memories)).repeat_interleave(counts)
     keys += means[owner * rows + row]
@@ -165,7 +196,9 @@ def _decoded(memories: Sequence[PackedMemory], row: Tensor, lm: FrozenModel) -> 
 def _by_layer(flat: Tensor, lengths: NDArray[Any], kv_heads: int) -> list[Tensor]:
     """Views [2, kv_heads, padded + room, d] of the flat buffer, one a layer."""
     sizes = lengths.reshape(-1, kv_heads).sum(1).tolist()
-    return [part.reshape(2, kv_heads, -1, flat.shape[2]) for part in torch.split(flat, sizes, dim=1)]
+    return [
+        part.reshape(2, kv_heads, -1, flat.shape[2]) for part in torch.split(flat, sizes, dim=1)
+    ]
 
 
 def _bias(
@@ -175,12 +208,18 @@ def _bias(
     entries: NDArray[Any],
     kv_heads: int,
 ) -> list[Tensor]:
-    """A layer's additive masks [1, kv_heads, 1, padded + room]: the priors, and -inf where padding is."""
+    """A layer's additive masks [1, kv_heads, 1, padded + room]: the priors, and -inf where padding
+    is.
+    """
     masks = []
     by_layer = torch.split(priors, lengths.reshape(-1, kv_heads).sum(1).tolist())
     for layer, count in enumerate(entries):
         rows = slice(layer * kv_heads, (layer + 1) * kv_heads)
         steps = np.arange(lengths[rows.start])
-        padding = torch.from_numpy((steps[None] >= per_row[rows, None]) & (steps[None] < count)).to(priors.device)
-        masks.append(by_layer[layer].reshape(kv_heads, -1).masked_fill(padding, float("-inf"))[None, :, None])
+        padding = torch.from_numpy((steps[None] >= per_row[rows, None]) & (steps[None] < count)).to(
+            priors.device
+        )
+        masks.append(
+            by_layer[layer].reshape(kv_heads, -1).masked_fill(padding, float("-inf"))[None, :, None]
+        )
     return masks

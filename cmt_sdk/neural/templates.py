@@ -1,7 +1,9 @@
-"""Chat templates of models, rendered within bounds: of steps, of the size of every text, and of time. Knows no model.
+"""Chat templates of models, rendered within bounds: of steps, of the size of every text, and of
+time. Knows no model.
 
-Jinja's sandbox keeps a template from Python's insides, but not from looping for ever or filling the memory. Here each round
-of a loop, each call of a macro, and each text that is made is paid for out of a budget that grows with what is rendered.
+Jinja's sandbox keeps a template from Python's insides, but not from looping for ever or filling the
+memory. Here each round of a loop, each call of a macro, and each text that is made is paid for out
+of a budget that grows with what is rendered.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 LONGEST_TEMPLATE = 200_000  # characters: the longest of well-known models has some 30,000
-LEAST_BUDGET = 4_000_000  # characters that are made; a round of a loop counts as ROUND and the text in it
+# characters that are made; a round of a loop counts as ROUND and the text in it
+LEAST_BUDGET = 4_000_000
 PER_CHARACTER = 64  # of the budget for each character of the conversation
 ROUND = 200
 LARGEST_NUMBER = 10_000  # that a template gives to a function: widths and counts
@@ -93,7 +96,12 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = OPERATORS
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, loopcontrols], finalize=_written)
+        super().__init__(
+            trim_blocks=True,
+            lstrip_blocks=True,
+            extensions=[_Generation, loopcontrols],
+            finalize=_written,
+        )
         self.globals = {name: self.globals[name] for name in GLOBALS} | {"raise_exception": _refuse}
         self.filters = {name: _paid(f) for name, f in (self.filters | {"tojson": _as_json}).items()}
         self.filters |= {"_round": _round, "_joined": _joined}
@@ -159,11 +167,15 @@ def _within(values: Iterable[Any]) -> Iterable[Any]:
 
 
 def _check_size(given: Sequence[Any]) -> None:
-    """What a function makes of its arguments has at most the product of their sizes: `replace`, `join`, `center`."""
+    """What a function makes of its arguments has at most the product of their sizes: `replace`,
+    `join`, `center`.
+    """
     most, budget = 1, _budget.get()
     for value in given:
         if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
-            raise SecurityError(f"it gives {value!r:.20} to a function, the limit is {LARGEST_NUMBER}")
+            raise SecurityError(
+                f"it gives {value!r:.20} to a function, the limit is {LARGEST_NUMBER}"
+            )
         if isinstance(value, SIZED):
             most *= max(1, budget.size(value))
     if most > budget.left:
@@ -180,7 +192,9 @@ def _refuse(message: str) -> None:
     raise TemplateError(message)
 
 
-def _as_json(value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any) -> str:
+def _as_json(
+    value: Any, ensure_ascii: bool = False, indent: int | None = None, **options: Any
+) -> str:
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, **options)
 
 
@@ -201,19 +215,25 @@ def _rewrite(node: nodes.Node) -> None:
         if isinstance(value, nodes.Concat):
             setattr(node, field, _as_joined(value))
         elif isinstance(value, list):
-            value[:] = [_as_joined(inner) if isinstance(inner, nodes.Concat) else inner for inner in value]
+            value[:] = [
+                _as_joined(inner) if isinstance(inner, nodes.Concat) else inner for inner in value
+            ]
     for inner in node.iter_child_nodes():
         _rewrite(inner)
 
 
 def _as_joined(concat: nodes.Concat) -> nodes.Filter:
-    return nodes.Filter(nodes.List(concat.nodes), "_joined", [], [], None, None, lineno=concat.lineno)
+    return nodes.Filter(
+        nodes.List(concat.nodes), "_joined", [], [], None, None, lineno=concat.lineno
+    )
 
 
 @functools.lru_cache(maxsize=16)
 def _compiled(template: str) -> Template:
     if len(template) > LONGEST_TEMPLATE:
-        raise SecurityError(f"it has {len(template):,} characters, the limit is {LONGEST_TEMPLATE:,}")
+        raise SecurityError(
+            f"it has {len(template):,} characters, the limit is {LONGEST_TEMPLATE:,}"
+        )
     environment = _Environment()
     tree = _bounded(environment.parse(template))
     tree.set_environment(environment)
@@ -221,7 +241,8 @@ def _compiled(template: str) -> Template:
 
 
 def render(template: str, messages: Sequence[Mapping[str, str]], day: str, **given: Any) -> str:
-    """The prompt that a chat template makes of messages, as transformers' `apply_chat_template` does.
+    """The prompt that a chat template makes of messages, as transformers' `apply_chat_template`
+    does.
 
     Args:
         template: Jinja, of whatever origin.
@@ -233,14 +254,26 @@ def render(template: str, messages: Sequence[Mapping[str, str]], day: str, **giv
         TemplateError: It refuses the messages, fails, or goes beyond its bounds (SecurityError).
     """
     token = _budget.set(Budget(sum(len(m["content"]) for m in messages)))
-    said = {"messages": [dict(m) for m in messages], "tools": None, "documents": None, "strftime_now": lambda _form: day}
+    said = {
+        "messages": [dict(m) for m in messages],
+        "tools": None,
+        "documents": None,
+        "strftime_now": lambda _form: day,
+    }
     try:
         return _compiled(template).render(**said, **given)
     except TemplateError:
         raise
     except (RecursionError, MemoryError) as error:
         raise SecurityError("it calls itself too often or makes too long a text") from error
-    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, SyntaxError) as error:
+    except (
+        TypeError,
+        ValueError,
+        LookupError,
+        ArithmeticError,
+        AttributeError,
+        SyntaxError,
+    ) as error:
         raise TemplateError(f"{type(error).__name__}: {error}") from error
     finally:
         _budget.reset(token)

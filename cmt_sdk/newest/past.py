@@ -30,14 +30,18 @@ def asks_for_before(question: str) -> bool:
 
 @cache
 def _fitted() -> tuple[Vector, Vector, float]:
-    """The features' mean [HASHED], the weights [HASHED] and the bias, by ridge regression on the labels."""
+    """The features' mean [HASHED], the weights [HASHED] and the bias, by ridge regression on the
+    labels.
+    """
     lines = (files(__package__) / "questions.tsv").read_text(encoding="utf-8").splitlines()
     labelled = [(line[0] == "1", line.split("\t", 2)[2]) for line in lines]
     rows = np.stack([_hashed(question) for _, question in labelled])
     targets = np.array([1.0 if is_past else -1.0 for is_past, _ in labelled], np.float32)
     centre, bias = rows.mean(0), float(targets.mean())
     inner = rows - centre
-    dual = np.linalg.solve(inner @ inner.T + RIDGE * np.eye(len(rows), dtype=np.float32), targets - bias)
+    dual = np.linalg.solve(
+        inner @ inner.T + RIDGE * np.eye(len(rows), dtype=np.float32), targets - bias
+    )
     return centre, inner.T @ dual, bias
 
 

@@ -1,9 +1,10 @@
-"""Whether a text says a newer value of what an older one says: a linear probe on the frozen model's states.
+"""Whether a text says a newer value of what an older one says: a linear probe on the frozen model's
+states.
 
 The model reads the older text and, on the next line, the newer, as a user's message. A weight for
 each value of its states (see ports.Listener) gives a number: above 0 the newer supersedes the
-older. The weights are fitted by ridge regression to 72 pairs written by hand, to 258 as people chat,
-and, with little weight, to 800 made from templates (moved, changed, corrected; against other
+older. The weights are fitted by ridge regression to 72 pairs written by hand, to 258 as people
+chat, and, with little weight, to 800 made from templates (moved, changed, corrected; against other
 persons, other things, what is added, diaries, numbered bills). They are shipped for the default
 model; other models go without.
 """
@@ -18,7 +19,8 @@ import numpy as np
 
 from cmt_sdk.types import Vector
 
-SURE = 0.3  # the number from which on a text is said to supersede another, where no question is at hand
+# the number from which on a text is said to supersede another, where no question is at hand
+SURE = 0.3
 LONGEST = 60  # tokens of a text; the pairs that the probe was fitted to are short
 
 
@@ -42,7 +44,9 @@ def text_of(older: str, newer: str) -> str:
 
 @cache
 def probe_of(name: str) -> Probe | None:
-    """The probe for the states of the model of this name (ports.Listener); None where none is shipped."""
+    """The probe for the states of the model of this name (ports.Listener); None where none is
+    shipped.
+    """
     place = files(__package__) / "shipped" / f"{name}.npz"
     if not place.is_file():
         return None

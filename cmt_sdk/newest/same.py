@@ -2,9 +2,9 @@
 
 Two things tell. What the model makes of both texts, the older before the newer (`probe`). And
 whether the question is expected after both word by word: after "My brother lives in Oslo." the word
-"sister" of "Where does my sister live?" comes as a surprise; after "I moved to Berlin last week." no
-word of "Where do I live?" does. What the sum over the words says is little: a rephrased fact loses
-some nats on every word, another fact many on one.
+"sister" of "Where does my sister live?" comes as a surprise; after "I moved to Berlin last week."
+no word of "Where do I live?" does. What the sum over the words says is little: a rephrased fact
+loses some nats on every word, another fact many on one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ CONTESTED = 6  # matches that are looked at, the best ones
 NEAR = 0.35  # cosine of two embeddings below which passages are taken to be of different things
 BEHIND = 12.0  # nats by which the question may fit another passage less than the best one, or more
 ALIKE = 0.9  # the same for passages that are too long for the probe: versions of one text
-SURPRISE = 2.9  # nats by which one word of the question may be less expected after one of two passages of the same
+# nats by which one word of the question may be less expected after one of two passages of the same
+SURPRISE = 2.9
 # Log odds by the probe's number and the largest such surprise, up to MOST. Fitted to 72 pairs with
 # their questions and to 172 of the dialogues in examples/conversations, neither of which the probe
 # was fitted to; of the 60 updates among these it finds 52, of the 184 others it takes 22 for one.
@@ -28,16 +29,16 @@ PROBE, WORD, BIAS, MOST = 3.7, -0.14, 0.65, 8.0
 
 
 def told_at(match: Match) -> tuple[str, datetime, int]:
-    """When a passage was told, to be compared: the day that its document names, or that on which the memory took its text;
-    then that moment, then the place in the order of storing.
+    """When a passage was told, to be compared: the day that its document names, or that on which
+    the memory took its text; then that moment, then the place in the order of storing.
     """
     moment = match.document.updated_at or datetime.min.replace(tzinfo=UTC)
     return match.date or moment.date().isoformat(), moment, match.passage.id
 
 
 def contested(matches: Sequence[Match], embeddings: Mapping[int, Vector]) -> list[int]:
-    """The numbers of the matches that may say the same of the same as the first: of another document, near it in meaning, and
-    of near likelihood.
+    """The numbers of the matches that may say the same of the same as the first: of another
+    document, near it in meaning, and of near likelihood.
     """
     best = matches[0]
     found = []
@@ -46,7 +47,12 @@ def contested(matches: Sequence[Match], embeddings: Mapping[int, Vector]) -> lis
             continue
         one, other = embeddings.get(best.passage.id), embeddings.get(match.passage.id)
         least = NEAR if is_short(best) and is_short(match) else ALIKE
-        if one is not None and other is not None and _apart(best, match) <= BEHIND and float(one @ other) >= least:
+        if (
+            one is not None
+            and other is not None
+            and _apart(best, match) <= BEHIND
+            and float(one @ other) >= least
+        ):
             found.append(number)
     return found
 
@@ -70,7 +76,8 @@ def _apart(one: Match, other: Match) -> float:
 def of_the_same(one: Sequence[float], other: Sequence[float], probed: float | None = None) -> bool:
     """Whether two passages say the same of what a question asks.
 
-    `one` and `other` are the log probabilities of its tokens after each of them, `probed` is the probe's number, if there is one.
+    `one` and `other` are the log probabilities of its tokens after each of them, `probed` is the
+    probe's number, if there is one.
     """
     surprise = max((abs(a - b) for a, b in zip(one, other, strict=True)), default=0.0)
     if probed is None:
@@ -79,10 +86,15 @@ def of_the_same(one: Sequence[float], other: Sequence[float], probed: float | No
 
 
 def newest_first(matches: Sequence[Match], same: Collection[int]) -> list[Match]:
-    """The matches with the newest of `same` at the best place of these, and the others of them marked as superseded by it."""
+    """The matches with the newest of `same` at the best place of these, and the others of them
+    marked as superseded by it.
+    """
     newest = max(same, key=lambda n: told_at(matches[n]))
     name = matches[newest].document.id
-    marked = [replace(m, superseded_by=name) if n in same and n != newest else m for n, m in enumerate(matches)]
+    marked = [
+        replace(m, superseded_by=name) if n in same and n != newest else m
+        for n, m in enumerate(matches)
+    ]
     return _led(marked, newest, min(same))
 
 

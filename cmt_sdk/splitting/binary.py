@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import regex
 
-DATA = regex.compile(r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*,[^\s\"'<>()\[\]]{48,}+", regex.IGNORECASE)
+DATA = regex.compile(
+    r"data:[\w.+-]*/?[\w.+-]*(?:;[\w.+=-]+)*,[^\s\"'<>()\[\]]{48,}+", regex.IGNORECASE
+)
 LINK_OPENING = regex.compile(r"!?\[[^\[\]\n]*\](?:\(|:[ \t]*)<?$|!\[[^\[\]\n]*\]\($")
 LINK_CLOSING = regex.compile(r">?(?:[ \t]+\"[^\"\n]*\")?\)|>")
 BASE64 = regex.compile(

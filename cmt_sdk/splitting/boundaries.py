@@ -19,19 +19,26 @@ SENTENCE_END = regex.compile(
     r"(?V1)(?<![.!?…])[.!?…]++[\"'\p{Pe}\p{Pf}]*+(?=\s)|[\p{Sentence_Terminal}--[.!?]]++[\"'\p{Pe}\p{Pf}]*+"
 )
 CLAUSE_END = regex.compile(
-    r",(?=\s)(?!(?<=\d,)\s+\d)|[;:)\]}](?=\s)|(?<!\d)[,;}](?=[^\s\d,;}\])])|[，、；：）】」』》](?!\d)|(?<=\s)[–—](?=\s)"
+    r",(?=\s)(?!(?<=\d,)\s+\d)|[;:)\]}](?=\s)|(?<!\d)[,;}](?=[^\s\d,;}\])])|[，、"
+    r"；：）】」』》](?!\d)|(?<=\s)[–—](?=\s)"
 )
 SPACES = regex.compile(
     r"(?<=[^\s\d+\p{Sc}])(?<!\b\d{1,2}\.)[^\S\u00a0\u202f]++(?!\p{Sc}?[+(-]?\d)|(?<=\d\s?\p{Sc})[^\S\u00a0\u202f]++(?!\d)"
 )
-NEAR_NUMBER = regex.compile(r"(?<=[^\s\d+(\p{Sc}])[^\S\u00a0\u202f]++(?=\p{Sc}?[+(-]?\d)|(?<=\d\.?)[^\S\u00a0\u202f]++(?!\d)")
-JOINTS = regex.compile(r"(?V1)[\p{P}\p{S}--[#@]](?=[\p{L}\p{N}])(?!(?<=\d.)\d)|(?<=\p{Ll})(?=\p{Lu})")
+NEAR_NUMBER = regex.compile(
+    r"(?<=[^\s\d+(\p{Sc}])[^\S\u00a0\u202f]++(?=\p{Sc}?[+(-]?\d)|(?<=\d\.?)[^\S\u00a0\u202f]++(?!\d)"
+)
+JOINTS = regex.compile(
+    r"(?V1)[\p{P}\p{S}--[#@]](?=[\p{L}\p{N}])(?!(?<=\d.)\d)|(?<=\p{Ll})(?=\p{Lu})"
+)
 WHITE = regex.compile(r"\s+")
 BLANK_LINE = regex.compile(r"\n[^\S\n]*\n\s*")
 LINE_END = regex.compile(r"\n\s*")
 # flags are pairs of letters: \X looks back over all of them
 GRAPHEME = regex.compile(r"\p{RI}{2}[\p{Grapheme_Extend}\u200d]*+|\X")
-FIELD = regex.compile(r";[ \t]+(?=[^;]{1,80}?:[ \t])|;[ \t]+|,[ \t]*(?=\")|\t|(?<=\S)[ \t]*\|[ \t]*(?=\S)")
+FIELD = regex.compile(
+    r";[ \t]+(?=[^;]{1,80}?:[ \t])|;[ \t]+|,[ \t]*(?=\")|\t|(?<=\S)[ \t]*\|[ \t]*(?=\S)"
+)
 NARROWEST_WRAP = 45
 NEIGHBOURHOOD = 8  # characters on each side that decide whether a word is cut there
 ONE_IN = 16  # graphemes: so many are a place for a cut within a word
@@ -57,7 +64,11 @@ def ladder(text: str, kind: Kind) -> list[tuple[Rank, Finder]]:
     if kind is Kind.TEXT and is_wrapped(text):
         return within
     lines: list[tuple[Rank, Finder]] = [(Rank.ITEM, _entries), (Rank.NESTED, _ends(LINE_END))]
-    return [(Rank.PARAGRAPH if kind is Kind.TEXT else Rank.ITEM, _ends(BLANK_LINE)), *lines, *within]
+    return [
+        (Rank.PARAGRAPH if kind is Kind.TEXT else Rank.ITEM, _ends(BLANK_LINE)),
+        *lines,
+        *within,
+    ]
 
 
 def is_wrapped(text: str) -> bool:
@@ -125,7 +136,11 @@ def _middle_grapheme(body: str) -> Iterator[int]:
     """
     middle = len(body) // 2
     start = max(0, middle - 200)
-    inside = [m.end() for m in GRAPHEME.finditer(body, start, middle + 200) if m.end() < min(len(body), middle + 200)]
+    inside = [
+        m.end()
+        for m in GRAPHEME.finditer(body, start, middle + 200)
+        if m.end() < min(len(body), middle + 200)
+    ]
     if inside:
         yield min(inside, key=lambda at: (_within_number(body, at), abs(at - middle)))
 

@@ -75,7 +75,9 @@ class Cutter:
         """The passages of one section."""
         atoms = self._atoms(section)
         gaps = [self._gap(a.end, b.start) for a, b in pairwise(atoms)]
-        ends = list(accumulate((a.cost + g for a, g in zip(atoms, [*gaps, 0], strict=True)), initial=0))
+        ends = list(
+            accumulate((a.cost + g for a, g in zip(atoms, [*gaps, 0], strict=True)), initial=0)
+        )
         start = 0
         while start < len(atoms):
             heading = self._heading(section, atoms[start])
@@ -84,26 +86,38 @@ class Cutter:
             limit = room
             while True:
                 stop = self._end(atoms, ends, start, limit, room)
-                (cost,) = self.measure.count_tokens([self.text[atoms[start].start : atoms[stop - 1].end]])
+                (cost,) = self.measure.count_tokens(
+                    [self.text[atoms[start].start : atoms[stop - 1].end]]
+                )
                 if cost <= room or stop == start + 1:
                     break
-                limit = min(ends[stop - 1] - ends[start], limit - max(1, min(cost - room, limit // 8)))
+                limit = min(
+                    ends[stop - 1] - ends[start], limit - max(1, min(cost - room, limit // 8))
+                )
             within = self._scope(section, atoms, ends, start, stop)
             if within < stop:
                 stop = within
-                (cost,) = self.measure.count_tokens([self.text[atoms[start].start : atoms[stop - 1].end]])
+                (cost,) = self.measure.count_tokens(
+                    [self.text[atoms[start].start : atoms[stop - 1].end]]
+                )
             yield Span(atoms[start].start, atoms[stop - 1].end, cost + used, heading)
             start = stop
 
     def _heading(self, section: Section, atom: _Atom) -> str:
-        path = section.path.first if atom.block < section.unsaid or not section.unsaid else section.path.later
+        path = (
+            section.path.first
+            if atom.block < section.unsaid or not section.unsaid
+            else section.path.later
+        )
         block = section.blocks[atom.block]
         parents = block.parents if atom.begins or not block.label else (*block.parents, block.label)
         if not parents and not block.header:
             return path
         return under(path, parents, block.header, self.budget, self.measure)
 
-    def _scope(self, section: Section, atoms: Sequence[_Atom], ends: Sequence[int], start: int, stop: int) -> int:
+    def _scope(
+        self, section: Section, atoms: Sequence[_Atom], ends: Sequence[int], start: int, stop: int
+    ) -> int:
         """Where the item or table ends whose name stands in the heading: what follows does not
         belong under it.
         """
@@ -115,7 +129,9 @@ class Cutter:
         last = stop if stop < len(atoms) else _first(ends, ends[-1] - FEWEST * self.budget)
         for at in range(start + 1, min(stop, last)):
             block = section.blocks[atoms[at].block]
-            if (block.parents[:1], block.header) != (first.parents[:1], first.header) and ends[at] - ends[start] >= smallest:
+            if (block.parents[:1], block.header) != (first.parents[:1], first.header) and ends[
+                at
+            ] - ends[start] >= smallest:
                 return at
         return stop
 
@@ -143,11 +159,15 @@ class Cutter:
             for part, cost in zip(waiting, costs, strict=True):
                 keep = self._keep(section.blocks[part.block], part)
                 if cost <= keep * rooms[part.block] or part.ladder == []:
-                    done.append(_Atom(part.start, part.end, cost, part.rank, part.block, part.begins))
+                    done.append(
+                        _Atom(part.start, part.end, cost, part.rank, part.block, part.begins)
+                    )
                     continue
                 cut = self._cut(part, section.blocks[part.block].kind)
                 if len(cut) == 1 and cost <= rooms[part.block]:
-                    done.append(_Atom(part.start, part.end, cost, part.rank, part.block, part.begins))
+                    done.append(
+                        _Atom(part.start, part.end, cost, part.rank, part.block, part.begins)
+                    )
                 else:
                     smaller += cut
             waiting = smaller
@@ -167,7 +187,9 @@ class Cutter:
         body = self.text[part.start : part.end]
         rungs = ladder(body, kind) if part.ladder is None else part.ladder
         for tried, (rank, finder) in enumerate(rungs):
-            cut = [trimmed(self.text, part.start + a, part.start + b) for a, b in pieces(body, finder)]
+            cut = [
+                trimmed(self.text, part.start + a, part.start + b) for a, b in pieces(body, finder)
+            ]
             cut = [(a, b) for a, b in cut if b > a]
             if len(cut) < 2:
                 continue
@@ -178,7 +200,9 @@ class Cutter:
         part.ladder = []
         return [part]
 
-    def _end(self, atoms: Sequence[_Atom], ends: Sequence[int], start: int, limit: int, room: int) -> int:
+    def _end(
+        self, atoms: Sequence[_Atom], ends: Sequence[int], start: int, limit: int, room: int
+    ) -> int:
         """Where the passage that begins at `start` ends: the position behind its last atom."""
         done = ends[start]
         rest = ends[-1] - done
@@ -195,9 +219,14 @@ class Cutter:
         if not filled:
             return far
         fitting = [at for at in near if atoms[at].rank == best]
-        return max(fitting, key=lambda at: (self._draw(atoms, at) ** (1 / self._share(ends, start, at, limit)), at))
+        return max(
+            fitting,
+            key=lambda at: (self._draw(atoms, at) ** (1 / self._share(ends, start, at, limit)), at),
+        )
 
-    def _even(self, atoms: Sequence[_Atom], ends: Sequence[int], start: int, fitting: Sequence[int]) -> int:
+    def _even(
+        self, atoms: Sequence[_Atom], ends: Sequence[int], start: int, fitting: Sequence[int]
+    ) -> int:
         """The cut between the last two passages: at the best kind of place near the middle."""
         done = ends[start]
         rest = ends[-1] - done
@@ -212,7 +241,9 @@ class Cutter:
 
     def _draw(self, atoms: Sequence[_Atom], at: int) -> float:
         """A number in (0, 1] that only the characters around this place decide."""
-        before = self.text[max(atoms[at - 1].start, atoms[at - 1].end - CONTEXT) : atoms[at - 1].end]
+        before = self.text[
+            max(atoms[at - 1].start, atoms[at - 1].end - CONTEXT) : atoms[at - 1].end
+        ]
         after = self.text[atoms[at].start : min(atoms[at].end, atoms[at].start + CONTEXT)]
         return (zlib.crc32(f"{before}\n{after}".encode(errors="replace")) + 1) / 2**32
 

@@ -82,12 +82,15 @@ def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
     return start + len(body) - len(body.lstrip()), end - len(body) + len(body.rstrip())
 
 
-def covering(text: str, found: Iterable[Heading | Block], gaps: Sequence[tuple[int, int]]) -> Iterator[Element]:
+def covering(
+    text: str, found: Iterable[Heading | Block], gaps: Sequence[tuple[int, int]]
+) -> Iterator[Element]:
     """The elements of a text in order, so that every character that is not white space lies in one.
 
     Args:
         text: The text.
-        found: What the rules of its format found, in order; what lies between is taken for paragraphs.
+        found: What the rules of its format found, in order; what lies between is taken for
+            paragraphs.
         gaps: The ranges to leave out, in order.
     """
     remaining = list(reversed(gaps))

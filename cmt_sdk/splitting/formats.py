@@ -7,7 +7,14 @@ from pathlib import PurePosixPath
 from typing import TypeAlias
 
 from cmt_sdk.splitting.elements import Block, Heading
-from cmt_sdk.splitting.lines import read_cues, read_log, read_nested, read_rows, read_settings, read_written
+from cmt_sdk.splitting.lines import (
+    read_cues,
+    read_log,
+    read_nested,
+    read_rows,
+    read_settings,
+    read_written,
+)
 from cmt_sdk.splitting.markdown import read_markdown
 from cmt_sdk.splitting.markup import ASCIIDOC, ORG, TYPST, WIKI, by_marks, read_latex, read_rst
 from cmt_sdk.splitting.plain import read_plain
@@ -23,12 +30,16 @@ BY_SUFFIX: dict[Rules, str] = {
     by_marks(WIKI): ".wiki .mediawiki",
     by_marks(TYPST): ".typ",
     read_latex: ".tex .ltx .latex .sty .cls .bib",
-    read_settings: ".ini .cfg .conf .cnf .toml .properties .env .desktop .service .editorconfig .gitconfig .reg",
+    read_settings: (
+        ".ini .cfg .conf .cnf .toml .properties .env .desktop .service .editorconfig .gitconfig"
+        " .reg"
+    ),
     read_nested: (
-        ".yaml .yml .json5 .jsonc .tf .hcl .py .pyi .js .mjs .ts .tsx .jsx .java .kt .c .h .cc .cpp .hpp .cs .go .rs .rb"
-        " .php .swift .scala .lua .pl .r .jl .hs .sh .bash .zsh .fish .ps1 .bat .cmd .sql .css .scss .less .xml .gradle"
-        " .cmake .mk .nix .vim .el .lisp .clj .ex .exs .erl .dart .vue .svelte .graphql .proto"
-        " dockerfile makefile jenkinsfile .bashrc .zshrc .profile .vimrc .gitignore .dockerignore"
+        ".yaml .yml .json5 .jsonc .tf .hcl .py .pyi .js .mjs .ts .tsx .jsx .java .kt .c .h .cc .cpp"
+        " .hpp .cs .go .rs .rb .php .swift .scala .lua .pl .r .jl .hs .sh .bash .zsh .fish .ps1"
+        " .bat .cmd .sql .css .scss .less .xml .gradle .cmake .mk .nix .vim .el .lisp .clj .ex .exs"
+        " .erl .dart .vue .svelte .graphql .proto dockerfile makefile jenkinsfile .bashrc .zshrc"
+        " .profile .vimrc .gitignore .dockerignore"
     ),
     read_log: ".log .out .err",
     read_cues: ".srt .vtt .sbv",

@@ -14,7 +14,8 @@ COMMENT = re.compile(r"\s*(?:#|//|--|;|%|\"\"\"|/?\*|<!--|REM\b|@)")
 CLOSING = re.compile(r"\s*(?:[\])}>]|end\b|fi\b|done\b|esac\b|else\b|</)")
 STAMP = re.compile(
     r"\W{0,3}(?:[A-Z]{1,8}\W{1,3})?(?:\w{3}[ ,]+)?"
-    r"(?:\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d\d(?:\d\d)?|\w{3} +\d\d?|\d\d?:\d\d|\d{9,13}\b|<\d{1,3}>)"
+    r"(?:\d{4}[-/.]\d\d?[-/.]\d\d?|\d\d?[-/.]\d\d?[-/.]\d\d(?:\d\d)?|\w{3}"
+    r" +\d\d?|\d\d?:\d\d|\d{9,13}\b|<\d{1,3}>)"
 )
 RECORD = re.compile(r"- \S")
 TITLE = re.compile(r"(#{1,6}) (\S.*)$")
@@ -38,7 +39,8 @@ def read_nested(text: str) -> Iterator[Heading | Block]:
     previous: Line | None = None
     for line in lines_of(text):
         if not line.blank:
-            is_step = line.text.lstrip().startswith("- ")  # in yaml as much as two columns of indentation
+            # in yaml as much as two columns of indentation
+            is_step = line.text.lstrip().startswith("- ")
             above = [(indent, name) for indent, name in above if indent < line.indent]
             parents = tuple(name for _, name in above if name)
             yield Block(line.start, line.end, Kind.LINES, _rank(line, previous), 1.0, parents)
@@ -55,7 +57,11 @@ def _rank(line: Line, previous: Line | None) -> Rank:
     """How well the place before this line suits a cut: badly behind a comment and before a
     closing bracket.
     """
-    if previous and not previous.blank and (COMMENT.match(previous.text) or CLOSING.match(line.text)):
+    if (
+        previous
+        and not previous.blank
+        and (COMMENT.match(previous.text) or CLOSING.match(line.text))
+    ):
         return Rank.CLAUSE
     # the line above names what follows
     if previous and not previous.blank and previous.indent < line.indent:
@@ -73,7 +79,11 @@ def read_log(text: str) -> Iterator[Heading | Block]:
     sample = [line for line in lines[:ESTIMATE] if not line.blank]
     stamped = sum(bool(STAMP.match(line.text)) for line in sample)
     by_stamp = stamped >= 2 and stamped * 20 >= len(sample)
-    starts = [n for n, line in enumerate(lines) if not line.blank and _begins_entry(line, by_stamp=by_stamp)]
+    starts = [
+        n
+        for n, line in enumerate(lines)
+        if not line.blank and _begins_entry(line, by_stamp=by_stamp)
+    ]
     yield from _records(lines, starts, Kind.LINES)
 
 
@@ -84,7 +94,9 @@ def _begins_entry(line: Line, *, by_stamp: bool) -> bool:
 def read_cues(text: str) -> Iterator[Heading | Block]:
     """Subtitles: a cue with its times and words is one block. Nothing is a heading."""
     lines = lines_of(text)
-    starts = [n for n, line in enumerate(lines) if not line.blank and (n == 0 or lines[n - 1].blank)]
+    starts = [
+        n for n, line in enumerate(lines) if not line.blank and (n == 0 or lines[n - 1].blank)
+    ]
     yield from _records(lines, starts, Kind.LINES)
 
 
@@ -100,8 +112,12 @@ def read_rows(text: str) -> Iterator[Heading | Block]:
     if any(RECORD.match(line.text) for line in lines[:ESTIMATE]):
         yield from read_written(text)
     elif first.startswith(("{", "[")):
-        is_json_lines = sum(line.text.startswith("{") and line.text.endswith("}") for line in lines) > 1
-        yield from _records(lines, range(len(lines)), Kind.RECORD) if is_json_lines else read_nested(text)
+        is_json_lines = (
+            sum(line.text.startswith("{") and line.text.endswith("}") for line in lines) > 1
+        )
+        yield from (
+            _records(lines, range(len(lines)), Kind.RECORD) if is_json_lines else read_nested(text)
+        )
     else:
         yield from _records(lines, _row_starts(lines), Kind.RECORD, header=first.strip())
 
@@ -134,7 +150,9 @@ def _row_starts(lines: Sequence[Line]) -> list[int]:
     return starts
 
 
-def _records(lines: Sequence[Line], starts: Sequence[int], kind: Kind, *, header: str = "") -> Iterator[Block]:
+def _records(
+    lines: Sequence[Line], starts: Sequence[int], kind: Kind, *, header: str = ""
+) -> Iterator[Block]:
     """A block for each of these lines with the lines up to the next; `header` stands above all
     but the first.
     """
@@ -142,5 +160,7 @@ def _records(lines: Sequence[Line], starts: Sequence[int], kind: Kind, *, header
     for n, (at, stop) in enumerate(pairwise([*starts, len(lines)])):
         rank = Rank.PARAGRAPH if previous_blank else Rank.ITEM
         label = lines[at].text.strip() if kind is Kind.LINES else ""
-        yield Block(lines[at].start, lines[stop - 1].end, kind, rank, 1.0, (), header if n else "", label)
+        yield Block(
+            lines[at].start, lines[stop - 1].end, kind, rank, 1.0, (), header if n else "", label
+        )
         previous_blank = lines[stop - 1].blank

@@ -31,7 +31,9 @@ ROW = re.compile(r"<tr\b", re.IGNORECASE)
 CELL = re.compile(r"<t[hd]\b[^>]*>(.*?)(?=</?t[hdr]\b|$)", re.IGNORECASE | re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
 KEPT_ITEM = 0.5  # of the room in a passage: an item up to this size stays whole
-LEAVES = frozenset({"paragraph_open", "heading_open", "fence", "code_block", "html_block", "hr", "front_matter"})
+LEAVES = frozenset(
+    {"paragraph_open", "heading_open", "fence", "code_block", "html_block", "hr", "front_matter"}
+)
 CODE = frozenset({"fence", "code_block", "html_block", "front_matter"})
 
 
@@ -64,7 +66,11 @@ class _Reader:
             token = tokens[at]
             if token.type in ("dl_open", "table_open"):
                 close = _closing(tokens, at)
-                yield from self._definitions(tokens[at:close]) if token.type == "dl_open" else self._table(tokens[at:close])
+                yield from (
+                    self._definitions(tokens[at:close])
+                    if token.type == "dl_open"
+                    else self._table(tokens[at:close])
+                )
                 self.last = None
                 at = close
             elif token.type == "html_block" and TABLE.match(token.content):
@@ -86,7 +92,9 @@ class _Reader:
             self.lists -= 1
             self.lead_ins.pop()
         elif token.type in ("list_item_open", "blockquote_open"):
-            self.items.append(_Item(token.map[0] if token.map else 0, is_list_item=token.type == "list_item_open"))
+            self.items.append(
+                _Item(token.map[0] if token.map else 0, is_list_item=token.type == "list_item_open")
+            )
         elif token.type in ("list_item_close", "blockquote_close"):
             self.items.pop()
         if token.type.endswith(("list_close", "quote_close", "item_close")):
@@ -101,7 +109,12 @@ class _Reader:
 
     def _leaf(self, token: Token, inline: Token) -> Heading | Block:
         first, last = token.map or (0, 0)
-        if token.type == "heading_open" and not token.level and "\n" not in inline.content and inline.content.strip():
+        if (
+            token.type == "heading_open"
+            and not token.level
+            and "\n" not in inline.content
+            and inline.content.strip()
+        ):
             return Heading(*self._range(first, last), int(token.tag[1:]), inline.content.strip())
         kind = Kind.CODE if token.type in CODE else Kind.TEXT
         keep = 1.0 if token.type in CODE else 0.2
@@ -141,7 +154,9 @@ class _Reader:
         """A term with its definitions is one block."""
         depth = tokens[0].level + 1
         terms = [t.map[0] for t in tokens if t.type == "dt_open" and t.level == depth and t.map]
-        ends = sorted(t.map[1] for t in tokens if t.type == "dd_open" and t.level == depth and t.map)
+        ends = sorted(
+            t.map[1] for t in tokens if t.type == "dd_open" and t.level == depth and t.map
+        )
         for term, after in zip(terms, [*terms[1:], None], strict=True):
             at = len(ends) if after is None else bisect_right(ends, after)
             last = ends[at - 1] if at and ends[at - 1] > term else term + 1
@@ -167,7 +182,11 @@ class _Reader:
         rows = [start + m.start() for m in ROW.finditer(self.text[start:end])][1:]
         places = [start, *rows, end]
         head = self.text[start : places[1]]
-        header = " | ".join(" ".join(TAG.sub(" ", cell).split()) for cell in CELL.findall(head)) if "<th" in head.lower() else ""
+        header = (
+            " | ".join(" ".join(TAG.sub(" ", cell).split()) for cell in CELL.findall(head))
+            if "<th" in head.lower()
+            else ""
+        )
         for n, (a, b) in enumerate(pairwise(places)):
             rank = (Rank.PARAGRAPH, Rank.CLAUSE)[n] if n < 2 else Rank.ITEM
             yield Block(a, b, Kind.CODE, rank, 1.0, self._parents(), header if n else "")
@@ -175,7 +194,9 @@ class _Reader:
     def _range(self, first: int, last: int) -> tuple[int, int]:
         """The characters of the lines from `first` to before `last`."""
         end = len(self.text)
-        return self.starts[first] if first < len(self.starts) else end, self.starts[last] if last < len(self.starts) else end
+        return self.starts[first] if first < len(self.starts) else end, (
+            self.starts[last] if last < len(self.starts) else end
+        )
 
 
 def read_markdown(text: str) -> Iterator[Heading | Block]:
@@ -183,13 +204,21 @@ def read_markdown(text: str) -> Iterator[Heading | Block]:
     starts = [0, *(m.end() for m in NEWLINE.finditer(text))]
     reader = _Reader(text, starts)
     for element in reader.blocks(_parser().parse(text)):
-        yield element if isinstance(element, Heading) else replace(element, label=element.label.strip())
+        yield (
+            element
+            if isinstance(element, Heading)
+            else replace(element, label=element.label.strip())
+        )
 
 
 def _closing(tokens: Sequence[Token], at: int) -> int:
     """The position of the token that closes the one at `at`."""
     wanted = tokens[at].type.replace("_open", "_close")
-    return next(n for n in range(at, len(tokens)) if tokens[n].type == wanted and tokens[n].level == tokens[at].level)
+    return next(
+        n
+        for n in range(at, len(tokens))
+        if tokens[n].type == wanted and tokens[n].level == tokens[at].level
+    )
 
 
 @lru_cache(maxsize=1)
@@ -200,6 +229,12 @@ def _parser() -> MarkdownIt:
 
     from cmt_sdk.splitting.unclosed import unclosed_plugin
 
-    parser = MarkdownIt("commonmark").enable("table").use(deflist_plugin).use(front_matter_plugin).use(unclosed_plugin)
+    parser = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .use(deflist_plugin)
+        .use(front_matter_plugin)
+        .use(unclosed_plugin)
+    )
     parser.core.ruler.enableOnly(["normalize", "block"])
     return parser

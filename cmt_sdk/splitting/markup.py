@@ -54,10 +54,22 @@ def _stars(line: str) -> Found | None:
     return (len(found[1]), found[2].strip()) if found else None
 
 
-ASCIIDOC = Marks(_equals, [(re.compile(r"(-{4,}|\.{4,}|\+{4,}|/{4,}|={4,}|\*{4,}|_{4,}|--|\|={3,}|`{3,}).*$"), "=")])
-WIKI = Marks(_wiki, [(re.compile(r".*<(nowiki|pre|syntaxhighlight|source)\b(?!.*</\1)", re.IGNORECASE), r".*</")])
+ASCIIDOC = Marks(
+    _equals,
+    [(re.compile(r"(-{4,}|\.{4,}|\+{4,}|/{4,}|={4,}|\*{4,}|_{4,}|--|\|={3,}|`{3,}).*$"), "=")],
+)
+WIKI = Marks(
+    _wiki,
+    [(re.compile(r".*<(nowiki|pre|syntaxhighlight|source)\b(?!.*</\1)", re.IGNORECASE), r".*</")],
+)
 ORG = Marks(_stars, [(re.compile(r"[ \t]*#\+begin_(\w+)", re.IGNORECASE), r"(?i)[ \t]*#\+end_")])
-TYPST = Marks(_typst, [(re.compile(r"[ \t]*`{3,}"), r"[ \t]*`{3,}[ \t]*$"), (re.compile(r"[ \t]*/\*(?!.*\*/)"), r".*\*/")])
+TYPST = Marks(
+    _typst,
+    [
+        (re.compile(r"[ \t]*`{3,}"), r"[ \t]*`{3,}[ \t]*$"),
+        (re.compile(r"[ \t]*/\*(?!.*\*/)"), r".*\*/"),
+    ],
+)
 
 
 def by_marks(marks: Marks) -> Callable[[str], Iterator[Heading | Block]]:
@@ -97,11 +109,15 @@ def _verbatim(lines: Sequence[Line]) -> Iterator[Block]:
     inner = range(3, len(lines) - 1)
     # each cell in a line of its own, and a blank line between the rows
     is_grouped = any(lines[n].blank for n in inner)
-    starts = [n for n in inner if not lines[n].blank and (not is_grouped or n == 3 or lines[n - 1].blank)]
+    starts = [
+        n for n in inner if not lines[n].blank and (not is_grouped or n == 3 or lines[n - 1].blank)
+    ]
     yield Block(lines[0].start, lines[2].end, Kind.LINES, keep=1.0)
     for n, after in pairwise([*starts, len(lines)]):
         rank = Rank.CLAUSE if n == starts[0] else Rank.ITEM
-        yield Block(lines[n].start, lines[after - 1].end, Kind.RECORD, rank, 1.0, (), lines[1].text.strip())
+        yield Block(
+            lines[n].start, lines[after - 1].end, Kind.RECORD, rank, 1.0, (), lines[1].text.strip()
+        )
 
 
 def _verbatim_end(lines: Sequence[Line], at: int, marks: Marks, unclosed: set[str]) -> int:
@@ -110,13 +126,19 @@ def _verbatim_end(lines: Sequence[Line], at: int, marks: Marks, unclosed: set[st
     """
     for opening, closing in marks.verbatim:
         found = opening.match(lines[at].text)
-        if not found or (closing == "=" and found[1] != lines[at].text.rstrip() and found[1][0] != "`"):
+        if not found or (
+            closing == "=" and found[1] != lines[at].text.rstrip() and found[1][0] != "`"
+        ):
             continue
         wanted = found[1].rstrip() if closing == "=" else closing
         if wanted in unclosed:
             continue
         for n in range(at + 1, len(lines)):
-            if lines[n].text.rstrip() == wanted if closing == "=" else re.match(closing, lines[n].text):
+            if (
+                lines[n].text.rstrip() == wanted
+                if closing == "="
+                else re.match(closing, lines[n].text)
+            ):
                 return n + 1
         unclosed.add(wanted)
     return 0
@@ -131,13 +153,22 @@ def read_rst(text: str) -> Iterator[Heading | Block]:
     start = 0
     at = 0
     while at < len(lines):
-        over = bool(underline_of(lines[at])) and _is_title(lines, at + 1) and underline_of(lines[at]) == _mark(lines, at + 2)
+        over = (
+            bool(underline_of(lines[at]))
+            and _is_title(lines, at + 1)
+            and underline_of(lines[at]) == _mark(lines, at + 2)
+        )
         first = at
         last = at + 2 if over else at + 1
         title = lines[at + 1] if over else lines[at]
         mark = _mark(lines, last)
         above_free = first == 0 or lines[first - 1].blank or lines[first - 1].start < start
-        if not (mark and above_free and (over or _is_title(lines, at)) and _is_long_enough(lines[last], title)):
+        if not (
+            mark
+            and above_free
+            and (over or _is_title(lines, at))
+            and _is_long_enough(lines[last], title)
+        ):
             at += 1
             continue
         if not over and title.indent:
@@ -145,7 +176,9 @@ def read_rst(text: str) -> Iterator[Heading | Block]:
             continue
         styles += [] if (mark, over) in styles else [(mark, over)]
         yield from body(text, start, lines[first].start)
-        yield Heading(lines[first].start, lines[last].end, styles.index((mark, over)) + 1, title.text.strip())
+        yield Heading(
+            lines[first].start, lines[last].end, styles.index((mark, over)) + 1, title.text.strip()
+        )
         start = lines[last].end
         at = last + 1
     yield from body(text, start, len(text))
@@ -169,9 +202,20 @@ SECTION = re.compile(
     r"\\(?P<name>part|chapter|(?:sub){0,2}section|(?:sub)?paragraph|title|frametitle)"
     r"\*?[ \t]*(?:\[[^\]]*\])?\s*\{"
 )
-LEVELS = {"title": 0, "part": 1, "chapter": 2, "section": 3, "subsection": 4, "subsubsection": 5, "frametitle": 5}
+LEVELS = {
+    "title": 0,
+    "part": 1,
+    "chapter": 2,
+    "section": 3,
+    "subsection": 4,
+    "subsubsection": 5,
+    "frametitle": 5,
+}
 LEVELS |= {"paragraph": 6, "subparagraph": 7}
-HIDDEN = re.compile(r"(?<!\\)%[^\n]*|\\begin\{(verbatim\*?|Verbatim|lstlisting|minted|comment)\}.*?\\end\{\1\}", re.DOTALL)
+HIDDEN = re.compile(
+    r"(?<!\\)%[^\n]*|\\begin\{(verbatim\*?|Verbatim|lstlisting|minted|comment)\}.*?\\end\{\1\}",
+    re.DOTALL,
+)
 COMMAND = re.compile(r"\\[a-zA-Z]+\*?(?:\[[^\]]*\])?|[{}]")
 LONGEST_TITLE = 1000
 

@@ -15,8 +15,8 @@ from cmt_sdk.splitting.formats import MARKDOWN, RECORDS, Rules
 from cmt_sdk.splitting.headings import LONGEST_PATH, SEPARATOR, Counter, Measure, path_of
 from cmt_sdk.types import Span
 
-# tokens of a passage of records: a long passage of like rows is found late by words (BM25 divides by
-# the length), and a small model takes the value of a neighbouring row
+# tokens of a passage of records: a long passage of like rows is found late by words (BM25 divides
+# by the length), and a small model takes the value of a neighbouring row
 LONGEST_RECORDS = 64
 # tokens of a document that is one passage with all its sections: the reader does not see a section
 # of a few words next to the others, and answers from the wrong one
@@ -34,13 +34,15 @@ class _Group:
     blocks: list[Block] = field(default_factory=list)
 
 
-def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rules: Rules = MARKDOWN) -> list[Span]:
+def split(
+    text: str, count_tokens: Counter, budget: int, *, title: str = "", rules: Rules = MARKDOWN
+) -> list[Span]:
     """The passages of a text.
 
     Every character that is not white space lies in a span, except heading lines, which become the
     `heading` of the spans below them (one with nothing below, or too long for that, is text; in a
-    document of at most SHORT_DOCUMENT tokens, and half of `budget`, only what stands above all of it is), and binary data
-    (`binary_parts`).
+    document of at most SHORT_DOCUMENT tokens, and half of `budget`, only what stands above all of
+    it is), and binary data (`binary_parts`).
 
     Args:
         text: The text.
@@ -56,12 +58,18 @@ def split(text: str, count_tokens: Counter, budget: int, *, title: str = "", rul
         budget = min(budget, LONGEST_RECORDS)
     measure = Measure(count_tokens)
     groups = list(_groups(text, covering(text, rules(text), binary_parts(text))))
-    is_short = 1 < len(groups) <= FEW_SECTIONS and measure.of(text) <= min(budget // 2, SHORT_DOCUMENT)
+    is_short = 1 < len(groups) <= FEW_SECTIONS and measure.of(text) <= min(
+        budget // 2, SHORT_DOCUMENT
+    )
     if is_short and rules not in RECORDS and not _are_alike(groups):
         groups = [_joined(text, groups)]
     measure.learn([SEPARATOR.join([title, *g.headings] if title else g.headings) for g in groups])
     cutter = Cutter(text, measure, budget)
-    return [span for group in groups for span in cutter.spans(_section(text, group, title, budget, measure))]
+    return [
+        span
+        for group in groups
+        for span in cutter.spans(_section(text, group, title, budget, measure))
+    ]
 
 
 def _joined(text: str, groups: Sequence[_Group]) -> _Group:
@@ -78,7 +86,9 @@ def _joined(text: str, groups: Sequence[_Group]) -> _Group:
 
 
 def _are_alike(groups: Sequence[_Group]) -> bool:
-    """Whether sections have headings of the same words, as those of like things have: kept apart as records are."""
+    """Whether sections have headings of the same words, as those of like things have: kept apart as
+    records are.
+    """
     last = [g.headings[-1] for g in groups if g.headings]
     return len(set(last)) < len(last)
 
@@ -117,7 +127,9 @@ def _groups(text: str, elements: Iterable[Element]) -> Iterator[_Group]:
         if group.blocks or not (path and path[-1][0] < element.level):
             yield from _closed(text, group)  # takes that one's line along
             group = _Group([])
-        path = [(level, name) for level, name in path if level < element.level] + [(element.level, element.title)]
+        path = [(level, name) for level, name in path if level < element.level] + [
+            (element.level, element.title)
+        ]
         group = _Group([name for _, name in path], [*group.lines, element])
     yield from _closed(text, group)
 

@@ -21,7 +21,8 @@ UNDERLINE = re.compile(r"([^\w\s])\1*[ \t]*$")
 UNDERLINES = "=-~*^_#+\"'`:."  # the marks that plain text uses below a title
 FENCE = re.compile(r" {0,3}(?:`{3,}[^`]*|~{3,}.*)$")
 BULLET = re.compile(
-    r"([ \t]*)([-+•◦▪▸‣·–*]|\*{2,5}|\.{1,5}|\d{1,3}[.)]|[a-zA-Z]\)|\(\w{1,3}\)|#\.|\\item\b(?:\[[^\]]*\])?)"
+    r"([ \t]*)([-+•◦▪▸‣·–*]|\*{2,5}|\.{1,5}|\d{1,3}[.)]|[a-zA-Z]\)|\(\w{1,3}\)|#\."
+    r"|\\item\b(?:\[[^\]]*\])?)"
     r"(?:[ \t]+|$)(?:\[.\][ \t]+)?"
 )
 LONGEST_TITLE = 100  # characters
@@ -92,10 +93,20 @@ def underlined(text: str, lines: Sequence[Line]) -> Iterator[Heading | Block]:
     for n, line in enumerate(lines[1:], 1):
         title = lines[n - 1]
         mark = underline_of(line)
-        if not mark or mark not in UNDERLINES or title.blank or title.indent > 3 or underline_of(title):
+        if (
+            not mark
+            or mark not in UNDERLINES
+            or title.blank
+            or title.indent > 3
+            or underline_of(title)
+        ):
             continue
         width = width_of(title.text.strip())
-        if width > LONGEST_TITLE or abs(len(line.text.strip()) - width) > 2 or (n > 1 and not lines[n - 2].blank):
+        if (
+            width > LONGEST_TITLE
+            or abs(len(line.text.strip()) - width) > 2
+            or (n > 1 and not lines[n - 2].blank)
+        ):
             continue
         marks += [] if mark in marks else [mark]
         yield from body(text, start, title.start)
@@ -134,7 +145,9 @@ def body(text: str, start: int, end: int) -> Iterator[Block]:
             stop = _end_of_list(lines, at)
             yield from _items(lines[at:stop], above)
         else:
-            stop = next((n for n in range(at + 1, len(lines)) if _ends_paragraph(lines, n)), len(lines))
+            stop = next(
+                (n for n in range(at + 1, len(lines)) if _ends_paragraph(lines, n)), len(lines)
+            )
             yield Block(lines[at].start, lines[stop - 1].end)
             last = lines[stop - 1].text.strip()
             above = last.rstrip(":：") if last.endswith((":", "：")) and stop == at + 1 else ""
@@ -151,7 +164,12 @@ def _end_of_list(lines: Sequence[Line], at: int) -> int:
     base = lines[at].indent
     for n in range(at + 1, len(lines)):
         line = lines[n]
-        if not line.blank and lines[n - 1].blank and not BULLET.match(line.text) and line.indent <= base:
+        if (
+            not line.blank
+            and lines[n - 1].blank
+            and not BULLET.match(line.text)
+            and line.indent <= base
+        ):
             return n
     return len(lines)
 
@@ -172,5 +190,7 @@ def _items(lines: Sequence[Line], above: str) -> Iterator[Block]:
         is_first = bool(open_items) and open_items[-1][0] == before
         rank = Rank.CLAUSE if is_first else Rank.NESTED if open_items else Rank.ITEM
         before = depth
-        yield Block(lines[start].start, lines[stop - 1].end, Kind.TEXT, rank, KEPT_ITEM, parents, label=name)
+        yield Block(
+            lines[start].start, lines[stop - 1].end, Kind.TEXT, rank, KEPT_ITEM, parents, label=name
+        )
         open_items.append((depth, name))

@@ -51,7 +51,9 @@ def table_at(lines: Sequence[Row], at: int) -> tuple[list[Block], int] | None:
         stop = _while(lines, at, PIPES)
         return _rows(lines, at, stop, separated=False), stop
     if "&" in line and _is_tabular(line):
-        stop = next((n for n in range(at, len(lines)) if not _is_tabular(lines[n].text)), len(lines))
+        stop = next(
+            (n for n in range(at, len(lines)) if not _is_tabular(lines[n].text)), len(lines)
+        )
         return _rows(lines, at, stop, separated=False), stop
     return None
 
@@ -81,18 +83,34 @@ def _rows(lines: Sequence[Row], at: int, stop: int, *, separated: bool) -> list[
         header, body = "", at
     else:
         header, body = " ".join(lines[n].text.strip() for n in range(first, below)), below + 1
-    starts = [n for n in range(body, stop) if n not in drawn and (not separated or n - 1 in drawn or n == body)]
+    starts = [
+        n
+        for n in range(body, stop)
+        if n not in drawn and (not separated or n - 1 in drawn or n == body)
+    ]
     found = [Block(lines[at].start, lines[body - 1].end, Kind.LINES, keep=1.0)] if body > at else []
     for n, after in pairwise([*starts, stop]):
         rank = Rank.CLAUSE if found and n == body else Rank.ITEM
         start = lines[at].start if not found else lines[n].start
-        found.append(Block(start, lines[after - 1].end, Kind.RECORD, rank if found else Rank.PARAGRAPH, 1.0, (), header))
+        found.append(
+            Block(
+                start,
+                lines[after - 1].end,
+                Kind.RECORD,
+                rank if found else Rank.PARAGRAPH,
+                1.0,
+                (),
+                header,
+            )
+        )
     return found or [Block(lines[at].start, lines[stop - 1].end, Kind.LINES, keep=1.0)]
 
 
 def _is_tabular(line: str) -> bool:
     """True for a row or a rule of a table in LaTeX."""
-    return bool(TABULAR_RULE.match(line)) or ("&" in line and bool(TABULAR_END.search(line.rstrip()[-80:])))
+    return bool(TABULAR_RULE.match(line)) or (
+        "&" in line and bool(TABULAR_END.search(line.rstrip()[-80:]))
+    )
 
 
 def _is_rule(line: str) -> bool:

@@ -92,8 +92,16 @@ def _next_section(state: StateBlock, start: int, end: int) -> int:
     comments do not have.
     """
     for line in range(start + 2, end):
-        found = HEADING.match(_line(state, line)) if not state.isEmpty(line) and state.sCount[line] < 4 else None
-        if found and state.isEmpty(line - 1) and (len(found[1]) > 1 or (line + 1 < end and state.isEmpty(line + 1))):
+        found = (
+            HEADING.match(_line(state, line))
+            if not state.isEmpty(line) and state.sCount[line] < 4
+            else None
+        )
+        if (
+            found
+            and state.isEmpty(line - 1)
+            and (len(found[1]) > 1 or (line + 1 < end and state.isEmpty(line + 1)))
+        ):
             return line
     return end
 

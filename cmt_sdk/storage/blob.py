@@ -1,4 +1,5 @@
-"""The bytes of a memory: named little-endian arrays behind a fixed header, with a checksum. docs/format.md describes them.
+"""The bytes of a memory: named little-endian arrays behind a fixed header, with a checksum.
+docs/format.md describes them.
 
 Knows numpy and the PackedMemory; knows neither the database nor what the arrays mean.
 """
@@ -23,7 +24,11 @@ HEADER = struct.Struct("<4sHHI8s")  # magic, version, arrays, tokens, kind
 CHECKSUM = struct.Struct("<I")  # CRC-32 of all other bytes
 ENTRY = struct.Struct("<16s4sHHIIIIII")  # name, dtype, dimensions, 0, shape (4), offset, bytes
 TABLE = HEADER.size + CHECKSUM.size
-DTYPES: dict[bytes, np.dtype[Any]] = {b"u1": np.dtype("<u1"), b"f2": np.dtype("<f2"), b"f4": np.dtype("<f4")}
+DTYPES: dict[bytes, np.dtype[Any]] = {
+    b"u1": np.dtype("<u1"),
+    b"f2": np.dtype("<f2"),
+    b"f4": np.dtype("<f4"),
+}
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
@@ -37,8 +42,8 @@ def pack(memory: PackedMemory) -> bytes:
         code = CODES.get(array.dtype)
         if code is None or array.ndim > 4 or len(name.encode()) > 16:
             raise InvalidInput(
-                f"array {name!r} ({given.dtype}, {given.ndim} axes) has no place in the format: give uint8, float16 or "
-                "float32, at most 4 axes, and a name of at most 16 bytes"
+                f"array {name!r} ({given.dtype}, {given.ndim} axes) has no place in the format:"
+                " give uint8, float16 or float32, at most 4 axes, and a name of at most 16 bytes"
             )
         shape = (*array.shape, 0, 0, 0, 0)[:4]
         entries.append(ENTRY.pack(name.encode(), code, array.ndim, 0, *shape, offset, array.nbytes))
@@ -62,14 +67,17 @@ def unpack(data: bytes | memoryview) -> PackedMemory:
     if magic != MAGIC:
         raise StorageDamaged(f"a memory begins with {bytes(magic)!r} instead of {MAGIC!r}")
     if version > VERSION:
-        raise StorageNewer(f"a memory has format {version}, this release reads up to {VERSION}: update cmt-sdk")
+        raise StorageNewer(
+            f"a memory has format {version}, this release reads up to {VERSION}: update cmt-sdk"
+        )
     (checksum,) = CHECKSUM.unpack_from(view, HEADER.size)
     if zlib.crc32(view[TABLE:], zlib.crc32(view[: HEADER.size])) != checksum:
         raise StorageDamaged("a memory's checksum does not fit its bytes")
     try:
         arrays = dict(_array(view, TABLE + n * ENTRY.size) for n in range(count))
         return PackedMemory(kind.rstrip(b"\0").decode(), tokens, arrays)
-    except (struct.error, KeyError, ValueError) as error:  # not UTF-8, or no bytes along an axis and too many along another
+    except (struct.error, KeyError, ValueError) as error:
+        # not UTF-8, or no bytes along an axis and too many along another
         raise StorageDamaged(f"a memory's table of arrays is damaged: {error}") from error
 
 
@@ -78,5 +86,7 @@ def _array(view: memoryview, at: int) -> tuple[str, NDArray[np.generic]]:
     shape, offset, size = tuple(rest[: min(ndim, 4)]), rest[4], rest[5]
     dtype = DTYPES[code.rstrip(b"\0")]
     if ndim > 4 or prod(shape) * dtype.itemsize != size or offset + size > len(view):
-        raise StorageDamaged(f"array {name!r} of {ndim} axes and shape {shape} does not fit {size} bytes at {offset}")
+        raise StorageDamaged(
+            f"array {name!r} of {ndim} axes and shape {shape} does not fit {size} bytes at {offset}"
+        )
     return name.rstrip(b"\0").decode(), np.ndarray(shape, dtype, view, offset)

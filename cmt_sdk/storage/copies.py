@@ -1,6 +1,7 @@
 """The copies of a memory that this product made: backups, archives, what a repair laid beside it.
 
-Erasing does not reach them. Their paths are recorded when they are made; those of a repair are known by their names.
+Erasing does not reach them. Their paths are recorded when they are made; those of a repair are
+known by their names.
 """
 
 from __future__ import annotations
@@ -29,7 +30,9 @@ class Copies(Database):
         with self._write() as db:
             known = [name for name in noted(db) if name != str(path.absolute())]
             value = json.dumps([*known, str(path.absolute())][-MOST:])
-            db.execute(text("INSERT OR REPLACE INTO settings VALUES ('copies', :value)"), {"value": value})
+            db.execute(
+                text("INSERT OR REPLACE INTO settings VALUES ('copies', :value)"), {"value": value}
+            )
 
     def copies(self) -> Sequence[str]:
         """See ports.Store."""
@@ -60,4 +63,6 @@ def finding(db: Connection, folder: Path) -> CheckResult:
     if not names:
         return CheckResult("copies", True, "none is known")
     listed = ", ".join(names[:5]) + (", …" if len(names) > 5 else "")
-    return CheckResult("copies", True, f"{len(names)} that hold what the memory held then: {listed}", DELETE)
+    return CheckResult(
+        "copies", True, f"{len(names)} that hold what the memory held then: {listed}", DELETE
+    )

@@ -1,4 +1,6 @@
-"""Documents and their versions in the database. Knows nothing of memories and vectors but that they go with a passage."""
+"""Documents and their versions in the database. Knows nothing of memories and vectors but that they
+go with a passage.
+"""
 
 from __future__ import annotations
 
@@ -34,18 +36,28 @@ from cmt_sdk.storage.schema import WORD_TABLES, insert_words, seal
 from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
 COLUMNS = (
-    "doc_id", "version", "text", "content_hash", "source", "scope", "metadata", "created_at", "updated_at", "expires_at",
+    "doc_id",
+    "version",
+    "text",
+    "content_hash",
+    "source",
+    "scope",
+    "metadata",
+    "created_at",
+    "updated_at",
+    "expires_at",
     "record_hash",
-)  # fmt: skip
+)
 LARGEST_PAGE = 2**31
-CURSOR = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)/([0-9]{1,18})")  # creation time and key
+# creation time and key
+CURSOR = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)/([0-9]{1,18})")
 
 
 class Documents(Database):
     """The documents of a folder; see ports.DocumentStore.
 
-    A document keeps the key of its row through all versions, so that a listing is not reordered by an update; what it
-    was before goes to a row of its own.
+    A document keeps the key of its row through all versions, so that a listing is not reordered by
+    an update; what it was before goes to a row of its own.
     """
 
     def add(
@@ -91,8 +103,9 @@ class Documents(Database):
     def _known(self, db: Connection, document: Document, by_source: bool) -> Document | None:
         """Find the living document that a given one stands for.
 
-        With `by_source`, that is the document of the given id, else the one of the same scope and source, else one of
-        the same text that has no source yet. Without, it is a document of the same text in the same scope.
+        With `by_source`, that is the document of the given id, else the one of the same scope and
+        source, else one of the same text that has no source yet. Without, it is a document of the
+        same text in the same scope.
         """
         if not by_source or not document.source:
             same = self._same(db, self._row(document))
@@ -103,7 +116,10 @@ class Documents(Database):
         return found or self._same(db, self._row(document), extra="AND source IS NULL")
 
     def _named(self, db: Connection, scope: str, document_id: str) -> Document | None:
-        sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND scope = :scope AND {ALIVE}"
+        sql = (
+            f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND scope = :scope AND"
+            f" {ALIVE}"
+        )
         values = {"id": document_id, "scope": scope, "now": self.now().timestamp()}
         row = db.execute(text(sql), values).first()
         return None if row is None else document_of(row)
@@ -113,13 +129,16 @@ class Documents(Database):
     ) -> tuple[Document, Outcome]:
         changes = _said(known, given, by_source)
         if all(getattr(known, name) == value for name, value in changes.items()):
-            # what is told again is the newest of its kind; a file that is read again is as old as it was
+            # what is told again is the newest of its kind; a file that is read again is as old as
+            # it was
             return known if by_source else self._replaced(db, known, {}, None, None), "unchanged"
         return self._replaced(db, known, changes, None, recut), "updated"
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
         """See ports.DocumentStore."""
-        rows = [self._row(v) | {"updated_at": stamp_of(v.updated_at or self.now())} for v in versions]
+        rows = [
+            self._row(v) | {"updated_at": stamp_of(v.updated_at or self.now())} for v in versions
+        ]
         with self._write() as db:
             same = self._same(db, rows[-1], extra="AND doc_id = :doc_id")
             if same is not None:
@@ -133,17 +152,23 @@ class Documents(Database):
 
     def _same(self, db: Connection, row: Mapping[str, Any], extra: str = "") -> Document | None:
         """The living document with this row's text in its scope, preferably the one with its id."""
-        sql = f"""SELECT d.*, {READY} FROM documents d WHERE content_hash = :content_hash AND scope = :scope AND {ALIVE}
+        sql = f"""SELECT d.*, {READY} FROM documents d WHERE content_hash = :content_hash
+            AND scope = :scope AND {ALIVE}
             {extra} ORDER BY doc_id <> :doc_id, key"""
         found = db.execute(text(sql), {**row, "now": self.now().timestamp()}).first()
         return None if found is None else document_of(found)
 
     def _make_free(self, db: Connection, document_id: str) -> None:
         """An id is free when no living document has it; an expired one makes room."""
-        sql = "SELECT key, current AND expires_at <= :now AS expired FROM documents WHERE doc_id = :id ORDER BY current"
+        sql = (
+            "SELECT key, current AND expires_at <= :now AS expired FROM documents WHERE doc_id ="
+            " :id ORDER BY current"
+        )
         rows = db.execute(text(sql), {"id": document_id, "now": self.now().timestamp()}).all()
         if rows and not rows[-1].expired:
-            raise AlreadyExists(f"the id {document_id!r} is taken by another text: change that one with update")
+            raise AlreadyExists(
+                f"the id {document_id!r} is taken by another text: change that one with update"
+            )
         self._remove(db, [r.key for r in rows])
 
     @staticmethod
@@ -157,7 +182,8 @@ class Documents(Database):
             return self._found(db, scope, source)
 
     def _found(self, db: Connection, scope: str, source: str) -> Document | None:
-        sql = f"""SELECT d.*, {READY} FROM documents d WHERE scope = :scope AND source = :source AND {ALIVE}
+        sql = f"""SELECT d.*, {READY} FROM documents d WHERE scope = :scope AND source = :source
+            AND {ALIVE}
             ORDER BY updated_at DESC, key DESC"""
         values = {
             "scope": sound_text("scope", scope, InvalidDocument),
@@ -180,11 +206,16 @@ class Documents(Database):
         Who changes a document by its id has looked at it: its versions are sealed as they then are.
         """
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND {ALIVE}"
-        values = {"id": sound_text("id", document_id, InvalidDocument), "now": self.now().timestamp()}
+        values = {
+            "id": sound_text("id", document_id, InvalidDocument),
+            "now": self.now().timestamp(),
+        }
         with self._write() as db:
             row = db.execute(text(sql), values).first()
             if row is None:
-                raise DocumentNotFound(f"no document has the id {document_id!r}; `list` shows those there are")
+                raise DocumentNotFound(
+                    f"no document has the id {document_id!r}; `list` shows those there are"
+                )
             changed = self._replaced(db, document_of(row), changes, spans, recut)
             seal(db.exec_driver_sql, "doc_id = ?", (document_id,))
         return changed
@@ -214,7 +245,9 @@ class Documents(Database):
 
     @staticmethod
     def _overwrite(db: Connection, row: Mapping[str, Any], before: Row[Any]) -> None:
-        """The current version's fields but its time of creation, in place. What was damaged before is not sealed by it."""
+        """The current version's fields but its time of creation, in place. What was damaged before
+        is not sealed by it.
+        """
         row = {**row, "created_at": before.created_at}
         sound = record_hash(before._asdict()) == before.record_hash
         row["record_hash"] = record_hash(row) if sound else None
@@ -223,7 +256,11 @@ class Documents(Database):
 
     def _row(self, document: Document) -> dict[str, Any]:
         sound_text("text", document.text, InvalidDocument)
-        for name, value in (("id", document.id), ("scope", document.scope), ("source", document.source or "")):
+        for name, value in (
+            ("id", document.id),
+            ("scope", document.scope),
+            ("source", document.source or ""),
+        ):
             sound_name(name, value)
         now = self.now().timestamp()
         return {
@@ -258,9 +295,15 @@ class Documents(Database):
     def _insert(db: Connection, row: Mapping[str, Any], current: bool) -> int:
         names, values = ", ".join(COLUMNS), ", ".join(f":{c}" for c in COLUMNS)
         sql = f"INSERT INTO documents (current, {names}) VALUES (:current, {values}) RETURNING key"
-        return int(db.execute(text(sql), {"record_hash": record_hash(row), **row, "current": current}).scalar_one())
+        return int(
+            db.execute(
+                text(sql), {"record_hash": record_hash(row), **row, "current": current}
+            ).scalar_one()
+        )
 
-    def _cut_again(self, db: Connection, key: int, old: str, new: str, spans: Sequence[Span]) -> None:
+    def _cut_again(
+        self, db: Connection, key: int, old: str, new: str, spans: Sequence[Span]
+    ) -> None:
         """Give a document the passages of `spans`; those of a content that it has already stay."""
         rows = """SELECT id, ordinal, start, "end" AS stop, tokens, heading FROM passages
             WHERE document_key = :key ORDER BY ordinal"""
@@ -276,7 +319,10 @@ class Documents(Database):
     @staticmethod
     def _cut(db: Connection, key: int, body: str, spans: Iterable[tuple[int, Span]]) -> None:
         """Store passages of a document, given with their ordinals, and their words."""
-        passage = 'INSERT INTO passages (document_key, ordinal, start, "end", tokens, heading) VALUES (?, ?, ?, ?, ?, ?)'
+        passage = (
+            'INSERT INTO passages (document_key, ordinal, start, "end", tokens, heading) VALUES (?,'
+            " ?, ?, ?, ?, ?)"
+        )
         for ordinal, span in spans:
             row = (key, ordinal, span.start, span.end, span.tokens, span.heading)
             made = db.exec_driver_sql(passage, row).lastrowid
@@ -303,7 +349,12 @@ class Documents(Database):
         """See ports.DocumentStore."""
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id ORDER BY version"
         with self._read() as db:
-            return [document_of(row) for row in db.execute(text(sql), {"id": sound_text("id", document_id, InvalidDocument)})]
+            return [
+                document_of(row)
+                for row in db.execute(
+                    text(sql), {"id": sound_text("id", document_id, InvalidDocument)}
+                )
+            ]
 
     def page(self, filter: Filter, limit: int, cursor: str | None) -> Page:
         """See ports.DocumentStore."""
@@ -311,18 +362,24 @@ class Documents(Database):
             raise InvalidInput(f"limit={limit}: ask for 1 to {LARGEST_PAGE:,} documents a page")
         where, values = conditions(filter, self.now().timestamp())
         sql = (
-            f"SELECT d.*, {READY} FROM documents d WHERE {where} AND (d.created_at, d.key) > (:time, :key) "
-            "ORDER BY d.created_at, d.key LIMIT :limit"
+            f"SELECT d.*, {READY} FROM documents d WHERE {where} AND (d.created_at, d.key) >"
+            " (:time, :key) ORDER BY d.created_at, d.key LIMIT :limit"
         )
         with self._read() as db:
             rows = db.execute(text(sql), values | _after(cursor) | {"limit": limit + 1}).all()
         more = len(rows) > limit
         rows = rows[:limit]
-        return Page([document_of(r) for r in rows], f"{rows[-1].created_at!r}/{rows[-1].key}" if more else None)
+        return Page(
+            [document_of(r) for r in rows],
+            f"{rows[-1].created_at!r}/{rows[-1].key}" if more else None,
+        )
 
     def ids(self, prefix: str) -> list[str]:
         """See ports.DocumentStore."""
-        sql = f"SELECT doc_id FROM documents d WHERE doc_id >= :first AND doc_id < :last AND {ALIVE} ORDER BY doc_id"
+        sql = (
+            f"SELECT doc_id FROM documents d WHERE doc_id >= :first AND doc_id < :last AND {ALIVE}"
+            " ORDER BY doc_id"
+        )
         values = {
             "first": sound_text("id", prefix, InvalidDocument),
             "last": f"{prefix}\U0010ffff",
@@ -335,22 +392,33 @@ class Documents(Database):
         """See ports.DocumentStore."""
         where, values = conditions(filter, self.now().timestamp())
         with self._read() as db:
-            return int(db.execute(text(f"SELECT count(*) FROM documents d WHERE {where}"), values).scalar_one())
+            return int(
+                db.execute(
+                    text(f"SELECT count(*) FROM documents d WHERE {where}"), values
+                ).scalar_one()
+            )
 
     def delete(self, filter: Filter, *, erase: bool = False) -> Removed:
         """See ports.DocumentStore."""
         where, values = conditions(replace(filter, history=True), -math.inf)
         sql = f"""SELECT a.*, 0 AS ready FROM documents a
             WHERE key IN (SELECT d.key FROM documents d WHERE {where})
-            OR doc_id IN (SELECT d.doc_id FROM documents d WHERE d.current AND {where}) ORDER BY doc_id, version"""
+            OR doc_id IN (SELECT d.doc_id FROM documents d WHERE d.current AND {where})
+                ORDER BY doc_id, version"""
         with self._write() as db:
             rows = db.execute(text(sql), values).all()
             keys = [r.key for r in rows]
-            counts = [f"SELECT count(*) FROM passages WHERE document_key IN ({some})" for some in chunks(keys)]
+            counts = [
+                f"SELECT count(*) FROM passages WHERE document_key IN ({some})"
+                for some in chunks(keys)
+            ]
             passages = sum(db.exec_driver_sql(count).scalar_one() for count in counts)
             self._remove(db, keys)
             if erase:
-                db.execute(text("INSERT OR REPLACE INTO settings VALUES ('erasure', :name)"), {"name": uuid.uuid4().hex})
+                db.execute(
+                    text("INSERT OR REPLACE INTO settings VALUES ('erasure', :name)"),
+                    {"name": uuid.uuid4().hex},
+                )
         return Removed([gone_of(r) for r in rows], passages)
 
     def erasure_due(self) -> str | None:
@@ -366,7 +434,9 @@ class Documents(Database):
     def erased(self, due: str) -> None:
         """See ports.DocumentStore."""
         with self._write() as db:
-            db.execute(text("DELETE FROM settings WHERE name = 'erasure' AND value = :name"), {"name": due})
+            db.execute(
+                text("DELETE FROM settings WHERE name = 'erasure' AND value = :name"), {"name": due}
+            )
 
     def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
         """See ports.DocumentStore."""
@@ -375,7 +445,9 @@ class Documents(Database):
 
 
 def _said(known: Document, given: Document, by_source: bool) -> dict[str, Any]:
-    """The fields of a known document after it is given again; only with `by_source` a new source takes the place of its own."""
+    """The fields of a known document after it is given again; only with `by_source` a new source
+    takes the place of its own.
+    """
     return {
         "source": given.source or known.source if by_source else known.source or given.source,
         "metadata": {**known.metadata, **given.metadata},  # keys that others noted stay

@@ -1,7 +1,8 @@
 """A Filter as SQL: conditions on the table `documents` with bound values only. Knows no connection.
 
-Metadata is compared as JSON on both sides, so that a number reads the same in the document and in the filter. Where less and
-more are asked of a number, a text counts as one that is kept as text for its notation alone: "12.50" is more than 12.
+Metadata is compared as JSON on both sides, so that a number reads the same in the document and in
+the filter. Where less and more are asked of a number, a text counts as one that is kept as text for
+its notation alone: "12.50" is more than 12.
 """
 
 from __future__ import annotations
@@ -17,7 +18,12 @@ from cmt_sdk.storage.rows import fault_of, sound_text
 from cmt_sdk.types import Filter, Scalar
 
 COMPARISONS = ("==", "!=", "<", "<=", ">", ">=")
-KINDS = {str: "'text'", bool: "'true', 'false'", int | float: "'integer', 'real'", NoneType: "'null'"}
+KINDS = {
+    str: "'text'",
+    bool: "'true', 'false'",
+    int | float: "'integer', 'real'",
+    NoneType: "'null'",
+}
 LONGEST_PATTERN = 1_000  # characters: SQLite refuses very long ones, and many wildcards take long
 MOST_KEYS = 100
 Bind = Callable[[object], str]
@@ -55,23 +61,32 @@ def _in_scope(scope: str, bind: Bind) -> str:
     scope = scope.rstrip("/")
     if not scope:
         raise InvalidFilter("scope '/' names nothing: give a name, or '' for all scopes")
-    return f"(d.scope = {bind(scope)} OR (d.scope >= {bind(scope + '/')} AND d.scope < {bind(scope + '0')}))"
+    return (
+        f"(d.scope = {bind(scope)} OR (d.scope >= {bind(scope + '/')} AND d.scope <"
+        f" {bind(scope + '0')}))"
+    )
 
 
 def _on_source(source: str, bind: Bind) -> str:
     if "*" in source and len(source) > LONGEST_PATTERN:
         raise InvalidFilter(f"source of {len(source)} characters: give at most {LONGEST_PATTERN}")
-    forms = dict.fromkeys([source, normalize("NFC", source), normalize("NFD", source)])  # macOS names files in NFD
+    # macOS names files in NFD
+    forms = dict.fromkeys([source, normalize("NFC", source), normalize("NFD", source)])
     if "*" not in source:
         parts = [f"d.source = {bind(form)}" for form in forms]
     else:  # a "?" is part of many addresses
-        parts = [f"d.source GLOB {bind(form.replace('[', '[[]').replace('?', '[?]'))}" for form in forms]
+        parts = [
+            f"d.source GLOB {bind(form.replace('[', '[[]').replace('?', '[?]'))}" for form in forms
+        ]
     return f"({' OR '.join(parts)})"
 
 
 def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
     if not isinstance(key, str) or any(c in '"\\' or c < " " for c in key):
-        raise InvalidFilter(f"filter key {key!r:.60}: a key is text without quotation marks, backslashes, control characters")
+        raise InvalidFilter(
+            f"filter key {key!r:.60}: a key is text without quotation marks, backslashes, control"
+            " characters"
+        )
     path = bind(f'$."{sound_text("filter key", key, InvalidFilter)}"')
     operator, value = _operator(key, wanted)
     if operator == "exists":
@@ -81,32 +96,53 @@ def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
     if operator == "==":
         return _among(path, [value], bind, key)
     if operator == "!=":
-        return f"(json_type(d.metadata, {path}) IS NOT NULL AND NOT {_among(path, [value], bind, key)})"
+        return (
+            f"(json_type(d.metadata, {path}) IS NOT NULL AND NOT"
+            f" {_among(path, [value], bind, key)})"
+        )
     if value is None:
-        raise InvalidFilter(f"filter {key:.60}: None is neither less nor more than anything; use == or !=")
+        raise InvalidFilter(
+            f"filter {key:.60}: None is neither less nor more than anything; use == or !="
+        )
     kind, bound = _kind(key, value), bind(json.dumps(value))
     found = f"json_extract(d.metadata, {path})"
-    of_kind = f"(json_type(d.metadata, {path}) IN ({kind}) AND {found} {operator} json_extract({bound}, '$'))"
+    of_kind = (
+        f"(json_type(d.metadata, {path}) IN ({kind}) AND {found} {operator} json_extract({bound},"
+        " '$'))"
+    )
     if kind != KINDS[int | float]:
         return of_kind
-    return f"({of_kind} OR coalesce({_number_in_text(path, found)} {operator} json_extract({bound}, '$'), 0))"
+    return (
+        f"({of_kind} OR coalesce({_number_in_text(path, found)} {operator} json_extract({bound},"
+        " '$'), 0))"
+    )
 
 
 def _number_in_text(path: str, found: str) -> str:
-    """The number that a text is in another notation than its own, as "12.50" or "12e3" is one; else NULL.
+    """The number that a text is in another notation than its own, as "12.50" or "12e3" is one; else
+    NULL.
 
     Nested, because only a text that is JSON has a JSON type.
     """
     number = f"json_extract({found}, '$')"
-    of_number = f"CASE WHEN json_type({found}) IN ({KINDS[int | float]}) AND CAST({number} AS TEXT) <> {found} THEN {number} END"
-    return f"CASE json_type(d.metadata, {path}) WHEN 'text' THEN CASE WHEN json_valid({found}) THEN {of_number} END END"
+    of_number = (
+        f"CASE WHEN json_type({found}) IN ({KINDS[int | float]}) AND CAST({number} AS TEXT) <>"
+        f" {found} THEN {number} END"
+    )
+    return (
+        f"CASE json_type(d.metadata, {path}) WHEN 'text' THEN CASE WHEN json_valid({found}) THEN"
+        f" {of_number} END END"
+    )
 
 
 def _operator(key: str, wanted: Any) -> tuple[str, Any]:
     if not isinstance(wanted, Mapping):
         return "==", wanted
     if len(wanted) != 1 or (name := next(iter(wanted))) not in {*COMPARISONS, "in", "exists"}:
-        raise InvalidFilter(f"filter {key:.60}={dict(wanted)!r:.100}: give one of {', '.join(COMPARISONS)}, in, exists")
+        raise InvalidFilter(
+            f"filter {key:.60}={dict(wanted)!r:.100}: give one of {', '.join(COMPARISONS)}, in,"
+            " exists"
+        )
     value = wanted[name]
     if name == "in" and (isinstance(value, str | bytes) or not isinstance(value, Sequence)):
         raise InvalidFilter(f"filter {key:.60}: `in` takes a list, not {value!r:.60}")
@@ -116,13 +152,18 @@ def _operator(key: str, wanted: Any) -> tuple[str, Any]:
 
 
 def _among(path: str, choices: Sequence[Scalar], bind: Bind, key: str) -> str:
-    """The value is one of the choices: of the same kind (1 is 1.0, but not True), and equal. Never NULL."""
+    """The value is one of the choices: of the same kind (1 is 1.0, but not True), and equal. Never
+    NULL.
+    """
     by_kind: dict[str, list[Scalar]] = {}
     for choice in choices:
         by_kind.setdefault(_kind(key, choice), []).append(choice)
     parts = ["0"]
     for kind, same in by_kind.items():
-        equal = f"json_extract(d.metadata, {path}) IN (SELECT value FROM json_each({bind(json.dumps(same))}))"
+        equal = (
+            f"json_extract(d.metadata, {path}) IN (SELECT value FROM"
+            f" json_each({bind(json.dumps(same))}))"
+        )
         of_kind = f"coalesce(json_type(d.metadata, {path}) IN ({kind}), 0)"
         parts.append(of_kind if kind == "'null'" else f"({of_kind} AND {equal})")
     return f"({' OR '.join(parts)})"

@@ -1,7 +1,9 @@
-"""The HNSW file of an index: built, proved, opened, asked. The only place that knows hnswlib; knows no database.
+"""The HNSW file of an index: built, proved, opened, asked. The only place that knows hnswlib; knows
+no database.
 
-hnswlib writes to full disks without a word and dies on damaged files. So a file is written under a new name and re-opened in
-another process before it is trusted, and only a file with the trusted hash is ever opened in this one.
+hnswlib writes to full disks without a word and dies on damaged files. So a file is written under a
+new name and re-opened in another process before it is trusted, and only a file with the trusted
+hash is ever opened in this one.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ NEIGHBOURS, BUILD_EFFORT = 16, 200
 
 @dataclass
 class Graph:
-    """An opened graph; `labels` are those in it that are alive, sorted, and `dropped` counts the others."""
+    """An opened graph; `labels` are those in it that are alive, sorted, and `dropped` counts the
+    others.
+    """
 
     index: Any
     file: str
@@ -48,7 +52,9 @@ class Graph:
         self.labels = self.labels[inside]
 
     def nearest(self, vector: Vector, count: int) -> Labels:
-        """About `count` labels near a vector, unordered; all of them where the graph does not reach so many."""
+        """About `count` labels near a vector, unordered; all of them where the graph does not reach
+        so many.
+        """
         count = min(count, len(self.labels))
         if not count:
             return self.labels
@@ -56,13 +62,18 @@ class Graph:
         try:
             found: Labels = self.index.knn_query(vector, count)[0][0].astype(np.int64)
         except RuntimeError as error:
-            log.info("%s found fewer than %d neighbours (%s): searching exactly", self.file, count, error)
+            log.info(
+                "%s found fewer than %d neighbours (%s): searching exactly", self.file, count, error
+            )
             return self.labels
         return found
 
 
-def build(folder: Path, number: int, labels: Labels, matrix: Vector) -> tuple[Graph, Generation] | None:
-    """A graph of vectors [n, dimension] in a new file of the folder; None when another process removes it meanwhile.
+def build(
+    folder: Path, number: int, labels: Labels, matrix: Vector
+) -> tuple[Graph, Generation] | None:
+    """A graph of vectors [n, dimension] in a new file of the folder; None when another process
+    removes it meanwhile.
 
     Raises StorageFull, OSError; then no file stays.
     """
@@ -77,7 +88,9 @@ def build(folder: Path, number: int, labels: Labels, matrix: Vector) -> tuple[Gr
         index.save_index(str(file))
         flush(file)
         _prove_elsewhere(file, matrix.shape[1], len(labels))
-        made = Generation(number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), int(labels.max()))
+        made = Generation(
+            number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), int(labels.max())
+        )
     except BaseException as error:
         if isinstance(error, OSError | StorageFull) and folder.exists() and not file.exists():
             return None
@@ -87,14 +100,25 @@ def build(folder: Path, number: int, labels: Labels, matrix: Vector) -> tuple[Gr
 
 
 def open_trusted(folder: Path, trusted: Generation, dimension: int) -> Graph | None:
-    """The graph of the file that the database trusts; None, and a warning, for a file that is another one."""
+    """The graph of the file that the database trusts; None, and a warning, for a file that is
+    another one.
+    """
     try:
-        if (trusted.dimension, trusted.space) == (dimension, SPACE) and sha256(folder / trusted.file) == trusted.sha256:
+        if (trusted.dimension, trusted.space) == (dimension, SPACE) and sha256(
+            folder / trusted.file
+        ) == trusted.sha256:
             index = _load(folder / trusted.file, dimension, trusted.count)
             return Graph(index, trusted.file, np.sort(np.array(index.get_ids_list(), np.int64)))
-        log.warning("%s is damaged, or of another model: searching exactly until it is made again", trusted.file)
+        log.warning(
+            "%s is damaged, or of another model: searching exactly until it is made again",
+            trusted.file,
+        )
     except (OSError, RuntimeError) as error:
-        log.warning("%s cannot be opened (%s): searching exactly until it is made again", trusted.file, error)
+        log.warning(
+            "%s cannot be opened (%s): searching exactly until it is made again",
+            trusted.file,
+            error,
+        )
     return None
 
 
@@ -137,7 +161,9 @@ def _prove_elsewhere(file: Path, dimension: int, count: int) -> None:
     proof = subprocess.run(command, check=False, capture_output=True, env=same_modules)  # noqa: S603 - our own module
     if proof.returncode:
         log.info("%s: %s", file, proof.stderr.decode(errors="replace"))
-        raise StorageFull(f"{file} cannot be read back after writing: is the disk full? Search is exact meanwhile")
+        raise StorageFull(
+            f"{file} cannot be read back after writing: is the disk full? Search is exact meanwhile"
+        )
 
 
 def _prove(file: str, dimension: str, count: str) -> int:

@@ -36,23 +36,30 @@ class Histories(Documents):
             "scope": last.scope,
             "source": last.source,
             "tail": tail,
-            "hashes": json.dumps(sorted({self._row(version)["content_hash"] for version in versions})),
+            "hashes": json.dumps(
+                sorted({self._row(version)["content_hash"] for version in versions})
+            ),
             "now": self.now().timestamp(),
         }
         with self._read() as db:
             return [document_of(row) for row in db.execute(text(sql), values)]
 
-    def go_on(self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None) -> Document:
+    def go_on(
+        self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None
+    ) -> Document:
         """See ports.DocumentStore."""
         *earlier, last = (replace(version, id=document_id) for version in versions)
         with self._write() as db:
             sql = text("SELECT * FROM documents d WHERE doc_id = :id AND d.current")
             before = db.execute(sql, {"id": document_id}).first()
             if before is None:
-                raise DocumentNotFound(f"no document has the id {document_id!r}; `list` shows those there are")
+                raise DocumentNotFound(
+                    f"no document has the id {document_id!r}; `list` shows those there are"
+                )
             known = self._current(db, document_id)
             if last.text != known.text:
-                self._replaced(db, known, {"text": last.text}, spans, None)  # which keeps `before` as a version
+                # which keeps `before` as a version
+                self._replaced(db, known, {"text": last.text}, spans, None)
             elif last.version != known.version:
                 self._overwrite(db, self._dated(replace(last, id=document_id)), before)
                 self._insert(db, before._asdict(), False)

@@ -1,8 +1,9 @@
-"""EmbeddingIndex: nearest embeddings by cosine; exact while they are few, a graph above. Knows no documents.
+"""EmbeddingIndex: nearest embeddings by cosine; exact while they are few, a graph above. Knows no
+documents.
 
-All vectors are held in memory as one float32 matrix, read from the store as they change. The graph only chooses candidates:
-every score is computed exactly, and what lies outside the graph is searched exactly. So a graph that is missing, damaged or
-behind costs time, never an answer.
+All vectors are held in memory as one float32 matrix, read from the store as they change. The graph
+only chooses candidates: every score is computed exactly, and what lies outside the graph is
+searched exactly. So a graph that is missing, damaged or behind costs time, never an answer.
 """
 
 from __future__ import annotations
@@ -29,16 +30,21 @@ log = logging.getLogger(__name__)
 TRIES = 2
 Rows = NDArray[np.intp]
 FEWEST_NEIGHBOURS = 64
-FEWEST_BEHIND = 1_000  # vectors outside the graph that are always searched exactly before it is built anew
+# vectors outside the graph that are always searched exactly before it is built anew
+FEWEST_BEHIND = 1_000
 
 
 class EmbeddingIndex:
-    """The index of one folder, safe from several threads. Up to `exact_limit` vectors are searched without a graph.
+    """The index of one folder, safe from several threads. Up to `exact_limit` vectors are searched
+    without a graph.
 
-    With `read_only` no file is written: a graph that is there is used, and what it lacks is searched exactly.
+    With `read_only` no file is written: a graph that is there is used, and what it lacks is
+    searched exactly.
     """
 
-    def __init__(self, store: VectorStore, folder: Path, exact_limit: int, *, read_only: bool = False) -> None:
+    def __init__(
+        self, store: VectorStore, folder: Path, exact_limit: int, *, read_only: bool = False
+    ) -> None:
         self._read_only = read_only
         self._store = store
         self._folder = folder.absolute()
@@ -68,7 +74,10 @@ class EmbeddingIndex:
             if not held.count:
                 return []
             if vector.shape != (held.matrix.shape[1],):
-                raise InvalidInput(f"a vector of shape {vector.shape} in an index of {held.matrix.shape[1]} values each")
+                raise InvalidInput(
+                    f"a vector of shape {vector.shape} in an index of {held.matrix.shape[1]} values"
+                    " each"
+                )
             rows = self._candidates(vector, limit, allowed)
             scores = self._scores(rows, vector)
             best = np.argsort(-scores, kind="stable")[:limit]
@@ -79,13 +88,19 @@ class EmbeddingIndex:
         with self._lock:
             self.maintain()
             held = self._vectors
-            rows = np.flatnonzero(np.isin(held.passages, np.fromiter(passage_ids, np.int64, len(passage_ids))))
+            rows = np.flatnonzero(
+                np.isin(held.passages, np.fromiter(passage_ids, np.int64, len(passage_ids)))
+            )
             return {int(held.passages[row]): held.matrix[row] for row in rows}
 
     def _candidates(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> Rows:
-        """The rows to score: those allowed, else the graph's choice and what it does not hold, else all."""
+        """The rows to score: those allowed, else the graph's choice and what it does not hold, else
+        all.
+        """
         if allowed is not None:
-            return np.flatnonzero(np.isin(self._vectors.passages, np.fromiter(allowed, np.int64, len(allowed))))
+            return np.flatnonzero(
+                np.isin(self._vectors.passages, np.fromiter(allowed, np.int64, len(allowed)))
+            )
         if self._graph is None:
             return np.arange(self._vectors.count)
         near = self._graph.nearest(vector, max(2 * limit, FEWEST_NEIGHBOURS))
@@ -128,7 +143,9 @@ class EmbeddingIndex:
         labels = self._vectors.labels
         if chosen is not None:
             chosen.keep(labels)
-        self._outside = np.arange(0) if chosen is None else np.flatnonzero(~np.isin(labels, chosen.labels))
+        self._outside = (
+            np.arange(0) if chosen is None else np.flatnonzero(~np.isin(labels, chosen.labels))
+        )
         self._graph = chosen
 
     def _behind(self) -> bool:
@@ -138,7 +155,9 @@ class EmbeddingIndex:
         return len(self._outside) + self._graph.dropped > max(self._exact_limit, FEWEST_BEHIND)
 
     def _catch_up(self) -> None:
-        """Open the file that another process may have written, else write one; without success search stays exact."""
+        """Open the file that another process may have written, else write one; without success
+        search stays exact.
+        """
         trusted = self._store.generation()
         if trusted is not None and (self._graph is None or self._graph.file != trusted.file):
             self._use(graph.open_trusted(self._folder, trusted, self._vectors.matrix.shape[1]))
@@ -151,7 +170,8 @@ class EmbeddingIndex:
     def rebuild(self) -> None:
         """See ports.VectorIndex. Raises StorageFull when what was written does not prove readable.
 
-        Where others delete all the while no file is written, and search is exact until the next one is.
+        Where others delete all the while no file is written, and search is exact until the next one
+        is.
         """
         with self._lock:
             self._clear()
@@ -164,7 +184,9 @@ class EmbeddingIndex:
             self._remove_others()
 
     def _write(self) -> bool:
-        """Write a new file and make it the trusted one; False when vectors in it were deleted meanwhile."""
+        """Write a new file and make it the trusted one; False when vectors in it were deleted
+        meanwhile.
+        """
         trusted = self._store.generation()
         with translated(self._folder):
             number = trusted.number + 1 if trusted else 1
@@ -188,7 +210,9 @@ class EmbeddingIndex:
         return trusted
 
     def _remove_others(self) -> None:
-        """Delete every index file but the trusted one. Another process that is writing one finds it gone, and does without."""
+        """Delete every index file but the trusted one. Another process that is writing one finds it
+        gone, and does without.
+        """
         trusted = self._store.generation()
         for file, _ in self._files():
             if trusted is None or file.name != trusted.file:
@@ -207,7 +231,9 @@ class EmbeddingIndex:
 
 
 class Vectors:
-    """Vectors in order of their labels, normalised, in arrays with room to grow: adding a few copies no others."""
+    """Vectors in order of their labels, normalised, in arrays with room to grow: adding a few
+    copies no others.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -233,7 +259,11 @@ class Vectors:
     def keep(self, live: Collection[int]) -> None:
         """Only those with these labels."""
         alive = np.isin(self.labels, np.fromiter(live, np.int64, len(live)))
-        self._labels, self._passages, self._matrix = self.labels[alive], self.passages[alive], self.matrix[alive]
+        self._labels, self._passages, self._matrix = (
+            self.labels[alive],
+            self.passages[alive],
+            self.matrix[alive],
+        )
         self.count = len(self._labels)
 
     def append(self, labels: Sequence[int], passages: Sequence[int], matrix: Vector) -> None:

@@ -1,4 +1,6 @@
-"""The sources that are to stay out of a memory, as keyed hashes: their names are not stored. Knows no documents."""
+"""The sources that are to stay out of a memory, as keyed hashes: their names are not stored. Knows
+no documents.
+"""
 
 from __future__ import annotations
 
@@ -38,17 +40,22 @@ class KeptOut(Database):
         return [source for source in sources if hashes and _hash(key, scope, source) in hashes]
 
     def _kept(self, db: Connection) -> tuple[str, frozenset[str]]:
-        found = db.execute(text("SELECT value FROM settings WHERE name = :name"), {"name": ROW}).scalar()
+        found = db.execute(
+            text("SELECT value FROM settings WHERE name = :name"), {"name": ROW}
+        ).scalar()
         if found is None:
             return secrets.token_hex(16), frozenset()
         try:
             kept = json.loads(found)
             return str(kept["key"]), frozenset(map(str, kept["hashes"]))
         except (ValueError, TypeError, KeyError) as error:
-            raise StorageDamaged(f"the list of sources that stay out is damaged ({error}): run `cmt check --repair`") from error
+            raise StorageDamaged(
+                f"the list of sources that stay out is damaged ({error}): run `cmt check --repair`"
+            ) from error
 
 
 def _hash(key: str, scope: str, source: str) -> str:
     """The keyed hash of a source in its scope; composed and decomposed spellings have one."""
-    name = f"{sound_text('scope', scope, InvalidInput)}\0{normalize('NFC', sound_text('source', source, InvalidInput))}"
+    composed = normalize("NFC", sound_text("source", source, InvalidInput))
+    name = f"{sound_text('scope', scope, InvalidInput)}\0{composed}"
     return hmac.digest(key.encode(), name.encode(), "sha256").hex()

@@ -1,4 +1,6 @@
-"""Passages with their memories and embeddings in the database, full-text search among them. Knows no index file."""
+"""Passages with their memories and embeddings in the database, full-text search among them. Knows
+no index file.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +15,36 @@ import numpy as np
 from sqlalchemy import Connection, Row, text
 
 from cmt_sdk import words
-from cmt_sdk.errors import InvalidDocument, ModelMismatch, StorageDamaged, StorageDenied, StorageFull, StorageLocked
+from cmt_sdk.errors import (
+    InvalidDocument,
+    ModelMismatch,
+    StorageDamaged,
+    StorageDenied,
+    StorageFull,
+    StorageLocked,
+)
 from cmt_sdk.storage.blob import pack, unpack
 from cmt_sdk.storage.connection import Database, chunks
 from cmt_sdk.storage.filters import conditions
-from cmt_sdk.storage.rows import ALIVE, PASSAGE, READY, document_of, fingerprint_of, passage_of, sound_text
+from cmt_sdk.storage.rows import (
+    ALIVE,
+    PASSAGE,
+    READY,
+    document_of,
+    fingerprint_of,
+    passage_of,
+    sound_text,
+)
 from cmt_sdk.storage.work_locks import claimed
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMemory, Passage, Vector
 from cmt_sdk.vectors import Embeddings
 
 MOST_WORDS = 200
-# What counts, against a word as it is asked for: one in another form, one within a longer one, a date or number in any notation.
+# What counts, against a word as it is asked for: one in another form, one within a longer one, a
+# date or number in any notation.
 WEIGHTS = "0.5, 0.5, 2.0"
-READ_AGAIN = 60.0  # seconds before the time of reading is written again: a question should not cost a write
+# seconds before the time of reading is written again: a question should not cost a write
+READ_AGAIN = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +59,9 @@ class Passages(Database):
             WHERE {ALIVE} {meant} ORDER BY w.passage_id LIMIT :limit"""
         values = {"limit": limit, "now": self.now().timestamp()}
         with self._read() as db:
-            rows = db.execute(text(sql), values if of is None else values | {"of": json.dumps(list(of))}).all()
+            rows = db.execute(
+                text(sql), values if of is None else values | {"of": json.dumps(list(of))}
+            ).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
     def waiting(self, document_id: str) -> int:
@@ -58,16 +79,22 @@ class Passages(Database):
             still = set[int]()
             with self._read() as db:
                 for some in chunks(mine):
-                    found = db.exec_driver_sql(f"SELECT passage_id FROM waiting WHERE passage_id IN ({some})")
+                    found = db.exec_driver_sql(
+                        f"SELECT passage_id FROM waiting WHERE passage_id IN ({some})"
+                    )
                     still |= set(found.scalars())
             yield [i for i in mine if i in still]
 
     @staticmethod
     def _with_documents(db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Passage, Document]]:
-        """Rows of PASSAGE as passages. Each document is read once: one of megabytes has thousands of passages."""
+        """Rows of PASSAGE as passages. Each document is read once: one of megabytes has thousands
+        of passages.
+        """
         documents = {}
         for some in chunks(sorted({r.document_key for r in rows})):
-            for row in db.execute(text(f"SELECT d.*, {READY} FROM documents d WHERE d.key IN ({some})")):
+            for row in db.execute(
+                text(f"SELECT d.*, {READY} FROM documents d WHERE d.key IN ({some})")
+            ):
                 documents[row.key] = document_of(row)
         return [(passage_of(r, documents[r.document_key]), documents[r.document_key]) for r in rows]
 
@@ -80,10 +107,17 @@ class Passages(Database):
             db.execute(text("INSERT OR IGNORE INTO fingerprints VALUES (:id, :body)"), body)
             values, lost = {"now": self.now().timestamp()}, 0
             for passage, made in encoded.items():
-                if not db.execute(text("SELECT 1 FROM passages WHERE id = :id"), {"id": passage}).first():
+                if not db.execute(
+                    text("SELECT 1 FROM passages WHERE id = :id"), {"id": passage}
+                ).first():
                     continue
                 sql = "INSERT OR REPLACE INTO memories VALUES (:id, :now, :bytes, :data, :fidelity)"
-                row = {"id": passage, "bytes": len(data[passage]), "data": data[passage], "fidelity": made.fidelity}
+                row = {
+                    "id": passage,
+                    "bytes": len(data[passage]),
+                    "data": data[passage],
+                    "fidelity": made.fidelity,
+                }
                 db.execute(text(sql), values | row)
                 lost += self._save_key(db, passage, made.embedding, fingerprint)
             if lost:
@@ -91,23 +125,31 @@ class Passages(Database):
 
     @staticmethod
     def _check_maker(db: Connection, fingerprint: Fingerprint) -> None:
-        """Memories of two models must not meet in one folder, where each would find and misread the other's."""
+        """Memories of two models must not meet in one folder, where each would find and misread the
+        other's.
+        """
         for theirs in _makers(db):
             if differences := theirs.differences(fingerprint):
                 raise ModelMismatch(
-                    f"another process encoded with {theirs.model} meanwhile ({'; '.join(differences)}): open the memory again"
+                    f"another process encoded with {theirs.model} meanwhile"
+                    f" ({'; '.join(differences)}): open the memory again"
                 )
 
     @staticmethod
     def _save_key(db: Connection, passage: int, key: Vector, fingerprint: Fingerprint) -> bool:
-        """Store an embedding under a new label, where it is another; True when one before it went."""
+        """Store an embedding under a new label, where it is another; True when one before it
+        went.
+        """
         data = np.ascontiguousarray(key, "<f4").tobytes()
         values = {"id": passage, "by": fingerprint.id, "key": data}
         sql = "DELETE FROM vectors WHERE passage_id = :id AND (key <> :key OR fingerprint <> :by)"
         lost = bool(db.execute(text(sql), values).rowcount)
         db.execute(text("DELETE FROM waiting WHERE passage_id = :id"), values)
         if not db.execute(text("SELECT 1 FROM vectors WHERE passage_id = :id"), values).first():
-            db.execute(text("INSERT INTO vectors (passage_id, fingerprint, key) VALUES (:id, :by, :key)"), values)
+            db.execute(
+                text("INSERT INTO vectors (passage_id, fingerprint, key) VALUES (:id, :by, :key)"),
+                values,
+            )
         return lost
 
     def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, PackedMemory]:
@@ -117,7 +159,9 @@ class Passages(Database):
         with self._read() as db:
             self._check_maker(db, reader)
             for some in chunks(passage_ids):
-                sql = f"SELECT passage_id, last_read, data FROM memories WHERE passage_id IN ({some})"
+                sql = (
+                    f"SELECT passage_id, last_read, data FROM memories WHERE passage_id IN ({some})"
+                )
                 for row in db.exec_driver_sql(sql):
                     memory = _memory_of(row.passage_id, row.data)
                     if memory is None:
@@ -134,14 +178,19 @@ class Passages(Database):
         try:
             with self._write_if_free() as db:
                 for some in chunks(passage_ids):
-                    db.execute(text(f"UPDATE memories SET last_read = :now WHERE passage_id IN ({some})"), {"now": now})
+                    db.execute(
+                        text(f"UPDATE memories SET last_read = :now WHERE passage_id IN ({some})"),
+                        {"now": now},
+                    )
         except (StorageFull, StorageLocked, StorageDenied) as error:
-            log.info("the time of reading was not noted: %s", error)  # a full disk still answers questions
+            # a full disk still answers questions
+            log.info("the time of reading was not noted: %s", error)
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
         """See ports.PassageStore."""
         sql = """SELECT v.passage_id, v.key, f.body, m.data, m.fidelity FROM vectors v
-            JOIN memories m ON m.passage_id = v.passage_id JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id IN"""
+            JOIN memories m ON m.passage_id = v.passage_id
+                JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id IN"""
         found = {}
         with self._read() as db:
             for some in chunks(passage_ids):
@@ -149,7 +198,10 @@ class Passages(Database):
                     memory = _memory_of(row.passage_id, row.data)
                     if memory is not None:
                         key = np.frombuffer(row.key, "<f4").astype(np.float32)
-                        found[row.passage_id] = Encoded(memory, key, row.fidelity), fingerprint_of(row.body)
+                        found[row.passage_id] = (
+                            Encoded(memory, key, row.fidelity),
+                            fingerprint_of(row.body),
+                        )
         return found
 
     def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]:
@@ -158,20 +210,29 @@ class Passages(Database):
         now = {"now": self.now().timestamp()}
         with self._read() as db:
             for some in chunks(passage_ids):
-                rows += db.execute(text(f"SELECT {PASSAGE} WHERE p.id IN ({some}) AND {ALIVE}"), now)
-            return {passage.id: (passage, document) for passage, document in self._with_documents(db, rows)}
+                rows += db.execute(
+                    text(f"SELECT {PASSAGE} WHERE p.id IN ({some}) AND {ALIVE}"), now
+                )
+            return {
+                passage.id: (passage, document)
+                for passage, document in self._with_documents(db, rows)
+            }
 
     def passages_of(self, document_id: str) -> list[Passage]:
         """See ports.PassageStore."""
         sql = f"SELECT {PASSAGE} WHERE d.doc_id = :id AND d.current ORDER BY p.ordinal"
         with self._read() as db:
-            rows = db.execute(text(sql), {"id": sound_text("id", document_id, InvalidDocument)}).all()
+            rows = db.execute(
+                text(sql), {"id": sound_text("id", document_id, InvalidDocument)}
+            ).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
     def choose(self, filter: Filter) -> Collection[int]:
         """See ports.PassageStore."""
         where, values = conditions(replace(filter, history=False), self.now().timestamp())
-        sql = f"SELECT p.id FROM passages p JOIN documents d ON d.key = p.document_key WHERE {where}"
+        sql = (
+            f"SELECT p.id FROM passages p JOIN documents d ON d.key = p.document_key WHERE {where}"
+        )
         with self._read() as db:
             return {row.id for row in db.execute(text(sql), values)}
 
@@ -182,7 +243,11 @@ class Passages(Database):
             JOIN documents d ON d.key = p.document_key WHERE {where} ORDER BY v.passage_id"""
         with self._read() as db:
             rows = db.execute(text(sql), values).all()
-        matrix = np.frombuffer(b"".join(r.key for r in rows), "<f4").astype(np.float32).reshape(len(rows), -1 if rows else 0)
+        matrix = (
+            np.frombuffer(b"".join(r.key for r in rows), "<f4")
+            .astype(np.float32)
+            .reshape(len(rows), -1 if rows else 0)
+        )
         return Embeddings([r.passage_id for r in rows], matrix)
 
     def search_text(self, query: str, limit: int, filter: Filter) -> list[Hit]:
@@ -192,22 +257,34 @@ class Passages(Database):
         if not whole:
             return []
         where, values = conditions(replace(filter, history=False), self.now().timestamp())
-        alive = f"JOIN passages p ON p.id = found.id JOIN documents d ON d.key = p.document_key WHERE {where}"
-        sql = f"""WITH other AS MATERIALIZED (SELECT rowid AS id, bm25(passage_forms, {WEIGHTS}) AS score
+        alive = (
+            "JOIN passages p ON p.id = found.id JOIN documents d ON d.key = p.document_key WHERE"
+            f" {where}"
+        )
+        sql = f"""WITH other AS MATERIALIZED (SELECT rowid AS id, bm25(passage_forms, {WEIGHTS})
+            AS score
                 FROM passage_forms WHERE passage_forms MATCH :forms),
-            found AS (SELECT passage_text.rowid AS id, bm25(passage_text) + ifnull(other.score, 0) AS score
-                FROM passage_text LEFT JOIN other ON other.id = passage_text.rowid WHERE passage_text MATCH :words
+            found AS (SELECT passage_text.rowid AS id, bm25(passage_text) + ifnull(other.score, 0)
+                AS score
+                FROM passage_text LEFT JOIN other ON other.id = passage_text.rowid
+                    WHERE passage_text MATCH :words
                 UNION ALL SELECT * FROM other)
             SELECT found.id, found.score FROM found {alive} ORDER BY score, found.id LIMIT :limit"""
-        one = f"""WITH found AS (SELECT rowid AS id FROM passage_text WHERE passage_text MATCH :words)
+        one = f"""WITH found AS (SELECT rowid AS id FROM passage_text
+            WHERE passage_text MATCH :words)
             SELECT 1 FROM found {alive} LIMIT 1"""
         with self._read() as db:
             spelt = sorted(asked.spelt, key=len, reverse=True)[:MOST_WORDS]
-            unknown = [w for w in spelt if not db.execute(text(one), values | {"words": f'"{w}"'}).first()]
+            unknown = [
+                w for w in spelt if not db.execute(text(one), values | {"words": f'"{w}"'}).first()
+            ]
             whole = " OR ".join([whole, *_parts_of(unknown)])
             forms = " OR ".join([f"{{forms meanings}} : ({whole})", *map(_within, unknown)])
-            rows = db.execute(text(sql), values | {"words": whole, "forms": forms, "limit": 2 * limit}).all()
-        best = {r.id: -r.score for r in reversed(rows)}  # of a passage that is there twice the first has the whole score
+            rows = db.execute(
+                text(sql), values | {"words": whole, "forms": forms, "limit": 2 * limit}
+            ).all()
+        # of a passage that is there twice the first has the whole score
+        best = {r.id: -r.score for r in reversed(rows)}
         return [Hit(i, best[i]) for i in list(dict.fromkeys(r.id for r in rows))[:limit]]
 
     def fingerprints(self) -> list[Fingerprint]:
@@ -220,7 +297,10 @@ class Passages(Database):
         by = {"keep": keep.id if keep else ""}
         with self._write() as db:
             db.execute(
-                text("DELETE FROM memories WHERE passage_id IN (SELECT passage_id FROM vectors WHERE fingerprint <> :keep)"),
+                text(
+                    "DELETE FROM memories WHERE passage_id IN (SELECT passage_id FROM vectors WHERE"
+                    " fingerprint <> :keep)"
+                ),
                 by,
             )
             gone = db.execute(text("DELETE FROM vectors WHERE fingerprint <> :keep"), by).rowcount
@@ -232,8 +312,12 @@ class Passages(Database):
         """See ports.PassageStore."""
         gone = []
         with self._write() as db:
-            over = (db.execute(text("SELECT sum(bytes) FROM memories")).scalar() or 0) - budget_bytes
-            for row in db.execute(text("SELECT passage_id, bytes FROM memories ORDER BY last_read, passage_id")):
+            over = (
+                db.execute(text("SELECT sum(bytes) FROM memories")).scalar() or 0
+            ) - budget_bytes
+            for row in db.execute(
+                text("SELECT passage_id, bytes FROM memories ORDER BY last_read, passage_id")
+            ):
                 if over <= 0:
                     break
                 gone.append(row.passage_id)
@@ -244,16 +328,22 @@ class Passages(Database):
 
 
 def _any_of(asked: words.Asked) -> str:
-    """The words of a question for FTS5, quoted, so that none is taken for its syntax; empty where there are none.
+    """The words of a question for FTS5, quoted, so that none is taken for its syntax; empty where
+    there are none.
 
-    Of a very long question the longest words are asked for: the time that FTS5 takes grows faster than their number.
+    Of a very long question the longest words are asked for: the time that FTS5 takes grows faster
+    than their number.
     """
     longest = sorted(asked.words, key=len, reverse=True)[:MOST_WORDS]
-    return " OR ".join([f'"{word}"' for word in longest] + [f'"{start}" *' for start in asked.starts[:MOST_WORDS]])
+    return " OR ".join(
+        [f'"{word}"' for word in longest] + [f'"{start}" *' for start in asked.starts[:MOST_WORDS]]
+    )
 
 
 def _parts_of(unknown: Sequence[str]) -> list[str]:
-    """What may be found of words that no passage has: words that begin with one, and parts of a compound."""
+    """What may be found of words that no passage has: words that begin with one, and parts of a
+    compound.
+    """
     starts = [f'"{word}" *' for word in unknown]
     parts = [f'"{part}"' for word in unknown for part in words.heads_and_tails(word)]
     return [*starts, *parts[:MOST_WORDS]]
@@ -267,14 +357,21 @@ def _within(word: str) -> str:
 
 def _makers(db: Connection) -> list[Fingerprint]:
     """What made the memories here."""
-    sql = "SELECT body FROM fingerprints f WHERE EXISTS (SELECT 1 FROM vectors v WHERE v.fingerprint = f.id)"
+    sql = (
+        "SELECT body FROM fingerprints f WHERE EXISTS (SELECT 1 FROM vectors v WHERE v.fingerprint"
+        " = f.id)"
+    )
     return [fingerprint_of(row.body) for row in db.execute(text(sql))]
 
 
 def _memory_of(passage: int, data: bytes) -> PackedMemory | None:
-    """A stored memory; None for a damaged one, which is then made again from the text as a cold one is."""
+    """A stored memory; None for a damaged one, which is then made again from the text as a cold one
+    is.
+    """
     try:
         return unpack(data)
     except StorageDamaged as error:
-        log.warning("the memory of passage %d is damaged and will be made again: %s", passage, error)
+        log.warning(
+            "the memory of passage %d is damaged and will be made again: %s", passage, error
+        )
         return None

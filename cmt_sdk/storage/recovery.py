@@ -1,4 +1,6 @@
-"""What can still be read of a damaged database, row by row, into a new one. Knows tables and SQLite, no meaning."""
+"""What can still be read of a damaged database, row by row, into a new one. Knows tables and
+SQLite, no meaning.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ from cmt_sdk.storage.rows import record_hash
 from cmt_sdk.storage.schema import run_from, seal
 
 # In the order in which rows refer to each other, with the column that numbers the rows.
-TABLES = {"documents": "key", "passages": "id", "fingerprints": "rowid", "vectors": "label", "memories": "passage_id"}
+TABLES = {
+    "documents": "key",
+    "passages": "id",
+    "fingerprints": "rowid",
+    "vectors": "label",
+    "memories": "passage_id",
+}
 # What an index holds of a document beside its table: the index, the condition that it is kept for.
 WITNESSES = {
     "doc_id": (("sqlite_autoindex_documents_1", "1"), ("one_current", "current")),
@@ -32,10 +40,11 @@ LAST = 2**62
 
 @dataclass
 class Salvaged:
-    """How many rows of each table were saved; `damaged` names the tables of which some could not be read.
+    """How many rows of each table were saved; `damaged` names the tables of which some could not be
+    read.
 
-    `settled` and `doubtful` tell what is stored twice and differed: where the row's hash says what is right, and where not; the
-    latter also which rows only an index still names.
+    `settled` and `doubtful` tell what is stored twice and differed: where the row's hash says what
+    is right, and where not; the latter also which rows only an index still names.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -46,9 +55,11 @@ class Salvaged:
 
 
 def salvage(damaged: Path, new: Path, key: Key | None = None) -> Salvaged:
-    """Fill a new file with the current schema and what a damaged copy still gives; the copy may be changed by it.
+    """Fill a new file with the current schema and what a damaged copy still gives; the copy may be
+    changed by it.
 
-    Where SQLite cannot open it at all, it is tried once more with the header of a sound database. Both have the same key.
+    Where SQLite cannot open it at all, it is tried once more with the header of a sound database.
+    Both have the same key.
     """
     new.touch(mode=0o600)
     with closing(connect(new, key, isolation_level=None)) as made:
@@ -72,7 +83,9 @@ def _opens(file: Path) -> bool:
 
 
 def _give_header(file: Path, sound: Path) -> None:
-    """The first bytes of a new database, which say page size and encoding; its list of free pages is left empty."""
+    """The first bytes of a new database, which say page size and encoding; its list of free pages
+    is left empty.
+    """
     header = bytearray(sound.read_bytes()[:HEADER])
     header[18:20] = b"\1\1"  # no write-ahead log
     header[28:32] = bytes(4)  # as many pages as the file has
@@ -83,7 +96,9 @@ def _give_header(file: Path, sound: Path) -> None:
 
 
 class _Damaged:
-    """A damaged database, asked again and again. SQLCipher gives nothing more through a connection that met a damaged page."""
+    """A damaged database, asked again and again. SQLCipher gives nothing more through a connection
+    that met a damaged page.
+    """
 
     def __init__(self, file: Path, key: Key | None) -> None:
         self._file, self._key = file, key
@@ -113,7 +128,10 @@ def _copied(old: _Damaged, new: Connection) -> Salvaged:
     for table, number in TABLES.items():
         columns = [row[1] for row in new.execute(f"PRAGMA table_info({table})")]
         reader = _Reader(old, table, number, columns)
-        sql = f"INSERT OR IGNORE INTO {table} ({', '.join(map(_quoted, columns))}) VALUES ({', '.join('?' * len(columns))})"
+        sql = (
+            f"INSERT OR IGNORE INTO {table} ({', '.join(map(_quoted, columns))}) VALUES"
+            f" ({', '.join('?' * len(columns))})"
+        )
         rows = _documents(old, reader, found) if table == "documents" else reader.rows()
         taken = [_inserted(new, sql, row) for row in rows]
         found.rows[table] = sum(taken)
@@ -134,14 +152,21 @@ def _copied(old: _Damaged, new: Connection) -> Salvaged:
 def _documents(old: _Damaged, reader: _Reader, found: Salvaged) -> Iterator[tuple[Any, ...]]:
     """Their rows, put right before they are stored: a damaged name may be that of another document.
 
-    Where a bit turns the tree of a table to another branch, SQLite reads less of it and sees no error: the indexes tell.
+    Where a bit turns the tree of a table to another branch, SQLite reads less of it and sees no
+    error: the indexes tell.
     """
-    indexes = {column: [_held(old, column, *index) for index in known] for column, known in WITNESSES.items()}
+    indexes = {
+        column: [_held(old, column, *index) for index in known]
+        for column, known in WITNESSES.items()
+    }
     names = {number: name for held in indexes["doc_id"] for number, name in held.items()}
     for values in reader.rows():
         row = dict(zip(reader.columns, values, strict=True))
         names.pop(row["key"], None)
-        said = {column: [held[row["key"]] for held in known if row["key"] in held] for column, known in indexes.items()}
+        said = {
+            column: [held[row["key"]] for held in known if row["key"] in held]
+            for column, known in indexes.items()
+        }
         yield tuple(_righted(row, said, found).values())
     if names:
         reader.lost = True
@@ -152,16 +177,26 @@ def _held(old: _Damaged, column: str, index: str, kept: str) -> dict[int, Any]:
     """A column of the documents by their numbers, as far as an index of it can be read."""
     held: dict[int, Any] = {}
     with suppress(*Error):
-        held.update(old.rows(f"SELECT key, {column} FROM documents INDEXED BY {index} WHERE {kept}"))
+        held.update(
+            old.rows(f"SELECT key, {column} FROM documents INDEXED BY {index} WHERE {kept}")
+        )
     return held
 
 
-def _righted(row: dict[str, Any], said: Mapping[str, Sequence[Any]], found: Salvaged) -> dict[str, Any]:
-    """A document's row as its hash says that it was, whatever the indexes say; where nothing fits that, as two indexes agree."""
+def _righted(
+    row: dict[str, Any], said: Mapping[str, Sequence[Any]], found: Salvaged
+) -> dict[str, Any]:
+    """A document's row as its hash says that it was, whatever the indexes say; where nothing fits
+    that, as two indexes agree.
+    """
     if record_hash(row) == row["record_hash"]:
         return row
     if (right := _fitting(row, said)) is not None:
-        differing = [f"{column} of {right['doc_id']!r} was {row[column]!r}" for column in said if row[column] != right[column]]
+        differing = [
+            f"{column} of {right['doc_id']!r} was {row[column]!r}"
+            for column in said
+            if row[column] != right[column]
+        ]
         found.settled += [f"{was}, which its hash and an index correct" for was in differing]
         return right
     for column, others in said.items():
@@ -176,7 +211,9 @@ def _righted(row: dict[str, Any], said: Mapping[str, Sequence[Any]], found: Salv
 def _fitting(row: Mapping[str, Any], said: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:
     """The row with those values, its own or an index's, that fit its hash."""
     choices = [dict.fromkeys([row[column], *others]) for column, others in said.items()]
-    rows = ({**row, **dict(zip(said, chosen, strict=True))} for chosen in itertools.product(*choices))
+    rows = (
+        {**row, **dict(zip(said, chosen, strict=True))} for chosen in itertools.product(*choices)
+    )
     return next((r for r in rows if record_hash(r) == r["record_hash"]), None)
 
 
@@ -188,7 +225,9 @@ def _inserted(new: Connection, sql: str, row: tuple[Any, ...]) -> int:
 
 
 def _without_parents(new: Connection) -> None:
-    """Rows that belong to nothing any more go; what has no vector waits for one again, by the schema's triggers."""
+    """Rows that belong to nothing any more go; what has no vector waits for one again, by the
+    schema's triggers.
+    """
     new.execute("DELETE FROM passages WHERE document_key NOT IN (SELECT key FROM documents)")
     new.execute("DELETE FROM vectors WHERE fingerprint NOT IN (SELECT id FROM fingerprints)")
     for table in ("vectors", "memories", "waiting"):
@@ -221,7 +260,10 @@ class _Reader:
         """Every row that can be read, once."""
         there = _columns(self.db, self.table)
         wanted = ", ".join(_quoted(c) if c in there else "NULL" for c in self.columns)
-        sql = f"SELECT {self.number} AS n, {wanted} FROM {self.table} NOT INDEXED WHERE n BETWEEN ? AND ? ORDER BY n"
+        sql = (
+            f"SELECT {self.number} AS n, {wanted} FROM {self.table} NOT INDEXED WHERE n BETWEEN ?"
+            " AND ? ORDER BY n"
+        )
         if not there:
             self.lost = True
             return
@@ -242,7 +284,9 @@ class _Reader:
         return min(highest, LAST - 1) if highest else 2**20
 
     def _between(self, sql: str, first: int, last: int) -> Iterator[tuple[Any, ...]]:
-        """A range that fails is halved after the first bad row; wide ranges come before narrow ones."""
+        """A range that fails is halved after the first bad row; wide ranges come before narrow
+        ones.
+        """
         ranges = deque([(first, last)])
         while ranges and self.probes:
             low, high = ranges.popleft()

@@ -1,6 +1,8 @@
-"""Mending a folder that no process has open: what is damaged goes or is made anew, after a backup. Knows no model.
+"""Mending a folder that no process has open: what is damaged goes or is made anew, after a backup.
+Knows no model.
 
-What only the model can make again (memories, embeddings, passages of documents that lost some) is left waiting: `Memory.finish_repair`.
+What only the model can make again (memories, embeddings, passages of documents that lost some) is
+left waiting: `Memory.finish_repair`.
 """
 
 from __future__ import annotations
@@ -35,11 +37,13 @@ PAGE, SAMPLE = 4096, 1 << 20  # bytes
 
 
 def repair(path: str | os.PathLike[str]) -> list[CheckResult]:
-    """Mend what can be mended of the memory in a folder, after a backup beside it; returns what was done, line by line.
+    """Mend what can be mended of the memory in a folder, after a backup beside it; returns what was
+    done, line by line.
 
-    A finding is not ok where something is lost, and its remedy says what helps. An empty list: nothing was wrong. Close the
-    memory first, in every process. Raises MemoryNotFound, InvalidInput (it is open here), StorageLocked (elsewhere),
-    StorageNewer, StorageFull, StorageDenied, StorageEncrypted (the key is not here), MissingExtra.
+    A finding is not ok where something is lost, and its remedy says what helps. An empty list:
+    nothing was wrong. Close the memory first, in every process. Raises MemoryNotFound, InvalidInput
+    (it is open here), StorageLocked (elsewhere), StorageNewer, StorageFull, StorageDenied,
+    StorageEncrypted (the key is not here), MissingExtra.
     """
     folder = Path(path).expanduser().absolute()
     if not (folder / FILE).is_file():
@@ -59,7 +63,9 @@ def repair(path: str | os.PathLike[str]) -> list[CheckResult]:
             shutil.rmtree(kept, ignore_errors=True)
     if wrong is None:
         return done
-    done.append(CheckResult("backup", True, f"the files as they were: {kept}", "delete it once all is well"))
+    done.append(
+        CheckResult("backup", True, f"the files as they were: {kept}", "delete it once all is well")
+    )
     if wrong:
         done.append(_salvaged(folder, kept, key, "; ".join(wrong)))
     return [*done, *_mended(folder)]
@@ -75,7 +81,9 @@ def _opened_up(folder: Path) -> Iterator[CheckResult]:
 
 
 def _alone(folder: Path, key: Key | None) -> None:
-    """Raise StorageLocked where another process has the database open, as far as it can still be asked."""
+    """Raise StorageLocked where another process has the database open, as far as it can still be
+    asked.
+    """
     try:
         with closing(connect(folder / FILE, key, timeout=0, isolation_level=None)) as db:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -83,22 +91,31 @@ def _alone(folder: Path, key: Key | None) -> None:
             db.execute("ROLLBACK")
     except DatabaseError as error:  # of a damaged one: nobody can have opened it
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-            raise StorageLocked(f"{folder} is open in another process: close it there, then repair") from error
+            raise StorageLocked(
+                f"{folder} is open in another process: close it there, then repair"
+            ) from error
 
 
 def _wrong(folder: Path, key: Key | None) -> list[str] | None:
-    """What is wrong with the database itself; empty where it is sound and something in it is not, None where all is well."""
+    """What is wrong with the database itself; empty where it is sound and something in it is not,
+    None where all is well.
+    """
     try:
         with closing(SQLiteStore(folder, create=False)) as store:
             found = store.check()
             with store._read() as db:
-                broken = [str(row[0]) for row in db.exec_driver_sql("PRAGMA integrity_check(5)") if row[0] != "ok"]
+                broken = [
+                    str(row[0])
+                    for row in db.exec_driver_sql("PRAGMA integrity_check(5)")
+                    if row[0] != "ok"
+                ]
     except StorageDamaged as error:
         if _is_foreign(folder / FILE, key):
             raise
         if key is None and _is_random(folder / FILE):
             raise StorageDamaged(
-                f"{folder / FILE} seems to be encrypted, and its beginning is damaged: restore a backup"
+                f"{folder / FILE} seems to be encrypted, and its beginning is damaged: restore a"
+                " backup"
             ) from error
         return [str(error)]
     well = all(f.ok and f.remedy != checks.REPAIR for f in found)
@@ -110,13 +127,20 @@ def _is_foreign(file: Path, key: Key | None) -> bool:
     try:
         with closing(connect(file, key)) as db:
             sound = db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",)
-            return sound and not db.execute("SELECT 1 FROM sqlite_master WHERE name = 'documents'").fetchone()
+            return (
+                sound
+                and not db.execute(
+                    "SELECT 1 FROM sqlite_master WHERE name = 'documents'"
+                ).fetchone()
+            )
     except Error:
         return False
 
 
 def _is_random(file: Path) -> bool:
-    """Encrypted pages cannot be made smaller; a database has empty room and text in every few of its own."""
+    """Encrypted pages cannot be made smaller; a database has empty room and text in every few of
+    its own.
+    """
     with file.open("rb") as data:
         data.seek(PAGE)
         pages = data.read(SAMPLE)
@@ -124,7 +148,9 @@ def _is_random(file: Path) -> bool:
 
 
 def _salvaged(folder: Path, kept: Path, key: Key | None, why: str) -> CheckResult:
-    """Put what can be read of a damaged database in its place; `kept` holds the files as they were."""
+    """Put what can be read of a damaged database in its place; `kept` holds the files as they
+    were.
+    """
     work, new = kept / ".work", folder / NEW
     new.unlink(missing_ok=True)
     try:
@@ -141,21 +167,28 @@ def _salvaged(folder: Path, kept: Path, key: Key | None, why: str) -> CheckResul
 def _put_in_place(folder: Path, new: Path) -> None:
     """The log goes first: it belongs to the damaged file, and would be read into the new one."""
     with translated(folder):
-        for file in [*(folder / f"{FILE}{suffix}" for suffix in ("-wal", "-shm")), *checks.strays(folder, None)]:
+        for file in [
+            *(folder / f"{FILE}{suffix}" for suffix in ("-wal", "-shm")),
+            *checks.strays(folder, None),
+        ]:
             file.unlink(missing_ok=True)
         new.replace(folder / FILE)
         flush(folder / FILE)
 
 
 def _told(saved: Salvaged, why: str) -> CheckResult:
-    rows = ", ".join(f"{count} {table}" for table, count in saved.rows.items() if table != "fingerprints")
+    rows = ", ".join(
+        f"{count} {table}" for table, count in saved.rows.items() if table != "fingerprints"
+    )
     lost = f"; not all of {', '.join(saved.damaged)} could be read" if saved.damaged else ""
     settled = f"; {', '.join(saved.settled[:5])}" if saved.settled else ""
     doubtful = f"; {', '.join(saved.doubtful[:5])}" if saved.doubtful else ""
     settings = "" if saved.has_settings else "; the settings are lost"
     whole = not saved.damaged and not saved.doubtful and saved.has_settings
     remedy = "" if whole else "add again what is missing: `cmt list` shows what is there"
-    told = f"was damaged ({why:.200}); saved into a new one: {rows}{lost}{settled}{doubtful}{settings}"
+    told = (
+        f"was damaged ({why:.200}); saved into a new one: {rows}{lost}{settled}{doubtful}{settings}"
+    )
     return CheckResult("database", whole, told, remedy)
 
 
@@ -182,7 +215,9 @@ def _unmet(db: Connection) -> Iterator[CheckResult]:
     for table, number in rows:
         db.execute(text(f"DELETE FROM {table} WHERE rowid = :row"), {"row": int(number)})
     if rows:
-        yield CheckResult("references", True, f"{len(rows)} rows that belonged to nothing are deleted")
+        yield CheckResult(
+            "references", True, f"{len(rows)} rows that belonged to nothing are deleted"
+        )
 
 
 def _settings(db: Connection) -> Iterator[CheckResult]:
@@ -193,14 +228,17 @@ def _settings(db: Connection) -> Iterator[CheckResult]:
             yield CheckResult("settings", True, "the count of changes begins anew")
         else:
             remedy = "set what you had changed: cmt config set"
-            yield CheckResult("settings", False, "were damaged: those of the next opening hold", remedy)
+            yield CheckResult(
+                "settings", False, "were damaged: those of the next opening hold", remedy
+            )
 
 
 def _metadata(db: Connection) -> Iterator[CheckResult]:
     bad = checks.bad_metadata(db)
     created, updated, expires = checks.IN_TIME
     sql = f"""UPDATE documents
-        SET metadata = CASE WHEN json_valid(metadata) AND json_type(metadata) = 'object' THEN metadata ELSE '{{}}' END,
+        SET metadata = CASE WHEN json_valid(metadata)
+            AND json_type(metadata) = 'object' THEN metadata ELSE '{{}}' END,
         created_at = CASE WHEN {created} THEN created_at ELSE strftime('%s', 'now') + 0.0 END,
         updated_at = CASE WHEN {updated} THEN updated_at ELSE strftime('%s', 'now') + 0.0 END,
         expires_at = CASE WHEN {expires} THEN expires_at END WHERE key = :key"""
@@ -208,10 +246,18 @@ def _metadata(db: Connection) -> Iterator[CheckResult]:
         db.execute(text(sql), {"key": int(key)})
         seal(db.exec_driver_sql, "key = ?", (int(key),))
     if bad:
-        names = list(db.execute(text(f"SELECT DISTINCT doc_id FROM documents WHERE key IN ({', '.join(bad[:5])})")).scalars())
-        told = f"metadata or times of {len(bad)} documents were damaged and are gone: {', '.join(map(str, names))}"
+        names = list(
+            db.execute(
+                text(f"SELECT DISTINCT doc_id FROM documents WHERE key IN ({', '.join(bad[:5])})")
+            ).scalars()
+        )
+        told = (
+            f"metadata or times of {len(bad)} documents were damaged and are gone:"
+            f" {', '.join(map(str, names))}"
+        )
         remedy = (
-            "what else they say is taken as it is: look at each with `cmt show ID --history`, then cmt update ID --meta KEY=VALUE"
+            "what else they say is taken as it is: look at each with `cmt show ID --history`, then"
+            " cmt update ID --meta KEY=VALUE"
         )
         yield CheckResult("metadata", False, told, remedy)
 
@@ -221,22 +267,38 @@ def _fingerprints(db: Connection) -> Iterator[CheckResult]:
     for name in bad:
         values = {"id": name}
         db.execute(
-            text("DELETE FROM memories WHERE passage_id IN (SELECT passage_id FROM vectors WHERE fingerprint = :id)"), values
+            text(
+                "DELETE FROM memories WHERE passage_id IN (SELECT passage_id FROM vectors WHERE"
+                " fingerprint = :id)"
+            ),
+            values,
         )
         db.execute(text("DELETE FROM vectors WHERE fingerprint = :id"), values)
         db.execute(text("DELETE FROM fingerprints WHERE id = :id"), values)
     if bad:
-        yield CheckResult("fingerprints", True, f"{len(bad)} were damaged: what they made waits to be made again", "cmt compress")
+        yield CheckResult(
+            "fingerprints",
+            True,
+            f"{len(bad)} were damaged: what they made waits to be made again",
+            "cmt compress",
+        )
 
 
 def _encodings(db: Connection) -> Iterator[CheckResult]:
     """A damaged memory or embedding goes; the passage waits for compression again."""
-    bad = {int(i) for i in checks.bad_keys(db)} | {i for i, why in checks.damaged_memories(db) if why}
+    bad = {int(i) for i in checks.bad_keys(db)} | {
+        i for i, why in checks.damaged_memories(db) if why
+    }
     for number in bad:
         for table in ("memories", "vectors"):
             db.execute(text(f"DELETE FROM {table} WHERE passage_id = :id"), {"id": number})
     if bad:
-        yield CheckResult("memories", True, f"{len(bad)} were damaged and wait to be made again from the text", "cmt compress")
+        yield CheckResult(
+            "memories",
+            True,
+            f"{len(bad)} were damaged and wait to be made again from the text",
+            "cmt compress",
+        )
 
 
 def _words_anew(db: Connection) -> CheckResult:
@@ -249,7 +311,10 @@ def _index(db: Connection, folder: Path) -> Iterator[CheckResult]:
     if not found.ok:
         db.exec_driver_sql("DELETE FROM generation")
         yield CheckResult(
-            "index", True, f"{found.detail.split(':')[0]}; it is deleted, and made again when it is needed", "cmt reindex"
+            "index",
+            True,
+            f"{found.detail.split(':')[0]}; it is deleted, and made again when it is needed",
+            "cmt reindex",
         )
 
 
@@ -261,11 +326,25 @@ def _beyond(db: Connection) -> Iterator[CheckResult]:
     if not (found := checks.records(db)).ok:
         yield found
     if without := checks.uncut(db):
-        yield CheckResult("passages", True, f"those of {len(without)} documents wait to be cut again", "cmt check --repair")
-    sql = "SELECT DISTINCT doc_id FROM documents WHERE doc_id NOT IN (SELECT doc_id FROM documents WHERE current)"
+        yield CheckResult(
+            "passages",
+            True,
+            f"those of {len(without)} documents wait to be cut again",
+            "cmt check --repair",
+        )
+    sql = (
+        "SELECT DISTINCT doc_id FROM documents WHERE doc_id NOT IN (SELECT doc_id FROM documents"
+        " WHERE current)"
+    )
     if past := [str(i) for i in db.execute(text(sql)).scalars()]:
         told = f"of {len(past)} only earlier versions are left: {', '.join(past[:5])}"
         yield CheckResult("documents", False, told, "add them again; `cmt show` has what they were")
 
 
-STEPS: tuple[Callable[[Connection], Iterator[CheckResult]], ...] = (_unmet, _settings, _metadata, _fingerprints, _encodings)
+STEPS: tuple[Callable[[Connection], Iterator[CheckResult]], ...] = (
+    _unmet,
+    _settings,
+    _metadata,
+    _fingerprints,
+    _encodings,
+)

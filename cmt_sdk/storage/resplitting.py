@@ -1,4 +1,6 @@
-"""Which passages of a document stay when it is cut again. Pure: knows rows and spans, no database."""
+"""Which passages of a document stay when it is cut again. Pure: knows rows and spans, no
+database.
+"""
 
 from __future__ import annotations
 

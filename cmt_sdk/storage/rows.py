@@ -24,19 +24,33 @@ PASSAGE = """p.id, p.ordinal, p.start, p."end" AS stop, p.tokens, p.heading, p.d
     FROM passages p JOIN documents d ON d.key = p.document_key"""
 ALIVE = "d.current AND (d.expires_at IS NULL OR d.expires_at > :now)"
 
-# What a row says of its text. `text` has the content hash as its witness; `current` a unique index and the order of versions.
-RECORD = ("doc_id", "version", "content_hash", "source", "scope", "metadata", "created_at", "updated_at", "expires_at")
+# What a row says of its text. `text` has the content hash as its witness; `current` a unique index
+# and the order of versions.
+RECORD = (
+    "doc_id",
+    "version",
+    "content_hash",
+    "source",
+    "scope",
+    "metadata",
+    "created_at",
+    "updated_at",
+    "expires_at",
+)
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = datetime(9999, 12, 31, tzinfo=UTC)
 WIDEST = 2**63
-LARGEST_METADATA = 2**19  # bytes of JSON; with the names it fits an archive's line (archive.layout.LARGEST_ROW)
+# bytes of JSON; with the names it fits an archive's line (archive.layout.LARGEST_ROW)
+LARGEST_METADATA = 2**19
 LONGEST_NAME = 2**14  # characters of an id, a scope, a source
 UNSOUND = re.compile("[\0\ud800-\udfff]")
 
 
 def stamp_of(moment: datetime) -> float:
-    """A moment as it is stored: seconds since 1970, UTC. The last day of all stands for anything later."""
+    """A moment as it is stored: seconds since 1970, UTC. The last day of all stands for anything
+    later.
+    """
     return min(moment.timestamp(), LATEST.timestamp())
 
 
@@ -46,8 +60,11 @@ def time_of(stamp: float | None) -> datetime | None:
 
 
 def record_hash(row: Mapping[str, Any]) -> str:
-    """SHA-256 of the RECORD columns as they are stored, 64 hexadecimal digits; each value has a form of its own."""
-    said = json.dumps([row[column] for column in RECORD], default=list)  # bytes, which only damage puts there, become numbers
+    """SHA-256 of the RECORD columns as they are stored, 64 hexadecimal digits; each value has a
+    form of its own.
+    """
+    # bytes, which only damage puts there, become numbers
+    said = json.dumps([row[column] for column in RECORD], default=list)
     return hashlib.sha256(said.encode()).hexdigest()
 
 
@@ -68,15 +85,26 @@ def document_of(row: Row[Any]) -> Document:
             ready=bool(row.ready and row.current),
         )
     except (ValueError, TypeError, OverflowError) as error:
-        raise StorageDamaged(f"document {row.doc_id!r:.60} is damaged ({error}): run `cmt check`") from error
+        raise StorageDamaged(
+            f"document {row.doc_id!r:.60} is damaged ({error}): run `cmt check`"
+        ) from error
 
 
 def gone_of(row: Row[Any]) -> Document:
-    """The document of a row that was deleted: what is damaged in it must not keep it from being forgotten."""
+    """The document of a row that was deleted: what is damaged in it must not keep it from being
+    forgotten.
+    """
     try:
         return document_of(row)
     except StorageDamaged:
-        return Document(row.text, row.doc_id, row.source, row.scope, {"metadata": row.metadata}, version=row.version)
+        return Document(
+            row.text,
+            row.doc_id,
+            row.source,
+            row.scope,
+            {"metadata": row.metadata},
+            version=row.version,
+        )
 
 
 def passage_of(row: Row[Any], of: Document) -> Passage:
@@ -98,7 +126,9 @@ def fingerprint_of(body: str) -> Fingerprint:
 
 
 def metadata_text(document: Document) -> str:
-    """Metadata as JSON. Raises InvalidDocument for what is no plain value, or too large: a search reads it with its document."""
+    """Metadata as JSON. Raises InvalidDocument for what is no plain value, or too large: a search
+    reads it with its document.
+    """
     for key, value in document.metadata.items():
         if not isinstance(key, str) or fault_of(key):
             raise InvalidDocument(f"metadata key {key!r:.60}: {fault_of(key) or 'a key is text'}")
@@ -106,14 +136,22 @@ def metadata_text(document: Document) -> str:
             raise InvalidDocument(f"metadata {key!r:.60}: {fault}")
     said = json.dumps(dict(document.metadata), ensure_ascii=False)
     if (size := len(said.encode())) > LARGEST_METADATA:
-        raise InvalidDocument(f"metadata has {size:,} bytes as JSON, the limit is {LARGEST_METADATA:,}: put it into the text")
+        raise InvalidDocument(
+            f"metadata has {size:,} bytes as JSON, the limit is {LARGEST_METADATA:,}: put it into"
+            " the text"
+        )
     return said
 
 
 def sound_name(name: str, value: str) -> None:
-    """Raise InvalidDocument for an id, scope or source that a database or an archive cannot hold."""
+    """Raise InvalidDocument for an id, scope or source that a database or an archive cannot
+    hold.
+    """
     if len(sound_text(name, value, InvalidDocument)) > LONGEST_NAME:
-        raise InvalidDocument(f"{name} {value!r:.60}… has {len(value):,} characters, the limit is {LONGEST_NAME:,}: shorten it")
+        raise InvalidDocument(
+            f"{name} {value!r:.60}… has {len(value):,} characters, the limit is {LONGEST_NAME:,}:"
+            " shorten it"
+        )
 
 
 def sound_text(name: str, value: str, error: type[InvalidInput]) -> str:
@@ -127,7 +165,10 @@ def sound_text(name: str, value: str, error: type[InvalidInput]) -> str:
 def fault_of(value: object) -> str:
     """Why a value can neither be stored nor asked for; empty when it can."""
     if isinstance(value, str) and UNSOUND.search(value):
-        return "NUL and lone surrogates are no text: decode it again, for example with errors='replace'"
+        return (
+            "NUL and lone surrogates are no text: decode it again, for example with"
+            " errors='replace'"
+        )
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is no finite number"
     if isinstance(value, int) and not -WIDEST <= value < WIDEST:

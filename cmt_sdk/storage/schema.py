@@ -1,4 +1,6 @@
-"""The tables, and the numbered steps that bring an older database up to date. Knows SQLAlchemy, no domain value."""
+"""The tables, and the numbered steps that bring an older database up to date. Knows SQLAlchemy, no
+domain value.
+"""
 
 from __future__ import annotations
 
@@ -11,22 +13,34 @@ from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage.rows import RECORD, record_hash
 from cmt_sdk.words import indexed
 
-Execute: TypeAlias = Callable[..., Any]  # a driver's `execute` or SQLAlchemy's `exec_driver_sql`: a statement and its values
+# a driver's `execute` or SQLAlchemy's `exec_driver_sql`: a statement and its values
+Execute: TypeAlias = Callable[..., Any]
 Step: TypeAlias = str | Callable[[Execute], None]
 
 
 def seal(execute: Execute, where: str = "1", values: Sequence[Any] = ()) -> None:
-    """Give document rows the hash of what they say now, where they have another; `where` and `values` choose them."""
-    keys = [row[0] for row in execute(f"SELECT key FROM documents WHERE {where}", tuple(values)).fetchall()]
+    """Give document rows the hash of what they say now, where they have another; `where` and
+    `values` choose them.
+    """
+    keys = [
+        row[0]
+        for row in execute(f"SELECT key FROM documents WHERE {where}", tuple(values)).fetchall()
+    ]
     for key in keys:
-        said = execute(f"SELECT {', '.join(RECORD)} FROM documents WHERE key = ?", (key,)).fetchone()
+        said = execute(
+            f"SELECT {', '.join(RECORD)} FROM documents WHERE key = ?", (key,)
+        ).fetchone()
         sealed = record_hash(dict(zip(RECORD, said, strict=True)))
-        execute("UPDATE documents SET record_hash = ? WHERE key = ? AND record_hash IS NOT ?", (sealed, key, sealed))
+        execute(
+            "UPDATE documents SET record_hash = ? WHERE key = ? AND record_hash IS NOT ?",
+            (sealed, key, sealed),
+        )
 
 
 WORD_TABLES = ("passage_text", "passage_forms")
-# The text is cut into words before it comes here: "ascii" takes all that is beyond ASCII for letters. What else a word may be
-# written as stands apart, so that it does not make the text longer than it is: bm25 counts words.
+# The text is cut into words before it comes here: "ascii" takes all that is beyond ASCII for
+# letters. What else a word may be written as stands apart, so that it does not make the text longer
+# than it is: bm25 counts words.
 WORDS = (
     """CREATE VIRTUAL TABLE passage_text USING fts5(body, tokenize = "porter ascii")""",
     """CREATE VIRTUAL TABLE passage_forms USING fts5(forms, grams, meanings, tokenize = "porter ascii tokenchars '+#.'")""",
@@ -37,7 +51,10 @@ def insert_words(execute: Execute, passage: int, text: str) -> None:
     """Make a passage known to full-text search by its text."""
     words, *forms = indexed(text)
     execute("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (passage, words))
-    execute("INSERT INTO passage_forms (rowid, forms, grams, meanings) VALUES (?, ?, ?, ?)", (passage, *forms))
+    execute(
+        "INSERT INTO passage_forms (rowid, forms, grams, meanings) VALUES (?, ?, ?, ?)",
+        (passage, *forms),
+    )
 
 
 def index_words(execute: Execute) -> None:
@@ -86,10 +103,21 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
         "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
         "INSERT INTO settings VALUES ('changes', '0')",
     ),
-    (  # what waits for compression is listed, and what memories weigh is indexed: no add reads every passage for it
-        "CREATE TABLE waiting (passage_id INTEGER PRIMARY KEY REFERENCES passages ON DELETE CASCADE)",
-        "INSERT INTO waiting SELECT id FROM passages WHERE id NOT IN (SELECT passage_id FROM vectors)",
-        "CREATE TRIGGER passage_waits AFTER INSERT ON passages BEGIN INSERT INTO waiting VALUES (new.id); END",
+    # what waits for compression is listed, and what memories weigh is indexed: no add reads every
+    # passage for it
+    (
+        (
+            "CREATE TABLE waiting (passage_id INTEGER PRIMARY KEY REFERENCES passages ON DELETE"
+            " CASCADE)"
+        ),
+        (
+            "INSERT INTO waiting SELECT id FROM passages WHERE id NOT IN (SELECT passage_id FROM"
+            " vectors)"
+        ),
+        (
+            "CREATE TRIGGER passage_waits AFTER INSERT ON passages BEGIN INSERT INTO waiting VALUES"
+            " (new.id); END"
+        ),
         """CREATE TRIGGER passage_has_vector AFTER INSERT ON vectors
             BEGIN DELETE FROM waiting WHERE passage_id = new.passage_id; END""",
         """CREATE TRIGGER passage_waits_again AFTER DELETE ON vectors
@@ -104,25 +132,32 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
     ),
     ("ALTER TABLE documents ADD COLUMN record_hash TEXT", seal),  # SQLite has no hash function
     (index_words,),  # the words of a text in the form in which a question's are: cmt_sdk.words
-    ("CREATE INDEX by_any_content ON documents (content_hash)",),  # superseded versions too: an archive's are looked for
+    # superseded versions too: an archive's are looked for
+    ("CREATE INDEX by_any_content ON documents (content_hash)",),
 )
 
 
-READABLE = 5  # from this schema on a database can be read without the steps that it lacks: they add indexes alone
+# from this schema on a database can be read without the steps that it lacks: they add indexes alone
+READABLE = 5
 
 
 def is_up_to_date(connection: Connection, *, to_read: bool = False) -> bool:
-    """Whether no step is lacking; with `to_read`, none that reading needs. Raises StorageNewer for one from a later release."""
+    """Whether no step is lacking; with `to_read`, none that reading needs. Raises StorageNewer for
+    one from a later release.
+    """
     number = int(connection.execute(text("PRAGMA user_version")).scalar_one())
     if number > len(MIGRATIONS):
         raise StorageNewer(
-            f"the memory has schema {number}, this release of cmt-sdk knows up to {len(MIGRATIONS)}: update cmt-sdk"
+            f"the memory has schema {number}, this release of cmt-sdk knows up to"
+            f" {len(MIGRATIONS)}: update cmt-sdk"
         )
     return number >= (READABLE if to_read else len(MIGRATIONS))
 
 
 def migrate(connection: Connection) -> None:
-    """Run the steps that the database lacks, in the caller's transaction. Raises StorageDamaged for a foreign one."""
+    """Run the steps that the database lacks, in the caller's transaction. Raises StorageDamaged for
+    a foreign one.
+    """
     number = int(connection.execute(text("PRAGMA user_version")).scalar_one())
     if number == 0 and connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one():
         raise StorageDamaged("this is the database of something else: give another folder")

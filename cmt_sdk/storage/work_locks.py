@@ -1,7 +1,9 @@
-"""Who compresses what: a passage's number is a byte of an empty file, and whoever has locked that byte is at work on it.
+"""Who compresses what: a passage's number is a byte of an empty file, and whoever has locked that
+byte is at work on it.
 
-The operating system drops the locks of a process that dies. They spare work and protect nothing: where they cannot be had,
-work is done twice. Knows files, no passage. Several memories on one folder in one process share their claims.
+The operating system drops the locks of a process that dies. They spare work and protect nothing:
+where they cannot be had, work is done twice. Knows files, no passage. Several memories on one
+folder in one process share their claims.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ HELD = (errno.EACCES, errno.EAGAIN)
 
 @contextmanager
 def claimed(folder: Path, numbers: Sequence[int], most: int) -> Iterator[list[int]]:
-    """The first `most` of these numbers that no other process has claimed; free again once the block ends."""
+    """The first `most` of these numbers that no other process has claimed; free again once the
+    block ends.
+    """
     lock, handle = _locker(), _opened(folder / FILE)
     if lock is None or handle is None:
         yield list(numbers[:most])

@@ -1,6 +1,8 @@
-"""An engine without a language model that obeys the ports: hashed words for vectors, the passage's bytes for a memory.
+"""An engine without a language model that obeys the ports: hashed words for vectors, the passage's
+bytes for a memory.
 
-Its reader answers with the sentence that shares most words with the question, read from the memories alone. No torch.
+Its reader answers with the sentence that shares most words with the question, read from the
+memories alone. No torch.
 """
 
 from __future__ import annotations
@@ -23,7 +25,13 @@ from cmt_sdk.understanding.utterances import LABELS
 
 DIMENSION = 64
 FINGERPRINT = Fingerprint("fake", "f" * 16, "bf16", "t" * 16, "plain", "plain", "kv", 0.25, 1)
-FIRST_WORDS = {"hello": "chats", "thanks": "chats", "forget": "forgets", "yes": "agrees", "generate": "machine"}
+FIRST_WORDS = {
+    "hello": "chats",
+    "thanks": "chats",
+    "forget": "forgets",
+    "yes": "agrees",
+    "generate": "machine",
+}
 
 
 def words(text: str) -> list[str]:
@@ -42,16 +50,21 @@ class FakeCompressor:
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
         """One memory a text; `compressed` records what was asked for."""
         self.compressed += texts
-        keys = self.embedder.vectors(texts) if self.embedder else [self.encode_query(t) for t in texts]
+        keys = (
+            self.embedder.vectors(texts) if self.embedder else [self.encode_query(t) for t in texts]
+        )
         return [Encoded(self._memory(t), key) for t, key in zip(texts, keys, strict=True)]
 
     def reads(self, memory: PackedMemory) -> bool:
         """Whether its bytes are there."""
         held = memory.arrays.get("bytes")
-        return memory.kind == "fake" and held is not None and held.dtype == np.uint8 and held.ndim == 1
+        return (
+            memory.kind == "fake" and held is not None and held.dtype == np.uint8 and held.ndim == 1
+        )
 
     def _memory(self, text: str) -> PackedMemory:
-        hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)  # a memory is not readable as text
+        # a memory is not readable as text
+        hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)
         return PackedMemory("fake", len(text.split()), {"bytes": hidden})
 
     def encode_query(self, question: str) -> Vector:
@@ -66,7 +79,9 @@ class FakeCompressor:
 
 
 class FakeReader:
-    """Answers with the sentence of the notes that shares most words with the question, else the heading."""
+    """Answers with the sentence of the notes that shares most words with the question, else the
+    heading.
+    """
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """The sentence in words, or the words for not knowing when nothing is shared."""
@@ -74,16 +89,27 @@ class FakeReader:
         texts = list(prompt.passages) or [bytes(h ^ np.uint8(0x55)).decode() for h in hidden]
         asked = set(words(prompt.question))
         sentences = [s.strip() for t in reversed(texts) for s in re.split(r"(?<=[.!?])\s+|\n", t)]
-        best = max(sentences, key=lambda s: (len(asked & set(words(s))), s.endswith((".", "!", "?"))), default="")
+        best = max(
+            sentences,
+            key=lambda s: (len(asked & set(words(s))), s.endswith((".", "!", "?"))),
+            default="",
+        )
         shared = len(asked & set(words(best)))
         answer = best.split()[:max_tokens] if shared else UNKNOWN.split()
         for word in answer:
             yield Piece(word + " ")
-        yield Piece("", Usage(len(prompt.question.split()), len(answer), float(shared > 0), 0.0, 0.0, 0.0))
+        yield Piece(
+            "", Usage(len(prompt.question.split()), len(answer), float(shared > 0), 0.0, 0.0, 0.0)
+        )
 
-    def word_likelihoods(self, question: str, memories: Sequence[PackedMemory]) -> list[list[float]]:
+    def word_likelihoods(
+        self, question: str, memories: Sequence[PackedMemory]
+    ) -> list[list[float]]:
         """0 for each different word of the question that a memory holds, else -10."""
-        texts = [bytes(np.asarray(m.arrays["bytes"], np.uint8) ^ np.uint8(0x55)).decode() for m in memories]
+        texts = [
+            bytes(np.asarray(m.arrays["bytes"], np.uint8) ^ np.uint8(0x55)).decode()
+            for m in memories
+        ]
         asked = list(dict.fromkeys(words(question)))
         return [[0.0 if word in words(text) else -10.0 for word in asked] for text in texts]
 
@@ -110,9 +136,14 @@ class FakeEngine:
     forks: bool = True
 
     def judge(self, texts: Sequence[str]) -> Vector:
-        """By the first word and the last sign alone: a question asks, and most of the rest tells."""
+        """By the first word and the last sign alone: a question asks, and most of the rest
+        tells.
+        """
         wants = [FIRST_WORDS.get((words(t) or [""])[0], "tells") for t in texts]
-        asks = ["asks" if t.rstrip().endswith(("?", "？")) else w for t, w in zip(texts, wants, strict=True)]
+        asks = [
+            "asks" if t.rstrip().endswith(("?", "？")) else w
+            for t, w in zip(texts, wants, strict=True)
+        ]
         names = list(LABELS.values())
         return np.array([[1.0 if name == a else -1.0 for name in names] for a in asks], np.float32)
 

@@ -1,4 +1,6 @@
-"""One tiny random model of each common family, built in code: what an architecture does is tested without a download."""
+"""One tiny random model of each common family, built in code: what an architecture does is tested
+without a download.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,14 @@ def _family(model_type: str, **own: Any) -> Family:
 
 
 # Absolute positions learned, Conv1D layers, as many key-value heads as query heads.
-_GPT2 = {"vocab_size": 258, "n_embd": 128, "n_layer": 3, "n_head": 4, "n_positions": 1024, "initializer_range": 0.2}
+_GPT2 = {
+    "vocab_size": 258,
+    "n_embd": 128,
+    "n_layer": 3,
+    "n_head": 4,
+    "n_positions": 1024,
+    "initializer_range": 0.2,
+}
 _STRETCHED = {
     "rope_type": "llama3",
     "rope_theta": 500000.0,
@@ -56,12 +65,19 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         "smollm2": _family("llama", tie_word_embeddings=True),
         "mistral": _family("mistral", sliding_window=512),  # in every layer
         "qwen2": _family("qwen2"),  # biases on queries, keys and values
-        "qwen3": _family("qwen3", head_dim=64),  # norms on queries and keys, heads wider than their share
+        # norms on queries and keys, heads wider than their share
+        "qwen3": _family("qwen3", head_dim=64),
         "gemma": _family("gemma", head_dim=64),  # scaled embeddings, tied to the output
-        "gemma2": _family(  # logits capped, in attention and at the end; windows in every second layer
-            "gemma2", head_dim=64, sliding_window=512, query_pre_attn_scalar=48, attn_logit_softcapping=5.0
+        # logits capped, in attention and at the end; windows in every second layer
+        "gemma2": _family(
+            "gemma2",
+            head_dim=64,
+            sliding_window=512,
+            query_pre_attn_scalar=48,
+            attn_logit_softcapping=5.0,
         ),
-        "gemma3": _family("gemma3_text", head_dim=64, sliding_window=512, layer_types=_ALTERNATING),  # two rotary bases
+        # two rotary bases
+        "gemma3": _family("gemma3_text", head_dim=64, sliding_window=512, layer_types=_ALTERNATING),
         "phi": _family("phi", partial_rotary_factor=0.5),  # half of each head is not turned
         "phi3": _family("phi3", sliding_window=512),  # fused projections
         "smollm3": _family("smollm3", no_rope_layers=[1, 1, 0]),  # a layer without positions
@@ -70,7 +86,9 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 
 def tiny_model(family: str, seed: int = 0, **changes: Any) -> Any:
-    """A random model of a family in `FAMILIES`, its configuration changed by `changes`, fp32, in eval mode."""
+    """A random model of a family in `FAMILIES`, its configuration changed by `changes`, fp32, in
+    eval mode.
+    """
     torch.manual_seed(seed)
     made = FAMILIES[family]
     config = AutoConfig.for_model(made.model_type, **{**made.settings, **changes})

@@ -1,4 +1,6 @@
-"""Tiny random models and a byte tokenizer, built in code: every tensor path can be tested without a download."""
+"""Tiny random models and a byte tokenizer, built in code: every tensor path can be tested without a
+download.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,19 @@ def byte_tokenizer() -> Any:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<end>", bos_token="<start>")  # noqa: S106
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token="<end>",  # noqa: S106
+        bos_token="<start>",  # noqa: S106
+    )
     fast.chat_template = TEMPLATE
     return fast
 
 
 def tiny_llama(seed: int = 0, **changes: Any) -> Any:
-    """A random Llama of 3 layers, 4 query and 2 key-value heads of 32 values, fp32, in eval mode."""
+    """A random Llama of 3 layers, 4 query and 2 key-value heads of 32 values, fp32, in eval
+    mode.
+    """
     torch.manual_seed(seed)
     sizes = {
         "vocab_size": 258,
@@ -60,8 +68,12 @@ def tiny_frozen(model: Any = None) -> FrozenModel:
     return FrozenModel(model or tiny_llama(), byte_tokenizer(), _nothing)
 
 
-def save_tiny(folder: Path, model: Any = None, template: str | None = TEMPLATE, **changes: Any) -> Path:
-    """Save a tiny model, a Llama where none is given, with its tokenizer and a chat template as a local model folder."""
+def save_tiny(
+    folder: Path, model: Any = None, template: str | None = TEMPLATE, **changes: Any
+) -> Path:
+    """Save a tiny model, a Llama where none is given, with its tokenizer and a chat template as a
+    local model folder.
+    """
     (model or tiny_llama(**changes)).save_pretrained(folder)
     tokenizer = byte_tokenizer()
     tokenizer.chat_template = template

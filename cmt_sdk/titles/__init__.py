@@ -24,7 +24,9 @@ OF_FILES = re.compile(r"\.(?:docx?|odt|rtf|pdf|md|txt|html?|tex|pages|indd|xlsx?
 MOST_ALIASES, MOST_TAGS = 3, 4
 
 
-def title_of(document: Document, fits: Callable[[str], bool] = lambda title: len(title) <= LONGEST) -> str:
+def title_of(
+    document: Document, fits: Callable[[str], bool] = lambda title: len(title) <= LONGEST
+) -> str:
     """The name under which people know a document; empty where nothing says it.
 
     It is "folder > name · other name · date · #tag": the folders are those that say something, and

@@ -115,9 +115,13 @@ def _lines(block: str) -> Iterator[tuple[object, object]]:
 
 
 def _properties(top: str) -> Iterator[tuple[str, object]]:
-    """Properties in the first lines of a text: Logseq's, Org's, or a header that begins by Title."""
+    """Properties in the first lines of a text: Logseq's, Org's, or a header that begins by
+    Title.
+    """
     header = False
-    for number, line in enumerate(line.strip()[:LONGEST_LINE] for line in top.lstrip().splitlines()):
+    for number, line in enumerate(
+        line.strip()[:LONGEST_LINE] for line in top.lstrip().splitlines()
+    ):
         org, logseq, plain = ORG.fullmatch(line), LOGSEQ.fullmatch(line), PLAIN.fullmatch(line)
         header = header or bool(number == 0 and plain and plain[1].casefold() == "title")
         if logseq:
@@ -157,7 +161,9 @@ def _list(value: object) -> list[str]:
 
 
 def _tags(entry: str) -> list[str]:
-    """The tags in one entry, without their signs: `#a #b` and `:a:b:` are two, `house rent` is one."""
+    """The tags in one entry, without their signs: `#a #b` and `:a:b:` are two, `house rent` is
+    one.
+    """
     if entry.startswith((":", "#")):
         return [tag for tag in re.split(r"[:#\s]+", entry) if tag]
     return [entry]

@@ -1,4 +1,5 @@
-"""One name, of a file, a folder or a title, as a person reads it. Pure: knows no path and no document.
+"""One name, of a file, a folder or a title, as a person reads it. Pure: knows no path and no
+document.
 
 What says nothing is recognised by its shape. The only words listed are names that programs give.
 """
@@ -22,11 +23,14 @@ UNNAMED = frozenset(
     |new document|neues dokument|nouveau document|nuevo documento|nuovo documento|nowy dokument
     |new text document|neues textdokument|nouveau document texte|nuevo documento de texto
     |nuovo documento di testo|новый текстовый документ|новый документ|新建文本文档|新建文档
-    |新しいテキスト ドキュメント|새 텍스트 문서|new note|neue notiz|nouvelle note|nueva nota|新建笔记
+    |新しいテキスト ドキュメント|새 텍스트 문서|new note|neue notiz|nouvelle note|nueva nota
+    |新建笔记
     |microsoft word|powerpoint presentation|powerpoint-präsentation|presentation|präsentation
     |presentación|présentation|book|mappe|classeur|libro|workbook|sheet|tabelle|download|export
     |output|stdin|img|dsc|dscn|dscf|pxl|mvi|vid|cimg|pict|imgp|gopr|scan|scanned|scanned document
-    |numérisation|escaneo|scansione|skan|скан|扫描|スキャン|aud|ptt|unknown|tmp|temp""".replace("\n    ", "").split("|")
+    |numérisation|escaneo|scansione|skan|скан|扫描|スキャン|aud|ptt|unknown|tmp|temp""".replace(
+        "\n    ", ""
+    ).split("|")
 )
 # What programs call the one file that stands for its folder.
 FOR_ITS_FOLDER = frozenset({"index", "_index", "readme", "default", "home"})

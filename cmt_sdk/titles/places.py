@@ -28,7 +28,9 @@ BEFORE = re.compile(
     )(?=/)""",
     re.X,
 )
-TEMPORARY = re.compile(r"(?:/private)?/(?:tmp|var/tmp|var/folders/[^/]+/[^/]+/T)(?=/)(?:/[^/ ]+(?=/))?")
+TEMPORARY = re.compile(
+    r"(?:/private)?/(?:tmp|var/tmp|var/folders/[^/]+/[^/]+/T)(?=/)(?:/[^/ ]+(?=/))?"
+)
 PROFILE = re.compile(r"/(?:Users|Documents and Settings)/[^/]+(?=/)", re.I)
 SHARE = re.compile(r"^(?:[A-Za-z]:|[\\/]{2}[^\\/]+[\\/][^\\/]+)")
 NUMBERED = re.compile(r"^\S*[A-Za-z_-]\d+$")  # as programs number temporary folders
@@ -40,7 +42,9 @@ MADE = frozenset(
     |デスクトップ|downloads|download|téléchargements|descargas|scaricati|transferências|pobrane
     |загрузки|下载|下載|ダウンロード|다운로드|appdata|local|roaming|temp|tmp|library|cloudstorage
     |dropbox|onedrive|google drive|my drive|meine ablage|mon drive|mi unidad|icloud drive|nextcloud
-    |owncloud|syncthing|sync|public|shared|share|src|var|data|srv|opt|workspace|github""".replace("\n    ", "").split("|")
+    |owncloud|syncthing|sync|public|shared|share|src|var|data|srv|opt|workspace|github""".replace(
+        "\n    ", ""
+    ).split("|")
 )
 # The folders that programs make for all notes.
 FOR_NOTES = frozenset({"notes", "vault", "obsidian vault", "obsidian", "pages", "journals"})
@@ -131,7 +135,9 @@ def _of_address(source: str) -> tuple[list[str], str, bool]:
 def _is_made(folder: str) -> bool:
     """Whether a folder is one that a system, a program or a service makes."""
     name = folder.casefold()
-    return name in MADE | FOR_NOTES or name.startswith(("onedrive", ".")) or "~" in name or "@" in name
+    return (
+        name in MADE | FOR_NOTES or name.startswith(("onedrive", ".")) or "~" in name or "@" in name
+    )
 
 
 def _telling(folders: list[str], is_first: bool) -> list[str]:

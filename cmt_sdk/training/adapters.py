@@ -1,4 +1,6 @@
-"""Making and continuing peft adapters on a frozen model: what is trained, how it is switched on, how it is saved."""
+"""Making and continuing peft adapters on a frozen model: what is trained, how it is switched on,
+how it is saved.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,8 @@ NOTHING: Mapping[str, Path] = {}
 
 @dataclass(frozen=True)
 class Trainable:
-    """A frozen model with adapters that learn, each on inside `lm.activate(its name)`; their tensors are fp32.
+    """A frozen model with adapters that learn, each on inside `lm.activate(its name)`; their
+    tensors are fp32.
 
     parameters: by adapter. save: writes each adapter to a folder of its name.
     """
@@ -44,17 +47,21 @@ def trainable(
     checkpointing: bool = False,
     depth: int | None = None,
 ) -> Trainable:
-    """Adapters by name: the one in a folder, or a new one of `rank` on all linear layers. Those `beside` them do not learn.
+    """Adapters by name: the one in a folder, or a new one of `rank` on all linear layers. Those
+    `beside` them do not learn.
 
-    depth: a new one covers so many layers of the model, from the first, else all. checkpointing: layers compute again what
-    backward needs, and hold less.
+    depth: a new one covers so many layers of the model, from the first, else all. checkpointing:
+    layers compute again what backward needs, and hold less.
     """
     import_bitsandbytes()  # peft imports it too, but not quietly
     from peft.tuners.lora.layer import LoraLayer
 
     wrapped = _wrapped(model, rank, {**start, **beside}, depth)
     wrapped.eval().requires_grad_(False)
-    learned = {name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n] for name in start}
+    learned = {
+        name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n]
+        for name in start
+    }
     for parameter in (p for parameters in learned.values() for p in parameters):
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
@@ -82,7 +89,9 @@ def trainable(
             switch(before)
 
     switch(None)
-    lm = (Recomputing if checkpointing else FrozenModel)(wrapped.get_base_model(), tokenizer, activate)
+    lm = (Recomputing if checkpointing else FrozenModel)(
+        wrapped.get_base_model(), tokenizer, activate
+    )
     return Trainable(lm, learned, lambda folder: _save(wrapped, list(start), folder))
 
 
@@ -115,7 +124,8 @@ def _with_adapters(model: Any, new: Any, start: Mapping[str, Path | None]) -> An
 
 
 def _targets(model: Any) -> dict[str, Any]:
-    """What peft must know of the layers to adapt: the linear ones of every block, whatever a family calls them.
+    """What peft must know of the layers to adapt: the linear ones of every block, whatever a family
+    calls them.
 
     GPT-2's are Conv1D, with the weight the other way round.
     """
@@ -123,18 +133,29 @@ def _targets(model: Any) -> dict[str, Any]:
     from transformers.pytorch_utils import Conv1D
 
     output = model.get_output_embeddings()
-    named = [(name.rpartition(".")[2], module) for name, module in model.named_modules() if module is not output]
-    linear = {name: isinstance(module, Conv1D) for name, module in named if isinstance(module, nn.Linear | Conv1D)}
+    named = [
+        (name.rpartition(".")[2], module)
+        for name, module in model.named_modules()
+        if module is not output
+    ]
+    linear = {
+        name: isinstance(module, Conv1D)
+        for name, module in named
+        if isinstance(module, nn.Linear | Conv1D)
+    }
     return {"target_modules": sorted(linear), "fan_in_fan_out": any(linear.values())}
 
 
 def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
-    """Write the adapter in `start` with a smaller rank: the best approximation of each layer's change, by its SVD."""
+    """Write the adapter in `start` with a smaller rank: the best approximation of each layer's
+    change, by its SVD.
+    """
     from peft import PeftModel, convert_to_lora
 
     with _peft_quiet():
         whole = PeftModel.from_pretrained(model, start)
-        layers = sorted(whole.peft_config["default"].target_modules)  # what comes back names each layer by its whole path
+        # what comes back names each layer by its whole path
+        layers = sorted(whole.peft_config["default"].target_modules)
         config, state = convert_to_lora(whole, rank=rank)
     _write(state, config.to_dict() | {"target_modules": layers}, folder)
 
@@ -142,8 +163,12 @@ def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
 @contextmanager
 def _peft_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)  # peft 0.21's old word
-        warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")  # `cut` needs just that
+        # peft 0.21's old word
+        warnings.filterwarnings(
+            "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
+        )
+        # `cut` needs just that
+        warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")
         yield
 
 
@@ -160,7 +185,12 @@ def _write(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path)
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)
-    save_file({k: v.to(torch.bfloat16).contiguous() for k, v in state.items()}, folder / "adapter_model.safetensors")
+    save_file(
+        {k: v.to(torch.bfloat16).contiguous() for k, v in state.items()},
+        folder / "adapter_model.safetensors",
+    )
     named = {**config, "base_model_name_or_path": None, "inference_mode": True}
     plain = {k: sorted(v) if isinstance(v, set) else v for k, v in named.items()}
-    (folder / "adapter_config.json").write_text(json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8")
+    (folder / "adapter_config.json").write_text(
+        json.dumps(plain, indent=2, sort_keys=True, default=str) + "\n", encoding="utf-8"
+    )

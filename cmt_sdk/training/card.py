@@ -22,13 +22,13 @@ Made by `cmt train`: {what}, {numbers:,} trained numbers. The base model is unch
 `cmt_sdk.open("notes", adapter="{out}")`, or `cmt config set adapter {out}`.
 
 {scores}
-{progress.step} steps, {progress.questions:,} questions, {progress.tokens:,} answer tokens. Best validation score
-{progress.best:.4f}, the lower the better; these are its weights.
+{progress.step} steps, {progress.questions:,} questions, {progress.tokens:,} answer tokens.
+Best validation score {progress.best:.4f}, the lower the better; these are its weights.
 
 {material}
-Up to {plan.steps} steps of {examples} examples, peak rate {plan.rate:g}, cosine, AdamW; rank {recipe.rank};
-{recipe.nf4:.0%} of the examples read by the base as NF4 makes it; started from {recipe.start!r};
-seed {recipe.seed}{minutes}{without}.
+Up to {plan.steps} steps of {examples} examples, peak rate {plan.rate:g}, cosine, AdamW;
+rank {recipe.rank}; {recipe.nf4:.0%} of the examples read by the base as NF4 makes it;
+started from {recipe.start!r}; seed {recipe.seed}{minutes}{without}.
 `log.jsonl` holds a line a step.
 
 An adapter remembers something of what it was trained on: share it as you would share the texts.
@@ -57,11 +57,16 @@ def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progr
         plan=recipe.plan,
         examples=recipe.plan.accumulate * recipe.batch * Workers().size,
         recipe=recipe,
-        minutes="" if math.isinf(recipe.minutes) else f", at most {recipe.minutes:g} minutes a call",
+        minutes=(
+            "" if math.isinf(recipe.minutes) else f", at most {recipe.minutes:g} minutes a call"
+        ),
         without=f"; without {', '.join(recipe.without)}" if recipe.without else "",
     )
     (recipe.out / "README.md").write_text(card, encoding="utf-8")
-    lines = [json.loads(line) for line in (recipe.out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [
+        json.loads(line)
+        for line in (recipe.out / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     with suppress(MissingExtra):  # the numbers are in the log all the same
         (recipe.out / "curve.svg").write_text(training_curve(lines), encoding="utf-8")
 
@@ -71,8 +76,16 @@ def _scores(log: Path) -> str:
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     judged = [line for line in lines if figures_of(line)]
     first, last = judged[0], judged[-1]
-    rows = [("on what was held out", f"after {first['questions']:,} questions", f"after {last['questions']:,}")]
-    rows += [(name, f"{value:.4f}", f"{last[name]:.4f}") for name, value in figures_of(first).items()]
+    rows = [
+        (
+            "on what was held out",
+            f"after {first['questions']:,} questions",
+            f"after {last['questions']:,}",
+        )
+    ]
+    rows += [
+        (name, f"{value:.4f}", f"{last[name]:.4f}") for name, value in figures_of(first).items()
+    ]
     return _table(rows)
 
 

@@ -1,4 +1,6 @@
-"""Question files to training examples: passages with their questions, split by title, drawn by weight. No torch."""
+"""Question files to training examples: passages with their questions, split by title, drawn by
+weight. No torch.
+"""
 
 from __future__ import annotations
 
@@ -17,17 +19,26 @@ Files: TypeAlias = dict[str, list[QuestionedPassage]]
 
 
 def is_validation(title: str, percent: int = 3) -> bool:
-    """True for the titles held out for early stopping, chosen by hash; untitled passages are trained on."""
+    """True for the titles held out for early stopping, chosen by hash; untitled passages are
+    trained on.
+    """
     return bool(title) and hashlib.sha256(title.encode()).digest()[0] * 100 < 256 * percent
 
 
 class Mixture:
-    """An endless, seeded stream of passages over several files, each file drawn in proportion to its weight.
+    """An endless, seeded stream of passages over several files, each file drawn in proportion to
+    its weight.
 
-    Passages of one title come in runs of up to `NEIGHBOURS`, in random order: what a search finds beside the right one.
+    Passages of one title come in runs of up to `NEIGHBOURS`, in random order: what a search finds
+    beside the right one.
     """
 
-    def __init__(self, files: Mapping[str, Sequence[QuestionedPassage]], weights: Mapping[str, float], seed: int) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, Sequence[QuestionedPassage]],
+        weights: Mapping[str, float],
+        seed: int,
+    ) -> None:
         self.random = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
         self._names = [n for n in weights if files.get(n)]
         self._weights = [weights[n] for n in self._names]
@@ -62,36 +73,49 @@ def _in_runs(passages: Sequence[QuestionedPassage], rng: random.Random) -> list[
     by_title: dict[str, list[QuestionedPassage]] = {}
     for number, passage in enumerate(rng.sample(list(passages), len(passages))):
         by_title.setdefault(passage.title or str(number), []).append(passage)
-    runs = [same[i : i + NEIGHBOURS] for same in by_title.values() for i in range(0, len(same), NEIGHBOURS)]
+    runs = [
+        same[i : i + NEIGHBOURS]
+        for same in by_title.values()
+        for i in range(0, len(same), NEIGHBOURS)
+    ]
     return [passage for run in rng.sample(runs, len(runs)) for passage in run]
 
 
 def read_questions(paths: Sequence[Path]) -> dict[str, list[QuestionedPassage]]:
-    """The passages of question files by the files' names without suffixes; of a folder, of the files that MIXTURE names.
+    """The passages of question files by the files' names without suffixes; of a folder, of the
+    files that MIXTURE names.
 
     Raises InvalidInput.
     """
     found = {}
     for path in (file for given in paths for file in _files(given)):
-        found[path.name.split(".")[0]] = [p for p in read_passages(path) if len(p.context) <= LONGEST_CONTEXT]
+        found[path.name.split(".")[0]] = [
+            p for p in read_passages(path) if len(p.context) <= LONGEST_CONTEXT
+        ]
     return found
 
 
 def hold_out(files: Mapping[str, Sequence[QuestionedPassage]]) -> tuple[Files, Files]:
     """The passages to learn from, and those to judge by: whole titles, chosen by hash.
 
-    Where no title happens to be held out, because there are few or none, passages are, by their text: a tenth, at least one.
+    Where no title happens to be held out, because there are few or none, passages are, by their
+    text: a tenth, at least one.
     """
     tried = (lambda p: is_validation(p.title), lambda p: is_validation(p.context, percent=10))
     for held in tried:
         halves = _parted(files, held)
         if all(any(half.values()) for half in halves):
             return halves
-    first = min((p.context for whole in files.values() for p in whole), key=lambda t: hashlib.sha256(t.encode()).digest())
+    first = min(
+        (p.context for whole in files.values() for p in whole),
+        key=lambda t: hashlib.sha256(t.encode()).digest(),
+    )
     return _parted(files, lambda p: p.context == first)
 
 
-def _parted(files: Mapping[str, Sequence[QuestionedPassage]], held: Callable[[QuestionedPassage], bool]) -> tuple[Files, Files]:
+def _parted(
+    files: Mapping[str, Sequence[QuestionedPassage]], held: Callable[[QuestionedPassage], bool]
+) -> tuple[Files, Files]:
     return (
         {name: [p for p in whole if not held(p)] for name, whole in files.items()},
         {name: [p for p in whole if held(p)] for name, whole in files.items()},
@@ -101,13 +125,22 @@ def _parted(files: Mapping[str, Sequence[QuestionedPassage]], held: Callable[[Qu
 def _files(given: Path) -> list[Path]:
     if not given.is_dir():
         return [given]
-    found = [p for name in MIXTURE for p in (given / f"{name}.jsonl.gz", given / f"{name}.jsonl") if p.exists()]
+    found = [
+        p
+        for name in MIXTURE
+        for p in (given / f"{name}.jsonl.gz", given / f"{name}.jsonl")
+        if p.exists()
+    ]
     if not found:
-        raise InvalidInput(f"{given}: none of the files {', '.join(MIXTURE)} is in it; name the question files themselves")
+        raise InvalidInput(
+            f"{given}: none of the files {', '.join(MIXTURE)} is in it; name the question files"
+            " themselves"
+        )
     return found
 
 
-JUDGES = ("squad_v1_train_part", "squadshifts_new_wiki")  # what a mixture of these is judged by, where it holds them
+# what a mixture of these is judged by, where it holds them
+JUDGES = ("squad_v1_train_part", "squadshifts_new_wiki")
 MIXTURE = {
     "squad_v1_train_part": 0.46,
     "squadshifts_new_wiki": 0.14,

@@ -28,7 +28,9 @@ class Task(Protocol):
         """The trained tensors, fp32, always in the same order."""
 
     def learn(self) -> tuple[float, int, int]:
-        """Draw an example and add its gradients: its summed loss, what to divide the sums by, and the questions in it."""
+        """Draw an example and add its gradients: its summed loss, what to divide the sums by, and
+        the questions in it.
+        """
 
     def validate(self) -> Mapping[str, float]:
         """Figures on what is never trained on."""
@@ -48,7 +50,8 @@ class Task(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast. `steps` optimiser steps of `accumulate` examples each; `rate` is the peak.
+    """How long and how fast. `steps` optimiser steps of `accumulate` examples each; `rate` is the
+    peak.
 
     patience: validations in a row without a better score after which training ends; 0: it goes on.
     """
@@ -73,14 +76,22 @@ class Plan:
             raise InvalidSetting(f"patience={self.patience}: choose at least 1, or 0 for never")
 
     def rate_at(self, step: int, done: float = 0.0) -> float:
-        """Linear warm-up, then cosine to `floor` of the peak, over the steps or, if more of it is `done`, over another share."""
+        """Linear warm-up, then cosine to `floor` of the peak, over the steps or, if more of it is
+        `done`, over another share.
+        """
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(done, step / self.steps))))
-        return self.rate * min(1.0, (step + 1) / self.warmup) * (self.floor + (1 - self.floor) * cosine)
+        return (
+            self.rate
+            * min(1.0, (step + 1) / self.warmup)
+            * (self.floor + (1 - self.floor) * cosine)
+        )
 
 
 @dataclass
 class Progress:
-    """How far a run is: optimiser steps, questions and answer tokens seen; the best score and validations since it."""
+    """How far a run is: optimiser steps, questions and answer tokens seen; the best score and
+    validations since it.
+    """
 
     step: int = 0
     questions: int = 0
@@ -99,12 +110,14 @@ def train(
     fit: bool = False,
     choices: Mapping[str, Any] | None = None,
 ) -> Progress:
-    """Train, or go on with what `out` holds, for at most `minutes`; returns how far it is. fit: the rate falls to its floor in
-    these minutes, where the steps do not end sooner; a later call begins at the rate of its step, and falls again. choices: JSON
-    values that must be the same whenever the run goes on, as the plan must.
+    """Train, or go on with what `out` holds, for at most `minutes`; returns how far it is. fit: the
+    rate falls to its floor in these minutes, where the steps do not end sooner; a later call begins
+    at the rate of its step, and falls again. choices: JSON values that must be the same whenever
+    the run goes on, as the plan must.
 
-    `out/log.jsonl` gets a line a step, `out/adapter` the weights with the best score, `out/state` what a later call goes on
-    from. Raises InvalidSetting when `out` holds a run of another plan, or of other choices.
+    `out/log.jsonl` gets a line a step, `out/adapter` the weights with the best score, `out/state`
+    what a later call goes on from. Raises InvalidSetting when `out` holds a run of another plan, or
+    of other choices.
     """
     run = _Run(task, plan, out, on_step, choices or {})
     if run.progress.step == 0:
@@ -121,7 +134,9 @@ def train(
 
 
 def rehearse(task: Task, plan: Plan) -> float:
-    """Seconds that a step will take, by one example that is thrown away; the first call of a process is slower."""
+    """Seconds that a step will take, by one example that is thrown away; the first call of a
+    process is slower.
+    """
     before, began = task.state(), time.monotonic()
     task.learn()
     for parameter in task.parameters():
@@ -131,17 +146,34 @@ def rehearse(task: Task, plan: Plan) -> float:
 
 
 class _Run:
-    """A task on its way, with its optimiser, its log and its files; the main process alone writes them."""
+    """A task on its way, with its optimiser, its log and its files; the main process alone writes
+    them.
+    """
 
     def __init__(
-        self, task: Task, plan: Plan, out: Path, on_step: Callable[[Mapping[str, Any]], None], choices: Mapping[str, Any]
+        self,
+        task: Task,
+        plan: Plan,
+        out: Path,
+        on_step: Callable[[Mapping[str, Any]], None],
+        choices: Mapping[str, Any],
     ) -> None:
-        self._task, self._plan, self._out, self._on_step, self._workers = task, plan, out, on_step, Workers()
+        self._task, self._plan, self._out, self._on_step, self._workers = (
+            task,
+            plan,
+            out,
+            on_step,
+            Workers(),
+        )
         self._parameters = list(task.parameters())
-        self._optimizer = torch.optim.AdamW(self._parameters, lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0)
+        self._optimizer = torch.optim.AdamW(
+            self._parameters, lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0
+        )
         out.mkdir(parents=True, exist_ok=True)
         self._chosen = {**asdict(plan), **choices}
-        self.progress = _restore(out / "state", task, self._chosen, self._parameters, self._optimizer, self._workers)
+        self.progress = _restore(
+            out / "state", task, self._chosen, self._parameters, self._optimizer, self._workers
+        )
 
     def note(self, figures: Mapping[str, Any]) -> None:
         line = {"step": self.progress.step, "questions": self.progress.questions, **figures}
@@ -152,9 +184,13 @@ class _Run:
         self._on_step(line)
 
     def goes_on(self, seconds: float) -> bool:
-        """False at the last step, when no time is left, or when validation has long found nothing better."""
+        """False at the last step, when no time is left, or when validation has long found nothing
+        better.
+        """
         patient = not 0 < self._plan.patience <= self.progress.since_best
-        return self._workers.agree(self.progress.step < self._plan.steps and seconds > 0 and patient)
+        return self._workers.agree(
+            self.progress.step < self._plan.steps and seconds > 0 and patient
+        )
 
     def agree(self, value: float) -> float:
         """The main process's value, for all."""
@@ -163,7 +199,9 @@ class _Run:
     def advance(self, began: float, done: float) -> None:
         """One step, and what is due after it; `done`: the share of the time that is over."""
         rate = self._plan.rate_at(self.progress.step, done)
-        loss, tokens, asked = _step(self._task, self._plan, self._parameters, self._optimizer, rate, self._workers)
+        loss, tokens, asked = _step(
+            self._task, self._plan, self._parameters, self._optimizer, rate, self._workers
+        )
         self.progress.step += 1
         self.progress.questions += asked
         self.progress.tokens += tokens
@@ -189,13 +227,27 @@ class _Run:
         """What a later call goes on from."""
         states = self._workers.gather(self._task.state())
         if self._workers.is_main:
-            _save(self._out / "state", states, self._chosen, self._parameters, self._optimizer, self.progress)
+            _save(
+                self._out / "state",
+                states,
+                self._chosen,
+                self._parameters,
+                self._optimizer,
+                self.progress,
+            )
 
 
 def _step(
-    task: Task, plan: Plan, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, rate: float, workers: Workers
+    task: Task,
+    plan: Plan,
+    parameters: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    rate: float,
+    workers: Workers,
 ) -> tuple[float, int, int]:
-    """The mean loss, the answer tokens and the questions of one optimiser step, over all processes."""
+    """The mean loss, the answer tokens and the questions of one optimiser step, over all
+    processes.
+    """
     for group in optimizer.param_groups:
         group["lr"] = rate
     total, divisor, questions = 0.0, 0, 0
@@ -219,7 +271,9 @@ def _exchange(parameters: Sequence[Tensor], workers: Workers) -> None:
     """Sum the gradients over all processes, in one piece: every exchange is a wait."""
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
     told = workers.sum(torch.cat([grad.flatten() for grad in own]))
-    for parameter, grad in zip(parameters, torch.split(told, [p.numel() for p in parameters]), strict=True):
+    for parameter, grad in zip(
+        parameters, torch.split(told, [p.numel() for p in parameters]), strict=True
+    ):
         parameter.grad = grad.view_as(parameter)
 
 
@@ -239,7 +293,12 @@ def _save(
             tensors[f"{name}.{number}"] = torch.as_tensor(value).contiguous()
     part = folder / f"step-{progress.step}.safetensors"
     save_file(tensors, part)
-    scalars = {"plan": chosen, "progress": asdict(progress), "tensors": part.name, "tasks": list(states)}
+    scalars = {
+        "plan": chosen,
+        "progress": asdict(progress),
+        "tensors": part.name,
+        "tasks": list(states),
+    }
     new = folder / "state.json.new"
     new.write_text(json.dumps(scalars), encoding="utf-8")
     new.replace(folder / "state.json")
@@ -259,15 +318,25 @@ def _restore(
     if not (folder / "state.json").exists():
         return Progress()
     scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if changed := [f"{name}={value}" for name, value in scalars["plan"].items() if chosen.get(name) != value]:
-        raise InvalidSetting(f"{folder.parent} holds a run with {', '.join(changed)}: go on with these, or train elsewhere")
+    if changed := [
+        f"{name}={value}" for name, value in scalars["plan"].items() if chosen.get(name) != value
+    ]:
+        raise InvalidSetting(
+            f"{folder.parent} holds a run with {', '.join(changed)}: go on with these, or train"
+            " elsewhere"
+        )
     if (before := len(scalars["tasks"])) != workers.size:
-        raise InvalidSetting(f"{folder.parent} holds a run of {before} processes, here are {workers.size}: start as many")
+        raise InvalidSetting(
+            f"{folder.parent} holds a run of {before} processes, here are {workers.size}: start as"
+            " many"
+        )
     tensors = load_file(folder / scalars["tensors"])
     for number, parameter in enumerate(parameters):
         parameter.data.copy_(tensors[f"parameter.{number}"])
         names = [n for n in ("step", "exp_avg", "exp_avg_sq") if f"{n}.{number}" in tensors]
-        optimizer.state[parameter] = {n: tensors[f"{n}.{number}"].to(_place(n, parameter)) for n in names}
+        optimizer.state[parameter] = {
+            n: tensors[f"{n}.{number}"].to(_place(n, parameter)) for n in names
+        }
     task.restore(workers.share(scalars["tasks"]))
     return Progress(**scalars["progress"])
 

@@ -1,8 +1,9 @@
 """Training the matching head: questions pulled to their passages, the passages of a batch apart.
 
-Self-matching in its bounded form, InfoNCE over the batch (van den Oord et al. 2018). The model is frozen and bare, so its states
-are computed once and kept; batches can then be large, and the negatives hard: the passages that full-text search would
-mistake for a question's own are in the batch.
+Self-matching in its bounded form, InfoNCE over the batch (van den Oord et al. 2018). The model is
+frozen and bare, so its states are computed once and kept; batches can then be large, and the
+negatives hard: the passages that full-text search would mistake for a question's own are in the
+batch.
 """
 
 from __future__ import annotations
@@ -34,12 +35,15 @@ COMMON = 0.05  # the share of passages beyond which a word is common
 class Neighbours:
     """Full-text search over passages, in memory: whom does a question's wording also fit?
 
-    Words of very many passages are left out of a question that has others: they take most of the time, and tell little.
+    Words of very many passages are left out of a question that has others: they take most of the
+    time, and tell little.
     """
 
     def __init__(self, contexts: Sequence[str]) -> None:
         counts = Counter(word for context in contexts for word in set(_words(context)))
-        self._common = {word for word, count in counts.items() if count > max(100, COMMON * len(contexts))}
+        self._common = {
+            word for word, count in counts.items() if count > max(100, COMMON * len(contexts))
+        }
         self._db = sqlite3.connect(":memory:")
         self._db.execute("CREATE VIRTUAL TABLE words USING fts5(body, tokenize='porter unicode61')")
         self._db.executemany("INSERT INTO words(rowid, body) VALUES (?, ?)", enumerate(contexts))
@@ -49,7 +53,8 @@ class Neighbours:
         words = _words(question)
         asked = " OR ".join(f'"{w}"' for w in [w for w in words if w not in self._common] or words)
         found = self._db.execute(
-            "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT ?", (asked or '""', count)
+            "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT ?",
+            (asked or '""', count),
         )
         return [row for (row,) in found]
 
@@ -60,7 +65,9 @@ def _words(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class States:
-    """The frozen model's states of many texts, end to end. ids [t], states half [t, l, d], starts: where each text begins."""
+    """The frozen model's states of many texts, end to end. ids [t], states half [t, l, d], starts:
+    where each text begins.
+    """
 
     ids: Tensor
     states: Tensor
@@ -80,7 +87,11 @@ class States:
         starts = [0]
         for i in ids:
             starts.append(starts[-1] + len(i))
-        return cls(torch.tensor([x for i in ids for x in i]), torch.cat([found[i] for i in range(len(ids))]), starts)
+        return cls(
+            torch.tensor([x for i in ids for x in i]),
+            torch.cat([found[i] for i in range(len(ids))]),
+            starts,
+        )
 
     def vectors(self, head: MatchHead, numbers: Sequence[int]) -> Tensor:
         """The head's vectors [n, dimension] of some texts, with gradients where they are on."""
@@ -89,12 +100,16 @@ class States:
         rows = torch.tensor([self.starts[n] for n in numbers])[:, None] + torch.arange(longest)
         inside = rows < torch.tensor([self.starts[n + 1] for n in numbers])[:, None]
         rows = rows.clamp(max=len(self.ids) - 1)
-        return head(self.ids[rows].to(device), self.states[rows].to(device).float(), inside.to(device))
+        return head(
+            self.ids[rows].to(device), self.states[rows].to(device).float(), inside.to(device)
+        )
 
 
 @dataclass(frozen=True)
 class MatchData:
-    """Passages and their questions as states; `owner[q]` is question q's passage, `near[q]` what it could be taken for."""
+    """Passages and their questions as states; `owner[q]` is question q's passage, `near[q]` what it
+    could be taken for.
+    """
 
     passages: States
     questions: States
@@ -103,18 +118,38 @@ class MatchData:
 
     @classmethod
     def of(
-        cls, lm: FrozenModel, found: Sequence[QuestionedPassage], layers: Sequence[int], most: int = 4, *, negatives: bool = True
+        cls,
+        lm: FrozenModel,
+        found: Sequence[QuestionedPassage],
+        layers: Sequence[int],
+        most: int = 4,
+        *,
+        negatives: bool = True,
     ) -> MatchData:
-        """States of passages and of up to `most` questions each; without `negatives` no question is taken for another."""
+        """States of passages and of up to `most` questions each; without `negatives` no question is
+        taken for another.
+        """
         asked = [(q.text, n) for n, p in enumerate(found) for q in p.questions[:most]]
         neighbours = Neighbours([p.context for p in found])
-        near = [[n for n in neighbours.of(text, 6) if n != own] if negatives else [] for text, own in asked]
+        near = [
+            [n for n in neighbours.of(text, 6) if n != own] if negatives else []
+            for text, own in asked
+        ]
         passages = States.of(lm, [p.context for p in found], layers)
-        return cls(passages, States.of(lm, [text for text, _ in asked], layers), [n for _, n in asked], near)
+        return cls(
+            passages,
+            States.of(lm, [text for text, _ in asked], layers),
+            [n for _, n in asked],
+            near,
+        )
 
 
-def first_head(lm: FrozenModel, data: MatchData, layers: Sequence[int], dimension: int) -> MatchHead:
-    """Where training starts: rare tokens weigh more, and the averages are whitened and cut to their main directions."""
+def first_head(
+    lm: FrozenModel, data: MatchData, layers: Sequence[int], dimension: int
+) -> MatchHead:
+    """Where training starts: rare tokens weigh more, and the averages are whitened and cut to their
+    main directions.
+    """
     vocabulary = lm.model.get_input_embeddings().weight.shape[0]
     spread = torch.ones(vocabulary)
     for start, end in zip(data.passages.starts, data.passages.starts[1:], strict=False):
@@ -122,11 +157,16 @@ def first_head(lm: FrozenModel, data: MatchData, layers: Sequence[int], dimensio
     width = data.passages.states.shape[1] * data.passages.states.shape[2]
     count = len(data.passages.starts) - 1
     head = MatchHead(
-        torch.tensor(layers), (torch.tensor(float(count)) / spread).log() * 0.5, torch.zeros(width // len(layers)),
-        torch.eye(width), torch.zeros(width),
-    )  # fmt: skip
+        torch.tensor(layers),
+        (torch.tensor(float(count)) / spread).log() * 0.5,
+        torch.zeros(width // len(layers)),
+        torch.eye(width),
+        torch.zeros(width),
+    )
     numbers = list(range(0, count, max(1, count // 2000)))
-    pooled = torch.cat([data.passages.vectors(head, numbers[i : i + 64]) for i in range(0, len(numbers), 64)])
+    pooled = torch.cat(
+        [data.passages.vectors(head, numbers[i : i + 64]) for i in range(0, len(numbers), 64)]
+    )
     mean = pooled.mean(0)
     _, scale, directions = torch.linalg.svd(pooled - mean, full_matrices=False)
     projection = directions[:dimension] / (scale[:dimension, None] / len(pooled) ** 0.5 + 1e-3)
@@ -136,16 +176,23 @@ def first_head(lm: FrozenModel, data: MatchData, layers: Sequence[int], dimensio
 
 def learnable(head: MatchHead) -> MatchHead:
     """The head with copies of its tensors that learn; where states are taken stays."""
-    return MatchHead(layers=head.layers, **{n: torch.nn.Parameter(getattr(head, n).clone()) for n in LEARNED})
+    return MatchHead(
+        layers=head.layers, **{n: torch.nn.Parameter(getattr(head, n).clone()) for n in LEARNED}
+    )
 
 
 def stored(head: MatchHead) -> dict[str, Tensor]:
     """The head's tensors as they stand in a file."""
-    return {"layers": head.layers.cpu(), **{n: getattr(head, n).detach().half().cpu().contiguous() for n in LEARNED}}
+    return {
+        "layers": head.layers.cpu(),
+        **{n: getattr(head, n).detach().half().cpu().contiguous() for n in LEARNED},
+    }
 
 
 def recalls(questions: Tensor, passages: Tensor, own: Sequence[int]) -> dict[str, float]:
-    """The shares of questions [n, d] whose own passage is among the first of all passages [m, d], by vector alone."""
+    """The shares of questions [n, d] whose own passage is among the first of all passages [m, d],
+    by vector alone.
+    """
     scores = questions @ passages.T
     reached = scores.gather(1, torch.tensor(own, device=scores.device)[:, None])
     rank = (scores > reached).sum(1)
@@ -159,7 +206,9 @@ def missed(figures: Mapping[str, float]) -> float:
 
 @dataclass
 class MatcherTask:
-    """The head's tensors, trained on kept states; `held_out` are never trained on, and all candidates for each other."""
+    """The head's tensors, trained on kept states; `held_out` are never trained on, and all
+    candidates for each other.
+    """
 
     head: MatchHead
     data: MatchData
@@ -176,12 +225,19 @@ class MatcherTask:
         return [getattr(self.head, n) for n in LEARNED]
 
     def learn(self) -> tuple[float, int, int]:
-        """InfoNCE of a batch of questions against their passages and, for each, one that its words also fit."""
-        asked = self.random.sample(range(len(self.data.owner)), min(self.size, len(self.data.owner)))
+        """InfoNCE of a batch of questions against their passages and, for each, one that its words
+        also fit.
+        """
+        asked = self.random.sample(
+            range(len(self.data.owner)), min(self.size, len(self.data.owner))
+        )
         hard = [self.random.choice(self.data.near[q]) for q in asked if self.data.near[q]]
         numbers = sorted({self.data.owner[q] for q in asked} | set(hard))
         place = {n: i for i, n in enumerate(numbers)}
-        questions, passages = self.data.questions.vectors(self.head, asked), self.data.passages.vectors(self.head, numbers)
+        questions, passages = (
+            self.data.questions.vectors(self.head, asked),
+            self.data.passages.vectors(self.head, numbers),
+        )
         own = torch.tensor([place[self.data.owner[q]] for q in asked], device=passages.device)
         loss = self_matching(questions, passages, own, TEMPERATURE) / len(asked)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -189,9 +245,13 @@ class MatcherTask:
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Recall of the held-out questions' own passages among all held-out passages, by vector alone."""
+        """Recall of the held-out questions' own passages among all held-out passages, by vector
+        alone.
+        """
         data = self.held_out
-        keys = torch.cat([data.passages.vectors(self.head, [n]) for n in range(len(data.passages.starts) - 1)])
+        keys = torch.cat(
+            [data.passages.vectors(self.head, [n]) for n in range(len(data.passages.starts) - 1)]
+        )
         asked = torch.cat([data.questions.vectors(self.head, [q]) for q in range(len(data.owner))])
         return recalls(asked, keys, data.owner)
 

@@ -1,6 +1,8 @@
-"""Packs: several passages and many questions about them in one sequence, so that each passage is encoded once.
+"""Packs: several passages and many questions about them in one sequence, so that each passage is
+encoded once.
 
-Every question sees all passages of its pack and no other question. Knows tokens; knows no model call.
+Every question sees all passages of its pack and no other question. Knows tokens; knows no model
+call.
 """
 
 from __future__ import annotations
@@ -19,20 +21,22 @@ from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.training.data import Mixture
 
-LENGTHS = (128, 256, 384)  # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
+# fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
+LENGTHS = (128, 256, 384)
 LONGEST_ANSWER = 48
 PER_PASSAGE = 8
 PASSAGES = 5
-BESIDE = (0, 0, 2, 3, 4)  # distractors, drawn evenly: a memory of one fitting passage, and what a search gives
+# distractors, drawn evenly: a memory of one fitting passage, and what a search gives
+BESIDE = (0, 0, 2, 3, 4)
 BEST_LAST = 0.8  # the share of packs whose passage stands last, as the search would place it
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """contents: the passages. ids [1, m]: questions and answers. offsets [1, m]: position after the notes.
-    mask [1, 1, m, m]: additive, questions apart. labels [m]: next tokens of the answers, -100 elsewhere. All these on the CPU:
-    many small tensors take a GPU long to get. asked: the questions in their order, `about` the number of each one's passage in
-    `contents`, or -1.
+    """contents: the passages. ids [1, m]: questions and answers. offsets [1, m]: position after the
+    notes. mask [1, 1, m, m]: additive, questions apart. labels [m]: next tokens of the answers,
+    -100 elsewhere. All these on the CPU: many small tensors take a GPU long to get. asked: the
+    questions in their order, `about` the number of each one's passage in `contents`, or -1.
     """
 
     contents: Sequence[str]
@@ -49,16 +53,22 @@ class Pack:
         return len(self.asked)
 
     def rows(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Each question alone, on a device: its ids [n], question and answer, and its labels [n]."""
+        """Each question alone, on a device: its ids [n], question and answer, and its labels
+        [n].
+        """
         ids, labels = self.ids[0].to(device), self.labels.to(device)
         starts = (self.offsets[0] == 0).nonzero().flatten().tolist()
         ends = [*starts[1:], len(self.labels)]
-        return [(ids[a:b], labels[a:b]) for a, b in zip(starts, ends, strict=True)][: self.questions]
+        return [(ids[a:b], labels[a:b]) for a, b in zip(starts, ends, strict=True)][
+            : self.questions
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Packs side by side, a row each, padded to the longest: ids, offsets and labels [b, m], mask [b, 1, m, m]."""
+    """Packs side by side, a row each, padded to the longest: ids, offsets and labels [b, m], mask
+    [b, 1, m, m].
+    """
 
     ids: Tensor
     offsets: Tensor
@@ -67,7 +77,9 @@ class Rows:
 
     @property
     def told(self) -> Tensor:
-        """True for the tokens of questions and answers [b, m] up to the last that foretells one; false for what fills rows up."""
+        """True for the tokens of questions and answers [b, m] up to the last that foretells one;
+        false for what fills rows up.
+        """
         return (self.labels >= 0).flip(1).cumsum(1).flip(1) > 0
 
     @classmethod
@@ -77,13 +89,22 @@ class Rows:
         short = [longest - p.ids.shape[1] for p in packs]
         ids = torch.cat([pad(p.ids, (0, n)) for p, n in zip(packs, short, strict=True)])
         offsets = torch.cat([pad(p.offsets, (0, n)) for p, n in zip(packs, short, strict=True)])
-        mask = torch.cat([pad(p.mask, (0, n, 0, n), value=float("-inf")) for p, n in zip(packs, short, strict=True)])
-        labels = torch.stack([pad(p.labels, (0, n), value=-100) for p, n in zip(packs, short, strict=True)])
+        mask = torch.cat(
+            [
+                pad(p.mask, (0, n, 0, n), value=float("-inf"))
+                for p, n in zip(packs, short, strict=True)
+            ]
+        )
+        labels = torch.stack(
+            [pad(p.labels, (0, n), value=-100) for p, n in zip(packs, short, strict=True)]
+        )
         return cls(ids.to(device), offsets.to(device), mask.to(device), labels.to(device))
 
 
 def passes(packs: Sequence[Pack], batch: int) -> list[list[Pack]]:
-    """What is read at once: as many packs as examples are computed together: a batch holds so many times what one does."""
+    """What is read at once: as many packs as examples are computed together: a batch holds so many
+    times what one does.
+    """
     return [list(packs[i : i + batch]) for i in range(0, len(packs), batch)]
 
 
@@ -104,9 +125,10 @@ class Item:
 def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> list[Pack]:
     """The packs of the next few passages of one file, over which a step encodes each passage once.
 
-    A pack asks about one or two of them. Beside these it holds none of the others, or some as distractors; it may ask
-    about a passage that it lacks, and the answer is then that the notes do not say. The passage asked about stands last,
-    mostly: there the reader expects what the search found best. `without` may name "distractors" and "absent".
+    A pack asks about one or two of them. Beside these it holds none of the others, or some as
+    distractors; it may ask about a passage that it lacks, and the answer is then that the notes do
+    not say. The passage asked about stands last, mostly: there the reader expects what the search
+    found best. `without` may name "distractors" and "absent".
     """
     rng = mixture.random
     while True:
@@ -117,16 +139,31 @@ def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> li
         while start < PASSAGES:
             end = min(PASSAGES, start + rng.randint(1, 2))
             asked, others = range(start, end), [*range(start), *range(end, PASSAGES)]
-            beside = rng.sample(others, min(len(others), 0 if "distractors" in without else rng.choice(BESIDE)))
-            items = [Item(q.text, rng.choice(q.answers), i) for i in asked for q in _some(passages[i], rng)]
+            beside = rng.sample(
+                others, min(len(others), 0 if "distractors" in without else rng.choice(BESIDE))
+            )
+            items = [
+                Item(q.text, rng.choice(q.answers), i)
+                for i in asked
+                for q in _some(passages[i], rng)
+            ]
             absent = [i for i in others if i not in beside]
             if absent and "absent" not in without and rng.random() < 0.5:
-                items += [Item(q.text, UNKNOWN) for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]]
+                items += [
+                    Item(q.text, UNKNOWN)
+                    for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]
+                ]
             rng.shuffle(items)
             shown = [*beside, *asked]
             if rng.random() > BEST_LAST:
                 rng.shuffle(shown)
-            packs.append(build(lm, [contents[i] for i in shown], [replace(i, about=_place(shown, i.about)) for i in items]))
+            packs.append(
+                build(
+                    lm,
+                    [contents[i] for i in shown],
+                    [replace(i, about=_place(shown, i.about)) for i in items],
+                )
+            )
             start = end
         if made := [p for p in packs if p is not None]:
             return made
@@ -135,7 +172,8 @@ def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> li
 def repetition(lm: FrozenModel, content: str) -> Pack:
     """A pack that asks for the words of one passage, as many as fit; no question counts in it.
 
-    Hundreds of tokens to learn from where a question has five: so an encoder learns to keep words (ICAE, arXiv 2307.06945).
+    Hundreds of tokens to learn from where a question has five: so an encoder learns to keep words
+    (ICAE, arXiv 2307.06945).
     """
     asked = lm.question_ids(REPEAT)
     words = lm.passage_ids(content)[: LENGTHS[-1] - len(asked)]
@@ -152,7 +190,9 @@ def _some(passage: QuestionedPassage, rng: random.Random) -> list[Question]:
 
 def content(passage: QuestionedPassage, *, with_title: bool) -> str:
     """A passage as the splitter would give it: under its title as a heading, or bare."""
-    return f"{passage.title}\n{passage.context}" if with_title and passage.title else passage.context
+    return (
+        f"{passage.title}\n{passage.context}" if with_title and passage.title else passage.context
+    )
 
 
 def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[Item]) -> Pack | None:
@@ -174,7 +214,10 @@ def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[Item]) -> Pa
 
 
 def _laid_out(
-    lm: FrozenModel, contents: Sequence[str], rows: Sequence[tuple[list[int], list[int]]], items: Sequence[Item]
+    lm: FrozenModel,
+    contents: Sequence[str],
+    rows: Sequence[tuple[list[int], list[int]]],
+    items: Sequence[Item],
 ) -> Pack:
     """Questions and answers one after another, up to the next of the fixed lengths."""
     ids = [i for asked, told in rows for i in asked + told]

@@ -1,7 +1,8 @@
-"""Training CMT as published (arXiv 2412.07393): Theta, psi and pi learn, the model that reads is frozen and bare.
+"""Training CMT as published (arXiv 2412.07393): Theta, psi and pi learn, the model that reads is
+frozen and bare.
 
-Memory-aware objective and self-matching in its bounded form; while it learns a question sees all passages of its pack, and
-top-k belongs to asking.
+Memory-aware objective and self-matching in its bounded form; while it learns a question sees all
+passages of its pack, and top-k belongs to asking.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ REPULSION = 0.1  # lambda of the paper's term against memories that collapse
 class PaperTask:
     """Packs of a mixture, read after the prefix that psi and pi make of all their memories.
 
-    encoder: the adapter's tensors; aggregator: psi and pi, whose tensors learn too. matching: the weight of self-matching.
-    without: names of recipe.PIECES that are left out. write: saves the adapter to a folder;
-    write_tensors: tensors to a file.
+    encoder: the adapter's tensors; aggregator: psi and pi, whose tensors learn too. matching: the
+    weight of self-matching. without: names of recipe.PIECES that are left out. write: saves the
+    adapter to a folder; write_tensors: tensors to a file.
     """
 
     lm: FrozenModel
@@ -52,11 +53,15 @@ class PaperTask:
 
     def __post_init__(self) -> None:
         made = {f.name: getattr(self.aggregator, f.name) for f in fields(Aggregator)}
-        self.aggregator = Aggregator(**{n: t if n == "shape" else torch.nn.Parameter(t) for n, t in made.items()})
+        self.aggregator = Aggregator(
+            **{n: t if n == "shape" else torch.nn.Parameter(t) for n, t in made.items()}
+        )
 
     def parameters(self) -> Sequence[Tensor]:
         """Theta's, psi's and pi's tensors."""
-        learned = [getattr(self.aggregator, f.name) for f in fields(Aggregator) if f.name != "shape"]
+        learned = [
+            getattr(self.aggregator, f.name) for f in fields(Aggregator) if f.name != "shape"
+        ]
         return [*self.encoder, *learned]
 
     def learn(self) -> tuple[float, int, int]:
@@ -72,8 +77,12 @@ class PaperTask:
         """The answers' loss, summed, self-matching, averaged, and the number of answer tokens."""
         contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
         answers, questions, own, tokens = [], [], [], 0
-        with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
-            memories = dict(zip(contents, self._soft([self.lm.passage_ids(c) for c in contents]), strict=True))
+        with torch.autocast(
+            self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16
+        ):
+            memories = dict(
+                zip(contents, self._soft([self.lm.passage_ids(c) for c in contents]), strict=True)
+            )
             for pack in packs:
                 asked = self._soft([self.lm.ids(q) for q in pack.asked])
                 bank = torch.cat([memories[c] for c in pack.contents])
@@ -82,47 +91,77 @@ class PaperTask:
                 labels = torch.cat([row[row >= 0] for _, row in pack.rows(self.lm.device)])
                 answers.append(objectives.loss(logits, labels, None, without))
                 tokens += len(labels)
-                known = [(q, contents.index(pack.contents[n])) for q, n in zip(asked, pack.about, strict=True) if n >= 0]
+                known = [
+                    (q, contents.index(pack.contents[n]))
+                    for q, n in zip(asked, pack.about, strict=True)
+                    if n >= 0
+                ]
                 questions += [q for q, _ in known]
                 own += [n for _, n in known]
-        return torch.stack(answers).sum(), self._matched(questions, own, [memories[c] for c in contents]), tokens
+        return (
+            torch.stack(answers).sum(),
+            self._matched(questions, own, [memories[c] for c in contents]),
+            tokens,
+        )
 
     def _soft(self, ids: Sequence[list[int]]) -> list[Tensor]:
         """Theta: latents [windows, d] of each text, its soft tokens through four bits."""
-        rounded = through if "rounding" not in self.without or not torch.is_grad_enabled() else Tensor.float
+        rounded = (
+            through
+            if "rounding" not in self.without or not torch.is_grad_enabled()
+            else Tensor.float
+        )
         with self.lm.activate("encoder"):
             made = SoftCompressor(self.lm, self.ratio).forward(ids)
             return latents(self.lm, [replace(m, rows=rounded(m.rows)) for m in made])
 
     def _read(self, pack: Pack, gathered: Sequence[Tensor]) -> Tensor:
-        """Logits of the answer tokens [t, v], each question in a row of its own after its prefix."""
-        rows, cache, sizes = pack.rows(self.lm.device), self.lm.head_cache(pack.questions), [len(g) for g in gathered]
+        """Logits of the answer tokens [t, v], each question in a row of its own after its
+        prefix.
+        """
+        rows, cache, sizes = (
+            pack.rows(self.lm.device),
+            self.lm.head_cache(pack.questions),
+            [len(g) for g in gathered],
+        )
         if gathered:
-            keys, values = self.aggregator.spread(pad_sequence(list(gathered), batch_first=True).flatten(0, 1))
+            keys, values = self.aggregator.spread(
+                pad_sequence(list(gathered), batch_first=True).flatten(0, 1)
+            )
             _extend(cache, keys, values, pack.questions, self.lm.dtype)
         head, most = len(self.lm.head_ids), max(sizes, default=0)
         ids = pad_sequence([row for row, _ in rows], batch_first=True, padding_value=self.lm.end_id)
-        starts = torch.tensor([head + n for n in (sizes or [0] * len(rows))], device=ids.device)
+        starts = torch.tensor([head + n for n in sizes or [0] * len(rows)], device=ids.device)
         states = self.lm.states(
             cache,
             input_ids=ids,
             position_ids=starts[:, None] + torch.arange(ids.shape[1], device=ids.device),
-            attention_mask=_mask(head, sizes or [0] * len(rows), most, ids.shape[1], self.lm.dtype).to(ids.device),
+            attention_mask=_mask(
+                head, sizes or [0] * len(rows), most, ids.shape[1], self.lm.dtype
+            ).to(ids.device),
         )
-        return self.lm.logits(torch.cat([states[n, : len(row)][row >= 0] for n, (_, row) in enumerate(rows)]))
+        return self.lm.logits(
+            torch.cat([states[n, : len(row)][row >= 0] for n, (_, row) in enumerate(rows)])
+        )
 
     @torch.no_grad()
     def _bare(self, pack: Pack) -> Tensor:
         """The same logits without any memory."""
         return self._read(pack, [])
 
-    def _matched(self, questions: Sequence[Tensor], own: Sequence[int], memories: Sequence[Tensor]) -> Tensor:
-        """Self-matching: each question's mean beside its own passage's, and passages apart from each other."""
+    def _matched(
+        self, questions: Sequence[Tensor], own: Sequence[int], memories: Sequence[Tensor]
+    ) -> Tensor:
+        """Self-matching: each question's mean beside its own passage's, and passages apart from
+        each other.
+        """
         keys = normalize(torch.stack([m.float().mean(0) for m in memories]), dim=1)
         if not questions:
             return keys.sum() * 0.0
         asked = normalize(torch.stack([q.float().mean(0) for q in questions]), dim=1)
-        pulled = self_matching(asked, keys, torch.tensor(own, device=keys.device), TEMPERATURE) / len(own)
+        pulled = self_matching(
+            asked, keys, torch.tensor(own, device=keys.device), TEMPERATURE
+        ) / len(own)
         return pulled + REPULSION * repulsion(keys) if len(keys) > 1 else pulled
 
     @torch.no_grad()
@@ -131,11 +170,16 @@ class PaperTask:
         with_memories = [self._losses(packs, Objectives()) for packs in self.held_out]
         tokens = sum(n for _, _, n in with_memories)
         bare = 0.0
-        with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
+        with torch.autocast(
+            self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16
+        ):
             for pack in (p for packs in self.held_out for p in packs):
                 labels = torch.cat([row[row >= 0] for _, row in pack.rows(self.lm.device)])
                 bare += float(Objectives().loss(self._bare(pack), labels, None, None))
-        return {"held_out": float(sum(x for x, _, _ in with_memories)) / tokens, "held_out bare": bare / tokens}
+        return {
+            "held_out": float(sum(x for x, _, _ in with_memories)) / tokens,
+            "held_out bare": bare / tokens,
+        }
 
     def score(self, figures: Mapping[str, float]) -> float:
         """The loss with memories."""
@@ -155,17 +199,28 @@ class PaperTask:
         self.mixture.restore(state)
 
 
-def _extend(cache: DynamicCache, keys: Tensor, values: Tensor, rows: int, dtype: torch.dtype) -> None:
+def _extend(
+    cache: DynamicCache, keys: Tensor, values: Tensor, rows: int, dtype: torch.dtype
+) -> None:
     """Put prefixes [layers, kv_heads, rows * q, w] behind the head's entries, a row each."""
     for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
-        made = [t.reshape(t.shape[0], rows, -1, t.shape[2]).transpose(0, 1).to(dtype) for t in (key, value)]
+        made = [
+            t.reshape(t.shape[0], rows, -1, t.shape[2]).transpose(0, 1).to(dtype)
+            for t in (key, value)
+        ]
         cache.update(made[0], made[1], layer)
 
 
 def _mask(head: int, sizes: Sequence[int], most: int, length: int, dtype: torch.dtype) -> Tensor:
-    """Additive [rows, 1, length, head + most + length]: the head, each row's own prefix, and causally the row's tokens."""
+    """Additive [rows, 1, length, head + most + length]: the head, each row's own prefix, and
+    causally the row's tokens.
+    """
     closed = torch.arange(most)[None] >= torch.tensor(sizes)[:, None]
     prefix = torch.zeros(len(sizes), most).masked_fill(closed, float("-inf"))
     causal = torch.full((length, length), float("-inf")).triu(1)
-    parts = [torch.zeros(len(sizes), length, head), prefix[:, None].expand(-1, length, -1), causal.expand(len(sizes), -1, -1)]
+    parts = [
+        torch.zeros(len(sizes), length, head),
+        prefix[:, None].expand(-1, length, -1),
+        causal.expand(len(sizes), -1, -1),
+    ]
     return torch.cat(parts, dim=2)[:, None].to(dtype)

@@ -1,8 +1,10 @@
-"""Training the adapters that make and read memories: memories as they will be stored, the answers' cross-entropy, and, where
-entries are left out, the divergence from what the same adapters read in all of them.
+"""Training the adapters that make and read memories: memories as they will be stored, the answers'
+cross-entropy, and, where entries are left out, the divergence from what the same adapters read in
+all of them.
 
-The encoder adapter is on for the tokens of the passages, the reader adapter for those of question and answer. Where only the
-reader learns, memories made before stay valid; learning both reads better after as many questions.
+The encoder adapter is on for the tokens of the passages, the reader adapter for those of question
+and answer. Where only the reader learns, memories made before stay valid; learning both reads
+better after as many questions.
 """
 
 from __future__ import annotations
@@ -32,20 +34,25 @@ AT_ONCE = 16384  # tokens of passages encoded in one pass, padding included, in 
 class GradientPrefix(Prefix):
     """A prefix through which gradients flow: joined with the new tokens, not written in place.
 
-    starts: the position of each row's first new token, [b, 1], where there are several rows; `position` is then the largest.
+    starts: the position of each row's first new token, [b, 1], where there are several rows;
+    `position` is then the largest.
     """
 
     starts: Tensor | None = None
 
-    def update(self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+    def update(
+        self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
         """The layer's notes and the new keys and values [b, kv_heads, m, d]."""
-        return torch.cat([self.keys[layer], key], dim=2), torch.cat([self.values[layer], value], dim=2)
+        return torch.cat([self.keys[layer], key], dim=2), torch.cat(
+            [self.values[layer], value], dim=2
+        )
 
 
 @dataclass(frozen=True)
 class Entries:
-    """A passage's memory with gradients: keys without positions and values [layers, kv_heads, n, d], after four bits; kept
-    [layers, kv_heads, n], true for the entries that are stored.
+    """A passage's memory with gradients: keys without positions and values [layers, kv_heads, n,
+    d], after four bits; kept [layers, kv_heads, n], true for the entries that are stored.
     """
 
     keys: Tensor
@@ -68,21 +75,35 @@ class Entries:
 
 
 def encode(
-    lm: FrozenModel, rotary: Rotary, contents: Sequence[str], keeps: Sequence[float], *, rounding: bool = True
+    lm: FrozenModel,
+    rotary: Rotary,
+    contents: Sequence[str],
+    keeps: Sequence[float],
+    *,
+    rounding: bool = True,
 ) -> list[Entries]:
-    """The passages' memories, by the adapter that is on; the scores that choose the kept entries have no gradient.
+    """The passages' memories, by the adapter that is on; the scores that choose the kept entries
+    have no gradient.
 
-    keeps: each passage's share of kept entries. rounding: whether they go through the four bits that they are stored in.
+    keeps: each passage's share of kept entries. rounding: whether they go through the four bits
+    that they are stored in.
     """
     ids, made = [lm.passage_ids(c) for c in contents], dict[int, Entries]()
     for some in batches([len(i) for i in ids], AT_ONCE):
-        encoded = _encode(lm, rotary, [ids[i] for i in some], [keeps[i] for i in some], rounding=rounding)
+        encoded = _encode(
+            lm, rotary, [ids[i] for i in some], [keeps[i] for i in some], rounding=rounding
+        )
         made.update(zip(some, encoded, strict=True))
     return [made[i] for i in range(len(ids))]
 
 
 def _encode(
-    lm: FrozenModel, rotary: Rotary, ids: Sequence[list[int]], keeps: Sequence[float], *, rounding: bool
+    lm: FrozenModel,
+    rotary: Rotary,
+    ids: Sequence[list[int]],
+    keeps: Sequence[float],
+    *,
+    rounding: bool,
 ) -> list[Entries]:
     keys, values, _ = KVCompressor(lm, rotary, 1.0).forward(ids)
     pruned = [row for row, keep in enumerate(keeps) if keep < 1.0]
@@ -91,7 +112,9 @@ def _encode(
         mean = _means(keys.detach(), [len(i) for i in ids])
         keys, values = through(keys - mean, KEY_GROUP) + mean, through(values)
     made = []
-    for row, (k, v, length, keep) in enumerate(zip(keys.unbind(), values.unbind(), map(len, ids), keeps, strict=True)):
+    for row, (k, v, length, keep) in enumerate(
+        zip(keys.unbind(), values.unbind(), map(len, ids), keeps, strict=True)
+    ):
         kept = torch.ones(*k.shape[:2], length, dtype=torch.bool, device=k.device)
         if keep < 1.0:
             kept = best(scores[pruned.index(row)], length, keep)
@@ -107,7 +130,9 @@ def _scores(lm: FrozenModel, rotary: Rotary, ids: Sequence[list[int]]) -> Tensor
 
 
 def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Each head's mean [b, layers, kv_heads, 1, d] of the first tokens of keys [b, layers, kv_heads, n, d], as it is stored."""
+    """Each head's mean [b, layers, kv_heads, 1, d] of the first tokens of keys [b, layers,
+    kv_heads, n, d], as it is stored.
+    """
     counts = torch.tensor(lengths, device=keys.device)[:, None, None, None, None]
     inside = torch.arange(keys.shape[3], device=keys.device)[:, None] < counts
     mean: Tensor = (keys * inside).sum(3, keepdim=True) / counts
@@ -115,15 +140,17 @@ def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def notes_of(lm: FrozenModel, rotary: Rotary, rows: Sequence[Sequence[Entries]]) -> GradientPrefix:
-    """Each row's memories as a prefix, placed as `neural.reading.place` does; entries that are not kept, and those that fill up
-    shorter rows, are masked, not left out.
+    """Each row's memories as a prefix, placed as `neural.reading.place` does; entries that are not
+    kept, and those that fill up shorter rows, are masked, not left out.
     """
     head, start = lm.head_cache(len(rows)), len(lm.head_ids)
     counts = [sum(m.keys.shape[2] for m in row) for row in rows]
     longest = max(counts)
     keys = torch.stack([_filled([m.keys for m in row], longest) for row in rows])
     layers = torch.arange(keys.shape[1], device=lm.device)[:, None, None]
-    keys = rotary.turn(keys, torch.arange(start, start + longest, device=lm.device), layers).to(lm.dtype)
+    keys = rotary.turn(keys, torch.arange(start, start + longest, device=lm.device), layers).to(
+        lm.dtype
+    )
     values = torch.stack([_filled([m.values.to(lm.dtype) for m in row], longest) for row in rows])
     bias = torch.stack([_filled(_biases(row), longest, float("-inf")) for row in rows]).to(lm.dtype)
     starts = torch.tensor([start + n for n in counts], device=lm.device)[:, None]
@@ -148,7 +175,10 @@ def _filled(parts: Sequence[Tensor], longest: int, filler: float = 0.0) -> Tenso
 def _biases(row: Sequence[Entries]) -> list[Tensor]:
     """What is added to the attention logits of each memory's entries [layers, kv_heads, n]."""
     told = zip(row, [PRIOR] * (len(row) - 1) + [0.0], strict=True)
-    return [m.keys.new_full(m.kept.shape, prior).masked_fill(~m.kept, float("-inf")) for m, prior in told]
+    return [
+        m.keys.new_full(m.kept.shape, prior).masked_fill(~m.kept, float("-inf"))
+        for m, prior in told
+    ]
 
 
 def answer_logits(lm: FrozenModel, notes: GradientPrefix, rows: Rows) -> Tensor:
@@ -165,12 +195,14 @@ def answer_logits(lm: FrozenModel, notes: GradientPrefix, rows: Rows) -> Tensor:
 
 @dataclass
 class ReaderTask:
-    """Packs of a mixture, compressed with a share of entries drawn from `shares`, read with the reader adapter on.
+    """Packs of a mixture, compressed with a share of entries drawn from `shares`, read with the
+    reader adapter on.
 
-    learned: the adapters' tensors. held_out: packs of validation titles, as drawn. write: saves the adapters to a folder.
-    bases: with these, a share `nf4` of the examples is compressed and read by the base as NF4 makes it. encoder: the encoder
-    adapter learns too. without: names of recipe.PIECES that are left out of what is learned from. batch: how many examples are
-    computed together.
+    learned: the adapters' tensors. held_out: packs of validation titles, as drawn. write: saves the
+    adapters to a folder. bases: with these, a share `nf4` of the examples is compressed and read by
+    the base as NF4 makes it. encoder: the encoder adapter learns too. without: names of
+    recipe.PIECES that are left out of what is learned from. batch: how many examples are computed
+    together.
     """
 
     lm: FrozenModel
@@ -179,7 +211,9 @@ class ReaderTask:
     held_out: Sequence[Sequence[Pack]]
     learned: Sequence[Tensor]
     write: Callable[[Path], None]
-    shares: Mapping[float, float] = field(default_factory=lambda: {1.0: 0.3, 0.5: 0.1, 0.25: 0.4, 0.125: 0.2})
+    shares: Mapping[float, float] = field(
+        default_factory=lambda: {1.0: 0.3, 0.5: 0.1, 0.25: 0.4, 0.125: 0.2}
+    )
     bases: Bases | None = None
     nf4: float = 0.3
     encoder: bool = False
@@ -211,10 +245,15 @@ class ReaderTask:
         return 1.0 if "pruning" in self.without else keep
 
     def _read(
-        self, packs: Sequence[Pack], keeps: Mapping[str, float], objectives: Objectives, *, nf4: bool = False
+        self,
+        packs: Sequence[Pack],
+        keeps: Mapping[str, float],
+        objectives: Objectives,
+        *,
+        nf4: bool = False,
     ) -> tuple[float, int]:
-        """The packs' summed loss and their answer tokens. Where gradients are on, those of each pass are taken at once: so only
-        one pass, and the passages, are held at a time.
+        """The packs' summed loss and their answer tokens. Where gradients are on, those of each
+        pass are taken at once: so only one pass, and the passages, are held at a time.
         """
         if self.bases is not None:
             self.bases.use(nf4=nf4)
@@ -225,50 +264,84 @@ class ReaderTask:
             memories = {c: m.cut_off() for c, m in made.items()}
             with lm.activate("reader"):
                 for some in passes(packs, self.batch):
-                    read, rows = [[memories[c] for c in pack.contents] for pack in some], Rows.of(some, lm.device)
+                    read, rows = (
+                        [[memories[c] for c in pack.contents] for pack in some],
+                        Rows.of(some, lm.device),
+                    )
                     pruned = any(keeps[c] < 1.0 for pack in some for c in pack.contents)
                     loss, count = self._loss(lm, read, rows, objectives, pruned=pruned)
                     if torch.is_grad_enabled():
                         loss.backward()  # type: ignore[no-untyped-call]
                     total, tokens = total + float(loss.detach()), tokens + count
         if self.encoder and torch.is_grad_enabled():
-            pairs = [(a, b.grad) for c, m in made.items() for a, b in zip(m.tensors, memories[c].tensors, strict=True)]
+            pairs = [
+                (a, b.grad)
+                for c, m in made.items()
+                for a, b in zip(m.tensors, memories[c].tensors, strict=True)
+            ]
             reached = [(a, grad) for a, grad in pairs if grad is not None]
             with lm.activate("encoder"):  # layers that compute again must find what was on before
                 torch.autograd.backward([a for a, _ in reached], [grad for _, grad in reached])
         return total, tokens
 
     def _loss(
-        self, lm: FrozenModel, read: Sequence[Sequence[Entries]], rows: Rows, objectives: Objectives, *, pruned: bool
+        self,
+        lm: FrozenModel,
+        read: Sequence[Sequence[Entries]],
+        rows: Rows,
+        objectives: Objectives,
+        *,
+        pruned: bool,
     ) -> tuple[Tensor, int]:
-        """The summed loss of the answers, and the number of their tokens. The teacher has all entries before it."""
-        logits, labels = answer_logits(lm, notes_of(lm, self.rotary, read), rows), rows.labels[rows.labels >= 0]
+        """The summed loss of the answers, and the number of their tokens. The teacher has all
+        entries before it.
+        """
+        logits, labels = (
+            answer_logits(lm, notes_of(lm, self.rotary, read), rows),
+            rows.labels[rows.labels >= 0],
+        )
         teacher = None
         if objectives.teacher and pruned:
             with torch.no_grad():
-                teacher = answer_logits(lm, notes_of(lm, self.rotary, [[m.whole() for m in memories] for memories in read]), rows)
+                teacher = answer_logits(
+                    lm,
+                    notes_of(lm, self.rotary, [[m.whole() for m in memories] for memories in read]),
+                    rows,
+                )
         return objectives.loss(logits, labels, teacher, None), len(labels)
 
     def _memories(self, lm: FrozenModel, keeps: Mapping[str, float]) -> dict[str, Entries]:
         """By passage, each with its share of kept entries."""
         rounding = "rounding" not in self.without or not torch.is_grad_enabled()
-        with torch.set_grad_enabled(self.encoder and torch.is_grad_enabled()), lm.activate("encoder"):
+        with (
+            torch.set_grad_enabled(self.encoder and torch.is_grad_enabled()),
+            lm.activate("encoder"),
+        ):
             made = encode(lm, self.rotary, list(keeps), list(keeps.values()), rounding=rounding)
         return dict(zip(keeps, made, strict=True))
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Loss an answer token on the held-out packs: all entries kept, a quarter, and a quarter with the base in NF4."""
+        """Loss an answer token on the held-out packs: all entries kept, a quarter, and a quarter
+        with the base in NF4.
+        """
         figures = {}
         for keep, nf4 in [(1.0, False), (0.25, False), *([(0.25, True)] if self.bases else [])]:
-            losses = [self._judge(several, keep, nf4=nf4) for several in batched(self.held_out, self.batch)]
+            losses = [
+                self._judge(several, keep, nf4=nf4)
+                for several in batched(self.held_out, self.batch)
+            ]
             name = f"held_out@{keep}{' nf4' if nf4 else ''}"
             figures[name] = sum(x for x, _ in losses) / sum(n for _, n in losses)
         return figures
 
-    def _judge(self, several: Sequence[Sequence[Pack]], keep: float, *, nf4: bool) -> tuple[float, int]:
+    def _judge(
+        self, several: Sequence[Sequence[Pack]], keep: float, *, nf4: bool
+    ) -> tuple[float, int]:
         packs = [pack for drawn in several for pack in drawn]
-        return self._read(packs, {c: keep for pack in packs for c in pack.contents}, Objectives(), nf4=nf4)
+        return self._read(
+            packs, {c: keep for pack in packs for c in pack.contents}, Objectives(), nf4=nf4
+        )
 
     def score(self, figures: Mapping[str, float]) -> float:
         """The mean of these losses."""

@@ -1,6 +1,8 @@
-"""Activation checkpointing: a layer keeps what came into it, and computes the rest again for its gradients.
+"""Activation checkpointing: a layer keeps what came into it, and computes the rest again for its
+gradients.
 
-Chen et al. 2016, arXiv 1604.06174. A step takes about a third longer, and holds a fraction of the memory. Knows no task.
+Chen et al. 2016, arXiv 1604.06174. A step takes about a third longer, and holds a fraction of the
+memory. Knows no task.
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ from cmt_sdk.neural.frozen import FrozenModel
 
 
 class Recomputing(FrozenModel):
-    """A frozen model whose layers compute twice where gradients are on; made once for a model, by `trainable`."""
+    """A frozen model whose layers compute twice where gradients are on; made once for a model, by
+    `trainable`.
+    """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for block in self.blocks:
-            if not isinstance(block.forward, partial):  # `replace` makes another of these over the same layers
+            # `replace` makes another of these over the same layers
+            if not isinstance(block.forward, partial):
                 block.forward = partial(_forward, block.forward)
 
     def head_cache(self, batch: int) -> DynamicCache:
@@ -33,11 +38,14 @@ class Recomputing(FrozenModel):
 def _forward(forward: Any, *inputs: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*inputs, **named)
-    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)  # nothing is drawn in it
+    # nothing is drawn in it
+    return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
 
 
 class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no types
-    """The head's entries, and those of one pass; a layer that is called again finds the head alone, as it did before."""
+    """The head's entries, and those of one pass; a layer that is called again finds the head alone,
+    as it did before.
+    """
 
     def __init__(self, head: DynamicCache) -> None:
         super().__init__()
@@ -46,9 +54,16 @@ class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no type
         for number, (keys, values) in enumerate(self._head):
             super().update(keys, values, number)
 
-    def update(self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values [b, kv_heads, head + m, d]; those of its first call are kept."""
-        keys, values = (torch.cat(pair, dim=2) for pair in zip(self._head[layer_idx], (key_states, value_states), strict=True))
+    def update(
+        self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
+    ) -> tuple[Tensor, Tensor]:
+        """The layer's keys and values [b, kv_heads, head + m, d]; those of its first call are
+        kept.
+        """
+        keys, values = (
+            torch.cat(pair, dim=2)
+            for pair in zip(self._head[layer_idx], (key_states, value_states), strict=True)
+        )
         if not self._passed[layer_idx]:
             self._passed[layer_idx] = True
             self.layers[layer_idx].keys, self.layers[layer_idx].values = keys, values

@@ -45,14 +45,20 @@ from cmt_sdk.weights.loading import load_base, load_tensors
 from cmt_sdk.weights.registry import model_info
 
 DIMENSION = 256
-NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}  # their questions fit many of their passages: good to read, misleading to find by
+# their questions fit many of their passages: good to read, misleading to find by
+NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}
 SIZE, SMALL = 160, 20  # passages that keys are told apart from at once, on a GPU and elsewhere
-FEWEST = {"matcher": 8, "embedding": 8}  # passages to tell apart; else 2, one to learn from and one to judge by
-ABREAST = 5  # packs of an example that a GPU reads in one pass in bf16, all that it has: a few at a time leave it waiting
+# passages to tell apart; else 2, one to learn from and one to judge by
+FEWEST = {"matcher": 8, "embedding": 8}
+# packs of an example that a GPU reads in one pass in bf16, all that it has: a few at a time leave
+# it waiting
+ABREAST = 5
 AT_ONCE = 16384  # tokens whose activations are held at most for the gradients of keys
 FIRST = 1000  # passages from which a first head is made
 HELD_TOKENS = 1400  # of passages and one pack, whose activations are held for the gradients
-ACTIVATIONS = 200  # bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU; for four
+# bytes of these for a token, a layer and a hidden value: measured with the default model on a CPU;
+# for four
+ACTIVATIONS = 200
 # examples of `soft`, four packs of each abreast, an H200 held the 20 GB that this says
 KEPT = 16  # the same where layers compute again, beside one layer that holds all
 Passages = Mapping[str, Sequence[QuestionedPassage]]
@@ -71,7 +77,10 @@ class Prepared:
     def _counts(self) -> dict[str, Any]:
         """Passages and questions by file: other ones under the same name make another run."""
         m = self.material
-        return {name: {n: list(c) for n, c in half.items()} for name, half in (("learned", m.learned), ("judged", m.judged))}
+        return {
+            name: {n: list(c) for n, c in half.items()}
+            for name, half in (("learned", m.learned), ("judged", m.judged))
+        }
 
     @property
     def alone(self) -> bool:
@@ -84,9 +93,19 @@ class Prepared:
         return Workers().is_main
 
     def run(self, on_step: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Progress:
-        """Train, or go on with what `out` holds; a bundle is left there that `cmt_sdk.open(adapter=out)` takes."""
+        """Train, or go on with what `out` holds; a bundle is left there that
+        `cmt_sdk.open(adapter=out)` takes.
+        """
         r = self.recipe
-        progress = train(self.task, r.plan, r.out, on_step, r.minutes, fit=r.fit, choices=r.choices | self._counts)
+        progress = train(
+            self.task,
+            r.plan,
+            r.out,
+            on_step,
+            r.minutes,
+            fit=r.fit,
+            choices=r.choices | self._counts,
+        )
         if self.speaks:
             _write_bundle(r)
             write_card(r, self.needs, self.material, progress)
@@ -94,7 +113,8 @@ class Prepared:
 
 
 def prepare(recipe: Recipe) -> Prepared:
-    """Read the data, load the model, look whether the machine has what it takes, and rehearse a step.
+    """Read the data, load the model, look whether the machine has what it takes, and rehearse a
+    step.
 
     Raises InvalidInput, InvalidSetting, ModelNotFound, StorageFull.
     """
@@ -104,14 +124,22 @@ def prepare(recipe: Recipe) -> Prepared:
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what names no other one is made there
     files = _read(recipe, tokenizer)
-    make = {"matcher": _matcher_task, "embedding": _embedding_task, "soft": _soft_task, "cmt": _paper_task}.get(
-        recipe.part, _reader_task
-    )
+    make = {
+        "matcher": _matcher_task,
+        "embedding": _embedding_task,
+        "soft": _soft_task,
+        "cmt": _paper_task,
+    }.get(recipe.part, _reader_task)
     _check(_needs(recipe, model, 0), device, recipe.out)
     task = make(recipe, model, tokenizer, files)
     needs = _needs(recipe, model, sum(p.numel() for p in task.parameters()))
     _check(needs, device, recipe.out)
-    material = Material(*({n: (len(ps), sum(len(p.questions) for p in ps)) for n, ps in half.items()} for half in files))
+    material = Material(
+        *(
+            {n: (len(ps), sum(len(p.questions) for p in ps)) for n, ps in half.items()}
+            for half in files
+        )
+    )
     return Prepared(recipe, task, replace(needs, seconds=rehearse(task, recipe.plan)), material)
 
 
@@ -121,23 +149,37 @@ def _read(recipe: Recipe, tokenizer: Any) -> tuple[Passages, Passages]:
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
-    files = read_questions(recipe.questions) | {path.name.split(".")[0]: read_texts(path, count) for path in recipe.texts}
+    files = read_questions(recipe.questions) | {
+        path.name.split(".")[0]: read_texts(path, count) for path in recipe.texts
+    }
     total = len({p.context for whole in files.values() for p in whole})
     fewest = FEWEST.get(recipe.part, 2)
     if total < fewest:
-        raise InvalidInput(f"passages to learn from: {total}; one must be kept to judge the rest by, so give at least {fewest}")
+        raise InvalidInput(
+            f"passages to learn from: {total}; one must be kept to judge the rest by, so give at"
+            f" least {fewest}"
+        )
     return hold_out(files)
 
 
 def _needs(recipe: Recipe, model: Any, learned: int) -> Needs:
-    """The base twice (as it is and as NF4 makes it), the learned numbers with gradients and moments, and activations."""
-    base, config = sum(p.numel() * p.element_size() for p in model.parameters()), model.config.get_text_config()
+    """The base twice (as it is and as NF4 makes it), the learned numbers with gradients and
+    moments, and activations.
+    """
+    base, config = (
+        sum(p.numel() * p.element_size() for p in model.parameters()),
+        model.config.get_text_config(),
+    )
     layers = config.num_hidden_layers
     held = ACTIVATIONS + KEPT * layers if recipe.checkpointing else ACTIVATIONS * layers
     activations = held * HELD_TOKENS * config.hidden_size * recipe.batch
     if recipe.part == "embedding":
         activations = _activations(model, layers // 2) * _at_once(model, layers // 2)
-    return Needs(memory=2 * base + 16 * learned + activations, disk=2 * 12 * learned + 4 * learned, parameters=learned)
+    return Needs(
+        memory=2 * base + 16 * learned + activations,
+        disk=2 * 12 * learned + 4 * learned,
+        parameters=learned,
+    )
 
 
 def _check(needs: Needs, device: torch.device, out: Path) -> None:
@@ -146,11 +188,15 @@ def _check(needs: Needs, device: torch.device, out: Path) -> None:
     if not os.access(place, os.W_OK):
         raise StorageDenied(f"{out}: nothing can be written in {place}: choose another folder")
     if (free := shutil.disk_usage(place).free) < needs.disk:
-        raise StorageFull(f"{out}: training needs {_size(needs.disk)} on the disk, {_size(free)} are free: choose another folder")
+        raise StorageFull(
+            f"{out}: training needs {_size(needs.disk)} on the disk, {_size(free)} are free: choose"
+            " another folder"
+        )
     if (free := _free_memory(device)) < needs.memory:
         raise InvalidSetting(
-            f"training needs about {_size(needs.memory)} of memory on {device}, {_size(free)} are free: end other programs, "
-            "choose a smaller --batch, --model or another --device, or --checkpointing (in Python checkpointing=True)"
+            f"training needs about {_size(needs.memory)} of memory on {device}, {_size(free)} are"
+            " free: end other programs, choose a smaller --batch, --model or another --device, or"
+            " --checkpointing (in Python checkpointing=True)"
         )
 
 
@@ -160,7 +206,9 @@ def _size(count: int) -> str:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Bytes that are free on the device for this process; no end of them where a system does not tell."""
+    """Bytes that are free on the device for this process; no end of them where a system does not
+    tell.
+    """
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(min(free, total // Workers().on_one_gpu))
@@ -173,7 +221,11 @@ def _free_memory(device: torch.device) -> int:
 
 def _weights(files: Passages) -> dict[str, float]:
     """How often each file is drawn: as MIXTURE says, else in proportion to its passages."""
-    return {n: MIXTURE.get(n, 1.0) for n in files} if set(files) & set(MIXTURE) else {n: float(len(p)) for n, p in files.items()}
+    return (
+        {n: MIXTURE.get(n, 1.0) for n in files}
+        if set(files) & set(MIXTURE)
+        else {n: float(len(p)) for n, p in files.items()}
+    )
 
 
 def _seed(recipe: Recipe) -> int:
@@ -185,18 +237,36 @@ def _mixture(recipe: Recipe, learned: Passages) -> Mixture:
     return Mixture(learned, _weights(learned), _seed(recipe))
 
 
-def _reader_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+def _reader_task(
+    recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]
+) -> Task:
     both = recipe.part == "compressor"
-    made = trainable(model, tokenizer, rank=recipe.rank, start=_start(recipe), checkpointing=recipe.checkpointing)
+    made = trainable(
+        model, tokenizer, rank=recipe.rank, start=_start(recipe), checkpointing=recipe.checkpointing
+    )
     packs = _held_out(recipe, made.lm, files[1])
     bases = Bases(made.lm.model) if recipe.nf4 else None
     mixture = _mixture(recipe, files[0])
-    learned = [p for name in (("reader", "encoder") if both else ("reader",)) for p in made.parameters[name]]
+    learned = [
+        p
+        for name in (("reader", "encoder") if both else ("reader",))
+        for p in made.parameters[name]
+    ]
     rotary = kv_rotary(made.lm)
     return ReaderTask(
-        made.lm, rotary, mixture, packs, learned, made.save, bases=bases, nf4=recipe.nf4, encoder=both, without=recipe.without,
-        objectives=recipe.objectives, batch=recipe.batch,
-    )  # fmt: skip
+        made.lm,
+        rotary,
+        mixture,
+        packs,
+        learned,
+        made.save,
+        bases=bases,
+        nf4=recipe.nf4,
+        encoder=both,
+        without=recipe.without,
+        objectives=recipe.objectives,
+        batch=recipe.batch,
+    )
 
 
 def _held_out(recipe: Recipe, lm: FrozenModel, judged: Passages) -> list[list[Pack]]:
@@ -205,38 +275,79 @@ def _held_out(recipe: Recipe, lm: FrozenModel, judged: Passages) -> list[list[Pa
     return [draw(lm, validation) for _ in range(recipe.held_out)]
 
 
-def _soft_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
-    """The teacher, of answers and of states, is the bundle shipped for the model, where there is one; else the answers alone
-    teach.
+def _soft_task(
+    recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]
+) -> Task:
+    """The teacher, of answers and of states, is the bundle shipped for the model, where there is
+    one; else the answers alone teach.
     """
     shipped, begun = find_bundle("default", model_info(recipe.model).sha256), _bundle(recipe)
     taught = recipe.objectives.teacher or recipe.objectives.states
-    reading = {name: folder for name, folder in shipped.adapters.items() if name != "matcher" and taught}
+    reading = {
+        name: folder for name, folder in shipped.adapters.items() if name != "matcher" and taught
+    }
     teachers = {f"teacher_{name}": folder for name, folder in reading.items()}
     if not teachers and not recipe.objectives.answer:
-        raise InvalidSetting(f"answer=0: no adapters are shipped for {recipe.model}, so nobody teaches: give answer a weight")
+        raise InvalidSetting(
+            f"answer=0: no adapters are shipped for {recipe.model}, so nobody teaches: give answer"
+            " a weight"
+        )
     start = {"reader": begun.reader, "encoder": begun.encoder}
     goes_on = begun.compressor == "soft" and begun.aggregate is None
     without = {*recipe.without, *({"warm-start"} if goes_on else ())}
-    made = trainable(model, tokenizer, rank=recipe.rank, start=start, beside=teachers, checkpointing=recipe.checkpointing)
+    made = trainable(
+        model,
+        tokenizer,
+        rank=recipe.rank,
+        start=start,
+        beside=teachers,
+        checkpointing=recipe.checkpointing,
+    )
     abreast = ABREAST if (made.lm.device.type, made.lm.dtype) == ("cuda", torch.bfloat16) else 1
     return SoftTask(
-        made.lm, kv_rotary(made.lm) if teachers else None, _mixture(recipe, files[0]), _held_out(recipe, made.lm, files[1]),
-        [p for parameters in made.parameters.values() for p in parameters], made.save, recipe.objectives,
-        recipe.plan.steps * recipe.plan.accumulate, ("teacher_encoder", "teacher_reader") if teachers else None, without,
-        recipe.batch, recipe.batch * abreast,
-    )  # fmt: skip
+        made.lm,
+        kv_rotary(made.lm) if teachers else None,
+        _mixture(recipe, files[0]),
+        _held_out(recipe, made.lm, files[1]),
+        [p for parameters in made.parameters.values() for p in parameters],
+        made.save,
+        recipe.objectives,
+        recipe.plan.steps * recipe.plan.accumulate,
+        ("teacher_encoder", "teacher_reader") if teachers else None,
+        without,
+        recipe.batch,
+        recipe.batch * abreast,
+    )
 
 
-def _paper_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+def _paper_task(
+    recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]
+) -> Task:
     begun = _bundle(recipe)
-    made = trainable(model, tokenizer, rank=recipe.rank, start={"encoder": begun.encoder if begun.aggregate else None})
+    made = trainable(
+        model,
+        tokenizer,
+        rank=recipe.rank,
+        start={"encoder": begun.encoder if begun.aggregate else None},
+    )
     width = model.get_input_embeddings().weight.shape[1]
-    first = Aggregator.of(load_tensors(begun.aggregate)) if begun.aggregate else Aggregator.first(width, made.lm.kv_shape)
+    first = (
+        Aggregator.of(load_tensors(begun.aggregate))
+        if begun.aggregate
+        else Aggregator.first(width, made.lm.kv_shape)
+    )
     return PaperTask(
-        made.lm, _mixture(recipe, files[0]), _held_out(recipe, made.lm, files[1]), made.parameters["encoder"],
-        first.to(made.lm.device), made.save, _write_tensors, recipe.objectives, recipe.ratio, without=recipe.without,
-    )  # fmt: skip
+        made.lm,
+        _mixture(recipe, files[0]),
+        _held_out(recipe, made.lm, files[1]),
+        made.parameters["encoder"],
+        first.to(made.lm.device),
+        made.save,
+        _write_tensors,
+        recipe.objectives,
+        recipe.ratio,
+        without=recipe.without,
+    )
 
 
 def _start(recipe: Recipe) -> dict[str, Path | None]:
@@ -251,39 +362,64 @@ def _start(recipe: Recipe) -> dict[str, Path | None]:
 def _bundle(recipe: Recipe) -> Bundle:
     """What the run starts from."""
     if recipe.start in ("default", "none"):
-        return find_bundle(recipe.start, model_info(recipe.model).sha256, "soft" if recipe.part == "soft" else "kv")
+        return find_bundle(
+            recipe.start, model_info(recipe.model).sha256, "soft" if recipe.part == "soft" else "kv"
+        )
     return read_bundle(Path(recipe.start))
 
 
-def _matcher_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+def _matcher_task(
+    recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]
+) -> Task:
     """The states of up to `passages` passages are computed first, and kept."""
     lm = FrozenModel(model, tokenizer, lambda _: nullcontext())
     rng, weights = random.Random(_seed(recipe)), _weights(files[0])  # noqa: S311 - a reproducible draw, no secret
     names = [n for n in files[0] if n not in NOT_TO_FIND]
     share = recipe.passages / sum(weights[n] for n in names)
-    pool = [p for n in names for p in rng.sample(list(files[0][n]), min(len(files[0][n]), round(share * weights[n])))]
+    pool = [
+        p
+        for n in names
+        for p in rng.sample(list(files[0][n]), min(len(files[0][n]), round(share * weights[n])))
+    ]
     held = [p for n in names for p in files[1][n]][: 10 * recipe.held_out]
     negatives = "negatives" not in recipe.without
-    held_data, data = (MatchData.of(lm, passages, _layers(model), negatives=negatives) for passages in (held, pool))
+    held_data, data = (
+        MatchData.of(lm, passages, _layers(model), negatives=negatives) for passages in (held, pool)
+    )
     start = first_head(lm, data, _layers(model), DIMENSION).to(lm.device)
     return MatcherTask(start, data, held_data, _write_tensors, rng)
 
 
-def _embedding_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+def _embedding_task(
+    recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]
+) -> Task:
     """Where no head was trained before, it starts from some passages."""
-    begun, asked = _bundle(recipe), {n: [p for p in passages if p.questions] for n, passages in files[0].items()}
+    begun, asked = (
+        _bundle(recipe),
+        {n: [p for p in passages if p.questions] for n, passages in files[0].items()},
+    )
     learned = {n: passages for n, passages in asked.items() if n not in NOT_TO_FIND} or asked
     names = [n for n in JUDGES if files[1].get(n)] or [n for n in files[1] if n in learned]
     head = MatchHead.of(load_tensors(begun.match)) if begun.match else None
     depth = max(_layers(model) if head is None else head.layers.tolist())
-    made = trainable(model, tokenizer, rank=recipe.rank, start={"matcher": begun.matcher}, depth=depth)
+    made = trainable(
+        model, tokenizer, rank=recipe.rank, start={"matcher": begun.matcher}, depth=depth
+    )
     lm, mixture = made.lm, _mixture(recipe, learned)
     size = recipe.candidates or (SIZE if lm.device.type == "cuda" else SMALL)
     return EmbeddingTask(
-        lm, (head or _first_head(recipe, lm, learned)).to(lm.device), made.parameters["matcher"], mixture, learned,
-        [p for n in names for p in files[1][n]][: 10 * recipe.held_out], made.save, _write_tensors, size, _at_once(model, depth),
+        lm,
+        (head or _first_head(recipe, lm, learned)).to(lm.device),
+        made.parameters["matcher"],
+        mixture,
+        learned,
+        [p for n in names for p in files[1][n]][: 10 * recipe.held_out],
+        made.save,
+        _write_tensors,
+        size,
+        _at_once(model, depth),
         recipe.without,
-    )  # fmt: skip
+    )
 
 
 def _first_head(recipe: Recipe, lm: FrozenModel, learned: Passages) -> MatchHead:
@@ -302,10 +438,15 @@ def _activations(model: Any, layers: int) -> int:
 
 
 def _at_once(model: Any, layers: int) -> int:
-    """Tokens whose activations fit into half of a GPU's free memory; on a CPU more of them are no faster."""
+    """Tokens whose activations fit into half of a GPU's free memory; on a CPU more of them are no
+    faster.
+    """
     if model.device.type != "cuda":
         return BATCH_TOKENS
-    return max(BATCH_TOKENS // 4, min(AT_ONCE, _free_memory(model.device) // 2 // _activations(model, layers)))
+    return max(
+        BATCH_TOKENS // 4,
+        min(AT_ONCE, _free_memory(model.device) // 2 // _activations(model, layers)),
+    )
 
 
 def _layers(model: Any) -> list[int]:
@@ -320,10 +461,20 @@ def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
 
 
 def _write_bundle(recipe: Recipe) -> None:
-    """What was trained, and the other parts of the bundle that the run started from, else of the one shipped for the model."""
+    """What was trained, and the other parts of the bundle that the run started from, else of the
+    one shipped for the model.
+    """
     base, finds = model_info(recipe.model).sha256, recipe.part in ("matcher", "embedding")
-    before = find_bundle("default", base) if recipe.start in ("default", "none") else read_bundle(Path(recipe.start))
-    kept = (before.reader, before.encoder, before.aggregate) if finds else (before.match, before.matcher)
+    before = (
+        find_bundle("default", base)
+        if recipe.start in ("default", "none")
+        else read_bundle(Path(recipe.start))
+    )
+    kept = (
+        (before.reader, before.encoder, before.aggregate)
+        if finds
+        else (before.match, before.matcher)
+    )
     for part in (*filter(None, kept), *(recipe.out / "adapter").iterdir()):
         if part.is_dir():
             shutil.copytree(part, recipe.out / part.name, dirs_exist_ok=True)
@@ -332,5 +483,6 @@ def _write_bundle(recipe: Recipe) -> None:
     kind = before.compressor if finds else "soft" if recipe.part in ("soft", "cmt") else "kv"
     weight = 1.0 if finds and before.match is None else before.vector_weight
     (recipe.out / MANIFEST).write_text(
-        json.dumps({"base": base, "compressor": kind, "vector_weight": weight}, indent=2) + "\n", encoding="utf-8"
+        json.dumps({"base": base, "compressor": kind, "vector_weight": weight}, indent=2) + "\n",
+        encoding="utf-8",
     )

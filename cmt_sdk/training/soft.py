@@ -1,8 +1,10 @@
-"""Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens and reads on from them, and a reader.
+"""Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens and reads on
+from them, and a reader.
 
-The teacher is the same model reading the text with the adapters shipped for it; its divergence alone taught small models best
-(arXiv 2510.20797). Passages are also repeated from their soft tokens, word by word, ever more seldom. Ratios are drawn for each
-step; where no soft adapters are gone on from, it starts warm, with half squeezed out.
+The teacher is the same model reading the text with the adapters shipped for it; its divergence
+alone taught small models best (arXiv 2510.20797). Passages are also repeated from their soft
+tokens, word by word, ever more seldom. Ratios are drawn for each step; where no soft adapters are
+gone on from, it starts warm, with half squeezed out.
 """
 
 from __future__ import annotations
@@ -37,10 +39,11 @@ WARM = ((2, 0.1),)  # ratios of the warm start, each with its share of the examp
 class SoftTask:
     """Packs of a mixture read from soft tokens; the adapters "encoder" and "reader" learn.
 
-    teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples: how often the run will
-    learn, which paces the warm start and the repetition. without: names of recipe.PIECES that are left out. write: saves the
-    adapters to a folder. batch: how many examples are computed together; at_once: how many packs are read in one pass, over which
-    the distance from the teacher's states is measured.
+    teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples:
+    how often the run will learn, which paces the warm start and the repetition. without: names of
+    recipe.PIECES that are left out. write: saves the adapters to a folder. batch: how many examples
+    are computed together; at_once: how many packs are read in one pass, over which the distance
+    from the teacher's states is measured.
     """
 
     lm: FrozenModel
@@ -71,7 +74,11 @@ class SoftTask:
     def _drawn(self) -> list[Pack]:
         """An example; beside its questions, mostly, one passage of it is to be repeated."""
         packs, rng = draw(self.lm, self.mixture, self.without), self.mixture.random
-        if "repetition" in self.without or not self.objectives.answer or rng.random() >= REPEATED * (1 - self._done):
+        if (
+            "repetition" in self.without
+            or not self.objectives.answer
+            or rng.random() >= REPEATED * (1 - self._done)
+        ):
             return packs
         return [*packs, repetition(self.lm, rng.choice(rng.choice(packs).contents))]
 
@@ -83,7 +90,11 @@ class SoftTask:
     def _ratio(self) -> int:
         """In the warm start the ratio of its stage, then one of RATIOS."""
         done, ratios = self._done, [*RATIOS]
-        drawn = ratios[0] if "ratios" in self.without else self.mixture.random.choices(ratios, [*RATIOS.values()])[0]
+        drawn = (
+            ratios[0]
+            if "ratios" in self.without
+            else self.mixture.random.choices(ratios, [*RATIOS.values()])[0]
+        )
         for ratio, share in () if "warm-start" in self.without else WARM:
             if done < share:
                 return ratio
@@ -91,40 +102,74 @@ class SoftTask:
         return drawn
 
     def _read(self, packs: Sequence[Pack], ratio: int, objectives: Objectives) -> tuple[float, int]:
-        """The packs' summed loss and their answer tokens. Where gradients are on, those of each pass are taken at once."""
+        """The packs' summed loss and their answer tokens. Where gradients are on, those of each
+        pass are taken at once.
+        """
         total, tokens = 0.0, 0
-        with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16):
-            made = self._soft(list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio)
+        with torch.autocast(
+            self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16
+        ):
+            made = self._soft(
+                list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio
+            )
             soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}
-            taught = self._taught([p for p in packs if p.questions]) if objectives.teacher or objectives.states else {}
-            order = sorted(packs, key=lambda p: (not p.questions, p.ids.shape[1]))  # what asks first: of it the teacher tells
+            taught = (
+                self._taught([p for p in packs if p.questions])
+                if objectives.teacher or objectives.states
+                else {}
+            )
+            # what asks first: of it the teacher tells
+            order = sorted(packs, key=lambda p: (not p.questions, p.ids.shape[1]))
             for some in passes(order, self.at_once):
                 rows, asking = Rows.of(some, self.lm.device), [p for p in some if p.questions]
                 labels = rows.labels[rows.labels >= 0]
                 whole = soft_notes(self.lm, [[soft[c] for c in pack.contents] for pack in some])
-                notes = replace(whole, keys=[_cut(k) for k in whole.keys], values=[_cut(v) for v in whole.values])
-                with self.lm.activate("reader"), watching(self.lm, self._watched(objectives)) as mine:
+                notes = replace(
+                    whole,
+                    keys=[_cut(k) for k in whole.keys],
+                    values=[_cut(v) for v in whole.values],
+                )
+                with (
+                    self.lm.activate("reader"),
+                    watching(self.lm, self._watched(objectives)) as mine,
+                ):
                     logits = answer_logits(self.lm, notes, rows)
                 with watching(self.lm, self._watched(objectives)) as theirs:
-                    teacher = self._teach([[taught[c] for c in pack.contents] for pack in asking], asking) if taught else None
+                    teacher = (
+                        self._teach([[taught[c] for c in pack.contents] for pack in asking], asking)
+                        if taught
+                        else None
+                    )
                 without = self._unaided(rows) if objectives.alpha else None
                 loss = objectives.loss(logits, labels, teacher, without)
                 if teacher is not None and theirs:
-                    loss = loss + objectives.states * len(teacher) * _distance(mine, theirs, rows.told)
+                    loss = loss + objectives.states * len(teacher) * _distance(
+                        mine, theirs, rows.told
+                    )
                 if torch.is_grad_enabled():
                     self._backward(loss, whole, notes)
                 total, tokens = total + float(loss.detach()), tokens + len(labels)
         if torch.is_grad_enabled():
             with self.lm.activate("encoder"):
-                torch.autograd.backward([made[c].rows for c in soft], [s.rows.grad for s in soft.values()])
+                torch.autograd.backward(
+                    [made[c].rows for c in soft], [s.rows.grad for s in soft.values()]
+                )
         return total, tokens
 
     def _watched(self, objectives: Objectives) -> Sequence[int]:
-        """The layers whose states are set beside the teacher's: every second one, some way above where soft tokens enter."""
-        return range(2 * depth(self.lm) - 1, len(self.lm.blocks), 2) if objectives.states and self.teachers else ()
+        """The layers whose states are set beside the teacher's: every second one, some way above
+        where soft tokens enter.
+        """
+        return (
+            range(2 * depth(self.lm) - 1, len(self.lm.blocks), 2)
+            if objectives.states and self.teachers
+            else ()
+        )
 
     def _backward(self, loss: Tensor, whole: GradientPrefix, notes: GradientPrefix) -> None:
-        """Layers that compute again must find the adapter on that was on before: first the reader, then the encoder."""
+        """Layers that compute again must find the adapter on that was on before: first the reader,
+        then the encoder.
+        """
         with self.lm.activate("reader"):
             loss.backward()  # type: ignore[no-untyped-call]
         pairs = zip([*whole.keys, *whole.values], [*notes.keys, *notes.values], strict=True)
@@ -134,13 +179,21 @@ class SoftTask:
 
     def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, Soft]:
         """Soft tokens by passage, after the round trip through four bits."""
-        rounded = through if "rounding" not in self.without or not torch.is_grad_enabled() else Tensor.float
+        rounded = (
+            through
+            if "rounding" not in self.without or not torch.is_grad_enabled()
+            else Tensor.float
+        )
         ids, soft = [self.lm.passage_ids(c) for c in contents], dict[str, Soft]()
         for some in batches([len(i) for i in ids], AT_ONCE):
             with self.lm.activate("encoder"):
                 made = SoftCompressor(self.lm, ratio).forward([ids[i] for i in some])
-            rows = torch.split(rounded(torch.cat([m.rows for m in made])), [len(m.ends) for m in made])
-            soft.update({contents[i]: replace(m, rows=r) for i, m, r in zip(some, made, rows, strict=True)})
+            rows = torch.split(
+                rounded(torch.cat([m.rows for m in made])), [len(m.ends) for m in made]
+            )
+            soft.update(
+                {contents[i]: replace(m, rows=r) for i, m, r in zip(some, made, rows, strict=True)}
+            )
         return soft
 
     @torch.no_grad()
@@ -150,7 +203,13 @@ class SoftTask:
             return {}
         contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
         with self.lm.activate(self.teachers[0]):
-            return dict(zip(contents, encode(self.lm, self.rotary, contents, [1.0] * len(contents)), strict=True))
+            return dict(
+                zip(
+                    contents,
+                    encode(self.lm, self.rotary, contents, [1.0] * len(contents)),
+                    strict=True,
+                )
+            )
 
     @torch.no_grad()
     def _teach(self, memories: Sequence[Sequence[Entries]], packs: Sequence[Pack]) -> Tensor | None:
@@ -158,7 +217,9 @@ class SoftTask:
         if self.teachers is None or self.rotary is None or not packs:
             return None
         with self.lm.activate(self.teachers[1]):
-            return answer_logits(self.lm, kv_notes_of(self.lm, self.rotary, memories), Rows.of(packs, self.lm.device))
+            return answer_logits(
+                self.lm, kv_notes_of(self.lm, self.rotary, memories), Rows.of(packs, self.lm.device)
+            )
 
     @torch.no_grad()
     def _unaided(self, rows: Rows) -> Tensor:
@@ -170,7 +231,10 @@ class SoftTask:
         """Loss an answer token on the held-out packs, by ratio."""
         figures = {}
         for ratio in RATIOS:
-            judged = ([pack for drawn in several for pack in drawn] for several in batched(self.held_out, self.batch))
+            judged = (
+                [pack for drawn in several for pack in drawn]
+                for several in batched(self.held_out, self.batch)
+            )
             losses = [self._read(packs, ratio, Objectives()) for packs in judged]
             figures[f"held_out@{ratio}x"] = sum(x for x, _ in losses) / sum(n for _, n in losses)
         return figures
@@ -198,14 +262,20 @@ def soft_notes(lm: FrozenModel, rows: Sequence[Sequence[Soft]]) -> GradientPrefi
     with lm.activate("encoder"):
         made = notes_of(lm, rows, PRIOR)
     starts = torch.tensor(made.starts, device=lm.device)[:, None]
-    return GradientPrefix(made.keys, made.values, made.bias, [k.shape[2] for k in made.keys], max(made.starts), starts)
+    return GradientPrefix(
+        made.keys, made.values, made.bias, [k.shape[2] for k in made.keys], max(made.starts), starts
+    )
 
 
 def _distance(mine: Sequence[Tensor], theirs: Sequence[Tensor], told: Tensor) -> Tensor:
-    """state_distance of the rows that the teacher read, the reader's first ones, where `told` [n, m] is true."""
+    """state_distance of the rows that the teacher read, the reader's first ones, where `told` [n,
+    m] is true.
+    """
     rows, longest = theirs[0].shape[:2]
     told = told[:rows, :longest]
-    return state_distance([s[:rows, :longest][told].float() for s in mine], [s[told].float() for s in theirs])
+    return state_distance(
+        [s[:rows, :longest][told].float() for s in mine], [s[told].float() for s in theirs]
+    )
 
 
 def _cut(tensor: Tensor) -> Tensor:

@@ -1,6 +1,8 @@
-"""Plain text to questions that it answers itself: gaps to fill, and how a passage goes on. No torch, no model.
+"""Plain text to questions that it answers itself: gaps to fill, and how a passage goes on. No
+torch, no model.
 
-For users without questions: a compressor is adapted to their own texts by what these texts say of themselves.
+For users without questions: a compressor is adapted to their own texts by what these texts say of
+themselves.
 """
 
 from __future__ import annotations
@@ -21,36 +23,51 @@ AROUND = 9  # words shown on each side of a gap, and before a continuation
 ANSWER = 4  # words in a gap, at most
 FOLLOWING = 12  # words of a continuation
 FEWEST = 20  # words of a passage that anything is asked about
-NAME = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)*|\b\d[\d.,:%]*")  # names and numbers: what people ask for
+# names and numbers: what people ask for
+NAME = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)*|\b\d[\d.,:%]*")
 
 Count = Callable[[Sequence[str]], list[int]]
 
 
 def read_texts(path: Path, count_tokens: Count, seed: int = 0) -> list[QuestionedPassage]:
-    """Passages of all readable files of a folder, or of one file, each with the questions made of it.
+    """Passages of all readable files of a folder, or of one file, each with the questions made of
+    it.
 
-    JSON lines (.jsonl, .jsonl.gz) are {"title", "text"}, title optional. Raises InvalidInput when there is no passage of at
-    least `FEWEST` words.
+    JSON lines (.jsonl, .jsonl.gz) are {"title", "text"}, title optional. Raises InvalidInput when
+    there is no passage of at least `FEWEST` words.
     """
     rng = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
-    found = [p for title, text, source in _documents(path) for p in questioned(title, text, count_tokens, rng, rules_for(source))]
+    found = [
+        p
+        for title, text, source in _documents(path)
+        for p in questioned(title, text, count_tokens, rng, rules_for(source))
+    ]
     if not found:
-        raise InvalidInput(f"{path}: there is no passage of at least {FEWEST} words in it to learn from")
+        raise InvalidInput(
+            f"{path}: there is no passage of at least {FEWEST} words in it to learn from"
+        )
     return found
 
 
 def _documents(path: Path) -> Iterator[tuple[str, str, str]]:
     """Title, text and source of each; a row of JSON lines has no source of its own."""
     if ".jsonl" in path.suffixes:
-        yield from ((str(row.get("title") or ""), str(row.get("text") or ""), "") for row in read_lines(path))
+        yield from (
+            (str(row.get("title") or ""), str(row.get("text") or ""), "")
+            for row in read_lines(path)
+        )
     else:
-        yield from ((Path(d.source or "").stem, d.text, d.source or "") for d in read_documents([path]))
+        yield from (
+            (Path(d.source or "").stem, d.text, d.source or "") for d in read_documents([path])
+        )
 
 
 def questioned(
     title: str, text: str, count_tokens: Count, rng: random.Random, rules: Rules | None = None
 ) -> Iterator[QuestionedPassage]:
-    """The passages of one text, cut by the rules of its format (Markdown by default), with gaps and continuations."""
+    """The passages of one text, cut by the rules of its format (Markdown by default), with gaps and
+    continuations.
+    """
     for span in split(text, count_tokens, PASSAGE_TOKENS, rules=rules or rules_for(None)):
         context = text[span.start : span.end]
         words = context.split()
@@ -72,7 +89,9 @@ def _spans(words: Sequence[str], rng: random.Random) -> list[tuple[int, int]]:
     drawn = rng.sample(telling, min(GAPS, len(telling)))
     rest = [i for i in range(1, len(words)) if i not in drawn]
     drawn += rng.sample(rest, max(0, min(GAPS - len(drawn), len(rest))))
-    return [(i, min(len(words), i + (1 if i in telling else rng.randint(1, ANSWER)))) for i in drawn]
+    return [
+        (i, min(len(words), i + (1 if i in telling else rng.randint(1, ANSWER)))) for i in drawn
+    ]
 
 
 def _continuations(words: Sequence[str], rng: random.Random) -> Iterator[Question]:
@@ -80,7 +99,10 @@ def _continuations(words: Sequence[str], rng: random.Random) -> Iterator[Questio
     for start in rng.sample(range(len(words) - 2 * AROUND), CONTINUATIONS):
         middle = start + AROUND
         text = " ".join(words[start:middle])
-        yield Question(f'How do the notes go on after "{text}"?', (" ".join(words[middle : middle + FOLLOWING]),))
+        yield Question(
+            f'How do the notes go on after "{text}"?',
+            (" ".join(words[middle : middle + FOLLOWING]),),
+        )
 
 
 def _bare(text: str) -> str:

@@ -1,8 +1,9 @@
 """The processes of one training run: `torchrun --nproc_per_node 2 -m cmt_cli.main -- train ...` (or
 `accelerate launch --multi_gpu`) starts several, else there is one.
 
-What they exchange goes through accelerate; where there is one process, it is not even imported. There may be more processes than
-GPUs, where one core cannot launch kernels as fast as a GPU runs them: NCCL refuses that, so they exchange by gloo.
+What they exchange goes through accelerate; where there is one process, it is not even imported.
+There may be more processes than GPUs, where one core cannot launch kernels as fast as a GPU runs
+them: NCCL refuses that, so they exchange by gloo.
 """
 
 from __future__ import annotations
@@ -16,7 +17,9 @@ from torch import Tensor
 
 
 class Workers:
-    """This process among the others: `rank` of `size`. Every method must be called by all of them."""
+    """This process among the others: `rank` of `size`. Every method must be called by all of
+    them.
+    """
 
     def __init__(self) -> None:
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
@@ -28,8 +31,12 @@ class Workers:
 
     @property
     def on_one_gpu(self) -> int:
-        """How many of this machine's processes share a GPU, where there is one; 1 if each has its own."""
-        return -(-int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) // max(1, torch.cuda.device_count()))
+        """How many of this machine's processes share a GPU, where there is one; 1 if each has its
+        own.
+        """
+        return -(
+            -int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) // max(1, torch.cuda.device_count())
+        )
 
     @property
     def is_main(self) -> bool:
@@ -37,9 +44,15 @@ class Workers:
         return self.rank == 0
 
     def device(self, wanted: str) -> str:
-        """The GPUs one after another, where several processes share the work and no other device is wanted."""
+        """The GPUs one after another, where several processes share the work and no other device is
+        wanted.
+        """
         several = self.size > 1 and wanted in ("auto", "cuda") and torch.cuda.is_available()
-        return f"cuda:{int(os.environ.get('LOCAL_RANK', self.rank)) % torch.cuda.device_count()}" if several else wanted
+        return (
+            f"cuda:{int(os.environ.get('LOCAL_RANK', self.rank)) % torch.cuda.device_count()}"
+            if several
+            else wanted
+        )
 
     def sum(self, value: Tensor) -> Tensor:
         """The sum of all processes' tensors."""

@@ -43,7 +43,9 @@ def _told(text: str, parts: Sequence[str], named: Sequence[frozenset[str]]) -> s
     """What is worth keeping: where most parts tell something, all but the questions."""
     telling = [_is_told(labels) for labels in named]
     if 2 * sum(telling) > len(parts):
-        telling = [told or "asks" not in labels for told, labels in zip(telling, named, strict=True)]
+        telling = [
+            told or "asks" not in labels for told, labels in zip(telling, named, strict=True)
+        ]
     if all(telling):
         return text.strip()
     return " ".join(part for part, told in zip(parts, telling, strict=True) if told)
@@ -54,7 +56,9 @@ def _is_told(labels: frozenset[str]) -> bool:
 
 
 def _labels(row: Vector) -> frozenset[str]:
-    """The labels above their thresholds, of which one excludes another; at least the nearest one."""
+    """The labels above their thresholds, of which one excludes another; at least the nearest
+    one.
+    """
     found = {name for name, column in _AT.items() if row[column] > 0}
     for pair in APART:
         if found.issuperset(pair):
@@ -65,7 +69,9 @@ def _labels(row: Vector) -> frozenset[str]:
 
 
 def _parts(text: str) -> list[str]:
-    """The sentences and lines of a text, at most PARTS; what has no letters joins what is before."""
+    """The sentences and lines of a text, at most PARTS; what has no letters joins what is
+    before.
+    """
     lines = [line for line in text.splitlines() if line.strip()]
     found: list[str] = []
     for line in lines:

@@ -47,7 +47,9 @@ class Probe:
         return found
 
     def places(self, texts: Sequence[str], states: Vector) -> Vector:
-        """Directions [n, h + d] of n texts: the more alike two of them are, the nearer to 1 is their product."""
+        """Directions [n, h + d] of n texts: the more alike two of them are, the nearer to 1 is
+        their product.
+        """
         scaled = (states - self.mean) / self.scale
         scaled /= np.linalg.norm(scaled, axis=1, keepdims=True) + 1e-9
         found: Vector = np.concatenate([hashed(texts), scaled], axis=1) / np.sqrt(2)

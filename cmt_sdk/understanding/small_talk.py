@@ -1,7 +1,7 @@
 """Small talk by example: the shipped exchange that a message is nearest to, by the frozen LLM.
 
-A model of 135 million parameters greets a person in the evening with "Good morning, sleep well!". So
-it decides which exchange a message is like, and the reply is the one that a person wrote for it.
+A model of 135 million parameters greets a person in the evening with "Good morning, sleep well!".
+So it decides which exchange a message is like, and the reply is the one that a person wrote for it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from cmt_sdk.understanding.probe import Probe
 
 @cache
 def read_exchanges() -> Sequence[tuple[str, str]]:
-    """The shipped exchanges: a message and a fitting reply, with a tabulator between them in the file."""
+    """The shipped exchanges: a message and a fitting reply, with a tabulator between them in the
+    file.
+    """
     text = (files(__package__) / "small_talk.tsv").read_text(encoding="utf-8")
     pairs = [line.split("\t") for line in text.splitlines()]
     return [(message, reply) for message, reply in pairs]
@@ -48,7 +50,9 @@ def _states(listener: Listener) -> Vector:
     if name not in _read:
         place = models_dir() / FOLDER / name
         try:
-            _read[name] = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False).astype(np.float32)
+            _read[name] = np.load(io.BytesIO(place.read_bytes()), allow_pickle=False).astype(
+                np.float32
+            )
         except (OSError, ValueError):  # not there, or damaged: computed again
             _read[name] = listener.states(messages)
             held = io.BytesIO()

@@ -1,8 +1,10 @@
-"""LoRA adapters on a frozen model, in peft's format: put on once, all off, and switched on for a while. Knows no training.
+"""LoRA adapters on a frozen model, in peft's format: put on once, all off, and switched on for a
+while. Knows no training.
 
-Plain LoRA beside a base of up to `MERGED_LIMIT` parameters that is not quantised is merged into a second copy of the weights:
-computed beside them, layer by layer, it makes a short prompt and every new token about half as slow again, and importing
-peft takes longer than a second. Everything else runs through peft.
+Plain LoRA beside a base of up to `MERGED_LIMIT` parameters that is not quantised is merged into a
+second copy of the weights: computed beside them, layer by layer, it makes a short prompt and every
+new token about half as slow again, and importing peft takes longer than a second. Everything else
+runs through peft.
 """
 
 from __future__ import annotations
@@ -24,13 +26,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 MERGED_LIMIT = 2**29
-HARMLESS = frozenset({
-    "auto_mapping", "base_model_name_or_path", "bias", "exclude_modules", "fan_in_fan_out", "inference_mode", "init_lora_weights",
-    "layers_pattern", "layers_to_transform", "lora_alpha", "lora_dropout", "megatron_core", "peft_type", "peft_version",
-    "qalora_group_size", "r", "revision", "target_modules", "task_type", "use_rslora",
-})  # fmt: skip
-# What else peft may do with a folder from elsewhere. Other fields let it import a module by name (`megatron_core`), read files
-# of any path (`corda_config`), or change the base; nor is there a file for every one that later releases add.
+HARMLESS = frozenset(
+    {
+        "auto_mapping",
+        "base_model_name_or_path",
+        "bias",
+        "exclude_modules",
+        "fan_in_fan_out",
+        "inference_mode",
+        "init_lora_weights",
+        "layers_pattern",
+        "layers_to_transform",
+        "lora_alpha",
+        "lora_dropout",
+        "megatron_core",
+        "peft_type",
+        "peft_version",
+        "qalora_group_size",
+        "r",
+        "revision",
+        "target_modules",
+        "task_type",
+        "use_rslora",
+    }
+)
+# What else peft may do with a folder from elsewhere. Other fields let it import a module by name
+# (`megatron_core`), read files of any path (`corda_config`), or change the base; nor is there a
+# file for every one that later releases add.
 KNOWN = HARMLESS | {"alpha_pattern", "rank_pattern", "use_dora", "lora_bias"}
 
 PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "alpha_pattern", "rank_pattern")
@@ -42,9 +64,9 @@ MOST_NAMES = 10_000
 def attach_adapters(loaded: LoadedModel, folders: Mapping[str, Path]) -> None:
     """Put adapters on the model under the given names, all of them off.
 
-    A folder holds adapter_config.json and adapter_model.safetensors, as peft's `save_pretrained` writes them. After
-    an error the model must not be used. Raises ModelNotFound for a missing file, ModelUnsupported for anything but
-    LoRA that fits this model, ModelError for a damaged file.
+    A folder holds adapter_config.json and adapter_model.safetensors, as peft's `save_pretrained`
+    writes them. After an error the model must not be used. Raises ModelNotFound for a missing file,
+    ModelUnsupported for anything but LoRA that fits this model, ModelError for a damaged file.
     """
     for name, folder in folders.items():
         digest = adapter_hash(folder)
@@ -54,15 +76,27 @@ def attach_adapters(loaded: LoadedModel, folders: Mapping[str, Path]) -> None:
                 loaded.adapters.merged[name] = _merged(loaded.model, config, tensors)
             else:
                 _inject(loaded, name, folder, tensors)
-        except (ValueError, LookupError, AttributeError, TypeError, ArithmeticError, RuntimeError, re.error) as error:
-            raise ModelUnsupported(f"adapter {folder} was made for another model than {loaded.name!r}: {error}") from error
+        except (
+            ValueError,
+            LookupError,
+            AttributeError,
+            TypeError,
+            ArithmeticError,
+            RuntimeError,
+            re.error,
+        ) as error:
+            raise ModelUnsupported(
+                f"adapter {folder} was made for another model than {loaded.name!r}: {error}"
+            ) from error
         loaded.adapters.hashes[name] = digest
     _switch(loaded, None)
 
 
 @contextmanager
 def active(loaded: LoadedModel, name: str) -> Iterator[None]:
-    """Within the block the adapter `name` is on; without one of that name the base stays bare. One thread at a time."""
+    """Within the block the adapter `name` is on; without one of that name the base stays bare. One
+    thread at a time.
+    """
     before = loaded.adapters.active
     _switch(loaded, name if name in loaded.adapters.hashes else None)
     try:
@@ -72,29 +106,41 @@ def active(loaded: LoadedModel, name: str) -> Iterator[None]:
 
 
 def read_adapter(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-    """An adapter's configuration and tensors, looked through before peft sees the folder. Raises as `attach_adapters` does."""
+    """An adapter's configuration and tensors, looked through before peft sees the folder. Raises as
+    `attach_adapters` does.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     file = folder / "adapter_config.json"
     if not file.is_file():
-        raise ModelNotFound(f"adapter folder {folder} has no adapter_config.json: save it with save_pretrained")
+        raise ModelNotFound(
+            f"adapter folder {folder} has no adapter_config.json: save it with save_pretrained"
+        )
     try:
-        config, tensors = dict[str, Any](json.loads(file.read_text(encoding="utf-8"))), load_file(folder / ADAPTER_WEIGHTS)
+        config, tensors = (
+            dict[str, Any](json.loads(file.read_text(encoding="utf-8"))),
+            load_file(folder / ADAPTER_WEIGHTS),
+        )
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"adapter {folder} is damaged: {error}") from error
     if config.get("peft_type") != "LORA":
         raise ModelUnsupported(
-            f"adapter {folder} is no LoRA of peft but {config.get('peft_type')!r:.40}: train one with `cmt train`"
+            f"adapter {folder} is no LoRA of peft but {config.get('peft_type')!r:.40}: train one"
+            " with `cmt train`"
         )
     if strange := sorted(key for key, value in config.items() if value and key not in KNOWN):
-        raise ModelUnsupported(f"adapter {folder} sets {strange[0]!r}: plain LoRA is read; train one with `cmt train`")
+        raise ModelUnsupported(
+            f"adapter {folder} sets {strange[0]!r}: plain LoRA is read; train one with `cmt train`"
+        )
     _check_names(folder, config)
     return config, tensors
 
 
 def _check_names(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse whatever peft would compile as a regular expression: one can be written that never ends."""
+    """Refuse whatever peft would compile as a regular expression: one can be written that never
+    ends.
+    """
     for field in PATTERNS:
         given = config.get(field)
         if given is None or (field == "target_modules" and given == ALL_LINEAR):
@@ -106,22 +152,32 @@ def _check_names(folder: Path, config: Mapping[str, Any]) -> None:
         if wrong or len(names) > MOST_NAMES:
             found = f"{wrong[0]!r:.60}" if wrong else f"a list of {len(names):,}"
             raise ModelUnsupported(
-                f"adapter {folder}: {field!r} has {found}; at most {MOST_NAMES:,} names of layers are read and no regular "
-                "expression: write the names out in a list, or train an adapter with `cmt train`"
+                f"adapter {folder}: {field!r} has {found}; at most {MOST_NAMES:,} names of layers"
+                " are read and no regular expression: write the names out in a list, or train an"
+                " adapter with `cmt train`"
             )
 
 
 def _mergeable(loaded: LoadedModel, config: Mapping[str, Any]) -> bool:
     kind = (config.get("peft_type"), config.get("bias", "none"))
-    usual = config.get("init_lora_weights", True) in (True, False, "gaussian")  # others change the base
-    plain = kind == ("LORA", "none") and usual and not any(v for k, v in config.items() if k not in HARMLESS)
+    # others change the base
+    usual = config.get("init_lora_weights", True) in (True, False, "gaussian")
+    plain = (
+        kind == ("LORA", "none")
+        and usual
+        and not any(v for k, v in config.items() if k not in HARMLESS)
+    )
     size = sum(p.numel() for p in loaded.model.parameters())
     return plain and loaded.quantization != "nf4" and size <= MERGED_LIMIT
 
 
-def _merged(model: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> list[tuple[Any, Tensor, Tensor]]:
+def _merged(
+    model: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> list[tuple[Any, Tensor, Tensor]]:
     """Each layer of the adapter with its own weight and the merged one."""
-    scale = config["lora_alpha"] / (math.sqrt(config["r"]) if config.get("use_rslora") else config["r"])
+    scale = config["lora_alpha"] / (
+        math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
+    )
     rest, found = dict(tensors), []
     for key in [k for k in tensors if k.endswith(".lora_A.weight")]:
         path = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
@@ -137,14 +193,21 @@ def _merged(model: Any, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 
 
 def _linear(model: Any, path: str, shape: tuple[int, int]) -> tuple[Any, bool]:
-    """The linear layer of that path, itself, whatever is wrapped around it; and whether its weight is [in, out], as GPT-2's."""
+    """The linear layer of that path, itself, whatever is wrapped around it; and whether its weight
+    is [in, out], as GPT-2's.
+    """
     from transformers.pytorch_utils import Conv1D
 
     layer = model.get_submodule(path)
     layer = getattr(layer, "base_layer", layer)
     turned = isinstance(layer, Conv1D)
-    if layer.weight.shape != (shape[::-1] if turned else shape) or layer.weight is model.get_input_embeddings().weight:
-        raise ValueError(f"{path}, of shape {tuple(layer.weight.shape)}, cannot take a change of shape {shape}")
+    if (
+        layer.weight.shape != (shape[::-1] if turned else shape)
+        or layer.weight is model.get_input_embeddings().weight
+    ):
+        raise ValueError(
+            f"{path}, of shape {tuple(layer.weight.shape)}, cannot take a change of shape {shape}"
+        )
     return layer, turned
 
 
@@ -157,15 +220,17 @@ def _inject(loaded: LoadedModel, name: str, folder: Path, tensors: Mapping[str, 
     except (ValueError, TypeError) as error:
         raise ModelError(f"adapter {folder} is no LoRA of peft: {error}") from error
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Already found a `peft_config`")  # the second adapter beside the first
+        # the second adapter beside the first
+        warnings.filterwarnings("ignore", "Already found a `peft_config`")
         inject_adapter_in_model(config, loaded.model, name)
     _fill(loaded.model, name, tensors)
     _freeze(loaded)
 
 
 def _fill(model: Any, name: str, tensors: Mapping[str, Any]) -> None:
-    """Give the adapter its weights, one by one: peft's loader asks for the model's state_dict, and bitsandbytes 0.50
-    repacks NF4 weights on a CPU when it is asked for that, after which the base computes something slightly else.
+    """Give the adapter its weights, one by one: peft's loader asks for the model's state_dict, and
+    bitsandbytes 0.50 repacks NF4 weights on a CPU when it is asked for that, after which the base
+    computes something slightly else.
     """
     places = {k: p for k, p in model.named_parameters() if ".lora_" in k and f".{name}." in k}
     for key, tensor in tensors.items():
@@ -191,7 +256,9 @@ def _freeze(loaded: LoadedModel) -> None:
 
 
 def _switch(loaded: LoadedModel, name: str | None) -> None:
-    """Swap merged weights; set the two fields that a LoRA layer looks at (peft's own switch takes 46 ms)."""
+    """Swap merged weights; set the two fields that a LoRA layer looks at (peft's own switch takes
+    46 ms).
+    """
     adapters = loaded.adapters
     for layer, weight, _ in adapters.merged.get(adapters.active or "", ()):
         layer.weight.data = weight

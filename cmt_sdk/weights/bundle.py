@@ -1,7 +1,9 @@
-"""Adapter bundles: what was trained for one base model to make, find and read memories. Knows no torch.
+"""Adapter bundles: what was trained for one base model to make, find and read memories. Knows no
+torch.
 
-A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/`, `encoder/` and `matcher/` (peft's
-own format), `match.safetensors` (neural.matching.MatchHead) and `aggregate.safetensors` (neural.aggregation.Aggregator).
+A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/`, `encoder/`
+and `matcher/` (peft's own format), `match.safetensors` (neural.matching.MatchHead) and
+`aggregate.safetensors` (neural.aggregation.Aggregator).
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 class Bundle:
     """What was trained for the base model with hash `base`; a part that is None was not.
 
-    compressor: "kv" or "soft": whose memories the adapters make and read. vector_weight: what closeness in meaning
-    counts against words in common.
+    compressor: "kv" or "soft": whose memories the adapters make and read. vector_weight: what
+    closeness in meaning counts against words in common.
     """
 
     base: str = ""
@@ -59,11 +61,13 @@ def _hash(parts: list[Path | None]) -> str:
 
 
 def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
-    """The bundle for a base model: "default" is the shipped one made for it, or none; "none"; or a folder.
+    """The bundle for a base model: "default" is the shipped one made for it, or none; "none"; or a
+    folder.
 
-    Adapters that were trained for `kv` memories make and read `soft` ones too, if less well; not the other way round. What finds
-    passages is shipped once, beside those for `kv`. Raises ModelNotFound for a folder without a manifest, ModelMismatch when a
-    folder's bundle is for another base or another compressor.
+    Adapters that were trained for `kv` memories make and read `soft` ones too, if less well; not
+    the other way round. What finds passages is shipped once, beside those for `kv`. Raises
+    ModelNotFound for a folder without a manifest, ModelMismatch when a folder's bundle is for
+    another base or another compressor.
     """
     if adapter == "none":
         return Bundle()
@@ -71,23 +75,29 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
         shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
         fitting = {b.compressor: b for b in shipped if b.base == base}
         kv, own = fitting.get("kv", Bundle()), fitting.get(compressor)
-        return replace(own, match=kv.match, matcher=kv.matcher, vector_weight=kv.vector_weight) if own else kv
+        return (
+            replace(own, match=kv.match, matcher=kv.matcher, vector_weight=kv.vector_weight)
+            if own
+            else kv
+        )
     bundle = read_bundle(Path(adapter).expanduser())
     if bundle.base != base:
         raise ModelMismatch(
-            f"adapter {adapter} was trained for a base model with hash {bundle.base[:16]}, the one that is open has "
-            f"{base[:16]}; open the model that it was trained for, or use adapter='none'"
+            f"adapter {adapter} was trained for a base model with hash {bundle.base[:16]}, the one"
+            f" that is open has {base[:16]}; open the model that it was trained for, or use"
+            " adapter='none'"
         )
     if bundle.compressor not in ("kv", compressor):
         raise ModelMismatch(
-            f"adapter {adapter} was trained for compressor={bundle.compressor!r}, this memory has {compressor!r}; open it with "
-            f"compressor={bundle.compressor!r}, or use adapter='none'"
+            f"adapter {adapter} was trained for compressor={bundle.compressor!r}, this memory has"
+            f" {compressor!r}; open it with compressor={bundle.compressor!r}, or use adapter='none'"
         )
     return bundle
 
 
 def has_shipped_adapter(model: str) -> bool:
-    """Whether the adapter "default" is one for this model; else memories are read without any, and found mostly by words.
+    """Whether the adapter "default" is one for this model; else memories are read without any, and
+    found mostly by words.
 
     Raises ModelNotFound for a model that is not on this machine.
     """
@@ -95,20 +105,27 @@ def has_shipped_adapter(model: str) -> bool:
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """The bundle in a folder. Raises ModelNotFound when there is none, ModelError for a manifest that is none, ModelMismatch for
-    a bundle of an earlier form.
+    """The bundle in a folder. Raises ModelNotFound when there is none, ModelError for a manifest
+    that is none, ModelMismatch for a bundle of an earlier form.
     """
     try:
         said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         base, compressor = str(said["base"]), str(said.get("compressor", "kv"))
         vector_weight = float(said.get("vector_weight", 1.0))
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ModelNotFound(f"adapter {folder}: there is no {MANIFEST} in it; `cmt train` writes one") from error
+        raise ModelNotFound(
+            f"adapter {folder}: there is no {MANIFEST} in it; `cmt train` writes one"
+        ) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ModelError(f"adapter {folder}: its {MANIFEST} is damaged ({error!r}); `cmt train` writes one") from error
+        raise ModelError(
+            f"adapter {folder}: its {MANIFEST} is damaged ({error!r}); `cmt train` writes one"
+        ) from error
 
     if (folder / "soft.safetensors").exists():
-        raise ModelMismatch(f"adapter {folder} was trained for an earlier form of soft memories: train one with `cmt train`")
+        raise ModelMismatch(
+            f"adapter {folder} was trained for an earlier form of soft memories: train one with"
+            " `cmt train`"
+        )
 
     def part(name: str) -> Path | None:
         return folder / name if (folder / name).exists() else None

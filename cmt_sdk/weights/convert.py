@@ -2,8 +2,9 @@
 
     python -P convert.py FILE.gguf FOLDER
 
-Run by `download` in a process of its own, as a file, so that it needs nothing of this package: it takes memory and ten
-seconds or more, may be killed at any time, and what libraries print stays out of sight. Prints the versions as JSON.
+Run by `download` in a process of its own, as a file, so that it needs nothing of this package: it
+takes memory and ten seconds or more, may be killed at any time, and what libraries print stays out
+of sight. Prints the versions as JSON.
 """
 
 from __future__ import annotations
@@ -15,22 +16,32 @@ from pathlib import Path
 
 
 def convert(file: Path, folder: Path) -> dict[str, str]:
-    """Write the model of a .gguf file to `folder`; returns the versions of the libraries that did it."""
+    """Write the model of a .gguf file to `folder`; returns the versions of the libraries that did
+    it.
+    """
     import gguf
 
-    # transformers parses the header three times and maps the names once per tensor: remembered, it takes half the time
+    # transformers parses the header three times and maps the names once per tensor: remembered, it
+    # takes half the time
     gguf.GGUFReader = functools.lru_cache(gguf.GGUFReader)
     gguf.get_tensor_name_map = functools.lru_cache(gguf.get_tensor_name_map)
-    end = gguf.GGUFReader(str(file)).get_field("tokenizer.ggml.eos_token_id")  # no .gguf file fails here, before the slow imports
+    # no .gguf file fails here, before the slow imports
+    end = gguf.GGUFReader(str(file)).get_field("tokenizer.ggml.eos_token_id")
     import torch
     import transformers
 
-    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name, "local_files_only": True}
+    source = {
+        "pretrained_model_name_or_path": str(file.parent),
+        "gguf_file": file.name,
+        "local_files_only": True,
+    }
     tokenizer = transformers.AutoTokenizer.from_pretrained(**source)
     # releases before GgufConfig always unpack
     unpack = getattr(transformers, "GgufConfig", None)
     extra = {"quantization_config": unpack(dequantize=True)} if unpack else {}
-    model = transformers.AutoModelForCausalLM.from_pretrained(**source, **extra, dtype=torch.bfloat16)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        **source, **extra, dtype=torch.bfloat16
+    )
     if end is not None:  # transformers 5.17 takes another token
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(int(end.contents()))
     model.save_pretrained(folder)

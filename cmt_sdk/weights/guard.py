@@ -1,10 +1,12 @@
-"""A program: run another one within bounds of memory and processor time, and end with the process that asked for it.
+"""A program: run another one within bounds of memory and processor time, and end with the process
+that asked for it.
 
     python -P guard.py PARENT BYTES SECONDS FILE.py ARGUMENTS...
     python -P guard.py PARENT BYTES SECONDS -m MODULE ARGUMENTS...
 
-Standard input is a pipe that the parent holds open: where it ends, so does this process, also on systems that do not signal
-a parent's death. Run as a file, so that it needs nothing of this package.
+Standard input is a pipe that the parent holds open: where it ends, so does this process, also on
+systems that do not signal a parent's death. Run as a file, so that it needs nothing of this
+package.
 """
 
 from __future__ import annotations
@@ -20,12 +22,18 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def bound(most_bytes: int, most_seconds: int) -> None:
-    """The most memory of its own and processor time that this process may take, where the system can bound them."""
+    """The most memory of its own and processor time that this process may take, where the system
+    can bound them.
+    """
     try:
         import resource
     except ImportError:  # Windows: the parent's clock alone bounds it
         return
-    for which, most in ((resource.RLIMIT_DATA, most_bytes), (resource.RLIMIT_CPU, most_seconds), (resource.RLIMIT_CORE, 0)):
+    for which, most in (
+        (resource.RLIMIT_DATA, most_bytes),
+        (resource.RLIMIT_CPU, most_seconds),
+        (resource.RLIMIT_CORE, 0),
+    ):
         hard = resource.getrlimit(which)[1]
         least = most if hard == resource.RLIM_INFINITY else min(most, hard)
         with suppress(ValueError, OSError):

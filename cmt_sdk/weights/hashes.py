@@ -1,7 +1,8 @@
-"""SHA-256 of files, remembered for as long as a file's size and time of change stay the same. Knows no model.
+"""SHA-256 of files, remembered for as long as a file's size and time of change stay the same. Knows
+no model.
 
-Hashing gigabytes at every start would cost seconds, so digests are kept in `hashes.json` beside the pulled models. The
-file is a cache: lost or damaged, it is made again.
+Hashing gigabytes at every start would cost seconds, so digests are kept in `hashes.json` beside the
+pulled models. The file is a cache: lost or damaged, it is made again.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ _log = logging.getLogger(__name__)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, read from the disk at every call. StorageDenied without permission."""
+    """SHA-256 of a file's bytes, in hexadecimal, read from the disk at every call. StorageDenied
+    without permission.
+    """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -30,15 +33,22 @@ def sha256_of(path: Path) -> str:
 
 
 def known_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes; read again only when its size or time of change differs from the last time."""
+    """SHA-256 of a file's bytes; read again only when its size or time of change differs from the
+    last time.
+    """
     return _known(str(path.resolve()), [path], lambda: sha256_of(path))
 
 
 def known_sha256_of_tensors(files: Sequence[Path]) -> str:
-    """One digest for the tensors of safetensors files: their names, types, shapes and bytes, whatever the order and the
-    number of the files, so that the same weights saved by another release are the same. ModelUnsupported if damaged.
+    """One digest for the tensors of safetensors files: their names, types, shapes and bytes,
+    whatever the order and the number of the files, so that the same weights saved by another
+    release are the same. ModelUnsupported if damaged.
     """
-    return _known("tensors:" + "|".join(str(f.resolve()) for f in files), files, lambda: _sha256_of_tensors(files))
+    return _known(
+        "tensors:" + "|".join(str(f.resolve()) for f in files),
+        files,
+        lambda: _sha256_of_tensors(files),
+    )
 
 
 def _sha256_of_tensors(files: Iterable[Path]) -> str:
@@ -49,17 +59,23 @@ def _sha256_of_tensors(files: Iterable[Path]) -> str:
             try:
                 header = json.loads(data[8:start])
             except ValueError as error:
-                raise ModelUnsupported(f"{path} is no safetensors file: fetch or save the model again") from error
+                raise ModelUnsupported(
+                    f"{path} is no safetensors file: fetch or save the model again"
+                ) from error
             for name, about in header.items():
                 if name != "__metadata__":
                     first, last = about["data_offsets"]
-                    digest = hashlib.sha256(memoryview(data)[start + first : start + last]).hexdigest()
+                    digest = hashlib.sha256(
+                        memoryview(data)[start + first : start + last]
+                    ).hexdigest()
                     found[name] = f"{name} {about['dtype']} {about['shape']} {digest}"
     return hashlib.sha256("\n".join(found[name] for name in sorted(found)).encode()).hexdigest()
 
 
 def _known(key: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
-    """A digest from the cache while sizes and times of change are the same, else computed and kept."""
+    """A digest from the cache while sizes and times of change are the same, else computed and
+    kept.
+    """
     stats = [file.stat() for file in files]
     stamp = [sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)]
     cache = _read_cache()
@@ -71,7 +87,9 @@ def _known(key: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
 
 
 def known_sha256_of_all(paths: Iterable[Path]) -> str:
-    """One digest for several files: the file's own for a single one, else that of the lines "digest  name"."""
+    """One digest for several files: the file's own for a single one, else that of the lines "digest
+    name".
+    """
     ordered = sorted(paths)
     if len(ordered) == 1:
         return known_sha256(ordered[0])
@@ -88,13 +106,21 @@ def _read_cache() -> dict[str, list[int | str]]:
         cache = json.loads(_cache_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return {k: v for k, v in cache.items() if isinstance(v, list) and len(v) == 3} if isinstance(cache, dict) else {}
+    return (
+        {k: v for k, v in cache.items() if isinstance(v, list) and len(v) == 3}
+        if isinstance(cache, dict)
+        else {}
+    )
 
 
 def _write_cache(cache: dict[str, list[int | str]]) -> None:
     file = _cache_file()
     draft = file.with_name(f"{file.name}.{os.getpid()}")
-    alive = {key: value for key, value in cache.items() if Path(key.removeprefix("tensors:").split("|")[0]).exists()}
+    alive = {
+        key: value
+        for key, value in cache.items()
+        if Path(key.removeprefix("tensors:").split("|")[0]).exists()
+    }
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         draft.write_text(json.dumps(alive, indent=1), encoding="utf-8")

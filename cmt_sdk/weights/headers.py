@@ -1,6 +1,8 @@
-"""The header of a .gguf file, looked through before anything is converted: no count in it is beyond what the file can hold.
+"""The header of a .gguf file, looked through before anything is converted: no count in it is beyond
+what the file can hold.
 
-Knows the format alone (ggml-org/ggml, docs/gguf.md), no library: those that read it believe its counts.
+Knows the format alone (ggml-org/ggml, docs/gguf.md), no library: those that read it believe its
+counts.
 """
 
 from __future__ import annotations
@@ -14,7 +16,8 @@ from pathlib import Path
 from cmt_sdk.errors import ModelUnsupported
 
 VERSIONS = (2, 3)
-WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}  # bytes of a value, by its type
+# bytes of a value, by its type
+WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 WHOLE = {4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
 STRING, ARRAY = 8, 9
 LONGEST_NAME = 65_535  # bytes, as the format says
@@ -25,15 +28,23 @@ MOST_VALUES = 8  # of tensors a byte of the file: no quantisation writes less th
 def check_gguf(file: Path) -> None:
     """Raise ModelUnsupported unless the header of a .gguf file fits the file."""
     try:
-        with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with (
+            file.open("rb") as opened,
+            mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
+        ):
             _Header(data).check()
-    except (struct.error, ValueError, OSError) as error:  # ValueError: an empty file cannot be mapped
-        raise ModelUnsupported(f"{file} is no sound .gguf file: {error}; fetch it again from its maker") from error
+    except (struct.error, ValueError, OSError) as error:
+        # ValueError: an empty file cannot be mapped
+        raise ModelUnsupported(
+            f"{file} is no sound .gguf file: {error}; fetch it again from its maker"
+        ) from error
 
 
 @dataclass
 class _Header:
-    """The bytes, and how far they are read. Raises ValueError for what cannot be, struct.error at the end."""
+    """The bytes, and how far they are read. Raises ValueError for what cannot be, struct.error at
+    the end.
+    """
 
     data: mmap.mmap
     at: int = 0
@@ -44,7 +55,9 @@ class _Header:
         self.at = 4
         version = self._number("<I")
         if version not in VERSIONS:
-            raise ValueError(f"version {version}, and those that are read are 2 and 3, little-endian")
+            raise ValueError(
+                f"version {version}, and those that are read are 2 and 3, little-endian"
+            )
         tensors, keys = self._count("tensors", 24), self._count("keys", 13)
         for _ in range(keys):
             name = self._text(LONGEST_NAME)

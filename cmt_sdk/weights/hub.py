@@ -1,10 +1,11 @@
 """A program: ask the Hugging Face hub what a model consists of, and fetch it.
 
-    python -P hub.py plan ORG/NAME                     prints {"commit", "licence", "files": [{name, bytes, sha256}]}
-    python -P hub.py fetch ORG/NAME COMMIT FOLDER FILE ...
+    python -P hub.py plan ORG/NAME                     prints {"commit", "licence", "files": [{name,
+    bytes, sha256}]} python -P hub.py fetch ORG/NAME COMMIT FOLDER FILE ...
 
-Run by `download` in a process of its own, as a file, so that it needs nothing of this package: it can be killed at
-once, and the errors of any release of the hub's client come back as one line of text.
+Run by `download` in a process of its own, as a file, so that it needs nothing of this package: it
+can be killed at once, and the errors of any release of the hub's client come back as one line of
+text.
 """
 
 from __future__ import annotations
@@ -20,7 +21,11 @@ def plan(name: str) -> dict[str, Any]:
 
     info = HfApi().model_info(name, files_metadata=True)
     files = [
-        {"name": file.rfilename, "bytes": file.size or 0, "sha256": file.lfs.sha256 if file.lfs else None}
+        {
+            "name": file.rfilename,
+            "bytes": file.size or 0,
+            "sha256": file.lfs.sha256 if file.lfs else None,
+        }
         for file in info.siblings
     ]
     licence = getattr(info.card_data, "license", None) or []

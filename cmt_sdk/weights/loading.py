@@ -1,4 +1,5 @@
-"""From a model's folder to a frozen model in memory: precision, device, quiet. Knows no memory and no network.
+"""From a model's folder to a frozen model in memory: precision, device, quiet. Knows no memory and
+no network.
 
 torch and transformers are imported inside `load_base`: importing this file costs nothing.
 """
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-# CPUs that multiply bf16 themselves. Others imitate it: with AVX2 alone a matrix product takes 6.5 times as long as in fp32
-# (8.7 against 57 GFLOPS, one core of a Zen 3, torch 2.13).
+# CPUs that multiply bf16 themselves. Others imitate it: with AVX2 alone a matrix product takes 6.5
+# times as long as in fp32 (8.7 against 57 GFLOPS, one core of a Zen 3, torch 2.13).
 _BF16_UNITS = ("avx512_bf16", "amx_bf16")
 _NF4_DEVICES = {"cuda", "cpu"}
 _log = logging.getLogger(__name__)
@@ -34,7 +35,8 @@ T = TypeVar("T")
 class Adapters:
     """The adapters on a model: their hashes by name, the one that is on (None: the bare base).
 
-    merged: by name, each changed layer with its own weight and the changed one. layers: those that peft put in.
+    merged: by name, each changed layer with its own weight and the changed one. layers: those that
+    peft put in.
     """
 
     def __init__(self) -> None:
@@ -48,8 +50,8 @@ class Adapters:
 class LoadedModel:
     """A language model that nothing changes, its tokenizer, and what they are.
 
-    `base_hash` and `tokenizer_hash` are SHA-256 prefixes of the files they were loaded from, whatever the precision;
-    `quantization` is "nf4", "bf16" or "fp32".
+    `base_hash` and `tokenizer_hash` are SHA-256 prefixes of the files they were loaded from,
+    whatever the precision; `quantization` is "nf4", "bf16" or "fp32".
     """
 
     model: PreTrainedModel
@@ -62,13 +64,14 @@ class LoadedModel:
 
 
 def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> LoadedModel:
-    """Load a pulled model, a local folder or a .gguf file (converted on first use), frozen and in eval mode.
+    """Load a pulled model, a local folder or a .gguf file (converted on first use), frozen and in
+    eval mode.
 
-    precision: "nf4" (4-bit weights through bitsandbytes, the arithmetic of "full"), "bf16", "fp32", "full" (bf16 where
-    the device multiplies it itself, else fp32: `multiplies_bf16`), or "auto": nf4 on CUDA, else "full". device: "auto"
-    (CUDA where there is one, else the CPU) or any name that torch knows. No gradient flows through NF4 weights on a CPU:
-    train in "full" there.
-    Raises ModelNotFound, ModelUnsupported, InvalidSetting; ModelError when the files are damaged.
+    precision: "nf4" (4-bit weights through bitsandbytes, the arithmetic of "full"), "bf16", "fp32",
+    "full" (bf16 where the device multiplies it itself, else fp32: `multiplies_bf16`), or "auto":
+    nf4 on CUDA, else "full". device: "auto" (CUDA where there is one, else the CPU) or any name
+    that torch knows. No gradient flows through NF4 weights on a CPU: train in "full" there. Raises
+    ModelNotFound, ModelUnsupported, InvalidSetting; ModelError when the files are damaged.
     """
     info = pull_model(model) if is_gguf(model) else model_info(model)
     with _collector_paused():
@@ -101,22 +104,32 @@ def load_tensors(file: Path) -> dict[str, torch.Tensor]:
 
 
 def load_part(file: Path, make: Callable[[dict[str, torch.Tensor]], T]) -> T:
-    """What `make` builds of the tensors in a file. Raises ModelError when it is damaged, or holds something else."""
+    """What `make` builds of the tensors in a file. Raises ModelError when it is damaged, or holds
+    something else.
+    """
     tensors = load_tensors(file)
     try:
         return make(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
-        raise ModelError(f"{file} holds something else than it should ({error!r:.100}): `cmt train` writes it") from error
+        raise ModelError(
+            f"{file} holds something else than it should ({error!r:.100}): `cmt train` writes it"
+        ) from error
 
 
-def _load(info: ModelInfo, precision: str, device: torch.device) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def _load(
+    info: ModelInfo, precision: str, device: torch.device
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     options = {"use_safetensors": True, "output_loading_info": True}
     try:
         with _quiet_transformers(), without_kernels(), vetted(info.path) as shown:
-            source = {"pretrained_model_name_or_path": shown, "local_files_only": True, "trust_remote_code": False}
+            source = {
+                "pretrained_model_name_or_path": shown,
+                "local_files_only": True,
+                "trust_remote_code": False,
+            }
             tokenizer = AutoTokenizer.from_pretrained(**source)
             network, found = AutoModelForCausalLM.from_pretrained(
                 **source, **options, **_numbers(precision, device), device_map={"": device}
@@ -126,9 +139,14 @@ def _load(info: ModelInfo, precision: str, device: torch.device) -> tuple[PreTra
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {info.name!r} in {info.path} cannot be loaded: {error}") from error
     except Exception as error:  # whatever its libraries raise for settings that they did not expect
-        raise ModelUnsupported(f"model {info.name!r} is not a causal LM that transformers can load: {error!r:.500}") from error
-    if missing := sorted(found["missing_keys"]):  # transformers would go on with random numbers in their place
-        raise ModelError(f"model {info.name!r} in {info.path} lacks {len(missing)} weights, such as {missing[0]}")
+        raise ModelUnsupported(
+            f"model {info.name!r} is not a causal LM that transformers can load: {error!r:.500}"
+        ) from error
+    # transformers would go on with random numbers in their place
+    if missing := sorted(found["missing_keys"]):
+        raise ModelError(
+            f"model {info.name!r} in {info.path} lacks {len(missing)} weights, such as {missing[0]}"
+        )
     # peft reads the settings of the model again from its folder
     network.name_or_path = network.config.name_or_path = str(info.path)
     return network, tokenizer
@@ -145,7 +163,10 @@ def _numbers(precision: str, device: torch.device) -> dict[str, Any]:
     from transformers import BitsAndBytesConfig
 
     nf4 = BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype, bnb_4bit_use_double_quant=False
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_use_double_quant=False,
     )
     return {"dtype": dtype, "quantization_config": nf4}
 
@@ -157,14 +178,18 @@ def _device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:  # AssertionError: torch's word for a build without CUDA
+    except (RuntimeError, AssertionError) as error:
+        # AssertionError: torch's word for a build without CUDA
         reason = str(error).splitlines()[0]
-        raise InvalidSetting(f"device={name!r} is not usable here ({reason}): choose 'auto' or 'cpu'") from error
+        raise InvalidSetting(
+            f"device={name!r} is not usable here ({reason}): choose 'auto' or 'cpu'"
+        ) from error
 
 
 def _precision(name: str, device: torch.device) -> str:
-    # On a CPU, NF4 takes three times as long to load as bf16 and reads slower (477 ms for 192 tokens of the default model
-    # on one thread, against 369); it decodes faster (36 ms a token against 55) and halves the memory.
+    # On a CPU, NF4 takes three times as long to load as bf16 and reads slower (477 ms for 192
+    # tokens of the default model on one thread, against 369); it decodes faster (36 ms a token
+    # against 55) and halves the memory.
     if name == "auto" and device.type == "cuda":
         return "nf4"
     if name in {"auto", "full"}:
@@ -172,12 +197,17 @@ def _precision(name: str, device: torch.device) -> str:
     if name not in {"nf4", "bf16", "fp32"}:
         raise InvalidSetting(f"precision={name!r}: choose one of auto, nf4, bf16, fp32")
     if name == "nf4" and device.type not in _NF4_DEVICES:
-        raise InvalidSetting(f"precision='nf4' does not run on {device.type!r}: choose 'bf16', or device 'cpu' or 'cuda'")
+        raise InvalidSetting(
+            f"precision='nf4' does not run on {device.type!r}: choose 'bf16', or device 'cpu' or"
+            " 'cuda'"
+        )
     return name
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether a device has units for bf16. Of CPUs those of x86 count that say so: what bf16 gains on others was not measured."""
+    """Whether a device has units for bf16. Of CPUs those of x86 count that say so: what bf16 gains
+    on others was not measured.
+    """
     import torch
 
     if device.type == "cuda":
@@ -187,7 +217,8 @@ def multiplies_bf16(device: torch.device) -> bool:
         return True
     if hasattr(torch.cpu, "get_capabilities"):
         return any(torch.cpu.get_capabilities().get(name) for name in _BF16_UNITS)
-    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())  # torch before 2.10 says no more
+    # torch before 2.10 says no more
+    return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", bool)())
 
 
 def _full(device: torch.device) -> str:
@@ -195,15 +226,19 @@ def _full(device: torch.device) -> str:
 
 
 def import_bitsandbytes() -> None:
-    """Import bitsandbytes, where it is installed, without its search for native code on the hub, and without its complaint."""
-    # On CPUs with AVX512-BF16 its import fetches native code from the hub through the `kernels` package, and complains
-    # where that is missing. We fetch nothing that was not asked for; its own kernels do.
+    """Import bitsandbytes, where it is installed, without its search for native code on the hub,
+    and without its complaint.
+    """
+    # On CPUs with AVX512-BF16 its import fetches native code from the hub through the `kernels`
+    # package, and complains where that is missing. We fetch nothing that was not asked for; its own
+    # kernels do.
     if "bitsandbytes" in sys.modules:
         return
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     logger.disabled = True
     try:
-        with without_kernels(), suppress(ModuleNotFoundError):  # who needs it says so; a training in bf16 does without
+        # who needs it says so; a training in bf16 does without
+        with without_kernels(), suppress(ModuleNotFoundError):
             import bitsandbytes  # noqa: F401 - for its side effects only
     finally:
         logger.disabled = False
@@ -211,7 +246,9 @@ def import_bitsandbytes() -> None:
 
 @contextmanager
 def without_kernels() -> Iterator[None]:
-    """Within the block the package `kernels`, which fetches native code from the hub, cannot be imported."""
+    """Within the block the package `kernels`, which fetches native code from the hub, cannot be
+    imported.
+    """
     modules: dict[str, Any] = sys.modules
     kernels = modules.get("kernels")
     modules["kernels"] = None
@@ -224,9 +261,10 @@ def without_kernels() -> Iterator[None]:
 
 
 def _settle(network: PreTrainedModel) -> None:
-    # On some CPUs bitsandbytes rewrites each layer's weights for its kernel in the first pass that reaches it. We want
-    # that now, so that the base's bytes never change later, and never under two threads at once. (Never ask such a
-    # model for its state_dict: bitsandbytes 0.50 writes them back in a wrong order.)
+    # On some CPUs bitsandbytes rewrites each layer's weights for its kernel in the first pass that
+    # reaches it. We want that now, so that the base's bytes never change later, and never under two
+    # threads at once. (Never ask such a model for its state_dict: bitsandbytes 0.50 writes them
+    # back in a wrong order.)
     import torch
 
     with torch.no_grad():
@@ -250,7 +288,8 @@ def _quiet_transformers() -> Iterator[None]:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    # importing torch and transformers makes a million objects that stay: looking through them costs half a second
+    # importing torch and transformers makes a million objects that stay: looking through them costs
+    # half a second
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,6 +1,8 @@
-"""Run a Python program in a process of its own and watch it by the size of what it writes. Knows nothing of models.
+"""Run a Python program in a process of its own and watch it by the size of what it writes. Knows
+nothing of models.
 
-The program has bounds of time and memory (`guard`), and whatever ends the caller also ends it, a kill too.
+The program has bounds of time and memory (`guard`), and whatever ends the caller also ends it, a
+kill too.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ _ERROR_LINE = re.compile(r"ERROR: |[\w.]*(Error|Exception)\b")
 class Job:
     """A program that writes into `folder`, about `total` bytes (0: not known).
 
-    `command` is what follows `python -P`: a file, or "-m" and a module, and arguments. It ends after `seconds`, and fails where
-    it takes more than `memory` bytes of its own.
+    `command` is what follows `python -P`: a file, or "-m" and a module, and arguments. It ends
+    after `seconds`, and fails where it takes more than `memory` bytes of its own.
 
     `task` and `remedy` make the message when it fails: "TASK failed: its own last error. REMEDY".
     """
@@ -49,7 +51,9 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, report: OnProgress) -> str:
-        """What the program printed. Raises ModelDownload when it fails, StorageFull when the disk is full."""
+        """What the program printed. Raises ModelDownload when it fails, StorageFull when the disk
+        is full.
+        """
         with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
             code = self._watch(report, output, errors)
             if code == 0:
@@ -61,7 +65,8 @@ class Job:
         bounds = (str(os.getpid()), str(self.memory), str(self.seconds * (os.cpu_count() or 1)))
         with subprocess.Popen(  # noqa: S603 - the commands are our own, their arguments checked names and paths
             [sys.executable, "-P", guard.__file__, *bounds, *self.command],
-            stdin=subprocess.PIPE,  # open as long as this process lives: the guard waits for its end
+            # open as long as this process lives: the guard waits for its end
+            stdin=subprocess.PIPE,
             stdout=output,
             stderr=errors,
             env=environment,
@@ -71,7 +76,10 @@ class Job:
                     size = size_of(self.folder)
                     report(self.stage, min(size, self.total) if self.total else size, self.total)
                     if time.monotonic() > until:
-                        raise ModelDownload(f"{self.task} took longer than {self.seconds:,} s and was ended. {self.remedy}")
+                        raise ModelDownload(
+                            f"{self.task} took longer than {self.seconds:,} s and was ended."
+                            f" {self.remedy}"
+                        )
                     try:
                         return program.wait(_POLL_SECONDS)
                     except subprocess.TimeoutExpired:
@@ -82,11 +90,17 @@ class Job:
 
     def _failure(self, code: int, errors: str) -> ModelDownload | StorageFull:
         if os.strerror(errno.ENOSPC) in errors:
-            return StorageFull(f"{self.task} failed: no space left for {self.folder}. Free some, then try again")
+            return StorageFull(
+                f"{self.task} failed: no space left for {self.folder}. Free some, then try again"
+            )
         lines = [line.strip() for line in errors.splitlines() if line.strip()]
         named = [line for line in lines if _ERROR_LINE.match(line)]
-        if code in OUT_OF_TIME or any("MemoryError" in line or "not enough memory" in line for line in lines[-20:]):
-            bounds = f"{self.seconds:,} s of processor time and {self.memory / 1e9:,.0f} GB of memory"
+        if code in OUT_OF_TIME or any(
+            "MemoryError" in line or "not enough memory" in line for line in lines[-20:]
+        ):
+            bounds = (
+                f"{self.seconds:,} s of processor time and {self.memory / 1e9:,.0f} GB of memory"
+            )
             return ModelDownload(f"{self.task} needs more than {bounds}. {self.remedy}")
         reason = (named or lines or [f"it ended with exit code {code}"])[-1]
         return ModelDownload(f"{self.task} failed: {reason.rstrip('.')}. {self.remedy}")

@@ -1,7 +1,8 @@
 """The models on this machine: where they lie and what they are. Knows no torch and no network.
 
-A pulled model is a folder `models_dir()/NAME` with its facts in `cmt-model.json`. It appears there in one rename, so a
-folder is a whole model or it is not there. A local folder is a model too, and stays where it is.
+A pulled model is a folder `models_dir()/NAME` with its facts in `cmt-model.json`. It appears there
+in one rename, so a folder is a whole model or it is not there. A local folder is a model too, and
+stays where it is.
 """
 
 from __future__ import annotations
@@ -19,19 +20,27 @@ from typing import Any
 
 from cmt_sdk.config import models_dir
 from cmt_sdk.errors import InvalidSetting, ModelNotFound, ModelUnsupported, StorageDenied
-from cmt_sdk.weights.hashes import known_sha256, known_sha256_of_all, known_sha256_of_tensors, sha256_of
+from cmt_sdk.weights.hashes import (
+    known_sha256,
+    known_sha256_of_all,
+    known_sha256_of_tensors,
+    sha256_of,
+)
 
 MARKER = "cmt-model.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _SLOW_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
-LARGEST_JSON = 64_000_000  # bytes: the index of the weights of a very large model has some three million
+# bytes: the index of the weights of a very large model has some three million
+LARGEST_JSON = 64_000_000
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model on this machine. `name` is what `load_base` takes; `bytes` and `sha256` are those of its weights."""
+    """A model on this machine. `name` is what `load_base` takes; `bytes` and `sha256` are those of
+    its weights.
+    """
 
     name: str
     path: Path
@@ -59,8 +68,9 @@ def list_models() -> list[ModelInfo]:
 def model_info(name: str) -> ModelInfo:
     """The model of this name, local folder or .gguf file (which must have been converted).
 
-    A path wins over a pulled model of the same name. Raises ModelNotFound when it is not on this machine or its
-    weights have changed since they were pulled, ModelUnsupported when the folder holds no safetensors.
+    A path wins over a pulled model of the same name. Raises ModelNotFound when it is not on this
+    machine or its weights have changed since they were pulled, ModelUnsupported when the folder
+    holds no safetensors.
     """
     if is_local_folder(name):
         return _describe(Path(name).expanduser(), name)
@@ -71,14 +81,20 @@ def model_info(name: str) -> ModelInfo:
 
 
 def remove_model(name: str) -> ModelInfo:
-    """Delete a pulled model; returns what it was. A local folder is never deleted: InvalidSetting."""
+    """Delete a pulled model; returns what it was. A local folder is never deleted:
+    InvalidSetting.
+    """
     if is_local_folder(name):
-        raise InvalidSetting(f"model {name!r} is a folder of your own, not a pulled model: delete it yourself")
+        raise InvalidSetting(
+            f"model {name!r} is a folder of your own, not a pulled model: delete it yourself"
+        )
     info = model_info(name)
     try:
         _discard(info.path)
     except OSError as error:
-        raise StorageDenied(f"model {name!r} in {info.path} cannot be removed: {error.strerror}") from error
+        raise StorageDenied(
+            f"model {name!r} in {info.path} cannot be removed: {error.strerror}"
+        ) from error
     return info
 
 
@@ -93,7 +109,9 @@ def is_local_folder(name: str) -> bool:
 
 
 def gguf_name(path: Path) -> str:
-    """The name under which a .gguf file's conversion is kept: by its content, so that a moved file is found again."""
+    """The name under which a .gguf file's conversion is kept: by its content, so that a moved file
+    is found again.
+    """
     if not path.is_file():
         raise ModelNotFound(f"there is no file {path}: give the path of a .gguf file")
     return f"gguf/{known_sha256(path)[:16]}"
@@ -103,13 +121,20 @@ def pulled_folder(name: str) -> Path:
     """The folder that holds, or would hold, the pulled model of this name."""
     if not _NAME.fullmatch(name):
         if Path(name).expanduser().is_dir() and name.strip():
-            raise ModelUnsupported(f"folder {name} has no config.json: give the folder of a Hugging Face model")
-        raise ModelNotFound(f"model {name!r}: there is no such folder, and a name looks like {'organisation/name'!r}")
+            raise ModelUnsupported(
+                f"folder {name} has no config.json: give the folder of a Hugging Face model"
+            )
+        raise ModelNotFound(
+            f"model {name!r}: there is no such folder, and a name looks like"
+            f" {'organisation/name'!r}"
+        )
     return models_dir() / name
 
 
 def install(folder: Path, name: str, facts: Mapping[str, object]) -> ModelInfo:
-    """Make a finished folder the pulled model `name`, in one rename; an older or damaged one gives way."""
+    """Make a finished folder the pulled model `name`, in one rename; an older or damaged one gives
+    way.
+    """
     record = dict(facts) | {"sha256": known_sha256_of_tensors(weight_files(folder))}
     (folder / MARKER).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for file in folder.iterdir():
@@ -122,11 +147,15 @@ def install(folder: Path, name: str, facts: Mapping[str, object]) -> ModelInfo:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder. Raises ModelUnsupported when there are none: pickles are never read."""
+    """The safetensors files of a model folder. Raises ModelUnsupported when there are none: pickles
+    are never read.
+    """
     files = sorted(folder.glob("*.safetensors"))
     if files:
         return files
-    pickled = sorted(path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern))
+    pickled = sorted(
+        path.name for pattern in ("*.bin", "*.pt", "*.pth") for path in folder.glob(pattern)
+    )
     found = f"only {', '.join(pickled)}, and pickled weights can run code" if pickled else "none"
     raise ModelUnsupported(
         f"weights must be safetensors; {folder} holds {found}: "
@@ -137,17 +166,27 @@ def weight_files(folder: Path) -> list[Path]:
 def tokenizer_hash(folder: Path) -> str:
     """SHA-256 prefix, 16 hexadecimal digits, of the files that cut text into tokens."""
     fast = folder / "tokenizer.json"
-    files = [fast] if fast.is_file() else [folder / name for name in _SLOW_TOKENIZERS if (folder / name).is_file()]
+    files = (
+        [fast]
+        if fast.is_file()
+        else [folder / name for name in _SLOW_TOKENIZERS if (folder / name).is_file()]
+    )
     if not files:
-        raise ModelUnsupported(f"{folder} has no tokenizer.json: save the tokenizer beside the model")
+        raise ModelUnsupported(
+            f"{folder} has no tokenizer.json: save the tokenizer beside the model"
+        )
     return known_sha256_of_all(files)[:16]
 
 
 def adapter_hash(folder: Path) -> str:
-    """SHA-256 prefix, 16 hexadecimal digits, of an adapter's weights. Raises ModelNotFound when there are none."""
+    """SHA-256 prefix, 16 hexadecimal digits, of an adapter's weights. Raises ModelNotFound when
+    there are none.
+    """
     file = folder / ADAPTER_WEIGHTS
     if not file.is_file():
-        raise ModelNotFound(f"adapter folder {folder} has no {ADAPTER_WEIGHTS}: save it with peft's save_pretrained")
+        raise ModelNotFound(
+            f"adapter folder {folder} has no {ADAPTER_WEIGHTS}: save it with peft's save_pretrained"
+        )
     return sha256_of(file)[:16]
 
 
@@ -156,13 +195,18 @@ def _describe(folder: Path, name: str) -> ModelInfo:
     facts = read_json(folder / MARKER)
     digest = known_sha256_of_tensors(files)
     if digest != facts.get("sha256", digest):
-        raise ModelNotFound(f"the weights of {name!r} have changed since they were pulled: run `cmt model pull {name}`")
+        raise ModelNotFound(
+            f"the weights of {name!r} have changed since they were pulled: run `cmt model pull"
+            f" {name}`"
+        )
     architecture = _architecture(folder / "config.json")
     pulled_at = facts.get("pulled_at")
     try:
         pulled = datetime.fromisoformat(pulled_at) if pulled_at else None
     except (TypeError, ValueError) as error:
-        raise ModelUnsupported(f"{folder / MARKER} is damaged ({error}): run `cmt model pull {name}`") from error
+        raise ModelUnsupported(
+            f"{folder / MARKER} is damaged ({error}): run `cmt model pull {name}`"
+        ) from error
     return ModelInfo(
         name=name,
         path=folder,
@@ -180,17 +224,24 @@ def _architecture(file: Path) -> str:
     config = read_json(file)
     named = config.get("architectures") or [config.get("model_type", "unknown")]
     if not isinstance(named, list) or not isinstance(named[0], str):
-        raise ModelUnsupported(f"{file}: 'architectures' is {named!r:.60}, not a list of names: get the model again")
+        raise ModelUnsupported(
+            f"{file}: 'architectures' is {named!r:.60}, not a list of names: get the model again"
+        )
     return named[0]
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model; empty where there is none. Raises ModelUnsupported for anything else."""
+    """The JSON object in a file of a model; empty where there is none. Raises ModelUnsupported for
+    anything else.
+    """
     if not file.is_file():
         return {}
     try:
         if (size := file.stat().st_size) > LARGEST_JSON:
-            raise ModelUnsupported(f"{file} has {size:,} bytes, the limit is {LARGEST_JSON:,}: it is no file of settings")
+            raise ModelUnsupported(
+                f"{file} has {size:,} bytes, the limit is {LARGEST_JSON:,}: it is no file of"
+                " settings"
+            )
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise ModelUnsupported(f"{file} cannot be read: {error}") from error
@@ -200,13 +251,15 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _discard(folder: Path) -> None:
-    (folder / MARKER).unlink(missing_ok=True)  # first: what is left of an interrupted deletion is no model
+    # first: what is left of an interrupted deletion is no model
+    (folder / MARKER).unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
 
 
 def _flush(file: Path) -> None:
-    # a rename can reach the disk before the bytes do: without this a power cut could leave a model of zeros
+    # a rename can reach the disk before the bytes do: without this a power cut could leave a model
+    # of zeros
     if file.is_file():
         with file.open("r+b") as handle:
             os.fsync(handle.fileno())

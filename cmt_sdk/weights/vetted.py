@@ -1,8 +1,9 @@
-"""A model's folder as transformers gets to see it: weights, tokenizer, and settings that are numbers and plain names. No torch.
+"""A model's folder as transformers gets to see it: weights, tokenizer, and settings that are
+numbers and plain names. No torch.
 
-Settings of a stranger's folder can name code on the hub (`attn_implementation`, `auto_map`), other files and base models
-(`*_file`, adapter_config.json), and programs that read quantised weights. None of that is handed on: the folder is shown
-through links, with its JSON files written anew.
+Settings of a stranger's folder can name code on the hub (`attn_implementation`, `auto_map`), other
+files and base models (`*_file`, adapter_config.json), and programs that read quantised weights.
+None of that is handed on: the folder is shown through links, with its JSON files written anew.
 """
 
 from __future__ import annotations
@@ -22,11 +23,23 @@ from cmt_sdk.weights.registry import read_json
 
 # What transformers reads of a causal LM that has no code of its own.
 SHOWN = (
-    "*.safetensors", "*.safetensors.index.json", "tokenizer.json", "tokenizer.model", "vocab.*", "merges.txt", "spiece.model",
-    "added_tokens.json", "special_tokens_map.json", "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
-# Settings that choose code, kernels, devices or other files, and whatever is private to transformers.
-CODE = re.compile(r"_.*|.*_implementation|auto_map|kernel_config|custom_.*|trust_.*|.*_plan|.*_file|name_or_path|init_inputs")
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "vocab.*",
+    "merges.txt",
+    "spiece.model",
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "chat_template.jinja",
+    "chat_template.json",
+)
+# Settings that choose code, kernels, devices or other files, and whatever is private to
+# transformers.
+CODE = re.compile(
+    r"_.*|.*_implementation|auto_map|kernel_config|custom_.*|trust_.*|.*_plan|.*_file|name_or_path|init_inputs"
+)
 PLAIN = re.compile(r"[\w.+-]*", re.ASCII)
 GENERATION = ("eos_token_id", "bos_token_id", "pad_token_id")
 
@@ -35,13 +48,14 @@ GENERATION = ("eos_token_id", "bos_token_id", "pad_token_id")
 def vetted(folder: Path) -> Iterator[Path]:
     """A folder that shows a model and nothing else, gone when the block ends.
 
-    Raises ModelUnsupported for settings of another shape, quantised weights, and an index that names files elsewhere.
+    Raises ModelUnsupported for settings of another shape, quantised weights, and an index that
+    names files elsewhere.
     """
     config = read_json(folder / "config.json")
     if config.get("quantization_config"):
         raise ModelUnsupported(
-            f"{folder} holds quantised weights (quantization_config in config.json): give the folder of the model before that; "
-            "precision='nf4' quantises it as it is loaded"
+            f"{folder} holds quantised weights (quantization_config in config.json): give the"
+            " folder of the model before that; precision='nf4' quantises it as it is loaded"
         )
     with tempfile.TemporaryDirectory(prefix="cmt-model-", ignore_cleanup_errors=True) as made:
         shown = Path(made)
@@ -50,15 +64,24 @@ def vetted(folder: Path) -> Iterator[Path]:
                 _check_index(file)
                 _show(file, shown / file.name)
         _write(shown / "config.json", _numbers(config))
-        for name, keep in (("tokenizer_config.json", _of_tokenizer), ("generation_config.json", _of_generation)):
+        for name, keep in (
+            ("tokenizer_config.json", _of_tokenizer),
+            ("generation_config.json", _of_generation),
+        ):
             if (folder / name).is_file():
                 _write(shown / name, keep(read_json(folder / name)))
         yield shown
 
 
 def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are numbers, truth values and plain names, in lists and objects of them too."""
-    return {name: _plain(value) for name, value in settings.items() if not _is_code(name) and _is_plain(value)}
+    """The settings that are numbers, truth values and plain names, in lists and objects of them
+    too.
+    """
+    return {
+        name: _plain(value)
+        for name, value in settings.items()
+        if not _is_code(name) and _is_plain(value)
+    }
 
 
 def _is_code(name: str) -> bool:
@@ -91,8 +114,12 @@ def _check_index(file: Path) -> None:
     if not file.name.endswith(".index.json"):
         return
     named = read_json(file).get("weight_map")
-    if not isinstance(named, dict) or not all(isinstance(n, str) and Path(n).name == n for n in named.values()):
-        raise ModelUnsupported(f"{file} names weights outside of its folder: get the model from its maker again")
+    if not isinstance(named, dict) or not all(
+        isinstance(n, str) and Path(n).name == n for n in named.values()
+    ):
+        raise ModelUnsupported(
+            f"{file} names weights outside of its folder: get the model from its maker again"
+        )
 
 
 def _write(file: Path, settings: Mapping[str, Any]) -> None:
@@ -102,7 +129,10 @@ def _write(file: Path, settings: Mapping[str, Any]) -> None:
 def _show(file: Path, shown: Path) -> None:
     """The file under another name: a link where the system has them, else a copy."""
     target = file.resolve()
-    ways: tuple[Callable[[], object], ...] = (lambda: shown.symlink_to(target), lambda: shown.hardlink_to(target))
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: shown.symlink_to(target),
+        lambda: shown.hardlink_to(target),
+    )
     for way in ways:
         try:
             way()

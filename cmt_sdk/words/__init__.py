@@ -64,7 +64,9 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Patterns:
-    """Compiled when they are first needed: the library takes some hundredths of a second to load."""
+    """Compiled when they are first needed: the library takes some hundredths of a second to
+    load.
+    """
 
     chunk: Any
     unit: Any
@@ -85,8 +87,12 @@ def _patterns() -> _Patterns:
     return _Patterns(
         chunk=made(rf"(?P<word>{WORD})|(?P<pairs>{UNITS}+)|(?P<signs>{SIGN}+)"),
         unit=made(rf"{PAIRED}\p{{M}}*|{SIGN}"),
-        seam=made(r"(?<=\p{Ll})(?=\p{Lu})|(?<=\p{Lu})(?=\p{Lu}\p{Ll}{2})|(?<=\p{N})(?=\p{L})|(?<=\p{L})(?=\p{N})"),
-        spaced=made(r"(?<![\w.,-])\+?\(?\d+\)?(?: ?\(0\))?(?:[ ./()-]{1,2}\d{2,}){1,9}(?![\d.,]*\d)"),
+        seam=made(
+            r"(?<=\p{Ll})(?=\p{Lu})|(?<=\p{Lu})(?=\p{Lu}\p{Ll}{2})|(?<=\p{N})(?=\p{L})|(?<=\p{L})(?=\p{N})"
+        ),
+        spaced=made(
+            r"(?<![\w.,-])\+?\(?\d+\)?(?: ?\(0\))?(?:[ ./()-]{1,2}\d{2,}){1,9}(?![\d.,]*\d)"
+        ),
         account=made(r"\b[A-Z]{2}\d{2}(?: [A-Z0-9]{4}){2,7}(?: [A-Z0-9]{1,4})?\b"),
         wrapped=made(rf"(?<={PAIRED})\n[ \t]*(?={PAIRED})"),
         broken=made(r"(?<=\p{L})-\n[ \t]*(?=\p{Ll})"),
@@ -119,7 +125,9 @@ def asked(question: str) -> Asked:
         found.take_apart(chunk)
         words |= dict.fromkeys([*found.words, *found.forms])
         starts |= dict.fromkeys(found.starts)
-        spelt |= dict.fromkeys(word for word in found.words if len(word) >= GRAM and _is_spelt(word))
+        spelt |= dict.fromkeys(
+            word for word in found.words if len(word) >= GRAM and _is_spelt(word)
+        )
     words |= dict.fromkeys(_in_one_notation(chunks))
     return Asked(list(words), list(starts), list(spelt))
 
@@ -176,7 +184,9 @@ def grams(word: str) -> list[str]:
 
 
 def heads_and_tails(word: str) -> list[str]:
-    """The beginnings and ends of a long word, of which a compound may be made; none of a short one."""
+    """The beginnings and ends of a long word, of which a compound may be made; none of a short
+    one.
+    """
     if not _is_long(word):
         return []
     cuts = range(GRAM, len(word) - GRAM + 1)
@@ -280,7 +290,9 @@ def _in_one_notation(chunks: Sequence[str]) -> list[str]:
     words = [token for date in said for token in date.tokens]
     words += [time.token for time in times(text)]
     text = _without(text, said)
-    words += [number.token for number in numbers(text) if not text[number.start : number.end].isdigit()]
+    words += [
+        number.token for number in numbers(text) if not text[number.start : number.end].isdigit()
+    ]
     words += [found[0].replace(" ", "").lower() for found in _patterns().account.finditer(text)]
     for found in _patterns().spaced.finditer(text):
         words += _dialled(found[0])

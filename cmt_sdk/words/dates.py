@@ -34,7 +34,8 @@ IDEOGRAPHIC = re.compile(
     rf"(?P<month>{COUNT})\s?[月월](?:\s?(?P<day>{COUNT})\s?[日일号號])?"
 )
 VIETNAMESE = re.compile(
-    r"(?<!\d)(?P<day>\d{1,2})\s+th[áa]ng\s+(?P<month>\d{1,2})(?!\d)(?:,?\s+(?:n[ăa]m\s+)?(?P<year>\d{4}))?", re.IGNORECASE
+    r"(?<!\d)(?P<day>\d{1,2})\s+th[áa]ng\s+(?P<month>\d{1,2})(?!\d)(?:,?\s+(?:n[ăa]m\s+)?(?P<year>\d{4}))?",
+    re.IGNORECASE,
 )
 NAME = r"[^\W\d_][\w'’\u0300-\u036f\u0900-\u0dff\u0e00-\u0eff\u1780-\u17ff]{2,}"
 LINK = r"(?:[^\W\d_]{1,3}(?:\s+|['’]))?"  # "of", "de", "d'"
@@ -127,7 +128,9 @@ def dates(text: str) -> list[Date]:
     taken = bytearray(len(text))
     for read in (_numeric, _numbered, _day_first, _month_first):
         for date in list(read(text)):
-            within_another = all(taken[date.start : date.end]) and (date.start, date.end) not in spans
+            within_another = (
+                all(taken[date.start : date.end]) and (date.start, date.end) not in spans
+            )
             if not within_another:
                 found.append(date)
         for date in found:
@@ -226,7 +229,11 @@ def _months(name: str) -> tuple[int, ...]:
 
 
 def _date(m: re.Match[str], year: int | None, month: int, day: int | None) -> Iterator[Date]:
-    is_one = 1 <= month <= 12 and (day is None or 1 <= day <= DAYS[month - 1]) and (year is None or 1 <= year <= 2400)
+    is_one = (
+        1 <= month <= 12
+        and (day is None or 1 <= day <= DAYS[month - 1])
+        and (year is None or 1 <= year <= 2400)
+    )
     if is_one:
         end = m.start() + len(m[0].rstrip())
         yield Date(m.start(), end, year, month, day)

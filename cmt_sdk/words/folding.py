@@ -10,9 +10,13 @@ import re
 import unicodedata
 from functools import lru_cache
 
-ANSI = re.compile(r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]")
+ANSI = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]"
+)
 # The same where the escape is lost or written out; only numbers of colours and of bold.
-SHOWN = re.compile(r"(?:\u241b|\^\[|\\(?:x1[bB]|0?33|e|u001[bB]))?\[(?:0|1|[34][0-7]|9[0-7]|10[0-7])(?:;[0-9]{1,3}){0,4}m")
+SHOWN = re.compile(
+    r"(?:\u241b|\^\[|\\(?:x1[bB]|0?33|e|u001[bB]))?\[(?:0|1|[34][0-7]|9[0-7]|10[0-7])(?:;[0-9]{1,3}){0,4}m"
+)
 ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 APART = ("<super>", "<sub>", "<fraction>", "<circle>", "<square>")  # 2019³ is no 20193
 APOSTROPHES = "\u2018\u2019\u201b\u02bc\u02bb\u02b9\u2032\uff07\u00b4\u05f3"
@@ -24,7 +28,18 @@ JOINERS = "\u200c\u200d"  # of Persian, of Indian scripts and of emoji
 SHAPES = ("<wide>", "<narrow>", "<font>")
 TATWEEL = "\u0640"
 # Letters that NFKD leaves whole, and that one language or keyboard writes as another.
-LETTERS = {"ٱ": "ا", "ى": "ي", "ی": "ي", "ک": "ك", "ة": "ه", "ı": "i", "ə": "e", "þ": "th", "ŋ": "n", "ð": "d"}
+LETTERS = {
+    "ٱ": "ا",
+    "ى": "ي",
+    "ی": "ي",
+    "ک": "ك",
+    "ة": "ه",
+    "ı": "i",
+    "ə": "e",
+    "þ": "th",
+    "ŋ": "n",
+    "ð": "d",
+}
 SPELT = {"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae"}
 KATAKANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}  # to hiragana
 PREFIXES, SHORTEST_STEM = 3, 3  # letters
@@ -39,7 +54,10 @@ class _Legible(dict[int, str]):
         character = chr(code)
         if unicodedata.category(character) == "Cf":
             stands = character if character in JOINERS else ""
-        elif unicodedata.decomposition(character).startswith(SHAPES) or "\ufb00" <= character <= "\ufb06":
+        elif (
+            unicodedata.decomposition(character).startswith(SHAPES)
+            or "\ufb00" <= character <= "\ufb06"
+        ):
             stands = unicodedata.normalize("NFKC", character)
         else:
             stands = character
@@ -82,7 +100,9 @@ def _clean(character: str) -> str:
     kind = unicodedata.category(character)
     if kind in ("Cf", "Me") or character in IGNORED or character == TATWEEL:
         return ""
-    if kind == "Mn" and ("\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"):
+    if kind == "Mn" and (
+        "\ufe00" <= character <= "\ufe0f" or "\U000e0100" <= character <= "\U000e01ef"
+    ):
         return ""  # a variation selector
     if kind == "Nd":
         return str(unicodedata.decimal(character))

@@ -1,6 +1,7 @@
 """Names of months and of powers of ten in many languages, from the Unicode CLDR (by Babel 2.19.0).
 
-Made by tests/everyday/calendar_names.py; not to be changed by hand: what is indexed with these names is found with the same.
+Made by tests/everyday/calendar_names.py; not to be changed by hand: what is indexed with these
+names is found with the same.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ MONTHS: dict[tuple[int, ...], str] = {
         "יוני جون يونيو ژوئن जुन जून জুন ਜੂਨ જૂન ஜூன் జూన్ ಜೂನ್ ജൂൺ පොසොන් มิถุนายน มิย ມິຖ "
         "ມິຖຸນາ ဇွန် ივნ ივნისი មិថុនា "
     ),
-    (6, 7): ("lip "),
+    (6, 7): "lip ",
     (7,): (
         "gor gorff gorffennaf heinä heinäkuu heinäkuuta hul hulyo iul iulie iyl iyul iúil "
         "juil juillet jul julai julayi julho juli julie julij julio juliol july juuli júl "
@@ -72,7 +73,7 @@ MONTHS: dict[tuple[int, ...], str] = {
         "հլս հուլիս հուլիսի יולי جولائی يوليو ژوئیه जुलाई जुलै जुल॰ জুল জুলাই ਜੁਲਾ ਜੁਲਾਈ "
         "જુલાઈ ஜூலை జులై ಜುಲೈ ജൂലൈ ඇසළ กรกฎาคม ກໍລະກົດ ဇူလိုင် ივლ ივლისი កក្កដា "
     ),
-    (7, 8): ("srp "),
+    (7, 8): "srp ",
     (8,): (
         "abu abuztua aga agasti ago agost agosti agosto agu agustus août aug august augusta "
         "augusti augusts augustus augusztus avg avgust avq avqust awst ağu ağustos d’ag "
@@ -104,7 +105,7 @@ MONTHS: dict[tuple[int, ...], str] = {
         "అక్టోబర్ ಅಕ್ಟೋ ಅಕ್ಟೋಬರ್ ഒക്ടോ ഒക്ടോബർ වප් ตุลาคม ຕຸລາ အောက် အောက်တိုဘာ ოქტ ოქტომბერი "
         "តុលា "
     ),
-    (10, 11): ("lis listopad listopada "),
+    (10, 11): "lis listopad listopada ",
     (11,): (
         "aza azaroa kas kasım lapkr lapkritis lapkričio listopadu marras marraskuu "
         "marraskuuta nob nobyembre noiembrie nov novemba novembar november novembra novembre "
@@ -140,9 +141,9 @@ SCALES: dict[tuple[int, ...], str] = {
         "тис тисяч тисяча тисячі тыс тысяч тысяча тысячи тысячы хил хиляди хиљ хиљада хиљаде "
         "հազար հզր אלף آلاف ألف هزار ہزار ह ද දහස ათ ათასი 천 "
     ),
-    (3, 6): ("mil м "),
-    (4,): ("万 萬 만 "),
-    (5,): ("لاکھ แสน ແສນ "),
+    (3, 6): "mil м ",
+    (4,): "万 萬 만 ",
+    (5,): "لاکھ แสน ແສນ ",
     (6,): (
         "demilioane isigidi juta mhilliún milhão milhões milijon milijona milijonai milijonas "
         "milijoni milijono milijonov milijonų milijun milijuna milioane milioi milion miliona "
@@ -154,8 +155,8 @@ SCALES: dict[tuple[int, ...], str] = {
         "мільйон мільйона мільйони мільйонів мільён мільёна мільёнаў мільёны сая միլիոն մլն "
         "מיליון ملايين مليون میلیون მილიონი მლნ "
     ),
-    (7,): ("کروڑ "),
-    (8,): ("亿 億 억 "),
+    (7,): "کروڑ ",
+    (8,): "亿 億 억 ",
     (9,): (
         "bhilliún bilhão bilhões bilioni biliwn billiún bilyon demiliarde isigidisezigidi "
         "mbilliún milerdemilions milersdemilions miliar miliard miliarda miliarde miliardi "
@@ -168,8 +169,8 @@ SCALES: dict[tuple[int, ...], str] = {
         "мільярдаў мільярди мільярды мільярдів мј тбум тэрбум միլիարդ մլրդ מיליארד ارب مليار "
         "میلیارد अरब ਅਰਬ અબજ მილიარდი მლრ მლრდ "
     ),
-    (9, 12): ("bilion billion "),
-    (11,): ("کھرب खरब ਖਰਬ "),
+    (9, 12): "bilion billion ",
+    (11,): "کھرب खरब ਖਰਬ ",
     (12,): (
         "bil bilijon bilijona bilijoni bilijonov bilijun bilijuna bilioi biliona bilions "
         "bilionu biliony bilionów bilionů bilião bilió bilión bilióna biliónov bilióny "
@@ -183,5 +184,5 @@ SCALES: dict[tuple[int, ...], str] = {
         "трильйона трильйони трильйонів трлн трыльён трыльёна трыльёнаў трыльёны տրիլիոն տրլն "
         "טריליון ترليون تریلیون هزارمیلیارد ٹریلین ລລ ტრილიონი ტრლ 万亿 兆 조 "
     ),
-    (16,): ("京 "),
+    (16,): "京 ",
 }

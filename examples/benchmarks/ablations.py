@@ -1,7 +1,9 @@
-"""What each piece of training is worth: ablations.py DATA OUT [--part PART]... trains each variant as long, from the same start.
+"""What each piece of training is worth: ablations.py DATA OUT [--part PART]... trains each variant
+as long, from the same start.
 
-All variants of a part begin with the bare model, see the same number of examples and are judged by the same held-out packs.
-Called again it goes on where it stopped; the table is printed at the end, and kept in OUT/table.md.
+All variants of a part begin with the bare model, see the same number of examples and are judged by
+the same held-out packs. Called again it goes on where it stopped; the table is printed at the end,
+and kept in OUT/table.md.
 """
 
 from __future__ import annotations
@@ -50,7 +52,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--part", action="append", choices=tuple(VARIANTS), help="one of these parts; may be given again")
+    parser.add_argument(
+        "--part",
+        action="append",
+        choices=tuple(VARIANTS),
+        help="one of these parts; may be given again",
+    )
     parser.add_argument("--model", default="smollm2-135m-instruct")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--steps", type=int, default=24)
@@ -67,13 +74,26 @@ def main() -> None:
 
 
 def _recipe(part: str, changes: dict[str, Any], out: Path, options: argparse.Namespace) -> Recipe:
-    plan = Plan(options.steps, 1e-3, accumulate=1, warmup=4, validate_every=options.steps, save_every=options.steps)
+    plan = Plan(
+        options.steps,
+        1e-3,
+        accumulate=1,
+        warmup=4,
+        validate_every=options.steps,
+        save_every=options.steps,
+    )
     whole = replace(plan, steps=4 * options.steps, rate=2e-3, validate_every=4 * options.steps)
     return Recipe(
         **{"part": part, "plan": whole if part == "matcher" else plan, **changes},
-        out=out, questions=[options.data], model=options.model, device=options.device, start="none", nf4=0.0,
-        held_out=options.held_out, passages=800,
-    )  # fmt: skip
+        out=out,
+        questions=[options.data],
+        model=options.model,
+        device=options.device,
+        start="none",
+        nf4=0.0,
+        held_out=options.held_out,
+        passages=800,
+    )
 
 
 def _train(recipe: Recipe) -> None:
@@ -87,7 +107,9 @@ def _row(part: str, name: str, log: Path) -> str:
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     judged = [line for line in lines if any(n.startswith(("held_out", "recall")) for n in line)]
     first, last = judged[0], judged[-1]
-    figures = [f"{n} {first[n]:.3f} → {last[n]:.3f}" for n in last if n.startswith(("held_out", "recall"))]
+    figures = [
+        f"{n} {first[n]:.3f} → {last[n]:.3f}" for n in last if n.startswith(("held_out", "recall"))
+    ]
     return f"| {part} | {name} | {last['questions']} | {'; '.join(figures)} |\n"
 
 

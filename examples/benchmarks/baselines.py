@@ -1,15 +1,18 @@
-"""Baselines through the harness of `cmt eval`: baselines.py FILE BASELINE [--ratio R | --tokens N] [options of cmt eval].
+"""Baselines through the harness of `cmt eval`: baselines.py FILE BASELINE [--ratio R | --tokens N]
+[options of cmt eval].
 
-    truncation           the text reader, which is left the first n/R tokens of a document's n, or the first N
-    bm25                 the text reader, which finds by words alone; no memories are made
-    kvzip                the text reader, which is left one R-th of the passages' KV entries by KVzip (arXiv 2505.23416)
-    expected-attention   the same by Expected Attention (arXiv 2510.00636)
+    truncation           the text reader, which is left the first n/R tokens of a document's n, or
+    the first N bm25                 the text reader, which finds by words alone; no memories are
+    made kvzip                the text reader, which is left one R-th of the passages' KV entries by
+    KVzip (arXiv 2505.23416) expected-attention   the same by Expected Attention (arXiv 2510.00636)
 
-The table is that of `cmt eval`, and its column "text" is the baseline. Two more baselines are readers of `cmt eval` itself:
-`--reader none`, and `--reader text --set adapter=none`, the base model with the text. That setting works here too.
+The table is that of `cmt eval`, and its column "text" is the baseline. Two more baselines are
+readers of `cmt eval` itself: `--reader none`, and `--reader text --set adapter=none`, the base
+model with the text. That setting works here too.
 
-The presses are NVIDIA's (kvpress). They get our prompt and our adapters; what stands before the notes is kept whole, and R
-counts the entries of the notes alone, as it does in our memories (keep = 1/R). `first token ms` holds the press's own work.
+The presses are NVIDIA's (kvpress). They get our prompt and our adapters; what stands before the
+notes is kept whole, and R counts the entries of the notes alone, as it does in our memories (keep =
+1/R). `first token ms` holds the press's own work.
 """
 
 from __future__ import annotations
@@ -43,8 +46,8 @@ from cmt_sdk.types import Document, Filter, Match, Piece, Progress, Prompt, Sear
 
 PRESSES = {"kvzip": "KVzipPress", "expected-attention": "ExpectedAttentionPress"}
 MISSING = (
-    "kvpress is not installed. It needs transformers<5.3: from this repository's root, in an environment of its own, "
-    "`pip install . kvpress`"
+    "kvpress is not installed. It needs transformers<5.3: from this repository's root, in an"
+    " environment of its own, `pip install . kvpress`"
 )
 
 
@@ -57,7 +60,9 @@ class Shortened(Memory):
 
     def add_many(self, documents: Sequence[Document], **options: Any) -> Progress:
         """As Memory's. The ids keep apart those that begin alike."""
-        return super().add_many([replace(d, text=self._shorten(d.text), id=d.source) for d in documents], **options)
+        return super().add_many(
+            [replace(d, text=self._shorten(d.text), id=d.source) for d in documents], **options
+        )
 
 
 def shortener(model: str, left: Callable[[int], int]) -> Callable[[str], str]:
@@ -78,7 +83,14 @@ class ByWords(Retriever):
         """No vector: words are looked up as they are."""
         return np.zeros(0, np.float32)
 
-    def search(self, query: str, k: int, chosen: Filter, mode: SearchMode = "text", vector: Vector | None = None) -> list[Match]:
+    def search(
+        self,
+        query: str,
+        k: int,
+        chosen: Filter,
+        mode: SearchMode = "text",
+        vector: Vector | None = None,
+    ) -> list[Match]:
         """As Retriever's, where it is asked for words or for no mode."""
         return super().search(query, k, chosen, mode, vector) if mode == "text" else []
 
@@ -101,13 +113,17 @@ class Uncompressed(Memory):
 
 @dataclass(frozen=True)
 class Pressed(Generator):
-    """The text reader, which reads the entries that a press has left. press: its class. ratio: one in so many is left."""
+    """The text reader, which reads the entries that a press has left. press: its class. ratio: one
+    in so many is left.
+    """
 
     press: Any = None
     ratio: float = 1.0
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
-        """As Generator's, with the attention that kvpress has patched: KVzip's entries are hidden there, not dropped."""
+        """As Generator's, with the attention that kvpress has patched: KVzip's entries are hidden
+        there, not dropped.
+        """
         self.lm.model.set_attn_implementation("sdpa")
         try:
             yield from super().read(prompt, max_tokens)
@@ -115,10 +131,17 @@ class Pressed(Generator):
             self.lm.model.set_attn_implementation(NAME)
 
     def _start_text(self, prompt: Prompt, ids: list[int]) -> _Start:
-        """Read head and passages in one pass, as presses need it, and let the press take its share of the passages."""
-        head, text = self.lm.head_ids, [i for passage in prompt.passages for i in self.lm.passage_ids(passage)]
+        """Read head and passages in one pass, as presses need it, and let the press take its share
+        of the passages.
+        """
+        head, text = (
+            self.lm.head_ids,
+            [i for passage in prompt.passages for i in self.lm.passage_ids(passage)],
+        )
         count, cache = len(head) + len(text), DynamicCache()
-        press = self.press(compression_ratio=(1 - 1 / self.ratio) * len(text) / count, n_sink=len(head))
+        press = self.press(
+            compression_ratio=(1 - 1 / self.ratio) * len(text) / count, n_sink=len(head)
+        )
         with torch.inference_mode(), self.lm.activate("encoder"), press(self.lm.model):
             self.lm.states(cache, **self._inputs(head + text, 0))
         return _Start(True, ids, count, cache, {}, len(text), 0.0)
@@ -138,34 +161,51 @@ class PressedEngine(LocalEngine):
         return Pressed(plain.lm, plain.rotary, plain.aggregation, self._press, self._ratio)
 
 
-def subject(options: argparse.Namespace, folder: Path, *, create: bool = False, **settings: Any) -> Memory:
+def subject(
+    options: argparse.Namespace, folder: Path, *, create: bool = False, **settings: Any
+) -> Memory:
     """The memory that is measured, in place of the one that `cmt_sdk.open` makes."""
     if options.baseline == "bm25":
         return Uncompressed(assemble(folder, settings | {"rerank": 0}, create=create))
     if options.baseline == "truncation":
         parts = assemble(folder, settings, create=create)
-        left = (lambda _: options.tokens) if options.tokens else (lambda n: round(n / options.ratio))
+        left = (
+            (lambda _: options.tokens) if options.tokens else (lambda n: round(n / options.ratio))
+        )
         return Shortened(parts, shortener(parts.settings.model, left))
     with cmt_sdk.open(folder, create=create, **settings) as plain:
-        engine = PressedEngine(plain.settings, getattr(kvpress, PRESSES[options.baseline]), options.ratio)
+        engine = PressedEngine(
+            plain.settings, getattr(kvpress, PRESSES[options.baseline]), options.ratio
+        )
     return Memory(assemble(folder, settings, create=create, engine=engine))
 
 
 def asked() -> tuple[argparse.Namespace, list[str]]:
     """This script's own options, and those of `cmt eval`."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("file")
     parser.add_argument("baseline", choices=("truncation", "bm25", *PRESSES))
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--ratio", type=float, default=4.0, help="one token or entry in so many is left, at least 1 (4)")
-    size.add_argument("--tokens", type=int, help="truncation: so many tokens of a document are left")
+    size.add_argument(
+        "--ratio",
+        type=float,
+        default=4.0,
+        help="one token or entry in so many is left, at least 1 (4)",
+    )
+    size.add_argument(
+        "--tokens", type=int, help="truncation: so many tokens of a document are left"
+    )
     options, rest = parser.parse_known_args()
     if options.ratio < 1 or (options.tokens is not None and options.tokens < 1):
         parser.error(f"--ratio {options.ratio:g}, --tokens {options.tokens}: choose at least 1")
     if options.tokens and options.baseline != "truncation":
-        parser.error(f"--tokens: {options.baseline} has no fixed number; choose --ratio, or truncation")
+        parser.error(
+            f"--tokens: {options.baseline} has no fixed number; choose --ratio, or truncation"
+        )
     if options.baseline in PRESSES and kvpress is None:
         parser.error(MISSING)
     return options, rest
@@ -174,8 +214,15 @@ def asked() -> tuple[argparse.Namespace, list[str]]:
 def main() -> None:
     """Say what is measured, and let `cmt eval` measure it."""
     own, others = asked()
-    logging.getLogger("kvpress").setLevel(logging.ERROR)  # KVzip says at every question that it takes its time
-    size = "" if own.baseline == "bm25" else f", {own.tokens} tokens" if own.tokens else f", one in {own.ratio:g} left"
+    # KVzip says at every question that it takes its time
+    logging.getLogger("kvpress").setLevel(logging.ERROR)
+    size = (
+        ""
+        if own.baseline == "bm25"
+        else f", {own.tokens} tokens"
+        if own.tokens
+        else f", one in {own.ratio:g} left"
+    )
     print(f'the column "text" is: {own.baseline}{size}', flush=True)
     arguments = ["eval", own.file, "--reader", "text", *others]
     cmt.main(arguments, prog_name="cmt", obj=lambda folder, **rest: subject(own, folder, **rest))

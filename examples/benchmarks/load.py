@@ -1,8 +1,10 @@
-"""How a memory behaves as it grows: python examples/benchmarks/load.py --out examples/benchmarks/load.md.
+"""How a memory behaves as it grows: python examples/benchmarks/load.py --out
+examples/benchmarks/load.md.
 
-Synthetic passages, embeddings and memories go through the ports into a real store and index; no language model takes part. The
-sizes are stages of one memory, and each stage runs in a process of its own, so that opening times and RAM are those of a fresh
-start. `--index N` adds the figures of a bare index of N vectors. Knows nothing of answers: bench.py times those.
+Synthetic passages, embeddings and memories go through the ports into a real store and index; no
+language model takes part. The sizes are stages of one memory, and each stage runs in a process of
+its own, so that opening times and RAM are those of a fresh start. `--index N` adds the figures of a
+bare index of N vectors. Knows nothing of answers: bench.py times those.
 """
 
 from __future__ import annotations
@@ -34,9 +36,14 @@ from cmt_sdk.types import Encoded, PackedMemory, Vector
 
 DIMENSION = 256  # as the shipped matching head makes them
 TOPICS = 1000  # vectors lie in clusters, as those of real passages do
-SYLLABLES = [a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "el", "ir", "os", "un")]
-WORDS = ["".join(word) for word in product(SYLLABLES, SYLLABLES)] + ["".join(w) for w in product(SYLLABLES[::7], repeat=3)]
-# As often as words are in a language (Zipf's law, with Mandelbrot's shift): a few are in almost every passage, most in few.
+SYLLABLES = [
+    a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "el", "ir", "os", "un")
+]
+WORDS = ["".join(word) for word in product(SYLLABLES, SYLLABLES)] + [
+    "".join(w) for w in product(SYLLABLES[::7], repeat=3)
+]
+# As often as words are in a language (Zipf's law, with Mandelbrot's shift): a few are in almost
+# every passage, most in few.
 OFTEN = list(accumulate(1 / (rank + 2.7) for rank in range(len(WORDS))))
 ASKED = 200
 SEARCHES: Mapping[str, dict[str, Any]] = {
@@ -50,7 +57,9 @@ Row = dict[str, str]
 
 def topics() -> Vector:
     """The middles of the clusters."""
-    middles: Vector = np.random.default_rng(0).standard_normal((TOPICS, DIMENSION), dtype=np.float32)
+    middles: Vector = np.random.default_rng(0).standard_normal(
+        (TOPICS, DIMENSION), dtype=np.float32
+    )
     return middles
 
 
@@ -69,7 +78,9 @@ class Synthetic(FakeCompressor):
     def encode_query(self, question: str) -> Vector:
         """A unit vector, shape [256]."""
         seed = zlib.crc32(question.encode())
-        vector = self._topics[seed % TOPICS] + np.random.default_rng(seed).standard_normal(DIMENSION, dtype=np.float32)
+        vector = self._topics[seed % TOPICS] + np.random.default_rng(seed).standard_normal(
+            DIMENSION, dtype=np.float32
+        )
         unit: Vector = vector / np.linalg.norm(vector)
         return unit
 
@@ -79,7 +90,9 @@ def document(number: int) -> Document:
     choice = random.Random(number)
     words = " ".join(choice.choices(WORDS, cum_weights=OFTEN, k=40))
     scope, year = f"user/{number % 100}", 1950 + choice.randrange(70)
-    return Document(f"Note {number}: {words}.", source=f"note-{number}.md", scope=scope, metadata={"year": year})
+    return Document(
+        f"Note {number}: {words}.", source=f"note-{number}.md", scope=scope, metadata={"year": year}
+    )
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -120,9 +133,14 @@ def look(folder: Path, size: int) -> Row:
     with opened(folder) as memory:
         memory.count()
         row["open, ms"] = f"{1000 * (time.perf_counter() - began):.0f}"
-        row["first search after opening, ms"] = f"{1000 * seconds(lambda: memory.search('Note 1')):.0f}"
+        row["first search after opening, ms"] = (
+            f"{1000 * seconds(lambda: memory.search('Note 1')):.0f}"
+        )
         row["RAM of an open memory, MiB"] = f"{mebibytes() - before:.0f}"
-        asked = [" ".join(document(n).text.split()[2:8]) for n in random.Random(size).sample(range(size), ASKED)]
+        asked = [
+            " ".join(document(n).text.split()[2:8])
+            for n in random.Random(size).sample(range(size), ASKED)
+        ]
         for name, options in SEARCHES.items():
             row |= searching(memory, name, asked, options)
         stats = memory.stats()
@@ -132,14 +150,23 @@ def look(folder: Path, size: int) -> Row:
 
 
 def searching(memory: Memory, name: str, asked: Sequence[str], options: Mapping[str, Any]) -> Row:
-    """Percentiles by the clock, and the median of what this process computed: neighbours on the machine slow the first only."""
+    """Percentiles by the clock, and the median of what this process computed: neighbours on the
+    machine slow the first only.
+    """
     took = [seconds(lambda q=query: memory.search(q, **options)) for query in asked]  # type: ignore[misc]
-    spent = [seconds(lambda q=query: memory.search(q, **options), time.process_time) for query in asked]  # type: ignore[misc]
-    return {f"{name}: p50 / p95 / p99, ms": percentiles(took), f"{name}: CPU, median, ms": f"{1000 * np.median(spent):.1f}"}
+    spent = [
+        seconds(lambda q=query: memory.search(q, **options), time.process_time) for query in asked
+    ]  # type: ignore[misc]
+    return {
+        f"{name}: p50 / p95 / p99, ms": percentiles(took),
+        f"{name}: CPU, median, ms": f"{1000 * np.median(spent):.1f}",
+    }
 
 
 def maintain(folder: Path, _size: int) -> Row:
-    """Write the index anew; forget one document, which rewrites every file; look everything over."""
+    """Write the index anew; forget one document, which rewrites every file; look everything
+    over.
+    """
     with opened(folder) as memory:
         one = memory.list(limit=1).documents[0]
         row = {"reindex, s": f"{seconds(memory.reindex):.1f}"}
@@ -160,7 +187,9 @@ def index(folder: Path, size: int) -> Row:
     made = graph.build(folder, 1, np.arange(size), matrix)
     built = time.perf_counter() - built
     assert made is not None
-    asked = matrix[random_.integers(0, size, ASKED)] + 0.03 * random_.standard_normal((ASKED, DIMENSION), dtype=np.float32)
+    asked = matrix[random_.integers(0, size, ASKED)] + 0.03 * random_.standard_normal(
+        (ASKED, DIMENSION), dtype=np.float32
+    )
     near, exact, hits = [], [], 0
     for vector in asked:
         began = time.perf_counter()
@@ -175,8 +204,12 @@ def index(folder: Path, size: int) -> Row:
         "vectors": f"{size:,} of {DIMENSION} values",
         "build and prove, s": f"{built:.0f}",
         "file, MiB": f"{(folder / made[1].file).stat().st_size / 2**20:.0f}",
-        "peak RAM, vectors included, MiB": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f}",
-        "open with its hash, s": f"{seconds(lambda: graph.open_trusted(folder, made[1], DIMENSION)):.1f}",
+        "peak RAM, vectors included, MiB": (
+            f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10:.0f}"
+        ),
+        "open with its hash, s": (
+            f"{seconds(lambda: graph.open_trusted(folder, made[1], DIMENSION)):.1f}"
+        ),
         "ten nearest: p50 / p95 / p99, ms": percentiles(near),
         "exact search: p50 / p95 / p99, ms": percentiles(exact),
         "recall of the ten nearest": f"{hits / (10 * ASKED):.3f}",
@@ -188,7 +221,16 @@ STAGES = {"grow": grow, "look": look, "maintain": maintain, "index": index}
 
 def stage(name: str, folder: Path, size: int) -> Row:
     """One stage in a process of its own."""
-    command = [sys.executable, __file__, "--stage", name, "--folder", str(folder), "--sizes", str(size)]
+    command = [
+        sys.executable,
+        __file__,
+        "--stage",
+        name,
+        "--folder",
+        str(folder),
+        "--sizes",
+        str(size),
+    ]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)  # noqa: S603 - this file
     row: Row = json.loads(done.stdout)
     print(f"{size:,} {name}: {row}", flush=True)
@@ -199,11 +241,15 @@ def table(columns: Mapping[str, Row]) -> str:
     """Rows of figures under the names of their columns."""
     names = list(next(iter(columns.values())))
     lines = [f"| passages | {' | '.join(columns)} |", f"|---|{'---|' * len(columns)}"]
-    return "\n".join([*lines, *(f"| {n} | {' | '.join(c[n] for c in columns.values())} |" for n in names)])
+    return "\n".join(
+        [*lines, *(f"| {n} | {' | '.join(c[n] for c in columns.values())} |" for n in names)]
+    )
 
 
 def plot(columns: Mapping[int, Row], file: Path) -> None:
-    """Milliseconds against passages, both logarithmic: the median line and, dotted, the 99th percentile."""
+    """Milliseconds against passages, both logarithmic: the median line and, dotted, the 99th
+    percentile.
+    """
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -214,7 +260,9 @@ def plot(columns: Mapping[int, Row], file: Path) -> None:
         for place, line in ((0, "-"), (2, ":")):
             label = name if not place else None
             ys = [float(p[place]) for p in points]
-            axes.plot(list(columns), ys, line, color=COLOURS[number], marker=MARKERS[number], label=label)
+            axes.plot(
+                list(columns), ys, line, color=COLOURS[number], marker=MARKERS[number], label=label
+            )
     axes.legend(frameon=False, fontsize=8)
     axes.spines[["top", "right"]].set_visible(False)
     with mpl.rc_context({"svg.hashsalt": "cmt", "svg.fonttype": "none"}):
@@ -226,7 +274,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
-    parser.add_argument("--index", type=int, help="also the figures of a bare index of so many vectors")
+    parser.add_argument(
+        "--index", type=int, help="also the figures of a bare index of so many vectors"
+    )
     parser.add_argument("--stage", choices=list(STAGES), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -237,25 +287,41 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         for size in given.sizes:
             columns[size] = {
-                k: v for name in ("grow", "look", "maintain") for k, v in stage(name, Path(root) / "m", size).items()
+                k: v
+                for name in ("grow", "look", "maintain")
+                for k, v in stage(name, Path(root) / "m", size).items()
             }
         publish(given.out, given.index, columns, {})
         if given.index:
-            publish(given.out, given.index, columns, stage("index", Path(root) / "index", given.index))
+            publish(
+                given.out, given.index, columns, stage("index", Path(root) / "index", given.index)
+            )
 
 
 def publish(out: Path | None, vectors: int | None, columns: Mapping[int, Row], bare: Row) -> None:
     """The page with its command, to the terminal or to a file with the plot beside it."""
-    command = " ".join(["python examples/benchmarks/load.py", *([f"--index {vectors}"] if vectors else [])])
-    where = f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[2]:.1f}; cmt-sdk {__version__}"
-    text = f"# Load\n\n`{command}` ({where})\n\n{table({f'{n:,}': c for n, c in columns.items()})}\n"
+    command = " ".join(
+        ["python examples/benchmarks/load.py", *([f"--index {vectors}"] if vectors else [])]
+    )
+    where = (
+        f"{os.cpu_count()} cores, {platform.machine()}, load {os.getloadavg()[2]:.1f}; cmt-sdk"
+        f" {__version__}"
+    )
+    text = (
+        f"# Load\n\n`{command}` ({where})\n\n{table({f'{n:,}': c for n, c in columns.items()})}\n"
+    )
     if bare:
-        text += "\nA bare index:\n\n| what | figure |\n|---|---|\n" + "".join(f"| {k} | {v} |\n" for k, v in bare.items())
+        text += "\nA bare index:\n\n| what | figure |\n|---|---|\n" + "".join(
+            f"| {k} | {v} |\n" for k, v in bare.items()
+        )
     if out is None:
         print(text)
         return
     plot(columns, out.with_suffix(".svg"))
-    text += f"\n![Milliseconds a search against passages; dotted: the 99th percentile]({out.stem}.svg)\n"
+    text += (
+        "\n![Milliseconds a search against passages; dotted: the 99th"
+        f" percentile]({out.stem}.svg)\n"
+    )
     out.write_text(text, encoding="utf-8")
 
 

@@ -1,7 +1,9 @@
-"""How much text comes back out of a memory: python examples/benchmarks/recovery.py --out examples/benchmarks/recovery.md.
+"""How much text comes back out of a memory: python examples/benchmarks/recovery.py --out
+examples/benchmarks/recovery.md.
 
-The attacker has the stored memory and the model, not the text. The bare model is told to repeat the notes and decodes greedily;
-counted are the passage's words that come out in their order. Beside it stands what the memory of another passage gives: chance.
+The attacker has the stored memory and the model, not the text. The bare model is told to repeat the
+notes and decodes greedily; counted are the passage's words that come out in their order. Beside it
+stands what the memory of another passage gives: chance.
 """
 
 from __future__ import annotations
@@ -38,20 +40,29 @@ def repeated(reader: Generator, rotary: Rotary, memory: PackedMemory) -> str:
     cue = reader.lm.ids(REPEAT)
     prefix = place(reader.lm, rotary, [memory], len(cue) + memory.tokens, PRIOR)
     start = _Start(False, cue, prefix.position, prefix, {"notes": prefix}, 0, 0.0)
-    return "".join(piece.text for piece in reader._decode(start, memory.tokens, time.perf_counter()))
+    return "".join(
+        piece.text for piece in reader._decode(start, memory.tokens, time.perf_counter())
+    )
 
 
 def recovered(text: str, said: str) -> float:
     """The share of a text's words that were said in their order."""
     words, others = (re.findall(r"\w+", t.lower()) for t in (text, said))
-    return sum(b.size for b in SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()) / len(words)
+    return sum(
+        b.size for b in SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()
+    ) / len(words)
 
 
 def row(keep: float, texts: Sequence[str], said: Sequence[str]) -> str:
     """A line of the table: the median, the least, the most, and chance."""
     shares = [recovered(t, s) for t, s in zip(texts, said, strict=True)]
-    chance = statistics.mean(recovered(t, s) for t, s in zip(texts, [*said[1:], said[0]], strict=True))
-    return f"| {keep:g} | {statistics.median(shares):.0%} | {min(shares):.0%} to {max(shares):.0%} | {chance:.0%} |"
+    chance = statistics.mean(
+        recovered(t, s) for t, s in zip(texts, [*said[1:], said[0]], strict=True)
+    )
+    return (
+        f"| {keep:g} | {statistics.median(shares):.0%} | {min(shares):.0%} to {max(shares):.0%} |"
+        f" {chance:.0%} |"
+    )
 
 
 def main() -> None:
@@ -61,23 +72,31 @@ def main() -> None:
     parser.add_argument("--passages", type=int, default=6)
     parser.add_argument("--tokens", type=int, default=96, help="of the longest passage")
     given = parser.parse_args()
-    with TemporaryDirectory() as folder, cmt_sdk.open(folder, passage_tokens=given.tokens) as memory:
+    with (
+        TemporaryDirectory() as folder,
+        cmt_sdk.open(folder, passage_tokens=given.tokens) as memory,
+    ):
         texts = passages(memory, given.passages)
         engine = memory._engine
         lm, rotary = engine._frozen, engine._rotary  # type: ignore[attr-defined]
         reader = Generator(lm, rotary)
-        lines = ["| kept | words recovered, median | from, to | by another's memory |", "|---|---|---|---|"]
+        lines = [
+            "| kept | words recovered, median | from, to | by another's memory |",
+            "|---|---|---|---|",
+        ]
         for keep in KEEPS:
             packed = KVCompressor(lm, rotary, keep).pack(texts)
             lines.append(row(keep, texts, [repeated(reader, rotary, m) for m in packed]))
             print(lines[-1], flush=True)
         model = memory.settings.model
-    command = f"python examples/benchmarks/recovery.py --passages {given.passages} --tokens {given.tokens}"
+    command = (
+        f"python examples/benchmarks/recovery.py --passages {given.passages} --tokens"
+        f" {given.tokens}"
+    )
     words = sum(len(t.split()) for t in texts)
     text = (
-        f"# Text out of memories\n\n`{command}` ({model}, {words} words; cmt-sdk {cmt_sdk.__version__})\n\n"
-        + "\n".join(lines)
-        + "\n"
+        f"# Text out of memories\n\n`{command}` ({model}, {words} words; cmt-sdk"
+        f" {cmt_sdk.__version__})\n\n" + "\n".join(lines) + "\n"
     )
     if given.out:
         given.out.write_text(text, encoding="utf-8")

@@ -1,8 +1,8 @@
 """Ask thirty questions about forty everyday notes: python examples/everyday/ask.py [READER].
 
 The notes are of ten kinds (a vault with front matter and daily notes, csv and json, a pdf form,
-letters as docx, saved web pages, a log, recipes, bills, lists, other languages). An answer counts as
-right when it holds the expected words as a whole: "18682" does not hold "1868".
+letters as docx, saved web pages, a log, recipes, bills, lists, other languages). An answer counts
+as right when it holds the expected words as a whole: "18682" does not hold "1868".
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ def holds(text: str, expected: str) -> bool:
 
 
 def main(reader: str = "memory") -> int:
-    """Add the notes to a new memory, ask, and print one line per question; return the number right."""
+    """Add the notes to a new memory, ask, and print one line per question; return the number
+    right.
+    """
     lines = (HERE / "questions.tsv").read_text(encoding="utf-8").splitlines()
     right = 0
     with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(folder) as memory:
@@ -39,7 +41,9 @@ def main(reader: str = "memory") -> int:
             first = Path(answer.sources[0].source or "").name if answer.sources else "nothing"
             print(f"{'right' if is_right else 'WRONG'}  {question}")
             print(f"       {answer.text!r} ({answer.confidence:.2f}) from {first}", end="")
-            print("" if is_right else f"; expected {expected!r}, in passages {ranks or 'not found'}")
+            print(
+                "" if is_right else f"; expected {expected!r}, in passages {ranks or 'not found'}"
+            )
     print(f"{right} of {len(lines)} right")
     return right
 

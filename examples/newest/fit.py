@@ -1,11 +1,12 @@
-"""Fit the probe of `cmt_sdk.newest` to pairs of texts, and measure it on pairs that were kept apart.
+"""Fit the probe of `cmt_sdk.newest` to pairs of texts, and measure it on pairs that were kept
+apart.
 
     python examples/newest/fit.py probe.npz
 
 `pairs.tsv` holds, a line each: the part (template, hand, chat, held-out), 1 where the newer text
 gives a newer value of what the older one says, the older text, the newer one, and a question about
-them. The file that is written belongs into `cmt_sdk/newest/shipped`, under the name that is printed.
-Takes some minutes on a CPU.
+them. The file that is written belongs into `cmt_sdk/newest/shipped`, under the name that is
+printed. Takes some minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -28,7 +29,10 @@ WEIGHTS = {"template": 0.1, "hand": 3.0, "chat": 5.0}  # of the pairs that the p
 def main() -> None:
     """Fit, measure, write."""
     with (Path(__file__).parent / "pairs.tsv").open(encoding="utf-8") as file:
-        rows = [[cell.replace("\\n", "\n") for cell in row] for row in csv.reader(file, "excel-tab", quoting=csv.QUOTE_NONE)]
+        rows = [
+            [cell.replace("\\n", "\n") for cell in row]
+            for row in csv.reader(file, "excel-tab", quoting=csv.QUOTE_NONE)
+        ]
     parts = np.array([row[0] for row in rows])
     labels = np.array([row[1] == "1" for row in rows])
     with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(folder) as memory:
@@ -36,7 +40,9 @@ def main() -> None:
         states = listener.states([text_of(older, newer) for _, _, older, newer, _ in rows])
         name = listener.name
     chosen = parts != "held-out"
-    weights, bias = fit(states[chosen], labels[chosen], np.array([WEIGHTS[part] for part in parts[chosen]]))
+    weights, bias = fit(
+        states[chosen], labels[chosen], np.array([WEIGHTS[part] for part in parts[chosen]])
+    )
     for part in ("hand", "held-out"):
         found, wanted = states[parts == part] @ weights + bias > 0, labels[parts == part]
         print(f"{part}: recall {found[wanted].mean():.2f}, of others {found[~wanted].mean():.2f}")
@@ -45,11 +51,16 @@ def main() -> None:
 
 
 def fit(states: Any, labels: Any, counts: Any) -> tuple[Any, float]:
-    """Weights [d] and bias by ridge regression on n pairs, their states [n, d]; `counts` [n] says how much each counts."""
+    """Weights [d] and bias by ridge regression on n pairs, their states [n, d]; `counts` [n] says
+    how much each counts.
+    """
     states = states.astype(np.float64)
     mean, scale = states.mean(0), (states.std(0) + 1e-6) * np.sqrt(states.shape[1])
     features, targets = (states - mean) / scale, 2.0 * labels - 1.0
-    centre, middle = np.average(features, axis=0, weights=counts), np.average(targets, weights=counts)
+    centre, middle = (
+        np.average(features, axis=0, weights=counts),
+        np.average(targets, weights=counts),
+    )
     inner = features - centre
     dual = np.linalg.solve(inner @ inner.T + RIDGE * np.diag(1 / counts), targets - middle)
     weights = inner.T @ dual

@@ -1,4 +1,6 @@
-"""A browser without a window, and the page of `cmt serve` as its reader handles it. Knows no test."""
+"""A browser without a window, and the page of `cmt serve` as its reader handles it. Knows no
+test.
+"""
 
 import shutil
 import time
@@ -25,8 +27,8 @@ FLAGS = [
 ]
 PATIENCE = 20  # seconds for anything to appear: a busy machine is no failure
 FOUND = (
-    "return [...document.querySelectorAll(arguments[0])]"
-    ".find((e) => e.checkVisibility({visibilityProperty: true}) && (e.innerText ?? '').includes(arguments[1]))"
+    "return [...document.querySelectorAll(arguments[0])].find((e) =>"
+    " e.checkVisibility({visibilityProperty: true}) && (e.innerText ?? '').includes(arguments[1]))"
 )
 
 
@@ -50,7 +52,8 @@ class Page:
 
     def open(self, view="ask"):
         """Load the page and wait for a view's heading."""
-        self.chrome.get(f"{self.served.url}/?{time.monotonic_ns()}#{view}")  # loaded anew, whatever was open before
+        # loaded anew, whatever was open before
+        self.chrome.get(f"{self.served.url}/?{time.monotonic_ns()}#{view}")
         return self.find(f"#view-{view} h1")
 
     def wait(self, condition):
@@ -67,7 +70,9 @@ class Page:
 
     def texts(self, css):
         """The words of all elements there are now."""
-        return self.js("return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)", css)
+        return self.js(
+            "return [...document.querySelectorAll(arguments[0])].map((e) => e.innerText)", css
+        )
 
     def press(self, css, text=""):
         """Click the first such element."""

@@ -1,4 +1,6 @@
-"""A real server on the loopback for tests, over a memory with a fake language model that can be stopped between two words."""
+"""A real server on the loopback for tests, over a memory with a fake language model that can be
+stopped between two words.
+"""
 
 from __future__ import annotations
 
@@ -71,7 +73,13 @@ class Running:
 
     def client(self, **options: Any) -> openai.OpenAI:
         """OpenAI's client, as anybody would make it; it does not try again by itself."""
-        return openai.OpenAI(base_url=f"{self.url}/v1", api_key=self.token or "none", max_retries=0, timeout=LONG, **options)
+        return openai.OpenAI(
+            base_url=f"{self.url}/v1",
+            api_key=self.token or "none",
+            max_retries=0,
+            timeout=LONG,
+            **options,
+        )
 
     @property
     def work(self) -> Any:
@@ -92,7 +100,10 @@ class Running:
 def running(folder: Path, **options: Any) -> Iterator[Running]:
     """A server in a thread, over a memory in `folder`; `options` are those of `app`."""
     reader = Stepped()
-    with open_fake(folder, FakeEngine(reader=reader)) as memory, socket.create_server(("127.0.0.1", 0)) as listener:
+    with (
+        open_fake(folder, FakeEngine(reader=reader)) as memory,
+        socket.create_server(("127.0.0.1", 0)) as listener,
+    ):
         server = Server(app(memory, **options))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()

@@ -32,7 +32,9 @@ MADE = {
     "session": lambda m: CMTSession("7", m),
     "memory block": lambda m: CMTMemoryBlock(memory=m),
     "LlamaIndex retriever": IndexRetriever,
-    "LlamaIndex memory": lambda m: Memory.from_defaults(session_id="7", memory_blocks=[CMTMemoryBlock(memory=m)]),
+    "LlamaIndex memory": lambda m: Memory.from_defaults(
+        session_id="7", memory_blocks=[CMTMemoryBlock(memory=m)]
+    ),
     "model": lambda m: m.model,
 }
 
@@ -63,8 +65,14 @@ def test_a_pickle_says_what_to_do(memory, name):
 
 def test_copies_work(memory):
     """A retriever's copy finds, a session's copy goes on with the same conversation."""
-    assert copy.deepcopy(MADE["retriever"](memory)).invoke("green tea")[0].page_content == "Ann likes green tea."
-    assert MADE["chat model"](memory).model_copy(deep=True).invoke("Who likes green tea?").content == "Ann likes green tea."
+    assert (
+        copy.deepcopy(MADE["retriever"](memory)).invoke("green tea")[0].page_content
+        == "Ann likes green tea."
+    )
+    assert (
+        MADE["chat model"](memory).model_copy(deep=True).invoke("Who likes green tea?").content
+        == "Ann likes green tea."
+    )
     session = CMTSession("7", memory)
     asyncio.run(copy.deepcopy(session).add_items([{"role": "user", "content": "Hello."}]))
     assert asyncio.run(session.get_items()) == [{"role": "user", "content": "Hello."}]

@@ -1,4 +1,6 @@
-"""The examples run, each as its reader would run it; those of one framework's adapter alone are with that adapter's tests."""
+"""The examples run, each as its reader would run it; those of one framework's adapter alone are
+with that adapter's tests.
+"""
 
 import json
 import re
@@ -46,7 +48,9 @@ def real(tmp_path):
 
 
 def test_the_chatbot_remembers_each_user_alone(memory, capsys):
-    """In a later conversation too; what one user said is no answer to another, whatever the other's name."""
+    """In a later conversation too; what one user said is no answer to another, whatever the other's
+    name.
+    """
     main = example("chatbot.py")["main"]
     main(memory, "ann", ["I live in Lisbon.\n", "\n"])
     main(memory, "bob", ["I live in Porto.\n"])
@@ -71,7 +75,9 @@ def test_the_chatbot_forgets_a_user_who_says_so(memory, capsys):
 
 
 def test_the_knowledge_base_follows_its_folder(memory, folder, capsys):
-    """Files that were added, changed and deleted between two runs; answers name the note and its place."""
+    """Files that were added, changed and deleted between two runs; answers name the note and its
+    place.
+    """
     main = example("knowledge_base.py")["main"]
     main(memory, folder, ["What is the highest point of Kenya?"])
     said = capsys.readouterr().out
@@ -112,7 +118,9 @@ def test_the_agent_learns_preferences_across_runs(tmp_path):
 
 
 def test_the_notebook_compares_the_readers(tmp_path, monkeypatch, capsys):
-    """Its cells run from top to bottom, in a folder with the example documents; the table has a row for each reader."""
+    """Its cells run from top to bottom, in a folder with the example documents; the table has a row
+    for each reader.
+    """
     notebook = json.loads((EXAMPLES / "compare_readers.ipynb").read_text(encoding="utf-8"))
     code = [c for c in notebook["cells"] if c["cell_type"] == "code"]
     (tmp_path / "documents").symlink_to(EXAMPLES / "documents")
@@ -126,7 +134,8 @@ def test_the_notebook_compares_the_readers(tmp_path, monkeypatch, capsys):
     assert said.startswith("12 documents, ")
     rows = [line.split() for line in said.partition("reader   right")[2].splitlines()]
     assert [row[0] for row in rows[1:5]] == ["memory", "text", "auto", "none"]
-    assert [row[1] for row in rows[1:5]] == ["100%", "100%", "100%", "0%"]  # the fake model is no better
+    # the fake model is no better
+    assert [row[1] for row in rows[1:5]] == ["100%", "100%", "100%", "0%"]
     assert [len(ax.patches) for ax in names["axes"]] == [4, 4, 4]
     plt.close("all")
 
@@ -137,7 +146,9 @@ def test_the_notebook_is_committed_without_outputs():
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     ids = [c["id"] for c in notebook["cells"]]
     assert len(set(ids)) == len(ids)
-    assert [(c["outputs"], c["execution_count"]) for c in notebook["cells"] if c["cell_type"] == "code"] == [([], None)] * 6
+    assert [
+        (c["outputs"], c["execution_count"]) for c in notebook["cells"] if c["cell_type"] == "code"
+    ] == [([], None)] * 6
 
 
 @pytest.mark.model

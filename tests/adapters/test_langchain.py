@@ -24,7 +24,11 @@ from cmt_adapters.langchain import CMTDocumentStore, CMTEmbedder, CMTRetriever, 
 from cmt_sdk.errors import InvalidDocument, InvalidFilter, InvalidInput, MissingExtra, ModelMismatch
 from cmt_sdk.testing.fakes import open_fake
 
-FACTS = ["The museum moved to Lisbon in 2019.", "The harbour of Genoa opens at nine.", "Ann likes green tea."]
+FACTS = [
+    "The museum moved to Lisbon in 2019.",
+    "The harbour of Genoa opens at nine.",
+    "Ann likes green tea.",
+]
 
 
 @pytest.fixture
@@ -43,7 +47,9 @@ class TestVectorStoreWithTheMemorysOwnVectors(VectorStoreIntegrationTests):
 
 
 class TestVectorStoreWithForeignVectors(VectorStoreIntegrationTests):
-    """The standard tests with their own 6-dimensional embedder, in a scope of a memory that holds other things."""
+    """The standard tests with their own 6-dimensional embedder, in a scope of a memory that holds
+    other things.
+    """
 
     @pytest.fixture
     def vectorstore(self, tmp_path):
@@ -72,7 +78,11 @@ class TestRetriever(RetrieversIntegrationTests):
         return {"memory": self.memory}
 
 
-VALUES = (Document("foo text", metadata={"n": 1}), Document("bar text", metadata={"deep": {"a": [1]}}), Document("buz text"))
+VALUES = (
+    Document("foo text", metadata={"n": 1}),
+    Document("bar text", metadata={"deep": {"a": [1]}}),
+    Document("buz text"),
+)
 
 
 class TestDocumentStore(BaseStoreSyncTests):
@@ -123,7 +133,11 @@ def colours(tmp_path):
     """A store of three colours."""
     with open_fake(tmp_path / "colours", embedder=CMTEmbedder(Colours())) as memory:
         store = CMTVectorStore(memory, embedding=Colours())
-        store.add_texts(["A red wine.", "A green tea.", "A blue sea."], [{"n": n} for n in range(3)], ids=["r", "g", "b"])
+        store.add_texts(
+            ["A red wine.", "A green tea.", "A blue sea."],
+            [{"n": n} for n in range(3)],
+            ids=["r", "g", "b"],
+        )
         yield store
 
 
@@ -136,11 +150,22 @@ def long_text(*words):
 
 
 def test_a_passage_tells_where_it_stands(memory):
-    """Source, scope, place and score are in its metadata; the place is that of its text, below the title, in the document."""
-    memory.add(long_text("tea", "cake", "museum"), source="trip.md", scope="user/ann", metadata={"year": 2019})
+    """Source, scope, place and score are in its metadata; the place is that of its text, below the
+    title, in the document.
+    """
+    memory.add(
+        long_text("tea", "cake", "museum"),
+        source="trip.md",
+        scope="user/ann",
+        metadata={"year": 2019},
+    )
     (found,) = CMTRetriever(memory=memory, k=1).invoke("Where is the museum?")
     about = found.metadata
-    assert {name: about[name] for name in ("source", "scope", "year")} == {"source": "trip.md", "scope": "user/ann", "year": 2019}
+    assert {name: about[name] for name in ("source", "scope", "year")} == {
+        "source": "trip.md",
+        "scope": "user/ann",
+        "year": 2019,
+    }
     title, text = found.page_content.split("\n", 1)
     assert memory.get(about["document_id"]).text[about["start"] : about["end"]] == text
     assert (title, text.split()[0]) == ("trip", "museum")
@@ -163,7 +188,11 @@ def test_a_retriever_can_be_narrowed_for_all_calls_and_for_one(memory):
     assert found(ann, where={"year": {">=": 2020}}) == {"Tea in Porto."}
     assert found(ann, scope="user/bob") == {"Tea in Genoa."}
     assert found(CMTRetriever(memory=memory, source="c.md")) == {"Tea in Genoa."}
-    assert found(CMTRetriever(memory=memory), mode="text", k=1) <= {"Tea in Lisbon.", "Tea in Porto.", "Tea in Genoa."}
+    assert found(CMTRetriever(memory=memory), mode="text", k=1) <= {
+        "Tea in Lisbon.",
+        "Tea in Porto.",
+        "Tea in Genoa.",
+    }
 
 
 def test_a_misspelt_option_is_an_error(memory):
@@ -188,7 +217,7 @@ async def test_many_tasks_retrieve_together(memory):
 
 def test_a_foreign_embedder_decides_what_is_near(colours):
     """No word is shared with the question; the score is the cosine."""
-    ((best, score), *_) = colours.similarity_search_with_score("greenish", k=3)
+    (best, score), *_ = colours.similarity_search_with_score("greenish", k=3)
     assert best == Document("A green tea.", id="g", metadata={"n": 1})
     assert score == pytest.approx(1.0, abs=1e-6)
     vector = [0.0, 0.0, 7.0]
@@ -205,18 +234,25 @@ def test_relevance_lies_between_0_and_1(tmp_path):
         assert min(scores) < 0 < max(scores)
         relevance = [s for _, s in store.similarity_search_with_relevance_scores("text 3", k=20)]
         assert relevance == [max(0.0, s) for s in scores]
-        above = store.as_retriever(search_type="similarity_score_threshold", search_kwargs={"score_threshold": 0.99, "k": 20})
+        above = store.as_retriever(
+            search_type="similarity_score_threshold",
+            search_kwargs={"score_threshold": 0.99, "k": 20},
+        )
         assert above.invoke("text 3")[0].page_content == "text 3"
         assert len(above.invoke("text 3")) == sum(s >= 0.99 for s in relevance)
 
 
 def test_a_store_can_look_by_words_too(tmp_path):
-    """With mode="fused", what the embedder cannot tell apart is found by its words; the scores stay cosines."""
+    """With mode="fused", what the embedder cannot tell apart is found by its words; the scores stay
+    cosines.
+    """
     with open_fake(tmp_path, embedder=CMTEmbedder(Colours())) as memory:
         store = CMTVectorStore(memory, mode="fused")
         store.add_texts(["The yellow room.", "The yellow hall."])
         assert store.similarity_search("hall", k=1)[0].page_content == "The yellow hall."
-        assert store.similarity_search_with_score("hall", k=1)[0][0].page_content == "The yellow room."
+        assert (
+            store.similarity_search_with_score("hall", k=1)[0][0].page_content == "The yellow room."
+        )
         assert store.similarity_search_with_score("hall", k=1)[0][1] == pytest.approx(1.0, abs=1e-6)
 
 
@@ -247,9 +283,14 @@ def test_diversity_chooses_as_langchain_does(tmp_path):
         store = CMTVectorStore(memory, embedding=embeddings)
         store.add_texts(texts)
         near = [d.page_content for d in store.similarity_search("a question", k=12)]
-        rows, query = embeddings.embed_documents(near), np.array(embeddings.embed_query("a question"))
+        rows, query = (
+            embeddings.embed_documents(near),
+            np.array(embeddings.embed_query("a question")),
+        )
         for weight in (0.0, 0.3, 0.5, 0.9, 1.0):
-            found = store.max_marginal_relevance_search("a question", k=5, fetch_k=12, lambda_mult=weight)
+            found = store.max_marginal_relevance_search(
+                "a question", k=5, fetch_k=12, lambda_mult=weight
+            )
             chosen = maximal_marginal_relevance(query, rows, lambda_mult=weight, k=5)
             assert [d.page_content for d in found] == [near[n] for n in chosen]
 
@@ -281,9 +322,18 @@ def test_a_long_document_comes_back_once_and_whole(memory):
 
 
 def test_metadata_of_any_shape_comes_back(memory):
-    """What is no plain value too; what is plain can be filtered by, and the source is the document's own."""
+    """What is no plain value too; what is plain can be filtered by, and the source is the
+    document's own.
+    """
     store = CMTVectorStore(memory)
-    metadata = {"source": "a.pdf", "page": 1, "none": None, "loc": {"lines": [1, 2]}, "langchain": "own", "ok": True}
+    metadata = {
+        "source": "a.pdf",
+        "page": 1,
+        "none": None,
+        "loc": {"lines": [1, 2]},
+        "langchain": "own",
+        "ok": True,
+    }
     store.add_documents([Document("Tea.", id="1", metadata=metadata)])
     assert store.get_by_ids(["1"]) == [Document("Tea.", id="1", metadata=metadata)]
     assert store.similarity_search("tea", filter={"page": 1, "ok": True})[0].metadata == metadata
@@ -331,7 +381,9 @@ def test_replacing_keeps_a_history_and_the_same_again_does_not(memory):
 
 
 def test_ids_of_two_scopes_do_not_meet(memory):
-    """The same id in two scopes is two documents; neither store sees, replaces or deletes the other's."""
+    """The same id in two scopes is two documents; neither store sees, replaces or deletes the
+    other's.
+    """
     ann, bob = CMTVectorStore(memory, scope="user/ann"), CMTVectorStore(memory, scope="user/bob")
     ann.add_texts(["Ann's tea."], ids=["1"])
     bob.add_texts(["Bob's tea."], ids=["1"])
@@ -348,7 +400,9 @@ def test_what_came_another_way_is_there_too(memory):
     """A document of `Memory.add` is found, replaced and deleted by its own id."""
     stored = memory.add("Ann likes tea.", id="note", scope="user/ann/session/7", source="chat")
     store = CMTVectorStore(memory, scope="user/ann")
-    assert store.similarity_search("tea") == [Document("Ann likes tea.", id="note", metadata={"source": "chat"})]
+    assert store.similarity_search("tea") == [
+        Document("Ann likes tea.", id="note", metadata={"source": "chat"})
+    ]
     store.add_texts(["Ann likes cake."], ids=["note"])
     assert memory.get(stored.id).text == "Ann likes cake."
     assert memory.get(stored.id).scope == "user/ann/session/7"
@@ -402,7 +456,9 @@ def test_many_threads_add_to_one_store(memory):
         thread.start()
     for thread in threads:
         thread.join()
-    assert {d.id for d in store.similarity_search("text", k=99)} == {f"{n}.{m}" for n in range(6) for m in range(5)}
+    assert {d.id for d in store.similarity_search("text", k=99)} == {
+        f"{n}.{m}" for n in range(6) for m in range(5)
+    }
 
 
 # -- opening
@@ -411,7 +467,9 @@ def test_many_threads_add_to_one_store(memory):
 def test_a_store_made_from_texts_opens_the_folder_with_the_embedder(tmp_path, monkeypatch):
     """The vectors are the embedder's, in every process: another embedder is refused by name."""
     monkeypatch.setattr(cmt_sdk, "open", open_fake)
-    store = CMTVectorStore.from_texts(["A red wine.", "A green tea."], Colours(), [{"n": 1}, {"n": 2}], path=tmp_path / "n")
+    store = CMTVectorStore.from_texts(
+        ["A red wine.", "A green tea."], Colours(), [{"n": 1}, {"n": 2}], path=tmp_path / "n"
+    )
     assert store.similarity_search("greenish", k=1)[0].metadata == {"n": 2}
     assert store.embeddings == Colours()
     store.memory.close()
@@ -435,7 +493,9 @@ async def test_a_store_made_from_documents_takes_an_open_memory(memory):
 def test_what_was_opened_is_closed_where_adding_fails(tmp_path, monkeypatch):
     """An error leaves no memory open."""
     opened = []
-    monkeypatch.setattr(cmt_sdk, "open", lambda *a, **o: opened.append(open_fake(*a, **o)) or opened[0])
+    monkeypatch.setattr(
+        cmt_sdk, "open", lambda *a, **o: opened.append(open_fake(*a, **o)) or opened[0]
+    )
     with pytest.raises(InvalidDocument):
         CMTVectorStore.from_texts([" "], path=tmp_path / "n")
     assert opened[0]._closed.is_set()
@@ -453,13 +513,18 @@ def test_an_embedder_is_named_by_what_changes_its_vectors():
 
 def test_documents_and_vectors_are_two_views_of_one_scope(memory):
     """What one store adds the other finds by the same id, and the memory answers from it."""
-    documents, vectors = CMTDocumentStore(memory, scope="docs"), CMTVectorStore(memory, scope="docs")
+    documents, vectors = (
+        CMTDocumentStore(memory, scope="docs"),
+        CMTVectorStore(memory, scope="docs"),
+    )
     documents.mset([("a/1", Document("The museum moved to Lisbon.", metadata={"source": "a.md"}))])
     assert vectors.similarity_search("museum")[0].id == "a/1"
     vectors.add_texts(["Tea."], ids=["b"])
     assert list(documents.yield_keys()) == ["a/1", "b"]
     assert list(documents.yield_keys(prefix="a/")) == ["a/1"]
-    assert memory.model.ask("Where is the museum?", scope="docs").text == "The museum moved to Lisbon."
+    assert (
+        memory.model.ask("Where is the museum?", scope="docs").text == "The museum moved to Lisbon."
+    )
 
 
 def test_metadata_are_stored_as_json_and_nothing_else(memory):

@@ -1,4 +1,6 @@
-"""The LangChain middleware, tools, chat model and message history, within LangChain's own agents and standard tests."""
+"""The LangChain middleware, tools, chat model and message history, within LangChain's own agents
+and standard tests.
+"""
 
 import asyncio
 import json
@@ -14,7 +16,13 @@ from langchain.agents.middleware import AgentMiddleware
 from langchain_core.caches import InMemoryCache
 from langchain_core.globals import set_llm_cache
 from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
-from langchain_core.messages import AIMessage, AIMessageChunk, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import (
+    AIMessage,
+    AIMessageChunk,
+    HumanMessage,
+    SystemMessage,
+    ToolMessage,
+)
 from langchain_core.prompts import ChatPromptTemplate, MessagesPlaceholder
 from langchain_core.runnables.history import RunnableWithMessageHistory
 from langchain_tests.integration_tests import ChatModelIntegrationTests, ToolsIntegrationTests
@@ -22,11 +30,21 @@ from langchain_tests.unit_tests import ChatModelUnitTests, ToolsUnitTests
 from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import Field
 
-from cmt_adapters.langchain_agent import NOTES, ChatCMT, CMTChatMessageHistory, CMTMiddleware, memory_tools
+from cmt_adapters.langchain_agent import (
+    NOTES,
+    ChatCMT,
+    CMTChatMessageHistory,
+    CMTMiddleware,
+    memory_tools,
+)
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.testing.fakes import open_fake
 
-FACTS = ["The museum moved to Lisbon in 2019.", "The harbour of Genoa opens at nine.", "Ann likes green tea."]
+FACTS = [
+    "The museum moved to Lisbon in 2019.",
+    "The harbour of Genoa opens at nine.",
+    "Ann likes green tea.",
+]
 
 
 @pytest.fixture
@@ -152,10 +170,14 @@ def said(*words):
 
 
 def test_an_agent_is_told_what_fits_as_data_of_the_user(memory):
-    """The notes stand before the question, in a user's message; the system message and the agent's state stay as they were."""
+    """The notes stand before the question, in a user's message; the system message and the agent's
+    state stay as they were.
+    """
     memory.add_many(FACTS)
     listening = model("Lisbon.")
-    agent = create_agent(listening, system_prompt="Be brief.", middleware=[CMTMiddleware(memory, k=2)])
+    agent = create_agent(
+        listening, system_prompt="Be brief.", middleware=[CMTMiddleware(memory, k=2)]
+    )
     state = agent.invoke(said("Where is the museum?"))
     system, told, question = listening.heard[0]
     assert (system.type, system.content) == ("system", "Be brief.")
@@ -170,7 +192,11 @@ def test_what_a_user_said_is_known_in_the_next_conversation(memory):
     recall = CMTMiddleware(memory, scope="user/ann")
     create_agent(model("Noted!"), middleware=[recall]).invoke(said("I moved to Lisbon."))
     (document,) = memory.documents()
-    assert (document.text, document.scope, document.source) == ("I moved to Lisbon.", "user/ann", "chat")
+    assert (document.text, document.scope, document.source) == (
+        "I moved to Lisbon.",
+        "user/ann",
+        "chat",
+    )
     assert document.metadata == {"role": "user"}
     listening = model("Lisbon.")
     create_agent(listening, middleware=[recall]).invoke(said("Where did I move?"))
@@ -178,7 +204,9 @@ def test_what_a_user_said_is_known_in_the_next_conversation(memory):
 
 
 def test_both_sides_can_be_remembered_or_none(memory):
-    """What is remembered is the last turn, less what only asks; calls and results of tools are passed over."""
+    """What is remembered is the last turn, less what only asks; calls and results of tools are
+    passed over.
+    """
     both = CMTMiddleware(memory, remember=("user", "assistant"), wait=True)
     script = model(call("search_memory", query="tea"), "Ann likes tea.")
     agent = create_agent(script, tools=memory_tools(memory), middleware=[both])
@@ -188,13 +216,17 @@ def test_both_sides_can_be_remembered_or_none(memory):
         ("Ann likes tea.", "assistant"),
     ]
     assert memory.stats().pending == 0
-    create_agent(model("Yes."), middleware=[CMTMiddleware(memory, remember=())]).invoke(said("Ann moved."))
+    create_agent(model("Yes."), middleware=[CMTMiddleware(memory, remember=())]).invoke(
+        said("Ann moved.")
+    )
     assert memory.count() == 2
 
 
 def test_a_forgotten_message_stays_forgotten(memory):
     """Later turns of the same conversation do not add it again."""
-    agent = create_agent(model("Fine.", "Good."), middleware=[CMTMiddleware(memory)], checkpointer=InMemorySaver())
+    agent = create_agent(
+        model("Fine.", "Good."), middleware=[CMTMiddleware(memory)], checkpointer=InMemorySaver()
+    )
     thread = {"configurable": {"thread_id": "7"}}
     agent.invoke(said("My number is 555."), thread)
     memory.forget(source="chat")
@@ -205,7 +237,9 @@ def test_a_forgotten_message_stays_forgotten(memory):
 def test_the_same_words_twice_are_one_document(memory):
     """What is sent again does not pile up."""
     for _ in range(3):
-        create_agent(model("Fine."), middleware=[CMTMiddleware(memory)]).invoke(said("Ann likes tea."))
+        create_agent(model("Fine."), middleware=[CMTMiddleware(memory)]).invoke(
+            said("Ann likes tea.")
+        )
     assert memory.count() == 1
 
 
@@ -225,7 +259,9 @@ def test_one_agent_serves_many_users(memory):
 def test_what_a_conversation_holds_is_not_repeated(memory):
     """Notes are of other conversations, or of what this one has lost."""
     listening = model("Noted.", "Lisbon.")
-    agent = create_agent(listening, middleware=[CMTMiddleware(memory)], checkpointer=InMemorySaver())
+    agent = create_agent(
+        listening, middleware=[CMTMiddleware(memory)], checkpointer=InMemorySaver()
+    )
     thread = {"configurable": {"thread_id": "7"}}
     agent.invoke(said("I moved to Lisbon."), thread)
     memory.add("Lisbon lies by the sea.")
@@ -254,7 +290,9 @@ def test_a_note_cannot_end_the_notes(memory):
 
 
 def test_nothing_is_told_where_nothing_is_known_or_asked(memory):
-    """An empty memory, and a message without words: the model hears the conversation alone, and nothing is remembered."""
+    """An empty memory, and a message without words: the model hears the conversation alone, and
+    nothing is remembered.
+    """
     listening = model("Hello!", "A cat.")
     agent = create_agent(listening, middleware=[CMTMiddleware(memory)])
     agent.invoke({"messages": [("user", " ")]})
@@ -266,10 +304,14 @@ def test_nothing_is_told_where_nothing_is_known_or_asked(memory):
 
 
 def test_what_is_no_text_is_replaced(memory):
-    """A lone surrogate or NUL in a message is looked for and remembered as the replacement character."""
+    """A lone surrogate or NUL in a message is looked for and remembered as the replacement
+    character.
+    """
     memory.add("Ann likes green tea.")
     listening = model("Green.")
-    create_agent(listening, middleware=[CMTMiddleware(memory)]).invoke(said("Which \0 tea \ud83d, please."))
+    create_agent(listening, middleware=[CMTMiddleware(memory)]).invoke(
+        said("Which \0 tea \ud83d, please.")
+    )
     assert notes(listening.heard[0]) == ["Ann likes green tea."]
     assert "Which \ufffd tea \ufffd, please." in [d.text for d in memory.documents()]
 
@@ -280,7 +322,9 @@ async def test_an_agent_that_runs_async_recalls_and_remembers(memory):
     threads = []
     plain = memory.search, memory.add_many
     memory.search = lambda *a, **o: threads.append(threading.current_thread()) or plain[0](*a, **o)
-    memory.add_many = lambda *a, **o: threads.append(threading.current_thread()) or plain[1](*a, **o)
+    memory.add_many = lambda *a, **o: (
+        threads.append(threading.current_thread()) or plain[1](*a, **o)
+    )
     listening = model(*["Yes."] * 5)
     agent = create_agent(listening, middleware=[CMTMiddleware(memory, k=8)])
     await asyncio.gather(*(agent.ainvoke(said(f"I saw the museum {n}.")) for n in range(5)))
@@ -300,7 +344,15 @@ def test_it_stands_beside_other_middleware(memory):
     memory.add_many(FACTS)
     listening = model("At nine.")
     agent = create_agent(listening, middleware=[Shorten(), CMTMiddleware(memory, k=1)])
-    agent.invoke({"messages": [("user", "museum Lisbon"), ("assistant", "Yes."), ("user", "harbour of Genoa")]})
+    agent.invoke(
+        {
+            "messages": [
+                ("user", "museum Lisbon"),
+                ("assistant", "Yes."),
+                ("user", "harbour of Genoa"),
+            ]
+        }
+    )
     assert notes(listening.heard[0]) == [FACTS[1]]
     assert len(listening.heard[0]) == 2
 
@@ -310,14 +362,26 @@ def test_it_stands_beside_other_middleware(memory):
 
 def test_an_agent_saves_and_finds_with_its_tools(memory):
     """Found are texts with their places, as JSON; a scope may be a function of the run."""
-    script = model(call("save_memory", text="Ann likes tea."), call("search_memory", query="Who likes tea?"), "Ann.")
+    script = model(
+        call("save_memory", text="Ann likes tea."),
+        call("search_memory", query="Who likes tea?"),
+        "Ann.",
+    )
     tools = memory_tools(memory, scope=lambda runtime: f"user/{runtime.context.user}")
-    state = create_agent(script, tools=tools, context_schema=Context).invoke(said("Remember."), context=Context("ann"))
+    state = create_agent(script, tools=tools, context_schema=Context).invoke(
+        said("Remember."), context=Context("ann")
+    )
     (document,) = memory.documents()
-    assert (document.text, document.scope, document.source) == ("Ann likes tea.", "user/ann", "agent")
+    assert (document.text, document.scope, document.source) == (
+        "Ann likes tea.",
+        "user/ann",
+        "agent",
+    )
     saved, found = [m for m in state["messages"] if isinstance(m, ToolMessage)]
     assert saved.content == f"saved as {document.id}"
-    assert json.loads(found.content) == [{"text": "Ann likes tea.", "source": "agent", "start": 0, "end": 14}]
+    assert json.loads(found.content) == [
+        {"text": "Ann likes tea.", "source": "agent", "start": 0, "end": 14}
+    ]
 
 
 async def test_a_scope_of_the_run_is_known_to_tools_in_threads(memory):
@@ -325,7 +389,11 @@ async def test_a_scope_of_the_run_is_known_to_tools_in_threads(memory):
     memory.add("Ann likes tea.", scope="user/ann")
     memory.add("Bob likes tea.", scope="user/bob")
     script = model(call("search_memory", query="tea"), "Ann.")
-    agent = create_agent(script, tools=memory_tools(memory, scope=lambda r: f"user/{r.context.user}"), context_schema=Context)
+    agent = create_agent(
+        script,
+        tools=memory_tools(memory, scope=lambda r: f"user/{r.context.user}"),
+        context_schema=Context,
+    )
     state = await agent.ainvoke(said("Who?"), context=Context("ann"))
     assert [n["text"] for n in json.loads(state["messages"][2].content)] == ["Ann likes tea."]
 
@@ -363,7 +431,12 @@ def test_an_answer_tells_its_sources_and_costs(memory):
     about = whole.response_metadata
     assert (about["sources"][0]["source"], about["sources"][0]["end"]) == ("trip.md", 35)
     assert (about["sources"][0]["holds_answer"], about["sources"][0]["answer_end"]) == (True, 34)
-    assert (about["reader"], about["abstained"], about["confidence"], about["memory_tokens"]) == ("memory", False, 1.0, 9)
+    assert (about["reader"], about["abstained"], about["confidence"], about["memory_tokens"]) == (
+        "memory",
+        False,
+        1.0,
+        9,
+    )
     assert whole.usage_metadata == {"input_tokens": 4, "output_tokens": 7, "total_tokens": 11}
     pieces = list(chat.stream("Where is the museum?"))
     assert len(pieces) == 8
@@ -387,7 +460,10 @@ def test_options_hold_for_all_calls_or_for_one(memory):
     chat = ChatCMT(memory=memory, scope="user/ann")
     assert chat.invoke("Which tea?").content == "Tea is green."
     assert chat.invoke("Which tea?", scope="user/bob").content == "Tea is black."
-    assert ChatCMT(memory=memory, where={"year": {">": 2020}}).invoke("Which tea?").content == "Tea is black."
+    assert (
+        ChatCMT(memory=memory, where={"year": {">": 2020}}).invoke("Which tea?").content
+        == "Tea is black."
+    )
     assert chat.bind(reader="text").invoke("Which tea?").response_metadata["reader"] == "text"
     assert chat.invoke("Which tea?", max_tokens=2).content == "Tea is"
     with pytest.raises(TypeError, match="scopes"):
@@ -397,7 +473,12 @@ def test_options_hold_for_all_calls_or_for_one(memory):
 def test_earlier_messages_are_part_of_the_question(memory):
     """'And when?' is about what was asked before; a chunk that was streamed is a message too."""
     memory.add_many(FACTS)
-    talk = [SystemMessage("Be brief."), HumanMessage("Which harbour?"), AIMessageChunk(content="Genoa's."), HumanMessage("When?")]
+    talk = [
+        SystemMessage("Be brief."),
+        HumanMessage("Which harbour?"),
+        AIMessageChunk(content="Genoa's."),
+        HumanMessage("When?"),
+    ]
     answer = ChatCMT(memory=memory, k=1).invoke(talk)
     assert answer.response_metadata["sources"][0]["text"] == FACTS[1]
 
@@ -421,7 +502,9 @@ def test_an_answer_ends_before_a_stop_text(memory, stop):
     """Also where it lies across pieces; whole and streamed alike, for a call or for all."""
     memory.add(FACTS[0])
     until = FACTS[0].split(stop)[0].strip()
-    assert ChatCMT(memory=memory).invoke("Where is the museum?", stop=["never", stop]).content == until
+    assert (
+        ChatCMT(memory=memory).invoke("Where is the museum?", stop=["never", stop]).content == until
+    )
     assert ChatCMT(memory=memory, stop=[stop]).invoke("Where is the museum?").content == until
     pieces = [p.content for p in ChatCMT(memory=memory).stream("Where is the museum?", stop=[stop])]
     assert "".join(pieces).strip() == until
@@ -445,14 +528,19 @@ async def test_answers_are_streamed_async(memory):
     chat = ChatCMT(memory=memory, k=1)
     pieces = [p.content async for p in chat.astream("Where is the museum?")]
     assert "".join(pieces).strip() == FACTS[0]
-    answers = await chat.abatch(["Which museum moved?", "Which harbour opens?", "Who likes green tea?"])
+    answers = await chat.abatch(
+        ["Which museum moved?", "Which harbour opens?", "Who likes green tea?"]
+    )
     assert [a.content for a in answers] == FACTS
 
 
 def test_it_answers_within_an_agent(memory):
     """An agent without tools, whose model is the memory's own, knows what was said before."""
     for words in ("I moved to Lisbon.", "Where was it that I moved?"):
-        agent = create_agent(ChatCMT(memory=memory, scope="user/ann"), middleware=[CMTMiddleware(memory, scope="user/ann")])
+        agent = create_agent(
+            ChatCMT(memory=memory, scope="user/ann"),
+            middleware=[CMTMiddleware(memory, scope="user/ann")],
+        )
         answer = agent.invoke(said(words))["messages"][-1]
     assert answer.content == "I moved to Lisbon."
 
@@ -461,13 +549,19 @@ def test_it_answers_within_an_agent(memory):
 
 
 def test_messages_come_back_as_they_were(memory):
-    """Of every kind, in their order, with all they hold; also the same words twice, and what is no text."""
+    """Of every kind, in their order, with all they hold; also the same words twice, and what is no
+    text.
+    """
     talk = [
         SystemMessage("Be brief."),
         HumanMessage("Which tea\ud83d\0?", name="ann"),
-        AIMessage("", tool_calls=[{"name": "look", "args": {"n": [1]}, "id": "1", "type": "tool_call"}]),
+        AIMessage(
+            "", tool_calls=[{"name": "look", "args": {"n": [1]}, "id": "1", "type": "tool_call"}]
+        ),
         ToolMessage("green", tool_call_id="1"),
-        AIMessage("Green.", usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}),
+        AIMessage(
+            "Green.", usage_metadata={"input_tokens": 1, "output_tokens": 2, "total_tokens": 3}
+        ),
         HumanMessage([{"type": "text", "text": "And "}, {"type": "image", "url": "x"}]),
         HumanMessage("Green."),
         HumanMessage("Green."),
@@ -477,24 +571,39 @@ def test_messages_come_back_as_they_were(memory):
 
 
 def test_what_was_said_is_found_and_answered_from(memory):
-    """In the scope given, by the memory itself; calls and results of tools are not found by their words."""
+    """In the scope given, by the memory itself; calls and results of tools are not found by their
+    words.
+    """
     history = CMTChatMessageHistory("7", memory, scope="user/ann/session/7", wait=True)
     history.add_user_message("I moved to Lisbon.")
     history.add_ai_message("Lovely city!")
     history.add_message(ToolMessage("Lisbon secret", tool_call_id="1"))
     found = memory.search("Lisbon", mode="text", scope="user/ann")
-    assert [(m.document.text, m.document.metadata["role"]) for m in found] == [("I moved to Lisbon.", "user")]
+    assert [(m.document.text, m.document.metadata["role"]) for m in found] == [
+        ("I moved to Lisbon.", "user")
+    ]
     assert memory.model.ask("Where did I moved?", scope="user/ann").text == "I moved to Lisbon."
 
 
 def test_sessions_do_not_meet(memory):
-    """Two sessions in one scope, and a session beneath another's scope; clearing one leaves the others."""
-    names = [("7", ""), ("8", ""), ("7/8", ""), ("7", "user/ann"), ("8", "user/ann"), ("7", "user/ann/session")]
+    """Two sessions in one scope, and a session beneath another's scope; clearing one leaves the
+    others.
+    """
+    names = [
+        ("7", ""),
+        ("8", ""),
+        ("7/8", ""),
+        ("7", "user/ann"),
+        ("8", "user/ann"),
+        ("7", "user/ann/session"),
+    ]
     histories = [CMTChatMessageHistory(session, memory, scope=scope) for session, scope in names]
     memory.add("A note.", scope="user/ann")
     for n, history in enumerate(histories):
         history.add_user_message(f"Message {n}.")
-    assert [[m.content for m in h.messages] for h in histories] == [[f"Message {n}."] for n in range(6)]
+    assert [[m.content for m in h.messages] for h in histories] == [
+        [f"Message {n}."] for n in range(6)
+    ]
     histories[3].clear()
     assert [len(h.messages) for h in histories] == [1, 1, 1, 0, 1, 1]
     assert "A note." in [d.text for d in memory.documents()]
@@ -504,7 +613,9 @@ def test_one_message_that_is_no_json_and_none_is_added(memory):
     """The error shows it."""
     history = CMTChatMessageHistory("7", memory)
     with pytest.raises(InvalidDocument, match="is no JSON"):
-        history.add_messages([HumanMessage("Tea."), HumanMessage("Cake.", additional_kwargs={"x": object()})])
+        history.add_messages(
+            [HumanMessage("Tea."), HumanMessage("Cake.", additional_kwargs={"x": object()})]
+        )
     assert history.messages == []
 
 
@@ -517,7 +628,8 @@ async def test_the_async_way_is_the_same(memory):
     assert await history.aget_messages() == []
 
 
-@pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory is deprecated")  # and still what chains use
+# and still what chains use
+@pytest.mark.filterwarnings("ignore:RunnableWithMessageHistory is deprecated")
 def test_a_chain_keeps_its_conversation_in_a_memory(memory):
     """RunnableWithMessageHistory reads it and adds to it."""
     listening = model("Hello Ann.", "You are Ann.")

@@ -72,20 +72,31 @@ def test_what_would_change_the_form_is_refused_by_name(memory, options, words):
         ChatCMT(memory=memory).invoke(QUESTION, **options)
 
 
-@pytest.mark.parametrize(("name", "meant"), [("temprature", "temperature"), ("kk", "k"), ("sources", "source")])
+@pytest.mark.parametrize(
+    ("name", "meant"), [("temprature", "temperature"), ("kk", "k"), ("sources", "source")]
+)
 def test_a_name_that_no_chat_model_has(memory, name, meant):
     """The error is about the public call, and names the nearest."""
     with pytest.raises(
-        TypeError, match=rf"ChatCMT\.invoke\(\) has no argument '{name}': did you mean '{meant}'\? It takes budget, k"
+        TypeError,
+        match=(
+            rf"ChatCMT\.invoke\(\) has no argument '{name}': did you mean '{meant}'\? It takes"
+            r" budget, k"
+        ),
     ):
         ChatCMT(memory=memory).invoke(QUESTION, **{name: 1})
 
 
 def test_bounds_of_an_answer(memory):
-    """OpenAI's newer name of the longest answer, one stop text that is not in a list, and a scope for one call."""
+    """OpenAI's newer name of the longest answer, one stop text that is not in a list, and a scope
+    for one call.
+    """
     model = ChatCMT(memory=memory, scope="user/ben")
     assert model.invoke(QUESTION, scope=None).content == ANSWER
-    assert ChatCMT(memory=memory).invoke(QUESTION, max_completion_tokens=3).content == "Ann likes green"
+    assert (
+        ChatCMT(memory=memory).invoke(QUESTION, max_completion_tokens=3).content
+        == "Ann likes green"
+    )
     assert ChatCMT(memory=memory).invoke(QUESTION, stop="green").content == "Ann likes"
 
 
@@ -94,7 +105,10 @@ def test_an_agent_with_tools_needs_another_model(memory):
     model = ChatCMT(memory=memory)
     given = {"messages": [HumanMessage(QUESTION)]}
     for options in ({"tools": memory_tools(memory)}, {"tools": [], "response_format": Form}):
-        with pytest.raises(NotImplementedError, match=r"calls no tools: give the agent another model.*memory_tools\(memory\)"):
+        with pytest.raises(
+            NotImplementedError,
+            match=r"calls no tools: give the agent another model.*memory_tools\(memory\)",
+        ):
             create_agent(model, **options).invoke(given)
     assert create_agent(model, tools=[]).invoke(given)["messages"][-1].content == ANSWER
 
@@ -109,7 +123,9 @@ def test_there_is_no_structured_output(memory, schema):
 SEARCHES = {
     "similarity_search": lambda s, **o: s.similarity_search("tea", **o),
     "similarity_search_with_score": lambda s, **o: s.similarity_search_with_score("tea", **o),
-    "similarity_search_by_vector": lambda s, **o: s.similarity_search_by_vector(s.memory.model.embed(["tea"])[0], **o),
+    "similarity_search_by_vector": lambda s, **o: s.similarity_search_by_vector(
+        s.memory.model.embed(["tea"])[0], **o
+    ),
     "max_marginal_relevance_search": lambda s, **o: s.max_marginal_relevance_search("tea", **o),
 }
 
@@ -118,7 +134,10 @@ SEARCHES = {
 @pytest.mark.parametrize("name", ["where_document", "where", "namespace", "fetch"])
 def test_a_search_names_itself_and_what_it_takes(memory, call, name):
     """Not a function within."""
-    words = rf"CMTVectorStore\.{call}\(\) has no argument '{name}'.*filter, scope, score_threshold, source"
+    words = (
+        rf"CMTVectorStore\.{call}\(\) has no argument '{name}'.*filter, scope, score_threshold,"
+        r" source"
+    )
     with pytest.raises(TypeError, match=words):
         SEARCHES[call](CMTVectorStore(memory), **{name: {"$contains": "tea"}})
 
@@ -134,10 +153,15 @@ def test_a_threshold_leaves_out_what_is_less_alike(memory, call):
 
 
 def test_a_retriever_of_the_store_passes_options_on(memory):
-    """`as_retriever(search_kwargs=...)` takes the same names; a retriever of the memory says its own."""
+    """`as_retriever(search_kwargs=...)` takes the same names; a retriever of the memory says its
+    own.
+    """
     memory.add("Ships sail to Lisbon.")
     store = CMTVectorStore(memory)
     found = store.as_retriever(search_kwargs={"k": 3, "score_threshold": 0.2}).invoke("tea")
     assert [d.page_content for d in found] == [ANSWER]
-    with pytest.raises(TypeError, match=r"CMTRetriever\.invoke\(\) has no argument 'filter'.*k, mode, scope, source, where"):
+    with pytest.raises(
+        TypeError,
+        match=r"CMTRetriever\.invoke\(\) has no argument 'filter'.*k, mode, scope, source, where",
+    ):
         CMTRetriever(memory=memory).invoke("tea", filter={"a": 1})

@@ -1,4 +1,6 @@
-"""The LangGraph store: the same answers as LangGraph's own in-memory store, and what that one lacks: expiry and recall."""
+"""The LangGraph store: the same answers as LangGraph's own in-memory store, and what that one
+lacks: expiry and recall.
+"""
 
 import asyncio
 import builtins
@@ -42,7 +44,9 @@ def store(memory):
 
 
 class Oracle(InMemoryStore):
-    """LangGraph's store, less one thing: it lists namespaces that were only read, or that hold nothing any more."""
+    """LangGraph's store, less one thing: it lists namespaces that were only read, or that hold
+    nothing any more.
+    """
 
     def _handle_list_namespaces(self, op):
         for namespace in [n for n, items in self._data.items() if not items]:
@@ -53,29 +57,61 @@ class Oracle(InMemoryStore):
 labels = st.sampled_from(["a", "b", "a/b", "%2F", "ä", "*", " ", "\ud800"])
 namespaces = st.lists(labels, max_size=3).map(tuple)
 keys = st.sampled_from(["k", "l", "k/l", "", "\0", "\udfff", "long " * 20])
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8) | st.just("x\ud83d\0")
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=8)
+    | st.just("x\ud83d\0")
+)
 deep = st.recursive(
-    scalars, lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=3), s, max_size=3), max_leaves=6
+    scalars,
+    lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=3), s, max_size=3),
+    max_leaves=6,
 )
 values = st.dictionaries(st.sampled_from(["n", "kind", "deep", "", "$odd"]), deep, max_size=3)
 numbers = st.integers(-3, 3) | st.sampled_from([0.5, -1.5])
 items = values | st.fixed_dictionaries({"n": numbers, "kind": st.sampled_from(["tea", "cake"])})
-orderings = st.dictionaries(st.sampled_from(["$gt", "$gte", "$lt", "$lte", "$eq", "$ne"]), numbers, min_size=1, max_size=2)
+orderings = st.dictionaries(
+    st.sampled_from(["$gt", "$gte", "$lt", "$lte", "$eq", "$ne"]), numbers, min_size=1, max_size=2
+)
 filters = (
     st.none()
-    | st.fixed_dictionaries({"kind": st.sampled_from(["tea", "cake", {"$ne": "tea"}, {"$eq": "cake"}])})
+    | st.fixed_dictionaries(
+        {"kind": st.sampled_from(["tea", "cake", {"$ne": "tea"}, {"$eq": "cake"}])}
+    )
     | st.fixed_dictionaries({"n": orderings})
-    | st.fixed_dictionaries({"deep": st.fixed_dictionaries({"a": scalars}) | st.lists(scalars, max_size=2)})
+    | st.fixed_dictionaries(
+        {"deep": st.fixed_dictionaries({"a": scalars}) | st.lists(scalars, max_size=2)}
+    )
     | st.dictionaries(st.sampled_from(["n", "deep", "none"]), scalars, max_size=2)
 )
 conditions = st.builds(
-    MatchCondition, st.sampled_from(["prefix", "suffix"]), st.lists(labels | st.just("*"), min_size=1, max_size=3).map(tuple)
+    MatchCondition,
+    st.sampled_from(["prefix", "suffix"]),
+    st.lists(labels | st.just("*"), min_size=1, max_size=3).map(tuple),
 )
 operations = st.one_of(
-    st.builds(PutOp, namespaces, keys, items, st.sampled_from([None, False, ["kind"], ["deep[*]"]]), st.none()),
+    st.builds(
+        PutOp,
+        namespaces,
+        keys,
+        items,
+        st.sampled_from([None, False, ["kind"], ["deep[*]"]]),
+        st.none(),
+    ),
     st.builds(PutOp, namespaces, keys, st.none(), st.none(), st.none()),
     st.builds(GetOp, namespaces, keys, st.booleans()),
-    st.builds(SearchOp, namespaces, filters, st.integers(0, 12), st.integers(0, 3), st.none(), st.booleans()),
+    st.builds(
+        SearchOp,
+        namespaces,
+        filters,
+        st.integers(0, 12),
+        st.integers(0, 3),
+        st.none(),
+        st.booleans(),
+    ),
     st.builds(
         ListNamespacesOp,
         st.none() | st.lists(conditions, max_size=2).map(tuple),
@@ -101,7 +137,9 @@ def whole(op):
 
 
 def by_namespace(found):
-    """Results grouped: the order among namespaces is not defined, the order in each is that of creation."""
+    """Results grouped: the order among namespaces is not defined, the order in each is that of
+    creation.
+    """
     groups = {}
     for item in found:
         groups.setdefault(item.namespace, []).append(plain(item))
@@ -109,15 +147,20 @@ def by_namespace(found):
 
 
 def expected(oracle, batch):
-    """What LangGraph's store answers, and for searches all pages of it; None where it cannot compare."""
+    """What LangGraph's store answers, and for searches all pages of it; None where it cannot
+    compare.
+    """
     full = [whole(op) if isinstance(op, SearchOp) else op for op in batch]
     try:
         return oracle.batch(full)
-    except (TypeError, ValueError):  # a number against what is none: it raises, a database finds nothing
+    except (TypeError, ValueError):
+        # a number against what is none: it raises, a database finds nothing
         return None
 
 
-@pytest.mark.parametrize("run", [lambda s, b: s.batch(b), lambda s, b: asyncio.run(s.abatch(b))], ids=["batch", "abatch"])
+@pytest.mark.parametrize(
+    "run", [lambda s, b: s.batch(b), lambda s, b: asyncio.run(s.abatch(b))], ids=["batch", "abatch"]
+)
 @pytest.mark.parametrize("scope", ["", "graphs/mine"])
 @settings(
     max_examples=15,
@@ -128,7 +171,8 @@ def expected(oracle, batch):
 )
 @given(batches=st.lists(st.lists(operations, max_size=6), max_size=6))
 def test_the_same_operations_have_the_same_results_as_in_langgraphs_store(run, scope, batches):
-    """Values, keys, namespaces, order and pages; reads of a batch come before its puts, the last put of a key counts.
+    """Values, keys, namespaces, order and pages; reads of a batch come before its puts, the last
+    put of a key counts.
 
     A query only changes the order.
     """
@@ -140,7 +184,11 @@ def test_the_same_operations_have_the_same_results_as_in_langgraphs_store(run, s
                 continue
             searches = [whole(op) for op in batch if isinstance(op, SearchOp)]
             everything = run(store, searches)
-            for every, asked in zip(everything, run(store, [s._replace(query="tea or cake") for s in searches]), strict=True):
+            for every, asked in zip(
+                everything,
+                run(store, [s._replace(query="tea or cake") for s in searches]),
+                strict=True,
+            ):
                 assert sorted(map(repr, map(plain, asked))) == sorted(map(repr, map(plain, every)))
             for op, mine, theirs in zip(batch, run(store, batch), wanted, strict=True):
                 if not isinstance(op, SearchOp):
@@ -153,7 +201,11 @@ def test_the_same_operations_have_the_same_results_as_in_langgraphs_store(run, s
 
 def test_values_outlive_the_process(tmp_path):
     """A store opened again over the same folder holds the same items."""
-    value = {"text": "Ann likes tea.", "deep": [{"a": [1, 2.5, None, {"b": "\0\ud800"}]}], "big": 2**80}
+    value = {
+        "text": "Ann likes tea.",
+        "deep": [{"a": [1, 2.5, None, {"b": "\0\ud800"}]}],
+        "big": 2**80,
+    }
     with open_fake(tmp_path / "notes") as memory:
         CMTStore(memory).put(ANN, "tea", value)
     with open_fake(tmp_path / "notes") as memory:
@@ -162,7 +214,9 @@ def test_values_outlive_the_process(tmp_path):
 
 
 def test_a_put_keeps_the_time_of_creation(store):
-    """An item that is written over is still as old as it is, and updated now; reading changes neither."""
+    """An item that is written over is still as old as it is, and updated now; reading changes
+    neither.
+    """
     store.put(ANN, "tea", {"n": 1}, ttl=60)
     first = store.get(ANN, "tea")
     store.put(ANN, "tea", {"n": 2}, ttl=60)
@@ -190,16 +244,24 @@ def test_a_query_finds_by_words_and_meaning(store):
     assert [f.key for f in found] == ["tea", "boat", "secret"]
     assert found[0].score > found[1].score >= 0
     assert found[2].score is None
-    assert [f.key for f in store.search(("users",), query="Which tea does Ann like?", limit=1, offset=1)] == ["boat"]
+    assert [
+        f.key for f in store.search(("users",), query="Which tea does Ann like?", limit=1, offset=1)
+    ] == ["boat"]
     assert all(isinstance(f, SearchItem) for f in found)
 
 
 def test_a_query_stays_in_its_namespace_and_filter(store):
-    """Other namespaces, also those whose names begin alike, and items that the filter refuses are not found."""
+    """Other namespaces, also those whose names begin alike, and items that the filter refuses are
+    not found.
+    """
     for n in range(30):
-        store.put(("users", "bob"), f"b{n}", {"text": f"Bob likes tea number {n}.", "year": 2000 + n})
+        store.put(
+            ("users", "bob"), f"b{n}", {"text": f"Bob likes tea number {n}.", "year": 2000 + n}
+        )
     store.put(("users", "bobby"), "b", {"text": "Bobby likes tea.", "year": 2025})
-    found = store.search(("users", "bob"), query="likes tea", filter={"year": {"$gte": 2028}}, limit=5)
+    found = store.search(
+        ("users", "bob"), query="likes tea", filter={"year": {"$gte": 2028}}, limit=5
+    )
     assert {f.key for f in found} == {"b28", "b29"}
     assert all(f.score for f in found)
 
@@ -212,10 +274,17 @@ def test_a_long_value_is_one_result(store):
 
 
 def test_only_the_fields_that_are_named_are_searched(memory):
-    """`index` of a put, else `fields` of the store, say what is seen of a value; the rest stays in the value."""
+    """`index` of a put, else `fields` of the store, say what is seen of a value; the rest stays in
+    the value.
+    """
     store = CMTStore(memory, fields=["title"])
     store.put(ANN, "a", {"title": "Tea", "body": "zebra"})
-    store.put(ANN, "b", {"title": "Cake", "notes": [{"said": "zebra"}, {"said": "koala"}]}, index=["notes[*].said"])
+    store.put(
+        ANN,
+        "b",
+        {"title": "Cake", "notes": [{"said": "zebra"}, {"said": "koala"}]},
+        index=["notes[*].said"],
+    )
     assert sorted(d.text for d in memory.documents(scope="users/ann")) == ["Tea", "zebra\nkoala"]
     assert store.search(ANN, query="zebra")[0].key == "b"
 
@@ -225,24 +294,44 @@ def test_a_memory_answers_from_what_a_graph_has_stored(store, memory):
     store.put(ANN, "tea", {"drinks": {"tea": "Ann likes green tea."}, "cups": 3})
     answer = memory.model.ask("Which tea does Ann like?", scope=store.scope(ANN))
     assert "Ann likes green tea." in answer.text
-    assert memory.get(answer.sources[0].document_id).text == "drinks.tea: Ann likes green tea.\ncups: 3"
+    assert (
+        memory.get(answer.sources[0].document_id).text
+        == "drinks.tea: Ann likes green tea.\ncups: 3"
+    )
 
 
 def test_namespaces_are_scopes_that_can_be_read_back(memory):
-    """Labels with slashes and percent signs are escaped, so that ("a", "b") and ("a/b",) are two namespaces."""
+    """Labels with slashes and percent signs are escaped, so that ("a", "b") and ("a/b",) are two
+    namespaces.
+    """
     store = CMTStore(memory, scope="graphs")
     for namespace in [("a", "b"), ("a/b",), ("a%2Fb",), ("ä ö",)]:
         store.put(namespace, "k", {"is": list(namespace)})
     assert store.list_namespaces() == [("a", "b"), ("a%2Fb",), ("a/b",), ("ä ö",)]
     assert [f.value for f in store.search(("a/b",))] == [{"is": ["a/b"]}]
-    assert {d.scope for d in memory.documents()} == {"graphs/a/b", "graphs/a%2Fb", "graphs/a%252Fb", "graphs/ä ö"}
+    assert {d.scope for d in memory.documents()} == {
+        "graphs/a/b",
+        "graphs/a%2Fb",
+        "graphs/a%252Fb",
+        "graphs/ä ö",
+    }
 
 
 def test_namespaces_are_listed_by_pattern_and_depth(store):
     """Prefix, suffix, wildcards and a depth, as documented."""
-    for namespace in [("a", "b", "c"), ("a", "b", "d", "e"), ("a", "b", "d", "i"), ("a", "b", "f"), ("a", "c", "f")]:
+    for namespace in [
+        ("a", "b", "c"),
+        ("a", "b", "d", "e"),
+        ("a", "b", "d", "i"),
+        ("a", "b", "f"),
+        ("a", "c", "f"),
+    ]:
         store.put(namespace, "k", {"n": 1})
-    assert store.list_namespaces(prefix=("a", "b"), max_depth=3) == [("a", "b", "c"), ("a", "b", "d"), ("a", "b", "f")]
+    assert store.list_namespaces(prefix=("a", "b"), max_depth=3) == [
+        ("a", "b", "c"),
+        ("a", "b", "d"),
+        ("a", "b", "f"),
+    ]
     assert store.list_namespaces(prefix=("a", "*", "f")) == [("a", "b", "f"), ("a", "c", "f")]
     assert store.list_namespaces(suffix=("d", "*")) == [("a", "b", "d", "e"), ("a", "b", "d", "i")]
     assert store.list_namespaces(suffix=("f",), limit=1, offset=1) == [("a", "c", "f")]
@@ -306,7 +395,9 @@ def test_reading_refreshes_the_time_to_live(store, memory):
 
 
 def test_an_item_that_was_read_outlives_the_sweep_of_its_first_time(store, memory):
-    """The sweep goes by the last access, not by the put: here the time of the put is over, that of the reading is not."""
+    """The sweep goes by the last access, not by the put: here the time of the put is over, that of
+    the reading is not.
+    """
     store.put(ANN, "tea", {"n": 1}, ttl=60)
     (document,) = memory.documents()
     memory.update(document.id, metadata={**document.metadata, "langgraph_expires": time.time() - 1})

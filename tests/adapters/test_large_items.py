@@ -1,4 +1,6 @@
-"""Large items of conversations and stores: kept and given back as the frameworks' own sessions do, and gone when forgotten."""
+"""Large items of conversations and stores: kept and given back as the frameworks' own sessions do,
+and gone when forgotten.
+"""
 
 import asyncio
 
@@ -25,13 +27,17 @@ def result(output):
 
 
 ITEMS = {
-    "a picture of 900 kB": [{"role": "user", "content": [{"type": "input_text", "text": "See."}, picture(900_000)]}],
+    "a picture of 900 kB": [
+        {"role": "user", "content": [{"type": "input_text", "text": "See."}, picture(900_000)]}
+    ],
     "a tool's result of 600,000 characters": [CALL, result("row 7; " * 86_000)],
     "two megabytes": [{"role": "user", "content": [picture(2_000_000)]}],
     "quotes, backslashes and line ends": [CALL, result('"\\\n' * 100_000)],
     "Chinese": [CALL, result("数据行" * 60_000)],
     "NUL and lone surrogates": [CALL, result("\0\ud83d\x1b" * 40_000)],
-    "encrypted reasoning": [{"type": "reasoning", "id": "r", "encrypted_content": "gAAA" * 150_000}],
+    "encrypted reasoning": [
+        {"type": "reasoning", "id": "r", "encrypted_content": "gAAA" * 150_000}
+    ],
     "several pictures in one message": [{"role": "user", "content": [picture(200_000)] * 4}],
     "words that begin as the address of a payload": [
         {"role": "user", "content": "data:application/json;base64,e30= " + "x y " * 60_000}
@@ -88,7 +94,9 @@ async def test_of_a_turn_all_is_saved_or_nothing(tmp_path):
         session = CMTSession("a", memory)
         await session.add_items([{"role": "user", "content": "Read it."}])
         with pytest.raises(InvalidDocument, match="max_document_bytes="):
-            await session.add_items([CALL, result("row 7; " * 86_000), {"role": "assistant", "content": "Done."}])
+            await session.add_items(
+                [CALL, result("row 7; " * 86_000), {"role": "assistant", "content": "Done."}]
+            )
         assert await session.get_items() == [{"role": "user", "content": "Read it."}]
 
 
@@ -96,14 +104,23 @@ async def test_a_disk_that_fills_up_leaves_no_half_turn(memory, monkeypatch):
     """The items of one call are one transaction."""
     session = CMTSession("a", memory)
     cut = memory._store._cut
-    monkeypatch.setattr(memory._store, "_cut", lambda *rest: cut(*rest) if "(function_call)" in rest[2] else 1 / 0)
+    monkeypatch.setattr(
+        memory._store, "_cut", lambda *rest: cut(*rest) if "(function_call)" in rest[2] else 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
         await session.add_items([CALL, result("22 degrees")])
     assert await session.get_items() == []
 
 
 MESSAGES = {
-    "a picture": [HumanMessage([{"type": "text", "text": "See."}, {"type": "image_url", "image_url": {"url": PNG * 60_000}}])],
+    "a picture": [
+        HumanMessage(
+            [
+                {"type": "text", "text": "See."},
+                {"type": "image_url", "image_url": {"url": PNG * 60_000}},
+            ]
+        )
+    ],
     "a tool's result": [
         AIMessage("", tool_calls=[{"name": "read", "args": {}, "id": "1"}]),
         ToolMessage("row " * 150_000, tool_call_id="1"),
@@ -130,7 +147,9 @@ def test_values_of_a_langgraph_store_come_back_whole(memory, index):
     store.put(("pictures",), "a", value, index=index)
     store.put(("pictures",), "a", {**value, "year": 2020}, index=index)
     assert store.get(("pictures",), "a").value == {**value, "year": 2020}
-    assert [item.value["year"] for item in store.search(("pictures",), filter={"year": 2020})] == [2020]
+    assert [item.value["year"] for item in store.search(("pictures",), filter={"year": 2020})] == [
+        2020
+    ]
     assert [item.key for item in store.search(("pictures",), query="Genoa harbour")] == ["a"]
     store.delete(("pictures",), "a")
     assert store.get(("pictures",), "a") is None

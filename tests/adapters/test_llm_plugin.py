@@ -1,4 +1,6 @@
-"""The plugin for llm: memories as models, through llm's own command line, over real memories with a fake language model."""
+"""The plugin for llm: memories as models, through llm's own command line, over real memories with a
+fake language model.
+"""
 
 import builtins
 import importlib
@@ -21,12 +23,18 @@ from cmt_sdk.errors import InvalidInput, MissingExtra
 from cmt_sdk.memory import Memory
 from cmt_sdk.testing.fakes import open_fake
 
-FACTS = ["The museum moved to Lisbon in 2019.", "The harbour of Genoa opens at nine.", "Ann likes green tea."]
+FACTS = [
+    "The museum moved to Lisbon in 2019.",
+    "The harbour of Genoa opens at nine.",
+    "Ann likes green tea.",
+]
 
 
 @pytest.fixture(autouse=True)
 def data_dir(tmp_path, monkeypatch):
-    """A home with two memories, an llm of its own, and the plugin in it; memories are opened with a fake model."""
+    """A home with two memories, an llm of its own, and the plugin in it; memories are opened with a
+    fake model.
+    """
     monkeypatch.setenv("CMT_HOME", str(tmp_path / "data_dir"))
     monkeypatch.setenv("LLM_USER_PATH", str(tmp_path / "llm"))
     monkeypatch.setattr(cmt_sdk, "open", open_fake)
@@ -55,13 +63,21 @@ def test_every_memory_is_a_model(home):
     """The default memory is `cmt`, the others are named; files in the home are none."""
     (home / "notes.txt").write_text("no memory")
     (home / ".hidden").mkdir()
-    assert [m.model.model_id for m in llm.get_models_with_aliases() if m.model.model_id.startswith("cmt")] == ["cmt", "cmt/work"]
+    assert [
+        m.model.model_id
+        for m in llm.get_models_with_aliases()
+        if m.model.model_id.startswith("cmt")
+    ] == ["cmt", "cmt/work"]
     assert "CMTModel: cmt/work" in run("models")
 
 
 def test_the_installed_package_brings_the_plugin(tmp_path, monkeypatch):
-    """It is found by the entry point that pyproject.toml declares, here in a distribution that has nothing else."""
-    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    """It is found by the entry point that pyproject.toml declares, here in a distribution that has
+    nothing else.
+    """
+    project = tomllib.loads(
+        (Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8")
+    )["project"]
     points = [f"{name} = {module}\n" for name, module in project["entry-points"]["llm"].items()]
     info = tmp_path / "cmt_plugin-1.dist-info"
     info.mkdir()
@@ -72,7 +88,9 @@ def test_the_installed_package_brings_the_plugin(tmp_path, monkeypatch):
     manager.add_hookspecs(llm.hookspecs)
     manager.load_setuptools_entrypoints("llm")
     registered = []
-    manager.hook.register_models(register=lambda model, async_model: registered.append(model.model_id), model_aliases=[])
+    manager.hook.register_models(
+        register=lambda model, async_model: registered.append(model.model_id), model_aliases=[]
+    )
     assert registered == ["cmt", "cmt/work"]
 
 
@@ -87,7 +105,10 @@ def test_without_any_memory_there_is_the_default_one(monkeypatch, tmp_path):
 def test_a_memory_answers(how):
     """Streaming or not, from the memory that is named."""
     assert run("-m", "cmt", "When does the harbour open?", *how).strip() == FACTS[1]
-    assert run("-m", "cmt/work", "When is the deadline?", *how).strip() == "The deadline of the harbour project is Friday."
+    assert (
+        run("-m", "cmt/work", "When is the deadline?", *how).strip()
+        == "The deadline of the harbour project is Friday."
+    )
 
 
 def test_an_answer_comes_in_pieces():
@@ -112,7 +133,9 @@ def test_sources_and_costs_are_logged():
     """response_json has sources with their places, and what the answer cost; llm has the tokens."""
     response = llm.get_model("cmt").prompt("When does the harbour open?", k=1)
     told = response.json()
-    assert [(s["source"], s["start"], s["end"]) for s in told["sources"]] == [("harbour.txt", 0, 35)]
+    assert [(s["source"], s["start"], s["end"]) for s in told["sources"]] == [
+        ("harbour.txt", 0, 35)
+    ]
     assert (told["reader"], told["abstained"], told["memory_tokens"]) == ("memory", False, 9)
     assert (response.usage().input, response.usage().output) == (5, 7)
     assert json.loads(json.dumps(told)) == told
@@ -127,13 +150,17 @@ def test_options_decide_what_is_read():
     assert model.prompt("Where is the museum?", reader="text").json()["reader"] == "text"
     narrowed = model.prompt("Where is the museum?", scope="places/ann").json()["sources"]
     assert [s["text"] for s in narrowed] == [FACTS[2]]
-    assert [s["text"] for s in model.prompt("Where?", source="mus*").json()["sources"]] == [FACTS[0]]
+    assert [s["text"] for s in model.prompt("Where?", source="mus*").json()["sources"]] == [
+        FACTS[0]
+    ]
     assert "reader" in run("-m", "cmt", "Where?", "-o", "reader", "psychic", code=1)
     assert run("-m", "cmt", "Where is the museum?", "-o", "max_tokens", "2").strip() == "The museum"
 
 
 def test_a_conversation_goes_on(monkeypatch):
-    """What was said before is history of the next question, in this process and in the next; `-s` comes along as data."""
+    """What was said before is history of the next question, in this process and in the next; `-s`
+    comes along as data.
+    """
     histories = []
     chat = Memory.chat
 
@@ -152,7 +179,9 @@ def test_a_chat_keeps_the_memory_open(monkeypatch):
     """Several questions open it once."""
     opened = []
     monkeypatch.setattr(cmt_sdk, "open", lambda *a, **o: opened.append(a) or open_fake(*a, **o))
-    said = run("chat", "-m", "cmt", stdin="When does the harbour open?\nWhat does Ann like?\nquit\n")
+    said = run(
+        "chat", "-m", "cmt", stdin="When does the harbour open?\nWhat does Ann like?\nquit\n"
+    )
     assert (FACTS[1] in said, FACTS[2] in said, len(opened)) == (True, True, 1)
 
 
@@ -166,7 +195,10 @@ def test_the_example_answers_with_sources(capsys):
     """The example asks through llm's Python interface."""
     example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "llm_sources.py"))
     example["main"]("When does the harbour open?")
-    assert capsys.readouterr().out.splitlines() == [FACTS[1] + " ", "  harbour.txt[0:35]: " + FACTS[1]]
+    assert capsys.readouterr().out.splitlines() == [
+        FACTS[1] + " ",
+        "  harbour.txt[0:35]: " + FACTS[1],
+    ]
 
 
 def test_without_llm_the_error_is_its_install_line(monkeypatch):

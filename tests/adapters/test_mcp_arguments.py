@@ -1,4 +1,6 @@
-"""What models send as arguments: blanks filled with null and "", other names, wrong kinds. Through the official client."""
+"""What models send as arguments: blanks filled with null and "", other names, wrong kinds. Through
+the official client.
+"""
 
 import pytest
 from mcp import Client
@@ -12,7 +14,10 @@ BLANK = {
     "ask": ({"question": "Where does the boat lie?"}, ["k", "reader", "scope", "source", "where"]),
     "list": ({}, ["scope", "source", "where", "limit", "cursor"]),
     "remember": ({"text": "Tea is green."}, ["source", "scope", "metadata", "expires_at"]),
-    "update": ({"document_id": "d", "text": "The boat lies in Naples."}, ["source", "scope", "metadata", "expires_at"]),
+    "update": (
+        {"document_id": "d", "text": "The boat lies in Naples."},
+        ["source", "scope", "metadata", "expires_at"],
+    ),
     "forget": ({"document_id": "d"}, ["scope", "source", "where"]),
 }
 
@@ -39,15 +44,21 @@ async def test_blanks_are_left_out(memory, tool, blank):
     for names in (optional, *([name] for name in optional)) if tool != "forget" else (optional,):
         done, text = await called(memory, tool, **needed, **dict.fromkeys(names, blank))
         assert done, text
-    assert [d.metadata for d in memory.documents(source="log.md")] == ([] if tool == "forget" else [{"year": 2019}])
+    assert [d.metadata for d in memory.documents(source="log.md")] == (
+        [] if tool == "forget" else [{"year": 2019}]
+    )
 
 
 @pytest.mark.parametrize("blank", [None, ""])
 async def test_blanks_alone_erase_and_change_nothing(memory, blank):
     """What a model leaves empty must not mean everything."""
-    done, text = await called(memory, "forget", document_id=blank, scope=blank, source=blank, where=blank)
+    done, text = await called(
+        memory, "forget", document_id=blank, scope=blank, source=blank, where=blank
+    )
     assert (done, "give a document_id" in text) == (False, True)
-    done, text = await called(memory, "update", document_id="d", text=blank, source=blank, metadata=blank)
+    done, text = await called(
+        memory, "update", document_id="d", text=blank, source=blank, metadata=blank
+    )
     assert (done, "nothing to change" in text) == (False, True)
     assert memory.get("d").text == BOAT
 
@@ -99,11 +110,31 @@ async def test_the_own_name_counts_before_another_one(memory):
         ("search", {"query": "x", "k": "many"}, "search: k: give a whole number"),
         ("search", {"query": "x", "scope": ["a"]}, "search: scope: give a text"),
         ("search", {"query": "x", "where": "year"}, "search: where: give an object"),
-        ("ask", {"question": "x", "reader": "wizard"}, "ask: reader: choose one of 'memory', 'text' or 'auto'"),
-        ("remember", {"text": "x y", "metadata": {"a": [1]}}, "remember: metadata.a: give a plain value"),
-        ("remember", {"text": "x y", "metadata": {"a": {"b": 1}, "c": [2]}}, "remember: metadata.a: give a plain value"),
-        ("remember", {"text": "x y", "metadata": "year 2020"}, "remember: metadata: give an object"),
-        ("remember", {"text": "x y", "expires_at": "soon"}, "remember: expires_at: give a time with its zone"),
+        (
+            "ask",
+            {"question": "x", "reader": "wizard"},
+            "ask: reader: choose one of 'memory', 'text' or 'auto'",
+        ),
+        (
+            "remember",
+            {"text": "x y", "metadata": {"a": [1]}},
+            "remember: metadata.a: give a plain value",
+        ),
+        (
+            "remember",
+            {"text": "x y", "metadata": {"a": {"b": 1}, "c": [2]}},
+            "remember: metadata.a: give a plain value",
+        ),
+        (
+            "remember",
+            {"text": "x y", "metadata": "year 2020"},
+            "remember: metadata: give an object",
+        ),
+        (
+            "remember",
+            {"text": "x y", "expires_at": "soon"},
+            "remember: expires_at: give a time with its zone",
+        ),
         ("update", {"document_id": None, "text": "x"}, "update: document_id: it is missing"),
     ],
 )

@@ -44,13 +44,24 @@ async def call(client, tool, /, **arguments):
 
 
 async def test_over_stdio_what_one_process_remembers_another_recalls(tmp_path):
-    """On stdout there is nothing but the protocol, a message a line, whatever is sent or printed. Ctrl-C ends it."""
+    """On stdout there is nothing but the protocol, a message a line, whatever is sent or printed.
+    Ctrl-C ends it.
+    """
     command = ["-c", FAKE_CMT, "mcp", "-m", str(tmp_path / "m")]
-    hello = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "t", "version": "1"}}
+    hello = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    }
     sent = [
         {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello},
         {"jsonrpc": "2.0", "method": "notifications/initialized"},
-        {"jsonrpc": "2.0", "id": 2, "method": "tools/call", "params": {"name": "remember", "arguments": {"text": FACT}}},
+        {
+            "jsonrpc": "2.0",
+            "id": 2,
+            "method": "tools/call",
+            "params": {"name": "remember", "arguments": {"text": FACT}},
+        },
     ]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([sys.executable, *command], text=True, **pipes) as process:
@@ -77,7 +88,18 @@ async def test_over_stdio_what_one_process_remembers_another_recalls(tmp_path):
 @contextlib.contextmanager
 def served(folder, *arguments, **env):
     """`cmt mcp --http` on a free port, with a fake model: its address. Ctrl-C ends it."""
-    command = [sys.executable, "-c", FAKE_CMT, "mcp", "--http", "--port", "0", "-m", str(folder), *arguments]
+    command = [
+        sys.executable,
+        "-c",
+        FAKE_CMT,
+        "mcp",
+        "--http",
+        "--port",
+        "0",
+        "-m",
+        str(folder),
+        *arguments,
+    ]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=env) as process:
         try:
             yield re.search(r"http://\S+/mcp", process.stderr.readline()).group()
@@ -95,7 +117,9 @@ async def test_over_http_who_asks_brings_the_token(tmp_path):
     ping = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     with served(tmp_path / "m", CMT_TOKEN=TOKEN) as url:
-        async with httpx2.AsyncClient(headers={"Accept": "application/json, text/event-stream"}, trust_env=False) as http:
+        async with httpx2.AsyncClient(
+            headers={"Accept": "application/json, text/event-stream"}, trust_env=False
+        ) as http:
 
             async def status(**headers):
                 return (await http.post(url, json=ping, headers=headers)).status_code
@@ -107,7 +131,9 @@ async def test_over_http_who_asks_brings_the_token(tmp_path):
             assert await status(**bearer, Origin="http://localhost:3000") == 403
         async with (
             httpx2.AsyncClient(headers=bearer, trust_env=False) as http,
-            Client(streamable_http_client(url, http_client=http), read_timeout_seconds=30) as client,
+            Client(
+                streamable_http_client(url, http_client=http), read_timeout_seconds=30
+            ) as client,
         ):
             await call(client, "remember", text=FACT)
             assert (await call(client, "ask", question="Where is the museum?"))["answer"] == FACT
@@ -117,7 +143,10 @@ async def test_over_http_who_asks_brings_the_token(tmp_path):
     ("arguments", "words"),
     [
         (["--port", "1"], "--port is for --http"),
-        (["--http", "--host", "0.0.0.0"], "give a --token, or set CMT_TOKEN"),  # noqa: S104 - it is refused
+        (
+            ["--http", "--host", "0.0.0.0"],  # noqa: S104 - it is refused
+            "give a --token, or set CMT_TOKEN",
+        ),
         (["--http", "--host", "192.0.2.1"], "give a --token, or set CMT_TOKEN"),
         (["--http", "--host", "::", "--token", "x"], "--allow-host"),
         (["--http", "--token", ""], "the token is empty"),
@@ -125,7 +154,9 @@ async def test_over_http_who_asks_brings_the_token(tmp_path):
     ],
 )
 def test_nobody_is_let_in_by_mistake(tmp_path, monkeypatch, arguments, words):
-    """What would open the memory to others, or mean something else than it looks, is refused with the remedy."""
+    """What would open the memory to others, or mean something else than it looks, is refused with
+    the remedy.
+    """
     monkeypatch.delenv("CMT_TOKEN", raising=False)
     done = CliRunner().invoke(main, ["mcp", "-m", str(tmp_path / "m"), *arguments], obj=open_fake)
     assert done.exit_code == 2
@@ -147,7 +178,9 @@ def test_a_port_that_is_taken_is_told(tmp_path, monkeypatch):
 
 def test_a_memory_that_is_not_there_is_not_made_to_be_read(tmp_path):
     """With --read-only."""
-    done = CliRunner().invoke(main, ["mcp", "--read-only", "-m", str(tmp_path / "m")], obj=open_fake)
+    done = CliRunner().invoke(
+        main, ["mcp", "--read-only", "-m", str(tmp_path / "m")], obj=open_fake
+    )
     assert done.exit_code == 3
     assert not (tmp_path / "m").exists()
 
@@ -155,9 +188,15 @@ def test_a_memory_that_is_not_there_is_not_made_to_be_read(tmp_path):
 @pytest.mark.model
 async def test_the_real_command_remembers_in_one_process_and_answers_in_another(tmp_path):
     """`cmt mcp` with the default model, as an assistant starts it."""
-    command = StdioServerParameters(command=sys.executable, args=["-m", "cmt_cli.main", "mcp", "-m", str(tmp_path / "m")])
+    command = StdioServerParameters(
+        command=sys.executable, args=["-m", "cmt_cli.main", "mcp", "-m", str(tmp_path / "m")]
+    )
     async with Client(command, read_timeout_seconds=120) as client:
-        await call(client, "remember", text="The city museum moved to Lisbon in 2019. Its director is Marta Quintela.")
+        await call(
+            client,
+            "remember",
+            text="The city museum moved to Lisbon in 2019. Its director is Marta Quintela.",
+        )
     async with Client(command, read_timeout_seconds=120) as client:
         reply = await call(client, "ask", question="Where did the city museum move to?")
     assert "Lisbon" in reply["answer"]
@@ -167,6 +206,10 @@ async def test_the_real_command_remembers_in_one_process_and_answers_in_another(
 async def test_the_example_runs(tmp_path, capsys):
     """As an assistant would: it remembers, asks, and names the source."""
     main_of = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "mcp_client.py"))["main"]
-    await main_of(StdioServerParameters(command=sys.executable, args=["-c", FAKE_CMT, "mcp", "-m", str(tmp_path / "m")]))
+    await main_of(
+        StdioServerParameters(
+            command=sys.executable, args=["-c", FAKE_CMT, "mcp", "-m", str(tmp_path / "m")]
+        )
+    )
     told = capsys.readouterr().out.splitlines()
     assert told == ["tools: ask, forget, list, remember, search, update", f"{FACT} ['trip.md']"]

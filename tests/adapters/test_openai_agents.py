@@ -1,4 +1,6 @@
-"""The session for the OpenAI Agents SDK: the same answers as the SDK's own SQLite session, and what was said is recalled."""
+"""The session for the OpenAI Agents SDK: the same answers as the SDK's own SQLite session, and what
+was said is recalled.
+"""
 
 import asyncio
 import builtins
@@ -10,7 +12,16 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from agents import Agent, ModelResponse, RunConfig, Runner, Session, SessionSettings, SQLiteSession, Usage
+from agents import (
+    Agent,
+    ModelResponse,
+    RunConfig,
+    Runner,
+    Session,
+    SessionSettings,
+    SQLiteSession,
+    Usage,
+)
 from agents.models.interface import Model
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -29,16 +40,33 @@ def memory(tmp_path):
         yield opened
 
 
-scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=6) | st.just("x\ud83d\0")
-deep = st.recursive(
-    scalars, lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=3), s, max_size=3), max_leaves=6
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False)
+    | st.text(max_size=6)
+    | st.just("x\ud83d\0")
 )
-parts = st.lists(st.fixed_dictionaries({"type": st.just("output_text"), "text": st.text(max_size=6)}) | deep, max_size=2)
+deep = st.recursive(
+    scalars,
+    lambda s: st.lists(s, max_size=3) | st.dictionaries(st.text(max_size=3), s, max_size=3),
+    max_leaves=6,
+)
+parts = st.lists(
+    st.fixed_dictionaries({"type": st.just("output_text"), "text": st.text(max_size=6)}) | deep,
+    max_size=2,
+)
 messages = st.fixed_dictionaries(
-    {"role": st.sampled_from(["user", "assistant", "system"]), "content": st.text(max_size=6) | parts},
+    {
+        "role": st.sampled_from(["user", "assistant", "system"]),
+        "content": st.text(max_size=6) | parts,
+    },
     optional={"type": st.just("message"), "id": st.text(max_size=4)},
 )
-items = messages | st.dictionaries(st.sampled_from(["type", "role", "call_id", "output", ""]), deep, max_size=4)
+items = messages | st.dictionaries(
+    st.sampled_from(["type", "role", "call_id", "output", ""]), deep, max_size=4
+)
 steps = st.lists(
     st.tuples(st.just("add_items"), st.lists(items, max_size=4))
     | st.tuples(st.just("get_items"), st.none() | st.integers(-2, 6))
@@ -55,11 +83,16 @@ async def told(session, steps):
 
 @pytest.mark.parametrize("limit", [None, 2])
 @settings(  # no shrinking: it takes minutes with a disk beneath
-    max_examples=20, deadline=None, phases=[Phase.reuse, Phase.generate], suppress_health_check=list(HealthCheck)
+    max_examples=20,
+    deadline=None,
+    phases=[Phase.reuse, Phase.generate],
+    suppress_health_check=list(HealthCheck),
 )
 @given(steps=steps)
 def test_the_same_steps_have_the_same_results_as_in_the_sdks_session(limit, steps):
-    """Items come back exactly, in order, with limits and pops; another session in the same scope is another conversation."""
+    """Items come back exactly, in order, with limits and pops; another session in the same scope is
+    another conversation.
+    """
     limits = SessionSettings(limit=limit)
     with tempfile.TemporaryDirectory() as folder, open_fake(Path(folder) / "notes") as memory:
         mine = CMTSession("a", memory, scope="user/ann", session_settings=limits)
@@ -83,7 +116,10 @@ def test_it_is_a_session_to_the_sdk(memory):
 
 async def test_a_conversation_outlives_the_process(tmp_path):
     """Opened again over the same folder, a session goes on."""
-    said = [{"role": "user", "content": "Hello."}, {"type": "function_call", "call_id": "1", "arguments": "{}"}]
+    said = [
+        {"role": "user", "content": "Hello."},
+        {"type": "function_call", "call_id": "1", "arguments": "{}"},
+    ]
     with open_fake(tmp_path / "notes") as memory:
         await CMTSession("7", memory).add_items(said)
     with open_fake(tmp_path / "notes") as memory:
@@ -91,12 +127,17 @@ async def test_a_conversation_outlives_the_process(tmp_path):
 
 
 async def test_what_was_said_is_recalled_in_the_scope_and_above(memory):
-    """By words and meaning, from what the user and the assistant said; calls of tools have no words to be found by."""
+    """By words and meaning, from what the user and the assistant said; calls of tools have no words
+    to be found by.
+    """
     session = CMTSession("7", memory, scope="user/ann/session/7", wait=True)
     await session.add_items(
         [
             {"role": "user", "content": "I moved to Lisbon."},
-            {"role": "assistant", "content": [{"type": "output_text", "text": "Lisbon has lovely trams."}]},
+            {
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "Lisbon has lovely trams."}],
+            },
             {"type": "function_call_output", "call_id": "1", "output": "Lisbon: 22 degrees"},
         ]
     )
@@ -160,8 +201,12 @@ class Parrot(Model):
         self.system = system_instructions
         last = self.heard[-1]
         words = last if isinstance(last, str) else last["content"]
-        text = ResponseOutputText(text=f"{len(self.heard)}: {words}", type="output_text", annotations=[])
-        message = ResponseOutputMessage(id="m", content=[text], role="assistant", status="completed", type="message")
+        text = ResponseOutputText(
+            text=f"{len(self.heard)}: {words}", type="output_text", annotations=[]
+        )
+        message = ResponseOutputMessage(
+            id="m", content=[text], role="assistant", status="completed", type="message"
+        )
         return ModelResponse(output=[message], usage=Usage(), response_id=None)
 
     def stream_response(self, *rest, **options):
@@ -173,14 +218,25 @@ async def test_a_runner_continues_a_conversation(memory):
     """The second run is given what the first one said; the session holds all four messages."""
     agent, quiet = Agent("parrot", model=Parrot()), RunConfig(tracing_disabled=True)
     session = CMTSession("7", memory)
-    assert (await Runner.run(agent, "Hello.", session=session, run_config=quiet)).final_output == "1: Hello."
-    assert (await Runner.run(agent, "Again.", session=session, run_config=quiet)).final_output == "3: Again."
-    assert [i["role"] for i in await session.get_items()] == ["user", "assistant", "user", "assistant"]
+    assert (
+        await Runner.run(agent, "Hello.", session=session, run_config=quiet)
+    ).final_output == "1: Hello."
+    assert (
+        await Runner.run(agent, "Again.", session=session, run_config=quiet)
+    ).final_output == "3: Again."
+    assert [i["role"] for i in await session.get_items()] == [
+        "user",
+        "assistant",
+        "user",
+        "assistant",
+    ]
 
 
 def test_the_example_recalls_an_earlier_session(tmp_path):
     """What was said in one session is at hand in the next one, as data in the user's turn."""
-    example = runpy.run_path(str(Path(__file__).parents[2] / "examples" / "openai_agents_session.py"))
+    example = runpy.run_path(
+        str(Path(__file__).parents[2] / "examples" / "openai_agents_session.py")
+    )
     model = Parrot()
     with open_fake(tmp_path / "notes") as memory:
         example["main"](memory, model, "ann", "1", "I moved to Lisbon.")
@@ -188,7 +244,10 @@ def test_the_example_recalls_an_earlier_session(tmp_path):
         example["main"](memory, model, "ann", "2", "Where did I move?")
         notes, question = model.heard
         found = json.loads(notes["content"].removeprefix("Notes: "))
-        assert (notes["role"], sorted(found)) == ("user", ["1: I moved to Lisbon.", "I moved to Lisbon."])
+        assert (notes["role"], sorted(found)) == (
+            "user",
+            ["1: I moved to Lisbon.", "I moved to Lisbon."],
+        )
         assert question["content"] == "Where did I move?"
         assert "Lisbon" not in (model.system or "")
 

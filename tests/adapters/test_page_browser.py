@@ -1,6 +1,8 @@
-"""The page of `cmt serve` in a real browser, over a real server on loopback and a memory with a fake language model.
+"""The page of `cmt serve` in a real browser, over a real server on loopback and a memory with a
+fake language model.
 
-Every test also sees that no request left the server's origin and that the browser had nothing to complain about.
+Every test also sees that no request left the server's origin and that the browser had nothing to
+complain about.
 """
 
 import json
@@ -19,14 +21,20 @@ from tests.adapters.serving import running
 pytestmark = pytest.mark.enable_socket
 
 MUSEUM = "The museum opened in Porto. The museum moved to Lisbon in 2019. Entry is free on Sundays."
-HOSTILE = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> Porto & </textarea> tea"
+HOSTILE = (
+    "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> Porto &"
+    " </textarea> tea"
+)
 
 
 @pytest.fixture(scope="module")
 def chrome(tmp_path_factory):
     """One browser for all tests; each server has a port of its own, and so an origin of its own."""
     if not os.environ.get("CI") and not (BROWSER and DRIVER):
-        pytest.skip("no chromium or no chromedriver on this machine (Debian: apt-get install chromium chromium-driver)")
+        pytest.skip(
+            "no chromium or no chromedriver on this machine (Debian: apt-get install chromium"
+            " chromium-driver)"
+        )
     opened = launch(tmp_path_factory.mktemp("profile"))
     yield opened
     opened.quit()
@@ -34,22 +42,34 @@ def chrome(tmp_path_factory):
 
 @pytest.fixture
 def browse(chrome, tmp_path):
-    """A function that serves an empty memory and gives its page; in the end it looks at what the browser has recorded."""
+    """A function that serves an empty memory and gives its page; in the end it looks at what the
+    browser has recorded.
+    """
     pages = []
     with ExitStack() as servers:
 
         def opened(**options):
             chrome.get("about:blank")  # ends what an earlier page still does
             chrome.get_log("performance"), chrome.get_log("browser")
-            pages.append(Page(chrome, servers.enter_context(running(tmp_path / "notes", **options))))
+            pages.append(
+                Page(chrome, servers.enter_context(running(tmp_path / "notes", **options)))
+            )
             return pages[-1]
 
         yield opened
-        messages = [json.loads(entry["message"])["message"] for entry in chrome.get_log("performance")]
+        messages = [
+            json.loads(entry["message"])["message"] for entry in chrome.get_log("performance")
+        ]
         complaints = [entry["message"] for entry in chrome.get_log("browser")]
-    asked = [m["params"]["request"]["url"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    asked = [
+        m["params"]["request"]["url"]
+        for m in messages
+        if m["method"] == "Network.requestWillBeSent"
+    ]
     assert asked
-    assert {url for url in asked if not url.startswith(tuple(f"{page.served.url}/" for page in pages))} == set()
+    assert {
+        url for url in asked if not url.startswith(tuple(f"{page.served.url}/" for page in pages))
+    } == set()
     assert [c for c in complaints if "Failed to load resource" not in c] == []
 
 
@@ -62,7 +82,9 @@ def page(browse):
 def test_a_file_is_added_asked_about_and_its_source_is_marked(page, tmp_path):
     """From the file chooser to the answer, which comes in pieces, to the span it was read from."""
     tea = "Ann likes green tea. " * 20  # a short document would be one passage
-    (tmp_path / "trip.md").write_text(f"\N{PERFORMING ARTS} Notes.\n\n# Museum\n\n{MUSEUM}\n\n# Tea\n\n{tea}")
+    (tmp_path / "trip.md").write_text(
+        f"\N{PERFORMING ARTS} Notes.\n\n# Museum\n\n{MUSEUM}\n\n# Tea\n\n{tea}"
+    )
     page.open()
     page.find("#ask-result", "This memory is empty")
     page.press("#ask-result a")
@@ -82,7 +104,9 @@ def test_a_file_is_added_asked_about_and_its_source_is_marked(page, tmp_path):
 
 
 def test_an_answer_comes_word_by_word_and_can_be_stopped(page):
-    """What is there so far can be read; a stopped answer keeps it, and the next question is answered as ever."""
+    """What is there so far can be read; a stopped answer keeps it, and the next question is
+    answered as ever.
+    """
     page.memory.add(MUSEUM)
     page.open()
     page.served.reader.hold()
@@ -105,7 +129,9 @@ def test_what_the_memory_does_not_tell_is_said_plainly(page):
 
 
 def test_each_file_has_its_progress_and_a_refusal_its_reason(page, tmp_path):
-    """What cannot be read does not stop what comes after it; all goes into the scope that is named."""
+    """What cannot be read does not stop what comes after it; all goes into the scope that is
+    named.
+    """
     (tmp_path / "broken.pdf").write_bytes(b"no pdf at all")
     (tmp_path / "tea.txt").write_text("Ann likes green tea.")
     page.open("documents")
@@ -117,12 +143,14 @@ def test_each_file_has_its_progress_and_a_refusal_its_reason(page, tmp_path):
 
 
 def test_a_file_can_be_dropped_on_any_view(page):
-    """The page goes to the documents and adds it; a drop beside the box does not replace the page by the file."""
+    """The page goes to the documents and adds it; a drop beside the box does not replace the page
+    by the file.
+    """
     page.open("map")
     page.js(
-        "const data = new DataTransfer(); data.items.add(new File(['The ferry leaves at ten.'], 'ferry.txt'));"
-        "for (const kind of ['dragover', 'drop']) document.body.dispatchEvent("
-        "new DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true}))"
+        "const data = new DataTransfer(); data.items.add(new File(['The ferry leaves at ten.'],"
+        " 'ferry.txt'));for (const kind of ['dragover', 'drop']) document.body.dispatchEvent(new"
+        " DragEvent(kind, {dataTransfer: data, bubbles: true, cancelable: true}))"
     )
     page.find("#uploads .good", "ferry.txt")
     assert page.memory.count(source="ferry.txt") == 1
@@ -141,7 +169,10 @@ def test_a_text_is_typed_found_again_and_edited(page):
     page.type(".edit [name=scope]", "user/ann")
     page.type(".edit [name=metadata]", 'year: 2020\nroom: "12"\nopen')
     page.press(".edit .main")
-    assert "“open” is no metadata: write a name, a colon and a value" in page.find(".edit .notice").text
+    assert (
+        "“open” is no metadata: write a name, a colon and a value"
+        in page.find(".edit .notice").text
+    )
     page.type(".edit [name=metadata]", 'year: 2020\nroom: "12"\nopen: true')
     page.press(".edit .main")
     page.find(".notice.good", "Saved")
@@ -166,13 +197,17 @@ def test_metadata_comes_back_as_it_was(page):
         "l": "true",
     }
     again = page.chrome.execute_async_script(
-        "const [fields, done] = arguments; import('/metadata.js').then((m) => done(m.parsed(m.lines(fields))))", fields
+        "const [fields, done] = arguments; import('/metadata.js').then((m) =>"
+        " done(m.parsed(m.lines(fields))))",
+        fields,
     )
     assert again == fields
 
 
 def test_forgetting_asks_first_and_shows_the_receipt(page):
-    """One click changes nothing; the second erases, and what the scan of the files found is told."""
+    """One click changes nothing; the second erases, and what the scan of the files found is
+    told.
+    """
     page.memory.add(MUSEUM, source="trip.md")
     page.open("documents")
     page.press("#listing .source", "trip.md")
@@ -191,14 +226,22 @@ def test_forgetting_asks_first_and_shows_the_receipt(page):
 
 
 def test_the_map_shows_every_passage_and_its_neighbours(page):
-    """A dot a passage; the one under the pointer is told with its neighbours, a click opens it; the plane zooms and moves."""
+    """A dot a passage; the one under the pointer is told with its neighbours, a click opens it; the
+    plane zooms and moves.
+    """
     page.memory.add_many(
-        [f"The museum shows tea from {place}." for place in ("Porto", "Faro", "Nepal", "Kenya", "Japan", "Chile")]
+        [
+            f"The museum shows tea from {place}."
+            for place in ("Porto", "Faro", "Nepal", "Kenya", "Japan", "Chile")
+        ]
     )
     page.open("map")
     page.find("#plane circle")
     assert len(page.all("#plane circle")) == len(page.all("#map-list button")) == 6
-    dots = "return [...document.querySelectorAll('#plane circle')].map((dot) => dot.getAttribute('cx')).join()"
+    dots = (
+        "return [...document.querySelectorAll('#plane circle')].map((dot) =>"
+        " dot.getAttribute('cx')).join()"
+    )
     before = page.wait(lambda _: page.js(dots).strip(","))
     page.press("#zoom-in")
     zoomed = page.wait(lambda _: (now := page.js(dots)) != before and now)
@@ -216,14 +259,18 @@ def test_the_map_shows_every_passage_and_its_neighbours(page):
 
 
 def test_the_map_is_all_there_for_the_keyboard(page):
-    """The list is one stop of the tab key; arrows walk it and move the active dot with them; enter opens."""
+    """The list is one stop of the tab key; arrows walk it and move the active dot with them; enter
+    opens.
+    """
     page.memory.add_many([f"The museum number {n}." for n in range(3)])
     page.open("map")
     page.find("#map-list button")
     page.js("document.querySelector('#map-list button').focus()")
     page.keys(Keys.END, Keys.ARROW_UP)
     assert page.focused.text.startswith("The museum number 1.")
-    assert page.all("#plane .active")[0].get_attribute("data-id") == page.focused.get_attribute("data-id")
+    assert page.all("#plane .active")[0].get_attribute("data-id") == page.focused.get_attribute(
+        "data-id"
+    )
     page.keys(Keys.ENTER)
     assert page.find("#document mark").text == "The museum number 1."
     page.keys(Keys.ESCAPE)
@@ -239,7 +286,10 @@ def test_memory_and_text_answer_side_by_side(page):
     page.find("caption", "What it cost")
     assert page.texts(".pair .card h2") == ["From memory", "From text"]
     assert page.texts(".pair .words") == ["The museum moved to Lisbon in 2019."] * 2
-    rows = {name: page.texts(f"tbody tr:nth-child({n}) td") for n, name in enumerate(page.texts("tbody th"), 1)}
+    rows = {
+        name: page.texts(f"tbody tr:nth-child({n}) td")
+        for n, name in enumerate(page.texts("tbody th"), 1)
+    }
     below_its_title = len(MUSEUM.split()) + 2  # "trip", and the end of that line
     assert rows["Tokens read from memory"] == [str(below_its_title), "0"]
     assert all(re.fullmatch(r"[\d.]+ m?s", time.strip()) for time in rows["Altogether"])
@@ -266,7 +316,9 @@ def test_everything_is_within_reach_of_the_keyboard(page):
 
 
 def test_hostile_text_stays_text(page):
-    """In lists, answers, documents, forms, on the map: no element comes of it and nothing of it runs."""
+    """In lists, answers, documents, forms, on the map: no element comes of it and nothing of it
+    runs.
+    """
     page.memory.add(HOSTILE, source="<img src=y>", scope="<b>x<", metadata={"<i>": "<img src=z>"})
     page.ask("Which tea?")
     assert page.find(".answer .words").text == HOSTILE
@@ -310,7 +362,10 @@ def test_a_source_that_has_changed_since_is_told(page):
     page.ask("Which city has the museum moved to?")
     page.memory.update(stored.id, "The museum is closed.")
     page.press(".sources .source")
-    assert "This document has changed since. The passage was:\n" + MUSEUM in page.find(".drawer .notice").text
+    assert (
+        "This document has changed since. The passage was:\n" + MUSEUM
+        in page.find(".drawer .notice").text
+    )
     assert page.all("#document mark") == []
     page.memory.forget(stored.id)
     page.keys(Keys.ESCAPE)
@@ -319,7 +374,9 @@ def test_a_source_that_has_changed_since_is_told(page):
 
 
 def test_the_token_is_asked_for_once_and_kept_for_the_tab(browse):
-    """A wrong one is refused in words; after the right one the page goes on with what it was about."""
+    """A wrong one is refused in words; after the right one the page goes on with what it was
+    about.
+    """
     page = browse(token="right")  # noqa: S106 - it guards nothing
     page.memory.add(MUSEUM, source="trip.md")
     page.open("documents")
@@ -361,17 +418,26 @@ def test_what_is_too_large_is_refused_in_words(browse, tmp_path):
 
 def test_a_narrow_screen_has_nothing_to_scroll_sideways(page):
     """No view is wider than 360 pixels, whatever words it holds."""
-    page.memory.add(MUSEUM + " " + "x" * 300, source="a/" + "long" * 40 + ".md", scope="user/" + "ann" * 30)
+    page.memory.add(
+        MUSEUM + " " + "x" * 300, source="a/" + "long" * 40 + ".md", scope="user/" + "ann" * 30
+    )
     size = {"width": 360, "height": 740, "deviceScaleFactor": 1, "mobile": False}
     page.chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
     try:
-        wide = "return Math.max(document.documentElement.scrollWidth, document.getElementById('document').scrollWidth)"
+        wide = (
+            "return Math.max(document.documentElement.scrollWidth,"
+            " document.getElementById('document').scrollWidth)"
+        )
         page.ask("Which city has the museum moved to?")
         assert page.js(wide) <= 360
         page.press(".sources .source")
         page.find("#document mark")
         assert page.js(wide) <= 360
-        for view, ready in (("documents", "#listing .source"), ("map", "#map-list button"), ("compare", "#compare-result")):
+        for view, ready in (
+            ("documents", "#listing .source"),
+            ("map", "#map-list button"),
+            ("compare", "#compare-result"),
+        ):
             page.open(view)
             page.find(ready)
             assert page.js(wide) <= 360

@@ -1,4 +1,6 @@
-"""What can be seen of the page without a browser: its colours can be read, and its files name nothing that is elsewhere."""
+"""What can be seen of the page without a browser: its colours can be read, and its files name
+nothing that is elsewhere.
+"""
 
 import re
 from itertools import pairwise
@@ -41,12 +43,20 @@ def contrast(one, other):
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_and_shapes_stand_out(theme):
-    """AA: 4.5 to 1 for text, 3 to 1 for what has to be seen, such as edges of fields and dots of the map."""
+    """AA: 4.5 to 1 for text, 3 to 1 for what has to be seen, such as edges of fields and dots of
+    the map.
+    """
     found = colours(theme)
-    faint = {(t, g): round(contrast(found[t], found[g]), 2) for g, texts in ON.items() for t in texts}
+    faint = {
+        (t, g): round(contrast(found[t], found[g]), 2) for g, texts in ON.items() for t in texts
+    }
     faint = {pair: ratio for pair, ratio in faint.items() if ratio < 4.5}
     assert faint == {}
-    assert {s: round(contrast(found[s], found["sheet"]), 2) for s in SHAPES if contrast(found[s], found["sheet"]) < 3} == {}
+    assert {
+        s: round(contrast(found[s], found["sheet"]), 2)
+        for s in SHAPES
+        if contrast(found[s], found["sheet"]) < 3
+    } == {}
 
 
 def test_black_on_white_has_the_greatest_contrast():
@@ -60,5 +70,7 @@ def test_a_file_of_the_page_stands_alone(file):
     """No address elsewhere, no inline script or style, no markup made of strings."""
     text = file.read_text().replace("http://www.w3.org/2000/svg", "")
     assert not re.search(r"https?:|//\w+\.\w|@import|url\(", text)
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
+    )
     assert not re.search(r"<script>|<style|\sstyle=|\son\w+=", text)

@@ -1,4 +1,6 @@
-"""`cmt serve` as a process: it begins, says where, ends with a signal; and the real model behind OpenAI's client."""
+"""`cmt serve` as a process: it begins, says where, ends with a signal; and the real model behind
+OpenAI's client.
+"""
 
 import builtins
 import importlib
@@ -32,8 +34,22 @@ REAL = "from cmt_cli.main import main; main(prog_name='cmt')"
 
 @contextmanager
 def serving(program, memory, *options, end=signal.SIGINT, seconds=60, **environment):
-    """The command in a process: its address, while it runs; it must end as it should when it is told to."""
-    words = [sys.executable, "-W", "error", "-c", program, "serve", "-m", str(memory), "--port", "0", *options]
+    """The command in a process: its address, while it runs; it must end as it should when it is
+    told to.
+    """
+    words = [
+        sys.executable,
+        "-W",
+        "error",
+        "-c",
+        program,
+        "serve",
+        "-m",
+        str(memory),
+        "--port",
+        "0",
+        *options,
+    ]
     given = {**os.environ, "CMT_TOKEN": "", "PYTHONUNBUFFERED": "1", **environment}
     with subprocess.Popen(words, env=given, stderr=subprocess.PIPE, text=True) as process:
         guard = threading.Timer(seconds, process.kill)
@@ -55,7 +71,9 @@ def serving(program, memory, *options, end=signal.SIGINT, seconds=60, **environm
 def test_a_memory_is_served_until_a_signal(tmp_path, end):
     """What is remembered by then is there when it is served again; a line tells of each request."""
     with serving(FAKE, tmp_path / "notes", end=end) as url, httpx.Client(base_url=url) as http:
-        made = http.post("/api/documents", json={"text": "The museum moved to Lisbon in 2019."}).json()
+        made = http.post(
+            "/api/documents", json={"text": "The museum moved to Lisbon in 2019."}
+        ).json()
         assert "<html" in http.get("/").text
     with serving(FAKE, tmp_path / "notes", end=end) as url:
         assert httpx.get(f"{url}/api/documents/{made['id']}").json()["ready"]
@@ -67,13 +85,28 @@ def test_the_token_may_come_from_the_environment(tmp_path):
         assert httpx.get(f"{url}/api/stats").status_code == 401
         headers = {"Authorization": "Bearer swordfish"}
         assert httpx.get(f"{url}/api/stats", headers=headers).status_code == 200
-        assert httpx.post(f"{url}/api/ask", headers=headers, content=b"x" * 2**21).status_code == 413
+        assert (
+            httpx.post(f"{url}/api/ask", headers=headers, content=b"x" * 2**21).status_code == 413
+        )
 
 
 def test_beyond_this_machine_it_does_not_begin_without_a_token(tmp_path):
     """The remedy is told, and the exit code is that of a wrong argument."""
-    words = [sys.executable, "-c", FAKE, "serve", "-m", str(tmp_path / "notes"), "--port", "0", "--host", "0.0.0.0"]  # noqa: S104
-    done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "CMT_TOKEN": ""})
+    words = [
+        sys.executable,
+        "-c",
+        FAKE,
+        "serve",
+        "-m",
+        str(tmp_path / "notes"),
+        "--port",
+        "0",
+        "--host",
+        "0.0.0.0",  # noqa: S104
+    ]
+    done = subprocess.run(
+        words, capture_output=True, text=True, check=False, env={**os.environ, "CMT_TOKEN": ""}
+    )
     assert (done.returncode, done.stdout) == (2, "")
     assert "set CMT_TOKEN or give --token" in done.stderr
 
@@ -95,11 +128,15 @@ def test_without_fastapi_the_error_is_its_install_line(monkeypatch):
 
 @pytest.mark.model
 def test_the_real_model_remembers_what_an_earlier_server_was_told(tmp_path):
-    """OpenAI's client tells a fact to one process, and streams it from the next one; another user is not told."""
+    """OpenAI's client tells a fact to one process, and streams it from the next one; another user
+    is not told.
+    """
 
     def said(client, user, text):
         messages = [{"role": "user", "content": text}]
-        chunks = list(client.chat.completions.create(model="cmt", user=user, messages=messages, stream=True))
+        chunks = list(
+            client.chat.completions.create(model="cmt", user=user, messages=messages, stream=True)
+        )
         assert chunks[-1].choices[0].finish_reason == "stop"
         return "".join(c.choices[0].delta.content or "" for c in chunks), chunks[-1].sources
 

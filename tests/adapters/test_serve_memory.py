@@ -1,4 +1,6 @@
-"""/api over the loopback: documents, files, search, questions, the map; and what OpenAPI says of it."""
+"""/api over the loopback: documents, files, search, questions, the map; and what OpenAPI says of
+it.
+"""
 
 import io
 import json
@@ -52,29 +54,52 @@ def events(answer):
     """The server-sent events of an answer: names and data."""
     assert answer.headers["content-type"].startswith("text/event-stream")
     lines = [e.split("\n") for e in answer.text.strip().split("\n\n")]
-    return [(name.removeprefix("event: "), json.loads(data.removeprefix("data: "))) for name, data in lines]
+    return [
+        (name.removeprefix("event: "), json.loads(data.removeprefix("data: ")))
+        for name, data in lines
+    ]
 
 
 def test_a_document_from_beginning_to_end(api, server):
     """Added, seen with its passages, changed, erased with a receipt, gone."""
     later = (datetime.now(UTC) + timedelta(days=9)).isoformat()
-    fields = {"source": "trip.md", "scope": "user/ann", "metadata": {"year": 2019, "seen": True, "by": None}, "expires_at": later}
+    fields = {
+        "source": "trip.md",
+        "scope": "user/ann",
+        "metadata": {"year": 2019, "seen": True, "by": None},
+        "expires_at": later,
+    }
     made = added(api, LISBON, **fields)
     assert {name: made[name] for name in ("source", "scope", "metadata", "ready", "version", "length")} == {
         "source": "trip.md", "scope": "user/ann", "metadata": fields["metadata"], "ready": True, "version": 1, "length": 35,
     }  # fmt: skip
     assert datetime.fromisoformat(made["expires_at"]) == datetime.fromisoformat(later)
     whole = api.get(f"/api/documents/{made['id']}").json()
-    assert (whole["text"], [(p["text"], p["ordinal"], p["ready"]) for p in whole["passages"]]) == (LISBON, [(LISBON, 0, True)])
-    changed = api.patch(f"/api/documents/{made['id']}", json={"text": GENOA, "source": None, "scope": None}).json()
-    assert (changed["text"], changed["version"], changed["source"], changed["scope"]) == (GENOA, 2, None, "user/ann")
-    assert api.patch(f"/api/documents/{made['id']}", json={"expires_at": None}).json()["expires_at"] is None
+    assert (whole["text"], [(p["text"], p["ordinal"], p["ready"]) for p in whole["passages"]]) == (
+        LISBON,
+        [(LISBON, 0, True)],
+    )
+    changed = api.patch(
+        f"/api/documents/{made['id']}", json={"text": GENOA, "source": None, "scope": None}
+    ).json()
+    assert (changed["text"], changed["version"], changed["source"], changed["scope"]) == (
+        GENOA,
+        2,
+        None,
+        "user/ann",
+    )
+    assert (
+        api.patch(f"/api/documents/{made['id']}", json={"expires_at": None}).json()["expires_at"]
+        is None
+    )
     receipt = api.delete(f"/api/documents/{made['id']}").json()
     assert (receipt["documents"], receipt["versions"], receipt["passages"]) == ([made["id"]], 2, 1)
     assert (receipt["traces_found"], receipt["complete"]) == (0, True)
     for method in ("GET", "DELETE", "PATCH"):
         body = {} if method == "PATCH" else None
-        assert made["id"] in failure(api.request(method, f"/api/documents/{made['id']}", json=body), 404, "DocumentNotFound")
+        assert made["id"] in failure(
+            api.request(method, f"/api/documents/{made['id']}", json=body), 404, "DocumentNotFound"
+        )
     assert server.memory.count() == 0
 
 
@@ -124,24 +149,44 @@ def test_what_cannot_be_remembered_is_refused(api, server, body, status, words):
 
 
 @pytest.mark.parametrize(
-    "body", [b"{", b"\xff", b'{"text": "\\ud800"}', b"[" * 100_000, b'{"a": ' + b"9" * 5000 + b"}", b"NaN", b""]
+    "body",
+    [
+        b"{",
+        b"\xff",
+        b'{"text": "\\ud800"}',
+        b"[" * 100_000,
+        b'{"a": ' + b"9" * 5000 + b"}",
+        b"NaN",
+        b"",
+    ],
 )
 def test_what_is_no_json_is_refused(api, body):
-    """Whatever python's parser thinks of it. Without the content type of JSON, as foreign pages can send it, no body is read."""
-    failure(api.post("/api/documents", content=body, headers={"Content-Type": "application/json"}), 400)
+    """Whatever python's parser thinks of it. Without the content type of JSON, as foreign pages can
+    send it, no body is read.
+    """
+    failure(
+        api.post("/api/documents", content=body, headers={"Content-Type": "application/json"}), 400
+    )
     good = json.dumps({"text": LISBON})
-    told = failure(api.post("/api/documents", content=good, headers={"Content-Type": "text/plain"}), 400)
+    told = failure(
+        api.post("/api/documents", content=good, headers={"Content-Type": "text/plain"}), 400
+    )
     assert told == "body: give a JSON object, and the header Content-Type: application/json"
 
 
 def test_a_list_comes_in_pages(api):
     """In order of creation, texts cut, by scope, by source, by a part of the source."""
     for n in range(5):
-        added(api, f"Note {n}. " + "x" * 400, source=f"dir/{n}.md", scope=f"user/{n % 2}", wait=False)
+        added(
+            api, f"Note {n}. " + "x" * 400, source=f"dir/{n}.md", scope=f"user/{n % 2}", wait=False
+        )
     first = api.get("/api/documents", params={"limit": 3}).json()
     second = api.get("/api/documents", params={"limit": 3, "cursor": first["next_cursor"]}).json()
     listed = first["documents"] + second["documents"]
-    assert ([d["source"] for d in listed], second["next_cursor"]) == ([f"dir/{n}.md" for n in range(5)], None)
+    assert ([d["source"] for d in listed], second["next_cursor"]) == (
+        [f"dir/{n}.md" for n in range(5)],
+        None,
+    )
     assert {(len(d["text"]), d["length"]) for d in listed} == {(300, 408)}
 
     def found(**params):
@@ -157,7 +202,10 @@ def test_a_list_comes_in_pages(api):
 
 def docx(text):
     """The bytes of a small Word document."""
-    body = f"<w:document xmlns:w='http://schemas.openxmlformats.org/wordprocessingml/2006/main'><w:body><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:body></w:document>"
+    body = (
+        "<w:document"
+        f" xmlns:w='http://schemas.openxmlformats.org/wordprocessingml/2006/main'><w:body><w:p><w:r><w:t>{text}</w:t></w:r></w:p></w:body></w:document>"
+    )
     made = io.BytesIO()
     with zipfile.ZipFile(made, "w") as parts:
         parts.writestr("word/document.xml", body)
@@ -165,7 +213,9 @@ def docx(text):
 
 
 def test_files_are_read_by_their_kinds(api, server):
-    """Under their own names; what cannot be read is told with its name, not with a path of this machine, and stops nothing."""
+    """Under their own names; what cannot be read is told with its name, not with a path of this
+    machine, and stops nothing.
+    """
     files = [
         ("file", ("a.md", LISBON.encode())),
         ("file", ("C:\\notes\\b.html", f"<h1>Harbour</h1><p>{GENOA}</p>".encode())),
@@ -181,7 +231,10 @@ def test_files_are_read_by_their_kinds(api, server):
         ("c.docx", "Ann likes tea.", "user/ann"),
     ]
     assert [r["name"] for r in said["refused"]] == ["bad.pdf", "picture.png", "empty.txt"]
-    assert all(r["message"].startswith(r["name"]) and "/" not in r["message"].split()[0] for r in said["refused"])
+    assert all(
+        r["message"].startswith(r["name"]) and "/" not in r["message"].split()[0]
+        for r in said["refused"]
+    )
     assert server.memory.wait(20)
     failure(api.post("/api/files", data={"scope": "x"}), 400)
     failure(api.post("/api/files", files=files[:1], data={"scope": "//"}), 400)
@@ -192,8 +245,15 @@ def test_search_finds_passages_with_their_places(api):
     added(api, LISBON, source="trip.md")
     ann = added(api, "Ann likes the museum of tea.", scope="user/ann")
     for mode in ("fused", "vector", "text", "reranked"):
-        best = api.get("/api/search", params={"q": "Lisbon museum moved", "mode": mode}).json()["matches"][0]
-        assert (best["source"], best["text"], best["start"], best["end"]) == ("trip.md", LISBON, 0, 35)
+        best = api.get("/api/search", params={"q": "Lisbon museum moved", "mode": mode}).json()[
+            "matches"
+        ][0]
+        assert (best["source"], best["text"], best["start"], best["end"]) == (
+            "trip.md",
+            LISBON,
+            0,
+            35,
+        )
         assert best["why"]
     (only,) = api.get("/api/search", params={"q": "museum", "scope": "user/ann"}).json()["matches"]
     assert (only["document_id"], only["scope"]) == (ann["id"], "user/ann")
@@ -210,7 +270,12 @@ def test_a_question_is_answered_with_sources(api):
     assert (answer["text"], answer["reader"], answer["abstained"]) == (LISBON, "memory", False)
     (source,) = answer["sources"]
     assert (source["source"], answer["memory_tokens"]) == ("trip.md", 9)
-    assert (source["rank"], source["holds_answer"], source["answer_start"], source["answer_end"]) == (1, True, 0, 34)
+    assert (
+        source["rank"],
+        source["holds_answer"],
+        source["answer_start"],
+        source["answer_end"],
+    ) == (1, True, 0, 34)
     *pieces, (last, streamed) = events(api.post("/api/ask", json={**asked, "stream": True}))
     assert {name for name, _ in pieces} == {"piece"}
     assert "".join(data["text"] for _, data in pieces).strip() == LISBON
@@ -218,7 +283,12 @@ def test_a_question_is_answered_with_sources(api):
     assert {**streamed, "milliseconds": 0} == {**answer, "milliseconds": 0}
     nothing = api.post("/api/ask", json={**asked, "where": {"year": 1066}}).json()
     assert (nothing["abstained"], nothing["sources"]) == (True, [])
-    for wrong in ({"question": ""}, {**asked, "k": 0}, {**asked, "where": {"year": {"~": 1}}}, {**asked, "max_tokens": 10**6}):
+    for wrong in (
+        {"question": ""},
+        {**asked, "k": 0},
+        {**asked, "where": {"year": {"~": 1}}},
+        {**asked, "max_tokens": 10**6},
+    ):
         failure(api.post("/api/ask", json=wrong), 400)
         failure(api.post("/api/ask", json={**wrong, "stream": True}), 400)
 
@@ -237,7 +307,11 @@ def test_a_stream_that_breaks_off_says_so(api, server, monkeypatch):
     assert [name for name, _ in said] == ["piece", "error"]
     assert said[1][1]["error"]["message"] == "the GPU is gone"
     failure(api.post("/api/ask", json={"question": "Which museum?"}), 503, "ModelError")
-    body = {"model": "cmt", "messages": [{"role": "user", "content": "Which museum?"}], "stream": True}
+    body = {
+        "model": "cmt",
+        "messages": [{"role": "user", "content": "Which museum?"}],
+        "stream": True,
+    }
     *_, last = api.post("/v1/chat/completions", json=body).text.strip().split("\n\n")
     assert json.loads(last.removeprefix("data: "))["error"]["message"] == "the GPU is gone"
 
@@ -246,7 +320,10 @@ def test_forgetting_by_source_scope_or_metadata(api, server):
     """What fits goes, the rest stays; without a condition nothing does."""
     added(api, LISBON, source="a.md", metadata={"year": 2019})
     added(api, GENOA, source="b.md", scope="user/ann")
-    assert api.post("/api/forget", json={"source": "a*", "where": {"year": 2020}}).json()["documents"] == []
+    assert (
+        api.post("/api/forget", json={"source": "a*", "where": {"year": 2020}}).json()["documents"]
+        == []
+    )
     assert api.post("/api/forget", json={"scope": "user/ann"}).json()["passages"] == 1
     failure(api.post("/api/forget", json={}), 400, "InvalidFilter")
     failure(api.post("/api/forget", json={"source": None}), 400, "InvalidFilter")
@@ -257,23 +334,32 @@ def test_the_map_shows_every_passage_near_its_like(api):
     """In the plane, with a cluster, a label and its neighbours."""
     assert api.get("/api/map").json() == {"points": [], "neighbours": {}}
     alone = added(api, LISBON)
-    assert [(p["x"], p["y"], p["label"]) for p in api.get("/api/map").json()["points"]] == [(0, 0, LISBON)]
+    assert [(p["x"], p["y"], p["label"]) for p in api.get("/api/map").json()["points"]] == [
+        (0, 0, LISBON)
+    ]
     added(api, "The museum moved to Lisbon in spring.", scope="user/ann")
     added(api, "Tea tastes best with ginger, says Bob.", source="tea.md")
     shown = api.get("/api/map").json()
     points = {p["label"]: p for p in shown["points"]}
-    near, far = points["The museum moved to Lisbon in spring."], points["Tea tastes best with ginger, says Bob."]
+    near, far = (
+        points["The museum moved to Lisbon in spring."],
+        points["Tea tastes best with ginger, says Bob."],
+    )
     lisbon = points[LISBON]
     assert lisbon["document_id"] == alone["id"]
     assert shown["neighbours"][str(lisbon["passage_id"])] == [near["passage_id"], far["passage_id"]]
     assert abs(lisbon["x"] - near["x"]) < abs(lisbon["x"] - far["x"])
     assert max(abs(p[axis]) for p in points.values() for axis in "xy") == 1
-    assert [p["label"] for p in api.get("/api/map", params={"scope": "user"}).json()["points"]] == [near["label"]]
+    assert [p["label"] for p in api.get("/api/map", params={"scope": "user"}).json()["points"]] == [
+        near["label"]
+    ]
     assert len(api.get("/api/map", params={"limit": 2}).json()["points"]) == 2
 
 
 def test_the_map_of_two_heaps_has_two_halves():
-    """Rows of one heap share a cluster, a side and their neighbours; the same rows give the same map; few rows are no fault."""
+    """Rows of one heap share a cluster, a side and their neighbours; the same rows give the same
+    map; few rows are no fault.
+    """
     noise = np.random.default_rng(0).normal(size=(20, 32)) * 0.05
     rows = noise + np.repeat(np.eye(32)[:2], 10, axis=0)
     rows = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
@@ -302,10 +388,14 @@ def test_the_memory_in_numbers(api):
 
 
 def test_openapi_describes_every_route(api):
-    """With a summary, the shape of what comes back, and failures in the one shape that they have."""
+    """With a summary, the shape of what comes back, and failures in the one shape that they
+    have.
+    """
     described = api.get("/openapi.json").json()
     assert described["info"]["version"] == cmt_sdk.__version__
-    operations = [(f"{m} {p}", o) for p, methods in described["paths"].items() for m, o in methods.items()]
+    operations = [
+        (f"{m} {p}", o) for p, methods in described["paths"].items() for m, o in methods.items()
+    ]
     assert len(operations) == 17
     for name, operation in operations:
         assert operation["description"], name
@@ -317,7 +407,11 @@ def test_openapi_describes_every_route(api):
 
 def test_methods_that_a_route_has_not_are_told(api):
     """With all that it has; and what is not there is 404 in the one shape of failures."""
-    for path, methods in {"/api/documents": "GET, POST", "/api/documents/x": "DELETE, GET, PATCH", "/v1/models": "GET"}.items():
+    for path, methods in {
+        "/api/documents": "GET, POST",
+        "/api/documents/x": "DELETE, GET, PATCH",
+        "/v1/models": "GET",
+    }.items():
         answer = api.put(path)
         failure(answer, 405)
         assert answer.headers["allow"] == methods

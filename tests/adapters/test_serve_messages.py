@@ -1,4 +1,6 @@
-"""What clients send along to /v1: parts that are no text, options of other models, tools' results. Limits bend."""
+"""What clients send along to /v1: parts that are no text, options of other models, tools' results.
+Limits bend.
+"""
 
 import json
 
@@ -30,7 +32,9 @@ def said(server):
     server.reader.prompts.clear()
 
     def send(*messages, **options):
-        answer = server.http.post("/v1/chat/completions", json={"model": "cmt", "messages": messages, **options})
+        answer = server.http.post(
+            "/v1/chat/completions", json={"model": "cmt", "messages": messages, **options}
+        )
         return answer.status_code, answer.json()
 
     return send
@@ -70,7 +74,10 @@ def refused(answer):
         ([{"type": "text", "text": "See this."}, PICTURE], "See this.\n[picture]"),
         ([{"type": "input_audio", "input_audio": {"data": "AA", "format": "wav"}}], "[sound]"),
         ([{"type": "file", "file": {"file_id": "f", "filename": "bill.pdf"}}], "[file bill.pdf]"),
-        ([{"type": "input_image", "image_url": "x"}, {"type": "input_text", "text": "Hm."}], "[picture]\nHm."),
+        (
+            [{"type": "input_image", "image_url": "x"}, {"type": "input_text", "text": "Hm."}],
+            "[picture]\nHm.",
+        ),
         ([{"type": "refusal", "refusal": "I will not."}], "I will not."),
         ([{"type": "video_url", "video_url": {"url": "x"}}], "[video]"),
         ([{"type": "hologram", "data": 5}, "and words"], "[hologram]\nand words"),
@@ -84,22 +91,45 @@ def refused(answer):
 def test_any_part_of_an_earlier_message_is_read_or_marked(turns, said, content, read):
     """Whoever said it; the conversation goes on."""
     for role in ("user", "assistant", "system"):
-        assert text_of(said({"role": role, "content": content}, {"role": "assistant", "content": "Yes."}, ASKED)) == GENOA
+        assert (
+            text_of(
+                said(
+                    {"role": role, "content": content},
+                    {"role": "assistant", "content": "Yes."},
+                    ASKED,
+                )
+            )
+            == GENOA
+        )
         assert read in [turn.content for turn in turns[-1]]
 
 
 def test_the_last_message_is_read_without_its_pictures(server, said):
-    """Its words are the question; where there are none, the message says which part cannot be read."""
-    assert text_of(said({"role": "user", "content": [PICTURE, {"type": "text", "text": ASKED["content"]}]})) == GENOA
+    """Its words are the question; where there are none, the message says which part cannot be
+    read.
+    """
+    assert (
+        text_of(
+            said({"role": "user", "content": [PICTURE, {"type": "text", "text": ASKED["content"]}]})
+        )
+        == GENOA
+    )
     assert server.reader.prompts[-1].question == ASKED["content"]
-    told = refused(said({"role": "system", "content": "Be brief."}, {"role": "user", "content": [PICTURE]}))
-    assert told == "messages[1].content: [picture] cannot be read, and there is no text: ask in words"
+    told = refused(
+        said({"role": "system", "content": "Be brief."}, {"role": "user", "content": [PICTURE]})
+    )
+    assert (
+        told == "messages[1].content: [picture] cannot be read, and there is no text: ask in words"
+    )
 
 
 @pytest.mark.parametrize(
     ("messages", "words"),
     [
-        ([ASKED, {"role": "assistant", "content": 5}, ASKED], "messages[1].content: give a text, or a list of parts"),
+        (
+            [ASKED, {"role": "assistant", "content": 5}, ASKED],
+            "messages[1].content: give a text, or a list of parts",
+        ),
         (["hello"], "messages[0]: give an object with a role and a content"),
         ([{"content": "hello"}], "messages[0]: give an object with a role and a content"),
         ({"role": "user"}, "messages: give a list"),
@@ -113,7 +143,12 @@ def test_faults_are_named_by_their_field(server, messages, words):
 
 def test_unknown_roles_are_passed_over(turns, said):
     """As are those that other programs use for the same."""
-    assert text_of(said({"role": "ipython", "content": "x"}, {"role": "human", "content": "Ahoy."}, ASKED)) == GENOA
+    assert (
+        text_of(
+            said({"role": "ipython", "content": "x"}, {"role": "human", "content": "Ahoy."}, ASKED)
+        )
+        == GENOA
+    )
     assert [(t.role, t.content) for t in turns[-1]] == [("user", "Ahoy.")]
 
 
@@ -133,12 +168,24 @@ def test_a_length_that_is_no_number_is_refused(said, tokens):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"response_format": {"type": "json_object"}}, "response_format: the model answers in plain text"),
-        ({"response_format": {"type": "json_schema", "json_schema": {}}}, "response_format: the model answers in plain text"),
+        (
+            {"response_format": {"type": "json_object"}},
+            "response_format: the model answers in plain text",
+        ),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {}}},
+            "response_format: the model answers in plain text",
+        ),
         ({"tool_choice": "required"}, "tool_choice: the model calls no tools"),
         ({"tool_choice": "any"}, "tool_choice: the model calls no tools"),
-        ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice: the model calls no tools"),
-        ({"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required"}}}, "tool_choice: the model calls"),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "f"}}},
+            "tool_choice: the model calls no tools",
+        ),
+        (
+            {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required"}}},
+            "tool_choice: the model calls",
+        ),
         ({"function_call": {"name": "f"}}, "function_call: the model calls no tools"),
         ({"logprobs": True}, "logprobs: there are none"),
         ({"n": 2}, "n: there is one answer"),
@@ -159,10 +206,30 @@ def test_what_changes_the_form_of_an_answer_is_refused_by_name(said, options, wo
 @pytest.mark.parametrize(
     "options",
     [
-        {"response_format": {"type": "text"}, "tool_choice": "auto", "tools": [{"type": "function", "function": {"name": "f"}}]},
-        {"tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}, "parallel_tool_calls": True},
-        {"function_call": "none", "logprobs": False, "top_logprobs": 0, "n": 1, "modalities": ["text"], "stop": None},
-        {"temperature": 3, "seed": "x", "reasoning_effort": "high", "stream_options": {}, "store": True},
+        {
+            "response_format": {"type": "text"},
+            "tool_choice": "auto",
+            "tools": [{"type": "function", "function": {"name": "f"}}],
+        },
+        {
+            "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}},
+            "parallel_tool_calls": True,
+        },
+        {
+            "function_call": "none",
+            "logprobs": False,
+            "top_logprobs": 0,
+            "n": 1,
+            "modalities": ["text"],
+            "stop": None,
+        },
+        {
+            "temperature": 3,
+            "seed": "x",
+            "reasoning_effort": "high",
+            "stream_options": {},
+            "store": True,
+        },
     ],
 )
 def test_what_can_be_passed_over_is(said, options):
@@ -171,10 +238,16 @@ def test_what_can_be_passed_over_is(said, options):
 
 
 def test_what_a_tool_gave_is_read_with_the_question(server, said):
-    """Last, in parts, from several tools; never remembered, nor looked for; and not that of earlier questions."""
+    """Last, in parts, from several tools; never remembered, nor looked for; and not that of earlier
+    questions.
+    """
     called = {"role": "assistant", "content": None, "tool_calls": [CALL]}
     given = [
-        {"role": "tool", "tool_call_id": "1", "content": [{"type": "text", "text": "It was moved to Naples."}]},
+        {
+            "role": "tool",
+            "tool_call_id": "1",
+            "content": [{"type": "text", "text": "It was moved to Naples."}],
+        },
         {"role": "tool", "tool_call_id": "2", "content": "It sails at nine."},
     ]
     before = [
@@ -194,10 +267,29 @@ def test_what_a_tool_gave_is_read_with_the_question(server, said):
 
 
 def test_long_messages_do_not_end_a_conversation(server, said):
-    """Earlier ones are read by their ends, and the oldest not at all; so are rules and what tools gave."""
+    """Earlier ones are read by their ends, and the oldest not at all; so are rules and what tools
+    gave.
+    """
     long = "Ship's log. " + "The river runs past the mill. " * 4000 + "The end."
-    turns = [m for n in range(8) for m in ({"role": "user", "content": f"{n} {long}"}, {"role": "assistant", "content": "Well."})]
-    assert text_of(said({"role": "system", "content": long}, *turns, ASKED, {"role": "tool", "content": long})) == GENOA
+    turns = [
+        m
+        for n in range(8)
+        for m in (
+            {"role": "user", "content": f"{n} {long}"},
+            {"role": "assistant", "content": "Well."},
+        )
+    ]
+    assert (
+        text_of(
+            said(
+                {"role": "system", "content": long},
+                *turns,
+                ASKED,
+                {"role": "tool", "content": long},
+            )
+        )
+        == GENOA
+    )
     history = server.reader.prompts[-1].history
     assert sum(len(turn.content) for turn in history) < 25_000
     assert all(turn.content.endswith(("The end.", "Well.")) for turn in history)
@@ -219,11 +311,19 @@ def test_long_messages_do_not_end_a_conversation(server, said):
     ],
 )
 def test_stop_ends_an_answer(server, said, stop, left):
-    """At the first of the texts, wherever the pieces of a stream are cut; nothing of it is shown."""
+    """At the first of the texts, wherever the pieces of a stream are cut; nothing of it is
+    shown.
+    """
     status, body = said(ASKED, stop=stop)
-    assert (status, body["choices"][0]["message"]["content"], body["choices"][0]["finish_reason"]) == (200, left, "stop")
+    assert (
+        status,
+        body["choices"][0]["message"]["content"],
+        body["choices"][0]["finish_reason"],
+    ) == (200, left, "stop")
     with server.client() as client:
-        chunks = list(client.chat.completions.create(model="cmt", messages=[ASKED], stop=stop, stream=True))
+        chunks = list(
+            client.chat.completions.create(model="cmt", messages=[ASKED], stop=stop, stream=True)
+        )
     assert "".join(c.choices[0].delta.content or "" for c in chunks).strip() == left
     assert [c.choices[0].finish_reason for c in chunks][-1] == "stop"
     assert chunks[-1].sources[0]["text"] == GENOA
@@ -235,11 +335,20 @@ def test_what_is_no_character_is_replaced_in_history(server, role, bad):
     """In any turn; in the question it is refused."""
     post = {"headers": {"Content-Type": "application/json"}}
     for content in (bad, [{"type": "text", "text": f"hi {bad}"}]):
-        body = {"model": "cmt", "messages": [{"role": role, "content": content}, {"role": "assistant", "content": "x"}, ASKED]}
+        body = {
+            "model": "cmt",
+            "messages": [
+                {"role": role, "content": content},
+                {"role": "assistant", "content": "x"},
+                ASKED,
+            ],
+        }
         if role == "tool":
             body["messages"] = [ASKED, {"role": role, "content": content}]
         for stream in (False, True):
-            answer = server.http.post("/v1/chat/completions", content=json.dumps({**body, "stream": stream}), **post)
+            answer = server.http.post(
+                "/v1/chat/completions", content=json.dumps({**body, "stream": stream}), **post
+            )
             assert answer.status_code == 200, answer.text
     last = json.dumps({"model": "cmt", "messages": [{"role": "user", "content": f"hi {bad}?"}]})
     answer = server.http.post("/v1/chat/completions", content=last, **post)
@@ -251,7 +360,10 @@ def test_what_is_no_character_is_replaced_in_history(server, role, bad):
 @pytest.mark.parametrize("given", [[1, 2], [[1, 2], [3]], ["tea", [1]]])
 def test_tokens_to_embed_are_told_from_text(server, given):
     """They are another model's; LangChain sends them unless it is told otherwise."""
-    with server.client() as client, pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):
+    with (
+        server.client() as client,
+        pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"),
+    ):
         client.embeddings.create(model="cmt", input=given)
 
 

@@ -1,4 +1,6 @@
-"""Who may ask from a browser: pages, desktop apps and extensions; and requests that are framed twice, or that fail."""
+"""Who may ask from a browser: pages, desktop apps and extensions; and requests that are framed
+twice, or that fail.
+"""
 
 import logging
 import re
@@ -45,34 +47,60 @@ FOREIGN = [
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    with running(tmp_path_factory.mktemp("served") / "notes", origins=list(NAMED), token=TOKEN) as made:
+    with running(
+        tmp_path_factory.mktemp("served") / "notes", origins=list(NAMED), token=TOKEN
+    ) as made:
         yield made
 
 
 def test_null_is_refused_without_a_token(tmp_path):
     """A sandboxed frame of any site sends it."""
-    with pytest.raises(InvalidSetting, match=r"origin null.*CMT_TOKEN"), running(tmp_path / "notes", origins=["null"]):
+    with (
+        pytest.raises(InvalidSetting, match=r"origin null.*CMT_TOKEN"),
+        running(tmp_path / "notes", origins=["null"]),
+    ):
         pass
 
 
 @pytest.mark.parametrize("origin", [o for origins in NAMED.values() for o in origins])
 def test_named_pages_apps_and_extensions_may_ask(server, origin):
-    """And read the answer; before it they may ask whether they may, from a public page of a private address, too."""
+    """And read the answer; before it they may ask whether they may, from a public page of a private
+    address, too.
+    """
     answer = server.http.get("/api/stats", headers={"Origin": origin})
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, origin)
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Headers": "authorization",
+    }
     before = server.http.options("/v1/chat/completions", headers=asked)
-    assert (before.status_code, before.headers["access-control-allow-headers"]) == (200, "authorization")
+    assert (before.status_code, before.headers["access-control-allow-headers"]) == (
+        200,
+        "authorization",
+    )
     assert "access-control-allow-private-network" not in before.headers
-    private = server.http.options("/v1/responses", headers=asked | {"Access-Control-Request-Private-Network": "true"})
-    assert (private.status_code, private.headers["access-control-allow-private-network"]) == (200, "true")
+    private = server.http.options(
+        "/v1/responses", headers=asked | {"Access-Control-Request-Private-Network": "true"}
+    )
+    assert (private.status_code, private.headers["access-control-allow-private-network"]) == (
+        200,
+        "true",
+    )
 
 
 @pytest.mark.parametrize("origin", FOREIGN)
 def test_others_may_not(server, origin):
     """Whatever they resemble."""
-    asked = {"Origin": origin, "Access-Control-Request-Method": "POST", "Access-Control-Request-Private-Network": "true"}
-    for answer in (server.http.get("/api/stats", headers={"Origin": origin}), server.http.options("/v1/models", headers=asked)):
+    asked = {
+        "Origin": origin,
+        "Access-Control-Request-Method": "POST",
+        "Access-Control-Request-Private-Network": "true",
+    }
+    for answer in (
+        server.http.get("/api/stats", headers={"Origin": origin}),
+        server.http.options("/v1/models", headers=asked),
+    ):
         assert answer.status_code == 403
         assert not [name for name in answer.headers if name.startswith("access-control")]
 
@@ -81,7 +109,9 @@ def test_others_may_not(server, origin):
 def test_the_own_page_has_the_own_scheme(server, scheme):
     """Another one at the same host is another origin."""
     host = server.url.removeprefix("http://")
-    assert server.http.get("/api/stats", headers={"Origin": f"{scheme}://{host}"}).status_code == 403
+    assert (
+        server.http.get("/api/stats", headers={"Origin": f"{scheme}://{host}"}).status_code == 403
+    )
     assert server.http.get("/api/stats", headers={"Origin": server.url}).status_code == 200
 
 
@@ -132,7 +162,11 @@ CHUNKED = b'11\r\n{"text": "x y z"}\r\n0\r\n\r\n'
 )
 def test_a_body_that_is_framed_twice_is_refused(server, framed):
     """And the connection closed: what follows is not taken for a request."""
-    for line in ("POST /api/documents HTTP/1.1", "POST /v1/chat/completions HTTP/1.1", "GET /api/health HTTP/1.1"):
+    for line in (
+        "POST /api/documents HTTP/1.1",
+        "POST /v1/chat/completions HTTP/1.1",
+        "GET /api/health HTTP/1.1",
+    ):
         statuses, text = sent(server, [line, *framed], CHUNKED)
         assert statuses == ["400"]
         assert "send one of them" in text
@@ -143,23 +177,37 @@ def test_a_body_that_is_framed_twice_is_refused(server, framed):
 def test_a_body_that_is_framed_once_is_read(server):
     """In either way, and the connection stays for the next request."""
     server.empty()
-    assert sent(server, ["POST /api/documents HTTP/1.1", "Transfer-Encoding: chunked"], CHUNKED)[0] == ["201", "200"]
-    assert sent(server, ["POST /api/documents HTTP/1.1", "Content-Length: 17"], b'{"text": "x y z"}')[0] == ["200", "200"]
+    assert sent(server, ["POST /api/documents HTTP/1.1", "Transfer-Encoding: chunked"], CHUNKED)[
+        0
+    ] == ["201", "200"]
+    assert sent(
+        server, ["POST /api/documents HTTP/1.1", "Content-Length: 17"], b'{"text": "x y z"}'
+    )[0] == ["200", "200"]
     server.empty()
 
 
 def test_a_failure_is_an_answer_like_others(server, caplog, monkeypatch):
-    """With the headers that keep it safe, those that let a named page read it, and its line in the log."""
+    """With the headers that keep it safe, those that let a named page read it, and its line in the
+    log.
+    """
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(type(server.memory), "stats", lambda _: {}["zanzibarquartz"])
     answer = server.http.get("/api/stats", headers={"Origin": "app://obsidian.md"})
     assert (answer.status_code, answer.json()["error"]["code"]) == (500, "InternalError")
     assert answer.headers["content-security-policy"].startswith("default-src 'self'")
-    assert (answer.headers["x-content-type-options"], answer.headers["x-frame-options"]) == ("nosniff", "DENY")
-    assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == ("no-store", "no-referrer")
+    assert (answer.headers["x-content-type-options"], answer.headers["x-frame-options"]) == (
+        "nosniff",
+        "DENY",
+    )
+    assert (answer.headers["cache-control"], answer.headers["referrer-policy"]) == (
+        "no-store",
+        "no-referrer",
+    )
     assert answer.headers["access-control-allow-origin"] == "app://obsidian.md"
     end = time.monotonic() + 10
-    while not (lines := [r.getMessage() for r in caplog.records if r.name == "cmt_adapters.server.serve"]):
+    while not (
+        lines := [r.getMessage() for r in caplog.records if r.name == "cmt_adapters.server.serve"]
+    ):
         assert time.monotonic() < end
         time.sleep(0.01)
     assert lines[0].startswith("GET /api/stats 500 ")

@@ -1,4 +1,6 @@
-"""/v1/responses, asked by OpenAI's own clients: the Python SDK, its streams, and the Agents SDK with its default model."""
+"""/v1/responses, asked by OpenAI's own clients: the Python SDK, its streams, and the Agents SDK
+with its default model.
+"""
 
 import json
 
@@ -35,7 +37,11 @@ def test_an_answer_comes_from_memory(client):
     answer = client.responses.create(model="cmt", input=QUESTION, instructions="Be brief.")
     assert (answer.output_text, answer.status, answer.error) == (GENOA, "completed", None)
     assert (answer.usage.output_tokens, answer.usage.total_tokens) == (8, 13)
-    assert (answer.instructions, answer.store, answer.sources[0]["source"]) == ("Be brief.", False, "log.md")
+    assert (answer.instructions, answer.store, answer.sources[0]["source"]) == (
+        "Be brief.",
+        False,
+        "log.md",
+    )
     assert [(item.type, item.role) for item in answer.output] == [("message", "assistant")]
 
 
@@ -49,9 +55,15 @@ def test_a_stream_has_the_events_of_the_api(client):
         "output_text.done", "content_part.done", "output_item.done", "completed",
     ]  # fmt: skip
     assert [e.sequence_number for e in events] == list(range(len(events)))
-    assert "".join(e.delta for e in events if e.type == "response.output_text.delta").strip() == GENOA
+    assert (
+        "".join(e.delta for e in events if e.type == "response.output_text.delta").strip() == GENOA
+    )
     last = events[-1].response
-    assert (last.output_text, last.usage.output_tokens, last.id) == (GENOA, 8, events[0].response.id)
+    assert (last.output_text, last.usage.output_tokens, last.id) == (
+        GENOA,
+        8,
+        events[0].response.id,
+    )
     assert last.output[0].id == events[2].item.id
     with client.responses.stream(model="cmt", input=QUESTION) as stream:
         assert stream.get_final_response().output_text == GENOA
@@ -61,8 +73,16 @@ def test_a_conversation_is_a_list_of_items(client, server):
     """Of which those that say something are read, with what a tool gave last."""
     items = [
         {"role": "developer", "content": "Be brief."},
-        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Ahoy."}, {"type": "input_image"}]},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Yes?", "annotations": []}]},
+        {
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_text", "text": "Ahoy."}, {"type": "input_image"}],
+        },
+        {
+            "type": "message",
+            "role": "assistant",
+            "content": [{"type": "output_text", "text": "Yes?", "annotations": []}],
+        },
         {"type": "reasoning", "id": "r", "summary": []},
         {"role": "user", "content": QUESTION},
         {"type": "function_call", "call_id": "c", "name": "find", "arguments": "{}"},
@@ -72,14 +92,22 @@ def test_a_conversation_is_a_list_of_items(client, server):
     assert client.responses.create(model="cmt", input=items).output_text == GENOA
     prompt = server.reader.prompts[-1]
     assert prompt.question == QUESTION
-    assert [turn.content for turn in prompt.history] == ["Be brief.\n\nA tool has told: It sails at nine."]
+    assert [turn.content for turn in prompt.history] == [
+        "Be brief.\n\nA tool has told: It sails at nine."
+    ]
 
 
 def test_what_the_user_tells_is_remembered(client, server):
     """In the user's scope, unless it only asks or the request does not want it."""
     client.responses.create(model="cmt", input="My dog is called Rufus.", user="ann")
-    client.responses.create(model="cmt", input="My cat is called Mia.", user="ann", extra_body={"remember": False})
-    list(client.responses.create(model="cmt", input="My bird is called Kiwi.", safety_identifier="ann", stream=True))
+    client.responses.create(
+        model="cmt", input="My cat is called Mia.", user="ann", extra_body={"remember": False}
+    )
+    list(
+        client.responses.create(
+            model="cmt", input="My bird is called Kiwi.", safety_identifier="ann", stream=True
+        )
+    )
     kept = [d.text for d in server.memory.documents(scope="user/ann")]
     assert kept == ["My dog is called Rufus.", "My bird is called Kiwi."]
 
@@ -92,9 +120,14 @@ def test_a_cut_answer_is_incomplete(client):
         "incomplete",
         "max_output_tokens",
     )
-    *_, last = client.responses.create(model="cmt", input=QUESTION, max_output_tokens=2, stream=True)
+    *_, last = client.responses.create(
+        model="cmt", input=QUESTION, max_output_tokens=2, stream=True
+    )
     assert last.type == "response.incomplete"
-    assert client.responses.create(model="cmt", input=QUESTION, max_output_tokens=-1).output_text == GENOA
+    assert (
+        client.responses.create(model="cmt", input=QUESTION, max_output_tokens=-1).output_text
+        == GENOA
+    )
 
 
 @pytest.mark.parametrize(
@@ -104,12 +137,18 @@ def test_a_cut_answer_is_incomplete(client):
         ({"conversation": "conv_1"}, "conversation: answers are not kept here"),
         ({"prompt": {"id": "p"}}, "prompt: no prompts are stored here"),
         ({"background": True}, "background: answers are not kept here"),
-        ({"text": {"format": {"type": "json_object"}}}, "text.format: the model answers in plain text"),
+        (
+            {"text": {"format": {"type": "json_object"}}},
+            "text.format: the model answers in plain text",
+        ),
         ({"tool_choice": {"type": "file_search"}}, "tool_choice: the model calls no tools"),
         ({"top_logprobs": 3}, "top_logprobs: there are none"),
         ({"input": 5}, "input: give a text, or a list of items"),
         ({"input": ["hello"]}, "input[0]: give an object"),
-        ({"input": [{"role": "user", "content": 5}]}, "input[0].content: give a text, or a list of parts"),
+        (
+            {"input": [{"role": "user", "content": 5}]},
+            "input[0].content: give a text, or a list of parts",
+        ),
         ({"input": []}, "input: the last one is not the user's"),
         (
             {"input": [{"role": "user", "content": [{"type": "input_file", "filename": "a.pdf"}]}]},
@@ -149,16 +188,28 @@ def openai_error(words):
 async def test_the_agents_sdk_runs_with_its_default_model(client, server):
     """Also in a stream, with a second turn after the first, and with tools that may be called."""
     agents.set_tracing_disabled(True)
-    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="none", max_retries=0) as own:
+    async with openai.AsyncOpenAI(
+        base_url=f"{server.url}/v1", api_key="none", max_retries=0
+    ) as own:
         agent = agents.Agent(
             "sailor",
             instructions="Be brief.",
             model=agents.OpenAIResponsesModel(model="cmt", openai_client=own),
-            tools=[agents.function_tool(lambda city: city, name_override="find", description_override="x", strict_mode=False)],
+            tools=[
+                agents.function_tool(
+                    lambda city: city,
+                    name_override="find",
+                    description_override="x",
+                    strict_mode=False,
+                )
+            ],
         )
         first = await agents.Runner.run(agent, QUESTION)
         assert first.final_output == GENOA
-        again = [*first.to_input_list(), {"role": "user", "content": "And where does the boat lie now?"}]
+        again = [
+            *first.to_input_list(),
+            {"role": "user", "content": "And where does the boat lie now?"},
+        ]
         streamed = agents.Runner.run_streamed(agent, again)
         kinds = {event.type async for event in streamed.stream_events()}
         assert streamed.final_output == GENOA
@@ -167,13 +218,30 @@ async def test_the_agents_sdk_runs_with_its_default_model(client, server):
 
 def test_the_shape_is_what_other_clients_read(server, client):
     """The fields that the AI SDK demands of an answer and of the end of a stream."""
-    body = {"model": "cmt", "input": [{"role": "user", "content": [{"type": "input_text", "text": QUESTION}]}]}
+    body = {
+        "model": "cmt",
+        "input": [{"role": "user", "content": [{"type": "input_text", "text": QUESTION}]}],
+    }
     whole = httpx.post(f"{server.url}/v1/responses", json=body).json()
     stream = httpx.post(f"{server.url}/v1/responses", json={**body, "stream": True}).text
-    names = [line.removeprefix("event: ") for line in stream.splitlines() if line.startswith("event: ")]
-    data = [json.loads(line.removeprefix("data: ")) for line in stream.splitlines() if line.startswith("data: ")]
+    names = [
+        line.removeprefix("event: ") for line in stream.splitlines() if line.startswith("event: ")
+    ]
+    data = [
+        json.loads(line.removeprefix("data: "))
+        for line in stream.splitlines()
+        if line.startswith("data: ")
+    ]
     assert names == [d["type"] for d in data]
     for answer in (whole, data[-1]["response"]):
-        assert {"id", "created_at", "model", "output", "usage", "error", "incomplete_details"} <= answer.keys()
+        assert {
+            "id",
+            "created_at",
+            "model",
+            "output",
+            "usage",
+            "error",
+            "incomplete_details",
+        } <= answer.keys()
         assert answer["output"][0]["content"][0]["annotations"] == []
         assert answer["usage"]["input_tokens_details"] == {"cached_tokens": 0}

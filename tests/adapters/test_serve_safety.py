@@ -1,4 +1,6 @@
-"""Who may ask the server and how much: tokens, hosts, origins, sizes; headers; and what the log tells."""
+"""Who may ask the server and how much: tokens, hosts, origins, sizes; headers; and what the log
+tells.
+"""
 
 import logging
 import re
@@ -26,7 +28,9 @@ LISBON = "The museum moved to Lisbon in 2019."
 @pytest.fixture(scope="module")
 def open_server(tmp_path_factory):
     """A server that needs no token, with one page elsewhere that may ask, and small bodies."""
-    with running(tmp_path_factory.mktemp("served") / "notes", origins=[f"{PARTNER}/"], max_body=10_000) as made:
+    with running(
+        tmp_path_factory.mktemp("served") / "notes", origins=[f"{PARTNER}/"], max_body=10_000
+    ) as made:
         yield made
 
 
@@ -38,10 +42,22 @@ def closed_server(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "given", [None, "", TOKEN, "Bearer", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", f"Basic {TOKEN}", "Bearer \xe9"]
+    "given",
+    [
+        None,
+        "",
+        TOKEN,
+        "Bearer",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        f"Basic {TOKEN}",
+        "Bearer \xe9",
+    ],
 )
 def test_without_the_token_nothing_is_answered(closed_server, given):
-    """Nor is it told whether a route is there; the page and the description of the routes are open."""
+    """Nor is it told whether a route is there; the page and the description of the routes are
+    open.
+    """
     headers = {} if given is None else {"Authorization": given.encode("latin-1")}
     with httpx.Client(base_url=closed_server.url, headers=headers) as http:
         for path in ("/api/documents", "/v1/models", "/api/nowhere", "/api/health"):
@@ -59,20 +75,33 @@ def test_the_token_opens(closed_server):
         assert client.models.list().data[0].id == "cmt"
         with pytest.raises(openai.AuthenticationError, match="Authorization: Bearer TOKEN"):
             client.with_options(api_key="wrong").models.list()
-    assert closed_server.http.get("/api/health", headers={"Authorization": f"bearer {TOKEN}"}).status_code == 200
+    assert (
+        closed_server.http.get(
+            "/api/health", headers={"Authorization": f"bearer {TOKEN}"}
+        ).status_code
+        == 200
+    )
     described = closed_server.http.get("/openapi.json").json()
-    assert described["components"]["securitySchemes"] == {"HTTPBearer": {"type": "http", "scheme": "bearer"}}
+    assert described["components"]["securitySchemes"] == {
+        "HTTPBearer": {"type": "http", "scheme": "bearer"}
+    }
 
 
-@pytest.mark.parametrize(("root", "at"), [("/memory", "/memory"), ("/a", ""), ("/memory/", "/memory/"), ("", "")])
+@pytest.mark.parametrize(
+    ("root", "at"), [("/memory", "/memory"), ("/a", ""), ("/memory/", "/memory/"), ("", "")]
+)
 async def test_the_token_is_demanded_beneath_a_path_too(tmp_path, root, at):
-    """Where a server or another app has put this one; what is remembered is cached nowhere, and the page is open there too."""
+    """Where a server or another app has put this one; what is remembered is cached nowhere, and the
+    page is open there too.
+    """
     with open_fake(tmp_path / "notes") as memory:
         transport = httpx.ASGITransport(app(memory, token=TOKEN), root_path=root)
         async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as http:
             for path in (f"{at}/api/documents", f"{at}/v1/models", f"{at}/api/nowhere"):
                 assert (await http.get(path)).status_code == 401
-            answer = await http.get(f"{at}/api/documents", headers={"Authorization": f"Bearer {TOKEN}"})
+            answer = await http.get(
+                f"{at}/api/documents", headers={"Authorization": f"Bearer {TOKEN}"}
+            )
             assert (answer.status_code, answer.headers["cache-control"]) == (200, "no-store")
             assert (await http.get(f"{at}/")).status_code == 200
 
@@ -81,14 +110,26 @@ async def test_the_token_is_demanded_of_a_mounted_app(tmp_path):
     """Starlette leaves the whole path in the scope."""
     with open_fake(tmp_path / "notes") as memory:
         outer = Starlette(routes=[Mount("/api/memory", app(memory, token=TOKEN))])
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(outer), base_url="http://localhost") as http:
+        async with httpx.AsyncClient(
+            transport=httpx.ASGITransport(outer), base_url="http://localhost"
+        ) as http:
             assert (await http.get("/api/memory/api/documents")).status_code == 401
             assert (await http.get("/api/memory/v1/models")).status_code == 401
             assert (await http.get("/api/memory/")).status_code == 200
 
 
 @pytest.mark.parametrize(
-    "host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil.example", "", "http://[", "a@b", "\xe9"]
+    "host",
+    [
+        "evil.example",
+        "evil.example:80",
+        "127.0.0.1.evil.example",
+        "localhost.evil.example",
+        "",
+        "http://[",
+        "a@b",
+        "\xe9",
+    ],
 )
 def test_foreign_names_of_this_machine_are_refused(open_server, host):
     """A name that somebody has bound to this address (DNS rebinding) is not the server's."""
@@ -97,7 +138,10 @@ def test_foreign_names_of_this_machine_are_refused(open_server, host):
     assert open_server.http.get("/", headers={"Host": "evil.example"}).status_code == 421
 
 
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:1", "127.0.0.1:80", "[::1]:8765", "192.168.0.7", "notes.example:8080"])
+@pytest.mark.parametrize(
+    "host",
+    ["localhost", "LOCALHOST:1", "127.0.0.1:80", "[::1]:8765", "192.168.0.7", "notes.example:8080"],
+)
 def test_own_names_are_known(open_server, host):
     """Every address, for a page cannot choose it, and the hosts of the origins that may ask."""
     assert open_server.http.get("/api/health", headers={"Host": host}).status_code == 200
@@ -128,23 +172,45 @@ def test_pages_of_other_origins_are_refused(open_server, origin):
 
 
 def test_the_own_page_and_named_ones_may_ask(open_server):
-    """The server's own origin as a browser sees it, and a named one, with the headers that let it read the answer."""
-    assert open_server.http.get("/api/health", headers={"Origin": open_server.url}).status_code == 200
-    asked = {"Origin": PARTNER, "Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "authorization"}
+    """The server's own origin as a browser sees it, and a named one, with the headers that let it
+    read the answer.
+    """
+    assert (
+        open_server.http.get("/api/health", headers={"Origin": open_server.url}).status_code == 200
+    )
+    asked = {
+        "Origin": PARTNER,
+        "Access-Control-Request-Method": "PATCH",
+        "Access-Control-Request-Headers": "authorization",
+    }
     before = open_server.http.options("/api/documents/x", headers=asked)
     assert (before.status_code, before.headers["access-control-allow-origin"]) == (200, PARTNER)
-    assert open_server.http.get("/api/health", headers={"Origin": PARTNER}).headers["access-control-allow-origin"] == PARTNER
+    assert (
+        open_server.http.get("/api/health", headers={"Origin": PARTNER}).headers[
+            "access-control-allow-origin"
+        ]
+        == PARTNER
+    )
 
 
 def test_pictures_of_other_sites_make_no_work(open_server):
-    """<img src="http://127.0.0.1:8765/api/search?q=x"> has no origin, but browsers tell where it stands; links may lead here."""
+    """<img src="http://127.0.0.1:8765/api/search?q=x"> has no origin, but browsers tell where it
+    stands; links may lead here.
+    """
     foreign = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "no-cors"}
-    assert open_server.http.get("/api/search", params={"q": "x"}, headers=foreign).status_code == 403
-    assert open_server.http.get("/", headers={**foreign, "Sec-Fetch-Mode": "navigate"}).status_code == 200
+    assert (
+        open_server.http.get("/api/search", params={"q": "x"}, headers=foreign).status_code == 403
+    )
+    assert (
+        open_server.http.get("/", headers={**foreign, "Sec-Fetch-Mode": "navigate"}).status_code
+        == 200
+    )
 
 
 def test_answers_bring_headers_that_keep_them_safe(open_server):
-    """The page runs only its own files, nothing is guessed, framed, or told to other sites; what is remembered is not cached."""
+    """The page runs only its own files, nothing is guessed, framed, or told to other sites; what is
+    remembered is not cached.
+    """
     for path in ("/", "/api/stats", "/v1/models", "/nowhere"):
         headers = open_server.http.get(path).headers
         assert headers["content-security-policy"].startswith("default-src 'self'; ")
@@ -193,18 +259,25 @@ def test_bodies_have_a_limit(open_server):
 
 
 def test_the_log_tells_no_words(open_server, caplog):
-    """Neither of documents nor of questions, in addresses, bodies, names of files, nor in what went wrong."""
+    """Neither of documents nor of questions, in addresses, bodies, names of files, nor in what went
+    wrong.
+    """
     caplog.set_level(logging.DEBUG)
     http = open_server.http
     secret = "zanzibarquartz"  # noqa: S105 - a word
-    http.post("/api/documents", json={"text": f"The word is {secret}.", "source": secret, "scope": secret})
+    http.post(
+        "/api/documents", json={"text": f"The word is {secret}.", "source": secret, "scope": secret}
+    )
     http.get("/api/search", params={"q": secret})
     http.get(f"/api/documents/{secret}")
     http.get(f"/{secret}")
     http.get("/api/stats", headers={"Origin": f"http://{secret}"})
     http.post("/api/ask", json={"question": f"{secret}?", "k": secret})
     http.post("/api/ask", json={"question": f"{secret}?", "stream": True})
-    http.post("/v1/chat/completions", json={"model": secret, "messages": [{"role": "user", "content": secret}]})
+    http.post(
+        "/v1/chat/completions",
+        json={"model": secret, "messages": [{"role": "user", "content": secret}]},
+    )
     http.post("/api/files", files={"file": (f"{secret}.pdf", secret.encode())})
     own = [r for r in caplog.records if not r.name.startswith(("httpx", "httpcore"))]
     lines = [r.getMessage() for r in own if r.name == "cmt_adapters.server.serve"]
@@ -215,12 +288,15 @@ def test_the_log_tells_no_words(open_server, caplog):
 
 
 def test_a_bug_is_logged_by_kind_and_place(open_server, caplog, monkeypatch):
-    """Without the message, which may hold anybody's words; the client learns that it is not to blame."""
+    """Without the message, which may hold anybody's words; the client learns that it is not to
+    blame.
+    """
     monkeypatch.setattr(type(open_server.memory), "stats", lambda _: {}["zanzibarquartz"])
     answer = open_server.http.get("/api/stats")
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "zanzibarquartz" not in answer.text
-    while not (failed := [r for r in caplog.records if r.exc_info]):  # it is logged after the answer
+    # it is logged after the answer
+    while not (failed := [r for r in caplog.records if r.exc_info]):
         time.sleep(0.01)
     (record,) = failed
     shown = Discreet().format(logging.makeLogRecord({**record.__dict__, "exc_text": None}))
@@ -239,7 +315,10 @@ def test_beyond_this_machine_a_token_is_demanded(tmp_path, host):
 def test_a_port_that_is_taken_is_told(tmp_path):
     """And a host that nobody knows, a token that no header can hold, an origin that is none."""
     with open_fake(tmp_path / "notes") as memory:
-        with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(InvalidSetting, match="--port"):
+        with (
+            socket.create_server(("127.0.0.1", 0)) as taken,
+            pytest.raises(InvalidSetting, match="--port"),
+        ):
             serve(memory, port=taken.getsockname()[1])
         with pytest.raises(InvalidSetting, match="--host"):
             serve(memory, host="nowhere.invalid")
@@ -248,7 +327,15 @@ def test_a_port_that_is_taken_is_told(tmp_path):
         for token in ("", "two words", "\xe9", "a\n"):
             with pytest.raises(InvalidSetting, match="token"):
                 app(memory, token=token)
-        for origin in ("notes.example", "ftp://notes.example", "http://", "http://a/b", "http://u:p@a", "*", "http://a\n"):
+        for origin in (
+            "notes.example",
+            "ftp://notes.example",
+            "http://",
+            "http://a/b",
+            "http://u:p@a",
+            "*",
+            "http://a\n",
+        ):
             with pytest.raises(InvalidSetting, match="origin"):
                 app(memory, origins=[origin])
 

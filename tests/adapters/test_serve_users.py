@@ -1,4 +1,6 @@
-"""Who asks /v1, by which header or field, and whose memory they get. Nobody's name is nobody, never everybody."""
+"""Who asks /v1, by which header or field, and whose memory they get. Nobody's name is nobody, never
+everybody.
+"""
 
 import httpx
 import openai
@@ -46,7 +48,9 @@ def test_the_usual_headers_name_the_user(server, header):
     assert asked(server, {header: "mallory"}) == (200, UNKNOWN)
 
 
-@pytest.mark.parametrize("body", [{"user": "ben"}, {"safety_identifier": "ben"}, {"metadata": {"user_id": "ben"}}])
+@pytest.mark.parametrize(
+    "body", [{"user": "ben"}, {"safety_identifier": "ben"}, {"metadata": {"user_id": "ben"}}]
+)
 def test_the_fields_of_the_body_name_the_user(server, body):
     """Of which `user` counts before the others; the key of a cache names nobody."""
     assert asked(server, **body) == (200, code_of("ben"))
@@ -99,14 +103,19 @@ def test_an_empty_scope_is_nowhere_everybody(server):
     """Nor where documents are listed, searched or asked for; left out, it is the owner who asks."""
     for path in ("/api/documents?scope=", "/api/search?q=code&scope=", "/api/map?scope="):
         answer = server.http.get(path)
-        assert (answer.status_code, answer.json()["error"]["message"][:18]) == (400, "scope: it is empty")
+        assert (answer.status_code, answer.json()["error"]["message"][:18]) == (
+            400,
+            "scope: it is empty",
+        )
     asked = {"question": "What is my safe code?"}
     assert server.http.post("/api/ask", json={**asked, "scope": ""}).status_code == 400
     assert server.http.post("/api/ask", json={**asked, "scope": None}).status_code == 200
 
 
 def test_a_header_counts_before_the_body(server):
-    """Which the user of a front end may have written: neither its user nor its scope opens another one's memory."""
+    """Which the user of a front end may have written: neither its user nor its scope opens another
+    one's memory.
+    """
     mallory = {"X-OpenWebUI-User-Id": "mallory"}
     assert asked(server, mallory, user="ann") == (200, UNKNOWN)
     for scope in ("user/ann", "user", "team", "user/mallory2"):
@@ -117,7 +126,9 @@ def test_a_header_counts_before_the_body(server):
     assert (status, "send it once" in told) == (400, True)
 
 
-@pytest.mark.parametrize("name", ["Zoë", "张伟", "a/b", "..", "user/ann", "ann\x7f", "ann@example.com"])
+@pytest.mark.parametrize(
+    "name", ["Zoë", "张伟", "a/b", "..", "user/ann", "ann\x7f", "ann@example.com"]
+)
 def test_one_name_is_one_user_by_header_and_body(server, name):
     """Whatever it holds."""
     server.memory.add(code_of("x") + name, scope=scope_of(name))
@@ -137,7 +148,10 @@ def test_a_server_can_demand_a_name(tmp_path):
             assert "X-Who" in told
         assert asked(server, user="ann") == asked(server, {"X-Who": "ann"}) == (200, code_of("ann"))
         assert asked(server, user="mallory", scope="user/ann")[0] == 400
-        with server.client() as client, pytest.raises(openai.BadRequestError, match="nobody is named"):
+        with (
+            server.client() as client,
+            pytest.raises(openai.BadRequestError, match="nobody is named"),
+        ):
             client.responses.create(model="cmt", input="Hello?")
 
 
@@ -145,8 +159,14 @@ async def test_a_header_is_believed_with_a_token_or_on_this_machine(tmp_path):
     """From elsewhere and without one, anybody could send it."""
     body = {"model": "cmt", "messages": CODE, "remember": False}
     with open_fake(tmp_path / "notes") as memory:
-        for client, token, status in (("192.0.2.7", None, 403), ("192.0.2.7", "swordfish", 200), ("127.0.0.1", None, 200)):
+        for client, token, status in (
+            ("192.0.2.7", None, 403),
+            ("192.0.2.7", "swordfish", 200),
+            ("127.0.0.1", None, 200),
+        ):
             transport = httpx.ASGITransport(app(memory, token=token), client=(client, 1))
             headers = {"X-User-Id": "ann", "Authorization": f"Bearer {token}"}
-            async with httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers) as http:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://localhost", headers=headers
+            ) as http:
                 assert (await http.post("/v1/chat/completions", json=body)).status_code == status

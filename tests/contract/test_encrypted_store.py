@@ -1,4 +1,6 @@
-"""SQLiteStore over an encrypted database: the contract of a plain one, less the tests that look into its file."""
+"""SQLiteStore over an encrypted database: the contract of a plain one, less the tests that look
+into its file.
+"""
 
 import inspect
 
@@ -25,7 +27,11 @@ def store(tmp_path, clock, monkeypatch):  # noqa: F811 - the fixture
 
 
 def _fits(name, test):
-    if not name.startswith("test_") or name in OTHERWISE or "store" not in inspect.signature(test).parameters:
+    if (
+        not name.startswith("test_")
+        or name in OTHERWISE
+        or "store" not in inspect.signature(test).parameters
+    ):
         return False
     return not any(word in inspect.getsource(test) for word in LOOKS_AT_BYTES)
 

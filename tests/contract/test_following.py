@@ -1,4 +1,6 @@
-"""A memory against a folder: files are written, moved, emptied, spoilt, put away with their folder, and brought back."""
+"""A memory against a folder: files are written, moved, emptied, spoilt, put away with their folder,
+and brought back.
+"""
 
 import os
 import shutil
@@ -18,7 +20,11 @@ from cmt_sdk.types import Document
 FOLDERS = ("one", "two", "two/deep")
 names = st.sampled_from([f"{folder}/{name}.md" for folder in FOLDERS for name in "abc"])
 texts = st.sampled_from(
-    [f"The {thing} of the {place} is red." for thing in ("door", "roof", "boat") for place in ("mill", "inn", "port")]
+    [
+        f"The {thing} of the {place} is red."
+        for thing in ("door", "roof", "boat")
+        for place in ("mill", "inn", "port")
+    ]
 )
 BINARY = b"\x89PNG\0"
 
@@ -37,7 +43,9 @@ class Quiet:
 
 
 class Folder(RuleBasedStateMachine):
-    """`self.files` holds what is on the disk, `self.away` folders that were put away with what was in them."""
+    """`self.files` holds what is on the disk, `self.away` folders that were put away with what was
+    in them.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +56,8 @@ class Folder(RuleBasedStateMachine):
         self.away: set[str] = set()
         for folder in FOLDERS:
             (self.root / folder).mkdir(parents=True)
-        (self.root / "kept.md").write_text("This one stays.")  # or the whole folder may be a drive that is away
+        # or the whole folder may be a drive that is away
+        (self.root / "kept.md").write_text("This one stays.")
 
     def teardown(self) -> None:
         """The folder goes."""
@@ -104,12 +113,15 @@ class Folder(RuleBasedStateMachine):
     @rule(folder=st.sampled_from(FOLDERS), leave=st.booleans())
     def put_away(self, folder, leave) -> None:
         """A drive is taken off: the folder is empty, or not there at all."""
-        if folder in self.away or any(one.startswith(folder) or folder.startswith(one) for one in self.away):
+        if folder in self.away or any(
+            one.startswith(folder) or folder.startswith(one) for one in self.away
+        ):
             return
         shutil.move(self.root / folder, self.place / folder.replace("/", "_"))
         if leave:
             (self.root / folder).mkdir()
-            os.utime(self.root / folder, (0, 0))  # a mount point is older than what is mounted there
+            # a mount point is older than what is mounted there
+            os.utime(self.root / folder, (0, 0))
         self.away.add(folder)
         self.watch()
 
@@ -141,7 +153,9 @@ class Folder(RuleBasedStateMachine):
                 assert not others or len(self.held()) >= MANY, f"{source} is gone, and answers"
 
     def run(self, *, remove: bool) -> None:
-        """One run; a document whose file is in a folder that is away is there after it, if it was before."""
+        """One run; a document whose file is in a folder that is away is there after it, if it was
+        before.
+        """
         away = {d.id for d in self.memory.documents() if self.is_away(self.name(d))}
         Sync(self.memory, "", Quiet(), lambda *_: False, remove=remove).run([self.root])
         assert away <= set(self.memory.ids()), "taken out while its folder was away"
@@ -155,7 +169,9 @@ class Folder(RuleBasedStateMachine):
         return {self.name(d): d.text for d in self.memory.documents()}
 
     def every_file_has_its_document(self) -> None:
-        """One and only one with its text; none where it is empty; the last one where it cannot be read."""
+        """One and only one with its text; none where it is empty; the last one where it cannot be
+        read.
+        """
         count = Counter(d.source for d in self.memory.documents())
         assert max(count.values(), default=0) <= 1
         held = self.held()
@@ -171,6 +187,9 @@ class Folder(RuleBasedStateMachine):
 
 
 Folder.TestCase.settings = settings(
-    max_examples=15, stateful_step_count=20, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=15,
+    stateful_step_count=20,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
 )
 TestFolder = Folder.TestCase

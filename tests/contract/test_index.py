@@ -1,4 +1,6 @@
-"""What ports.VectorIndex promises, asked of EmbeddingIndex; exact search is the oracle for the graph."""
+"""What ports.VectorIndex promises, asked of EmbeddingIndex; exact search is the oracle for the
+graph.
+"""
 
 import os
 import shutil
@@ -46,7 +48,9 @@ class Vectors:
     def vectors(self, since):
         """See ports.VectorStore."""
         labels = [label for label in self.rows if label > since.gained]
-        matrix = np.array([self.rows[label] for label in labels], np.float32).reshape(len(labels), -1 if labels else 0)
+        matrix = np.array([self.rows[label] for label in labels], np.float32).reshape(
+            len(labels), -1 if labels else 0
+        )
         live = None if since.lost == self.lost else set(self.rows)
         return VectorRows(self.changes(), labels, [label + 1_000 for label in labels], matrix, live)
 
@@ -64,7 +68,10 @@ class Vectors:
 
     def set_generation(self, generation) -> bool:
         """See ports.VectorStore."""
-        if generation and sum(label <= generation.last_label for label in self.rows) != generation.count:
+        if (
+            generation
+            and sum(label <= generation.last_label for label in self.rows) != generation.count
+        ):
             return False
         self.trusted = generation
         return True
@@ -90,7 +97,9 @@ def quick_proof(monkeypatch, request) -> None:
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Path, dict[int, np.ndarray], Generation]:
-    """A folder with the index file of 1,000 random vectors, the vectors, and the row that trusts the file."""
+    """A folder with the index file of 1,000 random vectors, the vectors, and the row that trusts
+    the file.
+    """
     folder, vectors = tmp_path_factory.mktemp("built"), Vectors()
     vectors.put(unit(1_000))
     EmbeddingIndex(vectors, folder, 100).rebuild()
@@ -122,7 +131,10 @@ def ids(hits) -> list[int]:
 def recall(index: VectorIndex, vectors: Vectors, allowed=None) -> float:
     """The share of the ten nearest that the index finds, over 50 random questions."""
     queries = unit(50, seed=9)
-    same = [len(set(ids(index.search(q, 10, allowed))) & set(exact(vectors, q, 10, allowed))) for q in queries]
+    same = [
+        len(set(ids(index.search(q, 10, allowed))) & set(exact(vectors, q, 10, allowed)))
+        for q in queries
+    ]
     return sum(same) / 500
 
 
@@ -133,7 +145,9 @@ def files(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("limit", [10**6, 100], ids=["exact", "hnsw"])
 def test_the_nearest_come_first_with_their_cosine(vectors, tmp_path, limit):
-    """By either kind of search: falling exact scores, as many as asked for, the vector itself before all."""
+    """By either kind of search: falling exact scores, as many as asked for, the vector itself
+    before all.
+    """
     index = EmbeddingIndex(vectors, tmp_path, limit)
     query = vectors.rows[77]
     hits = index.search(query, 10, None)
@@ -141,7 +155,9 @@ def test_the_nearest_come_first_with_their_cosine(vectors, tmp_path, limit):
     assert hits[0].score == pytest.approx(1.0, abs=1e-5)
     assert [h.score for h in hits] == sorted((h.score for h in hits), reverse=True)
     for hit in hits:
-        assert hit.score == pytest.approx(float(vectors.rows[hit.passage_id - 1_000] @ query), abs=1e-5)
+        assert hit.score == pytest.approx(
+            float(vectors.rows[hit.passage_id - 1_000] @ query), abs=1e-5
+        )
     assert len(hits) == 10
 
 
@@ -162,7 +178,9 @@ def test_vectors_of_any_length_are_compared_by_direction(tmp_path):
 
 
 def test_an_empty_index_finds_nothing(tmp_path):
-    """Whatever the dimension, the limit and the filter; also after a rebuild, and once everything was deleted."""
+    """Whatever the dimension, the limit and the filter; also after a rebuild, and once everything
+    was deleted.
+    """
     vectors = Vectors()
     index = EmbeddingIndex(vectors, tmp_path, 0)
     assert index.search(unit(1)[0], 5, None) == index.search(unit(1)[0], 5, {1}) == []
@@ -177,7 +195,9 @@ def test_more_asked_for_than_there_is(vectors, tmp_path, limit):
     """Every living vector comes once; asking for none gives none."""
     index = EmbeddingIndex(vectors, tmp_path, limit)
     vectors.drop([p + 1_000 for p in range(1, 801)])
-    assert sorted(ids(index.search(unit(1)[0], 5_000, None))) == [label + 1_000 for label in sorted(vectors.rows)]
+    assert sorted(ids(index.search(unit(1)[0], 5_000, None))) == [
+        label + 1_000 for label in sorted(vectors.rows)
+    ]
     assert index.search(unit(1)[0], 0, None) == []
 
 
@@ -186,7 +206,14 @@ def test_only_allowed_passages_are_found(vectors, tmp_path, limit):
     """However few or many are allowed, and whether they exist."""
     index = EmbeddingIndex(vectors, tmp_path, limit)
     query = unit(1, seed=3)[0]
-    for allowed in ([], [99], {1_005}, set(range(1_000, 1_010)), range(1_300, 1_900), {7, *range(1_000, 9_000)}):
+    for allowed in (
+        [],
+        [99],
+        {1_005},
+        set(range(1_000, 1_010)),
+        range(1_300, 1_900),
+        {7, *range(1_000, 9_000)},
+    ):
         assert ids(index.search(query, 10, allowed)) == exact(vectors, query, 10, set(allowed))
 
 
@@ -225,7 +252,9 @@ def test_a_vector_of_another_length_is_refused(vectors, tmp_path, limit):
 
 
 def test_another_model_with_another_length_takes_over(vectors, tmp_path):
-    """After all vectors were replaced by longer ones the graph of the old ones is no longer asked."""
+    """After all vectors were replaced by longer ones the graph of the old ones is no longer
+    asked.
+    """
     index = EmbeddingIndex(vectors, tmp_path, 100)
     index.search(unit(1)[0], 1, None)
     vectors.drop([label + 1_000 for label in vectors.rows])
@@ -235,7 +264,9 @@ def test_another_model_with_another_length_takes_over(vectors, tmp_path):
 
 
 def test_the_first_search_above_the_limit_writes_a_proved_graph_and_answers(tmp_path):
-    """Up to the limit search is exact and writes nothing; one vector more, and a proved file stands in the folder."""
+    """Up to the limit search is exact and writes nothing; one vector more, and a proved file stands
+    in the folder.
+    """
     vectors = Vectors()
     vectors.put(unit(200))
     index = EmbeddingIndex(vectors, tmp_path, 200)
@@ -244,7 +275,13 @@ def test_the_first_search_above_the_limit_writes_a_proved_graph_and_answers(tmp_
     vectors.put(unit(1, seed=2))
     assert ids(index.search(vectors.rows[5], 1, None)) == [1_005]
     made = vectors.trusted
-    assert (made.number, made.count, made.last_label, made.dimension, made.space) == (1, 201, 201, DIMENSION, "cosine")
+    assert (made.number, made.count, made.last_label, made.dimension, made.space) == (
+        1,
+        201,
+        201,
+        DIMENSION,
+        "cosine",
+    )
     assert files(tmp_path) == [made.file]
     assert graph.sha256(tmp_path / made.file) == made.sha256
     assert index.describe() == "hnsw (m=16), 201 vectors"
@@ -319,14 +356,18 @@ def test_rebuild_ends_though_others_delete_all_the_while(vectors, tmp_path, monk
 
 
 def test_rebuild_removes_what_a_killed_builder_left(vectors, tmp_path):
-    """A file of the next number, which no row names, may hold vectors of what is being forgotten."""
+    """A file of the next number, which no row names, may hold vectors of what is being
+    forgotten.
+    """
     (tmp_path / "index-2-orphan.hnsw").write_bytes(vectors.rows[1].tobytes())
     vectors.drop([1_001])
     EmbeddingIndex(vectors, tmp_path, 100).rebuild()
     assert files(tmp_path) == [vectors.trusted.file]
 
 
-def test_a_file_that_another_process_removes_while_it_is_written(vectors, tmp_path, monkeypatch, caplog):
+def test_a_file_that_another_process_removes_while_it_is_written(
+    vectors, tmp_path, monkeypatch, caplog
+):
     """Somebody forgets meanwhile: no false alarm about the disk, and search goes on exactly."""
 
     def removing(file: Path, dimension: int, count: int) -> None:
@@ -421,7 +462,9 @@ def test_a_file_of_another_kind_is_not_opened(vectors, tmp_path, caplog, field):
 
 
 def test_a_file_that_does_not_prove_readable_is_not_trusted(vectors, tmp_path, monkeypatch, caplog):
-    """The library writes to a full disk without a word: search stays exact, reindex says so, no broken file stays."""
+    """The library writes to a full disk without a word: search stays exact, reindex says so, no
+    broken file stays.
+    """
 
     class Silent:
         """A graph whose save_index writes half of a file."""
@@ -494,14 +537,18 @@ def test_searching_from_many_threads(vectors, tmp_path):
 
 
 def test_over_the_store_on_disk(tmp_path):
-    """With the real store: written by one opening, read by the next; deletions come through; the check-up is content."""
+    """With the real store: written by one opening, read by the next; deletions come through; the
+    check-up is content.
+    """
     matrix = unit(60)
     memory = PackedMemory("fake", 1, {"bytes": np.zeros(1, np.uint8)})
     store = SQLiteStore(tmp_path)
     store.add(Document("x" * 59, id="many"), [Span(n, n + 1, 1) for n in range(59)])
     store.add(Document("y", id="one"), [Span(0, 1, 1)])
     passages = [p.id for p in store.pending(100)]
-    store.save({p: Encoded(memory, key) for p, key in zip(passages, matrix, strict=True)}, FINGERPRINT)
+    store.save(
+        {p: Encoded(memory, key) for p, key in zip(passages, matrix, strict=True)}, FINGERPRINT
+    )
     assert ids(EmbeddingIndex(store, tmp_path, 50).search(matrix[7], 1, None)) == [passages[7]]
     store.close()
     store = SQLiteStore(tmp_path)

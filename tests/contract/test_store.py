@@ -81,7 +81,9 @@ def put(store: SQLiteStore, text: str = LISBON, **fields: object) -> Document:
 def encoded(seed: int = 1, size: int = 64) -> Encoded:
     """A memory of `size` bytes and an embedding of 8 values."""
     key = np.random.default_rng(seed).standard_normal(8).astype(np.float32)
-    return Encoded(PackedMemory("fake", 3, {"bytes": np.full(size, seed, np.uint8)}), key / np.linalg.norm(key))
+    return Encoded(
+        PackedMemory("fake", 3, {"bytes": np.full(size, seed, np.uint8)}), key / np.linalg.norm(key)
+    )
 
 
 def save_all(store: SQLiteStore, fingerprint: Fingerprint = FINGERPRINT) -> list[int]:
@@ -103,20 +105,34 @@ def test_the_store_obeys_its_ports(store):
     for port in (Store, VectorStore):
         names = [n for n in dir(port) if not n.startswith("_")]
         assert [n for n in names if not hasattr(store, n)] == []
-        assert [n for n in names if not callable(getattr(store, n))] == (["read_only"] if port is Store else [])
+        assert [n for n in names if not callable(getattr(store, n))] == (
+            ["read_only"] if port is Store else []
+        )
 
 
-# -- documents ------------------------------------------------------------------------------------------------------
+# -- documents -----------------------------------------------------------------------------------
 
 
 def test_add_fills_in_what_is_missing(store):
     """An id, the times, the first version; not ready until its passages have vectors."""
-    document, outcome = store.add(Document(LISBON, source="trip.md", scope="u", metadata={"a": 1}), spans(LISBON))
+    document, outcome = store.add(
+        Document(LISBON, source="trip.md", scope="u", metadata={"a": 1}), spans(LISBON)
+    )
     assert outcome == "added"
     assert len(document.id) == 32
     assert START < document.created_at == document.updated_at
     assert document == Document(
-        LISBON, document.id, "trip.md", "u", {"a": 1}, document.created_at, document.created_at, None, 1, True, False
+        LISBON,
+        document.id,
+        "trip.md",
+        "u",
+        {"a": 1},
+        document.created_at,
+        document.created_at,
+        None,
+        1,
+        True,
+        False,
     )
     save_all(store)
     assert store.history(document.id) == [replace(document, ready=True)]
@@ -142,12 +158,18 @@ def test_what_stays_of_a_text_is_not_lost_to_the_index(store):
 
 
 def test_a_known_document_is_cut_as_what_it_becomes(store):
-    """`recut` sees what was known and what is to be stored, and may leave the passages as they are."""
+    """`recut` sees what was known and what is to be stored, and may leave the passages as they
+    are.
+    """
     seen = []
 
     def recut(known: Document, new: Document) -> list[Span] | None:
         seen.append((known.source, new.source, dict(new.metadata)))
-        return None if new.text == known.text and new.source == known.source else spans(new.text, str(new.source))
+        return (
+            None
+            if new.text == known.text and new.source == known.source
+            else spans(new.text, str(new.source))
+        )
 
     put(store, LISBON, source="a.md", metadata={"n": 1})
     store.add(Document(LISBON, metadata={"n": 2}), spans(LISBON), recut=recut)
@@ -158,15 +180,38 @@ def test_a_known_document_is_cut_as_what_it_becomes(store):
     store.replace(document.id, {"source": "b.md"}, recut=recut)
     assert [p.heading for p in store.passages_of(document.id)] == ["b.md", "b.md"]
     assert found(store, "b") == [p.text for p in store.passages_of(document.id)][::-1]
-    assert seen == [("a.md", "a.md", {"n": 2}), ("a.md", "a.md", {"n": 2}), ("a.md", "b.md", {"n": 2})]
+    assert seen == [
+        ("a.md", "a.md", {"n": 2}),
+        ("a.md", "a.md", {"n": 2}),
+        ("a.md", "b.md", {"n": 2}),
+    ]
 
 
 def test_what_is_given_is_kept_exactly(store):
     """Id, times to the microsecond, any metadata value, any text."""
     moment = datetime(1969, 7, 20, 20, 17, 40, 123456, UTC)
-    metadata = {"": None, 'k"\\\n.]': 'v"\\', "n": -(2**63), "x": 0.1, "t": True, "ключ": "значение 🙂"}
-    given = Document("🙂 a\r\n\tb\u2028c", "my id/é", None, "a/b", metadata, moment, expires_at=moment + timedelta(36500))
-    stored = put(store, given.text, **{n: getattr(given, n) for n in ("id", "scope", "metadata", "created_at", "expires_at")})
+    metadata = {
+        "": None,
+        'k"\\\n.]': 'v"\\',
+        "n": -(2**63),
+        "x": 0.1,
+        "t": True,
+        "ключ": "значение 🙂",
+    }
+    given = Document(
+        "🙂 a\r\n\tb\u2028c",
+        "my id/é",
+        None,
+        "a/b",
+        metadata,
+        moment,
+        expires_at=moment + timedelta(36500),
+    )
+    stored = put(
+        store,
+        given.text,
+        **{n: getattr(given, n) for n in ("id", "scope", "metadata", "created_at", "expires_at")},
+    )
     assert replace(stored, updated_at=None) == given
     assert list(stored.metadata) == list(metadata)
     assert [p.text for p in store.passages_of("my id/é")] == [given.text]
@@ -191,7 +236,9 @@ def again(store, document):
 
 
 def test_what_is_told_again_is_told_last(store):
-    """A text without a new source is as new as its last telling; a file that is read again is as old as it was."""
+    """A text without a new source is as new as its last telling; a file that is read again is as
+    old as it was.
+    """
     first = put(store, source="trip.md")
     told, _ = store.add(Document(LISBON), spans(LISBON))
     read, _ = store.add(Document(LISBON, source="trip.md"), spans(LISBON), by_source=True)
@@ -200,7 +247,9 @@ def test_what_is_told_again_is_told_last(store):
 
 
 def test_the_same_text_in_a_scope_is_one_document(store):
-    """The one there is returned; another scope, another text, and another id given on purpose are documents of their own."""
+    """The one there is returned; another scope, another text, and another id given on purpose are
+    documents of their own.
+    """
     first = put(store, source="trip.md")
     assert again(store, Document(LISBON, source="other.md")) == (undated(first), "unchanged")
     assert again(store, Document(LISBON, id=first.id)) == (undated(first), "unchanged")
@@ -212,19 +261,28 @@ def test_the_same_text_in_a_scope_is_one_document(store):
 
 
 def test_what_is_said_again_joins_what_was_said(store):
-    """Metadata key by key and expiry as given now; what is not given stays, and the source by which it is found."""
+    """Metadata key by key and expiry as given now; what is not given stays, and the source by which
+    it is found.
+    """
     first = put(store, source="trip.md", metadata={"a": 1})
     later = START + timedelta(days=9)
-    both, outcome = store.add(Document(LISBON, source="b.md", metadata={"b": 2}, expires_at=later), spans(LISBON))
+    both, outcome = store.add(
+        Document(LISBON, source="b.md", metadata={"b": 2}, expires_at=later), spans(LISBON)
+    )
     assert outcome == "updated"
-    assert both == replace(first, metadata={"a": 1, "b": 2}, expires_at=later, updated_at=both.updated_at)
+    assert both == replace(
+        first, metadata={"a": 1, "b": 2}, expires_at=later, updated_at=both.updated_at
+    )
     assert again(store, Document(LISBON)) == (undated(both), "unchanged")
 
 
 def test_a_known_text_is_taken_without_cutting_it(store):
     """By its text or by its source; nothing happens for one that is not here."""
     first = put(store, source="trip.md")
-    assert store.add_again(Document(LISBON, source="trip.md"), by_source=True) == (first, "unchanged")
+    assert store.add_again(Document(LISBON, source="trip.md"), by_source=True) == (
+        first,
+        "unchanged",
+    )
     known, outcome = store.add_again(Document(LISBON))
     assert (undated(known), outcome) == (undated(first), "unchanged")
     assert store.add_again(Document(LISBON, id="b")) is store.add_again(Document(GENOA)) is None
@@ -233,12 +291,18 @@ def test_a_known_text_is_taken_without_cutting_it(store):
 
 
 def test_another_text_of_a_source_is_its_next_version(store):
-    """One transaction finds the source and stores: with the fields given now, and only where it is asked for."""
+    """One transaction finds the source and stores: with the fields given now, and only where it is
+    asked for.
+    """
     first = put(store, source="trip.md", scope="u", metadata={"a": 1})
-    second, outcome = store.add(Document(GENOA, source="trip.md", scope="u"), spans(GENOA), by_source=True)
+    second, outcome = store.add(
+        Document(GENOA, source="trip.md", scope="u"), spans(GENOA), by_source=True
+    )
     assert (outcome, second.id, second.version, second.text) == ("updated", first.id, 2, GENOA)
     assert second.metadata == {"a": 1}
-    assert store.add(Document(GENOA, source="trip.md", scope="u"), spans(GENOA), by_source=True) == (second, "unchanged")
+    assert store.add(
+        Document(GENOA, source="trip.md", scope="u"), spans(GENOA), by_source=True
+    ) == (second, "unchanged")
     assert store.add(Document(LISBON, source="trip.md", scope="u"), spans(LISBON))[1] == "added"
     assert store.add(Document("New.", source="new.md"), spans("New."), by_source=True)[1] == "added"
 
@@ -275,7 +339,9 @@ def test_a_taken_id_is_refused(store):
     ],
 )
 def test_what_a_database_cannot_hold_is_refused(store, fields):
-    """File names that are no UTF-8, NUL, numbers past 64 bits, nested values: our error, and nothing is stored."""
+    """File names that are no UTF-8, NUL, numbers past 64 bits, nested values: our error, and
+    nothing is stored.
+    """
     with pytest.raises(InvalidDocument):
         put(store, **fields)
     assert store.stats().versions == 0
@@ -309,7 +375,9 @@ def test_replace_makes_the_next_version(store):
     """The new text answers, the old one is history with its own fields; creation time stays."""
     first = put(store, source="a", metadata={"v": 1})
     save_all(store)
-    second = store.replace(first.id, {"text": GENOA, "source": "b", "metadata": {"v": 2}}, spans(GENOA))
+    second = store.replace(
+        first.id, {"text": GENOA, "source": "b", "metadata": {"v": 2}}, spans(GENOA)
+    )
     assert (second.id, second.version, second.current, second.ready) == (first.id, 2, True, False)
     assert (second.text, second.source, second.metadata) == (GENOA, "b", {"v": 2})
     assert first.created_at == second.created_at < second.updated_at
@@ -321,14 +389,22 @@ def test_replace_makes_the_next_version(store):
 
 
 def test_replace_without_spans_changes_fields_in_place(store):
-    """No new version, and nothing waits for compression again; nor where the text is the one there is."""
+    """No new version, and nothing waits for compression again; nor where the text is the one there
+    is.
+    """
     first = put(store)
     save_all(store)
     moved = store.replace(first.id, {"source": "b", "scope": "v", "metadata": {"k": "x"}})
-    assert moved == replace(first, source="b", scope="v", metadata={"k": "x"}, updated_at=moved.updated_at, ready=True)
+    assert moved == replace(
+        first, source="b", scope="v", metadata={"k": "x"}, updated_at=moved.updated_at, ready=True
+    )
     assert moved.updated_at > first.updated_at
     same = store.replace(first.id, {"text": LISBON, "source": "c"}, spans(LISBON))
-    assert store.history(first.id) == [same] == [replace(moved, source="c", updated_at=same.updated_at)]
+    assert (
+        store.history(first.id)
+        == [same]
+        == [replace(moved, source="c", updated_at=same.updated_at)]
+    )
 
 
 def test_what_is_not_changed_is_left_to_others(store):
@@ -336,7 +412,10 @@ def test_what_is_not_changed_is_left_to_others(store):
     first = put(store)
     store.replace(first.id, {"source": "b"})
     store.replace(first.id, {"metadata": {"k": 1}})
-    assert (store.history(first.id)[0].source, store.history(first.id)[0].metadata) == ("b", {"k": 1})
+    assert (store.history(first.id)[0].source, store.history(first.id)[0].metadata) == (
+        "b",
+        {"k": 1},
+    )
 
 
 def test_replace_needs_a_living_document(store, clock):
@@ -362,12 +441,15 @@ def test_restore_keeps_everything_as_given(store):
     assert store.history("a") == versions == [versions[0], stored]
     assert found(store, "museum lighthouse") == ["Its lighthouse is old."]
     assert store.restore([Document(GENOA, "a", scope="u")], spans(GENOA)) == (stored, False)
-    assert store.restore([Document(GENOA, "b", scope="u")], spans(GENOA))[1]  # two of one text stay two
+    # two of one text stay two
+    assert store.restore([Document(GENOA, "b", scope="u")], spans(GENOA))[1]
     assert store.replace(stored.id, {"text": LISBON}, spans(LISBON)).version == 5
 
 
 def test_an_expired_document_is_gone_in_every_way(store, clock):
-    """From its expiry on: not listed, counted, found or compressed, its id and text are free; its history stays."""
+    """From its expiry on: not listed, counted, found or compressed, its id and text are free; its
+    history stays.
+    """
     expiry = clock.time + timedelta(hours=1)
     document = put(store, id="a", source="s", expires_at=expiry)
     (passage,) = save_all(store)
@@ -379,7 +461,11 @@ def test_an_expired_document_is_gone_in_every_way(store, clock):
     assert store.count(Filter()) == store.stats().documents == store.stats().pending == 0
     assert (store.passages([passage]), store.pending(10), store.choose(Filter())) == ({}, [], set())
     assert found(store, "museum") == []
-    assert (store.vectors(before).live, store.vectors(Changes()).passages, store.alive()) == (set(), [], 0)
+    assert (store.vectors(before).live, store.vectors(Changes()).passages, store.alive()) == (
+        set(),
+        [],
+        0,
+    )
     assert store.changes() != before
     assert all(f.ok for f in store.check())
     assert store.history("a") == [replace(document, ready=True)]
@@ -408,7 +494,9 @@ def test_delete_takes_all_versions_and_what_belongs_to_them(store):
 
 
 def test_delete_takes_an_earlier_version_that_fits(store):
-    """What a user's scope once held goes with the scope, though the document has moved; the document stays."""
+    """What a user's scope once held goes with the scope, though the document has moved; the
+    document stays.
+    """
     first = put(store, scope="u/ann")
     store.replace(first.id, {"text": GENOA, "scope": "u/bob"}, spans(GENOA))
     assert [d.text for d in store.delete(Filter(scope="u/ann")).versions] == [LISBON]
@@ -447,7 +535,7 @@ def test_more_documents_than_one_list_of_sql_takes(store, monkeypatch):
     assert [d.id for d in store.page(Filter(), 10, None).documents] == ["10"]
 
 
-# -- pages ----------------------------------------------------------------------------------------------------------
+# -- pages ---------------------------------------------------------------------------------------
 
 
 def walk(store: SQLiteStore, filter: Filter, limit: int) -> list[str]:
@@ -466,7 +554,12 @@ def walk(store: SQLiteStore, filter: Filter, limit: int) -> list[str]:
 def test_pages_hold_each_document_once_in_order_of_creation(store, limit):
     """Also where many were made at the same moment."""
     for i in range(7):
-        put(store, f"Fact {i}.", created_at=START + timedelta(seconds=i // 3), scope="u" if i % 2 else "")
+        put(
+            store,
+            f"Fact {i}.",
+            created_at=START + timedelta(seconds=i // 3),
+            scope="u" if i % 2 else "",
+        )
     assert walk(store, Filter(), limit) == [f"Fact {i}." for i in range(7)]
     assert walk(store, Filter(scope="u"), limit) == ["Fact 1.", "Fact 3.", "Fact 5."]
 
@@ -481,7 +574,9 @@ def test_the_last_page_says_so(store):
 
 
 def test_a_cursor_survives_changes(store):
-    """What is updated, added or deleted between two pages neither repeats nor hides another document."""
+    """What is updated, added or deleted between two pages neither repeats nor hides another
+    document.
+    """
     made = [put(store, f"Fact {i}.", created_at=START) for i in range(5)]
     page = store.page(Filter(), 2, None)
     store.replace(made[0].id, {"text": "New fact 0."}, spans("New fact 0."))
@@ -493,7 +588,10 @@ def test_a_cursor_survives_changes(store):
     assert walk(store, Filter(), 1) == ["New fact 0.", "Fact 2.", "Fact 4.", "Fact 5."]
 
 
-@pytest.mark.parametrize("cursor", ["", "x", "1", "1/", "/1", "nan/1", "1/1/1", "1e5/-1", "1/" + "9" * 400, "1 OR 1=1/1", "１/1"])
+@pytest.mark.parametrize(
+    "cursor",
+    ["", "x", "1", "1/", "/1", "nan/1", "1/1/1", "1e5/-1", "1/" + "9" * 400, "1 OR 1=1/1", "１/1"],
+)
 def test_a_foreign_cursor_is_refused(store, cursor):
     """Only what `page` gave out."""
     with pytest.raises(InvalidInput, match="next_cursor"):
@@ -508,7 +606,9 @@ def test_a_page_has_at_least_one_document(store, limit):
 
 
 def test_every_way_to_ask_takes_the_same_filter(store):
-    """Page, count, choose, full-text search and delete agree; a bad filter is refused by each before anything happens."""
+    """Page, count, choose, full-text search and delete agree; a bad filter is refused by each
+    before anything happens.
+    """
     a = put(store, scope="u", metadata={"n": 1})
     put(store, GENOA, scope="u", metadata={"n": 2})
     filter = Filter(scope="u", where={"n": {"<": 2}})
@@ -516,25 +616,40 @@ def test_every_way_to_ask_takes_the_same_filter(store):
     assert store.count(filter) == len(store.choose(filter)) == 1
     assert found(store, "museum lighthouse", scope="u", where={"n": {"<": 2}}) == [LISBON]
     bad = Filter(where={'"': 1})
-    for call in (lambda: store.page(bad, 1, None), lambda: store.count(bad), lambda: store.delete(bad)):
+    for call in (
+        lambda: store.page(bad, 1, None),
+        lambda: store.count(bad),
+        lambda: store.delete(bad),
+    ):
         with pytest.raises(InvalidFilter):
             call()
     assert store.delete(filter).versions == [replace(a, ready=False)]
 
 
-# -- passages, memories, vectors --------------------------------------------------------------------------------------
+# -- passages, memories, vectors -----------------------------------------------------------------
 
 
 def test_passages_are_pieces_of_the_text(store):
     """In order, with offsets, tokens and headings; by document and by id, with their document."""
     document, _ = store.add(Document(GENOA), [Span(0, 35, 7, "Ports > Genoa"), Span(36, 58, 4)])
     first, second = store.passages_of(document.id)
-    assert (first.document_id, first.version, first.ordinal, first.start, first.end) == (document.id, 1, 0, 0, 35)
-    assert (first.text, first.tokens, first.heading) == ("The harbour of Genoa opens at nine.", 7, "Ports > Genoa")
+    assert (first.document_id, first.version, first.ordinal, first.start, first.end) == (
+        document.id,
+        1,
+        0,
+        0,
+        35,
+    )
+    assert (first.text, first.tokens, first.heading) == (
+        "The harbour of Genoa opens at nine.",
+        7,
+        "Ports > Genoa",
+    )
     assert (second.ordinal, second.text, second.heading) == (1, "Its lighthouse is old.", "")
     both = store.passages([second.id, first.id, 999])
     assert {i: p for i, (p, _) in both.items()} == {first.id: first, second.id: second}
-    assert both[first.id][1] is both[second.id][1]  # thousands of passages must not be thousands of copies of their text
+    # thousands of passages must not be thousands of copies of their text
+    assert both[first.id][1] is both[second.id][1]
     assert both[first.id][1] == document
     store.save({first.id: encoded()}, FINGERPRINT)
     assert [p.ready for p in store.passages_of(document.id)] == [True, False]
@@ -558,7 +673,9 @@ def test_pending_passages_come_oldest_first(store):
 
 
 def test_memories_are_stored_whole(store):
-    """Byte for byte, by passage; what is missing is left out; archives get keys and fingerprints with them."""
+    """Byte for byte, by passage; what is missing is left out; archives get keys and fingerprints
+    with them.
+    """
     put(store, GENOA)
     a, b = save_all(store)
     loaded = store.load([b, a, 999], FINGERPRINT)
@@ -573,11 +690,15 @@ def test_memories_are_stored_whole(store):
 
 
 def test_fidelity_is_kept_with_its_memory(store, tmp_path, clock):
-    """Told with the passage and to archives, also after reopening; a memory made again brings its own, or none."""
+    """Told with the passage and to archives, also after reopening; a memory made again brings its
+    own, or none.
+    """
     document = put(store, GENOA)
     a, b = save_all(store)
     assert [p.fidelity for p in store.passages_of(document.id)] == [None, None]
-    store.save({a: replace(encoded(), fidelity=0.75), b: replace(encoded(), fidelity=0.0)}, FINGERPRINT)
+    store.save(
+        {a: replace(encoded(), fidelity=0.75), b: replace(encoded(), fidelity=0.0)}, FINGERPRINT
+    )
     again = SQLiteStore(tmp_path / "notes", create=False, clock=clock)
     assert {i: p.fidelity for i, (p, _) in again.passages([a, b]).items()} == {a: 0.75, b: 0.0}
     assert [e.fidelity for e, _ in again.encodings([a, b]).values()] == [0.75, 0.0]
@@ -594,11 +715,17 @@ def test_save_passes_over_what_is_gone(store):
     (passage,) = store.pending(1)
     store.delete(Filter(ids=[document.id]))
     store.save({passage.id: encoded(), 999: encoded()}, FINGERPRINT)
-    assert (store.load([passage.id], FINGERPRINT), store.vectors(Changes()).labels, store.stats().memory_bytes) == ({}, [], 0)
+    assert (
+        store.load([passage.id], FINGERPRINT),
+        store.vectors(Changes()).labels,
+        store.stats().memory_bytes,
+    ) == ({}, [], 0)
 
 
 def test_labels_never_return(store):
-    """Each vector has a label of its own, above all earlier ones, even where the last one was deleted."""
+    """Each vector has a label of its own, above all earlier ones, even where the last one was
+    deleted.
+    """
     put(store, id="a")
     save_all(store)
     first = store.vectors(Changes())
@@ -612,12 +739,19 @@ def test_labels_never_return(store):
     assert rows.matrix.tolist() == [encoded(rows.passages[0]).embedding.tolist()]
     assert store.vectors(Changes()).labels == rows.labels
     nothing = store.vectors(rows.changes)
-    assert (nothing.changes, nothing.labels, nothing.passages, nothing.live) == (rows.changes, [], [], None)
+    assert (nothing.changes, nothing.labels, nothing.passages, nothing.live) == (
+        rows.changes,
+        [],
+        [],
+        None,
+    )
     assert nothing.matrix.shape == (0, 0)
 
 
 def test_changes_are_seen_where_the_vectors_change(store):
-    """A new vector, another, one superseded or deleted; other fields, and a memory made again, leave the index as it is."""
+    """A new vector, another, one superseded or deleted; other fields, and a memory made again,
+    leave the index as it is.
+    """
     document = put(store)
     seen = [store.changes()]
     (passage,) = save_all(store)
@@ -640,12 +774,16 @@ def test_changes_are_seen_where_the_vectors_change(store):
 
 
 def test_memories_of_another_model_are_refused(store):
-    """Two models that write into one memory would misread each other; nothing is stored, and what differs is told."""
+    """Two models that write into one memory would misread each other; nothing is stored, and what
+    differs is told.
+    """
     put(store, GENOA)
     a, b = [p.id for p in store.pending(2)]
     store.save({a: encoded(a)}, FINGERPRINT)
     long = replace(encoded(b), embedding=np.ones(16, np.float32))
-    with pytest.raises(ModelMismatch, match=r"encoded with fake meanwhile \(base: .*\): open the memory again"):
+    with pytest.raises(
+        ModelMismatch, match=r"encoded with fake meanwhile \(base: .*\): open the memory again"
+    ):
         store.save({b: long}, OTHER)
     assert [p.id for p in store.pending(2)] == [b]
     assert store.fingerprints() == [FINGERPRINT]
@@ -690,7 +828,9 @@ def test_forget_encodings_keeps_one_maker(store):
 
 
 def test_evict_drops_the_memories_read_longest_ago(store, clock):
-    """Until the rest fits; keys stay, so the passages are found and encoded again when they are needed."""
+    """Until the rest fits; keys stay, so the passages are found and encoded again when they are
+    needed.
+    """
     put(store, GENOA)
     put(store)
     a, b, c = save_all(store)
@@ -706,11 +846,17 @@ def test_evict_drops_the_memories_read_longest_ago(store, clock):
 
 
 def test_a_damaged_memory_is_as_good_as_cold(store, tmp_path, caplog):
-    """It is left out, with a warning, so that it is made again from the text; the check-up names it."""
+    """It is left out, with a warning, so that it is made again from the text; the check-up names
+    it.
+    """
     put(store, GENOA)
     a, b = save_all(store)
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
-        db.execute("UPDATE memories SET data = CAST(substr(data, 1, 80) || x'00' AS BLOB) WHERE passage_id = ?", [a])
+        db.execute(
+            "UPDATE memories SET data = CAST(substr(data, 1, 80) || x'00' AS BLOB) WHERE"
+            " passage_id = ?",
+            [a],
+        )
     assert store.load([a, b], FINGERPRINT).keys() == {b}
     assert store.encodings([a, b]).keys() == {b}
     assert f"the memory of passage {a} is damaged" in caplog.text
@@ -720,7 +866,7 @@ def test_a_damaged_memory_is_as_good_as_cold(store, tmp_path, caplog):
     assert store.load([a, b], FINGERPRINT).keys() == {a, b}
 
 
-# -- full text --------------------------------------------------------------------------------------------------------
+# -- full text -----------------------------------------------------------------------------------
 
 
 def test_any_word_may_match_best_first(store):
@@ -735,7 +881,9 @@ def test_any_word_may_match_best_first(store):
     assert len(store.search_text("museum Lisbon", 1, Filter())) == 1
 
 
-@pytest.mark.parametrize("query", ["", "  ", "?!", "\ud800", "_", "\0", "nothing-of-it", '"', "*", "'"])
+@pytest.mark.parametrize(
+    "query", ["", "  ", "?!", "\ud800", "_", "\0", "nothing-of-it", '"', "*", "'"]
+)
 def test_a_query_without_words_finds_nothing(store, query):
     """And is no error."""
     put(store)
@@ -743,7 +891,16 @@ def test_a_query_without_words_finds_nothing(store, query):
 
 
 @pytest.mark.parametrize(
-    "query", ['museum" OR "x', "museum*", "museum AND (", "body:museum", "NEAR(museum)", "^museum", "mu\0 museum"]
+    "query",
+    [
+        'museum" OR "x',
+        "museum*",
+        "museum AND (",
+        "body:museum",
+        "NEAR(museum)",
+        "^museum",
+        "mu\0 museum",
+    ],
 )
 def test_a_query_is_words_not_syntax(store, query):
     """Whatever FTS5 would read into it."""
@@ -758,7 +915,7 @@ def test_a_very_long_query_is_answered(store):
     assert found(store, f"{noise} lighthouse") == ["Its lighthouse is old."]
 
 
-# -- forgetting -------------------------------------------------------------------------------------------------------
+# -- forgetting ----------------------------------------------------------------------------------
 
 TOLD = "Wilhelmina keeps the zanzibarquartz under the mongolfière."
 TRACES = (b"zanzibarquartz", b"wilhelmina", b"mongolfi", b"quartzitic", b"geheimakte")
@@ -777,14 +934,18 @@ def everything(folder: Path) -> bytes:
 
 
 def test_scrubbed_text_is_in_no_byte_of_the_folder(store, tmp_path):
-    """Not in rows, history, the full-text index, the log, nor free pages, though another process has the folder open."""
+    """Not in rows, history, the full-text index, the log, nor free pages, though another process
+    has the folder open.
+    """
     folder = tmp_path / "notes"
     other = SQLiteStore(folder)
     for i in range(100):
         put(store, f"Fact {i} of the quarterly report.")
     document = put(store, TOLD, source="geheimakte.md", metadata={"k": "quartzitic"})
     save_all(store)
-    store.replace(document.id, {"text": "The zanzibarquartz is gone."}, spans("The zanzibarquartz is gone."))
+    store.replace(
+        document.id, {"text": "The zanzibarquartz is gone."}, spans("The zanzibarquartz is gone.")
+    )
     assert other.count(Filter()) == 101
     assert all(t in everything(folder) for t in TRACES)
     files, traces = scrub(store, Filter(ids=[document.id]))
@@ -815,7 +976,9 @@ def test_what_other_programs_left_in_free_pages_goes_too(store, tmp_path):
 
 
 def test_deleted_text_is_overwritten_even_without_scrubbing(store, tmp_path):
-    """A document that was only deleted is in no free page; words may stay in the full-text index until scrubbed."""
+    """A document that was only deleted is in no free page; words may stay in the full-text index
+    until scrubbed.
+    """
     document = put(store, TOLD * 200)
     store.delete(Filter(ids=[document.id]))
     store.close()
@@ -823,14 +986,20 @@ def test_deleted_text_is_overwritten_even_without_scrubbing(store, tmp_path):
 
 
 def test_scrubbed_words_leave_the_full_text_index(store, tmp_path):
-    """FTS5 stores stems behind shared beginnings, which no byte scan sees: its own vocabulary is asked."""
+    """FTS5 stores stems behind shared beginnings, which no byte scan sees: its own vocabulary is
+    asked.
+    """
     put(store, "The quarterly reports.")
     document = put(store, TOLD)
     scrub(store, Filter(ids=[document.id]))
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db:
         db.execute("CREATE VIRTUAL TABLE temp.words USING fts5vocab(main, passage_text, row)")
         db.execute("CREATE VIRTUAL TABLE temp.forms USING fts5vocab(main, passage_forms, row)")
-        assert [r[0] for r in db.execute("SELECT term FROM words")] == ["quarterli", "report", "the"]
+        assert [r[0] for r in db.execute("SELECT term FROM words")] == [
+            "quarterli",
+            "report",
+            "the",
+        ]
         grams = ["art", "erli", "quar", "rter", "terl", "uart"]  # of "quarterly"
         assert [r[0] for r in db.execute("SELECT term FROM forms")] == grams
         db.execute("INSERT INTO passage_text (passage_text) VALUES ('integrity-check')")
@@ -839,9 +1008,13 @@ def test_scrubbed_words_leave_the_full_text_index(store, tmp_path):
 
 
 def test_scrub_tells_what_is_left(store, tmp_path):
-    """A copy of the text that the store does not know of is counted, in either case of letters, and across blocks."""
+    """A copy of the text that the store does not know of is counted, in either case of letters, and
+    across blocks.
+    """
     document = put(store, TOLD)
-    (tmp_path / "notes" / "copy.bin").write_bytes(b"x" * ((1 << 22) - 5) + b"zanzibarquartz" + b"y" * 100 + b"wilhelmina")
+    (tmp_path / "notes" / "copy.bin").write_bytes(
+        b"x" * ((1 << 22) - 5) + b"zanzibarquartz" + b"y" * 100 + b"wilhelmina"
+    )
     files, traces = scrub(store, Filter(ids=[document.id]))
     assert (sorted(files)[0], traces) == ("copy.bin", 2)
 
@@ -849,7 +1022,8 @@ def test_scrub_tells_what_is_left(store, tmp_path):
 @pytest.mark.parametrize(
     ("forgotten", "remaining"),
     [
-        ("The documents, versions and metadata of this memory.", "Nothing."),  # words of our own schema
+        # words of our own schema
+        ("The documents, versions and metadata of this memory.", "Nothing."),
         ("A planet.", "The planetarium."),  # a word within a longer one
         ("The PLANETARIUM.", "A Planetarium!"),
         ("One two six.", "One two six, one two six."),  # no long word: pieces of the text
@@ -881,7 +1055,9 @@ def test_short_words_beside_long_ones_that_live_on_are_looked_for(store, tmp_pat
 
 
 def test_a_reader_in_another_connection_delays_no_truth(store, tmp_path):
-    """While someone still reads the old state its bytes are in the files, and the count says so; later they go."""
+    """While someone still reads the old state its bytes are in the files, and the count says so;
+    later they go.
+    """
     document = put(store, TOLD)
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db", isolation_level=None)) as reader:
         reader.execute("BEGIN")
@@ -896,7 +1072,9 @@ def test_a_reader_in_another_connection_delays_no_truth(store, tmp_path):
 
 
 def test_an_erasure_stays_due_until_it_is_complete(store):
-    """It is recorded with the deletion itself; a deletion that came after it is not done with it."""
+    """It is recorded with the deletion itself; a deletion that came after it is not done with
+    it.
+    """
     put(store, id="a")
     put(store, GENOA, id="b")
     assert store.erasure_due() is None
@@ -923,18 +1101,22 @@ except sqlite3.OperationalError as error:
 
 
 def test_looking_for_traces_keeps_the_locks_of_the_database(store, tmp_path):
-    """Closing a handle on the file in this process would drop them, and let another process write in between."""
+    """Closing a handle on the file in this process would drop them, and let another process write
+    in between.
+    """
     removed = [put(store, TOLD)]
     file = str(tmp_path / "notes" / "memory.db")
     with closing(sqlite3.connect(file, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         store.traces(removed)
-        said = subprocess.run([sys.executable, "-c", OTHERS_TURN, file], capture_output=True, text=True, check=True)
+        said = subprocess.run(
+            [sys.executable, "-c", OTHERS_TURN, file], capture_output=True, text=True, check=True
+        )
         assert said.stdout.strip() == "database is locked"
         writer.execute("ROLLBACK")
 
 
-# -- the folder -------------------------------------------------------------------------------------------------------
+# -- the folder ----------------------------------------------------------------------------------
 
 
 def test_settings_and_generation_are_recorded(store):
@@ -967,26 +1149,63 @@ def test_an_index_file_with_dead_vectors_is_not_trusted(store):
 def test_stats_count(store):
     """Documents, versions, passages, bytes: what the folder holds."""
     empty = store.stats()
-    assert (empty.documents, empty.versions, empty.passages, empty.tokens, empty.text_bytes) == (0, 0, 0, 0, 0)
+    assert (empty.documents, empty.versions, empty.passages, empty.tokens, empty.text_bytes) == (
+        0,
+        0,
+        0,
+        0,
+        0,
+    )
     document = put(store, "Ää. B b.")
     stats = store.stats()
-    assert (stats.documents, stats.versions, stats.passages, stats.pending, stats.tokens) == (1, 1, 2, 2, 3)
+    assert (stats.documents, stats.versions, stats.passages, stats.pending, stats.tokens) == (
+        1,
+        1,
+        2,
+        2,
+        3,
+    )
     assert stats.text_bytes == 10
     save_all(store)
     store.replace(document.id, {"text": "C."}, spans("C."))
     stats = store.stats()
-    assert (stats.documents, stats.versions, stats.passages, stats.pending, stats.cold) == (1, 2, 1, 1, 0)
+    assert (stats.documents, stats.versions, stats.passages, stats.pending, stats.cold) == (
+        1,
+        2,
+        1,
+        1,
+        0,
+    )
     assert stats.file_bytes >= 4096
 
 
 def test_a_healthy_memory_is_found_healthy(store):
     """Every check is told, and what waits is told with its command."""
     put(store)
-    assert [(f.check, f.remedy) for f in store.check() if f.remedy] == [("compression", "cmt compress")]
+    assert [(f.check, f.remedy) for f in store.check() if f.remedy] == [
+        ("compression", "cmt compress")
+    ]
     save_all(store)
     checks = {f.check: f.ok for f in store.check()}
-    texts, vectors = ("texts", "records", "metadata", "passages", "full-text search"), ("fingerprints", "embeddings", "memories")
-    names = ("files", "database", "index", "references", "settings", "compression", "copies", *texts, *vectors)
+    texts, vectors = (
+        ("texts", "records", "metadata", "passages", "full-text search"),
+        (
+            "fingerprints",
+            "embeddings",
+            "memories",
+        ),
+    )
+    names = (
+        "files",
+        "database",
+        "index",
+        "references",
+        "settings",
+        "compression",
+        "copies",
+        *texts,
+        *vectors,
+    )
     assert checks == dict.fromkeys(names, True)
 
 
@@ -1006,9 +1225,17 @@ def changed_records(store: SQLiteStore) -> str:
 
 
 ONE_BIT = {
-    "metadata": "UPDATE documents SET metadata = replace(metadata, '1', '3') WHERE doc_id = 'hurt' AND current",
-    "its type": "UPDATE documents SET metadata = CAST(metadata AS BLOB) WHERE doc_id = 'hurt' AND current",
-    "time": "UPDATE documents SET updated_at = updated_at + 1.0 / 4194304 WHERE doc_id = 'hurt' AND current",
+    "metadata": (
+        "UPDATE documents SET metadata = replace(metadata, '1', '3') WHERE doc_id = 'hurt' AND"
+        " current"
+    ),
+    "its type": (
+        "UPDATE documents SET metadata = CAST(metadata AS BLOB) WHERE doc_id = 'hurt' AND current"
+    ),
+    "time": (
+        "UPDATE documents SET updated_at = updated_at + 1.0 / 4194304 WHERE doc_id = 'hurt' AND"
+        " current"
+    ),
     "source": "UPDATE documents SET source = 'c.md' WHERE doc_id = 'hurt' AND version = 1",
     "hash": "UPDATE documents SET record_hash = NULL WHERE doc_id = 'hurt' AND current",
 }
@@ -1016,7 +1243,9 @@ ONE_BIT = {
 
 @pytest.mark.parametrize("lost", ONE_BIT)
 def test_a_bit_that_is_lost_beside_a_text_is_found(store, tmp_path, lost):
-    """In metadata, times, an earlier version's source, or the hash: adding again does not hide it, an update by id settles it."""
+    """In metadata, times, an earlier version's source, or the hash: adding again does not hide it,
+    an update by id settles it.
+    """
     put(store, "Unhurt.", id="sound", source="a.md", metadata={"n": 1})
     put(store, id="hurt", source="a.md", metadata={"n": 1})
     store.replace("hurt", {"text": GENOA}, spans(GENOA))
@@ -1032,16 +1261,31 @@ def test_a_bit_that_is_lost_beside_a_text_is_found(store, tmp_path, lost):
 
 def test_what_is_written_fits_its_hash(store, tmp_path):
     """However far off its times are, and in all versions, restored ones too."""
-    times = [datetime(9998, 12, 31, 23, 59, 59, 999_999, UTC), datetime(1, 1, 2, 3, 4, 5, 678_901, UTC), None]
+    times = [
+        datetime(9998, 12, 31, 23, 59, 59, 999_999, UTC),
+        datetime(1, 1, 2, 3, 4, 5, 678_901, UTC),
+        None,
+    ]
     for number, time in enumerate(times):
-        old = Document(f"Old {number}.", str(number), source="ü\ufffd.md", created_at=time, updated_at=time, current=False)
-        store.restore([old, replace(old, text=f"New {number}.", version=2, expires_at=times[0])], [])
+        old = Document(
+            f"Old {number}.",
+            str(number),
+            source="ü\ufffd.md",
+            created_at=time,
+            updated_at=time,
+            current=False,
+        )
+        store.restore(
+            [old, replace(old, text=f"New {number}.", version=2, expires_at=times[0])], []
+        )
         store.replace(str(number), {"text": f"Newest {number}."}, [])
         store.replace(str(number), {"metadata": {"a": 0.1, "b": None, "c": True, "d": "ü"}})
         put(store, f"Newest {number}.", id=str(number), metadata={"e": 1})
     assert changed_records(store) == ""
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db:
-        assert db.execute("SELECT count(*), count(DISTINCT record_hash) FROM documents").fetchone() == (9, 9)
+        assert db.execute(
+            "SELECT count(*), count(DISTINCT record_hash) FROM documents"
+        ).fetchone() == (9, 9)
 
 
 def test_reopening_finds_everything(tmp_path, clock):
@@ -1059,7 +1303,9 @@ def test_reopening_finds_everything(tmp_path, clock):
 
 
 def test_folder_names_are_only_names(tmp_path, monkeypatch):
-    """Signs that mean something in an address or in SQL do not here; a relative folder stays where it was."""
+    """Signs that mean something in an address or in SQL do not here; a relative folder stays where
+    it was.
+    """
     for name in ("what?mode=ro", "a#b", "100%", "it's", "ünï", "a b"):
         store = SQLiteStore(tmp_path / name)
         put(store)
@@ -1091,13 +1337,17 @@ def test_a_later_database_is_refused(tmp_path):
     with closing(sqlite3.connect(file)) as db:
         db.execute("PRAGMA user_version = 99")
     before = file.read_bytes()
-    with pytest.raises(StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 6: update cmt-sdk"):
+    with pytest.raises(
+        StorageNewer, match=r"schema 99, this release of cmt-sdk knows up to 6: update cmt-sdk"
+    ):
         SQLiteStore(tmp_path)
     assert file.read_bytes() == before
 
 
 def test_memories_of_schema_2_have_no_fidelity(store, tmp_path):
-    """A folder of an earlier release is brought up to date: its memories stay, and new ones have theirs."""
+    """A folder of an earlier release is brought up to date: its memories stay, and new ones have
+    theirs.
+    """
     put(store, GENOA)
     a, b = save_all(store)
     store.close()
@@ -1145,13 +1395,17 @@ def impatient(monkeypatch, tmp_path, clock) -> Iterator[SQLiteStore]:
 
 
 def test_a_busy_folder(impatient, tmp_path, clock):
-    """Who cannot write in time is told why; reading goes on, though the time of reading cannot be noted."""
+    """Who cannot write in time is told why; reading goes on, though the time of reading cannot be
+    noted.
+    """
     put(impatient)
     (passage,) = save_all(impatient)
     clock.time += timedelta(minutes=5)
     with closing(sqlite3.connect(tmp_path / "memory.db", isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
-        with pytest.raises(StorageLocked, match=r"was busy for 0.05 s: another process is writing; try again"):
+        with pytest.raises(
+            StorageLocked, match=r"was busy for 0.05 s: another process is writing; try again"
+        ):
             put(impatient, GENOA)
         assert impatient.load([passage], FINGERPRINT).keys() == {passage}
         assert found(impatient, "museum") == [LISBON]
@@ -1160,7 +1414,9 @@ def test_a_busy_folder(impatient, tmp_path, clock):
 
 
 def test_a_place_that_is_no_folder(tmp_path):
-    """A file where the folder should be, a folder where the file should be: denied, with the path."""
+    """A file where the folder should be, a folder where the file should be: denied, with the
+    path.
+    """
     (tmp_path / "file").write_text("x")
     (tmp_path / "folder" / "memory.db").mkdir(parents=True)
     for place in (tmp_path / "file", tmp_path / "file" / "in it", tmp_path / "folder"):
@@ -1170,13 +1426,17 @@ def test_a_place_that_is_no_folder(tmp_path):
 
 def test_what_the_operating_system_says_is_translated(tmp_path):
     """No permission and no space, each with its own error and remedy."""
-    for number, expected in ((errno.EACCES, StorageDenied), (errno.ENOSPC, StorageFull), (errno.EDQUOT, StorageFull)):
+    for number, expected in (
+        (errno.EACCES, StorageDenied),
+        (errno.ENOSPC, StorageFull),
+        (errno.EDQUOT, StorageFull),
+    ):
         with pytest.raises(expected, match=str(tmp_path)) as caught, translated(tmp_path):
             raise OSError(number, "no")
         assert isinstance(caught.value.__cause__, OSError)
 
 
-# -- threads ----------------------------------------------------------------------------------------------------------
+# -- threads -------------------------------------------------------------------------------------
 
 
 def run_together(*jobs) -> list[BaseException]:
@@ -1220,7 +1480,10 @@ def test_many_threads_write_and_read_at_once(store):
 def test_the_same_text_from_many_threads_is_one_document(store):
     """The check and the insert are one transaction."""
     made: list[str] = []
-    assert run_together(*[lambda: made.append(store.add(Document(LISBON), spans(LISBON))[1])] * 8) == []
+    assert (
+        run_together(*[lambda: made.append(store.add(Document(LISBON), spans(LISBON))[1])] * 8)
+        == []
+    )
     assert sorted(made) == ["added"] + ["unchanged"] * 7
     assert store.count(Filter()) == 1
 

@@ -1,4 +1,6 @@
-"""The --help pages as docs/cli.md. `python tests/docs/cli_pages.py` writes it; a test keeps it true."""
+"""The --help pages as docs/cli.md. `python tests/docs/cli_pages.py` writes it; a test keeps it
+true.
+"""
 
 from __future__ import annotations
 

@@ -17,13 +17,18 @@ PAGES = Path(__file__).parent
 
 def test_help_pages_are_those_of_the_commands():
     """After a change of an option: python tests/docs/cli_pages.py."""
-    code = "from cli_pages import render; print(render(), end='')"  # a fresh process: click keeps a command's first help
-    done = subprocess.run([sys.executable, "-c", code], cwd=PAGES, capture_output=True, text=True, check=True)
+    # a fresh process: click keeps a command's first help
+    code = "from cli_pages import render; print(render(), end='')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=PAGES, capture_output=True, text=True, check=True
+    )
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == done.stdout
 
 
 @pytest.mark.parametrize(
-    "page", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")], ids=lambda p: p.name
+    "page",
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("examples/**/*.md")],
+    ids=lambda p: p.name,
 )
 def test_links_lead_somewhere(page):
     """Every relative link of a page names a file of the repository."""
@@ -33,16 +38,28 @@ def test_links_lead_somewhere(page):
 
 
 def test_readme_begins_with_what_a_newcomer_needs():
-    """By line 30: what it is, install, an example with its output, and the two commands that set everything up."""
+    """By line 30: what it is, install, an example with its output, and the two commands that set
+    everything up.
+    """
     top = "\n".join((ROOT / "README.md").read_text(encoding="utf-8").splitlines()[:30])
-    for words in ("pip install cmt-sdk", "cmt model pull", "memory.add(", "memory.model.ask(", "`make demo`", "`make test`"):
+    for words in (
+        "pip install cmt-sdk",
+        "cmt model pull",
+        "memory.add(",
+        "memory.model.ask(",
+        "`make demo`",
+        "`make test`",
+    ):
         assert words in top
 
 
 def test_exported_names_are_sorted_documented_and_there():
     """The front door is whole."""
-    assert cmt_sdk.__all__ == sorted(cmt_sdk.__all__, key=lambda name: (not name.isupper(), name))  # as ruff sorts
-    undocumented = [n for n in cmt_sdk.__all__ if n != "__version__" and not getattr(cmt_sdk, n).__doc__]
+    # as ruff sorts
+    assert cmt_sdk.__all__ == sorted(cmt_sdk.__all__, key=lambda name: (not name.isupper(), name))
+    undocumented = [
+        n for n in cmt_sdk.__all__ if n != "__version__" and not getattr(cmt_sdk, n).__doc__
+    ]
     assert undocumented == []
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = cmt_sdk.nonsense
@@ -53,7 +70,9 @@ def test_the_readmes_example_says_what_it_prints(tmp_path, monkeypatch):
     """The first Python block runs with the real model and prints the line below it."""
     monkeypatch.chdir(tmp_path)
     block, printed = re.search(
-        r"```python\n(.+?)```\n\n    (.+?)\n", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL
+        r"```python\n(.+?)```\n\n    (.+?)\n",
+        (ROOT / "README.md").read_text(encoding="utf-8"),
+        re.DOTALL,
     ).groups()
     said = io.StringIO()
     with contextlib.redirect_stdout(said):

@@ -25,7 +25,13 @@ def folded(name: str) -> str:
     """A name in the form in which a text is looked through: lower case, composed, without a full
     stop.
     """
-    return unicodedata.normalize("NFKC", name).casefold().replace(".", "").replace("\u200c", "").strip()
+    return (
+        unicodedata.normalize("NFKC", name)
+        .casefold()
+        .replace(".", "")
+        .replace("\u200c", "")
+        .strip()
+    )
 
 
 def months() -> dict[str, list[int]]:
@@ -54,12 +60,20 @@ def scales() -> dict[str, list[int]]:
         for width in ("long", "short"):
             for by_plural in Locale.parse(code).compact_decimal_formats[width].values():
                 for size, pattern in by_plural.items():
-                    shown = re.sub(r"[¤\u200e\u200f]", "", str(pattern.pattern)).replace("'", "").split(";")[0]
+                    shown = (
+                        re.sub(r"[¤\u200e\u200f]", "", str(pattern.pattern))
+                        .replace("'", "")
+                        .split(";")[0]
+                    )
                     word = folded(re.sub(r"[0\s]", "", shown))
                     if len(size) > 3 and "0" in shown and re.fullmatch(r"[^\W\d_]+", word):
                         found[word].add(len(size) - shown.count("0"))
                         known[word].add(code[:2])
-    return {w: sorted(p) for w, p in found.items() if not w.isascii() or len(w) > 3 or (len(w) > 2 and len(known[w]) > 1)}
+    return {
+        w: sorted(p)
+        for w, p in found.items()
+        if not w.isascii() or len(w) > 3 or (len(w) > 2 and len(known[w]) > 1)
+    }
 
 
 def written(name: str, note: str, values: dict[str, list[int]]) -> str:
@@ -69,7 +83,9 @@ def written(name: str, note: str, values: dict[str, list[int]]) -> str:
         by_numbers[tuple(numbers)].append(word)
     lines = [f"# {note}", f"{name}: dict[tuple[int, ...], str] = {{"]
     for numbers, words in sorted(by_numbers.items()):
-        text = textwrap.wrap(" ".join(sorted(words)), 84, break_long_words=False, break_on_hyphens=False)
+        text = textwrap.wrap(
+            " ".join(sorted(words)), 84, break_long_words=False, break_on_hyphens=False
+        )
         lines.append(f"    {numbers}: (")
         lines += [f'        "{part} "' for part in text]
         lines.append("    ),")

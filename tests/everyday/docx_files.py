@@ -40,7 +40,10 @@ def p(*contents: str, style: str = "", properties: str = "") -> str:
 
 def style(identifier: str, name: str, inner: str = "", kind: str = "paragraph") -> str:
     """A style."""
-    return f'<w:style w:type="{kind}" w:styleId="{identifier}"><w:name w:val="{name}"/>{inner}</w:style>'
+    return (
+        f'<w:style w:type="{kind}" w:styleId="{identifier}"><w:name'
+        f' w:val="{name}"/>{inner}</w:style>'
+    )
 
 
 def field(instruction: str, result: str) -> str:

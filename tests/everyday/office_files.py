@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 OFFICE = "urn:oasis:names:tc:opendocument:xmlns"
 SPACES = {"office": "office", "text": "text", "table": "table", "draw": "drawing"}
 ODF = " ".join(f'xmlns:{short}="{OFFICE}:{name}:1.0"' for short, name in SPACES.items())
-PIXEL = base64.b64decode("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==")
+PIXEL = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+)
 
 
 def zipped(parts: Mapping[str, str | bytes]) -> bytes:
@@ -28,7 +30,8 @@ def odf(body: str, kind: str = "text", title: str = "", manifest: str = "") -> b
     mime = f"application/vnd.oasis.opendocument.{kind}"
     tag = {"text": "text", "spreadsheet": "spreadsheet", "presentation": "presentation"}[kind]
     content = (
-        f"<office:document-content {ODF}><office:body><office:{tag}>{body}</office:{tag}></office:body></office:document-content>"
+        "<office:document-content"
+        f" {ODF}><office:body><office:{tag}>{body}</office:{tag}></office:body></office:document-content>"
     )
     meta = f'<m xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></m>'
     parts = {"mimetype": mime, "content.xml": content, "meta.xml": meta}
@@ -37,27 +40,40 @@ def odf(body: str, kind: str = "text", title: str = "", manifest: str = "") -> b
 
 def epub(chapters: Mapping[str, str], title: str, encryption: str = "") -> bytes:
     """A book of these pages, in this order, with a table of contents that is not read."""
-    items = "".join(f'<item id="i{n}" href="text/{name}" media-type="application/xhtml+xml"/>' for n, name in enumerate(chapters))
+    items = "".join(
+        f'<item id="i{n}" href="text/{name}" media-type="application/xhtml+xml"/>'
+        for n, name in enumerate(chapters)
+    )
     refs = "".join(f'<itemref idref="i{n}"/>' for n in range(len(chapters)))
     package = (
-        '<package xmlns="http://www.idpf.org/2007/opf"><metadata xmlns:dc="http://purl.org/dc/elements/1.1/">'
-        f'<dc:title>{title}</dc:title></metadata><manifest>{items}<item id="nav" href="nav.xhtml" properties="nav" '
-        f'media-type="application/xhtml+xml"/></manifest><spine><itemref idref="nav"/>{refs}</spine></package>'
+        '<package xmlns="http://www.idpf.org/2007/opf"><metadata'
+        f' xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>{title}</dc:title></metadata><manifest>{items}<item'
+        ' id="nav" href="nav.xhtml" properties="nav"'
+        ' media-type="application/xhtml+xml"/></manifest><spine><itemref'
+        f' idref="nav"/>{refs}</spine></package>'
     )
     container = (
         '<container xmlns="urn:oasis:names:tc:opendocument:xmlns:container"><rootfiles>'
         '<rootfile full-path="OEBPS/book.opf"/></rootfiles></container>'
     )
-    parts = {"mimetype": "application/epub+zip", "META-INF/container.xml": container, "OEBPS/book.opf": package}
+    parts = {
+        "mimetype": "application/epub+zip",
+        "META-INF/container.xml": container,
+        "OEBPS/book.opf": package,
+    }
     parts["OEBPS/nav.xhtml"] = "<html><body><p>CONTENTS</p></body></html>"
-    pages = {f"OEBPS/text/{name}": f"<html><body>{body}</body></html>" for name, body in chapters.items()}
+    pages = {
+        f"OEBPS/text/{name}": f"<html><body>{body}</body></html>" for name, body in chapters.items()
+    }
     return zipped(parts | pages | ({"META-INF/encryption.xml": encryption} if encryption else {}))
 
 
 def notebook(cells: Sequence[Mapping[str, object]]) -> bytes:
     """A Jupyter notebook of these cells."""
     metadata = {"language_info": {"name": "python"}}
-    return json.dumps({"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}).encode()
+    return json.dumps(
+        {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    ).encode()
 
 
 def workbook(sheets: Mapping[str, Sequence[Sequence[object]]], hidden: Sequence[str] = ()) -> bytes:

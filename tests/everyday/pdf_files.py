@@ -1,4 +1,6 @@
-"""Small pdf files built byte by byte: text at chosen places, form fields, annotations. Knows no reader."""
+"""Small pdf files built byte by byte: text at chosen places, form fields, annotations. Knows no
+reader.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Page:
-    """Lines as (x, y, size, text); annotations as dictionaries in pdf syntax; `image` draws a picture.
+    """Lines as (x, y, size, text); annotations as dictionaries in pdf syntax; `image` draws a
+    picture.
 
-    On a page that is turned by 90 degrees, lines stand as a reader sees them, annotations as the file does.
+    On a page that is turned by 90 degrees, lines stand as a reader sees them, annotations as the
+    file does.
     """
 
     lines: Sequence[tuple[float, float, float, str]] = ()
@@ -62,7 +66,9 @@ def column(*texts: str, top: float = 720, x: float = 72, size: float = 12, step:
     return [(x, top - step * n, size, text) for n, text in enumerate(texts)]
 
 
-def pdf(*pages: Page | Sequence[str], title: str = "", info: str = "", catalog: str = "", xfa: str = "") -> bytes:
+def pdf(
+    *pages: Page | Sequence[str], title: str = "", info: str = "", catalog: str = "", xfa: str = ""
+) -> bytes:
     """A file of these pages; a plain list of texts is a column.
 
     `xfa` is the XML of a form's values.
@@ -74,7 +80,8 @@ def pdf(*pages: Page | Sequence[str], title: str = "", info: str = "", catalog: 
     encoding = "/Encoding /WinAnsiEncoding"
     font = out.add(f"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica {encoding} >>")
     image = out.stream(
-        "/Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray /BitsPerComponent 8",
+        "/Type /XObject /Subtype /Image /Width 1 /Height 1 /ColorSpace /DeviceGray"
+        " /BitsPerComponent 8",
         b"\x80",
     )
     kids: list[int] = []
@@ -83,8 +90,15 @@ def pdf(*pages: Page | Sequence[str], title: str = "", info: str = "", catalog: 
         this = page if isinstance(page, Page) else Page(column(*page))
         drawn = b""
         for x, y, size, text in this.lines:
-            shown = text.encode("cp1252").replace(b"\\", b"\\\\").replace(b"(", b"\\(").replace(b")", b"\\)")
-            place = b"0 1 -1 0 %g %g" % (600 - y, x) if this.rotate == 90 else b"1 0 0 1 %g %g" % (x, y)
+            shown = (
+                text.encode("cp1252")
+                .replace(b"\\", b"\\\\")
+                .replace(b"(", b"\\(")
+                .replace(b")", b"\\)")
+            )
+            place = (
+                b"0 1 -1 0 %g %g" % (600 - y, x) if this.rotate == 90 else b"1 0 0 1 %g %g" % (x, y)
+            )
             drawn += b"BT /F %g Tf %s Tm (%s) Tj ET\n" % (size, place, shown)
         if this.image:
             drawn += b"q 500 0 0 700 50 50 cm /I Do Q\n"
@@ -98,14 +112,18 @@ def pdf(*pages: Page | Sequence[str], title: str = "", info: str = "", catalog: 
                 widgets.append(annotations[-1])
         resources = f"/Resources << /Font << /F {font} 0 R >> /XObject << /I {image} 0 R >> >>"
         body = (
-            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Rotate {this.rotate} {resources} "
-            f"/Contents {content} 0 R /Annots [{' '.join(f'{n} 0 R' for n in annotations)}] >>"
+            f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] /Rotate {this.rotate}"
+            f" {resources} /Contents {content} 0 R /Annots"
+            f" [{' '.join(f'{n} 0 R' for n in annotations)}] >>"
         )
         out.objects[number - 1] = body.encode("latin-1")
     form = ""
     if widgets:
         fields = " ".join(f"{n} 0 R" for n in widgets)
-        form = f"/AcroForm << /Fields [{fields}] /DA (/F 12 Tf 0 g) /DR << /Font << /F {font} 0 R >> >> >>"
+        form = (
+            f"/AcroForm << /Fields [{fields}] /DA (/F 12 Tf 0 g) /DR << /Font << /F {font} 0 R >>"
+            " >> >>"
+        )
     if xfa:
         packet = out.stream("", xfa.encode())
         form = f"/NeedsRendering true /AcroForm << /Fields [] /XFA [(datasets) {packet} 0 R] >>"
@@ -118,13 +136,19 @@ def pdf(*pages: Page | Sequence[str], title: str = "", info: str = "", catalog: 
     return out.whole(1, number_of_info)
 
 
-def annotation(kind: str, box: tuple[float, float, float, float], contents: str = "", more: str = "") -> str:
+def annotation(
+    kind: str, box: tuple[float, float, float, float], contents: str = "", more: str = ""
+) -> str:
     """An annotation that is no form field."""
     rect = " ".join(map(str, box))
-    return f"<< /Type /Annot /Subtype /{kind} /Rect [{rect}] /Contents {hex_text(contents)} {more} >>"
+    return (
+        f"<< /Type /Annot /Subtype /{kind} /Rect [{rect}] /Contents {hex_text(contents)} {more} >>"
+    )
 
 
-def text_field(name: str, value: str, box: tuple[float, float, float, float], more: str = "") -> str:
+def text_field(
+    name: str, value: str, box: tuple[float, float, float, float], more: str = ""
+) -> str:
     """A text field of a form, without an appearance."""
     rect = " ".join(map(str, box))
     return (
@@ -143,10 +167,13 @@ def check_box(name: str, on: bool, box: tuple[float, float, float, float], more:
     )
 
 
-def choice(name: str, value: str, options: Sequence[str], box: tuple[float, float, float, float]) -> str:
+def choice(
+    name: str, value: str, options: Sequence[str], box: tuple[float, float, float, float]
+) -> str:
     """A list to choose from."""
     rect = " ".join(map(str, box))
     return (
-        f"<< /Type /Annot /Subtype /Widget /FT /Ch /Ff 131072 /T {hex_text(name)} /V {hex_text(value)} "
-        f"/Opt [{' '.join(map(hex_text, options))}] /DA (/F 12 Tf 0 g) /F 4 /P {{page}} /Rect [{rect}] >>"
+        f"<< /Type /Annot /Subtype /Widget /FT /Ch /Ff 131072 /T {hex_text(name)} /V"
+        f" {hex_text(value)} /Opt [{' '.join(map(hex_text, options))}] /DA (/F 12 Tf 0 g) /F 4 /P"
+        f" {{page}} /Rect [{rect}] >>"
     )

@@ -72,7 +72,13 @@ FOLLOW_UPS = [
     ("Why was the Mill Bridge closed?", "Its piers had cracks.", "And when?", "2021", "near"),
     ("How old is Clara?", "34", "What is her job?", "nurse", "far"),
     ("Who took over the harbour project?", "Maria Santos", "How old is she?", "41", "far"),
-    ("Who took over the harbour project?", "Maria Santos", "Where does she come from?", "Porto", "far"),
+    (
+        "Who took over the harbour project?",
+        "Maria Santos",
+        "Where does she come from?",
+        "Porto",
+        "far",
+    ),
     ("What is my dog called?", "Biscuit", "What is he afraid of?", "thunder", "far"),
     ("Where does the Pelican lie?", "In the harbour of Genoa.", "How long is it?", "metres", "far"),
     ("When was our car serviced?", "On 4 May.", "By whom?", "Peeters", "near"),
@@ -92,7 +98,13 @@ FOLLOW_UPS = [
     ("When was the old library closed?", "In 2018.", "Why was it closed?", "flood", "near"),
     ("Who tuned the piano?", "Mrs. Novak", "When was that?", "October", "near"),
     ("Why did the washing machine break?", "A coin was stuck.", "In which part?", "pump", "near"),
-    ("I am thinking about the Mill Bridge.", "What about it?", "Why was it closed?", "crack", "near"),
+    (
+        "I am thinking about the Mill Bridge.",
+        "What about it?",
+        "Why was it closed?",
+        "crack",
+        "near",
+    ),
 ]
 
 NOWHERE = [

@@ -1,4 +1,6 @@
-"""Answers whose words stand elsewhere than in the passage that fits best: order, confidence, and reading again."""
+"""Answers whose words stand elsewhere than in the passage that fits best: order, confidence, and
+reading again.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,9 @@ QUESTION = "How long do I bake the apple cake?"
 
 @dataclass
 class Scripted(FakeReader):
-    """Says `many` of several passages and `alone` of one, each with its confidence; the bread fits `gap` nats less."""
+    """Says `many` of several passages and `alone` of one, each with its confidence; the bread fits
+    `gap` nats less.
+    """
 
     many: tuple[str, float] = ("20 minutes", 0.9)
     alone: tuple[str, float] = ("45 minutes", 0.8)
@@ -60,7 +64,10 @@ def test_the_best_passage_is_read_again_alone_where_another_one_gave_the_words(a
     reader = Scripted()
     answer = asked(reader)
     assert (answer.text, answer.confidence, reader.read_from) == ("45 minutes", 0.8, [2, 1])
-    assert [(s.source, s.rank, s.quote) for s in answer.sources] == [("cake.md", 1, "45 minutes"), ("bread.md", 2, None)]
+    assert [(s.source, s.rank, s.quote) for s in answer.sources] == [
+        ("cake.md", 1, "45 minutes"),
+        ("bread.md", 2, None),
+    ]
     assert answer.prompt_tokens == 20
 
 
@@ -85,7 +92,11 @@ def test_a_long_answer_is_shown_while_it_is_written(asked):
 
 @pytest.mark.parametrize(
     ("alone", "expected"),
-    [(("45 minutes", 0.3), "20 minutes"), (("I don't know.", 0.9), "20 minutes"), (("I don't know.", 0.1), "I don't know.")],
+    [
+        (("45 minutes", 0.3), "20 minutes"),
+        (("I don't know.", 0.9), "20 minutes"),
+        (("I don't know.", 0.1), "I don't know."),
+    ],
     ids=["less probable", "surely known", "surely unknown"],
 )
 def test_of_two_readings_the_more_probable_stands(asked, alone, expected):
@@ -101,12 +112,19 @@ def test_an_answer_of_another_passage_that_fits_nearly_as_well_stands(asked):
     answer = asked(reader)
     assert (answer.text, reader.read_from) == ("20 minutes", [2])
     assert answer.confidence == pytest.approx(0.9 * 0.5**0.5)
-    assert [(s.source, s.rank, s.quote) for s in answer.sources] == [("bread.md", 2, "20 minutes"), ("cake.md", 1, None)]
+    assert [(s.source, s.rank, s.quote) for s in answer.sources] == [
+        ("bread.md", 2, "20 minutes"),
+        ("cake.md", 1, None),
+    ]
 
 
 @pytest.mark.parametrize(
     ("said", "question", "confidence"),
-    [("45 minutes", QUESTION, 0.9), ("an hour", QUESTION, 0.45), ("180", "Is it 180 or 230?", 0.45)],
+    [
+        ("45 minutes", QUESTION, 0.9),
+        ("an hour", QUESTION, 0.45),
+        ("180", "Is it 180 or 230?", 0.45),
+    ],
     ids=["in the best passage", "nowhere", "the question's own words"],
 )
 def test_confidence_falls_with_what_supports_an_answer(asked, said, question, confidence):
@@ -140,7 +158,9 @@ def test_auto_takes_the_more_probable_answer(asked, many, alone, expected):
 
 
 def test_auto_looks_at_the_text_of_the_passage_that_the_words_are_from_too(asked):
-    """0.9 counts 0.57 at six and a half nats: both passages are read, as two they say what they said."""
+    """0.9 counts 0.57 at six and a half nats: both passages are read, as two they say what they
+    said.
+    """
     reader = Scripted(gap=6.5)
     answer = asked(reader, reader="auto")
     assert (answer.text, answer.reader, reader.read_from) == ("20 minutes", "text", [2, 2])
@@ -165,7 +185,16 @@ def test_an_abstention_has_no_place(asked):
         ("C:\\notes\\2026-03-04.md", {}, "2026-03-04"),
         ("2020-01-01/lease.md", {}, None),
     ],
-    ids=["daily note", "front matter", "both", "no date", "digits around", "none", "Windows", "folder"],
+    ids=[
+        "daily note",
+        "front matter",
+        "both",
+        "no date",
+        "digits around",
+        "none",
+        "Windows",
+        "folder",
+    ],
 )
 def test_the_day_that_a_document_names(source, metadata, expected):
     """Its metadata comes before its name."""
@@ -175,7 +204,9 @@ def test_the_day_that_a_document_names(source, metadata, expected):
 def test_scores_fall_in_the_order_in_which_passages_are_shown(tmp_path):
     """Those that were read again in their order, and those behind them."""
     with open_fake(tmp_path / "notes", FakeEngine(reader=Scripted(gap=3.0)), rerank=2) as memory:
-        memory.add_many([CAKE, BREAD, "The bread knife is in the drawer.", "A cake tin is there too."])
+        memory.add_many(
+            [CAKE, BREAD, "The bread knife is in the drawer.", "A cake tin is there too."]
+        )
         scores = [m.score for m in memory.search("bake bread cake", k=4, mode="reranked")]
     assert scores == sorted(scores, reverse=True)
     assert scores[0] == 1.0

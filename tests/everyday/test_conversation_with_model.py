@@ -42,10 +42,14 @@ def test_messages_that_no_probe_was_fitted_to(scores):
 
 
 def test_what_is_kept_of_messages_that_no_probe_was_fitted_to(memory, scores):
-    """What tells something, and nothing else; 87 of these 172 before, when a question mark decided."""
+    """What tells something, and nothing else; 87 of these 172 before, when a question mark
+    decided.
+    """
 
     def judge(texts):
-        return np.stack([scores[t] if t in scores else memory._retriever.scores([t])[0] for t in texts])
+        return np.stack(
+            [scores[t] if t in scores else memory._retriever.scores([t])[0] for t in texts]
+        )
 
     right = [understand(u.text, judge).tells == bool(u.labels & {"tells"}) for u in held_out()]
     assert sum(right) >= 160

@@ -1,4 +1,6 @@
-"""Where a passage ends: never within a number, a word or a grapheme while another place is near, and where the text says."""
+"""Where a passage ends: never within a number, a word or a grapheme while another place is near,
+and where the text says.
+"""
 
 import random
 import re
@@ -10,7 +12,22 @@ from hypothesis import strategies as st
 
 from cmt_sdk.splitting import rules_for, split
 
-WORDS = ["boat", "pier", "lamp", "rope", "tide", "wind", "harbour", "owner", "key", "door", "office", "berth", "engine", "sail"]
+WORDS = [
+    "boat",
+    "pier",
+    "lamp",
+    "rope",
+    "tide",
+    "wind",
+    "harbour",
+    "owner",
+    "key",
+    "door",
+    "office",
+    "berth",
+    "engine",
+    "sail",
+]
 
 
 def tokens(texts):
@@ -20,7 +37,9 @@ def tokens(texts):
 
 def cut(text, suffix=".md", budget=40):
     """The texts of the passages."""
-    return [text[s.start : s.end] for s in split(text, tokens, budget, rules=rules_for(f"x{suffix}"))]
+    return [
+        text[s.start : s.end] for s in split(text, tokens, budget, rules=rules_for(f"x{suffix}"))
+    ]
 
 
 WHOLE = {
@@ -99,8 +118,9 @@ def test_paragraphs_come_before_sentences():
 def test_lines_of_wrapped_prose_are_no_places():
     """A letter whose lines are as long as the page is wide is cut between its sentences."""
     text = (
-        "The boat was moored at the old pier of the town of\nPort Elm, and its owner, Ann Abel, had left the key\n"
-        "with Bob Berg at the office. It was found there in the\nmorning by the harbour master, who took it home.\n"
+        "The boat was moored at the old pier of the town of\nPort Elm, and its owner, Ann Abel, had"
+        " left the key\nwith Bob Berg at the office. It was found there in the\nmorning by the"
+        " harbour master, who took it home.\n"
     )
     assert cut(text, ".txt", 40)[0].endswith("at the office.")
 
@@ -117,7 +137,11 @@ KINDS = {
     "items": ("\n", lambda n, s: f"- {s}", ".md"),
     "records": ("\n", lambda n, s: f"- day: {n}; what: {s}", ".csv"),
     "log": ("\n", lambda n, s: f"2026-03-04 10:{n // 60 % 60:02d}:{n % 60:02d} INFO {s}", ".log"),
-    "cjk": ("", lambda n, s: "".join(chr(0x4E00 + (hash_of(s) >> k) % 2000) for k in range(24)) + "。", ".md"),
+    "cjk": (
+        "",
+        lambda n, s: "".join(chr(0x4E00 + (hash_of(s) >> k) % 2000) for k in range(24)) + "。",
+        ".md",
+    ),
 }
 
 
@@ -142,7 +166,9 @@ def test_a_line_moves_few_passages(kind, change):
         at = len(lines) if change == "append" else rng.randrange(1, len(lines) - 1)
         new = [] if change == "delete" else [line(at, sentence(rng))]
         after = lines[:at] + new + lines[at if change in ("append", "insert") else at + 1 :]
-        new_passages = [body for body in cut(separator.join(after), suffix, 240) if body not in known]
+        new_passages = [
+            body for body in cut(separator.join(after), suffix, 240) if body not in known
+        ]
         moved.append(len(new_passages))
         size += sum(tokens(new_passages))
     if change == "append":
@@ -186,7 +212,10 @@ def test_no_format_takes_quadratic_time(suffix):
     """Were one to, this test would take minutes."""
     for piece in PIECES[suffix]:
         found = split(
-            "a\n" + piece * (40_000 // len(piece)), lambda texts: [len(t) for t in texts], 1000, rules=rules_for(suffix)
+            "a\n" + piece * (40_000 // len(piece)),
+            lambda texts: [len(t) for t in texts],
+            1000,
+            rules=rules_for(suffix),
         )
         assert max(span.tokens for span in found) <= 1000
 
@@ -199,9 +228,45 @@ def test_texts_of_nothing(suffix, text):
 
 
 LINES = [
-    *["# One", "## Two three", "Four", "====", "---", "```", "~~~", "- five six.", "  - seven", "\t- tab", "1. eight", ""],
-    *["| 8 | 9 |", "|---|---|", ": def", "> # h", "<!--", "-->", "<table>", "<tr><th>a</th></tr>", "= A", "* C", "** D"],
-    *["#+begin_src", "#+end_src", "[sec]", "a: b", "  c: d", "2026-03-04 log", "+--+--+", "+==+==+", "=== ===", "a & b \\\\"],
+    *[
+        "# One",
+        "## Two three",
+        "Four",
+        "====",
+        "---",
+        "```",
+        "~~~",
+        "- five six.",
+        "  - seven",
+        "\t- tab",
+        "1. eight",
+        "",
+    ],
+    *[
+        "| 8 | 9 |",
+        "|---|---|",
+        ": def",
+        "> # h",
+        "<!--",
+        "-->",
+        "<table>",
+        "<tr><th>a</th></tr>",
+        "= A",
+        "* C",
+        "** D",
+    ],
+    *[
+        "#+begin_src",
+        "#+end_src",
+        "[sec]",
+        "a: b",
+        "  c: d",
+        "2026-03-04 log",
+        "+--+--+",
+        "+==+==+",
+        "=== ===",
+        "a & b \\\\",
+    ],
     *[
         "|===",
         "----",
@@ -229,13 +294,19 @@ COUNTERS = [lambda texts: [len(t.split()) for t in texts], lambda texts: [len(t)
     st.sampled_from(["", "One", "A long title of many words here"]),
 )
 def test_nothing_is_lost_in_any_format(text, suffix, count, budget, title):
-    """Passages lie in order within the budget; what lies between are headings whose words stand above the next passage."""
+    """Passages lie in order within the budget; what lies between are headings whose words stand
+    above the next passage.
+    """
     end = 0
     for span in split(text, count, budget, title=title, rules=rules_for(f"x{suffix}")):
         body = text[span.start : span.end]
         assert body == body.strip() != ""
-        assert span.tokens == count([body])[0] + (count([span.heading])[0] + 1 if span.heading else 0)
+        assert span.tokens == count([body])[0] + (
+            count([span.heading])[0] + 1 if span.heading else 0
+        )
         assert span.tokens <= budget
-        assert set(re.findall(r"\w+", text[end : span.start])) <= set(re.findall(r"\w+", span.heading))
+        assert set(re.findall(r"\w+", text[end : span.start])) <= set(
+            re.findall(r"\w+", span.heading)
+        )
         end = span.end
     assert not re.search(r"\w", text[end:])

@@ -75,7 +75,17 @@ def test_what_is_no_date(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["17:30", "17.30 Uhr", "17h30", "5:30 pm", "5.30 p.m.", "17時30分", "午後5時30分", "오후 5시30분"]
+    "text",
+    [
+        "17:30",
+        "17.30 Uhr",
+        "17h30",
+        "5:30 pm",
+        "5.30 p.m.",
+        "17時30分",
+        "午後5時30分",
+        "오후 5시30분",
+    ],
 )
 def test_a_time_in_any_notation(text):
     """All of these are half past five in the afternoon."""
@@ -97,7 +107,9 @@ def test_a_number_in_any_notation(text, value):
     assert Decimal(value) in {number.value for number in numbers(f"It has {text} of them")}
 
 
-@pytest.mark.parametrize("text", ["007", "192.168.4.10", "1-2-3", "A1043", "5 min", "12345678901234567890"])
+@pytest.mark.parametrize(
+    "text", ["007", "192.168.4.10", "1-2-3", "A1043", "5 min", "12345678901234567890"]
+)
 def test_what_is_no_number(text):
     """Identifiers, and powers of ten where there are none."""
     assert not {number.value for number in numbers(text)} - {Decimal(5)}

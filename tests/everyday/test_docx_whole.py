@@ -1,4 +1,6 @@
-"""Nothing of a letter is lost without a word: headers, boxes, fields, numbers; the rest is named."""
+"""Nothing of a letter is lost without a word: headers, boxes, fields, numbers; the rest is
+named.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,10 @@ from tests.everyday.docx_files import docx, field, p, r, style
 
 def section(*references: str) -> str:
     """The properties of a section that refers to these headers and footers."""
-    inner = "".join(f'<w:{name.rstrip("0123456789")}Reference w:type="default" r:id="{name}"/>' for name in references)
+    inner = "".join(
+        f'<w:{name.rstrip("0123456789")}Reference w:type="default" r:id="{name}"/>'
+        for name in references
+    )
     return f"<w:sectPr>{inner}</w:sectPr>"
 
 
@@ -40,7 +45,10 @@ def picture(side: int) -> str:
 
 def level(number: int, form: str, pattern: str) -> str:
     """A level of a numbering definition."""
-    return f'<w:lvl w:ilvl="{number}"><w:start w:val="1"/><w:numFmt w:val="{form}"/><w:lvlText w:val="{pattern}"/></w:lvl>'
+    return (
+        f'<w:lvl w:ilvl="{number}"><w:start w:val="1"/><w:numFmt w:val="{form}"/><w:lvlText'
+        f' w:val="{pattern}"/></w:lvl>'
+    )
 
 
 def numbered(text: str, number: int = 0, style: str = "") -> str:
@@ -84,7 +92,9 @@ def test_page_numbers_beside_text() -> None:
 def test_headers_of_sections() -> None:
     """Each header stands before the text of its section, and none twice."""
     inner = section("header1")
-    body = p("One") + f"<w:p><w:pPr>{inner}</w:pPr>{r('Two')}</w:p>" + p("Three") + section("header2")
+    body = (
+        p("One") + f"<w:p><w:pPr>{inner}</w:pPr>{r('Two')}</w:p>" + p("Three") + section("header2")
+    )
     text = converted(body, header1=p("To Ann"), header2=p("To Ann") + p("To Bob")).text
     assert text == "To Ann\n\nOne\n\nTwo\n\nTo Bob\n\nThree"
 
@@ -121,9 +131,10 @@ CASES = {
     "chosen entry": (
         p(
             "Room ",
-            '<w:r><w:fldChar w:fldCharType="begin"><w:ffData><w:ddList><w:result w:val="1"/>'
-            '<w:listEntry w:val="A"/><w:listEntry w:val="B"/></w:ddList></w:ffData></w:fldChar></w:r>'
-            '<w:r><w:instrText>FORMDROPDOWN</w:instrText></w:r><w:r><w:fldChar w:fldCharType="end"/></w:r>',
+            '<w:r><w:fldChar w:fldCharType="begin"><w:ffData><w:ddList><w:result'
+            ' w:val="1"/><w:listEntry w:val="A"/><w:listEntry'
+            ' w:val="B"/></w:ddList></w:ffData></w:fldChar></w:r><w:r><w:instrText>FORMDROPDOWN</w:instrText></w:r><w:r><w:fldChar'
+            ' w:fldCharType="end"/></w:r>',
         ),
         "Room B",
     ),

@@ -18,8 +18,16 @@ ENCODED = {
     "bank export": ("Name;Straße;Betrag\nMüller;Hauptstraße 5;20,00 €\n", "cp1252", "windows-1252"),
     "French": ("L'été dernier, le loyer coûtait 950 € à Besançon.", "cp1252", "windows-1252"),
     "Spanish": ("El niño pagó mañana la habitación.", "latin-1", "windows-1252"),
-    "Polish, Windows": ("Klucz leży pod doniczką. Żółta łódź stoi w Gdańsku.", "cp1250", "windows-1250"),
-    "Polish, ISO": ("Klucz leży pod doniczką. Żółta łódź stoi w Gdańsku.", "iso8859-2", "iso-8859-2"),
+    "Polish, Windows": (
+        "Klucz leży pod doniczką. Żółta łódź stoi w Gdańsku.",
+        "cp1250",
+        "windows-1250",
+    ),
+    "Polish, ISO": (
+        "Klucz leży pod doniczką. Żółta łódź stoi w Gdańsku.",
+        "iso8859-2",
+        "iso-8859-2",
+    ),
     "Czech": ("Příliš žluťoučký kůň úpěl ďábelské ódy.", "cp1250", "windows-1250"),
     "Russian, Windows": ("Ключ лежит под цветочным горшком.", "cp1251", "windows-1251"),
     "Russian, KOI8": ("Ключ лежит под цветочным горшком.", "koi8-r", "koi8-u"),
@@ -46,11 +54,27 @@ DAMAGED = {
         "1 up\n2 up\n\ufffd3 up\n",
         "NUL characters in 1 place",
     ),
-    "a stray byte (listed)": ("Zoë's café.\n".encode() * 9 + b"\xff", "Zoë's café.\n" * 9 + "\ufffd", "in 1 place"),
+    "a stray byte (listed)": (
+        "Zoë's café.\n".encode() * 9 + b"\xff",
+        "Zoë's café.\n" * 9 + "\ufffd",
+        "in 1 place",
+    ),
     "a cut character": (("Müll " * 20).encode() + b"\xc3", "Müll " * 20 + "\ufffd", "in 1 place"),
-    "a byte in an English log": (b"station 4 up\n" * 9 + b"\xff\n", "station 4 up\n" * 9 + "\ufffd\n", "in 1 place"),
-    "UTF-16 cut short": ("Café au lait".encode("utf-16") + b"a", "Café au lait\ufffd", "in 1 place"),
-    "Latin-1 within UTF-8": (("Müll " * 40).encode() + b"M\xfcll", "Müll " * 40 + "M\ufffdll", "in 1 place"),
+    "a byte in an English log": (
+        b"station 4 up\n" * 9 + b"\xff\n",
+        "station 4 up\n" * 9 + "\ufffd\n",
+        "in 1 place",
+    ),
+    "UTF-16 cut short": (
+        "Café au lait".encode("utf-16") + b"a",
+        "Café au lait\ufffd",
+        "in 1 place",
+    ),
+    "Latin-1 within UTF-8": (
+        ("Müll " * 40).encode() + b"M\xfcll",
+        "Müll " * 40 + "M\ufffdll",
+        "in 1 place",
+    ),
 }
 
 
@@ -103,7 +127,12 @@ def test_a_few_bytes_that_are_no_text(read, data, text, words):
 
 @pytest.mark.parametrize(
     "data",
-    [bytes(range(256)) * 4, b"\x01\x02\0\x03\0\0 text", random.Random(1).randbytes(400), b"a\0b\0\x01\0c\x02\0" * 9],
+    [
+        bytes(range(256)) * 4,
+        b"\x01\x02\0\x03\0\0 text",
+        random.Random(1).randbytes(400),
+        b"a\0b\0\x01\0c\x02\0" * 9,
+    ],
     ids=["all bytes", "controls", "random", "mixed"],
 )
 def test_binary_data_is_refused(read, data):

@@ -26,7 +26,10 @@ def folder(tmp_path, caplog):
         caplog.clear()
         root = top / at
         with caplog.at_level(logging.WARNING):
-            found = [os.path.relpath(d.source, top.resolve()) for d in read_documents([root], exclude=exclude)]
+            found = [
+                os.path.relpath(d.source, top.resolve())
+                for d in read_documents([root], exclude=exclude)
+            ]
         return found, [m.replace(str(top), "notes") for m in caplog.messages]
 
     return made
@@ -38,14 +41,30 @@ def test_other_kinds_are_counted_once(folder):
     kinds = "7 files of other kinds (2 key, 2 jpg, 1 without a suffix, 1 doc, 1 py)"
     assert folder(names) == (
         ["a.md"],
-        [f"passed over: in notes: {kinds}: such as Makefile, b.key, c.key; a text file is read where it is named itself"],
+        [
+            (
+                f"passed over: in notes: {kinds}: such as Makefile, b.key, c.key; a text file is read"
+                " where it is named itself"
+            )
+        ],
     )
 
 
-@pytest.mark.parametrize("suffix", [".toml", ".ini", ".conf", ".cfg", ".properties", ".INI", ".yaml"])
+@pytest.mark.parametrize(
+    "suffix", [".toml", ".ini", ".conf", ".cfg", ".properties", ".INI", ".yaml"]
+)
 def test_settings_are_read(folder, suffix):
-    """As yaml is; hidden ones, which may hold secrets, and what systems put into folders are not."""
-    files = [f"printer{suffix}", f".printer{suffix}", f".git/config{suffix}", ".env", "desktop.ini", "deep/.npmrc"]
+    """As yaml is; hidden ones, which may hold secrets, and what systems put into folders are
+    not.
+    """
+    files = [
+        f"printer{suffix}",
+        f".printer{suffix}",
+        f".git/config{suffix}",
+        ".env",
+        "desktop.ini",
+        "deep/.npmrc",
+    ]
     assert folder(files) == ([f"printer{suffix}"], [])
 
 
@@ -86,10 +105,16 @@ IGNORED = {
     "a folder": ({".gitignore": "private/\n", "a.md": "A.", "private/s.md": "S."}, ["a.md"]),
     "taken back": ({".gitignore": "*.md\n!a.md\n", "a.md": "A.", "s.md": "S."}, ["a.md"]),
     "nested": ({"x/.gitignore": "s.md\n", "s.md": "A.", "x/s.md": "S."}, ["s.md"]),
-    "nested and taken back": ({".gitignore": "*.log\n", "x/.gitignore": "!s.log\n", "a.log": "A.", "x/s.log": "S."}, ["x/s.log"]),
+    "nested and taken back": (
+        {".gitignore": "*.log\n", "x/.gitignore": "!s.log\n", "a.log": "A.", "x/s.log": "S."},
+        ["x/s.log"],
+    ),
     "anchored": ({".gitignore": "/s.md\n", "s.md": "S.", "x/s.md": "A."}, ["x/s.md"]),
     "two stars": ({".gitignore": "x/**/s.md\n", "x/y/z/s.md": "S.", "s.md": "A."}, ["s.md"]),
-    "comment and space": ({".gitignore": "# s.md\n\ns.md   \n", "s.md": "S.", "# s.md": "A."}, ["# s.md"]),
+    "comment and space": (
+        {".gitignore": "# s.md\n\ns.md   \n", "s.md": "S.", "# s.md": "A."},
+        ["# s.md"],
+    ),
     "search programs": ({".ignore": "s.md\n", "s.md": "S.", "a.md": "A."}, ["a.md"]),
     "bad lines": ({".gitignore": "!\n[\ns.md\n", "s.md": "S.", "a.md": "A."}, ["a.md"]),
     "Windows line ends": ({".gitignore": "s.md\r\n", "s.md": "S.", "a.md": "A."}, ["a.md"]),
@@ -105,8 +130,16 @@ def test_ignore_files(folder, files, read):
 
 
 def test_the_repository_above(folder):
-    """The patterns of the repository hold in a folder of it, unless they name that folder itself."""
-    files = {".git/HEAD": "x", ".gitignore": "secret.md\nbuilt/\n", "docs/a.md": "A.", "docs/secret.md": "S.", "built/b.md": "B."}
+    """The patterns of the repository hold in a folder of it, unless they name that folder
+    itself.
+    """
+    files = {
+        ".git/HEAD": "x",
+        ".gitignore": "secret.md\nbuilt/\n",
+        "docs/a.md": "A.",
+        "docs/secret.md": "S.",
+        "built/b.md": "B.",
+    }
     assert folder(files, at="docs")[0] == ["docs/a.md"]
     assert folder({}, at="built")[0] == ["built/b.md"]
 
@@ -134,10 +167,22 @@ def test_ignore_files_for_relative_folders(folder, tmp_path, monkeypatch, given)
         (["pages/a.md", "logseq/config.edn", "logseq/bak/a.md"], ["pages/a.md"]),
         (["a.md", "App.csproj", "obj/project.json"], ["a.md"]),
     ],
-    ids=["node (listed)", "python", "no project", "rust", "no crate", "cache tag", "environment", "logseq", "dotnet"],
+    ids=[
+        "node (listed)",
+        "python",
+        "no project",
+        "rust",
+        "no crate",
+        "cache tag",
+        "environment",
+        "logseq",
+        "dotnet",
+    ],
 )
 def test_folders_that_programs_fill(folder, files, read):
-    """Told by the files that the program puts beside or into them, not by their names alone; they are named."""
+    """Told by the files that the program puts beside or into them, not by their names alone; they
+    are named.
+    """
     found, messages = folder(files)
     assert found == read
     assert ("folders that programs fill" in " ".join(messages)) == (
@@ -178,20 +223,33 @@ def test_a_file_that_is_named_is_read(tmp_path):
     """Ignore files and patterns choose among what is found, not what is asked for."""
     (tmp_path / ".gitignore").write_text("secret.md\n")
     (tmp_path / "secret.md").write_text("Lisbon.")
-    assert [d.text for d in read_documents([tmp_path / "secret.md"], exclude=["*.md"])] == ["Lisbon."]
+    assert [d.text for d in read_documents([tmp_path / "secret.md"], exclude=["*.md"])] == [
+        "Lisbon."
+    ]
 
 
 def test_links_to_folders(folder, tmp_path):
-    """Listed: a link to a folder elsewhere was passed over in silence. Into the same folder nothing is lost."""
+    """Listed: a link to a folder elsewhere was passed over in silence. Into the same folder nothing
+    is lost.
+    """
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "b.md").write_text("B.")
-    found, messages = folder(["a.md", "x/c.md"], links=[("out", tmp_path / "elsewhere"), ("in", "x"), ("up", "..")])
+    found, messages = folder(
+        ["a.md", "x/c.md"], links=[("out", tmp_path / "elsewhere"), ("in", "x"), ("up", "..")]
+    )
     assert found == ["a.md", "x/c.md"]
-    assert messages == ["passed over: in notes: 2 links to folders (notes/out, notes/up): add the folders themselves"]
+    assert messages == [
+        (
+            "passed over: in notes: 2 links to folders (notes/out, notes/up): add the folders"
+            " themselves"
+        )
+    ]
 
 
 def test_a_linked_file_has_its_own_path(tmp_path):
-    """Listed: it was read under its target's path, so that taking the link away changed nothing. A link that is named is read."""
+    """Listed: it was read under its target's path, so that taking the link away changed nothing. A
+    link that is named is read.
+    """
     (tmp_path / "target.md").write_text("T.")
     (tmp_path / "link.md").symlink_to("target.md")
     assert read_document(tmp_path / "link.md").source == (tmp_path.resolve() / "link.md").as_posix()
@@ -202,10 +260,21 @@ PRIVATE = "PRIVATE KEY 12345"
 
 @pytest.mark.parametrize(
     "kind",
-    ["absolute", "relative", "chain", "through /proc", "through a linked folder", "up and down", "hidden target", "ignore file"],
+    [
+        "absolute",
+        "relative",
+        "chain",
+        "through /proc",
+        "through a linked folder",
+        "up and down",
+        "hidden target",
+        "ignore file",
+    ],
 )
 def test_no_link_is_followed_out_of_a_folder(folder, tmp_path, kind):
-    """Whatever the way: the file elsewhere is not read, and the count is told; the files of the folder are."""
+    """Whatever the way: the file elsewhere is not read, and the count is told; the files of the
+    folder are.
+    """
     secret = tmp_path / "outside" / "key.md"
     secret.parent.mkdir()
     secret.write_text(PRIVATE)
@@ -230,11 +299,15 @@ def test_no_link_is_followed_out_of_a_folder(folder, tmp_path, kind):
     found, messages = folder(["a.md"], links=links)
     assert found == ["a.md"]
     if name == "README.md":
-        assert any("1 link to a file elsewhere (README.md): links are not followed" in m for m in messages)
+        assert any(
+            "1 link to a file elsewhere (README.md): links are not followed" in m for m in messages
+        )
 
 
 def test_a_file_that_became_a_link_is_not_read_again(cmt, tmp_path):
-    """Nor one in a folder that became a link: what a folder holds by now is judged, not what was remembered of it."""
+    """Nor one in a folder that became a link: what a folder holds by now is judged, not what was
+    remembered of it.
+    """
     notes, outside = tmp_path / "notes", tmp_path / "outside"
     for place in (notes / "sub", outside):
         place.mkdir(parents=True)
@@ -261,7 +334,11 @@ def test_a_root_through_a_link(folder, tmp_path):
     folder(["a.md"])
     (tmp_path / "way").symlink_to(tmp_path / "notes", target_is_directory=True)
     (via,) = read_documents([tmp_path / "way"])
-    assert via.source == read_document(tmp_path / "way" / "a.md").source == (tmp_path / "notes" / "a.md").resolve().as_posix()
+    assert (
+        via.source
+        == read_document(tmp_path / "way" / "a.md").source
+        == (tmp_path / "notes" / "a.md").resolve().as_posix()
+    )
 
 
 @pytest.mark.parametrize("name", [".plan.md.icloud", "plan.md.nextcloud", "plan.pdf.owncloud"])
@@ -269,7 +346,9 @@ def test_files_that_lie_in_a_cloud(folder, tmp_path, name):
     """They are named, not read as text; named themselves, they are refused with the remedy."""
     found, messages = folder({"a.md": "A.", name: "bplist00 stub"})
     assert found == ["a.md"]
-    assert messages == [f"passed over: in notes: 1 file whose contents lie in a cloud, not on this disk ({name})"]
+    assert messages == [
+        f"passed over: in notes: 1 file whose contents lie in a cloud, not on this disk ({name})"
+    ]
     assert is_placeholder(tmp_path / "notes" / name)
     assert not is_placeholder(tmp_path / "notes" / "a.md")
     with pytest.raises(InvalidDocument, match="only stands for a file in a cloud: fetch that file"):

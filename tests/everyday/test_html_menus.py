@@ -1,4 +1,6 @@
-"""Menus of saved pages go by what they are made of, whatever they are called; lists of links in a text stay."""
+"""Menus of saved pages go by what they are made of, whatever they are called; lists of links in a
+text stay.
+"""
 
 from pathlib import Path
 
@@ -7,11 +9,15 @@ import pytest
 from cmt_sdk.converting.html import from_html
 
 TEXT = (
-    "<p>The ferry to Tarn leaves the old pier at eight and comes back at noon, on all days but Sunday.</p>"
-    "<p>Tickets are sold on board. Dogs pay half, and bicycles need a ticket of their own in summer.</p>"
+    "<p>The ferry to Tarn leaves the old pier at eight and comes back at noon, on all days but"
+    " Sunday.</p><p>Tickets are sold on board. Dogs pay half, and bicycles need a ticket of their"
+    " own in summer.</p>"
 )
 NAMES = ["Startseite", "Produkte", "Kontakt", "Impressum", "Hilfe"]
-JAPANESE = "<p>渡し船は八時に古い桟橋を出て、昼に戻ります。切符は船の上で買います。日曜日は休みです。犬は半額です。</p>"
+JAPANESE = (
+    "<p>渡し船は八時に古い桟橋を出て、昼に戻ります。切符は船の上で買います。日曜日は休みです。"
+    "犬は半額です。</p>"
+)
 
 
 def items(names=NAMES, to="/{}", tag="li"):
@@ -26,25 +32,37 @@ def row(mark=" | ", to="/{}"):
 
 def text_of(body, head=""):
     """The text of a page."""
-    page = f"<html><head><meta charset=utf-8><title>T</title>{head}</head><body>{body}</body></html>"
+    page = (
+        f"<html><head><meta charset=utf-8><title>T</title>{head}</head><body>{body}</body></html>"
+    )
     return from_html(page.encode(), Path("page.html")).text
 
 
 MENUS = {
     "div id=menu": f"<div id=menu><ul>{items()}</ul></div><h1>Ferry</h1>{TEXT}",
     "div id=topnav": f"<div id=topnav>{row()}</div><h1>Ferry</h1>{TEXT}",
-    "a list without a name": f"<div class=x1><ul>{items()}</ul></div><div><h1>Ferry</h1>{TEXT}</div>",
+    "a list without a name": (
+        f"<div class=x1><ul>{items()}</ul></div><div><h1>Ferry</h1>{TEXT}</div>"
+    ),
     "a list without a div": f"<ul>{items()}</ul><h1>Ferry</h1>{TEXT}",
     "a line": f"<div>{row(' · ')}</div><div><h1>Ferry</h1>{TEXT}</div>",
     "a line without marks": f"<p>{row(' ')}</p><h1>Ferry</h1>{TEXT}",
     "a table": f"<table><tr>{items(tag='td')}</tr></table><h1>Ferry</h1>{TEXT}",
-    "a cell of a layout": f"<table><tr><td><ul>{items()}</ul></td><td><h1>Ferry</h1>{TEXT}</td></tr></table>",
-    "a side bar with a heading": f"<div><h3>Bereiche</h3><ul>{items()}</ul></div><div><h1>Ferry</h1>{TEXT}</div>",
-    "deep": f"<div><div><div><div><ul>{items()}</ul></div></div></div></div><div><h1>Ferry</h1>{TEXT}</div>",
+    "a cell of a layout": (
+        f"<table><tr><td><ul>{items()}</ul></td><td><h1>Ferry</h1>{TEXT}</td></tr></table>"
+    ),
+    "a side bar with a heading": (
+        f"<div><h3>Bereiche</h3><ul>{items()}</ul></div><div><h1>Ferry</h1>{TEXT}</div>"
+    ),
+    "deep": (
+        f"<div><div><div><div><ul>{items()}</ul></div></div></div></div><div><h1>Ferry</h1>{TEXT}</div>"
+    ),
     "in Spanish": f"<div id=menú-lateral><ul>{items()}</ul></div><h1>Ferry</h1>{TEXT}",
     "below the text": f"<h1>Ferry</h1>{TEXT}<div class=unten>{row()}</div>",
     "above and below": f"<div>{row()}</div><h1>Ferry</h1>{TEXT}<div>{row()}</div>",
-    "below a linked name of the site": f"<h1><a href=/>Tarn</a></h1><ul>{items()}</ul><h2>Ferry</h2>{TEXT}",
+    "below a linked name of the site": (
+        f"<h1><a href=/>Tarn</a></h1><ul>{items()}</ul><h2>Ferry</h2>{TEXT}"
+    ),
     "Japanese": f"<div><ul>{items()}</ul></div><h1>船</h1>{JAPANESE}",
     "javascript": f"<div>{row(to='javascript:go({})')}</div><h1>Ferry</h1>{TEXT}",
 }
@@ -53,15 +71,24 @@ LISTS = {
     "below a heading in a div": f"<h1>Ferry</h1>{TEXT}<div><h2>Links</h2></div><ul>{items()}</ul>",
     "a section": f"<h1>Ferry</h1>{TEXT}<div><h2>Links</h2><ul>{items()}</ul></div>",
     "bookmarks": f"<h1>Lesezeichen</h1><ul>{items()}</ul>",
-    "bookmarks with a word": f"<div><ul>{items()}</ul></div><p>Saved in the spring of last year.</p>",
+    "bookmarks with a word": (
+        f"<div><ul>{items()}</ul></div><p>Saved in the spring of last year.</p>"
+    ),
     "within the text": f"<h1>Ferry</h1>{TEXT}<p>It stops in:</p><ul>{items()}</ul>{TEXT}",
     "at the end of the text": f"<h1>Ferry</h1>{TEXT}<p>It stops in:</p><ul>{items()}</ul>",
-    "a table with values": f"<table>{''.join(f'<tr><td><a href=/{n}>{n}</a><td>8:0{i} to 9:0{i}' for i, n in enumerate(NAMES))}"
-    f"</table>{TEXT}",
+    "a table with values": (
+        f"<table>{''.join(f'<tr><td><a href=/{n}>{n}</a><td>8:0{i} to 9:0{i}' for i, n in enumerate(NAMES))}"
+        f"</table>{TEXT}"
+    ),
     "contents": f"<ul>{items(to='#{}')}</ul><h1>Ferry</h1>{TEXT}",
-    "two links": f"<p><a href=/a>Startseite Produkte Kontakt</a> <a href=/b>Impressum Hilfe</a></p><h1>Ferry</h1>{TEXT}",
+    "two links": (
+        "<p><a href=/a>Startseite Produkte Kontakt</a> <a href=/b>Impressum"
+        f" Hilfe</a></p><h1>Ferry</h1>{TEXT}"
+    ),
     "to other sites": f"<h1>Ferry</h1>{TEXT}<div>{row(to='https://other.example/{}')}</div>",
-    "whole titles": f"<ul>{items([f'{n}: how the ferry to Tarn was built and who paid for it' for n in NAMES])}</ul>{TEXT}",
+    "whole titles": (
+        f"<ul>{items([f'{n}: how the ferry to Tarn was built and who paid for it' for n in NAMES])}</ul>{TEXT}"
+    ),
     "no addresses": f"<h1>Ferry</h1>{TEXT}<div>{row(to='http://[')}</div>",
 }
 
@@ -82,7 +109,11 @@ def test_a_list_of_links_stays(body):
 
 
 @pytest.mark.parametrize(
-    "head", ["<link rel=canonical href=https://tarn.example/ferry>", "<meta property=og:url content=https://tarn.example/>"]
+    "head",
+    [
+        "<link rel=canonical href=https://tarn.example/ferry>",
+        "<meta property=og:url content=https://tarn.example/>",
+    ],
 )
 def test_a_saved_page_has_whole_addresses(head):
     """Its own host is that which the page names."""

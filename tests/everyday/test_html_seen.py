@@ -1,4 +1,6 @@
-"""What nobody sees of a page, and the menus around its main part, are left out; no more than that."""
+"""What nobody sees of a page, and the menus around its main part, are left out; no more than
+that.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ HIDDEN = {
     "listed: object": "<object>The fee is 30.</object>",
     "listed: other options": "<select><option selected><option>The fee is 30.</select>",
     "class": "<style>.x{display:none}</style><p class=x>The fee is 30.</p>",
-    "identifier and nesting": "<style>#a > p.b{display:none!important}</style><div id=a><p class=b>30</div>",
+    "identifier and nesting": (
+        "<style>#a > p.b{display:none!important}</style><div id=a><p class=b>30</div>"
+    ),
     "media for screens": "<style>@media screen{.x{display:none}}</style><p class=x>30</p>",
     "opacity": '<p style="opacity:0">The fee is 30.</p>',
     "far off the page": '<p style="position:absolute;left:-9999px">The fee is 30.</p>',
@@ -106,7 +110,9 @@ CHROME = {
     "listed: nav": f"<nav><ul>{LINKS}</ul></nav>",
     "listed: footer": '<footer><p>© 2026 Tarn Lines. <a href="/i">Imprint</a></p></footer>',
     "listed: header": f"<header><a href='/'>Tarn Lines</a><nav>{LINKS}</nav></header>",
-    "listed: cookie banner": '<div class="cookie-banner"><p>We use cookies.</p><button>OK</button></div>',
+    "listed: cookie banner": (
+        '<div class="cookie-banner"><p>We use cookies.</p><button>OK</button></div>'
+    ),
     "side bar": f"<aside><h3>More</h3><ul>{LINKS}</ul></aside>",
     "menu of divisions": f'<div id="main-menu"><ul>{LINKS}</ul></div>',
     "share buttons": '<div class="share-buttons"><a href="#">Tweet</a><a href="#">Mail</a></div>',
@@ -120,7 +126,7 @@ def test_around_an_article(chrome: str) -> None:
     """Menus and the like go; every paragraph, heading, table and list of the article stays."""
     article = (
         f"<article><h1>Ferries</h1>{ARTICLE}<h2>Fares</h2><table><tr><th>Who<th>Euros<tr><td>Adult"
-        f"<td>28</table><ul><li>Dogs ride free.</ul></article>"
+        "<td>28</table><ul><li>Dogs ride free.</ul></article>"
     )
     page = f"<body>{chrome}<main>{article}</main></body>"
     whole = from_html(f"<body>{article}</body>".encode(), Path("page.html")).text
@@ -130,19 +136,29 @@ def test_around_an_article(chrome: str) -> None:
 
 NO_ARTICLES = {
     "table": "<h1>Fees</h1><table><tr><th>Berth<th>Fee<tr><td>A<td>20<tr><td>B<td>30</table>",
-    "form": "<h1>Order</h1><form><p>Name <input value='Ann'></p><p>Tea <input value='3'></p></form>",
-    "receipt": (
-        "<table><tr><td class='header'>Tarn Lines</td></tr><tr><td><table><tr><td>Ticket<td>28.00"
-        "<tr><td>Bicycle<td>5.00</table></td></tr><tr><td class='footer'>Total 33.00, paid</td></tr></table>"
+    "form": (
+        "<h1>Order</h1><form><p>Name <input value='Ann'></p><p>Tea <input value='3'></p></form>"
     ),
-    "recipe": ("<h1>Apple cake</h1><ul><li>350 g flour<li>3 eggs</ul><ol><li>Stir.<li>Bake 45 minutes.</ol>"),
+    "receipt": (
+        "<table><tr><td class='header'>Tarn"
+        " Lines</td></tr><tr><td><table><tr><td>Ticket<td>28.00<tr><td>Bicycle<td>5.00</table></td></tr><tr><td"
+        " class='footer'>Total 33.00, paid</td></tr></table>"
+    ),
+    "recipe": (
+        "<h1>Apple cake</h1><ul><li>350 g flour<li>3 eggs</ul><ol><li>Stir.<li>Bake 45"
+        " minutes.</ol>"
+    ),
     "short note": "<div>Gate code 4711</div><div><br></div><div>Ask Ann</div>",
-    "e-mail": "<div>Hi Bob,<br>the key is under the stone.</div><blockquote>Where is it?</blockquote>",
-    "Evernote": "<en-note><h1>Boat</h1><div>Moored at pier seven</div><ul><li>fuel<li>rope</ul></en-note>",
+    "e-mail": (
+        "<div>Hi Bob,<br>the key is under the stone.</div><blockquote>Where is it?</blockquote>"
+    ),
+    "Evernote": (
+        "<en-note><h1>Boat</h1><div>Moored at pier seven</div><ul><li>fuel<li>rope</ul></en-note>"
+    ),
     "Notion": (
-        '<article class="page sans"><header><h1 class="page-title">Boat</h1><table class="properties">'
-        "<tbody><tr><th>Owner</th><td>Ann</td></tr></tbody></table></header><div class='page-body'>"
-        "<p>Moored at pier seven</p></div></article>"
+        '<article class="page sans"><header><h1 class="page-title">Boat</h1><table'
+        ' class="properties"><tbody><tr><th>Owner</th><td>Ann</td></tr></tbody></table></header><div'
+        " class='page-body'><p>Moored at pier seven</p></div></article>"
     ),
 }
 
@@ -152,7 +168,9 @@ def _words(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", NO_ARTICLES.values(), ids=NO_ARTICLES.keys())
-@pytest.mark.parametrize("around", ["{}", f"<nav><ul>{LINKS}</ul></nav>{{}}"], ids=["alone", "menu"])
+@pytest.mark.parametrize(
+    "around", ["{}", f"<nav><ul>{LINKS}</ul></nav>{{}}"], ids=["alone", "menu"]
+)
 def test_pages_that_are_no_articles(page: str, around: str) -> None:
     """They lose nothing, alone and with a menu above them."""
     text = from_html(f"<body>{around.format(page)}</body>".encode(), Path("page.html")).text

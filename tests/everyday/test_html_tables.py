@@ -31,7 +31,10 @@ HTML = {
         "| Room | Price net | Price gross |\n| --- | --- | --- |\n| A | 1 | 2 |\n| A | 3 | 4 |",
     ),
     "spans without th": (
-        ("<table><tr><td rowspan=2>Room<td colspan=2>Price<tr><td>net<td>gross<tr><td>A<td>1<td>2</table>"),
+        (
+            "<table><tr><td rowspan=2>Room<td"
+            " colspan=2>Price<tr><td>net<td>gross<tr><td>A<td>1<td>2</table>"
+        ),
         "| Room | Price net | Price gross |\n| --- | --- | --- |\n| A | 1 | 2 |",
     ),
     "a title within the rows": (
@@ -43,7 +46,7 @@ HTML = {
         "| Day | Room |\n| --- | --- |\n| Monday | 1 |\n| Monday | 2 |",
     ),
     "foot before body": (
-        ("<table><thead><tr><th>Item<th>Price</thead><tfoot><tr><td>Sum<td>5</tfoot><tbody><tr><td>Tea<td>5</tbody></table>"),
+        "<table><thead><tr><th>Item<th>Price</thead><tfoot><tr><td>Sum<td>5</tfoot><tbody><tr><td>Tea<td>5</tbody></table>",
         "| Item | Price |\n| --- | --- |\n| Tea | 5 |\n| Sum | 5 |",
     ),
     "no header": (
@@ -71,7 +74,7 @@ HTML = {
         "| Key | Use |\n| --- | --- |\n| a\\|b | pipe |",
     ),
     "a table in a cell": (
-        ("<table><tr><th>Room<th>Fees<tr><td>A<td><table><tr><td>net<td>1<tr><td>gross<td>2</table></table>"),
+        "<table><tr><th>Room<th>Fees<tr><td>A<td><table><tr><td>net<td>1<tr><td>gross<td>2</table></table>",
         "| Room | Fees |\n| --- | --- |\n| A | net, 1; gross, 2 |",
     ),
     "empty rows and columns": (
@@ -79,11 +82,17 @@ HTML = {
         "| A | B |\n| --- | --- |\n| 1 | 2 |",
     ),
     "presentation": (
-        '<table role="presentation"><tr><td><p>Dear Ann,</p></td></tr><tr><td>Yours, Bob</td></tr></table>',
+        (
+            '<table role="presentation"><tr><td><p>Dear Ann,</p></td></tr><tr><td>Yours,'
+            " Bob</td></tr></table>"
+        ),
         "Dear Ann,\n\nYours, Bob",
     ),
     "receipt in nested layout": (
-        ("<table><tr><td><h2>Receipt 4711</h2><table><tr><td>Tea<td>3.00<tr><td>Cake<td>4.50</table></td></tr></table>"),
+        (
+            "<table><tr><td><h2>Receipt"
+            " 4711</h2><table><tr><td>Tea<td>3.00<tr><td>Cake<td>4.50</table></td></tr></table>"
+        ),
         "## Receipt 4711\n\n|  |  |\n| --- | --- |\n| Tea | 3.00 |\n| Cake | 4.50 |",
     ),
     "lines of a form": (
@@ -121,12 +130,17 @@ def _row(*cells: str) -> str:
 
 def test_merged_cells_of_a_letter() -> None:
     """Word's merged cells become a full grid as those of a page do."""
-    table = _row(_cell("Room", '<w:vMerge w:val="restart"/>'), _cell("Price", '<w:gridSpan w:val="2"/>'))
+    table = _row(
+        _cell("Room", '<w:vMerge w:val="restart"/>'), _cell("Price", '<w:gridSpan w:val="2"/>')
+    )
     table += _row(_cell("", "<w:vMerge/>"), _cell("net"), _cell("gross"))
     table += _row(_cell("A", '<w:vMerge w:val="restart"/>'), _cell("1"), _cell("2"))
     table += _row(_cell("", "<w:vMerge/>"), _cell("3"), _cell("4"))
     text = from_docx(docx(f"<w:tbl>{table}</w:tbl>"), Path("letter.docx")).text
-    assert text == ("| Room | Price net | Price gross |\n| --- | --- | --- |\n| A | 1 | 2 |\n| A | 3 | 4 |")
+    assert (
+        text
+        == "| Room | Price net | Price gross |\n| --- | --- | --- |\n| A | 1 | 2 |\n| A | 3 | 4 |"
+    )
 
 
 def test_made_up_spans() -> None:

@@ -9,7 +9,9 @@ import pytest
 LISBON = "The museum moved to Lisbon in 2019."
 PORTO = "The museum moved to Porto in 2021."
 FARO = "The museum moved to Faro in 2023."
-FERRY = "The ferry to Tarn leaves the old pier at eight and comes back at noon, on all days but Sunday."
+FERRY = (
+    "The ferry to Tarn leaves the old pier at eight and comes back at noon, on all days but Sunday."
+)
 
 
 @pytest.fixture
@@ -23,10 +25,12 @@ def notes(tmp_path, monkeypatch):
 
 def listed(cmt, *options):
     """All documents as JSON."""
-    return [json.loads(line) for line in cmt("list", "--all", "--json", *options).stdout.splitlines()]
+    return [
+        json.loads(line) for line in cmt("list", "--all", "--json", *options).stdout.splitlines()
+    ]
 
 
-# -- a text that is edited in the memory ----------------------------------------------------------
+# -- a text that is edited in the memory --------------------------------------------------------
 
 
 def test_an_edit_of_a_file_document_names_the_file(cmt, notes):
@@ -41,7 +45,9 @@ def test_an_edit_of_a_file_document_names_the_file(cmt, notes):
 @pytest.mark.parametrize("command", [["add"], ["watch", "--once"]], ids=["add", "watch"])
 @pytest.mark.parametrize("change", ["none", "edited", "moved", "moved and edited"])
 def test_an_edit_is_named_when_the_file_replaces_it(cmt, notes, command, change):
-    """Whatever became of the file meanwhile: the text stays in the history, and the warning names it."""
+    """Whatever became of the file meanwhile: the text stays in the history, and the warning names
+    it.
+    """
     (notes / "a.md").write_text(f"{LISBON} {FERRY}")
     cmt("add", notes)
     cmt("update", "notes/a.md", "--text", f"{PORTO} {FERRY}")
@@ -52,7 +58,10 @@ def test_an_edit_is_named_when_the_file_replaces_it(cmt, notes, command, change)
         file.write_text(f"{FARO} {FERRY}")
     said = cmt(*command, notes).stderr
     name = f"notes/{file.name}"
-    assert f"{name}: the text of the file replaces that of version 2, which did not come from it" in said
+    assert (
+        f"{name}: the text of the file replaces that of version 2, which did not come from it"
+        in said
+    )
     (document,) = listed(cmt)
     assert f"`cmt show {document['id'][:8]} --history`" in said
     assert document["text"] == file.read_text()
@@ -78,7 +87,9 @@ def test_an_edit_of_what_is_no_file_needs_no_warning(cmt, notes, source):
 
 
 def test_an_edit_of_the_file_itself_needs_no_warning(cmt, notes):
-    """Also where the file goes back to what it said, and where the text is written to the file as advised."""
+    """Also where the file goes back to what it said, and where the text is written to the file as
+    advised.
+    """
     cmt("add", notes)
     for text in (PORTO, LISBON):
         (notes / "a.md").write_text(text)
@@ -113,7 +124,7 @@ def test_an_edit_where_the_file_is_gone_needs_no_warning(cmt, notes):
     assert cmt("update", "notes/a.md", "--text", PORTO).stderr == ""
 
 
-# -- one source of two documents ------------------------------------------------------------------
+# -- one source of two documents ----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -137,7 +148,9 @@ def test_both_are_named_by_import(cmt, notes, doubled):
 
 
 @pytest.mark.parametrize(
-    "command", [["show"], ["rm"], ["forget", "--yes"], ["update", "--text", LISBON]], ids=["show", "rm", "forget", "update"]
+    "command",
+    [["show"], ["rm"], ["forget", "--yes"], ["update", "--text", LISBON]],
+    ids=["show", "rm", "forget", "update"],
 )
 @pytest.mark.parametrize("name", ["notes/a.md", "a.md"])
 def test_commands_ask_which(cmt, notes, doubled, command, name):
@@ -152,7 +165,9 @@ def test_commands_ask_which(cmt, notes, doubled, command, name):
 
 
 def test_the_one_that_follows_the_file_is_named(cmt, notes, doubled):
-    """The file is the source of two documents: one of them gets its new text, and the other is named."""
+    """The file is the source of two documents: one of them gets its new text, and the other is
+    named.
+    """
     (notes / "a.md").write_text(FERRY)
     said = cmt("add", notes).stderr
     follows = next(d["id"][:8] for d in listed(cmt) if d["text"] == FERRY)
@@ -161,7 +176,7 @@ def test_the_one_that_follows_the_file_is_named(cmt, notes, doubled):
     assert "is the source of" not in cmt("add", notes).stderr
 
 
-# -- kept out -------------------------------------------------------------------------------------
+# -- kept out -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("command", [["add"], ["watch", "--once"]], ids=["add", "watch"])
@@ -175,7 +190,10 @@ def test_a_file_that_is_kept_out_stays_out_under_another_name(cmt, notes, comman
     (notes / "a.md").rename(notes / target)
     (notes / "other.md").write_text(FERRY)
     said = cmt(*command, notes).stderr
-    assert f"notes/{target} stays out: a file with its text was kept out; `cmt add notes/{target}` takes it in" in said
+    assert (
+        f"notes/{target} stays out: a file with its text was kept out; `cmt add notes/{target}`"
+        " takes it in" in said
+    )
     (notes / target).write_text(PORTO)
     assert "stays out" not in cmt(*command, notes).stderr
     assert [Path(d["source"]).name for d in listed(cmt)] == ["other.md"]
@@ -220,7 +238,7 @@ def test_another_scope_keeps_nothing_out(cmt, notes):
     assert cmt("add", notes, "--scope", "bob").stdout == "1 added, 0 updated, 0 unchanged\n"
 
 
-# -- moved and edited -----------------------------------------------------------------------------
+# -- moved and edited ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("moved", "edited"), [(1, 1), (3, 1), (3, 3), (2, 0)])
@@ -245,7 +263,9 @@ def test_a_file_that_was_moved_and_edited_is_said_so(cmt, notes):
     (notes / "f.md").write_text(FERRY)
     cmt("add", notes)
     (notes / "f.md").rename(notes / "g.md").write_text(f"{FERRY} Dogs pay half.")
-    assert cmt("add", notes).stdout == "0 added, 0 updated, 1 unchanged, 1 moved (1 of them edited)\n"
+    assert (
+        cmt("add", notes).stdout == "0 added, 0 updated, 1 unchanged, 1 moved (1 of them edited)\n"
+    )
     (notes / "g.md").rename(notes / "h.md").write_text(f"{FERRY} Dogs pay all.")
     assert cmt("watch", notes, "--once").stdout == "renamed notes/g.md to notes/h.md, and edited\n"
     (notes / "h.md").rename(notes / "i.md").write_text(f"{FERRY} Dogs stay here.")

@@ -62,7 +62,9 @@ def keys_by_content(memory, name: str) -> dict[str, bytes]:
 
 @pytest.mark.parametrize(("text", "cost"), CHANGES.values(), ids=CHANGES)
 def test_a_change_costs_what_it_changes(memory, engine, text, cost):
-    """Updated by its id: passages of the same heading and text are not compressed again, and all is well afterwards."""
+    """Updated by its id: passages of the same heading and text are not compressed again, and all is
+    well afterwards.
+    """
     memory.add(TWELVE, id="log")
     engine.compressor.compressed.clear()
     memory.update("log", text)
@@ -73,7 +75,9 @@ def test_a_change_costs_what_it_changes(memory, engine, text, cost):
     assert {(p.version, p.ready) for p in passages} == {(2, True)}
     assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
     for content, key in keys_by_content(memory, "log").items():
-        assert np.allclose(np.frombuffer(key, np.float32), engine.compressor.encode_query(content), atol=1e-6)
+        assert np.allclose(
+            np.frombuffer(key, np.float32), engine.compressor.encode_query(content), atol=1e-6
+        )
     day = passages[-1].text
     assert memory.search(day, 1, mode="text")[0].passage.text == day
     assert memory.search(passages[-1].content, 1, mode="vector")[0].vector_score > 0.999
@@ -136,8 +140,16 @@ def test_memories_of_what_is_gone_are_gone(memory):
     memory.add(TWELVE, id="log")
     memory.update("log", section(7))
     stats = memory.stats()
-    assert (stats.passages, stats.cold, stats.pending, len(memory.embeddings().passages)) == (1, 0, 0, 1)
-    assert memory.search("keeper lamp 3", 5, mode="text")[0].passage.text == memory.passages("log")[0].text
+    assert (stats.passages, stats.cold, stats.pending, len(memory.embeddings().passages)) == (
+        1,
+        0,
+        0,
+        1,
+    )
+    assert (
+        memory.search("keeper lamp 3", 5, mode="text")[0].passage.text
+        == memory.passages("log")[0].text
+    )
 
 
 def test_cold_memories_keep_their_key_vectors(tmp_path, engine):
@@ -163,7 +175,11 @@ def test_cold_memories_keep_their_key_vectors(tmp_path, engine):
 )
 def test_only_another_name_costs_all(memory, engine, change, cost):
     """What a document is called stands in each passage; what else is noted of it stands in none."""
-    memory.add(Document(TWELVE, id="log", source="/home/ann/notes/log.md", metadata={"title": "Lamp journal"}))
+    memory.add(
+        Document(
+            TWELVE, id="log", source="/home/ann/notes/log.md", metadata={"title": "Lamp journal"}
+        )
+    )
     engine.compressor.compressed.clear()
     memory.update("log", **change)
     assert len(engine.compressor.compressed) == cost
@@ -179,7 +195,9 @@ def test_texts_of_one_document_do_not_take_each_other_s_memory(memory, engine):
 
 
 def test_a_change_while_another_thread_compresses_is_not_lost(tmp_path):
-    """What a compressor had in hand when the text changed is stored where it still belongs, and nowhere else."""
+    """What a compressor had in hand when the text changed is stored where it still belongs, and
+    nowhere else.
+    """
     engine = FakeEngine()
     with open_fake(tmp_path / "memory", engine) as memory:
         memory.add_many([Document(TWELVE, id="log")], compress=False)
@@ -195,4 +213,6 @@ def test_a_change_while_another_thread_compresses_is_not_lost(tmp_path):
         memory.compress()
         assert memory.stats().pending == 0
         for content, key in keys_by_content(memory, "log").items():
-            assert np.allclose(np.frombuffer(key, np.float32), engine.compressor.encode_query(content), atol=1e-6)
+            assert np.allclose(
+                np.frombuffer(key, np.float32), engine.compressor.encode_query(content), atol=1e-6
+            )

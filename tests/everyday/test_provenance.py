@@ -10,7 +10,10 @@ CAKE = ("Apple cake", "Slice 5 apples. Bake at 180 degrees for 45 minutes.")
 BREAD = ("Sourdough", "Rest it overnight. Bake at 230 degrees for 20 minutes, then 25 more.")
 LAMP = ("", "The lamp of the lighthouse was lit in 1861 by Oskar Lind.")
 RABBIT = ("Momo", "A rabbit of three years. The vet is Dr. Acar.")
-LONG = "School begins on 3 September, in the gym, for new pupils, for those who come from other schools, for all who move up. "
+LONG = (
+    "School begins on 3 September, in the gym, for new pupils, for those who come from other"
+    " schools, for all who move up. "
+)
 SCHOOL = ("", LONG + "Parents' evening of class 5: 3 September.")
 CASES = {
     "the words of another passage than the best": (
@@ -20,7 +23,13 @@ CASES = {
         1,
         "20 minutes",
     ),
-    "the words of the best one": ("How long do I bake the apple cake?", "45 minutes", [CAKE, BREAD], 0, "45 minutes"),
+    "the words of the best one": (
+        "How long do I bake the apple cake?",
+        "45 minutes",
+        [CAKE, BREAD],
+        0,
+        "45 minutes",
+    ),
     "case and full stop": ("Who lit the lamp?", "oskar lind.", [BREAD, LAMP], 1, "Oskar Lind"),
     "a sentence that repeats the question": (
         "Who lit the lamp of the lighthouse?",
@@ -29,15 +38,30 @@ CASES = {
         1,
         "lamp of the lighthouse was lit in 1861 by Oskar Lind",
     ),
-    "an answer in another order": ("When and by whom was it lit?", "Oskar Lind, 1861", [CAKE, LAMP], 1, "1861 by Oskar Lind"),
+    "an answer in another order": (
+        "When and by whom was it lit?",
+        "Oskar Lind, 1861",
+        [CAKE, LAMP],
+        1,
+        "1861 by Oskar Lind",
+    ),
     "one digit, near the question's words": (
         "How many keys does the shed have?",
         "2",
-        [("", "Route 2 leads to the lake and to the school."), ("", "The shed has 2 keys. Row 2 is empty.")],
+        [
+            ("", "Route 2 leads to the lake and to the school."),
+            ("", "The shed has 2 keys. Row 2 is empty."),
+        ],
         1,
         "2",
     ),
-    "one letter": ("In which class is Jon?", "b", [("", "Plan b is to wait."), ("", "Jon is in class b.")], 1, "b"),
+    "one letter": (
+        "In which class is Jon?",
+        "b",
+        [("", "Plan b is to wait."), ("", "Jon is in class b.")],
+        1,
+        "b",
+    ),
     "the same words in two passages: the better match": (
         "When was it lit?",
         "1861",
@@ -66,9 +90,27 @@ CASES = {
         1,
         "Cafe\u0301 Mu\u0308ller",
     ),
-    "full-width digits": ("Which room?", "房间 207", [CAKE, ("", "乔恩在房间２０７上课。")], 1, "房间２０７"),
-    "a script without spaces": ("打印机在哪里？", "蓝色文件夹", [CAKE, ("", "密码在蓝色文件夹里。")], 1, "蓝色文件夹"),
-    "an ending more": ("When does Maja swim?", "Tuesday", [CAKE, ("", "Maja swims on Tuesdays.")], 1, "Tuesdays"),
+    "full-width digits": (
+        "Which room?",
+        "房间 207",
+        [CAKE, ("", "乔恩在房间２０７上课。")],
+        1,
+        "房间２０７",
+    ),
+    "a script without spaces": (
+        "打印机在哪里？",
+        "蓝色文件夹",
+        [CAKE, ("", "密码在蓝色文件夹里。")],
+        1,
+        "蓝色文件夹",
+    ),
+    "an ending more": (
+        "When does Maja swim?",
+        "Tuesday",
+        [CAKE, ("", "Maja swims on Tuesdays.")],
+        1,
+        "Tuesdays",
+    ),
     "the occurrence near the question's words": (
         "When is the parents' evening of class 5?",
         "3 September",
@@ -79,9 +121,13 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize(("question", "answer", "passages", "expected", "words"), CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(
+    ("question", "answer", "passages", "expected", "words"), CASES.values(), ids=CASES.keys()
+)
 def test_the_passage_that_an_answer_is_from(question, answer, passages, expected, words):
-    """It is the one in which the answer's words stand together, and the trace gives their characters."""
+    """It is the one in which the answer's words stand together, and the trace gives their
+    characters.
+    """
     found = traces(question, answer, passages)
     first = first_of(found)
     assert first == expected
@@ -98,7 +144,12 @@ def test_the_last_of_two_occurrences_is_chosen_by_what_stands_around_it():
 
 @pytest.mark.parametrize(
     ("question", "answer"),
-    [("Is the lamp lit?", "Yes"), ("Who sold the boat?", "Wilhelmina Vance"), ("What?", "..."), ("What?", "")],
+    [
+        ("Is the lamp lit?", "Yes"),
+        ("Who sold the boat?", "Wilhelmina Vance"),
+        ("What?", "..."),
+        ("What?", ""),
+    ],
     ids=["yes", "invented", "no words", "empty"],
 )
 def test_an_answer_whose_words_stand_nowhere_is_from_no_passage(question, answer):
@@ -109,7 +160,9 @@ def test_an_answer_whose_words_stand_nowhere_is_from_no_passage(question, answer
 
 
 def test_an_answer_that_stands_in_the_heading_alone_has_no_characters():
-    """The heading is no part of the passage's text: the passage holds the answer, without a place."""
+    """The heading is no part of the passage's text: the passage holds the answer, without a
+    place.
+    """
     found = traces("What is the rabbit called?", "Momo", [LAMP, RABBIT])
     assert first_of(found) == 1
     assert (found[1].holds, found[1].start, found[1].end) == (True, None, None)
@@ -135,7 +188,16 @@ def test_an_answer_of_several_passages_comes_from_the_one_that_holds_most():
         ("2019³ H₂O ½", ["2019", "3", "h", "2", "o", "1", "2"]),
         ("٢٠٢٦ और २६", ["2026", "और", "26"]),
     ],
-    ids=["sharp s", "numbers", "identifier", "invisible characters", "two scripts", "ligature", "superscripts", "other digits"],
+    ids=[
+        "sharp s",
+        "numbers",
+        "identifier",
+        "invisible characters",
+        "two scripts",
+        "ligature",
+        "superscripts",
+        "other digits",
+    ],
 )
 def test_words_are_compared_in_one_form(text, forms):
     """Case, accents, compatibility and invisible characters do not count."""

@@ -1,4 +1,6 @@
-"""Kind 12: a memory on a medium, or in files, that nobody here may write. Subprocesses, because such rights are the process's."""
+"""Kind 12: a memory on a medium, or in files, that nobody here may write. Subprocesses, because
+such rights are the process's.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +92,11 @@ print(json.dumps({"seen": seen, "refused": refused, "wrong": wrong}))
 def closed(folder, medium):
     """Close a folder to writers; returns the words before a command that is to find it so."""
     if medium == "mount":
-        able = ROOT and shutil.which("unshare") and subprocess.run(["unshare", "-m", "true"], check=False).returncode == 0
+        able = (
+            ROOT
+            and shutil.which("unshare")
+            and subprocess.run(["unshare", "-m", "true"], check=False).returncode == 0
+        )
         if not able:
             pytest.skip("mounting needs root and namespaces")
         return ["unshare", "-m", "sh", "-c", MOUNTED, folder]
@@ -145,7 +151,9 @@ media = pytest.mark.parametrize("medium", ["mount", "files and folder", "files"]
 
 @media
 def test_it_is_read_and_copied_but_not_changed(folder, tmp_path, medium):
-    """Listed, searched, asked, exported, backed up; what would change it is refused with the way on. No file changes."""
+    """Listed, searched, asked, exported, backed up; what would change it is refused with the way
+    on. No file changes.
+    """
     told, warned = use(folder, tmp_path, closed(folder, medium))
     assert told["seen"] == EXPECTED
     for name, error in told["refused"].items():
@@ -182,7 +190,21 @@ def test_what_was_not_compressed_is_read(tmp_path, medium):
         memory.add_many([LISBON], compress=False)
         memory.update("museum", LISBON + " It is large.")
     out = subprocess.run(
-        [*map(str, [*closed(made, medium), sys.executable, "-c", RUN, "ask", "Where did the museum move?", "-m", made])],
+        [
+            *map(
+                str,
+                [
+                    *closed(made, medium),
+                    sys.executable,
+                    "-c",
+                    RUN,
+                    "ask",
+                    "Where did the museum move?",
+                    "-m",
+                    made,
+                ],
+            )
+        ],
         capture_output=True,
         text=True,
         check=False,
@@ -200,7 +222,9 @@ def test_with_a_log_that_was_not_merged(folder, tmp_path, medium, beside):
     there.mkdir()
     with open_fake(folder) as memory:
         memory.add("The last thing.", id="last")
-        for name in ("memory.db", "memory.db-wal", "memory.db-shm")[: 2 if "alone" in beside else 3]:
+        for name in ("memory.db", "memory.db-wal", "memory.db-shm")[
+            : 2 if "alone" in beside else 3
+        ]:
             shutil.copy(folder / name, there / name)
     if "empty" in beside:
         shutil.copy(folder / "memory.db", there / "memory.db")
@@ -243,8 +267,12 @@ def test_commands(folder, tmp_path, medium):
     lines = [line.format(out=out) + f" -m {folder}" for line, _, _ in COMMANDS]
     words = [*before, sys.executable, "-c", RUN_ALL, json.dumps(lines)]
     environment = {**os.environ, "CMT_MODELS": str(tmp_path / "models"), "CMT_HOME": str(tmp_path)}
-    done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=True, env=environment)
-    for (line, code, said), answered in zip(COMMANDS, map(json.loads, done.stdout.splitlines()), strict=True):
+    done = subprocess.run(
+        [*map(str, words)], capture_output=True, text=True, check=True, env=environment
+    )
+    for (line, code, said), answered in zip(
+        COMMANDS, map(json.loads, done.stdout.splitlines()), strict=True
+    ):
         assert answered[0] == code, (line, answered)
         assert said in answered[1] + answered[2], (line, answered)
 
@@ -293,7 +321,17 @@ def test_an_empty_folder_that_is_closed_makes_no_memory(tmp_path):
     """As before: it cannot be used."""
     there = tmp_path / "there"
     there.mkdir()
-    words = [*closed(there, "files and folder"), sys.executable, "-c", RUN, "add", "--text", "x", "-m", there]
+    words = [
+        *closed(there, "files and folder"),
+        sys.executable,
+        "-c",
+        RUN,
+        "add",
+        "--text",
+        "x",
+        "-m",
+        there,
+    ]
     done = subprocess.run([*map(str, words)], capture_output=True, text=True, check=False)
     there.chmod(0o755)
     assert done.returncode == 5
@@ -301,7 +339,9 @@ def test_an_empty_folder_that_is_closed_makes_no_memory(tmp_path):
 
 
 def test_running_out_of_handles_is_not_taken_for_a_closed_medium(folder, monkeypatch):
-    """SQLite says the same of both; a memory that may be written is never read as if nobody wrote it."""
+    """SQLite says the same of both; a memory that may be written is never read as if nobody wrote
+    it.
+    """
 
     def fails(*_, **__):
         raise StorageDenied("memory.db cannot be opened for writing (unable to open database file)")

@@ -38,14 +38,19 @@ SHORT = {
 def memory(tmp_path_factory):
     """Two recipes and three notes of one sentence."""
     with cmt_sdk.open(tmp_path_factory.mktemp("everyday") / "notes") as opened:
-        recipes = [cmt_sdk.Document(CAKE, source="cake.md"), cmt_sdk.Document(BREAD, source="bread.md")]
+        recipes = [
+            cmt_sdk.Document(CAKE, source="cake.md"),
+            cmt_sdk.Document(BREAD, source="bread.md"),
+        ]
         opened.add_many([*recipes, *map(cmt_sdk.Document, SHORT)])
         yield opened
 
 
 def test_notes_of_one_sentence_lose_nothing(memory):
     """Five of six questions at least: with a quarter of the entries kept it is three."""
-    asked = {question: answer for questions in SHORT.values() for question, answer in questions.items()}
+    asked = {
+        question: answer for questions in SHORT.values() for question, answer in questions.items()
+    }
     said = {question: memory.model.ask(question).text for question in asked}
     right = [question for question, answer in asked.items() if answer in said[question]]
     assert len(right) >= 5, said
@@ -56,4 +61,6 @@ def test_the_time_of_one_recipe_is_not_that_of_another(memory):
     answer = memory.model.ask("How long do I bake the apple cake?")
     first = answer.sources[0]
     assert first.quote == answer.text.rstrip(".")
-    assert ("45" in answer.text and first.source == "cake.md") or (answer.confidence < 0.6 and first.source == "bread.md")
+    assert ("45" in answer.text and first.source == "cake.md") or (
+        answer.confidence < 0.6 and first.source == "bread.md"
+    )

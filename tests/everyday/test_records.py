@@ -17,7 +17,10 @@ def tokens(texts):
 
 def cut(text, suffix=".md", budget=40, **more):
     """The passages of a text with the heading each stands under."""
-    return [(s.heading, text[s.start : s.end]) for s in split(text, tokens, budget, rules=rules_for(f"x{suffix}"), **more)]
+    return [
+        (s.heading, text[s.start : s.end])
+        for s in split(text, tokens, budget, rules=rules_for(f"x{suffix}"), **more)
+    ]
 
 
 PEOPLE = [
@@ -30,14 +33,24 @@ TABLES = {
         "name,street,phone\nBob Berg,9 Oak Tree Road,555 0106\n",
         "- name: Bob Berg; street: 9 Oak Tree Road; phone: 555 0106",
     ),
-    "empty-cells": ("name,street,phone\nAnn,,555\nBob,1 Elm,\n,,\n", "- name: Ann; phone: 555\n- name: Bob; street: 1 Elm"),
+    "empty-cells": (
+        "name,street,phone\nAnn,,555\nBob,1 Elm,\n,,\n",
+        "- name: Ann; phone: 555\n- name: Bob; street: 1 Elm",
+    ),
     "excel-german": (
         'sep=;\r\n"Name";"Betrag";"Notiz"\r\n"Müller";"1.250,00";"zahlt\r\nspäter; bar"\r\n',
         "- Name: Müller; Betrag: 1.250,00; Notiz: zahlt / später; bar",
     ),
     "bank-export": (
-        "Kontonummer:;DE12 3456\nZeitraum:;01.01.2026\n\nBuchungstag;Betrag;Zweck\n01.01.2026;-12,50;REWE, Porto\n",
-        "Kontonummer: DE12 3456\nZeitraum: 01.01.2026\n\n- Buchungstag: 01.01.2026; Betrag: -12,50; Zweck: REWE, Porto",
+        (
+            "Kontonummer:;DE12"
+            " 3456\nZeitraum:;01.01.2026\n\nBuchungstag;Betrag;Zweck\n01.01.2026;-12,50;REWE,"
+            " Porto\n"
+        ),
+        (
+            "Kontonummer: DE12 3456\nZeitraum: 01.01.2026\n\n- Buchungstag: 01.01.2026; Betrag:"
+            " -12,50; Zweck: REWE, Porto"
+        ),
     ),
     "lines-above-filled-up": (
         "Konto;;;\nDE12;;;\nTag;Betrag;Zweck;Saldo\n01.01.2026;-12,50;REWE;1\n02.01.2026;5;Lohn;2\n",
@@ -47,11 +60,26 @@ TABLES = {
         ),
     ),
     "no-header": ("1,Bob,555\n2,Ann,556\n", "- 1; Bob; 555\n- 2; Ann; 556"),
-    "years-as-columns": ("country,2019,2020\nFrance,67.1,67.4\n", "- country: France; 2019: 67.1; 2020: 67.4"),
-    "a-name-twice": ("name,tel,tel\nBob,1,2\nAnn,3,4\n", "- name: Bob; tel: 1; tel: 2\n- name: Ann; tel: 3; tel: 4"),
-    "more-cells-than-names": ("a,b\n1,2\n3,4,5\n6,7\n", "- a: 1; b: 2\n- a: 3; b: 4; column 3: 5\n- a: 6; b: 7"),
-    "inch-marks": ('name\tsize\nthe 5" pipe\t3\nthe 6" pipe\t4\n', '- name: the 5" pipe; size: 3\n- name: the 6" pipe; size: 4'),
-    "mark-never-closed": ('name,note\nBob,"hi\nAnn,no\n', "- name: Bob; note: hi\n- name: Ann; note: no"),
+    "years-as-columns": (
+        "country,2019,2020\nFrance,67.1,67.4\n",
+        "- country: France; 2019: 67.1; 2020: 67.4",
+    ),
+    "a-name-twice": (
+        "name,tel,tel\nBob,1,2\nAnn,3,4\n",
+        "- name: Bob; tel: 1; tel: 2\n- name: Ann; tel: 3; tel: 4",
+    ),
+    "more-cells-than-names": (
+        "a,b\n1,2\n3,4,5\n6,7\n",
+        "- a: 1; b: 2\n- a: 3; b: 4; column 3: 5\n- a: 6; b: 7",
+    ),
+    "inch-marks": (
+        'name\tsize\nthe 5" pipe\t3\nthe 6" pipe\t4\n',
+        '- name: the 5" pipe; size: 3\n- name: the 6" pipe; size: 4',
+    ),
+    "mark-never-closed": (
+        'name,note\nBob,"hi\nAnn,no\n',
+        "- name: Bob; note: hi\n- name: Ann; note: no",
+    ),
     "pipes": ("a|b\n1|2\n", "- a: 1; b: 2"),
     "no-table": ("This is a note.", "This is a note."),
 }
@@ -65,7 +93,10 @@ def test_a_row_becomes_a_record_that_names_its_columns(text, wanted):
 
 def test_a_table_with_a_byte_order_mark():
     """As Excel saves "Unicode text"."""
-    assert from_csv("name\tcity\r\nZoë\tPorto\r\n".encode("utf-16"), Path("x.tsv")).text == "- name: Zoë; city: Porto"
+    assert (
+        from_csv("name\tcity\r\nZoë\tPorto\r\n".encode("utf-16"), Path("x.tsv")).text
+        == "- name: Zoë; city: Porto"
+    )
 
 
 VALUES = {
@@ -74,13 +105,19 @@ VALUES = {
             '{"site": {"name": "Kestrel", "rooms": [{"room": "R112", "seats": 4}, '
             '{"room": "R113", "seats": 6.10}]}, "tags": ["a", "b"]}'
         ),
-        "tags: a, b\nsite.name: Kestrel\n\n# site.rooms\n\n- room: R112; seats: 4\n- room: R113; seats: 6.10",
+        (
+            "tags: a, b\nsite.name: Kestrel\n\n# site.rooms\n\n- room: R112; seats: 4\n- room:"
+            " R113; seats: 6.10"
+        ),
     ),
     "objects-by-name": (
         '{"ann": {"phone": "1", "city": "Porto"}, "bob": {"phone": "2"}}',
         "- ann; phone: 1; city: Porto\n- bob; phone: 2",
     ),
-    "deep": ('[{"a": 1, "b": {"c": [1, 2], "d": [{"x": 1}, {"x": 2}]}}]', "- a: 1; b.c: 1, 2; b.d: (x: 1), (x: 2)"),
+    "deep": (
+        '[{"a": 1, "b": {"c": [1, 2], "d": [{"x": 1}, {"x": 2}]}}]',
+        "- a: 1; b.c: 1, 2; b.d: (x: 1), (x: 2)",
+    ),
     "numbers-as-written": (
         '{"n": 1.10, "m": 12345678901234567890, "t": true, "u": null}',
         "n: 1.10\nm: 12345678901234567890\nt: true",
@@ -100,7 +137,10 @@ def test_json_names_the_path_to_each_value(text, wanted):
 def test_json_lines():
     """Each line is a record; what is no json stays."""
     text = '{"room": "R1", "n": 1.10}\nno json\n{"room": "R2"}\n'
-    assert from_json_lines(text.encode(), Path("x.jsonl")).text == "- room: R1; n: 1.10\nno json\n- room: R2\n"
+    assert (
+        from_json_lines(text.encode(), Path("x.jsonl")).text
+        == "- room: R1; n: 1.10\nno json\n- room: R2\n"
+    )
 
 
 def test_a_file_of_rows_is_read_as_records(tmp_path):
@@ -137,16 +177,55 @@ def test_rows_given_as_text_stay_whole_below_their_header():
 
 
 LINES = {
-    "json-lines": (".jsonl", [f'{{"room": "R{n}", "name": "Ann {n}", "phone": "555 01{n}"}}' for n in range(10, 20)]),
-    "log": (".log", [f"2026-03-0{n} 10:00 ERROR the pump at station {n}\n  Traceback\n    line {n}" for n in range(1, 9)]),
-    "java-log": (".log", [f"10:00:0{n} ERROR failed\njava.lang.E: no {n}\n\tat a.b(C.java:{n})\nCaused by: y" for n in range(9)]),
-    "syslog": (".log", [f"Mar {n:2d} 10:00:00 kestrel sshd[1{n}]: accepted key for ann" for n in range(1, 9)]),
-    "chat": (".txt", [f"[{n:02d}:15] Ann: the boat number {n} is at the pier {n}. And then?" for n in range(10)]),
-    "addresses": (".txt", [f"{n} Berg\n{n} Oak Tree Road\nPort Elm\n555 01{n}\n" for n in range(10, 24)]),
-    "verses": (".md", [f"The sea is wide\nand I have {n} boats\nthe pier is old\n" for n in range(6)]),
-    "cues": (".srt", [f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\nThe boat is red.\nIt is old.\n" for n in range(1, 7)]),
-    "definitions": (".md", [f"Term {n}\n: It means the {n}. of the things. It is old.\n" for n in range(6)]),
-    "rst-definitions": (".rst", [f"term {n}\n  It means the {n}. of the things. It is old." for n in range(6)]),
+    "json-lines": (
+        ".jsonl",
+        [f'{{"room": "R{n}", "name": "Ann {n}", "phone": "555 01{n}"}}' for n in range(10, 20)],
+    ),
+    "log": (
+        ".log",
+        [
+            f"2026-03-0{n} 10:00 ERROR the pump at station {n}\n  Traceback\n    line {n}"
+            for n in range(1, 9)
+        ],
+    ),
+    "java-log": (
+        ".log",
+        [
+            f"10:00:0{n} ERROR failed\njava.lang.E: no {n}\n\tat a.b(C.java:{n})\nCaused by: y"
+            for n in range(9)
+        ],
+    ),
+    "syslog": (
+        ".log",
+        [f"Mar {n:2d} 10:00:00 kestrel sshd[1{n}]: accepted key for ann" for n in range(1, 9)],
+    ),
+    "chat": (
+        ".txt",
+        [f"[{n:02d}:15] Ann: the boat number {n} is at the pier {n}. And then?" for n in range(10)],
+    ),
+    "addresses": (
+        ".txt",
+        [f"{n} Berg\n{n} Oak Tree Road\nPort Elm\n555 01{n}\n" for n in range(10, 24)],
+    ),
+    "verses": (
+        ".md",
+        [f"The sea is wide\nand I have {n} boats\nthe pier is old\n" for n in range(6)],
+    ),
+    "cues": (
+        ".srt",
+        [
+            f"{n}\n00:00:0{n},000 --> 00:00:0{n},900\nThe boat is red.\nIt is old.\n"
+            for n in range(1, 7)
+        ],
+    ),
+    "definitions": (
+        ".md",
+        [f"Term {n}\n: It means the {n}. of the things. It is old.\n" for n in range(6)],
+    ),
+    "rst-definitions": (
+        ".rst",
+        [f"term {n}\n  It means the {n}. of the things. It is old." for n in range(6)],
+    ),
     "rows-of-pipes": (".md", [f"| Boat {n} | pier {n} | {n}00 euros |" for n in range(12)]),
 }
 
@@ -161,8 +240,20 @@ def test_lines_that_belong_together_stay_together(suffix, records):
 
 
 HEADERS = {
-    "markdown": (".md", "# Fees\n\n| Boat | Fee |\n| --- | --- |\n", "| B{n} | {n}00 euros |\n", "", "Fees\n| Boat | Fee |"),
-    "without-outer-bars": (".md", "Boat | Fee\n--- | ---\n", "B{n} | {n}00 euros\n", "", "Boat | Fee"),
+    "markdown": (
+        ".md",
+        "# Fees\n\n| Boat | Fee |\n| --- | --- |\n",
+        "| B{n} | {n}00 euros |\n",
+        "",
+        "Fees\n| Boat | Fee |",
+    ),
+    "without-outer-bars": (
+        ".md",
+        "Boat | Fee\n--- | ---\n",
+        "B{n} | {n}00 euros\n",
+        "",
+        "Boat | Fee",
+    ),
     "within-a-list": (
         ".md",
         "- Fees\n\n  | Boat | Fee |\n  | --- | --- |\n",
@@ -191,13 +282,33 @@ HEADERS = {
         "====== =====\n",
         "Fees\nBoat Fee",
     ),
-    "org": (".org", "* Fees\n| Boat | Fee |\n|------+-----|\n", "| B{n} | {n}00 euros |\n", "", "Fees\n| Boat | Fee |"),
-    "asciidoc": (".adoc", "== Fees\n\n|===\n|Boat |Fee\n\n", "|B{n} |{n}00 euros\n", "|===\n", "Fees\n|Boat |Fee"),
-    "latex": (".tex", "\\section{Fees}\nBoat & Fee \\\\\n\\hline\n", "B{n} & {n}00 euros \\\\\n", "", "Fees\nBoat & Fee \\\\"),
+    "org": (
+        ".org",
+        "* Fees\n| Boat | Fee |\n|------+-----|\n",
+        "| B{n} | {n}00 euros |\n",
+        "",
+        "Fees\n| Boat | Fee |",
+    ),
+    "asciidoc": (
+        ".adoc",
+        "== Fees\n\n|===\n|Boat |Fee\n\n",
+        "|B{n} |{n}00 euros\n",
+        "|===\n",
+        "Fees\n|Boat |Fee",
+    ),
+    "latex": (
+        ".tex",
+        "\\section{Fees}\nBoat & Fee \\\\\n\\hline\n",
+        "B{n} & {n}00 euros \\\\\n",
+        "",
+        "Fees\nBoat & Fee \\\\",
+    ),
 }
 
 
-@pytest.mark.parametrize(("suffix", "above", "row", "below", "heading"), HEADERS.values(), ids=HEADERS)
+@pytest.mark.parametrize(
+    ("suffix", "above", "row", "below", "heading"), HEADERS.values(), ids=HEADERS
+)
 def test_every_part_of_a_table_has_its_header(suffix, above, row, below, heading):
     """The header row is the last line of the heading; rows stay whole."""
     rows = [row.replace("{n}", str(n)) for n in range(24)]
@@ -208,7 +319,12 @@ def test_every_part_of_a_table_has_its_header(suffix, above, row, below, heading
 
 
 NESTED = {
-    "list": (".md", "# Ports\n\n- Server node9\n", "  - port 80{n} is open to all\n", "Ports > Server node9"),
+    "list": (
+        ".md",
+        "# Ports\n\n- Server node9\n",
+        "  - port 80{n} is open to all\n",
+        "Ports > Server node9",
+    ),
     "logseq": (".md", "- ## Server node9:\n", "\t- port 80{n} is open to all\n", "Server node9"),
     "tasks": (".md", "- [ ] Server node9\n", "  - [x] port 80{n} is open to all\n", "Server node9"),
     "numbers": (".md", "1. Server node9\n", "   1. port 80{n} is open to all\n", "Server node9"),
@@ -217,7 +333,12 @@ NESTED = {
     "stars": (".adoc", "* Server node9\n", "** port 80{n} is open to all\n", "Server node9"),
     "yaml": (".yaml", "node9:\n", "  port 80{n}: is open to all\n", "node9"),
     "code": (".py", "class Node:\n", "    port80{n} = is_open(to_all)\n", "class Node"),
-    "callout": (".md", "> [!note] Server node9\n> It is old.\n", ">\n> Its port 80{n} is open to all.\n", "Server node9"),
+    "callout": (
+        ".md",
+        "> [!note] Server node9\n> It is old.\n",
+        ">\n> Its port 80{n} is open to all.\n",
+        "Server node9",
+    ),
 }
 
 
@@ -231,10 +352,14 @@ def test_a_nested_item_has_what_it_lies_under(suffix, above, item, heading):
 
 def test_code_stays_whole_or_is_cut_at_blank_lines():
     """No line of it is torn."""
-    block = "```py\n" + "\n\n".join(f"def boat{n}():\n    return pier({n})" for n in range(8)) + "\n```"
+    block = (
+        "```py\n" + "\n\n".join(f"def boat{n}():\n    return pier({n})" for n in range(8)) + "\n```"
+    )
     bodies = [body for _, body in cut("Before.\n\n" + block, budget=60)]
     assert all(body.startswith(("Before", "```py", "def ")) for body in bodies)
-    assert ("", "```py\nx = 1\n\ny = 2\n```") in cut("One two three four. " * 3 + "\n\n```py\nx = 1\n\ny = 2\n```", budget=24)
+    assert ("", "```py\nx = 1\n\ny = 2\n```") in cut(
+        "One two three four. " * 3 + "\n\n```py\nx = 1\n\ny = 2\n```", budget=24
+    )
 
 
 PICTURE = "iVBORw0KGgoAAAANSUhEUgAA" * 300
@@ -244,11 +369,23 @@ BINARY = {
         f"Red.\n\n![The boat at sea](data:image/png;base64,{PICTURE})\n\nPier 7.",
         ["Red.\n\n![The boat at sea", "Pier 7."],
     ),
-    "picture-without-words": (f"Red.\n\n![](data:image/png;base64,{PICTURE})\n\nPier 7.", ["Red.", "Pier 7."]),
-    "reference": (f"See ![boat][i1].\n\n[i1]: <data:image/png;base64,{PICTURE}>\n", ["See ![boat][i1]."]),
-    "html": (f'<img alt="Boat" src="data:image/png;base64,{PICTURE}">\n\nPier 7.', ['<img alt="Boat" src="', '">\n\nPier 7.']),
+    "picture-without-words": (
+        f"Red.\n\n![](data:image/png;base64,{PICTURE})\n\nPier 7.",
+        ["Red.", "Pier 7."],
+    ),
+    "reference": (
+        f"See ![boat][i1].\n\n[i1]: <data:image/png;base64,{PICTURE}>\n",
+        ["See ![boat][i1]."],
+    ),
+    "html": (
+        f'<img alt="Boat" src="data:image/png;base64,{PICTURE}">\n\nPier 7.',
+        ['<img alt="Boat" src="', '">\n\nPier 7.'],
+    ),
     "bare-base64": (f"Key:\n{PICTURE}\n\nPier 7.", ["Key:", "Pier 7."]),
-    "lines-of-base64": ("Key:\n" + "\n".join([PICTURE[:64]] * 9) + "\nabCD12==\nPier 7.", ["Key:", "Pier 7."]),
+    "lines-of-base64": (
+        "Key:\n" + "\n".join([PICTURE[:64]] * 9) + "\nabCD12==\nPier 7.",
+        ["Key:", "Pier 7."],
+    ),
 }
 
 

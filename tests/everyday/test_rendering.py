@@ -21,7 +21,11 @@ CASES = {
         "| - | - |\n| 1 | 2 |",
         "- a: 1; b: 2",
     ),
-    "a header alone in the heading": ("| Season | Entry |", "| Winter | 4 |\nBye.", "- Season: Winter; Entry: 4\nBye."),
+    "a header alone in the heading": (
+        "| Season | Entry |",
+        "| Winter | 4 |\nBye.",
+        "- Season: Winter; Entry: 4\nBye.",
+    ),
     "an empty header": ("", "|  |  |\n|--|--|\n| Rent | 950 |", "- Rent; 950"),
     "an empty cell": ("", "| a | b | c |\n|-|-|-|\n| 1 |  | 3 |", "- a: 1; c: 3"),
     "an empty row": ("", "| a | b |\n|-|-|\n|  |  |\n| 1 | 2 |", "- a: 1; b: 2"),
@@ -29,8 +33,16 @@ CASES = {
     "a pipe in a cell": ("", "| a | b |\n|-|-|\n| x \\| y | 2 |", "- a: x | y; b: 2"),
     "rows without a last pipe": ("", "| a | b\n|-|-\n| 1 | 2", "- a: 1; b: 2"),
     "org": ("", "| a | b |\n|---+---|\n| 1 | 2 |", "- a: 1; b: 2"),
-    "rows without a header": ("", "| shed 0 | code 1 |\n| shed 1 | code 2 |", "| shed 0 | code 1 |\n| shed 1 | code 2 |"),
-    "two rows of values": ("Doors", "| x | 1 |\n| y | 2 |\n| z | 3 |", "Doors\n| x | 1 |\n| y | 2 |\n| z | 3 |"),
+    "rows without a header": (
+        "",
+        "| shed 0 | code 1 |\n| shed 1 | code 2 |",
+        "| shed 0 | code 1 |\n| shed 1 | code 2 |",
+    ),
+    "two rows of values": (
+        "Doors",
+        "| x | 1 |\n| y | 2 |\n| z | 3 |",
+        "Doors\n| x | 1 |\n| y | 2 |\n| z | 3 |",
+    ),
     "bars in a sentence": ("", "|x| is small\n|y| is large", "|x| is small\n|y| is large"),
     "long names of columns": (
         "",

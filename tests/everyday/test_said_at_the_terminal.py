@@ -21,7 +21,7 @@ def notes(tmp_path, monkeypatch):
     return tmp_path / "notes"
 
 
-# -- once ------------------------------------------------------------------------------------------
+# -- once ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "mac-roman"])
@@ -36,19 +36,27 @@ def test_a_guess_is_said_once(cmt, notes, command, encoding):
     assert "which is a guess" in cmt(*command, notes).stderr
 
 
-@pytest.mark.parametrize(("name", "data"), [("e.md", b""), ("e.txt", b" \n\t\n"), ("e.html", b"<p> </p>"), ("e.csv", b"\n")])
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [("e.md", b""), ("e.txt", b" \n\t\n"), ("e.html", b"<p> </p>"), ("e.csv", b"\n")],
+)
 def test_empty_files_of_a_folder_are_counted(cmt, notes, name, data):
     """There is no warning for each, at each run; one that is named itself is refused."""
     (notes / name).write_bytes(data)
     done = cmt("add", notes)
-    assert (done.stdout, done.stderr) == (f"1 added, 0 updated, 0 unchanged, 1 empty (notes/{name})\n", "")
+    assert (done.stdout, done.stderr) == (
+        f"1 added, 0 updated, 0 unchanged, 1 empty (notes/{name})\n",
+        "",
+    )
     assert cmt.json("add", notes)["empty"] == 1
     assert "nothing to remember" in cmt("add", notes / name, code=2).stderr
 
 
 @pytest.mark.parametrize("suffix", ["service", "reg", "py", "xyz"])
 def test_kinds_that_are_remembered_are_not_passed_over(cmt, notes, suffix):
-    """A file that was named once is kept up to date with its folder: only others of its kind count."""
+    """A file that was named once is kept up to date with its folder: only others of its kind
+    count.
+    """
     file = notes / f"settings.{suffix}"
     file.write_text("[server]\nport = 80\n")
     assert f"1 file of other kinds (1 {suffix})" in cmt("add", notes).stderr
@@ -56,8 +64,8 @@ def test_kinds_that_are_remembered_are_not_passed_over(cmt, notes, suffix):
     assert "other kinds" not in cmt("add", notes).stderr
     (notes / f"other.{suffix}").write_text("[x]\n")
     assert (
-        f"1 file of other kinds (1 {suffix}): other.{suffix}; a text file is read where it is named itself"
-        in cmt("add", notes).stderr
+        f"1 file of other kinds (1 {suffix}): other.{suffix}; a text file is read where it is named"
+        " itself" in cmt("add", notes).stderr
     )
 
 
@@ -101,7 +109,11 @@ def test_few_empty_files_are_named(cmt, notes, count):
         (notes / f"e{n}.md").write_text("")
     names = ", ".join(f"notes/e{n}.md" for n in range(count))
     said = cmt("add", notes).stdout
-    assert f", {count} empty ({names})\n" in said if count <= 3 else said.endswith(f", {count} empty\n")
+    assert (
+        f", {count} empty ({names})\n" in said
+        if count <= 3
+        else said.endswith(f", {count} empty\n")
+    )
 
 
 @pytest.mark.parametrize("target", ["nowhere.md", "/nowhere/x.md", "notes/gone.md"])
@@ -109,7 +121,10 @@ def test_a_link_that_leads_nowhere_is_named_with_its_target(cmt, notes, target):
     """Named itself, and in a folder."""
     for link in (notes.parent / "link.md", notes / "link.md"):
         link.symlink_to(target)
-    assert f"the link link.md points to {target}, which is not there" in cmt("add", "link.md", code=3).stderr
+    assert (
+        f"the link link.md points to {target}, which is not there"
+        in cmt("add", "link.md", code=3).stderr
+    )
     assert f"link.md points to {target}, which is not there" in cmt("add", notes).stderr
     assert "points to" not in cmt("add", "gone.md", code=3).stderr
 
@@ -130,7 +145,10 @@ def test_watch_says_that_it_compressed_what_waited(cmt, notes):
     cmt("add", notes, "--no-wait")
     (notes / "b.md").write_text(FERRY)
     said = cmt("watch", notes, "--once").stderr
-    assert said.endswith("1 added, 0 updated, 0 renamed, 0 removed, 1 unchanged; 1 passage of earlier runs compressed\n")
+    assert said.endswith(
+        "1 added, 0 updated, 0 renamed, 0 removed, 1 unchanged; 1 passage of earlier runs"
+        " compressed\n"
+    )
     (notes / "c.md").write_text("The rent is 950 euros.")
     assert "compressed" not in cmt("watch", notes, "--once").stderr
 
@@ -150,7 +168,7 @@ def test_ctrl_c_at_a_question_ends_its_line(cmt, notes, monkeypatch):
     assert lines[-1] == "error: stopped; what was stored is safe"
 
 
-# -- in the terminal's words -----------------------------------------------------------------------
+# -- in the terminal's words --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -169,7 +187,9 @@ def test_what_is_not_there(cmt, notes, path, said):
     assert said in cmt("add", path, code=3).stderr
 
 
-@pytest.mark.parametrize("command", [["forget", "notes/a.md"], ["rm", "--source", "*"], ["forget", "--scope", ""]])
+@pytest.mark.parametrize(
+    "command", [["forget", "notes/a.md"], ["rm", "--source", "*"], ["forget", "--scope", ""]]
+)
 def test_no_answer_has_a_line_of_its_own(cmt, notes, command):
     """The question ends before the error begins."""
     cmt("add", notes)
@@ -189,7 +209,8 @@ def test_a_mistyped_command(cmt, given, meant):
 
 
 @pytest.mark.parametrize(
-    ("group", "given", "meant"), [("model", "pul", "pull"), ("model", "lst", "list"), ("config", "ste", "set")]
+    ("group", "given", "meant"),
+    [("model", "pul", "pull"), ("model", "lst", "list"), ("config", "ste", "set")],
 )
 def test_a_mistyped_command_of_a_group(cmt, group, given, meant):
     """As those above."""
@@ -224,10 +245,14 @@ def test_conflicts_are_in_the_words_of_the_command(cmt, notes):
     assert all(word not in text for text in said for word in ("=True", "diverged", "cmt_sdk"))
 
 
-# -- the way to go on ------------------------------------------------------------------------------
+# -- the way to go on ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", [["show"], ["rm"], ["forget", "--yes"], ["update", "--text", FERRY]], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "command",
+    [["show"], ["rm"], ["forget", "--yes"], ["update", "--text", FERRY]],
+    ids=lambda c: c[0],
+)
 @pytest.mark.parametrize("name", ["notes", "notes/", "./notes", "notes/deep"])
 def test_a_folder_says_what_is_in_it(cmt, notes, command, name):
     """And how all of it is named; nothing changes."""
@@ -246,7 +271,9 @@ def test_a_folder_says_what_is_in_it(cmt, notes, command, name):
 def test_search_leaves_out_what_does_not_fit(cmt, notes):
     """It says how much, and -k shows it; programs get all."""
     for number in range(8):
-        (notes / f"{number}.md").write_text(f"Note {number}: soup, bread and {'salt ' * number}for the evening.")
+        (notes / f"{number}.md").write_text(
+            f"Note {number}: soup, bread and {'salt ' * number}for the evening."
+        )
     (notes / "ferry.md").write_text(FERRY)
     cmt("add", notes)
     done = cmt("search", "ferry to Tarn pier")
@@ -254,7 +281,10 @@ def test_search_leaves_out_what_does_not_fit(cmt, notes):
     assert names[0] == "1. notes/ferry.md"
     assert len(names) < 5
     left = 5 - len(names)
-    assert f"{left} passage{'s' * (left > 1)} that fit{'s' * (left == 1)} much less left out; -k 5 shows all" in done.stderr
+    assert (
+        f"{left} passage{'s' * (left > 1)} that fit{'s' * (left == 1)} much less left out; -k 5"
+        " shows all" in done.stderr
+    )
     every = cmt("search", "ferry to Tarn pier", "-k", "5")
     assert len([line for line in every.stdout.splitlines() if not line.startswith(" ")]) == 5
     assert every.stderr == ""
@@ -265,7 +295,9 @@ def test_a_count_without_a_total(monkeypatch):
     """No question mark stands for what nobody knows."""
     shown = io.StringIO()
     monkeypatch.setattr(progress, "on_terminal", lambda _: True)
-    monkeypatch.setattr(progress, "console", lambda **_: Console(file=shown, force_terminal=True, width=80))
+    monkeypatch.setattr(
+        progress, "console", lambda **_: Console(file=shown, force_terminal=True, width=80)
+    )
     with progress.bars() as update:
         update("adding", 11, 0)
         update("compressing", 3, 12)

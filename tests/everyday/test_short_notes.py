@@ -19,7 +19,9 @@ LONG = "It opens at nine, and closes at five on most days of the year. " * 4
 
 @pytest.fixture(scope="module")
 def pack():
-    """A function that packs texts with a tiny model: a quarter is kept, and so many tokens at least."""
+    """A function that packs texts with a tiny model: a quarter is kept, and so many tokens at
+    least.
+    """
     pytest.importorskip("torch")
     from cmt_sdk.neural.kv import KVCompressor
     from cmt_sdk.neural.rotary import Rotary
@@ -80,7 +82,11 @@ def test_a_short_passage_packs_the_same_alone_and_with_a_long_one(pack):
 
 def test_memories_of_before_keep_their_id_and_are_read():
     """What was made without a floor has no such field, and is not damaged by that."""
-    before = {name: getattr(FINGERPRINT, name) for name in Fingerprint.__dataclass_fields__ if name != "keep_at_least"}
+    before = {
+        name: getattr(FINGERPRINT, name)
+        for name in Fingerprint.__dataclass_fields__
+        if name != "keep_at_least"
+    }
     made = Fingerprint(**before)
     assert made.id == Fingerprint(**json.loads(json.dumps(before))).id == FINGERPRINT.id
     now = replace(made, keep_at_least=32)

@@ -28,8 +28,13 @@ def kitchen(cmt):
 
 def test_the_document_comes_with_its_date_and_the_line_that_matters(kitchen):
     """Ranks, cosines and nats are left out; what does not hold the answer is a name."""
-    answer, sure, name, line, others = kitchen("ask", "How long do I bake the apple cake?").stdout.splitlines()
-    assert (answer, sure) == ("Bake the apple cake for 45 minutes.", "confidence 1.00, read from memory")
+    answer, sure, name, line, others = kitchen(
+        "ask", "How long do I bake the apple cake?"
+    ).stdout.splitlines()
+    assert (answer, sure) == (
+        "Bake the apple cake for 45 minutes.",
+        "confidence 1.00, read from memory",
+    )
     assert (name, line) == ("cake.md (2024-05-01)", "   Bake the apple cake for 45 minutes.")
     assert others == "also read: bread.md (2023-02-11)"
 
@@ -88,7 +93,9 @@ def test_search_has_names_and_lines_and_reasons_with_verbose(kitchen):
 def test_json_is_complete(kitchen):
     """With the place of the answer's words, in characters of the document."""
     source = kitchen.json("ask", "How long do I bake the apple cake?")["sources"][0]
-    assert CAKE[source["answer_start"] : source["answer_end"]] == "Bake the apple cake for 45 minutes"
+    assert (
+        CAKE[source["answer_start"] : source["answer_end"]] == "Bake the apple cake for 45 minutes"
+    )
     assert (source["rank"], source["holds_answer"], source["date"]) == (1, True, "2024-05-01")
     assert source["updated_at"][:2] == "20"
 
@@ -103,19 +110,40 @@ def shown(text, words=""):
     ("text", "words", "expected"),
     [
         ("One. Two is here.\nThree.", "here", ("One. Two is ", "here", ".")),
-        (f"{'Long as it seems. ' * 9}Two is here. Three is {'not ' * 9}.", "here", ("Two is ", "here", ".")),
+        (
+            f"{'Long as it seems. ' * 9}Two is here. Three is {'not ' * 9}.",
+            "here",
+            ("Two is ", "here", "."),
+        ),
         (
             f"{'Long as it seems. ' * 9}Ask Dr. Weiss on 5. July. {'Then more. ' * 9}",
             "Weiss",
             ("Ask Dr. ", "Weiss", " on 5. July."),
         ),
         ("- flour 250 g\n- butter 120 g\n- plums", "120 g", ("- butter ", "120 g", "")),
-        ("这是一。" * 40 + "密码在蓝色文件夹里。再见。", "蓝色文件夹", ("密码在", "蓝色文件夹", "里。")),
+        (
+            "这是一。" * 40 + "密码在蓝色文件夹里。再见。",
+            "蓝色文件夹",
+            ("密码在", "蓝色文件夹", "里。"),
+        ),
         ("Ends in Mai.", "Mai", ("Ends in ", "Mai", ".")),
-        ("Born on\n4 March\nin Bonn. Then more.", "4 March\nin Bonn", ("", "4 March in Bonn", ". Then more.")),
+        (
+            "Born on\n4 March\nin Bonn. Then more.",
+            "4 March\nin Bonn",
+            ("", "4 March in Bonn", ". Then more."),
+        ),
         ("It costs 3.50 today. Yes.", "3.50", ("It costs ", "3.50", " today. Yes.")),
     ],
-    ids=["short line", "sentence", "abbreviation", "list item", "Chinese", "end", "over lines", "number"],
+    ids=[
+        "short line",
+        "sentence",
+        "abbreviation",
+        "list item",
+        "Chinese",
+        "end",
+        "over lines",
+        "number",
+    ],
 )
 def test_the_line_is_the_sentence_in_which_the_answer_stands(text, words, expected):
     """In three parts, of which the second is highlighted."""
@@ -140,7 +168,9 @@ def test_without_a_place_the_line_is_the_beginning():
 def test_an_answer_that_is_a_heading_shows_what_stands_below(kitchen):
     """The heading as a passage has it, a path or another name, is no line of the file."""
     kitchen("add", "--text", "# Momo the rabbit\n\nThree years old.", "--source", "momo.md")
-    source = cmt_sdk.Source("d", 1, "momo.md", 19, 35, "Three years old.", 1.0, "", heading="Momo", holds_answer=True)
+    source = cmt_sdk.Source(
+        "d", 1, "momo.md", 19, 35, "Three years old.", 1.0, "", heading="Momo", holds_answer=True
+    )
     answer = cmt_sdk.Answer("Momo", [source], "memory", False, 1.0, 1, 1, 1, {})
     with contextlib.redirect_stdout(io.StringIO()) as said:
         print_sources(answer)
@@ -156,7 +186,9 @@ def test_search_shows_the_line_that_holds_the_words(kitchen):
 def test_the_date_of_the_front_matter_stands_behind_the_name(cmt, tmp_path):
     """Which of two notes is newer is told by the days that they name themselves."""
     for name, day in (("boiler", "2025-10-14"), ("heater", "2026-01-19")):
-        (tmp_path / f"{name}.md").write_text(f"---\ndate: {day}\n---\nThe {name} was serviced by Kessel.\n")
+        (tmp_path / f"{name}.md").write_text(
+            f"---\ndate: {day}\n---\nThe {name} was serviced by Kessel.\n"
+        )
     cmt("add", tmp_path / "boiler.md", tmp_path / "heater.md")
     shown = cmt("ask", "Who serviced the boiler?").stdout
     assert "2025-10-14" in shown

@@ -32,7 +32,7 @@ def memory(tmp_path):
         yield opened
 
 
-# -- a page of a listing ------------------------------------------------------------------------------------------
+# -- a page of a listing -------------------------------------------------------------------------
 
 
 def test_a_page_is_iterated_for_its_documents(memory):
@@ -40,12 +40,14 @@ def test_a_page_is_iterated_for_its_documents(memory):
     assert [d.text for d in memory.list()] == [LISBON, "Ann likes tea.", "The boat is in Genoa."]
     page = memory.list(limit=2)
     assert (len(page), LISBON in [d.text for d in page]) == (2, True)
-    assert [d.text for d in memory.list(limit=2, cursor=page.next_cursor)] == ["The boat is in Genoa."]
+    assert [d.text for d in memory.list(limit=2, cursor=page.next_cursor)] == [
+        "The boat is in Genoa."
+    ]
     assert not memory.list(scope="nobody")
     assert list(copy.copy(page)) == list(page.documents)
 
 
-# -- names ----------------------------------------------------------------------------------------------------------
+# -- names ---------------------------------------------------------------------------------------
 
 FAMILY = sorted(name for name, value in vars(errors).items() if isinstance(value, type))
 
@@ -57,10 +59,15 @@ def test_errors_are_at_the_front_door(name):
     assert name in cmt_sdk.__all__
 
 
-@pytest.mark.parametrize(("wrong", "right"), [("DocumentNotfound", "DocumentNotFound"), ("opne", "open"), ("Memry", "Memory")])
+@pytest.mark.parametrize(
+    ("wrong", "right"),
+    [("DocumentNotfound", "DocumentNotFound"), ("opne", "open"), ("Memry", "Memory")],
+)
 def test_a_name_that_there_is_not_names_its_module(wrong, right):
     """Python proposes the nearest one: the error carries what it needs for that."""
-    with pytest.raises(AttributeError, match=f"module 'cmt_sdk' has no attribute '{wrong}'") as raised:
+    with pytest.raises(
+        AttributeError, match=f"module 'cmt_sdk' has no attribute '{wrong}'"
+    ) as raised:
         getattr(cmt_sdk, wrong)
     assert (raised.value.name, raised.value.obj) == (wrong, cmt_sdk)
     assert right in dir(cmt_sdk)
@@ -99,11 +106,17 @@ MISSPELT: list[tuple[str, Any, str]] = [
         lambda m: m.update("x", soruce="y"),
         "update() has no argument 'soruce': did you mean 'source'? It takes expires_at,",
     ),
-    ("update other", lambda m: m.update("x", tags="y"), "it takes expires_at, metadata, scope, source, text, wait"),
+    (
+        "update other",
+        lambda m: m.update("x", tags="y"),
+        "it takes expires_at, metadata, scope, source, text, wait",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("call", "expected"), [m[1:] for m in MISSPELT], ids=[m[0] for m in MISSPELT])
+@pytest.mark.parametrize(
+    ("call", "expected"), [m[1:] for m in MISSPELT], ids=[m[0] for m in MISSPELT]
+)
 def test_a_misspelt_option_is_refused_at_once(memory, call, expected):
     """With the nearest name and all others; by `chat` when it is made."""
     with pytest.raises(TypeError) as raised:
@@ -118,7 +131,7 @@ def test_a_wrong_value_is_refused_when_the_conversation_is_made(memory, options)
         memory.chat(**options)
 
 
-# -- folders and settings -------------------------------------------------------------------------------------------
+# -- folders and settings ------------------------------------------------------------------------
 
 
 def test_a_new_memory_among_notes_says_so(tmp_path, caplog):
@@ -129,7 +142,10 @@ def test_a_new_memory_among_notes_says_so(tmp_path, caplog):
         (notes / name).write_text("A note.", "utf-8")
     with caplog.at_level(logging.WARNING, "cmt_sdk"):
         open_fake(notes).close()
-        assert "holds other files (a.md, b.md, c.txt, …), which opening it does not read" in caplog.text
+        assert (
+            "holds other files (a.md, b.md, c.txt, …), which opening it does not read"
+            in caplog.text
+        )
         assert "cmt_sdk.memory_path(NAME)" in caplog.text
         caplog.clear()
         for folder in (notes, tmp_path / "own", tmp_path / "own"):
@@ -150,7 +166,11 @@ def test_the_command_says_it_as_a_warning(cmt: Command, tmp_path):
 
 @pytest.mark.parametrize(
     ("has", "adapter", "shown"),
-    [(False, "default", "default (none for this model)"), (True, "default", "default"), (False, "none", "none")],
+    [
+        (False, "default", "default (none for this model)"),
+        (True, "default", "default"),
+        (False, "none", "none"),
+    ],
 )
 def test_config_says_whether_there_is_an_adapter(cmt: Command, monkeypatch, has, adapter, shown):
     """The shipped one is for the default model alone; JSON keeps the setting's value."""
@@ -167,19 +187,22 @@ def test_config_without_the_model_shows_the_setting(cmt: Command):
 
 
 @pytest.mark.parametrize(
-    ("trained", "compressor", "warned"), [("kv", "soft", True), ("soft", "soft", False), ("kv", "kv", False), ("", "soft", True)]
+    ("trained", "compressor", "warned"),
+    [("kv", "soft", True), ("soft", "soft", False), ("kv", "kv", False), ("", "soft", True)],
 )
 def test_soft_without_training_is_warned_of(monkeypatch, caplog, trained, compressor, warned):
     """When the memory is opened, with the command that trains it."""
     bundle = SimpleNamespace(compressor=trained or "kv")
     monkeypatch.setattr("cmt_sdk.weights.bundle.find_bundle", lambda *_: bundle)
-    monkeypatch.setattr("cmt_sdk.weights.registry.model_info", lambda _: SimpleNamespace(sha256="0" * 64))
+    monkeypatch.setattr(
+        "cmt_sdk.weights.registry.model_info", lambda _: SimpleNamespace(sha256="0" * 64)
+    )
     with caplog.at_level(logging.WARNING, "cmt_sdk"):
         assembly._tell_of_untrained(Settings(compressor=compressor))
     assert ("`cmt train --part soft`" in caplog.text) == warned
 
 
-# -- metadata -------------------------------------------------------------------------------------------------------
+# -- metadata ------------------------------------------------------------------------------------
 
 TYPED: list[tuple[str, Any]] = [
     ("2020", 2020), ("-3", -3), ("0", 0), ("0.5", 0.5), ("1.0", 1.0), ("1e-07", 1e-07), ("true", True), ("null", None),
@@ -222,14 +245,36 @@ def test_a_filter_finds_what_was_typed(cmt: Command, condition, found):
     with open_fake(cmt.home / "default") as opened:
         opened.add("The old one.", id="old", metadata={"version": 1.1, "price": 9.99, "id": "007"})
     cmt(
-        "add", "--text", "The new one.", "--source", "new", "--meta", "version=1.10", "--meta", "price=12.50", "--meta", "id=12e3"
+        "add",
+        "--text",
+        "The new one.",
+        "--source",
+        "new",
+        "--meta",
+        "version=1.10",
+        "--meta",
+        "price=12.50",
+        "--meta",
+        "id=12e3",
     )
-    cmt("add", "--text", "The other one.", "--source", "other", "--meta", "version=2", "--meta", "price=13")
-    shown = [json.loads(line) for line in cmt("list", "--json", "--where", condition).stdout.splitlines()]
+    cmt(
+        "add",
+        "--text",
+        "The other one.",
+        "--source",
+        "other",
+        "--meta",
+        "version=2",
+        "--meta",
+        "price=13",
+    )
+    shown = [
+        json.loads(line) for line in cmt("list", "--json", "--where", condition).stdout.splitlines()
+    ]
     assert sorted(d["source"] or d["id"] for d in shown) == found
 
 
-# -- answers that were cut --------------------------------------------------------------------------------------------
+# -- answers that were cut -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -240,7 +285,12 @@ def test_an_answer_says_whether_it_was_cut(memory, most, text, truncated):
     """As OpenAI's finish_reason does; of a stream too."""
     answer = memory.model.ask("Where did the museum move?", max_tokens=most)
     assert (answer.text, answer.truncated) == (text, truncated)
-    assert memory.model.ask("Where did the museum move?", max_tokens=most, stream=True).answer.truncated == truncated
+    assert (
+        memory.model.ask(
+            "Where did the museum move?", max_tokens=most, stream=True
+        ).answer.truncated
+        == truncated
+    )
     assert memory.chat(max_tokens=most).say("Where did the museum move?").truncated == truncated
 
 
@@ -269,7 +319,7 @@ def test_nothing_found_is_not_cut(memory):
     assert not memory.model.ask("Anything?", max_tokens=1, scope="nobody").truncated
 
 
-# -- training -------------------------------------------------------------------------------------------------------
+# -- training ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

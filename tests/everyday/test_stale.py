@@ -1,4 +1,6 @@
-"""No stale text answers: a document follows its file wherever that goes, or is taken out, or is named."""
+"""No stale text answers: a document follows its file wherever that goes, or is taken out, or is
+named.
+"""
 
 import errno
 import json
@@ -17,7 +19,10 @@ LISBON = "The museum moved to Lisbon in 2019."
 PORTO = "The museum moved to Porto in 2021."
 FERRY = "The ferry to Tarn leaves at eight."
 LATER = "The ferry to Tarn leaves at half past nine."
-LONG = "The ferry to Tarn leaves the old pier at eight and comes back at noon.\n\nTickets are sold on board by Ann Abel.\n"
+LONG = (
+    "The ferry to Tarn leaves the old pier at eight and comes back at noon.\n\nTickets are sold on"
+    " board by Ann Abel.\n"
+)
 
 
 @pytest.fixture
@@ -36,13 +41,22 @@ def write(path, text):
 
 
 def held(cmt):
-    """The texts of all documents by their sources, those beneath the current folder by their relative paths."""
+    """The texts of all documents by their sources, those beneath the current folder by their
+    relative paths.
+    """
     lines = map(json.loads, cmt("list", "--all", "--json").stdout.splitlines())
-    return {os.path.relpath(d["source"]) if d["source"].startswith("/") else d["source"]: d["text"].rstrip() for d in lines}
+    return {
+        os.path.relpath(d["source"]) if d["source"].startswith("/") else d["source"]: (
+            d["text"].rstrip()
+        )
+        for d in lines
+    }
 
 
 def closed_to_the_system(monkeypatch, folder):
-    """Nothing beneath a folder can be looked at or read, as without permissions; root would not be kept out."""
+    """Nothing beneath a folder can be looked at or read, as without permissions; root would not be
+    kept out.
+    """
     real = {name: getattr(os, name) for name in ("stat", "lstat", "open")}
 
     def guarded(name):
@@ -57,7 +71,7 @@ def closed_to_the_system(monkeypatch, folder):
         monkeypatch.setattr(os, name, guarded(name))
 
 
-# -- moved and renamed ----------------------------------------------------------------------------------------------
+# -- moved and renamed ---------------------------------------------------------------------------
 
 
 def test_a_file_that_was_moved_and_then_edited(cmt, notes):
@@ -85,11 +99,26 @@ def test_a_file_that_was_moved_and_then_edited(cmt, notes):
         ("old/deep/ferry.md", "new/deep/ferry.md", LATER),
         ("日記/船.md", "旅行/船.md", "渡し船は九時半に出ます。切符は船の上で買います。"),
     ],
-    ids=["into a folder", "another suffix", "another name", "decomposed name", "folder renamed", "Japanese"],
+    ids=[
+        "into a folder",
+        "another suffix",
+        "another name",
+        "decomposed name",
+        "folder renamed",
+        "Japanese",
+    ],
 )
 def test_moved_and_edited_at_once(cmt, notes, command, before, after, text):
-    """The same name with a like text, or another name with nearly the same, or another spelling of the name."""
-    old = LONG if "boat" in after else "渡し船は八時に出ます。切符は船の上で買います。" if "船" in before else FERRY
+    """The same name with a like text, or another name with nearly the same, or another spelling of
+    the name.
+    """
+    old = (
+        LONG
+        if "boat" in after
+        else "渡し船は八時に出ます。切符は船の上で買います。"
+        if "船" in before
+        else FERRY
+    )
     write(notes / before, old)
     write(notes / "other.md", PORTO)
     cmt("watch", notes, "--once")
@@ -109,9 +138,15 @@ def test_a_file_that_is_no_longer_like_itself_is_another(cmt, notes):
     write(notes / "soup.md", "Cook the lentils for forty minutes.")
     done = cmt("add", notes)
     assert done.stdout == "1 added, 0 updated, 1 unchanged\n"
-    assert "1 file gone, and still remembered: notes/ferry.md; `cmt watch --once notes` takes that out" in done.stderr
+    assert (
+        "1 file gone, and still remembered: notes/ferry.md; `cmt watch --once notes` takes that out"
+        in done.stderr
+    )
     assert cmt("watch", notes, "--once").stdout == "removed notes/ferry.md\n"
-    assert held(cmt) == {"notes/soup.md": "Cook the lentils for forty minutes.", "notes/b.md": PORTO}
+    assert held(cmt) == {
+        "notes/soup.md": "Cook the lentils for forty minutes.",
+        "notes/b.md": PORTO,
+    }
 
 
 def test_a_renamed_folder_is_followed_by_its_contents(cmt, notes):
@@ -124,7 +159,10 @@ def test_a_renamed_folder_is_followed_by_its_contents(cmt, notes):
     Path("Notizen/2.md").unlink()
     done = cmt("add", "Notizen")
     assert done.stdout == "0 added, 0 updated, 0 unchanged, 3 moved (1 of them edited)\n"
-    assert "1 file of folders that are elsewhere now not found here, and still remembered: notes/2.md" in done.stderr
+    assert (
+        "1 file of folders that are elsewhere now not found here, and still remembered: notes/2.md"
+        in done.stderr
+    )
     assert set(held(cmt)) == {"Notizen/0.md", "Notizen/1.md", "Notizen/3.md", "notes/2.md"}
     assert held(cmt)["Notizen/3.md"] == "Quite another text."
 
@@ -153,7 +191,10 @@ def test_a_file_that_is_not_there_is_named_with_what_is_remembered(cmt, notes):
     write(notes / "ferry.md", FERRY)
     cmt("add", notes)
     (notes / "ferry.md").unlink()
-    assert "what was remembered of it stays: `cmt rm notes/ferry.md`" in cmt("add", "notes/ferry.md", code=3).stderr
+    assert (
+        "what was remembered of it stays: `cmt rm notes/ferry.md`"
+        in cmt("add", "notes/ferry.md", code=3).stderr
+    )
     assert "stays" not in cmt("add", "notes/nothing.md", code=3).stderr
     cmt("rm", "notes/ferry.md")
     assert held(cmt) == {}
@@ -173,7 +214,9 @@ def test_files_with_one_text_are_documents_each(cmt, notes):
 
 
 def test_a_memory_in_which_two_files_share_a_document_heals(cmt, notes):
-    """Earlier releases kept one document of two files with one text: the next run makes the other."""
+    """Earlier releases kept one document of two files with one text: the next run makes the
+    other.
+    """
     write(notes / "a.md", FERRY)
     write(notes / "b.md", FERRY)
     with open_fake(cmt.home / "default") as memory:
@@ -223,7 +266,10 @@ def test_scopes_follow_apart(cmt, notes):
     cmt("add", notes)
     cmt("add", notes, "--scope", "user/ann")
     (notes / "ferry.md").rename(notes / "boat.md")
-    assert cmt("add", notes, "--scope", "user/ann").stdout == "0 added, 0 updated, 0 unchanged, 1 moved\n"
+    assert (
+        cmt("add", notes, "--scope", "user/ann").stdout
+        == "0 added, 0 updated, 0 unchanged, 1 moved\n"
+    )
     assert cmt.json("list", "--scope", "user/ann")["source"].endswith("boat.md")
     assert "ferry.md" in cmt("list").stdout
 
@@ -237,14 +283,16 @@ def test_the_json_of_a_move(cmt, notes):
     assert (done["added"], done["moved"], done["removed"]) == (0, 1, 0)
 
 
-# -- emptied, unreadable, in a cloud ---------------------------------------------------------------------------------
+# -- emptied, unreadable, in a cloud -------------------------------------------------------------
 
 
 def docx(text):
     """A letter as Word writes it, as far as it matters."""
     space = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
     body = f"<w:p><w:r><w:t>{text}</w:t></w:r></w:p>" if text else "<w:p/>"
-    return f'<?xml version="1.0"?><w:document xmlns:w="{space}"><w:body>{body}</w:body></w:document>'
+    return (
+        f'<?xml version="1.0"?><w:document xmlns:w="{space}"><w:body>{body}</w:body></w:document>'
+    )
 
 
 def letter(path, text):
@@ -267,7 +315,9 @@ def letter(path, text):
         file.writestr("word/document.xml", docx(text))
 
 
-@pytest.mark.parametrize("blank", ["", " \n\t\n", "\ufeff"], ids=["nothing", "white space", "a mark"])
+@pytest.mark.parametrize(
+    "blank", ["", " \n\t\n", "\ufeff"], ids=["nothing", "white space", "a mark"]
+)
 @pytest.mark.parametrize("command", [["add"], ["watch", "--once"]], ids=["add", "watch"])
 def test_an_emptied_file_says_nothing_any_more(cmt, notes, command, blank):
     """Its text is taken out, by `add` and by `watch`; it comes back with new words."""
@@ -290,9 +340,14 @@ def test_an_emptied_file_is_forgotten_with_forget(cmt, notes):
     write(notes / "alarm.md", "The word is mongolfierplum.")
     cmt("watch", notes, "--once")
     write(notes / "alarm.md", "")
-    assert cmt("watch", notes, "--once", "--forget").stdout == "removed notes/alarm.md, no trace left\n"
+    assert (
+        cmt("watch", notes, "--once", "--forget").stdout
+        == "removed notes/alarm.md, no trace left\n"
+    )
     files = [f.read_bytes() for f in cmt.home.rglob("*") if f.is_file()]
-    assert not any(word in data for data in files for word in (b"zanzibarquartz", b"mongolfierplum"))
+    assert not any(
+        word in data for data in files for word in (b"zanzibarquartz", b"mongolfierplum")
+    )
 
 
 def test_an_emptied_file_that_is_named(cmt, notes):
@@ -367,7 +422,9 @@ def test_a_file_that_was_evicted_to_a_cloud_stays(cmt, notes, command, name):
     first = cmt.json("list", "--source", "*a.md")["id"]
     (notes / "a.md").rename(notes / name.format("a.md"))
     done = cmt(*command, notes, *(["--forget"] if command[0] == "watch" else []))
-    assert "1 file in a cloud, not on this disk: notes/a.md; what is remembered stays" in done.stderr
+    assert (
+        "1 file in a cloud, not on this disk: notes/a.md; what is remembered stays" in done.stderr
+    )
     assert held(cmt)["notes/a.md"] == LISBON
     (notes / name.format("a.md")).rename(notes / "a.md")
     cmt("watch", notes, "--once")
@@ -383,7 +440,9 @@ def marked_as_dataless(monkeypatch, name):
             found = real(path, *args, **options)
             if not isinstance(path, str | os.PathLike) or Path(path).name != name:
                 return found
-            fields = {field: getattr(found, field) for field in dir(found) if field.startswith("st_")}
+            fields = {
+                field: getattr(found, field) for field in dir(found) if field.startswith("st_")
+            }
             return SimpleNamespace(**fields, st_flags=0x40000000)
 
         monkeypatch.setattr(os, call, marked)
@@ -400,11 +459,13 @@ def test_a_placeholder_that_its_system_marks_is_not_read(cmt, notes, monkeypatch
     assert held(cmt)["notes/a.md"] == LISBON
 
 
-# -- folders that cannot be seen -------------------------------------------------------------------------------------
+# -- folders that cannot be seen -----------------------------------------------------------------
 
 
 def gone_and_back(cmt, notes, lose, mend, kept):
-    """`watch --forget` while something is away takes nothing out, and afterwards nothing has happened."""
+    """`watch --forget` while something is away takes nothing out, and afterwards nothing has
+    happened.
+    """
     cmt("watch", notes, "--once")
     before = {d["id"] for d in map(json.loads, cmt("list", "--all", "--json").stdout.splitlines())}
     lose()
@@ -414,10 +475,16 @@ def gone_and_back(cmt, notes, lose, mend, kept):
     mend()
     again = cmt("watch", notes, "--once", "--forget")
     assert again.stdout == ""
-    assert {d["id"] for d in map(json.loads, cmt("list", "--all", "--json").stdout.splitlines())} == before
+    assert {
+        d["id"] for d in map(json.loads, cmt("list", "--all", "--json").stdout.splitlines())
+    } == before
 
 
-@pytest.mark.parametrize("names", [["n1.md", "n2.md", "n3.md"], ["one/x.md", "two/y.md"]], ids=["files", "folders of one file"])
+@pytest.mark.parametrize(
+    "names",
+    [["n1.md", "n2.md", "n3.md"], ["one/x.md", "two/y.md"]],
+    ids=["files", "folders of one file"],
+)
 def test_a_mount_point_without_its_drive(cmt, notes, names):
     """The folder is there and empty."""
     write(notes / "l.md", PORTO)
@@ -535,14 +602,22 @@ def test_on_a_terminal_each_folder_is_asked_for(cmt, notes, monkeypatch):
     assert sorted(held(cmt)) == ["notes/l.md", "notes/two/c.md", "notes/two/d.md"]
 
 
-# -- another machine -------------------------------------------------------------------------------------------------
+# -- another machine -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "there", ["/home/somebody/notes/{}", "C:/Users/Ann/Documents/notes/{}", r"C:\Users\Ann\notes\{}", "//server/share/notes/{}"]
+    "there",
+    [
+        "/home/somebody/notes/{}",
+        "C:/Users/Ann/Documents/notes/{}",
+        r"C:\Users\Ann\notes\{}",
+        "//server/share/notes/{}",
+    ],
 )
 def test_a_memory_that_was_made_elsewhere(cmt, notes, there):
-    """Adding the same folder here takes its documents over, edited ones too, instead of doubling them."""
+    """Adding the same folder here takes its documents over, edited ones too, instead of doubling
+    them.
+    """
     names = ["a.md", "deep/b.md", "deep/c.md"]
     with open_fake(cmt.home / "default") as memory:
         for name in names:
@@ -552,8 +627,12 @@ def test_a_memory_that_was_made_elsewhere(cmt, notes, there):
             )
     for name in names:
         write(notes / name, f"This is the note {name} about the harbour.")
-    write(notes / "deep" / "c.md", "This is the note deep/c.md about the harbour, and about the mill.")
-    assert cmt("add", notes).stdout == "0 added, 0 updated, 0 unchanged, 3 moved (1 of them edited)\n"
+    write(
+        notes / "deep" / "c.md", "This is the note deep/c.md about the harbour, and about the mill."
+    )
+    assert (
+        cmt("add", notes).stdout == "0 added, 0 updated, 0 unchanged, 3 moved (1 of them edited)\n"
+    )
     assert sorted(held(cmt)) == ["notes/a.md", "notes/deep/b.md", "notes/deep/c.md"]
     assert "mill" in held(cmt)["notes/deep/c.md"]
 
@@ -561,7 +640,9 @@ def test_a_memory_that_was_made_elsewhere(cmt, notes, there):
 def test_a_strangers_note_of_the_same_name_stays(cmt, notes):
     """An archive of somebody else: their README is not mine."""
     with open_fake(cmt.home / "default") as memory:
-        memory.add("How to feed the parrot, and when it sleeps.", source="/home/somebody/bird/README.md")
+        memory.add(
+            "How to feed the parrot, and when it sleeps.", source="/home/somebody/bird/README.md"
+        )
     write(notes / "README.md", "The boat is moored at pier seven; the key hangs behind the door.")
     assert cmt("add", notes).stdout == "1 added, 0 updated, 0 unchanged\n"
     assert len(held(cmt)) == 2
@@ -578,22 +659,29 @@ def test_watching_takes_nothing_of_another_machine_out(cmt, notes):
 
 
 def test_a_name_in_other_letters_is_the_same_file_where_the_disk_says_so(cmt, notes, monkeypatch):
-    """On a disk that does not tell capitals apart, a file that is renamed to another case is no second one."""
+    """On a disk that does not tell capitals apart, a file that is renamed to another case is no
+    second one.
+    """
     write(notes / "Ferry.md", FERRY)
-    (notes / "ferry.md").hardlink_to(notes / "Ferry.md")  # two names of one file, as such a disk shows it
+    # two names of one file, as such a disk shows it
+    (notes / "ferry.md").hardlink_to(notes / "Ferry.md")
     with open_fake(cmt.home / "default") as memory:
         memory.add(FERRY, source=str(notes / "ferry.md"))
-    monkeypatch.setattr("cmt_cli.sync.cmt_sdk.list_files", lambda *_, **__: [notes / "Ferry.md"], raising=False)
+    monkeypatch.setattr(
+        "cmt_cli.sync.cmt_sdk.list_files", lambda *_, **__: [notes / "Ferry.md"], raising=False
+    )
     monkeypatch.setattr("cmt_cli.follow.Known.is_alone", lambda *_: False)
     cmt("add", notes)
     assert held(cmt) == {"notes/Ferry.md": FERRY}
 
 
-# -- links ------------------------------------------------------------------------------------------------------------
+# -- links ---------------------------------------------------------------------------------------
 
 
 def test_a_linked_file_of_an_old_memory_stays(cmt, notes):
-    """Earlier releases followed links out of a folder: what they remembered stays until the link goes."""
+    """Earlier releases followed links out of a folder: what they remembered stays until the link
+    goes.
+    """
     target = write(notes.parent / "elsewhere" / "t.md", LISBON)
     write(notes.parent / "elsewhere" / "more.md", "More.")
     write(notes / "b.md", PORTO)
@@ -616,7 +704,7 @@ def test_a_link_to_a_folder_is_named(cmt, notes):
     assert held(cmt) == {"notes/b.md": PORTO}
 
 
-# -- imports and the check-up -----------------------------------------------------------------------------------------
+# -- imports and the check-up --------------------------------------------------------------------
 
 
 def export(path, *memories):
@@ -634,7 +722,14 @@ def test_imported_memories_with_one_text_are_two(cmt, notes):
 
 def test_what_a_later_export_lacks_is_named(cmt, notes):
     """Of a whole export; a single file may be a part of one."""
-    talks = [{"uuid": f"c-{n}", "name": "Tea", "chat_messages": [{"sender": "human", "text": f"Talk {n}?"}]} for n in range(2)]
+    talks = [
+        {
+            "uuid": f"c-{n}",
+            "name": "Tea",
+            "chat_messages": [{"sender": "human", "text": f"Talk {n}?"}],
+        }
+        for n in range(2)
+    ]
     for name, some in (("one.zip", talks), ("two.zip", talks[1:])):
         with zipfile.ZipFile(notes / name, "w") as file:
             file.writestr("conversations.json", json.dumps(some))
@@ -657,8 +752,10 @@ def test_the_check_up_counts_files_that_are_away(cmt, notes):
     (notes / "b.md").rename(notes / ".b.md.icloud")
     found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
     assert found["files"]["ok"]
-    assert found["files"]["detail"] == (
-        "of 3 files 1 gone, 1 of another system, 1 in a cloud; what is remembered of them still answers"
+    assert (
+        found["files"]["detail"]
+        == "of 3 files 1 gone, 1 of another system, 1 in a cloud; what is remembered of them still"
+        " answers"
     )
 
 

@@ -7,7 +7,9 @@ from cmt_cli.quoting import print_sources
 def source(number, text, *, day, by=None, holds=False):
     """A source of this rank, named after its day."""
     told = {"date": day, "superseded_by": by, "holds_answer": holds}
-    return cmt_sdk.Source(f"d{number}", number, f"{day}.md", 0, len(text), text, 1.0, "", rank=number, **told)
+    return cmt_sdk.Source(
+        f"d{number}", number, f"{day}.md", 0, len(text), text, 1.0, "", rank=number, **told
+    )
 
 
 SOURCES = [

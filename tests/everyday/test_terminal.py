@@ -1,4 +1,6 @@
-"""Kind 8: any terminal, any pipe. Subprocesses of `cmt` over a real memory with a fake language model."""
+"""Kind 8: any terminal, any pipe. Subprocesses of `cmt` over a real memory with a fake language
+model.
+"""
 
 from __future__ import annotations
 
@@ -46,12 +48,18 @@ def environment(tmp_path_factory):
         for name, (source, text) in TEXTS.items():
             memory.add(text, id=name, source=source)
     kept = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-    return kept | {"CMT_HOME": str(home), "CMT_MODELS": str(home / "models"), "TERM": "xterm-256color"}
+    return kept | {
+        "CMT_HOME": str(home),
+        "CMT_MODELS": str(home / "models"),
+        "TERM": "xterm-256color",
+    }
 
 
 @dataclass
 class Here:
-    """Runs `cmt` in this process with streams of an encoding, which may look like those of a terminal."""
+    """Runs `cmt` in this process with streams of an encoding, which may look like those of a
+    terminal.
+    """
 
     monkeypatch: pytest.MonkeyPatch
     environment: dict[str, str]
@@ -97,7 +105,9 @@ def here(monkeypatch, environment):
 def run(environment, line, *, stdin=b"", **more):
     """A command whose output is redirected, with more environment variables."""
     words = [sys.executable, "-c", RUN, *shlex.split(line)]
-    done = subprocess.run(words, env=environment | more, input=stdin, capture_output=True, check=False)
+    done = subprocess.run(
+        words, env=environment | more, input=stdin, capture_output=True, check=False
+    )
     assert b"Traceback" not in done.stderr, done.stderr.decode()
     return done
 
@@ -132,7 +142,7 @@ def shown(environment, line, columns=80, **more):
     return STEERING.sub("", read.decode(more.get("PYTHONIOENCODING", "utf-8"))).replace("\r", "")
 
 
-# -- encodings ------------------------------------------------------------------------------------------------------
+# -- encodings -----------------------------------------------------------------------------------
 
 ENCODED = [
     ("cp1252", f"show {WAY}", "Take the path north \\u2192 bridge … “now”."),
@@ -165,7 +175,9 @@ def test_an_encoding_that_lacks_a_character_writes_its_escape(here, encoding, li
 
 
 @pytest.mark.parametrize(
-    "line", ["ask 'Where is the key?'", "ask '打印机在三楼的会议室 合言葉は青いイルカです'"], ids=["latin", "cjk"]
+    "line",
+    ["ask 'Where is the key?'", "ask '打印机在三楼的会议室 合言葉は青いイルカです'"],
+    ids=["latin", "cjk"],
 )
 def test_redirected_as_windows_does_it(environment, line):
     """A process of its own whose streams are cp1252."""
@@ -189,7 +201,10 @@ def test_a_piped_conversation_in_another_encoding(environment):
     assert done.stdout.count(b"The key is under the stone.") == 2
 
 
-@pytest.mark.parametrize("line", ["list", "ask 'Where is the key?'", "forget nowhere-at-all --yes", "search key", "check"])
+@pytest.mark.parametrize(
+    "line",
+    ["list", "ask 'Where is the key?'", "forget nowhere-at-all --yes", "search key", "check"],
+)
 def test_a_terminal_of_another_encoding(here, line):
     """Tables, spinners and progress bars draw with what the encoding has."""
     seen = here(line, encoding="cp437", terminal=True, code=3 if "forget" in line else 1)
@@ -198,7 +213,9 @@ def test_a_terminal_of_another_encoding(here, line):
 
 @posix
 def test_names_of_files_that_are_no_utf_8(environment, tmp_path):
-    """They are passed over with the remedy, and the rest is added; as an argument they are refused in a line."""
+    """They are passed over with the remedy, and the rest is added; as an argument they are refused
+    in a line.
+    """
     folder = os.fsencode(tmp_path) + b"/notes"
     os.mkdir(folder)  # noqa: PTH102 - as bytes
     Path(os.fsdecode(folder + b"/caf\xe9.md")).write_text("The latin file.", "utf-8")
@@ -207,10 +224,18 @@ def test_names_of_files_that_are_no_utf_8(environment, tmp_path):
     there = environment | {"CMT_HOME": str(tmp_path)}
     done = subprocess.run([*words, "add", folder], env=there, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (0, b"1 added, 0 updated, 0 unchanged\n")
-    assert "caf\ufffd.md: its name, or that of a folder above it, is no UTF-8: rename it" in done.stderr.decode()
+    assert (
+        "caf\ufffd.md: its name, or that of a folder above it, is no UTF-8: rename it"
+        in done.stderr.decode()
+    )
     listed = subprocess.run([*words, "list"], env=there, capture_output=True, check=False)
     assert "turned \ufffdgnp.md" in listed.stdout.decode()
-    for arguments in ([b"ask", b"caf\xe9"], [b"show", b"caf\xe9"], [b"list", b"--where", b"k=\xe9"], [b"caf\xe9"]):
+    for arguments in (
+        [b"ask", b"caf\xe9"],
+        [b"show", b"caf\xe9"],
+        [b"list", b"--where", b"k=\xe9"],
+        [b"caf\xe9"],
+    ):
         refused = subprocess.run([*words, *arguments], env=there, capture_output=True, check=False)
         assert refused.returncode == 2
         assert b"Traceback" not in refused.stderr
@@ -222,24 +247,32 @@ def test_a_current_folder_that_was_deleted(environment, tmp_path):
     line = f'cd {tmp_path}; mkdir gone; cd gone; rmdir ../gone; "$@"'
     words = ["bash", "-c", line, "bash", sys.executable, "-c", RUN]
     for arguments in (["list"], ["ask", "Where is the key?"]):
-        done = subprocess.run([*words, *arguments], env=environment, capture_output=True, check=False)
+        done = subprocess.run(
+            [*words, *arguments], env=environment, capture_output=True, check=False
+        )
         assert (done.returncode, done.stderr) == (0, b"")
         assert "/n/way → home.md" in done.stdout.decode()
 
 
-# -- narrow terminals -----------------------------------------------------------------------------------------------
+# -- narrow terminals ----------------------------------------------------------------------------
 
 
 @posix
 @pytest.mark.parametrize(
-    ("columns", "more"), [(40, {}), (20, {}), (80, {"COLUMNS": "0"}), (0, {})], ids=["40", "20", "COLUMNS=0", "a terminal of 0"]
+    ("columns", "more"),
+    [(40, {}), (20, {}), (80, {"COLUMNS": "0"}), (0, {})],
+    ids=["40", "20", "COLUMNS=0", "a terminal of 0"],
 )
 def test_a_narrow_terminal_shows_ids_that_can_be_typed(environment, columns, more):
-    """Every document with its id, source and the beginning of its text; nothing of the id is cut."""
+    """Every document with its id, source and the beginning of its text; nothing of the id is
+    cut.
+    """
     _has_all(shown(environment, "list", columns, **more))
 
 
-@pytest.mark.parametrize("columns", ["200", "80", "60", "40", "30", "20", "10", "3", "x", "-5", "0"])
+@pytest.mark.parametrize(
+    "columns", ["200", "80", "60", "40", "30", "20", "10", "3", "x", "-5", "0"]
+)
 def test_any_width_shows_ids_that_can_be_typed(here, columns):
     """Side by side or line by line."""
     _has_all(here("list", terminal=True, COLUMNS=columns))
@@ -270,8 +303,12 @@ def test_columns_that_fit_stand_side_by_side(here):
     ids=lambda v: str(v)[:6],
 )
 def test_no_value_is_cut_on_a_narrow_terminal(here, line, words, columns):
-    """Model, path and remedy are there to the last character, over several lines where they must be."""
-    shown_lines = [line.rstrip() for line in here(line, terminal=True, code=1, COLUMNS=columns).splitlines()]
+    """Model, path and remedy are there to the last character, over several lines where they must
+    be.
+    """
+    shown_lines = [
+        line.rstrip() for line in here(line, terminal=True, code=1, COLUMNS=columns).splitlines()
+    ]
     seen = "".join("".join(shown_lines).split())
     columns_apart = "".join(line.split()[-1] for line in shown_lines if line.split())
     for word in words:
@@ -279,14 +316,16 @@ def test_no_value_is_cut_on_a_narrow_terminal(here, line, words, columns):
     assert "…" not in seen.replace("bridge…", "")
 
 
-@pytest.mark.parametrize("more", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"COLUMNS": "7"}, {"COLUMNS": "0"}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"COLUMNS": "7"}, {"COLUMNS": "0"}], ids=str
+)
 @pytest.mark.parametrize("line", ["list", "search key", "ask 'Where is the key?'"])
 def test_terminals_that_can_do_little(here, line, more):
     """They get the same words."""
     assert "key" in "".join(here(line, terminal=True, **more).split())
 
 
-# -- what people write --------------------------------------------------------------------------------------------
+# -- what people write ---------------------------------------------------------------------------
 
 CUT = [
     ("a long line", 6, "a lon…"),

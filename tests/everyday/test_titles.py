@@ -1,4 +1,6 @@
-"""What a document is called reaches its passages: in the order of the places where people write it."""
+"""What a document is called reaches its passages: in the order of the places where people write
+it.
+"""
 
 import pytest
 
@@ -23,10 +25,14 @@ SOURCES = {
     "/home/ann/notes/kestrel-router/address.md": "kestrel router > address",
     "/home/ann/Dokumente/Häuser/Miete.md": "Häuser > Miete",
     "/home/ann/журнал/2026/03/04.md": "журнал > 2026-03-04",
-    "/Users/ann/Library/Mobile Documents/iCloud~md~obsidian/Documents/Vault/Journal/2026/03/04.md": ("Journal > 2026-03-04"),
-    "/Users/ann/Library/CloudStorage/GoogleDrive-ann@example.org/My Drive/Miete/Kestrel.md": ("Miete > Kestrel"),
+    "/Users/ann/Library/Mobile Documents/iCloud~md~obsidian/Documents/Vault/Journal/2026/03/04.md": (
+        "Journal > 2026-03-04"
+    ),
+    "/Users/ann/Library/CloudStorage/GoogleDrive-ann@example.org/My Drive/Miete/Kestrel.md": (
+        "Miete > Kestrel"
+    ),
     "/tmp/pytest-of-root/pytest-3/test_x0/Kestrel lease.md": "Kestrel lease",  # noqa: S108
-    "/tmp/pytest-of-root/pytest-3/test_x0/Kestrel router/Address.md": "Kestrel router > Address",  # noqa: S108
+    "/tmp/pytest-of-root/pytest-3/test_x0/Kestrel router/Address.md": ("Kestrel router > Address"),  # noqa: S108
     "/tmp/tmpab12cd34/notes/kestrel/address.md": "kestrel > address",  # noqa: S108
     "/private/var/folders/zz/abc123/T/tmpab12cd34/Lease.txt": "Lease",
     "/mnt/data/notes/Kestrel.md": "Kestrel",
@@ -144,11 +150,21 @@ def test_a_file_s_name_and_folders(source, title):
 
 @pytest.mark.parametrize("alias", ["flat", "the flat in Rome", "Wohnung", "7"])
 def test_another_name_stands_behind_the_title(alias):
-    """Listed: before it, the alias "flat" was read as the answer. A heading that is the title stands once."""
-    text = f"---\ntitle: Rental contract\naliases: [{alias}]\n---\n# Rental contract\n\nThe rent is 950 euros."
+    """Listed: before it, the alias "flat" was read as the answer. A heading that is the title
+    stands once.
+    """
+    text = (
+        f"---\ntitle: Rental contract\naliases: [{alias}]\n---\n# Rental contract\n\nThe rent is"
+        " 950 euros."
+    )
     title = title_of(Document(text, source="/home/ann/x/contract.md"))
     assert title.endswith(f"Rental contract · {alias}")
-    assert path_of(title, ["Rental contract", "Rent"], 99, Measure(lambda texts: [1 for _ in texts])).later == f"{title} > Rent"
+    assert (
+        path_of(
+            title, ["Rental contract", "Rent"], 99, Measure(lambda texts: [1 for _ in texts])
+        ).later
+        == f"{title} > Rent"
+    )
 
 
 @pytest.mark.parametrize("source", SAY_NOTHING)
@@ -190,7 +206,9 @@ def test_what_metadata_say(metadata, title):
 
 def test_a_title_that_is_too_long_keeps_its_beginning():
     """The details are left out first, then the folders, then the last words."""
-    document = Document("---\ntags: [rent]\n---\n", source="Houses/Kestrel lease of the year 2026.md")
+    document = Document(
+        "---\ntags: [rent]\n---\n", source="Houses/Kestrel lease of the year 2026.md"
+    )
     for room, title in (
         (60, "Houses > Kestrel lease of the year 2026 · #rent"),
         (40, "Houses > Kestrel lease of the year 2026"),
@@ -201,7 +219,7 @@ def test_a_title_that_is_too_long_keeps_its_beginning():
         assert title_of(document, lambda t, room=room: len(t) <= room) == title
 
 
-# -- in a memory ------------------------------------------------------------------------------------------------------
+# -- in a memory ---------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -228,7 +246,10 @@ def test_the_title_is_compressed_matched_found_by_words_and_read(memory, engine)
     assert engine.compressor.compressed[0] == "Kestrel router\nAddress: 10.0.0.7"
     for mode in ("text", "vector", "fused", "reranked"):
         for bird, address in (("Kestrel", "10.0.0.7"), ("Falcon", "10.0.0.9")):
-            assert memory.search(f"{bird} router", 1, mode=mode)[0].passage.text == f"Address: {address}"
+            assert (
+                memory.search(f"{bird} router", 1, mode=mode)[0].passage.text
+                == f"Address: {address}"
+            )
     for kind in ("memory", "text"):
         answer = memory.model.ask("What is the address of the Falcon router?", reader=kind, k=1)
         assert answer.sources[0].source == "/home/ann/notes/Falcon router.md"
@@ -236,16 +257,25 @@ def test_the_title_is_compressed_matched_found_by_words_and_read(memory, engine)
 
 def test_every_passage_of_a_document_carries_it(memory):
     """Under every heading of its own."""
-    text = "---\ntitle: Kestrel lease\n---\n\n## Rent\n\n950 euros.\n\n## Deposit\n\n1900 euros." + LONG
+    text = (
+        "---\ntitle: Kestrel lease\n---\n\n## Rent\n\n950 euros.\n\n## Deposit\n\n1900 euros."
+        + LONG
+    )
     memory.add(text, id="lease")
-    assert contents(memory, "lease")[1:3] == ["Kestrel lease > Rent\n950 euros.", "Kestrel lease > Deposit\n1900 euros."]
+    assert contents(memory, "lease")[1:3] == [
+        "Kestrel lease > Rent\n950 euros.",
+        "Kestrel lease > Deposit\n1900 euros.",
+    ]
 
 
 def test_a_heading_that_says_the_title_does_not_stand_twice(memory):
     """Whatever the capitals and signs of the file's name."""
     text = "# Kestrel Lease\n\nText.\n\n## Rent\n\n950 euros." + LONG
     memory.add(text, id="lease", source="kestrel-lease.md")
-    assert contents(memory, "lease")[:2] == ["Kestrel Lease\nText.", "Kestrel Lease > Rent\n950 euros."]
+    assert contents(memory, "lease")[:2] == [
+        "Kestrel Lease\nText.",
+        "Kestrel Lease > Rent\n950 euros.",
+    ]
 
 
 def test_names_are_found_in_both_forms(memory):
@@ -264,7 +294,10 @@ def test_names_are_found_in_both_forms(memory):
 @pytest.mark.parametrize(
     ("before", "change"),
     [
-        ({"source": "/home/ann/notes/Kestrel router.md"}, {"source": "/home/ann/notes/Falcon router.md"}),
+        (
+            {"source": "/home/ann/notes/Kestrel router.md"},
+            {"source": "/home/ann/notes/Falcon router.md"},
+        ),
         ({"metadata": {"title": "Kestrel router"}}, {"metadata": {"title": "Falcon router"}}),
     ],
     ids=["source", "metadata"],
@@ -320,10 +353,12 @@ def test_added_alone_or_with_its_folder_a_file_has_one_name(cmt, tmp_path):
     for given in (folder, tmp_path, folder / "address.md"):
         assert cmt.json("add", given)["unchanged"] >= 1
     document = cmt.json("list")
-    assert [p["heading"] for p in cmt.json("show", document["id"])["passages"]] == ["Kestrel router > address"]
+    assert [p["heading"] for p in cmt.json("show", document["id"])["passages"]] == [
+        "Kestrel router > address"
+    ]
 
 
-# -- memories already made --------------------------------------------------------------------------------------------
+# -- memories already made -----------------------------------------------------------------------
 
 
 def make_as_before(memory, monkeypatch, texts: dict[str, str]) -> None:
@@ -352,7 +387,10 @@ def test_reencode_brings_the_new_form_to_what_lacks_it(memory, engine, monkeypat
     make_as_before(memory, monkeypatch, OLD)
     engine.compressor.compressed.clear()
     assert memory.reencode() == 2
-    assert sorted(engine.compressor.compressed) == ["falcon\nAddress: 10.0.0.9", "kestrel\nAddress: 10.0.0.7"]
+    assert sorted(engine.compressor.compressed) == [
+        "falcon\nAddress: 10.0.0.9",
+        "kestrel\nAddress: 10.0.0.7",
+    ]
     assert memory.reencode() == 0
     assert memory.search("kestrel", 1, mode="text")[0].document.id == "kestrel"
     assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
@@ -362,7 +400,9 @@ def test_reencode_that_was_interrupted_goes_on(tmp_path, monkeypatch):
     """Everything is found and read in between; what is done is not done again."""
     engine = FakeEngine()
     with open_fake(tmp_path / "memory", engine) as memory:
-        make_as_before(memory, monkeypatch, {f"note{n} of Ann": f"Fact number {n}." for n in range(40)})
+        make_as_before(
+            memory, monkeypatch, {f"note{n} of Ann": f"Fact number {n}." for n in range(40)}
+        )
         engine.compressor.compressed.clear()
 
         def stop(progress):
@@ -380,7 +420,9 @@ def test_reencode_that_was_interrupted_goes_on(tmp_path, monkeypatch):
         assert memory.stats().pending == 0
 
 
-@pytest.mark.parametrize("line", ["# a " + " " * 40_000 + "b", "[[" * 40_000, " " * 40_000 + "x", "# " + "a #" * 20_000])
+@pytest.mark.parametrize(
+    "line", ["# a " + " " * 40_000 + "b", "[[" * 40_000, " " * 40_000 + "x", "# " + "a #" * 20_000]
+)
 def test_a_long_first_line_costs_no_more_than_its_length(line):
     """No expression goes back and forth in it; this ends at once or not for hours."""
     title_of(Document(line + "\nThe ferry leaves at ten.", source="ferry.md"))

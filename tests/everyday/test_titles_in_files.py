@@ -1,4 +1,6 @@
-"""What a page or a letter calls itself is its title, and its headings are headings in any language."""
+"""What a page or a letter calls itself is its title, and its headings are headings in any
+language.
+"""
 
 from __future__ import annotations
 
@@ -26,8 +28,8 @@ HTML = {
     "empty title": ("<title> </title><h1>Kestrel lease</h1><p>950", "Kestrel lease"),
     "xhtml": (
         (
-            '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title>Kestrel lease'
-            "</title></head><body><p>950</p></body></html>"
+            '<?xml version="1.0"?><html xmlns="http://www.w3.org/1999/xhtml"><head><title>Kestrel'
+            " lease</title></head><body><p>950</p></body></html>"
         ),
         "Kestrel lease",
     ),
@@ -88,6 +90,8 @@ TITLES = {
 
 @pytest.mark.parametrize(("body", "core", "title"), TITLES.values(), ids=TITLES.keys())
 def test_title_of_a_letter(body: str, core: str, title: str | None) -> None:
-    """The paragraph of style Title comes first, then the file's properties, if they say something."""
+    """The paragraph of style Title comes first, then the file's properties, if they say
+    something.
+    """
     found = from_docx(docx(body, {"styles": STYLES}, core), Path("a.docx"))
     assert found.metadata == ({"title": title} if title else {})

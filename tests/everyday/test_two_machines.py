@@ -77,11 +77,13 @@ def found(memory: Memory) -> str:
     return memory.search("ferry Tarn", 1)[0].passage.text
 
 
-# -- ahead, behind ------------------------------------------------------------------------------------------------
+# -- ahead, behind -------------------------------------------------------------------------------
 
 
 def test_an_archive_that_is_ahead_goes_forward(two: Machines) -> None:
-    """Updated there, one document more there: both arrive, the history too, and memories are not made again."""
+    """Updated there, one document more there: both arrive, the history too, and memories are not
+    made again.
+    """
     two.laptop.update("trip", SECOND)
     two.laptop.update("trip", THIRD)
     two.laptop.add("The museum moved to Lisbon.")
@@ -93,7 +95,9 @@ def test_an_archive_that_is_ahead_goes_forward(two: Machines) -> None:
     assert two.to_desktop() == Progress(unchanged=2)
 
 
-def test_an_archive_that_is_behind_changes_nothing_and_says_so(two: Machines, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_archive_that_is_behind_changes_nothing_and_says_so(
+    two: Machines, caplog: pytest.LogCaptureFixture
+) -> None:
     """What is here stays the current text."""
     two.desktop.update("trip", SECOND)
     with caplog.at_level(logging.WARNING, "cmt_sdk"):
@@ -104,7 +108,10 @@ def test_an_archive_that_is_behind_changes_nothing_and_says_so(two: Machines, ca
 
 def test_it_goes_to_and_fro(two: Machines) -> None:
     """Each machine takes what the other one did since."""
-    for text, sender, bring in ((SECOND, two.laptop, two.to_desktop), (THIRD, two.desktop, two.to_laptop)):
+    for text, sender, bring in (
+        (SECOND, two.laptop, two.to_desktop),
+        (THIRD, two.desktop, two.to_laptop),
+    ):
         sender.update("trip", text)
         assert bring().updated == 1
     assert versions(two.laptop) == versions(two.desktop) == [(1, FIRST), (2, SECOND), (3, THIRD)]
@@ -143,7 +150,7 @@ def test_a_later_archive_of_a_third_machine(two: Machines, tmp_path: Path) -> No
     assert versions(two.desktop) == [(1, FIRST), (2, SECOND)]
 
 
-# -- diverged -----------------------------------------------------------------------------------------------------
+# -- diverged ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -156,7 +163,9 @@ def apart(two: Machines) -> Machines:
 
 
 def test_diverged_histories_say_what_differs(apart: Machines) -> None:
-    """Document, source, versions, dates and the ways on; nothing is imported, not the new note either."""
+    """Document, source, versions, dates and the ways on; nothing is imported, not the new note
+    either.
+    """
     with pytest.raises(AlreadyExists) as raised:
         apart.to_desktop()
     message = str(raised.value)
@@ -176,8 +185,12 @@ def test_diverged_histories_say_what_differs(apart: Machines) -> None:
         ("both", [SECOND, THIRD], [(1, FIRST), (2, THIRD)]),
     ],
 )
-def test_the_ways_on(apart: Machines, way: Any, current: list[str], history: list[tuple[int, str]]) -> None:
-    """Each keeps both texts; a second import of the same changes nothing, and it compressed nothing again."""
+def test_the_ways_on(
+    apart: Machines, way: Any, current: list[str], history: list[tuple[int, str]]
+) -> None:
+    """Each keeps both texts; a second import of the same changes nothing, and it compressed nothing
+    again.
+    """
     apart.to_desktop(diverged=way)
     assert held(apart.desktop) == sorted([*current, "The museum moved to Lisbon."])
     assert versions(apart.desktop) == history
@@ -189,7 +202,9 @@ def test_the_ways_on(apart: Machines, way: Any, current: list[str], history: lis
 
 
 @pytest.mark.parametrize(("way", "text"), [("theirs", SECOND), ("ours", THIRD)])
-def test_after_a_choice_the_other_machine_goes_forward(apart: Machines, way: Any, text: str) -> None:
+def test_after_a_choice_the_other_machine_goes_forward(
+    apart: Machines, way: Any, text: str
+) -> None:
     """The choice was made once: nobody asks again."""
     apart.to_desktop(diverged=way)
     apart.to_laptop()
@@ -227,12 +242,14 @@ def test_many_diverged_documents_are_counted(tmp_path: Path) -> None:
             other.import_archive(tmp_path / "a.cmt")
 
 
-# -- fields ---------------------------------------------------------------------------------------------------------
+# -- fields --------------------------------------------------------------------------------------
 
 
 def change_there(two: Machines) -> None:
     """The laptop's note was renamed and labelled."""
-    two.laptop.update("trip", source="/home/ann/notes/ferry.md", metadata={"year": 2026}, scope="ann")
+    two.laptop.update(
+        "trip", source="/home/ann/notes/ferry.md", metadata={"year": 2026}, scope="ann"
+    )
 
 
 def test_fields_that_changed_there_come_along(two: Machines) -> None:
@@ -240,7 +257,11 @@ def test_fields_that_changed_there_come_along(two: Machines) -> None:
     change_there(two)
     assert two.to_desktop() == Progress(updated=1, compressed=1, taken=1)  # its name is another one
     document = two.desktop.get("trip")
-    assert (document.source, document.scope, document.metadata) == ("/home/ann/notes/ferry.md", "ann", {"year": 2026})
+    assert (document.source, document.scope, document.metadata) == (
+        "/home/ann/notes/ferry.md",
+        "ann",
+        {"year": 2026},
+    )
     assert two.to_desktop() == Progress(unchanged=1)
 
 
@@ -262,7 +283,7 @@ def test_keys_noted_on_both_machines_meet(two: Machines) -> None:
     assert two.laptop.get("trip").metadata == {"rating": 5, "year": 2026}
 
 
-# -- other ids, deletions -------------------------------------------------------------------------------------------
+# -- other ids, deletions ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -275,7 +296,9 @@ def test_keys_noted_on_both_machines_meet(two: Machines) -> None:
     ids=["the same place", "another home", "no source"],
 )
 @pytest.mark.parametrize("ahead", ["none", "theirs", "ours"])
-def test_a_file_that_both_machines_added_is_one_document(two: Machines, mine: str | None, theirs: str | None, ahead: str) -> None:
+def test_a_file_that_both_machines_added_is_one_document(
+    two: Machines, mine: str | None, theirs: str | None, ahead: str
+) -> None:
     """Also where one of them went on; it keeps its id and its place here."""
     there = two.laptop.add("Ann likes tea.", source=theirs)
     here = two.desktop.add("Ann likes tea.", source=mine)
@@ -283,7 +306,10 @@ def test_a_file_that_both_machines_added_is_one_document(two: Machines, mine: st
     if ahead != "none":
         memory.update(name, "Ann likes green tea.")
     two.to_desktop()
-    assert held(two.desktop) == ["Ann likes green tea." if ahead != "none" else "Ann likes tea.", FIRST]
+    assert held(two.desktop) == [
+        "Ann likes green tea." if ahead != "none" else "Ann likes tea.",
+        FIRST,
+    ]
     assert two.desktop.get(here.id).source == mine
 
 
@@ -302,7 +328,10 @@ def test_files_that_began_alike_stay_two_documents(two: Machines) -> None:
 
 def test_both_went_on_with_a_file_that_both_added(two: Machines) -> None:
     """That is a conflict as well, though the ids differ."""
-    for memory, text in ((two.laptop, "Ann likes green tea."), (two.desktop, "Ann likes black tea.")):
+    for memory, text in (
+        (two.laptop, "Ann likes green tea."),
+        (two.desktop, "Ann likes black tea."),
+    ):
         memory.update(memory.add("Ann likes tea.", source="/home/ann/tea.md").id, text)
     with pytest.raises(AlreadyExists, match=r"/home/ann/tea\.md"):
         two.to_desktop()
@@ -317,7 +346,9 @@ def test_another_scope_is_another_document(two: Machines) -> None:
 
 @pytest.mark.parametrize("remove", ["forget", "delete"])
 def test_what_was_forgotten_here_comes_back_with_the_archive(two: Machines, remove: str) -> None:
-    """Forgetting leaves no trace, not even of what was forgotten; the help of the command says it."""
+    """Forgetting leaves no trace, not even of what was forgotten; the help of the command says
+    it.
+    """
     getattr(two.desktop, remove)("trip")
     assert two.to_desktop().added == 1
 
@@ -341,7 +372,7 @@ def test_nothing_is_imported_halfway(two: Machines, monkeypatch: pytest.MonkeyPa
     assert held(two.desktop) == [FIRST]
 
 
-# -- two documents of one text ----------------------------------------------------------------------------------------
+# -- two documents of one text -------------------------------------------------------------------
 
 RENT = "Rent is 700."
 ANNA, BEN = "/k/anna.md", "/k/ben.md"
@@ -354,7 +385,11 @@ def add_file(memory: Memory, **fields: Any) -> None:
 
 def twins(memory: Memory) -> set[tuple[str | None, str, str]]:
     """Sources, scopes and persons of the documents of one text."""
-    return {(d.source, d.scope, str(d.metadata.get("person", ""))) for d in memory.documents() if d.text == RENT}
+    return {
+        (d.source, d.scope, str(d.metadata.get("person", "")))
+        for d in memory.documents()
+        if d.text == RENT
+    }
 
 
 @pytest.mark.parametrize(
@@ -369,20 +404,34 @@ def twins(memory: Memory) -> set[tuple[str | None, str, str]]:
         [{"source": ANNA}, {"source": BEN}, {"source": "/k/eve.md"}],
         [{"source": "mail:1"}, {"source": "mail:2"}],
     ],
-    ids=["two files", "one tail", "one without a source", "no sources", "two scopes", "no sources, scopes", "three", "names"],
+    ids=[
+        "two files",
+        "one tail",
+        "one without a source",
+        "no sources",
+        "two scopes",
+        "no sources, scopes",
+        "three",
+        "names",
+    ],
 )
 @pytest.mark.parametrize("here", ["nothing", "the first", "the last", "both", "no source"])
-def test_two_documents_of_one_text_stay_two(two: Machines, given: list[dict[str, Any]], here: str) -> None:
+def test_two_documents_of_one_text_stay_two(
+    two: Machines, given: list[dict[str, Any]], here: str
+) -> None:
     """With their sources and metadata, whatever of them is here; a second import adds nothing."""
     for number, fields in enumerate(given):
         add_file(two.laptop, metadata={"person": f"p{number}"}, **fields)
     count = two.laptop.count()
-    known = {"the first": given[:1], "the last": given[-1:], "both": given, "no source": [{}]}.get(here, [])
+    known = {"the first": given[:1], "the last": given[-1:], "both": given, "no source": [{}]}.get(
+        here, []
+    )
     for fields in known:
         add_file(two.desktop, **{k: v for k, v in fields.items() if k != "id"})
     wanted = twins(two.laptop)
     two.to_desktop()
-    if here != "no source" or not any("scope" in fields for fields in given):  # else ours is a further one
+    # else ours is a further one
+    if here != "no source" or not any("scope" in fields for fields in given):
         assert twins(two.desktop) == wanted
         assert two.desktop.count() == count
     assert two.to_desktop() == Progress(unchanged=count)
@@ -397,11 +446,17 @@ def test_a_twin_that_went_on_leaves_the_other(two: Machines) -> None:
         add_file(two.laptop, source=source)
     add_file(two.desktop, source=BEN)
     two.laptop.update(next(d.id for d in two.laptop.documents() if d.source == BEN), "Rent is 800.")
-    assert two.to_desktop() == Progress(added=1, updated=1, unchanged=1, passages=2, compressed=2, taken=2)
-    assert {(d.source, d.text) for d in two.desktop.documents()} == {(FILE, FIRST), (ANNA, RENT), (BEN, "Rent is 800.")}
+    assert two.to_desktop() == Progress(
+        added=1, updated=1, unchanged=1, passages=2, compressed=2, taken=2
+    )
+    assert {(d.source, d.text) for d in two.desktop.documents()} == {
+        (FILE, FIRST),
+        (ANNA, RENT),
+        (BEN, "Rent is 800."),
+    }
 
 
-# -- the rule, by itself --------------------------------------------------------------------------------------------
+# -- the rule, by itself -------------------------------------------------------------------------
 
 COMPARED = [
     ("a", "ab", "ahead"),
@@ -423,11 +478,13 @@ COMPARED = [
 @pytest.mark.parametrize(("ours", "theirs", "state"), COMPARED, ids=lambda v: str(v))
 def test_histories_compared(ours: str, theirs: str, state: str) -> None:
     """A letter is the text of a version."""
-    mine, others = ([Document(t, "x", version=n) for n, t in enumerate(texts, 1)] for texts in (ours, theirs))
+    mine, others = (
+        [Document(t, "x", version=n) for n, t in enumerate(texts, 1)] for texts in (ours, theirs)
+    )
     assert compare(mine, others).state == state
 
 
-# -- the command ----------------------------------------------------------------------------------------------------
+# -- the command ---------------------------------------------------------------------------------
 
 
 def test_the_command(cmt: Command, tmp_path: Path) -> None:
@@ -459,8 +516,12 @@ def test_the_command(cmt: Command, tmp_path: Path) -> None:
 
 def test_the_ways_are_for_archives(cmt: Command, tmp_path: Path) -> None:
     """Conversations have no versions to choose from."""
-    (tmp_path / "mem0.json").write_text('{"results": [{"id": "1", "memory": "Ann likes tea."}]}', "utf-8")
-    assert "--ours is for an archive" in cmt("import", tmp_path / "mem0.json", "--ours", code=2).stderr
+    (tmp_path / "mem0.json").write_text(
+        '{"results": [{"id": "1", "memory": "Ann likes tea."}]}', "utf-8"
+    )
+    assert (
+        "--ours is for an archive" in cmt("import", tmp_path / "mem0.json", "--ours", code=2).stderr
+    )
 
 
 def test_a_title_that_changed_there_reaches_the_passages_here(two: Machines) -> None:

@@ -1,4 +1,6 @@
-"""What typography says is kept: powers, notes, struck-out text, boxes, fractions, formulas, ruby."""
+"""What typography says is kept: powers, notes, struck-out text, boxes, fractions, formulas,
+ruby.
+"""
 
 from __future__ import annotations
 
@@ -17,8 +19,14 @@ STRUCK = "<w:strike/>"
 # name: (page, text). Those whose name begins with "listed" stand in the list of faults.
 HTML = {
     "listed: power of ten": ("<p>4 × 10<sup>5</sup> km</p>", "4 × 10^5 km"),
-    "listed: note after a year": ("<p>found in 2019<sup>3</sup> by Ida</p>", "found in 2019[3] by Ida"),
-    "listed: fraction of sup and sub": ("<p>1<sup>1</sup>&frasl;<sub>2</sub> cups</p>", "1 1/2 cups"),
+    "listed: note after a year": (
+        "<p>found in 2019<sup>3</sup> by Ida</p>",
+        "found in 2019[3] by Ida",
+    ),
+    "listed: fraction of sup and sub": (
+        "<p>1<sup>1</sup>&frasl;<sub>2</sub> cups</p>",
+        "1 1/2 cups",
+    ),
     "listed: linked note after a number": (
         '<p>40<sup><a href="#n2">2</a></sup> people</p>',
         "40[2] people",
@@ -99,9 +107,9 @@ HTML = {
     ),
     "Wikipedia formula": (
         (
-            '<p>area <span class="mwe-math-element"><span style="display: none;"><math alttext="r^2">'
-            "<msup><mi>r</mi><mn>2</mn></msup></math></span>"
-            '<img class="mwe-math-fallback-image-inline" alt="{\\displaystyle r^{2}}"></span>.</p>'
+            '<p>area <span class="mwe-math-element"><span style="display: none;"><math'
+            ' alttext="r^2"><msup><mi>r</mi><mn>2</mn></msup></math></span><img'
+            ' class="mwe-math-fallback-image-inline" alt="{\\displaystyle r^{2}}"></span>.</p>'
         ),
         "area r^2.",
     ),
@@ -121,13 +129,19 @@ HTML = {
         "* [x] ~~Buy milk~~",
     ),
     "a struck line among lines": ("<div><s>Milk</s><br>Bread</div>", "~~Milk~~  \nBread"),
-    "a struck paragraph": ("<p><del>The gate is closed.</del></p><p>Now</p>", "~~The gate is closed.~~\n\nNow"),
+    "a struck paragraph": (
+        "<p><del>The gate is closed.</del></p><p>Now</p>",
+        "~~The gate is closed.~~\n\nNow",
+    ),
     "a struck row": (
         "<table><tr><th>Item<th>Price<tr><td><s>Milk</s><td><s>2</s><tr><td>Bread<td>3</table>",
         "| Item | Price |\n| --- | --- |\n| ~~Milk~~ | ~~2~~ |\n| Bread | 3 |",
     ),
     "radio buttons": (
-        "<p><label><input type=radio name=a> cash</label><label><input type=radio name=a checked> card</label></p>",
+        (
+            "<p><label><input type=radio name=a> cash</label><label><input type=radio name=a"
+            " checked> card</label></p>"
+        ),
         "[ ] cash [x] card",
     ),
     "Google Keep": (
@@ -182,10 +196,16 @@ HTML = {
     "mark with a bracket": ("<p>100<sup>1)</sup> €</p>", "100[1] €"),
     "number struck out between numbers": ("<p>1<s>2</s>3</p>", "1 3"),
     "Tiptap": (
-        ("<ul><li data-checked=true><label><input type=checkbox checked><span></span></label><div><p>Milk</p></div></li></ul>"),
+        (
+            "<ul><li data-checked=true><label><input type=checkbox"
+            " checked><span></span></label><div><p>Milk</p></div></li></ul>"
+        ),
         "* [x] Milk",
     ),
-    "Quill": ("<ul><li data-list=checked>Milk<li data-list=unchecked>Bread</ul>", "* [x] Milk\n* [ ] Bread"),
+    "Quill": (
+        "<ul><li data-list=checked>Milk<li data-list=unchecked>Bread</ul>",
+        "* [x] Milk\n* [ ] Bread",
+    ),
     "ruby with bases in parts": (
         "<ruby><rb>漢</rb><rb>字</rb><rt>かん</rt><rt>じ</rt></ruby>",
         "漢字(かんじ)",
@@ -219,7 +239,10 @@ FUSED = {
     "buttons": ("<div><button>1</button><button>2</button>3</div>", "1 2 3"),
     "options": ("<p><select multiple><option selected>1<option selected>2</select>3</p>", "1 2 3"),
     "inline blocks": (
-        '<p><span style="display:inline-block">12</span><span style="display:inline-block">34</span></p>',
+        (
+            '<p><span style="display:inline-block">12</span><span'
+            ' style="display:inline-block">34</span></p>'
+        ),
         "12 34",
     ),
     "flex items": (
@@ -294,7 +317,10 @@ DOCX = {
         "at 10 am",
     ),
     "moved text": (
-        p(f'<w:moveFrom w:id="1">{r("9")}</w:moveFrom>', f'<w:moveTo w:id="2">{r("10")}</w:moveTo>'),
+        p(
+            f'<w:moveFrom w:id="1">{r("9")}</w:moveFrom>',
+            f'<w:moveTo w:id="2">{r("10")}</w:moveTo>',
+        ),
         "10",
     ),
     "subscript": (p("H", r("2", SUBSCRIPT), "O"), "H2O"),
@@ -325,13 +351,18 @@ DOCX = {
     ),
     "Office formula of its own line": (p(f"<m:oMathPara>{FRACTION}</m:oMathPara>"), "1/2"),
     "ruby": (
-        p(f"<w:r><w:ruby><w:rt>{r('かんじ')}</w:rt><w:rubyBase>{r('漢字')}</w:rubyBase></w:ruby></w:r>"),
+        p(
+            f"<w:r><w:ruby><w:rt>{r('かんじ')}</w:rt><w:rubyBase>{r('漢字')}</w:rubyBase></w:ruby></w:r>"
+        ),
         "漢字(かんじ)",
     ),
     "tabs": (p("12", "<w:r><w:tab/></w:r>", "34"), "12\t34"),
     "line break": (p("12", "<w:r><w:br/></w:r>", "34"), "12  \n34"),
     "old line break": (p("12", "<w:r><w:cr/></w:r>", "34"), "12  \n34"),
-    "hyphen that does not break": (p("user", "<w:r><w:noBreakHyphen/></w:r>", "friendly"), "user-friendly"),
+    "hyphen that does not break": (
+        p("user", "<w:r><w:noBreakHyphen/></w:r>", "friendly"),
+        "user-friendly",
+    ),
 }
 STYLES = style("Gone", "Gone", "<w:rPr><w:strike/></w:rPr>", kind="character")
 

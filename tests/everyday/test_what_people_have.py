@@ -15,7 +15,9 @@ PORTO = "The museum moved to Porto in 2021."
 
 @pytest.fixture
 def notes(tmp_path, monkeypatch):
-    """A folder with two notes that are remembered; commands run beside it, which is somebody's home."""
+    """A folder with two notes that are remembered; commands run beside it, which is somebody's
+    home.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "notes" / "deep").mkdir(parents=True)
@@ -33,7 +35,10 @@ def filled(cmt, notes):
 
 def there(cmt):
     """The names of the files that are remembered."""
-    return sorted(Path(json.loads(line)["source"]).name for line in cmt("list", "--all", "--json").stdout.splitlines())
+    return sorted(
+        Path(json.loads(line)["source"]).name
+        for line in cmt("list", "--all", "--json").stdout.splitlines()
+    )
 
 
 @pytest.mark.parametrize(
@@ -51,17 +56,25 @@ def there(cmt):
     ],
 )
 def test_a_path_names_a_document(filled, notes, given):
-    """As on the disk, from here or from the root, through ~, its end alone, without its suffix, as an address."""
+    """As on the disk, from here or from the root, through ~, its end alone, without its suffix, as
+    an address.
+    """
     shown = filled.json("show", given.format(notes))["versions"][0]
     assert (shown["text"], shown["source"]) == (LISBON, str(notes / "trip.md"))
 
 
-@pytest.mark.parametrize("command", [["show"], ["update", "--meta", "seen=1"], ["rm"], ["forget", "--yes"]], ids=lambda c: c[0])
+@pytest.mark.parametrize(
+    "command",
+    [["show"], ["update", "--meta", "seen=1"], ["rm"], ["forget", "--yes"]],
+    ids=lambda c: c[0],
+)
 @pytest.mark.parametrize("given", ["notes/deep/Apple cake.md", "deep/Apple cake.md", "apple cake"])
 def test_every_command_takes_it(filled, command, given):
     """Whatever takes an id."""
     filled(command[0], given, *command[1:])
-    assert there(filled) == (["trip.md"] if command[0] in ("rm", "forget") else ["Apple cake.md", "trip.md"])
+    assert there(filled) == (
+        ["trip.md"] if command[0] in ("rm", "forget") else ["Apple cake.md", "trip.md"]
+    )
 
 
 def test_the_file_may_be_gone(filled, notes):
@@ -105,7 +118,16 @@ def test_composed_and_decomposed_names_are_one(cmt, notes, stored, typed):
     assert "Two eggs" in cmt("show", unicodedata.normalize(typed, "café.md")).stdout
     assert len(cmt("list", "--source", f"notes/{given}").stdout.splitlines()) == 1
     assert (
-        len(cmt("search", "--mode", "text", "eggs", "--source", unicodedata.normalize(typed, "*café.md")).stdout.splitlines())
+        len(
+            cmt(
+                "search",
+                "--mode",
+                "text",
+                "eggs",
+                "--source",
+                unicodedata.normalize(typed, "*café.md"),
+            ).stdout.splitlines()
+        )
         == 2
     )
     cmt("forget", "--source", unicodedata.normalize(typed, "*café.md"), "--yes")
@@ -156,10 +178,15 @@ def test_updating_by_a_path_alone_names_the_command(filled, notes):
 
 def test_taking_out_by_a_filter(filled):
     """`rm` takes those of `forget`, and asks as it does."""
-    assert "give a document or a filter, not both" in filled("rm", "trip.md", "--source", "*", code=2).stderr
+    assert (
+        "give a document or a filter, not both"
+        in filled("rm", "trip.md", "--source", "*", code=2).stderr
+    )
     assert "give a document (its id, path or source)" in filled("rm", code=2).stderr
     assert "--yes" in filled("rm", "--source", "*", "--json", code=2).stderr
-    assert "nothing was taken out" in filled("rm", "--source", "*/trip.md", stdin="n\n", code=1).stderr
+    assert (
+        "nothing was taken out" in filled("rm", "--source", "*/trip.md", stdin="n\n", code=1).stderr
+    )
     assert "no document fits" in filled("rm", "--source", "*/trap.md", "--yes", code=3).stderr
     filled("rm", "--source", "notes/trip.md", stdin="y\n")
     assert there(filled) == ["Apple cake.md"]
@@ -170,20 +197,28 @@ def test_forgetting_says_that_the_file_is_still_there(filled, notes):
     """And what brings it back; a file that is gone is not named."""
     said = filled("forget", "notes/trip.md", "--yes").stdout
     assert (
-        "1 file still in its folder: notes/trip.md; the next `cmt add` of the folder brings it back, --keep-out keeps it out"
-        in said
+        "1 file still in its folder: notes/trip.md; the next `cmt add` of the folder brings it"
+        " back, --keep-out keeps it out" in said
     )
     assert filled("add", notes).stdout == "1 added, 0 updated, 1 unchanged\n"
     (notes / "trip.md").unlink()
     receipt = filled.json("forget", "--source", "*", "--yes")
-    assert (receipt["still_there"], receipt["kept_out"]) == ([str(notes / "deep" / "Apple cake.md")], False)
+    assert (receipt["still_there"], receipt["kept_out"]) == (
+        [str(notes / "deep" / "Apple cake.md")],
+        False,
+    )
     assert "still in" not in filled("rm", "--source", "*", "--yes", code=3).stdout
 
 
 @pytest.mark.parametrize("command", [["forget", "--yes"], ["rm"]], ids=["forget", "rm"])
 def test_a_file_that_is_kept_out(filled, notes, command):
-    """`add` and `watch` of its folder pass it over, until it is named itself; another scope is not concerned."""
-    assert "kept out from now on: notes/trip.md" in filled(command[0], "notes/trip.md", "--keep-out", *command[1:]).stdout
+    """`add` and `watch` of its folder pass it over, until it is named itself; another scope is not
+    concerned.
+    """
+    assert (
+        "kept out from now on: notes/trip.md"
+        in filled(command[0], "notes/trip.md", "--keep-out", *command[1:]).stdout
+    )
     assert filled("add", notes).stdout == "0 added, 0 updated, 1 unchanged, 1 kept out\n"
     filled("watch", notes, "--once")
     assert there(filled) == ["Apple cake.md"]
@@ -201,14 +236,18 @@ def test_keeping_out_leaves_no_trace_of_the_name(filled, notes):
     filled("add", notes)
     receipt = filled.json("forget", "zanzibarquartz.md", "--keep-out", "--yes")
     assert receipt["traces_found"] == 0
-    assert not any(b"zanzibarquartz" in f.read_bytes() for f in filled.home.rglob("*") if f.is_file())
+    assert not any(
+        b"zanzibarquartz" in f.read_bytes() for f in filled.home.rglob("*") if f.is_file()
+    )
 
 
 def test_what_is_kept_out_can_be_asked_for_in_python(tmp_path):
     """For programs that add folders themselves."""
     with open_fake(tmp_path / "m") as memory:
         memory.keep_out(["/n/a.md", "/n/café.md"], scope="u")
-        assert memory.kept_out(["/n/a.md", "/n/b.md", unicodedata.normalize("NFD", "/n/café.md")], scope="u") == [
+        assert memory.kept_out(
+            ["/n/a.md", "/n/b.md", unicodedata.normalize("NFD", "/n/café.md")], scope="u"
+        ) == [
             "/n/a.md",
             unicodedata.normalize("NFD", "/n/café.md"),
         ]

@@ -28,7 +28,10 @@ LISTED = {
     "chinese, two characters": ("我们的打印机放在三楼的会议室里，密码是蓝色海豚。", "密码"),
     "chinese question": ("我们的打印机放在三楼的会议室里，密码是蓝色海豚。", "打印机在哪里"),
     "japanese kana": ("会議室のプリンターは三階にあります。合言葉は青いイルカです。", "プリンター"),
-    "japanese question": ("会議室のプリンターは三階にあります。合言葉は青いイルカです。", "合言葉は何ですか"),
+    "japanese question": (
+        "会議室のプリンターは三階にあります。合言葉は青いイルカです。",
+        "合言葉は何ですか",
+    ),
     "korean": ("프린터는 삼층 회의실에 있습니다.", "프린터"),
     "decomposed question": ("Le résumé de Zoë", unicodedata.normalize("NFD", "résumé")),
     "decomposed text": (unicodedata.normalize("NFD", "Le résumé de Zoë"), "résumé"),
@@ -191,7 +194,9 @@ def test_english_word_forms_are_found_as_before(store):
 
 
 def test_a_forgotten_word_leaves_no_trace_in_any_form(store, tmp_path):
-    """The folded word, its other spelling and its grams are gone from the tables and from the file."""
+    """The folded word, its other spelling and its grams are gone from the tables and from the
+    file.
+    """
     document = put(store, "Das Überraschungsgeschenk für Wilhelmine heißt QX-77123-Zebra")
     removed = store.delete(Filter(ids=[document.id]), erase=True)
     before = store.traces(removed.versions)[1]
@@ -200,7 +205,13 @@ def test_a_forgotten_word_leaves_no_trace_in_any_form(store, tmp_path):
     assert store.traces(removed.versions)[1] == 0
     store.close()
     data = b"".join(file.read_bytes() for file in (tmp_path / "notes").iterdir())
-    for word in ("uberraschungsgeschenk", "ueberraschungsgeschenk", "wilhelmine", "qx77123zebra", "uber berr erra"):
+    for word in (
+        "uberraschungsgeschenk",
+        "ueberraschungsgeschenk",
+        "wilhelmine",
+        "qx77123zebra",
+        "uber berr erra",
+    ):
         assert word.encode() not in data
 
 
@@ -213,7 +224,10 @@ def test_a_store_of_before_is_brought_into_the_new_form(tmp_path):
         for step in MIGRATIONS[0]:
             db.execute(step)
         db.execute("PRAGMA user_version = 1")
-        db.execute("INSERT INTO documents VALUES (1, 'a', 1, 1, ?, 'h', NULL, '', '{}', 1, 1, NULL)", [text])
+        db.execute(
+            "INSERT INTO documents VALUES (1, 'a', 1, 1, ?, 'h', NULL, '', '{}', 1, 1, NULL)",
+            [text],
+        )
         db.execute("INSERT INTO passages VALUES (1, 1, 0, 7, ?, 9, 'Büro')", [len(text)])
         db.execute("INSERT INTO passage_text (rowid, body) VALUES (1, ?)", [text])
     with closing(SQLiteStore(folder)) as store:
@@ -275,4 +289,7 @@ def test_passages_and_questions_reach_the_model_legibly(tmp_path):
         memory.add(given)
         assert engine.compressor.compressed == ["Zoë répare le vélo."]
         assert memory.search(unicodedata.normalize("NFD", "Zoë répare"), 1)[0].passage.text == given
-        assert memory.model.ask(unicodedata.normalize("NFD", "Qui répare le vélo ?")).text == "Zoë répare le vélo."
+        assert (
+            memory.model.ask(unicodedata.normalize("NFD", "Qui répare le vélo ?")).text
+            == "Zoë répare le vélo."
+        )

@@ -12,7 +12,9 @@ pytestmark = pytest.mark.model
 
 FACTS = {
     "museum.md": "The city museum moved to Lisbon in 2019. Its director is Marta Quintela.",
-    "harbour.md": "The harbour of Genoa opens at nine in the morning. It was built by the Doria family.",
+    "harbour.md": (
+        "The harbour of Genoa opens at nine in the morning. It was built by the Doria family."
+    ),
     "tea.md": "Ann likes green tea with ginger. She drinks it cold, from a blue cup.",
 }
 
@@ -20,7 +22,11 @@ FACTS = {
 def cmt(*arguments, **options):
     """Run the installed command in a process of its own and return what it printed."""
     done = subprocess.run(
-        [sys.executable, "-m", "cmt_cli.main", *arguments], capture_output=True, text=True, check=False, **options
+        [sys.executable, "-m", "cmt_cli.main", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -52,7 +58,9 @@ def memory(folder):
     ],
 )
 def test_a_later_process_answers_from_memory(memory, question, expected, source):
-    """The memory reader never sees a passage's text: only the question's tokens are in its prompt."""
+    """The memory reader never sees a passage's text: only the question's tokens are in its
+    prompt.
+    """
     answer = memory.model.ask(question)
     assert expected in answer.text
     assert str(answer.sources[0].source).endswith(source)
@@ -83,7 +91,9 @@ def test_update_changes_the_answer_and_forget_leaves_no_trace(tmp_path):
 
 
 def test_nf4_weights_answer_on_a_cpu(tmp_path):
-    """The base in 4 bits through bitsandbytes, on the machine's CPU: the whole way, not only the loading."""
+    """The base in 4 bits through bitsandbytes, on the machine's CPU: the whole way, not only the
+    loading.
+    """
     with cmt_sdk.open(tmp_path / "m", precision="nf4", device="cpu") as memory:
         memory.add(FACTS["museum.md"])
         answer = memory.model.ask("Where did the city museum move to?")
@@ -92,4 +102,7 @@ def test_nf4_weights_answer_on_a_cpu(tmp_path):
 
 def test_without_memory_the_base_model_speaks(memory):
     """reader="none" is the bare instruct model: it has never heard of Marta Quintela."""
-    assert "Quintela" not in memory.model.ask("Who is the director of the city museum?", reader="none").text
+    assert (
+        "Quintela"
+        not in memory.model.ask("Who is the director of the city museum?", reader="none").text
+    )

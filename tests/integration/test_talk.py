@@ -1,4 +1,6 @@
-"""Questions after talk, with the default model: found and read as if alone, or with the one exchange that they lean on."""
+"""Questions after talk, with the default model: found and read as if alone, or with the one
+exchange that they lean on.
+"""
 
 import pytest
 
@@ -11,7 +13,11 @@ pytestmark = pytest.mark.model
 
 def turns(exchanges):
     """Exchanges as messages."""
-    return [Turn(role, text) for pair in exchanges for role, text in zip(("user", "assistant"), pair, strict=True)]
+    return [
+        Turn(role, text)
+        for pair in exchanges
+        for role, text in zip(("user", "assistant"), pair, strict=True)
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +32,16 @@ def test_a_question_is_answered_after_talk_as_it_is_alone(memory):
     for question, _ in data.ALONE[1::8]:
         alone = memory.model.ask(question)
         after = memory.model.ask(question, history=turns(data.talk(2_900, held=True)))
-        assert (after.text, [s.text for s in after.sources]) == (alone.text, [s.text for s in alone.sources])
+        assert (after.text, [s.text for s in after.sources]) == (
+            alone.text,
+            [s.text for s in alone.sources],
+        )
 
 
 def test_a_follow_up_finds_its_subject(memory):
-    """One and eight exchanges back: the note that tells is among those that are read, and comes first for most."""
+    """One and eight exchanges back: the note that tells is among those that are read, and comes
+    first for most.
+    """
     ranks = []
     for at, (_, _, question, told, _) in list(enumerate(data.FOLLOW_UPS))[1::5]:
         for back in (1, 8):

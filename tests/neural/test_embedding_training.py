@@ -1,4 +1,6 @@
-"""Training what makes embeddings: an adapter of the lower layers and the head learn together, and serve as they were trained."""
+"""Training what makes embeddings: an adapter of the lower layers and the head learn together, and
+serve as they were trained.
+"""
 
 import json
 import shutil
@@ -38,7 +40,13 @@ def passages(name="towns"):
     for number, (thing, town) in enumerate(zip(THINGS, TOWNS, strict=True)):
         asked = (f"Where is the {thing}?", f"Which town has a {thing}?", f"What stands in {town}?")
         questions = tuple(Question(text, (town,)) for text in asked)
-        made.append(QuestionedPassage(f"{name} {number % 2}", f"The {thing} of {town} is old, and it stands alone.", questions))
+        made.append(
+            QuestionedPassage(
+                f"{name} {number % 2}",
+                f"The {thing} of {town} is old, and it stands alone.",
+                questions,
+            )
+        )
     return made
 
 
@@ -46,13 +54,21 @@ def head():
     """A head over three places of the tiny model."""
     torch.manual_seed(1)
     width = 128 * len(LAYERS)
-    return MatchHead(torch.tensor(LAYERS), torch.zeros(258), torch.zeros(128), torch.randn(8, width) / 8, torch.zeros(8))
+    return MatchHead(
+        torch.tensor(LAYERS),
+        torch.zeros(258),
+        torch.zeros(128),
+        torch.randn(8, width) / 8,
+        torch.zeros(8),
+    )
 
 
 def keys_task(*, moved=False, size=5, tokens=256, **options):
     """A task on a fresh tiny model; `moved`: the adapter already computes something."""
     torch.manual_seed(0)
-    made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start={"matcher": None}, depth=max(LAYERS))
+    made = trainable(
+        tiny_llama(), byte_tokenizer(), rank=4, start={"matcher": None}, depth=max(LAYERS)
+    )
     if moved:
         for parameter in made.parameters["matcher"]:
             parameter.data = torch.randn_like(parameter) / 8
@@ -96,22 +112,38 @@ def test_only_the_layers_below_the_last_state_are_adapted(tmp_path):
     task.save(tmp_path)
     tensors = load_file(tmp_path / "matcher" / "adapter_model.safetensors")
     assert {name.split(".layers.")[1][0] for name in tensors} == {"0", "1"}
-    assert json.loads((tmp_path / "matcher" / "adapter_config.json").read_text())["layers_to_transform"] == [0, 1]
+    assert json.loads((tmp_path / "matcher" / "adapter_config.json").read_text())[
+        "layers_to_transform"
+    ] == [0, 1]
     assert len(task.parameters()) == len(tensors) + 4
 
 
 def test_a_batch_holds_each_passage_once_with_its_own_questions():
-    """Two questions of each that was drawn, and for some what their words also fit, of the same file and never their own."""
+    """Two questions of each that was drawn, and for some what their words also fit, of the same
+    file and never their own.
+    """
     files = {"towns": passages(), "copies": [replace(p, title="") for p in passages()]}
     batch = draw(Mixture(files, {"towns": 1.0, "copies": 1.0}, 3), 20, Negatives(files))
     assert len(set(batch.passages)) == len(batch.passages)
     by_text = {p.context: {q.text for q in p.questions} for p in passages()}
-    assert all(question in by_text[batch.passages[own]] for question, own in zip(batch.questions, batch.own, strict=True))
+    assert all(
+        question in by_text[batch.passages[own]]
+        for question, own in zip(batch.questions, batch.own, strict=True)
+    )
     assert all(batch.own.count(own) == 2 for own in batch.own)
     small = {"towns": passages()}
     without = draw(Mixture(small, {"towns": 1.0}, 0), 5, None)
     assert (len(without.passages), len(without.questions)) == (5, 10)
-    assert len({len(draw(Mixture(small, {"towns": 1.0}, seed), 5, Negatives(small)).passages) for seed in range(5)} - {5}) > 0
+    assert (
+        len(
+            {
+                len(draw(Mixture(small, {"towns": 1.0}, seed), 5, Negatives(small)).passages)
+                for seed in range(5)
+            }
+            - {5}
+        )
+        > 0
+    )
 
 
 def test_a_question_is_told_from_what_its_words_also_fit():
@@ -119,7 +151,11 @@ def test_a_question_is_told_from_what_its_words_also_fit():
     found = Negatives({"towns": passages()})
     rng = Mixture({"towns": passages()}, {"towns": 1.0}, 0).random
     own = passages()[0].context
-    near = [text for _ in range(10) for text in found.near("towns", "Where is the old museum?", own, rng)]
+    near = [
+        text
+        for _ in range(10)
+        for text in found.near("towns", "Where is the old museum?", own, rng)
+    ]
     assert len(near) == 10
     assert own not in near
     assert found.near("towns", "?!", own, rng) == []
@@ -173,7 +209,12 @@ def questions_file(folder):
     """The passages of two files' worth of titles, some of them held out by hash."""
     file = folder / "towns.jsonl"
     rows = [
-        {"title": p.title, "context": f"In {n}: {p.context}", "question": q.text, "answers": list(q.answers)}
+        {
+            "title": p.title,
+            "context": f"In {n}: {p.context}",
+            "question": q.text,
+            "answers": list(q.answers),
+        }
         for n in range(4)
         for p in passages(f"part {n}")
         for q in p.questions
@@ -185,13 +226,26 @@ def questions_file(folder):
 def recipe(part, model, questions, out, **options):
     """A run of six steps."""
     plan = Plan(6, 2e-2, accumulate=1, warmup=1, validate_every=3, save_every=3)
-    return Recipe(part, out, [questions], model=str(model), device="cpu", rank=4, nf4=0.0, held_out=1, plan=plan, **options)
+    return Recipe(
+        part,
+        out,
+        [questions],
+        model=str(model),
+        device="cpu",
+        rank=4,
+        nf4=0.0,
+        held_out=1,
+        plan=plan,
+        **options,
+    )
 
 
 @pytest.mark.parametrize("limit", [2**30, 0], ids=["merged", "peft"])
 @pytest.mark.usefixtures("later_is_better")
 def test_what_was_trained_is_what_is_served(limit, tmp_path, monkeypatch):
-    """The bundle's vectors are those of the task, and not those of the bare model; the reader has no say in them."""
+    """The bundle's vectors are those of the task, and not those of the bare model; the reader has
+    no say in them.
+    """
     monkeypatch.setattr("cmt_sdk.weights.adapters.MERGED_LIMIT", limit)
     model, questions = save_tiny(tmp_path / "tiny"), questions_file(tmp_path)
     prepared = prepare(recipe("embedding", model, questions, tmp_path / "made", candidates=10))
@@ -212,10 +266,16 @@ def test_what_was_trained_is_what_is_served(limit, tmp_path, monkeypatch):
         folders = {"matcher": made.matcher, "reader": tmp_path / "other" / "reader"}
         attach_adapters(loaded, {name: folders[name] for name in names})
         assert bool(loaded.adapters.merged) == bool(limit)
-        lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name, loaded=loaded: active(loaded, name))
-        vectors[names] = torch.from_numpy(Matcher(lm, MatchHead.of(load_tensors(made.match))).vectors(texts))
+        lm = FrozenModel(
+            loaded.model, loaded.tokenizer, lambda name, loaded=loaded: active(loaded, name)
+        )
+        vectors[names] = torch.from_numpy(
+            Matcher(lm, MatchHead.of(load_tensors(made.match))).vectors(texts)
+        )
     torch.testing.assert_close(vectors[("matcher",)], trained, atol=2e-2, rtol=0)
-    torch.testing.assert_close(vectors[("reader", "matcher")], vectors[("matcher",)], atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        vectors[("reader", "matcher")], vectors[("matcher",)], atol=1e-5, rtol=0
+    )
     assert float((vectors[("reader",)] - trained).abs().max()) > 0.05
 
 
@@ -226,7 +286,9 @@ def shipped(folder, base):
         (made / name).mkdir(parents=True)
         (made / name / "adapter_model.safetensors").write_bytes(name.encode())
     (made / "match.safetensors").write_bytes(b"match")
-    (made / "cmt-adapter.json").write_text(json.dumps({"base": base, "compressor": "kv", "vector_weight": 0.5}))
+    (made / "cmt-adapter.json").write_text(
+        json.dumps({"base": base, "compressor": "kv", "vector_weight": 0.5})
+    )
     return made
 
 
@@ -242,10 +304,16 @@ def test_what_makes_keys_is_named_by_its_files(tmp_path):
 
 
 def test_adapters_for_kv_memories_serve_soft_ones_until_there_are_others(tmp_path, monkeypatch):
-    """Shipped ones or a folder's; those for soft memories are taken where there are some, and serve no kv memories."""
+    """Shipped ones or a folder's; those for soft memories are taken where there are some, and serve
+    no kv memories.
+    """
     monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
     first = shipped(tmp_path, "b")
-    assert find_bundle("default", "b", "soft") == find_bundle("default", "b") == find_bundle(str(first), "b", "soft")
+    assert (
+        find_bundle("default", "b", "soft")
+        == find_bundle("default", "b")
+        == find_bundle(str(first), "b", "soft")
+    )
     second = first.with_name("second")
     shutil.copytree(first, second)
     said = json.loads((second / "cmt-adapter.json").read_text())
@@ -254,31 +322,57 @@ def test_adapters_for_kv_memories_serve_soft_ones_until_there_are_others(tmp_pat
         gone = second / part
         shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
     found = find_bundle("default", "b", "soft")
-    assert (found.reader, found.encoder, found.compressor) == (second / "reader", second / "encoder", "soft")
-    assert (found.matcher, found.match, found.vector_weight) == (first / "matcher", first / "match.safetensors", 0.5)
+    assert (found.reader, found.encoder, found.compressor) == (
+        second / "reader",
+        second / "encoder",
+        "soft",
+    )
+    assert (found.matcher, found.match, found.vector_weight) == (
+        first / "matcher",
+        first / "match.safetensors",
+        0.5,
+    )
     assert find_bundle("default", "b").reader == first / "reader"
-    with pytest.raises(ModelMismatch, match="was trained for compressor='soft', this memory has 'kv'"):
+    with pytest.raises(
+        ModelMismatch, match="was trained for compressor='soft', this memory has 'kv'"
+    ):
         find_bundle(str(second), "b")
 
 
 @pytest.mark.parametrize(
     ("part", "kept"),
-    [("reader", {"matcher"}), ("soft", {"matcher"}), ("embedding", {"reader", "encoder"}), ("matcher", {"reader", "encoder"})],
+    [
+        ("reader", {"matcher"}),
+        ("soft", {"matcher"}),
+        ("embedding", {"reader", "encoder"}),
+        ("matcher", {"reader", "encoder"}),
+    ],
 )
 def test_a_trained_part_stands_beside_the_shipped_ones(part, kept, tmp_path, monkeypatch):
-    """What was not trained stays; a head that learned over bare states stands without the adapter for embeddings."""
+    """What was not trained stays; a head that learned over bare states stands without the adapter
+    for embeddings.
+    """
     before = read_bundle(shipped(tmp_path / "shipped", "b"))
     monkeypatch.setattr(run, "find_bundle", lambda *_: before)
     monkeypatch.setattr(run, "model_info", lambda _: type("Model", (), {"sha256": "b"}))
     made = tmp_path / "out" / "adapter"
-    mine = {"reader": {"reader"}, "soft": {"reader", "encoder"}, "embedding": {"matcher"}, "matcher": set()}[part]
+    mine = {
+        "reader": {"reader"},
+        "soft": {"reader", "encoder"},
+        "embedding": {"matcher"},
+        "matcher": set(),
+    }[part]
     for name in mine:
         (made / name).mkdir(parents=True)
         (made / name / "adapter_model.safetensors").write_bytes(b"new")
     made.mkdir(parents=True, exist_ok=True)
     run._write_bundle(Recipe(part, tmp_path / "out", ["questions"], model="m"))
     found = read_bundle(tmp_path / "out").adapters
-    new = {name for name, folder in found.items() if (folder / "adapter_model.safetensors").read_bytes() == b"new"}
+    new = {
+        name
+        for name, folder in found.items()
+        if (folder / "adapter_model.safetensors").read_bytes() == b"new"
+    }
     assert (new, set(found) - new) == (mine, kept)
 
 
@@ -286,11 +380,24 @@ def test_a_trained_part_stands_beside_the_shipped_ones(part, kept, tmp_path, mon
 def test_a_run_of_keys_goes_on_from_another_one(tmp_path):
     """Its adapter and its head are where the next one starts."""
     model, questions = save_tiny(tmp_path / "tiny"), questions_file(tmp_path)
-    prepare(recipe("embedding", model, questions, tmp_path / "first", candidates=5, start="none")).run()
-    later = prepare(recipe("embedding", model, questions, tmp_path / "second", candidates=5, start=str(tmp_path / "first"))).task
+    prepare(
+        recipe("embedding", model, questions, tmp_path / "first", candidates=5, start="none")
+    ).run()
+    later = prepare(
+        recipe(
+            "embedding",
+            model,
+            questions,
+            tmp_path / "second",
+            candidates=5,
+            start=str(tmp_path / "first"),
+        )
+    ).task
     head = load_tensors(tmp_path / "first" / "match.safetensors")
     tensors = load_file(tmp_path / "first" / "matcher" / "adapter_model.safetensors")
     torch.testing.assert_close(later.head.projection.detach(), head["projection"].float())
     moved = sorted(float(t.float().sum()) for n, t in tensors.items() if "lora_B" in n)
-    assert moved == pytest.approx(sorted(float(p.detach().sum()) for p in later.adapter[1::2]), abs=1e-5)
+    assert moved == pytest.approx(
+        sorted(float(p.detach().sum()) for p in later.adapter[1::2]), abs=1e-5
+    )
     assert any(moved)

@@ -1,4 +1,6 @@
-"""The common families, each as a tiny random model: what works equals the model's own reading, the rest is refused."""
+"""The common families, each as a tiny random model: what works equals the model's own reading, the
+rest is refused.
+"""
 
 import contextlib
 
@@ -24,7 +26,10 @@ from cmt_sdk.types import Prompt
 TEXT = "The museum moved to Lisbon in 2019."
 OTHER = "The harbour is in Genoa, and it freezes in winter."
 REFUSED = {
-    "gpt2": "gpt2: KV memories need rotary positions, which this architecture does not have; use compressor='soft'",
+    "gpt2": (
+        "gpt2: KV memories need rotary positions, which this architecture does not have; use"
+        " compressor='soft'"
+    ),
 }
 READ = sorted(set(FAMILIES) - set(REFUSED))
 
@@ -32,7 +37,9 @@ READ = sorted(set(FAMILIES) - set(REFUSED))
 @pytest.fixture
 def exact(monkeypatch):
     """Memories that hold their numbers as they are, so that nothing but the reading is compared."""
-    monkeypatch.setattr(kv, "quantize", lambda rows, _group=0: Codes(rows.float(), rows[:, :1].half()))
+    monkeypatch.setattr(
+        kv, "quantize", lambda rows, _group=0: Codes(rows.float(), rows[:, :1].half())
+    )
     monkeypatch.setattr(reading, "dequantize", lambda codes: codes.codes)
 
 
@@ -61,12 +68,14 @@ def answer(generator, prompt, tokens=4):
     return list(generator.read(prompt, tokens))[-1].usage
 
 
-# -- the bare model -------------------------------------------------------------------------------------------------
+# -- the bare model ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_bare_model_says_what_it_always_said(family):
-    """With our attention function a model gives the logits of transformers' own plain implementation."""
+    """With our attention function a model gives the logits of transformers' own plain
+    implementation.
+    """
     lm, own = tiny_frozen(tiny_model(family)), tiny_model(family)
     own.set_attn_implementation("eager")
     ids = lm.ids(TEXT)
@@ -81,7 +90,9 @@ WINDOWED = [(family, SHORT) for family in FAMILIES if "sliding_window" in FAMILI
 
 @pytest.mark.parametrize(("family", "changes"), [*((family, {}) for family in FAMILIES), *WINDOWED])
 def test_text_read_in_parts_equals_one_prompt(family, changes):
-    """Head, passage and question, one after the other, give the next-token odds of the whole: also beyond a window."""
+    """Head, passage and question, one after the other, give the next-token odds of the whole: also
+    beyond a window.
+    """
     lm = tiny_frozen(tiny_model(family, **changes))
     whole = lm.head_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")
     expected = from_text(lm, whole)[-1].softmax(-1)
@@ -90,22 +101,28 @@ def test_text_read_in_parts_equals_one_prompt(family, changes):
     assert usage.confidence == pytest.approx(float(known * expected.max()), abs=1e-4)
 
 
-# -- kv -------------------------------------------------------------------------------------------------------------
+# -- kv ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", READ)
 def test_a_memory_of_all_entries_is_read_as_its_text(family, exact):
-    """Every logit of the question, after the memory, is the one after the text at the same place."""
+    """Every logit of the question, after the memory, is the one after the text at the same
+    place.
+    """
     lm = tiny_frozen(tiny_model(family))
     rotary, asked = kv_rotary(lm), lm.question_ids("Where is it now?")
     memories = KVCompressor(lm, rotary, 1.0).pack([TEXT])
     expected = from_text(lm, lm.head_ids + lm.passage_ids(TEXT) + asked)[-len(asked) :]
-    torch.testing.assert_close(from_memories(lm, rotary, memories, asked), expected, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(
+        from_memories(lm, rotary, memories, asked), expected, atol=2e-3, rtol=2e-3
+    )
 
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - {"gpt2"}))
 def test_every_layers_keys_are_moved_by_a_turn(family):
-    """A text's keys at one place, turned, are its keys at another place, whatever the layer's own rotation is."""
+    """A text's keys at one place, turned, are its keys at another place, whatever the layer's own
+    rotation is.
+    """
     lm = tiny_frozen(tiny_model(family))
     rotary, ids = Rotary(lm.model), torch.tensor([lm.ids(TEXT)])
     found = []
@@ -117,13 +134,19 @@ def test_every_layers_keys_are_moved_by_a_turn(family):
         found.append(torch.stack([layer.keys[0] for layer in cache.layers]))
     steps, layers = torch.arange(ids.shape[1]), torch.arange(3)[:, None, None]
     back = rotary.turn_back(found[0], steps, layers)
-    torch.testing.assert_close(rotary.turn(back, steps + 301, layers), found[1], atol=2e-3, rtol=2e-3)
-    torch.testing.assert_close(rotary.turn_back(found[1], steps + 301, layers), back, atol=2e-3, rtol=2e-3)
+    torch.testing.assert_close(
+        rotary.turn(back, steps + 301, layers), found[1], atol=2e-3, rtol=2e-3
+    )
+    torch.testing.assert_close(
+        rotary.turn_back(found[1], steps + 301, layers), back, atol=2e-3, rtol=2e-3
+    )
 
 
 @pytest.mark.parametrize("family", READ)
 def test_a_second_memory_stands_where_its_text_would(family, exact):
-    """The first layer's keys, which know nothing of other tokens, are those of the whole text in one prompt."""
+    """The first layer's keys, which know nothing of other tokens, are those of the whole text in
+    one prompt.
+    """
     lm = tiny_frozen(tiny_model(family))
     rotary = kv_rotary(lm)
     prefix = place(lm, rotary, KVCompressor(lm, rotary, 1.0).pack([TEXT, OTHER]), 0)
@@ -136,20 +159,31 @@ def test_a_second_memory_stands_where_its_text_would(family, exact):
 
 @pytest.mark.parametrize("family", READ)
 def test_pruned_memories_are_read(family):
-    """A quarter of the entries, in four bits: odds that are numbers, and not those of the whole memory."""
+    """A quarter of the entries, in four bits: odds that are numbers, and not those of the whole
+    memory.
+    """
     lm = tiny_frozen(tiny_model(family))
     rotary, asked = kv_rotary(lm), lm.question_ids("Where is it now?")
-    whole, pruned = (from_memories(lm, rotary, KVCompressor(lm, rotary, keep).pack([TEXT, OTHER]), asked) for keep in (1.0, 0.25))
+    whole, pruned = (
+        from_memories(lm, rotary, KVCompressor(lm, rotary, keep).pack([TEXT, OTHER]), asked)
+        for keep in (1.0, 0.25)
+    )
     assert bool(pruned.isfinite().all())
     assert not torch.allclose(pruned, whole, atol=1e-2)
     assert (
-        answer(Generator(lm, rotary), Prompt("Where?", memories=KVCompressor(lm, rotary, 0.25).pack([TEXT]))).answer_tokens >= 0
+        answer(
+            Generator(lm, rotary),
+            Prompt("Where?", memories=KVCompressor(lm, rotary, 0.25).pack([TEXT])),
+        ).answer_tokens
+        >= 0
     )
 
 
 @pytest.mark.parametrize("family", REFUSED)
 def test_what_a_family_cannot_do_is_refused(family):
-    """The error names the architecture, the reason and the remedy, before there is a memory or an answer."""
+    """The error names the architecture, the reason and the remedy, before there is a memory or an
+    answer.
+    """
     lm = tiny_frozen(tiny_model(family))
     with pytest.raises(ModelUnsupported) as told:
         KVCompressor(lm, kv_rotary(lm), 1.0).pack([TEXT])
@@ -164,14 +198,21 @@ def test_notes_beyond_a_window_are_refused(family):
     generator, compressor = Generator(lm, rotary), KVCompressor(lm, rotary, 0.25)
     assert lm.window == 256
     answer(generator, Prompt("Where?", memories=compressor.pack([TEXT])))
-    with pytest.raises(InvalidInput, match=r"need \d+ tokens, the model's window holds 256; ask with a smaller k"):
+    with pytest.raises(
+        InvalidInput, match=r"need \d+ tokens, the model's window holds 256; ask with a smaller k"
+    ):
         answer(generator, Prompt("Where?", memories=compressor.pack([TEXT, 2 * OTHER])))
 
 
 def test_the_window_is_the_smallest_of_the_layers():
     """None where every layer sees all; a family's configuration may name one that is not in use."""
     windows = {family: tiny_frozen(tiny_model(family)).window for family in FAMILIES}
-    assert {f for f, window in windows.items() if window == 512} == {"mistral", "gemma2", "gemma3", "phi3"}
+    assert {f for f, window in windows.items() if window == 512} == {
+        "mistral",
+        "gemma2",
+        "gemma3",
+        "phi3",
+    }
     assert {windows[f] for f in set(FAMILIES) - {"mistral", "gemma2", "gemma3", "phi3"}} == {None}
     assert tiny_frozen(tiny_model("qwen2", sliding_window=64)).window is None
     in_use = {"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}
@@ -192,34 +233,49 @@ class Wrong(Rotary):
 
 @pytest.mark.parametrize(("family", "layer"), [("gemma3", 1), ("smollm3", 2)])
 def test_a_rotation_that_is_not_the_models_own_does_not_pass(family, layer, monkeypatch):
-    """The proof measures: a layer that turns otherwise than it was taken to is named, with the difference."""
+    """The proof measures: a layer that turns otherwise than it was taken to is named, with the
+    difference.
+    """
     monkeypatch.setattr("cmt_sdk.neural.proof.Rotary", Wrong)
     with pytest.raises(
-        ModelUnsupported, match=rf"keys of layer {layer} are not moved .* \(relative difference [01]\.?\d*, at most"
+        ModelUnsupported,
+        match=rf"keys of layer {layer} are not moved .* \(relative difference [01]\.?\d*, at most",
     ):
         kv_rotary(tiny_frozen(tiny_model(family)))
 
 
 def test_an_attention_that_looks_at_what_is_masked_does_not_pass(monkeypatch):
-    """As some kernels do on some GPUs: memories with ragged heads would be read with what fills them up."""
+    """As some kernels do on some GPUs: memories with ragged heads would be read with what fills
+    them up.
+    """
 
     def unmasked(rows, key, value, mask, scaling, cap):
         return attend_rows(rows, key, value, mask.clamp(min=0.0), scaling, cap)
 
     kv_rotary(tiny_frozen(tiny_model("llama")))
     monkeypatch.setattr("cmt_sdk.neural.reading.attend_rows", unmasked)
-    with pytest.raises(ModelUnsupported, match="its attention does not read notes as it reads text"):
+    with pytest.raises(
+        ModelUnsupported, match="its attention does not read notes as it reads text"
+    ):
         kv_rotary(tiny_frozen(tiny_model("llama")))
-    with pytest.raises(ModelUnsupported, match=r"llama: KV and soft memories .* notes as it reads text .*; use another"):
+    with pytest.raises(
+        ModelUnsupported,
+        match=r"llama: KV and soft memories .* notes as it reads text .*; use another",
+    ):
         goes_on(tiny_frozen(tiny_model("llama")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gemma3", "gpt2"])
 def test_layers_that_do_not_go_on_from_given_states_do_not_pass(family, dtype, monkeypatch):
-    """Where a family hands states on by a way that is not seen, soft tokens would be read as the words before them."""
+    """Where a family hands states on by a way that is not seen, soft tokens would be read as the
+    words before them.
+    """
     monkeypatch.setattr("cmt_sdk.neural.soft.entering", lambda *_: contextlib.nullcontext())
-    with pytest.raises(ModelUnsupported, match=r"soft memories cannot .* layer \d does not go on from states of layer 1"):
+    with pytest.raises(
+        ModelUnsupported,
+        match=r"soft memories cannot .* layer \d does not go on from states of layer 1",
+    ):
         goes_on(tiny_frozen(tiny_model(family).to(dtype)))
 
 
@@ -228,7 +284,13 @@ def test_an_attention_with_sinks_does_not_pass():
     from transformers import GptOssConfig, GptOssForCausalLM
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": 258, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "sliding_window": 512}
+    sizes = {
+        "vocab_size": 258,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "sliding_window": 512,
+    }
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "pad_token_id": 0}
     config = GptOssConfig(num_local_experts=2, num_experts_per_tok=1, **sizes, **heads)
     for proof in (kv_rotary, goes_on):
@@ -238,8 +300,16 @@ def test_an_attention_with_sinks_does_not_pass():
 
 def test_long_rope_ends_where_its_frequencies_change():
     """Keys turned by the short factors are not compared with keys turned by the long ones."""
-    rope = {"rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.1] * 16, "long_factor": [4.0] * 16}
-    changes = {"original_max_position_embeddings": 1024, "rope_parameters": rope | {"original_max_position_embeddings": 1024}}
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.1] * 16,
+        "long_factor": [4.0] * 16,
+    }
+    changes = {
+        "original_max_position_embeddings": 1024,
+        "rope_parameters": rope | {"original_max_position_embeddings": 1024},
+    }
     lm = tiny_frozen(tiny_model("phi3", **changes))
     kv_rotary(lm)
     assert lm.context == 1024
@@ -251,14 +321,16 @@ def test_long_rope_ends_where_its_frequencies_change():
 def test_a_family_that_is_refused_gives_no_answer(family, tmp_path):
     """Neither at the first passage nor at a question: the error comes instead."""
     model = save_tiny(tmp_path / "model", tiny_model(family))
-    with cmt_sdk.open(tmp_path / "memory", model=str(model), device="cpu", precision="fp32") as memory:
+    with cmt_sdk.open(
+        tmp_path / "memory", model=str(model), device="cpu", precision="fp32"
+    ) as memory:
         with pytest.raises(ModelUnsupported):
             memory.add(TEXT)
         with pytest.raises(ModelUnsupported):
             memory.model.ask("Where is the museum?")
 
 
-# -- soft -----------------------------------------------------------------------------------------------------------
+# -- soft ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -1,4 +1,6 @@
-"""Adapters on the common families: they go where they belong, learn, leave the base alone, and are switched exactly."""
+"""Adapters on the common families: they go where they belong, learn, leave the base alone, and are
+switched exactly.
+"""
 
 import hashlib
 
@@ -30,7 +32,9 @@ LLAMAS_LINEAR = "down_proj gate_proj k_proj o_proj q_proj up_proj v_proj"
 
 def weights(model):
     """A hash over the bytes of every parameter that is no adapter's."""
-    named = {n.replace(".base_layer", ""): p for n, p in model.named_parameters() if "lora_" not in n}
+    named = {
+        n.replace(".base_layer", ""): p for n, p in model.named_parameters() if "lora_" not in n
+    }
     digest = hashlib.sha256()
     for _, parameter in sorted(named.items()):
         digest.update(parameter.detach().numpy().tobytes())
@@ -47,14 +51,27 @@ def from_text(lm, text):
 def test_adapters_go_on_every_linear_layer(family, tmp_path):
     """Under the family's own names, and not on the output layer."""
     made = trainable(tiny_model(family), byte_tokenizer(), rank=4)
-    adapted = {n.split(".lora_")[0].rpartition(".")[2] for n, _ in made.lm.model.named_parameters() if "lora_" in n}
+    adapted = {
+        n.split(".lora_")[0].rpartition(".")[2]
+        for n, _ in made.lm.model.named_parameters()
+        if "lora_" in n
+    }
     assert " ".join(sorted(adapted)) == LINEAR.get(family, LLAMAS_LINEAR)
 
 
 def mixture():
     """Five passages with a question each."""
-    towns = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa", "market": "Bern"}
-    made = [QuestionedPassage(t, f"The {t} is in {p}.", (Question(f"Where is the {t}?", (p,), t),)) for t, p in towns.items()]
+    towns = {
+        "museum": "Lisbon",
+        "harbour": "Genoa",
+        "library": "Porto",
+        "tower": "Pisa",
+        "market": "Bern",
+    }
+    made = [
+        QuestionedPassage(t, f"The {t} is in {p}.", (Question(f"Where is the {t}?", (p,), t),))
+        for t, p in towns.items()
+    ]
     return Mixture({"towns": made}, {"towns": 1.0}, 0)
 
 
@@ -67,11 +84,21 @@ def step(optimizer, loss):
 
 @pytest.mark.parametrize("family", sorted(set(FAMILIES) - set(WITHOUT_KV)))
 def test_a_reader_learns_and_the_base_stays(family):
-    """A few steps lower the loss on what they were taken on; whatever is no adapter's keeps its bytes."""
+    """A few steps lower the loss on what they were taken on; whatever is no adapter's keeps its
+    bytes.
+    """
     torch.manual_seed(0)
     made = trainable(tiny_model(family), byte_tokenizer(), rank=4)
     tensors = learned(made.lm.model)
-    task = ReaderTask(made.lm, kv_rotary(made.lm), mixture(), [draw(made.lm, mixture())], tensors, made.save, {1.0: 1.0})
+    task = ReaderTask(
+        made.lm,
+        kv_rotary(made.lm),
+        mixture(),
+        [draw(made.lm, mixture())],
+        tensors,
+        made.save,
+        {1.0: 1.0},
+    )
     optimizer, before = torch.optim.AdamW(tensors, lr=3e-3), task.validate()["held_out@1.0"]
     for _ in range(4):
         task.learn()
@@ -86,7 +113,9 @@ def test_a_reader_learns_and_the_base_stays(family):
 
 @pytest.mark.parametrize("family", WITHOUT_KV)
 def test_an_adapter_learns_without_memories_too(family):
-    """Where memories are refused, text still trains: gradients reach the adapter, and nothing else."""
+    """Where memories are refused, text still trains: gradients reach the adapter, and nothing
+    else.
+    """
     torch.manual_seed(0)
     made = trainable(tiny_model(family), byte_tokenizer(), rank=4)
     tensors, ids = learned(made.lm.model), torch.tensor([made.lm.ids(TEXT)])
@@ -119,7 +148,9 @@ def random_adapter(family, folder, rank=4):
 @pytest.mark.parametrize("merged", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_saved_adapter_is_switched_on_and_off(family, merged, tmp_path, monkeypatch):
-    """Merged into the weights or computed beside them, it gives peft's own logits; off, the base's to the last bit."""
+    """Merged into the weights or computed beside them, it gives peft's own logits; off, the base's
+    to the last bit.
+    """
     if not merged:
         monkeypatch.setattr("cmt_sdk.weights.adapters.MERGED_LIMIT", 0)
     expected = random_adapter(family, tmp_path)
@@ -143,4 +174,6 @@ def test_an_adapter_is_cut_under_the_familys_own_names(family, tmp_path):
     lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
     attach_adapters(loaded, {"reader": tmp_path / "cut"})
     with lm.activate("reader"):
-        assert torch.cosine_similarity(from_text(lm, TEXT).flatten(), expected.flatten(), dim=0) > 0.99
+        assert (
+            torch.cosine_similarity(from_text(lm, TEXT).flatten(), expected.flatten(), dim=0) > 0.99
+        )

@@ -1,4 +1,6 @@
-"""Fidelity: near 1 with every entry kept, lower with fewer; measured without a change to the memory."""
+"""Fidelity: near 1 with every entry kept, lower with fewer; measured without a change to the
+memory.
+"""
 
 import math
 from dataclasses import replace
@@ -20,14 +22,19 @@ from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.testing.tiny import save_tiny, tiny_frozen, tiny_llama
 
 TEXT = "The museum moved to Lisbon in 2019, the harbour stayed."
-TEXTS = [TEXT, "It opens at nine.", "Ann likes green tea. She drinks it cold, on most days of the year."]
+TEXTS = [
+    TEXT,
+    "It opens at nine.",
+    "Ann likes green tea. She drinks it cold, on most days of the year.",
+]
 
 
 def copying_llama(distance, sharpness=100.0):
     """A model of one layer that says again what it read `distance` tokens ago.
 
-    Every key is the same, and every query is turned so that it meets the key of that distance: only the position of an
-    entry decides who attends to it. The two key-value heads each carry a half of what is said again.
+    Every key is the same, and every query is turned so that it meets the key of that distance: only
+    the position of an entry decides who attends to it. The two key-value heads each carry a half of
+    what is said again.
     """
     model = tiny_llama(num_hidden_layers=1, attention_bias=True, vocab_size=258)
     attention, width = model.model.layers[0].self_attn, 32
@@ -35,7 +42,13 @@ def copying_llama(distance, sharpness=100.0):
     query = sharpness * torch.cat([angles.cos(), -angles.sin()])
     key = torch.cat([torch.ones(width // 2), torch.zeros(width // 2)])
     basis = torch.linalg.qr(torch.randn(128, 64, generator=torch.Generator().manual_seed(0)))[0].T
-    for part in (attention.q_proj, attention.k_proj, attention.v_proj, attention.o_proj, model.model.layers[0].mlp.down_proj):
+    for part in (
+        attention.q_proj,
+        attention.k_proj,
+        attention.v_proj,
+        attention.o_proj,
+        model.model.layers[0].mlp.down_proj,
+    ):
         part.weight.zero_()
     for part, bias in ((attention.q_proj, query.repeat(4)), (attention.k_proj, key.repeat(2))):
         part.bias.copy_(bias)
@@ -65,14 +78,20 @@ def measured(lm, texts, keep):
 
 
 def test_fidelity_falls_with_the_entries_that_are_kept(copying):
-    """A model that repeats what it reads finds all of it in a whole memory, and less in one that was cut."""
-    whole, half, quarter, tenth = (measured(copying, [TEXT], keep)[0] for keep in (1.0, 0.5, 0.25, 0.1))
+    """A model that repeats what it reads finds all of it in a whole memory, and less in one that
+    was cut.
+    """
+    whole, half, quarter, tenth = (
+        measured(copying, [TEXT], keep)[0] for keep in (1.0, 0.5, 0.25, 0.1)
+    )
     assert 0.99 < whole <= 1.0
     assert 0.9 > half > 2 * quarter > 4 * tenth > 0.0
 
 
 def naive(lm, ids, start, cache, **extra):
-    """The mean log probability of a passage's ids after a cache of `start` positions and the cue, one passage alone."""
+    """The mean log probability of a passage's ids after a cache of `start` positions and the cue,
+    one passage alone.
+    """
     cue = lm.ids(REPEAT)
     tokens = torch.tensor([cue + ids])
     positions = torch.arange(start, start + tokens.shape[1])[None]
@@ -84,7 +103,9 @@ def naive(lm, ids, start, cache, **extra):
 
 @pytest.mark.parametrize("keep", [1.0, 0.3])
 def test_it_is_the_ratio_of_two_readings(lm, keep):
-    """A batch of passages of three lengths measures what one reads from its memory, and from transformers' own cache."""
+    """A batch of passages of three lengths measures what one reads from its memory, and from
+    transformers' own cache.
+    """
     rotary, head = Rotary(lm.model), len(lm.head_ids)
     memories = KVCompressor(lm, rotary, keep).pack(TEXTS)
     expected = []
@@ -92,7 +113,14 @@ def test_it_is_the_ratio_of_two_readings(lm, keep):
         ids = lm.passage_ids(text)
         room = len(lm.ids(REPEAT)) + len(ids)
         prefix = place(lm, rotary, [memory], room)
-        stored = naive(lm, ids, prefix.position, prefix, notes=prefix, attention_mask=causal(room, prefix.bias[0]))
+        stored = naive(
+            lm,
+            ids,
+            prefix.position,
+            prefix,
+            notes=prefix,
+            attention_mask=causal(room, prefix.bias[0]),
+        )
         cache = lm.head_cache(1)
         with torch.inference_mode():
             positions = torch.arange(head, head + len(ids))[None]
@@ -103,9 +131,13 @@ def test_it_is_the_ratio_of_two_readings(lm, keep):
 
 
 def test_measuring_changes_no_memory(lm):
-    """With a meter a compressor makes the same bytes and the same keys; without one nothing is measured."""
+    """With a meter a compressor makes the same bytes and the same keys; without one nothing is
+    measured.
+    """
     rotary = Rotary(lm.model)
-    plain = PassageCompressor(KVCompressor(lm, rotary, 0.5), Matcher(lm, MatchHead.plain(lm)), FINGERPRINT)
+    plain = PassageCompressor(
+        KVCompressor(lm, rotary, 0.5), Matcher(lm, MatchHead.plain(lm)), FINGERPRINT
+    )
     metered = replace(plain, meter=FidelityMeter(lm, rotary))
     for before, after in zip(plain.compress(TEXTS), metered.compress(TEXTS), strict=True):
         assert pack(before.memory) == pack(after.memory)
@@ -115,13 +147,24 @@ def test_measuring_changes_no_memory(lm):
 
 
 def test_what_reaches_over_the_window_is_not_measured():
-    """Where layers see the last tokens only, a passage that cannot be repeated within them has no fidelity; others have."""
+    """Where layers see the last tokens only, a passage that cannot be repeated within them has no
+    fidelity; others have.
+    """
     from transformers import MistralConfig, MistralForCausalLM
 
     torch.manual_seed(0)
     sizes = tiny_llama().config.to_dict()
-    kept = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
-    windowed = MistralForCausalLM(MistralConfig(**{k: sizes[k] for k in kept}, sliding_window=256, eos_token_id=0)).eval()
+    kept = (
+        "vocab_size",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+    )
+    windowed = MistralForCausalLM(
+        MistralConfig(**{k: sizes[k] for k in kept}, sliding_window=256, eos_token_id=0)
+    ).eval()
     lm = tiny_frozen(windowed.requires_grad_(False))
     short, long = measured(lm, ["Short.", TEXT * 3], 0.5)
     assert short is not None
@@ -130,7 +173,12 @@ def test_what_reaches_over_the_window_is_not_measured():
 
 def test_the_setting_asks_for_it(tmp_path):
     """Passages that are added while it is on have a fidelity, those from before have none."""
-    settings = {"model": str(save_tiny(tmp_path / "tiny")), "adapter": "none", "precision": "fp32", "device": "cpu"}
+    settings = {
+        "model": str(save_tiny(tmp_path / "tiny")),
+        "adapter": "none",
+        "precision": "fp32",
+        "device": "cpu",
+    }
     with cmt_sdk.open(tmp_path / "notes", **settings) as memory:
         before = memory.add(TEXT).id
         memory.configure(fidelity=True)

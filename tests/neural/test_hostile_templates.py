@@ -1,4 +1,6 @@
-"""Chat templates from strangers: they loop, grow and compute within bounds; sound ones give what transformers gives."""
+"""Chat templates from strangers: they loop, grow and compute within bounds; sound ones give what
+transformers gives.
+"""
 
 import json
 import time
@@ -19,8 +21,14 @@ HOSTILE = {
     "nested loops": "{% for i in range(9999) %}{% for j in range(9999) %}{% endfor %}{% endfor %}",
     "a long range": "{% for i in range(100000) %}{% endfor %}",
     "multiplied": "{{ 'a' * 1000000000 }}",
-    "doubled": "{% set n = namespace(s='aaaaa') %}{% for i in range(40) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
-    "added": "{% set n = namespace(s='aaaaa') %}{% for i in range(40) %}{% set n.s = n.s + n.s %}{% endfor %}{{ n.s }}",
+    "doubled": (
+        "{% set n = namespace(s='aaaaa') %}{% for i in range(40) %}{% set n.s = n.s ~ n.s %}{%"
+        " endfor %}{{ n.s }}"
+    ),
+    "added": (
+        "{% set n = namespace(s='aaaaa') %}{% for i in range(40) %}{% set n.s = n.s + n.s %}{%"
+        " endfor %}{{ n.s }}"
+    ),
     "centred": "{{ 'a'|center(1000000000) }}",
     "justified": "{{ 'a'.ljust(1000000000) }}",
     "formatted": "{{ '{:>1000000000}'.format(1) }}",
@@ -31,9 +39,14 @@ HOSTILE = {
     "replaced": S + "{{ s.replace('a', s) }}",
     "joined": S + "{{ ([s] * 1000)|join(s) }}",
     "a macro that calls itself": "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}",
-    "a macro that calls itself twice": "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}",
+    "a macro that calls itself twice": (
+        "{% macro f(n) %}{% if n %}{{ f(n-1) }}{{ f(n-1) }}{% endif %}{% endmacro %}{{ f(60) }}"
+    ),
     "to a power": "{{ 10 ** 100000000 }}",
-    "squared": "{% set n = namespace(s=9999) %}{% for i in range(64) %}{% set n.s = n.s * n.s %}{% endfor %}",
+    "squared": (
+        "{% set n = namespace(s=9999) %}{% for i in range(64) %}{% set n.s = n.s * n.s %}{%"
+        " endfor %}"
+    ),
     "lists of lists": LAUGHS + "{{ c }}",
     "lists of lists as JSON": LAUGHS + "{{ c|tojson }}",
     "blind text": "{{ lipsum(n=100000000) }}",
@@ -54,14 +67,38 @@ def test_a_template_without_end_is_refused(template: str) -> None:
 
 
 SOUND = [
-    "{% for m in messages %}<|im_start|>{{ m['role'] + '\n' + m['content'] }}<|im_end|>\n{% endfor %}",
-    "{{ bos_token }}{% for m in messages %}[{{ m.role|upper }}] {{ m.content|trim }}{% endfor %}{{ strftime_now('%d') }}",
-    "{%- set ns = namespace(n=0) %}{%- for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}{{ ns.n ~ m.content }}{% endfor %}",
-    "{% macro f(m) %}{{ m.content.split('?')[0].strip() }}{% endmacro %}{{ f(messages[0]) }}{{ messages|tojson(indent=1) }}",
-    "{% for m in messages if m.role == 'user' %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}",
-    "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ '%s|%-4s' % (m.role, loop.index) }}{% endfor %}",
-    "{% if tools %}x{% endif %}{{ '{}: {}'.format(messages[0].role, messages[0].content.replace('{', '[')) }}",
-    "{{ messages|map(attribute='content')|join(', ')|replace('é', 'e')|indent(4) }}{{ messages|selectattr('role')|list|length }}",
+    (
+        "{% for m in messages %}<|im_start|>{{ m['role'] + '\n' + m['content'] }}<|im_end|>\n{%"
+        " endfor %}"
+    ),
+    (
+        "{{ bos_token }}{% for m in messages %}[{{ m.role|upper }}] {{ m.content|trim }}{% endfor"
+        " %}{{ strftime_now('%d') }}"
+    ),
+    (
+        "{%- set ns = namespace(n=0) %}{%- for m in messages[::-1] %}{% set ns.n = ns.n + 1 %}{{"
+        " ns.n ~ m.content }}{% endfor %}"
+    ),
+    (
+        "{% macro f(m) %}{{ m.content.split('?')[0].strip() }}{% endmacro %}{{ f(messages[0]) }}{{"
+        " messages|tojson(indent=1) }}"
+    ),
+    (
+        "{% for m in messages if m.role == 'user' %}{% generation %}{{ m.content }}{% endgeneration"
+        " %}{% endfor %}"
+    ),
+    (
+        "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ '%s|%-4s' % (m.role,"
+        " loop.index) }}{% endfor %}"
+    ),
+    (
+        "{% if tools %}x{% endif %}{{ '{}: {}'.format(messages[0].role,"
+        " messages[0].content.replace('{', '[')) }}"
+    ),
+    (
+        "{{ messages|map(attribute='content')|join(', ')|replace('é', 'e')|indent(4) }}{{"
+        " messages|selectattr('role')|list|length }}"
+    ),
 ]
 
 
@@ -72,8 +109,19 @@ def test_a_sound_template_gives_what_transformers_gives(template: str) -> None:
 
     tokenizer = byte_tokenizer()
     clock = "{% macro strftime_now(form) %}26 Jul 2024{% endmacro %}"
-    theirs = tokenizer.apply_chat_template(TALK, chat_template=clock + template, tokenize=False, add_generation_prompt=True)
-    assert render(template, TALK, "26 Jul 2024", **tokenizer.special_tokens_map, add_generation_prompt=True) == theirs
+    theirs = tokenizer.apply_chat_template(
+        TALK, chat_template=clock + template, tokenize=False, add_generation_prompt=True
+    )
+    assert (
+        render(
+            template,
+            TALK,
+            "26 Jul 2024",
+            **tokenizer.special_tokens_map,
+            add_generation_prompt=True,
+        )
+        == theirs
+    )
 
 
 def test_a_long_conversation_is_within_the_bounds() -> None:
@@ -88,7 +136,11 @@ def test_a_long_conversation_is_within_the_bounds() -> None:
 
 def test_what_a_template_refuses_is_its_own_word() -> None:
     """`raise_exception`, errors of types, and names that are not there."""
-    for template, word in (("{{ raise_exception('roles') }}", "roles"), ("{{ 1 + 'a' }}", "TypeError"), ("{{ x.y.z }}", "x")):
+    for template, word in (
+        ("{{ raise_exception('roles') }}", "roles"),
+        ("{{ 1 + 'a' }}", "TypeError"),
+        ("{{ x.y.z }}", "x"),
+    ):
         with pytest.raises(TemplateError, match=word):
             render(template, TALK, "x")
     assert json.loads(render("{{ messages|tojson }}", TALK, "x")) == TALK

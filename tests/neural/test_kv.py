@@ -15,7 +15,10 @@ from cmt_sdk.neural.soft import SoftCompressor
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
 from cmt_sdk.types import PackedMemory
 
-TEXTS = ["The museum moved to Lisbon.", "It opens at nine, and closes at five on most days of the year."]
+TEXTS = [
+    "The museum moved to Lisbon.",
+    "It opens at nine, and closes at five on most days of the year.",
+]
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +32,9 @@ def rotary(lm):
 
 
 def keys_at(lm, ids, start):
-    """The model's own keys of a text that begins at position `start`, without anything before it."""
+    """The model's own keys of a text that begins at position `start`, without anything before
+    it.
+    """
     positions = torch.arange(start, start + len(ids))[None]
     with torch.inference_mode():
         cache = DynamicCache()
@@ -38,12 +43,18 @@ def keys_at(lm, ids, start):
 
 
 def test_keys_turned_back_have_no_position(lm, rotary):
-    """The same text at two places gives the same keys once they are turned back, and turning moves one to the other."""
+    """The same text at two places gives the same keys once they are turned back, and turning moves
+    one to the other.
+    """
     ids = lm.ids("moved to Lisbon")
     here, there = keys_at(lm, ids, 0), keys_at(lm, ids, 57)
     steps = torch.arange(len(ids))
-    torch.testing.assert_close(rotary.turn_back(there, steps + 57), rotary.turn_back(here, steps), atol=1e-4, rtol=1e-4)
-    torch.testing.assert_close(rotary.turn(rotary.turn_back(here, steps), steps + 57), there, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(
+        rotary.turn_back(there, steps + 57), rotary.turn_back(here, steps), atol=1e-4, rtol=1e-4
+    )
+    torch.testing.assert_close(
+        rotary.turn(rotary.turn_back(here, steps), steps + 57), there, atol=1e-4, rtol=1e-4
+    )
 
 
 def test_a_model_without_rotary_positions_is_refused():
@@ -56,7 +67,9 @@ def test_a_model_without_rotary_positions_is_refused():
 
 
 def test_scores_equal_a_naive_reading_of_the_attention(lm):
-    """KVzip's score by the definition: the largest attention of the repeating queries, from transformers' own weights."""
+    """KVzip's score by the definition: the largest attention of the repeating queries, from
+    transformers' own weights.
+    """
     ids = [lm.passage_ids(t) for t in TEXTS]
     cue, head = lm.ids(REPEAT), len(lm.head_ids)
     lengths = torch.tensor([len(i) for i in ids])
@@ -115,9 +128,11 @@ def test_a_passage_packs_the_same_alone_and_in_a_batch(lm, rotary):
 
 @torch.inference_mode()
 def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
-    """The padded, masked prefix equals a loop over layers and heads that joins each head's own entries.
+    """The padded, masked prefix equals a loop over layers and heads that joins each head's own
+    entries.
 
-    All memories but the last, which is the one that the search found best, are attended to with a prior.
+    All memories but the last, which is the one that the search found best, are attended to with a
+    prior.
     """
     torch.manual_seed(3)
     memories = KVCompressor(lm, rotary, 0.3).pack(TEXTS)
@@ -125,7 +140,11 @@ def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
     layers, kv_heads, width = lm.kv_shape
     head = lm.head_cache(1)
     for layer in range(layers):
-        query, key, value = torch.randn(1, 4, 3, width), torch.randn(1, 2, 3, width), torch.randn(1, 2, 3, width)
+        query, key, value = (
+            torch.randn(1, 4, 3, width),
+            torch.randn(1, 2, 3, width),
+            torch.randn(1, 2, 3, width),
+        )
         all_keys, all_values = prefix.update(key, value, layer)
         got = prefix.attend(layer, query, all_keys, all_values, causal(3, query), 0.2)
         for h in range(4):
@@ -138,8 +157,12 @@ def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
                 kept = np.unpackbits(memory.arrays["kept"], axis=1, count=memory.tokens)
                 before, count = int(kept[:row].sum()), int(kept[row].sum())
                 decoded = dequantize(codes_of(memory, "key"))[before : before + count]
-                decoded = decoded + torch.from_numpy(memory.arrays["key_mean"][row].astype(np.float32))
-                keys.append(rotary.turn(decoded, torch.from_numpy(np.flatnonzero(kept[row])) + start))
+                decoded = decoded + torch.from_numpy(
+                    memory.arrays["key_mean"][row].astype(np.float32)
+                )
+                keys.append(
+                    rotary.turn(decoded, torch.from_numpy(np.flatnonzero(kept[row])) + start)
+                )
                 values.append(dequantize(codes_of(memory, "value"))[before : before + count])
                 priors.append(torch.full((count,), -1.0 if memory is not memories[-1] else 0.0))
                 start += memory.tokens
@@ -152,7 +175,9 @@ def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
 
 
 def test_batches_hold_every_index_once_within_the_bound():
-    """Similar lengths share a batch; no batch is over the padded bound unless one passage alone is."""
+    """Similar lengths share a batch; no batch is over the padded bound unless one passage alone
+    is.
+    """
     lengths = [10, 900, 30, 2500, 800, 20, 850]
     made = list(batches(lengths))
     assert sorted(i for b in made for i in b) == list(range(7))
@@ -161,20 +186,33 @@ def test_batches_hold_every_index_once_within_the_bound():
 
 
 def test_only_a_whole_memory_is_taken_from_elsewhere(lm, rotary):
-    """Rows that do not agree in number, other types and widths, and numbers that are none: under whatever checksum."""
+    """Rows that do not agree in number, other types and widths, and numbers that are none: under
+    whatever checksum.
+    """
     compressor = KVCompressor(lm, rotary, 0.25)
     (memory,) = compressor.pack(["The museum moved to Lisbon in 2019."])
     assert compressor.reads(memory)
     forged = {
         "key_codes": [lambda a: a[1:], lambda a: a[:, 1:], lambda a: a.astype(np.int8)],
-        "key_scales": [lambda a: a[1:], lambda a: a[:, :0], lambda a: a * np.float16("nan"), lambda a: a.astype(np.float32)],
+        "key_scales": [
+            lambda a: a[1:],
+            lambda a: a[:, :0],
+            lambda a: a * np.float16("nan"),
+            lambda a: a.astype(np.float32),
+        ],
         "value_codes": [lambda a: np.concatenate([a, a])],
-        "kept": [lambda a: a[1:], lambda a: a ^ np.uint8(255), lambda a: np.zeros((len(a), 0), np.uint8)],
+        "kept": [
+            lambda a: a[1:],
+            lambda a: a ^ np.uint8(255),
+            lambda a: np.zeros((len(a), 0), np.uint8),
+        ],
         "key_mean": [lambda a: a[:, :1], lambda a: a + np.float16("inf")],
     }
     for name, ways in forged.items():
         for way in ways:
-            other = PackedMemory("kv", memory.tokens, {**memory.arrays, name: way(memory.arrays[name])})
+            other = PackedMemory(
+                "kv", memory.tokens, {**memory.arrays, name: way(memory.arrays[name])}
+            )
             assert not compressor.reads(other), name
     assert not compressor.reads(PackedMemory("kv", memory.tokens + 8, memory.arrays))
     assert not compressor.reads(PackedMemory("kv", memory.tokens, {}))
@@ -188,4 +226,7 @@ def test_keys_of_an_earlier_release_are_read(lm, rotary):
     codes = quantize(dequantize(codes_of(memory, "key")))
     older = {**memory.arrays, "key_codes": codes.codes.numpy(), "key_scales": codes.scales.numpy()}
     assert compressor.reads(PackedMemory("kv", memory.tokens, older))
-    assert dequantize(codes_of(PackedMemory("kv", memory.tokens, older), "key")).shape == (len(codes.codes), lm.kv_shape[2])
+    assert dequantize(codes_of(PackedMemory("kv", memory.tokens, older), "key")).shape == (
+        len(codes.codes),
+        lm.kv_shape[2],
+    )

@@ -52,7 +52,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def adapter_at(path: Path, *, seed: int = 1, dtype: torch.dtype = torch.bfloat16, **settings: object) -> Path:
+def adapter_at(
+    path: Path, *, seed: int = 1, dtype: torch.dtype = torch.bfloat16, **settings: object
+) -> Path:
     """A random LoRA adapter of rank 4 in peft's format."""
     generator = torch.Generator().manual_seed(seed)
     sizes = {"self_attn.q_proj": (64, 64), "self_attn.v_proj": (64, 32), "mlp.down_proj": (128, 64)}
@@ -65,8 +67,15 @@ def adapter_at(path: Path, *, seed: int = 1, dtype: torch.dtype = torch.bfloat16
             tensors[f"{key}B.weight"] = torch.randn(out, 4, generator=generator).to(dtype)
     path.mkdir(parents=True)
     save_file(tensors, path / "adapter_model.safetensors")
-    plain = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": [m.split(".")[1] for m in MODULES]}
-    (path / "adapter_config.json").write_text(json.dumps(plain | {"bias": "none", "lora_dropout": 0.1} | settings))
+    plain = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": [m.split(".")[1] for m in MODULES],
+    }
+    (path / "adapter_config.json").write_text(
+        json.dumps(plain | {"bias": "none", "lora_dropout": 0.1} | settings)
+    )
     return path
 
 
@@ -91,7 +100,9 @@ def base_digest(model: nn.Module) -> str:
     ("precision", "quantization", "dtype"),
     [("bf16", "bf16", torch.bfloat16), ("fp32", "fp32", torch.float32)],
 )
-def test_a_model_is_loaded_frozen(folder: Path, precision: str, quantization: str, dtype: torch.dtype) -> None:
+def test_a_model_is_loaded_frozen(
+    folder: Path, precision: str, quantization: str, dtype: torch.dtype
+) -> None:
     """In eval mode, in the precision asked for, and no parameter wants a gradient."""
     loaded = load_base(str(folder), precision=precision, device="cpu")
     assert loaded.quantization == quantization
@@ -103,12 +114,16 @@ def test_a_model_is_loaded_frozen(folder: Path, precision: str, quantization: st
 
 
 @pytest.mark.parametrize("precision", ["auto", "full"])
-@pytest.mark.parametrize(("unit", "expected"), [("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2", "fp32")])
+@pytest.mark.parametrize(
+    ("unit", "expected"), [("avx512_bf16", "bf16"), ("amx_bf16", "bf16"), ("avx2", "fp32")]
+)
 def test_a_cpu_computes_in_bf16_where_it_has_units_for_it(
     folder: Path, precision: str, unit: str, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Imitated, bf16 takes several times as long as fp32."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {unit: True, "architecture": "x86_64"}, raising=False)
+    monkeypatch.setattr(
+        torch.cpu, "get_capabilities", lambda: {unit: True, "architecture": "x86_64"}, raising=False
+    )
     assert load_base(str(folder), precision=precision, device="cpu").quantization == expected
     nf4 = load_base(str(folder), precision="nf4", device="cpu")
     assert nf4.quantization == "nf4"
@@ -129,7 +144,9 @@ def test_an_older_torch_tells_less_of_the_cpu(
 
 
 def test_the_hashes_are_those_of_the_files(folder: Path) -> None:
-    """Sixteen digits of the SHA-256 of the weights and of the tokenizer, the same in every precision."""
+    """Sixteen digits of the SHA-256 of the weights and of the tokenizer, the same in every
+    precision.
+    """
     tokenizer = hashlib.sha256((folder / "tokenizer.json").read_bytes()).hexdigest()
     expected = [model_info(str(folder)).sha256[:16], tokenizer[:16]]
     for precision in ("fp32", "nf4"):
@@ -152,8 +169,12 @@ def test_nf4_runs_on_the_cpu(folder: Path) -> None:
     assert torch.cosine_similarity(logits(loaded).float().flatten(), full.flatten(), dim=0) > 0.95
 
 
-def test_loading_is_quiet(folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
-    """Nothing on the terminal, no foreign warning in the log, and transformers' own settings are left as they were."""
+def test_loading_is_quiet(
+    folder: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing on the terminal, no foreign warning in the log, and transformers' own settings are
+    left as they were.
+    """
     from transformers.utils import logging as theirs
 
     before = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
@@ -166,9 +187,14 @@ def test_loading_is_quiet(folder: Path, capfd: pytest.CaptureFixture[str], caplo
 
 def test_impossible_places_and_precisions_are_refused(folder: Path) -> None:
     """The message names the value and what to choose."""
-    with pytest.raises(errors.InvalidSetting, match=r"device='quantum' is not usable here .*: choose 'auto' or 'cpu'"):
+    with pytest.raises(
+        errors.InvalidSetting,
+        match=r"device='quantum' is not usable here .*: choose 'auto' or 'cpu'",
+    ):
         load_base(str(folder), device="quantum")
-    with pytest.raises(errors.InvalidSetting, match="precision='int3': choose one of auto, nf4, bf16, fp32"):
+    with pytest.raises(
+        errors.InvalidSetting, match="precision='int3': choose one of auto, nf4, bf16, fp32"
+    ):
         load_base(str(folder), precision="int3", device="cpu")
     with pytest.raises(errors.InvalidSetting, match="'nf4' does not run on 'meta'"):
         load_base(str(folder), precision="nf4", device="meta")
@@ -203,7 +229,9 @@ def test_missing_weights_are_never_made_up(folder: Path, tmp_path: Path) -> None
     tensors = load_file(partial / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, partial / "model.safetensors", {"format": "pt"})
-    with pytest.raises(errors.ModelError, match=r"lacks 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"):
+    with pytest.raises(
+        errors.ModelError, match=r"lacks 1 weights, such as model\.layers\.1\.mlp\.up_proj\.weight"
+    ):
         load_base(str(partial), device="cpu")
 
 
@@ -219,10 +247,15 @@ def test_pickled_weights_are_never_loaded(folder: Path, tmp_path: Path) -> None:
     "change",
     [
         {"model_type": "unheard-of", "architectures": ["Unheard"]},
-        {"model_type": "custom", "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}},
+        {
+            "model_type": "custom",
+            "auto_map": {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"},
+        },
     ],
 )
-def test_an_unknown_architecture_is_refused(folder: Path, tmp_path: Path, change: dict[str, object]) -> None:
+def test_an_unknown_architecture_is_refused(
+    folder: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
     """Code that comes with a model is never run."""
     odd = copy_of(folder, tmp_path / "odd")
     config = json.loads((odd / "config.json").read_text())
@@ -243,7 +276,10 @@ def test_without_an_adapter_the_base_is_bit_identical(loaded: LoadedModel, tmp_p
     """Before attaching, after it, and after every use; the base's bytes never change."""
     digest = base_digest(loaded.model)
     bare = logits(loaded)
-    attach_adapters(loaded, {"reader": adapter_at(tmp_path / "r"), "encoder": adapter_at(tmp_path / "e", seed=2)})
+    attach_adapters(
+        loaded,
+        {"reader": adapter_at(tmp_path / "r"), "encoder": adapter_at(tmp_path / "e", seed=2)},
+    )
     assert torch.equal(logits(loaded), bare)
     with active(loaded, "reader"):
         reader = logits(loaded)
@@ -257,8 +293,12 @@ def test_without_an_adapter_the_base_is_bit_identical(loaded: LoadedModel, tmp_p
     assert not any(p.requires_grad for p in loaded.model.parameters())
 
 
-def test_merged_weights_compute_what_the_adapter_computes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two adapters, one after the other, each merged or computed beside the base: the same but for rounding."""
+def test_merged_weights_compute_what_the_adapter_computes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two adapters, one after the other, each merged or computed beside the base: the same but for
+    rounding.
+    """
     found, paths = [], (adapter_at(tmp_path / "r"), adapter_at(tmp_path / "e", seed=2))
     for limit in (adapters.MERGED_LIMIT, 0):
         monkeypatch.setattr(adapters, "MERGED_LIMIT", limit)
@@ -274,7 +314,9 @@ def test_merged_weights_compute_what_the_adapter_computes(folder: Path, tmp_path
     assert not torch.allclose(*found[0], atol=1e-2)
 
 
-def test_an_adapter_that_is_more_than_plain_lora_runs_through_peft(folder: Path, tmp_path: Path) -> None:
+def test_an_adapter_that_is_more_than_plain_lora_runs_through_peft(
+    folder: Path, tmp_path: Path
+) -> None:
     """A rank of its own for some layers, say, is peft's business; both kinds live on one model."""
     loaded = load_base(str(folder), precision="fp32", device="cpu")
     path = adapter_at(tmp_path / "r")
@@ -309,7 +351,9 @@ def test_the_adapter_takes_the_bases_number_format(folder: Path, tmp_path: Path)
         assert logits(loaded).dtype == torch.bfloat16
 
 
-def test_a_name_that_is_not_attached_leaves_the_base_bare(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_a_name_that_is_not_attached_leaves_the_base_bare(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
     """A model without trained adapters is read with its own weights."""
     bare = logits(loaded)
     attach_adapters(loaded, {"reader": adapter_at(tmp_path / "r")})
@@ -327,7 +371,9 @@ def test_an_adapter_for_another_model_is_refused(loaded: LoadedModel, tmp_path: 
         attach_adapters(loaded, {"reader": path})
 
 
-def test_layers_that_the_model_does_not_have_are_refused(loaded: LoadedModel, tmp_path: Path) -> None:
+def test_layers_that_the_model_does_not_have_are_refused(
+    loaded: LoadedModel, tmp_path: Path
+) -> None:
     """An adapter of a deeper model is not silently cut."""
     path = adapter_at(tmp_path / "bad")
     key = "base_model.model.model.layers.7.mlp.down_proj.lora_B.weight"

@@ -1,4 +1,6 @@
-"""Each piece of what training minimises, against values written out or another way of computing it."""
+"""Each piece of what training minimises, against values written out or another way of computing
+it.
+"""
 
 import math
 
@@ -6,7 +8,14 @@ import pytest
 import torch
 
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.training.losses import Objectives, memory_aware, repulsion, self_matching, state_distance, teacher_divergence
+from cmt_sdk.training.losses import (
+    Objectives,
+    memory_aware,
+    repulsion,
+    self_matching,
+    state_distance,
+    teacher_divergence,
+)
 
 LOGITS = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
 TEACHER = torch.tensor([[1.0, 1.0, 0.0], [0.0, 3.0, 0.0]])
@@ -22,7 +31,9 @@ def test_the_divergence_is_zero_for_the_teacher_itself_and_positive_for_others()
 
 
 def test_memory_aware_logits_count_what_the_memory_adds():
-    """With alpha 0 they are those with memory; what both say alike stays; the bare logits get no gradient."""
+    """With alpha 0 they are those with memory; what both say alike stays; the bare logits get no
+    gradient.
+    """
     without = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], requires_grad=True)
     assert torch.equal(memory_aware(LOGITS, without, 0.0), LOGITS)
     aware = memory_aware(LOGITS, without, 0.5)
@@ -42,15 +53,24 @@ def test_memory_aware_logits_count_what_the_memory_adds():
 def test_the_pieces_are_weighed_and_summed(objectives, expected):
     """Cross-entropy of the labels and divergence from the teacher, each times its weight."""
     if expected is None:
-        expected = objectives.answer * (0.23954 + 0.55144) + objectives.teacher * float(teacher_divergence(LOGITS, TEACHER))
-    assert float(objectives.loss(LOGITS, LABELS, TEACHER, None)) == pytest.approx(expected, rel=1e-4)
+        expected = objectives.answer * (0.23954 + 0.55144) + objectives.teacher * float(
+            teacher_divergence(LOGITS, TEACHER)
+        )
+    assert float(objectives.loss(LOGITS, LABELS, TEACHER, None)) == pytest.approx(
+        expected, rel=1e-4
+    )
 
 
 def test_a_teacher_may_tell_of_the_first_tokens_alone():
     """The others have their labels."""
     objectives = Objectives(answer=1.0, teacher=0.5)
-    parts = [objectives.loss(LOGITS[:1], LABELS[:1], TEACHER[:1], None), objectives.loss(LOGITS[1:], LABELS[1:], None, None)]
-    assert float(objectives.loss(LOGITS, LABELS, TEACHER[:1], None)) == pytest.approx(float(sum(parts)), rel=1e-5)
+    parts = [
+        objectives.loss(LOGITS[:1], LABELS[:1], TEACHER[:1], None),
+        objectives.loss(LOGITS[1:], LABELS[1:], None, None),
+    ]
+    assert float(objectives.loss(LOGITS, LABELS, TEACHER[:1], None)) == pytest.approx(
+        float(sum(parts)), rel=1e-5
+    )
 
 
 def test_alpha_changes_the_loss_only_where_logits_without_memory_are_given():
@@ -62,15 +82,21 @@ def test_alpha_changes_the_loss_only_where_logits_without_memory_are_given():
 
 
 def test_states_are_measured_by_their_teacher_s_size():
-    """A dimension a hundred times as large counts as much; one of nothing divides by nothing; equal states are at no distance."""
+    """A dimension a hundred times as large counts as much; one of nothing divides by nothing; equal
+    states are at no distance.
+    """
     teacher = torch.tensor([[100.0, 1.0, 0.0], [-100.0, 1.0, 0.0]])
     student = torch.tensor([[150.0, 1.5, 0.0], [-100.0, 1.0, 0.0]])
     assert float(state_distance([student], [teacher])) == pytest.approx(2 * 0.5**2 / 6)
-    assert float(state_distance([teacher, student], [teacher, teacher])) == pytest.approx(0.5**2 / 6)
+    assert float(state_distance([teacher, student], [teacher, teacher])) == pytest.approx(
+        0.5**2 / 6
+    )
 
 
 def test_self_matching_is_low_for_a_question_beside_its_own_passage():
-    """Two unit vectors at right angles: the loss is written out, and swapping the owners raises it."""
+    """Two unit vectors at right angles: the loss is written out, and swapping the owners raises
+    it.
+    """
     rows = torch.eye(2)
     right = float(self_matching(rows, rows, torch.tensor([0, 1]), 0.5))
     assert right == pytest.approx(2 * math.log(1 + math.exp(-2)), rel=1e-5)

@@ -20,7 +20,11 @@ def head(dimension=16, layers=(0, 2)):
     torch.manual_seed(0)
     width = 128 * len(layers)
     return MatchHead(
-        torch.tensor(layers), torch.randn(258), torch.randn(128), torch.randn(dimension, width), torch.randn(dimension)
+        torch.tensor(layers),
+        torch.randn(258),
+        torch.randn(128),
+        torch.randn(dimension, width),
+        torch.randn(dimension),
     )
 
 
@@ -41,7 +45,9 @@ def test_states_are_those_of_the_layers_that_were_asked_for(lm):
     ids = lm.ids("The museum")
     states = unit_states(lm, torch.tensor([ids]), [0, 2, 3])
     with torch.inference_mode():
-        hidden = tiny_llama()(input_ids=torch.tensor([lm.head_ids + ids]), output_hidden_states=True).hidden_states
+        hidden = tiny_llama()(
+            input_ids=torch.tensor([lm.head_ids + ids]), output_hidden_states=True
+        ).hidden_states
     for place, layer in enumerate([0, 2, 3]):
         expected = torch.nn.functional.normalize(hidden[layer][:, len(lm.head_ids) :], dim=-1)
         torch.testing.assert_close(states[:, :, place], expected, atol=1e-4, rtol=1e-3)
@@ -59,7 +65,9 @@ def test_heavy_tokens_decide(lm):
 def test_a_head_comes_back_from_its_file():
     """Half-precision tensors are computed with in fp32; layers stay whole numbers."""
     made = head()
-    back = MatchHead.of({name: t if name == "layers" else t.half() for name, t in vars(made).items()})
+    back = MatchHead.of(
+        {name: t if name == "layers" else t.half() for name, t in vars(made).items()}
+    )
     assert back.layers.dtype == torch.int64
     assert back.projection.dtype == torch.float32
     torch.testing.assert_close(back.projection, made.projection, atol=1e-2, rtol=1e-2)

@@ -23,7 +23,9 @@ def drawn(*without):
 
 def told(packs):
     """The answers of packs, as text."""
-    return "".join(tiny_frozen().tokenizer.decode([int(i) for i in p.labels if i >= 0]) for p in packs)
+    return "".join(
+        tiny_frozen().tokenizer.decode([int(i) for i in p.labels if i >= 0]) for p in packs
+    )
 
 
 def test_without_distractors_a_pack_holds_what_it_asks_about():
@@ -39,12 +41,18 @@ def test_without_absent_passages_everything_can_be_answered():
 
 
 def test_without_rounding_memories_keep_their_values_while_learning_only():
-    """Values that would become sixteen levels stay as they are; validation reads four bits all the same."""
+    """Values that would become sixteen levels stay as they are; validation reads four bits all the
+    same.
+    """
     task = replace(reader_task(), encoder=True)
     content = [passages()[0].context]
 
     def values(without):
-        return replace(task, without=without)._memories(task.lm, dict.fromkeys(content, 1.0))[content[0]].values
+        return (
+            replace(task, without=without)
+            ._memories(task.lm, dict.fromkeys(content, 1.0))[content[0]]
+            .values
+        )
 
     assert not torch.equal(values(()), values(("rounding",)))
     with torch.no_grad():
@@ -55,7 +63,9 @@ def test_without_pruning_all_entries_are_read(monkeypatch):
     """The share that was drawn counts no longer."""
     task, shares = reader_task(), []
     monkeypatch.setattr(
-        type(task), "_read", lambda self, packs, keeps, told, *, nf4=False: shares.append({*keeps.values()}) or (0.0, 1)
+        type(task),
+        "_read",
+        lambda self, packs, keeps, told, *, nf4=False: shares.append({*keeps.values()}) or (0.0, 1),
     )
     task.learn()
     replace(task, without=("pruning",)).learn()
@@ -68,9 +78,13 @@ def test_without_negatives_no_passage_stands_for_another():
     assert data.near == [[]] * 8
 
 
-@pytest.mark.parametrize(("part", "piece"), [("reader", "matching"), ("matcher", "rounding"), ("soft", "everything")])
+@pytest.mark.parametrize(
+    ("part", "piece"), [("reader", "matching"), ("matcher", "rounding"), ("soft", "everything")]
+)
 def test_a_piece_that_the_part_does_not_have_is_refused(part, piece, tmp_path):
     """The error names those that it has."""
     there = next(name for name, parts in PIECES.items() if part in parts)
-    with pytest.raises(InvalidSetting, match=f"without='{piece}': of part '{part}' choose among .*{there}"):
+    with pytest.raises(
+        InvalidSetting, match=f"without='{piece}': of part '{part}' choose among .*{there}"
+    ):
         Recipe(part, tmp_path, [tmp_path], without=(piece,))

@@ -8,7 +8,9 @@ from cmt_sdk.neural.quantization import KEY_GROUP, LEVELS, dequantize, quantize,
 
 
 def test_the_turn_is_its_own_inverse_and_keeps_lengths():
-    """Widths with and without large powers of two; the first row of a turned unit vector is flat."""
+    """Widths with and without large powers of two; the first row of a turned unit vector is
+    flat.
+    """
     for width in (32, 64, 96, 576):
         rows = torch.randn(7, width)
         torch.testing.assert_close(turn(turn(rows)), rows, atol=1e-5, rtol=1e-5)
@@ -17,14 +19,18 @@ def test_the_turn_is_its_own_inverse_and_keeps_lengths():
 
 
 def test_levels_come_back():
-    """Turned rows that are levels times a scale that fp16 holds are restored, but for the turn's own rounding."""
+    """Turned rows that are levels times a scale that fp16 holds are restored, but for the turn's
+    own rounding.
+    """
     rows = turn(torch.tensor(LEVELS).repeat(3, 4) * torch.tensor([[0.5], [1.0], [8.0]]))
     torch.testing.assert_close(dequantize(quantize(rows)), rows, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("group", [16, 32])
 def test_error_is_less_than_at_the_largest_value_for_scale(group):
-    """Each group loses no more, squared, than the level nearest to x / max|x| loses; all of them an eighth less or better."""
+    """Each group loses no more, squared, than the level nearest to x / max|x| loses; all of them an
+    eighth less or better.
+    """
     torch.manual_seed(0)
     rows = torch.randn(500, 96)
     error = turn(dequantize(quantize(rows, group)) - rows).reshape(-1, group).square().sum(1)
@@ -38,17 +44,23 @@ def test_error_is_less_than_at_the_largest_value_for_scale(group):
 
 @pytest.mark.parametrize("group", [16, 32])
 def test_numpy_reads_the_codes(group):
-    """The documented layout: low half first, level times the group's scale, turned back by Sylvester's matrix."""
+    """The documented layout: low half first, level times the group's scale, turned back by
+    Sylvester's matrix.
+    """
     torch.manual_seed(1)
     codes = quantize(torch.randn(5, 64), group)
     packed, scales = codes.codes.numpy(), codes.scales.numpy().astype(np.float32)
     numbers = np.stack([packed & 15, packed >> 4], axis=-1).reshape(5, 64)
-    turned = np.array(LEVELS, np.float32)[numbers] * np.repeat(scales, 64 // scales.shape[1], axis=1)
+    turned = np.array(LEVELS, np.float32)[numbers] * np.repeat(
+        scales, 64 // scales.shape[1], axis=1
+    )
     signs = np.array([[(-1) ** bin(i & j).count("1") for j in range(64)] for i in range(64)])
     np.testing.assert_allclose(turned @ signs / 8, dequantize(codes).numpy(), atol=1e-5)
 
 
-@pytest.mark.parametrize("rows", [torch.zeros(2, 32), torch.full((2, 32), 1e5), torch.full((1, 32), -1e-9)])
+@pytest.mark.parametrize(
+    "rows", [torch.zeros(2, 32), torch.full((2, 32), 1e5), torch.full((1, 32), -1e-9)]
+)
 def test_extremes_stay_finite(rows):
     """Zeros, values beyond fp16 and values below it give finite rows."""
     assert bool(torch.isfinite(dequantize(quantize(rows))).all())

@@ -27,7 +27,10 @@ def lm():
 def added(states, ends):
     """The squared error of putting each window's mean in place of its states."""
     starts = [0, *(e + 1 for e in ends[:-1])]
-    return sum(float(np.square(states[a : e + 1] - states[a : e + 1].mean(0)).sum()) for a, e in zip(starts, ends, strict=True))
+    return sum(
+        float(np.square(states[a : e + 1] - states[a : e + 1].mean(0)).sum())
+        for a, e in zip(starts, ends, strict=True)
+    )
 
 
 def merged(states, count):
@@ -37,7 +40,9 @@ def merged(states, count):
 
 def test_neighbours_that_differ_least_are_merged():
     """Three runs of like states make three windows, however long each is."""
-    states = np.repeat(np.array([[0.0], [9.0], [4.0]], np.float32), [5, 1, 3], axis=0) + 0.01 * np.arange(9)[:, None].astype("f4")
+    states = np.repeat(
+        np.array([[0.0], [9.0], [4.0]], np.float32), [5, 1, 3], axis=0
+    ) + 0.01 * np.arange(9)[:, None].astype("f4")
     assert merged(states, 3) == [4, 5, 8]
     assert merged(states, 9) == list(range(9))
     assert merged(states, 1) == [8]
@@ -50,7 +55,10 @@ def test_each_merging_adds_as_little_error_as_any_could(seed):
     states = np.random.default_rng(seed).normal(size=(12, 3)).astype(np.float32)
     ends = list(range(12))
     while len(ends) > 4:
-        ends = min(([*ends[:i], *ends[i + 1 :]] for i in range(len(ends) - 1)), key=lambda found: added(states, found))
+        ends = min(
+            ([*ends[:i], *ends[i + 1 :]] for i in range(len(ends) - 1)),
+            key=lambda found: added(states, found),
+        )
         assert merged(states, len(ends)) == ends
 
 
@@ -59,7 +67,9 @@ def test_passages_side_by_side_are_merged_as_each_alone():
     states = np.random.default_rng(5).normal(size=(4, 20, 3)).astype(np.float32)
     lengths, counts = [20, 7, 1, 12], [3, 7, 1, 1]
     found = windows(torch.from_numpy(states), lengths, counts)
-    assert [f.tolist() for f in found] == [merged(s[:n], c) for s, n, c in zip(states, lengths, counts, strict=True)]
+    assert [f.tolist() for f in found] == [
+        merged(s[:n], c) for s, n, c in zip(states, lengths, counts, strict=True)
+    ]
 
 
 def test_a_soft_token_is_the_sum_of_its_window_over_the_root_of_its_length(lm):
@@ -70,13 +80,19 @@ def test_a_soft_token_is_the_sum_of_its_window_over_the_root_of_its_length(lm):
         for own, soft in zip(ids, made, strict=True):
             states = states_after(lm, torch.tensor([own]), [depth(lm)])[depth(lm)][0]
             assert (len(soft.ends), soft.tokens) == (-(-len(own) // 4), len(own))
-            for row, end, size in zip(soft.rows, soft.ends.tolist(), soft.sizes.tolist(), strict=True):
-                torch.testing.assert_close(row, states[end - size + 1 : end + 1].sum(0) / size**0.5, atol=1e-4, rtol=1e-4)
+            for row, end, size in zip(
+                soft.rows, soft.ends.tolist(), soft.sizes.tolist(), strict=True
+            ):
+                torch.testing.assert_close(
+                    row, states[end - size + 1 : end + 1].sum(0) / size**0.5, atol=1e-4, rtol=1e-4
+                )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_where_nothing_is_merged_the_later_layers_see_the_passage_itself(family):
-    """A window of one token each: the entries and the last states are those of the passage's own reading."""
+    """A window of one token each: the entries and the last states are those of the passage's own
+    reading.
+    """
     lm = tiny_frozen(tiny_model(family))
     ids, first, head = lm.ids(TEXT), depth(lm), len(lm.head_ids)
     cache = lm.head_cache(1)
@@ -96,7 +112,9 @@ def test_where_nothing_is_merged_the_later_layers_see_the_passage_itself(family)
 
 
 def test_a_soft_token_counts_as_often_as_it_has_tokens(lm):
-    """In attention, by the log of its window's length; a memory before the last has the prior, padding is closed."""
+    """In attention, by the log of its window's length; a memory before the last has the prior,
+    padding is closed.
+    """
     soft = Soft(torch.zeros(2, 128), torch.tensor([2, 3]))
     notes, head = notes_of(lm, [[soft], [soft, soft]], prior=-1.0), len(lm.head_ids)
     log = float(torch.tensor(3.0).log())
@@ -108,7 +126,9 @@ def test_a_soft_token_counts_as_often_as_it_has_tokens(lm):
 
 
 def test_a_memory_is_read_as_it_was_made(lm):
-    """Rows through four bits, ends exactly; and nothing of one memory reaches the next one's entries."""
+    """Rows through four bits, ends exactly; and nothing of one memory reaches the next one's
+    entries.
+    """
     texts = [TEXT, "The harbour is in Genoa, and it freezes."]
     memories = SoftCompressor(lm, 4).pack(texts)
     first, second = unpacked(memories, lm)
@@ -126,15 +146,21 @@ def test_a_memory_is_read_as_it_was_made(lm):
 
 
 def test_one_token_and_no_memory_stand_beside_others(lm):
-    """A row without memories has the head alone open to it; a passage of one token is one soft token."""
+    """A row without memories has the head alone open to it; a passage of one token is one soft
+    token.
+    """
     with torch.inference_mode():
         long, short = SoftCompressor(lm, 4).forward([lm.ids(TEXT), lm.ids("a")])
         notes, alone = notes_of(lm, [[long], [], [short]]), notes_of(lm, [[short]])
     head = len(lm.head_ids)
     assert notes.starts == [head + long.tokens, head, head + 1]
     assert notes.bias[-1][1, :, :, head:].isinf().all()
-    torch.testing.assert_close(notes.keys[-1][2, :, : head + 1], alone.keys[-1][0], atol=1e-4, rtol=1e-4)
-    assert notes.bias[-1][2, 0, 0, head:].isinf().tolist() == [False] + [True] * (len(long.ends) - 1)
+    torch.testing.assert_close(
+        notes.keys[-1][2, :, : head + 1], alone.keys[-1][0], atol=1e-4, rtol=1e-4
+    )
+    assert notes.bias[-1][2, 0, 0, head:].isinf().tolist() == [False] + [True] * (
+        len(long.ends) - 1
+    )
 
 
 def test_an_answer_depends_on_the_memory(lm):
@@ -143,7 +169,9 @@ def test_an_answer_depends_on_the_memory(lm):
     for text in (TEXT, "A harbour lies in Genoa, far from all."):
         memories = SoftCompressor(lm, 4).pack([text])
         usage = list(Generator(lm, None).read(Prompt("Where?", memories=memories), 3))[-1].usage
-        assert usage.prompt_tokens == len(lm.question_ids("Where?")) + -(-len(lm.passage_ids(text)) // 4)
+        assert usage.prompt_tokens == len(lm.question_ids("Where?")) + -(
+            -len(lm.passage_ids(text)) // 4
+        )
         confidences.append(usage.confidence)
     assert confidences[0] != confidences[1]
 
@@ -154,7 +182,9 @@ def changed(memory, **arrays):
 
 
 def test_memories_that_are_none_are_told_apart(lm):
-    """From elsewhere: windows that do not rise, do not end with the passage, are too few, or are missing."""
+    """From elsewhere: windows that do not rise, do not end with the passage, are too few, or are
+    missing.
+    """
     compressor = SoftCompressor(lm, 4)
     (memory,) = compressor.pack([TEXT])
     ends = memory.arrays["soft_ends"]
@@ -162,9 +192,16 @@ def test_memories_that_are_none_are_told_apart(lm):
     assert not SoftCompressor(lm, 8).reads(memory)
     assert not compressor.reads(replace(memory, tokens=memory.tokens + 1))
     assert not compressor.reads(replace(memory, kind="kv"))
-    for wrong in (ends[::-1].copy(), ends[:-1], ends.astype(np.int64), np.zeros_like(ends) + ends[-1]):
+    for wrong in (
+        ends[::-1].copy(),
+        ends[:-1],
+        ends.astype(np.int64),
+        np.zeros_like(ends) + ends[-1],
+    ):
         assert not compressor.reads(changed(memory, soft_ends=wrong))
-    assert not compressor.reads(replace(memory, arrays={k: v for k, v in memory.arrays.items() if k != "soft_ends"}))
+    assert not compressor.reads(
+        replace(memory, arrays={k: v for k, v in memory.arrays.items() if k != "soft_ends"})
+    )
     assert not compressor.reads(changed(memory, soft_codes=memory.arrays["soft_codes"][1:]))
 
 
@@ -176,11 +213,16 @@ def test_how_deep_a_passage_goes_depends_on_the_model(layers, expected):
 
 def test_what_cannot_be_is_told():
     """A model without a later layer, and a passage that its learned positions do not reach."""
-    with pytest.raises(ModelUnsupported, match="a model of 1 layers: soft memories need a later one"):
+    with pytest.raises(
+        ModelUnsupported, match="a model of 1 layers: soft memories need a later one"
+    ):
         SoftCompressor(tiny_frozen(tiny_llama(num_hidden_layers=1)), 4)
     lm = tiny_frozen(tiny_model("gpt2"))
     room = 1024 - len(lm.head_ids)
     (memory,) = SoftCompressor(lm, 16).pack(["a" * (room - len(lm.passage_ids("")))])
     assert memory.tokens == room
-    with pytest.raises(InvalidInput, match=rf"a passage of {room + 1} tokens; behind .* this model holds {room}: cut it shorter"):
+    with pytest.raises(
+        InvalidInput,
+        match=rf"a passage of {room + 1} tokens; behind .* this model holds {room}: cut it shorter",
+    ):
         SoftCompressor(lm, 16).pack(["a" * (room + 1 - len(lm.passage_ids("")))])

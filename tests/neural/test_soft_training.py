@@ -1,4 +1,6 @@
-"""Training soft memories on a tiny model: what is trained on is what is served, and every piece reaches what it should."""
+"""Training soft memories on a tiny model: what is trained on is what is served, and every piece
+reaches what it should.
+"""
 
 from dataclasses import replace
 
@@ -24,7 +26,13 @@ def task(tmp_path):
     torch.manual_seed(0)
     trainable(tiny_llama(), byte_tokenizer(), rank=4).save(tmp_path)
     start = {"reader": None, "encoder": None}
-    made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start=start, beside={"teacher_reader": tmp_path / "reader"})
+    made = trainable(
+        tiny_llama(),
+        byte_tokenizer(),
+        rank=4,
+        start=start,
+        beside={"teacher_reader": tmp_path / "reader"},
+    )
     adapters = [p for parameters in made.parameters.values() for p in parameters]
     return SoftTask(
         made.lm, Rotary(made.lm.model), mixture(), [draw(made.lm, mixture(7))], adapters,
@@ -33,28 +41,42 @@ def task(tmp_path):
 
 
 def test_the_first_word_is_that_of_serving(task):
-    """Greedy reading of stored soft tokens begins with the most probable token of training's logits."""
+    """Greedy reading of stored soft tokens begins with the most probable token of training's
+    logits.
+    """
     lm, contents = task.lm, [p.context for p in passages()[:2]]
     stored = SoftCompressor(lm, 4).pack(contents)
     question = "Where is the museum?"
     pack = build(lm, contents, [Item(question, "x")])
     with torch.no_grad():
         soft = task._soft(contents, 4)
-        logits = answer_logits(lm, soft_notes(lm, [[soft[c] for c in contents]]), Rows.of([pack], lm.device))[0]
-    (usage,) = [p.usage for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.usage]
+        logits = answer_logits(
+            lm, soft_notes(lm, [[soft[c] for c in contents]]), Rows.of([pack], lm.device)
+        )[0]
+    (usage,) = [
+        p.usage for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.usage
+    ]
     assert usage.answer_tokens == 1
-    told = [p.text for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.text]
+    told = [
+        p.text for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.text
+    ]
     assert lm.tokenizer.decode([int(logits.argmax())]).startswith("".join(told)[:1])
 
 
 def test_every_piece_gives_the_adapters_a_gradient(task):
-    """The teacher alone, its states, the answers alone: encoder and reader learn, in the first layers and in those that read on.
-    Of the last layer the encoder makes keys and values only: what makes states there (q, o, gate, up, down) learns nothing.
+    """The teacher alone, its states, the answers alone: encoder and reader learn, in the first
+    layers and in those that read on. Of the last layer the encoder makes keys and values only: what
+    makes states there (q, o, gate, up, down) learns nothing.
     """
     for parameter in task.adapters:
         torch.nn.init.normal_(parameter, std=0.02)
     taught = Objectives(answer=0.0, teacher=1e-6, states=3.0)
-    for objectives in (Objectives(answer=1.0), Objectives(answer=0.0, teacher=1.0), taught, Objectives(alpha=0.5)):
+    for objectives in (
+        Objectives(answer=1.0),
+        Objectives(answer=0.0, teacher=1.0),
+        taught,
+        Objectives(alpha=0.5),
+    ):
         replace(task, objectives=objectives).learn()
         reached = [p for p in task.parameters() if p.grad is not None]
         assert len(task.parameters()) - len(reached) == 5 * 2
@@ -97,7 +119,9 @@ def test_a_question_sees_all_soft_tokens_and_no_other_question(task):
 
 
 def test_a_passage_is_repeated_from_its_soft_tokens(task):
-    """Every one of its tokens is an answer, alone with its passage; it counts as no question, and can be left out."""
+    """Every one of its tokens is an answer, alone with its passage; it counts as no question, and
+    can be left out.
+    """
     content = passages()[0].context
     pack = repetition(task.lm, content)
     told = [int(i) for i in pack.labels if i >= 0]
@@ -121,7 +145,9 @@ def test_packs_read_abreast_teach_the_same(task):
     found = []
     for at_once in (1, 2, len(packs)):
         loss, _ = replace(task, at_once=at_once)._read(packs, 4, task.objectives)
-        found.append((loss, torch.cat([p.grad.flatten() for p in task.adapters if p.grad is not None])))
+        found.append(
+            (loss, torch.cat([p.grad.flatten() for p in task.adapters if p.grad is not None]))
+        )
         for parameter in task.adapters:
             parameter.grad = None
     for loss, gradients in found[1:]:
@@ -130,11 +156,19 @@ def test_packs_read_abreast_teach_the_same(task):
 
 
 def test_the_more_is_squeezed_out_the_further_is_a_reader_from_its_teacher(task):
-    """Where passages have nothing to be squeezed out and both read bare, their states differ by what the first layers miss."""
+    """Where passages have nothing to be squeezed out and both read bare, their states differ by
+    what the first layers miss.
+    """
     packs = [p for p in draw(task.lm, mixture(3)) if p.questions]
-    plain, far = Objectives(answer=1.0, teacher=1.0), Objectives(answer=1.0, teacher=1.0, states=3.0)
+    plain, far = (
+        Objectives(answer=1.0, teacher=1.0),
+        Objectives(answer=1.0, teacher=1.0, states=3.0),
+    )
     with torch.no_grad():
-        apart = [task._read(packs, ratio, far)[0] - task._read(packs, ratio, plain)[0] for ratio in (1, 16)]
+        apart = [
+            task._read(packs, ratio, far)[0] - task._read(packs, ratio, plain)[0]
+            for ratio in (1, 16)
+        ]
     assert 0 < apart[0] < apart[1]
     untaught = replace(task, teachers=None)
     with torch.no_grad():
@@ -142,7 +176,9 @@ def test_the_more_is_squeezed_out_the_further_is_a_reader_from_its_teacher(task)
 
 
 def test_the_prompt_s_head_is_made_by_the_bare_model(task):
-    """Whichever adapter is on when it is first needed, and that one is on again afterwards: serving reads the same head."""
+    """Whichever adapter is on when it is first needed, and that one is on again afterwards: serving
+    reads the same head.
+    """
     for parameter in task.adapters:
         torch.nn.init.normal_(parameter, std=0.2)
     bare, ids = replace(task.lm).head_cache(1), torch.tensor([[3, 4, 5]])

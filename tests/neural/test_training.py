@@ -1,4 +1,6 @@
-"""Training on a tiny model: losses fall, the base stays, and a run that is cut off goes on as if it had not been."""
+"""Training on a tiny model: losses fall, the base stays, and a run that is cut off goes on as if it
+had not been.
+"""
 
 import json
 import random
@@ -33,7 +35,9 @@ def passages():
     made = []
     for number, (thing, town) in enumerate(PLACES.items()):
         asked = [(f"Where is the {thing}?", town), (f"Which town has a {thing}?", town)]
-        questions = tuple(Question(text, (answer,), f"{number}-{n}") for n, (text, answer) in enumerate(asked))
+        questions = tuple(
+            Question(text, (answer,), f"{number}-{n}") for n, (text, answer) in enumerate(asked)
+        )
         made.append(QuestionedPassage(thing, f"The {thing} is in {town}.", questions))
     return made
 
@@ -49,22 +53,37 @@ def reader_task(seed=0):
     made = trainable(tiny_llama(), byte_tokenizer(), rank=4)
     packs = [draw(made.lm, mixture(7))]
     learned = made.parameters["reader"]
-    return ReaderTask(made.lm, Rotary(made.lm.model), mixture(), packs, learned, made.save, {0.5: 1.0})
+    return ReaderTask(
+        made.lm, Rotary(made.lm.model), mixture(), packs, learned, made.save, {0.5: 1.0}
+    )
 
 
 def compressor_task(seed=0):
     """Both adapters on a fresh tiny model."""
     torch.manual_seed(seed)
-    made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start={"reader": None, "encoder": None})
+    made = trainable(
+        tiny_llama(), byte_tokenizer(), rank=4, start={"reader": None, "encoder": None}
+    )
     learned = [*made.parameters["reader"], *made.parameters["encoder"]]
     packs = [draw(made.lm, mixture(7))]
-    return ReaderTask(made.lm, Rotary(made.lm.model), mixture(), packs, learned, made.save, {0.5: 1.0}, encoder=True)
+    return ReaderTask(
+        made.lm,
+        Rotary(made.lm.model),
+        mixture(),
+        packs,
+        learned,
+        made.save,
+        {0.5: 1.0},
+        encoder=True,
+    )
 
 
 def soft_task():
     """An encoder of soft tokens and their reader on a fresh tiny model, at a ratio of 4."""
     torch.manual_seed(0)
-    made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start={"reader": None, "encoder": None})
+    made = trainable(
+        tiny_llama(), byte_tokenizer(), rank=4, start={"reader": None, "encoder": None}
+    )
     adapters = [p for parameters in made.parameters.values() for p in parameters]
     return SoftTask(
         made.lm, None, mixture(), [draw(made.lm, mixture(7))], adapters, made.save, Objectives(), 100,
@@ -97,7 +116,9 @@ def test_the_loss_falls(make, tmp_path):
 
 @pytest.mark.parametrize("make", [reader_task, compressor_task, matcher_task])
 def test_a_run_that_was_cut_off_goes_on_exactly(make, tmp_path):
-    """Killed after a save, restarted from the state: the same curve to the last digit that matters."""
+    """Killed after a save, restarted from the state: the same curve to the last digit that
+    matters.
+    """
     plan = Plan(steps=8, accumulate=2, save_every=3)
     train(make(), plan, tmp_path / "whole", lambda _: None)
 
@@ -137,7 +158,9 @@ def test_a_mixture_goes_back_to_a_state_that_was_kept():
 
 
 def test_training_ends_when_the_held_out_score_no_longer_falls(tmp_path):
-    """After so many validations in a row without a better one; the weights kept are those of the best."""
+    """After so many validations in a row without a better one; the weights kept are those of the
+    best.
+    """
 
     class Worse:
         """A task whose score falls to its third validation and rises from then on."""
@@ -169,13 +192,17 @@ def test_training_ends_when_the_held_out_score_no_longer_falls(tmp_path):
             pass
 
     task = Worse()
-    done = train(task, Plan(steps=50, accumulate=1, validate_every=2, patience=3), tmp_path, lambda _: None)
+    done = train(
+        task, Plan(steps=50, accumulate=1, validate_every=2, patience=3), tmp_path, lambda _: None
+    )
     assert (done.step, done.best, done.tokens) == (10, 0, 10)
     assert task.saved == [1, 2, 3]
 
 
 def test_the_rate_falls_with_the_steps_or_with_the_time():
-    """Whichever is further: a run that must end sooner than its steps do is at its lowest rate then, too."""
+    """Whichever is further: a run that must end sooner than its steps do is at its lowest rate
+    then, too.
+    """
     plan = Plan(steps=100, rate=1.0, warmup=1, floor=0.1)
     assert [round(plan.rate_at(step), 2) for step in (0, 50, 100)] == [1.0, 0.55, 0.1]
     assert [round(plan.rate_at(10, done), 2) for done in (0.0, 0.5, 1.0)] == [0.98, 0.55, 0.1]
@@ -183,23 +210,45 @@ def test_the_rate_falls_with_the_steps_or_with_the_time():
 
 
 def test_a_run_goes_on_with_its_own_plan_only(tmp_path):
-    """Another rate, or other examples, would make another curve: the values that the run has are told."""
-    train(reader_task(), Plan(steps=2, accumulate=1), tmp_path, lambda _: None, choices={"batch": 1, "seed": 0})
-    with pytest.raises(InvalidSetting, match=r"holds a run with steps=2, rate=0.001, batch=1: go on with these"):
-        train(reader_task(), Plan(steps=4, rate=1e-4, accumulate=1), tmp_path, lambda _: None, choices={"batch": 2, "seed": 0})
+    """Another rate, or other examples, would make another curve: the values that the run has are
+    told.
+    """
+    train(
+        reader_task(),
+        Plan(steps=2, accumulate=1),
+        tmp_path,
+        lambda _: None,
+        choices={"batch": 1, "seed": 0},
+    )
+    with pytest.raises(
+        InvalidSetting, match=r"holds a run with steps=2, rate=0.001, batch=1: go on with these"
+    ):
+        train(
+            reader_task(),
+            Plan(steps=4, rate=1e-4, accumulate=1),
+            tmp_path,
+            lambda _: None,
+            choices={"batch": 2, "seed": 0},
+        )
 
 
 def test_training_never_changes_the_base(tmp_path):
     """Every parameter that is no adapter's is what it was."""
     task = reader_task()
     train(task, Plan(steps=3, accumulate=1), tmp_path, lambda _: None)
-    trained = {n.replace(".base_layer", ""): p for n, p in task.lm.model.named_parameters() if "lora_" not in n}
+    trained = {
+        n.replace(".base_layer", ""): p
+        for n, p in task.lm.model.named_parameters()
+        if "lora_" not in n
+    }
     for name, parameter in tiny_llama().named_parameters():
         assert torch.equal(trained[name], parameter)
 
 
 def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
-    """What bitsandbytes makes of each weight, and the weights themselves again afterwards; validation tells of both."""
+    """What bitsandbytes makes of each weight, and the weights themselves again afterwards;
+    validation tells of both.
+    """
     task = reader_task()
     task = replace(task, bases=Bases(task.lm.model), nf4=0.5)
     before = {n: p.clone() for n, p in task.lm.model.named_parameters() if "lora_" not in n}
@@ -215,12 +264,17 @@ def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
     assert all(torch.equal(p, before[n]) for n, p in now.items())
 
 
-@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # peft 0.21's old word
+# peft 0.21's old word
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_the_saved_adapter_is_peft_s_own_format(tmp_path):
     """bf16 weights, plain configuration, no path of the machine that trained it."""
     train(reader_task(), Plan(steps=6, rate=5e-3, accumulate=1, warmup=2), tmp_path, lambda _: None)
     config = json.loads((tmp_path / "adapter" / "reader" / "adapter_config.json").read_text())
-    assert (config["peft_type"], config["r"], config["base_model_name_or_path"]) == ("LORA", 4, None)
+    assert (config["peft_type"], config["r"], config["base_model_name_or_path"]) == (
+        "LORA",
+        4,
+        None,
+    )
     from peft import PeftModel
 
     loaded = PeftModel.from_pretrained(tiny_llama(), tmp_path / "adapter" / "reader")
@@ -232,12 +286,16 @@ def test_an_adapter_cut_to_a_rank_that_suffices_is_the_same(tmp_path):
     made = trainable(tiny_llama(), byte_tokenizer(), rank=4)
     for parameter in made.parameters["reader"]:
         torch.nn.init.normal_(parameter, std=0.2)
-        parameter.data[(slice(2, None),) if parameter.shape[0] == 4 else (slice(None), slice(2, None))] = 0.0
+        parameter.data[
+            (slice(2, None),) if parameter.shape[0] == 4 else (slice(None), slice(2, None))
+        ] = 0.0
     made.save(tmp_path / "whole")
     cut(tiny_llama(), tmp_path / "whole" / "reader", 2, tmp_path / "cut" / "reader")
     found = []
     for name in ("whole", "cut"):
-        lm = trainable(tiny_llama(), byte_tokenizer(), start={"reader": tmp_path / name / "reader"}).lm
+        lm = trainable(
+            tiny_llama(), byte_tokenizer(), start={"reader": tmp_path / name / "reader"}
+        ).lm
         with torch.inference_mode(), lm.activate("reader"):
             found.append(lm.model(torch.tensor([[5, 6, 7, 8]])).logits)
     assert json.loads((tmp_path / "cut" / "reader" / "adapter_config.json").read_text())["r"] == 2
@@ -247,7 +305,9 @@ def test_an_adapter_cut_to_a_rank_that_suffices_is_the_same(tmp_path):
 
 @pytest.mark.parametrize("keep", [1.0, 0.25])
 def test_what_is_trained_on_is_what_is_served(keep):
-    """The same answer loss through memories with gradients as through stored ones, decoded and placed."""
+    """The same answer loss through memories with gradients as through stored ones, decoded and
+    placed.
+    """
     task = compressor_task()
     lm, contents = task.lm, [p.context for p in passages()[:3]]
     for parameter in task.learned:
@@ -256,7 +316,9 @@ def test_what_is_trained_on_is_what_is_served(keep):
     with torch.no_grad(), lm.activate("encoder"):
         trained = notes_of(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
     stored = place(lm, task.rotary, KVCompressor(lm, task.rotary, keep).pack(contents), 0, PRIOR)
-    served = GradientPrefix(stored.keys, stored.values, stored.bias, stored.entries, stored.position)
+    served = GradientPrefix(
+        stored.keys, stored.values, stored.bias, stored.entries, stored.position
+    )
     with torch.no_grad(), lm.activate("reader"):
         losses = [answer_loss(lm, notes, pack) for notes in (trained, served)]
         bare = notes_of(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
@@ -268,17 +330,23 @@ def test_what_is_trained_on_is_what_is_served(keep):
 def answer_loss(lm, notes, pack):
     """Summed cross-entropy of a pack's answers."""
     rows = Rows.of([pack], lm.device)
-    return float(Objectives().loss(answer_logits(lm, notes, rows), rows.labels[rows.labels >= 0], None, None))
+    return float(
+        Objectives().loss(answer_logits(lm, notes, rows), rows.labels[rows.labels >= 0], None, None)
+    )
 
 
 @pytest.mark.parametrize("part", ["kv", "soft"])
 def test_examples_computed_together_teach_what_they_teach_apart(part):
-    """Packs of several lengths side by side, after several numbers of memories: the same losses and gradients."""
+    """Packs of several lengths side by side, after several numbers of memories: the same losses and
+    gradients.
+    """
     found = []
     for size in (1, 4):
         task = replace(compressor_task() if part == "kv" else soft_task(), batch=size)
         for parameter in task.parameters():
-            torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
+            torch.nn.init.normal_(
+                parameter, std=0.05, generator=torch.Generator().manual_seed(parameter.numel())
+            )
         told = [task.learn() for _ in range(4 // size)]
         gradients = [float(p.grad.norm()) for p in task.parameters() if p.grad is not None]
         found.append([sum(x) for x in zip(*told, strict=True)] + gradients)
@@ -288,14 +356,18 @@ def test_examples_computed_together_teach_what_they_teach_apart(part):
 
 
 def test_entries_left_out_are_learned_from_all_of_them():
-    """Where a quarter is kept, the teacher's reading of all entries adds to the loss; where all are, it adds nothing."""
+    """Where a quarter is kept, the teacher's reading of all entries adds to the loss; where all
+    are, it adds nothing.
+    """
     answers, both = Objectives(), Objectives(answer=1.0, teacher=1.0)
     for share, differs in ((0.25, True), (1.0, False)):
         found = []
         for objectives in (answers, both):
             task = replace(compressor_task(), shares={share: 1.0}, objectives=objectives)
             for parameter in task.learned:
-                torch.nn.init.normal_(parameter, std=0.05, generator=torch.Generator().manual_seed(parameter.numel()))
+                torch.nn.init.normal_(
+                    parameter, std=0.05, generator=torch.Generator().manual_seed(parameter.numel())
+                )
             found.append(task.learn()[0])
         assert (found[1] > found[0] + 1e-3) is differs
 
@@ -310,7 +382,9 @@ def test_the_imitated_nf4_is_what_bitsandbytes_makes():
 
 
 def test_gradients_reach_the_encoder_through_four_bits():
-    """The round trip through the codes lets them pass; where only the reader learns, the encoder gets none."""
+    """The round trip through the codes lets them pass; where only the reader learns, the encoder
+    gets none.
+    """
     task = compressor_task()
     encoder = task.learned[len(task.learned) // 2 :]
     task.learn()
@@ -321,7 +395,9 @@ def test_gradients_reach_the_encoder_through_four_bits():
 
 
 def test_a_pack_keeps_questions_apart():
-    """Each question sees itself and what came before in it, no other question; labels are the answers' tokens."""
+    """Each question sees itself and what came before in it, no other question; labels are the
+    answers' tokens.
+    """
     lm = reader_task().lm
     pack = build(lm, ["The museum is in Lisbon."], [Item("Where?", "Lisbon"), Item("When?", "May")])
     assert pack.questions == 2
@@ -360,7 +436,9 @@ def test_kept_states_give_the_vectors_of_serving():
     data = MatchData.of(lm, passages(), [0, 2])
     head = first_head(lm, data, [0, 2], 3)
     served = Matcher(lm, head).vectors([p.context for p in passages()])
-    torch.testing.assert_close(data.passages.vectors(head, range(4)), torch.from_numpy(served), atol=2e-2, rtol=2e-2)
+    torch.testing.assert_close(
+        data.passages.vectors(head, range(4)), torch.from_numpy(served), atol=2e-2, rtol=2e-2
+    )
 
 
 def test_validation_titles_are_a_small_fixed_share():
@@ -372,19 +450,27 @@ def test_validation_titles_are_a_small_fixed_share():
 
 @pytest.mark.parametrize("part", ["compressor", "soft"])
 def test_layers_that_compute_again_give_the_same_gradients(part):
-    """Checkpointing changes what is held, not what is learned: every layer runs twice where gradients are on."""
+    """Checkpointing changes what is held, not what is learned: every layer runs twice where
+    gradients are on.
+    """
     found = []
     for checkpointing in (False, True):
         torch.manual_seed(3)
         made = trainable(
-            tiny_llama(), byte_tokenizer(), rank=4, start={"reader": None, "encoder": None}, checkpointing=checkpointing
+            tiny_llama(),
+            byte_tokenizer(),
+            rank=4,
+            start={"reader": None, "encoder": None},
+            checkpointing=checkpointing,
         )
         learned = [*made.parameters["reader"], *made.parameters["encoder"]]
         for parameter in learned:
             parameter.data = torch.randn_like(parameter) / 8
         task = gradient_task(part, made, learned)
         calls = []
-        made.lm.blocks[-1].self_attn.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))  # noqa: B023
+        made.lm.blocks[-1].self_attn.register_forward_hook(
+            lambda *_: calls.append(torch.is_grad_enabled())  # noqa: B023
+        )
         loss, _, _ = task.learn()
         found.append((loss, [p.grad for p in learned], sum(calls)))
     (loss, gradients, once), (same_loss, same_gradients, twice) = found
@@ -398,5 +484,16 @@ def gradient_task(part, made, learned):
     """A task over both adapters of a tiny model."""
     packs = [draw(made.lm, mixture(7))]
     if part == "compressor":
-        return ReaderTask(made.lm, Rotary(made.lm.model), mixture(), packs, learned, made.save, {0.5: 1.0}, encoder=True)
-    return SoftTask(made.lm, None, mixture(), packs, learned, made.save, Objectives(answer=1.0), examples=10)
+        return ReaderTask(
+            made.lm,
+            Rotary(made.lm.model),
+            mixture(),
+            packs,
+            learned,
+            made.save,
+            {0.5: 1.0},
+            encoder=True,
+        )
+    return SoftTask(
+        made.lm, None, mixture(), packs, learned, made.save, Objectives(answer=1.0), examples=10
+    )

@@ -1,6 +1,8 @@
-"""Those who use one memory at once: writers, a reader, a compactor, an indexer. Each returns what must hold afterwards.
+"""Those who use one memory at once: writers, a reader, a compactor, an indexer. Each returns what
+must hold afterwards.
 
-Run as a program: ROLE NUMBER SECONDS FOLDER, or `fork` or `backlog` and FOLDER; prints what the role returns, as JSON.
+Run as a program: ROLE NUMBER SECONDS FOLDER, or `fork` or `backlog` and FOLDER; prints what the
+role returns, as JSON.
 """
 
 from __future__ import annotations
@@ -18,7 +20,9 @@ from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, open_fake
 from cmt_sdk.types import Document, Encoded
 
 WRITERS = 2
-ANCHORS = {f"anchor {n}": f"Anchor {n} of the harbour lies at berth {n * 7919 % 10007}." for n in range(40)}
+ANCHORS = {
+    f"anchor {n}": f"Anchor {n} of the harbour lies at berth {n * 7919 % 10007}." for n in range(40)
+}
 
 
 def begin(folder: Path) -> None:
@@ -58,7 +62,8 @@ def reader(memory: Any, number: int, until: float) -> dict[str, Any]:
             seen[n] = count
         name = f"anchor {calls % len(ANCHORS)}"
         match = memory.search(ANCHORS[name], 1, mode="vector")[0]
-        assert match.vector_score > 0.999, match  # of 64 hashed values: not every anchor has its own
+        # of 64 hashed values: not every anchor has its own
+        assert match.vector_score > 0.999, match
         assert memory.search(f"berth {name}", 5, mode="text")
         for match in memory.search("extra of a writer", 5):
             try:
@@ -72,7 +77,9 @@ def compactor(memory: Any, number: int, until: float) -> dict[str, Any]:
     """What is forgotten leaves no trace, unless somebody reads the state before."""
     forgotten = complete = 0
     while time.monotonic() < until:
-        memory.add_many(Document(f"Wreckage{forgotten}x{n} on the beach.", scope="trash") for n in range(2))
+        memory.add_many(
+            Document(f"Wreckage{forgotten}x{n} on the beach.", scope="trash") for n in range(2)
+        )
         receipt = memory.forget(scope="trash")
         assert len(receipt.documents) == 2
         assert receipt.traces_found == 0 or not receipt.complete
@@ -92,7 +99,9 @@ def indexer(memory: Any, number: int, until: float) -> dict[str, Any]:
     return {"rounds": rounds}
 
 
-ROLES: dict[str, Callable[[Any, int, float], dict[str, Any]]] = {f.__name__: f for f in (writer, reader, compactor, indexer)}
+ROLES: dict[str, Callable[[Any, int, float], dict[str, Any]]] = {
+    f.__name__: f for f in (writer, reader, compactor, indexer)
+}
 CAST = [*(("writer", n) for n in range(WRITERS)), ("reader", 0), ("compactor", 0), ("indexer", 0)]
 
 
@@ -117,7 +126,9 @@ def backlog(folder: Path) -> dict[str, Any]:
 
 
 def fork(folder: Path) -> dict[str, Any]:
-    """Parent and child go on with a memory that was open before the fork, and with one opened after it."""
+    """Parent and child go on with a memory that was open before the fork, and with one opened after
+    it.
+    """
     memory = open_fake(folder)
     memory.add("Before the fork.", wait=False)
     memory.wait()

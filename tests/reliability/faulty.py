@@ -1,7 +1,8 @@
-"""A short piece of work, again and again; each time another call to the operating system fails (see faults.c).
+"""A short piece of work, again and again; each time another call to the operating system fails (see
+faults.c).
 
-Run as a program with faults.c loaded before the C library: WORK CALL ERRNO STICKY STRIDE FOLDER. Prints a line of JSON: how
-many faults happened, and what was wrong afterwards.
+Run as a program with faults.c loaded before the C library: WORK CALL ERRNO STICKY STRIDE FOLDER.
+Prints a line of JSON: how many faults happened, and what was wrong afterwards.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ class Book:
         self.failed = 0
 
     def did(self, name: str, text: str | None, call: Callable[[], object]) -> None:
-        """Note the outcome of a call that gives a document this text; MemoryError is Python's own word for it."""
+        """Note the outcome of a call that gives a document this text; MemoryError is Python's own
+        word for it.
+        """
         try:
             call()
         except (CMTError, MemoryError):
@@ -47,7 +50,9 @@ class Book:
 
 def work_documents(memory: Any, book: Book, _: Path) -> None:
     """Add, update, change in place, delete."""
-    book.did("new", "A new one about Genoa.", lambda: memory.add("A new one about Genoa.", id="new"))
+    book.did(
+        "new", "A new one about Genoa.", lambda: memory.add("A new one about Genoa.", id="new")
+    )
     book.did("1", "Another text of one.", lambda: memory.update("1", "Another text of one."))
     book.did("2", TEXTS["2"], lambda: memory.update("2", metadata={"n": 2}))
     book.did("3", None, lambda: memory.delete("3"))
@@ -128,7 +133,9 @@ def wrong(folder: Path, book: Book) -> list[str]:
     return found
 
 
-def once(work: str, call: str, nth: int, error: int, sticky: bool, folder: Path) -> tuple[int, list[str]]:
+def once(
+    work: str, call: str, nth: int, error: int, sticky: bool, folder: Path
+) -> tuple[int, list[str]]:
     """One fault: how often it struck, and what was wrong afterwards."""
     book = Book()
     fired = 0
@@ -160,7 +167,10 @@ def main() -> None:
         count += 1
         bad += [f"{work}, {call} {nth}: {f}" for f in found]
         nth += int(stride)
-    sys.stdout.write(json.dumps({"faults": count, "wrong": bad, "knows_sqlite": faults.fault_knows_sqlite()}) + "\n")
+    sys.stdout.write(
+        json.dumps({"faults": count, "wrong": bad, "knows_sqlite": faults.fault_knows_sqlite()})
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""What is fuzzed: bytes as a stored memory, and bytes as an archive. Hypothesis drives it in the short form, atheris in the long.
+"""What is fuzzed: bytes as a stored memory, and bytes as an archive. Hypothesis drives it in the
+short form, atheris in the long.
 
-python -m tests.reliability.fuzzing blob|archive CORPUS -max_total_time=300      (libFuzzer's options; needs atheris)
+python -m tests.reliability.fuzzing blob|archive CORPUS -max_total_time=300      (libFuzzer's
+options; needs atheris)
 """
 
 from __future__ import annotations
@@ -29,17 +31,25 @@ from cmt_sdk.types import PackedMemory
 
 HEADER = 24
 LONGEST = 10_000  # UTF-8 bytes that a text in the archive may have
-SAMPLE = PackedMemory("kv", 7, {"codes": np.arange(10, dtype=np.uint8).reshape(5, 2), "scales": np.ones((3, 1), np.float16)})
+SAMPLE = PackedMemory(
+    "kv",
+    7,
+    {"codes": np.arange(10, dtype=np.uint8).reshape(5, 2), "scales": np.ones((3, 1), np.float16)},
+)
 
 
 def blob(data: bytes) -> None:
-    """Bytes as a memory, once as they are and once with a checksum that fits: a memory within its bytes, or our error."""
+    """Bytes as a memory, once as they are and once with a checksum that fits: a memory within its
+    bytes, or our error.
+    """
     for whole in (data, sealed(data)):
         try:
             memory = unpack(whole)
         except (StorageDamaged, StorageNewer):
             continue
-        assert all(prod(a.shape) * a.itemsize == a.nbytes <= len(whole) for a in memory.arrays.values())
+        assert all(
+            prod(a.shape) * a.itemsize == a.nbytes <= len(whole) for a in memory.arrays.values()
+        )
         for array in memory.arrays.values():
             array.tobytes()  # touches every byte that it claims
 
@@ -54,7 +64,15 @@ def sealed(data: bytes) -> bytes:
 
 def members() -> dict[str, bytes]:
     """A sound archive's members: two documents, one in two versions, and a memory."""
-    row = {"id": "a", "version": 1, "current": False, "text": "Old.", "source": "a.md", "scope": "user/ann", "metadata": {"n": 1}}
+    row = {
+        "id": "a",
+        "version": 1,
+        "current": False,
+        "text": "Old.",
+        "source": "a.md",
+        "scope": "user/ann",
+        "metadata": {"n": 1},
+    }
     times = {"created_at": "2025-03-03T09:30:00+00:00", "updated_at": None, "expires_at": None}
     rows = [row | times, row | times | {"version": 2, "current": True, "text": "New."}]
     rows.append(row | times | {"id": "b", "current": True, "text": "Another."})
@@ -74,7 +92,9 @@ def members() -> dict[str, bytes]:
         "manifest.json": json.dumps(manifest | {"fingerprints": prints}).encode(),
         "documents.jsonl": b"".join(json.dumps(r).encode() + b"\n" for r in rows),
         "memories/00000.jsonl": json.dumps(memory).encode() + b"\n",
-        "memories/00000.safetensors": save({"0.key": key, "0.memory.bytes": np.arange(4, dtype=np.uint8)}),
+        "memories/00000.safetensors": save(
+            {"0.key": key, "0.memory.bytes": np.arange(4, dtype=np.uint8)}
+        ),
     }
 
 
@@ -88,7 +108,8 @@ def zipped(contents: Mapping[str, bytes]) -> bytes:
 
 
 def archive(data: bytes) -> None:
-    """The first byte chooses: the rest is the whole file, or one member in an archive that is sound otherwise.
+    """The first byte chooses: the rest is the whole file, or one member in an archive that is sound
+    otherwise.
 
     Either is read to its end, or refused in our words.
     """
@@ -136,13 +157,20 @@ def _functions(module: ModuleType) -> Iterator[FunctionType]:
 
 
 def main() -> None:
-    """Fuzz one target from its seeds until libFuzzer's limits say stop; it exits with another code on a finding."""
+    """Fuzz one target from its seeds until libFuzzer's limits say stop; it exits with another code
+    on a finding.
+    """
     import atheris
 
     target, corpus = sys.argv[1], Path(sys.argv[2])
     for number, seed in enumerate(seeds(target)):
         (corpus / f"seed-{number}").write_bytes(seed)
-    for name in ("cmt_sdk.storage.blob", "cmt_sdk.archive.contents", "cmt_sdk.archive.layout", "zipfile"):
+    for name in (
+        "cmt_sdk.storage.blob",
+        "cmt_sdk.archive.contents",
+        "cmt_sdk.archive.layout",
+        "zipfile",
+    ):
         for function in _functions(sys.modules[name]):
             atheris.instrument_func(function)
     atheris.Setup([sys.argv[0], *sys.argv[2:]], TARGETS[target])

@@ -1,4 +1,6 @@
-"""Many at once in one folder, in threads and in processes: invariants hold throughout, and nothing is lost."""
+"""Many at once in one folder, in threads and in processes: invariants hold throughout, and nothing
+is lost.
+"""
 
 from __future__ import annotations
 
@@ -45,28 +47,51 @@ def in_threads(folder: Path, seconds: float) -> list[dict[str, Any]]:
     """The whole cast, each in a thread, over one opened memory."""
     with open_fake(folder, create=False) as memory, ThreadPoolExecutor(len(crowd.CAST)) as pool:
         until = time.monotonic() + seconds
-        return [f.result() for f in [pool.submit(crowd.ROLES[role], memory, number, until) for role, number in crowd.CAST]]
+        return [
+            f.result()
+            for f in [
+                pool.submit(crowd.ROLES[role], memory, number, until) for role, number in crowd.CAST
+            ]
+        ]
 
 
 def together(
-    way: Callable[[Path, float], list[dict[str, Any]]], folder: Path, seconds: float, tally: Callable[..., None]
+    way: Callable[[Path, float], list[dict[str, Any]]],
+    folder: Path,
+    seconds: float,
+    tally: Callable[..., None],
 ) -> None:
     """Let the cast work, then compare the folder with what each of them was told."""
     crowd.begin(folder)
     *writers, reader, compactor, indexer = way(folder, seconds)
-    assert min(reader["calls"], compactor["forgotten"], indexer["rounds"], *(w["count"] for w in writers)) > 0
+    assert (
+        min(
+            reader["calls"],
+            compactor["forgotten"],
+            indexer["rounds"],
+            *(w["count"] for w in writers),
+        )
+        > 0
+    )
     with open_fake(folder, create=False) as memory:
         for number, told in enumerate(writers):
             history = memory.history(f"writer {number}")
             assert [v.version for v in history] == list(range(1, told["count"] + 2))
             assert history[-1].text == crowd.sentence(number, told["count"])
-            assert sorted(d.id for d in memory.documents(scope=f"extra/{number}")) == sorted(told["extras"])
+            assert sorted(d.id for d in memory.documents(scope=f"extra/{number}")) == sorted(
+                told["extras"]
+            )
         assert {name: memory.get(name).text for name in crowd.ANCHORS} == crowd.ANCHORS
         assert memory.count(scope="trash") == 0
         memory.compress()
         assert [f for f in memory.check() if not f.ok] == []
     assert [f.name for f in folder.iterdir() if b"reckage" in f.read_bytes()] == []
-    calls = sum(2 * w["count"] for w in writers) + reader["calls"] + compactor["forgotten"] + indexer["rounds"]
+    calls = (
+        sum(2 * w["count"] for w in writers)
+        + reader["calls"]
+        + compactor["forgotten"]
+        + indexer["rounds"]
+    )
     tally(f"all at once, {way.__name__.replace('_', ' ')}", calls=calls, losses=0)
 
 
@@ -110,7 +135,14 @@ def test_a_fork_after_opening(tmp_path):
     assert said(program("fork", tmp_path / "notes")) == {"child": 0}
     with open_fake(tmp_path / "notes", create=False) as memory:
         texts = {d.text for d in memory.documents()}
-        both = {f"{kind} {n} of the {who}." for kind in ("Fact", "Other fact") for n in range(15) for who in ("parent", "child")}
-        assert texts == both | {"Before the fork."} | {f"Late fact {n} of the child." for n in range(10)}
+        both = {
+            f"{kind} {n} of the {who}."
+            for kind in ("Fact", "Other fact")
+            for n in range(15)
+            for who in ("parent", "child")
+        }
+        assert texts == both | {"Before the fork."} | {
+            f"Late fact {n} of the child." for n in range(10)
+        }
         memory.compress()
         assert [f for f in memory.check() if not f.ok] == []

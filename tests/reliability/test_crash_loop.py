@@ -1,4 +1,6 @@
-"""Killed at random moments, again and again: what was reported as done is there, what was not is whole or absent."""
+"""Killed at random moments, again and again: what was reported as done is there, what was not is
+whole or absent.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.testing.fakes import open_fake
 from tests.reliability.victims import OTHER, Silent, Zygote, open_with
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="forks and watches processes as Linux does")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="forks and watches processes as Linux does"
+)
 
 FRESH_AFTER = 25  # rounds in one folder
 CHURN = "killed while adding, updating, forgetting"
@@ -52,12 +56,15 @@ class Judge:
     """Knows from a victim's notes what a folder must hold."""
 
     texts: dict[str, str] = field(default_factory=dict)
-    words: dict[str, set[str]] = field(default_factory=dict)  # of each document, in all its versions
+    # of each document, in all its versions
+    words: dict[str, set[str]] = field(default_factory=dict)
     erased: set[str] = field(default_factory=set)
     calls: int = 0
 
     def judge(self, folder: Path, notes: Path) -> None:
-        """Replay the notes, open the folder, compare; then its content is what it must hold from now on."""
+        """Replay the notes, open the folder, compare; then its content is what it must hold from
+        now on.
+        """
         may = self._replay(notes)
         with open_fake(folder, create=False) as memory:
             held = {d.id: d.text for d in memory.documents()}
@@ -76,7 +83,9 @@ class Judge:
             assert [word for word in self.erased if word.encode() in data] == [], file.name
 
     def _replay(self, notes: Path) -> dict[str, frozenset[str | None]]:
-        """What each document named in the last call, which did not return, may be now; "" is the one being added."""
+        """What each document named in the last call, which did not return, may be now; "" is the
+        one being added.
+        """
         begun = None
         for line in notes.read_text().splitlines():
             note = json.loads(line)
@@ -115,7 +124,9 @@ class Judge:
                 self.erased |= words if self.forgetting == name else set()
 
 
-def crash_loop(zygote: Zygote, tmp_path: Path, rounds: int, tally: Callable[..., None], line: str = CHURN) -> None:
+def crash_loop(
+    zygote: Zygote, tmp_path: Path, rounds: int, tally: Callable[..., None], line: str = CHURN
+) -> None:
     """So many kills."""
     chance, judge, folder = random.Random(), Judge(), tmp_path
     for number in range(rounds):
@@ -134,7 +145,9 @@ def crash_loop(zygote: Zygote, tmp_path: Path, rounds: int, tally: Callable[...,
 
 
 def test_nothing_that_was_reported_is_lost(zygote, tmp_path, tally):
-    """Thirty kills amid add, update, delete and forget: nothing missing, undone or doubled; what was forgotten left no byte."""
+    """Thirty kills amid add, update, delete and forget: nothing missing, undone or doubled; what
+    was forgotten left no byte.
+    """
     crash_loop(zygote, tmp_path, 30, tally)
 
 
@@ -155,7 +168,9 @@ def test_nothing_that_was_reported_of_an_encrypted_memory_is_lost(encrypted, tmp
 
 
 @pytest.mark.slow
-def test_nothing_that_was_reported_of_an_encrypted_memory_is_lost_in_200_kills(encrypted, tmp_path, tally):
+def test_nothing_that_was_reported_of_an_encrypted_memory_is_lost_in_200_kills(
+    encrypted, tmp_path, tally
+):
     """As above, for long."""
     crash_loop(encrypted, tmp_path, 200, tally, ENCRYPTED)
 
@@ -166,7 +181,7 @@ def test_nothing_that_was_reported_is_lost_in_500_kills(zygote, tmp_path, tally)
     crash_loop(zygote, tmp_path, 500, tally)
 
 
-# -- killed amid one long operation -------------------------------------------------------------------------------------
+# -- killed amid one long operation --------------------------------------------------------------
 
 
 TEXTS = {str(n): f"Fact word{n:04} of the museum. It has {n} rooms." for n in range(60)}
@@ -174,7 +189,9 @@ TEXTS = {str(n): f"Fact word{n:04} of the museum. It has {n} rooms." for n in ra
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
-    """A folder with sixty documents and ten that are to go, an index file, an archive and a copy."""
+    """A folder with sixty documents and ten that are to go, an index file, an archive and a
+    copy.
+    """
     return filled(tmp_path_factory.mktemp("whole") / "notes")
 
 
@@ -182,7 +199,9 @@ def filled(folder: Path, **options: Any) -> Path:
     """The folder above."""
     with open_fake(folder, exact_limit=20, **options) as memory:
         memory.add_many(cmt_sdk.Document(text, id=name) for name, text in TEXTS.items())
-        memory.add_many(cmt_sdk.Document(f"Secret sentinel{n:04}.", scope="gone") for n in range(10))
+        memory.add_many(
+            cmt_sdk.Document(f"Secret sentinel{n:04}.", scope="gone") for n in range(10)
+        )
         memory.reindex()
         memory.export(folder / "out.cmt")
         memory.backup(folder / "copy.db")
@@ -200,13 +219,22 @@ def old(tmp_path_factory) -> Path:
         db.execute("PRAGMA user_version = 1")
         for name, text in TEXTS.items():
             row = (int(name) + 1, name, text, hashlib.sha256(text.encode()).hexdigest())
-            db.execute("INSERT INTO documents VALUES (?, ?, 1, 1, ?, ?, NULL, '', '{}', 1, 1, NULL)", row)
-            db.execute("INSERT INTO passages VALUES (?, ?, 0, 0, ?, 9, '')", (int(name) + 1, int(name) + 1, len(text)))
-            db.execute("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (int(name) + 1, text))
+            db.execute(
+                "INSERT INTO documents VALUES (?, ?, 1, 1, ?, ?, NULL, '', '{}', 1, 1, NULL)", row
+            )
+            db.execute(
+                "INSERT INTO passages VALUES (?, ?, 0, 0, ?, 9, '')",
+                (int(name) + 1, int(name) + 1, len(text)),
+            )
+            db.execute(
+                "INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (int(name) + 1, text)
+            )
     return folder
 
 
-def holds(folder: Path, texts: dict[str, str] = TEXTS, encoder: str = "", only: bool = False) -> None:
+def holds(
+    folder: Path, texts: dict[str, str] = TEXTS, encoder: str = "", only: bool = False
+) -> None:
     """The folder opens, holds these documents, compresses what waits, and is well."""
     with open_with(folder, encoder, create=False) as memory:
         held = {d.id: d.text for d in memory.documents()}
@@ -219,7 +247,9 @@ def holds(folder: Path, texts: dict[str, str] = TEXTS, encoder: str = "", only: 
 
 
 def after_forget(folder: Path, _: Path) -> None:
-    """Either nothing has gone, or all ten, and then no byte of them is in any file of the memory."""
+    """Either nothing has gone, or all ten, and then no byte of them is in any file of the
+    memory.
+    """
     for file in ("out.cmt", "copy.db"):
         (folder / file).unlink()
     with open_fake(folder, create=False) as memory:
@@ -276,19 +306,27 @@ def after_repair(folder: Path, _: Path) -> None:
 
 
 def filed(place: Path) -> None:
-    """Twenty files that the memory of a place knows; some are moved since, edited on the way, emptied, or deleted."""
+    """Twenty files that the memory of a place knows; some are moved since, edited on the way,
+    emptied, or deleted.
+    """
     files = place / "files"
     files.mkdir()
     for number in range(20):
-        (files / f"{number}.md").write_text(f"File word{number:04} of the harbour. It has {number} boats and a crane.")
+        (files / f"{number}.md").write_text(
+            f"File word{number:04} of the harbour. It has {number} boats and a crane."
+        )
     with open_fake(place / "notes") as memory:
         documents = cmt_sdk.read_documents([files])
-        memory.add_many((replace(d, id=f"file{Path(d.source or '').stem}") for d in documents), replace=True)
+        memory.add_many(
+            (replace(d, id=f"file{Path(d.source or '').stem}") for d in documents), replace=True
+        )
     (files / "new").mkdir()
     for number in range(10):
         (files / f"{number}.md").rename(files / "new" / f"{number}.md")
     for number in range(5, 10):
-        (files / "new" / f"{number}.md").write_text(f"File word{number:04} of the harbour. It has a crane and no boats.")
+        (files / "new" / f"{number}.md").write_text(
+            f"File word{number:04} of the harbour. It has a crane and no boats."
+        )
     for number in (10, 11):
         (files / f"{number}.md").write_text("")
     for number in (12, 13):
@@ -296,7 +334,9 @@ def filed(place: Path) -> None:
 
 
 def after_follow(folder: Path, place: Path) -> None:
-    """No document is lost or doubled, and each is of one file; a second run ends what the first began."""
+    """No document is lost or doubled, and each is of one file; a second run ends what the first
+    began.
+    """
     left = [number for number in range(20) if number not in (10, 11, 12, 13)]
     with open_fake(folder, create=False) as memory:
         found = {d.id: d for d in memory.documents(source=f"{place}/files/*")}
@@ -341,7 +381,15 @@ def prepared(job: str, whole: Path, old: Path, place: Path) -> Path:
     return folder
 
 
-def killed_in(job: str, rounds: int, zygote: Zygote, whole: Path, old: Path, tmp_path: Path, tally: Callable[..., None]) -> None:
+def killed_in(
+    job: str,
+    rounds: int,
+    zygote: Zygote,
+    whole: Path,
+    old: Path,
+    tmp_path: Path,
+    tally: Callable[..., None],
+) -> None:
     """One undisturbed run tells how long it takes; then kills at any moment of it."""
     chance, took = random.Random(), 0.0
     for number in range(rounds + 1):
@@ -349,7 +397,12 @@ def killed_in(job: str, rounds: int, zygote: Zygote, whole: Path, old: Path, tmp
         folder = prepared(job, whole, old, place)
         delay = chance.uniform(0, took) if number else None
         outcome = zygote(
-            job, folder, tmp_path / "notes", delay=delay, archive=str(place / "whole.cmt"), files=str(place / "files")
+            job,
+            folder,
+            tmp_path / "notes",
+            delay=delay,
+            archive=str(place / "whole.cmt"),
+            files=str(place / "files"),
         )
         took = took or outcome["seconds"]
         assert outcome["code"] in ((0, -9) if number else (0,))
@@ -374,4 +427,6 @@ def test_killed_in_one_operation_often(job, zygote, whole, old, tmp_path, tally)
 def test_killed_in_one_operation_on_an_encrypted_memory(job, encrypted, old, tmp_path, tally):
     """As above: it is encrypted still, and so is the copy."""
     killed_in(job, 2, encrypted, filled(tmp_path / "whole", encrypted=True), old, tmp_path, tally)
-    assert all(file.read_bytes()[:4] in (b"", b"CMTE") for file in tmp_path.glob(f"{job} */**/*.db"))
+    assert all(
+        file.read_bytes()[:4] in (b"", b"CMTE") for file in tmp_path.glob(f"{job} */**/*.db")
+    )

@@ -1,4 +1,6 @@
-"""The operating system refuses: the Nth write, sync, rename, opening or allocation; a full disk; a wrong clock."""
+"""The operating system refuses: the Nth write, sync, rename, opening or allocation; a full disk; a
+wrong clock.
+"""
 
 from __future__ import annotations
 
@@ -81,20 +83,45 @@ def shim(tmp_path_factory) -> Path:
     if not compiler or sys.platform != "linux":
         pytest.skip("needs Linux and a C compiler")
     library = tmp_path_factory.mktemp("shim") / "faults.so"
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True)
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-O1", "-o", library, HERE / "faults.c", "-ldl"], check=True
+    )
     return library
 
 
-def strike(shim: Path, folder: Path, work: str, call: str, error: int, sticky: bool, stride: int) -> dict:
+def strike(
+    shim: Path, folder: Path, work: str, call: str, error: int, sticky: bool, stride: int
+) -> dict:
     """Let every stride-th call fail; what came of it."""
-    command = [sys.executable, "-W", "error", HERE / "faulty.py", work, call, error, int(sticky), stride, folder]
+    command = [
+        sys.executable,
+        "-W",
+        "error",
+        HERE / "faulty.py",
+        work,
+        call,
+        error,
+        int(sticky),
+        stride,
+        folder,
+    ]
     environment = {**os.environ, "LD_PRELOAD": str(shim), "PYTHONPATH": str(ROOT)}
-    done = subprocess.run([*map(str, command)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*map(str, command)], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
 
-def fault(shim: Path, folder: Path, work: str, call: str, stride: int, kinds: list[tuple[int, bool]], tally: Callable) -> None:
+def fault(
+    shim: Path,
+    folder: Path,
+    work: str,
+    call: str,
+    stride: int,
+    kinds: list[tuple[int, bool]],
+    tally: Callable,
+) -> None:
     """Each kind is an error, and whether all calls from the Nth on fail with it."""
     for error, sticky in kinds:
         place = folder / f"{error} {sticky}"
@@ -103,7 +130,9 @@ def fault(shim: Path, folder: Path, work: str, call: str, stride: int, kinds: li
         tally(f"{call} fails in {work}", faults=told["faults"], losses=len(told["wrong"]))
         assert told["wrong"] == []
         if call == "allocation" and not told["knows_sqlite"]:
-            pytest.skip("SQLite is built into Python here: its allocations cannot be told from others")
+            pytest.skip(
+                "SQLite is built into Python here: its allocations cannot be told from others"
+            )
 
 
 SAMPLE = [
@@ -118,7 +147,9 @@ SAMPLE = [
 
 @pytest.mark.parametrize(("work", "call", "stride", "sticky"), SAMPLE)
 def test_a_call_fails(shim, tmp_path, tally, work, call, stride, sticky):
-    """A sample of the calls: our error, the state before or after, nothing else harmed, and it goes on."""
+    """A sample of the calls: our error, the state before or after, nothing else harmed, and it goes
+    on.
+    """
     fault(shim, tmp_path, work, call, stride, [(KINDS[call][0], sticky)], tally)
 
 
@@ -126,22 +157,40 @@ def test_a_call_fails(shim, tmp_path, tally, work, call, stride, sticky):
 @pytest.mark.parametrize("call", KINDS)
 @pytest.mark.parametrize("work", WORK)
 def test_every_call_fails_once(shim, tmp_path, tally, work, call):
-    """Each call of each short piece of work, with each error; of the thousands of allocations some hundreds."""
+    """Each call of each short piece of work, with each error; of the thousands of allocations some
+    hundreds.
+    """
     stride = {"forget": 101}.get(work, 29) if call == "allocation" else 1
-    fault(shim, tmp_path, work, call, stride, [(KINDS[call][0], True), *((e, False) for e in KINDS[call])], tally)
+    fault(
+        shim,
+        tmp_path,
+        work,
+        call,
+        stride,
+        [(KINDS[call][0], True), *((e, False) for e in KINDS[call])],
+        tally,
+    )
 
 
 def elsewhere(script: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run a shell script in a mount namespace of its own, where root may mount; else the test is skipped."""
+    """Run a shell script in a mount namespace of its own, where root may mount; else the test is
+    skipped.
+    """
     inside = ["unshare", "--mount", "sh", "-ec", script, "sh", *arguments]
-    if os.name != "posix" or not shutil.which("unshare") or subprocess.run([*inside[:4], "true"], check=False).returncode:
+    if (
+        os.name != "posix"
+        or not shutil.which("unshare")
+        or subprocess.run([*inside[:4], "true"], check=False).returncode
+    ):
         pytest.skip("mounting is not allowed here")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     return subprocess.run(inside, env=environment, capture_output=True, text=True, check=False)
 
 
 def test_a_small_disk_that_is_full(tmp_path):
-    """Our error; all that was stored is there and found; no half archive or copy; with space again it goes on."""
+    """Our error; all that was stored is there and found; no half archive or copy; with space again
+    it goes on.
+    """
     script = """mount -t tmpfs -o size=3m tmpfs "$1"; dd if=/dev/zero of="$1/ballast" bs=1k count=1500 2>/dev/null
         exec "$2" -W error -c "$3" "$1/notes" """
     done = elsewhere(script, str(tmp_path), sys.executable, FULL)
@@ -162,7 +211,9 @@ def test_a_folder_that_may_only_be_read(tmp_path):
     """It is read; a change is refused with a clear error, and nothing has changed."""
     SQLiteStore(tmp_path / "notes").close()
     before = {f.name: f.read_bytes() for f in (tmp_path / "notes").iterdir()}
-    script = 'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; exec "$2" -W error -c "$3" "$1"'
+    script = (
+        'mount --bind "$1" "$1"; mount -o remount,bind,ro "$1"; exec "$2" -W error -c "$3" "$1"'
+    )
     done = elsewhere(script, str(tmp_path / "notes"), sys.executable, READ_ONLY)
     if "mount" in done.stderr and "permission" in done.stderr.lower():
         pytest.skip("mounting is not allowed here")
@@ -172,14 +223,18 @@ def test_a_folder_that_may_only_be_read(tmp_path):
 
 
 def test_a_clock_that_goes_backwards(tmp_path):
-    """Order of listing is that of the clock; versions, expiry and what is there do not depend on it."""
+    """Order of listing is that of the clock; versions, expiry and what is there do not depend on
+    it.
+    """
     noon = datetime(2026, 1, 1, 12, tzinfo=UTC)
     times = iter([noon + timedelta(minutes=m) for m in (0, 1, -90, -89, -300, 5, 6)])
     now = [noon]
     store = SQLiteStore(tmp_path, clock=lambda: now[0])
     for n in range(5):
         now[0] = next(times)
-        store.add(Document(f"Fact {n}.", id=str(n), expires_at=noon + timedelta(hours=1)), [Span(0, 7, 2)])
+        store.add(
+            Document(f"Fact {n}.", id=str(n), expires_at=noon + timedelta(hours=1)), [Span(0, 7, 2)]
+        )
     now[0] = noon - timedelta(days=3)
     changed = store.replace("1", {"text": "Another one."}, [Span(0, 12, 2)])
     assert (changed.version, changed.created_at) == (2, noon + timedelta(minutes=1))

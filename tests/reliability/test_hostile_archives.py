@@ -1,5 +1,6 @@
-"""Archives from strangers: a compressed memory or an embedding is taken only where the user's own key proves it to be of the
-text beside it; whatever else an archive brings, answers come from its text.
+"""Archives from strangers: a compressed memory or an embedding is taken only where the user's own
+key proves it to be of the text beside it; whatever else an archive brings, answers come from its
+text.
 """
 
 from __future__ import annotations
@@ -92,7 +93,9 @@ def other_key_vector(members: Members) -> None:
 def other_shape(members: Members) -> None:
     """The same bytes in another number type."""
     arrays = dict(load(members[ARRAYS]))
-    members[ARRAYS] = save(arrays | {"0.memory.bytes": arrays["0.memory.bytes"].astype(np.uint8).copy()[::-1].copy()})
+    members[ARRAYS] = save(
+        arrays | {"0.memory.bytes": arrays["0.memory.bytes"].astype(np.uint8).copy()[::-1].copy()}
+    )
 
 
 @pytest.mark.parametrize(
@@ -111,7 +114,9 @@ def other_shape(members: Members) -> None:
     ],
     ids=lambda change: getattr(change, "__name__", "field"),
 )
-def test_a_memory_that_is_not_proven_is_made_again(tmp_path: Path, change: Callable[[Members], None]) -> None:
+def test_a_memory_that_is_not_proven_is_made_again(
+    tmp_path: Path, change: Callable[[Members], None]
+) -> None:
     """Whatever part of it a stranger changed: the text is what answers, and the count says so."""
     path = changed(exported(tmp_path, TRUE), change)
     engine = FakeEngine()
@@ -134,7 +139,9 @@ def test_a_seal_is_of_one_text_alone(tmp_path: Path) -> None:
 
     path = changed(exported(tmp_path, TRUE, FALSE), swap)
     with open_fake(tmp_path / "new") as memory:
-        assert memory.import_archive(path) == Progress(added=2, passages=2, compressed=2, unproven=2)
+        assert memory.import_archive(path) == Progress(
+            added=2, passages=2, compressed=2, unproven=2
+        )
 
 
 def test_what_this_machine_made_is_taken(tmp_path: Path) -> None:
@@ -145,8 +152,12 @@ def test_what_this_machine_made_is_taken(tmp_path: Path) -> None:
     assert engine.compressor.compressed == []
 
 
-def test_another_machine_takes_it_with_the_key_that_was_carried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a key, or with another one, nothing is proven; with the carried file everything is."""
+def test_another_machine_takes_it_with_the_key_that_was_carried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a key, or with another one, nothing is proven; with the carried file everything
+    is.
+    """
     path, key = exported(tmp_path, TRUE), archive_key().read_text()
     other = tmp_path / "other" / "archive.key"
     monkeypatch.setenv("CMT_ARCHIVE_KEY", str(other))
@@ -168,23 +179,33 @@ def test_what_the_user_trusts_is_taken(tmp_path: Path) -> None:
     with open_fake(tmp_path / "new") as memory:
         assert memory.import_archive(path, trust=True).taken == 1
     with open_fake(tmp_path / "other", FakeEngine.of(base="another")) as memory:
-        assert memory.import_archive(path, trust=True) == Progress(added=1, passages=1, compressed=1)
+        assert memory.import_archive(path, trust=True) == Progress(
+            added=1, passages=1, compressed=1
+        )
 
 
 def test_the_command_says_what_was_taken_and_why_not(cmt: Any, tmp_path: Path) -> None:
     """Taken, made again with the reason and the two ways on, left waiting, trusted."""
     path = exported(tmp_path, TRUE)
     strange = changed(path, with_field("seal", None))
-    assert "memories: 1 taken from the archive, 0 made again" in cmt("import", path, "-m", "own").stdout
+    assert (
+        "memories: 1 taken from the archive, 0 made again"
+        in cmt("import", path, "-m", "own").stdout
+    )
     told = cmt("import", strange, "-m", "strange").stdout
-    assert "memories: 0 taken from the archive, 1 made again from the text; 1 of the archive's are not sealed" in told
+    assert (
+        "memories: 0 taken from the archive, 1 made again from the text; 1 of the archive's are not"
+        " sealed" in told
+    )
     assert str(archive_key()) in told
     assert "--trust" in told
     assert "wait for `cmt compress`" in cmt("import", strange, "-m", "later", "--no-wait").stdout
     assert cmt.json("import", strange, "-m", "trusted", "--trust")["taken"] == 1
 
 
-def test_the_key_is_its_owners_alone_and_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_key_is_its_owners_alone_and_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """0600 in a folder of 0700; the second export uses the first one's key."""
     monkeypatch.setenv("CMT_ARCHIVE_KEY", str(tmp_path / "data" / "archive.key"))
     first = seal_here(create=True)
@@ -201,14 +222,18 @@ def test_a_file_that_holds_no_key_is_named(said: str) -> None:
     before = archive_key().read_bytes() if archive_key().exists() else None
     archive_key().write_text(said, encoding="utf-8")
     try:
-        with pytest.raises(InvalidSetting, match="is no key for archives: it needs 64 hexadecimal digits"):
+        with pytest.raises(
+            InvalidSetting, match="is no key for archives: it needs 64 hexadecimal digits"
+        ):
             seal_here(create=True)
         assert archive_key().read_text(encoding="utf-8") == said
     finally:
         archive_key().unlink() if before is None else archive_key().write_bytes(before)
 
 
-def test_where_no_key_can_be_kept_archives_are_not_sealed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_no_key_can_be_kept_archives_are_not_sealed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An export does not fail for it."""
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CMT_ARCHIVE_KEY", str(tmp_path / "file" / "archive.key"))

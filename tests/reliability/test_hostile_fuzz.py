@@ -1,4 +1,6 @@
-"""The byte format and the archive reader under inputs that nobody thought of; what is fuzzed stands in fuzzing.py."""
+"""The byte format and the archive reader under inputs that nobody thought of; what is fuzzed stands
+in fuzzing.py.
+"""
 
 import importlib.util
 import os
@@ -15,12 +17,16 @@ from tests.reliability.fuzzing import TARGETS, members, read, seeds, zipped
 
 SECONDS = int(os.environ.get("CMT_FUZZ_SECONDS", "300"))  # for each target
 SEEDS = {target: seeds(target) for target in TARGETS}
-FEW = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
+FEW = settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
+)
 
 
 @st.composite
 def mutations(draw, target):
-    """A sound input with some of its bytes replaced, cut out, doubled, or its numbers made large."""
+    """A sound input with some of its bytes replaced, cut out, doubled, or its numbers made
+    large.
+    """
     data = bytearray(draw(st.sampled_from(SEEDS[target])))
     for _ in range(draw(st.integers(1, 4))):
         at = draw(st.integers(0, len(data)))
@@ -52,14 +58,18 @@ def mutations(draw, target):
 @settings(FEW, max_examples=1_500)
 @given(mutations("blob"))
 def test_no_bytes_break_the_reader_of_memories(data):
-    """A memory whose arrays lie within the bytes, or StorageDamaged or StorageNewer; never anything else."""
+    """A memory whose arrays lie within the bytes, or StorageDamaged or StorageNewer; never anything
+    else.
+    """
     TARGETS["blob"](data)
 
 
 @settings(FEW, max_examples=500)
 @given(mutations("archive"))
 def test_no_bytes_break_the_reader_of_archives(data):
-    """The whole file, or one member under a checksum that fits: read to the end, or refused in our words."""
+    """The whole file, or one member under a checksum that fits: read to the end, or refused in our
+    words.
+    """
     TARGETS["archive"](data)
 
 
@@ -72,7 +82,9 @@ def test_what_mutation_starts_from_is_sound(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_guided_fuzzing_finds_nothing(target, tmp_path, tally):
-    """Atheris mutates towards code not reached yet, for `CMT_FUZZ_SECONDS` (300) each; a finding ends it with another code."""
+    """Atheris mutates towards code not reached yet, for `CMT_FUZZ_SECONDS` (300) each; a finding
+    ends it with another code.
+    """
     if importlib.util.find_spec("atheris") is None:
         pytest.skip("guided fuzzing needs atheris: pip install atheris (Linux and macOS)")
     command = [
@@ -86,7 +98,9 @@ def test_guided_fuzzing_finds_nothing(target, tmp_path, tally):
         "-rss_limit_mb=4096",
     ]
     root = Path(__file__).parents[2]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False, timeout=SECONDS + 300)
+    done = subprocess.run(
+        command, cwd=root, capture_output=True, text=True, check=False, timeout=SECONDS + 300
+    )
     assert done.returncode == 0, done.stderr[-4000:]
     runs = re.search(r"Done (\d+) runs", done.stderr)
     assert runs, done.stderr[-4000:]

@@ -1,5 +1,5 @@
-"""Office files and books whose parts are other than they are called: sizes are those that unpack, and pieces count as often
-as they are shown.
+"""Office files and books whose parts are other than they are called: sizes are those that unpack,
+and pieces count as often as they are shown.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from tests.everyday.office_files import PIXEL, epub, odf, zipped
 
 TYPES = (
     '<Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-    '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+    '<Default Extension="rels"'
+    ' ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
     '<Override PartName="/{main}" '
     'ContentType="application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/>'
     "</Types>"
@@ -34,9 +35,17 @@ PARAGRAPH = "<w:p><w:r><w:t>The ferry leaves at nine.</w:t></w:r></w:p>"
 HUGE = 34_000_000
 
 
-def docx(main: str = "word/document.xml", comment: str = "", paragraphs: str = PARAGRAPH, **more: str | bytes) -> bytes:
+def docx(
+    main: str = "word/document.xml",
+    comment: str = "",
+    paragraphs: str = PARAGRAPH,
+    **more: str | bytes,
+) -> bytes:
     return zipped(
-        {"[Content_Types].xml": TYPES.format(main=main), "_rels/.rels": RELATIONS.format(main=main, comment=comment)}
+        {
+            "[Content_Types].xml": TYPES.format(main=main),
+            "_rels/.rels": RELATIONS.format(main=main, comment=comment),
+        }
         | {main: BODY.format(paragraphs=paragraphs)}
         | {name.replace("__", "/"): data for name, data in more.items()}
     )
@@ -69,7 +78,13 @@ def epub_of_pictures() -> bytes:
 
     with zipfile.ZipFile(BytesIO(book)) as old:
         parts = {name: old.read(name) for name in old.namelist()}
-    return zipped(parts | {f"OEBPS/text/{n}": b"GIF89a<p>A.</p>" + b"<!--" + b"x" * 20_000_000 + b"-->" for n in names})
+    return zipped(
+        parts
+        | {
+            f"OEBPS/text/{n}": b"GIF89a<p>A.</p>" + b"<!--" + b"x" * 20_000_000 + b"-->"
+            for n in names
+        }
+    )
 
 
 @pytest.mark.parametrize(("name", "make"), HOSTILE.values(), ids=HOSTILE.keys())
@@ -90,7 +105,9 @@ def test_a_text_in_a_part_of_another_name_is_read(tmp_path: Path) -> None:
 def test_pictures_of_usual_size_do_not_count_as_text(tmp_path: Path) -> None:
     """Whatever they are called: they begin as pictures do."""
     (tmp_path / "a.docx").write_bytes(
-        docx(word__media__1=PIXEL + bytes(range(256)) * 1000, word__media__x=b"GIF89a" + b"\1" * 5000)
+        docx(
+            word__media__1=PIXEL + bytes(range(256)) * 1000, word__media__x=b"GIF89a" + b"\1" * 5000
+        )
     )
     assert read_document(tmp_path / "a.docx").text == "The ferry leaves at nine."
 
@@ -102,16 +119,26 @@ def test_a_page_counts_once(tmp_path: Path) -> None:
 
     with zipfile.ZipFile(BytesIO(book)) as old:
         parts = {name: old.read(name) for name in old.namelist()}
-    parts["OEBPS/book.opf"] = parts["OEBPS/book.opf"].replace(b"</spine>", b'<itemref idref="i0"/>' * 1000 + b"</spine>")
+    parts["OEBPS/book.opf"] = parts["OEBPS/book.opf"].replace(
+        b"</spine>", b'<itemref idref="i0"/>' * 1000 + b"</spine>"
+    )
     (tmp_path / "a.epub").write_bytes(zipped(parts))
     assert read_document(tmp_path / "a.epub").text.count("The ferry leaves.") == 1
 
 
-def test_a_text_that_many_cells_show_counts_each_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_text_that_many_cells_show_counts_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Repeated cells of an OpenDocument sheet."""
     monkeypatch.setattr(rooms, "LARGEST_TEXT", 200_000)
-    row = '<table:table-row table:number-rows-repeated="100"><table:table-cell table:number-columns-repeated="100"><text:p>'
-    cells = f'<table:table table:name="a">{row}{"x" * 1000}</text:p></table:table-cell></table:table-row></table:table>'
+    row = (
+        '<table:table-row table:number-rows-repeated="100"><table:table-cell'
+        ' table:number-columns-repeated="100"><text:p>'
+    )
+    cells = (
+        "<table:table"
+        f' table:name="a">{row}{"x" * 1000}</text:p></table:table-cell></table:table-row></table:table>'
+    )
     (tmp_path / "a.ods").write_bytes(odf(cells, "spreadsheet"))
     with pytest.raises(InvalidDocument, match="its text has more than 200,000 characters"):
         read_document(tmp_path / "a.ods")

@@ -1,4 +1,6 @@
-"""Files of a memory in a place that others prepared: rights, links, folders; and the copies that a receipt names."""
+"""Files of a memory in a place that others prepared: rights, links, folders; and the copies that a
+receipt names.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def modes(folder: Path) -> set[int]:
 
 
 @posix
-@pytest.mark.parametrize("name", ["memory.db", "memory.db-wal", "memory.db-shm", "memory.lock", "index-1-aaaaaaaa.hnsw"])
+@pytest.mark.parametrize(
+    "name", ["memory.db", "memory.db-wal", "memory.db-shm", "memory.lock", "index-1-aaaaaaaa.hnsw"]
+)
 def test_a_file_that_was_there_before_becomes_the_owners_alone(tmp_path: Path, name: str) -> None:
     """Whichever file of a memory it is, empty and open to all."""
     (tmp_path / name).touch()
@@ -67,7 +71,9 @@ def test_a_link_in_the_place_of_a_file_is_refused(tmp_path: Path, name: str, lea
 
 @posix
 def test_new_folders_above_a_memory_are_their_owners_alone(tmp_path: Path) -> None:
-    """Three of them, under a umask that lets everything through; the one that was there keeps its mode."""
+    """Three of them, under a umask that lets everything through; the one that was there keeps its
+    mode.
+    """
     before = os.umask(0)
     try:
         (tmp_path / "there").mkdir(0o755)
@@ -81,7 +87,9 @@ def test_new_folders_above_a_memory_are_their_owners_alone(tmp_path: Path) -> No
 
 
 def test_a_receipt_names_the_copies_that_were_made(tmp_path: Path) -> None:
-    """A backup folder, a backup file, an archive; not one that is gone; and a check-up names them too."""
+    """A backup folder, a backup file, an archive; not one that is gone; and a check-up names them
+    too.
+    """
     with open_fake(tmp_path / "m") as memory:
         document = memory.add(TOLD)
         assert memory.forget(memory.add("Other.").id).copies == []
@@ -93,7 +101,9 @@ def test_a_receipt_names_the_copies_that_were_made(tmp_path: Path) -> None:
         (tmp_path / "gone.cmt").unlink()
         receipt = memory.forget(document.id)
         found = next(f for f in memory.check() if f.check == "copies")
-    assert set(receipt.copies) == {str(tmp_path / name) for name in ("folder/memory.db", "file.db", "all.cmt")}
+    assert set(receipt.copies) == {
+        str(tmp_path / name) for name in ("folder/memory.db", "file.db", "all.cmt")
+    }
     assert receipt.traces_found == 0
     assert found.ok
     assert "3 that hold what the memory held then" in found.detail
@@ -112,7 +122,11 @@ def test_what_a_repair_laid_aside_is_named(tmp_path: Path) -> None:
     assert any(f.check == "backup" for f in cmt_sdk.repair(tmp_path / "m"))
     with open_fake(tmp_path / "m") as memory:
         memory.finish_repair()
-        (copy,) = memory.forget(document.id).copies if memory.ids(document.id) else memory.forget(scope="").copies
+        (copy,) = (
+            memory.forget(document.id).copies
+            if memory.ids(document.id)
+            else memory.forget(scope="").copies
+        )
         assert "m-before-repair-" in copy
         assert copy in next(f for f in memory.check() if f.check == "copies").detail
 
@@ -122,7 +136,10 @@ def test_the_command_names_them(cmt, tmp_path: Path) -> None:  # type: ignore[no
     cmt("add", "--text", TOLD, "--source", "w")
     cmt("backup", tmp_path / "copy")
     done = cmt("forget", "w", "--yes").stdout
-    assert f"copies made earlier may still hold it: {tmp_path / 'copy' / 'memory.db'}; delete each" in done
+    assert (
+        f"copies made earlier may still hold it: {tmp_path / 'copy' / 'memory.db'}; delete each"
+        in done
+    )
     cmt("add", "--text", TOLD, "--source", "w")
     assert cmt.json("forget", "w", "--yes")["copies"] == [str(tmp_path / "copy" / "memory.db")]
     assert "copies" in cmt("check", code=None).stdout

@@ -1,5 +1,5 @@
-"""Settings of model folders, adapters and .gguf files name no code, no network address and no regular expression; counts in
-them fit the file; and conversions end with whoever asked for them.
+"""Settings of model folders, adapters and .gguf files name no code, no network address and no
+regular expression; counts in them fit the file; and conversions end with whoever asked for them.
 """
 
 import json
@@ -23,7 +23,10 @@ from cmt_sdk.weights.loading import load_base
 from cmt_sdk.weights.processes import Job
 from cmt_sdk.weights.registry import model_info
 
-KERNELS = "def get_kernel(*a, **k):\n    open({file!r}, 'a').write('asked')\n    raise OSError\nhas_kernel = get_kernel\n"
+KERNELS = (
+    "def get_kernel(*a, **k):\n    open({file!r}, 'a').write('asked')\n    raise"
+    " OSError\nhas_kernel = get_kernel\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +37,9 @@ def plain(tmp_path_factory):
 
 @pytest.fixture
 def folder(plain, tmp_path, monkeypatch):
-    """A copy that a test may change, an empty place for pulled models, and a package that would fetch code."""
+    """A copy that a test may change, an empty place for pulled models, and a package that would
+    fetch code.
+    """
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     (tmp_path / "kernels.py").write_text(KERNELS.format(file=str(tmp_path / "asked")))
     monkeypatch.syspath_prepend(tmp_path)
@@ -67,9 +72,18 @@ def loaded(folder):
         ("config.json", {"kernel_config": {"RMSNorm": "evil/repo:Norm"}, "use_kernels": True}),
         ("config.json", {"_name_or_path": "evil/repo", "transformers_weights": "../x/y"}),
         ("config.json", {"base_model_tp_plan": {"(a+)+$": "colwise"}}),
-        ("tokenizer_config.json", {"auto_map": {"AutoTokenizer": ["evil/repo--planted.Tokenizer", None]}}),
-        ("tokenizer_config.json", {"name_or_path": "evil/repo", "vocab_file": "/etc/passwd", "tokenizer_file": "../x"}),
-        ("generation_config.json", {"custom_generate": "evil/repo", "cache_implementation": "evil/repo"}),
+        (
+            "tokenizer_config.json",
+            {"auto_map": {"AutoTokenizer": ["evil/repo--planted.Tokenizer", None]}},
+        ),
+        (
+            "tokenizer_config.json",
+            {"name_or_path": "evil/repo", "vocab_file": "/etc/passwd", "tokenizer_file": "../x"},
+        ),
+        (
+            "generation_config.json",
+            {"custom_generate": "evil/repo", "cache_implementation": "evil/repo"},
+        ),
         ("adapter_config.json", {"peft_type": "LORA", "base_model_name_or_path": "evil/repo"}),
     ],
 )
@@ -182,15 +196,22 @@ def test_an_adapter_holds_no_regular_expression(folder, tmp_path, settings):
     layer = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
     save_file({f"{layer}A.weight": torch.zeros(4, 128), f"{layer}B.weight": torch.zeros(128, 4)},
               folder / "adapter_model.safetensors")  # fmt: skip
-    settings = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"]} | settings
+    settings = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj"],
+    } | settings
     (tmp_path / "adapter").mkdir()
-    (folder / "adapter_model.safetensors").rename(tmp_path / "adapter" / "adapter_model.safetensors")
+    (folder / "adapter_model.safetensors").rename(
+        tmp_path / "adapter" / "adapter_model.safetensors"
+    )
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
     with pytest.raises(ModelUnsupported, match="no regular expression"):
         attach_adapters(loaded(folder), {"reader": tmp_path / "adapter"})
 
 
-# -- .gguf files ---------------------------------------------------------------------------------------------------
+# -- .gguf files ---------------------------------------------------------------------------------
 
 
 def text(said):
@@ -207,7 +228,12 @@ def key(name, kind, value):
 
 def tensor(*shape, offset=0, axes=None):
     sizes = b"".join(struct.pack("<Q", n) for n in shape)
-    return text(b"t") + struct.pack("<I", len(shape) if axes is None else axes) + sizes + struct.pack("<IQ", 0, offset)
+    return (
+        text(b"t")
+        + struct.pack("<I", len(shape) if axes is None else axes)
+        + sizes
+        + struct.pack("<IQ", 0, offset)
+    )
 
 
 NESTED = b"".join(struct.pack("<IQ", 9, 1) for _ in range(3000))
@@ -260,26 +286,40 @@ def test_a_sound_header_passes(tmp_path):
     check_gguf(tmp_path / "x.gguf")
 
 
-# -- children -------------------------------------------------------------------------------------------------------
+# -- children ------------------------------------------------------------------------------------
 
 
 def job(tmp_path, code, **bounds):
     (tmp_path / "work").mkdir(exist_ok=True)
     (tmp_path / "child.py").write_text(code)
     command = [str(tmp_path / "child.py"), str(tmp_path / "work")]
-    return Job(command=command, folder=tmp_path / "work", stage="x", task="the work", remedy="Try less", **bounds)
+    return Job(
+        command=command,
+        folder=tmp_path / "work",
+        stage="x",
+        task="the work",
+        remedy="Try less",
+        **bounds,
+    )
 
 
 def test_a_program_runs_as_ever(tmp_path):
     """Its arguments, its output, its error."""
-    assert job(tmp_path, "import sys; print(sys.argv[1:])").run(lambda *_: None) == f"['{tmp_path / 'work'}']\n"
+    assert (
+        job(tmp_path, "import sys; print(sys.argv[1:])").run(lambda *_: None)
+        == f"['{tmp_path / 'work'}']\n"
+    )
     with pytest.raises(ModelDownload, match=r"the work failed: ValueError: no\. Try less"):
         job(tmp_path, "raise ValueError('no')").run(lambda *_: None)
-    module = Job(command=["-m", "this"], folder=tmp_path, stage="x", task="t", remedy="r").run(lambda *_: None)
+    module = Job(command=["-m", "this"], folder=tmp_path, stage="x", task="t", remedy="r").run(
+        lambda *_: None
+    )
     assert "Zen of Python" in module
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="bounds of memory are the system's")
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="bounds of memory are the system's"
+)
 @pytest.mark.parametrize(
     ("code", "bounds", "word"),
     [
@@ -320,8 +360,12 @@ def test_a_program_ends_with_its_parent(tmp_path, how, busy):
     """However the parent ends, and whatever the program is doing."""
     work = tmp_path / "work"
     work.mkdir()
-    (tmp_path / "child.py").write_text(f"import os, sys, time\nopen(sys.argv[1] + '/pid', 'w').write(str(os.getpid()))\n{busy}")
-    parent = subprocess.Popen([sys.executable, "-c", PARENT, tmp_path / "child.py", work], stderr=subprocess.DEVNULL)
+    (tmp_path / "child.py").write_text(
+        f"import os, sys, time\nopen(sys.argv[1] + '/pid', 'w').write(str(os.getpid()))\n{busy}"
+    )
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, tmp_path / "child.py", work], stderr=subprocess.DEVNULL
+    )
     until = time.monotonic() + 60
     while not ((work / "pid").exists() and (work / "pid").read_text()) and time.monotonic() < until:
         time.sleep(0.05)

@@ -1,4 +1,6 @@
-"""Models and adapters from strangers: nothing in their folders runs, imports or is unpickled; what is wrong has our error."""
+"""Models and adapters from strangers: nothing in their folders runs, imports or is unpickled; what
+is wrong has our error.
+"""
 
 import json
 import pickle
@@ -50,7 +52,8 @@ def adapter(tmp_path):
     path = tmp_path / "adapter"
     path.mkdir()
     save_file(
-        {f"{LAYER}A.weight": torch.ones(4, 128), f"{LAYER}B.weight": torch.ones(128, 4)}, path / "adapter_model.safetensors"
+        {f"{LAYER}A.weight": torch.ones(4, 128), f"{LAYER}B.weight": torch.ones(128, 4)},
+        path / "adapter_model.safetensors",
     )
     configure(path)
     return path
@@ -58,7 +61,13 @@ def adapter(tmp_path):
 
 def configure(path, **changes):
     """Write an adapter's configuration."""
-    plain = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj"], "bias": "none"}
+    plain = {
+        "peft_type": "LORA",
+        "r": 4,
+        "lora_alpha": 8,
+        "target_modules": ["q_proj"],
+        "bias": "none",
+    }
     (path / "adapter_config.json").write_text(json.dumps(plain | changes))
 
 
@@ -76,8 +85,12 @@ def configure(path, **changes):
         {"of_a_later_release": 1},
     ],
 )
-def test_an_adapter_that_asks_for_more_than_numbers_is_refused(model, adapter, tmp_path, monkeypatch, setting):
-    """Otherwise peft would import the module that `megatron_core` names, and read files of any path."""
+def test_an_adapter_that_asks_for_more_than_numbers_is_refused(
+    model, adapter, tmp_path, monkeypatch, setting
+):
+    """Otherwise peft would import the module that `megatron_core` names, and read files of any
+    path.
+    """
     (tmp_path / "planted.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
@@ -103,13 +116,17 @@ def test_an_adapter_that_asks_for_more_than_numbers_is_refused(model, adapter, t
     ],
 )
 def test_numbers_that_cannot_be_are_our_error(model, adapter, setting):
-    """Whatever stands in a configuration, it is refused as an adapter is, not by an exception from deep inside."""
+    """Whatever stands in a configuration, it is refused as an adapter is, not by an exception from
+    deep inside.
+    """
     configure(adapter, **setting)
     with pytest.raises(ModelError):
         attach_adapters(model, {"reader": adapter})
 
 
-@pytest.mark.parametrize("text", ["[1]", "null", "{", "[" * 100_000, '{"r": 1' + "0" * 5000 + "}", "\ufeff{}", '"LORA"'])
+@pytest.mark.parametrize(
+    "text", ["[1]", "null", "{", "[" * 100_000, '{"r": 1' + "0" * 5000 + "}", "\ufeff{}", '"LORA"']
+)
 def test_a_configuration_that_is_none_is_our_error(model, adapter, text):
     """Lists, half an object, deep nesting, endless numbers."""
     (adapter / "adapter_config.json").write_text(text, encoding="utf-8")
@@ -117,27 +134,39 @@ def test_a_configuration_that_is_none_is_our_error(model, adapter, text):
         attach_adapters(model, {"reader": adapter})
 
 
-@pytest.mark.parametrize("tensor", [torch.ones(3, 128), torch.ones(128), torch.ones(0, 128), torch.ones(4, 128, 1)])
+@pytest.mark.parametrize(
+    "tensor", [torch.ones(3, 128), torch.ones(128), torch.ones(0, 128), torch.ones(4, 128, 1)]
+)
 def test_tensors_of_another_shape_are_our_error(model, adapter, tensor):
     """Nothing is broadcast, cut or cast to make them fit."""
-    save_file({f"{LAYER}A.weight": tensor, f"{LAYER}B.weight": torch.ones(128, 4)}, adapter / "adapter_model.safetensors")
+    save_file(
+        {f"{LAYER}A.weight": tensor, f"{LAYER}B.weight": torch.ones(128, 4)},
+        adapter / "adapter_model.safetensors",
+    )
     with pytest.raises(ModelError):
         attach_adapters(model, {"reader": adapter})
 
 
 def test_pickled_adapter_weights_are_never_read(model, adapter, tmp_path):
-    """Neither in place of safetensors nor under their name; by the reader of folders that training uses too."""
+    """Neither in place of safetensors nor under their name; by the reader of folders that training
+    uses too.
+    """
     for name in ("adapter_model.bin", "adapter_model.safetensors"):
         (adapter / "adapter_model.safetensors").unlink(missing_ok=True)
         (adapter / name).write_bytes(pickle.dumps(Planted(tmp_path / "ran")))
-        for call in (lambda: attach_adapters(model, {"reader": adapter}), lambda: read_adapter(adapter)):
+        for call in (
+            lambda: attach_adapters(model, {"reader": adapter}),
+            lambda: read_adapter(adapter),
+        ):
             with pytest.raises(CMTError):
                 call()
     assert not (tmp_path / "ran").exists()
 
 
 def test_a_model_that_brings_code_is_read_without_it(folder, tmp_path, monkeypatch):
-    """Configuration, tokenizer and generation name a class in the folder: it is not imported, and an unknown kind is refused."""
+    """Configuration, tokenizer and generation name a class in the folder: it is not imported, and
+    an unknown kind is refused.
+    """
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     ran = tmp_path / "ran"
     strange = save_tiny(tmp_path / "strange")
@@ -151,7 +180,9 @@ def test_a_model_that_brings_code_is_read_without_it(folder, tmp_path, monkeypat
     }
     for name in ("config.json", "tokenizer_config.json"):
         said = json.loads((strange / name).read_text())
-        (strange / name).write_text(json.dumps(said | {"auto_map": mapped, "model_type": "planted"}))
+        (strange / name).write_text(
+            json.dumps(said | {"auto_map": mapped, "model_type": "planted"})
+        )
     with pytest.raises(ModelError):
         load_base(str(strange), precision="fp32", device="cpu")
     assert not ran.exists()
@@ -167,7 +198,9 @@ def test_a_chat_template_cannot_reach_out(tmp_path):
         lm.bare_ids("Where?")
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"base": 1, "vector_weight": "much"}', "[" * 100_000, "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", "null", '{"base": 1, "vector_weight": "much"}', "[" * 100_000, "\x00"]
+)
 def test_a_bundle_that_is_none_is_our_error(tmp_path, text):
     """The manifest of an adapter folder is checked as the rest is."""
     (tmp_path / "cmt-adapter.json").write_text(text)
@@ -214,11 +247,15 @@ def test_a_malformed_safetensors_file_is_our_error(model, adapter, data):
         attach_adapters(model, {"reader": adapter})
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 @example(None)
 def test_noise_in_an_adapter_is_refused_or_read(adapter, data):
-    """Any bytes anywhere in the weights: our error, or tensors of the shapes that the header says."""
+    """Any bytes anywhere in the weights: our error, or tensors of the shapes that the header
+    says.
+    """
     file = adapter / "adapter_model.safetensors"
     whole = file.read_bytes()
     try:

@@ -1,4 +1,6 @@
-"""Nothing piles up: opening and closing, and asking, leave file descriptors, threads and memory where they were."""
+"""Nothing piles up: opening and closing, and asking, leave file descriptors, threads and memory
+where they were.
+"""
 
 import gc
 import threading
@@ -30,7 +32,10 @@ def open_and_close(folder, rounds):
 def ask(memory, rounds):
     """Ask another question each time, by every reader that has one."""
     for n in range(rounds):
-        memory.model.ask(f"Which street did the museum of town {n} move to?", reader=("memory", "text", "auto")[n % 3])
+        memory.model.ask(
+            f"Which street did the museum of town {n} move to?",
+            reader=("memory", "text", "auto")[n % 3],
+        )
 
 
 def grown(work):
@@ -75,7 +80,9 @@ def test_asking_leaves_nothing(folder, rounds):
 
 
 def test_a_memory_that_is_dropped_unclosed_can_be_collected(folder):
-    """Nothing in the package holds it: no registry, no thread, no cycle that the collector cannot see."""
+    """Nothing in the package holds it: no registry, no thread, no cycle that the collector cannot
+    see.
+    """
     before = handles()
     for _ in range(10):
         open_fake(folder).count()

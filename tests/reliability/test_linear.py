@@ -1,4 +1,6 @@
-"""No text costs more than its length: from a file to its passages, a text of twice the length takes about twice the time."""
+"""No text costs more than its length: from a file to its passages, a text of twice the length takes
+about twice the time.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ def of(piece: str, before: str = "", after: str = "") -> Shape:
 
 def numbered(form: str, before: str = "", after: str = "") -> Shape:
     """A text of pieces that differ by a number."""
-    return lambda n: before + "".join(form.replace("@", str(i)) for i in range(n // len(form))) + after
+    return lambda n: (
+        before + "".join(form.replace("@", str(i)) for i in range(n // len(form))) + after
+    )
 
 
 NOTE = "<en-export><note><title>a</title><content>"
@@ -127,7 +131,10 @@ def check(path: Path, shape: Shape, enough: float) -> None:
         size *= 2
         after = seconds(path, shape(size))
         if before >= FLOOR and after > MOST * before:
-            again = min(seconds(path, shape(size // 2)) for _ in range(2)), min(seconds(path, shape(size)) for _ in range(2))
+            again = (
+                min(seconds(path, shape(size // 2)) for _ in range(2)),
+                min(seconds(path, shape(size)) for _ in range(2)),
+            )
             assert again[1] <= MOST * max(again[0], FLOOR), (
                 f"{size // 2} bytes take {again[0]:.2f} s, {size} take {again[1]:.2f} s"
             )
@@ -135,7 +142,9 @@ def check(path: Path, shape: Shape, enough: float) -> None:
 
 
 @pytest.mark.parametrize(("suffix", "shape"), SHAPES.values(), ids=SHAPES.keys())
-def test_twice_the_length_is_about_twice_the_time(tmp_path: Path, suffix: str, shape: Shape) -> None:
+def test_twice_the_length_is_about_twice_the_time(
+    tmp_path: Path, suffix: str, shape: Shape
+) -> None:
     """At most three times, whatever the text is made of."""
     check(tmp_path / f"a{suffix}", shape, ENOUGH)
 

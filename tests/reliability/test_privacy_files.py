@@ -1,4 +1,6 @@
-"""Files: their owner's alone, and after forgetting without a byte of a document's text, memory or embedding."""
+"""Files: their owner's alone, and after forgetting without a byte of a document's text, memory or
+embedding.
+"""
 
 import os
 import shutil
@@ -14,9 +16,16 @@ NEWER = "Wilhelmina gave the mongolfierplum away."
 
 
 def traces(folder, texts, made):
-    """Which of the texts, memories and keys have a piece in any file; read only while no memory is open in this process."""
+    """Which of the texts, memories and keys have a piece in any file; read only while no memory is
+    open in this process.
+    """
     everything = b"".join(f.read_bytes() for f in sorted(folder.iterdir()))
-    found = [f"text: {w}" for t in texts for w in t.split() if len(w) > 8 and w.encode().lower() in everything.lower()]
+    found = [
+        f"text: {w}"
+        for t in texts
+        for w in t.split()
+        if len(w) > 8 and w.encode().lower() in everything.lower()
+    ]
     for text in texts:
         content = next(c for c in made if c.endswith(text))  # below its title
         for kind, data in zip(("memory", "key"), made[content], strict=True):
@@ -26,9 +35,14 @@ def traces(folder, texts, made):
 
 
 def test_forgetting_takes_text_memory_and_key_out_of_every_file(tmp_path):
-    """With a graph on disk, an older one that somebody kept, an earlier version, a log, and a second handle on the folder."""
+    """With a graph on disk, an older one that somebody kept, an earlier version, a log, and a
+    second handle on the folder.
+    """
     folder, engine = tmp_path / "notes", FakeEngine(Marked())
-    with open_fake(folder, engine, exact_limit=0) as memory, open_fake(folder, engine, exact_limit=0) as second:
+    with (
+        open_fake(folder, engine, exact_limit=0) as memory,
+        open_fake(folder, engine, exact_limit=0) as second,
+    ):
         memory.add_many([f"Fact {n} of the quarterly report." for n in range(40)])
         secret = memory.add(TOLD, source="geheimakte.md")
         assert "hnsw" in memory.reindex()
@@ -39,7 +53,10 @@ def test_forgetting_takes_text_memory_and_key_out_of_every_file(tmp_path):
         shutil.copy(tmp_path / "kept", folder / old.name)
         assert second.count() == 41
     assert len(traces(folder, [NEWER], engine.compressor.made)) > 2  # the scan sees what is there
-    with open_fake(folder, engine, exact_limit=0) as memory, open_fake(folder, engine, exact_limit=0) as second:
+    with (
+        open_fake(folder, engine, exact_limit=0) as memory,
+        open_fake(folder, engine, exact_limit=0) as second,
+    ):
         second.search("report")
         receipt = memory.forget(secret.id)
         assert (receipt.complete, receipt.traces_found, receipt.versions) == (True, 0, 2)
@@ -60,7 +77,9 @@ def test_forgetting_takes_text_memory_and_key_out_of_every_file(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows keeps files to their owner by other means")
 def test_what_is_remembered_is_its_owners_alone(tmp_path):
-    """Folder 0700, every file in it 0600, archives and backups too, whatever the umask lets through."""
+    """Folder 0700, every file in it 0600, archives and backups too, whatever the umask lets
+    through.
+    """
     before = os.umask(0)
     try:
         with open_fake(tmp_path / "data_dir" / "notes", exact_limit=0) as memory:

@@ -1,4 +1,6 @@
-"""What is remembered and asked stays out of logs and out of the database's errors, also where an application logs all it can."""
+"""What is remembered and asked stays out of logs and out of the database's errors, also where an
+application logs all it can.
+"""
 
 import logging
 import traceback
@@ -21,7 +23,9 @@ def leaked(said: str) -> list[str]:
 
 
 def test_no_public_call_logs_what_it_was_given(tmp_path, caplog):
-    """Root logger at DEBUG before the memory is opened: adding, changing, asking, searching, upkeep, forgetting."""
+    """Root logger at DEBUG before the memory is opened: adding, changing, asking, searching,
+    upkeep, forgetting.
+    """
     caplog.set_level(logging.DEBUG)
     logging.getLogger("sqlalchemy").setLevel(logging.DEBUG)
     try:
@@ -39,7 +43,9 @@ def run_every_call(memory, folder):
     """The public calls of Memory and its model, with secrets in all that they are given."""
     file = folder / "geheimakte.txt"
     file.write_text(TOLD)
-    secret = memory.add(TOLD, source="geheimakte.md", scope="user/ann", metadata={"k": "ultramarinekey"})
+    secret = memory.add(
+        TOLD, source="geheimakte.md", scope="user/ann", metadata={"k": "ultramarinekey"}
+    )
     memory.add(file)
     memory.add_many([f"The mongolfierplum, part {n}." for n in range(3)], wait=False)
     memory.wait(10)
@@ -52,7 +58,14 @@ def run_every_call(memory, folder):
     memory.nearest(memory.model.embed([ASKED])[0])
     memory.chat(remember=True).say(ASKED)
     list(memory.documents(where={"k": "ultramarinekey"}))
-    memory.history(secret.id), memory.passages(secret.id), memory.embeddings(), memory.stats(), memory.check(), memory.reindex()
+    (
+        memory.history(secret.id),
+        memory.passages(secret.id),
+        memory.embeddings(),
+        memory.stats(),
+        memory.check(),
+        memory.reindex(),
+    )
     memory.export(folder / "all.cmt")
     memory.import_archive(folder / "all.cmt")
     memory.reencode()
@@ -90,7 +103,9 @@ def test_a_compressor_that_fails_is_named_without_the_text(tmp_path, caplog):
 
 
 def test_an_error_of_the_database_tells_no_values(tmp_path):
-    """An application that logs a traceback logs the causes too: SQLAlchemy would show each statement's values."""
+    """An application that logs a traceback logs the causes too: SQLAlchemy would show each
+    statement's values.
+    """
     with open_fake(tmp_path / "notes") as memory:
         memory.add("A document.")
         with memory._store._write() as db:

@@ -1,4 +1,6 @@
-"""Scopes never mix: every reading call, under any filter, against a plain Python reading of what a scope is."""
+"""Scopes never mix: every reading call, under any filter, against a plain Python reading of what a
+scope is.
+"""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -8,7 +10,15 @@ from cmt_sdk.errors import InvalidInput
 from cmt_sdk.testing.fakes import open_fake
 
 NAMES = ("a", "A", "ab", "a.b", "a%", "a_", "*", "a*", "[a]", "ä", "a\u0301", "0", "a b", "'")
-SCOPES = ["", *NAMES, *(f"{one}/{two}" for one in ("a", "ab", "*") for two in NAMES), "a/b/c", "a/b/cd", "a/b0", "a/b."]
+SCOPES = [
+    "",
+    *NAMES,
+    *(f"{one}/{two}" for one in ("a", "ab", "*") for two in NAMES),
+    "a/b/c",
+    "a/b/cd",
+    "a/b0",
+    "a/b.",
+]
 YEARS = (None, 2019, 2020, "2020")
 
 
@@ -19,18 +29,38 @@ def beneath(scope, asked):
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory):
-    """A document in every scope; all speak of the museum, so that nothing but the filter holds them apart."""
+    """A document in every scope; all speak of the museum, so that nothing but the filter holds them
+    apart.
+    """
     with open_fake(tmp_path_factory.mktemp("m") / "notes", exact_limit=0) as opened:
         for number, scope in enumerate(SCOPES):
             year = YEARS[number % len(YEARS)]
-            opened.add(f"The museum of {number}.", id=f"d{number}", scope=scope, metadata={} if year is None else {"year": year})
+            opened.add(
+                f"The museum of {number}.",
+                id=f"d{number}",
+                scope=scope,
+                metadata={} if year is None else {"year": year},
+            )
         yield opened
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(
-    st.one_of(st.sampled_from(SCOPES), st.lists(st.sampled_from([*NAMES, "b", "c"]), min_size=1, max_size=3).map("/".join)),
-    st.sampled_from([None, {"year": 2020}, {"year": {">=": 2019}}, {"year": {"exists": True}}, {"year": {"!=": 2020}}]),
+    st.one_of(
+        st.sampled_from(SCOPES),
+        st.lists(st.sampled_from([*NAMES, "b", "c"]), min_size=1, max_size=3).map("/".join),
+    ),
+    st.sampled_from(
+        [
+            None,
+            {"year": 2020},
+            {"year": {">=": 2019}},
+            {"year": {"exists": True}},
+            {"year": {"!=": 2020}},
+        ]
+    ),
 )
 def test_no_call_shows_what_lies_outside(memory, scope, where):
     """Listing, counting, four searches, the nearest, embeddings, and the sources of an answer."""
@@ -42,9 +72,13 @@ def test_no_call_shows_what_lies_outside(memory, scope, where):
     assert {d.id for d in memory.list(**chosen, limit=100).documents} == fits
     for mode in ("fused", "vector", "text", "reranked"):
         assert {m.document.id for m in memory.search("museum", k=100, mode=mode, **chosen)} == fits
-    assert {m.document.id for m in memory.nearest(memory.model.embed(["museum"])[0], k=100, **chosen)} == fits
+    assert {
+        m.document.id for m in memory.nearest(memory.model.embed(["museum"])[0], k=100, **chosen)
+    } == fits
     assert len(memory.embeddings(**chosen).passages) == len(fits)
-    assert {s.document_id for s in memory.model.ask("Which museum?", k=100, **chosen).sources} <= fits
+    assert {
+        s.document_id for s in memory.model.ask("Which museum?", k=100, **chosen).sources
+    } <= fits
 
 
 def _fits(year, where):
@@ -59,10 +93,14 @@ def _fits(year, where):
     }[str(wanted)]
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.text(max_size=12))
 def test_any_text_as_scope_stays_within(memory, scope):
-    """No character is a wildcard: what is found lies beneath the very name, or the name is refused."""
+    """No character is a wildcard: what is found lies beneath the very name, or the name is
+    refused.
+    """
     try:
         found = {d.scope for d in memory.documents(scope=scope)}
     except InvalidInput:

@@ -34,7 +34,9 @@ def killed_pulls(rounds: int, file: Path, home: Path, tally: Callable[..., None]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="forks and watches processes as Linux does")
+@pytest.mark.skipif(
+    not hasattr(os, "pidfd_open"), reason="forks and watches processes as Linux does"
+)
 def test_a_pull_killed_at_any_moment(gguf_file, tmp_path, monkeypatch, tally):
     """The model is whole or not listed; the work area is empty after the next pull."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))

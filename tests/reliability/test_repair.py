@@ -1,4 +1,6 @@
-"""Damage of every kind, in child processes: a clear error or a correct result; the check-up finds it, repair mends it."""
+"""Damage of every kind, in child processes: a clear error or a correct result; the check-up finds
+it, repair mends it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,13 @@ from pathlib import Path
 import pytest
 
 import cmt_sdk
-from cmt_sdk.errors import AlreadyExists, InvalidInput, MemoryNotFound, StorageDamaged, StorageLocked
+from cmt_sdk.errors import (
+    AlreadyExists,
+    InvalidInput,
+    MemoryNotFound,
+    StorageDamaged,
+    StorageLocked,
+)
 from cmt_sdk.testing.fakes import open_fake
 
 ROOT = Path(__file__).parents[2]
@@ -80,7 +88,10 @@ def sound(tmp_path_factory) -> Path:
     """A folder with 120 documents, an index file, and an archive."""
     folder = tmp_path_factory.mktemp("sound") / "notes"
     with open_fake(folder, exact_limit=50) as memory:
-        memory.add_many(cmt_sdk.Document(text, id=name, metadata={"n": int(name)}) for name, text in TEXTS.items())
+        memory.add_many(
+            cmt_sdk.Document(text, id=name, metadata={"n": int(name)})
+            for name, text in TEXTS.items()
+        )
         memory.reindex()
         memory.export(folder.with_name("notes.cmt"))
     return folder
@@ -101,7 +112,9 @@ def copy(folder: Path, to: Path) -> Path:
 
 
 def child(program: str, place: Path) -> list[list]:
-    """What a program says of each folder or file, after a proper end: one that dies by a signal fails the test."""
+    """What a program says of each folder or file, after a proper end: one that dies by a signal
+    fails the test.
+    """
     command = [sys.executable, "-W", "error", "-c", program, str(place)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -145,28 +158,36 @@ def hurt_databases(sound: Path, to: Path, flips: int, seed: int) -> None:
         (copy(sound, to / name) / "memory.db").write_bytes(data)
 
 
-def damage_and_repair(sound: Path, tmp_path: Path, flips: int, seed: int, tally: Callable[..., None]) -> None:
+def damage_and_repair(
+    sound: Path, tmp_path: Path, flips: int, seed: int, tally: Callable[..., None]
+) -> None:
     """Hurt, look, repair, look again."""
     hurt_databases(sound, tmp_path, flips, seed)
     told = {name: rest for name, *rest in child(REPAIR, tmp_path)}
     tally("databases damaged and repaired", faults=len(told), losses=0)
-    assert told.pop("foreign")[1] == "StorageDamaged"  # what another program made is refused, not repaired
+    # what another program made is refused, not repaired
+    assert told.pop("foreign")[1] == "StorageDamaged"
     for name, (noticed, done, texts, strange, unfound, wrong) in told.items():
         assert done not in ("StorageError",), name
         lost = any(not well for _, well in done) if isinstance(done, list) else True
         changed = {n for n, text in texts.items() if TEXTS.get(n) != text}
         assert texts == TEXTS or (noticed and lost), name  # nothing is lost in silence
         assert changed <= {w for f in wrong for w in TEXTS if w in f} or "texts" in str(wrong), name
-        assert set(unfound) <= changed, name  # a changed text, which is told, is no longer what its embedding was made of
+        # a changed text, which is told, is no longer what its embedding was made of
+        assert set(unfound) <= changed, name
         assert not strange or ["metadata", False] in done or "check='records'" in str(wrong), name
-        assert [f for f in wrong if "check='texts'" not in f and "check='records'" not in f] == [], name
+        assert [
+            f for f in wrong if "check='texts'" not in f and "check='records'" not in f
+        ] == [], name
     whole = [name for name, (_, _, texts, *_) in told.items() if texts == TEXTS]
     assert len(whole) > 0.6 * flips  # most flipped bits cost nothing at all
     assert told["zeroed beginning"][2] == TEXTS
 
 
 def test_a_damaged_database_is_found_and_repaired(sound, tmp_path, tally):
-    """Whatever can be read is saved, what is lost is told; nothing is lost in silence and nothing else harmed."""
+    """Whatever can be read is saved, what is lost is told; nothing is lost in silence and nothing
+    else harmed.
+    """
     damage_and_repair(sound, tmp_path, 6, 7, tally)
 
 
@@ -178,14 +199,18 @@ def test_a_damaged_database_is_found_and_repaired_often(sound, tmp_path, tally, 
 
 
 def test_a_damaged_archive_is_taken_whole_or_not_at_all(sound, tmp_path, tally):
-    """No document of it comes in where anything is wrong; what does come in is what was exported."""
+    """No document of it comes in where anything is wrong; what does come in is what was
+    exported.
+    """
     whole = sound.with_name("notes.cmt").read_bytes()
     for name, data in damaged(whole, (sound / "memory.db").read_bytes(), 3, 25).items():
         (tmp_path / f"{name}.cmt").write_bytes(data)
     told = child(IMPORT, tmp_path)
     tally("archives damaged", faults=len(told), losses=0)
     for name, said, texts, well in told:
-        assert (said, texts) == ("taken", TEXTS) or (said in ("StorageDamaged", "StorageNewer") and texts == {}), name
+        assert (said, texts) == ("taken", TEXTS) or (
+            said in ("StorageDamaged", "StorageNewer") and texts == {}
+        ), name
         assert well, name
 
 
@@ -197,18 +222,29 @@ def update(folder: Path, *statements: str) -> None:
 
 
 HARM = {
-    "memories": "UPDATE memories SET data = CAST(substr(data, 1, 60) || x'ff' AS BLOB) WHERE passage_id = 5",
-    "embeddings": "UPDATE vectors SET key = CAST(substr(key, 1, 252) || x'ffffff7e' AS BLOB) WHERE passage_id = 5",
-    "embeddings of another length": "UPDATE vectors SET key = CAST(substr(key, 1, 128) AS BLOB) WHERE passage_id = 5",
+    "memories": (
+        "UPDATE memories SET data = CAST(substr(data, 1, 60) || x'ff' AS BLOB) WHERE passage_id = 5"
+    ),
+    "embeddings": (
+        "UPDATE vectors SET key = CAST(substr(key, 1, 252) || x'ffffff7e' AS BLOB) WHERE"
+        " passage_id = 5"
+    ),
+    "embeddings of another length": (
+        "UPDATE vectors SET key = CAST(substr(key, 1, 128) AS BLOB) WHERE passage_id = 5"
+    ),
     "passages": "DELETE FROM passages WHERE id = 5",
     "full-text search": "DELETE FROM passage_text WHERE rowid = 5",
     "full-text search, other forms": "DELETE FROM passage_forms WHERE rowid = 5",
     "full-text search, its index": "UPDATE passage_text_data SET block = x'00' WHERE id > 10",
     "fingerprints": "UPDATE fingerprints SET body = replace(body, 'plain', 'plaim')",
     "metadata": "UPDATE documents SET metadata = '{' WHERE doc_id = '5'",
-    "metadata, or times": "UPDATE documents SET created_at = 1e300, expires_at = -1e300 WHERE doc_id = '5'",
+    "metadata, or times": (
+        "UPDATE documents SET created_at = 1e300, expires_at = -1e300 WHERE doc_id = '5'"
+    ),
     "settings": "UPDATE settings SET value = '{' WHERE name = 'settings'",
-    "references": "INSERT INTO memories SELECT 9999, last_read, bytes, data, fidelity FROM memories LIMIT 1",
+    "references": (
+        "INSERT INTO memories SELECT 9999, last_read, bytes, data, fidelity FROM memories LIMIT 1"
+    ),
 }
 
 
@@ -218,7 +254,9 @@ def test_damage_within_a_sound_database(notes, harm):
     update(notes, HARM[harm])
     if harm != "settings":
         with open_fake(notes, create=False, exact_limit=50) as memory:
-            assert harm.split(",")[0].split(" of ")[0] in [f.check for f in memory.check() if not f.ok]
+            assert harm.split(",")[0].split(" of ")[0] in [
+                f.check for f in memory.check() if not f.ok
+            ]
     done = cmt_sdk.repair(notes)
     assert done[0].check == "backup"
     with open_fake(notes, create=False) as memory:
@@ -233,10 +271,16 @@ def test_damage_within_a_sound_database(notes, harm):
 
 
 def hurt_a_row(folder: Path, was: bytes, becomes: bytes, kind: int) -> None:
-    """Change bytes in the one page of this kind that holds them: 13 are rows of a table, 10 are of an index."""
+    """Change bytes in the one page of this kind that holds them: 13 are rows of a table, 10 are of
+    an index.
+    """
     data = (folder / "memory.db").read_bytes()
-    (page,) = [p for p in range(0, len(data), PAGE) if data[p] == kind and was in data[p : p + PAGE]]
-    (folder / "memory.db").write_bytes(data[:page] + data[page : page + PAGE].replace(was, becomes) + data[page + PAGE :])
+    (page,) = [
+        p for p in range(0, len(data), PAGE) if data[p] == kind and was in data[p : p + PAGE]
+    ]
+    (folder / "memory.db").write_bytes(
+        data[:page] + data[page : page + PAGE].replace(was, becomes) + data[page + PAGE :]
+    )
 
 
 def told_of_the_database(folder: Path) -> tuple[bool, str, list[str]]:
@@ -257,7 +301,9 @@ def told(tmp_path: Path) -> Path:
 
 
 def test_the_hash_of_a_row_settles_what_it_was(told):
-    """Its table and an index differ: the value that fits the hash is taken, and told as certain. Here both names in the row."""
+    """Its table and an index differ: the value that fits the hash is taken, and told as certain.
+    Here both names in the row.
+    """
     hurt_a_row(told, b"ann.mduser/ann", b"anl.mdusez/ann", 13)
     ok, detail, wrong = told_of_the_database(told)
     assert (ok, wrong) == (True, [])
@@ -271,19 +317,32 @@ def test_a_row_that_fits_its_hash_is_right(told):
     """The index beside it is wrong, whatever it says."""
     hurt_a_row(told, b"user/annann.md", b"usez/annann.md", 10)
     ok, detail, wrong = told_of_the_database(told)
-    assert (ok, "was" in detail.split("saved")[1], "may be" in detail, wrong) == (True, False, False, [])
+    assert (ok, "was" in detail.split("saved")[1], "may be" in detail, wrong) == (
+        True,
+        False,
+        False,
+        [],
+    )
     with open_fake(told, create=False) as memory:
         assert memory.get("a").scope == "user/ann"
 
 
 def test_what_no_index_holds_is_told_after_repair_too(told):
-    """Rows saved from a damaged database keep their hash: the check-up names those that are not as they were stored."""
+    """Rows saved from a damaged database keep their hash: the check-up names those that are not as
+    they were stored.
+    """
     hurt_a_row(told, b"ann.mduser/ann", b"ann.mdusez/ann", 13)
     hurt_a_row(told, b'{"n": 1}', b'{"n": 3}', 13)
     done = {f.check: f for f in cmt_sdk.repair(told)}
-    assert (done["database"].ok, done["records"].ok, done["records"].detail.split(": ")[1]) == (True, False, "b")
+    assert (done["database"].ok, done["records"].ok, done["records"].detail.split(": ")[1]) == (
+        True,
+        False,
+        "b",
+    )
     with open_fake(told, create=False) as memory:
-        assert [(f.check, f.detail) for f in memory.check() if not f.ok] == [("records", done["records"].detail)]
+        assert [(f.check, f.detail) for f in memory.check() if not f.ok] == [
+            ("records", done["records"].detail)
+        ]
         memory.update("b", metadata={"n": 1})
         assert [f.check for f in memory.check() if not f.ok] == []
 
@@ -306,7 +365,11 @@ def test_index_files_that_belong_to_nothing(notes):
     cmt_sdk.repair(notes)
     assert list(notes.glob("index-*.hnsw")) == [index]
     index.write_bytes(bytes(1000))
-    assert [(f.check, f.ok) for f in cmt_sdk.repair(notes)] == [("backup", True), ("index", True), ("index", True)]
+    assert [(f.check, f.ok) for f in cmt_sdk.repair(notes)] == [
+        ("backup", True),
+        ("index", True),
+        ("index", True),
+    ]
     assert list(notes.glob("index-*.hnsw")) == []
 
 
@@ -324,7 +387,10 @@ def test_repair_wants_the_memory_for_itself(notes, tmp_path):
     hold += "store = SQLiteStore(Path(sys.argv[1])); print(flush=True); sys.stdin.read()"
     command = [sys.executable, "-c", hold, str(notes)]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
     ) as other:
         other.stdout.readline()
         with pytest.raises(StorageLocked, match="close it there"):
@@ -335,11 +401,13 @@ def test_repair_wants_the_memory_for_itself(notes, tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["notes"]
 
 
-# -- backup ---------------------------------------------------------------------------------------------------------------
+# -- backup --------------------------------------------------------------------------------------
 
 
 def test_a_backup_is_a_memory(notes, tmp_path):
-    """To a folder, which opens; to a file, which opens as memory.db in a folder; for the owner alone, and nothing beside it."""
+    """To a folder, which opens; to a file, which opens as memory.db in a folder; for the owner
+    alone, and nothing beside it.
+    """
     with open_fake(notes) as memory:
         memory.add("Not compressed yet.", id="late", wait=False)
         assert memory.backup(tmp_path / "copy") == tmp_path / "copy" / "memory.db"
@@ -355,7 +423,9 @@ def test_a_backup_is_a_memory(notes, tmp_path):
     (tmp_path / "one.db").rename(tmp_path / "restored" / "memory.db")
     for folder in (tmp_path / "copy", tmp_path / "restored"):
         with open_fake(folder, create=False) as memory:
-            assert {d.id: d.text for d in memory.documents()} == TEXTS | {"late": "Not compressed yet."}
+            assert {d.id: d.text for d in memory.documents()} == TEXTS | {
+                "late": "Not compressed yet."
+            }
             memory.compress()
             assert [f for f in memory.check() if not f.ok] == []
 
@@ -375,14 +445,18 @@ for n in itertools.count():
     print(n, flush=True)
 """
     command = [sys.executable, "-c", write, str(tmp_path / "notes")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}) as writer:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    ) as writer:
         try:
             for n in range(3):
                 last = int(writer.stdout.readline())
                 with open_fake(tmp_path / "notes") as memory:
                     memory.backup(tmp_path / f"copy {n}")
                 with closing(sqlite3.connect(tmp_path / f"copy {n}" / "memory.db")) as db:
-                    counts = db.execute("SELECT count(*), sum(current), max(CAST(doc_id AS INTEGER)) FROM documents").fetchone()
+                    counts = db.execute(
+                        "SELECT count(*), sum(current), max(CAST(doc_id AS INTEGER)) FROM documents"
+                    ).fetchone()
                 assert counts[0] == 2 * counts[1]
                 assert counts[2] >= last
         finally:
@@ -393,7 +467,12 @@ def test_a_damaged_memory_is_not_copied_in_silence(notes, tmp_path):
     """A backup that could not be relied on does not come to be."""
     data = (notes / "memory.db").read_bytes()
     with closing(sqlite3.connect(notes / "memory.db")) as db:
-        at = (db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_document'").fetchone()[0] - 1) * PAGE
+        at = (
+            db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_document'").fetchone()[
+                0
+            ]
+            - 1
+        ) * PAGE
     (notes / "memory.db").write_bytes(data[:at] + bytes(PAGE) + data[at + PAGE :])
     with open_fake(notes) as memory, pytest.raises(StorageDamaged, match="repair"):
         memory.backup(tmp_path / "copy")

@@ -1,4 +1,6 @@
-"""Stores and archives of every release so far open in this one; what a later release wrote is refused and not touched."""
+"""Stores and archives of every release so far open in this one; what a later release wrote is
+refused and not touched.
+"""
 
 import hashlib
 import json
@@ -28,9 +30,13 @@ def release(request, tmp_path):
 
 
 def told(release):
-    """What the release said that its store holds. Its fake model put the heading before the sentence that it answered with."""
+    """What the release said that its store holds. Its fake model put the heading before the
+    sentence that it answered with.
+    """
     said = json.loads((release / "expected.json").read_text(encoding="utf-8"))
-    said["answers"] = {q: [text.removeprefix("Museum "), name] for q, (text, name) in said["answers"].items()}
+    said["answers"] = {
+        q: [text.removeprefix("Museum "), name] for q, (text, name) in said["answers"].items()
+    }
     return said
 
 
@@ -40,7 +46,9 @@ def hashes(folder):
 
 
 def test_this_release_left_a_store():
-    """Made by tests/reliability/stores/make.py: a release without one promises nothing to the next."""
+    """Made by tests/reliability/stores/make.py: a release without one promises nothing to the
+    next.
+    """
     assert __version__ in RELEASES
 
 
@@ -57,7 +65,9 @@ def test_a_store_of_an_earlier_release_opens_whole(release):
 
 
 def test_an_earlier_release_had_no_hash_of_a_record(release):
-    """Bringing its store up to date seals what is there, and so does repair where it is damaged: a bit lost later is found."""
+    """Bringing its store up to date seals what is there, and so does repair where it is damaged: a
+    bit lost later is found.
+    """
     database = release / "notes" / "memory.db"
     with closing(sqlite3.connect(database)) as db:
         root = db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_time'").fetchone()[0]
@@ -73,8 +83,13 @@ def test_an_earlier_release_had_no_hash_of_a_record(release):
             memory.finish_repair()
             assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
             with closing(sqlite3.connect(folder / "memory.db")) as db, db:
-                db.execute("UPDATE documents SET metadata = replace(metadata, '0.5', '0.7') WHERE doc_id = 'museum'")
-            assert [(f.check, "museum" in f.detail) for f in memory.check() if not f.ok] == [("records", True)]
+                db.execute(
+                    "UPDATE documents SET metadata = replace(metadata, '0.5', '0.7') WHERE doc_id ="
+                    " 'museum'"
+                )
+            assert [(f.check, "museum" in f.detail) for f in memory.check() if not f.ok] == [
+                ("records", True)
+            ]
 
 
 def test_work_goes_on_in_a_store_of_an_earlier_release(release):
@@ -85,17 +100,25 @@ def test_work_goes_on_in_a_store_of_an_earlier_release(release):
         assert memory.forget("harbour").traces_found == 0
         memory.reindex()
         assert memory.model.ask("Where is the library?").text == "The library is in Coimbra."
-        assert memory.export(release / "again.cmt") == memory.count() == len(told(release)["histories"])
+        assert (
+            memory.export(release / "again.cmt")
+            == memory.count()
+            == len(told(release)["histories"])
+        )
         assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
 
 
 def test_an_archive_of_an_earlier_release_comes_in(release, tmp_path):
-    """Cut as today: documents carry their titles, and the memories of those that had none are made again."""
+    """Cut as today: documents carry their titles, and the memories of those that had none are made
+    again.
+    """
     with open_fake(tmp_path / "new", exact_limit=0, passage_tokens=64) as memory:
         progress = memory.import_archive(release / "all.cmt")
         assert progress.added == len(told(release)["histories"])
         found = json.loads(json.dumps(expected(memory)))
-        assert [found[k] for k in ("histories", "answers")] == [told(release)[k] for k in ("histories", "answers")]
+        assert [found[k] for k in ("histories", "answers")] == [
+            told(release)[k] for k in ("histories", "answers")
+        ]
         titles = {"museum": "Museum", "waiting": ""}
         for name, passages in found["passages"].items():
             assert {p["heading"] for p in passages} == {titles.get(name, name)}
@@ -106,35 +129,51 @@ def test_an_archive_of_an_earlier_release_comes_in(release, tmp_path):
 
 @pytest.mark.parametrize("newer", [len(MIGRATIONS) + 1, 999])
 def test_a_store_of_a_later_release_is_refused_and_not_touched(release, newer):
-    """Not a byte of any file changes, and none comes or goes: the later release finds what it left."""
+    """Not a byte of any file changes, and none comes or goes: the later release finds what it
+    left.
+    """
     folder = release / "notes"
     with closing(sqlite3.connect(folder / "memory.db")) as db:
         db.execute(f"PRAGMA user_version = {newer}")
     before = hashes(folder)
     for create in (True, False):
-        with pytest.raises(StorageNewer, match=rf"schema {newer}, this release .* up to {len(MIGRATIONS)}: update cmt-sdk"):
+        with pytest.raises(
+            StorageNewer,
+            match=rf"schema {newer}, this release .* up to {len(MIGRATIONS)}: update cmt-sdk",
+        ):
             open_fake(folder, create=create)
         assert hashes(folder) == before
 
 
 def test_memories_of_a_later_format_are_refused_and_kept(release):
-    """One memory in a format to come: reading it names the remedy, and does not make it anew over the later one."""
+    """One memory in a format to come: reading it names the remedy, and does not make it anew over
+    the later one.
+    """
     folder = release / "notes"
     with closing(sqlite3.connect(folder / "memory.db")) as db:
-        (row, data) = db.execute("SELECT passage_id, data FROM memories ORDER BY passage_id LIMIT 1").fetchone()
+        row, data = db.execute(
+            "SELECT passage_id, data FROM memories ORDER BY passage_id LIMIT 1"
+        ).fetchone()
         later = data[:4] + struct.pack("<H", 2) + data[6:]
         db.execute("UPDATE memories SET data = ? WHERE passage_id = ?", (later, row))
         db.commit()
-        with open_fake(folder, create=False) as memory, pytest.raises(StorageNewer, match=r"format 2.* update cmt-sdk"):
+        with (
+            open_fake(folder, create=False) as memory,
+            pytest.raises(StorageNewer, match=r"format 2.* update cmt-sdk"),
+        ):
             memory._store.load([row], memory.fingerprint)
-        assert db.execute("SELECT data FROM memories WHERE passage_id = ?", (row,)).fetchone() == (later,)
+        assert db.execute("SELECT data FROM memories WHERE passage_id = ?", (row,)).fetchone() == (
+            later,
+        )
 
 
 def test_an_archive_of_a_later_release_changes_nothing(release, tmp_path):
     """Its manifest is read first: nothing of it is stored."""
     with zipfile.ZipFile(release / "all.cmt") as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
-    members["manifest.json"] = json.dumps(json.loads(members["manifest.json"]) | {"format": 99}).encode()
+    members["manifest.json"] = json.dumps(
+        json.loads(members["manifest.json"]) | {"format": 99}
+    ).encode()
     with zipfile.ZipFile(tmp_path / "later.cmt", "w") as archive:
         for name, data in members.items():
             archive.writestr(name, data)

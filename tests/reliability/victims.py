@@ -1,6 +1,8 @@
-"""Processes that are made to die: a job that a fork runs on a folder, noting what it was told, until it is killed.
+"""Processes that are made to die: a job that a fork runs on a folder, noting what it was told,
+until it is killed.
 
-Run as a program: an order a line (JSON) on stdin, an outcome a line on stdout. Forks start in no time: all is imported.
+Run as a program: an order a line (JSON) on stdin, an outcome a line on stdout. Forks start in no
+time: all is imported.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class Notes:
 
 
 def open_with(folder: Path, encoder: str = "", **settings: Any) -> Any:
-    """A memory with the fake engine; `encoder` makes it another model. With a key around it is an encrypted one."""
+    """A memory with the fake engine; `encoder` makes it another model. With a key around it is an
+    encrypted one.
+    """
     from cmt_sdk.testing.fakes import FakeEngine, open_fake
 
     engine = FakeEngine.of(encoder=encoder) if encoder else None
@@ -48,9 +52,15 @@ def churn(order: dict[str, Any], note: Notes) -> None:
         known = list(memory.ids())
         note(done="open")
         while True:
-            kind = chance.choices(["add", "update", "delete", "forget"], [50, 30, 15, 4])[0] if known else "add"
+            kind = (
+                chance.choices(["add", "update", "delete", "forget"], [50, 30, 15, 4])[0]
+                if known
+                else "add"
+            )
             name = chance.choice(known) if known else ""
-            text = f"Fact {uuid.uuid4().hex} about the museum. It has {chance.randrange(10**9)} rooms."
+            text = (
+                f"Fact {uuid.uuid4().hex} about the museum. It has {chance.randrange(10**9)} rooms."
+            )
             if kind == "add":
                 note(begin=kind, text=text)
                 name = memory.add(text, wait=chance.random() < 0.7).id
@@ -63,7 +73,11 @@ def churn(order: dict[str, Any], note: Notes) -> None:
             else:
                 note(begin=kind, id=name)
                 known.remove(name)
-                complete = memory.delete(name).id == name if kind == "delete" else memory.forget(name).complete
+                complete = (
+                    memory.delete(name).id == name
+                    if kind == "delete"
+                    else memory.forget(name).complete
+                )
                 note(done=kind, id=name, complete=complete)
                 continue
             note(done=kind, id=name, text=text)
@@ -157,7 +171,20 @@ def pull(order: dict[str, Any], note: Notes) -> None:
 
 
 JOBS = {
-    f.__name__.rstrip("_"): f for f in (churn, reindex, forget, migrate, export, import_, reencode, backup, repair, follow, pull)
+    f.__name__.rstrip("_"): f
+    for f in (
+        churn,
+        reindex,
+        forget,
+        migrate,
+        export,
+        import_,
+        reencode,
+        backup,
+        repair,
+        follow,
+        pull,
+    )
 }
 
 
@@ -207,11 +234,20 @@ class Zygote:
         environment = {**os.environ, "PYTHONPATH": path}
         command = [sys.executable, "-W", "error", str(Path(__file__))]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment, cwd=ROOT
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment,
+            cwd=ROOT,
         )
 
-    def __call__(self, job: str, folder: Path, notes: Path, delay: float | None = None, **more: Any) -> dict[str, Any]:
-        """Let a fork do a job, for `delay` seconds at the most; its exit code (-9: killed) and its time."""
+    def __call__(
+        self, job: str, folder: Path, notes: Path, delay: float | None = None, **more: Any
+    ) -> dict[str, Any]:
+        """Let a fork do a job, for `delay` seconds at the most; its exit code (-9: killed) and its
+        time.
+        """
         order = {"job": job, "folder": str(folder), "notes": str(notes), "delay": delay, **more}
         assert self._process.stdin is not None
         assert self._process.stdout is not None

@@ -1,4 +1,6 @@
-"""What the tests of the command line share: `cmt`, which runs a command over real memories with a fake language model."""
+"""What the tests of the command line share: `cmt`, which runs a command over real memories with a
+fake language model.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,15 @@ class Command:
     home: Path
     opener: Any = open_fake
 
-    def __call__(self, *arguments: object, stdin: str | bytes | None = None, code: int | None = 0) -> Result:
-        """Run one command and check its exit code, unless it is None; what it does not turn into one is raised."""
-        done = CliRunner().invoke(main, list(map(str, arguments)), input=stdin, obj=self.opener, catch_exceptions=False)
+    def __call__(
+        self, *arguments: object, stdin: str | bytes | None = None, code: int | None = 0
+    ) -> Result:
+        """Run one command and check its exit code, unless it is None; what it does not turn into
+        one is raised.
+        """
+        done = CliRunner().invoke(
+            main, list(map(str, arguments)), input=stdin, obj=self.opener, catch_exceptions=False
+        )
         assert code in (None, done.exit_code), done.output
         return done
 

@@ -36,7 +36,10 @@ def memory(tmp_path):
         (" \n\t ", "nothing to remember"),
         ("a\0b", "NUL"),
         ("a\ud800b", r"lone surrogate \(U\+D800 at 1\)"),
-        ("x" * 50_000_000, r"has 50,000,000 bytes, the limit is 10,000,000.*max_document_bytes=50000000"),
+        (
+            "x" * 50_000_000,
+            r"has 50,000,000 bytes, the limit is 10,000,000.*max_document_bytes=50000000",
+        ),
     ],
     ids=["empty", "white space", "nul", "surrogate", "50 MB"],
 )
@@ -52,14 +55,18 @@ def test_the_limit_can_be_raised(tmp_path):
     """What the message proposes works."""
     with (
         open_fake(tmp_path / "big", max_document_bytes=20) as memory,
-        pytest.raises(InvalidDocument, match=r"max_document_bytes=35 .*`cmt config set max_document_bytes 35`"),
+        pytest.raises(
+            InvalidDocument, match=r"max_document_bytes=35 .*`cmt config set max_document_bytes 35`"
+        ),
     ):
         memory.add(LISBON)
     with open_fake(tmp_path / "big", max_document_bytes=35) as memory:
         memory.add(LISBON)
 
 
-@pytest.mark.parametrize("metadata", [{"a": [1]}, {"a": {}}, {"a": float("nan")}, {"a\0": 1}, {1: 2}])
+@pytest.mark.parametrize(
+    "metadata", [{"a": [1]}, {"a": {}}, {"a": float("nan")}, {"a\0": 1}, {1: 2}]
+)
 def test_metadata_holds_plain_values(memory, metadata):
     """Lists, mappings and numbers that are none are refused by name."""
     with pytest.raises(InvalidDocument, match="metadata"):
@@ -74,14 +81,19 @@ def test_odd_metadata_keys_are_keys(memory, key):
     assert memory.count(where={key + "x": 7}) == 0
 
 
-@pytest.mark.parametrize("where", [{'x"]': 1}, {"a\\b": 1}, {"a": {"like": 1}}, {"a": {">": 1, "<": 2}}, {"a": {"in": "text"}}])
+@pytest.mark.parametrize(
+    "where",
+    [{'x"]': 1}, {"a\\b": 1}, {"a": {"like": 1}}, {"a": {">": 1, "<": 2}}, {"a": {"in": "text"}}],
+)
 def test_filters_that_cannot_be_asked(memory, where):
     """They are refused before they reach the database."""
     with pytest.raises(InvalidInput):
         memory.count(where=where)
 
 
-@pytest.mark.parametrize("query", ['"', "AND OR NOT", "a* NEAR(b)", "col:x", "(((", "-x", "'; DROP TABLE documents; --"])
+@pytest.mark.parametrize(
+    "query", ['"', "AND OR NOT", "a* NEAR(b)", "col:x", "(((", "-x", "'; DROP TABLE documents; --"]
+)
 def test_search_syntax_is_text(memory, query):
     """What the user types is words, never the full-text engine's language."""
     memory.search(query, mode="text")
@@ -111,7 +123,9 @@ def test_a_missing_file(memory, tmp_path):
 
 
 def test_a_missing_model_names_the_command(tmp_path, monkeypatch):
-    """Without a pulled model nothing is downloaded and no memory begun; looking at one that is there still works."""
+    """Without a pulled model nothing is downloaded and no memory begun; looking at one that is
+    there still works.
+    """
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     with pytest.raises(ModelNotFound, match="cmt model pull smollm2-135m-instruct"):
         cmt_sdk.open(tmp_path / "new")
@@ -126,7 +140,10 @@ def test_a_missing_model_names_the_command(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("when", "words"),
-    [(datetime(2001, 1, 1, tzinfo=UTC), "has passed"), (datetime(2999, 1, 1), "has no time zone")],  # noqa: DTZ001
+    [
+        (datetime(2001, 1, 1, tzinfo=UTC), "has passed"),
+        (datetime(2999, 1, 1), "has no time zone"),  # noqa: DTZ001
+    ],
 )
 def test_a_time_to_forget_must_be_a_time_to_come(memory, when, words):
     """And everybody's the same."""
@@ -165,17 +182,32 @@ def test_an_update_is_checked_as_an_addition_is(memory):
 
 def test_a_filter_is_a_dict(memory):
     """Whatever asks with it."""
-    for call in (memory.count, lambda **f: memory.search("museum", **f), lambda **f: memory.model.ask("Museum?", **f)):
+    for call in (
+        memory.count,
+        lambda **f: memory.search("museum", **f),
+        lambda **f: memory.model.ask("Museum?", **f),
+    ):
         with pytest.raises(InvalidInput, match="give a dict"):
             call(where="year=2019")
 
 
 def test_the_memory_s_own_files_are_no_documents(memory):
-    """Reading them would drop the database's locks, and writing over them would be the end of it; by any name."""
+    """Reading them would drop the database's locks, and writing over them would be the end of it;
+    by any name.
+    """
     (memory.path.parent / "link.txt").hardlink_to(memory.path / "memory.db")
-    reading = (memory.add, lambda p: memory.add_many([p]), cmt_sdk.read_document, memory.import_archive)
+    reading = (
+        memory.add,
+        lambda p: memory.add_many([p]),
+        cmt_sdk.read_document,
+        memory.import_archive,
+    )
     for call in (*reading, lambda p: memory.export(p, overwrite=True)):
-        for own in (memory.path / "memory.db", memory.path / "memory.db-wal", memory.path.parent / "link.txt"):
+        for own in (
+            memory.path / "memory.db",
+            memory.path / "memory.db-wal",
+            memory.path.parent / "link.txt",
+        ):
             with pytest.raises(InvalidInput, match="is part of a memory that is open"):
                 call(own)
     memory.export(memory.path / "copy.cmt")
@@ -183,7 +215,12 @@ def test_the_memory_s_own_files_are_no_documents(memory):
 
 
 @pytest.mark.parametrize(
-    "call", [lambda m: m.search("museum", 0), lambda m: m.list(limit=0), lambda m: m.list(cursor="nonsense")]
+    "call",
+    [
+        lambda m: m.search("museum", 0),
+        lambda m: m.list(limit=0),
+        lambda m: m.list(cursor="nonsense"),
+    ],
 )
 def test_limits_and_cursors(memory, call):
     """Zero and nonsense are named."""
@@ -192,7 +229,9 @@ def test_limits_and_cursors(memory, call):
 
 
 def test_scopes_do_not_leak(memory):
-    """A scope is a path: its neighbours with the same beginning, and wildcards in its name, are not beneath it."""
+    """A scope is a path: its neighbours with the same beginning, and wildcards in its name, are not
+    beneath it.
+    """
     for scope in ("user/ann", "user/ann/session/7", "user/anna", "user/a%n", "user/*"):
         memory.add(f"Belongs to {scope}.", scope=scope)
     assert memory.count(scope="user/ann") == 2
@@ -238,5 +277,7 @@ def test_a_closed_memory_says_so(tmp_path):
 @pytest.mark.parametrize("path", ["", "  "])
 def test_a_path_of_nothing_opens_no_memory(path):
     """It would be the folder one happens to be in."""
-    with pytest.raises(InvalidSetting, match="give the path of a folder, or none for the default memory"):
+    with pytest.raises(
+        InvalidSetting, match="give the path of a folder, or none for the default memory"
+    ):
         cmt_sdk.open(path)

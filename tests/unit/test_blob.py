@@ -1,4 +1,6 @@
-"""The bytes of a memory: round trips, the documented table read with numpy alone, and hostile bytes."""
+"""The bytes of a memory: round trips, the documented table read with numpy alone, and hostile
+bytes.
+"""
 
 import struct
 import zlib
@@ -45,14 +47,19 @@ def equal(one: PackedMemory, other: PackedMemory) -> bool:
     if (one.kind, one.tokens, list(one.arrays)) != (other.kind, other.tokens, list(other.arrays)):
         return False
     pairs = zip(one.arrays.values(), other.arrays.values(), strict=True)
-    return all(a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs)
+    return all(
+        a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes() for a, b in pairs
+    )
 
 
 names = st.text("abcdefgh_é", min_size=1, max_size=8)
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 arrays = st.sampled_from(["u1", "<f2", "<f4"]).flatmap(lambda dtype: hnp.arrays(dtype, shapes))
 memories = st.builds(
-    PackedMemory, st.sampled_from(["kv", "soft", "", "eightlet"]), st.integers(0, 2**32 - 1), st.dictionaries(names, arrays)
+    PackedMemory,
+    st.sampled_from(["kv", "soft", "", "eightlet"]),
+    st.integers(0, 2**32 - 1),
+    st.dictionaries(names, arrays),
 )
 
 
@@ -66,8 +73,14 @@ def test_what_is_packed_comes_back(memory):
 def test_other_layouts_in_memory_are_stored_alike():
     """A transposed, a strided and a big-endian array are stored by their values."""
     plain = np.arange(12, dtype=np.float32).reshape(3, 4)
-    for given_array in (plain.copy().T.copy().T, np.repeat(plain, 2, axis=1)[:, ::2], plain.astype(">f4")):
-        assert pack(PackedMemory("kv", 1, {"a": given_array})) == pack(PackedMemory("kv", 1, {"a": plain}))
+    for given_array in (
+        plain.copy().T.copy().T,
+        np.repeat(plain, 2, axis=1)[:, ::2],
+        plain.astype(">f4"),
+    ):
+        assert pack(PackedMemory("kv", 1, {"a": given_array})) == pack(
+            PackedMemory("kv", 1, {"a": plain})
+        )
 
 
 def test_arrays_come_back_as_aligned_read_only_views():
@@ -88,14 +101,17 @@ def test_the_documented_table_is_enough_to_read_a_memory():
     assert checksum == zlib.crc32(data[:20] + data[24:])
     read = {}
     for n in range(count):
-        name, dtype, axes, zero, *shape, offset, size = struct.unpack("<16s4sHH4III", data[24 + 48 * n : 72 + 48 * n])
+        name, dtype, axes, zero, *shape, offset, size = struct.unpack(
+            "<16s4sHH4III", data[24 + 48 * n : 72 + 48 * n]
+        )
         assert zero == 0
         array = np.frombuffer(data[offset : offset + size], "<" + dtype.rstrip(b"\0").decode())
         read[name.rstrip(b"\0").decode()] = array.reshape(shape[:axes])
     assert read["codes"].tolist() == [[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]]
     assert read["scales"].tolist() == [[0.5], [-2.0], [65504.0]]
     assert read["means"].tolist() == [1.5, -0.25]
-    assert len(data) == 24 + 3 * 48 + 8 + 16 + 16 + 16  # header, table, filler up to 176, and 16 bytes an array
+    # header, table, filler up to 176, and 16 bytes an array
+    assert len(data) == 24 + 3 * 48 + 8 + 16 + 16 + 16
 
 
 @pytest.mark.parametrize(
@@ -124,7 +140,9 @@ def test_every_truncation_is_noticed():
 
 
 def test_every_flipped_bit_is_noticed():
-    """Anywhere, the header too: a memory with another number of tokens would be put in the wrong place."""
+    """Anywhere, the header too: a memory with another number of tokens would be put in the wrong
+    place.
+    """
     data = pack(SAMPLE)
     for bit in range(8 * len(data)):
         flipped = bytearray(data)
@@ -154,13 +172,16 @@ def test_a_later_format_is_named():
         rewritten(48, "<I", 2**32 - 1),  # a shape beyond all memory
         rewritten(48, "<IIII", *[2**32 - 1] * 4),
         rewritten(48, "<IIII", 2**31, 2, 0, 0),  # a product that 32 bits would read as 0
-        rewritten(44, "<HH4III", 4, 0, *[2**31] * 3, 0, 168, 0),  # no bytes along one axis, too many along the others
+        # no bytes along one axis, too many along the others
+        rewritten(44, "<HH4III", 4, 0, *[2**31] * 3, 0, 168, 0),
         rewritten(64, "<I", 2**32 - 1),  # an offset outside
         rewritten(68, "<I", 2**32 - 1),  # a size outside
     ],
 )
 def test_hostile_bytes_with_a_fitting_checksum_are_refused(data):
-    """A forger can make the checksum fit: counts, names, types, shapes and offsets are checked all the same."""
+    """A forger can make the checksum fit: counts, names, types, shapes and offsets are checked all
+    the same.
+    """
     with pytest.raises(StorageDamaged):
         unpack(sealed(data) if len(data) >= HEADER else data)
 
@@ -169,7 +190,9 @@ def test_hostile_bytes_with_a_fitting_checksum_are_refused(data):
 @given(st.binary(max_size=40), st.integers(0, len(pack(SAMPLE)) - 1))
 @example(b"CMTM\1\0\1\0", 0)
 def test_any_bytes_give_a_memory_or_our_error(noise, at):
-    """Noise anywhere under a fitting checksum: never another exception, and never an array outside the bytes."""
+    """Noise anywhere under a fitting checksum: never another exception, and never an array outside
+    the bytes.
+    """
     data = bytearray(pack(SAMPLE))
     data[at : at + len(noise)] = noise
     try:

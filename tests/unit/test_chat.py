@@ -122,7 +122,9 @@ def test_what_was_erased_is_not_read_from_the_turns_that_a_client_sends(memory):
     assert "I live in Berlin." in [turn.content for turn in left]
 
 
-@pytest.mark.parametrize("reply", ["Hello?", "Thanks", "I live in Rome.", "What is my phone number?"])
+@pytest.mark.parametrize(
+    "reply", ["Hello?", "Thanks", "I live in Rome.", "What is my phone number?"]
+)
 def test_without_a_yes_nothing_is_erased(memory, reply):
     """Whatever else the next turn is; and a yes after it is only a yes."""
     chat = memory.chat(remember=True)
@@ -146,7 +148,10 @@ def test_a_yes_is_understood_from_the_turns_alone(memory):
 def test_what_was_not_named_is_not_erased(memory):
     """The question named something else than what is found now."""
     memory.chat(remember=True).say(NUMBER)
-    turns = [Turn("user", "Forget my phone number."), Turn("assistant", phrases.confirmation(["Another."]))]
+    turns = [
+        Turn("user", "Forget my phone number."),
+        Turn("assistant", phrases.confirmation(["Another."])),
+    ]
     memory.chat(remember=True, turns=turns).say("Yes.")
     assert texts(memory) == [NUMBER]
 
@@ -154,7 +159,9 @@ def test_what_was_not_named_is_not_erased(memory):
 def test_only_what_was_told_in_this_scope_is_forgotten(memory):
     """Not another user's words, and no file."""
     memory.add(NUMBER, source="phone.md")
-    memory.add("My phone number is 555 9999.", scope="user/bob", source="chat", metadata={"role": "user"})
+    memory.add(
+        "My phone number is 555 9999.", scope="user/bob", source="chat", metadata={"role": "user"}
+    )
     said = memory.chat(remember=True, scope="user/ann").say("Forget my phone number.").text
     assert said == phrases.CONCERNS_NOTHING
     memory.chat(remember=True).say("Forget my phone number.")

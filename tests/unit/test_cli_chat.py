@@ -1,4 +1,6 @@
-"""`cmt chat`: the line editor, over a terminal made of a pipe, and the commands that begin with a slash."""
+"""`cmt chat`: the line editor, over a terminal made of a pipe, and the commands that begin with a
+slash.
+"""
 
 import json
 import re
@@ -65,7 +67,9 @@ def test_enter_sends_and_ctrl_d_ends(typed):
     assert typed("Hello.", "  And? ") == ["Hello.", "And?"]
 
 
-@pytest.mark.parametrize("newline", ["\x1b\r", "\\\r", "\x1b[200~\n\x1b[201~"], ids=["Alt-Enter", "backslash", "paste"])
+@pytest.mark.parametrize(
+    "newline", ["\x1b\r", "\\\r", "\x1b[200~\n\x1b[201~"], ids=["Alt-Enter", "backslash", "paste"]
+)
 def test_a_turn_can_have_several_lines(typed, newline):
     """By Alt-Enter, by a backslash at the end, and as a paste brings them."""
     assert typed(f"one{newline}two") == ["one\ntwo"]
@@ -108,7 +112,10 @@ def test_what_was_typed_is_fetched_back_in_the_next_conversation(typed, tmp_path
 def test_what_becomes_a_document_is_kept_in_this_run_alone(typed, tmp_path):
     """It can be fetched back, and stands in no file."""
     file = tmp_path / "chat-history"
-    assert typed("Ann likes tea.", UP, history=file, is_kept=lambda t: "Ann" not in t) == ["Ann likes tea."] * 2
+    assert (
+        typed("Ann likes tea.", UP, history=file, is_kept=lambda t: "Ann" not in t)
+        == ["Ann likes tea."] * 2
+    )
     assert "Ann" not in file.read_text()
 
 
@@ -119,7 +126,9 @@ def test_a_history_that_cannot_be_written_is_told(typed, tmp_path, capsys):
 
 
 def test_what_will_be_remembered_is_known_before():
-    """Turns with --remember, and the text of /remember; commands and questions else are no documents."""
+    """Turns with --remember, and the text of /remember; commands and questions else are no
+    documents.
+    """
     keeps, asks = Conversation.becomes_document, type("Talk", (), {"remember": False})()
     assert keeps(asks, "/remember Ann likes tea.")
     assert not keeps(asks, "Which tea?")
@@ -130,7 +139,9 @@ def test_what_will_be_remembered_is_known_before():
 
 
 def test_what_is_told_is_confirmed(memory, capsys):
-    """Whatever the answer is: "I don't know." to a fact would look as if it had been lost. A question is not remembered."""
+    """Whatever the answer is: "I don't know." to a fact would look as if it had been lost. A
+    question is not remembered.
+    """
     talk = talking(memory, remember=True)
     talk.hear("Ann likes tea.")
     assert capsys.readouterr().err == "remembered; /forget takes it back\n"
@@ -140,12 +151,16 @@ def test_what_is_told_is_confirmed(memory, capsys):
 
 
 def test_remembered_and_taken_back(memory, capsys):
-    """/remember adds to the scope, /forget erases what was remembered last, with its traces counted."""
+    """/remember adds to the scope, /forget erases what was remembered last, with its traces
+    counted.
+    """
     memory.add("Ann likes tea.", source="a.md")
     talk = talking(memory, scope="user/ann")
     talk.hear("/remember Bob likes\nxylographs.")
     assert memory.wait(20)
-    assert [(d.text, d.source) for d in memory.documents(scope="user/ann")] == [("Bob likes\nxylographs.", "chat")]
+    assert [(d.text, d.source) for d in memory.documents(scope="user/ann")] == [
+        ("Bob likes\nxylographs.", "chat")
+    ]
     talk.hear("/forget")
     assert "erased: Bob likes xylographs.; no trace left in" in capsys.readouterr().err
     assert [d.source for d in memory.documents()] == ["a.md"]
@@ -181,7 +196,9 @@ def test_what_was_said_before_from_elsewhere_stays(memory, capsys):
     talk = talking(memory, remember=True)
     talk.hear("Ann likes tea.")
     talk.hear("/forget")
-    assert "stays: Ann likes tea.; it was there before, from another source" in capsys.readouterr().err
+    assert (
+        "stays: Ann likes tea.; it was there before, from another source" in capsys.readouterr().err
+    )
     assert memory.count() == 1
     assert talk.talk.turns == []
 
@@ -198,14 +215,19 @@ def test_why_shows_passages_in_full_with_reasons_and_costs(memory, capsys):
     assert re.search(r"^1\. trip\.md\[0:\d+\]  score 1\.0000, meaning #1", said, re.MULTILINE)
     assert said.count("It is open on Sundays.") == 10
     assert "read from memory" in said
-    assert re.search(r"tokens: \d+ from memories, \d+ in the prompt, \d+ in the answer; encode \d+ ms", said)
+    assert re.search(
+        r"tokens: \d+ from memories, \d+ in the prompt, \d+ in the answer; encode \d+ ms", said
+    )
 
 
 def test_reader_and_number_of_passages_change_for_what_follows(cmt):
     """The conversation goes on; values that are none are told, with those there are."""
     cmt("add", "--text", LISBON)
     cmt("add", "--text", "The museum is open on Sundays.")
-    turns = "Which museum moved?\n/reader text\n/k 1\nWhich museum moved?\n/reader psychic\n/k 0\n/k\n/sources\n"
+    turns = (
+        "Which museum moved?\n/reader text\n/k 1\nWhich museum moved?\n/reader psychic\n/k"
+        " 0\n/k\n/sources\n"
+    )
     said = cmt("chat", "--json", stdin=turns)
     first, second = map(json.loads, said.stdout.splitlines()[:2])
     assert (first["reader"], len(first["sources"])) == ("memory", 2)
@@ -264,4 +286,7 @@ def test_help_lists_every_command(memory, capsys):
     """With their arguments."""
     talking(memory).hear("/help")
     told = capsys.readouterr().err
-    assert all(f"{name}{f' {c.argument}' if c.argument else ''}: {c.does}" in told for name, c in COMMANDS.items())
+    assert all(
+        f"{name}{f' {c.argument}' if c.argument else ''}: {c.does}" in told
+        for name, c in COMMANDS.items()
+    )

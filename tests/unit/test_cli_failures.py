@@ -1,4 +1,6 @@
-"""Mistakes, damage and interruptions on the command line: exit codes, messages with a remedy, nothing lost."""
+"""Mistakes, damage and interruptions on the command line: exit codes, messages with a remedy,
+nothing lost.
+"""
 
 import json
 import sqlite3
@@ -19,8 +21,13 @@ def families(error=errors.CMTError):
 
 
 def test_every_error_has_its_exit_code():
-    """The most particular family decides: a missing model is 4, though it is something not found."""
-    made = {f.__name__: exit_code(f("x", "y") if f is errors.MissingExtra else f("x")) for f in families()}
+    """The most particular family decides: a missing model is 4, though it is something not
+    found.
+    """
+    made = {
+        f.__name__: exit_code(f("x", "y") if f is errors.MissingExtra else f("x"))
+        for f in families()
+    }
     assert made == {
         "CMTError": 1, "AlreadyExists": 1, "MissingExtra": 1,
         "InvalidInput": 2, "InvalidDocument": 2, "EmptyDocument": 2, "InvalidFilter": 2, "InvalidSetting": 2,
@@ -62,7 +69,11 @@ def test_every_error_has_its_exit_code():
         (["update", "abcd"], 2, "give a FILE"),
         (["update", "abcd"], 2, "--source, --scope, --meta, --expires"),
         (["ask", "When", "did", "we"], 2, 'put it in quotes, cmt ask "When did we"'),
-        (["ask", "--scope", "user//ann", "Where?"], 2, "'user//ann': give names with a slash between them"),
+        (
+            ["ask", "--scope", "user//ann", "Where?"],
+            2,
+            "'user//ann': give names with a slash between them",
+        ),
         (["list", "--scope", "../ann"], 2, "'../ann': give names with a slash between them"),
         (["config", "set", "rerank", "-3"], 2, "rerank=-3: choose a number from -1 to 50"),
         (["config", "set", "keep", "-0.5"], 2, "keep=-0.5: choose a number from 0.01 to 1.0"),
@@ -79,7 +90,9 @@ def test_every_error_has_its_exit_code():
     ],
 )
 def test_mistakes_have_an_exit_code_and_a_remedy(cmt, arguments, code, words):
-    """A message that says what to do, on stderr, and no traceback; a program gets the same as JSON."""
+    """A message that says what to do, on stderr, and no traceback; a program gets the same as
+    JSON.
+    """
     done = cmt(*arguments, code=code)
     assert words in " ".join(done.stderr.split())
     assert done.stdout == ""
@@ -110,8 +123,24 @@ def test_a_prefix_that_is_an_id_is_that_id(cmt):
 
 def test_reading_commands_make_no_memory(cmt, tmp_path):
     """Asking where nothing is leaves nothing behind, and so does a file that is not there."""
-    reading = [["stats"], ["list"], ["show", "abcd"], ["ask", "Where?"], ["search", "x"], ["check"], ["compress"], ["chat"]]
-    for arguments in [*reading, ["rm", "abcd"], ["export", tmp_path / "x"], ["reindex"], ["reencode"], ["add", "no.md"]]:
+    reading = [
+        ["stats"],
+        ["list"],
+        ["show", "abcd"],
+        ["ask", "Where?"],
+        ["search", "x"],
+        ["check"],
+        ["compress"],
+        ["chat"],
+    ]
+    for arguments in [
+        *reading,
+        ["rm", "abcd"],
+        ["export", tmp_path / "x"],
+        ["reindex"],
+        ["reencode"],
+        ["add", "no.md"],
+    ]:
         cmt(*arguments, code=3)
     assert not cmt.home.exists()
 
@@ -168,8 +197,17 @@ def test_a_file_where_the_memory_should_be(cmt, tmp_path):
     """The path is named, and the file stays as it is."""
     file = tmp_path / "notes.txt"
     file.write_text("mine")
-    for command in (["add", "--text", LISBON], ["list"], ["ask", "Where?"], ["config"], ["check", "--repair"], ["create"]):
-        assert f"{file} is a file: give a folder or a name" in cmt(*command, "-m", file, code=2).stderr
+    for command in (
+        ["add", "--text", LISBON],
+        ["list"],
+        ["ask", "Where?"],
+        ["config"],
+        ["check", "--repair"],
+        ["create"],
+    ):
+        assert (
+            f"{file} is a file: give a folder or a name" in cmt(*command, "-m", file, code=2).stderr
+        )
     assert file.read_text() == "mine"
 
 
@@ -187,7 +225,9 @@ def test_a_copy_in_one_file_is_no_folder(cmt, tmp_path, monkeypatch):
 
 
 def test_a_command_that_fails_leaves_no_empty_memory(cmt, tmp_path):
-    """Nor the folders that were made for it; what was there before stays, and so does what holds something."""
+    """Nor the folders that were made for it; what was there before stays, and so does what holds
+    something.
+    """
     notes, deep = tmp_path / "notes", tmp_path / "deep" / "deeper"
     notes.mkdir()
     for name in ("a.txt", "b.txt"):
@@ -241,12 +281,17 @@ def test_a_plain_memory_begun_where_there_is_a_key(cmt, monkeypatch):
     """Who has set CMT_KEY may take it for encrypted: it is told once, when it is made."""
     monkeypatch.setenv("CMT_KEY", "correct horse battery staple")
     told = cmt("add", "--text", LISBON).stderr
-    assert told.startswith(f"warning: {cmt.home / 'default'} is not encrypted, though CMT_KEY is set: `cmt create --encrypted`")
+    assert told.startswith(
+        f"warning: {cmt.home / 'default'} is not encrypted, though CMT_KEY is set: `cmt create"
+        " --encrypted`"
+    )
     assert json.loads(cmt("config", "set", "keep", "0.5", "-m", "work", "--json").stderr)["warning"]
     assert cmt("add", "--text", PORTO).stderr == cmt("list").stderr == ""
 
 
-@pytest.mark.parametrize("data", [b"", b" \n\t", b"\xff\xfe", b"a\0b"], ids=["nothing", "white space", "binary", "NUL"])
+@pytest.mark.parametrize(
+    "data", [b"", b" \n\t", b"\xff\xfe", b"a\0b"], ids=["nothing", "white space", "binary", "NUL"]
+)
 def test_standard_input_that_is_no_text(cmt, data):
     """It is refused, as a document and as a question."""
     assert "error:" in cmt("add", "-", stdin=data, code=2).stderr
@@ -255,7 +300,9 @@ def test_standard_input_that_is_no_text(cmt, data):
         assert "error:" in cmt("ask", stdin=data, code=2).stderr
 
 
-@pytest.mark.parametrize(("text", "words"), [("", "is empty"), (" \n", "is empty"), ("a\udcffb", "lone surrogate")])
+@pytest.mark.parametrize(
+    ("text", "words"), [("", "is empty"), (" \n", "is empty"), ("a\udcffb", "lone surrogate")]
+)
 def test_questions_that_are_none(cmt, text, words):
     """Asking and searching refuse them alike, before a model is loaded."""
     cmt("add", "--text", LISBON)
@@ -309,7 +356,9 @@ def test_a_damaged_index(cmt):
 def test_memories_of_another_model(cmt):
     """Both models and the remedy are named; the remedy works."""
     cmt("add", "--text", LISBON)
-    cmt.opener = lambda folder, **options: open_fake(folder, FakeEngine.of(model="other", base="0" * 16), **options)
+    cmt.opener = lambda folder, **options: open_fake(
+        folder, FakeEngine.of(model="other", base="0" * 16), **options
+    )
     refused = cmt("ask", "Where did the museum move?", code=4).stderr
     assert "fake" in refused
     assert "other" in refused
@@ -328,7 +377,10 @@ class Interrupted(FakeCompressor):
 
 def test_ctrl_c_loses_nothing(cmt):
     """The exit code is 130, the text is stored, and the work is taken up again."""
-    whole, cmt.opener = cmt.opener, lambda folder, **o: open_fake(folder, FakeEngine(Interrupted()), **o)
+    whole, cmt.opener = (
+        cmt.opener,
+        lambda folder, **o: open_fake(folder, FakeEngine(Interrupted()), **o),
+    )
     assert "what was stored is safe" in cmt("add", "--text", LISBON, code=130).stderr
     assert json.loads(cmt("compress", "--json", code=130).stderr)["error"]["type"] == "Stopped"
     cmt.opener = whole
@@ -365,7 +417,10 @@ def test_two_new_texts_for_one_document(cmt, tmp_path):
     (tmp_path / "car.md").write_text("The car is red.")
     cmt("add", "--text", LISBON)
     (document,) = [json.loads(line) for line in cmt("list", "--json").stdout.splitlines()]
-    assert "give one of them" in cmt("update", document["id"], tmp_path / "car.md", "--text", "new", code=2).stderr
+    assert (
+        "give one of them"
+        in cmt("update", document["id"], tmp_path / "car.md", "--text", "new", code=2).stderr
+    )
 
 
 def test_a_copy_is_a_document_of_its_own(cmt, tmp_path):

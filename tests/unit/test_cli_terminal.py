@@ -1,4 +1,6 @@
-"""What reaches a terminal, a pipe and a closed stream: subprocesses of `cmt` with a fake language model."""
+"""What reaches a terminal, a pipe and a closed stream: subprocesses of `cmt` with a fake language
+model.
+"""
 
 import json
 import os
@@ -43,7 +45,9 @@ for line in sys.argv[1:]:
 STEERING = re.compile(rb"\x1b\[[0-9;?]*[a-zA-Z]")
 UNPRIVILEGED = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
 ROOT = hasattr(os, "geteuid") and os.geteuid() == 0
-posix = pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals and shells are those of POSIX")
+posix = pytest.mark.skipif(
+    os.name != "posix", reason="pseudo-terminals and shells are those of POSIX"
+)
 
 
 @pytest.fixture
@@ -68,24 +72,32 @@ def command(*arguments):
 
 def run(environment, *arguments, **options):
     """Run `cmt` without a terminal."""
-    return subprocess.run(command(*arguments), env=environment, capture_output=True, check=False, **options)
+    return subprocess.run(
+        command(*arguments), env=environment, capture_output=True, check=False, **options
+    )
 
 
 def on_terminal(environment, *arguments, typed=()):
-    """Run `cmt` on a pseudo-terminal, typing an answer to each prompt; returns what was shown and the exit code."""
+    """Run `cmt` on a pseudo-terminal, typing an answer to each prompt; returns what was shown and
+    the exit code.
+    """
     import pty
 
     ours, theirs = pty.openpty()
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
-    process = subprocess.Popen(command(*arguments), env=environment, start_new_session=True, **streams)
+    process = subprocess.Popen(
+        command(*arguments), env=environment, start_new_session=True, **streams
+    )
     os.close(theirs)
     guard = threading.Timer(120, process.kill)
     guard.start()
     shown, answers, last = b"", list(typed), b""
     while piece := _read(ours, last):
         shown += piece
-        last = b"" if b"stopped" in shown else last  # a second Ctrl-C would meet an interpreter that is ending
-        seen = STEERING.sub(b"", shown.replace(b"\x08\x1b[2C", b" "))  # the line editor moves its cursor over a space
+        # a second Ctrl-C would meet an interpreter that is ending
+        last = b"" if b"stopped" in shown else last
+        # the line editor moves its cursor over a space
+        seen = STEERING.sub(b"", shown.replace(b"\x08\x1b[2C", b" "))
         if answers and seen.endswith((b"> ", b"[y/N]: ")):
             os.write(ours, last := answers.pop(0))
     os.close(ours)
@@ -94,7 +106,9 @@ def on_terminal(environment, *arguments, typed=()):
 
 
 def _read(terminal, last):
-    """What is shown next; nothing at the end. A Ctrl-C that met no ear is pressed again, as people do."""
+    """What is shown next; nothing at the end. A Ctrl-C that met no ear is pressed again, as people
+    do.
+    """
     while last == b"\x03" and not select.select([terminal], [], [], 5.0)[0]:
         os.write(terminal, last)
     try:
@@ -134,12 +148,16 @@ def test_json_takes_every_value_of_the_package(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["list"], ["show", "beef1111"], ["search", "alert"], ["ask", "What alert?"]], ids=lambda w: w[0]
+    "words",
+    [["list"], ["show", "beef1111"], ["search", "alert"], ["ask", "What alert?"]],
+    ids=lambda w: w[0],
 )
 def test_stored_control_characters_reach_no_output(cmt, words):
     """Neither as text nor as JSON, whatever holds them."""
     with open_fake(cmt.home / "default") as memory:
-        memory.add(ESCAPES, id="beef1111", source="s\x1b]0;x", scope="a\x1bb", metadata={"k\x1b": "v\x1b"})
+        memory.add(
+            ESCAPES, id="beef1111", source="s\x1b]0;x", scope="a\x1bb", metadata={"k\x1b": "v\x1b"}
+        )
     for arguments in (words, [*words, "--json"]):
         output = cmt(*arguments).output
         assert "alert" in output
@@ -186,10 +204,14 @@ def test_a_question_must_come_from_somewhere(environment):
 
 
 @posix
-@pytest.mark.parametrize("more", [{}, {"PYTHONIOENCODING": "cp1252", "COLUMNS": "20"}, {"COLUMNS": "0"}], ids=str)
+@pytest.mark.parametrize(
+    "more", [{}, {"PYTHONIOENCODING": "cp1252", "COLUMNS": "20"}, {"COLUMNS": "0"}], ids=str
+)
 def test_chat_on_a_terminal(environment, more):
     """It greets, prompts and answers; Ctrl-D ends it. Also on terminals that can do little."""
-    shown, code = on_terminal(environment | more, "chat", typed=[b"Where did the museum move?\r", b"\x04"])
+    shown, code = on_terminal(
+        environment | more, "chat", typed=[b"Where did the museum move?\r", b"\x04"]
+    )
     assert code == 0
     assert "1 document. /sources" in shown
     assert shown.count("The museum moved to Lisbon in 2019.") == 1
@@ -219,16 +241,25 @@ def test_adding_shows_its_progress_on_a_terminal(environment, tmp_path):
 @posix
 @pytest.mark.parametrize(
     ("redirection", "code", "error"),
-    [("| head -c 1 >/dev/null", 0, ""), (">&-", 0, ""), (">/dev/full", 1, "the output cannot be written")],
+    [
+        ("| head -c 1 >/dev/null", 0, ""),
+        (">&-", 0, ""),
+        (">/dev/full", 1, "the output cannot be written"),
+    ],
 )
 def test_output_that_nobody_takes(environment, redirection, code, error):
     """A closed pipe is quiet, a closed stdout too; a full disk is told."""
     with open_fake(Path(environment["CMT_HOME"], "default")) as memory:
-        memory.add_many((f"Fact number {i}, of many. {'x' * 5000}" for i in range(40)), compress=False)
+        memory.add_many(
+            (f"Fact number {i}, of many. {'x' * 5000}" for i in range(40)), compress=False
+        )
     line = f'set -o pipefail; "$@" {redirection}'
     for arguments in (["list", "--all"], ["list", "--all", "--json"]):
         done = subprocess.run(
-            ["bash", "-c", line, "bash", *command(*arguments)], env=environment, capture_output=True, check=False
+            ["bash", "-c", line, "bash", *command(*arguments)],
+            env=environment,
+            capture_output=True,
+            check=False,
         )
         assert done.returncode == code
         assert error in done.stderr.decode()
@@ -239,7 +270,10 @@ def test_output_that_nobody_takes(environment, redirection, code, error):
 def test_closed_standard_input_is_empty(environment):
     """It is refused as an empty text is."""
     done = subprocess.run(
-        ["bash", "-c", '"$@" <&-', "bash", *command("add", "-")], env=environment, capture_output=True, check=False
+        ["bash", "-c", '"$@" <&-', "bash", *command("add", "-")],
+        env=environment,
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 2
     assert b"nothing to remember" in done.stderr
@@ -248,15 +282,25 @@ def test_closed_standard_input_is_empty(environment):
 @posix
 @pytest.mark.skipif(ROOT and not shutil.which("setpriv"), reason="root may open everything")
 def test_what_the_system_keeps_closed(environment, tmp_path):
-    """A closed folder is not taken for an empty one; what is closed in an open one is passed over."""
+    """A closed folder is not taken for an empty one; what is closed in an open one is passed
+    over.
+    """
     limited = UNPRIVILEGED if ROOT else []
 
     def add(*arguments):
         return subprocess.run(
-            [*limited, *command("add", *arguments)], env=environment, capture_output=True, text=True, check=False
+            [*limited, *command("add", *arguments)],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
-    notes, closed, inner = tmp_path / "notes", tmp_path / "notes" / "closed.md", tmp_path / "notes" / "inner"
+    notes, closed, inner = (
+        tmp_path / "notes",
+        tmp_path / "notes" / "closed.md",
+        tmp_path / "notes" / "inner",
+    )
     notes.mkdir()
     (notes / "open.md").write_text("Ann likes tea.")
     closed.touch(mode=0)
@@ -272,12 +316,23 @@ def test_what_the_system_keeps_closed(environment, tmp_path):
 
 def test_light_commands_load_nothing_heavy(environment):
     """No part of the model stack, and without a terminal no rich either; over the real engine."""
-    done = subprocess.run([sys.executable, "-c", LOADED, *LIGHT], env=environment, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (0, "no models yet: `cmt model pull` fetches the default one\n")
+    done = subprocess.run(
+        [sys.executable, "-c", LOADED, *LIGHT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (
+        0,
+        "no models yet: `cmt model pull` fetches the default one\n",
+    )
 
 
 def test_the_installed_command_runs(environment, tmp_path):
     """As `python -m cmt_cli.main`, from another folder."""
     words = [sys.executable, "-m", "cmt_cli.main", "list"]
-    done = subprocess.run(words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        words, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+    )
     assert "Lisbon" in done.stdout

@@ -26,8 +26,12 @@ def model_folder(tmp_path: Path) -> Path:
 def test_backup_to_a_folder_and_to_a_file(cmt, tmp_path):
     """The copy opens as a memory; one that is there is replaced only when asked to."""
     cmt("add", "--text", LISBON)
-    assert cmt("backup", tmp_path / "copy").stdout.startswith(f"{tmp_path / 'copy' / 'memory.db'}, ")
-    assert cmt("ask", "-m", tmp_path / "copy", "Where did the museum move?").stdout.startswith(LISBON)
+    assert cmt("backup", tmp_path / "copy").stdout.startswith(
+        f"{tmp_path / 'copy' / 'memory.db'}, "
+    )
+    assert cmt("ask", "-m", tmp_path / "copy", "Where did the museum move?").stdout.startswith(
+        LISBON
+    )
     file = tmp_path / "copy.db"
     assert cmt.json("backup", file) == {"file": str(file), "bytes": file.stat().st_size}
     assert "--overwrite" in cmt("backup", file, code=1).stderr
@@ -38,19 +42,30 @@ def test_backup_to_a_folder_and_to_a_file(cmt, tmp_path):
 def test_backup_makes_no_folders_to_lie_in(cmt, tmp_path, name):
     """A drive that is not mounted, or a mistyped path, is told by its name."""
     cmt("add", "--text", LISBON)
-    assert f"there is no folder {tmp_path / 'usb'}" in cmt("backup", tmp_path / "usb" / name, code=3).stderr
+    assert (
+        f"there is no folder {tmp_path / 'usb'}"
+        in cmt("backup", tmp_path / "usb" / name, code=3).stderr
+    )
     assert not (tmp_path / "usb").exists()
 
 
 def test_check_repairs_a_damaged_database(cmt, tmp_path, model_folder):
-    """A page is lost: check says so without dying of it, repair saves the documents and says what it did."""
+    """A page is lost: check says so without dying of it, repair saves the documents and says what
+    it did.
+    """
     cmt("config", "set", "model", model_folder)
     cmt("add", "--text", LISBON)
     cmt("add", "--text", GENOA)
     file = cmt.home / "default" / "memory.db"
     with closing(sqlite3.connect(file)) as db:
-        at = (db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'documents'").fetchone()[0] - 1) * 4096
-        index = (db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_scope'").fetchone()[0] - 1) * 4096
+        at = (
+            db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'documents'").fetchone()[0]
+            - 1
+        ) * 4096
+        index = (
+            db.execute("SELECT rootpage FROM sqlite_master WHERE name = 'by_scope'").fetchone()[0]
+            - 1
+        ) * 4096
     assert at != index
     data = bytearray(file.read_bytes())
     data[index : index + 4096] = bytes(4096)

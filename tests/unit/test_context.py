@@ -1,11 +1,24 @@
-"""Questions in a conversation: what earlier turns add to a search, and what is left out of long ones."""
+"""Questions in a conversation: what earlier turns add to a search, and what is left out of long
+ones.
+"""
 
 from dataclasses import dataclass, field
 
 import pytest
 
 from cmt_sdk import Turn
-from cmt_sdk.context import EXCHANGES, QUERY, REPLY, SAID, Exchange, exchanges, recent, rules, shortened, told
+from cmt_sdk.context import (
+    EXCHANGES,
+    QUERY,
+    REPLY,
+    SAID,
+    Exchange,
+    exchanges,
+    recent,
+    rules,
+    shortened,
+    told,
+)
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.retrieval import LONGEST_QUESTION
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
@@ -22,7 +35,11 @@ STORY = "Today we walked along the river and met a miller with a red cart. " * 4
 
 def talk(*pairs):
     """User and assistant in turn."""
-    return [Turn(role, text) for pair in pairs for role, text in zip(("user", "assistant"), pair, strict=False)]
+    return [
+        Turn(role, text)
+        for pair in pairs
+        for role, text in zip(("user", "assistant"), pair, strict=False)
+    ]
 
 
 @dataclass
@@ -55,7 +72,10 @@ def memory(tmp_path, reader):
         ([], []),
         (talk(("Where?", "Here.")), [Exchange("Where?", "Here.")]),
         (talk(("One?", "1."), ("Two?", "2.")), [Exchange("Two?", "2."), Exchange("One?", "1.")]),
-        ([Turn("user", "One,"), Turn("user", "two?"), Turn("assistant", "3.")], [Exchange("One,\ntwo?", "3.")]),
+        (
+            [Turn("user", "One,"), Turn("user", "two?"), Turn("assistant", "3.")],
+            [Exchange("One,\ntwo?", "3.")],
+        ),
         ([Turn("assistant", "Hello!")], [Exchange("", "Hello!")]),
         ([Turn("system", "Be brief."), Turn("tool", "{}"), Turn("user", " ")], []),
         (talk(("Who?", "I don't know.")), [Exchange("Who?", unanswered=True)]),
@@ -63,13 +83,18 @@ def memory(tmp_path, reader):
     ],
 )
 def test_messages_become_exchanges(history, expected):
-    """Latest first; a reply that knows nothing names no subject; no text holds what no text may hold."""
+    """Latest first; a reply that knows nothing names no subject; no text holds what no text may
+    hold.
+    """
     assert exchanges(history) == expected
 
 
 def test_long_and_many_messages_are_cut():
     """The latest exchanges count, and of each no more than can be searched and read."""
-    long = [Turn("system", "x" * 90_000), *talk(*[(f"{n} " + "a" * 9_000, "b" * 9_000) for n in range(40)])]
+    long = [
+        Turn("system", "x" * 90_000),
+        *talk(*[(f"{n} " + "a" * 9_000, "b" * 9_000) for n in range(40)]),
+    ]
     found = exchanges(long)
     assert len(found) == EXCHANGES
     assert found[0].said.startswith("39 aaa")
@@ -107,7 +132,10 @@ def test_a_question_that_is_short_of_its_subject_finds_it(memory, back):
 
 def test_an_answer_names_a_subject_too(memory):
     """The user's words need not."""
-    assert memory.search("How?", 1, history=talk(("Tell me of one", "Clara, a nurse")))[0].passage.text == NOTES[2]
+    assert (
+        memory.search("How?", 1, history=talk(("Tell me of one", "Clara, a nurse")))[0].passage.text
+        == NOTES[2]
+    )
 
 
 def test_the_reader_sees_the_exchange_that_the_question_leans_on(memory, reader):
@@ -129,8 +157,16 @@ def test_the_rules_of_a_conversation_are_read(memory, reader):
     ("history", "question", "expected"),
     [
         (talk(("My name is Ann.", "Hello Ann!")), "What is my name?", "My name is Ann."),
-        (talk(("The locker is number 12.", "Noted."), ("Thanks", "Yes")), "Which locker?", "The locker is number 12."),
-        ([Turn("system", "You are a guide. The tour begins at noon.")], "When is the tour?", "The tour begins at noon."),
+        (
+            talk(("The locker is number 12.", "Noted."), ("Thanks", "Yes")),
+            "Which locker?",
+            "The locker is number 12.",
+        ),
+        (
+            [Turn("system", "You are a guide. The tour begins at noon.")],
+            "When is the tour?",
+            "The tour begins at noon.",
+        ),
         ([Turn("system", "You are a guide.")], "What colour?", "I don't know."),
         (talk(("My name is Ann.", "Hello Ann!")), "Which colour?", "I don't know."),
         ([], "What is my name?", "I don't know."),
@@ -148,7 +184,9 @@ def test_where_nothing_is_found_the_conversation_is_read(tmp_path, history, ques
 
 
 def test_what_was_told_in_the_conversation_is_read_where_the_memory_does_not_tell(memory):
-    """Also in pieces: of "I don't know." nothing is shown. What neither tells stays unknown; a question is no answer."""
+    """Also in pieces: of "I don't know." nothing is shown. What neither tells stays unknown; a
+    question is no answer.
+    """
     told = talk(("My bicycle is called Rosinante.", "Nice."), ("Which spokes?", "I don't know."))
     running = memory.model.ask("Which bicycle?", history=told, stream=True)
     assert "".join(running).strip() == running.answer.text == "My bicycle is called Rosinante."
@@ -161,11 +199,15 @@ def test_what_was_told_in_the_conversation_is_read_where_the_memory_does_not_tel
 
 @pytest.mark.parametrize("size", [LONGEST_QUESTION + 1, 27_000, 200_000])
 def test_a_long_message_is_cut_in_a_conversation(memory, reader, size):
-    """Its middle is left out; what was said before it has a limit of its own. A lone question is refused."""
+    """Its middle is left out; what was said before it has a limit of its own. A lone question is
+    refused.
+    """
     message = "Read this: " + ("word " * size)[:size] + " Which harbour opens?"
     assert memory.model.ask(message, history=[]).text == NOTES[1]
     assert len(reader.prompts[-1].question) < 5_000
-    assert memory.model.ask("Which harbour opens?", history=talk((message, message))).text == NOTES[1]
+    assert (
+        memory.model.ask("Which harbour opens?", history=talk((message, message))).text == NOTES[1]
+    )
     assert memory.search(message, 1, history=[])[0].passage.text == NOTES[1]
     assert memory.chat().say(message).text == NOTES[1]
     with pytest.raises(InvalidInput, match=r"the limit is 20,000"):
@@ -182,7 +224,10 @@ def test_a_long_conversation_costs_no_more_searches(memory):
     """Turns beyond the latest ones are not looked at."""
     seen = []
     search = memory._store.search_text
-    memory._store.search_text = lambda query, *rest: (seen.append(len(query)), search(query, *rest))[1]
+    memory._store.search_text = lambda query, *rest: (
+        seen.append(len(query)),
+        search(query, *rest),
+    )[1]
     memory.model.ask("Which harbour?", history=talk(*[(STORY, STORY)] * 400))
     assert len(seen) == 1 + EXCHANGES
     assert max(seen) <= QUERY

@@ -1,4 +1,6 @@
-"""Exports of ChatGPT, Claude and mem0 become documents; what is hostile or something else is refused with its place."""
+"""Exports of ChatGPT, Claude and mem0 become documents; what is hostile or something else is
+refused with its place.
+"""
 
 import json
 import zipfile
@@ -16,9 +18,16 @@ from cmt_sdk.testing.fakes import open_fake
 FIRST = "00000000-0000-4000-8000-000000000000"
 
 
-def node(name: str, parent: str | None, role: str = "", *parts: Any, kind: str = "text", **message: Any) -> dict[str, Any]:
+def node(
+    name: str, parent: str | None, role: str = "", *parts: Any, kind: str = "text", **message: Any
+) -> dict[str, Any]:
     """A node of ChatGPT's tree."""
-    said = {"author": {"role": role}, "content": {"content_type": kind, "parts": list(parts)}, "recipient": "all", **message}
+    said = {
+        "author": {"role": role},
+        "content": {"content_type": kind, "parts": list(parts)},
+        "recipient": "all",
+        **message,
+    }
     return {name: {"id": name, "parent": parent, "children": [], "message": said if role else None}}
 
 
@@ -28,12 +37,38 @@ TREE = (
     | node("about", "s", "user", kind="user_editable_context")
     | node("u1", "about", "user", "Where is the museum?", create_time=1714557600.5)
     | node("old", "u1", "assistant", "In Porto.", create_time=1714557601.0)
-    | node("call", "u1", "assistant", '{"query": "museum"}', recipient="web.run", create_time=1714557601.5)
+    | node(
+        "call",
+        "u1",
+        "assistant",
+        '{"query": "museum"}',
+        recipient="web.run",
+        create_time=1714557601.5,
+    )
     | node("found", "call", "tool", "a page")
     | node("think", "found", "assistant", "Hmm.", kind="thoughts")
-    | node("a1", "think", "assistant", "In Lisbon \ue200cite\ue202turn0search0\ue201since 2019.", create_time=1714557602.0)
-    | node("u2", "a1", "user", {"content_type": "image_asset_pointer"}, "Thank you!", kind="multimodal_text")
-    | node("hidden", "u2", "assistant", "secret", metadata={"is_visually_hidden_from_conversation": True})
+    | node(
+        "a1",
+        "think",
+        "assistant",
+        "In Lisbon \ue200cite\ue202turn0search0\ue201since 2019.",
+        create_time=1714557602.0,
+    )
+    | node(
+        "u2",
+        "a1",
+        "user",
+        {"content_type": "image_asset_pointer"},
+        "Thank you!",
+        kind="multimodal_text",
+    )
+    | node(
+        "hidden",
+        "u2",
+        "assistant",
+        "secret",
+        metadata={"is_visually_hidden_from_conversation": True},
+    )
 )
 CHATGPT = {
     "title": "The museum's\nplace",
@@ -71,11 +106,21 @@ CLAUDE = {
             "uuid": "m3",
             "sender": "assistant",
             "text": "",
-            "content": [{"type": "thinking", "thinking": "Hmm."}, {"type": "text", "text": "Green."}, {"type": "tool_use"}],
+            "content": [
+                {"type": "thinking", "thinking": "Hmm."},
+                {"type": "text", "text": "Green."},
+                {"type": "tool_use"},
+            ],
             "created_at": "2025-03-01T10:00:03Z",
             "parent_message_uuid": "m1",
         },
-        {"uuid": "m4", "sender": "human", "text": "Why?", "created_at": "2025-03-01T10:00:04Z", "parent_message_uuid": "m3"},
+        {
+            "uuid": "m4",
+            "sender": "human",
+            "text": "Why?",
+            "created_at": "2025-03-01T10:00:04Z",
+            "parent_message_uuid": "m3",
+        },
     ],
 }
 MEM0 = {
@@ -92,7 +137,9 @@ MEM0 = {
 
 def read(tmp_path: Path, value: Any, name: str = "conversations.json") -> list[cmt_sdk.Document]:
     """The documents of a JSON file with this value."""
-    (tmp_path / name).write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    (tmp_path / name).write_text(
+        value if isinstance(value, str) else json.dumps(value), encoding="utf-8"
+    )
     return list(cmt_sdk.read_conversations(tmp_path / name))
 
 
@@ -106,10 +153,14 @@ def zipped(path: Path, members: dict[str, Any]) -> Path:
 
 
 def test_a_conversation_of_chatgpt_is_the_branch_that_was_on_the_screen(tmp_path):
-    """Its title is the heading; tools, thoughts, hidden messages, abandoned answers and marks of citations are not there."""
+    """Its title is the heading; tools, thoughts, hidden messages, abandoned answers and marks of
+    citations are not there.
+    """
     (document,) = read(tmp_path, [CHATGPT])
-    assert document.text == (
-        "# The museum's place\n\nUser: Where is the museum?\n\nAssistant: In Lisbon since 2019.\n\nUser: Thank you!"
+    assert (
+        document.text
+        == "# The museum's place\n\nUser: Where is the museum?\n\nAssistant: In Lisbon since"
+        " 2019.\n\nUser: Thank you!"
     )
     assert document.source == "chatgpt:67a1"
     assert document.created_at == datetime(2024, 5, 1, 10, 0, 0, 250000, tzinfo=UTC)
@@ -130,29 +181,60 @@ def test_without_a_current_node_the_newest_message_ends_the_branch(tmp_path):
 def test_a_conversation_of_claude_without_its_abandoned_answer(tmp_path):
     """Text blocks and pasted texts; of two answers to one message the one that was gone on from."""
     (document,) = read(tmp_path, [CLAUDE])
-    assert document.text == ("# Tea\n\nUser: Which tea?\n\nlist.txt\n\ngreen, black\n\nAssistant: Green.\n\nUser: Why?")
-    assert (document.source, document.metadata["created"]) == ("claude:c-1", "2025-03-01T10:00:00+00:00")
+    assert (
+        document.text
+        == "# Tea\n\nUser: Which tea?\n\nlist.txt\n\ngreen, black\n\nAssistant: Green.\n\nUser:"
+        " Why?"
+    )
+    assert (document.source, document.metadata["created"]) == (
+        "claude:c-1",
+        "2025-03-01T10:00:00+00:00",
+    )
 
 
 def test_messages_of_claude_whose_parents_are_missing_are_kept(tmp_path):
-    """An export that lacks messages in between loses no more; older exports name no parents at all."""
+    """An export that lacks messages in between loses no more; older exports name no parents at
+    all.
+    """
     messages = [dict(m) for m in CLAUDE["chat_messages"]]
     messages[3]["parent_message_uuid"] = "gone"
     assert "Why?" in read(tmp_path, [CLAUDE | {"chat_messages": messages}])[0].text
     for message in messages:
         del message["parent_message_uuid"]
-    assert "Black.\n\nGreen.\n\nUser: Why?" in read(tmp_path, [CLAUDE | {"chat_messages": messages}])[0].text
+    assert (
+        "Black.\n\nGreen.\n\nUser: Why?"
+        in read(tmp_path, [CLAUDE | {"chat_messages": messages}])[0].text
+    )
 
 
 def test_what_claude_remembers_and_its_projects(tmp_path):
-    """Memories, a project's description with its instructions, and its files; the starter project is everybody's."""
-    memories = [{"conversations_memory": "Likes tea.", "project_memories": {"p1": "A book."}, "account_uuid": "acct"}]
+    """Memories, a project's description with its instructions, and its files; the starter project
+    is everybody's.
+    """
+    memories = [
+        {
+            "conversations_memory": "Likes tea.",
+            "project_memories": {"p1": "A book."},
+            "account_uuid": "acct",
+        }
+    ]
     doc = {"uuid": "d1", "filename": "plan.md", "content": "Ten chapters."}
-    project = {"uuid": "p1", "name": "Book", "description": "", "prompt_template": "Be brief.", "docs": [doc]}
+    project = {
+        "uuid": "p1",
+        "name": "Book",
+        "description": "",
+        "prompt_template": "Be brief.",
+        "docs": [doc],
+    }
     starter = project | {"uuid": "p2", "is_starter_project": True}
     path = zipped(
         tmp_path / "data.zip",
-        {"conversations.json": [CLAUDE], "memories.json": memories, "projects.json": [project, starter], "users.json": [1]},
+        {
+            "conversations.json": [CLAUDE],
+            "memories.json": memories,
+            "projects.json": [project, starter],
+            "users.json": [1],
+        },
     )
     found = {d.source: d.text for d in cmt_sdk.read_conversations(path)}
     assert found.pop("claude:c-1").startswith("# Tea")
@@ -165,12 +247,24 @@ def test_what_claude_remembers_and_its_projects(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "shape", [lambda m: m, lambda m: [m], lambda m: {"results": [m]}, lambda m: {"count": 1, "memories": [m]}]
+    "shape",
+    [
+        lambda m: m,
+        lambda m: [m],
+        lambda m: {"results": [m]},
+        lambda m: {"count": 1, "memories": [m]},
+    ],
 )
 def test_memories_of_mem0(tmp_path, shape):
-    """One alone, a list, or what `get_all` returns; plain metadata stays, and the user becomes the scope."""
+    """One alone, a list, or what `get_all` returns; plain metadata stays, and the user becomes the
+    scope.
+    """
     (document,) = read(tmp_path, shape(MEM0), "mem0.json")
-    assert (document.text, document.source, document.scope) == ("Likes to travel to Paris", "mem0:f38b", "user/alex")
+    assert (document.text, document.source, document.scope) == (
+        "Likes to travel to Paris",
+        "mem0:f38b",
+        "user/alex",
+    )
     assert document.metadata == {
         "year": 2024,
         "user_id": "alex",
@@ -196,7 +290,9 @@ def test_the_scope_of_a_memory_is_a_sound_path(tmp_path, ids, scope):
 
 
 def test_split_zipped_and_unpacked_exports_are_the_same(tmp_path):
-    """conversations-000.json and on, in a folder of the zip file; what macOS adds is passed over."""
+    """conversations-000.json and on, in a folder of the zip file; what macOS adds is passed
+    over.
+    """
     path = zipped(
         tmp_path / "a.zip",
         {
@@ -230,9 +326,14 @@ def test_every_passage_stands_below_the_title(tmp_path):
 
 def test_a_second_import_changes_nothing_and_a_later_one_updates(tmp_path):
     """By the source, which is the conversation's own id."""
-    longer = CHATGPT | {"current_node": "u3", "mapping": TREE | node("u3", "u2", "user", "And the bridge?")}
+    longer = CHATGPT | {
+        "current_node": "u3",
+        "mapping": TREE | node("u3", "u2", "user", "And the bridge?"),
+    }
     with open_fake(tmp_path / "m") as memory:
-        steps = [memory.add_many(read(tmp_path, [c]), replace=True) for c in (CHATGPT, CHATGPT, longer)]
+        steps = [
+            memory.add_many(read(tmp_path, [c]), replace=True) for c in (CHATGPT, CHATGPT, longer)
+        ]
         (document,) = memory.documents()
     assert [(s.added, s.unchanged, s.updated) for s in steps] == [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
     assert document.text.endswith("And the bridge?")
@@ -249,13 +350,31 @@ def test_text_that_no_memory_can_hold_is_mended(tmp_path):
 
 def test_what_nobody_said_is_no_document(tmp_path):
     """Empty conversations, and messages of wrong types."""
-    odd = [None, 7, {"sender": "human"}, {"sender": ["human"], "text": "x"}, {"sender": "human", "text": 7, "content": "x"}]
-    assert read(tmp_path, [CLAUDE | {"chat_messages": odd}, CHATGPT | {"mapping": {}}, MEM0 | {"memory": " "}]) == []
-    broken = {"root": None, "a": {"parent": "b", "message": []}, "b": {"parent": ["a"], "message": {"content": {"parts": 3}}}}
+    odd = [
+        None,
+        7,
+        {"sender": "human"},
+        {"sender": ["human"], "text": "x"},
+        {"sender": "human", "text": 7, "content": "x"},
+    ]
+    assert (
+        read(
+            tmp_path,
+            [CLAUDE | {"chat_messages": odd}, CHATGPT | {"mapping": {}}, MEM0 | {"memory": " "}],
+        )
+        == []
+    )
+    broken = {
+        "root": None,
+        "a": {"parent": "b", "message": []},
+        "b": {"parent": ["a"], "message": {"content": {"parts": 3}}},
+    }
     assert read(tmp_path, [CHATGPT | {"mapping": broken, "current_node": "a"}]) == []
 
 
-@pytest.mark.parametrize("time", [1e300, float("nan"), "soon", True, [1], "9999-12-31T23:59:59-23:00", -1e20])
+@pytest.mark.parametrize(
+    "time", [1e300, float("nan"), "soon", True, [1], "9999-12-31T23:59:59-23:00", -1e20]
+)
 def test_times_that_are_none_are_left_out(tmp_path, time):
     """The conversation is read all the same."""
     (document,) = read(tmp_path, [CHATGPT | {"create_time": time}])
@@ -266,19 +385,28 @@ def test_times_that_are_none_are_left_out(tmp_path, time):
 def test_circles_end(tmp_path):
     """In ChatGPT's tree and among Claude's parents."""
     circle = node("a", "b", "user", "one") | node("b", "a", "assistant", "two")
-    assert "User: one" in read(tmp_path, [CHATGPT | {"mapping": circle, "current_node": "a"}])[0].text
-    messages = [
-        {"uuid": n, "parent_message_uuid": p, "sender": "human", "text": n} for n, p in (("a", "b"), ("b", "a"), ("c", "c"))
-    ]
-    assert read(tmp_path, [CLAUDE | {"chat_messages": [*messages, {"sender": "human", "text": "sound"}]}])[0].text.endswith(
-        "sound"
+    assert (
+        "User: one" in read(tmp_path, [CHATGPT | {"mapping": circle, "current_node": "a"}])[0].text
     )
+    messages = [
+        {"uuid": n, "parent_message_uuid": p, "sender": "human", "text": n}
+        for n, p in (("a", "b"), ("b", "a"), ("c", "c"))
+    ]
+    assert read(
+        tmp_path, [CLAUDE | {"chat_messages": [*messages, {"sender": "human", "text": "sound"}]}]
+    )[0].text.endswith("sound")
 
 
 def test_a_chain_of_many_messages_takes_no_long_time(tmp_path):
     """A hundred thousand messages, each the child of the one before."""
     messages = [
-        {"uuid": str(i), "parent_message_uuid": str(i - 1), "sender": "human", "text": f"m{i}", "created_at": f"{i:09}"}
+        {
+            "uuid": str(i),
+            "parent_message_uuid": str(i - 1),
+            "sender": "human",
+            "text": f"m{i}",
+            "created_at": f"{i:09}",
+        }
         for i in range(100_000)
     ]
     assert read(tmp_path, [CLAUDE | {"chat_messages": messages}])[0].text.endswith("m99999")
@@ -310,7 +438,9 @@ def test_what_is_no_export_is_refused_with_its_place(tmp_path, text, words):
         read(tmp_path, text)
     assert words in str(refused.value)
     assert str(tmp_path / "conversations.json") in str(refused.value)
-    assert "give an export of" in str(refused.value) or "fetch the export again" in str(refused.value)
+    assert "give an export of" in str(refused.value) or "fetch the export again" in str(
+        refused.value
+    )
 
 
 def test_files_that_are_something_else(tmp_path):
@@ -332,20 +462,30 @@ def test_files_that_are_something_else(tmp_path):
 
 def test_sizes_have_limits(tmp_path, monkeypatch):
     """Of all files together as they claim to be, and of one item; a long item is read in pieces."""
-    path = zipped(tmp_path / "bomb.zip", {"conversations-000.json": [MEM0], "conversations-001.json": [MEM0]})
+    path = zipped(
+        tmp_path / "bomb.zip", {"conversations-000.json": [MEM0], "conversations-001.json": [MEM0]}
+    )
     size = len(json.dumps([MEM0]))
     monkeypatch.setattr(exports, "LARGEST_FILE", size * 2 - 1)
-    with pytest.raises(InvalidInput, match=rf"unpacked, has {size * 2:,} bytes, JSON is read up to {size * 2 - 1:,}"):
+    with pytest.raises(
+        InvalidInput,
+        match=rf"unpacked, has {size * 2:,} bytes, JSON is read up to {size * 2 - 1:,}",
+    ):
         list(cmt_sdk.read_conversations(path))
     monkeypatch.setattr(exports, "LARGEST_FILE", 100_000)
     monkeypatch.setattr(exports, "BLOCK", 16)
     monkeypatch.setattr(exports, "LARGEST_ITEM", 2000)
-    assert [d.source for d in read(tmp_path, json.dumps([MEM0, MEM0], indent=20))] == ["mem0:f38b"] * 2
+    assert [d.source for d in read(tmp_path, json.dumps([MEM0, MEM0], indent=20))] == [
+        "mem0:f38b"
+    ] * 2
     with pytest.raises(InvalidInput, match=r"longer than 2,000 characters"):
         read(tmp_path, [MEM0 | {"memory": "x" * 6000}])
 
 
 def test_a_file_of_an_open_memory_is_not_touched(tmp_path):
     """Closing it would drop the locks of the database."""
-    with open_fake(tmp_path / "m") as memory, pytest.raises(InvalidInput, match="memory that is open"):
+    with (
+        open_fake(tmp_path / "m") as memory,
+        pytest.raises(InvalidInput, match="memory that is open"),
+    ):
         list(cmt_sdk.read_conversations(memory.path / "memory.db"))

@@ -1,4 +1,6 @@
-"""Files to documents: what a reader sees of each format, a clear error for what cannot be read, folders."""
+"""Files to documents: what a reader sees of each format, a clear error for what cannot be read,
+folders.
+"""
 
 import io
 import logging
@@ -24,7 +26,9 @@ def docx(body, method=zipfile.ZIP_DEFLATED):
     """The bytes of a docx file with this body and a style for headings."""
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w", method) as parts:
-        parts.writestr("word/document.xml", f"<w:document {WORD}><w:body>{body}</w:body></w:document>")
+        parts.writestr(
+            "word/document.xml", f"<w:document {WORD}><w:body>{body}</w:body></w:document>"
+        )
         heading = '<w:style w:type="paragraph" w:styleId="H"><w:name w:val="heading 1"/></w:style>'
         parts.writestr("word/styles.xml", f"<w:styles {WORD}>{heading}</w:styles>")
     return file.getvalue()
@@ -39,19 +43,26 @@ def pdf(*pages):
     """The bytes of a PDF file whose pages hold these lines."""
     bodies = [
         "<< /Type /Catalog /Pages 2 0 R >>",
-        f"<< /Type /Pages /Count {len(pages)} /Kids [{' '.join(f'{4 + 2 * n} 0 R' for n in range(len(pages)))}] >>",
+        (
+            f"<< /Type /Pages /Count {len(pages)} /Kids"
+            f" [{' '.join(f'{4 + 2 * n} 0 R' for n in range(len(pages)))}] >>"
+        ),
         "<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
     for lines in pages:
         resources = f"/Resources << /Font << /F 3 0 R >> >> /Contents {len(bodies) + 2} 0 R"
         bodies.append(f"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 800] {resources} >>")
-        drawn = "BT /F 12 Tf 72 720 Td 14 TL " + " ".join(f"({line}) Tj T*" for line in lines) + " ET"
+        drawn = (
+            "BT /F 12 Tf 72 720 Td 14 TL " + " ".join(f"({line}) Tj T*" for line in lines) + " ET"
+        )
         bodies.append(f"<< /Length {len(drawn)} >>\nstream\n{drawn}\nendstream")
     written, places = "%PDF-1.4\n", "0000000000 65535 f \n"
     for number, body in enumerate(bodies, 1):
         places += f"{len(written):010} 00000 n \n"
         written += f"{number} 0 obj\n{body}\nendobj\n"
-    trailer = f"trailer\n<< /Size {len(bodies) + 1} /Root 1 0 R >>\nstartxref\n{len(written)}\n%%EOF\n"
+    trailer = (
+        f"trailer\n<< /Size {len(bodies) + 1} /Root 1 0 R >>\nstartxref\n{len(written)}\n%%EOF\n"
+    )
     return f"{written}xref\n0 {len(bodies) + 1}\n{places}{trailer}".encode()
 
 
@@ -99,9 +110,11 @@ def test_the_source_is_the_absolute_path(tmp_path, monkeypatch):
 
 
 def test_html(text_of):
-    """Headings, lists and tables stay; scripts, styles, link targets, emphasis and what is struck go."""
-    assert text_of("page.html", PAGE.encode()) == (
-        "# Museum\n\nIt moved to Lisbon in 2019.\n\n"
+    """Headings, lists and tables stay; scripts, styles, link targets, emphasis and what is struck
+    go.
+    """
+    assert (
+        text_of("page.html", PAGE.encode()) == "# Museum\n\nIt moved to Lisbon in 2019.\n\n"
         "* Open on Mondays\n* 2 * 3 euros\n\n"
         "| Year | City |\n| --- | --- |\n| 2019 | Lisbon |\n\n"
         "## Shop\n\nIt sells my_book."
@@ -117,7 +130,13 @@ def test_html(text_of):
         ('<meta charset="shift_jis"><p>日本語です。</p>'.encode("shift_jis"), "日本語です。"),
         (b"Caf&eacute; &amp; bar &lt;3", "Café & bar <3"),
         (b"https://example.org", "https://example.org"),
-        (b'<?xml version="1.0" encoding="UTF-8"?><html xmlns="http://www.w3.org/1999/xhtml"><p>Caf\xc3\xa9</p></html>', "Café"),
+        (
+            (
+                b'<?xml version="1.0" encoding="UTF-8"?><html'
+                b' xmlns="http://www.w3.org/1999/xhtml"><p>Caf\xc3\xa9</p></html>'
+            ),
+            "Café",
+        ),
     ],
     ids=["utf-8", "utf-16", "latin-1", "shift-jis", "no tag", "an address only", "xhtml"],
 )
@@ -137,17 +156,29 @@ def test_html_with_end_tags_left_out(text_of):
 def test_docx(text_of):
     """Headings and tables of a letter stay as Markdown."""
     row = "<w:tr><w:tc>{}</w:tc><w:tc>{}</w:tc></w:tr>"
-    table = row.format(paragraph("Year"), paragraph("City")) + row.format(paragraph("2019"), paragraph("Lisbon"))
-    body = paragraph("Museum", "H") + paragraph("It moved &amp; reopened.") + f"<w:tbl>{table}</w:tbl>" + paragraph("Bye.")
-    assert text_of("letter.docx", docx(body)) == (
-        "# Museum\n\nIt moved & reopened.\n\n| Year | City |\n| --- | --- |\n| 2019 | Lisbon |\n\nBye."
+    table = row.format(paragraph("Year"), paragraph("City")) + row.format(
+        paragraph("2019"), paragraph("Lisbon")
+    )
+    body = (
+        paragraph("Museum", "H")
+        + paragraph("It moved &amp; reopened.")
+        + f"<w:tbl>{table}</w:tbl>"
+        + paragraph("Bye.")
+    )
+    assert (
+        text_of("letter.docx", docx(body))
+        == "# Museum\n\nIt moved & reopened.\n\n| Year | City |\n| --- | --- |\n| 2019 | Lisbon"
+        " |\n\nBye."
     )
 
 
 def test_pdf(text_of):
     """Pages stand apart, and a word that was hyphenated at a line's end is whole again."""
     data = pdf(["The museum moved to", "Lisbon in 2019."], ["It is wheel-", "chair friendly."])
-    assert text_of("report.PDF", data) == "The museum moved to\nLisbon in 2019.\n\nIt is wheelchair friendly."
+    assert (
+        text_of("report.PDF", data)
+        == "The museum moved to\nLisbon in 2019.\n\nIt is wheelchair friendly."
+    )
 
 
 @pytest.mark.parametrize(
@@ -157,20 +188,40 @@ def test_pdf(text_of):
         ("notes.txt", b" \n\t", "nothing to remember"),
         ("notes.txt", b"\x89PNG\r\n\x1a\n\0\0", "is a picture: run OCR over it"),
         ("notes.txt", b"\x7fELF\x02\0\0", "is a program or its data"),
-        ("notes.txt", b"\x01\xf0\0\0\x02\xff\0", r"is no UTF-8 text \(invalid .* at byte 1\).*iconv"),
-        ("notes.txt", b"\x01\x02\0\x03\0\0", "holds NUL or control characters: that is binary data"),
+        (
+            "notes.txt",
+            b"\x01\xf0\0\0\x02\xff\0",
+            r"is no UTF-8 text \(invalid .* at byte 1\).*iconv",
+        ),
+        (
+            "notes.txt",
+            b"\x01\x02\0\x03\0\0",
+            "holds NUL or control characters: that is binary data",
+        ),
         ("notes.txt", b"\xff\xfea", r"is no UTF-16 text \(truncated data"),
         ("page.html", b"", "nothing to remember"),
         ("page.html", b"<script>1</script>", "holds no text"),
         ("page.html", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "is a picture"),
         ("page.html", b"<font>" * 5000 + b"x", "nested more than 2,000 deep.*add its text"),
-        ("bomb.docx", docx(" " * 32_000_001), "cannot be read .*unpacks to 32,000,.* the limit is 32,000,000"),
+        (
+            "bomb.docx",
+            docx(" " * 32_000_001),
+            "cannot be read .*unpacks to 32,000,.* the limit is 32,000,000",
+        ),
         ("letter.docx", b"", "is empty: there is nothing to remember"),
         ("letter.docx", b"It is text.", "cannot be read .*not a zip file"),
         ("letter.docx", LETTER[: len(LETTER) // 2], "cannot be read"),
-        ("letter.docx", LETTER.replace(b"word/document.xml", b"word/somewhat.xml"), "cannot be read"),
+        (
+            "letter.docx",
+            LETTER.replace(b"word/document.xml", b"word/somewhat.xml"),
+            "cannot be read",
+        ),
         ("letter.docx", docx("<w:p>"), "cannot be read .*tag mismatch"),
-        ("letter.docx", docx(paragraph("Hi."), zipfile.ZIP_LZMA), "compressed in a way that this format does not have"),
+        (
+            "letter.docx",
+            docx(paragraph("Hi."), zipfile.ZIP_LZMA),
+            "compressed in a way that this format does not have",
+        ),
         ("letter.docx", docx(""), "holds no text"),
         ("report.pdf", b"", "is empty: there is nothing to remember"),
         ("report.pdf", b"It is text.", "cannot be read .*save it again"),
@@ -224,18 +275,34 @@ def test_a_folder_is_no_document(tmp_path):
 def test_a_missing_extra_names_the_install_line(text_of, monkeypatch, suffix, module):
     """Without its converter a file is not read as something else."""
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=rf"reading {suffix} files .*pip install 'cmt-sdk\[files\]'"):
+    with pytest.raises(
+        MissingExtra, match=rf"reading {suffix} files .*pip install 'cmt-sdk\[files\]'"
+    ):
         text_of(f"file{suffix}", b"<p>Something</p>")
 
 
 def test_folders(tmp_path):
     """All beneath a folder, sorted; hidden files, hidden folders and unknown kinds are left out."""
-    names = ["b.txt", "a/z.md", "a/a.html", "a/deep/one.csv", ".hidden.md", ".git/notes.md", "picture.png", "program"]
+    names = [
+        "b.txt",
+        "a/z.md",
+        "a/a.html",
+        "a/deep/one.csv",
+        ".hidden.md",
+        ".git/notes.md",
+        "picture.png",
+        "program",
+    ]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"This is {name}.")
     found = [d.text for d in read_documents([tmp_path])]
-    assert found == ["This is b.txt.", "This is a/a.html.", "This is a/z.md.", "This is a/deep/one.csv."]
+    assert found == [
+        "This is b.txt.",
+        "This is a/a.html.",
+        "This is a/z.md.",
+        "This is a/deep/one.csv.",
+    ]
 
 
 def test_a_hidden_file_that_is_named(tmp_path):
@@ -245,7 +312,9 @@ def test_a_hidden_file_that_is_named(tmp_path):
 
 
 def test_bad_files_in_a_folder(tmp_path, caplog):
-    """One that cannot be read is passed over with a warning that names it, and the others are read; named, it fails."""
+    """One that cannot be read is passed over with a warning that names it, and the others are read;
+    named, it fails.
+    """
     (tmp_path / "a.txt").write_bytes(b"\xff\xff")
     (tmp_path / "b.pdf").write_bytes(b"nonsense")
     (tmp_path / "c.txt").symlink_to(tmp_path / "gone.txt")
@@ -302,7 +371,10 @@ def test_a_closed_folder_in_a_folder(closed, caplog):
     assert caplog.messages == [f"passed over: {closed} cannot be read: Permission denied"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="the superuser may look into every folder")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="the superuser may look into every folder",
+)
 @pytest.mark.parametrize("mode", [0o000, 0o400])
 def test_a_folder_closed_by_its_mode(tmp_path, mode):
     """The same without a stand-in: what is in it cannot be seen, or seen but not opened."""

@@ -46,7 +46,9 @@ def test_a_vector_finds_its_nearest_passages(tmp_path):
         memory.add("A red wine.", scope="cellar")
         memory.add("A red sea.")
         (vector,) = memory.model.embed(["red"])
-        assert [m.passage.text for m in memory.nearest(vector, 1, scope="cellar")] == ["A red wine."]
+        assert [m.passage.text for m in memory.nearest(vector, 1, scope="cellar")] == [
+            "A red wine."
+        ]
         assert len(memory.nearest(vector)) == 2
         with pytest.raises(InvalidSetting, match="k=0: ask for at least one passage"):
             memory.nearest(vector, 0)
@@ -79,6 +81,8 @@ def test_what_are_no_vectors_is_refused(tmp_path, rows):
     broken = Colours()
     broken.embed_documents = lambda _: rows
     with open_fake(tmp_path, embedder=broken) as memory:
-        with pytest.raises(InvalidSetting, match=r"embedder='colours-3' gave an array of shape .* for 1 texts"):
+        with pytest.raises(
+            InvalidSetting, match=r"embedder='colours-3' gave an array of shape .* for 1 texts"
+        ):
             memory.add("A red wine.")
         assert memory.count() == 1

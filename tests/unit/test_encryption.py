@@ -1,4 +1,6 @@
-"""Encrypted memories: nothing readable on the disk, no way in without the key, and nothing harmed by trying."""
+"""Encrypted memories: nothing readable on the disk, no way in without the key, and nothing harmed
+by trying.
+"""
 
 from __future__ import annotations
 
@@ -88,12 +90,19 @@ def notes(tmp_path: Path, key: str) -> Path:
 def readable(folder: Path, made: Mapping[str, tuple[bytes, bytes]]) -> list[str]:
     """The files in which a word, a memory or an embedding can be read."""
     pieces = [b"zanzibarquartz", b"mongolfierplum", b"geheimakte", b"Lisbon", b"CREATE TABLE"]
-    pieces += [data[at : at + 8] for both in made.values() for data in both for at in range(0, len(data) - 7, 8)]
+    pieces += [
+        data[at : at + 8]
+        for both in made.values()
+        for data in both
+        for at in range(0, len(data) - 7, 8)
+    ]
     return [f.name for f in folder.iterdir() if any(p in f.read_bytes() for p in pieces)]
 
 
 def test_nothing_can_be_read_on_the_disk(tmp_path, key):
-    """Texts, sources, memories and embeddings: while it is open, with its log, after a forget, and closed; no index file."""
+    """Texts, sources, memories and embeddings: while it is open, with its log, after a forget, and
+    closed; no index file.
+    """
     folder, engine = tmp_path / "notes", FakeEngine(Marked())
     with open_fake(folder, engine, encrypted=True, exact_limit=0) as memory:
         memory.add(TOLD, source="geheimakte.md", id="secret")
@@ -109,33 +118,53 @@ def test_nothing_can_be_read_on_the_disk(tmp_path, key):
     assert {f.name for f in folder.iterdir()} <= {"memory.db", "memory.lock"}
     with open_fake(tmp_path / "plain", engine) as memory:
         memory.add(TOLD)
-    assert readable(tmp_path / "plain", engine.compressor.made) == ["memory.db"]  # the scan sees what is there
+    # the scan sees what is there
+    assert readable(tmp_path / "plain", engine.compressor.made) == ["memory.db"]
 
 
 def test_it_opens_with_its_key_in_another_process(notes):
     """While it is open here, too."""
     program = "import sys; from pathlib import Path; from cmt_sdk.testing.fakes import open_fake\n"
-    program += "with open_fake(Path(sys.argv[1]), create=False) as m: m.add('From elsewhere.'); print(m.count(), m.encrypted)"
+    program += (
+        "with open_fake(Path(sys.argv[1]), create=False) as m: m.add('From elsewhere.');"
+        " print(m.count(), m.encrypted)"
+    )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with open_fake(notes) as memory:
         command = [sys.executable, "-W", "error", "-c", program, str(notes)]
-        assert subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout == "3 True\n"
+        assert (
+            subprocess.run(
+                command, env=environment, capture_output=True, text=True, check=True
+            ).stdout
+            == "3 True\n"
+        )
         assert memory.count() == 3
         assert memory.model.ask("Where did the museum move?").text == LISBON
 
 
 def test_several_processes_begin_one_memory(tmp_path, key):
     """Whoever is first makes it; all of them write into it."""
-    program = "import sys; from pathlib import Path; from cmt_sdk.testing.fakes import open_fake; sys.stdin.read()\n"
+    program = (
+        "import sys; from pathlib import Path; from cmt_sdk.testing.fakes import open_fake;"
+        " sys.stdin.read()\n"
+    )
     program += "with open_fake(Path(sys.argv[1]), encrypted=True) as m: m.add(sys.argv[2])"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", "-c", program, str(tmp_path / "notes")]
-    crowd = [subprocess.Popen([*command, f"Fact {n}."], env=environment, stdin=subprocess.PIPE) for n in range(4)]
+    crowd = [
+        subprocess.Popen([*command, f"Fact {n}."], env=environment, stdin=subprocess.PIPE)
+        for n in range(4)
+    ]
     for one in crowd:
         one.stdin.close()
     assert [one.wait() for one in crowd] == [0, 0, 0, 0]
     with open_fake(tmp_path / "notes", create=False) as memory:
-        assert sorted(d.text for d in memory.documents()) == ["Fact 0.", "Fact 1.", "Fact 2.", "Fact 3."]
+        assert sorted(d.text for d in memory.documents()) == [
+            "Fact 0.",
+            "Fact 1.",
+            "Fact 2.",
+            "Fact 3.",
+        ]
 
 
 def test_another_key_opens_nothing_and_harms_nothing(notes, monkeypatch):
@@ -143,7 +172,10 @@ def test_another_key_opens_nothing_and_harms_nothing(notes, monkeypatch):
     before = (notes / "memory.db").read_bytes()
     monkeypatch.setenv("CMT_KEY", "another")
     for door in (open_fake, cmt_sdk.repair):
-        with pytest.raises(StorageEncrypted, match="the key in CMT_KEY does not open it: set CMT_KEY to the key it was"):
+        with pytest.raises(
+            StorageEncrypted,
+            match="the key in CMT_KEY does not open it: set CMT_KEY to the key it was",
+        ):
             door(notes)
     assert (notes / "memory.db").read_bytes() == before
     assert [f.name for f in notes.parent.iterdir()] == ["notes"]  # repair has left no copy
@@ -156,7 +188,10 @@ def test_without_its_key_it_stays_shut(notes, monkeypatch):
     """The error names the variable, and the keyring's entry that would do."""
     monkeypatch.delenv("CMT_KEY")
     name = (notes / "memory.db").read_bytes()[:16].hex()
-    with pytest.raises(StorageEncrypted, match=rf"set CMT_KEY to .*; the system keyring \(cmt-sdk, {name}\) has none"):
+    with pytest.raises(
+        StorageEncrypted,
+        match=rf"set CMT_KEY to .*; the system keyring \(cmt-sdk, {name}\) has none",
+    ):
         open_fake(notes)
     use(monkeypatch, keyring.backends.fail.Keyring())
     with pytest.raises(StorageEncrypted, match=r"set CMT_KEY to .* cannot be asked"):
@@ -174,7 +209,9 @@ def test_without_the_extra_the_error_is_its_install_line(notes, tmp_path, monkey
 
 
 def test_where_another_sqlite_answers_nothing_is_written(tmp_path, key, monkeypatch):
-    """A Python with SQLite built in may hide SQLCipher's functions behind its own: those take a key without a word."""
+    """A Python with SQLite built in may hide SQLCipher's functions behind its own: those take a key
+    without a word.
+    """
     monkeypatch.setattr(driver, "sqlcipher", sqlite3)
     with pytest.raises(StorageEncrypted, match="plain SQLite answers in its place"):
         open_fake(tmp_path / "notes", encrypted=True)
@@ -182,11 +219,15 @@ def test_where_another_sqlite_answers_nothing_is_written(tmp_path, key, monkeypa
 
 
 def test_a_plain_memory_is_as_ever(tmp_path, key):
-    """CMT_KEY changes nothing for it; asked to be encrypted it is refused, open or not, and stays what it is."""
+    """CMT_KEY changes nothing for it; asked to be encrypted it is refused, open or not, and stays
+    what it is.
+    """
     with open_fake(tmp_path / "notes") as memory:
         memory.add(LISBON)
         assert not memory.encrypted
-        with pytest.raises(InvalidSetting, match="is not encrypted, and encrypted=True makes new ones"):
+        with pytest.raises(
+            InvalidSetting, match="is not encrypted, and encrypted=True makes new ones"
+        ):
             open_fake(tmp_path / "notes", encrypted=True)
     with pytest.raises(InvalidSetting, match="export it, and import it into a new one"):
         open_fake(tmp_path / "notes", encrypted=True)
@@ -206,7 +247,9 @@ def test_what_is_damaged_never_becomes_a_plain_memory_unasked(tmp_path, key, beg
 
 
 def test_a_passphrase_is_stretched_as_sqlcipher_does_it(tmp_path, monkeypatch):
-    """Other programs with SQLCipher open the file with the same words; a key of 64 digits is used as it is."""
+    """Other programs with SQLCipher open the file with the same words; a key of 64 digits is used
+    as it is.
+    """
     words = 'it\'s a "pass" phrase, ключ'
     monkeypatch.setenv("CMT_KEY", words)
     with open_fake(tmp_path / "notes", encrypted=True) as memory:
@@ -219,7 +262,9 @@ def test_a_passphrase_is_stretched_as_sqlcipher_does_it(tmp_path, monkeypatch):
 def test_a_short_passphrase_begins_no_memory_and_opens_those_there_are(tmp_path, monkeypatch):
     """The error names its length, the limit and ways out, and not the words."""
     monkeypatch.setenv("CMT_KEY", "tulip and rose")
-    with pytest.raises(InvalidSetting, match=r"has 14 characters, a new memory wants 15 or more: .*openssl") as refused:
+    with pytest.raises(
+        InvalidSetting, match=r"has 14 characters, a new memory wants 15 or more: .*openssl"
+    ) as refused:
         open_fake(tmp_path / "notes", encrypted=True)
     assert "tulip" not in str(refused.value)
     assert (tmp_path / "notes" / "memory.db").stat().st_size == 0
@@ -273,13 +318,19 @@ def test_forgetting_shows_the_key_to_no_other_process(notes, monkeypatch):
     monkeypatch.setattr(forgetting.subprocess, "run", watched)
     with open_fake(notes) as memory:
         receipt = memory.forget("secret")
-    assert (receipt.complete, receipt.traces_found, receipt.files_scanned[0]) == (True, 0, "memory.db")
+    assert (receipt.complete, receipt.traces_found, receipt.files_scanned[0]) == (
+        True,
+        0,
+        "memory.db",
+    )
     ((command, environment),) = calls
     assert KEY not in str(command) + str(environment)
 
 
 def test_a_trace_that_something_plain_holds_is_counted(notes):
-    """The search looks at the bytes of every file, and asks the database with its key what it still holds on purpose."""
+    """The search looks at the bytes of every file, and asks the database with its key what it still
+    holds on purpose.
+    """
     (notes / "left behind").write_text(f"{TOLD} Lisbon2019museum")
     with open_fake(notes) as memory:
         memory.add("The mongolfierplum is ripe.")
@@ -300,10 +351,13 @@ def test_a_new_key_goes_to_the_keyring_and_follows_the_memory(tmp_path, ring, ca
     name = (tmp_path / "notes" / "memory.db").read_bytes()[:16].hex()
     ((place, secret),) = ring.kept.items()
     assert (place, len(secret)) == (("cmt-sdk", name), 64)
-    assert f"encrypted with the key in the system keyring (cmt-sdk, {name})" in [f.detail for f in found]
+    assert f"encrypted with the key in the system keyring (cmt-sdk, {name})" in [
+        f.detail for f in found
+    ]
     assert secret not in told + caplog.text
     (tmp_path / "notes").rename(tmp_path / "moved")
-    with open_fake(tmp_path / "notes", encrypted=True) as memory:  # a new one in its place has a key of its own
+    # a new one in its place has a key of its own
+    with open_fake(tmp_path / "notes", encrypted=True) as memory:
         assert memory.count() == 0
     for folder in ("moved", "copy"):
         with open_fake(tmp_path / folder) as memory:
@@ -311,11 +365,16 @@ def test_a_new_key_goes_to_the_keyring_and_follows_the_memory(tmp_path, ring, ca
     assert len(ring.kept) == 2
 
 
-@pytest.mark.parametrize("broken", [keyring.backends.fail.Keyring(), Ring(forgetful=True)], ids=["none", "forgets"])
+@pytest.mark.parametrize(
+    "broken", [keyring.backends.fail.Keyring(), Ring(forgetful=True)], ids=["none", "forgets"]
+)
 def test_no_memory_is_made_whose_key_nobody_keeps(tmp_path, monkeypatch, broken):
     """Servers have no keyring: the error says so, and CMT_KEY does."""
     use(monkeypatch, broken)
-    with pytest.raises(StorageEncrypted, match="set CMT_KEY to a key of your own, such as `openssl rand -hex 32` prints"):
+    with pytest.raises(
+        StorageEncrypted,
+        match="set CMT_KEY to a key of your own, such as `openssl rand -hex 32` prints",
+    ):
         open_fake(tmp_path / "notes", encrypted=True)
     assert (tmp_path / "notes" / "memory.db").stat().st_size == 0
     monkeypatch.setenv("CMT_KEY", KEY)
@@ -325,8 +384,13 @@ def test_no_memory_is_made_whose_key_nobody_keeps(tmp_path, monkeypatch, broken)
 def test_damage_within_is_found_and_mended(notes, tmp_path):
     """What can be read of the other pages is saved, into an encrypted memory with the same key."""
     with open_fake(notes) as memory:
-        memory.add_many(cmt_sdk.Document(f"Fact word{n:04} of the museum.", id=str(n)) for n in range(300))
-    data, salt = bytearray((notes / "memory.db").read_bytes()), (notes / "memory.db").read_bytes()[:16]
+        memory.add_many(
+            cmt_sdk.Document(f"Fact word{n:04} of the museum.", id=str(n)) for n in range(300)
+        )
+    data, salt = (
+        bytearray((notes / "memory.db").read_bytes()),
+        (notes / "memory.db").read_bytes()[:16],
+    )
     for page in range(30, len(data) // PAGE, 25):
         data[page * PAGE + 99] ^= 16
     (notes / "memory.db").write_bytes(data)
@@ -340,7 +404,11 @@ def test_damage_within_is_found_and_mended(notes, tmp_path):
         texts = {d.id: d.text for d in memory.documents()}
         assert [f for f in memory.check() if not f.ok] == []
     assert len(texts) > 150
-    assert all(text == f"Fact word{int(name):04} of the museum." for name, text in texts.items() if name.isdecimal())
+    assert all(
+        text == f"Fact word{int(name):04} of the museum."
+        for name, text in texts.items()
+        if name.isdecimal()
+    )
     assert all(readable(folder, {}) == [] for folder in tmp_path.iterdir())
 
 
@@ -349,7 +417,10 @@ def test_what_repair_cannot_mend_it_leaves_alone(notes, tmp_path):
     with open_fake(notes) as memory:
         memory.add_many([f"Fact {n} of the museum." for n in range(100)])
     whole = (notes / "memory.db").read_bytes()
-    for data, error in ((bytes(16) + whole[16:], StorageDamaged), (whole[:99] + bytes(9) + whole[108:], StorageEncrypted)):
+    for data, error in (
+        (bytes(16) + whole[16:], StorageDamaged),
+        (whole[:99] + bytes(9) + whole[108:], StorageEncrypted),
+    ):
         (notes / "memory.db").write_bytes(data)
         with pytest.raises(error, match="damaged: restore a backup"):
             cmt_sdk.repair(notes)
@@ -364,14 +435,21 @@ def test_on_the_command_line(cmt, tmp_path, key, monkeypatch):
     assert "encrypted with the key in CMT_KEY" in made
     cmt("add", "--text", LISBON)
     assert cmt("ask", "Where did the museum move?").stdout.startswith(LISBON)
-    assert ["ok", "encryption"] in [line.split("\t")[:2] for line in cmt("check", code=1).stdout.splitlines()]
+    assert ["ok", "encryption"] in [
+        line.split("\t")[:2] for line in cmt("check", code=1).stdout.splitlines()
+    ]
     assert "already" in cmt("create", code=1).stderr
-    assert cmt.json("create", "-m", tmp_path / "x") == {"path": str(tmp_path / "x"), "encrypted": False}
+    assert cmt.json("create", "-m", tmp_path / "x") == {
+        "path": str(tmp_path / "x"),
+        "encrypted": False,
+    }
     told = cmt("export", tmp_path / "all.cmt")
     assert "is not encrypted" in told.stderr
     assert "encrypted" not in cmt("export", tmp_path / "x.cmt", "-m", tmp_path / "x").stderr
     cmt("backup", tmp_path / "copy")
-    assert cmt("ask", "-m", tmp_path / "copy", "Where did the museum move?").stdout.startswith(LISBON)
+    assert cmt("ask", "-m", tmp_path / "copy", "Where did the museum move?").stdout.startswith(
+        LISBON
+    )
     monkeypatch.delenv("CMT_KEY")
     for command in ("list", "check", "doctor --repair", "stats"):
         shown = cmt(*command.split(), code=5)
@@ -401,5 +479,8 @@ def test_what_is_typed_into_a_conversation_is_not_kept_beside_it(cmt, key, monke
 def test_plain_sqlite_sees_no_database(notes, tmp_path):
     """As a stranger would who has a copy of the disk."""
     shutil.copytree(notes, tmp_path / "stolen")
-    with closing(sqlite3.connect(tmp_path / "stolen" / "memory.db")) as db, pytest.raises(sqlite3.DatabaseError):
+    with (
+        closing(sqlite3.connect(tmp_path / "stolen" / "memory.db")) as db,
+        pytest.raises(sqlite3.DatabaseError),
+    ):
         db.execute("SELECT count(*) FROM sqlite_master")

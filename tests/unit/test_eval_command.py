@@ -15,9 +15,27 @@ from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.testing.fakes import open_fake
 
 ROWS = [
-    {"id": "1", "title": "A", "context": "Lisbon museum.", "question": "Which museum?", "answers": ["Lisbon museum"]},
-    {"id": "2", "title": "A", "context": "Lisbon museum.", "question": "Why Lisbon?", "answers": ["art"]},
-    {"id": "3", "title": "B", "context": "Green tea.", "question": "Which tea?", "answers": ["green tea", "tea"]},
+    {
+        "id": "1",
+        "title": "A",
+        "context": "Lisbon museum.",
+        "question": "Which museum?",
+        "answers": ["Lisbon museum"],
+    },
+    {
+        "id": "2",
+        "title": "A",
+        "context": "Lisbon museum.",
+        "question": "Why Lisbon?",
+        "answers": ["art"],
+    },
+    {
+        "id": "3",
+        "title": "B",
+        "context": "Green tea.",
+        "question": "Which tea?",
+        "answers": ["green tea", "tea"],
+    },
 ]
 
 
@@ -31,7 +49,9 @@ def file(tmp_path: Path) -> Path:
 
 def cmt_eval(*args: object) -> Result:
     """Run the command over a fake language model; what is no exit of click's own is raised."""
-    return CliRunner().invoke(eval_command, list(map(str, args)), obj=open_fake, catch_exceptions=False)
+    return CliRunner().invoke(
+        eval_command, list(map(str, args)), obj=open_fake, catch_exceptions=False
+    )
 
 
 def report_of(file: Path, *args: object) -> Any:
@@ -45,10 +65,20 @@ def test_writes_figures_with_all_that_made_them(file: Path) -> None:
     """Two of three answers are right: the fake reader says the sentence that shares most words."""
     report = report_of(file, "--reader", "memory", "--reader", "none", "--k", 1)
     assert report["readers"]["memory"]["exact"]["mean"] == pytest.approx(200 / 3)
-    assert report["readers"]["memory"]["paper_f1"]["mean"] == pytest.approx(100 * (1 + 0 + 2 / 3) / 3)
+    assert report["readers"]["memory"]["paper_f1"]["mean"] == pytest.approx(
+        100 * (1 + 0 + 2 / 3) / 3
+    )
     assert report["readers"]["none"]["exact"]["mean"] == 0.0
-    assert report["retrieval"]["fused"] == {"recall@1": 100.0, "recall@5": 100.0, "recall@10": 100.0}
-    assert (report["protocol"], report["file"], report["questions_asked"]) == ("stream", "questions.jsonl.gz", 3)
+    assert report["retrieval"]["fused"] == {
+        "recall@1": 100.0,
+        "recall@5": 100.0,
+        "recall@10": 100.0,
+    }
+    assert (report["protocol"], report["file"], report["questions_asked"]) == (
+        "stream",
+        "questions.jsonl.gz",
+        3,
+    )
     assert (report["storage"]["passages"], report["storage"]["pending"]) == (2, 0)
     assert report["fingerprint"]["model"] == "fake"
     assert report["plan"]["k"] == 1
@@ -66,7 +96,9 @@ def test_all_passages_can_be_read_for_every_question(file: Path) -> None:
 def test_keeps_every_answer_beside_the_report(file: Path) -> None:
     """One line a question, with replies by reader; --rows names another place."""
     report_of(file, "--reader", "text")
-    beside = [json.loads(line) for line in file.with_name("report.rows.jsonl").read_text().splitlines()]
+    beside = [
+        json.loads(line) for line in file.with_name("report.rows.jsonl").read_text().splitlines()
+    ]
     assert [(row["id"], row["replies"]["text"]["text"]) for row in beside] == [
         ("1", "Lisbon museum."),
         ("2", "Lisbon museum."),
@@ -79,7 +111,13 @@ def test_keeps_every_answer_beside_the_report(file: Path) -> None:
 def test_shows_tables_and_what_they_mean(file: Path) -> None:
     """Figures, retrieval, storage and notes."""
     shown = cmt_eval(file, "--limit", 2, "--reader", "memory").output
-    for part in ("paper F1", "first token ms", "recall@5", "2 passages", "2 of 3 questions were drawn with seed 0"):
+    for part in (
+        "paper F1",
+        "first token ms",
+        "recall@5",
+        "2 passages",
+        "2 of 3 questions were drawn with seed 0",
+    ):
         assert part in " ".join(shown.split())
 
 
@@ -112,7 +150,9 @@ def test_a_kept_memory_is_not_mixed_with_other_settings(file: Path, tmp_path: Pa
 
 def test_settings_pass_through(file: Path) -> None:
     """By their own options or by --set, in their own types."""
-    report = report_of(file, "--keep", 0.5, "--set", "passage_tokens=32", "--set", "device=cpu", "--reader", "none")
+    report = report_of(
+        file, "--keep", 0.5, "--set", "passage_tokens=32", "--set", "device=cpu", "--reader", "none"
+    )
     assert {n: report["settings"][n] for n in ("keep", "passage_tokens", "device")} == {
         "keep": 0.5,
         "passage_tokens": 32,
@@ -130,7 +170,9 @@ def test_settings_pass_through(file: Path) -> None:
         (["--json", "no/such/folder/out.json"], "there is no folder"),
     ],
 )
-def test_a_wrong_option_is_named_before_anything_runs(file: Path, args: list[str], message: str) -> None:
+def test_a_wrong_option_is_named_before_anything_runs(
+    file: Path, args: list[str], message: str
+) -> None:
     """Click's own exit code for misuse."""
     result = cmt_eval(file, *args)
     assert result.exit_code == 2
@@ -151,8 +193,21 @@ def test_help_has_an_example() -> None:
 def test_growth_takes_irrelevant_texts_from_other_files(file: Path, tmp_path: Path) -> None:
     """Plain text comes in stage by stage; the curve is in the report and on the terminal."""
     other = tmp_path / "other.jsonl"
-    other.write_text("".join(json.dumps({"title": "", "text": f"Nothing of note {n}."}) + "\n" for n in range(6)))
-    options = ("--protocol", "growth", "--passages", 2, "--stages", 2, "--irrelevant", other, "--reader", "memory")
+    other.write_text(
+        "".join(json.dumps({"title": "", "text": f"Nothing of note {n}."}) + "\n" for n in range(6))
+    )
+    options = (
+        "--protocol",
+        "growth",
+        "--passages",
+        2,
+        "--stages",
+        2,
+        "--irrelevant",
+        other,
+        "--reader",
+        "memory",
+    )
     report = report_of(file, *options)
     assert [point["documents"] for point in report["curve"]] == [2, 5, 8]
     assert "memory F1" in cmt_eval(file, *options).output
@@ -167,7 +222,13 @@ def test_growth_without_enough_to_grow_by_is_refused(file: Path) -> None:
 def test_abstention_is_reported(file: Path) -> None:
     """AUROC and the shares of right decisions, by reader."""
     report = report_of(file, "--protocol", "abstain", "--reader", "memory")
-    assert set(report["abstention"]["memory"]) == {"auroc", "threshold", "accuracy", "answered", "withheld"}
+    assert set(report["abstention"]["memory"]) == {
+        "auroc",
+        "threshold",
+        "accuracy",
+        "answered",
+        "withheld",
+    }
     assert "withheld %" in cmt_eval(file, "--protocol", "abstain", "--reader", "memory").output
 
 
@@ -184,7 +245,10 @@ def test_reports_gather_in_a_folder_with_a_page(file: Path, tmp_path: Path) -> N
     """A second run takes the next name, and the page tells of both."""
     folder = tmp_path / "reports"
     for _ in range(2):
-        assert cmt_eval(file, "--protocol", "gold", "--reader", "memory", "--report", folder).exit_code == 0
+        assert (
+            cmt_eval(file, "--protocol", "gold", "--reader", "memory", "--report", folder).exit_code
+            == 0
+        )
     assert sorted(path.name for path in folder.iterdir()) == [
         "gold-1.json", "gold-1.rows.jsonl", "gold-2.json", "gold-2.rows.jsonl", "index.html",
     ]  # fmt: skip

@@ -19,9 +19,20 @@ def select(filter: Filter, *rows: dict) -> list[str]:
     with sqlite3.connect(":memory:") as db:
         db.execute("CREATE TABLE documents (doc_id, current, expires_at, scope, source, metadata)")
         for row in rows:
-            whole = {"id": "a", "current": 1, "expires_at": None, "scope": "", "source": None, "metadata": {}} | row
+            whole = {
+                "id": "a",
+                "current": 1,
+                "expires_at": None,
+                "scope": "",
+                "source": None,
+                "metadata": {},
+            } | row
             whole["metadata"] = json.dumps(whole["metadata"], ensure_ascii=False)
-            db.execute("INSERT INTO documents VALUES (:id, :current, :expires_at, :scope, :source, :metadata)", whole)
+            db.execute(
+                "INSERT INTO documents VALUES (:id, :current, :expires_at, :scope, :source,"
+                " :metadata)",
+                whole,
+            )
         where, values = conditions(filter, NOW)
         found = db.execute(f"SELECT doc_id FROM documents d WHERE {where} ORDER BY rowid", values)  # noqa: S608 - the subject
         ids = [row[0] for row in found]
@@ -57,7 +68,20 @@ def test_ids():
 @pytest.mark.parametrize(
     ("asked", "found"),
     [
-        ("", ["", "u", "user", "user/ann", "user/ann/s/1", "user/anna", "user/ann0", "user/ann.x", "User/ann"]),
+        (
+            "",
+            [
+                "",
+                "u",
+                "user",
+                "user/ann",
+                "user/ann/s/1",
+                "user/anna",
+                "user/ann0",
+                "user/ann.x",
+                "User/ann",
+            ],
+        ),
         ("user/ann", ["user/ann", "user/ann/s/1"]),
         ("user/ann/", ["user/ann", "user/ann/s/1"]),
         ("user", ["user", "user/ann", "user/ann/s/1", "user/anna", "user/ann0", "user/ann.x"]),
@@ -68,7 +92,17 @@ def test_ids():
 )
 def test_a_scope_includes_what_lies_beneath_it(asked, found):
     """Names are whole: user/ann is not user/anna; no character is a wildcard."""
-    scopes = ["", "u", "user", "user/ann", "user/ann/s/1", "user/anna", "user/ann0", "user/ann.x", "User/ann"]
+    scopes = [
+        "",
+        "u",
+        "user",
+        "user/ann",
+        "user/ann/s/1",
+        "user/anna",
+        "user/ann0",
+        "user/ann.x",
+        "User/ann",
+    ]
     assert select(Filter(scope=asked), *({"id": s, "scope": s} for s in scopes)) == found
 
 
@@ -94,12 +128,16 @@ def test_a_scope_of_slashes_is_refused():
     ],
 )
 def test_a_source_may_hold_wildcards(asked, found):
-    """* only; brackets and question marks stand for themselves; a document without a source never fits."""
+    """* only; brackets and question marks stand for themselves; a document without a source never
+    fits.
+    """
     sources = ["a.md", "dir/b.md", "[x].md", "", None, "x", "https://a.example/?q=1"]
     assert select(Filter(source=asked), *({"id": s, "source": s} for s in sources)) == found
 
 
-MIXED = [{"id": str(v), "metadata": {"k": v}} for v in ("1", 1, 1.5, 2, True, False, None, "b", "")] + [{"id": "none"}]
+MIXED = [
+    {"id": str(v), "metadata": {"k": v}} for v in ("1", 1, 1.5, 2, True, False, None, "b", "")
+] + [{"id": "none"}]
 
 
 @pytest.mark.parametrize(
@@ -138,7 +176,9 @@ def test_every_condition_must_hold():
         {"id": "b", "scope": "x", "source": "s", "metadata": {"k": 1, "l": 3}},
         {"id": "c", "scope": "y", "source": "s", "metadata": {"k": 1, "l": 2}},
     ]
-    assert select(Filter(ids=["a", "b", "c"], scope="x", source="s", where={"k": 1, "l": {"<": 3}}), *rows) == ["a"]
+    assert select(
+        Filter(ids=["a", "b", "c"], scope="x", source="s", where={"k": 1, "l": {"<": 3}}), *rows
+    ) == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -213,7 +253,9 @@ HOSTILE = [
 
 @pytest.mark.parametrize("key", HOSTILE)
 def test_a_key_is_data(key):
-    """It finds the documents that have exactly this key, whatever it looks like in SQL or in a JSON path."""
+    """It finds the documents that have exactly this key, whatever it looks like in SQL or in a JSON
+    path.
+    """
     rows = [{"id": "has", "metadata": {key: 1}}, {"id": "lacks", "metadata": {"k": 1, "l": 1}}]
     assert select(Filter(where={key: 1}), *rows) == ["has"]
     assert select(Filter(where={key: {"exists": False}}), *rows) == ["lacks"]
@@ -253,7 +295,9 @@ def test_filters_read_as_python_does(stored, asked):
     same = same_kind(stored, asked)
     assert fits(asked, k=stored) == (same and stored == asked)
     assert fits({"!=": asked}, k=stored) == (not (same and stored == asked))
-    assert fits({"in": [asked, "never"]}, k=stored) == ((same and stored == asked) or stored == "never")
+    assert fits({"in": [asked, "never"]}, k=stored) == (
+        (same and stored == asked) or stored == "never"
+    )
     if asked is not None:
         assert fits({"<": asked}, k=stored) == (same and stored < asked)
         assert fits({">=": asked}, k=stored) == (same and stored >= asked)
@@ -262,7 +306,17 @@ def test_filters_read_as_python_does(stored, asked):
 def test_a_scope_can_be_left_out():
     """With everything beneath it, and nothing beside it; together with other conditions."""
     rows = [
-        {"id": n, "scope": n} for n in ("", "user", "user/ann", "user/ann/session/7", "users", "user-2", "team/user", "USER/x")
+        {"id": n, "scope": n}
+        for n in (
+            "",
+            "user",
+            "user/ann",
+            "user/ann/session/7",
+            "users",
+            "user-2",
+            "team/user",
+            "USER/x",
+        )
     ]
     assert select(Filter(outside="user"), *rows) == ["", "users", "user-2", "team/user", "USER/x"]
     assert select(Filter(outside="user/ann", scope="user"), *rows) == ["user"]

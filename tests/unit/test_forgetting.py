@@ -1,4 +1,6 @@
-"""Forgetting at the level of Memory: what a failure leaves due is finished, and the receipt is true."""
+"""Forgetting at the level of Memory: what a failure leaves due is finished, and the receipt is
+true.
+"""
 
 import sqlite3
 from contextlib import closing
@@ -46,12 +48,24 @@ def test_the_hash_of_a_forgotten_record_is_gone(folder):
     with open_fake(folder) as memory:
         memory.update("secret", "The zanzibarquartz is gone.", metadata={"place": "cellar"})
     with closing(sqlite3.connect(folder / "memory.db")) as db:
-        hashes = [row[0].encode() for row in db.execute("SELECT record_hash FROM documents WHERE doc_id = 'secret'")]
-        kept = db.execute("SELECT record_hash FROM documents WHERE doc_id <> 'secret'").fetchone()[0].encode()
+        hashes = [
+            row[0].encode()
+            for row in db.execute("SELECT record_hash FROM documents WHERE doc_id = 'secret'")
+        ]
+        kept = (
+            db.execute("SELECT record_hash FROM documents WHERE doc_id <> 'secret'")
+            .fetchone()[0]
+            .encode()
+        )
     with open_fake(folder) as memory:
         memory.forget("secret")
     everything = b"".join(f.read_bytes() for f in folder.iterdir())
-    assert [len(hashes), kept in everything, *(h in everything for h in hashes)] == [2, True, False, False]
+    assert [len(hashes), kept in everything, *(h in everything for h in hashes)] == [
+        2,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_an_erasure_that_was_killed_is_finished_at_the_next_opening(folder, monkeypatch):
@@ -65,7 +79,9 @@ def test_an_erasure_that_was_killed_is_finished_at_the_next_opening(folder, monk
 
 
 def test_a_full_disk_says_what_became_of_the_documents(folder, monkeypatch):
-    """They are gone; their bytes go at the next occasion, and asking again for the same finishes the work too."""
+    """They are gone; their bytes go at the next occasion, and asking again for the same finishes
+    the work too.
+    """
     with open_fake(folder) as memory:
         with monkeypatch.context() as patch:
 
@@ -73,7 +89,9 @@ def test_a_full_disk_says_what_became_of_the_documents(folder, monkeypatch):
                 raise StorageFull("no space left")
 
             patch.setattr(SQLiteStore, "erase", full)
-            with pytest.raises(StorageFull, match=r"no space left\. The documents are gone; their bytes go when"):
+            with pytest.raises(
+                StorageFull, match=r"no space left\. The documents are gone; their bytes go when"
+            ):
                 memory.forget("secret")
         with pytest.raises(DocumentNotFound):
             memory.forget("secret")
@@ -83,7 +101,10 @@ def test_a_full_disk_says_what_became_of_the_documents(folder, monkeypatch):
 def test_an_erasure_that_a_reader_holds_up_is_finished_later(folder, monkeypatch):
     """The receipt tells of the traces, and the next opening without that reader removes them."""
     monkeypatch.setattr("cmt_sdk.memory.FORGET_WAIT", 0.05)
-    with closing(sqlite3.connect(folder / "memory.db", isolation_level=None)) as reader, open_fake(folder) as memory:
+    with (
+        closing(sqlite3.connect(folder / "memory.db", isolation_level=None)) as reader,
+        open_fake(folder) as memory,
+    ):
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM documents").fetchall()
         receipt = memory.forget("secret")
@@ -107,9 +128,14 @@ def test_opening_does_not_wait_for_a_writer(folder, monkeypatch, caplog):
 
 
 def test_a_text_too_short_to_look_for_is_told_as_incomplete(folder, monkeypatch):
-    """No byte scan can show that "4711" is gone while a reader keeps the state before: the receipt says so."""
+    """No byte scan can show that "4711" is gone while a reader keeps the state before: the receipt
+    says so.
+    """
     monkeypatch.setattr("cmt_sdk.memory.FORGET_WAIT", 0.05)
-    with closing(sqlite3.connect(folder / "memory.db", isolation_level=None)) as reader, open_fake(folder) as memory:
+    with (
+        closing(sqlite3.connect(folder / "memory.db", isolation_level=None)) as reader,
+        open_fake(folder) as memory,
+    ):
         memory.add("4711", id="short")
         reader.execute("BEGIN")
         reader.execute("SELECT count(*) FROM documents").fetchall()
@@ -127,7 +153,9 @@ def test_what_was_only_deleted_can_still_be_erased(folder):
 
 
 def test_forgetting_runs_nothing_from_where_the_user_stands(folder, tmp_path, monkeypatch):
-    """The search for traces is another Python process: it must not find its modules in the current folder."""
+    """The search for traces is another Python process: it must not find its modules in the current
+    folder.
+    """
     (tmp_path / "json.py").write_text("raise SystemExit(3)")
     monkeypatch.chdir(tmp_path)
     with open_fake(folder) as memory:
@@ -148,7 +176,12 @@ def test_what_a_scope_once_held_goes_with_it(folder):
         memory.add("Bertha keeps the ultramarinekey.", id="moved", scope="user/ann")
         memory.update("moved", "Nobody keeps it.", scope="user/bob")
         receipt = memory.forget(scope="user/ann")
-        assert (receipt.documents, receipt.versions, receipt.passages, receipt.traces_found) == (["moved"], 1, 0, 0)
+        assert (receipt.documents, receipt.versions, receipt.passages, receipt.traces_found) == (
+            ["moved"],
+            1,
+            0,
+            0,
+        )
         assert [d.text for d in memory.history("moved")] == ["Nobody keeps it."]
 
 

@@ -75,7 +75,9 @@ def test_a_chat_is_copied_with_its_turns_over_the_same_memory(memory):
     assert (len(chat.turns), len(twin.turns)) == (0, 2)
 
 
-@pytest.mark.parametrize("of", [lambda m: m, lambda m: m.model, lambda m: {"held": m}, lambda m: m.chat()])
+@pytest.mark.parametrize(
+    "of", [lambda m: m, lambda m: m.model, lambda m: {"held": m}, lambda m: m.chat()]
+)
 def test_what_cannot_be_pickled_says_what_to_do(memory, of):
     """The error is one of ours, and names the call that opens the folder elsewhere."""
     with pytest.raises(InvalidInput, match=r"cannot be pickled.*cmt_sdk\.open\(path\)"):
@@ -103,7 +105,9 @@ def test_an_idle_memory_goes_on_in_the_child(memory):
     ],
 )
 def test_a_fork_while_the_memory_is_at_work(tmp_path, call):
-    """The child is asked to open its own, and does not hang; the parent goes on as if nothing had been."""
+    """The child is asked to open its own, and does not hang; the parent goes on as if nothing had
+    been.
+    """
     compressor = Waiting()
     with open_fake(tmp_path / "notes", FakeEngine(compressor)) as memory:
         memory.add("Ann likes tea.", wait=False)
@@ -162,12 +166,18 @@ def test_a_fork_while_another_thread_is_in_a_transaction(memory, monkeypatch):
 
 @forks
 def test_a_model_that_is_loaded_computes_in_the_parent_alone(tmp_path):
-    """Its threads are not in the child, which would wait for them: lists and searches by words go on there."""
+    """Its threads are not in the child, which would wait for them: lists and searches by words go
+    on there.
+    """
     with open_fake(tmp_path / "notes", FakeEngine(forks=False)) as memory:
         memory.add("Ann likes tea.")
         assert in_child(memory.count) == 1
         assert in_child(lambda: len(memory.search("tea", mode="text"))) == 1
-        for call in (lambda: memory.search("tea"), lambda: memory.model.ask("Who likes tea?").text, lambda: memory.compress()):
+        for call in (
+            lambda: memory.search("tea"),
+            lambda: memory.model.ask("Who likes tea?").text,
+            lambda: memory.compress(),
+        ):
             name, said = in_child(call)
             assert (name, "cmt_sdk.open(path)" in said) == ("ModelError", True)
         assert memory.model.ask("Who likes tea?").text == "Ann likes tea."

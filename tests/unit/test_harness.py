@@ -1,4 +1,6 @@
-"""The harness over a scripted subject: the protocols are kept, and the figures are those computed by hand."""
+"""The harness over a scripted subject: the protocols are kept, and the figures are those computed
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +18,9 @@ from cmt_sdk.evaluation.harness import WHOLE, Plan, Reply, grow, run, source_of
 from cmt_sdk.questions import read_passages
 from cmt_sdk.types import Answer, Document, Match, Passage, Progress, SearchMode, Source, Stats
 
-# What the memory reader says to each question, the accepted answers, and what that is worth by hand:
-# official EM and F1 (first line, best reference), paper EM and F1 (whole answer, shortest reference).
+# What the memory reader says to each question, the accepted answers, and what that is worth by
+# hand: official EM and F1 (first line, best reference), paper EM and F1 (whole answer, shortest
+# reference).
 SCRIPT = [
     ("museum", "Where is it?", ["Lisbon"], "Lisbon", 1, 1, 1, 1),
     ("museum", "When did it move?", ["2019", "in 2019"], "in the year 2019", 0, 0.8, 0, 0.5),
@@ -32,7 +35,9 @@ SCRIPT = [
     ("moon", "When?", ["1969"], "1970", 0, 0, 0, 0),
     ("bridge", "How old?", ["90 years"], InvalidInput("too many passages"), 0, 0, 0, 0),
 ]
-CONTEXTS = {name: f"All about the {name}." for name in ("museum", "whale", "river", "moon", "bridge")}
+CONTEXTS = {
+    name: f"All about the {name}." for name in ("museum", "whale", "river", "moon", "bridge")
+}
 FUSED_RANKS = [1, 1, 1, 2, 1, 1, 5, 1, 6, 1, 1, None]
 VECTOR_RANKS = [1, 2, 6, 2, None, 1, 5, 1, 6, 11, 1, None]
 
@@ -41,7 +46,13 @@ VECTOR_RANKS = [1, 2, 6, 2, None, 1, 5, 1, 6, 11, 1, None]
 def file(tmp_path: Path) -> Path:
     """Five passages and twelve questions."""
     rows = [
-        {"id": f"q{n}", "title": name, "context": CONTEXTS[name], "question": question, "answers": answers}
+        {
+            "id": f"q{n}",
+            "title": name,
+            "context": CONTEXTS[name],
+            "question": question,
+            "answers": answers,
+        }
         for n, (name, question, answers, *_) in enumerate(SCRIPT)
     ]
     path = tmp_path / "questions.jsonl"
@@ -51,7 +62,9 @@ def file(tmp_path: Path) -> Path:
 
 @dataclass
 class Scripted:
-    """A memory and its model in one, that say what the script tells them and record what they are asked."""
+    """A memory and its model in one, that say what the script tells them and record what they are
+    asked.
+    """
 
     documents: list[Document] = field(default_factory=list)
     calls: list[tuple[str, Any]] = field(default_factory=list)
@@ -61,7 +74,9 @@ class Scripted:
         """Itself."""
         return self
 
-    def add_many(self, documents: Sequence[Document], *, on_progress: Callable[[Progress], None]) -> Progress:
+    def add_many(
+        self, documents: Sequence[Document], *, on_progress: Callable[[Progress], None]
+    ) -> Progress:
         """Keep what is new."""
         self.calls.append(("add", len(documents)))
         known = {d.text for d in self.documents}
@@ -83,7 +98,9 @@ class Scripted:
         return Stats(5, 5, 5, 0, 0, 100, 500, 10_000, 20_000, "exact", "scripted")
 
     def ask(self, question: str, **options: Any) -> Answer:
-        """The scripted answer of the memory reader; "text" answers everything right, "none" knows nothing."""
+        """The scripted answer of the memory reader; "text" answers everything right, "none" knows
+        nothing.
+        """
         self.calls.append((question, options))
         number = next(n for n, row in enumerate(SCRIPT) if row[1] == question)
         _, _, answers, said = SCRIPT[number][:4]
@@ -93,24 +110,48 @@ class Scripted:
         text = {"memory": said, "text": answers[-1], "none": "no idea", "auto": "x"}[reader]
         rank = FUSED_RANKS[number]
         own = options.get("source") or (rank and rank <= options["k"])
-        source = Source("d", 1, source_of(CONTEXTS[SCRIPT[number][0]]) if own else "passage-other", 0, 9, "", 1.0, "")
+        source = Source(
+            "d",
+            1,
+            source_of(CONTEXTS[SCRIPT[number][0]]) if own else "passage-other",
+            0,
+            9,
+            "",
+            1.0,
+            "",
+        )
         return Answer(
             text=str(text),
             sources=[] if reader == "none" else [source],
-            reader="text" if reader == "auto" and number % 2 else {"auto": "memory"}.get(reader, reader),
+            reader=(
+                "text"
+                if reader == "auto" and number % 2
+                else {"auto": "memory"}.get(reader, reader)
+            ),
             abstained="don't know" in str(text),
             confidence=number / 10,
             prompt_tokens=20 if reader == "memory" else 500,
             memory_tokens=300 if reader == "memory" else 0,
             answer_tokens=number,
-            milliseconds={"encode": 1.0, "search": 2.0, "load": float(number), "prefill": 4.0, "decode": 50.0},
+            milliseconds={
+                "encode": 1.0,
+                "search": 2.0,
+                "load": float(number),
+                "prefill": 4.0,
+                "decode": 50.0,
+            },
         )
 
     def search(self, query: str, k: int, *, mode: SearchMode) -> Sequence[Match]:
         """The own passage at its scripted rank, other passages elsewhere."""
         number = next(n for n, row in enumerate(SCRIPT) if row[1] == query)
         own = Document("", source=source_of(CONTEXTS[SCRIPT[number][0]]))
-        rank = {"reranked": FUSED_RANKS, "fused": FUSED_RANKS, "vector": VECTOR_RANKS, "text": [1] * 12}[mode][number]
+        rank = {
+            "reranked": FUSED_RANKS,
+            "fused": FUSED_RANKS,
+            "vector": VECTOR_RANKS,
+            "text": [1] * 12,
+        }[mode][number]
         passage = Passage(1, "d", 1, 0, 0, 0, 0, "")
         return [Match(passage, own if n == rank else Document(""), 1.0) for n in range(1, k + 1)]
 
@@ -122,14 +163,20 @@ def memory_figures(file: Path, **plan: Any) -> Any:
 
 
 def test_each_reply_is_scored_as_by_hand(file: Path) -> None:
-    """Official metrics read the first line and any reference, the paper's the whole answer and the shortest one."""
+    """Official metrics read the first line and any reference, the paper's the whole answer and the
+    shortest one.
+    """
     asked = run(Scripted(), read_passages(file), Plan("stream", ["memory"]))
     scores = [a.replies["memory"] for a in asked]
-    assert [(r.exact, r.f1, r.paper_exact, r.paper_f1) for r in scores] == [pytest.approx(tuple(row[4:])) for row in SCRIPT]
+    assert [(r.exact, r.f1, r.paper_exact, r.paper_f1) for r in scores] == [
+        pytest.approx(tuple(row[4:])) for row in SCRIPT
+    ]
 
 
 def test_metrics_are_means_in_percent(file: Path) -> None:
-    """Six of twelve match exactly, the lost question among the rest; F1 sums to 7.4667, the paper's to 6.8333."""
+    """Six of twelve match exactly, the lost question among the rest; F1 sums to 7.4667, the paper's
+    to 6.8333.
+    """
     found = memory_figures(file)
     assert found.exact.mean == pytest.approx(50.0)
     assert found.f1.mean == pytest.approx(62.2222, abs=1e-4)
@@ -139,11 +186,19 @@ def test_metrics_are_means_in_percent(file: Path) -> None:
 
 
 def test_costs_leave_out_what_could_not_be_asked(file: Path) -> None:
-    """Eleven answers: tokens are means, milliseconds medians, and the first token comes before decoding."""
+    """Eleven answers: tokens are means, milliseconds medians, and the first token comes before
+    decoding.
+    """
     found = memory_figures(file)
     assert found.errors == 1
     assert (found.prompt_tokens, found.memory_tokens, found.answer_tokens) == (20, 300, 5)
-    assert found.milliseconds == {"encode": 1.0, "search": 2.0, "load": 5.0, "prefill": 4.0, "decode": 50.0}
+    assert found.milliseconds == {
+        "encode": 1.0,
+        "search": 2.0,
+        "load": 5.0,
+        "prefill": 4.0,
+        "decode": 50.0,
+    }
     assert found.first_token_ms == 12.0
 
 
@@ -156,26 +211,36 @@ def test_abstentions_and_passages_read_are_shares_of_all(file: Path) -> None:
 
 
 def test_confidence_is_judged_by_exact_answers(file: Path) -> None:
-    """Confidences rise from question to question: of 6 x 5 pairs 0 + 1 + 3 + 3 + 3 + 3 are in order."""
+    """Confidences rise from question to question: of 6 x 5 pairs 0 + 1 + 3 + 3 + 3 + 3 are in
+    order.
+    """
     assert memory_figures(file).confidence_auroc == pytest.approx(13 / 30)
 
 
 def test_retrieval_recall_by_mode_and_depth(file: Path) -> None:
     """Counted by hand from the scripted ranks; rank 11 is beyond what is looked at."""
     found = retrieval(run(Scripted(), read_passages(file), Plan("stream", ["none"])))
-    assert found["fused"] == pytest.approx({"recall@1": 800 / 12, "recall@5": 1000 / 12, "recall@10": 1100 / 12})
-    assert found["vector"] == pytest.approx({"recall@1": 400 / 12, "recall@5": 700 / 12, "recall@10": 900 / 12})
+    assert found["fused"] == pytest.approx(
+        {"recall@1": 800 / 12, "recall@5": 1000 / 12, "recall@10": 1100 / 12}
+    )
+    assert found["vector"] == pytest.approx(
+        {"recall@1": 400 / 12, "recall@5": 700 / 12, "recall@10": 900 / 12}
+    )
     assert found["text"] == {"recall@1": 100.0, "recall@5": 100.0, "recall@10": 100.0}
 
 
 def test_readers_get_the_same_questions_in_turn(file: Path) -> None:
     """After a warm-up each, the readers alternate, so that a busy minute slows them alike."""
     subject = Scripted()
-    asked = run(subject, read_passages(file), Plan("stream", ["memory", "text", "none"], k=3, max_tokens=9))
+    asked = run(
+        subject, read_passages(file), Plan("stream", ["memory", "text", "none"], k=3, max_tokens=9)
+    )
     calls = [(question, options["reader"]) for question, options in subject.calls[2:]]
     questions = [row[1] for row in SCRIPT]
     assert calls == [(q, r) for q in [questions[0], *questions] for r in ("memory", "text", "none")]
-    assert all((o["k"], o["max_tokens"], "source" in o) == (3, 9, False) for _, o in subject.calls[2:])
+    assert all(
+        (o["k"], o["max_tokens"], "source" in o) == (3, 9, False) for _, o in subject.calls[2:]
+    )
     assert [a.replies["text"].exact for a in asked] == [1.0] * 12
     assert [a.replies["none"].exact for a in asked] == [0.0] * 12
 
@@ -198,10 +263,17 @@ def test_gold_narrows_each_question_to_its_own_passage(file: Path) -> None:
 
 
 def test_limit_draws_questions_by_seed(file: Path) -> None:
-    """The same seed draws the same questions, in file order; a larger limit draws more of the same."""
+    """The same seed draws the same questions, in file order; a larger limit draws more of the
+    same.
+    """
 
     def drawn(limit: int, seed: int) -> list[str]:
-        return [a.id for a in run(Scripted(), read_passages(file), Plan(limit=limit, seed=seed, readers=["none"]))]
+        return [
+            a.id
+            for a in run(
+                Scripted(), read_passages(file), Plan(limit=limit, seed=seed, readers=["none"])
+            )
+        ]
 
     order = [f"q{n}" for n in range(12)]
     assert drawn(4, 1) == drawn(4, 1) != drawn(4, 2)
@@ -217,7 +289,9 @@ def test_stream_adds_all_passages_whatever_the_limit(file: Path) -> None:
     run(gold, read_passages(file), Plan("gold", ["none"], limit=1))
     assert (len(stream.documents), len(gold.documents)) == (5, 1)
     assert stream.documents[0] == Document(
-        "All about the museum.", source=source_of("All about the museum."), metadata={"article": "museum"}
+        "All about the museum.",
+        source=source_of("All about the museum."),
+        metadata={"article": "museum"},
     )
 
 
@@ -255,7 +329,12 @@ def test_a_passage_under_another_name_is_missed(file: Path) -> None:
 def test_progress_is_reported_by_stage(file: Path) -> None:
     """Passages first, then one step a question."""
     steps: list[tuple[str, int, int]] = []
-    run(Scripted(), read_passages(file), Plan(limit=2, readers=["none"]), lambda *step: steps.append(step))
+    run(
+        Scripted(),
+        read_passages(file),
+        Plan(limit=2, readers=["none"]),
+        lambda *step: steps.append(step),
+    )
     assert steps == [("add", 5, 5), ("ask", 1, 2), ("ask", 2, 2)]
 
 
@@ -284,7 +363,9 @@ def test_figures_of_nothing_but_errors() -> None:
 
 
 def test_abstention_asks_once_with_the_passage_and_once_without_the_answer(file: Path) -> None:
-    """The other passage is the next one that holds no accepted answer; each question is asked from one document alone."""
+    """The other passage is the next one that holds no accepted answer; each question is asked from
+    one document alone.
+    """
     subject = Scripted()
     asked = run(subject, read_passages(file), Plan("abstain", ["memory"]))
     asks = [options["source"] for name, options in subject.calls if name == SCRIPT[0][1]][-2:]
@@ -295,7 +376,9 @@ def test_abstention_asks_once_with_the_passage_and_once_without_the_answer(file:
 
 
 def test_abstention_is_judged_at_the_threshold_of_auto(file: Path) -> None:
-    """Confidences 0.0 to 1.1 for both kinds: no telling apart; five of twelve questions are at or over 0.6 and answered."""
+    """Confidences 0.0 to 1.1 for both kinds: no telling apart; five of twelve questions are at or
+    over 0.6 and answered.
+    """
     found = abstention(run(Scripted(), read_passages(file), Plan("abstain", ["memory"])), "memory")
     assert found.auroc == pytest.approx(0.5)
     assert found.threshold == 0.6
@@ -313,11 +396,19 @@ def test_abstention_needs_a_passage_that_does_not_tell(tmp_path: Path) -> None:
 
 
 def test_only_whole_words_are_an_answer_that_a_passage_holds(tmp_path: Path) -> None:
-    """An accepted answer of punctuation alone stands in no passage, and "art" does not stand in "party"."""
+    """An accepted answer of punctuation alone stands in no passage, and "art" does not stand in
+    "party".
+    """
     quoted = "\N{LEFT DOUBLE QUOTATION MARK}Art\N{RIGHT DOUBLE QUOTATION MARK} is here."
-    rows = [("It is art.", SCRIPT[0][1], ["art", "."]), (quoted, SCRIPT[5][1], ["30"]), ("Party.", SCRIPT[4][1], ["party"])]
+    rows = [
+        ("It is art.", SCRIPT[0][1], ["art", "."]),
+        (quoted, SCRIPT[5][1], ["30"]),
+        ("Party.", SCRIPT[4][1], ["party"]),
+    ]
     path = tmp_path / "two.jsonl"
-    path.write_text("".join(json.dumps({"context": c, "question": q, "answers": a}) + "\n" for c, q, a in rows))
+    path.write_text(
+        "".join(json.dumps({"context": c, "question": q, "answers": a}) + "\n" for c, q, a in rows)
+    )
     subject = Scripted()
     run(subject, read_passages(path), Plan("abstain", ["memory"]))
     asks = [options["source"] for name, options in subject.calls if name == SCRIPT[0][1]][-2:]
@@ -325,7 +416,9 @@ def test_only_whole_words_are_an_answer_that_a_passage_holds(tmp_path: Path) -> 
 
 
 def test_the_same_questions_are_asked_while_the_memory_grows(file: Path) -> None:
-    """The first two passages' seven questions, at two, three and five documents; the score is set beside the first one."""
+    """The first two passages' seven questions, at two, three and five documents; the score is set
+    beside the first one.
+    """
     subject, passages = Scripted(), read_passages(file)
     later = [Document(p.context, source=source_of(p.context)) for p in passages[2:]]
     stages = grow(subject, passages, later, Plan("growth", ["memory"], passages=2, stages=2))

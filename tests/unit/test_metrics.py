@@ -1,4 +1,6 @@
-"""Metrics against values computed by hand: the official ones by SQuAD v1.1's rules, the paper's by its code."""
+"""Metrics against values computed by hand: the official ones by SQuAD v1.1's rules, the paper's by
+its code.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,8 @@ def test_exact_match_takes_any_reference() -> None:
     [
         ("in the year 1066", ["1066"], 0.5),  # 1 of 3 tokens, 1 of 1: 2 * 1 / (3 + 1)
         ("in the year 1066", ["1066", "year 1066"], 0.8),  # 2 * 2 / (3 + 2) is better
-        ("red red blue", ["red blue blue"], 2 / 3),  # one red and one blue are shared: 2 * 2 / (3 + 3)
+        # one red and one blue are shared: 2 * 2 / (3 + 3)
+        ("red red blue", ["red blue blue"], 2 / 3),
         ("nothing", ["1066"], 0.0),
         ("", ["1066"], 0.0),
         ("the", ["a"], 0.0),  # v1.1 scores two empty answers 0, though they match exactly
@@ -74,13 +77,17 @@ def test_paper_reference_is_the_shortest_in_characters() -> None:
     ("prediction", "references", "expected"),
     [
         ("Broncos, who won 24-10", ["Denver Broncos", "Broncos"], 1.0),
-        ("Denver Broncos", ["Denver Broncos", "Broncos"], 0.0),  # right, but not as the shortest begins
+        # right, but not as the shortest begins
+        ("Denver Broncos", ["Denver Broncos", "Broncos"], 0.0),
         ("The 1975 final", ["19"], 1.0),  # the published code cuts characters, not tokens
         ("1", ["19"], 0.0),
-        ("anything", ["the"], 1.0),  # nothing is left of the reference, and everything begins with nothing
+        # nothing is left of the reference, and everything begins with nothing
+        ("anything", ["the"], 1.0),
     ],
 )
-def test_paper_exact_match_is_a_prefix_match(prediction: str, references: list[str], expected: float) -> None:
+def test_paper_exact_match_is_a_prefix_match(
+    prediction: str, references: list[str], expected: float
+) -> None:
     """The prediction, cut to the reference's length, has to equal it."""
     assert paper_exact_match(prediction, references) == expected
 
@@ -101,14 +108,19 @@ def test_recall_counts_ranks_from_one() -> None:
     [
         ([0.9, 0.8, 0.2, 0.1], [True, True, False, False], 1.0),
         ([0.9, 0.8, 0.2, 0.1], [False, False, True, True], 0.0),
-        ([0.9, 0.2, 0.8, 0.1], [True, True, False, False], 0.75),  # of four pairs only 0.2 against 0.8 is lost
+        # of four pairs only 0.2 against 0.8 is lost
+        ([0.9, 0.2, 0.8, 0.1], [True, True, False, False], 0.75),
         ([0.5, 0.5, 0.1], [True, False, False], 0.75),  # one tie, one win
         ([0.5, 0.5, 0.5], [True, False, True], 0.5),
         ([0.5, 0.6], [True, True], None),
     ],
 )
-def test_auroc_is_the_share_of_pairs_in_order(scores: list[float], positive: list[bool], expected: float | None) -> None:
-    """Every positive is set against every negative; a tie counts half; one kind alone has no order."""
+def test_auroc_is_the_share_of_pairs_in_order(
+    scores: list[float], positive: list[bool], expected: float | None
+) -> None:
+    """Every positive is set against every negative; a tie counts half; one kind alone has no
+    order.
+    """
     assert auroc(scores, positive) == expected
 
 

@@ -1,4 +1,6 @@
-"""Asking: readers, budgets, streaming, chat, and what an answer tells, with a fake language model."""
+"""Asking: readers, budgets, streaming, chat, and what an answer tells, with a fake language
+model.
+"""
 
 import threading
 from dataclasses import dataclass, field, replace
@@ -64,22 +66,35 @@ class MeasuringCompressor(FakeCompressor):
     def compress(self, texts):
         """One memory a text, measured where a word of `fidelities` is in it."""
         of = [next((f for word, f in self.fidelities.items() if word in t), None) for t in texts]
-        return [replace(made, fidelity=f) for made, f in zip(super().compress(texts), of, strict=True)]
+        return [
+            replace(made, fidelity=f) for made, f in zip(super().compress(texts), of, strict=True)
+        ]
 
 
 @pytest.fixture
 def measured(tmp_path):
-    engine = FakeEngine(MeasuringCompressor(fidelities={"museum": FAITHFUL, "harbour": FAITHFUL - 0.01}))
+    engine = FakeEngine(
+        MeasuringCompressor(fidelities={"museum": FAITHFUL, "harbour": FAITHFUL - 0.01})
+    )
     with open_fake(tmp_path / "measured", engine) as opened:
         opened.add_many(FACTS)
         yield opened
 
 
 def test_auto_reads_the_text_of_a_passage_whose_memory_is_poor(measured):
-    """At once, however sure: what the memory reader would have said is not asked for and costs nothing."""
+    """At once, however sure: what the memory reader would have said is not asked for and costs
+    nothing.
+    """
     poor = measured.model.ask("When does the harbour open?", reader="auto")
-    assert (poor.reader, poor.text, [s.text for s in poor.sources]) == ("text", FACTS[1], [FACTS[1]])
-    assert poor.prompt_tokens == measured.model.ask("When does the harbour open?", reader="text").prompt_tokens
+    assert (poor.reader, poor.text, [s.text for s in poor.sources]) == (
+        "text",
+        FACTS[1],
+        [FACTS[1]],
+    )
+    assert (
+        poor.prompt_tokens
+        == measured.model.ask("When does the harbour open?", reader="text").prompt_tokens
+    )
     assert measured.model.ask("When does the harbour open?").reader == "memory"
 
 
@@ -91,9 +106,13 @@ def test_auto_trusts_a_faithful_memory_and_one_that_was_not_measured(measured, q
 
 
 def test_auto_measures_again_what_was_encoded_again(measured):
-    """With its memory dropped a passage has no fidelity; the reading that makes the memory again measures it again."""
+    """With its memory dropped a passage has no fidelity; the reading that makes the memory again
+    measures it again.
+    """
     measured._store.evict(0)
-    assert [measured.model.ask("When does the harbour open?", reader="auto").reader for _ in range(2)] == ["memory", "text"]
+    assert [
+        measured.model.ask("When does the harbour open?", reader="auto").reader for _ in range(2)
+    ] == ["memory", "text"]
 
 
 def test_a_stream_that_failed_says_so_again(memory, monkeypatch):
@@ -113,7 +132,10 @@ def test_a_stream_that_failed_says_so_again(memory, monkeypatch):
 def test_passages_by_number_by_budget_or_both(memory):
     """A budget alone takes as many as fit; with `k` at most so many of them."""
     ask = memory.model.ask
-    assert [len(ask("museum harbour tea", **o).sources) for o in ({"k": 1}, {"budget": 1_000})] == [1, 3]
+    assert [len(ask("museum harbour tea", **o).sources) for o in ({"k": 1}, {"budget": 1_000})] == [
+        1,
+        3,
+    ]
     assert [len(ask("museum harbour tea", k=2, budget=b).sources) for b in (1, 1_000)] == [1, 2]
 
 
@@ -135,7 +157,11 @@ def test_k_may_exceed_the_memory(memory):
     assert len(memory.model.ask("the museum harbour Ann", k=99).sources) == 3
 
 
-@pytest.mark.parametrize(("at_least", "read"), [(0, 3), (32, 2)], ids=["a quarter is kept", "short passages are kept whole"])
+@pytest.mark.parametrize(
+    ("at_least", "read"),
+    [(0, 3), (32, 2)],
+    ids=["a quarter is kept", "short passages are kept whole"],
+)
 def test_a_budget_takes_as_many_as_fit(tmp_path, at_least, read):
     """Text costs its tokens, memory the entries that are kept; one passage is always read."""
     with open_fake(tmp_path / "notes", keep_at_least=at_least) as memory:
@@ -151,7 +177,10 @@ def test_a_filter_narrows_the_sources(memory):
     """Only documents that fit are read."""
     memory.add("The harbour of Marseille opens at six.", scope="user/bob", metadata={"year": 2020})
     assert "Marseille" in memory.model.ask("When does the harbour open?", scope="user/bob").text
-    assert "Marseille" in memory.model.ask("When does the harbour open?", where={"year": {">": 2019}}).text
+    assert (
+        "Marseille"
+        in memory.model.ask("When does the harbour open?", where={"year": {">": 2019}}).text
+    )
     assert memory.model.ask("When does the harbour open?", scope="user/carl").abstained
 
 
@@ -194,18 +223,23 @@ def test_chat_keeps_its_turns_and_can_remember(memory):
     assert [t.role for t in chat.turns] == ["user", "assistant"] * 2
     memory.wait(10)
     texts = [d.text for d in memory.list(scope="user/ann").documents]
-    assert texts == ["My bicycle is called Rosinante."]  # what only asks would be found as the answer to itself
+    # what only asks would be found as the answer to itself
+    assert texts == ["My bicycle is called Rosinante."]
     assert memory.count(where={"role": "user"}) == 1
 
 
 def test_a_question_has_a_limit(memory):
     """A page that was pasted in is refused with the remedy, not read for minutes."""
-    with pytest.raises(InvalidInput, match="20,001 characters, the limit is 20,000: add what it quotes"):
+    with pytest.raises(
+        InvalidInput, match="20,001 characters, the limit is 20,000: add what it quotes"
+    ):
         memory.model.ask("a" * 20_001)
 
 
 def test_the_memory_can_be_used_while_an_answer_streams(memory):
-    """Between two pieces the model is free: searching and adding go on, from this thread and from another."""
+    """Between two pieces the model is free: searching and adding go on, from this thread and from
+    another.
+    """
     stream = iter(memory.model.ask("When does the harbour open?", stream=True))
     next(stream)
     other = threading.Thread(target=lambda: memory.add("The tower of Pisa leans."))
@@ -237,7 +271,9 @@ def test_the_best_passage_is_nearest_to_the_question(tmp_path):
 
 
 def test_the_passage_that_makes_the_question_likeliest_is_read_first(memory, monkeypatch):
-    """Reading the question after each memory may turn the search's order round; without the setting nobody reads it."""
+    """Reading the question after each memory may turn the search's order round; without the setting
+    nobody reads it.
+    """
     asked = []
 
     def likelihoods(_self, question, memories):
@@ -253,15 +289,22 @@ def test_the_passage_that_makes_the_question_likeliest_is_read_first(memory, mon
     again = [m.passage.id for m in memory.search(question, k=2, mode="reranked")]
     assert again == [second.id, first.id]
     assert [s.passage_id for s in answer.sources] == again
-    assert [s.why.rpartition(", ")[2] for s in answer.sources] == ["question 100.0 nats", "question 0.0 nats"]
+    assert [s.why.rpartition(", ")[2] for s in answer.sources] == [
+        "question 100.0 nats",
+        "question 0.0 nats",
+    ]
     assert "rerank" in answer.milliseconds
     assert asked == [question]  # what the answer was ranked by serves the search too
 
 
 @pytest.mark.parametrize("settings", [{"rerank": 0}, {"compressor": "soft"}])
 def test_reranking_can_be_switched_off(tmp_path, monkeypatch, settings):
-    """rerank=0 keeps the order of the search; so do soft memories, where nobody asks for another."""
-    monkeypatch.setattr(FakeReader, "word_likelihoods", lambda *_: pytest.fail("nobody asked for it"))
+    """rerank=0 keeps the order of the search; so do soft memories, where nobody asks for
+    another.
+    """
+    monkeypatch.setattr(
+        FakeReader, "word_likelihoods", lambda *_: pytest.fail("nobody asked for it")
+    )
     with open_fake(tmp_path / "notes", **settings) as memory:
         memory.add_many(FACTS)
         assert "rerank" not in memory.model.ask("Which harbour, which museum?", k=2).milliseconds
@@ -297,6 +340,9 @@ def test_where_no_document_fits_no_model_is_loaded(tmp_path):
         answer = memory.model.ask("Where is the museum?", scope="bob")
         assert replace(answer, milliseconds={}) == replace(before, milliseconds={})
         assert answer.milliseconds.keys() == before.milliseconds.keys()
-        assert "".join(memory.model.ask("Where is the museum?", scope="bob", stream=True)) == "I don't know."
+        assert (
+            "".join(memory.model.ask("Where is the museum?", scope="bob", stream=True))
+            == "I don't know."
+        )
         with pytest.raises(AssertionError, match="the model is loaded"):
             memory.model.ask("Where is the museum?", scope="ann")

@@ -6,7 +6,14 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from cmt_sdk.newest import asks_for_before, contested, newest_first, of_the_same, oldest_first, told_at
+from cmt_sdk.newest import (
+    asks_for_before,
+    contested,
+    newest_first,
+    of_the_same,
+    oldest_first,
+    told_at,
+)
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 from cmt_sdk.types import Document, Match, Passage, Piece, Usage
@@ -35,7 +42,9 @@ def test_time_is_the_named_day_then_the_moment_then_the_order_of_storing():
 
 
 def test_what_is_near_the_best_passage_is_compared_with_it():
-    """Not another passage of its document, one of other meaning, or one that fits the question far less."""
+    """Not another passage of its document, one of other meaning, or one that fits the question far
+    less.
+    """
     found = [
         match(1, likelihood=-5.0),
         match(2, minutes=5, likelihood=-6.0),
@@ -61,7 +70,12 @@ def test_the_probe_outweighs_a_surprise():
 
 def test_the_newest_of_three_takes_the_best_place():
     """Scores stay with the places, and others keep theirs."""
-    found = [match(1, score=1.0), match(7, score=0.9), match(2, minutes=1, score=0.8), match(3, minutes=2, score=0.7)]
+    found = [
+        match(1, score=1.0),
+        match(7, score=0.9),
+        match(2, minutes=1, score=0.8),
+        match(3, minutes=2, score=0.7),
+    ]
     got = newest_first(found, {0, 2, 3})
     assert [m.passage.id for m in got] == [3, 1, 7, 2]
     assert [m.score for m in got] == [1.0, 0.9, 0.8, 0.7]
@@ -100,7 +114,10 @@ class Last(FakeReader):
 
     def read(self, prompt, max_tokens):
         """The word, or the words for not knowing."""
-        texts = [bytes(np.asarray(m.arrays["bytes"], np.uint8) ^ np.uint8(0x55)).decode() for m in prompt.memories]
+        texts = [
+            bytes(np.asarray(m.arrays["bytes"], np.uint8) ^ np.uint8(0x55)).decode()
+            for m in prompt.memories
+        ]
         answer = UNKNOWN if self.mute in texts[-1] else texts[-1].split()[-1]
         yield Piece(answer)
         yield Piece("", Usage(1, 1, 0.1 if answer == UNKNOWN else 0.9, 0.0, 0.0, 0.0))
@@ -118,7 +135,10 @@ def test_the_newer_is_read_and_the_older_stays_a_source(memory):
     new = memory.add("my flat is in Berlin")
     answer = memory.model.ask("Where is my flat?")
     assert answer.text == "Berlin"
-    assert [(s.document_id, s.superseded_by) for s in answer.sources] == [(new.id, None), (old.id, new.id)]
+    assert [(s.document_id, s.superseded_by) for s in answer.sources] == [
+        (new.id, None),
+        (old.id, new.id),
+    ]
     found = memory.search("Where is my flat?")
     assert [(m.document.id, m.superseded_by) for m in found] == [(new.id, None), (old.id, new.id)]
     assert f"superseded by {new.id}" in found[1].why
@@ -151,7 +171,9 @@ def test_two_things_of_one_form_are_both_read(memory):
 
 
 def test_a_question_is_read_once_after_each_memory(tmp_path, monkeypatch):
-    """What put the passages in order tells which of them are of the same, and serves the same question again."""
+    """What put the passages in order tells which of them are of the same, and serves the same
+    question again.
+    """
     read = []
     words = FakeReader.word_likelihoods
 

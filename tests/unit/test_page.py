@@ -1,4 +1,6 @@
-"""The page of evaluations: everything measured is on it, nothing comes from outside, and what is hostile stays text."""
+"""The page of evaluations: everything measured is on it, nothing comes from outside, and what is
+hostile stays text.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,13 @@ def figures(f1: float, ms: float) -> dict[str, Any]:
 def report(protocol: str = "gold", **more: Any) -> dict[str, Any]:
     """A report such as `cmt eval` writes."""
     settings = {"compressor": "kv", "keep": 0.25, "compression": 4}
-    said = {"file": "q.jsonl", "file_sha256": "ab" * 32, "questions_asked": 3, "plan": {"seed": 5}, "settings": settings}
+    said = {
+        "file": "q.jsonl",
+        "file_sha256": "ab" * 32,
+        "questions_asked": 3,
+        "plan": {"seed": 5},
+        "settings": settings,
+    }
     made = {
         "machine": MACHINE,
         "versions": {"torch": "2.13"},
@@ -37,8 +45,18 @@ def report(protocol: str = "gold", **more: Any) -> dict[str, Any]:
         "command": ["cmt", "eval"],
         "seconds": 4.2,
     }
-    readers = {"memory": figures(61.5, 190.0), "text": figures(62.5, 540.0), "none": figures(5.0, 90.0)}
-    rest = {"schema": 2, "protocol": protocol, "storage": STORAGE, "retrieval": {}, "readers": readers}
+    readers = {
+        "memory": figures(61.5, 190.0),
+        "text": figures(62.5, 540.0),
+        "none": figures(5.0, 90.0),
+    }
+    rest = {
+        "schema": 2,
+        "protocol": protocol,
+        "storage": STORAGE,
+        "retrieval": {},
+        "readers": readers,
+    }
     return {**said, **made, **rest, "command": ["cmt", "eval"], "notes": ["a note"], **more}
 
 
@@ -46,12 +64,16 @@ def page_of(folder: Path, **files: Any) -> str:
     """The page of a folder with these files."""
     for name, content in files.items():
         path = folder / name.replace("__", ".")
-        path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+        path.write_text(
+            content if isinstance(content, str) else json.dumps(content), encoding="utf-8"
+        )
     return write_page(folder).read_text(encoding="utf-8")
 
 
 def test_a_run_is_there_with_its_costs_and_its_command(tmp_path: Path) -> None:
-    """Scores with intervals, bytes of what is read, and what made them; both frontiers are drawn without the empty reader."""
+    """Scores with intervals, bytes of what is read, and what made them; both frontiers are drawn
+    without the empty reader.
+    """
     page = page_of(tmp_path, small__json=report())
     assert "61.5 ± 4.0" in page
     assert "270,000" in page
@@ -72,9 +94,22 @@ def test_nothing_is_fetched(tmp_path: Path) -> None:
 def test_finding_abstention_and_growth_have_their_sections(tmp_path: Path) -> None:
     """Each where a report tells of it."""
     recalls = {"recall@1": 86.7, "recall@5": 95.2}
-    point = {"exact": {"memory": 50.0}, "f1": {"memory": 60.0}, "relative": {"memory": 99.0}, "retrieval": {}}
+    point = {
+        "exact": {"memory": 50.0},
+        "f1": {"memory": 60.0},
+        "relative": {"memory": 99.0},
+        "retrieval": {},
+    }
     points = [{"documents": 2, **point}, {"documents": 4, **point}]
-    silent = {"memory": {"auroc": 0.81, "threshold": 0.6, "accuracy": 70.0, "answered": 80.0, "withheld": 60.0}}
+    silent = {
+        "memory": {
+            "auroc": 0.81,
+            "threshold": 0.6,
+            "accuracy": 70.0,
+            "answered": 80.0,
+            "withheld": 60.0,
+        }
+    }
     page = page_of(
         tmp_path, a__json=report("stream", retrieval={"fused": recalls}), b__json=report("growth", curve=points),
         c__json=report("abstain", abstention=silent),
@@ -87,17 +122,34 @@ def test_finding_abstention_and_growth_have_their_sections(tmp_path: Path) -> No
 def test_hostile_names_and_answers_stay_text(tmp_path: Path) -> None:
     """A question that is a script is shown as its characters."""
     evil = "<script>alert(1)</script>"
-    row = {"question": evil, "answers": [evil], "replies": {"memory": {"f1": 0.0, "text": evil, "confidence": 0.5}}}
-    page = page_of(tmp_path, small__json=report(file=evil), small__rows__jsonl=json.dumps(row) + "\n")
+    row = {
+        "question": evil,
+        "answers": [evil],
+        "replies": {"memory": {"f1": 0.0, "text": evil, "confidence": 0.5}},
+    }
+    page = page_of(
+        tmp_path, small__json=report(file=evil), small__rows__jsonl=json.dumps(row) + "\n"
+    )
     assert evil not in page
     assert "&lt;script&gt;alert(1)" in page
 
 
 def test_training_is_drawn_from_its_log(tmp_path: Path) -> None:
     """The loss, and each held-out figure under its name."""
-    log = [{"step": 0, "questions": 0, "held_out@1.0": 0.9}, {"step": 1, "questions": 30, "loss": 1.2}]
-    log += [{"step": 2, "questions": 60, "loss": 1.0}, {"step": 2, "questions": 60, "held_out@1.0": 0.8}, {"end": True}]
-    page = page_of(tmp_path, small__json=report(), reader__log__jsonl="".join(json.dumps(line) + "\n" for line in log))
+    log = [
+        {"step": 0, "questions": 0, "held_out@1.0": 0.9},
+        {"step": 1, "questions": 30, "loss": 1.2},
+    ]
+    log += [
+        {"step": 2, "questions": 60, "loss": 1.0},
+        {"step": 2, "questions": 60, "held_out@1.0": 0.8},
+        {"end": True},
+    ]
+    page = page_of(
+        tmp_path,
+        small__json=report(),
+        reader__log__jsonl="".join(json.dumps(line) + "\n" for line in log),
+    )
     assert "Training: reader" in page
     assert "held_out@1.0" in page
 

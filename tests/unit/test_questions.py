@@ -14,7 +14,13 @@ import pytest
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.questions import Question, QuestionedPassage, read_lines, read_passages
 
-ROW = {"id": "q1", "title": "Old_Museums", "context": "It moved.", "question": "Did it?", "answers": ["yes", "it did"]}
+ROW = {
+    "id": "q1",
+    "title": "Old_Museums",
+    "context": "It moved.",
+    "question": "Did it?",
+    "answers": ["yes", "it did"],
+}
 
 
 def lines_of(*rows: dict[str, Any]) -> bytes:
@@ -39,7 +45,10 @@ def test_groups_questions_by_passage_in_file_order(tmp_path: Path, name: str) ->
         QuestionedPassage(
             "Old Museums",
             "It moved.",
-            (Question("Did it?", ("yes", "it did"), "q1"), Question("When?", ("yes", "it did"), "q2")),
+            (
+                Question("Did it?", ("yes", "it did"), "q1"),
+                Question("When?", ("yes", "it did"), "q2"),
+            ),
         ),
         QuestionedPassage("", "It stayed.", (Question("Where?", ("here",)),)),
     ]
@@ -56,11 +65,16 @@ def test_reads_the_public_squad_format(tmp_path: Path) -> None:
     asked = {"id": "5", "question": "Did it?", "answers": [{"text": "yes", "answer_start": 0}]}
     article = {"title": "Old_Museums", "paragraphs": [{"context": "It moved.", "qas": [asked]}]}
     (tmp_path / "dev.json").write_text(json.dumps({"version": "1.1", "data": [article]}))
-    expected = [QuestionedPassage("Old Museums", "It moved.", (Question("Did it?", ("yes",), "5"),))]
+    expected = [
+        QuestionedPassage("Old Museums", "It moved.", (Question("Did it?", ("yes",), "5"),))
+    ]
     assert read_passages(tmp_path / "dev.json") == expected
 
 
-@pytest.mark.parametrize("content", [b"{}", b'{"data": 1}', b'{"data": [1]}', b'{"data": [{"paragraphs": [{}]}]}', b"[]", b"{"])
+@pytest.mark.parametrize(
+    "content",
+    [b"{}", b'{"data": 1}', b'{"data": [1]}', b'{"data": [{"paragraphs": [{}]}]}', b"[]", b"{"],
+)
 def test_another_json_file_is_refused(tmp_path: Path, content: bytes) -> None:
     """The file is named."""
     (tmp_path / "dev.json").write_bytes(content)
@@ -74,12 +88,17 @@ def test_another_json_file_is_refused(tmp_path: Path, content: bytes) -> None:
         ({k: v for k, v in ROW.items() if k != "context"}, "line 2: 'context' is missing"),
         (ROW | {"question": "  "}, "line 2: 'question' is '  '; it must be a text"),
         (ROW | {"question": 7}, "line 2: 'question' is 7; it must be a text"),
-        (ROW | {"answers": []}, "line 2: 'answers' is []; it must be a list with at least one text"),
+        (
+            ROW | {"answers": []},
+            "line 2: 'answers' is []; it must be a list with at least one text",
+        ),
         (ROW | {"answers": "yes"}, "line 2: 'answers' is 'yes'"),
         (ROW | {"answers": [{"text": "yes"}]}, "line 2: 'answers' is"),
     ],
 )
-def test_a_bad_row_is_named_by_line_and_field(tmp_path: Path, row: dict[str, Any], message: str) -> None:
+def test_a_bad_row_is_named_by_line_and_field(
+    tmp_path: Path, row: dict[str, Any], message: str
+) -> None:
     """The second line is the bad one."""
     (tmp_path / "a.jsonl").write_bytes(lines_of(ROW, row))
     assert message in complaint(tmp_path / "a.jsonl")
@@ -125,12 +144,22 @@ STREAMING = {
 
 
 def test_streamingqa_finds_its_passages_in_the_documents(tmp_path):
-    """The evidence key names a document by its sorting key; documents that nobody asks about are passed over."""
-    questions = written(tmp_path / "streaminqa_eval.jsonl.gz", STREAMING, {**STREAMING, "qa_id": "eval-8", "question": "When?"})
+    """The evidence key names a document by its sorting key; documents that nobody asks about are
+    passed over.
+    """
+    questions = written(
+        tmp_path / "streaminqa_eval.jsonl.gz",
+        STREAMING,
+        {**STREAMING, "qa_id": "eval-8", "question": "When?"},
+    )
     documents = written(
         tmp_path / "wmt.jsonl.gz",
         {"sorting_key": "2019-01_ff", "publication_ts": 1, "text": "Something else."},
-        {"sorting_key": "2020-12_ab3f", "publication_ts": 2, "text": "The mayor, Ana Lopes, opened the bridge."},
+        {
+            "sorting_key": "2020-12_ab3f",
+            "publication_ts": 2,
+            "text": "The mayor, Ana Lopes, opened the bridge.",
+        },
     )
     (passage,) = read_passages(questions, documents)
     assert passage.context == "The mayor, Ana Lopes, opened the bridge."
@@ -139,11 +168,15 @@ def test_streamingqa_finds_its_passages_in_the_documents(tmp_path):
 
 
 def test_the_documents_of_streamingqa_are_read_as_wmt_publishes_them(tmp_path):
-    """Date, sentences and raw text, tabs between them; the key is the date and the hash of the raw text."""
+    """Date, sentences and raw text, tabs between them; the key is the date and the hash of the raw
+    text.
+    """
     sentences = base64.b64encode(b"Ana Lopes opened the bridge.\nIt rained.").decode()
     raw = base64.b64encode(b"<p>Ana Lopes opened the bridge. It rained.").decode()
     archive = tmp_path / "news-docs.2020.en.filtered.gz"
-    archive.write_bytes(gzip.compress(f"20201231\t{sentences}\t{raw}\n20201231\t{raw}\t{sentences}\n".encode()))
+    archive.write_bytes(
+        gzip.compress(f"20201231\t{sentences}\t{raw}\n20201231\t{raw}\t{sentences}\n".encode())
+    )
     key = f"20201231000000000000\0\1{hashlib.sha256(raw.encode()).hexdigest()}\0\1"
     questions = written(tmp_path / "eval.jsonl", {**STREAMING, "evidence_id": key})
     (passage,) = read_passages(questions, archive)
@@ -153,8 +186,14 @@ def test_the_documents_of_streamingqa_are_read_as_wmt_publishes_them(tmp_path):
 def test_answers_as_python_prints_squad_s(tmp_path):
     """A cell of a table made from SQuAD; a row without a text in it has no answer."""
     table = tmp_path / "squad.csv"
-    cells = ["\"{'text': ['Rome', 'in Rome'], 'answer_start': [3, 0]}\"", "\"{'text': [], 'answer_start': []}\""]
-    table.write_text("id,context,question,answers\n" + "".join(f"{n},In Rome.,Where?,{c}\n" for n, c in enumerate(cells)))
+    cells = [
+        "\"{'text': ['Rome', 'in Rome'], 'answer_start': [3, 0]}\"",
+        "\"{'text': [], 'answer_start': []}\"",
+    ]
+    table.write_text(
+        "id,context,question,answers\n"
+        + "".join(f"{n},In Rome.,Where?,{c}\n" for n, c in enumerate(cells))
+    )
     (passage,) = read_passages(table)
     assert [q.answers for q in passage.questions] == [("Rome", "in Rome")]
     table.write_text("context,question,answers\nIn Rome.,Where?,{'text': [\n")
@@ -179,33 +218,50 @@ def test_a_json_file_may_hold_lines(tmp_path):
 def test_a_passage_that_is_only_named_has_to_be_somewhere(tmp_path):
     """Without the documents, or with the wrong ones, the key and the remedy are told."""
     questions = written(tmp_path / "streaminqa_eval.jsonl", STREAMING)
-    with pytest.raises(InvalidInput, match=r"line 1: it has no passage, only the key '2020-12_ab3f'; name the file of texts"):
+    with pytest.raises(
+        InvalidInput,
+        match=r"line 1: it has no passage, only the key '2020-12_ab3f'; name the file of texts",
+    ):
         read_passages(questions)
     other = written(tmp_path / "other.jsonl", {"id": "x", "text": "y"})
-    with pytest.raises(InvalidInput, match=r"other\.jsonl: lacks 1 of the 1 passages .*'2020-12_ab3f' \(.*line 1\)"):
+    with pytest.raises(
+        InvalidInput, match=r"other\.jsonl: lacks 1 of the 1 passages .*'2020-12_ab3f' \(.*line 1\)"
+    ):
         read_passages(questions, other)
 
 
 def test_archivalqa_is_a_table_whose_paragraphs_have_keys(tmp_path):
-    """One answer a row; the paragraph comes from the documents, or stands in the table that CaMeLS makes."""
+    """One answer a row; the paragraph comes from the documents, or stands in the table that CaMeLS
+    makes.
+    """
     head = "id,question,answer,org_answer,answer_start,para_id,trans_que,trans_ans,source"
-    row = 'val_4,"When was the pipeline sold, and to whom?","May 26, 1988",today,103,148748_0,0,1,rand'
+    row = (
+        'val_4,"When was the pipeline sold, and to whom?","May 26,'
+        ' 1988",today,103,148748_0,0,1,rand'
+    )
     plain = tmp_path / "ArchivalQA_val.csv"
     plain.write_text(f"{head}\n{row}\n", encoding="utf-8")
-    documents = written(tmp_path / "paragraphs.jsonl", {"para_id": "148748_0", "text": "It was sold today."})
+    documents = written(
+        tmp_path / "paragraphs.jsonl", {"para_id": "148748_0", "text": "It was sold today."}
+    )
     (passage,) = read_passages(plain, documents)
     assert (passage.context, passage.questions[0].answers, passage.questions[0].id) == (
         "It was sold today.", ("May 26, 1988",), "val_4",
     )  # fmt: skip
     paired = tmp_path / "test.csv"
-    paired.write_text(f"{head},ans_paragraph,ans_text\n{row},It was sold today.,All of it.\n", encoding="utf-8")
+    paired.write_text(
+        f"{head},ans_paragraph,ans_text\n{row},It was sold today.,All of it.\n", encoding="utf-8"
+    )
     assert read_passages(paired)[0].context == "It was sold today."
 
 
 def test_the_tables_of_camels_hold_texts_and_answers_in_cells(tmp_path):
     """Several answers have backslashes between them."""
     table = tmp_path / "streamingqa_test.csv"
-    table.write_text("text,question,answers\nThe bridge is open.,What is open?,the bridge\\bridge\n", encoding="utf-8")
+    table.write_text(
+        "text,question,answers\nThe bridge is open.,What is open?,the bridge\\bridge\n",
+        encoding="utf-8",
+    )
     (passage,) = read_passages(table)
     assert passage.context == "The bridge is open."
     assert passage.questions[0].answers == ("the bridge", "bridge")
@@ -222,17 +278,30 @@ def test_a_table_without_answers_names_the_row(tmp_path):
 def test_squad_2_questions_without_an_answer_are_passed_over(tmp_path):
     """What cannot be answered cannot be scored against an answer."""
     qas = [
-        {"id": "1", "question": "Where?", "answers": [{"text": "Rome", "answer_start": 0}], "is_impossible": False},
+        {
+            "id": "1",
+            "question": "Where?",
+            "answers": [{"text": "Rome", "answer_start": 0}],
+            "is_impossible": False,
+        },
         {"id": "2", "question": "Why?", "answers": [], "is_impossible": True},
     ]
-    data = {"version": "v2.0", "data": [{"title": "Rome", "paragraphs": [{"context": "Rome.", "qas": qas}]}]}
+    data = {
+        "version": "v2.0",
+        "data": [{"title": "Rome", "paragraphs": [{"context": "Rome.", "qas": qas}]}],
+    }
     (tmp_path / "dev-v2.0.json").write_text(json.dumps(data), encoding="utf-8")
     (passage,) = read_passages(tmp_path / "dev-v2.0.json")
     assert [q.id for q in passage.questions] == ["1"]
 
 
 def test_the_paper_s_bank_is_the_first_passages_in_file_order(tmp_path):
-    """Unique contexts as they first appear, each with every question about it, wherever that stands in the file."""
-    rows = [{"context": c, "question": f"{c} {n}?", "answers": ["a"]} for n, c in enumerate(["b", "a", "b", "c", "a"])]
+    """Unique contexts as they first appear, each with every question about it, wherever that stands
+    in the file.
+    """
+    rows = [
+        {"context": c, "question": f"{c} {n}?", "answers": ["a"]}
+        for n, c in enumerate(["b", "a", "b", "c", "a"])
+    ]
     found = read_passages(written(tmp_path / "q.jsonl", *rows))
     assert [(p.context, len(p.questions)) for p in found[:2]] == [("b", 2), ("a", 2)]

@@ -1,4 +1,6 @@
-"""The registry of models: what is listed, shown, removed and refused. Folders of a few bytes stand for models."""
+"""The registry of models: what is listed, shown, removed and refused. Folders of a few bytes stand
+for models.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def folder_at(path: Path, *, weights: str = "model.safetensors") -> Path:
     """A model's folder of a few bytes."""
     path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"}))
+    (path / "config.json").write_text(
+        json.dumps({"architectures": ["LlamaForCausalLM"], "model_type": "llama"})
+    )
     (path / "tokenizer.json").write_text("{}")
     (path / weights).write_bytes(WEIGHTS)
     return path
@@ -51,7 +55,9 @@ def test_nothing_is_listed_on_a_fresh_machine() -> None:
 
 
 def test_an_installed_model_is_described(tmp_path: Path, home: Path) -> None:
-    """Every fact of a pulled model comes back, from `install`, `model_info` and `list_models` alike."""
+    """Every fact of a pulled model comes back, from `install`, `model_info` and `list_models`
+    alike.
+    """
     info = pulled(tmp_path, "org/tiny")
     assert info == registry.ModelInfo(
         name="org/tiny",
@@ -76,12 +82,19 @@ def test_models_are_listed_by_name(tmp_path: Path) -> None:
 
 def test_a_missing_model_names_the_command_that_gets_it() -> None:
     """The remedy is in the message."""
-    with pytest.raises(errors.ModelNotFound, match=r"'org/name' is not on this machine: run `cmt model pull org/name`"):
+    with pytest.raises(
+        errors.ModelNotFound,
+        match=r"'org/name' is not on this machine: run `cmt model pull org/name`",
+    ):
         registry.model_info("org/name")
 
 
-@pytest.mark.parametrize("name", ["../x", "a/../b", "/nowhere/at/all", "a/b/c", "", " ", ".", "a\x00b", "-rf"])
-def test_no_name_leads_out_of_the_model_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "name", ["../x", "a/../b", "/nowhere/at/all", "a/b/c", "", " ", ".", "a\x00b", "-rf"]
+)
+def test_no_name_leads_out_of_the_model_folder(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """What is neither a name nor a model's folder is refused."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises((errors.ModelNotFound, errors.ModelUnsupported)):
@@ -93,7 +106,12 @@ def test_a_local_folder_is_a_model_where_it_is(tmp_path: Path) -> None:
     folder = folder_at(tmp_path / "mine")
     before = sorted(folder.iterdir())
     info = registry.model_info(str(folder))
-    assert (info.name, info.path, info.sha256, info.source) == (str(folder), folder, DIGEST, "local folder")
+    assert (info.name, info.path, info.sha256, info.source) == (
+        str(folder),
+        folder,
+        DIGEST,
+        "local folder",
+    )
     assert info.pulled_at is None
     assert sorted(folder.iterdir()) == before
     assert registry.list_models() == []
@@ -108,7 +126,9 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     """A folder with only a .bin file names that file and the reason."""
     folder = folder_at(tmp_path / "old", weights="pytorch_model.bin")
-    with pytest.raises(errors.ModelUnsupported, match=r"only pytorch_model\.bin, and pickled weights can run code"):
+    with pytest.raises(
+        errors.ModelUnsupported, match=r"only pytorch_model\.bin, and pickled weights can run code"
+    ):
         registry.model_info(str(folder))
 
 
@@ -124,7 +144,9 @@ def test_weights_that_changed_since_the_pull_are_not_served(tmp_path: Path) -> N
     """A damaged model is named with its remedy, and left out of the list."""
     info = pulled(tmp_path, "org/tiny")
     save_file({"a": np.zeros(9, np.float32)}, info.path / "model.safetensors")
-    with pytest.raises(errors.ModelNotFound, match=r"have changed since they were pulled: run `cmt model pull"):
+    with pytest.raises(
+        errors.ModelNotFound, match=r"have changed since they were pulled: run `cmt model pull"
+    ):
         registry.model_info("org/tiny")
     assert registry.list_models() == []
 
@@ -193,11 +215,21 @@ def test_a_damaged_digest_cache_is_made_again(damage: str, tmp_path: Path, home:
 
 def test_the_same_weights_are_the_same_in_whatever_files(tmp_path: Path) -> None:
     """Order, number of files and other metadata do not matter; names, shapes and bytes do."""
-    save_file({"b": np.arange(3, dtype=np.float32)}, tmp_path / "2.safetensors", metadata={"made": "elsewhere"})
+    save_file(
+        {"b": np.arange(3, dtype=np.float32)},
+        tmp_path / "2.safetensors",
+        metadata={"made": "elsewhere"},
+    )
     save_file({"a": np.ones((1, 2), np.float32)}, tmp_path / "1.safetensors")
     save_file({"a": np.ones((2, 1), np.float32)}, tmp_path / "3.safetensors")
-    assert hashes.known_sha256_of_tensors([tmp_path / "2.safetensors", tmp_path / "1.safetensors"]) == DIGEST
-    assert hashes.known_sha256_of_tensors([tmp_path / "2.safetensors", tmp_path / "3.safetensors"]) != DIGEST
+    assert (
+        hashes.known_sha256_of_tensors([tmp_path / "2.safetensors", tmp_path / "1.safetensors"])
+        == DIGEST
+    )
+    assert (
+        hashes.known_sha256_of_tensors([tmp_path / "2.safetensors", tmp_path / "3.safetensors"])
+        != DIGEST
+    )
     (tmp_path / "4.safetensors").write_bytes(b"12345678 no header")
     with pytest.raises(errors.ModelUnsupported, match="no safetensors file"):
         hashes.known_sha256_of_tensors([tmp_path / "4.safetensors"])

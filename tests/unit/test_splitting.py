@@ -45,7 +45,10 @@ def test_nothing_to_cut(text):
 def test_cut_between_sentences():
     """And into parts of about even length, not one full and a rest."""
     text = "One two three. Four five six! Seven eight nine? Ten eleven twelve."
-    assert passages(text, 9) == ["One two three. Four five six!", "Seven eight nine? Ten eleven twelve."]
+    assert passages(text, 9) == [
+        "One two three. Four five six!",
+        "Seven eight nine? Ten eleven twelve.",
+    ]
 
 
 def test_sentences_end_behind_quotes_and_brackets():
@@ -64,7 +67,9 @@ def test_sentences_end_behind_quotes_and_brackets():
     ],
 )
 def test_abbreviations_end_no_sentence(sentence):
-    """Nor do the points in numbers and addresses: the only cut is the one between the two sentences."""
+    """Nor do the points in numbers and addresses: the only cut is the one between the two
+    sentences.
+    """
     assert passages(f"{sentence} And more follows.", 9) == [sentence, "And more follows."]
 
 
@@ -78,7 +83,9 @@ def test_an_abbreviation_is_a_word():
 
 def test_list_items_stay_whole():
     """Each is a place to cut, bulleted or numbered; a line that goes on belongs to its item."""
-    text = "Bring this to us:\n- a red cup\n  with lid\n* two blue bowls too\n1. three plates\n2) four"
+    text = (
+        "Bring this to us:\n- a red cup\n  with lid\n* two blue bowls too\n1. three plates\n2) four"
+    )
     assert passages(text, 6) == [
         "Bring this to us:",
         "- a red cup\n  with lid",
@@ -90,13 +97,20 @@ def test_list_items_stay_whole():
 def test_table_rows_stay_whole():
     """A table is cut between its rows."""
     text = "| Year | City |\n| --- | --- |\n| 2019 | Lisbon |\n| 2021 | Porto |"
-    assert passages(text, 10) == ["| Year | City |\n| --- | --- |", "| 2019 | Lisbon |\n| 2021 | Porto |"]
+    assert passages(text, 10) == [
+        "| Year | City |\n| --- | --- |",
+        "| 2019 | Lisbon |\n| 2021 | Porto |",
+    ]
 
 
 def test_code_stays_whole():
     """In a block of code there are no headings, lists, paragraphs or sentences."""
     code = "```python\n# No heading. At all.\n\n- x\n```"
-    assert under_headings(f"Before it.\n{code}\nBehind it.", 9) == [("", "Before it."), ("", code), ("", "Behind it.")]
+    assert under_headings(f"Before it.\n{code}\nBehind it.", 9) == [
+        ("", "Before it."),
+        ("", code),
+        ("", "Behind it."),
+    ]
 
 
 def test_code_that_never_ends():
@@ -107,12 +121,20 @@ def test_code_that_never_ends():
 def test_cjk_needs_no_spaces():
     """Its full stops end sentences, the closing bracket included."""
     text = "彼は「行こう。」と言った。今日は晴れですか？はい！"
-    assert passages(text, 9, letters) == ["彼は「行こう。」", "と言った。", "今日は晴れですか？", "はい！"]
+    assert passages(text, 9, letters) == [
+        "彼は「行こう。」",
+        "と言った。",
+        "今日は晴れですか？",
+        "はい！",
+    ]
 
 
 def test_headings_are_not_part_of_passages():
     """They stand beside them, as the path to the section."""
-    text = "Intro.\n\n# Museum\nIt moved.\n\n## Shop ##\nIt sells C#.\n\n### About C#\nIt is a language.\n\n# Zoo\nIt closed."
+    text = (
+        "Intro.\n\n# Museum\nIt moved.\n\n## Shop ##\nIt sells C#.\n\n### About C#\nIt is a"
+        " language.\n\n# Zoo\nIt closed."
+    )
     assert under_headings(text, 40) == [
         ("", "Intro."),
         ("Museum", "It moved."),
@@ -125,7 +147,10 @@ def test_headings_are_not_part_of_passages():
 def test_underlined_headings():
     """Like those with hashes; below a longer paragraph a line of dashes is none."""
     text = "Museum\n======\nIt moved.\n\nShop\n---\nIt is open.\nIt sells books.\n---\n\nEnd."
-    assert under_headings(text) == [("Museum", "It moved."), ("Museum > Shop", "It is open.\nIt sells books.\n---\n\nEnd.")]
+    assert under_headings(text) == [
+        ("Museum", "It moved."),
+        ("Museum > Shop", "It is open.\nIt sells books.\n---\n\nEnd."),
+    ]
 
 
 def test_no_headings():
@@ -135,7 +160,9 @@ def test_no_headings():
 
 
 def test_a_heading_without_text_is_text():
-    """It is a passage of its own, under the headings above it; one right above a deeper one is among that one's headings."""
+    """It is a passage of its own, under the headings above it; one right above a deeper one is
+    among that one's headings.
+    """
     assert under_headings("# Museum\n## Shop\n## Garden\nRoses.\n# End", 14) == [
         ("Museum", "## Shop"),
         ("Museum > Garden", "Roses."),
@@ -144,9 +171,14 @@ def test_a_heading_without_text_is_text():
 
 
 def test_long_paths_keep_their_top():
-    """At most a quarter of the budget is heading: the top stays, a heading that finds no room is text."""
+    """At most a quarter of the budget is heading: the top stays, a heading that finds no room is
+    text.
+    """
     text = "# One two three\nUpper text.\n## Four five\nLower text."
-    assert under_headings(text, 12) == [("One two three", "Upper text."), ("One two three", "## Four five\nLower text.")]
+    assert under_headings(text, 12) == [
+        ("One two three", "Upper text."),
+        ("One two three", "## Four five\nLower text."),
+    ]
 
 
 def test_a_heading_too_long_for_one_is_text():
@@ -160,7 +192,10 @@ def test_a_heading_too_long_for_one_is_text():
 def test_the_heading_counts():
     """A passage's size is that of its text and its heading with a token between them."""
     text = "# Museum\n" + "One two three. " * 8
-    assert [(s.heading, s.tokens) for s in split(text, words, 14)] == [("Museum", 14), ("Museum", 14)]
+    assert [(s.heading, s.tokens) for s in split(text, words, 14)] == [
+        ("Museum", 14),
+        ("Museum", 14),
+    ]
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -186,12 +221,17 @@ def test_an_enormous_word_is_cut_anywhere():
 
 
 def test_parts_that_count_more_together():
-    """A tokenizer may need more tokens for a whole than for its parts: the passage is halved until it fits."""
+    """A tokenizer may need more tokens for a whole than for its parts: the passage is halved until
+    it fits.
+    """
 
     def spaced(texts):
         return [len(text.split()) + text.count(". ") for text in texts]
 
-    assert passages("One two. Three four. Five six. Seven.", 7, spaced) == ["One two. Three four.", "Five six. Seven."]
+    assert passages("One two. Three four. Five six. Seven.", 7, spaced) == [
+        "One two. Three four.",
+        "Five six. Seven.",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -254,7 +294,9 @@ runs = [
     "\x85 a",
     "fin.\u3000",
 ]
-markdown = st.lists(st.sampled_from(blocks + runs) | st.text(max_size=12), max_size=25).map("\n".join)
+markdown = st.lists(st.sampled_from(blocks + runs) | st.text(max_size=12), max_size=25).map(
+    "\n".join
+)
 counters = st.sampled_from([words, letters])
 
 
@@ -281,7 +323,8 @@ def test_nothing_is_lost(text, count_tokens, budget):
     spans = split(text, count_tokens, budget)
     ends = [0, *(s.end for s in spans)]
     for end, span in zip(ends, spans, strict=False):
-        between = re.sub(r"(?m)^(.*\S.*)\n\s*(-+|=+)\s*$", r"\1", text[end : span.start])  # without underlines
+        # without underlines
+        between = re.sub(r"(?m)^(.*\S.*)\n\s*(-+|=+)\s*$", r"\1", text[end : span.start])
         lines = [line.strip() for line in between.split("\n")]
         titles = [re.sub(r"^#+[ \t]+|[ \t]#+$", "", line).strip() for line in lines if line]
         assert [t for t in titles if t not in span.heading.split(" > ")] == []
@@ -289,10 +332,18 @@ def test_nothing_is_lost(text, count_tokens, budget):
 
 
 @settings(deadline=None)
-@given(st.lists(st.sampled_from(["Alpha.", "Beta gamma.", "Delta epsilon zeta."]), min_size=1, max_size=9), st.integers(8, 40))
+@given(
+    st.lists(
+        st.sampled_from(["Alpha.", "Beta gamma.", "Delta epsilon zeta."]), min_size=1, max_size=9
+    ),
+    st.integers(8, 40),
+)
 def test_no_passage_crosses_a_heading(paragraphs, budget):
     """However much room there is: each passage is of one section, unless the document is short."""
-    sections = [*paragraphs, "Every word of this makes the document longer than half a passage. " * 8]
+    sections = [
+        *paragraphs,
+        "Every word of this makes the document longer than half a passage. " * 8,
+    ]
     text = "".join(f"# N{n}\n\n{p}\n\n" for n, p in enumerate(sections))
     found = under_headings(text, budget)[: len(paragraphs)]
     assert found == [(f"N{n}", p) for n, p in enumerate(paragraphs)]
@@ -302,7 +353,10 @@ def test_a_short_document_is_one_passage():
     """The reader sees its sections together; the heading is what stands above all of them."""
     text = "# Pond\n\n## Offer\n\n2,300 euros.\n\n## Liner\n\nOf 1 mm."
     assert under_headings(text, 100) == [("Pond", text.removeprefix("# Pond\n\n"))]
-    assert under_headings(text, 12) == [("Pond > Offer", "2,300 euros."), ("Pond > Liner", "Of 1 mm.")]
+    assert under_headings(text, 12) == [
+        ("Pond > Offer", "2,300 euros."),
+        ("Pond > Liner", "Of 1 mm."),
+    ]
 
 
 def test_a_short_document_without_a_common_heading_keeps_all_lines():

@@ -21,7 +21,12 @@ def judge(**labels):
 
 
 JUDGE = judge(
-    Title={"machine"}, what={"asks"}, Thanks={"chats"}, Remember={"remembers"}, live={"tells"}, Paris={"asks", "general"}
+    Title={"machine"},
+    what={"asks"},
+    Thanks={"chats"},
+    Remember={"remembers"},
+    live={"tells"},
+    Paris={"asks", "general"},
 )
 
 
@@ -40,7 +45,11 @@ def test_a_message_that_tells_is_kept_as_it_is():
 def test_a_request_to_remember_tells():
     """However it is put: as a question too."""
     found = understand("Remember that my boat is called Pelican?", JUDGE)
-    assert (found.told, found.remembers, found.asks) == ("Remember that my boat is called Pelican?", True, False)
+    assert (found.told, found.remembers, found.asks) == (
+        "Remember that my boat is called Pelican?",
+        True,
+        False,
+    )
 
 
 def test_what_a_machine_writes_is_nothing_else():

@@ -1,4 +1,6 @@
-"""`cmt watch`: a memory follows a folder of files on disk, over real stores with a fake language model."""
+"""`cmt watch`: a memory follows a folder of files on disk, over real stores with a fake language
+model.
+"""
 
 import json
 import os
@@ -35,7 +37,9 @@ def notes(tmp_path, monkeypatch):
 
 @pytest.fixture
 def follow(cmt, notes, monkeypatch):
-    """Runs `cmt watch notes` while functions change the folder, one a burst; each says which paths changed."""
+    """Runs `cmt watch notes` while functions change the folder, one a burst; each says which paths
+    changed.
+    """
 
     def run(*changes, options=(), code=0):
         def bursts(root, **_):
@@ -52,12 +56,16 @@ def follow(cmt, notes, monkeypatch):
 
 def texts(cmt, *options):
     """The texts of all documents by their sources' last parts."""
-    lines = [json.loads(line) for line in cmt("list", "--all", "--json", *options).stdout.splitlines()]
+    lines = [
+        json.loads(line) for line in cmt("list", "--all", "--json", *options).stdout.splitlines()
+    ]
     return {Path(d["source"] or "").name: d["text"] for d in lines}
 
 
 def test_the_folder_is_taken_in_once(cmt, notes):
-    """New, changed and lost files, each on a line; nothing is left to compress; a second run has nothing to do."""
+    """New, changed and lost files, each on a line; nothing is left to compress; a second run has
+    nothing to do.
+    """
     first = cmt("watch", notes, "--once")
     assert first.stdout.splitlines() == ["added notes/a.md", "added notes/deep/b.txt"]
     assert first.stderr == "2 added, 0 updated, 0 renamed, 0 removed, 0 unchanged\n"
@@ -72,11 +80,16 @@ def test_the_folder_is_taken_in_once(cmt, notes):
     assert texts(cmt) == {"a.md": PORTO, "c.md": "Bob likes coffee."}
     assert cmt.json("stats")["pending"] == 0
     again = cmt("watch", notes, "--once")
-    assert (again.stdout, again.stderr) == ("", "0 added, 0 updated, 0 renamed, 0 removed, 2 unchanged\n")
+    assert (again.stdout, again.stderr) == (
+        "",
+        "0 added, 0 updated, 0 renamed, 0 removed, 2 unchanged\n",
+    )
 
 
 def test_what_add_would_pass_over_is_passed_over(cmt, notes):
-    """Hidden files, other kinds, and, with a warning, what cannot be read; all is as `cmt add` has it."""
+    """Hidden files, other kinds, and, with a warning, what cannot be read; all is as `cmt add` has
+    it.
+    """
     for name in (".hidden.md", "picture.png", ".git/config.md", "Makefile"):
         (notes / name).parent.mkdir(exist_ok=True)
         (notes / name).write_text("not this")
@@ -84,11 +97,20 @@ def test_what_add_would_pass_over_is_passed_over(cmt, notes):
     done = cmt("watch", notes, "--once", "-m", "watched")
     assert "bad.txt" in done.stderr
     cmt("add", notes, "-m", "added")
-    assert texts(cmt, "-m", "watched") == texts(cmt, "-m", "added") == {"a.md": LISBON, "b.txt": "Ann likes tea."}
+    assert (
+        texts(cmt, "-m", "watched")
+        == texts(cmt, "-m", "added")
+        == {
+            "a.md": LISBON,
+            "b.txt": "Ann likes tea.",
+        }
+    )
 
 
 def test_documents_from_elsewhere_stay(cmt, notes):
-    """Texts without a file, files of other folders, other scopes, and a folder whose name only begins alike."""
+    """Texts without a file, files of other folders, other scopes, and a folder whose name only
+    begins alike.
+    """
     other = notes.parent / "notes2"
     other.mkdir()
     (other / "x.md").write_text("elsewhere")
@@ -126,7 +148,10 @@ def test_a_file_over_another_one(cmt, notes):
     """`mv a b` where b is there: b has the text of a, and a is gone."""
     cmt("watch", notes, "--once")
     (notes / "a.md").replace(notes / "deep" / "b.txt")
-    assert cmt("watch", notes, "--once").stdout.splitlines() == ["updated notes/deep/b.txt", "removed notes/a.md"]
+    assert cmt("watch", notes, "--once").stdout.splitlines() == [
+        "updated notes/deep/b.txt",
+        "removed notes/a.md",
+    ]
     assert texts(cmt) == {"b.txt": LISBON}
 
 
@@ -152,7 +177,9 @@ def test_a_copy_outlives_the_file_that_it_was_made_of(cmt, notes, follow):
 
 
 def test_changes_are_followed_until_ctrl_c(cmt, notes, follow):
-    """Adding, changing, moving and removing; a folder that comes as a whole; the end is an ordinary one."""
+    """Adding, changing, moving and removing; a folder that comes as a whole; the end is an ordinary
+    one.
+    """
 
     def come():
         (notes / "new").mkdir()
@@ -175,7 +202,9 @@ def test_changes_are_followed_until_ctrl_c(cmt, notes, follow):
         "removed notes/deep/b.txt",
         "renamed notes/new/c.md to notes/old/c.md",
     ]
-    assert done.stderr.endswith(f"watching {notes}; Ctrl-C ends\n\nstopped; what was stored is safe\n")
+    assert done.stderr.endswith(
+        f"watching {notes}; Ctrl-C ends\n\nstopped; what was stored is safe\n"
+    )
     assert texts(cmt) == {"a.md": PORTO, "c.md": "Bob likes coffee."}
 
 
@@ -223,12 +252,17 @@ def test_json_has_an_object_a_change(cmt, notes):
 
 
 def test_forgetting_leaves_no_trace(cmt, notes):
-    """What goes from the folder goes from the files of the memory; a trace that is left makes the command fail."""
+    """What goes from the folder goes from the files of the memory; a trace that is left makes the
+    command fail.
+    """
     (notes / "secret.md").write_text("The word is zanzibarquartz.")
     (notes / "other.md").write_text("The word is mongolfierplum.")
     cmt("watch", notes, "--once")
     (notes / "secret.md").unlink()
-    assert cmt("watch", notes, "--once", "--forget").stdout == "removed notes/secret.md, no trace left\n"
+    assert (
+        cmt("watch", notes, "--once", "--forget").stdout
+        == "removed notes/secret.md, no trace left\n"
+    )
     files = [f for f in cmt.home.rglob("*") if f.is_file()]
     assert not any(b"zanzibarquartz" in f.read_bytes() for f in files)
     (cmt.home / "default" / "copy.txt").write_text("mongolfierplum")
@@ -237,12 +271,17 @@ def test_forgetting_leaves_no_trace(cmt, notes):
 
 
 def test_an_emptied_folder_does_not_empty_the_memory(cmt, notes):
-    """It may be a drive that is not mounted: an error without a terminal, and --yes where it is meant."""
+    """It may be a drive that is not mounted: an error without a terminal, and --yes where it is
+    meant.
+    """
     cmt("watch", notes, "--once")
     shutil.rmtree(notes)
     notes.mkdir()
     assert "2 documents came from" in cmt("watch", notes, "--once", code=2).stderr
-    assert json.loads(cmt("watch", notes, "--once", "--json", code=2).stderr)["error"]["type"] == "InvalidInput"
+    assert (
+        json.loads(cmt("watch", notes, "--once", "--json", code=2).stderr)["error"]["type"]
+        == "InvalidInput"
+    )
     assert len(texts(cmt)) == 2
     assert len(cmt("watch", notes, "--once", "--yes").stdout.splitlines()) == 2
     assert texts(cmt) == {}
@@ -255,7 +294,10 @@ def test_on_a_terminal_it_is_asked(cmt, notes, monkeypatch, answer, code, left):
     shutil.rmtree(notes)
     notes.mkdir()
     monkeypatch.setattr("cmt_cli.watching.on_terminal", lambda _: True)
-    assert "Take them out of the memory?" in cmt("watch", notes, "--once", stdin=answer, code=code).stderr
+    assert (
+        "Take them out of the memory?"
+        in cmt("watch", notes, "--once", stdin=answer, code=code).stderr
+    )
     assert len(texts(cmt)) == left
 
 
@@ -276,11 +318,16 @@ def test_a_folder_that_is_emptied_while_it_is_watched(cmt, notes, follow):
     assert "nothing was taken out; where that is meant, give --yes" in done.stderr
     assert len(done.stdout.splitlines()) == 2
     assert len(texts(cmt)) == 2
-    assert follow(lose, options=["--yes"]).stdout.splitlines()[-2:] == ["removed notes/a.md", "removed notes/deep/b.txt"]
+    assert follow(lose, options=["--yes"]).stdout.splitlines()[-2:] == [
+        "removed notes/a.md",
+        "removed notes/deep/b.txt",
+    ]
 
 
 def test_a_drive_that_goes_and_comes_while_it_is_watched(cmt, notes, follow):
-    """A warning, given once, and nothing has happened when it is back; what changes meanwhile is taken in."""
+    """A warning, given once, and nothing has happened when it is back; what changes meanwhile is
+    taken in.
+    """
     (notes / "usb").mkdir()
     for name in "xy":
         (notes / "usb" / f"{name}.md").write_text(f"This is {name}.")
@@ -335,7 +382,9 @@ def test_moved_emptied_and_evicted_while_it_is_watched(cmt, notes, follow):
 
 
 def test_a_folder_that_is_not_there(cmt, notes, follow):
-    """An error, at the beginning and while it is watched; no memory is made for it, and nothing is taken out."""
+    """An error, at the beginning and while it is watched; no memory is made for it, and nothing is
+    taken out.
+    """
     cmt("watch", notes.parent / "nowhere", "--once", code=3)
     assert "a.md is a file: give its folder" in cmt("watch", notes / "a.md", code=3).stderr
     assert not cmt.home.exists()
@@ -373,14 +422,26 @@ def test_folders_that_the_system_will_not_watch(cmt, notes, monkeypatch):
 
 @pytest.mark.skipif(os.name != "posix", reason="Ctrl-C is sent as a POSIX signal")
 def test_a_real_folder_is_watched(notes, tmp_path):
-    """The whole command in a process: files written in pieces and moved within are one change each; Ctrl-C ends it with 0."""
+    """The whole command in a process: files written in pieces and moved within are one change each;
+    Ctrl-C ends it with 0.
+    """
     environment = {**os.environ, "CMT_HOME": str(tmp_path / "data_dir"), "PYTHONUNBUFFERED": "1"}
     words = [sys.executable, "-W", "error", "-c", RUN, "watch", str(notes)]
-    process = subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    process = subprocess.Popen(
+        words,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=tmp_path,
+    )
     guard = threading.Timer(60, process.kill)
     guard.start()
     try:
-        assert [process.stdout.readline() for _ in range(2)] == ["added notes/a.md\n", "added notes/deep/b.txt\n"]
+        assert [process.stdout.readline() for _ in range(2)] == [
+            "added notes/a.md\n",
+            "added notes/deep/b.txt\n",
+        ]
         while not process.stderr.readline().startswith("watching"):
             assert process.poll() is None
         with (notes / "c.md").open("w") as file:

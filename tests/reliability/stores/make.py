@@ -1,6 +1,8 @@
-"""Make the store that this release leaves to later ones: python tests/reliability/stores/make.py; once a release, never again.
+"""Make the store that this release leaves to later ones: python tests/reliability/stores/make.py;
+once a release, never again.
 
-A folder named after the release gets `notes/` (a memory as a closed process leaves it), `all.cmt` (its archive), `expected.json`.
+A folder named after the release gets `notes/` (a memory as a closed process leaves it), `all.cmt`
+(its archive), `expected.json`.
 """
 
 import json
@@ -15,7 +17,9 @@ from cmt_sdk.types import Vector
 
 FACTS = {
     "museum": "# Museum\n\nThe museum moved to Lisbon in 2019.\n\nIts director is Marta Quintela.",
-    "harbour": "The harbour of Genoa opens at nine in the morning. It was built by the Doria family.",
+    "harbour": (
+        "The harbour of Genoa opens at nine in the morning. It was built by the Doria family."
+    ),
     "tea": "Ann likes green tea with ginger. She drinks it cold, from a blue cup.",
     "odd": "Ünïcode – 漢字 🙂, a tab\tand a quote ' \" in one line.",
     "boat": "The boat Esmeralda lies in Porto.",
@@ -26,11 +30,24 @@ LAST = datetime(9999, 1, 1, tzinfo=UTC)
 
 
 def fill(memory: Memory) -> None:
-    """Documents with histories, scopes, metadata of every kind and an expiry far off; one that waits, one that went cold."""
-    kinds = {"text": "ü ' \"", "whole": 2**63 - 1, "real": 0.5, "true": True, "none": None, "a key": -1}
+    """Documents with histories, scopes, metadata of every kind and an expiry far off; one that
+    waits, one that went cold.
+    """
+    kinds = {
+        "text": "ü ' \"",
+        "whole": 2**63 - 1,
+        "real": 0.5,
+        "true": True,
+        "none": None,
+        "a key": -1,
+    }
     for number, (name, text) in enumerate(FACTS.items()):
         memory.add(
-            text, id=name, source=f"{name}.md", scope=f"user/{'ann' if number % 2 else 'bob'}/s", metadata=kinds | {"n": number}
+            text,
+            id=name,
+            source=f"{name}.md",
+            scope=f"user/{'ann' if number % 2 else 'bob'}/s",
+            metadata=kinds | {"n": number},
         )
     memory.update("boat", "The boat Esmeralda lies in Lisbon.")
     memory.update("boat", "The boat Esmeralda lies in Faro.", metadata={"moved": 2})
@@ -43,16 +60,34 @@ def fill(memory: Memory) -> None:
 
 
 def expected(memory: Memory) -> dict[str, object]:
-    """What a later release must find, as JSON. Of what is found only the first: what comes after it may be found better later."""
-    histories = {d.id: [_plain(asdict(v)) for v in memory.history(d.id)] for d in memory.documents()}
-    answers = {q: [memory.model.ask(q).text, memory.search(q, k=1)[0].document.id] for q in QUESTIONS}
-    passages = {name: [_plain(asdict(replace(p, id=0))) for p in memory.passages(name)] for name in histories}
-    return {"histories": histories, "passages": passages, "answers": answers, "keys": _rounded(memory.embeddings().matrix)}
+    """What a later release must find, as JSON. Of what is found only the first: what comes after it
+    may be found better later.
+    """
+    histories = {
+        d.id: [_plain(asdict(v)) for v in memory.history(d.id)] for d in memory.documents()
+    }
+    answers = {
+        q: [memory.model.ask(q).text, memory.search(q, k=1)[0].document.id] for q in QUESTIONS
+    }
+    passages = {
+        name: [_plain(asdict(replace(p, id=0))) for p in memory.passages(name)]
+        for name in histories
+    }
+    return {
+        "histories": histories,
+        "passages": passages,
+        "answers": answers,
+        "keys": _rounded(memory.embeddings().matrix),
+    }
 
 
 def _plain(row: dict[str, object]) -> dict[str, object]:
     """Whether something is compressed yet depends on who asked before."""
-    return {k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items() if k not in ("ready", "fidelity")}
+    return {
+        k: v.isoformat() if isinstance(v, datetime) else v
+        for k, v in row.items()
+        if k not in ("ready", "fidelity")
+    }
 
 
 def _rounded(matrix: Vector) -> list[float]:
@@ -75,7 +110,9 @@ def main() -> None:
         file.unlink()
     (home / "copy").rmdir()
     (home / "notes" / "memory.lock").unlink(missing_ok=True)  # says nothing
-    (home / "expected.json").write_text(json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    (home / "expected.json").write_text(
+        json.dumps(said, ensure_ascii=False, indent=1) + "\n", encoding="utf-8"
+    )
 
 
 if __name__ == "__main__":
