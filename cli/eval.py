@@ -137,8 +137,7 @@ def eval_command(
 
     \b
     Example:
-      cmt eval questions.jsonl.gz --protocol stream --reader memory --reader text --k 5 --limit 200
-      --json report.json
+      cmt eval questions.jsonl.gz --protocol stream --reader memory --limit 200 --json report.json
     """  # noqa: D301 - click reads the escape
     from cmt_sdk.evaluation import Plan, evaluate
 

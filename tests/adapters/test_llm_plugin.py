@@ -31,7 +31,7 @@ FACTS = [
 
 
 @pytest.fixture(autouse=True)
-def data_dir(tmp_path, monkeypatch):
+def home(tmp_path, monkeypatch):
     """A home with two memories, an llm of its own, and the plugin in it; memories are opened with a
     fake model.
     """

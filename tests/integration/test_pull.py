@@ -36,7 +36,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 @pytest.fixture(autouse=True)
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty place for models, a pip that sees no index, a hub that refuses connections."""
     for name in [name for name in os.environ if name.startswith(("PIP_", "HF_", "CMT_"))]:
         monkeypatch.delenv(name)

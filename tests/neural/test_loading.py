@@ -27,7 +27,7 @@ MODULES = ("self_attn.q_proj", "self_attn.v_proj", "mlp.down_proj")
 
 
 @pytest.fixture(autouse=True)
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty place for pulled models."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
 

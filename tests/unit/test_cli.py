@@ -497,7 +497,7 @@ def test_config_shows_and_sets(cmt):
     config = cmt.json("config")
     assert (config["settings"]["keep"], config["settings"]["rerank"]) == (0.75, 0)
     assert config["places"]["memory"] == str(cmt.home / "default")
-    assert f"home\t{cmt.home}\n" in cmt("config").stdout
+    assert f"data_dir\t{cmt.home}\n" in cmt("config").stdout
 
 
 def test_a_relative_folder_is_recorded_whole(cmt, tmp_path, monkeypatch, model_folder):

@@ -19,7 +19,7 @@ import pytest
 
 import cmt_sdk
 from cmt_sdk.errors import InvalidSetting, MissingExtra, StorageDamaged, StorageEncrypted
-from cmt_sdk.storage import driver, forgetting, keys
+from cmt_sdk.storage import driver, encryption, erasure
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
 from tests.marked import Marked
 
@@ -315,7 +315,7 @@ def test_forgetting_shows_the_key_to_no_other_process(notes, monkeypatch):
         calls.append((command, options["env"]))
         return run(command, **options)
 
-    monkeypatch.setattr(forgetting.subprocess, "run", watched)
+    monkeypatch.setattr(erasure.subprocess, "run", watched)
     with open_fake(notes) as memory:
         receipt = memory.forget("secret")
     assert (receipt.complete, receipt.traces_found, receipt.files_scanned[0]) == (

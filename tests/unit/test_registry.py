@@ -26,7 +26,7 @@ DIGEST = hashlib.sha256("\n".join(LINES).encode()).hexdigest()
 
 
 @pytest.fixture(autouse=True)
-def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty place for pulled models."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     return tmp_path / "models"
