@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar, overload
 import numpy as np
 
 from cmt_sdk.config import Settings, kept_share
-from cmt_sdk.context import QUERY, exchanges, recent, rules, shortened, told
+from cmt_sdk.context import QUERY, as_passages, exchanges, recent, rules, shortened
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.handles import Handle
 from cmt_sdk.notation import in_notation_of
@@ -144,7 +144,7 @@ class MemoryModel(Handle):
         asked = _ask(
             question if options.get("history") is None else self._retriever.cut(question), options
         )
-        pieces, passages = self._pieces(asked), told(asked.history or ())
+        pieces, passages = self._pieces(asked), as_passages(asked.history or ())
         if passages and asked.reader != "none":
             pieces = or_spoken(pieces, asked.question, passages, self._retriever, asked.max_tokens)
         running = Stream(_with_limit(pieces, asked.max_tokens))

@@ -1,6 +1,4 @@
-"""What is said to the model around the notes, as messages with a slot. Pure strings: knows no
-tokenizer and no model.
-"""
+"""Chat messages around the notes, with a slot for them. Pure strings: no tokenizer, no model."""
 
 from __future__ import annotations
 
@@ -28,23 +26,23 @@ def messages(
     stands before them is always the same, and some models know no system role: its words are said
     in the user's next turn.
     """
-    said = [{"role": "user", "content": INSTRUCTION + SLOT if notes else BARE_INSTRUCTION}]
+    chat = [{"role": "user", "content": INSTRUCTION + SLOT if notes else BARE_INSTRUCTION}]
     gap = ""
     for turn in [*history, Turn("user", question.strip())]:
         text = f"Question: {turn.content}" if turn.role == "user" else turn.content
         role = "assistant" if turn.role == "assistant" else "user"
-        if said[-1]["role"] == role:
-            said[-1]["content"] += gap + text
+        if chat[-1]["role"] == role:
+            chat[-1]["content"] += gap + text
         else:
-            said.append({"role": role, "content": text})
+            chat.append({"role": role, "content": text})
         gap = "\n\n"
-    return said
+    return chat
 
 
-def talk(said: str, history: Sequence[Turn] = ()) -> list[dict[str, str]]:
-    """Chat messages of small talk: what was said, as it was said, without an instruction."""
+def talk(message: str, history: Sequence[Turn] = ()) -> list[dict[str, str]]:
+    """Chat messages of small talk: the message as it is, without an instruction."""
     messages: list[dict[str, str]] = []
-    for turn in [*history, Turn("user", said.strip())]:
+    for turn in [*history, Turn("user", message.strip())]:
         role = "assistant" if turn.role == "assistant" else "user"
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"] += f"\n\n{turn.content}"
