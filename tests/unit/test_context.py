@@ -97,8 +97,8 @@ def test_long_and_many_messages_are_cut():
     ]
     found = exchanges(long)
     assert len(found) == EXCHANGES
-    assert found[0].said.startswith("39 aaa")
-    assert max(len(e.said) for e in found) <= MESSAGE_CHARACTERS
+    assert found[0].message.startswith("39 aaa")
+    assert max(len(e.message) for e in found) <= MESSAGE_CHARACTERS
     assert max(len(e.reply) for e in found) <= REPLY_CHARACTERS
     assert len(rules(long)[0].content) < 2_000
     assert sum(len(t.content) for t in recent(long)) < 20_000
