@@ -19,12 +19,12 @@ PASSAGE_END = "\n\n"
 def messages(
     question: str, history: Sequence[Turn] = (), *, notes: bool = True
 ) -> list[dict[str, str]]:
-    """Chat messages, user and assistant in turn, whose first holds the instruction and, with
+    """Chat messages, user and assistant in turn. The first holds the instruction and, with
     `notes`, SLOT for the notes.
 
-    Notes are data that the user brings: they stand in the user's turn, never in the system's. What
-    stands before them is always the same, and some models know no system role: its words are said
-    in the user's next turn.
+    Notes are the user's data: they stand in the user's turn, never in the system's. The text before
+    them is always the same, and some models have no system role: a system message goes into the
+    user's next turn.
     """
     chat = [{"role": "user", "content": INSTRUCTION + SLOT if notes else BARE_INSTRUCTION}]
     gap = ""
