@@ -1,8 +1,8 @@
 """How much text comes back out of a memory: python examples/benchmarks/recovery.py --out
 examples/benchmarks/recovery.md.
 
-The attacker has the stored memory and the model, not the text. The bare model is told to repeat the
-notes and decodes greedily; counted are the passage's words that come out in their order. Beside it
+The attacker has the stored memory and the model, not the text. The bare model is asked to repeat
+the notes and decodes greedily; counted are the passage's words that come out in their order. Next to it
 stands what the memory of another passage gives: chance.
 """
 
@@ -36,7 +36,7 @@ def passages(memory: cmt_sdk.Memory, count: int) -> list[str]:
 
 
 def repeated(reader: Generator, rotary: Rotary, memory: PackedMemory) -> str:
-    """What the bare model says when it is told to repeat the notes of this memory."""
+    """The reply of the bare model that is asked to repeat the notes of this memory."""
     cue = reader.lm.ids(REPEAT)
     prefix = place(reader.lm, rotary, [memory], len(cue) + memory.tokens, PRIOR)
     start = _Start(False, cue, prefix.position, prefix, {"notes": prefix}, 0, 0.0)
@@ -45,19 +45,19 @@ def repeated(reader: Generator, rotary: Rotary, memory: PackedMemory) -> str:
     )
 
 
-def recovered(text: str, said: str) -> float:
-    """The share of a text's words that were said in their order."""
-    words, others = (re.findall(r"\w+", t.lower()) for t in (text, said))
+def recovered(text: str, reply: str) -> float:
+    """The share of a text's words that the reply holds, in their order."""
+    words, others = (re.findall(r"\w+", t.lower()) for t in (text, reply))
     return sum(
         b.size for b in SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()
     ) / len(words)
 
 
-def row(keep: float, texts: Sequence[str], said: Sequence[str]) -> str:
+def row(keep: float, texts: Sequence[str], replies: Sequence[str]) -> str:
     """A line of the table: the median, the least, the most, and chance."""
-    shares = [recovered(t, s) for t, s in zip(texts, said, strict=True)]
+    shares = [recovered(t, s) for t, s in zip(texts, replies, strict=True)]
     chance = statistics.mean(
-        recovered(t, s) for t, s in zip(texts, [*said[1:], said[0]], strict=True)
+        recovered(t, s) for t, s in zip(texts, [*replies[1:], replies[0]], strict=True)
     )
     return (
         f"| {keep:g} | {statistics.median(shares):.0%} | {min(shares):.0%} to {max(shares):.0%} |"

@@ -1,5 +1,5 @@
-"""The figures of memories that keep 16 bits a value, to set beside those in 4: sixteen_bits.py FILE
-[options of cmt eval].
+"""The figures of memories that keep 16 bits a value, to compare with those in 4 bits:
+sixteen_bits.py FILE [options of cmt eval].
 
 Only this process is changed, and only in what is stored of a kept entry: half-precision numbers
 instead of codes.
