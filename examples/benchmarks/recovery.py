@@ -2,8 +2,8 @@
 examples/benchmarks/recovery.md.
 
 The attacker has the stored memory and the model, not the text. The bare model is asked to repeat
-the notes and decodes greedily; counted are the passage's words that come out in their order. Next to it
-stands what the memory of another passage gives: chance.
+the notes and decodes greedily; it counts the passage's words that come out in
+their order, next to those that the memory of another passage gives: chance.
 """
 
 from __future__ import annotations
