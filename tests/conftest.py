@@ -1,20 +1,40 @@
-"""What all tests share: a key for archives outside the user's data folder, and a collector that skips what outlives every test."""
+"""What all tests share: the key for archives, one engine of the real model, a collector that skips what outlives every test."""
 
+from __future__ import annotations
+
+import functools
 import gc
+from collections.abc import Iterator
 
 import pytest
 
 gc.disable()  # until all tests are collected: what their modules hold stays until the end
 
 
-def pytest_collection_finish():
-    """Modules and collected tests leave the collector's sight: it looks at millions of objects less in every full run."""
+def pytest_collection_finish() -> None:
+    """Modules and collected tests leave the collector's sight: a full run of it looks at nothing but what tests make."""
     gc.collect()
     gc.freeze()
     gc.enable()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_engine(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Memories of the same settings share an engine where the real model is tested: its weights are loaded once."""
+    if not any(item.get_closest_marker("model") for item in request.session.items):
+        yield
+        return
+    from cmt_sdk import assembly
+    from examples.conversations import ways
+
+    shared = functools.cache(assembly.LocalEngine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "LocalEngine", shared)
+        patch.setattr(ways, "LocalEngine", shared)
+        yield
+
+
 @pytest.fixture(autouse=True)
-def _archive_key(tmp_path_factory, monkeypatch):
+def _archive_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A place for the key, empty at first; the same one throughout a session."""
     monkeypatch.setenv("CMT_ARCHIVE_KEY", str(tmp_path_factory.getbasetemp() / "archive.key"))
