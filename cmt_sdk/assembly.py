@@ -63,7 +63,7 @@ def assemble(
     one), `embedder` the matching head that makes key vectors. Raises MemoryNotFound when there is no memory and `create` is
     False, ModelNotFound for a new memory of a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
-    from cmt_sdk.storage.connection import FILE
+    from cmt_sdk.storage.driver import FILE
     from cmt_sdk.storage.index import KeyIndex
     from cmt_sdk.storage.store import SQLiteStore
 

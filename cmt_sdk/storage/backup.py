@@ -11,7 +11,8 @@ from pathlib import Path
 from cmt_sdk.errors import AlreadyExists, NotFound, StorageDamaged
 from cmt_sdk.held import refuse_held
 from cmt_sdk.storage import driver
-from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, translated
+from cmt_sdk.storage.connection import translated
+from cmt_sdk.storage.driver import FILE, WAIT_SECONDS
 from cmt_sdk.storage.graph import flush
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -27,7 +28,19 @@ Error: Errors = (sqlite3.Error, *((sqlcipher.Error,) if sqlcipher else ()))
 DatabaseError: Errors = (sqlite3.DatabaseError, *((sqlcipher.DatabaseError,) if sqlcipher else ()))
 OperationalError: Errors = (sqlite3.OperationalError, *((sqlcipher.OperationalError,) if sqlcipher else ()))
 
+FILE = "memory.db"
+WAIT_SECONDS = 30
 VARIABLE = "CMT_KEY"
+
+
+def files_in(folder: Path) -> dict[Path, int]:
+    """The files of a folder and their bytes, without those that another process removes meanwhile."""
+    found = {}
+    for file in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                found[file] = file.stat().st_size
+    return found
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ from cmt_sdk.errors import MemoryNotFound, StorageDamaged, StorageLocked
 from cmt_sdk.held import refuse_held
 from cmt_sdk.storage import checkup
 from cmt_sdk.storage.backup import copy_as_it_is
-from cmt_sdk.storage.connection import FILE, files_in, translated
+from cmt_sdk.storage.connection import translated
 from cmt_sdk.storage.copies import BEFORE_REPAIR
-from cmt_sdk.storage.driver import DatabaseError, Error, Key, connect
+from cmt_sdk.storage.driver import FILE, DatabaseError, Error, Key, connect, files_in
 from cmt_sdk.storage.graph import flush, remove
 from cmt_sdk.storage.keys import key_of
 from cmt_sdk.storage.salvage import Salvaged, salvage
