@@ -5,9 +5,11 @@ from __future__ import annotations
 import functools
 import gc
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import pytest
 
+pytest_plugins = ["syrupy"] if find_spec("syrupy") else []  # comes with langchain-tests, which compares with it
 gc.disable()  # until all tests are collected: what their modules hold stays until the end
 
 
@@ -38,3 +40,14 @@ def _one_engine(request: pytest.FixtureRequest) -> Iterator[None]:
 def _archive_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """A place for the key, empty at first; the same one throughout a session."""
     monkeypatch.setenv("CMT_ARCHIVE_KEY", str(tmp_path_factory.getbasetemp() / "archive.key"))
+
+
+@pytest.fixture
+def benchmark():
+    """What langchain-tests times a piece of work with: here it runs once, untimed."""
+    return lambda work, *arguments, **options: work(*arguments, **options)
+
+
+@pytest.fixture
+def vcr() -> None:
+    """What langchain-tests records calls with: nothing is recorded here, and what needs it is skipped."""
