@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
-from cmt_sdk.embedding import EmbeddedKeys, Embedder
+from cmt_sdk.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
 from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
-from cmt_sdk.recall import Engine, Recall
+from cmt_sdk.retrieval import Engine, Retriever
 from cmt_sdk.types import Vector
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class Parts:
     store: Store
     index: VectorIndex
     engine: Engine
-    recall: Recall
+    retriever: Retriever
     worker: Worker
     encrypted: bool = False
 
@@ -57,14 +57,16 @@ def assemble(
     engine: Engine | None = None,
     embedder: Embedder | None = None,
 ) -> Parts:
-    """Open or make the memory in a folder. Settings are those it was made with, changed by `overrides`.
+    """Open or make the memory in a folder. Settings are those it was made with, changed by
+    `overrides`.
 
-    With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language model (tests bring a small
-    one), `embedder` the matching head that makes key vectors. Raises MemoryNotFound when there is no memory and `create` is
-    False, ModelNotFound for a new memory of a model that is not here, InvalidSetting, StorageError, MissingExtra.
+    With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
+    model (tests bring a small one), `embedder` the matching head that makes embeddings. Raises
+    MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of
+    a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
     from cmt_sdk.storage.driver import FILE
-    from cmt_sdk.storage.index import KeyIndex
+    from cmt_sdk.storage.index import EmbeddingIndex
     from cmt_sdk.storage.store import SQLiteStore
 
     asked = checked(overrides)
@@ -81,46 +83,58 @@ def assemble(
     if engine is None:
         _tell_of_untrained(settings)
     engine = engine or LocalEngine(settings, embedder)
-    # an index file would hold the key vectors in the clear: an encrypted memory has none, and search is exact
+    # an index file would hold the embeddings in the clear: an encrypted memory has none, and search
+    # is exact
     limit = sys.maxsize if store.encrypted else settings.exact_limit
-    index = KeyIndex(store, path, limit, read_only=store.read_only)
-    recall = Recall(store, index, engine, settings.memory_budget, settings.reranked)
-    worker = Worker(lambda stopping: recall.encode_pending(stop=stopping), "cmt-compress")
-    return Parts(path, settings, store, index, engine, recall, worker, store.encrypted)
+    index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
+    retriever = Retriever(store, index, engine, settings.memory_budget, settings.reranked)
+    worker = Worker(lambda stopping: retriever.encode_backlog(stop=stopping), "cmt-compress")
+    return Parts(path, settings, store, index, engine, retriever, worker, store.encrypted)
 
 
 def _require_model(model: str) -> None:
-    """Raise ModelNotFound, with the remedy, for a model that is not on this machine; a .gguf file is converted later."""
-    from cmt_sdk.weights.registry import is_gguf, show_model
+    """Raise ModelNotFound, with the remedy, for a model that is not on this machine; a .gguf file
+    is converted later.
+    """
+    from cmt_sdk.weights.registry import is_gguf, model_info
 
     if not is_gguf(model):
-        show_model(model)
+        model_info(model)
 
 
 def _tell_of_other_files(path: Path) -> None:
-    """Warn of a new memory among files that are none of it: they are not read, though the folder's name may say so."""
+    """Warn of a new memory among files that are none of it: they are not read, though the folder's
+    name may say so.
+    """
     try:
-        others = sorted(file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES)))
+        others = sorted(
+            file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES))
+        )
     except OSError:  # not there yet, or closed, which opening it tells
         return
     if others:
         some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
         log.warning(
             "%s holds other files (%s), which opening it does not read: a new memory is put beside them. add_many(read_documents"
-            "([%r])) remembers them (`cmt add`), and cmt_sdk.locate(NAME) is a folder for a memory alone",
+            "([%r])) remembers them (`cmt add`), and cmt_sdk.memory_path(NAME) is a folder for a memory alone",
             path, some, str(path),
-        )  # fmt: skip
+        )
 
 
 def _tell_of_untrained(settings: Settings) -> None:
-    """Warn of soft memories that nobody trained the model to make and read: its answers say nothing then."""
+    """Warn of soft memories that nobody trained the model to make and read: its answers say nothing
+    then.
+    """
     if settings.compressor != "soft":
         return
     from cmt_sdk.weights.bundle import find_bundle
-    from cmt_sdk.weights.registry import show_model
+    from cmt_sdk.weights.registry import model_info
 
     try:
-        trained = find_bundle(settings.adapter, show_model(settings.model).sha256, "soft").compressor == "soft"
+        trained = (
+            find_bundle(settings.adapter, model_info(settings.model).sha256, "soft").compressor
+            == "soft"
+        )
     except (ModelError, ModelNotFound):  # what needs the model tells of it
         return
     if not trained:
@@ -128,37 +142,47 @@ def _tell_of_untrained(settings: Settings) -> None:
             "compressor='soft': nothing was trained for it with model %r and adapter %r, so its answers are not to be relied on; "
             "`cmt train --part soft` trains an adapter, compressor='kv' needs none",
             settings.model, settings.adapter,
-        )  # fmt: skip
+        )
 
 
 def checked(values: Mapping[str, Any]) -> Settings:
-    """Settings with these values, the others at their defaults; InvalidSetting for an unknown name or a bad value."""
+    """Settings with these values, the others at their defaults; InvalidSetting for an unknown name
+    or a bad value.
+    """
     unknown = sorted(set(values) - set(Settings.names()))
     if unknown:
-        raise InvalidSetting(f"there is no setting {unknown[0]!r}; there are {', '.join(Settings.names())}")
+        raise InvalidSetting(
+            f"there is no setting {unknown[0]!r}; there are {', '.join(Settings.names())}"
+        )
     return replace(Settings(), **values)
 
 
 class LocalEngine:
-    """The language model of this machine, loaded in parts: the tokenizer to count, the rest to compress and read."""
+    """The language model of this machine, loaded in parts: the tokenizer to count, the rest to
+    compress and read.
+    """
 
     def __init__(self, settings: Settings, embedder: Embedder | None = None) -> None:
         self._settings = settings
-        self._embedded = EmbeddedKeys(embedder) if embedder is not None else None
+        self._embedded = ExternalEmbedder(embedder) if embedder is not None else None
 
     @cached_property
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        from cmt_sdk.weights.registry import show_model
+        from cmt_sdk.weights.registry import model_info
 
-        tokenizer = Tokenizer.from_file(str(show_model(self._settings.model).path / "tokenizer.json"))
+        tokenizer = Tokenizer.from_file(
+            str(model_info(self._settings.model).path / "tokenizer.json")
+        )
         tokenizer.encode_special_tokens = True  # as letters, as FrozenModel.passage_ids reads them
         return tokenizer
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text; needs the model's folder, not its weights."""
-        return [len(e.ids) for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
+        return [
+            len(e.ids) for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        ]
 
     @property
     def loaded(self) -> bool:
@@ -167,7 +191,9 @@ class LocalEngine:
 
     @property
     def forks(self) -> bool:
-        """Not once the weights are in memory: the threads that compute are not there after a fork."""
+        """Not once the weights are in memory: the threads that compute are not there after a
+        fork.
+        """
         return not self.loaded
 
     @cached_property
@@ -183,9 +209,13 @@ class LocalEngine:
     @cached_property
     def _bundle(self) -> Bundle:
         from cmt_sdk.weights.bundle import find_bundle
-        from cmt_sdk.weights.registry import show_model
+        from cmt_sdk.weights.registry import model_info
 
-        return find_bundle(self._settings.adapter, show_model(self._settings.model).sha256, self._settings.compressor)
+        return find_bundle(
+            self._settings.adapter,
+            model_info(self._settings.model).sha256,
+            self._settings.compressor,
+        )
 
     @cached_property
     def _frozen(self) -> FrozenModel:
@@ -203,7 +233,9 @@ class LocalEngine:
 
     @property
     def vector_weight(self) -> float:
-        """From the bundle: a trained matching head counts more than plain states. An embedder counts as much as words do."""
+        """From the bundle: a trained matching head counts more than plain states. An embedder
+        counts as much as words do.
+        """
         return 1.0 if self._embedded else self._bundle.vector_weight
 
     @cached_property
@@ -251,7 +283,9 @@ class LocalEngine:
         return StateListener(self._frozen, self._loaded.base_hash[:16])
 
     def judge(self, texts: Sequence[str]) -> Vector:
-        """What texts want, as scores [n, labels]; a model's first call may fit its probe, in seconds."""
+        """What texts want, as scores [n, labels]; a model's first call may fit its probe, in
+        seconds.
+        """
         from cmt_sdk.understanding.fitted import probe_of
 
         return probe_of(self.listener).scores(texts, self.listener.states(texts))
@@ -269,7 +303,9 @@ class LocalEngine:
         from cmt_sdk.neural.generator import Generator
 
         rotary = None if self._settings.compressor == "soft" else self._rotary
-        return Generator(self._frozen, rotary, self._aggregation if self._settings.aggregation == "cmt" else None)
+        return Generator(
+            self._frozen, rotary, self._aggregation if self._settings.aggregation == "cmt" else None
+        )
 
     @property
     def _aggregation(self) -> Aggregation:
@@ -278,10 +314,12 @@ class LocalEngine:
 
         if self._bundle.aggregate is None:
             raise InvalidSetting(
-                f"aggregation='cmt': the adapter {self._settings.adapter!r} has no such part; make one with "
-                "`cmt train --part cmt`, or use aggregation='concat'"
+                f"aggregation='cmt': the adapter {self._settings.adapter!r} has no such part; make"
+                " one with `cmt train --part cmt`, or use aggregation='concat'"
             )
-        return Aggregation(load_part(self._bundle.aggregate, Aggregator.of).to(self._frozen.device), self._soft)
+        return Aggregation(
+            load_part(self._bundle.aggregate, Aggregator.of).to(self._frozen.device), self._soft
+        )
 
     @cached_property
     def _soft(self) -> SoftCompressor:

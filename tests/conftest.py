@@ -1,4 +1,6 @@
-"""What all tests share: the key for archives, one engine of the real model, a collector that skips what outlives every test."""
+"""What all tests share: the key for archives, one engine of the real model, a collector that skips
+what outlives every test.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +11,15 @@ from importlib.util import find_spec
 
 import pytest
 
-pytest_plugins = ["syrupy"] if find_spec("syrupy") else []  # comes with langchain-tests, which compares with it
+# comes with langchain-tests, which compares with it
+pytest_plugins = ["syrupy"] if find_spec("syrupy") else []
 gc.disable()  # until all tests are collected: what their modules hold stays until the end
 
 
 def pytest_collection_finish() -> None:
-    """Modules and collected tests leave the collector's sight: a full run of it looks at nothing but what tests make."""
+    """Modules and collected tests leave the collector's sight: a full run of it looks at nothing
+    but what tests make.
+    """
     gc.collect()
     gc.freeze()
     gc.enable()
@@ -22,7 +27,9 @@ def pytest_collection_finish() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_engine(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Memories of the same settings share an engine where the real model is tested: its weights are loaded once."""
+    """Memories of the same settings share an engine where the real model is tested: its weights are
+    loaded once.
+    """
     if not any(item.get_closest_marker("model") for item in request.session.items):
         yield
         return
@@ -50,4 +57,6 @@ def benchmark():
 
 @pytest.fixture
 def vcr() -> None:
-    """What langchain-tests records calls with: nothing is recorded here, and what needs it is skipped."""
+    """What langchain-tests records calls with: nothing is recorded here, and what needs it is
+    skipped.
+    """

@@ -1,4 +1,6 @@
-"""A copy of a database that one can rely on, made while others write. Knows files and SQLite, no table."""
+"""A copy of a database that one can rely on, made while others write. Knows files and SQLite, no
+table.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from contextlib import closing
 from pathlib import Path
 
 from cmt_sdk.errors import AlreadyExists, NotFound, StorageDamaged
-from cmt_sdk.held import refuse_held
+from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.connection import translated
 from cmt_sdk.storage.driver import FILE, WAIT_SECONDS
@@ -17,24 +19,39 @@ from cmt_sdk.storage.graph import flush
 
 
 def back_up(
-    folder: Path, target: Path, key: driver.Key | None = None, *, overwrite: bool = False, read_only: bool = False
+    folder: Path,
+    target: Path,
+    key: driver.Key | None = None,
+    *,
+    overwrite: bool = False,
+    read_only: bool = False,
 ) -> Path:
-    """Copy a folder's database as of one moment; returns the file, which is whole and on the disk, or is not there.
+    """Copy a folder's database as of one moment; returns the file, which is whole and on the disk,
+    or is not there.
 
-    A target that ends in .db is that file; any other is a folder that can then be opened as a memory. Others may write
-    meanwhile. A database with a key has a copy with the same one. With `read_only` the folder is one that nobody may write.
-    Raises AlreadyExists, NotFound (no folder to make it in), InvalidInput (a file of an open memory), StorageFull, StorageDenied,
+    A target that ends in .db is that file; any other is a folder that can then be opened as a
+    memory. Others may write meanwhile. A database with a key has a copy with the same one. With
+    `read_only` the folder is one that nobody may write. Raises AlreadyExists, NotFound (no folder
+    to make it in), InvalidInput (a file of an open memory), StorageFull, StorageDenied,
     StorageDamaged.
     """
     file = target.absolute() if target.suffix == ".db" else target.absolute() / FILE
-    refuse_held(file)
+    refuse_open(file)
     with translated(file.parent):
         if file.exists() and not overwrite:
-            raise AlreadyExists(f"{file} is there already; choose another name, or give overwrite=True (`cmt`: --overwrite)")
+            raise AlreadyExists(
+                f"{file} is there already; choose another name, or give overwrite=True (`cmt`:"
+                " --overwrite)"
+            )
         if file.with_name(f"{file.name}-wal").exists():
-            raise AlreadyExists(f"{file} is in use, or was when its process was killed; choose another name")
+            raise AlreadyExists(
+                f"{file} is in use, or was when its process was killed; choose another name"
+            )
         if not (parent := target.absolute().parent).is_dir():
-            raise NotFound(f"there is no folder {parent} to make {target.name} in: make it first, or give another place")
+            raise NotFound(
+                f"there is no folder {parent} to make {target.name} in: make it first, or give"
+                " another place"
+            )
         if target.suffix != ".db":
             file.parent.mkdir(mode=0o700, exist_ok=True)
         made = file.with_name(f".{file.name}.{uuid.uuid4().hex[:8]}")
@@ -60,7 +77,10 @@ def _copy(database: Path, to: Path, key: driver.Key | None, access: driver.Acces
         new.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
         said = [row[0] for row in new.execute("PRAGMA integrity_check(3)")]
     if said != ["ok"]:
-        raise StorageDamaged(f"{database} is damaged ({'; '.join(said)}), and so would be its copy: run `cmt doctor --repair`")
+        raise StorageDamaged(
+            f"{database} is damaged ({'; '.join(said)}), and so would be its copy: run `cmt check"
+            " --repair`"
+        )
 
 
 def _fill(new: driver.Connection, old: driver.Connection, database: Path) -> None:
@@ -68,12 +88,16 @@ def _fill(new: driver.Connection, old: driver.Connection, database: Path) -> Non
         old.backup(new)
     except driver.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-            raise StorageDamaged(f"{database} is damaged ({error}): run `cmt doctor --repair`") from error
+            raise StorageDamaged(
+                f"{database} is damaged ({error}): run `cmt check --repair`"
+            ) from error
         raise
 
 
 def copy_as_it_is(folder: Path, to: Path) -> None:
-    """Copy the files of a folder byte for byte, damaged as they may be; no process may have them open."""
+    """Copy the files of a folder byte for byte, damaged as they may be; no process may have them
+    open.
+    """
     with translated(to):
         to.mkdir(mode=0o700, parents=True)
         for file in sorted(folder.iterdir()):
@@ -82,7 +106,10 @@ def copy_as_it_is(folder: Path, to: Path) -> None:
 
 
 def _copy_file(file: Path, to: Path) -> None:
-    with file.open("rb") as old, os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new:
+    with (
+        file.open("rb") as old,
+        os.fdopen(os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as new,
+    ):
         while block := old.read(1 << 20):
             new.write(block)
     flush(to)

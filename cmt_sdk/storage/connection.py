@@ -1,4 +1,6 @@
-"""The database of a folder: opening it, transactions, and what SQLite and the operating system say. Knows no table."""
+"""The database of a folder: opening it, transactions, and what SQLite and the operating system say.
+Knows no table.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,10 @@ from cmt_sdk.errors import (
     StorageLocked,
 )
 from cmt_sdk.handles import OPEN_HERE
-from cmt_sdk.held import hold, release
+from cmt_sdk.open_files import register, release
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.driver import FILE, WAIT_SECONDS
-from cmt_sdk.storage.keys import key_of, not_encrypted
+from cmt_sdk.storage.encryption import key_of, not_encrypted
 from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
 
@@ -48,20 +50,32 @@ FULL = (
 )
 CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
 REFUSED: tuple[type[Exception], ...] = (*driver.Error, OSError)
-DAMAGE = ("no such table", "no such column", "malformed", "Could not decode to UTF-8", "invalid fts5 file format")
+DAMAGE = (
+    "no such table",
+    "no such column",
+    "malformed",
+    "Could not decode to UTF-8",
+    "invalid fts5 file format",
+)
 
 
 def find_database(folder: Path, *, create: bool) -> Path:
-    """The file `folder/memory.db`; a new folder and file where `create` allows it. Raises MemoryNotFound, StorageDenied."""
+    """The file `folder/memory.db`; a new folder and file where `create` allows it. Raises
+    MemoryNotFound, StorageDenied.
+    """
     file = folder / FILE
     with translated(folder):
-        if not create and not (file.exists() and file.stat().st_size):  # an empty file is left by a crash at birth
-            raise MemoryNotFound(f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one")
+        # an empty file is left by a crash at birth
+        if not create and not (file.exists() and file.stat().st_size):
+            raise MemoryNotFound(
+                f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one"
+            )
         if create:
             make_folder(folder)
         keep_private(folder, FILE)
         if create and not file.exists():
-            file.touch(mode=0o600)  # what is remembered is its owner's alone; SQLite's other files follow this one's mode
+            # what is remembered is its owner's alone; SQLite's other files follow this one's mode
+            file.touch(mode=0o600)
     return file
 
 
@@ -79,26 +93,36 @@ def may_write(file: Path) -> bool:
 def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False) -> Engine:
     """The engine for a file.
 
-    WAL lets other processes read while one writes; FULL makes every commit durable; secure_delete overwrites. With `read_only`
-    nothing is written, on no medium and beside no file.
+    WAL lets other processes read while one writes; FULL makes every commit durable; secure_delete
+    overwrites. With `read_only` nothing is written, on no medium and beside no file.
     """
-    # At DEBUG SQLAlchemy would log statements with their values and rows: documents. Nor do its errors tell them.
+    # At DEBUG SQLAlchemy would log statements with their values and rows: documents. Nor do its
+    # errors tell them.
     logging.getLogger("sqlalchemy.engine.Engine.cmt").setLevel(logging.WARNING)
     access: driver.Access = "read" if read_only else "make"
-    pragmas = ("query_only = ON",) if read_only else ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
+    pragmas = (
+        ("query_only = ON",)
+        if read_only
+        else ("synchronous = FULL", "foreign_keys = ON", "secure_delete = ON")
+    )
     engine = create_engine(
         URL.create("sqlite", database=str(file)),
         logging_name="cmt",
         hide_parameters=True,
         module=driver.module(key),
-        creator=lambda: driver.connect(file, key, timeout=WAIT_SECONDS, access=access, check_same_thread=False),
-        max_overflow=-1,  # a thread that found no connection free would fail with an error that is not the disk's
+        creator=lambda: driver.connect(
+            file, key, timeout=WAIT_SECONDS, access=access, check_same_thread=False
+        ),
+        # a thread that found no connection free would fail with an error that is not the disk's
+        max_overflow=-1,
     )
 
     @event.listens_for(engine, "connect")
     def prepare(connection: driver.Connection, _record: Any) -> None:
-        connection.isolation_level = None  # we say BEGIN ourselves: the driver's own begins too late
-        connection.text_factory = _readable  # a text that lost a bit must not hide all others; `check` tells of it
+        # we say BEGIN ourselves: the driver's own begins too late
+        connection.isolation_level = None
+        # a text that lost a bit must not hide all others; `check` tells of it
+        connection.text_factory = _readable
         try:
             if not read_only:
                 _switch_to_wal(connection)
@@ -116,7 +140,9 @@ def _readable(data: bytes) -> str:
 
 
 def _switch_to_wal(connection: driver.Connection) -> None:
-    """Several processes that open a new file at once lock each other out of the switch: try again for a while."""
+    """Several processes that open a new file at once lock each other out of the switch: try again
+    for a while.
+    """
     until = time.monotonic() + WAIT_SECONDS
     while True:
         try:
@@ -134,7 +160,9 @@ _opening = threading.Lock()
 
 
 def _before_fork() -> None:
-    """SQLite must not be carried across a fork: parent and child open their connections anew when they next need one."""
+    """SQLite must not be carried across a fork: parent and child open their connections anew when
+    they next need one.
+    """
     until = time.monotonic() + FORK_WAIT
     for database in list(_open):
         while database.busy and time.monotonic() < until:
@@ -152,7 +180,9 @@ if hasattr(os, "register_at_fork"):
 
 
 def _key_here(file: Path, *, encrypt: bool) -> driver.Key | None:
-    """The key of a file. One that is open here tells it: reading the file itself would drop the locks on it."""
+    """The key of a file. One that is open here tells it: reading the file itself would drop the
+    locks on it.
+    """
     here = next((database for database in list(_open) if database.is_of(file)), None)
     if here is None:
         return key_of(file, encrypt=encrypt)
@@ -167,13 +197,20 @@ def utc_now() -> datetime:
 
 
 class Database:
-    """One folder's database with its transactions and its clock. Safe from several threads and processes.
+    """One folder's database with its transactions and its clock. Safe from several threads and
+    processes.
 
-    One on a medium, or with files, that this user may not write is open for reading: `read_only` says so.
+    One on a medium, or with files, that this user may not write is open for reading: `read_only`
+    says so.
     """
 
     def __init__(
-        self, folder: Path, *, create: bool = True, encrypt: bool = False, clock: Callable[[], datetime] = utc_now
+        self,
+        folder: Path,
+        *,
+        create: bool = True,
+        encrypt: bool = False,
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._folder = folder.absolute()
         self._clock = clock
@@ -185,7 +222,7 @@ class Database:
         with _opening, translated(self._folder):
             self._key = _key_here(self._file, encrypt=encrypt)
             self._engine = open_database(self._file, self._key, read_only=self.read_only)
-            hold(self._file)
+            register(self._file)
             _open.add(self)
         try:
             self._begin()
@@ -194,7 +231,9 @@ class Database:
             raise
 
     def _begin(self) -> None:
-        """Bring the schema up to date. Where the first look fails because nothing may be written, from now on only read."""
+        """Bring the schema up to date. Where the first look fails because nothing may be written,
+        from now on only read.
+        """
         try:
             self._bring_up_to_date()
         except StorageDenied:
@@ -206,13 +245,16 @@ class Database:
             self._bring_up_to_date()
 
     def _bring_up_to_date(self) -> None:
-        """Without the write lock where nothing is lacking: a reader opens while another process writes."""
+        """Without the write lock where nothing is lacking: a reader opens while another process
+        writes.
+        """
         with self._read() as db:
             done = is_up_to_date(db, to_read=self.read_only)
         if not done and self.read_only:
             raise StorageDenied(
-                f"the memory in {self._folder} was written by an earlier release, and where nothing can be written it cannot be "
-                "brought up to date: copy the folder to a disk that you may write to, and open it there"
+                f"the memory in {self._folder} was written by an earlier release, and where nothing"
+                " can be written it cannot be brought up to date: copy the folder to a disk that"
+                " you may write to, and open it there"
             )
         if not done:
             with self._write() as db:
@@ -236,8 +278,8 @@ class Database:
             raise StorageError(f"the memory in {self._folder} {self._why_closed}")
         if self.read_only and begin != "BEGIN":
             raise StorageDenied(
-                f"the memory in {self._folder} is read-only, as its medium or its files are: change a copy of it, "
-                f"`cmt backup FOLDER -m {self._folder}` makes one"
+                f"the memory in {self._folder} is read-only, as its medium or its files are: change"
+                f" a copy of it, `cmt backup FOLDER -m {self._folder}` makes one"
             )
         with self._counted(), translated(self._folder), self._engine.connect() as db:
             if wait:
@@ -254,13 +296,18 @@ class Database:
                         db.exec_driver_sql("ROLLBACK")
                 finally:
                     if isinstance(error, MemoryError | DBAPIError):
-                        db.invalidate()  # full-text search can keep in its memory what was rolled back on the disk
+                        # full-text search can keep in its memory what was rolled back on the disk
+                        db.invalidate()
                 raise
 
     @staticmethod
     def _lost(db: Connection) -> None:
-        """Tell every index, in whatever process, that the set of vectors has lost some; what it gains, labels tell."""
-        db.exec_driver_sql("UPDATE settings SET value = CAST(value AS INTEGER) + 1 WHERE name = 'changes'")
+        """Tell every index, in whatever process, that the set of vectors has lost some; what it
+        gains, labels tell.
+        """
+        db.exec_driver_sql(
+            "UPDATE settings SET value = CAST(value AS INTEGER) + 1 WHERE name = 'changes'"
+        )
 
     def now(self) -> datetime:
         """The clock that stamps and expires documents, UTC."""
@@ -285,7 +332,9 @@ class Database:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Counted here, because the engine's new pool does not know of connections that were out at a fork."""
+        """Counted here, because the engine's new pool does not know of connections that were out at
+        a fork.
+        """
         self._running.append(None)
         try:
             yield
@@ -303,12 +352,16 @@ class Database:
     def leave(self) -> None:
         """See ports.Store."""
         self._closed = True
-        self._why_closed = f"was at work in a thread that this process, a fork, does not have: {OPEN_HERE}"
+        self._why_closed = (
+            f"was at work in a thread that this process, a fork, does not have: {OPEN_HERE}"
+        )
         release(self._file)
         _open.discard(self)
 
     def close(self) -> None:
-        """Release the files; calling it twice does nothing, and everything else raises StorageError from now on."""
+        """Release the files; calling it twice does nothing, and everything else raises StorageError
+        from now on.
+        """
         was_closed, self._closed = self._closed, True
         was_busy = self.busy
         self._engine.dispose()
@@ -347,15 +400,29 @@ def translated(folder: Path) -> Iterator[None]:
 def _as_ours(error: BaseException | None, folder: Path) -> CMTError:
     if isinstance(error, OSError):
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return StorageFull(f"no space left for {folder}: free some and try again; what was stored is safe")
-        return StorageDenied(f"{folder} cannot be used: {error}; give a folder that you may write to")
+            return StorageFull(
+                f"no space left for {folder}: free some and try again; what was stored is safe"
+            )
+        return StorageDenied(
+            f"{folder} cannot be used: {error}; give a folder that you may write to"
+        )
     code = getattr(error, "sqlite_errorcode", 0)
     if code in FULL:
-        return StorageFull(f"the disk of {folder} refused a write ({error}): free space; what was stored is safe")
+        return StorageFull(
+            f"the disk of {folder} refused a write ({error}): free space; what was stored is safe"
+        )
     if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageLocked(f"{folder} was busy for {WAIT_SECONDS} s: another process is writing; try again")
+        return StorageLocked(
+            f"{folder} was busy for {WAIT_SECONDS} s: another process is writing; try again"
+        )
     if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StorageDenied(f"{folder / FILE} cannot be opened for writing ({error}): check the permissions")
-    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or any(s in str(error) for s in DAMAGE):
-        return StorageDamaged(f"{folder / FILE} is damaged ({error}): run `cmt doctor --repair`, or restore a backup")
+        return StorageDenied(
+            f"{folder / FILE} cannot be opened for writing ({error}): check the permissions"
+        )
+    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or any(
+        s in str(error) for s in DAMAGE
+    ):
+        return StorageDamaged(
+            f"{folder / FILE} is damaged ({error}): run `cmt check --repair`, or restore a backup"
+        )
     return StorageError(f"{folder}: {error}")

@@ -1,6 +1,8 @@
-"""Connections to a database file: SQLite's, or SQLCipher's where there is a key. The only place that opens one.
+"""Connections to a database file: SQLite's, or SQLCipher's where there is a key. The only place
+that opens one.
 
-Which errors to catch stands here too; what they mean, `connection` knows. Where keys come from, `keys` knows. Knows no table.
+Which errors to catch stands here too; what they mean, `connection` knows. Where keys come from,
+`keys` knows. Knows no table.
 """
 
 from __future__ import annotations
@@ -26,7 +28,10 @@ Access: TypeAlias = Literal["make", "existing", "read"]
 Errors = tuple[type[sqlite3.Error], ...]
 Error: Errors = (sqlite3.Error, *((sqlcipher.Error,) if sqlcipher else ()))
 DatabaseError: Errors = (sqlite3.DatabaseError, *((sqlcipher.DatabaseError,) if sqlcipher else ()))
-OperationalError: Errors = (sqlite3.OperationalError, *((sqlcipher.OperationalError,) if sqlcipher else ()))
+OperationalError: Errors = (
+    sqlite3.OperationalError,
+    *((sqlcipher.OperationalError,) if sqlcipher else ()),
+)
 
 FILE = "memory.db"
 WAIT_SECONDS = 30
@@ -34,7 +39,9 @@ VARIABLE = "CMT_KEY"
 
 
 def files_in(folder: Path) -> dict[Path, int]:
-    """The files of a folder and their bytes, without those that another process removes meanwhile."""
+    """The files of a folder and their bytes, without those that another process removes
+    meanwhile.
+    """
     found = {}
     for file in sorted(folder.iterdir()):
         with suppress(FileNotFoundError):
@@ -45,7 +52,9 @@ def files_in(folder: Path) -> dict[Path, int]:
 
 @dataclass(frozen=True)
 class Key:
-    """What opens one encrypted file: 32 bytes and its salt of 16, in hexadecimal. `origin` is where they came from."""
+    """What opens one encrypted file: 32 bytes and its salt of 16, in hexadecimal. `origin` is where
+    they came from.
+    """
 
     secret: str = field(repr=False)
     salt: str
@@ -62,22 +71,31 @@ def module(key: Key | None) -> Any:
     return sqlcipher if key else sqlite3
 
 
-def connect(file: Path, key: Key | None, *, timeout: float = 5.0, access: Access = "make", **options: Any) -> Connection:
-    """A connection to a file; `options` are those of sqlite3.connect. Raises StorageEncrypted where the key does not fit.
+def connect(
+    file: Path, key: Key | None, *, timeout: float = 5.0, access: Access = "make", **options: Any
+) -> Connection:
+    """A connection to a file; `options` are those of sqlite3.connect. Raises StorageEncrypted where
+    the key does not fit.
 
     Args:
         file: The database.
         key: Its key, None where it is not encrypted.
         timeout: Seconds to wait for a lock.
-        access: "make" begins a new file where there is none, "existing" does not, "read" needs no permission to write.
+        access: "make" begins a new file where there is none, "existing" does not, "read" needs no
+            permission to write.
         options: Those of sqlite3.connect.
     """
-    name, alone = (str(file), False) if access == "make" else (f"{file.absolute().as_uri()}?mode=rw", False)
+    name, alone = (
+        (str(file), False) if access == "make" else (f"{file.absolute().as_uri()}?mode=rw", False)
+    )
     if access == "read":
         name, alone = _to_read(file)
-    connection: Connection = module(key).connect(name, timeout=timeout, uri=access != "make", **options)
+    connection: Connection = module(key).connect(
+        name, timeout=timeout, uri=access != "make", **options
+    )
     if alone:
-        connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # before a page is read: SQLite then needs no shared memory
+        # before a page is read: SQLite then needs no shared memory
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
     if key is None:
         return connection
     try:
@@ -91,10 +109,12 @@ def connect(file: Path, key: Key | None, *, timeout: float = 5.0, access: Access
 
 
 def _to_read(file: Path) -> tuple[str, bool]:
-    """The address that opens a file which nobody may write, and whether its log can only be read without shared memory.
+    """The address that opens a file which nobody may write, and whether its log can only be read
+    without shared memory.
 
-    Beside a log with its index SQLite works as always. A log alone, as a stick keeps it that was pulled out, is indexed in this
-    process, without locks. Without a log the file is taken for one that never changes.
+    Beside a log with its index SQLite works as always. A log alone, as a stick keeps it that was
+    pulled out, is indexed in this process, without locks. Without a log the file is taken for one
+    that never changes.
     """
     log, index = (file.with_name(file.name + suffix) for suffix in ("-wal", "-shm"))
     address = f"{file.absolute().as_uri()}?mode=ro"
@@ -106,8 +126,11 @@ def _to_read(file: Path) -> tuple[str, bool]:
 
 
 def _unlock(connection: Connection, key: Key) -> None:
-    if connection.execute("PRAGMA cipher_version").fetchone() is None:  # plain SQLite would take a key, and encrypt nothing
-        raise StorageEncrypted("SQLCipher is here, but plain SQLite answers in its place: use another build of Python")
+    # plain SQLite would take a key, and encrypt nothing
+    if connection.execute("PRAGMA cipher_version").fetchone() is None:
+        raise StorageEncrypted(
+            "SQLCipher is here, but plain SQLite answers in its place: use another build of Python"
+        )
     for pragma in (
         "cipher_log_level = NONE",  # it would write to stderr
         f"key = \"x'{key.secret}{key.salt}'\"",
@@ -123,6 +146,7 @@ def _refused(file: Path, key: Key) -> str:
     if key.origin != VARIABLE:
         return f"{file} does not open with the key in {key.origin}: {damaged}"
     return (
-        f"{file} is encrypted, and the key in {VARIABLE} does not open it: set {VARIABLE} to the key it was made with, or unset "
-        f"it where the system keyring keeps that; if it is the right one, {damaged}"
+        f"{file} is encrypted, and the key in {VARIABLE} does not open it: set {VARIABLE} to the"
+        " key it was made with, or unset it where the system keyring keeps that; if it is the"
+        f" right one, {damaged}"
     )

@@ -1,4 +1,6 @@
-"""SQLiteStore: one folder's documents, passages and key vectors, in SQLite. No torch, no index, no splitting."""
+"""SQLiteStore: one folder's documents, passages and embeddings, in SQLite. No torch, no index, no
+splitting.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLocked
 from cmt_sdk.storage.backup import back_up
-from cmt_sdk.storage.checkup import REPAIR, findings
+from cmt_sdk.storage.checks import REPAIR, findings
 from cmt_sdk.storage.copies import Copies
 from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.histories import Histories
@@ -22,32 +24,40 @@ from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.storage.schema import WORD_TABLES
-from cmt_sdk.types import Finding, Stats
+from cmt_sdk.types import CheckResult, Stats
 from cmt_sdk.vectors import Changes, Generation, VectorRows
 
 log = logging.getLogger(__name__)
 
-LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
+LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id
+    JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
 
 class SQLiteStore(Histories, Passages, KeptOut, Copies):
-    """The store of one folder; see ports.Store and ports.VectorStore. Safe from several threads and processes."""
+    """The store of one folder; see ports.Store and ports.VectorStore. Safe from several threads and
+    processes.
+    """
 
-    def check(self) -> Sequence[Finding]:
+    def check(self) -> Sequence[CheckResult]:
         """See ports.Store."""
         with self._read() as db:
             found = [*findings(db, self._folder, self.now().timestamp()), *self._encryption()]
-        if all(f.ok for f in found if f.check in ("database", "full-text search")) and not self.words_fit():
-            damaged = Finding("full-text search", False, "its index is damaged", REPAIR)
+        if (
+            all(f.ok for f in found if f.check in ("database", "full-text search"))
+            and not self.words_fit()
+        ):
+            damaged = CheckResult("full-text search", False, "its index is damaged", REPAIR)
             found = [damaged if f.check == damaged.check else f for f in found]
         return found
 
-    def _encryption(self) -> Iterator[Finding]:
+    def _encryption(self) -> Iterator[CheckResult]:
         if self._key is not None:
-            yield Finding("encryption", True, f"encrypted with the key in {self._key.origin}")
+            yield CheckResult("encryption", True, f"encrypted with the key in {self._key.origin}")
 
     def words_fit(self) -> bool:
-        """Whether the index of words is that of the texts in it; not asked, and True, while another process writes."""
+        """Whether the index of words is that of the texts in it; not asked, and True, while another
+        process writes.
+        """
         try:
             with self._write_if_free() as db:
                 for table in WORD_TABLES:
@@ -60,7 +70,9 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:
         """See ports.Store."""
-        return back_up(self._folder, target, self._key, overwrite=overwrite, read_only=self.read_only)
+        return back_up(
+            self._folder, target, self._key, overwrite=overwrite, read_only=self.read_only
+        )
 
     def settings(self) -> dict[str, Any]:
         """The settings that the memory was made with; empty for a new one."""
@@ -69,7 +81,9 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         try:
             return dict(json.loads(found)) if found else {}
         except (ValueError, TypeError) as error:
-            raise StorageDamaged(f"the settings in {self._folder} are damaged ({error}): run `cmt doctor --repair`") from error
+            raise StorageDamaged(
+                f"the settings in {self._folder} are damaged ({error}): run `cmt check --repair`"
+            ) from error
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
         """Record settings in place of those before."""
@@ -78,18 +92,25 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
 
     @staticmethod
     def _set(db: Connection, name: str, value: str) -> None:
-        db.execute(text("INSERT OR REPLACE INTO settings VALUES (:name, :value)"), {"name": name, "value": value})
+        db.execute(
+            text("INSERT OR REPLACE INTO settings VALUES (:name, :value)"),
+            {"name": name, "value": value},
+        )
 
     def stats(self) -> Stats:
-        """See ports.DocumentStore. Expired documents are not counted, and none of their passages waits."""
+        """See ports.DocumentStore. Expired documents are not counted, and none of their passages
+        waits.
+        """
         sql = f"""SELECT (SELECT count(*) FROM documents d WHERE {ALIVE}) AS documents,
-            (SELECT count(*) FROM documents) AS versions, (SELECT count(*) FROM passages) AS passages,
+            (SELECT count(*) FROM documents) AS versions, (SELECT count(*)
+                FROM passages) AS passages,
             (SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
                 JOIN documents d ON d.key = p.document_key WHERE {ALIVE}) AS pending,
             (SELECT count(*) FROM vectors v WHERE NOT EXISTS
                 (SELECT 1 FROM memories m WHERE m.passage_id = v.passage_id)) AS cold,
             (SELECT coalesce(sum(tokens), 0) FROM passages) AS tokens,
-            (SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM documents d WHERE {ALIVE}) AS text_bytes,
+            (SELECT coalesce(sum(length(CAST(text AS BLOB))), 0) FROM documents d
+                WHERE {ALIVE}) AS text_bytes,
             (SELECT coalesce(sum(bytes), 0) FROM memories) AS memory_bytes"""
         with self._read() as db:
             row = db.execute(text(sql), {"now": self.now().timestamp()}).one()
@@ -98,22 +119,41 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
 
     def vectors(self, since: Changes) -> VectorRows:
         """See ports.VectorStore."""
-        sql = f"SELECT v.label, v.passage_id, v.key FROM {LIVE} AND v.label > :after ORDER BY v.label"
+        sql = (
+            f"SELECT v.label, v.passage_id, v.key FROM {LIVE} AND v.label > :after ORDER BY v.label"
+        )
         now = {"now": self.now().timestamp()}
         with self._read() as db:
             changes = self._changes(db, now)
             rows = db.execute(text(sql), now | {"after": since.gained}).all()
-            every = None if changes.lost == since.lost else db.execute(text(f"SELECT v.label FROM {LIVE}"), now).scalars()
+            every = (
+                None
+                if changes.lost == since.lost
+                else db.execute(text(f"SELECT v.label FROM {LIVE}"), now).scalars()
+            )
             live = None if every is None else set(every)
         if len({len(r.key) for r in rows}) > 1:
-            raise StorageDamaged(f"the key vectors in {self._folder} differ in length: `cmt reencode` makes them again")
-        matrix = np.frombuffer(b"".join(r.key for r in rows), "<f4").astype(np.float32).reshape(len(rows), -1 if rows else 0)
-        return VectorRows(changes, [r.label for r in rows], [r.passage_id for r in rows], matrix, live)
+            raise StorageDamaged(
+                f"the embeddings in {self._folder} differ in length: `cmt reencode` makes them"
+                " again"
+            )
+        matrix = (
+            np.frombuffer(b"".join(r.key for r in rows), "<f4")
+            .astype(np.float32)
+            .reshape(len(rows), -1 if rows else 0)
+        )
+        return VectorRows(
+            changes, [r.label for r in rows], [r.passage_id for r in rows], matrix, live
+        )
 
     def alive(self) -> int:
         """See ports.VectorStore."""
         with self._read() as db:
-            return int(db.execute(text(f"SELECT count(*) FROM {LIVE}"), {"now": self.now().timestamp()}).scalar_one())
+            return int(
+                db.execute(
+                    text(f"SELECT count(*) FROM {LIVE}"), {"now": self.now().timestamp()}
+                ).scalar_one()
+            )
 
     def changes(self) -> Changes:
         """See ports.VectorStore."""
@@ -137,8 +177,13 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         return None if row is None else Generation(**row._mapping)
 
     def set_generation(self, generation: Generation | None) -> bool:
-        """See ports.VectorStore. A file is made of all vectors that were alive: one dead since is one fewer alive now."""
-        sql = "INSERT INTO generation VALUES (1, :number, :file, :sha256, :dimension, :space, :count, :last_label)"
+        """See ports.VectorStore. A file is made of all vectors that were alive: one dead since is
+        one fewer alive now.
+        """
+        sql = (
+            "INSERT INTO generation VALUES (1, :number, :file, :sha256, :dimension, :space, :count,"
+            " :last_label)"
+        )
         alive = f"SELECT count(*) FROM {LIVE} AND v.label <= :last"
         with self._write() as db:
             if generation is not None:

@@ -1,4 +1,6 @@
-"""What is slow holds up neither a question nor the end of `cmt serve`: answers, uploads, compression, streams."""
+"""What is slow holds up neither a question nor the end of `cmt serve`: answers, uploads,
+compression, streams.
+"""
 
 import asyncio
 import contextlib
@@ -49,7 +51,8 @@ def opener(path, **options):
     return open_fake(path, FakeEngine(Compressor(), Reader()), **options)
 main(sys.argv[1:], prog_name="cmt", obj=opener)
 """
-# A server whose conversions never end: the program that should convert writes its number, and sleeps.
+# A server whose conversions never end: the program that should convert writes its number, and
+# sleeps.
 SLEEPY = """
 import sys
 from cmt_cli.main import main
@@ -61,7 +64,9 @@ main(sys.argv[1:], prog_name="cmt", obj=open_fake)
 
 @contextlib.contextmanager
 def aside(work):
-    """Run something beside the block; its result, or what it raised, is in the list that this gives."""
+    """Run something beside the block; its result, or what it raised, is in the list that this
+    gives.
+    """
     found = []
 
     def run():
@@ -78,16 +83,22 @@ def aside(work):
 
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_an_answer_that_does_not_end_is_broken_off(tmp_path, end):
-    """With a status, in a stream with its last event; who waits is told too, and what was stored is there afterwards."""
+    """With a status, in a stream with its last event; who waits is told too, and what was stored is
+    there afterwards.
+    """
     with contextlib.ExitStack() as stack, serving(HELD, tmp_path / "notes", end=end) as url:
         made = httpx.post(f"{url}/api/documents", json={"text": GENOA}).json()
         stream = stack.enter_context(
-            httpx.stream("POST", f"{url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=LONG)
+            httpx.stream(
+                "POST", f"{url}/v1/chat/completions", json={**CHAT, "stream": True}, timeout=LONG
+            )
         )
         lines = stream.iter_lines()
         while '"In "' not in next(lines):
             pass
-        waiting = stack.enter_context(aside(lambda: httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=LONG)))
+        waiting = stack.enter_context(
+            aside(lambda: httpx.post(f"{url}/v1/chat/completions", json=CHAT, timeout=LONG))
+        )
         rest = stack.enter_context(aside(lambda: list(lines)))
         time.sleep(0.5)  # it is in the line by now
     assert waiting[0].status_code == 503
@@ -100,7 +111,9 @@ def test_an_answer_that_does_not_end_is_broken_off(tmp_path, end):
 def test_compression_that_does_not_end_is_left(tmp_path):
     """The text is safe, and is compressed when the memory is next opened."""
     with serving(HELD, tmp_path / "notes", end=signal.SIGTERM) as url:
-        made = httpx.post(f"{url}/api/documents", json={"text": "This goes on for ever.", "wait": False}).json()
+        made = httpx.post(
+            f"{url}/api/documents", json={"text": "This goes on for ever.", "wait": False}
+        ).json()
         with sent(url, "/api/documents", {"text": "This too, for ever.", "wait": True}):
             until(lambda: len(httpx.get(f"{url}/api/documents").json()["documents"]) == 2)
     with open_fake(tmp_path / "notes") as memory:
@@ -115,9 +128,14 @@ def test_a_conversion_that_does_not_end_is_ended(tmp_path):
     script.write_text(f"#!/bin/sh\necho $$ > {tmp_path}/pid\nexec sleep 1000\n")
     script.chmod(0o755)
     number = tmp_path / "pid"
-    with contextlib.ExitStack() as stack, serving_with(SLEEPY, str(script), tmp_path / "notes") as url:
+    with (
+        contextlib.ExitStack() as stack,
+        serving_with(SLEEPY, str(script), tmp_path / "notes") as url,
+    ):
         file = {"file": ("a.md", b"text")}
-        found = stack.enter_context(aside(lambda: httpx.post(f"{url}/api/files", files=file, timeout=LONG)))
+        found = stack.enter_context(
+            aside(lambda: httpx.post(f"{url}/api/files", files=file, timeout=LONG))
+        )
         until(lambda: number.exists() and number.read_text().strip())
         assert httpx.post(f"{url}/v1/chat/completions", json=CHAT).status_code == 200
     assert isinstance(found[0], httpx.TransportError) or found[0].status_code >= 500
@@ -128,14 +146,19 @@ def test_a_conversion_that_does_not_end_is_ended(tmp_path):
 def serving_with(program, first, memory):
     """As `serving`, for a program that takes an argument before the others."""
     words = [sys.executable, "-c", program, first, "serve", "-m", str(memory), "--port", "0"]
-    with subprocess.Popen(words, env={**os.environ, "CMT_TOKEN": ""}, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        words, env={**os.environ, "CMT_TOKEN": ""}, stderr=subprocess.PIPE, text=True
+    ) as process:
         guard = threading.Timer(60, process.kill)
         guard.start()
         try:
             yield process.stderr.readline().split(" at ")[1].split(";")[0]
             process.terminate()
             said = process.stderr.read()
-            assert (process.wait(), said.splitlines()[-1]) == (0, "stopped; what was stored is safe"), said
+            assert (process.wait(), said.splitlines()[-1]) == (
+                0,
+                "stopped; what was stored is safe",
+            ), said
         finally:
             process.kill()
             guard.cancel()
@@ -191,7 +214,9 @@ async def test_a_file_that_ends_its_reader_spoils_no_other(monkeypatch):
 
     monkeypatch.setattr(uploads, "_converted", dying)
     names = ["a.md", "x.bad", "b.md", "y.bad", "c.png"]
-    found = await uploads.read_files([(name, b"text" if name != "c.png" else b"\x89PNG\xff") for name in names])
+    found = await uploads.read_files(
+        [(name, b"text" if name != "c.png" else b"\x89PNG\xff") for name in names]
+    )
     assert [getattr(d, "source", None) for d in found] == ["a.md", None, "b.md", None, None]
     assert found[1].startswith("x.bad: it takes more than 60 seconds or 4 GiB of memory to read")
     assert found[1].endswith("split it, or add its text")
@@ -200,23 +225,33 @@ async def test_a_file_that_ends_its_reader_spoils_no_other(monkeypatch):
 
 def test_the_program_that_reads_a_file_has_bounds():
     """Of computing time, which the system keeps whatever the program does."""
-    endless = "from cmt_adapters.server import uploads; uploads.SECONDS = 1; uploads._bind_child()\nwhile True: pass"
+    endless = (
+        "from cmt_adapters.server import uploads; uploads.SECONDS = 1; uploads._bind_child()\nwhile"
+        " True: pass"
+    )
     done = subprocess.run([sys.executable, "-c", endless], check=False, timeout=60)
     assert done.returncode in (-signal.SIGXCPU, -signal.SIGKILL)
 
 
 def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
-    """In the line and before the first word: comments. What was said is heard where the client hangs up."""
+    """In the line and before the first word: comments. What was said is heard where the client
+    hangs up.
+    """
     monkeypatch.setattr(replies, "PULSE", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         server.reader.hold()
         body = {**CHAT, "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=LONG) as first:
+        with httpx.stream(
+            "POST", f"{server.url}/v1/chat/completions", json=body, timeout=LONG
+        ) as first:
             lines = first.iter_lines()
             assert (first.status_code, next(lines)) == (200, ": the answer is under way")
             with httpx.stream(
-                "POST", f"{server.url}/v1/responses", json={"input": "Where?", "stream": True}, timeout=LONG
+                "POST",
+                f"{server.url}/v1/responses",
+                json={"input": "Where?", "stream": True},
+                timeout=LONG,
             ) as second:
                 others = second.iter_lines()
                 assert next(others) == ": the answer is under way"
@@ -238,7 +273,9 @@ def test_what_goes_wrong_after_a_pulse_is_an_event(tmp_path, monkeypatch):
         server.memory.add(GENOA)
         server.reader.hold()
         body = {**CHAT, "stream": True}
-        with httpx.stream("POST", f"{server.url}/v1/chat/completions", json=body, timeout=LONG) as first:
+        with httpx.stream(
+            "POST", f"{server.url}/v1/chat/completions", json=body, timeout=LONG
+        ) as first:
             lines = first.iter_lines()
             assert next(lines).startswith(": ")
             server.server._work.abort()
@@ -285,7 +322,7 @@ def test_a_long_document_holds_up_no_question(tmp_path):
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         held, go = threading.Event(), threading.Event()
-        compress = server.memory._recall.engine.compressor.compress
+        compress = server.memory._retriever.engine.compressor.compress
 
         def slow(texts):
             if any("long" in text for text in texts):
@@ -293,12 +330,16 @@ def test_a_long_document_holds_up_no_question(tmp_path):
                 assert go.wait(LONG)
             return compress(texts)
 
-        server.memory._recall.engine.compressor.compress = slow
+        server.memory._retriever.engine.compressor.compress = slow
         body = {"text": "A long document.", "wait": True}
-        with aside(lambda: httpx.post(f"{server.url}/api/documents", json=body, timeout=LONG)) as found:
+        with aside(
+            lambda: httpx.post(f"{server.url}/api/documents", json=body, timeout=LONG)
+        ) as found:
             assert held.wait(LONG)
             assert not server.work.running
-            assert server.http.get("/api/search", params={"q": "boat", "mode": "text"}).json()["matches"]
+            assert server.http.get("/api/search", params={"q": "boat", "mode": "text"}).json()[
+                "matches"
+            ]
             go.set()
         assert found[0].status_code == 201
 
@@ -310,6 +351,9 @@ def test_the_openai_client_sees_a_busy_server(tmp_path):
         server.reader.hold()
         with aside(lambda: server.http.post("/v1/chat/completions", json=CHAT)):
             until(lambda: server.work.running)
-            with server.client() as client, pytest.raises(openai.InternalServerError, match="the limit is 0"):
+            with (
+                server.client() as client,
+                pytest.raises(openai.InternalServerError, match="the limit is 0"),
+            ):
                 list(client.chat.completions.create(**CHAT, stream=True))
             server.reader.go()

@@ -54,10 +54,15 @@ def until(condition):
 
 @contextlib.contextmanager
 def sent(url, path, body):
-    """A request that is under way throughout the block; then its client hangs up, without an answer."""
+    """A request that is under way throughout the block; then its client hangs up, without an
+    answer.
+    """
     host, port = url.removeprefix("http://").split(":")
     data = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Type:"
+        f" application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+    )
     with socket.create_connection((host, int(port)), timeout=LONG) as connection:
         connection.sendall(head.encode() + data)
         yield
@@ -75,12 +80,21 @@ def fill(server, aside):
 
 
 def test_who_finds_the_line_full_is_sent_away(held, aside):
-    """With the time to try again; what needs no model is answered all the while, and those in the line get their answers."""
+    """With the time to try again; what needs no model is answered all the while, and those in the
+    line get their answers.
+    """
     asked = fill(held, aside)
-    for path, body in (("/api/ask", ASKED), ("/api/ask", {**ASKED, "stream": True}), ("/v1/chat/completions", CHAT)):
+    for path, body in (
+        ("/api/ask", ASKED),
+        ("/api/ask", {**ASKED, "stream": True}),
+        ("/v1/chat/completions", CHAT),
+    ):
         answer = held.http.post(path, json=body)
         assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
-        assert "2 requests wait for the model already, the limit is 2" in answer.json()["error"]["message"]
+        assert (
+            "2 requests wait for the model already, the limit is 2"
+            in answer.json()["error"]["message"]
+        )
     assert held.http.post("/api/documents", json={"text": "Ann likes tea."}).status_code == 503
     assert held.http.get("/api/search", params={"q": "tea"}).status_code == 503
     assert held.http.get("/api/search", params={"q": "museum", "mode": "text"}).status_code == 200
@@ -98,7 +112,14 @@ def test_answers_are_one_after_another(held, aside):
     words = ["first", "second", "third"]
     asked = []
     for n, word in enumerate(words):
-        asked.append(aside(httpx.post, f"{held.url}/api/ask", json={"question": f"{word} museum?"}, timeout=LONG))
+        asked.append(
+            aside(
+                httpx.post,
+                f"{held.url}/api/ask",
+                json={"question": f"{word} museum?"},
+                timeout=LONG,
+            )
+        )
         until(lambda n=n: held.work.running and held.work.waiting == n)
     until(lambda: len(held.reader.questions) == before + 1)
     held.reader.go()
@@ -109,7 +130,9 @@ def test_answers_are_one_after_another(held, aside):
 @pytest.mark.parametrize(("path", "body"), [("/api/ask", ASKED), ("/v1/chat/completions", CHAT)])
 @pytest.mark.parametrize("stream", [True, False])
 def test_who_hangs_up_stops_the_generation(held, path, body, stream):
-    """Between two words, in a stream or not; the turn is the next one's, and what was said is not remembered."""
+    """Between two words, in a stream or not; the turn is the next one's, and what was said is not
+    remembered.
+    """
     said, count = held.reader.said, held.memory.count()
     with httpx.Client(base_url=held.url, timeout=LONG) as http:
         request = http.build_request("POST", path, json={**body, "stream": stream})
@@ -137,11 +160,16 @@ def test_who_hangs_up_in_the_line_leaves_it(held, aside):
         with sent(held.url, "/api/ask", {**ASKED, "stream": stream}):
             until(lambda: held.work.waiting == 1)
         until(lambda: held.work.waiting == 0)
-    later = aside(httpx.post, f"{held.url}/api/ask", json={"question": "Which museum?"}, timeout=LONG)
+    later = aside(
+        httpx.post, f"{held.url}/api/ask", json={"question": "Which museum?"}, timeout=LONG
+    )
     until(lambda: held.work.waiting == 1)
     held.reader.go()
     assert asked.result().json()["text"] == later.result().json()["text"] == LISBON
-    assert held.reader.questions[before:] in ([ASKED["question"], "Which museum?"], ["Which museum?"])
+    assert held.reader.questions[before:] in (
+        [ASKED["question"], "Which museum?"],
+        ["Which museum?"],
+    )
 
 
 def test_who_reads_slowly_keeps_nobody_waiting(held):
@@ -158,14 +186,25 @@ def test_who_reads_slowly_keeps_nobody_waiting(held):
 
 
 def test_texts_of_all_that_wait_are_embedded_together(held, aside, monkeypatch):
-    """In one pass, each text once; everybody gets their own vectors, and one who hangs up spoils nothing."""
+    """In one pass, each text once; everybody gets their own vectors, and one who hangs up spoils
+    nothing.
+    """
     passes = []
     embed = type(held.memory.model).embed
-    monkeypatch.setattr(type(held.memory.model), "embed", lambda self, texts: passes.append(list(texts)) or embed(self, texts))
+    monkeypatch.setattr(
+        type(held.memory.model),
+        "embed",
+        lambda self, texts: passes.append(list(texts)) or embed(self, texts),
+    )
     asked = aside(httpx.post, f"{held.url}/api/ask", json=ASKED, timeout=LONG)
     until(lambda: held.work.running)
     first, second = (
-        aside(httpx.post, f"{held.url}/v1/embeddings", json={"model": "cmt", "input": texts}, timeout=LONG)
+        aside(
+            httpx.post,
+            f"{held.url}/v1/embeddings",
+            json={"model": "cmt", "input": texts},
+            timeout=LONG,
+        )
         for texts in (["tea", "harbour"], ["harbour", "museum"])
     )
     until(lambda: held.work.waiting == 2)
@@ -175,7 +214,10 @@ def test_texts_of_all_that_wait_are_embedded_together(held, aside, monkeypatch):
     assert len(passes) == 1
     assert sorted(passes[0]) == ["harbour", "museum", "tea"]
     assert made[0][1] == made[1][0]
-    assert made == [embed(held.memory.model, texts).tolist() for texts in (["tea", "harbour"], ["harbour", "museum"])]
+    assert made == [
+        embed(held.memory.model, texts).tolist()
+        for texts in (["tea", "harbour"], ["harbour", "museum"])
+    ]
 
 
 def test_one_who_embeds_for_others_may_hang_up(held, aside):
@@ -201,7 +243,10 @@ def test_answers_under_way_end_before_the_server_does(tmp_path, aside):
         server.stop()
         until(lambda: server.work.closing)
         late = server.http.post("/api/ask", json=ASKED)
-        assert (late.status_code, late.json()["error"]["message"]) == (503, "the server is shutting down")
+        assert (late.status_code, late.json()["error"]["message"]) == (
+            503,
+            "the server is shutting down",
+        )
         server.reader.go()
         assert running_.result().json()["text"] == LISBON
         assert waiting.result().status_code == 503

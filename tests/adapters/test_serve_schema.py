@@ -1,4 +1,6 @@
-"""What OpenAPI says of the server holds, for requests that schemathesis makes up from it, good ones and bad ones."""
+"""What OpenAPI says of the server holds, for requests that schemathesis makes up from it, good ones
+and bad ones.
+"""
 
 from contextlib import suppress
 
@@ -23,16 +25,23 @@ def server(tmp_path_factory):
         yield made
 
 
-# What no schema can say makes a request of the right shape a bad one: a time that has passed, a last message that is not the
-# user's, a number too wide to be stored, vectors of another length.
+# What no schema can say makes a request of the right shape a bad one: a time that has passed, a
+# last message that is not the user's, a number too wide to be stored, vectors of another length.
 SAID_ELSEWHERE = [positive_data_acceptance]
-PLAIN = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+PLAIN = settings(
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.generate],
+)
 
 
 @pytest.mark.parametrize("examples", [5, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", list(GenerationMode))
 def test_every_route_does_as_it_is_described(server, mode, examples):
-    """No failures of the server, only statuses, types and shapes that are described, and nothing without the token."""
+    """No failures of the server, only statuses, types and shapes that are described, and nothing
+    without the token.
+    """
     described = schemathesis.openapi.from_url(f"{server.url}/openapi.json")
     operations = [found.ok() for found in described.get_all_operations()]
     assert len(operations) == 17
@@ -43,12 +52,15 @@ def test_every_route_does_as_it_is_described(server, mode, examples):
 
 def tried(operation, mode, examples):
     """Ask one route."""
-    all_text = operation.method == "get" or operation.path == "/api/files"  # in an address or a form no type can be wrong
+    # in an address or a form no type can be wrong
+    all_text = operation.method == "get" or operation.path == "/api/files"
     excluded = [*SAID_ELSEWHERE, *([negative_data_rejection] if all_text else [])]
 
     @settings(PLAIN, max_examples=examples)
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case):
-        case.call_and_validate(headers={"Authorization": f"Bearer {TOKEN}"}, excluded_checks=excluded, timeout=20)
+        case.call_and_validate(
+            headers={"Authorization": f"Bearer {TOKEN}"}, excluded_checks=excluded, timeout=20
+        )
 
     check()

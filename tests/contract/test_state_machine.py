@@ -1,4 +1,6 @@
-"""The store against a plain dict: any sequence of calls, in any order, with a clock that jumps and a folder that is reopened."""
+"""The store against a plain dict: any sequence of calls, in any order, with a clock that jumps and
+a folder that is reopened.
+"""
 
 import re
 import shutil
@@ -11,16 +13,25 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound
-from cmt_sdk.storage.index import KeyIndex
+from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Encoded, Filter, PackedMemory, Span
 
 WORDS = ("apple", "boat", "cloud", "dune", "elm")
-texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(lambda words: " ".join(words) + ".")
+texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(
+    lambda words: " ".join(words) + "."
+)
 scopes = st.sampled_from(["", "u", "u/ann", "u/ann/s", "u/anna"])
 names = st.sampled_from(["a", "b", "c", "d"])
 numbers = st.integers(0, 3)
@@ -48,7 +59,9 @@ class Piece:
 
 
 def cut_again(before: list[Piece], text: str, heading: str) -> list[Piece]:
-    """The pieces of a text; each of the same content, in order, brings along whether it is ready."""
+    """The pieces of a text; each of the same content, in order, brings along whether it is
+    ready.
+    """
     left, after = list(before), []
     for word in re.findall(r"\w+", text):
         same = next((p for p in left if (p.heading, p.word) == (heading, word)), None)
@@ -64,7 +77,9 @@ def key_of(text: str) -> np.ndarray:
 
 
 class Store(RuleBasedStateMachine):
-    """`self.known` maps ids to their versions, newest last, in order of creation; `self.pieces` to their passages."""
+    """`self.known` maps ids to their versions, newest last, in order of creation; `self.pieces` to
+    their passages.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +92,7 @@ class Store(RuleBasedStateMachine):
     def open(self) -> None:
         """A new folder."""
         self.store = SQLiteStore(self.folder, clock=lambda: self.time)
-        self.index = KeyIndex(self.store, self.folder, 10**6)
+        self.index = EmbeddingIndex(self.store, self.folder, 10**6)
 
     def teardown(self) -> None:
         """The folder goes."""
@@ -95,7 +110,14 @@ class Store(RuleBasedStateMachine):
             and (number is None or d.metadata.get("n") == number)
         }
 
-    @rule(text=texts, scope=scopes, name=st.just("") | names, source=sources, number=numbers, life=lives)
+    @rule(
+        text=texts,
+        scope=scopes,
+        name=st.just("") | names,
+        source=sources,
+        number=numbers,
+        life=lives,
+    )
     def add(self, text, scope, name, source, number, life) -> None:
         """A new document, the same one again, or an id that is taken."""
         expiry = self.time + timedelta(seconds=life) if life else None
@@ -111,15 +133,27 @@ class Store(RuleBasedStateMachine):
             assert stored.id in [d.id for d in same]
             assert name in ("", stored.id)
             old = self.known[stored.id][-1]
-            self.say(old, outcome, replace(given, source=old.source or source, expires_at=expiry or old.expires_at))
+            self.say(
+                old,
+                outcome,
+                replace(given, source=old.source or source, expires_at=expiry or old.expires_at),
+            )
             return
         assert name in ("", stored.id)
         assert not same or name not in ["", *(d.id for d in same)]
         self.begin(stored.id, given)
 
-    @rule(text=texts, scope=scopes, name=st.just("") | names, source=sources.filter(bool), number=numbers)
+    @rule(
+        text=texts,
+        scope=scopes,
+        name=st.just("") | names,
+        source=sources.filter(bool),
+        number=numbers,
+    )
     def put(self, text, scope, name, source, number) -> None:
-        """A file's text: that of the document of the id, else of the source, else of the text that has no source yet."""
+        """A file's text: that of the document of the id, else of the source, else of the text that
+        has no source yet.
+        """
         given = Document(text, name, source, scope, {"n": number})
         here = [d for d in self.alive().values() if d.scope == scope]
         of_source = [d for d in here if d.source == source]
@@ -145,7 +179,14 @@ class Store(RuleBasedStateMachine):
             self.say(old, outcome, said)
             return
         self.pieces[stored.id] = cut_again(self.pieces[stored.id], text, "")
-        new = replace(old, text=text, source=source, metadata=said.metadata, version=old.version + 1, updated_at=self.time)
+        new = replace(
+            old,
+            text=text,
+            source=source,
+            metadata=said.metadata,
+            version=old.version + 1,
+            updated_at=self.time,
+        )
         self.known[stored.id][-1] = replace(old, current=False)
         self.known[stored.id].append(new)
         self.pieces[stored.id] = cut_again(self.pieces[stored.id], text, "")
@@ -183,7 +224,9 @@ class Store(RuleBasedStateMachine):
             self.known[name][-1] = replace(old, updated_at=self.time)
             return
         self.known[name][-1] = replace(old, current=False)
-        self.known[name].append(replace(old, text=text, version=old.version + 1, updated_at=self.time))
+        self.known[name].append(
+            replace(old, text=text, version=old.version + 1, updated_at=self.time)
+        )
 
     @precondition(lambda self: self.alive())
     @rule(data=st.data(), scope=scopes, number=numbers, life=lives)
@@ -202,7 +245,9 @@ class Store(RuleBasedStateMachine):
         old = self.known[data.draw(st.sampled_from(list(self.alive())))][-1]
         if by_change:
             source = f"{heading}.md"
-            self.store.replace(old.id, {"source": source}, recut=lambda _, new: pieces(new.text, heading))
+            self.store.replace(
+                old.id, {"source": source}, recut=lambda _, new: pieces(new.text, heading)
+            )
             self.known[old.id][-1] = replace(old, source=source, updated_at=self.time)
         else:
             assert self.store.recut(old, pieces(old.text, heading))
@@ -210,13 +255,17 @@ class Store(RuleBasedStateMachine):
 
     @rule(scope=scopes.filter(bool), number=st.none() | numbers, scrub=st.booleans())
     def delete(self, scope, number, scrub) -> None:
-        """Whatever fits, expired or not, with all its versions, and single versions that fit; sometimes out of the files too."""
+        """Whatever fits, expired or not, with all its versions, and single versions that fit;
+        sometimes out of the files too.
+        """
         where = {} if number is None else {"n": number}
 
         def fits(d: Document) -> bool:
             return under(d.scope, scope) and (number is None or d.metadata["n"] == number)
 
-        gone = [d for versions in self.known.values() for d in versions if fits(d) or fits(versions[-1])]
+        gone = [
+            d for versions in self.known.values() for d in versions if fits(d) or fits(versions[-1])
+        ]
         removed = self.store.delete(Filter(scope=scope, where=where), erase=scrub).versions
         assert sorted((d.id, d.version) for d in removed) == sorted((d.id, d.version) for d in gone)
         for name in list(self.known):
@@ -254,7 +303,12 @@ class Store(RuleBasedStateMachine):
         """Words and meanings find the same passages: those of living documents."""
         hits = self.store.search_text(word.upper(), 1_000, Filter(scope=scope))
         found = self.store.passages([h.passage_id for h in hits])
-        expected = sorted(d.id for d in self.alive(scope).values() for w in re.findall(r"\w+", d.text) if w == word)
+        expected = sorted(
+            d.id
+            for d in self.alive(scope).values()
+            for w in re.findall(r"\w+", d.text)
+            if w == word
+        )
         assert sorted(d.id for _, d in found.values()) == expected
         assert {p.text for p, _ in found.values()} <= {word}
         waiting = {p.id for p in self.store.pending(1_000)}
@@ -282,14 +336,24 @@ class Store(RuleBasedStateMachine):
             return
         for name, versions in self.known.items():
             ready = all(p.ready for p in self.pieces[name])
-            assert self.store.history(name) == [replace(d, ready=d.current and ready) for d in versions]
+            assert self.store.history(name) == [
+                replace(d, ready=d.current and ready) for d in versions
+            ]
             held = [(p.heading, p.text, p.ready) for p in self.store.passages_of(name)]
             assert held == [(p.heading, p.word, p.ready) for p in self.pieces[name]]
         stats = self.store.stats()
-        assert (stats.documents, stats.versions) == (len(self.alive()), sum(map(len, self.known.values())))
+        assert (stats.documents, stats.versions) == (
+            len(self.alive()),
+            sum(map(len, self.known.values())),
+        )
 
 
-FEW = settings(max_examples=6, stateful_step_count=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(
+    max_examples=6,
+    stateful_step_count=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 Store.TestCase.settings = FEW
 TestStore = Store.TestCase
 

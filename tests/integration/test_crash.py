@@ -1,4 +1,6 @@
-"""What no exception handler sees: killed processes, full disks, damaged files. The victims are child processes."""
+"""What no exception handler sees: killed processes, full disks, damaged files. The victims are
+child processes.
+"""
 
 import json
 import os
@@ -23,7 +25,8 @@ from cmt_sdk.vectors import Changes
 
 ROUNDS = 5
 PAGE = 4096
-TEXTS = {str(n): f"Fact {n}: the museum has {n} rooms." for n in range(100)}  # the first page of those in `sound`
+# the first page of those in `sound`
+TEXTS = {str(n): f"Fact {n}: the museum has {n} rooms." for n in range(100)}
 
 ADD_FOREVER = """
 import itertools, sys
@@ -84,7 +87,7 @@ import logging, resource, sys
 from pathlib import Path
 import numpy as np
 from cmt_sdk.errors import StorageFull
-from cmt_sdk.storage.index import KeyIndex
+from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.vectors import Changes
 
@@ -92,7 +95,7 @@ logging.basicConfig()
 store = SQLiteStore(Path(sys.argv[1]))
 matrix = store.vectors(Changes()).matrix
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
-index = KeyIndex(store, Path(sys.argv[1]), 100)
+index = EmbeddingIndex(store, Path(sys.argv[1]), 100)
 unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
 def right(row):
     return np.allclose([h.score for h in index.search(row, 5, None)], np.sort(unit @ row)[:-6:-1], atol=1e-5)
@@ -107,7 +110,7 @@ SEARCH = """
 import logging, sys
 from pathlib import Path
 import numpy as np
-from cmt_sdk.storage.index import KeyIndex
+from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.vectors import Changes
 
@@ -116,7 +119,7 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     store = SQLiteStore(folder, create=False)
     matrix = store.vectors(Changes()).matrix
     unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
-    index = KeyIndex(store, folder, 100)
+    index = EmbeddingIndex(store, folder, 100)
     def right(row):
         return np.allclose([h.score for h in index.search(row, 5, None)], np.sort(unit @ row)[:-6:-1], atol=1e-5)
     right = sum(map(right, matrix))
@@ -162,7 +165,9 @@ for number, folder in enumerate(sorted(Path(sys.argv[1]).iterdir())):
 def child(program: str, *arguments: object, **options) -> subprocess.Popen:
     """A Python process that runs a program."""
     command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
 
 
 def outcome(process: subprocess.Popen) -> tuple[str, str]:
@@ -173,12 +178,16 @@ def outcome(process: subprocess.Popen) -> tuple[str, str]:
 
 
 def test_what_was_reported_as_stored_survives_a_kill(tmp_path):
-    """Killed at random moments, again and again: every id that add returned is there, and the memory goes on working."""
+    """Killed at random moments, again and again: every id that add returned is there, and the
+    memory goes on working.
+    """
     folder, ids = tmp_path / "notes", []
     for number in range(ROUNDS):
         with child(ADD_FOREVER, folder, number) as process:
             assert process.stdout.readline() == "open\n"
-            killer = threading.Timer(random.uniform(0.01, 0.3), process.send_signal, [signal.SIGKILL])
+            killer = threading.Timer(
+                random.uniform(0.01, 0.3), process.send_signal, [signal.SIGKILL]
+            )
             killer.start()
             ids += [line.strip() for line in process.stdout if line.endswith("\n")]
             killer.join()
@@ -186,10 +195,12 @@ def test_what_was_reported_as_stored_survives_a_kill(tmp_path):
         with open_fake(folder, create=False) as memory:
             texts = {d.id: d.text for d in memory.documents()}
             assert [i for i in ids if i not in texts] == []
-            assert len(texts) <= len(ids) + number + 1  # at most one more a round: stored, but not told any more
+            # at most one more a round: stored, but not told any more
+            assert len(texts) <= len(ids) + number + 1
             memory.compress()
             assert [f.check for f in memory.check() if not f.ok] == []
-            assert len(memory.search("museum", len(texts) + 1, mode="text")) == len(texts)  # none in a round that ended early
+            # none in a round that ended early
+            assert len(memory.search("museum", len(texts) + 1, mode="text")) == len(texts)
     assert ids
 
 
@@ -240,12 +251,21 @@ def sound(tmp_path_factory) -> Path:
     """A folder with 150 documents of one passage each, encoded, with an index file."""
     folder = tmp_path_factory.mktemp("sound")
     with open_fake(folder, exact_limit=100) as memory:
-        memory.add_many(Document(f"Fact {n}: the museum has {n} rooms.", id=str(n), source=f"{n}.md") for n in range(150))
+        memory.add_many(
+            Document(f"Fact {n}: the museum has {n} rooms.", id=str(n), source=f"{n}.md")
+            for n in range(150)
+        )
         store = SQLiteStore(folder)
         keys = np.random.default_rng(0).standard_normal((150, 64)).astype(np.float32)
         keys /= np.linalg.norm(keys, axis=1, keepdims=True)
         known = store.encodings(store.vectors(Changes()).passages)
-        store.save({i: replace(e, key=key) for (i, (e, _)), key in zip(known.items(), keys, strict=True)}, FINGERPRINT)
+        store.save(
+            {
+                i: replace(e, embedding=key)
+                for (i, (e, _)), key in zip(known.items(), keys, strict=True)
+            },
+            FINGERPRINT,
+        )
         store.close()
         memory.reindex()
     return folder
@@ -261,7 +281,9 @@ def copy(folder: Path, to: Path) -> Path:
 
 @pytest.mark.skipif(os.name != "posix", reason="limits the size of files")
 def test_an_index_that_finds_no_space_leaves_search_exact(sound, tmp_path):
-    """The library writes half a file without a word; the answers are right, and reindex says what is wrong."""
+    """The library writes half a file without a word; the answers are right, and reindex says what
+    is wrong.
+    """
     folder = copy(sound, tmp_path / "full")
     (index,) = folder.glob("*.hnsw")
     index.unlink()
@@ -290,7 +312,9 @@ INDEX_DAMAGE = {
 
 
 def test_a_damaged_index_file_costs_no_answer(sound, tmp_path):
-    """In a process of its own, because hnswlib may die of one: a warning, right answers, and a sound file again."""
+    """In a process of its own, because hnswlib may die of one: a warning, right answers, and a
+    sound file again.
+    """
     for name, damage in INDEX_DAMAGE.items():
         folder = copy(sound, tmp_path / name)
         (index,) = folder.glob("*.hnsw")
@@ -300,7 +324,9 @@ def test_a_damaged_index_file_costs_no_answer(sound, tmp_path):
             index.write_bytes(data)
     lines = outcome(child(SEARCH, tmp_path))[0].splitlines()
     assert lines[1::2] == [f"{name} 150 of 150 True" for name in sorted(INDEX_DAMAGE)]
-    assert [line for line in lines[::2] if "searching exactly until it is made again" not in line] == []
+    assert [
+        line for line in lines[::2] if "searching exactly until it is made again" not in line
+    ] == []
 
 
 def hurt_databases(sound: Path, to: Path) -> None:
@@ -329,19 +355,29 @@ def hurt_databases(sound: Path, to: Path) -> None:
 
 @pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_damaged_database_gives_our_errors_or_the_right_texts(sound, tmp_path, every):
-    """No death by a signal, no foreign exception; a text that is not what was stored is told by the check-up."""
+    """No death by a signal, no foreign exception; a text that is not what was stored is told by the
+    check-up.
+    """
     hurt_databases(sound, tmp_path)
-    told = {name: rest for name, *rest in map(json.loads, outcome(child(USE_DAMAGED, tmp_path, every))[0].splitlines())}
+    told = {
+        name: rest
+        for name, *rest in map(
+            json.loads, outcome(child(USE_DAMAGED, tmp_path, every))[0].splitlines()
+        )
+    }
     assert len(told) == len(list(tmp_path.iterdir()))
     assert told["emptied"][0] == "MemoryNotFound"
     assert told["zeroed"][0] == told["text"][0] == told["short header"][0] == "StorageDamaged"
     unnoticed = [name for name, (_, texts, well) in told.items() if well and texts != TEXTS]
     assert unnoticed == []
-    assert sum(texts == TEXTS for _, texts, _ in told.values()) > 20  # most flipped bits lie elsewhere
+    # most flipped bits lie elsewhere
+    assert sum(texts == TEXTS for _, texts, _ in told.values()) > 20
 
 
 def test_a_damaged_log_costs_at_most_what_it_holds(sound, tmp_path):
-    """What was in the database before is there; the log's own checksums tell how much of it still counts."""
+    """What was in the database before is there; the log's own checksums tell how much of it still
+    counts.
+    """
     living = copy(sound, tmp_path / "living")
     store = SQLiteStore(living)
     store.add(Document("The last one.", id="last"), [Span(0, 13, 3)])
@@ -357,7 +393,12 @@ def test_a_damaged_log_costs_at_most_what_it_holds(sound, tmp_path):
     for name, data in cases.items():
         (copy(living, tmp_path / "all" / name) / "memory.db-wal").write_bytes(data)
     store.close()
-    told = {name: rest for name, *rest in map(json.loads, outcome(child(USE_DAMAGED, tmp_path / "all", 8))[0].splitlines())}
+    told = {
+        name: rest
+        for name, *rest in map(
+            json.loads, outcome(child(USE_DAMAGED, tmp_path / "all", 8))[0].splitlines()
+        )
+    }
     assert told.keys() == cases.keys()
     for state, texts, well in told.values():
         assert (state, texts, well) == ("open", TEXTS, True)
@@ -370,7 +411,10 @@ def test_a_database_of_another_memory_is_that_memory(sound, tmp_path):
         other.add("The harbour of Genoa opens at nine.")
     (folder / "memory.db").write_bytes((tmp_path / "other" / "memory.db").read_bytes())
     with open_fake(folder, create=False) as memory:
-        assert memory.model.ask("When opens the harbour?").text == "The harbour of Genoa opens at nine."
+        assert (
+            memory.model.ask("When opens the harbour?").text
+            == "The harbour of Genoa opens at nine."
+        )
         memory.reindex()
         assert list(folder.glob("*.hnsw")) == []
 
@@ -384,12 +428,18 @@ def test_a_write_that_fails_leaves_the_state_before(sound, tmp_path, monkeypatch
     real = store._transaction
 
     def failing(begin: str, end: str):
-        return real(begin, "SELECT 1 FROM no_such_table" if statement == "COMMIT" and end == "COMMIT" else end)
+        return real(
+            begin,
+            "SELECT 1 FROM no_such_table" if statement == "COMMIT" and end == "COMMIT" else end,
+        )
 
     trigger = {"INSERT": "passages", "UPDATE": "documents", "DELETE": "passages"}.get(statement)
     with closing(sqlite3.connect(folder / "memory.db")) as db:
         if trigger:
-            db.execute(f"CREATE TRIGGER refuse AFTER {statement} ON {trigger} BEGIN SELECT raise(ABORT, 'refused'); END")
+            db.execute(
+                f"CREATE TRIGGER refuse AFTER {statement} ON {trigger} BEGIN SELECT raise(ABORT,"
+                " 'refused'); END"
+            )
     monkeypatch.setattr(store, "_transaction", failing)
     known = store.history("7")[-1]
     with pytest.raises(CMTError):

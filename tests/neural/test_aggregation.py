@@ -1,4 +1,6 @@
-"""CMT as published: memories gathered into a few keys and values, trained and asked, on a tiny model."""
+"""CMT as published: memories gathered into a few keys and values, trained and asked, on a tiny
+model.
+"""
 
 from dataclasses import fields, replace
 
@@ -25,7 +27,9 @@ def aggregator():
     """Psi and pi for 3 layers of 2 heads of 32 values, with maps that are no identity."""
     torch.manual_seed(0)
     first = Aggregator.first(16, (3, 2, 32))
-    return replace(first, query=torch.randn(16, 16), key=torch.randn(16, 16), value=torch.randn(16, 16))
+    return replace(
+        first, query=torch.randn(16, 16), key=torch.randn(16, 16), value=torch.randn(16, 16)
+    )
 
 
 def paper_task(**changes):
@@ -44,8 +48,12 @@ def test_memories_are_gathered_by_attention(aggregator):
     question, memories = torch.randn(3, 16), torch.randn(7, 16)
     gathered = aggregator.gather(question, memories)
     for row, asked in zip(gathered, question, strict=True):
-        scores = torch.stack([(aggregator.query @ asked) @ (aggregator.key @ m) / 4 for m in memories])
-        expected = sum(w * (aggregator.value @ m) for w, m in zip(scores.softmax(0), memories, strict=True))
+        scores = torch.stack(
+            [(aggregator.query @ asked) @ (aggregator.key @ m) / 4 for m in memories]
+        )
+        expected = sum(
+            w * (aggregator.value @ m) for w, m in zip(scores.softmax(0), memories, strict=True)
+        )
         torch.testing.assert_close(row, expected, rtol=1e-4, atol=1e-4)
 
 
@@ -53,14 +61,18 @@ def test_untrained_it_is_the_published_form(aggregator):
     """With the maps at the identity: softmax(Q K^T / sqrt(d)) V, K = V = the memories."""
     plain = Aggregator.first(16, (3, 2, 32))
     question, memories = torch.randn(2, 16), torch.randn(5, 16)
-    torch.testing.assert_close(plain.gather(question, memories), (question @ memories.T / 4).softmax(-1) @ memories)
+    torch.testing.assert_close(
+        plain.gather(question, memories), (question @ memories.T / 4).softmax(-1) @ memories
+    )
 
 
 def test_the_order_of_memories_does_not_matter(aggregator):
     """A bank is a set."""
     question, memories = torch.randn(3, 16), torch.randn(7, 16)
     shuffled = memories[torch.randperm(7)]
-    torch.testing.assert_close(aggregator.gather(question, memories), aggregator.gather(question, shuffled))
+    torch.testing.assert_close(
+        aggregator.gather(question, memories), aggregator.gather(question, shuffled)
+    )
 
 
 def test_every_layer_gets_its_own_keys_and_values(aggregator):
@@ -69,7 +81,9 @@ def test_every_layer_gets_its_own_keys_and_values(aggregator):
     assert keys.shape == values.shape == (3, 2, 3, 32)
     assert not torch.allclose(keys[0], keys[1])
     again = Aggregator.of(aggregator.tensors())
-    assert all(torch.equal(getattr(again, f.name), getattr(aggregator, f.name)) for f in fields(Aggregator))
+    assert all(
+        torch.equal(getattr(again, f.name), getattr(aggregator, f.name)) for f in fields(Aggregator)
+    )
 
 
 def test_the_loss_falls(tmp_path):
@@ -80,7 +94,9 @@ def test_the_loss_falls(tmp_path):
     assert sum(curve[n] for n in range(26, 31)) < 0.9 * sum(curve[n] for n in range(1, 6))
 
 
-@pytest.mark.parametrize(("steps", "save", "end"), [(6, 2, 3), pytest.param(30, 10, 15, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("steps", "save", "end"), [(6, 2, 3), pytest.param(30, 10, 15, marks=pytest.mark.slow)]
+)
 def test_a_run_that_was_cut_off_goes_on_exactly(tmp_path, steps, save, end):
     """After a kill the same curve."""
     plan = Plan(steps=steps, rate=5e-3, accumulate=1, warmup=3, save_every=save, validate_every=50)
@@ -140,7 +156,9 @@ def test_what_is_trained_on_is_what_is_served():
         (asked,) = task._soft([lm.ids(question)])
         expected = task._read(pack, [task.aggregator.gather(asked, memories)])[0]
         bare = task._bare(pack)[0]
-        keys, values = Aggregation(task.aggregator, compressor).prefix(lm, unpacked(compressor.pack(contents), lm), question)
+        keys, values = Aggregation(task.aggregator, compressor).prefix(
+            lm, unpacked(compressor.pack(contents), lm), question
+        )
     generator = Generator(lm, None, Aggregation(task.aggregator, compressor))
     start = generator._start(Prompt(question, memories=compressor.pack(contents)), 4)
     with torch.inference_mode():
@@ -155,9 +173,13 @@ def test_what_is_trained_on_is_what_is_served():
 def test_asking_without_the_part_tells_how_to_make_it(tmp_path):
     """The shipped adapters gather nothing; the other compressor has nothing to gather."""
     model = save_tiny(tmp_path / "tiny")
-    with pytest.raises(InvalidSetting, match="aggregation='cmt': it gathers the memories of compressor='soft'"):
+    with pytest.raises(
+        InvalidSetting, match="aggregation='cmt': it gathers the memories of compressor='soft'"
+    ):
         cmt_sdk.open(tmp_path / "a", model=str(model), aggregation="cmt")
-    with cmt_sdk.open(tmp_path / "b", model=str(model), compressor="soft", aggregation="cmt", device="cpu") as memory:
+    with cmt_sdk.open(
+        tmp_path / "b", model=str(model), compressor="soft", aggregation="cmt", device="cpu"
+    ) as memory:
         memory.add("The museum is in Lisbon.")
         with pytest.raises(InvalidSetting, match="make one with `cmt train --part cmt`"):
             memory.model.ask("Where is the museum?")

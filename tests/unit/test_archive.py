@@ -1,4 +1,6 @@
-"""Archives: what goes out comes in again, a hostile or damaged file changes nothing, and memory use stays flat."""
+"""Archives: what goes out comes in again, a hostile or damaged file changes nothing, and memory use
+stays flat.
+"""
 
 from __future__ import annotations
 
@@ -56,12 +58,24 @@ class FakeStore:
         start = 1 + sum(map(len, self.cut.values()))
         self.documents[last.id] = list(versions)
         self.cut[last.id] = [
-            Passage(start + n, last.id, last.version, n, s.start, s.end, s.tokens, last.text[s.start : s.end], s.heading)
+            Passage(
+                start + n,
+                last.id,
+                last.version,
+                n,
+                s.start,
+                s.end,
+                s.tokens,
+                last.text[s.start : s.end],
+                s.heading,
+            )
             for n, s in enumerate(spans)
         ]
         return last, True
 
-    def go_on(self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None) -> Document:
+    def go_on(
+        self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None
+    ) -> Document:
         """Fields that change in place."""
         self.documents[document_id][-1] = versions[-1]
         return versions[-1]
@@ -76,9 +90,9 @@ class FakeStore:
         heads = [self.history(i)[-1] for i in self.documents]
         return [d for d in heads if d.text in texts and d.scope == versions[-1].scope]
 
-    def page(self, chosen: Filter, limit: int, cursor: str | None) -> Page:
+    def page(self, filter: Filter, limit: int, cursor: str | None) -> Page:
         """By id, a page at a time."""
-        ids = [i for i in self.documents if chosen.ids is None or i in chosen.ids]
+        ids = [i for i in self.documents if filter.ids is None or i in filter.ids]
         start = int(cursor or 0)
         page = [self.history(i)[-1] for i in ids[start : start + limit]]
         return Page(page, str(start + limit) if start + limit < len(ids) else None)
@@ -116,7 +130,14 @@ def refuse_nul(document: Document) -> None:
 
 def take(store: FakeStore, path: Path, accepts: bool = True, longest: int = 10_000) -> Progress:
     """Read an archive into a store."""
-    return [Progress(), *archive.read(store, path, archive.Intake(refuse_nul, cut, lambda *_: accepts, longest, trust=True))][-1]
+    return [
+        Progress(),
+        *archive.read(
+            store,
+            path,
+            archive.ArchiveImport(refuse_nul, cut, lambda *_: accepts, longest, trust=True),
+        ),
+    ][-1]
 
 
 def compress_all(store: FakeStore) -> None:
@@ -129,9 +150,13 @@ def compress_all(store: FakeStore) -> None:
 def filled() -> FakeStore:
     """Two documents, one of them in its third version, three passages, all compressed."""
     store = FakeStore()
-    first = Document("Old news.", "trip", "trip.md", "user/ada", {"year": 2019}, MONDAY, MONDAY, None, 1, False)
+    first = Document(
+        "Old news.", "trip", "trip.md", "user/ada", {"year": 2019}, MONDAY, MONDAY, None, 1, False
+    )
     second = replace(first, text="Newer news.", version=2, updated_at=TUESDAY)
-    third = replace(second, text="Lisbon is nice. So is Porto.", version=4, current=True, expires_at=TUESDAY)
+    third = replace(
+        second, text="Lisbon is nice. So is Porto.", version=4, current=True, expires_at=TUESDAY
+    )
     store.restore([first, second, third], cut(third))
     metadata = {"a": None, "b": 1.5, "c": True, "d": "ü \u2028\x07"}
     alone = Document("Ünïcode – 漢字 🙂.", "alone", None, "", metadata, TUESDAY, TUESDAY)
@@ -152,8 +177,16 @@ def same_memories(left: FakeStore, right: FakeStore) -> bool:
     """True when both stores hold the same passages with the same bytes behind them."""
 
     def bytes_of(store: FakeStore) -> list[object]:
-        pairs = [(p, store.memories[p.id]) for passages in store.cut.values() for p in passages if p.id in store.memories]
-        return [(p.document_id, p.text, f, e.memory.kind, e.memory.tokens, e.key.tobytes(), _bytes(e)) for p, (e, f) in pairs]
+        pairs = [
+            (p, store.memories[p.id])
+            for passages in store.cut.values()
+            for p in passages
+            if p.id in store.memories
+        ]
+        return [
+            (p.document_id, p.text, f, e.memory.kind, e.memory.tokens, e.key.tobytes(), _bytes(e))
+            for p, (e, f) in pairs
+        ]
 
     return sorted(bytes_of(left), key=repr) == sorted(bytes_of(right), key=repr)
 
@@ -189,7 +222,9 @@ def with_manifest(path: Path, **fields: Any) -> Path:
     """The archive with fields of its manifest replaced."""
 
     def change(members: dict[str, bytes]) -> None:
-        members["manifest.json"] = json.dumps(json.loads(members["manifest.json"]) | fields).encode()
+        members["manifest.json"] = json.dumps(
+            json.loads(members["manifest.json"]) | fields
+        ).encode()
 
     return rewritten(path, change)
 
@@ -203,23 +238,29 @@ def refused(path: Path, error: type[CMTError] = StorageDamaged, longest: int = 1
     return str(raised.value)
 
 
-# -- round trips ----------------------------------------------------------------------------------------------------
+# -- round trips ---------------------------------------------------------------------------------
 
 
 def test_everything_comes_back(whole: Path) -> None:
     """Ids, sources, scopes, metadata, times, versions and memories are the ones that went out."""
     store = FakeStore()
     assert take(store, whole) == Progress(added=2, passages=3, compressed=3, taken=3)
-    assert {i: store.history(i) for i in store.documents} == {i: filled().history(i) for i in filled().documents}
+    assert {i: store.history(i) for i in store.documents} == {
+        i: filled().history(i) for i in filled().documents
+    }
     assert same_memories(store, filled())
 
 
 def test_fidelity_travels_with_its_memory(tmp_path: Path) -> None:
-    """As it was measured, also 1 and 0; where it was not, and from archives that know nothing of it, None."""
+    """As it was measured, also 1 and 0; where it was not, and from archives that know nothing of
+    it, None.
+    """
     store, there = filled(), FakeStore()
     store.memories = {
         i: (replace(e, fidelity=measured), f)
-        for (i, (e, f)), measured in zip(sorted(store.memories.items()), (1.0, 0.0, None), strict=True)
+        for (i, (e, f)), measured in zip(
+            sorted(store.memories.items()), (1.0, 0.0, None), strict=True
+        )
     }
     archive.write(store, tmp_path / "all.cmt")
     take(there, tmp_path / "all.cmt")
@@ -296,8 +337,17 @@ def test_memories_of_another_model_are_left_to_be_made_again(whole: Path) -> Non
 def test_memories_fit_by_what_they_were_made_of(whole: Path) -> None:
     """Where texts are cut otherwise here, the memories of other passages are not taken."""
     store = FakeStore()
-    intake = archive.Intake(refuse_nul, lambda document: [Span(0, len(document.text), 1)], lambda *_: True, 10_000, None, True)
-    assert list(archive.read(store, whole, intake))[-1] == Progress(added=2, passages=2, compressed=1, taken=1)
+    rules = archive.ArchiveImport(
+        refuse_nul,
+        lambda document: [Span(0, len(document.text), 1)],
+        lambda *_: True,
+        10_000,
+        None,
+        True,
+    )
+    assert list(archive.read(store, whole, rules))[-1] == Progress(
+        added=2, passages=2, compressed=1, taken=1
+    )
     assert [p.document_id for p in store.cut["alone"]] == ["alone"]
     assert set(store.memories) == {store.cut["alone"][0].id}
 
@@ -324,7 +374,9 @@ def test_a_document_that_went_on_here_is_unchanged(whole: Path) -> None:
     """An archive does not undo an update that came after it."""
     store = filled()
     latest = replace(store.documents["trip"][-1], text="Newest news.", version=5)
-    store.documents["trip"] = [replace(d, current=False) for d in store.documents["trip"]] + [latest]
+    store.documents["trip"] = [replace(d, current=False) for d in store.documents["trip"]] + [
+        latest
+    ]
     assert take(store, whole) == Progress(unchanged=2)
     assert store.history("trip")[-1].text == "Newest news."
 
@@ -340,7 +392,8 @@ def test_an_id_that_stands_for_another_text_stops_the_import(whole: Path) -> Non
 
 def test_shards_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A shard is closed at its size; every memory comes back from whichever it is in."""
-    monkeypatch.setattr(writing, "SHARD_BYTES", 300)  # a key of 256 bytes and some text: two memories a shard
+    # a key of 256 bytes and some text: two memories a shard
+    monkeypatch.setattr(writing, "SHARD_BYTES", 300)
     archive.write(filled(), tmp_path / "a.cmt")
     with zipfile.ZipFile(tmp_path / "a.cmt") as file:
         assert "memories/00001.safetensors" in file.namelist()
@@ -349,7 +402,9 @@ def test_shards_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert same_memories(store, filled())
 
 
-def test_memory_use_does_not_grow_with_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_use_does_not_grow_with_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Ten times the memories need less than twice the room to write or to check."""
     monkeypatch.setattr(writing, "SHARD_BYTES", 2**18)
 
@@ -370,7 +425,7 @@ def test_memory_use_does_not_grow_with_the_archive(tmp_path: Path, monkeypatch: 
     assert peak(400) < 2 * peak(40)
 
 
-# -- writing --------------------------------------------------------------------------------------------------------
+# -- writing -------------------------------------------------------------------------------------
 
 
 def test_does_not_overwrite_unless_asked(whole: Path) -> None:
@@ -429,13 +484,15 @@ def test_only_the_owner_can_read_it(whole: Path) -> None:
     assert whole.stat().st_mode & 0o077 == 0
 
 
-# -- through a Memory on disk -----------------------------------------------------------------------------------------
+# -- through a Memory on disk --------------------------------------------------------------------
 
 
 def travelled(tmp_path: Path) -> Path:
     """An archive of a memory on disk: an updated document and one in another scope."""
     with open_fake(tmp_path / "old") as memory:
-        first = memory.add("The museum moved to Lisbon in 2019.", id="trip", metadata={"year": 2019})
+        first = memory.add(
+            "The museum moved to Lisbon in 2019.", id="trip", metadata={"year": 2019}
+        )
         memory.update(first.id, "The museum moved to Porto in 2021.")
         memory.add("Ada likes green tea.", source="ada.md", scope="user/ada")
         assert memory.export(tmp_path / "all.cmt") == 2
@@ -448,22 +505,28 @@ def test_a_memory_travels_without_being_compressed_again(tmp_path: Path) -> None
     engine = FakeEngine()
     steps: list[Progress] = []
     with open_fake(tmp_path / "old") as old, open_fake(tmp_path / "new", engine) as new:
-        assert new.import_(path, on_progress=steps.append) == Progress(added=2, passages=2, compressed=2, taken=2)
+        assert new.import_archive(path, on_progress=steps.append) == Progress(
+            added=2, passages=2, compressed=2, taken=2
+        )
         assert new.history("trip") == old.history("trip")
         assert list(new.documents()) == list(old.documents())
         assert engine.compressor.compressed == []
-        assert new.model.ask("Where did the museum move?").text == "The museum moved to Porto in 2021."
+        assert (
+            new.model.ask("Where did the museum move?").text == "The museum moved to Porto in 2021."
+        )
         assert new.search("green tea", mode="vector")[0].document.source == "ada.md"
     assert steps[-1] == Progress(added=2, passages=2, compressed=2, taken=2)
 
 
 def test_a_memory_of_another_model_is_compressed_anew(tmp_path: Path) -> None:
-    """Texts arrive, and the model of the new place makes its own memories at once or in the background."""
+    """Texts arrive, and the model of the new place makes its own memories at once or in the
+    background.
+    """
     path = travelled(tmp_path)
     for folder, wait in (("now", True), ("later", False)):
         engine = FakeEngine.of(base="another")
         with open_fake(tmp_path / folder, engine) as new:
-            assert new.import_(path, wait=wait).added == 2
+            assert new.import_archive(path, wait=wait).added == 2
             assert new.wait(30)
             assert sorted(engine.compressor.compressed) == [
                 "The museum moved to Porto in 2021.",
@@ -482,7 +545,9 @@ def test_a_memory_of_another_shape_is_not_taken(tmp_path: Path) -> None:
         members["memories/00000.safetensors"] = save(arrays | keys)
 
     with open_fake(tmp_path / "new") as new:
-        assert new.import_(rewritten(path, shrink), trust=True) == Progress(added=2, passages=2, compressed=2)
+        assert new.import_archive(rewritten(path, shrink), trust=True) == Progress(
+            added=2, passages=2, compressed=2
+        )
         assert new.search("green tea", mode="vector")[0].document.source == "ada.md"
 
 
@@ -490,11 +555,11 @@ def test_a_budget_holds_for_what_comes_in(tmp_path: Path) -> None:
     """Memories over it are dropped again and made when they are needed."""
     path = travelled(tmp_path)
     with open_fake(tmp_path / "new", memory_budget=1) as new:
-        new.import_(path)
+        new.import_archive(path)
         assert new.stats().cold == 2
 
 
-# -- hostile and damaged files ----------------------------------------------------------------------------------------
+# -- hostile and damaged files -------------------------------------------------------------------
 
 
 def test_what_a_callback_raises_is_not_blamed_on_the_disk(tmp_path: Path) -> None:
@@ -508,7 +573,7 @@ def test_what_a_callback_raises_is_not_blamed_on_the_disk(tmp_path: Path) -> Non
         memory.export(tmp_path / "a.cmt")
     with open_fake(tmp_path / "b") as memory:
         with pytest.raises(FileNotFoundError, match="the caller's own"):
-            memory.import_(tmp_path / "a.cmt", on_progress=broken)
+            memory.import_archive(tmp_path / "a.cmt", on_progress=broken)
         assert memory.count() == 1
 
 
@@ -517,7 +582,9 @@ def in_two_hours(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory._store, "_clock", lambda: datetime.now(UTC) + timedelta(hours=2))
 
 
-def test_what_expired_since_it_was_exported_comes_in_as_expired(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_expired_since_it_was_exported_comes_in_as_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One old note must not make a backup unreadable."""
     with open_fake(tmp_path / "a") as memory:
         memory.add("Short-lived.", expires_at=datetime.now(UTC) + timedelta(hours=1))
@@ -525,11 +592,13 @@ def test_what_expired_since_it_was_exported_comes_in_as_expired(tmp_path: Path, 
         memory.export(tmp_path / "a.cmt")
     with open_fake(tmp_path / "b") as memory:
         in_two_hours(memory, monkeypatch)
-        assert memory.import_(tmp_path / "a.cmt").added == 2
+        assert memory.import_archive(tmp_path / "a.cmt").added == 2
         assert [d.text for d in memory.documents()] == ["The boat is in Genoa."]
 
 
-def test_what_expired_here_makes_room_for_what_lives_in_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_expired_here_makes_room_for_what_lives_in_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the same text and with another."""
     for text in ("The boat is in Genoa.", "The boat was in Porto."):
         with open_fake(tmp_path / text[-6:] / "a") as memory:
@@ -538,7 +607,7 @@ def test_what_expired_here_makes_room_for_what_lives_in_the_archive(tmp_path: Pa
         with open_fake(tmp_path / text[-6:] / "b") as memory:
             memory.add(text, id="boat", expires_at=datetime.now(UTC) + timedelta(hours=1))
             in_two_hours(memory, monkeypatch)
-            assert memory.import_(tmp_path / text[-6:] / "a.cmt").added == 1
+            assert memory.import_archive(tmp_path / text[-6:] / "a.cmt").added == 1
             assert memory.get("boat").text == "The boat is in Genoa."
 
 
@@ -547,7 +616,9 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
     assert "nowhere.cmt" in refused(tmp_path / "nowhere.cmt", NotFound)
 
 
-@pytest.mark.parametrize("data", [b"", b"PK", b"plain text", b"\x00" * 100, b"PK\x05\x06" + b"\xff" * 18])
+@pytest.mark.parametrize(
+    "data", [b"", b"PK", b"plain text", b"\x00" * 100, b"PK\x05\x06" + b"\xff" * 18]
+)
 def test_what_is_no_archive_is_refused(tmp_path: Path, data: bytes) -> None:
     """Any file may be named by mistake."""
     path = tmp_path / "a.cmt"
@@ -570,7 +641,9 @@ def test_every_truncation_is_refused(whole: Path) -> None:
         refused(cut_off)
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.data())
 def test_a_flipped_bit_never_passes_for_something_else(whole: Path, data: st.DataObject) -> None:
     """It is found, or it stands where it does not matter: no other error, no other content."""
@@ -585,12 +658,22 @@ def test_a_flipped_bit_never_passes_for_something_else(whole: Path, data: st.Dat
     except (StorageDamaged, StorageNewer):
         assert store == FakeStore()
     else:
-        assert {i: store.history(i) for i in store.documents} == {i: filled().history(i) for i in filled().documents}
+        assert {i: store.history(i) for i in store.documents} == {
+            i: filled().history(i) for i in filled().documents
+        }
         assert same_memories(store, filled())
 
 
 @pytest.mark.parametrize(
-    "name", ["../outside", "/etc/passwd", "memories/../../outside", "memories/00001.jsonl", "pickle.pkl", "a\\b"]
+    "name",
+    [
+        "../outside",
+        "/etc/passwd",
+        "memories/../../outside",
+        "memories/00001.jsonl",
+        "pickle.pkl",
+        "a\\b",
+    ],
 )
 def test_members_of_other_names_are_refused(whole: Path, name: str) -> None:
     """Only the members that the manifest counts may be there, and nothing is ever unpacked."""
@@ -601,7 +684,9 @@ def test_members_of_other_names_are_refused(whole: Path, name: str) -> None:
 
 def test_a_missing_member_is_refused(whole: Path) -> None:
     """A shard that the manifest counts has to be there."""
-    assert "missing" in refused(rewritten(whole, lambda members: members.pop("memories/00000.jsonl") and None))
+    assert "missing" in refused(
+        rewritten(whole, lambda members: members.pop("memories/00000.jsonl") and None)
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Duplicate name")
@@ -696,7 +781,10 @@ def test_versions_out_of_order_are_refused(whole: Path) -> None:
     assert "not in order" in refused(with_row(whole, "documents.jsonl", 3, id="trip"))
 
 
-@pytest.mark.parametrize("line", [b"[]", b"1", b"{", b"\xff\xfe", b"[" * 100_000, b'{"version": ' + b"9" * 5000 + b"}", b""])
+@pytest.mark.parametrize(
+    "line",
+    [b"[]", b"1", b"{", b"\xff\xfe", b"[" * 100_000, b'{"version": ' + b"9" * 5000 + b"}", b""],
+)
 def test_a_line_that_is_no_object_is_refused(whole: Path, line: bytes) -> None:
     """Neither deep nesting nor long numbers nor broken text gets through."""
     refused(rewritten(whole, lambda members: members.update({"documents.jsonl": line + b"\n"})))
@@ -738,18 +826,28 @@ def unsound_shards() -> Iterator[Any]:
     header = json.dumps({"0.key": {"dtype": "F32", "shape": [9], "data_offsets": [0, 4]}}).encode()
     yield pytest.param(len(header).to_bytes(8, "little") + header + b"1234", id="shape-beyond-data")
     header = json.dumps({"0.key": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
-    yield pytest.param(len(header).to_bytes(8, "little") + header + b"1234", id="a-type-numpy-lacks")
+    yield pytest.param(
+        len(header).to_bytes(8, "little") + header + b"1234", id="a-type-numpy-lacks"
+    )
     yield pytest.param(save(sound | unit | {"9.key": unit["0.key"]}), id="one-too-many")
-    yield pytest.param(save(sound | unit | {"0.key": np.zeros(64, np.float32)}), id="key-of-length-0")
-    yield pytest.param(save(sound | unit | {"0.key": np.full(64, np.nan, np.float32)}), id="key-not-a-number")
-    yield pytest.param(save(sound | unit | {"0.key": np.eye(8, dtype=np.float32)}), id="key-a-matrix")
+    yield pytest.param(
+        save(sound | unit | {"0.key": np.zeros(64, np.float32)}), id="key-of-length-0"
+    )
+    yield pytest.param(
+        save(sound | unit | {"0.key": np.full(64, np.nan, np.float32)}), id="key-not-a-number"
+    )
+    yield pytest.param(
+        save(sound | unit | {"0.key": np.eye(8, dtype=np.float32)}), id="key-a-matrix"
+    )
     yield pytest.param(save(sound | unit | {"0.key": np.ones(1, np.float64)}), id="key-of-doubles")
 
 
 @pytest.mark.parametrize("shard", list(unsound_shards()))
 def test_an_unsound_shard_is_refused(whole: Path, shard: bytes) -> None:
     """Arrays are read by safetensors alone and have to be the ones that the rows name."""
-    assert "memories/00000" in refused(rewritten(whole, lambda members: members.update({"memories/00000.safetensors": shard})))
+    assert "memories/00000" in refused(
+        rewritten(whole, lambda members: members.update({"memories/00000.safetensors": shard}))
+    )
 
 
 def test_a_shard_over_the_limit_is_refused(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:

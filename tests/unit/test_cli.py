@@ -35,7 +35,9 @@ def model_folder(tmp_path):
 
 
 def test_add_and_ask(cmt, tmp_path, monkeypatch):
-    """A file is remembered, and answered from with its name; with -v also its offsets, score and reasons."""
+    """A file is remembered, and answered from with its name; with -v also its offsets, score and
+    reasons.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "trip.md").write_text(LISBON)
     assert cmt("add", "trip.md").stdout == "1 added, 0 updated, 0 unchanged\n"
@@ -46,12 +48,16 @@ def test_add_and_ask(cmt, tmp_path, monkeypatch):
     assert text == f"   {LISBON}"
     *_, source, why, text = cmt("ask", "-v", "Where did the museum move?").stdout.splitlines()
     assert source == "1. trip.md[0:35]"
-    assert re.fullmatch(r"   match 1, score 1\.0000, meaning #1 \(cosine 0\.\d\d\), words #1 \(BM25 .+\)", why)
+    assert re.fullmatch(
+        r"   match 1, score 1\.0000, meaning #1 \(cosine 0\.\d\d\), words #1 \(BM25 .+\)", why
+    )
     assert text == f"   {LISBON}"
 
 
 def test_adding_again_skips_and_updates(cmt, tmp_path):
-    """A folder is taken with all beneath it; what is unchanged is skipped, what has changed is updated."""
+    """A folder is taken with all beneath it; what is unchanged is skipped, what has changed is
+    updated.
+    """
     (tmp_path / "notes" / "deep").mkdir(parents=True)
     (tmp_path / "notes" / "a.md").write_text(LISBON)
     (tmp_path / "notes" / "deep" / "b.txt").write_text("Ann likes tea.")
@@ -79,10 +85,40 @@ def test_a_named_file_is_read_whatever_its_name(cmt, tmp_path):
 
 def test_standard_input_and_typed_metadata(cmt):
     """Text comes through a pipe; metadata keeps its types and can be filtered by."""
-    cmt("add", "-", "--source", "car", "--meta", "year=2026", "--meta", "paid=true", "--meta", 'code="7"', stdin=LISBON)
-    cmt("add", "--text", PORTO, "--meta", "year=2019", "--meta", "left=NaN", "--meta", "list=[1]", "--meta", "a=b=c")
-    newer, older = cmt.json("list", "--where", "year>=2020"), cmt.json("list", "--where", "year<2020")
-    assert (newer["source"], newer["metadata"]) == ("car", {"year": 2026, "paid": True, "code": "7"})
+    cmt(
+        "add",
+        "-",
+        "--source",
+        "car",
+        "--meta",
+        "year=2026",
+        "--meta",
+        "paid=true",
+        "--meta",
+        'code="7"',
+        stdin=LISBON,
+    )
+    cmt(
+        "add",
+        "--text",
+        PORTO,
+        "--meta",
+        "year=2019",
+        "--meta",
+        "left=NaN",
+        "--meta",
+        "list=[1]",
+        "--meta",
+        "a=b=c",
+    )
+    newer, older = (
+        cmt.json("list", "--where", "year>=2020"),
+        cmt.json("list", "--where", "year<2020"),
+    )
+    assert (newer["source"], newer["metadata"]) == (
+        "car",
+        {"year": 2026, "paid": True, "code": "7"},
+    )
     assert older["metadata"] == {"year": 2019, "left": "NaN", "list": "[1]", "a": "b=c"}
     assert len(cmt("list", "--where", "year=[2019, 2026]").stdout.splitlines()) == 2
     assert len(cmt("list", "--where", "year!=2019").stdout.splitlines()) == 1
@@ -98,8 +134,9 @@ def test_scope_and_expiry(cmt):
 
 def test_text_can_wait_for_its_compression(cmt):
     """What waits is told, found by words, and compressed on demand."""
-    assert cmt("add", "--text", LISBON, "--no-wait").stdout == (
-        "1 added, 0 updated, 0 unchanged; 1 passage will be compressed later\n"
+    assert (
+        cmt("add", "--text", LISBON, "--no-wait").stdout
+        == "1 added, 0 updated, 0 unchanged; 1 passage will be compressed later\n"
     )
     assert "version 1, waits\n" in cmt("show", ids(cmt)[0]).stdout
     assert "Lisbon" in cmt("search", "--mode", "text", "museum Lisbon", "-k", "1").stdout
@@ -128,9 +165,23 @@ def test_a_question_that_nothing_can_answer(cmt):
     cmt("create")
     assert cmt("ask", "Where?").stderr == "the memory is empty\n"
     cmt("add", "--text", LISBON, "--scope", "user/ann", "--meta", "year=2019")
-    chosen = ["--scope", "user/bob", "--source", "*.md", "--where", "year>=2020", "--where", "by=Ann", "--where", "n=[1,2]"]
+    chosen = [
+        "--scope",
+        "user/bob",
+        "--source",
+        "*.md",
+        "--where",
+        "year>=2020",
+        "--where",
+        "by=Ann",
+        "--where",
+        "n=[1,2]",
+    ]
     said = cmt("ask", "Where did the museum move?", *chosen)
-    told = 'no document fits --scope user/bob --source *.md --where year>=2020 --where by="Ann" --where n=[1, 2]\n'
+    told = (
+        'no document fits --scope user/bob --source *.md --where year>=2020 --where by="Ann"'
+        " --where n=[1, 2]\n"
+    )
     assert (said.stdout, said.stderr) == ("I don't know.\n", told)
     assert cmt("ask", "Where did the museum move?", "--scope", "user/").stdout.startswith(LISBON)
     assert "confidence" in cmt("ask", "Why?", "--reader", "none").stdout
@@ -150,7 +201,9 @@ def test_options_of_a_question_reach_the_model(cmt):
     """Reader, budget, length and filters."""
     cmt("add", "--text", LISBON, "--scope", "a")
     cmt("add", "--text", PORTO, "--scope", "b")
-    said = cmt.json("ask", "Where did the museum move?", "--scope", "b", "--reader", "text", "--max-tokens", 3)
+    said = cmt.json(
+        "ask", "Where did the museum move?", "--scope", "b", "--reader", "text", "--max-tokens", 3
+    )
     assert (said["text"], said["reader"]) == ("The museum moved", "text")
     assert len(cmt.json("ask", "Where did the museum move?", "--budget", 1)["sources"]) == 1
     assert len(cmt.json("ask", "Where did the museum move?", "-k", 1)["sources"]) == 1
@@ -166,7 +219,11 @@ def test_search_tells_where_and_why(cmt):
     assert place == "1. trip.md[0:35]"
     assert why.startswith("   score 1.0000, meaning #1 (cosine")
     (match,) = cmt.json("search", "museum", "--mode", "text")
-    assert (match["passage"]["text"], match["document"]["source"], match["vector_rank"]) == (LISBON, "trip.md", None)
+    assert (match["passage"]["text"], match["document"]["source"], match["vector_rank"]) == (
+        LISBON,
+        "trip.md",
+        None,
+    )
     assert match["why"].startswith("words #1")
     assert "text" not in match["document"]
     nothing = cmt("search", "xylophone", "--mode", "text")
@@ -202,21 +259,34 @@ def test_show_lists_passages(cmt):
     cmt("config", "set", "passage_tokens", 16)
     cmt("add", "--text", " ".join([LISBON, PORTO, LISBON]))
     lines = cmt("show", ids(cmt)[0]).stdout.splitlines()
-    assert [line.split("\t")[1:] for line in lines[-2:]] == [["0:70", "14", "compressed", ""], ["71:106", "7", "compressed", ""]]
+    assert [line.split("\t")[1:] for line in lines[-2:]] == [
+        ["0:70", "14", "compressed", ""],
+        ["71:106", "7", "compressed", ""],
+    ]
     shown = cmt.json("show", ids(cmt)[0])
     assert [v["version"] for v in shown["versions"]] == [1]
-    assert [(p["start"], p["end"], p["ready"]) for p in shown["passages"]] == [(0, 70, True), (71, 106, True)]
+    assert [(p["start"], p["end"], p["ready"]) for p in shown["passages"]] == [
+        (0, 70, True),
+        (71, 106, True),
+    ]
 
 
 def test_show_tells_the_fidelity_that_was_measured(cmt):
-    """Beside the state, to two places for people and in full for programs; nothing where it was not measured."""
+    """Beside the state, to two places for people and in full for programs; nothing where it was not
+    measured.
+    """
     cmt("add", "--text", LISBON)
     whole = cmt.json("list")["id"]
     assert cmt.json("show", whole)["passages"][0]["fidelity"] is None
     with open_fake(cmt.home / "default") as memory:
         (passage,) = memory.passages(whole)
-        memory._store.save({passage.id: Encoded(PackedMemory("fake", 7, {}), np.eye(1, 64)[0], 0.876)}, FINGERPRINT)
-    assert cmt("show", whole).stdout.splitlines()[-1] == f"{passage.id}\t0:35\t7\tcompressed, fidelity 0.88\t"
+        memory._store.save(
+            {passage.id: Encoded(PackedMemory("fake", 7, {}), np.eye(1, 64)[0], 0.876)}, FINGERPRINT
+        )
+    assert (
+        cmt("show", whole).stdout.splitlines()[-1]
+        == f"{passage.id}\t0:35\t7\tcompressed, fidelity 0.88\t"
+    )
     assert cmt.json("show", whole)["passages"][0]["fidelity"] == 0.876
 
 
@@ -224,9 +294,27 @@ def test_update_changes_fields_in_place(cmt, tmp_path):
     """Without a text the version stays; a key of the metadata is set, or with null taken out."""
     cmt("add", "--text", LISBON, "--meta", "year=2019", "--meta", "draft=true")
     (whole,) = ids(cmt)
-    assert cmt("update", whole, "--meta", "a=b", "--meta", "c=null").stdout == f'{whole[:8]} is version 1, a="b", without c\n'
-    changed = cmt.json("update", whole, "--source", "trip.md", "--meta", "a=null", "--meta", "draft=null", "--meta", "seen=1")
-    assert (changed["version"], changed["source"], changed["metadata"]) == (1, "trip.md", {"year": 2019, "seen": 1})
+    assert (
+        cmt("update", whole, "--meta", "a=b", "--meta", "c=null").stdout
+        == f'{whole[:8]} is version 1, a="b", without c\n'
+    )
+    changed = cmt.json(
+        "update",
+        whole,
+        "--source",
+        "trip.md",
+        "--meta",
+        "a=null",
+        "--meta",
+        "draft=null",
+        "--meta",
+        "seen=1",
+    )
+    assert (changed["version"], changed["source"], changed["metadata"]) == (
+        1,
+        "trip.md",
+        {"year": 2019, "seen": 1},
+    )
     (tmp_path / "new.md").write_text(PORTO)
     assert cmt.json("update", whole, tmp_path / "new.md")["text"] == PORTO
     assert cmt.json("update", whole, "-", stdin=LISBON)["version"] == 3
@@ -246,7 +334,10 @@ def test_forget_asks_first(cmt):
     """What would go is shown; only a yes erases it."""
     cmt("add", "--text", LISBON, "--source", "trip.md")
     asked = cmt("forget", "--source", "trip.md", stdin="n\n", code=1)
-    assert "trip.md  The museum moved to Lisbon in 2019.\nErase 1 document for good? [y/N]" in asked.stderr
+    assert (
+        "trip.md  The museum moved to Lisbon in 2019.\nErase 1 document for good? [y/N]"
+        in asked.stderr
+    )
     assert "there was no answer" in cmt("forget", "--source", "trip.md", stdin="", code=1).stderr
     assert len(ids(cmt)) == 1
     erased = cmt("forget", ids(cmt)[0][:4], stdin="y\n").stdout
@@ -256,7 +347,9 @@ def test_forget_asks_first(cmt):
 
 
 def test_a_source_is_named_as_it_is_shown(cmt, tmp_path, monkeypatch):
-    """Beneath the current folder by its relative path, though it is stored whole; the file may be gone."""
+    """Beneath the current folder by its relative path, though it is stored whole; the file may be
+    gone.
+    """
     monkeypatch.chdir(tmp_path)
     (tmp_path / "deep").mkdir()
     for name in ("deep/a.md", "deep/b.md"):
@@ -265,9 +358,9 @@ def test_a_source_is_named_as_it_is_shown(cmt, tmp_path, monkeypatch):
     (tmp_path / "deep" / "a.md").unlink()
     shown = [line.split("\t")[1] for line in cmt("list").stdout.splitlines()]
     assert shown == ["deep/a.md", "deep/b.md"]
-    assert [s["source"] for s in cmt.json("ask", "Which museum?", "--source", "deep/b.md")["sources"]] == [
-        f"{tmp_path}/deep/b.md"
-    ]
+    assert [
+        s["source"] for s in cmt.json("ask", "Which museum?", "--source", "deep/b.md")["sources"]
+    ] == [f"{tmp_path}/deep/b.md"]
     assert len(cmt.json("search", "museum", "--source", "deep/*.md")) == 2
     assert len(cmt.json("search", "museum", "--source", "*/b.md")) == 1
     assert len(cmt.json("forget", "--source", shown[0], "--yes")["documents"]) == 1
@@ -288,30 +381,41 @@ def test_forget_what_nobody_remembers_is_an_error(cmt):
     assert "no document fits" in cmt("forget", "--source", "trap.md", "--yes", code=3).stderr
 
 
-def test_doctor_says_what_is_wrong(cmt, model_folder):
+def test_check_says_what_is_wrong(cmt, model_folder):
     """With the command that mends it, and an exit code."""
     cmt("config", "set", "model", model_folder)
     cmt("add", "--text", LISBON, "--no-wait")
-    told = cmt("doctor").stdout  # what waits is nothing wrong: it is told with its command
+    told = cmt("check").stdout  # what waits is nothing wrong: it is told with its command
     assert "ok\tcompression\t1 passages wait for it\tcmt compress" in told
     assert "WRONG" not in told
     cmt("config", "set", "model", "nobody/nothing")
-    found = {f["check"]: f for f in json.loads(cmt("doctor", "--json", code=1).stdout)}
-    assert (found["model"]["ok"], found["model"]["remedy"]) == (False, "cmt model pull nobody/nothing")
+    found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
+    assert (found["model"]["ok"], found["model"]["remedy"]) == (
+        False,
+        "cmt model pull nobody/nothing",
+    )
 
 
 @pytest.mark.parametrize("options", [[], ["--overwrite"]], ids=["", "overwrite"])
 def test_export_replaces_archives_alone(cmt, tmp_path, options):
-    """A folder is no file; another file, a zip file too, stays as it is; an empty one and half an archive give way."""
+    """A folder is no file; another file, a zip file too, stays as it is; an empty one and half an
+    archive give way.
+    """
     cmt("add", "--text", LISBON)
-    assert f"{tmp_path} is a folder: give the name of a file in it" in cmt("export", tmp_path, *options, code=2).stderr
+    assert (
+        f"{tmp_path} is a folder: give the name of a file in it"
+        in cmt("export", tmp_path, *options, code=2).stderr
+    )
     with zipfile.ZipFile(tmp_path / "letter.docx", "w") as letter:
         letter.writestr("word/document.xml", "<w/>")
     (tmp_path / "notes.md").write_text("The oil was changed.", "utf-8")
     (tmp_path / "letter.cmt").write_bytes((tmp_path / "letter.docx").read_bytes())
     for name in ("letter.docx", "notes.md", "letter.cmt"):
         before = (tmp_path / name).read_bytes()
-        assert "is no archive of a memory, so it is not replaced" in cmt("export", tmp_path / name, *options, code=1).stderr
+        assert (
+            "is no archive of a memory, so it is not replaced"
+            in cmt("export", tmp_path / name, *options, code=1).stderr
+        )
         assert (tmp_path / name).read_bytes() == before
     if options:
         file = tmp_path / "all.cmt"
@@ -330,7 +434,9 @@ def test_export_and_import(cmt, tmp_path):
     assert "overwrite" in cmt("export", file, code=1).stderr
     assert cmt.json("export", file, "--overwrite")["bytes"] == file.stat().st_size
     told = cmt("import", file, "-m", "restored").stdout
-    assert told.startswith("1 added, 0 updated, 0 unchanged\nmemories: 1 taken from the archive, 0 made again")
+    assert told.startswith(
+        "1 added, 0 updated, 0 unchanged\nmemories: 1 taken from the archive, 0 made again"
+    )
     assert cmt("ask", "-m", "restored", "Where did the museum move?").stdout.startswith(LISBON)
 
 
@@ -344,7 +450,13 @@ def test_reindex_and_reencode(cmt):
 def test_chat_takes_lines_from_a_pipe(cmt):
     """A conversation ends with its input; a command that is none explains those there are."""
     cmt("add", "--text", LISBON)
-    said = cmt("chat", stdin="/sources\nWhere did the museum move?\n\n/sources\n/what\n/clear\n/help\n/exit\nnever read\n")
+    said = cmt(
+        "chat",
+        stdin=(
+            "/sources\nWhere did the museum move?\n\n/sources\n/what\n/clear\n/help\n/exit\nnever"
+            " read\n"
+        ),
+    )
     answer, sure, source, _ = said.stdout.splitlines()
     assert re.fullmatch(r"confidence [01]\.\d\d, read from memory", sure)
     assert answer == LISBON
@@ -356,16 +468,24 @@ def test_chat_takes_lines_from_a_pipe(cmt):
 
 
 def test_chat_remembers_in_its_scope(cmt):
-    """What the user says is added where it was asked to be; earlier memories of the scope answer."""
+    """What the user says is added where it was asked to be; earlier memories of the scope
+    answer.
+    """
     cmt("chat", "--remember", "--scope", "user/ann", stdin="Ann drinks green tea.\n")
     remembered = cmt.json("list")
-    assert (remembered["text"], remembered["scope"], remembered["source"]) == ("Ann drinks green tea.", "user/ann", "chat")
+    assert (remembered["text"], remembered["scope"], remembered["source"]) == (
+        "Ann drinks green tea.",
+        "user/ann",
+        "chat",
+    )
     said = cmt("chat", "--scope", "user/ann", "--json", stdin="What tea does Ann drink?\n")
     assert json.loads(said.stdout)["text"] == "Ann drinks green tea."
 
 
 def test_config_shows_and_sets(cmt):
-    """A setting is recorded for the memory, in its type; what it does not change by itself is told."""
+    """A setting is recorded for the memory, in its type; what it does not change by itself is
+    told.
+    """
     assert cmt.json("config")["places"]["exists"] is False
     assert not cmt.home.exists()
     assert cmt("config", "set", "keep", "0.5").stderr == ""
@@ -389,15 +509,19 @@ def test_a_relative_folder_is_recorded_whole(cmt, tmp_path, monkeypatch, model_f
     assert cmt("config", "set", "adapter", "mine").stdout == f"adapter = {adapter}\n"
     assert cmt("config", "set", "model", model_folder.name).stdout == f"model = {model_folder}\n"
     monkeypatch.chdir("/")
-    assert "\nok\tadapter\t" in cmt("doctor").stdout
+    assert "\nok\tadapter\t" in cmt("check").stdout
     (adapter / "cmt-adapter.json").unlink()
-    found = {f["check"]: f for f in json.loads(cmt("doctor", "--json", code=1).stdout)}
-    assert found["adapter"]["detail"].startswith(f"adapter {adapter}: there is no cmt-adapter.json in it")
+    found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
+    assert found["adapter"]["detail"].startswith(
+        f"adapter {adapter}: there is no cmt-adapter.json in it"
+    )
     assert cmt("config", "set", "adapter", "none").stdout == "adapter = none\n"
 
 
 def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
-    """What nothing here is called is refused; what may come is recorded, with a warning that says how."""
+    """What nothing here is called is refused; what may come is recorded, with a warning that says
+    how.
+    """
     monkeypatch.chdir(tmp_path)
     refused = cmt("config", "set", "adapter", "nosuch", code=2).stderr
     assert f"adapter {tmp_path / 'nosuch'}: there is no cmt-adapter.json in it" in refused
@@ -405,8 +529,13 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
         assert "nothing here is called that" in cmt("config", "set", "model", name, code=2).stderr
     assert not cmt.home.exists()
     told = cmt("config", "set", "model", "nobody/nothing").stderr
-    assert told == "warning: model 'nobody/nothing' is not here yet: cmt model pull nobody/nothing\n"
-    for has, told in ((False, "warning: device 'cuda:1': this torch or this machine has no CUDA; auto"), (True, "")):
+    assert (
+        told == "warning: model 'nobody/nothing' is not here yet: cmt model pull nobody/nothing\n"
+    )
+    for has, told in (
+        (False, "warning: device 'cuda:1': this torch or this machine has no CUDA; auto"),
+        (True, ""),
+    ):
         monkeypatch.setattr("cmt_cli.named.has_cuda", lambda has=has: has)
         said = cmt("config", "set", "device", "cuda:1").stderr
         assert said.startswith(told)
@@ -416,7 +545,10 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
 
 def test_cuda_is_looked_for_without_torch():
     """Importing it would take seconds."""
-    looked = "import sys; from cmt_cli.named import has_cuda; has_cuda(); sys.exit('torch' in sys.modules)"
+    looked = (
+        "import sys; from cmt_cli.named import has_cuda; has_cuda(); sys.exit('torch' in"
+        " sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", looked], check=False).returncode == 0
 
 
@@ -462,7 +594,10 @@ def test_ids_that_users_chose_are_shown_in_full(cmt):
     with open_fake(cmt.home / "default") as memory:
         memory.add(LISBON, id="invoice-2019-a")
         memory.add(PORTO, id="invoice-2019-b")
-    assert [line.split("\t")[0] for line in cmt("list").stdout.splitlines()] == ["invoice-2019-a", "invoice-2019-b"]
+    assert [line.split("\t")[0] for line in cmt("list").stdout.splitlines()] == [
+        "invoice-2019-a",
+        "invoice-2019-b",
+    ]
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
@@ -474,12 +609,18 @@ def test_completion_prints_a_script(cmt, shell):
 def test_the_shell_completes_commands_and_options():
     """What the script asks for is answered without running anything."""
     asked = {"_CMT_COMPLETE": "bash_complete", "COMP_WORDS": "cmt re", "COMP_CWORD": "1"}
-    assert CliRunner().invoke(main, [], env=asked, prog_name="cmt").stdout == "plain,reencode\nplain,reindex\n"
+    assert (
+        CliRunner().invoke(main, [], env=asked, prog_name="cmt").stdout
+        == "plain,reencode\nplain,reindex\n"
+    )
     asked |= {"COMP_WORDS": "cmt ask --reader m", "COMP_CWORD": "3"}
     assert CliRunner().invoke(main, [], env=asked, prog_name="cmt").stdout == "plain,memory\n"
 
 
-@pytest.mark.parametrize("name", [*sorted(COMMANDS), "config set", "model pull", "model list", "model show", "model remove"])
+@pytest.mark.parametrize(
+    "name",
+    [*sorted(COMMANDS), "config set", "model pull", "model list", "model show", "model remove"],
+)
 def test_every_command_helps_with_an_example(cmt, name):
     """`--help` works on each command and shows an example."""
     assert "Example:\n    cmt" in cmt(*name.split(), "--help").stdout

@@ -46,10 +46,16 @@ def test_what_is_added_is_answered_from_in_a_later_opening(tmp_path):
 
 def test_add_returns_the_document_as_stored(memory):
     """Id, version, times and readiness are filled in."""
-    document = memory.add(LISBON, source="trip.md", scope="user/ann", metadata={"year": 2019, "fun": True})
+    document = memory.add(
+        LISBON, source="trip.md", scope="user/ann", metadata={"year": 2019, "fun": True}
+    )
     assert document.text == LISBON
     assert (document.version, document.current, document.ready) == (1, True, True)
-    assert (document.source, document.scope, document.metadata) == ("trip.md", "user/ann", {"year": 2019, "fun": True})
+    assert (document.source, document.scope, document.metadata) == (
+        "trip.md",
+        "user/ann",
+        {"year": 2019, "fun": True},
+    )
     assert document.created_at == document.updated_at is not None
     assert memory.get(document.id) == document
 
@@ -65,7 +71,9 @@ def test_same_content_twice_is_one_document(memory):
 def test_add_many_streams_and_reports(memory):
     """Any iterable is taken, once, and progress counts what happened to each document."""
     seen = []
-    total = memory.add_many((f"Fact number {i} is here." for i in [1, 2, 2, 3]), on_progress=seen.append)
+    total = memory.add_many(
+        (f"Fact number {i} is here." for i in [1, 2, 2, 3]), on_progress=seen.append
+    )
     assert total == Progress(added=3, unchanged=1, passages=3, compressed=3)
     assert seen[-1] == total
     assert len(seen) > 3
@@ -121,10 +129,14 @@ def test_delete_takes_a_document_out(memory):
 
 
 def test_forgotten_text_is_in_no_file(tmp_path):
-    """After forget, every byte of the folder is free of every version's words; the receipt says so."""
+    """After forget, every byte of the folder is free of every version's words; the receipt says
+    so.
+    """
     folder = tmp_path / "notes"
     with open_fake(folder) as memory:
-        document = memory.add("The password is zanzibarquartz, says Wilhelmina.", source="secret.md")
+        document = memory.add(
+            "The password is zanzibarquartz, says Wilhelmina.", source="secret.md"
+        )
         memory.update(document.id, "The password is now mongolfierplum, says Wilhelmina.")
         memory.add(LISBON)
         assert b"zanzibarquartz" in everything(folder)
@@ -160,13 +172,18 @@ def test_compression_can_follow_in_the_background(memory):
 
 
 def test_what_waits_is_compressed_when_it_is_needed(tmp_path):
-    """A process that ended before compressing loses nothing: the next question encodes what it reads."""
+    """A process that ended before compressing loses nothing: the next question encodes what it
+    reads.
+    """
 
     class Crash(FakeCompressor):
         def compress(self, texts):
             raise KeyboardInterrupt
 
-    with open_fake(tmp_path / "notes", FakeEngine(Crash())) as memory, pytest.raises(KeyboardInterrupt):
+    with (
+        open_fake(tmp_path / "notes", FakeEngine(Crash())) as memory,
+        pytest.raises(KeyboardInterrupt),
+    ):
         memory.add(LISBON)
     with open_fake(tmp_path / "notes") as memory:
         assert memory.stats().pending == 1
@@ -175,7 +192,9 @@ def test_what_waits_is_compressed_when_it_is_needed(tmp_path):
 
 
 def test_a_passage_that_cannot_be_compressed_holds_up_no_other(tmp_path):
-    """What went wrong with it is raised once the others are done; it waits on, and words still find it."""
+    """What went wrong with it is raised once the others are done; it waits on, and words still find
+    it.
+    """
 
     class Poisoned(FakeCompressor):
         def compress(self, texts):
@@ -240,7 +259,9 @@ def test_threads_that_compress_share_the_work(tmp_path):
 
 
 def test_another_process_that_encodes_with_another_model_is_noticed(tmp_path):
-    """Also after the first question: it neither reads the other's memories nor mixes its own with them."""
+    """Also after the first question: it neither reads the other's memories nor mixes its own with
+    them.
+    """
     with open_fake(tmp_path / "notes") as memory:
         assert memory.model.ask("Where did the museum move?").abstained
         with open_fake(tmp_path / "notes", FakeEngine.of(base="0" * 16)) as other:
@@ -258,18 +279,25 @@ def test_cold_memories_are_encoded_again(tmp_path):
         memory.add_many([LISBON, "The harbour of Genoa opens at nine."])
         assert memory.stats().cold == 1
         engine.compressor.compressed.clear()
-        texts = {memory.model.ask(q, k=1).text for q in ("Where did the museum move?", "When opens the harbour?")}
+        texts = {
+            memory.model.ask(q, k=1).text
+            for q in ("Where did the museum move?", "When opens the harbour?")
+        }
         assert texts == {LISBON, "The harbour of Genoa opens at nine."}
         assert engine.compressor.compressed
 
 
 def test_another_model_is_refused_with_the_remedy(tmp_path):
-    """Both models and the command are named; after reencode the memory answers again, and a cut-off one resumes."""
+    """Both models and the command are named; after reencode the memory answers again, and a cut-off
+    one resumes.
+    """
     with open_fake(tmp_path / "notes") as memory:
         memory.add(LISBON)
     other = FakeEngine.of(model="other", base="0" * 16)
     with open_fake(tmp_path / "notes", other) as memory:
-        with pytest.raises(ModelMismatch, match=r"made by fake .* is other .*base: f+ != 0+.*cmt reencode"):
+        with pytest.raises(
+            ModelMismatch, match=r"made by fake .* is other .*base: f+ != 0+.*cmt reencode"
+        ):
             memory.model.ask("Where did the museum move?")
         assert memory.search("museum", mode="text")
         assert memory.reencode() == 1
@@ -285,14 +313,19 @@ def test_a_different_share_kept_is_no_other_model(tmp_path):
 
 
 def test_a_memory_goes_on_where_the_same_weights_are_computed_in_another_precision(tmp_path):
-    """A CPU without units for bf16 reads what another made in bf16, and adds to it; weights in four bits are others."""
+    """A CPU without units for bf16 reads what another made in bf16, and adds to it; weights in four
+    bits are others.
+    """
     with open_fake(tmp_path / "notes") as memory:
         memory.add(LISBON)
     with open_fake(tmp_path / "notes", FakeEngine.of(quantization="fp32")) as memory:
         memory.add("The harbour of Genoa opens at nine.")
         assert memory.model.ask("Where did the museum move?").text == LISBON
     with open_fake(tmp_path / "notes") as memory:
-        assert memory.model.ask("When opens the harbour?").text == "The harbour of Genoa opens at nine."
+        assert (
+            memory.model.ask("When opens the harbour?").text
+            == "The harbour of Genoa opens at nine."
+        )
     quantised = open_fake(tmp_path / "notes", FakeEngine.of(quantization="nf4"))
     with quantised as memory, pytest.raises(ModelMismatch, match=r"quantization: .* != nf4"):
         memory.model.ask("Where did the museum move?")
@@ -311,7 +344,9 @@ def test_expired_documents_do_not_answer(memory, monkeypatch):
 
 
 def test_settings_are_those_the_memory_was_made_with(tmp_path):
-    """A setting given once stays; a name that is none is an error; so is a value outside its range."""
+    """A setting given once stays; a name that is none is an error; so is a value outside its
+    range.
+    """
     with open_fake(tmp_path / "notes", passage_tokens=64):
         pass
     with open_fake(tmp_path / "notes") as memory:
@@ -322,7 +357,9 @@ def test_settings_are_those_the_memory_was_made_with(tmp_path):
         open_fake(tmp_path / "other", keep=3)
     with pytest.raises(InvalidSetting, match=r"fidelity=1: choose one of False, True"):
         open_fake(tmp_path / "other", fidelity=1)
-    with pytest.raises(InvalidSetting, match=r"fidelity=True: only the memories of compressor='kv' are measured"):
+    with pytest.raises(
+        InvalidSetting, match=r"fidelity=True: only the memories of compressor='kv' are measured"
+    ):
         open_fake(tmp_path / "other", fidelity=True, compressor="soft")
 
 
@@ -334,14 +371,22 @@ def test_no_memory_yet(tmp_path):
 
 
 def test_what_is_said_again_about_a_known_text_holds(tmp_path):
-    """Fields given with a text that is there already take the place of its own; the source stays."""
+    """Fields given with a text that is there already take the place of its own; the source
+    stays.
+    """
     until = datetime(2999, 1, 1, tzinfo=UTC)
     with open_fake(tmp_path / "notes") as memory:
         first = memory.add("The code is 5519.")
-        memory.add("The code is 5519.", source="gate.txt", metadata={"year": 2024}, expires_at=until)
+        memory.add(
+            "The code is 5519.", source="gate.txt", metadata={"year": 2024}, expires_at=until
+        )
         again = memory.add("The code is 5519.", source="other.txt")
         assert (again.id, again.version, memory.count()) == (first.id, 1, 1)
-        assert (again.source, again.metadata, again.expires_at) == ("gate.txt", {"year": 2024}, until)
+        assert (again.source, again.metadata, again.expires_at) == (
+            "gate.txt",
+            {"year": 2024},
+            until,
+        )
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
@@ -351,5 +396,7 @@ def test_a_memory_is_its_owner_s_alone(tmp_path):
         memory.add("The code is 5519.")
         assert (tmp_path / "notes").stat().st_mode & 0o077 == 0
         assert [
-            f.name for f in (tmp_path / "notes").iterdir() if f.name.startswith("memory.db") and f.stat().st_mode & 0o077
+            f.name
+            for f in (tmp_path / "notes").iterdir()
+            if f.name.startswith("memory.db") and f.stat().st_mode & 0o077
         ] == []

@@ -1,10 +1,13 @@
-"""Making deleted text vanish from the files, and looking for what is left of it. Knows files and SQLite, no store.
+"""Making deleted text vanish from the files, and looking for what is left of it. Knows files and
+SQLite, no store.
 
-A trace is a word of a removed document (text, source, id or metadata), of `SHORTEST` letters or more, or a piece of its text
-that stands in a file, as it was written, in lower case or as full-text search keeps it, though nothing that remains holds it.
+A trace is a word of a removed document (text, source, id or metadata), of `SHORTEST` letters or
+more, or a piece of its text that stands in a file, as it was written, in lower case or as full-text
+search keeps it, though nothing that remains holds it.
 
-The search runs in a process of its own: closing any handle on a database's file drops all locks that SQLite holds on it in
-the same process (POSIX; sqlite.org/howtocorrupt.html, 2.2), and other writers would then be let in.
+The search runs in a process of its own: closing any handle on a database's file drops all locks
+that SQLite holds on it in the same process (POSIX; sqlite.org/howtocorrupt.html, 2.2), and other
+writers would then be let in.
 """
 
 from __future__ import annotations
@@ -38,42 +41,59 @@ log = logging.getLogger(__name__)
 
 
 def rewrite(file: Path, key: Key | None, wait: float = WAIT_SECONDS) -> bool:
-    """Write the database anew without deleted content: the full-text index, the write-ahead log, and every free page.
+    """Write the database anew without deleted content: the full-text index, the write-ahead log,
+    and every free page.
 
-    False where another process reads the old state for longer than `wait` seconds: the log then stays.
+    False where another process reads the old state for longer than `wait` seconds: the log then
+    stays.
     """
-    from cmt_sdk.storage.schema import WORD_TABLES  # with SQLAlchemy, which the search for traces need not load
+    # with SQLAlchemy, which the search for traces need not load
+    from cmt_sdk.storage.schema import WORD_TABLES
 
     with closing(connect(file, key, timeout=wait, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
         for table in WORD_TABLES:
             connection.execute(f"INSERT INTO {table} ({table}) VALUES ('rebuild')")
         connection.execute("VACUUM")
-        (busy, *_) = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        busy, *_ = connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     return not busy
 
 
 def traces_of(removed: Sequence[Document], folder: Path, key: Key | None) -> tuple[list[str], int]:
-    """Names of the files that were read, and how many traces of the removed documents they hold. Raises StorageError."""
-    told = [[d.text, d.source or "", d.id, d.scope, *d.metadata, *map(str, d.metadata.values())] for d in removed]
-    command = [sys.executable, "-P", "-m", __name__, str(folder)]  # -P: nothing of the folder where the user stands
+    """Names of the files that were read, and how many traces of the removed documents they hold.
+    Raises StorageError.
+    """
+    told = [
+        [d.text, d.source or "", d.id, d.scope, *d.metadata, *map(str, d.metadata.values())]
+        for d in removed
+    ]
+    # -P: nothing of the folder where the user stands
+    command = [sys.executable, "-P", "-m", __name__, str(folder)]
     same_modules = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     same_modules.pop(VARIABLE, None)
-    order = json.dumps({"told": told, "key": key and asdict(key)}).encode()  # not where other processes could see the key
+    # not where other processes could see the key
+    order = json.dumps({"told": told, "key": key and asdict(key)}).encode()
     try:
-        search = subprocess.run(command, input=order, capture_output=True, check=True, env=same_modules)  # noqa: S603 - our own module
+        search = subprocess.run(
+            command, input=order, capture_output=True, check=True, env=same_modules
+        )  # noqa: S603 - our own module
         files, traces = json.loads(search.stdout.splitlines()[-1])
     except (subprocess.CalledProcessError, OSError, TypeError, ValueError, IndexError) as error:
         log.info("looking for traces: %s %s", error, getattr(error, "stderr", b""))
-        raise StorageError(f"the documents were erased, but the bytes of {folder} could not be searched: {error}") from error
+        raise StorageError(
+            f"the documents were erased, but the bytes of {folder} could not be searched: {error}"
+        ) from error
     return files, traces
 
 
-def _traces_of(told: Sequence[Sequence[str]], folder: Path, key: Key | None) -> tuple[list[str], int]:
+def _traces_of(
+    told: Sequence[Sequence[str]], folder: Path, key: Key | None
+) -> tuple[list[str], int]:
     needles = {needle for texts in told for needle in _needles(texts)}
     files, found = [], set[bytes]()
     for file in files_in(folder):
-        with suppress(FileNotFoundError):  # the log goes with the last connection of another process
+        # the log goes with the last connection of another process
+        with suppress(FileNotFoundError):
             found |= _found(file, needles - found)
             files.append(file.name)
     return files, len(found - _explained(found, folder / FILE, key))
@@ -83,7 +103,9 @@ def _needles(texts: Sequence[str]) -> Iterator[bytes]:
     """What to look for of one document, whose text comes first."""
     body = texts[0]
     words = {w for t in texts for w in (*WORD.findall(t), *_as_indexed(t))}
-    pieces = {body[i : i + PIECE] for i in range(0, len(body), max(PIECE, len(body) // MOST_PIECES))}
+    pieces = {
+        body[i : i + PIECE] for i in range(0, len(body), max(PIECE, len(body) // MOST_PIECES))
+    }
     for needle in words | pieces:
         both = needle.encode(), needle.lower().encode()
         yield from (n for n in both if len(n) >= SHORTEST)
@@ -97,7 +119,9 @@ def _as_indexed(text: str) -> list[str]:
 
 
 def _explained(found: set[bytes], database: Path, key: Key | None) -> set[bytes]:
-    """Those needles that stand in the files because something that remains holds them, perhaps within a longer word."""
+    """Those needles that stand in the files because something that remains holds them, perhaps
+    within a longer word.
+    """
     explained: set[bytes] = set()
     for row in _remaining(database, key) if found else ():
         body = "\n".join([row.lower(), *_as_indexed(row)])
@@ -115,7 +139,10 @@ def _remaining(database: Path, key: Key | None) -> Iterator[str]:
             "SELECT value FROM settings",
             "SELECT body FROM fingerprints",
             "SELECT file || '\n' || sha256 || '\n' || space FROM generation",
-            "SELECT doc_id || '\n' || coalesce(source, '') || '\n' || scope || '\n' || metadata || '\n' || text FROM documents",
+            (
+                "SELECT doc_id || '\n' || coalesce(source, '') || '\n' || scope || '\n' || metadata"
+                " || '\n' || text FROM documents"
+            ),
         ):
             yield from (row[0] for row in connection.execute(sql))
 
@@ -134,7 +161,9 @@ def _found(file: Path, needles: set[bytes]) -> set[bytes]:
 
 
 def _in_window(window: bytes, needles: set[bytes]) -> set[bytes]:
-    """One pass for all needles: places are chosen by a hash of `SHORTEST` bytes, and then compared in full."""
+    """One pass for all needles: places are chosen by a hash of `SHORTEST` bytes, and then compared
+    in full.
+    """
     by_start: dict[bytes, set[bytes]] = {}
     for needle in needles:
         by_start.setdefault(needle[:SHORTEST], set()).add(needle)
@@ -161,4 +190,7 @@ def _hashes(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
 
 if __name__ == "__main__":
     given = json.load(sys.stdin)
-    json.dump(_traces_of(given["told"], Path(sys.argv[1]), given["key"] and Key(**given["key"])), sys.stdout)
+    json.dump(
+        _traces_of(given["told"], Path(sys.argv[1]), given["key"] and Key(**given["key"])),
+        sys.stdout,
+    )

@@ -1,4 +1,6 @@
-"""A check-up of one folder: what is damaged, what waits, and what to do about it. Repairs nothing itself."""
+"""A check-up of one folder: what is damaged, what waits, and what to do about it. Repairs nothing
+itself.
+"""
 
 from __future__ import annotations
 
@@ -22,14 +24,18 @@ from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.graph import sha256
 from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
 from cmt_sdk.storage.schema import WORD_TABLES
-from cmt_sdk.types import Finding
+from cmt_sdk.types import CheckResult
 
-REPAIR = "cmt doctor --repair"
+REPAIR = "cmt check --repair"
 YEARS = "BETWEEN -62135596800 AND 253402300799"  # 1 to 9999, in seconds since 1970
-IN_TIME = (f"coalesce(created_at, 1e18) {YEARS}", f"coalesce(updated_at, 1e18) {YEARS}", f"coalesce(expires_at, 0) {YEARS}")
+IN_TIME = (
+    f"coalesce(created_at, 1e18) {YEARS}",
+    f"coalesce(updated_at, 1e18) {YEARS}",
+    f"coalesce(expires_at, 0) {YEARS}",
+)
 
 
-def findings(db: Connection, folder: Path, now: float) -> Iterator[Finding]:
+def findings(db: Connection, folder: Path, now: float) -> Iterator[CheckResult]:
     """One finding a check, the good ones too; nothing is looked for in a damaged database."""
     yield _writable(folder)
     database = _database(db)
@@ -41,60 +47,95 @@ def findings(db: Connection, folder: Path, now: float) -> Iterator[Finding]:
         for check in CHECKS:
             bad = check.find(db)
             told = f"{len(bad)} {check.wrong}: {', '.join(bad[:3])}" if bad else check.well
-            yield Finding(check.name, not bad, told, REPAIR if bad else "")
+            yield CheckResult(check.name, not bad, told, REPAIR if bad else "")
         yield _memories(db)
         yield _waiting(db, now)
         yield copies.finding(db, folder)
 
 
-def _writable(folder: Path) -> Finding:
-    """A medium that takes no writing is no fault, as long as all of it can be read; rights that are lacking can be given."""
+def _writable(folder: Path) -> CheckResult:
+    """A medium that takes no writing is no fault, as long as all of it can be read; rights that are
+    lacking can be given.
+    """
     files = [folder, *files_in(folder)]
     if _on_read_only_medium(folder) and all(os.access(f, os.R_OK) for f in files):
-        return Finding("files", True, f"{len(files) - 1} files in {folder}, on a read-only medium")
+        return CheckResult(
+            "files", True, f"{len(files) - 1} files in {folder}, on a read-only medium"
+        )
     refused = [f.name for f in files if not os.access(f, os.R_OK | os.W_OK)]
-    detail = f"not readable and writable: {', '.join(refused)}" if refused else f"{len(files) - 1} files in {folder}"
-    return Finding("files", not refused, detail, "give yourself the right to read and write them" if refused else "")
+    detail = (
+        f"not readable and writable: {', '.join(refused)}"
+        if refused
+        else f"{len(files) - 1} files in {folder}"
+    )
+    return CheckResult(
+        "files",
+        not refused,
+        detail,
+        "give yourself the right to read and write them" if refused else "",
+    )
 
 
 def _on_read_only_medium(folder: Path) -> bool:
     return hasattr(os, "statvfs") and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
 
 
-def _database(db: Connection) -> Finding:
+def _database(db: Connection) -> CheckResult:
     try:
         said = [str(row[0]) for row in db.exec_driver_sql("PRAGMA integrity_check(5)")]
     except DBAPIError as error:
         said = [str(error.orig)]
     well = said == ["ok"]
-    return Finding("database", well, "intact" if well else "; ".join(said), "" if well else REPAIR)
+    return CheckResult(
+        "database", well, "intact" if well else "; ".join(said), "" if well else REPAIR
+    )
 
 
-def _texts(db: Connection) -> Finding:
+def _texts(db: Connection) -> CheckResult:
     """A disk that lost a bit within a text is noticed by nothing else."""
     bad = changed_texts(db)
     detail = f"not as they were stored: {', '.join(bad[:5])}" if bad else "as they were stored"
-    return Finding("texts", not bad, detail, f"update these {len(bad)} documents from their sources" if bad else "")
+    return CheckResult(
+        "texts",
+        not bad,
+        detail,
+        f"update these {len(bad)} documents from their sources" if bad else "",
+    )
 
 
 def changed_texts(db: Connection) -> list[str]:
     """The ids of documents whose text is another than the one that was stored."""
-    rows = db.execute(text("SELECT doc_id, CAST(text AS BLOB) AS text, content_hash FROM documents"))
+    rows = db.execute(
+        text("SELECT doc_id, CAST(text AS BLOB) AS text, content_hash FROM documents")
+    )
     return [str(r.doc_id) for r in rows if hashlib.sha256(r.text).hexdigest() != r.content_hash]
 
 
-def records(db: Connection) -> Finding:
-    """Whether ids, sources, scopes, metadata and times are those that were stored; nothing else notices a bit lost there."""
+def records(db: Connection) -> CheckResult:
+    """Whether ids, sources, scopes, metadata and times are those that were stored; nothing else
+    notices a bit lost there.
+    """
     bad = changed_records(db)
-    detail = f"sources, metadata or times are not as they were stored: {', '.join(bad[:5])}" if bad else "as they were stored"
-    remedy = "look at each with `cmt show ID --history`, then `cmt update ID` with what is right: that takes it as it then is"
-    return Finding("records", not bad, detail, remedy if bad else "")
+    detail = (
+        f"sources, metadata or times are not as they were stored: {', '.join(bad[:5])}"
+        if bad
+        else "as they were stored"
+    )
+    remedy = (
+        "look at each with `cmt show ID --history`, then `cmt update ID` with what is right: that"
+        " takes it as it then is"
+    )
+    return CheckResult("records", not bad, detail, remedy if bad else "")
 
 
 def changed_records(db: Connection) -> list[str]:
-    """The ids of documents of which some version says something else than was stored, or nothing vouches for it."""
+    """The ids of documents of which some version says something else than was stored, or nothing
+    vouches for it.
+    """
     rows = db.execute(text(f"SELECT {', '.join(RECORD)}, record_hash FROM documents"))
-    return list(dict.fromkeys(str(r.doc_id) for r in rows if record_hash(r._asdict()) != r.record_hash))
+    return list(
+        dict.fromkeys(str(r.doc_id) for r in rows if record_hash(r._asdict()) != r.record_hash)
+    )
 
 
 @dataclass(frozen=True)
@@ -127,21 +168,33 @@ def _is_object(body: object) -> bool:
 
 def bad_settings(db: Connection) -> list[str]:
     """The names of settings that cannot be read."""
-    rows = db.execute(text("SELECT name, value FROM settings WHERE name IN ('settings', 'changes', 'kept_out')")).all()
-    bad = [r.name for r in rows if not (str(r.value).isdecimal() if r.name == "changes" else _is_object(r.value))]
+    rows = db.execute(
+        text("SELECT name, value FROM settings WHERE name IN ('settings', 'changes', 'kept_out')")
+    ).all()
+    bad = [
+        r.name
+        for r in rows
+        if not (str(r.value).isdecimal() if r.name == "changes" else _is_object(r.value))
+    ]
     return bad if any(r.name == "changes" for r in rows) else [*bad, "changes"]
 
 
 def uncut(db: Connection) -> list[str]:
-    """The ids of current documents of which passages are missing: the last one ends where the text does."""
-    sql = """SELECT d.doc_id, d.text, count(p.id) AS passages, max(p.ordinal) AS last, max(p."end") AS stop
-        FROM documents d LEFT JOIN passages p ON p.document_key = d.key WHERE d.current GROUP BY d.key"""
+    """The ids of current documents of which passages are missing: the last one ends where the text
+    does.
+    """
+    sql = """SELECT d.doc_id, d.text, count(p.id) AS passages, max(p.ordinal) AS last,
+        max(p."end") AS stop
+        FROM documents d LEFT JOIN passages p ON p.document_key = d.key WHERE d.current
+            GROUP BY d.key"""
     return [str(r.doc_id) for r in db.execute(text(sql)) if not _is_cut(r)]
 
 
 def _is_cut(row: Row[Any]) -> bool:
     try:
-        return bool(row.passages and row.last == row.passages - 1 and not row.text[row.stop :].strip())
+        return bool(
+            row.passages and row.last == row.passages - 1 and not row.text[row.stop :].strip()
+        )
     except TypeError:
         return False
 
@@ -158,7 +211,11 @@ def unlisted_words(db: Connection) -> list[str]:
 
 def bad_fingerprints(db: Connection) -> list[str]:
     """The ids of fingerprints that are not what they are named after."""
-    return [str(r.id) for r in db.execute(text("SELECT id, body FROM fingerprints")) if not _names_itself(r)]
+    return [
+        str(r.id)
+        for r in db.execute(text("SELECT id, body FROM fingerprints"))
+        if not _names_itself(r)
+    ]
 
 
 def _names_itself(row: Row[Any]) -> bool:
@@ -168,35 +225,61 @@ def _names_itself(row: Row[Any]) -> bool:
         return False
 
 
-ROUNDING = 1e-4  # of a key vector's length: what a changed bit moves by less is no matter to a search
+# of an embedding's length: what a changed bit moves by less is no matter to a search
+ROUNDING = 1e-4
 
 
 def bad_keys(db: Connection) -> list[str]:
-    """The passages whose key vectors are not as long as the others, or not of length 1."""
-    rows = [(r.passage_id, np.frombuffer(r.key[: len(r.key) // 4 * 4], "<f4"), len(r.key)) for r in _keys(db)]
+    """The passages whose embeddings are not as long as the others, or not of length 1."""
+    rows = [
+        (r.passage_id, np.frombuffer(r.key[: len(r.key) // 4 * 4], "<f4"), len(r.key))
+        for r in _keys(db)
+    ]
     usual = Counter(size for *_, size in rows).most_common(1)
     with np.errstate(over="ignore", invalid="ignore"):
-        return [str(i) for i, key, size in rows if size != usual[0][0] or not abs(float(np.linalg.norm(key)) - 1) < ROUNDING]
+        return [
+            str(i)
+            for i, key, size in rows
+            if size != usual[0][0] or not abs(float(np.linalg.norm(key)) - 1) < ROUNDING
+        ]
 
 
 def _keys(db: Connection) -> Sequence[Row[tuple[int, bytes]]]:
-    return db.execute(text("SELECT passage_id, coalesce(CAST(key AS BLOB), x'') AS key FROM vectors")).all()
+    return db.execute(
+        text("SELECT passage_id, coalesce(CAST(key AS BLOB), x'') AS key FROM vectors")
+    ).all()
 
 
 CHECKS = (
     Check("references", unmet, "rows belong to nothing", "every row belongs to another"),
-    Check("metadata", bad_metadata, "documents have some that cannot be read, or times that are none", "readable"),
+    Check(
+        "metadata",
+        bad_metadata,
+        "documents have some that cannot be read, or times that are none",
+        "readable",
+    ),
     Check("settings", bad_settings, "cannot be read", "readable"),
-    Check("passages", uncut, "documents are not cut to their end", "every document is cut to its end"),
-    Check("full-text search", unlisted_words, "passages are not in it as they are", "holds every passage"),
-    Check("fingerprints", bad_fingerprints, "are not what they are named after", "as they were stored"),
-    Check("key vectors", bad_keys, "are damaged", "of length 1"),
+    Check(
+        "passages", uncut, "documents are not cut to their end", "every document is cut to its end"
+    ),
+    Check(
+        "full-text search",
+        unlisted_words,
+        "passages are not in it as they are",
+        "holds every passage",
+    ),
+    Check(
+        "fingerprints", bad_fingerprints, "are not what they are named after", "as they were stored"
+    ),
+    Check("embeddings", bad_keys, "are damaged", "of length 1"),
 )
 
 
 def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
     """The passages whose memories cannot be read, and why; the reason is empty for a sound one."""
-    for row in db.execute(text("SELECT passage_id, coalesce(CAST(data AS BLOB), x'') AS data FROM memories")):
+    for row in db.execute(
+        text("SELECT passage_id, coalesce(CAST(data AS BLOB), x'') AS data FROM memories")
+    ):
         try:
             unpack(row.data)
         except (StorageDamaged, StorageNewer) as error:
@@ -205,14 +288,21 @@ def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
             yield row.passage_id, ""
 
 
-def _memories(db: Connection) -> Finding:
+def _memories(db: Connection) -> CheckResult:
     told = list(damaged_memories(db))
     bad = [f"passage {number}: {why}" for number, why in told if why]
-    detail = f"{len(bad)} of {len(told)} cannot be read ({bad[0]})" if bad else f"{len(told)} readable"
-    return Finding("memories", not bad, detail, "nothing: they are made again when they are needed" if bad else "")
+    detail = (
+        f"{len(bad)} of {len(told)} cannot be read ({bad[0]})" if bad else f"{len(told)} readable"
+    )
+    return CheckResult(
+        "memories",
+        not bad,
+        detail,
+        "nothing: they are made again when they are needed" if bad else "",
+    )
 
 
-def _waiting(db: Connection, now: float) -> Finding:
+def _waiting(db: Connection, now: float) -> CheckResult:
     sql = f"""SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
         JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
     waiting = db.execute(text(sql), {"now": now}).scalar_one()
@@ -220,24 +310,32 @@ def _waiting(db: Connection, now: float) -> Finding:
     detail = f"{waiting} passages wait for it" if waiting else "nothing waits for it"
     if due:
         detail += "; an erasure was cut short, and goes on when the memory is next opened"
-    return Finding("compression", True, detail, "cmt compress" if waiting else "")
+    return CheckResult("compression", True, detail, "cmt compress" if waiting else "")
 
 
-def index_state(db: Connection, folder: Path) -> Finding:
+def index_state(db: Connection, folder: Path) -> CheckResult:
     """Whether the file that the database names is the one in the folder."""
     row = db.execute(text("SELECT file, sha256, count FROM generation")).first()
     others = strays(folder, None if row is None else row.file)
-    beside = f"; {len(others)} files beside it were left by something that was stopped" if others else ""
+    beside = (
+        f"; {len(others)} files beside it were left by something that was stopped" if others else ""
+    )
     if row is None:
-        return Finding("index", True, f"none: search is exact{beside}", REPAIR if others else "")
+        return CheckResult(
+            "index", True, f"none: search is exact{beside}", REPAIR if others else ""
+        )
     try:
         well = sha256(folder / row.file) == row.sha256
     except OSError as error:
-        detail = f"{row.file} cannot be read ({error.strerror}): it is made again at the next search"
-        return Finding("index", False, detail, "cmt reindex")
+        detail = (
+            f"{row.file} cannot be read ({error.strerror}): it is made again at the next search"
+        )
+        return CheckResult("index", False, detail, "cmt reindex")
     state = f"{row.count} vectors" if well else "damaged: it is made again at the next search"
     detail = f"{row.file}, {state}" if well else f"{row.file} is {state}"
-    return Finding("index", well, detail + beside, (REPAIR if others else "") if well else "cmt reindex")
+    return CheckResult(
+        "index", well, detail + beside, (REPAIR if others else "") if well else "cmt reindex"
+    )
 
 
 def strays(folder: Path, trusted: str | None) -> list[Path]:
