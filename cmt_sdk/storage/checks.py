@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError
 from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage import copies
 from cmt_sdk.storage.blob import unpack
-from cmt_sdk.storage.connection import files_in
+from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.graph import sha256
 from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
 from cmt_sdk.storage.schema import WORD_TABLES

@@ -13,7 +13,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,11 @@ from cmt_sdk.errors import (
 from cmt_sdk.handles import OPEN_HERE
 from cmt_sdk.open_files import register, release
 from cmt_sdk.storage import driver
+from cmt_sdk.storage.driver import FILE, WAIT_SECONDS
 from cmt_sdk.storage.encryption import key_of, not_encrypted
 from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
 
-FILE = "memory.db"
-WAIT_SECONDS = 30
 FORK_WAIT = 5.0  # seconds for transactions of other threads to end
 MANY = 500
 FULL = (
@@ -385,18 +384,6 @@ def chunks(ids: Sequence[int]) -> Iterator[str]:
     """Whole numbers as lists for SQL, some hundreds at a time."""
     for first in range(0, len(ids), MANY):
         yield ", ".join(str(int(i)) for i in ids[first : first + MANY])
-
-
-def files_in(folder: Path) -> dict[Path, int]:
-    """The files of a folder and their bytes, without those that another process removes
-    meanwhile.
-    """
-    found = {}
-    for file in sorted(folder.iterdir()):
-        with suppress(FileNotFoundError):
-            if file.is_file():
-                found[file] = file.stat().st_size
-    return found
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -32,7 +33,21 @@ OperationalError: Errors = (
     *((sqlcipher.OperationalError,) if sqlcipher else ()),
 )
 
+FILE = "memory.db"
+WAIT_SECONDS = 30
 VARIABLE = "CMT_KEY"
+
+
+def files_in(folder: Path) -> dict[Path, int]:
+    """The files of a folder and their bytes, without those that another process removes
+    meanwhile.
+    """
+    found = {}
+    for file in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                found[file] = file.stat().st_size
+    return found
 
 
 @dataclass(frozen=True)
