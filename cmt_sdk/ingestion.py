@@ -18,9 +18,9 @@ from cmt_sdk import archive
 from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
 from cmt_sdk.converting import check_text, read_document
+from cmt_sdk.encoding import EncodeQueue
 from cmt_sdk.errors import InvalidDocument, InvalidInput
-from cmt_sdk.ports import Recut, Store
-from cmt_sdk.retrieval import Engine, Retriever
+from cmt_sdk.ports import Engine, Recut, Store
 from cmt_sdk.splitting import Rules, binary_parts, rules_for, split
 from cmt_sdk.titles import title_of
 from cmt_sdk.types import Document, Filter, Outcome, Passage, Progress, Span
@@ -45,7 +45,7 @@ class Ingestor:
 
     store: Store
     engine: Engine
-    retriever: Retriever
+    queue: EncodeQueue
     worker: Worker
     settings: Settings
 
@@ -72,7 +72,7 @@ class Ingestor:
 
         def compress() -> None:
             if waiting and when == "now":
-                self.retriever.encode_backlog(on_batch=lambda n: step(compressed=n), of=waiting)
+                self.queue.encode_backlog(on_batch=lambda n: step(compressed=n), of=waiting)
                 waiting.clear()
 
         try:
@@ -107,7 +107,7 @@ class Ingestor:
             self.worker.wake()
             return progress
         return progress.plus(
-            compressed=self.retriever.encode_backlog(of=[document.id for document in named])
+            compressed=self.queue.encode_backlog(of=[document.id for document in named])
         )
 
     def from_archive(
@@ -116,7 +116,7 @@ class Ingestor:
         """Take in what an archive holds; see archive.read."""
         longest, seal = self.settings.max_document_bytes, archive.seal_here(create=False)
         gate = archive.ArchiveImport(
-            self.check_text, self.cut, self.retriever.accepts, longest, seal, trust
+            self.check_text, self.cut, self.queue.accepts, longest, seal, trust
         )
         for progress in archive.read(self.store, path, gate, diverged):
             if self.settings.memory_budget:
@@ -133,7 +133,7 @@ class Ingestor:
             if on_progress:
                 on_progress(progress)
 
-        return self.retriever.encode_backlog(on_batch=batch_done)
+        return self.queue.encode_backlog(on_batch=batch_done)
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
         """Store one document's text: the document as stored, what happened to it, and its new
@@ -226,7 +226,7 @@ class Ingestor:
         return split(document.text, self._count_after_others, budget, title=title, rules=rules)
 
     def _count_after_others(self, texts: Sequence[str]) -> list[int]:
-        self.retriever.lock.give_way(LONGEST_PAUSE)
+        self.queue.lock.give_way(LONGEST_PAUSE)
         return self.engine.count_tokens(texts)
 
     def title(self, document: Document) -> str:

@@ -86,6 +86,49 @@ class Reader(Protocol):
         """
 
 
+class Engine(Protocol):
+    """The language model in its roles. Each part is made on first use: loading takes seconds."""
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the number of tokens of each text, without loading the model."""
+
+    @property
+    def loaded(self) -> bool:
+        """True once the model is in memory."""
+
+    @property
+    def forks(self) -> bool:
+        """True where a forked child of this process can use the model too."""
+
+    @property
+    def compressor(self) -> Compressor:
+        """The compressor; loads the model."""
+
+    @property
+    def reader(self) -> Reader:
+        """The reader; loads the model."""
+
+    @property
+    def listener(self) -> Listener:
+        """The listener; loads the model."""
+
+    def judge(self, texts: Sequence[str]) -> Vector:
+        """Return the intent scores of n texts, float32 [n, labels], for
+        `understanding.understand`; loads the model.
+        """
+
+    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
+        """Return exchanges of small talk as (similarity to the text, message, reply), nearest
+        first; the similarity is at most 1. Loads the model.
+        """
+
+    @property
+    def vector_weight(self) -> float:
+        """The weight of the vector score against the text score in `ranking.fuse`; 1 weighs them
+        equally.
+        """
+
+
 class DocumentStore(Protocol):
     """Documents and their versions, durable when a call returns."""
 
