@@ -67,7 +67,7 @@ def assemble(
     MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of
     a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
-    from cmt_sdk.storage.connection import FILE
+    from cmt_sdk.storage.disk_errors import FILE
     from cmt_sdk.storage.index import EmbeddingIndex
     from cmt_sdk.storage.store import SQLiteStore
 

@@ -568,7 +568,7 @@ class Memory(Handle):
 
         Documents that an earlier release or other settings cut are cut again first.
         """
-        self._ingestor.cut_all()
+        self._ingestor.split_outdated()
         self._store.forget_encodings(self._engine.compressor.fingerprint)
         return self.compress(on_progress)
 
@@ -582,7 +582,7 @@ class Memory(Handle):
         """Make again what `cmt_sdk.repair` left to the model: passages, memories, index; returns
         the passages compressed.
         """
-        self._ingestor.cut_again()
+        self._ingestor.split_missing()
         count = self.compress(on_progress)
         self._index.rebuild()
         return count

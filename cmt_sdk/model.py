@@ -155,7 +155,8 @@ class MemoryModel(Handle):
         pieces of text, and its `answer` is there afterwards. Raises InvalidInput, ModelMismatch.
         """
         asked = _ask(
-            question if options.get("history") is None else self._retriever.cut(question), options
+            question if options.get("history") is None else self._retriever.shorten(question),
+            options,
         )
         pieces, passages = self._pieces(asked), told(asked.history or ())
         if passages and asked.reader != "none":

@@ -227,7 +227,7 @@ class Retriever:
             replace(c, about=None) if best - second >= CLEAR else c for c in (*by_itself, *added)
         ]
 
-    def cut(self, message: str) -> str:
+    def shorten(self, message: str) -> str:
         """A message of a conversation, cut to what is read: its middle is left out."""
         message = shortened(message, MESSAGE)
         while len(message.encode(errors="replace")) > MESSAGE_TOKENS:

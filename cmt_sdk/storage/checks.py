@@ -179,18 +179,18 @@ def bad_settings(db: Connection) -> list[str]:
     return bad if any(r.name == "changes" for r in rows) else [*bad, "changes"]
 
 
-def uncut(db: Connection) -> list[str]:
-    """The ids of current documents of which passages are missing: the last one ends where the text
-    does.
+def ids_without_passages(db: Connection) -> list[str]:
+    """Return the ids of current documents of which passages are missing: the last passage has to
+    end where the text does.
     """
     sql = """SELECT d.doc_id, d.text, count(p.id) AS passages, max(p.ordinal) AS last,
         max(p."end") AS stop
         FROM documents d LEFT JOIN passages p ON p.document_key = d.key WHERE d.current
             GROUP BY d.key"""
-    return [str(r.doc_id) for r in db.execute(text(sql)) if not _is_cut(r)]
+    return [str(r.doc_id) for r in db.execute(text(sql)) if not _is_split_to_end(r)]
 
 
-def _is_cut(row: Row[Any]) -> bool:
+def _is_split_to_end(row: Row[Any]) -> bool:
     try:
         return bool(
             row.passages and row.last == row.passages - 1 and not row.text[row.stop :].strip()
@@ -229,11 +229,11 @@ def _names_itself(row: Row[Any]) -> bool:
 ROUNDING = 1e-4
 
 
-def bad_keys(db: Connection) -> list[str]:
+def bad_embeddings(db: Connection) -> list[str]:
     """The passages whose embeddings are not as long as the others, or not of length 1."""
     rows = [
         (r.passage_id, np.frombuffer(r.key[: len(r.key) // 4 * 4], "<f4"), len(r.key))
-        for r in _keys(db)
+        for r in _embeddings(db)
     ]
     usual = Counter(size for *_, size in rows).most_common(1)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -244,7 +244,7 @@ def bad_keys(db: Connection) -> list[str]:
         ]
 
 
-def _keys(db: Connection) -> Sequence[Row[tuple[int, bytes]]]:
+def _embeddings(db: Connection) -> Sequence[Row[tuple[int, bytes]]]:
     return db.execute(
         text("SELECT passage_id, coalesce(CAST(key AS BLOB), x'') AS key FROM vectors")
     ).all()
@@ -260,7 +260,10 @@ CHECKS = (
     ),
     Check("settings", bad_settings, "cannot be read", "readable"),
     Check(
-        "passages", uncut, "documents are not cut to their end", "every document is cut to its end"
+        "passages",
+        ids_without_passages,
+        "documents are not split to their end",
+        "every document is split to its end",
     ),
     Check(
         "full-text search",
@@ -271,7 +274,7 @@ CHECKS = (
     Check(
         "fingerprints", bad_fingerprints, "are not what they are named after", "as they were stored"
     ),
-    Check("embeddings", bad_keys, "are damaged", "of length 1"),
+    Check("embeddings", bad_embeddings, "are damaged", "of length 1"),
 )
 
 

@@ -4,7 +4,6 @@ Knows no table.
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sqlite3  # for the numbers of its errors
@@ -22,42 +21,20 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from cmt_sdk.errors import (
-    CMTError,
     MemoryNotFound,
-    StorageDamaged,
     StorageDenied,
     StorageError,
-    StorageFull,
-    StorageLocked,
 )
 from cmt_sdk.handles import OPEN_HERE
 from cmt_sdk.open_files import register, release
-from cmt_sdk.storage import driver
+from cmt_sdk.storage import disk_errors, driver
+from cmt_sdk.storage.disk_errors import FILE, NOT_WRITABLE, translated
 from cmt_sdk.storage.encryption import key_of, not_encrypted
 from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
 
-FILE = "memory.db"
-WAIT_SECONDS = 30
 FORK_WAIT = 5.0  # seconds for transactions of other threads to end
 MANY = 500
-FULL = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR_WRITE,
-    sqlite3.SQLITE_IOERR_FSYNC,
-    sqlite3.SQLITE_IOERR_TRUNCATE,
-    sqlite3.SQLITE_IOERR_SHMSIZE,
-    sqlite3.SQLITE_IOERR_SHMMAP,
-)
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
-REFUSED: tuple[type[Exception], ...] = (*driver.Error, OSError)
-DAMAGE = (
-    "no such table",
-    "no such column",
-    "malformed",
-    "Could not decode to UTF-8",
-    "invalid fts5 file format",
-)
 
 
 def find_database(folder: Path, *, create: bool) -> Path:
@@ -88,7 +65,7 @@ def may_write(file: Path) -> bool:
         with tempfile.TemporaryFile(dir=file.parent):
             return True
     except OSError as error:
-        return error.errno not in CLOSED
+        return error.errno not in NOT_WRITABLE
 
 
 def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False) -> Engine:
@@ -112,7 +89,7 @@ def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False
         hide_parameters=True,
         module=driver.module(key),
         creator=lambda: driver.connect(
-            file, key, timeout=WAIT_SECONDS, access=access, check_same_thread=False
+            file, key, timeout=disk_errors.WAIT_SECONDS, access=access, check_same_thread=False
         ),
         # a thread that found no connection free would fail with an error that is not the disk's
         max_overflow=-1,
@@ -144,7 +121,7 @@ def _switch_to_wal(connection: driver.Connection) -> None:
     """Several processes that open a new file at once lock each other out of the switch: try again
     for a while.
     """
-    until = time.monotonic() + WAIT_SECONDS
+    until = time.monotonic() + disk_errors.WAIT_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -273,15 +250,20 @@ class Database:
         """As `_write`; StorageLocked at once where another process is writing."""
         return self._transaction("BEGIN IMMEDIATE", "COMMIT", wait=False)
 
-    @contextmanager
-    def _transaction(self, begin: str, end: str, *, wait: bool = True) -> Iterator[Connection]:
-        if self._closed:
-            raise StorageError(f"the memory in {self._folder} {self._why_closed}")
-        if self.read_only and begin != "BEGIN":
+    def _refuse_read_only(self) -> None:
+        """Raise StorageDenied where nothing can be written."""
+        if self.read_only:
             raise StorageDenied(
                 f"the memory in {self._folder} is read-only, as its medium or its files are: change"
                 f" a copy of it, `cmt backup FOLDER -m {self._folder}` makes one"
             )
+
+    @contextmanager
+    def _transaction(self, begin: str, end: str, *, wait: bool = True) -> Iterator[Connection]:
+        if self._closed:
+            raise StorageError(f"the memory in {self._folder} {self._why_closed}")
+        if begin != "BEGIN":
+            self._refuse_read_only()
         with self._counted(), translated(self._folder), self._engine.connect() as db:
             if wait:
                 db.exec_driver_sql(begin)
@@ -302,7 +284,7 @@ class Database:
                 raise
 
     @staticmethod
-    def _lost(db: Connection) -> None:
+    def _bump_change_counter(db: Connection) -> None:
         """Tell every index, in whatever process, that the set of vectors has lost some; what it
         gains, labels tell.
         """
@@ -311,7 +293,7 @@ class Database:
         )
 
     def now(self) -> datetime:
-        """The clock that stamps and expires documents, UTC."""
+        """Return the time that stamps and expires documents, UTC."""
         return self._clock()
 
     def is_of(self, file: Path) -> bool:
@@ -347,11 +329,11 @@ class Database:
         self._engine.dispose()
 
     def at_work(self) -> bool:
-        """See ports.Store."""
+        """Return whether a transaction is running."""
         return self.busy
 
     def leave(self) -> None:
-        """See ports.Store."""
+        """In a forked child: use the files no longer; every later call raises StorageError."""
         self._closed = True
         self._why_closed = (
             f"was at work in a thread that this process, a fork, does not have: {OPEN_HERE}"
@@ -360,9 +342,7 @@ class Database:
         _open.discard(self)
 
     def close(self) -> None:
-        """Release the files; calling it twice does nothing, and everything else raises StorageError
-        from now on.
-        """
+        """Release the files. A second call does nothing; others then raise StorageError."""
         was_closed, self._closed = self._closed, True
         was_busy = self.busy
         self._engine.dispose()
@@ -378,7 +358,7 @@ def _begin_at_once(db: Connection, begin: str) -> None:
     try:
         db.exec_driver_sql(begin)
     finally:
-        db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * WAIT_SECONDS)}")
+        db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * disk_errors.WAIT_SECONDS)}")
 
 
 def chunks(ids: Sequence[int]) -> Iterator[str]:
@@ -397,45 +377,3 @@ def files_in(folder: Path) -> dict[Path, int]:
             if file.is_file():
                 found[file] = file.stat().st_size
     return found
-
-
-@contextmanager
-def translated(folder: Path) -> Iterator[None]:
-    """What goes wrong with the disk or the database, as this package's errors."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise _as_ours(error.orig, folder) from error
-    except REFUSED as error:
-        raise _as_ours(error, folder) from error
-
-
-def _as_ours(error: BaseException | None, folder: Path) -> CMTError:
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return StorageFull(
-                f"no space left for {folder}: free some and try again; what was stored is safe"
-            )
-        return StorageDenied(
-            f"{folder} cannot be used: {error}; give a folder that you may write to"
-        )
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code in FULL:
-        return StorageFull(
-            f"the disk of {folder} refused a write ({error}): free space; what was stored is safe"
-        )
-    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageLocked(
-            f"{folder} was busy for {WAIT_SECONDS} s: another process is writing; try again"
-        )
-    if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StorageDenied(
-            f"{folder / FILE} cannot be opened for writing ({error}): check the permissions"
-        )
-    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or any(
-        s in str(error) for s in DAMAGE
-    ):
-        return StorageDamaged(
-            f"{folder / FILE} is damaged ({error}): run `cmt check --repair`, or restore a backup"
-        )
-    return StorageError(f"{folder}: {error}")

@@ -26,7 +26,7 @@ class Copies(Database):
     """The part of the store that remembers where copies of it were made."""
 
     def note_copy(self, path: Path) -> None:
-        """See ports.Store."""
+        """Record that a copy of the memory was made at a path."""
         with self._write() as db:
             known = [name for name in noted(db) if name != str(path.absolute())]
             value = json.dumps([*known, str(path.absolute())][-MOST:])
@@ -35,7 +35,9 @@ class Copies(Database):
             )
 
     def copies(self) -> Sequence[str]:
-        """See ports.Store."""
+        """Return the known copies that still exist: backups, archives, and those that a repair
+        made.
+        """
         with self._read() as db:
             return copies_of(db, self._folder)
 

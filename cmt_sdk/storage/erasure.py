@@ -26,7 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from cmt_sdk.errors import StorageError
-from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, files_in
+from cmt_sdk.storage.connection import files_in
+from cmt_sdk.storage.disk_errors import FILE, WAIT_SECONDS
 from cmt_sdk.storage.driver import VARIABLE, Key, connect
 from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.types import Document

@@ -21,7 +21,7 @@ from cmt_sdk.errors import InvalidInput, StorageError
 from cmt_sdk.handles import is_held
 from cmt_sdk.ports import VectorStore
 from cmt_sdk.storage import graph
-from cmt_sdk.storage.connection import translated
+from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.types import Hit, Vector
 from cmt_sdk.vectors import Changes, Generation
 
@@ -53,11 +53,11 @@ class EmbeddingIndex:
         self._clear()
 
     def at_work(self) -> bool:
-        """See ports.VectorIndex."""
+        """Return whether another thread is using the index."""
         return is_held(self._lock)
 
     def leave(self) -> None:
-        """See ports.VectorIndex."""
+        """In a forked child: replace the lock that a thread of the parent holds."""
         self._lock = threading.RLock()
 
     def _clear(self) -> None:
@@ -67,7 +67,16 @@ class EmbeddingIndex:
         self._outside = np.zeros(0, np.intp)  # rows that the graph does not hold
 
     def search(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> list[Hit]:
-        """See ports.VectorIndex. Raises InvalidInput for a vector of another dimension."""
+        """Return the nearest passages by cosine, best first.
+
+        Args:
+            vector: float32 [dimension], of length 1.
+            limit: hits at most.
+            allowed: ids of the passages to search; None: all.
+
+        Raises:
+            InvalidInput: a vector of another dimension.
+        """
         with self._lock:
             self.maintain()
             held = self._vectors
@@ -84,7 +93,7 @@ class EmbeddingIndex:
             return [Hit(int(held.passages[rows[b]]), float(scores[b])) for b in best]
 
     def vectors(self, passage_ids: Collection[int]) -> dict[int, Vector]:
-        """See ports.VectorIndex."""
+        """Return the embeddings of these passages by id; a passage without one is missing."""
         with self._lock:
             self.maintain()
             held = self._vectors
@@ -114,7 +123,9 @@ class EmbeddingIndex:
         return every[rows]
 
     def maintain(self) -> None:
-        """See ports.VectorIndex."""
+        """Take in what has changed, and write a new index file where too much lies outside the
+        present one.
+        """
         with self._lock:
             if not self._refresh():
                 return
@@ -168,10 +179,14 @@ class EmbeddingIndex:
                 log.warning("searching exactly, because the index could not be written: %s", error)
 
     def rebuild(self) -> None:
-        """See ports.VectorIndex. Raises StorageFull when what was written does not prove readable.
+        """Write a new index file from the stored embeddings, without deleted ones; delete all
+        others.
 
-        Where others delete all the while no file is written, and search is exact until the next one
-        is.
+        Where other processes keep deleting meanwhile, no file is written and search is exact until
+        the next one is.
+
+        Raises:
+            StorageFull: the new file cannot be read back.
         """
         with self._lock:
             self._clear()
@@ -224,7 +239,7 @@ class EmbeddingIndex:
         return [(file, int(number) if number.isdecimal() else 0) for file, number in numbers]
 
     def describe(self) -> str:
-        """See ports.VectorIndex."""
+        """Return the kind of search in use and its size, in words."""
         count = self._store.alive()
         graphed = count > self._exact_limit and self._store.generation() is not None
         return f"{f'hnsw (m={graph.NEIGHBOURS})' if graphed else 'exact'}, {count} vectors"

@@ -23,7 +23,9 @@ class KeptOut(Database):
     """One row of the settings: a random key, and the hashes of scopes with sources."""
 
     def keep_out(self, scope: str, sources: Iterable[str], *, out: bool) -> None:
-        """See ports.DocumentStore."""
+        """Record that these sources of a scope stay out, as hashes; with `out=False`, remove the
+        record.
+        """
         with self._write() as db:
             key, hashes = self._kept(db)
             changed = {_hash(key, scope, source) for source in sources}
@@ -34,7 +36,7 @@ class KeptOut(Database):
             db.execute(text("INSERT OR REPLACE INTO settings VALUES (:name, :value)"), row)
 
     def kept_out(self, scope: str, sources: Iterable[str]) -> list[str]:
-        """See ports.DocumentStore."""
+        """Return those of the sources that `keep_out` recorded for a scope."""
         with self._read() as db:
             key, hashes = self._kept(db)
         return [source for source in sources if hashes and _hash(key, scope, source) in hashes]
