@@ -10,6 +10,7 @@ from typing import get_args
 from cmt_sdk import newest
 from cmt_sdk.background import Turns
 from cmt_sdk.candidates import Candidate, hits_of, ordered
+from cmt_sdk.characters import REMEDY, is_text
 from cmt_sdk.config import RERANKED
 from cmt_sdk.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
 from cmt_sdk.encoding import EncodeQueue
@@ -42,7 +43,7 @@ LONGEST_QUESTION = 20_000  # characters
 
 
 def check_question(text: str) -> None:
-    """Raise InvalidInput for what nobody can answer: nothing, or what is no text."""
+    """Raise InvalidInput for a question that is empty, too long, or holds NUL or surrogates."""
     if not text.strip():
         raise InvalidInput("the question is empty")
     if len(text) > LONGEST_QUESTION:
@@ -50,11 +51,8 @@ def check_question(text: str) -> None:
             f"the question has {len(text):,} characters, the limit is {LONGEST_QUESTION:,}: add"
             " what it quotes, then ask"
         )
-    if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text):
-        raise InvalidInput(
-            "the question holds NUL or a lone surrogate: decode it again, for example with"
-            " errors='replace'"
-        )
+    if not is_text(text):
+        raise InvalidInput(f"the question holds NUL or a lone surrogate: {REMEDY}")
 
 
 @dataclass

@@ -10,11 +10,11 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
+from cmt_sdk.disk import flush
 from cmt_sdk.errors import AlreadyExists, NotFound, StorageDamaged
 from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.disk_errors import FILE, WAIT_SECONDS, translated
-from cmt_sdk.storage.graph import flush
 
 
 def back_up(

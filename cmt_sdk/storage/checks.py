@@ -17,11 +17,11 @@ import numpy as np
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
+from cmt_sdk.disk import sha256_of
 from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage import copies
 from cmt_sdk.storage.blob import unpack
 from cmt_sdk.storage.connection import files_in
-from cmt_sdk.storage.graph import sha256
 from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
 from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.types import CheckResult
@@ -328,7 +328,7 @@ def index_state(db: Connection, folder: Path) -> CheckResult:
             "index", True, f"none: search is exact{beside}", REPAIR if others else ""
         )
     try:
-        well = sha256(folder / row.file) == row.sha256
+        well = sha256_of(folder / row.file) == row.sha256
     except OSError as error:
         detail = (
             f"{row.file} cannot be read ({error.strerror}): it is made again at the next search"

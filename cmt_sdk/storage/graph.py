@@ -8,7 +8,6 @@ hash is ever opened in this one.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmt_sdk.disk import flush, sha256_of
 from cmt_sdk.errors import StorageFull
 from cmt_sdk.types import Vector
 from cmt_sdk.vectors import Generation
@@ -89,7 +89,13 @@ def build(
         flush(file)
         _prove_elsewhere(file, matrix.shape[1], len(labels))
         made = Generation(
-            number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), int(labels.max())
+            number,
+            file.name,
+            sha256_of(file),
+            matrix.shape[1],
+            SPACE,
+            len(labels),
+            int(labels.max()),
         )
     except BaseException as error:
         if isinstance(error, OSError | StorageFull) and folder.exists() and not file.exists():
@@ -104,7 +110,7 @@ def open_trusted(folder: Path, trusted: Generation, dimension: int) -> Graph | N
     another one.
     """
     try:
-        if (trusted.dimension, trusted.space) == (dimension, SPACE) and sha256(
+        if (trusted.dimension, trusted.space) == (dimension, SPACE) and sha256_of(
             folder / trusted.file
         ) == trusted.sha256:
             index = _load(folder / trusted.file, dimension, trusted.count)
@@ -130,28 +136,12 @@ def _load(file: Path, dimension: int, count: int) -> Any:
     return index
 
 
-def sha256(file: Path) -> str:
-    """The hash of a file's bytes."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
-
-
 def remove(file: Path) -> None:
     """Delete an index file, later where something holds it open."""
     try:
         file.unlink(missing_ok=True)
     except OSError as error:
         log.info("%s stays for now: %s", file, error)
-
-
-def flush(file: Path) -> None:
-    """Wait until a file and its place in its folder are on the disk."""
-    for path in (file, file.parent) if os.name == "posix" else ():
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
 
 
 def _prove_elsewhere(file: Path, dimension: int, count: int) -> None:

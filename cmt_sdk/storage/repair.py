@@ -18,6 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+from cmt_sdk.disk import flush
 from cmt_sdk.errors import MemoryNotFound, StorageDamaged, StorageLocked
 from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import checks
@@ -27,7 +28,7 @@ from cmt_sdk.storage.copies import BEFORE_REPAIR
 from cmt_sdk.storage.disk_errors import FILE, translated
 from cmt_sdk.storage.driver import DatabaseError, Error, Key, connect
 from cmt_sdk.storage.encryption import key_of
-from cmt_sdk.storage.graph import flush, remove
+from cmt_sdk.storage.graph import remove
 from cmt_sdk.storage.recovery import Salvaged, salvage
 from cmt_sdk.storage.schema import index_words, seal
 from cmt_sdk.storage.store import SQLiteStore
