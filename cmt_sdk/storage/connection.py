@@ -1,6 +1,4 @@
-"""The database of a folder: opening it, transactions, and what SQLite and the operating system say.
-Knows no table.
-"""
+"""The database of a folder: opening it, and transactions. Knows no table."""
 
 from __future__ import annotations
 
@@ -38,12 +36,15 @@ MANY = 500
 
 
 def find_database(folder: Path, *, create: bool) -> Path:
-    """The file `folder/memory.db`; a new folder and file where `create` allows it. Raises
-    MemoryNotFound, StorageDenied.
+    """Return the file `folder/memory.db`; with `create`, make the folder and the file.
+
+    Raises:
+        MemoryNotFound: there is no memory, and `create` is False.
+        StorageDenied: the folder or the file cannot be used.
     """
     file = folder / FILE
     with translated(folder):
-        # an empty file is left by a crash at birth
+        # a crash while the memory was made leaves an empty file
         if not create and not (file.exists() and file.stat().st_size):
             raise MemoryNotFound(
                 f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one"
@@ -52,13 +53,13 @@ def find_database(folder: Path, *, create: bool) -> Path:
             make_folder(folder)
         keep_private(folder, FILE)
         if create and not file.exists():
-            # what is remembered is its owner's alone; SQLite's other files follow this one's mode
+            # readable by its owner only; SQLite's other files take this one's mode
             file.touch(mode=0o600)
     return file
 
 
 def may_write(file: Path) -> bool:
-    """Whether a database's file can be written, and files beside it made, as SQLite has to."""
+    """Return whether SQLite can write a database file and make files next to it."""
     if not os.access(file, os.W_OK):
         return False
     try:
@@ -69,13 +70,14 @@ def may_write(file: Path) -> bool:
 
 
 def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False) -> Engine:
-    """The engine for a file.
+    """Return the SQLAlchemy engine for a file.
 
-    WAL lets other processes read while one writes; FULL makes every commit durable; secure_delete
-    overwrites. With `read_only` nothing is written, on no medium and beside no file.
+    The write-ahead log lets other processes read while one writes (sqlite.org/wal.html);
+    synchronous = FULL makes every commit durable; secure_delete overwrites deleted content. With
+    `read_only` nothing is written, neither the file nor any next to it.
     """
-    # At DEBUG SQLAlchemy would log statements with their values and rows: documents. Nor do its
-    # errors tell them.
+    # At DEBUG SQLAlchemy would log statements with their values and rows, which are documents;
+    # `hide_parameters` keeps them out of its errors.
     logging.getLogger("sqlalchemy.engine.Engine.cmt").setLevel(logging.WARNING)
     access: driver.Access = "read" if read_only else "make"
     pragmas = (
@@ -97,9 +99,9 @@ def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False
 
     @event.listens_for(engine, "connect")
     def prepare(connection: driver.Connection, _record: Any) -> None:
-        # we say BEGIN ourselves: the driver's own begins too late
+        # transactions begin explicitly: the driver would begin them too late
         connection.isolation_level = None
-        # a text that lost a bit must not hide all others; `check` tells of it
+        # a text that lost a bit must not hide all others; `check` reports it
         connection.text_factory = _readable
         try:
             if not read_only:
@@ -118,8 +120,8 @@ def _readable(data: bytes) -> str:
 
 
 def _switch_to_wal(connection: driver.Connection) -> None:
-    """Several processes that open a new file at once lock each other out of the switch: try again
-    for a while.
+    """Switch to the write-ahead log. Processes that open a new file at once lock each other out:
+    try again for a while.
     """
     until = time.monotonic() + disk_errors.WAIT_SECONDS
     while True:
@@ -138,8 +140,8 @@ _opening = threading.Lock()
 
 
 def _before_fork() -> None:
-    """SQLite must not be carried across a fork: parent and child open their connections anew when
-    they next need one.
+    """Close all idle connections: SQLite must not be carried across a fork
+    (sqlite.org/howtocorrupt.html, 2.6). Parent and child open new ones when they need them.
     """
     until = time.monotonic() + FORK_WAIT
     for database in list(_open):
@@ -158,8 +160,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _key_here(file: Path, *, encrypt: bool) -> driver.Key | None:
-    """The key of a file. One that is open here tells it: reading the file itself would drop the
-    locks on it.
+    """Return the key of a file, from a database of this process that has it open, if any: reading
+    the file would drop SQLite's locks on it.
     """
     here = next((database for database in list(_open) if database.is_of(file)), None)
     if here is None:
@@ -170,16 +172,15 @@ def _key_here(file: Path, *, encrypt: bool) -> driver.Key | None:
 
 
 def utc_now() -> datetime:
-    """The clock that stamps documents."""
+    """Return the time that stamps documents."""
     return datetime.now(UTC)
 
 
 class Database:
-    """One folder's database with its transactions and its clock. Safe from several threads and
-    processes.
+    """One folder's database with its transactions and its clock. Safe to use from several threads
+    and processes.
 
-    One on a medium, or with files, that this user may not write is open for reading: `read_only`
-    says so.
+    `read_only` is True where the medium or the files' permissions forbid writing.
     """
 
     def __init__(
@@ -209,8 +210,8 @@ class Database:
             raise
 
     def _begin(self) -> None:
-        """Bring the schema up to date. Where the first look fails because nothing may be written,
-        from now on only read.
+        """Bring the schema up to date. Open the database read-only where that fails because nothing
+        can be written.
         """
         try:
             self._bring_up_to_date()
@@ -223,8 +224,8 @@ class Database:
             self._bring_up_to_date()
 
     def _bring_up_to_date(self) -> None:
-        """Without the write lock where nothing is lacking: a reader opens while another process
-        writes.
+        """Run the missing migrations. Takes no write lock where none is missing, so that a reader
+        can open while another process writes.
         """
         with self._read() as db:
             done = is_up_to_date(db, to_read=self.read_only)
@@ -239,15 +240,15 @@ class Database:
                 migrate(db)
 
     def _read(self) -> AbstractContextManager[Connection]:
-        """A transaction that sees one state of the database and changes nothing."""
+        """Begin a transaction that sees one state of the database and changes nothing."""
         return self._transaction("BEGIN", "ROLLBACK")
 
     def _write(self) -> AbstractContextManager[Connection]:
-        """A transaction that is durable once the block has ended, or never was."""
+        """Begin a transaction that is durable once the block has ended, or is rolled back."""
         return self._transaction("BEGIN IMMEDIATE", "COMMIT")
 
     def _write_if_free(self) -> AbstractContextManager[Connection]:
-        """As `_write`; StorageLocked at once where another process is writing."""
+        """Begin as `_write` does; raise StorageLocked at once where another process is writing."""
         return self._transaction("BEGIN IMMEDIATE", "COMMIT", wait=False)
 
     def _refuse_read_only(self) -> None:
@@ -285,8 +286,8 @@ class Database:
 
     @staticmethod
     def _bump_change_counter(db: Connection) -> None:
-        """Tell every index, in whatever process, that the set of vectors has lost some; what it
-        gains, labels tell.
+        """Record that the set of vectors has lost some, for the index in every process. Gains need
+        no record: labels only grow.
         """
         db.exec_driver_sql(
             "UPDATE settings SET value = CAST(value AS INTEGER) + 1 WHERE name = 'changes'"
@@ -297,7 +298,7 @@ class Database:
         return self._clock()
 
     def is_of(self, file: Path) -> bool:
-        """Whether this is the database in a file, by whatever name."""
+        """Return whether a path names this database's file, also through a link."""
         try:
             return os.path.samestat(file.stat(), self._file.stat())
         except OSError:
@@ -305,7 +306,7 @@ class Database:
 
     @property
     def encrypted(self) -> bool:
-        """Whether there is a key to the database."""
+        """True where the database has a key."""
         return self._key is not None
 
     @property
@@ -315,8 +316,8 @@ class Database:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Counted here, because the engine's new pool does not know of connections that were out at
-        a fork.
+        """Count the running transaction. The engine's new pool does not know of connections that
+        were in use at a fork.
         """
         self._running.append(None)
         try:
@@ -325,7 +326,7 @@ class Database:
             self._running.pop()
 
     def let_go(self) -> None:
-        """Close all idle connections; the next transaction opens one."""
+        """Close all idle connections. The next transaction opens one."""
         self._engine.dispose()
 
     def at_work(self) -> bool:
@@ -362,14 +363,14 @@ def _begin_at_once(db: Connection, begin: str) -> None:
 
 
 def chunks(ids: Sequence[int]) -> Iterator[str]:
-    """Whole numbers as lists for SQL, some hundreds at a time."""
+    """Yield whole numbers as lists for SQL, MANY at a time."""
     for first in range(0, len(ids), MANY):
         yield ", ".join(str(int(i)) for i in ids[first : first + MANY])
 
 
 def files_in(folder: Path) -> dict[Path, int]:
-    """The files of a folder and their bytes, without those that another process removes
-    meanwhile.
+    """Return the sizes of the files in a folder, in bytes; a file that another process removes
+    meanwhile is missing.
     """
     found = {}
     for file in sorted(folder.iterdir()):

@@ -43,7 +43,7 @@ DAMAGE = (
 
 @contextmanager
 def translated(folder: Path) -> Iterator[None]:
-    """What goes wrong with the disk or the database, as this package's errors."""
+    """Translate errors of the disk and the database into this package's errors."""
     try:
         yield
     except DBAPIError as error:

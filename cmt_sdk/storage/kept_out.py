@@ -1,5 +1,5 @@
-"""The sources that are to stay out of a memory, as keyed hashes: their names are not stored. Knows
-no documents.
+"""The sources that stay out of a memory, as keyed hashes (HMAC-SHA256): their names are not stored.
+Knows no documents.
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class KeptOut(Database):
 
 
 def _hash(key: str, scope: str, source: str) -> str:
-    """The keyed hash of a source in its scope; composed and decomposed spellings have one."""
+    """Return the keyed hash of a source in its scope, the same for composed and decomposed
+    spellings.
+    """
     composed = normalize("NFC", sound_text("source", source, InvalidInput))
     name = f"{sound_text('scope', scope, InvalidInput)}\0{composed}"
     return hmac.digest(key.encode(), name.encode(), "sha256").hex()
