@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
 from cmt_sdk.embedding import Embedder, ExternalEmbedder
+from cmt_sdk.encoding import EncodeQueue
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
-from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
-from cmt_sdk.retrieval import Engine, Retriever
+from cmt_sdk.ports import Compressor, Engine, Listener, Reader, Store, VectorIndex
+from cmt_sdk.retrieval import Retriever
 from cmt_sdk.types import Vector
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class Parts:
     store: Store
     index: VectorIndex
     engine: Engine
+    queue: EncodeQueue
     retriever: Retriever
     worker: Worker
     encrypted: bool = False
@@ -87,9 +89,10 @@ def assemble(
     # is exact
     limit = sys.maxsize if store.encrypted else settings.exact_limit
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
-    retriever = Retriever(store, index, engine, settings.memory_budget, settings.reranked)
-    worker = Worker(lambda stopping: retriever.encode_backlog(stop=stopping), "cmt-compress")
-    return Parts(path, settings, store, index, engine, retriever, worker, store.encrypted)
+    queue = EncodeQueue(store, index, engine, settings.memory_budget)
+    retriever = Retriever(store, index, engine, queue, settings.reranked)
+    worker = Worker(lambda stopping: queue.encode_backlog(stop=stopping), "cmt-compress")
+    return Parts(path, settings, store, index, engine, queue, retriever, worker, store.encrypted)
 
 
 def _require_model(model: str) -> None:

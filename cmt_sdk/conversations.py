@@ -19,6 +19,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from cmt_sdk.characters import clean_text
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.exports import EXPECTED, Item, read_items
 from cmt_sdk.open_files import refuse_open
@@ -26,7 +27,6 @@ from cmt_sdk.types import Document, Scalar, Turn
 
 LONGEST_NAME = 200
 WIDEST = 2**63  # whole numbers of metadata stay below
-UNSOUND = re.compile("[\0\ud800-\udfff]")
 # where ChatGPT points to what its search found
 CITATION = re.compile("\ue200[^\ue201]{0,1000}\ue201")
 FENCE = re.compile(r" {0,3}(```|~~~)")
@@ -302,7 +302,7 @@ def _joined(texts: Iterable[object]) -> str:
 
 def _sound(text: str) -> str:
     """A text without NULs, halves of characters and marks of citations, which no reader saw."""
-    return UNSOUND.sub("", CITATION.sub("", text)).replace("\r\n", "\n").strip()
+    return clean_text(CITATION.sub("", text), "").replace("\r\n", "\n").strip()
 
 
 def _line(value: object) -> str:

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from cmt_sdk.characters import is_text
 from cmt_sdk.converting import folders
 from cmt_sdk.converting.books import from_epub
 from cmt_sdk.converting.cards import from_calendar, from_cards
@@ -200,7 +201,7 @@ def _source(path: Path) -> str:
     itself a link keeps its own name, so that it is gone when the link is.
     """
     source = (path.parent.resolve() / path.name).as_posix()
-    if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are no UTF-8
+    if not is_text(source):  # surrogates stand for bytes that are no UTF-8
         raise InvalidDocument(
             f"{path}: its name, or that of a folder above it, is no UTF-8: rename it"
         )

@@ -100,7 +100,7 @@ class Uncompressed(Memory):
 
     def __init__(self, parts: Parts) -> None:
         by_words = ByWords(**{f.name: getattr(parts.retriever, f.name) for f in fields(Retriever)})
-        super().__init__(replace(parts, recall=by_words))
+        super().__init__(replace(parts, retriever=by_words))
 
     def add_many(self, documents: Sequence[Document], **options: Any) -> Progress:
         """As Memory's, but nothing is compressed."""

@@ -246,11 +246,11 @@ class Store(RuleBasedStateMachine):
         if by_change:
             source = f"{heading}.md"
             self.store.replace(
-                old.id, {"source": source}, recut=lambda _, new: pieces(new.text, heading)
+                old.id, {"source": source}, split=lambda _, new: pieces(new.text, heading)
             )
             self.known[old.id][-1] = replace(old, source=source, updated_at=self.time)
         else:
-            assert self.store.recut(old, pieces(old.text, heading))
+            assert self.store.replace_passages(old, pieces(old.text, heading))
         self.pieces[old.id] = cut_again(self.pieces[old.id], old.text, heading)
 
     @rule(scope=scopes.filter(bool), number=st.none() | numbers, scrub=st.booleans())

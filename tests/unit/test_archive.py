@@ -73,7 +73,7 @@ class FakeStore:
         ]
         return last, True
 
-    def go_on(
+    def extend_history(
         self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None
     ) -> Document:
         """Fields that change in place."""

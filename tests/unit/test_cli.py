@@ -386,7 +386,7 @@ def test_check_says_what_is_wrong(cmt, model_folder):
     cmt("config", "set", "model", model_folder)
     cmt("add", "--text", LISBON, "--no-wait")
     told = cmt("check").stdout  # what waits is nothing wrong: it is told with its command
-    assert "ok\tcompression\t1 passages wait for it\tcmt compress" in told
+    assert "ok\tcompression\t1 passages are pending\tcmt compress" in told
     assert "WRONG" not in told
     cmt("config", "set", "model", "nobody/nothing")
     found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
