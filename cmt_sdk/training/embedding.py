@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmt_sdk.neural.batching import batches, padded_with_mask
+from cmt_sdk.neural.embedding import MAX_TOKENS as SERVED
+from cmt_sdk.neural.embedding import MatchHead, unit_states
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches
-from cmt_sdk.neural.matching import LONGEST as SERVED
-from cmt_sdk.neural.matching import MatchHead, filled, unit_states
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.data import NEIGHBOURS, Mixture
 from cmt_sdk.training.losses import self_matching
@@ -159,7 +159,7 @@ class EmbeddingTask:
         limits = [longest] * len(passages) + [LONGEST_QUESTION] * len(questions)
         ids = [i[:limit] for i, limit in zip(whole, limits, strict=True)]
         return [
-            Chunk(some, *filled([ids[i] for i in some], self.lm))
+            Chunk(some, *padded_with_mask([ids[i] for i in some], self.lm.device, self.lm.end_id))
             for some in batches([len(i) for i in ids], self.tokens)
         ]
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.scores import REPEAT
+from cmt_sdk.neural.methods.kvzip import REPEAT
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.training.data import Mixture

@@ -20,11 +20,11 @@ import torch
 from safetensors.torch import save_file
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageDenied, StorageFull
-from cmt_sdk.neural.aggregation import Aggregator
+from cmt_sdk.neural.batching import BATCH_TOKENS
+from cmt_sdk.neural.embedding import MatchHead
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import BATCH_TOKENS
-from cmt_sdk.neural.matching import MatchHead
-from cmt_sdk.neural.proof import kv_rotary
+from cmt_sdk.neural.methods.aggregation import Aggregator
+from cmt_sdk.neural.methods.kv import check_kv
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.bases import Bases
@@ -252,7 +252,7 @@ def _reader_task(
         for name in (("reader", "encoder") if both else ("reader",))
         for p in made.parameters[name]
     ]
-    rotary = kv_rotary(made.lm)
+    rotary = check_kv(made.lm)
     return ReaderTask(
         made.lm,
         rotary,
@@ -306,7 +306,7 @@ def _soft_task(
     abreast = ABREAST if (made.lm.device.type, made.lm.dtype) == ("cuda", torch.bfloat16) else 1
     return SoftTask(
         made.lm,
-        kv_rotary(made.lm) if teachers else None,
+        check_kv(made.lm) if teachers else None,
         _mixture(recipe, files[0]),
         _held_out(recipe, made.lm, files[1]),
         [p for parameters in made.parameters.values() for p in parameters],
