@@ -144,7 +144,7 @@ def test_what_is_trained_on_is_what_is_served():
         (asked,) = task._soft([lm.ids(question)])
         expected = task._read(pack, [task.aggregator.gather(asked, memories)])[0]
         bare = task._bare(pack)[0]
-    method = AggregatedMethod(compressor, task.aggregator)
+    method = AggregatedMethod(lm, compressor, task.aggregator)
     asked = torch.tensor([lm.question_ids(question)])
     cache = method.cache([method.compress(contents)], question=question, room=asked.shape[1])
     with torch.inference_mode():

@@ -12,17 +12,17 @@ import torch
 from cmt_sdk.methods import MethodInfo
 from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.methods.base import CompressionMethod
 from cmt_sdk.types import PackedMemory
 
 INFO = MethodInfo("tests.neural.toy_method:EverySecondToken", lambda _settings, _tokens: 0.5)
 
 
 @dataclass(frozen=True)
-class EverySecondToken:
+class EverySecondToken(CompressionMethod):
     """Reads half of a passage's tokens, each at its own position."""
 
     lm: FrozenModel
-    adapter: str = "reader"
 
     @classmethod
     def create(cls, lm, _settings, _trained):
@@ -38,9 +38,6 @@ class EverySecondToken:
 
     def is_valid(self, memory):
         return memory.kind == "toy" and memory.arrays["ids"].size == 2 * -(-memory.tokens // 2)
-
-    def positions(self, memories):
-        return sum(memory.tokens for memory in memories)
 
     @torch.inference_mode()
     def cache(self, rows, *, question="", room=0, bias=0.0):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ from cmt_sdk.config import Settings
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.base import TrainedParts
+from cmt_sdk.neural.methods.base import CompressionMethod, TrainedParts
 from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens, last_hidden_states, unpacked
 from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.types import PackedMemory
@@ -93,15 +93,16 @@ class Aggregator:
 
 
 @dataclass(frozen=True)
-class AggregatedMethod:
+class AggregatedMethod(CompressionMethod):
     """Makes memories as `soft` does; reads all memories of a prompt together. The bare model reads
     question and answer.
     """
 
+    lm: FrozenModel
     soft: SoftMethod
     aggregator: Aggregator | None  # None where the adapter lacks it: memories can be made only
-    adapter: str = "bare"
     adapter_name: str = "none"  # the setting, for the error message
+    adapter: ClassVar[str] = "bare"
 
     @classmethod
     def create(cls, lm: FrozenModel, settings: Settings, trained: TrainedParts) -> AggregatedMethod:
@@ -110,12 +111,7 @@ class AggregatedMethod:
         aggregator = trained("aggregate", Aggregator.of)
         if aggregator is not None:
             aggregator = aggregator.to(lm.device)
-        return cls(soft, aggregator, adapter_name=settings.adapter)
-
-    @property
-    def lm(self) -> FrozenModel:
-        """The frozen model."""
-        return self.soft.lm
+        return cls(lm, soft, aggregator, settings.adapter)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """That of `soft`: the memories are the same."""
@@ -149,12 +145,11 @@ class AggregatedMethod:
         """
         if not question:
             return self.soft.cache(rows, room=room, bias=bias)
-        lm = self.soft.lm
-        made = stacked([self._row_cache(unpacked(row, lm), question) for row in rows])
+        made = stacked([self._row_cache(unpacked(row, self.lm), question) for row in rows])
         return made.with_room(room) if room else made
 
     def _row_cache(self, memories: Sequence[SoftTokens], question: str) -> MemoryCache:
-        lm = self.soft.lm
+        lm = self.lm
         layers = lm.prefix_cache(1).layers
         keys: list[Tensor] = [layer.keys for layer in layers]  # (1, KV, prefix, w)
         values: list[Tensor] = [layer.values for layer in layers]
@@ -176,7 +171,7 @@ class AggregatedMethod:
                 f"aggregation='cmt': the adapter {self.adapter_name!r} has no such part; make one"
                 " with `cmt train --part cmt`, or use aggregation='concat'"
             )
-        lm = self.soft.lm
+        lm = self.lm
         with lm.activate("encoder"):
             (asked,) = self.soft.encode([lm.ids(question)])
             asked = replace(asked, rows=fake_quantize(asked.rows))  # as passages are stored

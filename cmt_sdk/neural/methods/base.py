@@ -1,14 +1,14 @@
 """What a compression method is, and what methods share. Knows no particular method.
 
 A method turns passages into memories (`compress`) and memories into entries that the model attends
-to (`cache`). To add one, write a class of this protocol in a file of its own and register it with
-`cmt_sdk.methods.register`; nothing else asks which method is in use.
+to (`cache`). To add one, write a subclass of CompressionMethod in a file of its own and give it a
+row in cmt_sdk/methods.py; no other code asks which method is in use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -51,7 +51,7 @@ class CompressionMethod(Protocol):
     """
 
     lm: FrozenModel
-    adapter: str
+    adapter: ClassVar[str] = "reader"
 
     @classmethod
     def create(
@@ -92,8 +92,9 @@ class CompressionMethod(Protocol):
 
     def positions(self, memories: Sequence[PackedMemory]) -> int:
         """Positions that the memories of one prompt take up, as far as they are known before the
-        question is.
+        question is: one per token of their passages.
         """
+        return sum(memory.tokens for memory in memories)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """The fields of types.Fingerprint that this method decides: at least `compressor` and

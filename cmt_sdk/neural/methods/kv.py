@@ -25,6 +25,7 @@ from cmt_sdk.neural.compatibility import check_cached_reading, compare, read_pro
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import (
     MAX_PASSAGE_TOKENS,
+    CompressionMethod,
     TrainedParts,
     has_valid_codes,
     quantized_rows,
@@ -39,7 +40,7 @@ REMEDY = "use another model, or compressor='soft' after `cmt train --part soft`"
 
 
 @dataclass(frozen=True)
-class KVMethod:
+class KVMethod(CompressionMethod):
     """Compresses with the encoder adapter, where there is one. The reader adapter may change;
     memories stay readable.
 
@@ -55,7 +56,6 @@ class KVMethod:
     rotary: Rotary
     keep: float = 1.0
     at_least: int = 0
-    adapter: str = "reader"
 
     def __post_init__(self) -> None:
         width = self.lm.kv_shape[2]
@@ -72,10 +72,6 @@ class KVMethod:
     def fingerprint(self) -> Mapping[str, Any]:
         """See CompressionMethod.fingerprint."""
         return {"compressor": KIND, "keep": self.keep, "keep_at_least": self.at_least}
-
-    def positions(self, memories: Sequence[PackedMemory]) -> int:
-        """One per token of the passages."""
-        return sum(memory.tokens for memory in memories)
 
     # -- compress ---------------------------------------------------------------------------------
 

@@ -39,6 +39,7 @@ from cmt_sdk.neural.compatibility import NO_REMEDY, check_cached_reading, compar
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import (
     MAX_PASSAGE_TOKENS,
+    CompressionMethod,
     TrainedParts,
     has_valid_codes,
     quantized_rows,
@@ -83,12 +84,11 @@ def merge_layer(lm: FrozenModel) -> int:
 
 
 @dataclass(frozen=True)
-class SoftMethod:
+class SoftMethod(CompressionMethod):
     """Compresses a passage to `ceil(tokens / ratio)` soft tokens."""
 
     lm: FrozenModel
     ratio: int
-    adapter: str = "reader"
 
     def __post_init__(self) -> None:
         width = self.lm.model.get_input_embeddings().weight.shape[1]
@@ -111,15 +111,11 @@ class SoftMethod:
     def create(cls, lm: FrozenModel, settings: Settings, _trained: TrainedParts) -> SoftMethod:
         """See CompressionMethod.create."""
         check_soft(lm)
-        return cls(lm, settings.compression)
+        return cls(lm, int(settings.compression))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """See CompressionMethod.fingerprint."""
         return {"compressor": f"soft-merged:{self.ratio}", "keep": 1.0}
-
-    def positions(self, memories: Sequence[PackedMemory]) -> int:
-        """One per token of the passages."""
-        return sum(memory.tokens for memory in memories)
 
     # -- compress ---------------------------------------------------------------------------------
 
