@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.training.recompute import Recomputing
+from cmt_sdk.training.checkpointing import CheckpointedModel
 from cmt_sdk.weights.adapters import read_adapter
 from cmt_sdk.weights.loading import import_bitsandbytes
 
@@ -89,7 +89,7 @@ def trainable(
             switch(before)
 
     switch(None)
-    lm = (Recomputing if checkpointing else FrozenModel)(
+    lm = (CheckpointedModel if checkpointing else FrozenModel)(
         wrapped.get_base_model(), tokenizer, activate
     )
     return Trainable(lm, learned, lambda folder: _save(wrapped, list(start), folder))

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.training.workers import Workers
+from cmt_sdk.training.distributed import Workers
 
 
 class Task(Protocol):
@@ -133,7 +133,7 @@ def train(
     return run.progress
 
 
-def rehearse(task: Task, plan: Plan) -> float:
+def time_one_step(task: Task, plan: Plan) -> float:
     """Seconds that a step will take, by one example that is thrown away; the first call of a
     process is slower.
     """

@@ -76,7 +76,7 @@ class Rows:
     labels: Tensor
 
     @property
-    def told(self) -> Tensor:
+    def supervised(self) -> Tensor:
         """True for the tokens of questions and answers [b, m] up to the last that foretells one;
         false for what fills rows up.
         """

@@ -24,9 +24,9 @@ from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.methods.kvzip import top_share
 from cmt_sdk.neural.quantization import KEY_GROUP, fake_quantize
 from cmt_sdk.neural.rope import Rotary
-from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives
+from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
 
 AT_ONCE = 16384  # tokens of passages encoded in one pass, padding included, in every part

@@ -167,7 +167,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
+class ResourceEstimate:
     """What a run takes: bytes of memory while it lasts, bytes on the disk, the numbers that learn,
     and seconds a step.
 
@@ -181,7 +181,7 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class DatasetSizes:
     """Passages and questions by file: those learned from, and those judged by."""
 
     learned: Mapping[str, tuple[int, int]]

@@ -27,19 +27,19 @@ from cmt_sdk.neural.methods.aggregation import Aggregator
 from cmt_sdk.neural.methods.kv import check_kv
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.adapters import trainable
-from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.card import write_card
+from cmt_sdk.training.cmt import CMTTask
 from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture, hold_out, read_questions
+from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.embedding import EmbeddingTask
-from cmt_sdk.training.loop import Progress, Task, rehearse, train
+from cmt_sdk.training.loop import Progress, Task, time_one_step, train
 from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
+from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, draw
-from cmt_sdk.training.paper import PaperTask
 from cmt_sdk.training.reader import ReaderTask
-from cmt_sdk.training.recipe import Material, Needs, Recipe
+from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
 from cmt_sdk.training.soft import SoftTask
 from cmt_sdk.training.texts import read_texts
-from cmt_sdk.training.workers import Workers
 from cmt_sdk.weights.bundle import MANIFEST, Bundle, find_bundle, read_bundle
 from cmt_sdk.weights.loading import load_base, load_tensors
 from cmt_sdk.weights.registry import model_info
@@ -70,8 +70,8 @@ class Prepared:
 
     recipe: Recipe
     task: Task
-    needs: Needs
-    material: Material
+    needs: ResourceEstimate
+    material: DatasetSizes
 
     @property
     def _counts(self) -> dict[str, Any]:
@@ -88,7 +88,7 @@ class Prepared:
         return Workers().size == 1
 
     @property
-    def speaks(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the one of the run's processes that tells how it goes."""
         return Workers().is_main
 
@@ -106,7 +106,7 @@ class Prepared:
             fit=r.fit,
             choices=r.choices | self._counts,
         )
-        if self.speaks:
+        if self.is_main:
             _write_bundle(r)
             write_card(r, self.needs, self.material, progress)
         return progress
@@ -134,13 +134,15 @@ def prepare(recipe: Recipe) -> Prepared:
     task = make(recipe, model, tokenizer, files)
     needs = _needs(recipe, model, sum(p.numel() for p in task.parameters()))
     _check(needs, device, recipe.out)
-    material = Material(
+    material = DatasetSizes(
         *(
             {n: (len(ps), sum(len(p.questions) for p in ps)) for n, ps in half.items()}
             for half in files
         )
     )
-    return Prepared(recipe, task, replace(needs, seconds=rehearse(task, recipe.plan)), material)
+    return Prepared(
+        recipe, task, replace(needs, seconds=time_one_step(task, recipe.plan)), material
+    )
 
 
 def _read(recipe: Recipe, tokenizer: Any) -> tuple[Passages, Passages]:
@@ -162,7 +164,7 @@ def _read(recipe: Recipe, tokenizer: Any) -> tuple[Passages, Passages]:
     return hold_out(files)
 
 
-def _needs(recipe: Recipe, model: Any, learned: int) -> Needs:
+def _needs(recipe: Recipe, model: Any, learned: int) -> ResourceEstimate:
     """The base twice (as it is and as NF4 makes it), the learned numbers with gradients and
     moments, and activations.
     """
@@ -175,14 +177,14 @@ def _needs(recipe: Recipe, model: Any, learned: int) -> Needs:
     activations = held * HELD_TOKENS * config.hidden_size * recipe.batch
     if recipe.part == "embedding":
         activations = _activations(model, layers // 2) * _at_once(model, layers // 2)
-    return Needs(
+    return ResourceEstimate(
         memory=2 * base + 16 * learned + activations,
         disk=2 * 12 * learned + 4 * learned,
         parameters=learned,
     )
 
 
-def _check(needs: Needs, device: torch.device, out: Path) -> None:
+def _check(needs: ResourceEstimate, device: torch.device, out: Path) -> None:
     """Raise, before anything is begun and made, where the machine has less than a run needs."""
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if not os.access(place, os.W_OK):
@@ -336,7 +338,7 @@ def _paper_task(
         if begun.aggregate
         else Aggregator.first(width, made.lm.kv_shape)
     )
-    return PaperTask(
+    return CMTTask(
         made.lm,
         _mixture(recipe, files[0]),
         _held_out(recipe, made.lm, files[1]),

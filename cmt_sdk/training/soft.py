@@ -162,7 +162,7 @@ class SoftTask:
         without = self._unaided(rows) if objectives.alpha else None
         loss = objectives.loss(logits, labels, teacher, without)
         if teacher is not None and theirs:
-            distance = _distance(mine, theirs, rows.told)
+            distance = _distance(mine, theirs, rows.supervised)
             loss = loss + objectives.states * len(teacher) * distance
         return loss, len(labels)
 

@@ -13,10 +13,10 @@ from cmt_sdk.neural.methods.aggregation import AggregatedMethod, Aggregator
 from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
 from cmt_sdk.training.adapters import trainable
+from cmt_sdk.training.cmt import CMTTask
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Item, build, draw
-from cmt_sdk.training.paper import PaperTask
 from tests.neural.test_training import losses, mixture, passages
 
 
@@ -34,7 +34,7 @@ def paper_task(**changes):
     """Theta, psi and pi on a fresh tiny model."""
     torch.manual_seed(0)
     made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start={"encoder": None})
-    task = PaperTask(
+    task = CMTTask(
         made.lm, mixture(), [draw(made.lm, mixture(7))], made.parameters["encoder"],
         Aggregator.first(128, made.lm.kv_shape), made.save, lambda tensors, file: None, Objectives(alpha=0.5), 4,
     )  # fmt: skip

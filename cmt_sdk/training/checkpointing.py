@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from cmt_sdk.neural.frozen import FrozenModel
 
 
-class Recomputing(FrozenModel):
+class CheckpointedModel(FrozenModel):
     """A frozen model whose layers compute twice where gradients are on; made once for a model, by
     `trainable`.
     """

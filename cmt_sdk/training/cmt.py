@@ -31,7 +31,7 @@ REPULSION = 0.1  # lambda of the paper's term against memories that collapse
 
 
 @dataclass
-class PaperTask:
+class CMTTask:
     """Packs of a mixture, read after the prefix that psi and pi make of all their memories.
 
     encoder: the adapter's tensors; aggregator: psi and pi, whose tensors learn too. matching: the
