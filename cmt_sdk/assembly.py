@@ -112,7 +112,7 @@ def _tell_of_other_files(path: Path) -> None:
         others = sorted(
             file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES))
         )
-    except OSError:  # not there yet, or closed, which opening it tells
+    except OSError:  # not there yet, or closed, which opening it reports
         return
     if others:
         some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")

@@ -26,8 +26,8 @@ from cmt_sdk.types import Turn
 # Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made behind a
 # prefix that must be the same every day, so the date is always Llama 3's default.
 TEMPLATE_DATE = "26 Jul 2024"
-# stands for a user's words, to find what the template writes after them
-EXAMPLE_WORDS = "What is said."
+# A user's words, to find the text that the template writes after them.
+EXAMPLE_WORDS = "Hello there."
 
 
 @dataclass(frozen=True)

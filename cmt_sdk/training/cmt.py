@@ -152,7 +152,7 @@ class CMTTask:
     def _matched(
         self, questions: Sequence[Tensor], own: Sequence[int], memories: Sequence[Tensor]
     ) -> Tensor:
-        """Self-matching: each question's mean beside its own passage's, and passages apart from
+        """Self-matching: each question's mean near its own passage's, and passages apart from
         each other.
         """
         keys = normalize(torch.stack([m.float().mean(0) for m in memories]), dim=1)

@@ -99,7 +99,7 @@ class Chunk:
 
 @dataclass
 class EmbeddingTask:
-    """Questions beside their own passages, over all the passages of a batch.
+    """Questions near their own passages, over all the passages of a batch.
 
     lm: with the adapter "matcher", whose tensors are `adapter`. head: where its tensors start.
     files: what `mixture` draws from, passages with questions only. held_out: all candidates for
@@ -154,10 +154,10 @@ class EmbeddingTask:
         """Passages of up to `longest` tokens, and then questions, numbered in this order, in chunks
         of similar length.
         """
-        # FrozenModel.ids, side by side
-        whole = self.lm.tokenizer([*passages, *questions], add_special_tokens=False)["input_ids"]
+        # FrozenModel.ids of all texts in one call
+        encoded = self.lm.tokenizer([*passages, *questions], add_special_tokens=False)["input_ids"]
         limits = [longest] * len(passages) + [LONGEST_QUESTION] * len(questions)
-        ids = [i[:limit] for i, limit in zip(whole, limits, strict=True)]
+        ids = [i[:limit] for i, limit in zip(encoded, limits, strict=True)]
         return [
             Chunk(some, *padded_with_mask([ids[i] for i in some], self.lm.device, self.lm.end_id))
             for some in batches([len(i) for i in ids], self.tokens)

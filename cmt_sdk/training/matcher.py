@@ -36,7 +36,7 @@ class Neighbours:
     """Full-text search over passages, in memory: whom does a question's wording also fit?
 
     Words of very many passages are left out of a question that has others: they take most of the
-    time, and tell little.
+    time, and add little.
     """
 
     def __init__(self, contexts: Sequence[str]) -> None:

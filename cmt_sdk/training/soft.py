@@ -72,7 +72,7 @@ class SoftTask:
         return loss, tokens, sum(p.questions for p in packs)
 
     def _drawn(self) -> list[Pack]:
-        """An example; beside its questions, mostly, one passage of it is to be repeated."""
+        """An example: its questions, and in many of them one passage to repeat."""
         packs, rng = draw(self.lm, self.mixture, self.without), self.mixture.random
         if (
             "repetition" in self.without
@@ -268,14 +268,15 @@ def reading_cache(lm: FrozenModel, rows: Sequence[Sequence[SoftTokens]]) -> Memo
         return soft_cache(lm, rows, NON_BEST_BIAS)
 
 
-def _distance(mine: Sequence[Tensor], theirs: Sequence[Tensor], told: Tensor) -> Tensor:
-    """state_distance of the rows that the teacher read, the reader's first ones, where `told` [n,
-    m] is true.
+def _distance(mine: Sequence[Tensor], theirs: Sequence[Tensor], supervised: Tensor) -> Tensor:
+    """state_distance of the rows that the teacher read, the reader's first ones.
+
+    supervised: bool [n, m], True for the tokens that count.
     """
     rows, longest = theirs[0].shape[:2]
-    told = told[:rows, :longest]
+    counted = supervised[:rows, :longest]
     return state_distance(
-        [s[:rows, :longest][told].float() for s in mine], [s[told].float() for s in theirs]
+        [s[:rows, :longest][counted].float() for s in mine], [s[counted].float() for s in theirs]
     )
 
 

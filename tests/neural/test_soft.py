@@ -235,6 +235,6 @@ def test_what_cannot_be_is_told():
     assert memory.tokens == room
     with pytest.raises(
         InvalidInput,
-        match=rf"a passage of {room + 1} tokens; behind .* this model holds {room}: cut it shorter",
+        match=rf"a passage of {room + 1} tokens; behind .* this model holds {room}: choose a smaller",
     ):
         SoftMethod(lm, 16).compress(["a" * (room + 1 - len(lm.passage_ids("")))])

@@ -31,7 +31,7 @@ def task(tmp_path):
         byte_tokenizer(),
         rank=4,
         start=start,
-        beside={"teacher_reader": tmp_path / "reader"},
+        frozen={"teacher_reader": tmp_path / "reader"},
     )
     adapters = [p for parameters in made.parameters.values() for p in parameters]
     return SoftTask(

@@ -342,14 +342,14 @@ def check_kv(lm: FrozenModel) -> Rotary:
     """
     rotary = Rotary(lm.model)
     probe = read_probe(lm)
-    problem = "what it says depends on where a text stands"
+    problem = "its answers depend on the position of a text"
     compare(lm, probe.states[1], probe.states[0], problem, "KV", REMEDY)
     moved = []
     for number, layer in enumerate(probe.cache.layers):
         layers = torch.full_like(probe.positions[0], number)
         keys = rotary.unrotate(layer.keys[:1], probe.positions[0], layers)
         keys = rotary.rotate(keys, probe.positions[1], layers).to(layer.keys.dtype)
-        problem = f"the keys of layer {number} are not moved by the turn of its rotary positions"
+        problem = f"the keys of layer {number} are not moved by its rotary positions"
         compare(lm, keys, layer.keys[1:], problem, "KV", REMEDY)
         moved.append(keys)
     check_cached_reading(lm, probe, moved, row=1)

@@ -141,8 +141,8 @@ class SoftMethod(CompressionMethod):
         longest = max(map(len, ids), default=0)
         if longest > limit:
             raise InvalidInput(
-                f"a passage of {longest} tokens; behind the prompt's head this model holds {limit}:"
-                " cut it shorter"
+                f"a passage of {longest} tokens; behind the prompt's prefix this model holds"
+                f" {limit}: choose a smaller passage_tokens"
             )
         tokens = padded(ids, self.lm.device, self.lm.end_id)  # (B, n)
         layer = merge_layer(self.lm)
