@@ -192,7 +192,7 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
     ):
         prepare(recipe)
     assert not (tmp_path / "made").exists()
-    monkeypatch.setattr(run.shutil, "disk_usage", lambda _: type("Usage", (), {"free": -1}))
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: type("Usage", (), {"free": -1}))
     with pytest.raises(
         StorageFull,
         match=r"needs [\d,.]+ MiB on the disk, -0\.0 MiB are free: choose another folder",
