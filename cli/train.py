@@ -171,7 +171,7 @@ def train(
         plan=plan, objectives=objectives, **options | ({"model": model} if model else {})
     )
     prepared = prepare(recipe)
-    if not prepared.speaks:
+    if not prepared.is_main:
         prepared.run()
         return
     _announce(prepared)

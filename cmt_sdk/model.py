@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
-from cmt_sdk.config import Settings, kept_share
+from cmt_sdk.config import Settings
 from cmt_sdk.context import QUERY, as_passages, exchanges, recent, rules, shortened
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.handles import Handle
@@ -353,12 +353,9 @@ class MemoryModel(Handle):
 
     def _cost(self, tokens: int, reader: str) -> int:
         """Context entries that a passage of `tokens` tokens takes when it is read."""
-        s = self._settings
         if reader == "text":
             return tokens
-        if s.compressor == "soft":
-            return round(tokens / s.compression)
-        return round(tokens * kept_share(tokens, s.keep, s.keep_at_least))
+        return round(tokens * self._settings.method.share(self._settings, tokens))
 
     def _read(
         self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]

@@ -6,17 +6,17 @@ from __future__ import annotations
 
 from cmt_sdk.training.loop import Plan, Progress
 from cmt_sdk.training.losses import Objectives
-from cmt_sdk.training.recipe import Material, Needs, Recipe, objectives_for, rate_for
+from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate, objectives_for, rate_for
 from cmt_sdk.training.run import Prepared, prepare
 
 __all__ = [
-    "Material",
-    "Needs",
+    "DatasetSizes",
     "Objectives",
     "Plan",
     "Prepared",
     "Progress",
     "Recipe",
+    "ResourceEstimate",
     "objectives_for",
     "prepare",
     "rate_for",

@@ -16,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.training.recompute import Recomputing
+from cmt_sdk.training.checkpointing import CheckpointedModel
 from cmt_sdk.weights.adapters import read_adapter
 from cmt_sdk.weights.loading import import_bitsandbytes
 
@@ -43,20 +43,26 @@ def trainable(
     *,
     rank: int = 32,
     start: Mapping[str, Path | None] = READER,
-    beside: Mapping[str, Path] = NOTHING,
+    frozen: Mapping[str, Path] = NOTHING,
     checkpointing: bool = False,
     depth: int | None = None,
 ) -> Trainable:
-    """Adapters by name: the one in a folder, or a new one of `rank` on all linear layers. Those
-    `beside` them do not learn.
+    """Put adapters that learn on a model, and freeze everything else.
 
-    depth: a new one covers so many layers of the model, from the first, else all. checkpointing:
-    layers compute again what backward needs, and hold less.
+    Args:
+        model: The base model.
+        tokenizer: Its tokenizer.
+        rank: Of new adapters.
+        start: Adapters by name: a folder to start from, or None for a new adapter on all linear
+            layers.
+        frozen: Folders of further adapters by name, which do not learn.
+        checkpointing: Layers compute again what backward needs, and hold less memory.
+        depth: The first layers that a new adapter covers; all if left out.
     """
     import_bitsandbytes()  # peft imports it too, but not quietly
     from peft.tuners.lora.layer import LoraLayer
 
-    wrapped = _wrapped(model, rank, {**start, **beside}, depth)
+    wrapped = _wrapped(model, rank, {**start, **frozen}, depth)
     wrapped.eval().requires_grad_(False)
     learned = {
         name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n]
@@ -76,7 +82,7 @@ def trainable(
             return
         on[0] = name
         for layer in layers:
-            layer._disable_adapters = name not in start and name not in beside
+            layer._disable_adapters = name not in start and name not in frozen
             layer._active_adapter = [name or next(iter(start))]
 
     @contextmanager
@@ -89,7 +95,7 @@ def trainable(
             switch(before)
 
     switch(None)
-    lm = (Recomputing if checkpointing else FrozenModel)(
+    lm = (CheckpointedModel if checkpointing else FrozenModel)(
         wrapped.get_base_model(), tokenizer, activate
     )
     return Trainable(lm, learned, lambda folder: _save(wrapped, list(start), folder))
@@ -153,10 +159,10 @@ def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
     from peft import PeftModel, convert_to_lora
 
     with _peft_quiet():
-        whole = PeftModel.from_pretrained(model, start)
-        # what comes back names each layer by its whole path
-        layers = sorted(whole.peft_config["default"].target_modules)
-        config, state = convert_to_lora(whole, rank=rank)
+        loaded = PeftModel.from_pretrained(model, start)
+        # the result names each layer by its full path
+        layers = sorted(loaded.peft_config["default"].target_modules)
+        config, state = convert_to_lora(loaded, rank=rank)
     _write(state, config.to_dict() | {"target_modules": layers}, folder)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from cmt_sdk.errors import MissingExtra
 from cmt_sdk.plotting import training_curve
+from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.loop import Progress
-from cmt_sdk.training.recipe import Material, Needs, Recipe
-from cmt_sdk.training.workers import Workers
+from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
 
 CARD = """\
 # {part} for {model}
@@ -43,7 +43,9 @@ WORDS = {
 }
 
 
-def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progress) -> None:
+def write_card(
+    recipe: Recipe, needs: ResourceEstimate, material: DatasetSizes, progress: Progress
+) -> None:
     """Write `out/README.md`, and `out/curve.svg` where the plotting library is there."""
     card = CARD.format(
         part=recipe.part.capitalize(),
@@ -94,7 +96,7 @@ def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
     return {n: v for n, v in line.items() if n.startswith(("held_out", "recall"))}
 
 
-def _material(material: Material) -> str:
+def _material(material: DatasetSizes) -> str:
     rows = [("file", "passages learned from", "questions", "passages held out")]
     for name, (passages, questions) in material.learned.items():
         rows.append((name, f"{passages:,}", f"{questions:,}", f"{material.judged[name][0]:,}"))

@@ -30,7 +30,7 @@ class Mixture:
     its weight.
 
     Passages of one title come in runs of up to `NEIGHBOURS`, in random order: what a search finds
-    beside the right one.
+    in addition to the right one.
     """
 
     def __init__(
@@ -96,7 +96,7 @@ def read_questions(paths: Sequence[Path]) -> dict[str, list[QuestionedPassage]]:
 
 
 def hold_out(files: Mapping[str, Sequence[QuestionedPassage]]) -> tuple[Files, Files]:
-    """The passages to learn from, and those to judge by: whole titles, chosen by hash.
+    """The passages to learn from, and those to judge by: complete titles, chosen by hash.
 
     Where no title happens to be held out, because there are few or none, passages are, by their
     text: a tenth, at least one.
@@ -107,7 +107,7 @@ def hold_out(files: Mapping[str, Sequence[QuestionedPassage]]) -> tuple[Files, F
         if all(any(half.values()) for half in halves):
             return halves
     first = min(
-        (p.context for whole in files.values() for p in whole),
+        (p.context for passages in files.values() for p in passages),
         key=lambda t: hashlib.sha256(t.encode()).digest(),
     )
     return _parted(files, lambda p: p.context == first)
@@ -117,8 +117,8 @@ def _parted(
     files: Mapping[str, Sequence[QuestionedPassage]], held: Callable[[QuestionedPassage], bool]
 ) -> tuple[Files, Files]:
     return (
-        {name: [p for p in whole if not held(p)] for name, whole in files.items()},
-        {name: [p for p in whole if held(p)] for name, whole in files.items()},
+        {name: [p for p in passages if not held(p)] for name, passages in files.items()},
+        {name: [p for p in passages if held(p)] for name, passages in files.items()},
     )
 
 

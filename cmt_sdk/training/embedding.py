@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmt_sdk.neural.batching import batches, padded_with_mask
+from cmt_sdk.neural.embedding import MAX_TOKENS as SERVED
+from cmt_sdk.neural.embedding import MatchHead, unit_states
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches
-from cmt_sdk.neural.matching import LONGEST as SERVED
-from cmt_sdk.neural.matching import MatchHead, filled, unit_states
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.data import NEIGHBOURS, Mixture
 from cmt_sdk.training.losses import self_matching
@@ -99,7 +99,7 @@ class Chunk:
 
 @dataclass
 class EmbeddingTask:
-    """Questions beside their own passages, over all the passages of a batch.
+    """Questions near their own passages, over all the passages of a batch.
 
     lm: with the adapter "matcher", whose tensors are `adapter`. head: where its tensors start.
     files: what `mixture` draws from, passages with questions only. held_out: all candidates for
@@ -154,12 +154,12 @@ class EmbeddingTask:
         """Passages of up to `longest` tokens, and then questions, numbered in this order, in chunks
         of similar length.
         """
-        # FrozenModel.ids, side by side
-        whole = self.lm.tokenizer([*passages, *questions], add_special_tokens=False)["input_ids"]
+        # FrozenModel.ids of all texts in one call
+        encoded = self.lm.tokenizer([*passages, *questions], add_special_tokens=False)["input_ids"]
         limits = [longest] * len(passages) + [LONGEST_QUESTION] * len(questions)
-        ids = [i[:limit] for i, limit in zip(whole, limits, strict=True)]
+        ids = [i[:limit] for i, limit in zip(encoded, limits, strict=True)]
         return [
-            Chunk(some, *filled([ids[i] for i in some], self.lm))
+            Chunk(some, *padded_with_mask([ids[i] for i in some], self.lm.device, self.lm.end_id))
             for some in batches([len(i) for i in ids], self.tokens)
         ]
 

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.training.workers import Workers
+from cmt_sdk.training.distributed import Workers
 
 
 class Task(Protocol):
@@ -133,7 +133,7 @@ def train(
     return run.progress
 
 
-def rehearse(task: Task, plan: Plan) -> float:
+def time_one_step(task: Task, plan: Plan) -> float:
     """Seconds that a step will take, by one example that is thrown away; the first call of a
     process is slower.
     """
@@ -254,8 +254,8 @@ def _step(
     for _ in range(plan.accumulate):
         loss, count, asked = task.learn()
         total, divisor, questions = total + loss, divisor + count, questions + asked
-    told = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
-    total, divisor, questions = float(told[0]), int(told[1]), int(told[2])
+    summed = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
+    total, divisor, questions = float(summed[0]), int(summed[1]), int(summed[2])
     if workers.size > 1:
         _exchange(parameters, workers)
     for parameter in parameters:
@@ -268,11 +268,11 @@ def _step(
 
 
 def _exchange(parameters: Sequence[Tensor], workers: Workers) -> None:
-    """Sum the gradients over all processes, in one piece: every exchange is a wait."""
+    """Sum the gradients over all processes, in one piece: every exchange costs a round trip."""
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    told = workers.sum(torch.cat([grad.flatten() for grad in own]))
+    summed = workers.sum(torch.cat([grad.flatten() for grad in own]))
     for parameter, grad in zip(
-        parameters, torch.split(told, [p.numel() for p in parameters]), strict=True
+        parameters, torch.split(summed, [p.numel() for p in parameters]), strict=True
     ):
         parameter.grad = grad.view_as(parameter)
 
@@ -285,7 +285,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Two files, each replaced whole; the scalars name the step that the tensors must have."""
+    """Two files, each replaced atomically; the scalars name the step that the tensors must have."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"parameter.{n}": p.detach().contiguous() for n, p in enumerate(parameters)}
     for number, parameter in enumerate(parameters):

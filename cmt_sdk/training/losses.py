@@ -47,15 +47,15 @@ class Objectives:
         """The weighted sum over answer tokens: logits and those `without` memory [t, v], labels
         [t]; `teacher` [n, v] has the logits of the first n of them, all or fewer.
         """
-        told = (
+        answered = (
             memory_aware(logits, without, self.alpha)
             if self.alpha and without is not None
             else logits
         )
-        total = self.answer * cross_entropy(told, labels, reduction="sum")
+        total = self.answer * cross_entropy(answered, labels, reduction="sum")
         if teacher is None or not self.teacher:
             return total
-        return total + self.teacher * teacher_divergence(told[: len(teacher)], teacher)
+        return total + self.teacher * teacher_divergence(answered[: len(teacher)], teacher)
 
 
 def teacher_divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmt_sdk.neural.batching import batches, padded
+from cmt_sdk.neural.embedding import MatchHead, unit_states
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches, padded
-from cmt_sdk.neural.matching import MatchHead, unit_states
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.losses import self_matching
 
@@ -36,7 +36,7 @@ class Neighbours:
     """Full-text search over passages, in memory: whom does a question's wording also fit?
 
     Words of very many passages are left out of a question that has others: they take most of the
-    time, and tell little.
+    time, and add little.
     """
 
     def __init__(self, contexts: Sequence[str]) -> None:

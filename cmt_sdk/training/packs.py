@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.scores import REPEAT
+from cmt_sdk.neural.methods.kvzip import REPEAT
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.training.data import Mixture
@@ -26,17 +26,24 @@ LENGTHS = (128, 256, 384)
 LONGEST_ANSWER = 48
 PER_PASSAGE = 8
 PASSAGES = 5
-# distractors, drawn evenly: a memory of one fitting passage, and what a search gives
-BESIDE = (0, 0, 2, 3, 4)
-BEST_LAST = 0.8  # the share of packs whose passage stands last, as the search would place it
+# Numbers of distractors, drawn evenly: none for a memory that fits, else the rest of a search.
+DISTRACTORS = (0, 0, 2, 3, 4)
+BEST_LAST = 0.8  # the share of packs whose passage is last, as a search would place it
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """contents: the passages. ids [1, m]: questions and answers. offsets [1, m]: position after the
-    notes. mask [1, 1, m, m]: additive, questions apart. labels [m]: next tokens of the answers,
-    -100 elsewhere. All these on the CPU: many small tensors take a GPU long to get. asked: the
-    questions in their order, `about` the number of each one's passage in `contents`, or -1.
+    """Passages with questions about them. The tensors are on the CPU: moving many small tensors to
+    a GPU is slow.
+
+    Attributes:
+        contents: The passages.
+        ids: Questions and answers, [1, m].
+        offsets: Position of each token after the memories, [1, m].
+        mask: Additive, [1, 1, m, m]; a question does not see another one.
+        labels: Next tokens of the answers, -100 elsewhere, [m].
+        asked: The questions in their order.
+        about: For each question the number of its passage in `contents`, or -1.
     """
 
     contents: Sequence[str]
@@ -49,7 +56,7 @@ class Pack:
 
     @property
     def questions(self) -> int:
-        """How many there are."""
+        """The number of questions."""
         return len(self.asked)
 
     def rows(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
@@ -66,8 +73,8 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Packs side by side, a row each, padded to the longest: ids, offsets and labels [b, m], mask
-    [b, 1, m, m].
+    """Packs stacked, one per row, padded to the longest: ids, offsets and labels [b, m], mask [b,
+    1, m, m].
     """
 
     ids: Tensor
@@ -76,15 +83,15 @@ class Rows:
     labels: Tensor
 
     @property
-    def told(self) -> Tensor:
-        """True for the tokens of questions and answers [b, m] up to the last that foretells one;
-        false for what fills rows up.
+    def supervised(self) -> Tensor:
+        """Mask [b, m]: True for the tokens of questions and answers up to the last one that
+        predicts a label, False for padding.
         """
         return (self.labels >= 0).flip(1).cumsum(1).flip(1) > 0
 
     @classmethod
     def of(cls, packs: Sequence[Pack], device: torch.device) -> Rows:
-        """Padding sees what stands before a pack and nothing in it, and is never a label."""
+        """Stack packs. Padding attends to the memories only, and is never a label."""
         longest = max(p.ids.shape[1] for p in packs)
         short = [longest - p.ids.shape[1] for p in packs]
         ids = torch.cat([pad(p.ids, (0, n)) for p, n in zip(packs, short, strict=True)])
@@ -102,9 +109,7 @@ class Rows:
 
 
 def passes(packs: Sequence[Pack], batch: int) -> list[list[Pack]]:
-    """What is read at once: as many packs as examples are computed together: a batch holds so many
-    times what one does.
-    """
+    """Group packs into forward passes of `batch` packs."""
     return [list(packs[i : i + batch]) for i in range(0, len(packs), batch)]
 
 
@@ -125,10 +130,10 @@ class Item:
 def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> list[Pack]:
     """The packs of the next few passages of one file, over which a step encodes each passage once.
 
-    A pack asks about one or two of them. Beside these it holds none of the others, or some as
-    distractors; it may ask about a passage that it lacks, and the answer is then that the notes do
-    not say. The passage asked about stands last, mostly: there the reader expects what the search
-    found best. `without` may name "distractors" and "absent".
+    A pack asks about one or two of them. It holds none of the others, or some as distractors; it
+    may ask about a passage that it lacks, and the answer is then that the notes do not say. In most
+    packs the passage asked about is last, where the reader expects the best result of a search.
+    `without` may name "distractors" and "absent".
     """
     rng = mixture.random
     while True:
@@ -139,22 +144,21 @@ def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> li
         while start < PASSAGES:
             end = min(PASSAGES, start + rng.randint(1, 2))
             asked, others = range(start, end), [*range(start), *range(end, PASSAGES)]
-            beside = rng.sample(
-                others, min(len(others), 0 if "distractors" in without else rng.choice(BESIDE))
-            )
+            count = 0 if "distractors" in without else rng.choice(DISTRACTORS)
+            distractors = rng.sample(others, min(len(others), count))
             items = [
                 Item(q.text, rng.choice(q.answers), i)
                 for i in asked
                 for q in _some(passages[i], rng)
             ]
-            absent = [i for i in others if i not in beside]
+            absent = [i for i in others if i not in distractors]
             if absent and "absent" not in without and rng.random() < 0.5:
                 items += [
                     Item(q.text, UNKNOWN)
                     for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]
                 ]
             rng.shuffle(items)
-            shown = [*beside, *asked]
+            shown = [*distractors, *asked]
             if rng.random() > BEST_LAST:
                 rng.shuffle(shown)
             packs.append(
@@ -202,13 +206,14 @@ def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[Item]) -> Pa
     packed: list[Item] = []
     total = 0
     for item in items:
-        asked, told = lm.question_ids(item.question), lm.ids(item.answer.strip()) + end
-        if len(told) > LONGEST_ANSWER:
+        asked = lm.question_ids(item.question)
+        answer = lm.ids(item.answer.strip()) + end
+        if len(answer) > LONGEST_ANSWER:
             continue
-        total += len(asked) + len(told)
+        total += len(asked) + len(answer)
         if total > LENGTHS[-1]:
             break
-        rows.append((asked, told))
+        rows.append((asked, answer))
         packed.append(item)
     return _laid_out(lm, contents, rows, packed) if rows else None
 
@@ -220,10 +225,16 @@ def _laid_out(
     items: Sequence[Item],
 ) -> Pack:
     """Questions and answers one after another, up to the next of the fixed lengths."""
-    ids = [i for asked, told in rows for i in asked + told]
-    offsets = [i for asked, told in rows for i in range(len(asked + told))]
-    owner = [number for number, (asked, told) in enumerate(rows) for _ in asked + told]
-    labels = [i for asked, told in rows for i in [-100] * (len(asked) - 1) + told + [-100]]
+    ids: list[int] = []
+    offsets: list[int] = []
+    owner: list[int] = []
+    labels: list[int] = []
+    for number, (asked, answer) in enumerate(rows):
+        count = len(asked) + len(answer)
+        ids += asked + answer
+        offsets += range(count)
+        owner += [number] * count
+        labels += [-100] * (len(asked) - 1) + answer + [-100]
     length = next(n for n in LENGTHS if n >= len(ids))
     rest = length - len(ids)
     owners = torch.tensor(owner + [-1] * rest)

@@ -18,11 +18,11 @@ from cmt_sdk.training.losses import Objectives
 PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "embedding")
 _READ = ("reader", "compressor", "soft", "cmt")
 PIECES = {
-    "distractors": _READ,  # passages beside the right one
+    "distractors": _READ,  # passages in addition to the right one
     "absent": _READ,  # questions whose passage is absent
     "rounding": _READ,  # the four bits that memories are stored in
     "pruning": ("reader", "compressor"),  # memories with a quarter or an eighth of their entries
-    "repetition": ("soft",),  # passages to be repeated beside the questions
+    "repetition": ("soft",),  # passages to repeat in addition to the questions
     "ratios": ("soft",),  # a ratio drawn for each step; without: 4
     "warm-start": ("soft",),  # little compression at first
     "matching": ("cmt",),  # self-matching
@@ -37,7 +37,7 @@ NOT_FOR_ALL: Mapping[str, tuple[Sequence[str], float]] = {
 }  # settings, the parts that have them, and the value that asks for nothing
 # peak learning rates that are not 1e-3: examples/benchmarks/runs.md, trials
 RATES: Mapping[str, float] = {"soft": 2e-3}
-# beside those all parts have
+# in addition to those that all parts have
 WEIGHTS: Mapping[str, Mapping[str, float]] = {"soft": {"states": 3.0}, "cmt": {"alpha": 0.5}}
 
 
@@ -61,23 +61,41 @@ def rate_for(part: str, given: float | None = None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is trained on what.
+    """A training run: the part to train, its data and its settings.
 
-    part: "reader" (reads the kv memories that there are), "compressor" (makes and reads kv
-    memories: both adapters learn), "soft" (makes and reads soft memories), "cmt" (makes soft
-    memories and gathers them as published), "matcher" (makes key vectors of the bare model's
-    states: a head learns), "embedding" (makes embeddings: an adapter of the lower layers learns
-    with the head). questions: question files, or folders of the files that MIXTURE names. texts:
-    files and folders of plain text, of which questions are made. start: "default" (the adapter
-    shipped for this model, if there is one), "none", or a folder with a bundle. objectives: what is
-    minimised; `objectives_for` and `rate_for` tell what `cmt train` takes. ratio: tokens a latent,
-    for "cmt". nf4: the share of examples read by the base as NF4 makes it. without: names of PIECES
-    to leave out, to see what each is worth. passages: how many the matcher learns from. candidates:
-    how many passages "embedding" tells apart at once; 0: as many as suit the device. held_out: how
-    much the run is judged by: packs, or tens of passages (matcher, embedding). checkpointing:
-    layers hold less, and compute again for their gradients. batch: how many examples are computed
-    together (reader, compressor, soft): more fill a GPU, and take its memory. fit: the rate falls
-    as `minutes` pass, not only as steps do, so that it is low when they are over.
+    Attributes:
+        part: "reader" (reads existing kv memories), "compressor" (makes and reads kv memories: both
+            adapters learn), "soft" (makes and reads soft memories), "cmt" (makes soft memories and
+            gathers them as published), "matcher" (makes embeddings of the bare model's states: a
+            head learns), "embedding" (makes embeddings: an adapter of the lower layers learns with
+            the head).
+        out: The folder of the run and its bundle.
+        questions: Question files, or folders of the files that MIXTURE names.
+        texts: Files and folders of plain text, of which questions are made.
+        model: A pulled model or a local folder.
+        device: A torch device, or "auto".
+        start: "default" (the adapter shipped for this model, if there is one), "none", or a folder
+            with a bundle.
+        plan: Steps, rate and schedule.
+        minutes: The run stops after this time; the same recipe resumes it.
+        objectives: The weighted losses; `objectives_for` and `rate_for` give the defaults of `cmt
+            train`.
+        ratio: Tokens per soft token, for "cmt".
+        rank: Of new adapters.
+        nf4: The share of examples that the base reads with NF4 weights.
+        without: Names of PIECES to leave out, for ablations.
+        passages: The passages that the matcher learns from.
+        candidates: The passages of a batch that "embedding" learns to distinguish; 0: a number that
+            suits the device.
+        held_out: The size of the validation set: packs, or tens of passages (matcher, embedding).
+        checkpointing: Layers hold less memory, and compute again for their gradients.
+        batch: Examples that are computed together (reader, compressor, soft). More fill a GPU and
+            take its memory.
+        fit: The rate decays with `minutes` too, not only with steps, so that it is low at the end.
+        seed: Of everything that is drawn.
+
+    Raises:
+        InvalidSetting: An unknown part or piece, or a setting that the part does not use.
     """
 
     part: str
@@ -167,11 +185,14 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """What a run takes: bytes of memory while it lasts, bytes on the disk, the numbers that learn,
-    and seconds a step.
+class ResourceEstimate:
+    """The resources that a run needs.
 
-    `seconds` is 0.0 where nothing was rehearsed.
+    Attributes:
+        memory: Bytes of memory.
+        disk: Bytes on the disk.
+        parameters: Numbers that are trained.
+        seconds: Seconds per step; 0.0 where no step was timed.
     """
 
     memory: int
@@ -181,8 +202,8 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """Passages and questions by file: those learned from, and those judged by."""
+class DatasetSizes:
+    """Numbers of passages and questions by file: to learn from, and to judge by."""
 
     learned: Mapping[str, tuple[int, int]]
     judged: Mapping[str, tuple[int, int]]

@@ -2,8 +2,8 @@
 torch.
 
 A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/`, `encoder/`
-and `matcher/` (peft's own format), `match.safetensors` (neural.matching.MatchHead) and
-`aggregate.safetensors` (neural.aggregation.Aggregator).
+and `matcher/` (peft's own format), `match.safetensors` (neural.embedding.MatchHead) and
+`aggregate.safetensors` (neural.methods.aggregation.Aggregator).
 """
 
 from __future__ import annotations

@@ -24,9 +24,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.proof import kv_rotary
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.methods.kv import KVMethod, check_kv
+from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.types import Prompt
 from cmt_sdk.weights.adapters import active, attach_adapters
 from cmt_sdk.weights.bundle import find_bundle
@@ -123,11 +122,11 @@ def answers(model: str, device: str, precision: str, compressor: str) -> list[st
     bundle = find_bundle("default", model_info(model).sha256, compressor)
     attach_adapters(loaded, bundle.adapters)
     lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
-    rotary = kv_rotary(lm)
-    memories = (
-        SoftCompressor(lm, 4) if compressor == "soft" else KVCompressor(lm, rotary, 0.25)
-    ).pack(list(FACTS.values()))
-    reader, found, waited = Generator(lm, None if compressor == "soft" else rotary), [], []
+    method = SoftMethod(lm, 4) if compressor == "soft" else KVMethod(lm, check_kv(lm), 0.25)
+    memories = method.compress(list(FACTS.values()))
+    reader = Generator(lm, method)
+    found: list[str] = []
+    waited: list[float] = []
     for question, memory in zip(FACTS, memories, strict=True):
         words: list[str] = []
         began = time.monotonic()

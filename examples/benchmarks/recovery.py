@@ -18,11 +18,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cmt_sdk
-from cmt_sdk.neural.generator import Generator, _Start
-from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.reading import PRIOR, place
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.scores import REPEAT
+from cmt_sdk.neural.generator import Generator, Reading
+from cmt_sdk.neural.methods.base import NON_BEST_BIAS
+from cmt_sdk.neural.methods.kv import KVMethod
+from cmt_sdk.neural.methods.kvzip import REPEAT
 from cmt_sdk.types import PackedMemory
 
 DOCUMENTS = Path(__file__).parent.parent / "documents"
@@ -35,14 +34,13 @@ def passages(memory: cmt_sdk.Memory, count: int) -> list[str]:
     return [memory.passages(d.id)[1].content for d in memory.documents()]
 
 
-def repeated(reader: Generator, rotary: Rotary, memory: PackedMemory) -> str:
+def repeated(reader: Generator, memory: PackedMemory) -> str:
     """The reply of the bare model that is asked to repeat the notes of this memory."""
     cue = reader.lm.ids(REPEAT)
-    prefix = place(reader.lm, rotary, [memory], len(cue) + memory.tokens, PRIOR)
-    start = _Start(False, cue, prefix.position, prefix, {"notes": prefix}, 0, 0.0)
-    return "".join(
-        piece.text for piece in reader._decode(start, memory.tokens, time.perf_counter())
-    )
+    cache = reader.method.cache([[memory]], room=len(cue) + memory.tokens, bias=NON_BEST_BIAS)
+    reading = Reading("bare", cue, cache.starts[0], cache)
+    pieces = reader.decode(reading, memory.tokens, time.perf_counter())
+    return "".join(piece.text for piece in pieces)
 
 
 def recovered(text: str, reply: str) -> float:
@@ -78,15 +76,16 @@ def main() -> None:
     ):
         texts = passages(memory, given.passages)
         engine = memory._engine
-        lm, rotary = engine._frozen, engine._rotary  # type: ignore[attr-defined]
-        reader = Generator(lm, rotary)
+        rotary = engine._method.rotary  # type: ignore[attr-defined]
         lines = [
             "| kept | words recovered, median | from, to | by another's memory |",
             "|---|---|---|---|",
         ]
         for keep in KEEPS:
-            packed = KVCompressor(lm, rotary, keep).pack(texts)
-            lines.append(row(keep, texts, [repeated(reader, rotary, m) for m in packed]))
+            method = KVMethod(engine._frozen, rotary, keep)  # type: ignore[attr-defined]
+            reader = Generator(method.lm, method)
+            packed = method.compress(texts)
+            lines.append(row(keep, texts, [repeated(reader, m) for m in packed]))
             print(lines[-1], flush=True)
         model = memory.settings.model
     command = (

@@ -18,10 +18,10 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from cmt_sdk.neural.aggregation import Aggregator
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.quantization import through
-from cmt_sdk.neural.soft import SoftCompressor, latents
+from cmt_sdk.neural.methods.aggregation import Aggregator
+from cmt_sdk.neural.methods.soft import SoftMethod, last_hidden_states
+from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives, repulsion, self_matching
 from cmt_sdk.training.packs import Pack, draw
@@ -31,7 +31,7 @@ REPULSION = 0.1  # lambda of the paper's term against memories that collapse
 
 
 @dataclass
-class PaperTask:
+class CMTTask:
     """Packs of a mixture, read after the prefix that psi and pi make of all their memories.
 
     encoder: the adapter's tensors; aggregator: psi and pi, whose tensors learn too. matching: the
@@ -107,13 +107,13 @@ class PaperTask:
     def _soft(self, ids: Sequence[list[int]]) -> list[Tensor]:
         """Theta: latents [windows, d] of each text, its soft tokens through four bits."""
         rounded = (
-            through
+            fake_quantize
             if "rounding" not in self.without or not torch.is_grad_enabled()
             else Tensor.float
         )
         with self.lm.activate("encoder"):
-            made = SoftCompressor(self.lm, self.ratio).forward(ids)
-            return latents(self.lm, [replace(m, rows=rounded(m.rows)) for m in made])
+            made = SoftMethod(self.lm, self.ratio).encode(ids)
+            return last_hidden_states(self.lm, [replace(m, rows=rounded(m.rows)) for m in made])
 
     def _read(self, pack: Pack, gathered: Sequence[Tensor]) -> Tensor:
         """Logits of the answer tokens [t, v], each question in a row of its own after its
@@ -121,7 +121,7 @@ class PaperTask:
         """
         rows, cache, sizes = (
             pack.rows(self.lm.device),
-            self.lm.head_cache(pack.questions),
+            self.lm.prefix_cache(pack.questions),
             [len(g) for g in gathered],
         )
         if gathered:
@@ -129,10 +129,10 @@ class PaperTask:
                 pad_sequence(list(gathered), batch_first=True).flatten(0, 1)
             )
             _extend(cache, keys, values, pack.questions, self.lm.dtype)
-        head, most = len(self.lm.head_ids), max(sizes, default=0)
+        head, most = len(self.lm.prefix_ids), max(sizes, default=0)
         ids = pad_sequence([row for row, _ in rows], batch_first=True, padding_value=self.lm.end_id)
         starts = torch.tensor([head + n for n in sizes or [0] * len(rows)], device=ids.device)
-        states = self.lm.states(
+        states = self.lm.forward(
             cache,
             input_ids=ids,
             position_ids=starts[:, None] + torch.arange(ids.shape[1], device=ids.device),
@@ -152,7 +152,7 @@ class PaperTask:
     def _matched(
         self, questions: Sequence[Tensor], own: Sequence[int], memories: Sequence[Tensor]
     ) -> Tensor:
-        """Self-matching: each question's mean beside its own passage's, and passages apart from
+        """Self-matching: each question's mean near its own passage's, and passages apart from
         each other.
         """
         keys = normalize(torch.stack([m.float().mean(0) for m in memories]), dim=1)

@@ -18,7 +18,7 @@ from transformers import DynamicCache
 from cmt_sdk.neural.frozen import FrozenModel
 
 
-class Recomputing(FrozenModel):
+class CheckpointedModel(FrozenModel):
     """A frozen model whose layers compute twice where gradients are on; made once for a model, by
     `trainable`.
     """
@@ -30,9 +30,9 @@ class Recomputing(FrozenModel):
             if not isinstance(block.forward, partial):
                 block.forward = partial(_forward, block.forward)
 
-    def head_cache(self, batch: int) -> DynamicCache:
+    def prefix_cache(self, batch: int) -> DynamicCache:
         """As FrozenModel's, for one pass."""
-        return _OnePass(super().head_cache(batch))
+        return _OnePass(super().prefix_cache(batch))
 
 
 def _forward(forward: Any, *inputs: Any, **named: Any) -> Any:
