@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,15 +69,15 @@ def assemble(
     from cmt_sdk.storage.index import EmbeddingIndex
     from cmt_sdk.storage.store import SQLiteStore
 
-    asked = checked(overrides)
+    asked = Settings.checked(overrides)
     is_new = create and not os.path.exists(path / FILE)  # noqa: PTH110 - Path.exists raises in a closed folder
     if engine is None and is_new:
         _require_model(asked.model)  # before there is anything on the disk
     if is_new:
         _tell_of_other_files(path)
     store = SQLiteStore(path, create=create, encrypt=encrypted)
-    recorded = store.settings()
-    settings = checked({**recorded, **overrides}) if recorded else asked
+    recorded = Settings.from_recorded(store.settings())
+    settings = Settings.checked({**recorded, **overrides}) if recorded else asked
     if not recorded and not store.read_only:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
     if engine is None:
@@ -148,18 +148,6 @@ def _tell_of_untrained(settings: Settings) -> None:
             settings.model,
             settings.adapter,
         )
-
-
-def checked(values: Mapping[str, Any]) -> Settings:
-    """Settings with these values, the others at their defaults; InvalidSetting for an unknown name
-    or a bad value.
-    """
-    unknown = sorted(set(values) - set(Settings.names()))
-    if unknown:
-        raise InvalidSetting(
-            f"there is no setting {unknown[0]!r}; there are {', '.join(Settings.names())}"
-        )
-    return replace(Settings(), **values)
 
 
 class LocalEngine:
@@ -263,7 +251,7 @@ class LocalEngine:
                 tokenizer=loaded.tokenizer_hash[:16],
                 encoder=bundle.encoder_hash,
                 matcher=self._embedded.digest if self._embedded else bundle.matcher_hash,
-                compressor=f"soft-merged:{s.compression}" if soft else "kv",
+                compressor=f"soft-merged:{s.compression:g}" if soft else "kv",
                 keep=1.0 if soft else s.keep,
                 format=FORMAT,
                 keep_at_least=0 if soft else s.keep_at_least,
@@ -332,4 +320,4 @@ class LocalEngine:
         from cmt_sdk.neural.soft import SoftCompressor
 
         goes_on(self._frozen)
-        return SoftCompressor(self._frozen, self._settings.compression)
+        return SoftCompressor(self._frozen, int(self._settings.compression))

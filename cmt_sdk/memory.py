@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any
 
 from cmt_sdk import archive
-from cmt_sdk.assembly import Parts, checked
+from cmt_sdk.assembly import Parts
 from cmt_sdk.background import Turns
 from cmt_sdk.chat import Chat
 from cmt_sdk.config import Settings
@@ -601,7 +601,7 @@ class Memory(Handle):
         """Change recorded settings; they hold for this folder from its next opening. Raises
         InvalidSetting.
         """
-        changed = checked({**self._store.settings(), **settings})
+        changed = Settings.checked({**Settings.from_recorded(self._store.settings()), **settings})
         self._store.set_settings(asdict(changed))
         return changed
 

@@ -488,14 +488,14 @@ def test_config_shows_and_sets(cmt):
     """
     assert cmt.json("config")["places"]["exists"] is False
     assert not cmt.home.exists()
-    assert cmt("config", "set", "keep", "0.5").stderr == ""
+    assert cmt("config", "set", "compression", "2").stderr == ""
     cmt("add", "--text", LISBON)
     told = "memories that were made with something else are made anew by `cmt reencode`\n"
-    assert cmt("config", "set", "keep", "0.75").stderr == told
-    assert cmt("config", "set", "keep", "0.75").stderr == ""
+    assert cmt("config", "set", "compression", "2.5").stderr == told
+    assert cmt("config", "set", "compression", "2.5").stderr == ""
     assert cmt("config", "set", "rerank", "0").stderr == ""
     config = cmt.json("config")
-    assert (config["settings"]["keep"], config["settings"]["rerank"]) == (0.75, 0)
+    assert (config["settings"]["compression"], config["settings"]["rerank"]) == (2.5, 0)
     assert config["places"]["memory"] == str(cmt.home / "default")
     assert f"data_dir\t{cmt.home}\n" in cmt("config").stdout
 
@@ -562,10 +562,10 @@ def test_a_setting_that_is_on_or_off(cmt):
 
 def test_config_of_a_named_memory(cmt):
     """-m counts before and after `set`; the nearer one wins."""
-    cmt("config", "-m", "work", "set", "keep", "0.5")
-    cmt("config", "-m", "work", "set", "keep", "0.75", "-m", "play")
-    assert cmt.json("config", "-m", "work")["settings"]["keep"] == 0.5
-    assert cmt.json("config", "-m", "play")["settings"]["keep"] == 0.75
+    cmt("config", "-m", "work", "set", "compression", "2")
+    cmt("config", "-m", "work", "set", "compression", "3", "-m", "play")
+    assert cmt.json("config", "-m", "work")["settings"]["compression"] == 2
+    assert cmt.json("config", "-m", "play")["settings"]["compression"] == 3
     assert not (cmt.home / "default").exists()
 
 
