@@ -9,15 +9,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from functools import wraps
-from typing import Literal, ParamSpec, TypeVar, get_args, overload
+from typing import Literal, ParamSpec, TypeVar, overload
 
 from cmt_sdk.context import MESSAGE, shortened
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.handles import Handle
 from cmt_sdk.retrieval import check_question
-from cmt_sdk.types import Answer, Filter, ReaderKind, Turn, Where
+from cmt_sdk.types import READERS, Answer, Filter, ReaderKind, Turn, Where
 
-READERS: tuple[ReaderKind, ...] = get_args(ReaderKind)
 P = ParamSpec("P")
 T = TypeVar("T")
 

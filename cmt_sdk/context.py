@@ -7,11 +7,11 @@ when?") is searched together with each earlier exchange, because any of them may
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cmt_sdk.prompting import abstains
+from cmt_sdk.scopes import clean_text
 from cmt_sdk.types import Turn
 
 EXCHANGES = 12  # the latest ones, which are looked at
@@ -21,7 +21,6 @@ TURN, TURNS = 1_000, 12  # characters of a turn, and turns, that a model without
 MESSAGE, MESSAGE_TOKENS = 4_000, 1_000  # characters and tokens of a message that are read
 QUERY = 1_000  # characters of a message that are searched
 GAP = " … "
-UNSOUND = re.compile("[\0\ud800-\udfff]")  # what a message may hold and a text may not
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def shortened(text: str, most: int) -> str:
 
 def sound(text: str, most: int) -> str:
     """What is kept of a message before the question: cut, and without what no text may hold."""
-    return UNSOUND.sub("\ufffd", shortened(text, most))
+    return clean_text(shortened(text, most))
 
 
 def exchanges(history: Sequence[Turn]) -> list[Exchange]:

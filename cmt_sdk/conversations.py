@@ -23,11 +23,11 @@ from typing import Any
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.exports import EXPECTED, Item, read_items
 from cmt_sdk.open_files import refuse_open
+from cmt_sdk.scopes import UNSOUND
 from cmt_sdk.types import Document, Scalar, Turn
 
 LONGEST_NAME = 200
 WIDEST = 2**63  # whole numbers of metadata stay below
-UNSOUND = re.compile("[\0\ud800-\udfff]")
 # where ChatGPT points to what its search found
 CITATION = re.compile("\ue200[^\ue201]{0,1000}\ue201")
 FENCE = re.compile(r" {0,3}(```|~~~)")

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Protocol, get_args
+from typing import Protocol
 
 from cmt_sdk import newest
 from cmt_sdk.background import Turns
@@ -22,7 +22,9 @@ from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
 from cmt_sdk.ranking import fuse, reorder
 from cmt_sdk.recent import Recent
 from cmt_sdk.rendering import render
+from cmt_sdk.scopes import UNSOUND
 from cmt_sdk.types import (
+    SEARCH_MODES,
     Encoded,
     Filter,
     Fingerprint,
@@ -51,7 +53,7 @@ PATIENCE = 60.0  # seconds for another process that is at work on the same passa
 
 
 def check_question(text: str) -> None:
-    """Raise InvalidInput for what nobody can answer: nothing, or what is no text."""
+    """Raise InvalidInput for an empty or too long question, or one with NUL or a surrogate."""
     if not text.strip():
         raise InvalidInput("the question is empty")
     if len(text) > LONGEST_QUESTION:
@@ -59,7 +61,7 @@ def check_question(text: str) -> None:
             f"the question has {len(text):,} characters, the limit is {LONGEST_QUESTION:,}: add"
             " what it quotes, then ask"
         )
-    if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text):
+    if UNSOUND.search(text):
         raise InvalidInput(
             "the question holds NUL or a lone surrogate: decode it again, for example with"
             " errors='replace'"
@@ -175,8 +177,8 @@ class Retriever:
         check_question(query)
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
-        if mode not in get_args(SearchMode):
-            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(get_args(SearchMode))}")
+        if mode not in SEARCH_MODES:
+            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(SEARCH_MODES)}")
         limit = max(CANDIDATES, k)
         by_words = self.store.search_text(query, limit, filter) if mode != "vector" else []
         by_meaning = []

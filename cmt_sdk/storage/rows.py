@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from cmt_sdk.errors import InvalidDocument, InvalidInput, StorageDamaged
+from cmt_sdk.scopes import UNSOUND
 from cmt_sdk.types import Document, Fingerprint, Passage
 
 READY = """NOT EXISTS (SELECT 1 FROM passages p LEFT JOIN vectors v ON v.passage_id = p.id
@@ -44,7 +44,6 @@ WIDEST = 2**63
 # bytes of JSON; with the names it fits an archive's line (archive.layout.LARGEST_ROW)
 LARGEST_METADATA = 2**19
 LONGEST_NAME = 2**14  # characters of an id, a scope, a source
-UNSOUND = re.compile("[\0\ud800-\udfff]")
 
 
 def stamp_of(moment: datetime) -> float:

@@ -3,6 +3,8 @@ no other room.
 """
 
 from cmt_sdk.types.answers import (
+    READERS,
+    SEARCH_MODES,
     Answer,
     Hit,
     Intent,
@@ -46,6 +48,8 @@ from cmt_sdk.types.memories import (
 __all__ = [
     "DATE_KEYS",
     "ISO_DAY",
+    "READERS",
+    "SEARCH_MODES",
     "UNCHANGED",
     "Answer",
     "CheckResult",
