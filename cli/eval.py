@@ -48,7 +48,7 @@ def _count(_: click.Context, __: click.Parameter, value: str) -> int:
     "--reader",
     "readers",
     multiple=True,
-    type=click.Choice(["memory", "text", "auto", "none"]),
+    type=click.Choice(cmt_sdk.READERS),
     default=("memory", "text", "none"),
     show_default=True,
     help="A reader to ask; may be given again.",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from cmt_sdk import errors
 from cmt_sdk.config import (
+    MEMORY_FILES,
     Settings,
     SettingsFields,
     archive_key,
@@ -121,6 +122,7 @@ _DEFERRED: Mapping[str, str] = {
 
 __all__ = [
     "FILE_SUFFIXES",
+    "MEMORY_FILES",
     "READERS",
     "SEARCH_MODES",
     "TURNS_KEPT",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cmt_sdk.background import Worker
-from cmt_sdk.config import Settings
+from cmt_sdk.config import MEMORY_FILES, Settings
 from cmt_sdk.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
 from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-OUR_FILES = ("memory.db", "memory.lock", "index-", "chat-history")
+OUR_FILES = (*MEMORY_FILES, "index-", "chat-history")
 FORMAT = 1  # of the arrays inside a memory; docs/format.md
 
 

@@ -14,6 +14,7 @@ import platformdirs
 
 from cmt_sdk.errors import InvalidSetting
 
+MEMORY_FILES = ("memory.db", "memory.lock")  # in every memory: its database, its locks
 DEFAULT_MODEL = "smollm2-135m-instruct"
 RERANKED = 10  # passages that `search(mode="reranked")` reranks where the settings rerank none
 CHOICES: Mapping[str, tuple[str, ...]] = {

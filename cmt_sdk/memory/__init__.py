@@ -12,6 +12,7 @@ from pathlib import Path
 from cmt_sdk.asking import Ask, Asking, Stream, filter_of, lists_parameters
 from cmt_sdk.assembly import Parts
 from cmt_sdk.chat import Chat
+from cmt_sdk.config import MEMORY_FILES
 from cmt_sdk.handles import watch
 from cmt_sdk.memory.forgetting import Forgetting
 from cmt_sdk.memory.upkeep import Upkeep
@@ -42,10 +43,8 @@ class Memory(Upkeep, Forgetting, Asking):
     @staticmethod
     def exists(path: str | os.PathLike[str]) -> bool:
         """Whether there is a memory in a folder; an empty file is none."""
-        from cmt_sdk.storage.connection import FILE
-
-        with suppress(OSError):
-            return (Path(path).expanduser() / FILE).stat().st_size > 0
+        with suppress(OSError, ValueError):  # a closed folder, a name that no system takes
+            return (Path(path).expanduser() / MEMORY_FILES[0]).stat().st_size > 0
         return False
 
     def answers(self, asked: Ask) -> Stream:

@@ -21,6 +21,7 @@ from typing import Any
 from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
+from cmt_sdk.config import MEMORY_FILES
 from cmt_sdk.errors import (
     CMTError,
     MemoryNotFound,
@@ -37,7 +38,7 @@ from cmt_sdk.storage.encryption import key_of, not_encrypted
 from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
 
-FILE = "memory.db"
+FILE = MEMORY_FILES[0]
 WAIT_SECONDS = 30
 FORK_WAIT = 5.0  # seconds for transactions of other threads to end
 MANY = 500

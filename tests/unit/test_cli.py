@@ -512,9 +512,7 @@ def test_a_relative_folder_is_recorded_whole(cmt, tmp_path, monkeypatch, model_f
     assert "\nok\tadapter\t" in cmt("check").stdout
     (adapter / "cmt-adapter.json").unlink()
     found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
-    assert found["adapter"]["detail"].startswith(
-        f"adapter {adapter}: there is no cmt-adapter.json in it"
-    )
+    assert found["adapter"]["detail"].startswith(f"adapter {adapter}: this folder holds no adapter")
     assert cmt("config", "set", "adapter", "none").stdout == "adapter = none\n"
 
 
@@ -524,7 +522,7 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
     refused = cmt("config", "set", "adapter", "nosuch", code=2).stderr
-    assert f"adapter {tmp_path / 'nosuch'}: there is no cmt-adapter.json in it" in refused
+    assert f"adapter {tmp_path / 'nosuch'}: this folder holds no adapter" in refused
     for name in ("123", "", "no/such/folder", "nowhere.gguf"):
         assert "nothing here is called that" in cmt("config", "set", "model", name, code=2).stderr
     assert not cmt.home.exists()

@@ -19,7 +19,7 @@ import pytest
 
 import cmt_sdk
 from cmt_sdk.errors import InvalidSetting, MissingExtra, StorageDamaged, StorageEncrypted
-from cmt_sdk.storage import driver, encryption, erasure
+from cmt_sdk.storage import driver, erasure
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
 from tests.marked import Marked
 

@@ -88,23 +88,31 @@ def test_a_memory_of_earlier_settings_opens(tmp_path):
     [
         (
             {"compressor": "soft", "keep_at_least": 64},
-            "keep_at_least=64: only compressor='kv' keeps entries of the KV cache; choose that too,"
-            " or keep_at_least=32",
+            (
+                "keep_at_least=64: only compressor='kv' keeps entries of the KV cache; choose that too,"
+                " or keep_at_least=32"
+            ),
         ),
         (
             {"compressor": "soft", "fidelity": True},
-            "fidelity=True: only the memories of compressor='kv' are measured; choose that too, or"
-            " fidelity=False",
+            (
+                "fidelity=True: only the memories of compressor='kv' are measured; choose that too, or"
+                " fidelity=False"
+            ),
         ),
         (
             {"aggregation": "cmt"},
-            "aggregation='cmt': it gathers the memories of compressor='soft'; choose that too, or"
-            " aggregation='concat'",
+            (
+                "aggregation='cmt': it gathers the memories of compressor='soft'; choose that too, or"
+                " aggregation='concat'"
+            ),
         ),
         (
             {"compressor": "soft", "aggregation": "cmt", "rerank": 5},
-            "rerank=5: gathered memories cannot be read one by one; choose rerank=None, or"
-            " aggregation='concat'",
+            (
+                "rerank=5: gathered memories cannot be read one by one; choose rerank=None, or"
+                " aggregation='concat'"
+            ),
         ),
         (
             {"compressor": "soft", "compression": 2},
