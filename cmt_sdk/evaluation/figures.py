@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from cmt_sdk.answering import CONFIDENT
 from cmt_sdk.evaluation.harness import MODES, Asked, Reply, Stage
 from cmt_sdk.evaluation.metrics import Interval, auroc, bootstrap, recall_at
-from cmt_sdk.model import UNSURE
 
 DEPTHS = (1, 5, 10)
 
@@ -122,13 +122,13 @@ def abstention(asked: Sequence[Asked], reader: str) -> Abstention:
     told, silent = [a.replies[reader] for a in asked], [a.absent[reader] for a in asked]
 
     def sure(reply: Reply) -> bool:
-        return not reply.abstained and reply.confidence >= UNSURE
+        return not reply.abstained and reply.confidence >= CONFIDENT
 
     answered, withheld = 100 * fmean(map(sure, told)), 100 * fmean(not sure(r) for r in silent)
     known = [True] * len(told) + [False] * len(silent)
     return Abstention(
         auroc=auroc([r.confidence for r in (*told, *silent)], known),
-        threshold=UNSURE,
+        threshold=CONFIDENT,
         accuracy=(answered + withheld) / 2,
         answered=answered,
         withheld=withheld,
