@@ -150,6 +150,7 @@ def find_method(compressor: str, aggregation: str = "concat") -> MethodInfo:
         able = [name.split(":")[0] for name in _methods if name.endswith(f":{aggregation}")]
         raise InvalidSetting(
             f"aggregation={aggregation!r}: it gathers the memories of"
-            f" compressor={' or '.join(map(repr, able))}; choose that too"
+            f" compressor={' or '.join(map(repr, able))}; choose that too, or"
+                " aggregation='concat'"
         )
     return found
