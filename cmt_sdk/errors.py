@@ -28,7 +28,7 @@ CMTError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import abc
 
 
 class CMTError(Exception):
@@ -138,7 +138,7 @@ class ModelMismatch(ModelError):
         differences: The fields of the fingerprints that differ, each as "name: stored != open".
     """
 
-    def __init__(self, message: str, *, differences: Sequence[str] = ()) -> None:
+    def __init__(self, message: str, *, differences: abc.Sequence[str] = ()) -> None:
         super().__init__(message)
         self.differences = tuple(differences)
 

@@ -57,9 +57,9 @@ def test_exported_names_are_sorted_documented_and_there():
     """The front door is whole."""
     # as ruff sorts
     assert cmt_sdk.__all__ == sorted(cmt_sdk.__all__, key=lambda name: (not name.isupper(), name))
-    undocumented = [
-        n for n in cmt_sdk.__all__ if n != "__version__" and not getattr(cmt_sdk, n).__doc__
-    ]
+    # a Literal has no docstring; the calls that take one describe its values
+    bare = {"__version__", "ReaderKind", "SearchMode"}
+    undocumented = [n for n in cmt_sdk.__all__ if n not in bare and not getattr(cmt_sdk, n).__doc__]
     assert undocumented == []
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = cmt_sdk.nonsense
