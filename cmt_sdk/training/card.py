@@ -1,4 +1,4 @@
-"""What a run leaves for people: a model card and its curve. Knows the log; knows no model."""
+"""The model card and the loss curve that a run leaves for people. Reads the log; knows no model."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 from cmt_sdk.errors import MissingExtra
 from cmt_sdk.plotting import training_curve
+from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.loop import Progress
-from cmt_sdk.training.recipe import Material, Needs, Recipe
-from cmt_sdk.training.workers import Workers
+from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
 
 CARD = """\
 # {part} for {model}
 
-Made by `cmt train`: {what}, {numbers:,} trained numbers. The base model is unchanged. To use it:
+Made by `cmt train`: {what}, {numbers:,} trained parameters. The base model is unchanged. To use it:
 `cmt_sdk.open("notes", adapter="{out}")`, or `cmt config set adapter {out}`.
 
 {scores}
 {progress.step} steps, {progress.questions:,} questions, {progress.tokens:,} answer tokens.
 Best validation score {progress.best:.4f}, the lower the better; these are its weights.
 
-{material}
+{datasets}
 Up to {plan.steps} steps of {examples} examples, peak rate {plan.rate:g}, cosine, AdamW;
 rank {recipe.rank}; {recipe.nf4:.0%} of the examples read by the base as NF4 makes it;
 started from {recipe.start!r}; seed {recipe.seed}{minutes}{without}.
 `log.jsonl` holds a line a step.
 
-An adapter remembers something of what it was trained on: share it as you would share the texts.
+An adapter remembers some of the texts that it was trained on: share it as you would share them.
 """
 WORDS = {
     "reader": "the adapter that reads memories",
@@ -43,31 +43,33 @@ WORDS = {
 }
 
 
-def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progress) -> None:
-    """Write `out/README.md`, and `out/curve.svg` where the plotting library is there."""
+def write_card(
+    recipe: Recipe, estimate: ResourceEstimate, sizes: DatasetSizes, progress: Progress
+) -> None:
+    """Write `out/README.md`, and `out/curve.svg` where the plotting library is installed."""
     card = CARD.format(
         part=recipe.part.capitalize(),
         model=recipe.model,
         what=WORDS[recipe.part],
-        numbers=needs.parameters,
+        numbers=estimate.parameters,
         out=recipe.out,
         scores=_scores(recipe.out / "log.jsonl"),
         progress=progress,
-        material=_material(material),
+        datasets=_datasets(sizes),
         plan=recipe.plan,
         examples=recipe.plan.accumulate * recipe.batch * Workers().size,
         recipe=recipe,
         minutes=(
             "" if math.isinf(recipe.minutes) else f", at most {recipe.minutes:g} minutes a call"
         ),
-        without=f"; without {', '.join(recipe.without)}" if recipe.without else "",
+        without=f"; without {', '.join(recipe.ablate)}" if recipe.ablate else "",
     )
     (recipe.out / "README.md").write_text(card, encoding="utf-8")
     lines = [
         json.loads(line)
         for line in (recipe.out / "log.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    with suppress(MissingExtra):  # the numbers are in the log all the same
+    with suppress(MissingExtra):  # the log has the numbers
         (recipe.out / "curve.svg").write_text(training_curve(lines), encoding="utf-8")
 
 
@@ -94,10 +96,10 @@ def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
     return {n: v for n, v in line.items() if n.startswith(("held_out", "recall"))}
 
 
-def _material(material: Material) -> str:
+def _datasets(sizes: DatasetSizes) -> str:
     rows = [("file", "passages learned from", "questions", "passages held out")]
-    for name, (passages, questions) in material.learned.items():
-        rows.append((name, f"{passages:,}", f"{questions:,}", f"{material.judged[name][0]:,}"))
+    for name, (passages, questions) in sizes.learned.items():
+        rows.append((name, f"{passages:,}", f"{questions:,}", f"{sizes.judged[name][0]:,}"))
     return _table(rows)
 
 

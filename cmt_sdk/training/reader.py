@@ -1,10 +1,9 @@
-"""Training the adapters that make and read memories: memories as they will be stored, the answers'
-cross-entropy, and, where entries are left out, the divergence from what the same adapters read in
-all of them.
+"""Training the adapters that make and read kv memories.
 
-The encoder adapter is on for the tokens of the passages, the reader adapter for those of question
-and answer. Where only the reader learns, memories made before stay valid; learning both reads
-better after as many questions.
+The loss is the answers' cross-entropy on memories as they will be stored, and, where entries are
+left out, the divergence from the same adapters reading all of them. The encoder adapter is on for
+the tokens of the passages, the reader adapter for those of question and answer. Where only the
+reader learns, existing memories stay valid; learning both reads better after as many questions.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ from cmt_sdk.neural.quantization import KEY_GROUP, through
 from cmt_sdk.neural.reading import PRIOR, Prefix
 from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.neural.scores import best
-from cmt_sdk.training.bases import Bases
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives
+from cmt_sdk.training.nf4_base import NF4Base
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
 
 AT_ONCE = 16384  # tokens of passages encoded in one pass, padding included, in every part
@@ -43,7 +42,7 @@ class GradientPrefix(Prefix):
     def update(
         self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object
     ) -> tuple[Tensor, Tensor]:
-        """The layer's notes and the new keys and values [b, kv_heads, m, d]."""
+        """The layer's prefix and the new keys and values, each [b, kv_heads, m, d]."""
         return torch.cat([self.keys[layer], key], dim=2), torch.cat(
             [self.values[layer], value], dim=2
         )
@@ -51,8 +50,10 @@ class GradientPrefix(Prefix):
 
 @dataclass(frozen=True)
 class Entries:
-    """A passage's memory with gradients: keys without positions and values [layers, kv_heads, n,
-    d], after four bits; kept [layers, kv_heads, n], true for the entries that are stored.
+    """A passage's memory with gradients.
+
+    keys (without positions), values: [layers, kv_heads, n, d], after the round trip through four
+    bits. kept: [layers, kv_heads, n], true for the entries that are stored.
     """
 
     keys: Tensor
@@ -61,7 +62,7 @@ class Entries:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """What gradients flow through."""
+        """The tensors through which gradients flow."""
         return self.keys, self.values
 
     def cut_off(self) -> Entries:
@@ -82,11 +83,14 @@ def encode(
     *,
     rounding: bool = True,
 ) -> list[Entries]:
-    """The passages' memories, by the adapter that is on; the scores that choose the kept entries
-    have no gradient.
+    """The passages' memories, made by the adapter that is on.
 
-    keeps: each passage's share of kept entries. rounding: whether they go through the four bits
-    that they are stored in.
+    Args:
+        lm: The model.
+        rotary: Its rotary positions.
+        contents: The passages.
+        keeps: Each passage's share of kept entries. The scores that choose them have no gradient.
+        rounding: Send entries through the four bits in which they are stored.
     """
     ids, made = [lm.passage_ids(c) for c in contents], dict[int, Entries]()
     for some in batches([len(i) for i in ids], AT_ONCE):
@@ -124,14 +128,15 @@ def _encode(
 
 @torch.no_grad()
 def _scores(lm: FrozenModel, rotary: Rotary, ids: Sequence[list[int]]) -> Tensor:
-    """Scores [batch, layers, kv_heads, n] of passages, by the adapter that is on."""
+    """Scores [b, layers, kv_heads, n] of passages, by the adapter that is on."""
     found = KVCompressor(lm, rotary, 0.5).forward(ids)[2] if ids else None
     return torch.zeros(0) if found is None else found
 
 
 def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Each head's mean [b, layers, kv_heads, 1, d] of the first tokens of keys [b, layers,
-    kv_heads, n, d], as it is stored.
+    """Each head's mean key of the first tokens, as it is stored: [b, layers, kv_heads, 1, d].
+
+    keys: [b, layers, kv_heads, n, d].
     """
     counts = torch.tensor(lengths, device=keys.device)[:, None, None, None, None]
     inside = torch.arange(keys.shape[3], device=keys.device)[:, None] < counts
@@ -140,8 +145,9 @@ def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:
 
 
 def notes_of(lm: FrozenModel, rotary: Rotary, rows: Sequence[Sequence[Entries]]) -> GradientPrefix:
-    """Each row's memories as a prefix, placed as `neural.reading.place` does; entries that are not
-    kept, and those that fill up shorter rows, are masked, not left out.
+    """Each row's memories as a prefix, placed as in `neural.reading.place`.
+
+    Entries that are not kept, and those that pad shorter rows, are masked.
     """
     head, start = lm.head_cache(len(rows)), len(lm.head_ids)
     counts = [sum(m.keys.shape[2] for m in row) for row in rows]
@@ -166,23 +172,23 @@ def notes_of(lm: FrozenModel, rotary: Rotary, rows: Sequence[Sequence[Entries]])
 
 
 def _filled(parts: Sequence[Tensor], longest: int, filler: float = 0.0) -> Tensor:
-    """Parts [layers, kv_heads, n, ...] one after another along n, filled up to `longest`."""
+    """Parts [layers, kv_heads, n, ...] joined along n, padded to `longest`."""
     whole = torch.cat(list(parts), dim=2)
     extra = whole.new_full((*whole.shape[:2], longest - whole.shape[2], *whole.shape[3:]), filler)
     return torch.cat([whole, extra], dim=2)
 
 
 def _biases(row: Sequence[Entries]) -> list[Tensor]:
-    """What is added to the attention logits of each memory's entries [layers, kv_heads, n]."""
-    told = zip(row, [PRIOR] * (len(row) - 1) + [0.0], strict=True)
+    """The bias on the attention logits of each memory's entries, [layers, kv_heads, n]."""
+    biased = zip(row, [PRIOR] * (len(row) - 1) + [0.0], strict=True)
     return [
         m.keys.new_full(m.kept.shape, prior).masked_fill(~m.kept, float("-inf"))
-        for m, prior in told
+        for m, prior in biased
     ]
 
 
 def answer_logits(lm: FrozenModel, notes: GradientPrefix, rows: Rows) -> Tensor:
-    """Logits of the packs' answer tokens [t, v], by the adapter that is on."""
+    """Logits [t, v] of the packs' answer tokens, by the adapter that is on."""
     hidden = lm.states(
         notes,
         input_ids=rows.ids,
@@ -195,14 +201,24 @@ def answer_logits(lm: FrozenModel, notes: GradientPrefix, rows: Rows) -> Tensor:
 
 @dataclass
 class ReaderTask:
-    """Packs of a mixture, compressed with a share of entries drawn from `shares`, read with the
-    reader adapter on.
+    """Trains on packs of a mixture, whose passages are compressed to a share of their entries.
 
-    learned: the adapters' tensors. held_out: packs of validation titles, as drawn. write: saves the
-    adapters to a folder. bases: with these, a share `nf4` of the examples is compressed and read by
-    the base as NF4 makes it. encoder: the encoder adapter learns too. without: names of
-    recipe.PIECES that are left out of what is learned from. batch: how many examples are computed
-    together.
+    The reader adapter reads them.
+
+    Args:
+        lm: The model with the adapters.
+        rotary: Its rotary positions.
+        mixture: The stream that packs are drawn from.
+        held_out: Packs of validation titles, as drawn.
+        learned: The adapters' tensors.
+        write: Saves the adapters to a folder.
+        shares: The shares of kept entries, each with its probability.
+        nf4_base: With it, the share `nf4` of the examples is compressed and read in NF4.
+        nf4: That share.
+        encoder: The encoder adapter learns too.
+        ablate: Names of `recipe.INGREDIENTS` to leave out of training.
+        objectives: The weights of the loss.
+        batch: Examples computed together.
     """
 
     lm: FrozenModel
@@ -214,35 +230,35 @@ class ReaderTask:
     shares: Mapping[float, float] = field(
         default_factory=lambda: {1.0: 0.3, 0.5: 0.1, 0.25: 0.4, 0.125: 0.2}
     )
-    bases: Bases | None = None
+    nf4_base: NF4Base | None = None
     nf4: float = 0.3
     encoder: bool = False
-    without: Collection[str] = ()
+    ablate: Collection[str] = ()
     objectives: Objectives = field(default_factory=Objectives)
     batch: int = 1
 
     def __post_init__(self) -> None:
-        self._nf4_lm = replace(self.lm)  # it keeps the prompt's head as NF4 reads it
+        self._nf4_lm = replace(self.lm)  # it caches the prompt's prefix as NF4 computes it
 
     def parameters(self) -> Sequence[Tensor]:
         """The adapters' tensors."""
         return self.learned
 
     def learn(self) -> tuple[float, int, int]:
-        """The next packs' loss, their answer tokens and their questions; gradients are added."""
+        """The next packs' loss, answer tokens and questions; adds the gradients."""
         keeps: dict[str, float] = {}
         packs = []
         for _ in range(self.batch):
-            drawn, keep = draw(self.lm, self.mixture, self.without), self._share()
+            drawn, keep = draw(self.lm, self.mixture, self.ablate), self._share()
             keeps = {c: keep for pack in drawn for c in pack.contents} | keeps
             packs += drawn
-        nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
+        nf4 = self.nf4_base is not None and self.mixture.random.random() < self.nf4
         loss, tokens = self._read(packs, keeps, self.objectives, nf4=nf4)
         return loss, tokens, sum(p.questions for p in packs)
 
     def _share(self) -> float:
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
-        return 1.0 if "pruning" in self.without else keep
+        return 1.0 if "pruning" in self.ablate else keep
 
     def _read(
         self,
@@ -252,11 +268,13 @@ class ReaderTask:
         *,
         nf4: bool = False,
     ) -> tuple[float, int]:
-        """The packs' summed loss and their answer tokens. Where gradients are on, those of each
-        pass are taken at once: so only one pass, and the passages, are held at a time.
+        """The packs' summed loss and their answer tokens.
+
+        Where gradients are on, each pass runs backward at once, so that only one pass and the
+        passages are held at a time.
         """
-        if self.bases is not None:
-            self.bases.use(nf4=nf4)
+        if self.nf4_base is not None:
+            self.nf4_base.use(nf4=nf4)
         lm = self._nf4_lm if nf4 else self.lm
         total, tokens = 0.0, 0
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=lm.dtype == torch.bfloat16):
@@ -280,7 +298,7 @@ class ReaderTask:
                 for a, b in zip(m.tensors, memories[c].tensors, strict=True)
             ]
             reached = [(a, grad) for a, grad in pairs if grad is not None]
-            with lm.activate("encoder"):  # layers that compute again must find what was on before
+            with lm.activate("encoder"):  # layers that recompute need the adapter of forward
                 torch.autograd.backward([a for a, _ in reached], [grad for _, grad in reached])
         return total, tokens
 
@@ -293,8 +311,9 @@ class ReaderTask:
         *,
         pruned: bool,
     ) -> tuple[Tensor, int]:
-        """The summed loss of the answers, and the number of their tokens. The teacher has all
-        entries before it.
+        """The summed loss of the answers, and the number of their tokens.
+
+        The teacher reads all entries.
         """
         logits, labels = (
             answer_logits(lm, notes_of(lm, self.rotary, read), rows),
@@ -311,8 +330,8 @@ class ReaderTask:
         return objectives.loss(logits, labels, teacher, None), len(labels)
 
     def _memories(self, lm: FrozenModel, keeps: Mapping[str, float]) -> dict[str, Entries]:
-        """By passage, each with its share of kept entries."""
-        rounding = "rounding" not in self.without or not torch.is_grad_enabled()
+        """The memories by passage, each with its share of kept entries."""
+        rounding = "rounding" not in self.ablate or not torch.is_grad_enabled()
         with (
             torch.set_grad_enabled(self.encoder and torch.is_grad_enabled()),
             lm.activate("encoder"),
@@ -322,11 +341,12 @@ class ReaderTask:
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Loss an answer token on the held-out packs: all entries kept, a quarter, and a quarter
-        with the base in NF4.
+        """Loss per answer token on the held-out packs, by the share of kept entries and the base.
+
+        The cases are all entries, a quarter, and a quarter with the base in NF4.
         """
         figures = {}
-        for keep, nf4 in [(1.0, False), (0.25, False), *([(0.25, True)] if self.bases else [])]:
+        for keep, nf4 in [(1.0, False), (0.25, False), *([(0.25, True)] if self.nf4_base else [])]:
             losses = [
                 self._judge(several, keep, nf4=nf4)
                 for several in batched(self.held_out, self.batch)
@@ -352,9 +372,9 @@ class ReaderTask:
         self.write(folder)
 
     def state(self) -> object:
-        """The mixture's place."""
+        """The position of the mixture."""
         return self.mixture.state()
 
     def restore(self, state: list[object]) -> None:
-        """Go on from that place."""
+        """Continue from that position."""
         self.mixture.restore(state)

@@ -14,10 +14,10 @@ from cmt_sdk.neural.generator import Generator
 from cmt_sdk.neural.soft import SoftCompressor, unpacked
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
 from cmt_sdk.training.adapters import trainable
+from cmt_sdk.training.cmt import CMTTask
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Item, build, draw
-from cmt_sdk.training.paper import PaperTask
 from cmt_sdk.types import Prompt
 from tests.neural.test_training import losses, mixture, passages
 
@@ -36,7 +36,7 @@ def paper_task(**changes):
     """Theta, psi and pi on a fresh tiny model."""
     torch.manual_seed(0)
     made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start={"encoder": None})
-    task = PaperTask(
+    task = CMTTask(
         made.lm, mixture(), [draw(made.lm, mixture(7))], made.parameters["encoder"],
         Aggregator.first(128, made.lm.kv_shape), made.save, lambda tensors, file: None, Objectives(alpha=0.5), 4,
     )  # fmt: skip
@@ -126,7 +126,7 @@ def test_self_matching_can_be_switched_off():
         packs = draw(task.lm, task.mixture)
         answers, matched, _ = task._losses(packs, task.objectives)
         task.restore(state)
-        alone, _, _ = replace(task, aggregator=task.aggregator, without=("matching",)).learn()
+        alone, _, _ = replace(task, aggregator=task.aggregator, ablate=("matching",)).learn()
     assert alone == pytest.approx(float(answers), rel=1e-4)
     assert with_matching == pytest.approx(float(answers) + 0.1 * tokens * float(matched), rel=1e-4)
 

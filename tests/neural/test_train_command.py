@@ -115,7 +115,7 @@ def test_soft_adapters_are_gone_on_from_without_a_warm_start(model, questions, t
 
     first = run_from("none", "first")
     first.run()
-    assert (first.task.without, run_from(str(tmp_path / "first"), "second").task.without) == (
+    assert (first.task.ablate, run_from(str(tmp_path / "first"), "second").task.ablate) == (
         set(),
         {"warm-start"},
     )

@@ -18,11 +18,11 @@ from cmt_sdk.neural.rotary import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import cut, trainable
-from cmt_sdk.training.bases import Bases, as_nf4
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
+from cmt_sdk.training.nf4_base import NF4Base, as_nf4
 from cmt_sdk.training.packs import Item, Rows, build, draw
 from cmt_sdk.training.reader import GradientPrefix, ReaderTask, answer_logits, encode, notes_of
 from cmt_sdk.training.soft import SoftTask
@@ -87,7 +87,7 @@ def soft_task():
     adapters = [p for parameters in made.parameters.values() for p in parameters]
     return SoftTask(
         made.lm, None, mixture(), [draw(made.lm, mixture(7))], adapters, made.save, Objectives(), 100,
-        without=("ratios", "warm-start", "repetition"),
+        ablate=("ratios", "warm-start", "repetition"),
     )  # fmt: skip
 
 
@@ -250,17 +250,17 @@ def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
     validation tells of both.
     """
     task = reader_task()
-    task = replace(task, bases=Bases(task.lm.model), nf4=0.5)
+    task = replace(task, nf4_base=NF4Base(task.lm.model), nf4=0.5)
     before = {n: p.clone() for n, p in task.lm.model.named_parameters() if "lora_" not in n}
     told = []
     train(task, Plan(steps=4, accumulate=1, validate_every=2), tmp_path, told.append)
     assert sum({"held_out@0.25", "held_out@0.25 nf4"} <= set(line) for line in told) == 3
-    task.bases.use(nf4=True)
+    task.nf4_base.use(nf4=True)
     now = {n: p for n, p in task.lm.model.named_parameters() if "lora_" not in n}
     changed = {n for n, p in now.items() if not torch.equal(p, before[n])}
     assert changed == {n for n in before if "_proj" in n}
     assert all((now[n] - before[n]).norm() < 0.15 * before[n].norm() for n in changed)
-    task.bases.use(nf4=False)
+    task.nf4_base.use(nf4=False)
     assert all(torch.equal(p, before[n]) for n, p in now.items())
 
 
