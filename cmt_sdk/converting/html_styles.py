@@ -1,4 +1,4 @@
-"""What style sheets say about the elements of a page, as far as it changes what a reader sees.
+"""The style sheets of a page, as far as they change the text that a reader sees.
 
 Knows the cascade of CSS for a wide screen. Does not know which values hide or strike a text.
 """
@@ -37,7 +37,7 @@ PROPERTIES = frozenset(
     ]
 )
 SCREEN_WIDTH = 1280.0  # CSS pixels
-MOST_MATCHES = 10_000_000  # selectors times elements that are looked through: some seconds
+MAX_MATCHES = 10_000_000  # selectors times elements that are compared: some seconds
 GROUPS = frozenset({"media", "supports", "layer", "container"})
 
 _NAMES = re.compile(r"([.#])(-?[A-Za-z_][\w-]*)")
@@ -57,7 +57,7 @@ def styles(root: Element) -> Mapping[Element, Mapping[str, str]]:
     """The declared values of the properties above, for each element that has any."""
     rules = list(_inline(root))
     sheets = [e.text or "" for e in root.iter("style") if _fits(e.get("media") or "")]
-    left = MOST_MATCHES
+    left = MAX_MATCHES
     names = _names(root)
     size = sum(1 for _ in root.iter())
     for sheet in sheets:

@@ -225,7 +225,8 @@ def _om_property(element: Any, name: str, default: str) -> str:
 
 def _om_nary(element: Any) -> str:
     sign = _om_property(element, "chr", "∫")
-    lower, upper = _om_part(element, "sub"), _om_part(element, "sup")
+    lower = _om_part(element, "sub")
+    upper = _om_part(element, "sup")
     return f"{_scripts(sign, lower, upper)} {_grouped(_om_part(element, 'e'))}"
 
 

@@ -85,10 +85,8 @@ def figures(replies: Sequence[Reply], seed: int) -> Figures:
     def stage(name: str) -> float:
         return median(r.milliseconds[name] for r in answered if name in r.milliseconds)
 
-    writers, stages = (
-        sorted({r.wrote for r in answered}),
-        dict.fromkeys(s for r in answered for s in r.milliseconds),
-    )
+    writers = sorted({r.wrote for r in answered})
+    stages = dict.fromkeys(s for r in answered for s in r.milliseconds)
     return Figures(
         exact=interval(lambda r: r.exact),
         f1=interval(lambda r: r.f1),
@@ -119,12 +117,14 @@ def abstention(asked: Sequence[Asked], reader: str) -> Abstention:
     """How well a reader knows that a passage does not tell; it answers where it is at least as sure
     as "auto" asks for.
     """
-    told, silent = [a.replies[reader] for a in asked], [a.absent[reader] for a in asked]
+    told = [a.replies[reader] for a in asked]
+    silent = [a.absent[reader] for a in asked]
 
     def sure(reply: Reply) -> bool:
         return not reply.abstained and reply.confidence >= UNSURE
 
-    answered, withheld = 100 * fmean(map(sure, told)), 100 * fmean(not sure(r) for r in silent)
+    answered = 100 * fmean(map(sure, told))
+    withheld = 100 * fmean(not sure(r) for r in silent)
     known = [True] * len(told) + [False] * len(silent)
     return Abstention(
         auroc=auroc([r.confidence for r in (*told, *silent)], known),

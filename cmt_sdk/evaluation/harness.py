@@ -199,7 +199,8 @@ def grow(
     InvalidInput.
     """
     bank = passages[: plan.passages or FIRST]
-    items, stages = _choose(bank, plan), []
+    items = _choose(bank, plan)
+    stages = []
     _fill(subject, [_document(p) for p in bank], on_stage)
     _check(subject, bank, 0)
     for part in range(plan.stages + 1):
@@ -330,7 +331,8 @@ def _reply(subject: Subject, item: _Item, reader: ReaderKind, plan: Plan, source
 
 def _scored(answer: Answer, item: _Item) -> Reply:
     first_line = answer.text.strip().partition("\n")[0]
-    references, sources = item.question.answers, [s.source for s in answer.sources]
+    references = item.question.answers
+    sources = [s.source for s in answer.sources]
     return Reply(
         text=answer.text,
         wrote=answer.reader,

@@ -62,7 +62,8 @@ def paper_f1(prediction: str, references: Sequence[str]) -> float:
 
 
 def _token_f1(prediction: str, reference: str) -> float:
-    predicted, expected = normalize(prediction).split(), normalize(reference).split()
+    predicted = normalize(prediction).split()
+    expected = normalize(reference).split()
     shared = (Counter(predicted) & Counter(expected)).total()
     return 2 * shared / (len(predicted) + len(expected)) if shared else 0.0
 
@@ -88,7 +89,8 @@ def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
     kinds.
     """
     kinds = np.asarray(positive, bool)
-    wins, losses = int(kinds.sum()), int((~kinds).sum())
+    wins = int(kinds.sum())
+    losses = int((~kinds).sum())
     if not wins or not losses:
         return None
     _, group, sizes = np.unique(

@@ -274,7 +274,8 @@ def _training(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Secti
 
 
 def _run(name: str, report: Report, rows: Path) -> Run:
-    machine, versions = report["machine"], report["versions"]
+    machine = report["machine"]
+    versions = report["versions"]
     facts = [
         f"{report['file']} (SHA-256 {report['file_sha256'][:12]})",
         f"{report['questions_asked']} questions, seed {report['plan']['seed']}",

@@ -106,7 +106,8 @@ def evaluate(
     grows, documents come in from the rest of the file, or from the files `irrelevant`. `documents`
     holds the passages of a file that only names them. Raises InvalidInput.
     """
-    machine, began = describe_machine(), time.perf_counter()
+    machine = describe_machine()
+    began = time.perf_counter()
     passages = read_passages(file, documents)
     stages: list[Stage] = []
     if plan.protocol == "growth":

@@ -113,8 +113,10 @@ def shortened(text: str, limit: int, measure: Measure) -> str:
     words = text.split(" ")
     joined = " "
     if len(words) == 1:
-        words, joined = list(text[: 4 * max(0, limit)]), ""
-    low, high = 0, min(len(words) - 1, 4 * max(0, limit))
+        words = list(text[: 4 * max(0, limit)])
+        joined = ""
+    low = 0
+    high = min(len(words) - 1, 4 * max(0, limit))
     while low < high:
         middle = (low + high + 1) // 2
         if measure.of(joined.join(words[:middle])) <= limit:

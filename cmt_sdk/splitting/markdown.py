@@ -126,7 +126,8 @@ class _Reader:
             return Block(*self._range(first, last), kind, Rank.NESTED, keep, parents)
         rank = Rank.PARAGRAPH
         if item.is_list_item:
-            first, keep = min(first, item.line), max(keep, KEPT_ITEM)
+            first = min(first, item.line)
+            keep = max(keep, KEPT_ITEM)
             is_first = self.lists > 1 and len(self.items) > 1 and not self.items[-2].has_items
             rank = Rank.ITEM if self.lists < 2 else Rank.CLAUSE if is_first else Rank.NESTED
             for above in self.items[:-1]:

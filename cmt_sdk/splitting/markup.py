@@ -86,7 +86,8 @@ def by_marks(marks: Marks) -> Callable[[str], Iterator[Heading | Block]]:
             if stop:
                 yield from body(text, start, line.start)
                 yield from _verbatim(lines[at:stop])
-                start, at = lines[stop - 1].end, stop
+                start = lines[stop - 1].end
+                at = stop
                 continue
             if found:
                 yield from body(text, start, line.start)

@@ -80,9 +80,11 @@ def _rows(lines: Sequence[Row], at: int, stop: int, *, separated: bool) -> list[
     below = next((n for n in heads if n > first), None)
     has_header = below is not None and (separated or below == first + 1 or at in drawn)
     if not has_header or below is None:
-        header, body = "", at
+        header = ""
+        body = at
     else:
-        header, body = " ".join(lines[n].text.strip() for n in range(first, below)), below + 1
+        header = " ".join(lines[n].text.strip() for n in range(first, below))
+        body = below + 1
     starts = [
         n
         for n in range(body, stop)

@@ -21,7 +21,8 @@ DETAIL = " · "  # before what else a document is called
 LONGEST = 120  # characters, where nobody counts tokens
 OTHER_NAMES = ("subject", "file_name", "filename")  # metadata that name a document without a title
 OF_FILES = re.compile(r"\.(?:docx?|odt|rtf|pdf|md|txt|html?|tex|pages|indd|xlsx?|pptx?)$", re.I)
-MOST_ALIASES, MOST_TAGS = 3, 4
+MOST_ALIASES = 3
+MOST_TAGS = 4
 
 
 def title_of(

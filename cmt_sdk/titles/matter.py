@@ -122,14 +122,19 @@ def _properties(top: str) -> Iterator[tuple[str, object]]:
     for number, line in enumerate(
         line.strip()[:LONGEST_LINE] for line in top.lstrip().splitlines()
     ):
-        org, logseq, plain = ORG.fullmatch(line), LOGSEQ.fullmatch(line), PLAIN.fullmatch(line)
+        org = ORG.fullmatch(line)
+        logseq = LOGSEQ.fullmatch(line)
+        plain = PLAIN.fullmatch(line)
         header = header or bool(number == 0 and plain and plain[1].casefold() == "title")
         if logseq:
-            key, value = logseq[1], logseq[2]
+            key = logseq[1]
+            value = logseq[2]
         elif org:
-            key, value = org[1] or org[3], org[2] or org[4] or ""
+            key = org[1] or org[3]
+            value = org[2] or org[4] or ""
         elif header and plain:
-            key, value = plain[1], plain[2]
+            key = plain[1]
+            value = plain[2]
         else:
             return
         yield from _known([(key, value)]).items()
@@ -138,7 +143,8 @@ def _properties(top: str) -> Iterator[tuple[str, object]]:
 def _heading(rest: str) -> str:
     """The heading in the first line of a text, if there is one."""
     first, _, after = rest.lstrip().partition("\n")
-    first, second = first[:LONGEST_LINE], after.partition("\n")[0][:LONGEST_LINE]
+    first = first[:LONGEST_LINE]
+    second = after.partition("\n")[0][:LONGEST_LINE]
     if found := ATX.match(first):
         return _line(CLOSING.sub("", found[1].rstrip()))
     return _line(first) if UNDERLINE.fullmatch(second) else ""

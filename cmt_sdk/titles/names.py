@@ -50,7 +50,8 @@ DATED = re.compile(r"\d{4}-\d{2}|\d{1,4}([-./])\d{1,2}\1\d{1,4}\.?")  # in any o
 COUNTER = re.compile(r"[\s_.(\[-]*\d*[\s_.)\]-]*$")
 YEAR = re.compile(r"(?:19|20)\d\d")
 LEAST_RUNS = 4  # of letters and of digits, in turn, in an id that is made of both
-SHORTEST_ID, LONG_ID = 10, 16  # characters
+SHORTEST_ID = 10
+LONG_ID = 16  # characters
 LONGEST_WORD_OF_ID = 6
 
 

@@ -161,7 +161,8 @@ def _date(folders: list[str], stem: str) -> tuple[str, list[str]]:
     ):
         if len(numbers) != 3 or not re.fullmatch(r"\d{4}", numbers[0]):
             continue
-        month, day = MONTH.match(numbers[1]), re.fullmatch(r"\d{1,2}", numbers[2])
+        month = MONTH.match(numbers[1])
+        day = re.fullmatch(r"\d{1,2}", numbers[2])
         if month and day and (found := iso(numbers[0], month[1], day[0])):
             return found, folders[:-count]
     return "", folders

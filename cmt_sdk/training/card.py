@@ -77,7 +77,8 @@ def _scores(log: Path) -> str:
     """The validation figures, first and last, as a table."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     judged = [line for line in lines if figures_of(line)]
-    first, last = judged[0], judged[-1]
+    first = judged[0]
+    last = judged[-1]
     rows = [
         (
             "on what was held out",

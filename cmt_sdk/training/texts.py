@@ -17,7 +17,8 @@ from cmt_sdk.questions import Question, QuestionedPassage, read_lines
 from cmt_sdk.splitting import Rules, rules_for, split
 
 PASSAGE_TOKENS = 180
-GAPS, CONTINUATIONS = 4, 2
+GAPS = 4
+CONTINUATIONS = 2
 AROUND = 9  # words shown on each side of a gap, and before a continuation
 ANSWER = 4  # words in a gap, at most
 FOLLOWING = 12  # words of a continuation
@@ -84,7 +85,8 @@ def questioned(
 def _gaps(words: Sequence[str], rng: random.Random) -> Iterator[Question]:
     """Sentences with a gap: first names and numbers, then random words."""
     for start, end in _spans(words, rng):
-        before, after = words[max(0, start - AROUND) : start], words[end : end + AROUND]
+        before = words[max(0, start - AROUND) : start]
+        after = words[end : end + AROUND]
         text = " ".join([*before, "____", *after])
         yield Question(f'Which words are missing? "{text}"', (_bare(" ".join(words[start:end])),))
 

@@ -118,10 +118,8 @@ def read_adapter(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]
             f"adapter folder {folder} has no adapter_config.json: save it with save_pretrained"
         )
     try:
-        config, tensors = (
-            dict[str, Any](json.loads(file.read_text(encoding="utf-8"))),
-            load_file(folder / ADAPTER_WEIGHTS),
-        )
+        config = dict[str, Any](json.loads(file.read_text(encoding="utf-8")))
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"adapter {folder} is damaged: {error}") from error
     if config.get("peft_type") != "LORA":
@@ -178,10 +176,12 @@ def _merged(
     scale = config["lora_alpha"] / (
         math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     )
-    rest, found = dict(tensors), []
+    rest = dict(tensors)
+    found = []
     for key in [k for k in tensors if k.endswith(".lora_A.weight")]:
         path = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-        before, after = rest.pop(key), rest.pop(key.replace(".lora_A.", ".lora_B."))
+        before = rest.pop(key)
+        after = rest.pop(key.replace(".lora_A.", ".lora_B."))
         layer, turned = _linear(model, path, (len(after), before.shape[1]))
         weight = layer.weight.data
         change = after.to(weight.device).float() @ before.to(weight.device).float()

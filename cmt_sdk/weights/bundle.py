@@ -74,7 +74,8 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
     if adapter == "default":
         shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
         fitting = {b.compressor: b for b in shipped if b.base == base}
-        kv, own = fitting.get("kv", Bundle()), fitting.get(compressor)
+        kv = fitting.get("kv", Bundle())
+        own = fitting.get(compressor)
         return (
             replace(own, match=kv.match, matcher=kv.matcher, vector_weight=kv.vector_weight)
             if own
@@ -110,7 +111,8 @@ def read_bundle(folder: Path) -> Bundle:
     """
     try:
         said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        base, compressor = str(said["base"]), str(said.get("compressor", "kv"))
+        base = str(said["base"])
+        compressor = str(said.get("compressor", "kv"))
         vector_weight = float(said.get("vector_weight", 1.0))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelNotFound(

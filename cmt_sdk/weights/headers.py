@@ -19,7 +19,8 @@ VERSIONS = (2, 3)
 # bytes of a value, by its type
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 WHOLE = {4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
-STRING, ARRAY = 8, 9
+STRING = 8
+ARRAY = 9
 LONGEST_NAME = 65_535  # bytes, as the format says
 MOST_AXES = 8
 MOST_VALUES = 8  # of tensors a byte of the file: no quantisation writes less than a bit
@@ -58,7 +59,8 @@ class _Header:
             raise ValueError(
                 f"version {version}, and those that are read are 2 and 3, little-endian"
             )
-        tensors, keys = self._count("tensors", 24), self._count("keys", 13)
+        tensors = self._count("tensors", 24)
+        keys = self._count("keys", 13)
         for _ in range(keys):
             name = self._text(LONGEST_NAME)
             value = self._value(self._number("<I"))

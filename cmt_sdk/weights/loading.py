@@ -275,7 +275,8 @@ def _settle(network: PreTrainedModel) -> None:
 def _quiet_transformers() -> Iterator[None]:
     from transformers.utils import logging as theirs
 
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    level = theirs.get_verbosity()
+    bars = theirs.is_progress_bar_enabled()
     theirs.set_verbosity_error()
     theirs.disable_progress_bar()
     try:

@@ -61,7 +61,8 @@ class Job:
             raise self._failure(code, _text(errors))
 
     def _watch(self, report: OnProgress, output: IO[str], errors: IO[str]) -> int:
-        environment, until = os.environ | self.environment, time.monotonic() + self.seconds
+        environment = os.environ | self.environment
+        until = time.monotonic() + self.seconds
         bounds = (str(os.getpid()), str(self.memory), str(self.seconds * (os.cpu_count() or 1)))
         with subprocess.Popen(  # noqa: S603 - the commands are our own, their arguments checked names and paths
             [sys.executable, "-P", guard.__file__, *bounds, *self.command],

@@ -159,7 +159,8 @@ def _of_three(m: re.Match[str]) -> Iterator[Date]:
     year = int(m["last"])
     if len(m["last"]) == 2:
         year += 2000 if year < CENTURY else 1900
-    first, second = int(m["first"]), int(m["second"])
+    first = int(m["first"])
+    second = int(m["second"])
     yield from _date(m, year, second, first)
     if m["sep"] != "." and first != second:
         yield from _date(m, year, first, second)
@@ -170,7 +171,8 @@ def _numbered(text: str) -> Iterator[Date]:
     if text.isascii():
         return
     for m in (*IDEOGRAPHIC.finditer(text), *VIETNAMESE.finditer(text)):
-        year, day = m["year"], m["day"]
+        year = m["year"]
+        day = m["day"]
         if year or day:
             yield from _date(m, _count(year), _count(m["month"]) or 0, _count(day))
 
@@ -255,7 +257,8 @@ def _time(m: re.Match[str], half: str, start: int) -> Time | None:
     """A time; hours and minutes parted by a full stop are one only with a unit."""
     unit = (m["unit"] or "").lower().replace(".", "").replace(" ", "")
     sure = m["sep"] == ":" or unit or half or (m["sep"] and m["sep"] not in ".:")
-    hour, minute = int(m["hour"]), int(m["minute"] or 0)
+    hour = int(m["hour"])
+    minute = int(m["minute"] or 0)
     if not sure or hour > 24 or minute > 59 or (unit in ("am", "pm") and hour > 12):
         return None
     if unit in ("am", "pm"):

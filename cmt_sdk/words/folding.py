@@ -42,7 +42,8 @@ LETTERS = {
 }
 SPELT = {"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae"}
 KATAKANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}  # to hiragana
-PREFIXES, SHORTEST_STEM = 3, 3  # letters
+PREFIXES = 3
+SHORTEST_STEM = 3  # letters
 SHORT = 40  # letters of a word that is likely to come again
 LATIN = re.compile(r"LATIN SMALL (?:LETTER|LIGATURE) ([A-Z]{1,2})(?: WITH .*)?")
 

@@ -57,7 +57,8 @@ def numbers(text: str) -> list[Number]:
 
 
 def _of(m: re.Match[str], text: str) -> Iterator[Number]:
-    powers, end = _powers(m, text), m.end("number")
+    powers = _powers(m, text)
+    end = m.end("number")
     if powers:
         end = m.start() + len(m[0].rstrip("."))
     for value in _values(m["number"]):

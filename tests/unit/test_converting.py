@@ -245,7 +245,7 @@ def test_what_is_not_there(tmp_path):
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     """Its size is known before it fills the memory."""
-    monkeypatch.setattr("cmt_sdk.converting.files.LARGEST_FILE", 10)
+    monkeypatch.setattr("cmt_sdk.converting.files.MAX_FILE_BYTES", 10)
     (tmp_path / "big.txt").write_text("more than ten")
     with pytest.raises(InvalidDocument, match=r"big\.txt has 13 bytes, files are read up to 10"):
         read_document(tmp_path / "big.txt")
