@@ -1,8 +1,7 @@
-"""One page of all evaluations in a folder: tables and plots, readable without a network. Knows
-reports, measures nothing.
+"""One page of all evaluations in a folder: tables and plots, readable without a network.
 
-The folder holds reports (`NAME.json`), the answers beside them (`NAME.rows.jsonl`) and logs of
-training (`NAME.log.jsonl`).
+The folder holds reports (`NAME.json`), the answers next to them (`NAME.rows.jsonl`) and logs of
+training (`NAME.log.jsonl`). Knows reports, measures nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A plot and what it shows."""
+    """A plot and its caption."""
 
     svg: str
     caption: str
@@ -60,7 +59,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What somebody needs to judge one report, and to make it again."""
+    """The facts to judge one report, and to repeat it."""
 
     name: str
     command: str
@@ -70,8 +69,17 @@ class Run:
 
 
 def write_page(folder: Path) -> Path:
-    """Write `folder/index.html` from what the folder holds. Raises InvalidInput where there is no
-    report, MissingExtra.
+    """Write `folder/index.html` from the reports in the folder.
+
+    Args:
+        folder: The folder of the reports.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InvalidInput: There is no report, or a file is no JSON.
+        MissingExtra: The plots need the extra "eval".
     """
     reports = {
         path.stem: found for path in sorted(folder.glob("*.json")) if (found := _report(path))
@@ -101,7 +109,7 @@ def write_page(folder: Path) -> Path:
 
 
 def _report(path: Path) -> Report | None:
-    """The report in a JSON file, None for another kind of JSON."""
+    """The report in a JSON file; None for another kind of JSON."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -120,7 +128,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _kind(report: Report) -> str:
-    """How the memories were made."""
+    """The way in which the memories were made."""
     s = report["settings"]
     return f"kv {s['keep']:g}" if s["compressor"] == "kv" else f"soft {s['compression']}x"
 
@@ -130,7 +138,7 @@ def _name(report: Report, reader: str) -> str:
 
 
 def _bytes(report: Report, reader: str) -> float:
-    """Bytes a passage, of what the reader reads."""
+    """The bytes that the reader reads, per passage."""
     storage = report["storage"]
     text = storage["text_bytes"] / max(1, storage["passages"])
     return float({"memory": storage["bytes_per_passage"], "none": 0.0}.get(reader, text))
@@ -177,7 +185,7 @@ def _table(reports: Mapping[str, Report]) -> Section:
 
 
 def _frontiers(reports: Mapping[str, Report]) -> Iterator[Section]:
-    """F1 against what it costs, one protocol after another."""
+    """F1 against its cost, one protocol after another."""
     for protocol in dict.fromkeys(
         r["protocol"] for r in reports.values() if r["protocol"] in ("gold", "stream")
     ):
@@ -302,11 +310,11 @@ def _samples(rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
 
 
 def _questions(rows: Sequence[Mapping[str, Any]], readers: Sequence[str]) -> Table:
-    def told(reply: Mapping[str, Any]) -> str:
+    def shown(reply: Mapping[str, Any]) -> str:
         return f"{reply['text']} ({reply['confidence']:.2f})"
 
     cells = [
-        [row["question"], row["answers"][0], *(told(row["replies"][r]) for r in readers)]
+        [row["question"], row["answers"][0], *(shown(row["replies"][r]) for r in readers)]
         for row in rows
     ]
     return Table(["question", "answer", *(f"{r} (confidence)" for r in readers)], cells)
