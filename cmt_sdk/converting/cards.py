@@ -33,7 +33,7 @@ CARD_FIELDS = {
     "RELATED": "related",
     "CATEGORIES": "categories",
     "NOTE": "note",
-}  # fields of a card that people write, and what stands before their values
+}  # fields of a card that people fill in, with the label for each
 EVENT_FIELDS = {
     "LOCATION": "location",
     "STATUS": "status",

@@ -246,9 +246,9 @@ class _Walk:
 
     def _beneath(self, folder: Path, rules: Sequence[_Rules]) -> Iterator[Path]:
         """The files of a folder, then those of its folders. Not recursive: trees can be deep."""
-        waiting = [(folder, rules)]
-        while waiting:
-            folder, rules = waiting.pop()
+        pending = [(folder, rules)]
+        while pending:
+            folder, rules = pending.pop()
             entries = self._entries(folder)
             own = _rules_of(folder)
             rules = [*rules, own] if own is not None else rules
@@ -261,7 +261,7 @@ class _Walk:
                         yield path
                 elif self._takes_folder(path, names, rules, is_link=entry.is_symlink()):
                     below.append(path)
-            waiting += [(path, rules) for path in reversed(below)]
+            pending += [(path, rules) for path in reversed(below)]
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
         """The entries of a folder, sorted; none, with a report, for a closed one."""

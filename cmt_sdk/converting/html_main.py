@@ -19,13 +19,13 @@ ROLES = frozenset(
     ["navigation", "search", "menu", "menubar", "banner", "contentinfo", "complementary", "toolbar"]
 )
 LISTS = frozenset({"ol", "ul", "dl"})
-LINKED = 0.4  # the part of a block's text from which on it is a menu
-LINKED_LIST = 0.8
-MAIN = 0.3  # the part of a page's text that an element named its main part must have
+LINKED = 0.4  # share of links in a block's text from which on it is a menu
+LINKED_LIST = 0.8  # the same for a list
+MAIN = 0.3  # share of a page's text that an element named its main part must have
 MAX_NOTICE_CHARACTERS = 200
 CONTENTS = HEADINGS | {"table", "ul", "ol", "dl"}
-KEPT = 0.6  # the part of a page's own text that an article must have
-LARGEST_PAGE = 3_000_000  # characters
+KEPT = 0.6  # share of a page's own text that an article must have
+MAX_PAGE_CHARACTERS = 3_000_000  # for readability
 
 _NOTICE = re.compile(
     r"consent|gdpr|breadcrumb|skip-?(?:link|to)|cookie[-_]?(?:banner|bar|notice|law|popup|modal"
@@ -59,7 +59,7 @@ def keep_main(root: Element, host: str = "") -> None:
     if not any(_is_chrome(e) for e in body.iterdescendants()):
         return
     size = len(words(body))
-    kept = _article(root, body) if 0 < size < LARGEST_PAGE else set()
+    kept = _article(root, body) if 0 < size < MAX_PAGE_CHARACTERS else set()
     if kept and _is_whole(body, kept):
         _prune(body, kept)
 

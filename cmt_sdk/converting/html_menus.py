@@ -15,7 +15,7 @@ BLOCKS = frozenset(
 )
 LISTS = frozenset(["dl", "ol", "p", "ul"])  # blocks that an article has, too
 MIN_LINKS = 3  # of a menu
-LINKED = 0.8  # the part of a menu's letters that are links
+LINKED = 0.8  # share of links in a menu's letters
 MAX_LINK_CHARACTERS = 30  # on average: a list of articles has full titles
 PROSE = 30  # characters of a block without its links
 WIDE = "\u2e80"  # first letter of the scripts of China, Japan and Korea: each counts as two

@@ -97,12 +97,12 @@ def _selectors(sheet: str) -> Iterator[tuple[str, list[tuple[str, str, bool]]]]:
     """Each selector of a sheet with its declarations, those in fitting media among them."""
     from tinycss2 import parse_blocks_contents, parse_rule_list, parse_stylesheet, serialize
 
-    waiting = [parse_stylesheet(sheet, skip_comments=True, skip_whitespace=True)]
-    while waiting:
-        for rule in waiting.pop():
+    pending = [parse_stylesheet(sheet, skip_comments=True, skip_whitespace=True)]
+    while pending:
+        for rule in pending.pop():
             if rule.type == "at-rule" and rule.lower_at_keyword in GROUPS and rule.content:
                 if rule.lower_at_keyword != "media" or _fits(serialize(rule.prelude)):
-                    waiting.append(parse_rule_list(rule.content))
+                    pending.append(parse_rule_list(rule.content))
             elif rule.type == "qualified-rule":
                 contents = parse_blocks_contents(rule.content)
                 if declared := list(_declarations(contents)):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cmt_sdk.errors import InvalidDocument
 
-HEAD = 4096  # bytes in which a signature stands
+HEAD = 4096  # bytes of a file that are searched for a signature
 ZIP = b"PK\x03\x04"
 BROKEN_ZIP = (
     zipfile.BadZipFile,
@@ -104,7 +104,7 @@ OLE_PARTS = (
     ("Workbook", OLD_SHEET),
     ("Book", OLD_SHEET),
     ("__properties_version1.0", "a message of Outlook: save it as eml, or print it to pdf"),
-)  # names of parts of a file in the old Office container, and what the file is
+)  # names of parts of a file in the old Office container, with the file's description
 ZIP_MIMES = {
     "application/epub+zip": ".epub",
     "application/vnd.oasis.opendocument.text": ".odt",

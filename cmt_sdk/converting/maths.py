@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SIGNS = "∑∏∐∫∬∭∮√∛∜∂∇∞¬|‖∀∃"  # mathematical symbols that stand before what they apply to
+SIGNS = "∑∏∐∫∬∭∮√∛∜∂∇∞¬|‖∀∃"  # mathematical symbols that stand before their operand
 INVISIBLE = str.maketrans("", "", "\u2061\u2062\u2063\u2064\u200b")
 ROOTS = {"2": "√", "3": "∛", "4": "∜"}
 FENCED = re.compile(r"[(\[{|‖⌊⌈].*[)\]}|‖⌋⌉]", re.DOTALL)

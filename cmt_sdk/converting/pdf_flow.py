@@ -283,12 +283,12 @@ def _has_end(text: str) -> bool:
 
 def _before_word(text: str, following: str, words: Words) -> str:
     """A text whose last word is divided, with the link to its other part."""
-    cut = BROKEN_WORD.search(text[-TAIL:])
-    if cut is None:
+    broken = BROKEN_WORD.search(text[-TAIL:])
+    if broken is None:
         return text.rstrip(LINE_HYPHEN)
-    start = text[: len(text) - (len(cut[0]) - len(cut[1]))]
+    start = text[: len(text) - (len(broken[0]) - len(broken[1]))]
     found = WORD.match(following)
-    return start + _link(cut[1], found[0] if found else "", following, words)
+    return start + _link(broken[1], found[0] if found else "", following, words)
 
 
 def _link(ending: str, beginning: str, following: str, words: Words) -> str:

@@ -59,7 +59,7 @@ class Box(NamedTuple):
         )
 
 
-NOWHERE = Box(0, 0, 0, 0)  # for what a file puts at infinity
+NOWHERE = Box(0, 0, 0, 0)  # for marks that a file puts at infinity
 
 
 @dataclass(slots=True, eq=False)

@@ -160,7 +160,7 @@ def _table(reports: Mapping[str, Report]) -> Section:
         "paper F1",
         "prompt",
         "ms",
-        "bytes a passage",
+        "bytes per passage",
     ]
     rows = []
     for name, report in reports.items():
@@ -198,18 +198,18 @@ def _frontiers(reports: Mapping[str, Report]) -> Iterator[Section]:
         chosen = [c for c in chosen if c[1] != "none"]
         sizes = [_spot(r, reader, f, _bytes(r, reader)) for r, reader, f in chosen]
         times = [_spot(r, reader, f, f["first_token_ms"]) for r, reader, f in chosen]
-        words = "What is far up and far to the left is best: right answers for few bytes, and soon."
+        words = "Best is far up and far to the left: right answers for few bytes, and soon."
         figures = [
             Figure(
-                plotting.spots(sizes, "bytes a passage", "F1"),
-                f"{protocol}: F1 against what is stored",
+                plotting.spots(sizes, "bytes per passage", "F1"),
+                f"{protocol}: F1 against stored bytes",
             ),
             Figure(
                 plotting.spots(times, "milliseconds to the first word", "F1"),
-                f"{protocol}: F1 against waiting",
+                f"{protocol}: F1 against latency",
             ),
         ]
-        yield Section(f"What to choose: {protocol}", words, figures)
+        yield Section(f"Quality and cost: {protocol}", words, figures)
 
 
 def _spot(report: Report, reader: str, f: Mapping[str, Any], x: float) -> Spot:
@@ -228,10 +228,10 @@ def _retrieval(reports: Mapping[str, Report]) -> Iterator[Section]:
             ]
             figure = Figure(
                 plotting.bars(found, "percent"),
-                "questions whose own passage is among the first found",
+                "questions whose own passage is among the first k results",
             )
             yield Section(
-                f"Finding: {name}", figures=[figure], tables=[Table(["search", *depths], rows)]
+                f"Retrieval: {name}", figures=[figure], tables=[Table(["search", *depths], rows)]
             )
 
 
@@ -244,8 +244,8 @@ def _abstention(reports: Mapping[str, Report]) -> Iterator[Section]:
     ]
     if rows:
         head = ["run", "reader", "AUROC", "threshold", "right %", "answered %", "withheld %"]
-        words = "Each question with its own passage, and with one that does not tell."
-        yield Section("Knowing what is not known", words, tables=[Table(head, rows)])
+        words = "Each question with its own passage, and with one that lacks the answer."
+        yield Section("Abstention", words, tables=[Table(head, rows)])
 
 
 def _curves(reports: Mapping[str, Report]) -> Iterator[Section]:
@@ -255,7 +255,7 @@ def _curves(reports: Mapping[str, Report]) -> Iterator[Section]:
             series = {_name(report, r): line for r, line in series.items()}
             figure = Figure(
                 plotting.lines(series, "documents in the memory", "F1"),
-                "the same questions, asked again and again",
+                "the same questions, repeated while documents are added",
             )
             rows = [
                 [
@@ -276,7 +276,7 @@ def _training(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Secti
         yield Section(
             f"Training: {name}",
             figures=[
-                Figure(plotting.training_curve(log), "nats an answer token; the loss is smoothed")
+                Figure(plotting.training_curve(log), "nats per answer token; the loss is smoothed")
             ],
         )
 

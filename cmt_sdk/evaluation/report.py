@@ -219,7 +219,7 @@ def _notes(passages: Sequence[QuestionedPassage], plan: Plan, asked: Sequence[As
     if len(asked) < there:
         notes.append(f"{len(asked)} of {there} questions were drawn with seed {plan.seed}")
         if plan.protocol == "stream":
-            notes.append(f"all {len(bank)} passages were in the memory all the same")
+            notes.append(f"the memory held all {len(bank)} passages")
     notes.append("EM and F1: SQuAD v1.1, the first line of the answer, maximum over the references")
     notes.append(
         "paper EM and F1: the whole answer against the shortest reference, EM as a prefix match;"

@@ -120,7 +120,7 @@ def _without_holes(text: str, found: Iterable[Heading | Block]) -> Iterator[Head
             continue
         start = max(end, element.start)
         if isinstance(element, Block) and not any(letter.isalnum() for letter in text[end:start]):
-            start = end  # a mark alone, such as ">", belongs to what it stands before
+            start = end  # a mark alone, such as ">", belongs to the text after it
         if start > end:
             yield from _piece(text, Block(end, start), end, start)
         if isinstance(element, Heading):

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 Counter = Callable[[Sequence[str]], list[int]]
 
 SEPARATOR = " > "
-DETAIL = " · "  # in a title, before what else the document is called
+DETAIL = " · "  # in a title, before the document's other names
 MAX_PATH_TOKENS = 40  # and at most a quarter of the budget
 MAX_HEADER_TOKENS = 64  # of a table's header row; and at most a quarter of the budget
 MIN_CONTEXT_TOKENS = 4  # with less room, a passage carries no parents and no header

@@ -62,7 +62,7 @@ def _rank(line: Line, previous: Line | None) -> Rank:
         and (COMMENT.match(previous.text) or CLOSING.match(line.text))
     ):
         return Rank.CLAUSE
-    # the line above names what follows
+    # the line above names the lines after it
     if previous and not previous.blank and previous.indent < line.indent:
         return Rank.CLAUSE
     if previous and previous.blank:

@@ -17,7 +17,7 @@ from cmt_sdk.types import Document
 __all__ = ["title_of"]
 
 SEPARATOR = " > "  # as between headings
-DETAIL = " · "  # before what else a document is called
+DETAIL = " · "  # before a document's other names
 MAX_TITLE_CHARACTERS = 120  # where no tokenizer counts
 OTHER_NAMES = ("subject", "file_name", "filename")  # metadata that name a document without a title
 OF_FILES = re.compile(r"\.(?:docx?|odt|rtf|pdf|md|txt|html?|tex|pages|indd|xlsx?|pptx?)$", re.I)

@@ -152,7 +152,7 @@ def _targets(model: Any) -> dict[str, Any]:
     return {"target_modules": sorted(linear), "fan_in_fan_out": any(linear.values())}
 
 
-def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
+def reduce_rank(model: Any, start: Path, rank: int, folder: Path) -> None:
     """Write the adapter in `start` to `folder` with a smaller rank.
 
     The truncated SVD of each layer's change is its best approximation of that rank.
@@ -174,7 +174,7 @@ def _peft_quiet() -> Iterator[None]:
         warnings.filterwarnings(
             "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
         )
-        # `cut` converts LoRA to LoRA on purpose
+        # `reduce_rank` converts LoRA to LoRA on purpose
         warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")
         yield
 

@@ -29,7 +29,7 @@ Best validation score {progress.best:.4f}, the lower the better; these are its w
 Up to {plan.steps} steps of {examples} examples, peak rate {plan.rate:g}, cosine, AdamW;
 rank {recipe.rank}; {recipe.nf4:.0%} of the examples read by the base as NF4 makes it;
 started from {recipe.start!r}; seed {recipe.seed}{minutes}{without}.
-`log.jsonl` holds a line a step.
+`log.jsonl` holds a line per step.
 
 An adapter remembers some of the texts that it was trained on: share it as you would share them.
 """

@@ -23,7 +23,7 @@ AROUND = 9  # words shown on each side of a gap, and before a continuation
 ANSWER = 4  # words in a gap, at most
 FOLLOWING = 12  # words of a continuation
 MIN_WORDS = 20  # of a passage that gets questions
-# names and numbers: what people ask for
+# names and numbers: people ask for these
 NAME = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)*|\b\d[\d.,:%]*")
 
 Count = Callable[[Sequence[str]], list[int]]

@@ -206,7 +206,7 @@ def _device(name: str) -> torch.device:
 
 def _precision(name: str, device: torch.device) -> str:
     # On a CPU, NF4 takes three times as long to load as bf16 and reads slower (477 ms for 192
-    # tokens of the default model on one thread, against 369); it decodes faster (36 ms a token
+    # tokens of the default model on one thread, against 369); it decodes faster (36 ms per token
     # against 55) and halves the memory.
     if name == "auto" and device.type == "cuda":
         return "nf4"
