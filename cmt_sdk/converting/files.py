@@ -229,9 +229,9 @@ def _source(path: Path) -> str:
     itself a link keeps its own name, so that the document goes when the link does.
     """
     source = (path.parent.resolve() / path.name).as_posix()
-    if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are no UTF-8
+    if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are not UTF-8
         raise InvalidDocument(
-            f"{path}: its name, or that of a folder above it, is no UTF-8: rename it"
+            f"{path}: its name, or that of a folder above it, is not UTF-8: rename it"
         )
     return source
 

@@ -159,7 +159,7 @@ def _is_whole(body: Element, kept: set[Element]) -> bool:
 
 
 def _own_text(element: Element) -> int:
-    """The length of what stands in an element outside menus and the like."""
+    """The length of an element's text outside menus and the like."""
     if _is_menu(element):
         return 0
     if not any(_is_menu(child) for child in element):

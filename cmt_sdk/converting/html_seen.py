@@ -186,7 +186,7 @@ def _is_shown_again(style: Style, around: Style) -> bool:
 
 
 def _pixels(length: str | None) -> float | None:
-    """The number of a length; None where it is none."""
+    """A length in CSS pixels; None for any other value."""
     if not length or (match := _LENGTH.match(length)) is None:
         return None
     try:

@@ -88,7 +88,7 @@ def _letter(root: Any) -> str:
 
 
 def _convert(element: Any, html: list[str], depth: int) -> None:
-    """Add the html of an element and of all in it, without what follows it."""
+    """Add the html of an element and of all in it, without the text after it."""
     name = _name(element)
     if depth > DEEPEST or len(html) > MAX_PARTS:
         raise RecursionError("its elements are too many, or nested too deep")

@@ -81,7 +81,7 @@ def _scores(log: Path) -> str:
     last = judged[-1]
     rows = [
         (
-            "on what was held out",
+            "on held-out data",
             f"after {first['questions']:,} questions",
             f"after {last['questions']:,}",
         )

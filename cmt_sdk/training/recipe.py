@@ -145,8 +145,8 @@ class Recipe:
         for name, (parts, off) in NOT_FOR_ALL.items():
             if given[name] != off and self.part not in parts:
                 raise InvalidSetting(
-                    f"{name}={given[name]}: part {self.part!r} does without; it is for"
-                    f" {', '.join(parts)}"
+                    f"{name}={given[name]}: part {self.part!r} does not use it; leave it out, or"
+                    f" choose part {', '.join(parts)}"
                 )
         bounds = {
             "nf4": (0.0, 1.0),

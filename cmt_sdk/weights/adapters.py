@@ -140,7 +140,7 @@ def read_adapter(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]
         raise ModelError(f"adapter {folder} is damaged: {error}") from error
     if config.get("peft_type") != "LORA":
         raise ModelUnsupported(
-            f"adapter {folder} is no LoRA of peft but {config.get('peft_type')!r:.40}: train one"
+            f"adapter {folder} is not a LoRA of peft but {config.get('peft_type')!r:.40}: train one"
             " with `cmt train`"
         )
     if strange := sorted(key for key, value in config.items() if value and key not in KNOWN):
@@ -234,7 +234,7 @@ def _inject(loaded: LoadedModel, name: str, folder: Path, tensors: Mapping[str, 
     try:
         config = LoraConfig.from_pretrained(folder)
     except (ValueError, TypeError) as error:
-        raise ModelError(f"adapter {folder} is no LoRA of peft: {error}") from error
+        raise ModelError(f"adapter {folder} is not a LoRA of peft: {error}") from error
     with warnings.catch_warnings():
         # the second adapter next to the first
         warnings.filterwarnings("ignore", "Already found a `peft_config`")

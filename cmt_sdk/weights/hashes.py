@@ -63,7 +63,7 @@ def _sha256_of_tensors(files: Iterable[Path]) -> str:
                 header = json.loads(data[8:start])
             except ValueError as error:
                 raise ModelUnsupported(
-                    f"{path} is no safetensors file: fetch or save the model again"
+                    f"{path} is not a safetensors file: fetch or save the model again"
                 ) from error
             for name, about in header.items():
                 if name != "__metadata__":

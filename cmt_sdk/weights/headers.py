@@ -40,7 +40,7 @@ def check_gguf(file: Path) -> None:
     except (struct.error, ValueError, OSError) as error:
         # ValueError: an empty file cannot be mapped
         raise ModelUnsupported(
-            f"{file} is no sound .gguf file: {error}; fetch it again from its maker"
+            f"{file} is not a valid .gguf file: {error}; fetch it again from its maker"
         ) from error
 
 

@@ -112,7 +112,7 @@ def load_tensors(file: Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(file)  # type: ignore[no-any-return]
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is no safetensors file: {error}") from error
+        raise ModelError(f"{file} is not a safetensors file: {error}") from error
 
 
 def load_part(file: Path, make: Callable[[dict[str, torch.Tensor]], T]) -> T:
@@ -130,7 +130,7 @@ def load_part(file: Path, make: Callable[[dict[str, torch.Tensor]], T]) -> T:
         return make(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
-            f"{file} holds something else than it should ({error!r:.100}): `cmt train` writes it"
+            f"{file} holds other tensors than it should ({error!r:.100}): `cmt train` writes it"
         ) from error
 
 

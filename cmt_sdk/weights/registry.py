@@ -266,8 +266,8 @@ def read_json(file: Path) -> dict[str, Any]:
     try:
         if (size := file.stat().st_size) > MAX_JSON_BYTES:
             raise ModelUnsupported(
-                f"{file} has {size:,} bytes, the limit is {MAX_JSON_BYTES:,}: it is no file of"
-                " settings"
+                f"{file} has {size:,} bytes, the limit is {MAX_JSON_BYTES:,}: it is not a"
+                " settings file"
             )
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
