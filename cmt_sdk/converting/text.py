@@ -99,8 +99,8 @@ def decode(data: bytes, path: Path) -> str:
         text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InvalidDocument(
-            f"{path} is not {encoding.upper()} text ({error.reason} at byte {error.start}): if it is"
-            " text in another encoding, convert it (iconv -f ENCODING -t UTF-8 FILE > NEW), or"
+            f"{path} is not {encoding.upper()} text ({error.reason} at byte {error.start}): if it"
+            " is text in another encoding, convert it (iconv -f ENCODING -t UTF-8 FILE > NEW), or"
             " save it as UTF-8"
         ) from error
     return _lines(text)
@@ -215,8 +215,8 @@ def _guessed(data: bytes, path: Path, named: str | None) -> tuple[str, str]:
             f"{path} is not UTF-8 text: convert it (iconv -f ENCODING -t UTF-8 FILE > NEW)"
         )
     note = (
-        f"not UTF-8 text: read as {encoding}, which is a guess; where letters are wrong, convert the"
-        " file (iconv -f ENCODING -t UTF-8 FILE > NEW)"
+        f"not UTF-8 text: read as {encoding}, which is a guess; where letters are wrong, convert"
+        " the file (iconv -f ENCODING -t UTF-8 FILE > NEW)"
     )
     return _lines(text), note
 

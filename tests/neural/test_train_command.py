@@ -175,7 +175,8 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
     with pytest.raises(InvalidSetting, match="minutes=-1: choose more than 0"):
         Recipe("reader", tmp_path, [questions], minutes=-1)
     with pytest.raises(
-        InvalidSetting, match=r"states=3\.0: part 'cmt' does not use it; leave it out, or choose part soft"
+        InvalidSetting,
+        match=r"states=3\.0: part 'cmt' does not use it; leave it out, or choose part soft",
     ):
         Recipe("cmt", tmp_path, [questions], objectives=objectives_for("cmt", states=3.0))
     for name, told in (
