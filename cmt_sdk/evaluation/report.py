@@ -114,8 +114,7 @@ def evaluate(
         plan: The questions to ask.
         command: The command line, for the report.
         on_stage: As in `harness.run`.
-        irrelevant: Files whose documents come in while a memory grows; by default the rest of
-            `file`.
+        irrelevant: Files to add while a memory grows; by default the rest of `file`.
         documents: The passages of a file that only names them.
 
     Returns:
@@ -153,11 +152,7 @@ def evaluate(
             for reader in plan.readers
         },
         notes=_notes(passages, plan, asked),
-        abstention=(
-            {reader: abstention(asked, reader) for reader in plan.readers}
-            if plan.protocol == "abstain"
-            else {}
-        ),
+        abstention={r: abstention(asked, r) for r in plan.readers if plan.protocol == "abstain"},
         curve=curve(stages, plan.readers),
     )
     return report, asked

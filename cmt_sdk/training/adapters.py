@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,18 +65,12 @@ def trainable(
 
     wrapped = _wrapped(model, rank, {**start, **frozen_adapters}, depth)
     wrapped.eval().requires_grad_(False)
-    learned = {
-        name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n]
-        for name in start
-    }
-    for parameter in (p for parameters in learned.values() for p in parameters):
-        parameter.data = parameter.data.float()
-        parameter.requires_grad_(True)
+    learned = _unfrozen(wrapped, start)
     layers = [m for m in wrapped.modules() if isinstance(m, LoraLayer)]
     for layer in layers:
         layer.cast_input_dtype_enabled = False
 
-    on: list[str | None] = ["what peft left on"]
+    on: list[str | None] = ["the adapter that peft left on"]
 
     def switch(name: str | None) -> None:
         if name == on[0]:
@@ -100,6 +94,18 @@ def trainable(
         wrapped.get_base_model(), tokenizer, activate
     )
     return Trainable(lm, learned, lambda folder: _save(wrapped, list(start), folder))
+
+
+def _unfrozen(wrapped: Any, names: Iterable[str]) -> dict[str, list[Tensor]]:
+    """The tensors of these adapters, as fp32 that learns."""
+    learned = {
+        name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n]
+        for name in names
+    }
+    for parameter in (p for parameters in learned.values() for p in parameters):
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
+    return learned
 
 
 def _wrapped(model: Any, rank: int, start: Mapping[str, Path | None], depth: int | None) -> Any:
