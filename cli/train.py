@@ -192,11 +192,11 @@ def train(
 
 def _announce(prepared: Prepared) -> None:
     """What the run learns from and what it will take."""
-    estimate = prepared.estimate
+    estimate = prepared.needs
     plan = prepared.recipe.plan
-    passages = sum(p for p, _ in prepared.sizes.learned.values())
-    questions = sum(q for _, q in prepared.sizes.learned.values())
-    held = sum(p for p, _ in prepared.sizes.judged.values())
+    passages = sum(p for p, _ in prepared.material.learned.values())
+    questions = sum(q for _, q in prepared.material.learned.values())
+    held = sum(p for p, _ in prepared.material.judged.values())
     sources = f"{amount(questions, 'question')} on {amount(passages, 'passage')}"
     sizes = (
         f"{estimate.memory / 2**30:.1f} GiB of memory, {estimate.disk / 2**20:,.0f} MiB on the disk"
@@ -217,7 +217,7 @@ def _limit(prepared: Prepared) -> str:
     """How many steps there will be in the minutes that were given, where these do not suffice for
     all.
     """
-    recipe, seconds = prepared.recipe, prepared.estimate.seconds
+    recipe, seconds = prepared.recipe, prepared.needs.seconds
     fits = 60 * recipe.minutes / max(seconds, 1e-9)
     if fits >= recipe.plan.steps:
         return ""

@@ -11,9 +11,10 @@ from pathlib import Path
 import platformdirs
 
 from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.methods import MethodInfo, find_method, method_names
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
-RERANKED = 10  # passages that the model puts in order, where nobody says how many
+RERANKED = 10  # passages that `search(mode="reranked")` reranks where the settings rerank none
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ class Settings:
     def __post_init__(self) -> None:
         allowed = {
             "precision": ("auto", "nf4", "bf16", "fp32"),
-            "compressor": ("kv", "soft"),
+            "compressor": method_names(),
             "compression": (4, 8, 16),
             "aggregation": ("concat", "cmt"),
             "fidelity": (False, True),
@@ -76,13 +77,10 @@ class Settings:
                 raise InvalidSetting(
                     f"{name}={getattr(self, name)!r}: choose one of {', '.join(map(str, values))}"
                 )
-        if self.aggregation == "cmt" and self.compressor != "soft":
-            raise InvalidSetting(
-                "aggregation='cmt': it gathers the memories of compressor='soft'; choose that too"
-            )
+        method = self.method  # refuses an aggregation that the compressor does not have
         if not isinstance(self.fidelity, bool):  # 0 and 1 are equal to them
             raise InvalidSetting(f"fidelity={self.fidelity!r}: choose one of False, True")
-        if self.fidelity and self.compressor == "soft":
+        if self.fidelity and "fidelity" not in method.uses:
             raise InvalidSetting(
                 "fidelity=True: only the memories of compressor='kv' are measured; choose"
                 " fidelity=False"
@@ -106,25 +104,20 @@ class Settings:
                 raise InvalidSetting(f"{name}={value!r}: choose a number from {low} to {high}")
 
     @property
+    def method(self) -> MethodInfo:
+        """The compression method that `compressor` and `aggregation` name."""
+        return find_method(self.compressor, self.aggregation)
+
+    @property
     def reranked(self) -> int:
-        """How many passages are put in order by the model; gathered memories cannot be read
-        alone.
-        """
-        if self.aggregation == "cmt":
-            return 0
-        return (RERANKED if self.compressor == "kv" else 0) if self.rerank < 0 else self.rerank
+        """The passages that the model reranks: `rerank`, or the default of the method."""
+        method = self.method
+        return min(method.max_rerank, method.default_rerank if self.rerank < 0 else self.rerank)
 
     @classmethod
     def names(cls) -> tuple[str, ...]:
         """The names of all settings."""
         return tuple(f.name for f in fields(cls))
-
-
-def kept_share(tokens: int, keep: float, at_least: int) -> float:
-    """The share of its KV entries that a passage of `tokens` tokens keeps: `keep`, or what
-    `at_least` tokens come to.
-    """
-    return max(keep, min(1.0, at_least / max(1, tokens)))
 
 
 def data_dir() -> Path:

@@ -72,10 +72,11 @@ class Memory(Handle):
         self._store = parts.store
         self._index = parts.index
         self._engine = parts.engine
+        self._queue = parts.queue
         self._retriever = parts.retriever
         self._worker = parts.worker
         self._ingestor = Ingestor(
-            parts.store, parts.engine, parts.retriever, parts.worker, parts.settings
+            parts.store, parts.engine, parts.queue, parts.worker, parts.settings
         )
         self.path: Path = parts.path
         self.settings: Settings = parts.settings
@@ -95,12 +96,12 @@ class Memory(Handle):
         waited for.
         """
         parts = (self._store, self._index, self._worker)
-        at_work = is_held(self._retriever.lock) or any(part.at_work() for part in parts)
+        at_work = is_held(self._queue.lock) or any(part.at_work() for part in parts)
         if at_work:
             for part in parts:
                 part.leave()
         if at_work or not self._engine.forks:
-            self._retriever.lock = Turns() if self._engine.forks else NoModel()
+            self._queue.lock = Turns() if self._engine.forks else NoModel()
 
     # -- adding -----------------------------------------------------------------------------------
 
@@ -208,7 +209,7 @@ class Memory(Handle):
         if not wait:
             self._worker.wake()
             return stored
-        self._retriever.encode_backlog(of=[id])
+        self._queue.encode_backlog(of=[id])
         return self._as_it_is(stored)
 
     def _as_it_is(self, stored: Document) -> Document:
@@ -567,7 +568,7 @@ class Memory(Handle):
 
         Documents that an earlier release or other settings cut are cut again first.
         """
-        self._ingestor.cut_all()
+        self._ingestor.split_outdated()
         self._store.forget_encodings(self._engine.compressor.fingerprint)
         return self.compress(on_progress)
 
@@ -581,7 +582,7 @@ class Memory(Handle):
         """Make again what `cmt_sdk.repair` left to the model: passages, memories, index; returns
         the passages compressed.
         """
-        self._ingestor.cut_again()
+        self._ingestor.split_missing()
         count = self.compress(on_progress)
         self._index.rebuild()
         return count

@@ -12,8 +12,8 @@ from typing import Any, Literal, TypeVar, overload
 
 import numpy as np
 
-from cmt_sdk.config import Settings, kept_share
-from cmt_sdk.context import QUERY, exchanges, recent, rules, shortened, told
+from cmt_sdk.config import Settings
+from cmt_sdk.context import QUERY, as_passages, exchanges, recent, rules, shortened
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.handles import Handle
 from cmt_sdk.notation import in_notation_of
@@ -24,7 +24,18 @@ from cmt_sdk.rendering import render
 from cmt_sdk.retrieval import CANDIDATES, Retriever, check_question
 from cmt_sdk.sources import sources_of
 from cmt_sdk.spoken import or_spoken
-from cmt_sdk.types import Answer, Filter, Match, Piece, Prompt, ReaderKind, Turn, Usage, Vector
+from cmt_sdk.types import (
+    Answer,
+    Filter,
+    Match,
+    PackedMemory,
+    Piece,
+    Prompt,
+    ReaderKind,
+    Turn,
+    Usage,
+    Vector,
+)
 from cmt_sdk.words.folding import legible
 
 OPTIONS = (
@@ -72,6 +83,8 @@ class Ask:
     max_tokens: int = 64
     filter: Filter = field(default_factory=Filter)
     history: Sequence[Turn] | None = None
+    # the memories that ranking has loaded, by passage id: the reader uses them again
+    loaded: dict[int, PackedMemory] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_question(self.question)
@@ -142,9 +155,10 @@ class MemoryModel(Handle):
         pieces of text, and its `answer` is there afterwards. Raises InvalidInput, ModelMismatch.
         """
         asked = _ask(
-            question if options.get("history") is None else self._retriever.cut(question), options
+            question if options.get("history") is None else self._retriever.shorten(question),
+            options,
         )
-        pieces, passages = self._pieces(asked), told(asked.history or ())
+        pieces, passages = self._pieces(asked), as_passages(asked.history or ())
         if passages and asked.reader != "none":
             pieces = or_spoken(pieces, asked.question, passages, self._retriever, asked.max_tokens)
         running = Stream(_with_limit(pieces, asked.max_tokens))
@@ -325,7 +339,7 @@ class MemoryModel(Handle):
         )
         _timed(times, "load", lambda: self._retriever.encode_missing(found))
         stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
-        found = _timed(times, stage, lambda: self._retriever.judge(query, found))
+        found = _timed(times, stage, lambda: self._retriever.judge(query, found, ask.loaded))
         about = found[0].about if found else None
         if found and ask.history is not None:
             ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
@@ -339,12 +353,9 @@ class MemoryModel(Handle):
 
     def _cost(self, tokens: int, reader: str) -> int:
         """Context entries that a passage of `tokens` tokens takes when it is read."""
-        s = self._settings
         if reader == "text":
             return tokens
-        if s.compressor == "soft":
-            return round(tokens / s.compression)
-        return round(tokens * kept_share(tokens, s.keep, s.keep_at_least))
+        return round(tokens * self._settings.method.share(self._settings, tokens))
 
     def _read(
         self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
@@ -357,7 +368,8 @@ class MemoryModel(Handle):
             question, recent(before) if kind == "none" else before, notes=kind != "none"
         )
         if kind == "memory":
-            memories = _timed(times, "load", lambda: self._retriever.memories(passages))
+            queue = self._retriever.queue
+            memories = _timed(times, "load", lambda: queue.memories(passages, ask.loaded))
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
             prompt = replace(prompt, passages=[render(p) for p in passages])

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from cmt_sdk.characters import is_text
 from cmt_sdk.converting import folders
 from cmt_sdk.converting.books import from_epub
 from cmt_sdk.converting.cards import from_calendar, from_cards
@@ -229,7 +230,7 @@ def _source(path: Path) -> str:
     itself a link keeps its own name, so that the document goes when the link does.
     """
     source = (path.parent.resolve() / path.name).as_posix()
-    if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are not UTF-8
+    if not is_text(source):  # surrogates stand for bytes that are not UTF-8
         raise InvalidDocument(
             f"{path}: its name, or that of a folder above it, is not UTF-8: rename it"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,31 +41,34 @@ def trainable(
     *,
     rank: int = 32,
     start: Mapping[str, Path | None] = READER,
-    frozen_adapters: Mapping[str, Path] = NOTHING,
+    frozen: Mapping[str, Path] = NOTHING,
     checkpointing: bool = False,
     depth: int | None = None,
 ) -> Trainable:
-    """Put adapters on a model: those that learn, and those that only compute.
+    """Put adapters that learn on a model, and freeze everything else.
 
     Args:
-        model: A transformers causal LM; its own weights are frozen.
-        tokenizer: The model's tokenizer.
-        rank: The rank of a new adapter.
-        start: For each adapter that learns, the folder with its weights; None for a new adapter on
-            all linear layers.
-        frozen_adapters: Folders of adapters that do not learn, by name.
-        checkpointing: Layers recompute their activations in backward, and hold less memory.
-        depth: A new adapter covers this many layers, from the first on; None covers all.
-
-    Returns:
-        The model with its adapters, all off.
+        model: The base model.
+        tokenizer: Its tokenizer.
+        rank: Of new adapters.
+        start: Adapters by name: a folder to start from, or None for a new adapter on all linear
+            layers.
+        frozen: Folders of further adapters by name, which do not learn.
+        checkpointing: Layers compute again what backward needs, and hold less memory.
+        depth: The first layers that a new adapter covers; all if left out.
     """
     import_bitsandbytes()  # peft imports it too, and lets its warnings through
     from peft.tuners.lora.layer import LoraLayer
 
-    wrapped = _wrapped(model, rank, {**start, **frozen_adapters}, depth)
+    wrapped = _wrapped(model, rank, {**start, **frozen}, depth)
     wrapped.eval().requires_grad_(False)
-    learned = _unfrozen(wrapped, start)
+    learned = {
+        name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n]
+        for name in start
+    }
+    for parameter in (p for parameters in learned.values() for p in parameters):
+        parameter.data = parameter.data.float()
+        parameter.requires_grad_(True)
     layers = [m for m in wrapped.modules() if isinstance(m, LoraLayer)]
     for layer in layers:
         layer.cast_input_dtype_enabled = False
@@ -77,7 +80,7 @@ def trainable(
             return
         on[0] = name
         for layer in layers:
-            layer._disable_adapters = name not in start and name not in frozen_adapters
+            layer._disable_adapters = name not in start and name not in frozen
             layer._active_adapter = [name or next(iter(start))]
 
     @contextmanager
@@ -94,18 +97,6 @@ def trainable(
         wrapped.get_base_model(), tokenizer, activate
     )
     return Trainable(lm, learned, lambda folder: _save(wrapped, list(start), folder))
-
-
-def _unfrozen(wrapped: Any, names: Iterable[str]) -> dict[str, list[Tensor]]:
-    """The tensors of these adapters, as fp32 that learns."""
-    learned = {
-        name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n]
-        for name in names
-    }
-    for parameter in (p for parameters in learned.values() for p in parameters):
-        parameter.data = parameter.data.float()
-        parameter.requires_grad_(True)
-    return learned
 
 
 def _wrapped(model: Any, rank: int, start: Mapping[str, Path | None], depth: int | None) -> Any:
@@ -166,10 +157,10 @@ def reduce_rank(model: Any, start: Path, rank: int, folder: Path) -> None:
     from peft import PeftModel, convert_to_lora
 
     with _peft_quiet():
-        whole = PeftModel.from_pretrained(model, start)
-        # the saved state names each layer by its full path
-        layers = sorted(whole.peft_config["default"].target_modules)
-        config, state = convert_to_lora(whole, rank=rank)
+        loaded = PeftModel.from_pretrained(model, start)
+        # the result names each layer by its full path
+        layers = sorted(loaded.peft_config["default"].target_modules)
+        config, state = convert_to_lora(loaded, rank=rank)
     _write(state, config.to_dict() | {"target_modules": layers}, folder)
 
 

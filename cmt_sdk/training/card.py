@@ -25,7 +25,7 @@ Made by `cmt train`: {what}, {numbers:,} trained parameters. The base model is u
 {progress.step} steps, {progress.questions:,} questions, {progress.tokens:,} answer tokens.
 Best validation score {progress.best:.4f}, the lower the better; these are its weights.
 
-{datasets}
+{material}
 Up to {plan.steps} steps of {examples} examples, peak rate {plan.rate:g}, cosine, AdamW;
 rank {recipe.rank}; {recipe.nf4:.0%} of the examples read by the base as NF4 makes it;
 started from {recipe.start!r}; seed {recipe.seed}{minutes}{without}.
@@ -44,18 +44,18 @@ WORDS = {
 
 
 def write_card(
-    recipe: Recipe, estimate: ResourceEstimate, sizes: DatasetSizes, progress: Progress
+    recipe: Recipe, needs: ResourceEstimate, material: DatasetSizes, progress: Progress
 ) -> None:
     """Write `out/README.md`, and `out/curve.svg` where the plotting library is installed."""
     card = CARD.format(
         part=recipe.part.capitalize(),
         model=recipe.model,
         what=WORDS[recipe.part],
-        numbers=estimate.parameters,
+        numbers=needs.parameters,
         out=recipe.out,
         scores=_scores(recipe.out / "log.jsonl"),
         progress=progress,
-        datasets=_datasets(sizes),
+        material=_material(material),
         plan=recipe.plan,
         examples=recipe.plan.accumulate * recipe.batch * Workers().size,
         recipe=recipe,
@@ -97,10 +97,10 @@ def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
     return {n: v for n, v in line.items() if n.startswith(("held_out", "recall"))}
 
 
-def _datasets(sizes: DatasetSizes) -> str:
+def _material(material: DatasetSizes) -> str:
     rows = [("file", "passages learned from", "questions", "passages held out")]
-    for name, (passages, questions) in sizes.learned.items():
-        rows.append((name, f"{passages:,}", f"{questions:,}", f"{sizes.judged[name][0]:,}"))
+    for name, (passages, questions) in material.learned.items():
+        rows.append((name, f"{passages:,}", f"{questions:,}", f"{material.judged[name][0]:,}"))
     return _table(rows)
 
 

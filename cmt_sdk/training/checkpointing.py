@@ -30,9 +30,9 @@ class CheckpointedModel(FrozenModel):
             if not isinstance(block.forward, partial):
                 block.forward = partial(_forward, block.forward)
 
-    def head_cache(self, batch: int) -> DynamicCache:
-        """FrozenModel's prefix cache, for one pass."""
-        return _OnePass(super().head_cache(batch))
+    def prefix_cache(self, batch: int) -> DynamicCache:
+        """As FrozenModel's, for one pass."""
+        return _OnePass(super().prefix_cache(batch))
 
 
 def _forward(forward: Any, *inputs: Any, **named: Any) -> Any:
@@ -69,5 +69,6 @@ class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no type
         )
         if not self._passed[layer_idx]:
             self._passed[layer_idx] = True
-            self.layers[layer_idx].keys, self.layers[layer_idx].values = keys, values
+            self.layers[layer_idx].keys = keys
+            self.layers[layer_idx].values = values
         return keys, values

@@ -17,10 +17,10 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
-from cmt_sdk.neural.aggregation import Aggregator
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.quantization import through
-from cmt_sdk.neural.soft import SoftCompressor, latents
+from cmt_sdk.neural.methods.aggregation import Aggregator
+from cmt_sdk.neural.methods.soft import SoftMethod, last_hidden_states
+from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives, repulsion, self_matching
 from cmt_sdk.training.packs import Pack, draw
@@ -84,7 +84,10 @@ class CMTTask:
     def _losses(self, packs: Sequence[Pack], objectives: Objectives) -> tuple[Tensor, Tensor, int]:
         """The answers' summed loss, the mean of self-matching, and the number of answer tokens."""
         contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
-        answers, questions, own, tokens = [], [], [], 0
+        answers = []
+        questions = []
+        own = []
+        tokens = 0
         with torch.autocast(
             self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16
         ):
@@ -115,30 +118,29 @@ class CMTTask:
     def _soft(self, ids: Sequence[list[int]]) -> list[Tensor]:
         """Theta: latents [windows, d] of each text; its soft tokens pass through four bits."""
         rounded = (
-            through
+            fake_quantize
             if "rounding" not in self.ablate or not torch.is_grad_enabled()
             else Tensor.float
         )
         with self.lm.activate("encoder"):
-            made = SoftCompressor(self.lm, self.ratio).forward(ids)
-            return latents(self.lm, [replace(m, rows=rounded(m.rows)) for m in made])
+            made = SoftMethod(self.lm, self.ratio).encode(ids)
+            return last_hidden_states(self.lm, [replace(m, rows=rounded(m.rows)) for m in made])
 
     def _read(self, pack: Pack, gathered: Sequence[Tensor]) -> Tensor:
         """Logits [t, v] of the answer tokens; each question is a row, after its prefix."""
-        rows, cache, sizes = (
-            pack.rows(self.lm.device),
-            self.lm.head_cache(pack.questions),
-            [len(g) for g in gathered],
-        )
+        rows = pack.rows(self.lm.device)
+        cache = self.lm.prefix_cache(pack.questions)
+        sizes = [len(g) for g in gathered]
         if gathered:
             keys, values = self.aggregator.spread(
                 pad_sequence(list(gathered), batch_first=True).flatten(0, 1)
             )
             _extend(cache, keys, values, pack.questions, self.lm.dtype)
-        head, most = len(self.lm.head_ids), max(sizes, default=0)
+        head = len(self.lm.prefix_ids)
+        most = max(sizes, default=0)
         ids = pad_sequence([row for row, _ in rows], batch_first=True, padding_value=self.lm.end_id)
         starts = torch.tensor([head + n for n in sizes or [0] * len(rows)], device=ids.device)
-        states = self.lm.states(
+        states = self.lm.forward(
             cache,
             input_ids=ids,
             position_ids=starts[:, None] + torch.arange(ids.shape[1], device=ids.device),

@@ -111,7 +111,7 @@ def hold_out(files: Mapping[str, Sequence[QuestionedPassage]]) -> tuple[Files, F
         if all(any(half.values()) for half in halves):
             return halves
     first = min(
-        (p.context for whole in files.values() for p in whole),
+        (p.context for passages in files.values() for p in passages),
         key=lambda t: hashlib.sha256(t.encode()).digest(),
     )
     return _parted(files, lambda p: p.context == first)
@@ -121,8 +121,8 @@ def _parted(
     files: Mapping[str, Sequence[QuestionedPassage]], held: Callable[[QuestionedPassage], bool]
 ) -> tuple[Files, Files]:
     return (
-        {name: [p for p in whole if not held(p)] for name, whole in files.items()},
-        {name: [p for p in whole if held(p)] for name, whole in files.items()},
+        {name: [p for p in passages if not held(p)] for name, passages in files.items()},
+        {name: [p for p in passages if held(p)] for name, passages in files.items()},
     )
 
 

@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmt_sdk.neural.batching import batches, padded_with_mask
+from cmt_sdk.neural.embedding import MAX_TOKENS as SERVED
+from cmt_sdk.neural.embedding import MatchHead, unit_states
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches
-from cmt_sdk.neural.matching import LONGEST as SERVED
-from cmt_sdk.neural.matching import MatchHead, filled, unit_states
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.data import NEIGHBOURS, Mixture
 from cmt_sdk.training.losses import self_matching
@@ -33,7 +33,7 @@ MAX_PASSAGE_TOKENS = 256  # of a passage in training
 MAX_QUESTION_TOKENS = 64  # of a question in training
 PER_PASSAGE = 2  # questions of a passage in training
 PER_HELD_OUT = 4  # questions of a held-out passage
-SEARCHED = 1 / 3  # share of questions for which the draw searches a passage that also fits
+SEARCHED = 1 / 3  # the share of questions for which a passage is searched that their words also fit
 NEAREST = 5
 
 
@@ -166,12 +166,12 @@ class EmbeddingTask:
 
         They are numbered in this order: passages first.
         """
-        # the same tokens as FrozenModel.ids, in one call
-        whole = self.lm.tokenizer([*passages, *questions], add_special_tokens=False)["input_ids"]
+        # FrozenModel.ids of all texts in one call
+        encoded = self.lm.tokenizer([*passages, *questions], add_special_tokens=False)["input_ids"]
         limits = [longest] * len(passages) + [MAX_QUESTION_TOKENS] * len(questions)
-        ids = [i[:limit] for i, limit in zip(whole, limits, strict=True)]
+        ids = [i[:limit] for i, limit in zip(encoded, limits, strict=True)]
         return [
-            Chunk(some, *filled([ids[i] for i in some], self.lm))
+            Chunk(some, *padded_with_mask([ids[i] for i in some], self.lm.device, self.lm.end_id))
             for some in batches([len(i) for i in ids], self.tokens)
         ]
 

@@ -281,13 +281,13 @@ def _step(
     questions = 0
     for _ in range(plan.accumulate):
         loss, count, asked = task.learn()
-        total += loss
-        divisor += count
-        questions += asked
-    sums = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
-    total = float(sums[0])
-    divisor = int(sums[1])
-    questions = int(sums[2])
+        total = total + loss
+        divisor = divisor + count
+        questions = questions + asked
+    summed = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
+    total = float(summed[0])
+    divisor = int(summed[1])
+    questions = int(summed[2])
     if workers.size > 1:
         _exchange(parameters, workers)
     for parameter in parameters:
@@ -302,9 +302,9 @@ def _step(
 def _exchange(parameters: Sequence[Tensor], workers: Workers) -> None:
     """Sum the gradients over all processes, in one tensor: each exchange costs a wait."""
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    total = workers.sum(torch.cat([grad.flatten() for grad in own]))
+    summed = workers.sum(torch.cat([grad.flatten() for grad in own]))
     for parameter, grad in zip(
-        parameters, torch.split(total, [p.numel() for p in parameters]), strict=True
+        parameters, torch.split(summed, [p.numel() for p in parameters]), strict=True
     ):
         parameter.grad = grad.view_as(parameter)
 

@@ -58,15 +58,15 @@ class Objectives:
             teacher: [n, v], the teacher's logits of the first n tokens, or None.
             without: [t, v], logits without memory, or None.
         """
-        read = (
+        answered = (
             memory_aware(logits, without, self.alpha)
             if self.alpha and without is not None
             else logits
         )
-        total = self.answer * cross_entropy(read, labels, reduction="sum")
+        total = self.answer * cross_entropy(answered, labels, reduction="sum")
         if teacher is None or not self.teacher:
             return total
-        return total + self.teacher * teacher_divergence(read[: len(teacher)], teacher)
+        return total + self.teacher * teacher_divergence(answered[: len(teacher)], teacher)
 
 
 def teacher_divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from cmt_sdk.neural.quantization import LEVELS
 BLOCK = 64
 
 
-class NF4Base:
+class Bases:
     """Both weights of every linear layer but the output layer, which serving does not quantise."""
 
     def __init__(self, model: Any) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.scores import REPEAT
+from cmt_sdk.neural.methods.kvzip import REPEAT
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.training.data import Mixture
@@ -25,9 +25,9 @@ LENGTHS = (128, 256, 384)
 MAX_ANSWER_TOKENS = 48
 PER_PASSAGE = 8
 PASSAGES = 5
-# how many there are in a pack, drawn evenly: 0 as in a memory of one document, else as in a search
+# Numbers of distractors, drawn evenly: none for a memory that fits, else the rest of a search.
 DISTRACTORS = (0, 0, 2, 3, 4)
-BEST_LAST = 0.8  # share of packs whose passage stands last, where the reader places the best
+BEST_LAST = 0.8  # the share of packs whose passage is last, as a search would place it
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +148,8 @@ def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> lis
             end = min(PASSAGES, start + rng.randint(1, 2))
             asked = range(start, end)
             others = [*range(start), *range(end, PASSAGES)]
-            distractors = rng.sample(
-                others, min(len(others), 0 if "distractors" in ablate else rng.choice(DISTRACTORS))
-            )
+            count = 0 if "distractors" in ablate else rng.choice(DISTRACTORS)
+            distractors = rng.sample(others, min(len(others), count))
             items = [
                 Item(q.text, rng.choice(q.answers), i)
                 for i in asked
@@ -230,10 +229,16 @@ def _laid_out(
     items: Sequence[Item],
 ) -> Pack:
     """Questions and answers one after another, padded to the next of the fixed lengths."""
-    ids = [i for asked, answer in rows for i in asked + answer]
-    offsets = [i for asked, answer in rows for i in range(len(asked + answer))]
-    owner = [number for number, (asked, answer) in enumerate(rows) for _ in asked + answer]
-    labels = [i for asked, answer in rows for i in [-100] * (len(asked) - 1) + answer + [-100]]
+    ids: list[int] = []
+    offsets: list[int] = []
+    owner: list[int] = []
+    labels: list[int] = []
+    for number, (asked, answer) in enumerate(rows):
+        count = len(asked) + len(answer)
+        ids += asked + answer
+        offsets += range(count)
+        owner += [number] * count
+        labels += [-100] * (len(asked) - 1) + answer + [-100]
     length = next(n for n in LENGTHS if n >= len(ids))
     rest = length - len(ids)
     owners = torch.tensor(owner + [-1] * rest)

@@ -19,11 +19,11 @@ from cmt_sdk.training.losses import Objectives
 PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "embedding")
 _READ = ("reader", "compressor", "soft", "cmt")
 INGREDIENTS = {
-    "distractors": _READ,  # passages next to the right one
+    "distractors": _READ,  # passages in addition to the right one
     "absent": _READ,  # questions whose passage is absent
     "rounding": _READ,  # the four bits that memories are stored in
     "pruning": ("reader", "compressor"),  # memories with a quarter or an eighth of their entries
-    "repetition": ("soft",),  # passages to repeat, next to the questions
+    "repetition": ("soft",),  # passages to repeat in addition to the questions
     "ratios": ("soft",),  # a ratio drawn for each step; ablated: 4
     "warm-start": ("soft",),  # little compression at first
     "matching": ("cmt",),  # self-matching
@@ -68,42 +68,41 @@ def rate_for(part: str, given: float | None = None) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """The data and the settings of a training run.
+    """A training run: the part to train, its data and its settings.
 
-    Args:
-        part: "reader" reads existing kv memories. "compressor" makes and reads kv memories: both
-            adapters learn. "soft" makes and reads soft memories. "cmt" makes soft memories and
-            gathers them as published. "matcher" makes embeddings of the bare model's states: a head
-            learns. "embedding" makes embeddings: an adapter of the lower layers learns with the
-            head.
-        out: The folder of the run.
+    Attributes:
+        part: "reader" (reads existing kv memories), "compressor" (makes and reads kv memories: both
+            adapters learn), "soft" (makes and reads soft memories), "cmt" (makes soft memories and
+            gathers them as published), "matcher" (makes embeddings of the bare model's states: a
+            head learns), "embedding" (makes embeddings: an adapter of the lower layers learns with
+            the head).
+        out: The folder of the run and its bundle.
         questions: Question files, or folders of the files that MIXTURE names.
         texts: Files and folders of plain text, of which questions are made.
-        model: The base model.
-        device: "auto" or a device of torch.
+        model: A pulled model or a local folder.
+        device: A torch device, or "auto".
         start: "default" (the adapter shipped for this model, if there is one), "none", or a folder
             with a bundle.
-        plan: The length and the speed of the run.
-        minutes: The longest time of a call.
-        objectives: The weights of the loss; `objectives_for` and `rate_for` give the defaults of
-            `cmt train`.
-        ratio: Tokens per latent, for "cmt".
-        rank: The rank of a new adapter.
-        nf4: The share of examples that the base reads in NF4.
-        ablate: Names of INGREDIENTS to leave out, to measure the worth of each.
-        passages: How many the matcher learns from.
-        candidates: How many passages "embedding" compares at once; 0 takes what suits the device.
-        held_out: The size of the validation: packs, or tens of passages (matcher, embedding).
-        checkpointing: Layers hold less, and recompute their activations for the gradients.
-        batch: Examples computed together (reader, compressor, soft): more fill a GPU, and take its
-            memory.
-        fit: Lower the rate as `minutes` pass, not only as steps do, so that it is low when they are
-            over.
-        seed: Draws the examples.
+        plan: Steps, rate and schedule.
+        minutes: The run stops after this time; the same recipe resumes it.
+        objectives: The weighted losses; `objectives_for` and `rate_for` give the defaults of `cmt
+            train`.
+        ratio: Tokens per soft token, for "cmt".
+        rank: Of new adapters.
+        nf4: The share of examples that the base reads with NF4 weights.
+        ablate: Names of INGREDIENTS to leave out, for ablations.
+        passages: The passages that the matcher learns from.
+        candidates: The passages of a batch that "embedding" learns to distinguish; 0: a number that
+            suits the device.
+        held_out: The size of the validation set: packs, or tens of passages (matcher, embedding).
+        checkpointing: Layers hold less memory, and compute again for their gradients.
+        batch: Examples that are computed together (reader, compressor, soft). More fill a GPU and
+            take its memory.
+        fit: The rate decays with `minutes` too, not only with steps, so that it is low at the end.
+        seed: Of everything that is drawn.
 
     Raises:
-        InvalidSetting: A setting is out of bounds, or of another part.
-        InvalidInput: There are neither questions nor texts.
+        InvalidSetting: An unknown part or piece, or a setting that the part does not use.
     """
 
     part: str
@@ -192,10 +191,13 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class ResourceEstimate:
-    """The resources that a run takes.
+    """The resources that a run needs.
 
-    memory: bytes while it lasts. disk: bytes. parameters: the number that learn. seconds: per step;
-    0.0 where no step was timed.
+    Attributes:
+        memory: Bytes of memory.
+        disk: Bytes on the disk.
+        parameters: Numbers that are trained.
+        seconds: Seconds per step; 0.0 where no step was timed.
     """
 
     memory: int

@@ -16,21 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmt_sdk.neural.depth import watching
+from cmt_sdk.neural.batching import batches
+from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches
-from cmt_sdk.neural.quantization import through
-from cmt_sdk.neural.reading import PRIOR
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.soft import Soft, SoftCompressor, depth, notes_of
+from cmt_sdk.neural.methods.base import NON_BEST_BIAS
+from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens, merge_layer, soft_cache
+from cmt_sdk.neural.partial_forward import capture
+from cmt_sdk.neural.quantization import fake_quantize
+from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives, state_distance
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes, repetition
-from cmt_sdk.training.reader import AT_ONCE, Entries, GradientPrefix, answer_logits, encode
-from cmt_sdk.training.reader import notes_of as kv_notes_of
+from cmt_sdk.training.reader import AT_ONCE, Entries, answer_logits, encode, kv_cache
 
-RATIOS = {4: 0.5, 8: 0.3, 16: 0.2}  # with the probability of each
-REPEATED = 0.6  # share of examples with a passage to repeat, at first; it falls to 0
+RATIOS = {4: 0.5, 8: 0.3, 16: 0.2}  # how often each is drawn
+REPEATED = 0.6  # the share of examples with a passage to repeat, at first; it falls to 0
 WARM = ((2, 0.1),)  # ratios of the warm start, each with its share of the examples
 
 
@@ -81,7 +81,8 @@ class SoftTask:
 
     def _drawn(self) -> list[Pack]:
         """An example; most also get one of their passages to repeat, at first."""
-        packs, rng = draw(self.lm, self.mixture, self.ablate), self.mixture.random
+        packs = draw(self.lm, self.mixture, self.ablate)
+        rng = self.mixture.random
         if (
             "repetition" in self.ablate
             or not self.objectives.answer
@@ -97,7 +98,8 @@ class SoftTask:
 
     def _ratio(self) -> int:
         """The ratio of the warm start's stage, later a random one of RATIOS."""
-        done, ratios = self._done, [*RATIOS]
+        done = self._done
+        ratios = [*RATIOS]
         drawn = (
             ratios[0]
             if "ratios" in self.ablate
@@ -110,51 +112,36 @@ class SoftTask:
         return drawn
 
     def _read(self, packs: Sequence[Pack], ratio: int, objectives: Objectives) -> tuple[float, int]:
-        """The packs' summed loss and their answer tokens; each pass runs backward at once."""
-        total, tokens = 0.0, 0
-        with torch.autocast(
-            self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16
-        ):
-            made = self._soft(
-                list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio
-            )
+        """The packs' summed loss and their answer tokens.
+
+        1. Encode the passages to soft tokens; the teacher encodes those that it is asked about.
+        2. In passes of `at_once` packs: read the packs with the reader, and with the teacher.
+        3. Where gradients are on, run backward after each pass, down to the soft tokens.
+        4. At the end, run backward from the soft tokens through the encoder.
+        """
+        total = 0.0
+        tokens = 0
+        uses_teacher = objectives.teacher or objectives.states
+        is_bf16 = self.lm.dtype == torch.bfloat16
+        with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=is_bf16):
+            contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
+            made = self._soft(contents, ratio)
             soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}
-            taught = (
-                self._taught([p for p in packs if p.questions])
-                if objectives.teacher or objectives.states
-                else {}
-            )
-            # packs with questions first: the teacher reads these
+            taught = self._taught([p for p in packs if p.questions]) if uses_teacher else {}
+            # Packs with questions come first: the teacher reads those only.
             order = sorted(packs, key=lambda p: (not p.questions, p.ids.shape[1]))
             for some in passes(order, self.at_once):
-                rows, asking = Rows.of(some, self.lm.device), [p for p in some if p.questions]
-                labels = rows.labels[rows.labels >= 0]
-                whole = soft_notes(self.lm, [[soft[c] for c in pack.contents] for pack in some])
-                notes = replace(
-                    whole,
-                    keys=[_cut(k) for k in whole.keys],
-                    values=[_cut(v) for v in whole.values],
+                cache = reading_cache(self.lm, [[soft[c] for c in pack.contents] for pack in some])
+                leaf = replace(
+                    cache,
+                    keys=[_cut(k) for k in cache.keys],
+                    values=[_cut(v) for v in cache.values],
                 )
-                with (
-                    self.lm.activate("reader"),
-                    watching(self.lm, self._watched(objectives)) as mine,
-                ):
-                    logits = answer_logits(self.lm, notes, rows)
-                with watching(self.lm, self._watched(objectives)) as theirs:
-                    teacher = (
-                        self._teach([[taught[c] for c in pack.contents] for pack in asking], asking)
-                        if taught
-                        else None
-                    )
-                without = self._unaided(rows) if objectives.alpha else None
-                loss = objectives.loss(logits, labels, teacher, without)
-                if teacher is not None and theirs:
-                    loss = loss + objectives.states * len(teacher) * _distance(
-                        mine, theirs, rows.supervised
-                    )
+                loss, count = self._loss(some, leaf, taught, objectives)
                 if torch.is_grad_enabled():
-                    self._backward(loss, whole, notes)
-                total, tokens = total + float(loss.detach()), tokens + len(labels)
+                    self._backward(loss, cache, leaf)
+                total += float(loss.detach())
+                tokens += count
         if torch.is_grad_enabled():
             with self.lm.activate("encoder"):
                 torch.autograd.backward(
@@ -162,43 +149,67 @@ class SoftTask:
                 )
         return total, tokens
 
-    def _watched(self, objectives: Objectives) -> Sequence[int]:
-        """The layers whose states are compared with the teacher's: every second above the entry."""
-        return (
-            range(2 * depth(self.lm) - 1, len(self.lm.blocks), 2)
-            if objectives.states and self.teachers
-            else ()
-        )
+    def _loss(
+        self,
+        packs: Sequence[Pack],
+        cache: MemoryCache,
+        taught: Mapping[str, Entries],
+        objectives: Objectives,
+    ) -> tuple[Tensor, int]:
+        """The summed loss of packs that are read in one pass, and their answer tokens.
 
-    def _backward(self, loss: Tensor, whole: GradientPrefix, notes: GradientPrefix) -> None:
-        """Run backward through the reader, then through the encoder.
+        taught: the teacher's entries by passage; empty without a teacher.
+        """
+        rows = Rows.of(packs, self.lm.device)
+        labels = rows.labels[rows.labels >= 0]  # (t,)
+        layers = self._compared_layers(objectives)
+        with self.lm.activate("reader"), capture(self.lm, layers) as mine:
+            logits = answer_logits(self.lm, cache, rows)  # (t, v)
+        asking = [p for p in packs if p.questions]
+        with capture(self.lm, layers) as theirs:
+            entries = [[taught[c] for c in pack.contents] for pack in asking] if taught else []
+            teacher = self._teach(entries, asking) if taught else None
+        without = self._unaided(rows) if objectives.alpha else None
+        loss = objectives.loss(logits, labels, teacher, without)
+        if teacher is not None and theirs:
+            distance = _distance(mine, theirs, rows.supervised)
+            loss = loss + objectives.states * len(teacher) * distance
+        return loss, len(labels)
 
-        Layers that recompute need the adapter that was on in forward.
+    def _compared_layers(self, objectives: Objectives) -> Sequence[int]:
+        """The layers whose states are compared with the teacher's.
+
+        Every second one, from some way above the layer where soft tokens enter.
+        """
+        if not objectives.states or not self.teachers:
+            return ()
+        return range(2 * merge_layer(self.lm) - 1, len(self.lm.blocks), 2)
+
+    def _backward(self, loss: Tensor, cache: MemoryCache, leaf: MemoryCache) -> None:
+        """Run backward through the reader to `leaf`, then through the encoder to the soft tokens.
+
+        Checkpointed layers compute again, and must find the adapter on that was on before.
         """
         with self.lm.activate("reader"):
             loss.backward()  # type: ignore[no-untyped-call]
-        pairs = zip([*whole.keys, *whole.values], [*notes.keys, *notes.values], strict=True)
+        pairs = zip([*cache.keys, *cache.values], [*leaf.keys, *leaf.values], strict=True)
         reached = [(a, b.grad) for a, b in pairs if a.requires_grad and b.grad is not None]
         with self.lm.activate("encoder"):
             torch.autograd.backward([a for a, _ in reached], [grad for _, grad in reached])
 
-    def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, Soft]:
+    def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, SoftTokens]:
         """Soft tokens by passage, after the round trip through four bits."""
-        rounded = (
-            through
-            if "rounding" not in self.ablate or not torch.is_grad_enabled()
-            else Tensor.float
-        )
-        ids, soft = [self.lm.passage_ids(c) for c in contents], dict[str, Soft]()
+        is_rounded = "rounding" not in self.ablate or not torch.is_grad_enabled()
+        rounded = fake_quantize if is_rounded else Tensor.float
+        ids = [self.lm.passage_ids(content) for content in contents]
+        soft: dict[str, SoftTokens] = {}
         for some in batches([len(i) for i in ids], AT_ONCE):
             with self.lm.activate("encoder"):
-                made = SoftCompressor(self.lm, ratio).forward([ids[i] for i in some])
-            rows = torch.split(
-                rounded(torch.cat([m.rows for m in made])), [len(m.ends) for m in made]
-            )
-            soft.update(
-                {contents[i]: replace(m, rows=r) for i, m, r in zip(some, made, rows, strict=True)}
-            )
+                made = SoftMethod(self.lm, ratio).encode([ids[i] for i in some])
+            flat = rounded(torch.cat([m.rows for m in made]))  # (soft tokens of all, d)
+            rows = torch.split(flat, [len(m.ends) for m in made])
+            for i, one, own in zip(some, made, rows, strict=True):
+                soft[contents[i]] = replace(one, rows=own)
         return soft
 
     @torch.no_grad()
@@ -223,13 +234,13 @@ class SoftTask:
             return None
         with self.lm.activate(self.teachers[1]):
             return answer_logits(
-                self.lm, kv_notes_of(self.lm, self.rotary, memories), Rows.of(packs, self.lm.device)
+                self.lm, kv_cache(self.lm, self.rotary, memories), Rows.of(packs, self.lm.device)
             )
 
     @torch.no_grad()
     def _unaided(self, rows: Rows) -> Tensor:
         """The bare model's logits [t, v] of the answer tokens, without memories."""
-        return answer_logits(self.lm, soft_notes(self.lm, [[] for _ in rows.ids]), rows)
+        return answer_logits(self.lm, reading_cache(self.lm, [[] for _ in rows.ids]), rows)
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
@@ -262,26 +273,21 @@ class SoftTask:
         self.mixture.restore(state[1])
 
 
-def soft_notes(lm: FrozenModel, rows: Sequence[Sequence[Soft]]) -> GradientPrefix:
-    """Each row's memories as a prefix, as `neural.generator` reads them."""
+def reading_cache(lm: FrozenModel, rows: Sequence[Sequence[SoftTokens]]) -> MemoryCache:
+    """Each row's memories as `neural.generator` reads them, with gradients."""
     with lm.activate("encoder"):
-        made = notes_of(lm, rows, PRIOR)
-    starts = torch.tensor(made.starts, device=lm.device)[:, None]
-    return GradientPrefix(
-        made.keys, made.values, made.bias, [k.shape[2] for k in made.keys], max(made.starts), starts
-    )
+        return soft_cache(lm, rows, NON_BEST_BIAS)
 
 
 def _distance(mine: Sequence[Tensor], theirs: Sequence[Tensor], supervised: Tensor) -> Tensor:
     """state_distance of the rows that the teacher read, the reader's first ones.
 
-    `supervised` [n, m] selects their tokens.
+    supervised: bool [n, m], True for the tokens that count.
     """
     rows, longest = theirs[0].shape[:2]
-    supervised = supervised[:rows, :longest]
+    counted = supervised[:rows, :longest]
     return state_distance(
-        [s[:rows, :longest][supervised].float() for s in mine],
-        [s[supervised].float() for s in theirs],
+        [s[:rows, :longest][counted].float() for s in mine], [s[counted].float() for s in theirs]
     )
 
 

@@ -1,8 +1,8 @@
 """Adapter bundles: parts trained for one base model to make, find and read memories.
 
 A bundle is a folder with `cmt-adapter.json` and the trained parts: `reader/`, `encoder/` and
-`matcher/` (peft's own format), `match.safetensors` (neural.matching.MatchHead) and
-`aggregate.safetensors` (neural.aggregation.Aggregator). Knows no torch.
+`matcher/` (peft's own format), `match.safetensors` (neural.embedding.MatchHead) and
+`aggregate.safetensors` (neural.methods.aggregation.Aggregator). Knows no torch.
 """
 
 from __future__ import annotations

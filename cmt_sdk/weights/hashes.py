@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from cmt_sdk import disk
 from cmt_sdk.config import models_dir
 from cmt_sdk.errors import ModelUnsupported, StorageDenied
 
@@ -27,8 +28,7 @@ def sha256_of(path: Path) -> str:
         StorageDenied: The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return disk.sha256_of(path)
     except PermissionError as error:
         raise StorageDenied(f"{path} cannot be read: {error.strerror}") from error
 

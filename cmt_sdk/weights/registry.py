@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cmt_sdk.config import models_dir
+from cmt_sdk.disk import flush_file
 from cmt_sdk.errors import InvalidSetting, ModelNotFound, ModelUnsupported, StorageDenied
 from cmt_sdk.weights.hashes import (
     known_sha256,
@@ -288,5 +288,4 @@ def _flush(file: Path) -> None:
     # a rename can reach the disk before the bytes do: without this a power cut could leave a model
     # of zeros
     if file.is_file():
-        with file.open("r+b") as handle:
-            os.fsync(handle.fileno())
+        flush_file(file)

@@ -335,7 +335,7 @@ def test_nothing_found_is_not_cut(memory):
 def test_the_announcement_counts_the_steps_that_fit(minutes, seconds, expected):
     """Hours for a thousand steps say nothing to who has a minute."""
     recipe = SimpleNamespace(minutes=minutes, plan=SimpleNamespace(steps=1000))
-    prepared = SimpleNamespace(recipe=recipe, estimate=SimpleNamespace(seconds=seconds))
+    prepared = SimpleNamespace(recipe=recipe, needs=SimpleNamespace(seconds=seconds))
     assert train_command._limit(prepared) == expected
 
 

@@ -9,7 +9,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.proof import kv_rotary
+from cmt_sdk.neural.methods.kv import check_kv
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import byte_tokenizer
@@ -92,7 +92,7 @@ def test_a_reader_learns_and_the_base_stays(family):
     tensors = learned(made.lm.model)
     task = ReaderTask(
         made.lm,
-        kv_rotary(made.lm),
+        check_kv(made.lm),
         mixture(),
         [draw(made.lm, mixture())],
         tensors,

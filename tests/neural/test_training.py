@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.matching import Matcher
-from cmt_sdk.neural.reading import PRIOR, place
-from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.embedding import Matcher
+from cmt_sdk.neural.methods.base import NON_BEST_BIAS
+from cmt_sdk.neural.methods.kv import KVMethod
+from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import reduce_rank, trainable
@@ -22,9 +22,9 @@ from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
-from cmt_sdk.training.nf4_base import NF4Base, as_nf4
+from cmt_sdk.training.nf4_base import Bases, as_nf4
 from cmt_sdk.training.packs import Item, Rows, build, draw
-from cmt_sdk.training.reader import GradientPrefix, ReaderTask, answer_logits, encode, notes_of
+from cmt_sdk.training.reader import ReaderTask, answer_logits, encode, kv_cache
 from cmt_sdk.training.soft import SoftTask
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
@@ -250,17 +250,17 @@ def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
     validation tells of both.
     """
     task = reader_task()
-    task = replace(task, nf4_base=NF4Base(task.lm.model), nf4=0.5)
+    task = replace(task, bases=Bases(task.lm.model), nf4=0.5)
     before = {n: p.clone() for n, p in task.lm.model.named_parameters() if "lora_" not in n}
     told = []
     train(task, Plan(steps=4, accumulate=1, validate_every=2), tmp_path, told.append)
     assert sum({"held_out@0.25", "held_out@0.25 nf4"} <= set(line) for line in told) == 3
-    task.nf4_base.use(nf4=True)
+    task.bases.use(nf4=True)
     now = {n: p for n, p in task.lm.model.named_parameters() if "lora_" not in n}
     changed = {n for n, p in now.items() if not torch.equal(p, before[n])}
     assert changed == {n for n in before if "_proj" in n}
     assert all((now[n] - before[n]).norm() < 0.15 * before[n].norm() for n in changed)
-    task.nf4_base.use(nf4=False)
+    task.bases.use(nf4=False)
     assert all(torch.equal(p, before[n]) for n, p in now.items())
 
 
@@ -314,14 +314,12 @@ def test_what_is_trained_on_is_what_is_served(keep):
         torch.nn.init.normal_(parameter, std=0.15)
     pack = build(lm, contents, [Item("Where is the library?", "Porto")])
     with torch.no_grad(), lm.activate("encoder"):
-        trained = notes_of(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
-    stored = place(lm, task.rotary, KVCompressor(lm, task.rotary, keep).pack(contents), 0, PRIOR)
-    served = GradientPrefix(
-        stored.keys, stored.values, stored.bias, stored.entries, stored.position
-    )
+        trained = kv_cache(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
+    method = KVMethod(lm, task.rotary, keep)
+    served = method.cache([method.compress(contents)], bias=NON_BEST_BIAS)
     with torch.no_grad(), lm.activate("reader"):
         losses = [answer_loss(lm, notes, pack) for notes in (trained, served)]
-        bare = notes_of(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
+        bare = kv_cache(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     with torch.no_grad(), lm.activate("reader"):
         assert answer_loss(lm, bare, pack) != pytest.approx(losses[1], rel=1e-2)

@@ -386,7 +386,7 @@ def test_check_says_what_is_wrong(cmt, model_folder):
     cmt("config", "set", "model", model_folder)
     cmt("add", "--text", LISBON, "--no-wait")
     told = cmt("check").stdout  # what waits is nothing wrong: it is told with its command
-    assert "ok\tcompression\t1 passages wait for it\tcmt compress" in told
+    assert "ok\tcompression\t1 passages are pending\tcmt compress" in told
     assert "WRONG" not in told
     cmt("config", "set", "model", "nobody/nothing")
     found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
@@ -549,7 +549,7 @@ def test_cuda_is_looked_for_without_torch():
         "import sys; from cmt_cli.named import has_cuda; has_cuda(); sys.exit('torch' in"
         " sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", looked], check=True)
+    assert subprocess.run([sys.executable, "-c", looked], check=False).returncode == 0
 
 
 def test_a_setting_that_is_on_or_off(cmt):

@@ -1,10 +1,11 @@
 """Embeddings: self-matching with the frozen model (CMT, arXiv 2412.07393). Pure tensor code.
 
-A passage or a question runs, after the prompt's head, through the model's first layers, with the
-matcher adapter where one was trained: what makes and reads memories has no say in a key. Each
-token's states in some layers are brought to unit length and averaged, with a weight that depends on
-the token and on its last state; the averages are projected to one vector. Stopping early halves the
-cost of a question.
+1. A passage or a question runs behind the prompt's prefix through the model's first layers, with
+   the matcher adapter where one was trained. The encoder and the reader adapter do not take part.
+   Stopping early halves the cost of a question.
+2. Each token's states after some layers are brought to length 1 and averaged, with a weight that
+   depends on the token and on its last state.
+3. The averages are projected to one vector of length 1.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, normalize
 
-from cmt_sdk.neural.depth import states_after
+from cmt_sdk.neural.batching import in_batches, padded_with_mask
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches, padded
+from cmt_sdk.neural.partial_forward import run_until
 from cmt_sdk.types import Vector
 
-LONGEST = 512  # tokens; what comes after adds nothing to a key
+MAX_TOKENS = 512  # of a text; later ones add nothing to an embedding
 
 
 @dataclass(frozen=True)
@@ -80,46 +81,44 @@ class MatchHead:
 
 
 def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tensor:
-    """Each token's states after the given numbers of layers, of unit length: [n, t, len(layers),
-    d], fp32.
+    """Each token's states after the given numbers of layers, of length 1.
 
-    tokens [n, t]. By the adapter that is on, and with gradients where they are on.
+    By the adapter that is on, and with gradients where they are on.
+
+    Args:
+        lm: The model.
+        tokens: Ids [n, t].
+        layers: Numbers of layers.
+
+    Returns:
+        fp32 [n, t, len(layers), d].
     """
-    taken = states_after(lm, tokens, layers)
+    taken = run_until(lm, tokens, layers)
     return normalize(torch.stack([taken[n].float() for n in layers], dim=2), dim=-1)
-
-
-def filled(rows: Sequence[list[int]], lm: FrozenModel) -> tuple[Tensor, Tensor]:
-    """Rows of ids as one tensor [rows, t], and which of its tokens are theirs, bool [rows, t]."""
-    tokens = padded(rows, lm.device, lm.end_id)
-    lengths = torch.tensor([len(r) for r in rows], device=tokens.device)
-    return tokens, torch.arange(tokens.shape[1], device=tokens.device)[None] < lengths[:, None]
 
 
 @dataclass(frozen=True)
 class Matcher:
-    """Vectors of passages and questions in one space."""
+    """Embeddings of passages and questions in one space."""
 
     lm: FrozenModel
     head: MatchHead
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> Vector:
-        """Vectors float32 [n, dimension] of texts, batched by length."""
-        ids = [self.lm.ids(t)[:LONGEST] for t in texts]
-        found: dict[int, Tensor] = {}
-        layers = self.head.layers.tolist()
+        """Embeddings float32 [n, dimension] of n texts."""
+        ids = [self.lm.ids(text)[:MAX_TOKENS] for text in texts]
         with self.lm.activate("matcher"):
-            for batch in batches([len(i) for i in ids]):
-                tokens, inside = filled([ids[i] for i in batch], self.lm)
-                made = self.head(tokens, unit_states(self.lm, tokens, layers), inside)
-                found.update(zip(batch, made, strict=True))
-        stacked: Vector = (
-            torch.stack([found[i] for i in range(len(ids))]).cpu().numpy().astype(np.float32)
-        )
+            found = in_batches(ids, self._embed)
+        stacked: Vector = torch.stack(found).cpu().numpy().astype(np.float32)
         return stacked
 
+    def _embed(self, ids: Sequence[list[int]]) -> list[Tensor]:
+        tokens, inside = padded_with_mask(ids, self.lm.device, self.lm.end_id)
+        states = unit_states(self.lm, tokens, self.head.layers.tolist())
+        return list(self.head(tokens, states, inside))
+
     def query(self, question: str) -> Vector:
-        """A question's vector [dimension], made like those of passages."""
+        """A question's embedding [dimension], made as those of passages are."""
         vector: Vector = self.vectors([question])[0]
         return vector
