@@ -151,6 +151,6 @@ def find_method(compressor: str, aggregation: str = "concat") -> MethodInfo:
         raise InvalidSetting(
             f"aggregation={aggregation!r}: it gathers the memories of"
             f" compressor={' or '.join(map(repr, able))}; choose that too, or"
-                " aggregation='concat'"
+            " aggregation='concat'"
         )
     return found

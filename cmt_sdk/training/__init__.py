@@ -1,5 +1,6 @@
-"""Training adapters on a frozen model: data, packs, losses and loops. Needs the `train` extra;
-serving never imports it.
+"""Training adapters on a frozen model: data, packs, losses and loops.
+
+Needs the `train` extra. Serving never imports it.
 """
 
 from __future__ import annotations

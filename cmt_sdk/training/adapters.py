@@ -1,6 +1,4 @@
-"""Making and continuing peft adapters on a frozen model: what is trained, how it is switched on,
-how it is saved.
-"""
+"""Create, continue and save the peft adapters that a training run learns on a frozen model."""
 
 from __future__ import annotations
 
@@ -26,10 +24,10 @@ NOTHING: Mapping[str, Path] = {}
 
 @dataclass(frozen=True)
 class Trainable:
-    """A frozen model with adapters that learn, each on inside `lm.activate(its name)`; their
-    tensors are fp32.
+    """A frozen model with adapters that learn, each on inside `lm.activate(NAME)`.
 
-    parameters: by adapter. save: writes each adapter to a folder of its name.
+    The adapters' tensors are fp32. parameters: the tensors of each adapter, by name. save: writes
+    each adapter to a folder of its name.
     """
 
     lm: FrozenModel
@@ -59,7 +57,7 @@ def trainable(
         checkpointing: Layers compute again what backward needs, and hold less memory.
         depth: The first layers that a new adapter covers; all if left out.
     """
-    import_bitsandbytes()  # peft imports it too, but not quietly
+    import_bitsandbytes()  # peft imports it too, and lets its warnings through
     from peft.tuners.lora.layer import LoraLayer
 
     wrapped = _wrapped(model, rank, {**start, **frozen}, depth)
@@ -75,7 +73,7 @@ def trainable(
     for layer in layers:
         layer.cast_input_dtype_enabled = False
 
-    on: list[str | None] = ["what peft left on"]
+    on: list[str | None] = ["the adapter that peft left on"]
 
     def switch(name: str | None) -> None:
         if name == on[0]:
@@ -115,7 +113,7 @@ def _with_adapters(model: Any, new: Any, start: Mapping[str, Path | None]) -> An
     from peft import PeftModel, get_peft_model
 
     for given in filter(None, start.values()):
-        read_adapter(given)  # refuses what peft would take: pickled weights, modules to import
+        read_adapter(given)  # refuses pickled weights and modules to import: peft accepts both
     (first, folder), *rest = start.items()
     if folder is None:
         wrapped = get_peft_model(model, new, adapter_name=first)
@@ -130,10 +128,9 @@ def _with_adapters(model: Any, new: Any, start: Mapping[str, Path | None]) -> An
 
 
 def _targets(model: Any) -> dict[str, Any]:
-    """What peft must know of the layers to adapt: the linear ones of every block, whatever a family
-    calls them.
+    """The layers for peft to adapt: the linear ones of every block, whatever a family calls them.
 
-    GPT-2's are Conv1D, with the weight the other way round.
+    In GPT-2 they are Conv1D, whose weight is transposed.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -152,9 +149,10 @@ def _targets(model: Any) -> dict[str, Any]:
     return {"target_modules": sorted(linear), "fan_in_fan_out": any(linear.values())}
 
 
-def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
-    """Write the adapter in `start` with a smaller rank: the best approximation of each layer's
-    change, by its SVD.
+def reduce_rank(model: Any, start: Path, rank: int, folder: Path) -> None:
+    """Write the adapter in `start` to `folder` with a smaller rank.
+
+    The truncated SVD of each layer's change is its best approximation of that rank.
     """
     from peft import PeftModel, convert_to_lora
 
@@ -169,11 +167,11 @@ def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
 @contextmanager
 def _peft_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        # peft 0.21's old word
+        # peft 0.21 reads this deprecated attribute
         warnings.filterwarnings(
             "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
         )
-        # `cut` needs just that
+        # `reduce_rank` converts LoRA to LoRA on purpose
         warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")
         yield
 
@@ -187,7 +185,7 @@ def _save(wrapped: Any, names: Sequence[str], folder: Path) -> None:
 
 
 def _write(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
-    """In peft's own format, in bf16, without the path of this machine."""
+    """Write the adapter in peft's own format, in bf16, without the path of this machine."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,4 @@
-"""Activation checkpointing: a layer keeps what came into it, and computes the rest again for its
-gradients.
+"""Activation checkpointing: a layer keeps its input, and computes the rest again for its gradients.
 
 Chen et al. 2016, arXiv 1604.06174. A step takes about a third longer, and holds a fraction of the
 memory. Knows no task.
@@ -19,14 +18,15 @@ from cmt_sdk.neural.frozen import FrozenModel
 
 
 class CheckpointedModel(FrozenModel):
-    """A frozen model whose layers compute twice where gradients are on; made once for a model, by
-    `trainable`.
+    """A frozen model whose layers compute twice where gradients are on.
+
+    `trainable` makes one per model.
     """
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for block in self.blocks:
-            # `replace` makes another of these over the same layers
+            # `dataclasses.replace` makes another instance over the same layers
             if not isinstance(block.forward, partial):
                 block.forward = partial(_forward, block.forward)
 
@@ -38,13 +38,14 @@ class CheckpointedModel(FrozenModel):
 def _forward(forward: Any, *inputs: Any, **named: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*inputs, **named)
-    # nothing is drawn in it
+    # no layer draws random numbers
     return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
 
 
 class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no types
-    """The head's entries, and those of one pass; a layer that is called again finds the head alone,
-    as it did before.
+    """The prefix's entries and those of one pass.
+
+    A layer that is called again finds the prefix alone, as in its first call.
     """
 
     def __init__(self, head: DynamicCache) -> None:
@@ -57,8 +58,10 @@ class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no type
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *_: Any, **__: Any
     ) -> tuple[Tensor, Tensor]:
-        """The layer's keys and values [b, kv_heads, head + m, d]; those of its first call are
-        kept.
+        """Append keys and values to a layer; only those of its first call stay.
+
+        Returns:
+            Keys and values [b, kv_heads, prefix + m, d].
         """
         keys, values = (
             torch.cat(pair, dim=2)
@@ -66,5 +69,6 @@ class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no type
         )
         if not self._passed[layer_idx]:
             self._passed[layer_idx] = True
-            self.layers[layer_idx].keys, self.layers[layer_idx].values = keys, values
+            self.layers[layer_idx].keys = keys
+            self.layers[layer_idx].values = values
         return keys, values

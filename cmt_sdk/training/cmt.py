@@ -1,8 +1,7 @@
-"""Training CMT as published (arXiv 2412.07393): Theta, psi and pi learn, the model that reads is
-frozen and bare.
+"""Training CMT as published (arXiv 2412.07393): Theta, psi and pi learn, the reader stays frozen.
 
-Memory-aware objective and self-matching in its bounded form; while it learns a question sees all
-passages of its pack, and top-k belongs to asking.
+The loss is the memory-aware objective and self-matching in its bounded form. In training a question
+sees all passages of its pack; top-k selection belongs to asking.
 """
 
 from __future__ import annotations
@@ -32,11 +31,20 @@ REPULSION = 0.1  # lambda of the paper's term against memories that collapse
 
 @dataclass
 class CMTTask:
-    """Packs of a mixture, read after the prefix that psi and pi make of all their memories.
+    """Trains on packs of a mixture, read after the prefix that psi and pi make of the memories.
 
-    encoder: the adapter's tensors; aggregator: psi and pi, whose tensors learn too. matching: the
-    weight of self-matching. without: names of recipe.PIECES that are left out. write: saves the
-    adapter to a folder; write_tensors: tensors to a file.
+    Args:
+        lm: The model with the encoder adapter.
+        mixture: The stream that packs are drawn from.
+        held_out: Packs of validation titles.
+        encoder: The adapter's tensors.
+        aggregator: psi and pi, whose tensors learn too.
+        write: Saves the adapter to a folder.
+        write_tensors: Saves tensors to a file.
+        objectives: The weights of the loss.
+        ratio: Tokens per latent.
+        matching: The weight of self-matching.
+        ablate: Names of `recipe.INGREDIENTS` to leave out.
     """
 
     lm: FrozenModel
@@ -49,7 +57,7 @@ class CMTTask:
     objectives: Objectives
     ratio: int = 8
     matching: float = 0.1
-    without: Collection[str] = ()
+    ablate: Collection[str] = ()
 
     def __post_init__(self) -> None:
         made = {f.name: getattr(self.aggregator, f.name) for f in fields(Aggregator)}
@@ -58,25 +66,28 @@ class CMTTask:
         )
 
     def parameters(self) -> Sequence[Tensor]:
-        """Theta's, psi's and pi's tensors."""
+        """The tensors of Theta, psi and pi."""
         learned = [
             getattr(self.aggregator, f.name) for f in fields(Aggregator) if f.name != "shape"
         ]
         return [*self.encoder, *learned]
 
     def learn(self) -> tuple[float, int, int]:
-        """The next packs' loss, their answer tokens and their questions; gradients are added."""
-        packs = draw(self.lm, self.mixture, self.without)
+        """The next packs' loss, answer tokens and questions; adds the gradients."""
+        packs = draw(self.lm, self.mixture, self.ablate)
         total, matched, tokens = self._losses(packs, self.objectives)
-        loss = total if "matching" in self.without else total + self.matching * tokens * matched
+        loss = total if "matching" in self.ablate else total + self.matching * tokens * matched
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach()), tokens, sum(p.questions for p in packs)
 
     def _losses(self, packs: Sequence[Pack], objectives: Objectives) -> tuple[Tensor, Tensor, int]:
-        """The answers' loss, summed, self-matching, averaged, and the number of answer tokens."""
+        """The answers' summed loss, the mean of self-matching, and the number of answer tokens."""
         contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
-        answers, questions, own, tokens = [], [], [], 0
+        answers = []
+        questions = []
+        own = []
+        tokens = 0
         with torch.autocast(
             self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16
         ):
@@ -105,10 +116,10 @@ class CMTTask:
         )
 
     def _soft(self, ids: Sequence[list[int]]) -> list[Tensor]:
-        """Theta: latents [windows, d] of each text, its soft tokens through four bits."""
+        """Theta: latents [windows, d] of each text; its soft tokens pass through four bits."""
         rounded = (
             fake_quantize
-            if "rounding" not in self.without or not torch.is_grad_enabled()
+            if "rounding" not in self.ablate or not torch.is_grad_enabled()
             else Tensor.float
         )
         with self.lm.activate("encoder"):
@@ -116,20 +127,17 @@ class CMTTask:
             return last_hidden_states(self.lm, [replace(m, rows=rounded(m.rows)) for m in made])
 
     def _read(self, pack: Pack, gathered: Sequence[Tensor]) -> Tensor:
-        """Logits of the answer tokens [t, v], each question in a row of its own after its
-        prefix.
-        """
-        rows, cache, sizes = (
-            pack.rows(self.lm.device),
-            self.lm.prefix_cache(pack.questions),
-            [len(g) for g in gathered],
-        )
+        """Logits [t, v] of the answer tokens; each question is a row, after its prefix."""
+        rows = pack.rows(self.lm.device)
+        cache = self.lm.prefix_cache(pack.questions)
+        sizes = [len(g) for g in gathered]
         if gathered:
             keys, values = self.aggregator.spread(
                 pad_sequence(list(gathered), batch_first=True).flatten(0, 1)
             )
             _extend(cache, keys, values, pack.questions, self.lm.dtype)
-        head, most = len(self.lm.prefix_ids), max(sizes, default=0)
+        head = len(self.lm.prefix_ids)
+        most = max(sizes, default=0)
         ids = pad_sequence([row for row, _ in rows], batch_first=True, padding_value=self.lm.end_id)
         starts = torch.tensor([head + n for n in sizes or [0] * len(rows)], device=ids.device)
         states = self.lm.forward(
@@ -146,15 +154,13 @@ class CMTTask:
 
     @torch.no_grad()
     def _bare(self, pack: Pack) -> Tensor:
-        """The same logits without any memory."""
+        """The same logits without memory."""
         return self._read(pack, [])
 
     def _matched(
         self, questions: Sequence[Tensor], own: Sequence[int], memories: Sequence[Tensor]
     ) -> Tensor:
-        """Self-matching: each question's mean near its own passage's, and passages apart from
-        each other.
-        """
+        """Self-matching of a question's mean with its passage's mean, and passages' repulsion."""
         keys = normalize(torch.stack([m.float().mean(0) for m in memories]), dim=1)
         if not questions:
             return keys.sum() * 0.0
@@ -166,7 +172,7 @@ class CMTTask:
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Loss an answer token on the held-out packs, with memories and without."""
+        """Loss per answer token on the held-out packs, with memories and without."""
         with_memories = [self._losses(packs, Objectives()) for packs in self.held_out]
         tokens = sum(n for _, _, n in with_memories)
         bare = 0.0
@@ -186,23 +192,23 @@ class CMTTask:
         return figures["held_out"]
 
     def save(self, folder: Path) -> None:
-        """Write the encoder in peft's format, psi and pi."""
+        """Write the encoder in peft's format, and psi and pi."""
         self.write(folder)
         self.write_tensors(self.aggregator.tensors(), folder / "aggregate.safetensors")
 
     def state(self) -> object:
-        """The mixture's place."""
+        """The position of the mixture."""
         return self.mixture.state()
 
     def restore(self, state: list[Any]) -> None:
-        """Go on from that place."""
+        """Continue from that position."""
         self.mixture.restore(state)
 
 
 def _extend(
     cache: DynamicCache, keys: Tensor, values: Tensor, rows: int, dtype: torch.dtype
 ) -> None:
-    """Put prefixes [layers, kv_heads, rows * q, w] behind the head's entries, a row each."""
+    """Append prefixes [layers, kv_heads, rows * q, w] to the cached prompt prefix, one per row."""
     for layer, (key, value) in enumerate(zip(keys, values, strict=True)):
         made = [
             t.reshape(t.shape[0], rows, -1, t.shape[2]).transpose(0, 1).to(dtype)
@@ -212,8 +218,9 @@ def _extend(
 
 
 def _mask(head: int, sizes: Sequence[int], most: int, length: int, dtype: torch.dtype) -> Tensor:
-    """Additive [rows, 1, length, head + most + length]: the head, each row's own prefix, and
-    causally the row's tokens.
+    """An additive mask [rows, 1, length, head + most + length].
+
+    Each token sees the prompt's prefix, its row's own memories, and causally its row's tokens.
     """
     closed = torch.arange(most)[None] >= torch.tensor(sizes)[:, None]
     prefix = torch.zeros(len(sizes), most).masked_fill(closed, float("-inf"))

@@ -1,8 +1,8 @@
-"""The base as it is and as NF4 makes it, in one model: an adapter that learns on both reads well on
-either.
+"""The base model with two sets of weights: its own, and the same after a round trip through NF4.
 
-Serving quantises to NF4 where memory is short. What bitsandbytes makes of a weight is quantised and
-dequantised once, and the two are exchanged by pointer; arithmetic is that of the base.
+An adapter that learns on both reads well on either; serving quantises to NF4 where memory is short.
+The round trip runs once, and `use` exchanges the tensors by pointer. Arithmetic stays that of the
+base.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ BLOCK = 64
 
 
 class Bases:
-    """Both weights of every linear layer but the output layer, which serving does not quantise
-    either.
-    """
+    """Both weights of every linear layer but the output layer, which serving does not quantise."""
 
     def __init__(self, model: Any) -> None:
         output = model.get_output_embeddings()
@@ -33,17 +31,16 @@ class Bases:
         self._weights = [(layer, layer.weight.data, as_nf4(layer.weight.data)) for layer in layers]
 
     def use(self, *, nf4: bool) -> None:
-        """From now on the model computes with these weights. Backward takes what is in use then, as
-        forward did.
-        """
+        """Make the model compute with these weights, in forward and in the backward after it."""
         for layer, original, imitated in self._weights:
             layer.weight.data = imitated if nf4 else original
 
 
 def as_nf4(weight: Tensor) -> Tensor:
-    """A weight after a round trip through NF4, in its own type: the nearest of 16 levels in blocks
-    of 64, each times the block's largest value (Dettmers et al. 2023, arXiv 2305.14314), as
-    bitsandbytes computes it.
+    """A weight after a round trip through NF4, in its own type and shape.
+
+    Each value becomes the nearest of 16 levels times the largest value of its block of 64 (Dettmers
+    et al. 2023, arXiv 2305.14314), as bitsandbytes computes it.
     """
     flat = weight.to(torch.bfloat16).float().flatten()
     blocks = pad(flat, (0, -len(flat) % BLOCK)).reshape(-1, BLOCK)

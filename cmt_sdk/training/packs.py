@@ -1,8 +1,7 @@
-"""Packs: several passages and many questions about them in one sequence, so that each passage is
-encoded once.
+"""Packs: several passages and many questions about them in one sequence.
 
-Every question sees all passages of its pack and no other question. Knows tokens; knows no model
-call.
+So a step encodes each passage once. Every question sees all passages of its pack and no other
+question. Knows tokens; calls no model.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from cmt_sdk.training.data import Mixture
 
 # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
 LENGTHS = (128, 256, 384)
-LONGEST_ANSWER = 48
+MAX_ANSWER_TOKENS = 48
 PER_PASSAGE = 8
 PASSAGES = 5
 # Numbers of distractors, drawn evenly: none for a memory that fits, else the rest of a search.
@@ -33,17 +32,18 @@ BEST_LAST = 0.8  # the share of packs whose passage is last, as a search would p
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """Passages with questions about them. The tensors are on the CPU: moving many small tensors to
-    a GPU is slow.
+    """Passages with questions and answers about them, as one sequence of m tokens, on the CPU.
 
-    Attributes:
+    A GPU would take long to get many small tensors one by one.
+
+    Args:
         contents: The passages.
-        ids: Questions and answers, [1, m].
-        offsets: Position of each token after the memories, [1, m].
-        mask: Additive, [1, 1, m, m]; a question does not see another one.
-        labels: Next tokens of the answers, -100 elsewhere, [m].
-        asked: The questions in their order.
-        about: For each question the number of its passage in `contents`, or -1.
+        ids: [1, m], questions and answers.
+        offsets: [1, m], positions after the memories.
+        mask: [1, 1, m, m], additive; it keeps questions apart.
+        labels: [m], the next token of answers, -100 elsewhere.
+        asked: The questions, in order.
+        about: For each question the index of its passage in `contents`, or -1.
     """
 
     contents: Sequence[str]
@@ -60,10 +60,9 @@ class Pack:
         return len(self.asked)
 
     def rows(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Each question alone, on a device: its ids [n], question and answer, and its labels
-        [n].
-        """
-        ids, labels = self.ids[0].to(device), self.labels.to(device)
+        """Each question alone on a device: ids [n] of question and answer, and labels [n]."""
+        ids = self.ids[0].to(device)
+        labels = self.labels.to(device)
         starts = (self.offsets[0] == 0).nonzero().flatten().tolist()
         ends = [*starts[1:], len(self.labels)]
         return [(ids[a:b], labels[a:b]) for a, b in zip(starts, ends, strict=True)][
@@ -73,8 +72,9 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Packs stacked, one per row, padded to the longest: ids, offsets and labels [b, m], mask [b,
-    1, m, m].
+    """Packs as rows of a batch, padded to the longest.
+
+    ids, offsets and labels [b, m], mask [b, 1, m, m].
     """
 
     ids: Tensor
@@ -84,14 +84,12 @@ class Rows:
 
     @property
     def supervised(self) -> Tensor:
-        """Mask [b, m]: True for the tokens of questions and answers up to the last one that
-        predicts a label, False for padding.
-        """
+        """True [b, m] up to each row's last token that predicts an answer; False after it."""
         return (self.labels >= 0).flip(1).cumsum(1).flip(1) > 0
 
     @classmethod
     def of(cls, packs: Sequence[Pack], device: torch.device) -> Rows:
-        """Stack packs. Padding attends to the memories only, and is never a label."""
+        """Pad the packs. A padding token sees no token of the pack, and is never a label."""
         longest = max(p.ids.shape[1] for p in packs)
         short = [longest - p.ids.shape[1] for p in packs]
         ids = torch.cat([pad(p.ids, (0, n)) for p, n in zip(packs, short, strict=True)])
@@ -114,37 +112,43 @@ def passes(packs: Sequence[Pack], batch: int) -> list[list[Pack]]:
 
 
 def batched(drawn: Sequence[Sequence[Pack]], size: int) -> list[Sequence[Sequence[Pack]]]:
-    """Examples as drawn, `size` at a time."""
+    """Group drawn examples by `size`."""
     return [drawn[i : i + size] for i in range(0, len(drawn), size)]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A question with its answer, and the number of its passage in the pack, or -1."""
+    """A question with its answer, and the index of its passage in the pack, or -1."""
 
     question: str
     answer: str
     about: int = -1
 
 
-def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> list[Pack]:
-    """The packs of the next few passages of one file, over which a step encodes each passage once.
+def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> list[Pack]:
+    """The packs of the next few passages of one file, so that a step encodes each passage once.
 
-    A pack asks about one or two of them. It holds none of the others, or some as distractors; it
-    may ask about a passage that it lacks, and the answer is then that the notes do not say. In most
-    packs the passage asked about is last, where the reader expects the best result of a search.
-    `without` may name "distractors" and "absent".
+    A pack asks about one or two of the passages. It holds none of the others, or some as
+    distractors. It may ask about a passage that it lacks; the answer is then that the notes do not
+    say. The passage asked about mostly stands last, where the reader places the best match.
+
+    Args:
+        lm: Its tokenizer and chat format lay the packs out.
+        mixture: The stream to draw from.
+        ablate: May name "distractors" and "absent".
     """
     rng = mixture.random
     while True:
         name = mixture.name()
         passages = [mixture.take(name) for _ in range(PASSAGES)]
         contents = [content(p, with_title=rng.random() < 0.3) for p in passages]
-        packs, start = [], 0
+        packs = []
+        start = 0
         while start < PASSAGES:
             end = min(PASSAGES, start + rng.randint(1, 2))
-            asked, others = range(start, end), [*range(start), *range(end, PASSAGES)]
-            count = 0 if "distractors" in without else rng.choice(DISTRACTORS)
+            asked = range(start, end)
+            others = [*range(start), *range(end, PASSAGES)]
+            count = 0 if "distractors" in ablate else rng.choice(DISTRACTORS)
             distractors = rng.sample(others, min(len(others), count))
             items = [
                 Item(q.text, rng.choice(q.answers), i)
@@ -152,7 +156,7 @@ def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> li
                 for q in _some(passages[i], rng)
             ]
             absent = [i for i in others if i not in distractors]
-            if absent and "absent" not in without and rng.random() < 0.5:
+            if absent and "absent" not in ablate and rng.random() < 0.5:
                 items += [
                     Item(q.text, UNKNOWN)
                     for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]
@@ -174,10 +178,10 @@ def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> li
 
 
 def repetition(lm: FrozenModel, content: str) -> Pack:
-    """A pack that asks for the words of one passage, as many as fit; no question counts in it.
+    """A pack that asks for the words of one passage, as many as fit; it counts no question.
 
-    Hundreds of tokens to learn from where a question has five: so an encoder learns to keep words
-    (ICAE, arXiv 2307.06945).
+    It has hundreds of tokens to learn from where a question has five, so an encoder learns to keep
+    words (ICAE, arXiv 2307.06945).
     """
     asked = lm.question_ids(REPEAT)
     words = lm.passage_ids(content)[: LENGTHS[-1] - len(asked)]
@@ -193,14 +197,14 @@ def _some(passage: QuestionedPassage, rng: random.Random) -> list[Question]:
 
 
 def content(passage: QuestionedPassage, *, with_title: bool) -> str:
-    """A passage as the splitter would give it: under its title as a heading, or bare."""
+    """A passage as the splitter makes it: under its title as a heading, or bare."""
     return (
         f"{passage.title}\n{passage.context}" if with_title and passage.title else passage.context
     )
 
 
 def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[Item]) -> Pack | None:
-    """Pack questions with their answers, as many as fit; None when none does."""
+    """Pack questions with their answers, as many as fit; None where none fits."""
     end = [lm.end_id]
     rows: list[tuple[list[int], list[int]]] = []
     packed: list[Item] = []
@@ -208,7 +212,7 @@ def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[Item]) -> Pa
     for item in items:
         asked = lm.question_ids(item.question)
         answer = lm.ids(item.answer.strip()) + end
-        if len(answer) > LONGEST_ANSWER:
+        if len(answer) > MAX_ANSWER_TOKENS:
             continue
         total += len(asked) + len(answer)
         if total > LENGTHS[-1]:
@@ -224,7 +228,7 @@ def _laid_out(
     rows: Sequence[tuple[list[int], list[int]]],
     items: Sequence[Item],
 ) -> Pack:
-    """Questions and answers one after another, up to the next of the fixed lengths."""
+    """Questions and answers one after another, padded to the next of the fixed lengths."""
     ids: list[int] = []
     offsets: list[int] = []
     owner: list[int] = []

@@ -1,10 +1,9 @@
-"""Training the adapters that make and read memories: memories as they will be stored, the answers'
-cross-entropy, and, where entries are left out, the divergence from what the same adapters read in
-all of them.
+"""Training the adapters that make and read kv memories.
 
-The encoder adapter is on for the tokens of the passages, the reader adapter for those of question
-and answer. Where only the reader learns, memories made before stay valid; learning both reads
-better after as many questions.
+The loss is the answers' cross-entropy on memories as they will be stored, and, where entries are
+left out, the divergence from the same adapters reading all of them. The encoder adapter is on for
+the tokens of the passages, the reader adapter for those of question and answer. Where only the
+reader learns, existing memories stay valid; learning both reads better after as many questions.
 """
 
 from __future__ import annotations
@@ -48,11 +47,11 @@ class Entries:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """The tensors that gradients flow through."""
+        """The tensors through which gradients flow."""
         return self.keys, self.values
 
     def cut_off(self) -> Entries:
-        """A copy with gradients of its own, which end here."""
+        """The same with gradients of its own, which end here."""
         keys, values = (t.detach().requires_grad_(t.requires_grad) for t in self.tensors)
         return Entries(keys, values, self.kept)
 
@@ -119,14 +118,15 @@ def _encode(
 
 @torch.no_grad()
 def _scores(lm: FrozenModel, rotary: Rotary, ids: Sequence[list[int]]) -> Tensor:
-    """Scores [batch, layers, kv_heads, n] of passages, by the adapter that is on."""
+    """Scores [b, layers, kv_heads, n] of passages, by the adapter that is on."""
     found = KVMethod(lm, rotary, 0.5).encode(ids)[2] if ids else None
     return torch.zeros(0) if found is None else found
 
 
 def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Each head's mean [b, layers, kv_heads, 1, d] of the first tokens of keys [b, layers,
-    kv_heads, n, d], as it is stored.
+    """Each head's mean key of the first tokens, as it is stored: [b, layers, kv_heads, 1, d].
+
+    keys: [b, layers, kv_heads, n, d].
     """
     counts = torch.tensor(lengths, device=keys.device)[:, None, None, None, None]
     inside = torch.arange(keys.shape[3], device=keys.device)[:, None] < counts
@@ -162,7 +162,7 @@ def kv_cache(lm: FrozenModel, rotary: Rotary, rows: Sequence[Sequence[Entries]])
 
 
 def _filled(parts: Sequence[Tensor], longest: int, filler: float = 0.0) -> Tensor:
-    """Parts [layers, kv_heads, n, ...] one after another along n, padded to `longest`."""
+    """Parts [layers, kv_heads, n, ...] joined along n, padded to `longest`."""
     joined = torch.cat(list(parts), dim=2)
     missing = longest - joined.shape[2]
     extra = joined.new_full((*joined.shape[:2], missing, *joined.shape[3:]), filler)
@@ -179,21 +179,31 @@ def _biases(row: Sequence[Entries]) -> list[Tensor]:
 
 
 def answer_logits(lm: FrozenModel, cache: MemoryCache, rows: Rows) -> Tensor:
-    """Logits of the packs' answer tokens [t, v], by the adapter that is on."""
+    """Logits [t, v] of the packs' answer tokens, by the adapter that is on."""
     hidden = lm.forward(cache, **cache.inputs(rows.ids, rows.offsets, rows.mask))  # (B, m, d)
     return lm.logits(hidden[rows.labels >= 0])
 
 
 @dataclass
 class ReaderTask:
-    """Packs of a mixture, compressed with a share of entries drawn from `shares`, read with the
-    reader adapter on.
+    """Trains on packs of a mixture, whose passages are compressed to a share of their entries.
 
-    learned: the adapters' tensors. held_out: packs of validation titles, as drawn. write: saves the
-    adapters to a folder. bases: with these, a share `nf4` of the examples is compressed and read by
-    the base as NF4 makes it. encoder: the encoder adapter learns too. without: names of
-    recipe.PIECES that are left out of what is learned from. batch: how many examples are computed
-    together.
+    The reader adapter reads them.
+
+    Args:
+        lm: The model with the adapters.
+        rotary: Its rotary positions.
+        mixture: The stream that packs are drawn from.
+        held_out: Packs of validation titles, as drawn.
+        learned: The adapters' tensors.
+        write: Saves the adapters to a folder.
+        shares: The shares of kept entries, each with its probability.
+        bases: With it, the share `nf4` of the examples is compressed and read in NF4.
+        nf4: That share.
+        encoder: The encoder adapter learns too.
+        ablate: Names of `recipe.INGREDIENTS` to leave out of training.
+        objectives: The weights of the loss.
+        batch: Examples computed together.
     """
 
     lm: FrozenModel
@@ -208,7 +218,7 @@ class ReaderTask:
     bases: Bases | None = None
     nf4: float = 0.3
     encoder: bool = False
-    without: Collection[str] = ()
+    ablate: Collection[str] = ()
     objectives: Objectives = field(default_factory=Objectives)
     batch: int = 1
 
@@ -220,11 +230,12 @@ class ReaderTask:
         return self.learned
 
     def learn(self) -> tuple[float, int, int]:
-        """The next packs' loss, their answer tokens and their questions; gradients are added."""
+        """The next packs' loss, answer tokens and questions; adds the gradients."""
         keeps: dict[str, float] = {}
         packs = []
         for _ in range(self.batch):
-            drawn, keep = draw(self.lm, self.mixture, self.without), self._share()
+            drawn = draw(self.lm, self.mixture, self.ablate)
+            keep = self._share()
             keeps = {c: keep for pack in drawn for c in pack.contents} | keeps
             packs += drawn
         nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
@@ -233,7 +244,7 @@ class ReaderTask:
 
     def _share(self) -> float:
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
-        return 1.0 if "pruning" in self.without else keep
+        return 1.0 if "pruning" in self.ablate else keep
 
     def _read(
         self,
@@ -243,27 +254,29 @@ class ReaderTask:
         *,
         nf4: bool = False,
     ) -> tuple[float, int]:
-        """The packs' summed loss and their answer tokens. Where gradients are on, those of each
-        pass are taken at once: so only one pass, and the passages, are held at a time.
+        """The packs' summed loss and their answer tokens.
+
+        Where gradients are on, each pass runs backward at once, so that only one pass and the
+        passages are held at a time.
         """
         if self.bases is not None:
             self.bases.use(nf4=nf4)
         lm = self._nf4_lm if nf4 else self.lm
-        total, tokens = 0.0, 0
+        total = 0.0
+        tokens = 0
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=lm.dtype == torch.bfloat16):
             made = self._memories(lm, keeps)
             memories = {c: m.cut_off() for c, m in made.items()}
             with lm.activate("reader"):
                 for some in passes(packs, self.batch):
-                    read, rows = (
-                        [[memories[c] for c in pack.contents] for pack in some],
-                        Rows.of(some, lm.device),
-                    )
+                    read = [[memories[c] for c in pack.contents] for pack in some]
+                    rows = Rows.of(some, lm.device)
                     pruned = any(keeps[c] < 1.0 for pack in some for c in pack.contents)
                     loss, count = self._loss(lm, read, rows, objectives, pruned=pruned)
                     if torch.is_grad_enabled():
                         loss.backward()  # type: ignore[no-untyped-call]
-                    total, tokens = total + float(loss.detach()), tokens + count
+                    total = total + float(loss.detach())
+                    tokens = tokens + count
         if self.encoder and torch.is_grad_enabled():
             pairs = [
                 (a, b.grad)
@@ -284,8 +297,9 @@ class ReaderTask:
         *,
         pruned: bool,
     ) -> tuple[Tensor, int]:
-        """The summed loss of the answers, and the number of their tokens. The teacher has all
-        entries before it.
+        """The summed loss of the answers, and the number of their tokens.
+
+        The teacher reads all entries.
         """
         logits = answer_logits(lm, kv_cache(lm, self.rotary, read), rows)
         labels = rows.labels[rows.labels >= 0]
@@ -297,8 +311,8 @@ class ReaderTask:
         return objectives.loss(logits, labels, teacher, None), len(labels)
 
     def _memories(self, lm: FrozenModel, keeps: Mapping[str, float]) -> dict[str, Entries]:
-        """By passage, each with its share of kept entries."""
-        rounding = "rounding" not in self.without or not torch.is_grad_enabled()
+        """The memories by passage, each with its share of kept entries."""
+        rounding = "rounding" not in self.ablate or not torch.is_grad_enabled()
         with (
             torch.set_grad_enabled(self.encoder and torch.is_grad_enabled()),
             lm.activate("encoder"),
@@ -308,8 +322,9 @@ class ReaderTask:
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Loss an answer token on the held-out packs: all entries kept, a quarter, and a quarter
-        with the base in NF4.
+        """Loss per answer token on the held-out packs, by the share of kept entries and the base.
+
+        The cases are all entries, a quarter, and a quarter with the base in NF4.
         """
         figures = {}
         for keep, nf4 in [(1.0, False), (0.25, False), *([(0.25, True)] if self.bases else [])]:
@@ -338,9 +353,9 @@ class ReaderTask:
         self.write(folder)
 
     def state(self) -> object:
-        """The mixture's place."""
+        """The position of the mixture."""
         return self.mixture.state()
 
     def restore(self, state: list[object]) -> None:
-        """Go on from that place."""
+        """Continue from that position."""
         self.mixture.restore(state)

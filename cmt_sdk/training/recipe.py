@@ -1,5 +1,6 @@
-"""What a training run is made of, what it will take, and what was learned from. Plain values; knows
-no torch and no file.
+"""The settings of a training run, the resources that it takes, and the sizes of its data sets.
+
+Plain values; knows no torch and no file.
 """
 
 from __future__ import annotations
@@ -17,34 +18,40 @@ from cmt_sdk.training.losses import Objectives
 
 PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "embedding")
 _READ = ("reader", "compressor", "soft", "cmt")
-PIECES = {
+INGREDIENTS = {
     "distractors": _READ,  # passages in addition to the right one
     "absent": _READ,  # questions whose passage is absent
     "rounding": _READ,  # the four bits that memories are stored in
     "pruning": ("reader", "compressor"),  # memories with a quarter or an eighth of their entries
     "repetition": ("soft",),  # passages to repeat in addition to the questions
-    "ratios": ("soft",),  # a ratio drawn for each step; without: 4
+    "ratios": ("soft",),  # a ratio drawn for each step; ablated: 4
     "warm-start": ("soft",),  # little compression at first
     "matching": ("cmt",),  # self-matching
     "negatives": ("matcher", "embedding"),  # passages that the words of a question also fit
-}  # what can be left out, and of which parts
+}  # the names that `ablate` takes, and the parts that have each
 
 NOT_FOR_ALL: Mapping[str, tuple[Sequence[str], float]] = {
     "checkpointing": (("reader", "compressor", "soft"), False),
     "batch": (("reader", "compressor", "soft"), 1),
     "alpha": (("soft", "cmt"), 0.0),
     "states": (("soft",), 0.0),
-}  # settings, the parts that have them, and the value that asks for nothing
+}  # settings, the parts that have them, and the value that switches each off
 # peak learning rates that are not 1e-3: examples/benchmarks/runs.md, trials
 RATES: Mapping[str, float] = {"soft": 2e-3}
-# in addition to those that all parts have
+# weights of a part, added to those of all parts
 WEIGHTS: Mapping[str, Mapping[str, float]] = {"soft": {"states": 3.0}, "cmt": {"alpha": 0.5}}
 
 
 def objectives_for(part: str, **given: float | None) -> Objectives:
-    """What a part minimises: `given` weights, by the names of Objectives, and its own for those
-    that are None or missing; the teacher's states have none of their own where the teacher is given
-    0.
+    """The objectives of a part.
+
+    Args:
+        part: One of PARTS.
+        given: Weights by the names of Objectives. The part's own weight stands where one is None or
+            missing; with `teacher=0` a part has no weight of its own for `states`.
+
+    Raises:
+        InvalidSetting: A weight is out of bounds, or nothing is left to learn from.
     """
     own = {"answer": 0.5, "teacher": 1.0, **WEIGHTS.get(part, {})}
     if given.get("teacher") == 0:
@@ -55,7 +62,7 @@ def objectives_for(part: str, **given: float | None) -> Objectives:
 
 
 def rate_for(part: str, given: float | None = None) -> float:
-    """The peak learning rate that is `given`, else the part's own."""
+    """The peak learning rate `given`, or the part's own where that is None."""
     return RATES.get(part, 1e-3) if given is None else given
 
 
@@ -83,7 +90,7 @@ class Recipe:
         ratio: Tokens per soft token, for "cmt".
         rank: Of new adapters.
         nf4: The share of examples that the base reads with NF4 weights.
-        without: Names of PIECES to leave out, for ablations.
+        ablate: Names of INGREDIENTS to leave out, for ablations.
         passages: The passages that the matcher learns from.
         candidates: The passages of a batch that "embedding" learns to distinguish; 0: a number that
             suits the device.
@@ -111,7 +118,7 @@ class Recipe:
     ratio: int = 8
     rank: int = 32
     nf4: float = 0.3
-    without: Sequence[str] = ()
+    ablate: Sequence[str] = ()
     passages: int = 3000
     candidates: int = 0
     held_out: int = 12
@@ -123,11 +130,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.part not in PARTS:
             raise InvalidSetting(f"part={self.part!r}: choose one of {', '.join(PARTS)}")
-        for piece in self.without:
-            if self.part not in PIECES.get(piece, ()):
-                there = ", ".join(name for name, parts in PIECES.items() if self.part in parts)
+        for piece in self.ablate:
+            if self.part not in INGREDIENTS.get(piece, ()):
+                there = ", ".join(name for name, parts in INGREDIENTS.items() if self.part in parts)
                 raise InvalidSetting(
-                    f"without={piece!r}: of part {self.part!r} choose among {there}"
+                    f"ablate={piece!r}: of part {self.part!r} choose among {there}"
                 )
         given = {
             "checkpointing": self.checkpointing,
@@ -137,8 +144,8 @@ class Recipe:
         for name, (parts, off) in NOT_FOR_ALL.items():
             if given[name] != off and self.part not in parts:
                 raise InvalidSetting(
-                    f"{name}={given[name]}: part {self.part!r} does without; it is for"
-                    f" {', '.join(parts)}"
+                    f"{name}={given[name]}: part {self.part!r} does not use it; leave it out, or"
+                    f" choose part {', '.join(parts)}"
                 )
         bounds = {
             "nf4": (0.0, 1.0),
@@ -160,9 +167,7 @@ class Recipe:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What decides the examples and what is learned from them: a run that goes on must have the
-        same.
-        """
+        """The settings that decide examples and training: a resumed run must have the same."""
         names = (
             "part",
             "model",
@@ -180,7 +185,7 @@ class Recipe:
         return (
             {n: getattr(self, n) for n in names}
             | asdict(self.objectives)
-            | {"without": sorted(self.without), "files": files}
+            | {"ablate": sorted(self.ablate), "files": files}
         )
 
 
@@ -203,7 +208,7 @@ class ResourceEstimate:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSizes:
-    """Numbers of passages and questions by file: to learn from, and to judge by."""
+    """The numbers of passages and questions by file: those learned from, and those validated on."""
 
     learned: Mapping[str, tuple[int, int]]
     judged: Mapping[str, tuple[int, int]]

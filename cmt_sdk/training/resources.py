@@ -25,13 +25,15 @@ CHECKPOINTED_ACTIVATIONS = 16
 
 
 def estimate(recipe: Recipe, model: Any, learned: int) -> ResourceEstimate:
-    """The needs of a run: the base twice (in its own type and in NF4), the learned numbers with
-    gradients and moments, and activations.
+    """Estimate a run's resources.
+
+    They are the base twice (its own and its NF4 weights), the learned tensors with gradients and
+    moments, and activations.
 
     Args:
         recipe: The run.
         model: The base model.
-        learned: Numbers that are trained.
+        learned: The number of trained parameters.
     """
     base = sum(p.numel() * p.element_size() for p in model.parameters())
     config = model.config.get_text_config()
@@ -50,8 +52,12 @@ def estimate(recipe: Recipe, model: Any, learned: int) -> ResourceEstimate:
 
 
 def check(needs: ResourceEstimate, device: torch.device, out: Path) -> None:
-    """Raise StorageDenied, StorageFull or InvalidSetting, before anything is written, where the
-    machine has less than a run needs.
+    """Check, before anything is written, that the machine has the resources of a run.
+
+    Raises:
+        StorageDenied: The folder cannot be written.
+        StorageFull: The disk has too little room.
+        InvalidSetting: The device has too little memory.
     """
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if not os.access(place, os.W_OK):
@@ -75,9 +81,7 @@ def _size(count: int) -> str:
 
 
 def _free_memory(device: torch.device) -> int:
-    """Bytes that are free on the device for this process; sys.maxsize where the OS does not report
-    it.
-    """
+    """Bytes that are free on the device for this process; sys.maxsize where the OS reports none."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(min(free, total // Workers().on_one_gpu))
@@ -95,8 +99,9 @@ def _activations(model: Any, layers: int) -> int:
 
 
 def tokens_at_once(model: Any, layers: int) -> int:
-    """Tokens whose activations fit into half of a GPU's free memory; on a CPU a fixed number, as
-    more are no faster.
+    """The tokens whose activations fit into half of a GPU's free memory.
+
+    On a CPU a fixed number: more are no faster there.
     """
     if model.device.type != "cuda":
         return BATCH_TOKENS

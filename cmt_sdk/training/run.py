@@ -1,6 +1,6 @@
-"""A training run from files to a bundle of adapters that a memory can be opened with.
+"""A training run, from question files to a bundle of adapters that a memory opens with.
 
-Knows files and the other parts of training; prints nothing.
+Knows files and the rest of the package; prints nothing.
 """
 
 from __future__ import annotations
@@ -28,12 +28,16 @@ from cmt_sdk.weights.loading import load_base
 from cmt_sdk.weights.registry import model_info
 
 # Passages that a part needs to distinguish; other parts need 2, one to learn from and one to judge.
-FEWEST = {"matcher": 8, "embedding": 8}
+MIN_PASSAGES = {"matcher": 8, "embedding": 8}
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A run that is ready to begin."""
+    """A run that is ready to begin.
+
+    recipe: its settings. task: the model part with its data. estimate: the resources that it takes.
+    sizes: the numbers of passages and questions.
+    """
 
     recipe: Recipe
     task: Task
@@ -42,7 +46,7 @@ class Prepared:
 
     @property
     def _counts(self) -> dict[str, Any]:
-        """Passages and questions by file: other ones under the same name make another run."""
+        """Passages and questions by file: other data under the same name makes another run."""
         m = self.material
         return {
             name: {n: list(c) for n, c in half.items()}
@@ -51,17 +55,25 @@ class Prepared:
 
     @property
     def alone(self) -> bool:
-        """Whether this is the run's only process."""
+        """True where the run has one process."""
         return Workers().size == 1
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process of the run that reports progress and writes files."""
+        """True for the process of the run that reports progress and writes files."""
         return Workers().is_main
 
     def run(self, on_step: Callable[[Mapping[str, Any]], None] = lambda _: None) -> Progress:
-        """Train, or resume the run in `out`, and write a bundle there that
-        `cmt_sdk.open(adapter=out)` takes.
+        """Train, or resume the run in `recipe.out`, and write a bundle there.
+
+        Args:
+            on_step: Called with each line of the log.
+
+        Returns:
+            The progress of the run. `cmt_sdk.open(adapter=out)` opens a memory with the bundle.
+
+        Raises:
+            InvalidSetting: `out` holds a run of other settings.
         """
         r = self.recipe
         progress = train(
@@ -90,7 +102,9 @@ def prepare(recipe: Recipe) -> Prepared:
     """
     torch.manual_seed(recipe.seed)
     loaded = load_base(recipe.model, precision="full", device=Workers().device(recipe.device))
-    model, tokenizer, device = loaded.model, loaded.tokenizer, loaded.model.device
+    model = loaded.model
+    tokenizer = loaded.tokenizer
+    device = loaded.model.device
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the default device of new tensors
     files = _read(recipe, tokenizer)
@@ -110,7 +124,7 @@ def prepare(recipe: Recipe) -> Prepared:
 
 
 def _read(recipe: Recipe, tokenizer: Any) -> tuple[Passages, Passages]:
-    """All passages by file, and of each file those that are held out."""
+    """All passages to learn from by file, and those held out."""
 
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
@@ -119,20 +133,22 @@ def _read(recipe: Recipe, tokenizer: Any) -> tuple[Passages, Passages]:
         path.name.split(".")[0]: read_texts(path, count) for path in recipe.texts
     }
     total = len({p.context for passages in files.values() for p in passages})
-    fewest = FEWEST.get(recipe.part, 2)
+    fewest = MIN_PASSAGES.get(recipe.part, 2)
     if total < fewest:
         raise InvalidInput(
-            f"passages to learn from: {total}; one must be kept to judge the rest by, so give at"
-            f" least {fewest}"
+            f"passages to learn from: {total}; some are held out for validation, so give at least"
+            f" {fewest}"
         )
     return hold_out(files)
 
 
 def _write_bundle(recipe: Recipe) -> None:
-    """What was trained, and the other parts of the bundle that the run started from, else of the
-    one shipped for the model.
+    """Write the trained parts, with the other parts of the bundle that the run started from.
+
+    Where it started from none, these are those of the bundle shipped for the model.
     """
-    base, finds = model_info(recipe.model).sha256, recipe.part in ("matcher", "embedding")
+    base = model_info(recipe.model).sha256
+    finds = recipe.part in ("matcher", "embedding")
     before = (
         find_bundle("default", base)
         if recipe.start in ("default", "none")

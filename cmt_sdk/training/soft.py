@@ -1,10 +1,9 @@
-"""Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens and reads on
-from them, and a reader.
+"""Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens, and a reader.
 
 The teacher is the same model reading the text with the adapters shipped for it; its divergence
-alone taught small models best (arXiv 2510.20797). Passages are also repeated from their soft
-tokens, word by word, ever more seldom. Ratios are drawn for each step; where no soft adapters are
-gone on from, it starts warm, with half squeezed out.
+alone taught small models best (arXiv 2510.20797). Examples also repeat passages from their soft
+tokens, fewer as training goes on. Each step draws a ratio. Without soft adapters to continue,
+training starts warm, with little compression.
 """
 
 from __future__ import annotations
@@ -37,13 +36,22 @@ WARM = ((2, 0.1),)  # ratios of the warm start, each with its share of the examp
 
 @dataclass
 class SoftTask:
-    """Packs of a mixture read from soft tokens; the adapters "encoder" and "reader" learn.
+    """Trains the adapters "encoder" and "reader" on packs of a mixture, read from soft tokens.
 
-    teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples:
-    how often the run will learn, which paces the warm start and the repetition. without: names of
-    recipe.PIECES that are left out. write: saves the adapters to a folder. batch: how many examples
-    are computed together; at_once: how many packs are read in one pass, over which the distance
-    from the teacher's states is measured.
+    Args:
+        lm: The model with the adapters.
+        rotary: Its rotary positions, which the teacher needs.
+        mixture: The stream that packs are drawn from.
+        held_out: Packs of validation titles.
+        adapters: The tensors that learn.
+        write: Saves the adapters to a folder.
+        objectives: The weights of the loss.
+        examples: How often the run will learn, which paces warm start and repetition.
+        teachers: The names of the teacher's encoder and reader adapters, or None.
+        ablate: Names of `recipe.INGREDIENTS` to leave out.
+        batch: Examples computed together.
+        at_once: Packs of one pass, over which the distance of states is measured.
+        seen: Examples seen so far.
     """
 
     lm: FrozenModel
@@ -55,7 +63,7 @@ class SoftTask:
     objectives: Objectives
     examples: int
     teachers: tuple[str, str] | None = None
-    without: Collection[str] = ()
+    ablate: Collection[str] = ()
     batch: int = 1
     at_once: int = 1
     seen: int = 0
@@ -65,17 +73,18 @@ class SoftTask:
         return self.adapters
 
     def learn(self) -> tuple[float, int, int]:
-        """The next packs' loss, their answer tokens and their questions; gradients are added."""
+        """The next packs' loss, answer tokens and questions; adds the gradients."""
         packs = [pack for _ in range(self.batch) for pack in self._drawn()]
         loss, tokens = self._read(packs, self._ratio(), self.objectives)
         self.seen += 1
         return loss, tokens, sum(p.questions for p in packs)
 
     def _drawn(self) -> list[Pack]:
-        """An example: its questions, and in many of them one passage to repeat."""
-        packs, rng = draw(self.lm, self.mixture, self.without), self.mixture.random
+        """An example; most also get one of their passages to repeat, at first."""
+        packs = draw(self.lm, self.mixture, self.ablate)
+        rng = self.mixture.random
         if (
-            "repetition" in self.without
+            "repetition" in self.ablate
             or not self.objectives.answer
             or rng.random() >= REPEATED * (1 - self._done)
         ):
@@ -88,14 +97,15 @@ class SoftTask:
         return min(1.0, self.seen / max(1, self.examples))
 
     def _ratio(self) -> int:
-        """In the warm start the ratio of its stage, then one of RATIOS."""
-        done, ratios = self._done, [*RATIOS]
+        """The ratio of the warm start's stage, later a random one of RATIOS."""
+        done = self._done
+        ratios = [*RATIOS]
         drawn = (
             ratios[0]
-            if "ratios" in self.without
+            if "ratios" in self.ablate
             else self.mixture.random.choices(ratios, [*RATIOS.values()])[0]
         )
-        for ratio, share in () if "warm-start" in self.without else WARM:
+        for ratio, share in () if "warm-start" in self.ablate else WARM:
             if done < share:
                 return ratio
             done -= share
@@ -167,8 +177,9 @@ class SoftTask:
         return loss, len(labels)
 
     def _compared_layers(self, objectives: Objectives) -> Sequence[int]:
-        """The layers whose states are compared with the teacher's: every second one, from some way
-        above the layer where soft tokens enter.
+        """The layers whose states are compared with the teacher's.
+
+        Every second one, from some way above the layer where soft tokens enter.
         """
         if not objectives.states or not self.teachers:
             return ()
@@ -188,7 +199,7 @@ class SoftTask:
 
     def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, SoftTokens]:
         """Soft tokens by passage, after the round trip through four bits."""
-        is_rounded = "rounding" not in self.without or not torch.is_grad_enabled()
+        is_rounded = "rounding" not in self.ablate or not torch.is_grad_enabled()
         rounded = fake_quantize if is_rounded else Tensor.float
         ids = [self.lm.passage_ids(content) for content in contents]
         soft: dict[str, SoftTokens] = {}
@@ -203,7 +214,7 @@ class SoftTask:
 
     @torch.no_grad()
     def _taught(self, packs: Sequence[Pack]) -> dict[str, Entries]:
-        """The teacher's memories by passage, with all entries; none where there is no teacher."""
+        """The teacher's memories by passage, with all entries; empty without a teacher."""
         if self.teachers is None or self.rotary is None:
             return {}
         contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
@@ -218,7 +229,7 @@ class SoftTask:
 
     @torch.no_grad()
     def _teach(self, memories: Sequence[Sequence[Entries]], packs: Sequence[Pack]) -> Tensor | None:
-        """The teacher's logits of these packs' answer tokens [t, v], by its own adapters."""
+        """The teacher's logits [t, v] of these packs' answer tokens, by its own adapters."""
         if self.teachers is None or self.rotary is None or not packs:
             return None
         with self.lm.activate(self.teachers[1]):
@@ -228,12 +239,12 @@ class SoftTask:
 
     @torch.no_grad()
     def _unaided(self, rows: Rows) -> Tensor:
-        """The bare model's logits of the answer tokens [t, v], without memories."""
+        """The bare model's logits [t, v] of the answer tokens, without memories."""
         return answer_logits(self.lm, reading_cache(self.lm, [[] for _ in rows.ids]), rows)
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Loss an answer token on the held-out packs, by ratio."""
+        """Loss per answer token on the held-out packs, by ratio."""
         figures = {}
         for ratio in RATIOS:
             judged = (
@@ -253,11 +264,11 @@ class SoftTask:
         self.write(folder)
 
     def state(self) -> Any:
-        """Where the mixture and the warm start stand."""
+        """The positions of the mixture and of the warm start."""
         return [self.seen, self.mixture.state()]
 
     def restore(self, state: list[Any]) -> None:
-        """Go on from there."""
+        """Continue from these positions."""
         self.seen = state[0]
         self.mixture.restore(state[1])
 

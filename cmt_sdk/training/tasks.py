@@ -102,7 +102,7 @@ def _reader_task(
         bases=bases,
         nf4=recipe.nf4,
         encoder=both,
-        without=recipe.without,
+        ablate=recipe.ablate,
         objectives=recipe.objectives,
         batch=recipe.batch,
     )
@@ -117,8 +117,10 @@ def _held_out(recipe: Recipe, lm: FrozenModel, judged: Passages) -> list[list[Pa
 def _soft_task(
     recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]
 ) -> Task:
-    """The teacher, of answers and of states, is the bundle shipped for the model, where there is
-    one; else the run learns from the answers alone.
+    """Training for soft memories.
+
+    The teacher is the bundle shipped for the model, where there is one; else only the answers
+    teach.
     """
     shipped = find_bundle("default", model_info(recipe.model).sha256)
     begun = _bundle(recipe)
@@ -133,7 +135,7 @@ def _soft_task(
         )
     start = {"reader": begun.reader, "encoder": begun.encoder}
     is_continued = begun.compressor == "soft" and begun.aggregate is None
-    without = {*recipe.without, *({"warm-start"} if is_continued else ())}
+    ablate = {*recipe.ablate, *({"warm-start"} if is_continued else ())}
     made = trainable(
         model,
         tokenizer,
@@ -154,7 +156,7 @@ def _soft_task(
         objectives=recipe.objectives,
         examples=recipe.plan.steps * recipe.plan.accumulate,
         teachers=("teacher_encoder", "teacher_reader") if teachers else None,
-        without=without,
+        ablate=ablate,
         batch=recipe.batch,
         at_once=recipe.batch * packs_per_pass,
     )
@@ -184,7 +186,7 @@ def _cmt_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages,
         write_tensors=_write_tensors,
         objectives=recipe.objectives,
         ratio=recipe.ratio,
-        without=recipe.without,
+        ablate=recipe.ablate,
     )
 
 
@@ -209,9 +211,10 @@ def _bundle(recipe: Recipe) -> Bundle:
 def _matcher_task(
     recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]
 ) -> Task:
-    """The states of up to `passages` passages are computed first, and kept."""
+    """Training for the match head, on the kept states of up to `passages` passages."""
     lm = FrozenModel(model, tokenizer, lambda _: nullcontext())
-    rng, weights = random.Random(_seed(recipe)), _weights(files[0])  # noqa: S311 - a reproducible draw, no secret
+    rng = random.Random(_seed(recipe))  # noqa: S311 - a reproducible draw, no secret
+    weights = _weights(files[0])
     names = [n for n in files[0] if n not in NOT_TO_FIND]
     share = recipe.passages / sum(weights[n] for n in names)
     pool = [
@@ -220,7 +223,7 @@ def _matcher_task(
         for p in rng.sample(list(files[0][n]), min(len(files[0][n]), round(share * weights[n])))
     ]
     held = [p for n in names for p in files[1][n]][: 10 * recipe.held_out]
-    negatives = "negatives" not in recipe.without
+    negatives = "negatives" not in recipe.ablate
     held_data, data = (
         MatchData.of(lm, passages, _layers(model), negatives=negatives) for passages in (held, pool)
     )
@@ -231,7 +234,7 @@ def _matcher_task(
 def _embedding_task(
     recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]
 ) -> Task:
-    """Where no head was trained before, it starts from some passages."""
+    """Training for embeddings. Without a trained head, the first is computed from some passages."""
     begun = _bundle(recipe)
     asked = {n: [p for p in passages if p.questions] for n, passages in files[0].items()}
     learned = {n: passages for n, passages in asked.items() if n not in NOT_TO_FIND} or asked
@@ -254,12 +257,12 @@ def _embedding_task(
         _write_tensors,
         size,
         tokens_at_once(model, depth),
-        recipe.without,
+        recipe.ablate,
     )
 
 
 def _first_head(recipe: Recipe, lm: FrozenModel, learned: Passages) -> MatchHead:
-    """The same in every process of a run."""
+    """The first head, the same in every process of a run."""
     rng = random.Random(recipe.seed)  # noqa: S311 - a reproducible draw, no secret
     pool = [p for passages in learned.values() for p in passages]
     layers = _layers(lm.model)

@@ -134,7 +134,7 @@ def test_self_matching_can_be_switched_off():
         packs = draw(task.lm, task.mixture)
         answers, matched, _ = task._losses(packs, task.objectives)
         task.restore(state)
-        alone, _, _ = replace(task, aggregator=task.aggregator, without=("matching",)).learn()
+        alone, _, _ = replace(task, aggregator=task.aggregator, ablate=("matching",)).learn()
     assert alone == pytest.approx(float(answers), rel=1e-4)
     assert with_matching == pytest.approx(float(answers) + 0.1 * tokens * float(matched), rel=1e-4)
 

@@ -13,7 +13,7 @@ from cmt_sdk.neural.methods.kv import check_kv
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import byte_tokenizer
-from cmt_sdk.training.adapters import cut, trainable
+from cmt_sdk.training.adapters import reduce_rank, trainable
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.packs import draw
 from cmt_sdk.training.reader import ReaderTask
@@ -169,7 +169,7 @@ def test_a_saved_adapter_is_switched_on_and_off(family, merged, tmp_path, monkey
 def test_an_adapter_is_cut_under_the_familys_own_names(family, tmp_path):
     """Cut to its own rank, it computes what it did."""
     expected = random_adapter(family, tmp_path)
-    cut(tiny_model(family), tmp_path / "reader", 4, tmp_path / "cut")
+    reduce_rank(tiny_model(family), tmp_path / "reader", 4, tmp_path / "cut")
     loaded = LoadedModel(tiny_model(family), byte_tokenizer(), family, "b" * 16, "t" * 16, "fp32")
     lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
     attach_adapters(loaded, {"reader": tmp_path / "cut"})

@@ -97,7 +97,7 @@ def test_the_ratio_rises_and_is_then_drawn(task):
     assert ratios[:10] == [2] * 10
     assert set(ratios[10:]) == {4, 8, 16}
     assert ratios.count(4) > max(ratios.count(8), ratios.count(16))
-    task.seen, task.without = 0, ("warm-start", "ratios")
+    task.seen, task.ablate = 0, ("warm-start", "ratios")
     assert [task._ratio() for _ in range(5)] == [4] * 5
 
 
@@ -134,7 +134,7 @@ def test_a_passage_is_repeated_from_its_soft_tokens(task):
     assert 5 < sum(any(not p.questions for p in packs) for packs in drawn) < 20
     task.seen = task.examples
     assert all(p.questions for _ in range(20) for p in task._drawn())
-    task.seen, without = 0, replace(task, without=("repetition",))
+    task.seen, without = 0, replace(task, ablate=("repetition",))
     assert all(p.questions for _ in range(20) for p in without._drawn())
     assert task.learn()[2] > 0
 

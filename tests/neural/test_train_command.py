@@ -115,7 +115,7 @@ def test_soft_adapters_are_gone_on_from_without_a_warm_start(model, questions, t
 
     first = run_from("none", "first")
     first.run()
-    assert (first.task.without, run_from(str(tmp_path / "first"), "second").task.without) == (
+    assert (first.task.ablate, run_from(str(tmp_path / "first"), "second").task.ablate) == (
         set(),
         {"warm-start"},
     )
@@ -175,7 +175,8 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
     with pytest.raises(InvalidSetting, match="minutes=-1: choose more than 0"):
         Recipe("reader", tmp_path, [questions], minutes=-1)
     with pytest.raises(
-        InvalidSetting, match=r"states=3\.0: part 'cmt' does without; it is for soft"
+        InvalidSetting,
+        match=r"states=3\.0: part 'cmt' does not use it; leave it out, or choose part soft",
     ):
         Recipe("cmt", tmp_path, [questions], objectives=objectives_for("cmt", states=3.0))
     for name, told in (

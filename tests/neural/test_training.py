@@ -17,7 +17,7 @@ from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
-from cmt_sdk.training.adapters import cut, trainable
+from cmt_sdk.training.adapters import reduce_rank, trainable
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
@@ -87,7 +87,7 @@ def soft_task():
     adapters = [p for parameters in made.parameters.values() for p in parameters]
     return SoftTask(
         made.lm, None, mixture(), [draw(made.lm, mixture(7))], adapters, made.save, Objectives(), 100,
-        without=("ratios", "warm-start", "repetition"),
+        ablate=("ratios", "warm-start", "repetition"),
     )  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def test_an_adapter_cut_to_a_rank_that_suffices_is_the_same(tmp_path):
             (slice(2, None),) if parameter.shape[0] == 4 else (slice(None), slice(2, None))
         ] = 0.0
     made.save(tmp_path / "whole")
-    cut(tiny_llama(), tmp_path / "whole" / "reader", 2, tmp_path / "cut" / "reader")
+    reduce_rank(tiny_llama(), tmp_path / "whole" / "reader", 2, tmp_path / "cut" / "reader")
     found = []
     for name in ("whole", "cut"):
         lm = trainable(

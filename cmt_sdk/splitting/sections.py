@@ -1,9 +1,8 @@
-"""Blocks of one section to passages within a token budget, cut where the text around says. Knows
-no format.
+"""Blocks of one section to passages within a token budget, split where the text suggests.
 
-Where a passage ends depends on the kind of the place and on the characters around it, not on how
-much text came before: so a line more or less in a long section moves the cuts near it, and those
-after are the same again.
+The end of a passage depends on the kind of the place and on the characters around it, not on the
+amount of text before: an added line moves the boundaries near it, and leaves later ones alone.
+Knows no format.
 """
 
 from __future__ import annotations
@@ -19,19 +18,19 @@ from cmt_sdk.splitting.elements import Block, Kind, Rank, trimmed
 from cmt_sdk.splitting.headings import Measure, Path, under
 from cmt_sdk.types import Span
 
-# of the room: a passage that is followed by others is at least so full, where it can be
-SMALLEST = 0.35
-WELL_FILLED = 0.5  # of the room: among places from here on the best kind is chosen
+MIN_FILL = 0.35  # of the room: the least that a passage before others fills, where possible
+WELL_FILLED = 0.5  # of the room: among places from here on the best kind wins
 LEAST_SHARE = 0.1  # the weight of the smallest passage in the draw; 0.65 is that of a full one
-FEWEST = 0.1  # of the budget: what follows an item and is smaller than this stays with it
-KEPT_LINES = 0.4  # of the room: a block of lines up to this size stays whole
+MIN_REST = 0.1  # of the budget: a smaller rest behind an item stays with the item
+KEPT_LINES = 0.4  # of the room: a block of lines up to this size is not split
 CONTEXT = 24  # characters on each side of a place that decide whether it is chosen
 
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """Blocks under one path of headings; the first `unsaid` blocks are heading lines that the
-    path does not contain.
+    """Blocks under one path of headings.
+
+    The first `unsaid` blocks are heading lines that the path does not contain.
     """
 
     path: Path
@@ -41,7 +40,7 @@ class Section:
 
 @dataclass(frozen=True, slots=True)
 class _Atom:
-    """A part of a block that is not cut."""
+    """A part of a block that is not split further."""
 
     start: int
     end: int
@@ -53,7 +52,7 @@ class _Atom:
 
 @dataclass(slots=True)
 class _Open:
-    """A part of a block that may be too long: the places that were not tried yet."""
+    """A part of a block that may be too long, with the kinds of places left to try."""
 
     start: int
     end: int
@@ -64,8 +63,8 @@ class _Open:
 
 
 @dataclass(frozen=True, slots=True)
-class Cutter:
-    """Cuts the sections of one text. `budget` is the size of a passage with its heading."""
+class SectionSplitter:
+    """Splits the sections of one text. `budget` is the size of a passage with its heading."""
 
     text: str
     measure: Measure
@@ -118,15 +117,13 @@ class Cutter:
     def _scope(
         self, section: Section, atoms: Sequence[_Atom], ends: Sequence[int], start: int, stop: int
     ) -> int:
-        """Where the item or table ends whose name stands in the heading: what follows does not
-        belong under it.
-        """
+        """The end of the item or table that the heading names; later text is not below it."""
         first = section.blocks[atoms[start].block]
         if not first.parents and not first.header:
             return stop
-        smallest = SMALLEST * (self.budget - self.measure.of(section.path.first))
+        smallest = MIN_FILL * (self.budget - self.measure.of(section.path.first))
         # no passage of its own for a rest
-        last = stop if stop < len(atoms) else _first(ends, ends[-1] - FEWEST * self.budget)
+        last = stop if stop < len(atoms) else _first(ends, ends[-1] - MIN_REST * self.budget)
         for at in range(start + 1, min(stop, last)):
             block = section.blocks[atoms[at].block]
             if (block.parents[:1], block.header) != (first.parents[:1], first.header) and ends[
@@ -136,7 +133,7 @@ class Cutter:
         return stop
 
     def _room(self, section: Section, block: Block) -> int:
-        """The tokens that the text of a passage within this block may have."""
+        """The tokens left for the text of a passage within this block."""
         parents = (*block.parents, block.label) if block.label else block.parents
         paths = (section.path.first, section.path.later)
         headings = [under(p, parents, block.header, self.budget, self.measure) for p in paths]
@@ -147,34 +144,35 @@ class Cutter:
         return self.measure.of(between) if "\n" in between and len(between) < 80 else 0
 
     def _atoms(self, section: Section) -> list[_Atom]:
-        """The parts of all blocks, each small enough for a passage; parts of one kind are counted
-        in one call.
+        """The parts of all blocks, each small enough for a passage.
+
+        Each round counts the tokens of all parts in one call.
         """
         rooms = [self._room(section, block) for block in section.blocks]
-        waiting = [_Open(b.start, b.end, b.rank, n, True) for n, b in enumerate(section.blocks)]
+        pending = [_Open(b.start, b.end, b.rank, n, True) for n, b in enumerate(section.blocks)]
         done: list[_Atom] = []
-        while waiting:
-            costs = self.measure.count_tokens([self.text[p.start : p.end] for p in waiting])
+        while pending:
+            costs = self.measure.count_tokens([self.text[p.start : p.end] for p in pending])
             smaller: list[_Open] = []
-            for part, cost in zip(waiting, costs, strict=True):
+            for part, cost in zip(pending, costs, strict=True):
                 keep = self._keep(section.blocks[part.block], part)
                 if cost <= keep * rooms[part.block] or part.ladder == []:
                     done.append(
                         _Atom(part.start, part.end, cost, part.rank, part.block, part.begins)
                     )
                     continue
-                cut = self._cut(part, section.blocks[part.block].kind)
-                if len(cut) == 1 and cost <= rooms[part.block]:
+                parts = self._split(part, section.blocks[part.block].kind)
+                if len(parts) == 1 and cost <= rooms[part.block]:
                     done.append(
                         _Atom(part.start, part.end, cost, part.rank, part.block, part.begins)
                     )
                 else:
-                    smaller += cut
-            waiting = smaller
+                    smaller += parts
+            pending = smaller
         return sorted(done, key=lambda a: a.start)
 
     def _keep(self, block: Block, part: _Open) -> float:
-        """The share of the room up to which this part stays whole."""
+        """The share of the room up to which this part is not split."""
         if part.ladder is not None:
             return 1
         if block.kind is not Kind.TEXT or block.keep > KEPT_LINES:
@@ -182,38 +180,38 @@ class Cutter:
         body = self.text[part.start : part.end]
         return KEPT_LINES if "\n" in body and not is_wrapped(body) else block.keep
 
-    def _cut(self, part: _Open, kind: Kind) -> list[_Open]:
-        """The part at the best kind of place that it has; the part itself where it has none."""
+    def _split(self, part: _Open, kind: Kind) -> list[_Open]:
+        """Split the part at its best kind of place; return the part itself where it has none."""
         body = self.text[part.start : part.end]
         rungs = ladder(body, kind) if part.ladder is None else part.ladder
         for tried, (rank, finder) in enumerate(rungs):
-            cut = [
+            ranges = [
                 trimmed(self.text, part.start + a, part.start + b) for a, b in pieces(body, finder)
             ]
-            cut = [(a, b) for a, b in cut if b > a]
-            if len(cut) < 2:
+            ranges = [(a, b) for a, b in ranges if b > a]
+            if len(ranges) < 2:
                 continue
             is_halving = tried >= len(rungs) - 2
             rest = rungs[tried:] if is_halving else rungs[tried + 1 :]
-            first = _Open(*cut[0], part.rank, part.block, part.begins, rest)
-            return [first, *(_Open(a, b, rank, part.block, False, rest) for a, b in cut[1:])]
+            first = _Open(*ranges[0], part.rank, part.block, part.begins, rest)
+            return [first, *(_Open(a, b, rank, part.block, False, rest) for a, b in ranges[1:])]
         part.ladder = []
         return [part]
 
     def _end(
         self, atoms: Sequence[_Atom], ends: Sequence[int], start: int, limit: int, room: int
     ) -> int:
-        """Where the passage that begins at `start` ends: the position behind its last atom."""
+        """The end of the passage that begins at `start`: the position behind its last atom."""
         done = ends[start]
         rest = ends[-1] - done
         if rest <= limit:
             return len(atoms)
         far = max(start + 1, bisect_right(ends, done + limit) - 1)
         last = range(max(start + 1, _first(ends, ends[-1] - room)), far + 1)
-        near = range(max(start + 1, _first(ends, done + SMALLEST * limit)), far + 1)
+        near = range(max(start + 1, _first(ends, done + MIN_FILL * limit)), far + 1)
         filled = [at for at in near if ends[at] - done >= WELL_FILLED * limit]
         best = min((atoms[at].rank for at in filled), default=Rank.LETTER)
-        # two passages that tear no sentence
+        # two passages suffice, and split no sentence
         if last and min(atoms[at].rank for at in last) <= max(best, Rank.NESTED):
             return self._even(atoms, ends, start, last)
         if not filled:
@@ -227,17 +225,17 @@ class Cutter:
     def _even(
         self, atoms: Sequence[_Atom], ends: Sequence[int], start: int, fitting: Sequence[int]
     ) -> int:
-        """The cut between the last two passages: at the best kind of place near the middle."""
+        """The boundary between the last two passages: the best kind of place near the middle."""
         done = ends[start]
         rest = ends[-1] - done
-        middle = [at for at in fitting if SMALLEST <= (ends[at] - done) / rest <= 1 - SMALLEST]
+        middle = [at for at in fitting if MIN_FILL <= (ends[at] - done) / rest <= 1 - MIN_FILL]
         if not middle:
             return min(fitting, key=lambda at: (abs(ends[at] - done - rest / 2), -at))
         return min(middle, key=lambda at: (atoms[at].rank, abs(ends[at] - done - rest / 2), -at))
 
     def _share(self, ends: Sequence[int], start: int, at: int, limit: int) -> float:
         """The weight of a place in the draw: fuller passages are likelier."""
-        return max(LEAST_SHARE, (ends[at] - ends[start]) / max(1, limit) - SMALLEST)
+        return max(LEAST_SHARE, (ends[at] - ends[start]) / max(1, limit) - MIN_FILL)
 
     def _draw(self, atoms: Sequence[_Atom], at: int) -> float:
         """A number in (0, 1] that only the characters around this place decide."""
