@@ -49,7 +49,9 @@ def contract_list() -> str:
     rows = []
     for contract in project["tool"]["importlinter"]["contracts"]:
         if contract["type"] == "forbidden":
-            sources = ", ".join(f"`{m.removeprefix('cmt_sdk.')}`" for m in contract["source_modules"])
+            sources = ", ".join(
+                f"`{m.removeprefix('cmt_sdk.')}`" for m in contract["source_modules"]
+            )
             targets = ", ".join(f"`{m}`" for m in contract["forbidden_modules"])
             rows.append(f"- {contract['name']}: {sources} must not import {targets}.")
         elif contract["type"] != "layers":

@@ -149,8 +149,8 @@ def show(page: Path) -> None:
         for step in steps(page):
             printed = session.run(step)
             same = step.shown is None or fits(step.shown, printed)
-            print(f"--- {step.block} {'same' if same else 'OTHER'}\n{step.code.strip()}")  # noqa: T201
-            print(f">>>\n{printed.rstrip()}", flush=True)  # noqa: T201
+            print(f"--- {step.block} {'same' if same else 'OTHER'}\n{step.code.strip()}")
+            print(f">>>\n{printed.rstrip()}", flush=True)
 
 
 if __name__ == "__main__":
