@@ -73,12 +73,13 @@ def blocks(page: Path) -> list[Block]:
 def steps(page: Path) -> Iterator[Step]:
     """What of a page runs, in order."""
     found = blocks(page)
-    for block, following in zip(found, [*found[1:], None], strict=True):
+    for number, block in enumerate(found):
+        following = found[number + 1] if number + 1 < len(found) else None
         if block.not_run:
             continue
         if block.kind == "python":
             is_output = following is not None and following.kind == "text"
-            yield Step(block, block.body, following.body if following and is_output else None)
+            yield Step(block, block.body, following.body if is_output else None)
         elif block.kind == "console":
             for part in re.split(r"^\$ ", block.body, flags=re.MULTILINE)[1:]:
                 command, _, shown = part.partition("\n")
