@@ -46,8 +46,10 @@ def test_no_block_is_missed():
         assert {b.kind for b in blocks(page)} <= {"python", "console", "text", "sh", "json"}, page
 
 
-def test_dots_stand_for_anything():
+def test_dots_stand_for_anything_and_a_score_for_any_score():
     """Other differences count."""
+    assert fits("confidence 0.92", "confidence 0.48")
+    assert not fits("confidence 0.92", "confidence 1")
     assert fits("1 erased, ... bytes\n", "1 erased, 8,192 bytes  \n")
     assert not fits("1 erased, ... bytes", "2 erased, 8 bytes")
     assert not fits("a", "a\nb")
