@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 import cmt_sdk
-from cmt_adapters.langchain_options import refuse_unknown
+from cmt_adapters.langchain_options import reject_unknown
 from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidInput
 from cmt_sdk.extras import unusable
 
@@ -45,8 +45,12 @@ except ImportError as error:
 
 NESTED = "langchain"  # the metadata field with what is no plain value
 # what a search takes besides query and k
-NARROWING = ("filter", "scope", "source", "score_threshold")
-NAMING = ("model", "model_name", "dimensions")  # fields of Embeddings that change their vectors
+FILTER_OPTIONS = ("filter", "scope", "source", "score_threshold")
+NAME_FIELDS = (
+    "model",
+    "model_name",
+    "dimensions",
+)  # fields of Embeddings that change their vectors
 Store = TypeVar("Store", bound="CMTVectorStore")
 
 
@@ -58,7 +62,7 @@ class CMTEmbedder:
     """
 
     def __init__(self, embeddings: Embeddings, name: str = "") -> None:
-        found = [getattr(embeddings, field, None) for field in NAMING]
+        found = [getattr(embeddings, field, None) for field in NAME_FIELDS]
         about = [str(value) for value in found if isinstance(value, str | int)]
         self.name = name or ":".join([type(embeddings).__name__, *about])
         self._embeddings = embeddings
@@ -105,7 +109,7 @@ class CMTRetriever(BaseRetriever):
         **options: Any,
     ) -> list[Document]:
         given = {name: getattr(self, name) for name in ("k", "mode", "scope", "source", "where")}
-        refuse_unknown("CMTRetriever.invoke", options, given)
+        reject_unknown("CMTRetriever.invoke", options, given)
         return [_passage(match) for match in self.memory.search(query, **(given | options))]
 
 
@@ -130,7 +134,7 @@ class CMTVectorStore(VectorStore):
         wait: bool = True,
     ) -> None:
         self.memory = memory
-        self._shelf = _Shelf(memory, scope.strip("/"), wait)
+        self._shelf = _ScopedStore(memory, scope.strip("/"), wait)
         self._mode: Any = mode
         self._embedding = embedding
 
@@ -269,8 +273,8 @@ class CMTVectorStore(VectorStore):
         embeddings = self.memory.embeddings(**self._narrowed(call, kwargs))
         rows = dict(zip(embeddings.passages, embeddings.matrix, strict=True))
         found = [match for match in found if match.passage.id in rows]  # deleted in this moment
-        order = _diverse(
-            _unit(embedding), [rows[match.passage.id] for match in found], k, lambda_mult
+        order = _maximal_marginal_relevance(
+            _normalized(embedding), [rows[match.passage.id] for match in found], k, lambda_mult
         )
         return [self._document(found[n].document) for n in order]
 
@@ -278,16 +282,20 @@ class CMTVectorStore(VectorStore):
         self, call: str, query: str, k: int, mode: Any, given: Mapping[str, Any]
     ) -> list[cmt_sdk.Match]:
         narrowed = self._narrowed(call, given)
-        return _near(_best(lambda n: self.memory.search(query, n, mode=mode, **narrowed), k), given)
+        return _above_threshold(
+            _best(lambda n: self.memory.search(query, n, mode=mode, **narrowed), k), given
+        )
 
     def _nearest(
         self, call: str, embedding: ArrayLike, k: int, given: Mapping[str, Any]
     ) -> list[cmt_sdk.Match]:
-        vector, narrowed = _unit(embedding), self._narrowed(call, given)
-        return _near(_best(lambda n: self.memory.nearest(vector, n, **narrowed), k), given)
+        vector, narrowed = _normalized(embedding), self._narrowed(call, given)
+        return _above_threshold(
+            _best(lambda n: self.memory.nearest(vector, n, **narrowed), k), given
+        )
 
     def _narrowed(self, call: str, given: Mapping[str, Any]) -> dict[str, Any]:
-        refuse_unknown(f"CMTVectorStore.{call}", given, NARROWING)
+        reject_unknown(f"CMTVectorStore.{call}", given, FILTER_OPTIONS)
         scope = given.get("scope") or self._shelf.scope or None
         return {"scope": scope, "source": given.get("source"), "where": given.get("filter")}
 
@@ -304,7 +312,7 @@ class CMTDocumentStore(BaseStore[str, Document]):
     """
 
     def __init__(self, memory: cmt_sdk.Memory, *, scope: str = "", wait: bool = True) -> None:
-        self._shelf = _Shelf(memory, scope.strip("/"), wait)
+        self._shelf = _ScopedStore(memory, scope.strip("/"), wait)
 
     def mget(self, keys: Sequence[str]) -> list[Document | None]:
         """The documents with these keys, in their order; None for unknown ones."""
@@ -327,7 +335,7 @@ class CMTDocumentStore(BaseStore[str, Document]):
 
 
 @dataclass(frozen=True)
-class _Shelf:
+class _ScopedStore:
     """The documents of a scope by LangChain's ids. An id in the memory is one document's of all, so
     there the scope leads it.
     """
@@ -382,7 +390,7 @@ class _Shelf:
     def _made(self, name: str, document: Document) -> cmt_sdk.Document:
         if not name:
             raise InvalidDocument(f"the key of {document.page_content!r:.60} is empty: give one")
-        metadata = _packed(document.metadata)
+        metadata = _to_memory_metadata(document.metadata)
         source = metadata.get("source")
         known = source if isinstance(source, str) and source else None
         return cmt_sdk.Document(
@@ -390,7 +398,7 @@ class _Shelf:
         )
 
 
-def _packed(metadata: Mapping[str, Any]) -> dict[str, Any]:
+def _to_memory_metadata(metadata: Mapping[str, Any]) -> dict[str, Any]:
     """Metadata as a memory holds it. Raises InvalidDocument for what is no JSON."""
     plain = {
         n: v
@@ -445,7 +453,7 @@ def _best(find: Callable[[int], Sequence[cmt_sdk.Match]], k: int) -> list[cmt_sd
         wanted *= 4
 
 
-def _near(matches: list[cmt_sdk.Match], given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
+def _above_threshold(matches: list[cmt_sdk.Match], given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
     """Those with at least the cosine that a caller gives as `score_threshold`."""
     least = given.get("score_threshold")
     return [
@@ -455,14 +463,14 @@ def _near(matches: list[cmt_sdk.Match], given: Mapping[str, Any]) -> list[cmt_sd
     ]
 
 
-def _unit(vector: ArrayLike) -> NDArray[np.float32]:
+def _normalized(vector: ArrayLike) -> NDArray[np.float32]:
     """A vector of length 1, shape [dimension]."""
     row = np.asarray(vector, np.float32)
     unit: NDArray[np.float32] = row / max(float(np.linalg.norm(row)), 1e-12)
     return unit
 
 
-def _diverse(
+def _maximal_marginal_relevance(
     query: NDArray[np.float32], rows: Sequence[NDArray[np.float32]], k: int, nearness: float
 ) -> list[int]:
     """The numbers of k rows by maximal marginal relevance (Carbonell and Goldstein 1998), each row

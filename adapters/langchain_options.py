@@ -10,7 +10,7 @@ from typing import Any, NoReturn
 
 from cmt_sdk.errors import InvalidInput
 
-PASSED_OVER = frozenset(
+IGNORED = frozenset(
     (
         *(
             "temperature",
@@ -46,7 +46,7 @@ NO_SCHEMAS = (
 )
 
 
-def taken(given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+def supported_options(given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
     """The options of a call that ChatCMT takes, of those given to `invoke`, `stream` or `bind`.
 
     What other chat models take and cannot change an answer here is passed over. Raises InvalidInput
@@ -64,21 +64,21 @@ def taken(given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
         options["max_tokens"] = options.pop("max_completion_tokens")
     if options.get("max_tokens") in (-1, 0):  # by which some clients mean no limit
         del options["max_tokens"]
-    refuse_unknown("ChatCMT.invoke", options, own, PASSED_OVER)
+    reject_unknown("ChatCMT.invoke", options, own, IGNORED)
     return {name: value for name, value in options.items() if name in own}
 
 
-def refuse_unknown(
-    call: str, given: Iterable[str], taken: Collection[str], more: Collection[str] = ()
+def reject_unknown(
+    call: str, given: Iterable[str], known: Collection[str], more: Collection[str] = ()
 ) -> None:
     """Raise TypeError for a name that a public call does not take: with the nearest that it takes,
-    and all of `taken`.
+    and all of `known`.
     """
     for name in given:
-        if name not in taken and name not in more:
-            near = get_close_matches(name, [*taken, *more], 1)
+        if name not in known and name not in more:
+            near = get_close_matches(name, [*known, *more], 1)
             meant = f": did you mean {near[0]!r}? It takes" if near else ": it takes"
-            raise TypeError(f"{call}() has no argument {name!r}{meant} {', '.join(sorted(taken))}")
+            raise TypeError(f"{call}() has no argument {name!r}{meant} {', '.join(sorted(known))}")
 
 
 def no_tools(*_: object, **__: object) -> NoReturn:

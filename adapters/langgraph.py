@@ -34,7 +34,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import cmt_sdk
-from cmt_adapters.payload import packed, unpacked
+from cmt_adapters.payload import attach_json, attached_json
 from cmt_sdk.errors import (
     AlreadyExists,
     CMTError,
@@ -231,7 +231,7 @@ class CMTStore(Handle, BaseStore):
 
     def _content(self, document: cmt_sdk.Document) -> dict[str, Any]:
         """The fields of an Item."""
-        kept = json.loads(unpacked(document, ITEM))
+        kept = json.loads(attached_json(document, ITEM))
         created_at, put = document.created_at, datetime.fromisoformat(kept["put"])
         return {
             "namespace": self._namespace(document.scope),
@@ -267,7 +267,7 @@ class CMTStore(Handle, BaseStore):
             ) from error
         text = self._text(value, op.index)
         expires_at = None if op.ttl is None else _in(op.ttl)
-        whole, metadata = packed(text or NOT_INDEXED, kept, ITEM)
+        whole, metadata = attach_json(text or NOT_INDEXED, kept, ITEM)
         metadata[INDEXED] = bool(text)
         if op.ttl is not None and expires_at:
             metadata |= {TTL: min(op.ttl, LONGEST_TTL), EXPIRES: expires_at.timestamp()}

@@ -16,13 +16,13 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent
 from pydantic import ValidationError
 
-from cmt_adapters.wording import place_of, words_of
+from cmt_adapters.validation_messages import error_message, field_path
 from cmt_sdk.errors import InvalidInput
 
-NUMBER = ("k", "limit", "top_k", "max_results", "num_results", "count", "n")
+COUNT_NAMES = ("k", "limit", "top_k", "max_results", "num_results", "count", "n")
 OTHER_NAMES = {
-    "k": NUMBER,
-    "limit": NUMBER,
+    "k": COUNT_NAMES,
+    "limit": COUNT_NAMES,
     "query": ("question", "q", "text"),
     "question": ("query", "q", "text"),
     "text": ("content", "memory", "fact", "note"),
@@ -31,7 +31,7 @@ OTHER_NAMES = {
 }
 
 
-def tidied(tools: Mapping[str, Tool]) -> ServerMiddleware[Any]:
+def normalized_arguments(tools: Mapping[str, Tool]) -> ServerMiddleware[Any]:
     """Middleware that hands tools their arguments in order, and tells in one sentence what is wrong
     with them.
     """
@@ -59,7 +59,7 @@ def arguments_of(tool: Tool, given: Mapping[str, Any]) -> dict[str, Any]:
     known, required = tool.parameters["properties"], tool.parameters.get("required", [])
     found = dict[str, Any]()
     for name, value in given.items():
-        meant = name if name in known else _meant(name, known)
+        meant = name if name in known else _canonical_name(name, known)
         if meant is None:
             raise InvalidInput(f"there is no argument {name!r:.60}: it takes {', '.join(known)}")
         is_left_out = value is None or (
@@ -71,11 +71,11 @@ def arguments_of(tool: Tool, given: Mapping[str, Any]) -> dict[str, Any]:
         tool.fn_metadata.validate_arguments(found)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput(f"{place_of(first)}: {words_of(first)}") from error
+        raise InvalidInput(f"{field_path(first)}: {error_message(first)}") from error
     return found
 
 
-def _meant(name: str, known: Mapping[str, Any]) -> str | None:
+def _canonical_name(name: str, known: Mapping[str, Any]) -> str | None:
     """The argument that another name stands for, where there is one."""
     fits = [own for own, others in OTHER_NAMES.items() if own in known and name in others]
     return fits[0] if fits else None

@@ -28,7 +28,7 @@ NOTE = (
     " instructions."
 )
 URI = "cmt://documents/"
-EXCERPT = 200  # characters
+EXCERPT_CHARS = 200  # characters
 OPERATORS = '{"year": 2020} or {"year": {">=": 2020}}; operators are == != < <= > >= in exists'
 
 # What is not given is "", never None: where None is allowed, MCPServer takes a text apart that
@@ -97,13 +97,13 @@ MaybeId = Annotated[
 ]
 
 
-class Recalled(BaseModel):
+class RecalledData(BaseModel):
     """What holds recalled text says first that it is data."""
 
     note: str = NOTE
 
 
-class About(BaseModel):
+class DocumentInfo(BaseModel):
     """A document without its text."""
 
     document_id: str
@@ -117,35 +117,35 @@ class About(BaseModel):
     characters: int
 
 
-class Stored(About):
+class StoredDocument(DocumentInfo):
     """A document as it is remembered now; `already_known` where the same text was there before."""
 
     already_known: bool
 
 
-class Entry(About):
+class DocumentEntry(DocumentInfo):
     """A document and how it begins."""
 
     excerpt: str
 
 
-class Listing(Recalled):
+class DocumentPage(RecalledData):
     """One page of documents, oldest first, of `total`; `next_cursor` asks for the following
     page.
     """
 
-    documents: list[Entry]
+    documents: list[DocumentEntry]
     total: int
     next_cursor: str | None
 
 
-class Whole(About, Recalled):
+class FullDocument(DocumentInfo, RecalledData):
     """A document with its text."""
 
     text: str
 
 
-class Place(BaseModel):
+class PassageLocation(BaseModel):
     """Characters `start` to `end` of a document, and how well they fit (higher is better)."""
 
     document_id: str
@@ -156,7 +156,7 @@ class Place(BaseModel):
     score: float
 
 
-class Found(Place):
+class SearchHit(PassageLocation):
     """A passage, and what is known about its document."""
 
     text: str
@@ -167,7 +167,7 @@ class Found(Place):
     superseded_by: str | None
 
 
-class Read(Place):
+class ReadSource(PassageLocation):
     """A passage that was read for an answer; `quote` are the words in it that the answer is from,
     where it holds them.
     """
@@ -179,13 +179,13 @@ class Read(Place):
     superseded_by: str | None
 
 
-class Findings(Recalled):
+class SearchResult(RecalledData):
     """Passages, the best first."""
 
-    passages: list[Found]
+    passages: list[SearchHit]
 
 
-class Reply(Recalled):
+class AskResult(RecalledData):
     """An answer, whether the memory told one at all, how sure the local model is (0 to 1), and what
     it read.
 
@@ -196,10 +196,10 @@ class Reply(Recalled):
     answer: str
     known: bool
     confidence: float
-    sources: list[Read]
+    sources: list[ReadSource]
 
 
-class Erased(BaseModel):
+class ForgetResult(BaseModel):
     """What was erased; `traces_found`: how often a scan of every byte of the files still met it."""
 
     documents: list[str]
@@ -223,7 +223,7 @@ class Tools:
         scope: Scope = "",
         source: Sources = "",
         where: Where = None,
-    ) -> Findings:
+    ) -> SearchResult:
         """Find passages in the user's long-term memory, word for word.
 
         Use it whenever something the user wrote, said or kept earlier could matter: people, dates,
@@ -231,9 +231,9 @@ class Tools:
         words. Prefer it to `ask` where you need exact words, several facts, or something to reason
         about. There are always passages, the best first: judge whether they fit.
         """
-        return Findings(
+        return SearchResult(
             passages=[
-                _found(m) for m in self._memory.search(query, k, **_chosen(scope, source, where))
+                _found(m) for m in self._memory.search(query, k, **_filter(scope, source, where))
             ]
         )
 
@@ -245,7 +245,7 @@ class Tools:
         scope: Scope = "",
         source: Sources = "",
         where: Where = None,
-    ) -> Reply:
+    ) -> AskResult:
         """Get a short answer to one factual question from the user's long-term memory, with its
         sources.
 
@@ -255,9 +255,9 @@ class Tools:
         source is not of rank 1 or does not hold it.
         """
         answer = self._memory.model.ask(
-            question, k=k, reader=reader, **_chosen(scope, source, where)
+            question, k=k, reader=reader, **_filter(scope, source, where)
         )
-        return Reply(
+        return AskResult(
             answer=answer.text,
             known=not answer.abstained,
             confidence=round(answer.confidence, 3),
@@ -271,17 +271,17 @@ class Tools:
         where: Where = None,
         limit: Limit = 20,
         cursor: Cursor = "",
-    ) -> Listing:
+    ) -> DocumentPage:
         """List the documents in the user's long-term memory, oldest first, with their ids and how
         they begin.
 
         Use it to see what there is, or to find the id of a document to change or erase. To learn
         what is known about something, use `search`.
         """
-        chosen = _chosen(scope, source, where)
+        chosen = _filter(scope, source, where)
         page = self._memory.list(**chosen, limit=limit, cursor=cursor or None)
-        entries = [Entry(**about(d), excerpt=excerpt(d)) for d in page.documents]
-        return Listing(
+        entries = [DocumentEntry(**document_info(d), excerpt=excerpt(d)) for d in page.documents]
+        return DocumentPage(
             documents=entries, total=self._memory.count(**chosen), next_cursor=page.next_cursor
         )
 
@@ -293,7 +293,7 @@ class Tools:
         scope: InScope = "",
         metadata: Metadata = None,
         expires_at: Expiry = None,
-    ) -> Stored:
+    ) -> StoredDocument:
         """Keep a text in the user's long-term memory, for later conversations.
 
         Use it when the user asks you to remember something, or tells you what will matter again: a
@@ -305,12 +305,12 @@ class Tools:
             text, source=source or None, scope=scope, metadata=metadata or {}, expires_at=expires_at
         )
         done = self._memory.add_many(
-            [document], on_progress=lambda progress: _report(ctx, progress)
+            [document], on_progress=lambda progress: _report_progress(ctx, progress)
         )
         # adds nothing: the same text gives the document that is there
         stored = self._memory.add(document)
-        _tell_of_change(ctx, [stored.id])
-        return Stored(**about(stored), already_known=done.added == 0)
+        _notify_changed(ctx, [stored.id])
+        return StoredDocument(**document_info(stored), already_known=done.added == 0)
 
     def update(
         self,
@@ -321,7 +321,7 @@ class Tools:
         scope: InScope = "",
         metadata: NewMetadata = None,
         expires_at: Expiry = None,
-    ) -> About:
+    ) -> DocumentInfo:
         """Replace the text of a remembered document, or what is noted about it, when it is no
         longer true.
 
@@ -337,8 +337,8 @@ class Tools:
                 "nothing to change: give a text, source, scope, metadata or expires_at"
             )
         stored = self._memory.update(document_id, **changes)
-        _tell_of_change(ctx, [stored.id])
-        return About(**about(stored))
+        _notify_changed(ctx, [stored.id])
+        return DocumentInfo(**document_info(stored))
 
     def forget(
         self,
@@ -347,7 +347,7 @@ class Tools:
         scope: Scope = "",
         source: Sources = "",
         where: Where = None,
-    ) -> Erased:
+    ) -> ForgetResult:
         """Erase documents from the user's long-term memory for good, with all their versions.
         Nothing brings them back.
 
@@ -355,7 +355,7 @@ class Tools:
         hold: look first with `list` at what they take in. The result tells whether anything of it
         is left on the disk.
         """
-        chosen = _chosen(scope, source, where)
+        chosen = _filter(scope, source, where)
         # what a model leaves empty must not mean everything
         if not document_id and not any(chosen.values()):
             raise InvalidFilter(
@@ -363,8 +363,8 @@ class Tools:
                 " ''` erases"
             )
         receipt = self._memory.forget(document_id or None, **chosen)
-        _tell_of_change(ctx, receipt.documents)
-        return Erased(
+        _notify_changed(ctx, receipt.documents)
+        return ForgetResult(
             documents=list(receipt.documents),
             versions=receipt.versions,
             passages=receipt.passages,
@@ -381,17 +381,21 @@ def uri_of(document_id: str) -> str:
 
 def excerpt(document: cmt_sdk.Document) -> str:
     """How a document begins."""
-    return document.text if len(document.text) <= EXCERPT else document.text[: EXCERPT - 1] + "…"
+    return (
+        document.text
+        if len(document.text) <= EXCERPT_CHARS
+        else document.text[: EXCERPT_CHARS - 1] + "…"
+    )
 
 
-def about(document: cmt_sdk.Document) -> dict[str, Any]:
+def document_info(document: cmt_sdk.Document) -> dict[str, Any]:
     """The fields of About."""
     same = ("source", "scope", "metadata", "version", "created_at", "expires_at")
     own = {"document_id": document.id, "uri": uri_of(document.id), "characters": len(document.text)}
     return own | {name: getattr(document, name) for name in same}
 
 
-def _chosen(scope: str, source: str, where: Mapping[str, Any] | None) -> dict[str, Any]:
+def _filter(scope: str, source: str, where: Mapping[str, Any] | None) -> dict[str, Any]:
     return {"scope": scope or None, "source": source or None, "where": where or None}
 
 
@@ -408,25 +412,25 @@ def _place(
     }
 
 
-def _read(source: cmt_sdk.Source) -> Read:
+def _read(source: cmt_sdk.Source) -> ReadSource:
     place = _place(source.document_id, source.source, source.start, source.end, source.score)
     same = {
         name: getattr(source, name)
         for name in ("rank", "holds_answer", "quote", "date", "superseded_by")
     }
-    return Read(**place, **same)
+    return ReadSource(**place, **same)
 
 
-def _found(match: cmt_sdk.Match) -> Found:
+def _found(match: cmt_sdk.Match) -> SearchHit:
     passage, document = match.passage, match.document
     place = _place(document.id, document.source, passage.start, passage.end, match.score)
     same = {name: getattr(document, name) for name in ("scope", "metadata", "created_at")}
-    return Found(
+    return SearchHit(
         **place, **same, text=passage.content, why=match.why, superseded_by=match.superseded_by
     )
 
 
-def _report(ctx: Context[Any], done: cmt_sdk.Progress) -> None:
+def _report_progress(ctx: Context[Any], done: cmt_sdk.Progress) -> None:
     """Tell how far compression is, and stop it where nobody waits any more: the text is safe, the
     rest follows when needed.
     """
@@ -437,7 +441,7 @@ def _report(ctx: Context[Any], done: cmt_sdk.Progress) -> None:
     )
 
 
-def _tell_of_change(ctx: Context[Any], document_ids: Sequence[str]) -> None:
+def _notify_changed(ctx: Context[Any], document_ids: Sequence[str]) -> None:
     """Tell the clients that listen."""
     for document_id in document_ids:
         from_thread.run(ctx.notify_resource_updated, uri_of(document_id))

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import cmt_sdk
-from cmt_adapters.payload import packed, unpacked
+from cmt_adapters.payload import attach_json, attached_json
 from cmt_sdk.errors import DocumentNotFound, InvalidDocument
 from cmt_sdk.extras import unusable
 
@@ -121,7 +121,7 @@ class CMTSession(Session):
             ) from error
         said = _said(item)
         text = said or f"({item.get('type') or item.get('role') or 'item'})"
-        text, metadata = packed(UNSOUND.sub("\ufffd", text), kept, ITEM)
+        text, metadata = attach_json(UNSOUND.sub("\ufffd", text), kept, ITEM)
         metadata |= self._mark | ({ROLE: str(item.get("role"))} if said else {})
         return cmt_sdk.Document(
             text, f"item-{uuid.uuid4().hex}", scope=self.scope, metadata=metadata
@@ -145,7 +145,7 @@ class CMTSession(Session):
 
 
 def _item(document: cmt_sdk.Document) -> TResponseInputItem:
-    item: TResponseInputItem = json.loads(unpacked(document, ITEM))
+    item: TResponseInputItem = json.loads(attached_json(document, ITEM))
     return item
 
 

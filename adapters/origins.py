@@ -24,7 +24,7 @@ WEB = ("http", "https")
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[^/?#@\s:*\[\]]*|\*)(?::(?P<port>\d{1,5}|\*))?/?"
 )
-ASKED_PRIVATE = b"access-control-request-private-network"
+PRIVATE_NETWORK_HEADER = b"access-control-request-private-network"
 REMEDY = (
     "give scheme, host and port, such as http://notes.example:8080, http://localhost:* for any"
     " port, app://obsidian.md, chrome-extension://ID, moz-extension://* for any id, or null"
@@ -75,12 +75,12 @@ class Origins:
             "|".join(f"(?:{pattern.pattern})" for pattern in self._patterns) or "(?!)"
         )
         return [
-            Middleware(_PrivateNetwork, self),
+            Middleware(_PrivateNetworkMiddleware, self),
             Middleware(CORSMiddleware, allow_origin_regex=named, **options),
         ]
 
 
-class _PrivateNetwork:
+class _PrivateNetworkMiddleware:
     """Answers what a browser asks before a public page may reach a private address. Only some
     releases of Starlette do.
     """
@@ -90,7 +90,8 @@ class _PrivateNetwork:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = (
-            scope["type"] == "http" and Headers(scope=scope).get(ASKED_PRIVATE.decode()) == "true"
+            scope["type"] == "http"
+            and Headers(scope=scope).get(PRIVATE_NETWORK_HEADER.decode()) == "true"
         )
         if not asked or not self._origins.allows(Headers(scope=scope).get("origin", "")):
             await self._app(scope, receive, send)
@@ -101,19 +102,19 @@ class _PrivateNetwork:
                 MutableHeaders(scope=message)["Access-Control-Allow-Private-Network"] = "true"
             await send(message)
 
-        rest = [(name, value) for name, value in scope["headers"] if name != ASKED_PRIVATE]
+        rest = [(name, value) for name, value in scope["headers"] if name != PRIVATE_NETWORK_HEADER]
         await self._app({**scope, "headers": rest}, receive, send_allowed)
 
 
 def _parts(origin: str) -> dict[str, str]:
     match = ORIGIN.fullmatch(origin.lower())
     parts = {name: value or "" for name, value in match.groupdict().items()} if match else {}
-    if not parts or not _is_sound(parts):
+    if not parts or not _is_valid(parts):
         raise InvalidSetting(f"origin {origin!r:.80}: {REMEDY}")
     return parts
 
 
-def _is_sound(parts: dict[str, str]) -> bool:
+def _is_valid(parts: dict[str, str]) -> bool:
     """A page on the web has a host, by name; an app may have none, and any port is a port of the
     web.
     """
@@ -135,7 +136,7 @@ def _pattern(origin: str) -> re.Pattern[str]:
     return re.compile(f"{re.escape(parts['scheme'])}://{host}{port}", re.IGNORECASE)
 
 
-def check_null(origins: Collection[str], token: str | None) -> None:
+def check_null_origin(origins: Collection[str], token: str | None) -> None:
     """Raise InvalidSetting for the origin `null` without a token: frames of any site can send
     it.
     """
@@ -146,7 +147,7 @@ def check_null(origins: Collection[str], token: str | None) -> None:
         )
 
 
-def host_of(header: str) -> str:
+def hostname(header: str) -> str:
     """The name or address in a host header, without its port and brackets; "" for what is none."""
     try:
         return urlsplit(f"//{header}").hostname or ""

@@ -16,18 +16,20 @@ from typing import Any
 
 import cmt_sdk
 
-LARGEST = 200_000  # characters; with all of them escaped it is within the limit of metadata
-MARK = "data:application/json;base64,"
+MAX_METADATA_CHARS = (
+    200_000  # characters; with all of them escaped it is within the limit of metadata
+)
+DATA_PREFIX = "data:application/json;base64,"
 
 
-def packed(words: str, content: str, field: str) -> tuple[str, dict[str, Any]]:
+def attach_json(words: str, content: str, field: str) -> tuple[str, dict[str, Any]]:
     """The text and the metadata of a document that says `words` and keeps `content`, ASCII JSON."""
-    if len(content) <= LARGEST:
+    if len(content) <= MAX_METADATA_CHARS:
         return words, {field: content}
-    return f"{words}\n\n{MARK}{base64.b64encode(content.encode()).decode()}", {field: ""}
+    return f"{words}\n\n{DATA_PREFIX}{base64.b64encode(content.encode()).decode()}", {field: ""}
 
 
-def unpacked(document: cmt_sdk.Document, field: str) -> str:
+def attached_json(document: cmt_sdk.Document, field: str) -> str:
     """The JSON that `packed` took."""
     content = str(document.metadata[field])
-    return content or base64.b64decode(document.text.rpartition(MARK)[2]).decode()
+    return content or base64.b64decode(document.text.rpartition(DATA_PREFIX)[2]).decode()

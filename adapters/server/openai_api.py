@@ -22,10 +22,23 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 import cmt_sdk
-from cmt_adapters.server.asking import in_name_of
-from cmt_adapters.server.openai_shapes import (
+from cmt_adapters.server.http_responses import (
+    EVENT_STREAM,
+    EventStream,
+    failure_responses,
+    format_event,
+)
+from cmt_adapters.server.model_queue import (
+    ModelQueue,
+    Pieces,
+    QueueDep,
+    Vectors,
+    cancel_on_disconnect,
+)
+from cmt_adapters.server.openai_schemas import (
     MODEL,
-    Asked,
+    AnswerRequest,
+    AssistantMessage,
     ChatRequest,
     Choice,
     Chunk,
@@ -39,13 +52,11 @@ from cmt_adapters.server.openai_shapes import (
     Finish,
     Model,
     Models,
-    Said,
     Usage,
 )
-from cmt_adapters.server.replies import EVENTS, Events, event, failures
-from cmt_adapters.server.shapes import SourceValue
-from cmt_adapters.server.stopping import until, whole
-from cmt_adapters.server.work import Pieces, Vectors, Work, Working, while_there
+from cmt_adapters.server.schemas import SourceValue
+from cmt_adapters.server.stop_sequences import collect_answer, stop_at
+from cmt_adapters.server.users import with_user
 from cmt_sdk.errors import InvalidInput, NotFound
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -54,13 +65,13 @@ LETTERS = 4  # a token: what is embedded is not counted by the model's tokenizer
 DONE = "data: [DONE]\n\n"
 
 
-@router.get("/models", responses=failures())
+@router.get("/models", responses=failure_responses())
 async def list_models() -> Models:
     """The one model there is."""
     return Models(data=[Model()])
 
 
-@router.get("/models/{id}", responses=failures(404))
+@router.get("/models/{id}", responses=failure_responses(404))
 async def model_info(id: str) -> Model:  # noqa: A002 - the word users know
     """The one model there is."""
     if id != MODEL:
@@ -71,28 +82,28 @@ async def model_info(id: str) -> Model:  # noqa: A002 - the word users know
 @router.post(
     "/chat/completions",
     response_model=Completion,
-    responses={200: EVENTS, **failures(409, 422)},
+    responses={200: EVENT_STREAM, **failure_responses(409, 422)},
 )
-async def complete_chat(request: Request, work: Working, chat: ChatRequest) -> Any:
+async def complete_chat(request: Request, work: QueueDep, chat: ChatRequest) -> Any:
     """Answer the user's last message from memory, and remember what it tells, before. With
     `stream`, chunks as events.
     """
-    chat = in_name_of(request, chat)
+    chat = with_user(request, chat)
     options = chat.options()
     if chat.stream:
-        return Events(_chunks(work, chat, options))
-    answer = await while_there(
-        request.receive, whole(until(replies(work, chat, options), chat.stop))
+        return EventStream(_chunks(work, chat, options))
+    answer = await cancel_on_disconnect(
+        request.receive, collect_answer(stop_at(replies(work, chat, options), chat.stop))
     )
-    choice = Choice(message=Said(content=answer.text), finish_reason=_finish(answer))
+    choice = Choice(message=AssistantMessage(content=answer.text), finish_reason=_finish(answer))
     return Completion(**_head(), choices=[choice], usage=_usage(answer), sources=_sources(answer))
 
 
-@router.post("/embeddings", responses=failures(409))
-async def embed(request: Request, work: Working, asked: EmbeddingRequest) -> Embeddings:
+@router.post("/embeddings", responses=failure_responses(409))
+async def embed(request: Request, work: QueueDep, asked: EmbeddingRequest) -> Embeddings:
     """The vectors by which questions of these words find passages."""
     texts = asked.input
-    vectors = await while_there(request.receive, work.embed(texts))
+    vectors = await cancel_on_disconnect(request.receive, work.embed(texts))
     if asked.dimensions not in (None, vectors.shape[1]):
         raise InvalidInput(
             f"dimensions={asked.dimensions}: the model's vectors have {vectors.shape[1]}; leave"
@@ -113,17 +124,19 @@ def _encoded(vectors: Vectors, as_base64: bool) -> Sequence[list[float] | str]:
     return rows
 
 
-async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> AsyncGenerator[str]:
+async def _chunks(
+    work: ModelQueue, chat: ChatRequest, options: dict[str, Any]
+) -> AsyncGenerator[str]:
     head = _head() | {"object": "chat.completion.chunk", "model": MODEL}
 
     def chunk(delta: Delta, **more: Any) -> str:
         finish = more.pop("finish_reason", None)
-        return event(
+        return format_event(
             Chunk(**head, choices=[ChunkChoice(index=0, delta=delta, finish_reason=finish)], **more)
         )
 
     begun = False
-    async with aclosing(until(replies(work, chat, options), chat.stop)) as pieces:
+    async with aclosing(stop_at(replies(work, chat, options), chat.stop)) as pieces:
         async for piece in pieces:
             if not begun:
                 yield chunk(Delta(role="assistant", content=""))
@@ -133,11 +146,11 @@ async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> Asy
                 continue
             yield chunk(Delta(), finish_reason=_finish(piece), sources=_sources(piece))
             if chat.stream_options and chat.stream_options.include_usage:
-                yield event(Chunk(**head, choices=[], usage=_usage(piece)))
+                yield format_event(Chunk(**head, choices=[], usage=_usage(piece)))
     yield DONE
 
 
-def replies(work: Work, asked: Asked, options: dict[str, Any]) -> Pieces:
+def replies(work: ModelQueue, asked: AnswerRequest, options: dict[str, Any]) -> Pieces:
     """The reply to what the user says last, in pieces; what that tells is kept before, where it may
     be.
     """

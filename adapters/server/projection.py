@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 import cmt_sdk
-from cmt_adapters.server.shapes import MapValue, Point
+from cmt_adapters.server.schemas import MapPoint, MapValue
 
 Floats = NDArray[np.float32]
 Whole = NDArray[np.int64]
-CLUSTERS = 8
-ROUNDS = 20  # of k-means, which has settled long before
+MAX_CLUSTERS = 8
+KMEANS_ROUNDS = 20  # of k-means, which has settled long before
 NEIGHBOURS = 5
-LABEL = 60  # characters
-SAME = 1e-5  # what rows of length 1 may differ by that are one
+LABEL_CHARS = 60  # characters
+TOLERANCE = 1e-5  # what rows of length 1 may differ by that are one
 
 
 def map_of(memory: cmt_sdk.Memory, scope: str | None, limit: int) -> MapValue:
@@ -36,17 +36,17 @@ def map_of(memory: cmt_sdk.Memory, scope: str | None, limit: int) -> MapValue:
     near = neighbours(vectors, NEIGHBOURS)
     ids = [m.passage.id for m in matches]
     points = [
-        Point(
+        MapPoint(
             passage_id=match.passage.id,
             document_id=match.document.id,
             source=match.document.source,
             x=float(place[0]),
             y=float(place[1]),
             cluster=int(cluster),
-            label=" ".join(match.passage.text[: 4 * LABEL].split())[:LABEL],
+            label=" ".join(match.passage.text[: 4 * LABEL_CHARS].split())[:LABEL_CHARS],
         )
         for match, place, cluster in zip(
-            matches, plane(vectors), clusters(vectors, CLUSTERS), strict=True
+            matches, plane(vectors), clusters(vectors, MAX_CLUSTERS), strict=True
         )
     ]
     return MapValue(
@@ -67,7 +67,7 @@ def plane(vectors: Floats) -> Floats:
     placed = np.zeros((len(vectors), 2), np.float32)
     placed[:, : axes.shape[1]] = centred @ axes
     widest = float(np.abs(placed).max())
-    flat: Floats = placed / widest if widest > SAME else np.zeros_like(placed)
+    flat: Floats = placed / widest if widest > TOLERANCE else np.zeros_like(placed)
     return flat
 
 
@@ -79,7 +79,7 @@ def clusters(vectors: Floats, most: int) -> Whole:
     while len(centres) < min(most, len(vectors)):  # each the row that is farthest from those before
         centres = np.concatenate([centres, vectors[[(vectors @ centres.T).max(1).argmin()]]])
     of = np.zeros(len(vectors), np.int64)
-    for _ in range(ROUNDS):
+    for _ in range(KMEANS_ROUNDS):
         of = (vectors @ centres.T).argmax(1)
         sums = np.stack([vectors[of == n].sum(0) for n in range(len(centres))])
         centres = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)

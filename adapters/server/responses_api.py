@@ -20,38 +20,49 @@ from fastapi import APIRouter, Request
 
 import cmt_sdk
 from cmt_adapters.server import openai_api
-from cmt_adapters.server.asking import in_name_of
-from cmt_adapters.server.replies import EVENTS, Events, event, failures
-from cmt_adapters.server.responses_shapes import (
+from cmt_adapters.server.http_responses import (
+    EVENT_STREAM,
+    EventStream,
+    failure_responses,
+    format_event,
+)
+from cmt_adapters.server.model_queue import ModelQueue, QueueDep, cancel_on_disconnect
+from cmt_adapters.server.responses_schemas import (
     OutputMessage,
     OutputText,
-    Responded,
+    ResponseObject,
     ResponsesRequest,
     ResponsesUsage,
-    Step,
+    StreamEvent,
 )
-from cmt_adapters.server.shapes import SourceValue
-from cmt_adapters.server.stopping import whole
-from cmt_adapters.server.work import Work, Working, while_there
+from cmt_adapters.server.schemas import SourceValue
+from cmt_adapters.server.stop_sequences import collect_answer
+from cmt_adapters.server.users import with_user
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-@router.post("/responses", response_model=Responded, responses={200: EVENTS, **failures(409, 422)})
-async def respond(request: Request, work: Working, asked: ResponsesRequest) -> Any:
+@router.post(
+    "/responses",
+    response_model=ResponseObject,
+    responses={200: EVENT_STREAM, **failure_responses(409, 422)},
+)
+async def respond(request: Request, work: QueueDep, asked: ResponsesRequest) -> Any:
     """Answer what the user says last from memory, and remember what it tells, before. With
     `stream`, events by their types.
     """
-    asked = in_name_of(request, asked)
+    asked = with_user(request, asked)
     options = asked.options()
     if asked.stream:
-        return Events(_events(work, asked, options), "error")
-    answer = await while_there(request.receive, whole(openai_api.replies(work, asked, options)))
+        return EventStream(_events(work, asked, options), "error")
+    answer = await cancel_on_disconnect(
+        request.receive, collect_answer(openai_api.replies(work, asked, options))
+    )
     return _responded(asked, _head(), answer)
 
 
 async def _events(
-    work: Work, asked: ResponsesRequest, options: dict[str, Any]
+    work: ModelQueue, asked: ResponsesRequest, options: dict[str, Any]
 ) -> AsyncGenerator[str]:
     head, numbers = _head(), itertools.count()
     message = OutputMessage(id=f"msg_{uuid.uuid4().hex}", status="in_progress", content=[])
@@ -60,13 +71,13 @@ async def _events(
 
     def step(kind: str, **fields: Any) -> str:
         name = f"response.{kind}"
-        return event(Step(type=name, sequence_number=next(numbers), **fields), name)
+        return format_event(StreamEvent(type=name, sequence_number=next(numbers), **fields), name)
 
     async with aclosing(openai_api.replies(work, asked, options)) as pieces:
         async for piece in pieces:
             if not begun:
                 begun = True
-                opened = Responded(
+                opened = ResponseObject(
                     **head, status="in_progress", output=[], instructions=asked.instructions
                 ).model_dump()
                 yield step("created", response=opened)
@@ -76,12 +87,12 @@ async def _events(
             if isinstance(piece, str):
                 yield step("output_text.delta", **part, delta=piece, logprobs=[])
                 continue
-            whole = _responded(asked, head, piece, message.id)
-            (said,) = whole.output
+            done = _responded(asked, head, piece, message.id)
+            (said,) = done.output
             yield step("output_text.done", **part, text=piece.text, logprobs=[])
             yield step("content_part.done", **part, part=said.content[0].model_dump())
             yield step("output_item.done", output_index=0, item=said.model_dump())
-            yield step(whole.status, response=whole.model_dump())
+            yield step(done.status, response=done.model_dump())
 
 
 def _head() -> dict[str, Any]:
@@ -93,10 +104,10 @@ def _responded(
     head: dict[str, Any],
     answer: cmt_sdk.Answer,
     id: str = "",  # noqa: A002
-) -> Responded:
+) -> ResponseObject:
     status: Literal["completed", "incomplete"] = "incomplete" if answer.truncated else "completed"
     said = OutputText(text=answer.text)
-    return Responded(
+    return ResponseObject(
         **head,
         status=status,
         incomplete_details={"reason": "max_output_tokens"} if answer.truncated else None,

@@ -40,21 +40,21 @@ try:
 except ImportError as error:
     raise unusable("the HTTP server", "serve", error) from error
 
-from cmt_adapters.origins import Origins, check_null
+from cmt_adapters.origins import Origins, check_null_origin
 from cmt_adapters.server import openai_api, responses_api, rest_api
-from cmt_adapters.server.asking import HEADERS, Asking
-from cmt_adapters.server.gate import Gate, Guard, Rules
-from cmt_adapters.server.replies import HANDLERS
-from cmt_adapters.server.work import Work
+from cmt_adapters.server.http_responses import HANDLERS
+from cmt_adapters.server.middleware import AccessRules, AuthMiddleware, OriginMiddleware
+from cmt_adapters.server.model_queue import ModelQueue
+from cmt_adapters.server.users import HEADERS, UserRules
 
 HOST, PORT = "127.0.0.1", 8765
 MAX_BODY = 32 * 2**20
 MAX_QUEUE = 32
 # Seconds that answers under way have to end in, once the server is told to stop, and connections
 # after that: whoever runs services kills what is still there after two or ten.
-PATIENCE, LAST_WORDS = 0.7, 0.2
-SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-ABOUT = """A memory on this machine. At `/api` documents are remembered, found and
+GRACE_SECONDS, CLOSE_SECONDS = 0.7, 0.2
+NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+API_DESCRIPTION = """A memory on this machine. At `/api` documents are remembered, found and
 erased; `/v1` is for OpenAI's clients.
 
 Every failure is `{"error": {"message", "type", "param", "code"}}`. With 503 comes `Retry-After`.
@@ -86,9 +86,9 @@ def app(
     `serve` brings a log without anybody's words, and an end in order; under another server, see to
     both yourself.
     """
-    check_null(origins, token)
-    rules = Rules(_checked_token(token), Origins(origins), hosts, max_body)
-    work = Work(memory, max_queue, remember=remember)
+    check_null_origin(origins, token)
+    rules = AccessRules(_checked_token(token), Origins(origins), hosts, max_body)
+    work = ModelQueue(memory, max_queue, remember=remember)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -97,22 +97,22 @@ def app(
 
     made = FastAPI(
         title="cmt-sdk",
-        description=ABOUT,
+        description=API_DESCRIPTION,
         version=cmt_sdk.__version__,
         docs_url=None,  # its page loads from elsewhere
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
         middleware=[
-            Middleware(Gate, rules),
+            Middleware(OriginMiddleware, rules),
             *rules.origins.cors("Retry-After"),
-            Middleware(Guard, rules),
+            Middleware(AuthMiddleware, rules),
         ],
         exception_handlers=HANDLERS,
-        telemetry=SILENT,
+        telemetry=NO_TELEMETRY,
     )
     made.state.work = work
-    made.state.asking = Asking([*user_headers, *HEADERS], require_user, token is not None)
+    made.state.asking = UserRules([*user_headers, *HEADERS], require_user, token is not None)
     for router in (openai_api.router, responses_api.router, rest_api.router):
         made.include_router(
             router, dependencies=[Depends(HTTPBearer(auto_error=False))] if token else []
@@ -156,24 +156,24 @@ class Server(uvicorn.Server):
 
     def __init__(self, made: FastAPI) -> None:
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
-        quiet["timeout_graceful_shutdown"] = LAST_WORDS
+        quiet["timeout_graceful_shutdown"] = CLOSE_SECONDS
         super().__init__(uvicorn.Config(made, lifespan="on", **quiet))
         # its lines hold whole addresses, questions too
         logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
-        self._work: Work = made.state.work
+        self._work: ModelQueue = made.state.work
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Refuse, wait, break off, and go."""
         self._work.refuse()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
+            async with asyncio.timeout(GRACE_SECONDS):
                 while self._work.running and not self.force_exit:
                     await asyncio.sleep(0.05)
         self._work.abort()
         await super().shutdown(sockets)
 
 
-class Discreet(logging.Formatter):
+class RedactingFormatter(logging.Formatter):
     """Failures by their kinds and places: what they say may hold somebody's words."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
@@ -227,10 +227,10 @@ def _add_page(made: FastAPI) -> None:
     folder = Path(str(importlib.resources.files("cmt_adapters.server") / "page"))
     for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")):
         for path in (f"/{file.name}", *(["/"] if file.name == "index.html" else [])):
-            made.add_route(path, _shown(file), include_in_schema=False)
+            made.add_route(path, _page_route(file), include_in_schema=False)
 
 
-def _shown(file: Path) -> Callable[[Request], Awaitable[Response]]:
+def _page_route(file: Path) -> Callable[[Request], Awaitable[Response]]:
     async def show(_: Request) -> Response:
         return FileResponse(file)
 
@@ -254,7 +254,7 @@ def _describe(made: FastAPI) -> None:
 def _logging() -> Iterator[None]:
     """Within the block, a line a request, and the server's troubles, on stderr."""
     handler = logging.StreamHandler()
-    handler.setFormatter(Discreet("%(message)s"))
+    handler.setFormatter(RedactingFormatter("%(message)s"))
     levels = {"uvicorn.error": logging.WARNING, __name__: logging.INFO}
     for name, level in levels.items():
         logging.getLogger(name).addHandler(handler)

@@ -24,11 +24,11 @@ import cmt_sdk
 from cmt_sdk.errors import CMTError
 
 SUFFIX = re.compile(r"\.\w{1,16}")
-SECONDS = 60  # of computing, for the files of a request together
-SPACE = 4 * 2**30  # bytes of address space: libraries reserve much more than they fill
+MAX_CPU_SECONDS = 60  # of computing, for the files of a request together
+MAX_ADDRESS_SPACE = 4 * 2**30  # bytes of address space: libraries reserve much more than they fill
 PR_SET_PDEATHSIG = 1
-TOO_MUCH = (
-    f"it takes more than {SECONDS} seconds or {SPACE // 2**30} GiB of memory to read, or ends the"
+OVER_LIMIT = (
+    f"it takes more than {MAX_CPU_SECONDS} seconds or {MAX_ADDRESS_SPACE // 2**30} GiB of memory to read, or ends the"
     " program that reads it: split it, or add its text"
 )
 
@@ -48,7 +48,7 @@ async def read_files(files: Sequence[tuple[str, bytes]]) -> list[cmt_sdk.Documen
             await _converted(left)
             failed = next((path for path in left if not _result(path).exists()), left[-1])
             if not _result(failed).exists():
-                _result(failed).write_text(json.dumps({"error": TOO_MUCH}))
+                _result(failed).write_text(json.dumps({"error": OVER_LIMIT}))
             left = left[left.index(failed) + 1 :]
         return [_read(path, name) for path, (name, _) in zip(paths, files, strict=True)]
 
@@ -83,7 +83,7 @@ def _suffix(name: str) -> str:
     return suffix if SUFFIX.fullmatch(suffix) else ""
 
 
-def _bind_child() -> None:
+def _limit_child() -> None:
     """Bound this process, which reads what a stranger has made."""
     if os.name != "posix":
         return
@@ -92,14 +92,17 @@ def _bind_child() -> None:
     os.nice(10)
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # only Linux has it
-    for limit, most in ((resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_AS, SPACE)):
+    for limit, most in (
+        (resource.RLIMIT_CPU, MAX_CPU_SECONDS),
+        (resource.RLIMIT_AS, MAX_ADDRESS_SPACE),
+    ):
         with contextlib.suppress(ValueError, OSError):  # a lower one is set already
             resource.setrlimit(limit, (most, most))
 
 
 def main(paths: Sequence[str]) -> None:
     """Convert each file, and write what came of it beside it."""
-    _bind_child()
+    _limit_child()
     for path in map(Path, paths):
         try:
             document = cmt_sdk.read_document(path)
@@ -107,7 +110,7 @@ def main(paths: Sequence[str]) -> None:
         except CMTError as error:
             found = {"error": str(error)}
         except MemoryError:
-            found = {"error": TOO_MUCH}
+            found = {"error": OVER_LIMIT}
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(found))
         partial.rename(_result(path))

@@ -16,7 +16,7 @@ import httpx
 import openai
 import pytest
 
-from cmt_adapters.server import replies, uploads
+from cmt_adapters.server import http_responses, uploads
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, open_fake
 from tests.adapters.serving import LONG, running
 from tests.adapters.test_serve_command import serving
@@ -231,7 +231,7 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
     """In the line and before the first word: comments. What was said is heard where the client
     hangs up.
     """
-    monkeypatch.setattr(replies, "PULSE", 0.02)
+    monkeypatch.setattr(http_responses, "PULSE", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         server.reader.hold()
@@ -262,7 +262,7 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
 
 def test_what_goes_wrong_after_a_pulse_is_an_event(tmp_path, monkeypatch):
     """There is no status to be had any more."""
-    monkeypatch.setattr(replies, "PULSE", 0.02)
+    monkeypatch.setattr(http_responses, "PULSE", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         server.reader.hold()

@@ -6,8 +6,8 @@ import httpx
 import openai
 import pytest
 
-from cmt_adapters.server.asking import HEADERS, scope_of
 from cmt_adapters.server.serve import app
+from cmt_adapters.server.users import HEADERS, user_scope
 from cmt_sdk.testing.fakes import open_fake
 from tests.adapters.serving import running
 
@@ -131,7 +131,7 @@ def test_a_header_counts_before_the_body(server):
 )
 def test_one_name_is_one_user_by_header_and_body(server, name):
     """Whatever it holds."""
-    server.memory.add(code_of("x") + name, scope=scope_of(name))
+    server.memory.add(code_of("x") + name, scope=user_scope(name))
     by_header = asked(server, {"X-User-Id": name.encode()})
     assert by_header == asked(server, user=name)
     assert by_header[1].endswith(name)

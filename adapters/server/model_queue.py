@@ -26,10 +26,10 @@ import cmt_sdk
 
 T = TypeVar("T")
 Vectors = NDArray[np.float32]
-EMBEDDED = 32  # texts between two looks whether their client is still there
-CONVERTING = 2  # requests whose files are converted at the same time
+EMBED_BATCH = 32  # texts between two looks whether their client is still there
+MAX_CONVERSIONS = 2  # requests whose files are converted at the same time
 SHUTTING_DOWN = "the server is shutting down"
-LAST_STEP = 0.2  # seconds for the step under way, when all is over
+LAST_STEP_SECONDS = 0.2  # seconds for the step under way, when all is over
 
 
 Pieces = AsyncGenerator[str | cmt_sdk.Answer]
@@ -51,7 +51,7 @@ class Busy(Exception):
     """There is no turn to be had now; the message says why."""
 
 
-class Work:
+class ModelQueue:
     """Turns at the model, at most `limit` requests waiting for one. Lives in one event loop;
     `close` ends it.
 
@@ -70,7 +70,7 @@ class Work:
         self._tasks: set[asyncio.Task[cmt_sdk.Answer | None]] = set()
         self.closing = False
         self._over: asyncio.Future[None] | None = None
-        self.converting = asyncio.Semaphore(CONVERTING)
+        self.converting = asyncio.Semaphore(MAX_CONVERSIONS)
         # one thread: torch keeps a team of threads for each thread that calls it
         self._thread = ThreadPoolExecutor(1, "cmt-model")
 
@@ -95,7 +95,7 @@ class Work:
         """
         self.refuse()
         with contextlib.suppress(TimeoutError):
-            self._thread.submit(lambda: None).result(LAST_STEP)
+            self._thread.submit(lambda: None).result(LAST_STEP_SECONDS)
         self._thread.shutdown(wait=False)
 
     @asynccontextmanager
@@ -228,8 +228,8 @@ class Work:
     async def _embed_all(self, waiting: dict[int, Sequence[str]]) -> None:
         texts = list(dict.fromkeys(itertools.chain(*waiting.values())))
         made = [
-            await self._step(self.memory.model.embed, texts[n : n + EMBEDDED])
-            for n in range(0, len(texts), EMBEDDED)
+            await self._step(self.memory.model.embed, texts[n : n + EMBED_BATCH])
+            for n in range(0, len(texts), EMBED_BATCH)
         ]
         found = dict(zip(texts, np.concatenate(made), strict=True))
         for number in waiting.keys() & self._texts.keys():  # the others have hung up meanwhile
@@ -237,7 +237,7 @@ class Work:
             del self._texts[number]
 
 
-async def while_there(receive: Receive, work: Awaitable[T]) -> T:
+async def cancel_on_disconnect(receive: Receive, work: Awaitable[T]) -> T:
     """What `work` gives; it is cancelled when the client hangs up, which raises
     ClientDisconnect.
     """
@@ -260,15 +260,15 @@ async def while_there(receive: Receive, work: Awaitable[T]) -> T:
             task.exception()  # seen, even where the client has hung up by now
 
 
-def _work_of(request: Request) -> Work:
-    work: Work = request.app.state.work
+def _queue_of(request: Request) -> ModelQueue:
+    work: ModelQueue = request.app.state.work
     return work
 
 
 def _memory_of(request: Request) -> cmt_sdk.Memory:
-    return _work_of(request).memory
+    return _queue_of(request).memory
 
 
 # What routes ask for: the work and the memory of the application that a request came to.
-Working = Annotated[Work, Depends(_work_of)]
-Memory = Annotated[cmt_sdk.Memory, Depends(_memory_of)]
+QueueDep = Annotated[ModelQueue, Depends(_queue_of)]
+MemoryDep = Annotated[cmt_sdk.Memory, Depends(_memory_of)]

@@ -19,8 +19,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cmt_adapters.origins import Origins, host_of
-from cmt_adapters.server.replies import broken, refusal
+from cmt_adapters.origins import Origins, hostname
+from cmt_adapters.server.http_responses import error_response, internal_error
 
 log = logging.getLogger("cmt_adapters.server.serve")
 
@@ -35,11 +35,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-GUARDED = ("/api/", "/v1/")
+PROTECTED_PATHS = ("/api/", "/v1/")
 
 
 @dataclass(frozen=True)
-class Rules:
+class AccessRules:
     """Who may ask, and how much at once.
 
     `token`: demanded for /api and /v1; None: nobody's. `origins`: pages and apps that may ask,
@@ -53,10 +53,10 @@ class Rules:
     max_body: int
 
 
-class Gate:
+class OriginMiddleware:
     """The ASGI middleware around everything."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
         self._app = app
         self._rules = rules
         self._hosts = {"localhost", *rules.hosts, *rules.origins.hosts}
@@ -72,7 +72,7 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(message, is_guarded=_is_guarded(scope))
+                _add_headers(message, is_guarded=_is_protected(scope))
             await send(message)
 
         try:
@@ -93,21 +93,21 @@ class Gate:
         headers = Headers(scope=scope)
         if "content-length" in headers and "transfer-encoding" in headers:
             # a proxy in front may go by the other one, and take the rest for a request of its own
-            answer = refusal(
+            answer = error_response(
                 400, "Content-Length and Transfer-Encoding in one request: send one of them"
             )
             answer.headers["Connection"] = "close"
             return answer
-        name = host_of(headers.get("host", ""))
+        name = hostname(headers.get("host", ""))
         if name not in self._hosts and not _is_address(name):
             message = (
                 f"host {name!r:.80}: the server is not known by this name; start it with --origin"
                 " http://NAME:PORT"
             )
-            return refusal(421, message)
+            return error_response(421, message)
         if self._rules.origins.refuses(scope):
             origin = headers.get("origin")
-            return refusal(
+            return error_response(
                 403,
                 f"origin {origin!r:.80}: pages of other origins may not ask; start the server with"
                 " --origin URL",
@@ -115,12 +115,12 @@ class Gate:
         return None
 
 
-class Guard:
+class AuthMiddleware:
     """The ASGI middleware around what needs a token and takes a body. What fails within is an
     answer like every other.
     """
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
         self._app = app
         self._rules = rules
 
@@ -130,9 +130,9 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if _is_guarded(scope) and not self._knows(headers.get("authorization", "")):
+        if _is_protected(scope) and not self._knows(headers.get("authorization", "")):
             message = "no token, or not the right one: send the header Authorization: Bearer TOKEN"
-            await refusal(401, message, "invalid_api_key")(scope, receive, send)
+            await error_response(401, message, "invalid_api_key")(scope, receive, send)
             return
         read, started = 0, False
 
@@ -156,7 +156,7 @@ class Guard:
             await self._app(scope, receive_some, send_some)
         except Exception:
             if not started:
-                await broken()(scope, receive, send)
+                await internal_error()(scope, receive, send)
             raise  # the server under this application logs it
 
     def _knows(self, authorization: str) -> bool:
@@ -168,14 +168,14 @@ class Guard:
         )
 
 
-def _is_guarded(scope: Scope) -> bool:
+def _is_protected(scope: Scope) -> bool:
     """Whether the routes will see a path that wants a token: another app may have mounted this one
     beneath a path of its own.
     """
     path: str = scope["path"]
     rest = path.removeprefix(scope.get("root_path", ""))
     # as Starlette finds routes
-    return (rest if rest[:1] in ("", "/") else path).startswith(GUARDED)
+    return (rest if rest[:1] in ("", "/") else path).startswith(PROTECTED_PATHS)
 
 
 def _add_headers(message: Message, *, is_guarded: bool) -> None:

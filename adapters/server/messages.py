@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import cmt_sdk
-from cmt_adapters.wording import Unfit
+from cmt_adapters.validation_messages import FieldError
 from cmt_sdk.errors import InvalidInput
 
 TURNS_KEPT = 24
 # Characters of a prompt beside the notes. A CPU reads some 200 tokens a second, and a small model's
 # context is short.
-LONGEST_RULES, LONGEST_HISTORY, LONGEST_RESULT = 6_000, 12_000, 4_000
+MAX_SYSTEM_CHARS, MAX_HISTORY_CHARS, MAX_TOOL_CHARS = 6_000, 12_000, 4_000
 ROLES = {
     "system": "system",
     "developer": "system",
@@ -30,15 +30,22 @@ ROLES = {
     "tool": "tool",
     "function": "tool",
 }
-KINDS = {
+PART_TYPES = {
     "picture": ("image", "image_url", "input_image"),
     "sound": ("audio", "input_audio", "audio_url"),
     "video": ("video", "video_url", "input_video"),
     "file": ("file", "input_file", "document"),
 }
-NAMES = {name: kind for kind, names in KINDS.items() for name in names}
+PART_NAMES = {name: kind for kind, names in PART_TYPES.items() for name in names}
 # for the model alone
-UNSAID = ("thinking", "redacted_thinking", "reasoning", "tool_use", "tool_call", "function_call")
+UNSPOKEN_PARTS = (
+    "thinking",
+    "redacted_thinking",
+    "reasoning",
+    "tool_use",
+    "tool_call",
+    "function_call",
+)
 NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
 
@@ -53,13 +60,13 @@ class Message:
     marked: str
 
 
-def message(role: str, content: Any) -> Message:
+def parse_message(role: str, content: Any) -> Message:
     """A message of any client; `role` "" is passed over. Raises Unfit for a content that is neither
     text nor parts.
     """
     parts = [content] if isinstance(content, str | dict) else [] if content is None else content
     if not isinstance(parts, list):
-        raise Unfit("content", "give a text, or a list of parts")
+        raise FieldError("content", "give a text, or a list of parts")
     read = [_read(part) for part in parts]
     texts = [text for text, _ in read if text is not None]
     marked = [mark if text is None else text for text, mark in read]
@@ -80,18 +87,18 @@ def _read(part: Any) -> tuple[str | None, str]:
     kind = part.get("type")
     if not isinstance(kind, str):
         return None, "[unknown]"
-    if kind in UNSAID or "text" in kind:
+    if kind in UNSPOKEN_PARTS or "text" in kind:
         return None, ""
     file = part.get("file")
     name = (file if isinstance(file, dict) else part).get("filename")
     called = f" {name:.80}" if isinstance(name, str) else ""
     return (
         None,
-        f"[{NAMES.get(kind) or re.sub(r'[^a-z_]', '', kind.lower())[:40] or 'unknown'}{called}]",
+        f"[{PART_NAMES.get(kind) or re.sub(r'[^a-z_]', '', kind.lower())[:40] or 'unknown'}{called}]",
     )
 
 
-def question_of(
+def split_question(
     messages: Sequence[Message], field: str = "messages"
 ) -> tuple[str, list[cmt_sdk.Turn]]:
     """The last thing that the user says, and what came before, as `MemoryModel.ask` takes them.
@@ -112,22 +119,22 @@ def question_of(
     rules = [m.marked for m in said if m.role == "system"]
     before = [m for m in said[:asked] if m.role in ("user", "assistant")][-TURNS_KEPT:]
     given = [m.marked for m in said[asked:] if m.role == "tool"]
-    turns = [cmt_sdk.Turn("system", text) for text in _within(rules, LONGEST_RULES)]
-    kept = _within([m.marked for m in before], LONGEST_HISTORY)
+    turns = [cmt_sdk.Turn("system", text) for text in _within(rules, MAX_SYSTEM_CHARS)]
+    kept = _within([m.marked for m in before], MAX_HISTORY_CHARS)
     turns += [
         cmt_sdk.Turn(m.role, text)
         for m, text in zip(before[-len(kept) :] if kept else [], kept, strict=True)
     ]
     turns += [
         cmt_sdk.Turn("system", f"A tool has told: {text}")
-        for text in _within(given, LONGEST_RESULT)
+        for text in _within(given, MAX_TOOL_CHARS)
     ]
     return question, turns
 
 
-def rule_of(text: str) -> cmt_sdk.Turn:
+def system_turn(text: str) -> cmt_sdk.Turn:
     """What a system says beside its messages, as the first turn."""
-    return cmt_sdk.Turn("system", sound(text[:LONGEST_RULES]))
+    return cmt_sdk.Turn("system", clean_text(text[:MAX_SYSTEM_CHARS]))
 
 
 def _within(texts: Sequence[str], most: int) -> list[str]:
@@ -141,7 +148,7 @@ def _within(texts: Sequence[str], most: int) -> list[str]:
         if longest < 100 and len(text) > longest:
             break
         kept.append(
-            sound(
+            clean_text(
                 text
                 if len(text) <= longest
                 else f"{text[: longest // 2]} … {text[-(longest // 2) :]}"
@@ -151,6 +158,6 @@ def _within(texts: Sequence[str], most: int) -> list[str]:
     return kept[::-1]
 
 
-def sound(text: str) -> str:
+def clean_text(text: str) -> str:
     """A text whose NUL characters and lone surrogates are replaced: no tokenizer takes them."""
     return NO_CHARACTER.sub("\ufffd", text)

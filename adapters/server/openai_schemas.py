@@ -8,21 +8,21 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, WithJsonSchema, model_validator
 
-from cmt_adapters.server.asking import USERS, scope_of, sound_name
-from cmt_adapters.server.shapes import NamedScope, Reader, SourceValue, Text
-from cmt_adapters.server.talk import Message, message, question_of
-from cmt_adapters.wording import Unfit
+from cmt_adapters.server.messages import Message, parse_message, split_question
+from cmt_adapters.server.schemas import NamedScope, Reader, SourceValue, Text
+from cmt_adapters.server.users import USERS_SCOPE, user_scope, validate_name
+from cmt_adapters.validation_messages import FieldError
 
 MODEL = "cmt"
 Finish = Literal["stop", "length"]
-LONGEST = 256  # tokens of an answer whose length is not given
-MOST = 4096
-STOPS = 4
+DEFAULT_ANSWER_TOKENS = 256  # tokens of an answer whose length is not given
+MAX_ANSWER_TOKENS = 4096
+MAX_STOPS = 4
 FREE_CHOICES = (None, "auto", "none")
-TEXT_ALONE = "the model answers in plain text: leave it out"
+PLAIN_TEXT_ONLY = "the model answers in plain text: leave it out"
 
 
-def bent(value: object) -> object:
+def clamp_tokens(value: object) -> object:
     """A number of tokens that an answer can have; None for no number, and for -1 or 0, by which
     clients mean no limit.
     """
@@ -30,7 +30,7 @@ def bent(value: object) -> object:
         value = int(value)
     if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
         return value
-    return int(min(value, MOST)) if value >= 1 else None
+    return int(min(value, MAX_ANSWER_TOKENS)) if value >= 1 else None
 
 
 def _stops(given: object) -> object:
@@ -38,9 +38,9 @@ def _stops(given: object) -> object:
     if stops is not None and not (
         isinstance(stops, list) and all(isinstance(s, str) for s in stops)
     ):
-        raise ValueError(f"give a text, or a list of up to {STOPS}")
-    if stops and len(stops) > STOPS:
-        raise ValueError(f"{len(stops)} texts are given, the limit is {STOPS}: give fewer")
+        raise ValueError(f"give a text, or a list of up to {MAX_STOPS}")
+    if stops and len(stops) > MAX_STOPS:
+        raise ValueError(f"{len(stops)} texts are given, the limit is {MAX_STOPS}: give fewer")
     return [s for s in stops or () if s]
 
 
@@ -48,23 +48,23 @@ def _metadata(given: object) -> object:
     """The metadata of a request, whose user_id is a name where there is one."""
     if isinstance(given, dict):
         try:
-            sound_name(given.get("user_id"))
+            validate_name(given.get("user_id"))
         except ValueError as error:
-            raise Unfit("user_id", str(error)) from error
+            raise FieldError("user_id", str(error)) from error
     return given
 
 
 def _message(given: object) -> object:
     if not isinstance(given, dict) or not isinstance(given.get("role"), str):
-        raise Unfit(
+        raise FieldError(
             "", 'give an object with a role and a content, such as {"role": "user", "content": "…"}'
         )
-    return message(
+    return parse_message(
         given["role"], given.get("refusal") if given.get("content") is None else given["content"]
     )
 
 
-SAID = {
+MESSAGE_SCHEMA = {
     "type": "object",
     "required": ["role"],
     "properties": {
@@ -80,9 +80,9 @@ SAID = {
         },
     },
 }
-Content = Annotated[Message, BeforeValidator(_message), WithJsonSchema(SAID)]
-NUMBER = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
-Tokens = Annotated[int | None, BeforeValidator(bent), WithJsonSchema(NUMBER)]
+Content = Annotated[Message, BeforeValidator(_message), WithJsonSchema(MESSAGE_SCHEMA)]
+OPTIONAL_INTEGER = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+Tokens = Annotated[int | None, BeforeValidator(clamp_tokens), WithJsonSchema(OPTIONAL_INTEGER)]
 Stops = Annotated[
     list[str],
     BeforeValidator(_stops),
@@ -90,7 +90,7 @@ Stops = Annotated[
         {
             "anyOf": [
                 {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "maxItems": STOPS},
+                {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOPS},
                 {"type": "null"},
             ]
         }
@@ -98,7 +98,7 @@ Stops = Annotated[
 ]
 Name = Annotated[
     str | None,
-    BeforeValidator(sound_name),
+    BeforeValidator(validate_name),
     WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]}),
 ]
 
@@ -109,7 +109,7 @@ class StreamOptions(BaseModel):
     include_usage: StrictBool | None = False
 
 
-class Asked(BaseModel):
+class AnswerRequest(BaseModel):
     """What a request for an answer says of who asks, and of how the memory is read."""
 
     user: Name = Field(
@@ -137,13 +137,15 @@ class Asked(BaseModel):
         application or one conversation.
         """
         return (
-            self.user or self.safety_identifier or sound_name((self.metadata or {}).get("user_id"))
+            self.user
+            or self.safety_identifier
+            or validate_name((self.metadata or {}).get("user_id"))
         )
 
     @property
     def within(self) -> str:
         """The scope that is written to."""
-        return self.scope or (scope_of(self.user) if self.user else "")
+        return self.scope or (user_scope(self.user) if self.user else "")
 
     def reading(
         self, messages: Sequence[Message], longest: int | None, field: str = "messages"
@@ -151,13 +153,13 @@ class Asked(BaseModel):
         """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where
         nothing is asked.
         """
-        question, history = question_of(messages, field)
-        narrowed = {"scope": self.within} if self.within else {"outside": USERS}
-        about = {"k": self.k, "reader": self.reader, "max_tokens": longest or LONGEST}
+        question, history = split_question(messages, field)
+        narrowed = {"scope": self.within} if self.within else {"outside": USERS_SCOPE}
+        about = {"k": self.k, "reader": self.reader, "max_tokens": longest or DEFAULT_ANSWER_TOKENS}
         return {"question": question, "history": history, **about, **narrowed}
 
 
-class ChatRequest(Asked):
+class ChatRequest(AnswerRequest):
     """A conversation whose next turn is asked for. What is not named here is passed over."""
 
     model: str = Field(description="Any name: there is one model.")
@@ -188,11 +190,11 @@ class ChatRequest(Asked):
                     and "there is one answer: leave it out, and ask again for another"
                 ),
                 "response_format": (
-                    (self.response_format or {}).get("type", "text") != "text" and TEXT_ALONE
+                    (self.response_format or {}).get("type", "text") != "text" and PLAIN_TEXT_ONLY
                 ),
                 "tool_choice": is_forced(self.tool_choice) and NO_TOOLS,
                 "function_call": is_forced(self.function_call) and NO_TOOLS,
-                "modalities": set(self.modalities or ["text"]) != {"text"} and TEXT_ALONE,
+                "modalities": set(self.modalities or ["text"]) != {"text"} and PLAIN_TEXT_ONLY,
                 "logprobs": bool(self.logprobs) and "there are none: leave it out",
             }
         )
@@ -220,7 +222,7 @@ def check_forms(refused: dict[str, str | bool]) -> None:
     """Raise ValueError for the first field that has a reason to be refused."""
     for name, reason in refused.items():
         if reason:
-            raise Unfit(name, str(reason))
+            raise FieldError(name, str(reason))
 
 
 def _texts(given: object) -> object:
@@ -236,12 +238,12 @@ def _texts(given: object) -> object:
     return some
 
 
-MANY = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2048}
+TEXT_LIST = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2048}
 Texts = Annotated[
     list[Text],
     BeforeValidator(_texts),
     Field(min_length=1, max_length=2048),
-    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, MANY]}),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, TEXT_LIST]}),
 ]
 
 
@@ -282,7 +284,7 @@ class Usage(BaseModel):
     memory_tokens: int
 
 
-class Said(BaseModel):
+class AssistantMessage(BaseModel):
     """The answer's message."""
 
     role: Literal["assistant"] = "assistant"
@@ -294,7 +296,7 @@ class Choice(BaseModel):
     """The one answer."""
 
     index: Literal[0] = 0
-    message: Said
+    parse_message: AssistantMessage
     logprobs: None = None
     finish_reason: Finish
 

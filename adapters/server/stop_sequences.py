@@ -11,7 +11,7 @@ import cmt_sdk
 Pieces = AsyncGenerator[str | cmt_sdk.Answer]
 
 
-async def until(pieces: Pieces, stops: Sequence[str]) -> Pieces:
+async def stop_at(pieces: Pieces, stops: Sequence[str]) -> Pieces:
     """An answer in pieces up to the first of the stop texts, then the Answer with that text.
 
     A piece that may begin a stop text is held back. The model reads on to its own end: the Answer
@@ -33,13 +33,13 @@ async def until(pieces: Pieces, stops: Sequence[str]) -> Pieces:
             ]
             if found:
                 is_over, said = True, said[: min(found)]
-            free = len(said) if is_over else len(said) - _begun(said, stops)
+            free = len(said) if is_over else len(said) - _partial_match_length(said, stops)
             if free > shown:
                 yield said[shown:free]
                 shown = free
 
 
-def _begun(said: str, stops: Sequence[str]) -> int:
+def _partial_match_length(said: str, stops: Sequence[str]) -> int:
     """How many characters at the end of a text may be the beginning of a stop text."""
     lengths = (
         n
@@ -50,7 +50,7 @@ def _begun(said: str, stops: Sequence[str]) -> int:
     return max(lengths, default=0)
 
 
-async def whole(pieces: AsyncIterator[str | cmt_sdk.Answer]) -> cmt_sdk.Answer:
+async def collect_answer(pieces: AsyncIterator[str | cmt_sdk.Answer]) -> cmt_sdk.Answer:
     """The Answer that ends the pieces."""
     *_, answer = [piece async for piece in pieces]
     assert not isinstance(answer, str)  # noqa: S101 - pieces end with it

@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
-from cmt_adapters.server.shapes import SCOPE, TEXT, Failure, Fault
-from cmt_adapters.server.work import Busy, while_there
-from cmt_adapters.wording import place_of, words_of
+from cmt_adapters.server.model_queue import Busy, cancel_on_disconnect
+from cmt_adapters.server.schemas import SCOPE, TEXT, Failure, Fault
+from cmt_adapters.validation_messages import error_message, field_path
 from cmt_sdk import errors
 
 _EVENT = {
@@ -27,10 +27,10 @@ _EVENT = {
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
     "required": ["data"],
 }
-EVENTS = {"content": {"text/event-stream": {"schema": _EVENT}}}  # of a route that can stream
+EVENT_STREAM = {"content": {"text/event-stream": {"schema": _EVENT}}}  # of a route that can stream
 RETRY_AFTER = 5  # seconds: an answer or two
-PULSE = 5.0  # seconds without an event before a comment is sent
-WAITING = ": the answer is under way\n\n"
+KEEPALIVE_SECONDS = 5.0  # seconds without an event before a comment is sent
+KEEPALIVE = ": the answer is under way\n\n"
 # The first family that fits decides.
 STATUSES: Sequence[tuple[type[Exception], int]] = (
     (errors.InvalidDocument, 422),
@@ -43,7 +43,7 @@ STATUSES: Sequence[tuple[type[Exception], int]] = (
     (errors.CMTError, 503),
     (Busy, 503),
 )
-ABSENT = (
+UNKNOWN_ADDRESS = (
     "there is no such address: /v1 has models, chat/completions, responses (which are not kept) and"
     " embeddings; in place of completions, send messages to chat/completions"
 )
@@ -53,7 +53,7 @@ PATTERNS = {
 }
 
 
-def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
+def failure_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Failures for a route's page in OpenAPI, those that every route has among them."""
     words = {
         400: "The request is not as it should be",
@@ -75,7 +75,9 @@ def failures(*statuses: int) -> dict[int | str, dict[str, Any]]:
     }
 
 
-def fault(status: int, message: str, code: str | None = None, param: str | None = None) -> Failure:
+def make_failure(
+    status: int, message: str, code: str | None = None, param: str | None = None
+) -> Failure:
     """A failure as a value."""
     kind = (
         "server_error"
@@ -87,44 +89,46 @@ def fault(status: int, message: str, code: str | None = None, param: str | None 
     return Failure(error=Fault(message=message, type=kind, param=param, code=code))
 
 
-def refusal(
+def error_response(
     status: int, message: str, code: str | None = None, param: str | None = None
 ) -> JSONResponse:
     """A failure as an answer."""
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER)}}.get(
         status
     )
-    return JSONResponse(fault(status, message, code, param).model_dump(), status, headers)
+    return JSONResponse(make_failure(status, message, code, param).model_dump(), status, headers)
 
 
 def _status(error: Exception) -> int:
     return next(status for family, status in STATUSES if isinstance(error, family))
 
 
-def failed(_: Request, error: Exception) -> Response:
+def library_error(_: Request, error: Exception) -> Response:
     """The library's errors as answers."""
-    return refusal(_status(error), str(error), type(error).__name__)
+    return error_response(_status(error), str(error), type(error).__name__)
 
 
-def invalid(_: Request, error: Exception) -> Response:
+def validation_error(_: Request, error: Exception) -> Response:
     """A request of the wrong shape; its values, which may be anybody's documents, are not
     repeated.
     """
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
     first = error.errors()[0]
-    place = place_of(first, 1)
-    message = PATTERNS.get(first.get("ctx", {}).get("pattern")) or words_of(first, 1)
+    place = field_path(first, 1)
+    message = PATTERNS.get(first.get("ctx", {}).get("pattern")) or error_message(first, 1)
     # what curl sends when it is told nothing else
     if not place and first["type"] == "model_attributes_type":
         message = "give a JSON object, and the header Content-Type: application/json"
-    return refusal(400, f"{place or first['loc'][0]}: {message}", "InvalidRequest", place or None)
+    return error_response(
+        400, f"{place or first['loc'][0]}: {message}", "InvalidRequest", place or None
+    )
 
 
-def refused(request: Request, error: Exception) -> Response:
+def http_error(request: Request, error: Exception) -> Response:
     """Failures of the framework: no such route, no such method, no body that can be read."""
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for nothing else
     is_unknown = error.status_code == 404 and "/v1/" in request.url.path
-    answer = refusal(error.status_code, ABSENT if is_unknown else error.detail)
+    answer = error_response(error.status_code, UNKNOWN_ADDRESS if is_unknown else error.detail)
     answer.headers.update(error.headers or {})
     # there, Starlette has those of one route, where several have the same address
     if "Allow" in answer.headers:
@@ -137,24 +141,24 @@ def refused(request: Request, error: Exception) -> Response:
     return answer
 
 
-def broken() -> JSONResponse:
+def internal_error() -> JSONResponse:
     """A bug of ours; what it says is for nobody, since it may hold anybody's words."""
-    return refusal(500, "the server has failed; its log tells where", "InternalError")
+    return error_response(500, "the server has failed; its log tells where", "InternalError")
 
 
-def gone(_: Request, __: Exception) -> Response:
+def client_gone(_: Request, __: Exception) -> Response:
     """For a client that has hung up: it is not sent."""
     return Response(status_code=499)
 
 
-def event(data: BaseModel, name: str | None = None) -> str:
+def format_event(data: BaseModel, name: str | None = None) -> str:
     """A server-sent event."""
     return (
         f"event: {name}\n" if name else ""
     ) + f"data: {data.model_dump_json(exclude_unset=True)}\n\n"
 
 
-class Events(Response):
+class EventStream(Response):
     """A stream of events. What goes wrong before the first is an ordinary failure; after it,
     `trouble` makes an event of it.
 
@@ -172,8 +176,8 @@ class Events(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request, as ASGI has it."""
-        async with aclosing(self._events), aclosing(_with_pulse(self._events)) as events:
-            first = await while_there(receive, anext(events))
+        async with aclosing(self._events), aclosing(_with_keepalive(self._events)) as events:
+            first = await cancel_on_disconnect(receive, anext(events))
             # proxies shall not gather what comes piece by piece
             unheld = {"X-Accel-Buffering": "no"}
             streaming = StreamingResponse(
@@ -187,16 +191,18 @@ class Events(Response):
             async for later in events:
                 yield later
         except (errors.CMTError, Busy) as error:
-            yield event(fault(_status(error), str(error), type(error).__name__), self._trouble)
+            yield format_event(
+                make_failure(_status(error), str(error), type(error).__name__), self._trouble
+            )
 
 
-async def _with_pulse(events: AsyncGenerator[str]) -> AsyncGenerator[str]:
+async def _with_keepalive(events: AsyncGenerator[str]) -> AsyncGenerator[str]:
     """The events, and a comment whenever the next one takes long."""
     while True:
         step = asyncio.ensure_future(anext(events))
         try:
-            while not (await asyncio.wait({step}, timeout=PULSE))[0]:
-                yield WAITING
+            while not (await asyncio.wait({step}, timeout=KEEPALIVE_SECONDS))[0]:
+                yield KEEPALIVE
             yield step.result()
         except StopAsyncIteration:
             return
@@ -208,9 +214,9 @@ async def _with_pulse(events: AsyncGenerator[str]) -> AsyncGenerator[str]:
 
 
 HANDLERS: dict[int | type[Exception], Any] = {
-    errors.CMTError: failed,
-    Busy: failed,
-    RequestValidationError: invalid,
-    HTTPException: refused,
-    ClientDisconnect: gone,
+    errors.CMTError: library_error,
+    Busy: library_error,
+    RequestValidationError: validation_error,
+    HTTPException: http_error,
+    ClientDisconnect: client_gone,
 }

@@ -27,7 +27,7 @@ Where = Annotated[
 ]
 
 
-class Value(BaseModel):
+class ResponseValue(BaseModel):
     """A value that goes out; made of the library's own."""
 
     model_config = ConfigDict(from_attributes=True)
@@ -50,7 +50,7 @@ class Failure(BaseModel):
     error: Fault
 
 
-class SourceValue(Value):
+class SourceValue(ResponseValue):
     """A passage that was read for an answer: characters `start` to `end` of a document."""
 
     document_id: str
@@ -95,7 +95,7 @@ class NewDocument(BaseModel):
     )
 
 
-class Change(BaseModel):
+class DocumentChange(BaseModel):
     """What shall be other than it is; what is left out stays. null takes a source or an expiry
     away.
     """
@@ -142,7 +142,7 @@ class AskRequest(BaseModel):
     )
 
 
-class DocumentValue(Value):
+class DocumentValue(ResponseValue):
     """A document. In lists its text is cut to 300 characters; `length` is that of the whole."""
 
     id: str
@@ -158,7 +158,7 @@ class DocumentValue(Value):
     length: int = Field(description="Characters of the whole text.")
 
 
-class PassageValue(Value):
+class PassageValue(ResponseValue):
     """A passage: the unit that is compressed and found."""
 
     id: int
@@ -174,7 +174,7 @@ class PassageValue(Value):
     )
 
 
-class WholeDocument(DocumentValue):
+class FullDocument(DocumentValue):
     """A document with its whole text and its passages."""
 
     passages: list[PassageValue]
@@ -187,21 +187,21 @@ class PageValue(BaseModel):
     next_cursor: str | None
 
 
-class Refused(BaseModel):
+class RejectedFile(BaseModel):
     """A file that could not be remembered, and why."""
 
     name: str
     message: str
 
 
-class Taken(BaseModel):
+class UploadResult(BaseModel):
     """What became of the files."""
 
     documents: list[DocumentValue]
-    refused: list[Refused]
+    refused: list[RejectedFile]
 
 
-class ReceiptValue(Value):
+class ReceiptValue(ResponseValue):
     """Proof of forgetting: what went, and what a scan of every byte of the memory's files found
     left of it.
     """
@@ -241,7 +241,7 @@ class Matches(BaseModel):
     matches: list[MatchValue]
 
 
-class AnswerValue(Value):
+class AnswerValue(ResponseValue):
     """An answer, its sources and its costs."""
 
     text: str
@@ -264,7 +264,7 @@ class PieceValue(BaseModel):
     text: str
 
 
-class StatsValue(Value):
+class StatsValue(ResponseValue):
     """The memory in numbers."""
 
     documents: int
@@ -287,7 +287,7 @@ class Health(BaseModel):
     ok: bool
 
 
-class Point(BaseModel):
+class MapPoint(BaseModel):
     """A passage in the plane."""
 
     passage_id: int
@@ -302,7 +302,7 @@ class Point(BaseModel):
 class MapValue(BaseModel):
     """The memory in the plane."""
 
-    points: list[Point]
+    points: list[MapPoint]
     neighbours: dict[int, list[int]] = Field(
         description="To each passage the nearest ones, nearest first."
     )

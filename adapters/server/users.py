@@ -39,11 +39,11 @@ HEADERS = (
     "Tailscale-User-Login",
     "Cf-Access-Authenticated-User-Email",
 )
-USERS = "user"  # the scope beneath which everybody has a scope
-LONGEST = 200  # characters of a name
+USERS_SCOPE = "user"  # the scope beneath which everybody has a scope
+MAX_NAME_CHARS = 200  # characters of a name
 
 
-class Named(Protocol):
+class NamesUser(Protocol):
     """What a request says in its body of who asks."""
 
     user: str | None
@@ -58,7 +58,7 @@ T = TypeVar("T", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Asking:
+class UserRules:
     """How a server learns who asks.
 
     `headers`: names of headers. `required`: whether a request without a name is refused. `guarded`:
@@ -89,13 +89,13 @@ class Asking:
                     " once"
                 )
             try:
-                return sound_name(given[0])
+                return validate_name(given[0])
             except ValueError as error:
                 raise InvalidInput(f"header {header}: {error}") from error
         return None
 
 
-def sound_name(name: object) -> str | None:
+def validate_name(name: object) -> str | None:
     """A user's name out of a body or header; None is left out. Raises ValueError."""
     if name is None:
         return None
@@ -105,9 +105,9 @@ def sound_name(name: object) -> str | None:
         raise ValueError("give a text")  # noqa: TRY004 - pydantic reports it as a fault of the field
     if not name.strip():
         raise ValueError("the name is empty, which is nobody: give one, or leave it out")
-    if len(name) > LONGEST:
+    if len(name) > MAX_NAME_CHARS:
         raise ValueError(
-            f"the name has {len(name):,} characters, the limit is {LONGEST}: give a shorter one, or"
+            f"the name has {len(name):,} characters, the limit is {MAX_NAME_CHARS}: give a shorter one, or"
             " its hash"
         )
     if any("\ud800" <= letter <= "\udfff" for letter in name):
@@ -115,17 +115,17 @@ def sound_name(name: object) -> str | None:
     return name
 
 
-def scope_of(name: str) -> str:
+def user_scope(name: str) -> str:
     """The scope of a user, whose name is one name in it, whatever it holds."""
     whole = quote(name, safe=" ")
-    return f"{USERS}/" + (whole if whole.strip(".") else whole.replace(".", "%2E"))
+    return f"{USERS_SCOPE}/" + (whole if whole.strip(".") else whole.replace(".", "%2E"))
 
 
-def in_name_of(request: Request, asked: T) -> T:
+def with_user(request: Request, asked: T) -> T:
     """The request, with the name of who asks as its `user`. Raises InvalidInput, HTTPException."""
-    asking: Asking = request.app.state.asking
+    asking: UserRules = request.app.state.asking
     header = asking.name_in(request)
-    given: Named = asked  # type: ignore[assignment] # T has its fields
+    given: NamesUser = asked  # type: ignore[assignment] # T has its fields
     name = header or given.named
     if name is None:
         if asking.required:
@@ -134,7 +134,7 @@ def in_name_of(request: Request, asked: T) -> T:
                 f" the header {asking.headers[0]}"
             )
         return asked
-    own = scope_of(name)
+    own = user_scope(name)
     if (
         given.scope is not None
         and (header or asking.required)

@@ -16,20 +16,20 @@ from pydantic import (
     model_validator,
 )
 
-from cmt_adapters.server.openai_shapes import (
+from cmt_adapters.server.messages import Message, parse_message, system_turn
+from cmt_adapters.server.openai_schemas import (
     MODEL,
     NO_TOOLS,
-    TEXT_ALONE,
-    Asked,
+    PLAIN_TEXT_ONLY,
+    AnswerRequest,
     Tokens,
     check_forms,
     is_forced,
 )
-from cmt_adapters.server.shapes import SourceValue
-from cmt_adapters.server.talk import Message, message, rule_of
-from cmt_adapters.wording import Unfit
+from cmt_adapters.server.schemas import SourceValue
+from cmt_adapters.validation_messages import FieldError
 
-RESULTS = (
+TOOL_RESULTS = (
     "function_call_output",
     "custom_tool_call_output",
     "local_shell_call_output",
@@ -43,7 +43,7 @@ def _items(given: object) -> object:
     nothing.
     """
     if isinstance(given, str):
-        return [message("user", given)]
+        return [parse_message("user", given)]
     if not isinstance(given, list):
         raise ValueError("give a text, or a list of items")  # noqa: TRY004 - pydantic reports it as a fault of the field
     return [_item(item, n) for n, item in enumerate(given)]
@@ -52,20 +52,24 @@ def _items(given: object) -> object:
 def _item(item: object, number: int) -> Message:
     try:
         if not isinstance(item, dict):
-            raise Unfit("", 'give an object, such as {"role": "user", "content": "…"}')  # noqa: TRY301
-        if item.get("type") in RESULTS:
-            return message("tool", item.get("output"))
+            raise FieldError("", 'give an object, such as {"role": "user", "content": "…"}')  # noqa: TRY301
+        if item.get("type") in TOOL_RESULTS:
+            return parse_message("tool", item.get("output"))
         role = item.get("role")
-        return message(role, item.get("content")) if isinstance(role, str) else message("", None)
-    except Unfit as error:
-        raise Unfit(f"[{number}].{error.field}".rstrip("."), str(error)) from error
+        return (
+            parse_message(role, item.get("content"))
+            if isinstance(role, str)
+            else parse_message("", None)
+        )
+    except FieldError as error:
+        raise FieldError(f"[{number}].{error.field}".rstrip("."), str(error)) from error
 
 
 ITEMS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
 Items = Annotated[list[Message], BeforeValidator(_items), WithJsonSchema(ITEMS)]
 
 
-class ResponsesRequest(Asked):
+class ResponsesRequest(AnswerRequest):
     """A conversation whose next turn is asked for. What is not named here is passed over."""
 
     model: str | None = Field(None, description="Any name: there is one model.")
@@ -103,7 +107,9 @@ class ResponsesRequest(Asked):
                 ),
                 "background": bool(self.background) and NOT_KEPT,
                 "text.format": (
-                    isinstance(form, dict) and form.get("type", "text") != "text" and TEXT_ALONE
+                    isinstance(form, dict)
+                    and form.get("type", "text") != "text"
+                    and PLAIN_TEXT_ONLY
                 ),
                 "tool_choice": is_forced(self.tool_choice) and NO_TOOLS,
                 "top_logprobs": bool(self.top_logprobs) and "there are none: leave it out",
@@ -117,7 +123,7 @@ class ResponsesRequest(Asked):
         """
         options = self.reading(self.input, self.max_output_tokens, "input")
         if self.instructions:
-            options["history"] = [rule_of(self.instructions), *options["history"]]
+            options["history"] = [system_turn(self.instructions), *options["history"]]
         return options
 
 
@@ -165,7 +171,7 @@ class ResponsesUsage(BaseModel):
     memory_tokens: int
 
 
-class Responded(BaseModel):
+class ResponseObject(BaseModel):
     """An answer with its sources. It is not kept."""
 
     id: str
@@ -194,7 +200,7 @@ class Responded(BaseModel):
     sources: list[SourceValue] = []
 
 
-class Step(BaseModel):
+class StreamEvent(BaseModel):
     """An event of a stream: its type, its number, and what belongs to the type."""
 
     model_config = ConfigDict(extra="allow")
