@@ -1,8 +1,8 @@
-"""Which web pages and apps may ask a server on this machine. Knows origins and CORS, no route.
+"""Origins: the web pages and apps that may send requests to a server on this machine.
 
-An origin is what a browser says of the page that asks: `http://notes.example:8080`,
+A browser sends the origin of the page with a request: `http://notes.example:8080`,
 `app://obsidian.md` for a desktop app, `chrome-extension://ID` for an extension, `null` for a page
-without one (a local file, a sandboxed frame).
+without an origin (a local file, a sandboxed frame).
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ REMEDY = (
 
 
 class Origins:
-    """The origins that may ask, beside the server's own.
+    """The allowed origins, next to the server's own.
 
     Args:
-        given: Origins as `--origin` takes them. The port may be `*`; so may the host of a scheme
-            that no web page has.
+        given: Origins as `--origin` takes them. The port may be `*`; so may the host, except with
+            the schemes of web pages.
 
     Raises:
-        InvalidSetting: One of them is no origin.
+        InvalidSetting: An origin is not valid.
     """
 
     def __init__(self, given: Collection[str] = ()) -> None:
@@ -48,14 +48,14 @@ class Origins:
         self.hosts = frozenset(p["host"].strip("[]") for p in names if p["scheme"] in WEB)
 
     def allows(self, origin: str) -> bool:
-        """Whether this origin was named."""
+        """Return whether this origin was given."""
         return any(pattern.fullmatch(origin) for pattern in self._patterns)
 
     def refuses(self, scope: Scope) -> bool:
-        """Whether a request comes from a page that is neither the server's own nor named."""
+        """Return whether a request comes from a page that is neither the server's nor allowed."""
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin is None:  # pictures and links tell no origin, but browsers tell where they stand
+        if origin is None:  # images and links have no origin, but sec-fetch-site
             return (
                 headers.get("sec-fetch-site") == "cross-site"
                 and headers.get("sec-fetch-mode") != "navigate"
@@ -63,8 +63,10 @@ class Origins:
         return origin != f"{scope['scheme']}://{headers.get('host')}" and not self.allows(origin)
 
     def cors(self, *exposed: str) -> list[Middleware]:
-        """What lets the named origins read answers; `exposed`: headers that their scripts may
-        see.
+        """Return the middleware that lets allowed pages read responses.
+
+        Args:
+            *exposed: Headers that scripts of these pages may read.
         """
         options: dict[str, Any] = {
             "allow_methods": ["*"],
@@ -81,12 +83,14 @@ class Origins:
 
 
 class _PrivateNetworkMiddleware:
-    """Answers what a browser asks before a public page may reach a private address. Only some
-    releases of Starlette do.
+    """Answers the preflight request of a public page to a private address.
+
+    Only some releases of Starlette do.
     """
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
-        self._app, self._origins = app, origins
+        self._app = app
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = (
@@ -115,8 +119,9 @@ def _parts(origin: str) -> dict[str, str]:
 
 
 def _is_valid(parts: dict[str, str]) -> bool:
-    """A page on the web has a host, by name; an app may have none, and any port is a port of the
-    web.
+    """Return whether the parts make an origin.
+
+    A web page has a host name. An app has no port, and the scheme file needs no host.
     """
     if parts["scheme"] in WEB:
         return bool(parts["host"]) and parts["host"] != "*"
@@ -137,9 +142,7 @@ def _pattern(origin: str) -> re.Pattern[str]:
 
 
 def check_null_origin(origins: Collection[str], token: str | None) -> None:
-    """Raise InvalidSetting for the origin `null` without a token: frames of any site can send
-    it.
-    """
+    """Raise InvalidSetting for the origin `null` without a token: any site's frames send it."""
     if token is None and any(origin.lower() == NULL for origin in origins):
         raise InvalidSetting(
             "origin null: a sandboxed frame of any site sends it, and could read this memory: set a"
@@ -148,7 +151,7 @@ def check_null_origin(origins: Collection[str], token: str | None) -> None:
 
 
 def hostname(header: str) -> str:
-    """The name or address in a host header, without its port and brackets; "" for what is none."""
+    """Return the name or address in a host header, without port and brackets; "" if invalid."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:

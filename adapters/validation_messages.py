@@ -1,5 +1,6 @@
-"""What pydantic finds wrong, in words for who sent it: the field, and what to give. Knows no
-request, and repeats no value.
+"""Messages for pydantic errors: the field that is wrong and how to correct it.
+
+Messages never repeat the value, which may be private.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ MESSAGES = {
 
 
 class FieldError(ValueError):
-    """What a part of a value has wrong; `field`: which part of it."""
+    """An error in one part of a value; `field` names the part."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(reason)
@@ -54,8 +55,11 @@ class FieldError(ValueError):
 
 
 def field_path(error: Mapping[str, Any], skipped: int = 0) -> str:
-    """Where a value stands, as a caller writes it: `messages[0].content`; without the first
-    `skipped` parts.
+    """Return the path of the wrong value as a caller writes it, such as `messages[0].content`.
+
+    Args:
+        error: An error of pydantic.
+        skipped: How many leading parts of the location to leave out.
     """
     parts: Sequence[str | int] = error["loc"][skipped:]
     while len(parts) > 1 and isinstance(parts[-1], str) and UNION_BRANCH.fullmatch(parts[-1]):
@@ -68,7 +72,7 @@ def field_path(error: Mapping[str, Any], skipped: int = 0) -> str:
 
 
 def error_message(error: Mapping[str, Any], skipped: int = 0) -> str:
-    """What is wrong with a value."""
+    """Return what is wrong with a value. Arguments as for `field_path`."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     last = error["loc"][-1] if len(error["loc"]) > skipped + 1 else 0

@@ -1,6 +1,4 @@
-"""What both halves of the HTTP API answer with: errors, sources, streams of events. Knows no
-route.
-"""
+"""Responses that all routes share: errors and streams of events."""
 
 from __future__ import annotations
 
@@ -27,11 +25,11 @@ _EVENT = {
     "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
     "required": ["data"],
 }
-EVENT_STREAM = {"content": {"text/event-stream": {"schema": _EVENT}}}  # of a route that can stream
-RETRY_AFTER = 5  # seconds: an answer or two
-KEEPALIVE_SECONDS = 5.0  # seconds without an event before a comment is sent
+EVENT_STREAM = {"content": {"text/event-stream": {"schema": _EVENT}}}  # for routes that can stream
+RETRY_AFTER = 5  # seconds, the time of one or two answers
+KEEPALIVE_SECONDS = 5.0  # without an event, until a comment is sent
 KEEPALIVE = ": the answer is under way\n\n"
-# The first family that fits decides.
+# Error families with their status; the first match counts.
 STATUSES: Sequence[tuple[type[Exception], int]] = (
     (errors.InvalidDocument, 422),
     (errors.InvalidInput, 400),
@@ -48,25 +46,25 @@ UNKNOWN_ADDRESS = (
     " embeddings; in place of completions, send messages to chat/completions"
 )
 PATTERNS = {
-    TEXT: "there is nothing in it but white space, or NUL characters: give text",
+    TEXT: "it holds only white space, or NUL characters: give text",
     SCOPE: "give names with a slash between them, such as user/ann",
 }
 
 
 def failure_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Failures for a route's page in OpenAPI, those that every route has among them."""
+    """Return the error responses of a route for OpenAPI, including those of every route."""
     words = {
-        400: "The request is not as it should be",
-        401: "No token, or not the right one",
-        403: "A page of another origin asks",
-        404: "There is no such thing",
-        409: "Something that is there stands in the way",
+        400: "The request is not valid",
+        401: "The token is missing or wrong",
+        403: "The request comes from a page of another origin",
+        404: "Not found",
+        409: "Conflict with an existing document, model or setting",
         413: "The body is over the limit",
         421: "The server is not known by this host name",
-        422: "A document that cannot be remembered",
+        422: "The document cannot be stored",
         501: "An optional dependency is not installed",
         503: (
-            "Too many requests wait, the disk or the model refuses, or the server is shutting down"
+            "Too many requests wait, the disk or the model fails, or the server is shutting down"
         ),
     }
     return {
@@ -78,7 +76,7 @@ def failure_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 def make_failure(
     status: int, message: str, code: str | None = None, param: str | None = None
 ) -> Failure:
-    """A failure as a value."""
+    """Return an error as a value."""
     kind = (
         "server_error"
         if status >= 500
@@ -92,7 +90,7 @@ def make_failure(
 def error_response(
     status: int, message: str, code: str | None = None, param: str | None = None
 ) -> JSONResponse:
-    """A failure as an answer."""
+    """Return an error as a response."""
     headers = {401: {"WWW-Authenticate": "Bearer"}, 503: {"Retry-After": str(RETRY_AFTER)}}.get(
         status
     )
@@ -104,19 +102,20 @@ def _status(error: Exception) -> int:
 
 
 def library_error(_: Request, error: Exception) -> Response:
-    """The library's errors as answers."""
+    """Return an error of the library as a response."""
     return error_response(_status(error), str(error), type(error).__name__)
 
 
 def validation_error(_: Request, error: Exception) -> Response:
-    """A request of the wrong shape; its values, which may be anybody's documents, are not
-    repeated.
+    """Return a response for a request that does not match the schema.
+
+    The message does not repeat values, which may be private documents.
     """
     assert isinstance(error, RequestValidationError)  # noqa: S101 - it is registered for nothing else
     first = error.errors()[0]
     place = field_path(first, 1)
     message = PATTERNS.get(first.get("ctx", {}).get("pattern")) or error_message(first, 1)
-    # what curl sends when it is told nothing else
+    # curl sends another content type by default
     if not place and first["type"] == "model_attributes_type":
         message = "give a JSON object, and the header Content-Type: application/json"
     return error_response(
@@ -125,12 +124,12 @@ def validation_error(_: Request, error: Exception) -> Response:
 
 
 def http_error(request: Request, error: Exception) -> Response:
-    """Failures of the framework: no such route, no such method, no body that can be read."""
+    """Return a response for an error of the framework, such as an unknown route or method."""
     assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for nothing else
     is_unknown = error.status_code == 404 and "/v1/" in request.url.path
     answer = error_response(error.status_code, UNKNOWN_ADDRESS if is_unknown else error.detail)
     answer.headers.update(error.headers or {})
-    # there, Starlette has those of one route, where several have the same address
+    # Starlette's header has the methods of one route, but several routes share an address
     if "Allow" in answer.headers:
         routes = request.app.openapi()["paths"].get(
             getattr(request.scope.get("route"), "path_format", ""), {}
@@ -142,62 +141,63 @@ def http_error(request: Request, error: Exception) -> Response:
 
 
 def internal_error() -> JSONResponse:
-    """A bug of ours; what it says is for nobody, since it may hold anybody's words."""
-    return error_response(500, "the server has failed; its log tells where", "InternalError")
+    """Return a response for a bug. It hides the message, which may contain user text."""
+    return error_response(500, "internal error; see the server's log", "InternalError")
 
 
 def client_gone(_: Request, __: Exception) -> Response:
-    """For a client that has hung up: it is not sent."""
+    """Return a response for a disconnected client; it is never sent."""
     return Response(status_code=499)
 
 
 def format_event(data: BaseModel, name: str | None = None) -> str:
-    """A server-sent event."""
-    return (
-        f"event: {name}\n" if name else ""
-    ) + f"data: {data.model_dump_json(exclude_unset=True)}\n\n"
+    """Return a server-sent event."""
+    head = f"event: {name}\n" if name else ""
+    return f"{head}data: {data.model_dump_json(exclude_unset=True)}\n\n"
 
 
 class EventStream(Response):
-    """A stream of events. What goes wrong before the first is an ordinary failure; after it,
-    `trouble` makes an event of it.
+    """A stream of server-sent events.
 
-    While the next event takes long, in the line or before the first word, a comment goes out, so
-    that no proxy or client takes the connection for dead. When the client hangs up, whatever it
-    waits for, the generator is closed.
+    An error before the first event becomes an ordinary error response; a later one becomes an
+    event. If the next event takes long, a comment is sent, so that proxies and clients keep the
+    connection. If the client disconnects, the generator is closed.
+
+    Args:
+        events: The events.
+        error_name: The name of an event that reports an error.
     """
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: AsyncGenerator[str], trouble: str | None = None) -> None:
+    def __init__(self, events: AsyncGenerator[str], error_name: str | None = None) -> None:
         super().__init__()
         self._events = events
-        self._trouble = trouble
+        self._error_name = error_name
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a request, as ASGI has it."""
+        """Send the events. See the ASGI specification."""
         async with aclosing(self._events), aclosing(_with_keepalive(self._events)) as events:
             first = await cancel_on_disconnect(receive, anext(events))
-            # proxies shall not gather what comes piece by piece
-            unheld = {"X-Accel-Buffering": "no"}
+            headers = {"X-Accel-Buffering": "no"}  # proxies must not collect the events
             streaming = StreamingResponse(
-                self._whole(first, events), media_type=self.media_type, headers=unheld
+                self._all(first, events), media_type=self.media_type, headers=headers
             )
             await streaming(scope, receive, send)
 
-    async def _whole(self, first: str, events: AsyncIterator[str]) -> AsyncIterator[str]:
+    async def _all(self, first: str, events: AsyncIterator[str]) -> AsyncIterator[str]:
         yield first
         try:
             async for later in events:
                 yield later
         except (errors.CMTError, Busy) as error:
             yield format_event(
-                make_failure(_status(error), str(error), type(error).__name__), self._trouble
+                make_failure(_status(error), str(error), type(error).__name__), self._error_name
             )
 
 
 async def _with_keepalive(events: AsyncGenerator[str]) -> AsyncGenerator[str]:
-    """The events, and a comment whenever the next one takes long."""
+    """Yield the events, and a comment whenever the next event takes long."""
     while True:
         step = asyncio.ensure_future(anext(events))
         try:
@@ -210,7 +210,7 @@ async def _with_keepalive(events: AsyncGenerator[str]) -> AsyncGenerator[str]:
             step.cancel()
             await asyncio.wait({step})
             if not step.cancelled():
-                step.exception()  # seen, even where the client has hung up by now
+                step.exception()  # marks it as retrieved, even if the client has disconnected
 
 
 HANDLERS: dict[int | type[Exception], Any] = {

@@ -1,7 +1,7 @@
-"""A conversation as clients send it, made ready for the model. Knows no route.
+"""Convert the messages of clients into a question and its history.
 
-Clients send along all that was said before, and cannot take back a picture: what cannot be read in
-an earlier message leaves a mark, and never fails the request.
+Clients send the complete conversation and cannot remove a picture from it. So a part of an earlier
+message that cannot be read becomes a mark such as [picture], and never fails the request.
 """
 
 from __future__ import annotations
@@ -12,13 +12,16 @@ from dataclasses import dataclass
 from typing import Any
 
 import cmt_sdk
+from cmt_adapters.texts import clean_text
 from cmt_adapters.validation_messages import FieldError
 from cmt_sdk.errors import InvalidInput
 
 TURNS_KEPT = 24
-# Characters of a prompt beside the notes. A CPU reads some 200 tokens a second, and a small model's
-# context is short.
-MAX_SYSTEM_CHARS, MAX_HISTORY_CHARS, MAX_TOOL_CHARS = 6_000, 12_000, 4_000
+# Limits of a prompt without its passages: a CPU reads some 200 tokens per second, and the context
+# of a small model is short.
+MAX_SYSTEM_CHARS = 6_000
+MAX_HISTORY_CHARS = 12_000
+MAX_TOOL_CHARS = 4_000
 ROLES = {
     "system": "system",
     "developer": "system",
@@ -37,7 +40,7 @@ PART_TYPES = {
     "file": ("file", "input_file", "document"),
 }
 PART_NAMES = {name: kind for kind, names in PART_TYPES.items() for name in names}
-# for the model alone
+# parts that are not shown to users
 UNSPOKEN_PARTS = (
     "thinking",
     "redacted_thinking",
@@ -46,13 +49,16 @@ UNSPOKEN_PARTS = (
     "tool_call",
     "function_call",
 )
-NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
 class Message:
-    """Something said: by whom, its text, and the text with a mark for each part that cannot be
-    read.
+    """A message.
+
+    Attributes:
+        role: "system", "user", "assistant" or "tool"; "" is ignored.
+        text: The text.
+        marked: The text with a mark for each part that cannot be read.
     """
 
     role: str
@@ -61,8 +67,10 @@ class Message:
 
 
 def parse_message(role: str, content: Any) -> Message:
-    """A message of any client; `role` "" is passed over. Raises Unfit for a content that is neither
-    text nor parts.
+    """Convert a message of any client.
+
+    Raises:
+        FieldError: The content is neither a text nor a list of parts.
     """
     parts = [content] if isinstance(content, str | dict) else [] if content is None else content
     if not isinstance(parts, list):
@@ -74,7 +82,7 @@ def parse_message(role: str, content: Any) -> Message:
 
 
 def _read(part: Any) -> tuple[str | None, str]:
-    """The text of a part, or None and the mark that stands for it."""
+    """Return the text of a part, or None with the mark that replaces it."""
     if isinstance(part, str):
         return part, ""
     if not isinstance(part, dict):
@@ -91,34 +99,41 @@ def _read(part: Any) -> tuple[str | None, str]:
         return None, ""
     file = part.get("file")
     name = (file if isinstance(file, dict) else part).get("filename")
-    called = f" {name:.80}" if isinstance(name, str) else ""
-    return (
-        None,
-        f"[{PART_NAMES.get(kind) or re.sub(r'[^a-z_]', '', kind.lower())[:40] or 'unknown'}{called}]",
-    )
+    shown_name = f" {name:.80}" if isinstance(name, str) else ""
+    mark = PART_NAMES.get(kind) or re.sub(r"[^a-z_]", "", kind.lower())[:40] or "unknown"
+    return None, f"[{mark}{shown_name}]"
 
 
 def split_question(
     messages: Sequence[Message], field: str = "messages"
 ) -> tuple[str, list[cmt_sdk.Turn]]:
-    """The last thing that the user says, and what came before, as `MemoryModel.ask` takes them.
+    """Split a conversation into the user's last message and the history before it.
 
-    What tools gave since then is part of what came before. Raises InvalidInput, which names
-    `field`, where nothing is asked.
+    Tool results after the last message count as history.
+
+    Args:
+        messages: The conversation.
+        field: The name of the field that holds it, for error messages.
+
+    Returns:
+        Question and history as `MemoryModel.ask` takes them.
+
+    Raises:
+        InvalidInput: The conversation does not end with a question in words.
     """
-    said = [m for m in messages if m.role and m.marked.strip()]
-    spoken = [n for n, m in enumerate(said) if m.role != "system"]
-    asked = max((n for n in spoken if said[n].role == "user"), default=None)
-    if asked is None or said[spoken[-1]].role == "assistant":
+    present = [m for m in messages if m.role and m.marked.strip()]
+    spoken = [n for n, m in enumerate(present) if m.role != "system"]
+    last = max((n for n in spoken if present[n].role == "user"), default=None)
+    if last is None or present[spoken[-1]].role == "assistant":
         raise InvalidInput(f"{field}: the last one is not the user's: end with a question")
-    question = said[asked].text
+    question = present[last].text
     if not question.strip():
-        place = next(n for n, m in enumerate(messages) if m is said[asked])
-        unread = f"{said[asked].marked:.80} cannot be read, and there is no text"
-        raise InvalidInput(f"{field}[{place}].content: {unread}: ask in words")
-    rules = [m.marked for m in said if m.role == "system"]
-    before = [m for m in said[:asked] if m.role in ("user", "assistant")][-TURNS_KEPT:]
-    given = [m.marked for m in said[asked:] if m.role == "tool"]
+        number = next(n for n, m in enumerate(messages) if m is present[last])
+        unread = f"{present[last].marked:.80} cannot be read, and there is no text"
+        raise InvalidInput(f"{field}[{number}].content: {unread}: ask in words")
+    rules = [m.marked for m in present if m.role == "system"]
+    before = [m for m in present[:last] if m.role in ("user", "assistant")][-TURNS_KEPT:]
+    results = [m.marked for m in present[last:] if m.role == "tool"]
     turns = [cmt_sdk.Turn("system", text) for text in _within(rules, MAX_SYSTEM_CHARS)]
     kept = _within([m.marked for m in before], MAX_HISTORY_CHARS)
     turns += [
@@ -127,19 +142,20 @@ def split_question(
     ]
     turns += [
         cmt_sdk.Turn("system", f"A tool has told: {text}")
-        for text in _within(given, MAX_TOOL_CHARS)
+        for text in _within(results, MAX_TOOL_CHARS)
     ]
     return question, turns
 
 
 def system_turn(text: str) -> cmt_sdk.Turn:
-    """What a system says beside its messages, as the first turn."""
+    """Return instructions that are not part of the messages as the first turn."""
     return cmt_sdk.Turn("system", clean_text(text[:MAX_SYSTEM_CHARS]))
 
 
 def _within(texts: Sequence[str], most: int) -> list[str]:
-    """The last of the texts that have `most` characters together; one that has more by itself keeps
-    both its ends.
+    """Return the last texts that have at most `most` characters in total.
+
+    A longer text keeps its beginning and its end.
     """
     kept = list[str]()
     left = most
@@ -156,8 +172,3 @@ def _within(texts: Sequence[str], most: int) -> list[str]:
         )
         left -= len(kept[-1])
     return kept[::-1]
-
-
-def clean_text(text: str) -> str:
-    """A text whose NUL characters and lone surrogates are replaced: no tokenizer takes them."""
-    return NO_CHARACTER.sub("\ufffd", text)

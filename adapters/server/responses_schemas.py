@@ -1,6 +1,4 @@
-"""What clients of OpenAI's Responses API send and expect, as pydantic models. Knows no route and no
-memory.
-"""
+"""Schemas of OpenAI's Responses API, as pydantic models."""
 
 from __future__ import annotations
 
@@ -35,13 +33,11 @@ TOOL_RESULTS = (
     "local_shell_call_output",
     "shell_call_output",
 )
-NOT_KEPT = "answers are not kept here: leave it out, and send the whole conversation as `input`"
+NOT_KEPT = "responses are not stored here: leave it out, and send the whole conversation as `input`"
 
 
 def _items(given: object) -> object:
-    """The items that say something, in order; calls of tools, reasoning and references say
-    nothing.
-    """
+    """Convert the items to messages; tool calls, reasoning and references become empty ones."""
     if isinstance(given, str):
         return [parse_message("user", given)]
     if not isinstance(given, list):
@@ -70,24 +66,24 @@ Items = Annotated[list[Message], BeforeValidator(_items), WithJsonSchema(ITEMS)]
 
 
 class ResponsesRequest(AnswerRequest):
-    """A conversation whose next turn is asked for. What is not named here is passed over."""
+    """A request for the next turn of a conversation. Other fields are ignored."""
 
     model: str | None = Field(None, description="Any name: there is one model.")
     input: Items = Field(
         description="A text, or the items of a conversation that ends with the user's."
     )
-    instructions: str | None = Field(None, description="What the system says.")
+    instructions: str | None = Field(None, description="Instructions of the system.")
     stream: StrictBool | None = False
     max_output_tokens: Tokens = Field(
-        None, description="The longest answer, in tokens (256); at most 4,096."
+        None, description="Maximum tokens of the answer (256), up to 4,096."
     )
     text: dict[str, Any] | None = Field(None, description="Its `format` can only be text.")
     tool_choice: str | dict[str, Any] | None = Field(
-        None, description="Tools are passed over; only `auto` and `none`."
+        None, description="Tools are ignored; only `auto` and `none`."
     )
-    previous_response_id: str | None = Field(None, description="Refused: answers are not kept.")
+    previous_response_id: str | None = Field(None, description="Refused: answers are not stored.")
     conversation: str | dict[str, Any] | None = Field(
-        None, description="Refused: conversations are not kept."
+        None, description="Refused: conversations are not stored."
     )
     prompt: dict[str, Any] | None = Field(None, description="Refused: there are no stored prompts.")
     background: StrictBool | None = Field(None, description="Refused where true.")
@@ -95,7 +91,7 @@ class ResponsesRequest(AnswerRequest):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> ResponsesRequest:
-        """Refuse by name what cannot be done."""
+        """Refuse options that the server does not support."""
         form = (self.text or {}).get("format")
         check_forms(
             {
@@ -118,9 +114,7 @@ class ResponsesRequest(AnswerRequest):
         return self
 
     def options(self) -> dict[str, Any]:
-        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where
-        nothing is asked.
-        """
+        """Return question, history and options. See `AnswerRequest.reading`."""
         options = self.reading(self.input, self.max_output_tokens, "input")
         if self.instructions:
             options["history"] = [system_turn(self.instructions), *options["history"]]
@@ -128,7 +122,7 @@ class ResponsesRequest(AnswerRequest):
 
 
 class OutputText(BaseModel):
-    """The words of an answer."""
+    """The text of an answer."""
 
     type: Literal["output_text"] = "output_text"
     text: str
@@ -147,21 +141,19 @@ class OutputMessage(BaseModel):
 
 
 class InputDetails(BaseModel):
-    """Nothing is cached between requests."""
+    """Details of input tokens; nothing is cached between requests."""
 
     cached_tokens: int = 0
 
 
 class OutputDetails(BaseModel):
-    """The model does not reason aloud."""
+    """Details of output tokens; the model writes no reasoning."""
 
     reasoning_tokens: int = 0
 
 
 class ResponsesUsage(BaseModel):
-    """Tokens; `memory_tokens` are those of sources that were read from memory, in place of their
-    text.
-    """
+    """Token counts; `memory_tokens` counts sources that were read from memory, not as text."""
 
     input_tokens: int
     input_tokens_details: InputDetails = InputDetails()
@@ -172,7 +164,7 @@ class ResponsesUsage(BaseModel):
 
 
 class ResponseObject(BaseModel):
-    """An answer with its sources. It is not kept."""
+    """An answer with its sources. It is not stored."""
 
     id: str
     object: Literal["response"] = "response"
@@ -201,7 +193,7 @@ class ResponseObject(BaseModel):
 
 
 class StreamEvent(BaseModel):
-    """An event of a stream: its type, its number, and what belongs to the type."""
+    """An event of a stream: its type, its number, and the fields of the type."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -1,6 +1,4 @@
-"""Memories over HTTP: /api, for the page and for programs. Knows which call of the library is
-meant, no store and no model.
-"""
+"""/api: the memory over HTTP, for the page and for programs."""
 
 from __future__ import annotations
 
@@ -52,23 +50,23 @@ from cmt_sdk.errors import InvalidInput
 
 router = APIRouter(prefix="/api", tags=["memory"])
 
-LISTED_CHARS = 300  # characters of a text in a list
-# finer than that, the times in a database may differ from the clock's
+LISTED_CHARS = 300  # of a document's text in a list
+# times in the database may differ from the clock by less than this
 CLOCK_TOLERANCE = timedelta(milliseconds=1)
 ScopeQuery = Annotated[
-    NamedScope | None, Query(description="Only this scope, with everything beneath it.")
+    NamedScope | None, Query(description="Only this scope and the scopes below it.")
 ]
 
 
 @router.get("/health", responses=failure_responses())
 async def health() -> Health:
-    """Whether the server is there."""
+    """Report that the server is up."""
     return Health(ok=True)
 
 
 @router.get("/stats", responses=failure_responses())
 def stats(memory: MemoryDep) -> StatsValue:
-    """The memory in numbers."""
+    """Return the memory in numbers."""
     return StatsValue(**asdict(memory.stats()), version=cmt_sdk.__version__)
 
 
@@ -81,14 +79,14 @@ def list_documents(
     ] = None,
     q: Annotated[
         str | None,
-        Query(max_length=900, description="A part of the source, where that is not given."),
+        Query(max_length=900, description="A part of the source, if `source` is not given."),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[
-        str | None, Query(description="The `next_cursor` of the page before.")
+        str | None, Query(description="The `next_cursor` of the previous page.")
     ] = None,
 ) -> PageValue:
-    """Documents in order of creation; their texts are cut."""
+    """List documents in order of creation, with the first 300 characters of each text."""
     wanted = f"*{q}*" if q and not source else source
     page = memory.list(scope=scope, source=wanted, limit=limit, cursor=cursor or None)
     return PageValue(
@@ -100,23 +98,21 @@ def list_documents(
     "/documents",
     status_code=201,
     responses={
-        200: {"model": DocumentValue, "description": "It was there already."},
+        200: {"model": DocumentValue, "description": "The document existed already."},
         **failure_responses(409, 422),
     },
 )
 async def add_document(
-    work: QueueDep, memory: MemoryDep, response: Response, new: NewDocument
+    queue: QueueDep, memory: MemoryDep, response: Response, new: NewDocument
 ) -> DocumentValue:
-    """Remember a text. The same text in the same scope is one document, unless another id is
-    given.
-    """
-    began = datetime.now(UTC) - CLOCK_TOLERANCE
+    """Store a text. The same text in the same scope is one document unless the ids differ."""
+    start = datetime.now(UTC) - CLOCK_TOLERANCE
     document = cmt_sdk.Document(**new.model_dump(exclude={"wait"}))
     if new.wait:
-        work.check_room()
-    # not in a turn: questions go first
+        queue.check_room()
+    # without a slot: questions take precedence
     stored = await run_in_threadpool(memory.add, document, wait=new.wait)
-    if stored.created_at and stored.created_at < began:
+    if stored.created_at and stored.created_at < start:
         response.status_code = 200
     return _document_value(stored)
 
@@ -124,36 +120,37 @@ async def add_document(
 @router.post("/files", responses=failure_responses(501))
 async def add_files(
     request: Request,
-    work: QueueDep,
+    queue: QueueDep,
     memory: MemoryDep,
     file: Annotated[list[UploadFile], File(min_length=1)],
     scope: Annotated[Scope, Form()] = "",
 ) -> UploadResult:
-    """Remember files: text, html, pdf, docx and more. They are compressed in the background."""
+    """Store files: text, html, pdf, docx and more. They are compressed in the background."""
     names = [
         PurePosixPath(PureWindowsPath(upload.filename or "").as_posix()).name for upload in file
     ]
     files = [(name, await upload.read()) for name, upload in zip(names, file, strict=True)]
-    async with work.converting:
+    async with queue.converting:
         found = await cancel_on_disconnect(request.receive, read_files(files))
-    taken, refused = list[DocumentValue](), list[RejectedFile]()
+    stored = list[DocumentValue]()
+    refused = list[RejectedFile]()
     for name, document in zip(names, found, strict=True):
         try:
             if isinstance(document, str):
                 raise InvalidInput(document)  # noqa: TRY301
-            taken.append(
+            stored.append(
                 _document_value(
                     await run_in_threadpool(memory.add, replace(document, scope=scope), wait=False)
                 )
             )
         except InvalidInput as error:
             refused.append(RejectedFile(name=name, message=str(error)))
-    return UploadResult(documents=taken, refused=refused)
+    return UploadResult(documents=stored, refused=refused)
 
 
 @router.get("/documents/{id:path}", responses=failure_responses(404))
 def get_document(memory: MemoryDep, id: str) -> FullDocument:  # noqa: A002 - the word users know
-    """A document with its whole text and its passages."""
+    """Return a document with its complete text and its passages."""
     document = memory.get(id)
     passages = [PassageValue.model_validate(p) for p in memory.passages(id)]
     return FullDocument(**_document_value(document, None).model_dump(), passages=passages)
@@ -161,10 +158,14 @@ def get_document(memory: MemoryDep, id: str) -> FullDocument:  # noqa: A002 - th
 
 @router.patch("/documents/{id:path}", responses=failure_responses(404, 409, 422))
 async def change_document(
-    work: QueueDep, memory: MemoryDep, id: str, change: DocumentChange
-) -> DocumentValue:  # noqa: A002
-    """Another text, which is compressed before the answer, or other fields; the text before stays
-    in the history.
+    queue: QueueDep,
+    memory: MemoryDep,
+    id: str,  # noqa: A002 - the name in the address
+    change: DocumentChange,
+) -> DocumentValue:
+    """Change the text or fields of a document; the previous text stays in the history.
+
+    A new text is compressed before the response.
     """
     fields = change.model_dump(exclude_unset=True)
     fields = {
@@ -173,35 +174,34 @@ async def change_document(
         if value is not None or name in ("source", "expires_at")
     }
     if "text" in fields:
-        work.check_room()
+        queue.check_room()
     return _document_value(await run_in_threadpool(lambda: memory.update(id, **fields)))
 
 
 @router.delete("/documents/{id:path}", responses=failure_responses(404))
 def forget_document(memory: MemoryDep, id: str) -> ReceiptValue:  # noqa: A002
-    """Erase a document with its history; the receipt tells what a scan of the files found."""
+    """Erase a document with its history; the receipt reports what a scan of the files found."""
     return ReceiptValue.model_validate(memory.forget(id))
 
 
 @router.post("/forget", responses=failure_responses())
-def forget(memory: MemoryDep, chosen: ForgetRequest) -> ReceiptValue:
-    """Erase all documents that fit every condition given."""
-    return ReceiptValue.model_validate(memory.forget(**chosen.model_dump(exclude_unset=True)))
+def forget(memory: MemoryDep, conditions: ForgetRequest) -> ReceiptValue:
+    """Erase all documents that match every given condition."""
+    receipt = memory.forget(**conditions.model_dump(exclude_unset=True))
+    return ReceiptValue.model_validate(receipt)
 
 
 @router.get("/search", responses=failure_responses(409))
 async def search(
     request: Request,
-    work: QueueDep,
+    queue: QueueDep,
     memory: MemoryDep,
     q: Annotated[Text, Query()],
     k: Annotated[int, Query(ge=1, le=100)] = 10,
     mode: SearchMode = "fused",
     scope: ScopeQuery = None,
 ) -> Matches:
-    """Passages by meaning and words ("fused"), by one of them, or put in order by the model
-    ("reranked").
-    """
+    """Find passages by meaning and words ("fused"), by one of them, or reranked by the model."""
 
     def find() -> Matches:
         return Matches(
@@ -210,7 +210,7 @@ async def search(
 
     if mode == "text":
         return await run_in_threadpool(find)
-    return await cancel_on_disconnect(request.receive, work.call(find))
+    return await cancel_on_disconnect(request.receive, queue.call(find))
 
 
 @router.post(
@@ -218,14 +218,15 @@ async def search(
     response_model=AnswerValue,
     responses={200: EVENT_STREAM, **failure_responses(409)},
 )
-async def ask(request: Request, work: QueueDep, ask: AskRequest) -> Any:
-    """Answer a question from memory: as JSON, or as events `piece` ({"text"}), `answer`, and
-    `error` where it breaks off.
+async def ask(request: Request, queue: QueueDep, ask: AskRequest) -> Any:
+    """Answer a question from memory, as JSON or as events.
+
+    The events are `piece` ({"text"}), then `answer`, or `error` if the answer is interrupted.
     """
     options = ask.model_dump(exclude={"stream"})
 
     async def events() -> AsyncGenerator[str]:
-        async with aclosing(work.pieces(**options)) as pieces:
+        async with aclosing(queue.pieces(**options)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, str):
                     yield format_event(PieceValue(text=piece), "piece")
@@ -235,7 +236,7 @@ async def ask(request: Request, work: QueueDep, ask: AskRequest) -> Any:
     return (
         EventStream(events(), "error")
         if ask.stream
-        else await cancel_on_disconnect(request.receive, work.answer(**options))
+        else await cancel_on_disconnect(request.receive, queue.answer(**options))
     )
 
 
@@ -243,9 +244,7 @@ async def ask(request: Request, work: QueueDep, ask: AskRequest) -> Any:
 def show_map(
     memory: MemoryDep, scope: ScopeQuery = None, limit: Annotated[int, Query(ge=1, le=2000)] = 2000
 ) -> MapValue:
-    """Passages in the plane, near to each other when their meanings are, and the nearest to
-    each.
-    """
+    """Return passages as points in the plane, close if their meanings are, and neighbours."""
     return map_of(memory, scope, limit)
 
 
@@ -257,15 +256,16 @@ def _document_value(
 
 
 def _match_value(match: cmt_sdk.Match) -> MatchValue:
-    p, document = match.passage, match.document
+    passage = match.passage
+    document = match.document
     return MatchValue(
         document_id=document.id,
-        passage_id=p.id,
+        passage_id=passage.id,
         source=document.source,
         scope=document.scope,
-        start=p.start,
-        end=p.end,
-        text=p.text,
+        start=passage.start,
+        end=passage.end,
+        text=passage.text,
         score=match.score,
         why=match.why,
         superseded_by=match.superseded_by,

@@ -1,9 +1,8 @@
-"""Who asks: the name by which one person's memory is kept apart from another's. Knows requests, no
-route and no memory.
+"""The user of a request: each user name has its own scope in the memory.
 
-A name comes in a header, which a front end sets for its users, or in the body; the header counts
-before the body, which the user of a front end may have written. No name is nobody: such a request
-reads and writes what belongs to no user.
+The name comes from a header, which a front end sets for its users, or from the body. The header
+takes precedence, because the user of a front end may have written the body. A request without a
+name reads and writes only documents that belong to no user.
 """
 
 from __future__ import annotations
@@ -20,9 +19,9 @@ from starlette.exceptions import HTTPException
 
 from cmt_sdk.errors import InvalidInput
 
-# Open WebUI (ENABLE_FORWARD_USER_INFO_HEADERS), LiteLLM, LibreChat and others (a header of the
-# administrator's choice), and proxies that sign users in (oauth2-proxy, Authelia, Tailscale,
-# Cloudflare). The first that is there counts.
+# Headers of Open WebUI (ENABLE_FORWARD_USER_INFO_HEADERS), LiteLLM, LibreChat and others (a header
+# that the administrator chooses), and of proxies that sign users in (oauth2-proxy, Authelia,
+# Tailscale, Cloudflare). The first header of a request that is in the list counts.
 HEADERS = (
     "X-OpenWebUI-User-Id",
     "X-OpenWebUI-User-Email",
@@ -39,19 +38,19 @@ HEADERS = (
     "Tailscale-User-Login",
     "Cf-Access-Authenticated-User-Email",
 )
-USERS_SCOPE = "user"  # the scope beneath which everybody has a scope
-MAX_NAME_CHARS = 200  # characters of a name
+USERS_SCOPE = "user"  # the scope that holds the scopes of all users
+MAX_NAME_CHARS = 200
 
 
 class NamesUser(Protocol):
-    """What a request says in its body of who asks."""
+    """A request body that may name its user."""
 
     user: str | None
     scope: str | None
 
     @property
     def named(self) -> str | None:
-        """The name, by whichever field."""
+        """Return the user's name from any of the fields that may hold it."""
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -59,10 +58,13 @@ T = TypeVar("T", bound=BaseModel)
 
 @dataclass(frozen=True)
 class UserRules:
-    """How a server learns who asks.
+    """How a server identifies the user of a request.
 
-    `headers`: names of headers. `required`: whether a request without a name is refused. `guarded`:
-    whether only who has the token can ask; without one, a header is believed on this machine alone.
+    Attributes:
+        headers: Names of headers that may hold the user's name.
+        required: Refuse requests without a name.
+        guarded: The server requires a token. Without a token, headers are trusted only in requests
+            from this machine.
     """
 
     headers: Sequence[str] = HEADERS
@@ -70,8 +72,11 @@ class UserRules:
     guarded: bool = False
 
     def name_in(self, request: Request) -> str | None:
-        """The name in a header. Raises InvalidInput for an empty one and for two, HTTPException
-        from elsewhere.
+        """Return the name in a header; None if there is no such header.
+
+        Raises:
+            InvalidInput: The name is invalid, or there are several different names.
+            HTTPException: The header is not trusted, since it comes from another machine.
         """
         for header in self.headers:
             given = [_decoded(value) for value in request.headers.getlist(header)]
@@ -80,12 +85,12 @@ class UserRules:
             if not (self.guarded or _is_local(request)):
                 raise HTTPException(
                     403,
-                    f"header {header}: it is believed with a token, or on this machine: start with"
-                    " a token",
+                    f"header {header}: it is trusted only with a token, or from this machine: start"
+                    " the server with a token",
                 )
             if len(set(given)) > 1:
                 raise InvalidInput(
-                    f"header {header}: it is there {len(given)} times, with several names: send it"
+                    f"header {header}: it is sent {len(given)} times with different names: send it"
                     " once"
                 )
             try:
@@ -96,7 +101,7 @@ class UserRules:
 
 
 def validate_name(name: object) -> str | None:
-    """A user's name out of a body or header; None is left out. Raises ValueError."""
+    """Return a user's name from a body or header; None stays None. Raises ValueError."""
     if name is None:
         return None
     if isinstance(name, int) and not isinstance(name, bool):
@@ -104,11 +109,11 @@ def validate_name(name: object) -> str | None:
     if not isinstance(name, str):
         raise ValueError("give a text")  # noqa: TRY004 - pydantic reports it as a fault of the field
     if not name.strip():
-        raise ValueError("the name is empty, which is nobody: give one, or leave it out")
+        raise ValueError("the name is empty: give one, or leave it out")
     if len(name) > MAX_NAME_CHARS:
         raise ValueError(
-            f"the name has {len(name):,} characters, the limit is {MAX_NAME_CHARS}: give a shorter one, or"
-            " its hash"
+            f"the name has {len(name):,} characters, the limit is {MAX_NAME_CHARS}: give a shorter"
+            " one, or its hash"
         )
     if any("\ud800" <= letter <= "\udfff" for letter in name):
         raise ValueError("the name holds a lone surrogate, which is no character: decode it again")
@@ -116,39 +121,46 @@ def validate_name(name: object) -> str | None:
 
 
 def user_scope(name: str) -> str:
-    """The scope of a user, whose name is one name in it, whatever it holds."""
-    whole = quote(name, safe=" ")
-    return f"{USERS_SCOPE}/" + (whole if whole.strip(".") else whole.replace(".", "%2E"))
+    """Return the scope of a user; the name becomes one escaped path component."""
+    component = quote(name, safe=" ")
+    if not component.strip("."):  # "." and ".." are not allowed as components
+        component = component.replace(".", "%2E")
+    return f"{USERS_SCOPE}/{component}"
 
 
-def with_user(request: Request, asked: T) -> T:
-    """The request, with the name of who asks as its `user`. Raises InvalidInput, HTTPException."""
-    asking: UserRules = request.app.state.asking
-    header = asking.name_in(request)
-    given: NamesUser = asked  # type: ignore[assignment] # T has its fields
+def with_user(request: Request, body: T) -> T:
+    """Return the body with the user's name as its `user`.
+
+    Raises:
+        InvalidInput: The name is invalid or missing, or the scope belongs to another user.
+        HTTPException: The name comes from a header that is not trusted.
+    """
+    rules: UserRules = request.app.state.user_rules
+    header = rules.name_in(request)
+    given: NamesUser = body  # type: ignore[assignment] # T has its fields
     name = header or given.named
     if name is None:
-        if asking.required:
+        if rules.required:
             raise InvalidInput(
-                "user: nobody is named, and this server demands it: give `user` in the body, or"
-                f" the header {asking.headers[0]}"
+                "user: the request names no user, and this server requires one: give `user` in the"
+                f" body, or the header {rules.headers[0]}"
             )
-        return asked
+        return body
     own = user_scope(name)
     if (
         given.scope is not None
-        and (header or asking.required)
+        and (header or rules.required)
         and not f"{given.scope}/".startswith(f"{own}/")
     ):
         raise InvalidInput(
-            f"scope: {given.scope!r:.80} is not of the user of this request: leave it out, or give"
-            f" {own!r:.80}"
+            f"scope: {given.scope!r:.80} does not belong to the user of this request: leave it out,"
+            f" or give {own!r:.80}"
         )
-    return asked.model_copy(update={"user": name})
+    return body.model_copy(update={"user": name})
 
 
 def _decoded(value: str) -> str:
-    """A header's value, which Starlette reads as Latin-1, as the UTF-8 that it mostly is."""
+    """Return a header's value as UTF-8, if it is; Starlette decodes headers as Latin-1."""
     try:
         return value.encode("latin-1").decode()
     except UnicodeDecodeError:
@@ -156,7 +168,7 @@ def _decoded(value: str) -> str:
 
 
 def _is_local(request: Request) -> bool:
-    """Whether the request was made on this machine; a Unix socket has no address."""
+    """Return whether the request comes from this machine; a Unix socket has no address."""
     if request.client is None:
         return True
     try:
