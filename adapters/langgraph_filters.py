@@ -82,8 +82,10 @@ def _compares(value: Any, name: str, bound: Any) -> bool:
         raise InvalidFilter(f"filter operator {name!r}: choose one of {', '.join(OPERATORS)}")
     if name in ORDERED:
         try:
-            value, bound = float(value), float(bound)
+            numbers = (float(value), float(bound))
         except (TypeError, ValueError):
             if not (isinstance(value, str) and isinstance(bound, str)):
                 return False
+        else:
+            value, bound = numbers
     return bool(OPERATORS[name](value, bound))

@@ -45,7 +45,7 @@ class CMTMemoryBlock(BaseMemoryBlock[list[ChatMessage]]):
     """Stores facts that users and assistants state, and returns passages for the last questions.
 
     Each session has its own scope below `scope`. The passages are returned as a message of the
-    user's role, never of the system's, since anybody may have written them.
+    user's role, never of the system's, since anyone may have written them.
     """
 
     name: str = Field(default="Notes", description="The name of the memory block.")

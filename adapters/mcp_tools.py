@@ -66,9 +66,9 @@ class Tools:
     ) -> SearchResult:
         """Find passages in the user's long-term memory, word for word.
 
-        Use it whenever something the user wrote, said or kept earlier could matter: people, dates,
-        decisions, preferences, notes, documents. The query may be a question or a few telling
-        words. Prefer it to `ask` where you need exact words, several facts, or something to reason
+        Use it whenever something the user wrote or kept earlier could matter: people, dates,
+        decisions, preferences, notes, documents. The query may be a question or a few keywords.
+        Prefer it to `ask` where you need exact words, several facts, or something to reason
         about. It always returns passages, the best first: judge whether they fit.
         """
         return SearchResult(

@@ -65,10 +65,12 @@ def field_path(error: Mapping[str, Any], skipped: int = 0) -> str:
     while len(parts) > 1 and isinstance(parts[-1], str) and UNION_BRANCH.fullmatch(parts[-1]):
         parts = parts[:-1]
     field = getattr(error.get("ctx", {}).get("error"), "field", None)
-    whole = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(
-        "."
-    )
-    return f"{whole}{'' if field[0] == '[' or not whole else '.'}{field}" if field else whole
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    path = path.lstrip(".")
+    if not field:
+        return path
+    dot = "" if field.startswith("[") or not path else "."
+    return f"{path}{dot}{field}"
 
 
 def error_message(error: Mapping[str, Any], skipped: int = 0) -> str:

@@ -30,7 +30,8 @@ def needs_confirmation(
             a file of the same text in another folder says nothing about the rest.
         root: The folder that is synchronised.
     """
-    lost, total = _counts(gone, root), _counts(of, root)
+    lost = _counts(gone, root)
+    total = _counts(of, root)
     found: defaultdict[Path, list[Entry]] = defaultdict(list)
     reasons: dict[Path, bool] = {}
     for entry in gone:

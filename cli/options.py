@@ -165,7 +165,7 @@ expires_option = click.option(
     "--expires",
     metavar="TIME",
     callback=_parse_time,
-    help="Forget it at this time, such as 2027-01-31; UTC unless the time has a zone.",
+    help="Expire at this time, such as 2027-01-31; UTC unless the time has a zone.",
 )
 exclude_option = click.option(
     "--exclude",
@@ -174,7 +174,7 @@ exclude_option = click.option(
     help="Skip files and folders that match, such as drafts or '*.log' (repeatable).",
 )
 k_option = click.option(
-    "-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Passages to return."
+    "-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Number of passages."
 )
 reader_option = click.option(
     "--reader",

@@ -26,9 +26,6 @@ def mark_truncated(
 def report_truncation(answer: cmt_sdk.Answer | None) -> None:
     """Print on stderr that an answer was truncated, and the option that allows more tokens."""
     if answer is not None and answer.truncated:
+        length = pluralize(answer.answer_tokens, "token")
         more = 4 * answer.answer_tokens
-        echo(
-            f"the answer was cut at {pluralize(answer.answer_tokens, 'token')}: --max-tokens {more}"
-            " allows more",
-            err=True,
-        )
+        echo(f"the answer was truncated at {length}: --max-tokens {more} allows more", err=True)

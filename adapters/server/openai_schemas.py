@@ -122,7 +122,7 @@ class AnswerRequest(BaseModel):
         None, description="`user_id` names the user if no other field does."
     )
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
-    reader: Reader = Field("memory", description="What the model reads; see /api/ask.")
+    reader: Reader = Field("memory", description="The reader of the model; see /api/ask.")
     scope: NamedScope | None = Field(None, description="The scope, instead of that of `user`.")
     remember: StrictBool | None = Field(
         None,

@@ -81,7 +81,7 @@ def app(
 
     Args:
         memory: An open memory.
-        token: Required for /v1 and /api. Set it if anybody but this machine's user can connect.
+        token: Required for /v1 and /api. Set it if others than this machine's user can connect.
         origins: Allowed pages and apps, such as "https://notes.example" or "app://obsidian.md".
         hosts: Names of the server, next to "localhost" and its addresses.
         max_body: Maximum size of a request body in bytes.

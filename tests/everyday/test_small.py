@@ -300,7 +300,7 @@ def test_a_cut_answer_is_marked(cmt: Command, reader):
     cmt("add", "--text", LISBON)
     cut = cmt("ask", "Where did the museum move?", "--max-tokens", 3, "--reader", reader)
     assert cut.stdout.splitlines()[0].replace(" …", "…") == "The museum moved…"
-    assert cut.stderr == "the answer was cut at 3 tokens: --max-tokens 12 allows more\n"
+    assert cut.stderr == "the answer was truncated at 3 tokens: --max-tokens 12 allows more\n"
     whole = cmt("ask", "Where did the museum move?")
     assert (whole.stdout.splitlines()[0], whole.stderr) == (LISBON, "")
     assert cmt.json("ask", "Where did the museum move?", "--max-tokens", 3)["truncated"] is True
