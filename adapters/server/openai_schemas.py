@@ -305,7 +305,7 @@ class Choice(BaseModel):
     """The one answer."""
 
     index: Literal[0] = 0
-    parse_message: AssistantMessage
+    message: AssistantMessage
     logprobs: None = None
     finish_reason: Finish
 
