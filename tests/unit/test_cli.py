@@ -138,7 +138,7 @@ def test_text_can_wait_for_its_compression(cmt):
         cmt("add", "--text", LISBON, "--no-wait").stdout
         == "1 added, 0 updated, 0 unchanged; 1 passage will be compressed later\n"
     )
-    assert "version 1, waits\n" in cmt("show", ids(cmt)[0]).stdout
+    assert "version 1, pending\n" in cmt("show", ids(cmt)[0]).stdout
     assert "Lisbon" in cmt("search", "--mode", "text", "museum Lisbon", "-k", "1").stdout
     assert cmt.json("stats")["pending"] == 1
     assert cmt("compress").stdout == "1 passage compressed\n"
@@ -463,7 +463,7 @@ def test_chat_takes_lines_from_a_pipe(cmt):
     assert re.fullmatch("[0-9a-f]{8}", source)
     complaint, unknown, explained = said.stderr.splitlines()
     assert complaint == "there was no answer yet"
-    assert unknown == f"/what is no command. {explained}"
+    assert unknown == f"/what is not a command. {explained}"
     assert "/clear" in explained
 
 
@@ -490,9 +490,9 @@ def test_config_shows_and_sets(cmt):
     assert not cmt.home.exists()
     assert cmt("config", "set", "compression", "2").stderr == ""
     cmt("add", "--text", LISBON)
-    told = "memories that were made with something else are made anew by `cmt reencode`\n"
-    assert cmt("config", "set", "compression", "2.5").stderr == told
-    assert cmt("config", "set", "compression", "2.5").stderr == ""
+    told = "memories made with another value: `cmt reencode` re-encodes them\n"
+    assert cmt("config", "set", "keep", "0.75").stderr == told
+    assert cmt("config", "set", "keep", "0.75").stderr == ""
     assert cmt("config", "set", "rerank", "0").stderr == ""
     config = cmt.json("config")
     assert (config["settings"]["compression"], config["settings"]["rerank"]) == (2.5, 0)
@@ -524,7 +524,7 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
     refused = cmt("config", "set", "adapter", "nosuch", code=2).stderr
     assert f"adapter {tmp_path / 'nosuch'}: this folder holds no adapter" in refused
     for name in ("123", "", "no/such/folder", "nowhere.gguf"):
-        assert "nothing here is called that" in cmt("config", "set", "model", name, code=2).stderr
+        assert "there is no such model here" in cmt("config", "set", "model", name, code=2).stderr
     assert not cmt.home.exists()
     told = cmt("config", "set", "model", "nobody/nothing").stderr
     assert (
@@ -534,7 +534,7 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
         (False, "warning: device 'cuda:1': this torch or this machine has no CUDA; auto"),
         (True, ""),
     ):
-        monkeypatch.setattr("cmt_cli.named.has_cuda", lambda has=has: has)
+        monkeypatch.setattr("cmt_cli.local_model.has_cuda", lambda has=has: has)
         said = cmt("config", "set", "device", "cuda:1").stderr
         assert said.startswith(told)
         assert bool(said) is not has
@@ -544,7 +544,7 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
 def test_cuda_is_looked_for_without_torch():
     """Importing it would take seconds."""
     looked = (
-        "import sys; from cmt_cli.named import has_cuda; has_cuda(); sys.exit('torch' in"
+        "import sys; from cmt_cli.local_model import has_cuda; has_cuda(); sys.exit('torch' in"
         " sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", looked], check=False).returncode == 0
@@ -626,5 +626,5 @@ def test_every_command_helps_with_an_example(cmt, name):
 
 def test_help_tells_the_exit_codes_and_the_version(cmt):
     """What a script needs."""
-    assert "\n  Exit codes:\n    0    done\n" in cmt("--help").stdout
+    assert "\n  Exit codes:\n    0    success\n" in cmt("--help").stdout
     assert re.fullmatch(r"cmt, version \d+\.\d+\.\d+\S*\n", cmt("--version").stdout)

@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from cmt_cli.failures import CODES, exit_code
+from cmt_cli.error_handling import EXIT_CODES, exit_code
 from cmt_sdk import errors
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, open_fake
 
@@ -36,7 +36,7 @@ def test_every_error_has_its_exit_code():
         "StorageError": 5, "StorageFull": 5, "StorageDamaged": 5, "StorageLocked": 5, "StorageNewer": 5, "StorageDenied": 5,
         "StorageEncrypted": 5,
     }  # fmt: skip
-    assert CODES[-1] == (errors.CMTError, 1)
+    assert EXIT_CODES[-1] == (errors.CMTError, 1)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_every_error_has_its_exit_code():
         (["add", "nowhere.md"], 3, "there is no file or folder nowhere.md"),
         (["add", "A text, not a file. " * 50], 3, "there is no file or folder A text, not a file."),
         (["list", "-m", "~nobody-has-this-name/x"], 2, "memory name '~nobody-has-this-name/x'"),
-        (["add", "nowhere-*.md"], 3, "nothing fits nowhere-*.md"),
+        (["add", "nowhere-*.md"], 3, "no file matches nowhere-*.md"),
         (["add", "--text", "  \n "], 2, "nothing to remember"),
         (["add", "--text", "a\0b"], 2, "NUL"),
         (["add", "--text", "a\udcffb"], 2, "lone surrogate"),
@@ -84,9 +84,9 @@ def test_every_error_has_its_exit_code():
         (["config", "set", "compression", "--frobnicate", "-3"], 2, "unexpected extra argument"),
         (["model", "remove", "nosuch"], 4, "`cmt model list`"),
         (["list", "--where", "year"], 2, "write KEY=VALUE"),
-        (["list", "--where", "a>1", "--where", "a<3"], 2, "one condition a key"),
-        (["config", "set", "compression", "700"], 2, "choose a number from 1 to 100"),
-        (["config", "set", "compression", "much"], 2, "choose a number"),
+        (["list", "--where", "a>1", "--where", "a<3"], 2, "one condition per key"),
+        (["config", "set", "keep", "7"], 2, "choose a number from 0.01 to 1.0"),
+        (["config", "set", "keep", "much"], 2, "choose a number"),
         (["config", "set", "colour", "red"], 2, "passage_tokens"),
         (["model", "show", "nobody/nothing"], 4, "cmt model pull nobody/nothing"),
         (["frobnicate"], 2, "No such command"),
@@ -442,4 +442,4 @@ def test_a_copy_is_a_document_of_its_own(cmt, tmp_path):
 def test_a_condition_that_is_half_written(cmt, condition):
     """It is not taken for a search for odd text."""
     cmt("add", "--text", LISBON)
-    assert "is no value" in cmt("list", "--where", condition, code=2).stderr
+    assert "is not a value" in cmt("list", "--where", condition, code=2).stderr

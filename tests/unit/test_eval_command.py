@@ -140,7 +140,7 @@ def test_a_kept_memory_is_not_mixed_with_other_settings(file: Path, tmp_path: Pa
     """Passages that were cut otherwise, or other documents, are refused."""
     cmt_eval(file, "--memory", tmp_path / "kept", "--set", "passage_tokens=64")
     assert cmt_eval(file, "--memory", tmp_path / "kept").exit_code == 0
-    with pytest.raises(InvalidSetting, match="were cut with 64"):
+    with pytest.raises(InvalidSetting, match="were split with 64"):
         cmt_eval(file, "--memory", tmp_path / "kept", "--set", "passage_tokens=128")
     with open_fake(tmp_path / "kept") as memory:
         memory.add("Something else.")

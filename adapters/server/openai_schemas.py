@@ -1,4 +1,4 @@
-"""What OpenAI's clients send and expect, as pydantic models. Knows no route and no memory."""
+"""Schemas of OpenAI's models, chat completions and embeddings, as pydantic models."""
 
 from __future__ import annotations
 
@@ -8,29 +8,30 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, Field, StrictBool, WithJsonSchema, model_validator
 
-from cmt_adapters.server.asking import USERS, scope_of, sound_name
-from cmt_adapters.server.shapes import NamedScope, Reader, SourceValue, Text
-from cmt_adapters.server.talk import Message, message, question_of
-from cmt_adapters.wording import Unfit
+from cmt_adapters.server.messages import Message, parse_message, split_question
+from cmt_adapters.server.schemas import NamedScope, Reader, SourceValue, Text
+from cmt_adapters.server.users import USERS_SCOPE, user_scope, validate_name
+from cmt_adapters.validation_messages import FieldError
 
 MODEL = "cmt"
 Finish = Literal["stop", "length"]
-LONGEST = 256  # tokens of an answer whose length is not given
-MOST = 4096
-STOPS = 4
+DEFAULT_ANSWER_TOKENS = 256
+MAX_ANSWER_TOKENS = 4096
+MAX_STOPS = 4
 FREE_CHOICES = (None, "auto", "none")
-TEXT_ALONE = "the model answers in plain text: leave it out"
+PLAIN_TEXT_ONLY = "the model answers in plain text: leave it out"
 
 
-def bent(value: object) -> object:
-    """A number of tokens that an answer can have; None for no number, and for -1 or 0, by which
-    clients mean no limit.
+def clamp_tokens(value: object) -> object:
+    """Limit a number of tokens to the maximum; None for -1 and 0, which clients use for no limit.
+
+    A value that is not a number is returned unchanged, for pydantic to reject.
     """
     if isinstance(value, str) and value.strip().lstrip("+-").isdigit() and len(value) < 20:
         value = int(value)
     if not isinstance(value, int | float) or isinstance(value, bool) or math.isnan(value):
         return value
-    return int(min(value, MOST)) if value >= 1 else None
+    return int(min(value, MAX_ANSWER_TOKENS)) if value >= 1 else None
 
 
 def _stops(given: object) -> object:
@@ -38,33 +39,33 @@ def _stops(given: object) -> object:
     if stops is not None and not (
         isinstance(stops, list) and all(isinstance(s, str) for s in stops)
     ):
-        raise ValueError(f"give a text, or a list of up to {STOPS}")
-    if stops and len(stops) > STOPS:
-        raise ValueError(f"{len(stops)} texts are given, the limit is {STOPS}: give fewer")
+        raise ValueError(f"give a text, or a list of up to {MAX_STOPS}")
+    if stops and len(stops) > MAX_STOPS:
+        raise ValueError(f"there are {len(stops)} texts, the limit is {MAX_STOPS}: give fewer")
     return [s for s in stops or () if s]
 
 
 def _metadata(given: object) -> object:
-    """The metadata of a request, whose user_id is a name where there is one."""
+    """Check the user_id in the metadata of a request."""
     if isinstance(given, dict):
         try:
-            sound_name(given.get("user_id"))
+            validate_name(given.get("user_id"))
         except ValueError as error:
-            raise Unfit("user_id", str(error)) from error
+            raise FieldError("user_id", str(error)) from error
     return given
 
 
 def _message(given: object) -> object:
     if not isinstance(given, dict) or not isinstance(given.get("role"), str):
-        raise Unfit(
+        raise FieldError(
             "", 'give an object with a role and a content, such as {"role": "user", "content": "…"}'
         )
-    return message(
+    return parse_message(
         given["role"], given.get("refusal") if given.get("content") is None else given["content"]
     )
 
 
-SAID = {
+MESSAGE_SCHEMA = {
     "type": "object",
     "required": ["role"],
     "properties": {
@@ -74,15 +75,15 @@ SAID = {
         },
         "content": {
             "description": (
-                "A text, or a list of parts. Of parts that are no text a mark is read, such as"
+                "A text, or a list of parts. Parts that are not text are read as a mark, such as"
                 " [picture]."
             )
         },
     },
 }
-Content = Annotated[Message, BeforeValidator(_message), WithJsonSchema(SAID)]
-NUMBER = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
-Tokens = Annotated[int | None, BeforeValidator(bent), WithJsonSchema(NUMBER)]
+Content = Annotated[Message, BeforeValidator(_message), WithJsonSchema(MESSAGE_SCHEMA)]
+OPTIONAL_INTEGER = {"anyOf": [{"type": "integer"}, {"type": "null"}]}
+Tokens = Annotated[int | None, BeforeValidator(clamp_tokens), WithJsonSchema(OPTIONAL_INTEGER)]
 Stops = Annotated[
     list[str],
     BeforeValidator(_stops),
@@ -90,7 +91,7 @@ Stops = Annotated[
         {
             "anyOf": [
                 {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "maxItems": STOPS},
+                {"type": "array", "items": {"type": "string"}, "maxItems": MAX_STOPS},
                 {"type": "null"},
             ]
         }
@@ -98,67 +99,83 @@ Stops = Annotated[
 ]
 Name = Annotated[
     str | None,
-    BeforeValidator(sound_name),
+    BeforeValidator(validate_name),
     WithJsonSchema({"anyOf": [{"type": "string", "maxLength": 200}, {"type": "null"}]}),
 ]
 
 
 class StreamOptions(BaseModel):
-    """What a stream tells beside the text."""
+    """Options of a stream."""
 
     include_usage: StrictBool | None = False
 
 
-class Asked(BaseModel):
-    """What a request for an answer says of who asks, and of how the memory is read."""
+class AnswerRequest(BaseModel):
+    """The fields of a request for an answer that name its user and its options."""
 
     user: Name = Field(
         None,
-        description='Who asks; narrows the memory to the scope "user/<user>". Left out: nobody.',
+        description='The user; limits the memory to the scope "user/<user>". Left out: no user.',
     )
-    safety_identifier: Name = Field(None, description="Who asks, where `user` does not say it.")
+    safety_identifier: Name = Field(None, description="The user, if `user` is left out.")
     metadata: Annotated[dict[str, Any] | None, BeforeValidator(_metadata)] = Field(
-        None, description="`user_id` says who asks, where nothing else does."
+        None, description="`user_id` names the user if no other field does."
     )
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
-    reader: Reader = Field("memory", description="What the model reads; see /api/ask.")
-    scope: NamedScope | None = Field(None, description="In place of the scope of `user`.")
+    reader: Reader = Field("memory", description="The reader of the model; see /api/ask.")
+    scope: NamedScope | None = Field(None, description="The scope, instead of that of `user`.")
     remember: StrictBool | None = Field(
         None,
         description=(
-            "Whether what the user tells is added to the memory, in the scope (as the server is"
-            " set)."
+            "Whether to store the facts that the user states, in the scope (default: as the server"
+            " is set)."
         ),
     )
 
     @property
     def named(self) -> str | None:
-        """The name that the body gives. `prompt_cache_key` is none: it names a cache, of an
-        application or one conversation.
+        """Return the user's name in the body.
+
+        `prompt_cache_key` does not count: it names the cache of an application or a conversation.
         """
         return (
-            self.user or self.safety_identifier or sound_name((self.metadata or {}).get("user_id"))
+            self.user
+            or self.safety_identifier
+            or validate_name((self.metadata or {}).get("user_id"))
         )
 
     @property
     def within(self) -> str:
-        """The scope that is written to."""
-        return self.scope or (scope_of(self.user) if self.user else "")
+        """Return the scope to store in."""
+        return self.scope or (user_scope(self.user) if self.user else "")
 
     def reading(
-        self, messages: Sequence[Message], longest: int | None, field: str = "messages"
+        self, messages: Sequence[Message], max_tokens: int | None, field: str = "messages"
     ) -> dict[str, Any]:
-        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where
-        nothing is asked.
+        """Return question, history and options for `ModelQueue.replies`.
+
+        Args:
+            messages: The conversation.
+            max_tokens: Maximum tokens of the answer; None means the default.
+            field: The name of the field that holds the messages, for error messages.
+
+        Raises:
+            InvalidInput: The conversation does not end with a question.
         """
-        question, history = question_of(messages, field)
-        narrowed = {"scope": self.within} if self.within else {"outside": USERS}
-        about = {"k": self.k, "reader": self.reader, "max_tokens": longest or LONGEST}
-        return {"question": question, "history": history, **about, **narrowed}
+        question, history = split_question(messages, field)
+        scope = {"scope": self.within} if self.within else {"outside": USERS_SCOPE}
+        return {
+            "question": question,
+            "history": history,
+            "k": self.k,
+            "reader": self.reader,
+            "max_tokens": max_tokens or DEFAULT_ANSWER_TOKENS,
+            **scope,
+        }
 
 
-class ChatRequest(Asked):
-    """A conversation whose next turn is asked for. What is not named here is passed over."""
+class ChatRequest(AnswerRequest):
+    """A request for the next turn of a conversation. Other fields are ignored."""
 
     model: str = Field(description="Any name: there is one model.")
     messages: Annotated[list[Content], Field(min_length=1)]
@@ -167,12 +184,12 @@ class ChatRequest(Asked):
     n: int | None = Field(None, description="There is one answer.")
     max_tokens: Tokens = None
     max_completion_tokens: Tokens = Field(
-        None, description="The longest answer, in tokens (256); at most 4,096."
+        None, description="Maximum tokens of the answer (256), up to 4,096."
     )
     stop: Stops = Field([], description="Up to four texts that end the answer before them.")
     response_format: dict[str, Any] | None = Field(None, description='Only {"type": "text"}.')
     tool_choice: str | dict[str, Any] | None = Field(
-        None, description="Tools are passed over; only `auto` and `none`."
+        None, description="Tools are ignored; only `auto` and `none`."
     )
     function_call: str | dict[str, Any] | None = Field(None, description="As `tool_choice`.")
     modalities: list[str] | None = Field(None, description="Only text.")
@@ -180,7 +197,7 @@ class ChatRequest(Asked):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> ChatRequest:
-        """Refuse by name what would give the answer another form than it can have."""
+        """Refuse options that would change the form of the answer."""
         check_forms(
             {
                 "n": (
@@ -188,20 +205,18 @@ class ChatRequest(Asked):
                     and "there is one answer: leave it out, and ask again for another"
                 ),
                 "response_format": (
-                    (self.response_format or {}).get("type", "text") != "text" and TEXT_ALONE
+                    (self.response_format or {}).get("type", "text") != "text" and PLAIN_TEXT_ONLY
                 ),
                 "tool_choice": is_forced(self.tool_choice) and NO_TOOLS,
                 "function_call": is_forced(self.function_call) and NO_TOOLS,
-                "modalities": set(self.modalities or ["text"]) != {"text"} and TEXT_ALONE,
+                "modalities": set(self.modalities or ["text"]) != {"text"} and PLAIN_TEXT_ONLY,
                 "logprobs": bool(self.logprobs) and "there are none: leave it out",
             }
         )
         return self
 
     def options(self) -> dict[str, Any]:
-        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where
-        nothing is asked.
-        """
+        """Return question, history and options. See `reading`."""
         return self.reading(self.messages, self.max_completion_tokens or self.max_tokens)
 
 
@@ -209,7 +224,7 @@ NO_TOOLS = 'the model calls no tools: leave it out, or give "auto" or "none"'
 
 
 def is_forced(choice: object) -> bool:
-    """Whether a choice of tools leaves no answer without one."""
+    """Return whether a tool choice requires a tool."""
     if isinstance(choice, dict) and choice.get("type") == "allowed_tools":
         allowed = choice.get("allowed_tools")
         choice = (allowed if isinstance(allowed, dict) else choice).get("mode", "auto")
@@ -220,28 +235,26 @@ def check_forms(refused: dict[str, str | bool]) -> None:
     """Raise ValueError for the first field that has a reason to be refused."""
     for name, reason in refused.items():
         if reason:
-            raise Unfit(name, str(reason))
+            raise FieldError(name, str(reason))
 
 
 def _texts(given: object) -> object:
-    """Texts to embed; OpenAI's own clients may send numbers of tokens, which are those of another
-    model.
-    """
+    """Check texts to embed; OpenAI's clients may send token ids, which belong to another model."""
     some = given if isinstance(given, list) else [given]
     if any(isinstance(item, int | list) and not isinstance(item, bool) for item in some):
         raise ValueError(
-            "these are tokens of another model: send texts (LangChain:"
+            "these are token ids of another model: send texts (LangChain:"
             " OpenAIEmbeddings(check_embedding_ctx_length=False))"
         )
     return some
 
 
-MANY = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2048}
+TEXT_LIST = {"type": "array", "items": {"type": "string"}, "minItems": 1, "maxItems": 2048}
 Texts = Annotated[
     list[Text],
     BeforeValidator(_texts),
     Field(min_length=1, max_length=2048),
-    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, MANY]}),
+    WithJsonSchema({"anyOf": [{"type": "string", "minLength": 1}, TEXT_LIST]}),
 ]
 
 
@@ -251,12 +264,12 @@ class EmbeddingRequest(BaseModel):
     model: str = Field(description="Any name: there is one model.")
     input: Texts
     encoding_format: Literal["float", "base64"] | None = "float"
-    dimensions: int | None = Field(None, ge=1, description="Only what the model's vectors have.")
+    dimensions: int | None = Field(None, ge=1, description="Only the dimension of the model.")
     user: str | None = None
 
 
 class Model(BaseModel):
-    """A model that can be asked."""
+    """A model."""
 
     id: str = MODEL
     object: Literal["model"] = "model"
@@ -272,9 +285,7 @@ class Models(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens; `memory_tokens` are those of sources that were read from memory, in place of their
-    text.
-    """
+    """Token counts; `memory_tokens` counts sources that were read from memory, not as text."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -282,7 +293,7 @@ class Usage(BaseModel):
     memory_tokens: int
 
 
-class Said(BaseModel):
+class AssistantMessage(BaseModel):
     """The answer's message."""
 
     role: Literal["assistant"] = "assistant"
@@ -294,7 +305,7 @@ class Choice(BaseModel):
     """The one answer."""
 
     index: Literal[0] = 0
-    message: Said
+    message: AssistantMessage
     logprobs: None = None
     finish_reason: Finish
 
@@ -312,7 +323,7 @@ class Completion(BaseModel):
 
 
 class Delta(BaseModel):
-    """What a chunk adds to the message."""
+    """The part of the message that a chunk adds."""
 
     role: Literal["assistant"] | None = None
     content: str | None = None
@@ -327,9 +338,7 @@ class ChunkChoice(BaseModel):
 
 
 class Chunk(BaseModel):
-    """A piece of a streamed answer. The one that ends it brings the sources; where usage is asked
-    for, one more follows.
-    """
+    """A piece of a streamed answer. The last has the sources; if requested, usage follows."""
 
     id: str
     object: Literal["chat.completion.chunk"]
@@ -349,7 +358,7 @@ class Embedding(BaseModel):
 
 
 class EmbeddingUsage(BaseModel):
-    """Tokens, estimated: one for four letters."""
+    """Token counts, estimated as one per four characters."""
 
     prompt_tokens: int
     total_tokens: int

@@ -1,5 +1,6 @@
-"""What pydantic finds wrong, in words for who sent it: the field, and what to give. Knows no
-request, and repeats no value.
+"""Messages for pydantic errors: the field that is wrong and how to correct it.
+
+Messages never repeat the value, which may be private.
 """
 
 from __future__ import annotations
@@ -8,12 +9,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-BRANCH = re.compile(
+UNION_BRANCH = re.compile(
     r"str|int|float|bool|none|dict|list|function-\w+(\[.*)?|.*[\[(].*|(constrained|lax-or|nullable)-.*"
 )
-PLAIN = "give a plain value: a text, a number, true, false or null"
-TIME = "give a time with its zone, such as 2027-01-31T00:00:00Z"
-WORDS = {
+PLAIN_VALUE = "give a plain value: a text, a number, true, false or null"
+TIME_WITH_ZONE = "give a time with its zone, such as 2027-01-31T00:00:00Z"
+MESSAGES = {
     "missing": "it is missing",
     "string_type": "give a text",
     "string_unicode": "it holds a lone surrogate, which is no character: decode it again",
@@ -37,42 +38,47 @@ WORDS = {
     "literal_error": "choose one of {expected}",
     "greater_than_equal": "give at least {ge}",
     "less_than_equal": "give at most {le}",
-    "datetime_type": TIME,
-    "datetime_parsing": TIME,
-    "datetime_from_date_parsing": TIME,
-    "datetime_object_invalid": TIME,
-    "timezone_aware": TIME,
+    "datetime_type": TIME_WITH_ZONE,
+    "datetime_parsing": TIME_WITH_ZONE,
+    "datetime_from_date_parsing": TIME_WITH_ZONE,
+    "datetime_object_invalid": TIME_WITH_ZONE,
+    "timezone_aware": TIME_WITH_ZONE,
 }
 
 
-class Unfit(ValueError):
-    """What a part of a value has wrong; `field`: which part of it."""
+class FieldError(ValueError):
+    """An error in one part of a value; `field` names the part."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(reason)
         self.field = field
 
 
-def place_of(error: Mapping[str, Any], skipped: int = 0) -> str:
-    """Where a value stands, as a caller writes it: `messages[0].content`; without the first
-    `skipped` parts.
+def field_path(error: Mapping[str, Any], skipped: int = 0) -> str:
+    """Return the path of the wrong value as a caller writes it, such as `messages[0].content`.
+
+    Args:
+        error: An error of pydantic.
+        skipped: How many leading parts of the location to leave out.
     """
     parts: Sequence[str | int] = error["loc"][skipped:]
-    while len(parts) > 1 and isinstance(parts[-1], str) and BRANCH.fullmatch(parts[-1]):
+    while len(parts) > 1 and isinstance(parts[-1], str) and UNION_BRANCH.fullmatch(parts[-1]):
         parts = parts[:-1]
     field = getattr(error.get("ctx", {}).get("error"), "field", None)
-    whole = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts).lstrip(
-        "."
-    )
-    return f"{whole}{'' if field[0] == '[' or not whole else '.'}{field}" if field else whole
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
+    path = path.lstrip(".")
+    if not field:
+        return path
+    dot = "" if field.startswith("[") or not path else "."
+    return f"{path}{dot}{field}"
 
 
-def words_of(error: Mapping[str, Any], skipped: int = 0) -> str:
-    """What is wrong with a value."""
+def error_message(error: Mapping[str, Any], skipped: int = 0) -> str:
+    """Return what is wrong with a value. Arguments as for `field_path`."""
     if error["type"] == "value_error":
         return str(error["ctx"]["error"])
     last = error["loc"][-1] if len(error["loc"]) > skipped + 1 else 0
-    if isinstance(last, str) and BRANCH.fullmatch(last):
-        return PLAIN
-    words: str = WORDS.get(error["type"], error["msg"])
-    return words.format_map(error.get("ctx", {})) if error["type"] in WORDS else words
+    if isinstance(last, str) and UNION_BRANCH.fullmatch(last):
+        return PLAIN_VALUE
+    words: str = MESSAGES.get(error["type"], error["msg"])
+    return words.format_map(error.get("ctx", {})) if error["type"] in MESSAGES else words

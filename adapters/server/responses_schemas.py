@@ -1,6 +1,4 @@
-"""What clients of OpenAI's Responses API send and expect, as pydantic models. Knows no route and no
-memory.
-"""
+"""Schemas of OpenAI's Responses API, as pydantic models."""
 
 from __future__ import annotations
 
@@ -16,34 +14,32 @@ from pydantic import (
     model_validator,
 )
 
-from cmt_adapters.server.openai_shapes import (
+from cmt_adapters.server.messages import Message, parse_message, system_turn
+from cmt_adapters.server.openai_schemas import (
     MODEL,
     NO_TOOLS,
-    TEXT_ALONE,
-    Asked,
+    PLAIN_TEXT_ONLY,
+    AnswerRequest,
     Tokens,
     check_forms,
     is_forced,
 )
-from cmt_adapters.server.shapes import SourceValue
-from cmt_adapters.server.talk import Message, message, rule_of
-from cmt_adapters.wording import Unfit
+from cmt_adapters.server.schemas import SourceValue
+from cmt_adapters.validation_messages import FieldError
 
-RESULTS = (
+TOOL_RESULTS = (
     "function_call_output",
     "custom_tool_call_output",
     "local_shell_call_output",
     "shell_call_output",
 )
-NOT_KEPT = "answers are not kept here: leave it out, and send the whole conversation as `input`"
+NOT_KEPT = "responses are not stored here: leave it out, and send the whole conversation as `input`"
 
 
 def _items(given: object) -> object:
-    """The items that say something, in order; calls of tools, reasoning and references say
-    nothing.
-    """
+    """Convert the items to messages; tool calls, reasoning and references become empty ones."""
     if isinstance(given, str):
-        return [message("user", given)]
+        return [parse_message("user", given)]
     if not isinstance(given, list):
         raise ValueError("give a text, or a list of items")  # noqa: TRY004 - pydantic reports it as a fault of the field
     return [_item(item, n) for n, item in enumerate(given)]
@@ -52,38 +48,42 @@ def _items(given: object) -> object:
 def _item(item: object, number: int) -> Message:
     try:
         if not isinstance(item, dict):
-            raise Unfit("", 'give an object, such as {"role": "user", "content": "…"}')  # noqa: TRY301
-        if item.get("type") in RESULTS:
-            return message("tool", item.get("output"))
+            raise FieldError("", 'give an object, such as {"role": "user", "content": "…"}')  # noqa: TRY301
+        if item.get("type") in TOOL_RESULTS:
+            return parse_message("tool", item.get("output"))
         role = item.get("role")
-        return message(role, item.get("content")) if isinstance(role, str) else message("", None)
-    except Unfit as error:
-        raise Unfit(f"[{number}].{error.field}".rstrip("."), str(error)) from error
+        return (
+            parse_message(role, item.get("content"))
+            if isinstance(role, str)
+            else parse_message("", None)
+        )
+    except FieldError as error:
+        raise FieldError(f"[{number}].{error.field}".rstrip("."), str(error)) from error
 
 
 ITEMS = {"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "object"}}]}
 Items = Annotated[list[Message], BeforeValidator(_items), WithJsonSchema(ITEMS)]
 
 
-class ResponsesRequest(Asked):
-    """A conversation whose next turn is asked for. What is not named here is passed over."""
+class ResponsesRequest(AnswerRequest):
+    """A request for the next turn of a conversation. Other fields are ignored."""
 
     model: str | None = Field(None, description="Any name: there is one model.")
     input: Items = Field(
         description="A text, or the items of a conversation that ends with the user's."
     )
-    instructions: str | None = Field(None, description="What the system says.")
+    instructions: str | None = Field(None, description="Instructions of the system.")
     stream: StrictBool | None = False
     max_output_tokens: Tokens = Field(
-        None, description="The longest answer, in tokens (256); at most 4,096."
+        None, description="Maximum tokens of the answer (256), up to 4,096."
     )
     text: dict[str, Any] | None = Field(None, description="Its `format` can only be text.")
     tool_choice: str | dict[str, Any] | None = Field(
-        None, description="Tools are passed over; only `auto` and `none`."
+        None, description="Tools are ignored; only `auto` and `none`."
     )
-    previous_response_id: str | None = Field(None, description="Refused: answers are not kept.")
+    previous_response_id: str | None = Field(None, description="Refused: answers are not stored.")
     conversation: str | dict[str, Any] | None = Field(
-        None, description="Refused: conversations are not kept."
+        None, description="Refused: conversations are not stored."
     )
     prompt: dict[str, Any] | None = Field(None, description="Refused: there are no stored prompts.")
     background: StrictBool | None = Field(None, description="Refused where true.")
@@ -91,7 +91,7 @@ class ResponsesRequest(Asked):
 
     @model_validator(mode="after")
     def _can_be_done(self) -> ResponsesRequest:
-        """Refuse by name what cannot be done."""
+        """Refuse options that the server does not support."""
         form = (self.text or {}).get("format")
         check_forms(
             {
@@ -103,7 +103,9 @@ class ResponsesRequest(Asked):
                 ),
                 "background": bool(self.background) and NOT_KEPT,
                 "text.format": (
-                    isinstance(form, dict) and form.get("type", "text") != "text" and TEXT_ALONE
+                    isinstance(form, dict)
+                    and form.get("type", "text") != "text"
+                    and PLAIN_TEXT_ONLY
                 ),
                 "tool_choice": is_forced(self.tool_choice) and NO_TOOLS,
                 "top_logprobs": bool(self.top_logprobs) and "there are none: leave it out",
@@ -112,17 +114,15 @@ class ResponsesRequest(Asked):
         return self
 
     def options(self) -> dict[str, Any]:
-        """The question with its history, as `MemoryModel.ask` takes them. Raises InvalidInput where
-        nothing is asked.
-        """
+        """Return question, history and options. See `AnswerRequest.reading`."""
         options = self.reading(self.input, self.max_output_tokens, "input")
         if self.instructions:
-            options["history"] = [rule_of(self.instructions), *options["history"]]
+            options["history"] = [system_turn(self.instructions), *options["history"]]
         return options
 
 
 class OutputText(BaseModel):
-    """The words of an answer."""
+    """The text of an answer."""
 
     type: Literal["output_text"] = "output_text"
     text: str
@@ -141,21 +141,19 @@ class OutputMessage(BaseModel):
 
 
 class InputDetails(BaseModel):
-    """Nothing is cached between requests."""
+    """Details of input tokens; nothing is cached between requests."""
 
     cached_tokens: int = 0
 
 
 class OutputDetails(BaseModel):
-    """The model does not reason aloud."""
+    """Details of output tokens; the model writes no reasoning."""
 
     reasoning_tokens: int = 0
 
 
 class ResponsesUsage(BaseModel):
-    """Tokens; `memory_tokens` are those of sources that were read from memory, in place of their
-    text.
-    """
+    """Token counts; `memory_tokens` counts sources that were read from memory, not as text."""
 
     input_tokens: int
     input_tokens_details: InputDetails = InputDetails()
@@ -165,8 +163,8 @@ class ResponsesUsage(BaseModel):
     memory_tokens: int
 
 
-class Responded(BaseModel):
-    """An answer with its sources. It is not kept."""
+class ResponseObject(BaseModel):
+    """An answer with its sources. It is not stored."""
 
     id: str
     object: Literal["response"] = "response"
@@ -194,8 +192,8 @@ class Responded(BaseModel):
     sources: list[SourceValue] = []
 
 
-class Step(BaseModel):
-    """An event of a stream: its type, its number, and what belongs to the type."""
+class StreamEvent(BaseModel):
+    """An event of a stream: its type, its number, and the fields of the type."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -1,6 +1,4 @@
-"""What goes over HTTP as pydantic models, which check requests and are made of the library's
-values. Knows no route.
-"""
+"""Schemas of /api: pydantic models that check requests and convert the library's values."""
 
 from __future__ import annotations
 
@@ -11,16 +9,14 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, S
 
 import cmt_sdk
 
-TEXT = r"^[^\x00]*[^\s\x00-\x1f][^\x00]*$"  # not only white space, no NUL
+TEXT = r"^[^\x00]*[^\s\x00-\x1f][^\x00]*$"  # not only white space, and no NUL
 SCOPE = r"^([^/\x00]+(/[^/\x00]+)*)?$"
 Text = Annotated[str, Field(min_length=1, pattern=TEXT)]
 Scope = Annotated[
     str,
-    Field(
-        pattern=SCOPE, max_length=500, description="Whose it is: a path of names, such as user/ann."
-    ),
+    Field(pattern=SCOPE, max_length=500, description="Namespace path, such as user/ann."),
 ]
-NamedScope = Annotated[Scope, Field(min_length=1)]  # what is read: an empty name is not everybody
+NamedScope = Annotated[Scope, Field(min_length=1)]  # for reading: an empty scope must not mean all
 Metadata = Annotated[dict[str, str | int | FiniteFloat | bool | None], Field(max_length=100)]
 SearchMode = cmt_sdk.SearchMode
 Reader = cmt_sdk.ReaderKind
@@ -29,30 +25,30 @@ Where = Annotated[
 ]
 
 
-class Value(BaseModel):
-    """A value that goes out; made of the library's own."""
+class ResponseValue(BaseModel):
+    """A value of a response, made from a value of the library."""
 
     model_config = ConfigDict(from_attributes=True)
 
 
 class Fault(BaseModel):
-    """What went wrong, in OpenAI's words."""
+    """An error, in the form of OpenAI's API."""
 
-    message: str = Field(description="What is wrong, and what to do.")
+    message: str = Field(description="The error and its remedy.")
     type: str = Field(
         description="`invalid_request_error`, `authentication_error` or `server_error`."
     )
-    param: str | None = Field(None, description="Which part of the request, where it is one.")
+    param: str | None = Field(None, description="The part of the request that is wrong, if any.")
     code: str | None = Field(None, description="The kind of error, such as `DocumentNotFound`.")
 
 
 class Failure(BaseModel):
-    """Every answer that is no success."""
+    """The response for every error."""
 
     error: Fault
 
 
-class SourceValue(Value):
+class SourceValue(ResponseValue):
     """A passage that was read for an answer: characters `start` to `end` of a document."""
 
     document_id: str
@@ -62,24 +58,20 @@ class SourceValue(Value):
     end: int
     text: str
     score: float
-    why: str = Field(description="The reasons for this source in a few words.")
-    heading: str = Field(
-        description="The headings under which the passage stands; empty where there are none."
-    )
-    rank: int = Field(description="Its place among the passages that fit the question, from 1.")
-    holds_answer: bool = Field(description="Whether the words of the answer stand in it.")
+    why: str = Field(description="The reasons for this source, in a few words.")
+    heading: str = Field(description="The headings above the passage; empty if there are none.")
+    rank: int = Field(description="Its rank among the passages that match the question, from 1.")
+    holds_answer: bool = Field(description="Whether the passage holds the words of the answer.")
     answer_start: int | None = Field(
-        description="The character of the document where the answer's words begin, if they do."
+        description="The character of the document where the answer begins, if it is there."
     )
-    answer_end: int | None = Field(description="The character behind the answer's words.")
-    date: str | None = Field(
-        description="The day that the document itself names, such as 2026-03-04."
-    )
+    answer_end: int | None = Field(description="The character after the answer.")
+    date: str | None = Field(description="The day that the document names, such as 2026-03-04.")
     updated_at: str | None = Field(
         description="When the document's text was last changed in the memory, in ISO 8601."
     )
     superseded_by: str | None = Field(
-        description="The id of the document that says a newer value of the same thing."
+        description="The id of the document with a newer value of the same fact."
     )
 
 
@@ -90,17 +82,15 @@ class NewDocument(BaseModel):
     source: str | None = Field(None, description="Where the text comes from.")
     scope: Scope = ""
     metadata: Metadata = {}
-    expires_at: AwareDatetime | None = Field(None, description="When it stops being remembered.")
-    id: str = Field("", max_length=200, description="Its id, where it shall not be made here.")
+    expires_at: AwareDatetime | None = Field(None, description="When the document expires.")
+    id: str = Field("", max_length=200, description="Its id; the default is a generated one.")
     wait: StrictBool = Field(
-        True, description="Whether it is compressed before the answer, or in the background."
+        True, description="Whether to compress before the response, not in the background."
     )
 
 
-class Change(BaseModel):
-    """What shall be other than it is; what is left out stays. null takes a source or an expiry
-    away.
-    """
+class DocumentChange(BaseModel):
+    """Changes of a document; fields that are left out stay. null removes a source or an expiry."""
 
     text: Text | None = None
     source: str | None = None
@@ -110,8 +100,9 @@ class Change(BaseModel):
 
 
 class ForgetRequest(BaseModel):
-    """Which documents are erased: every given condition must hold. At least one must be given; the
-    scope "" is all.
+    """Which documents to erase: all given conditions must hold, and one is required.
+
+    The scope "" selects all documents.
     """
 
     model_config = ConfigDict(json_schema_extra={"minProperties": 1})
@@ -124,28 +115,28 @@ class ForgetRequest(BaseModel):
 
 
 class AskRequest(BaseModel):
-    """A question, and how it is answered."""
+    """A question and the options of its answer."""
 
     question: Text
     k: int | None = Field(None, ge=1, le=100, description="Passages to read (5).")
     reader: Reader = Field(
         "memory",
         description=(
-            "What the model reads: memories; the passages' text; text where memory leaves it"
-            " unsure; nothing."
+            "memory: read compressed passages; text: read their text; auto: read the text if the"
+            " answer from memory is unsure; none: read nothing."
         ),
     )
     scope: NamedScope | None = None
     where: Where | None = None
-    max_tokens: int = Field(64, ge=1, le=4096, description="The longest answer, in tokens.")
+    max_tokens: int = Field(64, ge=1, le=4096, description="Maximum tokens of the answer.")
     stream: StrictBool = Field(
         False,
         description="Whether the answer comes as server-sent events: `piece`s, then the `answer`.",
     )
 
 
-class DocumentValue(Value):
-    """A document. In lists its text is cut to 300 characters; `length` is that of the whole."""
+class DocumentValue(ResponseValue):
+    """A document. In lists its text has at most 300 characters; `length` is the full length."""
 
     id: str
     source: str | None
@@ -157,11 +148,11 @@ class DocumentValue(Value):
     version: int
     ready: bool = Field(description="False until it is compressed.")
     text: str
-    length: int = Field(description="Characters of the whole text.")
+    length: int = Field(description="Characters of the complete text.")
 
 
-class PassageValue(Value):
-    """A passage: the unit that is compressed and found."""
+class PassageValue(ResponseValue):
+    """A passage: the unit of compression and search."""
 
     id: int
     ordinal: int
@@ -172,41 +163,39 @@ class PassageValue(Value):
     heading: str
     ready: bool
     fidelity: float | None = Field(
-        description="How much of it the model reads from its memory, in [0, 1]; null: not measured."
+        description="How much of it the model reads from memory, in [0, 1]; null: not measured."
     )
 
 
-class WholeDocument(DocumentValue):
-    """A document with its whole text and its passages."""
+class FullDocument(DocumentValue):
+    """A document with its complete text and its passages."""
 
     passages: list[PassageValue]
 
 
 class PageValue(BaseModel):
-    """One page of a list; `next_cursor` asks for the following one."""
+    """One page of a list; `next_cursor` gets the next page."""
 
     documents: list[DocumentValue]
     next_cursor: str | None
 
 
-class Refused(BaseModel):
-    """A file that could not be remembered, and why."""
+class RejectedFile(BaseModel):
+    """A file that could not be stored, and why."""
 
     name: str
     message: str
 
 
-class Taken(BaseModel):
-    """What became of the files."""
+class UploadResult(BaseModel):
+    """The result of an upload."""
 
     documents: list[DocumentValue]
-    refused: list[Refused]
+    refused: list[RejectedFile]
 
 
-class ReceiptValue(Value):
-    """Proof of forgetting: what went, and what a scan of every byte of the memory's files found
-    left of it.
-    """
+class ReceiptValue(ResponseValue):
+    """Proof of an erasure: what was erased, and the traces that a scan of all files still found."""
 
     documents: list[str]
     versions: int
@@ -215,13 +204,13 @@ class ReceiptValue(Value):
     files_scanned: list[str]
     traces_found: int
     complete: bool = Field(
-        description="False while another process reads the state before; the rest is erased later."
+        description="False while another process reads the previous state; the rest comes later."
     )
     at: datetime
 
 
 class MatchValue(BaseModel):
-    """A passage that fits a query."""
+    """A passage that matches a query."""
 
     document_id: str
     passage_id: int
@@ -233,31 +222,31 @@ class MatchValue(BaseModel):
     score: float
     why: str
     superseded_by: str | None = Field(
-        description="The id of the document that says a newer value of the same thing."
+        description="The id of the document with a newer value of the same fact."
     )
 
 
 class Matches(BaseModel):
-    """The passages that fit, best first."""
+    """The matching passages, best first."""
 
     matches: list[MatchValue]
 
 
-class AnswerValue(Value):
+class AnswerValue(ResponseValue):
     """An answer, its sources and its costs."""
 
     text: str
     sources: list[SourceValue] = Field(
-        description="What was read: first the passage that the answer is from, then by rank."
+        description="The passages read: first the one that the answer is from, then by rank."
     )
     reader: str
-    abstained: bool = Field(description="True when the memory does not tell.")
+    abstained: bool = Field(description="True if the memory does not hold the answer.")
     confidence: float
     prompt_tokens: int
     memory_tokens: int = Field(description="Source tokens that were read from memory.")
     answer_tokens: int
     milliseconds: dict[str, float]
-    truncated: bool = Field(description="True when it ended at `max_tokens`.")
+    truncated: bool = Field(description="True if the answer ended at `max_tokens`.")
 
 
 class PieceValue(BaseModel):
@@ -266,7 +255,7 @@ class PieceValue(BaseModel):
     text: str
 
 
-class StatsValue(Value):
+class StatsValue(ResponseValue):
     """The memory in numbers."""
 
     documents: int
@@ -280,16 +269,16 @@ class StatsValue(Value):
     file_bytes: int
     index: str
     model: str
-    version: str = Field(description="Of cmt-sdk.")
+    version: str = Field(description="The version of cmt-sdk.")
 
 
 class Health(BaseModel):
-    """The server is there."""
+    """The server is up."""
 
     ok: bool
 
 
-class Point(BaseModel):
+class MapPoint(BaseModel):
     """A passage in the plane."""
 
     passage_id: int
@@ -297,14 +286,14 @@ class Point(BaseModel):
     source: str | None
     x: float = Field(description="In [-1, 1].")
     y: float = Field(description="In [-1, 1].")
-    cluster: int = Field(description="Passages of like meaning have the same number, from 0.")
+    cluster: int = Field(description="Passages of similar meaning share a number, from 0.")
     label: str = Field(description="Its first words.")
 
 
 class MapValue(BaseModel):
     """The memory in the plane."""
 
-    points: list[Point]
+    points: list[MapPoint]
     neighbours: dict[int, list[int]] = Field(
-        description="To each passage the nearest ones, nearest first."
+        description="The nearest passages of each passage, nearest first."
     )

@@ -1,9 +1,8 @@
-"""What every request passes before it is answered: host, origin, token, size; and the headers of
-every answer. Knows no route.
+"""Middleware: checks host, origin, token and size of every request; sets headers of every response.
 
-A page of another site must not reach a server on this machine. Its requests tell their origin,
-which must be the server's own or one that was named; and where a foreign name has been bound to
-this machine's address, the host header tells that name.
+A page of another site must not reach a server on this machine. Browsers send the origin of the
+page, which must be the server's own or an allowed one. If an attacker binds a foreign name to this
+machine's address (DNS rebinding), the host header holds that name, which is not an allowed one.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from cmt_adapters.origins import Origins, host_of
-from cmt_adapters.server.replies import broken, refusal
+from cmt_adapters.origins import Origins, hostname
+from cmt_adapters.server.http_responses import error_response, internal_error
 
 log = logging.getLogger("cmt_adapters.server.serve")
 
@@ -35,16 +34,18 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-GUARDED = ("/api/", "/v1/")
+PROTECTED_PATHS = ("/api/", "/v1/")
 
 
 @dataclass(frozen=True)
-class Rules:
-    """Who may ask, and how much at once.
+class AccessRules:
+    """The rules for requests.
 
-    `token`: demanded for /api and /v1; None: nobody's. `origins`: pages and apps that may ask,
-    beside the server's own page. `hosts`: names of the server, beside "localhost" and every
-    address. `max_body`: bytes.
+    Attributes:
+        token: Required for /api and /v1; None requires no token.
+        origins: Allowed pages and apps, next to the server's own page.
+        hosts: Names of the server, next to "localhost" and every IP address.
+        max_body: Maximum size of a request body in bytes.
     """
 
     token: str | None
@@ -53,61 +54,56 @@ class Rules:
     max_body: int
 
 
-class Gate:
-    """The ASGI middleware around everything."""
+class OriginMiddleware:
+    """Outermost ASGI middleware: checks host and origin, sets headers, logs each request."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
         self._app = app
         self._rules = rules
         self._hosts = {"localhost", *rules.hosts, *rules.origins.hosts}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle a request. See the ASGI specification."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        began, status = time.perf_counter(), 0
+        start = time.perf_counter()
+        status = 0
 
-        async def send_guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                _add_headers(message, is_guarded=_is_guarded(scope))
+                _add_headers(message, is_protected=_is_protected(scope))
             await send(message)
 
         try:
-            await (self._refused(scope) or self._app)(scope, receive, send_guarded)
+            await (self._refusal(scope) or self._app)(scope, receive, send_with_headers)
         finally:
-            # the route's pattern, never the address that was asked for: a question or a name may
-            # stand in it
-            where = getattr(scope.get("route"), "path_format", "-")
-            log.info(
-                "%s %s %d %.0f ms",
-                scope["method"],
-                where,
-                status,
-                1000 * (time.perf_counter() - began),
-            )
+            # The log has the route's pattern, never the address: that may hold a question or name.
+            route = getattr(scope.get("route"), "path_format", "-")
+            milliseconds = 1000 * (time.perf_counter() - start)
+            log.info("%s %s %d %.0f ms", scope["method"], route, status, milliseconds)
 
-    def _refused(self, scope: Scope) -> ASGIApp | None:
+    def _refusal(self, scope: Scope) -> ASGIApp | None:
         headers = Headers(scope=scope)
         if "content-length" in headers and "transfer-encoding" in headers:
-            # a proxy in front may go by the other one, and take the rest for a request of its own
-            answer = refusal(
+            # request smuggling: a proxy in front may use the other header to find the body's end
+            answer = error_response(
                 400, "Content-Length and Transfer-Encoding in one request: send one of them"
             )
             answer.headers["Connection"] = "close"
             return answer
-        name = host_of(headers.get("host", ""))
+        name = hostname(headers.get("host", ""))
         if name not in self._hosts and not _is_address(name):
-            message = (
+            return error_response(
+                421,
                 f"host {name!r:.80}: the server is not known by this name; start it with --origin"
-                " http://NAME:PORT"
+                " http://NAME:PORT",
             )
-            return refusal(421, message)
         if self._rules.origins.refuses(scope):
             origin = headers.get("origin")
-            return refusal(
+            return error_response(
                 403,
                 f"origin {origin!r:.80}: pages of other origins may not ask; start the server with"
                 " --origin URL",
@@ -115,28 +111,27 @@ class Gate:
         return None
 
 
-class Guard:
-    """The ASGI middleware around what needs a token and takes a body. What fails within is an
-    answer like every other.
-    """
+class AuthMiddleware:
+    """Inner ASGI middleware: checks the token, limits the body, and turns bugs into responses."""
 
-    def __init__(self, app: ASGIApp, rules: Rules) -> None:
+    def __init__(self, app: ASGIApp, rules: AccessRules) -> None:
         self._app = app
         self._rules = rules
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """See ASGI."""
+        """Handle a request. See the ASGI specification."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        if _is_guarded(scope) and not self._knows(headers.get("authorization", "")):
+        if _is_protected(scope) and not self._accepts(headers.get("authorization", "")):
             message = "no token, or not the right one: send the header Authorization: Bearer TOKEN"
-            await refusal(401, message, "invalid_api_key")(scope, receive, send)
+            await error_response(401, message, "invalid_api_key")(scope, receive, send)
             return
-        read, started = 0, False
+        read = 0
+        started = False
 
-        async def receive_some() -> Message:
+        async def receive_limited() -> Message:
             nonlocal read
             message = await receive()
             read += len(message.get("body", b""))
@@ -147,19 +142,19 @@ class Guard:
                 )
             return message
 
-        async def send_some(message: Message) -> None:
+        async def send_noted(message: Message) -> None:
             nonlocal started
             started = True
             await send(message)
 
         try:
-            await self._app(scope, receive_some, send_some)
+            await self._app(scope, receive_limited, send_noted)
         except Exception:
             if not started:
-                await broken()(scope, receive, send)
-            raise  # the server under this application logs it
+                await internal_error()(scope, receive, send)
+            raise  # uvicorn logs it
 
-    def _knows(self, authorization: str) -> bool:
+    def _accepts(self, authorization: str) -> bool:
         if self._rules.token is None:
             return True
         kind, _, given = authorization.partition(" ")
@@ -168,21 +163,19 @@ class Guard:
         )
 
 
-def _is_guarded(scope: Scope) -> bool:
-    """Whether the routes will see a path that wants a token: another app may have mounted this one
-    beneath a path of its own.
-    """
+def _is_protected(scope: Scope) -> bool:
+    """Return whether the path needs a token, also if another app has mounted this one."""
     path: str = scope["path"]
     rest = path.removeprefix(scope.get("root_path", ""))
-    # as Starlette finds routes
-    return (rest if rest[:1] in ("", "/") else path).startswith(GUARDED)
+    # the same rule by which Starlette finds routes
+    return (rest if rest[:1] in ("", "/") else path).startswith(PROTECTED_PATHS)
 
 
-def _add_headers(message: Message, *, is_guarded: bool) -> None:
+def _add_headers(message: Message, *, is_protected: bool) -> None:
     headers = MutableHeaders(scope=message)
     for name, value in HEADERS.items():
         headers[name] = value
-    headers["Cache-Control"] = "no-store" if is_guarded else "no-cache"
+    headers["Cache-Control"] = "no-store" if is_protected else "no-cache"
 
 
 def _is_address(name: str) -> bool:
