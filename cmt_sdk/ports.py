@@ -281,7 +281,7 @@ class Store(Protocol):
 
 
 class VectorStore(Protocol):
-    """The part of a store that an index reads: the vectors since a label, and the row that names the
+    """The part of a store that an index uses: vectors since a label, and the row that names the
     trusted index file. SQLiteStore documents each method.
     """
 
