@@ -358,9 +358,9 @@ class Retriever:
         }
 
     def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
-        """Those of the matches that say an older value of what `text`, which is told now, says.
+        """Return the matches that state an older value of something that `text` states now.
 
-        None for a model that no probe is shipped for.
+        Empty for a model without a shipped probe.
         """
         probe = newest.probe_of(self.engine.listener.name)
         short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
