@@ -278,13 +278,15 @@ class CMTVectorStore(VectorStore):
         self, call: str, query: str, k: int, mode: Any, given: Mapping[str, Any]
     ) -> list[cmt_sdk.Match]:
         narrowed = self._narrowed(call, given)
-        return _near(_best(lambda n: self.memory.search(query, n, mode=mode, **narrowed), k), given)
+        found = self.memory.search(query, k, mode=mode, per_document=True, **narrowed)
+        return _near(found, given)
 
     def _nearest(
         self, call: str, embedding: ArrayLike, k: int, given: Mapping[str, Any]
     ) -> list[cmt_sdk.Match]:
         vector, narrowed = _unit(embedding), self._narrowed(call, given)
-        return _near(_best(lambda n: self.memory.nearest(vector, n, **narrowed), k), given)
+        found = self.memory.nearest(vector, k, per_document=True, **narrowed)
+        return _near(found, given)
 
     def _narrowed(self, call: str, given: Mapping[str, Any]) -> dict[str, Any]:
         refuse_unknown(f"CMTVectorStore.{call}", given, NARROWING)
@@ -430,22 +432,7 @@ def _passage(match: cmt_sdk.Match) -> Document:
     )
 
 
-def _best(find: Callable[[int], Sequence[cmt_sdk.Match]], k: int) -> list[cmt_sdk.Match]:
-    """The best passage of each of the k best documents; more is asked for while several passages
-    are of one document.
-    """
-    wanted = k
-    while True:
-        matches = find(wanted)
-        best: dict[str, cmt_sdk.Match] = {}
-        for match in matches:
-            best.setdefault(match.document.id, match)
-        if len(best) >= k or len(matches) < wanted:
-            return list(best.values())[:k]
-        wanted *= 4
-
-
-def _near(matches: list[cmt_sdk.Match], given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
+def _near(matches: Sequence[cmt_sdk.Match], given: Mapping[str, Any]) -> list[cmt_sdk.Match]:
     """Those with at least the cosine that a caller gives as `score_threshold`."""
     least = given.get("score_threshold")
     return [

@@ -76,7 +76,6 @@ OURS = {ITEM: {"exists": True}}
 NOT_INDEXED = "(not indexed)"
 LONGEST_TTL = 500_000_000  # minutes: some 950 years; later moments may not be dates any more
 SPECIAL = re.compile("[%/\ud800-\udfff]")  # what a label may hold and a name in a scope may not
-UNSOUND = re.compile("[\0\ud800-\udfff]")  # what a value may hold and a text may not
 ORDERED = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": operator.le}
 OPERATORS = {"$eq": operator.eq, "$ne": operator.ne, **ORDERED}
 
@@ -194,21 +193,19 @@ class CMTStore(Handle, BaseStore):
         scope = self.scope(op.namespace_prefix) or None
         wanted = k = max(1, op.offset + op.limit)
         while True:
-            matches = self._memory.search(op.query, k, scope=scope, where={INDEXED: True})
-            best: dict[str, cmt_sdk.Match] = {}
-            for match in matches:
-                best.setdefault(match.document.id, match)
+            matches = self._memory.search(
+                op.query, k, per_document=True, scope=scope, where={INDEXED: True}
+            )
             fitting = [
-                m
-                for m in best.values()
-                if _fits(self._content(m.document)["value"], op.filter or {})
+                m for m in matches if _fits(self._content(m.document)["value"], op.filter or {})
             ]
             if len(fitting) >= wanted or len(matches) < k:
                 break
-            k *= 4  # several passages of one item, or items that the filter refuses
+            k *= 4  # items that the filter refuses
         yield from ((m.document, m.score) for m in fitting)
+        found = {m.document.id for m in matches}
         yield from (
-            (document, score) for document, score in self._listed(op) if document.id not in best
+            (document, score) for document, score in self._listed(op) if document.id not in found
         )
 
     def _namespaces(self, op: ListNamespacesOp) -> list[Namespace]:
@@ -282,7 +279,7 @@ class CMTStore(Handle, BaseStore):
             for path in paths
             for part in (_lines(value) if path == "$" else get_text_at_path(value, path))
         ]
-        return UNSOUND.sub("\ufffd", "\n".join(parts)).strip()
+        return cmt_sdk.clean_text("\n".join(parts)).strip()
 
     def _put(self, op: PutOp, new: cmt_sdk.Document | None) -> None:
         with self._lock:

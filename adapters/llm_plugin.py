@@ -19,7 +19,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import cmt_sdk
 from cmt_sdk.errors import InvalidInput
@@ -49,7 +49,7 @@ class CMTModel(llm.Model):
         budget: int | None = Field(
             description="As many passages as fit in so many tokens.", default=None, ge=1
         )
-        reader: Literal["memory", "text", "auto", "none"] = Field(
+        reader: cmt_sdk.ReaderKind = Field(
             description=(
                 "What the model reads: memories; the passages' text; text where memory leaves it"
                 " unsure; nothing."

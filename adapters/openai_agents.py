@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import threading
 import uuid
 from collections.abc import Callable, Mapping
@@ -38,7 +37,6 @@ except ImportError as error:
 
 ITEM, SESSION, ROLE = "openai_agents", "session", "role"  # metadata
 SPEAKERS = ("user", "assistant")
-UNSOUND = re.compile("[\0\ud800-\udfff]")  # what an item may hold and a text may not
 LOCKS: dict[Path, threading.Lock] = {}  # one a memory: two sessions must not pop the same item
 T = TypeVar("T")
 
@@ -121,7 +119,7 @@ class CMTSession(Session):
             ) from error
         said = _said(item)
         text = said or f"({item.get('type') or item.get('role') or 'item'})"
-        text, metadata = packed(UNSOUND.sub("\ufffd", text), kept, ITEM)
+        text, metadata = packed(cmt_sdk.clean_text(text), kept, ITEM)
         metadata |= self._mark | ({ROLE: str(item.get("role"))} if said else {})
         return cmt_sdk.Document(
             text, f"item-{uuid.uuid4().hex}", scope=self.scope, metadata=metadata

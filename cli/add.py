@@ -16,7 +16,7 @@ import cmt_sdk
 from cmt_cli.failures import exit_code, tell, warn
 from cmt_cli.follow import Entry
 from cmt_cli.inputs import expanded, standard_input
-from cmt_cli.memories import begun, is_made, opened
+from cmt_cli.memories import begun, opened
 from cmt_cli.options import exclude_option, expires_option, json_option, memory_option, meta_option
 from cmt_cli.output import amount, place, plain, print_json, say
 from cmt_cli.progress import Update, bars
@@ -110,7 +110,7 @@ def _checked(
 
 def _remembered(folder: Path, paths: Sequence[str], error: NotFound) -> NotFound:
     """The error for a file that is not there, with what the memory still knows of it."""
-    if not is_made(folder):
+    if not cmt_sdk.Memory.exists(folder):
         return error
     with opened(folder) as memory:
         gone = [

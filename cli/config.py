@@ -13,13 +13,13 @@ import cmt_sdk
 from cmt_cli.failures import warn
 from cmt_cli.memories import begun, opened
 from cmt_cli.named import device_doubt, model_doubt, whole_adapter, whole_model
-from cmt_cli.options import json_option, memory_option, typed
+from cmt_cli.options import json_option, memory_option
 from cmt_cli.output import plain, print_json, say, table
 from cmt_cli.suggesting import Suggesting
-from cmt_sdk.errors import InvalidSetting, MemoryNotFound, ModelError, ModelNotFound
+from cmt_sdk.errors import MemoryNotFound, ModelError, ModelNotFound
 
 # what memories may depend on
-MADE_WITH = ("model", "adapter", "precision", "compressor", "keep", "keep_at_least", "compression")
+MADE_WITH = ("model", "adapter", "precision", "compressor", "compression", "keep_at_least")
 WHOLE: Mapping[str, Callable[[str], str]] = {"model": whole_model, "adapter": whole_adapter}
 DOUBTS: Mapping[str, Callable[[str], str]] = {"model": model_doubt, "device": device_doubt}
 
@@ -34,7 +34,7 @@ def config(context: click.Context, folder: Path, as_json: bool) -> None:
     \b
     Example:
       cmt config
-      cmt config set keep 0.5
+      cmt config set compression 2
     """  # noqa: D301 - click reads the escape
     if context.invoked_subcommand is not None:
         return
@@ -60,7 +60,13 @@ def config(context: click.Context, folder: Path, as_json: bool) -> None:
             ("models", cmt_sdk.models_dir()),
         ],
     )
-    table(["", ""], list((plain(settings) | {"adapter": _adapter(settings)}).items()))
+    rows = plain(settings) | {"adapter": _adapter(settings)}
+    table(["", ""], [(name, _shown(value)) for name, value in rows.items()])
+
+
+def _shown(value: Any) -> Any:
+    """A value as `config set` takes it; None is the default of a setting that may have none."""
+    return "default" if value is None else value
 
 
 def _adapter(settings: cmt_sdk.Settings) -> str:
@@ -99,7 +105,7 @@ def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(settings)
     else:
-        say(f"{name} = {getattr(settings, name)}")
+        say(f"{name} = {_shown(getattr(settings, name))}")
     if doubt:
         warn(doubt, as_json=as_json)
     if is_otherwise and not as_json:
@@ -110,10 +116,4 @@ def _value(name: str, text: str) -> Any:
     """The text in the type of that setting, a path as a whole one."""
     if name in WHOLE:
         return WHOLE[name](text)
-    kind = type(getattr(cmt_sdk.Settings(), name))
-    if kind is bool:
-        return typed(text.lower())
-    try:
-        return kind(text.replace("_", "") if kind is int else text)
-    except ValueError as error:
-        raise InvalidSetting(f"{name}={text!r}: choose a number") from error
+    return cmt_sdk.Settings.parse(name, text)

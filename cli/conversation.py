@@ -29,7 +29,6 @@ from cmt_sdk.errors import (
 # a path is no command: it goes on after its first name
 COMMAND = re.compile(r"(/[a-z]+)(?:\s+(.*))?", re.DOTALL)
 REMEMBERED = "remembered; /forget takes it back"
-READERS = ("memory", "text", "auto", "none")
 
 
 @dataclass
@@ -174,8 +173,8 @@ class Conversation:
 
     def reader(self, name: str) -> None:
         """Read with another reader from now on."""
-        if name not in READERS:
-            raise InvalidSetting(f"reader {name!r:.60}: choose one of {', '.join(READERS)}")
+        if name not in cmt_sdk.READERS:
+            raise InvalidSetting(f"reader {name!r:.60}: choose one of {', '.join(cmt_sdk.READERS)}")
         self._change(reader=name)
 
     def k(self, number: str) -> None:
@@ -228,7 +227,10 @@ COMMANDS: Mapping[str, Command] = {
     "/remember": Command("add a text to the memory", Conversation.add, "TEXT"),
     "/forget": Command("erase what was remembered last in this conversation", Conversation.forget),
     "/reader": Command(
-        f"read with another one of {', '.join(READERS)}", Conversation.reader, "NAME", READERS
+        f"read with another one of {', '.join(cmt_sdk.READERS)}",
+        Conversation.reader,
+        "NAME",
+        cmt_sdk.READERS,
     ),
     "/k": Command("find so many passages", Conversation.k, "N"),
     "/save": Command("write what was said to a new file", Conversation.save, "FILE"),

@@ -19,6 +19,7 @@ import cmt_sdk
 from cmt_cli import output
 from cmt_cli.memories import opened
 from cmt_cli.options import located
+from cmt_sdk.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from cmt_sdk.evaluation import Asked, Figures, Report
@@ -47,7 +48,7 @@ def _count(_: click.Context, __: click.Parameter, value: str) -> int:
     "--reader",
     "readers",
     multiple=True,
-    type=click.Choice(["memory", "text", "auto", "none"]),
+    type=click.Choice(cmt_sdk.READERS),
     default=("memory", "text", "none"),
     show_default=True,
     help="A reader to ask; may be given again.",
@@ -82,7 +83,9 @@ def _count(_: click.Context, __: click.Parameter, value: str) -> int:
 )
 @click.option("--seed", default=0, show_default=True, help="Draws the questions and the bootstrap.")
 @click.option("--max-tokens", default=32, show_default=True, help="The longest answer.")
-@click.option("--keep", type=float, help="The share of KV entries kept, as in the settings.")
+@click.option(
+    "--compression", type=float, help="Source tokens per stored entry, as in the settings."
+)
 @click.option(
     "--compressor", type=click.Choice(["kv", "soft"]), help="The compressor, as in the settings."
 )
@@ -117,7 +120,7 @@ def eval_command(
     out: Path | None,
     folder: Path | None,
     rows: Path | None,
-    keep: float | None,
+    compression: float | None,
     compressor: str | None,
     pairs: Sequence[str],
     irrelevant: Sequence[Path],
@@ -147,7 +150,7 @@ def eval_command(
         if not path.parent.is_dir():
             raise click.BadParameter(f"there is no folder {path.parent}")
     settings = dict(map(_setting, pairs)) | {
-        n: v for n, v in (("keep", keep), ("compressor", compressor)) if v is not None
+        n: v for n, v in (("compression", compression), ("compressor", compressor)) if v is not None
     }
     chosen = Plan(**plan)
     with _opened(memory, settings) as opened, _progress() as on_stage:
@@ -179,13 +182,10 @@ def _setting(pair: str) -> tuple[str, Any]:
         raise click.BadParameter(
             f"{name!r}: choose one of {', '.join(cmt_sdk.Settings.names())}", param_hint="--set"
         )
-    kind = type(getattr(cmt_sdk.Settings(), name))
     try:
-        return name, kind(text)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{pair!r}: {name} is of type {kind.__name__}", param_hint="--set"
-        ) from error
+        return name, cmt_sdk.Settings.parse(name, text)
+    except InvalidSetting as error:
+        raise click.BadParameter(str(error), param_hint="--set") from error
 
 
 @contextmanager

@@ -37,7 +37,7 @@ FALL = 0.5  # of the best score: what has less is left out
 @k_option
 @click.option(
     "--mode",
-    type=click.Choice(["reranked", "fused", "vector", "text"]),
+    type=click.Choice(cmt_sdk.SEARCH_MODES),
     default="fused",
     show_default=True,
     help=(

@@ -20,7 +20,6 @@ from cmt_cli.resolve import documents_ending_in, documents_of
 from cmt_cli.sources import is_beneath, path_given
 from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput
 
-FILE, LOCK = "memory.db", "memory.lock"
 SHORTEST = 4
 SHOWN = 8
 TEXT = 40  # cells of a document's text that tell it from another of the same source
@@ -35,20 +34,13 @@ def opened(folder: Path, *, create: bool = False, **settings: Any) -> cmt_sdk.Me
     return memory
 
 
-def is_made(folder: Path) -> bool:
-    """Whether there is a memory in a folder; an empty file is none."""
-    with suppress(OSError):
-        return (folder / FILE).stat().st_size > 0
-    return False
-
-
 @contextmanager
 def begun(folder: Path, **settings: Any) -> Iterator[cmt_sdk.Memory]:
     """The memory in a folder, made where there is none. One made here that is empty when the block
     fails is taken away again.
     """
     absent = [path for path in (folder, *folder.parents) if not is_there(str(path))]
-    is_new, before = not is_made(folder), None
+    is_new, before = not cmt_sdk.Memory.exists(folder), None
     try:
         with opened(folder, create=True, **settings) as memory:
             before = memory.settings
@@ -59,7 +51,9 @@ def begun(folder: Path, **settings: Any) -> Iterator[cmt_sdk.Memory]:
             yield memory
     except BaseException:
         if folder in absent and (
-            _is_untouched(folder, before) if is_made(folder) else is_there(str(folder))
+            _is_untouched(folder, before)
+            if cmt_sdk.Memory.exists(folder)
+            else is_there(str(folder))
         ):
             _take_away(folder, absent)
         raise
@@ -81,7 +75,7 @@ def _hint_at_another(folder: Path) -> None:
     name = folder.name
     if (
         folder == cmt_sdk.memory_path(name)
-        and is_made(Path(name))
+        and cmt_sdk.Memory.exists(Path(name))
         and not os.path.samefile(name, folder)  # noqa: PTH121
     ):
         as_json = bool(click.get_current_context().params.get("as_json"))
@@ -104,10 +98,12 @@ def _take_away(folder: Path, made: Sequence[Path]) -> None:
     """Delete an empty memory with the folders that were made for it; not while another process has
     it open.
     """
-    if is_there(str(folder / f"{FILE}-wal")):  # SQLite deletes it with the last connection
+    if is_there(
+        str(folder / f"{cmt_sdk.MEMORY_FILES[0]}-wal")
+    ):  # SQLite deletes it with the last connection
         return
     with suppress(OSError):  # a folder that holds something else stays
-        for name in (FILE, LOCK):
+        for name in cmt_sdk.MEMORY_FILES:
             (folder / name).unlink(missing_ok=True)
         for path in made:
             path.rmdir()

@@ -15,7 +15,6 @@ import cmt_sdk
 from cmt_cli.inputs import is_there
 from cmt_sdk.errors import InvalidSetting, ModelNotFound
 
-ADAPTER = "cmt-adapter.json"
 ON_HUB = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
 
@@ -26,10 +25,10 @@ def whole_adapter(name: str) -> str:
     if name in ("default", "none"):
         return name
     folder = _whole(name)
-    if not is_there(os.path.join(folder, ADAPTER)):  # noqa: PTH118 - as _whole
+    if not cmt_sdk.is_adapter(folder):
         raise InvalidSetting(
-            f"adapter {folder}: there is no {ADAPTER} in it; give default, none, or a folder of"
-            " `cmt train`"
+            f"adapter {folder}: this folder holds no adapter; give default, none, or a folder"
+            " of `cmt train`"
         )
     return folder
 

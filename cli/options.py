@@ -124,9 +124,8 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime
 
 
 def _scope(_: click.Context, __: click.Parameter, scope: str | None) -> str | None:
-    # what "/" alone means, the memory says
-    names = scope.rstrip("/").split("/") if scope and scope.strip("/") else []
-    if {"", ".", ".."} & set(names):
+    # "/" alone means nothing here: the memory refuses it
+    if scope and scope.strip("/") and not cmt_sdk.is_scope(scope.rstrip("/")):
         raise click.BadParameter(
             f"{scope!r:.60}: give names with a slash between them, such as user/ann"
         )
@@ -174,7 +173,7 @@ k_option = click.option(
 )
 reader_option = click.option(
     "--reader",
-    type=click.Choice(["memory", "text", "auto", "none"]),
+    type=click.Choice(cmt_sdk.READERS),
     default="memory",
     show_default=True,
     help=(

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 import cmt_sdk
-from cmt_cli.memories import begun, is_made
+from cmt_cli.memories import begun
 from cmt_cli.options import memory_option
 from cmt_cli.output import say
 
@@ -108,7 +108,7 @@ def serve(
     """  # noqa: D301 - click reads the escape
     from cmt_adapters.server.serve import serve as run
 
-    is_new = not is_made(folder)
+    is_new = not cmt_sdk.Memory.exists(folder)
 
     def ready(url: str) -> None:
         say(f"serving {folder} at {url}; Ctrl-C ends", err=True)

@@ -82,10 +82,10 @@ OnStep = Callable[[Mapping[str, Any]], None]
     help="The share of examples read by the base as NF4 makes it.",
 )
 @click.option(
-    "--without",
+    "--ablate",
     multiple=True,
-    metavar="PIECE",
-    help="Leave out of what is learned from: see below.",
+    metavar="INGREDIENT",
+    help="Ablate a training ingredient (repeatable): see below.",
 )
 @click.option(
     "--answer", default=0.5, show_default=True, help="The weight of the answers' cross-entropy."
@@ -149,7 +149,7 @@ def train(
     passages are found by, from the bare model's states; keys makes better ones, with an adapter of
     the lower layers, and takes longer.
 
-    Pieces that can be left out: distractors (passages beside the right one), absent (questions
+    Ingredients that can be ablated: distractors (passages beside the right one), absent (questions
     whose passage is absent), rounding (the four bits of stored memories), pruning (reader,
     compressor: memories with fewer entries), repetition, ratios and warm-start (soft), matching
     (cmt: self-matching), negatives (matcher, embedding: passages that the question's words also
@@ -171,7 +171,7 @@ def train(
         plan=plan, objectives=objectives, **options | ({"model": model} if model else {})
     )
     prepared = prepare(recipe)
-    if not prepared.speaks:
+    if not prepared.is_main:
         prepared.run()
         return
     _announce(prepared)
@@ -192,18 +192,21 @@ def train(
 
 def _announce(prepared: Prepared) -> None:
     """What the run learns from and what it will take."""
-    needs, plan = prepared.needs, prepared.recipe.plan
+    estimate = prepared.needs
+    plan = prepared.recipe.plan
     passages = sum(p for p, _ in prepared.material.learned.values())
     questions = sum(q for _, q in prepared.material.learned.values())
     held = sum(p for p, _ in prepared.material.judged.values())
     sources = f"{amount(questions, 'question')} on {amount(passages, 'passage')}"
-    sizes = f"{needs.memory / 2**30:.1f} GiB of memory, {needs.disk / 2**20:,.0f} MiB on the disk"
+    sizes = (
+        f"{estimate.memory / 2**30:.1f} GiB of memory, {estimate.disk / 2**20:,.0f} MiB on the disk"
+    )
     time = (
-        f"{needs.seconds:.1f} s a step: {_duration(needs.seconds * plan.steps)} for"
+        f"{estimate.seconds:.1f} s a step: {_duration(estimate.seconds * plan.steps)} for"
         f" {amount(plan.steps, 'step')}"
     )
     say(
-        f"learns {amount(needs.parameters, 'number')} from {sources}; {amount(held, 'passage')}"
+        f"learns {amount(estimate.parameters, 'number')} from {sources}; {amount(held, 'passage')}"
         " held out to judge by",
         err=True,
     )

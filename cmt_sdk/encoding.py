@@ -53,7 +53,8 @@ class EncodeQueue:
                     f"the memories were made by {theirs.model} ({theirs.compressor},"
                     f" {theirs.quantization}), the model that is open is {mine.model}"
                     f" ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. Open it"
-                    " with the first, or encode the stored text again: cmt reencode"
+                    " with the first, or encode the stored text again: cmt reencode",
+                    differences=differences,
                 )
 
     def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:

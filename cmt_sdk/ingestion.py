@@ -22,6 +22,7 @@ from cmt_sdk.converting import check_text, read_document
 from cmt_sdk.encoding import EncodeQueue
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Engine, Split, Store
+from cmt_sdk.scopes import check_scope
 from cmt_sdk.splitting import Rules, binary_parts, rules_for, split
 from cmt_sdk.titles import title_of
 from cmt_sdk.types import Document, Filter, Outcome, Passage, Progress, Span
@@ -351,14 +352,6 @@ def _naming(document: Document) -> tuple[str, str | None, str]:
 
 def _place(piece: Span | Passage) -> tuple[int, int, str]:
     return piece.start, piece.end, piece.heading
-
-
-def check_scope(scope: str) -> None:
-    """Raise InvalidDocument for a scope that is not a path of names."""
-    if not isinstance(scope, str) or (scope and {"", ".", ".."} & set(scope.split("/"))):
-        raise InvalidDocument(
-            f"scope {scope!r:.60}: give names with a slash between them, such as user/ann"
-        )
 
 
 def check_moment(name: str, moment: datetime | None) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import get_args
 
 from cmt_sdk import newest
 from cmt_sdk.background import Turns
@@ -21,6 +20,7 @@ from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.ranking import fuse
 from cmt_sdk.recent import Recent
 from cmt_sdk.types import (
+    SEARCH_MODES,
     Filter,
     Hit,
     Match,
@@ -45,7 +45,7 @@ LONGEST_QUESTION = 20_000  # characters
 
 
 def check_question(text: str) -> None:
-    """Raise InvalidInput for a question that is empty, too long, or holds NUL or surrogates."""
+    """Raise InvalidInput for an empty or too long question, or one with NUL or a surrogate."""
     if not text.strip():
         raise InvalidInput("the question is empty")
     if len(text) > LONGEST_QUESTION:
@@ -122,8 +122,8 @@ class Retriever:
         check_question(query)
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
-        if mode not in get_args(SearchMode):
-            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(get_args(SearchMode))}")
+        if mode not in SEARCH_MODES:
+            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(SEARCH_MODES)}")
         limit = max(CANDIDATES, k)
         by_words = self.store.search_text(query, limit, filter) if mode != "vector" else []
         by_meaning = []

@@ -5,9 +5,11 @@ values. Knows no route.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, FiniteFloat, StrictBool
+
+import cmt_sdk
 
 TEXT = r"^[^\x00]*[^\s\x00-\x1f][^\x00]*$"  # not only white space, no NUL
 SCOPE = r"^([^/\x00]+(/[^/\x00]+)*)?$"
@@ -20,8 +22,8 @@ Scope = Annotated[
 ]
 NamedScope = Annotated[Scope, Field(min_length=1)]  # what is read: an empty name is not everybody
 Metadata = Annotated[dict[str, str | int | FiniteFloat | bool | None], Field(max_length=100)]
-SearchMode = Literal["reranked", "fused", "vector", "text"]
-Reader = Literal["memory", "text", "auto", "none"]
+SearchMode = cmt_sdk.SearchMode
+Reader = cmt_sdk.ReaderKind
 Where = Annotated[
     dict[str, Any], Field(description='Conditions on metadata, such as {"year": {">=": 2020}}.')
 ]

@@ -15,7 +15,6 @@ import cmt_sdk
 from cmt_adapters.wording import Unfit
 from cmt_sdk.errors import InvalidInput
 
-TURNS_KEPT = 24
 # Characters of a prompt beside the notes. A CPU reads some 200 tokens a second, and a small model's
 # context is short.
 LONGEST_RULES, LONGEST_HISTORY, LONGEST_RESULT = 6_000, 12_000, 4_000
@@ -39,7 +38,6 @@ KINDS = {
 NAMES = {name: kind for kind, names in KINDS.items() for name in names}
 # for the model alone
 UNSAID = ("thinking", "redacted_thinking", "reasoning", "tool_use", "tool_call", "function_call")
-NO_CHARACTER = re.compile("[\0\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ def question_of(
         unread = f"{said[asked].marked:.80} cannot be read, and there is no text"
         raise InvalidInput(f"{field}[{place}].content: {unread}: ask in words")
     rules = [m.marked for m in said if m.role == "system"]
-    before = [m for m in said[:asked] if m.role in ("user", "assistant")][-TURNS_KEPT:]
+    before = [m for m in said[:asked] if m.role in ("user", "assistant")][-cmt_sdk.TURNS_KEPT :]
     given = [m.marked for m in said[asked:] if m.role == "tool"]
     turns = [cmt_sdk.Turn("system", text) for text in _within(rules, LONGEST_RULES)]
     kept = _within([m.marked for m in before], LONGEST_HISTORY)
@@ -127,7 +125,7 @@ def question_of(
 
 def rule_of(text: str) -> cmt_sdk.Turn:
     """What a system says beside its messages, as the first turn."""
-    return cmt_sdk.Turn("system", sound(text[:LONGEST_RULES]))
+    return cmt_sdk.Turn("system", cmt_sdk.clean_text(text[:LONGEST_RULES]))
 
 
 def _within(texts: Sequence[str], most: int) -> list[str]:
@@ -141,7 +139,7 @@ def _within(texts: Sequence[str], most: int) -> list[str]:
         if longest < 100 and len(text) > longest:
             break
         kept.append(
-            sound(
+            cmt_sdk.clean_text(
                 text
                 if len(text) <= longest
                 else f"{text[: longest // 2]} … {text[-(longest // 2) :]}"
@@ -149,8 +147,3 @@ def _within(texts: Sequence[str], most: int) -> list[str]:
         )
         left -= len(kept[-1])
     return kept[::-1]
-
-
-def sound(text: str) -> str:
-    """A text whose NUL characters and lone surrogates are replaced: no tokenizer takes them."""
-    return NO_CHARACTER.sub("\ufffd", text)

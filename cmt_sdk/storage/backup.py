@@ -12,7 +12,8 @@ from cmt_sdk.disk import flush
 from cmt_sdk.errors import AlreadyExists, NotFound, StorageDamaged
 from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import driver
-from cmt_sdk.storage.disk_errors import FILE, WAIT_SECONDS, translated
+from cmt_sdk.storage.disk_errors import translated
+from cmt_sdk.storage.driver import FILE, WAIT_SECONDS
 
 
 def back_up(

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,8 +25,9 @@ from cmt_sdk.errors import (
 )
 from cmt_sdk.handles import OPEN_HERE
 from cmt_sdk.open_files import register, release
-from cmt_sdk.storage import disk_errors, driver
-from cmt_sdk.storage.disk_errors import FILE, NOT_WRITABLE, translated
+from cmt_sdk.storage import driver
+from cmt_sdk.storage.disk_errors import NOT_WRITABLE, translated
+from cmt_sdk.storage.driver import FILE
 from cmt_sdk.storage.encryption import key_of, not_encrypted
 from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
@@ -91,7 +92,7 @@ def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False
         hide_parameters=True,
         module=driver.module(key),
         creator=lambda: driver.connect(
-            file, key, timeout=disk_errors.WAIT_SECONDS, access=access, check_same_thread=False
+            file, key, timeout=driver.WAIT_SECONDS, access=access, check_same_thread=False
         ),
         # a thread that found no connection free would fail with an error that is not the disk's
         max_overflow=-1,
@@ -123,7 +124,7 @@ def _switch_to_wal(connection: driver.Connection) -> None:
     """Switch to the write-ahead log. Processes that open a new file at once lock each other out:
     try again for a while.
     """
-    until = time.monotonic() + disk_errors.WAIT_SECONDS
+    until = time.monotonic() + driver.WAIT_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -359,22 +360,10 @@ def _begin_at_once(db: Connection, begin: str) -> None:
     try:
         db.exec_driver_sql(begin)
     finally:
-        db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * disk_errors.WAIT_SECONDS)}")
+        db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * driver.WAIT_SECONDS)}")
 
 
 def chunks(ids: Sequence[int]) -> Iterator[str]:
     """Yield whole numbers as lists for SQL, MANY at a time."""
     for first in range(0, len(ids), MANY):
         yield ", ".join(str(int(i)) for i in ids[first : first + MANY])
-
-
-def files_in(folder: Path) -> dict[Path, int]:
-    """Return the sizes of the files in a folder, in bytes; a file that another process removes
-    meanwhile is missing.
-    """
-    found = {}
-    for file in sorted(folder.iterdir()):
-        with suppress(FileNotFoundError):
-            if file.is_file():
-                found[file] = file.stat().st_size
-    return found

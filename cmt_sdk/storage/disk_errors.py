@@ -19,9 +19,8 @@ from cmt_sdk.errors import (
     StorageLocked,
 )
 from cmt_sdk.storage import driver
+from cmt_sdk.storage.driver import FILE
 
-FILE = "memory.db"
-WAIT_SECONDS = 30  # seconds for a lock on the database
 FULL = (
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR_WRITE,
@@ -68,7 +67,7 @@ def _as_ours(error: BaseException | None, folder: Path) -> CMTError:
         )
     if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return StorageLocked(
-            f"{folder} was busy for {WAIT_SECONDS} s: another process is writing; try again"
+            f"{folder} was busy for {driver.WAIT_SECONDS} s: another process is writing; try again"
         )
     if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
         return StorageDenied(

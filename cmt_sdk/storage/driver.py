@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from cmt_sdk.config import MEMORY_FILES
 from cmt_sdk.errors import StorageEncrypted
 
 try:
@@ -31,7 +33,21 @@ OperationalError: Errors = (
     *((sqlcipher.OperationalError,) if sqlcipher else ()),
 )
 
+FILE = MEMORY_FILES[0]
+WAIT_SECONDS = 30
 VARIABLE = "CMT_KEY"
+
+
+def files_in(folder: Path) -> dict[Path, int]:
+    """The files of a folder and their bytes, without those that another process removes
+    meanwhile.
+    """
+    found = {}
+    for file in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                found[file] = file.stat().st_size
+    return found
 
 
 @dataclass(frozen=True)

@@ -26,10 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from cmt_sdk.errors import StorageError
-from cmt_sdk.storage.connection import files_in
-from cmt_sdk.storage.disk_errors import FILE, WAIT_SECONDS
-from cmt_sdk.storage.driver import VARIABLE, Key, connect
-from cmt_sdk.storage.schema import WORD_TABLES
+from cmt_sdk.storage.driver import FILE, VARIABLE, WAIT_SECONDS, Key, connect, files_in
 from cmt_sdk.types import Document
 from cmt_sdk.words import grams, indexed
 
@@ -51,6 +48,9 @@ def rewrite(file: Path, key: Key | None, wait: float = WAIT_SECONDS) -> bool:
         False where another process reads the old state for longer than `wait` seconds: the log is
         kept then.
     """
+    # with SQLAlchemy, which the search for traces need not load
+    from cmt_sdk.storage.schema import WORD_TABLES
+
     with closing(connect(file, key, timeout=wait, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
         for table in WORD_TABLES:

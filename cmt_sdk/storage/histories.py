@@ -72,9 +72,7 @@ class Histories(Documents):
             sql = text("SELECT * FROM documents d WHERE doc_id = :id AND d.current")
             before = db.execute(sql, {"id": document_id}).first()
             if before is None:
-                raise DocumentNotFound(
-                    f"no document has the id {document_id!r}; `list` shows those there are"
-                )
+                raise DocumentNotFound.of(document_id)
             known = self._current(db, document_id)
             if last.text != known.text:
                 # this keeps `before` as a version

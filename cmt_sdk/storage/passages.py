@@ -141,7 +141,8 @@ class Passages(Database):
             if differences := theirs.differences(fingerprint):
                 raise ModelMismatch(
                     f"another process encoded with {theirs.model} meanwhile"
-                    f" ({'; '.join(differences)}): open the memory again"
+                    f" ({'; '.join(differences)}): open the memory again",
+                    differences=differences,
                 )
 
     @staticmethod

@@ -23,10 +23,9 @@ from cmt_sdk.errors import MemoryNotFound, StorageDamaged, StorageLocked
 from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import checks
 from cmt_sdk.storage.backup import copy_as_it_is
-from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.copies import BEFORE_REPAIR
-from cmt_sdk.storage.disk_errors import FILE, translated
-from cmt_sdk.storage.driver import DatabaseError, Error, Key, connect
+from cmt_sdk.storage.disk_errors import translated
+from cmt_sdk.storage.driver import FILE, DatabaseError, Error, Key, connect, files_in
 from cmt_sdk.storage.encryption import key_of
 from cmt_sdk.storage.graph import remove
 from cmt_sdk.storage.recovery import Salvaged, salvage

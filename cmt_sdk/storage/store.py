@@ -15,8 +15,8 @@ from sqlalchemy import Connection, text
 from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLocked
 from cmt_sdk.storage.backup import back_up
 from cmt_sdk.storage.checks import REPAIR, findings
-from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.copies import Copies
+from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.full_text import FullText
 from cmt_sdk.storage.histories import Histories
 from cmt_sdk.storage.kept_out import KeptOut

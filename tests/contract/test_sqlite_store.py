@@ -518,7 +518,7 @@ def test_a_reader_opens_while_another_process_writes(tmp_path, clock):
 @pytest.fixture
 def impatient(monkeypatch, tmp_path, clock) -> Iterator[SQLiteStore]:
     """A store that waits for others for a moment only."""
-    monkeypatch.setattr("cmt_sdk.storage.disk_errors.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("cmt_sdk.storage.driver.WAIT_SECONDS", 0.05)
     store = SQLiteStore(tmp_path, clock=clock)
     yield store
     store.close()

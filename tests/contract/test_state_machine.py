@@ -10,9 +10,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound
 from cmt_sdk.storage.index import EmbeddingIndex
@@ -340,10 +348,17 @@ class Store(RuleBasedStateMachine):
         )
 
 
-Store.TestCase.settings = settings(
-    max_examples=20,
+FEW = settings(
+    max_examples=6,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+Store.TestCase.settings = FEW
 TestStore = Store.TestCase
+
+
+@pytest.mark.slow
+def test_the_store_does_as_its_model_for_long() -> None:
+    """The long form."""
+    run_state_machine_as_test(Store, settings=settings(FEW, max_examples=100))

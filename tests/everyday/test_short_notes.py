@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cmt_sdk.config import Settings, kept_share
+from cmt_sdk.config import Settings
 from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.methods import kept_share
 from cmt_sdk.testing.fakes import FINGERPRINT, FakeEngine, open_fake
 from cmt_sdk.types import Fingerprint
 
@@ -23,12 +24,12 @@ def pack():
     least.
     """
     pytest.importorskip("torch")
-    from cmt_sdk.neural.kv import KVCompressor
-    from cmt_sdk.neural.rotary import Rotary
+    from cmt_sdk.neural.methods.kv import KVMethod
+    from cmt_sdk.neural.rope import Rotary
     from cmt_sdk.testing.tiny import tiny_frozen
 
     lm = tiny_frozen()
-    return lambda texts, at_least: KVCompressor(lm, Rotary(lm.model), 0.25, at_least).pack(texts)
+    return lambda texts, at_least: KVMethod(lm, Rotary(lm.model), 0.25, at_least).compress(texts)
 
 
 def entries(memory):

@@ -225,7 +225,7 @@ def test_names_of_files_that_are_no_utf_8(environment, tmp_path):
     done = subprocess.run([*words, "add", folder], env=there, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (0, b"1 added, 0 updated, 0 unchanged\n")
     assert (
-        "caf\ufffd.md: its name, or that of a folder above it, is no UTF-8: rename it"
+        "caf\ufffd.md: its name, or that of a folder above it, is not UTF-8: rename it"
         in done.stderr.decode()
     )
     listed = subprocess.run([*words, "list"], env=there, capture_output=True, check=False)

@@ -488,14 +488,14 @@ def test_config_shows_and_sets(cmt):
     """
     assert cmt.json("config")["places"]["exists"] is False
     assert not cmt.home.exists()
-    assert cmt("config", "set", "keep", "0.5").stderr == ""
+    assert cmt("config", "set", "compression", "2").stderr == ""
     cmt("add", "--text", LISBON)
     told = "memories that were made with something else are made anew by `cmt reencode`\n"
-    assert cmt("config", "set", "keep", "0.75").stderr == told
-    assert cmt("config", "set", "keep", "0.75").stderr == ""
+    assert cmt("config", "set", "compression", "2.5").stderr == told
+    assert cmt("config", "set", "compression", "2.5").stderr == ""
     assert cmt("config", "set", "rerank", "0").stderr == ""
     config = cmt.json("config")
-    assert (config["settings"]["keep"], config["settings"]["rerank"]) == (0.75, 0)
+    assert (config["settings"]["compression"], config["settings"]["rerank"]) == (2.5, 0)
     assert config["places"]["memory"] == str(cmt.home / "default")
     assert f"data_dir\t{cmt.home}\n" in cmt("config").stdout
 
@@ -512,9 +512,7 @@ def test_a_relative_folder_is_recorded_whole(cmt, tmp_path, monkeypatch, model_f
     assert "\nok\tadapter\t" in cmt("check").stdout
     (adapter / "cmt-adapter.json").unlink()
     found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
-    assert found["adapter"]["detail"].startswith(
-        f"adapter {adapter}: there is no cmt-adapter.json in it"
-    )
+    assert found["adapter"]["detail"].startswith(f"adapter {adapter}: this folder holds no adapter")
     assert cmt("config", "set", "adapter", "none").stdout == "adapter = none\n"
 
 
@@ -524,7 +522,7 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
     refused = cmt("config", "set", "adapter", "nosuch", code=2).stderr
-    assert f"adapter {tmp_path / 'nosuch'}: there is no cmt-adapter.json in it" in refused
+    assert f"adapter {tmp_path / 'nosuch'}: this folder holds no adapter" in refused
     for name in ("123", "", "no/such/folder", "nowhere.gguf"):
         assert "nothing here is called that" in cmt("config", "set", "model", name, code=2).stderr
     assert not cmt.home.exists()
@@ -549,7 +547,7 @@ def test_cuda_is_looked_for_without_torch():
         "import sys; from cmt_cli.named import has_cuda; has_cuda(); sys.exit('torch' in"
         " sys.modules)"
     )
-    subprocess.run([sys.executable, "-c", looked], check=True)
+    assert subprocess.run([sys.executable, "-c", looked], check=False).returncode == 0
 
 
 def test_a_setting_that_is_on_or_off(cmt):
@@ -562,10 +560,10 @@ def test_a_setting_that_is_on_or_off(cmt):
 
 def test_config_of_a_named_memory(cmt):
     """-m counts before and after `set`; the nearer one wins."""
-    cmt("config", "-m", "work", "set", "keep", "0.5")
-    cmt("config", "-m", "work", "set", "keep", "0.75", "-m", "play")
-    assert cmt.json("config", "-m", "work")["settings"]["keep"] == 0.5
-    assert cmt.json("config", "-m", "play")["settings"]["keep"] == 0.75
+    cmt("config", "-m", "work", "set", "compression", "2")
+    cmt("config", "-m", "work", "set", "compression", "3", "-m", "play")
+    assert cmt.json("config", "-m", "work")["settings"]["compression"] == 2
+    assert cmt.json("config", "-m", "play")["settings"]["compression"] == 3
     assert not (cmt.home / "default").exists()
 
 

@@ -75,14 +75,18 @@ def test_every_error_has_its_exit_code():
             "'user//ann': give names with a slash between them",
         ),
         (["list", "--scope", "../ann"], 2, "'../ann': give names with a slash between them"),
-        (["config", "set", "rerank", "-3"], 2, "rerank=-3: choose a number from -1 to 50"),
-        (["config", "set", "keep", "-0.5"], 2, "keep=-0.5: choose a number from 0.01 to 1.0"),
-        (["config", "set", "keep", "--frobnicate", "-3"], 2, "unexpected extra argument"),
+        (["config", "set", "rerank", "-3"], 2, "rerank=-3: choose a number from 0 to 50"),
+        (
+            ["config", "set", "compression", "-2"],
+            2,
+            "compression=-2: choose a number from 1 to 100",
+        ),
+        (["config", "set", "compression", "--frobnicate", "-3"], 2, "unexpected extra argument"),
         (["model", "remove", "nosuch"], 4, "`cmt model list`"),
         (["list", "--where", "year"], 2, "write KEY=VALUE"),
         (["list", "--where", "a>1", "--where", "a<3"], 2, "one condition a key"),
-        (["config", "set", "keep", "7"], 2, "choose a number from 0.01 to 1.0"),
-        (["config", "set", "keep", "much"], 2, "choose a number"),
+        (["config", "set", "compression", "700"], 2, "choose a number from 1 to 100"),
+        (["config", "set", "compression", "much"], 2, "choose a number"),
         (["config", "set", "colour", "red"], 2, "passage_tokens"),
         (["model", "show", "nobody/nothing"], 4, "cmt model pull nobody/nothing"),
         (["frobnicate"], 2, "No such command"),
@@ -236,7 +240,7 @@ def test_a_command_that_fails_leaves_no_empty_memory(cmt, tmp_path):
     cmt("add", "-m", deep, "--text", LISBON, "--expires", "2020-01-01", code=2)
     cmt("add", "-m", deep, "-", stdin=" ", code=2)
     cmt("add", "-m", deep, tmp_path / "a.txt", tmp_path / "b.txt", code=2)
-    cmt("config", "set", "keep", "7", "-m", deep, code=2)
+    cmt("config", "set", "compression", "700", "-m", deep, code=2)
     assert not deep.parent.exists()
     cmt("add", "-m", notes, "--text", " a\udcff", code=2)
     assert notes.exists()
@@ -285,7 +289,9 @@ def test_a_plain_memory_begun_where_there_is_a_key(cmt, monkeypatch):
         f"warning: {cmt.home / 'default'} is not encrypted, though CMT_KEY is set: `cmt create"
         " --encrypted`"
     )
-    assert json.loads(cmt("config", "set", "keep", "0.5", "-m", "work", "--json").stderr)["warning"]
+    assert json.loads(cmt("config", "set", "compression", "2", "-m", "work", "--json").stderr)[
+        "warning"
+    ]
     assert cmt("add", "--text", PORTO).stderr == cmt("list").stderr == ""
 
 

@@ -451,7 +451,7 @@ def test_on_the_command_line(cmt, tmp_path, key, monkeypatch):
         LISBON
     )
     monkeypatch.delenv("CMT_KEY")
-    for command in ("list", "check", "doctor --repair", "stats"):
+    for command in ("list", "check", "check --repair", "stats"):
         shown = cmt(*command.split(), code=5)
         assert "set CMT_KEY" in shown.stderr
     assert json.loads(cmt("list", "--json", code=5).stderr)["error"]["type"] == "StorageEncrypted"
