@@ -158,7 +158,7 @@ class EncodeQueue:
                 if on_batch:
                     on_batch(count)
                 if of is not None and count == len(pending) < LOOKAHEAD:
-                    break  # these documents have no more: whoever adds to them encodes that
+                    break  # these documents have no more: a caller that adds to them encodes that
             elif count == 0 or time.monotonic() > patient_until:
                 # no passage of the batch could be compressed, so the cause is not one passage; or
                 # the other process takes too long
