@@ -278,8 +278,9 @@ def _placed(memories: Sequence[PackedMemory], prefix_length: int, rows: int) -> 
     filled = np.full(rows, prefix_length)
     start = prefix_length
     for number, memory in enumerate(memories):
+        # The codes of a memory are in the order of its bits: row by row, then by token.
         kept = _kept_bits(memory)  # (rows, tokens)
-        row, position = np.nonzero(kept)  # in order of rows, as the codes are stored
+        row, position = np.nonzero(kept)  # (n,) each
         counts = kept.sum(1, dtype=np.int64)  # (rows,)
         first = np.cumsum(counts) - counts  # index of each row's first entry in `row`
         found_rows.append(row)
