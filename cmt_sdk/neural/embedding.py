@@ -57,7 +57,7 @@ class MatchHead:
 
     @classmethod
     def plain(cls, lm: FrozenModel) -> MatchHead:
-        """Without training: the mean state after half of the layers, all tokens with equal weight."""
+        """Without training: the mean state after half of the layers, all tokens alike."""
         width = lm.model.config.hidden_size
         vocabulary = lm.model.get_input_embeddings().weight.shape[0]
         layers = torch.tensor([lm.kv_shape[0] // 2])
