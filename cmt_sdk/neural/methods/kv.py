@@ -190,9 +190,10 @@ class KVMethod(CompressionMethod):
         is_best = places.memory == len(memories) - 1
         biases = torch.zeros(flat.shape[1], dtype=self.lm.dtype, device=device)
         biases[targets] = torch.where(is_best, 0.0, bias).to(device, self.lm.dtype)
+        blocks = _by_layer(flat, lengths, kv_heads)  # by layer: (2, KV, padded + room, d)
         made = MemoryCache(
-            [block[0][None] for block in _by_layer(flat, lengths, kv_heads)],
-            [block[1][None] for block in _by_layer(flat, lengths, kv_heads)],
+            [block[0][None] for block in blocks],
+            [block[1][None] for block in blocks],
             _masked(biases, places.per_row, lengths, entries, kv_heads),
             [places.end],
             room,
