@@ -177,9 +177,9 @@ def test_ctrl_c_at_a_question_ends_its_line(cmt, notes, monkeypatch):
         ("nowhere", "there is no file or folder nowhere"),
         ("nowhere/", "there is no file or folder nowhere/"),
         ("nowhere/a.md", "there is no file or folder nowhere/a.md"),
-        ("*.zzz", "nothing fits *.zzz"),
-        ("notes/[xy].md", "nothing fits notes/[xy].md"),
-        ("notes/**/z?.md", "nothing fits notes/**/z?.md"),
+        ("*.zzz", "no file matches *.zzz"),
+        ("notes/[xy].md", "no file matches notes/[xy].md"),
+        ("notes/**/z?.md", "no file matches notes/**/z?.md"),
     ],
 )
 def test_what_is_not_there(cmt, notes, path, said):

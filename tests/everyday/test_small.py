@@ -341,7 +341,7 @@ def test_the_announcement_counts_the_steps_that_fit(minutes, seconds, expected):
 
 def test_help_tells_the_rules(cmt: Command):
     """Of metadata and imports."""
-    assert "as is 1.10, 007" in " ".join(cmt("add", "--help").stdout.split())
+    assert "also 1.10, 007" in " ".join(cmt("add", "--help").stdout.split())
     assert "The import deletes nothing" in " ".join(cmt("import", "--help").stdout.split())
     assert CliRunner().invoke(main, ["chat", "--help"]).output.count("--max-tokens") == 1
     assert FakeEngine().loaded

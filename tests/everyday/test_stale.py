@@ -139,7 +139,7 @@ def test_a_file_that_is_no_longer_like_itself_is_another(cmt, notes):
     done = cmt("add", notes)
     assert done.stdout == "1 added, 0 updated, 1 unchanged\n"
     assert (
-        "1 file gone, and still remembered: notes/ferry.md; `cmt watch --once notes` takes that out"
+        "1 file gone, and still remembered: notes/ferry.md; `cmt watch --once notes` removes that"
         in done.stderr
     )
     assert cmt("watch", notes, "--once").stdout == "removed notes/ferry.md\n"
