@@ -84,7 +84,7 @@ def test_questions_become_an_adapter_that_a_memory_opens_with(part, model, quest
     assert "held out for validation" in printed
     assert "6 steps" in printed
     card = (out / "README.md").read_text(encoding="utf-8")
-    assert "| on what was held out | after 0 questions | after " in card
+    assert "| on held-out data | after 0 questions | after " in card
     kind = {
         "soft": {"compressor": "soft"},
         "cmt": {"compressor": "soft", "compression": 8, "aggregation": "cmt"},

@@ -392,7 +392,7 @@ def test_abstention_needs_a_passage_that_does_not_tell(tmp_path: Path) -> None:
     """One passage alone cannot be left out."""
     path = tmp_path / "one.jsonl"
     path.write_text('{"context": "It is in Rome.", "question": "Where?", "answers": ["Rome"]}\n')
-    with pytest.raises(InvalidInput, match="abstention needs more passages"):
+    with pytest.raises(InvalidInput, match="give more passages for abstention"):
         run(Scripted(), read_passages(path), Plan("abstain", ["memory"]))
 
 
