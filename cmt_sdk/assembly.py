@@ -5,32 +5,35 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.background import Worker
-from cmt_sdk.config import Settings
+from cmt_sdk.config import MEMORY_FILES, Settings
 from cmt_sdk.embedding import Embedder, ExternalEmbedder
-from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
-from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
-from cmt_sdk.retrieval import Engine, Retriever
+from cmt_sdk.encoding import EncodeQueue
+from cmt_sdk.errors import ModelError, ModelNotFound
+from cmt_sdk.ports import Compressor, Engine, Listener, Reader, Store, VectorIndex
+from cmt_sdk.retrieval import Retriever
 from cmt_sdk.types import Vector
 
 if TYPE_CHECKING:
-    from cmt_sdk.neural.aggregation import Aggregation
+    from torch import Tensor
+
+    from cmt_sdk.neural.embedding import Matcher
     from cmt_sdk.neural.frozen import FrozenModel
-    from cmt_sdk.neural.matching import Matcher
-    from cmt_sdk.neural.rotary import Rotary
-    from cmt_sdk.neural.soft import SoftCompressor
+    from cmt_sdk.neural.methods.base import CompressionMethod
     from cmt_sdk.weights.bundle import Bundle
     from cmt_sdk.weights.loading import LoadedModel
 
+T = TypeVar("T")
+
 log = logging.getLogger(__name__)
 
-OUR_FILES = ("memory.db", "memory.lock", "index-", "chat-history")
+OUR_FILES = (*MEMORY_FILES, "index-", "chat-history")
 FORMAT = 1  # of the arrays inside a memory; docs/format.md
 
 
@@ -43,6 +46,7 @@ class Parts:
     store: Store
     index: VectorIndex
     engine: Engine
+    queue: EncodeQueue
     retriever: Retriever
     worker: Worker
     encrypted: bool = False
@@ -65,19 +69,19 @@ def assemble(
     MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of
     a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
-    from cmt_sdk.storage.connection import FILE
+    from cmt_sdk.storage.driver import FILE
     from cmt_sdk.storage.index import EmbeddingIndex
     from cmt_sdk.storage.store import SQLiteStore
 
-    asked = checked(overrides)
+    asked = Settings.checked(overrides)
     is_new = create and not os.path.exists(path / FILE)  # noqa: PTH110 - Path.exists raises in a closed folder
     if engine is None and is_new:
         _require_model(asked.model)  # before there is anything on the disk
     if is_new:
         _tell_of_other_files(path)
     store = SQLiteStore(path, create=create, encrypt=encrypted)
-    recorded = store.settings()
-    settings = checked({**recorded, **overrides}) if recorded else asked
+    recorded = Settings.from_recorded(store.settings())
+    settings = Settings.checked({**recorded, **overrides}) if recorded else asked
     if not recorded and not store.read_only:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
     if engine is None:
@@ -87,9 +91,10 @@ def assemble(
     # is exact
     limit = sys.maxsize if store.encrypted else settings.exact_limit
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
-    retriever = Retriever(store, index, engine, settings.memory_budget, settings.reranked)
-    worker = Worker(lambda stopping: retriever.encode_backlog(stop=stopping), "cmt-compress")
-    return Parts(path, settings, store, index, engine, retriever, worker, store.encrypted)
+    queue = EncodeQueue(store, index, engine, settings.memory_budget)
+    retriever = Retriever(store, index, engine, queue, settings.reranked)
+    worker = Worker(lambda stopping: queue.encode_backlog(stop=stopping), "cmt-compress")
+    return Parts(path, settings, store, index, engine, queue, retriever, worker, store.encrypted)
 
 
 def _require_model(model: str) -> None:
@@ -110,7 +115,7 @@ def _tell_of_other_files(path: Path) -> None:
         others = sorted(
             file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES))
         )
-    except OSError:  # not there yet, or closed, which opening it tells
+    except OSError:  # not there yet, or closed, which opening it reports
         return
     if others:
         some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
@@ -125,41 +130,29 @@ def _tell_of_other_files(path: Path) -> None:
 
 
 def _tell_of_untrained(settings: Settings) -> None:
-    """Warn of soft memories that nobody trained the model to make and read: its answers say nothing
+    """Warn of a method that needs adapters trained for it and has none: its answers are wrong
     then.
     """
-    if settings.compressor != "soft":
+    if not settings.method.needs_training:
         return
     from cmt_sdk.weights.bundle import find_bundle
     from cmt_sdk.weights.registry import model_info
 
+    name = settings.compressor
     try:
-        trained = (
-            find_bundle(settings.adapter, model_info(settings.model).sha256, "soft").compressor
-            == "soft"
-        )
-    except (ModelError, ModelNotFound):  # what needs the model tells of it
+        bundle = find_bundle(settings.adapter, model_info(settings.model).sha256, name)
+    except (ModelError, ModelNotFound):  # loading the model reports it
         return
-    if not trained:
+    if bundle.compressor != name:
         log.warning(
-            "compressor='soft': nothing was trained for it with model %r and adapter %r, so its"
+            "compressor=%r: nothing was trained for it with model %r and adapter %r, so its"
             " answers are not to be relied on; "
-            "`cmt train --part soft` trains an adapter, compressor='kv' needs none",
+            "`cmt train --part %s` trains an adapter, compressor='kv' needs none",
+            name,
             settings.model,
             settings.adapter,
+            name,
         )
-
-
-def checked(values: Mapping[str, Any]) -> Settings:
-    """Settings with these values, the others at their defaults; InvalidSetting for an unknown name
-    or a bad value.
-    """
-    unknown = sorted(set(values) - set(Settings.names()))
-    if unknown:
-        raise InvalidSetting(
-            f"there is no setting {unknown[0]!r}; there are {', '.join(Settings.names())}"
-        )
-    return replace(Settings(), **values)
 
 
 class LocalEngine:
@@ -231,10 +224,20 @@ class LocalEngine:
         return FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
 
     @cached_property
-    def _rotary(self) -> Rotary:
-        from cmt_sdk.neural.proof import kv_rotary
+    def _method(self) -> CompressionMethod:
+        method: CompressionMethod = self._settings.method.load().create(
+            self._frozen, self._settings, self._trained
+        )
+        return method
 
-        return kv_rotary(self._frozen)
+    def _trained(self, name: str, build: Callable[[Mapping[str, Tensor]], T], /) -> T | None:
+        """What `build` makes of the tensors of the bundle's part; None where the bundle has no such
+        part.
+        """
+        from cmt_sdk.weights.loading import load_part
+
+        file = getattr(self._bundle, name)
+        return load_part(file, build) if file is not None else None
 
     @property
     def vector_weight(self) -> float:
@@ -247,37 +250,34 @@ class LocalEngine:
     def compressor(self) -> Compressor:
         """The compressor that the settings name."""
         from cmt_sdk.neural.compressor import PassageCompressor
-        from cmt_sdk.neural.fidelity import FidelityMeter
-        from cmt_sdk.neural.kv import KVCompressor
+        from cmt_sdk.neural.scoring import FidelityMeter
         from cmt_sdk.types import Fingerprint
 
-        s, lm, bundle, loaded = self._settings, self._frozen, self._bundle, self._loaded
-        soft = s.compressor == "soft"
+        bundle = self._bundle
+        loaded = self._loaded
+        fingerprint = Fingerprint(
+            model=loaded.name,
+            base=loaded.base_hash[:16],
+            quantization=loaded.quantization,
+            tokenizer=loaded.tokenizer_hash[:16],
+            encoder=bundle.encoder_hash,
+            matcher=self._embedded.digest if self._embedded else bundle.matcher_hash,
+            format=FORMAT,
+            **self._method.fingerprint(),
+        )
         return PassageCompressor(
-            self._soft if soft else KVCompressor(lm, self._rotary, s.keep, s.keep_at_least),
+            self._method,
             self._embedded or self._matcher,
-            Fingerprint(
-                model=loaded.name,
-                base=loaded.base_hash[:16],
-                quantization=loaded.quantization,
-                tokenizer=loaded.tokenizer_hash[:16],
-                encoder=bundle.encoder_hash,
-                matcher=self._embedded.digest if self._embedded else bundle.matcher_hash,
-                compressor=f"soft-merged:{s.compression}" if soft else "kv",
-                keep=1.0 if soft else s.keep,
-                format=FORMAT,
-                keep_at_least=0 if soft else s.keep_at_least,
-            ),
-            FidelityMeter(lm, self._rotary) if s.fidelity else None,
+            fingerprint,
+            FidelityMeter(self._method) if self._settings.fidelity else None,
         )
 
     @property
     def _matcher(self) -> Matcher:
-        from cmt_sdk.neural.matching import Matcher, MatchHead
-        from cmt_sdk.weights.loading import load_part
+        from cmt_sdk.neural.embedding import Matcher, MatchHead
 
-        lm, trained = self._frozen, self._bundle.match
-        head = load_part(trained, MatchHead.of) if trained else MatchHead.plain(lm)
+        lm = self._frozen
+        head = self._trained("match", MatchHead.of) or MatchHead.plain(lm)
         return Matcher(lm, head.to(lm.device))
 
     @cached_property
@@ -307,29 +307,4 @@ class LocalEngine:
         """The reader over the same frozen model."""
         from cmt_sdk.neural.generator import Generator
 
-        rotary = None if self._settings.compressor == "soft" else self._rotary
-        return Generator(
-            self._frozen, rotary, self._aggregation if self._settings.aggregation == "cmt" else None
-        )
-
-    @property
-    def _aggregation(self) -> Aggregation:
-        from cmt_sdk.neural.aggregation import Aggregation, Aggregator
-        from cmt_sdk.weights.loading import load_part
-
-        if self._bundle.aggregate is None:
-            raise InvalidSetting(
-                f"aggregation='cmt': the adapter {self._settings.adapter!r} has no such part; make"
-                " one with `cmt train --part cmt`, or use aggregation='concat'"
-            )
-        return Aggregation(
-            load_part(self._bundle.aggregate, Aggregator.of).to(self._frozen.device), self._soft
-        )
-
-    @cached_property
-    def _soft(self) -> SoftCompressor:
-        from cmt_sdk.neural.proof import goes_on
-        from cmt_sdk.neural.soft import SoftCompressor
-
-        goes_on(self._frozen)
-        return SoftCompressor(self._frozen, self._settings.compression)
+        return Generator(self._frozen, self._method)

@@ -1,5 +1,4 @@
-"""What came before a question, as exchanges that a search can use. Pure strings: knows no model and
-no store.
+"""Earlier turns of a conversation, as exchanges that a search can use. No model, no store.
 
 A question that can be understood alone is found by itself. One that is short of its subject ("And
 when?") is searched together with each earlier exchange, because any of them may name the subject.
@@ -7,44 +6,44 @@ when?") is searched together with each earlier exchange, because any of them may
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from cmt_sdk.characters import clean_text
 from cmt_sdk.prompting import abstains
 from cmt_sdk.types import Turn
 
 EXCHANGES = 12  # the latest ones, which are looked at
-SAID, REPLY = 300, 150  # characters of an exchange that are searched and read
+MESSAGE_CHARACTERS = 300  # of an exchange's message that are searched and read
+REPLY_CHARACTERS = 150
 RULES = 1_200  # characters of a system prompt that are read
 TURN, TURNS = 1_000, 12  # characters of a turn, and turns, that a model without notes reads
 MESSAGE, MESSAGE_TOKENS = 4_000, 1_000  # characters and tokens of a message that are read
 QUERY = 1_000  # characters of a message that are searched
 GAP = " … "
-UNSOUND = re.compile("[\0\ud800-\udfff]")  # what a message may hold and a text may not
 
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """What the user said and what was replied, each cut to what is searched and read.
+    """A user's message and the reply, each shortened to what is searched and read.
 
     A reply that says that nothing is known names no subject: it is left out, and the exchange is
     `unanswered`.
     """
 
-    said: str
+    message: str
     reply: str = ""
     unanswered: bool = False
 
     @property
     def turns(self) -> list[Turn]:
         """The exchange as messages."""
-        pairs = (("user", self.said), ("assistant", self.reply))
+        pairs = (("user", self.message), ("assistant", self.reply))
         return [Turn(role, text) for role, text in pairs if text]
 
     def query(self, question: str) -> str:
-        """The question after what was said before it."""
-        return " ".join(filter(None, (self.said, self.reply, question)))
+        """The question after this exchange, as one query."""
+        return " ".join(filter(None, (self.message, self.reply, question)))
 
 
 def shortened(text: str, most: int) -> str:
@@ -57,8 +56,8 @@ def shortened(text: str, most: int) -> str:
 
 
 def sound(text: str, most: int) -> str:
-    """What is kept of a message before the question: cut, and without what no text may hold."""
-    return UNSOUND.sub("\ufffd", shortened(text, most))
+    """An earlier message, shortened to `most` characters, without NUL and lone surrogates."""
+    return clean_text(shortened(text, most))
 
 
 def exchanges(history: Sequence[Turn]) -> list[Exchange]:
@@ -66,43 +65,46 @@ def exchanges(history: Sequence[Turn]) -> list[Exchange]:
     one.
     """
     found: list[tuple[str, str]] = []
-    said, reply = "", ""
+    message, reply = "", ""
     for turn in reversed(history):
-        if turn.role == "assistant" and said:
-            found.append((said, reply))
-            said, reply = "", turn.content
-        elif turn.role == "assistant" and len(reply) < REPLY:
+        if turn.role == "assistant" and message:
+            found.append((message, reply))
+            message, reply = "", turn.content
+        elif turn.role == "assistant" and len(reply) < REPLY_CHARACTERS:
             reply = f"{turn.content}\n{reply}"
-        elif turn.role == "user" and len(said) < SAID:
-            said = f"{turn.content}\n{said}"
+        elif turn.role == "user" and len(message) < MESSAGE_CHARACTERS:
+            message = f"{turn.content}\n{message}"
         if len(found) == EXCHANGES:
             break
-    cut = [(sound(s, SAID), sound(r, REPLY)) for s, r in [*found, (said, reply)]]
+    cut = [
+        (sound(s, MESSAGE_CHARACTERS), sound(r, REPLY_CHARACTERS))
+        for s, r in [*found, (message, reply)]
+    ]
     made = [Exchange(s, "", unanswered=True) if abstains(r) else Exchange(s, r) for s, r in cut]
-    return [e for e in made if e.said or e.reply][:EXCHANGES]
+    return [e for e in made if e.message or e.reply][:EXCHANGES]
 
 
 def rules(history: Sequence[Turn]) -> list[Turn]:
     """The system's messages as one."""
-    said = sound("\n\n".join(turn.content for turn in history if turn.role == "system"), RULES)
-    return [Turn("system", said)] if said else []
+    text = sound("\n\n".join(turn.content for turn in history if turn.role == "system"), RULES)
+    return [Turn("system", text)] if text else []
 
 
 def recent(history: Sequence[Turn]) -> list[Turn]:
     """The system's messages and the latest turns, for a model that reads no notes."""
-    said = [turn for turn in history if turn.role != "system" and turn.content.strip()]
-    return [*rules(history), *(replace(t, content=sound(t.content, TURN)) for t in said[-TURNS:])]
+    turns = [turn for turn in history if turn.role != "system" and turn.content.strip()]
+    return [*rules(history), *(replace(t, content=sound(t.content, TURN)) for t in turns[-TURNS:])]
 
 
-def told(history: Sequence[Turn]) -> list[str]:
-    """What a conversation tells, as passages to answer from: the system's words, then each
+def as_passages(history: Sequence[Turn]) -> list[str]:
+    """A conversation as passages to answer from: the system's words, then each
     exchange, latest last.
 
-    An unanswered question tells nothing, and would be found as the answer to itself.
+    An unanswered question states nothing, and would be found as the answer to itself.
     """
-    said = [
+    spoken = [
         " ".join(turn.content for turn in e.turns)
         for e in reversed(exchanges(history))
         if not e.unanswered
     ]
-    return [turn.content for turn in rules(history)] + said
+    return [turn.content for turn in rules(history)] + spoken

@@ -1,11 +1,10 @@
-"""Exports of ChatGPT, Claude and mem0 to documents: one for a conversation, a memory, a project's
-file. Knows no store.
+"""Exports of ChatGPT, Claude and mem0 as documents: one per conversation, memory or project file.
 
-Read as these services write them. ChatGPT: conversations.json, of late conversations-000.json and
-on; a conversation is a tree of messages, of which the branch that ends at `current_node` was on the
-screen. Claude: conversations.json with `chat_messages` that name their parents, and memories and
-projects beside it. mem0: what `get_all` returns. What tools said, thoughts, pictures and abandoned
-branches are left out.
+Knows no store. ChatGPT writes conversations.json, since 2025 conversations-000.json and following;
+a conversation is a tree of messages, and the screen shows the branch that ends at `current_node`.
+Claude: conversations.json with `chat_messages` that name their parents, and memories and
+projects next to it. mem0: the result of `get_all`. Output of tools, thoughts, pictures and
+abandoned branches are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +19,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from cmt_sdk.characters import clean_text
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.exports import EXPECTED, Item, read_items
 from cmt_sdk.open_files import refuse_open
@@ -27,7 +27,6 @@ from cmt_sdk.types import Document, Scalar, Turn
 
 LONGEST_NAME = 200
 WIDEST = 2**63  # whole numbers of metadata stay below
-UNSOUND = re.compile("[\0\ud800-\udfff]")
 # where ChatGPT points to what its search found
 CITATION = re.compile("\ue200[^\ue201]{0,1000}\ue201")
 FENCE = re.compile(r" {0,3}(```|~~~)")
@@ -51,7 +50,7 @@ def read_conversations(path: str | os.PathLike[str]) -> Iterator[Document]:
 
 
 def _documents(item: Item, where: str) -> Iterator[Document]:
-    """The documents of one item, told by the key that only its kind has."""
+    """The documents of one item; a key that only its kind has shows the kind."""
     for key, (kind, read) in KINDS.items():
         if key in item:
             if not isinstance(item[key], kind):
@@ -90,7 +89,7 @@ def _branch(mapping: Item, current: object) -> list[Item]:
         else max(nodes, key=lambda n: _sent(nodes[n]), default=None)
     )
     branch: dict[str, Item] = {}
-    # a tree that was made by hand may have a circle
+    # a tree that somebody edited may have a cycle
     while isinstance(at, str) and at in nodes and at not in branch:
         branch[at] = nodes[at]
         at = nodes[at].get("parent")
@@ -103,9 +102,7 @@ def _sent(node: Item) -> float:
 
 
 def _chatgpt_turn(message: Item) -> Turn | None:
-    """What was said, as the screen showed it; None for what is not shown, and for calls of
-    tools.
-    """
+    """A message as the screen showed it; None for hidden messages and calls of tools."""
     role = _role(_mapping(message.get("author")).get("role"))
     content = _mapping(message.get("content"))
     hidden = _mapping(message.get("metadata")).get("is_visually_hidden_from_conversation")
@@ -134,11 +131,11 @@ def _claude_text(message: Item) -> str:
     blocks = [
         b for b in _list(message.get("content")) if isinstance(b, dict) and b.get("type") == "text"
     ]
-    said = _joined(b.get("text") for b in blocks) or _joined([message.get("text")])
+    shown = _joined(b.get("text") for b in blocks) or _joined([message.get("text")])
     attached = (a for a in _list(message.get("attachments")) if isinstance(a, dict))
     return _joined(
         [
-            said,
+            shown,
             *(_joined([_line(a.get("file_name")), a.get("extracted_content")]) for a in attached),
         ]
     )
@@ -172,7 +169,7 @@ def _kept(messages: Sequence[Item]) -> list[Item]:
 
 
 def _claude_memory(item: Item) -> Iterator[Document]:
-    """What Claude remembers, of all conversations and of each project."""
+    """The memories that Claude keeps of all conversations and of each project."""
     notes = {
         _line(item.get("account_uuid")) or "all": (
             "What Claude remembers",
@@ -252,10 +249,10 @@ def _document(
             strict=False,
         )
     )
-    told = {**(more or {}), "app": app, "title": _line(title), **known}
+    given = {**(more or {}), "app": app, "title": _line(title), **known}
     metadata = {
         key: plain
-        for key, value in told.items()
+        for key, value in given.items()
         if key and (plain := _plain(value)) not in (None, "")
     }
     return Document(
@@ -268,19 +265,19 @@ def _document(
 
 def _transcript(title: object, turns: Iterable[Turn]) -> str:
     """A conversation as Markdown, whose only heading is its title: it stands above every passage.
-    Empty where nobody speaks.
+    Empty where no turn has text.
     """
     spoken = [t for t in turns if t.content]
     parts = [f"# {_line(title)}"] if spoken and _line(title) else []
     for role, group in groupby(spoken, key=lambda t: t.role):
-        said = "\n\n".join(_without_headings(t.content) for t in group)
-        between = "\n" if FENCE.match(said) else " "  # a code block begins a line
-        parts.append(f"{role.capitalize()}:{between}{said}")
+        text = "\n\n".join(_without_headings(t.content) for t in group)
+        between = "\n" if FENCE.match(text) else " "  # a code block begins a line
+        parts.append(f"{role.capitalize()}:{between}{text}")
     return "\n\n".join(parts)
 
 
 def _without_headings(text: str) -> str:
-    """What was said with headings as plain lines, without rules, and with every code block
+    """A text with its headings as plain lines, without rules, and with every code block
     closed.
     """
     lines, fence = [], ""
@@ -305,7 +302,7 @@ def _joined(texts: Iterable[object]) -> str:
 
 def _sound(text: str) -> str:
     """A text without NULs, halves of characters and marks of citations, which no reader saw."""
-    return UNSOUND.sub("", CITATION.sub("", text)).replace("\r\n", "\n").strip()
+    return clean_text(CITATION.sub("", text), "").replace("\r\n", "\n").strip()
 
 
 def _line(value: object) -> str:

@@ -1,4 +1,4 @@
-"""What to say when an optional dependency cannot be imported: it is missing, too old, or broken.
+"""Errors for an optional dependency that cannot be imported: missing, too old, or broken.
 
 Knows the versions that this package declares and those that are installed; imports none of them.
 """
@@ -27,9 +27,9 @@ def unusable(feature: str, extra: str, error: ImportError) -> MissingExtra:
         return MissingExtra(feature, extra)
     wrong = [r for r in needed if not r.specifier.contains(found[r.name] or "", prereleases=True)]
     if wrong:
-        said = ", ".join(f"{r.name}{r.specifier} ({found[r.name]} is installed)" for r in wrong)
+        needs = ", ".join(f"{r.name}{r.specifier} ({found[r.name]} is installed)" for r in wrong)
         command = " ".join(f"'{r.name}{r.specifier}'" for r in wrong)
-        return MissingExtra(feature, extra, f"needs {said}: pip install {command}")
+        return MissingExtra(feature, extra, f"needs {needs}: pip install {command}")
     here = ", ".join(f"{name} {version}" for name, version in found.items()) or f"the extra {extra}"
     return MissingExtra(
         feature,
@@ -40,7 +40,7 @@ def unusable(feature: str, extra: str, error: ImportError) -> MissingExtra:
 
 
 def _requirements(extra: str) -> list[Requirement]:
-    """What an extra declares; nothing where this package runs without being installed."""
+    """The requirements of an extra; empty where this package runs without being installed."""
     try:
         declared = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
     except metadata.PackageNotFoundError:

@@ -1,5 +1,4 @@
-"""Objects that hold open files or a loaded model: what a copy of one is, and what a fork leaves of
-it.
+"""Objects that hold open files or a loaded model: copying and forking them.
 
 A copy is the same object, as it is of a logger: frameworks copy the settings that hold one, and a
 second memory of the same folder would load the model again. Knows no memory.
@@ -34,7 +33,7 @@ class Handle:
 
 
 class Forked(Protocol):
-    """What has to know of a fork."""
+    """An object that reacts to a fork."""
 
     def after_fork(self) -> None:
         """Called in the child, before anything else runs there."""
@@ -80,15 +79,15 @@ class NoModel:
     def __exit__(self, *error: object) -> None: ...
 
     def acquire(self, blocking: bool = True) -> bool:  # noqa: ARG002 - a lock's
-        """As a lock that nobody holds."""
+        """Like a free lock."""
         return True
 
     def release(self) -> None:
-        """Nothing was taken."""
+        """Do nothing: `acquire` took no lock."""
 
     def after_others(self, stop: object = None) -> NoModel:  # noqa: ARG002 - a lock's
-        """As the lock: it raises when it is entered."""
+        """Return an object that raises ModelError when it is entered."""
         return self
 
     def give_way(self, longest: float) -> None:
-        """Nobody waits for the model here."""
+        """Return at once: no thread waits for the model here."""

@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeGuard, TypeVar
 
 from cmt_sdk import archive
 from cmt_sdk.background import Worker
 from cmt_sdk.config import Settings
 from cmt_sdk.converting import check_text, read_document
+from cmt_sdk.encoding import EncodeQueue
 from cmt_sdk.errors import InvalidDocument, InvalidInput
-from cmt_sdk.ports import Recut, Store
-from cmt_sdk.retrieval import Engine, Retriever
+from cmt_sdk.ports import Engine, Split, Store
+from cmt_sdk.scopes import check_scope
 from cmt_sdk.splitting import Rules, binary_parts, rules_for, split
 from cmt_sdk.titles import title_of
 from cmt_sdk.types import Document, Filter, Outcome, Passage, Progress, Span
@@ -45,7 +46,7 @@ class Ingestor:
 
     store: Store
     engine: Engine
-    retriever: Retriever
+    queue: EncodeQueue
     worker: Worker
     settings: Settings
 
@@ -72,7 +73,7 @@ class Ingestor:
 
         def compress() -> None:
             if waiting and when == "now":
-                self.retriever.encode_backlog(on_batch=lambda n: step(compressed=n), of=waiting)
+                self.queue.encode_backlog(on_batch=lambda n: step(compressed=n), of=waiting)
                 waiting.clear()
 
         try:
@@ -100,14 +101,14 @@ class Ingestor:
         for document in documents:
             self.check(document)
         named = [replace(document, id=document.id or uuid.uuid4().hex) for document in documents]
-        cut = [(document, self.cut(document)) for document in named]
-        self.store.add_together(cut)
-        progress = Progress(added=len(cut), passages=sum(len(spans) for _, spans in cut))
+        parts = [(document, self.split(document)) for document in named]
+        self.store.add_together(parts)
+        progress = Progress(added=len(parts), passages=sum(len(spans) for _, spans in parts))
         if not wait:
             self.worker.wake()
             return progress
         return progress.plus(
-            compressed=self.retriever.encode_backlog(of=[document.id for document in named])
+            compressed=self.queue.encode_backlog(of=[document.id for document in named])
         )
 
     def from_archive(
@@ -116,7 +117,7 @@ class Ingestor:
         """Take in what an archive holds; see archive.read."""
         longest, seal = self.settings.max_document_bytes, archive.seal_here(create=False)
         gate = archive.ArchiveImport(
-            self.check_text, self.cut, self.retriever.accepts, longest, seal, trust
+            self.check_text, self.split, self.queue.accepts, longest, seal, trust
         )
         for progress in archive.read(self.store, path, gate, diverged):
             if self.settings.memory_budget:
@@ -133,43 +134,41 @@ class Ingestor:
             if on_progress:
                 on_progress(progress)
 
-        return self.retriever.encode_backlog(on_batch=batch_done)
+        return self.queue.encode_backlog(on_batch=batch_done)
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
-        """Store one document's text: the document as stored, what happened to it, and its new
-        passages.
+        """Store one document's text in one write transaction.
+
+        Returns:
+            The document as stored, what happened to it, and how many of its passages are pending.
         """
         self.check(document)
-        cuts = Cuts(self)
-        again = cuts.within(
-            lambda recut: self.store.add_again(document, by_source=by_source, recut=recut)
+        known = self.store.match(document, by_source=by_source)
+        if by_source and known.document is not None and known.document == known.merged:
+            return known.document, "unchanged", 0
+        splits = Splits(self)
+        if known.document is None or known.document.text != document.text:
+            _warn_of_binary(document)
+        splits.prepare(known.document, known.merged or document)
+        stored, outcome = splits.within(
+            lambda split: self.store.add(document, by_source=by_source, split=split, known=known)
         )
-        if again is None:
-            spans = cuts.of(document)
-            if document.source and (
-                binary := sum(end - start for start, end in binary_parts(document.text))
-            ):
-                log.warning(
-                    "%s: %s characters of binary data are in no passage",
-                    document.source,
-                    f"{binary:,}",
-                )
-            again = cuts.within(
-                lambda recut: self.store.add(document, spans, by_source=by_source, recut=recut)
-            )
-        stored, outcome = again
-        return stored, outcome, 0 if outcome == "unchanged" else self.store.waiting(stored.id)
+        if outcome == "added":
+            return stored, outcome, len(splits.of(document))
+        return stored, outcome, 0 if outcome == "unchanged" else self.store.count_pending(stored.id)
 
     def change(self, known: Document, changes: Mapping[str, Any]) -> Document:
-        """Change these fields of a document that is remembered; returns it as stored.
+        """Change fields of a stored document; return it as stored.
 
-        Raises InvalidDocument, DocumentNotFound.
+        Raises:
+            InvalidDocument: a value cannot be stored.
+            DocumentNotFound: the document was deleted meanwhile.
         """
         changed = replace(known, **changes)
         self.check(changed)
-        cuts = Cuts(self)
-        cuts.prepare(known, changed)
-        return cuts.within(lambda recut: self.store.replace(known.id, changes, recut=recut))
+        splits = Splits(self)
+        splits.prepare(known, changed)
+        return splits.within(lambda split: self.store.replace(known.id, changes, split=split))
 
     def check(self, document: Document) -> None:
         """The gate for a document that is to be remembered. Raises InvalidDocument."""
@@ -194,39 +193,44 @@ class Ingestor:
                 f"metadata={document.metadata!r:.60}: give a dict of names and plain values"
             )
 
-    def cut_again(self) -> None:
-        """Give passages to the documents that lost some to damage."""
-        for document in self.store.uncut():
-            self.store.recut(document, self.cut(document))
+    def split_missing(self) -> None:
+        """Split the documents that lost passages to damage."""
+        for document in self.store.documents_without_passages():
+            self.store.replace_passages(document, self.split(document))
 
-    def cut_all(self) -> None:
-        """Cut every current document again that earlier rules, settings or names have cut.
+    def split_outdated(self) -> None:
+        """Split every current document again whose passages earlier rules, settings or titles made.
 
-        Each document is one transaction: where this is interrupted, all can be read and searched.
+        Each document is one transaction: after an interruption all can be read and searched.
         """
         cursor: str | None = None
         while True:
             page = self.store.page(Filter(), PAGE, cursor)
             for document in page.documents:
-                spans = self.cut(document)
+                spans = self.split(document)
                 passages = self.store.passages_of(document.id)
                 if list(map(_place, spans)) != list(map(_place, passages)):
-                    self.store.recut(document, spans)
+                    self.store.replace_passages(document, spans)
             cursor = page.next_cursor
             if cursor is None:
                 return
 
-    def cut(self, document: Document, title: str | None = None) -> list[Span]:
-        """The passages of a document, under its title; `title` is given where it is known.
+    def split(self, document: Document, title: str | None = None) -> list[Span]:
+        """Return the passages of a document.
 
-        Waiting questions go first: this is called while no transaction is open.
+        Questions of other threads go first: this runs while no transaction is open.
+
+        Args:
+            document: the document.
+            title: its title, where it is known already.
         """
         title = self.title(document) if title is None else title
-        budget, rules = self.settings.passage_tokens, rules_for(document.source)
+        budget = self.settings.passage_tokens
+        rules = rules_for(document.source)
         return split(document.text, self._count_after_others, budget, title=title, rules=rules)
 
     def _count_after_others(self, texts: Sequence[str]) -> list[int]:
-        self.retriever.lock.give_way(LONGEST_PAUSE)
+        self.queue.lock.give_way(LONGEST_PAUSE)
         return self.engine.count_tokens(texts)
 
     def title(self, document: Document) -> str:
@@ -235,17 +239,18 @@ class Ingestor:
         return title_of(document, lambda title: self.engine.count_tokens([title])[0] <= longest)
 
 
-class _Lacking(Exception):
-    """The store asks, within a transaction, for a title or spans that are not made yet."""
+class _Missing(Exception):
+    """Raised inside a transaction where a title or spans are needed that are not made yet."""
 
-    def __init__(self, known: Document, new: Document) -> None:
+    def __init__(self, known: Document | None, new: Document) -> None:
         super().__init__()
-        self.known, self.new = known, new
+        self.known = known
+        self.new = new
 
 
-class Cuts:
-    """The titles and spans that one document needs; each is made once, while no transaction is
-    open.
+class Splits:
+    """The titles and passages that one document needs. Each is made once, while no transaction is
+    open: both count tokens, which takes long.
     """
 
     def __init__(self, ingestor: Ingestor) -> None:
@@ -254,42 +259,51 @@ class Cuts:
         self._spans: dict[Named, Sequence[Span]] = {}
 
     def of(self, document: Document) -> Sequence[Span]:
-        """The passages of a document."""
+        """Return the passages of a document."""
         title = self._title(document)
         named = (document.text, title, rules_for(document.source))
         if named not in self._spans:
-            self._spans[named] = self._ingestor.cut(document, title)
+            self._spans[named] = self._ingestor.split(document, title)
         return self._spans[named]
 
-    def prepare(self, known: Document, new: Document) -> None:
-        """Make what `within` needs for a known document that becomes another one."""
-        if _may_be_cut_alike(known, new) and self._title(known) == self._title(new):
+    def prepare(self, known: Document | None, new: Document) -> None:
+        """Make what `within` needs for a new document, or for a known one that becomes `new`."""
+        if known == new:
+            return
+        if _may_split_alike(known, new) and self._title(known) == self._title(new):
             return
         self.of(new)
 
-    def within(self, write: Callable[[Recut], T]) -> T:
-        """Call a write of the store with what cuts a known document that changes.
+    def within(self, write: Callable[[Split], T]) -> T:
+        """Call a write of the store with a function that gives passages.
 
-        Where that lacks something, the transaction is rolled back, and the write is called again
-        when the missing part is made.
+        Where a part is missing, because another process changed the document since `prepare`, the
+        transaction is rolled back, the part is made, and the write is called again.
         """
         while True:
             try:
-                return write(self._recut)
-            except _Lacking as lacking:
-                self.prepare(lacking.known, lacking.new)
+                return write(self._split)
+            except _Missing as missing:
+                self.prepare(missing.known, missing.new)
 
-    def _recut(self, known: Document, new: Document) -> Sequence[Span] | None:
-        """The spans of a changed document; None where its passages stay. Raises _Lacking."""
-        titles = [self._titles.get(_naming(document)) for document in (known, new)]
-        is_alike = _may_be_cut_alike(known, new)
-        if titles[1] is None or (is_alike and titles[0] is None):
-            raise _Lacking(known, new)
-        if is_alike and titles[0] == titles[1]:
-            return None
-        named = (new.text, titles[1], rules_for(new.source))
+    def _split(self, known: Document | None, new: Document) -> Sequence[Span] | None:
+        """Return the passages of a document; None where those of the known one stay.
+
+        Raises:
+            _Missing: they are not made yet.
+        """
+        title = self._titles.get(_naming(new))
+        if title is None:
+            raise _Missing(known, new)
+        if _may_split_alike(known, new):
+            before = self._titles.get(_naming(known))
+            if before is None:
+                raise _Missing(known, new)
+            if before == title:
+                return None
+        named = (new.text, title, rules_for(new.source))
         if named not in self._spans:
-            raise _Lacking(known, new)
+            raise _Missing(known, new)
         return self._spans[named]
 
     def _title(self, document: Document) -> str:
@@ -299,9 +313,23 @@ class Cuts:
         return self._titles[naming]
 
 
-def _may_be_cut_alike(known: Document, new: Document) -> bool:
-    """Whether two states of a document are cut alike where their titles are equal."""
-    return known.text == new.text and rules_for(known.source) == rules_for(new.source)
+def _may_split_alike(known: Document | None, new: Document) -> TypeGuard[Document]:
+    """Return whether a known document has the passages of `new` where their titles are equal."""
+    return (
+        known is not None
+        and known.text == new.text
+        and rules_for(known.source) == rules_for(new.source)
+    )
+
+
+def _warn_of_binary(document: Document) -> None:
+    """Warn of the parts of a file's text that splitting leaves out."""
+    if document.source and (
+        binary := sum(end - start for start, end in binary_parts(document.text))
+    ):
+        log.warning(
+            "%s: %s characters of binary data are in no passage", document.source, f"{binary:,}"
+        )
 
 
 def _naming(document: Document) -> tuple[str, str | None, str]:
@@ -311,14 +339,6 @@ def _naming(document: Document) -> tuple[str, str | None, str]:
 
 def _place(piece: Span | Passage) -> tuple[int, int, str]:
     return piece.start, piece.end, piece.heading
-
-
-def check_scope(scope: str) -> None:
-    """Raise InvalidDocument for a scope that is no path of names."""
-    if not isinstance(scope, str) or (scope and {"", ".", ".."} & set(scope.split("/"))):
-        raise InvalidDocument(
-            f"scope {scope!r:.60}: give names with a slash between them, such as user/ann"
-        )
 
 
 def check_moment(name: str, moment: datetime | None) -> None:

@@ -29,13 +29,13 @@ if hasattr(os, "register_at_fork"):
 
 
 def register(database: Path) -> None:
-    """From now on this file, and what SQLite keeps beside it, is open here."""
+    """Record that this process opened a database, and the files that SQLite keeps next to it."""
     with _lock:
         _open[database] += 1
 
 
 def release(database: Path) -> None:
-    """One opening of it has ended."""
+    """Record that one opening of the file ended."""
     with _lock:
         _open[database] -= 1
         if _open[database] <= 0:
@@ -49,7 +49,7 @@ def refuse_open(path: Path) -> None:
     try:
         given = path.stat()
     except (OSError, ValueError):
-        return  # whoever opens it says what is wrong
+        return  # opening it raises the error
     with _lock:
         files = [
             database.with_name(database.name + suffix)

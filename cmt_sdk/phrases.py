@@ -1,6 +1,6 @@
-"""What the memory itself says in a conversation. Pure strings.
+"""Replies that no model writes: receipts for notes and erasures, in a conversation. Pure strings.
 
-The user's own words stand in quotes, so that a reply says what was kept whatever the language.
+They quote the user's own words, so that a reply names the note in any language.
 """
 
 from __future__ import annotations
@@ -16,26 +16,26 @@ STAYS = "Nothing was erased."
 CONCERNS_NOTHING = "I found nothing about that: nothing was erased."
 ERASED = "Erased:"
 ASSENT = "Erase it for good? Answer yes to erase it."
-QUOTED = 160  # characters of what was said that a reply repeats
+QUOTED = 160  # characters of a message that a reply repeats
 LISTED = 10  # texts that a reply lists
 
 
-def noted(told: str, replaced: Sequence[str] = ()) -> str:
-    """That something was kept, and what it takes the place of."""
-    said = f"Noted: {quoted(told)}"
-    return f"{said} Before: {', '.join(map(quoted, replaced))}" if replaced else said
+def noted(note: str, replaced: Sequence[str] = ()) -> str:
+    """The receipt for a note, with the notes that it replaces."""
+    receipt = f"Noted: {quoted(note)}"
+    return f"{receipt} Before: {', '.join(map(quoted, replaced))}" if replaced else receipt
 
 
 def confirmation(texts: Sequence[str]) -> str:
-    """The question whether these texts are to be erased."""
+    """The question whether to erase these texts."""
     lines = [f"- {quoted(text)}" for text in texts]
     return "\n".join([*lines, ASSENT])
 
 
 def erased(count: int, traces: int, *, complete: bool) -> str:
-    """That so many texts were erased, with what a scan of the files found left of them.
+    """The receipt for erased texts: their number and the traces that a scan of the files found.
 
-    It does not repeat them: a reply may stay where a conversation is kept.
+    It does not quote them: a client may keep its replies.
     """
     left = f"{traces} traces are left" if traces else "no trace is left"
     until = "" if complete else " once no other process reads them"
@@ -43,9 +43,9 @@ def erased(count: int, traces: int, *, complete: bool) -> str:
 
 
 def without_erased(turns: Sequence[Turn]) -> list[Turn]:
-    """The turns, less those that hold what was erased in them, and the question whether to.
+    """The turns without those that hold an erased text or the question whether to erase it.
 
-    A client that sends its conversation along sends what was erased too.
+    A client that sends its whole conversation sends erased texts too.
     """
     kept: list[Turn] = []
     for turn in turns:
@@ -58,10 +58,10 @@ def without_erased(turns: Sequence[Turn]) -> list[Turn]:
         named = [line[3:-1].rstrip("…") for line in question.splitlines() if line.startswith("- “")]
         before = kept[:-4]  # the request, the question, the yes and this turn follow
         gone = {
-            n for n, said in enumerate(before) if any(name in _line(said.content) for name in named)
+            n for n, turn in enumerate(before) if any(name in _line(turn.content) for name in named)
         }
         gone |= {n + 1 for n in gone if before[n].role == "user"}
-        kept = [said for n, said in enumerate(before) if n not in gone] + kept[-2:]
+        kept = [turn for n, turn in enumerate(before) if n not in gone] + kept[-2:]
     return kept
 
 

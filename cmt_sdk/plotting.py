@@ -34,7 +34,7 @@ class Spot:
 
 
 def spots(found: Sequence[Spot], x: str, y: str) -> str:
-    """Points with their labels beside them, on a logarithmic x. Raises MissingExtra without the
+    """Points with their labels next to them, on a logarithmic x. Raises MissingExtra without the
     plotting library.
     """
     kinds = sorted({s.kind for s in found})

@@ -1,6 +1,4 @@
-"""What is said to the model around the notes, as messages with a slot. Pure strings: knows no
-tokenizer and no model.
-"""
+"""Chat messages around the notes, with a slot for them. Pure strings: no tokenizer, no model."""
 
 from __future__ import annotations
 
@@ -21,30 +19,30 @@ PASSAGE_END = "\n\n"
 def messages(
     question: str, history: Sequence[Turn] = (), *, notes: bool = True
 ) -> list[dict[str, str]]:
-    """Chat messages, user and assistant in turn, whose first holds the instruction and, with
+    """Chat messages, user and assistant in turn. The first holds the instruction and, with
     `notes`, SLOT for the notes.
 
-    Notes are data that the user brings: they stand in the user's turn, never in the system's. What
-    stands before them is always the same, and some models know no system role: its words are said
-    in the user's next turn.
+    Notes are the user's data: they stand in the user's turn, never in the system's. The text before
+    them is always the same, and some models have no system role: a system message goes into the
+    user's next turn.
     """
-    said = [{"role": "user", "content": INSTRUCTION + SLOT if notes else BARE_INSTRUCTION}]
+    chat = [{"role": "user", "content": INSTRUCTION + SLOT if notes else BARE_INSTRUCTION}]
     gap = ""
     for turn in [*history, Turn("user", question.strip())]:
         text = f"Question: {turn.content}" if turn.role == "user" else turn.content
         role = "assistant" if turn.role == "assistant" else "user"
-        if said[-1]["role"] == role:
-            said[-1]["content"] += gap + text
+        if chat[-1]["role"] == role:
+            chat[-1]["content"] += gap + text
         else:
-            said.append({"role": role, "content": text})
+            chat.append({"role": role, "content": text})
         gap = "\n\n"
-    return said
+    return chat
 
 
-def talk(said: str, history: Sequence[Turn] = ()) -> list[dict[str, str]]:
-    """Chat messages of small talk: what was said, as it was said, without an instruction."""
+def talk(message: str, history: Sequence[Turn] = ()) -> list[dict[str, str]]:
+    """Chat messages of small talk: the message as it is, without an instruction."""
     messages: list[dict[str, str]] = []
-    for turn in [*history, Turn("user", said.strip())]:
+    for turn in [*history, Turn("user", message.strip())]:
         role = "assistant" if turn.role == "assistant" else "user"
         if messages and messages[-1]["role"] == role:
             messages[-1]["content"] += f"\n\n{turn.content}"

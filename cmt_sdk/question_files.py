@@ -1,4 +1,4 @@
-"""The rows of question files, ours and public ones, and the texts of the files beside them. Knows
+"""The rows of question files, ours and public ones, and the texts of the files next to them. Knows
 formats, not their use.
 
 Read as they are published: SQuAD v1.1 and v2.0 (Rajpurkar et al. 2016, 2018), StreamingQA (Liška et
@@ -90,7 +90,7 @@ def read_objects(path: Path) -> Numbered:
 
 
 def _reader(path: Path) -> Callable[[Path], Numbered]:
-    """By the suffix before .gz; all else is told by the names of the columns."""
+    """By the suffix before .gz; all other kinds by the names of the columns."""
     suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "")
     return {".json": _squad, ".csv": _table}.get(suffix, read_objects)
 

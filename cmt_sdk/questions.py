@@ -46,8 +46,8 @@ def read_passages(path: Path, documents: Path | None = None) -> list[QuestionedP
     questions.
 
     Our own lines are {"id", "title", "context", "question", "answers": [...]}; id and title may be
-    missing. Public files are read as `question_files` tells; those that name their passages by keys
-    need the file of texts, `documents`. Raises InvalidInput.
+    missing. Public files are read as `question_files` describes; those that name their passages by
+    keys need the file of texts, `documents`. Raises InvalidInput.
     """
     rows = list(read_rows(path))
     texts = _texts(path, rows, documents)

@@ -1,6 +1,4 @@
-"""What was computed last, kept in memory up to a number of entries; safe to use from several
-threads.
-"""
+"""A cache of recent results, bounded by a number of entries; safe to use from several threads."""
 
 from __future__ import annotations
 
@@ -17,23 +15,23 @@ LIMIT = 500  # entries
 
 @dataclass
 class Recent(Generic[K, V]):
-    """A map that drops the entry that was not used for longest."""
+    """A map that drops its least recently used entry once it holds more than `limit`."""
 
     limit: int = LIMIT
-    _held: OrderedDict[K, V] = field(default_factory=OrderedDict)
+    _entries: OrderedDict[K, V] = field(default_factory=OrderedDict)
     _lock: Lock = field(default_factory=Lock)
 
     def get(self, key: K) -> V | None:
         """The value, None where there is none."""
         with self._lock:
-            if key in self._held:
-                self._held.move_to_end(key)
-            return self._held.get(key)
+            if key in self._entries:
+                self._entries.move_to_end(key)
+            return self._entries.get(key)
 
     def put(self, key: K, value: V) -> None:
         """Keep a value."""
         with self._lock:
-            self._held[key] = value
-            self._held.move_to_end(key)
-            while len(self._held) > self.limit:
-                self._held.popitem(last=False)
+            self._entries[key] = value
+            self._entries.move_to_end(key)
+            while len(self._entries) > self.limit:
+                self._entries.popitem(last=False)

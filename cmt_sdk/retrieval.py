@@ -1,31 +1,27 @@
-"""Finding: a question becomes a ranked list of passages, and passages become memories. No torch, no
-SQL in here.
-"""
+"""Retriever: a question becomes a ranked list of passages. Imports no torch and no SQL."""
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import Protocol, get_args
 
 from cmt_sdk import newest
 from cmt_sdk.background import Turns
+from cmt_sdk.candidates import Candidate, hits_of, ordered
+from cmt_sdk.characters import REMEDY, is_text
 from cmt_sdk.config import RERANKED
 from cmt_sdk.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
-from cmt_sdk.errors import CMTError, InvalidInput, InvalidSetting, ModelMismatch
+from cmt_sdk.encoding import EncodeQueue
+from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.handles import NoModel
 from cmt_sdk.notation import in_notation_of
-from cmt_sdk.ports import Compressor, Listener, Reader, Store, VectorIndex
-from cmt_sdk.ranking import fuse, reorder
+from cmt_sdk.ports import Engine, Store, VectorIndex
+from cmt_sdk.ranking import fuse
 from cmt_sdk.recent import Recent
-from cmt_sdk.rendering import render
 from cmt_sdk.types import (
-    Encoded,
+    SEARCH_MODES,
     Filter,
-    Fingerprint,
     Hit,
     Match,
     PackedMemory,
@@ -37,8 +33,6 @@ from cmt_sdk.types import (
 from cmt_sdk.words.dates import dates
 from cmt_sdk.words.folding import legible
 
-log = logging.getLogger(__name__)
-
 CANDIDATES = 50
 NEAR = 5  # passages that are found for a question after an earlier exchange
 FADE = 0.97  # what their scores are worth for each exchange further back
@@ -46,12 +40,10 @@ FADE = 0.97  # what their scores are worth for each exchange further back
 BEHIND, AHEAD_BY = 0.5, 3.0
 CLEAR = 8.0  # nats by which the best passage fits a question better that says what it is about
 LONGEST_QUESTION = 20_000  # characters
-BATCH, AHEAD = 16, 64  # passages compressed together, out of so many that wait longest
-PATIENCE = 60.0  # seconds for another process that is at work on the same passages
 
 
 def check_question(text: str) -> None:
-    """Raise InvalidInput for what nobody can answer: nothing, or what is no text."""
+    """Raise InvalidInput for an empty or too long question, or one with NUL or a surrogate."""
     if not text.strip():
         raise InvalidInput("the question is empty")
     if len(text) > LONGEST_QUESTION:
@@ -59,93 +51,37 @@ def check_question(text: str) -> None:
             f"the question has {len(text):,} characters, the limit is {LONGEST_QUESTION:,}: add"
             " what it quotes, then ask"
         )
-    if any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text):
-        raise InvalidInput(
-            "the question holds NUL or a lone surrogate: decode it again, for example with"
-            " errors='replace'"
-        )
-
-
-class Engine(Protocol):
-    """The language model in its roles; each is made on first use, because loading it takes
-    seconds.
-    """
-
-    def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, without loading the model."""
-
-    @property
-    def loaded(self) -> bool:
-        """True once the model is in memory."""
-
-    @property
-    def forks(self) -> bool:
-        """Whether a child of this process could use it too."""
-
-    @property
-    def compressor(self) -> Compressor:
-        """The compressor, which loads the model."""
-
-    @property
-    def reader(self) -> Reader:
-        """The reader, which loads the model."""
-
-    def judge(self, texts: Sequence[str]) -> Vector:
-        """What texts want, as scores [n, labels] for `understanding.understand`; loads the
-        model.
-        """
-
-    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
-        """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first.
-        Loads the model.
-        """
-
-    @property
-    def listener(self) -> Listener:
-        """The listener, which loads the model."""
-
-    @property
-    def vector_weight(self) -> float:
-        """How much closeness in meaning counts against words in common (1: the same), as
-        `ranking.fuse` adds them.
-        """
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A passage that may fit a question.
-
-    `alone` is its place, from 0, where the question is searched by itself; `place` the best one of
-    that and of the places where it is searched after an earlier exchange, which is `about` then.
-    """
-
-    match: Match
-    place: float
-    alone: float | None = None
-    about: Exchange | None = None
+    if not is_text(text):
+        raise InvalidInput(f"the question holds NUL or a lone surrogate: {REMEDY}")
 
 
 @dataclass
 class Retriever:
-    """Search and loading over one store, one index and one engine; every call into the engine holds
-    `lock`.
+    """Search over one store, one index and one engine. Every call into the engine holds `lock`.
+
+    Attributes:
+        queue: encodes the passages whose memories a search needs.
+        reranked: how many of the first passages the model puts in order; 0: none.
     """
 
     store: Store
     index: VectorIndex
     engine: Engine
-    memory_budget: int = 0
+    queue: EncodeQueue
     reranked: int = 0
-    lock: Turns | NoModel = field(default_factory=Turns)
-    _dimension: int = 0
     # by question and passage
     _words: Recent[tuple[str, int], list[float]] = field(default_factory=Recent)
     # the probe's numbers, the older passage first
     _pairs: Recent[tuple[int, int], float] = field(default_factory=Recent)
 
+    @property
+    def lock(self) -> Turns | NoModel:
+        """The lock around the engine, which the queue shares."""
+        return self.queue.lock
+
     def encode(self, question: str) -> Vector:
         """The question's vector, shape [dimension]."""
-        self.check_fingerprint()
+        self.queue.check_fingerprint()
         with self.lock:
             return self.engine.compressor.encode_query(legible(question))
 
@@ -175,8 +111,8 @@ class Retriever:
         check_question(query)
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
-        if mode not in get_args(SearchMode):
-            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(get_args(SearchMode))}")
+        if mode not in SEARCH_MODES:
+            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(SEARCH_MODES)}")
         limit = max(CANDIDATES, k)
         by_words = self.store.search_text(query, limit, filter) if mode != "vector" else []
         by_meaning = []
@@ -228,7 +164,7 @@ class Retriever:
                         best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back)
                     )
         back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
-        found = self._matches(_hits(meaning), _hits(words))[: self.reranked or RERANKED]
+        found = self._matches(hits_of(meaning), hits_of(words))[: self.reranked or RERANKED]
         shares = [m.score / (found[0].score or 1.0) for m in found]
         # where nothing judges them, those of the question by itself come first
         places = [
@@ -241,21 +177,31 @@ class Retriever:
         ]
 
     def encode_missing(self, candidates: Sequence[Candidate]) -> None:
-        """Encode those of the first candidates that wait, since ranking judges by memories and
+        """Encode the pending ones of the first candidates: ranking needs their memories and
         embeddings.
         """
         first = [c.match.passage for c in candidates[: self.reranked]]
         known = self.index.vectors([p.id for p in first]) if first else {}
         missing = [p for p in first if p.id not in known]
         if missing and not self.store.read_only:
-            self.encode_passages(missing)
+            self.queue.encode_passages(missing)
 
-    def judge(self, question: str, candidates: Sequence[Candidate]) -> list[Candidate]:
+    def judge(
+        self,
+        question: str,
+        candidates: Sequence[Candidate],
+        loaded: MutableMapping[int, PackedMemory] | None = None,
+    ) -> list[Candidate]:
         """Candidates, best first, by how much the model expects the question after the memory of
         each.
 
         Where the best one would be the best by itself, nothing of what was said before changes the
         order; where it is the best by far, the question leans on none of that.
+
+        Args:
+            question: as it was asked.
+            candidates: as `gather` returns them.
+            loaded: memories by passage id; those that ranking loads are added, for the reader.
         """
         alone = sorted((c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0)
         added = [c for c in candidates if c.alone is None]
@@ -264,9 +210,11 @@ class Retriever:
         judged = {c.match.passage.id: c.match.passage for c in (*first, *near)}
         if len(judged) > 1:
             question = in_notation_of(legible(question), [p.content for p in judged.values()])
-        likely = self.likelihoods(question, list(judged.values())) if len(judged) > 1 else {}
-        by_itself = _ordered(alone, [c.alone or 0.0 for c in first], likely)
-        in_context = _ordered(candidates, [c.place for c in near], likely) if moved else by_itself
+        likely: dict[int, float] = {}
+        if len(judged) > 1:
+            likely = self.likelihoods(question, list(judged.values()), loaded)
+        by_itself = ordered(alone, [c.alone or 0.0 for c in first], likely)
+        in_context = ordered(candidates, [c.place for c in near], likely) if moved else by_itself
         if (
             not (likely and by_itself)
             or by_itself[0].match.passage.id != in_context[0].match.passage.id
@@ -277,7 +225,7 @@ class Retriever:
             replace(c, about=None) if best - second >= CLEAR else c for c in (*by_itself, *added)
         ]
 
-    def cut(self, message: str) -> str:
+    def shorten(self, message: str) -> str:
         """A message of a conversation, cut to what is read: its middle is left out."""
         message = shortened(message, MESSAGE)
         while len(message.encode(errors="replace")) > MESSAGE_TOKENS:
@@ -330,39 +278,45 @@ class Retriever:
         first = matches[: self.reranked or RERANKED]
         likely = self.likelihoods(query, [m.passage for m in first])
         candidates = [Candidate(m, n, n) for n, m in enumerate(matches)]
-        return [c.match for c in _ordered(candidates, range(len(first)), likely)]
+        return [c.match for c in ordered(candidates, range(len(first)), likely)]
 
-    def likelihoods(self, query: str, passages: Sequence[Passage]) -> dict[int, float]:
-        """How likely the query is after each passage's memory, by passage id; of those that are
-        stored.
+    def likelihoods(
+        self,
+        query: str,
+        passages: Sequence[Passage],
+        loaded: MutableMapping[int, PackedMemory] | None = None,
+    ) -> dict[int, float]:
+        """Return the log probability of the query after each passage's memory, in nats, by passage
+        id. A passage without a stored memory is missing.
 
-        Empty where they are fewer than two: there is no order to choose.
+        Empty for fewer than two passages: there is no order to choose. `loaded` as in `judge`.
         """
-        likely = {
-            i: sum(row)
-            for i, row in self._word_likelihoods(query, [p.id for p in passages]).items()
-        }
+        rows = self._word_likelihoods(query, [p.id for p in passages], loaded)
+        likely = {i: sum(row) for i, row in rows.items()}
         return likely if len(likely) > 1 else {}
 
-    def _word_likelihoods(self, query: str, passages: Sequence[int]) -> dict[int, list[float]]:
-        """The log probability of each token of the query after each passage's memory, by passage
-        id; of those that are stored.
+    def _word_likelihoods(
+        self,
+        query: str,
+        passages: Sequence[int],
+        loaded: MutableMapping[int, PackedMemory] | None = None,
+    ) -> dict[int, list[float]]:
+        """Return the log probability of each token of the query after each passage's memory, by
+        passage id, in the order given. A passage without a stored memory is missing.
 
-        The order of the passages stays. What was computed for this query a moment ago is not
-        computed again.
+        Rows that were computed for this query lately are used again. `loaded` as in `judge`.
         """
         rows = {i: self._words.get((query, i)) for i in passages}
         missing = [i for i, row in rows.items() if row is None]
-        if missing:
-            stored = self.store.load(missing, self.engine.compressor.fingerprint)
+        loaded = {} if loaded is None else loaded
+        if absent := [i for i in missing if i not in loaded]:
+            loaded.update(self.queue.load(absent))
+        stored = {i: loaded[i] for i in missing if i in loaded}
+        if stored:
             with self.lock:
-                made = (
-                    self.engine.reader.word_likelihoods(query, list(stored.values()))
-                    if stored
-                    else []
-                )
-            rows |= dict(zip(stored, made, strict=True))
+                made = self.engine.reader.word_likelihoods(query, list(stored.values()))
             for i, row in zip(stored, made, strict=True):
+                rows[i] = row
                 self._words.put((query, i), row)
         return {i: row for i, row in rows.items() if row is not None}
 
@@ -438,159 +392,6 @@ class Retriever:
             numbers[n] = float(number)
             self._pairs.put(ids[n], float(number))
         return numbers
-
-    def memories(self, passages: Sequence[Passage]) -> list[PackedMemory]:
-        """The memories of these passages, in their order; cold or waiting ones are encoded now, and
-        kept where that can be.
-        """
-        stored = self.store.load([p.id for p in passages], self.engine.compressor.fingerprint)
-        missing = [p for p in passages if p.id not in stored]
-        if missing:
-            encoded = (
-                self._encoded(missing) if self.store.read_only else self.encode_passages(missing)
-            )
-            stored |= {i: e.memory for i, e in encoded.items()}
-        return [stored[p.id] for p in passages]
-
-    def encode_passages(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
-        """Compress passages and store what comes out; returns it by passage id."""
-        with self.lock:
-            encoded = self._encoded(passages)
-            self.store.save(encoded, self.engine.compressor.fingerprint)
-        if self.memory_budget:
-            self.store.evict(self.memory_budget)
-        return encoded
-
-    def _encoded(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
-        """Compress passages; returns what comes out by passage id."""
-        self.check_fingerprint()
-        with self.lock:
-            made = self.engine.compressor.compress([render(p) for p in passages])
-        return {p.id: e for p, e in zip(passages, made, strict=True)}
-
-    def encode_backlog(
-        self,
-        on_batch: Callable[[int], None] | None = None,
-        stop: Callable[[], bool] | None = None,
-        of: Collection[str] | None = None,
-    ) -> int:
-        """Compress the passages that wait (`of` these documents), batch by batch; returns how many.
-
-        `stop` is asked between batches. What another process is at work on is waited for, a minute
-        at the most. A passage that cannot be compressed holds up no other: what went wrong with the
-        first of them is raised in the end, and each waits on.
-        """
-        done, failed = 0, dict[int, Exception]()
-        patient_until = time.monotonic() + PATIENCE
-        while not (stop and stop()):
-            # two threads never compress the same passages; questions go first
-            with self.lock.after_others(stop):
-                waiting = [
-                    p for p in self.store.pending(AHEAD + len(failed), of=of) if p.id not in failed
-                ]
-                if not waiting:
-                    break
-                count = self._encode_some(waiting, failed)
-            if count:
-                done, patient_until = done + count, time.monotonic() + PATIENCE
-                if on_batch:
-                    on_batch(count)
-            elif count == 0 or time.monotonic() > patient_until:
-                # nothing of it can be compressed: that is not about one passage; or another process
-                # takes long
-                break
-            else:
-                time.sleep(0.05)
-        if done:
-            self.index.maintain()  # here, and not at the first question after
-        for error in failed.values():
-            raise error
-        return done
-
-    def _encode_some(self, waiting: Sequence[Passage], failed: dict[int, Exception]) -> int | None:
-        """Encode a batch of those that no other process is at work on; how many, None where there
-        are none.
-        """
-        shortest = sorted(waiting, key=lambda p: p.tokens)  # of like length: less padding
-        with self.store.claimed([p.id for p in shortest], BATCH) as mine:
-            batch = [p for p in shortest if p.id in mine]
-            return self._encode_each(batch, failed) if batch else None
-
-    def _encode_each(self, batch: Sequence[Passage], failed: dict[int, Exception]) -> int:
-        """Encode a batch, and one by one what cannot be encoded together; what is wrong with them
-        goes to `failed`.
-        """
-        try:
-            return len(self.encode_passages(batch))
-        except CMTError:  # the disk's, or the model's: it would meet every passage alike
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, encode_backlog raises it once the others are done
-            if len(batch) == 1:
-                kind = type(error).__name__  # its words may be those of the passage
-                log.warning(
-                    "passage %d of %s cannot be compressed: %s",
-                    batch[0].ordinal,
-                    batch[0].document_id,
-                    kind,
-                )
-                failed[batch[0].id] = error
-                return 0
-            return sum(self._encode_each([passage], failed) for passage in batch)
-
-    def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
-        """True when a memory from elsewhere can be read here: made by the same things, and
-        whole.
-        """
-        with self.lock:
-            compressor = self.engine.compressor
-            if made_by.differences(compressor.fingerprint):
-                return False
-            self._dimension = self._dimension or compressor.encode_query("An example.").size
-            return encoded.embedding.size == self._dimension and compressor.reads(encoded.memory)
-
-    def check_fingerprint(self) -> None:
-        """Raise ModelMismatch when stored memories were made by something that this model cannot
-        read.
-        """
-        with self.lock:
-            mine = self.engine.compressor.fingerprint
-        for theirs in self.store.fingerprints():
-            differences = theirs.differences(mine)
-            if differences:
-                raise ModelMismatch(
-                    f"the memories were made by {theirs.model} ({theirs.compressor},"
-                    f" {theirs.quantization}), the model that is open is {mine.model}"
-                    f" ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. Open it"
-                    " with the first, or encode the stored text again: cmt reencode"
-                )
-
-
-def _ordered(
-    candidates: Sequence[Candidate], places: Sequence[float], likely: Mapping[int, float]
-) -> list[Candidate]:
-    """Candidates with their first few, those with `places`, in the order of `ranking.reorder`; no
-    likelihoods, no change.
-
-    Scores fall in this order too: those of the rest become a share of the last one that was judged.
-    """
-    if not likely:
-        return list(candidates)
-    first, rest = candidates[: len(places)], candidates[len(places) :]
-    known = [likely.get(c.match.passage.id) for c in first]
-    order = reorder(known, places)
-    ordered = [
-        replace(first[n], match=replace(first[n].match, likelihood=known[n], score=score))
-        for n, score in order
-    ]
-    last = order[-1][1] / max([c.match.score for c in rest], default=1.0)
-    return [
-        *ordered,
-        *(replace(c, match=replace(c.match, score=c.match.score * last)) for c in rest),
-    ]
-
-
-def _hits(best: Mapping[int, tuple[float, int]]) -> list[Hit]:
-    return sorted((Hit(i, score) for i, (score, _) in best.items()), key=lambda hit: -hit.score)
 
 
 def _candidate(match: Match, place: float, back: int, earlier: Sequence[Exchange]) -> Candidate:

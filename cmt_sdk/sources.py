@@ -1,6 +1,4 @@
-"""The sources of an answer: what was read for it, and what that supersedes. Knows no store and no
-model.
-"""
+"""The sources of an answer: the passages read and those they supersede. No store, no model."""
 
 from __future__ import annotations
 
@@ -13,8 +11,9 @@ from cmt_sdk.types import Match, Source
 def sources_of(
     matches: Sequence[Match], found: Sequence[Trace], older: Sequence[Match]
 ) -> list[Source]:
-    """The passages that were read, the best first, except that the one which the answer is from
-    comes before all; then those that they supersede.
+    """The passages that were read, best first, then those that they supersede.
+
+    The passage that the answer is from comes before all others.
     """
     read = zip([*matches, *older], [*found, *[Trace()] * len(older)], strict=True)
     sources = [_source(m, t, rank) for rank, (m, t) in enumerate(read, 1)]

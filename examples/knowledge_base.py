@@ -1,6 +1,6 @@
 """A personal knowledge base from a folder of Markdown: knowledge_base.py FOLDER QUESTION...
 
-Run again after writing: only what has changed is read anew. `cmt watch FOLDER` does the same all
+Run again after writing: only what has changed is read again. `cmt watch FOLDER` does the same all
 day long.
 """
 

@@ -1,4 +1,4 @@
-"""An agent that knows in its next run what a user said, and can save facts: langchain_agent.py
+"""An agent that knows the words of a user in its next run, and can save facts: langchain_agent.py
 MODEL USER WORDS.
 
 MODEL is a name that LangChain's init_chat_model knows, such as openai:gpt-5-mini.

@@ -28,16 +28,13 @@ def main(memory: cmt_sdk.Memory, model: BaseChatModel, user: str, words: str) ->
     namespace = ("preferences", user)
 
     def answer(state: MessagesState, runtime: Runtime) -> dict[str, list]:
-        said = state["messages"][-1].text
+        message = state["messages"][-1].text
         known = [
             item.value["preference"]
-            for item in runtime.store.search(namespace, query=said, limit=5)
+            for item in runtime.store.search(namespace, query=message, limit=5)
         ]
-        return {
-            "messages": [
-                model.invoke([("system", RULES), ("user", f"Notes: {json.dumps(known)}\n\n{said}")])
-            ]
-        }
+        asked = f"Notes: {json.dumps(known)}\n\n{message}"
+        return {"messages": [model.invoke([("system", RULES), ("user", asked)])]}
 
     def learn(state: MessagesState, runtime: Runtime) -> None:
         learned = model.invoke(LEARN.format(user=user, words=state["messages"][0].text)).text

@@ -16,7 +16,7 @@ from cmt_adapters.llama_index import CMTMemoryBlock
 
 
 def main(memory: cmt_sdk.Memory, llm: LLM, user: str, words: str) -> str:
-    """Answer with what earlier runs said, and keep what this one says."""
+    """Answer from the words of earlier runs, and keep those of this one."""
     block = CMTMemoryBlock(memory=memory, scope=f"user/{user}")
 
     async def talk() -> str:

@@ -17,7 +17,7 @@ async def main(server: StdioServerParameters) -> None:
 
 
 async def call(client: Client, tool: str, **arguments: Any) -> dict[str, Any]:
-    """A tool's structured result; what goes wrong is told in words, for the assistant to read."""
+    """A tool's structured result; an error is a sentence for the assistant."""
     result = await client.call_tool(tool, arguments)
     if result.is_error:
         raise SystemExit(result.content[0].text)

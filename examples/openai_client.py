@@ -11,11 +11,9 @@ URL = "http://127.0.0.1:8765/v1"
 
 
 def main(client: OpenAI, user: str, lines: Iterable[str]) -> None:
-    """What is told stays, also when the server starts anew; nobody is answered from what another
-    user told.
-    """
-    for said in filter(None, map(str.strip, lines)):
-        messages = [{"role": "user", "content": said}]
+    """Words stay when the server starts again; no user is answered from another user's words."""
+    for message in filter(None, map(str.strip, lines)):
+        messages = [{"role": "user", "content": message}]
         for chunk in client.chat.completions.create(
             model="cmt", user=user, messages=messages, stream=True
         ):

@@ -46,7 +46,7 @@ class ArchiveImport:
     """
 
     check: Callable[[Document], None]
-    cut: Callable[[Document], Sequence[Span]]
+    split: Callable[[Document], Sequence[Span]]
     accepts: Callable[[Fingerprint, Encoded], bool]
     longest: int
     seal: Seal | None = None
@@ -205,7 +205,7 @@ def _add(
     name: str,
 ) -> Progress:
     """Store a document that is not here under an id."""
-    spans = rules.cut(versions[-1])
+    spans = rules.split(versions[-1])
     _, is_new = found.store.restore([replace(version, id=name) for version in versions], spans)
     found.names[versions[-1].id] = name
     return progress.plus(added=1, passages=len(spans)) if is_new else progress.plus(unchanged=1)
@@ -228,14 +228,16 @@ def _go_on(
         changed = with_fields(mine, last, now, same_id=same_id)
         if changed is mine:
             return progress.plus(unchanged=1)
-        found.store.go_on(mine.id, [changed], rules.cut(changed))  # its source and metadata name it
+        found.store.extend_history(
+            mine.id, [changed], rules.split(changed)
+        )  # its source and metadata name it
         return progress.plus(updated=1)
     choice = found.choice if comparison.state == "diverged" else "theirs"
     if choice is None:  # since the check another process changed it
         raise AlreadyExists(told([(mine, last, comparison)], 1))
     versions = gone_on(mine, comparison, choice, now, same_id=same_id)
-    spans = None if choice == "ours" else rules.cut(versions[-1])
-    found.store.go_on(mine.id, versions, spans)
+    spans = None if choice == "ours" else rules.split(versions[-1])
+    found.store.extend_history(mine.id, versions, spans)
     return (
         progress.plus(unchanged=1)
         if spans is None

@@ -1,8 +1,7 @@
-"""Files to documents: plain text as it is, other formats as Markdown or text. Knows no store and no
-model.
+"""Files to documents: plain text as it is, other formats as Markdown or text.
 
-From a page or a letter it takes what a reader sees: headings, lists and tables, no pictures, link
-targets or emphasis.
+A converter keeps the text that a reader of the page or letter sees: headings, lists and tables; no
+pictures, link targets or emphasis. Knows no store and no model.
 """
 
 from cmt_sdk.converting.files import (

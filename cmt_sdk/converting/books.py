@@ -11,16 +11,20 @@ from urllib.parse import unquote
 
 from cmt_sdk.converting.html import from_html
 from cmt_sdk.converting.result import Converted
-from cmt_sdk.converting.zips import LARGEST_TEXT, opened, parsed
+from cmt_sdk.converting.zips import MAX_TEXT_BYTES, opened, parsed
 from cmt_sdk.errors import InvalidDocument
 
 PAGES = ("application/xhtml+xml", "text/html")
-# ways of hiding fonts: no lock
-LOCKED = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
+# font obfuscation, which locks no page
+UNLOCKED = ("http://www.idpf.org/2008/embedding", "http://ns.adobe.com/pdf/enc#RC")
 
 
 def from_epub(data: bytes, path: Path) -> Converted:
-    """The chapters of a book in the order of its spine, with its title. Raises InvalidDocument."""
+    """The chapters of a book in the order of its spine, with its title.
+
+    Raises:
+        InvalidDocument: The file is damaged, or has a digital lock.
+    """
     with opened(data, path) as parts:
         _check_lock(parts, path)
         container = parsed(parts.read("META-INF/container.xml"))
@@ -34,9 +38,9 @@ def from_epub(data: bytes, path: Path) -> Converted:
             chapter = posixpath.normpath(posixpath.join(folder, unquote(name)))
             try:
                 size += parts.getinfo(chapter).file_size
-                if size > LARGEST_TEXT:
+                if size > MAX_TEXT_BYTES:
                     raise zipfile.BadZipFile(
-                        f"its chapters unpack to more than {LARGEST_TEXT:,} bytes"
+                        f"its chapters unpack to more than {MAX_TEXT_BYTES:,} bytes"
                     )
                 found = from_html(parts.read(chapter), path)
             except InvalidDocument:
@@ -52,7 +56,7 @@ def from_epub(data: bytes, path: Path) -> Converted:
 
 
 def _spine(package: Any) -> Iterator[str]:
-    """The addresses of the pages in reading order; the table of contents is none."""
+    """The addresses of the pages in reading order, without the table of contents."""
     items = {item.get("id"): item for item in package.xpath("//*[local-name()='manifest']/*")}
     for reference in package.xpath("//*[local-name()='spine']/*"):
         item = items.get(reference.get("idref"))
@@ -70,7 +74,7 @@ def _check_lock(parts: zipfile.ZipFile, path: Path) -> None:
     methods = root.xpath(
         "//*[local-name()='EncryptedData']/*[local-name()='EncryptionMethod']/@Algorithm"
     )
-    if any(method not in LOCKED for method in methods):
+    if any(method not in UNLOCKED for method in methods):
         raise InvalidDocument(
             f"{path} is a book with a digital lock (DRM): only its own reader opens it"
         )

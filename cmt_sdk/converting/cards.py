@@ -33,7 +33,7 @@ CARD_FIELDS = {
     "RELATED": "related",
     "CATEGORIES": "categories",
     "NOTE": "note",
-}  # fields of a card that people write, and what stands before their values
+}  # fields of a card that people fill in, with the label for each
 EVENT_FIELDS = {
     "LOCATION": "location",
     "STATUS": "status",
@@ -84,7 +84,7 @@ def from_calendar(data: bytes, path: Path) -> Converted:
 
 
 def _entries(text: str, kinds: Sequence[str]) -> Iterator[_Entry]:
-    """The entries of these kinds; what is nested in one, such as an alarm, is passed over."""
+    """The entries of these kinds, without entries nested in them, such as an alarm."""
     entry: _Entry | None = None
     nested = 0
     for line in _lines(text):
@@ -162,7 +162,7 @@ def _card(entry: _Entry) -> Iterator[str]:
 
 
 def _event(entry: _Entry) -> str:
-    """When, what, and the rest behind it."""
+    """An entry as a line: its time, its summary, and the other fields."""
     start = _moment(entry, "DTSTART") or _moment(entry, "DUE")
     end = _moment(entry, "DTEND")
     if end.startswith(start[:10]) and len(end) > 10:

@@ -29,7 +29,7 @@ from cmt_sdk.converting.html_shape import LABEL_END, LABEL_START
 from cmt_sdk.converting.result import Converted, damaged
 from cmt_sdk.errors import InvalidDocument
 
-# What zipfile, zlib, lxml, expat and mammoth let through; found by changing bytes at random.
+# The errors that zipfile, zlib, lxml, expat and mammoth raise; found by changing bytes at random.
 BROKEN_DOCX = (
     zipfile.BadZipFile,
     zlib.error,
@@ -54,16 +54,17 @@ NOT_READ = {
     "altChunk": "embedded document",
     "commentReference": "comment",
 }
-SHOWN_ELSEWHERE = frozenset({"Fallback"})  # what holds a second form of the same thing
+SHOWN_ELSEWHERE = frozenset({"Fallback"})  # elements that repeat another one in a second form
 
 _SAYS_NOTHING = re.compile(r"^Microsoft Word\b|\.(?:docx?|dotx?|dotm|rtf|odt)$", re.IGNORECASE)
 _UNKNOWN_SYMBOL = re.compile("w:sym element with an unsupported character")
 
 
 def from_docx(data: bytes, path: Path) -> Converted:
-    """The text of a docx file as Markdown, its title, and what could not be taken over.
+    """The text of a docx file as Markdown, its title, and the parts that were left out.
 
-    Raises InvalidDocument for a damaged file, and for one that holds pictures alone.
+    Raises:
+        InvalidDocument: The file is damaged, or holds pictures alone.
     """
     try:
         return _converted(data, path)
@@ -101,7 +102,7 @@ def _converted(data: bytes, path: Path) -> Converted:
 
 
 def _prepare(package: Package, document: Element) -> str | None:
-    """Rewrites the text of a package for mammoth; returns its title, if it has one."""
+    """Rewrite the text of a package for mammoth; return its title, if it has one."""
     styles = Styles(package.kind("styles"))
     numbers = Numbers(package.kind("numbering"), styles)
     for kind in ("footnotes", "endnotes"):
@@ -116,7 +117,7 @@ def _prepare(package: Package, document: Element) -> str | None:
 
 
 def _write_numbers(document: Element, numbers: Numbers, styles: Styles) -> None:
-    """Writes the number of each paragraph before its text, marked where it is a list's."""
+    """Write the number of each paragraph before its text, marked where it is a list's."""
     for paragraph in list(found(document, "p")):
         label = numbers.label(paragraph)
         if not label or next(found(paragraph, "t"), None) is None:
@@ -132,7 +133,7 @@ def _write_numbers(document: Element, numbers: Numbers, styles: Styles) -> None:
 
 
 def _left_out(document: Element) -> Counter[str]:
-    """How many things of each kind a document holds that are not text."""
+    """The parts of a document that are not text, by kind, with their number."""
     counts: Counter[str] = Counter()
     for element in document.iter():
         name = NOT_READ.get(local(element))

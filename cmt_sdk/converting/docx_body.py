@@ -25,7 +25,7 @@ SYMBOL_FONTS = ("wingdings", "webdings", "symbol", "zapfdingbats")
 
 
 def simplify(root: Element) -> None:
-    """Rewrites a part, so that nothing of its text is lost or doubled."""
+    """Rewrite a part, so that mammoth neither loses nor doubles any of its text."""
     for element in list(found(root, *TRANSPARENT)):
         if local(element) != "customXml" or element.getparent() is not None:
             unwrap(element)
@@ -41,7 +41,7 @@ def simplify(root: Element) -> None:
         if local(mark.getparent()) != "r":
             continue
         if local(mark) == "br":
-            mark.attrib.clear()  # words on both sides of a page break stay apart, too
+            mark.attrib.clear()  # keeps the words on both sides of a page break apart
             continue
         if local(mark) == "cr":
             mark.addprevious(made(mark, "br"))
@@ -53,7 +53,7 @@ def simplify(root: Element) -> None:
 
 
 def _drop_placeholders(root: Element) -> None:
-    """Takes out what a form shows where nothing was filled in."""
+    """Remove the prompts that a form shows in empty fields."""
     for control in list(found(root, "sdt")):
         properties = child(control, "sdtPr")
         if is_on(child(properties, "showingPlcHdr")) and child(properties, "checkbox") is None:
@@ -62,7 +62,7 @@ def _drop_placeholders(root: Element) -> None:
 
 
 def _hoist_boxes(root: Element) -> None:
-    """Moves the paragraphs of text boxes behind the paragraph that holds the box."""
+    """Move the paragraphs of text boxes behind the paragraph that holds the box."""
     for choice in list(found(root, "AlternateContent")):
         kinds = {local(e) for e in choice.iter()}
         if "txbxContent" in kinds:
@@ -101,7 +101,7 @@ def _write_formulas(root: Element) -> None:
 
 
 def _write_choices(root: Element) -> None:
-    """Writes the chosen entry of a form's drop-down list, which Word keeps as its number."""
+    """Write the chosen entry of a form's drop-down list, which Word keeps as its number."""
     for entries in list(found(root, "ddList")):
         number = attribute(child(entries, "result"), "val") or "0"
         texts = [attribute(e, "val") or "" for e in entries if local(e) == "listEntry"]
@@ -120,7 +120,7 @@ def _write_ruby(ruby: Element) -> None:
 
 
 def _spell_symbols(text: Element) -> None:
-    """Names the letters of a symbol font, which stand in a text as other letters."""
+    """Name the letters of a symbol font, which a text holds as other letters."""
     owner = text.getparent()
     fonts = child(owner, "rPr", "rFonts")
     font = attribute(fonts, "ascii") or attribute(fonts, "hAnsi") or ""

@@ -23,13 +23,13 @@ from cmt_sdk.converting.docx_package import (
 from cmt_sdk.converting.docx_styles import Styles, apply_flags
 
 PAGE = "\ue002"  # stands for the number of a page
-FEWEST_WORDS = 4  # beside a page number: fewer are "Page 1 of 2" in some language
+MIN_WORDS = 4  # next to a page number: fewer are "Page 1 of 2" in some language
 
 _PAGE_FIELD = re.compile(r"^\s*(?:PAGE|NUMPAGES|SECTIONPAGES|SECTION)\b")
 
 
 def write_headers(package: Package, document: Element, styles: Styles) -> None:
-    """Puts the headers of each section before its text and the footers behind it."""
+    """Put the headers of each section before its text and the footers behind it."""
     body = child(document, "body")
     if body is None:
         return
@@ -88,7 +88,7 @@ def _blocks(package: Package, target: str, styles: Styles) -> list[Element]:
 
 
 def _drop_page_numbers(paragraph: Element) -> None:
-    """Takes page numbers out, with the few words around them."""
+    """Remove page numbers, with the few words around them."""
     if not _mark_page_fields(paragraph):
         return
     marks = list(found(paragraph, "t", "tab", "ptab"))
@@ -96,7 +96,7 @@ def _drop_page_numbers(paragraph: Element) -> None:
     kept = []
     for part in text.split(COLUMN):
         rest = part.replace(PAGE, "")
-        if PAGE not in part or len(rest.split()) >= FEWEST_WORDS or re.search(r"\d", rest):
+        if PAGE not in part or len(rest.split()) >= MIN_WORDS or re.search(r"\d", rest):
             kept.append(rest)
     for element in [e for e in paragraph if local(e) != "pPr"]:
         paragraph.remove(element)
@@ -104,7 +104,7 @@ def _drop_page_numbers(paragraph: Element) -> None:
 
 
 def _mark_page_fields(paragraph: Element) -> bool:
-    """Puts a mark in the place of each field that numbers pages; True where there was one."""
+    """Mark each field that numbers pages; True where there was one."""
     is_marked = False
     for field in list(found(paragraph, "fldSimple")):
         if _PAGE_FIELD.match(attribute(field, "instr") or ""):

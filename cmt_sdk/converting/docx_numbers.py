@@ -54,7 +54,7 @@ class Numbers:
                     self._starts[num_id, int(attribute(override, "ilvl") or 0)] = int(start)
 
     def label(self, paragraph: Element) -> str | None:
-        """What stands before a paragraph; None for one without a number, such as a bullet."""
+        """The number before a paragraph; None for one without a number, such as a bullet."""
         numbering = self._styles.numbering(paragraph)
         num_id = attribute(child(numbering, "numId"), "val") or ""
         abstract = self._lists.get(num_id, "")
@@ -115,7 +115,7 @@ def _format(definition: Element) -> str:
 
 
 def counted(count: int, style: str) -> str:
-    """A count in one of Word's number formats; those it does not know are written as digits."""
+    """A count in one of Word's number formats; digits for a format that is not listed here."""
     if style.endswith("Letter") and 0 < count <= 26 * MOST_LETTERS:
         text = chr(ord("a") + (count - 1) % 26) * ((count - 1) // 26 + 1)
     elif style.endswith("Roman") and 0 < count < 4000:

@@ -16,9 +16,10 @@ DOCUMENT = "word/document.xml"
 
 
 class Package:
-    """The parts of a docx file but its media, parsed when they are asked for.
+    """The parts of a docx file except its media, parsed on demand.
 
-    Raises zipfile.BadZipFile for a file that is no zip file or unpacks to too much.
+    Raises:
+        zipfile.BadZipFile: The file is no zip file, or unpacks to more than the limit.
     """
 
     def __init__(self, data: bytes) -> None:
@@ -62,7 +63,7 @@ class Package:
         return self.part(f"word/{kind}.xml")
 
     def packed(self) -> bytes:
-        """A docx file of the XML parts as they are by now."""
+        """A docx file of the XML parts with all changes."""
         from lxml.etree import tostring
 
         file = io.BytesIO()
@@ -105,12 +106,12 @@ def found(root: Element, *names: str) -> Iterator[Element]:
 
 
 def is_on(element: Element | None) -> bool:
-    """True for a property that is there and not switched off."""
+    """True for a property that is present and not switched off."""
     return element is not None and attribute(element, "val") not in ("0", "false", "off", "none")
 
 
 def made(like: Element, name: str, **attributes: str) -> Element:
-    """A new element in the namespace of another one, attributes in it, too."""
+    """A new element in the namespace of another one, and its attributes too."""
     space = str(like.tag).rpartition("}")[0] + "}"
     return like.makeelement(space + name, {space + key: v for key, v in attributes.items()})
 
@@ -126,13 +127,13 @@ def run(like: Element, text: str) -> Element:
 
 
 def remove(element: Element) -> None:
-    """Takes an element out."""
+    """Remove an element."""
     if (parent := element.getparent()) is not None:
         parent.remove(element)
 
 
 def unwrap(element: Element) -> None:
-    """Puts the children of an element in its place."""
+    """Put the children of an element in its place."""
     for inner in list(element):
         element.addprevious(inner)
     remove(element)

@@ -1,4 +1,4 @@
-"""What the styles of a docx file say: headings, the title, hidden and struck-out text.
+"""The styles of a docx file: headings, the title, hidden and struck-out text.
 
 Knows chains of styles in any language. Changes the paragraphs and runs that it is given.
 """
@@ -95,7 +95,7 @@ def _kind(style: Element) -> str | None:
 
 
 def mark_headings(root: Element, styles: Styles) -> str | None:
-    """Gives headings our own styles, and returns the text of the title, if there is one."""
+    """Give headings our own styles, and return the text of the title, if there is one."""
     title: list[str] = []
     for paragraph in found(root, "p"):
         if not str(paragraph.tag).rpartition("}")[0].endswith("main"):
@@ -118,7 +118,7 @@ def mark_headings(root: Element, styles: Styles) -> str | None:
 
 
 def apply_flags(root: Element, styles: Styles) -> None:
-    """Takes out hidden runs, and writes struck-out and raised text of styles into its runs."""
+    """Remove hidden runs, and write a style's struck-out and raised text into its runs."""
     for run in list(found(root, "r")):
         if not str(run.tag).rpartition("}")[0].endswith("main"):
             continue
@@ -136,7 +136,7 @@ def apply_flags(root: Element, styles: Styles) -> None:
 
 
 def _set(run: Element, value: Element) -> None:
-    """Gives a run this property in the place of an older one."""
+    """Give a run this property in the place of an older one."""
     properties = child(run, "rPr")
     if properties is None:
         properties = made(run, "rPr")

@@ -1,5 +1,6 @@
-"""Exports of Evernote (enex) to Markdown, each note under its title. Knows html as the form of a
-note.
+"""Exports of Evernote (enex) to Markdown, each note under its title.
+
+Knows html as the form of a note.
 """
 
 from __future__ import annotations
@@ -19,7 +20,11 @@ PROLOGUE = re.compile(r"\A\s*(?:<\?xml[^>]*\?>\s*|<!DOCTYPE[^>]*>\s*)*")
 
 
 def from_evernote(data: bytes, path: Path) -> Converted:
-    """All notes of an export. Raises InvalidDocument."""
+    """All notes of an export.
+
+    Raises:
+        InvalidDocument: The file is damaged.
+    """
     from lxml import etree
 
     parser = etree.XMLParser(resolve_entities=False, no_network=True, huge_tree=True)

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from cmt_sdk.characters import is_text
 from cmt_sdk.converting import folders
 from cmt_sdk.converting.books import from_epub
 from cmt_sdk.converting.cards import from_calendar, from_cards
@@ -82,20 +83,32 @@ SUFFIXES = TEXT | CONVERTERS.keys()
 FILE_SUFFIXES = SUFFIXES  # the name at the front door
 ZIPPED = frozenset({".docx", ".docm", ".odt", ".ods", ".odp", ".epub", ".pptx", ".xlsx", ".xlsm"})
 WEB_LINKS = frozenset({".gdoc", ".gsheet", ".gslides", ".webloc", ".url"})
-LARGEST_FILE = 256_000_000  # bytes: whole files are held in memory while they are converted
+MAX_FILE_BYTES = 256_000_000  # a file is held in memory while it is converted
 
 _reported: dict[str, str] = {}  # the last message for each folder: the same is not repeated
 
 
 def read_document(path: str | os.PathLike[str]) -> Document:
-    """The document in a file; its source is the file's absolute path, for a link the link's own.
+    """Read a file as a document.
 
-    The contents tell the format where they have a signature, else the suffix does; every other file
-    is taken for text, in UTF-8 or, with a warning, in the encoding that it looks like. Read are
-    html (xhtml, mhtml), pdf, docx, rtf, odt, ods, odp, epub, pptx, xlsx, eml, mbox, enex, ipynb,
-    vcf, ics, srt and vtt. What is left out of a file is logged as a warning. A pipe has no source.
-    Raises NotFound, StorageDenied, InvalidDocument (binary, damaged, of a kind that cannot be
-    read), EmptyDocument, MissingExtra, InvalidInput (a file of an open memory).
+    The contents decide the format where they have a signature, else the suffix does. Any other file
+    is read as text: UTF-8 or, with a warning, the encoding that it looks like. Formats: html
+    (xhtml, mhtml), pdf, docx, rtf, odt, ods, odp, epub, pptx, xlsx, eml, mbox, enex, ipynb, vcf,
+    ics, srt and vtt. Parts of a file that are not read are logged as a warning.
+
+    Args:
+        path: A file, a link to one, or a pipe.
+
+    Returns:
+        The document. Its source is the file's absolute path; a link keeps its own, a pipe has none.
+
+    Raises:
+        NotFound: There is no such file.
+        StorageDenied: The file cannot be read.
+        InvalidDocument: The file is a folder, binary, damaged, or of a format that is not read.
+        EmptyDocument: The file holds no text.
+        MissingExtra: The format needs the extra "files".
+        InvalidInput: The file belongs to an open memory.
     """
     path = Path(path)
     if _is_folder(path):
@@ -115,15 +128,25 @@ def read_document(path: str | os.PathLike[str]) -> Document:
 def read_documents(
     paths: Iterable[str | os.PathLike[str]], *, exclude: Sequence[str] = ()
 ) -> Iterator[Document]:
-    """The documents in files and, sorted, in folders with all beneath them.
+    """Read files, and all files beneath folders, in sorted order.
 
-    In folders the files of `FILE_SUFFIXES` are read, but for hidden files, lock files and other
-    litter, what a .gitignore or .ignore file names, what fits a pattern of `exclude` (written as in
-    a .gitignore file), folders that programs fill (node_modules, results of builds, caches) and
-    links. What a person might miss is counted and logged, once. Files that cannot be read are
-    passed over with a warning; a file that is named itself is always read. Raises as
-    `read_document` does, StorageDenied for a closed folder, InvalidSetting for a pattern that is
-    none.
+    In folders the files of `FILE_SUFFIXES` are read, without hidden files, lock files and other
+    litter, files that a .gitignore or .ignore file names, folders that programs fill (node_modules,
+    build results, caches), and links. Files that a person might miss are counted and logged once.
+    Files that cannot be read are skipped with a warning; a file named in `paths` is always read.
+
+    Args:
+        paths: Files and folders.
+        exclude: Patterns as in a .gitignore file.
+
+    Yields:
+        Documents, as `read_document` returns them.
+
+    Raises:
+        StorageDenied: A folder in `paths` cannot be read.
+        InvalidSetting: A pattern is malformed.
+        NotFound, InvalidDocument, EmptyDocument, MissingExtra, InvalidInput: As in `read_document`,
+            for a file in `paths`.
     """
     for path in map(Path, paths):
         if not _is_folder(path):
@@ -139,32 +162,39 @@ def read_documents(
 def list_files(
     folder: str | os.PathLike[str], *, exclude: Sequence[str] = (), known: Collection[Path] = ()
 ) -> Iterator[Path]:
-    """The files that `read_documents` reads in a folder, sorted.
+    """List the files that `read_documents` reads in a folder, sorted.
 
-    Files in `known`, and those in folders in `known`, are not among those of other kinds that are
-    reported as passed over: the caller reads them itself, or they are its own.
+    Skipped files are logged once for each folder, and again when they change.
 
-    What is passed over is logged once for each folder, and again when it changes. Raises
-    StorageDenied for a closed folder, InvalidSetting for a pattern that is none.
+    Args:
+        folder: The folder.
+        exclude: Patterns as in a .gitignore file.
+        known: Files and folders that the caller reads itself, or owns: they are not logged as
+            skipped files of other kinds.
+
+    Raises:
+        StorageDenied: The folder cannot be read.
+        InvalidSetting: A pattern is malformed.
     """
-    told: list[str] = []
-    yield from folders.walk(Path(folder), SUFFIXES, exclude, told.append, known)
+    skipped: list[str] = []
+    yield from folders.walk(Path(folder), SUFFIXES, exclude, skipped.append, known)
     name = os.fspath(folder)
-    if _reported.get(name) != "".join(told):
-        for message in told:
+    if _reported.get(name) != "".join(skipped):
+        for message in skipped:
             log.warning("passed over: %s", message)
-    _reported[name] = "".join(told)
+    _reported[name] = "".join(skipped)
 
 
 def is_placeholder(path: str | os.PathLike[str]) -> bool:
-    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives
-    nothing.
+    """True for a file that stands for one in a cloud.
+
+    Reading it downloads that file, or gives nothing.
     """
     return folders.is_placeholder(path, SUFFIXES)
 
 
 def _is_folder(path: Path) -> bool:
-    """True for what can be seen to be a folder; Path.is_dir raises in a closed one."""
+    """True for a visible folder. Path.is_dir raises in a closed one."""
     return os.path.isdir(path)  # noqa: PTH112 - for that reason
 
 
@@ -174,7 +204,7 @@ def _contents(path: Path) -> tuple[bytes, bool]:
         with path.open("rb") as file:
             found = os.fstat(file.fileno())
             size = found.st_size
-            data = file.read(LARGEST_FILE + 1) if size <= LARGEST_FILE else b""
+            data = file.read(MAX_FILE_BYTES + 1) if size <= MAX_FILE_BYTES else b""
     except (FileNotFoundError, NotADirectoryError, ValueError) as error:
         # ValueError: a NUL in the name
         if os.path.islink(path):  # noqa: PTH114 - Path's raises in a closed folder
@@ -185,9 +215,9 @@ def _contents(path: Path) -> tuple[bytes, bool]:
     except OSError as error:
         raise StorageDenied(f"{path} cannot be read: {error.strerror or error}") from error
     size = max(size, len(data))
-    if size > LARGEST_FILE:
+    if size > MAX_FILE_BYTES:
         raise InvalidDocument(
-            f"{path} has {size:,} bytes, files are read up to {LARGEST_FILE:,}: split it, or add"
+            f"{path} has {size:,} bytes, files are read up to {MAX_FILE_BYTES:,}: split it, or add"
             " its text"
         )
     return data, stat.S_ISREG(found.st_mode)
@@ -197,12 +227,12 @@ def _source(path: Path) -> str:
     """The absolute path of a file.
 
     Links among the folders above it are resolved, so that a folder has one path. A file that is
-    itself a link keeps its own name, so that it is gone when the link is.
+    itself a link keeps its own name, so that the document goes when the link does.
     """
     source = (path.parent.resolve() / path.name).as_posix()
-    if any("\ud800" <= letter <= "\udfff" for letter in source):  # bytes that are no UTF-8
+    if not is_text(source):  # surrogates stand for bytes that are not UTF-8
         raise InvalidDocument(
-            f"{path}: its name, or that of a folder above it, is no UTF-8: rename it"
+            f"{path}: its name, or that of a folder above it, is not UTF-8: rename it"
         )
     return source
 

@@ -1,8 +1,8 @@
-"""Which files of a folder are read. Knows suffixes, ignore files and litter, no contents.
+"""Chooses the files of a folder to read. Knows suffixes, ignore files and litter, no contents.
 
-Hidden files, lock files and other litter are left out without a word. What a person might miss is
-counted and named once: files of other kinds, what ignore files name, what only lies in a cloud,
-links. No link is followed: whoever sends a folder could have a file of the reader's own remembered.
+Hidden files, lock files and other litter are left out silently. Files that a person might miss are
+counted and named once: files of other kinds, files that ignore files name, files in a cloud, links.
+No link is followed: the sender of a folder could have a file of the reader's own remembered.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LITTER = re.compile(
     r"~\$.*|\.~lock\..*#|#.*#|.*~|.*\.(?:tmp|temp|swp|swo|bak|orig|crdownload|part|partial|download|lock|lck)"
     r"|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r",
     re.IGNORECASE,
-)  # lock files, halves of downloads and copies that programs leave beside a document
+)  # lock files, partial downloads and copies that programs leave next to a document
 LITTER_FOLDERS = frozenset(
     {"__pycache__", "__macosx", "$recycle.bin", "system volume information", "lost+found"}
 )
 IGNORE_FILES = (".gitignore", ".ignore")  # the second is that of ripgrep and other search programs
-LARGEST_IGNORE_FILE = 1_000_000  # bytes
+MAX_IGNORE_FILE_BYTES = 1_000_000
 LOCKED_VERSIONS = frozenset(
     {
         "package-lock.json",
@@ -42,7 +42,7 @@ LOCKED_VERSIONS = frozenset(
         "composer.lock",
         "project.assets.json",
     }
-)  # what package managers write for themselves, of the suffixes that are read
+)  # files of package managers that have a suffix that is read
 MADE_FOLDERS = {
     "node_modules": (),
     "bower_components": (),
@@ -64,15 +64,15 @@ MADE_FOLDERS = {
     "Pods": ("Podfile",),
     "coverage": ("package.json",),
     "bak": ("config.edn",),
-    # folders that a tool fills, and the files (or suffixes) beside them that show the tool; () for
+    # folders that a tool fills, and the files (or suffixes) next to them that show the tool; () for
     # always
 }
 MADE_MARKS = frozenset({"CACHEDIR.TAG", "pyvenv.cfg", "conda-meta"})  # in such a folder
 PLACEHOLDERS = (".icloud", ".nextcloud", ".owncloud", ".cloud")  # suffixes of stand-ins
 OFFLINE = 0x1000 | 0x40000 | 0x400000  # Windows: OFFLINE, RECALL_ON_OPEN, RECALL_ON_DATA_ACCESS
 DATALESS = 0x40000000  # macOS: SF_DATALESS
-MOST_NAMED = 6  # kinds or names in one message
-MOST_OTHERS = 3  # names of files of other kinds
+MAX_NAMED = 6  # kinds or names in one message
+MAX_OTHERS = 3  # names of files of other kinds
 
 
 def walk(
@@ -85,23 +85,24 @@ def walk(
     """The files of these suffixes beneath a folder, sorted.
 
     Args:
-        folder: Where to begin.
+        folder: The folder to search.
         suffixes: In lower case, with the dot.
         exclude: Patterns as in a .gitignore file.
-        report: Is called with a sentence on what is passed over.
-        known: Files, and folders of files, of other kinds that are not counted as passed over.
+        report: Called with a sentence on skipped files.
+        known: Files and folders that do not count as skipped files of other kinds.
 
     Raises:
         StorageDenied: The folder itself cannot be read.
-        InvalidSetting: A pattern is none.
+        InvalidSetting: A pattern is malformed.
     """
     patterns = _spec([_beneath(pattern, folder) for pattern in exclude])
     yield from _Walk(folder, suffixes, patterns, report, known).files()
 
 
 def is_placeholder(path: str | os.PathLike[str], suffixes: Collection[str]) -> bool:
-    """Whether a file only stands for one in a cloud: to read it fetches that one, or gives
-    nothing.
+    """True for a file that stands for one in a cloud.
+
+    Reading it downloads that file, or gives nothing.
     """
     path = Path(path)
     try:
@@ -144,23 +145,23 @@ def _spec(lines: Sequence[str]) -> GitIgnoreSpec:
 
 @dataclass(slots=True)
 class _Rules:
-    """The patterns of one folder's ignore files, which hold for all that is beneath it.
+    """The patterns of one folder's ignore files, for all that is beneath it.
 
-    `folder` and the paths that are asked for are absolute; that of a folder ends with a slash.
+    `folder` and all paths are absolute; the path of a folder ends with a slash.
     """
 
     folder: str
     spec: GitIgnoreSpec
 
     def verdict(self, path: str) -> bool | None:
-        """True for what they name, False for what "!" takes back, None where they do not say."""
+        """True for a path that a pattern names, False where "!" takes it back, None for others."""
         relative = path.removeprefix(self.folder).replace(os.sep, "/").lstrip("/")
         return self.spec.check_file(relative).include
 
 
 @dataclass(slots=True)
 class _Passed:
-    """What is passed over in one folder and beneath it."""
+    """The files skipped in one folder and beneath it."""
 
     kinds: Counter[str] = field(default_factory=Counter)
     others: list[str] = field(default_factory=list)  # the names of the first of these
@@ -171,7 +172,7 @@ class _Passed:
     file_links: list[str] = field(default_factory=list)  # out of the folder
 
     def phrases(self) -> Iterator[str]:
-        """One sentence for each kind of thing."""
+        """A sentence for each kind of skipped file."""
         if self.kinds:
             found = [
                 f"{count} {kind or 'without a suffix'}" for kind, count in self.kinds.most_common()
@@ -214,7 +215,7 @@ def _files(count: int) -> str:
 
 
 def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:MOST_NAMED]) + (", ..." if len(names) > MOST_NAMED else "")
+    return ", ".join(names[:MAX_NAMED]) + (", ..." if len(names) > MAX_NAMED else "")
 
 
 class _Walk:
@@ -244,12 +245,10 @@ class _Walk:
             self._report(f"in {self._top}: {'; '.join(phrases)}")
 
     def _beneath(self, folder: Path, rules: Sequence[_Rules]) -> Iterator[Path]:
-        """The files of a folder, then those of the folders in it. No recursion: trees can be
-        deep.
-        """
-        waiting = [(folder, rules)]
-        while waiting:
-            folder, rules = waiting.pop()
+        """The files of a folder, then those of its folders. Not recursive: trees can be deep."""
+        pending = [(folder, rules)]
+        while pending:
+            folder, rules = pending.pop()
             entries = self._entries(folder)
             own = _rules_of(folder)
             rules = [*rules, own] if own is not None else rules
@@ -262,10 +261,10 @@ class _Walk:
                         yield path
                 elif self._takes_folder(path, names, rules, is_link=entry.is_symlink()):
                     below.append(path)
-            waiting += [(path, rules) for path in reversed(below)]
+            pending += [(path, rules) for path in reversed(below)]
 
     def _entries(self, folder: Path) -> list[os.DirEntry[str]]:
-        """What is in a folder, sorted; nothing, with a report, for a closed one."""
+        """The entries of a folder, sorted; none, with a report, for a closed one."""
         try:
             with os.scandir(folder) as found:
                 return sorted(found, key=lambda entry: entry.name)
@@ -276,7 +275,7 @@ class _Walk:
             return []
 
     def _takes_folder(
-        self, path: Path, beside: Collection[str], rules: Sequence[_Rules], *, is_link: bool
+        self, path: Path, siblings: Collection[str], rules: Sequence[_Rules], *, is_link: bool
     ) -> bool:
         if (
             path.name.startswith(".")
@@ -288,7 +287,7 @@ class _Walk:
             if not self._is_read_elsewhere(path):
                 self._passed.links.append(str(path))
             return False
-        if _is_made(path, beside):
+        if _is_made(path, siblings):
             self._passed.made.append(path.relative_to(self._top).as_posix())
             return False
         return True
@@ -309,19 +308,17 @@ class _Walk:
         if suffix not in self._suffixes:
             if not any(known in self._known for known in (path, *path.parents)):
                 self._passed.kinds[suffix.removeprefix(".")] += 1
-                if len(self._passed.others) < MOST_OTHERS:
+                if len(self._passed.others) < MAX_OTHERS:
                     self._passed.others.append(path.relative_to(self._top).as_posix())
             return False
-        if not is_link or not os.path.exists(path):  # noqa: PTH110 - Path's raises in a closed folder; whoever reads it names it
+        if not is_link or not os.path.exists(path):  # noqa: PTH110 - Path's raises in a closed folder; reading it names it
             return True
         if not self._is_read_elsewhere(path):
             self._passed.file_links.append(path.relative_to(self._top).as_posix())
         return False
 
     def _is_ignored(self, path: str, rules: Sequence[_Rules]) -> bool:
-        """Whether a pattern names it; of the ignore files, the nearest that says something
-        counts.
-        """
+        """True where a pattern names the path; the nearest ignore file with a verdict counts."""
         path = os.path.abspath(path) + "/" * path.endswith("/")  # noqa: PTH100 - without resolving links
         if self._exclude.verdict(path):
             return True
@@ -366,7 +363,7 @@ def _rules_of(folder: Path) -> _Rules | None:
         file = folder / name
         try:
             found = file.lstat()  # no link, no pipe and no device: those may never end
-            if stat.S_ISREG(found.st_mode) and found.st_size <= LARGEST_IGNORE_FILE:
+            if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_IGNORE_FILE_BYTES:
                 lines += file.read_text("utf-8", "replace").splitlines()
         except (OSError, ValueError):
             continue
@@ -388,14 +385,14 @@ def _lenient(lines: Sequence[str]) -> GitIgnoreSpec:
     return GitIgnoreSpec.from_lines(good)
 
 
-def _is_made(folder: Path, beside: Collection[str]) -> bool:
+def _is_made(folder: Path, siblings: Collection[str]) -> bool:
     """True for a folder that a program can fill again: a cache, installed packages, a build."""
     marks = MADE_FOLDERS.get(folder.name)
-    if marks is not None and (not marks or any(name.endswith(marks) for name in beside)):
+    if marks is not None and (not marks or any(name.endswith(marks) for name in siblings)):
         return True
     return any(os.path.lexists(folder / mark) for mark in MADE_MARKS)
 
 
 def _is_special(path: Path) -> bool:
-    """True for pipes, sockets and devices: reading them would wait for ever."""
+    """True for pipes, sockets and devices, which could block a read for ever."""
     return os.path.exists(path) and not os.path.isfile(path)  # noqa: PTH110, PTH113 - Path's raise in a closed folder

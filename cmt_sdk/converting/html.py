@@ -1,6 +1,7 @@
-"""Html to Markdown: what a reader sees of a page. Knows no other format.
+"""Html to Markdown: the part of a page that a reader sees. Knows no other format.
 
-Headings, lists and tables stay, and what typography says; pictures, link targets and emphasis go.
+Headings, lists and tables stay, and so does the meaning of typography; pictures, link targets and
+emphasis go.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from bs4 import Tag
     from markdownify import MarkdownConverter
 
-MARKER = re.compile(r"\d{1,9}[.)]|\[\d+\]")  # what begins an item of a list, or a note
+MARKER = re.compile(r"\d{1,9}[.)]|\[\d+\]")  # the beginning of a list's item, or of a note
 # tags whose text stays and whose marks go
 UNMARKED = ["a", "b", "del", "em", "i", "img", "s", "strong"]
 
@@ -37,7 +38,8 @@ UNMARKED = ["a", "b", "del", "em", "i", "img", "s", "strong"]
 def from_html(data: bytes, path: Path) -> Converted:
     """The main part of a page as Markdown, and its title.
 
-    Raises InvalidDocument for a page that no parser takes.
+    Raises:
+        InvalidDocument: No parser accepts the page.
     """
     from bs4 import UnicodeDammit
 

@@ -28,7 +28,7 @@ class Line:
 
     @property
     def text(self) -> str:
-        """What the line says."""
+        """The text of the line."""
         return "".join(self.parts)
 
 
@@ -74,7 +74,7 @@ def _note(line: Line, place: Place, is_marked: bool) -> None:
 
 
 def collapse_spaces(root: Element) -> None:
-    """Makes one space of white space within lines, and none of it at their beginnings."""
+    """Reduce white space within lines to one space, and remove it at their beginnings."""
     for line in list(lines(root, lambda element: element.tag == "pre")):
         before = ""
         for place, _, is_pre in line.places:

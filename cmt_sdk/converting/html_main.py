@@ -19,13 +19,13 @@ ROLES = frozenset(
     ["navigation", "search", "menu", "menubar", "banner", "contentinfo", "complementary", "toolbar"]
 )
 LISTS = frozenset({"ol", "ul", "dl"})
-LINKED = 0.4  # the part of a block's text from which on it is a menu
-LINKED_LIST = 0.8
-MAIN = 0.3  # the part of a page's text that an element named its main part must have
-LONGEST_NOTICE = 200  # characters
+LINKED = 0.4  # share of links in a block's text from which on it is a menu
+LINKED_LIST = 0.8  # the same for a list
+MAIN = 0.3  # share of a page's text that an element named its main part must have
+MAX_NOTICE_CHARACTERS = 200
 CONTENTS = HEADINGS | {"table", "ul", "ol", "dl"}
-KEPT = 0.6  # the part of a page's own text that an article must have
-LARGEST_PAGE = 3_000_000  # characters
+KEPT = 0.6  # share of a page's own text that an article must have
+MAX_PAGE_CHARACTERS = 3_000_000  # for readability
 
 _NOTICE = re.compile(
     r"consent|gdpr|breadcrumb|skip-?(?:link|to)|cookie[-_]?(?:banner|bar|notice|law|popup|modal"
@@ -41,14 +41,14 @@ _CHROME = re.compile(
 
 
 def keep_main(root: Element, host: str = "") -> None:
-    """Takes out what is around the main part of a page.
+    """Remove everything around the main part of a page.
 
     Menus and notices about cookies always go. Side bars, footers and the like go where the page
     names its main part, or where readability finds an article that is most of its text.
 
     Args:
-        root: the page without what nobody sees. It is changed in place.
-        host: the host that the page names as its own, as `html_menus.host_of` gives it.
+        root: The page without its hidden elements. It is changed in place.
+        host: The page's own host, from `html_menus.host_of`.
     """
     body = root.find("body")
     if body is not None:
@@ -59,13 +59,13 @@ def keep_main(root: Element, host: str = "") -> None:
     if not any(_is_chrome(e) for e in body.iterdescendants()):
         return
     size = len(words(body))
-    kept = _article(root, body) if 0 < size < LARGEST_PAGE else set()
+    kept = _article(root, body) if 0 < size < MAX_PAGE_CHARACTERS else set()
     if kept and _is_whole(body, kept):
         _prune(body, kept)
 
 
 def _drop_frames(body: Element) -> None:
-    """Drops menus and notices, and what a page puts around the part that it calls its main one."""
+    """Drop menus and notices, and all elements around the part that a page calls its main one."""
     size = len(words(body))
     main = _main(body)
     if main is None or len(words(main)) < MAIN * size:
@@ -92,12 +92,12 @@ def _name(element: Element) -> str:
 
 
 def _is_frame(element: Element) -> bool:
-    """True for what is a menu or a notice beyond doubt."""
+    """True for an element that is certainly a menu or a notice."""
     if element.tag in FRAMES or element.get("role") in ("navigation", "search", "menubar"):
         return True
     if _NOTICE.search(_name(element)):
         return True
-    is_short = len(words(element)) < LONGEST_NOTICE
+    is_short = len(words(element)) < MAX_NOTICE_CHARACTERS
     held = {inner.tag for inner in element.iter()}
     return is_short and "cookie" in _name(element).lower() and not held & CONTENTS
 
@@ -147,7 +147,7 @@ def _own(element: Element) -> bool:
 
 
 def _is_whole(body: Element, kept: set[Element]) -> bool:
-    """False where the article lacks much of what is neither a menu nor the like."""
+    """False where the article lacks much of the text outside menus and the like."""
     frame = _frame(body, kept)
     lost = 0
     element = frame
@@ -159,7 +159,7 @@ def _is_whole(body: Element, kept: set[Element]) -> bool:
 
 
 def _own_text(element: Element) -> int:
-    """The length of what stands in an element outside menus and the like."""
+    """The length of an element's text outside menus and the like."""
     if _is_menu(element):
         return 0
     if not any(_is_menu(child) for child in element):
@@ -168,24 +168,24 @@ def _own_text(element: Element) -> int:
 
 
 def _prune(body: Element, kept: set[Element]) -> None:
-    """Drops what is around the article, and menus and the like within it."""
+    """Drop everything around the article, and menus and the like within it."""
     frame = _frame(body, kept)
     for element in [frame, *frame.iterancestors()]:
         if element is body:
             break
         for sibling in list(element.itersiblings()) + list(element.itersiblings(preceding=True)):
             drop(sibling)
-    waiting = [frame]
-    while waiting:
-        for child in list(waiting.pop()):
+    pending = [frame]
+    while pending:
+        for child in list(pending.pop()):
             if child in kept:
-                waiting.append(child)
+                pending.append(child)
             elif _is_menu(child):
                 drop(child)
 
 
 def _is_menu(element: Element) -> bool:
-    """True for what readability passes over and what looks like a menu or a banner, too."""
+    """True for an element that looks like a menu or a banner."""
     length = len(words(element))
     if not length or element.tag in HEADINGS:
         return False

@@ -1,4 +1,4 @@
-"""What typography says becomes characters: `10^5`, `2019[3]`, `[x]`, `~~done~~`, 漢字(かんじ).
+"""Typography as characters: `10^5`, `2019[3]`, `[x]`, `~~done~~`, 漢字(かんじ).
 
 Knows elements and styles that raise, lower, strike out, tick or annotate. Knows no Markdown.
 """
@@ -16,7 +16,7 @@ from cmt_sdk.converting.scripts import lowered, raised
 
 Style = Mapping[str, str]
 
-AROUND = 80  # characters before and after a raised letter that tell what it means
+AROUND = 80  # characters before and after a raised letter that decide its meaning
 STRUCK = frozenset({"s", "strike", "del"})
 FRAMES = frozenset({"span", "div", "mjx-container"})
 FORMULAS = frozenset(["katex", "katex-display", "mathjax", "mathjax_display", "mwe-math-element"])
@@ -33,7 +33,7 @@ _BOX_GAP = re.compile(r"(\[[x ]\])(?=\w)")
 
 
 def write_formulas(root: Element) -> None:
-    """Puts every formula into the text, however a page shows it."""
+    """Put every formula into the text, in whatever way a page shows it."""
     for formula in list(root.iter("math")):
         shown = _shown_formula(formula)
         if formula.getroottree().getroot() is root:
@@ -78,7 +78,7 @@ def _apart(element: Element, text: str) -> str:
 
 
 def write_marks(root: Element, styles: Mapping[Element, Style]) -> None:
-    """Puts what typography says into the text, and takes its elements out."""
+    """Put the meaning of typography into the text, and remove its elements."""
     _write_ruby(root)
     _write_boxes(root)
     for link in list(root.iter("a")):
@@ -101,7 +101,7 @@ def _plain_signs(text: str) -> str:
 
 
 def _part_fractions(root: Element) -> None:
-    """Parts a whole number from a fraction that stands in elements of its own."""
+    """Separate a whole number from a fraction that stands in elements of its own."""
     for line in list(lines(root, lambda _: False)):
         places = [place for place, _, _ in line.places if place.text.strip()]
         for before, place, behind in zip(places, places[1:], places[2:], strict=False):
@@ -135,7 +135,7 @@ def _write_boxes(root: Element) -> None:
 
 
 def _join_boxes(root: Element) -> None:
-    """Puts a box that has a line of its own before the text of its item."""
+    """Put a box that has its own line before the text of its item."""
     found = list(lines(root, lambda _: False))
     for line, following in pairwise(line for line in found if line.text.strip()):
         if line.text.strip() not in ("[x]", "[ ]") or _item(line) is None:
@@ -156,7 +156,7 @@ def _item(line: Line) -> Element | None:
 
 
 def _checked(element: Element) -> bool | None:
-    """What an element that is no form field says about being done; None where it says nothing."""
+    """The state of an element that serves as a check box; None for other elements."""
     if element.get("role") in ("checkbox", "radio", "menuitemcheckbox", "switch"):
         return bool(element.get("aria-checked") == "true")
     tags = [tag.strip() for tag in (element.get("data-tag") or "").split(",")]
@@ -179,7 +179,7 @@ def _checked(element: Element) -> bool | None:
 
 
 def _write_box(element: Element, is_checked: bool) -> None:
-    """Writes a box before an element's text, once."""
+    """Write a box before an element's text, once."""
     sign = "[x] " if is_checked else "[ ] "
     if element.tag in ("input", "en-todo"):
         element.tail = sign + (element.tail or "").lstrip()
@@ -255,8 +255,9 @@ def _write_struck(root: Element, styles: Mapping[Element, Style]) -> None:
 
 
 def _leave_out(line: Line) -> None:
-    """Takes the struck-out parts of a line out; numbers on both sides stay apart."""
-    before, was_struck = "", False
+    """Remove the struck-out parts of a line; numbers on both sides stay apart."""
+    before = ""
+    was_struck = False
     for place, _, is_struck in line.places:
         text = place.text
         if is_struck:
@@ -271,10 +272,11 @@ def _leave_out(line: Line) -> None:
 
 
 def _mark_struck(struck: list[Place]) -> None:
-    """Puts marks around a line that is struck out whole, such as what is done of a list."""
+    """Put marks around a fully struck-out line, such as a finished item of a list."""
     if not struck:
         return
-    first, last = struck[0], struck[-1]
+    first = struck[0]
+    last = struck[-1]
     text = first.text.lstrip()
     first.write(first.text[: len(first.text) - len(text)] + "~~" + text)
     text = last.text.rstrip()

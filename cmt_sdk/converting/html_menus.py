@@ -13,24 +13,24 @@ from cmt_sdk.converting.html_tree import HEADINGS, Element, drop, words
 BLOCKS = frozenset(
     ["center", "dd", "div", "dl", "header", "footer", "ol", "p", "section", "table", "td", "ul"]
 )
-LISTS = frozenset(["dl", "ol", "p", "ul"])  # what an article has, too
-FEWEST = 3  # links of a menu
-LINKED = 0.8  # the part of a menu's letters that are links
-LONGEST_LINK = 30  # characters, on average: a list of articles has whole titles
+LISTS = frozenset(["dl", "ol", "p", "ul"])  # blocks that an article has, too
+MIN_LINKS = 3  # of a menu
+LINKED = 0.8  # share of links in a menu's letters
+MAX_LINK_CHARACTERS = 30  # on average: a list of articles has full titles
 PROSE = 30  # characters of a block without its links
-WIDE = "\u2e80"  # where the scripts of China, Japan and Korea begin: a letter says as much as two
-MORE = 2  # times the text of a menu: what the page must say beside it
+WIDE = "\u2e80"  # first letter of the scripts of China, Japan and Korea: each counts as two
+MORE = 2  # times the text of a menu that the rest of the page must have
 
 
 def drop_menus(body: Element, host: str) -> None:
-    """Drops the menus above a page's first and below its last prose.
+    """Drop the menus above a page's first and below its last prose.
 
-    Links to places in the page itself are a table of contents, and stay. So does a list below a
-    heading, and all of a page that has little to say but links.
+    Links to places in the page itself are a table of contents, and stay. So do a list below a
+    heading, and everything on a page that is mostly links.
 
     Args:
-        body: the page. It is changed in place.
-        host: that of the page, empty where it names none: links to another one are no menu.
+        body: The page. It is changed in place.
+        host: The page's own host, or empty. Links to other hosts are no menu.
     """
     blocks = list(_blocks(body))
     prose = [number for number, (_, is_menu) in enumerate(blocks) if not is_menu]
@@ -46,29 +46,29 @@ def drop_menus(body: Element, host: str) -> None:
 
 def _blocks(body: Element) -> Iterator[tuple[Element, bool]]:
     """The outermost menus, and the elements that hold prose themselves, in order."""
-    waiting = [body]
-    while waiting:
-        element = waiting.pop()
+    pending = [body]
+    while pending:
+        element = pending.pop()
         if element is not body and _is_menu(element):
             yield element, True
             continue
         if _prose(element) >= PROSE:
             yield element, False
-        waiting += [child for child in reversed(element) if isinstance(child.tag, str)]
+        pending += [child for child in reversed(element) if isinstance(child.tag, str)]
 
 
 def _is_menu(element: Element) -> bool:
     if element.tag not in BLOCKS:
         return False
     links = [link for link in element.iter("a") if link.get("href")]
-    if len(links) < FEWEST or any(link.get("href").startswith("#") for link in links):
+    if len(links) < MIN_LINKS or any(link.get("href").startswith("#") for link in links):
         return False
     linked = sum(map(_size, links))
-    return LINKED * _size(element) <= linked <= LONGEST_LINK * len(links)
+    return LINKED * _size(element) <= linked <= MAX_LINK_CHARACTERS * len(links)
 
 
 def _size(element: Element) -> int:
-    """The letters and digits of an element, an ideograph as two; marks between links are none."""
+    """The number of letters and digits of an element; an ideograph counts as two."""
     return sum(1 + (letter >= WIDE) for letter in words(element) if letter.isalnum())
 
 
@@ -89,7 +89,7 @@ def _prose(element: Element) -> int:
 
 
 def _is_below_heading(element: Element) -> bool:
-    """Whether what stands before a block is a heading, or ends with one."""
+    """True where a block stands right after a heading, or after an element that ends with one."""
     before = element.getprevious()
     while before is not None and before.tag not in HEADINGS and len(before):
         before = before[-1]
@@ -97,7 +97,7 @@ def _is_below_heading(element: Element) -> bool:
 
 
 def _is_apart(element: Element, host: str) -> bool:
-    """Whether links below the text lead through the site, and are no list of the article."""
+    """True for links below the text that lead through the site, and are no list of the article."""
     if element.tag in LISTS or any(inner.tag in HEADINGS for inner in element.iter()):
         return False
     hosts = {_host(link.get("href")) for link in element.iter("a") if link.get("href")}
@@ -113,5 +113,5 @@ def host_of(root: Element) -> str:
 def _host(address: str) -> str:
     try:
         return urlsplit(address).netloc.lower()
-    except ValueError:  # what stands there is no address
+    except ValueError:  # a malformed address
         return address

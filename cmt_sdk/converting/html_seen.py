@@ -1,6 +1,6 @@
-"""What nobody sees of a page is taken out: hidden elements, scripts, closed dialogues.
+"""Removes the hidden parts of a page: hidden elements, scripts, closed dialogues.
 
-Knows by which attributes and values of styles an element is hidden. Does not parse style sheets.
+Knows which attributes and values of styles hide an element. Does not parse style sheets.
 """
 
 from __future__ import annotations
@@ -68,22 +68,22 @@ Style = Mapping[str, str]
 
 
 def drop_unseen(root: Element, styles: Mapping[Element, Style]) -> None:
-    """Takes out what a reader does not see, and puts what a form holds into the text."""
+    """Remove the parts that a reader does not see, and put the values of forms into the text."""
     _fields(root)
     whole = len(words(root)) or 1
-    waiting = [root]
-    while waiting:
-        element = waiting.pop()
+    pending = [root]
+    while pending:
+        element = pending.pop()
         style = styles.get(element, {})
         if element.tag in ("html", "body"):
-            waiting += element
+            pending += element
         elif element.tag in UNSEEN or _is_hidden(element) or _is_hidden_by(style):
             drop(element)
         elif _is_invisible(style):
             _drop_invisible(element, styles)
-            waiting += element
+            pending += element
         elif not _is_passed_over(element, style) or len(words(element)) > whole / 2:
-            waiting += element
+            pending += element
         else:
             drop(element)
 
@@ -136,7 +136,10 @@ def _is_out_of_sight(style: Style) -> bool:
 
 
 def _is_passed_over(element: Element, style: Style) -> bool:
-    """True for what is faded out, or not read out; a whole page may be while a dialogue is open."""
+    """True for faded-out elements and those hidden from screen readers.
+
+    While a dialogue is open, this may be a full page.
+    """
     if element.get("aria-hidden") == "true":
         return True
     return (opacity := style.get("opacity")) is not None and _pixels(opacity) == 0
@@ -155,16 +158,16 @@ def _is_invisible(style: Style) -> bool:
 
 
 def _drop_invisible(element: Element, styles: Mapping[Element, Style]) -> None:
-    """Takes an element out, or its own text alone where something in it is shown again."""
+    """Remove an element, or its own text alone where a descendant is visible again."""
     style = styles.get(element, {})
     shown = [e for e in element.iterdescendants() if _is_shown_again(styles.get(e, {}), style)]
     if not shown:
         drop(element)
         return
     kept = {a for e in shown for a in (e, *e.iterancestors())}
-    waiting = [element]
-    while waiting:
-        inner = waiting.pop()
+    pending = [element]
+    while pending:
+        inner = pending.pop()
         inner.text = None
         for child in list(inner):
             if child not in kept:
@@ -172,7 +175,7 @@ def _drop_invisible(element: Element, styles: Mapping[Element, Style]) -> None:
                 continue
             child.tail = " "
             if child not in shown:
-                waiting.append(child)
+                pending.append(child)
 
 
 def _is_shown_again(style: Style, around: Style) -> bool:
@@ -183,7 +186,7 @@ def _is_shown_again(style: Style, around: Style) -> bool:
 
 
 def _pixels(length: str | None) -> float | None:
-    """The number of a length; None where it is none."""
+    """A length in CSS pixels; None for any other value."""
     if not length or (match := _LENGTH.match(length)) is None:
         return None
     try:

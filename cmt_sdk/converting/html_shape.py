@@ -35,7 +35,9 @@ RENAMED = {
     **dict.fromkeys(("summary", "legend", "figcaption"), "p"),
     **dict.fromkeys(("dir", "menu"), "ul"),
 }
-LABEL_START, LABEL_END = "\ue003", "\ue004"  # around the number that a list's item shows
+# around the number that a list's item shows
+LABEL_START = "\ue003"
+LABEL_END = "\ue004"
 LABEL = "data-label"
 START = re.compile(r"\d{1,9}")
 NOTE_IDS = ("footnote-", "endnote-")
@@ -49,7 +51,7 @@ ON_THE_LINE = frozenset({"sup", "sub", "rt", "rb", "wbr", "br", "s", "del", "str
 
 
 def shape_blocks(root: Element, styles: Mapping[Element, Style]) -> None:
-    """Names blocks as Markdown knows them, and sets apart what stands apart on the page."""
+    """Rename blocks to those of Markdown, and separate text that stands apart on the page."""
     for element in list(root.iter()):
         if element.getparent() is None or element.tag in ("body", "head"):
             continue
@@ -72,7 +74,7 @@ def shape_blocks(root: Element, styles: Mapping[Element, Style]) -> None:
 
 
 def _break_lines(element: Element) -> None:
-    """Makes line breaks of the ends of lines, where a style keeps these."""
+    """Turn line ends into line breaks, where a style keeps them."""
     for place in list(texts(element)):
         first, *rest = place.text.strip("\n").split("\n")
         place.write(first)
@@ -88,9 +90,10 @@ def _break_lines(element: Element) -> None:
 
 
 def place_labels(root: Element) -> None:
-    """Gives each item of a list the number that it shows, where its text begins with one."""
+    """Give each item of a list the number that it shows, where its text begins with one."""
     for place in list(texts(root)):
-        start, end = place.text.find(LABEL_START), place.text.find(LABEL_END)
+        start = place.text.find(LABEL_START)
+        end = place.text.find(LABEL_END)
         if not 0 <= start < end:
             continue
         label = place.text[start + 1 : end]
@@ -126,7 +129,7 @@ def _is_item(element: Element, styles: Mapping[Element, Style]) -> bool:
 
 
 def _would_fuse(element: Element) -> bool:
-    """True for an element whose first word would run into that of the element before it.
+    """True for an element whose first word would run into the last word before it.
 
     These are two links, two numbers, a name and a number, and a number in small print.
     """

@@ -1,4 +1,4 @@
-"""What style sheets say about the elements of a page, as far as it changes what a reader sees.
+"""The style sheets of a page, as far as they change the text that a reader sees.
 
 Knows the cascade of CSS for a wide screen. Does not know which values hide or strike a text.
 """
@@ -37,7 +37,7 @@ PROPERTIES = frozenset(
     ]
 )
 SCREEN_WIDTH = 1280.0  # CSS pixels
-MOST_MATCHES = 10_000_000  # selectors times elements that are looked through: some seconds
+MAX_MATCHES = 10_000_000  # selectors times elements that are compared: some seconds
 GROUPS = frozenset({"media", "supports", "layer", "container"})
 
 _NAMES = re.compile(r"([.#])(-?[A-Za-z_][\w-]*)")
@@ -57,7 +57,7 @@ def styles(root: Element) -> Mapping[Element, Mapping[str, str]]:
     """The declared values of the properties above, for each element that has any."""
     rules = list(_inline(root))
     sheets = [e.text or "" for e in root.iter("style") if _fits(e.get("media") or "")]
-    left = MOST_MATCHES
+    left = MAX_MATCHES
     names = _names(root)
     size = sum(1 for _ in root.iter())
     for sheet in sheets:
@@ -97,12 +97,12 @@ def _selectors(sheet: str) -> Iterator[tuple[str, list[tuple[str, str, bool]]]]:
     """Each selector of a sheet with its declarations, those in fitting media among them."""
     from tinycss2 import parse_blocks_contents, parse_rule_list, parse_stylesheet, serialize
 
-    waiting = [parse_stylesheet(sheet, skip_comments=True, skip_whitespace=True)]
-    while waiting:
-        for rule in waiting.pop():
+    pending = [parse_stylesheet(sheet, skip_comments=True, skip_whitespace=True)]
+    while pending:
+        for rule in pending.pop():
             if rule.type == "at-rule" and rule.lower_at_keyword in GROUPS and rule.content:
                 if rule.lower_at_keyword != "media" or _fits(serialize(rule.prelude)):
-                    waiting.append(parse_rule_list(rule.content))
+                    pending.append(parse_rule_list(rule.content))
             elif rule.type == "qualified-rule":
                 contents = parse_blocks_contents(rule.content)
                 if declared := list(_declarations(contents)):

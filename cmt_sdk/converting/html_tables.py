@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 from cmt_sdk.converting.html_tree import BLOCKS, HEADINGS, Element, drop, steps, words
 
-LARGEST_GRID = 200_000  # cells: more come only from spans that are made up
-# cells that spans may fill in any table, and for each cell that it has
-LEAST_GRID, FILLED = 1_000, 20
-WIDEST_SPAN = 1000  # columns or rows, the limit of HTML
-LONGEST_LINE = 80  # characters of a cell that stands in a line with its neighbours
+MAX_GRID_CELLS = 200_000  # only made-up spans give more
+LEAST_GRID = 1_000  # cells that spans may fill in any table
+FILLED = 20  # cells that spans may fill for each cell of a table
+MAX_SPAN = 1000  # columns or rows, the limit of HTML
+MAX_CELL_CHARACTERS = 80  # of a cell that stands in a line with its neighbours
 
 PARTS = frozenset({"thead", "tbody", "tfoot", "tr", "td", "th"})
 
@@ -22,7 +22,7 @@ _END = re.compile(r"[.,;:!?]$")
 
 
 def write_tables(root: Element) -> None:
-    """Gives every table the shape that it is written in; inner tables first."""
+    """Give every table the shape in which Markdown writes it; inner tables first."""
     for stray in list(root.iter("tr", "td", "th")):
         if next(stray.iterancestors("table"), None) is None:
             stray.tag = "div"
@@ -61,7 +61,7 @@ def _is_layout(table: Element, rows: list[list[Element]]) -> bool:
     if sum(len(row) > 1 for row in filled) == 0:
         return True
     lengths = [len(text) for row in filled for text in row]
-    return len([row for row in filled if row]) == 1 and max(lengths) > LONGEST_LINE
+    return len([row for row in filled if row]) == 1 and max(lengths) > MAX_CELL_CHARACTERS
 
 
 def _is_regular(rows: list[list[Element]]) -> bool:
@@ -79,11 +79,11 @@ def _holds_blocks(cell: Element) -> bool:
             return True
         if inner.tag == "p" and words(inner):
             paragraphs += 1
-    return (paragraphs > 1 and len(words(cell)) > 2 * LONGEST_LINE) or paragraphs > 4
+    return (paragraphs > 1 and len(words(cell)) > 2 * MAX_CELL_CHARACTERS) or paragraphs > 4
 
 
 def _dissolve(table: Element, rows: list[list[Element]]) -> None:
-    """Makes blocks of a layout table: a line of a row of short cells, else a block of a cell."""
+    """Turn a layout table into blocks: a row of short cells becomes a line, other cells blocks."""
     for row in rows:
         filled = [cell for cell in row if words(cell)]
         short = all(_is_short(cell) for cell in filled)
@@ -92,7 +92,8 @@ def _dissolve(table: Element, rows: list[list[Element]]) -> None:
             text = _line([words(cell) for cell in filled])
             for cell in list(line):
                 drop(cell)
-            line.text, line.tag = text, "p"
+            line.text = text
+            line.tag = "p"
     level = [table]
     while level:
         for element in level:
@@ -105,7 +106,7 @@ def _dissolve(table: Element, rows: list[list[Element]]) -> None:
 def _is_short(cell: Element) -> bool:
     blocks = any(e.tag in BLOCKS or e.tag == "br" for e in cell.iterdescendants() if words(e))
     breaks = any(True for _ in cell.iter("br"))
-    return not blocks and not breaks and len(words(cell)) <= LONGEST_LINE
+    return not blocks and not breaks and len(words(cell)) <= MAX_CELL_CHARACTERS
 
 
 def _line(texts: list[str]) -> str:
@@ -135,22 +136,24 @@ def _write_grid(table: Element, rows: list[list[Element]]) -> None:
 
 
 def _grid(rows: list[list[Element]]) -> tuple[list[list[str]], int]:
-    """The texts of a table with each span filled, and how many rows at the top are its head."""
+    """The texts of a table with each span filled, and the number of head rows at the top."""
     taken: dict[tuple[int, int], str] = {}
     starts: set[int] = set()
     widths: list[tuple[int, int, int]] = []
     heads = 0
-    most = min(LARGEST_GRID, LEAST_GRID + FILLED * sum(map(len, rows)))
+    most = min(MAX_GRID_CELLS, LEAST_GRID + FILLED * sum(map(len, rows)))
     for y, row in enumerate(rows):
         x = 0
         for cell in row:
             while (y, x) in taken:
                 x += 1
             starts.add(x)
-            wide, high = _span(cell, "colspan", 1), _span(cell, "rowspan", len(rows) - y)
+            wide = _span(cell, "colspan", 1)
+            high = _span(cell, "rowspan", len(rows) - y)
             high = min(high, len(rows) - y)
             if len(taken) + wide * high > most:
-                wide, high = 1, 1
+                wide = 1
+                high = 1
             text = _cell_text(cell)
             widths.append((y, x, wide))
             for inner in range(wide * high):
@@ -169,7 +172,7 @@ def _grid(rows: list[list[Element]]) -> tuple[list[list[str]], int]:
 
 
 def _spanned_heads(rows: list[list[Element]]) -> int:
-    """How many rows the first row's cells reach over, where some of them have sub-columns."""
+    """The number of rows that the first row's cells span, where some of them have sub-columns."""
     if not any(_span(cell, "colspan", 1) > 1 for cell in rows[0]):
         return 0
     highest = max(_span(cell, "rowspan", 1) for cell in rows[0])
@@ -181,7 +184,7 @@ def _span(cell: Element, name: str, whole: int) -> int:
         span = int(cell.get(name) or 1)
     except ValueError:
         return 1
-    return min(span, WIDEST_SPAN) if span > 0 else max(whole, 1)
+    return min(span, MAX_SPAN) if span > 0 else max(whole, 1)
 
 
 def _is_head(row: list[Element]) -> bool:

@@ -76,9 +76,10 @@ class TooDeep(ValueError):
 
 
 def parsed(html: str) -> Element | None:
-    """The root element of a page; None for one that holds nothing.
+    """The root element of a page; None for an empty one.
 
-    Raises TooDeep for elements that are nested more than DEEPEST levels.
+    Raises:
+        TooDeep: Elements are nested more than DEEPEST levels.
     """
     from lxml.etree import ParserError
     from lxml.html import HTMLParser, document_fromstring
@@ -95,7 +96,7 @@ def parsed(html: str) -> Element | None:
 
 
 def _flatten(root: Element) -> None:
-    """Takes out the wrappers of what is nested too deep, such as fonts that are never closed."""
+    """Remove the wrappers of elements that are nested too deep, such as fonts never closed."""
     levels = _levels(root)
     if len(levels) > PARSED_DEPTH:
         raise TooDeep(f"its elements are nested more than {PARSED_DEPTH:,} deep")
@@ -125,12 +126,12 @@ class Place(NamedTuple):
 
     @property
     def text(self) -> str:
-        """What stands there."""
+        """The text at this place."""
         found = self.element.tail if self.is_tail else self.element.text
         return found or ""
 
     def write(self, text: str) -> None:
-        """Puts this text there."""
+        """Put this text there."""
         if self.is_tail:
             self.element.tail = text
         else:
@@ -159,7 +160,7 @@ def words(element: Element) -> str:
 
 
 def drop(element: Element) -> None:
-    """Takes an element out with all that is in it. Numbers on both sides stay apart."""
+    """Remove an element with all that is in it. Numbers on both sides stay apart."""
     if (parent := element.getparent()) is None:
         return
     tail = element.tail or ""
@@ -171,7 +172,7 @@ def drop(element: Element) -> None:
 
 
 def replace(element: Element, text: str) -> None:
-    """Puts a text in the place of an element."""
+    """Put a text in the place of an element."""
     tail = element.tail
     element.clear()
     element.tag = "span"
@@ -180,14 +181,18 @@ def replace(element: Element, text: str) -> None:
 
 
 def padded(element: Element) -> None:
-    """Puts spaces around an element, so that its words do not run into its neighbours."""
+    """Put spaces around an element, so that its words do not run into its neighbours."""
     element.tail = " " + (element.tail or "")
     _append(element.getparent(), element.getprevious(), " ")
 
 
 def unwrap(element: Element) -> None:
-    """Puts what is in an element in its place. That of lxml counts all elements before it."""
-    parent, last = element.getparent(), element.getprevious()
+    """Put the contents of an element in its place.
+
+    lxml's own call counts all elements before it.
+    """
+    parent = element.getparent()
+    last = element.getprevious()
     _append(parent, last, element.text)
     for inner in list(element):
         element.addprevious(inner)

@@ -1,7 +1,7 @@
-"""What a file is by its contents: the signature of its format. Knows no converter.
+"""Recognises a file's format by the signature in its contents. Knows no converter.
 
-`suffix_of` names a format that can be read. `refuse_foreign` names one that cannot, with what to
-do.
+`suffix_of` names a format that can be read. `refuse_foreign` raises for one that cannot, with the
+remedy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from cmt_sdk.errors import InvalidDocument
 
-HEAD = 4096  # bytes in which a signature stands
+HEAD = 4096  # bytes of a file that are searched for a signature
 ZIP = b"PK\x03\x04"
 BROKEN_ZIP = (
     zipfile.BadZipFile,
@@ -25,7 +25,7 @@ BROKEN_ZIP = (
     ValueError,
     NotImplementedError,
 )
-DIRECTORY_NAME = "utf-16-le"  # in which old Office files write the names of their parts
+DIRECTORY_NAME = "utf-16-le"  # the encoding of part names in old Office files
 
 PICTURE = "a picture: run OCR over it, or add its text"
 RECORDING = "a recording: add a transcript of it"
@@ -94,7 +94,7 @@ SIGNATURES = (
     (0, b"AT&TFORM", SCAN),
     (0, b"\xe4\x52\x5c\x7b\x8c\xd8\xa7\x4d", NOTEBOOK),
     (0, b"!BDN", MAILBOX),
-)  # where a signature stands, what it is, and what that means; the first that fits counts
+)  # offset, signature, and the description of the format; the first that fits counts
 WORDLIKE = re.compile(rb"[\t\n\r\f\x20-\x7e]{3,}")  # signatures that a text could begin with
 OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 OLE_PARTS = (
@@ -104,14 +104,14 @@ OLE_PARTS = (
     ("Workbook", OLD_SHEET),
     ("Book", OLD_SHEET),
     ("__properties_version1.0", "a message of Outlook: save it as eml, or print it to pdf"),
-)  # names of parts of a file in the old Office container, and what the file is
+)  # names of parts of a file in the old Office container, with the file's description
 ZIP_MIMES = {
     "application/epub+zip": ".epub",
     "application/vnd.oasis.opendocument.text": ".odt",
     "application/vnd.oasis.opendocument.text-template": ".odt",
     "application/vnd.oasis.opendocument.spreadsheet": ".ods",
     "application/vnd.oasis.opendocument.presentation": ".odp",
-}  # what the part "mimetype" says
+}  # contents of the part "mimetype"
 ZIP_PARTS = (
     ("word/document.xml", ".docx"),
     ("ppt/presentation.xml", ".pptx"),
@@ -128,7 +128,7 @@ MAIL = re.compile(
 
 
 def suffix_of(data: bytes) -> str | None:
-    """The suffix of the format that these bytes are of; None where they do not say."""
+    """The suffix of the format of these bytes; None where they have no signature."""
     head = data[:HEAD].removeprefix(b"\xef\xbb\xbf")
     if head.startswith(b"%PDF-"):
         return ".pdf"
@@ -142,7 +142,7 @@ def suffix_of(data: bytes) -> str | None:
 
 
 def refuse_foreign(data: bytes, path: Path) -> None:
-    """Raise InvalidDocument, with what to do, for contents of a format that is not read."""
+    """Raise InvalidDocument, with the remedy, for contents of a format that is not read."""
     what = _foreign(data)
     if what:
         raise InvalidDocument(f"{path} is {what}")

@@ -32,17 +32,21 @@ BROKEN = (
     RecursionError,
     OverflowError,
 )
-# The line between two messages of a mailbox; a line end that the sender's program made ("-- " is
-# none).
+# the line between two messages of a mailbox
 SEPARATOR = re.compile(rb"(?:\A|\n\r?\n)From [^\r\n]*\r?\n(?=[!-9;-~]+:)")
+# a soft line end, made by the sender's program; "-- " begins a signature
 FLOWED = re.compile(r"(?<!^--)(?<=\S) \n(?!>)", re.MULTILINE)
-LONGEST_FIELD = 2000  # characters of one field of the head
-MOST_NAMED = 10  # attached files in one warning
+MAX_FIELD_CHARACTERS = 2000  # of one field of the head
+MAX_NAMED = 10  # attached files in one warning
 DEEPEST = 30  # messages within messages
 
 
 def from_mail(data: bytes, path: Path) -> Converted:
-    """One message, or a web page that a browser saved as one. Raises InvalidDocument."""
+    """One message, or a web page that a browser saved as one.
+
+    Raises:
+        InvalidDocument: The message is damaged.
+    """
     attached: list[str] = []
     if found := APPLE_SIZE.match(data):
         data = data[found.end() : found.end() + int(found[1])]
@@ -59,7 +63,11 @@ def from_mail(data: bytes, path: Path) -> Converted:
 
 
 def from_mailbox(data: bytes, path: Path) -> Converted:
-    """All messages of a mailbox, each under its subject. Raises InvalidDocument."""
+    """All messages of a mailbox, each under its subject.
+
+    Raises:
+        InvalidDocument: The mailbox is damaged.
+    """
     attached: list[str] = []
     texts: list[str] = []
     try:
@@ -78,9 +86,9 @@ def from_mailbox(data: bytes, path: Path) -> Converted:
 def _named(attached: list[str]) -> list[str]:
     if not attached:
         return []
-    more = ", ..." if len(attached) > MOST_NAMED else ""
+    more = ", ..." if len(attached) > MAX_NAMED else ""
     return [
-        f"attached files are not read ({', '.join(attached[:MOST_NAMED])}{more}): save and add them"
+        f"attached files are not read ({', '.join(attached[:MAX_NAMED])}{more}): save and add them"
     ]
 
 
@@ -89,7 +97,7 @@ def _field(message: Message, name: str) -> str:
     value = message.get(name)
     if value is None:
         return ""
-    value = str(value)[:LONGEST_FIELD]
+    value = str(value)[:MAX_FIELD_CHARACTERS]
     try:
         return " ".join(str(make_header(decode_header(value))).split())
     except (LookupError, UnicodeError, MessageError, ValueError):
@@ -117,7 +125,7 @@ def _written(message: Message, path: Path, attached: list[str], depth: int) -> I
 
 
 def _body(part: Message, path: Path, attached: list[str], depth: int) -> Iterator[str]:
-    """The text of a part; of several forms of the same, the one of plain text, or else the best."""
+    """The text of a part; of several forms of one text, the plain one, or else the best."""
     if depth > DEEPEST:
         raise RecursionError(f"its parts are nested more than {DEEPEST} deep")
     kind = part.get_content_type()
@@ -175,7 +183,7 @@ def _text(part: Message, path: Path) -> str:
 
 
 def _web_page(message: Message, path: Path) -> Converted | None:
-    """The page itself, of a page with its pictures; None for a message."""
+    """The main page of a page saved with its pictures; None for a message."""
     is_page = message.get(WEB_PAGE) is not None or message.get("From", "").lower().startswith(
         "<saved by"
     )

@@ -10,7 +10,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
-SIGNS = "∑∏∐∫∬∭∮√∛∜∂∇∞¬|‖∀∃"  # mathematical symbols that stand before what they apply to
+SIGNS = "∑∏∐∫∬∭∮√∛∜∂∇∞¬|‖∀∃"  # mathematical symbols that stand before their operand
 INVISIBLE = str.maketrans("", "", "\u2061\u2062\u2063\u2064\u200b")
 ROOTS = {"2": "√", "3": "∛", "4": "∜"}
 FENCED = re.compile(r"[(\[{|‖⌊⌈].*[)\]}|‖⌋⌉]", re.DOTALL)
@@ -225,7 +225,8 @@ def _om_property(element: Any, name: str, default: str) -> str:
 
 def _om_nary(element: Any) -> str:
     sign = _om_property(element, "chr", "∫")
-    lower, upper = _om_part(element, "sub"), _om_part(element, "sup")
+    lower = _om_part(element, "sub")
+    upper = _om_part(element, "sup")
     return f"{_scripts(sign, lower, upper)} {_grouped(_om_part(element, 'e'))}"
 
 

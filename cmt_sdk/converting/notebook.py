@@ -11,14 +11,16 @@ from typing import Any
 from cmt_sdk.converting.result import Converted, damaged
 from cmt_sdk.converting.text import decode
 
-# a picture that is written into the text
+# a picture embedded in the text
 EMBEDDED = re.compile(r"!\[([^\[\]]{0,500})\]\((?:data|attachment):[^)]*\)")
 COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 def from_notebook(data: bytes, path: Path) -> Converted:
-    """The cells in their order, without pictures. Raises InvalidDocument for what is no
-    notebook.
+    """The cells in their order, without pictures.
+
+    Raises:
+        InvalidDocument: The file is no notebook.
     """
     try:
         notebook = json.loads(decode(data, path))
@@ -58,7 +60,7 @@ def _fenced(text: str, language: str) -> str:
 
 
 def _output(output: Mapping[str, Any]) -> str:
-    """What one output shows as text; nothing for a picture."""
+    """The text of one output; empty for a picture."""
     if output.get("output_type") in ("error", "pyerr"):
         return f"{output.get('ename', '')}: {output.get('evalue', '')}"
     if "text" in output:

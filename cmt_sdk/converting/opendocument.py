@@ -50,14 +50,18 @@ UNSEEN = frozenset(
     | {"font-face-decls", "soft-page-break", "event-listeners"}
 )
 SPACES = {"s": " ", "tab": " ", "line-break": "<br>"}
-MOST_REPEATS = 100  # cells or rows that one element stands for; more only fill the sheet
+MAX_REPEATS = 100  # cells or rows that one element stands for; more only fill the sheet
 DEEPEST = 200  # elements within elements
-MOST_CELLS = 1_000_000  # of one sheet
-MOST_PARTS = 2_000_000  # pieces of html that one file becomes
+MAX_CELLS = 1_000_000  # of one sheet
+MAX_PARTS = 2_000_000  # pieces of html of one file
 
 
 def from_opendocument(data: bytes, path: Path) -> Converted:
-    """The text of a letter, a workbook or a presentation. Raises InvalidDocument."""
+    """The text of a letter, a workbook or a presentation.
+
+    Raises:
+        InvalidDocument: The file is damaged or encrypted.
+    """
     with opened(data, path) as parts:
         names = parts.namelist()
         manifest = parts.read("META-INF/manifest.xml") if "META-INF/manifest.xml" in names else b""
@@ -84,9 +88,9 @@ def _letter(root: Any) -> str:
 
 
 def _convert(element: Any, html: list[str], depth: int) -> None:
-    """Add the html of an element and of all in it, without what follows it."""
+    """Add the html of an element and of all in it, without the text after it."""
     name = _name(element)
-    if depth > DEEPEST or len(html) > MOST_PARTS:
+    if depth > DEEPEST or len(html) > MAX_PARTS:
         raise RecursionError("its elements are too many, or nested too deep")
     if not name or name in UNSEEN:
         return
@@ -125,8 +129,8 @@ def _sheet(table: Any, size: Written) -> str:
         size.add(repeats * sum(map(len, cells)))
         rows += [cells] * repeats
         count += repeats * len(cells)
-        if count > MOST_CELLS:
-            raise ValueError(f"a sheet of it has more than {MOST_CELLS:,} cells")
+        if count > MAX_CELLS:
+            raise ValueError(f"a sheet of it has more than {MAX_CELLS:,} cells")
     return written(_attribute(table, "name"), rows)
 
 
@@ -156,6 +160,6 @@ def _attribute(element: Any, name: str) -> str:
 
 
 def _repeats(element: Any, name: str) -> int:
-    """How often a cell or a row stands there."""
+    """The number of cells or rows that an element stands for."""
     count = _attribute(element, name)
-    return max(1, min(int(count), MOST_REPEATS)) if count.isdecimal() and len(count) < 10 else 1
+    return max(1, min(int(count), MAX_REPEATS)) if count.isdecimal() and len(count) < 10 else 1

@@ -18,30 +18,33 @@ from cmt_sdk.converting.pdf_xfa import read_values
 from cmt_sdk.converting.result import Converted, damaged
 from cmt_sdk.types import Metadata
 
-_pdfium_lock = threading.Lock()  # PDFium is not made for several threads
+_pdfium_lock = threading.Lock()  # PDFium is not thread-safe
 
 # a title such as "Microsoft Word - lease_v3.doc"
 FILE_NAME = re.compile(r"[\\/]|\.[A-Za-z][A-Za-z0-9]{1,4}\Z")
-LONGEST_TITLE = 300
-LONGEST_QUOTE = 200  # characters of the words that a comment is about
+MAX_TITLE_CHARACTERS = 300
+MAX_QUOTE_CHARACTERS = 200  # of the words that a comment is about
 
 
 @dataclass(slots=True)
 class Contents:
-    """What has been read of a file so far."""
+    """The text and marks read from a file so far."""
 
     pages: list[list[Placed]] = field(default_factory=list)
     comments: list[str] = field(default_factory=list)
-    drawn: set[int] = field(default_factory=set)  # pages that show something besides text
+    drawn: set[int] = field(default_factory=set)  # pages that show more than text
     pictured: set[int] = field(default_factory=set)  # those that show a picture
     damaged: set[int] = field(default_factory=set)
     unseen: int = 0  # lines wholly beyond the edge of their page
 
 
 def from_pdf(data: bytes, path: Path) -> Converted:
-    """The text of a pdf file's pages. Raises InvalidDocument for a damaged one.
+    """The text of a pdf file's pages.
 
-    Form fields and typed notes stand where they stand on the page; comments follow the text.
+    Form fields and typed notes stand at their place on the page; comments follow the text.
+
+    Raises:
+        InvalidDocument: The file is damaged or encrypted.
     """
     from pypdfium2 import PdfDocument, PdfiumError, raw
 
@@ -109,7 +112,7 @@ def _read_page(pdf: Any, number: int, contents: Contents) -> None:
 
 
 def _objects(page: Any) -> int:
-    """How many objects of a page are looked at: the first thousand show what it holds."""
+    """The number of a page's objects to look at: the first thousand show what the page holds."""
     from pypdfium2 import raw
 
     count: int = raw.FPDFPage_CountObjects(page.raw)
@@ -118,7 +121,7 @@ def _objects(page: Any) -> int:
 
 def _comment(mark: Mark, lines: Sequence[Line], number: int) -> str:
     """A comment with its page, the words that it is about, and who wrote it."""
-    quote = " ".join(filter(None, (_covered(line, mark) for line in lines)))[:LONGEST_QUOTE]
+    quote = " ".join(filter(None, (_covered(line, mark) for line in lines)))[:MAX_QUOTE_CHARACTERS]
     quote = f"~~{quote}~~" if mark.is_struck and quote else f'"{quote}"' if quote else ""
     about = ", ".join(part for part in (f"page {number + 1}", quote) if part)
     text = " ".join(mark.text.split())
@@ -127,7 +130,7 @@ def _comment(mark: Mark, lines: Sequence[Line], number: int) -> str:
 
 
 def _covered(line: Line, mark: Mark) -> str:
-    """The characters that a comment is about; for a note beside the text, the whole line."""
+    """The characters that a comment is about; the full line for a note next to the text."""
     boxes = [box for box in mark.about if box.shares_row(line.box)]
     if mark.about:
         return "".join(
@@ -139,7 +142,7 @@ def _covered(line: Line, mark: Mark) -> str:
 
 
 def _metadata(pdf: Any) -> Metadata:
-    """The title, where it is one: no file name, and no name of the program that wrote the file."""
+    """The title, unless it is a file name, or the name of the program that wrote the file."""
     found = pdf.get_metadata_dict()
     title = " ".join(str(found.get("Title", "")).replace("\0", "").split())
     makers = f"{found.get('Creator', '')} {found.get('Producer', '')}".casefold()
@@ -147,7 +150,7 @@ def _metadata(pdf: Any) -> Metadata:
     of_maker = [word for word in words if word in makers]
     if (
         FILE_NAME.search(title)
-        or len(title) > LONGEST_TITLE
+        or len(title) > MAX_TITLE_CHARACTERS
         or not any(w[0].isalpha() for w in words)
     ):
         return {}

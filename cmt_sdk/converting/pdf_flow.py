@@ -1,8 +1,8 @@
-"""Pages of a pdf file to one running text. Pure: knows lines and their places, no PDFium.
+"""Pages of a pdf file to one running text.
 
-Lines that repeat at one place of several pages, and page numbers, go out of the running text; a
-sentence or a word that goes on over a page is joined; hyphens at line ends go where they only
-divide a word.
+Lines that repeat at one place of several pages, and page numbers, leave the running text; a
+sentence or a word that continues on the next page is joined; hyphens at line ends go where they
+only divide a word. Pure: knows lines and their places, no PDFium.
 """
 
 from __future__ import annotations
@@ -20,16 +20,18 @@ from cmt_sdk.converting.pdf_page import LINE_HYPHEN, Box, Line
 
 Rows: TypeAlias = Sequence[Sequence[int]]
 
-HEADS, FEET = 10**9, 10**9 + 100  # numbers of places that no height has
+# numbers of places that no height reaches
+HEADS = 10**9
+FEET = 10**9 + 100
 OUTERMOST = 2  # rows at each edge that have a place by their rank
 EDGE_ROWS = 4  # rows at the head and at the foot of a page that are looked at for repetition
-MANY_PAGES = 8  # from so many pages on, a line must stand on three of them to be a repeated one
+MANY_PAGES = 8  # from this number on, a repeated line must stand on three pages
 NUMBER = re.compile(r"\d+")
 ROMAN = re.compile(r"(?<![^\W_])[ivxlc]{1,7}(?![^\W_])", re.IGNORECASE)
-COUNTED = re.compile(r"<r?-?\d+>")  # what stands for the number that counts, in `_counting_keys`
+COUNTED = re.compile(r"<r?-?\d+>")  # the placeholder of the page number in `_counting_keys`
 ROMAN_DIGITS = {"i": 1, "v": 5, "x": 10, "l": 50, "c": 100}
-LONGEST_FOOT = 300  # characters of a line that may hold a page number
-MOST_NUMBERS = 6  # numbers of one line that are tried as page numbers
+MAX_FOOT_CHARACTERS = 300  # of a line that may hold a page number
+MAX_NUMBERS = 6  # of one line that are tried as page numbers
 SENTENCE_ENDS = frozenset(
     ".!?:;\u2026\u3002\uff01\uff1f\uff0e\uff61\u061f\u06d4\u0964\u0965\u1362\u203c\u2047\u2048\u2049\u104b\u17d4"
 )
@@ -45,7 +47,7 @@ WORD = re.compile(r"[^\W_]+(?:[-\u2010\u2011][^\W_]+)*")
 class Placed:
     """A line without the places of its characters.
 
-    `has_gap`: there is a wide space in it, as in "Tarn      13".
+    `has_gap`: the line has a wide space, as in "Tarn      13".
     """
 
     text: str
@@ -61,7 +63,7 @@ class Placed:
 
 @dataclass(slots=True)
 class Words:
-    """The words of a document that stand whole, with how often; words with hyphens count as one."""
+    """The undivided words of a document with their counts; a word with hyphens counts as one."""
 
     counts: Counter[str] = field(default_factory=Counter)
 
@@ -154,7 +156,7 @@ class Repeated:
         return gone
 
     def _kind(self, number: int, index: int, *, is_head: bool) -> str:
-        """What a line is: "same" (repeated), "counting" (a page number), "" (of the text)."""
+        """The kind of a line: "same" (repeated), "counting" (a page number), "" (of the text)."""
         line = self._pages[number][index]
         places = self._places[number][index]
         if any(len(self._same[line.text, place]) >= self._needed for place in places):
@@ -176,7 +178,7 @@ class Repeated:
         return not is_head or not has_words or has_total or line.has_gap or is_small
 
     def _keep(self, text: str, kind: str, kept: dict[str, None]) -> None:
-        """Remember a repeated line; of page numbers only the first, and only if it has words."""
+        """Remember a repeated line; of page numbers only the first, and only one with words."""
         mark = text
         if kind == "counting":
             mark = NUMBER.sub("#", ROMAN.sub("#", text))
@@ -188,9 +190,7 @@ class Repeated:
 
 
 def _edge_rows(page: Sequence[Placed], *, is_head: bool) -> list[list[int]]:
-    """The indexes of the lines in the first or last rows of a page, from the edge to the middle of
-    its text.
-    """
+    """The indexes of the lines in the first or last rows of a page, from the edge inwards."""
     heights = [line.box.bottom for line in page] or [0.0]
     middle = (max(heights) + min(heights)) / 2
     half = [i for i, line in enumerate(page) if (line.box.bottom >= middle) is is_head]
@@ -208,7 +208,7 @@ def _edge_rows(page: Sequence[Placed], *, is_head: bool) -> list[list[int]]:
 
 
 def _places(page: Sequence[Placed], heads: Rows, feet: Rows) -> dict[int, tuple[int, ...]]:
-    """Where the lines at the edges of a page stand, as numbers that lines of other pages share.
+    """The places of the lines at the edges of a page, as numbers shared with other pages.
 
     Two of them are overlapping steps of height: lines less than 3 points apart share one. The
     outermost rows are at one place whatever their height, as feet can follow directly on a text.
@@ -224,13 +224,13 @@ def _places(page: Sequence[Placed], heads: Rows, feet: Rows) -> dict[int, tuple[
 
 
 def _counting_keys(text: str, page: int) -> Iterator[str]:
-    """The line with one of its numbers written as its distance from the number of the page."""
-    if len(text) > LONGEST_FOOT:
+    """The line with one of its numbers written as its distance from the page's number."""
+    if len(text) > MAX_FOOT_CHARACTERS:
         return
-    for found in list(NUMBER.finditer(text))[:MOST_NUMBERS]:
+    for found in list(NUMBER.finditer(text))[:MAX_NUMBERS]:
         if len(found[0]) < 6:
             yield f"{text[: found.start()]}<{int(found[0]) - page}>{text[found.end() :]}"
-    for found in list(ROMAN.finditer(text))[:MOST_NUMBERS]:
+    for found in list(ROMAN.finditer(text))[:MAX_NUMBERS]:
         yield f"{text[: found.start()]}<r{_roman(found[0]) - page}>{text[found.end() :]}"
 
 
@@ -240,7 +240,7 @@ def _roman(numeral: str) -> int:
 
 
 def _words(pages: Sequence[Sequence[Placed]]) -> Words:
-    """All words but those that a line end cuts."""
+    """All words except those divided by a line end."""
     words = Words()
     for page in pages:
         for line in page:
@@ -252,7 +252,7 @@ def _words(pages: Sequence[Sequence[Placed]]) -> Words:
 
 
 def _page_text(page: Sequence[Placed], words: Words) -> str:
-    """The lines of a page, one beneath the other, with broken words whole."""
+    """The lines of a page, one beneath the other, with divided words joined."""
     parts: list[str] = []
     for line in page:
         if parts:
@@ -274,7 +274,7 @@ def _before_page(text: str, following: str, words: Words, *, is_alike: bool) -> 
 
 
 def _has_end(text: str) -> bool:
-    """True where the last sentence ends, brackets and quotation marks behind its end aside."""
+    """True where the last sentence ends, before any brackets and quotation marks."""
     tail = text[-TAIL:].rstrip()
     while tail and tail[-1] not in SENTENCE_ENDS and unicodedata.category(tail[-1]) in CLOSERS:
         tail = tail[:-1]
@@ -282,20 +282,20 @@ def _has_end(text: str) -> bool:
 
 
 def _before_word(text: str, following: str, words: Words) -> str:
-    """A text whose last word is broken, with what links it to its other part."""
-    cut = BROKEN_WORD.search(text[-TAIL:])
-    if cut is None:
+    """A text whose last word is divided, with the link to its other part."""
+    broken = BROKEN_WORD.search(text[-TAIL:])
+    if broken is None:
         return text.rstrip(LINE_HYPHEN)
-    start = text[: len(text) - (len(cut[0]) - len(cut[1]))]
+    start = text[: len(text) - (len(broken[0]) - len(broken[1]))]
     found = WORD.match(following)
-    return start + _link(cut[1], found[0] if found else "", following, words)
+    return start + _link(broken[1], found[0] if found else "", following, words)
 
 
 def _link(ending: str, beginning: str, following: str, words: Words) -> str:
-    """What stands between the two parts of a word: a hyphen, a hyphen and a space, or nothing.
+    """The link between the two parts of a word: a hyphen, a hyphen and a space, or nothing.
 
-    It stays unknown whether "user-" and "friendly" are one word where neither form stands elsewhere
-    in the document: they are joined.
+    Where neither "user-friendly" nor "userfriendly" stands elsewhere in the document, the parts are
+    joined: their spelling is unknown.
     """
     tail = re.split(r"[^\w\-\u2010\u2011]", ending)[-1]
     if not beginning:

@@ -1,7 +1,7 @@
 """Form fields and annotations of a page of a pdf file. Knows no text of the page.
 
-PDFium keeps both apart from the text. A `Mark` with a place belongs into the text there; a comment
-is about a place, and stands by itself.
+PDFium keeps both apart from the text. A `Mark` belongs into the text at its place; a comment is
+about a place, and stands by itself.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import Any
 from cmt_sdk.converting.pdf_page import Box, Turn
 
 UNSEEN = 1 << 1 | 1 << 5  # the flags Hidden and NoView
-PASSWORD = 1 << 13  # the flag of a text field whose value no one may see
+PASSWORD = 1 << 13  # the flag of a text field with a secret value
 
 
 @dataclass(frozen=True, slots=True)
 class Mark:
     """A form field or an annotation.
 
-    `name` is that of the field, or who wrote the comment. `about` is the place of the words that
+    `name` is that of the field, or of the comment's author. `about` is the place of the words that
     a comment is about.
     """
 
@@ -40,7 +40,7 @@ def read_marks(page: Any, form: Any, turn: Turn) -> list[Mark]:
     Args:
         page: A PdfPage.
         form: The PdfFormEnv of the file, or None.
-        turn: How the page is shown.
+        turn: The rotation in which the page is shown.
     """
     from pypdfium2 import raw
 
@@ -62,7 +62,7 @@ def read_marks(page: Any, form: Any, turn: Turn) -> list[Mark]:
 
 
 def _field(annotation: Any, form: Any, turn: Turn) -> Mark | None:
-    """A form field that says something: a value, or a box that is ticked or not."""
+    """A form field with a value, or a tick box; None for an empty field."""
     from pypdfium2 import raw
 
     if form is None:
@@ -96,7 +96,7 @@ def _chosen(annotation: Any, form: Any) -> Iterator[str]:
 
 
 def _note(annotation: Any, turn: Turn) -> Mark | None:
-    """A text typed onto the page, a comment, or words that are struck out."""
+    """A text typed onto the page, a comment, or struck-out words."""
     from pypdfium2 import raw
 
     kind = raw.FPDFAnnot_GetSubtype(annotation)

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 
 SMALLER = 0.85  # a raised character is at most this high, measured against the one before it
 RAISED = 0.15  # and its foot stands at least this far above, measured in heights of that one
-# what PDFium gives for a hyphen at the end of a line, which it joins to the next
-LINE_HYPHEN = "\x02"
+LINE_HYPHEN = "\x02"  # PDFium's sign for a hyphen at a line end, where it joins two lines
 SPACES = frozenset(" \t\u00a0")
 LINE_ENDS = frozenset("\r\n")
 ENDS_AND_SPACES = SPACES | LINE_ENDS
@@ -60,7 +59,7 @@ class Box(NamedTuple):
         )
 
 
-NOWHERE = Box(0, 0, 0, 0)  # for what a file puts at infinity
+NOWHERE = Box(0, 0, 0, 0)  # for marks that a file puts at infinity
 
 
 @dataclass(slots=True, eq=False)
@@ -74,7 +73,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """From the coordinates of the file to those of the page as it is shown."""
+    """The map from the file's coordinates to those of the page as it is shown."""
 
     quarters: int
     seen: Box
@@ -105,7 +104,7 @@ class Letter(NamedTuple):
 
 
 def turn_of(page: Any) -> Turn:
-    """How the page is shown. `page` is a PdfPage."""
+    """The rotation of a PdfPage."""
     left, bottom, right, top = page.get_cropbox()
     return Turn(page.get_rotation() // 90 % 4, Box(left, bottom, right, top))
 
@@ -209,7 +208,7 @@ def _is_number_mark(letter: str) -> bool:
 
 
 def _rejoin(out: list[Letter]) -> None:
-    """Take out the line end that PDFium put before a change of the baseline; spaces stay."""
+    """Remove the line end that PDFium put before a change of the baseline; spaces stay."""
     behind = len(out)
     while behind and out[behind - 1].box is None and out[behind - 1].text in ENDS_AND_SPACES:
         behind -= 1
@@ -217,7 +216,7 @@ def _rejoin(out: list[Letter]) -> None:
 
 
 def _raise(out: list[Letter]) -> None:
-    """A "^" directly behind the letter that carries a raised number."""
+    """Insert "^" directly behind the letter that carries a raised number."""
     while out and out[-1].box is None and out[-1].text in SPACES:
         out.pop()
     if out:

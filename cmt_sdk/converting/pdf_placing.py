@@ -12,37 +12,37 @@ from collections.abc import Iterable, Sequence
 from cmt_sdk.converting.pdf_marks import Mark
 from cmt_sdk.converting.pdf_page import Box, Line
 
-FILLERS = frozenset("_.\u2026 \u00a0")  # what is printed where something is to be written
+FILLERS = frozenset("_.\u2026 \u00a0")  # signs printed where a reader should write
 ABOVE = 2.5  # a label stands at most this many heights of its own line above its field
 APART = 8.0  # and a line that is this many heights away may be of another column
 TIGHT = 2.0  # a box that is this near to the words on its right belongs to them
-MOST_COMPARED = 1_000_000  # marks times lines of one page
-QUESTIONS = (":", "?", "\uff1a", "\uff1f")  # what a label ends with that needs no colon
+MAX_COMPARED = 1_000_000  # marks times lines of one page
+QUESTIONS = (":", "?", "\uff1a", "\uff1f")  # ends of a label that needs no colon
 
 
 def place(lines: list[Line], marks: Iterable[Mark]) -> None:
-    """Put each mark into the line where it stands, or into a new line.
+    """Put each mark into the line at its place, or into a new line.
 
-    A page with very many marks gets them at its end: each is held against each line.
+    A page with very many marks gets them at its end: each mark is compared with each line.
     """
     printed = list(lines)
     ordered = sorted(marks, key=lambda m: (-m.box.top, m.box.left))
-    if len(ordered) * (len(ordered) + len(lines)) > MOST_COMPARED:
+    if len(ordered) * (len(ordered) + len(lines)) > MAX_COMPARED:
         lines += [_line(mark, mark.name) for mark in ordered]
         return
     for mark in ordered:
         row = [line for line in printed if line.box.shares_row(mark.box)]
-        line = _beside(row, mark, APART)
+        line = _in_row(row, mark, APART)
         above = None if line else _above(printed, mark.box)
         if line is None and above is None:
-            line = _beside(row, mark, math.inf)
+            line = _in_row(row, mark, math.inf)
         if line is not None:
             _insert(line, mark)
         else:
             _add_line(lines, printed, above, mark)
 
 
-def _beside(row: Sequence[Line], mark: Mark, apart: float) -> Line | None:
+def _in_row(row: Sequence[Line], mark: Mark, apart: float) -> Line | None:
     """The line of this row that the mark belongs to: the nearest to its left, else to its right."""
     reach = apart * max((line.box.height for line in row), default=1.0)
     left = [x for x in row if x.box.left <= mark.box.middle and mark.box.left - x.box.right < reach]
@@ -62,7 +62,7 @@ def _above(printed: Sequence[Line], box: Box) -> Line | None:
 
 
 def _insert(line: Line, mark: Mark) -> None:
-    """Write the mark's text between the characters where it stands; printed rules beneath it go."""
+    """Write the mark's text between the characters at its place, instead of printed rules there."""
     lefts = line.lefts
     start = sum(left < mark.box.middle for left in lefts)
     end = start
@@ -93,7 +93,7 @@ def _add_line(lines: list[Line], printed: Sequence[Line], above: Line | None, ma
 
 
 def _line(mark: Mark, label: str) -> Line:
-    """A line of a mark alone, with what it is called."""
+    """A line of a mark alone, with its label."""
     colon = "" if not label or label.endswith(QUESTIONS) else ":"
     text = f"{mark.text} {label}" if mark.is_box else f"{label}{colon} {mark.text}"
     bare = text.strip()

@@ -6,8 +6,8 @@ import ctypes
 from collections.abc import Iterator
 from typing import Any
 
-LARGEST_PACKET = 32_000_000  # bytes
-MOST_VALUES = 20_000
+MAX_PACKET_BYTES = 32_000_000
+MAX_VALUES = 20_000
 
 
 def read_values(pdf: Any) -> list[str]:
@@ -20,7 +20,7 @@ def read_values(pdf: Any) -> list[str]:
         root = etree.fromstring(packet, parser)
         if root is not None:
             values += _leaves(root)
-    return values[:MOST_VALUES]
+    return values[:MAX_VALUES]
 
 
 def _packets(pdf: Any, wanted: str) -> Iterator[bytes]:
@@ -35,7 +35,7 @@ def _packets(pdf: Any, wanted: str) -> Iterator[bytes]:
             continue
         length = ctypes.c_ulong()
         raw.FPDF_GetXFAPacketContent(pdf.raw, index, None, 0, ctypes.byref(length))
-        if not 0 < length.value <= LARGEST_PACKET:
+        if not 0 < length.value <= MAX_PACKET_BYTES:
             continue
         packet = ctypes.create_string_buffer(length.value)
         raw.FPDF_GetXFAPacketContent(pdf.raw, index, packet, length.value, ctypes.byref(length))

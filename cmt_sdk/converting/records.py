@@ -1,8 +1,7 @@
-"""Tables of text and structured data to records that name their fields. Knows csv, json and json
-lines, no other format.
+"""Tables of text and structured data to records that name their fields.
 
-A row becomes one line, "- name: Bob Berg; street: 9 Oak Tree Road", so that every value stands
-next to the name of its column wherever the text is cut.
+A row becomes one line, "- name: Bob Berg; street: 9 Oak Tree Road", so that every value stands next
+to the name of its column wherever the text is split. Knows csv, json and json lines.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from cmt_sdk.converting.text import from_text
 Value: TypeAlias = "str | bool | list[Value] | dict[str, Value] | None"
 
 DELIMITERS = ",;\t|"
-SAMPLE = 200  # rows that tell the delimiter, the header and what stands above it
-LONGEST_CELL = 4000  # characters with line breaks: more is a quotation mark that nobody closed
+SAMPLE = 200  # rows that decide the delimiter, the header and the lines above it
+MAX_CELL_CHARACTERS = 4000  # of a cell with line breaks: more is an unclosed quotation mark
 NUMBER = re.compile(r"[-+(]?[^\w\s]?\s?\d[\d\s.,'/:%)\u00a0\u202f-]*[^\W\d]{0,3}\.?")
 YEAR = re.compile(r"(?:19|20)\d\d")
 ADDRESS = re.compile(r"\S+@\S+\.\w+|\w+://")
@@ -47,8 +46,10 @@ def from_csv(data: bytes, path: Path) -> Converted:
 
 
 def from_json(data: bytes, path: Path) -> Converted:
-    """Objects in lists as records below the path to the list, other values as "path: value"; else
-    the text as it is.
+    """A JSON value as lines of text.
+
+    Objects in lists become records below the path to the list, other values "path: value". Text
+    that is no JSON stays as it is.
     """
     read = from_text(data, path)
     try:
@@ -84,7 +85,7 @@ def _rows(text: str, suffix: str) -> list[list[str]]:
     delimiter = named[1] if named else _delimiter(text, "\t" if suffix in (".tsv", ".tab") else "")
     rows = _read(text, delimiter, csv.QUOTE_MINIMAL)
     if _is_open(text, delimiter) or any(
-        "\n" in cell and len(cell) > LONGEST_CELL for row in rows for cell in row
+        "\n" in cell and len(cell) > MAX_CELL_CHARACTERS for row in rows for cell in row
     ):
         rows = [
             [cell.strip().strip('"') for cell in row]
@@ -136,7 +137,7 @@ def _agreement(sample: str, mark: str) -> tuple[float, int]:
 
 
 def _parts(rows: Sequence[list[str]]) -> tuple[Sequence[list[str]], list[str], Sequence[list[str]]]:
-    """What stands above the table, its header (empty where it has none) and its rows."""
+    """The lines above the table, its header (empty where it has none) and its rows."""
     filled = sorted(sum(map(bool, row)) for row in rows[:SAMPLE])
     usual = filled[len(filled) // 2] if filled else 0
     first = next((n for n, row in enumerate(rows) if sum(map(bool, row)) >= max(2, 0.7 * usual)), 0)
@@ -148,8 +149,9 @@ def _parts(rows: Sequence[list[str]]) -> tuple[Sequence[list[str]], list[str], S
 
 
 def _is_header(row: Sequence[str], below: Sequence[Sequence[str]]) -> bool:
-    """True for names of columns: no numbers but years, no addresses, nothing twice, nothing that
-    stands below again.
+    """True for a row of column names.
+
+    These are no numbers except years and no addresses; each occurs once, and none occurs below.
     """
     named = [cell for cell in row if cell]
     values = [cell for cell in named if NUMBER.fullmatch(cell)]
@@ -183,8 +185,9 @@ def _names(header: Sequence[str], width: int) -> list[str]:
 
 
 def _parsed(text: str) -> Value:
-    """A json value whose numbers are as they are written, and whose repeated names keep all their
-    values.
+    """A json value that keeps numbers as they are written.
+
+    Names that repeat keep all their values.
     """
 
     def merged(pairs: list[tuple[str, Value]]) -> dict[str, Value]:
@@ -200,9 +203,7 @@ def _parsed(text: str) -> Value:
 
 
 def _lines_of(value: Value, path: str = "") -> Iterator[str]:
-    """The lines of a value: those of its plain fields, then its tables, each below a line with
-    its path.
-    """
+    """The lines of a value: its plain fields, then its tables, each below a line with its path."""
     if _is_table(value):
         if path:
             yield from ("", f"# {path}", "")
@@ -226,9 +227,7 @@ def _lines_of(value: Value, path: str = "") -> Iterator[str]:
 
 
 def _is_table(value: Value) -> bool:
-    """True for a list of objects, and for an object of at least two objects whose fields are
-    alike.
-    """
+    """True for a list of objects, and for an object of two or more objects with like fields."""
     if isinstance(value, list):
         return bool(value) and all(isinstance(item, dict) for item in value)
     if (

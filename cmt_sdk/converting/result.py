@@ -1,4 +1,4 @@
-"""What a converter returns, and the error for a file that it cannot read. Knows no format."""
+"""A converter's result, and the error for a file that it cannot read. Knows no format."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from cmt_sdk.types import Metadata
 class Converted:
     """The contents of one file.
 
-    `text` is plain text or Markdown. `metadata` holds what the file says about itself, such as
-    "title". `left_out` names what the converter did not take over, one phrase each ("pages 2 and 3
-    hold no text"); the caller reports it as a warning.
+    `text` is plain text or Markdown. `metadata` holds facts of the file about itself, such as
+    "title". `left_out` names the parts that the converter left out, one phrase each ("pages 2 and 3
+    hold no text"); the caller reports them as a warning.
     """
 
     text: str

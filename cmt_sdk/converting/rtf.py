@@ -18,7 +18,11 @@ FONT = re.compile(r"\\f(\d{1,5})(?!\d)|\\fcharset(\d{1,3})(?!\d)")
 
 
 def from_rtf(data: bytes, path: Path) -> Converted:
-    """The text of a letter. Raises InvalidDocument for one that cannot be read."""
+    """The text of a letter.
+
+    Raises:
+        InvalidDocument: The file cannot be read.
+    """
     from striprtf.striprtf import rtf_to_text
 
     source = _short_fonts(HIDDEN.sub(b"", DATA.sub(b"", data)).decode("latin-1"))
@@ -44,24 +48,27 @@ def from_rtf(data: bytes, path: Path) -> Converted:
 
 
 def _short_fonts(source: str) -> str:
-    """The file with a table of fonts that says their character sets alone: striprtf takes quadratic
-    time to find them.
+    """The file with a font table that names character sets alone.
+
+    striprtf takes quadratic time to find them in a long table.
     """
     found = FONTS.search(source)
     if found is None:
         return source
-    depth, end = 1, len(source)
+    depth = 1
+    end = len(source)
     for brace in BRACE.finditer(source, found.end()):
         depth += 1 if brace[0] == "{" else -1
         if not depth:
             end = brace.start()
             break
-    font, sets = "", dict[str, str]()
-    for said in FONT.finditer(source, found.end(), end):
-        if said[1]:
-            font = said[1]
+    font = ""
+    sets: dict[str, str] = {}
+    for entry in FONT.finditer(source, found.end(), end):
+        if entry[1]:
+            font = entry[1]
         elif font:
-            sets.setdefault(font, said[2])
+            sets.setdefault(font, entry[2])
     table = "\n".join(f"{{\\f{name}\\fcharset{number} x;}}" for name, number in sets.items())
     return source[: found.end()] + table + source[end:]
 

@@ -1,6 +1,6 @@
-"""Raised and lowered letters as characters of the line: powers, notes, units, ordinals, fractions.
+"""Raised and lowered letters on the line: powers, notes, units, ordinals, fractions.
 
-Knows what stands before and after them. Knows no file format.
+Knows the text before and after them. Knows no file format.
 """
 
 from __future__ import annotations
@@ -74,13 +74,13 @@ _LISTED = re.compile(r"\(?(\w{1,3})[.)]")
 
 
 def raised(before: str, text: str, after: str, *, is_note: bool) -> str:
-    """What stands in the place of a superscript.
+    """A superscript as characters of the line.
 
     Args:
-        before: the line up to it, as it is written by now.
-        text: its text.
-        after: the line from its end on.
-        is_note: True for a mark that is known to lead to a note.
+        before: The line up to it, as rewritten so far.
+        text: Its text.
+        after: The line from its end on.
+        is_note: True for a mark that leads to a note.
 
     Returns:
         The text for the line, such as `^5`, `[3]`, `²` or `rd`.
@@ -120,7 +120,7 @@ def _unmarked(before: str, text: str, after: str) -> str:
 
 
 def lowered(before: str, text: str, after: str) -> str:
-    """What stands in the place of a subscript; arguments as for `raised`."""
+    """A subscript as characters of the line; arguments as for `raised`."""
     last = before[-1:]
     if not text or (not last.isalnum() and last != ")"):
         return f"{text} " if text[-1:].isalnum() and after[:1].isalnum() else text
@@ -156,7 +156,8 @@ def _leading(text: str, after: str) -> str:
 
 def _letters(before: str, text: str, after: str) -> str:
     """Letters: of an ordinal or an abbreviation, a power, or the mark of a note."""
-    number, word = _NUMBER.search(before), _WORD.search(before)
+    number = _NUMBER.search(before)
+    word = _WORD.search(before)
     if number:
         if len(text) > 1 or (text in "oaeºª" and len(number.group(1)) <= 2):
             return _apart(text, after)

@@ -14,11 +14,15 @@ from cmt_sdk.converting.rows import written
 from cmt_sdk.converting.zips import Written, opened
 
 MIDNIGHT = time(0)
-MOST_CELLS = 5_000_000  # of one sheet: a row with a single value in its last column has 16,384
+MAX_CELLS = 5_000_000  # of one sheet: a row with a single value in its last column has 16,384
 
 
 def from_sheets(data: bytes, path: Path) -> Converted:
-    """The values of all visible sheets, with what formulas last gave. Raises InvalidDocument."""
+    """The values of all visible sheets, with the last results of formulas.
+
+    Raises:
+        InvalidDocument: The file is damaged, or a sheet has more cells than the limit.
+    """
     from openpyxl import load_workbook
 
     # of parts that openpyxl does not know
@@ -31,7 +35,7 @@ def from_sheets(data: bytes, path: Path) -> Converted:
             if sheet.sheet_state != "visible":
                 hidden.append(sheet.title)
                 continue
-            sheet.reset_dimensions()  # what a file claims can be a million empty columns
+            sheet.reset_dimensions()  # a file can claim a million empty columns
             texts.append(written(sheet.title, _rows(sheet, size)))
         title = " ".join(str(book.properties.title or "").split())
         book.close()
@@ -46,9 +50,9 @@ def _rows(sheet: Any, size: Written) -> Iterator[Sequence[str]]:
     count = 0
     for values in sheet.iter_rows(values_only=True):
         count += len(values)
-        if count > MOST_CELLS:
+        if count > MAX_CELLS:
             raise ValueError(
-                f"a sheet of it has more than {MOST_CELLS:,} cells, empty ones included"
+                f"a sheet of it has more than {MAX_CELLS:,} cells, empty ones included"
             )
         row = [_text(value) for value in values]
         size.add(sum(map(len, row)))  # many cells can show one text
@@ -60,7 +64,7 @@ def _rows(sheet: Any, size: Written) -> Iterator[Sequence[str]]:
 
 
 def _text(value: object) -> str:
-    """A cell as a reader sees it: no time of day for a date, no ".0" for a whole number."""
+    """A cell as a reader sees it: no time of day for a date, no ".0" for an integer."""
     if value is None:
         return ""
     if isinstance(value, datetime):

@@ -14,7 +14,11 @@ DEEPEST = 50  # groups within groups
 
 
 def from_slides(data: bytes, path: Path) -> Converted:
-    """The slides under their titles, with tables and speaker's notes. Raises InvalidDocument."""
+    """The slides under their titles, with tables and speaker's notes.
+
+    Raises:
+        InvalidDocument: The file is damaged.
+    """
     from pptx import Presentation
     from pptx.exc import PythonPptxError
 

@@ -1,4 +1,4 @@
-"""Subtitles (srt, vtt) to what is spoken, with the time after each pause. Knows no other format."""
+"""Subtitles (srt, vtt) to spoken text, with the time after each pause. Knows no other format."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TIMES = re.compile(
 )
 SPEAKER = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]+)>")
 TAG = re.compile(r"</?[a-zA-Z0-9][^>]{0,200}>|\{\\[^}]{0,200}\}")
-BLOCKS = ("NOTE", "STYLE", "REGION")  # what vtt keeps besides cues
+BLOCKS = ("NOTE", "STYLE", "REGION")  # blocks of vtt that are no cues
 PAUSE = 3.0  # seconds of silence that end a paragraph
-LONGEST = 60.0  # and the seconds after which the next cue begins one in any case
+MAX_PARAGRAPH_SECONDS = 60.0  # after which the next cue begins a paragraph in any case
 
 
 def from_subtitles(data: bytes, path: Path) -> Converted:
@@ -33,12 +33,13 @@ def from_subtitles(data: bytes, path: Path) -> Converted:
                 paragraphs.append(block.strip())
             continue
         found = TIMES.fullmatch(lines[at])
-        start, end = _seconds(found, 1), _seconds(found, 5)
+        start = _seconds(found, 1)
+        end = _seconds(found, 5)
         text = " ".join(filter(None, map(_spoken, lines[at + 1 :])))
         if not text or text == last:
             continue  # transcripts that roll repeat a line
         last = text
-        if start - ended > PAUSE or start - began > LONGEST or SPEAKER.search(block):
+        if start - ended > PAUSE or start - began > MAX_PARAGRAPH_SECONDS or SPEAKER.search(block):
             paragraphs.append(f"[{_clock(start)}] {text}")
             began = start
         else:

@@ -1,7 +1,7 @@
 """Bytes of text files to text, and the check that every text passes. Knows no other format.
 
-`decode` takes what is beyond doubt: UTF-8, or what a byte-order mark names. `from_text` goes on
-where a file is damaged in a few places or in an older encoding, and says so.
+`decode` accepts only certain encodings: UTF-8, or the one that a byte-order mark names. `from_text`
+also reads files that are damaged in a few places or in an older encoding, and reports it.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )  # UTF-32 before UTF-16, whose mark it begins with
 REPLACED = "\ufffd"
-SAMPLE = 200_000  # bytes that an encoding is guessed from
-# unreadable characters that a text may have: so many, or this part of a longer one
-FEW, SHARE = 3, 0.01
+SAMPLE = 200_000  # bytes from which an encoding is guessed
+FEW_UNREADABLE = 3  # characters that a text may have
+UNREADABLE_SHARE = 0.01  # of a longer text
 NULS = re.compile("\0+")
 CONTROLS = re.compile(r"[\x01-\x07\x0e-\x19\x7f]")  # control characters that no text uses
 # no text in UTF-8 or in windows-1252 is likely to use
 NO_LETTER = re.compile(rb"[\x81\x8d\x8f\x90\x9d\xc0\xc1\xf5-\xff]")
 STRANGE = ("Cc", "Cn", "Co", "Cs")  # categories of characters that no text in UTF-16 holds
-# the most frequent characters besides letters
+# the most frequent characters that are not letters
 PLAIN = frozenset(" \n\r\t\u3000\u3001\u3002\uff0c\uff1a\uff01\uff1f")
 # such as the degree, and white space
 USED_SIGNS = frozenset("\u00b0\u00a9\u00ae\u2122\u00b1\u00d7\u00f7\u2116\n\r\t\f\x1a\x1b")
-# what does not touch a letter with an accent
+# characters that do not touch a letter with an accent
 NO_NEIGHBOURS = frozenset("0123456789[]\\^_`{|}~@#$%&*<>=+")
-ODD_SHARE = 10  # a text has at most one odd place in so many letters beyond ASCII
-FEWEST_LETTERS = 3  # that an encoding is guessed from
+ODD_SHARE = 10  # a text has at most one odd place in this number of letters beyond ASCII
+MIN_LETTERS = 3  # from which an encoding is guessed
 NOT_GUESSED = ["mac_roman", "cp850"]  # older encodings that browsers never meet
 PYTHON_NAMES = {
     "shift_jis": "cp932",
@@ -51,8 +51,19 @@ PYTHON_NAMES = {
 
 
 def check_text(text: str, limit: float, what: str) -> str:
-    """The gate for every text that is to be remembered; returns it unchanged. Raises
-    InvalidDocument, EmptyDocument.
+    """Check a text that is to be remembered.
+
+    Args:
+        text: The text.
+        limit: The most UTF-8 bytes.
+        what: Names the text in errors.
+
+    Returns:
+        The text, unchanged.
+
+    Raises:
+        EmptyDocument: The text is empty or only white space.
+        InvalidDocument: The text holds NUL characters or lone surrogates, or exceeds the limit.
     """
     if not text.strip():
         raise EmptyDocument(f"{what} is empty or only white space: there is nothing to remember")
@@ -67,29 +78,39 @@ def check_text(text: str, limit: float, what: str) -> str:
         ) from error
     if size > limit:
         raise InvalidDocument(
-            f"{what} has {size:,} bytes, the limit is {limit:,}: cut it, or open the memory with"
+            f"{what} has {size:,} bytes, the limit is {limit:,}: split it, or open the memory with"
             f" max_document_bytes={size} (`cmt config set max_document_bytes {size}`)"
         )
     return text
 
 
 def decode(data: bytes, path: Path) -> str:
-    """Text in UTF-8, or in what its byte-order mark says; lines end as in Python."""
+    """Text in UTF-8, or in the encoding of its byte-order mark, with line ends as in Python.
+
+    Args:
+        data: The bytes of the file.
+        path: Names the file in errors.
+
+    Raises:
+        InvalidDocument: The bytes are of another encoding.
+    """
     encoding = _marked(data) or "utf-8"
     try:
         text = data.decode(encoding).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise InvalidDocument(
-            f"{path} is no {encoding.upper()} text ({error.reason} at byte {error.start}): if it is"
-            " text in another encoding, convert it (iconv -f ENCODING -t UTF-8 FILE > NEW), or"
+            f"{path} is not {encoding.upper()} text ({error.reason} at byte {error.start}): if it"
+            " is text in another encoding, convert it (iconv -f ENCODING -t UTF-8 FILE > NEW), or"
             " save it as UTF-8"
         ) from error
     return _lines(text)
 
 
 def from_text(data: bytes, path: Path) -> Converted:
-    """The text of a file. Its notes say what was guessed and what was replaced. Raises
-    InvalidDocument for binary data.
+    """The text of a file. Its notes name the guessed encoding and the replaced characters.
+
+    Raises:
+        InvalidDocument: The file is binary.
     """
     encoding = _marked(data) or _unmarked(data)
     notes: list[str] = []
@@ -119,8 +140,8 @@ def _lines(text: str) -> str:
 
 
 def _allowed(text: str) -> int:
-    """How many characters of a text may be unreadable."""
-    return max(min(FEW, len(text) // 10), int(SHARE * len(text)))
+    """The number of unreadable characters that a text may have."""
+    return max(min(FEW_UNREADABLE, len(text) // 10), int(UNREADABLE_SHARE * len(text)))
 
 
 def _places(count: int) -> str:
@@ -133,8 +154,9 @@ def _marked(data: bytes) -> str | None:
 
 
 def _unmarked(data: bytes) -> str | None:
-    """An encoding that shows itself without a mark: UTF-16 by its control bytes, ISO-2022-JP by its
-    escapes.
+    """An encoding recognised without a mark.
+
+    UTF-16 shows by its control bytes, ISO-2022-JP by its escapes.
     """
     sample = data[: SAMPLE // 2 * 2]
     if re.search(rb"\x1b\$[@B]", sample):
@@ -151,8 +173,9 @@ def _unmarked(data: bytes) -> str | None:
 
 
 def _damaged(data: bytes, encoding: str | None) -> tuple[str, str] | None:
-    """A text with a few bytes that belong to no character; None where they are too many, or another
-    encoding's.
+    """A text with a few bytes that belong to no character, and the note on it.
+
+    None where they are too many, or are of another encoding.
     """
     text = data.decode(encoding or "utf-8", "replace").removeprefix("\ufeff")
     own = data.count(REPLACED.encode()) if encoding in (None, "utf-8") else 0
@@ -176,8 +199,10 @@ def _is_text(data: bytes) -> bool:
 
 
 def _guessed(data: bytes, path: Path, named: str | None) -> tuple[str, str]:
-    """The text in the encoding that its bytes look most like. Raises InvalidDocument where none
-    stands out.
+    """The text in the encoding that its bytes look most like, and the note on it.
+
+    Raises:
+        InvalidDocument: No encoding stands out.
     """
     encoding = None if named else _guess(data)
     try:
@@ -187,11 +212,11 @@ def _guessed(data: bytes, path: Path, named: str | None) -> tuple[str, str]:
     if text is None:
         decode(data, path)
         raise InvalidDocument(
-            f"{path} is no UTF-8 text: convert it (iconv -f ENCODING -t UTF-8 FILE > NEW)"
+            f"{path} is not UTF-8 text: convert it (iconv -f ENCODING -t UTF-8 FILE > NEW)"
         )
     note = (
-        f"no UTF-8 text: read as {encoding}, which is a guess; where letters are wrong, convert the"
-        " file (iconv -f ENCODING -t UTF-8 FILE > NEW)"
+        f"not UTF-8 text: read as {encoding}, which is a guess; where letters are wrong, convert"
+        " the file (iconv -f ENCODING -t UTF-8 FILE > NEW)"
     )
     return _lines(text), note
 
@@ -213,8 +238,9 @@ def _guess(data: bytes) -> str | None:
 
 
 def _looks_written(data: bytes, encoding: str) -> bool:
-    """True where an encoding makes words: hardly a sign, a digit or a capital stands where texts
-    have none.
+    """True where an encoding makes words.
+
+    Then signs, digits and capitals hardly stand at places where texts have none.
     """
     try:
         text = data.decode(encoding)
@@ -224,7 +250,7 @@ def _looks_written(data: bytes, encoding: str) -> bool:
     foreign = sum(letter > "\x7f" for letter in text)
     odd = sum(count for letter, count in Counter(text).items() if _is_sign(letter))
     odd += sum(_is_odd(*pair) for pair in pairwise(text) if max(pair) > "\x7f")
-    return ODD_SHARE * odd <= foreign and sum(map(str.isalpha, text)) >= FEWEST_LETTERS
+    return ODD_SHARE * odd <= foreign and sum(map(str.isalpha, text)) >= MIN_LETTERS
 
 
 def _is_sign(letter: str) -> bool:

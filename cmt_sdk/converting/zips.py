@@ -14,14 +14,14 @@ from typing import Any
 from cmt_sdk.converting.result import damaged
 from cmt_sdk.errors import InvalidDocument
 
-# bytes of all parts of a file but its media: 73 KB can hold as much, and take minutes
-LARGEST_TEXT = 32_000_000
-LARGEST_PART = 128_000_000  # bytes of one picture or film
-MEDIA_GROWTH = 20  # times the file's own size: what all media unpack to; drawings shrink to a tenth
-MOST_PARTS = 20_000
+# of all parts of a file but its media: 73 KB can unpack to this, and take minutes
+MAX_TEXT_BYTES = 32_000_000
+MAX_PART_BYTES = 128_000_000  # of one picture or film
+MEDIA_GROWTH = 20  # the most that media unpack to, times the file; drawings shrink to a tenth
+MAX_PARTS = 20_000
 HEAD = 16
-# What begins a picture, a film, a sound, a font or a file within the file, and no XML. A name says
-# nothing: a part is found by what refers to it, whatever it is called.
+# The first bytes of pictures, films, sounds, fonts and embedded files; no XML has them. Names do
+# not count: a document refers to its parts under any name.
 MEDIA = (
     b"\x89PNG\r\n\x1a\n",
     b"\xff\xd8\xff",
@@ -52,7 +52,7 @@ MEDIA = (
 )
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
-# What zipfile, zlib and the readers of these formats raise for a damaged file.
+# The errors that zipfile, zlib and the readers of these formats raise for a damaged file.
 BROKEN = (
     zipfile.BadZipFile,
     zlib.error,
@@ -73,7 +73,11 @@ BROKEN = (
 
 @contextmanager
 def opened(data: bytes, path: Path) -> Iterator[zipfile.ZipFile]:
-    """A zip file whose parts are of bearable size. What goes wrong within is InvalidDocument."""
+    """A zip file whose parts fit the limits.
+
+    Raises:
+        InvalidDocument: The file is damaged or exceeds a limit, also while it is open.
+    """
     from lxml.etree import LxmlError
 
     try:
@@ -88,46 +92,51 @@ def opened(data: bytes, path: Path) -> Iterator[zipfile.ZipFile]:
 
 @dataclass(slots=True)
 class Written:
-    """Counts what a file becomes, where one piece of it can stand in many places. Raises ValueError
-    beyond the limit.
-    """
+    """Counts the characters of the result, where one part of a file can stand in many places."""
 
     size: int = 0
 
     def add(self, characters: int) -> None:
-        """Count some more."""
+        """Count more characters.
+
+        Raises:
+            ValueError: They exceed MAX_TEXT_BYTES.
+        """
         self.size += characters
-        if self.size > LARGEST_TEXT:
+        if self.size > MAX_TEXT_BYTES:
             raise ValueError(
-                f"its text has more than {LARGEST_TEXT:,} characters, repeated ones included"
+                f"its text has more than {MAX_TEXT_BYTES:,} characters, repeated ones included"
             )
 
 
 def text_parts(parts: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The parts that are no media, after all were found to unpack to a bearable size.
+    """The parts that are no media, after a check that all unpack to bounded sizes.
 
-    They are judged by their first bytes and counted whatever they are called. Raises
-    zipfile.BadZipFile.
+    Their first bytes decide, never their names.
+
+    Raises:
+        zipfile.BadZipFile: A limit is exceeded, or the file is encrypted.
     """
     found = parts.infolist()
-    if len(found) > MOST_PARTS:
-        raise zipfile.BadZipFile(f"it has {len(found):,} parts, the limit is {MOST_PARTS:,}")
+    if len(found) > MAX_PARTS:
+        raise zipfile.BadZipFile(f"it has {len(found):,} parts, the limit is {MAX_PARTS:,}")
     if any(part.flag_bits & 1 for part in found):
         raise zipfile.BadZipFile("it is encrypted")
     if any(part.compress_type not in METHODS for part in found):
         raise zipfile.BadZipFile("its parts are compressed in a way that this format does not have")
     largest = max((part.file_size for part in found), default=0)
-    if largest > LARGEST_PART:
+    if largest > MAX_PART_BYTES:
         raise zipfile.BadZipFile(
-            f"a part of it unpacks to {largest:,} bytes, the limit is {LARGEST_PART:,}"
+            f"a part of it unpacks to {largest:,} bytes, the limit is {MAX_PART_BYTES:,}"
         )
     text = [part for part in found if not _is_media(parts, part)]
     size = sum(part.file_size for part in text)  # zipfile gives no more than these
-    if size > LARGEST_TEXT:
+    if size > MAX_TEXT_BYTES:
         raise zipfile.BadZipFile(
-            f"its text unpacks to {size:,} bytes, the limit is {LARGEST_TEXT:,}"
+            f"its text unpacks to {size:,} bytes, the limit is {MAX_TEXT_BYTES:,}"
         )
-    rest, most = sum(part.file_size for part in found) - size, _most_media(found)
+    rest = sum(part.file_size for part in found) - size
+    most = _most_media(found)
     if rest > most:
         raise zipfile.BadZipFile(
             f"its pictures unpack to {rest:,} bytes, the limit for its size is {most:,}"
@@ -141,7 +150,7 @@ def _is_media(parts: zipfile.ZipFile, part: zipfile.ZipInfo) -> bool:
 
 
 def _most_media(found: Sequence[zipfile.ZipInfo]) -> int:
-    return LARGEST_TEXT + MEDIA_GROWTH * sum(part.compress_size for part in found)
+    return MAX_TEXT_BYTES + MEDIA_GROWTH * sum(part.compress_size for part in found)
 
 
 def parsed(xml: bytes) -> Any:

@@ -1,5 +1,6 @@
-"""Measuring: metrics, a harness for anything that can ask and search, and the report. Serving never
-imports it.
+"""Measuring: metrics, a harness for anything that can ask and search, and the report.
+
+Serving never imports it.
 """
 
 from cmt_sdk.evaluation.figures import Figures

@@ -1,6 +1,4 @@
-"""From replies to figures: means with their intervals, recall, abstention, and a curve over a
-growing memory. Pure.
-"""
+"""From replies to figures: means with intervals, recall, abstention, and a growth curve. Pure."""
 
 from __future__ import annotations
 
@@ -8,22 +6,22 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from cmt_sdk.answering import CONFIDENT
 from cmt_sdk.evaluation.harness import MODES, Asked, Reply, Stage
 from cmt_sdk.evaluation.metrics import Interval, auroc, bootstrap, recall_at
-from cmt_sdk.model import UNSURE
 
 DEPTHS = (1, 5, 10)
 
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """One reader over all questions. Metrics and shares in percent, milliseconds as medians, tokens
-    as means.
+    """The figures of one reader over all questions.
 
-    `found`: questions whose own passage was read. `wrote`: which reader the answers came from (auto
-    has two). `confidence_auroc`, in [0, 1]: how well the confidence tells exact answers from
-    others; None where all are alike. `errors`: questions that could not be asked; they score 0 and
-    are left out of tokens and milliseconds.
+    Metrics and shares are in percent, milliseconds are medians, tokens are means. `found`:
+    questions whose own passage was read. `wrote`: the readers that the answers came from (auto has
+    two). `confidence_auroc`, in [0, 1]: how well the confidence separates exact answers from
+    others; None where all are alike. `errors`: questions that failed; they score 0 and are left out
+    of tokens and milliseconds.
     """
 
     exact: Interval
@@ -44,12 +42,11 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Abstention:
-    """One reader on questions with their own passage and with one that does not tell, as many of
-    each.
+    """One reader on as many questions with their own passage as with one that lacks the answer.
 
-    auroc, in [0, 1]: how well the confidence tells them apart. At `threshold`, in percent:
-    `answered`, questions with their own passage that were answered; `withheld`, those without that
-    were not; `accuracy`, both together.
+    auroc, in [0, 1]: how well the confidence separates the two. At `threshold`, in percent:
+    `answered`, questions with their own passage that were answered; `withheld`, others that were
+    not; `accuracy`, both together.
     """
 
     auroc: float | None
@@ -61,8 +58,9 @@ class Abstention:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A memory of so many documents: EM, F1 and what F1 is of that at the first point in percent,
-    by reader; recall.
+    """The scores of a memory of `documents` documents, in percent.
+
+    exact, f1: by reader. relative: F1 as a share of that at the first point. retrieval: recall.
     """
 
     documents: int
@@ -73,7 +71,12 @@ class Point:
 
 
 def figures(replies: Sequence[Reply], seed: int) -> Figures:
-    """The figures of one reader's replies; `seed` draws the bootstrap."""
+    """The figures of one reader.
+
+    Args:
+        replies: Its replies.
+        seed: Draws the bootstrap.
+    """
     answered = [r for r in replies if not r.error] or [Reply()]
 
     def interval(metric: Callable[[Reply], float]) -> Interval:
@@ -85,10 +88,8 @@ def figures(replies: Sequence[Reply], seed: int) -> Figures:
     def stage(name: str) -> float:
         return median(r.milliseconds[name] for r in answered if name in r.milliseconds)
 
-    writers, stages = (
-        sorted({r.wrote for r in answered}),
-        dict.fromkeys(s for r in answered for s in r.milliseconds),
-    )
+    writers = sorted({r.wrote for r in answered})
+    stages = dict.fromkeys(s for r in answered for s in r.milliseconds)
     return Figures(
         exact=interval(lambda r: r.exact),
         f1=interval(lambda r: r.f1),
@@ -116,19 +117,26 @@ def retrieval(asked: Sequence[Asked]) -> dict[str, dict[str, float]]:
 
 
 def abstention(asked: Sequence[Asked], reader: str) -> Abstention:
-    """How well a reader knows that a passage does not tell; it answers where it is at least as sure
-    as "auto" asks for.
+    """How well a reader knows that a passage lacks the answer.
+
+    It answers where it is at least as confident as "auto" requires.
+
+    Args:
+        asked: Questions with replies from their own and from another passage.
+        reader: The reader.
     """
-    told, silent = [a.replies[reader] for a in asked], [a.absent[reader] for a in asked]
+    present = [a.replies[reader] for a in asked]
+    absent = [a.absent[reader] for a in asked]
 
     def sure(reply: Reply) -> bool:
-        return not reply.abstained and reply.confidence >= UNSURE
+        return not reply.abstained and reply.confidence >= CONFIDENT
 
-    answered, withheld = 100 * fmean(map(sure, told)), 100 * fmean(not sure(r) for r in silent)
-    known = [True] * len(told) + [False] * len(silent)
+    answered = 100 * fmean(map(sure, present))
+    withheld = 100 * fmean(not sure(r) for r in absent)
+    known = [True] * len(present) + [False] * len(absent)
     return Abstention(
-        auroc=auroc([r.confidence for r in (*told, *silent)], known),
-        threshold=UNSURE,
+        auroc=auroc([r.confidence for r in (*present, *absent)], known),
+        threshold=CONFIDENT,
         accuracy=(answered + withheld) / 2,
         answered=answered,
         withheld=withheld,

@@ -1,11 +1,10 @@
-"""Asking a question file of anything that can add, ask and search. Knows the protocols; knows no
-model and no figures.
+"""Asks the questions of a file of anything that can add, ask and search.
 
 gold: a question sees its own passage alone. stream: all passages are in one memory, and a question
-has to find its own. abstain: as gold, and once more with another passage, which does not hold the
-answer. growth: the questions of the first passages, as stream asks them, again and again while more
-documents come in. Every reader gets the same questions, one after another, so that a busy machine
-slows all of them alike.
+must find its own. abstain: as gold, and once more with another passage, which lacks the answer.
+growth: the questions of the first passages, as in stream, repeated while more documents come in.
+Every reader gets the same questions, one after another, so that a busy machine slows all of them
+alike. Knows the protocols; knows no model and no figures.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.evaluation.metrics import exact_match, f1, normalize, paper_exact_match, paper_f1
@@ -26,40 +25,42 @@ ProtocolKind: TypeAlias = Literal["gold", "stream", "abstain", "growth"]
 OnStage: TypeAlias = Callable[[str, int, int], None]
 
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
-DEEPEST = 10  # retrieval is judged on so many passages
-WHOLE = 50  # passages asked for in the gold protocol: all those of one document
+MAX_RANK = 10  # passages on which retrieval is judged
+ALL_PASSAGES = 50  # passages to ask for in the gold protocol: all those of one document
 PREFIX = "passage-"
 # passages whose questions are asked while the memory grows, as in CMT's table of retention
-FIRST = 200
+FIRST_PASSAGES = 200
 
 
 class Asks(Protocol):
-    """What answers."""
+    """A model that answers questions."""
 
-    def ask(self, question: str, **options: Any) -> Answer:
-        """An answer; options as for `MemoryModel.ask`."""
+    def ask(
+        self, question: str, *, reader: ReaderKind, k: int, max_tokens: int, source: str | None
+    ) -> Answer:
+        """Answer a question; see `MemoryModel.ask`."""
 
 
 class Subject(Protocol):
-    """What is measured: a Memory, or anything that behaves like one."""
+    """The thing to measure: a Memory, or anything that behaves like one."""
 
     @property
     def model(self) -> Asks:
-        """What answers."""
+        """The model that answers."""
 
     def add_many(
         self, documents: Sequence[Document], *, on_progress: Callable[[Progress], None]
     ) -> Progress:
-        """Remember documents, and compress them."""
+        """Add documents, and compress them."""
 
     def reencode(self, on_progress: Callable[[Progress], None]) -> int:
-        """Encode again what other settings have encoded."""
+        """Encode passages again that were encoded with other settings."""
 
     def search(self, query: str, k: int, *, mode: SearchMode) -> Sequence[Match]:
         """The k best passages."""
 
     def count(self, *, source: str | None = None) -> int:
-        """How many documents there are, of a source (with wildcards) where one is given."""
+        """The number of documents, or of those of a source (with wildcards)."""
 
     def stats(self) -> Stats:
         """The memory in numbers."""
@@ -67,10 +68,20 @@ class Subject(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked and how. `passages` cuts the file after its first so many; `limit` draws so
-    many questions.
+    """The questions to ask, and how.
 
-    stages: how often the questions are asked again while the memory grows.
+    Args:
+        protocol: "gold", "stream", "abstain" or "growth".
+        readers: The readers to measure.
+        k: Passages per question.
+        passages: Use only this many passages of the file, from the first on.
+        limit: Draw this many questions.
+        stages: How often the questions are repeated while the memory grows.
+        seed: Draws the questions.
+        max_tokens: The longest answer.
+
+    Raises:
+        InvalidSetting: A value is out of bounds.
     """
 
     protocol: ProtocolKind = "stream"
@@ -98,10 +109,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reader's answer to one question, what it cost and how good it is; metrics in [0, 1].
+    """One reader's answer to one question, its cost and its quality; metrics in [0, 1].
 
-    `found`: the question's own passage was among what was read. `first_token_ms`: encode, search,
-    load and prefill. `error` is set, and all else empty, where the question could not be asked.
+    `found`: the question's own passage was among those read. `first_token_ms`: encode, search, load
+    and prefill. `error` is set, and all else empty, where the question failed.
     """
 
     text: str = ""
@@ -124,10 +135,10 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question with all replies, and the rank of its passage by search mode (None: not among
-    the first ten).
+    """One question with all replies, and the rank of its passage by search mode.
 
-    `absent`: replies from another passage alone, where the protocol asks for them.
+    A rank of None is beyond the first ten. `absent`: replies from another passage alone, where the
+    protocol has them.
     """
 
     id: str
@@ -141,7 +152,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """A memory of so many documents, and what was asked of it."""
+    """A memory of `documents` documents, and the questions asked of it."""
 
     documents: int
     asked: Sequence[Asked]
@@ -149,7 +160,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class _Item:
-    """A question, the name of its passage, and that of a passage which does not tell."""
+    """A question, the name of its passage, and that of a passage without the answer."""
 
     question: Question
     source: str
@@ -157,8 +168,9 @@ class _Item:
 
 
 def source_of(context: str) -> str:
-    """The name under which a passage is remembered: the same one in every run, so that a memory can
-    be used again.
+    """The name under which a passage is remembered.
+
+    It is the same in every run, so that a memory can be used again.
     """
     return PREFIX + hashlib.sha256(context.encode()).hexdigest()[:16]
 
@@ -169,10 +181,19 @@ def run(
     plan: Plan,
     on_stage: OnStage = lambda *_: None,
 ) -> list[Asked]:
-    """Fill the memory, then ask; `on_stage(stage, done, total)` is called in stages "encode", "add"
-    and "ask".
+    """Fill the memory, then ask.
 
-    Raises InvalidInput when the memory holds other documents, so that the protocol cannot be kept.
+    Args:
+        subject: The memory to measure.
+        passages: The passages with their questions.
+        plan: The questions to ask.
+        on_stage: Called as on_stage(stage, done, total) in the stages "encode", "add" and "ask".
+
+    Returns:
+        The questions with all replies.
+
+    Raises:
+        InvalidInput: The memory holds other documents, which the protocol excludes.
     """
     bank = passages[: plan.passages]
     items = _choose(bank, plan)
@@ -192,14 +213,27 @@ def grow(
     plan: Plan,
     on_stage: OnStage = lambda *_: None,
 ) -> list[Stage]:
-    """Ask the questions of the first passages when the memory holds these alone, and after each
-    part of `later` has come in.
+    """Ask the questions of the first passages while the memory grows.
 
-    The memory must be empty, or hold what an earlier call left at its first stage. Raises
-    InvalidInput.
+    The first stage has these passages alone; each later stage adds a part of `later`. The memory
+    must be empty, or as an earlier call left it at its first stage.
+
+    Args:
+        subject: The memory to measure.
+        passages: The passages with their questions.
+        later: The documents to add.
+        plan: The questions to ask.
+        on_stage: As in `run`.
+
+    Returns:
+        The replies of each stage.
+
+    Raises:
+        InvalidInput: The memory holds other documents.
     """
-    bank = passages[: plan.passages or FIRST]
-    items, stages = _choose(bank, plan), []
+    bank = passages[: plan.passages or FIRST_PASSAGES]
+    items = _choose(bank, plan)
+    stages = []
     _fill(subject, [_document(p) for p in bank], on_stage)
     _check(subject, bank, 0)
     for part in range(plan.stages + 1):
@@ -224,7 +258,7 @@ def _ask_all(
 
 
 def _choose(bank: Sequence[QuestionedPassage], plan: Plan) -> list[_Item]:
-    """The questions of a seeded draw, in file order."""
+    """The questions of a seeded draw, in the order of the file."""
     absent = plan.protocol == "abstain"
     items = [
         _Item(q, source_of(p.context), source_of(_silent(bank, n, q).context) if absent else "")
@@ -239,8 +273,10 @@ def _choose(bank: Sequence[QuestionedPassage], plan: Plan) -> list[_Item]:
 def _silent(
     bank: Sequence[QuestionedPassage], number: int, question: Question
 ) -> QuestionedPassage:
-    """The next passage that holds no accepted answer's words, of the same title where there is one.
-    Raises InvalidInput.
+    """The next passage that lacks all accepted answers' words, of the same title if there is one.
+
+    Raises:
+        InvalidInput: Every other passage holds an answer.
     """
     # SQuAD accepts "." once
     held = [_holding(words) for answer in question.answers if (words := normalize(answer))]
@@ -252,15 +288,16 @@ def _silent(
     ]
     if not silent:
         raise InvalidInput(
-            f"every other passage holds an answer to {question.text!r}: abstention needs more"
-            " passages"
+            f"every other passage holds an answer to {question.text!r}: give more passages for"
+            " abstention"
         )
     return next((p for p in silent if p.title == bank[number].title), silent[0])
 
 
 def _holding(words: str) -> re.Pattern[str]:
-    """What finds words as whole ones, be they in quotes or before "'s"; of scripts that may write
-    without spaces, anywhere.
+    """A pattern that finds words as complete ones, also in quotes or before "'s".
+
+    Words of a script that may be written without spaces count anywhere.
     """
     return re.compile(rf"(?<!\w){re.escape(words)}(?!\w)" if words.isascii() else re.escape(words))
 
@@ -272,7 +309,7 @@ def _document(passage: QuestionedPassage) -> Document:
 
 
 def _fill(subject: Subject, documents: Sequence[Document], on_stage: OnStage) -> None:
-    """Bring documents in; what an earlier run encoded with other settings is encoded again."""
+    """Bring documents in, and encode those again that an earlier run encoded otherwise."""
     subject.reencode(lambda p: on_stage("encode", p.compressed, 0))
     subject.add_many(
         documents, on_progress=lambda p: on_stage("add", p.added + p.unchanged, len(documents))
@@ -280,8 +317,10 @@ def _fill(subject: Subject, documents: Sequence[Document], on_stage: OnStage) ->
 
 
 def _check(subject: Subject, passages: Sequence[QuestionedPassage], most: int | None) -> None:
-    """Every passage is there once, and, where `most` says so, no more than so many other
-    documents.
+    """Check that every passage is there once, with at most `most` other documents.
+
+    Raises:
+        InvalidInput: It is not so.
     """
     missing = sum(subject.count(source=source_of(p.context)) != 1 for p in passages)
     others = subject.count() - len(passages)
@@ -309,28 +348,33 @@ def _ask(subject: Subject, item: _Item, plan: Plan) -> Asked:
 
 def _ranks(subject: Subject, item: _Item) -> dict[str, int | None]:
     def rank(mode: SearchMode) -> int | None:
-        matches = subject.search(item.question.text, DEEPEST, mode=mode)
+        matches = subject.search(item.question.text, MAX_RANK, mode=mode)
         return next((n for n, m in enumerate(matches, 1) if m.document.source == item.source), None)
 
     return {mode: rank(mode) for mode in MODES}
 
 
 def _reply(subject: Subject, item: _Item, reader: ReaderKind, plan: Plan, source: str) -> Reply:
-    """A reader's reply, from the document `source` alone where the protocol names it."""
-    options: dict[str, Any] = {"reader": reader, "k": plan.k, "max_tokens": plan.max_tokens}
-    if plan.protocol in ("gold", "abstain"):
-        options |= {"source": source, "k": WHOLE}
+    """A reader's reply, from the document `source` alone where the protocol asks for that."""
+    is_alone = plan.protocol in ("gold", "abstain")
     try:
-        answer = subject.model.ask(item.question.text, **options)
+        answer = subject.model.ask(
+            item.question.text,
+            reader=reader,
+            k=ALL_PASSAGES if is_alone else plan.k,
+            max_tokens=plan.max_tokens,
+            source=source if is_alone else None,
+        )
     except InvalidInput as error:
-        # such as more passages than the context holds: that question is lost, not the run
+        # such as more passages than the context holds: that question fails, the run continues
         return Reply(error=str(error))
     return _scored(answer, item)
 
 
 def _scored(answer: Answer, item: _Item) -> Reply:
     first_line = answer.text.strip().partition("\n")[0]
-    references, sources = item.question.answers, [s.source for s in answer.sources]
+    references = item.question.answers
+    sources = [s.source for s in answer.sources]
     return Reply(
         text=answer.text,
         wrote=answer.reader,

@@ -28,8 +28,9 @@ class Interval:
 
 
 def normalize(text: str) -> str:
-    """Lower-case a text and drop ASCII punctuation, English articles and extra white space, as
-    SQuAD v1.1 does.
+    """Normalize a text as SQuAD v1.1 does.
+
+    Lower-case it and drop ASCII punctuation, English articles and extra white space.
     """
     return " ".join(_ARTICLES.sub(" ", text.lower().translate(_PUNCTUATION)).split())
 
@@ -50,8 +51,9 @@ def shortest(references: Sequence[str]) -> str:
 
 
 def paper_exact_match(prediction: str, references: Sequence[str]) -> float:
-    """1.0 when the normalised prediction begins with the normalised shortest reference, character
-    by character.
+    """1.0 when the normalised prediction begins with the normalised shortest reference, else 0.0.
+
+    The comparison is by characters.
     """
     return float(normalize(prediction).startswith(normalize(shortest(references))))
 
@@ -62,14 +64,19 @@ def paper_f1(prediction: str, references: Sequence[str]) -> float:
 
 
 def _token_f1(prediction: str, reference: str) -> float:
-    predicted, expected = normalize(prediction).split(), normalize(reference).split()
+    predicted = normalize(prediction).split()
+    expected = normalize(reference).split()
     shared = (Counter(predicted) & Counter(expected)).total()
     return 2 * shared / (len(predicted) + len(expected)) if shared else 0.0
 
 
 def bootstrap(values: Sequence[float], seed: int, draws: int = 1000) -> Interval:
-    """The mean with the 2.5th and 97.5th percentile of the means of `draws` resamples (Efron
-    1979).
+    """The mean with its 95 % bootstrap interval (Efron 1979).
+
+    Args:
+        values: The values.
+        seed: Draws the resamples.
+        draws: The number of resamples; the interval spans their 2.5th to 97.5th percentile.
     """
     sample = np.asarray(values, np.float64)
     rng = np.random.default_rng(seed)
@@ -79,16 +86,18 @@ def bootstrap(values: Sequence[float], seed: int, draws: int = 1000) -> Interval
 
 
 def recall_at(k: int, ranks: Sequence[int | None]) -> float:
-    """The share of ranks (from 1; None: not found) that are at most k."""
+    """The share of ranks (from 1; None for not found) that are at most k."""
     return sum(rank is not None and rank <= k for rank in ranks) / len(ranks)
 
 
 def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
-    """The probability that a positive outranks a negative, ties counting half; None without both
-    kinds.
+    """The probability that a positive outranks a negative; ties count half.
+
+    None without both kinds.
     """
     kinds = np.asarray(positive, bool)
-    wins, losses = int(kinds.sum()), int((~kinds).sum())
+    wins = int(kinds.sum())
+    losses = int((~kinds).sum())
     if not wins or not losses:
         return None
     _, group, sizes = np.unique(

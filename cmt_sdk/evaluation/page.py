@@ -1,8 +1,7 @@
-"""One page of all evaluations in a folder: tables and plots, readable without a network. Knows
-reports, measures nothing.
+"""One page of all evaluations in a folder: tables and plots, readable without a network.
 
-The folder holds reports (`NAME.json`), the answers beside them (`NAME.rows.jsonl`) and logs of
-training (`NAME.log.jsonl`).
+The folder holds reports (`NAME.json`), the answers next to them (`NAME.rows.jsonl`) and logs of
+training (`NAME.log.jsonl`). Knows reports, measures nothing.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A plot and what it shows."""
+    """A plot and its caption."""
 
     svg: str
     caption: str
@@ -60,7 +59,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What somebody needs to judge one report, and to make it again."""
+    """The facts to judge one report, and to repeat it."""
 
     name: str
     command: str
@@ -70,8 +69,17 @@ class Run:
 
 
 def write_page(folder: Path) -> Path:
-    """Write `folder/index.html` from what the folder holds. Raises InvalidInput where there is no
-    report, MissingExtra.
+    """Write `folder/index.html` from the reports in the folder.
+
+    Args:
+        folder: The folder of the reports.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InvalidInput: There is no report, or a file is no JSON.
+        MissingExtra: The plots need the extra "eval".
     """
     reports = {
         path.stem: found for path in sorted(folder.glob("*.json")) if (found := _report(path))
@@ -101,7 +109,7 @@ def write_page(folder: Path) -> Path:
 
 
 def _report(path: Path) -> Report | None:
-    """The report in a JSON file, None for another kind of JSON."""
+    """The report in a JSON file; None for another kind of JSON."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -120,9 +128,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _kind(report: Report) -> str:
-    """How the memories were made."""
+    """The way in which the memories were made."""
     s = report["settings"]
-    return f"kv {s['keep']:g}" if s["compressor"] == "kv" else f"soft {s['compression']}x"
+    if s["compressor"] != "kv":
+        return f"soft {s['compression']:g}x"
+    # reports of earlier releases name the share of entries kept, and the compression of "soft"
+    return f"kv {s['keep'] if 'keep' in s else 1 / s['compression']:g}"
 
 
 def _name(report: Report, reader: str) -> str:
@@ -130,7 +141,7 @@ def _name(report: Report, reader: str) -> str:
 
 
 def _bytes(report: Report, reader: str) -> float:
-    """Bytes a passage, of what the reader reads."""
+    """The bytes that the reader reads, per passage."""
     storage = report["storage"]
     text = storage["text_bytes"] / max(1, storage["passages"])
     return float({"memory": storage["bytes_per_passage"], "none": 0.0}.get(reader, text))
@@ -152,7 +163,7 @@ def _table(reports: Mapping[str, Report]) -> Section:
         "paper F1",
         "prompt",
         "ms",
-        "bytes a passage",
+        "bytes per passage",
     ]
     rows = []
     for name, report in reports.items():
@@ -177,7 +188,7 @@ def _table(reports: Mapping[str, Report]) -> Section:
 
 
 def _frontiers(reports: Mapping[str, Report]) -> Iterator[Section]:
-    """F1 against what it costs, one protocol after another."""
+    """F1 against its cost, one protocol after another."""
     for protocol in dict.fromkeys(
         r["protocol"] for r in reports.values() if r["protocol"] in ("gold", "stream")
     ):
@@ -190,18 +201,18 @@ def _frontiers(reports: Mapping[str, Report]) -> Iterator[Section]:
         chosen = [c for c in chosen if c[1] != "none"]
         sizes = [_spot(r, reader, f, _bytes(r, reader)) for r, reader, f in chosen]
         times = [_spot(r, reader, f, f["first_token_ms"]) for r, reader, f in chosen]
-        words = "What is far up and far to the left is best: right answers for few bytes, and soon."
+        words = "Best is far up and far to the left: right answers for few bytes, and soon."
         figures = [
             Figure(
-                plotting.spots(sizes, "bytes a passage", "F1"),
-                f"{protocol}: F1 against what is stored",
+                plotting.spots(sizes, "bytes per passage", "F1"),
+                f"{protocol}: F1 against stored bytes",
             ),
             Figure(
                 plotting.spots(times, "milliseconds to the first word", "F1"),
-                f"{protocol}: F1 against waiting",
+                f"{protocol}: F1 against latency",
             ),
         ]
-        yield Section(f"What to choose: {protocol}", words, figures)
+        yield Section(f"Quality and cost: {protocol}", words, figures)
 
 
 def _spot(report: Report, reader: str, f: Mapping[str, Any], x: float) -> Spot:
@@ -220,10 +231,10 @@ def _retrieval(reports: Mapping[str, Report]) -> Iterator[Section]:
             ]
             figure = Figure(
                 plotting.bars(found, "percent"),
-                "questions whose own passage is among the first found",
+                "questions whose own passage is among the first k results",
             )
             yield Section(
-                f"Finding: {name}", figures=[figure], tables=[Table(["search", *depths], rows)]
+                f"Retrieval: {name}", figures=[figure], tables=[Table(["search", *depths], rows)]
             )
 
 
@@ -236,8 +247,8 @@ def _abstention(reports: Mapping[str, Report]) -> Iterator[Section]:
     ]
     if rows:
         head = ["run", "reader", "AUROC", "threshold", "right %", "answered %", "withheld %"]
-        words = "Each question with its own passage, and with one that does not tell."
-        yield Section("Knowing what is not known", words, tables=[Table(head, rows)])
+        words = "Each question with its own passage, and with one that lacks the answer."
+        yield Section("Abstention", words, tables=[Table(head, rows)])
 
 
 def _curves(reports: Mapping[str, Report]) -> Iterator[Section]:
@@ -247,7 +258,7 @@ def _curves(reports: Mapping[str, Report]) -> Iterator[Section]:
             series = {_name(report, r): line for r, line in series.items()}
             figure = Figure(
                 plotting.lines(series, "documents in the memory", "F1"),
-                "the same questions, asked again and again",
+                "the same questions, repeated while documents are added",
             )
             rows = [
                 [
@@ -268,13 +279,14 @@ def _training(logs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Iterator[Secti
         yield Section(
             f"Training: {name}",
             figures=[
-                Figure(plotting.training_curve(log), "nats an answer token; the loss is smoothed")
+                Figure(plotting.training_curve(log), "nats per answer token; the loss is smoothed")
             ],
         )
 
 
 def _run(name: str, report: Report, rows: Path) -> Run:
-    machine, versions = report["machine"], report["versions"]
+    machine = report["machine"]
+    versions = report["versions"]
     facts = [
         f"{report['file']} (SHA-256 {report['file_sha256'][:12]})",
         f"{report['questions_asked']} questions, seed {report['plan']['seed']}",
@@ -301,11 +313,11 @@ def _samples(rows: Sequence[Mapping[str, Any]]) -> list[Sample]:
 
 
 def _questions(rows: Sequence[Mapping[str, Any]], readers: Sequence[str]) -> Table:
-    def told(reply: Mapping[str, Any]) -> str:
+    def shown(reply: Mapping[str, Any]) -> str:
         return f"{reply['text']} ({reply['confidence']:.2f})"
 
     cells = [
-        [row["question"], row["answers"][0], *(told(row["replies"][r]) for r in readers)]
+        [row["question"], row["answers"][0], *(shown(row["replies"][r]) for r in readers)]
         for row in rows
     ]
     return Table(["question", "answer", *(f"{r} (confidence)" for r in readers)], cells)

@@ -1,6 +1,4 @@
-"""One evaluation from file to figures, with everything that somebody needs to run it again. Prints
-nothing.
-"""
+"""One evaluation from file to figures, with everything needed to repeat it. Prints nothing."""
 
 from __future__ import annotations
 
@@ -24,7 +22,16 @@ from cmt_sdk.evaluation.figures import (
     figures,
     retrieval,
 )
-from cmt_sdk.evaluation.harness import FIRST, Asked, OnStage, Plan, Stage, grow, run, source_of
+from cmt_sdk.evaluation.harness import (
+    FIRST_PASSAGES,
+    Asked,
+    OnStage,
+    Plan,
+    Stage,
+    grow,
+    run,
+    source_of,
+)
 from cmt_sdk.memory import Memory
 from cmt_sdk.questions import QuestionedPassage, read_lines, read_passages
 from cmt_sdk.types import Document, Stats
@@ -44,7 +51,7 @@ PACKAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Storage:
-    """What the memory takes on the disk."""
+    """The memory's use of the disk."""
 
     passages: int
     pending: int
@@ -58,11 +65,10 @@ class Storage:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The figures of one run and all that made them. `retrieval` is recall in percent by search
-    mode and depth.
+    """The figures of one run, and all settings behind them.
 
-    Where the memory grows, `readers` and `retrieval` are those of its last stage, and `curve` tells
-    of all.
+    `retrieval` is recall in percent by search mode and depth. Where the memory grows, `readers` and
+    `retrieval` are those of its last stage, and `curve` has all stages.
     """
 
     schema: int
@@ -100,13 +106,25 @@ def evaluate(
     irrelevant: Sequence[Path] = (),
     documents: Path | None = None,
 ) -> tuple[Report, list[Asked]]:
-    """Run a plan over a question file in a memory: the report, and every question with its replies.
+    """Run a plan over a question file in a memory.
 
-    The memory should be empty, or come from an earlier evaluation of the same file. While a memory
-    grows, documents come in from the rest of the file, or from the files `irrelevant`. `documents`
-    holds the passages of a file that only names them. Raises InvalidInput.
+    Args:
+        memory: An empty memory, or one from an earlier evaluation of the same file.
+        file: The question file.
+        plan: The questions to ask.
+        command: The command line, for the report.
+        on_stage: As in `harness.run`.
+        irrelevant: Files to add while a memory grows; by default the rest of `file`.
+        documents: The passages of a file that only names them.
+
+    Returns:
+        The report, and every question with its replies.
+
+    Raises:
+        InvalidInput: The file or the memory does not fit the plan.
     """
-    machine, began = describe_machine(), time.perf_counter()
+    machine = describe_machine()
+    began = time.perf_counter()
     passages = read_passages(file, documents)
     stages: list[Stage] = []
     if plan.protocol == "growth":
@@ -134,11 +152,7 @@ def evaluate(
             for reader in plan.readers
         },
         notes=_notes(passages, plan, asked),
-        abstention=(
-            {reader: abstention(asked, reader) for reader in plan.readers}
-            if plan.protocol == "abstain"
-            else {}
-        ),
+        abstention={r: abstention(asked, r) for r in plan.readers if plan.protocol == "abstain"},
         curve=curve(stages, plan.readers),
     )
     return report, asked
@@ -147,10 +161,12 @@ def evaluate(
 def _later(
     passages: Sequence[QuestionedPassage], plan: Plan, irrelevant: Sequence[Path]
 ) -> list[Document]:
-    """What comes in while the memory grows: other files' texts, or the rest of the file. Raises
-    InvalidInput.
+    """The documents that a growing memory adds: other files' texts, or the rest of the file.
+
+    Raises:
+        InvalidInput: They are too few for the plan's stages.
     """
-    first = passages[: plan.passages or FIRST]
+    first = passages[: plan.passages or FIRST_PASSAGES]
     if irrelevant:
         known = {p.context for p in first}
         texts = dict.fromkeys(
@@ -187,7 +203,7 @@ def _storage(stats: Stats) -> Storage:
 
 
 def _notes(passages: Sequence[QuestionedPassage], plan: Plan, asked: Sequence[Asked]) -> list[str]:
-    """What a reader of the figures has to know."""
+    """Notes that a reader of the figures must know."""
     bank = passages[: plan.passages]
     there = sum(len(p.questions) for p in bank)
     notes = []
@@ -198,7 +214,7 @@ def _notes(passages: Sequence[QuestionedPassage], plan: Plan, asked: Sequence[As
     if len(asked) < there:
         notes.append(f"{len(asked)} of {there} questions were drawn with seed {plan.seed}")
         if plan.protocol == "stream":
-            notes.append(f"all {len(bank)} passages were in the memory all the same")
+            notes.append(f"the memory held all {len(bank)} passages")
     notes.append("EM and F1: SQuAD v1.1, the first line of the answer, maximum over the references")
     notes.append(
         "paper EM and F1: the whole answer against the shortest reference, EM as a prefix match;"
@@ -208,7 +224,7 @@ def _notes(passages: Sequence[QuestionedPassage], plan: Plan, asked: Sequence[As
 
 
 def describe_versions() -> dict[str, str]:
-    """The installed versions of what decides the figures."""
+    """The installed versions of the packages that influence the figures."""
     found = {"python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -219,9 +235,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def describe_machine() -> dict[str, Any]:
-    """The kind of machine, its cores, and how busy it is now (load averages, where the system
-    tells).
-    """
+    """The kind of machine, its cores, and its load averages where the system reports them."""
     load = list(os.getloadavg()) if hasattr(os, "getloadavg") else None
     return {
         "system": platform.system(),

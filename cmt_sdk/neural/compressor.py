@@ -1,4 +1,4 @@
-"""The compressor as the rest of the package sees it: a packer for memories and a matcher for
+"""The compressor as the rest of the package sees it: a method for memories and an embedder for
 embeddings.
 """
 
@@ -8,26 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from cmt_sdk.neural.methods.base import CompressionMethod
 from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Vector
 
 
-class Packer(Protocol):
-    """Makes memories of passages: `kv` or `soft`."""
-
-    def pack(self, contents: Sequence[str]) -> list[PackedMemory]:
-        """One memory a passage, in the order given."""
-
-    def reads(self, memory: PackedMemory) -> bool:
-        """Whether a memory from elsewhere is whole, and one that this model can read."""
-
-
 class Meter(Protocol):
-    """Reads memories again and says how much of their passages it finds."""
+    """Reads memories again and measures how much of their passages they give back."""
 
     def measure(
         self, contents: Sequence[str], memories: Sequence[PackedMemory]
     ) -> list[float | None]:
-        """One fidelity in [0, 1] a passage, in the order given; None where it cannot be
+        """One fidelity in [0, 1] per passage, in the order given; None where it cannot be
         measured.
         """
 
@@ -44,18 +35,19 @@ class PassageEmbedder(Protocol):
 
 @dataclass(frozen=True)
 class PassageCompressor:
-    """Memories by `packer`, embeddings by `embedder`, fidelities by `meter` where there is one, all
+    """Memories by `method`, embeddings by `embedder`, fidelities by `meter` where there is one, all
     over one frozen model.
     """
 
-    packer: Packer
+    method: CompressionMethod
     embedder: PassageEmbedder
     fingerprint: Fingerprint
     meter: Meter | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """One memory and one embedding a text, in the order given."""
-        memories, embeddings = self.packer.pack(texts), self.embedder.vectors(texts)
+        """Make one memory and one embedding per text, in the order given."""
+        memories = self.method.compress(texts)
+        embeddings = self.embedder.vectors(texts)
         found = self.meter.measure(texts, memories) if self.meter else [None] * len(memories)
         return [
             Encoded(memory, embedding, fidelity)
@@ -63,9 +55,9 @@ class PassageCompressor:
         ]
 
     def reads(self, memory: PackedMemory) -> bool:
-        """Whether a memory from elsewhere is whole, and one that this model can read."""
-        return self.packer.reads(memory)
+        """Whether a memory from elsewhere is complete and one that this model can read."""
+        return self.method.is_valid(memory)
 
     def encode_query(self, question: str) -> Vector:
-        """The question's vector, shape [dimension]."""
+        """The question's embedding [dimension]."""
         return self.embedder.query(question)

@@ -1,4 +1,4 @@
-"""The frozen language model as the tensor rooms see it: its parts, its sizes, its prompt. Loads
+"""The frozen language model as the tensor code sees it: its parts, its sizes, its prompt. Loads
 nothing itself.
 """
 
@@ -23,20 +23,23 @@ from cmt_sdk.neural.templates import render
 from cmt_sdk.prompting import SLOT, messages, passage_text, talk
 from cmt_sdk.types import Turn
 
-# Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made after a head
-# that must be the same every day, so it is always the day that Llama 3 takes where it has no clock.
-DAY = "26 Jul 2024"
-# stands for a user's words, to see what the template writes after them
-SLOT_WORDS = "What is said."
+# Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made behind a
+# prefix that must be the same every day, so the date is always Llama 3's default.
+TEMPLATE_DATE = "26 Jul 2024"
+# A user's words, to find the text that the template writes after them.
+EXAMPLE_WORDS = "Hello there."
 
 
 @dataclass(frozen=True)
 class FrozenModel:
     """A causal LM of transformers whose weights never change, and its adapters.
 
-    model: the PreTrainedModel, in eval mode. tokenizer: its tokenizer. activate: a context manager
-    that switches one adapter ("reader", "encoder", "matcher") on, and back to what was on before;
-    without it, and within "bare", the model is the bare base.
+    Attributes:
+        model: The PreTrainedModel, in eval mode.
+        tokenizer: Its tokenizer.
+        activate: A context manager that switches one adapter ("reader", "encoder", "matcher") on,
+            and back to the previous one afterwards. Outside of it, and within "bare", the model is
+            the bare base.
     """
 
     model: Any
@@ -57,7 +60,7 @@ class FrozenModel:
 
     @property
     def family(self) -> str:
-        """The architecture, as its configuration names it: "llama", "gpt2"."""
+        """The architecture as its configuration names it: "llama", "gpt2"."""
         family: str = self.model.config.model_type
         return family
 
@@ -75,13 +78,13 @@ class FrozenModel:
 
     @cached_property
     def kv_shape(self) -> tuple[int, int, int]:
-        """Layers, key-value heads, and values a head."""
-        keys = [layer.keys for layer in self.head_cache(1).layers]
+        """Layers, key-value heads, and values per head."""
+        keys = [layer.keys for layer in self.prefix_cache(1).layers]
         return len(keys), keys[0].shape[1], keys[0].shape[3]
 
     @cached_property
     def blocks(self) -> nn.ModuleList:
-        """The model's layers, first to last, under whatever name the family has for them."""
+        """The model's layers, first to last; families name the list differently."""
         depth = self.model.config.get_text_config().num_hidden_layers
         for module in self.model.base_model.modules():
             if isinstance(module, nn.ModuleList) and len(module) == depth:
@@ -94,8 +97,8 @@ class FrozenModel:
     def context(self) -> int | None:
         """The most tokens that a prompt and its answer may have, if the model names a limit.
 
-        LongRoPE turns keys by other frequencies beyond the length of its first training: up to
-        there they stay comparable.
+        LongRoPE rotates keys by other frequencies beyond the length of its first training; only
+        keys up to there are comparable.
         """
         config = self.model.config.get_text_config()
         limits = [getattr(config, "max_position_embeddings", None)]
@@ -106,12 +109,12 @@ class FrozenModel:
 
     @cached_property
     def window(self) -> int | None:
-        """How many tokens back its layers see, where some see less than all: KV memories are read
-        within it.
+        """Tokens that layers with sliding-window attention look back over, None without such
+        layers. Memories are read within it.
         """
         windows = [getattr(m, "sliding_window", None) for m in self.blocks.modules()]
         config = self.model.config.get_text_config()
-        # one window for all: Mistral, Phi-3
+        # Mistral and Phi-3 name one window for all layers.
         if not any(windows) and getattr(config, "layer_types", None) is None:
             windows = [getattr(config, "sliding_window", None)]
         return min((window for window in windows if window), default=None)
@@ -124,49 +127,38 @@ class FrozenModel:
         return ids
 
     @cached_property
-    def _marks(self) -> re.Pattern[str]:
-        """Whatever the tokenizer reads as one of the tokens that frame turns and texts; at least
-        the names it has for them.
-        """
-        added = [
-            str(token) for token in self.tokenizer.added_tokens_decoder.values() if token.special
-        ]
-        return re.compile(
-            "|".join(
-                map(
-                    re.escape,
-                    sorted({*added, *self.tokenizer.all_special_tokens}, key=len, reverse=True),
-                )
-            )
-        )
+    def _special_tokens(self) -> re.Pattern[str]:
+        """Matches every spelling that the tokenizer reads as a special token."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        names = {str(token) for token in added if token.special}
+        names.update(self.tokenizer.all_special_tokens)
+        longest_first = sorted(names, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first)))
 
-    def spelled(self, text: str) -> str:
-        """A text that frames nothing: with "<|im_end|>" in it a question could end its turn and
-        speak as the system.
+    def escape_special_tokens(self, text: str) -> str:
+        """A text in which no special token is spelled: with "<|im_end|>" in it a question could end
+        its turn and speak as the system. A space goes after the first character of each spelling.
         """
-        return (
-            self._marks.sub(lambda mark: f"{mark[0][0]} {mark[0][1:]}", text)
-            if self._marks.pattern
-            else text
-        )
+        if not self._special_tokens.pattern:
+            return text
+        return self._special_tokens.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
     def _render(self, question: str, history: Sequence[Turn], *, notes: bool) -> str:
-        return self._chat(messages(self.spelled(question), self._spelled(history), notes=notes))
+        asked = self.escape_special_tokens(question)
+        return self._chat(messages(asked, self._escaped(history), notes=notes))
 
-    def _spelled(self, history: Sequence[Turn]) -> list[Turn]:
-        return [Turn(turn.role, self.spelled(turn.content)) for turn in history]
+    def _escaped(self, history: Sequence[Turn]) -> list[Turn]:
+        return [Turn(turn.role, self.escape_special_tokens(turn.content)) for turn in history]
 
-    def _chat(self, said: list[dict[str, str]]) -> str:
+    def _chat(self, turns: list[dict[str, str]]) -> str:
         if self.tokenizer.chat_template is None:
-            return self._bos + "\n".join(m["content"] for m in said) + "\nAnswer:"
-        template, names = (
-            self.tokenizer.get_chat_template(),
-            dict(self.tokenizer.special_tokens_map),
-        )
-        # thinking aloud (Qwen3, SmolLM3) would be taken for the answer
-        asked = {"date_string": DAY, "enable_thinking": False}
+            return self._bos + "\n".join(m["content"] for m in turns) + "\nAnswer:"
+        template = self.tokenizer.get_chat_template()
+        names = dict(self.tokenizer.special_tokens_map)
+        # a reasoning trace (Qwen3, SmolLM3) would become part of the answer
+        names |= {"date_string": TEMPLATE_DATE, "enable_thinking": False}
         try:
-            return render(template, said, DAY, **(names | asked), add_generation_prompt=True)
+            return render(template, turns, TEMPLATE_DATE, **names, add_generation_prompt=True)
         except TemplateError as error:
             raise ModelUnsupported(
                 f"{self.family}: its chat template refuses the prompt ({error}); use another model"
@@ -174,19 +166,16 @@ class FrozenModel:
 
     @cached_property
     def _bos(self) -> str:
-        """The token that begins every text, where the tokenizer sets one: a chat template writes it
-        itself.
+        """The token that the tokenizer puts before every text, "" where it puts none. A chat
+        template writes it itself.
         """
         bos = self.tokenizer.bos_token
-        return (
-            bos
-            if bos is not None
-            and self.tokenizer("a")["input_ids"][0] == self.tokenizer.bos_token_id
-            else ""
-        )
+        if bos is None or self.tokenizer("a")["input_ids"][0] != self.tokenizer.bos_token_id:
+            return ""
+        return str(bos)
 
-    def _around(self, question: str, history: Sequence[Turn]) -> tuple[str, str]:
-        """What stands before and after the notes."""
+    def _split_at_slot(self, question: str, history: Sequence[Turn]) -> tuple[str, str]:
+        """The text of a prompt before and after the notes."""
         text = self._render(question, history, notes=True)
         before, slot, after = text.partition(SLOT)
         if not slot or SLOT in after:
@@ -197,18 +186,20 @@ class FrozenModel:
         return before, after
 
     @cached_property
-    def _head(self) -> str:
-        return self._around("", ())[0]
+    def _prefix(self) -> str:
+        return self._split_at_slot("", ())[0]
 
     @cached_property
-    def head_ids(self) -> list[int]:
-        """Token ids of everything before the notes: the same for every question, read once."""
-        return self.ids(self._head)
+    def prefix_ids(self) -> list[int]:
+        """Token ids of everything before the notes: the same for every question, so the model reads
+        them once.
+        """
+        return self.ids(self._prefix)
 
     def question_ids(self, question: str, history: Sequence[Turn] = ()) -> list[int]:
         """Token ids of everything after the notes."""
-        before, after = self._around(question, history)
-        if before != self._head:
+        before, after = self._split_at_slot(question, history)
+        if before != self._prefix:
             raise ModelUnsupported(
                 f"{self.family}: its chat template begins differently for every prompt; use another"
                 " model"
@@ -216,10 +207,10 @@ class FrozenModel:
         return self.ids(after)
 
     def question_span(self, question: str) -> tuple[list[int], list[int]]:
-        """Token ids from the notes to a question's first word, and those of its words."""
-        after = self._around(question, ())[1]
-        before, words, _ = after.partition(self.spelled(question).strip())
-        # most tokenizers put a space into the word that follows
+        """Token ids from the notes to a question's first word, and the ids of its words."""
+        after = self._split_at_slot(question, ())[1]
+        before, words, _ = after.partition(self.escape_special_tokens(question).strip())
+        # Most tokenizers put a space into the token of the word that follows.
         gap = before[len(before.rstrip()) :]
         return self.ids(before.rstrip()), self.ids(gap + words)
 
@@ -227,22 +218,23 @@ class FrozenModel:
         """Token ids of a prompt without notes."""
         return self.ids(self._render(question, history, notes=False))
 
-    def talk_ids(self, said: str, history: Sequence[Turn] = ()) -> list[int]:
+    def talk_ids(self, message: str, history: Sequence[Turn] = ()) -> list[int]:
         """Token ids of small talk: the model's own chat template and no instruction."""
-        return self.ids(self._chat(talk(self.spelled(said), self._spelled(history))))
+        turns = talk(self.escape_special_tokens(message), self._escaped(history))
+        return self.ids(self._chat(turns))
 
     @cached_property
     def _turn_end(self) -> list[int]:
         """Token ids from the end of a user's words to where the answer begins."""
-        return self.ids(self._around(SLOT_WORDS, ())[1].partition(SLOT_WORDS)[2])
+        return self.ids(self._split_at_slot(EXAMPLE_WORDS, ())[1].partition(EXAMPLE_WORDS)[2])
 
-    def heard_ids(self, said: str, longest: int) -> list[int]:
-        """Token ids of at most `longest` tokens of what a user says, and of the turn's end."""
-        return [*self.ids(self.spelled(said.strip()))[:longest], *self._turn_end]
+    def heard_ids(self, message: str, longest: int) -> list[int]:
+        """Token ids of a user's message, at most its first `longest`, and of the turn's end."""
+        return [*self.ids(self.escape_special_tokens(message.strip()))[:longest], *self._turn_end]
 
     def passage_ids(self, content: str) -> list[int]:
-        """Token ids of a passage as it stands among the notes: as letters, also where it spells a
-        token that frames turns.
+        """Token ids of a passage as it stands among the notes. A special token that the passage
+        spells is read as letters.
         """
         text = passage_text(content)
         ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
@@ -253,9 +245,9 @@ class FrozenModel:
     @cached_property
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer."""
-        given = self.model.generation_config.eos_token_id
-        many = given if isinstance(given, list) else [given]
-        ids = frozenset(i for i in [*many, self.tokenizer.eos_token_id] if i is not None)
+        eos = self.model.generation_config.eos_token_id
+        all_eos = eos if isinstance(eos, list) else [eos]
+        ids = frozenset(i for i in [*all_eos, self.tokenizer.eos_token_id] if i is not None)
         if not ids:
             raise ModelUnsupported(
                 f"{self.family}: neither generation_config.json nor the tokenizer names an eos"
@@ -265,34 +257,37 @@ class FrozenModel:
 
     @cached_property
     def end_id(self) -> int:
-        """The one of `stop_ids` that ends an answer in a chat: what the template writes after it,
-        else the tokenizer's eos token.
+        """The one of `stop_ids` that ends an answer in a chat: the one that the template writes
+        after an answer, else the tokenizer's eos token.
 
-        Adapters learn to end answers with it. A family may stop at several, and its tokenizer may
-        name another one first.
+        Adapters learn to end answers with it. A family may stop at several tokens, and its
+        tokenizer may name another one first.
         """
         try:
             chat = self._render("?", [Turn("user", "?"), Turn("assistant", SLOT)], notes=False)
-        except ModelUnsupported:  # a template for one turn alone
+        except ModelUnsupported:  # the template accepts a single turn only
             chat = ""
         _, slot, after = chat.rpartition(SLOT)
-        told = [*(self.ids(after) if slot else ()), self.tokenizer.eos_token_id]
-        return next((i for i in told if i in self.stop_ids), min(self.stop_ids))
+        candidates = [*(self.ids(after) if slot else ()), self.tokenizer.eos_token_id]
+        return next((i for i in candidates if i in self.stop_ids), min(self.stop_ids))
 
     # -- computing --------------------------------------------------------------------------------
 
     @cached_property
     def _cache_name(self) -> str:
-        """What this family's forward calls the cache: transformers has renamed it in 5.24."""
-        return (
-            "cache"
-            if "cache" in signature(self.model.base_model.forward).parameters
-            else "past_key_values"
-        )
+        """The name of the cache among the arguments of forward; transformers 5.24 renamed it."""
+        names = signature(self.model.base_model.forward).parameters
+        return "cache" if "cache" in names else "past_key_values"
 
-    def states(self, cache: Any, **inputs: Any) -> Tensor:
-        """Last hidden states [batch, n, d] of n new tokens, by the adapter that is on; `cache`
-        takes their keys and values.
+    def forward(self, cache: Any, **inputs: Any) -> Tensor:
+        """Run n new tokens, by the adapter that is on.
+
+        Args:
+            cache: Takes their keys and values: MemoryCache or a cache of transformers.
+            inputs: input_ids [batch, n] and other arguments of the model's forward.
+
+        Returns:
+            Last hidden states [batch, n, d].
         """
         states: Tensor = self.model.base_model(
             **inputs, **{self._cache_name: cache}, use_cache=True
@@ -300,21 +295,22 @@ class FrozenModel:
         return states
 
     @cached_property
-    def _head_entries(self) -> list[tuple[Tensor, Tensor]]:
-        # by the bare model, whichever adapter is on; ordinary tensors: training goes on from them
+    def _prefix_entries(self) -> list[tuple[Tensor, Tensor]]:
+        # By the bare model, whichever adapter is on. Ordinary tensors, not those of inference mode:
+        # gradients flow through what training computes from them.
         with self.activate("bare"), torch.inference_mode(False), torch.no_grad():
-            ids = torch.tensor([self.head_ids], device=self.device)
-            # without the model's configuration: also layers with a window keep every entry
+            ids = torch.tensor([self.prefix_ids], device=self.device)
+            # Without the model's configuration, so that layers with a window keep every entry too.
             cache = DynamicCache()
-            self.states(cache, input_ids=ids)
+            self.forward(cache, input_ids=ids)
         return [(layer.keys.clone(), layer.values.clone()) for layer in cache.layers]
 
-    def head_cache(self, batch: int) -> DynamicCache:
-        """A fresh cache that holds the entries of `head_ids` for each of `batch` rows, made by the
-        bare model.
+    def prefix_cache(self, batch: int) -> DynamicCache:
+        """A new cache of transformers with the entries of `prefix_ids` for each of `batch` rows,
+        made by the bare model.
         """
         cache = DynamicCache()
-        for layer, (keys, values) in enumerate(self._head_entries):
+        for layer, (keys, values) in enumerate(self._prefix_entries):
             cache.update(keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1), layer)
         return cache
 

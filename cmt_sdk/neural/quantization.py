@@ -1,17 +1,16 @@
-"""Four-bit codes for vectors: turned by a Hadamard matrix, then one half-precision scale a group.
-Pure tensor code.
+"""Four-bit codes for vectors: a Hadamard transform, then one half-precision scale per group.
 
-The turn spreads outlying channels evenly (as in QuaRot, arXiv 2404.00456): on held-out questions, a
-quarter of the entries kept, it took the loss of four bits against sixteen from 0.025 to 0.003 nats
-an answer token. A group of neighbouring turned values x is stored as its scale s (fp16) and one
-code a value: the index of the level nearest to x / s among the 16 levels of NF4 (Dettmers et al.
-2023, arXiv 2305.14314, appendix E). Two codes a byte, the first in the low half. The scale begins
-at max|x| or a little below it, where fewer values are far from a level, and then is the one that
-fits the codes best: a seventh less squared error than max|x| alone.
+The transform spreads outlying channels evenly (as in QuaRot, arXiv 2404.00456): on held-out
+questions, with a quarter of the entries kept, it reduced the loss of four bits against sixteen from
+0.025 to 0.003 nats per answer token. A group of neighbouring transformed values x is stored as its
+scale s (fp16) and one code per value: the index of the level nearest to x / s among the 16 levels
+of NF4 (Dettmers et al. 2023, arXiv 2305.14314, appendix E). Two codes share a byte, the first one
+in the low half. The scale starts at max|x| or a little below it, where fewer values are far from a
+level, and is then refitted to the codes: a seventh less squared error than max|x| alone.
 
-Keys have smaller groups: an error in a key changes what is attended to. On held-out questions, a
-quarter of the entries kept, the rounded keys alone cost five times the divergence of the rounded
-values alone, and both measures halve what they cost.
+Keys have smaller groups: an error in a key changes what is attended to. On held-out questions, with
+a quarter of the entries kept, rounding the keys alone costs five times the divergence of rounding
+the values alone, and both measures halve their cost. Pure tensor code.
 """
 
 from __future__ import annotations
@@ -24,8 +23,8 @@ from torch import Tensor
 
 GROUP = 32
 KEY_GROUP = 16
-FULL = (1.0, 0.9)  # shares of a group's largest value that its scale is tried at
-WIDEST_TURN = 128
+SCALE_SHARES = (1.0, 0.9)  # of a group's largest value: the scales that are tried
+MAX_BLOCK = 128  # of the Hadamard transform
 LEVELS = (
     -1.0,
     -0.6961928009986877,
@@ -47,87 +46,107 @@ LEVELS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Codes:
+class QuantizedRows:
     """Quantised rows: `codes` uint8 [n, width / 2], `scales` float16 [n, width / group]."""
 
     codes: Tensor
     scales: Tensor
 
 
-def quantize(rows: Tensor, group: int = GROUP) -> Codes:
-    """Four-bit codes of rows [n, width], with one scale for `group` values; width must be a
-    multiple of it.
+def quantize(rows: Tensor, group: int = GROUP) -> QuantizedRows:
+    """Quantise rows [n, width] to four bits a value.
+
+    1. Transform the rows by a Hadamard matrix, which spreads outlying channels.
+    2. Divide each group of `group` neighbouring values by a scale: each share in SCALE_SHARES of
+       the group's largest absolute value is tried.
+    3. Round each quotient to the nearest level; its index is the code.
+    4. Refit the scale to the codes by least squares, and keep the try with the smaller error.
+    5. Put two codes into one byte.
+
+    Args:
+        rows: [n, width]; the width is a multiple of `group`.
+        group: Values that share one scale.
     """
     count, width = rows.shape
-    grouped = turn(rows.float()).reshape(count, width // group, group)
-    peaks = grouped.abs().amax(-1, keepdim=True)
-    tried = [_coded(grouped, share * peaks) for share in FULL]
-    first = tried[0][2] <= tried[1][2]
-    codes, scales = (
-        torch.where(first, a, b) for a, b in zip(tried[0][:2], tried[1][:2], strict=True)
-    )
-    codes = codes.reshape(count, width)
-    return Codes(codes[:, 0::2] | (codes[:, 1::2] << 4), scales.squeeze(-1))
+    grouped = hadamard(rows.float()).reshape(count, width // group, group)  # (n, groups, group)
+    peaks = grouped.abs().amax(-1, keepdim=True)  # (n, groups, 1)
+    first, second = (_encoded(grouped, share * peaks) for share in SCALE_SHARES)
+    is_first = first.error <= second.error  # (n, groups, 1)
+    codes = torch.where(is_first, first.codes, second.codes).reshape(count, width)
+    scales = torch.where(is_first, first.scales, second.scales).squeeze(-1)  # (n, groups)
+    return QuantizedRows(codes[:, 0::2] | (codes[:, 1::2] << 4), scales)  # (n, width / 2)
 
 
-def _coded(grouped: Tensor, scales: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Codes [.., group] at these scales [.., 1], the scales that fit them best, and the squared
-    error left [.., 1].
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """QuantizedRows [n, groups, group], their scales and the squared error, both [n, groups, 1]."""
+
+    codes: Tensor
+    scales: Tensor
+    error: Tensor
+
+
+def _encoded(grouped: Tensor, scales: Tensor) -> _Encoded:
+    """QuantizedRows of grouped values [n, groups, group] at scales [n, groups, 1], and the refitted
+    scales.
     """
     levels = torch.tensor(LEVELS, device=grouped.device)
-    codes = torch.bucketize(grouped / scales.clamp(min=1e-7), (levels[1:] + levels[:-1]) / 2)
-    values = levels[codes]
-    fitted = (grouped * values).sum(-1, keepdim=True) / (values * values).sum(
-        -1, keepdim=True
-    ).clamp(min=1e-7)
-    kept = fitted.clamp(min=1e-7, max=65504.0).half()
-    return codes.to(torch.uint8), kept, (values * kept - grouped).square().sum(-1, keepdim=True)
+    borders = (levels[1:] + levels[:-1]) / 2
+    codes = torch.bucketize(grouped / scales.clamp(min=1e-7), borders)
+    values = levels[codes]  # (n, groups, group)
+    power = (values * values).sum(-1, keepdim=True).clamp(min=1e-7)
+    fitted = (grouped * values).sum(-1, keepdim=True) / power  # least squares
+    stored = fitted.clamp(min=1e-7, max=65504.0).half()  # the range of fp16
+    error = (values * stored - grouped).square().sum(-1, keepdim=True)
+    return _Encoded(codes.to(torch.uint8), stored, error)
 
 
-def dequantize(packed: Codes) -> Tensor:
+def dequantize(packed: QuantizedRows) -> Tensor:
     """The rows [n, width] that the codes stand for, fp32."""
     count, half = packed.codes.shape
     groups = packed.scales.shape[1]
-    values = _pairs(packed.codes.device)[packed.codes.int()].reshape(
-        count, groups, 2 * half // groups
-    )
-    return turn((values * packed.scales.float().unsqueeze(-1)).reshape(count, 2 * half))
+    pairs = _pairs(packed.codes.device)[packed.codes.int()]  # (n, width / 2, 2)
+    values = pairs.reshape(count, groups, 2 * half // groups)
+    scaled = values * packed.scales.float().unsqueeze(-1)
+    return hadamard(scaled.reshape(count, 2 * half))
 
 
-def through(rows: Tensor, group: int = GROUP) -> Tensor:
-    """Rows [..., width] as they come back from their codes; gradients pass as if nothing had
-    happened.
+def fake_quantize(rows: Tensor, group: int = GROUP) -> Tensor:
+    """Rows [..., width] after a round trip through their codes, with a straight-through gradient:
+    that of the identity.
     """
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):  # as serving computes
         back = dequantize(quantize(rows.reshape(-1, rows.shape[-1]), group)).reshape(rows.shape)
     return rows + (back.to(rows.dtype) - rows).detach()
 
 
-def turn(rows: Tensor) -> Tensor:
-    """Multiply blocks of rows [n, width] by the normalised Hadamard matrix; doing it twice changes
-    nothing.
+def hadamard(rows: Tensor) -> Tensor:
+    """Multiply blocks of rows [n, width] by the normalised Hadamard matrix, its own inverse.
 
-    A block is the largest power of two that divides the width, at most `WIDEST_TURN`.
+    A block is the largest power of two that divides the width, at most `MAX_BLOCK`.
     """
-    block = min(rows.shape[1] & -rows.shape[1], WIDEST_TURN)
-    turned: Tensor = rows.reshape(-1, block) @ _hadamard(block).to(rows.device)
-    return turned.reshape(rows.shape)
+    block = min(rows.shape[1] & -rows.shape[1], MAX_BLOCK)
+    transformed: Tensor = rows.reshape(-1, block) @ _hadamard_matrix(block).to(rows.device)
+    return transformed.reshape(rows.shape)
 
 
 @lru_cache
-def _hadamard(size: int) -> Tensor:
-    """Sylvester's matrix [size, size] over the root of its size: symmetric, and its own inverse."""
-    with torch.inference_mode(False):  # an ordinary tensor: it is kept, and used with gradients too
+def _hadamard_matrix(size: int) -> Tensor:
+    """Sylvester's matrix [size, size] over the root of its size: symmetric, its own inverse."""
+    # An ordinary tensor, not one of inference mode: it is cached and later used with gradients.
+    with torch.inference_mode(False):
         matrix = torch.ones(1, 1)
         while len(matrix) < size:
-            matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+            upper = torch.cat([matrix, matrix], 1)
+            lower = torch.cat([matrix, -matrix], 1)
+            matrix = torch.cat([upper, lower])
         matrix /= size**0.5
         return matrix
 
 
 @lru_cache
 def _pairs(device: torch.device) -> Tensor:
-    """Both values of every byte, [256, 2]: one look-up then decodes two values."""
+    """The two values of every byte, [256, 2], so that one look-up decodes two values."""
     with torch.inference_mode(False):
         byte = torch.arange(256, device=device)
         levels = torch.tensor(LEVELS, device=device)

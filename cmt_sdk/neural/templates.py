@@ -203,8 +203,8 @@ def _bounded(tree: nodes.Template) -> nodes.Template:
     kinds = (nodes.For, nodes.Macro, nodes.CallBlock)
     found: list[Any] = [node for kind in kinds for node in tree.find_all(kind)]
     for node in found:
-        said = sum(len(text.data) for text in node.find_all(nodes.TemplateData))
-        paid = nodes.Filter(nodes.Const(ROUND + said), "_round", [], [], None, None)
+        size = sum(len(text.data) for text in node.find_all(nodes.TemplateData))
+        paid = nodes.Filter(nodes.Const(ROUND + size), "_round", [], [], None, None)
         node.body.insert(0, nodes.Output([paid]))
     _rewrite(tree)
     return tree
@@ -254,14 +254,14 @@ def render(template: str, messages: Sequence[Mapping[str, str]], day: str, **giv
         TemplateError: It refuses the messages, fails, or goes beyond its bounds (SecurityError).
     """
     token = _budget.set(Budget(sum(len(m["content"]) for m in messages)))
-    said = {
+    names = {
         "messages": [dict(m) for m in messages],
         "tools": None,
         "documents": None,
         "strftime_now": lambda _form: day,
     }
     try:
-        return _compiled(template).render(**said, **given)
+        return _compiled(template).render(**names, **given)
     except TemplateError:
         raise
     except (RecursionError, MemoryError) as error:

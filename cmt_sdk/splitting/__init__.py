@@ -1,8 +1,8 @@
-"""Texts to passages: cut at headings, blocks, lines and sentences within a token budget. Pure:
-knows no tokenizer.
+"""Texts to passages: split at headings, blocks, lines and sentences within a token budget.
 
 The rules of a text's format find headings and blocks; each section's blocks are then joined to
-passages. A passage crosses no heading, except that a short document is one passage.
+passages. A passage crosses no heading, except that a short document is one passage. Pure: knows no
+tokenizer.
 """
 
 from cmt_sdk.splitting.binary import binary_parts

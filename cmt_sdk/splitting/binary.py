@@ -1,6 +1,4 @@
-"""Binary data that stands within a text: data: addresses and base64. Knows no format and no
-budget.
-"""
+"""Binary data within a text: data: addresses and base64. Knows no format and no budget."""
 
 from __future__ import annotations
 
@@ -18,21 +16,26 @@ BASE64 = regex.compile(
 REST = regex.compile(r"\s+[A-Za-z0-9+/]{16,}+={0,2}(?=\s)")
 CLASSES = regex.compile(r"[a-z]+|[A-Z]+|[0-9]+")
 MARKS = regex.compile(r"[^a-zA-Z0-9]+")
-LONGEST_ALT = 300
-# characters of one class (small, capital, digit) in a row: 1.6 in base64, more in words and paths
-MOST_IN_A_ROW = 2.5
+MAX_LINK_CHARACTERS = 300  # of the text of a link before a data: address
+# mean run of one class (small, capital, digit): 1.6 in base64, more in words and paths
+MAX_MEAN_RUN = 2.5
 
 
 def binary_parts(text: str) -> list[tuple[int, int]]:
     """The ranges of `text` that hold binary data, in order, without overlaps.
 
-    A Markdown picture leaves the text before "](" with its description, so that the description
-    stays.
+    A Markdown picture keeps its description: the text before "](".
+
+    Args:
+        text: The text.
+
+    Returns:
+        Pairs of start and end, in characters.
     """
     found = [_address(text, m.start(), m.end()) for m in DATA.finditer(text)]
     for m in BASE64.finditer(text):
         body = MARKS.sub("", m[0])
-        if len(body) / max(1, len(CLASSES.findall(body))) <= MOST_IN_A_ROW:
+        if len(body) / max(1, len(CLASSES.findall(body))) <= MAX_MEAN_RUN:
             rest = REST.match(text, m.end())
             found.append((m.start(), rest.end() if rest else m.end()))
     merged: list[tuple[int, int]] = []
@@ -46,7 +49,7 @@ def binary_parts(text: str) -> list[tuple[int, int]]:
 
 def _address(text: str, start: int, end: int) -> tuple[int, int]:
     """The range of a data: address with the marks of the link around it."""
-    before = text[max(0, start - LONGEST_ALT) : start]
+    before = text[max(0, start - MAX_LINK_CHARACTERS) : start]
     opening = LINK_OPENING.search(before)
     if not opening:
         return start, end

@@ -1,4 +1,4 @@
-"""Places within a text at which it may be cut, by kind. Knows no format, no token and no budget."""
+"""Places at which a text may be split, by kind. Knows no format, no token and no budget."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ABBREVIATION = regex.compile(
     r"(?:\b(?:Mr|Mrs|Ms|Dr|Prof|St|Sr|Jr|vs|etc|approx|No|Fig|Vol|pp|Inc|Ltd|Co|Gen|Col|Lt|Sgt|Rev|Hon|e\.g|i\.e|cf|ca"
     r"|al|Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sep|Sept|Oct|Nov|Dec)|\b\p{L}(?:\.\p{L})*|(?<![\w.,:])\d{1,2})\.$"
 )
-LONGEST_ABBREVIATION = len("approx.")
+MAX_ABBREVIATION = len("approx.")
 SENTENCE_END = regex.compile(
     r"(?V1)(?<![.!?…])[.!?…]++[\"'\p{Pe}\p{Pf}]*+(?=\s)|[\p{Sentence_Terminal}--[.!?]]++[\"'\p{Pe}\p{Pf}]*+"
 )
@@ -39,15 +39,15 @@ GRAPHEME = regex.compile(r"\p{RI}{2}[\p{Grapheme_Extend}\u200d]*+|\X")
 FIELD = regex.compile(
     r";[ \t]+(?=[^;]{1,80}?:[ \t])|;[ \t]+|,[ \t]*(?=\")|\t|(?<=\S)[ \t]*\|[ \t]*(?=\S)"
 )
-NARROWEST_WRAP = 45
-NEIGHBOURHOOD = 8  # characters on each side that decide whether a word is cut there
-ONE_IN = 16  # graphemes: so many are a place for a cut within a word
+MIN_WRAP = 45  # characters of the longest line of wrapped prose
+NEIGHBOURHOOD = 8  # characters on each side that decide whether a word is split there
+ONE_IN = 16  # one in this number of graphemes ends where a word may be split
 
 Finder = Callable[[str], Iterator[int]]
 
 
 def ladder(text: str, kind: Kind) -> list[tuple[Rank, Finder]]:
-    """The kinds of places at which this block is cut, best first."""
+    """The kinds of places at which to split this block, best first."""
     within: list[tuple[Rank, Finder]] = [
         (Rank.SENTENCE, sentence_ends),
         (Rank.CLAUSE, _ends(CLAUSE_END)),
@@ -72,34 +72,34 @@ def ladder(text: str, kind: Kind) -> list[tuple[Rank, Finder]]:
 
 
 def is_wrapped(text: str) -> bool:
-    """True for prose whose lines are only as long as the page was wide, so that a line's end
-    means nothing.
+    """True for prose that a program wrapped, so that a line's end has no meaning.
 
-    In such a paragraph the first word of a line would not have fitted on the line before, and
-    many lines begin with a small letter.
+    In such a paragraph the first word of a line would not have fitted on the line before, and many
+    lines begin with a small letter.
     """
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     if len(lines) < 2:
         return False
     width = max(map(len, lines))
-    if width < NARROWEST_WRAP:
+    if width < MIN_WRAP:
         return False
     pairs = list(pairwise(lines))
     full = sum(len(line) + 1 + len(after.split(maxsplit=1)[0]) > width - 6 for line, after in pairs)
     small = sum(after[0].islower() for _, after in pairs)
-    # the same name begins each line
+    # the same name begins each line: a dialogue or a list
     if len({line.split(maxsplit=1)[0] for line in lines}) * 2 < len(lines):
         return False
     return full >= 0.8 * len(pairs) and small >= 0.34 * len(pairs)
 
 
 def sentence_ends(body: str) -> Iterator[int]:
-    """Where sentences end; a point behind an abbreviation, an initial or a day ("3. Mai") ends
-    none.
+    """The ends of sentences, as positions in `body`.
+
+    A point behind an abbreviation, an initial or a day ("3. Mai") ends none.
     """
     for found in SENTENCE_END.finditer(body):
-        # to search all of it would take quadratic time
-        tail = max(0, found.end() - LONGEST_ABBREVIATION - 1)
+        # a search of the full text would take quadratic time
+        tail = max(0, found.end() - MAX_ABBREVIATION - 1)
         if found.end() < len(body) and not ABBREVIATION.search(body, tail, found.end()):
             yield found.end()
 
@@ -112,7 +112,10 @@ def _ends(pattern: regex.Pattern[str]) -> Finder:
 
 
 def _entries(body: str) -> Iterator[int]:
-    """Lines that are not indented further than the first: the lines below them go on with them."""
+    """The beginnings of lines that are not indented further than the first.
+
+    Further indented lines continue the line above.
+    """
     for found in LINE_END.finditer(body):
         indent = found.end() - 1 - body.rfind("\n", 0, found.end())
         if indent == 0 and found.end() < len(body):
@@ -120,8 +123,9 @@ def _entries(body: str) -> Iterator[int]:
 
 
 def _chosen_graphemes(body: str) -> Iterator[int]:
-    """Some of the places between graphemes, chosen by the characters around them, so that a
-    change moves few of them.
+    """Some of the places between graphemes, chosen by the characters around them.
+
+    So a change of the text moves few of them.
     """
     for found in GRAPHEME.finditer(body):
         at = found.end()
@@ -131,9 +135,7 @@ def _chosen_graphemes(body: str) -> Iterator[int]:
 
 
 def _middle_grapheme(body: str) -> Iterator[int]:
-    """The place between two graphemes that is next to the middle, not within a number where there
-    is another.
-    """
+    """The place between graphemes next to the middle, outside a number where there is one."""
     middle = len(body) // 2
     start = max(0, middle - 200)
     inside = [
@@ -155,6 +157,6 @@ def _within_number(body: str, at: int) -> bool:
 
 
 def pieces(body: str, finder: Finder) -> Sequence[tuple[int, int]]:
-    """The parts of `body` between the places that `finder` finds, white space included."""
+    """The ranges of `body` between the places that `finder` finds, white space included."""
     places = sorted({0, len(body), *finder(body)})
     return list(pairwise(places))

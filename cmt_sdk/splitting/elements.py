@@ -1,5 +1,6 @@
-"""What a format's rules find in a text: headings, blocks, and what is left out. Knows no format
-and no budget.
+"""The elements that a format's rules find in a text. Knows no format and no budget.
+
+These are headings, blocks, and ranges to leave out.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import TypeAlias
 
 
 class Rank(IntEnum):
-    """How well a place suits a cut: the lower, the better."""
+    """How well a place suits a split: the lower, the better."""
 
     PARAGRAPH = 0
     ITEM = 1  # before a line, a record, a table row, an item of a list
@@ -27,12 +28,12 @@ class Rank(IntEnum):
 
 
 class Kind(IntEnum):
-    """What a block is made of, which decides where it is cut when it is too long."""
+    """The content of a block, which decides where a long one is split."""
 
     TEXT = 0  # a paragraph: sentences, or lines where its lines are no wrapped prose
     LINES = 1  # lines that each stand for themselves
-    CODE = 2  # kept whole where it fits; else cut at blank lines, then at lines
-    RECORD = 3  # kept whole where it fits; else cut between its fields
+    CODE = 2  # not split where it fits; else at blank lines, then at lines
+    RECORD = 3  # not split where it fits; else between its fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +50,9 @@ class Heading:
 class Block:
     """A part of a text that stays together where it can.
 
-    `rank` is that of the place before it. A passage that begins with this block carries `parents`
-    (the items that the block lies under) and `header` (the header row of its table) in its
-    heading; one that begins within it also `label`. A block of at most `keep` of the room in a
-    passage stays whole.
+    `rank` is that of the place before it. A passage that begins with this block has `parents` (the
+    items above the block) and `header` (the header row of its table) in its heading; one that
+    begins within it also `label`. A block of at most `keep` of the room in a passage is not split.
     """
 
     start: int
@@ -67,7 +67,7 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
-    """A part of a text that belongs into no passage."""
+    """A part of a text that belongs to no passage."""
 
     start: int
     end: int
@@ -85,11 +85,11 @@ def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
 def covering(
     text: str, found: Iterable[Heading | Block], gaps: Sequence[tuple[int, int]]
 ) -> Iterator[Element]:
-    """The elements of a text in order, so that every character that is not white space lies in one.
+    """The elements of a text in order, so that they cover every character except white space.
 
     Args:
         text: The text.
-        found: What the rules of its format found, in order; what lies between is taken for
+        found: The elements found by the rules of its format, in order; text between them counts as
             paragraphs.
         gaps: The ranges to leave out, in order.
     """
@@ -120,7 +120,7 @@ def _without_holes(text: str, found: Iterable[Heading | Block]) -> Iterator[Head
             continue
         start = max(end, element.start)
         if isinstance(element, Block) and not any(letter.isalnum() for letter in text[end:start]):
-            start = end  # a mark alone, such as ">", belongs to what it stands before
+            start = end  # a mark alone, such as ">", belongs to the text after it
         if start > end:
             yield from _piece(text, Block(end, start), end, start)
         if isinstance(element, Heading):

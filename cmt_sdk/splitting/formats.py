@@ -1,4 +1,7 @@
-"""Which rules read which text, by the suffix of its source. A new format is one line here."""
+"""The splitting rules of each format, by the suffix of a text's source.
+
+A new format is one line here.
+"""
 
 from __future__ import annotations
 
@@ -51,8 +54,13 @@ RULES = {suffix: rules for rules, suffixes in BY_SUFFIX.items() for suffix in su
 
 
 def rules_for(source: str | None) -> Rules:
-    """The rules for the text of this source: a path or an address. Markdown for texts without one
-    and for other kinds.
+    """The rules for the text of a source.
+
+    Args:
+        source: A path or an address, or None.
+
+    Returns:
+        The rules of its suffix; Markdown's for texts without a source and for other suffixes.
     """
     path = (source or "").split("?")[0].split("#")[0] if "://" in (source or "") else source or ""
     name = PurePosixPath(path.replace("\\", "/")).name.lower()

@@ -1,6 +1,4 @@
-"""The heading of a passage: the document's title, the headings above it and the items it lies
-under, within a limit.
-"""
+"""The heading of a passage, within a limit: title, headings above it, and enclosing items."""
 
 from __future__ import annotations
 
@@ -11,13 +9,12 @@ from dataclasses import dataclass, field
 Counter = Callable[[Sequence[str]], list[int]]
 
 SEPARATOR = " > "
-DETAIL = " · "  # in a title, before what else the document is called
-LONGEST_PATH = 40  # tokens; and at most a quarter of the budget
-LONGEST_HEADER = 64  # tokens of a table's header row; and at most a quarter of the budget
-SHORTEST_CONTEXT = 4  # tokens: with less room, a passage carries no parents and no header
-# characters: what is longer than so many for each token of a limit is cut before it is counted
-LONGEST_TOKEN = 40
-LONGEST_PARENT = 16  # tokens of one item that a passage lies under
+DETAIL = " · "  # in a title, before the document's other names
+MAX_PATH_TOKENS = 40  # and at most a quarter of the budget
+MAX_HEADER_TOKENS = 64  # of a table's header row; and at most a quarter of the budget
+MIN_CONTEXT_TOKENS = 4  # with less room, a passage carries no parents and no header
+MAX_TOKEN_CHARACTERS = 40  # longer texts per token of a limit are shortened before the count
+MAX_PARENT_TOKENS = 16  # of one item above a passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +22,7 @@ class Path:
     """The headings above a section.
 
     `first` stands above the passage that contains the heading lines of `unsaid` (positions in the
-    list of headings): these did not fit. `later` stands above the passages after it, with such a
+    list of headings), which did not fit. `later` stands above the passages after it, and has such a
     heading in a short form.
     """
 
@@ -86,17 +83,15 @@ def path_of(title: str, headings: Sequence[str], limit: int, measure: Measure) -
 
 
 def under(path: str, parents: Sequence[str], header: str, budget: int, measure: Measure) -> str:
-    """The heading of a passage that begins below these parents, or within a table with this
-    header row.
-    """
-    limit = min(LONGEST_PATH, budget // 4)
-    if limit < SHORTEST_CONTEXT:
+    """The heading of a passage that begins below these parents, or in a table with this header."""
+    limit = min(MAX_PATH_TOKENS, budget // 4)
+    if limit < MIN_CONTEXT_TOKENS:
         return path
     if header:
         limit //= 2
-    short = [s for p in parents if (s := shortened(p, min(LONGEST_PARENT, limit), measure))]
+    short = [s for p in parents if (s := shortened(p, min(MAX_PARENT_TOKENS, limit), measure))]
     named = SEPARATOR.join(p for p in (path, path_of("", short, limit, measure).first) if p)
-    row = shortened(header, min(LONGEST_HEADER, budget // 4), measure) if header else ""
+    row = shortened(header, min(MAX_HEADER_TOKENS, budget // 4), measure) if header else ""
     if len(row) * 2 < len(header):
         row = ""
     heading = "\n".join(p for p in (named, row) if p)
@@ -104,8 +99,8 @@ def under(path: str, parents: Sequence[str], header: str, budget: int, measure: 
 
 
 def shortened(text: str, limit: int, measure: Measure) -> str:
-    """The longest beginning of `text` of at most `limit` tokens, cut at a word."""
-    longest = LONGEST_TOKEN * max(1, limit)
+    """The longest beginning of `text` of at most `limit` tokens that ends at a word."""
+    longest = MAX_TOKEN_CHARACTERS * max(1, limit)
     is_longer = len(text) > longest
     text = " ".join(text[:longest].split())
     if not is_longer and measure.of(text) <= limit:
@@ -113,8 +108,10 @@ def shortened(text: str, limit: int, measure: Measure) -> str:
     words = text.split(" ")
     joined = " "
     if len(words) == 1:
-        words, joined = list(text[: 4 * max(0, limit)]), ""
-    low, high = 0, min(len(words) - 1, 4 * max(0, limit))
+        words = list(text[: 4 * max(0, limit)])
+        joined = ""
+    low = 0
+    high = min(len(words) - 1, 4 * max(0, limit))
     while low < high:
         middle = (low + high + 1) // 2
         if measure.of(joined.join(words[:middle])) <= limit:

@@ -19,8 +19,8 @@ STAMP = re.compile(
 )
 RECORD = re.compile(r"- \S")
 TITLE = re.compile(r"(#{1,6}) (\S.*)$")
-MOST_LINES = 200  # of one row whose quotation mark is not closed
-ESTIMATE = 500  # lines whose form decides whether every entry begins with a time
+MAX_ROW_LINES = 200  # of a row whose quotation mark is not closed
+ESTIMATE = 500  # lines that decide whether every entry begins with a time
 
 
 def read_settings(text: str) -> Iterator[Heading | Block]:
@@ -32,9 +32,7 @@ def read_settings(text: str) -> Iterator[Heading | Block]:
 
 
 def read_nested(text: str) -> Iterator[Heading | Block]:
-    """Lines that belong to the less indented ones above them: yaml, json and code. Nothing is a
-    heading.
-    """
+    """Lines under the less indented lines above them: yaml, json and code. No headings."""
     above: list[tuple[int, str]] = []
     previous: Line | None = None
     for line in lines_of(text):
@@ -54,8 +52,9 @@ def _name(line: Line) -> str:
 
 
 def _rank(line: Line, previous: Line | None) -> Rank:
-    """How well the place before this line suits a cut: badly behind a comment and before a
-    closing bracket.
+    """How well the place before this line suits a split.
+
+    It does badly behind a comment and before a closing bracket.
     """
     if (
         previous
@@ -63,7 +62,7 @@ def _rank(line: Line, previous: Line | None) -> Rank:
         and (COMMENT.match(previous.text) or CLOSING.match(line.text))
     ):
         return Rank.CLAUSE
-    # the line above names what follows
+    # the line above names the lines after it
     if previous and not previous.blank and previous.indent < line.indent:
         return Rank.CLAUSE
     if previous and previous.blank:
@@ -72,9 +71,7 @@ def _rank(line: Line, previous: Line | None) -> Rank:
 
 
 def read_log(text: str) -> Iterator[Heading | Block]:
-    """A log: an entry is a line with those that go on with it, such as a stack trace. Nothing is
-    a heading.
-    """
+    """A log: an entry is a line with its continuation, such as a stack trace. No headings."""
     lines = lines_of(text)
     sample = [line for line in lines[:ESTIMATE] if not line.blank]
     stamped = sum(bool(STAMP.match(line.text)) for line in sample)
@@ -92,7 +89,7 @@ def _begins_entry(line: Line, *, by_stamp: bool) -> bool:
 
 
 def read_cues(text: str) -> Iterator[Heading | Block]:
-    """Subtitles: a cue with its times and words is one block. Nothing is a heading."""
+    """Subtitles: a cue with its times and words is one block. No headings."""
     lines = lines_of(text)
     starts = [
         n for n, line in enumerate(lines) if not line.blank and (n == 0 or lines[n - 1].blank)
@@ -101,10 +98,9 @@ def read_cues(text: str) -> Iterator[Heading | Block]:
 
 
 def read_rows(text: str) -> Iterator[Heading | Block]:
-    """Rows and records: those that a converter wrote ("- name: ..." below "# titles"), else rows
-    as csv has them.
+    """Rows and records: a converter's records ("- name: ..." below "# title"), else csv rows.
 
-    A row whose quoted cells go over several lines stays whole; the first row is the header of the
+    A row whose quoted cells span several lines is one block; the first row is the header of the
     others.
     """
     lines = lines_of(text)
@@ -123,9 +119,7 @@ def read_rows(text: str) -> Iterator[Heading | Block]:
 
 
 def read_written(text: str) -> Iterator[Heading | Block]:
-    """Records as converters write them: a line is one, "# title" stands above those of one
-    table.
-    """
+    """Records as converters write them: each is a line, below the "# title" of its table."""
     for line in lines_of(text):
         title = TITLE.match(line.text)
         if title:
@@ -136,25 +130,26 @@ def read_written(text: str) -> Iterator[Heading | Block]:
 
 
 def _row_starts(lines: Sequence[Line]) -> list[int]:
-    """The lines with which rows begin: not within quotation marks."""
+    """The indexes of the lines with which rows begin, outside quotation marks."""
     starts = []
     at = 0
     while at < len(lines):
         starts.append(at)
         stop = at + 1
         open_marks = lines[at].text.count('"') % 2
-        while open_marks and stop < min(len(lines), at + MOST_LINES):
+        while open_marks and stop < min(len(lines), at + MAX_ROW_LINES):
             open_marks = (open_marks + lines[stop].text.count('"')) % 2
             stop += 1
-        at = at + 1 if open_marks else stop  # a mark that is never closed stands for itself
+        at = at + 1 if open_marks else stop  # an unclosed mark is a plain character
     return starts
 
 
 def _records(
     lines: Sequence[Line], starts: Sequence[int], kind: Kind, *, header: str = ""
 ) -> Iterator[Block]:
-    """A block for each of these lines with the lines up to the next; `header` stands above all
-    but the first.
+    """A block for each of these lines with the lines up to the next.
+
+    `header` stands above all but the first.
     """
     previous_blank = True
     for n, (at, stop) in enumerate(pairwise([*starts, len(lines)])):

@@ -1,9 +1,8 @@
-"""Markdown by the rules of CommonMark, with tables, front matter and definition lists. Knows no
-budget.
+"""Markdown by the rules of CommonMark, with tables, front matter and definition lists.
 
-markdown-it-py parses the blocks; this room adds what people expect where the standard is
-merciless: a fence or a comment that is never closed does not swallow the sections after it, and a
-rule below several lines makes no heading of them.
+markdown-it-py parses the blocks. This module adds common expectations where the standard is strict:
+an unclosed fence or comment does not swallow the sections after it, and a rule below several lines
+makes no heading of them. Knows no budget.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ TABLE = re.compile(r"\s*<table\b", re.IGNORECASE)
 ROW = re.compile(r"<tr\b", re.IGNORECASE)
 CELL = re.compile(r"<t[hd]\b[^>]*>(.*?)(?=</?t[hdr]\b|$)", re.IGNORECASE | re.DOTALL)
 TAG = re.compile(r"<[^>]*>")
-KEPT_ITEM = 0.5  # of the room in a passage: an item up to this size stays whole
+KEPT_ITEM = 0.5  # of the room in a passage: an item up to this size is not split
 LEAVES = frozenset(
     {"paragraph_open", "heading_open", "fence", "code_block", "html_block", "hr", "front_matter"}
 )
@@ -39,7 +38,7 @@ CODE = frozenset({"fence", "code_block", "html_block", "front_matter"})
 
 @dataclass(slots=True)
 class _Item:
-    """An open item of a list, or a callout: what it is called, and where it begins."""
+    """An open item of a list, or a callout: its name, and the line where it begins."""
 
     line: int
     name: str = ""
@@ -101,7 +100,7 @@ class _Reader:
             self.last = None
 
     def _lead_in(self) -> str:
-        """The paragraph right above a list, where it announces it."""
+        """The paragraph right above a list that announces it."""
         body = self.text[self.last.start : self.last.end].strip() if self.last else ""
         if (self.items and self.items[-1].name) or not body.endswith((":", "：")) or "\n" in body:
             return ""
@@ -126,7 +125,8 @@ class _Reader:
             return Block(*self._range(first, last), kind, Rank.NESTED, keep, parents)
         rank = Rank.PARAGRAPH
         if item.is_list_item:
-            first, keep = min(first, item.line), max(keep, KEPT_ITEM)
+            first = min(first, item.line)
+            keep = max(keep, KEPT_ITEM)
             is_first = self.lists > 1 and len(self.items) > 1 and not self.items[-2].has_items
             rank = Rank.ITEM if self.lists < 2 else Rank.CLAUSE if is_first else Rank.NESTED
             for above in self.items[:-1]:
@@ -135,14 +135,12 @@ class _Reader:
         return Block(*self._range(first, last), kind, rank, keep, parents, label=item.name)
 
     def _parents(self) -> tuple[str, ...]:
-        """The names of what a block lies under, outermost first; quotations that are no callouts
-        have none.
-        """
+        """The names of the items around a block, outermost first; a plain quotation has none."""
         names = [item.name for item in self.items]
         return tuple(name for name in [*self.lead_ins[:1], *names] if name.strip())
 
     def _name(self, line: int, item: _Item) -> str:
-        """What an item is called: the words of its first line."""
+        """The name of an item: the words of its first line."""
         start, end = self._range(line, line + 1)
         words = QUOTE_MARKS.sub("", self.text[start:end], count=1)
         if item.is_list_item:
@@ -175,9 +173,7 @@ class _Reader:
             yield Block(*self._range(row, row + 1), Kind.RECORD, rank, 1.0, parents, header)
 
     def _html_table(self, first: int, last: int) -> Iterator[Block]:
-        """The rows of a table in html; the words of a first row with `<th>` are the header of the
-        others.
-        """
+        """The rows of a table in html; a first row with `<th>` is the header of the others."""
         start, end = self._range(first, last)
         rows = [start + m.start() for m in ROW.finditer(self.text[start:end])][1:]
         places = [start, *rows, end]

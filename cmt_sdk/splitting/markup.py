@@ -1,8 +1,7 @@
-"""Markup languages other than Markdown: reStructuredText, AsciiDoc, Org, LaTeX, MediaWiki, Typst.
-Knows no budget.
+"""Other markup languages: reStructuredText, AsciiDoc, Org, LaTeX, MediaWiki, Typst.
 
-Each says what is a heading and what is verbatim, where nothing is one; what stands between is
-plain text.
+The rules of each find headings, and verbatim parts, which have no headings; the text between is
+plain text. Knows no budget.
 """
 
 from __future__ import annotations
@@ -20,11 +19,10 @@ Found = tuple[int, str]  # level and title of a heading
 
 @dataclass(frozen=True, slots=True)
 class Marks:
-    """How one line of a markup language shows what it is.
+    """The marks of headings and verbatim parts in a markup language.
 
-    `heading` gives level and title of a line, or None. `verbatim` are pairs of patterns: of a
-    line that opens a part without headings, and of the line that closes it ("=": the same line
-    again).
+    `heading` gives level and title of a line, or None. `verbatim` are pairs of patterns: of a line
+    that opens a part without headings, and of the line that closes it ("=": the same line).
     """
 
     heading: Callable[[str], Found | None]
@@ -86,7 +84,8 @@ def by_marks(marks: Marks) -> Callable[[str], Iterator[Heading | Block]]:
             if stop:
                 yield from body(text, start, line.start)
                 yield from _verbatim(lines[at:stop])
-                start, at = lines[stop - 1].end, stop
+                start = lines[stop - 1].end
+                at = stop
                 continue
             if found:
                 yield from body(text, start, line.start)
@@ -99,8 +98,9 @@ def by_marks(marks: Marks) -> Callable[[str], Iterator[Heading | Block]]:
 
 
 def _verbatim(lines: Sequence[Line]) -> Iterator[Block]:
-    """A verbatim part as one block; a table of AsciiDoc by its rows, below its header row where a
-    blank line follows it.
+    """A verbatim part as one block; a table of AsciiDoc by its rows.
+
+    The rows stand below the header row where a blank line follows it.
     """
     whole = Block(lines[0].start, lines[-1].end, Kind.CODE, keep=1.0)
     if not lines[0].text.startswith("|===") or len(lines) < 5 or not lines[2].blank:
@@ -121,8 +121,9 @@ def _verbatim(lines: Sequence[Line]) -> Iterator[Block]:
 
 
 def _verbatim_end(lines: Sequence[Line], at: int, marks: Marks, unclosed: set[str]) -> int:
-    """The line behind the verbatim part that this line opens; 0 where it opens none, or one that
-    is never closed.
+    """The line behind the verbatim part that this line opens.
+
+    0 where it opens none, or one that is never closed.
     """
     for opening, closing in marks.verbatim:
         found = opening.match(lines[at].text)
@@ -145,8 +146,9 @@ def _verbatim_end(lines: Sequence[Line], at: int, marks: Marks, unclosed: set[st
 
 
 def read_rst(text: str) -> Iterator[Heading | Block]:
-    """reStructuredText: titles with a line of one mark below, or above and below; levels in order
-    of appearance.
+    """reStructuredText: titles with a line of one mark below, or above and below.
+
+    Levels follow the order in which marks appear.
     """
     lines = lines_of(text)
     styles: list[tuple[str, bool]] = []
@@ -193,7 +195,7 @@ def _is_title(lines: Sequence[Line], at: int) -> bool:
 
 
 def _is_long_enough(underline: Line, title: Line) -> bool:
-    """A line that is too short still counts from four marks on, as in docutils."""
+    """True for a line as long as its title, or of four marks or more, as in docutils."""
     length = len(underline.text.strip())
     return length >= min(4, width_of(title.text.strip()))
 
@@ -217,7 +219,7 @@ HIDDEN = re.compile(
     re.DOTALL,
 )
 COMMAND = re.compile(r"\\[a-zA-Z]+\*?(?:\[[^\]]*\])?|[{}]")
-LONGEST_TITLE = 1000
+MAX_TITLE_CHARACTERS = 1000
 
 
 def read_latex(text: str) -> Iterator[Heading | Block]:
@@ -243,7 +245,7 @@ def read_latex(text: str) -> Iterator[Heading | Block]:
 def _closing_brace(text: str, start: int) -> int:
     """The position behind the brace that closes the one before `start`; 0 where none does."""
     depth = 1
-    for found in re.compile(r"(?<!\\)[{}]").finditer(text, start, start + LONGEST_TITLE):
+    for found in re.compile(r"(?<!\\)[{}]").finditer(text, start, start + MAX_TITLE_CHARACTERS):
         depth += 1 if found[0] == "{" else -1
         if not depth:
             return found.end()

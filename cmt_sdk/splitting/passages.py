@@ -1,5 +1,6 @@
-"""A text to its passages: the elements of its format grouped to sections, the sections cut. Knows
-no tokenizer.
+"""A text to its passages: group the elements of its format to sections, split the sections.
+
+Knows no tokenizer.
 """
 
 from __future__ import annotations
@@ -9,17 +10,17 @@ from dataclasses import dataclass, field
 from itertools import takewhile
 
 from cmt_sdk.splitting.binary import binary_parts
-from cmt_sdk.splitting.cutting import Cutter, Section
 from cmt_sdk.splitting.elements import Block, Element, Heading, Kind, LeftOut, covering, trimmed
 from cmt_sdk.splitting.formats import MARKDOWN, RECORDS, Rules
-from cmt_sdk.splitting.headings import LONGEST_PATH, SEPARATOR, Counter, Measure, path_of
+from cmt_sdk.splitting.headings import MAX_PATH_TOKENS, SEPARATOR, Counter, Measure, path_of
+from cmt_sdk.splitting.sections import Section, SectionSplitter
 from cmt_sdk.types import Span
 
-# tokens of a passage of records: a long passage of like rows is found late by words (BM25 divides
-# by the length), and a small model takes the value of a neighbouring row
-LONGEST_RECORDS = 64
-# tokens of a document that is one passage with all its sections: the reader does not see a section
-# of a few words next to the others, and answers from the wrong one
+# of a passage of records: words find a long passage of like rows late (BM25 divides by the length),
+# and a small model takes the value of a neighbouring row
+MAX_RECORDS_TOKENS = 64
+# tokens of a document that is one passage with all its sections: in passages of their own, sections
+# of a few words are read without their neighbours, and the answer comes from the wrong one
 SHORT_DOCUMENT = 100
 FEW_SECTIONS = 5  # of such a document
 
@@ -39,23 +40,23 @@ def split(
 ) -> list[Span]:
     """The passages of a text.
 
-    Every character that is not white space lies in a span, except heading lines, which become the
-    `heading` of the spans below them (one with nothing below, or too long for that, is text; in a
-    document of at most SHORT_DOCUMENT tokens, and half of `budget`, only what stands above all of
-    it is), and binary data (`binary_parts`).
+    Spans cover every character except white space, binary data (`binary_parts`) and heading lines.
+    A heading line becomes the `heading` of the spans below it; with nothing below, or too long for
+    that, it is text. In a document of at most SHORT_DOCUMENT tokens, and half of `budget`, only
+    headings above all of it become the heading.
 
     Args:
         text: The text.
-        count_tokens: The sizes of texts.
-        budget: The longest passage with its heading.
-        title: What stands first in the heading of every span.
-        rules: How the text's format marks headings and blocks; see `rules_for`.
+        count_tokens: Returns the number of tokens of each text.
+        budget: The most tokens of a passage with its heading.
+        title: The first part of the heading of every span.
+        rules: The format's rules for headings and blocks; see `rules_for`.
 
     Returns:
         Spans in order, none overlapping, each at most `budget` tokens long under its heading.
     """
     if rules in RECORDS:
-        budget = min(budget, LONGEST_RECORDS)
+        budget = min(budget, MAX_RECORDS_TOKENS)
     measure = Measure(count_tokens)
     groups = list(_groups(text, covering(text, rules(text), binary_parts(text))))
     is_short = 1 < len(groups) <= FEW_SECTIONS and measure.of(text) <= min(
@@ -64,11 +65,11 @@ def split(
     if is_short and rules not in RECORDS and not _are_alike(groups):
         groups = [_joined(text, groups)]
     measure.learn([SEPARATOR.join([title, *g.headings] if title else g.headings) for g in groups])
-    cutter = Cutter(text, measure, budget)
+    splitter = SectionSplitter(text, measure, budget)
     return [
         span
         for group in groups
-        for span in cutter.spans(_section(text, group, title, budget, measure))
+        for span in splitter.spans(_section(text, group, title, budget, measure))
     ]
 
 
@@ -86,8 +87,9 @@ def _joined(text: str, groups: Sequence[_Group]) -> _Group:
 
 
 def _are_alike(groups: Sequence[_Group]) -> bool:
-    """Whether sections have headings of the same words, as those of like things have: kept apart as
-    records are.
+    """True for sections of like things, whose headings have the same words.
+
+    They are kept apart, as records are.
     """
     last = [g.headings[-1] for g in groups if g.headings]
     return len(set(last)) < len(last)
@@ -98,10 +100,8 @@ def _is_one(names: Sequence[str]) -> bool:
 
 
 def _section(text: str, group: _Group, title: str, budget: int, measure: Measure) -> Section:
-    """The group under as much of its path as fits, with the heading lines that do not fit as
-    text.
-    """
-    path = path_of(title, group.headings, min(LONGEST_PATH, budget // 4), measure)
+    """The group under the part of its path that fits; other heading lines are text."""
+    path = path_of(title, group.headings, min(MAX_PATH_TOKENS, budget // 4), measure)
     above = len(group.headings) - len(group.lines)
     unsaid = [_line(text, line) for n, line in enumerate(group.lines) if above + n in path.unsaid]
     return Section(path, [*unsaid, *group.blocks], len(unsaid))
@@ -135,7 +135,7 @@ def _groups(text: str, elements: Iterable[Element]) -> Iterator[_Group]:
 
 
 def _closed(text: str, group: _Group) -> Iterator[_Group]:
-    """The group; where it has no blocks, its last heading is text below the headings above it."""
+    """The group; without blocks, its last heading is text below the headings above it."""
     if group.blocks:
         yield group
     elif group.lines:

@@ -1,7 +1,6 @@
-"""Plain text: paragraphs, lists and tables as people type them, and titles where there is
-evidence. Knows no budget.
+"""Plain text: typed paragraphs, lists and tables, and titles where there is evidence.
 
-The rules of other formats use `body` for what stands between their own marks.
+The rules of other formats use `body` for the text between their own marks. Knows no budget.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ BULLET = re.compile(
     r"|\\item\b(?:\[[^\]]*\])?)"
     r"(?:[ \t]+|$)(?:\[.\][ \t]+)?"
 )
-LONGEST_TITLE = 100  # characters
+MAX_TITLE_CHARACTERS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,16 +60,15 @@ def lines_of(text: str, start: int = 0, end: int | None = None) -> list[Line]:
 
 
 def read_plain(text: str) -> Iterator[Heading | Block]:
-    """Plain text: as Markdown where its lines with hashes are headings, else with underlined
-    titles.
-    """
+    """Plain text: Markdown where its lines with hashes are headings, else underlined titles."""
     lines = lines_of(text)
     yield from read_markdown(text) if _has_hash_headings(lines) else underlined(text, lines)
 
 
 def _has_hash_headings(lines: Sequence[Line]) -> bool:
-    """True where lines with hashes stand as headings do: below blank lines, no two of one level
-    in a row.
+    """True where lines with hashes stand as headings do.
+
+    They are below blank lines, and no two of one level are in a row.
     """
     found = [n for n, line in enumerate(lines) if HASHES.match(line.text)]
     return bool(found) and all(_stands_as_heading(lines, n) for n in found)
@@ -85,8 +83,9 @@ def _stands_as_heading(lines: Sequence[Line], at: int) -> bool:
 
 
 def underlined(text: str, lines: Sequence[Line]) -> Iterator[Heading | Block]:
-    """Titles with a line of one mark below, about as long as they are; levels in the order in
-    which marks appear.
+    """Titles with a line of one mark below, about as long as they are.
+
+    Levels follow the order in which marks appear.
     """
     marks: list[str] = []
     start = 0
@@ -103,7 +102,7 @@ def underlined(text: str, lines: Sequence[Line]) -> Iterator[Heading | Block]:
             continue
         width = width_of(title.text.strip())
         if (
-            width > LONGEST_TITLE
+            width > MAX_TITLE_CHARACTERS
             or abs(len(line.text.strip()) - width) > 2
             or (n > 1 and not lines[n - 2].blank)
         ):
@@ -160,7 +159,7 @@ def _ends_paragraph(lines: Sequence[Line], at: int) -> bool:
 
 
 def _end_of_list(lines: Sequence[Line], at: int) -> int:
-    """The line behind a list: the first below a blank line that is neither indented nor an item."""
+    """The line behind a list: the first below a blank line that is no item and not indented."""
     base = lines[at].indent
     for n in range(at + 1, len(lines)):
         line = lines[n]
@@ -175,7 +174,7 @@ def _end_of_list(lines: Sequence[Line], at: int) -> int:
 
 
 def _items(lines: Sequence[Line], above: str) -> Iterator[Block]:
-    """Each item with the lines that go on with it; `above` is the line that announces the list."""
+    """Each item with its continuation lines; `above` is the line that announces the list."""
     open_items: list[tuple[int, str]] = []
     before = -1  # the depth of the item above
     starts = [n for n, line in enumerate(lines) if BULLET.match(line.text)]

@@ -1,4 +1,5 @@
-"""Tables drawn with characters: rows between "|", and the grids and columns of reStructuredText.
+"""Tables drawn with characters: rows between "|", reStructuredText's grids and columns.
+
 Knows no budget.
 """
 
@@ -29,20 +30,18 @@ GRID = re.compile(r"[ \t]*\+(?:[-=]+\+)+[ \t]*$")
 HEADER_RULE = re.compile(r"[ \t]*\+(?:=+\+)+[ \t]*$")
 TABULAR_END = re.compile(r"\\\\(?:\[[^\]]*\])?[ \t]*(?:\\\w+(?:\{[^}]*\})?)*$")
 TABULAR_RULE = re.compile(r"[ \t]*\\(?:[a-z]*line|[a-z]+rule)\b")
-LONGEST_TABLE = 1000  # lines that are looked at for the end of a table of columns
+MAX_TABLE_LINES = 1000  # searched for the end of a table of columns
 COLUMNS = re.compile(r"[ \t]*=+(?:[ \t]+=+)+[ \t]*$")
 
 
 def table_at(lines: Sequence[Row], at: int) -> tuple[list[Block], int] | None:
-    """The rows of the table that begins at this line, and the line behind it; None where none
-    begins.
-    """
+    """The rows of the table that begins at this line, and the line behind it; None without one."""
     line = lines[at].text
     if GRID.match(line):
         stop = _while(lines, at, re.compile(r"[ \t]*[|+]"))
         return _rows(lines, at, stop, separated=True), stop
     if COLUMNS.match(line):
-        near = range(at, min(len(lines), at + LONGEST_TABLE))
+        near = range(at, min(len(lines), at + MAX_TABLE_LINES))
         rules = list(islice((n for n in near if COLUMNS.match(lines[n].text)), 3))
         if len(rules) > 1:
             stop = (rules[2] if len(rules) > 2 and _is_near(lines, rules) else rules[1]) + 1
@@ -59,9 +58,7 @@ def table_at(lines: Sequence[Row], at: int) -> tuple[list[Block], int] | None:
 
 
 def _is_near(lines: Sequence[Row], rules: Sequence[int]) -> bool:
-    """True where the third rule belongs to the same table: the second stands right below a
-    header.
-    """
+    """True where the third rule belongs to the same table: the second is right below a header."""
     return not any(not lines[n].text.strip() for n in range(rules[0], rules[1] + 1))
 
 
@@ -70,8 +67,9 @@ def _while(lines: Sequence[Row], at: int, pattern: re.Pattern[str]) -> int:
 
 
 def _rows(lines: Sequence[Row], at: int, stop: int, *, separated: bool) -> list[Block]:
-    """The header with its rules as one block, then the rows; `separated`: a row may have several
-    lines.
+    """The header with its rules as one block, then the rows.
+
+    With `separated` a row may have several lines.
     """
     rules = [n for n in range(at, stop) if _is_rule(lines[n].text)]
     drawn = frozenset(rules)
@@ -80,9 +78,11 @@ def _rows(lines: Sequence[Row], at: int, stop: int, *, separated: bool) -> list[
     below = next((n for n in heads if n > first), None)
     has_header = below is not None and (separated or below == first + 1 or at in drawn)
     if not has_header or below is None:
-        header, body = "", at
+        header = ""
+        body = at
     else:
-        header, body = " ".join(lines[n].text.strip() for n in range(first, below)), below + 1
+        header = " ".join(lines[n].text.strip() for n in range(first, below))
+        body = below + 1
     starts = [
         n
         for n in range(body, stop)

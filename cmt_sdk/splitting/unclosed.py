@@ -1,8 +1,8 @@
-"""Fences and html that are never closed, as rules for markdown-it-py. Knows no budget.
+"""Unclosed fences and html, as rules for markdown-it-py. Knows no budget.
 
-By CommonMark they reach to the end of the text. A fence that somebody forgot to close must not
-swallow the sections after it: it ends before the next line that is a heading rather than a
-comment in the code. Html ends at the next blank line.
+By CommonMark they reach to the end of the text. A fence that was left open must not swallow the
+sections after it: it ends before the next line that is a heading rather than a comment in the code.
+Html ends at the next blank line.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ HTML_ENDS = (
 
 
 def unclosed_plugin(parser: MarkdownIt) -> None:
-    """Replace the rules of fences and html blocks by ones that end where people expect it."""
+    """Replace the rules of fences and html blocks by rules that end where readers expect."""
     from markdown_it.rules_block import fence, html_block
 
     alt = ["paragraph", "reference", "blockquote", "list"]
@@ -88,8 +88,9 @@ def _closes(line: str, mark: str, *, is_same_line: bool) -> bool:
 
 
 def _next_section(state: StateBlock, start: int, end: int) -> int:
-    """The next line that is a heading: below a blank line, and above one or of a level that
-    comments do not have.
+    """The next line that is a heading rather than a comment in code.
+
+    It stands below a blank line; a heading of level 1 also above one.
     """
     for line in range(start + 2, end):
         found = (

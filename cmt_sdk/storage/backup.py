@@ -1,6 +1,4 @@
-"""A copy of a database that one can rely on, made while others write. Knows files and SQLite, no
-table.
-"""
+"""Reliable copies of a database, made while others write. Knows files and SQLite, no table."""
 
 from __future__ import annotations
 
@@ -10,11 +8,12 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
+from cmt_sdk.disk import flush
 from cmt_sdk.errors import AlreadyExists, NotFound, StorageDamaged
 from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import driver
-from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, translated
-from cmt_sdk.storage.graph import flush
+from cmt_sdk.storage.disk_errors import translated
+from cmt_sdk.storage.driver import FILE, WAIT_SECONDS
 
 
 def back_up(
@@ -25,14 +24,26 @@ def back_up(
     overwrite: bool = False,
     read_only: bool = False,
 ) -> Path:
-    """Copy a folder's database as of one moment; returns the file, which is whole and on the disk,
-    or is not there.
+    """Copy a folder's database as of one moment with SQLite's backup API (sqlite.org/backup.html).
 
-    A target that ends in .db is that file; any other is a folder that can then be opened as a
-    memory. Others may write meanwhile. A database with a key has a copy with the same one. With
-    `read_only` the folder is one that nobody may write. Raises AlreadyExists, NotFound (no folder
-    to make it in), InvalidInput (a file of an open memory), StorageFull, StorageDenied,
-    StorageDamaged.
+    Other processes can write meanwhile. The copy of an encrypted database has the same key.
+
+    Args:
+        folder: the folder of the memory.
+        target: a file *.db, else a folder, which then opens as a memory.
+        key: the database's key.
+        overwrite: replace an existing file.
+        read_only: the folder cannot be written.
+
+    Returns:
+        The file. It is complete and on the disk, or does not exist.
+
+    Raises:
+        AlreadyExists: the file exists or is in use.
+        NotFound: there is no folder to make it in.
+        InvalidInput: the target is a file of an open memory.
+        StorageFull, StorageDenied: the target cannot be written.
+        StorageDamaged: the database is damaged.
     """
     file = target.absolute() if target.suffix == ".db" else target.absolute() / FILE
     refuse_open(file)
@@ -73,11 +84,11 @@ def _copy(database: Path, to: Path, key: driver.Key | None, access: driver.Acces
     ):
         _fill(new, old, database)
         new.execute("DELETE FROM generation")  # its index file stays behind
-        new.execute("PRAGMA journal_mode = DELETE")  # one file, without a log beside it
-        said = [row[0] for row in new.execute("PRAGMA integrity_check(3)")]
-    if said != ["ok"]:
+        new.execute("PRAGMA journal_mode = DELETE")  # one file, without a log
+        faults = [row[0] for row in new.execute("PRAGMA integrity_check(3)")]
+    if faults != ["ok"]:
         raise StorageDamaged(
-            f"{database} is damaged ({'; '.join(said)}), and so would be its copy: run `cmt check"
+            f"{database} is damaged ({'; '.join(faults)}), and so would be its copy: run `cmt check"
             " --repair`"
         )
 
@@ -94,9 +105,7 @@ def _fill(new: driver.Connection, old: driver.Connection, database: Path) -> Non
 
 
 def copy_as_it_is(folder: Path, to: Path) -> None:
-    """Copy the files of a folder byte for byte, damaged as they may be; no process may have them
-    open.
-    """
+    """Copy the files of a folder byte for byte, even damaged. No process may have them open."""
     with translated(to):
         to.mkdir(mode=0o700, parents=True)
         for file in sorted(folder.iterdir()):

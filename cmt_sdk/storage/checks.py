@@ -1,5 +1,5 @@
-"""A check-up of one folder: what is damaged, what waits, and what to do about it. Repairs nothing
-itself.
+"""The checks of one folder: they report what is damaged or pending, and the remedy. They repair
+nothing.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
+from cmt_sdk.disk import sha256_of
 from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage import copies
 from cmt_sdk.storage.blob import unpack
-from cmt_sdk.storage.connection import files_in
-from cmt_sdk.storage.graph import sha256
+from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
 from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.types import CheckResult
@@ -36,7 +36,9 @@ IN_TIME = (
 
 
 def findings(db: Connection, folder: Path, now: float) -> Iterator[CheckResult]:
-    """One finding a check, the good ones too; nothing is looked for in a damaged database."""
+    """Yield one result per check, including those that pass. In a damaged database the remaining
+    checks are skipped.
+    """
     yield _writable(folder)
     database = _database(db)
     yield database
@@ -46,17 +48,15 @@ def findings(db: Connection, folder: Path, now: float) -> Iterator[CheckResult]:
         yield records(db)
         for check in CHECKS:
             bad = check.find(db)
-            told = f"{len(bad)} {check.wrong}: {', '.join(bad[:3])}" if bad else check.well
-            yield CheckResult(check.name, not bad, told, REPAIR if bad else "")
+            detail = f"{len(bad)} {check.wrong}: {', '.join(bad[:3])}" if bad else check.well
+            yield CheckResult(check.name, not bad, detail, REPAIR if bad else "")
         yield _memories(db)
-        yield _waiting(db, now)
+        yield _pending(db, now)
         yield copies.finding(db, folder)
 
 
 def _writable(folder: Path) -> CheckResult:
-    """A medium that takes no writing is no fault, as long as all of it can be read; rights that are
-    lacking can be given.
-    """
+    """Check that the files can be read, and written unless the medium is read-only."""
     files = [folder, *files_in(folder)]
     if _on_read_only_medium(folder) and all(os.access(f, os.R_OK) for f in files):
         return CheckResult(
@@ -81,18 +81,19 @@ def _on_read_only_medium(folder: Path) -> bool:
 
 
 def _database(db: Connection) -> CheckResult:
+    """Run PRAGMA integrity_check (sqlite.org/pragma.html)."""
     try:
-        said = [str(row[0]) for row in db.exec_driver_sql("PRAGMA integrity_check(5)")]
+        faults = [str(row[0]) for row in db.exec_driver_sql("PRAGMA integrity_check(5)")]
     except DBAPIError as error:
-        said = [str(error.orig)]
-    well = said == ["ok"]
+        faults = [str(error.orig)]
+    well = faults == ["ok"]
     return CheckResult(
-        "database", well, "intact" if well else "; ".join(said), "" if well else REPAIR
+        "database", well, "intact" if well else "; ".join(faults), "" if well else REPAIR
     )
 
 
 def _texts(db: Connection) -> CheckResult:
-    """A disk that lost a bit within a text is noticed by nothing else."""
+    """Check the texts against their hashes: no other check notices a bit that the disk lost."""
     bad = changed_texts(db)
     detail = f"not as they were stored: {', '.join(bad[:5])}" if bad else "as they were stored"
     return CheckResult(
@@ -104,7 +105,7 @@ def _texts(db: Connection) -> CheckResult:
 
 
 def changed_texts(db: Connection) -> list[str]:
-    """The ids of documents whose text is another than the one that was stored."""
+    """Return the ids of documents whose text differs from the hash that was stored with it."""
     rows = db.execute(
         text("SELECT doc_id, CAST(text AS BLOB) AS text, content_hash FROM documents")
     )
@@ -112,7 +113,7 @@ def changed_texts(db: Connection) -> list[str]:
 
 
 def records(db: Connection) -> CheckResult:
-    """Whether ids, sources, scopes, metadata and times are those that were stored; nothing else
+    """Check ids, sources, scopes, metadata and times against the record hashes: no other check
     notices a bit lost there.
     """
     bad = changed_records(db)
@@ -129,9 +130,7 @@ def records(db: Connection) -> CheckResult:
 
 
 def changed_records(db: Connection) -> list[str]:
-    """The ids of documents of which some version says something else than was stored, or nothing
-    vouches for it.
-    """
+    """Return the ids of documents with a version whose record hash is missing or does not fit."""
     rows = db.execute(text(f"SELECT {', '.join(RECORD)}, record_hash FROM documents"))
     return list(
         dict.fromkeys(str(r.doc_id) for r in rows if record_hash(r._asdict()) != r.record_hash)
@@ -140,7 +139,7 @@ def changed_records(db: Connection) -> list[str]:
 
 @dataclass(frozen=True)
 class Check:
-    """One look through a table: `find` names what is wrong, by what `repair` needs to mend it."""
+    """One search through a table: `find` returns what `repair` needs to repair each fault."""
 
     name: str
     find: Callable[[Connection], list[str]]
@@ -149,12 +148,12 @@ class Check:
 
 
 def unmet(db: Connection) -> list[str]:
-    """Rows that belong to nothing any more, as "table number"."""
+    """Return the rows whose parent row is missing, as "table rowid"."""
     return [f"{row[0]} {row[1]}" for row in db.exec_driver_sql("PRAGMA foreign_key_check")]
 
 
 def bad_metadata(db: Connection) -> list[str]:
-    """The keys of document rows whose metadata or times cannot be read."""
+    """Return the keys of document rows whose metadata or times cannot be read."""
     sql = f"SELECT key, metadata, {' AND '.join(IN_TIME)} AS dated FROM documents"
     return [str(r.key) for r in db.execute(text(sql)) if not (_is_object(r.metadata) and r.dated)]
 
@@ -167,7 +166,7 @@ def _is_object(body: object) -> bool:
 
 
 def bad_settings(db: Connection) -> list[str]:
-    """The names of settings that cannot be read."""
+    """Return the names of settings that cannot be read."""
     rows = db.execute(
         text("SELECT name, value FROM settings WHERE name IN ('settings', 'changes', 'kept_out')")
     ).all()
@@ -179,18 +178,18 @@ def bad_settings(db: Connection) -> list[str]:
     return bad if any(r.name == "changes" for r in rows) else [*bad, "changes"]
 
 
-def uncut(db: Connection) -> list[str]:
-    """The ids of current documents of which passages are missing: the last one ends where the text
-    does.
+def ids_without_passages(db: Connection) -> list[str]:
+    """Return the ids of current documents of which passages are missing: the last passage has to
+    end where the text does.
     """
     sql = """SELECT d.doc_id, d.text, count(p.id) AS passages, max(p.ordinal) AS last,
         max(p."end") AS stop
         FROM documents d LEFT JOIN passages p ON p.document_key = d.key WHERE d.current
             GROUP BY d.key"""
-    return [str(r.doc_id) for r in db.execute(text(sql)) if not _is_cut(r)]
+    return [str(r.doc_id) for r in db.execute(text(sql)) if not _is_split_to_end(r)]
 
 
-def _is_cut(row: Row[Any]) -> bool:
+def _is_split_to_end(row: Row[Any]) -> bool:
     try:
         return bool(
             row.passages and row.last == row.passages - 1 and not row.text[row.stop :].strip()
@@ -200,7 +199,7 @@ def _is_cut(row: Row[Any]) -> bool:
 
 
 def unlisted_words(db: Connection) -> list[str]:
-    """The ids of passages that full-text search lacks, or holds though there is no such passage."""
+    """Return the ids of passages that the full-text index lacks, or holds without a passage."""
     sql = " UNION ".join(
         f"SELECT id FROM passages WHERE id NOT IN (SELECT rowid FROM {table}) "
         f"UNION SELECT rowid AS id FROM {table} WHERE rowid NOT IN (SELECT id FROM passages)"
@@ -210,7 +209,7 @@ def unlisted_words(db: Connection) -> list[str]:
 
 
 def bad_fingerprints(db: Connection) -> list[str]:
-    """The ids of fingerprints that are not what they are named after."""
+    """Return the ids of stored fingerprints whose contents have another id."""
     return [
         str(r.id)
         for r in db.execute(text("SELECT id, body FROM fingerprints"))
@@ -225,26 +224,26 @@ def _names_itself(row: Row[Any]) -> bool:
         return False
 
 
-# of an embedding's length: what a changed bit moves by less is no matter to a search
+# of an embedding's length: a changed bit that moves it by less does not matter to a search
 ROUNDING = 1e-4
 
 
-def bad_keys(db: Connection) -> list[str]:
-    """The passages whose embeddings are not as long as the others, or not of length 1."""
+def bad_embeddings(db: Connection) -> list[str]:
+    """Return the passages with an embedding of an unusual dimension, or not of length 1."""
     rows = [
         (r.passage_id, np.frombuffer(r.key[: len(r.key) // 4 * 4], "<f4"), len(r.key))
-        for r in _keys(db)
+        for r in _embeddings(db)
     ]
     usual = Counter(size for *_, size in rows).most_common(1)
     with np.errstate(over="ignore", invalid="ignore"):
         return [
             str(i)
-            for i, key, size in rows
-            if size != usual[0][0] or not abs(float(np.linalg.norm(key)) - 1) < ROUNDING
+            for i, embedding, size in rows
+            if size != usual[0][0] or not abs(float(np.linalg.norm(embedding)) - 1) < ROUNDING
         ]
 
 
-def _keys(db: Connection) -> Sequence[Row[tuple[int, bytes]]]:
+def _embeddings(db: Connection) -> Sequence[Row[tuple[int, bytes]]]:
     return db.execute(
         text("SELECT passage_id, coalesce(CAST(key AS BLOB), x'') AS key FROM vectors")
     ).all()
@@ -260,7 +259,10 @@ CHECKS = (
     ),
     Check("settings", bad_settings, "cannot be read", "readable"),
     Check(
-        "passages", uncut, "documents are not cut to their end", "every document is cut to its end"
+        "passages",
+        ids_without_passages,
+        "documents are not split to their end",
+        "every document is split to its end",
     ),
     Check(
         "full-text search",
@@ -271,12 +273,12 @@ CHECKS = (
     Check(
         "fingerprints", bad_fingerprints, "are not what they are named after", "as they were stored"
     ),
-    Check("embeddings", bad_keys, "are damaged", "of length 1"),
+    Check("embeddings", bad_embeddings, "are damaged", "of length 1"),
 )
 
 
 def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
-    """The passages whose memories cannot be read, and why; the reason is empty for a sound one."""
+    """Yield each passage with a memory, and why that cannot be read; empty where it can."""
     for row in db.execute(
         text("SELECT passage_id, coalesce(CAST(data AS BLOB), x'') AS data FROM memories")
     ):
@@ -289,10 +291,10 @@ def damaged_memories(db: Connection) -> Iterator[tuple[int, str]]:
 
 
 def _memories(db: Connection) -> CheckResult:
-    told = list(damaged_memories(db))
-    bad = [f"passage {number}: {why}" for number, why in told if why]
+    every = list(damaged_memories(db))
+    bad = [f"passage {number}: {why}" for number, why in every if why]
     detail = (
-        f"{len(bad)} of {len(told)} cannot be read ({bad[0]})" if bad else f"{len(told)} readable"
+        f"{len(bad)} of {len(every)} cannot be read ({bad[0]})" if bad else f"{len(every)} readable"
     )
     return CheckResult(
         "memories",
@@ -302,30 +304,28 @@ def _memories(db: Connection) -> CheckResult:
     )
 
 
-def _waiting(db: Connection, now: float) -> CheckResult:
+def _pending(db: Connection, now: float) -> CheckResult:
     sql = f"""SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
         JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
-    waiting = db.execute(text(sql), {"now": now}).scalar_one()
+    pending = db.execute(text(sql), {"now": now}).scalar_one()
     due = db.execute(text("SELECT 1 FROM settings WHERE name = 'erasure'")).scalar()
-    detail = f"{waiting} passages wait for it" if waiting else "nothing waits for it"
+    detail = f"{pending} passages are pending" if pending else "no passage is pending"
     if due:
         detail += "; an erasure was cut short, and goes on when the memory is next opened"
-    return CheckResult("compression", True, detail, "cmt compress" if waiting else "")
+    return CheckResult("compression", True, detail, "cmt compress" if pending else "")
 
 
 def index_state(db: Connection, folder: Path) -> CheckResult:
-    """Whether the file that the database names is the one in the folder."""
+    """Check that the index file that the database names is the one in the folder."""
     row = db.execute(text("SELECT file, sha256, count FROM generation")).first()
     others = strays(folder, None if row is None else row.file)
-    beside = (
-        f"; {len(others)} files beside it were left by something that was stopped" if others else ""
-    )
+    left_over = f"; {len(others)} more files are left over from a stopped process" if others else ""
     if row is None:
         return CheckResult(
-            "index", True, f"none: search is exact{beside}", REPAIR if others else ""
+            "index", True, f"none: search is exact{left_over}", REPAIR if others else ""
         )
     try:
-        well = sha256(folder / row.file) == row.sha256
+        well = sha256_of(folder / row.file) == row.sha256
     except OSError as error:
         detail = (
             f"{row.file} cannot be read ({error.strerror}): it is made again at the next search"
@@ -334,10 +334,10 @@ def index_state(db: Connection, folder: Path) -> CheckResult:
     state = f"{row.count} vectors" if well else "damaged: it is made again at the next search"
     detail = f"{row.file}, {state}" if well else f"{row.file} is {state}"
     return CheckResult(
-        "index", well, detail + beside, (REPAIR if others else "") if well else "cmt reindex"
+        "index", well, detail + left_over, (REPAIR if others else "") if well else "cmt reindex"
     )
 
 
 def strays(folder: Path, trusted: str | None) -> list[Path]:
-    """Index files that the database does not name."""
+    """Return the index files that the database does not name."""
     return [file for file in sorted(folder.glob("index-*.hnsw")) if file.name != trusted]

@@ -1,10 +1,7 @@
-"""The database of a folder: opening it, transactions, and what SQLite and the operating system say.
-Knows no table.
-"""
+"""The database of a folder: opening it, and transactions. Knows no table."""
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sqlite3  # for the numbers of its errors
@@ -13,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,51 +19,33 @@ from sqlalchemy import URL, Connection, Engine, create_engine, event
 from sqlalchemy.exc import DBAPIError
 
 from cmt_sdk.errors import (
-    CMTError,
     MemoryNotFound,
-    StorageDamaged,
     StorageDenied,
     StorageError,
-    StorageFull,
-    StorageLocked,
 )
 from cmt_sdk.handles import OPEN_HERE
 from cmt_sdk.open_files import register, release
 from cmt_sdk.storage import driver
+from cmt_sdk.storage.disk_errors import NOT_WRITABLE, translated
+from cmt_sdk.storage.driver import FILE
 from cmt_sdk.storage.encryption import key_of, not_encrypted
 from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
 
-FILE = "memory.db"
-WAIT_SECONDS = 30
 FORK_WAIT = 5.0  # seconds for transactions of other threads to end
 MANY = 500
-FULL = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR_WRITE,
-    sqlite3.SQLITE_IOERR_FSYNC,
-    sqlite3.SQLITE_IOERR_TRUNCATE,
-    sqlite3.SQLITE_IOERR_SHMSIZE,
-    sqlite3.SQLITE_IOERR_SHMMAP,
-)
-CLOSED = (errno.EROFS, errno.EACCES, errno.EPERM)
-REFUSED: tuple[type[Exception], ...] = (*driver.Error, OSError)
-DAMAGE = (
-    "no such table",
-    "no such column",
-    "malformed",
-    "Could not decode to UTF-8",
-    "invalid fts5 file format",
-)
 
 
 def find_database(folder: Path, *, create: bool) -> Path:
-    """The file `folder/memory.db`; a new folder and file where `create` allows it. Raises
-    MemoryNotFound, StorageDenied.
+    """Return the file `folder/memory.db`; with `create`, make the folder and the file.
+
+    Raises:
+        MemoryNotFound: there is no memory, and `create` is False.
+        StorageDenied: the folder or the file cannot be used.
     """
     file = folder / FILE
     with translated(folder):
-        # an empty file is left by a crash at birth
+        # a crash while the memory was made leaves an empty file
         if not create and not (file.exists() and file.stat().st_size):
             raise MemoryNotFound(
                 f"there is no memory in {folder}: `cmt add FILE` or cmt_sdk.open(...) makes one"
@@ -75,30 +54,31 @@ def find_database(folder: Path, *, create: bool) -> Path:
             make_folder(folder)
         keep_private(folder, FILE)
         if create and not file.exists():
-            # what is remembered is its owner's alone; SQLite's other files follow this one's mode
+            # readable by its owner only; SQLite's other files take this one's mode
             file.touch(mode=0o600)
     return file
 
 
 def may_write(file: Path) -> bool:
-    """Whether a database's file can be written, and files beside it made, as SQLite has to."""
+    """Return whether SQLite can write a database file and make files next to it."""
     if not os.access(file, os.W_OK):
         return False
     try:
         with tempfile.TemporaryFile(dir=file.parent):
             return True
     except OSError as error:
-        return error.errno not in CLOSED
+        return error.errno not in NOT_WRITABLE
 
 
 def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False) -> Engine:
-    """The engine for a file.
+    """Return the SQLAlchemy engine for a file.
 
-    WAL lets other processes read while one writes; FULL makes every commit durable; secure_delete
-    overwrites. With `read_only` nothing is written, on no medium and beside no file.
+    The write-ahead log lets other processes read while one writes (sqlite.org/wal.html);
+    synchronous = FULL makes every commit durable; secure_delete overwrites deleted content. With
+    `read_only` nothing is written, neither the file nor any next to it.
     """
-    # At DEBUG SQLAlchemy would log statements with their values and rows: documents. Nor do its
-    # errors tell them.
+    # At DEBUG SQLAlchemy would log statements with their values and rows, which are documents;
+    # `hide_parameters` keeps them out of its errors.
     logging.getLogger("sqlalchemy.engine.Engine.cmt").setLevel(logging.WARNING)
     access: driver.Access = "read" if read_only else "make"
     pragmas = (
@@ -112,7 +92,7 @@ def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False
         hide_parameters=True,
         module=driver.module(key),
         creator=lambda: driver.connect(
-            file, key, timeout=WAIT_SECONDS, access=access, check_same_thread=False
+            file, key, timeout=driver.WAIT_SECONDS, access=access, check_same_thread=False
         ),
         # a thread that found no connection free would fail with an error that is not the disk's
         max_overflow=-1,
@@ -120,9 +100,9 @@ def open_database(file: Path, key: driver.Key | None, *, read_only: bool = False
 
     @event.listens_for(engine, "connect")
     def prepare(connection: driver.Connection, _record: Any) -> None:
-        # we say BEGIN ourselves: the driver's own begins too late
+        # transactions begin explicitly: the driver would begin them too late
         connection.isolation_level = None
-        # a text that lost a bit must not hide all others; `check` tells of it
+        # a text that lost a bit must not hide all others; `check` reports it
         connection.text_factory = _readable
         try:
             if not read_only:
@@ -141,10 +121,10 @@ def _readable(data: bytes) -> str:
 
 
 def _switch_to_wal(connection: driver.Connection) -> None:
-    """Several processes that open a new file at once lock each other out of the switch: try again
-    for a while.
+    """Switch to the write-ahead log. Processes that open a new file at once lock each other out:
+    try again for a while.
     """
-    until = time.monotonic() + WAIT_SECONDS
+    until = time.monotonic() + driver.WAIT_SECONDS
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -161,8 +141,8 @@ _opening = threading.Lock()
 
 
 def _before_fork() -> None:
-    """SQLite must not be carried across a fork: parent and child open their connections anew when
-    they next need one.
+    """Close all idle connections: SQLite must not be carried across a fork
+    (sqlite.org/howtocorrupt.html, 2.6). Parent and child open new ones when they need them.
     """
     until = time.monotonic() + FORK_WAIT
     for database in list(_open):
@@ -181,8 +161,8 @@ if hasattr(os, "register_at_fork"):
 
 
 def _key_here(file: Path, *, encrypt: bool) -> driver.Key | None:
-    """The key of a file. One that is open here tells it: reading the file itself would drop the
-    locks on it.
+    """Return the key of a file, from a database of this process that has it open, if any: reading
+    the file would drop SQLite's locks on it.
     """
     here = next((database for database in list(_open) if database.is_of(file)), None)
     if here is None:
@@ -193,16 +173,15 @@ def _key_here(file: Path, *, encrypt: bool) -> driver.Key | None:
 
 
 def utc_now() -> datetime:
-    """The clock that stamps documents."""
+    """Return the time that stamps documents."""
     return datetime.now(UTC)
 
 
 class Database:
-    """One folder's database with its transactions and its clock. Safe from several threads and
-    processes.
+    """One folder's database with its transactions and its clock. Safe to use from several threads
+    and processes.
 
-    One on a medium, or with files, that this user may not write is open for reading: `read_only`
-    says so.
+    `read_only` is True where the medium or the files' permissions forbid writing.
     """
 
     def __init__(
@@ -232,8 +211,8 @@ class Database:
             raise
 
     def _begin(self) -> None:
-        """Bring the schema up to date. Where the first look fails because nothing may be written,
-        from now on only read.
+        """Bring the schema up to date. Open the database read-only where that fails because nothing
+        can be written.
         """
         try:
             self._bring_up_to_date()
@@ -246,8 +225,8 @@ class Database:
             self._bring_up_to_date()
 
     def _bring_up_to_date(self) -> None:
-        """Without the write lock where nothing is lacking: a reader opens while another process
-        writes.
+        """Run the missing migrations. Takes no write lock where none is missing, so that a reader
+        can open while another process writes.
         """
         with self._read() as db:
             done = is_up_to_date(db, to_read=self.read_only)
@@ -262,26 +241,31 @@ class Database:
                 migrate(db)
 
     def _read(self) -> AbstractContextManager[Connection]:
-        """A transaction that sees one state of the database and changes nothing."""
+        """Begin a transaction that sees one state of the database and changes nothing."""
         return self._transaction("BEGIN", "ROLLBACK")
 
     def _write(self) -> AbstractContextManager[Connection]:
-        """A transaction that is durable once the block has ended, or never was."""
+        """Begin a transaction that is durable once the block has ended, or is rolled back."""
         return self._transaction("BEGIN IMMEDIATE", "COMMIT")
 
     def _write_if_free(self) -> AbstractContextManager[Connection]:
-        """As `_write`; StorageLocked at once where another process is writing."""
+        """Begin as `_write` does; raise StorageLocked at once where another process is writing."""
         return self._transaction("BEGIN IMMEDIATE", "COMMIT", wait=False)
+
+    def _refuse_read_only(self) -> None:
+        """Raise StorageDenied where nothing can be written."""
+        if self.read_only:
+            raise StorageDenied(
+                f"the memory in {self._folder} is read-only, as its medium or its files are: change"
+                f" a copy of it, `cmt backup FOLDER -m {self._folder}` makes one"
+            )
 
     @contextmanager
     def _transaction(self, begin: str, end: str, *, wait: bool = True) -> Iterator[Connection]:
         if self._closed:
             raise StorageError(f"the memory in {self._folder} {self._why_closed}")
-        if self.read_only and begin != "BEGIN":
-            raise StorageDenied(
-                f"the memory in {self._folder} is read-only, as its medium or its files are: change"
-                f" a copy of it, `cmt backup FOLDER -m {self._folder}` makes one"
-            )
+        if begin != "BEGIN":
+            self._refuse_read_only()
         with self._counted(), translated(self._folder), self._engine.connect() as db:
             if wait:
                 db.exec_driver_sql(begin)
@@ -302,20 +286,20 @@ class Database:
                 raise
 
     @staticmethod
-    def _lost(db: Connection) -> None:
-        """Tell every index, in whatever process, that the set of vectors has lost some; what it
-        gains, labels tell.
+    def _bump_change_counter(db: Connection) -> None:
+        """Record that the set of vectors has lost some, for the index in every process. Gains need
+        no record: labels only grow.
         """
         db.exec_driver_sql(
             "UPDATE settings SET value = CAST(value AS INTEGER) + 1 WHERE name = 'changes'"
         )
 
     def now(self) -> datetime:
-        """The clock that stamps and expires documents, UTC."""
+        """Return the time that stamps and expires documents, UTC."""
         return self._clock()
 
     def is_of(self, file: Path) -> bool:
-        """Whether this is the database in a file, by whatever name."""
+        """Return whether a path names this database's file, also through a link."""
         try:
             return os.path.samestat(file.stat(), self._file.stat())
         except OSError:
@@ -323,7 +307,7 @@ class Database:
 
     @property
     def encrypted(self) -> bool:
-        """Whether there is a key to the database."""
+        """True where the database has a key."""
         return self._key is not None
 
     @property
@@ -333,8 +317,8 @@ class Database:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """Counted here, because the engine's new pool does not know of connections that were out at
-        a fork.
+        """Count the running transaction. The engine's new pool does not know of connections that
+        were in use at a fork.
         """
         self._running.append(None)
         try:
@@ -343,15 +327,15 @@ class Database:
             self._running.pop()
 
     def let_go(self) -> None:
-        """Close all idle connections; the next transaction opens one."""
+        """Close all idle connections. The next transaction opens one."""
         self._engine.dispose()
 
     def at_work(self) -> bool:
-        """See ports.Store."""
+        """Return whether a transaction is running."""
         return self.busy
 
     def leave(self) -> None:
-        """See ports.Store."""
+        """In a forked child: use the files no longer; every later call raises StorageError."""
         self._closed = True
         self._why_closed = (
             f"was at work in a thread that this process, a fork, does not have: {OPEN_HERE}"
@@ -360,9 +344,7 @@ class Database:
         _open.discard(self)
 
     def close(self) -> None:
-        """Release the files; calling it twice does nothing, and everything else raises StorageError
-        from now on.
-        """
+        """Release the files. A second call does nothing; others then raise StorageError."""
         was_closed, self._closed = self._closed, True
         was_busy = self.busy
         self._engine.dispose()
@@ -378,64 +360,10 @@ def _begin_at_once(db: Connection, begin: str) -> None:
     try:
         db.exec_driver_sql(begin)
     finally:
-        db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * WAIT_SECONDS)}")
+        db.exec_driver_sql(f"PRAGMA busy_timeout = {int(1000 * driver.WAIT_SECONDS)}")
 
 
 def chunks(ids: Sequence[int]) -> Iterator[str]:
-    """Whole numbers as lists for SQL, some hundreds at a time."""
+    """Yield whole numbers as lists for SQL, MANY at a time."""
     for first in range(0, len(ids), MANY):
         yield ", ".join(str(int(i)) for i in ids[first : first + MANY])
-
-
-def files_in(folder: Path) -> dict[Path, int]:
-    """The files of a folder and their bytes, without those that another process removes
-    meanwhile.
-    """
-    found = {}
-    for file in sorted(folder.iterdir()):
-        with suppress(FileNotFoundError):
-            if file.is_file():
-                found[file] = file.stat().st_size
-    return found
-
-
-@contextmanager
-def translated(folder: Path) -> Iterator[None]:
-    """What goes wrong with the disk or the database, as this package's errors."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise _as_ours(error.orig, folder) from error
-    except REFUSED as error:
-        raise _as_ours(error, folder) from error
-
-
-def _as_ours(error: BaseException | None, folder: Path) -> CMTError:
-    if isinstance(error, OSError):
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            return StorageFull(
-                f"no space left for {folder}: free some and try again; what was stored is safe"
-            )
-        return StorageDenied(
-            f"{folder} cannot be used: {error}; give a folder that you may write to"
-        )
-    code = getattr(error, "sqlite_errorcode", 0)
-    if code in FULL:
-        return StorageFull(
-            f"the disk of {folder} refused a write ({error}): free space; what was stored is safe"
-        )
-    if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
-        return StorageLocked(
-            f"{folder} was busy for {WAIT_SECONDS} s: another process is writing; try again"
-        )
-    if code & 0xFF in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
-        return StorageDenied(
-            f"{folder / FILE} cannot be opened for writing ({error}): check the permissions"
-        )
-    if code & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or any(
-        s in str(error) for s in DAMAGE
-    ):
-        return StorageDamaged(
-            f"{folder / FILE} is damaged ({error}): run `cmt check --repair`, or restore a backup"
-        )
-    return StorageError(f"{folder}: {error}")

@@ -1,7 +1,7 @@
-"""The copies of a memory that this product made: backups, archives, what a repair laid beside it.
+"""The copies of a memory that this package made: backups, archives, and the backup of a repair.
 
 Erasing does not reach them. Their paths are recorded when they are made; those of a repair are
-known by their names.
+found by their names.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from cmt_sdk.storage.connection import Database
 from cmt_sdk.types import CheckResult
 
 BEFORE_REPAIR = "-before-repair-"
-MOST = 200  # the newest that are remembered
+MOST = 200  # newest copies that are recorded
 DELETE = "delete each once you need it no longer: `cmt forget` does not reach it"
 
 
 class Copies(Database):
-    """The part of the store that remembers where copies of it were made."""
+    """The part of the store that records where copies of it were made."""
 
     def note_copy(self, path: Path) -> None:
-        """See ports.Store."""
+        """Record that a copy of the memory was made at a path."""
         with self._write() as db:
             known = [name for name in noted(db) if name != str(path.absolute())]
             value = json.dumps([*known, str(path.absolute())][-MOST:])
@@ -35,30 +35,32 @@ class Copies(Database):
             )
 
     def copies(self) -> Sequence[str]:
-        """See ports.Store."""
+        """Return the known copies that still exist: backups, archives, and those that a repair
+        made.
+        """
         with self._read() as db:
             return copies_of(db, self._folder)
 
 
 def noted(db: Connection) -> list[str]:
-    """The paths that were recorded; what is damaged names none."""
-    said = db.execute(text("SELECT value FROM settings WHERE name = 'copies'")).scalar()
+    """Return the recorded paths; none where the record is damaged."""
+    recorded = db.execute(text("SELECT value FROM settings WHERE name = 'copies'")).scalar()
     try:
-        names = json.loads(said) if said else []
+        names = json.loads(recorded) if recorded else []
     except (ValueError, RecursionError):
         return []
     return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def copies_of(db: Connection, folder: Path) -> list[str]:
-    """The copies of a folder that are there by now."""
-    beside = folder.parent.glob(glob.escape(folder.name + BEFORE_REPAIR) + "*")
-    names = [*noted(db), *map(str, sorted(beside))]
+    """Return the copies of a folder that still exist."""
+    repaired = folder.parent.glob(glob.escape(folder.name + BEFORE_REPAIR) + "*")
+    names = [*noted(db), *map(str, sorted(repaired))]
     return [name for name in dict.fromkeys(names) if os.path.lexists(name)]
 
 
 def finding(db: Connection, folder: Path) -> CheckResult:
-    """What a check-up says of them: no fault, but something to know."""
+    """Return the result of the check: copies are no fault, but worth knowing."""
     names = copies_of(db, folder)
     if not names:
         return CheckResult("copies", True, "none is known")

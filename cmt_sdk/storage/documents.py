@@ -1,197 +1,151 @@
-"""Documents and their versions in the database. Knows nothing of memories and vectors but that they
-go with a passage.
-"""
+"""Documents and their versions in the database: adding, changing, listing, deleting, erasing."""
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import text
 
-from cmt_sdk.errors import AlreadyExists, DocumentNotFound, InvalidDocument, InvalidInput
-from cmt_sdk.ports import Recut
-from cmt_sdk.storage.checks import uncut
-from cmt_sdk.storage.connection import Database, chunks, translated
+from cmt_sdk.errors import DocumentNotFound, InvalidDocument, InvalidInput
+from cmt_sdk.ports import Known, Split
+from cmt_sdk.storage.checks import ids_without_passages
+from cmt_sdk.storage.connection import chunks
+from cmt_sdk.storage.disk_errors import translated
+from cmt_sdk.storage.document_rows import DocumentRows, content_hash
 from cmt_sdk.storage.erasure import rewrite, traces_of
 from cmt_sdk.storage.filters import conditions
-from cmt_sdk.storage.resplitting import matched
-from cmt_sdk.storage.rows import (
-    ALIVE,
-    READY,
-    document_of,
-    gone_of,
-    metadata_text,
-    record_hash,
-    sound_name,
-    sound_text,
-    stamp_of,
-)
-from cmt_sdk.storage.schema import WORD_TABLES, insert_words, seal
+from cmt_sdk.storage.rows import ALIVE, READY, document_of, gone_of, sound_text, stamp_of
+from cmt_sdk.storage.schema import seal
 from cmt_sdk.types import Document, Filter, Outcome, Page, Removed, Span
 
-COLUMNS = (
-    "doc_id",
-    "version",
-    "text",
-    "content_hash",
-    "source",
-    "scope",
-    "metadata",
-    "created_at",
-    "updated_at",
-    "expires_at",
-    "record_hash",
-)
 LARGEST_PAGE = 2**31
 # creation time and key
 CURSOR = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)/([0-9]{1,18})")
 
 
-class Documents(Database):
-    """The documents of a folder; see ports.DocumentStore.
+class Documents(DocumentRows):
+    """The documents of one folder. Every change is durable when its call returns."""
 
-    A document keeps the key of its row through all versions, so that a listing is not reordered by
-    an update; what it was before goes to a row of its own.
-    """
+    def match(self, document: Document, *, by_source: bool = False) -> Known:
+        """Find the stored document that a given one stands for, and compute what `add` needs.
+
+        Reads only: another process can change the store before `add`, which therefore looks again.
+
+        Args:
+            document: the document that is about to be added.
+            by_source: as in `add`.
+
+        Raises:
+            InvalidDocument: a field that the database cannot hold.
+            StorageDenied: the store is read-only, so nothing can be added.
+        """
+        self._refuse_read_only()
+        hashed = self._row(document)["content_hash"]
+        with self._read() as db:
+            known = self._known(db, document, hashed, by_source)
+        return Known(hashed, known, None if known is None else _merged(known, document, by_source))
 
     def add(
         self,
         document: Document,
-        spans: Sequence[Span],
+        spans: Sequence[Span] | None = None,
         *,
         by_source: bool = False,
-        recut: Recut | None = None,
+        split: Split | None = None,
+        known: Known | None = None,
     ) -> tuple[Document, Outcome]:
-        """See ports.DocumentStore."""
-        row = self._row(replace(document, id=document.id or uuid.uuid4().hex, version=1))
+        """Store a document in one transaction.
+
+        A text that the same scope has already stays one document. The given fields replace its
+        own, metadata key by key; its source stays. Without `by_source`, its time of update becomes
+        the present even where nothing else changes.
+
+        Args:
+            document: the document; without an id it gets one.
+            spans: its passages, in order. `split` takes their place where it is given.
+            by_source: a document with a source is known by its id, else by its scope and source,
+                whatever its text: another text becomes the next version, and a document of the
+                given id takes the given source.
+            split: gives the passages of a new or changed document. It runs inside the transaction;
+                an exception that it raises rolls the transaction back. Passages of the same content
+                keep their memory and embedding.
+            known: the result of `match` for this document; saves hashing its text again.
+
+        Returns:
+            The document as stored, and whether it was added, updated or unchanged.
+
+        Raises:
+            AlreadyExists: another text has the id.
+            InvalidDocument: a field that the database cannot hold.
+        """
+        hashed = content_hash(document.text) if known is None else known.content_hash
+        row = self._row(replace(document, id=document.id or uuid.uuid4().hex, version=1), hashed)
         with self._write() as db:
-            known = self._known(db, document, by_source)
-            if known is not None and known.text == document.text:
-                return self._said_again(db, known, document, by_source, recut)
-            if known is not None:
-                changes = {**_said(known, document, by_source), "text": document.text}
-                return self._replaced(db, known, changes, spans, recut), "updated"
-            self._make_free(db, row["doc_id"])
-            key = self._insert(db, row, True)
-            self._cut(db, key, document.text, enumerate(spans))
-            return self._current(db, row["doc_id"]), "added"
+            found = self._known(db, document, hashed, by_source)
+            if found is None:
+                self._make_free(db, row["doc_id"])
+                new = spans if split is None else split(None, document)
+                assert new is not None  # noqa: S101 - a new document has passages
+                self._insert_document(db, row, new)
+                return self._current(db, row["doc_id"]), "added"
+            merged = _merged(found, document, by_source)
+            changes = {name: getattr(merged, name) for name in MERGED}
+            if merged == found:
+                if by_source:  # a file that is read again is as old as it was
+                    return found, "unchanged"
+                return self._replaced(db, found, {}, hashed=hashed), "unchanged"
+            if found.text == document.text:
+                spans = None
+            return self._replaced(db, found, changes, spans, split, hashed), "updated"
 
     def add_together(self, documents: Sequence[tuple[Document, Sequence[Span]]]) -> None:
-        """See ports.DocumentStore."""
+        """Store documents with ids of their own, each with its passages, in one transaction.
+
+        A text that is stored already becomes another document.
+
+        Raises:
+            AlreadyExists: a living document has one of the ids; none is stored then.
+        """
         rows = [self._row(replace(document, version=1)) for document, _ in documents]
         with self._write() as db:
-            for row, (document, spans) in zip(rows, documents, strict=True):
+            for row, (_, spans) in zip(rows, documents, strict=True):
                 self._make_free(db, row["doc_id"])
-                self._cut(db, self._insert(db, row, True), document.text, enumerate(spans))
-
-    def add_again(
-        self, document: Document, *, by_source: bool = False, recut: Recut | None = None
-    ) -> tuple[Document, Outcome] | None:
-        """See ports.DocumentStore."""
-        with self._write() as db:
-            known = self._known(db, document, by_source)
-            if known is None or known.text != document.text:
-                return None
-            return self._said_again(db, known, document, by_source, recut)
-
-    def _known(self, db: Connection, document: Document, by_source: bool) -> Document | None:
-        """Find the living document that a given one stands for.
-
-        With `by_source`, that is the document of the given id, else the one of the same scope and
-        source, else one of the same text that has no source yet. Without, it is a document of the
-        same text in the same scope.
-        """
-        if not by_source or not document.source:
-            same = self._same(db, self._row(document))
-            return same if same is not None and document.id in ("", same.id) else None
-        if document.id:
-            return self._named(db, document.scope, document.id)
-        found = self._found(db, document.scope, document.source)
-        return found or self._same(db, self._row(document), extra="AND source IS NULL")
-
-    def _named(self, db: Connection, scope: str, document_id: str) -> Document | None:
-        sql = (
-            f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND scope = :scope AND"
-            f" {ALIVE}"
-        )
-        values = {"id": document_id, "scope": scope, "now": self.now().timestamp()}
-        row = db.execute(text(sql), values).first()
-        return None if row is None else document_of(row)
-
-    def _said_again(
-        self, db: Connection, known: Document, given: Document, by_source: bool, recut: Recut | None
-    ) -> tuple[Document, Outcome]:
-        changes = _said(known, given, by_source)
-        if all(getattr(known, name) == value for name, value in changes.items()):
-            # what is told again is the newest of its kind; a file that is read again is as old as
-            # it was
-            return known if by_source else self._replaced(db, known, {}, None, None), "unchanged"
-        return self._replaced(db, known, changes, None, recut), "updated"
+                self._insert_document(db, row, spans)
 
     def restore(self, versions: Sequence[Document], spans: Sequence[Span]) -> tuple[Document, bool]:
-        """See ports.DocumentStore."""
+        """Store a document from an archive with all its versions.
+
+        Ids, version numbers and times are kept as given.
+
+        Args:
+            versions: oldest first; the last one is current.
+            spans: the passages of the last version.
+
+        Returns:
+            The document, and False where the id has the same text in the same scope already: that
+            document is returned unchanged.
+
+        Raises:
+            AlreadyExists: another text has the id.
+        """
+        last = versions[-1]
         rows = [
             self._row(v) | {"updated_at": stamp_of(v.updated_at or self.now())} for v in versions
         ]
         with self._write() as db:
-            same = self._same(db, rows[-1], extra="AND doc_id = :doc_id")
+            same = self._same(db, last, rows[-1]["content_hash"], extra="AND doc_id = :doc_id")
             if same is not None:
                 return same, False
-            self._make_free(db, versions[-1].id)
+            self._make_free(db, last.id)
             for row in rows[:-1]:
                 self._insert(db, row, False)
-            key = self._insert(db, rows[-1], True)
-            self._cut(db, key, versions[-1].text, enumerate(spans))
-            return self._current(db, versions[-1].id), True
-
-    def _same(self, db: Connection, row: Mapping[str, Any], extra: str = "") -> Document | None:
-        """The living document with this row's text in its scope, preferably the one with its id."""
-        sql = f"""SELECT d.*, {READY} FROM documents d WHERE content_hash = :content_hash
-            AND scope = :scope AND {ALIVE}
-            {extra} ORDER BY doc_id <> :doc_id, key"""
-        found = db.execute(text(sql), {**row, "now": self.now().timestamp()}).first()
-        return None if found is None else document_of(found)
-
-    def _make_free(self, db: Connection, document_id: str) -> None:
-        """An id is free when no living document has it; an expired one makes room."""
-        sql = (
-            "SELECT key, current AND expires_at <= :now AS expired FROM documents WHERE doc_id ="
-            " :id ORDER BY current"
-        )
-        rows = db.execute(text(sql), {"id": document_id, "now": self.now().timestamp()}).all()
-        if rows and not rows[-1].expired:
-            raise AlreadyExists(
-                f"the id {document_id!r} is taken by another text: change that one with update"
-            )
-        self._remove(db, [r.key for r in rows])
-
-    @staticmethod
-    def _current(db: Connection, document_id: str) -> Document:
-        sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND d.current"
-        return document_of(db.execute(text(sql), {"id": document_id}).one())
-
-    def find(self, scope: str, source: str) -> Document | None:
-        """See ports.DocumentStore."""
-        with self._read() as db:
-            return self._found(db, scope, source)
-
-    def _found(self, db: Connection, scope: str, source: str) -> Document | None:
-        sql = f"""SELECT d.*, {READY} FROM documents d WHERE scope = :scope AND source = :source
-            AND {ALIVE}
-            ORDER BY updated_at DESC, key DESC"""
-        values = {
-            "scope": sound_text("scope", scope, InvalidDocument),
-            "source": sound_text("source", source, InvalidDocument),
-            "now": self.now().timestamp(),
-        }
-        row = db.execute(text(sql), values).first()
-        return None if row is None else document_of(row)
+            self._insert_document(db, rows[-1], spans)
+            return self._current(db, last.id), True
 
     def replace(
         self,
@@ -199,11 +153,22 @@ class Documents(Database):
         changes: Mapping[str, Any],
         spans: Sequence[Span] | None = None,
         *,
-        recut: Recut | None = None,
+        split: Split | None = None,
     ) -> Document:
-        """See ports.DocumentStore. Raises DocumentNotFound.
+        """Change fields of the current version in place; another `text` becomes the next version.
 
-        Who changes a document by its id has looked at it: its versions are sealed as they then are.
+        Updating by id accepts the current contents: the record hashes of all versions are computed
+        again. Passages of the same content keep their memory and embedding.
+
+        Args:
+            document_id: the document.
+            changes: the fields to change, and their values.
+            spans: its passages, where `split` is None; None keeps those it has.
+            split: gives its passages; runs inside the transaction.
+
+        Raises:
+            DocumentNotFound: no living document has the id.
+            InvalidDocument: a field that the database cannot hold.
         """
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND {ALIVE}"
         values = {
@@ -213,140 +178,34 @@ class Documents(Database):
         with self._write() as db:
             row = db.execute(text(sql), values).first()
             if row is None:
-                raise DocumentNotFound(
-                    f"no document has the id {document_id!r}; `list` shows those there are"
-                )
-            changed = self._replaced(db, document_of(row), changes, spans, recut)
+                raise DocumentNotFound.of(document_id)
+            changed = self._replaced(db, document_of(row), changes, spans, split)
             seal(db.exec_driver_sql, "doc_id = ?", (document_id,))
         return changed
 
-    def _replaced(
-        self,
-        db: Connection,
-        known: Document,
-        changes: Mapping[str, Any],
-        spans: Sequence[Span] | None,
-        recut: Recut | None,
-    ) -> Document:
-        new = replace(known, **changes)
-        if recut is not None:
-            spans = recut(known, new)
-        current = text("SELECT * FROM documents WHERE doc_id = :id AND current")
-        before = db.execute(current, {"id": known.id}).one()
-        if new.text == known.text:
-            self._overwrite(db, self._row(new), before)
-        else:
-            assert spans is not None  # noqa: S101 - the port says so
-            self._overwrite(db, self._row(replace(new, version=known.version + 1)), before)
-            self._insert(db, before._asdict(), False)
-        if spans is not None:
-            self._cut_again(db, before.key, known.text, new.text, spans)
-        return self._current(db, known.id)
-
-    @staticmethod
-    def _overwrite(db: Connection, row: Mapping[str, Any], before: Row[Any]) -> None:
-        """The current version's fields but its time of creation, in place. What was damaged before
-        is not sealed by it.
-        """
-        row = {**row, "created_at": before.created_at}
-        sound = record_hash(before._asdict()) == before.record_hash
-        row["record_hash"] = record_hash(row) if sound else None
-        columns = ", ".join(f"{c} = :{c}" for c in COLUMNS)
-        db.execute(text(f"UPDATE documents SET {columns} WHERE doc_id = :doc_id AND current"), row)
-
-    def _row(self, document: Document) -> dict[str, Any]:
-        sound_text("text", document.text, InvalidDocument)
-        for name, value in (
-            ("id", document.id),
-            ("scope", document.scope),
-            ("source", document.source or ""),
-        ):
-            sound_name(name, value)
-        now = self.now().timestamp()
-        return {
-            "doc_id": document.id,
-            "version": document.version,
-            "text": document.text,
-            "content_hash": hashlib.sha256(document.text.encode()).hexdigest(),
-            "source": document.source,
-            "scope": document.scope,
-            "metadata": metadata_text(document),
-            "created_at": stamp_of(document.created_at) if document.created_at else now,
-            "updated_at": now,
-            "expires_at": stamp_of(document.expires_at) if document.expires_at else None,
-        }
-
-    def uncut(self) -> list[Document]:
-        """See ports.DocumentStore."""
+    def documents_without_passages(self) -> list[Document]:
+        """Return current documents that lost passages to damage."""
         with self._read() as db:
-            return [self._current(db, name) for name in uncut(db)]
+            return [self._current(db, name) for name in ids_without_passages(db)]
 
-    def recut(self, document: Document, spans: Sequence[Span]) -> bool:
-        """See ports.DocumentStore."""
+    def replace_passages(self, document: Document, spans: Sequence[Span]) -> bool:
+        """Give a document other passages.
+
+        Passages of the same content keep their memory and embedding.
+
+        Returns:
+            False, and nothing changes, where the document is gone or no longer as given.
+        """
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id AND d.current"
         with self._write() as db:
             row = db.execute(text(sql), {"id": document.id}).first()
-            if row is None or _cut_from(document_of(row)) != _cut_from(document):
+            if row is None or _split_input(document_of(row)) != _split_input(document):
                 return False
-            self._cut_again(db, row.key, document.text, document.text, spans)
+            self._update_passages(db, row.key, document.text, document.text, spans)
         return True
 
-    @staticmethod
-    def _insert(db: Connection, row: Mapping[str, Any], current: bool) -> int:
-        names, values = ", ".join(COLUMNS), ", ".join(f":{c}" for c in COLUMNS)
-        sql = f"INSERT INTO documents (current, {names}) VALUES (:current, {values}) RETURNING key"
-        return int(
-            db.execute(
-                text(sql), {"record_hash": record_hash(row), **row, "current": current}
-            ).scalar_one()
-        )
-
-    def _cut_again(
-        self, db: Connection, key: int, old: str, new: str, spans: Sequence[Span]
-    ) -> None:
-        """Give a document the passages of `spans`; those of a content that it has already stay."""
-        rows = """SELECT id, ordinal, start, "end" AS stop, tokens, heading FROM passages
-            WHERE document_key = :key ORDER BY ordinal"""
-        found = matched(db.execute(text(rows), {"key": key}).all(), old, new, spans)
-        move = 'UPDATE passages SET ordinal = ?, start = ?, "end" = ?, tokens = ? WHERE id = ?'
-        for passage, ordinal, span in found.moved:
-            db.exec_driver_sql(move, (ordinal, span.start, span.end, span.tokens, passage))
-        self._cut(db, key, new, found.new)
-        if found.gone:
-            self._drop_passages(db, found.gone)
-            self._lost(db)
-
-    @staticmethod
-    def _cut(db: Connection, key: int, body: str, spans: Iterable[tuple[int, Span]]) -> None:
-        """Store passages of a document, given with their ordinals, and their words."""
-        passage = (
-            'INSERT INTO passages (document_key, ordinal, start, "end", tokens, heading) VALUES (?,'
-            " ?, ?, ?, ?, ?)"
-        )
-        for ordinal, span in spans:
-            row = (key, ordinal, span.start, span.end, span.tokens, span.heading)
-            made = db.exec_driver_sql(passage, row).lastrowid
-            words = f"{span.heading}\n{body[span.start : span.end]}"
-            insert_words(db.exec_driver_sql, made, words)
-
-    @staticmethod
-    def _drop_passages(db: Connection, ids: Sequence[int]) -> None:
-        """Delete passages with their words, memories and embeddings."""
-        for some in chunks(ids):
-            for table in WORD_TABLES:
-                db.exec_driver_sql(f"DELETE FROM {table} WHERE rowid IN ({some})")
-            db.exec_driver_sql(f"DELETE FROM passages WHERE id IN ({some})")
-
-    def _remove(self, db: Connection, keys: Sequence[int]) -> None:
-        if keys:
-            for some in chunks(keys):
-                inside = f"SELECT id FROM passages WHERE document_key IN ({some})"
-                self._drop_passages(db, list(db.exec_driver_sql(inside).scalars()))
-                db.exec_driver_sql(f"DELETE FROM documents WHERE key IN ({some})")
-            self._lost(db)
-
     def history(self, document_id: str) -> list[Document]:
-        """See ports.DocumentStore."""
+        """Return every version of a document, oldest first; empty for an unknown id."""
         sql = f"SELECT d.*, {READY} FROM documents d WHERE doc_id = :id ORDER BY version"
         with self._read() as db:
             return [
@@ -357,7 +216,16 @@ class Documents(Database):
             ]
 
     def page(self, filter: Filter, limit: int, cursor: str | None) -> Page:
-        """See ports.DocumentStore."""
+        """Return documents in order of creation.
+
+        Args:
+            filter: which documents.
+            limit: documents per page.
+            cursor: the `next_cursor` of the page before; None: the first page.
+
+        Raises:
+            InvalidInput: a limit or cursor that cannot be.
+        """
         if not 1 <= limit <= LARGEST_PAGE:
             raise InvalidInput(f"limit={limit}: ask for 1 to {LARGEST_PAGE:,} documents a page")
         where, values = conditions(filter, self.now().timestamp())
@@ -375,7 +243,7 @@ class Documents(Database):
         )
 
     def ids(self, prefix: str) -> list[str]:
-        """See ports.DocumentStore."""
+        """Return the ids of current documents that begin with `prefix`, sorted."""
         sql = (
             f"SELECT doc_id FROM documents d WHERE doc_id >= :first AND doc_id < :last AND {ALIVE}"
             " ORDER BY doc_id"
@@ -389,7 +257,7 @@ class Documents(Database):
             return [row.doc_id for row in db.execute(text(sql), values)]
 
     def count(self, filter: Filter) -> int:
-        """See ports.DocumentStore."""
+        """Return how many documents fit a filter."""
         where, values = conditions(filter, self.now().timestamp())
         with self._read() as db:
             return int(
@@ -399,7 +267,13 @@ class Documents(Database):
             )
 
     def delete(self, filter: Filter, *, erase: bool = False) -> Removed:
-        """See ports.DocumentStore."""
+        """Delete the documents that fit with all their versions, and single earlier versions that
+        fit.
+
+        Args:
+            filter: which documents.
+            erase: also record, in the same transaction, that the files have to be rewritten.
+        """
         where, values = conditions(replace(filter, history=True), -math.inf)
         sql = f"""SELECT a.*, 0 AS ready FROM documents a
             WHERE key IN (SELECT d.key FROM documents d WHERE {where})
@@ -422,46 +296,72 @@ class Documents(Database):
         return Removed([gone_of(r) for r in rows], passages)
 
     def erasure_due(self) -> str | None:
-        """See ports.DocumentStore."""
+        """Return the name of the deletion whose bytes are still to be erased; None where there is
+        none.
+        """
         with self._read() as db:
             return db.execute(text("SELECT value FROM settings WHERE name = 'erasure'")).scalar()
 
     def erase(self, wait: float) -> bool:
-        """See ports.DocumentStore."""
+        """Rewrite the files without deleted content: VACUUM, then truncate the log
+        (sqlite.org/lang_vacuum.html).
+
+        Args:
+            wait: seconds to wait for another process that writes.
+
+        Returns:
+            False where another process still reads the old state: bytes are left.
+
+        Raises:
+            StorageLocked: another process writes for longer.
+        """
         with translated(self._folder):
             return rewrite(self._file, self._key, wait)
 
     def erased(self, due: str) -> None:
-        """See ports.DocumentStore."""
+        """Record that the erasure of this name is complete. Nothing changes where a later deletion
+        is due.
+        """
         with self._write() as db:
             db.execute(
                 text("DELETE FROM settings WHERE name = 'erasure' AND value = :name"), {"name": due}
             )
 
     def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
-        """See ports.DocumentStore."""
+        """Search every byte of every file for deleted content.
+
+        Returns:
+            The names of the files searched, and how many traces were found.
+        """
         with translated(self._folder):
             return traces_of(removed, self._folder, self._key)
 
 
-def _said(known: Document, given: Document, by_source: bool) -> dict[str, Any]:
-    """The fields of a known document after it is given again; only with `by_source` a new source
-    takes the place of its own.
+MERGED = ("text", "source", "metadata", "expires_at")
+
+
+def _merged(known: Document, given: Document, by_source: bool) -> Document:
+    """Return a known document after it is added again, as `given`.
+
+    Metadata is merged key by key. Only with `by_source` a new source replaces the known one.
     """
-    return {
-        "source": given.source or known.source if by_source else known.source or given.source,
-        "metadata": {**known.metadata, **given.metadata},  # keys that others noted stay
-        "expires_at": given.expires_at or known.expires_at,
-    }
+    source = given.source or known.source if by_source else known.source or given.source
+    return replace(
+        known,
+        text=given.text,
+        source=source,
+        metadata={**known.metadata, **given.metadata},
+        expires_at=given.expires_at or known.expires_at,
+    )
 
 
-def _cut_from(document: Document) -> tuple[object, ...]:
-    """What the passages of a document are made from: its text and what may name it."""
+def _split_input(document: Document) -> tuple[object, ...]:
+    """Return the fields that a document's passages depend on: its text and what may title it."""
     return document.version, document.text, document.source, dict(document.metadata)
 
 
 def _after(cursor: str | None) -> dict[str, float]:
-    """Where a page begins. Raises InvalidInput for what `page` did not give out."""
+    """Return where a page begins. Raises InvalidInput for a cursor that `page` did not return."""
     if cursor is None:
         return {"time": -math.inf, "key": 0}
     found = CURSOR.fullmatch(cursor)

@@ -1,18 +1,19 @@
-"""Connections to a database file: SQLite's, or SQLCipher's where there is a key. The only place
+"""Connections to a database file: SQLite's, or SQLCipher's where there is a key. The only module
 that opens one.
 
-Which errors to catch stands here too; what they mean, `connection` knows. Where keys come from,
-`keys` knows. Knows no table.
+Names the errors to catch; `disk_errors` translates them. `encryption` finds keys. Knows no table.
 """
 
 from __future__ import annotations
 
 import os
 import sqlite3
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from cmt_sdk.config import MEMORY_FILES
 from cmt_sdk.errors import StorageEncrypted
 
 try:
@@ -32,13 +33,31 @@ OperationalError: Errors = (
     *((sqlcipher.OperationalError,) if sqlcipher else ()),
 )
 
+FILE = MEMORY_FILES[0]
+WAIT_SECONDS = 30
 VARIABLE = "CMT_KEY"
+
+
+def files_in(folder: Path) -> dict[Path, int]:
+    """The files of a folder and their bytes, without those that another process removes
+    meanwhile.
+    """
+    found = {}
+    for file in sorted(folder.iterdir()):
+        with suppress(FileNotFoundError):
+            if file.is_file():
+                found[file] = file.stat().st_size
+    return found
 
 
 @dataclass(frozen=True)
 class Key:
-    """What opens one encrypted file: 32 bytes and its salt of 16, in hexadecimal. `origin` is where
-    they came from.
+    """The key of one encrypted file.
+
+    Attributes:
+        secret: 32 bytes, in hexadecimal.
+        salt: the file's salt of 16 bytes, in hexadecimal.
+        origin: where the key comes from, for messages.
     """
 
     secret: str = field(repr=False)
@@ -47,20 +66,19 @@ class Key:
 
 
 def available() -> bool:
-    """Whether there can be a key: the extra `encryption` is installed."""
+    """Return whether the extra `encryption` is installed."""
     return sqlcipher is not None
 
 
 def module(key: Key | None) -> Any:
-    """The DB-API module whose connections `connect` makes."""
+    """Return the DB-API module whose connections `connect` makes."""
     return sqlcipher if key else sqlite3
 
 
 def connect(
     file: Path, key: Key | None, *, timeout: float = 5.0, access: Access = "make", **options: Any
 ) -> Connection:
-    """A connection to a file; `options` are those of sqlite3.connect. Raises StorageEncrypted where
-    the key does not fit.
+    """Connect to a database file.
 
     Args:
         file: The database.
@@ -69,12 +87,15 @@ def connect(
         access: "make" begins a new file where there is none, "existing" does not, "read" needs no
             permission to write.
         options: Those of sqlite3.connect.
+
+    Raises:
+        StorageEncrypted: The key does not fit.
     """
-    name, alone = (
-        (str(file), False) if access == "make" else (f"{file.absolute().as_uri()}?mode=rw", False)
-    )
+    alone = False
     if access == "read":
         name, alone = _to_read(file)
+    else:
+        name = str(file) if access == "make" else f"{file.absolute().as_uri()}?mode=rw"
     connection: Connection = module(key).connect(
         name, timeout=timeout, uri=access != "make", **options
     )
@@ -94,12 +115,11 @@ def connect(
 
 
 def _to_read(file: Path) -> tuple[str, bool]:
-    """The address that opens a file which nobody may write, and whether its log can only be read
-    without shared memory.
+    """Return the address that opens a file for reading, and whether its log has to be read without
+    shared memory (sqlite.org/wal.html, "Read-Only Databases").
 
-    Beside a log with its index SQLite works as always. A log alone, as a stick keeps it that was
-    pulled out, is indexed in this process, without locks. Without a log the file is taken for one
-    that never changes.
+    With a log and its index SQLite works as usual. A log alone, as on a drive that was pulled out,
+    is indexed in this process, without locks. Without a log the file is taken as immutable.
     """
     log, index = (file.with_name(file.name + suffix) for suffix in ("-wal", "-shm"))
     address = f"{file.absolute().as_uri()}?mode=ro"

@@ -1,11 +1,11 @@
-"""Making deleted text vanish from the files, and looking for what is left of it. Knows files and
-SQLite, no store.
+"""Erasing deleted text from the files, and searching for traces of it. Knows files and SQLite, no
+store.
 
-A trace is a word of a removed document (text, source, id or metadata), of `SHORTEST` letters or
-more, or a piece of its text that stands in a file, as it was written, in lower case or as full-text
-search keeps it, though nothing that remains holds it.
+A trace is a word of a deleted document (text, source, id or metadata) of `SHORTEST` letters or
+more, or a piece of its text, that a file holds as it was written, in lower case or as the full-text
+index stores it, and that no remaining document holds.
 
-The search runs in a process of its own: closing any handle on a database's file drops all locks
+The search runs in its own process: closing any handle on a database's file drops all locks
 that SQLite holds on it in the same process (POSIX; sqlite.org/howtocorrupt.html, 2.2), and other
 writers would then be let in.
 """
@@ -26,9 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from cmt_sdk.errors import StorageError
-from cmt_sdk.storage.connection import FILE, WAIT_SECONDS, files_in
-from cmt_sdk.storage.driver import VARIABLE, Key, connect
-from cmt_sdk.storage.schema import WORD_TABLES
+from cmt_sdk.storage.driver import FILE, VARIABLE, WAIT_SECONDS, Key, connect, files_in
 from cmt_sdk.types import Document
 from cmt_sdk.words import grams, indexed
 
@@ -43,12 +41,16 @@ log = logging.getLogger(__name__)
 
 
 def rewrite(file: Path, key: Key | None, wait: float = WAIT_SECONDS) -> bool:
-    """Write the database anew without deleted content: the full-text index, the write-ahead log,
-    and every free page.
+    """Rewrite the database without deleted content: the full-text index, every free page, and the
+    write-ahead log (sqlite.org/lang_vacuum.html, sqlite.org/pragma.html#pragma_wal_checkpoint).
 
-    False where another process reads the old state for longer than `wait` seconds: the log then
-    stays.
+    Returns:
+        False where another process reads the old state for longer than `wait` seconds: the log is
+        kept then.
     """
+    # with SQLAlchemy, which the search for traces need not load
+    from cmt_sdk.storage.schema import WORD_TABLES
+
     with closing(connect(file, key, timeout=wait, isolation_level=None)) as connection:
         connection.execute("PRAGMA secure_delete = ON")
         for table in WORD_TABLES:
@@ -59,19 +61,19 @@ def rewrite(file: Path, key: Key | None, wait: float = WAIT_SECONDS) -> bool:
 
 
 def traces_of(removed: Sequence[Document], folder: Path, key: Key | None) -> tuple[list[str], int]:
-    """Names of the files that were read, and how many traces of the removed documents they hold.
-    Raises StorageError.
+    """Return the names of the files that were read, and how many traces of the deleted documents
+    they hold. Raises StorageError.
     """
-    told = [
+    sought = [
         [d.text, d.source or "", d.id, d.scope, *d.metadata, *map(str, d.metadata.values())]
         for d in removed
     ]
-    # -P: nothing of the folder where the user stands
+    # -P: import nothing from the working directory
     command = [sys.executable, "-P", "-m", __name__, str(folder)]
     same_modules = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     same_modules.pop(VARIABLE, None)
-    # not where other processes could see the key
-    order = json.dumps({"told": told, "key": key and asdict(key)}).encode()
+    # through stdin, where other processes cannot see the key
+    order = json.dumps({"sought": sought, "key": key and asdict(key)}).encode()
     try:
         search = subprocess.run(  # noqa: S603 - our own module
             command, input=order, capture_output=True, check=True, env=same_modules
@@ -86,9 +88,9 @@ def traces_of(removed: Sequence[Document], folder: Path, key: Key | None) -> tup
 
 
 def _traces_of(
-    told: Sequence[Sequence[str]], folder: Path, key: Key | None
+    sought: Sequence[Sequence[str]], folder: Path, key: Key | None
 ) -> tuple[list[str], int]:
-    needles = {needle for texts in told for needle in _needles(texts)}
+    needles = {needle for texts in sought for needle in _needles(texts)}
     files, found = [], set[bytes]()
     for file in files_in(folder):
         # the log goes with the last connection of another process
@@ -99,7 +101,7 @@ def _traces_of(
 
 
 def _needles(texts: Sequence[str]) -> Iterator[bytes]:
-    """What to look for of one document, whose text comes first."""
+    """Yield the words and pieces to search for of one document, whose text comes first."""
     body = texts[0]
     words = {w for t in texts for w in (*WORD.findall(t), *_as_indexed(t))}
     pieces = {
@@ -111,15 +113,15 @@ def _needles(texts: Sequence[str]) -> Iterator[bytes]:
 
 
 def _as_indexed(text: str) -> list[str]:
-    """The words of a text as full-text search keeps them."""
+    """Return the words of a text as the full-text index stores them."""
     kept = indexed(text)
     spelt = [" ".join(grams(word)) for word in kept.words.split()]
     return [*kept.words.split(), *kept.forms.split(), *kept.meanings.split(), *filter(None, spelt)]
 
 
 def _explained(found: set[bytes], database: Path, key: Key | None) -> set[bytes]:
-    """Those needles that stand in the files because something that remains holds them, perhaps
-    within a longer word.
+    """Return those needles that a remaining row of the database holds, perhaps within a longer
+    word.
     """
     explained: set[bytes] = set()
     for row in _remaining(database, key) if found else ():
@@ -131,7 +133,7 @@ def _explained(found: set[bytes], database: Path, key: Key | None) -> set[bytes]
 
 
 def _remaining(database: Path, key: Key | None) -> Iterator[str]:
-    """Everything that the database holds on purpose, its own schema too."""
+    """Yield every text that the database holds on purpose, its schema included."""
     with closing(connect(database, key, timeout=WAIT_SECONDS)) as connection:
         for sql in (
             "SELECT group_concat(sql, '\n') FROM sqlite_master",
@@ -147,7 +149,7 @@ def _remaining(database: Path, key: Key | None) -> Iterator[str]:
 
 
 def _found(file: Path, needles: set[bytes]) -> set[bytes]:
-    """Needles in a file, read in blocks that overlap by the longest of them."""
+    """Return the needles in a file, read in blocks that overlap by the longest needle."""
     found: set[bytes] = set()
     overlap = max(map(len, needles), default=0)
     with file.open("rb") as data:
@@ -160,8 +162,8 @@ def _found(file: Path, needles: set[bytes]) -> set[bytes]:
 
 
 def _in_window(window: bytes, needles: set[bytes]) -> set[bytes]:
-    """One pass for all needles: places are chosen by a hash of `SHORTEST` bytes, and then compared
-    in full.
+    """Find all needles in one pass, as Karp and Rabin 1987: a hash of `SHORTEST` bytes chooses
+    places, which are then compared in full.
     """
     by_start: dict[bytes, set[bytes]] = {}
     for needle in needles:
@@ -178,7 +180,7 @@ def _in_window(window: bytes, needles: set[bytes]) -> set[bytes]:
 
 
 def _hashes(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
-    """24 bits for every run of `SHORTEST` bytes."""
+    """Return a hash of 24 bits for every run of `SHORTEST` bytes."""
     values = np.frombuffer(data, np.uint8).astype(np.uint32)
     count = max(len(values) - SHORTEST + 1, 0)
     hashes = np.zeros(count, np.uint32)
@@ -190,6 +192,6 @@ def _hashes(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint32]]:
 if __name__ == "__main__":
     given = json.load(sys.stdin)
     json.dump(
-        _traces_of(given["told"], Path(sys.argv[1]), given["key"] and Key(**given["key"])),
+        _traces_of(given["sought"], Path(sys.argv[1]), given["key"] and Key(**given["key"])),
         sys.stdout,
     )

@@ -1,14 +1,13 @@
-"""The HNSW file of an index: built, proved, opened, asked. The only place that knows hnswlib; knows
-no database.
+"""The HNSW file of an index (Malkov and Yashunin 2016, arXiv 1603.09320): building, checking,
+opening and searching it. The only module that imports hnswlib; knows no database.
 
-hnswlib writes to full disks without a word and dies on damaged files. So a file is written under a
-new name and re-opened in another process before it is trusted, and only a file with the trusted
-hash is ever opened in this one.
+hnswlib reports no error on a full disk and crashes on damaged files. So a file is written under a
+new name and re-opened in another process before it is trusted, and this process opens only a file
+with the trusted hash.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from cmt_sdk.disk import flush, sha256_of
 from cmt_sdk.errors import StorageFull
 from cmt_sdk.types import Vector
 from cmt_sdk.vectors import Generation
@@ -34,9 +34,7 @@ NEIGHBOURS, BUILD_EFFORT = 16, 200
 
 @dataclass
 class Graph:
-    """An opened graph; `labels` are those in it that are alive, sorted, and `dropped` counts the
-    others.
-    """
+    """An opened graph. `labels` are the live labels in it, sorted; `dropped` counts the others."""
 
     index: Any
     file: str
@@ -44,7 +42,7 @@ class Graph:
     dropped: int = 0
 
     def keep(self, alive: Labels) -> None:
-        """Answer with no label that is not among `alive`."""
+        """Exclude every label that is not in `alive` from later results."""
         inside = np.isin(self.labels, alive)
         for label in self.labels[~inside].tolist():
             self.index.mark_deleted(label)
@@ -52,8 +50,8 @@ class Graph:
         self.labels = self.labels[inside]
 
     def nearest(self, vector: Vector, count: int) -> Labels:
-        """About `count` labels near a vector, unordered; all of them where the graph does not reach
-        so many.
+        """Return about `count` labels near a vector, unordered; all labels where the graph does not
+        reach `count`.
         """
         count = min(count, len(self.labels))
         if not count:
@@ -72,10 +70,16 @@ class Graph:
 def build(
     folder: Path, number: int, labels: Labels, matrix: Vector
 ) -> tuple[Graph, Generation] | None:
-    """A graph of vectors [n, dimension] in a new file of the folder; None when another process
-    removes it meanwhile.
+    """Build a graph in a new file of the folder; None where another process removes it meanwhile.
 
-    Raises StorageFull, OSError; then no file stays.
+    Args:
+        folder: the folder of the index files.
+        number: the number of the new file.
+        labels: int64 [n].
+        matrix: float32 [n, dimension].
+
+    Raises:
+        StorageFull, OSError: the file cannot be written, or not be read back; it is removed.
     """
     import hnswlib
 
@@ -89,7 +93,13 @@ def build(
         flush(file)
         _prove_elsewhere(file, matrix.shape[1], len(labels))
         made = Generation(
-            number, file.name, sha256(file), matrix.shape[1], SPACE, len(labels), int(labels.max())
+            number,
+            file.name,
+            sha256_of(file),
+            matrix.shape[1],
+            SPACE,
+            len(labels),
+            int(labels.max()),
         )
     except BaseException as error:
         if isinstance(error, OSError | StorageFull) and folder.exists() and not file.exists():
@@ -100,11 +110,11 @@ def build(
 
 
 def open_trusted(folder: Path, trusted: Generation, dimension: int) -> Graph | None:
-    """The graph of the file that the database trusts; None, and a warning, for a file that is
-    another one.
+    """Return the graph in the file that the database trusts; None, and a warning, where the file in
+    the folder is another one.
     """
     try:
-        if (trusted.dimension, trusted.space) == (dimension, SPACE) and sha256(
+        if (trusted.dimension, trusted.space) == (dimension, SPACE) and sha256_of(
             folder / trusted.file
         ) == trusted.sha256:
             index = _load(folder / trusted.file, dimension, trusted.count)
@@ -130,12 +140,6 @@ def _load(file: Path, dimension: int, count: int) -> Any:
     return index
 
 
-def sha256(file: Path) -> str:
-    """The hash of a file's bytes."""
-    with file.open("rb") as data:
-        return hashlib.file_digest(data, "sha256").hexdigest()
-
-
 def remove(file: Path) -> None:
     """Delete an index file, later where something holds it open."""
     try:
@@ -144,18 +148,8 @@ def remove(file: Path) -> None:
         log.info("%s stays for now: %s", file, error)
 
 
-def flush(file: Path) -> None:
-    """Wait until a file and its place in its folder are on the disk."""
-    for path in (file, file.parent) if os.name == "posix" else ():
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
 def _prove_elsewhere(file: Path, dimension: int, count: int) -> None:
-    """Let another process open the file and ask it. Raises StorageFull when that fails."""
+    """Open and search the file in another process. Raises StorageFull where that fails."""
     command = [sys.executable, "-P", "-m", __name__, str(file), str(dimension), str(count)]
     same_modules = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     proof = subprocess.run(command, check=False, capture_output=True, env=same_modules)  # noqa: S603 - our own module

@@ -22,7 +22,15 @@ class Histories(Documents):
     """Documents that share a history with those of another folder; see ports.DocumentStore."""
 
     def related(self, versions: Sequence[Document]) -> list[Document]:
-        """See ports.DocumentStore."""
+        """Return current documents that may be an archive's document under another id.
+
+        They are in the scope of its last version, and either their text is that of one of
+        `versions`, or one of their versions has such a text and their source is the same or ends in
+        the same two names.
+
+        Args:
+            versions: the archive's document, oldest version first.
+        """
         last = versions[-1]
         tail = tail_of(last.source)
         sql = f"""SELECT d.*, {READY} FROM documents d WHERE d.key IN (
@@ -44,27 +52,37 @@ class Histories(Documents):
         with self._read() as db:
             return [document_of(row) for row in db.execute(text(sql), values)]
 
-    def go_on(
+    def extend_history(
         self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None
     ) -> Document:
-        """See ports.DocumentStore."""
+        """Append versions from an archive to a document; the last becomes the current one.
+
+        The present version becomes an earlier one, unless the given last version has its number and
+        text: then its fields change in place. Numbers and times are kept as given.
+
+        Args:
+            document_id: the document here.
+            versions: oldest first; their numbers and times come after those here.
+            spans: the passages of the last version; None keeps those of the current text.
+
+        Raises:
+            DocumentNotFound: no document has the id.
+        """
         *earlier, last = (replace(version, id=document_id) for version in versions)
         with self._write() as db:
             sql = text("SELECT * FROM documents d WHERE doc_id = :id AND d.current")
             before = db.execute(sql, {"id": document_id}).first()
             if before is None:
-                raise DocumentNotFound(
-                    f"no document has the id {document_id!r}; `list` shows those there are"
-                )
+                raise DocumentNotFound.of(document_id)
             known = self._current(db, document_id)
             if last.text != known.text:
                 # which keeps `before` as a version
-                self._replaced(db, known, {"text": last.text}, spans, None)
+                self._replaced(db, known, {"text": last.text}, spans)
             elif last.version != known.version:
                 self._overwrite(db, self._dated(replace(last, id=document_id)), before)
                 self._insert(db, before._asdict(), False)
             if last.text == known.text and spans is not None:
-                self._cut_again(db, before.key, known.text, last.text, spans)
+                self._update_passages(db, before.key, known.text, last.text, spans)
             self._overwrite(db, self._dated(last), db.execute(sql, {"id": document_id}).one())
             for version in earlier:
                 self._insert(db, self._dated(version), False)

@@ -1,9 +1,9 @@
-"""EmbeddingIndex: nearest embeddings by cosine; exact while they are few, a graph above. Knows no
+"""EmbeddingIndex: nearest embeddings by cosine; exact for few, by an HNSW graph for many. Knows no
 documents.
 
-All vectors are held in memory as one float32 matrix, read from the store as they change. The graph
-only chooses candidates: every score is computed exactly, and what lies outside the graph is
-searched exactly. So a graph that is missing, damaged or behind costs time, never an answer.
+All vectors are in memory as one float32 matrix, read from the store as they change. The graph only
+chooses candidates: every score is computed exactly, and vectors outside the graph are searched
+exactly. So a graph that is missing, damaged or outdated costs time, but no result.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from cmt_sdk.errors import InvalidInput, StorageError
 from cmt_sdk.handles import is_held
 from cmt_sdk.ports import VectorStore
 from cmt_sdk.storage import graph
-from cmt_sdk.storage.connection import translated
+from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.types import Hit, Vector
 from cmt_sdk.vectors import Changes, Generation
 
@@ -30,16 +30,15 @@ log = logging.getLogger(__name__)
 TRIES = 2
 Rows = NDArray[np.intp]
 FEWEST_NEIGHBOURS = 64
-# vectors outside the graph that are always searched exactly before it is built anew
+# vectors outside the graph that are searched exactly before it is built again
 FEWEST_BEHIND = 1_000
 
 
 class EmbeddingIndex:
-    """The index of one folder, safe from several threads. Up to `exact_limit` vectors are searched
-    without a graph.
+    """The index of one folder. Safe to use from several threads.
 
-    With `read_only` no file is written: a graph that is there is used, and what it lacks is
-    searched exactly.
+    Up to `exact_limit` vectors are searched without a graph. With `read_only` no file is written:
+    an existing graph is used, and vectors outside it are searched exactly.
     """
 
     def __init__(
@@ -53,11 +52,11 @@ class EmbeddingIndex:
         self._clear()
 
     def at_work(self) -> bool:
-        """See ports.VectorIndex."""
+        """Return whether another thread is using the index."""
         return is_held(self._lock)
 
     def leave(self) -> None:
-        """See ports.VectorIndex."""
+        """In a forked child: replace the lock that a thread of the parent holds."""
         self._lock = threading.RLock()
 
     def _clear(self) -> None:
@@ -67,7 +66,16 @@ class EmbeddingIndex:
         self._outside = np.zeros(0, np.intp)  # rows that the graph does not hold
 
     def search(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> list[Hit]:
-        """See ports.VectorIndex. Raises InvalidInput for a vector of another dimension."""
+        """Return the nearest passages by cosine, best first.
+
+        Args:
+            vector: float32 [dimension], of length 1.
+            limit: hits at most.
+            allowed: ids of the passages to search; None: all.
+
+        Raises:
+            InvalidInput: a vector of another dimension.
+        """
         with self._lock:
             self.maintain()
             held = self._vectors
@@ -84,7 +92,7 @@ class EmbeddingIndex:
             return [Hit(int(held.passages[rows[b]]), float(scores[b])) for b in best]
 
     def vectors(self, passage_ids: Collection[int]) -> dict[int, Vector]:
-        """See ports.VectorIndex."""
+        """Return the embeddings of these passages by id; a passage without one is missing."""
         with self._lock:
             self.maintain()
             held = self._vectors
@@ -94,8 +102,8 @@ class EmbeddingIndex:
             return {int(held.passages[row]): held.matrix[row] for row in rows}
 
     def _candidates(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> Rows:
-        """The rows to score: those allowed, else the graph's choice and what it does not hold, else
-        all.
+        """Return the rows to score: those allowed, else the graph's choice and the rows outside it,
+        else all.
         """
         if allowed is not None:
             return np.flatnonzero(
@@ -110,11 +118,13 @@ class EmbeddingIndex:
         matrix = self._vectors.matrix
         if 4 * len(rows) < len(matrix):
             return matrix[rows] @ vector
-        every: Vector = matrix @ vector  # picking many rows would copy them
+        every: Vector = matrix @ vector  # selecting many rows would copy them
         return every[rows]
 
     def maintain(self) -> None:
-        """See ports.VectorIndex."""
+        """Take in what has changed, and write a new index file where too much lies outside the
+        present one.
+        """
         with self._lock:
             if not self._refresh():
                 return
@@ -124,7 +134,7 @@ class EmbeddingIndex:
                 self._catch_up()
 
     def _refresh(self) -> bool:
-        """Read what the store has gained and lost; True when that was anything."""
+        """Read what the store has gained and lost; return whether anything has changed."""
         if self._store.changes() == self._changes:
             return False
         news = self._store.vectors(self._changes)
@@ -136,7 +146,7 @@ class EmbeddingIndex:
         else:
             new = np.arange(self._vectors.count - len(news.labels), self._vectors.count)
             self._outside = np.concatenate([self._outside, new])
-        self._changes = news.changes  # last: what failed before is read again
+        self._changes = news.changes  # last: after a failure the news is read again
         return True
 
     def _use(self, chosen: graph.Graph | None) -> None:
@@ -149,14 +159,16 @@ class EmbeddingIndex:
         self._graph = chosen
 
     def _behind(self) -> bool:
-        """Without a graph, or with more beside it and dead in it than exact search is meant for."""
+        """Return whether there is no graph, or more vectors are outside it or dead in it than exact
+        search is meant for.
+        """
         if self._graph is None:
             return True
         return len(self._outside) + self._graph.dropped > max(self._exact_limit, FEWEST_BEHIND)
 
     def _catch_up(self) -> None:
-        """Open the file that another process may have written, else write one; without success
-        search stays exact.
+        """Open the file that another process may have written, else write one. Search stays exact
+        where both fail.
         """
         trusted = self._store.generation()
         if trusted is not None and (self._graph is None or self._graph.file != trusted.file):
@@ -168,10 +180,14 @@ class EmbeddingIndex:
                 log.warning("searching exactly, because the index could not be written: %s", error)
 
     def rebuild(self) -> None:
-        """See ports.VectorIndex. Raises StorageFull when what was written does not prove readable.
+        """Write a new index file from the stored embeddings, without deleted ones; delete all
+        others.
 
-        Where others delete all the while no file is written, and search is exact until the next one
-        is.
+        Where other processes keep deleting meanwhile, no file is written and search is exact until
+        the next one is.
+
+        Raises:
+            StorageFull: the new file cannot be read back.
         """
         with self._lock:
             self._clear()
@@ -184,8 +200,8 @@ class EmbeddingIndex:
             self._remove_others()
 
     def _write(self) -> bool:
-        """Write a new file and make it the trusted one; False when vectors in it were deleted
-        meanwhile.
+        """Write a new file and make it the trusted one; return False where vectors in it were
+        deleted meanwhile.
         """
         trusted = self._store.generation()
         with translated(self._folder):
@@ -200,7 +216,7 @@ class EmbeddingIndex:
         return True
 
     def _trusted(self, made: Generation) -> bool:
-        """Make a new file the trusted one; whatever keeps it from that, it does not stay."""
+        """Make a new file the trusted one; remove it where that fails."""
         trusted = False
         try:
             trusted = self._store.set_generation(made)
@@ -211,7 +227,7 @@ class EmbeddingIndex:
 
     def _remove_others(self) -> None:
         """Delete every index file but the trusted one. Another process that is writing one finds it
-        gone, and does without.
+        removed, and searches exactly.
         """
         trusted = self._store.generation()
         for file, _ in self._files():
@@ -219,20 +235,20 @@ class EmbeddingIndex:
                 graph.remove(file)
 
     def _files(self) -> list[tuple[Path, int]]:
-        """The index files with their numbers."""
+        """Return the index files with their numbers."""
         numbers = [(file, file.name.split("-")[1]) for file in self._folder.glob("index-*.hnsw")]
         return [(file, int(number) if number.isdecimal() else 0) for file, number in numbers]
 
     def describe(self) -> str:
-        """See ports.VectorIndex."""
+        """Return the kind of search in use and its size, in words."""
         count = self._store.alive()
         graphed = count > self._exact_limit and self._store.generation() is not None
         return f"{f'hnsw (m={graph.NEIGHBOURS})' if graphed else 'exact'}, {count} vectors"
 
 
 class Vectors:
-    """Vectors in order of their labels, normalised, in arrays with room to grow: adding a few
-    copies no others.
+    """Normalised vectors in order of their labels, in arrays with room to grow: adding a few copies
+    no others.
     """
 
     def __init__(self) -> None:
@@ -257,7 +273,7 @@ class Vectors:
         return self._matrix[: self.count]
 
     def keep(self, live: Collection[int]) -> None:
-        """Only those with these labels."""
+        """Keep only the vectors with these labels."""
         alive = np.isin(self.labels, np.fromiter(live, np.int64, len(live)))
         self._labels, self._passages, self._matrix = (
             self.labels[alive],
@@ -267,7 +283,7 @@ class Vectors:
         self.count = len(self._labels)
 
     def append(self, labels: Sequence[int], passages: Sequence[int], matrix: Vector) -> None:
-        """More vectors, of later labels; into an empty set they may be of another dimension."""
+        """Append vectors with later labels. An empty set takes any dimension."""
         if not len(labels):
             return
         end = self.count + len(labels)

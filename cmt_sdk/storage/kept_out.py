@@ -1,5 +1,5 @@
-"""The sources that are to stay out of a memory, as keyed hashes: their names are not stored. Knows
-no documents.
+"""The sources that stay out of a memory, as keyed hashes (HMAC-SHA256): their names are not stored.
+Knows no documents.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ class KeptOut(Database):
     """One row of the settings: a random key, and the hashes of scopes with sources."""
 
     def keep_out(self, scope: str, sources: Iterable[str], *, out: bool) -> None:
-        """See ports.DocumentStore."""
+        """Record that these sources of a scope stay out, as hashes; with `out=False`, remove the
+        record.
+        """
         with self._write() as db:
             key, hashes = self._kept(db)
             changed = {_hash(key, scope, source) for source in sources}
@@ -34,7 +36,7 @@ class KeptOut(Database):
             db.execute(text("INSERT OR REPLACE INTO settings VALUES (:name, :value)"), row)
 
     def kept_out(self, scope: str, sources: Iterable[str]) -> list[str]:
-        """See ports.DocumentStore."""
+        """Return those of the sources that `keep_out` recorded for a scope."""
         with self._read() as db:
             key, hashes = self._kept(db)
         return [source for source in sources if hashes and _hash(key, scope, source) in hashes]
@@ -55,7 +57,9 @@ class KeptOut(Database):
 
 
 def _hash(key: str, scope: str, source: str) -> str:
-    """The keyed hash of a source in its scope; composed and decomposed spellings have one."""
+    """Return the keyed hash of a source in its scope, the same for composed and decomposed
+    spellings.
+    """
     composed = normalize("NFC", sound_text("source", source, InvalidInput))
     name = f"{sound_text('scope', scope, InvalidInput)}\0{composed}"
     return hmac.digest(key.encode(), name.encode(), "sha256").hex()

@@ -39,12 +39,12 @@ from cmt_sdk.storage.work_locks import claimed
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMemory, Passage, Vector
 from cmt_sdk.vectors import Embeddings
 
-MOST_WORDS = 200
+MAX_FTS_TERMS = 200
 # What counts, against a word as it is asked for: one in another form, one within a longer one, a
 # date or number in any notation.
 WEIGHTS = "0.5, 0.5, 2.0"
 # seconds before the time of reading is written again: a question should not cost a write
-READ_AGAIN = 60.0
+LAST_READ_RESOLUTION_S = 60.0
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,12 @@ class Passages(Database):
     """The passages of a folder; see ports.PassageStore."""
 
     def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]:
-        """See ports.PassageStore."""
+        """Return passages of current documents that have no embedding yet, oldest first.
+
+        Args:
+            limit: how many at most.
+            of: ids of the documents to look at; None: all.
+        """
         meant = "" if of is None else "AND d.doc_id IN (SELECT value FROM json_each(:of))"
         sql = f"""SELECT {PASSAGE} JOIN waiting w ON w.passage_id = p.id
             WHERE {ALIVE} {meant} ORDER BY w.passage_id LIMIT :limit"""
@@ -64,8 +69,8 @@ class Passages(Database):
             ).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
-    def waiting(self, document_id: str) -> int:
-        """See ports.PassageStore."""
+    def count_pending(self, document_id: str) -> int:
+        """Return how many passages of a document's current version have no embedding yet."""
         sql = """SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
             JOIN documents d ON d.key = p.document_key WHERE d.doc_id = :id AND d.current"""
         values = {"id": sound_text("id", document_id, InvalidDocument)}
@@ -74,7 +79,12 @@ class Passages(Database):
 
     @contextmanager
     def claimed(self, passage_ids: Sequence[int], most: int) -> Iterator[list[int]]:
-        """See ports.PassageStore."""
+        """Claim the first `most` of these passages that are still pending and that no other process
+        encodes.
+
+        The claim ends with the block or the process. It is advisory: where the file system has no
+        locks, two processes can claim the same passage.
+        """
         with claimed(self._folder, passage_ids, most) as mine:
             still = set[int]()
             with self._read() as db:
@@ -99,7 +109,12 @@ class Passages(Database):
         return [(passage_of(r, documents[r.document_key]), documents[r.document_key]) for r in rows]
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
-        """See ports.PassageStore."""
+        """Store memories and embeddings by passage id in one transaction; ids of deleted passages
+        are skipped.
+
+        Raises:
+            ModelMismatch: another model made stored memories; nothing is stored.
+        """
         data = {passage: pack(made.memory) for passage, made in encoded.items()}
         with self._write() as db:
             self._check_maker(db, fingerprint)
@@ -119,9 +134,9 @@ class Passages(Database):
                     "fidelity": made.fidelity,
                 }
                 db.execute(text(sql), values | row)
-                lost += self._save_key(db, passage, made.embedding, fingerprint)
+                lost += self._save_embedding(db, passage, made.embedding, fingerprint)
             if lost:
-                self._lost(db)
+                self._bump_change_counter(db)
 
     @staticmethod
     def _check_maker(db: Connection, fingerprint: Fingerprint) -> None:
@@ -132,11 +147,14 @@ class Passages(Database):
             if differences := theirs.differences(fingerprint):
                 raise ModelMismatch(
                     f"another process encoded with {theirs.model} meanwhile"
-                    f" ({'; '.join(differences)}): open the memory again"
+                    f" ({'; '.join(differences)}): open the memory again",
+                    differences=differences,
                 )
 
     @staticmethod
-    def _save_key(db: Connection, passage: int, key: Vector, fingerprint: Fingerprint) -> bool:
+    def _save_embedding(
+        db: Connection, passage: int, key: Vector, fingerprint: Fingerprint
+    ) -> bool:
         """Store an embedding under a new label, where it is another; True when one before it
         went.
         """
@@ -153,7 +171,13 @@ class Passages(Database):
         return lost
 
     def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, PackedMemory]:
-        """See ports.PassageStore."""
+        """Return stored memories by passage id; a passage without one is missing.
+
+        Records the time of reading, for `evict`, with a resolution of LAST_READ_RESOLUTION_S.
+
+        Raises:
+            ModelMismatch: another model than `reader` made stored memories.
+        """
         found: dict[int, PackedMemory] = {}
         now, old = self.now().timestamp(), []
         with self._read() as db:
@@ -167,7 +191,7 @@ class Passages(Database):
                     if memory is None:
                         continue
                     found[row.passage_id] = memory
-                    if now - row.last_read > READ_AGAIN:
+                    if now - row.last_read > LAST_READ_RESOLUTION_S:
                         old.append(row.passage_id)
         self._note_reading(old, now)
         return found
@@ -187,7 +211,11 @@ class Passages(Database):
             log.info("the time of reading was not noted: %s", error)
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
-        """See ports.PassageStore."""
+        """Return stored memories with their embeddings and the fingerprints that made them, for an
+        archive.
+
+        Does not count as a reading. A passage without a memory is missing.
+        """
         sql = """SELECT v.passage_id, v.key, f.body, m.data, m.fidelity FROM vectors v
             JOIN memories m ON m.passage_id = v.passage_id
                 JOIN fingerprints f ON f.id = v.fingerprint WHERE v.passage_id IN"""
@@ -205,7 +233,9 @@ class Passages(Database):
         return found
 
     def passages(self, passage_ids: Sequence[int]) -> dict[int, tuple[Passage, Document]]:
-        """See ports.PassageStore."""
+        """Return passages with their documents, by id; superseded, deleted and expired ones are
+        missing.
+        """
         rows: list[Row[Any]] = []
         now = {"now": self.now().timestamp()}
         with self._read() as db:
@@ -219,7 +249,7 @@ class Passages(Database):
             }
 
     def passages_of(self, document_id: str) -> list[Passage]:
-        """See ports.PassageStore."""
+        """Return the passages of a document's current version, in order."""
         sql = f"SELECT {PASSAGE} WHERE d.doc_id = :id AND d.current ORDER BY p.ordinal"
         with self._read() as db:
             rows = db.execute(
@@ -228,7 +258,7 @@ class Passages(Database):
             return [passage for passage, _ in self._with_documents(db, rows)]
 
     def choose(self, filter: Filter) -> Collection[int]:
-        """See ports.PassageStore."""
+        """Return the ids of the passages of current documents that fit a filter."""
         where, values = conditions(replace(filter, history=False), self.now().timestamp())
         sql = (
             f"SELECT p.id FROM passages p JOIN documents d ON d.key = p.document_key WHERE {where}"
@@ -237,7 +267,9 @@ class Passages(Database):
             return {row.id for row in db.execute(text(sql), values)}
 
     def embeddings(self, filter: Filter) -> Embeddings:
-        """See ports.PassageStore."""
+        """Return the embeddings of the passages of current documents that fit a filter, oldest
+        first.
+        """
         where, values = conditions(replace(filter, history=False), self.now().timestamp())
         sql = f"""SELECT v.passage_id, v.key FROM vectors v JOIN passages p ON p.id = v.passage_id
             JOIN documents d ON d.key = p.document_key WHERE {where} ORDER BY v.passage_id"""
@@ -251,7 +283,15 @@ class Passages(Database):
         return Embeddings([r.passage_id for r in rows], matrix)
 
     def search_text(self, query: str, limit: int, filter: Filter) -> list[Hit]:
-        """See ports.PassageStore."""
+        """Search full text by BM25 (sqlite.org/fts5.html, section 5.1.1); return hits, best first.
+
+        Any word of the query may match, in any of its spellings (cmt_sdk.words).
+
+        Args:
+            query: the words.
+            limit: hits at most.
+            filter: which documents.
+        """
         asked = words.asked(query)
         whole = _any_of(asked)
         if not whole:
@@ -274,7 +314,7 @@ class Passages(Database):
             WHERE passage_text MATCH :words)
             SELECT 1 FROM found {alive} LIMIT 1"""
         with self._read() as db:
-            spelt = sorted(asked.spelt, key=len, reverse=True)[:MOST_WORDS]
+            spelt = sorted(asked.spelt, key=len, reverse=True)[:MAX_FTS_TERMS]
             unknown = [
                 w for w in spelt if not db.execute(text(one), values | {"words": f'"{w}"'}).first()
             ]
@@ -288,12 +328,12 @@ class Passages(Database):
         return [Hit(i, best[i]) for i in list(dict.fromkeys(r.id for r in rows))[:limit]]
 
     def fingerprints(self) -> list[Fingerprint]:
-        """See ports.PassageStore."""
+        """Return the fingerprints of the stored memories."""
         with self._read() as db:
             return _makers(db)
 
     def forget_encodings(self, keep: Fingerprint | None) -> int:
-        """See ports.PassageStore."""
+        """Make every passage pending again that `keep` did not encode; return how many."""
         by = {"keep": keep.id if keep else ""}
         with self._write() as db:
             db.execute(
@@ -305,11 +345,13 @@ class Passages(Database):
             )
             gone = db.execute(text("DELETE FROM vectors WHERE fingerprint <> :keep"), by).rowcount
             db.execute(text("DELETE FROM fingerprints WHERE id <> :keep"), by)
-            self._lost(db)
+            self._bump_change_counter(db)
         return int(gone)
 
     def evict(self, budget_bytes: int) -> int:
-        """See ports.PassageStore."""
+        """Delete the memories that were read longest ago until the rest fits `budget_bytes`;
+        embeddings stay. Return how many were deleted.
+        """
         gone = []
         with self._write() as db:
             over = (
@@ -334,9 +376,10 @@ def _any_of(asked: words.Asked) -> str:
     Of a very long question the longest words are asked for: the time that FTS5 takes grows faster
     than their number.
     """
-    longest = sorted(asked.words, key=len, reverse=True)[:MOST_WORDS]
+    longest = sorted(asked.words, key=len, reverse=True)[:MAX_FTS_TERMS]
     return " OR ".join(
-        [f'"{word}"' for word in longest] + [f'"{start}" *' for start in asked.starts[:MOST_WORDS]]
+        [f'"{word}"' for word in longest]
+        + [f'"{start}" *' for start in asked.starts[:MAX_FTS_TERMS]]
     )
 
 
@@ -346,7 +389,7 @@ def _parts_of(unknown: Sequence[str]) -> list[str]:
     """
     starts = [f'"{word}" *' for word in unknown]
     parts = [f'"{part}"' for word in unknown for part in words.heads_and_tails(word)]
-    return [*starts, *parts[:MOST_WORDS]]
+    return [*starts, *parts[:MAX_FTS_TERMS]]
 
 
 def _within(word: str) -> str:

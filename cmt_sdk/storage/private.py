@@ -1,5 +1,5 @@
-"""Files that are their owner's alone, also where they were there before, and no links in their
-place. Knows no database.
+"""Permissions: only the owner can read a memory's files, and none of them is a link. Knows no
+database.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ KEPT = ("memory.db*", "memory.lock", "index-*.hnsw")
 
 
 def make_folder(folder: Path) -> None:
-    """A folder and those above it that are lacking, each its owner's alone whatever the umask."""
+    """Make a folder and its missing parents with mode 0700, whatever the umask."""
     lacking = [folder]
     while not lacking[-1].parent.exists():
         lacking.append(lacking[-1].parent)
@@ -26,10 +26,11 @@ def make_folder(folder: Path) -> None:
 
 
 def keep_private(folder: Path, database: str) -> None:
-    """Take the files of a memory away from all but their owner.
+    """Remove all rights of others on the files of a memory.
 
-    Raises StorageDenied for a link in the place of one, and for an empty database that another user
-    has put there: that user would read whatever is remembered in it.
+    Raises:
+        StorageDenied: a file is a link, or the database is empty and another user's: that user
+            could read everything that is stored in it.
     """
     if not folder.is_dir():
         return

@@ -18,15 +18,16 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
+from cmt_sdk.disk import flush
 from cmt_sdk.errors import MemoryNotFound, StorageDamaged, StorageLocked
 from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import checks
 from cmt_sdk.storage.backup import copy_as_it_is
-from cmt_sdk.storage.connection import FILE, files_in, translated
 from cmt_sdk.storage.copies import BEFORE_REPAIR
-from cmt_sdk.storage.driver import DatabaseError, Error, Key, connect
+from cmt_sdk.storage.disk_errors import translated
+from cmt_sdk.storage.driver import FILE, DatabaseError, Error, Key, connect, files_in
 from cmt_sdk.storage.encryption import key_of
-from cmt_sdk.storage.graph import flush, remove
+from cmt_sdk.storage.graph import remove
 from cmt_sdk.storage.recovery import Salvaged, salvage
 from cmt_sdk.storage.schema import index_words, seal
 from cmt_sdk.storage.store import SQLiteStore
@@ -195,7 +196,7 @@ def _told(saved: Salvaged, why: str) -> CheckResult:
 def _mended(folder: Path) -> Iterator[CheckResult]:
     """The steps below in one transaction, then the files that belong to nothing."""
     with closing(SQLiteStore(folder, create=False)) as store:
-        words = store.words_fit()
+        words = store.fts_is_consistent()
         with store._write() as db:
             for step in STEPS:
                 yield from step(db)
@@ -203,7 +204,7 @@ def _mended(folder: Path) -> Iterator[CheckResult]:
                 yield _words_anew(db)
             yield from _index(db, folder)
             yield from _beyond(db)
-            store._lost(db)
+            store._bump_change_counter(db)
         named = store.generation()
         for file in checks.strays(folder, None if named is None else named.file):
             remove(file)
@@ -286,7 +287,7 @@ def _fingerprints(db: Connection) -> Iterator[CheckResult]:
 
 def _encodings(db: Connection) -> Iterator[CheckResult]:
     """A damaged memory or embedding goes; the passage waits for compression again."""
-    bad = {int(i) for i in checks.bad_keys(db)} | {
+    bad = {int(i) for i in checks.bad_embeddings(db)} | {
         i for i, why in checks.damaged_memories(db) if why
     }
     for number in bad:
@@ -325,7 +326,7 @@ def _beyond(db: Connection) -> Iterator[CheckResult]:
         yield CheckResult("texts", False, told, "update these documents from their sources")
     if not (found := checks.records(db)).ok:
         yield found
-    if without := checks.uncut(db):
+    if without := checks.ids_without_passages(db):
         yield CheckResult(
             "passages",
             True,

@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row
 
+from cmt_sdk.characters import REMEDY, is_text
 from cmt_sdk.errors import InvalidDocument, InvalidInput, StorageDamaged
 from cmt_sdk.types import Document, Fingerprint, Passage
 
@@ -44,7 +44,6 @@ WIDEST = 2**63
 # bytes of JSON; with the names it fits an archive's line (archive.layout.LARGEST_ROW)
 LARGEST_METADATA = 2**19
 LONGEST_NAME = 2**14  # characters of an id, a scope, a source
-UNSOUND = re.compile("[\0\ud800-\udfff]")
 
 
 def stamp_of(moment: datetime) -> float:
@@ -164,11 +163,8 @@ def sound_text(name: str, value: str, error: type[InvalidInput]) -> str:
 
 def fault_of(value: object) -> str:
     """Why a value can neither be stored nor asked for; empty when it can."""
-    if isinstance(value, str) and UNSOUND.search(value):
-        return (
-            "NUL and lone surrogates are no text: decode it again, for example with"
-            " errors='replace'"
-        )
+    if isinstance(value, str) and not is_text(value):
+        return f"NUL and lone surrogates are no text: {REMEDY}"
     if isinstance(value, float) and not math.isfinite(value):
         return f"{value} is no finite number"
     if isinstance(value, int) and not -WIDEST <= value < WIDEST:

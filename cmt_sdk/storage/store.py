@@ -17,8 +17,8 @@ from sqlalchemy import Connection, text
 from cmt_sdk.errors import StorageDamaged, StorageDenied, StorageFull, StorageLocked
 from cmt_sdk.storage.backup import back_up
 from cmt_sdk.storage.checks import REPAIR, findings
-from cmt_sdk.storage.connection import files_in
 from cmt_sdk.storage.copies import Copies
+from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.histories import Histories
 from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
@@ -39,12 +39,12 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
     """
 
     def check(self) -> Sequence[CheckResult]:
-        """See ports.Store."""
+        """Check files, database, index and memories; return one result per check."""
         with self._read() as db:
             found = [*findings(db, self._folder, self.now().timestamp()), *self._encryption()]
         if (
             all(f.ok for f in found if f.check in ("database", "full-text search"))
-            and not self.words_fit()
+            and not self.fts_is_consistent()
         ):
             damaged = CheckResult("full-text search", False, "its index is damaged", REPAIR)
             found = [damaged if f.check == damaged.check else f for f in found]
@@ -54,7 +54,7 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         if self._key is not None:
             yield CheckResult("encryption", True, f"encrypted with the key in {self._key.origin}")
 
-    def words_fit(self) -> bool:
+    def fts_is_consistent(self) -> bool:
         """Whether the index of words is that of the texts in it; not asked, and True, while another
         process writes.
         """
@@ -69,13 +69,23 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         return True
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:
-        """See ports.Store."""
+        """Copy the database as of one moment, while others write; return the copied file.
+
+        Args:
+            target: a file *.db, else a folder.
+            overwrite: replace an existing file.
+
+        Raises:
+            AlreadyExists: the target exists.
+            StorageFull, StorageDenied: the target cannot be written.
+            InvalidInput: the target is a file of an open memory.
+        """
         return back_up(
             self._folder, target, self._key, overwrite=overwrite, read_only=self.read_only
         )
 
     def settings(self) -> dict[str, Any]:
-        """The settings that the memory was made with; empty for a new one."""
+        """Return the settings that the memory was made with; empty for a new one."""
         with self._read() as db:
             found = db.execute(text("SELECT value FROM settings WHERE name = 'settings'")).scalar()
         try:
@@ -86,7 +96,7 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
             ) from error
 
     def set_settings(self, settings: Mapping[str, Any]) -> None:
-        """Record settings in place of those before."""
+        """Replace the recorded settings."""
         with self._write() as db:
             self._set(db, "settings", json.dumps(dict(settings)))
 
@@ -98,8 +108,8 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         )
 
     def stats(self) -> Stats:
-        """See ports.DocumentStore. Expired documents are not counted, and none of their passages
-        waits.
+        """Return the store in numbers. Expired documents are not counted; their passages are not
+        pending.
         """
         sql = f"""SELECT (SELECT count(*) FROM documents d WHERE {ALIVE}) AS documents,
             (SELECT count(*) FROM documents) AS versions, (SELECT count(*)
@@ -118,7 +128,7 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         return Stats(**row._mapping, file_bytes=files, index="", model="")
 
     def vectors(self, since: Changes) -> VectorRows:
-        """See ports.VectorStore."""
+        """Return what the set has gained and lost since `since`; a label is never used again."""
         sql = (
             f"SELECT v.label, v.passage_id, v.key FROM {LIVE} AND v.label > :after ORDER BY v.label"
         )
@@ -147,7 +157,7 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         )
 
     def alive(self) -> int:
-        """See ports.VectorStore."""
+        """Return how many embeddings the set holds."""
         with self._read() as db:
             return int(
                 db.execute(
@@ -156,7 +166,7 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
             )
 
     def changes(self) -> Changes:
-        """See ports.VectorStore."""
+        """Return what has changed in the set of embeddings, by whichever process; cheap."""
         with self._read() as db:
             return self._changes(db, {"now": self.now().timestamp()})
 
@@ -170,15 +180,17 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         return Changes(int(row.gained or 0), (int(row.deleted or 0) << 32) + int(row.expired))
 
     def generation(self) -> Generation | None:
-        """See ports.VectorStore."""
+        """Return the index file that the database trusts; None: there is none."""
         sql = "SELECT number, file, sha256, dimension, space, count, last_label FROM generation"
         with self._read() as db:
             row = db.execute(text(sql)).first()
         return None if row is None else Generation(**row._mapping)
 
     def set_generation(self, generation: Generation | None) -> bool:
-        """See ports.VectorStore. A file is made of all vectors that were alive: one dead since is
-        one fewer alive now.
+        """Make this index file the trusted one; None: none is.
+
+        Returns:
+            False, and nothing changes, where the file holds embeddings that were deleted since.
         """
         sql = (
             "INSERT INTO generation VALUES (1, :number, :file, :sha256, :dimension, :space, :count,"

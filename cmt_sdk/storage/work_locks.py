@@ -1,9 +1,9 @@
-"""Who compresses what: a passage's number is a byte of an empty file, and whoever has locked that
-byte is at work on it.
+"""Advisory byte-range locks, so that two processes do not encode the same passage: fcntl(2).
 
-The operating system drops the locks of a process that dies. They spare work and protect nothing:
-where they cannot be had, work is done twice. Knows files, no passage. Several memories on one
-folder in one process share their claims.
+A passage's number is a byte of an empty file; the process that has locked the byte encodes the
+passage. The operating system drops the locks of a process that dies. They save work and protect no
+data: where the file system has none, two processes can encode the same passage. Memories of one
+process on one folder share their locks. Knows files, no passage.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-FILE = "memory.lock"
+from cmt_sdk.config import MEMORY_FILES
+
+FILE = MEMORY_FILES[1]
 HELD = (errno.EACCES, errno.EAGAIN)
 
 
 @contextmanager
 def claimed(folder: Path, numbers: Sequence[int], most: int) -> Iterator[list[int]]:
-    """The first `most` of these numbers that no other process has claimed; free again once the
-    block ends.
+    """Lock the first `most` of these numbers that no other process has locked; yield them. They are
+    unlocked when the block ends.
     """
-    lock, handle = _locker(), _opened(folder / FILE)
+    lock = _locker()
+    handle = _opened(folder / FILE)
     if lock is None or handle is None:
         yield list(numbers[:most])
         return
@@ -56,7 +59,7 @@ def _locker() -> Callable[[int, int], bool] | None:
         try:
             fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
         except OSError as error:
-            return error.errno not in HELD  # a file system without locks holds nobody up
+            return error.errno not in HELD  # a file system without locks does not block
         return True
 
     return lock

@@ -1,3 +1,4 @@
-"""For tests, ours and users': `fakes` is an engine without a language model, `tiny` holds random
-models built in code.
+"""Doubles for tests, ours and users'.
+
+`fakes` is an engine without a language model; `tiny` and `families` build random models in code.
 """

@@ -1,8 +1,7 @@
-"""An engine without a language model that obeys the ports: hashed words for vectors, the passage's
-bytes for a memory.
+"""An engine without a language model that obeys the ports.
 
-Its reader answers with the sentence that shares most words with the question, read from the
-memories alone. No torch.
+Hashed words are the vectors, the passage's bytes the memory. The reader answers with the sentence
+that shares most words with the question, read from the memories alone. Needs no torch.
 """
 
 from __future__ import annotations
@@ -48,15 +47,24 @@ class FakeCompressor:
     embedder: ExternalEmbedder | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """One memory a text; `compressed` records what was asked for."""
+        """One memory per text. `compressed` records the texts.
+
+        Args:
+            texts: The passages.
+
+        Returns:
+            A memory and a unit vector [64] for each.
+        """
         self.compressed += texts
-        keys = (
+        embeddings = (
             self.embedder.vectors(texts) if self.embedder else [self.encode_query(t) for t in texts]
         )
-        return [Encoded(self._memory(t), key) for t, key in zip(texts, keys, strict=True)]
+        return [
+            Encoded(self._memory(t), vector) for t, vector in zip(texts, embeddings, strict=True)
+        ]
 
     def reads(self, memory: PackedMemory) -> bool:
-        """Whether its bytes are there."""
+        """True where the memory holds a passage's bytes."""
         held = memory.arrays.get("bytes")
         return (
             memory.kind == "fake" and held is not None and held.dtype == np.uint8 and held.ndim == 1
@@ -79,12 +87,13 @@ class FakeCompressor:
 
 
 class FakeReader:
-    """Answers with the sentence of the notes that shares most words with the question, else the
-    heading.
+    """Answers with the sentence of the notes that shares most words with the question.
+
+    Where no sentence shares one, the heading answers.
     """
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
-        """The sentence in words, or the words for not knowing when nothing is shared."""
+        """Stream the sentence in words, or the words for not knowing when nothing is shared."""
         hidden = [np.asarray(m.arrays["bytes"], np.uint8) for m in prompt.memories]
         texts = list(prompt.passages) or [bytes(h ^ np.uint8(0x55)).decode() for h in hidden]
         asked = set(words(prompt.question))
@@ -115,7 +124,7 @@ class FakeReader:
 
 
 class FakeListener:
-    """No states: what a message wants is told by its characters alone."""
+    """Listens without hidden states: characters alone decide the intent of a message."""
 
     name = "characters"
 
@@ -126,7 +135,7 @@ class FakeListener:
 
 @dataclass
 class FakeEngine:
-    """An Engine of the fakes above."""
+    """An Engine made of the fakes above."""
 
     compressor: FakeCompressor = field(default_factory=FakeCompressor)
     reader: FakeReader = field(default_factory=FakeReader)
@@ -136,8 +145,9 @@ class FakeEngine:
     forks: bool = True
 
     def judge(self, texts: Sequence[str]) -> Vector:
-        """By the first word and the last sign alone: a question asks, and most of the rest
-        tells.
+        """Judge intents by the first word and the last sign alone.
+
+        Questions ask; most other texts state facts.
         """
         wants = [FIRST_WORDS.get((words(t) or [""])[0], "tells") for t in texts]
         asks = [
@@ -148,22 +158,22 @@ class FakeEngine:
         return np.array([[1.0 if name == a else -1.0 for name in names] for a in asks], np.float32)
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
-        """None is near."""
+        """No small talk is near any text."""
         return [(0.0, text, text)]
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """A token a word."""
+        """Each word is a token."""
         return [len(t.split()) for t in texts]
 
     @classmethod
     def embedded(cls, embedder: Embedder) -> FakeEngine:
         """An engine whose embeddings a foreign embedder makes."""
-        keys = ExternalEmbedder(embedder)
-        return cls(FakeCompressor(replace(FINGERPRINT, matcher=keys.digest), embedder=keys))
+        external = ExternalEmbedder(embedder)
+        return cls(FakeCompressor(replace(FINGERPRINT, matcher=external.digest), embedder=external))
 
     @classmethod
     def of(cls, **fingerprint: Any) -> FakeEngine:
-        """An engine whose fingerprint differs in the given fields."""
+        """An engine whose fingerprint has these values."""
         return cls(FakeCompressor(replace(FINGERPRINT, **fingerprint)))
 
 
@@ -176,6 +186,15 @@ def open_fake(
     embedder: Embedder | None = None,
     **settings: Any,
 ) -> Memory:
-    """A real Memory on disk with a fake language model."""
+    """Open a real Memory on disk with a fake language model.
+
+    Args:
+        path: The folder of the memory.
+        engine: The fake engine; a new one by default.
+        create: Create the memory where there is none.
+        encrypted: Encrypt a new memory.
+        embedder: Makes the embeddings, instead of the engine.
+        settings: As for `cmt_sdk.open`.
+    """
     engine = engine or (FakeEngine.embedded(embedder) if embedder else FakeEngine())
     return Memory(assemble(path, settings, create=create, encrypted=encrypted, engine=engine))

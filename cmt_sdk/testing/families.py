@@ -1,6 +1,4 @@
-"""One tiny random model of each common family, built in code: what an architecture does is tested
-without a download.
-"""
+"""Tiny random models of each common family, built in code: tests need no download."""
 
 from __future__ import annotations
 
@@ -15,14 +13,14 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 @dataclass(frozen=True)
 class Family:
-    """A model type of transformers and the settings of its configuration."""
+    """A model type of transformers, and its configuration."""
 
     model_type: str
     settings: Mapping[str, Any]
 
 
 def _family(model_type: str, **own: Any) -> Family:
-    """3 layers, 4 query and 2 key-value heads of 32 values, and what sets the family apart."""
+    """3 layers, 4 query and 2 key-value heads of 32 values, and the family's own settings."""
     sizes = {
         "vocab_size": 258,
         "hidden_size": 128,
@@ -78,7 +76,7 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
         ),
         # two rotary bases
         "gemma3": _family("gemma3_text", head_dim=64, sliding_window=512, layer_types=_ALTERNATING),
-        "phi": _family("phi", partial_rotary_factor=0.5),  # half of each head is not turned
+        "phi": _family("phi", partial_rotary_factor=0.5),  # half of each head is not rotated
         "phi3": _family("phi3", sliding_window=512),  # fused projections
         "smollm3": _family("smollm3", no_rope_layers=[1, 1, 0]),  # a layer without positions
     }
@@ -86,8 +84,12 @@ FAMILIES: Mapping[str, Family] = MappingProxyType(
 
 
 def tiny_model(family: str, seed: int = 0, **changes: Any) -> Any:
-    """A random model of a family in `FAMILIES`, its configuration changed by `changes`, fp32, in
-    eval mode.
+    """A random model of a family in `FAMILIES`, fp32, in eval mode.
+
+    Args:
+        family: A key of FAMILIES.
+        seed: Draws the weights.
+        changes: Values of the configuration to change.
     """
     torch.manual_seed(seed)
     made = FAMILIES[family]

@@ -1,6 +1,4 @@
-"""Tiny random models and a byte tokenizer, built in code: every tensor path can be tested without a
-download.
-"""
+"""Tiny random models and a byte tokenizer, built in code: tests of tensors need no download."""
 
 from __future__ import annotations
 
@@ -23,7 +21,7 @@ TEMPLATE = (
 
 
 def byte_tokenizer() -> Any:
-    """A tokenizer with one token a byte, two special tokens, and a chat template."""
+    """A tokenizer with a token for each byte, two special tokens, and a chat template."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate([*SPECIALS, *alphabet])}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -39,8 +37,11 @@ def byte_tokenizer() -> Any:
 
 
 def tiny_llama(seed: int = 0, **changes: Any) -> Any:
-    """A random Llama of 3 layers, 4 query and 2 key-value heads of 32 values, fp32, in eval
-    mode.
+    """A random Llama of 3 layers, 4 query and 2 key-value heads of 32 values, fp32, in eval mode.
+
+    Args:
+        seed: Draws the weights.
+        changes: Values of the configuration to change.
     """
     torch.manual_seed(seed)
     sizes = {
@@ -64,15 +65,23 @@ def _nothing(_name: str) -> Iterator[None]:
 
 
 def tiny_frozen(model: Any = None) -> FrozenModel:
-    """A tiny model as the tensor rooms take it, without adapters."""
+    """A tiny model as a FrozenModel without adapters."""
     return FrozenModel(model or tiny_llama(), byte_tokenizer(), _nothing)
 
 
 def save_tiny(
     folder: Path, model: Any = None, template: str | None = TEMPLATE, **changes: Any
 ) -> Path:
-    """Save a tiny model, a Llama where none is given, with its tokenizer and a chat template as a
-    local model folder.
+    """Save a tiny model with its tokenizer and a chat template as a local model folder.
+
+    Args:
+        folder: The folder to write.
+        model: The model; by default `tiny_llama` with `changes`.
+        template: The chat template, or None.
+        changes: Values of the configuration to change.
+
+    Returns:
+        The folder.
     """
     (model or tiny_llama(**changes)).save_pretrained(folder)
     tokenizer = byte_tokenizer()

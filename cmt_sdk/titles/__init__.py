@@ -1,7 +1,7 @@
-"""What a document is called: the title that each of its passages carries for search and reading.
+"""The title of a document, which each of its passages carries for search and reading.
 
-It is made of what metadata, the top of the text, the file's name and its folders say. Pure: it
-knows no store and no model.
+It is made of the metadata, the top of the text, the file's name and its folders. Pure: knows no
+store and no model.
 """
 
 from __future__ import annotations
@@ -17,25 +17,27 @@ from cmt_sdk.types import Document
 __all__ = ["title_of"]
 
 SEPARATOR = " > "  # as between headings
-DETAIL = " · "  # before what else a document is called
-LONGEST = 120  # characters, where nobody counts tokens
+DETAIL = " · "  # before a document's other names
+MAX_TITLE_CHARACTERS = 120  # where no tokenizer counts
 OTHER_NAMES = ("subject", "file_name", "filename")  # metadata that name a document without a title
 OF_FILES = re.compile(r"\.(?:docx?|odt|rtf|pdf|md|txt|html?|tex|pages|indd|xlsx?|pptx?)$", re.I)
-MOST_ALIASES, MOST_TAGS = 3, 4
+MAX_ALIASES = 3
+MAX_TAGS = 4
 
 
 def title_of(
-    document: Document, fits: Callable[[str], bool] = lambda title: len(title) <= LONGEST
+    document: Document,
+    fits: Callable[[str], bool] = lambda title: len(title) <= MAX_TITLE_CHARACTERS,
 ) -> str:
-    """The name under which people know a document; empty where nothing says it.
+    """The name under which people know a document; empty where it has none.
 
-    It is "folder > name · other name · date · #tag": the folders are those that say something, and
-    what follows the name is there as far as there is room. The name leads, so that another name
-    is not taken for it.
+    It is "folder > name · other name · date · #tag", with the folders that have a meaning, and with
+    as many parts behind the name as fit. The name comes first, so that no other name is taken for
+    it.
 
     Args:
-        document: its metadata, text and source are read.
-        fits: whether a title is short enough.
+        document: Its metadata, text and source are read.
+        fits: Returns whether a title is short enough.
     """
     matter = matter_of(document.text, document.metadata)
     source = "" if "role" in document.metadata else document.source or ""
@@ -52,19 +54,19 @@ def title_of(
 
 
 def _names(document: Document, matter: Matter, place: Place) -> tuple[str, list[str]]:
-    """The name of a document, and what else it is called."""
+    """The name of a document, and its other names."""
     given = [matter.title, *(str(document.metadata.get(key) or "") for key in OTHER_NAMES)]
     names = [n for n in (*map(_cleaned, given), place.name, place.spelled) if n]
     if not names:
-        return "", list(matter.aliases[:MOST_ALIASES])
+        return "", list(matter.aliases[:MAX_ALIASES])
     name = names[0]
     if comparable(matter.heading) == comparable(name):
         name = matter.heading  # so that it does not stand twice above the text
-    return name, [*names[1:], *matter.aliases[:MOST_ALIASES]]
+    return name, [*names[1:], *matter.aliases[:MAX_ALIASES]]
 
 
 def _cleaned(title: str) -> str:
-    """A title that somebody or some program gave, on one line; empty where it says nothing."""
+    """A title given by a person or a program, on one line; empty where it has no meaning."""
     title = " ".join(title.split()).removeprefix("Microsoft Word - ")
     title = OF_FILES.sub("", title)
     if is_unnamed(title) or not readable(title):
@@ -73,7 +75,7 @@ def _cleaned(title: str) -> str:
 
 
 def _heads(name: str, folders: tuple[str, ...]) -> Iterator[str]:
-    """The name below all folders, below fewer, alone, and then fewer and fewer of its words."""
+    """The name below all folders, below fewer, alone, and then shortened word by word."""
     for first in range(len(folders) + 1):
         yield SEPARATOR.join([*folders[first:], *([name] if name else [])])
     words = name.split(" ")
@@ -86,11 +88,11 @@ def _first_fitting(titles: Iterator[str], fits: Callable[[str], bool]) -> str:
 
 
 def _details(matter: Matter, others: list[str], title: str) -> Iterator[str]:
-    """The other names that say more, the date, and the tags; the most telling first."""
+    """Other names with new words, the date, and the tags; the most meaningful first."""
     for other in others:
         if not says(title, other):
             title += f" {other}"
             yield other
     if not says(title, matter.date):
         yield matter.date
-    yield from (f"#{tag}" for tag in matter.tags[:MOST_TAGS] if not says(title, tag))
+    yield from (f"#{tag}" for tag in matter.tags[:MAX_TAGS] if not says(title, tag))

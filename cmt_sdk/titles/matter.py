@@ -1,6 +1,6 @@
-"""What a text says about itself at its top: title, aliases, tags and date. Pure: knows no file.
+"""Facts at the top of a text: title, aliases, tags and date. Pure: knows no file.
 
-Read are YAML between lines of `---`, TOML between lines of `+++`, the properties of Logseq
+Formats: YAML between lines of `---`, TOML between lines of `+++`, the properties of Logseq
 (`title:: x`), Org (`#+TITLE: x`), MultiMarkdown (`Title: x`), Pandoc (`% x`) and LaTeX.
 """
 
@@ -11,15 +11,15 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-LONGEST = 16_384  # characters of front matter; what is longer is text
-MOST_BRACKETS = 500  # in front matter
+MAX_MATTER_CHARACTERS = 16_384  # of front matter; a longer block is text
+MAX_BRACKETS = 500  # in front matter
 FENCED = re.compile(r"\s*(---|\+\+\+)[ \t]*\n(.*?)^(?:\1|\.\.\.)[ \t]*$", re.S | re.M)
 ORG = re.compile(r"#\+(\w+):[ \t]*(.*)|:(\w+):[ \t]*(.*)")
 LOGSEQ = re.compile(r"(?:-[ \t]+)?([\w-]+)::[ \t]*(.*)")
 PLAIN = re.compile(r"[ \t]*[\"']?([\w -]+?)[\"']?[ \t]*[:=][ \t]*(.*)")
 PANDOC = re.compile(r"\s*%[ \t]+(\S.*)")
 LATEX = re.compile(r"\\title\s*\{([^{}]+)\}")
-LONGEST_LINE = 500  # characters of a line that is looked at: no name is longer
+MAX_LINE_CHARACTERS = 500  # of a line that are read: no name is longer
 ATX = re.compile(r"#{1,6}[ \t]+(\S.*)")
 UNDERLINE = re.compile(r"(?:={3,}|-{3,})[ \t]*")
 CLOSING = re.compile(r"(?<=[ \t])#+$")
@@ -40,7 +40,7 @@ KEYS = {
 
 @dataclass(frozen=True, slots=True)
 class Matter:
-    """What names a document besides its file; `heading` is the first line, where it is one."""
+    """The names of a document in its text and metadata; `heading` is a heading on line one."""
 
     title: str = ""
     aliases: tuple[str, ...] = ()
@@ -50,21 +50,21 @@ class Matter:
 
 
 def matter_of(text: str, metadata: Mapping[str, object]) -> Matter:
-    """What the top of a text and the metadata say; the metadata come first."""
-    top = text[:LONGEST].lstrip("\ufeff")
+    """The facts at the top of a text and in its metadata; the metadata take precedence."""
+    top = text[:MAX_MATTER_CHARACTERS].lstrip("\ufeff")
     found, rest = _top(top)
-    told = {**found, **_known(metadata.items())}
+    merged = {**found, **_known(metadata.items())}
     return Matter(
-        title=_line(told.get("title")),
-        aliases=tuple(_list(told.get("aliases"))),
-        tags=tuple(tag for entry in _list(told.get("tags")) for tag in _tags(entry)),
-        date=_date(told.get("date")),
+        title=_line(merged.get("title")),
+        aliases=tuple(_list(merged.get("aliases"))),
+        tags=tuple(tag for entry in _list(merged.get("tags")) for tag in _tags(entry)),
+        date=_date(merged.get("date")),
         heading=_heading(rest),
     )
 
 
 def _top(top: str) -> tuple[dict[str, object], str]:
-    """The properties at the top of a text, and what comes after them."""
+    """The properties at the top of a text, and the text after them."""
     if fenced := FENCED.match(top):
         read = _yaml if fenced[1] == "---" else _toml
         return _known(read(fenced[2])), top[fenced.end() :]
@@ -78,7 +78,7 @@ def _top(top: str) -> tuple[dict[str, object], str]:
 
 
 def _known(pairs: Iterable[tuple[object, object]]) -> dict[str, object]:
-    """Those properties that name a document, by their usual keys; the first of several counts."""
+    """The properties that name a document, under their usual keys; the first of several wins."""
     found: dict[str, object] = {}
     for key, value in pairs:
         name = KEYS.get(str(key).strip().casefold().replace("-", "_"))
@@ -91,10 +91,10 @@ def _yaml(block: str) -> Iterable[tuple[object, object]]:
     """The pairs of a YAML mapping, with each value as it is written; broken ones line by line."""
     import yaml
 
-    if sum(map(block.count, "[{")) > MOST_BRACKETS:  # nested, they take quadratic time
+    if sum(map(block.count, "[{")) > MAX_BRACKETS:  # nested, they take quadratic time
         return _lines(block)
     try:
-        read = yaml.BaseLoader(block).get_single_data()  # makes nothing but texts, lists, mappings
+        read = yaml.BaseLoader(block).get_single_data()  # returns only texts, lists and mappings
     except (yaml.YAMLError, RecursionError):
         read = None
     return read.items() if isinstance(read, dict) else _lines(block)
@@ -108,28 +108,34 @@ def _toml(block: str) -> Iterable[tuple[object, object]]:
 
 
 def _lines(block: str) -> Iterator[tuple[object, object]]:
-    """Pairs of a block that is no sound YAML or TOML, one a line."""
+    """Pairs of a block that is no valid YAML or TOML, one per line."""
     for line in block.splitlines():
-        if found := PLAIN.fullmatch(line[:LONGEST_LINE]):
+        if found := PLAIN.fullmatch(line[:MAX_LINE_CHARACTERS]):
             yield found[1], found[2].strip().strip("\"'[]")
 
 
 def _properties(top: str) -> Iterator[tuple[str, object]]:
-    """Properties in the first lines of a text: Logseq's, Org's, or a header that begins by
-    Title.
+    """Properties in the first lines of a text.
+
+    These are Logseq's, Org's, or a header that begins with Title.
     """
     header = False
     for number, line in enumerate(
-        line.strip()[:LONGEST_LINE] for line in top.lstrip().splitlines()
+        line.strip()[:MAX_LINE_CHARACTERS] for line in top.lstrip().splitlines()
     ):
-        org, logseq, plain = ORG.fullmatch(line), LOGSEQ.fullmatch(line), PLAIN.fullmatch(line)
+        org = ORG.fullmatch(line)
+        logseq = LOGSEQ.fullmatch(line)
+        plain = PLAIN.fullmatch(line)
         header = header or bool(number == 0 and plain and plain[1].casefold() == "title")
         if logseq:
-            key, value = logseq[1], logseq[2]
+            key = logseq[1]
+            value = logseq[2]
         elif org:
-            key, value = org[1] or org[3], org[2] or org[4] or ""
+            key = org[1] or org[3]
+            value = org[2] or org[4] or ""
         elif header and plain:
-            key, value = plain[1], plain[2]
+            key = plain[1]
+            value = plain[2]
         else:
             return
         yield from _known([(key, value)]).items()
@@ -138,17 +144,18 @@ def _properties(top: str) -> Iterator[tuple[str, object]]:
 def _heading(rest: str) -> str:
     """The heading in the first line of a text, if there is one."""
     first, _, after = rest.lstrip().partition("\n")
-    first, second = first[:LONGEST_LINE], after.partition("\n")[0][:LONGEST_LINE]
+    first = first[:MAX_LINE_CHARACTERS]
+    second = after.partition("\n")[0][:MAX_LINE_CHARACTERS]
     if found := ATX.match(first):
         return _line(CLOSING.sub("", found[1].rstrip()))
     return _line(first) if UNDERLINE.fullmatch(second) else ""
 
 
 def _line(value: object) -> str:
-    """A value on one line, without the marks of links; empty for what is no single value."""
+    """A value on one line, without the marks of links; empty for a value that is not single."""
     if isinstance(value, dict | list) or value is None or "{{" in str(value):  # of a template
         return ""
-    return " ".join(LINK.sub(r"\1", str(value)[:LONGEST_LINE]).strip().strip("\"'").split())
+    return " ".join(LINK.sub(r"\1", str(value)[:MAX_LINE_CHARACTERS]).strip().strip("\"'").split())
 
 
 def _list(value: object) -> list[str]:
@@ -161,8 +168,9 @@ def _list(value: object) -> list[str]:
 
 
 def _tags(entry: str) -> list[str]:
-    """The tags in one entry, without their signs: `#a #b` and `:a:b:` are two, `house rent` is
-    one.
+    """The tags in one entry, without their signs.
+
+    `#a #b` and `:a:b:` are two tags, `house rent` is one.
     """
     if entry.startswith((":", "#")):
         return [tag for tag in re.split(r"[:#\s]+", entry) if tag]

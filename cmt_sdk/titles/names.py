@@ -1,7 +1,7 @@
-"""One name, of a file, a folder or a title, as a person reads it. Pure: knows no path and no
-document.
+"""One name, of a file, a folder or a title, as a person reads it.
 
-What says nothing is recognised by its shape. The only words listed are names that programs give.
+Its shape shows a name without meaning. The only words listed are names that programs give. Pure:
+knows no path and no document.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from itertools import pairwise
 from unicodedata import category, normalize
 from urllib.parse import unquote
 
-# What programs call a document that has no name yet, before a number.
+# Names that programs give to a document without a name, before a number.
 UNNAMED = frozenset(
     """untitled|unnamed|no title|unbenannt|ohne titel|sans titre|sans nom|sin título|sem título
     |senza titolo|senza nome|naamloos|bez tytułu|bez nazwy|namnlös|namnlöst|unavngivet|uten navn
@@ -32,14 +32,14 @@ UNNAMED = frozenset(
         "\n    ", ""
     ).split("|")
 )
-# What programs call the one file that stands for its folder.
+# Names of the one file that stands for its folder.
 FOR_ITS_FOLDER = frozenset({"index", "_index", "readme", "default", "home"})
 
 HEX_ID = re.compile(r"[0-9a-f]{8,}", re.I)
 UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.I)
-TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}|tmp\.\w{6,}")  # what mkstemp and mktemp make
-CAMERA = re.compile(r"p\d{7}|_?mg_\d{4}")  # what some cameras call a picture
-MESSENGER = re.compile(r"-wa\d{4}$")  # how WhatsApp counts
+TEMPORARY = re.compile(r"tmp[a-z0-9_]{8}|tmp\.\w{6,}")  # names from mkstemp and mktemp
+CAMERA = re.compile(r"p\d{7}|_?mg_\d{4}")  # names of some cameras' pictures
+MESSENGER = re.compile(r"-wa\d{4}$")  # WhatsApp's counter
 RUN = re.compile(r"[^\W\d_]+|\d+")  # letters or digits
 ESCAPED = re.compile(r"%[0-9A-Fa-f]{2}")
 HUMPS = re.compile(r"(?:[A-Z]?[a-z]{2,}|[A-Z]+(?=[A-Z][a-z])|\d+)(?:[A-Z][a-z]+|[A-Z]+|\d+)+")
@@ -50,15 +50,16 @@ DATED = re.compile(r"\d{4}-\d{2}|\d{1,4}([-./])\d{1,2}\1\d{1,4}\.?")  # in any o
 COUNTER = re.compile(r"[\s_.(\[-]*\d*[\s_.)\]-]*$")
 YEAR = re.compile(r"(?:19|20)\d\d")
 LEAST_RUNS = 4  # of letters and of digits, in turn, in an id that is made of both
-SHORTEST_ID, LONG_ID = 10, 16  # characters
-LONGEST_WORD_OF_ID = 6
+MIN_ID = 10  # characters
+LONG_ID = 16  # characters
+MAX_ID_WORD_LETTERS = 6
 
 
 def readable(name: str) -> str:
-    """The words of a name, as a person reads them; empty where it says nothing.
+    """The words of a name, as a person reads them; empty where it has no meaning.
 
-    Underscores, and the hyphens and dots of a name without blanks, become blanks; dates are
-    written as 2026-03-04; ids, counters and the names that programs give are left out.
+    Underscores, and the hyphens and dots of a name without blanks, become blanks; dates become
+    2026-03-04; ids, counters and the names that programs give are left out.
     """
     name = normalize("NFC", unquote(name) if ESCAPED.search(name) else name)
     name = " ".join("".join(" " if category(c)[0] == "C" else c for c in name).split())
@@ -74,30 +75,30 @@ def readable(name: str) -> str:
 
 
 def is_unnamed(name: str) -> bool:
-    """Whether a name is one that a program gives, with a counter or a time or without."""
+    """True for a name that a program gives, with or without a counter or a time."""
     bare = normalize("NFC", name).casefold()
     if CAMERA.fullmatch(bare):
         return True
     bare = WRITTEN.sub(" ", COMPACT.sub(" ", MESSENGER.sub("", bare)))
-    bare = re.sub(r"(?<=\d)[-_.:](?=\d)", "", bare)  # what is left of a time
+    bare = re.sub(r"(?<=\d)[-_.:](?=\d)", "", bare)  # the rest of a time
     return COUNTER.sub("", bare).strip(" _-.") in UNNAMED and not _is_year_of(bare)
 
 
 def _is_year_of(bare: str) -> bool:
-    """Whether the number after a program's name is a year: "Scan 2026" is no counter."""
+    """True where the number after a program's name is a year: "Scan 2026" has no counter."""
     number = re.search(r"\d+$", bare)
     return bool(number and YEAR.fullmatch(number[0]) and " " in bare)
 
 
 def stands_for_its_folder(name: str) -> bool:
-    """Whether a file has the name of the one that is shown for its folder."""
+    """True for the name of a file that stands for its folder."""
     return name.casefold() in FOR_ITS_FOLDER
 
 
 def is_telling(name: str) -> bool:
-    """Whether a folder's name is more than one plain word, such as "notes" or "test_x0".
+    """True for a folder's name with meaning, other than a plain word such as "notes" or "test_x0".
 
-    It is where it has a capital, a letter beyond ASCII, or several words, all of them of letters.
+    It has a capital, a letter beyond ASCII, or several words, all of them of letters.
     """
     words = RUN.findall(name)
     if not name.isascii() or re.search(r"[A-Z][A-Za-z]", name):
@@ -120,12 +121,12 @@ def iso(year: str, month: str, day: str) -> str:
 
 
 def comparable(name: str) -> str:
-    """The letters and digits of a name alone: two names are the same where these are."""
+    """The letters and digits of a name: two names are the same where these are equal."""
     return "".join(_words(name))
 
 
 def says(known: str, name: str) -> bool:
-    """Whether all words of a name stand in what is known already."""
+    """True where `known` has all words of a name."""
     return set(_words(name)) <= set(_words(known))
 
 
@@ -155,17 +156,17 @@ def _spaced(name: str) -> str:
 
 
 def _is_id(word: str) -> bool:
-    """Whether a word is a hash, or letters and digits in turn as in a random id."""
+    """True for a hash, or for letters and digits in turn as in a random id."""
     runs = RUN.findall(word)
     if HEX_ID.fullmatch(word) and not word.isdigit():
         return len(runs) >= LEAST_RUNS or len(word) >= LONG_ID
     letters = [len(r) for r in runs if not r.isdigit()]
-    mixed = len(runs) >= LEAST_RUNS and len(word) >= SHORTEST_ID and word.isascii()
-    return mixed and "-" not in word and max(letters, default=0) < LONGEST_WORD_OF_ID
+    mixed = len(runs) >= LEAST_RUNS and len(word) >= MIN_ID and word.isascii()
+    return mixed and "-" not in word and max(letters, default=0) < MAX_ID_WORD_LETTERS
 
 
 def _says_something(name: str) -> bool:
-    """Whether there are two letters or digits, one of them a letter, or a year or a date."""
+    """True for a name of two letters or digits, one of them a letter, or for a year or a date."""
     kinds = [category(c)[0] for c in name]
     if "L" in kinds and (len(name) > 1 or not name.isascii()):
         return True

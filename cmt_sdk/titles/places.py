@@ -1,6 +1,6 @@
-"""The names in a source: that of the file or page, and those of the folders that say something.
+"""The names in a source: that of the file or page, and those of the meaningful folders.
 
-Pure: what a path looks like decides, never what is on this disk, so that a file has one name,
+Pure: the form of a path decides, never the contents of this disk, so that a file has one name,
 however it is added. Knows no document.
 """
 
@@ -21,7 +21,7 @@ from cmt_sdk.titles.names import (
     stands_for_its_folder,
 )
 
-# Where operating systems put people's files: what stands before says nothing of a file.
+# The folders in which systems put people's files; earlier parts of a path have no meaning.
 BEFORE = re.compile(
     r"""/(?: (?:(?:mnt|cygdrive)/[a-z]/)?(?:home|Users)/[^/]+ | (?:Volumes|mnt)/[^/]+
     | (?:run/)?media/[^/]+/[^/]+ | storage/emulated/\d+ | data/data/[^/]+/files/home | [^/]+
@@ -57,9 +57,9 @@ MONTH = re.compile(r"(\d{1,2})(?!\d)")
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What a source says: the `name` of the file, and its `folders`, the outermost first.
+    """The `name` of a source's file, and its `folders`, the outermost first.
 
-    `spelled` is the file's name as it is written, where that differs in more than its signs.
+    `spelled` is the file's name as written, where that differs in more than its signs.
     """
 
     name: str = ""
@@ -68,7 +68,7 @@ class Place:
 
 
 def place_of(source: str) -> Place:
-    """The names in a source; none in what is no path, address or name of a file."""
+    """The names in a source; empty for a source that is no path, address or file name."""
     above, last, is_first = _parts(normalize("NFC", source))
     stem = SUFFIX.sub("", last)
     name, above = _date(above, stem)
@@ -83,7 +83,7 @@ def place_of(source: str) -> Place:
 
 
 def _parts(source: str) -> tuple[list[str], str, bool]:
-    """The folders of a path, its last part, and whether the first folder may be that of all files.
+    """The folders of a path, its last part, and whether the first may be the folder of all files.
 
     They are empty where the source is something else: a key, a device, an id.
     """
@@ -133,7 +133,7 @@ def _of_address(source: str) -> tuple[list[str], str, bool]:
 
 
 def _is_made(folder: str) -> bool:
-    """Whether a folder is one that a system, a program or a service makes."""
+    """True for a folder that a system, a program or a service makes."""
     name = folder.casefold()
     return (
         name in MADE | FOR_NOTES or name.startswith(("onedrive", ".")) or "~" in name or "@" in name
@@ -141,13 +141,13 @@ def _is_made(folder: str) -> bool:
 
 
 def _telling(folders: list[str], is_first: bool) -> list[str]:
-    """The folders that say something. The folder of all files does where its name is telling."""
+    """The folders with meaning; that of all files only where its name has one."""
     skipped = 1 if is_first and folders and not is_telling(folders[0]) else 0
     return [f for f in map(readable, folders[skipped:]) if f]
 
 
 def _is_month(folder: str, name: str) -> bool:
-    """Whether a folder is that of the month in which the date of a name lies."""
+    """True for the folder of the month in which the date of a name lies."""
     month = MONTH.match(folder)
     return bool(month and any(int(d[5:7]) == int(month[1]) for d in dates_in(name)))
 
@@ -161,7 +161,8 @@ def _date(folders: list[str], stem: str) -> tuple[str, list[str]]:
     ):
         if len(numbers) != 3 or not re.fullmatch(r"\d{4}", numbers[0]):
             continue
-        month, day = MONTH.match(numbers[1]), re.fullmatch(r"\d{1,2}", numbers[2])
+        month = MONTH.match(numbers[1])
+        day = re.fullmatch(r"\d{1,2}", numbers[2])
         if month and day and (found := iso(numbers[0], month[1], day[0])):
             return found, folders[:-count]
     return "", folders

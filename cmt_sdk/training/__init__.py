@@ -1,22 +1,23 @@
-"""Training adapters on a frozen model: data, packs, losses and loops. Needs the `train` extra;
-serving never imports it.
+"""Training adapters on a frozen model: data, packs, losses and loops.
+
+Needs the `train` extra. Serving never imports it.
 """
 
 from __future__ import annotations
 
 from cmt_sdk.training.loop import Plan, Progress
 from cmt_sdk.training.losses import Objectives
-from cmt_sdk.training.recipe import Material, Needs, Recipe, objectives_for, rate_for
+from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate, objectives_for, rate_for
 from cmt_sdk.training.run import Prepared, prepare
 
 __all__ = [
-    "Material",
-    "Needs",
+    "DatasetSizes",
     "Objectives",
     "Plan",
     "Prepared",
     "Progress",
     "Recipe",
+    "ResourceEstimate",
     "objectives_for",
     "prepare",
     "rate_for",

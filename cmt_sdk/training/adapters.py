@@ -1,6 +1,4 @@
-"""Making and continuing peft adapters on a frozen model: what is trained, how it is switched on,
-how it is saved.
-"""
+"""Create, continue and save the peft adapters that a training run learns on a frozen model."""
 
 from __future__ import annotations
 
@@ -16,7 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.training.recompute import Recomputing
+from cmt_sdk.training.checkpointing import CheckpointedModel
 from cmt_sdk.weights.adapters import read_adapter
 from cmt_sdk.weights.loading import import_bitsandbytes
 
@@ -26,10 +24,10 @@ NOTHING: Mapping[str, Path] = {}
 
 @dataclass(frozen=True)
 class Trainable:
-    """A frozen model with adapters that learn, each on inside `lm.activate(its name)`; their
-    tensors are fp32.
+    """A frozen model with adapters that learn, each on inside `lm.activate(NAME)`.
 
-    parameters: by adapter. save: writes each adapter to a folder of its name.
+    The adapters' tensors are fp32. parameters: the tensors of each adapter, by name. save: writes
+    each adapter to a folder of its name.
     """
 
     lm: FrozenModel
@@ -43,20 +41,26 @@ def trainable(
     *,
     rank: int = 32,
     start: Mapping[str, Path | None] = READER,
-    beside: Mapping[str, Path] = NOTHING,
+    frozen: Mapping[str, Path] = NOTHING,
     checkpointing: bool = False,
     depth: int | None = None,
 ) -> Trainable:
-    """Adapters by name: the one in a folder, or a new one of `rank` on all linear layers. Those
-    `beside` them do not learn.
+    """Put adapters that learn on a model, and freeze everything else.
 
-    depth: a new one covers so many layers of the model, from the first, else all. checkpointing:
-    layers compute again what backward needs, and hold less.
+    Args:
+        model: The base model.
+        tokenizer: Its tokenizer.
+        rank: Of new adapters.
+        start: Adapters by name: a folder to start from, or None for a new adapter on all linear
+            layers.
+        frozen: Folders of further adapters by name, which do not learn.
+        checkpointing: Layers compute again what backward needs, and hold less memory.
+        depth: The first layers that a new adapter covers; all if left out.
     """
-    import_bitsandbytes()  # peft imports it too, but not quietly
+    import_bitsandbytes()  # peft imports it too, and lets its warnings through
     from peft.tuners.lora.layer import LoraLayer
 
-    wrapped = _wrapped(model, rank, {**start, **beside}, depth)
+    wrapped = _wrapped(model, rank, {**start, **frozen}, depth)
     wrapped.eval().requires_grad_(False)
     learned = {
         name: [p for n, p in wrapped.named_parameters() if "lora_" in n and f".{name}." in n]
@@ -69,14 +73,14 @@ def trainable(
     for layer in layers:
         layer.cast_input_dtype_enabled = False
 
-    on: list[str | None] = ["what peft left on"]
+    on: list[str | None] = ["the adapter that peft left on"]
 
     def switch(name: str | None) -> None:
         if name == on[0]:
             return
         on[0] = name
         for layer in layers:
-            layer._disable_adapters = name not in start and name not in beside
+            layer._disable_adapters = name not in start and name not in frozen
             layer._active_adapter = [name or next(iter(start))]
 
     @contextmanager
@@ -89,7 +93,7 @@ def trainable(
             switch(before)
 
     switch(None)
-    lm = (Recomputing if checkpointing else FrozenModel)(
+    lm = (CheckpointedModel if checkpointing else FrozenModel)(
         wrapped.get_base_model(), tokenizer, activate
     )
     return Trainable(lm, learned, lambda folder: _save(wrapped, list(start), folder))
@@ -109,7 +113,7 @@ def _with_adapters(model: Any, new: Any, start: Mapping[str, Path | None]) -> An
     from peft import PeftModel, get_peft_model
 
     for given in filter(None, start.values()):
-        read_adapter(given)  # refuses what peft would take: pickled weights, modules to import
+        read_adapter(given)  # refuses pickled weights and modules to import: peft accepts both
     (first, folder), *rest = start.items()
     if folder is None:
         wrapped = get_peft_model(model, new, adapter_name=first)
@@ -124,10 +128,9 @@ def _with_adapters(model: Any, new: Any, start: Mapping[str, Path | None]) -> An
 
 
 def _targets(model: Any) -> dict[str, Any]:
-    """What peft must know of the layers to adapt: the linear ones of every block, whatever a family
-    calls them.
+    """The layers for peft to adapt: the linear ones of every block, whatever a family calls them.
 
-    GPT-2's are Conv1D, with the weight the other way round.
+    In GPT-2 they are Conv1D, whose weight is transposed.
     """
     from torch import nn
     from transformers.pytorch_utils import Conv1D
@@ -146,28 +149,29 @@ def _targets(model: Any) -> dict[str, Any]:
     return {"target_modules": sorted(linear), "fan_in_fan_out": any(linear.values())}
 
 
-def cut(model: Any, start: Path, rank: int, folder: Path) -> None:
-    """Write the adapter in `start` with a smaller rank: the best approximation of each layer's
-    change, by its SVD.
+def reduce_rank(model: Any, start: Path, rank: int, folder: Path) -> None:
+    """Write the adapter in `start` to `folder` with a smaller rank.
+
+    The truncated SVD of each layer's change is its best approximation of that rank.
     """
     from peft import PeftModel, convert_to_lora
 
     with _peft_quiet():
-        whole = PeftModel.from_pretrained(model, start)
-        # what comes back names each layer by its whole path
-        layers = sorted(whole.peft_config["default"].target_modules)
-        config, state = convert_to_lora(whole, rank=rank)
+        loaded = PeftModel.from_pretrained(model, start)
+        # the result names each layer by its full path
+        layers = sorted(loaded.peft_config["default"].target_modules)
+        config, state = convert_to_lora(loaded, rank=rank)
     _write(state, config.to_dict() | {"target_modules": layers}, folder)
 
 
 @contextmanager
 def _peft_quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        # peft 0.21's old word
+        # peft 0.21 reads this deprecated attribute
         warnings.filterwarnings(
             "ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning
         )
-        # `cut` needs just that
+        # `reduce_rank` converts LoRA to LoRA on purpose
         warnings.filterwarnings("ignore", "Converting a PEFT adapter to LoRA that is already")
         yield
 
@@ -181,7 +185,7 @@ def _save(wrapped: Any, names: Sequence[str], folder: Path) -> None:
 
 
 def _write(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
-    """In peft's own format, in bf16, without the path of this machine."""
+    """Write the adapter in peft's own format, in bf16, without the path of this machine."""
     import torch
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a run leaves for people: a model card and its curve. Knows the log; knows no model."""
+"""The model card and the loss curve that a run leaves for people. Reads the log; knows no model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from cmt_sdk.errors import MissingExtra
 from cmt_sdk.plotting import training_curve
+from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.loop import Progress
-from cmt_sdk.training.recipe import Material, Needs, Recipe
-from cmt_sdk.training.workers import Workers
+from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
 
 CARD = """\
 # {part} for {model}
 
-Made by `cmt train`: {what}, {numbers:,} trained numbers. The base model is unchanged. To use it:
+Made by `cmt train`: {what}, {numbers:,} trained parameters. The base model is unchanged. To use it:
 `cmt_sdk.open("notes", adapter="{out}")`, or `cmt config set adapter {out}`.
 
 {scores}
@@ -29,9 +29,9 @@ Best validation score {progress.best:.4f}, the lower the better; these are its w
 Up to {plan.steps} steps of {examples} examples, peak rate {plan.rate:g}, cosine, AdamW;
 rank {recipe.rank}; {recipe.nf4:.0%} of the examples read by the base as NF4 makes it;
 started from {recipe.start!r}; seed {recipe.seed}{minutes}{without}.
-`log.jsonl` holds a line a step.
+`log.jsonl` holds a line per step.
 
-An adapter remembers something of what it was trained on: share it as you would share the texts.
+An adapter remembers some of the texts that it was trained on: share it as you would share them.
 """
 WORDS = {
     "reader": "the adapter that reads memories",
@@ -43,8 +43,10 @@ WORDS = {
 }
 
 
-def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progress) -> None:
-    """Write `out/README.md`, and `out/curve.svg` where the plotting library is there."""
+def write_card(
+    recipe: Recipe, needs: ResourceEstimate, material: DatasetSizes, progress: Progress
+) -> None:
+    """Write `out/README.md`, and `out/curve.svg` where the plotting library is installed."""
     card = CARD.format(
         part=recipe.part.capitalize(),
         model=recipe.model,
@@ -60,14 +62,14 @@ def write_card(recipe: Recipe, needs: Needs, material: Material, progress: Progr
         minutes=(
             "" if math.isinf(recipe.minutes) else f", at most {recipe.minutes:g} minutes a call"
         ),
-        without=f"; without {', '.join(recipe.without)}" if recipe.without else "",
+        without=f"; without {', '.join(recipe.ablate)}" if recipe.ablate else "",
     )
     (recipe.out / "README.md").write_text(card, encoding="utf-8")
     lines = [
         json.loads(line)
         for line in (recipe.out / "log.jsonl").read_text(encoding="utf-8").splitlines()
     ]
-    with suppress(MissingExtra):  # the numbers are in the log all the same
+    with suppress(MissingExtra):  # the log has the numbers
         (recipe.out / "curve.svg").write_text(training_curve(lines), encoding="utf-8")
 
 
@@ -75,10 +77,11 @@ def _scores(log: Path) -> str:
     """The validation figures, first and last, as a table."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     judged = [line for line in lines if figures_of(line)]
-    first, last = judged[0], judged[-1]
+    first = judged[0]
+    last = judged[-1]
     rows = [
         (
-            "on what was held out",
+            "on held-out data",
             f"after {first['questions']:,} questions",
             f"after {last['questions']:,}",
         )
@@ -94,7 +97,7 @@ def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
     return {n: v for n, v in line.items() if n.startswith(("held_out", "recall"))}
 
 
-def _material(material: Material) -> str:
+def _material(material: DatasetSizes) -> str:
     rows = [("file", "passages learned from", "questions", "passages held out")]
     for name, (passages, questions) in material.learned.items():
         rows.append((name, f"{passages:,}", f"{questions:,}", f"{material.judged[name][0]:,}"))

@@ -1,5 +1,6 @@
-"""Question files to training examples: passages with their questions, split by title, drawn by
-weight. No torch.
+"""Question files to training examples: passages with questions, split by title, drawn by weight.
+
+Knows no torch.
 """
 
 from __future__ import annotations
@@ -19,18 +20,15 @@ Files: TypeAlias = dict[str, list[QuestionedPassage]]
 
 
 def is_validation(title: str, percent: int = 3) -> bool:
-    """True for the titles held out for early stopping, chosen by hash; untitled passages are
-    trained on.
-    """
+    """True for titles held out for early stopping, chosen by hash; never for an empty title."""
     return bool(title) and hashlib.sha256(title.encode()).digest()[0] * 100 < 256 * percent
 
 
 class Mixture:
-    """An endless, seeded stream of passages over several files, each file drawn in proportion to
-    its weight.
+    """An endless, seeded stream of passages over several files, each file drawn by its weight.
 
-    Passages of one title come in runs of up to `NEIGHBOURS`, in random order: what a search finds
-    beside the right one.
+    Passages of one title come in runs of up to `NEIGHBOURS`, in random order, as a search finds
+    them next to the right one.
     """
 
     def __init__(
@@ -50,26 +48,26 @@ class Mixture:
         return self.random.choices(self._names, self._weights)[0]
 
     def take(self, name: str) -> QuestionedPassage:
-        """The file's next passage, from the start again after the last."""
+        """The file's next passage; after the last one comes the first again."""
         queue = self._queues[name]
         passage = queue[self._next[name] % len(queue)]
         self._next[name] += 1
         return passage
 
     def state(self) -> list[object]:
-        """Where the stream stands, as JSON."""
+        """The position of the stream, as JSON."""
         version, numbers, gauss = self.random.getstate()
         return [version, list(numbers), gauss, dict(self._next)]
 
     def restore(self, state: list[Any]) -> None:
-        """Go on from a `state` of a mixture over the same files."""
+        """Continue from the `state` of a mixture over the same files."""
         version, numbers, gauss, taken = state
         self._next = dict(taken)
         self.random.setstate((version, tuple(numbers), gauss))
 
 
 def _in_runs(passages: Sequence[QuestionedPassage], rng: random.Random) -> list[QuestionedPassage]:
-    """The passages shuffled, but for runs of one title; the untitled stand alone."""
+    """The passages shuffled in runs of one title. An untitled passage is its own run."""
     by_title: dict[str, list[QuestionedPassage]] = {}
     for number, passage in enumerate(rng.sample(list(passages), len(passages))):
         by_title.setdefault(passage.title or str(number), []).append(passage)
@@ -82,10 +80,16 @@ def _in_runs(passages: Sequence[QuestionedPassage], rng: random.Random) -> list[
 
 
 def read_questions(paths: Sequence[Path]) -> dict[str, list[QuestionedPassage]]:
-    """The passages of question files by the files' names without suffixes; of a folder, of the
-    files that MIXTURE names.
+    """Read question files; of a folder, the files that MIXTURE names.
 
-    Raises InvalidInput.
+    Args:
+        paths: Question files, or folders of them.
+
+    Returns:
+        The passages by the file's name without suffixes.
+
+    Raises:
+        InvalidInput: A folder has none of the files, or a file is no question file.
     """
     found = {}
     for path in (file for given in paths for file in _files(given)):
@@ -96,10 +100,10 @@ def read_questions(paths: Sequence[Path]) -> dict[str, list[QuestionedPassage]]:
 
 
 def hold_out(files: Mapping[str, Sequence[QuestionedPassage]]) -> tuple[Files, Files]:
-    """The passages to learn from, and those to judge by: whole titles, chosen by hash.
+    """The passages to learn from, and those to validate on: complete titles, chosen by hash.
 
-    Where no title happens to be held out, because there are few or none, passages are, by their
-    text: a tenth, at least one.
+    Where no title happens to be held out, because there are few or none, passages are chosen by
+    their text: a tenth, at least one.
     """
     tried = (lambda p: is_validation(p.title), lambda p: is_validation(p.context, percent=10))
     for held in tried:
@@ -107,7 +111,7 @@ def hold_out(files: Mapping[str, Sequence[QuestionedPassage]]) -> tuple[Files, F
         if all(any(half.values()) for half in halves):
             return halves
     first = min(
-        (p.context for whole in files.values() for p in whole),
+        (p.context for passages in files.values() for p in passages),
         key=lambda t: hashlib.sha256(t.encode()).digest(),
     )
     return _parted(files, lambda p: p.context == first)
@@ -117,8 +121,8 @@ def _parted(
     files: Mapping[str, Sequence[QuestionedPassage]], held: Callable[[QuestionedPassage], bool]
 ) -> tuple[Files, Files]:
     return (
-        {name: [p for p in whole if not held(p)] for name, whole in files.items()},
-        {name: [p for p in whole if held(p)] for name, whole in files.items()},
+        {name: [p for p in passages if not held(p)] for name, passages in files.items()},
+        {name: [p for p in passages if held(p)] for name, passages in files.items()},
     )
 
 
@@ -139,7 +143,7 @@ def _files(given: Path) -> list[Path]:
     return found
 
 
-# what a mixture of these is judged by, where it holds them
+# files that validate a run on several of the files below, where it has them
 JUDGES = ("squad_v1_train_part", "squadshifts_new_wiki")
 MIXTURE = {
     "squad_v1_train_part": 0.46,

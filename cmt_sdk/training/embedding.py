@@ -1,10 +1,10 @@
-"""Training what makes embeddings: an adapter of the layers below the last pooled state learns
-together with the matching head.
+"""Training the embeddings: the match head, and an adapter of the layers below its last state.
 
-Self-matching in its bounded form, InfoNCE over all passages of a batch. A batch is larger than what
-can be held for its gradients: gradient caching (Gao et al. 2021, arXiv 2101.06983) makes all
-vectors without them, then each chunk again, with the gradients that its vectors are known to have.
-Passages of one title are drawn together, and some that a question's words also fit.
+The loss is self-matching in its bounded form, InfoNCE over all passages of a batch. A batch is
+larger than the activations that fit into memory, so gradient caching (Gao et al. 2021, arXiv
+2101.06983) computes all vectors without gradients, then each chunk again with the gradients of its
+vectors. The draw takes passages of one title together, and adds some that the words of a question
+also fit.
 """
 
 from __future__ import annotations
@@ -18,26 +18,28 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmt_sdk.neural.batching import batches, padded_with_mask
+from cmt_sdk.neural.embedding import MAX_TOKENS as SERVED
+from cmt_sdk.neural.embedding import MatchHead, unit_states
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches
-from cmt_sdk.neural.matching import LONGEST as SERVED
-from cmt_sdk.neural.matching import MatchHead, filled, unit_states
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.data import NEIGHBOURS, Mixture
 from cmt_sdk.training.losses import self_matching
 from cmt_sdk.training.matcher import LEARNED, Neighbours, learnable, missed, recalls, stored
 
-NAME = "matcher"  # of the adapter
+NAME = "matcher"  # the adapter's name
 TEMPERATURE = 0.03
-LONGEST, LONGEST_QUESTION = 256, 64  # tokens that are trained on
-PER_PASSAGE, PER_HELD_OUT = 2, 4  # questions
+MAX_PASSAGE_TOKENS = 256  # of a passage in training
+MAX_QUESTION_TOKENS = 64  # of a question in training
+PER_PASSAGE = 2  # questions of a passage in training
+PER_HELD_OUT = 4  # questions of a held-out passage
 SEARCHED = 1 / 3  # the share of questions for which a passage is searched that their words also fit
 NEAREST = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Passages, all of them different, questions, and the number of each one's passage."""
+    """Passages, all different, their questions, and the index of each question's passage."""
 
     passages: Sequence[str]
     questions: Sequence[str]
@@ -45,8 +47,9 @@ class Batch:
 
 
 class Negatives:
-    """Passages of the same file that the words of a question also fit; a file is indexed when it is
-    first drawn.
+    """Passages of the same file that the words of a question also fit.
+
+    Each file is indexed on first use.
     """
 
     def __init__(self, files: Mapping[str, Sequence[QuestionedPassage]]) -> None:
@@ -54,7 +57,7 @@ class Negatives:
         self._indexed: dict[str, Neighbours] = {}
 
     def near(self, name: str, question: str, own: str, rng: Random) -> list[str]:
-        """One of the nearest that is not the question's own passage, where there is any."""
+        """One of the nearest passages other than the question's own; empty where there is none."""
         passages = self._files[name]
         if name not in self._indexed:
             self._indexed[name] = Neighbours([p.context for p in passages])
@@ -64,10 +67,10 @@ class Negatives:
 
 
 def draw(mixture: Mixture, size: int, negatives: Negatives | None) -> Batch:
-    """About `size` passages that have questions, up to two questions of each, and the passages that
-    some could be taken for.
-    """
-    rng, place, asked = mixture.random, dict[str, int](), dict[str, list[str]]()
+    """About `size` passages with questions, up to two questions of each, and hard negatives."""
+    rng = mixture.random
+    place: dict[str, int] = {}
+    asked: dict[str, list[str]] = {}
     for _ in range(max(1, size // NEIGHBOURS)):
         name = mixture.name()
         for passage in [mixture.take(name) for _ in range(NEIGHBOURS)]:
@@ -88,9 +91,7 @@ def draw(mixture: Mixture, size: int, negatives: Negatives | None) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Texts that run at once: their numbers, tokens [n, t], and which of these are theirs, bool [n,
-    t].
-    """
+    """Texts that run in one pass: indexes, tokens [n, t], and a mask [n, t] of real tokens."""
 
     numbers: Sequence[int]
     tokens: Tensor
@@ -99,12 +100,20 @@ class Chunk:
 
 @dataclass
 class EmbeddingTask:
-    """Questions beside their own passages, over all the passages of a batch.
+    """Pulls each question to its own passage, against all passages of a batch.
 
-    lm: with the adapter "matcher", whose tensors are `adapter`. head: where its tensors start.
-    files: what `mixture` draws from, passages with questions only. held_out: all candidates for
-    each other. write: saves the adapter to a folder; write_tensors: tensors to a file. size:
-    passages a batch. tokens: the most that are held for gradients. without: names of recipe.PIECES.
+    Args:
+        lm: The model with the adapter "matcher".
+        head: The match head whose tensors training starts from.
+        adapter: The adapter's tensors.
+        mixture: The stream that batches are drawn from.
+        files: The passages of the mixture's files, each with questions.
+        held_out: Passages to validate on, all of them candidates for each other.
+        write: Saves the adapter to a folder.
+        write_tensors: Saves tensors to a file.
+        size: Passages per batch.
+        tokens: The most tokens whose activations are held for gradients.
+        ablate: Names of `recipe.INGREDIENTS` to leave out.
     """
 
     lm: FrozenModel
@@ -117,20 +126,22 @@ class EmbeddingTask:
     write_tensors: Callable[[Mapping[str, Tensor], Path], None]
     size: int = 160
     tokens: int = 16384
-    without: Collection[str] = ()
+    ablate: Collection[str] = ()
 
     def __post_init__(self) -> None:
         self.head = learnable(self.head)
         self._layers = self.head.layers.tolist()
-        self._negatives = None if "negatives" in self.without else Negatives(self.files)
+        self._negatives = None if "negatives" in self.ablate else Negatives(self.files)
 
     def parameters(self) -> Sequence[Tensor]:
         """The adapter's tensors, and the head's."""
         return [*self.adapter, *(getattr(self.head, n) for n in LEARNED)]
 
     def learn(self) -> tuple[float, int, int]:
-        """InfoNCE of the next batch, summed over its questions, and how many these are; gradients
-        are added.
+        """Add the gradients of the next batch.
+
+        Returns:
+            InfoNCE summed over the questions, and twice the number of these.
         """
         batch = draw(self.mixture, self.size, self._negatives)
         chunks = self.chunks(batch.passages, batch.questions)
@@ -149,23 +160,25 @@ class EmbeddingTask:
         return float(loss.detach()), len(batch.own), len(batch.own)
 
     def chunks(
-        self, passages: Sequence[str], questions: Sequence[str], longest: int = LONGEST
+        self, passages: Sequence[str], questions: Sequence[str], longest: int = MAX_PASSAGE_TOKENS
     ) -> list[Chunk]:
-        """Passages of up to `longest` tokens, and then questions, numbered in this order, in chunks
-        of similar length.
+        """Passages of up to `longest` tokens, then questions, in chunks of similar length.
+
+        They are numbered in this order: passages first.
         """
-        # FrozenModel.ids, side by side
-        whole = self.lm.tokenizer([*passages, *questions], add_special_tokens=False)["input_ids"]
-        limits = [longest] * len(passages) + [LONGEST_QUESTION] * len(questions)
-        ids = [i[:limit] for i, limit in zip(whole, limits, strict=True)]
+        # FrozenModel.ids of all texts in one call
+        encoded = self.lm.tokenizer([*passages, *questions], add_special_tokens=False)["input_ids"]
+        limits = [longest] * len(passages) + [MAX_QUESTION_TOKENS] * len(questions)
+        ids = [i[:limit] for i, limit in zip(encoded, limits, strict=True)]
         return [
-            Chunk(some, *filled([ids[i] for i in some], self.lm))
+            Chunk(some, *padded_with_mask([ids[i] for i in some], self.lm.device, self.lm.end_id))
             for some in batches([len(i) for i in ids], self.tokens)
         ]
 
     def vectors(self, chunk: Chunk) -> Tensor:
-        """Vectors [n, dimension] of a chunk's texts, with gradients where they are on; the head
-        computes in fp32.
+        """Vectors [n, dimension] of a chunk's texts, with gradients where they are on.
+
+        The head computes in fp32.
         """
         lm = self.lm
         with (
@@ -177,8 +190,9 @@ class EmbeddingTask:
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Recall of the held-out questions' own passages, as long as in serving, among all of
-        these, by vector alone.
+        """Recall of the held-out questions' own passages by vector, among all held-out passages.
+
+        Passages are as long as in serving.
         """
         asked = [
             (q.text, n) for n, p in enumerate(self.held_out) for q in p.questions[:PER_HELD_OUT]
@@ -192,7 +206,7 @@ class EmbeddingTask:
         return recalls(questions, passages, [own for _, own in asked])
 
     def score(self, figures: Mapping[str, float]) -> float:
-        """As `missed` counts."""
+        """The figure that `missed` computes; lower is better."""
         return missed(figures)
 
     def save(self, folder: Path) -> None:
@@ -201,17 +215,15 @@ class EmbeddingTask:
         self.write_tensors(stored(self.head), folder / "match.safetensors")
 
     def state(self) -> object:
-        """The mixture's place."""
+        """The position of the mixture."""
         return self.mixture.state()
 
     def restore(self, state: list[Any]) -> None:
-        """Go on from that place."""
+        """Continue from that position."""
         self.mixture.restore(state)
 
 
 def _parted(made: Tensor, chunks: Sequence[Chunk], passages: int) -> tuple[Tensor, Tensor]:
-    """Vectors in the order of the chunks as those of the passages and those of the questions, each
-    in their own order.
-    """
+    """Split vectors in the order of the chunks into passages and questions, each in order."""
     place = torch.tensor([number for c in chunks for number in c.numbers]).argsort().to(made.device)
     return made[place[:passages]], made[place[passages:]]

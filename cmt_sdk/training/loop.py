@@ -1,6 +1,6 @@
-"""The training loop: draw, step, validate, save, and go on after a kill as if nothing had happened.
+"""The training loop: draw, step, validate, save, and resume after a kill at the same place.
 
-What is trained is a Task; the loop knows optimisers and files, no model and no data.
+A Task is trained; the loop knows optimisers and files, no model and no data.
 """
 
 from __future__ import annotations
@@ -18,42 +18,55 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.training.workers import Workers
+from cmt_sdk.training.distributed import Workers
 
 
 class Task(Protocol):
-    """Something to train."""
+    """A model part with its data, ready to train."""
 
     def parameters(self) -> Sequence[Tensor]:
         """The trained tensors, fp32, always in the same order."""
 
     def learn(self) -> tuple[float, int, int]:
-        """Draw an example and add its gradients: its summed loss, what to divide the sums by, and
-        the questions in it.
+        """Draw an example and add its gradients.
+
+        Returns:
+            The summed loss, the number to divide the sums by, and the number of questions.
         """
 
     def validate(self) -> Mapping[str, float]:
-        """Figures on what is never trained on."""
+        """Figures on data that is never trained on."""
 
     def score(self, figures: Mapping[str, float]) -> float:
-        """One number out of such figures: the lower the better."""
+        """One number from such figures: the lower the better."""
 
     def save(self, folder: Path) -> None:
-        """Write the adapter as it is shipped."""
+        """Write the adapter in the form in which it is shipped."""
 
     def state(self) -> Any:
-        """Where the data stream stands, as JSON."""
+        """The position of the data stream, as JSON."""
 
     def restore(self, state: Any) -> None:
-        """Go on from there."""
+        """Continue from that position."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long and how fast. `steps` optimiser steps of `accumulate` examples each; `rate` is the
-    peak.
+    """The length and the speed of a run.
 
-    patience: validations in a row without a better score after which training ends; 0: it goes on.
+    Args:
+        steps: Optimiser steps, of `accumulate` examples each.
+        rate: The peak learning rate.
+        accumulate: Examples per step.
+        warmup: Steps of linear warm-up.
+        floor: The share of the peak at which the cosine ends.
+        clip: The largest norm of the gradients.
+        validate_every: Steps between two validations.
+        save_every: Steps between two saved states.
+        patience: Stop after this many validations in a row without a better score; 0 never stops.
+
+    Raises:
+        InvalidSetting: A value is out of bounds.
     """
 
     steps: int
@@ -76,8 +89,10 @@ class Plan:
             raise InvalidSetting(f"patience={self.patience}: choose at least 1, or 0 for never")
 
     def rate_at(self, step: int, done: float = 0.0) -> float:
-        """Linear warm-up, then cosine to `floor` of the peak, over the steps or, if more of it is
-        `done`, over another share.
+        """The learning rate at a step: linear warm-up, then cosine to `floor` of the peak.
+
+        The cosine follows the share of the steps or, where it is larger, the share `done` of the
+        time.
         """
         cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(done, step / self.steps))))
         return (
@@ -89,9 +104,7 @@ class Plan:
 
 @dataclass
 class Progress:
-    """How far a run is: optimiser steps, questions and answer tokens seen; the best score and
-    validations since it.
-    """
+    """How far a run is: steps, questions, answer tokens, best score, validations since the best."""
 
     step: int = 0
     questions: int = 0
@@ -110,14 +123,26 @@ def train(
     fit: bool = False,
     choices: Mapping[str, Any] | None = None,
 ) -> Progress:
-    """Train, or go on with what `out` holds, for at most `minutes`; returns how far it is. fit: the
-    rate falls to its floor in these minutes, where the steps do not end sooner; a later call begins
-    at the rate of its step, and falls again. choices: JSON values that must be the same whenever
-    the run goes on, as the plan must.
+    """Train, or resume the run in `out`, for at most `minutes`.
 
-    `out/log.jsonl` gets a line a step, `out/adapter` the weights with the best score, `out/state`
-    what a later call goes on from. Raises InvalidSetting when `out` holds a run of another plan, or
-    of other choices.
+    `out/log.jsonl` gets a line per step, `out/adapter` the weights with the best score, `out/state`
+    the state that a later call resumes from.
+
+    Args:
+        task: The task to train.
+        plan: The length and the speed of the run.
+        out: The folder of the run.
+        on_step: Called with each line of the log.
+        minutes: Stop after this time.
+        fit: Lower the rate to its floor within `minutes`, where the steps do not end sooner. A
+            later call begins at the rate of its step, and lowers it again.
+        choices: JSON values that must be equal whenever the run resumes, as the plan must.
+
+    Returns:
+        The progress of the run, over all calls.
+
+    Raises:
+        InvalidSetting: `out` holds a run of another plan or other choices.
     """
     run = _Run(task, plan, out, on_step, choices or {})
     if run.progress.step == 0:
@@ -133,11 +158,13 @@ def train(
     return run.progress
 
 
-def rehearse(task: Task, plan: Plan) -> float:
-    """Seconds that a step will take, by one example that is thrown away; the first call of a
-    process is slower.
+def time_one_step(task: Task, plan: Plan) -> float:
+    """Seconds that a step takes, measured on one example whose gradients are dropped.
+
+    The first call of a process is slower.
     """
-    before, began = task.state(), time.monotonic()
+    before = task.state()
+    began = time.monotonic()
     task.learn()
     for parameter in task.parameters():
         parameter.grad = None
@@ -146,8 +173,9 @@ def rehearse(task: Task, plan: Plan) -> float:
 
 
 class _Run:
-    """A task on its way, with its optimiser, its log and its files; the main process alone writes
-    them.
+    """A task under way, with its optimiser, its log and its files.
+
+    Only the main process writes the files.
     """
 
     def __init__(
@@ -158,13 +186,11 @@ class _Run:
         on_step: Callable[[Mapping[str, Any]], None],
         choices: Mapping[str, Any],
     ) -> None:
-        self._task, self._plan, self._out, self._on_step, self._workers = (
-            task,
-            plan,
-            out,
-            on_step,
-            Workers(),
-        )
+        self._task = task
+        self._plan = plan
+        self._out = out
+        self._on_step = on_step
+        self._workers = Workers()
         self._parameters = list(task.parameters())
         self._optimizer = torch.optim.AdamW(
             self._parameters, lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0
@@ -184,20 +210,18 @@ class _Run:
         self._on_step(line)
 
     def goes_on(self, seconds: float) -> bool:
-        """False at the last step, when no time is left, or when validation has long found nothing
-        better.
-        """
+        """False after the last step, when the time is over, or when patience is exhausted."""
         patient = not 0 < self._plan.patience <= self.progress.since_best
         return self._workers.agree(
             self.progress.step < self._plan.steps and seconds > 0 and patient
         )
 
     def agree(self, value: float) -> float:
-        """The main process's value, for all."""
+        """The main process's value, in every process."""
         return float(self._workers.gather(value)[0])
 
     def advance(self, began: float, done: float) -> None:
-        """One step, and what is due after it; `done`: the share of the time that is over."""
+        """Take one step, then validate and save where due; `done`: the share of the time used."""
         rate = self._plan.rate_at(self.progress.step, done)
         loss, tokens, asked = _step(
             self._task, self._plan, self._parameters, self._optimizer, rate, self._workers
@@ -212,7 +236,7 @@ class _Run:
             self.save()
 
     def validate(self) -> None:
-        """Figures of the held-out data; the weights are kept where they are the best so far."""
+        """Compute the held-out figures; save the weights where they are the best so far."""
         figures = self._task.validate()
         score = self._task.score(figures)
         better = score < self.progress.best
@@ -224,7 +248,7 @@ class _Run:
         self.note(figures)
 
     def save(self) -> None:
-        """What a later call goes on from."""
+        """Write the state that a later call resumes from."""
         states = self._workers.gather(self._task.state())
         if self._workers.is_main:
             _save(
@@ -245,17 +269,25 @@ def _step(
     rate: float,
     workers: Workers,
 ) -> tuple[float, int, int]:
-    """The mean loss, the answer tokens and the questions of one optimiser step, over all
-    processes.
+    """One optimiser step over all processes.
+
+    Returns:
+        The mean loss, the answer tokens and the questions.
     """
     for group in optimizer.param_groups:
         group["lr"] = rate
-    total, divisor, questions = 0.0, 0, 0
+    total = 0.0
+    divisor = 0
+    questions = 0
     for _ in range(plan.accumulate):
         loss, count, asked = task.learn()
-        total, divisor, questions = total + loss, divisor + count, questions + asked
-    told = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
-    total, divisor, questions = float(told[0]), int(told[1]), int(told[2])
+        total = total + loss
+        divisor = divisor + count
+        questions = questions + asked
+    summed = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
+    total = float(summed[0])
+    divisor = int(summed[1])
+    questions = int(summed[2])
     if workers.size > 1:
         _exchange(parameters, workers)
     for parameter in parameters:
@@ -268,11 +300,11 @@ def _step(
 
 
 def _exchange(parameters: Sequence[Tensor], workers: Workers) -> None:
-    """Sum the gradients over all processes, in one piece: every exchange is a wait."""
+    """Sum the gradients over all processes, in one tensor: each exchange costs a wait."""
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    told = workers.sum(torch.cat([grad.flatten() for grad in own]))
+    summed = workers.sum(torch.cat([grad.flatten() for grad in own]))
     for parameter, grad in zip(
-        parameters, torch.split(told, [p.numel() for p in parameters]), strict=True
+        parameters, torch.split(summed, [p.numel() for p in parameters]), strict=True
     ):
         parameter.grad = grad.view_as(parameter)
 
@@ -285,7 +317,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     progress: Progress,
 ) -> None:
-    """Two files, each replaced whole; the scalars name the step that the tensors must have."""
+    """Write two files, each by a rename; the scalars name the step that the tensors must have."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"parameter.{n}": p.detach().contiguous() for n, p in enumerate(parameters)}
     for number, parameter in enumerate(parameters):
@@ -322,13 +354,13 @@ def _restore(
         f"{name}={value}" for name, value in scalars["plan"].items() if chosen.get(name) != value
     ]:
         raise InvalidSetting(
-            f"{folder.parent} holds a run with {', '.join(changed)}: go on with these, or train"
-            " elsewhere"
+            f"{folder.parent} holds a run with {', '.join(changed)}: resume with these settings, or"
+            " choose another folder"
         )
     if (before := len(scalars["tasks"])) != workers.size:
         raise InvalidSetting(
-            f"{folder.parent} holds a run of {before} processes, here are {workers.size}: start as"
-            " many"
+            f"{folder.parent} holds a run of {before} processes, this one has {workers.size}: start"
+            f" {before}"
         )
     tensors = load_file(folder / scalars["tensors"])
     for number, parameter in enumerate(parameters):

@@ -1,9 +1,8 @@
-"""Training the matching head: questions pulled to their passages, the passages of a batch apart.
+"""Training the match head: questions pulled to their passages, the passages of a batch apart.
 
 Self-matching in its bounded form, InfoNCE over the batch (van den Oord et al. 2018). The model is
-frozen and bare, so its states are computed once and kept; batches can then be large, and the
-negatives hard: the passages that full-text search would mistake for a question's own are in the
-batch.
+frozen and bare, so its states are computed once and kept. Batches can then be large, and the
+negatives hard: a batch has passages that full-text search would mistake for a question's own.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from cmt_sdk.neural.batching import batches, padded
+from cmt_sdk.neural.embedding import MatchHead, unit_states
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches, padded
-from cmt_sdk.neural.matching import MatchHead, unit_states
 from cmt_sdk.questions import QuestionedPassage
 from cmt_sdk.training.losses import self_matching
 
 TEMPERATURE = 0.05
 LEARNED = tuple(f.name for f in fields(MatchHead) if f.name != "layers")
-LONGEST = 320  # tokens of a passage that are trained on
+MAX_PASSAGE_TOKENS = 320  # of a passage in training
 COMMON = 0.05  # the share of passages beyond which a word is common
 
 
 class Neighbours:
-    """Full-text search over passages, in memory: whom does a question's wording also fit?
+    """In-memory full-text search for the other passages that fit a question's words.
 
-    Words of very many passages are left out of a question that has others: they take most of the
-    time, and tell little.
+    A question that has rarer words is searched without the words of very many passages: these take
+    most of the time, and discriminate little.
     """
 
     def __init__(self, contexts: Sequence[str]) -> None:
@@ -49,7 +48,7 @@ class Neighbours:
         self._db.executemany("INSERT INTO words(rowid, body) VALUES (?, ?)", enumerate(contexts))
 
     def of(self, question: str, count: int) -> list[int]:
-        """Numbers of the passages that share most words with a question, best first."""
+        """Indexes of the passages that share most words with a question, best first."""
         words = _words(question)
         asked = " OR ".join(f'"{w}"' for w in [w for w in words if w not in self._common] or words)
         found = self._db.execute(
@@ -65,8 +64,9 @@ def _words(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class States:
-    """The frozen model's states of many texts, end to end. ids [t], states half [t, l, d], starts:
-    where each text begins.
+    """The frozen model's states of many texts, end to end.
+
+    ids: tokens [t]. states: half [t, layers, d]. starts: the index of each text's first token.
     """
 
     ids: Tensor
@@ -76,7 +76,7 @@ class States:
     @classmethod
     def of(cls, lm: FrozenModel, texts: Sequence[str], layers: Sequence[int]) -> States:
         """Compute them, batched by length."""
-        ids = [lm.ids(t)[:LONGEST] for t in texts]
+        ids = [lm.ids(t)[:MAX_PASSAGE_TOKENS] for t in texts]
         found: dict[int, Tensor] = {}
         for batch in batches([len(i) for i in ids]):
             tokens = padded([ids[i] for i in batch], lm.device, lm.end_id)
@@ -107,8 +107,9 @@ class States:
 
 @dataclass(frozen=True)
 class MatchData:
-    """Passages and their questions as states; `owner[q]` is question q's passage, `near[q]` what it
-    could be taken for.
+    """Passages and their questions as states.
+
+    `owner[q]` is question q's passage; `near[q]` are the passages that its words also fit.
     """
 
     passages: States
@@ -126,8 +127,14 @@ class MatchData:
         *,
         negatives: bool = True,
     ) -> MatchData:
-        """States of passages and of up to `most` questions each; without `negatives` no question is
-        taken for another.
+        """States of passages and of up to `most` questions each.
+
+        Args:
+            lm: The bare model.
+            found: The passages with their questions.
+            layers: The indexes of the states to keep.
+            most: Questions per passage.
+            negatives: Search hard negatives for each question.
         """
         asked = [(q.text, n) for n, p in enumerate(found) for q in p.questions[:most]]
         neighbours = Neighbours([p.context for p in found])
@@ -147,8 +154,9 @@ class MatchData:
 def first_head(
     lm: FrozenModel, data: MatchData, layers: Sequence[int], dimension: int
 ) -> MatchHead:
-    """Where training starts: rare tokens weigh more, and the averages are whitened and cut to their
-    main directions.
+    """The head that training starts from.
+
+    Rare tokens weigh more, and the averages are whitened and projected on their main directions.
     """
     vocabulary = lm.model.get_input_embeddings().weight.shape[0]
     spread = torch.ones(vocabulary)
@@ -175,14 +183,14 @@ def first_head(
 
 
 def learnable(head: MatchHead) -> MatchHead:
-    """The head with copies of its tensors that learn; where states are taken stays."""
+    """The head with copies of its tensors that learn; the layers that it pools stay."""
     return MatchHead(
         layers=head.layers, **{n: torch.nn.Parameter(getattr(head, n).clone()) for n in LEARNED}
     )
 
 
 def stored(head: MatchHead) -> dict[str, Tensor]:
-    """The head's tensors as they stand in a file."""
+    """The head's tensors under their names in the file."""
     return {
         "layers": head.layers.cpu(),
         **{n: getattr(head, n).detach().half().cpu().contiguous() for n in LEARNED},
@@ -190,8 +198,9 @@ def stored(head: MatchHead) -> dict[str, Tensor]:
 
 
 def recalls(questions: Tensor, passages: Tensor, own: Sequence[int]) -> dict[str, float]:
-    """The shares of questions [n, d] whose own passage is among the first of all passages [m, d],
-    by vector alone.
+    """The shares of questions [n, d] whose own passage is among the best of all passages [m, d].
+
+    The ranking is by vector alone.
     """
     scores = questions @ passages.T
     reached = scores.gather(1, torch.tensor(own, device=scores.device)[:, None])
@@ -200,14 +209,15 @@ def recalls(questions: Tensor, passages: Tensor, own: Sequence[int]) -> dict[str
 
 
 def missed(figures: Mapping[str, float]) -> float:
-    """Questions whose passage is not the first found, and half of those whose is not among five."""
+    """The share of questions whose passage is not first, plus half of those not among five."""
     return 1.5 - figures["recall@1"] - 0.5 * figures["recall@5"]
 
 
 @dataclass
 class MatcherTask:
-    """The head's tensors, trained on kept states; `held_out` are never trained on, and all
-    candidates for each other.
+    """Trains the head's tensors on kept states.
+
+    `held_out` is never trained on; its passages are all candidates for each other.
     """
 
     head: MatchHead
@@ -225,19 +235,15 @@ class MatcherTask:
         return [getattr(self.head, n) for n in LEARNED]
 
     def learn(self) -> tuple[float, int, int]:
-        """InfoNCE of a batch of questions against their passages and, for each, one that its words
-        also fit.
-        """
+        """InfoNCE of a batch of questions, each with its passage and a hard negative."""
         asked = self.random.sample(
             range(len(self.data.owner)), min(self.size, len(self.data.owner))
         )
         hard = [self.random.choice(self.data.near[q]) for q in asked if self.data.near[q]]
         numbers = sorted({self.data.owner[q] for q in asked} | set(hard))
         place = {n: i for i, n in enumerate(numbers)}
-        questions, passages = (
-            self.data.questions.vectors(self.head, asked),
-            self.data.passages.vectors(self.head, numbers),
-        )
+        questions = self.data.questions.vectors(self.head, asked)
+        passages = self.data.passages.vectors(self.head, numbers)
         own = torch.tensor([place[self.data.owner[q]] for q in asked], device=passages.device)
         loss = self_matching(questions, passages, own, TEMPERATURE) / len(asked)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -245,9 +251,7 @@ class MatcherTask:
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Recall of the held-out questions' own passages among all held-out passages, by vector
-        alone.
-        """
+        """Recall of the held-out questions' own passages by vector, among all held-out passages."""
         data = self.held_out
         keys = torch.cat(
             [data.passages.vectors(self.head, [n]) for n in range(len(data.passages.starts) - 1)]
@@ -256,7 +260,7 @@ class MatcherTask:
         return recalls(asked, keys, data.owner)
 
     def score(self, figures: Mapping[str, float]) -> float:
-        """As `missed` counts."""
+        """The figure that `missed` computes; lower is better."""
         return missed(figures)
 
     def save(self, folder: Path) -> None:
@@ -264,10 +268,10 @@ class MatcherTask:
         self.write(stored(self.head), folder / "match.safetensors")
 
     def state(self) -> Any:
-        """Where the draws stand."""
+        """The state of the random draws."""
         version, numbers, gauss = self.random.getstate()
         return [version, list(numbers), gauss]
 
     def restore(self, state: list[Any]) -> None:
-        """Go on from there."""
+        """Continue from that state."""
         self.random.setstate((state[0], tuple(state[1]), state[2]))

@@ -1,8 +1,7 @@
-"""Packs: several passages and many questions about them in one sequence, so that each passage is
-encoded once.
+"""Packs: several passages and many questions about them in one sequence.
 
-Every question sees all passages of its pack and no other question. Knows tokens; knows no model
-call.
+So a step encodes each passage once. Every question sees all passages of its pack and no other
+question. Knows tokens; calls no model.
 """
 
 from __future__ import annotations
@@ -16,27 +15,35 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.scores import REPEAT
+from cmt_sdk.neural.methods.kvzip import REPEAT
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.training.data import Mixture
 
 # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
 LENGTHS = (128, 256, 384)
-LONGEST_ANSWER = 48
+MAX_ANSWER_TOKENS = 48
 PER_PASSAGE = 8
 PASSAGES = 5
-# distractors, drawn evenly: a memory of one fitting passage, and what a search gives
-BESIDE = (0, 0, 2, 3, 4)
-BEST_LAST = 0.8  # the share of packs whose passage stands last, as the search would place it
+# Numbers of distractors, drawn evenly: none for a memory that fits, else the rest of a search.
+DISTRACTORS = (0, 0, 2, 3, 4)
+BEST_LAST = 0.8  # the share of packs whose passage is last, as a search would place it
 
 
 @dataclass(frozen=True, slots=True)
 class Pack:
-    """contents: the passages. ids [1, m]: questions and answers. offsets [1, m]: position after the
-    notes. mask [1, 1, m, m]: additive, questions apart. labels [m]: next tokens of the answers,
-    -100 elsewhere. All these on the CPU: many small tensors take a GPU long to get. asked: the
-    questions in their order, `about` the number of each one's passage in `contents`, or -1.
+    """Passages with questions and answers about them, as one sequence of m tokens, on the CPU.
+
+    A GPU would take long to get many small tensors one by one.
+
+    Args:
+        contents: The passages.
+        ids: [1, m], questions and answers.
+        offsets: [1, m], positions after the memories.
+        mask: [1, 1, m, m], additive; it keeps questions apart.
+        labels: [m], the next token of answers, -100 elsewhere.
+        asked: The questions, in order.
+        about: For each question the index of its passage in `contents`, or -1.
     """
 
     contents: Sequence[str]
@@ -49,14 +56,13 @@ class Pack:
 
     @property
     def questions(self) -> int:
-        """How many there are."""
+        """The number of questions."""
         return len(self.asked)
 
     def rows(self, device: torch.device) -> list[tuple[Tensor, Tensor]]:
-        """Each question alone, on a device: its ids [n], question and answer, and its labels
-        [n].
-        """
-        ids, labels = self.ids[0].to(device), self.labels.to(device)
+        """Each question alone on a device: ids [n] of question and answer, and labels [n]."""
+        ids = self.ids[0].to(device)
+        labels = self.labels.to(device)
         starts = (self.offsets[0] == 0).nonzero().flatten().tolist()
         ends = [*starts[1:], len(self.labels)]
         return [(ids[a:b], labels[a:b]) for a, b in zip(starts, ends, strict=True)][
@@ -66,8 +72,9 @@ class Pack:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Packs side by side, a row each, padded to the longest: ids, offsets and labels [b, m], mask
-    [b, 1, m, m].
+    """Packs as rows of a batch, padded to the longest.
+
+    ids, offsets and labels [b, m], mask [b, 1, m, m].
     """
 
     ids: Tensor
@@ -76,15 +83,13 @@ class Rows:
     labels: Tensor
 
     @property
-    def told(self) -> Tensor:
-        """True for the tokens of questions and answers [b, m] up to the last that foretells one;
-        false for what fills rows up.
-        """
+    def supervised(self) -> Tensor:
+        """True [b, m] up to each row's last token that predicts an answer; False after it."""
         return (self.labels >= 0).flip(1).cumsum(1).flip(1) > 0
 
     @classmethod
     def of(cls, packs: Sequence[Pack], device: torch.device) -> Rows:
-        """Padding sees what stands before a pack and nothing in it, and is never a label."""
+        """Pad the packs. A padding token sees no token of the pack, and is never a label."""
         longest = max(p.ids.shape[1] for p in packs)
         short = [longest - p.ids.shape[1] for p in packs]
         ids = torch.cat([pad(p.ids, (0, n)) for p, n in zip(packs, short, strict=True)])
@@ -102,59 +107,62 @@ class Rows:
 
 
 def passes(packs: Sequence[Pack], batch: int) -> list[list[Pack]]:
-    """What is read at once: as many packs as examples are computed together: a batch holds so many
-    times what one does.
-    """
+    """Group packs into forward passes of `batch` packs."""
     return [list(packs[i : i + batch]) for i in range(0, len(packs), batch)]
 
 
 def batched(drawn: Sequence[Sequence[Pack]], size: int) -> list[Sequence[Sequence[Pack]]]:
-    """Examples as drawn, `size` at a time."""
+    """Group drawn examples by `size`."""
     return [drawn[i : i + size] for i in range(0, len(drawn), size)]
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """A question with its answer, and the number of its passage in the pack, or -1."""
+    """A question with its answer, and the index of its passage in the pack, or -1."""
 
     question: str
     answer: str
     about: int = -1
 
 
-def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> list[Pack]:
-    """The packs of the next few passages of one file, over which a step encodes each passage once.
+def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> list[Pack]:
+    """The packs of the next few passages of one file, so that a step encodes each passage once.
 
-    A pack asks about one or two of them. Beside these it holds none of the others, or some as
-    distractors; it may ask about a passage that it lacks, and the answer is then that the notes do
-    not say. The passage asked about stands last, mostly: there the reader expects what the search
-    found best. `without` may name "distractors" and "absent".
+    A pack asks about one or two of the passages. It holds none of the others, or some as
+    distractors. It may ask about a passage that it lacks; the answer is then that the notes do not
+    say. The passage asked about mostly stands last, where the reader places the best match.
+
+    Args:
+        lm: Its tokenizer and chat format lay the packs out.
+        mixture: The stream to draw from.
+        ablate: May name "distractors" and "absent".
     """
     rng = mixture.random
     while True:
         name = mixture.name()
         passages = [mixture.take(name) for _ in range(PASSAGES)]
         contents = [content(p, with_title=rng.random() < 0.3) for p in passages]
-        packs, start = [], 0
+        packs = []
+        start = 0
         while start < PASSAGES:
             end = min(PASSAGES, start + rng.randint(1, 2))
-            asked, others = range(start, end), [*range(start), *range(end, PASSAGES)]
-            beside = rng.sample(
-                others, min(len(others), 0 if "distractors" in without else rng.choice(BESIDE))
-            )
+            asked = range(start, end)
+            others = [*range(start), *range(end, PASSAGES)]
+            count = 0 if "distractors" in ablate else rng.choice(DISTRACTORS)
+            distractors = rng.sample(others, min(len(others), count))
             items = [
                 Item(q.text, rng.choice(q.answers), i)
                 for i in asked
                 for q in _some(passages[i], rng)
             ]
-            absent = [i for i in others if i not in beside]
-            if absent and "absent" not in without and rng.random() < 0.5:
+            absent = [i for i in others if i not in distractors]
+            if absent and "absent" not in ablate and rng.random() < 0.5:
                 items += [
                     Item(q.text, UNKNOWN)
                     for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]
                 ]
             rng.shuffle(items)
-            shown = [*beside, *asked]
+            shown = [*distractors, *asked]
             if rng.random() > BEST_LAST:
                 rng.shuffle(shown)
             packs.append(
@@ -170,10 +178,10 @@ def draw(lm: FrozenModel, mixture: Mixture, without: Collection[str] = ()) -> li
 
 
 def repetition(lm: FrozenModel, content: str) -> Pack:
-    """A pack that asks for the words of one passage, as many as fit; no question counts in it.
+    """A pack that asks for the words of one passage, as many as fit; it counts no question.
 
-    Hundreds of tokens to learn from where a question has five: so an encoder learns to keep words
-    (ICAE, arXiv 2307.06945).
+    It has hundreds of tokens to learn from where a question has five, so an encoder learns to keep
+    words (ICAE, arXiv 2307.06945).
     """
     asked = lm.question_ids(REPEAT)
     words = lm.passage_ids(content)[: LENGTHS[-1] - len(asked)]
@@ -189,26 +197,27 @@ def _some(passage: QuestionedPassage, rng: random.Random) -> list[Question]:
 
 
 def content(passage: QuestionedPassage, *, with_title: bool) -> str:
-    """A passage as the splitter would give it: under its title as a heading, or bare."""
+    """A passage as the splitter makes it: under its title as a heading, or bare."""
     return (
         f"{passage.title}\n{passage.context}" if with_title and passage.title else passage.context
     )
 
 
 def build(lm: FrozenModel, contents: Sequence[str], items: Sequence[Item]) -> Pack | None:
-    """Pack questions with their answers, as many as fit; None when none does."""
+    """Pack questions with their answers, as many as fit; None where none fits."""
     end = [lm.end_id]
     rows: list[tuple[list[int], list[int]]] = []
     packed: list[Item] = []
     total = 0
     for item in items:
-        asked, told = lm.question_ids(item.question), lm.ids(item.answer.strip()) + end
-        if len(told) > LONGEST_ANSWER:
+        asked = lm.question_ids(item.question)
+        answer = lm.ids(item.answer.strip()) + end
+        if len(answer) > MAX_ANSWER_TOKENS:
             continue
-        total += len(asked) + len(told)
+        total += len(asked) + len(answer)
         if total > LENGTHS[-1]:
             break
-        rows.append((asked, told))
+        rows.append((asked, answer))
         packed.append(item)
     return _laid_out(lm, contents, rows, packed) if rows else None
 
@@ -219,11 +228,17 @@ def _laid_out(
     rows: Sequence[tuple[list[int], list[int]]],
     items: Sequence[Item],
 ) -> Pack:
-    """Questions and answers one after another, up to the next of the fixed lengths."""
-    ids = [i for asked, told in rows for i in asked + told]
-    offsets = [i for asked, told in rows for i in range(len(asked + told))]
-    owner = [number for number, (asked, told) in enumerate(rows) for _ in asked + told]
-    labels = [i for asked, told in rows for i in [-100] * (len(asked) - 1) + told + [-100]]
+    """Questions and answers one after another, padded to the next of the fixed lengths."""
+    ids: list[int] = []
+    offsets: list[int] = []
+    owner: list[int] = []
+    labels: list[int] = []
+    for number, (asked, answer) in enumerate(rows):
+        count = len(asked) + len(answer)
+        ids += asked + answer
+        offsets += range(count)
+        owner += [number] * count
+        labels += [-100] * (len(asked) - 1) + answer + [-100]
     length = next(n for n in LENGTHS if n >= len(ids))
     rest = length - len(ids)
     owners = torch.tensor(owner + [-1] * rest)

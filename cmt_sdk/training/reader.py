@@ -1,10 +1,9 @@
-"""Training the adapters that make and read memories: memories as they will be stored, the answers'
-cross-entropy, and, where entries are left out, the divergence from what the same adapters read in
-all of them.
+"""Training the adapters that make and read kv memories.
 
-The encoder adapter is on for the tokens of the passages, the reader adapter for those of question
-and answer. Where only the reader learns, memories made before stay valid; learning both reads
-better after as many questions.
+The loss is the answers' cross-entropy on memories as they will be stored, and, where entries are
+left out, the divergence from the same adapters reading all of them. The encoder adapter is on for
+the tokens of the passages, the reader adapter for those of question and answer. Where only the
+reader learns, existing memories stay valid; learning both reads better after as many questions.
 """
 
 from __future__ import annotations
@@ -16,43 +15,30 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cmt_sdk.neural.batching import batches
+from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import KVCompressor, batches
-from cmt_sdk.neural.quantization import KEY_GROUP, through
-from cmt_sdk.neural.reading import PRIOR, Prefix
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.scores import best
-from cmt_sdk.training.bases import Bases
+from cmt_sdk.neural.methods.base import NON_BEST_BIAS
+from cmt_sdk.neural.methods.kv import KVMethod
+from cmt_sdk.neural.methods.kvzip import top_share
+from cmt_sdk.neural.quantization import KEY_GROUP, fake_quantize
+from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives
+from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
 
 AT_ONCE = 16384  # tokens of passages encoded in one pass, padding included, in every part
 
 
-@dataclass
-class GradientPrefix(Prefix):
-    """A prefix through which gradients flow: joined with the new tokens, not written in place.
-
-    starts: the position of each row's first new token, [b, 1], where there are several rows;
-    `position` is then the largest.
-    """
-
-    starts: Tensor | None = None
-
-    def update(
-        self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object
-    ) -> tuple[Tensor, Tensor]:
-        """The layer's notes and the new keys and values [b, kv_heads, m, d]."""
-        return torch.cat([self.keys[layer], key], dim=2), torch.cat(
-            [self.values[layer], value], dim=2
-        )
-
-
 @dataclass(frozen=True)
 class Entries:
-    """A passage's memory with gradients: keys without positions and values [layers, kv_heads, n,
-    d], after four bits; kept [layers, kv_heads, n], true for the entries that are stored.
+    """A passage's memory with gradients.
+
+    Attributes:
+        keys: At position 0, after four bits, [layers, kv_heads, n, d].
+        values: After four bits, the same shape.
+        kept: bool [layers, kv_heads, n], True for the entries that are stored.
     """
 
     keys: Tensor
@@ -61,7 +47,7 @@ class Entries:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor]:
-        """What gradients flow through."""
+        """The tensors through which gradients flow."""
         return self.keys, self.values
 
     def cut_off(self) -> Entries:
@@ -69,8 +55,8 @@ class Entries:
         keys, values = (t.detach().requires_grad_(t.requires_grad) for t in self.tensors)
         return Entries(keys, values, self.kept)
 
-    def whole(self) -> Entries:
-        """The same with every entry stored."""
+    def unpruned(self) -> Entries:
+        """A copy with every entry stored."""
         return Entries(self.keys, self.values, torch.ones_like(self.kept))
 
 
@@ -82,17 +68,23 @@ def encode(
     *,
     rounding: bool = True,
 ) -> list[Entries]:
-    """The passages' memories, by the adapter that is on; the scores that choose the kept entries
-    have no gradient.
+    """The passages' memories, by the adapter that is on.
 
-    keeps: each passage's share of kept entries. rounding: whether they go through the four bits
-    that they are stored in.
+    The scores that choose the kept entries have no gradient.
+
+    Args:
+        lm: The model.
+        rotary: Its rotation.
+        contents: The passages.
+        keeps: Each passage's share of kept entries.
+        rounding: Whether the entries go through the four bits that they are stored in.
     """
-    ids, made = [lm.passage_ids(c) for c in contents], dict[int, Entries]()
+    ids = [lm.passage_ids(content) for content in contents]
+    made: dict[int, Entries] = {}
     for some in batches([len(i) for i in ids], AT_ONCE):
-        encoded = _encode(
-            lm, rotary, [ids[i] for i in some], [keeps[i] for i in some], rounding=rounding
-        )
+        chosen = [ids[i] for i in some]
+        shares = [keeps[i] for i in some]
+        encoded = _encode(lm, rotary, chosen, shares, rounding=rounding)
         made.update(zip(some, encoded, strict=True))
     return [made[i] for i in range(len(ids))]
 
@@ -105,33 +97,36 @@ def _encode(
     *,
     rounding: bool,
 ) -> list[Entries]:
-    keys, values, _ = KVCompressor(lm, rotary, 1.0).forward(ids)
+    keys, values, _ = KVMethod(lm, rotary).encode(ids)  # (B, L, KV, n, d) each
     pruned = [row for row, keep in enumerate(keeps) if keep < 1.0]
     scores = _scores(lm, rotary, [ids[row] for row in pruned])
     if rounding:
-        mean = _means(keys.detach(), [len(i) for i in ids])
-        keys, values = through(keys - mean, KEY_GROUP) + mean, through(values)
+        mean = _means(keys.detach(), [len(i) for i in ids])  # (B, L, KV, 1, d)
+        keys = fake_quantize(keys - mean, KEY_GROUP) + mean
+        values = fake_quantize(values)
     made = []
-    for row, (k, v, length, keep) in enumerate(
-        zip(keys.unbind(), values.unbind(), map(len, ids), keeps, strict=True)
-    ):
-        kept = torch.ones(*k.shape[:2], length, dtype=torch.bool, device=k.device)
+    for row, keep in enumerate(keeps):
+        length = len(ids[row])
+        k = keys[row, :, :, :length]
+        v = values[row, :, :, :length]
+        kept = torch.ones(*k.shape[:3], dtype=torch.bool, device=k.device)
         if keep < 1.0:
-            kept = best(scores[pruned.index(row)], length, keep)
-        made.append(Entries(k[:, :, :length], v[:, :, :length], kept))
+            kept = top_share(scores[pruned.index(row)], length, keep)
+        made.append(Entries(k, v, kept))
     return made
 
 
 @torch.no_grad()
 def _scores(lm: FrozenModel, rotary: Rotary, ids: Sequence[list[int]]) -> Tensor:
-    """Scores [batch, layers, kv_heads, n] of passages, by the adapter that is on."""
-    found = KVCompressor(lm, rotary, 0.5).forward(ids)[2] if ids else None
+    """Scores [b, layers, kv_heads, n] of passages, by the adapter that is on."""
+    found = KVMethod(lm, rotary, 0.5).encode(ids)[2] if ids else None
     return torch.zeros(0) if found is None else found
 
 
 def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Each head's mean [b, layers, kv_heads, 1, d] of the first tokens of keys [b, layers,
-    kv_heads, n, d], as it is stored.
+    """Each head's mean key of the first tokens, as it is stored: [b, layers, kv_heads, 1, d].
+
+    keys: [b, layers, kv_heads, n, d].
     """
     counts = torch.tensor(lengths, device=keys.device)[:, None, None, None, None]
     inside = torch.arange(keys.shape[3], device=keys.device)[:, None] < counts
@@ -139,70 +134,76 @@ def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:
     return mean.half().float()
 
 
-def notes_of(lm: FrozenModel, rotary: Rotary, rows: Sequence[Sequence[Entries]]) -> GradientPrefix:
-    """Each row's memories as a prefix, placed as `neural.reading.place` does; entries that are not
-    kept, and those that fill up shorter rows, are masked, not left out.
+def kv_cache(lm: FrozenModel, rotary: Rotary, rows: Sequence[Sequence[Entries]]) -> MemoryCache:
+    """Each row's memories behind the prompt's prefix, as `neural.methods.kv` lays them out.
+
+    Entries that are not kept, and the padding of shorter rows, are closed by a bias of -inf instead
+    of being left out.
     """
-    head, start = lm.head_cache(len(rows)), len(lm.head_ids)
+    start = len(lm.prefix_ids)
     counts = [sum(m.keys.shape[2] for m in row) for row in rows]
     longest = max(counts)
     keys = torch.stack([_filled([m.keys for m in row], longest) for row in rows])
     layers = torch.arange(keys.shape[1], device=lm.device)[:, None, None]
-    keys = rotary.turn(keys, torch.arange(start, start + longest, device=lm.device), layers).to(
-        lm.dtype
-    )
+    positions = torch.arange(start, start + longest, device=lm.device)
+    keys = rotary.rotate(keys, positions, layers).to(lm.dtype)  # (B, L, KV, longest, d)
     values = torch.stack([_filled([m.values.to(lm.dtype) for m in row], longest) for row in rows])
     bias = torch.stack([_filled(_biases(row), longest, float("-inf")) for row in rows]).to(lm.dtype)
-    starts = torch.tensor([start + n for n in counts], device=lm.device)[:, None]
-    prefix = GradientPrefix([], [], [], [], start + longest, starts)
-    for layer, entries in enumerate(head.layers):
-        prefix.keys.append(torch.cat([entries.keys, keys[:, layer]], dim=2))
-        prefix.values.append(torch.cat([entries.values, values[:, layer]], dim=2))
-        before = torch.zeros(*entries.keys.shape[:3], dtype=lm.dtype, device=lm.device)
-        prefix.bias.append(torch.cat([before, bias[:, layer]], dim=2)[:, :, None])
-        prefix.entries.append(prefix.keys[-1].shape[2])
-    prefix.__post_init__()
-    return prefix
+    all_keys: list[Tensor] = []
+    all_values: list[Tensor] = []
+    all_biases: list[Tensor] = []
+    for layer, prefix in enumerate(lm.prefix_cache(len(rows)).layers):
+        all_keys.append(torch.cat([prefix.keys, keys[:, layer]], dim=2))
+        all_values.append(torch.cat([prefix.values, values[:, layer]], dim=2))
+        before = torch.zeros(*prefix.keys.shape[:3], dtype=lm.dtype, device=lm.device)
+        joined = torch.cat([before, bias[:, layer]], dim=2)  # (B, KV, prefix + longest)
+        all_biases.append(joined[:, :, None])
+    return MemoryCache(all_keys, all_values, all_biases, [start + n for n in counts])
 
 
 def _filled(parts: Sequence[Tensor], longest: int, filler: float = 0.0) -> Tensor:
-    """Parts [layers, kv_heads, n, ...] one after another along n, filled up to `longest`."""
-    whole = torch.cat(list(parts), dim=2)
-    extra = whole.new_full((*whole.shape[:2], longest - whole.shape[2], *whole.shape[3:]), filler)
-    return torch.cat([whole, extra], dim=2)
+    """Parts [layers, kv_heads, n, ...] joined along n, padded to `longest`."""
+    joined = torch.cat(list(parts), dim=2)
+    missing = longest - joined.shape[2]
+    extra = joined.new_full((*joined.shape[:2], missing, *joined.shape[3:]), filler)
+    return torch.cat([joined, extra], dim=2)
 
 
 def _biases(row: Sequence[Entries]) -> list[Tensor]:
-    """What is added to the attention logits of each memory's entries [layers, kv_heads, n]."""
-    told = zip(row, [PRIOR] * (len(row) - 1) + [0.0], strict=True)
+    """The biases of each memory's entries [layers, kv_heads, n]."""
+    biases = [NON_BEST_BIAS] * (len(row) - 1) + [0.0]
     return [
-        m.keys.new_full(m.kept.shape, prior).masked_fill(~m.kept, float("-inf"))
-        for m, prior in told
+        m.keys.new_full(m.kept.shape, bias).masked_fill(~m.kept, float("-inf"))
+        for m, bias in zip(row, biases, strict=True)
     ]
 
 
-def answer_logits(lm: FrozenModel, notes: GradientPrefix, rows: Rows) -> Tensor:
-    """Logits of the packs' answer tokens [t, v], by the adapter that is on."""
-    hidden = lm.states(
-        notes,
-        input_ids=rows.ids,
-        position_ids=rows.offsets + (notes.position if notes.starts is None else notes.starts),
-        attention_mask=rows.mask,
-        notes=notes,
-    )
+def answer_logits(lm: FrozenModel, cache: MemoryCache, rows: Rows) -> Tensor:
+    """Logits [t, v] of the packs' answer tokens, by the adapter that is on."""
+    hidden = lm.forward(cache, **cache.inputs(rows.ids, rows.offsets, rows.mask))  # (B, m, d)
     return lm.logits(hidden[rows.labels >= 0])
 
 
 @dataclass
 class ReaderTask:
-    """Packs of a mixture, compressed with a share of entries drawn from `shares`, read with the
-    reader adapter on.
+    """Trains on packs of a mixture, whose passages are compressed to a share of their entries.
 
-    learned: the adapters' tensors. held_out: packs of validation titles, as drawn. write: saves the
-    adapters to a folder. bases: with these, a share `nf4` of the examples is compressed and read by
-    the base as NF4 makes it. encoder: the encoder adapter learns too. without: names of
-    recipe.PIECES that are left out of what is learned from. batch: how many examples are computed
-    together.
+    The reader adapter reads them.
+
+    Args:
+        lm: The model with the adapters.
+        rotary: Its rotary positions.
+        mixture: The stream that packs are drawn from.
+        held_out: Packs of validation titles, as drawn.
+        learned: The adapters' tensors.
+        write: Saves the adapters to a folder.
+        shares: The shares of kept entries, each with its probability.
+        bases: With it, the share `nf4` of the examples is compressed and read in NF4.
+        nf4: That share.
+        encoder: The encoder adapter learns too.
+        ablate: Names of `recipe.INGREDIENTS` to leave out of training.
+        objectives: The weights of the loss.
+        batch: Examples computed together.
     """
 
     lm: FrozenModel
@@ -217,7 +218,7 @@ class ReaderTask:
     bases: Bases | None = None
     nf4: float = 0.3
     encoder: bool = False
-    without: Collection[str] = ()
+    ablate: Collection[str] = ()
     objectives: Objectives = field(default_factory=Objectives)
     batch: int = 1
 
@@ -229,11 +230,12 @@ class ReaderTask:
         return self.learned
 
     def learn(self) -> tuple[float, int, int]:
-        """The next packs' loss, their answer tokens and their questions; gradients are added."""
+        """The next packs' loss, answer tokens and questions; adds the gradients."""
         keeps: dict[str, float] = {}
         packs = []
         for _ in range(self.batch):
-            drawn, keep = draw(self.lm, self.mixture, self.without), self._share()
+            drawn = draw(self.lm, self.mixture, self.ablate)
+            keep = self._share()
             keeps = {c: keep for pack in drawn for c in pack.contents} | keeps
             packs += drawn
         nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
@@ -242,7 +244,7 @@ class ReaderTask:
 
     def _share(self) -> float:
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
-        return 1.0 if "pruning" in self.without else keep
+        return 1.0 if "pruning" in self.ablate else keep
 
     def _read(
         self,
@@ -252,27 +254,29 @@ class ReaderTask:
         *,
         nf4: bool = False,
     ) -> tuple[float, int]:
-        """The packs' summed loss and their answer tokens. Where gradients are on, those of each
-        pass are taken at once: so only one pass, and the passages, are held at a time.
+        """The packs' summed loss and their answer tokens.
+
+        Where gradients are on, each pass runs backward at once, so that only one pass and the
+        passages are held at a time.
         """
         if self.bases is not None:
             self.bases.use(nf4=nf4)
         lm = self._nf4_lm if nf4 else self.lm
-        total, tokens = 0.0, 0
+        total = 0.0
+        tokens = 0
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=lm.dtype == torch.bfloat16):
             made = self._memories(lm, keeps)
             memories = {c: m.cut_off() for c, m in made.items()}
             with lm.activate("reader"):
                 for some in passes(packs, self.batch):
-                    read, rows = (
-                        [[memories[c] for c in pack.contents] for pack in some],
-                        Rows.of(some, lm.device),
-                    )
+                    read = [[memories[c] for c in pack.contents] for pack in some]
+                    rows = Rows.of(some, lm.device)
                     pruned = any(keeps[c] < 1.0 for pack in some for c in pack.contents)
                     loss, count = self._loss(lm, read, rows, objectives, pruned=pruned)
                     if torch.is_grad_enabled():
                         loss.backward()  # type: ignore[no-untyped-call]
-                    total, tokens = total + float(loss.detach()), tokens + count
+                    total = total + float(loss.detach())
+                    tokens = tokens + count
         if self.encoder and torch.is_grad_enabled():
             pairs = [
                 (a, b.grad)
@@ -293,26 +297,22 @@ class ReaderTask:
         *,
         pruned: bool,
     ) -> tuple[Tensor, int]:
-        """The summed loss of the answers, and the number of their tokens. The teacher has all
-        entries before it.
+        """The summed loss of the answers, and the number of their tokens.
+
+        The teacher reads all entries.
         """
-        logits, labels = (
-            answer_logits(lm, notes_of(lm, self.rotary, read), rows),
-            rows.labels[rows.labels >= 0],
-        )
+        logits = answer_logits(lm, kv_cache(lm, self.rotary, read), rows)
+        labels = rows.labels[rows.labels >= 0]
         teacher = None
         if objectives.teacher and pruned:
+            unpruned = [[m.unpruned() for m in memories] for memories in read]
             with torch.no_grad():
-                teacher = answer_logits(
-                    lm,
-                    notes_of(lm, self.rotary, [[m.whole() for m in memories] for memories in read]),
-                    rows,
-                )
+                teacher = answer_logits(lm, kv_cache(lm, self.rotary, unpruned), rows)
         return objectives.loss(logits, labels, teacher, None), len(labels)
 
     def _memories(self, lm: FrozenModel, keeps: Mapping[str, float]) -> dict[str, Entries]:
-        """By passage, each with its share of kept entries."""
-        rounding = "rounding" not in self.without or not torch.is_grad_enabled()
+        """The memories by passage, each with its share of kept entries."""
+        rounding = "rounding" not in self.ablate or not torch.is_grad_enabled()
         with (
             torch.set_grad_enabled(self.encoder and torch.is_grad_enabled()),
             lm.activate("encoder"),
@@ -322,8 +322,9 @@ class ReaderTask:
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Loss an answer token on the held-out packs: all entries kept, a quarter, and a quarter
-        with the base in NF4.
+        """Loss per answer token on the held-out packs, by the share of kept entries and the base.
+
+        The cases are all entries, a quarter, and a quarter with the base in NF4.
         """
         figures = {}
         for keep, nf4 in [(1.0, False), (0.25, False), *([(0.25, True)] if self.bases else [])]:
@@ -352,9 +353,9 @@ class ReaderTask:
         self.write(folder)
 
     def state(self) -> object:
-        """The mixture's place."""
+        """The position of the mixture."""
         return self.mixture.state()
 
     def restore(self, state: list[object]) -> None:
-        """Go on from that place."""
+        """Continue from that position."""
         self.mixture.restore(state)

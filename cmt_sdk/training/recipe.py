@@ -1,5 +1,6 @@
-"""What a training run is made of, what it will take, and what was learned from. Plain values; knows
-no torch and no file.
+"""The settings of a training run, the resources that it takes, and the sizes of its data sets.
+
+Plain values; knows no torch and no file.
 """
 
 from __future__ import annotations
@@ -17,34 +18,40 @@ from cmt_sdk.training.losses import Objectives
 
 PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "embedding")
 _READ = ("reader", "compressor", "soft", "cmt")
-PIECES = {
-    "distractors": _READ,  # passages beside the right one
+INGREDIENTS = {
+    "distractors": _READ,  # passages in addition to the right one
     "absent": _READ,  # questions whose passage is absent
     "rounding": _READ,  # the four bits that memories are stored in
     "pruning": ("reader", "compressor"),  # memories with a quarter or an eighth of their entries
-    "repetition": ("soft",),  # passages to be repeated beside the questions
-    "ratios": ("soft",),  # a ratio drawn for each step; without: 4
+    "repetition": ("soft",),  # passages to repeat in addition to the questions
+    "ratios": ("soft",),  # a ratio drawn for each step; ablated: 4
     "warm-start": ("soft",),  # little compression at first
     "matching": ("cmt",),  # self-matching
     "negatives": ("matcher", "embedding"),  # passages that the words of a question also fit
-}  # what can be left out, and of which parts
+}  # the names that `ablate` takes, and the parts that have each
 
 NOT_FOR_ALL: Mapping[str, tuple[Sequence[str], float]] = {
     "checkpointing": (("reader", "compressor", "soft"), False),
     "batch": (("reader", "compressor", "soft"), 1),
     "alpha": (("soft", "cmt"), 0.0),
     "states": (("soft",), 0.0),
-}  # settings, the parts that have them, and the value that asks for nothing
+}  # settings, the parts that have them, and the value that switches each off
 # peak learning rates that are not 1e-3: examples/benchmarks/runs.md, trials
 RATES: Mapping[str, float] = {"soft": 2e-3}
-# beside those all parts have
+# weights of a part, added to those of all parts
 WEIGHTS: Mapping[str, Mapping[str, float]] = {"soft": {"states": 3.0}, "cmt": {"alpha": 0.5}}
 
 
 def objectives_for(part: str, **given: float | None) -> Objectives:
-    """What a part minimises: `given` weights, by the names of Objectives, and its own for those
-    that are None or missing; the teacher's states have none of their own where the teacher is given
-    0.
+    """The objectives of a part.
+
+    Args:
+        part: One of PARTS.
+        given: Weights by the names of Objectives. The part's own weight stands where one is None or
+            missing; with `teacher=0` a part has no weight of its own for `states`.
+
+    Raises:
+        InvalidSetting: A weight is out of bounds, or nothing is left to learn from.
     """
     own = {"answer": 0.5, "teacher": 1.0, **WEIGHTS.get(part, {})}
     if given.get("teacher") == 0:
@@ -55,29 +62,47 @@ def objectives_for(part: str, **given: float | None) -> Objectives:
 
 
 def rate_for(part: str, given: float | None = None) -> float:
-    """The peak learning rate that is `given`, else the part's own."""
+    """The peak learning rate `given`, or the part's own where that is None."""
     return RATES.get(part, 1e-3) if given is None else given
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What is trained on what.
+    """A training run: the part to train, its data and its settings.
 
-    part: "reader" (reads the kv memories that there are), "compressor" (makes and reads kv
-    memories: both adapters learn), "soft" (makes and reads soft memories), "cmt" (makes soft
-    memories and gathers them as published), "matcher" (makes key vectors of the bare model's
-    states: a head learns), "embedding" (makes embeddings: an adapter of the lower layers learns
-    with the head). questions: question files, or folders of the files that MIXTURE names. texts:
-    files and folders of plain text, of which questions are made. start: "default" (the adapter
-    shipped for this model, if there is one), "none", or a folder with a bundle. objectives: what is
-    minimised; `objectives_for` and `rate_for` tell what `cmt train` takes. ratio: tokens a latent,
-    for "cmt". nf4: the share of examples read by the base as NF4 makes it. without: names of PIECES
-    to leave out, to see what each is worth. passages: how many the matcher learns from. candidates:
-    how many passages "embedding" tells apart at once; 0: as many as suit the device. held_out: how
-    much the run is judged by: packs, or tens of passages (matcher, embedding). checkpointing:
-    layers hold less, and compute again for their gradients. batch: how many examples are computed
-    together (reader, compressor, soft): more fill a GPU, and take its memory. fit: the rate falls
-    as `minutes` pass, not only as steps do, so that it is low when they are over.
+    Attributes:
+        part: "reader" (reads existing kv memories), "compressor" (makes and reads kv memories: both
+            adapters learn), "soft" (makes and reads soft memories), "cmt" (makes soft memories and
+            gathers them as published), "matcher" (makes embeddings of the bare model's states: a
+            head learns), "embedding" (makes embeddings: an adapter of the lower layers learns with
+            the head).
+        out: The folder of the run and its bundle.
+        questions: Question files, or folders of the files that MIXTURE names.
+        texts: Files and folders of plain text, of which questions are made.
+        model: A pulled model or a local folder.
+        device: A torch device, or "auto".
+        start: "default" (the adapter shipped for this model, if there is one), "none", or a folder
+            with a bundle.
+        plan: Steps, rate and schedule.
+        minutes: The run stops after this time; the same recipe resumes it.
+        objectives: The weighted losses; `objectives_for` and `rate_for` give the defaults of `cmt
+            train`.
+        ratio: Tokens per soft token, for "cmt".
+        rank: Of new adapters.
+        nf4: The share of examples that the base reads with NF4 weights.
+        ablate: Names of INGREDIENTS to leave out, for ablations.
+        passages: The passages that the matcher learns from.
+        candidates: The passages of a batch that "embedding" learns to distinguish; 0: a number that
+            suits the device.
+        held_out: The size of the validation set: packs, or tens of passages (matcher, embedding).
+        checkpointing: Layers hold less memory, and compute again for their gradients.
+        batch: Examples that are computed together (reader, compressor, soft). More fill a GPU and
+            take its memory.
+        fit: The rate decays with `minutes` too, not only with steps, so that it is low at the end.
+        seed: Of everything that is drawn.
+
+    Raises:
+        InvalidSetting: An unknown part or piece, or a setting that the part does not use.
     """
 
     part: str
@@ -93,7 +118,7 @@ class Recipe:
     ratio: int = 8
     rank: int = 32
     nf4: float = 0.3
-    without: Sequence[str] = ()
+    ablate: Sequence[str] = ()
     passages: int = 3000
     candidates: int = 0
     held_out: int = 12
@@ -105,11 +130,11 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.part not in PARTS:
             raise InvalidSetting(f"part={self.part!r}: choose one of {', '.join(PARTS)}")
-        for piece in self.without:
-            if self.part not in PIECES.get(piece, ()):
-                there = ", ".join(name for name, parts in PIECES.items() if self.part in parts)
+        for piece in self.ablate:
+            if self.part not in INGREDIENTS.get(piece, ()):
+                there = ", ".join(name for name, parts in INGREDIENTS.items() if self.part in parts)
                 raise InvalidSetting(
-                    f"without={piece!r}: of part {self.part!r} choose among {there}"
+                    f"ablate={piece!r}: of part {self.part!r} choose among {there}"
                 )
         given = {
             "checkpointing": self.checkpointing,
@@ -119,8 +144,8 @@ class Recipe:
         for name, (parts, off) in NOT_FOR_ALL.items():
             if given[name] != off and self.part not in parts:
                 raise InvalidSetting(
-                    f"{name}={given[name]}: part {self.part!r} does without; it is for"
-                    f" {', '.join(parts)}"
+                    f"{name}={given[name]}: part {self.part!r} does not use it; leave it out, or"
+                    f" choose part {', '.join(parts)}"
                 )
         bounds = {
             "nf4": (0.0, 1.0),
@@ -142,9 +167,7 @@ class Recipe:
 
     @property
     def choices(self) -> dict[str, Any]:
-        """What decides the examples and what is learned from them: a run that goes on must have the
-        same.
-        """
+        """The settings that decide examples and training: a resumed run must have the same."""
         names = (
             "part",
             "model",
@@ -162,16 +185,19 @@ class Recipe:
         return (
             {n: getattr(self, n) for n in names}
             | asdict(self.objectives)
-            | {"without": sorted(self.without), "files": files}
+            | {"ablate": sorted(self.ablate), "files": files}
         )
 
 
 @dataclass(frozen=True, slots=True)
-class Needs:
-    """What a run takes: bytes of memory while it lasts, bytes on the disk, the numbers that learn,
-    and seconds a step.
+class ResourceEstimate:
+    """The resources that a run needs.
 
-    `seconds` is 0.0 where nothing was rehearsed.
+    Attributes:
+        memory: Bytes of memory.
+        disk: Bytes on the disk.
+        parameters: Numbers that are trained.
+        seconds: Seconds per step; 0.0 where no step was timed.
     """
 
     memory: int
@@ -181,8 +207,8 @@ class Needs:
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
-    """Passages and questions by file: those learned from, and those judged by."""
+class DatasetSizes:
+    """The numbers of passages and questions by file: those learned from, and those validated on."""
 
     learned: Mapping[str, tuple[int, int]]
     judged: Mapping[str, tuple[int, int]]

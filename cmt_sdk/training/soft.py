@@ -1,10 +1,9 @@
-"""Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens and reads on
-from them, and a reader.
+"""Training soft memories (CMT, arXiv 2412.07393): an encoder that makes soft tokens, and a reader.
 
 The teacher is the same model reading the text with the adapters shipped for it; its divergence
-alone taught small models best (arXiv 2510.20797). Passages are also repeated from their soft
-tokens, word by word, ever more seldom. Ratios are drawn for each step; where no soft adapters are
-gone on from, it starts warm, with half squeezed out.
+alone taught small models best (arXiv 2510.20797). Examples also repeat passages from their soft
+tokens, fewer as training goes on. Each step draws a ratio. Without soft adapters to continue,
+training starts warm, with little compression.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from cmt_sdk.neural.depth import watching
+from cmt_sdk.neural.batching import batches
+from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.kv import batches
-from cmt_sdk.neural.quantization import through
-from cmt_sdk.neural.reading import PRIOR
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.soft import Soft, SoftCompressor, depth, notes_of
+from cmt_sdk.neural.methods.base import NON_BEST_BIAS
+from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens, merge_layer, soft_cache
+from cmt_sdk.neural.partial_forward import capture
+from cmt_sdk.neural.quantization import fake_quantize
+from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives, state_distance
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes, repetition
-from cmt_sdk.training.reader import AT_ONCE, Entries, GradientPrefix, answer_logits, encode
-from cmt_sdk.training.reader import notes_of as kv_notes_of
+from cmt_sdk.training.reader import AT_ONCE, Entries, answer_logits, encode, kv_cache
 
 RATIOS = {4: 0.5, 8: 0.3, 16: 0.2}  # how often each is drawn
 REPEATED = 0.6  # the share of examples with a passage to repeat, at first; it falls to 0
@@ -37,13 +36,22 @@ WARM = ((2, 0.1),)  # ratios of the warm start, each with its share of the examp
 
 @dataclass
 class SoftTask:
-    """Packs of a mixture read from soft tokens; the adapters "encoder" and "reader" learn.
+    """Trains the adapters "encoder" and "reader" on packs of a mixture, read from soft tokens.
 
-    teachers: the adapter names ("encoder", "reader") of the teacher, or None without one. examples:
-    how often the run will learn, which paces the warm start and the repetition. without: names of
-    recipe.PIECES that are left out. write: saves the adapters to a folder. batch: how many examples
-    are computed together; at_once: how many packs are read in one pass, over which the distance
-    from the teacher's states is measured.
+    Args:
+        lm: The model with the adapters.
+        rotary: Its rotary positions, which the teacher needs.
+        mixture: The stream that packs are drawn from.
+        held_out: Packs of validation titles.
+        adapters: The tensors that learn.
+        write: Saves the adapters to a folder.
+        objectives: The weights of the loss.
+        examples: How often the run will learn, which paces warm start and repetition.
+        teachers: The names of the teacher's encoder and reader adapters, or None.
+        ablate: Names of `recipe.INGREDIENTS` to leave out.
+        batch: Examples computed together.
+        at_once: Packs of one pass, over which the distance of states is measured.
+        seen: Examples seen so far.
     """
 
     lm: FrozenModel
@@ -55,7 +63,7 @@ class SoftTask:
     objectives: Objectives
     examples: int
     teachers: tuple[str, str] | None = None
-    without: Collection[str] = ()
+    ablate: Collection[str] = ()
     batch: int = 1
     at_once: int = 1
     seen: int = 0
@@ -65,17 +73,18 @@ class SoftTask:
         return self.adapters
 
     def learn(self) -> tuple[float, int, int]:
-        """The next packs' loss, their answer tokens and their questions; gradients are added."""
+        """The next packs' loss, answer tokens and questions; adds the gradients."""
         packs = [pack for _ in range(self.batch) for pack in self._drawn()]
         loss, tokens = self._read(packs, self._ratio(), self.objectives)
         self.seen += 1
         return loss, tokens, sum(p.questions for p in packs)
 
     def _drawn(self) -> list[Pack]:
-        """An example; beside its questions, mostly, one passage of it is to be repeated."""
-        packs, rng = draw(self.lm, self.mixture, self.without), self.mixture.random
+        """An example; most also get one of their passages to repeat, at first."""
+        packs = draw(self.lm, self.mixture, self.ablate)
+        rng = self.mixture.random
         if (
-            "repetition" in self.without
+            "repetition" in self.ablate
             or not self.objectives.answer
             or rng.random() >= REPEATED * (1 - self._done)
         ):
@@ -88,67 +97,51 @@ class SoftTask:
         return min(1.0, self.seen / max(1, self.examples))
 
     def _ratio(self) -> int:
-        """In the warm start the ratio of its stage, then one of RATIOS."""
-        done, ratios = self._done, [*RATIOS]
+        """The ratio of the warm start's stage, later a random one of RATIOS."""
+        done = self._done
+        ratios = [*RATIOS]
         drawn = (
             ratios[0]
-            if "ratios" in self.without
+            if "ratios" in self.ablate
             else self.mixture.random.choices(ratios, [*RATIOS.values()])[0]
         )
-        for ratio, share in () if "warm-start" in self.without else WARM:
+        for ratio, share in () if "warm-start" in self.ablate else WARM:
             if done < share:
                 return ratio
             done -= share
         return drawn
 
     def _read(self, packs: Sequence[Pack], ratio: int, objectives: Objectives) -> tuple[float, int]:
-        """The packs' summed loss and their answer tokens. Where gradients are on, those of each
-        pass are taken at once.
+        """The packs' summed loss and their answer tokens.
+
+        1. Encode the passages to soft tokens; the teacher encodes those that it is asked about.
+        2. In passes of `at_once` packs: read the packs with the reader, and with the teacher.
+        3. Where gradients are on, run backward after each pass, down to the soft tokens.
+        4. At the end, run backward from the soft tokens through the encoder.
         """
-        total, tokens = 0.0, 0
-        with torch.autocast(
-            self.lm.device.type, torch.bfloat16, enabled=self.lm.dtype == torch.bfloat16
-        ):
-            made = self._soft(
-                list(dict.fromkeys(c for pack in packs for c in pack.contents)), ratio
-            )
+        total = 0.0
+        tokens = 0
+        uses_teacher = objectives.teacher or objectives.states
+        is_bf16 = self.lm.dtype == torch.bfloat16
+        with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=is_bf16):
+            contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
+            made = self._soft(contents, ratio)
             soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}
-            taught = (
-                self._taught([p for p in packs if p.questions])
-                if objectives.teacher or objectives.states
-                else {}
-            )
-            # what asks first: of it the teacher tells
+            taught = self._taught([p for p in packs if p.questions]) if uses_teacher else {}
+            # Packs with questions come first: the teacher reads those only.
             order = sorted(packs, key=lambda p: (not p.questions, p.ids.shape[1]))
             for some in passes(order, self.at_once):
-                rows, asking = Rows.of(some, self.lm.device), [p for p in some if p.questions]
-                labels = rows.labels[rows.labels >= 0]
-                whole = soft_notes(self.lm, [[soft[c] for c in pack.contents] for pack in some])
-                notes = replace(
-                    whole,
-                    keys=[_cut(k) for k in whole.keys],
-                    values=[_cut(v) for v in whole.values],
+                cache = reading_cache(self.lm, [[soft[c] for c in pack.contents] for pack in some])
+                leaf = replace(
+                    cache,
+                    keys=[_cut(k) for k in cache.keys],
+                    values=[_cut(v) for v in cache.values],
                 )
-                with (
-                    self.lm.activate("reader"),
-                    watching(self.lm, self._watched(objectives)) as mine,
-                ):
-                    logits = answer_logits(self.lm, notes, rows)
-                with watching(self.lm, self._watched(objectives)) as theirs:
-                    teacher = (
-                        self._teach([[taught[c] for c in pack.contents] for pack in asking], asking)
-                        if taught
-                        else None
-                    )
-                without = self._unaided(rows) if objectives.alpha else None
-                loss = objectives.loss(logits, labels, teacher, without)
-                if teacher is not None and theirs:
-                    loss = loss + objectives.states * len(teacher) * _distance(
-                        mine, theirs, rows.told
-                    )
+                loss, count = self._loss(some, leaf, taught, objectives)
                 if torch.is_grad_enabled():
-                    self._backward(loss, whole, notes)
-                total, tokens = total + float(loss.detach()), tokens + len(labels)
+                    self._backward(loss, cache, leaf)
+                total += float(loss.detach())
+                tokens += count
         if torch.is_grad_enabled():
             with self.lm.activate("encoder"):
                 torch.autograd.backward(
@@ -156,49 +149,72 @@ class SoftTask:
                 )
         return total, tokens
 
-    def _watched(self, objectives: Objectives) -> Sequence[int]:
-        """The layers whose states are set beside the teacher's: every second one, some way above
-        where soft tokens enter.
-        """
-        return (
-            range(2 * depth(self.lm) - 1, len(self.lm.blocks), 2)
-            if objectives.states and self.teachers
-            else ()
-        )
+    def _loss(
+        self,
+        packs: Sequence[Pack],
+        cache: MemoryCache,
+        taught: Mapping[str, Entries],
+        objectives: Objectives,
+    ) -> tuple[Tensor, int]:
+        """The summed loss of packs that are read in one pass, and their answer tokens.
 
-    def _backward(self, loss: Tensor, whole: GradientPrefix, notes: GradientPrefix) -> None:
-        """Layers that compute again must find the adapter on that was on before: first the reader,
-        then the encoder.
+        taught: the teacher's entries by passage; empty without a teacher.
+        """
+        rows = Rows.of(packs, self.lm.device)
+        labels = rows.labels[rows.labels >= 0]  # (t,)
+        layers = self._compared_layers(objectives)
+        with self.lm.activate("reader"), capture(self.lm, layers) as mine:
+            logits = answer_logits(self.lm, cache, rows)  # (t, v)
+        asking = [p for p in packs if p.questions]
+        with capture(self.lm, layers) as theirs:
+            entries = [[taught[c] for c in pack.contents] for pack in asking] if taught else []
+            teacher = self._teach(entries, asking) if taught else None
+        without = self._unaided(rows) if objectives.alpha else None
+        loss = objectives.loss(logits, labels, teacher, without)
+        if teacher is not None and theirs:
+            distance = _distance(mine, theirs, rows.supervised)
+            loss = loss + objectives.states * len(teacher) * distance
+        return loss, len(labels)
+
+    def _compared_layers(self, objectives: Objectives) -> Sequence[int]:
+        """The layers whose states are compared with the teacher's.
+
+        Every second one, from some way above the layer where soft tokens enter.
+        """
+        if not objectives.states or not self.teachers:
+            return ()
+        return range(2 * merge_layer(self.lm) - 1, len(self.lm.blocks), 2)
+
+    def _backward(self, loss: Tensor, cache: MemoryCache, leaf: MemoryCache) -> None:
+        """Run backward through the reader to `leaf`, then through the encoder to the soft tokens.
+
+        Checkpointed layers compute again, and must find the adapter on that was on before.
         """
         with self.lm.activate("reader"):
             loss.backward()  # type: ignore[no-untyped-call]
-        pairs = zip([*whole.keys, *whole.values], [*notes.keys, *notes.values], strict=True)
+        pairs = zip([*cache.keys, *cache.values], [*leaf.keys, *leaf.values], strict=True)
         reached = [(a, b.grad) for a, b in pairs if a.requires_grad and b.grad is not None]
         with self.lm.activate("encoder"):
             torch.autograd.backward([a for a, _ in reached], [grad for _, grad in reached])
 
-    def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, Soft]:
+    def _soft(self, contents: Sequence[str], ratio: int) -> dict[str, SoftTokens]:
         """Soft tokens by passage, after the round trip through four bits."""
-        rounded = (
-            through
-            if "rounding" not in self.without or not torch.is_grad_enabled()
-            else Tensor.float
-        )
-        ids, soft = [self.lm.passage_ids(c) for c in contents], dict[str, Soft]()
+        is_rounded = "rounding" not in self.ablate or not torch.is_grad_enabled()
+        rounded = fake_quantize if is_rounded else Tensor.float
+        ids = [self.lm.passage_ids(content) for content in contents]
+        soft: dict[str, SoftTokens] = {}
         for some in batches([len(i) for i in ids], AT_ONCE):
             with self.lm.activate("encoder"):
-                made = SoftCompressor(self.lm, ratio).forward([ids[i] for i in some])
-            rows = torch.split(
-                rounded(torch.cat([m.rows for m in made])), [len(m.ends) for m in made]
-            )
-            soft.update(
-                {contents[i]: replace(m, rows=r) for i, m, r in zip(some, made, rows, strict=True)}
-            )
+                made = SoftMethod(self.lm, ratio).encode([ids[i] for i in some])
+            flat = rounded(torch.cat([m.rows for m in made]))  # (soft tokens of all, d)
+            rows = torch.split(flat, [len(m.ends) for m in made])
+            for i, one, own in zip(some, made, rows, strict=True):
+                soft[contents[i]] = replace(one, rows=own)
         return soft
 
     @torch.no_grad()
     def _taught(self, packs: Sequence[Pack]) -> dict[str, Entries]:
-        """The teacher's memories by passage, with all entries; none where there is no teacher."""
+        """The teacher's memories by passage, with all entries; empty without a teacher."""
         if self.teachers is None or self.rotary is None:
             return {}
         contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
@@ -213,22 +229,22 @@ class SoftTask:
 
     @torch.no_grad()
     def _teach(self, memories: Sequence[Sequence[Entries]], packs: Sequence[Pack]) -> Tensor | None:
-        """The teacher's logits of these packs' answer tokens [t, v], by its own adapters."""
+        """The teacher's logits [t, v] of these packs' answer tokens, by its own adapters."""
         if self.teachers is None or self.rotary is None or not packs:
             return None
         with self.lm.activate(self.teachers[1]):
             return answer_logits(
-                self.lm, kv_notes_of(self.lm, self.rotary, memories), Rows.of(packs, self.lm.device)
+                self.lm, kv_cache(self.lm, self.rotary, memories), Rows.of(packs, self.lm.device)
             )
 
     @torch.no_grad()
     def _unaided(self, rows: Rows) -> Tensor:
-        """The bare model's logits of the answer tokens [t, v], without memories."""
-        return answer_logits(self.lm, soft_notes(self.lm, [[] for _ in rows.ids]), rows)
+        """The bare model's logits [t, v] of the answer tokens, without memories."""
+        return answer_logits(self.lm, reading_cache(self.lm, [[] for _ in rows.ids]), rows)
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Loss an answer token on the held-out packs, by ratio."""
+        """Loss per answer token on the held-out packs, by ratio."""
         figures = {}
         for ratio in RATIOS:
             judged = (
@@ -248,33 +264,30 @@ class SoftTask:
         self.write(folder)
 
     def state(self) -> Any:
-        """Where the mixture and the warm start stand."""
+        """The positions of the mixture and of the warm start."""
         return [self.seen, self.mixture.state()]
 
     def restore(self, state: list[Any]) -> None:
-        """Go on from there."""
+        """Continue from these positions."""
         self.seen = state[0]
         self.mixture.restore(state[1])
 
 
-def soft_notes(lm: FrozenModel, rows: Sequence[Sequence[Soft]]) -> GradientPrefix:
-    """Each row's memories as a prefix, as `neural.generator` reads them."""
+def reading_cache(lm: FrozenModel, rows: Sequence[Sequence[SoftTokens]]) -> MemoryCache:
+    """Each row's memories as `neural.generator` reads them, with gradients."""
     with lm.activate("encoder"):
-        made = notes_of(lm, rows, PRIOR)
-    starts = torch.tensor(made.starts, device=lm.device)[:, None]
-    return GradientPrefix(
-        made.keys, made.values, made.bias, [k.shape[2] for k in made.keys], max(made.starts), starts
-    )
+        return soft_cache(lm, rows, NON_BEST_BIAS)
 
 
-def _distance(mine: Sequence[Tensor], theirs: Sequence[Tensor], told: Tensor) -> Tensor:
-    """state_distance of the rows that the teacher read, the reader's first ones, where `told` [n,
-    m] is true.
+def _distance(mine: Sequence[Tensor], theirs: Sequence[Tensor], supervised: Tensor) -> Tensor:
+    """state_distance of the rows that the teacher read, the reader's first ones.
+
+    supervised: bool [n, m], True for the tokens that count.
     """
     rows, longest = theirs[0].shape[:2]
-    told = told[:rows, :longest]
+    counted = supervised[:rows, :longest]
     return state_distance(
-        [s[:rows, :longest][told].float() for s in mine], [s[told].float() for s in theirs]
+        [s[:rows, :longest][counted].float() for s in mine], [s[counted].float() for s in theirs]
     )
 
 

@@ -1,8 +1,7 @@
-"""Plain text to questions that it answers itself: gaps to fill, and how a passage goes on. No
-torch, no model.
+"""Plain text to questions that it answers itself: gaps to fill, and continuations.
 
-For users without questions: a compressor is adapted to their own texts by what these texts say of
-themselves.
+For users without questions: a compressor adapts to their own texts by predicting parts of them.
+Knows no torch and no model.
 """
 
 from __future__ import annotations
@@ -18,23 +17,29 @@ from cmt_sdk.questions import Question, QuestionedPassage, read_lines
 from cmt_sdk.splitting import Rules, rules_for, split
 
 PASSAGE_TOKENS = 180
-GAPS, CONTINUATIONS = 4, 2
+GAPS = 4
+CONTINUATIONS = 2
 AROUND = 9  # words shown on each side of a gap, and before a continuation
 ANSWER = 4  # words in a gap, at most
 FOLLOWING = 12  # words of a continuation
-FEWEST = 20  # words of a passage that anything is asked about
-# names and numbers: what people ask for
+MIN_WORDS = 20  # of a passage that gets questions
+# names and numbers: people ask for these
 NAME = re.compile(r"\b[A-Z][\w'-]+(?: [A-Z][\w'-]+)*|\b\d[\d.,:%]*")
 
 Count = Callable[[Sequence[str]], list[int]]
 
 
 def read_texts(path: Path, count_tokens: Count, seed: int = 0) -> list[QuestionedPassage]:
-    """Passages of all readable files of a folder, or of one file, each with the questions made of
-    it.
+    """Passages of all readable files of a folder, or of one file, each with questions made of it.
 
-    JSON lines (.jsonl, .jsonl.gz) are {"title", "text"}, title optional. Raises InvalidInput when
-    there is no passage of at least `FEWEST` words.
+    Args:
+        path: A file or a folder. JSON lines (.jsonl, .jsonl.gz) are {"title", "text"}, title
+            optional.
+        count_tokens: Counts the tokens of texts.
+        seed: Draws the questions.
+
+    Raises:
+        InvalidInput: No passage has `MIN_WORDS` words.
     """
     rng = random.Random(seed)  # noqa: S311 - a reproducible draw, no secret
     found = [
@@ -44,13 +49,13 @@ def read_texts(path: Path, count_tokens: Count, seed: int = 0) -> list[Questione
     ]
     if not found:
         raise InvalidInput(
-            f"{path}: there is no passage of at least {FEWEST} words in it to learn from"
+            f"{path}: there is no passage of at least {MIN_WORDS} words in it to learn from"
         )
     return found
 
 
 def _documents(path: Path) -> Iterator[tuple[str, str, str]]:
-    """Title, text and source of each; a row of JSON lines has no source of its own."""
+    """Title, text and source of each document; a row of JSON lines has no source of its own."""
     if ".jsonl" in path.suffixes:
         yield from (
             (str(row.get("title") or ""), str(row.get("text") or ""), "")
@@ -65,21 +70,23 @@ def _documents(path: Path) -> Iterator[tuple[str, str, str]]:
 def questioned(
     title: str, text: str, count_tokens: Count, rng: random.Random, rules: Rules | None = None
 ) -> Iterator[QuestionedPassage]:
-    """The passages of one text, cut by the rules of its format (Markdown by default), with gaps and
-    continuations.
+    """The passages of one text, split by the rules of its format, with gaps and continuations.
+
+    The default rules are Markdown's.
     """
     for span in split(text, count_tokens, PASSAGE_TOKENS, rules=rules or rules_for(None)):
         context = text[span.start : span.end]
         words = context.split()
-        if len(words) >= FEWEST:
+        if len(words) >= MIN_WORDS:
             asked = [*_gaps(words, rng), *_continuations(words, rng)]
             yield QuestionedPassage(title, context, tuple(asked))
 
 
 def _gaps(words: Sequence[str], rng: random.Random) -> Iterator[Question]:
-    """Sentences with a gap; names and numbers are left out first, then whatever is drawn."""
+    """Sentences with a gap: first names and numbers, then random words."""
     for start, end in _spans(words, rng):
-        before, after = words[max(0, start - AROUND) : start], words[end : end + AROUND]
+        before = words[max(0, start - AROUND) : start]
+        after = words[end : end + AROUND]
         text = " ".join([*before, "____", *after])
         yield Question(f'Which words are missing? "{text}"', (_bare(" ".join(words[start:end])),))
 
@@ -95,7 +102,7 @@ def _spans(words: Sequence[str], rng: random.Random) -> list[tuple[int, int]]:
 
 
 def _continuations(words: Sequence[str], rng: random.Random) -> Iterator[Question]:
-    """A few words of the passage, asked how it goes on."""
+    """A few words of the passage, with the question how it continues."""
     for start in rng.sample(range(len(words) - 2 * AROUND), CONTINUATIONS):
         middle = start + AROUND
         text = " ".join(words[start:middle])
@@ -106,5 +113,5 @@ def _continuations(words: Sequence[str], rng: random.Random) -> Iterator[Questio
 
 
 def _bare(text: str) -> str:
-    """Without the punctuation around it."""
+    """The text without the punctuation around it."""
     return text.strip(".,;:!?()[]\"'“”‘’") or text

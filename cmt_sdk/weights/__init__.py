@@ -1,6 +1,6 @@
 """Base models and adapters on this machine.
 
-`registry` (what is here) and `download` (getting more) know no torch; `loading` and `adapters` make
-modules of the files. `convert` and `hub` are programs that `download` runs in a process of their
-own.
+`registry` (the models here) and `download` (getting more) know no torch; `loading` and `adapters`
+make modules of the files. `convert` and `hub` are programs that `download` runs in a process of
+their own.
 """

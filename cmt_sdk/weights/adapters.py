@@ -1,10 +1,9 @@
-"""LoRA adapters on a frozen model, in peft's format: put on once, all off, and switched on for a
-while. Knows no training.
+"""LoRA adapters on a frozen model, in peft's format: attached once, all off, then switched on.
 
-Plain LoRA beside a base of up to `MERGED_LIMIT` parameters that is not quantised is merged into a
-second copy of the weights: computed beside them, layer by layer, it makes a short prompt and every
-new token about half as slow again, and importing peft takes longer than a second. Everything else
-runs through peft.
+Plain LoRA on an unquantised base of up to `MERGED_LIMIT` parameters is merged into a second copy of
+the weights: computed layer by layer next to them, it makes a short prompt and every new token about
+half as slow again, and the import of peft takes longer than a second. All other adapters run
+through peft. Knows no training.
 """
 
 from __future__ import annotations
@@ -50,23 +49,31 @@ HARMLESS = frozenset(
         "use_rslora",
     }
 )
-# What else peft may do with a folder from elsewhere. Other fields let it import a module by name
-# (`megatron_core`), read files of any path (`corda_config`), or change the base; nor is there a
-# file for every one that later releases add.
+# Further fields that peft may get from a foreign folder. All others are refused: they let peft
+# import a module by name (`megatron_core`), read files of any path (`corda_config`), or change the
+# base, and later releases add more.
 KNOWN = HARMLESS | {"alpha_pattern", "rank_pattern", "use_dora", "lora_bias"}
 
 PATTERNS = ("target_modules", "exclude_modules", "layers_pattern", "alpha_pattern", "rank_pattern")
 ALL_LINEAR = "all-linear"
 NAME = re.compile(r"[\w.]{0,500}", re.ASCII)
-MOST_NAMES = 10_000
+MAX_NAMES = 10_000
 
 
 def attach_adapters(loaded: LoadedModel, folders: Mapping[str, Path]) -> None:
     """Put adapters on the model under the given names, all of them off.
 
-    A folder holds adapter_config.json and adapter_model.safetensors, as peft's `save_pretrained`
-    writes them. After an error the model must not be used. Raises ModelNotFound for a missing file,
-    ModelUnsupported for anything but LoRA that fits this model, ModelError for a damaged file.
+    After an error the model must not be used.
+
+    Args:
+        loaded: The model.
+        folders: For each name a folder with adapter_config.json and adapter_model.safetensors, as
+            peft's `save_pretrained` writes them.
+
+    Raises:
+        ModelNotFound: A file is missing.
+        ModelUnsupported: The adapter is no LoRA, or does not fit this model.
+        ModelError: A file is damaged.
     """
     for name, folder in folders.items():
         digest = adapter_hash(folder)
@@ -94,8 +101,9 @@ def attach_adapters(loaded: LoadedModel, folders: Mapping[str, Path]) -> None:
 
 @contextmanager
 def active(loaded: LoadedModel, name: str) -> Iterator[None]:
-    """Within the block the adapter `name` is on; without one of that name the base stays bare. One
-    thread at a time.
+    """Switch the adapter `name` on within the block; without such an adapter the base stays bare.
+
+    One thread at a time.
     """
     before = loaded.adapters.active
     _switch(loaded, name if name in loaded.adapters.hashes else None)
@@ -106,8 +114,16 @@ def active(loaded: LoadedModel, name: str) -> Iterator[None]:
 
 
 def read_adapter(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-    """An adapter's configuration and tensors, looked through before peft sees the folder. Raises as
-    `attach_adapters` does.
+    """Read an adapter's configuration and tensors, and check them before peft sees the folder.
+
+    Args:
+        folder: The folder of the adapter.
+
+    Returns:
+        The configuration, and the tensors by name.
+
+    Raises:
+        ModelNotFound, ModelUnsupported, ModelError: As in `attach_adapters`.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -118,15 +134,13 @@ def read_adapter(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]
             f"adapter folder {folder} has no adapter_config.json: save it with save_pretrained"
         )
     try:
-        config, tensors = (
-            dict[str, Any](json.loads(file.read_text(encoding="utf-8"))),
-            load_file(folder / ADAPTER_WEIGHTS),
-        )
+        config = dict[str, Any](json.loads(file.read_text(encoding="utf-8")))
+        tensors = load_file(folder / ADAPTER_WEIGHTS)
     except (OSError, SafetensorError, ValueError, TypeError, RecursionError) as error:
         raise ModelError(f"adapter {folder} is damaged: {error}") from error
     if config.get("peft_type") != "LORA":
         raise ModelUnsupported(
-            f"adapter {folder} is no LoRA of peft but {config.get('peft_type')!r:.40}: train one"
+            f"adapter {folder} is not a LoRA of peft but {config.get('peft_type')!r:.40}: train one"
             " with `cmt train`"
         )
     if strange := sorted(key for key, value in config.items() if value and key not in KNOWN):
@@ -138,9 +152,7 @@ def read_adapter(folder: Path) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]
 
 
 def _check_names(folder: Path, config: Mapping[str, Any]) -> None:
-    """Refuse whatever peft would compile as a regular expression: one can be written that never
-    ends.
-    """
+    """Refuse values that peft would compile as regular expressions: a search may never end."""
     for field in PATTERNS:
         given = config.get(field)
         if given is None or (field == "target_modules" and given == ALL_LINEAR):
@@ -149,16 +161,17 @@ def _check_names(folder: Path, config: Mapping[str, Any]) -> None:
         names = [given] if is_one or not isinstance(given, list | dict) else list(given)
         whole = is_one or isinstance(given, list | dict)
         wrong = [n for n in names if not (whole and isinstance(n, str) and NAME.fullmatch(n))]
-        if wrong or len(names) > MOST_NAMES:
+        if wrong or len(names) > MAX_NAMES:
             found = f"{wrong[0]!r:.60}" if wrong else f"a list of {len(names):,}"
             raise ModelUnsupported(
-                f"adapter {folder}: {field!r} has {found}; at most {MOST_NAMES:,} names of layers"
+                f"adapter {folder}: {field!r} has {found}; at most {MAX_NAMES:,} names of layers"
                 " are read and no regular expression: write the names out in a list, or train an"
                 " adapter with `cmt train`"
             )
 
 
 def _mergeable(loaded: LoadedModel, config: Mapping[str, Any]) -> bool:
+    """True for plain LoRA on an unquantised base of bounded size."""
     kind = (config.get("peft_type"), config.get("bias", "none"))
     # others change the base
     usual = config.get("init_lora_weights", True) in (True, False, "gaussian")
@@ -178,10 +191,12 @@ def _merged(
     scale = config["lora_alpha"] / (
         math.sqrt(config["r"]) if config.get("use_rslora") else config["r"]
     )
-    rest, found = dict(tensors), []
+    rest = dict(tensors)
+    found = []
     for key in [k for k in tensors if k.endswith(".lora_A.weight")]:
         path = key.removeprefix("base_model.model.").removesuffix(".lora_A.weight")
-        before, after = rest.pop(key), rest.pop(key.replace(".lora_A.", ".lora_B."))
+        before = rest.pop(key)
+        after = rest.pop(key.replace(".lora_A.", ".lora_B."))
         layer, turned = _linear(model, path, (len(after), before.shape[1]))
         weight = layer.weight.data
         change = after.to(weight.device).float() @ before.to(weight.device).float()
@@ -193,8 +208,9 @@ def _merged(
 
 
 def _linear(model: Any, path: str, shape: tuple[int, int]) -> tuple[Any, bool]:
-    """The linear layer of that path, itself, whatever is wrapped around it; and whether its weight
-    is [in, out], as GPT-2's.
+    """The linear layer at a path, inside any wrappers.
+
+    The second value is True where its weight is [in, out], as in GPT-2.
     """
     from transformers.pytorch_utils import Conv1D
 
@@ -212,15 +228,15 @@ def _linear(model: Any, path: str, shape: tuple[int, int]) -> tuple[Any, bool]:
 
 
 def _inject(loaded: LoadedModel, name: str, folder: Path, tensors: Mapping[str, Tensor]) -> None:
-    import_bitsandbytes()  # peft imports it too, but not quietly
+    import_bitsandbytes()  # peft imports it too, and lets its warnings through
     from peft import LoraConfig, inject_adapter_in_model
 
     try:
         config = LoraConfig.from_pretrained(folder)
     except (ValueError, TypeError) as error:
-        raise ModelError(f"adapter {folder} is no LoRA of peft: {error}") from error
+        raise ModelError(f"adapter {folder} is not a LoRA of peft: {error}") from error
     with warnings.catch_warnings():
-        # the second adapter beside the first
+        # the second adapter next to the first
         warnings.filterwarnings("ignore", "Already found a `peft_config`")
         inject_adapter_in_model(config, loaded.model, name)
     _fill(loaded.model, name, tensors)
@@ -228,9 +244,10 @@ def _inject(loaded: LoadedModel, name: str, folder: Path, tensors: Mapping[str, 
 
 
 def _fill(model: Any, name: str, tensors: Mapping[str, Any]) -> None:
-    """Give the adapter its weights, one by one: peft's loader asks for the model's state_dict, and
-    bitsandbytes 0.50 repacks NF4 weights on a CPU when it is asked for that, after which the base
-    computes something slightly else.
+    """Give the adapter its weights, one by one.
+
+    peft's loader asks for the model's state_dict. At that, bitsandbytes 0.50 repacks NF4 weights on
+    a CPU, and the base then computes slightly different values.
     """
     places = {k: p for k, p in model.named_parameters() if ".lora_" in k and f".{name}." in k}
     for key, tensor in tensors.items():
@@ -243,7 +260,7 @@ def _fill(model: Any, name: str, tensors: Mapping[str, Any]) -> None:
 
 
 def _freeze(loaded: LoadedModel) -> None:
-    """Nothing needs a gradient, and adapters compute in the base's own number format."""
+    """Switch all gradients off; adapters compute in the base's own number format."""
     from peft.tuners.lora.layer import LoraLayer
 
     loaded.model.requires_grad_(False).eval()
@@ -256,8 +273,9 @@ def _freeze(loaded: LoadedModel) -> None:
 
 
 def _switch(loaded: LoadedModel, name: str | None) -> None:
-    """Swap merged weights; set the two fields that a LoRA layer looks at (peft's own switch takes
-    46 ms).
+    """Swap merged weights, or set the two fields that a LoRA layer reads.
+
+    peft's own switch takes 46 ms.
     """
     adapters = loaded.adapters
     for layer, weight, _ in adapters.merged.get(adapters.active or "", ()):

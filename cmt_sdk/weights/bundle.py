@@ -1,14 +1,14 @@
-"""Adapter bundles: what was trained for one base model to make, find and read memories. Knows no
-torch.
+"""Adapter bundles: parts trained for one base model to make, find and read memories.
 
-A bundle is a folder with `cmt-adapter.json` and, as far as they were trained, `reader/`, `encoder/`
-and `matcher/` (peft's own format), `match.safetensors` (neural.matching.MatchHead) and
-`aggregate.safetensors` (neural.aggregation.Aggregator).
+A bundle is a folder with `cmt-adapter.json` and the trained parts: `reader/`, `encoder/` and
+`matcher/` (peft's own format), `match.safetensors` (neural.embedding.MatchHead) and
+`aggregate.safetensors` (neural.methods.aggregation.Aggregator). Knows no torch.
 """
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,10 +22,10 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What was trained for the base model with hash `base`; a part that is None was not.
+    """The parts trained for the base model with hash `base`; None for a part that was not trained.
 
-    compressor: "kv" or "soft": whose memories the adapters make and read. vector_weight: what
-    closeness in meaning counts against words in common.
+    compressor: "kv" or "soft", the kind of memories that the adapters make and read. vector_weight:
+    the weight of similar meaning against common words.
     """
 
     base: str = ""
@@ -45,13 +45,13 @@ class Bundle:
 
     @property
     def matcher_hash(self) -> str:
-        """Names what makes embeddings; "plain" where nothing was trained for them."""
+        """The hash of the parts that make embeddings; "plain" where none was trained."""
         parts = [self.match, self.matcher]
         return _hash(parts) if any(parts) else "plain"
 
     @property
     def encoder_hash(self) -> str:
-        """Names what makes memories; "plain" where nothing was trained for it."""
+        """The hash of the part that makes memories; "plain" where none was trained."""
         return _hash([self.encoder]) if self.encoder else "plain"
 
 
@@ -61,20 +61,29 @@ def _hash(parts: list[Path | None]) -> str:
 
 
 def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
-    """The bundle for a base model: "default" is the shipped one made for it, or none; "none"; or a
-    folder.
+    """The bundle for a base model.
 
-    Adapters that were trained for `kv` memories make and read `soft` ones too, if less well; not
-    the other way round. What finds passages is shipped once, beside those for `kv`. Raises
-    ModelNotFound for a folder without a manifest, ModelMismatch when a folder's bundle is for
-    another base or another compressor.
+    Adapters trained for `kv` memories also make and read `soft` ones, if less well; not the other
+    way round. The parts that find passages are shipped once, with those for `kv`.
+
+    Args:
+        adapter: "default" for the bundle shipped for the model, if there is one; "none"; or a
+            folder.
+        base: The hash of the base model.
+        compressor: "kv" or "soft".
+
+    Raises:
+        ModelNotFound: The folder has no manifest.
+        ModelMismatch: The folder's bundle is for another base or another compressor.
+        ModelError: The manifest is damaged.
     """
     if adapter == "none":
         return Bundle()
     if adapter == "default":
         shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
         fitting = {b.compressor: b for b in shipped if b.base == base}
-        kv, own = fitting.get("kv", Bundle()), fitting.get(compressor)
+        kv = fitting.get("kv", Bundle())
+        own = fitting.get(compressor)
         return (
             replace(own, match=kv.match, matcher=kv.matcher, vector_weight=kv.vector_weight)
             if own
@@ -95,23 +104,44 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
     return bundle
 
 
-def has_shipped_adapter(model: str) -> bool:
-    """Whether the adapter "default" is one for this model; else memories are read without any, and
-    found mostly by words.
+def is_adapter(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds an adapter of `cmt train`."""
+    try:
+        return (Path(path).expanduser() / MANIFEST).exists()
+    except (OSError, ValueError):  # a closed folder, a name that no system takes
+        return False
 
-    Raises ModelNotFound for a model that is not on this machine.
+
+def has_shipped_adapter(model: str) -> bool:
+    """True where a bundle is shipped for this model.
+
+    Without one, memories are read by the bare model, and found mostly by words.
+
+    Args:
+        model: The name of a model on this machine.
+
+    Raises:
+        ModelNotFound: The model is not on this machine.
     """
     return find_bundle("default", model_info(model).sha256) != Bundle()
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """The bundle in a folder. Raises ModelNotFound when there is none, ModelError for a manifest
-    that is none, ModelMismatch for a bundle of an earlier form.
+    """The bundle in a folder.
+
+    Args:
+        folder: A folder that `cmt train` wrote.
+
+    Raises:
+        ModelNotFound: The folder has no manifest.
+        ModelError: The manifest is damaged.
+        ModelMismatch: The bundle is of an earlier form.
     """
     try:
-        said = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        base, compressor = str(said["base"]), str(said.get("compressor", "kv"))
-        vector_weight = float(said.get("vector_weight", 1.0))
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        base = str(manifest["base"])
+        compressor = str(manifest.get("compressor", "kv"))
+        vector_weight = float(manifest.get("vector_weight", 1.0))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelNotFound(
             f"adapter {folder}: there is no {MANIFEST} in it; `cmt train` writes one"

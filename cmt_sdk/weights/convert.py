@@ -2,9 +2,9 @@
 
     python -P convert.py FILE.gguf FOLDER
 
-Run by `download` in a process of its own, as a file, so that it needs nothing of this package: it
-takes memory and ten seconds or more, may be killed at any time, and what libraries print stays out
-of sight. Prints the versions as JSON.
+`download` runs it in a process of its own, as a file, so that it needs nothing of this package: it
+takes memory and ten seconds or more, may be killed at any time, and the output of libraries stays
+hidden. Prints the versions as JSON.
 """
 
 from __future__ import annotations
@@ -16,13 +16,11 @@ from pathlib import Path
 
 
 def convert(file: Path, folder: Path) -> dict[str, str]:
-    """Write the model of a .gguf file to `folder`; returns the versions of the libraries that did
-    it.
-    """
+    """Write the model of a .gguf file to `folder`; return the versions of the libraries used."""
     import gguf
 
-    # transformers parses the header three times and maps the names once per tensor: remembered, it
-    # takes half the time
+    # transformers parses the header three times and maps the names once per tensor: a cache halves
+    # the time
     gguf.GGUFReader = functools.lru_cache(gguf.GGUFReader)
     gguf.get_tensor_name_map = functools.lru_cache(gguf.get_tensor_name_map)
     # no .gguf file fails here, before the slow imports

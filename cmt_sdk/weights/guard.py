@@ -1,12 +1,11 @@
-"""A program: run another one within bounds of memory and processor time, and end with the process
-that asked for it.
+"""A program: run another one within bounds, and end with the process that started it.
 
     python -P guard.py PARENT BYTES SECONDS FILE.py ARGUMENTS...
     python -P guard.py PARENT BYTES SECONDS -m MODULE ARGUMENTS...
 
-Standard input is a pipe that the parent holds open: where it ends, so does this process, also on
-systems that do not signal a parent's death. Run as a file, so that it needs nothing of this
-package.
+The bounds are memory and processor time. Standard input is a pipe that the parent holds open: when
+it ends, so does this process, also on systems that do not signal a parent's death. It runs as a
+file, so that it needs nothing of this package.
 """
 
 from __future__ import annotations
@@ -22,9 +21,7 @@ PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def bound(most_bytes: int, most_seconds: int) -> None:
-    """The most memory of its own and processor time that this process may take, where the system
-    can bound them.
-    """
+    """Limit this process's own memory and processor time, where the system can."""
     try:
         import resource
     except ImportError:  # Windows: the parent's clock alone bounds it
@@ -41,7 +38,7 @@ def bound(most_bytes: int, most_seconds: int) -> None:
 
 
 def end_with(parent: int) -> None:
-    """End at once when the parent has ended, however it did."""
+    """End this process at once when the parent ends, in whatever way."""
     if sys.platform.startswith("linux"):
         import ctypes
 

@@ -1,8 +1,7 @@
-"""SHA-256 of files, remembered for as long as a file's size and time of change stay the same. Knows
-no model.
+"""SHA-256 of files, cached while a file's size and modification time stay the same.
 
-Hashing gigabytes at every start would cost seconds, so digests are kept in `hashes.json` beside the
-pulled models. The file is a cache: lost or damaged, it is made again.
+Hashing gigabytes at every start would cost seconds, so digests are kept in `hashes.json` next to
+the pulled models. A lost or damaged cache is made again. Knows no model.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from cmt_sdk import disk
 from cmt_sdk.config import models_dir
 from cmt_sdk.errors import ModelUnsupported, StorageDenied
 
@@ -22,27 +22,30 @@ _log = logging.getLogger(__name__)
 
 
 def sha256_of(path: Path) -> str:
-    """SHA-256 of a file's bytes, in hexadecimal, read from the disk at every call. StorageDenied
-    without permission.
+    """SHA-256 of a file's bytes, in hexadecimal, read from the disk at every call.
+
+    Raises:
+        StorageDenied: The file cannot be read.
     """
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return disk.sha256_of(path)
     except PermissionError as error:
         raise StorageDenied(f"{path} cannot be read: {error.strerror}") from error
 
 
 def known_sha256(path: Path) -> str:
-    """SHA-256 of a file's bytes; read again only when its size or time of change differs from the
-    last time.
-    """
+    """SHA-256 of a file's bytes, from the cache where size and modification time match."""
     return _known(str(path.resolve()), [path], lambda: sha256_of(path))
 
 
 def known_sha256_of_tensors(files: Sequence[Path]) -> str:
-    """One digest for the tensors of safetensors files: their names, types, shapes and bytes,
-    whatever the order and the number of the files, so that the same weights saved by another
-    release are the same. ModelUnsupported if damaged.
+    """One digest for the tensors of safetensors files: their names, types, shapes and bytes.
+
+    The order and the number of the files do not count, so that weights saved by another release
+    have the same digest.
+
+    Raises:
+        ModelUnsupported: A file is damaged.
     """
     return _known(
         "tensors:" + "|".join(str(f.resolve()) for f in files),
@@ -60,7 +63,7 @@ def _sha256_of_tensors(files: Iterable[Path]) -> str:
                 header = json.loads(data[8:start])
             except ValueError as error:
                 raise ModelUnsupported(
-                    f"{path} is no safetensors file: fetch or save the model again"
+                    f"{path} is not a safetensors file: fetch or save the model again"
                 ) from error
             for name, about in header.items():
                 if name != "__metadata__":
@@ -73,9 +76,7 @@ def _sha256_of_tensors(files: Iterable[Path]) -> str:
 
 
 def _known(key: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
-    """A digest from the cache while sizes and times of change are the same, else computed and
-    kept.
-    """
+    """A digest from the cache where sizes and modification times match, else a new one."""
     stats = [file.stat() for file in files]
     stamp = [sum(s.st_size for s in stats), max(s.st_mtime_ns for s in stats)]
     cache = _read_cache()
@@ -87,8 +88,9 @@ def _known(key: str, files: Sequence[Path], compute: Callable[[], str]) -> str:
 
 
 def known_sha256_of_all(paths: Iterable[Path]) -> str:
-    """One digest for several files: the file's own for a single one, else that of the lines "digest
-    name".
+    """One digest for several files: that of the lines "digest name".
+
+    A single file has its own.
     """
     ordered = sorted(paths)
     if len(ordered) == 1:
@@ -126,4 +128,4 @@ def _write_cache(cache: dict[str, list[int | str]]) -> None:
         draft.write_text(json.dumps(alive, indent=1), encoding="utf-8")
         draft.replace(file)
     except OSError as error:
-        _log.debug("digests are not kept: %s", error)
+        _log.debug("digests are not cached: %s", error)

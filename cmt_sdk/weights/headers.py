@@ -1,8 +1,7 @@
-"""The header of a .gguf file, looked through before anything is converted: no count in it is beyond
-what the file can hold.
+"""Checks the header of a .gguf file before its conversion: no count exceeds the file.
 
-Knows the format alone (ggml-org/ggml, docs/gguf.md), no library: those that read it believe its
-counts.
+Knows the format alone (ggml-org/ggml, docs/gguf.md), no library: the libraries that read it trust
+its counts.
 """
 
 from __future__ import annotations
@@ -19,14 +18,19 @@ VERSIONS = (2, 3)
 # bytes of a value, by its type
 WIDTHS = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
 WHOLE = {4: "<I", 5: "<i", 10: "<Q", 11: "<q"}
-STRING, ARRAY = 8, 9
-LONGEST_NAME = 65_535  # bytes, as the format says
-MOST_AXES = 8
-MOST_VALUES = 8  # of tensors a byte of the file: no quantisation writes less than a bit
+STRING = 8
+ARRAY = 9
+MAX_NAME_BYTES = 65_535  # the format's limit
+MAX_AXES = 8
+MAX_VALUES_PER_BYTE = 8  # of tensors: no quantisation writes less than a bit
 
 
 def check_gguf(file: Path) -> None:
-    """Raise ModelUnsupported unless the header of a .gguf file fits the file."""
+    """Check that the header of a .gguf file fits the file.
+
+    Raises:
+        ModelUnsupported: It does not.
+    """
     try:
         with (
             file.open("rb") as opened,
@@ -36,14 +40,15 @@ def check_gguf(file: Path) -> None:
     except (struct.error, ValueError, OSError) as error:
         # ValueError: an empty file cannot be mapped
         raise ModelUnsupported(
-            f"{file} is no sound .gguf file: {error}; fetch it again from its maker"
+            f"{file} is not a valid .gguf file: {error}; fetch it again from its maker"
         ) from error
 
 
 @dataclass
 class _Header:
-    """The bytes, and how far they are read. Raises ValueError for what cannot be, struct.error at
-    the end.
+    """The bytes of a file and the reading position.
+
+    Raises ValueError for an impossible value, struct.error at the end.
     """
 
     data: mmap.mmap
@@ -58,14 +63,15 @@ class _Header:
             raise ValueError(
                 f"version {version}, and those that are read are 2 and 3, little-endian"
             )
-        tensors, keys = self._count("tensors", 24), self._count("keys", 13)
+        tensors = self._count("tensors", 24)
+        keys = self._count("keys", 13)
         for _ in range(keys):
-            name = self._text(LONGEST_NAME)
+            name = self._text(MAX_NAME_BYTES)
             value = self._value(self._number("<I"))
             if name.endswith(b".block_count") and value is not None and not 0 <= value <= tensors:
                 raise ValueError(f"{value} layers and {tensors} tensors")
         values = sum(self._tensor() for _ in range(tensors))
-        if values > MOST_VALUES * len(self.data):
+        if values > MAX_VALUES_PER_BYTE * len(self.data):
             raise ValueError(f"tensors of {values} values in {len(self.data)} bytes")
 
     def _number(self, form: str) -> int:
@@ -74,7 +80,7 @@ class _Header:
         return int(value)
 
     def _count(self, what: str, width: int) -> int:
-        """A number of things that have at least `width` bytes each."""
+        """The number of things that have at least `width` bytes each."""
         count = self._number("<Q")
         if count * width > len(self.data) - self.at:
             raise ValueError(f"{count} {what}, and {len(self.data) - self.at} bytes are left of it")
@@ -92,7 +98,7 @@ class _Header:
         return bytes(self.data[self.at - count : self.at])
 
     def _value(self, kind: int) -> int | None:
-        """Pass over a value; whole numbers are returned."""
+        """Skip a value; return an integer."""
         if kind in WHOLE:
             return self._number(WHOLE[kind])
         if kind == STRING:
@@ -116,10 +122,10 @@ class _Header:
             raise ValueError(f"an array of type {kind}")  # arrays of arrays are in no model
 
     def _tensor(self) -> int:
-        """Pass over a tensor; returns its number of values."""
-        self._text(LONGEST_NAME)
+        """Skip a tensor; return its number of values."""
+        self._text(MAX_NAME_BYTES)
         axes = self._number("<I")
-        if axes > MOST_AXES:
+        if axes > MAX_AXES:
             raise ValueError(f"a tensor of {axes} axes")
         shape = [self._number("<Q") for _ in range(axes)]
         self._number("<I")

@@ -1,11 +1,11 @@
-"""A program: ask the Hugging Face hub what a model consists of, and fetch it.
+"""A program: ask the Hugging Face hub for the files of a model, and fetch them.
 
-    python -P hub.py plan ORG/NAME                     prints {"commit", "licence", "files": [{name,
-    bytes, sha256}]} python -P hub.py fetch ORG/NAME COMMIT FOLDER FILE ...
+    python -P hub.py plan ORG/NAME
+    python -P hub.py fetch ORG/NAME COMMIT FOLDER FILE ...
 
-Run by `download` in a process of its own, as a file, so that it needs nothing of this package: it
-can be killed at once, and the errors of any release of the hub's client come back as one line of
-text.
+`plan` prints {"commit", "licence", "files": [{name, bytes, sha256}]}. `download` runs the program
+in a process of its own, as a file, so that it needs nothing of this package: it can be killed at
+once, and the errors of any release of the hub's client come back as one line of text.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def plan(name: str) -> dict[str, Any]:
 
 
 def fetch(name: str, commit: str, folder: str, files: list[str]) -> None:
-    """Bring these files of one commit into a folder; goes on where an interrupted call stopped."""
+    """Download these files of one commit into a folder; resumes an interrupted call."""
     from huggingface_hub import snapshot_download
 
     snapshot_download(name, revision=commit, local_dir=folder, allow_patterns=files)

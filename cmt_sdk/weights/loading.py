@@ -1,7 +1,7 @@
-"""From a model's folder to a frozen model in memory: precision, device, quiet. Knows no memory and
-no network.
+"""Loads a model's folder as a frozen model in memory: precision, device, quiet.
 
-torch and transformers are imported inside `load_base`: importing this file costs nothing.
+torch and transformers are imported inside `load_base`: importing this file costs nothing. Knows no
+memory and no network.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 class Adapters:
-    """The adapters on a model: their hashes by name, the one that is on (None: the bare base).
+    """The adapters on a model: their hashes by name, and the active one (None: the bare base).
 
     merged: by name, each changed layer with its own weight and the changed one. layers: those that
     peft put in.
@@ -48,7 +48,7 @@ class Adapters:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LoadedModel:
-    """A language model that nothing changes, its tokenizer, and what they are.
+    """A frozen language model, its tokenizer, and their identity.
 
     `base_hash` and `tokenizer_hash` are SHA-256 prefixes of the files they were loaded from,
     whatever the precision; `quantization` is "nf4", "bf16" or "fp32".
@@ -64,14 +64,22 @@ class LoadedModel:
 
 
 def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> LoadedModel:
-    """Load a pulled model, a local folder or a .gguf file (converted on first use), frozen and in
-    eval mode.
+    """Load a model, frozen and in eval mode.
 
-    precision: "nf4" (4-bit weights through bitsandbytes, the arithmetic of "full"), "bf16", "fp32",
-    "full" (bf16 where the device multiplies it itself, else fp32: `multiplies_bf16`), or "auto":
-    nf4 on CUDA, else "full". device: "auto" (CUDA where there is one, else the CPU) or any name
-    that torch knows. No gradient flows through NF4 weights on a CPU: train in "full" there. Raises
-    ModelNotFound, ModelUnsupported, InvalidSetting; ModelError when the files are damaged.
+    No gradient flows through NF4 weights on a CPU: train in "full" there.
+
+    Args:
+        model: A pulled model, a local folder, or a .gguf file (converted on first use).
+        precision: "nf4" (4-bit weights through bitsandbytes, the arithmetic of "full"), "bf16",
+            "fp32", "full" (bf16 where the device multiplies it itself, else fp32:
+            `multiplies_bf16`), or "auto": nf4 on CUDA, else "full".
+        device: "auto" (CUDA where there is one, else the CPU), or a device of torch.
+
+    Raises:
+        ModelNotFound: The model is not on this machine.
+        ModelUnsupported: transformers cannot load it as a causal LM.
+        InvalidSetting: The precision or the device does not exist here.
+        ModelError: The files are damaged.
     """
     info = pull_model(model) if is_gguf(model) else model_info(model)
     with _collector_paused():
@@ -93,26 +101,36 @@ def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> L
 
 
 def load_tensors(file: Path) -> dict[str, torch.Tensor]:
-    """Read the tensors of a safetensors file. Raises ModelError when it is damaged."""
+    """Read the tensors of a safetensors file, by name.
+
+    Raises:
+        ModelError: The file is damaged.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         return load_file(file)  # type: ignore[no-any-return]
     except (OSError, SafetensorError) as error:
-        raise ModelError(f"{file} is no safetensors file: {error}") from error
+        raise ModelError(f"{file} is not a safetensors file: {error}") from error
 
 
 def load_part(file: Path, make: Callable[[dict[str, torch.Tensor]], T]) -> T:
-    """What `make` builds of the tensors in a file. Raises ModelError when it is damaged, or holds
-    something else.
+    """Build an object from the tensors in a file.
+
+    Args:
+        file: A safetensors file.
+        make: Builds the object.
+
+    Raises:
+        ModelError: The file is damaged, or holds other tensors.
     """
     tensors = load_tensors(file)
     try:
         return make(tensors)
     except (KeyError, TypeError, RuntimeError) as error:
         raise ModelError(
-            f"{file} holds something else than it should ({error!r:.100}): `cmt train` writes it"
+            f"{file} holds other tensors than it should ({error!r:.100}): `cmt train` writes it"
         ) from error
 
 
@@ -138,7 +156,7 @@ def _load(
         raise
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {info.name!r} in {info.path} cannot be loaded: {error}") from error
-    except Exception as error:  # whatever its libraries raise for settings that they did not expect
+    except Exception as error:  # libraries raise any error for settings that they did not expect
         raise ModelUnsupported(
             f"model {info.name!r} is not a causal LM that transformers can load: {error!r:.500}"
         ) from error
@@ -188,7 +206,7 @@ def _device(name: str) -> torch.device:
 
 def _precision(name: str, device: torch.device) -> str:
     # On a CPU, NF4 takes three times as long to load as bf16 and reads slower (477 ms for 192
-    # tokens of the default model on one thread, against 369); it decodes faster (36 ms a token
+    # tokens of the default model on one thread, against 369); it decodes faster (36 ms per token
     # against 55) and halves the memory.
     if name == "auto" and device.type == "cuda":
         return "nf4"
@@ -205,8 +223,9 @@ def _precision(name: str, device: torch.device) -> str:
 
 
 def multiplies_bf16(device: torch.device) -> bool:
-    """Whether a device has units for bf16. Of CPUs those of x86 count that say so: what bf16 gains
-    on others was not measured.
+    """True for a device with units for bf16.
+
+    Of CPUs only x86 with these units counts: the gain on others was not measured.
     """
     import torch
 
@@ -226,18 +245,19 @@ def _full(device: torch.device) -> str:
 
 
 def import_bitsandbytes() -> None:
-    """Import bitsandbytes, where it is installed, without its search for native code on the hub,
-    and without its complaint.
+    """Import bitsandbytes where it is installed, without its search for kernels on the hub.
+
+    Its warning about them is suppressed.
     """
     # On CPUs with AVX512-BF16 its import fetches native code from the hub through the `kernels`
-    # package, and complains where that is missing. We fetch nothing that was not asked for; its own
-    # kernels do.
+    # package, and warns where that is missing. We fetch nothing without a request; its own kernels
+    # suffice.
     if "bitsandbytes" in sys.modules:
         return
     logger = logging.getLogger("bitsandbytes.backends.cpu.ops")
     logger.disabled = True
     try:
-        # who needs it says so; a training in bf16 does without
+        # code that needs it raises; a training in bf16 does not need it
         with without_kernels(), suppress(ModuleNotFoundError):
             import bitsandbytes  # noqa: F401 - for its side effects only
     finally:
@@ -246,9 +266,7 @@ def import_bitsandbytes() -> None:
 
 @contextmanager
 def without_kernels() -> Iterator[None]:
-    """Within the block the package `kernels`, which fetches native code from the hub, cannot be
-    imported.
-    """
+    """Block the import of the package `kernels`, which fetches native code from the hub."""
     modules: dict[str, Any] = sys.modules
     kernels = modules.get("kernels")
     modules["kernels"] = None
@@ -275,7 +293,8 @@ def _settle(network: PreTrainedModel) -> None:
 def _quiet_transformers() -> Iterator[None]:
     from transformers.utils import logging as theirs
 
-    level, bars = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    level = theirs.get_verbosity()
+    bars = theirs.is_progress_bar_enabled()
     theirs.set_verbosity_error()
     theirs.disable_progress_bar()
     try:

@@ -1,8 +1,7 @@
-"""Run a Python program in a process of its own and watch it by the size of what it writes. Knows
-nothing of models.
+"""Runs a Python program in a process of its own, and watches it by the size of its output.
 
-The program has bounds of time and memory (`guard`), and whatever ends the caller also ends it, a
-kill too.
+The program has bounds of time and memory (`guard`), and ends when the caller ends, even by a kill.
+Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -25,19 +24,25 @@ from cmt_sdk.weights import guard
 OnProgress: TypeAlias = Callable[[str, int, int], None]
 
 LEAST_MEMORY = 8_000_000_000  # bytes: torch and transformers alone take one or two of these
-OUT_OF_TIME = (-24, 152)  # SIGXCPU, as a process and as a shell tell it
+OUT_OF_TIME = (-24, 152)  # SIGXCPU, as a process and as a shell report it
 _POLL_SECONDS = 0.2
 _ERROR_LINE = re.compile(r"ERROR: |[\w.]*(Error|Exception)\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """A program that writes into `folder`, about `total` bytes (0: not known).
+    """A program that writes into `folder`.
 
-    `command` is what follows `python -P`: a file, or "-m" and a module, and arguments. It ends
-    after `seconds`, and fails where it takes more than `memory` bytes of its own.
-
-    `task` and `remedy` make the message when it fails: "TASK failed: its own last error. REMEDY".
+    Args:
+        command: The arguments of `python -P`: a file, or "-m" and a module, and arguments.
+        folder: The folder that the program fills.
+        stage: The stage to report.
+        total: The bytes to expect; 0 where unknown.
+        seconds: The program is ended after this time.
+        memory: The most bytes of its own.
+        task: Begins the message of a failure: "TASK failed: its own last error. REMEDY".
+        remedy: Ends that message.
+        environment: Variables to set.
     """
 
     command: Sequence[str]
@@ -51,8 +56,11 @@ class Job:
     environment: Mapping[str, str] = field(default_factory=dict)
 
     def run(self, report: OnProgress) -> str:
-        """What the program printed. Raises ModelDownload when it fails, StorageFull when the disk
-        is full.
+        """Run the program; return its standard output.
+
+        Raises:
+            ModelDownload: The program fails or takes too long.
+            StorageFull: The disk is full.
         """
         with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
             code = self._watch(report, output, errors)
@@ -61,7 +69,8 @@ class Job:
             raise self._failure(code, _text(errors))
 
     def _watch(self, report: OnProgress, output: IO[str], errors: IO[str]) -> int:
-        environment, until = os.environ | self.environment, time.monotonic() + self.seconds
+        environment = os.environ | self.environment
+        until = time.monotonic() + self.seconds
         bounds = (str(os.getpid()), str(self.memory), str(self.seconds * (os.cpu_count() or 1)))
         with subprocess.Popen(  # noqa: S603 - the commands are our own, their arguments checked names and paths
             [sys.executable, "-P", guard.__file__, *bounds, *self.command],
@@ -112,7 +121,7 @@ def _text(file: IO[str]) -> str:
 
 
 def size_of(folder: Path) -> int:
-    """Bytes of all files beneath a folder, while others write there."""
+    """Bytes of all files beneath a folder, also while other processes write there."""
     total = 0
     for path in folder.rglob("*"):
         try:

@@ -1,15 +1,14 @@
-"""The models on this machine: where they lie and what they are. Knows no torch and no network.
+"""The models on this machine, with their place and their facts. Knows no torch and no network.
 
 A pulled model is a folder `models_dir()/NAME` with its facts in `cmt-model.json`. It appears there
-in one rename, so a folder is a whole model or it is not there. A local folder is a model too, and
-stays where it is.
+in one rename, so a folder is a complete model or absent. A local folder is a model too, and stays
+in its place.
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from cmt_sdk.config import models_dir
+from cmt_sdk.disk import flush_file
 from cmt_sdk.errors import InvalidSetting, ModelNotFound, ModelUnsupported, StorageDenied
 from cmt_sdk.weights.hashes import (
     known_sha256,
@@ -31,15 +31,16 @@ MARKER = "cmt-model.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
 _SLOW_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
-# bytes: the index of the weights of a very large model has some three million
-LARGEST_JSON = 64_000_000
+# the index of the weights of a very large model has some three million
+MAX_JSON_BYTES = 64_000_000
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A model on this machine. `name` is what `load_base` takes; `bytes` and `sha256` are those of
-    its weights.
+    """A model on this machine.
+
+    `load_base` takes its `name`; `bytes` and `sha256` are those of its weights.
     """
 
     name: str
@@ -53,7 +54,10 @@ class ModelInfo:
 
 
 def list_models() -> list[ModelInfo]:
-    """The pulled models, by name; a folder that is no whole model is passed over with a warning."""
+    """The pulled models, by name.
+
+    An incomplete folder is skipped with a warning.
+    """
     found = []
     for marker in sorted([*models_dir().glob(f"*/{MARKER}"), *models_dir().glob(f"*/*/{MARKER}")]):
         name = marker.parent.relative_to(models_dir()).as_posix()
@@ -68,9 +72,14 @@ def list_models() -> list[ModelInfo]:
 def model_info(name: str) -> ModelInfo:
     """The model of this name, local folder or .gguf file (which must have been converted).
 
-    A path wins over a pulled model of the same name. Raises ModelNotFound when it is not on this
-    machine or its weights have changed since they were pulled, ModelUnsupported when the folder
-    holds no safetensors.
+    A path takes precedence over a pulled model of the same name.
+
+    Args:
+        name: The name or the path.
+
+    Raises:
+        ModelNotFound: The model is not on this machine, or its weights have changed since the pull.
+        ModelUnsupported: The folder holds no safetensors.
     """
     if is_local_folder(name):
         return _describe(Path(name).expanduser(), name)
@@ -81,8 +90,18 @@ def model_info(name: str) -> ModelInfo:
 
 
 def remove_model(name: str) -> ModelInfo:
-    """Delete a pulled model; returns what it was. A local folder is never deleted:
-    InvalidSetting.
+    """Delete a pulled model.
+
+    Args:
+        name: Its name.
+
+    Returns:
+        The facts of the deleted model.
+
+    Raises:
+        InvalidSetting: The name is that of a local folder, which is never deleted.
+        ModelNotFound: The model is not on this machine.
+        StorageDenied: The folder cannot be removed.
     """
     if is_local_folder(name):
         raise InvalidSetting(
@@ -99,18 +118,22 @@ def remove_model(name: str) -> ModelInfo:
 
 
 def is_gguf(name: str) -> bool:
-    """True when the name is that of a .gguf file."""
+    """True for the name of a .gguf file."""
     return name.lower().endswith(".gguf")
 
 
 def is_local_folder(name: str) -> bool:
-    """True when the name is the path of a folder with a model's configuration in it."""
+    """True for the path of a folder with a model's configuration."""
     return bool(name.strip()) and (Path(name).expanduser() / "config.json").is_file()
 
 
 def gguf_name(path: Path) -> str:
-    """The name under which a .gguf file's conversion is kept: by its content, so that a moved file
-    is found again.
+    """The name under which a .gguf file's conversion is kept.
+
+    It is made of the content, so that a moved file is found again.
+
+    Raises:
+        ModelNotFound: There is no such file.
     """
     if not path.is_file():
         raise ModelNotFound(f"there is no file {path}: give the path of a .gguf file")
@@ -132,9 +155,7 @@ def pulled_folder(name: str) -> Path:
 
 
 def install(folder: Path, name: str, facts: Mapping[str, object]) -> ModelInfo:
-    """Make a finished folder the pulled model `name`, in one rename; an older or damaged one gives
-    way.
-    """
+    """Make a complete folder the pulled model `name`, in one rename, and replace an older one."""
     record = dict(facts) | {"sha256": known_sha256_of_tensors(weight_files(folder))}
     (folder / MARKER).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for file in folder.iterdir():
@@ -147,8 +168,10 @@ def install(folder: Path, name: str, facts: Mapping[str, object]) -> ModelInfo:
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The safetensors files of a model folder. Raises ModelUnsupported when there are none: pickles
-    are never read.
+    """The safetensors files of a model folder.
+
+    Raises:
+        ModelUnsupported: There are none; pickles are never read.
     """
     files = sorted(folder.glob("*.safetensors"))
     if files:
@@ -164,7 +187,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def tokenizer_hash(folder: Path) -> str:
-    """SHA-256 prefix, 16 hexadecimal digits, of the files that cut text into tokens."""
+    """SHA-256 prefix, 16 hexadecimal digits, of the files that split text into tokens."""
     fast = folder / "tokenizer.json"
     files = (
         [fast]
@@ -173,14 +196,16 @@ def tokenizer_hash(folder: Path) -> str:
     )
     if not files:
         raise ModelUnsupported(
-            f"{folder} has no tokenizer.json: save the tokenizer beside the model"
+            f"{folder} has no tokenizer.json: save the tokenizer next to the model"
         )
     return known_sha256_of_all(files)[:16]
 
 
 def adapter_hash(folder: Path) -> str:
-    """SHA-256 prefix, 16 hexadecimal digits, of an adapter's weights. Raises ModelNotFound when
-    there are none.
+    """SHA-256 prefix, 16 hexadecimal digits, of an adapter's weights.
+
+    Raises:
+        ModelNotFound: There are none.
     """
     file = folder / ADAPTER_WEIGHTS
     if not file.is_file():
@@ -220,7 +245,7 @@ def _describe(folder: Path, name: str) -> ModelInfo:
 
 
 def _architecture(file: Path) -> str:
-    """What a model's configuration calls it."""
+    """The architecture in a model's configuration."""
     config = read_json(file)
     named = config.get("architectures") or [config.get("model_type", "unknown")]
     if not isinstance(named, list) or not isinstance(named[0], str):
@@ -231,16 +256,18 @@ def _architecture(file: Path) -> str:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """The JSON object in a file of a model; empty where there is none. Raises ModelUnsupported for
-    anything else.
+    """The JSON object in a file of a model; empty where there is no file.
+
+    Raises:
+        ModelUnsupported: The file is too large, unreadable, or no JSON object.
     """
     if not file.is_file():
         return {}
     try:
-        if (size := file.stat().st_size) > LARGEST_JSON:
+        if (size := file.stat().st_size) > MAX_JSON_BYTES:
             raise ModelUnsupported(
-                f"{file} has {size:,} bytes, the limit is {LARGEST_JSON:,}: it is no file of"
-                " settings"
+                f"{file} has {size:,} bytes, the limit is {MAX_JSON_BYTES:,}: it is not a"
+                " settings file"
             )
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
@@ -251,7 +278,7 @@ def read_json(file: Path) -> dict[str, Any]:
 
 
 def _discard(folder: Path) -> None:
-    # first: what is left of an interrupted deletion is no model
+    # the marker first: the rest of an interrupted deletion is then no model
     (folder / MARKER).unlink(missing_ok=True)
     if folder.exists():
         shutil.rmtree(folder)
@@ -261,5 +288,4 @@ def _flush(file: Path) -> None:
     # a rename can reach the disk before the bytes do: without this a power cut could leave a model
     # of zeros
     if file.is_file():
-        with file.open("r+b") as handle:
-            os.fsync(handle.fileno())
+        flush_file(file)

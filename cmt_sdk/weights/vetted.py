@@ -1,9 +1,9 @@
-"""A model's folder as transformers gets to see it: weights, tokenizer, and settings that are
-numbers and plain names. No torch.
+"""A model's folder in the form for transformers: weights, tokenizer, harmless settings. No torch.
 
-Settings of a stranger's folder can name code on the hub (`attn_implementation`, `auto_map`), other
+Settings of a foreign folder can name code on the hub (`attn_implementation`, `auto_map`), other
 files and base models (`*_file`, adapter_config.json), and programs that read quantised weights.
-None of that is handed on: the folder is shown through links, with its JSON files written anew.
+None of that reaches transformers: it gets a folder of links, with JSON files rewritten to numbers
+and plain names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.weights.registry import read_json
 
-# What transformers reads of a causal LM that has no code of its own.
+# The files that transformers reads of a causal LM without code of its own.
 SHOWN = (
     "*.safetensors",
     "*.safetensors.index.json",
@@ -35,8 +35,7 @@ SHOWN = (
     "chat_template.jinja",
     "chat_template.json",
 )
-# Settings that choose code, kernels, devices or other files, and whatever is private to
-# transformers.
+# Settings that choose code, kernels, devices or other files, and those private to transformers.
 CODE = re.compile(
     r"_.*|.*_implementation|auto_map|kernel_config|custom_.*|trust_.*|.*_plan|.*_file|name_or_path|init_inputs"
 )
@@ -46,10 +45,11 @@ GENERATION = ("eos_token_id", "bos_token_id", "pad_token_id")
 
 @contextmanager
 def vetted(folder: Path) -> Iterator[Path]:
-    """A folder that shows a model and nothing else, gone when the block ends.
+    """A folder that shows a model and nothing else, removed when the block ends.
 
-    Raises ModelUnsupported for settings of another shape, quantised weights, and an index that
-    names files elsewhere.
+    Raises:
+        ModelUnsupported: The weights are quantised, a setting has another shape, or the index names
+            files elsewhere.
     """
     config = read_json(folder / "config.json")
     if config.get("quantization_config"):
@@ -74,9 +74,7 @@ def vetted(folder: Path) -> Iterator[Path]:
 
 
 def _numbers(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are numbers, truth values and plain names, in lists and objects of them
-    too.
-    """
+    """The settings that are numbers, truth values and plain names, also in lists and objects."""
     return {
         name: _plain(value)
         for name, value in settings.items()
@@ -101,7 +99,7 @@ def _plain(value: Any) -> Any:
 
 
 def _of_tokenizer(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What a tokenizer is told: its tokens are any text, so names alone decide."""
+    """The settings of a tokenizer. Its tokens can be any text, so only names decide."""
     return {name: value for name, value in settings.items() if not _is_code(name)}
 
 
@@ -110,7 +108,7 @@ def _of_generation(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_index(file: Path) -> None:
-    """The index of several weight files names files beside it."""
+    """Check that the index of several weight files names only files in its folder."""
     if not file.name.endswith(".index.json"):
         return
     named = read_json(file).get("weight_map")
@@ -127,7 +125,7 @@ def _write(file: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _show(file: Path, shown: Path) -> None:
-    """The file under another name: a link where the system has them, else a copy."""
+    """Put the file under another name: a link where the system has them, else a copy."""
     target = file.resolve()
     ways: tuple[Callable[[], object], ...] = (
         lambda: shown.symlink_to(target),
@@ -136,7 +134,7 @@ def _show(file: Path, shown: Path) -> None:
     for way in ways:
         try:
             way()
-        except OSError:  # Windows wants a right for one, and one disk for the other
+        except OSError:  # Windows wants a privilege for one, and one disk for the other
             continue
         return
     shutil.copyfile(target, shown)

@@ -1,10 +1,9 @@
-"""The words of a text and of a question in the form in which an index compares them. Knows no index
-and no SQL.
+"""The words of a text and of a question in the form that the index compares.
 
-A text is cleaned (folding.py) and cut at white space. What stands between is taken apart:
-`getUserName` is there whole and in its three parts, `E-1043` as e, 1043 and e1043. Scripts that set
-no spaces between words are cut into pairs of characters. Dates and numbers are added in one
-notation (dates.py, numbers.py).
+A text is cleaned (folding.py) and split at white space; each chunk is then taken apart:
+`getUserName` yields itself and its three parts, `E-1043` yields e, 1043 and e1043. Scripts without
+spaces between words yield pairs of characters. Dates and numbers are added in one notation
+(dates.py, numbers.py). Knows no index and no SQL.
 """
 
 from __future__ import annotations
@@ -24,8 +23,9 @@ GRAM = 4  # letters
 LAST_LATIN = "\u024f"
 LONG_WORD = 9  # letters of a word in Latin script that may be a compound
 LONG_ELSEWHERE = GRAM + 1  # other scripts: articles and prepositions are written with the word
-LONGEST_WORD = 80  # letters: what is longer is no word
-MOST_PIECES, LONGEST_JOINED = 8, 40
+MAX_WORD_LETTERS = 80  # a longer run is no word
+MAX_PIECES = 8  # of a chunk that is also indexed as one word
+MAX_JOINED_LETTERS = 40  # of that word
 DIGIT = re.compile("[0-9月]")
 NEAR = 3  # words before and after digits that may belong to a date
 TAIL = 7  # last digits of a phone number, which are the same with and without the country's code
@@ -38,10 +38,10 @@ UNITS = rf"(?:{PAIRED}\p{{M}}*)"
 
 
 class Indexed(NamedTuple):
-    """The words of a text, each column parted by spaces.
+    """The words of a text, each column separated by spaces.
 
-    `words` has each word as it stands there, `forms` what else it may be written as, `grams` the
-    runs of four letters of the long ones, `meanings` its dates, times and numbers in one notation.
+    `words` has each word as written, `forms` its other spellings, `grams` the runs of four letters
+    of the long words, `meanings` the dates, times and numbers in one notation.
     """
 
     words: str
@@ -52,9 +52,9 @@ class Indexed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What to look for: any of `words`, and any word that begins with one of `starts`.
+    """The search terms of a question: `words`, and the beginnings of words, `starts`.
 
-    Those of `spelt` are of letters alone, and may stand within a longer word.
+    Those of `spelt` have letters alone, and may stand within a longer word.
     """
 
     words: Sequence[str]
@@ -64,9 +64,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class _Patterns:
-    """Compiled when they are first needed: the library takes some hundredths of a second to
-    load.
-    """
+    """Regular expressions, compiled on first use: the library takes some 0.02 s to load."""
 
     chunk: Any
     unit: Any
@@ -100,7 +98,11 @@ def _patterns() -> _Patterns:
 
 
 def indexed(text: str) -> Indexed:
-    """The words of a text as an index keeps them."""
+    """The words of a text as an index keeps them.
+
+    Args:
+        text: The text of a passage.
+    """
     words: list[str] = []
     forms: list[str] = []
     of_long: list[str] = []
@@ -115,7 +117,11 @@ def indexed(text: str) -> Indexed:
 
 
 def asked(question: str) -> Asked:
-    """The words of a question in every form, each once."""
+    """The words of a question in every form, each once.
+
+    Args:
+        question: The question.
+    """
     words: dict[str, None] = {}
     starts: dict[str, None] = {}
     spelt: dict[str, None] = {}
@@ -133,8 +139,9 @@ def asked(question: str) -> Asked:
 
 
 def _lines_joined(text: str) -> str:
-    """A text whose lines end within words: after a hyphen, or between two characters of a script
-    without spaces.
+    """A text with words joined that a line end divides.
+
+    The line ends after a hyphen, or between two characters of a script without spaces.
     """
     if "\n" not in text:
         return text
@@ -144,10 +151,11 @@ def _lines_joined(text: str) -> str:
 
 
 def _of_text(chunk: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
-    """The words of what stands between two spaces of a text, their other forms, and the grams of
-    the long ones. Short chunks come again and are remembered; others would fill the memory.
+    """A chunk's words, their other forms, and the grams of the long words.
+
+    Short chunks recur, and are cached; others would fill the memory.
     """
-    return _remembered(chunk) if len(chunk) <= LONGEST_JOINED else _parts_of(chunk)
+    return _remembered(chunk) if len(chunk) <= MAX_JOINED_LETTERS else _parts_of(chunk)
 
 
 @lru_cache(1 << 16)
@@ -172,21 +180,19 @@ def _is_spelt(word: str) -> bool:
 
 def _is_long(word: str) -> bool:
     shortest = LONG_WORD if word[0] <= LAST_LATIN else LONG_ELSEWHERE
-    return shortest <= len(word) <= LONGEST_WORD and _is_spelt(word)
+    return shortest <= len(word) <= MAX_WORD_LETTERS and _is_spelt(word)
 
 
 def grams(word: str) -> list[str]:
     """The runs of four letters of a word, in order.
 
-    Those of a word within a longer one follow each other there.
+    In a longer word that contains it they follow each other too.
     """
     return [word[n : n + GRAM] for n in range(len(word) - GRAM + 1)]
 
 
 def heads_and_tails(word: str) -> list[str]:
-    """The beginnings and ends of a long word, of which a compound may be made; none of a short
-    one.
-    """
+    """The beginnings and ends of a long word that may form a compound; empty for a short word."""
     if not _is_long(word):
         return []
     cuts = range(GRAM, len(word) - GRAM + 1)
@@ -195,9 +201,7 @@ def heads_and_tails(word: str) -> list[str]:
 
 @dataclass
 class _Taken:
-    """A chunk taken apart: its words, their other forms, and of a question the beginnings that are
-    looked for.
-    """
+    """The words of a chunk, their other forms, and for a question the beginnings to search."""
 
     of_question: bool = False
     words: list[str] = field(default_factory=list)
@@ -227,14 +231,14 @@ class _Taken:
         if not folded:  # nothing but accents
             return
         self.words.append(folded)
-        if len(word) > LONGEST_WORD:
+        if len(word) > MAX_WORD_LETTERS:
             return
         if not word.isascii() and (other := spelt_out(word)) != folded:
             self.forms.append(other)
         if not folded.isascii():
             self.forms += without_prefixes(folded)
         parts = _patterns().seam.split(word)
-        if 1 < len(parts) <= MOST_PIECES:
+        if 1 < len(parts) <= MAX_PIECES:
             self.forms += filter(None, map(fold, parts))
 
     def _sign(self, word: str, before: str, after: str) -> None:
@@ -247,7 +251,7 @@ class _Taken:
 
     def _join(self, pieces: Sequence[str]) -> None:
         whole = "".join(pieces)
-        if 1 < len(pieces) <= MOST_PIECES and len(whole) <= LONGEST_JOINED:
+        if 1 < len(pieces) <= MAX_PIECES and len(whole) <= MAX_JOINED_LETTERS:
             self.forms += filter(None, [fold(whole)])
 
     def _pair(self, run: str) -> None:
@@ -259,7 +263,7 @@ class _Taken:
         if not units:
             return
         self.words += [first + second for first, second in pairwise(units)]
-        if 2 < len(units) <= MOST_PIECES:  # a word of Korean, or a short one between two marks
+        if 2 < len(units) <= MAX_PIECES:  # a word of Korean, or a short one between two marks
             self.forms.append("".join(units))
         if not self.of_question:
             self.words.append(units[-1])
@@ -280,16 +284,14 @@ def _joins(gap: str, before: str, after: str) -> bool:
 
 
 def _in_one_notation(chunks: Sequence[str]) -> list[str]:
-    """Words for the dates, times and numbers of a text, and for numbers with spaces within them;
-    each once.
-    """
+    """Words for the dates, times and numbers of a text, and numbers with spaces, each once."""
     text = _near_digits(chunks)
     if not text:
         return []
-    said = dates(text)
-    words = [token for date in said for token in date.tokens]
+    found_dates = dates(text)
+    words = [token for date in found_dates for token in date.tokens]
     words += [time.token for time in times(text)]
-    text = _without(text, said)
+    text = _without(text, found_dates)
     words += [
         number.token for number in numbers(text) if not text[number.start : number.end].isdigit()
     ]
@@ -299,17 +301,18 @@ def _in_one_notation(chunks: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(words))
 
 
-def _without(text: str, said: Sequence[Date]) -> str:
+def _without(text: str, found: Sequence[Date]) -> str:
     """The text with spaces in place of its dates."""
     letters = list(text)
-    for date in said:
+    for date in found:
         letters[date.start : date.end] = " " * (date.end - date.start)
     return "".join(letters)
 
 
 def _near_digits(chunks: Sequence[str]) -> str:
-    """The parts of a text that hold digits, each with the few words around it: the rest says no
-    date and no number.
+    """The parts of a text with digits, each with the few words around it.
+
+    The rest has no date and no number.
     """
     parts = []
     last = 0
@@ -328,7 +331,7 @@ def _dialled(number: str) -> Iterator[str]:
     """A number of several groups as one word, as it is dialled at home, and its last digits."""
     groups = "".join(c if c.isdigit() else " " for c in number.replace("(0)", " ")).split()
     whole = "".join(groups)
-    if not 5 <= len(whole) <= LONGEST_JOINED:
+    if not 5 <= len(whole) <= MAX_JOINED_LETTERS:
         return
     yield whole
     if number.startswith("+"):

@@ -16,7 +16,7 @@ from cmt_sdk.words.names import MONTHS
 
 CENTURY = 70  # a year of two digits below it is of this century
 BUDDHIST = 543  # years before the common era began
-LONGEST_SPAN = 14  # days
+MAX_SPAN = 14  # days
 DAYS = (31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31)
 
 NUMERIC = re.compile(
@@ -62,7 +62,7 @@ AFTERNOON = HALVES[3:]
 
 @dataclass(frozen=True, slots=True)
 class Date:
-    """A date of which a text may say only a part, and where it says so."""
+    """A date, or a part of one, and its place in the text."""
 
     start: int
     end: int
@@ -71,7 +71,7 @@ class Date:
     day: int | None
 
     def means(self, other: Date) -> bool:
-        """Whether both say the same, as far as both say it."""
+        """True where both are equal in all parts that both have."""
         if self.month != other.month or self.day != other.day:
             return False
         return None in (self.year, other.year) or self.year == other.year
@@ -91,7 +91,7 @@ class Date:
 
 @dataclass(frozen=True, slots=True)
 class Time:
-    """A time of day, and where a text says so."""
+    """A time of day and its place in the text."""
 
     start: int
     end: int
@@ -106,9 +106,9 @@ class Time:
 
 @cache
 def month_names() -> dict[str, tuple[int, ...]]:
-    """Month numbers by name, by the name without accents too.
+    """The numbers of months by name, also by the name without accents.
 
-    Of one that differs between languages all are there.
+    A name that differs between languages has all its numbers.
     """
     found: dict[str, tuple[int, ...]] = {}
     for numbers, names in MONTHS.items():
@@ -120,7 +120,10 @@ def month_names() -> dict[str, tuple[int, ...]]:
 
 
 def dates(text: str) -> list[Date]:
-    """The dates in a text, in order. One that can be read in two ways (3/4/2026) is there twice."""
+    """The dates in a text, in order.
+
+    A date that can be read in two ways (3/4/2026) occurs twice.
+    """
     if not any(c.isnumeric() for c in text):
         return []
     found: list[Date] = []
@@ -155,11 +158,12 @@ def _numeric(text: str) -> Iterator[Date]:
 
 
 def _of_three(m: re.Match[str]) -> Iterator[Date]:
-    """Day, month and year; where a stroke parts them, month, day and year too."""
+    """Day, month and year; with a stroke between them, also month, day and year."""
     year = int(m["last"])
     if len(m["last"]) == 2:
         year += 2000 if year < CENTURY else 1900
-    first, second = int(m["first"]), int(m["second"])
+    first = int(m["first"])
+    second = int(m["second"])
     yield from _date(m, year, second, first)
     if m["sep"] != "." and first != second:
         yield from _date(m, year, first, second)
@@ -170,7 +174,8 @@ def _numbered(text: str) -> Iterator[Date]:
     if text.isascii():
         return
     for m in (*IDEOGRAPHIC.finditer(text), *VIETNAMESE.finditer(text)):
-        year, day = m["year"], m["day"]
+        year = m["year"]
+        day = m["day"]
         if year or day:
             yield from _date(m, _count(year), _count(m["month"]) or 0, _count(day))
 
@@ -201,8 +206,8 @@ def _named(text: str, pattern: re.Pattern[str]) -> Iterator[Date]:
         months = _months(m["name"])
         at = m.end() if months else m.start("name") + 1
         fields = m.groupdict()
-        said = fields["year"] or fields.get("before") or fields.get("alone")
-        year = int(said) if said else None
+        written = fields["year"] or fields.get("before") or fields.get("alone")
+        year = int(written) if written else None
         if year and year > 2400:
             year -= BUDDHIST
         for month in months if year or m["day"] else ():
@@ -211,18 +216,16 @@ def _named(text: str, pattern: re.Pattern[str]) -> Iterator[Date]:
 
 
 def _days(m: re.Match[str]) -> Sequence[int | None]:
-    """The day, or all days from the first to the last ("4-6 March"); no day where only the month is
-    named.
-    """
+    """The day, or all days from the first to the last ("4-6 March"); none for a month alone."""
     if not m["day"]:
         return [None]
     last = int(m["day"])
     first = int(m["from"]) if m["from"] else last
-    return range(first, last + 1) if 0 < last - first < LONGEST_SPAN else [last]
+    return range(first, last + 1) if 0 < last - first < MAX_SPAN else [last]
 
 
 def _months(name: str) -> tuple[int, ...]:
-    """The months of a name; Hebrew writes its "in" with it."""
+    """The months of a name. Hebrew writes its preposition "in" with the name."""
     name = unicodedata.normalize("NFKC", name).casefold().replace("’", "'")
     names = month_names()
     return names.get(name) or names.get(fold(name.removeprefix("ב").removeprefix("d'"))) or ()
@@ -252,10 +255,11 @@ def times(text: str) -> list[Time]:
 
 
 def _time(m: re.Match[str], half: str, start: int) -> Time | None:
-    """A time; hours and minutes parted by a full stop are one only with a unit."""
+    """A time. Hours and minutes with a full stop between them are one only with a unit."""
     unit = (m["unit"] or "").lower().replace(".", "").replace(" ", "")
     sure = m["sep"] == ":" or unit or half or (m["sep"] and m["sep"] not in ".:")
-    hour, minute = int(m["hour"]), int(m["minute"] or 0)
+    hour = int(m["hour"])
+    minute = int(m["minute"] or 0)
     if not sure or hour > 24 or minute > 59 or (unit in ("am", "pm") and hour > 12):
         return None
     if unit in ("am", "pm"):

@@ -1,4 +1,4 @@
-"""One spelling for what people read as the same: characters of a text, and letters of a word.
+"""One spelling for equal-looking text: characters of a text, and letters of a word.
 
 Knows Unicode, no index.
 """
@@ -13,12 +13,12 @@ from functools import lru_cache
 ANSI = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[ -/]*[0-~]"
 )
-# The same where the escape is lost or written out; only numbers of colours and of bold.
+# The same where the escape character is lost or written out; only colours and bold.
 SHOWN = re.compile(
     r"(?:\u241b|\^\[|\\(?:x1[bB]|0?33|e|u001[bB]))?\[(?:0|1|[34][0-7]|9[0-7]|10[0-7])(?:;[0-9]{1,3}){0,4}m"
 )
 ENTITY = re.compile(r"&(?:#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
-APART = ("<super>", "<sub>", "<fraction>", "<circle>", "<square>")  # 2019³ is no 20193
+APART = ("<super>", "<sub>", "<fraction>", "<circle>", "<square>")  # 2019³ is not 20193
 APOSTROPHES = "\u2018\u2019\u201b\u02bc\u02bb\u02b9\u2032\uff07\u00b4\u05f3"
 HYPHENS = "\u2010\u2011\u2012\u2013\u2212\ufe63\uff0d\u05be"
 JOINER = "\u200c"  # between the parts of a Persian word, which others write together or apart
@@ -27,7 +27,7 @@ IGNORED = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0"
 JOINERS = "\u200c\u200d"  # of Persian, of Indian scripts and of emoji
 SHAPES = ("<wide>", "<narrow>", "<font>")
 TATWEEL = "\u0640"
-# Letters that NFKD leaves whole, and that one language or keyboard writes as another.
+# Letters that NFKD does not decompose, and that one language or keyboard writes as another.
 LETTERS = {
     "ٱ": "ا",
     "ى": "ي",
@@ -42,13 +42,14 @@ LETTERS = {
 }
 SPELT = {"ä": "ae", "ö": "oe", "ü": "ue", "å": "aa", "ø": "oe", "æ": "ae"}
 KATAKANA = {code: code - 0x60 for code in range(0x30A1, 0x30F7)}  # to hiragana
-PREFIXES, SHORTEST_STEM = 3, 3  # letters
-SHORT = 40  # letters of a word that is likely to come again
+PREFIXES = 3
+SHORTEST_STEM = 3  # letters
+SHORT = 40  # letters of a word that is likely to recur
 LATIN = re.compile(r"LATIN SMALL (?:LETTER|LIGATURE) ([A-Z]{1,2})(?: WITH .*)?")
 
 
 class _Legible(dict[int, str]):
-    """What a model reads in place of a character; made for each when it is first met."""
+    """The text that a model reads for a character, computed on first use."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -69,11 +70,14 @@ LEGIBLE = _Legible()
 
 
 def legible(text: str) -> str:
-    """The text as a model is to read it: composed, of plain letters, as people see it.
+    """The text as a model reads it: composed, in plain letters, as people see it.
 
-    A small model takes decomposed, full-width and ligature letters, and invisible ones between
-    them, for other words. Nothing that has a meaning of its own changes: superscripts, dashes and
-    quotation marks stay.
+    A small model reads decomposed, full-width and ligature letters, and letters with invisible ones
+    between them, as other words. Signs with a meaning of their own stay: superscripts, dashes and
+    quotation marks.
+
+    Args:
+        text: Any text.
     """
     plain = _shown(text)
     if not plain.isascii():
@@ -82,9 +86,7 @@ def legible(text: str) -> str:
 
 
 class _Characters(dict[int, str]):
-    """What stands for a character in a clean text; made for each when it is first met, as
-    `str.translate` asks.
-    """
+    """A table for `str.translate` from characters to clean text, computed on first use."""
 
     def __missing__(self, code: int) -> str:
         character = chr(code)
@@ -115,11 +117,11 @@ CHARACTERS = _Characters({n: chr(n) for n in range(0x80)})
 
 
 def clean(text: str) -> str:
-    """The text in NFKC, its letters' case and accents kept.
+    """The text in NFKC, with the case and accents of its letters.
 
     Entities of HTML become their characters. Format characters, colours of a terminal and variation
-    selectors go. One apostrophe, one hyphen and the digits 0 to 9 stand for all of theirs; a
-    superscript stands apart from what it follows.
+    selectors go. All apostrophes, hyphens and digits become one apostrophe, one hyphen and 0 to 9;
+    a superscript is separated from its neighbours.
     """
     text = _shown(text)
     if not text.isascii():
@@ -137,7 +139,7 @@ def _shown(text: str) -> str:
 
 
 def _character(entity: re.Match[str]) -> str:
-    """What an entity stands for; itself where there is none of that name."""
+    """The character of an entity; an unknown entity stays."""
     name = entity[0][1:]
     if not name.startswith("#"):
         return html.entities.html5.get(name, entity[0])
@@ -147,8 +149,9 @@ def _character(entity: re.Match[str]) -> str:
 
 
 def fold(word: str) -> str:
-    """A word of a clean text without case, accents and vowel points: what two spellings of it
-    share.
+    """A word of a clean text without case, accents and vowel points.
+
+    Two spellings of the word share this form.
     """
     if word.isascii():
         return word.lower()
@@ -167,15 +170,13 @@ def _folded(word: str) -> str:
 
 
 def spelt_out(word: str) -> str:
-    """The word as it is written where a keyboard lacks its letters (Schluessel); folded as `fold`
-    does.
-    """
+    """The word as a keyboard without its letters writes it (Schluessel), folded as by `fold`."""
     letters = unicodedata.normalize("NFC", word.casefold())
     return fold("".join(SPELT.get(c, c) for c in letters))
 
 
 def without_prefixes(word: str) -> list[str]:
-    """A word of a script that runs from right to left without its first letters.
+    """The forms of a word of a right-to-left script without its first letters.
 
     Hebrew and Arabic write "the", "and" and "in" together with the word that follows.
     """
@@ -185,7 +186,7 @@ def without_prefixes(word: str) -> list[str]:
 
 
 def _is_accent(character: str) -> bool:
-    """Accents above and below, strokes, points of Hebrew and Arabic, by their combining class.
+    """True for accents above and below, strokes, and Hebrew or Arabic points, by combining class.
 
     Signs that spell a syllable (Indic, Thai, kana) have other classes, and stay.
     """

@@ -20,17 +20,17 @@ NUMBER = re.compile(
     r"|\d+[.,]\d+|\d+)"
     r"(?!\d|[.,'/:-]\d)(?P<tail>(?P<gap>[\s-]?)(?P<word>[^\W\d_]+\.?))?"
 )
-# Only with no space before them; m only beside a currency.
+# Only with no space before them; m only next to a currency.
 ATTACHED = {"k": 3, "K": 3, "M": 6, "B": 9, "bn": 9, "mn": 6, "m": 6}
 CURRENCY = "€$£¥₹"
-LONGEST = 15  # digits: what is longer is an identifier
+MAX_DIGITS = 15  # a longer run is an identifier
 
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number, and where a text says so.
+    """A number and its place in the text.
 
-    One that can be read in two ways has its other value in a number of its own.
+    A number that can be read in two ways has its other value in a second Number.
     """
 
     start: int
@@ -39,7 +39,7 @@ class Number:
 
     @property
     def token(self) -> str:
-        """Its index word: the digits of a whole one; a point as the letter p."""
+        """Its index word: the digits of an integer; a point as the letter p."""
         return f"{self.value.normalize():f}".replace(".", "p")
 
 
@@ -57,13 +57,14 @@ def numbers(text: str) -> list[Number]:
 
 
 def _of(m: re.Match[str], text: str) -> Iterator[Number]:
-    powers, end = _powers(m, text), m.end("number")
+    powers = _powers(m, text)
+    end = m.end("number")
     if powers:
         end = m.start() + len(m[0].rstrip("."))
     for value in _values(m["number"]):
         for power in powers or (0,):
             scaled = value.scaleb(power)
-            if len(scaled.as_tuple().digits) + max(power, 0) <= 2 * LONGEST:
+            if len(scaled.as_tuple().digits) + max(power, 0) <= 2 * MAX_DIGITS:
                 yield Number(m.start(), end, scaled)
 
 
@@ -72,8 +73,8 @@ def _powers(m: re.Match[str], text: str) -> tuple[int, ...]:
     if not word:
         return ()
     if not m["gap"] and word in ATTACHED:
-        beside = text[: m.start()].rstrip()[-1:] + text[m.end() :].lstrip()[:1]
-        is_sure = word != "m" or any(c in CURRENCY for c in beside)
+        around = text[: m.start()].rstrip()[-1:] + text[m.end() :].lstrip()[:1]
+        is_sure = word != "m" or any(c in CURRENCY for c in around)
         return (ATTACHED[word],) if is_sure else ()
     scales = _scales()
     first = "" if word[0].isascii() else word[0]  # 125万円
@@ -81,13 +82,13 @@ def _powers(m: re.Match[str], text: str) -> tuple[int, ...]:
 
 
 def _values(number: str) -> list[Decimal]:
-    """What digits with separators can mean.
+    """The possible values of digits with separators.
 
-    One separator before three digits is of thousands, or a decimal one.
+    One separator before three digits separates thousands or decimals.
     """
     separators = [c for c in number if not c.isdigit()]
     if not separators:
-        is_value = len(number) <= LONGEST and not (number.startswith("0") and len(number) > 1)
+        is_value = len(number) <= MAX_DIGITS and not (number.startswith("0") and len(number) > 1)
         return [Decimal(number)] if is_value else []
     last = separators[-1]
     whole, _, rest = number.rpartition(last)

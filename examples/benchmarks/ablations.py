@@ -22,10 +22,10 @@ PAPER = Objectives(answer=1.0, alpha=0.5)
 VARIANTS: Mapping[str, Sequence[tuple[str, dict[str, Any]]]] = {
     "reader": (
         ("all pieces", {}),
-        ("without distractors", {"without": ("distractors",)}),
-        ("without absent passages", {"without": ("absent",)}),
-        ("without pruned memories", {"without": ("pruning",)}),
-        ("without the four bits", {"without": ("rounding",)}),
+        ("without distractors", {"ablate": ("distractors",)}),
+        ("without absent passages", {"ablate": ("absent",)}),
+        ("without pruned memories", {"ablate": ("pruning",)}),
+        ("without the four bits", {"ablate": ("rounding",)}),
         ("with an encoder adapter too", {"part": "compressor"}),
     ),
     "soft": (
@@ -34,16 +34,16 @@ VARIANTS: Mapping[str, Sequence[tuple[str, dict[str, Any]]]] = {
         ("without the answers' cross-entropy", {"objectives": Objectives(answer=0.0, teacher=1.0)}),
         ("with the teacher's states too, weight 3", {"objectives": replace(BOTH, states=3.0)}),
         ("with memory-aware logits, alpha 0.5", {"objectives": replace(BOTH, alpha=0.5)}),
-        ("without the warm start", {"objectives": BOTH, "without": ("warm-start",)}),
-        ("without drawn ratios", {"objectives": BOTH, "without": ("ratios",)}),
-        ("without the four bits", {"objectives": BOTH, "without": ("rounding",)}),
+        ("without the warm start", {"objectives": BOTH, "ablate": ("warm-start",)}),
+        ("without drawn ratios", {"objectives": BOTH, "ablate": ("ratios",)}),
+        ("without the four bits", {"objectives": BOTH, "ablate": ("rounding",)}),
     ),
     "cmt": (
         ("all pieces", {"objectives": PAPER}),
         ("without the memory-aware objective", {"objectives": replace(PAPER, alpha=0.0)}),
-        ("without self-matching", {"objectives": PAPER, "without": ("matching",)}),
+        ("without self-matching", {"objectives": PAPER, "ablate": ("matching",)}),
     ),
-    "matcher": (("all pieces", {}), ("without hard negatives", {"without": ("negatives",)})),
+    "matcher": (("all pieces", {}), ("without hard negatives", {"ablate": ("negatives",)})),
 }
 
 

@@ -40,7 +40,7 @@ from cmt_cli.main import main as cmt
 from cmt_sdk.assembly import LocalEngine, Parts, assemble
 from cmt_sdk.memory import Memory
 from cmt_sdk.neural.attention import NAME
-from cmt_sdk.neural.generator import Generator, _Start
+from cmt_sdk.neural.generator import Generator, Reading
 from cmt_sdk.retrieval import Retriever
 from cmt_sdk.types import Document, Filter, Match, Piece, Progress, Prompt, SearchMode, Vector
 
@@ -100,7 +100,7 @@ class Uncompressed(Memory):
 
     def __init__(self, parts: Parts) -> None:
         by_words = ByWords(**{f.name: getattr(parts.retriever, f.name) for f in fields(Retriever)})
-        super().__init__(replace(parts, recall=by_words))
+        super().__init__(replace(parts, retriever=by_words))
 
     def add_many(self, documents: Sequence[Document], **options: Any) -> Progress:
         """As Memory's, but nothing is compressed."""
@@ -130,21 +130,19 @@ class Pressed(Generator):
         finally:
             self.lm.model.set_attn_implementation(NAME)
 
-    def _start_text(self, prompt: Prompt, ids: list[int]) -> _Start:
-        """Read head and passages in one pass, as presses need it, and let the press take its share
-        of the passages.
+    def _read_text(self, text: list[int], ids: list[int]) -> Reading:
+        """Read prefix and passages in one pass, as presses need it, and let the press take its
+        share of the passages.
         """
-        head, text = (
-            self.lm.head_ids,
-            [i for passage in prompt.passages for i in self.lm.passage_ids(passage)],
-        )
-        count, cache = len(head) + len(text), DynamicCache()
+        prefix = self.lm.prefix_ids
+        count = len(prefix) + len(text)
+        cache = DynamicCache()
         press = self.press(
-            compression_ratio=(1 - 1 / self.ratio) * len(text) / count, n_sink=len(head)
+            compression_ratio=(1 - 1 / self.ratio) * len(text) / count, n_sink=len(prefix)
         )
         with torch.inference_mode(), self.lm.activate("encoder"), press(self.lm.model):
-            self.lm.states(cache, **self._inputs(head + text, 0))
-        return _Start(True, ids, count, cache, {}, len(text), 0.0)
+            self.lm.forward(cache, **self._inputs(prefix + text, 0))
+        return Reading("reader", ids, count, cache, tokens_before=len(text))
 
 
 class PressedEngine(LocalEngine):
@@ -158,7 +156,7 @@ class PressedEngine(LocalEngine):
     def reader(self) -> Pressed:
         """The reader over the same frozen model."""
         plain = super().reader
-        return Pressed(plain.lm, plain.rotary, plain.aggregation, self._press, self._ratio)
+        return Pressed(plain.lm, plain.method, self._press, self._ratio)
 
 
 def subject(

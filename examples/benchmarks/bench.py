@@ -1,9 +1,9 @@
 """Timings side by side in one run, on the example documents: python examples/benchmarks/bench.py
 --out FILE.
 
-Adding (beside the model's bare forward pass), asking with the memory and the text reader, decoding,
-bytes, cold start, and, where llama-cpp-python is installed, text RAG through llama.cpp on the same
-weights.
+Adding (next to a bare forward pass of the model), asking with the memory and the text reader,
+decoding, bytes, cold start, and, where llama-cpp-python is installed, text RAG through llama.cpp on
+the same weights.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def milliseconds(work: Callable[[], object]) -> float:
 
 
 def adding(memory: cmt_sdk.Memory, rows: Rows) -> None:
-    """Passages and tokens a second, beside one bare forward pass over the same passages one by
+    """Passages and tokens a second, next to one bare forward pass over the same passages one by
     one.
     """
     spent = milliseconds(lambda: memory.add_many(sorted(DOCUMENTS.iterdir()))) / 1000
@@ -91,10 +91,10 @@ def asking(memory: cmt_sdk.Memory, questions: Sequence[str], rows: Rows) -> None
                         total[reader].append(sum(stages.values()))
                         tokens[reader].append(a.prompt_tokens)
         for reader in ("memory", "text"):
-            said = (
+            answers = (
                 f"{statistics.median(first[reader]):.0f} / {statistics.median(total[reader]):.0f}"
             )
-            rows.append((f"k={k}, {reader} reader: ms to first token / in all", said))
+            rows.append((f"k={k}, {reader} reader: ms to first token / in all", answers))
             rows.append(
                 (
                     f"k={k}, {reader} reader: prompt tokens",
@@ -117,8 +117,8 @@ def decoding(memory: cmt_sdk.Memory, rows: Rows) -> None:
     answer = memory.model.ask("Tell a long story about a lighthouse.", reader="none", max_tokens=64)
     rate = (answer.answer_tokens - 1) / answer.milliseconds["decode"] * 1000
     rows.append(("decoding, bare model, tokens/s", f"{rate:.1f}"))
-    said = [memory.model.ask(q, k=4) for q in questions_of(QUESTIONS)]
-    many = [a for a in said if a.answer_tokens > 1]
+    answers = [memory.model.ask(q, k=4) for q in questions_of(QUESTIONS)]
+    many = [a for a in answers if a.answer_tokens > 1]
     rates = [(a.answer_tokens - 1) / a.milliseconds["decode"] * 1000 for a in many]
     rows.append(
         ("decoding, memory reader (adapter on), tokens/s", f"{statistics.median(rates):.1f}")
@@ -126,7 +126,7 @@ def decoding(memory: cmt_sdk.Memory, rows: Rows) -> None:
 
 
 def cold_start(folder: Path, question: str, rows: Rows) -> None:
-    """`cmt ask` in a fresh process, start to end; `cmt list` beside it."""
+    """`cmt ask` in a fresh process, start to end; `cmt list` next to it."""
     for name, words in (("cmt ask", ["ask", question]), ("cmt list", ["list"])):
         command = [sys.executable, "-m", "cmt_cli.main", words[0], "-m", str(folder), *words[1:]]
         runs = [

@@ -1,7 +1,7 @@
 """Does this GPU remember and answer as a CPU does? python examples/benchmarks/gpu_check.py
 MODEL_FOLDER.
 
-Every kernel of SDPA on the shapes and masks that memories are read with, beside attention written
+Every kernel of SDPA on the shapes and masks that memories are read with, next to attention written
 out in fp32; then questions answered from kv and soft memories by the device and by the CPU, both in
 bf16, and by the device in NF4 where bitsandbytes is installed. Ends with 1 where the answers in
 bf16 differ, be it by one word that was as likely as another.
@@ -24,9 +24,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.proof import kv_rotary
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.methods.kv import KVMethod, check_kv
+from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.types import Prompt
 from cmt_sdk.weights.adapters import active, attach_adapters
 from cmt_sdk.weights.bundle import find_bundle
@@ -39,7 +38,7 @@ KERNELS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
     "math": SDPBackend.MATH,
 }
-TOLD = {
+FACTS = {
     "Where did the museum move?": (
         "The city museum, founded in 1871, moved from Porto to Lisbon in 2019, into a tram depot."
     ),
@@ -49,7 +48,7 @@ TOLD = {
     ),
     "What does the bridge carry?": (
         "Opened in 1932, the bridge over the Tarn carries a railway; cars take the tunnel"
-        " beside it."
+        " next to it."
     ),
 }  # questions, each with its passage
 
@@ -123,12 +122,12 @@ def answers(model: str, device: str, precision: str, compressor: str) -> list[st
     bundle = find_bundle("default", model_info(model).sha256, compressor)
     attach_adapters(loaded, bundle.adapters)
     lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
-    rotary = kv_rotary(lm)
-    memories = (
-        SoftCompressor(lm, 4) if compressor == "soft" else KVCompressor(lm, rotary, 0.25)
-    ).pack(list(TOLD.values()))
-    reader, found, waited = Generator(lm, None if compressor == "soft" else rotary), [], []
-    for question, memory in zip(TOLD, memories, strict=True):
+    method = SoftMethod(lm, 4) if compressor == "soft" else KVMethod(lm, check_kv(lm), 0.25)
+    memories = method.compress(list(FACTS.values()))
+    reader = Generator(lm, method)
+    found: list[str] = []
+    waited: list[float] = []
+    for question, memory in zip(FACTS, memories, strict=True):
         words: list[str] = []
         began = time.monotonic()
         for piece in reader.read(Prompt(question, memories=[memory]), 16):

@@ -4,7 +4,7 @@
 # CHECKPOINTING=--checkpointing lets a larger BATCH fit, and takes a third longer for each example.
 # usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
-# again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log beside each run.
+# again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log next to each run.
 # With CHECK=yes gpu_check.py compares the device with its CPU first. EXPECT=x, in nats, ends the run where the held-out loss to begin
 # with is not what a CPU finds (`train_adapter.py PART DATA OUT --start default --held-out 12 --expect 0` says it): twice a run was of no use without. One
 # part at a time then: each has its own.

@@ -164,7 +164,7 @@ def searching(memory: Memory, name: str, asked: Sequence[str], options: Mapping[
 
 
 def maintain(folder: Path, _size: int) -> Row:
-    """Write the index anew; forget one document, which rewrites every file; look everything
+    """Write the index again; forget one document, which rewrites every file; look everything
     over.
     """
     with opened(folder) as memory:
@@ -177,7 +177,7 @@ def maintain(folder: Path, _size: int) -> Row:
 
 
 def index(folder: Path, size: int) -> Row:
-    """A bare index: built and proved, then asked, beside exact search over the same vectors."""
+    """A bare index: built and proved, then asked, next to exact search over the same vectors."""
     random_ = np.random.default_rng(1)
     matrix = random_.standard_normal((size, DIMENSION), dtype=np.float32)
     matrix += topics()[random_.integers(0, TOPICS, size)]
@@ -270,7 +270,7 @@ def plot(columns: Mapping[int, Row], file: Path) -> None:
 
 
 def main() -> None:
-    """Run a stage, or all of them, and write the table and the plot beside it."""
+    """Run a stage, or all of them, and write the table and the plot next to it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path)
     parser.add_argument("--sizes", type=int, nargs="+", default=[1_000, 10_000, 100_000])
@@ -299,7 +299,7 @@ def main() -> None:
 
 
 def publish(out: Path | None, vectors: int | None, columns: Mapping[int, Row], bare: Row) -> None:
-    """The page with its command, to the terminal or to a file with the plot beside it."""
+    """The page with its command, to the terminal or to a file with the plot next to it."""
     command = " ".join(
         ["python examples/benchmarks/load.py", *([f"--index {vectors}"] if vectors else [])]
     )

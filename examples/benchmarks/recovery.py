@@ -1,9 +1,9 @@
 """How much text comes back out of a memory: python examples/benchmarks/recovery.py --out
 examples/benchmarks/recovery.md.
 
-The attacker has the stored memory and the model, not the text. The bare model is told to repeat the
-notes and decodes greedily; counted are the passage's words that come out in their order. Beside it
-stands what the memory of another passage gives: chance.
+The attacker has the stored memory and the model, not the text. The bare model is asked to repeat
+the notes and decodes greedily; it counts the passage's words that come out in
+their order, next to those that the memory of another passage gives: chance.
 """
 
 from __future__ import annotations
@@ -18,11 +18,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cmt_sdk
-from cmt_sdk.neural.generator import Generator, _Start
-from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.reading import PRIOR, place
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.scores import REPEAT
+from cmt_sdk.neural.generator import Generator, Reading
+from cmt_sdk.neural.methods.base import NON_BEST_BIAS
+from cmt_sdk.neural.methods.kv import KVMethod
+from cmt_sdk.neural.methods.kvzip import REPEAT
 from cmt_sdk.types import PackedMemory
 
 DOCUMENTS = Path(__file__).parent.parent / "documents"
@@ -35,29 +34,28 @@ def passages(memory: cmt_sdk.Memory, count: int) -> list[str]:
     return [memory.passages(d.id)[1].content for d in memory.documents()]
 
 
-def repeated(reader: Generator, rotary: Rotary, memory: PackedMemory) -> str:
-    """What the bare model says when it is told to repeat the notes of this memory."""
+def repeated(reader: Generator, memory: PackedMemory) -> str:
+    """The reply of the bare model that is asked to repeat the notes of this memory."""
     cue = reader.lm.ids(REPEAT)
-    prefix = place(reader.lm, rotary, [memory], len(cue) + memory.tokens, PRIOR)
-    start = _Start(False, cue, prefix.position, prefix, {"notes": prefix}, 0, 0.0)
-    return "".join(
-        piece.text for piece in reader._decode(start, memory.tokens, time.perf_counter())
-    )
+    cache = reader.method.cache([[memory]], room=len(cue) + memory.tokens, bias=NON_BEST_BIAS)
+    reading = Reading("bare", cue, cache.starts[0], cache)
+    pieces = reader.decode(reading, memory.tokens, time.perf_counter())
+    return "".join(piece.text for piece in pieces)
 
 
-def recovered(text: str, said: str) -> float:
-    """The share of a text's words that were said in their order."""
-    words, others = (re.findall(r"\w+", t.lower()) for t in (text, said))
+def recovered(text: str, reply: str) -> float:
+    """The share of a text's words that the reply holds, in their order."""
+    words, others = (re.findall(r"\w+", t.lower()) for t in (text, reply))
     return sum(
         b.size for b in SequenceMatcher(None, words, others, autojunk=False).get_matching_blocks()
     ) / len(words)
 
 
-def row(keep: float, texts: Sequence[str], said: Sequence[str]) -> str:
+def row(keep: float, texts: Sequence[str], replies: Sequence[str]) -> str:
     """A line of the table: the median, the least, the most, and chance."""
-    shares = [recovered(t, s) for t, s in zip(texts, said, strict=True)]
+    shares = [recovered(t, s) for t, s in zip(texts, replies, strict=True)]
     chance = statistics.mean(
-        recovered(t, s) for t, s in zip(texts, [*said[1:], said[0]], strict=True)
+        recovered(t, s) for t, s in zip(texts, [*replies[1:], replies[0]], strict=True)
     )
     return (
         f"| {keep:g} | {statistics.median(shares):.0%} | {min(shares):.0%} to {max(shares):.0%} |"
@@ -78,15 +76,16 @@ def main() -> None:
     ):
         texts = passages(memory, given.passages)
         engine = memory._engine
-        lm, rotary = engine._frozen, engine._rotary  # type: ignore[attr-defined]
-        reader = Generator(lm, rotary)
+        rotary = engine._method.rotary  # type: ignore[attr-defined]
         lines = [
             "| kept | words recovered, median | from, to | by another's memory |",
             "|---|---|---|---|",
         ]
         for keep in KEEPS:
-            packed = KVCompressor(lm, rotary, keep).pack(texts)
-            lines.append(row(keep, texts, [repeated(reader, rotary, m) for m in packed]))
+            method = KVMethod(engine._frozen, rotary, keep)  # type: ignore[attr-defined]
+            reader = Generator(method.lm, method)
+            packed = method.compress(texts)
+            lines.append(row(keep, texts, [repeated(reader, m) for m in packed]))
             print(lines[-1], flush=True)
         model = memory.settings.model
     command = (

@@ -1,5 +1,5 @@
-"""The figures of memories that keep 16 bits a value, to set beside those in 4: sixteen_bits.py FILE
-[options of cmt eval].
+"""The figures of memories that keep 16 bits a value, to compare with those in 4 bits:
+sixteen_bits.py FILE [options of cmt eval].
 
 Only this process is changed, and only in what is stored of a kept entry: half-precision numbers
 instead of codes.
@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from cmt_cli.main import main
-from cmt_sdk.neural import kv, reading
-from cmt_sdk.neural.quantization import Codes
+from cmt_sdk.neural.methods import kv
+from cmt_sdk.neural.quantization import QuantizedRows
 
 
-def unchanged(rows: Tensor, _group: int = 0) -> Codes:
+def unchanged(rows: Tensor, _group: int = 0) -> QuantizedRows:
     """Rows as they are, in half precision."""
-    return Codes(rows.half(), torch.zeros(len(rows), 1, dtype=torch.float16))
+    return QuantizedRows(rows.half(), torch.zeros(len(rows), 1, dtype=torch.float16))
 
 
 if __name__ == "__main__":
     import sys
 
     kv.quantize = unchanged
-    reading.dequantize = lambda packed: packed.codes.float()
+    kv.dequantize = lambda packed: packed.codes.float()
     main(["eval", *sys.argv[1:]], prog_name="cmt")

@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 import cmt_sdk
-from cmt_sdk.training.adapters import cut
+from cmt_sdk.training.adapters import reduce_rank
 from cmt_sdk.training.loop import Plan
 from cmt_sdk.training.recipe import Recipe, objectives_for, rate_for
 from cmt_sdk.training.run import prepare
@@ -88,7 +88,7 @@ def main() -> None:
     options = parsed()
     if options.part == "cut":
         path = cmt_sdk.model_info(options.model).path
-        cut(
+        reduce_rank(
             AutoModelForCausalLM.from_pretrained(path, dtype=torch.bfloat16),
             options.data,
             options.rank,

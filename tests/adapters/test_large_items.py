@@ -103,9 +103,11 @@ async def test_of_a_turn_all_is_saved_or_nothing(tmp_path):
 async def test_a_disk_that_fills_up_leaves_no_half_turn(memory, monkeypatch):
     """The items of one call are one transaction."""
     session = CMTSession("a", memory)
-    cut = memory._store._cut
+    cut = memory._store._insert_passages
     monkeypatch.setattr(
-        memory._store, "_cut", lambda *rest: cut(*rest) if "(function_call)" in rest[2] else 1 / 0
+        memory._store,
+        "_insert_passages",
+        lambda *rest: cut(*rest) if "(function_call)" in rest[2] else 1 / 0,
     )
     with pytest.raises(ZeroDivisionError):
         await session.add_items([CALL, result("22 degrees")])

@@ -5,7 +5,9 @@ compression, streams.
 import asyncio
 import contextlib
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,11 +18,11 @@ import httpx
 import openai
 import pytest
 
-from cmt_adapters.server import replies, uploads
+from cmt_adapters.server import http_responses, uploads
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, open_fake
 from tests.adapters.serving import LONG, running
 from tests.adapters.test_serve_command import serving
-from tests.adapters.test_serve_queue import until
+from tests.adapters.test_serve_queue import sent, until
 
 pytestmark = [
     pytest.mark.enable_socket,
@@ -112,12 +114,8 @@ def test_compression_that_does_not_end_is_left(tmp_path):
         made = httpx.post(
             f"{url}/api/documents", json={"text": "This goes on for ever.", "wait": False}
         ).json()
-        with contextlib.suppress(httpx.TransportError):
-            httpx.post(
-                f"{url}/api/documents",
-                json={"text": "This too, for ever.", "wait": True},
-                timeout=0.5,
-            )
+        with sent(url, "/api/documents", {"text": "This too, for ever.", "wait": True}):
+            until(lambda: len(httpx.get(f"{url}/api/documents").json()["documents"]) == 2)
     with open_fake(tmp_path / "notes") as memory:
         assert memory.count() == 2
         assert memory.compress() == 2
@@ -177,6 +175,17 @@ def is_running(number):
     return True
 
 
+@contextlib.contextmanager
+def uploading(url):
+    """A file is on its way in throughout the block; then its client hangs up, without an answer."""
+    request = httpx.Request("POST", f"{url}/api/files", files={"file": ("a.md", b"text")})
+    head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())
+    with socket.create_connection((request.url.host, request.url.port), timeout=LONG) as connection:
+        connection.sendall(f"POST /api/files HTTP/1.1\r\n{head}\r\n".encode() + request.read())
+        yield
+        assert not select.select([connection], [], [], 0)[0]
+
+
 def test_who_hangs_up_ends_the_conversion(tmp_path, monkeypatch):
     """The program that reads the file goes, and the next request has its turn."""
     script = tmp_path / "sleepy"
@@ -186,11 +195,8 @@ def test_who_hangs_up_ends_the_conversion(tmp_path, monkeypatch):
     with running(tmp_path / "notes") as server:
         monkeypatch.setattr(uploads.sys, "executable", str(script))
         for n in range(3):
-            with pytest.raises(httpx.ReadTimeout):
-                httpx.post(
-                    f"{server.url}/api/files", files={"file": ("a.md", b"text")}, timeout=1.0
-                )
-            until(lambda n=n: number.exists() and len(number.read_text().split()) == n + 1)
+            with uploading(server.url):
+                until(lambda n=n: number.exists() and len(number.read_text().split()) == n + 1)
         until(lambda: not any(is_running(int(line)) for line in number.read_text().split()))
         monkeypatch.undo()
         taken = server.http.post("/api/files", files={"file": ("b.md", b"text")}).json()
@@ -220,7 +226,7 @@ async def test_a_file_that_ends_its_reader_spoils_no_other(monkeypatch):
 def test_the_program_that_reads_a_file_has_bounds():
     """Of computing time, which the system keeps whatever the program does."""
     endless = (
-        "from cmt_adapters.server import uploads; uploads.SECONDS = 1; uploads._bind_child()\nwhile"
+        "from cmt_adapters.server import uploads; uploads.MAX_CPU_SECONDS = 1; uploads._limit_child()\nwhile"
         " True: pass"
     )
     done = subprocess.run([sys.executable, "-c", endless], check=False, timeout=60)
@@ -231,7 +237,7 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
     """In the line and before the first word: comments. What was said is heard where the client
     hangs up.
     """
-    monkeypatch.setattr(replies, "PULSE", 0.02)
+    monkeypatch.setattr(http_responses, "PULSE", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         server.reader.hold()
@@ -249,10 +255,10 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
             ) as second:
                 others = second.iter_lines()
                 assert next(others) == ": the answer is under way"
-                until(lambda: server.work.waiting == 1)
+                until(lambda: server.queue.waiting == 1)
             server.reader.go()
             assert [line for line in lines if line][-1] == "data: [DONE]"
-        until(lambda: server.work.waiting == 0)
+        until(lambda: server.queue.waiting == 0)
         server.reader.hold()
         threading.Timer(0.3, server.reader.go).start()
         with server.client() as client:
@@ -262,7 +268,7 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
 
 def test_what_goes_wrong_after_a_pulse_is_an_event(tmp_path, monkeypatch):
     """There is no status to be had any more."""
-    monkeypatch.setattr(replies, "PULSE", 0.02)
+    monkeypatch.setattr(http_responses, "PULSE", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         server.reader.hold()
@@ -272,7 +278,7 @@ def test_what_goes_wrong_after_a_pulse_is_an_event(tmp_path, monkeypatch):
         ) as first:
             lines = first.iter_lines()
             assert next(lines).startswith(": ")
-            server.server._work.abort()
+            server.server._queue.abort()
             assert any("shutting down" in line for line in lines)
         server.reader.go()
 
@@ -330,7 +336,7 @@ def test_a_long_document_holds_up_no_question(tmp_path):
             lambda: httpx.post(f"{server.url}/api/documents", json=body, timeout=LONG)
         ) as found:
             assert held.wait(LONG)
-            assert not server.work.running
+            assert not server.queue.running
             assert server.http.get("/api/search", params={"q": "boat", "mode": "text"}).json()[
                 "matches"
             ]
@@ -344,7 +350,7 @@ def test_the_openai_client_sees_a_busy_server(tmp_path):
         server.memory.add(GENOA)
         server.reader.hold()
         with aside(lambda: server.http.post("/v1/chat/completions", json=CHAT)):
-            until(lambda: server.work.running)
+            until(lambda: server.queue.running)
             with (
                 server.client() as client,
                 pytest.raises(openai.InternalServerError, match="the limit is 0"),

@@ -28,8 +28,7 @@ def server(tmp_path_factory):
 # What no schema can say makes a request of the right shape a bad one: a time that has passed, a
 # last message that is not the user's, a number too wide to be stored, vectors of another length.
 SAID_ELSEWHERE = [positive_data_acceptance]
-FEW = settings(
-    max_examples=10,
+PLAIN = settings(
     deadline=None,
     derandomize=True,
     suppress_health_check=list(HealthCheck),
@@ -37,8 +36,9 @@ FEW = settings(
 )
 
 
+@pytest.mark.parametrize("examples", [5, pytest.param(40, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("mode", list(GenerationMode))
-def test_every_route_does_as_it_is_described(server, mode):
+def test_every_route_does_as_it_is_described(server, mode, examples):
     """No failures of the server, only statuses, types and shapes that are described, and nothing
     without the token.
     """
@@ -47,16 +47,16 @@ def test_every_route_does_as_it_is_described(server, mode):
     assert len(operations) == 17
     for operation in operations:
         with suppress(Unsatisfiable):  # a route that takes nothing cannot be asked wrongly
-            tried(operation, mode)
+            tried(operation, mode, examples)
 
 
-def tried(operation, mode):
+def tried(operation, mode, examples):
     """Ask one route."""
     # in an address or a form no type can be wrong
     all_text = operation.method == "get" or operation.path == "/api/files"
     excluded = [*SAID_ELSEWHERE, *([negative_data_rejection] if all_text else [])]
 
-    @FEW
+    @settings(PLAIN, max_examples=examples)
     @given(case=operation.as_strategy(generation_mode=mode))
     def check(case):
         case.call_and_validate(

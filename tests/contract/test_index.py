@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cmt_sdk.disk import sha256_of
 from cmt_sdk.errors import InvalidInput, StorageFull, StorageLocked
 from cmt_sdk.ports import VectorIndex
 from cmt_sdk.storage import graph
@@ -283,7 +284,7 @@ def test_the_first_search_above_the_limit_writes_a_proved_graph_and_answers(tmp_
         "cosine",
     )
     assert files(tmp_path) == [made.file]
-    assert graph.sha256(tmp_path / made.file) == made.sha256
+    assert sha256_of(tmp_path / made.file) == made.sha256
     assert index.describe() == "hnsw (m=16), 201 vectors"
 
 

@@ -10,9 +10,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from cmt_sdk.errors import AlreadyExists, DocumentNotFound
 from cmt_sdk.storage.index import EmbeddingIndex
@@ -238,11 +246,11 @@ class Store(RuleBasedStateMachine):
         if by_change:
             source = f"{heading}.md"
             self.store.replace(
-                old.id, {"source": source}, recut=lambda _, new: pieces(new.text, heading)
+                old.id, {"source": source}, split=lambda _, new: pieces(new.text, heading)
             )
             self.known[old.id][-1] = replace(old, source=source, updated_at=self.time)
         else:
-            assert self.store.recut(old, pieces(old.text, heading))
+            assert self.store.replace_passages(old, pieces(old.text, heading))
         self.pieces[old.id] = cut_again(self.pieces[old.id], old.text, heading)
 
     @rule(scope=scopes.filter(bool), number=st.none() | numbers, scrub=st.booleans())
@@ -340,10 +348,17 @@ class Store(RuleBasedStateMachine):
         )
 
 
-Store.TestCase.settings = settings(
-    max_examples=20,
+FEW = settings(
+    max_examples=6,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
+Store.TestCase.settings = FEW
 TestStore = Store.TestCase
+
+
+@pytest.mark.slow
+def test_the_store_does_as_its_model_for_long() -> None:
+    """The long form."""
+    run_state_machine_as_test(Store, settings=settings(FEW, max_examples=100))

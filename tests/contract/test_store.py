@@ -1,6 +1,7 @@
 """What ports.Store and ports.VectorStore promise, asked of the store on disk."""
 
 import errno
+import hashlib
 import sqlite3
 import subprocess
 import sys
@@ -28,8 +29,8 @@ from cmt_sdk.errors import (
     StorageLocked,
     StorageNewer,
 )
-from cmt_sdk.ports import Store, VectorStore
-from cmt_sdk.storage.connection import translated
+from cmt_sdk.ports import Known, Store, VectorStore
+from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, PackedMemory, Removed, Span
@@ -158,12 +159,12 @@ def test_what_stays_of_a_text_is_not_lost_to_the_index(store):
 
 
 def test_a_known_document_is_cut_as_what_it_becomes(store):
-    """`recut` sees what was known and what is to be stored, and may leave the passages as they
+    """`split` sees what was known and what is to be stored, and may leave the passages as they
     are.
     """
     seen = []
 
-    def recut(known: Document, new: Document) -> list[Span] | None:
+    def split(known: Document, new: Document) -> list[Span] | None:
         seen.append((known.source, new.source, dict(new.metadata)))
         return (
             None
@@ -172,12 +173,12 @@ def test_a_known_document_is_cut_as_what_it_becomes(store):
         )
 
     put(store, LISBON, source="a.md", metadata={"n": 1})
-    store.add(Document(LISBON, metadata={"n": 2}), spans(LISBON), recut=recut)
-    store.add_again(Document(LISBON, metadata={"n": 2}), recut=recut)
-    store.add(Document(GENOA, source="a.md"), spans(GENOA), by_source=True, recut=recut)
+    store.add(Document(LISBON, metadata={"n": 2}), spans(LISBON), split=split)
+    store.add(Document(LISBON, metadata={"n": 2}), split=split)
+    store.add(Document(GENOA, source="a.md"), spans(GENOA), by_source=True, split=split)
     (document,) = store.page(Filter(), 10, None).documents
     assert [p.heading for p in store.passages_of(document.id)] == ["a.md", "a.md"]
-    store.replace(document.id, {"source": "b.md"}, recut=recut)
+    store.replace(document.id, {"source": "b.md"}, split=split)
     assert [p.heading for p in store.passages_of(document.id)] == ["b.md", "b.md"]
     assert found(store, "b") == [p.text for p in store.passages_of(document.id)][::-1]
     assert seen == [
@@ -279,15 +280,49 @@ def test_what_is_said_again_joins_what_was_said(store):
 def test_a_known_text_is_taken_without_cutting_it(store):
     """By its text or by its source; nothing happens for one that is not here."""
     first = put(store, source="trip.md")
-    assert store.add_again(Document(LISBON, source="trip.md"), by_source=True) == (
-        first,
-        "unchanged",
-    )
-    known, outcome = store.add_again(Document(LISBON))
+    assert store.add(Document(LISBON, source="trip.md"), by_source=True) == (first, "unchanged")
+    known, outcome = store.add(Document(LISBON))
     assert (undated(known), outcome) == (undated(first), "unchanged")
-    assert store.add_again(Document(LISBON, id="b")) is store.add_again(Document(GENOA)) is None
-    assert store.add_again(Document(GENOA, source="trip.md"), by_source=True) is None
+    assert store.match(Document(LISBON)).document == known
+    assert store.match(Document(LISBON, id="b")).document is None
+    assert store.match(Document(GENOA)).document is None
     assert store.stats().versions == 1
+
+
+def test_match_shows_what_adding_makes_of_a_known_document(store):
+    """The document that a given one stands for, and the same one after the addition; nothing is
+    stored.
+    """
+    assert store.match(Document(LISBON)) == Known(hashlib.sha256(LISBON.encode()).hexdigest())
+    first = put(store, source="trip.md", metadata={"a": 1})
+    before = store.stats()
+    more = Document(LISBON, source="b.md", metadata={"b": 2})
+    found = store.match(more)
+    assert (found.document, found.merged) == (first, replace(first, metadata={"a": 1, "b": 2}))
+    longer = Document(GENOA, source="trip.md")
+    found = store.match(longer, by_source=True)
+    assert (found.document, found.merged) == (first, replace(first, text=GENOA))
+    assert found.content_hash == store.match(Document(GENOA)).content_hash
+    assert store.stats() == before
+    stored, outcome = store.add(longer, spans(GENOA), by_source=True, known=found)
+    assert (stored.text, stored.metadata, outcome) == (GENOA, {"a": 1}, "updated")
+
+
+def test_a_document_that_changes_after_the_match_is_matched_again(store):
+    """What another process stores or deletes between `match` and `add` counts."""
+    new = Document(LISBON, metadata={"b": 2})
+    found = store.match(new)
+    put(store, metadata={"a": 1})
+    stored, outcome = store.add(new, split=lambda *_: None, known=found)
+    assert (dict(stored.metadata), outcome) == ({"a": 1, "b": 2}, "updated")
+    found = store.match(new)
+    store.delete(Filter(ids=[stored.id]))
+    seen = []
+    again, outcome = store.add(
+        new, split=lambda known, _: seen.append(known) or spans(LISBON), known=found
+    )
+    assert (again.id != stored.id, outcome, seen) == (True, "added", [None])
+    assert [p.text for p in store.passages_of(again.id)] == [LISBON]
 
 
 def test_another_text_of_a_source_is_its_next_version(store):
@@ -351,13 +386,17 @@ def test_find_by_source(store, clock):
     """Scope and source exactly; the one changed last of several; not an expired one."""
     old = put(store, source="a*.md", scope="u")
     new = put(store, GENOA, source="a*.md", scope="u")
-    assert store.find("u", "a*.md") == new
-    assert store.replace(old.id, {"metadata": {"n": 1}}) == store.find("u", "a*.md")
-    assert store.find("", "a*.md") is store.find("u", "a?.md") is store.find("u", "aX.md") is None
+
+    def find(scope, source):
+        return store.match(Document("?", source=source, scope=scope), by_source=True).document
+
+    assert find("u", "a*.md") == new
+    assert store.replace(old.id, {"metadata": {"n": 1}}) == find("u", "a*.md")
+    assert find("", "a*.md") is find("u", "a?.md") is find("u", "aX.md") is None
     put(store, "Gone soon.", source="b", expires_at=clock.time + timedelta(minutes=1))
-    assert store.find("", "b").text == "Gone soon."
+    assert find("", "b").text == "Gone soon."
     clock.time += timedelta(minutes=2)
-    assert store.find("", "b") is None
+    assert find("", "b") is None
 
 
 def test_ids_by_their_beginning(store, clock):
@@ -1388,7 +1427,7 @@ def test_a_reader_opens_while_another_process_writes(tmp_path, clock):
 @pytest.fixture
 def impatient(monkeypatch, tmp_path, clock) -> Iterator[SQLiteStore]:
     """A store that waits for others for a moment only."""
-    monkeypatch.setattr("cmt_sdk.storage.connection.WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("cmt_sdk.storage.driver.WAIT_SECONDS", 0.05)
     store = SQLiteStore(tmp_path, clock=clock)
     yield store
     store.close()

@@ -137,5 +137,5 @@ def test_a_few_bytes_that_are_no_text(read, data, text, words):
 )
 def test_binary_data_is_refused(read, data):
     """No guess makes text of it."""
-    with pytest.raises(InvalidDocument, match=r"is no UTF-|binary data"):
+    with pytest.raises(InvalidDocument, match=r"is not UTF-|binary data"):
         read(data)

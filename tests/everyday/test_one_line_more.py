@@ -206,7 +206,7 @@ def test_a_change_while_another_thread_compresses_is_not_lost(tmp_path):
         def changing(texts):
             engine.compressor.compress = compress
             changed = replace(memory.get("log"), text=journal(range(3, 12)))
-            memory._store.replace("log", {"text": changed.text}, memory._ingestor.cut(changed))
+            memory._store.replace("log", {"text": changed.text}, memory._ingestor.split(changed))
             return compress(texts)
 
         engine.compressor.compress = changing

@@ -298,7 +298,7 @@ def test_a_count_without_a_total(monkeypatch):
     monkeypatch.setattr(
         progress, "console", lambda **_: Console(file=shown, force_terminal=True, width=80)
     )
-    with progress.bars() as update:
+    with progress.progress_bars() as update:
         update("adding", 11, 0)
         update("compressing", 3, 12)
     assert "11" in shown.getvalue()

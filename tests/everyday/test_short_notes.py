@@ -8,8 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cmt_sdk.config import Settings, kept_share
+from cmt_sdk.config import Settings
 from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.methods import kept_share
 from cmt_sdk.testing.fakes import FINGERPRINT, FakeEngine, open_fake
 from cmt_sdk.types import Fingerprint
 
@@ -23,12 +24,12 @@ def pack():
     least.
     """
     pytest.importorskip("torch")
-    from cmt_sdk.neural.kv import KVCompressor
-    from cmt_sdk.neural.rotary import Rotary
+    from cmt_sdk.neural.methods.kv import KVMethod
+    from cmt_sdk.neural.rope import Rotary
     from cmt_sdk.testing.tiny import tiny_frozen
 
     lm = tiny_frozen()
-    return lambda texts, at_least: KVCompressor(lm, Rotary(lm.model), 0.25, at_least).pack(texts)
+    return lambda texts, at_least: KVMethod(lm, Rotary(lm.model), 0.25, at_least).compress(texts)
 
 
 def entries(memory):
@@ -129,6 +130,6 @@ def test_the_setting_is_shown_and_changed(cmt):
     """As every other one."""
     cmt("add", "--text", NOTE)
     assert "keep_at_least" in cmt("config").stdout
-    told = "memories that were made with something else are made anew by `cmt reencode`\n"
+    told = "memories made with another value: `cmt reencode` re-encodes them\n"
     assert cmt("config", "set", "keep_at_least", "0").stderr == told
     assert cmt.json("config")["settings"]["keep_at_least"] == 0

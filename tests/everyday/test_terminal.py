@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from cmt_cli.main import main
-from cmt_cli.output import cells, one_line, short_id
+from cmt_cli.output import display_width, one_line, short_id
 from cmt_cli.streams import terminal_width
 from cmt_sdk.testing.fakes import open_fake
 
@@ -225,7 +225,7 @@ def test_names_of_files_that_are_no_utf_8(environment, tmp_path):
     done = subprocess.run([*words, "add", folder], env=there, capture_output=True, check=False)
     assert (done.returncode, done.stdout) == (0, b"1 added, 0 updated, 0 unchanged\n")
     assert (
-        "caf\ufffd.md: its name, or that of a folder above it, is no UTF-8: rename it"
+        "caf\ufffd.md: its name, or that of a folder above it, is not UTF-8: rename it"
         in done.stderr.decode()
     )
     listed = subprocess.run([*words, "list"], env=there, capture_output=True, check=False)
@@ -348,7 +348,7 @@ CUT = [
 def test_a_line_is_cut_between_characters_as_people_see_them(text, width, expected):
     """It fills at most so many cells; families, flags and accents stay whole."""
     line = one_line(text, width)
-    assert cells(line) <= width
+    assert display_width(line) <= width
     if expected is not None:
         assert line == expected
 

@@ -233,7 +233,7 @@ def test_a_store_of_before_is_brought_into_the_new_form(tmp_path):
     with closing(SQLiteStore(folder)) as store:
         for question in ("Schluessel", "打印机", "buro"):
             assert found(store, question) == [text[7:]]
-        assert store.words_fit()
+        assert store.fts_is_consistent()
 
 
 def test_taking_words_apart_is_cheap():

@@ -142,7 +142,7 @@ def attempt(call):
     except CMTError as error:
         return type(error).__name__
 
-for folder in sorted(Path(sys.argv[1]).iterdir()):
+for number, folder in enumerate(sorted(Path(sys.argv[1]).iterdir())):
     store = attempt(lambda: SQLiteStore(folder, create=False))
     if isinstance(store, str):
         print(json.dumps([folder.name, store, None, False]), flush=True)
@@ -154,7 +154,9 @@ for folder in sorted(Path(sys.argv[1]).iterdir()):
     attempt(lambda: store.passages(range(200))), attempt(lambda: store.load(range(200), FINGERPRINT))
     attempt(lambda: store.encodings(range(200))), attempt(lambda: store.vectors(Changes())), attempt(store.generation)
     attempt(lambda: store.add(Document("A new one."), [Span(0, 10, 3)]))
-    attempt(lambda: store.delete(Filter(ids=["1"]))), attempt(lambda: store.erase(0)), attempt(lambda: store.traces([]))
+    attempt(lambda: store.delete(Filter(ids=["1"]))), attempt(lambda: store.erase(0))
+    if number % int(sys.argv[2]) == 0:  # this one starts a process
+        attempt(lambda: store.traces([Document("Fact 1: the museum has 1 rooms.", id="1")]))
     store.close()
     print(json.dumps([folder.name, "open", texts, well is True]), flush=True)
 """
@@ -351,14 +353,17 @@ def hurt_databases(sound: Path, to: Path) -> None:
         (copy(sound, to / name) / "memory.db").write_bytes(data)
 
 
-def test_a_damaged_database_gives_our_errors_or_the_right_texts(sound, tmp_path):
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
+def test_a_damaged_database_gives_our_errors_or_the_right_texts(sound, tmp_path, every):
     """No death by a signal, no foreign exception; a text that is not what was stored is told by the
     check-up.
     """
     hurt_databases(sound, tmp_path)
     told = {
         name: rest
-        for name, *rest in map(json.loads, outcome(child(USE_DAMAGED, tmp_path))[0].splitlines())
+        for name, *rest in map(
+            json.loads, outcome(child(USE_DAMAGED, tmp_path, every))[0].splitlines()
+        )
     }
     assert len(told) == len(list(tmp_path.iterdir()))
     assert told["emptied"][0] == "MemoryNotFound"
@@ -391,7 +396,7 @@ def test_a_damaged_log_costs_at_most_what_it_holds(sound, tmp_path):
     told = {
         name: rest
         for name, *rest in map(
-            json.loads, outcome(child(USE_DAMAGED, tmp_path / "all"))[0].splitlines()
+            json.loads, outcome(child(USE_DAMAGED, tmp_path / "all", 8))[0].splitlines()
         )
     }
     assert told.keys() == cases.keys()

@@ -207,7 +207,7 @@ def test_a_file_that_is_no_gguf_is_refused(home: Path, tmp_path: Path) -> None:
     """Before anything is converted, and nothing is left."""
     odd = tmp_path / "odd.gguf"
     odd.write_bytes(b"not a model")
-    with pytest.raises(errors.ModelUnsupported, match=r"odd\.gguf is no sound \.gguf file"):
+    with pytest.raises(errors.ModelUnsupported, match=r"odd\.gguf is not a valid \.gguf file"):
         pull_model(str(odd))
     assert list_models() == []
     assert not any(name.startswith("try-") for name in left_over(home))

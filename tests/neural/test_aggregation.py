@@ -9,16 +9,14 @@ import torch
 
 import cmt_sdk
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.neural.aggregation import Aggregation, Aggregator
-from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.soft import SoftCompressor, unpacked
+from cmt_sdk.neural.methods.aggregation import AggregatedMethod, Aggregator
+from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
 from cmt_sdk.training.adapters import trainable
+from cmt_sdk.training.cmt import CMTTask
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Item, build, draw
-from cmt_sdk.training.paper import PaperTask
-from cmt_sdk.types import Prompt
 from tests.neural.test_training import losses, mixture, passages
 
 
@@ -36,7 +34,7 @@ def paper_task(**changes):
     """Theta, psi and pi on a fresh tiny model."""
     torch.manual_seed(0)
     made = trainable(tiny_llama(), byte_tokenizer(), rank=4, start={"encoder": None})
-    task = PaperTask(
+    task = CMTTask(
         made.lm, mixture(), [draw(made.lm, mixture(7))], made.parameters["encoder"],
         Aggregator.first(128, made.lm.kv_shape), made.save, lambda tensors, file: None, Objectives(alpha=0.5), 4,
     )  # fmt: skip
@@ -76,7 +74,7 @@ def test_the_order_of_memories_does_not_matter(aggregator):
 
 
 def test_every_layer_gets_its_own_keys_and_values(aggregator):
-    """[layers, kv_heads, latents, head]; and the tensors survive a file."""
+    """[layers, kv_heads, last_hidden_states, head]; and the tensors survive a file."""
     keys, values = aggregator.spread(torch.randn(3, 16))
     assert keys.shape == values.shape == (3, 2, 3, 32)
     assert not torch.allclose(keys[0], keys[1])
@@ -86,18 +84,28 @@ def test_every_layer_gets_its_own_keys_and_values(aggregator):
     )
 
 
-def test_the_loss_falls_and_a_run_that_was_cut_off_goes_on_exactly(tmp_path):
-    """Thirty steps on eight questions; after a kill the same curve."""
+def test_the_loss_falls(tmp_path):
+    """Thirty steps on eight questions."""
     plan = Plan(steps=30, rate=5e-3, accumulate=1, warmup=3, save_every=10, validate_every=50)
     train(paper_task(), plan, tmp_path / "whole", lambda _: None)
     curve = losses(tmp_path / "whole")
     assert sum(curve[n] for n in range(26, 31)) < 0.9 * sum(curve[n] for n in range(1, 6))
 
+
+@pytest.mark.parametrize(
+    ("steps", "save", "end"), [(6, 2, 3), pytest.param(30, 10, 15, marks=pytest.mark.slow)]
+)
+def test_a_run_that_was_cut_off_goes_on_exactly(tmp_path, steps, save, end):
+    """After a kill the same curve."""
+    plan = Plan(steps=steps, rate=5e-3, accumulate=1, warmup=3, save_every=save, validate_every=50)
+    train(paper_task(), plan, tmp_path / "whole", lambda _: None)
+    curve = losses(tmp_path / "whole")
+
     class Killed(Exception):
         """The process is gone."""
 
     def kill(line):
-        if line["step"] == 15:
+        if line["step"] == end:
             raise Killed
 
     with pytest.raises(Killed):
@@ -126,7 +134,7 @@ def test_self_matching_can_be_switched_off():
         packs = draw(task.lm, task.mixture)
         answers, matched, _ = task._losses(packs, task.objectives)
         task.restore(state)
-        alone, _, _ = replace(task, aggregator=task.aggregator, without=("matching",)).learn()
+        alone, _, _ = replace(task, aggregator=task.aggregator, ablate=("matching",)).learn()
     assert alone == pytest.approx(float(answers), rel=1e-4)
     assert with_matching == pytest.approx(float(answers) + 0.1 * tokens * float(matched), rel=1e-4)
 
@@ -138,7 +146,7 @@ def test_what_is_trained_on_is_what_is_served():
     task.aggregator = Aggregator(**{
         f.name: getattr(task.aggregator, f.name) * (20 if f.name == "wide" else 1) for f in fields(Aggregator)
     })  # fmt: skip
-    compressor = SoftCompressor(lm, 4)
+    compressor = SoftMethod(lm, 4)
     question = "Where is the library?"
     pack = build(lm, contents, [Item(question, "x")])
     with torch.no_grad():
@@ -146,16 +154,13 @@ def test_what_is_trained_on_is_what_is_served():
         (asked,) = task._soft([lm.ids(question)])
         expected = task._read(pack, [task.aggregator.gather(asked, memories)])[0]
         bare = task._bare(pack)[0]
-        keys, values = Aggregation(task.aggregator, compressor).prefix(
-            lm, unpacked(compressor.pack(contents), lm), question
-        )
-    generator = Generator(lm, None, Aggregation(task.aggregator, compressor))
-    start = generator._start(Prompt(question, memories=compressor.pack(contents)), 4)
+    method = AggregatedMethod(lm, compressor, task.aggregator)
+    asked = torch.tensor([lm.question_ids(question)])
+    cache = method.cache([method.compress(contents)], question=question, room=asked.shape[1])
     with torch.inference_mode():
-        inputs = generator._inputs(start.ids, start.position)
-        states = lm.states(start.cache, **inputs)
+        states = lm.forward(cache, **cache.inputs(asked))
         served = lm.logits(states[0, -1:])[0]
-    assert keys.shape == values.shape
+    assert cache.keys[0].shape == cache.values[0].shape
     torch.testing.assert_close(served, expected, rtol=1e-2, atol=1e-2)
     assert not torch.allclose(served, bare, atol=1e-1)
 

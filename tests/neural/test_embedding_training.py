@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file
 
 from cmt_sdk.errors import ModelMismatch
+from cmt_sdk.neural.embedding import Matcher, MatchHead
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.matching import Matcher, MatchHead
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
 from cmt_sdk.training import Plan, Recipe, prepare, run
@@ -67,7 +67,7 @@ def keys_task(*, moved=False, size=5, tokens=256, **options):
     """A task on a fresh tiny model; `moved`: the adapter already computes something."""
     torch.manual_seed(0)
     made = trainable(
-        tiny_llama(), byte_tokenizer(), rank=4, start={"matcher": None}, depth=max(LAYERS)
+        tiny_llama(), byte_tokenizer(), rank=4, start={"matcher": None}, merge_layer=max(LAYERS)
     )
     if moved:
         for parameter in made.parameters["matcher"]:

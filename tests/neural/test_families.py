@@ -10,15 +10,13 @@ from transformers import DynamicCache
 
 import cmt_sdk
 from cmt_sdk.errors import InvalidInput, ModelUnsupported
-from cmt_sdk.neural import kv, reading
 from cmt_sdk.neural.attention import attend_rows
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.proof import goes_on, kv_rotary
-from cmt_sdk.neural.quantization import Codes
-from cmt_sdk.neural.reading import causal, place
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.methods import kv
+from cmt_sdk.neural.methods.kv import KVMethod, check_kv
+from cmt_sdk.neural.methods.soft import SoftMethod, check_soft
+from cmt_sdk.neural.quantization import QuantizedRows
+from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import save_tiny, tiny_frozen
 from cmt_sdk.types import Prompt
@@ -38,9 +36,9 @@ READ = sorted(set(FAMILIES) - set(REFUSED))
 def exact(monkeypatch):
     """Memories that hold their numbers as they are, so that nothing but the reading is compared."""
     monkeypatch.setattr(
-        kv, "quantize", lambda rows, _group=0: Codes(rows.float(), rows[:, :1].half())
+        kv, "quantize", lambda rows, _group=0: QuantizedRows(rows.float(), rows[:, :1].half())
     )
-    monkeypatch.setattr(reading, "dequantize", lambda codes: codes.codes)
+    monkeypatch.setattr(kv, "dequantize", lambda codes: codes.codes)
 
 
 @torch.inference_mode()
@@ -52,14 +50,8 @@ def from_text(lm, ids):
 @torch.inference_mode()
 def from_memories(lm, rotary, memories, asked):
     """Logits [n, vocabulary] of a question after memories."""
-    prefix = place(lm, rotary, memories, len(asked))
-    out = lm.states(
-        prefix,
-        input_ids=torch.tensor([asked]),
-        position_ids=torch.arange(prefix.position, prefix.position + len(asked))[None],
-        attention_mask=causal(len(asked), prefix.bias[0]),
-        notes=prefix,
-    )
+    cache = KVMethod(lm, rotary).cache([memories], room=len(asked))
+    out = lm.forward(cache, **cache.inputs(torch.tensor([asked])))
     return lm.logits(out[0])
 
 
@@ -94,10 +86,10 @@ def test_text_read_in_parts_equals_one_prompt(family, changes):
     beyond a window.
     """
     lm = tiny_frozen(tiny_model(family, **changes))
-    whole = lm.head_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")
+    whole = lm.prefix_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")
     expected = from_text(lm, whole)[-1].softmax(-1)
     known = 1 - expected[lm.ids("I don't know.")[0]]
-    usage = answer(Generator(lm, None), Prompt("Where?", passages=[TEXT]), 1)
+    usage = answer(Generator(lm, SoftMethod(lm, 4)), Prompt("Where?", passages=[TEXT]), 1)
     assert usage.confidence == pytest.approx(float(known * expected.max()), abs=1e-4)
 
 
@@ -110,9 +102,9 @@ def test_a_memory_of_all_entries_is_read_as_its_text(family, exact):
     place.
     """
     lm = tiny_frozen(tiny_model(family))
-    rotary, asked = kv_rotary(lm), lm.question_ids("Where is it now?")
-    memories = KVCompressor(lm, rotary, 1.0).pack([TEXT])
-    expected = from_text(lm, lm.head_ids + lm.passage_ids(TEXT) + asked)[-len(asked) :]
+    rotary, asked = check_kv(lm), lm.question_ids("Where is it now?")
+    memories = KVMethod(lm, rotary, 1.0).compress([TEXT])
+    expected = from_text(lm, lm.prefix_ids + lm.passage_ids(TEXT) + asked)[-len(asked) :]
     torch.testing.assert_close(
         from_memories(lm, rotary, memories, asked), expected, atol=2e-3, rtol=2e-3
     )
@@ -130,15 +122,15 @@ def test_every_layers_keys_are_moved_by_a_turn(family):
         cache = DynamicCache()
         with torch.inference_mode():
             positions = torch.arange(start, start + ids.shape[1])[None]
-            lm.states(cache, input_ids=ids, position_ids=positions)
+            lm.forward(cache, input_ids=ids, position_ids=positions)
         found.append(torch.stack([layer.keys[0] for layer in cache.layers]))
     steps, layers = torch.arange(ids.shape[1]), torch.arange(3)[:, None, None]
-    back = rotary.turn_back(found[0], steps, layers)
+    back = rotary.unrotate(found[0], steps, layers)
     torch.testing.assert_close(
-        rotary.turn(back, steps + 301, layers), found[1], atol=2e-3, rtol=2e-3
+        rotary.rotate(back, steps + 301, layers), found[1], atol=2e-3, rtol=2e-3
     )
     torch.testing.assert_close(
-        rotary.turn_back(found[1], steps + 301, layers), back, atol=2e-3, rtol=2e-3
+        rotary.unrotate(found[1], steps + 301, layers), back, atol=2e-3, rtol=2e-3
     )
 
 
@@ -148,13 +140,13 @@ def test_a_second_memory_stands_where_its_text_would(family, exact):
     one prompt.
     """
     lm = tiny_frozen(tiny_model(family))
-    rotary = kv_rotary(lm)
-    prefix = place(lm, rotary, KVCompressor(lm, rotary, 1.0).pack([TEXT, OTHER]), 0)
-    whole, cache = lm.head_ids + lm.passage_ids(TEXT) + lm.passage_ids(OTHER), DynamicCache()
+    method = KVMethod(lm, check_kv(lm))
+    placed = method.cache([method.compress([TEXT, OTHER])])
+    whole, cache = lm.prefix_ids + lm.passage_ids(TEXT) + lm.passage_ids(OTHER), DynamicCache()
     with torch.inference_mode():
-        lm.states(cache, input_ids=torch.tensor([whole]))
-    assert prefix.position == len(whole)
-    torch.testing.assert_close(prefix.keys[0], cache.layers[0].keys, atol=2e-3, rtol=2e-3)
+        lm.forward(cache, input_ids=torch.tensor([whole]))
+    assert placed.starts == [len(whole)]
+    torch.testing.assert_close(placed.keys[0], cache.layers[0].keys, atol=2e-3, rtol=2e-3)
 
 
 @pytest.mark.parametrize("family", READ)
@@ -163,17 +155,17 @@ def test_pruned_memories_are_read(family):
     memory.
     """
     lm = tiny_frozen(tiny_model(family))
-    rotary, asked = kv_rotary(lm), lm.question_ids("Where is it now?")
+    rotary, asked = check_kv(lm), lm.question_ids("Where is it now?")
     whole, pruned = (
-        from_memories(lm, rotary, KVCompressor(lm, rotary, keep).pack([TEXT, OTHER]), asked)
+        from_memories(lm, rotary, KVMethod(lm, rotary, keep).compress([TEXT, OTHER]), asked)
         for keep in (1.0, 0.25)
     )
     assert bool(pruned.isfinite().all())
     assert not torch.allclose(pruned, whole, atol=1e-2)
     assert (
         answer(
-            Generator(lm, rotary),
-            Prompt("Where?", memories=KVCompressor(lm, rotary, 0.25).pack([TEXT])),
+            Generator(lm, KVMethod(lm, rotary)),
+            Prompt("Where?", memories=KVMethod(lm, rotary, 0.25).compress([TEXT])),
         ).answer_tokens
         >= 0
     )
@@ -186,7 +178,7 @@ def test_what_a_family_cannot_do_is_refused(family):
     """
     lm = tiny_frozen(tiny_model(family))
     with pytest.raises(ModelUnsupported) as told:
-        KVCompressor(lm, kv_rotary(lm), 1.0).pack([TEXT])
+        KVMethod(lm, check_kv(lm), 1.0).compress([TEXT])
     assert str(told.value) == REFUSED[family]
 
 
@@ -194,14 +186,14 @@ def test_what_a_family_cannot_do_is_refused(family):
 def test_notes_beyond_a_window_are_refused(family):
     """Within it the layers see everything; beyond it they would not."""
     lm = tiny_frozen(tiny_model(family, sliding_window=256))
-    rotary = kv_rotary(lm)
-    generator, compressor = Generator(lm, rotary), KVCompressor(lm, rotary, 0.25)
+    compressor = KVMethod(lm, check_kv(lm), 0.25)
+    generator = Generator(lm, compressor)
     assert lm.window == 256
-    answer(generator, Prompt("Where?", memories=compressor.pack([TEXT])))
+    answer(generator, Prompt("Where?", memories=compressor.compress([TEXT])))
     with pytest.raises(
         InvalidInput, match=r"need \d+ tokens, the model's window holds 256; ask with a smaller k"
     ):
-        answer(generator, Prompt("Where?", memories=compressor.pack([TEXT, 2 * OTHER])))
+        answer(generator, Prompt("Where?", memories=compressor.compress([TEXT, 2 * OTHER])))
 
 
 def test_the_window_is_the_smallest_of_the_layers():
@@ -222,13 +214,13 @@ def test_the_window_is_the_smallest_of_the_layers():
 class Wrong(Rotary):
     """A rotation that takes every layer for the first."""
 
-    def turn(self, keys, positions, layers=None):
+    def rotate(self, keys, positions, layers=None):
         """As the first."""
-        return super().turn(keys, positions, None if layers is None else 0 * layers)
+        return super().rotate(keys, positions, None if layers is None else 0 * layers)
 
-    def turn_back(self, keys, positions, layers=None):
+    def unrotate(self, keys, positions, layers=None):
         """As the first."""
-        return super().turn_back(keys, positions, None if layers is None else 0 * layers)
+        return super().unrotate(keys, positions, None if layers is None else 0 * layers)
 
 
 @pytest.mark.parametrize(("family", "layer"), [("gemma3", 1), ("smollm3", 2)])
@@ -236,12 +228,12 @@ def test_a_rotation_that_is_not_the_models_own_does_not_pass(family, layer, monk
     """The proof measures: a layer that turns otherwise than it was taken to is named, with the
     difference.
     """
-    monkeypatch.setattr("cmt_sdk.neural.proof.Rotary", Wrong)
+    monkeypatch.setattr("cmt_sdk.neural.methods.kv.Rotary", Wrong)
     with pytest.raises(
         ModelUnsupported,
         match=rf"keys of layer {layer} are not moved .* \(relative difference [01]\.?\d*, at most",
     ):
-        kv_rotary(tiny_frozen(tiny_model(family)))
+        check_kv(tiny_frozen(tiny_model(family)))
 
 
 def test_an_attention_that_looks_at_what_is_masked_does_not_pass(monkeypatch):
@@ -252,17 +244,17 @@ def test_an_attention_that_looks_at_what_is_masked_does_not_pass(monkeypatch):
     def unmasked(rows, key, value, mask, scaling, cap):
         return attend_rows(rows, key, value, mask.clamp(min=0.0), scaling, cap)
 
-    kv_rotary(tiny_frozen(tiny_model("llama")))
-    monkeypatch.setattr("cmt_sdk.neural.reading.attend_rows", unmasked)
+    check_kv(tiny_frozen(tiny_model("llama")))
+    monkeypatch.setattr("cmt_sdk.neural.attention.attend_rows", unmasked)
     with pytest.raises(
         ModelUnsupported, match="its attention does not read notes as it reads text"
     ):
-        kv_rotary(tiny_frozen(tiny_model("llama")))
+        check_kv(tiny_frozen(tiny_model("llama")))
     with pytest.raises(
         ModelUnsupported,
         match=r"llama: KV and soft memories .* notes as it reads text .*; use another",
     ):
-        goes_on(tiny_frozen(tiny_model("llama")))
+        check_soft(tiny_frozen(tiny_model("llama")))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -271,12 +263,12 @@ def test_layers_that_do_not_go_on_from_given_states_do_not_pass(family, dtype, m
     """Where a family hands states on by a way that is not seen, soft tokens would be read as the
     words before them.
     """
-    monkeypatch.setattr("cmt_sdk.neural.soft.entering", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr("cmt_sdk.neural.methods.soft.run_from", lambda *_: contextlib.nullcontext())
     with pytest.raises(
         ModelUnsupported,
         match=r"soft memories cannot .* layer \d does not go on from states of layer 1",
     ):
-        goes_on(tiny_frozen(tiny_model(family).to(dtype)))
+        check_soft(tiny_frozen(tiny_model(family).to(dtype)))
 
 
 def test_an_attention_with_sinks_does_not_pass():
@@ -293,7 +285,7 @@ def test_an_attention_with_sinks_does_not_pass():
     }
     heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "pad_token_id": 0}
     config = GptOssConfig(num_local_experts=2, num_experts_per_tok=1, **sizes, **heads)
-    for proof in (kv_rotary, goes_on):
+    for proof in (check_kv, check_soft):
         with pytest.raises(ModelUnsupported, match="gpt_oss: "):
             proof(tiny_frozen(GptOssForCausalLM(config).eval()))
 
@@ -311,7 +303,7 @@ def test_long_rope_ends_where_its_frequencies_change():
         "rope_parameters": rope | {"original_max_position_embeddings": 1024},
     }
     lm = tiny_frozen(tiny_model("phi3", **changes))
-    kv_rotary(lm)
+    check_kv(lm)
     assert lm.context == 1024
     assert tiny_frozen(tiny_model("gpt2")).context == 1024
     assert tiny_frozen(tiny_model("llama")).context == 4096
@@ -337,10 +329,10 @@ def test_a_family_that_is_refused_gives_no_answer(family, tmp_path):
 def test_soft_memories_are_made_and_read(family):
     """One soft token for each four."""
     lm = tiny_frozen(tiny_model(family))
-    goes_on(lm)
-    memories = SoftCompressor(lm, 4).pack([TEXT, OTHER])
+    check_soft(lm)
+    memories = SoftMethod(lm, 4).compress([TEXT, OTHER])
     counts = [-(-len(lm.passage_ids(text)) // 4) for text in (TEXT, OTHER)]
     assert [len(m.arrays["soft_codes"]) for m in memories] == counts
-    usage = answer(Generator(lm, None), Prompt("Where?", memories=memories))
+    usage = answer(Generator(lm, SoftMethod(lm, 4)), Prompt("Where?", memories=memories))
     assert usage.prompt_tokens == sum(counts) + len(lm.question_ids("Where?"))
     assert 0 < usage.confidence < 1

@@ -9,11 +9,11 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.proof import kv_rotary
+from cmt_sdk.neural.methods.kv import check_kv
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import byte_tokenizer
-from cmt_sdk.training.adapters import cut, trainable
+from cmt_sdk.training.adapters import reduce_rank, trainable
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.packs import draw
 from cmt_sdk.training.reader import ReaderTask
@@ -92,7 +92,7 @@ def test_a_reader_learns_and_the_base_stays(family):
     tensors = learned(made.lm.model)
     task = ReaderTask(
         made.lm,
-        kv_rotary(made.lm),
+        check_kv(made.lm),
         mixture(),
         [draw(made.lm, mixture())],
         tensors,
@@ -169,7 +169,7 @@ def test_a_saved_adapter_is_switched_on_and_off(family, merged, tmp_path, monkey
 def test_an_adapter_is_cut_under_the_familys_own_names(family, tmp_path):
     """Cut to its own rank, it computes what it did."""
     expected = random_adapter(family, tmp_path)
-    cut(tiny_model(family), tmp_path / "reader", 4, tmp_path / "cut")
+    reduce_rank(tiny_model(family), tmp_path / "reader", 4, tmp_path / "cut")
     loaded = LoadedModel(tiny_model(family), byte_tokenizer(), family, "b" * 16, "t" * 16, "fp32")
     lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
     attach_adapters(loaded, {"reader": tmp_path / "cut"})

@@ -10,13 +10,13 @@ import torch
 from torch.nn.functional import cross_entropy
 
 import cmt_sdk
+from cmt_sdk.neural.cache import MemoryCache, causal_mask
 from cmt_sdk.neural.compressor import PassageCompressor
-from cmt_sdk.neural.fidelity import FidelityMeter
-from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.matching import Matcher, MatchHead
-from cmt_sdk.neural.reading import causal, place
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.scores import REPEAT
+from cmt_sdk.neural.embedding import Matcher, MatchHead
+from cmt_sdk.neural.methods.kv import KVMethod
+from cmt_sdk.neural.methods.kvzip import REPEAT
+from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.neural.scoring import FidelityMeter
 from cmt_sdk.storage.blob import pack
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.testing.tiny import save_tiny, tiny_frozen, tiny_llama
@@ -73,8 +73,8 @@ def copying():
 
 def measured(lm, texts, keep):
     """The fidelities of texts whose memories keep so many entries."""
-    rotary = Rotary(lm.model)
-    return FidelityMeter(lm, rotary).measure(texts, KVCompressor(lm, rotary, keep).pack(texts))
+    method = KVMethod(lm, Rotary(lm.model), keep)
+    return FidelityMeter(method).measure(texts, method.compress(texts))
 
 
 def test_fidelity_falls_with_the_entries_that_are_kept(copying):
@@ -88,15 +88,19 @@ def test_fidelity_falls_with_the_entries_that_are_kept(copying):
     assert 0.9 > half > 2 * quarter > 4 * tenth > 0.0
 
 
-def naive(lm, ids, start, cache, **extra):
+def naive(lm, ids, start, cache):
     """The mean log probability of a passage's ids after a cache of `start` positions and the cue,
     one passage alone.
     """
     cue = lm.ids(REPEAT)
     tokens = torch.tensor([cue + ids])
     positions = torch.arange(start, start + tokens.shape[1])[None]
+    inputs = {"input_ids": tokens, "position_ids": positions}
+    if isinstance(cache, MemoryCache):
+        inputs |= {"attention_mask": causal_mask(tokens.shape[1], cache.bias[0])}
+        inputs |= {"memory_cache": cache}
     with torch.inference_mode():
-        states = lm.states(cache, input_ids=tokens, position_ids=positions, **extra)[0]
+        states = lm.forward(cache, **inputs)[0]
         logits = lm.logits(states)[len(cue) - 1 : -1]
     return -float(cross_entropy(logits, torch.tensor(ids)))
 
@@ -106,27 +110,20 @@ def test_it_is_the_ratio_of_two_readings(lm, keep):
     """A batch of passages of three lengths measures what one reads from its memory, and from
     transformers' own cache.
     """
-    rotary, head = Rotary(lm.model), len(lm.head_ids)
-    memories = KVCompressor(lm, rotary, keep).pack(TEXTS)
+    method, head = KVMethod(lm, Rotary(lm.model), keep), len(lm.prefix_ids)
+    memories = method.compress(TEXTS)
     expected = []
     for text, memory in zip(TEXTS, memories, strict=True):
         ids = lm.passage_ids(text)
         room = len(lm.ids(REPEAT)) + len(ids)
-        prefix = place(lm, rotary, [memory], room)
-        stored = naive(
-            lm,
-            ids,
-            prefix.position,
-            prefix,
-            notes=prefix,
-            attention_mask=causal(room, prefix.bias[0]),
-        )
-        cache = lm.head_cache(1)
+        placed = method.cache([[memory]], room=room)
+        stored = naive(lm, ids, placed.starts[0], placed)
+        cache = lm.prefix_cache(1)
         with torch.inference_mode():
             positions = torch.arange(head, head + len(ids))[None]
-            lm.states(cache, input_ids=torch.tensor([ids]), position_ids=positions)
+            lm.forward(cache, input_ids=torch.tensor([ids]), position_ids=positions)
         expected.append(math.exp(min(0.0, stored - naive(lm, ids, head + len(ids), cache))))
-    assert FidelityMeter(lm, rotary).measure(TEXTS, memories) == pytest.approx(expected, rel=1e-3)
+    assert FidelityMeter(method).measure(TEXTS, memories) == pytest.approx(expected, rel=1e-3)
     assert any(e < 1.0 for e in expected)
 
 
@@ -134,11 +131,9 @@ def test_measuring_changes_no_memory(lm):
     """With a meter a compressor makes the same bytes and the same keys; without one nothing is
     measured.
     """
-    rotary = Rotary(lm.model)
-    plain = PassageCompressor(
-        KVCompressor(lm, rotary, 0.5), Matcher(lm, MatchHead.plain(lm)), FINGERPRINT
-    )
-    metered = replace(plain, meter=FidelityMeter(lm, rotary))
+    method = KVMethod(lm, Rotary(lm.model), 0.5)
+    plain = PassageCompressor(method, Matcher(lm, MatchHead.plain(lm)), FINGERPRINT)
+    metered = replace(plain, meter=FidelityMeter(method))
     for before, after in zip(plain.compress(TEXTS), metered.compress(TEXTS), strict=True):
         assert pack(before.memory) == pack(after.memory)
         assert before.embedding.tobytes() == after.embedding.tobytes()

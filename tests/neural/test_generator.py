@@ -7,15 +7,14 @@ import pytest
 import torch
 
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.neural import kv, reading
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.likelihood import likelihoods
-from cmt_sdk.neural.quantization import Codes
-from cmt_sdk.neural.reading import causal, place
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.methods import kv
+from cmt_sdk.neural.methods.kv import KVMethod
+from cmt_sdk.neural.methods.soft import SoftMethod
+from cmt_sdk.neural.quantization import QuantizedRows
+from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.neural.scoring import question_likelihoods
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
 from cmt_sdk.types import Prompt, Turn
 
@@ -29,7 +28,7 @@ def lm():
 
 @pytest.fixture(scope="module")
 def generator(lm):
-    return Generator(lm, Rotary(lm.model))
+    return Generator(lm, KVMethod(lm, Rotary(lm.model)))
 
 
 def weights(model):
@@ -54,7 +53,7 @@ def test_without_notes_the_model_is_the_base_model(lm, generator):
         assert torch.equal(lm.model(input_ids=ids).logits, expected)
         answer(
             generator,
-            Prompt("Where?", memories=KVCompressor(lm, generator.rotary, 0.5).pack([TEXT])),
+            Prompt("Where?", memories=KVMethod(lm, generator.method.rotary, 0.5).compress([TEXT])),
         )
         assert torch.equal(lm.model(input_ids=ids).logits, expected)
 
@@ -65,7 +64,8 @@ def test_the_weights_never_change(lm, generator):
     answer(
         generator,
         Prompt(
-            "Where?", memories=KVCompressor(lm, generator.rotary, 0.25).pack([TEXT, TEXT + "!"])
+            "Where?",
+            memories=KVMethod(lm, generator.method.rotary, 0.25).compress([TEXT, TEXT + "!"]),
         ),
     )
     answer(generator, Prompt("Where?", passages=[TEXT]))
@@ -89,7 +89,7 @@ def test_text_reading_equals_one_plain_prompt(lm, generator):
     once.
     """
     text, usage = answer(generator, Prompt("Where?", passages=[TEXT]))
-    ids = torch.tensor([lm.head_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")])
+    ids = torch.tensor([lm.prefix_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")])
     with torch.inference_mode():
         expected = lm.model.generate(
             ids, attention_mask=torch.ones_like(ids), max_new_tokens=12, do_sample=False
@@ -103,11 +103,11 @@ def test_a_memory_of_all_entries_reads_like_the_text(lm, generator, monkeypatch)
     first token's odds agree.
     """
     monkeypatch.setattr(
-        kv, "quantize", lambda rows, _group=0: Codes(rows.float(), rows[:, :1].half())
+        kv, "quantize", lambda rows, _group=0: QuantizedRows(rows.float(), rows[:, :1].half())
     )
-    monkeypatch.setattr(reading, "dequantize", lambda codes: codes.codes)
+    monkeypatch.setattr(kv, "dequantize", lambda codes: codes.codes)
     _, from_text = answer(generator, Prompt("Where?", passages=[TEXT]), 1)
-    memories = KVCompressor(lm, generator.rotary, 1.0).pack([TEXT])
+    memories = KVMethod(lm, generator.method.rotary, 1.0).compress([TEXT])
     _, from_memory = answer(generator, Prompt("Where?", memories=memories), 1)
     assert from_memory.confidence == pytest.approx(from_text.confidence, abs=1e-3)
     assert from_memory.prompt_tokens == len(lm.question_ids("Where?"))
@@ -130,7 +130,7 @@ def test_history_goes_before_the_question(lm):
     ids = lm.question_ids("And when?", [Turn("user", "Where is it?"), Turn("assistant", "Lisbon")])
     text = lm.tokenizer.decode(ids)
     assert text.index("Where is it?") < text.index("Lisbon") < text.index("And when?")
-    assert lm.tokenizer.decode(lm.head_ids).endswith("I don't know.\n\n")
+    assert lm.tokenizer.decode(lm.prefix_ids).endswith("I don't know.\n\n")
 
 
 def test_a_prompt_over_the_context_is_refused():
@@ -139,13 +139,14 @@ def test_a_prompt_over_the_context_is_refused():
     with pytest.raises(
         InvalidInput, match=r"need \d+ tokens, the model's context holds 256; ask with a smaller k"
     ):
-        answer(Generator(lm, Rotary(lm.model)), Prompt("Where?", passages=[TEXT * 9]))
+        answer(Generator(lm, KVMethod(lm, Rotary(lm.model))), Prompt("Where?", passages=[TEXT * 9]))
 
 
-def test_soft_memories_are_read(lm, generator):
+def test_soft_memories_are_read(lm):
     """Soft tokens take the place of words: a passage costs a quarter of its tokens."""
-    memories = SoftCompressor(lm, 4).pack([TEXT])
-    _, usage = answer(generator, Prompt("Where?", memories=memories))
+    method = SoftMethod(lm, 4)
+    prompt = Prompt("Where?", memories=method.compress([TEXT]))
+    _, usage = answer(Generator(lm, method), prompt)
     assert usage.prompt_tokens == len(lm.question_ids("Where?")) + -(
         -len(lm.passage_ids(TEXT)) // 4
     )
@@ -163,11 +164,9 @@ def test_between_two_pieces_the_adapter_is_off():
 
     bare = tiny_frozen()
     lm = FrozenModel(bare.model, bare.tokenizer, activate)
-    memories = KVCompressor(lm, Rotary(lm.model), 0.5).pack([TEXT])
-    states = [
-        list(on)
-        for _ in Generator(lm, Rotary(lm.model)).read(Prompt("Where?", memories=memories), 5)
-    ]
+    method = KVMethod(lm, Rotary(lm.model), 0.5)
+    prompt = Prompt("Where?", memories=method.compress([TEXT]))
+    states = [list(on) for _ in Generator(lm, method).read(prompt, 5)]
     assert len(states) > 1
     assert not any(states)
 
@@ -177,33 +176,28 @@ def test_a_question_is_most_probable_after_the_memory_that_tells_of_it():
     words themselves.
     """
     lm = tiny_frozen()
-    rotary = Rotary(lm.model)
     contents = [
         "The museum is in Lisbon.",
         "A harbour lies in Genoa, far from every museum.",
         "Tea.",
     ]
     question = "Where is the museum?"
-    memories = KVCompressor(lm, rotary, 0.5).pack(contents)
-    together = likelihoods(lm, rotary, memories, question)
+    method = KVMethod(lm, Rotary(lm.model), 0.5)
+    memories = method.compress(contents)
+    together = question_likelihoods(method, memories, question)
     for memory, found in zip(memories, together, strict=True):
-        assert likelihoods(lm, rotary, [memory], question)[0] == pytest.approx(
+        assert question_likelihoods(method, [memory], question)[0] == pytest.approx(
             found, rel=1e-3, abs=1e-3
         )
     before, words = lm.question_span(question)
     assert lm.tokenizer.decode(before + words).endswith("Question: Where is the museum?")
     with torch.inference_mode():
-        prefix = place(lm, rotary, memories[:1], len(before + words))
-        ids = torch.tensor([before + words])
-        positions = torch.arange(prefix.position, prefix.position + len(before + words))[None]
-        mask = causal(ids.shape[1], prefix.bias[0])
-        states = lm.states(
-            prefix, input_ids=ids, position_ids=positions, attention_mask=mask, notes=prefix
-        )
+        cache = method.cache([memories[:1]], room=len(before + words))
+        states = lm.forward(cache, **cache.inputs(torch.tensor([before + words])))
         logs = lm.logits(states[0]).log_softmax(-1)
     expected = [float(logs[len(before) - 1 + n, word]) for n, word in enumerate(words)]
     assert together[0] == pytest.approx(expected, rel=1e-3, abs=1e-3)
-    assert Generator(lm, rotary).word_likelihoods(question, memories)[0] == pytest.approx(
+    assert Generator(lm, method).word_likelihoods(question, memories)[0] == pytest.approx(
         expected, rel=1e-3, abs=1e-3
     )
 
@@ -211,8 +205,10 @@ def test_a_question_is_most_probable_after_the_memory_that_tells_of_it():
 def test_soft_memories_have_likelihoods_too():
     """One a memory, and different ones for different memories."""
     lm = tiny_frozen()
-    memories = SoftCompressor(lm, 4).pack(["The museum is in Lisbon.", "A harbour."])
-    first, second = map(sum, Generator(lm, None).word_likelihoods("Where is the museum?", memories))
+    method = SoftMethod(lm, 4)
+    memories = method.compress(["The museum is in Lisbon.", "A harbour."])
+    found = Generator(lm, method).word_likelihoods("Where is the museum?", memories)
+    first, second = map(sum, found)
     assert first < 0
     assert second < 0
     assert first != second

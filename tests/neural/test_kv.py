@@ -6,12 +6,15 @@ import torch
 from transformers import DynamicCache
 
 from cmt_sdk.errors import ModelUnsupported
-from cmt_sdk.neural.kv import KVCompressor, batches, codes_of
+from cmt_sdk.neural.attention import attend
+from cmt_sdk.neural.batching import batches
+from cmt_sdk.neural.cache import causal_mask
+from cmt_sdk.neural.methods.base import quantized_rows
+from cmt_sdk.neural.methods.kv import KVMethod
+from cmt_sdk.neural.methods.kvzip import REPEAT, RepeatScores, top_share
+from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.neural.quantization import dequantize, quantize
-from cmt_sdk.neural.reading import causal, place
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.scores import REPEAT, RepeatScores, best
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
 from cmt_sdk.types import PackedMemory
 
@@ -38,7 +41,7 @@ def keys_at(lm, ids, start):
     positions = torch.arange(start, start + len(ids))[None]
     with torch.inference_mode():
         cache = DynamicCache()
-        lm.states(cache, input_ids=torch.tensor([ids]), position_ids=positions)
+        lm.forward(cache, input_ids=torch.tensor([ids]), position_ids=positions)
     return torch.stack([layer.keys[0] for layer in cache.layers])
 
 
@@ -50,10 +53,10 @@ def test_keys_turned_back_have_no_position(lm, rotary):
     here, there = keys_at(lm, ids, 0), keys_at(lm, ids, 57)
     steps = torch.arange(len(ids))
     torch.testing.assert_close(
-        rotary.turn_back(there, steps + 57), rotary.turn_back(here, steps), atol=1e-4, rtol=1e-4
+        rotary.unrotate(there, steps + 57), rotary.unrotate(here, steps), atol=1e-4, rtol=1e-4
     )
     torch.testing.assert_close(
-        rotary.turn(rotary.turn_back(here, steps), steps + 57), there, atol=1e-4, rtol=1e-4
+        rotary.rotate(rotary.unrotate(here, steps), steps + 57), there, atol=1e-4, rtol=1e-4
     )
 
 
@@ -71,7 +74,7 @@ def test_scores_equal_a_naive_reading_of_the_attention(lm):
     transformers' own weights.
     """
     ids = [lm.passage_ids(t) for t in TEXTS]
-    cue, head = lm.ids(REPEAT), len(lm.head_ids)
+    cue, head = lm.ids(REPEAT), len(lm.prefix_ids)
     lengths = torch.tensor([len(i) for i in ids])
     watch = RepeatScores(head, lengths, len(cue))
     rows = [i + cue + i for i in ids]
@@ -79,12 +82,12 @@ def test_scores_equal_a_naive_reading_of_the_attention(lm):
     tokens = torch.tensor([r + [0] * (longest - len(r)) for r in rows])
     positions = torch.arange(head, head + longest)[None]
     with torch.inference_mode():
-        lm.states(lm.head_cache(2), input_ids=tokens, position_ids=positions, watch=watch)
+        lm.forward(lm.prefix_cache(2), input_ids=tokens, position_ids=positions, watch=watch)
     scores = watch.result()
     eager = tiny_llama()
     eager.set_attn_implementation("eager")
     for row, passage in enumerate(ids):
-        whole = torch.tensor([lm.head_ids + passage + cue + passage])
+        whole = torch.tensor([lm.prefix_ids + passage + cue + passage])
         with torch.inference_mode():
             weights = eager(input_ids=whole, output_attentions=True).attentions
         start, again = head, head + len(passage) + len(cue)
@@ -99,16 +102,16 @@ def test_scores_equal_a_naive_reading_of_the_attention(lm):
 def test_one_budget_over_all_layers_and_heads():
     """The best entries overall are kept, wherever they are; a head may keep none."""
     scores = torch.tensor([[[0.9, 0.8, 0.7, 0.6]], [[0.1, 0.2, 0.65, 0.3]]])
-    kept = best(scores, 4, 0.5)
+    kept = top_share(scores, 4, 0.5)
     assert kept.int().tolist() == [[[1, 1, 1, 0]], [[0, 0, 1, 0]]]
-    assert int(best(scores, 4, 1.0).sum()) == 8
-    assert int(best(scores, 4, 0.01).sum()) == 1
+    assert int(top_share(scores, 4, 1.0).sum()) == 8
+    assert int(top_share(scores, 4, 0.01).sum()) == 1
 
 
 @pytest.mark.parametrize("keep", [1.0, 0.5, 0.25])
 def test_memory_holds_the_share_that_was_asked_for(lm, rotary, keep):
     """Kept bits, codes and scales agree in number, and passages come back in the order given."""
-    memories = KVCompressor(lm, rotary, keep).pack(TEXTS)
+    memories = KVMethod(lm, rotary, keep).compress(TEXTS)
     assert [m.tokens for m in memories] == [len(lm.passage_ids(t)) for t in TEXTS]
     for memory in memories:
         entries = int(np.unpackbits(memory.arrays["kept"], axis=1, count=memory.tokens).sum())
@@ -119,8 +122,8 @@ def test_memory_holds_the_share_that_was_asked_for(lm, rotary, keep):
 
 def test_a_passage_packs_the_same_alone_and_in_a_batch(lm, rotary):
     """Padding and neighbours leave no trace in a memory."""
-    compressor = KVCompressor(lm, rotary, 0.5)
-    together, alone = compressor.pack(TEXTS)[0], compressor.pack(TEXTS[:1])[0]
+    compressor = KVMethod(lm, rotary, 0.5)
+    together, alone = compressor.compress(TEXTS)[0], compressor.compress(TEXTS[:1])[0]
     np.testing.assert_array_equal(together.arrays["kept"], alone.arrays["kept"])
     same = (together.arrays["key_codes"] == alone.arrays["key_codes"]).mean()
     assert same > 0.99  # a sum in another order may tip a value over a border
@@ -135,35 +138,37 @@ def test_reading_attends_to_exactly_the_kept_entries(lm, rotary):
     prior.
     """
     torch.manual_seed(3)
-    memories = KVCompressor(lm, rotary, 0.3).pack(TEXTS)
-    prefix = place(lm, rotary, memories, room=4, prior=-1.0)
+    method = KVMethod(lm, rotary, 0.3)
+    memories = method.compress(TEXTS)
+    cache = method.cache([memories], room=4, bias=-1.0)
     layers, kv_heads, width = lm.kv_shape
-    head = lm.head_cache(1)
+    head = lm.prefix_cache(1)
     for layer in range(layers):
         query, key, value = (
             torch.randn(1, 4, 3, width),
             torch.randn(1, 2, 3, width),
             torch.randn(1, 2, 3, width),
         )
-        all_keys, all_values = prefix.update(key, value, layer)
-        got = prefix.attend(layer, query, all_keys, all_values, causal(3, query), 0.2)
+        all_keys, all_values = cache.update(key, value, layer)
+        mask = causal_mask(3, query)
+        got = attend(query, all_keys, all_values, cache.bias[layer], mask, 0.2)
         for h in range(4):
             kv = h // 2
             keys, values = [head.layers[layer].keys[0, kv]], [head.layers[layer].values[0, kv]]
-            start = len(lm.head_ids)
+            start = len(lm.prefix_ids)
             priors = [torch.zeros(start)]
             for memory in memories:
                 row = layer * kv_heads + kv
                 kept = np.unpackbits(memory.arrays["kept"], axis=1, count=memory.tokens)
                 before, count = int(kept[:row].sum()), int(kept[row].sum())
-                decoded = dequantize(codes_of(memory, "key"))[before : before + count]
+                decoded = dequantize(quantized_rows(memory, "key"))[before : before + count]
                 decoded = decoded + torch.from_numpy(
                     memory.arrays["key_mean"][row].astype(np.float32)
                 )
                 keys.append(
-                    rotary.turn(decoded, torch.from_numpy(np.flatnonzero(kept[row])) + start)
+                    rotary.rotate(decoded, torch.from_numpy(np.flatnonzero(kept[row])) + start)
                 )
-                values.append(dequantize(codes_of(memory, "value"))[before : before + count])
+                values.append(dequantize(quantized_rows(memory, "value"))[before : before + count])
                 priors.append(torch.full((count,), -1.0 if memory is not memories[-1] else 0.0))
                 start += memory.tokens
             for step in range(3):
@@ -189,9 +194,9 @@ def test_only_a_whole_memory_is_taken_from_elsewhere(lm, rotary):
     """Rows that do not agree in number, other types and widths, and numbers that are none: under
     whatever checksum.
     """
-    compressor = KVCompressor(lm, rotary, 0.25)
-    (memory,) = compressor.pack(["The museum moved to Lisbon in 2019."])
-    assert compressor.reads(memory)
+    compressor = KVMethod(lm, rotary, 0.25)
+    (memory,) = compressor.compress(["The museum moved to Lisbon in 2019."])
+    assert compressor.is_valid(memory)
     forged = {
         "key_codes": [lambda a: a[1:], lambda a: a[:, 1:], lambda a: a.astype(np.int8)],
         "key_scales": [
@@ -213,20 +218,20 @@ def test_only_a_whole_memory_is_taken_from_elsewhere(lm, rotary):
             other = PackedMemory(
                 "kv", memory.tokens, {**memory.arrays, name: way(memory.arrays[name])}
             )
-            assert not compressor.reads(other), name
-    assert not compressor.reads(PackedMemory("kv", memory.tokens + 8, memory.arrays))
-    assert not compressor.reads(PackedMemory("kv", memory.tokens, {}))
-    assert not SoftCompressor(lm, 4).reads(memory)
+            assert not compressor.is_valid(other), name
+    assert not compressor.is_valid(PackedMemory("kv", memory.tokens + 8, memory.arrays))
+    assert not compressor.is_valid(PackedMemory("kv", memory.tokens, {}))
+    assert not SoftMethod(lm, 4).is_valid(memory)
 
 
 def test_keys_of_an_earlier_release_are_read(lm, rotary):
     """They had groups of 32: the shape of the scales tells."""
-    compressor = KVCompressor(lm, rotary, 1.0)
-    (memory,) = compressor.pack(["The museum moved to Lisbon in 2019."])
-    codes = quantize(dequantize(codes_of(memory, "key")))
+    compressor = KVMethod(lm, rotary, 1.0)
+    (memory,) = compressor.compress(["The museum moved to Lisbon in 2019."])
+    codes = quantize(dequantize(quantized_rows(memory, "key")))
     older = {**memory.arrays, "key_codes": codes.codes.numpy(), "key_scales": codes.scales.numpy()}
-    assert compressor.reads(PackedMemory("kv", memory.tokens, older))
-    assert dequantize(codes_of(PackedMemory("kv", memory.tokens, older), "key")).shape == (
+    assert compressor.is_valid(PackedMemory("kv", memory.tokens, older))
+    assert dequantize(quantized_rows(PackedMemory("kv", memory.tokens, older), "key")).shape == (
         len(codes.codes),
         lm.kv_shape[2],
     )

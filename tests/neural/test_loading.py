@@ -414,5 +414,5 @@ def test_tensors_are_read(tmp_path: Path) -> None:
     save_file({"projection": torch.arange(6.0).view(2, 3)}, file)
     assert load_tensors(file)["projection"].tolist() == [[0.0, 1.0, 2.0], [3.0, 4.0, 5.0]]
     file.write_bytes(b"")
-    with pytest.raises(errors.ModelError, match="no safetensors file"):
+    with pytest.raises(errors.ModelError, match="not a safetensors file"):
         load_tensors(file)

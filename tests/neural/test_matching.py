@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmt_sdk.neural.matching import Matcher, MatchHead, unit_states
+from cmt_sdk.neural.embedding import Matcher, MatchHead, unit_states
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
 
 TEXTS = ["Where is it?", "The museum moved to Lisbon in 2019.", "x"]
@@ -46,10 +46,10 @@ def test_states_are_those_of_the_layers_that_were_asked_for(lm):
     states = unit_states(lm, torch.tensor([ids]), [0, 2, 3])
     with torch.inference_mode():
         hidden = tiny_llama()(
-            input_ids=torch.tensor([lm.head_ids + ids]), output_hidden_states=True
+            input_ids=torch.tensor([lm.prefix_ids + ids]), output_hidden_states=True
         ).hidden_states
     for place, layer in enumerate([0, 2, 3]):
-        expected = torch.nn.functional.normalize(hidden[layer][:, len(lm.head_ids) :], dim=-1)
+        expected = torch.nn.functional.normalize(hidden[layer][:, len(lm.prefix_ids) :], dim=-1)
         torch.testing.assert_close(states[:, :, place], expected, atol=1e-4, rtol=1e-3)
 
 

@@ -11,7 +11,7 @@ from cmt_sdk.testing.tiny import tiny_frozen
 from cmt_sdk.training import Recipe
 from cmt_sdk.training.matcher import MatchData
 from cmt_sdk.training.packs import draw
-from cmt_sdk.training.recipe import PIECES
+from cmt_sdk.training.recipe import INGREDIENTS
 from tests.neural.test_training import mixture, passages, reader_task
 
 
@@ -49,7 +49,7 @@ def test_without_rounding_memories_keep_their_values_while_learning_only():
 
     def values(without):
         return (
-            replace(task, without=without)
+            replace(task, ablate=without)
             ._memories(task.lm, dict.fromkeys(content, 1.0))[content[0]]
             .values
         )
@@ -68,7 +68,7 @@ def test_without_pruning_all_entries_are_read(monkeypatch):
         lambda self, packs, keeps, told, *, nf4=False: shares.append({*keeps.values()}) or (0.0, 1),
     )
     task.learn()
-    replace(task, without=("pruning",)).learn()
+    replace(task, ablate=("pruning",)).learn()
     assert shares == [{0.5}, {1.0}]
 
 
@@ -83,8 +83,8 @@ def test_without_negatives_no_passage_stands_for_another():
 )
 def test_a_piece_that_the_part_does_not_have_is_refused(part, piece, tmp_path):
     """The error names those that it has."""
-    there = next(name for name, parts in PIECES.items() if part in parts)
+    there = next(name for name, parts in INGREDIENTS.items() if part in parts)
     with pytest.raises(
-        InvalidSetting, match=f"without='{piece}': of part '{part}' choose among .*{there}"
+        InvalidSetting, match=f"ablate='{piece}': of part '{part}' choose among .*{there}"
     ):
-        Recipe(part, tmp_path, [tmp_path], without=(piece,))
+        Recipe(part, tmp_path, [tmp_path], ablate=(piece,))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from cmt_sdk.neural.quantization import KEY_GROUP, LEVELS, dequantize, quantize, turn
+from cmt_sdk.neural.quantization import KEY_GROUP, LEVELS, dequantize, hadamard, quantize
 
 
 def test_the_turn_is_its_own_inverse_and_keeps_lengths():
@@ -13,16 +13,18 @@ def test_the_turn_is_its_own_inverse_and_keeps_lengths():
     """
     for width in (32, 64, 96, 576):
         rows = torch.randn(7, width)
-        torch.testing.assert_close(turn(turn(rows)), rows, atol=1e-5, rtol=1e-5)
-        torch.testing.assert_close(turn(rows).norm(dim=1), rows.norm(dim=1), atol=1e-4, rtol=1e-5)
-    assert turn(torch.eye(64))[0].tolist() == [0.125] * 64
+        torch.testing.assert_close(hadamard(hadamard(rows)), rows, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            hadamard(rows).norm(dim=1), rows.norm(dim=1), atol=1e-4, rtol=1e-5
+        )
+    assert hadamard(torch.eye(64))[0].tolist() == [0.125] * 64
 
 
 def test_levels_come_back():
     """Turned rows that are levels times a scale that fp16 holds are restored, but for the turn's
     own rounding.
     """
-    rows = turn(torch.tensor(LEVELS).repeat(3, 4) * torch.tensor([[0.5], [1.0], [8.0]]))
+    rows = hadamard(torch.tensor(LEVELS).repeat(3, 4) * torch.tensor([[0.5], [1.0], [8.0]]))
     torch.testing.assert_close(dequantize(quantize(rows)), rows, atol=1e-5, rtol=1e-5)
 
 
@@ -33,8 +35,8 @@ def test_error_is_less_than_at_the_largest_value_for_scale(group):
     """
     torch.manual_seed(0)
     rows = torch.randn(500, 96)
-    error = turn(dequantize(quantize(rows, group)) - rows).reshape(-1, group).square().sum(1)
-    turned = turn(rows).reshape(-1, group)
+    error = hadamard(dequantize(quantize(rows, group)) - rows).reshape(-1, group).square().sum(1)
+    turned = hadamard(rows).reshape(-1, group)
     largest = turned.abs().amax(1, keepdim=True)
     distances = (turned[..., None] / largest[..., None] - torch.tensor(LEVELS)).abs().amin(-1)
     plain = (distances * largest).square().sum(1)

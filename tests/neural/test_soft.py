@@ -8,10 +8,18 @@ import pytest
 import torch
 
 from cmt_sdk.errors import InvalidInput, ModelUnsupported
-from cmt_sdk.neural.depth import states_after
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.quantization import through
-from cmt_sdk.neural.soft import Soft, SoftCompressor, depth, latents, notes_of, unpacked, windows
+from cmt_sdk.neural.methods.soft import (
+    SoftMethod,
+    SoftTokens,
+    last_hidden_states,
+    merge_layer,
+    soft_cache,
+    unpacked,
+)
+from cmt_sdk.neural.methods.ward import merge_windows
+from cmt_sdk.neural.partial_forward import run_until
+from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
 from cmt_sdk.types import PackedMemory, Prompt
@@ -35,7 +43,7 @@ def added(states, ends):
 
 def merged(states, count):
     """The ends of this many windows over all states [n, d]."""
-    return windows(torch.from_numpy(states)[None], [len(states)], [count])[0].tolist()
+    return merge_windows(torch.from_numpy(states)[None], [len(states)], [count])[0].tolist()
 
 
 def test_neighbours_that_differ_least_are_merged():
@@ -66,7 +74,7 @@ def test_passages_side_by_side_are_merged_as_each_alone():
     """Whatever fills up the shorter ones, and however much is to be merged of each."""
     states = np.random.default_rng(5).normal(size=(4, 20, 3)).astype(np.float32)
     lengths, counts = [20, 7, 1, 12], [3, 7, 1, 1]
-    found = windows(torch.from_numpy(states), lengths, counts)
+    found = merge_windows(torch.from_numpy(states), lengths, counts)
     assert [f.tolist() for f in found] == [
         merged(s[:n], c) for s, n, c in zip(states, lengths, counts, strict=True)
     ]
@@ -76,9 +84,9 @@ def test_a_soft_token_is_the_sum_of_its_window_over_the_root_of_its_length(lm):
     """Of the states that the first layers make of the passage, alone or beside a longer one."""
     ids = [lm.ids(TEXT), lm.ids("Short.")]
     with torch.inference_mode():
-        made = SoftCompressor(lm, 4).forward(ids)
+        made = SoftMethod(lm, 4).encode(ids)
         for own, soft in zip(ids, made, strict=True):
-            states = states_after(lm, torch.tensor([own]), [depth(lm)])[depth(lm)][0]
+            states = run_until(lm, torch.tensor([own]), [merge_layer(lm)])[merge_layer(lm)][0]
             assert (len(soft.ends), soft.tokens) == (-(-len(own) // 4), len(own))
             for row, end, size in zip(
                 soft.rows, soft.ends.tolist(), soft.sizes.tolist(), strict=True
@@ -94,13 +102,13 @@ def test_where_nothing_is_merged_the_later_layers_see_the_passage_itself(family)
     reading.
     """
     lm = tiny_frozen(tiny_model(family))
-    ids, first, head = lm.ids(TEXT), depth(lm), len(lm.head_ids)
-    cache = lm.head_cache(1)
+    ids, first, head = lm.ids(TEXT), merge_layer(lm), len(lm.prefix_ids)
+    cache = lm.prefix_cache(1)
     with torch.inference_mode():
-        (made,) = SoftCompressor(lm, 1).forward([ids])
-        notes, (latent,) = notes_of(lm, [[made]]), latents(lm, [made])
+        (made,) = SoftMethod(lm, 1).encode([ids])
+        notes, (latent,) = soft_cache(lm, [[made]]), last_hidden_states(lm, [made])
         positions = torch.arange(head, head + len(ids))[None]
-        states = lm.states(cache, input_ids=torch.tensor([ids]), position_ids=positions)
+        states = lm.forward(cache, input_ids=torch.tensor([ids]), position_ids=positions)
     torch.testing.assert_close(latent, states[0], atol=1e-3, rtol=1e-3)
     for number, layer in enumerate(cache.layers):
         if number < first:
@@ -115,11 +123,11 @@ def test_a_soft_token_counts_as_often_as_it_has_tokens(lm):
     """In attention, by the log of its window's length; a memory before the last has the prior,
     padding is closed.
     """
-    soft = Soft(torch.zeros(2, 128), torch.tensor([2, 3]))
-    notes, head = notes_of(lm, [[soft], [soft, soft]], prior=-1.0), len(lm.head_ids)
+    soft = SoftTokens(torch.zeros(2, 128), torch.tensor([2, 3]))
+    notes, head = soft_cache(lm, [[soft], [soft, soft]], bias=-1.0), len(lm.prefix_ids)
     log = float(torch.tensor(3.0).log())
     assert notes.bias[0].shape[3] == head
-    for number in range(depth(lm), len(notes.bias)):
+    for number in range(merge_layer(lm), len(notes.bias)):
         told = notes.bias[number][:, 0, 0, head:]
         torch.testing.assert_close(told[0], torch.tensor([log, 0.0, float("-inf"), float("-inf")]))
         torch.testing.assert_close(told[1], torch.tensor([log - 1, -1.0, log, 0.0]))
@@ -130,15 +138,17 @@ def test_a_memory_is_read_as_it_was_made(lm):
     entries.
     """
     texts = [TEXT, "The harbour is in Genoa, and it freezes."]
-    memories = SoftCompressor(lm, 4).pack(texts)
+    memories = SoftMethod(lm, 4).compress(texts)
     first, second = unpacked(memories, lm)
     with torch.inference_mode():
-        made = SoftCompressor(lm, 4).forward([lm.passage_ids(text) for text in texts])
-        both = [notes_of(lm, [[one, second]]) for one in (first, Soft(-first.rows, first.ends))]
+        made = SoftMethod(lm, 4).encode([lm.passage_ids(text) for text in texts])
+        both = [
+            soft_cache(lm, [[one, second]]) for one in (first, SoftTokens(-first.rows, first.ends))
+        ]
     for soft, read in zip(made, (first, second), strict=True):
         assert torch.equal(soft.ends, read.ends)
-        torch.testing.assert_close(through(soft.rows), read.rows, atol=1e-3, rtol=1e-3)
-    count = len(lm.head_ids) + len(first.ends)
+        torch.testing.assert_close(fake_quantize(soft.rows), read.rows, atol=1e-3, rtol=1e-3)
+    count = len(lm.prefix_ids) + len(first.ends)
     assert not torch.allclose(both[0].keys[-1][:, :, :count], both[1].keys[-1][:, :, :count])
     torch.testing.assert_close(both[0].keys[-1][:, :, count:], both[1].keys[-1][:, :, count:])
     assert [m.arrays["soft_codes"].shape[1] for m in memories] == [64, 64]
@@ -150,9 +160,9 @@ def test_one_token_and_no_memory_stand_beside_others(lm):
     token.
     """
     with torch.inference_mode():
-        long, short = SoftCompressor(lm, 4).forward([lm.ids(TEXT), lm.ids("a")])
-        notes, alone = notes_of(lm, [[long], [], [short]]), notes_of(lm, [[short]])
-    head = len(lm.head_ids)
+        long, short = SoftMethod(lm, 4).encode([lm.ids(TEXT), lm.ids("a")])
+        notes, alone = soft_cache(lm, [[long], [], [short]]), soft_cache(lm, [[short]])
+    head = len(lm.prefix_ids)
     assert notes.starts == [head + long.tokens, head, head + 1]
     assert notes.bias[-1][1, :, :, head:].isinf().all()
     torch.testing.assert_close(
@@ -167,8 +177,10 @@ def test_an_answer_depends_on_the_memory(lm):
     """Prefilled are its soft tokens and the question; another memory makes another confidence."""
     confidences = []
     for text in (TEXT, "A harbour lies in Genoa, far from all."):
-        memories = SoftCompressor(lm, 4).pack([text])
-        usage = list(Generator(lm, None).read(Prompt("Where?", memories=memories), 3))[-1].usage
+        memories = SoftMethod(lm, 4).compress([text])
+        usage = list(Generator(lm, SoftMethod(lm, 4)).read(Prompt("Where?", memories=memories), 3))[
+            -1
+        ].usage
         assert usage.prompt_tokens == len(lm.question_ids("Where?")) + -(
             -len(lm.passage_ids(text)) // 4
         )
@@ -185,30 +197,30 @@ def test_memories_that_are_none_are_told_apart(lm):
     """From elsewhere: windows that do not rise, do not end with the passage, are too few, or are
     missing.
     """
-    compressor = SoftCompressor(lm, 4)
-    (memory,) = compressor.pack([TEXT])
+    compressor = SoftMethod(lm, 4)
+    (memory,) = compressor.compress([TEXT])
     ends = memory.arrays["soft_ends"]
-    assert compressor.reads(memory)
-    assert not SoftCompressor(lm, 8).reads(memory)
-    assert not compressor.reads(replace(memory, tokens=memory.tokens + 1))
-    assert not compressor.reads(replace(memory, kind="kv"))
+    assert compressor.is_valid(memory)
+    assert not SoftMethod(lm, 8).is_valid(memory)
+    assert not compressor.is_valid(replace(memory, tokens=memory.tokens + 1))
+    assert not compressor.is_valid(replace(memory, kind="kv"))
     for wrong in (
         ends[::-1].copy(),
         ends[:-1],
         ends.astype(np.int64),
         np.zeros_like(ends) + ends[-1],
     ):
-        assert not compressor.reads(changed(memory, soft_ends=wrong))
-    assert not compressor.reads(
+        assert not compressor.is_valid(changed(memory, soft_ends=wrong))
+    assert not compressor.is_valid(
         replace(memory, arrays={k: v for k, v in memory.arrays.items() if k != "soft_ends"})
     )
-    assert not compressor.reads(changed(memory, soft_codes=memory.arrays["soft_codes"][1:]))
+    assert not compressor.is_valid(changed(memory, soft_codes=memory.arrays["soft_codes"][1:]))
 
 
 @pytest.mark.parametrize(("layers", "expected"), [(3, 1), (16, 2), (30, 4), (32, 4)])
 def test_how_deep_a_passage_goes_depends_on_the_model(layers, expected):
     """About an eighth of its layers, at least one."""
-    assert depth(SimpleNamespace(blocks=[None] * layers)) == expected
+    assert merge_layer(SimpleNamespace(blocks=[None] * layers)) == expected
 
 
 def test_what_cannot_be_is_told():
@@ -216,13 +228,13 @@ def test_what_cannot_be_is_told():
     with pytest.raises(
         ModelUnsupported, match="a model of 1 layers: soft memories need a later one"
     ):
-        SoftCompressor(tiny_frozen(tiny_llama(num_hidden_layers=1)), 4)
+        SoftMethod(tiny_frozen(tiny_llama(num_hidden_layers=1)), 4)
     lm = tiny_frozen(tiny_model("gpt2"))
-    room = 1024 - len(lm.head_ids)
-    (memory,) = SoftCompressor(lm, 16).pack(["a" * (room - len(lm.passage_ids("")))])
+    room = 1024 - len(lm.prefix_ids)
+    (memory,) = SoftMethod(lm, 16).compress(["a" * (room - len(lm.passage_ids("")))])
     assert memory.tokens == room
     with pytest.raises(
         InvalidInput,
-        match=rf"a passage of {room + 1} tokens; behind .* this model holds {room}: cut it shorter",
+        match=rf"a passage of {room + 1} tokens; behind .* this model holds {room}: choose a smaller",
     ):
-        SoftCompressor(lm, 16).pack(["a" * (room + 1 - len(lm.passage_ids("")))])
+        SoftMethod(lm, 16).compress(["a" * (room + 1 - len(lm.passage_ids("")))])

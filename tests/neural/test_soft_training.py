@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.rotary import Rotary
-from cmt_sdk.neural.soft import Soft, SoftCompressor
+from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens
+from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Item, Rows, build, draw, repetition
 from cmt_sdk.training.reader import answer_logits
-from cmt_sdk.training.soft import SoftTask, soft_notes
+from cmt_sdk.training.soft import SoftTask, reading_cache
 from cmt_sdk.types import Prompt
 from tests.neural.test_training import mixture, passages
 
@@ -31,7 +31,7 @@ def task(tmp_path):
         byte_tokenizer(),
         rank=4,
         start=start,
-        beside={"teacher_reader": tmp_path / "reader"},
+        frozen={"teacher_reader": tmp_path / "reader"},
     )
     adapters = [p for parameters in made.parameters.values() for p in parameters]
     return SoftTask(
@@ -45,20 +45,24 @@ def test_the_first_word_is_that_of_serving(task):
     logits.
     """
     lm, contents = task.lm, [p.context for p in passages()[:2]]
-    stored = SoftCompressor(lm, 4).pack(contents)
+    stored = SoftMethod(lm, 4).compress(contents)
     question = "Where is the museum?"
     pack = build(lm, contents, [Item(question, "x")])
     with torch.no_grad():
         soft = task._soft(contents, 4)
         logits = answer_logits(
-            lm, soft_notes(lm, [[soft[c] for c in contents]]), Rows.of([pack], lm.device)
+            lm, reading_cache(lm, [[soft[c] for c in contents]]), Rows.of([pack], lm.device)
         )[0]
     (usage,) = [
-        p.usage for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.usage
+        p.usage
+        for p in Generator(lm, SoftMethod(lm, 4)).read(Prompt(question, memories=stored), 1)
+        if p.usage
     ]
     assert usage.answer_tokens == 1
     told = [
-        p.text for p in Generator(lm, None).read(Prompt(question, memories=stored), 1) if p.text
+        p.text
+        for p in Generator(lm, SoftMethod(lm, 4)).read(Prompt(question, memories=stored), 1)
+        if p.text
     ]
     assert lm.tokenizer.decode([int(logits.argmax())]).startswith("".join(told)[:1])
 
@@ -93,7 +97,7 @@ def test_the_ratio_rises_and_is_then_drawn(task):
     assert ratios[:10] == [2] * 10
     assert set(ratios[10:]) == {4, 8, 16}
     assert ratios.count(4) > max(ratios.count(8), ratios.count(16))
-    task.seen, task.without = 0, ("warm-start", "ratios")
+    task.seen, task.ablate = 0, ("warm-start", "ratios")
     assert [task._ratio() for _ in range(5)] == [4] * 5
 
 
@@ -105,10 +109,10 @@ def asked(lm, *items):
 def test_a_question_sees_all_soft_tokens_and_no_other_question(task):
     """Changing one question's words leaves the other's logits as they were."""
     lm = task.lm
-    soft = [Soft(torch.randn(5, 128), torch.tensor([0, 4, 5, 9, 10]))]
+    soft = [SoftTokens(torch.randn(5, 128), torch.tensor([0, 4, 5, 9, 10]))]
 
     def logits(memories, *items):
-        return answer_logits(lm, soft_notes(lm, [memories]), asked(lm, *items))
+        return answer_logits(lm, reading_cache(lm, [memories]), asked(lm, *items))
 
     with torch.no_grad():
         first = logits(soft, Item("Where?", "Rome"), Item("When?", "May"))
@@ -130,7 +134,7 @@ def test_a_passage_is_repeated_from_its_soft_tokens(task):
     assert 5 < sum(any(not p.questions for p in packs) for packs in drawn) < 20
     task.seen = task.examples
     assert all(p.questions for _ in range(20) for p in task._drawn())
-    task.seen, without = 0, replace(task, without=("repetition",))
+    task.seen, without = 0, replace(task, ablate=("repetition",))
     assert all(p.questions for _ in range(20) for p in without._drawn())
     assert task.learn()[2] > 0
 
@@ -181,9 +185,9 @@ def test_the_prompt_s_head_is_made_by_the_bare_model(task):
     """
     for parameter in task.adapters:
         torch.nn.init.normal_(parameter, std=0.2)
-    bare, ids = replace(task.lm).head_cache(1), torch.tensor([[3, 4, 5]])
+    bare, ids = replace(task.lm).prefix_cache(1), torch.tensor([[3, 4, 5]])
     with torch.no_grad(), task.lm.activate("encoder"):
         other = replace(task.lm)
-        torch.testing.assert_close(other.head_cache(1).layers[-1].keys, bare.layers[-1].keys)
+        torch.testing.assert_close(other.prefix_cache(1).layers[-1].keys, bare.layers[-1].keys)
         encoded = task.lm.model(input_ids=ids).logits
     assert not torch.allclose(encoded, task.lm.model(input_ids=ids).logits, atol=1e-2)

@@ -7,7 +7,7 @@ from tokenizers.processors import TemplateProcessing
 
 import cmt_sdk
 from cmt_sdk.errors import ModelUnsupported
-from cmt_sdk.neural.soft import SoftCompressor
+from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.testing.families import tiny_model
 from cmt_sdk.testing.tiny import save_tiny, tiny_frozen
 from cmt_sdk.types import Turn
@@ -60,7 +60,7 @@ def test_what_stands_before_the_notes_is_always_the_same(template, talk):
     """With or without a system role, or no template at all; and nothing that was said gets lost."""
     lm = prompted(TEMPLATES[template])
     head, rest = (
-        lm.tokenizer.decode(lm.head_ids),
+        lm.tokenizer.decode(lm.prefix_ids),
         lm.tokenizer.decode(lm.question_ids("And when?", TALKS[talk])),
     )
     assert head.endswith("I don't know.\n\n")
@@ -77,7 +77,7 @@ def test_prompts_do_not_change_with_the_day_and_do_not_ask_to_think():
     does.
     """
     lm = prompted(DATED)
-    assert lm.tokenizer.decode(lm.head_ids).startswith(
+    assert lm.tokenizer.decode(lm.prefix_ids).startswith(
         "<start>system\nToday Date: 26 Jul 202426 Jul 2024<end>\n"
     )
     assert lm.tokenizer.decode(lm.question_ids("Where?")).endswith(
@@ -90,12 +90,12 @@ def test_without_a_template_a_prompt_begins_as_the_tokenizer_begins():
     once.
     """
     lm = prompted(None)
-    assert lm.tokenizer.decode(lm.head_ids).startswith("Read the notes")
+    assert lm.tokenizer.decode(lm.prefix_ids).startswith("Read the notes")
     lm = prompted(None)
     lm.tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
         single="<start> $A", special_tokens=[("<start>", 1)]
     )
-    assert lm.head_ids[:2] == [1, *lm.ids("R")]
+    assert lm.prefix_ids[:2] == [1, *lm.ids("R")]
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_a_model_without_an_end_is_refused():
         ModelUnsupported,
         match=r"llama: neither generation_config\.json nor the tokenizer names an eos token",
     ):
-        SoftCompressor(lm, 4).pack([TEXT])
+        SoftMethod(lm, 4).compress([TEXT])
 
 
 WHOLE = [

@@ -13,7 +13,7 @@ from cmt_cli.main import main
 from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageFull
 from cmt_sdk.questions import read_passages
 from cmt_sdk.testing.tiny import save_tiny
-from cmt_sdk.training import Plan, Recipe, objectives_for, prepare, run
+from cmt_sdk.training import Plan, Recipe, objectives_for, prepare, resources
 from cmt_sdk.training.data import hold_out
 from cmt_sdk.training.texts import questioned, read_texts
 
@@ -115,7 +115,7 @@ def test_soft_adapters_are_gone_on_from_without_a_warm_start(model, questions, t
 
     first = run_from("none", "first")
     first.run()
-    assert (first.task.without, run_from(str(tmp_path / "first"), "second").task.without) == (
+    assert (first.task.ablate, run_from(str(tmp_path / "first"), "second").task.ablate) == (
         set(),
         {"warm-start"},
     )
@@ -175,7 +175,8 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
     with pytest.raises(InvalidSetting, match="minutes=-1: choose more than 0"):
         Recipe("reader", tmp_path, [questions], minutes=-1)
     with pytest.raises(
-        InvalidSetting, match=r"states=3\.0: part 'cmt' does without; it is for soft"
+        InvalidSetting,
+        match=r"states=3\.0: part 'cmt' does not use it; leave it out, or choose part soft",
     ):
         Recipe("cmt", tmp_path, [questions], objectives=objectives_for("cmt", states=3.0))
     for name, told in (
@@ -185,14 +186,14 @@ def test_what_cannot_work_is_told_before_anything_begins(model, questions, tmp_p
         with pytest.raises(InvalidSetting, match=told):
             Plan(**{"steps": 2, name: -1})
     recipe = Recipe("reader", tmp_path / "made", [questions], model=str(model), device="cpu")
-    monkeypatch.setattr(run, "_free_memory", lambda _: 1000)
+    monkeypatch.setattr(resources, "_free_memory", lambda _: 1000)
     with pytest.raises(
         InvalidSetting,
         match=r"needs about [\d,.]+ MiB of memory on cpu, 0\.0 MiB are free.*--checkpointing",
     ):
         prepare(recipe)
     assert not (tmp_path / "made").exists()
-    monkeypatch.setattr(run.shutil, "disk_usage", lambda _: type("Usage", (), {"free": -1}))
+    monkeypatch.setattr(resources.shutil, "disk_usage", lambda _: type("Usage", (), {"free": -1}))
     with pytest.raises(
         StorageFull,
         match=r"needs [\d,.]+ MiB on the disk, -0\.0 MiB are free: choose another folder",

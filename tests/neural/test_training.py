@@ -11,20 +11,20 @@ import pytest
 import torch
 
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.neural.kv import KVCompressor
-from cmt_sdk.neural.matching import Matcher
-from cmt_sdk.neural.reading import PRIOR, place
-from cmt_sdk.neural.rotary import Rotary
+from cmt_sdk.neural.embedding import Matcher
+from cmt_sdk.neural.methods.base import NON_BEST_BIAS
+from cmt_sdk.neural.methods.kv import KVMethod
+from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
-from cmt_sdk.training.adapters import cut, trainable
-from cmt_sdk.training.bases import Bases, as_nf4
+from cmt_sdk.training.adapters import reduce_rank, trainable
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
+from cmt_sdk.training.nf4_base import Bases, as_nf4
 from cmt_sdk.training.packs import Item, Rows, build, draw
-from cmt_sdk.training.reader import GradientPrefix, ReaderTask, answer_logits, encode, notes_of
+from cmt_sdk.training.reader import ReaderTask, answer_logits, encode, kv_cache
 from cmt_sdk.training.soft import SoftTask
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
@@ -87,7 +87,7 @@ def soft_task():
     adapters = [p for parameters in made.parameters.values() for p in parameters]
     return SoftTask(
         made.lm, None, mixture(), [draw(made.lm, mixture(7))], adapters, made.save, Objectives(), 100,
-        without=("ratios", "warm-start", "repetition"),
+        ablate=("ratios", "warm-start", "repetition"),
     )  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def test_an_adapter_cut_to_a_rank_that_suffices_is_the_same(tmp_path):
             (slice(2, None),) if parameter.shape[0] == 4 else (slice(None), slice(2, None))
         ] = 0.0
     made.save(tmp_path / "whole")
-    cut(tiny_llama(), tmp_path / "whole" / "reader", 2, tmp_path / "cut" / "reader")
+    reduce_rank(tiny_llama(), tmp_path / "whole" / "reader", 2, tmp_path / "cut" / "reader")
     found = []
     for name in ("whole", "cut"):
         lm = trainable(
@@ -314,14 +314,12 @@ def test_what_is_trained_on_is_what_is_served(keep):
         torch.nn.init.normal_(parameter, std=0.15)
     pack = build(lm, contents, [Item("Where is the library?", "Porto")])
     with torch.no_grad(), lm.activate("encoder"):
-        trained = notes_of(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
-    stored = place(lm, task.rotary, KVCompressor(lm, task.rotary, keep).pack(contents), 0, PRIOR)
-    served = GradientPrefix(
-        stored.keys, stored.values, stored.bias, stored.entries, stored.position
-    )
+        trained = kv_cache(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
+    method = KVMethod(lm, task.rotary, keep)
+    served = method.cache([method.compress(contents)], bias=NON_BEST_BIAS)
     with torch.no_grad(), lm.activate("reader"):
         losses = [answer_loss(lm, notes, pack) for notes in (trained, served)]
-        bare = notes_of(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
+        bare = kv_cache(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     with torch.no_grad(), lm.activate("reader"):
         assert answer_loss(lm, bare, pack) != pytest.approx(losses[1], rel=1e-2)

@@ -11,8 +11,8 @@ import torch
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.testing.tiny import save_tiny
 from cmt_sdk.training import Plan, Recipe, prepare
+from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.loop import _exchange
-from cmt_sdk.training.workers import Workers
 from tests.neural.test_train_command import TOWNS
 
 

@@ -130,7 +130,7 @@ def test_a_text_that_many_cells_show_counts_each_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Repeated cells of an OpenDocument sheet."""
-    monkeypatch.setattr(rooms, "LARGEST_TEXT", 200_000)
+    monkeypatch.setattr(rooms, "MAX_TEXT_BYTES", 200_000)
     row = (
         '<table:table-row table:number-rows-repeated="100"><table:table-cell'
         ' table:number-columns-repeated="100"><text:p>'

@@ -77,7 +77,7 @@ def test_ordinary_words_are_left_as_they_are():
 
     lm = tiny_frozen()
     for text in ("a < b > c", "<b>bold</b>", "if x <end: pass", "</end>", ""):
-        assert lm.spelled(text) == text
+        assert lm.escape_special_tokens(text) == text
 
 
 def test_a_passage_is_counted_as_it_is_read(tmp_path, monkeypatch):

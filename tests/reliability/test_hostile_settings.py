@@ -262,7 +262,7 @@ HOSTILE = {
 def test_a_header_that_does_not_fit_its_file_is_refused(tmp_path, data):
     """At once, before a library believes it."""
     (tmp_path / "x.gguf").write_bytes(data)
-    with pytest.raises(ModelUnsupported, match=r"x\.gguf is no sound \.gguf file: "):
+    with pytest.raises(ModelUnsupported, match=r"x\.gguf is not a valid \.gguf file: "):
         check_gguf(tmp_path / "x.gguf")
 
 

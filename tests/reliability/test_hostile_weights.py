@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from cmt_sdk.errors import CMTError, ModelError, ModelUnsupported
-from cmt_sdk.neural.matching import MatchHead
+from cmt_sdk.neural.embedding import MatchHead
 from cmt_sdk.testing.tiny import save_tiny
 from cmt_sdk.weights.adapters import attach_adapters, read_adapter
 from cmt_sdk.weights.bundle import read_bundle

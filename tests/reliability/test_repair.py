@@ -361,7 +361,7 @@ def test_index_files_that_belong_to_nothing(notes):
     (notes / "index-9-ffff.hnsw").write_bytes(index.read_bytes())
     with open_fake(notes) as memory:
         (finding,) = [f for f in memory.check() if f.check == "index"]
-        assert (finding.ok, "1 files beside it" in finding.detail) == (True, True)
+        assert (finding.ok, "1 more files" in finding.detail) == (True, True)
     cmt_sdk.repair(notes)
     assert list(notes.glob("index-*.hnsw")) == [index]
     index.write_bytes(bytes(1000))

@@ -8,7 +8,6 @@ import errno
 import json
 import os
 import pickle
-import time
 import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -74,7 +73,7 @@ class FakeStore:
         ]
         return last, True
 
-    def go_on(
+    def extend_history(
         self, document_id: str, versions: Sequence[Document], spans: Sequence[Span] | None
     ) -> Document:
         """Fields that change in place."""
@@ -185,7 +184,15 @@ def same_memories(left: FakeStore, right: FakeStore) -> bool:
             if p.id in store.memories
         ]
         return [
-            (p.document_id, p.text, f, e.memory.kind, e.memory.tokens, e.embedding.tobytes(), _bytes(e))
+            (
+                p.document_id,
+                p.text,
+                f,
+                e.memory.kind,
+                e.memory.tokens,
+                e.embedding.tobytes(),
+                _bytes(e),
+            )
             for p, (e, f) in pairs
         ]
 
@@ -578,27 +585,36 @@ def test_what_a_callback_raises_is_not_blamed_on_the_disk(tmp_path: Path) -> Non
         assert memory.count() == 1
 
 
-def test_what_expired_since_it_was_exported_comes_in_as_expired(tmp_path: Path) -> None:
+def in_two_hours(memory: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the memory's clock forward."""
+    monkeypatch.setattr(memory._store, "_clock", lambda: datetime.now(UTC) + timedelta(hours=2))
+
+
+def test_what_expired_since_it_was_exported_comes_in_as_expired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """One old note must not make a backup unreadable."""
     with open_fake(tmp_path / "a") as memory:
-        memory.add("Short-lived.", expires_at=datetime.now(UTC) + timedelta(seconds=2))
+        memory.add("Short-lived.", expires_at=datetime.now(UTC) + timedelta(hours=1))
         memory.add("The boat is in Genoa.")
         memory.export(tmp_path / "a.cmt")
-    time.sleep(2)
     with open_fake(tmp_path / "b") as memory:
+        in_two_hours(memory, monkeypatch)
         assert memory.import_archive(tmp_path / "a.cmt").added == 2
         assert [d.text for d in memory.documents()] == ["The boat is in Genoa."]
 
 
-def test_what_expired_here_makes_room_for_what_lives_in_the_archive(tmp_path: Path) -> None:
+def test_what_expired_here_makes_room_for_what_lives_in_the_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the same text and with another."""
     for text in ("The boat is in Genoa.", "The boat was in Porto."):
         with open_fake(tmp_path / text[-6:] / "a") as memory:
             memory.add("The boat is in Genoa.", id="boat")
             memory.export(tmp_path / text[-6:] / "a.cmt")
         with open_fake(tmp_path / text[-6:] / "b") as memory:
-            memory.add(text, id="boat", expires_at=datetime.now(UTC) + timedelta(milliseconds=100))
-            time.sleep(0.12)
+            memory.add(text, id="boat", expires_at=datetime.now(UTC) + timedelta(hours=1))
+            in_two_hours(memory, monkeypatch)
             assert memory.import_archive(tmp_path / text[-6:] / "a.cmt").added == 1
             assert memory.get("boat").text == "The boat is in Genoa."
 

@@ -9,15 +9,15 @@ import pytest
 from cmt_sdk import Turn
 from cmt_sdk.context import (
     EXCHANGES,
+    MESSAGE_CHARACTERS,
     QUERY,
-    REPLY,
-    SAID,
+    REPLY_CHARACTERS,
     Exchange,
+    as_passages,
     exchanges,
     recent,
     rules,
     shortened,
-    told,
 )
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.retrieval import LONGEST_QUESTION
@@ -97,12 +97,12 @@ def test_long_and_many_messages_are_cut():
     ]
     found = exchanges(long)
     assert len(found) == EXCHANGES
-    assert found[0].said.startswith("39 aaa")
-    assert max(len(e.said) for e in found) <= SAID
-    assert max(len(e.reply) for e in found) <= REPLY
+    assert found[0].message.startswith("39 aaa")
+    assert max(len(e.message) for e in found) <= MESSAGE_CHARACTERS
+    assert max(len(e.reply) for e in found) <= REPLY_CHARACTERS
     assert len(rules(long)[0].content) < 2_000
     assert sum(len(t.content) for t in recent(long)) < 20_000
-    assert told(long)[0].startswith("xxx")
+    assert as_passages(long)[0].startswith("xxx")
 
 
 @pytest.mark.parametrize(("text", "most"), [("a" * 30 + "?", 12), ("x" * 99, 10), (" short ", 9)])
@@ -187,12 +187,14 @@ def test_what_was_told_in_the_conversation_is_read_where_the_memory_does_not_tel
     """Also in pieces: of "I don't know." nothing is shown. What neither tells stays unknown; a
     question is no answer.
     """
-    told = talk(("My bicycle is called Rosinante.", "Nice."), ("Which spokes?", "I don't know."))
-    running = memory.model.ask("Which bicycle?", history=told, stream=True)
+    as_passages = talk(
+        ("My bicycle is called Rosinante.", "Nice."), ("Which spokes?", "I don't know.")
+    )
+    running = memory.model.ask("Which bicycle?", history=as_passages, stream=True)
     assert "".join(running).strip() == running.answer.text == "My bicycle is called Rosinante."
     assert (running.answer.sources, running.answer.abstained) == ([], False)
     for question in ("Which spokes?", "Which colour?"):
-        running = memory.model.ask(question, history=told, stream=True)
+        running = memory.model.ask(question, history=as_passages, stream=True)
         assert "".join(running).strip() == running.answer.text == "I don't know."
         assert running.answer.abstained
 

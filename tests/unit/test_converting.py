@@ -191,14 +191,14 @@ def test_pdf(text_of):
         (
             "notes.txt",
             b"\x01\xf0\0\0\x02\xff\0",
-            r"is no UTF-8 text \(invalid .* at byte 1\).*iconv",
+            r"is not UTF-8 text \(invalid .* at byte 1\).*iconv",
         ),
         (
             "notes.txt",
             b"\x01\x02\0\x03\0\0",
             "holds NUL or control characters: that is binary data",
         ),
-        ("notes.txt", b"\xff\xfea", r"is no UTF-16 text \(truncated data"),
+        ("notes.txt", b"\xff\xfea", r"is not UTF-16 text \(truncated data"),
         ("page.html", b"", "nothing to remember"),
         ("page.html", b"<script>1</script>", "holds no text"),
         ("page.html", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "is a picture"),
@@ -245,7 +245,7 @@ def test_what_is_not_there(tmp_path):
 
 def test_a_file_that_is_too_large_is_not_read(tmp_path, monkeypatch):
     """Its size is known before it fills the memory."""
-    monkeypatch.setattr("cmt_sdk.converting.files.LARGEST_FILE", 10)
+    monkeypatch.setattr("cmt_sdk.converting.files.MAX_FILE_BYTES", 10)
     (tmp_path / "big.txt").write_text("more than ten")
     with pytest.raises(InvalidDocument, match=r"big\.txt has 13 bytes, files are read up to 10"):
         read_document(tmp_path / "big.txt")
@@ -323,7 +323,7 @@ def test_bad_files_in_a_folder(tmp_path, caplog):
         assert [d.text for d in read_documents([tmp_path])] == ["Lisbon."]
     assert [m.split(str(tmp_path))[1][1:6] for m in caplog.messages] == ["a.txt", "b.pdf", "c.txt"]
     assert all(m.startswith("passed over: ") for m in caplog.messages)
-    with pytest.raises(InvalidDocument, match=r"a\.txt is no UTF-8 text .*iconv"):
+    with pytest.raises(InvalidDocument, match=r"a\.txt is not UTF-8 text .*iconv"):
         list(read_documents([tmp_path / "a.txt"]))
 
 
@@ -397,5 +397,5 @@ def test_a_name_that_is_no_utf_8(tmp_path, name):
     file = tmp_path / os.fsdecode(name)
     file.parent.mkdir(exist_ok=True)
     file.write_text("Coffee.")
-    with pytest.raises(InvalidDocument, match="is no UTF-8: rename it"):
+    with pytest.raises(InvalidDocument, match="is not UTF-8: rename it"):
         read_document(file)

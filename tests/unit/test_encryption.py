@@ -269,7 +269,7 @@ def test_a_short_passphrase_begins_no_memory_and_opens_those_there_are(tmp_path,
     assert "tulip" not in str(refused.value)
     assert (tmp_path / "notes" / "memory.db").stat().st_size == 0
     with monkeypatch.context() as before:
-        before.setattr(keys, "SHORTEST", 8)
+        before.setattr(encryption, "SHORTEST", 8)
         open_fake(tmp_path / "notes", encrypted=True).close()
     for encrypted in (True, False):
         with open_fake(tmp_path / "notes", encrypted=encrypted) as memory:
@@ -281,7 +281,7 @@ def test_a_short_passphrase_begins_no_memory_and_opens_those_there_are(tmp_path,
 def test_a_second_opening_here_reads_no_byte_of_the_file(notes, monkeypatch):
     """Closing a handle of our own would drop the locks that SQLite holds on it."""
     with open_fake(notes) as memory, monkeypatch.context() as patch:
-        patch.setattr(keys, "_beginning", None)
+        patch.setattr(encryption, "_beginning", None)
         (notes.parent / "link").symlink_to(notes)
         with open_fake(notes.parent / "link", encrypted=True) as second:
             second.add("From the second.")
@@ -451,7 +451,7 @@ def test_on_the_command_line(cmt, tmp_path, key, monkeypatch):
         LISBON
     )
     monkeypatch.delenv("CMT_KEY")
-    for command in ("list", "check", "doctor --repair", "stats"):
+    for command in ("list", "check", "check --repair", "stats"):
         shown = cmt(*command.split(), code=5)
         assert "set CMT_KEY" in shown.stderr
     assert json.loads(cmt("list", "--json", code=5).stderr)["error"]["type"] == "StorageEncrypted"

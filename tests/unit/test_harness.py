@@ -14,7 +14,7 @@ import pytest
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.evaluation.figures import abstention, curve, figures, retrieval
-from cmt_sdk.evaluation.harness import WHOLE, Plan, Reply, grow, run, source_of
+from cmt_sdk.evaluation.harness import ALL_PASSAGES, Plan, Reply, grow, run, source_of
 from cmt_sdk.questions import read_passages
 from cmt_sdk.types import Answer, Document, Match, Passage, Progress, SearchMode, Source, Stats
 
@@ -101,7 +101,8 @@ class Scripted:
         """The scripted answer of the memory reader; "text" answers everything right, "none" knows
         nothing.
         """
-        self.calls.append((question, options))
+        given = {name: value for name, value in options.items() if value is not None}
+        self.calls.append((question, given))
         number = next(n for n, row in enumerate(SCRIPT) if row[1] == question)
         _, _, answers, said = SCRIPT[number][:4]
         reader = options["reader"]
@@ -257,7 +258,7 @@ def test_gold_narrows_each_question_to_its_own_passage(file: Path) -> None:
     asked = run(subject, read_passages(file), Plan("gold", ["memory"], k=1))
     sources = [options["source"] for _, options in subject.calls[3:]]
     assert sources == [source_of(CONTEXTS[row[0]]) for row in SCRIPT] == [a.source for a in asked]
-    assert {options["k"] for _, options in subject.calls[2:]} == {WHOLE}
+    assert {options["k"] for _, options in subject.calls[2:]} == {ALL_PASSAGES}
     assert all(a.ranks == {} for a in asked)
     assert [a.replies["memory"].found for a in asked] == [True] * 11 + [False]
 

@@ -231,7 +231,7 @@ def test_the_same_weights_are_the_same_in_whatever_files(tmp_path: Path) -> None
         != DIGEST
     )
     (tmp_path / "4.safetensors").write_bytes(b"12345678 no header")
-    with pytest.raises(errors.ModelUnsupported, match="no safetensors file"):
+    with pytest.raises(errors.ModelUnsupported, match="not a safetensors file"):
         hashes.known_sha256_of_tensors([tmp_path / "4.safetensors"])
 
 

@@ -1,6 +1,7 @@
 """The lock around the model: who compresses gives way to who asks."""
 
 import threading
+import time
 
 import pytest
 
@@ -74,11 +75,15 @@ def test_work_is_not_put_off_for_ever(turns, monkeypatch):
     """It goes on when its patience ends, or when it is to stop."""
     monkeypatch.setattr(background, "QUIET", 60.0)
     asked_elsewhere(turns)
+    asked = []
+    turns.give_way(60.0, lambda: bool(asked.append("stop")) or len(asked) == 3)
+    assert len(asked) == 3
+    began = time.monotonic()
     turns.give_way(0.02)
-    turns.give_way(60.0, lambda: True)
+    assert time.monotonic() - began >= 0.02
     monkeypatch.setattr(background, "PATIENCE", 0.0)
     with turns.after_others():
-        pass
+        assert turns._is_asked  # it has the lock though its wait has not ended
 
 
 def test_one_thread_takes_it_several_times(turns):

@@ -1,0 +1,202 @@
+"""EncodeQueue: compresses pending passages, loads memories, and checks which model made them.
+
+Imports no torch and no SQL.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cmt_sdk.background import Turns
+from cmt_sdk.errors import CMTError, ModelMismatch
+from cmt_sdk.handles import NoModel
+from cmt_sdk.ports import Engine, Store, VectorIndex
+from cmt_sdk.rendering import render
+from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Passage
+
+log = logging.getLogger(__name__)
+
+BATCH = 16  # passages compressed together
+LOOKAHEAD = 64  # oldest pending passages from which a batch of like length is chosen
+PATIENCE = 60.0  # seconds to wait for another process that encodes the same passages
+RETRY = 0.05  # seconds between two looks at passages that another process encodes
+
+
+@dataclass
+class EncodeQueue:
+    """Encodes the passages of one store with one engine. Every call into the engine holds `lock`.
+
+    Attributes:
+        memory_budget: bytes of memories to keep on disk; 0 keeps all.
+    """
+
+    store: Store
+    index: VectorIndex
+    engine: Engine
+    memory_budget: int = 0
+    lock: Turns | NoModel = field(default_factory=Turns)
+    _dimension: int = 0  # of embeddings; 0 until `accepts` first needs it
+
+    def check_fingerprint(self) -> None:
+        """Raise ModelMismatch where stored memories were made by a model or settings that the open
+        model cannot read.
+        """
+        with self.lock:
+            mine = self.engine.compressor.fingerprint
+        for theirs in self.store.fingerprints():
+            differences = theirs.differences(mine)
+            if differences:
+                raise ModelMismatch(
+                    f"the memories were made by {theirs.model} ({theirs.compressor},"
+                    f" {theirs.quantization}), the model that is open is {mine.model}"
+                    f" ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. Open it"
+                    " with the first, or encode the stored text again: cmt reencode",
+                    differences=differences,
+                )
+
+    def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
+        """Return whether the open model can use a memory from elsewhere: the same model and
+        settings made it, and it is intact.
+        """
+        with self.lock:
+            compressor = self.engine.compressor
+            if made_by.differences(compressor.fingerprint):
+                return False
+            self._dimension = self._dimension or compressor.encode_query("An example.").size
+            return encoded.embedding.size == self._dimension and compressor.reads(encoded.memory)
+
+    def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
+        """Load the stored memories, by passage id; passages without one are missing from the
+        result.
+
+        Raises:
+            ModelMismatch: another model made one of them.
+        """
+        return self.store.load(passage_ids, self.engine.compressor.fingerprint)
+
+    def memories(
+        self, passages: Sequence[Passage], loaded: Mapping[int, PackedMemory]
+    ) -> list[PackedMemory]:
+        """Return the memories of passages, in their order.
+
+        A passage whose memory is not stored is encoded now, and its memory is stored unless the
+        store is read-only.
+
+        Args:
+            passages: the passages to read.
+            loaded: memories that are in memory already, by passage id; they are not loaded again.
+
+        Raises:
+            ModelMismatch: another model made one of them.
+        """
+        known = {p.id: loaded[p.id] for p in passages if p.id in loaded}
+        if absent := [p.id for p in passages if p.id not in known]:
+            known |= self.load(absent)
+        missing = [p for p in passages if p.id not in known]
+        if missing:
+            encode = self._encode if self.store.read_only else self.encode_passages
+            known |= {i: made.memory for i, made in encode(missing).items()}
+        return [known[p.id] for p in passages]
+
+    def encode_passages(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
+        """Compress passages and store the results; return them by passage id."""
+        with self.lock:
+            encoded = self._encode(passages)
+            self.store.save(encoded, self.engine.compressor.fingerprint)
+        if self.memory_budget:
+            self.store.evict(self.memory_budget)
+        return encoded
+
+    def _encode(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
+        """Compress passages; return the results by passage id."""
+        self.check_fingerprint()
+        with self.lock:
+            made = self.engine.compressor.compress([render(p) for p in passages])
+        return {p.id: e for p, e in zip(passages, made, strict=True)}
+
+    def encode_backlog(
+        self,
+        on_batch: Callable[[int], None] | None = None,
+        stop: Callable[[], bool] | None = None,
+        of: Collection[str] | None = None,
+    ) -> int:
+        """Compress pending passages batch by batch; return how many were compressed.
+
+        Passages that another process encodes are waited for, at most PATIENCE seconds. A passage
+        that cannot be compressed stays pending and does not stop the others.
+
+        Args:
+            on_batch: called after each batch with its number of passages.
+            stop: called between batches; True ends the work early.
+            of: ids of the documents to compress; None compresses all.
+
+        Raises:
+            Exception: the error of the first passage that could not be compressed, after all
+                others are done.
+            CMTError: the disk or the model failed; the rest stays pending.
+        """
+        done = 0
+        failed: dict[int, Exception] = {}
+        patient_until = time.monotonic() + PATIENCE
+        while not (stop and stop()):
+            # two threads never compress the same passages; questions go first
+            with self.lock.after_others(stop):
+                pending = [
+                    p
+                    for p in self.store.pending(LOOKAHEAD + len(failed), of=of)
+                    if p.id not in failed
+                ]
+                if not pending:
+                    break
+                count = self._encode_some(pending, failed)
+            if count:
+                done += count
+                patient_until = time.monotonic() + PATIENCE
+                if on_batch:
+                    on_batch(count)
+                if of is not None and count == len(pending) < LOOKAHEAD:
+                    break  # these documents have no more: whoever adds to them encodes that
+            elif count == 0 or time.monotonic() > patient_until:
+                # no passage of the batch could be compressed, so the cause is not one passage; or
+                # the other process takes too long
+                break
+            else:
+                time.sleep(RETRY)
+        if done:
+            self.index.maintain()  # here rather than at the next question
+        for error in failed.values():
+            raise error
+        return done
+
+    def _encode_some(self, pending: Sequence[Passage], failed: dict[int, Exception]) -> int | None:
+        """Encode one batch of passages that no other process encodes; return how many, or None
+        where there are none.
+        """
+        shortest = sorted(pending, key=lambda p: p.tokens)  # of like length: less padding
+        with self.store.claimed([p.id for p in shortest], BATCH) as mine:
+            batch = [p for p in shortest if p.id in mine]
+            return self._encode_each(batch, failed) if batch else None
+
+    def _encode_each(self, batch: Sequence[Passage], failed: dict[int, Exception]) -> int:
+        """Encode a batch, and its passages one by one where they cannot be encoded together;
+        record the error of each that fails in `failed`. Return how many were encoded.
+        """
+        try:
+            return len(self.encode_passages(batch))
+        except CMTError:  # the disk's or the model's: every passage would meet it
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, encode_backlog raises it once the others are done
+            if len(batch) == 1:
+                kind = type(error).__name__  # the message may quote the passage
+                log.warning(
+                    "passage %d of %s cannot be compressed: %s",
+                    batch[0].ordinal,
+                    batch[0].document_id,
+                    kind,
+                )
+                failed[batch[0].id] = error
+                return 0
+            return sum(self._encode_each([passage], failed) for passage in batch)

@@ -1,0 +1,156 @@
+"""The registry of compression methods: what must be known of each one before the model is loaded.
+
+The code of a method is one class in one file, such as cmt_sdk/neural/methods/kv.py; see
+neural.methods.base for its protocol. Loads no tensor code and knows no method but by its row here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, Protocol
+
+from cmt_sdk.errors import InvalidSetting
+
+
+class MethodSettings(Protocol):
+    """The settings that decide how many entries a memory has: see config.Settings."""
+
+    @property
+    def keep(self) -> float:
+        """The share of KV entries kept."""
+
+    @property
+    def keep_at_least(self) -> int:
+        """Tokens whose KV entries are kept in any case."""
+
+    @property
+    def compression(self) -> float:
+        """Tokens of text per soft token."""
+
+
+@dataclass(frozen=True, slots=True)
+class MethodInfo:
+    """A compression method as the settings and the planning of a prompt see it.
+
+    Attributes:
+        implementation: "module:class" of its neural.methods.base.CompressionMethod, imported when
+            the model is first needed.
+        share: Context entries that a passage takes per token, of the settings and the passage's
+            tokens; for the budget of a prompt.
+        uses: Settings that other methods do not use, each with the reason for a method without it.
+        compressions: The compressions that it supports; empty for any from 1 to 100.
+        default_rerank: Passages of a search that the model reranks where the settings do not say.
+        max_rerank: The most passages to rerank; 0 where memories cannot be read one by one.
+        needs_training: Whether the answers are unreliable without adapters trained for the method.
+    """
+
+    implementation: str
+    share: Callable[[MethodSettings, int], float]
+    uses: Mapping[str, str] = field(default_factory=dict)
+    compressions: tuple[int, ...] = ()
+    default_rerank: int = 0
+    max_rerank: int = 2**31
+    needs_training: bool = False
+
+    def load(self) -> Any:
+        """Import the class; `create` makes the method for a model."""
+        module, _, name = self.implementation.partition(":")
+        return getattr(import_module(module), name)
+
+
+def kept_share(tokens: int, keep: float, at_least: int) -> float:
+    """The share of its KV entries that a passage of `tokens` tokens keeps: `keep`, or the share
+    that `at_least` tokens are.
+    """
+    return max(keep, min(1.0, at_least / max(1, tokens)))
+
+
+def _kv_share(settings: MethodSettings, tokens: int) -> float:
+    return kept_share(tokens, settings.keep, settings.keep_at_least)
+
+
+def _soft_share(settings: MethodSettings, _tokens: int) -> float:
+    return 1 / settings.compression
+
+
+GATHERS = {"aggregation": "it gathers the memories of compressor='soft'"}
+TRAINED = (4, 8, 16)  # the compressions that soft memories are trained for
+# By the value of the setting `compressor`; after a colon, that of `aggregation` where it is not
+# "concat".
+_methods = {
+    "kv": MethodInfo(
+        "cmt_sdk.neural.methods.kv:KVMethod",
+        _kv_share,
+        uses={
+            "keep_at_least": "only compressor='kv' keeps entries of the KV cache",
+            "fidelity": "only the memories of compressor='kv' are measured",
+        },
+        default_rerank=10,
+    ),
+    "soft": MethodInfo(
+        "cmt_sdk.neural.methods.soft:SoftMethod",
+        _soft_share,
+        uses=GATHERS,
+        compressions=TRAINED,
+        needs_training=True,
+    ),
+    "soft:cmt": MethodInfo(
+        "cmt_sdk.neural.methods.aggregation:AggregatedMethod",
+        _soft_share,
+        uses=GATHERS,
+        compressions=TRAINED,
+        max_rerank=0,
+        needs_training=True,
+    ),
+}
+
+
+def register(name: str, info: MethodInfo) -> None:
+    """Make a method a value of the setting `compressor`.
+
+    Raises:
+        InvalidSetting: There is a method of this name.
+    """
+    if name in _methods:
+        raise InvalidSetting(f"method {name!r}: there is one of this name; choose another name")
+    _methods[name] = info
+
+
+def unregister(name: str) -> None:
+    """Take a method back that `register` added."""
+    del _methods[name]
+
+
+def method_names() -> tuple[str, ...]:
+    """The values of the setting `compressor`."""
+    return tuple(name for name in _methods if ":" not in name)
+
+
+def specific_settings() -> dict[str, str]:
+    """The settings that some methods do not use, each with the reason to refuse it there."""
+    return {name: why for info in _methods.values() for name, why in info.uses.items()}
+
+
+def find_method(compressor: str, aggregation: str = "concat") -> MethodInfo:
+    """The method that the settings `compressor` and `aggregation` name.
+
+    Raises:
+        InvalidSetting: There is none.
+    """
+    if compressor not in _methods:
+        raise InvalidSetting(
+            f"compressor={compressor!r}: choose one of {', '.join(method_names())}"
+        )
+    if aggregation == "concat":
+        return _methods[compressor]
+    found = _methods.get(f"{compressor}:{aggregation}")
+    if found is None:
+        able = [name.split(":")[0] for name in _methods if name.endswith(f":{aggregation}")]
+        raise InvalidSetting(
+            f"aggregation={aggregation!r}: it gathers the memories of"
+            f" compressor={' or '.join(map(repr, able))}; choose that too, or"
+            " aggregation='concat'"
+        )
+    return found

@@ -1,0 +1,72 @@
+"""Batches of token rows: similar lengths together, padded to few different shapes. Knows no
+model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+T = TypeVar("T")
+
+BATCH_TOKENS = 2048
+# Rows are padded to multiples of these: on a CPU every new shape costs kernel set-up.
+PAD_MULTIPLE = 64
+SHORT_PAD_MULTIPLE = 16  # for rows of at most PAD_MULTIPLE tokens
+
+
+def batches(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[int]]:
+    """Yield indices in batches of similar length, shortest first.
+
+    Args:
+        lengths: Tokens of each row.
+        most: Padded tokens per batch; a longer row is a batch of its own.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
+    batch: list[int] = []
+    for i in order:
+        if batch and (len(batch) + 1) * lengths[i] > most:
+            yield batch
+            batch = []
+        batch.append(i)
+    if batch:
+        yield batch
+
+
+def in_batches(
+    rows: Sequence[list[int]],
+    compute: Callable[[list[list[int]]], Sequence[T]],
+    most: int = BATCH_TOKENS,
+) -> list[T]:
+    """Run `compute` on batches of similar length; return one result per row, in the order given.
+
+    Args:
+        rows: Token ids of each row.
+        compute: Takes some rows, returns one result per row.
+        most: Padded tokens per batch.
+    """
+    found: dict[int, T] = {}
+    for batch in batches([len(row) for row in rows], most):
+        found.update(zip(batch, compute([rows[i] for i in batch]), strict=True))
+    return [found[i] for i in range(len(rows))]
+
+
+def padded(rows: Sequence[list[int]], device: torch.device, filler: int) -> Tensor:
+    """Stack rows of ids as one tensor [rows, length], with `filler` behind the shorter ones."""
+    longest = max(len(row) for row in rows)
+    multiple = PAD_MULTIPLE if longest > PAD_MULTIPLE else SHORT_PAD_MULTIPLE
+    longest += -longest % multiple
+    return torch.tensor([row + [filler] * (longest - len(row)) for row in rows], device=device)
+
+
+def padded_with_mask(
+    rows: Sequence[list[int]], device: torch.device, filler: int
+) -> tuple[Tensor, Tensor]:
+    """`padded`, and a bool mask [rows, length] that is True for the rows' own tokens."""
+    tokens = padded(rows, device, filler)
+    lengths = torch.tensor([len(row) for row in rows], device=device)
+    steps = torch.arange(tokens.shape[1], device=device)
+    return tokens, steps[None] < lengths[:, None]

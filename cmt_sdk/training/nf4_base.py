@@ -1,0 +1,51 @@
+"""The base model with two sets of weights: its own, and the same after a round trip through NF4.
+
+An adapter that learns on both reads well on either; serving quantises to NF4 where memory is short.
+The round trip runs once, and `use` exchanges the tensors by pointer. Arithmetic stays that of the
+base.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from cmt_sdk.neural.quantization import LEVELS
+
+BLOCK = 64
+
+
+class Bases:
+    """Both weights of every linear layer but the output layer, which serving does not quantise."""
+
+    def __init__(self, model: Any) -> None:
+        output = model.get_output_embeddings()
+        layers = [
+            m
+            for m in model.modules()
+            if isinstance(m, nn.Linear) and m is not output and not m.weight.requires_grad
+        ]
+        self._weights = [(layer, layer.weight.data, as_nf4(layer.weight.data)) for layer in layers]
+
+    def use(self, *, nf4: bool) -> None:
+        """Make the model compute with these weights, in forward and in the backward after it."""
+        for layer, original, imitated in self._weights:
+            layer.weight.data = imitated if nf4 else original
+
+
+def as_nf4(weight: Tensor) -> Tensor:
+    """A weight after a round trip through NF4, in its own type and shape.
+
+    Each value becomes the nearest of 16 levels times the largest value of its block of 64 (Dettmers
+    et al. 2023, arXiv 2305.14314), as bitsandbytes computes it.
+    """
+    flat = weight.to(torch.bfloat16).float().flatten()
+    blocks = pad(flat, (0, -len(flat) % BLOCK)).reshape(-1, BLOCK)
+    levels = torch.tensor(LEVELS, device=weight.device)
+    largest = blocks.abs().amax(1, keepdim=True)
+    nearest = torch.bucketize(blocks / largest.clamp(min=1e-30), (levels[1:] + levels[:-1]) / 2)
+    back = (levels[nearest] * largest).to(torch.bfloat16).flatten()[: len(flat)]
+    return back.reshape(weight.shape).to(weight.dtype)
