@@ -10,9 +10,7 @@ from cmt_sdk.types import Vector
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How often the set of embeddings has gained (a label, the last one given out) and lost; both
-    only grow.
-    """
+    """How many embeddings the set has gained (the last label given out) and lost; both only grow."""
 
     gained: int = 0
     lost: int = 0
@@ -20,11 +18,14 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class VectorRows:
-    """Embeddings as of one moment: [n, dimension] with their labels, rising, and the ids of their
-    passages.
+    """Embeddings as of one moment.
 
-    `live` holds all labels that are alive, earlier ones too; None where nothing was lost since the
-    caller last looked.
+    Attributes:
+        changes: The counters of that moment.
+        labels: One per row, rising.
+        passages: The id of the passage of each row.
+        matrix: Float32 [n, dimension].
+        live: All labels in use, earlier ones too; None if none was lost since the caller last looked.
     """
 
     changes: Changes
@@ -36,8 +37,11 @@ class VectorRows:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """What passages are found by: one row of length 1 for each id in `passages`; matrix float32 [n,
-    dimension].
+    """The vectors that passages are found by.
+
+    Attributes:
+        passages: The id of the passage of each row.
+        matrix: Float32 [n, dimension]; each row has length 1.
     """
 
     passages: Sequence[int]
