@@ -57,7 +57,7 @@ def assemble(
     engine: Engine | None = None,
     embedder: Embedder | None = None,
 ) -> Parts:
-    """Open or make the memory in a folder. Settings are those it was made with, changed by
+    """Open or make the memory in a folder, with the settings that it was made with, changed by
     `overrides`.
 
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
@@ -74,14 +74,14 @@ def assemble(
     if engine is None and is_new:
         _require_model(asked.model)  # before there is anything on the disk
     if is_new:
-        _tell_of_other_files(path)
+        _warn_of_other_files(path)
     store = SQLiteStore(path, create=create, encrypt=encrypted)
     recorded = Settings.from_recorded(store.settings())
     settings = Settings.checked({**recorded, **overrides}) if recorded else asked
     if not recorded and not store.read_only:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
     if engine is None:
-        _tell_of_untrained(settings)
+        _warn_of_untrained(settings)
     engine = engine or LocalEngine(settings, embedder)
     # an index file would hold the embeddings in the clear: an encrypted memory has none, and search
     # is exact
@@ -102,15 +102,13 @@ def _require_model(model: str) -> None:
         model_info(model)
 
 
-def _tell_of_other_files(path: Path) -> None:
-    """Warn of a new memory among files that are none of it: they are not read, though the folder's
-    name may say so.
-    """
+def _warn_of_other_files(path: Path) -> None:
+    """Warn of a new memory in a folder with other files: opening it does not read them."""
     try:
         others = sorted(
             file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES))
         )
-    except OSError:  # not there yet, or closed, which opening it tells
+    except OSError:  # not there yet, or closed, which opening it reports
         return
     if others:
         some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
@@ -124,10 +122,8 @@ def _tell_of_other_files(path: Path) -> None:
         )
 
 
-def _tell_of_untrained(settings: Settings) -> None:
-    """Warn of soft memories that nobody trained the model to make and read: its answers say nothing
-    then.
-    """
+def _warn_of_untrained(settings: Settings) -> None:
+    """Warn of soft memories if the model is not trained for them: its answers mean nothing then."""
     if settings.compressor != "soft":
         return
     from cmt_sdk.weights.bundle import find_bundle
@@ -138,7 +134,7 @@ def _tell_of_untrained(settings: Settings) -> None:
             find_bundle(settings.adapter, model_info(settings.model).sha256, "soft").compressor
             == "soft"
         )
-    except (ModelError, ModelNotFound):  # what needs the model tells of it
+    except (ModelError, ModelNotFound):  # reported by the first call that needs the model
         return
     if not trained:
         log.warning(

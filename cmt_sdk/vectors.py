@@ -25,7 +25,8 @@ class VectorRows:
         labels: One per row, rising.
         passages: The id of the passage of each row.
         matrix: Float32 [n, dimension].
-        live: All labels in use, earlier ones too; None if none was lost since the caller last looked.
+        live: All labels in use, earlier ones too; None if none was lost since the caller last
+            looked.
     """
 
     changes: Changes

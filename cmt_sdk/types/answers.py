@@ -36,8 +36,8 @@ class Match:
         vector_score: The cosine.
         text_rank: Its rank by words, from 1; None if it is not in that list.
         text_score: The BM25 score.
-        likelihood: Log probability of the query after the memory of the passage, in nats; None if the
-            model has not read it.
+        likelihood: Log probability of the query after the memory of the passage, in nats; None if
+            the model has not read it.
         superseded_by: The id of the document that holds a newer value of the same thing.
     """
 
@@ -88,8 +88,8 @@ class Source:
         heading: The title and headings above the passage.
         rank: Its place among the passages that fit the question, from 1.
         holds_answer: True if the words of the answer stand in it.
-        answer_start: The first character of these words in the document's text; None if they stand in
-            the heading alone, or nowhere.
+        answer_start: The first character of these words in the document's text; None if they stand
+            in the heading alone, or nowhere.
         answer_end: The character after their last.
         date: The day that the document names ("2026-03-04"), in its metadata or its name.
         updated_at: When its text last changed in the memory, in ISO 8601.
@@ -143,8 +143,8 @@ class Answer:
         prompt_tokens: Tokens that the model read for this question.
         memory_tokens: Source tokens that it read from memory instead.
         answer_tokens: Tokens of the answer.
-        milliseconds: By stage: encode, search, load, rerank, newest, prefill (until the first token),
-            decode.
+        milliseconds: By stage: encode, search, load, rerank, newest, prefill (until the first
+            token), decode.
         truncated: True if the answer ended at `max_tokens`.
     """
 

@@ -47,8 +47,8 @@ class Document:
         text: The text.
         id: A name for it; generated if it is empty.
         source: Where it is from, such as a path or an address.
-        scope: A path of names such as "user/ann" or "user/ann/session/7": asking in "user/ann" reads
-            everything beneath it.
+        scope: A path of names such as "user/ann" or "user/ann/session/7": asking in "user/ann"
+            reads everything beneath it.
         metadata: Names and plain values.
         created_at: When the document was added, in UTC.
         updated_at: When its text last changed, in UTC.
@@ -72,8 +72,8 @@ class Document:
 
     @property
     def date(self) -> str | None:
-        """The day that the document names, as "2026-03-04": the latest in its metadata, else the one
-        in the name of its source.
+        """The day that the document names, as "2026-03-04": the latest in its metadata, else the
+        one in the name of its source.
         """
         named = [str(self.metadata.get(key) or "") for key in DATE_KEYS]
         days = [found[0] for text in named if (found := ISO_DAY.match(text))]
@@ -135,8 +135,8 @@ class Filter:
         ids: Only these documents.
         scope: Only this scope, with everything beneath it.
         source: Only this source; * is a wildcard.
-        where: From a metadata key to a value, or to one operator: {"year": {">=": 2020}}, with ==, !=,
-            <, <=, >, >=, in, exists.
+        where: From a metadata key to a value, or to one operator: {"year": {">=": 2020}}, with ==,
+            !=, <, <=, >, >=, in, exists.
         history: Earlier versions too.
         outside: Not this scope, nor anything beneath it.
     """
@@ -219,7 +219,8 @@ class Stats:
         versions: Versions of all documents.
         passages: Passages of current versions.
         pending: Passages that are not compressed yet.
-        cold: Passages whose memory was dropped for `memory_budget`; they are encoded again when needed.
+        cold: Passages whose memory was dropped for `memory_budget`; they are encoded again when
+            needed.
         tokens: Tokens of all passages.
         text_bytes: UTF-8 bytes of all texts.
         memory_bytes: Bytes of all compressed passages.
@@ -252,8 +253,8 @@ class Progress:
         passages: Passages of the stored documents.
         compressed: Passages compressed.
         taken: Of these, passages whose memory an archive brought.
-        unproven: Memories of an archive that were not taken, because no seal proves that they are of
-            the text next to them; their passages are compressed here.
+        unproven: Memories of an archive that were not taken, because no seal proves that they are
+            of the text next to them; their passages are compressed here.
     """
 
     added: int = 0

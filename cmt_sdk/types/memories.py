@@ -16,9 +16,9 @@ Vector: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What made a memory. A model reads only memories of its own fingerprint, except that `keep` and
-    `keep_at_least` may differ, and `quantization` between bf16 and fp32: the same weights, and far
-    closer to each other than to four bits.
+    """What made a memory. A model reads only memories of its own fingerprint, except that `keep`
+    and `keep_at_least` may differ, and `quantization` between bf16 and fp32: the same weights, and
+    far closer to each other than to four bits.
 
     Attributes:
         model: The name of the base model.
@@ -30,8 +30,8 @@ class Fingerprint:
         compressor: "kv", or "soft-merged" with its compression.
         keep: The share of entries kept, 1 / compression; 1 for "soft".
         format: The number of the format of the arrays (docs/format.md).
-        keep_at_least: Tokens of every passage whose entries are all kept. 0 in memories that were made
-            before this setting existed; their id stays.
+        keep_at_least: Tokens of every passage whose entries are all kept. 0 in memories that were
+            made before this setting existed; their id stays.
     """
 
     model: str
