@@ -10,7 +10,7 @@ from cmt_sdk.types import Vector
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How many embeddings the set has gained (the last label given out) and lost; both only grow."""
+    """How many embeddings were gained (the last label given out) and lost; both only grow."""
 
     gained: int = 0
     lost: int = 0

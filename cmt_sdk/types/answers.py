@@ -137,9 +137,9 @@ class Answer:
             if no passage was found.
         abstained: True if the memory does not hold the answer.
         confidence: In [0, 1]: the model's probability that the memory holds the answer, times the
-            geometric mean of the probabilities of its words, times the share that their place leaves
-            (`provenance.trust`). Compare it, but do not read it as a share of right answers: a small
-            model is too sure of itself.
+            geometric mean of the probabilities of its words, times the share that their place
+            leaves (`provenance.trust`). Compare it, but do not read it as a share of right answers:
+            a small model is too sure of itself.
         prompt_tokens: Tokens that the model read for this question.
         memory_tokens: Source tokens that it read from memory instead.
         answer_tokens: Tokens of the answer.

@@ -83,7 +83,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of a text: `text[start:end]`, about `tokens` tokens long, and the heading above it."""
+    """A piece of a text: `text[start:end]`, about `tokens` tokens long, under `heading`."""
 
     start: int
     end: int
@@ -123,7 +123,7 @@ class Passage:
 
     @property
     def content(self) -> str:
-        """The text that the model reads: the heading, if there is one, and the passage's own text."""
+        """The text that the model reads: the heading, if there is one, and the passage's text."""
         return f"{self.heading}\n{self.text}" if self.heading else self.text
 
 
@@ -204,7 +204,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a deletion took out: documents in all their versions, and the number of their passages."""
+    """The result of a deletion: documents in all their versions, the number of passages."""
 
     versions: Sequence[Document]
     passages: int
