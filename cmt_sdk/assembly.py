@@ -61,7 +61,7 @@ def assemble(
     engine: Engine | None = None,
     embedder: Embedder | None = None,
 ) -> Parts:
-    """Open or make the memory in a folder. Settings are those it was made with, changed by
+    """Open or make the memory in a folder, with the settings that it was made with, changed by
     `overrides`.
 
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
@@ -78,14 +78,14 @@ def assemble(
     if engine is None and is_new:
         _require_model(asked.model)  # before there is anything on the disk
     if is_new:
-        _tell_of_other_files(path)
+        _warn_of_other_files(path)
     store = SQLiteStore(path, create=create, encrypt=encrypted)
     recorded = Settings.from_recorded(store.settings())
     settings = Settings.checked({**recorded, **overrides}) if recorded else asked
     if not recorded and not store.read_only:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
     if engine is None:
-        _tell_of_untrained(settings)
+        _warn_of_untrained(settings)
     engine = engine or LocalEngine(settings, embedder)
     # an index file would hold the embeddings in the clear: an encrypted memory has none, and search
     # is exact
@@ -107,10 +107,8 @@ def _require_model(model: str) -> None:
         model_info(model)
 
 
-def _tell_of_other_files(path: Path) -> None:
-    """Warn of a new memory among files that are none of it: they are not read, though the folder's
-    name may say so.
-    """
+def _warn_of_other_files(path: Path) -> None:
+    """Warn of a new memory in a folder with other files: opening it does not read them."""
     try:
         others = sorted(
             file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES))
@@ -129,10 +127,8 @@ def _tell_of_other_files(path: Path) -> None:
         )
 
 
-def _tell_of_untrained(settings: Settings) -> None:
-    """Warn of a method that needs adapters trained for it and has none: its answers are wrong
-    then.
-    """
+def _warn_of_untrained(settings: Settings) -> None:
+    """Warn of a method that needs adapters trained for it and has none: its answers are wrong."""
     if not settings.method.needs_training:
         return
     from cmt_sdk.weights.bundle import find_bundle

@@ -251,16 +251,22 @@ def models_dir() -> Path:
 
 
 def archive_key() -> Path:
-    """The file with the key that seals archives: $CMT_ARCHIVE_KEY, else `archive.key` beside the
-    memories in `data_dir()`.
+    """The file with the key that seals archives: $CMT_ARCHIVE_KEY, else `archive.key` in
+    `data_dir()`.
     """
     given = os.environ.get("CMT_ARCHIVE_KEY")
     return Path(given).expanduser() if given else data_dir() / "archive.key"
 
 
 def memory_path(name_or_path: str | os.PathLike[str] | None) -> Path:
-    """The folder of a memory. A bare name lies in `data_dir()`; anything with a separator, or "."
-    and "..", is a path.
+    """The folder of a memory.
+
+    Args:
+        name_or_path: A bare name stands for a folder in `data_dir()`; a text with a separator, "."
+            and ".." are paths. None is the default memory.
+
+    Raises:
+        InvalidSetting: An empty name, or a home directory that does not exist.
     """
     text = os.fspath(name_or_path) if name_or_path is not None else "default"
     if not text.strip() or "\x00" in text:
@@ -268,5 +274,5 @@ def memory_path(name_or_path: str | os.PathLike[str] | None) -> Path:
     is_path = text in {".", ".."} or "/" in text or os.sep in text or text.startswith("~")
     try:
         return Path(text).expanduser() if is_path else data_dir() / text
-    except RuntimeError as error:  # a ~ that stands for nobody's home
+    except RuntimeError as error:  # a ~ without a home directory
         raise InvalidSetting(f"memory name {text!r}: {error}") from error

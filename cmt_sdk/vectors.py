@@ -26,12 +26,12 @@ class VectorRows:
     """Embeddings as of one moment.
 
     Attributes:
-        changes: the state of the set.
-        labels: rising, one per row of `matrix`.
-        passages: ids, one per row.
-        matrix: float32 [n, dimension].
-        live: all live labels, earlier ones too; None where nothing was lost since the caller's
-            last look.
+        changes: The counters of that moment.
+        labels: One per row, rising.
+        passages: The id of the passage of each row.
+        matrix: Float32 [n, dimension].
+        live: All labels in use, earlier ones too; None if none was lost since the caller last
+            looked.
     """
 
     changes: Changes
@@ -43,11 +43,11 @@ class VectorRows:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """The vectors that a search compares with a question's.
+    """The vectors that passages are found by.
 
     Attributes:
-        passages: ids.
-        matrix: float32 [n, dimension], one row of length 1 per passage.
+        passages: The id of the passage of each row.
+        matrix: Float32 [n, dimension]; each row has length 1.
     """
 
     passages: Sequence[int]

@@ -17,7 +17,7 @@ SEARCH_MODES: tuple[SearchMode, ...] = get_args(SearchMode)
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One row of a ranked list: a passage and the score its list gave it (higher is better)."""
+    """One row of a ranked list: a passage and its score there (higher is better)."""
 
     passage_id: int
     score: float
@@ -25,12 +25,20 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """A passage that fits a query. Ranks (from 1), scores and the `likelihood` of the query (nats)
-    say why.
+    """A passage that fits a query, with the reasons.
 
-    `score`, in [0, 1], falls in the order in which matches come: it is fused, or, where the model
-    has read the passages, how near each comes to the best one. `superseded_by` is the id of the
-    document that says a newer value of the same thing.
+    Attributes:
+        passage: The passage.
+        document: The current version of its document.
+        score: In [0, 1], falling in the order of the matches: the fused score; after reranking, how
+            near the passage comes to the best one.
+        vector_rank: Its rank by meaning, from 1; None if it is not in that list.
+        vector_score: The cosine.
+        text_rank: Its rank by words, from 1; None if it is not in that list.
+        text_score: The BM25 score.
+        likelihood: Log probability of the query after the memory of the passage, in nats; None if
+            the model has not read it.
+        superseded_by: The id of the document that holds a newer value of the same thing.
     """
 
     passage: Passage
@@ -45,9 +53,7 @@ class Match:
 
     @property
     def date(self) -> str | None:
-        """The day that the document names, or its front matter, which stands in the passage's
-        heading.
-        """
+        """The day that the document or the heading of the passage names, as "2026-03-04"."""
         in_heading = ISO_DAY.search(self.passage.heading)
         return self.document.date or (in_heading[0] if in_heading else None)
 
@@ -68,16 +74,27 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A passage that was read for an answer: characters `start` to `end` of a document, with the
-    score and the reasons.
+    """A passage that was read for an answer.
 
-    `rank` is its place among the passages that fit the question, from 1. `holds_answer` is True
-    where the words of the answer stand in it; `answer_start` and `answer_end` are then the
-    characters of the document where they do, None where they stand in the heading alone. `date` is
-    the day that the document itself names ("2026-03-04"), in its metadata or its name;
-    `updated_at`, in ISO 8601, is when its text was last changed in the memory. `superseded_by` is
-    the id of the document whose newer value of the same thing was read in its place; None for a
-    passage that was read.
+    Attributes:
+        document_id: The document.
+        passage_id: The passage.
+        source: Where the document is from.
+        start: The passage's first character in the document's text.
+        end: The character after its last.
+        text: The passage's text.
+        score: The score of the match.
+        why: The reasons of the match, in a few words.
+        heading: The title and headings above the passage.
+        rank: Its place among the passages that fit the question, from 1.
+        holds_answer: True if the words of the answer stand in it.
+        answer_start: The first character of these words in the document's text; None if they stand
+            in the heading alone, or nowhere.
+        answer_end: The character after their last.
+        date: The day that the document names ("2026-03-04"), in its metadata or its name.
+        updated_at: When its text last changed in the memory, in ISO 8601.
+        superseded_by: The id of the document whose newer value of the same thing was read in its
+            place; None for a passage that was read.
     """
 
     document_id: str
@@ -99,7 +116,7 @@ class Source:
 
     @property
     def quote(self) -> str | None:
-        """The words of the passage that the answer is from; None where there are none."""
+        """The words of the passage that the answer is from; None if there are none."""
         if self.answer_start is None or self.answer_end is None:
             return None
         return self.text[self.answer_start - self.start : self.answer_end - self.start]
@@ -110,18 +127,25 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the model says, from which sources, and what it cost.
+    """An answer with its sources and costs.
 
-    `sources` begin with the passage that the answer is from, where one holds its words; the others
-    follow, the best match first, and in the end those that are superseded by one that was read.
-    `reader` is the one that wrote the text. `abstained` is True when the memory does not tell.
-    `confidence`, in [0, 1], is the model's probability that it does, times that of the words of the
-    answer (their geometric mean), times what their place leaves of it (`provenance.trust`): compare
-    it, but do not read it as a share of right answers, because a small model is too sure of itself.
-    `truncated` says that it ended at `max_tokens`. `prompt_tokens` counts the tokens that the model
-    had to read for this question; `memory_tokens` the source tokens that it read from memory
-    instead. `milliseconds` is by stage: encode, search, load, prefill (until the first token),
-    decode.
+    Attributes:
+        text: The answer.
+        sources: First the passage that the answer is from, if one holds its words; then the others,
+            best match first; last those that a passage among them supersedes.
+        reader: The reader that wrote the text; for `reader="auto"` "memory" or "text", "auto" only
+            if no passage was found.
+        abstained: True if the memory does not hold the answer.
+        confidence: In [0, 1]: the model's probability that the memory holds the answer, times the
+            geometric mean of the probabilities of its words, times the share that their place
+            leaves (`provenance.trust`). Compare it, but do not read it as a share of right answers:
+            a small model is too sure of itself.
+        prompt_tokens: Tokens that the model read for this question.
+        memory_tokens: Source tokens that it read from memory instead.
+        answer_tokens: Tokens of the answer.
+        milliseconds: By stage: encode, search, load, rerank, newest, prefill (until the first
+            token), decode.
+        truncated: True if the answer ended at `max_tokens`.
     """
 
     text: str
@@ -151,11 +175,16 @@ class Turn:
 class Intent:
     """What a message wants of a memory.
 
-    `told` is the part that is worth keeping, `asked` the part that asks; each is empty where there
-    is none. `remembers`: it asks to keep what it tells. `forgets`: it asks to erase something.
-    `chats`: small talk, or what it asks is of the assistant and needs no memory. `general`: it asks
-    only for what everybody could know. `agrees`: a yes. `machine`: not said by a person: a prompt
-    of a front end, a pasted dialogue, recalled text.
+    Attributes:
+        text: The message.
+        told: The part that is worth keeping; empty if there is none.
+        asked: The part that asks; empty if there is none.
+        remembers: It asks to keep the part that it tells.
+        forgets: It asks to erase something.
+        chats: Small talk, or a question about the assistant, which needs no memory.
+        general: It asks only for common knowledge.
+        agrees: A yes.
+        machine: No person wrote it: a prompt of a front end, a pasted dialogue, recalled text.
     """
 
     text: str
@@ -170,23 +199,26 @@ class Intent:
 
     @property
     def tells(self) -> bool:
-        """Whether some of it is worth keeping."""
+        """Whether a part of it is worth keeping."""
         return bool(self.told)
 
     @property
     def asks(self) -> bool:
-        """Whether some of it asks for what the memory may hold."""
+        """Whether a part of it asks for something that the memory may hold."""
         return bool(self.asked)
 
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a reader gets: a question after `history`, and either `memories` or `passages` (text) to
-    answer from.
+    """What a reader gets: a question, and either memories or texts to answer it from.
 
-    The best memory or passage comes last, nearest to the question. `notes` says whether there is a
-    place for them at all; without it the base model is asked bare. With `talk` it gets no
-    instruction either.
+    Attributes:
+        question: The question.
+        history: The turns before it, oldest first.
+        memories: Compressed passages; the best one last, next to the question.
+        passages: Texts of passages, in the same order.
+        notes: False asks the base model without any place for memories or passages.
+        talk: True leaves the instruction out too.
     """
 
     question: str
@@ -199,7 +231,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one reading cost, and how sure the reader was, in [0, 1]; see Answer."""
+    """What one reading cost, and the confidence of the reader, in [0, 1]; see Answer."""
 
     prompt_tokens: int
     answer_tokens: int
@@ -209,7 +241,7 @@ class Usage:
     decode_ms: float
 
     def followed_by(self, other: Usage) -> Usage:
-        """The cost of this reading and another one after it, whose answer stands."""
+        """The cost of two readings, of which the second one's answer is used."""
         return Usage(
             self.prompt_tokens + other.prompt_tokens,
             other.answer_tokens,

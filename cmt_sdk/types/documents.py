@@ -34,20 +34,28 @@ UNCHANGED = Unchanged.UNCHANGED
 
 
 def tail_of(source: str | None) -> str:
-    """The last two names of a path or an address, each after its slash; empty for a source of fewer
-    names.
-    """
+    """The last two names of a path or an address, each after its slash; "" if there are fewer."""
     names = (source or "").split("/")
     return "/" + "/".join(names[-2:]) if len(names) > 2 and all(names[-2:]) else ""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """One thing to remember. Only `text` is needed; the rest is filled in by `Memory.add`.
+    """A text to remember. Only `text` is needed; `Memory.add` fills in the rest.
 
-    `scope` is a path of names such as "user/alice" or "user/alice/session/7": asking in
-    "user/alice" sees everything beneath it. Times are UTC. `ready` is False until the text has been
-    compressed.
+    Attributes:
+        text: The text.
+        id: A name for it; generated if it is empty.
+        source: Where it is from, such as a path or an address.
+        scope: A path of names such as "user/ann" or "user/ann/session/7": asking in "user/ann"
+            reads everything beneath it.
+        metadata: Names and plain values.
+        created_at: When the document was added, in UTC.
+        updated_at: When its text last changed, in UTC.
+        expires_at: When it stops being remembered.
+        version: From 1; an update of the text makes the next one.
+        current: False for a version in the history.
+        ready: False until the text is compressed.
     """
 
     text: str
@@ -65,7 +73,7 @@ class Document:
     @property
     def date(self) -> str | None:
         """The day that the document names, as "2026-03-04": the latest in its metadata, else the
-        one in its source's name.
+        one in the name of its source.
         """
         named = [str(self.metadata.get(key) or "") for key in DATE_KEYS]
         days = [found[0] for text in named if (found := ISO_DAY.match(text))]
@@ -75,9 +83,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A piece of a text: `text[start:end]`, under the heading it stands below, about `tokens`
-    tokens long.
-    """
+    """A piece of a text: `text[start:end]`, about `tokens` tokens long, under `heading`."""
 
     start: int
     end: int
@@ -87,11 +93,20 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """The unit that is compressed, matched and read: characters `start` to `end` of one version of
-    a document.
+    """The unit that is compressed, matched and read: a part of one version of a document.
 
-    `ready` is False until it has been compressed. `fidelity` is that of its stored memory (see
-    Encoded); None: not measured.
+    Attributes:
+        id: Its number in the memory.
+        document_id: The document.
+        version: The version of the document.
+        ordinal: Its place among the passages of the version, from 0.
+        start: Its first character in the document's text.
+        end: The character after its last.
+        tokens: Its length in tokens of the model.
+        text: Its text.
+        heading: The title and headings that it stands under.
+        ready: False until it is compressed.
+        fidelity: That of its stored memory, see Encoded; None if it was not measured.
     """
 
     id: int
@@ -108,18 +123,22 @@ class Passage:
 
     @property
     def content(self) -> str:
-        """What the model reads: the heading, where there is one, and the passage's own text."""
+        """The text that the model reads: the heading, if there is one, and the passage's text."""
         return f"{self.heading}\n{self.text}" if self.heading else self.text
 
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which documents are meant; every given condition must hold. An empty filter means all current
-    documents.
+    """Conditions on documents, all of which must hold. An empty filter fits every current document.
 
-    `scope` includes everything beneath it; `outside` leaves a scope out, with everything beneath
-    it. `where` maps a metadata key to a value, or to one operator: {"year": {">=": 2020}}, with ==,
-    !=, <, <=, >, >=, in, exists. `source` may hold the wildcard *.
+    Attributes:
+        ids: Only these documents.
+        scope: Only this scope, with everything beneath it.
+        source: Only this source; * is a wildcard.
+        where: From a metadata key to a value, or to one operator: {"year": {">=": 2020}}, with ==,
+            !=, <, <=, >, >=, in, exists.
+        history: Earlier versions too.
+        outside: Not this scope, nor anything beneath it.
     """
 
     ids: Sequence[str] | None = None
@@ -131,14 +150,17 @@ class Filter:
 
     @property
     def empty(self) -> bool:
-        """True when nothing is asked for, so that every current document fits."""
+        """True if there is no condition, so that every current document fits."""
         return self == Filter()
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a listing, iterated for its documents. `next_cursor` asks for the following page;
-    None on the last.
+    """One page of a listing, iterated for its documents.
+
+    Attributes:
+        documents: The documents of this page.
+        next_cursor: The cursor of the following page; None on the last one.
     """
 
     documents: Sequence[Document]
@@ -153,12 +175,20 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """Proof of forgetting: what went, from which files, and what a scan of every byte of them found
-    left of it.
+    """Proof of forgetting: what went, and what a scan of every byte of the files found left of it.
 
-    `complete` is False while another process reads the state before: the rest is erased at the next
-    opening. `copies` are those that this product made and that are still there (backups, archives,
-    what a repair laid aside): they may hold what went.
+    Attributes:
+        documents: The ids of the documents that were erased.
+        versions: How many versions were erased.
+        passages: How many passages were erased.
+        bytes_freed: By how many bytes the files became smaller.
+        files_scanned: The files that were rewritten and scanned.
+        traces_found: Pieces of the erased text that the scan found; 0 if nothing is left.
+        complete: False while another process reads the state before: the rest is erased at the next
+            opening.
+        at: When, in UTC.
+        copies: Backups, archives and files set aside by a repair that still exist and may hold the
+            erased text.
     """
 
     documents: Sequence[str]
@@ -174,9 +204,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Removed:
-    """What a deletion took out: documents in all their versions, and the number of their
-    passages.
-    """
+    """The result of a deletion: documents in all their versions, the number of passages."""
 
     versions: Sequence[Document]
     passages: int
@@ -184,8 +212,21 @@ class Removed:
 
 @dataclass(frozen=True, slots=True)
 class Stats:
-    """The memory in numbers. `pending` passages wait for compression; `cold` ones are encoded again
-    when needed.
+    """The memory in numbers.
+
+    Attributes:
+        documents: Current documents.
+        versions: Versions of all documents.
+        passages: Passages of current versions.
+        pending: Passages that are not compressed yet.
+        cold: Passages whose memory was dropped for `memory_budget`; they are encoded again when
+            needed.
+        tokens: Tokens of all passages.
+        text_bytes: UTF-8 bytes of all texts.
+        memory_bytes: Bytes of all compressed passages.
+        file_bytes: Bytes of all files.
+        index: The vector index, described.
+        model: The model in the settings.
     """
 
     documents: int
@@ -203,12 +244,17 @@ class Stats:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a batch is: documents stored (`added`, or `unchanged` when their content was there
-    already) and compressed.
+    """How far a batch is.
 
-    Of an archive, `taken` of the compressed passages have the memory that it brought; `unproven`
-    memories of it were not taken, because nothing proves that they are of the text beside them:
-    these passages are compressed here.
+    Attributes:
+        added: Documents stored.
+        unchanged: Documents whose content was stored already.
+        updated: Documents that became a next version.
+        passages: Passages of the stored documents.
+        compressed: Passages compressed.
+        taken: Of these, passages whose memory an archive brought.
+        unproven: Memories of an archive that were not taken, because no seal proves that they are
+            of the text next to them; their passages are compressed here.
     """
 
     added: int = 0
@@ -226,8 +272,13 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One line of a check-up: what was looked at, whether it is well, and what to do when it is
-    not.
+    """One line of a check.
+
+    Attributes:
+        check: The name of the check.
+        ok: Whether it passed.
+        detail: What it found.
+        remedy: What to do if it failed.
     """
 
     check: str

@@ -16,13 +16,22 @@ Vector: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What made a memory. Memories of another fingerprint cannot be read, except that `keep` and
-    `keep_at_least` may differ, and `quantization` between bf16 and fp32: the same weights, and far
-    less apart than four bits are.
+    """What made a memory. A model reads only memories of its own fingerprint, except that `keep`
+    and `keep_at_least` may differ, and `quantization` between bf16 and fp32: the same weights, and
+    far closer to each other than to four bits.
 
-    `base`, `tokenizer`, `encoder` and `matcher` are SHA-256 prefixes; `model` is the name people
-    know. Memories that were made before there was `keep_at_least` have 0 there, and the id that
-    they had.
+    Attributes:
+        model: The name of the base model.
+        base: SHA-256 prefix of its weights.
+        quantization: "nf4", "bf16" or "fp32".
+        tokenizer: SHA-256 prefix of its tokenizer.
+        encoder: SHA-256 prefix of the adapter that compresses.
+        matcher: SHA-256 prefix of the head that embeds.
+        compressor: "kv", or "soft-merged" with its compression.
+        keep: The share of entries kept, 1 / compression; 1 for "soft".
+        format: The number of the format of the arrays (docs/format.md).
+        keep_at_least: Tokens of every passage whose entries are all kept. 0 in memories that were
+            made before this setting existed; their id stays.
     """
 
     model: str
@@ -45,8 +54,8 @@ class Fingerprint:
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """The fields that keep memories of `self` from being read by `other`, in words; empty when
-        they can.
+        """The fields that keep memories of `self` from being read by `other`, as "name: mine !=
+        theirs"; empty if `other` can read them.
         """
         may = {"keep", "keep_at_least", "model"}
         if {self.quantization, other.quantization} == {"bf16", "fp32"}:
@@ -65,8 +74,12 @@ class Fingerprint:
 
 @dataclass(frozen=True, slots=True)
 class PackedMemory:
-    """A compressed passage as it is stored: named numpy arrays, whose meaning `kind` defines
-    (docs/format.md).
+    """A compressed passage as it is stored.
+
+    Attributes:
+        kind: The format of the arrays, such as "kv" (docs/format.md).
+        tokens: Source tokens.
+        arrays: Named numpy arrays, whose meaning and shapes `kind` defines.
     """
 
     kind: str
@@ -81,11 +94,13 @@ class PackedMemory:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """What a compressor makes of one passage: the memory to read and the embedding to find it by,
-    of length 1.
+    """What a compressor makes of one passage.
 
-    `fidelity`, in [0, 1], says how much of the passage the model reads from its memory; None: not
-    measured.
+    Attributes:
+        memory: The compressed passage, which is read.
+        embedding: Float32 [dimension], of length 1, by which it is found.
+        fidelity: In [0, 1], how much of the passage the model reads from its memory; None if it was
+            not measured.
     """
 
     memory: PackedMemory

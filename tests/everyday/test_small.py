@@ -198,7 +198,7 @@ def test_soft_without_training_is_warned_of(monkeypatch, caplog, trained, compre
         "cmt_sdk.weights.registry.model_info", lambda _: SimpleNamespace(sha256="0" * 64)
     )
     with caplog.at_level(logging.WARNING, "cmt_sdk"):
-        assembly._tell_of_untrained(Settings(compressor=compressor))
+        assembly._warn_of_untrained(Settings(compressor=compressor))
     assert ("`cmt train --part soft`" in caplog.text) == warned
 
 
