@@ -324,7 +324,7 @@ async def test_leaving_everything_empty_forgets_nothing(memory, connect, given):
 
 async def test_documents_are_resources(memory, connect, monkeypatch):
     """Listed page by page and read by their address, whatever their ids look like."""
-    monkeypatch.setattr(adapter, "PAGE", 2)
+    monkeypatch.setattr(adapter, "PAGE_SIZE", 2)
     for document_id in ("a", "../b c", "/d/é%"):
         memory.add(
             f"The text of {document_id}.",

@@ -205,14 +205,14 @@ def test_who_hangs_up_ends_the_conversion(tmp_path, monkeypatch):
 
 async def test_a_file_that_ends_its_reader_spoils_no_other(monkeypatch):
     """It is refused by its name, with what to do; those before and after it are read."""
-    convert = uploads._converted
+    convert = uploads._convert
 
     async def dying(paths):
         bad = next((n for n, path in enumerate(paths) if path.suffix == ".bad"), len(paths))
         if bad:
             await convert(paths[:bad])
 
-    monkeypatch.setattr(uploads, "_converted", dying)
+    monkeypatch.setattr(uploads, "_convert", dying)
     names = ["a.md", "x.bad", "b.md", "y.bad", "c.png"]
     found = await uploads.read_files(
         [(name, b"text" if name != "c.png" else b"\x89PNG\xff") for name in names]
@@ -237,7 +237,7 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
     """In the line and before the first word: comments. What was said is heard where the client
     hangs up.
     """
-    monkeypatch.setattr(http_responses, "PULSE", 0.02)
+    monkeypatch.setattr(http_responses, "KEEPALIVE_SECONDS", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         server.reader.hold()
@@ -268,7 +268,7 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
 
 def test_what_goes_wrong_after_a_pulse_is_an_event(tmp_path, monkeypatch):
     """There is no status to be had any more."""
-    monkeypatch.setattr(http_responses, "PULSE", 0.02)
+    monkeypatch.setattr(http_responses, "KEEPALIVE_SECONDS", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         server.reader.hold()
