@@ -2,6 +2,9 @@
 # make test: set up everything, check (lint, types, contracts, docs) and run all tests, the real model included.
 # make test-slow: the long form of the tests that kill, damage, load and fuzz.
 # make test-lowest, make test-newest: the tests of every extra with the lowest and the newest versions that it allows.
+# make docs: the manual, in build/manual.
+# make pages: what of the manual is generated (commands, layers), after a change of the code.
+# make wheel-test: install the built wheel and sdist in bare environments, and run `cmt` there.
 # make bench: the timings of examples/benchmarks.
 
 PYTHON ?= python3
@@ -13,7 +16,7 @@ DEMO := .demo
 # Python keeps what it compiled, though an image says that it shall not: tests start hundreds of processes.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo test test-slow test-lowest test-newest check unit integration bench clean
+.PHONY: demo test test-slow test-lowest test-newest docs pages wheel-test check unit integration bench clean
 .DELETE_ON_ERROR:
 
 # torch comes first and by exact version: a looser request may take a build with several GB of CUDA libraries.
@@ -67,6 +70,22 @@ test-slow: $(VENV)/dev.done
 # Each extra in an environment of its own, in build/bounds: half an hour on two cores, some 2 GB.
 test-lowest test-newest: test-%: $(VENV)/dev.done
 	$(BIN)/python tests/bounds.py $* --torch "$(TORCH)"
+
+$(VENV)/docs.done: $(VENV)/dev.done
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -e ".[docs]"
+	@touch $@
+
+# Material for MkDocs prints a notice about its own future unless this variable is set.
+docs: $(VENV)/docs.done
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+pages: $(VENV)/dev.done
+	$(BIN)/python tests/docs/cli_pages.py
+	$(BIN)/python docs/generate.py
+
+wheel-test: $(VENV)/dev.done
+	$(BIN)/cmt model pull
+	$(BIN)/python tests/wheel.py build/wheel
 
 bench: $(VENV)/dev.done
 	$(BIN)/cmt model pull

@@ -1,3 +1,4 @@
-"""Adapters: cmt-sdk memories in other frameworks, one file each. Each is imported only by whom it
-serves.
+"""Adapters: cmt-sdk memories in other frameworks, one file per framework.
+
+Nothing here is imported unless its framework is used.
 """

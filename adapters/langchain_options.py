@@ -1,5 +1,6 @@
-"""What calls of the LangChain adapters may give; ChatCMT also takes, and passes over, the options
-of other chat models.
+"""Check the options of calls to the LangChain adapters.
+
+ChatCMT also accepts, and ignores, the options of other chat models.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any, NoReturn
 
 from cmt_sdk.errors import InvalidInput
 
-PASSED_OVER = frozenset(
+IGNORED = frozenset(
     (
         *(
             "temperature",
@@ -33,7 +34,7 @@ PASSED_OVER = frozenset(
         ),
         *("reasoning_effort", "verbosity", "prompt_cache_key", "ls_structured_output_format"),
     )
-)  # they choose among answers, of which there is one, or are about a service
+)  # options that choose among several answers, or that concern a hosted service
 NEVER_NONE = ("max_tokens", "reader")
 AS_TEXT = "it answers in plain text: leave it out"
 NO_TOOLS = (
@@ -41,53 +42,67 @@ NO_TOOLS = (
     "create_agent(model, tools=memory_tools(memory))"
 )
 NO_SCHEMAS = (
-    "ChatCMT answers in plain text and fills in no schemas: take with_structured_output() of"
+    "ChatCMT answers in plain text and fills in no schemas: use with_structured_output() of"
     " another model"
 )
 
 
-def taken(given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
-    """The options of a call that ChatCMT takes, of those given to `invoke`, `stream` or `bind`.
+def supported_options(given: Mapping[str, Any], own: Collection[str]) -> dict[str, Any]:
+    """Return the options that ChatCMT uses, of those given to `invoke`, `stream` or `bind`.
 
-    What other chat models take and cannot change an answer here is passed over. Raises InvalidInput
-    for what would give the answer another form, TypeError for a name that no chat model has.
+    Options of other chat models that cannot change an answer here are left out.
+
+    Args:
+        given: All options of the call.
+        own: Names of the options that ChatCMT has.
+
+    Raises:
+        InvalidInput: An option would change the form of the answer.
+        TypeError: No chat model has an option of this name.
     """
     options = {
         n: v for n, v in given.items() if v is not None or (n in own and n not in NEVER_NONE)
     }
-    for name, (fits, reason) in FORMS.items():
-        if name in options and not fits(options.pop(name)):
+    for name, (is_allowed, reason) in FORMS.items():
+        if name in options and not is_allowed(options.pop(name)):
             raise InvalidInput(
                 f"ChatCMT.invoke(): {name}={given[name]!r:.80} cannot be done, {reason}"
             )
     if "max_completion_tokens" in options:
         options["max_tokens"] = options.pop("max_completion_tokens")
-    if options.get("max_tokens") in (-1, 0):  # by which some clients mean no limit
+    if options.get("max_tokens") in (-1, 0):  # some clients mean no limit by these
         del options["max_tokens"]
-    refuse_unknown("ChatCMT.invoke", options, own, PASSED_OVER)
+    reject_unknown("ChatCMT.invoke", options, own, IGNORED)
     return {name: value for name, value in options.items() if name in own}
 
 
-def refuse_unknown(
-    call: str, given: Iterable[str], taken: Collection[str], more: Collection[str] = ()
+def reject_unknown(
+    call: str, given: Iterable[str], known: Collection[str], more: Collection[str] = ()
 ) -> None:
-    """Raise TypeError for a name that a public call does not take: with the nearest that it takes,
-    and all of `taken`.
+    """Raise TypeError for an argument that a public call does not have.
+
+    The message names the most similar argument and all of `known`.
+
+    Args:
+        call: The name of the call.
+        given: Names of the given arguments.
+        known: Names of the call's arguments.
+        more: Names that are accepted, but not listed in the message.
     """
     for name in given:
-        if name not in taken and name not in more:
-            near = get_close_matches(name, [*taken, *more], 1)
+        if name not in known and name not in more:
+            near = get_close_matches(name, [*known, *more], 1)
             meant = f": did you mean {near[0]!r}? It takes" if near else ": it takes"
-            raise TypeError(f"{call}() has no argument {name!r}{meant} {', '.join(sorted(taken))}")
+            raise TypeError(f"{call}() has no argument {name!r}{meant} {', '.join(sorted(known))}")
 
 
 def no_tools(*_: object, **__: object) -> NoReturn:
-    """In place of `bind_tools`."""
+    """Replace `bind_tools`. Raises NotImplementedError with the reason."""
     raise NotImplementedError(NO_TOOLS)
 
 
 def no_schemas(*_: object, **__: object) -> NoReturn:
-    """In place of `with_structured_output`."""
+    """Replace `with_structured_output`. Raises NotImplementedError with the reason."""
     raise NotImplementedError(NO_SCHEMAS)
 
 

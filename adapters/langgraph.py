@@ -1,4 +1,4 @@
-"""LangGraph: a memory as the long-term store of a graph (BaseStore). Knows no model and no prompt.
+"""LangGraph: a memory as the long-term store of a graph (BaseStore).
 
     store = CMTStore(cmt_sdk.open("notes"))
     store.put(("users", "ann"), "tea", {"text": "Ann likes green tea."}, ttl=60)
@@ -7,11 +7,11 @@
     store.list_namespaces(prefix=("users",), max_depth=1)
     graph = builder.compile(store=store)
 
-A namespace is a scope: ("users", "ann") is `users/ann`, so that `memory.model.ask(question,
-scope="users/ann")` answers from the same items. An item is a document. Its text is what search and
-reader are to see: `field: value` lines, or only the fields that `index` names. The value itself
-stands beside it, as JSON (see payload): a text that left out fields could not give it back, and
-metadata holds plain values only.
+A namespace is a scope: ("users", "ann") is `users/ann`, so `memory.model.ask(question,
+scope="users/ann")` answers from the same items. An item is a document. The text of the document is
+for search and reader: `field: value` lines, or only the fields that `index` names. The value itself
+is stored next to the text, as JSON (see payload), because the text may lack fields and metadata
+hold only plain values.
 """
 
 from __future__ import annotations
@@ -21,26 +21,22 @@ import hashlib
 import json
 import logging
 import math
-import operator
-import os
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 import cmt_sdk
-from cmt_adapters.payload import packed, unpacked
+from cmt_adapters.langgraph_filters import fits, lines_of, matches_path
+from cmt_adapters.payload import attach_json, attached_json, dump_json, memory_lock
 from cmt_sdk.errors import (
     AlreadyExists,
     CMTError,
     DocumentNotFound,
-    InvalidDocument,
-    InvalidFilter,
     InvalidInput,
 )
 from cmt_sdk.extras import unusable
@@ -52,7 +48,6 @@ try:
         GetOp,
         Item,
         ListNamespacesOp,
-        MatchCondition,
         Op,
         PutOp,
         Result,
@@ -68,29 +63,30 @@ except ImportError as error:
 log = logging.getLogger(__name__)
 
 Namespace = tuple[str, ...]
-# one a memory: what refreshes an expiry reads before it writes
-LOCKS: dict[Path, threading.RLock] = {}
-# metadata
-ITEM, INDEXED, TTL, EXPIRES = "langgraph", "langgraph_indexed", "langgraph_ttl", "langgraph_expires"
-OURS = {ITEM: {"exists": True}}
+# metadata fields
+ITEM = "langgraph"
+INDEXED = "langgraph_indexed"
+TTL = "langgraph_ttl"
+EXPIRES = "langgraph_expires"
+IS_ITEM = {ITEM: {"exists": True}}
 NOT_INDEXED = "(not indexed)"
-LONGEST_TTL = 500_000_000  # minutes: some 950 years; later moments may not be dates any more
-SPECIAL = re.compile("[%/\ud800-\udfff]")  # what a label may hold and a name in a scope may not
-UNSOUND = re.compile("[\0\ud800-\udfff]")  # what a value may hold and a text may not
-ORDERED = {"$gt": operator.gt, "$gte": operator.ge, "$lt": operator.lt, "$lte": operator.le}
-OPERATORS = {"$eq": operator.eq, "$ne": operator.ne, **ORDERED}
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=LOCKS.clear)  # a thread of the parent may hold one
+MAX_TTL = 500_000_000  # minutes, some 950 years; later times may exceed the range of datetime
+SPECIAL = re.compile("[%/\ud800-\udfff]")  # allowed in a label, but not in a component of a scope
 
 
 class CMTStore(Handle, BaseStore):
-    """A BaseStore over a memory, beneath `scope`; the memory stays the caller's to close.
+    """A BaseStore over a memory. The caller closes the memory.
 
-    `fields` are the paths that are indexed where a put does not say ("$": the whole value). With
-    `wait=False` passages are compressed in the background: an item is found by its words at once,
-    and by meaning a little later. What has expired is never returned; it goes from the disk with
-    `sweep_ttl`. The score of a search is the fused one of `Memory.search`.
+    Expired items are never returned; `sweep_ttl` erases them from the disk. The score of a search
+    is the fused score of `Memory.search`.
+
+    Args:
+        memory: An open memory.
+        scope: The scope of the store; namespaces are below it.
+        fields: Paths to index if a put names none; "$" is the complete value.
+        ttl: Default time to live, in minutes, and how to refresh it.
+        wait: False compresses in the background: an item is found by its words at once, and by
+            meaning a little later.
     """
 
     supports_ttl = True
@@ -114,14 +110,17 @@ class CMTStore(Handle, BaseStore):
 
     @property
     def _lock(self) -> threading.RLock:
-        return LOCKS.setdefault(self._memory.path.resolve(), threading.RLock())
+        return memory_lock(self._memory)
 
     def batch(self, ops: Iterable[Op]) -> list[Result]:
-        """Carry out operations: the reads see what was there before, then the puts follow, the last
-        one of each key.
+        """Run operations: first all reads, then the last put of each key.
 
-        Raises InvalidNamespaceError, InvalidDocument (no JSON, too large), InvalidFilter; then no
-        put has happened.
+        If an operation is refused, no put is run.
+
+        Raises:
+            InvalidNamespaceError: A namespace is not valid.
+            InvalidDocument: A value is not JSON or too large.
+            InvalidFilter: A filter is not valid.
         """
         puts: dict[tuple[Namespace, str], tuple[PutOp, cmt_sdk.Document | None]] = {}
         results: list[Result] = []
@@ -137,13 +136,11 @@ class CMTStore(Handle, BaseStore):
         return results
 
     async def abatch(self, ops: Iterable[Op]) -> list[Result]:
-        """As `batch`, in a thread."""
+        """Run `batch` in a thread."""
         return await asyncio.to_thread(self.batch, list(ops))
 
     def scope(self, namespace: Sequence[str]) -> str:
-        """The scope in the memory that a namespace stands for; labels with / or % in them are
-        escaped.
-        """
+        """Return the scope of a namespace; / and % in labels are escaped."""
         return "/".join(filter(None, [self._root, *map(_escaped, namespace)]))
 
     # -- reading ----------------------------------------------------------------------------------
@@ -179,47 +176,45 @@ class CMTStore(Handle, BaseStore):
         return [SearchItem(**self._content(document), score=score) for document, score in page]
 
     def _listed(self, op: SearchOp) -> Iterator[tuple[cmt_sdk.Document, float | None]]:
-        """What fits the filter, in order of creation."""
-        for document in self._memory.documents(
-            scope=self.scope(op.namespace_prefix) or None, where=OURS
-        ):
-            if not op.filter or _fits(self._content(document)["value"], op.filter):
+        """Yield the items that match the filter, in order of creation."""
+        scope = self.scope(op.namespace_prefix) or None
+        for document in self._memory.documents(scope=scope, where=IS_ITEM):
+            if not op.filter or fits(self._content(document)["value"], op.filter):
                 yield document, None
 
     def _ranked(self, op: SearchOp) -> Iterator[tuple[cmt_sdk.Document, float | None]]:
-        """What fits the filter: first what the query finds, best first; then, without a score, all
-        else.
+        """Yield the items that match the filter: first the query's, best first, then all others.
+
+        The others have no score.
         """
-        assert op.query is not None  # noqa: S101 - _search asks
+        assert op.query is not None  # noqa: S101 - the caller checks it
+        query = op.query
         scope = self.scope(op.namespace_prefix) or None
+
         wanted = k = max(1, op.offset + op.limit)
         while True:
-            matches = self._memory.search(op.query, k, scope=scope, where={INDEXED: True})
-            best: dict[str, cmt_sdk.Match] = {}
-            for match in matches:
-                best.setdefault(match.document.id, match)
-            fitting = [
-                m
-                for m in best.values()
-                if _fits(self._content(m.document)["value"], op.filter or {})
+            matches = self._memory.search(
+                query, k, per_document=True, scope=scope, where={INDEXED: True}
+            )
+            found = [
+                m for m in matches if fits(self._content(m.document)["value"], op.filter or {})
             ]
-            if len(fitting) >= wanted or len(matches) < k:
+            if len(found) >= wanted or len(matches) < k:
                 break
-            k *= 4  # several passages of one item, or items that the filter refuses
-        yield from ((m.document, m.score) for m in fitting)
-        yield from (
-            (document, score) for document, score in self._listed(op) if document.id not in best
-        )
+            k *= 4  # the filter refuses some items
+        yield from ((match.document, match.score) for match in found)
+        ranked = {match.document.id for match in found}
+        yield from (item for item in self._listed(op) if item[0].id not in ranked)
 
     def _namespaces(self, op: ListNamespacesOp) -> list[Namespace]:
-        scopes = {d.scope for d in self._memory.documents(scope=self._root or None, where=OURS)}
+        scopes = {d.scope for d in self._memory.documents(scope=self._root or None, where=IS_ITEM)}
         found = [
             n
             for n in map(self._namespace, scopes)
-            if all(_matches(c, n) for c in op.match_conditions or ())
+            if all(matches_path(c, n) for c in op.match_conditions or ())
         ]
-        cut = found if op.max_depth is None else {n[: op.max_depth] for n in found}
-        return sorted(cut)[op.offset : op.offset + op.limit]
+        shortened = found if op.max_depth is None else {n[: op.max_depth] for n in found}
+        return sorted(shortened)[op.offset : op.offset + op.limit]
 
     def _namespace(self, scope: str) -> Namespace:
         labels = scope.removeprefix(self._root).strip("/")
@@ -230,59 +225,56 @@ class CMTStore(Handle, BaseStore):
         )
 
     def _content(self, document: cmt_sdk.Document) -> dict[str, Any]:
-        """The fields of an Item."""
-        kept = json.loads(unpacked(document, ITEM))
-        created_at, put = document.created_at, datetime.fromisoformat(kept["put"])
+        """Return the fields of an Item."""
+        item = json.loads(attached_json(document, ITEM))
+        created_at = document.created_at
+        put = datetime.fromisoformat(item["put"])
         return {
             "namespace": self._namespace(document.scope),
-            "key": kept["key"],
-            "value": kept["value"],
+            "key": item["key"],
+            "value": item["value"],
             "created_at": created_at,
-            # the document's own changes with every refresh
+            # not the document's updated_at, which changes with every refresh
             "updated_at": max(put, created_at or put),
         }
 
     # -- writing ----------------------------------------------------------------------------------
 
     def _id(self, namespace: Namespace, key: str) -> str:
-        """One id for a key in a scope, found without a search; a key may hold what an id may
-        not.
-        """
-        return (
-            "langgraph-"
-            + hashlib.sha256(json.dumps([self.scope(namespace), key]).encode()).hexdigest()[:32]
-        )
+        """Return the document id of a key in a namespace: a hash, since a key may hold any text."""
+        digest = hashlib.sha256(json.dumps([self.scope(namespace), key]).encode()).hexdigest()
+        return f"langgraph-{digest[:32]}"
 
     def _document(self, op: PutOp) -> cmt_sdk.Document | None:
-        """The document that an item is kept as; None for a deletion. Raises InvalidDocument."""
+        """Return the document of an item; None for a deletion. Raises InvalidDocument."""
         if op.value is None:
             return None
         value = dict(op.value)
-        try:
-            kept = json.dumps({"key": op.key, "value": value, "put": datetime.now(UTC).isoformat()})
-        except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidDocument(
-                f"the value of {op.key!r:.60} is no JSON ({error}): give text, numbers, lists,"
-                " dicts"
-            ) from error
-        text = self._text(value, op.index)
-        expires_at = None if op.ttl is None else _in(op.ttl)
-        whole, metadata = packed(text or NOT_INDEXED, kept, ITEM)
-        metadata[INDEXED] = bool(text)
+        item = {"key": op.key, "value": value, "put": datetime.now(UTC).isoformat()}
+        content = dump_json(item, f"the value of {op.key!r:.60}")
+        words = self._text(value, op.index)
+        expires_at = None if op.ttl is None else _expiry(op.ttl)
+        text, metadata = attach_json(words or NOT_INDEXED, content, ITEM)
+        metadata[INDEXED] = bool(words)
         if op.ttl is not None and expires_at:
-            metadata |= {TTL: min(op.ttl, LONGEST_TTL), EXPIRES: expires_at.timestamp()}
-        scope, name = self.scope(op.namespace), self._id(op.namespace, op.key)
-        return cmt_sdk.Document(whole, name, scope=scope, metadata=metadata, expires_at=expires_at)
+            metadata |= {TTL: min(op.ttl, MAX_TTL), EXPIRES: expires_at.timestamp()}
+        return cmt_sdk.Document(
+            text,
+            self._id(op.namespace, op.key),
+            scope=self.scope(op.namespace),
+            metadata=metadata,
+            expires_at=expires_at,
+        )
 
     def _text(self, value: dict[str, Any], index: Any) -> str:
-        """What search and reader see of a value; empty when it is not indexed."""
+        """Return the text of a value for search and reader; "" if it is not indexed."""
         paths = [] if index is False else index or self._fields
         parts = [
             part
             for path in paths
-            for part in (_lines(value) if path == "$" else get_text_at_path(value, path))
+            for part in (lines_of(value) if path == "$" else get_text_at_path(value, path))
         ]
-        return UNSOUND.sub("\ufffd", "\n".join(parts)).strip()
+        return cmt_sdk.clean_text("\n".join(parts)).strip()
 
     def _put(self, op: PutOp, new: cmt_sdk.Document | None) -> None:
         with self._lock:
@@ -295,7 +287,7 @@ class CMTStore(Handle, BaseStore):
             except DocumentNotFound:
                 try:
                     self._memory.add(new, wait=self._wait)
-                except AlreadyExists:  # another process has put it in this moment
+                except AlreadyExists:  # another process has just added it
                     self._replace(new)
 
     def _replace(self, new: cmt_sdk.Document) -> None:
@@ -306,23 +298,23 @@ class CMTStore(Handle, BaseStore):
     # -- expiry -----------------------------------------------------------------------------------
 
     def _refresh(self, document: cmt_sdk.Document) -> None:
-        """Begin an item's time to live anew. Only the one column: another process may be putting a
-        value now.
+        """Restart an item's time to live.
+
+        Only expires_at is written, since another process may be putting a value at the same time.
         """
         ttl = document.metadata.get(TTL)
         if isinstance(ttl, int | float):
             with suppress(DocumentNotFound):
-                self._memory.update(document.id, expires_at=_in(ttl))
+                self._memory.update(document.id, expires_at=_expiry(ttl))
 
     def sweep_ttl(self) -> int:
-        """Erase expired items, and what was written over, from the files; returns how many items
-        have gone.
+        """Erase expired items and replaced values from the files. Returns how many items expired.
 
-        `Memory.forget` reaches expired documents by metadata only, so first the living ones that
-        were read since they were put get their new time there.
+        `Memory.forget` selects expired documents only by metadata, so items that were refreshed
+        first get their new expiry there.
         """
         stats = self._memory.stats()
-        # nothing has expired or was written over: the files need not be written anew
+        # nothing has expired or was replaced: do not rewrite the files
         if stats.versions == stats.documents:
             return 0
         due = {EXPIRES: {"<=": datetime.now(UTC).timestamp()}}
@@ -336,8 +328,10 @@ class CMTStore(Handle, BaseStore):
         return sum(not self._memory.ids(name) for name in gone)
 
     def start_ttl_sweeper(self, sweep_interval_minutes: float | None = None) -> None:
-        """Sweep in a thread, every so many minutes (those of `ttl`, else 5), until
-        `stop_ttl_sweeper`.
+        """Sweep in a thread until `stop_ttl_sweeper`.
+
+        Args:
+            sweep_interval_minutes: Minutes between sweeps; the default is that of `ttl`, else 5.
         """
         minutes = (
             sweep_interval_minutes or (self.ttl_config or {}).get("sweep_interval_minutes") or 5
@@ -350,8 +344,10 @@ class CMTStore(Handle, BaseStore):
         self._sweeper.start()
 
     def stop_ttl_sweeper(self, timeout: float | None = None) -> bool:
-        """Stop sweeping; False when the thread was still at it after `timeout` seconds. Call it
-        before closing the memory.
+        """Stop sweeping. Call it before you close the memory.
+
+        Returns:
+            False if the thread is still sweeping after `timeout` seconds.
         """
         self._stop.set()
         if self._sweeper is None:
@@ -371,8 +367,8 @@ def _escaped(label: str) -> str:
     return SPECIAL.sub(lambda found: quote(found[0], safe="", errors="surrogatepass"), label)
 
 
-def _in(minutes: float) -> datetime:
-    """The moment in so many minutes. Raises InvalidInput."""
+def _expiry(minutes: float) -> datetime:
+    """Return the time in `minutes` from now. Raises InvalidInput."""
     if (
         isinstance(minutes, bool)
         or not isinstance(minutes, int | float)
@@ -380,71 +376,4 @@ def _in(minutes: float) -> datetime:
         or minutes <= 0
     ):
         raise InvalidInput(f"ttl={minutes!r}: give minutes above 0, or None for no end")
-    return datetime.now(UTC) + timedelta(minutes=min(minutes, LONGEST_TTL))
-
-
-def _lines(value: Any) -> list[str]:
-    """A JSON value as lines `path: value`. With a stack of its own: values may lie deep."""
-    lines: list[str] = []
-    left: list[tuple[str, Any]] = [("", value)]
-    while left:
-        path, this = left.pop()
-        if isinstance(this, Mapping):
-            left += [
-                (f"{path}.{name}" if path else str(name), inner)
-                for name, inner in reversed(list(this.items()))
-            ]
-        elif isinstance(this, list | tuple):
-            left += [(path, inner) for inner in reversed(this)]
-        elif this is not None and this != "":
-            lines.append(f"{path}: {this if isinstance(this, str) else json.dumps(this)}")
-    return lines
-
-
-def _matches(condition: MatchCondition, namespace: Namespace) -> bool:
-    """A namespace against a path whose * stands for any one label, from its start or from its
-    end.
-    """
-    path = condition.path
-    if condition.match_type not in ("prefix", "suffix"):
-        raise InvalidFilter(f"match_type={condition.match_type!r}: choose one of prefix, suffix")
-    part = (
-        namespace[: len(path)]
-        if condition.match_type == "prefix"
-        else namespace[max(0, len(namespace) - len(path)) :]
-    )
-    return len(part) == len(path) and all(
-        wanted in ("*", label) for wanted, label in zip(path, part, strict=True)
-    )
-
-
-def _fits(value: Any, wanted: Any) -> bool:
-    """A value against a filter, at every depth: an operator, the same list, or a dict with at least
-    these entries.
-    """
-    if isinstance(wanted, Mapping):
-        if any(name.startswith("$") for name in wanted):
-            return all(_compares(value, name, bound) for name, bound in wanted.items())
-        return isinstance(value, Mapping) and all(
-            _fits(value.get(name), inner) for name, inner in wanted.items()
-        )
-    if isinstance(wanted, list | tuple):
-        return (
-            isinstance(value, list) and len(value) == len(wanted) and all(map(_fits, value, wanted))
-        )
-    return bool(value == wanted)
-
-
-def _compares(value: Any, name: str, bound: Any) -> bool:
-    """One operator. Numbers, and text that reads as numbers, are ordered by size, other text by its
-    letters.
-    """
-    if name not in OPERATORS:
-        raise InvalidFilter(f"filter operator {name!r}: choose one of {', '.join(OPERATORS)}")
-    if name in ORDERED:
-        try:
-            value, bound = float(value), float(bound)
-        except (TypeError, ValueError):
-            if not (isinstance(value, str) and isinstance(bound, str)):
-                return False
-    return bool(OPERATORS[name](value, bound))
+    return datetime.now(UTC) + timedelta(minutes=min(minutes, MAX_TTL))

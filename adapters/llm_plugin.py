@@ -1,5 +1,4 @@
-"""A plugin for `llm`: memories as models, `cmt` for the default one and `cmt/<name>` for the
-others. Knows no storage.
+"""A plugin for `llm`: memories as models; `cmt` is the default memory, `cmt/<name>` the others.
 
     cmt add ~/notes
     llm -m cmt "When did we change the oil?"
@@ -8,8 +7,8 @@ others. Knows no storage.
     llm logs -c --json    # sources, confidence and costs are in response_json
     llm.get_model("cmt").prompt("When did we change the oil?").json()["sources"]
 
-It answers with the memory's own model from what was added; `llm chat -m cmt` keeps it loaded.
-Nothing is remembered.
+The memory's own model answers from the stored documents; `llm chat -m cmt` keeps it loaded. The
+plugin stores nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable, Iterator
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any
 
 import cmt_sdk
 from cmt_sdk.errors import InvalidInput
@@ -31,34 +30,32 @@ try:
 except ImportError as error:
     raise unusable("the plugin for llm", "llm", error) from error
 
-# of an Answer: llm has places of its own for these
-KEPT_APART = ("text", "prompt_tokens", "answer_tokens")
+# fields of an Answer that llm stores in its own columns
+LLM_FIELDS = ("text", "prompt_tokens", "answer_tokens")
 
 
 class CMTModel(llm.Model):
-    """A memory that answers, as a model of llm; it is opened, and its model loaded, at the first
-    question.
-    """
+    """A memory as a model of llm; memory and model are loaded for the first question."""
 
     can_stream = True
 
     class Options(llm.Options):
-        """How a question is answered; see `MemoryModel.ask`."""
+        """Options of a question. See `MemoryModel.ask`."""
 
         k: int | None = Field(description="Passages to read (5).", default=None, ge=1)
         budget: int | None = Field(
-            description="As many passages as fit in so many tokens.", default=None, ge=1
+            description="Read as many passages as fit in this many tokens.", default=None, ge=1
         )
-        reader: Literal["memory", "text", "auto", "none"] = Field(
+        reader: cmt_sdk.ReaderKind = Field(
             description=(
-                "What the model reads: memories; the passages' text; text where memory leaves it"
-                " unsure; nothing."
+                "memory: read compressed passages; text: read their text; auto: read the text if"
+                " the answer from memory is unsure; none: read nothing."
             ),
             default="memory",
         )
-        max_tokens: int = Field(description="The longest answer, in tokens.", default=64, ge=1)
+        max_tokens: int = Field(description="Maximum tokens of the answer.", default=64, ge=1)
         scope: str | None = Field(
-            description="Only this scope, with everything beneath it.", default=None
+            description="Only this scope and the scopes below it.", default=None
         )
         source: str | None = Field(description="Only this source; * is a wildcard.", default=None)
 
@@ -68,7 +65,7 @@ class CMTModel(llm.Model):
 
     @cached_property
     def memory(self) -> cmt_sdk.Memory:
-        """The memory, which is there already. Raises MemoryNotFound."""
+        """Open the memory. Raises MemoryNotFound if it does not exist."""
         memory = cmt_sdk.open(cmt_sdk.memory_path(self._name), create=False)
         weakref.finalize(self, memory.close)
         return memory
@@ -78,33 +75,36 @@ class CMTModel(llm.Model):
         prompt: llm.Prompt,
         stream: bool,
         response: llm.Response | llm.AsyncResponse,
-        conversation: (llm.Conversation | llm.AsyncConversation | None),  # noqa: ARG002 - all of it is in the prompt's messages
+        conversation: (llm.Conversation | llm.AsyncConversation | None),  # noqa: ARG002 - the prompt's messages hold it
     ) -> Iterator[str]:
-        """Answer the last thing that the user says, as it comes; what was said before is
-        history.
+        """Yield the answer to the user's last message; earlier messages are the history.
+
+        Raises:
+            InvalidInput: The last message is not the user's.
         """
-        *history, asked = _turns(prompt) or [cmt_sdk.Turn("user", "")]
-        if asked.role != "user":
-            raise InvalidInput(f"the last message is of the role {asked.role}: ask a question")
+        *history, question = _turns(prompt) or [cmt_sdk.Turn("user", "")]
+        if question.role != "user":
+            raise InvalidInput(f"the last message is of the role {question.role}: ask a question")
         options = prompt.options.model_dump()
         options["scope"] = options["scope"] or ""
-        running = self.memory.chat(turns=history, **options).stream(asked.content)
+        chat = self.memory.chat(turns=history, **options)
+        running = chat.stream(question.content)
         yield from running if stream else [running.answer.text]
         answer = running.answer
         response.response_json = {
-            name: value for name, value in asdict(answer).items() if name not in KEPT_APART
+            name: value for name, value in asdict(answer).items() if name not in LLM_FIELDS
         }
         response.set_usage(input=answer.prompt_tokens, output=answer.answer_tokens)
         response.set_resolved_model(self.memory.settings.model)
 
 
 class CMTAsyncModel(llm.AsyncModel):
-    """The same model for llm's async calls: the pieces come from a thread."""
+    """The same model for llm's async calls; the answer is generated in a thread."""
 
     can_stream = True
 
     class Options(CMTModel.Options):
-        """How a question is answered; see `MemoryModel.ask`."""
+        """Options of a question. See `MemoryModel.ask`."""
 
     def __init__(self, model: CMTModel) -> None:
         self.model_id = model.model_id
@@ -117,7 +117,7 @@ class CMTAsyncModel(llm.AsyncModel):
         response: llm.AsyncResponse,
         conversation: llm.AsyncConversation | None,
     ) -> AsyncGenerator[str, None]:
-        """See CMTModel.execute."""
+        """Yield the answer. See CMTModel.execute."""
         pieces = self._model.execute(prompt, stream, response, conversation)
         while (piece := await asyncio.to_thread(next, pieces, None)) is not None:
             yield piece
@@ -125,16 +125,14 @@ class CMTAsyncModel(llm.AsyncModel):
 
 @llm.hookimpl
 def register_models(register: Callable[[llm.Model, llm.AsyncModel], Any]) -> None:
-    """The default memory, which may yet have to be made, and every memory with a name."""
+    """Register the default memory, even if it does not exist yet, and every named memory."""
     for name in (None, *_names()):
         model = CMTModel(name)
         register(model, CMTAsyncModel(model))
 
 
 def _names() -> list[str]:
-    """The folders in the home of memories; none where it cannot be read, since llm has other models
-    to offer.
-    """
+    """Return the names of the memories in the data folder; none if it cannot be read."""
     try:
         folders = [f.name for f in cmt_sdk.data_dir().iterdir() if f.is_dir()]
     except OSError:
@@ -143,11 +141,9 @@ def _names() -> list[str]:
 
 
 def _turns(prompt: llm.Prompt) -> list[cmt_sdk.Turn]:
-    """What was said, as turns; llm gives the whole conversation. Messages without text are left
-    out.
-    """
-    said = [
+    """Return the complete conversation as turns; messages without text are left out."""
+    messages = [
         (m.role, "\n".join(p.text for p in m.parts if isinstance(p, llm.parts.TextPart)))
         for m in prompt.messages
     ]
-    return [cmt_sdk.Turn(role, text) for role, text in said if text.strip()]
+    return [cmt_sdk.Turn(role, text) for role, text in messages if text.strip()]

@@ -1,8 +1,8 @@
-"""What clients send as arguments of tools, put right before a tool sees it. Knows no memory.
+"""Normalize the arguments of tool calls before a tool gets them.
 
-Models fill in every blank: null and "" mean that an optional argument is left out. A name that is
-not the tool's is taken for the one it means where that is clear, else it is an error: passed over,
-it would widen a search, or an erasure.
+Models fill in every argument: null and "" mean that an optional argument is left out. An unknown
+name is replaced by the argument that it clearly stands for, and is an error otherwise; to ignore
+it could widen a search or an erasure.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from mcp.server.mcpserver.tools import Tool
 from mcp.types import CallToolResult, TextContent
 from pydantic import ValidationError
 
-from cmt_adapters.wording import place_of, words_of
+from cmt_adapters.validation_messages import error_message, field_path
 from cmt_sdk.errors import InvalidInput
 
-NUMBER = ("k", "limit", "top_k", "max_results", "num_results", "count", "n")
+COUNT_NAMES = ("k", "limit", "top_k", "max_results", "num_results", "count", "n")
 OTHER_NAMES = {
-    "k": NUMBER,
-    "limit": NUMBER,
+    "k": COUNT_NAMES,
+    "limit": COUNT_NAMES,
     "query": ("question", "q", "text"),
     "question": ("query", "q", "text"),
     "text": ("content", "memory", "fact", "note"),
@@ -31,10 +31,8 @@ OTHER_NAMES = {
 }
 
 
-def tidied(tools: Mapping[str, Tool]) -> ServerMiddleware[Any]:
-    """Middleware that hands tools their arguments in order, and tells in one sentence what is wrong
-    with them.
-    """
+def normalized_arguments(tools: Mapping[str, Tool]) -> ServerMiddleware[Any]:
+    """Return middleware that normalizes arguments; a wrong one gives an error in one sentence."""
 
     async def tidy(ctx: ServerRequestContext[Any, Any], call_next: CallNext) -> HandlerResult:
         params = ctx.params
@@ -53,13 +51,16 @@ def tidied(tools: Mapping[str, Tool]) -> ServerMiddleware[Any]:
 
 
 def arguments_of(tool: Tool, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments as the tool takes them. Raises InvalidInput, which names the first that is
-    wrong.
+    """Return the arguments as the tool takes them.
+
+    Raises:
+        InvalidInput: An argument is wrong; the message names the first one.
     """
-    known, required = tool.parameters["properties"], tool.parameters.get("required", [])
+    known = tool.parameters["properties"]
+    required = tool.parameters.get("required", [])
     found = dict[str, Any]()
     for name, value in given.items():
-        meant = name if name in known else _meant(name, known)
+        meant = name if name in known else _canonical_name(name, known)
         if meant is None:
             raise InvalidInput(f"there is no argument {name!r:.60}: it takes {', '.join(known)}")
         is_left_out = value is None or (
@@ -71,11 +72,11 @@ def arguments_of(tool: Tool, given: Mapping[str, Any]) -> dict[str, Any]:
         tool.fn_metadata.validate_arguments(found)
     except ValidationError as error:
         first = error.errors()[0]
-        raise InvalidInput(f"{place_of(first)}: {words_of(first)}") from error
+        raise InvalidInput(f"{field_path(first)}: {error_message(first)}") from error
     return found
 
 
-def _meant(name: str, known: Mapping[str, Any]) -> str | None:
-    """The argument that another name stands for, where there is one."""
-    fits = [own for own, others in OTHER_NAMES.items() if own in known and name in others]
-    return fits[0] if fits else None
+def _canonical_name(name: str, known: Mapping[str, Any]) -> str | None:
+    """Return the argument that another name stands for, or None."""
+    meant = [own for own, others in OTHER_NAMES.items() if own in known and name in others]
+    return meant[0] if meant else None

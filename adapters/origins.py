@@ -1,8 +1,8 @@
-"""Which web pages and apps may ask a server on this machine. Knows origins and CORS, no route.
+"""Origins: the web pages and apps that may send requests to a server on this machine.
 
-An origin is what a browser says of the page that asks: `http://notes.example:8080`,
+A browser sends the origin of the page with a request: `http://notes.example:8080`,
 `app://obsidian.md` for a desktop app, `chrome-extension://ID` for an extension, `null` for a page
-without one (a local file, a sandboxed frame).
+without an origin (a local file, a sandboxed frame).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ WEB = ("http", "https")
 ORIGIN = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]*)://(?P<host>\[[0-9a-f:.]+\]|[^/?#@\s:*\[\]]*|\*)(?::(?P<port>\d{1,5}|\*))?/?"
 )
-ASKED_PRIVATE = b"access-control-request-private-network"
+PRIVATE_NETWORK_HEADER = b"access-control-request-private-network"
 REMEDY = (
     "give scheme, host and port, such as http://notes.example:8080, http://localhost:* for any"
     " port, app://obsidian.md, chrome-extension://ID, moz-extension://* for any id, or null"
@@ -32,14 +32,14 @@ REMEDY = (
 
 
 class Origins:
-    """The origins that may ask, beside the server's own.
+    """The allowed origins, next to the server's own.
 
     Args:
-        given: Origins as `--origin` takes them. The port may be `*`; so may the host of a scheme
-            that no web page has.
+        given: Origins as `--origin` takes them. The port may be `*`; so may the host, except with
+            the schemes of web pages.
 
     Raises:
-        InvalidSetting: One of them is no origin.
+        InvalidSetting: An origin is not valid.
     """
 
     def __init__(self, given: Collection[str] = ()) -> None:
@@ -48,14 +48,14 @@ class Origins:
         self.hosts = frozenset(p["host"].strip("[]") for p in names if p["scheme"] in WEB)
 
     def allows(self, origin: str) -> bool:
-        """Whether this origin was named."""
+        """Return whether this origin was given."""
         return any(pattern.fullmatch(origin) for pattern in self._patterns)
 
     def refuses(self, scope: Scope) -> bool:
-        """Whether a request comes from a page that is neither the server's own nor named."""
+        """Return whether a request comes from a page that is neither the server's nor allowed."""
         headers = Headers(scope=scope)
         origin = headers.get("origin")
-        if origin is None:  # pictures and links tell no origin, but browsers tell where they stand
+        if origin is None:  # images and links have no origin, but sec-fetch-site
             return (
                 headers.get("sec-fetch-site") == "cross-site"
                 and headers.get("sec-fetch-mode") != "navigate"
@@ -63,8 +63,10 @@ class Origins:
         return origin != f"{scope['scheme']}://{headers.get('host')}" and not self.allows(origin)
 
     def cors(self, *exposed: str) -> list[Middleware]:
-        """What lets the named origins read answers; `exposed`: headers that their scripts may
-        see.
+        """Return the middleware that lets allowed pages read responses.
+
+        Args:
+            *exposed: Headers that scripts of these pages may read.
         """
         options: dict[str, Any] = {
             "allow_methods": ["*"],
@@ -75,22 +77,25 @@ class Origins:
             "|".join(f"(?:{pattern.pattern})" for pattern in self._patterns) or "(?!)"
         )
         return [
-            Middleware(_PrivateNetwork, self),
+            Middleware(_PrivateNetworkMiddleware, self),
             Middleware(CORSMiddleware, allow_origin_regex=named, **options),
         ]
 
 
-class _PrivateNetwork:
-    """Answers what a browser asks before a public page may reach a private address. Only some
-    releases of Starlette do.
+class _PrivateNetworkMiddleware:
+    """Answers the preflight request of a public page to a private address.
+
+    Only some releases of Starlette do.
     """
 
     def __init__(self, app: ASGIApp, origins: Origins) -> None:
-        self._app, self._origins = app, origins
+        self._app = app
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         asked = (
-            scope["type"] == "http" and Headers(scope=scope).get(ASKED_PRIVATE.decode()) == "true"
+            scope["type"] == "http"
+            and Headers(scope=scope).get(PRIVATE_NETWORK_HEADER.decode()) == "true"
         )
         if not asked or not self._origins.allows(Headers(scope=scope).get("origin", "")):
             await self._app(scope, receive, send)
@@ -101,21 +106,22 @@ class _PrivateNetwork:
                 MutableHeaders(scope=message)["Access-Control-Allow-Private-Network"] = "true"
             await send(message)
 
-        rest = [(name, value) for name, value in scope["headers"] if name != ASKED_PRIVATE]
+        rest = [(name, value) for name, value in scope["headers"] if name != PRIVATE_NETWORK_HEADER]
         await self._app({**scope, "headers": rest}, receive, send_allowed)
 
 
 def _parts(origin: str) -> dict[str, str]:
     match = ORIGIN.fullmatch(origin.lower())
     parts = {name: value or "" for name, value in match.groupdict().items()} if match else {}
-    if not parts or not _is_sound(parts):
+    if not parts or not _is_valid(parts):
         raise InvalidSetting(f"origin {origin!r:.80}: {REMEDY}")
     return parts
 
 
-def _is_sound(parts: dict[str, str]) -> bool:
-    """A page on the web has a host, by name; an app may have none, and any port is a port of the
-    web.
+def _is_valid(parts: dict[str, str]) -> bool:
+    """Return whether the parts make an origin.
+
+    A web page has a host name. An app has no port, and the scheme file needs no host.
     """
     if parts["scheme"] in WEB:
         return bool(parts["host"]) and parts["host"] != "*"
@@ -135,10 +141,8 @@ def _pattern(origin: str) -> re.Pattern[str]:
     return re.compile(f"{re.escape(parts['scheme'])}://{host}{port}", re.IGNORECASE)
 
 
-def check_null(origins: Collection[str], token: str | None) -> None:
-    """Raise InvalidSetting for the origin `null` without a token: frames of any site can send
-    it.
-    """
+def check_null_origin(origins: Collection[str], token: str | None) -> None:
+    """Raise InvalidSetting for the origin `null` without a token: any site's frames send it."""
     if token is None and any(origin.lower() == NULL for origin in origins):
         raise InvalidSetting(
             "origin null: a sandboxed frame of any site sends it, and could read this memory: set a"
@@ -146,8 +150,8 @@ def check_null(origins: Collection[str], token: str | None) -> None:
         )
 
 
-def host_of(header: str) -> str:
-    """The name or address in a host header, without its port and brackets; "" for what is none."""
+def hostname(header: str) -> str:
+    """Return the name or address in a host header, without port and brackets; "" if invalid."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:

@@ -1,4 +1,4 @@
-"""`cmt add`: files, folders, standard input or a text into memory."""
+"""`cmt add`: add files, folders, standard input or a text."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from typing import Any
 import click
 
 import cmt_sdk
-from cmt_cli.failures import exit_code, tell, warn
-from cmt_cli.follow import Entry
-from cmt_cli.inputs import expanded, standard_input
-from cmt_cli.memories import begun, is_made, opened
+from cmt_cli.error_handling import exit_code, report, warn
+from cmt_cli.inputs import expand_globs, read_stdin
+from cmt_cli.memory_folder import open_memory, open_or_create
+from cmt_cli.moved_files import Entry
 from cmt_cli.options import exclude_option, expires_option, json_option, memory_option, meta_option
-from cmt_cli.output import amount, place, plain, print_json, say
-from cmt_cli.progress import Update, bars
-from cmt_cli.resolve import documents_of
-from cmt_cli.sync import NAMED, UNREADABLE, Sync
+from cmt_cli.output import echo, pluralize, print_json, short_source, to_jsonable
+from cmt_cli.progress import Update, progress_bars
+from cmt_cli.resolve import documents_from
+from cmt_cli.sync import UNREADABLE, Sync
+from cmt_cli.sync_report import MAX_NAMED
 from cmt_sdk.errors import CMTError, InvalidDocument, InvalidInput, NotFound
 
-Refuse = Callable[[CMTError], None]
+OnRefused = Callable[[CMTError], None]
 
 
 @click.command()
@@ -35,15 +36,15 @@ Refuse = Callable[[CMTError], None]
     type=click.Path(allow_dash=True, readable=False),
 )
 @click.option("--text", help="A text to remember.")
-@click.option("--source", help="Where the text comes from; a file has its path.")
-@click.option("--scope", default="", help="Whose it is: a path of names, such as user/ann.")
+@click.option("--source", help="Where the text comes from; the default for a file is its path.")
+@click.option("--scope", default="", help="Namespace path, e.g. user/ann.")
 @meta_option
 @expires_option
 @exclude_option
 @click.option(
     "--no-wait",
     is_flag=True,
-    help="Only store the text; it is compressed by `cmt compress`, or when it is needed.",
+    help="Only store the text; `cmt compress` or the first use compresses it.",
 )
 @memory_option
 @json_option
@@ -61,10 +62,10 @@ def add(
 ) -> None:
     """Remember files, folders, or a text.
 
-    In folders, text, html, pdf, Word, Excel, mail and more are read, and what is not is counted.
-    What is unchanged is skipped; what has changed since, by its source, is updated; a file that was
-    moved keeps its document; the text of a file that is empty now is taken out. Documents whose
-    files are gone are named: `cmt watch --once FOLDER` takes them out.
+    In folders, the command reads text, HTML, PDF, Word, Excel, mail and more, and counts the files
+    that it cannot read. It skips unchanged files and updates documents whose files changed. A moved
+    file keeps its document. If a file is empty now, its document is removed. Documents whose files
+    are gone are named; `cmt watch --once FOLDER` removes them.
 
     \b
     Example:
@@ -72,11 +73,11 @@ def add(
       cmt add --text "The oil was changed in May." --source car --meta year=2026
       pdftotext scan.pdf - | cmt add - --source scan.pdf
     """  # noqa: D301 - click reads the escape
-    given = _checked(paths, text, source, folder)
+    given = _check_arguments(paths, text, source, folder)
     fields = {"source": source, "scope": scope, "metadata": meta, "expires_at": expires}
-    with begun(folder) as memory:
-        with bars() as update:
-            run = Adding(memory, fields, as_json, update)
+    with open_or_create(folder) as memory:
+        with progress_bars() as update:
+            run = AddRun(memory, fields, as_json, update)
             if text is not None:
                 run.document(cmt_sdk.Document(text), run.refuse)
             run.paths(given, exclude)
@@ -91,14 +92,19 @@ def add(
         run.end()
 
 
-def _checked(
+def _check_arguments(
     paths: Sequence[str], text: str | None, source: str | None, folder: Path
 ) -> Sequence[str]:
-    """The paths with globs replaced; click.UsageError for what no memory should be made for."""
+    """Return the paths with globs replaced.
+
+    Raises:
+        click.UsageError: Nothing is given, or the options contradict each other.
+        NotFound: A path or glob matches nothing.
+    """
     try:
-        given = expanded(paths)
+        given = expand_globs(paths)
     except NotFound as error:
-        raise _remembered(folder, paths, error) from error
+        raise _with_remembered(folder, paths, error) from error
     if not given and text is None:
         raise click.UsageError("give files, folders, - for standard input, or --text")
     if source and (len(given) + (text is not None) > 1 or any(Path(p).is_dir() for p in given)):
@@ -108,27 +114,30 @@ def _checked(
     return given
 
 
-def _remembered(folder: Path, paths: Sequence[str], error: NotFound) -> NotFound:
-    """The error for a file that is not there, with what the memory still knows of it."""
-    if not is_made(folder):
+def _with_remembered(folder: Path, paths: Sequence[str], error: NotFound) -> NotFound:
+    """Return the error for a missing file, with a hint if the memory has its document."""
+    if not cmt_sdk.Memory.exists(folder):
         return error
-    with opened(folder) as memory:
+    with open_memory(folder) as memory:
         gone = [
             path
             for path in paths
-            if path != "-" and not os.path.lexists(path) and documents_of(memory, path)
+            if path != "-" and not os.path.lexists(path) and documents_from(memory, path)
         ]
     return (
-        NotFound(f"{error}; what was remembered of it stays: `cmt rm {gone[0]}` takes it out")
+        NotFound(f"{error}; what was remembered of it stays: `cmt rm {gone[0]}` removes it")
         if gone
         else error
     )
 
 
 @dataclass
-class Adding:
-    """One run of the command. It goes on past a document that cannot be read or stored, and
-    remembers that.
+class AddRun:
+    """One run of the command.
+
+    It continues after a document that cannot be read or stored, and collects these errors in
+    `refused`. The numbers count documents: `moved` of them `edited`, `removed`, `stale` (named in
+    a warning), `kept_out`; `empty` are the sources of new files without text.
     """
 
     memory: cmt_sdk.Memory
@@ -146,14 +155,14 @@ class Adding:
 
     @property
     def handled(self) -> int:
-        """How many documents the run came upon."""
+        """Return the number of documents that the run handled."""
         known = self.progress.added + self.progress.updated + self.progress.unchanged
         return known + self.moved + self.removed + self.stale + self.kept_out
 
     def paths(self, paths: Sequence[str], exclude: Sequence[str]) -> None:
-        """Store files, standard input ("-"), and what can be read in folders."""
+        """Store files, standard input ("-"), and the readable files of folders."""
         if "-" in paths:
-            self.document(cmt_sdk.Document(standard_input()), self.refuse)
+            self.document(cmt_sdk.Document(read_stdin()), self.refuse)
         files = [path for path in paths if path != "-"]
         if self.fields.get("source"):
             for file in files:
@@ -179,32 +188,32 @@ class Adding:
     def changed(
         self, change: str, source: str, *, passages: int = 0, edited: bool = False, **_: Any
     ) -> None:
-        """See sync.Report."""
+        """Count a change. See SyncReport."""
         if change == "renamed":
             self.moved += 1
             self.edited += edited
         elif change == "removed":
             self.removed += 1
             if not self.as_json:
-                say(f"removed {place(source, '')}: the file is empty now", err=True)
+                echo(f"removed {short_source(source, '')}: the file is empty now", err=True)
         else:
             self.progress = self.progress.plus(**{change: 1})
         self.progress = self.progress.plus(passages=passages)
         self.update("adding", self.handled, 0)
 
     def warned(self, message: str) -> None:
-        """See sync.Report."""
+        """Print a warning. See SyncReport."""
         self.stale += 1
         warn(message, as_json=self.as_json)
 
     def may_go(self, folder: Path, entries: Sequence[Entry]) -> bool:
-        """No: where many files are empty at once, something else than their owner did it."""
-        what = f"{amount(len(entries), 'file')} in {folder} are empty at once"
-        self.warned(f"{what}: what is remembered of them stays; `cmt rm` takes it out")
+        """Return False: files that are all empty at once were hardly emptied by their owner."""
+        what = f"{pluralize(len(entries), 'file')} in {folder} are empty at once"
+        self.warned(f"{what}: what is remembered of them stays; `cmt rm` removes it")
         return False
 
-    def document(self, document: cmt_sdk.Document, refuse: Refuse) -> None:
-        """Store one document's text; compression comes when all texts are safe."""
+    def document(self, document: cmt_sdk.Document, refuse: OnRefused) -> None:
+        """Store one document without compressing it; all texts are stored first."""
         given = {name: value for name, value in self.fields.items() if value}
         try:
             step = self.memory.add_many([replace(document, **given)], replace=True, compress=False)
@@ -215,32 +224,33 @@ class Adding:
         self.update("adding", self.handled, 0)
 
     def compress(self) -> None:
-        """Compress what waits, what earlier runs have left included."""
-        waiting = self.memory.stats().pending
+        """Compress all pending passages, also those of earlier runs."""
+        pending = self.memory.stats().pending
         done = (
-            self.memory.compress(lambda p: self.update("compressing", p.compressed, waiting))
-            if waiting
+            self.memory.compress(lambda p: self.update("compressing", p.compressed, pending))
+            if pending
             else 0
         )
         self.progress = self.progress.plus(compressed=done)
 
     def refuse(self, error: CMTError, *, named: bool = True) -> None:
-        """Report what cannot be added: the command fails in the end where it was named, and passes
-        it over in a folder.
+        """Report what cannot be added.
+
+        If the user named it, the command fails at its end; a file of a folder is only skipped.
         """
         if not named:
-            warn(f"passed over: {error}", as_json=self.as_json)
+            warn(f"skipped: {error}", as_json=self.as_json)
             return
-        tell(error, as_json=self.as_json)
+        report(error, as_json=self.as_json)
         self.refused.append(error)
 
     def end(self) -> None:
-        """Leave with the exit code of the first refusal, if there was one."""
+        """Exit with the code of the first refusal, if there was one."""
         if self.refused:
             sys.exit(exit_code(self.refused[0]))
 
     def summarise(self) -> None:
-        """What happened, on stdout."""
+        """Print the counts on stdout."""
         p = self.progress
         more = {
             "moved": self.moved,
@@ -250,20 +260,21 @@ class Adding:
             "refused": len(self.refused),
         }
         if self.as_json:
-            print_json(plain(p) | more | {"moved_and_edited": self.edited})
+            print_json(to_jsonable(p) | more | {"moved_and_edited": self.edited})
             return
-        waiting, earlier = p.passages - p.compressed, p.compressed - p.passages
-        wait = f"; {amount(waiting, 'passage')} will be compressed later" if waiting > 0 else ""
-        wait = f"; {amount(earlier, 'passage')} of earlier runs compressed" if earlier > 0 else wait
         rest = "".join(
-            f", {count} {name.replace('_', ' ')}{self._how(name)}"
+            f", {count} {name.replace('_', ' ')}{self._details(name)}"
             for name, count in more.items()
             if count
         )
-        say(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{rest}{wait}")
+        if (pending := p.passages - p.compressed) > 0:
+            rest += f"; {pluralize(pending, 'passage')} will be compressed later"
+        elif pending < 0:
+            rest += f"; {pluralize(-pending, 'passage')} of earlier runs compressed"
+        echo(f"{p.added} added, {p.updated} updated, {p.unchanged} unchanged{rest}")
 
-    def _how(self, count: str) -> str:
-        """What a count holds that is not counted apart, or the few files that it is of."""
-        if count == "empty" and len(self.empty) <= NAMED:
-            return f" ({', '.join(place(source, '') for source in self.empty)})"
+    def _details(self, count: str) -> str:
+        """Return details for a count: the names of few empty files, or how many were edited."""
+        if count == "empty" and len(self.empty) <= MAX_NAMED:
+            return f" ({', '.join(short_source(source, '') for source in self.empty)})"
         return f" ({self.edited} of them edited)" if count == "moved" and self.edited else ""

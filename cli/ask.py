@@ -1,4 +1,4 @@
-"""`cmt ask`: an answer from memory, with its sources."""
+"""`cmt ask`: an answer from memory with its sources."""
 
 from __future__ import annotations
 
@@ -10,37 +10,33 @@ from typing import Any
 
 import click
 
-from cmt_cli.cut import marked, tell_if_cut
-from cmt_cli.inputs import standard_input
-from cmt_cli.memories import narrowed, opened
+from cmt_cli.inputs import read_stdin
+from cmt_cli.memory_folder import open_memory
 from cmt_cli.options import (
     filter_options,
-    filter_words,
+    format_filter,
     json_option,
     k_option,
+    max_tokens_option,
     memory_option,
     reader_option,
     verbose_option,
 )
-from cmt_cli.output import on_terminal, one_line, print_json, say
-from cmt_cli.progress import waiting
-from cmt_cli.quoting import print_sources
+from cmt_cli.output import echo, on_terminal, one_line, print_json
+from cmt_cli.progress import spinner
+from cmt_cli.resolve import resolve_filter
+from cmt_cli.source_display import print_sources
+from cmt_cli.truncation import mark_truncated, report_truncation
 
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[QUESTION|-]")
 @k_option
 @click.option(
-    "--budget", type=click.IntRange(min=1), help="Find as many passages as fit in this many tokens."
+    "--budget", type=click.IntRange(min=1), help="Read as many passages as fit in this many tokens."
 )
 @reader_option
-@click.option(
-    "--max-tokens",
-    default=64,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="The longest answer.",
-)
+@max_tokens_option
 @filter_options
 @verbose_option
 @memory_option
@@ -50,15 +46,15 @@ def ask(
     folder: Path,
     as_json: bool,
     verbose: bool,
-    chosen: Mapping[str, Any],
+    filters: Mapping[str, Any],
     **options: Any,
 ) -> None:
-    """Answer QUESTION, or the one on standard input, from memory.
+    """Answer QUESTION, or the question on standard input, from memory.
 
-    Below the answer stand the documents that hold it, each with the line in which it does; a date
-    stands behind their names where they are of different days. Documents that say an older value of
-    the same thing follow, as superseded. -v shows every passage that was read, with its score and
-    the reasons.
+    Below the answer, the command lists the documents that hold it, each with the line that answers
+    the question, and with dates if they differ. Documents with an older value of the same fact
+    follow, marked as superseded. -v shows every passage that was read, with its score and the
+    reasons.
 
     \b
     Example:
@@ -72,33 +68,28 @@ def ask(
             "the question is several arguments: put it in quotes, cmt ask"
             f' "{one_line(" ".join(words), 80)}"'
         )
-    asked = standard_input().strip() if words in ((), ("-",)) else words[0]
-    with opened(folder) as memory:
-        narrowing = narrowed(memory, chosen)
-        stream = memory.model.ask(asked, stream=True, **options, **narrowing)
+    question = read_stdin().strip() if words in ((), ("-",)) else words[0]
+    with open_memory(folder) as memory:
+        resolved = resolve_filter(memory, filters)
+        stream = memory.model.ask(question, stream=True, **options, **resolved)
         if as_json:
             print_json(stream.answer)
             return
-        say_pieces(marked(iter(stream), lambda: stream.answer))
-        tell_if_cut(stream.answer)
-        if stream.answer.sources or stream.answer.reader == "none" or memory.count(**narrowing):
+        print_pieces(mark_truncated(iter(stream), lambda: stream.answer))
+        report_truncation(stream.answer)
+        if stream.answer.sources or stream.answer.reader == "none" or memory.count(**resolved):
             print_sources(stream.answer, verbose=verbose)
+        elif memory.count():
+            echo(f"no document fits {format_filter(filters)}", err=True)
         else:
-            say(
-                (
-                    f"no document fits {filter_words(chosen)}"
-                    if memory.count()
-                    else "the memory is empty"
-                ),
-                err=True,
-            )
+            echo("the memory is empty", err=True)
 
 
-def say_pieces(pieces: Iterator[str]) -> None:
-    """An answer: as it comes on a terminal, in one piece elsewhere."""
-    with waiting("reading"):
+def print_pieces(pieces: Iterator[str]) -> None:
+    """Print an answer: piece by piece on a terminal, at once elsewhere."""
+    with spinner("reading"):
         first = next(pieces, "").lstrip()
-        whole = "" if on_terminal(sys.stdout) else (first + "".join(pieces)).strip()
-    for piece in [whole] if whole else chain([first], pieces):
-        say(piece, nl=False)
-    say()
+        text = "" if on_terminal(sys.stdout) else (first + "".join(pieces)).strip()
+    for piece in [text] if text else chain([first], pieces):
+        echo(piece, nl=False)
+    echo()

@@ -10,21 +10,23 @@ from typing import Any
 import click
 
 from cmt_cli.conversation import COMMANDS, Conversation
-from cmt_cli.inputs import decoded
-from cmt_cli.memories import begun, opened
+from cmt_cli.inputs import decode_utf8
+from cmt_cli.memory_folder import open_memory, open_or_create
 from cmt_cli.options import json_option, k_option, max_tokens_option, memory_option, reader_option
-from cmt_cli.output import amount, on_terminal, say
+from cmt_cli.output import echo, on_terminal, pluralize
 
 HISTORY = "chat-history"
-LEAVES = ("exit", "quit")  # as in a shell, on a terminal
+EXIT_WORDS = ("exit", "quit")  # on a terminal, as in a shell
 
 
 @click.command()
-@click.option("--remember", is_flag=True, help="Add what you tell to the memory.")
+@click.option("--remember", is_flag=True, help="Add the facts that you state to the memory.")
 @click.option(
-    "--scope", default="", help="Whose memory: what is searched, and where what you say is added."
+    "--scope",
+    default="",
+    help="Namespace path to search and to add to, e.g. user/ann.",
 )
-@click.option("--no-history", is_flag=True, help="On a terminal: keep no file of what you type.")
+@click.option("--no-history", is_flag=True, help="On a terminal: do not store what you type.")
 @k_option
 @reader_option
 @max_tokens_option
@@ -33,48 +35,47 @@ LEAVES = ("exit", "quit")  # as in a shell, on a terminal
 def chat(
     remember: bool, scope: str, no_history: bool, folder: Path, as_json: bool, **options: Any
 ) -> None:
-    """Talk with a memory; earlier turns are part of each question.
+    """Chat with a memory; earlier turns are part of each question.
 
-    With --remember what you tell is kept and said back, what only asks is not kept, and "Forget my
-    phone number." erases what it concerns once you answer yes.
+    With --remember, the memory stores the facts that you state and confirms them; it does not store
+    questions. "Forget my phone number." erases the matching documents after you answer yes.
 
-    On a terminal Alt-Enter, or a \\ at its end, begins another line; /help lists the commands, exit
-    ends. What you type can be fetched back with the arrow keys, in later conversations too: it is
-    kept in the memory's folder, in the file chat-history, which only you may read. What becomes a
-    document is not kept there, so that `cmt forget` leaves no trace of it; delete it, or say
-    --no-history, where questions are to leave none either. Of an encrypted memory there is no such
-    file.
+    On a terminal, Alt-Enter or a \\ at the end of a line begins another line, /help lists the
+    commands, and exit ends the chat. The arrow keys recall earlier input, also from earlier chats:
+    it is stored in the file chat-history in the memory's folder, which only you can read. Text that
+    becomes a document is not stored there, so `cmt forget` leaves no trace of it. To leave no trace
+    of questions either, delete the file or use --no-history. An encrypted memory has no such file.
 
-    On standard input one line is one turn; with --json every answer is an object on a line.
+    On standard input, each line is one turn; with --json each answer is one object on a line.
 
     \b
     Example:
       cmt chat --remember --scope user/ann
     """  # noqa: D301 - click reads the escape
-    with begun(folder) if remember else opened(folder) as memory:
+    with open_or_create(folder) if remember else open_memory(folder) as memory:
         talk = Conversation(memory, scope, options, remember=remember, as_json=as_json)
         history = None if no_history or memory.encrypted else memory.path / HISTORY
-        typed = on_terminal(sys.stdin)
-        for said in _typed(talk, history) if typed else _piped():
-            if said == "/exit" or (typed and said in LEAVES):
+        is_typed = on_terminal(sys.stdin)
+        for line in _typed(talk, history) if is_typed else _piped():
+            if line == "/exit" or (is_typed and line in EXIT_WORDS):
                 return
-            if said:
-                talk.hear(said)
+            if line:
+                talk.hear(line)
 
 
 def _piped() -> Iterator[str]:
-    """Standard input line by line."""
+    """Yield standard input line by line."""
     for line in sys.stdin.buffer if sys.stdin else ():
-        yield decoded(line).strip()
+        yield decode_utf8(line).strip()
 
 
 def _typed(talk: Conversation, history: Path | None) -> Iterator[str]:
-    """What somebody types."""
-    # a line editor is loaded where there is somebody to edit lines
+    """Yield the texts that a user types, after a line of introduction."""
+    # the line editor takes time to load and is needed only on a terminal
     from cmt_cli.prompt import Prompt
 
-    documents = amount(talk.memory.count(scope=talk.scope or None), "document")
-    say(
+    documents = pluralize(talk.memory.count(scope=talk.scope or None), "document")
+    echo(
         f"{documents}. /sources shows where an answer comes from, /help the other commands; Ctrl-D"
         " ends",
         dim=True,

@@ -1,4 +1,4 @@
-"""`cmt completion`: the script that completes commands in a shell."""
+"""`cmt completion`: shell completion scripts."""
 
 from __future__ import annotations
 
@@ -20,5 +20,5 @@ def completion(shell: str) -> None:
     from cmt_cli.main import main
 
     kind = get_completion_class(shell)
-    assert kind is not None  # noqa: S101 - click brings all three
+    assert kind is not None  # noqa: S101 - click supports all three
     click.echo(kind(main, {}, "cmt", "_CMT_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""`cmt config`: a memory's settings, and where things lie."""
+"""`cmt config`: the settings of a memory, and the folders in use."""
 
 from __future__ import annotations
 
@@ -10,39 +10,41 @@ from typing import Any
 import click
 
 import cmt_sdk
-from cmt_cli.failures import warn
-from cmt_cli.memories import begun, opened
-from cmt_cli.named import device_doubt, model_doubt, whole_adapter, whole_model
-from cmt_cli.options import json_option, memory_option, typed
-from cmt_cli.output import plain, print_json, say, table
-from cmt_cli.suggesting import Suggesting
-from cmt_sdk.errors import InvalidSetting, MemoryNotFound, ModelError, ModelNotFound
+from cmt_cli.error_handling import warn
+from cmt_cli.local_model import device_warning, model_warning, resolve_adapter, resolve_model
+from cmt_cli.memory_folder import open_memory, open_or_create
+from cmt_cli.options import json_option, memory_option
+from cmt_cli.output import echo, print_json, print_table, to_jsonable
+from cmt_cli.suggestions import SuggestingGroup
+from cmt_sdk.errors import MemoryNotFound, ModelError, ModelNotFound
 
-# what memories may depend on
-MADE_WITH = ("model", "adapter", "precision", "compressor", "keep", "keep_at_least", "compression")
-WHOLE: Mapping[str, Callable[[str], str]] = {"model": whole_model, "adapter": whole_adapter}
-DOUBTS: Mapping[str, Callable[[str], str]] = {"model": model_doubt, "device": device_doubt}
+# Settings whose change may make existing memories unusable.
+MADE_WITH = ("model", "adapter", "precision", "compressor", "compression", "keep_at_least")
+RESOLVED: Mapping[str, Callable[[str], str]] = {"model": resolve_model, "adapter": resolve_adapter}
+WARNINGS: Mapping[str, Callable[[str], str]] = {"model": model_warning, "device": device_warning}
 
 
-@click.group(cls=Suggesting, invoke_without_command=True)
+@click.group(cls=SuggestingGroup, invoke_without_command=True)
 @memory_option
 @json_option
 @click.pass_context
 def config(context: click.Context, folder: Path, as_json: bool) -> None:
-    """Show the settings of a memory, and where things lie.
+    """Show the settings of a memory, and the folders in use.
 
     \b
     Example:
       cmt config
-      cmt config set keep 0.5
+      cmt config set compression 2
     """  # noqa: D301 - click reads the escape
     if context.invoked_subcommand is not None:
         return
     try:
-        with opened(folder) as memory:
-            settings, state = memory.settings, ""
+        with open_memory(folder) as memory:
+            settings = memory.settings
+            state = ""
     except MemoryNotFound:
-        settings, state = cmt_sdk.Settings(), " (not made yet: these are the defaults)"
+        settings = cmt_sdk.Settings()
+        state = " (not made yet: these are the defaults)"
     if as_json:
         places = {
             "memory": folder,
@@ -52,7 +54,7 @@ def config(context: click.Context, folder: Path, as_json: bool) -> None:
         }
         print_json({"places": places, "settings": settings})
         return
-    table(
+    print_table(
         ["", ""],
         [
             ("memory", f"{folder}{state}"),
@@ -60,19 +62,25 @@ def config(context: click.Context, folder: Path, as_json: bool) -> None:
             ("models", cmt_sdk.models_dir()),
         ],
     )
-    table(["", ""], list((plain(settings) | {"adapter": _adapter(settings)}).items()))
+    rows = to_jsonable(settings) | {"adapter": _adapter(settings)}
+    print_table(["", ""], [(name, _shown(value)) for name, value in rows.items()])
+
+
+def _shown(value: Any) -> Any:
+    """Return a value as `config set` takes it; None stands for the default of a setting."""
+    return "default" if value is None else value
 
 
 def _adapter(settings: cmt_sdk.Settings) -> str:
-    """The adapter as it is set; of "default" whether there is one."""
-    # a model that is not here, which other commands tell of
+    """Return the adapter as it is set, and for "default" whether the model has one."""
+    # a missing model is reported by other commands
     with suppress(ModelNotFound, ModelError):
         if settings.adapter == "default" and not cmt_sdk.has_shipped_adapter(settings.model):
             return "default (none for this model)"
     return settings.adapter
 
 
-# A value may be a negative number: what is wrong with that the setting says.
+# A value may be a negative number, which click would take for an option; the setting rejects it.
 @config.command(
     "set",
     context_settings={"ignore_unknown_options": True},
@@ -83,37 +91,31 @@ def _adapter(settings: cmt_sdk.Settings) -> str:
 @memory_option
 @json_option
 def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
-    """Change a setting of a memory; where there is none yet, make one with it.
+    """Change a setting of a memory; create the memory if it does not exist.
 
     \b
     Example:
       cmt config set memory_budget 2000000000
       cmt config set model Qwen/Qwen3-0.6B -m work
     """  # noqa: D301 - click reads the escape
-    chosen = _value(name, value)
-    doubt = DOUBTS[name](chosen) if name in DOUBTS else ""
-    with begun(folder) as memory:
+    new = _parse(name, value)
+    warning = WARNINGS[name](new) if name in WARNINGS else ""
+    with open_or_create(folder) as memory:
         before = memory.settings
-        settings = memory.configure(**{name: chosen})
-        is_otherwise = name in MADE_WITH and settings != before and memory.count() > 0
+        settings = memory.configure(**{name: new})
+        needs_reencode = name in MADE_WITH and settings != before and memory.count() > 0
     if as_json:
         print_json(settings)
     else:
-        say(f"{name} = {getattr(settings, name)}")
-    if doubt:
-        warn(doubt, as_json=as_json)
-    if is_otherwise and not as_json:
-        say("memories that were made with something else are made anew by `cmt reencode`", err=True)
+        echo(f"{name} = {_shown(getattr(settings, name))}")
+    if warning:
+        warn(warning, as_json=as_json)
+    if needs_reencode and not as_json:
+        echo("memories made with another value: `cmt reencode` re-encodes them", err=True)
 
 
-def _value(name: str, text: str) -> Any:
-    """The text in the type of that setting, a path as a whole one."""
-    if name in WHOLE:
-        return WHOLE[name](text)
-    kind = type(getattr(cmt_sdk.Settings(), name))
-    if kind is bool:
-        return typed(text.lower())
-    try:
-        return kind(text.replace("_", "") if kind is int else text)
-    except ValueError as error:
-        raise InvalidSetting(f"{name}={text!r}: choose a number") from error
+def _parse(name: str, text: str) -> Any:
+    """Convert the text to the type of the setting; paths become absolute."""
+    if name in RESOLVED:
+        return RESOLVED[name](text)
+    return cmt_sdk.Settings.parse(name, text)

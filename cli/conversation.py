@@ -1,5 +1,6 @@
-"""A conversation at the terminal: turns, and the commands that begin with a slash. Knows no line
-editor.
+"""A conversation at the terminal: turns, and commands that begin with a slash.
+
+Reads no input itself; `cmt chat` passes it the lines.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import cmt_sdk
-from cmt_cli.ask import say_pieces
-from cmt_cli.cut import marked, tell_if_cut
-from cmt_cli.failures import tell
-from cmt_cli.output import amount, on_terminal, one_line, place, print_json, say
-from cmt_cli.quoting import print_sources
+from cmt_cli.ask import print_pieces
+from cmt_cli.error_handling import report
+from cmt_cli.output import echo, on_terminal, one_line, pluralize, print_json, short_source
+from cmt_cli.source_display import print_sources
+from cmt_cli.truncation import mark_truncated, report_truncation
 from cmt_sdk.errors import (
     AlreadyExists,
     CMTError,
@@ -26,16 +27,18 @@ from cmt_sdk.errors import (
     StorageDenied,
 )
 
-# a path is no command: it goes on after its first name
+# A path such as /etc/hosts is not a command: it continues after its first name.
 COMMAND = re.compile(r"(/[a-z]+)(?:\s+(.*))?", re.DOTALL)
 REMEMBERED = "remembered; /forget takes it back"
-READERS = ("memory", "text", "auto", "none")
 
 
 @dataclass
 class Conversation:
-    """One run of `cmt chat`. `remembered` are the documents that were added in it and not forgotten
-    since.
+    """One run of `cmt chat`.
+
+    Attributes:
+        remembered: Documents that were added in this run and not forgotten since.
+        talk: The chat of the library, with its turns and last answer.
     """
 
     memory: cmt_sdk.Memory
@@ -46,37 +49,38 @@ class Conversation:
     remembered: list[cmt_sdk.Document] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.talk = self._begun()
+        self.talk = self._start()
 
-    def _begun(self) -> cmt_sdk.Chat:
+    def _start(self) -> cmt_sdk.Chat:
         return self.memory.chat(remember=self.remember, scope=self.scope, **self.options)
 
-    def hear(self, said: str) -> None:
-        """A turn or a command. Ctrl-C stops an answer; on a terminal no error ends the
-        conversation.
+    def hear(self, line: str) -> None:
+        """Handle one line: a turn or a command.
+
+        Ctrl-C stops an answer; on a terminal no error ends the conversation.
         """
-        found = COMMAND.fullmatch(said)
+        command = COMMAND.fullmatch(line)
         try:
-            if found:
-                self._obey(found[1], (found[2] or "").strip())
+            if command:
+                self._run_command(command[1], (command[2] or "").strip())
             else:
-                self._answer(said)
+                self._answer(line)
         except CMTError as error:
             if not isinstance(error, InvalidInput) and not on_terminal(sys.stdin):
                 raise
-            tell(error, as_json=self.as_json)
+            report(error, as_json=self.as_json)
         except KeyboardInterrupt:
             if not on_terminal(sys.stdin):
                 raise
-            say("\n(stopped)", err=True)
+            echo("\n(stopped)", err=True)
 
-    def becomes_document(self, said: str) -> bool:
-        """True for what will be added to the memory: it is to lie nowhere else."""
-        found = COMMAND.fullmatch(said)
-        return found[1] == "/remember" if found else self.remember
+    def becomes_document(self, line: str) -> bool:
+        """Return whether a line may be added to the memory: it must not be stored elsewhere."""
+        command = COMMAND.fullmatch(line)
+        return command[1] == "/remember" if command else self.remember
 
-    def _answer(self, said: str) -> None:
-        heard = self.talk.hear(said)
+    def _answer(self, line: str) -> None:
+        heard = self.talk.hear(line)
         gone = {name for receipt in heard.receipts for name in receipt.documents}
         self.remembered = [d for d in self.remembered if d.id not in gone]
         self.remembered += [heard.kept] if heard.kept else []
@@ -84,70 +88,68 @@ class Conversation:
             if self.as_json:
                 print_json(self.talk.reply(heard).answer)
             else:
-                say_pieces(marked(self.talk.reply(heard), lambda: self.talk.last))
-                tell_if_cut(self.talk.last)
-        finally:  # kept, also where the reply is stopped
+                print_pieces(mark_truncated(self.talk.reply(heard), lambda: self.talk.last))
+                report_truncation(self.talk.last)
+        finally:  # the document is stored even if the reply is stopped
             if heard.kept and not self.as_json:
-                say(REMEMBERED, err=True)
+                echo(REMEMBERED, err=True)
 
-    def _obey(self, name: str, argument: str) -> None:
+    def _run_command(self, name: str, argument: str) -> None:
         command = COMMANDS.get(name)
         if command is None:
-            say(f"{name} is no command. {_help('; ')}", err=True)
+            echo(f"{name} is not a command. {_help('; ')}", err=True)
         elif command.argument and not argument:
             raise InvalidInput(f"write {name} {command.argument}: {command.does}")
         else:
             command.run(self, argument)
 
     def sources(self, _: str) -> None:
-        """Where the last answer comes from."""
+        """Print where the last answer comes from."""
         if (last := self._last()) is not None:
             print_sources(last)
 
     def why(self, _: str) -> None:
-        """Why it was that answer: every passage in full with its reasons, and what was read in
-        which time.
-        """
+        """Print every passage in full with its reasons, and the tokens and times of the answer."""
         last = self._last()
         if last is None:
             return
         for number, found in enumerate(last.sources, 1):
-            where = one_line(f"{place(found.source, found.document_id)}[{found.start}:{found.end}]")
-            say(f"{number}. {where}  score {found.score:.4f}, {found.why}", bold=True)
-            say(found.text)
-        told = "the memory does not tell; " if last.abstained else ""
-        say(f"{told}confidence {last.confidence:.2f}, read from {last.reader}", dim=True)
+            where = one_line(
+                f"{short_source(found.source, found.document_id)}[{found.start}:{found.end}]"
+            )
+            echo(f"{number}. {where}  score {found.score:.4f}, {found.why}", bold=True)
+            echo(found.text)
+        abstained = "the memory holds no answer; " if last.abstained else ""
+        echo(f"{abstained}confidence {last.confidence:.2f}, read from {last.reader}", dim=True)
         tokens = (
             f"{last.memory_tokens:,} from memories, {last.prompt_tokens:,} in the prompt,"
             f" {last.answer_tokens:,} in the answer"
         )
         times = ", ".join(f"{stage} {ms:,.0f} ms" for stage, ms in last.milliseconds.items())
-        say(f"tokens: {tokens}; {times}", dim=True)
+        echo(f"tokens: {tokens}; {times}", dim=True)
 
     def _last(self) -> cmt_sdk.Answer | None:
         if self.talk.last is None:
-            say("there was no answer yet", err=True)
+            echo("there was no answer yet", err=True)
         return self.talk.last
 
     def clear(self, _: str) -> None:
-        """Begin anew: earlier turns are part of no question any more."""
+        """Start over: earlier turns are no longer part of questions."""
         self.talk.turns.clear()
 
     def add(self, text: str) -> None:
-        """Remember a text, as --remember does with what is said."""
+        """Add a text to the memory, as --remember does with turns."""
         document = self.memory.add(
             text, scope=self.scope, source="chat", metadata={"role": "user"}, wait=False
         )
         if document.source != "chat":
-            say(f"already remembered: {place(document.source, document.id)}", err=True)
+            echo(f"already remembered: {short_source(document.source, document.id)}", err=True)
             return
         self.remembered.append(document)
-        say(REMEMBERED, err=True)
+        echo(REMEMBERED, err=True)
 
     def forget(self, _: str) -> None:
-        """Erase the last text that was remembered in this conversation, and the turn in which it
-        was said.
-        """
+        """Erase the last document that this conversation added, and the turn it came from."""
         if not self.remembered:
             raise DocumentNotFound(
                 "nothing was remembered in this conversation; `cmt forget` erases what was before"
@@ -155,46 +157,49 @@ class Conversation:
         document = self.remembered.pop()
         text = document.text
         turns = self.talk.turns
-        told = [i for i, turn in enumerate(turns) if turn.role == "user" and text in turn.content]
-        for at in told[::-1]:
-            del turns[at : at + 2]  # with its answer
+        origins = [
+            n for n, turn in enumerate(turns) if turn.role == "user" and text in turn.content
+        ]
+        for origin in reversed(origins):
+            del turns[origin : origin + 2]  # the turn and its answer
         if document.source != "chat":
-            say(
+            echo(
                 f"stays: {one_line(text, 60)}; it was there before, from another source: `cmt"
                 " forget` erases it",
                 err=True,
             )
             return
         receipt = self.memory.forget(document.id)
-        left = amount(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
-        say(
+        left = pluralize(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
+        echo(
             f"erased: {one_line(text, 60)}; {left} left in {', '.join(receipt.files_scanned)}",
             err=True,
         )
 
     def reader(self, name: str) -> None:
-        """Read with another reader from now on."""
-        if name not in READERS:
-            raise InvalidSetting(f"reader {name!r:.60}: choose one of {', '.join(READERS)}")
+        """Use another reader from now on."""
+        if name not in cmt_sdk.READERS:
+            raise InvalidSetting(f"reader {name!r:.60}: choose one of {', '.join(cmt_sdk.READERS)}")
         self._change(reader=name)
 
     def k(self, number: str) -> None:
-        """Find another number of passages from now on."""
+        """Read another number of passages from now on."""
         if not number.isdecimal() or int(number) < 1:
             raise InvalidSetting(f"k {number!r:.60}: give a whole number from 1")
         self._change(k=int(number))
 
     def _change(self, **option: Any) -> None:
-        """The same conversation with another option."""
+        """Continue the conversation with another option."""
         before = self.talk
         self.options |= option
-        self.talk = self._begun()
-        self.talk.turns, self.talk.last = before.turns, before.last
+        self.talk = self._start()
+        self.talk.turns = before.turns
+        self.talk.last = before.last
 
     def save(self, name: str) -> None:
-        """Write what was said to a new file."""
+        """Write the turns to a new file."""
         if not self.talk.turns:
-            raise InvalidInput("nothing was said yet: there is nothing to save")
+            raise InvalidInput("the conversation is empty: there is nothing to save yet")
         path = Path(name).expanduser()
         text = "\n\n".join(f"{turn.role.capitalize()}: {turn.content}" for turn in self.talk.turns)
         try:
@@ -204,16 +209,23 @@ class Conversation:
             raise AlreadyExists(f"{path} is there already: choose another name") from error
         except OSError as error:
             raise StorageDenied(f"{path} cannot be written: {error.strerror or error}") from error
-        say(f"{amount(len(self.talk.turns), 'turn')} in {path}", err=True)
+        echo(f"{pluralize(len(self.talk.turns), 'turn')} in {path}", err=True)
 
     def help(self, _: str) -> None:
         """List the commands."""
-        say(_help("\n" if on_terminal(sys.stdin) else "; "), err=True)
+        echo(_help("\n" if on_terminal(sys.stdin) else "; "), err=True)
 
 
 @dataclass(frozen=True)
 class Command:
-    """What begins with a slash: the argument that it needs, in a word, and what it does."""
+    """A command that begins with a slash.
+
+    Attributes:
+        does: What it does, in a few words.
+        run: The method of Conversation that runs it.
+        argument: The name of the argument that it needs; "" for none.
+        choices: The possible values of the argument, if they are known.
+    """
 
     does: str
     run: Callable[[Conversation, str], None]
@@ -223,17 +235,20 @@ class Command:
 
 COMMANDS: Mapping[str, Command] = {
     "/sources": Command("where the last answer comes from", Conversation.sources),
-    "/why": Command("the passages in full, and what was read in which time", Conversation.why),
-    "/clear": Command("begin anew", Conversation.clear),
+    "/why": Command("the passages in full, with tokens and times", Conversation.why),
+    "/clear": Command("start over", Conversation.clear),
     "/remember": Command("add a text to the memory", Conversation.add, "TEXT"),
-    "/forget": Command("erase what was remembered last in this conversation", Conversation.forget),
+    "/forget": Command("erase the last text that this conversation added", Conversation.forget),
     "/reader": Command(
-        f"read with another one of {', '.join(READERS)}", Conversation.reader, "NAME", READERS
+        f"use another reader: {', '.join(cmt_sdk.READERS)}",
+        Conversation.reader,
+        "NAME",
+        cmt_sdk.READERS,
     ),
-    "/k": Command("find so many passages", Conversation.k, "N"),
-    "/save": Command("write what was said to a new file", Conversation.save, "FILE"),
-    "/help": Command("this", Conversation.help),
-    # the loop around knows it
+    "/k": Command("read this many passages", Conversation.k, "N"),
+    "/save": Command("write the conversation to a new file", Conversation.save, "FILE"),
+    "/help": Command("list the commands", Conversation.help),
+    # handled by the loop in cmt chat
     "/exit": Command("end, as Ctrl-D does", lambda _talk, _argument: None),
 }
 

@@ -1,4 +1,4 @@
-"""`cmt create`: an empty memory, encrypted where that is asked for."""
+"""`cmt create`: an empty memory, optionally encrypted."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from cmt_cli.memories import begun, opened
+from cmt_cli.memory_folder import open_memory, open_or_create
 from cmt_cli.options import json_option, memory_option
-from cmt_cli.output import print_json, say
+from cmt_cli.output import echo, print_json
 from cmt_sdk.errors import AlreadyExists, MemoryNotFound
 
 
@@ -16,17 +16,20 @@ from cmt_sdk.errors import AlreadyExists, MemoryNotFound
 @click.option(
     "--encrypted",
     is_flag=True,
-    help="Encrypt everything that is kept; needs `pip install 'cmt-sdk[encryption]'`.",
+    help="Encrypt all stored data; needs `pip install 'cmt-sdk[encryption]'`.",
 )
 @memory_option
 @json_option
 def create(encrypted: bool, folder: Path, as_json: bool) -> None:
-    """Make an empty memory. `cmt add` makes one too; only this one can be encrypted.
+    """Create an empty memory.
 
-    The key of an encrypted memory is what the environment variable CMT_KEY holds: 64 hexadecimal
-    digits are the key itself, from anything else, 15 characters or more, it is derived. Without
-    CMT_KEY a new key is made, and kept in the system keyring. Every command needs the key to open
-    the memory. Whoever loses it loses the memory: there is no other way in.
+    `cmt add` creates a memory too, but only this command can create an encrypted one.
+
+    The environment variable CMT_KEY holds the key of an encrypted memory: 64 hexadecimal digits are
+    the key itself; from any other text of 15 characters or more, the key is derived. Without
+    CMT_KEY, the command creates a key and stores it in the system keyring. Every command needs the
+    key to open the memory. If you lose the key, you lose the memory: there is no other way to open
+    it.
 
     \b
     Example:
@@ -35,22 +38,22 @@ def create(encrypted: bool, folder: Path, as_json: bool) -> None:
       CMT_KEY="$(cat /run/secrets/cmt)" cmt create -m diary --encrypted
     """  # noqa: D301 - click reads the escape
     _refuse_existing(folder)
-    with begun(folder, **({"encrypted": True} if encrypted else {})) as memory:
-        told = {f.check: f.detail for f in memory.check()}
+    with open_or_create(folder, **({"encrypted": True} if encrypted else {})) as memory:
+        details = {result.check: result.detail for result in memory.check()}
     if as_json:
         print_json({"path": folder, "encrypted": encrypted})
         return
-    say(f"{folder}")
+    echo(f"{folder}")
     if encrypted:
-        say(
-            f"{told['encryption']}: whoever loses that loses the memory, so keep a copy of it"
-            " elsewhere"
+        echo(
+            f"{details['encryption']}: without the key the memory cannot be opened, so keep a copy"
+            " of the key elsewhere"
         )
 
 
 def _refuse_existing(folder: Path) -> None:
     try:
-        opened(folder).close()
+        open_memory(folder).close()
     except MemoryNotFound:
         return
     raise AlreadyExists(f"there is a memory in {folder} already: give another name with -m")

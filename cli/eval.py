@@ -1,6 +1,4 @@
-"""`cmt eval`: a question file, asked of a memory with several readers; figures to the terminal and
-to JSON files.
-"""
+"""`cmt eval`: ask a file of questions with several readers, and report the figures."""
 
 from __future__ import annotations
 
@@ -17,20 +15,21 @@ import click
 
 import cmt_sdk
 from cmt_cli import output
-from cmt_cli.memories import opened
-from cmt_cli.options import located
+from cmt_cli.memory_folder import open_memory
+from cmt_cli.options import resolve_folder
+from cmt_sdk.errors import InvalidSetting
 
 if TYPE_CHECKING:
     from cmt_sdk.evaluation import Asked, Figures, Report
 
 IN_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-ALL = 1_000_000  # more passages than a memory that can be read at once has
+ALL = 1_000_000  # more passages than can be read at once
 OUT_FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
 
 
 def _count(_: click.Context, __: click.Parameter, value: str) -> int:
-    """A number of passages, or all there are."""
+    """Parse a number of passages, or "all"."""
     return ALL if value == "all" else int(click.IntRange(min=1)(value))
 
 
@@ -41,16 +40,16 @@ def _count(_: click.Context, __: click.Parameter, value: str) -> int:
     type=click.Choice(["gold", "stream", "abstain", "growth"]),
     default="stream",
     show_default=True,
-    help="How questions meet passages: see below.",
+    help="How questions and passages are combined; see below.",
 )
 @click.option(
     "--reader",
     "readers",
     multiple=True,
-    type=click.Choice(["memory", "text", "auto", "none"]),
+    type=click.Choice(cmt_sdk.READERS),
     default=("memory", "text", "none"),
     show_default=True,
-    help="A reader to ask; may be given again.",
+    help="A reader to evaluate (repeatable).",
 )
 @click.option(
     "-k",
@@ -59,30 +58,32 @@ def _count(_: click.Context, __: click.Parameter, value: str) -> int:
     default="5",
     show_default=True,
     callback=_count,
-    help="Passages read for a question (stream).",
+    help="Passages to read per question (stream).",
 )
-@click.option("--limit", type=int, help="Ask only so many questions, drawn by the seed.")
-@click.option("--passages", type=int, help="Use only the first so many passages of the file.")
+@click.option("--limit", type=int, help="Ask only this many questions, drawn at random.")
+@click.option("--passages", type=int, help="Use only the first N passages of the file.")
 @click.option(
     "--documents",
     type=IN_FILE,
-    help="The passages of a file that names them by keys: {key, text}, a line each.",
+    help="Passages for a question file that refers to them: {key, text}, one per line.",
 )
 @click.option(
     "--stages",
     default=4,
     show_default=True,
-    help="growth: how often the questions are asked again.",
+    help="growth: how many times the questions are asked.",
 )
 @click.option(
     "--irrelevant",
     multiple=True,
     type=IN_FILE,
-    help="growth: a file whose texts come in; may be given again.",
+    help="growth: a file of irrelevant texts to add (repeatable).",
 )
-@click.option("--seed", default=0, show_default=True, help="Draws the questions and the bootstrap.")
-@click.option("--max-tokens", default=32, show_default=True, help="The longest answer.")
-@click.option("--keep", type=float, help="The share of KV entries kept, as in the settings.")
+@click.option("--seed", default=0, show_default=True, help="Seed for questions and bootstrap.")
+@click.option("--max-tokens", default=32, show_default=True, help="Maximum tokens per answer.")
+@click.option(
+    "--compression", type=float, help="Source tokens per stored entry, as in the settings."
+)
 @click.option(
     "--compressor", type=click.Choice(["kv", "soft"]), help="The compressor, as in the settings."
 )
@@ -91,33 +92,34 @@ def _count(_: click.Context, __: click.Parameter, value: str) -> int:
     "pairs",
     multiple=True,
     metavar="NAME=VALUE",
-    help="Any other setting; may be given again.",
+    help="Any other setting (repeatable).",
 )
 @click.option(
     "-m",
     "--memory",
     metavar="NAME_OR_PATH",
-    help="Keep the memory there and use it again.  [default: none]",
+    help="Keep the memory here for later runs.  [default: a temporary one]",
 )
 @click.option(
-    "--json", "out", type=OUT_FILE, help="Write the report there, and the answers beside it."
+    "--json",
+    "out",
+    type=OUT_FILE,
+    help="Write the report to this file, and the answers next to it.",
 )
 @click.option(
     "--report",
     "folder",
     type=FOLDER,
-    help="Add the report to a folder, and write its page, index.html, anew.",
+    help="Add the report to this folder, and rewrite the folder's index.html.",
 )
-@click.option(
-    "--rows", type=OUT_FILE, help="Write every question with its answers there, as JSON lines."
-)
+@click.option("--rows", type=OUT_FILE, help="Write every question with its answers as JSON lines.")
 def eval_command(
     file: Path,
     memory: str | None,
     out: Path | None,
     folder: Path | None,
     rows: Path | None,
-    keep: float | None,
+    compression: float | None,
     compressor: str | None,
     pairs: Sequence[str],
     irrelevant: Sequence[Path],
@@ -126,14 +128,18 @@ def eval_command(
 ) -> None:
     """Measure answers, retrieval and costs on the questions of FILE.
 
-    FILE holds JSON lines, .gz or not: {"id", "title", "context", "question", "answers": [...]}, one
-    question a line. SQuAD's .json is read too, and StreamingQA and ArchivalQA (.jsonl, .csv), whose
-    passages stand in --documents.
+    FILE holds JSON lines, gzipped or not, one question per line: {"id", "title", "context",
+    "question", "answers": [...]}. SQuAD's .json is supported too, and StreamingQA and ArchivalQA
+    (.jsonl, .csv) with their passages in --documents.
 
-    gold gives each question its own passage alone; stream has all passages in one memory; abstain
-    asks as gold and once more with a passage that does not tell; growth asks the questions of the
-    first passages (200, or --passages) while the rest of the file, or the texts of --irrelevant
-    files, come in.
+    Protocols (--protocol):
+
+    \b
+    gold     each question reads only its own passage
+    stream   all passages are in one memory
+    abstain  as gold, and once more with a passage that does not hold the answer
+    growth   asks the questions of the first passages (200, or --passages) while the rest of
+             the file, or the texts of --irrelevant, are added
 
     \b
     Example:
@@ -147,12 +153,12 @@ def eval_command(
         if not path.parent.is_dir():
             raise click.BadParameter(f"there is no folder {path.parent}")
     settings = dict(map(_setting, pairs)) | {
-        n: v for n, v in (("keep", keep), ("compressor", compressor)) if v is not None
+        n: v for n, v in (("compression", compression), ("compressor", compressor)) if v is not None
     }
     chosen = Plan(**plan)
-    with _opened(memory, settings) as opened, _progress() as on_stage:
+    with _opened(memory, settings) as store, _progress() as on_stage:
         report, asked = evaluate(
-            opened, file, chosen, ["cmt", *sys.argv[1:]], on_stage, irrelevant, documents
+            store, file, chosen, ["cmt", *sys.argv[1:]], on_stage, irrelevant, documents
         )
     added = _new_report(folder, plan["protocol"]) if folder else None
     written = [path for path in (out, added) if path]
@@ -164,60 +170,59 @@ def eval_command(
     if folder:
         from cmt_sdk.evaluation.page import write_page
 
-        output.say(f"the page: {write_page(folder)}")
+        output.echo(f"the page: {write_page(folder)}")
 
 
 def _new_report(folder: Path, protocol: str) -> Path:
-    """A name that no report in the folder has: gold-1.json, gold-2.json, ..."""
+    """Return a file name that is free in the folder: gold-1.json, gold-2.json, ..."""
     return next(path for n in count(1) if not (path := folder / f"{protocol}-{n}.json").exists())
 
 
 def _setting(pair: str) -> tuple[str, Any]:
-    """NAME=VALUE with the value in the type of that setting."""
+    """Parse NAME=VALUE; the value gets the type of the setting."""
     name, _, text = pair.partition("=")
     if name not in cmt_sdk.Settings.names():
         raise click.BadParameter(
             f"{name!r}: choose one of {', '.join(cmt_sdk.Settings.names())}", param_hint="--set"
         )
-    kind = type(getattr(cmt_sdk.Settings(), name))
     try:
-        return name, kind(text)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{pair!r}: {name} is of type {kind.__name__}", param_hint="--set"
-        ) from error
+        return name, cmt_sdk.Settings.parse(name, text)
+    except InvalidSetting as error:
+        raise click.BadParameter(str(error), param_hint="--set") from error
 
 
 @contextmanager
 def _opened(memory: str | None, settings: Mapping[str, Any]) -> Iterator[cmt_sdk.Memory]:
-    """The memory to fill: a temporary one, or the named one if its passages were cut as the
-    settings say.
+    """Open the memory to fill: a temporary one, or the named one.
+
+    Raises:
+        InvalidSetting: The named memory's passages were split with another passage_tokens.
     """
     with ExitStack() as stack:
         if memory is None:
             folder = Path(stack.enter_context(TemporaryDirectory(prefix="cmt-eval-")))
         else:
-            folder = located(memory)
+            folder = resolve_folder(memory)
             _check_passages(folder, settings)
-        yield stack.enter_context(opened(folder, create=True, **settings))
+        yield stack.enter_context(open_memory(folder, create=True, **settings))
 
 
 def _check_passages(folder: Path, settings: Mapping[str, Any]) -> None:
     try:
-        with opened(folder) as known:
+        with open_memory(folder) as known:
             before = known.settings.passage_tokens
     except cmt_sdk.errors.MemoryNotFound:
         return
     if settings.get("passage_tokens", before) != before:
-        raise cmt_sdk.errors.InvalidSetting(
-            f"passage_tokens={settings['passage_tokens']}: the passages in {folder} were cut with"
-            f" {before}; evaluate in another folder"
+        raise InvalidSetting(
+            f"passage_tokens={settings['passage_tokens']}: the passages in {folder} were split"
+            f" with {before}; evaluate in another folder"
         )
 
 
 @contextmanager
 def _progress() -> Iterator[Any]:
-    """A progress bar a stage, on the error stream, for as long as the work lasts."""
+    """Show one progress bar per stage on stderr while the block runs."""
     from rich.progress import MofNCompleteColumn, Progress
 
     columns = (*Progress.get_default_columns(), MofNCompleteColumn())
@@ -244,7 +249,7 @@ def _write_rows(path: Path, asked: Sequence[Asked]) -> None:
 
 
 def _show(report: Report) -> None:
-    """The figures as tables, and what has to be known about them."""
+    """Print the figures as tables, with notes."""
     from rich import box
     from rich.table import Table
 
@@ -267,16 +272,16 @@ def _show(report: Report) -> None:
         console.print(shown)
     s = report.storage
     console.print(
-        f"{s.passages} passages, {s.tokens} tokens; {s.bytes_per_passage:.0f} bytes of memory a"
-        f" passage, {s.bytes_per_token:.0f} a token; {s.pending} pending; {report.seconds:.0f} s"
-        " in all"
+        f"{s.passages} passages, {s.tokens} tokens; {s.bytes_per_passage:.0f} bytes of memory"
+        f" per passage, {s.bytes_per_token:.0f} per token; {s.pending} pending;"
+        f" {report.seconds:.0f} s in all"
     )
     for note in ["±: half a 95 % bootstrap interval", *report.notes]:
         console.print(f"- {note}", style="dim")
 
 
 def _more(report: Report) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-    """Tables that only some protocols have: a name, the columns and the rows."""
+    """Yield the tables of some protocols: a name, the columns and the rows."""
     if report.abstention:
         rows = [
             [
@@ -297,7 +302,7 @@ def _more(report: Report) -> Iterator[tuple[str, list[str], list[list[str]]]]:
 
 
 def _lines(readers: Sequence[Figures]) -> Iterator[tuple[str, list[str]]]:
-    """The rows of the main table: a name and a cell a reader."""
+    """Yield the rows of the main table: a name, and one cell per reader."""
     for name, label in (
         ("exact", "EM"),
         ("f1", "F1"),

@@ -1,5 +1,6 @@
-"""Which documents stay though their files are gone: a folder may be away, not deleted. Knows files
-and entries, no memory.
+"""Decide which documents need confirmation before removal: their folder may only be unmounted.
+
+Works on files and entries; opens no memory.
 """
 
 from __future__ import annotations
@@ -9,27 +10,34 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from cmt_cli.follow import Entry
-from cmt_cli.sources import folders_of, is_blind
+from cmt_cli.moved_files import Entry
+from cmt_cli.sources import has_no_files, parent_folders
 
-MANY = 10  # from here on it is asked where more than half of a folder's files are gone at once
+MANY_FILES = 10  # losing this many files and more than half of a folder needs confirmation
 
 
-def held(gone: Sequence[Entry], of: Sequence[Entry], root: Path) -> Mapping[Path, Sequence[Entry]]:
-    """The documents that are not to be taken out unasked, by the highest folder that is the reason.
+def needs_confirmation(
+    gone: Sequence[Entry], of: Sequence[Entry], root: Path
+) -> Mapping[Path, Sequence[Entry]]:
+    """Return the documents that need confirmation, by the topmost folder that is the reason.
 
-    That is a folder that is not there, one without any file in it whose documents went at once, and
-    one of which most went. `of` are all documents that came from files beneath the root, those
-    included whose files were found elsewhere: a file of the same text in another folder says
-    nothing of the rest.
+    A folder is a reason if it does not exist, if it holds no file and all its documents lost their
+    files at once, or if most of its files are gone.
+
+    Args:
+        gone: Documents whose files are gone.
+        of: All documents from files inside the root, also those whose files were found elsewhere:
+            a file of the same text in another folder says nothing about the rest.
+        root: The folder that is synchronised.
     """
-    lost, total = _counts(gone, root), _counts(of, root)
+    lost = _counts(gone, root)
+    total = _counts(of, root)
     found: defaultdict[Path, list[Entry]] = defaultdict(list)
     reasons: dict[Path, bool] = {}
     for entry in gone:
-        for folder in folders_of(entry.source, root):
+        for folder in parent_folders(entry.source, root):
             if folder not in reasons:
-                reasons[folder] = _is_reason(
+                reasons[folder] = _is_suspicious(
                     folder, lost[folder], total[folder], entry, folder == root
                 )
             if reasons[folder]:
@@ -39,24 +47,25 @@ def held(gone: Sequence[Entry], of: Sequence[Entry], root: Path) -> Mapping[Path
 
 
 def _counts(entries: Sequence[Entry], root: Path) -> Counter[Path]:
-    return Counter(folder for entry in entries for folder in folders_of(entry.source, root))
+    return Counter(folder for entry in entries for folder in parent_folders(entry.source, root))
 
 
-def _is_reason(folder: Path, lost: int, total: int, one: Entry, is_root: bool) -> bool:
-    if lost >= MANY and 2 * lost > total:
+def _is_suspicious(folder: Path, lost: int, total: int, entry: Entry, is_root: bool) -> bool:
+    if lost >= MANY_FILES and 2 * lost > total:
         return True
-    if not is_blind(folder):
+    if not has_no_files(folder):
         return False
-    return lost > 1 or is_root or not os.path.isdir(folder) or _is_away(folder, one)  # noqa: PTH112 - Path's raises in a closed folder
+    return lost > 1 or is_root or not os.path.isdir(folder) or _is_unmounted(folder, entry)  # noqa: PTH112 - Path's raises in a closed folder
 
 
-def _is_away(folder: Path, one: Entry) -> bool:
-    """Whether an empty folder is where a drive is mounted: nothing was deleted in it since the
-    document was stored.
+def _is_unmounted(folder: Path, entry: Entry) -> bool:
+    """Return whether an empty folder looks like a mount point of a drive that is away.
+
+    That is so if it did not change since the document was stored: nothing was deleted in it.
     """
     try:
         return os.path.ismount(folder) or (
-            one.updated is not None and folder.stat().st_mtime < one.updated.timestamp()
+            entry.updated is not None and folder.stat().st_mtime < entry.updated.timestamp()
         )
     except OSError:
         return True

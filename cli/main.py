@@ -1,6 +1,4 @@
-"""`cmt`: the group of commands, each loaded only when it is called. Knows their names and nothing
-of what they do.
-"""
+"""`cmt`: the group of commands. Each command's module is imported only when the command runs."""
 
 from __future__ import annotations
 
@@ -14,50 +12,50 @@ from typing import Any
 import click
 
 import cmt_sdk
-from cmt_cli.failures import EPILOG, reported, wants_json, warned
-from cmt_cli.streams import prepare
-from cmt_cli.suggesting import Suggesting
+from cmt_cli.error_handling import EPILOG, handle_errors, show_library_warnings, wants_json
+from cmt_cli.streams import configure_streams
+from cmt_cli.suggestions import SuggestingGroup
 
-# Where each command lies: the module, and the object's name in it.
+# Each command's module and the name of the command object in it.
 COMMANDS = {
     "add": "cmt_cli.add:add",
     "ask": "cmt_cli.ask:ask",
-    "backup": "cmt_cli.upkeep:backup",
+    "backup": "cmt_cli.backup:backup",
     "chat": "cmt_cli.chat:chat",
     "completion": "cmt_cli.completion:completion",
-    "check": "cmt_cli.upkeep:check",
-    "compress": "cmt_cli.upkeep:compress",
+    "check": "cmt_cli.check:check",
+    "compress": "cmt_cli.compress:compress",
     "config": "cmt_cli.config:config",
     "create": "cmt_cli.create:create",
     "eval": "cmt_cli.eval:eval_command",
-    "export": "cmt_cli.archive:export",
-    "forget": "cmt_cli.change:forget",
-    "import": "cmt_cli.archive:import_archive",
-    "list": "cmt_cli.look:list_",
+    "export": "cmt_cli.export:export",
+    "forget": "cmt_cli.forget:forget",
+    "import": "cmt_cli.import_archive:import_archive",
+    "list": "cmt_cli.list:list_",
     "mcp": "cmt_cli.mcp:mcp",
     "model": "cmt_cli.model:model",
-    "reencode": "cmt_cli.upkeep:reencode",
-    "reindex": "cmt_cli.upkeep:reindex",
-    "rm": "cmt_cli.change:rm",
-    "search": "cmt_cli.look:search",
+    "reencode": "cmt_cli.reencode:reencode",
+    "reindex": "cmt_cli.reindex:reindex",
+    "rm": "cmt_cli.rm:rm",
+    "search": "cmt_cli.search:search",
     "serve": "cmt_cli.serve:serve",
-    "show": "cmt_cli.look:show",
-    "stats": "cmt_cli.look:stats",
+    "show": "cmt_cli.show:show",
+    "stats": "cmt_cli.stats:stats",
     "train": "cmt_cli.train:train",
-    "update": "cmt_cli.change:update",
+    "update": "cmt_cli.update:update",
     "watch": "cmt_cli.watch:watch",
 }
 
 
-class LazyGroup(Suggesting):
-    """A group that imports a command when it is needed, and ends every failure in one place."""
+class LazyGroup(SuggestingGroup):
+    """A group that imports a command on demand and turns every error into an exit code."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
-        """The names, sorted."""
+        """Return the command names, sorted."""
         return sorted(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - click's signature
-        """Import the command's module."""
+        """Import the module of a command and return the command; None for an unknown name."""
         if cmd_name not in COMMANDS:
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
@@ -65,18 +63,19 @@ class LazyGroup(Suggesting):
         return command
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command. Failures are caught here already: above, click would end some of them in
-        its own way.
+        """Run a command.
+
+        Errors are handled here and not only in `main`: click's own `main` ends some of them first.
         """
         as_json = wants_json(ctx.args)
-        with warned(as_json=as_json), reported(as_json=as_json):
+        with show_library_warnings(as_json=as_json), handle_errors(as_json=as_json):
             return super().invoke(ctx)
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
-        """Parse the arguments, run, and exit."""
-        prepare()
+        """Parse the arguments, run the command, and exit."""
+        configure_streams()
         given = sys.argv[1:] if args is None else list(args)
-        with reported(as_json=wants_json(given)):
+        with handle_errors(as_json=wants_json(given)):
             code = super().main(given, *rest, **extra | {"standalone_mode": False})
         sys.exit(code)
 
@@ -86,7 +85,7 @@ class LazyGroup(Suggesting):
 )
 @click.version_option(cmt_sdk.__version__, prog_name="cmt")
 def main() -> None:
-    """Remember documents on this machine, and ask them.
+    """Remember documents on this machine, and answer questions from them.
 
     \b
     Example:
@@ -94,11 +93,11 @@ def main() -> None:
       cmt add ~/notes
       cmt ask "When did we change the oil?"
     """  # noqa: D301 - click reads the escape
-    # torch's threads wait by spinning, which on a busy machine takes the cores from those they wait
-    # for
+    # By default OpenMP threads spin while they wait, which on a busy machine takes the core from
+    # the thread that they wait for.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # importing makes objects that stay: looking through them again and again takes a fifth of
-    # `list`
+    # Imports create many objects that live until the end; scanning them takes a fifth of the time
+    # of `cmt list`.
     gc.set_threshold(100_000)
 
 

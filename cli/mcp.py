@@ -1,5 +1,6 @@
-"""`cmt mcp`: a memory as an MCP server, over stdio or HTTP. Opens the ports; what the server does
-stands in the adapter.
+"""`cmt mcp`: a memory as an MCP server, over stdio or HTTP.
+
+Opens the port; the server itself is `cmt_adapters.mcp`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from cmt_cli.memories import begun, opened
+from cmt_cli.memory_folder import open_memory, open_or_create
 from cmt_cli.options import memory_option
-from cmt_cli.output import on_terminal, say
+from cmt_cli.output import echo, on_terminal
 from cmt_sdk.errors import InvalidSetting
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -31,7 +32,7 @@ FOR_HTTP = {
     "names": "--allow-host",
     "origins": "--origin",
 }
-LAST_WORDS = 3  # seconds for requests under way when the server is stopped
+SHUTDOWN_SECONDS = 3  # for running requests when the server is stopped
 
 
 @click.command()
@@ -42,26 +43,26 @@ LAST_WORDS = 3  # seconds for requests under way when the server is stopped
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="The address to listen on; beyond this machine with a token.",
+    help="The address to listen on. An address that other machines can reach needs a token.",
 )
 @click.option(
     "--port",
     default=8766,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="0: any that is free.",
+    help="The port to listen on; 0 picks a free one.",
 )
 @click.option(
     "--token",
     envvar="CMT_TOKEN",
     show_envvar=True,
-    help='What clients must send as "Authorization: Bearer TOKEN".',
+    help='The token that clients must send as "Authorization: Bearer TOKEN".',
 )
 @click.option(
     "--allow-host",
     "names",
     multiple=True,
-    help="Another host name by which clients reach the server.",
+    help="Another host name by which clients reach the server (repeatable).",
 )
 @click.option(
     "--origin",
@@ -69,13 +70,11 @@ LAST_WORDS = 3  # seconds for requests under way when the server is stopped
     multiple=True,
     metavar="URL",
     help=(
-        "A web page, desktop app or extension that may ask, such as http://localhost:6274 or"
-        " app://obsidian.md."
+        "Allow requests from this web page, desktop app or extension, e.g. http://localhost:6274 or"
+        " app://obsidian.md (repeatable)."
     ),
 )
-@click.option(
-    "--read-only", is_flag=True, help="Without the tools that remember, update and forget."
-)
+@click.option("--read-only", is_flag=True, help="Omit the tools that remember, update and forget.")
 @memory_option
 @click.pass_context
 def mcp(
@@ -89,13 +88,13 @@ def mcp(
     read_only: bool,
     folder: Path,
 ) -> None:
-    """Serve a memory to assistants that speak MCP.
+    """Serve a memory to assistants that use MCP.
 
-    The assistant starts it by itself: give it the command `cmt` with the argument `mcp`. It can
-    then search, ask, list, remember, update and forget; documents are its resources.
+    The assistant starts the server: configure the command `cmt` with the argument `mcp`. The
+    assistant can then search, ask, list, remember, update and forget; documents are resources.
 
-    With --http it is started by hand, and reached from other machines with a --host and a token.
-    Give the token in CMT_TOKEN: arguments are for all users of a machine to see.
+    With --http you start the server yourself; other machines can reach it with --host and a token.
+    Pass the token in CMT_TOKEN: all users of a machine can see the arguments of its processes.
 
     \b
     Example:
@@ -103,15 +102,15 @@ def mcp(
       cmt mcp --http --port 8766
     """  # noqa: D301 - click reads the escape
     from cmt_adapters.mcp import http_app, mcp_server
-    from cmt_adapters.origins import check_null
+    from cmt_adapters.origins import check_null_origin
 
     if not http:
         _refuse_http_options(context)
         token = None
-    check_null(origins, token)
+    check_null_origin(origins, token)
     hosts = _hosts(host, names, token) if http else ()
     _log_to_stderr()
-    with opened(folder) if read_only else begun(folder) as memory:
+    with open_memory(folder) if read_only else open_or_create(folder) as memory:
         server = mcp_server(memory, read_only=read_only, token=token)
         if http:
             _serve(http_app(server, hosts, origins), host, port)
@@ -123,12 +122,15 @@ def mcp(
 def _refuse_http_options(context: click.Context) -> None:
     for name, option in FOR_HTTP.items():
         if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{option} is for --http")
+            raise click.UsageError(f"{option} applies only with --http: add it, or leave this out")
 
 
 def _hosts(host: str, names: Sequence[str], token: str | None) -> list[str]:
-    """The host names that clients may use. InvalidSetting where others than this machine could come
-    without a token.
+    """Return the host names that clients may use.
+
+    Raises:
+        InvalidSetting: Other machines could connect without a token, or the address is a wildcard
+            without --allow-host.
     """
     if _is_loopback(host):
         return [*LOOPBACK, host, *names]
@@ -149,13 +151,14 @@ def _hosts(host: str, names: Sequence[str], token: str | None) -> list[str]:
 def _is_loopback(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_loopback
-    except ValueError:  # a name, which may stand for anything; but for one
+    except ValueError:  # a name may resolve to any address, except localhost
         return host == "localhost"
 
 
 def _log_to_stderr() -> None:
-    """Warnings of the server on stderr, before it would choose its own way; those of the library
-    are told already.
+    """Log the server's warnings to stderr before the server configures logging itself.
+
+    Warnings of the library are shown by the CLI already.
     """
     handler = logging.StreamHandler()
     handler.addFilter(lambda record: not record.name.startswith("cmt_sdk"))
@@ -165,16 +168,17 @@ def _log_to_stderr() -> None:
 
 
 def _wait_for_client() -> None:
-    """Let Ctrl-C end the process at once: the thread that reads the input would hold it up until
-    the next line.
+    """Let Ctrl-C end the process at once.
+
+    The thread that reads standard input would delay the end until the next line.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     if on_terminal(sys.stdin):
-        say("waiting for an MCP client on standard input; Ctrl-C ends", err=True)
+        echo("waiting for an MCP client on standard input; Ctrl-C ends", err=True)
 
 
 def _serve(app: Any, host: str, port: int) -> None:
-    """Answer HTTP requests until Ctrl-C."""
+    """Serve HTTP requests until Ctrl-C."""
     import uvicorn
 
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -186,13 +190,13 @@ def _serve(app: Any, host: str, port: int) -> None:
         ) from error
     with listening:
         address = f"[{host}]" if ":" in host else host
-        say(
+        echo(
             f"serving MCP at http://{address}:{listening.getsockname()[1]}/mcp; Ctrl-C ends",
             err=True,
         )
         config = uvicorn.Config(
-            app, log_config=None, access_log=False, timeout_graceful_shutdown=LAST_WORDS
+            app, log_config=None, access_log=False, timeout_graceful_shutdown=SHUTDOWN_SECONDS
         )
-        with contextlib.suppress(KeyboardInterrupt):  # which is how this ends
+        with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=[listening])
-    say("\nstopped; what was stored is safe", err=True)
+    echo("\nstopped; what was stored is safe", err=True)

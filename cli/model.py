@@ -1,4 +1,4 @@
-"""`cmt model`: base models on this machine."""
+"""`cmt model`: fetch, list, show and remove base models."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import click
 
 import cmt_sdk
 from cmt_cli.options import json_option
-from cmt_cli.output import plain, print_json, say, table
-from cmt_cli.progress import bars
-from cmt_cli.suggesting import Suggesting
+from cmt_cli.output import echo, print_json, print_table, to_jsonable
+from cmt_cli.progress import progress_bars
+from cmt_cli.suggestions import SuggestingGroup
 from cmt_sdk.errors import ModelNotFound
 
 DEFAULT = cmt_sdk.Settings().model
 name_argument = click.argument("name", default=DEFAULT)
 
 
-@click.group(cls=Suggesting)
+@click.group(cls=SuggestingGroup)
 def model() -> None:
     """Fetch, list and remove base models.
 
@@ -29,19 +29,19 @@ def model() -> None:
 @name_argument
 @json_option
 def pull(name: str, as_json: bool) -> None:
-    """Fetch a model once: the default one, a hub id, or a .gguf file to convert.
+    """Fetch a model: the default one, a hub id, or a .gguf file, which is converted.
 
     \b
     Example:
       cmt model pull
       cmt model pull HuggingFaceTB/SmolLM2-360M-Instruct
     """  # noqa: D301 - click reads the escape
-    with bars(of_bytes=True) as update:
+    with progress_bars(of_bytes=True) as update:
         info = cmt_sdk.pull_model(name, on_progress=update)
     if as_json:
         print_json(info)
     else:
-        say(f"{info.name}: {_megabytes(info)} in {info.path}")
+        echo(f"{info.name}: {_megabytes(info)} in {info.path}")
 
 
 @model.command("list")
@@ -57,19 +57,19 @@ def list_(as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table(
+    print_table(
         ["name", "size", "licence", "source"],
         [(i.name, _megabytes(i), i.licence, i.source) for i in found],
     )
     if not found:
-        say("no models yet: `cmt model pull` fetches the default one", err=True)
+        echo("no models yet: `cmt model pull` fetches the default one", err=True)
 
 
 @model.command()
 @name_argument
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show what is known of a model.
+    """Show the details of a model.
 
     \b
     Example:
@@ -79,14 +79,14 @@ def show(name: str, as_json: bool) -> None:
     if as_json:
         print_json(info)
     else:
-        table(["", ""], list(plain(info).items()))
+        print_table(["", ""], list(to_jsonable(info).items()))
 
 
 @model.command()
 @name_argument
 @json_option
 def remove(name: str, as_json: bool) -> None:
-    """Delete a pulled model; memories made with it stay, and need it again to be read.
+    """Delete a pulled model. Memories made with it stay, but cannot be read without it.
 
     \b
     Example:
@@ -101,7 +101,7 @@ def remove(name: str, as_json: bool) -> None:
     if as_json:
         print_json(info)
     else:
-        say(f"{info.name} removed, {_megabytes(info)}")
+        echo(f"{info.name} removed, {_megabytes(info)}")
 
 
 def _megabytes(info: cmt_sdk.ModelInfo) -> str:

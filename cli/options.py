@@ -1,4 +1,4 @@
-"""The options that commands share, and what their values mean. Knows no memory."""
+"""Options that several commands share, and how their values are parsed. Opens no memory."""
 
 from __future__ import annotations
 
@@ -20,35 +20,37 @@ Command = Callable[..., Any]
 CONDITION = re.compile(r"(.+?)(!=|<=|>=|==|=|<|>)(.*)", re.DOTALL)
 
 
-def typed(text: str) -> Any:
-    """A JSON value as itself, anything else as text.
+def parse_value(text: str) -> Any:
+    """Parse a value: JSON values get their type, everything else is text.
 
-    A number is one only where it is written back as it was typed: 2020 and 0.5 are numbers, "2020"
-    in quotes is text, and so are 1.10, 007 and 12e3, which would lose what they say.
+    A number stays text if JSON would write it differently: 2020 and 0.5 are numbers; 1.10, 007 and
+    12e3 are text, because as numbers they would lose digits. "2020" in quotes is text.
     """
-    value = _json(text)
+    value = _parse_json(text)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     return text if is_number and json.dumps(value) != text else value
 
 
-def _json(text: str) -> Any:
-    """A JSON value; the text itself where it is none."""
+def _parse_json(text: str) -> Any:
+    """Parse JSON; return the text itself if it is not JSON."""
     try:
-        return json.loads(text, parse_constant=_no_number)
+        return json.loads(text, parse_constant=_reject_constant)
     except (ValueError, RecursionError):
         return text
 
 
-def _no_number(word: str) -> Any:
-    raise ValueError(f"{word} is no JSON")
+def _reject_constant(word: str) -> Any:
+    raise ValueError(f"{word} is not JSON")
 
 
-def located(given: str | None) -> Path:
-    """The folder of the memory that is named. click.BadParameter where a file lies, as a copy in
-    one file does.
+def resolve_folder(given: str | None) -> Path:
+    """Return the folder of the memory that a name or path stands for.
+
+    Raises:
+        click.BadParameter: The path is a file, for example a one-file copy of a memory.
     """
     folder = cmt_sdk.memory_path(given)
-    here = given or ""  # a bare name stands for no file, but who gives that of a copy means it
+    here = given or ""  # notes.db as a bare name most likely means the file, not a memory
     file = here if here.endswith(".db") and not os.path.exists(folder) else folder  # noqa: PTH110 - Path's raises in a closed folder
     if not os.path.isfile(file):  # noqa: PTH113 - so does this one's
         return folder
@@ -61,13 +63,11 @@ def located(given: str | None) -> Path:
 
 
 def _folder(context: click.Context, parameter: click.Parameter, value: str | None) -> Path:
-    """The memory's folder; a command in a group takes that of the group, unless it is given one
-    itself.
-    """
+    """Return the memory's folder; a subcommand without -m uses the folder of its group."""
     given = context.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE
     if not given and context.parent and "folder" in context.parent.params:
         return Path(context.parent.params["folder"])
-    return located(value)
+    return resolve_folder(value)
 
 
 def _metadata(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _metadata(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> di
             raise click.BadParameter(f"{key!r}: write KEY=VALUE")
         if key in found:
             raise click.BadParameter(f"{key!r} is given twice: a key has one value")
-        value = typed(text)
+        value = parse_value(text)
         found[key] = text if isinstance(value, list | dict) else value
     return found
 
@@ -91,21 +91,25 @@ def _where(_: click.Context, __: click.Parameter, pairs: Sequence[str]) -> dict[
                 f"{pair!r}: write KEY=VALUE, or one of != < <= > >= in place of ="
             )
         key, operator, text = parts.groups()
-        if text[:1] in ("=", "<", ">") or (text[:1] in ("[", "{") and isinstance(typed(text), str)):
+        if text[:1] in ("=", "<", ">") or (
+            text[:1] in ("[", "{") and isinstance(parse_value(text), str)
+        ):
             raise click.BadParameter(
-                f"{pair!r}: {text!r} is no value; put it in double quotes if it is meant"
+                f"{pair!r}: {text!r} is not a value; put it in double quotes if it is meant"
             )
-        if key in found:  # both would have to hold, and a filter has one condition a key
-            raise click.BadParameter(f"{key!r} is given twice: one condition a key")
+        if key in found:  # both would have to hold, but a filter has one condition per key
+            raise click.BadParameter(f"{key!r} is given twice: give one condition per key")
         found[key] = _condition(operator, text)
     return found or None
 
 
 def _condition(operator: str, text: str) -> dict[str, Any]:
-    """A condition on the value of a key. A number that is kept as text, 1.10, fits what was stored
-    as 1.1 before too.
+    """Return the condition on the value of a key.
+
+    A number that stays text, such as 1.10, also matches a value that was stored as the number 1.1.
     """
-    kept, number = typed(text), _json(text)
+    kept = parse_value(text)
+    number = _parse_json(text)
     if operator not in ("=", "=="):
         return {operator: kept if operator == "!=" else number}
     if isinstance(kept, list):
@@ -113,7 +117,7 @@ def _condition(operator: str, text: str) -> dict[str, Any]:
     return {"==": kept} if kept == number else {"in": [kept, number]}
 
 
-def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
+def _parse_time(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
     try:
         moment = None if text is None else datetime.fromisoformat(text)
     except ValueError as error:
@@ -124,9 +128,8 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime
 
 
 def _scope(_: click.Context, __: click.Parameter, scope: str | None) -> str | None:
-    # what "/" alone means, the memory says
-    names = scope.rstrip("/").split("/") if scope and scope.strip("/") else []
-    if {"", ".", ".."} & set(names):
+    # "/" alone is left to the memory, which reports it
+    if scope and scope.strip("/") and not cmt_sdk.is_scope(scope.rstrip("/")):
         raise click.BadParameter(
             f"{scope!r:.60}: give names with a slash between them, such as user/ann"
         )
@@ -141,11 +144,11 @@ memory_option = click.option(
     show_envvar=True,
     metavar="NAME_OR_PATH",
     callback=_folder,
-    help="The memory: a name, or the path of a folder (with a / in it).  [default: default]",
+    help="The memory: a name, or a folder's path (contains a /).  [default: default]",
 )
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 verbose_option = click.option(
-    "-v", "--verbose", is_flag=True, help="Show places, scores and reasons too."
+    "-v", "--verbose", is_flag=True, help="Also show positions, scores and reasons."
 )
 meta_option = click.option(
     "--meta",
@@ -153,33 +156,33 @@ meta_option = click.option(
     metavar="KEY=VALUE",
     callback=_metadata,
     help=(
-        "Metadata; 2020, 0.5, true, false and null are typed, the rest is text, as is 1.10, 007 or"
-        ' "2020" in quotes.'
+        "Set a metadata field (repeatable). 2020, 0.5, true, false and null are typed; everything"
+        ' else is text, also 1.10, 007 and "2020" in quotes.'
     ),
 )
 expires_option = click.option(
     "--expires",
     metavar="TIME",
-    callback=_moment,
-    help="When it stops being remembered, such as 2027-01-31; UTC where it does not say.",
+    callback=_parse_time,
+    help="Expire at this time, such as 2027-01-31; UTC unless the time has a zone.",
 )
 exclude_option = click.option(
     "--exclude",
     multiple=True,
     metavar="GLOB",
-    help="Leave out of a folder what fits, such as drafts or '*.log'; may be given more than once.",
+    help="Skip files and folders that match, such as drafts or '*.log' (repeatable).",
 )
 k_option = click.option(
-    "-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Passages to find."
+    "-k", "k", default=5, show_default=True, type=click.IntRange(min=1), help="Number of passages."
 )
 reader_option = click.option(
     "--reader",
-    type=click.Choice(["memory", "text", "auto", "none"]),
+    type=click.Choice(cmt_sdk.READERS),
     default="memory",
     show_default=True,
     help=(
-        "What the model reads: memories; the passages' text; text where memory leaves it unsure;"
-        " nothing."
+        "memory: read compressed passages; text: read their text; auto: read the text if the answer"
+        " from memory is unsure; none: read nothing."
     ),
 )
 max_tokens_option = click.option(
@@ -187,10 +190,14 @@ max_tokens_option = click.option(
     default=64,
     show_default=True,
     type=click.IntRange(min=1),
-    help="The longest answer.",
+    help="Maximum length of the answer, in tokens.",
 )
 FILTERS = (
-    click.option("--scope", callback=_scope, help="Only this scope, with everything beneath it."),
+    click.option(
+        "--scope",
+        callback=_scope,
+        help="Only this namespace path and those below it, e.g. user/ann.",
+    ),
     click.option("--source", help="Only this source; * is a wildcard."),
     click.option(
         "--where",
@@ -198,31 +205,33 @@ FILTERS = (
         metavar="KEY=VALUE",
         callback=_where,
         help=(
-            'Only with this metadata; also != < <= > >=, and KEY=["a","b"] for one of several. 1.10'
-            " also finds 1.1, and 12.50 is more than 12."
+            "Only documents with this metadata (repeatable). Operators: = != < <= > >=;"
+            ' KEY=["a","b"] matches any of them. 1.10 also matches 1.1, and 12.50 is more than 12.'
         ),
     ),
 )
 
 
 def filter_options(command: Command) -> Command:
-    """--scope, --source and --where as one parameter `chosen`: the filter arguments of Memory's
-    methods.
+    """Add --scope, --source and --where, passed on as one parameter `filters`.
+
+    `filters` are the keyword arguments by which the methods of Memory filter.
     """
 
     @functools.wraps(command)
     def filtered(
         *args: Any, scope: str | None, source: str | None, where: dict[str, Any] | None, **rest: Any
     ) -> Any:
-        return command(*args, chosen={"scope": scope, "source": source, "where": where}, **rest)
+        filters = {"scope": scope, "source": source, "where": where}
+        return command(*args, filters=filters, **rest)
 
-    return functools.reduce(lambda made, option: option(made), reversed(FILTERS), filtered)
+    return functools.reduce(lambda done, option: option(done), reversed(FILTERS), filtered)
 
 
-def filter_words(chosen: Mapping[str, Any]) -> str:
-    """The filter as it is written on the command line; without quotes."""
-    words = [f"--{name} {chosen[name]}" for name in ("scope", "source") if chosen[name]]
-    for key, condition in (chosen["where"] or {}).items():
+def format_filter(filters: Mapping[str, Any]) -> str:
+    """Return the filter as a command line writes it, without quotes."""
+    words = [f"--{name} {filters[name]}" for name in ("scope", "source") if filters[name]]
+    for key, condition in (filters["where"] or {}).items():
         ((operator, value),) = condition.items()
         sign = "=" if operator in ("==", "in") else operator
         words.append(f"--where {key}{sign}{json.dumps(value, ensure_ascii=False)}")

@@ -1,7 +1,6 @@
-"""What reaches the terminal: text made harmless, tables for people, JSON for programs. Knows no
-memory.
+"""Output to the terminal: text without control characters, tables for people, JSON for programs.
 
-Widths are counted in the cells of a terminal: an ideograph takes two, a combining mark none.
+Widths are in terminal cells: an ideograph takes two, a combining mark none. Opens no memory.
 """
 
 from __future__ import annotations
@@ -19,54 +18,54 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
-from cmt_cli.streams import as_written, forced_width, terminal_width
+from cmt_cli.streams import as_encoded, forced_width, terminal_width
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-HARMFUL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+UNSAFE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 GENERATED_ID = re.compile(r"[0-9a-f]{32}")
 SHORTEST_ID = 8  # digits of a generated id that are shown
-NARROW = 12  # cells that a column needs; with fewer, a row is written line by line
-GAP = 3  # cells between two columns
-LONGEST_GRAPHEME = 16  # characters; what is longer is cut
+MIN_COLUMN_WIDTH = 12  # cells; if a column would get fewer, each row is printed as lines
+COLUMN_GAP = 3  # cells between two columns
+MAX_GRAPHEME_CHARS = 16  # longer graphemes are truncated
 
 
 def printable(text: object) -> str:
-    """Text without the characters that could steer a terminal or turn its words around, and what no
-    terminal can encode.
-    """
-    return HARMFUL.sub("\ufffd", str(text).replace("\r\n", "\n"))
+    """Replace control characters, bidirectional overrides and lone surrogates."""
+    return UNSAFE.sub("\ufffd", str(text).replace("\r\n", "\n"))
 
 
 def one_line(text: object, width: int | None = None) -> str:
-    """The beginning of a text, printable, on one line; cut between two characters as people see
-    them.
+    """Return the beginning of a text on one line, at most `width` cells wide.
+
+    The line is truncated between two graphemes (what a reader sees as one character).
     """
     line = " ".join(printable("" if text is None else text).split())
     if width is None or (line.isascii() and len(line) <= width):
         return line
-    return f"{line[: width - 1]}…" if line.isascii() else _cut(line, width)
+    return f"{line[: width - 1]}…" if line.isascii() else _truncated(line, width)
 
 
-def _cut(line: str, width: int) -> str:
-    """A line that fills at most `width` cells, with an ellipsis where it goes on."""
+def _truncated(line: str, width: int) -> str:
+    """Return the line in at most `width` cells, with an ellipsis if it is longer."""
     from wcwidth import iter_graphemes
 
-    first = line[: LONGEST_GRAPHEME * width]
-    if len(first) == len(line) and cells(line) <= width:
+    first = line[: MAX_GRAPHEME_CHARS * width]
+    if len(first) == len(line) and display_width(line) <= width:
         return line
-    kept, used = [], 0
+    kept = []
+    used = 0
     for grapheme in iter_graphemes(first):
-        used += cells(grapheme)
+        used += display_width(grapheme)
         if used >= width:
             break
         kept.append(grapheme)
     return f"{''.join(kept).rstrip()}…"
 
 
-def cells(text: str) -> int:
-    """How many cells of a terminal a printable text fills."""
+def display_width(text: str) -> int:
+    """Return how many terminal cells a printable text fills."""
     if text.isascii():
         return len(text)
     from wcwidth import width
@@ -75,42 +74,44 @@ def cells(text: str) -> int:
 
 
 def short_id(document_id: str, others: Iterable[str] = ()) -> str:
-    """An id as it is shown: generated ones by their first digits, those that users chose in full.
+    """Return an id as it is shown: a generated id by its first digits, any other id in full.
 
     Args:
-        document_id: The whole id.
-        others: Ids that begin alike. So many digits are shown that none of them begins with these.
+        document_id: The complete id.
+        others: Ids that begin alike; enough digits are shown to distinguish the id from them.
     """
     if not GENERATED_ID.fullmatch(document_id):
         return document_id
-    apart, length = [other for other in others if other != document_id], SHORTEST_ID
+    apart = [other for other in others if other != document_id]
+    length = SHORTEST_ID
     while any(other.startswith(document_id[:length]) for other in apart):
         length += 1
     return document_id[:length]
 
 
-def say(
+def echo(
     text: object = "", *, label: str = "", err: bool = False, nl: bool = True, **style: Any
 ) -> None:
-    """Print a text for people; what is stored in a memory passes through here on its way to a
-    terminal.
+    """Print a text for people, without control characters.
 
-    The style is that of the label, where there is one.
+    Args:
+        text: The text; text from a memory may hold anything.
+        label: A word before the text. The style applies to the label if there is one.
+        err: Print to stderr.
+        nl: End the line.
+        **style: See `click.style`.
     """
     body = printable(text)
-    whole = (
-        f"{click.style(label, **style)} {body}"
-        if label
-        else click.style(body, **style)
-        if style
-        else body
-    )
-    _write(whole, err=err, nl=nl)
+    if label:
+        body = f"{click.style(label, **style)} {body}"
+    elif style:
+        body = click.style(body, **style)
+    _write(body, err=err, nl=nl)
 
 
 def print_json(value: object) -> None:
-    """One JSON document on a line of stdout; ASCII, so that no control character passes."""
-    _write(json.dumps(plain(value)), err=False, nl=True)
+    """Print one JSON document on one line of stdout; ASCII, so that no control character passes."""
+    _write(json.dumps(to_jsonable(value)), err=False, nl=True)
 
 
 def _write(text: str, *, err: bool, nl: bool) -> None:
@@ -118,7 +119,7 @@ def _write(text: str, *, err: bool, nl: bool) -> None:
     if stream is None:  # the caller closed it
         return
     try:
-        click.echo(text, file=stream, nl=nl, color=None if colours() else False)
+        click.echo(text, file=stream, nl=nl, color=None if use_colour() else False)
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -129,24 +130,22 @@ def _write(text: str, *, err: bool, nl: bool) -> None:
 
 
 def drop_output() -> None:
-    """Send what is still buffered for stdout nowhere: python would fail on it once more at its
-    end.
-    """
+    """Discard the output that is still buffered: Python would fail on it again when it exits."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def colours() -> bool:
-    """False where the user asked for none (https://no-color.org) or the terminal has none."""
+def use_colour() -> bool:
+    """Return False if NO_COLOR is set (https://no-color.org) or the terminal has no colours."""
     return not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def on_terminal(stream: TextIO | None) -> bool:
-    """True when somebody looks at the stream; it is None where the caller closed it."""
+    """Return whether the stream is a terminal; the stream is None if the caller closed it."""
     return stream is not None and stream.isatty()
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A rich console that takes no markup from users' text."""
+    """Return a rich console that does not interpret markup in users' text."""
     from rich.console import Console
 
     return Console(
@@ -159,89 +158,90 @@ def console(*, stderr: bool = False) -> Console:
     )
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """A table on a terminal; lines of tab-separated cells, without the heading, for anything else.
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on a terminal, and tab-separated cells without a heading anywhere else.
 
-    On a terminal nothing is cut: the first column stands on one line, the others wrap, empty ones
-    are left out. Where that needs more than the terminal's width, each row becomes lines of
+    On a terminal no cell is truncated: the first column keeps to one line, the others wrap, and
+    empty columns are left out. If the terminal is too narrow, each row becomes lines of
     "heading: cell".
     """
     if not on_terminal(sys.stdout):
         for row in rows:
-            say("\t".join(map(one_line, row)))
+            echo("\t".join(map(one_line, row)))
         return
-    shown = [[as_written(one_line(cell)) for cell in row] for row in rows]
+    shown = [[as_encoded(one_line(cell)) for cell in row] for row in rows]
     if not shown:
         return
     used = [n for n in range(len(columns)) if not n or any(row[n] for row in shown)]
-    named = [columns[n] for n in used]
+    headings = [columns[n] for n in used]
     shown = [[row[n] for n in used] for row in shown]
-    widths = [max(map(cells, column)) for column in zip(named, *shown, strict=True)]
-    least = [width if not n else min(width, NARROW) for n, width in enumerate(widths)]
-    if sum(least) + GAP * len(least) > terminal_width():
-        _write_records(named, shown)
+    widths = [max(map(display_width, column)) for column in zip(headings, *shown, strict=True)]
+    least = [width if not n else min(width, MIN_COLUMN_WIDTH) for n, width in enumerate(widths)]
+    if sum(least) + COLUMN_GAP * len(least) > terminal_width():
+        _print_records(headings, shown)
     else:
-        _write_columns(named, shown, least)
+        _print_columns(headings, shown, least)
 
 
-def _write_records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Each row as lines: the first cell, then the others with their headings."""
+def _print_records(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print each row as lines: the first cell, then the others with their headings."""
     for first, *rest in rows:
-        say(first, bold=True)
+        echo(first, bold=True)
         for name, cell in zip(columns[1:], rest, strict=True):
             if cell:
-                say(f"  {name}: {cell}" if name else f"  {cell}")
+                echo(f"  {name}: {cell}" if name else f"  {cell}")
 
 
-def _write_columns(
+def _print_columns(
     columns: Sequence[str], rows: Iterable[Sequence[str]], least: Sequence[int]
 ) -> None:
-    """Rows side by side; `least` are the widths that no column falls below."""
+    """Print the rows in columns; `least` holds the minimum width of each column in cells."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, show_header=any(columns), pad_edge=False)
     for n, (name, width) in enumerate(zip(columns, least, strict=True)):
-        made.add_column(name, min_width=width, no_wrap=not n, overflow="fold")
+        table.add_column(name, min_width=width, no_wrap=not n, overflow="fold")
     for row in rows:
-        made.add_row(*map(Text, row))
-    console().print(made, soft_wrap=False)
+        table.add_row(*map(Text, row))
+    console().print(table, soft_wrap=False)
 
 
-def plain(value: Any) -> Any:
-    """Dataclasses, times, paths and collections as JSON takes them."""
+def to_jsonable(value: Any) -> Any:
+    """Convert dataclasses, times, paths and collections to what `json` can write."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {f.name: to_jsonable(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if isinstance(value, datetime):
         return value.isoformat()
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
+        return {key: to_jsonable(item) for key, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [plain(item) for item in value]
+        return [to_jsonable(item) for item in value]
     return value
 
 
 def local_time(moment: datetime | None) -> str:
-    """A time as people here read it."""
+    """Return a time in the local zone, to the minute; "" for None."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M") if moment else ""
 
 
-def place(source: str | None, document_id: str) -> str:
-    """A source as short as it is clear: a path beneath the current folder without that; an id where
-    there is none.
+def short_source(source: str | None, document_id: str) -> str:
+    """Return a source for display, or the short id of a document without a source.
+
+    A path inside the current folder is shown relative to it.
     """
     if not source:
         return short_id(document_id)
     path = Path(source)
-    with suppress(OSError):  # the current folder was deleted meanwhile
+    with suppress(OSError):  # the current folder may have been deleted
         if path.is_absolute() and path.is_relative_to(Path.cwd()):
             return str(path.relative_to(Path.cwd()))
     return source
 
 
-def amount(count: int, thing: str) -> str:
-    """A number with its noun: 1 document, 2,000 documents."""
+def pluralize(count: int, thing: str) -> str:
+    """Return a number with its noun: 1 document, 2,000 documents."""
     return f"{count:,} {thing}" if count == 1 else f"{count:,} {thing}s"

@@ -1,4 +1,4 @@
-"""Progress on stderr, where somebody looks at it; silence where not."""
+"""Progress bars and spinners on stderr; nothing if stderr is not a terminal."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from typing import Any
 
 from cmt_cli.output import console, on_terminal
 
-Update = Callable[[str, int, int], None]  # stage, done, total; total 0 where it is not known
+Update = Callable[[str, int, int], None]  # stage, done, total; total is 0 if unknown
 
 
 @contextmanager
-def bars(*, of_bytes: bool = False) -> Iterator[Update]:
-    """Within the block, a bar for each stage that is told of."""
+def progress_bars(*, of_bytes: bool = False) -> Iterator[Update]:
+    """Show one bar per stage while the block runs; the yielded function updates it.
+
+    Args:
+        of_bytes: The numbers are bytes of a download.
+    """
     if not on_terminal(sys.stderr):
         yield lambda _stage, _done, _total: None
         return
@@ -30,7 +34,7 @@ def bars(*, of_bytes: bool = False) -> Iterator[Update]:
     from rich.text import Text
 
     class Count(MofNCompleteColumn):
-        """How many are done, and of how many where that is known."""
+        """Shows how many are done, and the total if it is known."""
 
         def render(self, task: Task) -> Text:
             return (
@@ -51,11 +55,11 @@ def bars(*, of_bytes: bool = False) -> Iterator[Update]:
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Within the block, a sign that something goes on: loading the model takes seconds."""
+def spinner(message: str) -> Iterator[None]:
+    """Show a spinner with a message while the block runs: loading the model takes seconds."""
     if not on_terminal(sys.stderr):
         yield
         return
     shown = console(stderr=True)
-    with shown.status(what, spinner="line" if shown.options.ascii_only else "dots"):
+    with shown.status(message, spinner="line" if shown.options.ascii_only else "dots"):
         yield

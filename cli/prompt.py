@@ -1,5 +1,6 @@
-"""The line editor of `cmt chat`: several lines, completion of commands, a history. Knows
-prompt_toolkit, no memory.
+"""The line editor of `cmt chat`: multi-line input, command completion and history.
+
+The only module that uses prompt_toolkit; opens no memory.
 """
 
 from __future__ import annotations
@@ -15,33 +16,31 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
 from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 
-from cmt_cli.failures import warn
-from cmt_cli.output import say
+from cmt_cli.error_handling import warn
+from cmt_cli.output import echo
 
 PROMPT = "> "
 CONTINUED = ". "
 
 
 class Described(Protocol):
-    """What the editor has to know of a command."""
+    """The description of a command, as the editor needs it."""
 
     @property
     def does(self) -> str:
-        """In a few words."""
+        """Return what the command does, in a few words."""
 
     @property
     def argument(self) -> str:
-        """What it needs, in a word."""
+        """Return the name of the argument; "" if the command takes none."""
 
     @property
     def choices(self) -> tuple[str, ...]:
-        """What its argument can be, where that is known."""
+        """Return the possible values of the argument, if they are known."""
 
 
 class Commands(Completer):
-    """Completes what begins with a slash: the commands, and those of their arguments that are
-    known.
-    """
+    """Completes the names of commands, which begin with a slash, and their known arguments."""
 
     def __init__(self, commands: Mapping[str, Described]) -> None:
         self._commands = commands
@@ -51,14 +50,14 @@ class Commands(Completer):
         document: Document,
         complete_event: CompleteEvent,  # noqa: ARG002 - the interface
     ) -> Iterable[Completion]:
-        """What the text before the cursor can go on as."""
+        """Yield the completions of the text before the cursor."""
         text = document.text_before_cursor
-        name, space, begun = text.partition(" ")
+        name, space, argument = text.partition(" ")
         if not text.startswith("/"):
             return
         if space:
             choices = self._commands[name].choices if name in self._commands else ()
-            yield from (Completion(c, -len(begun)) for c in choices if c.startswith(begun))
+            yield from (Completion(c, -len(argument)) for c in choices if c.startswith(argument))
             return
         for full, command in self._commands.items():
             if full.startswith(name):
@@ -67,8 +66,9 @@ class Commands(Completer):
 
 
 class KeptHistory(FileHistory):
-    """A file of what was typed, without what is to lie nowhere else; that can be fetched back until
-    the end.
+    """A history file without the lines that become documents.
+
+    Those lines can be recalled until the program ends, but are stored only in the memory.
     """
 
     def __init__(self, file: Path, is_kept: Callable[[str], bool]) -> None:
@@ -76,20 +76,21 @@ class KeptHistory(FileHistory):
         self._is_kept = is_kept
 
     def store_string(self, string: str) -> None:
-        """Add a text to the file."""
+        """Append a line to the file unless it becomes a document."""
         if self._is_kept(string.strip()):
             super().store_string(string)
 
 
 def history_in(file: Path | None, is_kept: Callable[[str], bool]) -> History:
-    """The history in a file that only its owner may read; without a file, or where there can be
-    none, that of this run.
+    """Return a history in a file that only its owner can read.
+
+    Without a file, or if the file cannot be written, the history lasts until the program ends.
     """
     if file is None:
         return InMemoryHistory()
     try:
         os.close(os.open(file, os.O_CREAT | os.O_RDWR, 0o600))
-        file.chmod(0o600)  # it may have been made by hand
+        file.chmod(0o600)  # the file may have been created with other permissions
     except OSError as error:
         warn(f"what you type is not kept: {file}: {error.strerror or error}", as_json=False)
         return InMemoryHistory()
@@ -97,8 +98,9 @@ def history_in(file: Path | None, is_kept: Callable[[str], bool]) -> History:
 
 
 class Prompt:
-    """Iterated for what is typed, until Ctrl-D; Ctrl-C clears what was begun, and on an empty line
-    it is raised.
+    """An iterable of the texts that a user types, until Ctrl-D.
+
+    Ctrl-C clears the line; on an empty line it raises KeyboardInterrupt.
     """
 
     def __init__(
@@ -116,7 +118,7 @@ class Prompt:
             prompt_continuation=CONTINUED,
             enable_history_search=True,
         )
-        # a terminal that does not say where its cursor is will do
+        # no warning for a terminal that does not report its cursor position
         self._session.app.renderer.cpr_not_supported_callback = None
 
     def __iter__(self) -> Iterator[str]:
@@ -124,14 +126,12 @@ class Prompt:
             try:
                 yield self._session.prompt().strip()
             except EOFError:
-                say()
+                echo()
                 return
 
 
 def _keys() -> KeyBindings:
-    """Enter sends; Alt-Enter, and Enter after a backslash, begin another line. A paste keeps its
-    lines.
-    """
+    """Return the key bindings: Enter sends; Alt-Enter and Enter after a backslash add a line."""
     keys = KeyBindings()
 
     @keys.add("enter")

@@ -1,4 +1,4 @@
-"""`cmt serve`: a memory over HTTP, for programs and for a browser."""
+"""`cmt serve`: serve a memory over HTTP to programs and browsers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import click
 
 import cmt_sdk
-from cmt_cli.memories import begun, is_made
+from cmt_cli.memory_folder import open_or_create
 from cmt_cli.options import memory_option
-from cmt_cli.output import say
+from cmt_cli.output import echo
 
-LAST_STEP = 0.3  # seconds for what is under way when the server has stopped
+CLOSE_SECONDS = 0.3  # to close the memory after the server has stopped
 
 
 @click.command()
@@ -24,20 +24,20 @@ LAST_STEP = 0.3  # seconds for what is under way when the server has stopped
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Where to listen; beyond this machine only with a token.",
+    help="The address to listen on. An address that other machines can reach needs a token.",
 )
 @click.option(
     "--port",
     default=8765,
     show_default=True,
     type=click.IntRange(0, 65535),
-    help="0: any that is free.",
+    help="The port to listen on; 0 picks a free one.",
 )
 @click.option(
     "--token",
     envvar="CMT_TOKEN",
     show_envvar=True,
-    help="What clients must send as their API key. On the command line other users may see it.",
+    help="The API key that clients must send. Other users can see it on the command line.",
 )
 @click.option(
     "--origin",
@@ -45,19 +45,17 @@ LAST_STEP = 0.3  # seconds for what is under way when the server has stopped
     multiple=True,
     metavar="URL",
     help=(
-        "A web page, desktop app or extension that may ask, such as http://localhost:* or"
-        " app://obsidian.md."
+        "Allow requests from this web page, desktop app or extension, e.g. http://localhost:* or"
+        " app://obsidian.md (repeatable)."
     ),
 )
-@click.option(
-    "--require-user", is_flag=True, help="Refuse requests to /v1 that do not say who asks."
-)
+@click.option("--require-user", is_flag=True, help="Refuse requests to /v1 that name no user.")
 @click.option(
     "--user-header",
     "user_headers",
     multiple=True,
     metavar="NAME",
-    help="A header that says who asks, before the usual ones.",
+    help="A header that names the user; checked before the usual ones (repeatable).",
 )
 @click.option(
     "--max-body",
@@ -65,20 +63,20 @@ LAST_STEP = 0.3  # seconds for what is under way when the server has stopped
     show_default=True,
     type=click.IntRange(min=1),
     metavar="MIB",
-    help="The largest request.",
+    help="The maximum size of a request.",
 )
 @click.option(
     "--max-queue",
     default=32,
     show_default=True,
     type=click.IntRange(min=0),
-    help="Requests that may wait for the model.",
+    help="How many requests may wait for the model.",
 )
 @click.option(
     "--remember/--no-remember",
     default=True,
     show_default=True,
-    help="Add what users tell /v1 to the memory.",
+    help="Store the facts that users state to /v1.",
 )
 @memory_option
 def serve(
@@ -96,9 +94,9 @@ def serve(
 ) -> None:
     """Serve a memory over HTTP, until Ctrl-C.
 
-    /v1 answers OpenAI's clients from memory, and remembers what they tell; /api is for documents,
-    described at /openapi.json; and / is a page for a browser. A line tells of each request, without
-    what was asked.
+    /v1 answers OpenAI clients from the memory and stores the facts that they state. /api manages
+    documents; /openapi.json describes it. / is a page for a browser. The log has one line per
+    request, without its text.
 
     \b
     Example:
@@ -108,12 +106,12 @@ def serve(
     """  # noqa: D301 - click reads the escape
     from cmt_adapters.server.serve import serve as run
 
-    is_new = not is_made(folder)
+    is_new = not cmt_sdk.Memory.exists(folder)
 
     def ready(url: str) -> None:
-        say(f"serving {folder} at {url}; Ctrl-C ends", err=True)
+        echo(f"serving {folder} at {url}; Ctrl-C ends", err=True)
         if is_new:
-            say(
+            echo(
                 "there was no memory in that folder: this is a new one, with nothing in it",
                 err=True,
             )
@@ -124,27 +122,26 @@ def serve(
         "token": token,
         "origins": origins,
         "remember": remember,
-    }
-    options |= {
         "require_user": require_user,
         "user_headers": user_headers,
         "max_body": max_body * 2**20,
         "max_queue": max_queue,
     }
-    with begun(folder) as memory:
+    with open_or_create(folder) as memory:
         has_served = run(memory, on_ready=ready, **options)
         _close(memory)
-    say("\nstopped; what was stored is safe", err=True)
+    echo("\nstopped; what was stored is safe", err=True)
     if has_served:
         sys.stderr.flush()
-        # without waiting for what still computes, nor for an interpreter that takes itself apart
+        # exit at once: neither wait for a computation in a thread nor for the interpreter's cleanup
         os._exit(0)
 
 
 def _close(memory: cmt_sdk.Memory) -> None:
-    """Close the memory, unless a step under way holds that up: what is stored is safe, the rest is
-    compressed later.
+    """Close the memory, but do not wait long for a computation in a thread.
+
+    Stored texts are safe; pending passages are compressed later.
     """
     closing = threading.Thread(target=memory.close, daemon=True)
     closing.start()
-    closing.join(LAST_STEP)
+    closing.join(CLOSE_SECONDS)

@@ -1,22 +1,24 @@
-"""Files into a memory, and documents whose files are gone out of it. Knows files and documents, not
-how changes are noticed.
+"""Synchronise a memory with files: add, update and follow files, and remove documents.
+
+Used by `cmt add` and `cmt watch`. Does not watch for changes itself.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cmt_sdk
-from cmt_cli.failures import held_back, said_now
-from cmt_cli.follow import Entry, Known, digest_of
-from cmt_cli.guard import held
-from cmt_cli.output import amount, local_time, place, short_id
-from cmt_cli.sources import EDITED, Place, is_beneath, text_name
+from cmt_cli.error_handling import hold_warnings, show_held_warnings
+from cmt_cli.guard import needs_confirmation
+from cmt_cli.moved_files import Entry, KnownFiles, digest_of
+from cmt_cli.output import local_time, pluralize, short_id, short_source
+from cmt_cli.sources import EDITED_VERSION, FileState, is_inside, text_hash_name
+from cmt_cli.sync_report import ConfirmRemoval, SyncReport, list_sources
 from cmt_sdk.errors import (
     CMTError,
     DocumentNotFound,
@@ -29,136 +31,141 @@ from cmt_sdk.errors import (
 )
 
 UNREADABLE = (InvalidInput, MissingExtra, NotFound, StorageDenied)
-NAMED = 3  # sources that a message names
 KEPT = {
-    Place.CLOUD: "in a cloud, not on this disk",
-    Place.CLOSED: "where they cannot be looked at",
+    FileState.CLOUD: "in a cloud, not on this disk",
+    FileState.CLOSED: "where they cannot be looked at",
 }
-# whether the documents of a folder may go, all of whose files went at once
-MayGo = Callable[[Path, Sequence[Entry]], bool]
-
-
-class Report(Protocol):
-    """Who is informed of what happens."""
-
-    def changed(self, change: str, source: str, **more: Any) -> None:
-        """A document is added, updated, unchanged, renamed or removed; of a renamed one `edited`
-        tells of a new text.
-        """
-
-    def refuse(self, error: CMTError, *, named: bool) -> None:
-        """A file cannot be remembered; `named` when the user gave it itself."""
-
-    def warned(self, message: str) -> None:
-        """Something is not as it should be, and the run goes on."""
 
 
 @dataclass
 class Sync:
-    """Brings the documents of one scope in step with files.
+    """Synchronises the documents of one scope with files.
 
-    A document belongs to the file that is its source. It follows a file that was moved, by its
-    text. It is taken out when the file is empty; when the file is gone it is taken out with
-    `remove`, and else named. `may_go` is asked where many go at once. `fields` are the metadata and
-    the expiry of what comes in.
+    A document belongs to the file that is its source. If the file was moved, the document follows
+    it, recognised by its text. If the file is empty, the document is removed. If the file is gone,
+    the document is removed with `remove`, and otherwise a warning names it.
+
+    Args:
+        memory: The memory to change.
+        scope: The scope of the documents.
+        report: Receives changes, errors and warnings.
+        may_go: Asks before many documents are removed at once.
+        fields: Metadata and expiry of new documents.
+        exclude: Glob patterns of files and folders to skip.
+        remove: Remove documents whose files are gone.
+        erase: Erase them with `Memory.forget` instead of deleting.
+
+    Attributes:
+        traces: An erasure left traces or was incomplete.
+        kept_out: Number of files that were skipped because they are kept out.
+        empty: Sources of new files without any text.
     """
 
     memory: cmt_sdk.Memory
     scope: str
-    report: Report
-    may_go: MayGo
+    report: SyncReport
+    may_go: ConfirmRemoval
     fields: Mapping[str, Any] = field(default_factory=dict)
     exclude: Sequence[str] = ()
     remove: bool = False
     erase: bool = False
     traces: bool = False
     kept_out: int = 0
-    empty: list[str] = field(default_factory=list)  # sources of new files without any text
+    empty: list[str] = field(default_factory=list)
     _roots: Sequence[Path] = ()
     _near: Sequence[Path] = ()
     _named: set[str] = field(default_factory=set)
     _empty: list[Entry] = field(default_factory=list)
     _new: list[cmt_sdk.Document] = field(default_factory=list)
-    _known: Known = field(init=False)
+    _known: KnownFiles = field(init=False)
 
     def run(self, paths: Sequence[str | Path], changed: Collection[Path] | None = None) -> None:
-        """Take in files, and folders with all beneath them; of `changed`, where that is given, what
-        is at these paths.
+        """Synchronise with files, and with folders including their subfolders.
+
+        Args:
+            paths: Files and folders.
+            changed: Read only files at or below these paths; None reads all.
         """
         folders = [Path(path).resolve() for path in paths if os.path.isdir(path)]  # noqa: PTH112 - Path's raises in a closed one
-        self._roots, self._named, self._empty, self._new = folders, set(), [], []
+        self._roots = folders
+        self._named = set()
+        self._empty = []
+        self._new = []
         self._near = [
             *folders,
             *(Path(path).resolve().parent for path in paths if not os.path.isdir(path)),  # noqa: PTH112
         ]
-        known = self._known = Known.of(self.memory, self.scope)
-        for path, named in self._files(paths, known, changed):
-            if named:
+        known = self._known = KnownFiles.of(self.memory, self.scope)
+        for path, is_named in self._files(paths, known, changed):
+            if is_named:
                 self._named.add(_source_of(path))
-            self._take(path, known)
-        found = dict(known.edited(self._new, self._near))
+            self._read_and_store(path, known)
+        moved = dict(known.edited(self._new, self._near))
         for number, document in enumerate(self._new):
-            if number in found:
-                self._follow(document, found[number], known)
+            if number in moved:
+                self._follow(document, moved[number], known)
             else:
                 self._store(document)
-        self._name_left_behind(known)
-        self._let_go(known)
+        self._warn_of_left_behind(known)
+        self._remove_documents(known)
 
     # -- reading ----------------------------------------------------------------------------------
 
     def _files(
-        self, paths: Iterable[str | Path], known: Known, changed: Collection[Path] | None
+        self, paths: Iterable[str | Path], known: KnownFiles, changed: Collection[Path] | None
     ) -> Iterator[tuple[Path, bool]]:
-        """The files to read, each once, and whether it was named itself."""
+        """Yield the files to read, each once, and whether the user named the file itself."""
         seen: set[str] = set()
         for path in map(Path, paths):
             is_folder = os.path.isdir(path)  # noqa: PTH112 - Path's raises in a closed folder
-            for file in self._beneath(path.resolve(), known, changed) if is_folder else [path]:
+            for file in self._files_in(path.resolve(), known, changed) if is_folder else [path]:
                 if (source := _source_of(file)) not in seen:
                     seen.add(source)
                     yield file, not is_folder
 
-    def _beneath(
-        self, root: Path, known: Known, changed: Collection[Path] | None
+    def _files_in(
+        self, root: Path, known: KnownFiles, changed: Collection[Path] | None
     ) -> Iterator[Path]:
-        """What `read_documents` reads in a folder, and files that are remembered already; not what
-        is to stay out.
+        """Yield the readable files of a folder and the files of known documents.
+
+        Files that are kept out are skipped.
         """
         own = [
             Path(entry.source)
             for entry in known.entries
-            if is_beneath(entry.source, [root]) and known.is_alone(entry)
+            if is_inside(entry.source, [root]) and known.is_alone(entry)
         ]
         listed = cmt_sdk.list_files(
             root, exclude=self.exclude, known=frozenset([*own, self.memory.path.resolve()])
         )
         files = {file: None for file in listed if self._concerns(file, changed)}
         for file in own:
-            is_here = os.path.isfile(file) and is_beneath(Path(os.path.realpath(file)), [root])  # noqa: PTH113 - Path's raises
-            if self._concerns(file, changed) and is_here:  # no link out of the folder
+            is_here = os.path.isfile(file) and is_inside(Path(os.path.realpath(file)), [root])  # noqa: PTH113 - Path's raises
+            if self._concerns(file, changed) and is_here:  # skips links that leave the folder
                 files[file] = None
         out = set(self.memory.kept_out([file.as_posix() for file in files], scope=self.scope))
         self.kept_out += len(out)
         yield from (file for file in files if file.as_posix() not in out)
 
     def _concerns(self, file: Path, changed: Collection[Path] | None) -> bool:
-        """False for files of the memory itself, and for what has not changed."""
+        """Return False for files of the memory itself and for files that did not change."""
         if file.is_relative_to(self.memory.path.resolve()):
             return False
         return (
             changed is None or file in changed or any(folder in changed for folder in file.parents)
         )
 
-    def _take(self, path: Path, known: Known) -> None:
-        """Read one file, and store what it holds under the document that it belongs to."""
+    def _read_and_store(self, path: Path, known: KnownFiles) -> None:
+        """Read one file, and store its text under the document that it belongs to."""
         source = _source_of(path)
         entry = known.by_source.get(source)
         document = self._read(path, entry, known)
         if document is None:
             return
         if source in self._named:
-            self.memory.keep_out([source, text_name(document.text)], scope=self.scope, out=False)
+            self.memory.keep_out(
+                [source, text_hash_name(document.text)], scope=self.scope, out=False
+            )
         if entry is not None:
             self._store(document, entry)
         elif (
@@ -168,19 +175,20 @@ class Sync:
         elif source not in self._named and self._is_kept_out(document, source):
             return
         elif known.may_be_edited(document, self._near):
-            # until all are read, and it is known which documents lost their files
+            # decided after all files are read: then it is known which documents lost their files
             self._new.append(document)
         else:
             self._store(document)
 
-    def _read(self, path: Path, entry: Entry | None, known: Known) -> cmt_sdk.Document | None:
-        """What a file holds; None, and it is noted, where that is nothing or cannot be read.
+    def _read(self, path: Path, entry: Entry | None, known: KnownFiles) -> cmt_sdk.Document | None:
+        """Read a file as a document.
 
-        What reading warns of is not said again of a text that is remembered already.
+        Returns None, after a record or a report, if the file is empty or cannot be read. Warnings
+        of the reader are shown only if the text is new.
         """
         source = _source_of(path)
         try:
-            with held_back() as said:
+            with hold_warnings() as warnings:
                 document = cmt_sdk.read_document(path)
         except EmptyDocument as error:
             if entry is not None:
@@ -191,26 +199,27 @@ class Sync:
                 self.empty.append(source)
             return None
         except UNREADABLE as error:
-            # a link that leads nowhere is gone, as a file is
+            # a broken link counts as a missing file
             if entry is None or not known.places[entry.id].missing:
                 self._refuse(error, source, entry)
             return None
         if entry is None or digest_of(document.text) != entry.digest:
-            said_now(said)
+            show_held_warnings(warnings)
         return document
 
     def _is_kept_out(self, document: cmt_sdk.Document, source: str) -> bool:
-        """Whether a file with this text was to stay out under another name; then it stays out under
-        this one, too.
+        """Return whether a file with this text is kept out under another name.
+
+        The new name is then recorded as kept out, too.
         """
-        if not self.memory.kept_out([text_name(document.text)], scope=self.scope):
+        if not self.memory.kept_out([text_hash_name(document.text)], scope=self.scope):
             return False
         if not self.memory.read_only:
             self.memory.keep_out([source], scope=self.scope)
         self.kept_out += 1
-        named = place(source, "")
+        name = short_source(source, "")
         self.report.warned(
-            f"{named} stays out: a file with its text was kept out; `cmt add {named}` takes it in"
+            f"{name} stays out: a file with its text was kept out; `cmt add {name}` takes it in"
         )
         return True
 
@@ -221,12 +230,12 @@ class Sync:
             and not named
             and Path(source).suffix.lower() not in cmt_sdk.FILE_SUFFIXES
         ):
-            return  # somebody else's text with this source: `cmt add` never read the file
+            return  # another program added a text with this source; `cmt add` never read the file
         self.report.refuse(error, named=named)
         if entry is not None:
             since = local_time(entry.updated)
             self.report.warned(
-                f"{place(source, '')}: what is remembered of it is of {since}, and stays"
+                f"{short_source(source, '')}: what is remembered of it is of {since}, and stays"
             )
 
     # -- storing ----------------------------------------------------------------------------------
@@ -234,12 +243,15 @@ class Sync:
     def _store(
         self, document: cmt_sdk.Document, entry: Entry | None = None, *, moved: bool = False
     ) -> cmt_sdk.Progress | None:
-        """Store a text; compression comes when all texts are safe. None where it is refused.
+        """Store a text without compressing it; all texts are stored first.
 
         Args:
-            document: what a file holds.
-            entry: the known document of the file.
-            moved: whether the document follows its file to another place.
+            document: The contents of a file.
+            entry: The known document of the file.
+            moved: The document follows its file to another path.
+
+        Returns:
+            What changed; None if the memory refuses the text.
         """
         document_id = entry.id if entry is not None and moved else ""
         metadata = {**document.metadata, **self.fields.get("metadata", {})}
@@ -251,24 +263,19 @@ class Sync:
             self._refuse(error, document.source or "", None)
             return None
         if entry is not None and step.updated and digest_of(document.text) != entry.digest:
-            self._name_replaced(entry, document)
+            self._warn_of_replaced_text(entry, document)
             if not moved:
-                self._name_others(
-                    entry,
-                    [
-                        e
-                        for e in self._known.entries
-                        if e.source == entry.source and e.id != entry.id
-                    ],
-                )
+                others = [e for e in self._known.entries if e.source == entry.source]
+                self._warn_of_shared_source(entry, [e for e in others if e.id != entry.id])
         if not moved:
             change = "added" if step.added else "updated" if step.updated else "unchanged"
             self.report.changed(change, document.source or "", passages=step.passages)
         return step
 
-    def _follow(self, document: cmt_sdk.Document, entry: Entry, known: Known) -> None:
-        """The document of a file that was moved keeps its id and history; the same text needs no
-        compression.
+    def _follow(self, document: cmt_sdk.Document, entry: Entry, known: KnownFiles) -> None:
+        """Give the document of a moved file its new source; id and history stay.
+
+        An unchanged text is not compressed again.
         """
         step = self._store(document, entry, moved=True)
         if step is None:
@@ -280,127 +287,116 @@ class Sync:
             "renamed", source, was=entry.source, passages=step.passages, edited=edited
         )
 
-    # -- taking out -------------------------------------------------------------------------------
+    # -- removing ---------------------------------------------------------------------------------
 
-    def _let_go(self, known: Known) -> None:
-        """Documents whose files say nothing any more go; so do those whose files are gone, where
-        that is certain.
-        """
-        beneath = [
+    def _remove_documents(self, known: KnownFiles) -> None:
+        """Remove documents whose files are empty, and with `remove` those whose files are gone."""
+        inside = [
             e
             for e in known.entries
-            if is_beneath(e.source, self._roots) and e.id not in known.followed
+            if is_inside(e.source, self._roots) and e.id not in known.followed
         ]
-        self._name_kept(beneath, known)
-        gone = [e for e in beneath if known.places[e.id].missing]
+        self._warn_of_unreadable(inside, known)
+        gone = [e for e in inside if known.places[e.id].missing]
         if not self.remove:
-            self._name_gone(gone)
+            self._warn_of_gone(gone)
             gone = []
         going = {entry.id: entry for entry in (*self._empty, *gone)}
-        # of a file that is named, its folder
+        # for a file that was named, its folder counts
         for root in dict.fromkeys([*self._roots, *self._near]):
-            of = [e for e in known.entries if is_beneath(e.source, [root])]
-            for folder, entries in held([e for e in of if e.id in going], of, root).items():
+            of = [e for e in known.entries if is_inside(e.source, [root])]
+            for folder, entries in needs_confirmation(
+                [e for e in of if e.id in going], of, root
+            ).items():
                 if not self.may_go(folder, entries):
                     staying = {entry.id for entry in entries}
                     going = {name: e for name, e in going.items() if name not in staying}
         for entry in going.values():
-            self._take_out(entry)
+            self._remove(entry)
 
-    def _take_out(self, entry: Entry) -> None:
+    def _remove(self, entry: Entry) -> None:
         try:
             if not self.erase:
                 self.memory.delete(entry.id)
                 self.report.changed("removed", entry.source)
                 return
             receipt = self.memory.forget(entry.id)
-        except DocumentNotFound:  # somebody else was quicker
+        except DocumentNotFound:  # another process has deleted it
             return
         self.report.changed("removed", entry.source, receipt=receipt)
         if receipt.traces_found or not receipt.complete:
             self.traces = True
             files = ", ".join(receipt.files_scanned)
             self.report.warned(
-                f"{entry.source}: {amount(receipt.traces_found, 'trace')} left in {files}"
+                f"{entry.source}: {pluralize(receipt.traces_found, 'trace')} left in {files}"
             )
 
-    # -- naming -----------------------------------------------------------------------------------
+    # -- warnings ---------------------------------------------------------------------------------
 
-    def _name_replaced(self, entry: Entry, document: cmt_sdk.Document) -> None:
-        """Name the text of a document that was never in its file, where the text of the file has
-        replaced it.
-        """
+    def _warn_of_replaced_text(self, entry: Entry, document: cmt_sdk.Document) -> None:
+        """Warn if the text of the file replaced a text that did not come from the file."""
         *earlier, before, _ = self.memory.history(entry.id)
         is_file_unchanged = _is_older(document.source or "", before.updated_at) and any(
             version.text == document.text for version in earlier
         )
-        if before.metadata.get(EDITED) == before.version or is_file_unchanged:
+        if before.metadata.get(EDITED_VERSION) == before.version or is_file_unchanged:
             self.report.warned(
-                f"{place(document.source, '')}: the text of the file replaces that of version"
-                f" {before.version}, which did not come from it; it stays in the history: `cmt show"
-                f" {short_id(entry.id)} --history`"
+                f"{short_source(document.source, '')}: the text of the file replaces that of"
+                f" version {before.version}, which did not come from it; it stays in the history:"
+                f" `cmt show {short_id(entry.id)} --history`"
             )
 
-    def _name_others(self, entry: Entry, others: Sequence[Entry]) -> None:
-        """Name the documents that have the source of this one and do not follow the file."""
+    def _warn_of_shared_source(self, entry: Entry, others: Sequence[Entry]) -> None:
+        """Warn about documents with the same source that do not follow the file."""
         if others:
             self.report.warned(
-                f"{place(entry.source, '')} is the source of {len(others) + 1} documents:"
+                f"{short_source(entry.source, '')} is the source of {len(others) + 1} documents:"
                 f" {short_id(entry.id)} follows the file,"
-                f" {', '.join(short_id(other.id) for other in others)} does not; `cmt rm ID` takes"
-                " one out"
+                f" {', '.join(short_id(other.id) for other in others)} does not; `cmt rm ID`"
+                " removes one"
             )
 
-    def _name_kept(self, entries: Sequence[Entry], known: Known) -> None:
-        """What stays as it was because nobody can tell what its file says now."""
+    def _warn_of_unreadable(self, entries: Sequence[Entry], known: KnownFiles) -> None:
+        """Warn about documents that stay unchanged because their files cannot be read."""
         for where, why in KEPT.items():
             some = [entry for entry in entries if known.places[entry.id] is where]
             if some:
                 self.report.warned(
-                    f"{amount(len(some), 'file')} {why}: {sources_of(some)}; what is remembered"
-                    " stays"
+                    f"{pluralize(len(some), 'file')} {why}: {list_sources(some)}; what is"
+                    " remembered stays"
                 )
 
-    def _name_gone(self, gone: Sequence[Entry]) -> None:
+    def _warn_of_gone(self, gone: Sequence[Entry]) -> None:
         if gone:
-            root = next(root for root in self._roots if is_beneath(gone[0].source, [root]))
+            root = next(root for root in self._roots if is_inside(gone[0].source, [root]))
             self.report.warned(
-                f"{amount(len(gone), 'file')} gone, and still remembered: {sources_of(gone)}; `cmt"
-                f" watch --once {place(root.as_posix(), '') or root}` takes"
-                f" {'that' if len(gone) == 1 else 'them'} out"
+                f"{pluralize(len(gone), 'file')} gone, and still remembered: {list_sources(gone)};"
+                f" `cmt watch --once {short_source(root.as_posix(), '') or root}` removes"
+                f" {'that' if len(gone) == 1 else 'them'}"
             )
 
-    def _name_left_behind(self, known: Known) -> None:
-        """Documents of a folder that was found elsewhere, on another machine perhaps, that have no
-        file there.
-        """
+    def _warn_of_left_behind(self, known: KnownFiles) -> None:
+        """Warn about documents of a moved folder whose files are not in the new place."""
         prefixes = {old for (old, _), count in known.routes.items() if count > 1}
         left = [
             entry
             for entry in known.missing.values()
-            if not is_beneath(entry.source, self._roots) and known.came_from(entry, prefixes)
+            if not is_inside(entry.source, self._roots) and known.came_from(entry, prefixes)
         ]
         if left:
             self.report.warned(
-                f"{amount(len(left), 'file')} of folders that are elsewhere now not found here, and"
-                f" still remembered: {sources_of(left)}; `cmt rm --source PATH` takes that out"
+                f"{pluralize(len(left), 'file')} of folders that are elsewhere now not found here,"
+                f" and still remembered: {list_sources(left)}; `cmt rm --source PATH` removes that"
             )
 
 
-def sources_of(entries: Sequence[Entry]) -> str:
-    """The first sources by name."""
-    names = [place(entry.source, "") for entry in entries[:NAMED]]
-    more = [f"{len(entries) - NAMED:,} more"] if len(entries) > NAMED else []
-    return ", ".join(names + more)
-
-
 def _source_of(path: Path) -> str:
-    """The source that `read_document` gives a file."""
+    """Return the source that `read_document` gives a file."""
     return (path.parent.resolve() / path.name).as_posix()
 
 
 def _is_older(source: str, moment: datetime | None) -> bool:
-    """Whether a file was last written before this moment."""
+    """Return whether a file was last written before this moment."""
     try:
         return moment is not None and os.stat(source).st_mtime < moment.timestamp()  # noqa: PTH116 - Path's raises in a closed folder
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""`cmt train`: adapters for the model of one's choice, from questions or from plain text."""
+"""`cmt train`: train adapters for a model, on questions or on plain text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cmt_cli import output
-from cmt_cli.output import amount, say
+from cmt_cli.output import echo, pluralize
 
 if TYPE_CHECKING:
     from cmt_sdk.training.run import Prepared
@@ -29,131 +29,137 @@ OnStep = Callable[[Mapping[str, Any]], None]
     "texts",
     multiple=True,
     type=EXISTING,
-    help="A file or folder of plain text; may be given again.",
+    help="A file or folder of plain text (repeatable).",
 )
 @click.option(
     "-o",
     "--out",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where the adapter goes.",
+    help="The folder for the adapter.",
 )
 @click.option(
     "--part",
     type=click.Choice(PARTS),
     default="reader",
     show_default=True,
-    help="What learns: see below.",
+    help="The part to train; see below.",
 )
 @click.option("--model", help="A pulled model or a local folder.  [default: the default model]")
 @click.option(
     "--start",
     default="default",
     show_default=True,
-    help="Go on from: default, none, or an adapter's folder.",
+    help="The adapter to start from: default, none, or a folder.",
 )
 @click.option(
     "--steps",
     default=1000,
     show_default=True,
-    help="Optimiser steps; the rate falls towards the last.",
+    help="Optimiser steps; the learning rate decays towards the last.",
 )
 @click.option(
     "--minutes",
     type=float,
     default=math.inf,
-    help="Train for so many, loading apart; the same command goes on.",
+    help="Stop after this many minutes (model loading not counted); run again to resume.",
 )
 @click.option("--rate", type=float, help="The peak learning rate.  [default: soft 2e-3, else 1e-3]")
-@click.option(
-    "--accumulate", default=3, show_default=True, help="Examples a step, or batches of them."
-)
+@click.option("--accumulate", default=3, show_default=True, help="Batches per optimiser step.")
 @click.option(
     "--batch",
     default=1,
     show_default=True,
-    help="reader, compressor, soft: examples at once; more fill a GPU.",
+    help="reader, compressor, soft: examples per batch; raise it to use a GPU fully.",
 )
 @click.option("--rank", default=32, show_default=True, help="The rank of a new adapter.")
 @click.option(
     "--nf4",
     default=0.3,
     show_default=True,
-    help="The share of examples read by the base as NF4 makes it.",
+    help="The share of examples that the base model reads with NF4 weights.",
 )
 @click.option(
     "--ablate",
     multiple=True,
-    metavar="INGREDIENT",
-    help="Ablate a training ingredient (repeatable): see below.",
+    metavar="PIECE",
+    help="Ablate a training ingredient (repeatable); see below.",
 )
 @click.option(
-    "--answer", default=0.5, show_default=True, help="The weight of the answers' cross-entropy."
+    "--answer", default=0.5, show_default=True, help="Weight of the answers' cross-entropy."
 )
 @click.option(
     "--teacher",
     default=1.0,
     show_default=True,
-    help="The weight of the divergence from reading all.",
+    help="Weight of the divergence from a teacher that reads the text.",
 )
 @click.option(
     "--states",
     type=float,
-    help="soft: of the distance from the text reader's states.  [default: soft 3, else 0]",
+    help="soft: weight of the distance to the teacher's states.  [default: soft 3, else 0]",
 )
 @click.option(
     "--alpha",
     type=float,
-    help="soft, cmt: of the memory-aware logits; 0: off.  [default: cmt 0.5, else 0]",
+    help="soft, cmt: weight of the memory-aware logits.  [default: cmt 0.5, else 0]",
 )
-@click.option("--ratio", default=8, show_default=True, help="cmt: tokens a latent.")
+@click.option("--ratio", default=8, show_default=True, help="cmt: text tokens per soft token.")
 @click.option(
     "--candidates",
     default=0,
-    help="embedding: passages to tell apart at once.  [default: as many as suit the device]",
+    help="embedding: candidate passages per step.  [default: depends on the device]",
 )
-@click.option("--held-out", default=4, show_default=True, help="How much each validation looks at.")
+@click.option("--held-out", default=4, show_default=True, help="Size of each validation.")
 @click.option(
     "--validate-every", default=100, show_default=True, help="Steps between two validations."
 )
-@click.option(
-    "--save-every", default=50, show_default=True, help="Steps between two savings of the state."
-)
+@click.option("--save-every", default=50, show_default=True, help="Steps between two checkpoints.")
 @click.option(
     "--patience",
     default=0,
-    help="Stop after so many validations without a better one.  [default: never]",
+    help="Stop after this many validations without improvement.  [default: never]",
 )
 @click.option(
     "--checkpointing",
     is_flag=True,
-    help="Hold less memory: layers compute again for their gradients.",
+    help="Use less memory: recompute activations in the backward pass.",
 )
-@click.option("--seed", default=0, show_default=True, help="Draws the examples.")
+@click.option("--seed", default=0, show_default=True, help="Seed for drawing examples.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, ...")
 @click.option(
-    "-y", "--yes", is_flag=True, help="Begin without asking, as where no terminal can answer."
+    "-y", "--yes", is_flag=True, help="Start without asking. Without a terminal it never asks."
 )
 def train(
     *, model: str | None, yes: bool, steps: int, rate: float | None, accumulate: int, **options: Any
 ) -> None:
     """Train an adapter on QUESTIONS, or on plain text with --text.
 
-    QUESTIONS are JSON lines, .gz or not: {"title", "context", "question", "answers": [...]}. The
-    base model never changes. The same command goes on where an earlier one was stopped, even by a
-    kill.
+    QUESTIONS are JSON lines, gzipped or not: {"title", "context", "question", "answers": [...]}.
+    The base model never changes. Run the same command again to resume after an interruption, even
+    after a kill.
 
-    Parts: reader reads the kv memories that there are; compressor makes and reads kv memories,
-    which then have to be encoded again; soft makes and reads soft memories; cmt makes soft memories
-    and gathers them as the paper does, without a reader adapter; matcher makes the embeddings that
-    passages are found by, from the bare model's states; keys makes better ones, with an adapter of
-    the lower layers, and takes longer.
+    Parts (--part):
 
-    Ingredients that can be ablated: distractors (passages beside the right one), absent (questions
-    whose passage is absent), rounding (the four bits of stored memories), pruning (reader,
-    compressor: memories with fewer entries), repetition, ratios and warm-start (soft), matching
-    (cmt: self-matching), negatives (matcher, embedding: passages that the question's words also
-    fit).
+    \b
+    reader      reads existing kv memories
+    compressor  makes and reads kv memories; existing ones must be re-encoded
+    soft        makes and reads soft memories
+    cmt         makes soft memories and aggregates them as in the paper, without a reader adapter
+    matcher     makes the embeddings for search from the base model's states
+    embedding   makes better embeddings with an adapter of the lower layers; takes longer
+
+    Ingredients to ablate (--without):
+
+    \b
+    distractors  other passages next to the right one
+    absent       questions whose passage is absent
+    rounding     the 4-bit quantization of stored memories
+    pruning      reader, compressor: memories with fewer entries
+    repetition, ratios, warm-start
+                 soft
+    matching     cmt: self-matching
+    negatives    matcher, embedding: passages that share words with the question
 
     \b
     Example:
@@ -184,48 +190,46 @@ def train(
         return
     with _bar(plan.steps) as on_step:
         progress = prepared.run(on_step)
-    say(
-        f"{amount(progress.step, 'step')}, {amount(progress.questions, 'question')}:"
-        f" {recipe.out}/README.md tells the rest"
+    echo(
+        f"{pluralize(progress.step, 'step')}, {pluralize(progress.questions, 'question')}:"
+        f" see {recipe.out}/README.md"
     )
 
 
 def _announce(prepared: Prepared) -> None:
-    """What the run learns from and what it will take."""
-    estimate = prepared.needs
+    """Print the data that the run uses and the resources that it needs."""
+    needs = prepared.needs
     plan = prepared.recipe.plan
     passages = sum(p for p, _ in prepared.material.learned.values())
     questions = sum(q for _, q in prepared.material.learned.values())
     held = sum(p for p, _ in prepared.material.judged.values())
-    sources = f"{amount(questions, 'question')} on {amount(passages, 'passage')}"
-    sizes = (
-        f"{estimate.memory / 2**30:.1f} GiB of memory, {estimate.disk / 2**20:,.0f} MiB on the disk"
-    )
+    sources = f"{pluralize(questions, 'question')} on {pluralize(passages, 'passage')}"
+    sizes = f"{needs.memory / 2**30:.1f} GiB of memory, {needs.disk / 2**20:,.0f} MiB on the disk"
     time = (
-        f"{estimate.seconds:.1f} s a step: {_duration(estimate.seconds * plan.steps)} for"
-        f" {amount(plan.steps, 'step')}"
+        f"{needs.seconds:.1f} s per step: {_duration(needs.seconds * plan.steps)} for"
+        f" {pluralize(plan.steps, 'step')}"
     )
-    say(
-        f"learns {amount(estimate.parameters, 'number')} from {sources}; {amount(held, 'passage')}"
-        " held out to judge by",
+    echo(
+        f"trains {pluralize(needs.parameters, 'parameter')} on {sources};"
+        f" {pluralize(held, 'passage')} held out for validation",
         err=True,
     )
-    say(f"takes about {sizes}, and {time}{_limit(prepared)}", err=True)
+    echo(f"takes about {sizes}, and {time}{_limit(prepared)}", err=True)
 
 
 def _limit(prepared: Prepared) -> str:
-    """How many steps there will be in the minutes that were given, where these do not suffice for
-    all.
-    """
-    recipe, seconds = prepared.recipe, prepared.needs.seconds
-    fits = 60 * recipe.minutes / max(seconds, 1e-9)
+    """Return how many steps --minutes allows, or "" if it allows all of them."""
+    recipe = prepared.recipe
+    fits = 60 * recipe.minutes / max(prepared.needs.seconds, 1e-9)
     if fits >= recipe.plan.steps:
         return ""
-    return f"; --minutes {recipe.minutes:g} ends it after about {amount(max(1, int(fits)), 'step')}"
+    return (
+        f"; --minutes {recipe.minutes:g} ends it after about {pluralize(max(1, int(fits)), 'step')}"
+    )
 
 
 def _duration(seconds: float) -> str:
-    """Seconds as people say them."""
+    """Return a duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
@@ -233,8 +237,9 @@ def _duration(seconds: float) -> str:
 
 @contextmanager
 def _bar(steps: int) -> Iterator[OnStep]:
-    """A bar with loss, speed and the time that is left; validations as lines above it, or alone
-    where nobody looks.
+    """Show a bar with loss, speed and remaining time while the block runs.
+
+    Validations are printed as lines, also without a terminal.
     """
     from rich.progress import (
         BarColumn,
@@ -254,13 +259,14 @@ def _bar(steps: int) -> Iterator[OnStep]:
     with Progress(
         *columns, console=console, transient=True, disable=not console.is_terminal
     ) as shown:
-        task, learned = shown.add_task("training", total=steps), 0
+        task = shown.add_task("training", total=steps)
+        tokens = 0
 
         def on_step(line: Mapping[str, Any]) -> None:
-            nonlocal learned
+            nonlocal tokens
             if "loss" in line:
-                learned += line["tokens"]
-                speed = learned / max(1e-9, line["seconds"])
+                tokens += line["tokens"]
+                speed = tokens / max(1e-9, line["seconds"])
                 shown.update(
                     task,
                     completed=line["step"],
@@ -269,6 +275,6 @@ def _bar(steps: int) -> Iterator[OnStep]:
             elif figures := [
                 f"{n} {v:.4f}" for n, v in line.items() if n.startswith(("held_out", "recall"))
             ]:
-                say(f"step {line['step']}: {', '.join(figures)}", err=True)
+                echo(f"step {line['step']}: {', '.join(figures)}", err=True)
 
         yield on_step

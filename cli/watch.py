@@ -1,4 +1,4 @@
-"""`cmt watch`: a memory in step with a folder of notes."""
+"""`cmt watch`: keep a memory in sync with a folder."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from pathlib import Path
 
 import click
 
-from cmt_cli.memories import begun
+from cmt_cli.memory_folder import open_or_create
 from cmt_cli.options import exclude_option, json_option, memory_option
-from cmt_cli.watching import Watching
+from cmt_cli.watch_session import WatchSession
 from cmt_sdk.errors import NotFound, StorageDenied
 from cmt_sdk.extras import unusable
 
-QUIET = 500  # milliseconds without a change end a burst: until then a file may be half written
-LONGEST_BURST = 10_000
-LOOK = 500  # milliseconds between two looks whether the folder is still there
+QUIET_MS = 500  # without a change for this long, files are complete and are read
+MAX_BURST_MS = 10_000  # changes without a pause are handled after this long
+CHECK_MS = 500  # between two checks whether the folder still exists
 
 
 @click.command()
 @click.argument("directory", metavar="FOLDER", type=click.Path(path_type=Path, readable=False))
-@click.option("--once", is_flag=True, help="Bring the memory in step, and end.")
+@click.option("--once", is_flag=True, help="Synchronise once and exit.")
 @click.option(
     "--forget",
     is_flag=True,
-    help="Erase what is gone from the folder, as `cmt forget` does, with a receipt.",
+    help="Erase documents whose files are gone, as `cmt forget` does, with a receipt.",
 )
-@click.option("--scope", default="", help="Whose it is: a path of names, such as user/ann.")
+@click.option("--scope", default="", help="Namespace path, e.g. user/ann.")
 @exclude_option
 @click.option(
     "--yes",
     is_flag=True,
-    help="Take documents out even where all files of a folder are gone at once.",
+    help="Remove documents even if all files of a folder are gone at once.",
 )
 @memory_option
 @json_option
@@ -47,15 +47,15 @@ def watch(
     folder: Path,
     as_json: bool,
 ) -> None:
-    """Keep a memory in step with the files in FOLDER, until Ctrl-C.
+    """Keep a memory in sync with the files in FOLDER, until Ctrl-C.
 
-    New files are added, changed ones updated, moved ones followed, and documents whose source is a
-    file in FOLDER that is gone or empty are taken out. The same files count as for `cmt add
-    FOLDER`. One line tells of each change; with --json it is an object.
+    The command adds new files, updates changed ones, follows moved ones, and removes documents
+    whose file in FOLDER is gone or empty. It reads the same files as `cmt add FOLDER`. It prints
+    one line per change; with --json, one object.
 
-    Where all or most files of a folder are gone at once (a drive that is not mounted, perhaps), and
-    where a file is in a cloud or closed, nothing is taken out: these are named, and --yes or an
-    answer says that the files are gone for good.
+    If all or most files of a folder are gone at once (the drive may not be mounted), or if a file
+    is in a cloud or not readable, the command removes nothing and names the files. --yes, or your
+    answer to the question, confirms that the files are gone for good.
 
     \b
     Example:
@@ -65,9 +65,9 @@ def watch(
     root = _existing(directory)
     bursts = None if once else _bursts(root)
     if bursts is not None:
-        next(bursts)  # from now on nothing that changes is missed
-    with begun(folder) as memory:
-        watching = Watching(memory, root, sure=yes, as_json=as_json)
+        next(bursts)  # from here on no change is missed
+    with open_or_create(folder) as memory:
+        watching = WatchSession(memory, root, sure=yes, as_json=as_json)
         watching.begin(scope, exclude, erase=forget)
         if bursts is not None:
             _follow(watching, bursts)
@@ -76,19 +76,24 @@ def watch(
 
 
 def _existing(directory: Path) -> Path:
-    """The folder as the sources of documents name it. NotFound where there is none: that is not an
-    empty one.
+    """Return the folder as an absolute path.
+
+    Raises:
+        NotFound: The folder does not exist. It must not be treated as an empty one.
     """
     if os.path.isfile(directory):  # noqa: PTH113 - Path.is_file raises in a closed folder
         raise NotFound(f"{directory} is a file: give its folder; `cmt add` takes single files")
     if not os.path.isdir(directory):  # noqa: PTH112 - so does Path.is_dir
-        raise NotFound(f"there is no folder {directory}: nothing was taken out of the memory")
+        raise NotFound(f"there is no folder {directory}: nothing was removed from the memory")
     return directory.resolve()
 
 
 def _bursts(root: Path) -> Iterator[Sequence[Path]]:
-    """The paths that changed, burst by burst; none now and then, so that the caller can look
-    around. Raises MissingExtra.
+    """Yield the paths that changed, burst by burst, and an empty list every CHECK_MS.
+
+    Raises:
+        MissingExtra: watchfiles is not installed.
+        StorageDenied: The system cannot watch the folder.
     """
     try:
         from watchfiles import watch as changes
@@ -97,23 +102,23 @@ def _bursts(root: Path) -> Iterator[Sequence[Path]]:
     found = changes(
         root,
         watch_filter=None,
-        debounce=LONGEST_BURST,
-        step=QUIET,
-        rust_timeout=LOOK,
+        debounce=MAX_BURST_MS,
+        step=QUIET_MS,
+        rust_timeout=CHECK_MS,
         yield_on_timeout=True,
         ignore_permission_denied=True,
     )
     try:
         for burst in found:
             yield sorted({Path(path) for _, path in burst})
-    except OSError as error:  # Linux has a limit of folders to watch
+    except OSError as error:  # Linux limits the number of watched folders
         raise StorageDenied(
             f"{root} cannot be watched: {error}; run `cmt watch --once` now and then"
         ) from error
 
 
-def _follow(watching: Watching, bursts: Iterator[Sequence[Path]]) -> None:
-    """Keep in step until Ctrl-C, which is how this ends."""
+def _follow(watching: WatchSession, bursts: Iterator[Sequence[Path]]) -> None:
+    """Synchronise after each burst of changes, until Ctrl-C."""
     watching.note(f"watching {watching.root}; Ctrl-C ends")
     try:
         for paths in bursts:

@@ -1,9 +1,9 @@
 """cmt-sdk: agent memory with local-first storage. A frozen LLM compresses documents and answers
-from the memories.
+from the compressed passages.
 
     memory = cmt_sdk.open("notes")
     memory.add("The museum moved to Lisbon in 2019.", source="trip.md")
-    print(memory.model.ask("Where is the museum now?").text)
+    print(memory.ask("Where is the museum now?").text)
 
 Importing this package loads neither torch nor the database.
 """
@@ -14,10 +14,19 @@ import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from cmt_sdk import errors
-from cmt_sdk.config import Settings, archive_key, data_dir, memory_path, models_dir
+from cmt_sdk.characters import clean_text
+from cmt_sdk.config import (
+    MEMORY_FILES,
+    Settings,
+    SettingsFields,
+    archive_key,
+    data_dir,
+    memory_path,
+    models_dir,
+)
 from cmt_sdk.errors import (
     AlreadyExists,
     CMTError,
@@ -43,7 +52,10 @@ from cmt_sdk.errors import (
     StorageLocked,
     StorageNewer,
 )
+from cmt_sdk.scopes import check_scope, is_scope
 from cmt_sdk.types import (
+    READERS,
+    SEARCH_MODES,
     Answer,
     CheckResult,
     Document,
@@ -53,16 +65,20 @@ from cmt_sdk.types import (
     Page,
     Passage,
     Progress,
+    ReaderKind,
     Receipt,
+    SearchMode,
     Source,
     Stats,
     Turn,
+    Where,
 )
 from cmt_sdk.vectors import Embeddings
 from cmt_sdk.version import __version__
 
 if TYPE_CHECKING:
-    from cmt_sdk.chat import Chat, Heard
+    from cmt_sdk.asking import Stream
+    from cmt_sdk.chat import TURNS_KEPT, Chat, Heard
     from cmt_sdk.conversations import read_conversations
     from cmt_sdk.converting import (
         FILE_SUFFIXES,
@@ -73,10 +89,10 @@ if TYPE_CHECKING:
     )
     from cmt_sdk.embedding import Embedder
     from cmt_sdk.memory import Memory
-    from cmt_sdk.model import MemoryModel, Stream
+    from cmt_sdk.model import MemoryModel
     from cmt_sdk.provenance import place_of
     from cmt_sdk.storage.repair import repair
-    from cmt_sdk.weights.bundle import has_shipped_adapter
+    from cmt_sdk.weights.bundle import has_shipped_adapter, is_adapter
     from cmt_sdk.weights.download import pull_model
     from cmt_sdk.weights.registry import ModelInfo, list_models, model_info, remove_model
 
@@ -86,7 +102,8 @@ _DEFERRED: Mapping[str, str] = {
     "Memory": "cmt_sdk.memory",
     "Embedder": "cmt_sdk.embedding",
     "MemoryModel": "cmt_sdk.model",
-    "Stream": "cmt_sdk.model",
+    "Stream": "cmt_sdk.asking",
+    "TURNS_KEPT": "cmt_sdk.chat",
     "ModelInfo": "cmt_sdk.weights.registry",
     "FILE_SUFFIXES": "cmt_sdk.converting",
     "is_placeholder": "cmt_sdk.converting",
@@ -95,6 +112,7 @@ _DEFERRED: Mapping[str, str] = {
     "read_document": "cmt_sdk.converting",
     "read_documents": "cmt_sdk.converting",
     "has_shipped_adapter": "cmt_sdk.weights.bundle",
+    "is_adapter": "cmt_sdk.weights.bundle",
     "list_models": "cmt_sdk.weights.registry",
     "place_of": "cmt_sdk.provenance",
     "pull_model": "cmt_sdk.weights.download",
@@ -105,6 +123,10 @@ _DEFERRED: Mapping[str, str] = {
 
 __all__ = [
     "FILE_SUFFIXES",
+    "MEMORY_FILES",
+    "READERS",
+    "SEARCH_MODES",
+    "TURNS_KEPT",
     "AlreadyExists",
     "Answer",
     "CMTError",
@@ -137,8 +159,11 @@ __all__ = [
     "Page",
     "Passage",
     "Progress",
+    "ReaderKind",
     "Receipt",
+    "SearchMode",
     "Settings",
+    "SettingsFields",
     "Source",
     "Stats",
     "StorageDamaged",
@@ -150,12 +175,17 @@ __all__ = [
     "StorageNewer",
     "Stream",
     "Turn",
+    "Where",
     "__version__",
     "archive_key",
+    "check_scope",
+    "clean_text",
     "data_dir",
     "errors",
     "has_shipped_adapter",
+    "is_adapter",
     "is_placeholder",
+    "is_scope",
     "list_files",
     "list_models",
     "memory_path",
@@ -178,18 +208,37 @@ def open(  # noqa: A001 - the word users know
     create: bool = True,
     encrypted: bool = False,
     embedder: Embedder | None = None,
-    **settings: Any,
+    **settings: Unpack[SettingsFields],
 ) -> Memory:
-    """Open the memory in a folder, or make one; without a path, the default memory of this user.
-    `memory_path(name)` is the folder of another one of theirs.
+    """Open the memory in a folder, or make one. Nothing heavy is loaded before it is needed.
 
-    `settings` are fields of `Settings`; those that are not given are the ones the memory was made
-    with. Nothing heavy is loaded before it is needed. `embedder` makes the embeddings that passages
-    are found by, in place of the model itself: give the same one every time. With `encrypted=True`
-    a new memory is encrypted, and one that is not is refused; the key is that in the environment
-    variable CMT_KEY, else a new one in the system keyring, and is needed at every opening
-    (docs/security.md). Raises MemoryNotFound (with `create=False`), InvalidSetting, StorageError,
-    MissingExtra (the extra `encryption`).
+    Args:
+        path: The folder; None for the default memory of this user. `memory_path(name)` is the
+            folder of a memory by its name.
+        create: False raises MemoryNotFound if there is no memory.
+        encrypted: True encrypts a new memory, and refuses one that is not encrypted. The key is
+            that in the environment variable CMT_KEY, else a new one in the system keyring, and is
+            needed at every opening (docs/security.md).
+        embedder: Makes the embeddings that passages are found by, in place of the model: give the
+            same one at every opening.
+        **settings: Fields of `Settings`; the others are those that the memory was made with.
+
+    Returns:
+        The Memory; close it, or use it in a `with` block.
+
+    Raises:
+        MemoryNotFound: No memory is there, with `create=False`.
+        ModelNotFound: The model of a new memory is not on this machine.
+        InvalidSetting: An unknown setting, a value outside its range, or a setting that the
+            compressor does not use.
+        StorageError: The disk or the database refused.
+        MissingExtra: `encrypted=True` without the extra `encryption`.
+
+    Example:
+        >>> with cmt_sdk.open("notes") as memory:
+        ...     memory.add("The museum moved to Lisbon in 2019.")
+        ...     memory.ask("Where is the museum now?").text
+        'Lisbon'
     """
     from cmt_sdk.assembly import assemble
     from cmt_sdk.memory import Memory

@@ -6,16 +6,16 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.background import Worker
-from cmt_sdk.config import Settings
+from cmt_sdk.config import MEMORY_FILES, Settings
 from cmt_sdk.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.encoding import EncodeQueue
-from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound
+from cmt_sdk.errors import ModelError, ModelNotFound
 from cmt_sdk.ports import Compressor, Engine, Listener, Reader, Store, VectorIndex
 from cmt_sdk.retrieval import Retriever
 from cmt_sdk.types import Vector
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-OUR_FILES = ("memory.db", "memory.lock", "index-", "chat-history")
+OUR_FILES = (*MEMORY_FILES, "index-", "chat-history")
 FORMAT = 1  # of the arrays inside a memory; docs/format.md
 
 
@@ -61,7 +61,7 @@ def assemble(
     engine: Engine | None = None,
     embedder: Embedder | None = None,
 ) -> Parts:
-    """Open or make the memory in a folder. Settings are those it was made with, changed by
+    """Open or make the memory in a folder, with the settings that it was made with, changed by
     `overrides`.
 
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
@@ -73,19 +73,19 @@ def assemble(
     from cmt_sdk.storage.index import EmbeddingIndex
     from cmt_sdk.storage.store import SQLiteStore
 
-    asked = checked(overrides)
+    asked = Settings.checked(overrides)
     is_new = create and not os.path.exists(path / FILE)  # noqa: PTH110 - Path.exists raises in a closed folder
     if engine is None and is_new:
         _require_model(asked.model)  # before there is anything on the disk
     if is_new:
-        _tell_of_other_files(path)
+        _warn_of_other_files(path)
     store = SQLiteStore(path, create=create, encrypt=encrypted)
-    recorded = store.settings()
-    settings = checked({**recorded, **overrides}) if recorded else asked
+    recorded = Settings.from_recorded(store.settings())
+    settings = Settings.checked({**recorded, **overrides}) if recorded else asked
     if not recorded and not store.read_only:
         store.set_settings({name: getattr(settings, name) for name in Settings.names()})
     if engine is None:
-        _tell_of_untrained(settings)
+        _warn_of_untrained(settings)
     engine = engine or LocalEngine(settings, embedder)
     # an index file would hold the embeddings in the clear: an encrypted memory has none, and search
     # is exact
@@ -107,10 +107,8 @@ def _require_model(model: str) -> None:
         model_info(model)
 
 
-def _tell_of_other_files(path: Path) -> None:
-    """Warn of a new memory among files that are none of it: they are not read, though the folder's
-    name may say so.
-    """
+def _warn_of_other_files(path: Path) -> None:
+    """Warn of a new memory in a folder with other files: opening it does not read them."""
     try:
         others = sorted(
             file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES))
@@ -129,10 +127,8 @@ def _tell_of_other_files(path: Path) -> None:
         )
 
 
-def _tell_of_untrained(settings: Settings) -> None:
-    """Warn of a method that needs adapters trained for it and has none: its answers are wrong
-    then.
-    """
+def _warn_of_untrained(settings: Settings) -> None:
+    """Warn of a method that needs adapters trained for it and has none: its answers are wrong."""
     if not settings.method.needs_training:
         return
     from cmt_sdk.weights.bundle import find_bundle
@@ -153,18 +149,6 @@ def _tell_of_untrained(settings: Settings) -> None:
             settings.adapter,
             name,
         )
-
-
-def checked(values: Mapping[str, Any]) -> Settings:
-    """Settings with these values, the others at their defaults; InvalidSetting for an unknown name
-    or a bad value.
-    """
-    unknown = sorted(set(values) - set(Settings.names()))
-    if unknown:
-        raise InvalidSetting(
-            f"there is no setting {unknown[0]!r}; there are {', '.join(Settings.names())}"
-        )
-    return replace(Settings(), **values)
 
 
 class LocalEngine:

@@ -1,5 +1,5 @@
-"""One background thread that runs a job whenever it is nudged, and a lock by which such work gives
-way. Knows no job.
+"""One background thread that runs a job when it is woken, and a lock that lets other work go first.
+Knows no job.
 """
 
 from __future__ import annotations
@@ -13,16 +13,15 @@ from contextlib import contextmanager
 
 log = logging.getLogger(__name__)
 
-# seconds since somebody asked, after which other work goes on: an answer has pauses between its
-# pieces
+# seconds without a question after which background work continues: an answer pauses between pieces
 QUIET = 0.1
-PATIENCE = 10.0  # seconds that other work gives way at most: it is not put off for ever
-TICK = 0.01
+PATIENCE = 10.0  # seconds that background work gives way at most
+TICK = 0.01  # seconds between two looks
 
 
 class Turns:
-    """A lock that a thread may take several times. Who takes it `after_others` gives way to who
-    just takes it.
+    """A reentrant lock with two priorities: a thread that takes it `after_others` gives way to one
+    that takes it directly.
     """
 
     def __init__(self) -> None:
@@ -30,7 +29,8 @@ class Turns:
         self._counting = threading.Lock()
         self._asking = 0
         # the thread, not its number: numbers are used again
-        self._asked, self._asker = -math.inf, threading.current_thread()
+        self._asked = -math.inf
+        self._asker = threading.current_thread()
         self._later = threading.local()
 
     def __enter__(self) -> None:
@@ -44,21 +44,24 @@ class Turns:
         if not self._is_later:
             with self._counting:
                 self._asking -= 1
-                self._asked, self._asker = time.monotonic(), threading.current_thread()
+                self._asked = time.monotonic()
+                self._asker = threading.current_thread()
 
     def acquire(self, blocking: bool = True) -> bool:
-        """Take the lock without asking others to give way; False where another thread has it and
-        `blocking` is not set.
+        """Take the lock without making others give way; return False where another thread has it
+        and `blocking` is False.
         """
         return self._lock.acquire(blocking)
 
     def release(self) -> None:
-        """Let go of what `acquire` took."""
+        """Release the lock that `acquire` took."""
         self._lock.release()
 
     @contextmanager
     def after_others(self, stop: Callable[[], bool] | None = None) -> Iterator[None]:
-        """The lock, when nobody else has asked for it lately; at once where `stop` gives true."""
+        """Take the lock once no other thread has asked for it lately; at once where `stop` returns
+        True.
+        """
         self.give_way(PATIENCE, stop)
         self._later.on = True
         try:
@@ -68,7 +71,7 @@ class Turns:
             self._later.on = False
 
     def give_way(self, longest: float, stop: Callable[[], bool] | None = None) -> None:
-        """Wait while others ask, at most `longest` seconds."""
+        """Wait while other threads ask for the lock, at most `longest` seconds."""
         end = time.monotonic() + longest
         while self._is_asked and time.monotonic() < end and not (stop and stop()):
             time.sleep(TICK)
@@ -101,7 +104,7 @@ class Worker:
         self._error: BaseException | None = None
 
     def wake(self) -> None:
-        """Ask for a run; a run under way is followed by another."""
+        """Request a run; one that is under way is followed by another."""
         with self._start:
             if self._stop.is_set():
                 return
@@ -113,8 +116,8 @@ class Worker:
                 self._thread.start()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is left to run; False when `timeout` seconds passed first. Raises what
-        the job raised.
+        """Wait until nothing is left to run; return False where `timeout` seconds pass first.
+        Raises the job's error.
         """
         finished = self._idle.wait(timeout)
         error, self._error = self._error, None
@@ -123,12 +126,13 @@ class Worker:
         return finished
 
     def at_work(self) -> bool:
-        """Whether something is left to run."""
+        """Return whether something is left to run."""
         return not self._idle.is_set()
 
     def leave(self) -> None:
-        """End it in a child of the process that runs it: the thread is not there."""
-        self._start, self._thread = threading.Lock(), None
+        """In a forked child: end, since the thread exists only in the parent."""
+        self._start = threading.Lock()
+        self._thread = None
         self._stop.set()
         self._idle.set()
 

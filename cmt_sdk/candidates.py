@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from cmt_sdk.context import Exchange
-from cmt_sdk.ranking import reorder
-from cmt_sdk.types import Hit, Match
+from cmt_sdk.ranking import Fused, reorder
+from cmt_sdk.types import Document, Hit, Match, Passage
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,27 @@ def ordered(
     ]
 
 
+def match_of(fused: Fused, passage: Passage, document: Document) -> Match:
+    """Return a passage and its document with their scores."""
+    return Match(
+        passage,
+        document,
+        fused.score,
+        fused.vector_rank,
+        fused.vector_score,
+        fused.text_rank,
+        fused.text_score,
+    )
+
+
 def hits_of(best: Mapping[int, tuple[float, int]]) -> list[Hit]:
     """Return hits, best first, from (score, number of the exchange) by passage id."""
     return sorted((Hit(i, score) for i, (score, _) in best.items()), key=lambda hit: -hit.score)
+
+
+def candidate_of(
+    match: Match, place: float, back: int, earlier: Sequence[Exchange], fade: float
+) -> Candidate:
+    """Return a passage found after an exchange as a candidate, with its cosine before `fade`."""
+    cosine = None if match.vector_score is None else match.vector_score / fade**back
+    return Candidate(replace(match, vector_score=cosine), place, None, earlier[back])

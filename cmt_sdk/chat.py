@@ -15,7 +15,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from cmt_sdk import phrases
-from cmt_sdk.model import MemoryModel, Stream
+from cmt_sdk.asking import Stream
+from cmt_sdk.model import MemoryModel
 from cmt_sdk.splitting.boundaries import sentence_ends
 from cmt_sdk.types import Answer, Document, Intent, Receipt, Turn
 

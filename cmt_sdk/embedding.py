@@ -1,5 +1,5 @@
-"""Embeddings of a foreign embedding model, in place of the matching head. Knows one protocol and
-numpy; knows no model.
+"""Embeddings of the caller's embedding model, in place of the matching head. Knows one protocol
+and numpy; knows no model.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from cmt_sdk.types import Vector
 
 
 class Embedder(Protocol):
-    """An embedding model of the caller's. `name` tells it from others: vectors of two models cannot
-    be compared.
+    """An embedding model of the caller, identified by its `name`: vectors of two models cannot be
+    compared.
     """
 
     @property
     def name(self) -> str:
-        """Its name, with whatever changes its vectors."""
+        """Its name, with everything that changes its vectors."""
 
     def embed_documents(self, texts: Sequence[str]) -> Sequence[Sequence[float]]:
-        """One vector a text, in the order given, all of one length."""
+        """One vector per text, in the order given, all of one length."""
 
     def embed_query(self, text: str) -> Sequence[float]:
         """The question's vector in the same space."""
@@ -33,7 +33,7 @@ class Embedder(Protocol):
 
 @dataclass(frozen=True)
 class ExternalEmbedder:
-    """An embedder as the compressor wants it: rows of length 1."""
+    """An embedder as the compressor uses it: rows of length 1."""
 
     embedder: Embedder
 
@@ -43,11 +43,11 @@ class ExternalEmbedder:
         return hashlib.sha256(f"embedder:{self.embedder.name}".encode()).hexdigest()[:16]
 
     def vectors(self, texts: Sequence[str]) -> Vector:
-        """Shape [n, dimension]. Raises InvalidSetting for what are no vectors."""
+        """Embed texts: float32 [n, dimension]. Raises InvalidSetting for a bad array."""
         return self._unit(self.embedder.embed_documents(list(texts)), len(texts))
 
     def query(self, question: str) -> Vector:
-        """Shape [dimension]. Raises InvalidSetting for what is no vector."""
+        """Embed a question: float32 [dimension]. Raises InvalidSetting for a bad array."""
         vector: Vector = self._unit([self.embedder.embed_query(question)], 1)[0]
         return vector
 

@@ -53,7 +53,8 @@ class EncodeQueue:
                     f"the memories were made by {theirs.model} ({theirs.compressor},"
                     f" {theirs.quantization}), the model that is open is {mine.model}"
                     f" ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. Open it"
-                    " with the first, or encode the stored text again: cmt reencode"
+                    " with the first, or encode the stored text again: cmt reencode",
+                    differences=differences,
                 )
 
     def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
@@ -157,7 +158,7 @@ class EncodeQueue:
                 if on_batch:
                     on_batch(count)
                 if of is not None and count == len(pending) < LOOKAHEAD:
-                    break  # these documents have no more: whoever adds to them encodes that
+                    break  # these documents have no more: a caller that adds to them encodes that
             elif count == 0 or time.monotonic() > patient_until:
                 # no passage of the batch could be compressed, so the cause is not one passage; or
                 # the other process takes too long

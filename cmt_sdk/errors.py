@@ -2,12 +2,12 @@
 package.
 
 CMTError
-├── InvalidInput        the call's own words are off: change the argument
+├── InvalidInput        an argument of the call is wrong: change it
 │   ├── InvalidDocument     binary, too large, not text
 │   │   └── EmptyDocument       there is no text in it
 │   ├── InvalidFilter       a filter key or value that cannot be asked for
 │   └── InvalidSetting      a setting outside its range, an unknown name
-├── NotFound            what was named is not there
+├── NotFound            the named thing is not there
 │   ├── DocumentNotFound
 │   ├── MemoryNotFound      no memory in that folder yet
 │   └── ModelNotFound       the base model or adapter is not on this machine
@@ -28,13 +28,15 @@ CMTError
 
 from __future__ import annotations
 
+from collections import abc
+
 
 class CMTError(Exception):
     """Base of every error that this package raises on purpose."""
 
 
 class InvalidInput(CMTError, ValueError):
-    """The call's own words are off: change the argument."""
+    """An argument of the call is wrong: change it."""
 
 
 class InvalidDocument(InvalidInput):
@@ -54,11 +56,24 @@ class InvalidSetting(InvalidInput):
 
 
 class NotFound(CMTError, LookupError):
-    """What was named is not there."""
+    """The named thing is not there."""
 
 
 class DocumentNotFound(NotFound):
-    """No document has this id."""
+    """No document has this id.
+
+    Attributes:
+        id: The id that was given.
+    """
+
+    def __init__(self, message: str, *, id: str = "") -> None:  # noqa: A002 - the word users know
+        super().__init__(message)
+        self.id = id
+
+    @classmethod
+    def of(cls, id: str) -> DocumentNotFound:  # noqa: A002
+        """The error for an id, with its remedy."""
+        return cls(f"no document has the id {id!r}; `list` shows those there are", id=id)
 
 
 class MemoryNotFound(NotFound):
@@ -117,7 +132,15 @@ class ModelError(CMTError):
 
 
 class ModelMismatch(ModelError):
-    """The memories were made by another model than the one that is open."""
+    """Another model than the one that is open made the memories or the adapter.
+
+    Attributes:
+        differences: The fields of the fingerprints that differ, each as "name: stored != open".
+    """
+
+    def __init__(self, message: str, *, differences: abc.Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.differences = tuple(differences)
 
 
 class ModelUnsupported(ModelError):

@@ -1,5 +1,6 @@
-"""The single path in: documents are checked, cut, stored, and then compressed in batches. No torch,
-no SQL.
+"""Ingestor: checks documents, splits them, stores them, and has them compressed in batches.
+
+Imports no torch and no SQL.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from cmt_sdk.converting import check_text, read_document
 from cmt_sdk.encoding import EncodeQueue
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Engine, Split, Store
+from cmt_sdk.scopes import check_scope
 from cmt_sdk.splitting import Rules, binary_parts, rules_for, split
 from cmt_sdk.titles import title_of
 from cmt_sdk.types import Document, Filter, Outcome, Passage, Progress, Span
@@ -30,18 +32,18 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 Addable = Document | str | os.PathLike[str]
 OnProgress = Callable[[Progress], None]
-# compression follows at once, in a thread, or when it is needed
+# when passages are compressed: at once, in a thread, or when they are needed
 When = Literal["now", "background", "later"]
-Named = tuple[str, str, Rules]  # a text, its title, and the rules of its format
+Named = tuple[str, str, Rules]  # a text, its title, and the splitting rules of its format
 LONGEST_TITLE = 24  # tokens
 PAGE = 200  # documents read together
-LONGEST_PAUSE = 1.0  # seconds for questions between two steps of cutting
-BATCH_PASSAGES = 64  # enough to find passages of like length
+LONGEST_PAUSE = 1.0  # seconds that splitting gives way to questions between two steps
+BATCH_PASSAGES = 64  # passages from which compression starts: enough to find some of like length
 
 
 @dataclass(frozen=True)
 class Ingestor:
-    """Takes documents in for one memory."""
+    """Adds documents to one memory."""
 
     store: Store
     engine: Engine
@@ -58,7 +60,18 @@ class Ingestor:
         on_stored: Callable[[Document], None] = lambda _: None,
         on_progress: OnProgress | None = None,
     ) -> Progress:
-        """The single path in: text first, then memories, in batches."""
+        """Store documents one by one, and compress their passages in batches.
+
+        Args:
+            documents: any number of documents.
+            when: when their passages are compressed.
+            replace: a document with a source is known by it, as `Store.add` with `by_source`.
+            on_stored: called with each document as stored.
+            on_progress: called after each step.
+
+        Raises:
+            InvalidInput: a document cannot be added; those before it are stored.
+        """
         progress = Progress()
 
         def step(**steps: int) -> None:
@@ -67,13 +80,13 @@ class Ingestor:
             if on_progress:
                 on_progress(progress)
 
-        waiting: list[str] = []
+        unready: list[str] = []  # ids of documents with pending passages
         passages = 0
 
         def compress() -> None:
-            if waiting and when == "now":
-                self.queue.encode_backlog(on_batch=lambda n: step(compressed=n), of=waiting)
-                waiting.clear()
+            if unready and when == "now":
+                self.queue.encode_backlog(on_batch=lambda n: step(compressed=n), of=unready)
+                unready.clear()
 
         try:
             for document in documents:
@@ -81,7 +94,7 @@ class Ingestor:
                 step(**{outcome: 1, "passages": new})
                 on_stored(stored)
                 if not stored.ready:
-                    waiting.append(stored.id)
+                    unready.append(stored.id)
                     passages += new
                 if passages >= BATCH_PASSAGES:
                     compress()
@@ -90,13 +103,13 @@ class Ingestor:
             compress()  # what came before the document that cannot be added
             raise
         finally:
-            if waiting and when == "background":
+            if unready and when == "background":
                 self.worker.wake()
         compress()
         return progress
 
     def add_together(self, documents: Sequence[Document], *, wait: bool) -> Progress:
-        """Store documents in one transaction; then compress them, or let the thread do it."""
+        """Store documents in one transaction; compress them now (`wait`) or in the thread."""
         for document in documents:
             self.check(document)
         named = [replace(document, id=document.id or uuid.uuid4().hex) for document in documents]
@@ -113,8 +126,9 @@ class Ingestor:
     def from_archive(
         self, path: Path, diverged: archive.Choice | None = None, *, trust: bool = False
     ) -> Iterator[Progress]:
-        """Take in what an archive holds; see archive.read."""
-        longest, seal = self.settings.max_document_bytes, archive.seal_here(create=False)
+        """Import an archive; see archive.read."""
+        longest = self.settings.max_document_bytes
+        seal = archive.seal_here(create=False)
         gate = archive.ArchiveImport(
             self.check_text, self.split, self.queue.accepts, longest, seal, trust
         )
@@ -124,7 +138,7 @@ class Ingestor:
             yield progress
 
     def compress(self, on_progress: OnProgress | None = None) -> int:
-        """Compress whatever waits; returns the number of passages."""
+        """Compress all pending passages; return how many."""
         progress = Progress()
 
         def batch_done(count: int) -> None:
@@ -170,18 +184,18 @@ class Ingestor:
         return splits.within(lambda split: self.store.replace(known.id, changes, split=split))
 
     def check(self, document: Document) -> None:
-        """The gate for a document that is to be remembered. Raises InvalidDocument."""
+        """Raise InvalidDocument for a document that cannot be added."""
         self.check_text(document)
         for name in ("created_at", "expires_at"):
             check_moment(name, getattr(document, name))
         if document.expires_at is not None and document.expires_at <= self.store.now():
             raise InvalidDocument(
-                f"expires_at={document.expires_at} has passed: give a time that is to come"
+                f"expires_at={document.expires_at} has passed: give a time in the future"
             )
 
     def check_text(self, document: Document) -> None:
-        """The gate for a document out of an archive, which may have expired since. Raises
-        InvalidDocument.
+        """Raise InvalidDocument for a text, scope or metadata that cannot be stored. A document
+        from an archive can have expired, so times are not checked.
         """
         check_text(
             document.text, self.settings.max_document_bytes, document.source or "the document"
@@ -233,7 +247,7 @@ class Ingestor:
         return self.engine.count_tokens(texts)
 
     def title(self, document: Document) -> str:
-        """The title of a document, as long as leaves room for headings below it."""
+        """Return the title of a document, short enough to leave room for headings below it."""
         longest = min(LONGEST_TITLE, self.settings.passage_tokens * 3 // 20)
         return title_of(document, lambda title: self.engine.count_tokens([title])[0] <= longest)
 
@@ -332,7 +346,7 @@ def _warn_of_binary(document: Document) -> None:
 
 
 def _naming(document: Document) -> tuple[str, str | None, str]:
-    """What the title of a document is made of."""
+    """Return the fields that a document's title depends on."""
     return document.text, document.source, repr(dict(document.metadata))
 
 
@@ -340,16 +354,8 @@ def _place(piece: Span | Passage) -> tuple[int, int, str]:
     return piece.start, piece.end, piece.heading
 
 
-def check_scope(scope: str) -> None:
-    """Raise InvalidDocument for a scope that is no path of names."""
-    if not isinstance(scope, str) or (scope and {"", ".", ".."} & set(scope.split("/"))):
-        raise InvalidDocument(
-            f"scope {scope!r:.60}: give names with a slash between them, such as user/ann"
-        )
-
-
 def check_moment(name: str, moment: datetime | None) -> None:
-    """Raise InvalidDocument for what is no time with a time zone, nor None."""
+    """Raise InvalidDocument for a value that is neither None nor a time with a time zone."""
     if moment is None:
         return
     if not isinstance(moment, datetime):
@@ -361,7 +367,7 @@ def check_moment(name: str, moment: datetime | None) -> None:
 
 
 def document_of(given: Addable) -> Document:
-    """What was given as a Document; a text that is the name of a file gets a warning."""
+    """Return a text, path or Document as a Document; warn of a text that is the name of a file."""
     if isinstance(given, Document):
         return given
     if not isinstance(given, str):

@@ -6,8 +6,8 @@ neural.methods.base for its protocol. Loads no tensor code and knows no method b
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -39,7 +39,8 @@ class MethodInfo:
             the model is first needed.
         share: Context entries that a passage takes per token, of the settings and the passage's
             tokens; for the budget of a prompt.
-        uses: Names of settings that other methods do not use.
+        uses: Settings that other methods do not use, each with the reason for a method without it.
+        compressions: The compressions that it supports; empty for any from 1 to 100.
         default_rerank: Passages of a search that the model reranks where the settings do not say.
         max_rerank: The most passages to rerank; 0 where memories cannot be read one by one.
         needs_training: Whether the answers are unreliable without adapters trained for the method.
@@ -47,7 +48,8 @@ class MethodInfo:
 
     implementation: str
     share: Callable[[MethodSettings, int], float]
-    uses: frozenset[str] = frozenset()
+    uses: Mapping[str, str] = field(default_factory=dict)
+    compressions: tuple[int, ...] = ()
     default_rerank: int = 0
     max_rerank: int = 2**31
     needs_training: bool = False
@@ -73,25 +75,32 @@ def _soft_share(settings: MethodSettings, _tokens: int) -> float:
     return 1 / settings.compression
 
 
+GATHERS = {"aggregation": "it gathers the memories of compressor='soft'"}
+TRAINED = (4, 8, 16)  # the compressions that soft memories are trained for
 # By the value of the setting `compressor`; after a colon, that of `aggregation` where it is not
 # "concat".
 _methods = {
     "kv": MethodInfo(
         "cmt_sdk.neural.methods.kv:KVMethod",
         _kv_share,
-        uses=frozenset({"keep", "keep_at_least", "fidelity"}),
+        uses={
+            "keep_at_least": "only compressor='kv' keeps entries of the KV cache",
+            "fidelity": "only the memories of compressor='kv' are measured",
+        },
         default_rerank=10,
     ),
     "soft": MethodInfo(
         "cmt_sdk.neural.methods.soft:SoftMethod",
         _soft_share,
-        uses=frozenset({"compression", "aggregation"}),
+        uses=GATHERS,
+        compressions=TRAINED,
         needs_training=True,
     ),
     "soft:cmt": MethodInfo(
         "cmt_sdk.neural.methods.aggregation:AggregatedMethod",
         _soft_share,
-        uses=frozenset({"compression", "aggregation"}),
+        uses=GATHERS,
+        compressions=TRAINED,
         max_rerank=0,
         needs_training=True,
     ),
@@ -119,6 +128,11 @@ def method_names() -> tuple[str, ...]:
     return tuple(name for name in _methods if ":" not in name)
 
 
+def specific_settings() -> dict[str, str]:
+    """The settings that some methods do not use, each with the reason to refuse it there."""
+    return {name: why for info in _methods.values() for name, why in info.uses.items()}
+
+
 def find_method(compressor: str, aggregation: str = "concat") -> MethodInfo:
     """The method that the settings `compressor` and `aggregation` name.
 
@@ -136,6 +150,7 @@ def find_method(compressor: str, aggregation: str = "concat") -> MethodInfo:
         able = [name.split(":")[0] for name in _methods if name.endswith(f":{aggregation}")]
         raise InvalidSetting(
             f"aggregation={aggregation!r}: it gathers the memories of"
-            f" compressor={' or '.join(map(repr, able))}; choose that too"
+            f" compressor={' or '.join(map(repr, able))}; choose that too, or"
+            " aggregation='concat'"
         )
     return found

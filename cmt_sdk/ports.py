@@ -281,8 +281,8 @@ class Store(Protocol):
 
 
 class VectorStore(Protocol):
-    """What an index needs of a store: the changes since a label, and the row that names the trusted
-    index file. SQLiteStore documents each method.
+    """The part of a store that an index uses: vectors since a label, and the row that names the
+    trusted index file. SQLiteStore documents each method.
     """
 
     def changes(self) -> Changes: ...

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
-from typing import get_args
 
 from cmt_sdk import newest
 from cmt_sdk.background import Turns
-from cmt_sdk.candidates import Candidate, hits_of, ordered
+from cmt_sdk.candidates import Candidate, candidate_of, hits_of, match_of, ordered
 from cmt_sdk.characters import REMEDY, is_text
 from cmt_sdk.config import RERANKED
 from cmt_sdk.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
@@ -21,6 +20,7 @@ from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.ranking import fuse
 from cmt_sdk.recent import Recent
 from cmt_sdk.types import (
+    SEARCH_MODES,
     Filter,
     Hit,
     Match,
@@ -34,16 +34,18 @@ from cmt_sdk.words.dates import dates
 from cmt_sdk.words.folding import legible
 
 CANDIDATES = 50
-NEAR = 5  # passages that are found for a question after an earlier exchange
-FADE = 0.97  # what their scores are worth for each exchange further back
-# places: of what an exchange makes fit least, and how far the best is before it
-BEHIND, AHEAD_BY = 0.5, 3.0
-CLEAR = 8.0  # nats by which the best passage fits a question better that says what it is about
+NEAR = 5  # passages that a search after an earlier exchange finds
+FADE = 0.97  # factor on their scores for each exchange further back
+BEHIND = 0.5  # place of the passage that fits least after an exchange
+AHEAD_BY = 3.0  # places by which the one that fits best comes before it
+# nats by which the best passage fits a question better than the second, from which on the question
+# needs no earlier exchange
+CLEAR = 8.0
 LONGEST_QUESTION = 20_000  # characters
 
 
 def check_question(text: str) -> None:
-    """Raise InvalidInput for a question that is empty, too long, or holds NUL or surrogates."""
+    """Raise InvalidInput for an empty or too long question, or one with NUL or a surrogate."""
     if not text.strip():
         raise InvalidInput("the question is empty")
     if len(text) > LONGEST_QUESTION:
@@ -80,18 +82,18 @@ class Retriever:
         return self.queue.lock
 
     def encode(self, question: str) -> Vector:
-        """The question's vector, shape [dimension]."""
+        """Return the question's vector, float32 [dimension]."""
         self.queue.check_fingerprint()
         with self.lock:
             return self.engine.compressor.encode_query(legible(question))
 
     def scores(self, texts: Sequence[str]) -> Vector:
-        """What the texts want: scores [n, labels], as `understanding.understand` takes them."""
+        """Return intent scores of texts, float32 [n, labels], for `understanding.understand`."""
         with self.lock:
             return self.engine.judge(texts)
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
-        """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first."""
+        """Return exchanges of small talk, nearest to a text first; see Engine.small_talk."""
         with self.lock:
             return self.engine.small_talk(text)
 
@@ -103,16 +105,25 @@ class Retriever:
         mode: SearchMode = "fused",
         vector: Vector | None = None,
     ) -> list[Match]:
-        """The k best passages, best first. `vector` saves encoding the query again.
+        """Return the k best passages, best first.
 
-        "vector" looks by meaning, "text" by words, "fused" by both; "reranked" then lets the model
-        read the query after the memory of each of the first few.
+        Args:
+            query: the question.
+            k: passages to return.
+            filter: which documents to search.
+            mode: "vector" searches by meaning, "text" by words, "fused" by both; "reranked" then
+                lets the model score the query after the memory of each of the first few.
+            vector: the query's vector where it is known; saves encoding it again.
+
+        Raises:
+            InvalidInput, InvalidSetting: a query, `k` or mode that cannot be.
+            ModelMismatch: another model made the stored memories.
         """
         check_question(query)
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
-        if mode not in get_args(SearchMode):
-            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(get_args(SearchMode))}")
+        if mode not in SEARCH_MODES:
+            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(SEARCH_MODES)}")
         limit = max(CANDIDATES, k)
         by_words = self.store.search_text(query, limit, filter) if mode != "vector" else []
         by_meaning = []
@@ -129,10 +140,10 @@ class Retriever:
         filter: Filter,
         vector: Vector | None = None,
     ) -> list[Candidate]:
-        """At least k passages that may fit a question after earlier exchanges, which come latest
-        first.
+        """Return at least k passages that may fit a question after earlier exchanges (latest
+        first).
 
-        The question is searched by itself and after each exchange; a passage keeps its best place.
+        The question is searched alone and after each exchange; a passage keeps its best place.
         """
         alone = self.search(question, max(k, self.reranked), filter, vector=vector)
         best = {m.passage.id: Candidate(m, n, n) for n, m in enumerate(alone)}
@@ -145,10 +156,10 @@ class Retriever:
         return sorted(best.values(), key=lambda found: found.place)
 
     def _after(self, question: str, earlier: Sequence[Exchange], filter: Filter) -> list[Candidate]:
-        """What is found for a question after each of the exchanges, in one list, best first.
+        """Search the question after each exchange; return one list, best first.
 
-        Scores of all searches are compared as they are, so that talk which nothing in the memory is
-        about adds little; each exchange further back counts a little less.
+        Scores of all searches are compared directly, so that an exchange on a subject that is not
+        in the memory adds little. Each exchange further back counts a little less.
         """
         meaning: dict[int, tuple[float, int]] = {}
         words: dict[int, tuple[float, int]] = {}
@@ -166,13 +177,13 @@ class Retriever:
         back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
         found = self._matches(hits_of(meaning), hits_of(words))[: self.reranked or RERANKED]
         shares = [m.score / (found[0].score or 1.0) for m in found]
-        # where nothing judges them, those of the question by itself come first
+        # without reranking, passages found for the question alone come first
         places = [
             BEHIND - AHEAD_BY * share if self.reranked else n + BEHIND
             for n, share in enumerate(shares)
         ]
         return [
-            _candidate(m, p, back_of[m.passage.id], earlier)
+            candidate_of(m, p, back_of[m.passage.id], earlier, FADE)
             for m, p in zip(found, places, strict=True)
         ]
 
@@ -192,11 +203,10 @@ class Retriever:
         candidates: Sequence[Candidate],
         loaded: MutableMapping[int, PackedMemory] | None = None,
     ) -> list[Candidate]:
-        """Candidates, best first, by how much the model expects the question after the memory of
-        each.
+        """Order candidates by the log probability of the question after the memory of each.
 
-        Where the best one would be the best by itself, nothing of what was said before changes the
-        order; where it is the best by far, the question leans on none of that.
+        Where the question alone has the same best candidate, earlier exchanges do not change the
+        order. Where that one is the best by CLEAR, the question needs no earlier exchange.
 
         Args:
             question: as it was asked.
@@ -226,7 +236,7 @@ class Retriever:
         ]
 
     def shorten(self, message: str) -> str:
-        """A message of a conversation, cut to what is read: its middle is left out."""
+        """Return a message of a conversation, shortened in its middle to what the model reads."""
         message = shortened(message, MESSAGE)
         while len(message.encode(errors="replace")) > MESSAGE_TOKENS:
             tokens = self.engine.count_tokens([message])[0]
@@ -238,7 +248,7 @@ class Retriever:
     def search_after(
         self, message: str, history: Sequence[Turn], k: int, filter: Filter
     ) -> list[Match]:
-        """The k passages that `model.ask` would read for a message after these turns, best
+        """Return the k passages that `model.ask` would read for a message after these turns, best
         first.
         """
         query = shortened(message, QUERY)
@@ -247,7 +257,7 @@ class Retriever:
         return [c.match for c in self.judge(query, found)[:k]]
 
     def nearest(self, vector: Vector, k: int, filter: Filter) -> list[Match]:
-        """The k passages whose embeddings are nearest to `vector`, shape [dimension]."""
+        """Return the k passages whose embeddings are nearest to a vector, float32 [dimension]."""
         if k < 1:
             raise InvalidSetting(f"k={k}: ask for at least one passage")
         return self._matches(self._near(vector, k, filter), [])
@@ -258,22 +268,11 @@ class Retriever:
     def _matches(self, by_meaning: Sequence[Hit], by_words: Sequence[Hit]) -> list[Match]:
         fused = fuse(by_meaning, by_words, weight=self.engine.vector_weight if by_meaning else 1.0)
         found = self.store.passages([f.passage_id for f in fused])
-        return [
-            Match(
-                *found[f.passage_id],
-                f.score,
-                f.vector_rank,
-                f.vector_score,
-                f.text_rank,
-                f.text_score,
-            )
-            for f in fused
-            if f.passage_id in found
-        ]
+        return [match_of(f, *found[f.passage_id]) for f in fused if f.passage_id in found]
 
     def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """The first few in a new order; those whose memories are not there yet are judged by their
-        places alone.
+        """Put the first few in a new order. A passage without a memory is ordered by its place
+        alone.
         """
         first = matches[: self.reranked or RERANKED]
         likely = self.likelihoods(query, [m.passage for m in first])
@@ -359,9 +358,9 @@ class Retriever:
         }
 
     def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
-        """Those of the matches that say an older value of what `text`, which is told now, says.
+        """Return the matches that state an older value of something that `text` states now.
 
-        None for a model that no probe is shipped for.
+        Empty for a model without a shipped probe.
         """
         probe = newest.probe_of(self.engine.listener.name)
         short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
@@ -392,9 +391,3 @@ class Retriever:
             numbers[n] = float(number)
             self._pairs.put(ids[n], float(number))
         return numbers
-
-
-def _candidate(match: Match, place: float, back: int, earlier: Sequence[Exchange]) -> Candidate:
-    """What was found after an exchange, with its cosine as it was before it faded."""
-    cosine = None if match.vector_score is None else match.vector_score / FADE**back
-    return Candidate(replace(match, vector_score=cosine), place, None, earlier[back])

@@ -1,4 +1,4 @@
-"""The values between the store and the index of embeddings. Knows numpy, no other room."""
+"""Values that the store and the index of embeddings exchange. Imports numpy alone."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from cmt_sdk.types import Vector
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """How often the set of embeddings has gained (a label, the last one given out) and lost; both
-    only grow.
+    """The state of the set of embeddings. Both numbers only grow.
+
+    Attributes:
+        gained: the label given out last.
+        lost: how often the set has lost embeddings.
     """
 
     gained: int = 0
@@ -20,11 +23,15 @@ class Changes:
 
 @dataclass(frozen=True, slots=True)
 class VectorRows:
-    """Embeddings as of one moment: [n, dimension] with their labels, rising, and the ids of their
-    passages.
+    """Embeddings as of one moment.
 
-    `live` holds all labels that are alive, earlier ones too; None where nothing was lost since the
-    caller last looked.
+    Attributes:
+        changes: The counters of that moment.
+        labels: One per row, rising.
+        passages: The id of the passage of each row.
+        matrix: Float32 [n, dimension].
+        live: All labels in use, earlier ones too; None if none was lost since the caller last
+            looked.
     """
 
     changes: Changes
@@ -36,8 +43,11 @@ class VectorRows:
 
 @dataclass(frozen=True, slots=True)
 class Embeddings:
-    """What passages are found by: one row of length 1 for each id in `passages`; matrix float32 [n,
-    dimension].
+    """The vectors that passages are found by.
+
+    Attributes:
+        passages: The id of the passage of each row.
+        matrix: Float32 [n, dimension]; each row has length 1.
     """
 
     passages: Sequence[int]
@@ -46,9 +56,7 @@ class Embeddings:
 
 @dataclass(frozen=True, slots=True)
 class Generation:
-    """An index file as the database knows it: only a file that matches its row in every field is
-    trusted.
-    """
+    """An index file as the database records it: only a file that fits every field is trusted."""
 
     number: int
     file: str

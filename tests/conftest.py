@@ -6,10 +6,17 @@ from __future__ import annotations
 
 import functools
 import gc
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 
 import pytest
+
+with warnings.catch_warnings():
+    # hypothesis' plugin would import it after the last test, where warnings are errors: trio's hook
+    # warns there
+    warnings.simplefilter("ignore")
+    import hypothesis  # noqa: F401
 
 # comes with langchain-tests, which compares with it
 pytest_plugins = ["syrupy"] if find_spec("syrupy") else []

@@ -1,13 +1,12 @@
-"""/v1 as OpenAI's clients expect it: models, chat completions, embeddings. A chatbot that
-remembers, for an unmodified client.
+"""/v1 for OpenAI clients: models, chat completions and embeddings.
 
     client = openai.OpenAI(base_url="http://127.0.0.1:8765/v1", api_key="none")
-    client.chat.completions.create(model="cmt", user="ann", messages=[{"role": "user", "content": "I
-    moved to Lisbon."}])
+    messages = [{"role": "user", "content": "I moved to Lisbon."}]
+    client.chat.completions.create(model="cmt", user="ann", messages=messages)
 
-The last message of the user is the question, what came before is history. `user` is a scope,
-"user/<user>": what one user says is not told to another. What the model cannot do (temperature,
-tools) is passed over. Knows the queue, no store.
+The user's last message is the question; earlier messages are the history. `user` selects the scope
+"user/<user>": one user's facts never reach another user. Options that the model does not have
+(temperature, tools) are ignored.
 """
 
 from __future__ import annotations
@@ -22,10 +21,23 @@ from typing import Any
 from fastapi import APIRouter, Request
 
 import cmt_sdk
-from cmt_adapters.server.asking import in_name_of
-from cmt_adapters.server.openai_shapes import (
+from cmt_adapters.server.http_responses import (
+    EVENT_STREAM,
+    EventStream,
+    failure_responses,
+    format_event,
+)
+from cmt_adapters.server.model_queue import (
+    ModelQueue,
+    Pieces,
+    QueueDep,
+    Vectors,
+    cancel_on_disconnect,
+)
+from cmt_adapters.server.openai_schemas import (
     MODEL,
-    Asked,
+    AnswerRequest,
+    AssistantMessage,
     ChatRequest,
     Choice,
     Chunk,
@@ -39,69 +51,68 @@ from cmt_adapters.server.openai_shapes import (
     Finish,
     Model,
     Models,
-    Said,
     Usage,
 )
-from cmt_adapters.server.replies import EVENTS, Events, event, failures
-from cmt_adapters.server.shapes import SourceValue
-from cmt_adapters.server.stopping import until, whole
-from cmt_adapters.server.work import Pieces, Vectors, Work, Working, while_there
+from cmt_adapters.server.schemas import SourceValue
+from cmt_adapters.server.stop_sequences import collect_answer, stop_at
+from cmt_adapters.server.users import with_user
 from cmt_sdk.errors import InvalidInput, NotFound
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
-LETTERS = 4  # a token: what is embedded is not counted by the model's tokenizer
+CHARS_PER_TOKEN = 4  # an estimate: the tokenizer does not count texts to embed
 DONE = "data: [DONE]\n\n"
 
 
-@router.get("/models", responses=failures())
+@router.get("/models", responses=failure_responses())
 async def list_models() -> Models:
-    """The one model there is."""
+    """List the one model."""
     return Models(data=[Model()])
 
 
-@router.get("/models/{id}", responses=failures(404))
+@router.get("/models/{id}", responses=failure_responses(404))
 async def model_info(id: str) -> Model:  # noqa: A002 - the word users know
-    """The one model there is."""
+    """Return the one model."""
     if id != MODEL:
-        raise NotFound(f"there is no model {id!r}: the one there is is {MODEL!r}")
+        raise NotFound(f"there is no model {id!r}: the only one is {MODEL!r}")
     return Model()
 
 
 @router.post(
     "/chat/completions",
     response_model=Completion,
-    responses={200: EVENTS, **failures(409, 422)},
+    responses={200: EVENT_STREAM, **failure_responses(409, 422)},
 )
-async def complete_chat(request: Request, work: Working, chat: ChatRequest) -> Any:
-    """Answer the user's last message from memory, and remember what it tells, before. With
-    `stream`, chunks as events.
+async def complete_chat(request: Request, queue: QueueDep, chat: ChatRequest) -> Any:
+    """Answer the user's last message from memory, after storing the facts that it states.
+
+    With `stream`, the response is a stream of chunks.
     """
-    chat = in_name_of(request, chat)
+    chat = with_user(request, chat)
     options = chat.options()
     if chat.stream:
-        return Events(_chunks(work, chat, options))
-    answer = await while_there(
-        request.receive, whole(until(replies(work, chat, options), chat.stop))
+        return EventStream(_chunks(queue, chat, options))
+    answer = await cancel_on_disconnect(
+        request.receive, collect_answer(stop_at(replies(queue, chat, options), chat.stop))
     )
-    choice = Choice(message=Said(content=answer.text), finish_reason=_finish(answer))
+    choice = Choice(message=AssistantMessage(content=answer.text), finish_reason=_finish(answer))
     return Completion(**_head(), choices=[choice], usage=_usage(answer), sources=_sources(answer))
 
 
-@router.post("/embeddings", responses=failures(409))
-async def embed(request: Request, work: Working, asked: EmbeddingRequest) -> Embeddings:
-    """The vectors by which questions of these words find passages."""
-    texts = asked.input
-    vectors = await while_there(request.receive, work.embed(texts))
-    if asked.dimensions not in (None, vectors.shape[1]):
+@router.post("/embeddings", responses=failure_responses(409))
+async def embed(request: Request, queue: QueueDep, body: EmbeddingRequest) -> Embeddings:
+    """Return the embeddings by which questions find passages."""
+    texts = body.input
+    vectors = await cancel_on_disconnect(request.receive, queue.embed(texts))
+    if body.dimensions not in (None, vectors.shape[1]):
         raise InvalidInput(
-            f"dimensions={asked.dimensions}: the model's vectors have {vectors.shape[1]}; leave"
+            f"dimensions={body.dimensions}: the model's vectors have {vectors.shape[1]}; leave"
             " it out"
         )
-    tokens = sum(-(-len(text) // LETTERS) for text in texts)
+    tokens = sum(-(-len(text) // CHARS_PER_TOKEN) for text in texts)
     data = [
         Embedding(index=n, embedding=v)
-        for n, v in enumerate(_encoded(vectors, asked.encoding_format == "base64"))
+        for n, v in enumerate(_encoded(vectors, body.encoding_format == "base64"))
     ]
     return Embeddings(data=data, usage=EmbeddingUsage(prompt_tokens=tokens, total_tokens=tokens))
 
@@ -113,36 +124,36 @@ def _encoded(vectors: Vectors, as_base64: bool) -> Sequence[list[float] | str]:
     return rows
 
 
-async def _chunks(work: Work, chat: ChatRequest, options: dict[str, Any]) -> AsyncGenerator[str]:
+async def _chunks(
+    queue: ModelQueue, chat: ChatRequest, options: dict[str, Any]
+) -> AsyncGenerator[str]:
     head = _head() | {"object": "chat.completion.chunk", "model": MODEL}
 
     def chunk(delta: Delta, **more: Any) -> str:
         finish = more.pop("finish_reason", None)
-        return event(
+        return format_event(
             Chunk(**head, choices=[ChunkChoice(index=0, delta=delta, finish_reason=finish)], **more)
         )
 
-    begun = False
-    async with aclosing(until(replies(work, chat, options), chat.stop)) as pieces:
+    is_first = True
+    async with aclosing(stop_at(replies(queue, chat, options), chat.stop)) as pieces:
         async for piece in pieces:
-            if not begun:
+            if is_first:
                 yield chunk(Delta(role="assistant", content=""))
-                begun = True
+                is_first = False
             if isinstance(piece, str):
                 yield chunk(Delta(content=piece))
                 continue
             yield chunk(Delta(), finish_reason=_finish(piece), sources=_sources(piece))
             if chat.stream_options and chat.stream_options.include_usage:
-                yield event(Chunk(**head, choices=[], usage=_usage(piece)))
+                yield format_event(Chunk(**head, choices=[], usage=_usage(piece)))
     yield DONE
 
 
-def replies(work: Work, asked: Asked, options: dict[str, Any]) -> Pieces:
-    """The reply to what the user says last, in pieces; what that tells is kept before, where it may
-    be.
-    """
-    remember = work.remember if asked.remember is None else asked.remember
-    return work.replies(remember=remember, **options)
+def replies(queue: ModelQueue, body: AnswerRequest, options: dict[str, Any]) -> Pieces:
+    """Return the reply to the user's last message in pieces; its facts are stored first."""
+    remember = queue.remember if body.remember is None else body.remember
+    return queue.replies(remember=remember, **options)
 
 
 def _head() -> dict[str, Any]:

@@ -1,6 +1,4 @@
-"""Memories over HTTP: /api, for the page and for programs. Knows which call of the library is
-meant, no store and no model.
-"""
+"""/api: the memory over HTTP, for the page and for programs."""
 
 from __future__ import annotations
 
@@ -15,14 +13,21 @@ from fastapi import APIRouter, File, Form, Query, Request, Response, UploadFile
 from fastapi.concurrency import run_in_threadpool
 
 import cmt_sdk
+from cmt_adapters.server.http_responses import (
+    EVENT_STREAM,
+    EventStream,
+    failure_responses,
+    format_event,
+)
+from cmt_adapters.server.model_queue import MemoryDep, QueueDep, cancel_on_disconnect
 from cmt_adapters.server.projection import map_of
-from cmt_adapters.server.replies import EVENTS, Events, event, failures
-from cmt_adapters.server.shapes import (
+from cmt_adapters.server.schemas import (
     AnswerValue,
     AskRequest,
-    Change,
+    DocumentChange,
     DocumentValue,
     ForgetRequest,
+    FullDocument,
     Health,
     MapValue,
     Matches,
@@ -33,129 +38,134 @@ from cmt_adapters.server.shapes import (
     PassageValue,
     PieceValue,
     ReceiptValue,
-    Refused,
+    RejectedFile,
     Scope,
     SearchMode,
     StatsValue,
-    Taken,
     Text,
-    WholeDocument,
+    UploadResult,
 )
 from cmt_adapters.server.uploads import read_files
-from cmt_adapters.server.work import Memory, Working, while_there
 from cmt_sdk.errors import InvalidInput
 
 router = APIRouter(prefix="/api", tags=["memory"])
 
-SHOWN = 300  # characters of a text in a list
-# finer than that, the times in a database may differ from the clock's
-TICK = timedelta(milliseconds=1)
-Within = Annotated[
-    NamedScope | None, Query(description="Only this scope, with everything beneath it.")
+LISTED_CHARS = 300  # of a document's text in a list
+# times in the database may differ from the clock by less than this
+CLOCK_TOLERANCE = timedelta(milliseconds=1)
+ScopeQuery = Annotated[
+    NamedScope | None, Query(description="Only this scope and the scopes below it.")
 ]
 
 
-@router.get("/health", responses=failures())
+@router.get("/health", responses=failure_responses())
 async def health() -> Health:
-    """Whether the server is there."""
+    """Report that the server is up."""
     return Health(ok=True)
 
 
-@router.get("/stats", responses=failures())
-def stats(memory: Memory) -> StatsValue:
-    """The memory in numbers."""
+@router.get("/stats", responses=failure_responses())
+def stats(memory: MemoryDep) -> StatsValue:
+    """Return the memory in numbers."""
     return StatsValue(**asdict(memory.stats()), version=cmt_sdk.__version__)
 
 
-@router.get("/documents", responses=failures())
+@router.get("/documents", responses=failure_responses())
 def list_documents(
-    memory: Memory,
-    scope: Within = None,
+    memory: MemoryDep,
+    scope: ScopeQuery = None,
     source: Annotated[
         str | None, Query(max_length=1000, description="Only this source; * is a wildcard.")
     ] = None,
     q: Annotated[
         str | None,
-        Query(max_length=900, description="A part of the source, where that is not given."),
+        Query(max_length=900, description="A part of the source, if `source` is not given."),
     ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 50,
     cursor: Annotated[
-        str | None, Query(description="The `next_cursor` of the page before.")
+        str | None, Query(description="The `next_cursor` of the previous page.")
     ] = None,
 ) -> PageValue:
-    """Documents in order of creation; their texts are cut."""
+    """List documents in order of creation, with the first 300 characters of each text."""
     wanted = f"*{q}*" if q and not source else source
     page = memory.list(scope=scope, source=wanted, limit=limit, cursor=cursor or None)
-    return PageValue(documents=[_shown(d) for d in page.documents], next_cursor=page.next_cursor)
+    return PageValue(
+        documents=[_document_value(d) for d in page.documents], next_cursor=page.next_cursor
+    )
 
 
 @router.post(
     "/documents",
     status_code=201,
     responses={
-        200: {"model": DocumentValue, "description": "It was there already."},
-        **failures(409, 422),
+        200: {"model": DocumentValue, "description": "The document existed already."},
+        **failure_responses(409, 422),
     },
 )
 async def add_document(
-    work: Working, memory: Memory, response: Response, new: NewDocument
+    queue: QueueDep, memory: MemoryDep, response: Response, new: NewDocument
 ) -> DocumentValue:
-    """Remember a text. The same text in the same scope is one document, unless another id is
-    given.
-    """
-    began = datetime.now(UTC) - TICK
+    """Store a text. The same text in the same scope is one document unless the ids differ."""
+    start = datetime.now(UTC) - CLOCK_TOLERANCE
     document = cmt_sdk.Document(**new.model_dump(exclude={"wait"}))
     if new.wait:
-        work.check_room()
-    # not in a turn: questions go first
+        queue.check_room()
+    # without a slot: questions take precedence
     stored = await run_in_threadpool(memory.add, document, wait=new.wait)
-    if stored.created_at and stored.created_at < began:
+    if stored.created_at and stored.created_at < start:
         response.status_code = 200
-    return _shown(stored)
+    return _document_value(stored)
 
 
-@router.post("/files", responses=failures(501))
+@router.post("/files", responses=failure_responses(501))
 async def add_files(
     request: Request,
-    work: Working,
-    memory: Memory,
+    queue: QueueDep,
+    memory: MemoryDep,
     file: Annotated[list[UploadFile], File(min_length=1)],
     scope: Annotated[Scope, Form()] = "",
-) -> Taken:
-    """Remember files: text, html, pdf, docx and more. They are compressed in the background."""
+) -> UploadResult:
+    """Store files: text, html, pdf, docx and more. They are compressed in the background."""
     names = [
         PurePosixPath(PureWindowsPath(upload.filename or "").as_posix()).name for upload in file
     ]
     files = [(name, await upload.read()) for name, upload in zip(names, file, strict=True)]
-    async with work.converting:
-        found = await while_there(request.receive, read_files(files))
-    taken, refused = list[DocumentValue](), list[Refused]()
+    async with queue.converting:
+        found = await cancel_on_disconnect(request.receive, read_files(files))
+    stored = list[DocumentValue]()
+    refused = list[RejectedFile]()
     for name, document in zip(names, found, strict=True):
         try:
             if isinstance(document, str):
                 raise InvalidInput(document)  # noqa: TRY301
-            taken.append(
-                _shown(
+            stored.append(
+                _document_value(
                     await run_in_threadpool(memory.add, replace(document, scope=scope), wait=False)
                 )
             )
         except InvalidInput as error:
-            refused.append(Refused(name=name, message=str(error)))
-    return Taken(documents=taken, refused=refused)
+            refused.append(RejectedFile(name=name, message=str(error)))
+    return UploadResult(documents=stored, refused=refused)
 
 
-@router.get("/documents/{id:path}", responses=failures(404))
-def get_document(memory: Memory, id: str) -> WholeDocument:  # noqa: A002 - the word users know
-    """A document with its whole text and its passages."""
+@router.get("/documents/{id:path}", responses=failure_responses(404))
+def get_document(memory: MemoryDep, id: str) -> FullDocument:  # noqa: A002 - the word users know
+    """Return a document with its complete text and its passages."""
     document = memory.get(id)
     passages = [PassageValue.model_validate(p) for p in memory.passages(id)]
-    return WholeDocument(**_shown(document, None).model_dump(), passages=passages)
+    return FullDocument(**_document_value(document, None).model_dump(), passages=passages)
 
 
-@router.patch("/documents/{id:path}", responses=failures(404, 409, 422))
-async def change_document(work: Working, memory: Memory, id: str, change: Change) -> DocumentValue:  # noqa: A002
-    """Another text, which is compressed before the answer, or other fields; the text before stays
-    in the history.
+@router.patch("/documents/{id:path}", responses=failure_responses(404, 409, 422))
+async def change_document(
+    queue: QueueDep,
+    memory: MemoryDep,
+    id: str,  # noqa: A002 - the name in the address
+    change: DocumentChange,
+) -> DocumentValue:
+    """Change the text or fields of a document; the previous text stays in the history.
+
+    A new text is compressed before the response.
     """
     fields = change.model_dump(exclude_unset=True)
     fields = {
@@ -164,95 +174,98 @@ async def change_document(work: Working, memory: Memory, id: str, change: Change
         if value is not None or name in ("source", "expires_at")
     }
     if "text" in fields:
-        work.check_room()
-    return _shown(await run_in_threadpool(lambda: memory.update(id, **fields)))
+        queue.check_room()
+    return _document_value(await run_in_threadpool(lambda: memory.update(id, **fields)))
 
 
-@router.delete("/documents/{id:path}", responses=failures(404))
-def forget_document(memory: Memory, id: str) -> ReceiptValue:  # noqa: A002
-    """Erase a document with its history; the receipt tells what a scan of the files found."""
+@router.delete("/documents/{id:path}", responses=failure_responses(404))
+def forget_document(memory: MemoryDep, id: str) -> ReceiptValue:  # noqa: A002
+    """Erase a document with its history; the receipt reports what a scan of the files found."""
     return ReceiptValue.model_validate(memory.forget(id))
 
 
-@router.post("/forget", responses=failures())
-def forget(memory: Memory, chosen: ForgetRequest) -> ReceiptValue:
-    """Erase all documents that fit every condition given."""
-    return ReceiptValue.model_validate(memory.forget(**chosen.model_dump(exclude_unset=True)))
+@router.post("/forget", responses=failure_responses())
+def forget(memory: MemoryDep, conditions: ForgetRequest) -> ReceiptValue:
+    """Erase all documents that match every given condition."""
+    receipt = memory.forget(**conditions.model_dump(exclude_unset=True))
+    return ReceiptValue.model_validate(receipt)
 
 
-@router.get("/search", responses=failures(409))
+@router.get("/search", responses=failure_responses(409))
 async def search(
     request: Request,
-    work: Working,
-    memory: Memory,
+    queue: QueueDep,
+    memory: MemoryDep,
     q: Annotated[Text, Query()],
     k: Annotated[int, Query(ge=1, le=100)] = 10,
     mode: SearchMode = "fused",
-    scope: Within = None,
+    scope: ScopeQuery = None,
 ) -> Matches:
-    """Passages by meaning and words ("fused"), by one of them, or put in order by the model
-    ("reranked").
-    """
+    """Find passages by meaning and words ("fused"), by one of them, or reranked by the model."""
 
     def find() -> Matches:
-        return Matches(matches=[_match(m) for m in memory.search(q, k, mode=mode, scope=scope)])
+        return Matches(
+            matches=[_match_value(m) for m in memory.search(q, k, mode=mode, scope=scope)]
+        )
 
     if mode == "text":
         return await run_in_threadpool(find)
-    return await while_there(request.receive, work.call(find))
+    return await cancel_on_disconnect(request.receive, queue.call(find))
 
 
 @router.post(
     "/ask",
     response_model=AnswerValue,
-    responses={200: EVENTS, **failures(409)},
+    responses={200: EVENT_STREAM, **failure_responses(409)},
 )
-async def ask(request: Request, work: Working, ask: AskRequest) -> Any:
-    """Answer a question from memory: as JSON, or as events `piece` ({"text"}), `answer`, and
-    `error` where it breaks off.
+async def ask(request: Request, queue: QueueDep, ask: AskRequest) -> Any:
+    """Answer a question from memory, as JSON or as events.
+
+    The events are `piece` ({"text"}), then `answer`, or `error` if the answer is interrupted.
     """
     options = ask.model_dump(exclude={"stream"})
 
     async def events() -> AsyncGenerator[str]:
-        async with aclosing(work.pieces(**options)) as pieces:
+        async with aclosing(queue.pieces(**options)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, str):
-                    yield event(PieceValue(text=piece), "piece")
+                    yield format_event(PieceValue(text=piece), "piece")
                 else:
-                    yield event(AnswerValue.model_validate(piece), "answer")
+                    yield format_event(AnswerValue.model_validate(piece), "answer")
 
     return (
-        Events(events(), "error")
+        EventStream(events(), "error")
         if ask.stream
-        else await while_there(request.receive, work.answer(**options))
+        else await cancel_on_disconnect(request.receive, queue.answer(**options))
     )
 
 
-@router.get("/map", responses=failures())
+@router.get("/map", responses=failure_responses())
 def show_map(
-    memory: Memory, scope: Within = None, limit: Annotated[int, Query(ge=1, le=2000)] = 2000
+    memory: MemoryDep, scope: ScopeQuery = None, limit: Annotated[int, Query(ge=1, le=2000)] = 2000
 ) -> MapValue:
-    """Passages in the plane, near to each other when their meanings are, and the nearest to
-    each.
-    """
+    """Return passages as points in the plane, close if their meanings are, and neighbours."""
     return map_of(memory, scope, limit)
 
 
-def _shown(document: cmt_sdk.Document, longest: int | None = SHOWN) -> DocumentValue:
+def _document_value(
+    document: cmt_sdk.Document, longest: int | None = LISTED_CHARS
+) -> DocumentValue:
     text = document.text
     return DocumentValue(**asdict(replace(document, text=text[:longest])), length=len(text))
 
 
-def _match(match: cmt_sdk.Match) -> MatchValue:
-    p, document = match.passage, match.document
+def _match_value(match: cmt_sdk.Match) -> MatchValue:
+    passage = match.passage
+    document = match.document
     return MatchValue(
         document_id=document.id,
-        passage_id=p.id,
+        passage_id=passage.id,
         source=document.source,
         scope=document.scope,
-        start=p.start,
-        end=p.end,
-        text=p.text,
+        start=passage.start,
+        end=passage.end,
+        text=passage.text,
         score=match.score,
         why=match.why,
         superseded_by=match.superseded_by,

@@ -1,12 +1,11 @@
-"""An HTTP server over one memory: OpenAI-shaped /v1, /api for memories, and a page. Knows what it
-is made of, and its safety.
+"""An HTTP server over one memory: /v1 for OpenAI clients, /api for documents, and a page.
 
     cmt serve -m notes
     serve(cmt_sdk.open("notes"), port=8765)
     uvicorn.run(app(cmt_sdk.open("notes")), host="127.0.0.1")
 
-One process, one memory, one model. Requests wait in line for the model, and generation is one after
-another.
+One process serves one memory with one model. Requests wait in a queue for the model, which answers
+one after another.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.extras import unusable
 
 try:
-    import python_multipart  # noqa: F401 - what FastAPI reads uploaded files with
+    import python_multipart  # noqa: F401 - FastAPI needs it to read uploaded files
     import uvicorn
     from fastapi import Depends, FastAPI, Request, Response
     from fastapi.responses import FileResponse
@@ -40,25 +39,27 @@ try:
 except ImportError as error:
     raise unusable("the HTTP server", "serve", error) from error
 
-from cmt_adapters.origins import Origins, check_null
+from cmt_adapters.origins import Origins, check_null_origin
 from cmt_adapters.server import openai_api, responses_api, rest_api
-from cmt_adapters.server.asking import HEADERS, Asking
-from cmt_adapters.server.gate import Gate, Guard, Rules
-from cmt_adapters.server.replies import HANDLERS
-from cmt_adapters.server.work import Work
+from cmt_adapters.server.http_responses import HANDLERS
+from cmt_adapters.server.middleware import AccessRules, AuthMiddleware, OriginMiddleware
+from cmt_adapters.server.model_queue import ModelQueue
+from cmt_adapters.server.users import HEADERS, UserRules
 
-HOST, PORT = "127.0.0.1", 8765
+HOST = "127.0.0.1"
+PORT = 8765
 MAX_BODY = 32 * 2**20
 MAX_QUEUE = 32
-# Seconds that answers under way have to end in, once the server is told to stop, and connections
-# after that: whoever runs services kills what is still there after two or ten.
-PATIENCE, LAST_WORDS = 0.7, 0.2
-SILENT: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
-ABOUT = """A memory on this machine. At `/api` documents are remembered, found and
-erased; `/v1` is for OpenAI's clients.
+# Time for running answers to end after the server is stopped, and then for connections to close.
+# Service managers kill a process after two or ten seconds.
+GRACE_SECONDS = 0.7
+CLOSE_SECONDS = 0.2
+NO_TELEMETRY: Any = {"tracing": False, "metrics": False, "logs": False, "auto_configure": False}
+API_DESCRIPTION = """A memory on this machine. `/api` stores, finds and erases documents;
+`/v1` is for OpenAI clients.
 
-Every failure is `{"error": {"message", "type", "param", "code"}}`. With 503 comes `Retry-After`.
-Requests wait in line for the one model, and answers are generated one after another."""
+Every error is `{"error": {"message", "type", "param", "code"}}`. 503 comes with `Retry-After`.
+Requests wait in a queue for the one model, which answers one after another."""
 
 
 def app(
@@ -73,53 +74,61 @@ def app(
     require_user: bool = False,
     user_headers: Collection[str] = (),
 ) -> FastAPI:
-    """The ASGI application over a memory, which stays the caller's to close.
+    """Create the ASGI application over a memory. The caller closes the memory.
 
-    `token` is demanded for /v1 and /api; it must be given where others than this machine's user can
-    connect. Pages and apps of `origins`, such as "https://notes.example" or "app://obsidian.md",
-    may ask too. `hosts` are names of the server beside "localhost" and its addresses. A body has at
-    most `max_body` bytes; at most `max_queue` requests wait for the model. `remember`: whether what
-    users tell /v1 is added, where a request does not say. `require_user`: whether /v1 refuses
-    requests that do not say who asks; `user_headers`: headers that say it, before those of
-    `asking.HEADERS`. Raises InvalidSetting.
+    `serve` adds a log without user text and an orderly shutdown; with another server, provide both
+    yourself.
 
-    `serve` brings a log without anybody's words, and an end in order; under another server, see to
-    both yourself.
+    Args:
+        memory: An open memory.
+        token: Required for /v1 and /api. Set it if others than this machine's user can connect.
+        origins: Allowed pages and apps, such as "https://notes.example" or "app://obsidian.md".
+        hosts: Names of the server, next to "localhost" and its addresses.
+        max_body: Maximum size of a request body in bytes.
+        max_queue: How many requests may wait for the model.
+        remember: Whether /v1 stores the facts that users state, unless a request says otherwise.
+        require_user: Whether /v1 refuses requests that name no user.
+        user_headers: Headers that name the user, checked before those of `users.HEADERS`.
+
+    Raises:
+        InvalidSetting: The token or an origin is not valid.
     """
-    check_null(origins, token)
-    rules = Rules(_checked_token(token), Origins(origins), hosts, max_body)
-    work = Work(memory, max_queue, remember=remember)
+    check_null_origin(origins, token)
+    rules = AccessRules(_checked_token(token), Origins(origins), hosts, max_body)
+    queue = ModelQueue(memory, max_queue, remember=remember)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
-        await asyncio.to_thread(work.close)
+        await asyncio.to_thread(queue.close)
 
-    made = FastAPI(
+    application = FastAPI(
         title="cmt-sdk",
-        description=ABOUT,
+        description=API_DESCRIPTION,
         version=cmt_sdk.__version__,
-        docs_url=None,  # its page loads from elsewhere
+        docs_url=None,  # that page loads scripts from other hosts
         redoc_url=None,
         redirect_slashes=False,
         lifespan=lifespan,
         middleware=[
-            Middleware(Gate, rules),
+            Middleware(OriginMiddleware, rules),
             *rules.origins.cors("Retry-After"),
-            Middleware(Guard, rules),
+            Middleware(AuthMiddleware, rules),
         ],
         exception_handlers=HANDLERS,
-        telemetry=SILENT,
+        telemetry=NO_TELEMETRY,
     )
-    made.state.work = work
-    made.state.asking = Asking([*user_headers, *HEADERS], require_user, token is not None)
+    application.state.queue = queue
+    application.state.user_rules = UserRules(
+        [*user_headers, *HEADERS], require_user, token is not None
+    )
     for router in (openai_api.router, responses_api.router, rest_api.router):
-        made.include_router(
+        application.include_router(
             router, dependencies=[Depends(HTTPBearer(auto_error=False))] if token else []
         )
-    _add_page(made)
-    _describe(made)
-    return made
+    _add_page(application)
+    _describe(application)
+    return application
 
 
 def serve(
@@ -130,60 +139,73 @@ def serve(
     on_ready: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> bool:
-    """Serve a memory until SIGINT or SIGTERM; `options` are those of `app`. The model is loaded
-    first.
+    """Load the model, then serve a memory until SIGINT or SIGTERM.
 
-    Answers under way then have a second to end in; requests that still come get 503. `on_ready` is
-    called with the address. Returns True when it has ended; a step of the model may still be under
-    way in its thread. Raises InvalidSetting: a host beyond this machine without a token, a port
-    that is taken; ModelError, ModelNotFound.
+    After the signal, running answers have a second to end, and new requests get 503.
+
+    Args:
+        memory: An open memory.
+        host: The address to listen on.
+        port: The port; 0 picks a free one.
+        on_ready: Called with the URL when the server listens.
+        **options: As for `app`.
+
+    Returns:
+        True after the server has ended; a step of the model may still run in its thread.
+
+    Raises:
+        InvalidSetting: The port is in use, or other machines could connect without a token.
+        ModelError: The model cannot be loaded.
+        ModelNotFound: The model is not on this machine.
     """
     with contextlib.closing(_listening(host, port, options.get("token"))) as listener:
         name = host or socket.gethostname()
-        made = app(memory, **{"hosts": [name.lower(), socket.gethostname().lower()], **options})
+        hosts = [name.lower(), socket.gethostname().lower()]
+        application = app(memory, **{"hosts": hosts, **options})
         memory.fingerprint  # noqa: B018 - it loads the model
         shown = f"[{name}]" if ":" in name else name
         on_ready(f"http://{shown}:{listener.getsockname()[1]}")
         with _logging(), _stopping():
-            Server(made).run(sockets=[listener])
+            Server(application).run(sockets=[listener])
         return True
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's, but answers under way may end before it stops, else they break off; requests that
-    come meanwhile get 503.
+    """A uvicorn server that lets running answers end before it stops.
+
+    Answers that take too long are interrupted; new requests get 503.
     """
 
-    def __init__(self, made: FastAPI) -> None:
+    def __init__(self, application: FastAPI) -> None:
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "server_header": False}
-        quiet["timeout_graceful_shutdown"] = LAST_WORDS
-        super().__init__(uvicorn.Config(made, lifespan="on", **quiet))
-        # its lines hold whole addresses, questions too
+        quiet["timeout_graceful_shutdown"] = CLOSE_SECONDS
+        super().__init__(uvicorn.Config(application, lifespan="on", **quiet))
+        # its lines contain full URLs, and so questions
         logging.getLogger("uvicorn.access").setLevel(logging.CRITICAL)
-        self._work: Work = made.state.work
+        self._queue: ModelQueue = application.state.queue
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Refuse, wait, break off, and go."""
-        self._work.refuse()
+        """Refuse new requests, wait for running answers, interrupt the rest, and stop."""
+        self._queue.refuse()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(PATIENCE):
-                while self._work.running and not self.force_exit:
+            async with asyncio.timeout(GRACE_SECONDS):
+                while self._queue.running and not self.force_exit:
                     await asyncio.sleep(0.05)
-        self._work.abort()
+        self._queue.abort()
         await super().shutdown(sockets)
 
 
-class Discreet(logging.Formatter):
-    """Failures by their kinds and places: what they say may hold somebody's words."""
+class RedactingFormatter(logging.Formatter):
+    """Logs an exception by type and traceback, without its message: that may contain user text."""
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """The traceback without the message."""
+        """Return the traceback without the message."""
         kind, _, where = ei
         return f"{''.join(traceback.format_tb(where))}{kind.__name__}"
 
 
 def _listening(host: str, port: int, token: str | None) -> socket.socket:
-    """A socket that listens. Raises InvalidSetting."""
+    """Return a listening socket. Raises InvalidSetting."""
     if not 0 <= port <= 65535:
         raise InvalidSetting(f"port {port}: choose one from 0 to 65535 with --port")
     try:
@@ -195,8 +217,8 @@ def _listening(host: str, port: int, token: str | None) -> socket.socket:
             and not ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback
         ):
             raise InvalidSetting(
-                f"host {host!r}: others can connect there, and nobody would need a token; set"
-                " CMT_TOKEN or give --token, for example the output of `openssl rand -hex 16`"
+                f"host {host!r}: other machines can connect there without a token; set CMT_TOKEN or"
+                " give --token, for example the output of `openssl rand -hex 16`"
             )
         listener = socket.socket(family, kind, protocol)
         try:
@@ -216,45 +238,43 @@ def _listening(host: str, port: int, token: str | None) -> socket.socket:
 def _checked_token(token: str | None) -> str | None:
     if token is not None and not re.fullmatch(r"[!-~]+", token):
         raise InvalidSetting(
-            "the token is empty, or holds what no header can: give letters and digits, without"
-            " spaces"
+            "the token is empty, or has characters that a header cannot transmit: give letters and"
+            " digits, without spaces"
         )
     return token
 
 
-def _add_page(made: FastAPI) -> None:
-    """The page and its files, each at its name, the page itself at / too."""
+def _add_page(application: FastAPI) -> None:
+    """Add a route for each file of the page, and / for the page itself."""
     folder = Path(str(importlib.resources.files("cmt_adapters.server") / "page"))
     for file in sorted(f for f in folder.iterdir() if f.is_file() and not f.name.startswith(".")):
         for path in (f"/{file.name}", *(["/"] if file.name == "index.html" else [])):
-            made.add_route(path, _shown(file), include_in_schema=False)
+            application.add_route(path, _page_route(file), include_in_schema=False)
 
 
-def _shown(file: Path) -> Callable[[Request], Awaitable[Response]]:
+def _page_route(file: Path) -> Callable[[Request], Awaitable[Response]]:
     async def show(_: Request) -> Response:
         return FileResponse(file)
 
     return show
 
 
-def _describe(made: FastAPI) -> None:
-    """OpenAPI without the failures that FastAPI adds to every route: here those of the wrong shape
-    are 400.
-    """
-    whole = made.openapi()
-    for path in whole["paths"].values():
+def _describe(application: FastAPI) -> None:
+    """Remove FastAPI's 422 responses from OpenAPI: here, invalid requests get 400."""
+    document = application.openapi()
+    for path in document["paths"].values():
         for operation in path.values():
             if "HTTPValidationError" in str(operation["responses"].get("422", "")):
                 del operation["responses"]["422"]
     for name in ("HTTPValidationError", "ValidationError"):
-        whole["components"]["schemas"].pop(name, None)
+        document["components"]["schemas"].pop(name, None)
 
 
 @contextlib.contextmanager
 def _logging() -> Iterator[None]:
-    """Within the block, a line a request, and the server's troubles, on stderr."""
+    """Log one line per request and the server's errors to stderr while the block runs."""
     handler = logging.StreamHandler()
-    handler.setFormatter(Discreet("%(message)s"))
+    handler.setFormatter(RedactingFormatter("%(message)s"))
     levels = {"uvicorn.error": logging.WARNING, __name__: logging.INFO}
     for name, level in levels.items():
         logging.getLogger(name).addHandler(handler)
@@ -268,9 +288,7 @@ def _logging() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _stopping() -> Iterator[None]:
-    """Within the block, SIGINT and SIGTERM end it, after the server has; uvicorn raises them again
-    once it is done.
-    """
+    """End the block on SIGINT and SIGTERM; uvicorn raises them again after it has stopped."""
 
     def stop(_: int, __: FrameType | None) -> None:
         raise KeyboardInterrupt

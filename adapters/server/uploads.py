@@ -1,9 +1,8 @@
-"""Uploaded files to documents, in a process of their own: a file of a stranger holds up no
-question, and has bounds.
+"""Convert uploaded files to documents in a separate, limited process.
 
-What converts runs at a lower priority, has limits of computing time and of memory, and ends with
-the request, and on Linux with the server. Knows the front door's `read_document`, no route and no
-memory.
+An untrusted file must not delay questions or exhaust the machine. The process runs at a lower
+priority, with limits of CPU time and memory. It ends with the request, and on Linux also with the
+server.
 """
 
 from __future__ import annotations
@@ -24,40 +23,43 @@ import cmt_sdk
 from cmt_sdk.errors import CMTError
 
 SUFFIX = re.compile(r"\.\w{1,16}")
-SECONDS = 60  # of computing, for the files of a request together
-SPACE = 4 * 2**30  # bytes of address space: libraries reserve much more than they fill
+MAX_CPU_SECONDS = 60  # for all files of a request together
+MAX_ADDRESS_SPACE = 4 * 2**30  # bytes; libraries reserve much more than they use
 PR_SET_PDEATHSIG = 1
-TOO_MUCH = (
-    f"it takes more than {SECONDS} seconds or {SPACE // 2**30} GiB of memory to read, or ends the"
-    " program that reads it: split it, or add its text"
+OVER_LIMIT = (
+    f"it takes more than {MAX_CPU_SECONDS} seconds or {MAX_ADDRESS_SPACE // 2**30} GiB of memory to"
+    " read, or ends the program that reads it: split it, or add its text"
 )
 
 
 async def read_files(files: Sequence[tuple[str, bytes]]) -> list[cmt_sdk.Document | str]:
-    """Each file's document, with its name as source, or what is wrong with it in words; files are
-    names and contents.
+    """Convert files to documents. Cancelling the call ends the process.
 
-    Cancelling it ends the process.
+    Args:
+        files: Names and contents.
+
+    Returns:
+        For each file its document, with the name as source, or a message with the error.
     """
     with TemporaryDirectory(prefix="cmt-") as folder:
         paths = [Path(folder) / f"{n}{_suffix(name)}" for n, (name, _) in enumerate(files)]
         for path, (_, data) in zip(paths, files, strict=True):
             path.write_bytes(data)
-        left = paths
-        while left:
-            await _converted(left)
-            failed = next((path for path in left if not _result(path).exists()), left[-1])
-            if not _result(failed).exists():
-                _result(failed).write_text(json.dumps({"error": TOO_MUCH}))
-            left = left[left.index(failed) + 1 :]
+        remaining = paths
+        while remaining:
+            await _convert(remaining)
+            last = next((path for path in remaining if not _result(path).exists()), remaining[-1])
+            if not _result(last).exists():
+                _result(last).write_text(json.dumps({"error": OVER_LIMIT}))
+            remaining = remaining[remaining.index(last) + 1 :]
         return [_read(path, name) for path, (name, _) in zip(paths, files, strict=True)]
 
 
-async def _converted(paths: Sequence[Path]) -> None:
-    """Convert files one after another in a child, as far as it comes."""
-    words = [sys.executable, "-P", "-m", __name__, *map(str, paths)]
+async def _convert(paths: Sequence[Path]) -> None:
+    """Convert files one after another in a child process, which may end before the last file."""
+    command = [sys.executable, "-P", "-m", __name__, *map(str, paths)]
     quiet = asyncio.subprocess.DEVNULL
-    child = await asyncio.create_subprocess_exec(*words, stdin=quiet, stdout=quiet, stderr=quiet)
+    child = await asyncio.create_subprocess_exec(*command, stdin=quiet, stdout=quiet, stderr=quiet)
     try:
         await child.wait()
     finally:
@@ -66,12 +68,12 @@ async def _converted(paths: Sequence[Path]) -> None:
 
 
 def _read(path: Path, name: str) -> cmt_sdk.Document | str:
-    """The result of one file; what is wrong with it calls it by its name."""
+    """Return the result of one file; an error message names the file as it was uploaded."""
     found = json.loads(_result(path).read_text())
     if "error" not in found:
         return cmt_sdk.Document(found["text"], source=name, metadata=found["metadata"])
-    words: str = found["error"].replace(str(path), name)
-    return words if name in words else f"{name}: {words}"
+    message: str = found["error"].replace(str(path), name)
+    return message if name in message else f"{name}: {message}"
 
 
 def _result(path: Path) -> Path:
@@ -83,8 +85,8 @@ def _suffix(name: str) -> str:
     return suffix if SUFFIX.fullmatch(suffix) else ""
 
 
-def _bind_child() -> None:
-    """Bound this process, which reads what a stranger has made."""
+def _limit_child() -> None:
+    """Limit the resources of this process, which reads untrusted files."""
     if os.name != "posix":
         return
     import resource
@@ -92,14 +94,17 @@ def _bind_child() -> None:
     os.nice(10)
     with contextlib.suppress(AttributeError, OSError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # only Linux has it
-    for limit, most in ((resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_AS, SPACE)):
-        with contextlib.suppress(ValueError, OSError):  # a lower one is set already
+    for limit, most in (
+        (resource.RLIMIT_CPU, MAX_CPU_SECONDS),
+        (resource.RLIMIT_AS, MAX_ADDRESS_SPACE),
+    ):
+        with contextlib.suppress(ValueError, OSError):  # a lower limit is set already
             resource.setrlimit(limit, (most, most))
 
 
 def main(paths: Sequence[str]) -> None:
-    """Convert each file, and write what came of it beside it."""
-    _bind_child()
+    """Convert each file, and write the result next to it."""
+    _limit_child()
     for path in map(Path, paths):
         try:
             document = cmt_sdk.read_document(path)
@@ -107,7 +112,7 @@ def main(paths: Sequence[str]) -> None:
         except CMTError as error:
             found = {"error": str(error)}
         except MemoryError:
-            found = {"error": TOO_MUCH}
+            found = {"error": OVER_LIMIT}
         partial = path.with_name(path.name + ".partial")
         partial.write_text(json.dumps(found))
         partial.rename(_result(path))

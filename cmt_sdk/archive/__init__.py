@@ -1,14 +1,16 @@
-"""One file for a whole memory: a zip archive of JSON lines and safetensors that other programs can
-read; never pickle.
+"""One file for a complete memory: a zip archive of JSON lines and safetensors that other programs
+can read. It never holds pickles.
 
-    manifest.json                 format number, counts, and the fingerprints that the memories name
-    documents.jsonl               one line a version of a document; a document's versions together,
-    oldest first memories/00000.jsonl          one line a memory: whose it is, what made it, which
-    arrays it has, its seal memories/00000.safetensors    those arrays ("0.memory.NAME") and the
-    embeddings ("0.key"), by line number
+    manifest.json                 format number, counts, and the fingerprints of the memories
+    documents.jsonl               one line per version of a document; the versions of a document
+                                  follow each other, oldest first
+    memories/00000.jsonl          one line per memory: its document, its passage's hash, its
+                                  fingerprint, its arrays and its seal
+    memories/00000.safetensors    those arrays ("0.memory.NAME") and the embeddings ("0.key"), by
+                                  line number
 
 Members are stored, not deflated: four-bit codes do not shrink, and a file that cannot expand cannot
-be a bomb. Writing and reading hold one document's versions and one shard of memories at a time.
+be a zip bomb. Writing and reading hold one document's versions and one shard of memories at a time.
 Knows the store's port, no model.
 """
 

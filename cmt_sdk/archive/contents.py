@@ -1,5 +1,5 @@
-"""An archive that is read: its members checked, then its documents and memories one by one. Knows
-no store.
+"""Reads an archive: checks its members, then yields its documents and memories one by one. Knows no
+store.
 """
 
 from __future__ import annotations
@@ -38,13 +38,17 @@ from cmt_sdk.errors import StorageDamaged
 from cmt_sdk.open_files import refuse_open
 from cmt_sdk.types import Document, Encoded, Fingerprint, PackedMemory
 
-JSON_GROWTH = 6  # bytes of JSON for a byte of text, at the most: control characters
+JSON_GROWTH = 6  # bytes of JSON per byte of text at most: control characters
 
 
 @dataclass(frozen=True, slots=True)
 class StoredMemory:
-    """A memory out of an archive. `content` is the SHA-256 of the passage that it was made of, as
-    the archive says; `seal` is what may prove it.
+    """A memory from an archive.
+
+    Attributes:
+        document: the id of its document in the archive.
+        content: the SHA-256 of the passage that it was made of, as the archive claims.
+        seal: what can prove that claim.
     """
 
     document: str
@@ -56,15 +60,18 @@ class StoredMemory:
 
 @contextmanager
 def opened(path: Path, longest: int) -> Iterator[Contents]:
-    """The contents of an archive whose documents have texts of at most `longest` UTF-8 bytes."""
+    """Open an archive whose documents have texts of at most `longest` UTF-8 bytes."""
     refuse_open(path)
     with path.open("rb") as file:
         yield Contents(path, file, longest)
 
 
 class Contents:
-    """What an archive holds, read in pieces. Raises StorageDamaged, StorageNewer. Made by
-    `opened`.
+    """The contents of an archive, read in pieces. Made by `opened`.
+
+    Raises:
+        StorageNewer: a later release wrote it.
+        StorageDamaged: it cannot be right.
     """
 
     def __init__(self, path: Path, file: IO[bytes], longest: int) -> None:
@@ -75,7 +82,7 @@ class Contents:
         self.manifest = self._check_members()
 
     def _check_members(self) -> Manifest:
-        """The manifest, after every member was found to be one that it names."""
+        """Check that the members are those that the manifest names; return the manifest."""
         members = self._zip.infolist()
         names = {m.filename for m in members}
         if MANIFEST not in names:
@@ -94,17 +101,19 @@ class Contents:
         return manifest
 
     def documents(self) -> Iterator[list[Document]]:
-        """The versions of one document after another, oldest first."""
+        """Yield the versions of one document after another, oldest first."""
         documents = versions = 0
         rows = (parse_document(row, where) for where, row in self._rows(DOCUMENTS))
         for name, group in groupby(rows, key=lambda d: d.id):
             history = list(group)
-            numbers, current = [d.version for d in history], [d.current for d in history]
+            numbers = [d.version for d in history]
+            current = [d.current for d in history]
             if numbers != sorted(set(numbers)) or current != [False] * (len(history) - 1) + [True]:
                 raise StorageDamaged(
                     f"{self._path}: the versions of document {name!r:.60} are not in order"
                 )
-            documents, versions = documents + 1, versions + len(history)
+            documents += 1
+            versions += len(history)
             yield history
         if (documents, versions) != (self.manifest.documents, self.manifest.versions):
             raise StorageDamaged(
@@ -112,7 +121,7 @@ class Contents:
             )
 
     def memories(self, shard: int) -> Iterator[StoredMemory]:
-        """The memories of one shard, which is held whole."""
+        """Yield the memories of one shard, which is held in memory."""
         rows_name, arrays_name = shard_names(shard)
         rows = [parse_memory(row, where) for where, row in self._rows(rows_name)]
         with self._sound(arrays_name):
@@ -126,8 +135,8 @@ class Contents:
             yield self._memory(row, arrays, number, self._where(f"{rows_name}, line {number + 1}"))
 
     def check_memories(self) -> None:
-        """Read all shards; StorageDamaged unless they are sound and as many as the manifest
-        says.
+        """Read all shards. Raises StorageDamaged unless they are sound and hold as many memories as
+        the manifest declares.
         """
         found = sum(1 for shard in range(self.manifest.shards) for _ in self.memories(shard))
         if found != self.manifest.memories:
@@ -138,25 +147,28 @@ class Contents:
     def _memory(
         self, row: MemoryRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str
     ) -> StoredMemory:
-        fingerprint, key = self.manifest.fingerprints.get(row.fingerprint), arrays[f"{number}.key"]
+        fingerprint = self.manifest.fingerprints.get(row.fingerprint)
+        embedding = arrays[f"{number}.key"]
         if fingerprint is None:
             raise StorageDamaged(
                 f"{where}: the manifest has no fingerprint {row.fingerprint!r:.40}"
             )
         if (
-            key.dtype != np.float32
-            or key.ndim != 1
-            or not abs(float(np.linalg.norm(key)) - 1) < 0.01
+            embedding.dtype != np.float32
+            or embedding.ndim != 1
+            or not abs(float(np.linalg.norm(embedding)) - 1) < 0.01
         ):
-            raise StorageDamaged(f"{where}: its key is not a vector of float32 and of length 1")
+            raise StorageDamaged(
+                f"{where}: its embedding is not a vector of float32 and of length 1"
+            )
         memory = PackedMemory(
             row.kind, row.tokens, {n: arrays[f"{number}.memory.{n}"] for n in row.arrays}
         )
-        encoded = Encoded(memory, key.astype(np.float32), row.fidelity)
+        encoded = Encoded(memory, embedding.astype(np.float32), row.fidelity)
         return StoredMemory(row.document, row.content, fingerprint, encoded, row.seal or "")
 
     def _rows(self, name: str) -> Iterator[tuple[str, Row]]:
-        """The lines of a member as objects, each with its place in words."""
+        """Yield the lines of a member as objects, each with its place for messages."""
         with self._sound(name), self._zip.open(name) as member:
             number = 0
             while line := member.readline(self._longest_line + 1):
@@ -176,7 +188,7 @@ class Contents:
         return self._zip.read(name)
 
     def _check(self, member: zipfile.ZipInfo) -> None:
-        """StorageDamaged unless a member is a plain file, stored as it is, and no larger than its
+        """Raise StorageDamaged unless a member is a plain, uncompressed file, no larger than its
         kind may be.
         """
         plain = stat.S_IFMT(member.external_attr >> 16) in (0, stat.S_IFREG) and not member.is_dir()
@@ -198,7 +210,7 @@ class Contents:
 
     @contextmanager
     def _sound(self, place: str) -> Iterator[None]:
-        """Translate what the zip, JSON and safetensors readers find wrong."""
+        """Translate the errors of the zip, JSON and safetensors readers."""
         try:
             yield
         except (
@@ -210,13 +222,13 @@ class Contents:
         ) as error:
             raise StorageDamaged(f"{self._where(place)}: damaged ({error})") from error
         except (ValueError, KeyError, struct.error) as error:
-            # a number, a text or a name that cannot be
+            # an impossible number, text or name
             raise StorageDamaged(f"{self._where(place)}: damaged ({error!r:.200})") from error
 
 
 def _object(line: bytes) -> Row:
-    """One JSON object; ValueError for anything else, for NaN, and for half a surrogate pair: no
-    database takes them.
+    """Return one JSON object. Raises ValueError for anything else, and for NaN and lone surrogates,
+    which no database takes.
     """
     row = json.loads(line.decode(), parse_constant=_no_number)
     if not isinstance(row, dict):

@@ -1,6 +1,4 @@
-"""Files that appear whole or not at all, and what the operating system refuses, in this package's
-words.
-"""
+"""Files that appear complete or not at all, and the operating system's errors, translated."""
 
 from __future__ import annotations
 
@@ -18,8 +16,8 @@ from cmt_sdk.errors import NotFound, StorageDamaged, StorageDenied, StorageError
 
 @contextmanager
 def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that takes the name `path` once it is whole and on the disk; nothing is left of it
-    otherwise.
+    """Open a file that takes the name `path` once it is complete and on the disk; otherwise it is
+    removed.
     """
     handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
@@ -35,7 +33,7 @@ def new_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Translate what the operating system refuses about `path`."""
+    """Translate the operating system's errors about `path`."""
     try:
         yield
     except FileNotFoundError as error:
@@ -45,7 +43,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"{path}: the disk is full; free some space and try again") from error
-        # a damaged table of contents sends the reader to before the file's beginning
+        # a damaged table of contents makes the reader seek to before the file's beginning
         if error.errno == errno.EINVAL:
             raise StorageDamaged(
                 f"{path} is damaged: export it again, or use another copy"

@@ -1,7 +1,4 @@
-"""Two histories of one document, ours and an archive's: which is ahead, and what follows from it.
-
-Knows no store.
-"""
+"""Compares and merges two histories of one document, ours and an archive's. Knows no store."""
 
 from __future__ import annotations
 
@@ -26,9 +23,12 @@ Histories: TypeAlias = Sequence[Document]
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What an archive's history is to ours.
+    """How an archive's history relates to ours.
 
-    `newer` are its versions that are not here, `base` is the last common one of ours.
+    Attributes:
+        state: which of the two has versions that the other lacks.
+        newer: the archive's versions that are not here.
+        base: our last version that both have.
     """
 
     state: State
@@ -39,15 +39,18 @@ class Comparison:
 def compare(ours: Histories, theirs: Histories) -> Comparison:
     """Compare two histories, oldest version first.
 
-    A version is known by its number and text, or else by its text alone: two machines may have
+    Two versions are the same by number and text, or else by text alone: two machines can have
     counted differently.
     """
-    mine, last = ours[-1], theirs[-1]
+    mine = ours[-1]
+    last = theirs[-1]
     if mine.text == last.text:
         return Comparison("same", base=mine)
-    here, there = _place(last, ours), _place(mine, theirs)
-    if here is not None and there is not None:  # a text that came back: its number tells
-        here, there = _exact(last, ours), _exact(mine, theirs)
+    here = _place(last, ours)
+    there = _place(mine, theirs)
+    if here is not None and there is not None:  # a text that came back: its number decides
+        here = _exact(last, ours)
+        there = _exact(mine, theirs)
     if there is not None and here is None:
         return Comparison("ahead", theirs[there + 1 :], mine)
     if here is not None and there is None:
@@ -72,7 +75,7 @@ def _exact(version: Document, history: Histories) -> int | None:
 
 
 def _place(version: Document, history: Histories) -> int | None:
-    """Where a version stands in a history; None where it does not."""
+    """Return the index of a version in a history; None where it has none."""
     exact = _exact(version, history)
     return (
         exact
@@ -81,14 +84,16 @@ def _place(version: Document, history: Histories) -> int | None:
     )
 
 
-def kinship(mine: Document, theirs: Histories) -> int | None:
-    """How surely a document here, that shares a text with the archive's, is that one; None: it is
-    not.
+def match_rank(mine: Document, theirs: Histories) -> int | None:
+    """Return how surely a document here, which shares a text with the archive's, is that one.
 
-    The least is the surest: 0 for one source, or none on both sides; 1 for sources that end in the
-    same two names, as homes are called differently on two machines; 2 where only one of them has a
-    source, and the present text here is one of `theirs`, as when a file is added whose text was
-    given before. Two files with one text are two documents, as they are when they are added.
+    Two files with one text are two documents, as they are when they are added.
+
+    Returns:
+        0, the surest: both have the same source, or none. 1: their sources end in the same two
+        names, since home folders differ between machines. 2: only one has a source, and the
+        present text here is one of `theirs`, as when a file is added whose text was added before.
+        None: they are two documents.
     """
     last = theirs[-1]
     if mine.source == last.source:
@@ -99,17 +104,19 @@ def kinship(mine: Document, theirs: Histories) -> int | None:
 
 
 def numbered(versions: Sequence[Document], after: int) -> list[Document]:
-    """The versions with their own numbers where those come after `after`, else the next ones."""
+    """Return the versions with their own numbers where those come after `after`, else with the next
+    numbers.
+    """
     if versions and versions[0].version > after:
         return list(versions)
     return [replace(version, version=after + n) for n, version in enumerate(versions, 1)]
 
 
 def with_fields(mine: Document, last: Document, now: datetime, *, same_id: bool) -> Document:
-    """Our document with the archive's fields, where these changed later; metadata key by key.
+    """Return our document with the archive's fields where those changed later, metadata key by key.
 
-    Under another id ours stay, as a source is where the text lies on this machine; those that ours
-    lacks come along, as when a text is added again.
+    With `same_id` False our fields stay, since a source is a place on this machine; missing ones
+    are filled in, as when a text is added again.
     """
     if not same_id:
         metadata = {**last.metadata, **mine.metadata}
@@ -130,13 +137,13 @@ def with_fields(mine: Document, last: Document, now: datetime, *, same_id: bool)
     return replace(changed, updated_at=last.updated_at if as_theirs else now)
 
 
-def gone_on(
+def versions_to_append(
     mine: Document, found: Comparison, choice: Choice, now: datetime, *, same_id: bool
 ) -> list[Document]:
-    """The versions with which our document goes on; the last becomes the current one.
+    """Return the versions to append to our document; the last becomes the current one.
 
-    Ours, where both went on and `choice` says so, comes once more after theirs: then the histories
-    are no longer apart.
+    With the choice "ours", our current version is appended again after theirs: both histories then
+    end alike.
     """
     newer = numbered(found.newer, mine.version)
     if choice == "ours":
@@ -154,10 +161,14 @@ def gone_on(
     ]
 
 
-def told(diverged: Sequence[tuple[Document, Document, Comparison]], count: int) -> str:
-    """The message about documents that went on here and in an archive.
+def divergence_message(
+    diverged: Sequence[tuple[Document, Document, Comparison]], count: int
+) -> str:
+    """Return the message about documents that changed here and in an archive.
 
-    Each is ours, the archive's last version, and what the two have in common.
+    Args:
+        diverged: our document, the archive's last version, and their comparison, for each.
+        count: how many diverged; `diverged` can hold fewer.
     """
     documents = "1 document" if count == 1 else f"{count:,} documents"
     lines = [f"{documents} went on here and in the archive; nothing was imported"]

@@ -1,5 +1,5 @@
-"""What stands in an archive: names of members, and values to JSON rows and back, checked. Opens no
-file.
+"""The layout of an archive: names of members, and conversion between values and checked JSON rows.
+Opens no file.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from cmt_sdk.types import Document, Fingerprint, Passage
 FORMAT = 1
 MANIFEST = "manifest.json"
 DOCUMENTS = "documents.jsonl"
-SHARD_BYTES = 32 * 2**20  # a shard is closed once it holds so many
-LARGEST_SHARD = 2**30  # what reading accepts: room for one very large memory in a shard
-MOST = 2**31  # versions and tokens stay below
+SHARD_BYTES = 32 * 2**20  # bytes from which a shard is closed
+LARGEST_SHARD = 2**30  # bytes that reading accepts: a shard can hold one very large memory
+MOST = 2**31  # limit of versions and tokens
 LARGEST_ROW = 2**20  # JSON bytes of a row besides a document's text
 
 Row = Mapping[str, Any]
 
 
 def shard_names(number: int) -> tuple[str, str]:
-    """The two members of a shard: its rows and its arrays."""
+    """Return the names of a shard's two members: its rows and its arrays."""
     return f"memories/{number:05}.jsonl", f"memories/{number:05}.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What an archive says it holds."""
+    """The contents that an archive declares."""
 
     documents: int
     versions: int
@@ -42,25 +42,27 @@ class Manifest:
 
     @property
     def member_count(self) -> int:
-        """How many members there are."""
+        """The number of members."""
         return 2 + 2 * self.shards
 
     def members(self) -> set[str]:
-        """The names of all members: nothing else may be in the file."""
+        """Return the names of all members: nothing else may be in the file."""
         return {MANIFEST, DOCUMENTS}.union(*(shard_names(n) for n in range(self.shards)))
 
     def row(self) -> dict[str, Any]:
-        """The manifest as JSON values."""
+        """Return the manifest as JSON values."""
         return {"format": FORMAT, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryRow:
-    """One line of a shard. `content` is the SHA-256 of what was compressed, `arrays` the names in
-    its memory.
+    """One line of a shard.
 
-    `fidelity` may be missing, as it is where it was not measured; `seal` may be, where nobody
-    proves the memory.
+    Attributes:
+        content: SHA-256 of the text that was compressed.
+        arrays: the names of the memory's arrays.
+        fidelity: None where it was not measured.
+        seal: None where the memory is not sealed.
     """
 
     document: str
@@ -74,13 +76,15 @@ class MemoryRow:
 
 
 def digest(passage: Passage) -> str:
-    """The SHA-256 of what a memory was made of: two passages that share it share their memory."""
+    """Return the SHA-256 of the text that a passage's memory is made of: two passages that share it
+    share their memory.
+    """
     return hashlib.sha256(passage.content.encode()).hexdigest()
 
 
 def document_row(document: Document) -> dict[str, Any]:
-    """A version of a document as JSON values; whether it is compressed depends on where it is
-    read.
+    """Return a version of a document as JSON values, without `ready`: that depends on the memory
+    that reads it.
     """
     row = {f.name: getattr(document, f.name) for f in fields(document) if f.name != "ready"}
     times = {name: value.isoformat() for name, value in row.items() if isinstance(value, datetime)}
@@ -120,7 +124,7 @@ _SCALARS = (str, int, float, bool, NoneType)
 
 
 def parse_document(row: Row, where: str) -> Document:
-    """A version of a document; StorageDamaged names the place and the field."""
+    """Return a version of a document. Raises StorageDamaged with the place and the field."""
     values = _shaped(row, _DOCUMENT, where)
     names = (values["id"], values["source"] or "", values["scope"], *values["metadata"])
     if not values["id"] or not 1 <= values["version"] < MOST or any("\0" in name for name in names):
@@ -140,7 +144,7 @@ def parse_document(row: Row, where: str) -> Document:
 
 
 def parse_memory(row: Row, where: str) -> MemoryRow:
-    """One line of a shard; StorageDamaged names the place and the field."""
+    """Return one line of a shard. Raises StorageDamaged with the place and the field."""
     values = _shaped(row, _MEMORY, where)
     names = values["arrays"]
     if (
@@ -159,8 +163,11 @@ def parse_memory(row: Row, where: str) -> MemoryRow:
 
 
 def parse_manifest(row: Row, where: str) -> Manifest:
-    """The manifest; StorageNewer when a later release wrote it, StorageDamaged when it cannot be
-    right.
+    """Return the manifest.
+
+    Raises:
+        StorageNewer: a later release wrote it.
+        StorageDamaged: it cannot be right.
     """
     number = row.get("format")
     if type(number) is int and number > FORMAT:
@@ -179,7 +186,7 @@ def parse_manifest(row: Row, where: str) -> Manifest:
 def _fingerprint(row: object, name: str, where: str) -> Fingerprint:
     kinds = {"str": str, "int": int, "float": float}
     shape = {f.name: (kinds[str(f.type)],) for f in fields(Fingerprint)}
-    # an archive of before has none
+    # archives of earlier releases have none
     given = {"keep_at_least": 0, **row} if isinstance(row, dict) else {}
     values = _shaped(given, shape, f"{where}, fingerprint {name}")
     made = Fingerprint(**values)
@@ -189,7 +196,7 @@ def _fingerprint(row: object, name: str, where: str) -> Fingerprint:
 
 
 def _shaped(row: Row, shape: Mapping[str, tuple[type, ...]], where: str) -> dict[str, Any]:
-    """The named fields of a row, each of exactly one of its types (true is no number)."""
+    """Return the named fields of a row, each of exactly one of its types: true is no number."""
     for name, types in shape.items():
         if type(row.get(name)) not in types:
             wanted = " or ".join(t.__name__ for t in types)

@@ -1,4 +1,4 @@
-"""Reading an archive into a store. All of it is checked before anything is stored; nothing is
+"""Imports an archive into a store. All of it is checked before anything is stored; nothing is
 unpacked to the disk.
 """
 
@@ -19,9 +19,9 @@ from cmt_sdk.archive.histories import (
     Comparison,
     State,
     compare,
-    gone_on,
-    kinship,
-    told,
+    divergence_message,
+    match_rank,
+    versions_to_append,
     with_fields,
 )
 from cmt_sdk.archive.layout import digest
@@ -32,17 +32,20 @@ from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Progress, Span
 
 log = logging.getLogger(__name__)
 
-FIRST: tuple[State, ...] = ("same", "ahead", "behind", "diverged")  # of several that it may be
+PREFERENCE: tuple[State, ...] = ("same", "ahead", "behind", "diverged")  # between candidates
 
 
 @dataclass(frozen=True, slots=True)
 class ArchiveImport:
-    """What a memory says about what comes in.
+    """A memory's rules for an import.
 
-    check: raises InvalidDocument for a text that cannot be stored. cut: the passages of a document.
-    accepts: whether the open model reads a memory made by this fingerprint. longest: the most UTF-8
-    bytes that a text may have. seal: proves memories; None proves none. trust: take them unproven,
-    on the user's word.
+    Attributes:
+        check: raises InvalidDocument for a text that cannot be stored.
+        split: returns the passages of a document.
+        accepts: returns whether the open model can use a memory with this fingerprint.
+        longest: UTF-8 bytes that a text has at most.
+        seal: proves memories; None proves none.
+        trust: accept memories without proof.
     """
 
     check: Callable[[Document], None]
@@ -53,7 +56,7 @@ class ArchiveImport:
     trust: bool = False
 
     def proven(self, memory: StoredMemory) -> bool:
-        """Whether a memory may be believed to be of the text that it names."""
+        """Return whether a memory is accepted as made of the text that it names."""
         if self.trust or self.seal is None:
             return self.trust
         return self.seal.fits(memory.seal, memory.content, memory.fingerprint.id, memory.encoded)
@@ -62,49 +65,50 @@ class ArchiveImport:
 def read(
     store: Store, path: Path, rules: ArchiveImport, diverged: Choice | None = None
 ) -> Iterator[Progress]:
-    """Add an archive's documents with their ids, histories and times, and those of its memories
-    that are proven.
+    """Add an archive's documents with their ids, histories and times, and its proven memories.
 
-    A memory is proven by a seal of the user's own key, else taken only with `trust`: whoever writes
-    an archive could lay the memory of another text beside a text, and answers would come from what
-    no source shows.
+    A seal of the user's own key proves a memory; others are accepted only with `trust`. Without
+    proof the author of an archive could put the memory of another text next to a text, and answers
+    would come from content that no source shows.
 
-    Yields how far it is, after each document and each shard. A document that is here already, by
-    its id, or by its source and a common text, goes on with the versions that are not here; where
-    the one here went on, it stays as it is. Two documents of one text stay two. Nothing is taken
-    out. What has no memory afterwards waits for compression.
+    Yields the progress after each document and each shard. A document that is here already, by its
+    id, or by its source and a common text, gets the versions that are missing here; where only the
+    one here has changed, it stays as it is. Two documents of one text stay two. Nothing is deleted.
+    Passages without a memory are pending afterwards.
 
     Args:
         store: Where the documents go.
         path: The archive.
         rules: The memory's rules.
-        diverged: Which text becomes current of a document that went on here and in the archive;
+        diverged: Which text becomes current of a document that changed here and in the archive;
             None refuses the archive.
 
     Raises:
-        AlreadyExists: Documents went on here and in the archive. Nothing is stored.
+        AlreadyExists: Documents changed here and in the archive. Nothing is stored.
         StorageDamaged, StorageNewer, InvalidDocument, NotFound: Nothing is stored.
     """
-    progress, found = Progress(), _Found(store, diverged)
+    progress = Progress()
+    found = _Matches(store, diverged)
     with disk_errors(path), opened(path, rules.longest) as contents:
         _check(contents, found, rules)
         for versions in contents.documents():
             progress = _restore(found, versions, rules, progress)
             yield progress
         if found.behind:
-            log.warning("%s", found.said_of_behind())
+            log.warning("%s", found.behind_message())
         for shard in range(contents.manifest.shards):
-            progress = progress.plus(**_take_over(found, contents.memories(shard), rules))
+            progress = progress.plus(**_store_memories(found, contents.memories(shard), rules))
             yield progress
 
 
 @dataclass
-class _Found:
-    """What the store has of an archive's documents.
+class _Matches:
+    """The documents here that are an archive's documents.
 
-    `names` are the ids here of those that have another one in the archive: each document here is
-    one of the archive's at most, so that two there stay two. `behind` are those that the archive
-    has older.
+    Attributes:
+        names: ids here, by the archive's id, of documents that have another id there. Each document
+            here is at most one of the archive's, so that two there stay two.
+        behind: documents of which the archive has only earlier versions.
     """
 
     store: Store
@@ -113,16 +117,14 @@ class _Found:
     behind: list[Document] = field(default_factory=list)
 
     def match(self, documents: Iterable[Sequence[Document]]) -> None:
-        """Find the documents here that are the archive's under other ids; the surest pairs
-        first.
-        """
+        """Match the documents here that have another id in the archive, surest pairs first."""
         ids: set[str] = set()
         pairs: list[tuple[int, int, int, str, str]] = []
         for number, theirs in enumerate(documents):
             ids.add(theirs[-1].id)
             pairs += [
-                (kin, state, number, theirs[-1].id, mine)
-                for kin, state, mine in self._alike(theirs)
+                (rank, state, number, theirs[-1].id, mine)
+                for rank, state, mine in self._alike(theirs)
             ]
         taken: set[str] = set()
         for *_, name, mine in sorted(pairs):
@@ -131,23 +133,26 @@ class _Found:
                 taken.add(mine)
 
     def _alike(self, theirs: Sequence[Document]) -> Iterator[tuple[int, int, str]]:
-        """The documents here that may be an archive's under another id, with how surely and how
-        their histories are.
+        """Yield the documents here that may have another id in the archive: the rank of the match,
+        the preference of its state, and the id here.
         """
-        last, alive = theirs[-1], self._alive(theirs[-1].id)
+        last = theirs[-1]
+        alive = self._alive(last.id)
         if alive and compare(self.store.history(last.id), theirs).state != "diverged":
             return
         for mine in self.store.related(theirs):
-            kin = kinship(mine, theirs)
-            # where its id is taken here, its text may have become a document of its own before
-            if kin is not None and mine.id != last.id and (not alive or mine.text == last.text):
-                yield kin, FIRST.index(compare(self.store.history(mine.id), theirs).state), mine.id
+            rank = match_rank(mine, theirs)
+            # where its id is taken here, an earlier import may have stored it under another one
+            if rank is not None and mine.id != last.id and (not alive or mine.text == last.text):
+                yield (
+                    rank,
+                    PREFERENCE.index(compare(self.store.history(mine.id), theirs).state),
+                    mine.id,
+                )
 
     def of(self, theirs: Sequence[Document]) -> tuple[Document, Comparison] | None:
-        """The document here that an archive's is, and what its history is to that one's; None for a
-        new one.
-
-        One that has expired here makes room.
+        """Return the document here that an archive's is, and how their histories compare; None for
+        a new one. An expired document here does not count.
         """
         name = theirs[-1].id
         mine = self._alive(self.names.get(name, name))
@@ -156,16 +161,17 @@ class _Found:
     def _alive(self, name: str) -> Document | None:
         return next(iter(self.store.page(Filter(ids=[name]), 1, None).documents), None)
 
-    def said_of_behind(self) -> str:
-        """One line about the documents that went on here alone."""
-        first, count = self.behind[0], len(self.behind)
+    def behind_message(self) -> str:
+        """Return a line about the documents that changed only here."""
+        first = self.behind[0]
+        count = len(self.behind)
         name = first.source or first.id
         rest = f" and {count - 1:,} more" if count > 1 else ""
         return f"the archive has older versions of {name:.200}{rest}: what is here stays"
 
 
-def _check(contents: Contents, found: _Found, rules: ArchiveImport) -> None:
-    """Read everything once, so that an archive is taken whole or not at all."""
+def _check(contents: Contents, found: _Matches, rules: ArchiveImport) -> None:
+    """Read everything once, so that an archive is imported completely or not at all."""
     named: list[tuple[Document, Document, Comparison]] = []
     count = 0
     found.match(contents.documents())
@@ -178,14 +184,14 @@ def _check(contents: Contents, found: _Found, rules: ArchiveImport) -> None:
             if len(named) < NAMED:
                 named.append((known[0], versions[-1], known[1]))
     if count:
-        raise AlreadyExists(told(named, count))
+        raise AlreadyExists(divergence_message(named, count))
     contents.check_memories()
 
 
 def _restore(
-    found: _Found, versions: Sequence[Document], rules: ArchiveImport, progress: Progress
+    found: _Matches, versions: Sequence[Document], rules: ArchiveImport, progress: Progress
 ) -> Progress:
-    """Take one document of an archive."""
+    """Import one document of an archive."""
     known = found.of(versions)
     apart = known and known[1].state == "diverged" and found.choice == "both"
     if known is None or apart:
@@ -193,11 +199,11 @@ def _restore(
             found, versions, rules, progress, name=uuid.uuid4().hex if apart else versions[-1].id
         )
     mine, comparison = known
-    return _go_on(found, mine, versions[-1], comparison, rules, progress)
+    return _extend(found, mine, versions[-1], comparison, rules, progress)
 
 
 def _add(
-    found: _Found,
+    found: _Matches,
     versions: Sequence[Document],
     rules: ArchiveImport,
     progress: Progress,
@@ -211,31 +217,30 @@ def _add(
     return progress.plus(added=1, passages=len(spans)) if is_new else progress.plus(unchanged=1)
 
 
-def _go_on(
-    found: _Found,
+def _extend(
+    found: _Matches,
     mine: Document,
     last: Document,
     comparison: Comparison,
     rules: ArchiveImport,
     progress: Progress,
 ) -> Progress:
-    """Let a document here go on as the archive's did, where it did."""
+    """Give a document here the versions that the archive has and it lacks."""
     if comparison.state == "behind":
         found.behind.append(mine)
         return progress.plus(unchanged=1)
-    same_id, now = mine.id == last.id, found.store.now()
+    same_id = mine.id == last.id
+    now = found.store.now()
     if comparison.state == "same":
         changed = with_fields(mine, last, now, same_id=same_id)
         if changed is mine:
             return progress.plus(unchanged=1)
-        found.store.extend_history(
-            mine.id, [changed], rules.split(changed)
-        )  # its source and metadata name it
+        found.store.extend_history(mine.id, [changed], rules.split(changed))  # its title may change
         return progress.plus(updated=1)
     choice = found.choice if comparison.state == "diverged" else "theirs"
-    if choice is None:  # since the check another process changed it
-        raise AlreadyExists(told([(mine, last, comparison)], 1))
-    versions = gone_on(mine, comparison, choice, now, same_id=same_id)
+    if choice is None:  # another process changed it since the check
+        raise AlreadyExists(divergence_message([(mine, last, comparison)], 1))
+    versions = versions_to_append(mine, comparison, choice, now, same_id=same_id)
     spans = None if choice == "ours" else rules.split(versions[-1])
     found.store.extend_history(mine.id, versions, spans)
     return (
@@ -245,19 +250,18 @@ def _go_on(
     )
 
 
-def _take_over(
-    found: _Found, memories: Iterable[StoredMemory], rules: ArchiveImport
+def _store_memories(
+    found: _Matches, memories: Iterable[StoredMemory], rules: ArchiveImport
 ) -> dict[str, int]:
-    """Save those memories of a shard that passages wait for, that are proven, and that the model
-    reads; returns the steps of progress: how many were taken, and how many were not for want of a
-    proof.
+    """Store those memories of a shard that pending passages need, that the model can use, and that
+    are proven; return the steps of progress: how many were stored, and how many lacked a proof.
     """
     fitting: dict[Fingerprint, dict[int, Encoded]] = {}
     unproven = 0
     for document, group in groupby(memories, key=lambda m: m.document):
-        waiting = _waiting(found.store, found.names.get(document, document))
+        pending = _pending(found.store, found.names.get(document, document))
         for memory in group:
-            ids = waiting.get(memory.content, [])
+            ids = pending.get(memory.content, [])
             if not ids or not rules.accepts(memory.fingerprint, memory.encoded):
                 continue
             if not rules.proven(memory):
@@ -272,8 +276,8 @@ def _take_over(
     return {"compressed": taken, "taken": taken, "unproven": unproven}
 
 
-def _waiting(store: Store, document_id: str) -> dict[str, list[int]]:
-    """The ids of a document's passages by what they contain, where some still wait for a memory."""
+def _pending(store: Store, document_id: str) -> dict[str, list[int]]:
+    """Return the ids of a document's passages by content hash; empty where none is pending."""
     found = store.page(Filter(ids=[document_id]), 1, None).documents
     ids: dict[str, list[int]] = {}
     if found and not found[0].ready:

@@ -1,9 +1,8 @@
-"""Seals: proof that a memory in an archive was made of the text beside it, under a key of the
-user's. Knows no store.
+"""Seals: proof that a memory in an archive was made of the text next to it, by a key of the user's.
+Knows no store.
 
-A seal is an HMAC-SHA256 over the text's digest, the fingerprint, the embedding and every array of
-the memory. Whoever has the key has made the memory, or has taken it on the user's word; whoever has
-not can write an archive, but no seal.
+A seal is an HMAC-SHA256 (RFC 2104) over the text's digest, the fingerprint, the embedding and every
+array of the memory. Without the key one can write an archive, but no seal.
 """
 
 from __future__ import annotations
@@ -32,27 +31,25 @@ KEY_BYTES = 32
 
 @dataclass(frozen=True, slots=True)
 class Seal:
-    """Makes and checks seals with one key of 32 bytes. `file` is where the key lies, for
-    messages.
-    """
+    """Makes and checks seals with one key of 32 bytes. `file` holds the key; messages name it."""
 
     key: bytes = field(repr=False)
     file: Path
 
     def of(self, content: str, fingerprint: str, encoded: Encoded) -> str:
-        """The seal of a memory, 64 hexadecimal digits.
+        """Return the seal of a memory, 64 hexadecimal digits.
 
         Args:
             content: The SHA-256 of the text that it was made of, in hexadecimal digits.
-            fingerprint: The id of what made it.
+            fingerprint: The id of its fingerprint.
             encoded: The memory, its embedding and its fidelity.
         """
         mac = hmac.new(self.key, digestmod=hashlib.sha256)
         memory = encoded.memory
-        said = (content, fingerprint, memory.kind, str(memory.tokens), repr(encoded.fidelity))
+        header = (content, fingerprint, memory.kind, str(memory.tokens), repr(encoded.fidelity))
         for part in (
             PURPOSE,
-            *map(str.encode, said),
+            *map(str.encode, header),
             *_array("", np.asarray(encoded.embedding, np.float32)),
         ):
             _feed(mac, part)
@@ -62,12 +59,12 @@ class Seal:
         return mac.hexdigest()
 
     def fits(self, seal: str, content: str, fingerprint: str, encoded: Encoded) -> bool:
-        """Whether this key made the seal for this memory of this text."""
+        """Return whether this key made the seal for this memory of this text."""
         return hmac.compare_digest(seal.encode(), self.of(content, fingerprint, encoded).encode())
 
 
 def _feed(mac: hmac.HMAC, part: bytes) -> None:
-    """Each part after its length: two lists of parts never give the same bytes."""
+    """Feed a part after its length: two lists of parts never give the same bytes."""
     mac.update(struct.pack("<Q", len(part)))
     mac.update(part)
 
@@ -80,17 +77,18 @@ def _array(
 
 
 def seal_here(*, create: bool) -> Seal | None:
-    """The seal of this user on this machine; None where there is no key and none can be, or with
-    `create` may be, made.
+    """Return the seal of this user on this machine; None where there is no key.
 
-    Raises InvalidSetting for a key file that holds no key.
+    With `create`, a missing key is made where that is possible.
+
+    Raises:
+        InvalidSetting: the key file holds no key.
     """
     file = archive_key()
     try:
         if create and not file.exists():
             _make(file)
-        said = file.read_text(encoding="ascii").strip()
-        key = bytes.fromhex(said)
+        key = bytes.fromhex(file.read_text(encoding="ascii").strip())
     except OSError as error:
         log.info("archives are not sealed: %s: %s", file, error.strerror)
         return None
@@ -105,8 +103,8 @@ def seal_here(*, create: bool) -> Seal | None:
 
 
 def _make(file: Path) -> None:
-    """A new key, its owner's alone. Of two processes that make one at once, the first one's
-    stays.
+    """Make a key that only its owner can read. Of two processes that make one at once, the first
+    one's stays.
     """
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".key-", dir=file.parent)  # 0600

@@ -1,4 +1,4 @@
-"""Writing an archive from a store: documents first, then their memories, a shard at a time."""
+"""Writes an archive from a store: documents first, then their memories, one shard at a time."""
 
 from __future__ import annotations
 
@@ -30,22 +30,32 @@ from cmt_sdk.open_files import refuse_open
 from cmt_sdk.ports import Store
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Passage
 
-PAGE = 200  # documents a page
+PAGE = 200  # documents per page
 BATCH = 64  # memories loaded at once
-ZIP, NAME_AT = b"PK\x03\x04", 30  # how a zip file begins, and where its first member's name does
+ZIP = b"PK\x03\x04"  # the first bytes of a zip file
+NAME_AT = 30  # the offset of its first member's name
 
 
 def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | None = None) -> int:
-    """Write the current documents with their histories and stored memories; returns the number of
-    documents.
+    """Write the current documents with their histories and stored memories.
 
-    `seal` proves the memories to whoever has its key; without one they are made again from the text
-    where they are read.
+    A passage without a memory is written as text alone; expired documents are left out. Only the
+    owner can read the file.
 
-    What is cold or not compressed yet goes out as text, what has expired stays out. Only the owner
-    may read the file. Raises NotFound (no such folder), StorageFull, StorageDenied, InvalidInput (a
-    folder, a file of an open memory), AlreadyExists: the file is there; one that is no archive
-    stays with `overwrite` too.
+    Args:
+        store: The store to read.
+        path: The file to write.
+        overwrite: Replace an existing archive.
+        seal: Seals the memories. A reader makes unsealed ones again from the text.
+
+    Returns:
+        The number of documents.
+
+    Raises:
+        AlreadyExists: The file exists; one that is no archive is never replaced.
+        NotFound: There is no such folder.
+        InvalidInput: The path is a folder, or a file of an open memory.
+        StorageFull, StorageDenied: The file cannot be written.
     """
     if path.is_dir():
         raise InvalidInput(
@@ -74,7 +84,7 @@ def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | Non
 
 
 def _is_replaceable(path: Path) -> bool:
-    """Whether a file may give way to an archive: an archive, whole or cut off, or an empty file."""
+    """Return whether an archive may replace a file: an archive, even a partial one, or none."""
     if not path.is_file():
         return False
     with disk_errors(path), path.open("rb") as file:
@@ -116,7 +126,7 @@ def _memories(store: Store) -> Iterator[tuple[Passage, Encoded, Fingerprint]]:
 
 @dataclass
 class _Shards:
-    """Memories on their way into the archive, a shard at a time."""
+    """Collects memories and writes them to the archive, one shard at a time."""
 
     archive: zipfile.ZipFile
     seal: Seal | None
@@ -128,7 +138,8 @@ class _Shards:
     _bytes: int = 0
 
     def add(self, passage: Passage, encoded: Encoded, fingerprint: Fingerprint) -> None:
-        memory, line = encoded.memory, len(self._rows)
+        memory = encoded.memory
+        line = len(self._rows)
         self.fingerprints[fingerprint.id] = fingerprint
         content = digest(passage)
         seal = self.seal.of(content, fingerprint.id, encoded) if self.seal else None
@@ -146,14 +157,17 @@ class _Shards:
             self.close()
 
     def close(self) -> None:
-        """Write what has gathered, if anything."""
+        """Write the collected memories, if any, as a shard."""
         if not self._rows:
             return
         rows, arrays = shard_names(self.count)
         self.archive.writestr(_member(rows), b"".join(_line(asdict(row)) for row in self._rows))
         self.archive.writestr(_member(arrays), save(self._arrays))
-        self.count, self.memories = self.count + 1, self.memories + len(self._rows)
-        self._rows, self._arrays, self._bytes = [], {}, 0
+        self.count += 1
+        self.memories += len(self._rows)
+        self._rows = []
+        self._arrays = {}
+        self._bytes = 0
 
 
 def _line(row: Mapping[str, Any]) -> bytes:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
+from cmt_sdk.answering import CONFIDENT
 from cmt_sdk.evaluation.harness import MODES, Asked, Reply, Stage
 from cmt_sdk.evaluation.metrics import Interval, auroc, bootstrap, recall_at
-from cmt_sdk.model import UNSURE
 
 DEPTHS = (1, 5, 10)
 
@@ -129,14 +129,14 @@ def abstention(asked: Sequence[Asked], reader: str) -> Abstention:
     absent = [a.absent[reader] for a in asked]
 
     def sure(reply: Reply) -> bool:
-        return not reply.abstained and reply.confidence >= UNSURE
+        return not reply.abstained and reply.confidence >= CONFIDENT
 
     answered = 100 * fmean(map(sure, present))
     withheld = 100 * fmean(not sure(r) for r in absent)
     known = [True] * len(present) + [False] * len(absent)
     return Abstention(
         auroc=auroc([r.confidence for r in (*present, *absent)], known),
-        threshold=UNSURE,
+        threshold=CONFIDENT,
         accuracy=(answered + withheld) / 2,
         answered=answered,
         withheld=withheld,

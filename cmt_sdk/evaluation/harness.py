@@ -14,7 +14,7 @@ import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias, get_args
+from typing import Literal, Protocol, TypeAlias, get_args
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.evaluation.metrics import exact_match, f1, normalize, paper_exact_match, paper_f1
@@ -35,8 +35,10 @@ FIRST_PASSAGES = 200
 class Asks(Protocol):
     """A model that answers questions."""
 
-    def ask(self, question: str, **options: Any) -> Answer:
-        """Answer a question; options as for `MemoryModel.ask`."""
+    def ask(
+        self, question: str, *, reader: ReaderKind, k: int, max_tokens: int, source: str | None
+    ) -> Answer:
+        """Answer a question; see `MemoryModel.ask`."""
 
 
 class Subject(Protocol):
@@ -354,11 +356,15 @@ def _ranks(subject: Subject, item: _Item) -> dict[str, int | None]:
 
 def _reply(subject: Subject, item: _Item, reader: ReaderKind, plan: Plan, source: str) -> Reply:
     """A reader's reply, from the document `source` alone where the protocol asks for that."""
-    options: dict[str, Any] = {"reader": reader, "k": plan.k, "max_tokens": plan.max_tokens}
-    if plan.protocol in ("gold", "abstain"):
-        options |= {"source": source, "k": ALL_PASSAGES}
+    is_alone = plan.protocol in ("gold", "abstain")
     try:
-        answer = subject.model.ask(item.question.text, **options)
+        answer = subject.model.ask(
+            item.question.text,
+            reader=reader,
+            k=ALL_PASSAGES if is_alone else plan.k,
+            max_tokens=plan.max_tokens,
+            source=source if is_alone else None,
+        )
     except InvalidInput as error:
         # such as more passages than the context holds: that question fails, the run continues
         return Reply(error=str(error))

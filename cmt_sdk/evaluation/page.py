@@ -130,7 +130,10 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 def _kind(report: Report) -> str:
     """The way in which the memories were made."""
     s = report["settings"]
-    return f"kv {s['keep']:g}" if s["compressor"] == "kv" else f"soft {s['compression']}x"
+    if s["compressor"] != "kv":
+        return f"soft {s['compression']:g}x"
+    # reports of earlier releases name the share of entries kept, and the compression of "soft"
+    return f"kv {s['keep'] if 'keep' in s else 1 / s['compression']:g}"
 
 
 def _name(report: Report, reader: str) -> str:

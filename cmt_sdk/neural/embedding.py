@@ -28,11 +28,15 @@ MAX_TOKENS = 512  # of a text; later ones add nothing to an embedding
 
 @dataclass(frozen=True)
 class MatchHead:
-    """What was trained, or the plain mean over half of the model's layers.
+    """The trained weights of pooling and projection, or those of a plain mean after half of the
+    model's layers.
 
-    layers: int64 [l], how many layers have run where states are taken, ascending. tokens:
-    [vocabulary], log weight of each token. attend: [d], how a token's last state changes its
-    weight. projection: [dimension, l * d], bias: [dimension].
+    Attributes:
+        layers: int64 [l], ascending: the numbers of layers after which states are taken.
+        tokens: [vocabulary], the log weight of each token.
+        attend: [d], how a token's last state changes its weight.
+        projection: [dimension, l * d].
+        bias: [dimension].
     """
 
     layers: Tensor
@@ -53,7 +57,7 @@ class MatchHead:
 
     @classmethod
     def plain(cls, lm: FrozenModel) -> MatchHead:
-        """Without training: the mean state after half of the layers, every token alike."""
+        """Without training: the mean state after half of the layers, all tokens alike."""
         width = lm.model.config.hidden_size
         vocabulary = lm.model.get_input_embeddings().weight.shape[0]
         layers = torch.tensor([lm.kv_shape[0] // 2])
@@ -70,13 +74,16 @@ class MatchHead:
         return MatchHead(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def __call__(self, ids: Tensor, states: Tensor, inside: Tensor) -> Tensor:
-        """Vectors [n, dimension] of length 1.
+        """Embeddings [n, dimension] of length 1.
 
-        ids [n, t], states [n, t, l, d] of unit length, inside bool [n, t]: which tokens count.
+        Args:
+            ids: [n, t].
+            states: Of length 1, [n, t, l, d].
+            inside: bool [n, t], True for the tokens that count.
         """
-        weights = self.tokens[ids] + states[:, :, -1] @ self.attend
+        weights = self.tokens[ids] + states[:, :, -1] @ self.attend  # (n, t)
         weights = weights.masked_fill(~inside, float("-inf")).softmax(1)
-        pooled = (states * weights[..., None, None]).sum(1).flatten(1)
+        pooled = (states * weights[..., None, None]).sum(1).flatten(1)  # (n, l * d)
         return normalize(linear(pooled, self.projection, self.bias), dim=-1)
 
 

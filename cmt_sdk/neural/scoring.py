@@ -24,7 +24,7 @@ hardly predicts which one answers better (below 0.3).
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -61,32 +61,29 @@ def question_likelihoods(
     before, words = lm.question_span(question)
     words = words[-MAX_QUESTION_TOKENS:]
     tokens = torch.tensor([before + words], device=lm.device).expand(len(memories), -1)
-    return [
-        logs.tolist() for logs in _logs(lm, cache, tokens, len(before), [words] * len(memories))
-    ]
+    predicted = _predictions(lm, cache, tokens, len(before), [words] * len(memories))
+    return [(-cross_entropy(*pair, reduction="none")).tolist() for pair in predicted]
 
 
-def _logs(
-    lm: FrozenModel, cache: MemoryCache, tokens: Tensor, skipped: int, rows: Sequence[Sequence[int]]
-) -> list[Tensor]:
-    """The log probability of each row's scored tokens, read after the row's memories.
+def _predictions(
+    lm: FrozenModel, cache: MemoryCache, tokens: Tensor, skipped: int, rows: Sequence[list[int]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Read tokens after memories; yield by row the logits [n, vocabulary] before its scored tokens,
+    and their ids [n].
 
     Args:
         lm: The model.
         cache: One row of memories per row of tokens.
         tokens: Ids [rows, t]: unscored tokens, the scored ones, and padding.
         skipped: Unscored tokens at the beginning. With 0 the first scored token has no state before
-            it in this pass, and has no log probability.
+            it in this pass, and is left out.
         rows: The scored tokens of each row.
     """
     states = lm.forward(cache, **cache.inputs(tokens))  # (rows, t, d)
-    first = max(0, skipped - 1)
-    found = []
+    first = max(0, skipped - 1)  # the state before a token predicts it
     for state, scored in zip(states, rows, strict=True):
-        logits = lm.logits(state[first : skipped + len(scored) - 1])  # the state before each token
-        expected = torch.tensor(scored[-len(logits) :], device=logits.device)
-        found.append(-cross_entropy(logits, expected, reduction="none"))
-    return found
+        logits = lm.logits(state[first : skipped + len(scored) - 1])
+        yield logits, torch.tensor(scored[-len(logits) :], device=logits.device)
 
 
 @dataclass(frozen=True)
@@ -129,7 +126,8 @@ class FidelityMeter:
         lm = self.method.lm
         cue = lm.ids(REPEAT)
         tokens = padded([cue + row for row in rows], lm.device, lm.end_id)
-        return [float(logs.mean()) for logs in _logs(lm, cache, tokens, len(cue), rows)]
+        predicted = _predictions(lm, cache, tokens, len(cue), rows)
+        return [-float(cross_entropy(*pair)) for pair in predicted]
 
 
 def _complete_cache(lm: FrozenModel, rows: Sequence[list[int]]) -> MemoryCache:

@@ -2,8 +2,8 @@
 time. Knows no model.
 
 Jinja's sandbox keeps a template from Python's insides, but not from looping for ever or filling the
-memory. Here each round of a loop, each call of a macro, and each text that is made is paid for out
-of a budget that grows with what is rendered.
+memory. Here each round of a loop, each call of a macro, and each text that is made costs part of a
+budget that grows with the length of the conversation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIZED = (str, bytes, list, tuple, dict)
 
 
 class Budget:
-    """What one rendering may still do. Raises SecurityError where it is used up."""
+    """The steps and characters that one rendering has left. Raises SecurityError at 0."""
 
     def __init__(self, size: int) -> None:
         self.left = LEAST_BUDGET + PER_CHARACTER * size
@@ -54,24 +54,25 @@ class Budget:
             raise SecurityError(f"it takes longer than {SECONDS:.0f} s")
 
     def made(self, value: Any) -> Any:
-        """A value that the template has made, after it was paid for."""
+        """Charge for a value that the template has made, and return it."""
         self.spend(len(value) if isinstance(value, SIZED) else 1)
         return value
 
     def size(self, value: Any) -> int:
         """The characters of a value that is written out; counted as far as the budget goes."""
-        found, waiting = 0, [value]
-        while waiting and found <= self.left:
-            one = waiting.pop()
+        found = 0
+        pending = [value]
+        while pending and found <= self.left:
+            one = pending.pop()
             found += len(one) if isinstance(one, SIZED) else 1
             if isinstance(one, dict):
-                waiting += [*one, *one.values()]
+                pending += [*one, *one.values()]
             elif isinstance(one, list | tuple):
-                waiting += one
+                pending += one
         return found
 
     def written(self, value: Any) -> Any:
-        """A value that goes into the text, after it was paid for."""
+        """Charge for a value that goes into the text, and return it."""
         self.spend(self.size(value))
         return value
 
@@ -91,7 +92,7 @@ class _Generation(Extension):
 
 
 class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox that transformers renders in, in which everything is paid for."""
+    """The sandbox that transformers renders in, with a budget."""
 
     intercepted_binops = OPERATORS
 
@@ -170,7 +171,8 @@ def _check_size(given: Sequence[Any]) -> None:
     """What a function makes of its arguments has at most the product of their sizes: `replace`,
     `join`, `center`.
     """
-    most, budget = 1, _budget.get()
+    most = 1
+    budget = _budget.get()
     for value in given:
         if isinstance(value, int) and abs(value) > LARGEST_NUMBER:
             raise SecurityError(

@@ -33,7 +33,7 @@ CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def pack(memory: PackedMemory) -> bytes:
-    """The bytes of a memory. Raises InvalidInput for arrays that the format has no place for."""
+    """Return the bytes of a memory. Raises InvalidInput for arrays that the format cannot hold."""
     start = TABLE + ENTRY.size * len(memory.arrays)
     entries, data, offset = [], [], -(-start // ALIGN) * ALIGN
     data.append(bytes(offset - start))
@@ -56,9 +56,11 @@ def pack(memory: PackedMemory) -> bytes:
 
 
 def unpack(data: bytes | memoryview) -> PackedMemory:
-    """The memory that the bytes hold; its arrays are read-only views of them.
+    """Return the memory that the bytes hold; its arrays are read-only views of them.
 
-    Raises StorageNewer for a later version, StorageDamaged for anything that `pack` did not write.
+    Raises:
+        StorageNewer: a later release wrote the bytes.
+        StorageDamaged: `pack` did not write them.
     """
     view = memoryview(data).toreadonly()
     if len(view) < TABLE:

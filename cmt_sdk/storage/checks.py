@@ -147,7 +147,7 @@ class Check:
     well: str
 
 
-def unmet(db: Connection) -> list[str]:
+def orphans(db: Connection) -> list[str]:
     """Return the rows whose parent row is missing, as "table rowid"."""
     return [f"{row[0]} {row[1]}" for row in db.exec_driver_sql("PRAGMA foreign_key_check")]
 
@@ -250,7 +250,7 @@ def _embeddings(db: Connection) -> Sequence[Row[tuple[int, bytes]]]:
 
 
 CHECKS = (
-    Check("references", unmet, "rows belong to nothing", "every row belongs to another"),
+    Check("references", orphans, "rows belong to nothing", "every row belongs to another"),
     Check(
         "metadata",
         bad_metadata,

@@ -142,7 +142,7 @@ _opening = threading.Lock()
 
 def _before_fork() -> None:
     """Close all idle connections: SQLite must not be carried across a fork
-    (sqlite.org/howtocorrupt.html, 2.6). Parent and child open new ones when they need them.
+    (sqlite.org/howtocorrupt.html). Parent and child open new ones when they need them.
     """
     until = time.monotonic() + FORK_WAIT
     for database in list(_open):

@@ -178,9 +178,7 @@ class Documents(DocumentRows):
         with self._write() as db:
             row = db.execute(text(sql), values).first()
             if row is None:
-                raise DocumentNotFound(
-                    f"no document has the id {document_id!r}; `list` shows those there are"
-                )
+                raise DocumentNotFound.of(document_id)
             changed = self._replaced(db, document_of(row), changes, spans, split)
             seal(db.exec_driver_sql, "doc_id = ?", (document_id,))
         return changed

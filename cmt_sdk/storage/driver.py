@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from cmt_sdk.config import MEMORY_FILES
 from cmt_sdk.errors import StorageEncrypted
 
 try:
@@ -32,7 +33,7 @@ OperationalError: Errors = (
     *((sqlcipher.OperationalError,) if sqlcipher else ()),
 )
 
-FILE = "memory.db"
+FILE = MEMORY_FILES[0]
 WAIT_SECONDS = 30
 VARIABLE = "CMT_KEY"
 

@@ -1,9 +1,7 @@
-"""Where the key of an encrypted database comes from: CMT_KEY, or the system keyring. Never shows
-one; opens no database for long.
+"""The key of an encrypted database, from CMT_KEY or the system keyring. Never shows a key.
 
-An encrypted file begins with its salt: `MARK` and twelve random bytes. They are also the name of
-its key in the keyring, so the key is found wherever the file lies, and no other file's key takes
-its place.
+An encrypted file begins with its salt: `MARK` and twelve random bytes. They also name its key in
+the keyring, so that the key is found wherever the file is, and never mistaken for another file's.
 """
 
 from __future__ import annotations
@@ -23,24 +21,32 @@ from cmt_sdk.storage import driver
 from cmt_sdk.storage.driver import VARIABLE, Key, connect
 from cmt_sdk.storage.work_locks import FILE as LOCK
 
-SERVICE, EXTRA = "cmt-sdk", "encryption"
+SERVICE = "cmt-sdk"  # in the keyring
+EXTRA = "encryption"
 PLAIN = b"SQLite format 3\0"
 MARK = b"CMTE"
 SALT = 16  # bytes
-# characters of a passphrase that nothing else helps to guard: NIST SP 800-63B-4, section 3.1.1.2
+# characters of a passphrase that is the only protection: NIST SP 800-63B-4, section 3.1.1.2
 SHORTEST = 15
 ROUNDS = 256_000  # of PBKDF2 with SHA-512, as SQLCipher 4 derives keys
 RAW = re.compile(r"[0-9a-fA-F]{64}")
 
 
 def key_of(file: Path, *, encrypt: bool = False) -> Key | None:
-    """The key of a file, None for one that is not encrypted; with `encrypt` an empty file begins to
-    be an encrypted one.
+    """Return the key of a file; None for one that is not encrypted.
 
-    It reads the file's first bytes, which drops SQLite's locks: no database of this process may
-    have the file open. Raises MissingExtra, StorageEncrypted (no key), and with `encrypt`
-    InvalidSetting for a plain database or a short passphrase, StorageDamaged for what is no
-    database.
+    Reads the file's first bytes, which drops SQLite's locks on it (sqlite.org/howtocorrupt.html,
+    2.2): no database of this process may have the file open.
+
+    Args:
+        file: the database.
+        encrypt: make an empty file an encrypted one, and refuse a plain database.
+
+    Raises:
+        MissingExtra: the extra `encryption` is not installed.
+        StorageEncrypted: the key is not available.
+        InvalidSetting: with `encrypt`, a plain database or a short passphrase.
+        StorageDamaged: with `encrypt`, the file is no database.
     """
     begins = _beginning(file)
     if encrypt and not begins:
@@ -60,7 +66,7 @@ def key_of(file: Path, *, encrypt: bool = False) -> Key | None:
 
 
 def not_encrypted(file: Path) -> InvalidSetting:
-    """What to say of a plain database where an encrypted one is asked for."""
+    """Return the error for a plain database where an encrypted one is wanted."""
     return InvalidSetting(
         f"{file} is not encrypted, and encrypted=True makes new ones: export it, and import it into"
         " a new one"
@@ -73,7 +79,7 @@ def _beginning(file: Path) -> bytes:
 
 
 def _known(file: Path, begins: bytes) -> Key | None:
-    """The key of a file that begins so."""
+    """Return the key of a file with these first bytes."""
     if not begins.startswith(MARK) or len(begins) < SALT:
         return None
     _require()
@@ -90,11 +96,15 @@ def _known(file: Path, begins: bytes) -> Key | None:
 
 
 def _begun(file: Path) -> Key:
-    """A new key, which is safe before the file's first page is. Raises InvalidSetting for a
-    passphrase that is soon guessed.
+    """Make a key and the file's first page. A random key is in the keyring before the page is
+    written.
+
+    Raises:
+        InvalidSetting: a passphrase of fewer than SHORTEST characters.
     """
     _require()
-    salt, given = MARK + os.urandom(SALT - len(MARK)), os.environ.get(VARIABLE)
+    salt = MARK + os.urandom(SALT - len(MARK))
+    given = os.environ.get(VARIABLE)
     if given and len(given) < SHORTEST:
         raise InvalidSetting(
             f"the passphrase in {VARIABLE} has {len(given)} characters, a new memory wants"
@@ -115,8 +125,8 @@ def _require() -> None:
 
 
 def _key(given: str, salt: bytes) -> Key:
-    """64 hexadecimal digits are the key; from anything else it is derived as SQLCipher would, once
-    for all connections.
+    """Return the key that 64 hexadecimal digits are, or that SQLCipher derives from a passphrase:
+    once for all connections.
     """
     secret = (
         given.lower()
@@ -127,7 +137,7 @@ def _key(given: str, salt: bytes) -> Key:
 
 
 def _kept(name: str) -> tuple[str, str]:
-    """The key of this name in the system keyring, or why there is none."""
+    """Return the key of this name in the system keyring, and why it cannot be read."""
     keyring, failures = _keyring()
     try:
         return keyring.get_password(SERVICE, name) or "", ""
@@ -136,12 +146,12 @@ def _kept(name: str) -> tuple[str, str]:
 
 
 def _place(name: str) -> str:
-    """Where the key of this name lies in the keyring, for people who want to see or keep it."""
+    """Return where a key is in the keyring, for messages."""
     return f"the system keyring ({SERVICE}, {name})"
 
 
 def _keep(key: Key) -> None:
-    """Put a new key in the system keyring, and see that it is there."""
+    """Put a new key in the system keyring, and check that it is there."""
     keyring, failures = _keyring()
     why = "it does not keep what it is given"
     try:

@@ -1,8 +1,8 @@
 """A Filter as SQL: conditions on the table `documents` with bound values only. Knows no connection.
 
 Metadata is compared as JSON on both sides, so that a number reads the same in the document and in
-the filter. Where less and more are asked of a number, a text counts as one that is kept as text for
-its notation alone: "12.50" is more than 12.
+the filter. In a comparison of a number by < or >, a text that is a number in another notation
+counts as that number: "12.50" is more than 12.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Bind = Callable[[object], str]
 
 
 def conditions(filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
-    """The WHERE clause for documents `d`, and its values. Raises InvalidFilter."""
+    """Return the WHERE clause for documents `d`, and its bound values. Raises InvalidFilter."""
     values: dict[str, Any] = {"now": now}
     parts = ["(d.expires_at IS NULL OR d.expires_at > :now)"]
     if not filter.history:
@@ -57,7 +57,7 @@ def conditions(filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
 
 
 def _in_scope(scope: str, bind: Bind) -> str:
-    """The scope itself and all beneath it; "0" is the character that follows "/"."""
+    """Return a condition on a scope and all scopes below it; "0" is the character after "/"."""
     scope = scope.rstrip("/")
     if not scope:
         raise InvalidFilter("scope '/' names nothing: give a name, or '' for all scopes")
@@ -119,10 +119,10 @@ def _on_metadata(key: str, wanted: Any, bind: Bind) -> str:
 
 
 def _number_in_text(path: str, found: str) -> str:
-    """The number that a text is in another notation than its own, as "12.50" or "12e3" is one; else
+    """Return SQL for the number that a text is in another notation, such as "12.50" or "12e3"; else
     NULL.
 
-    Nested, because only a text that is JSON has a JSON type.
+    The cases are nested because json_type fails for text that is not JSON.
     """
     number = f"json_extract({found}, '$')"
     of_number = (
@@ -152,8 +152,8 @@ def _operator(key: str, wanted: Any) -> tuple[str, Any]:
 
 
 def _among(path: str, choices: Sequence[Scalar], bind: Bind, key: str) -> str:
-    """The value is one of the choices: of the same kind (1 is 1.0, but not True), and equal. Never
-    NULL.
+    """Return a condition that the value equals one of the choices and is of the same kind: 1 is
+    1.0, but not True. Never NULL.
     """
     by_kind: dict[str, list[Scalar]] = {}
     for choice in choices:
@@ -170,7 +170,7 @@ def _among(path: str, choices: Sequence[Scalar], bind: Bind, key: str) -> str:
 
 
 def _kind(key: str, value: Scalar) -> str:
-    """The JSON types that a value is compared with."""
+    """Return the JSON types that a value is compared with."""
     if fault := fault_of(value):
         raise InvalidFilter(f"filter {key:.60}: {fault}")
     return next(types for kind, types in KINDS.items() if isinstance(value, kind))

@@ -1,6 +1,5 @@
-"""Documents that come from another machine: which one here they are, and their later versions.
-
-Knows no archive.
+"""Documents that come from another machine: matching them with those here, and adding their later
+versions. Knows no archive.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from cmt_sdk.types import Document, Span, tail_of
 
 
 class Histories(Documents):
-    """Documents that share a history with those of another folder; see ports.DocumentStore."""
+    """Documents that share a history with those of another folder."""
 
     def related(self, versions: Sequence[Document]) -> list[Document]:
         """Return current documents that may be an archive's document under another id.
@@ -73,12 +72,10 @@ class Histories(Documents):
             sql = text("SELECT * FROM documents d WHERE doc_id = :id AND d.current")
             before = db.execute(sql, {"id": document_id}).first()
             if before is None:
-                raise DocumentNotFound(
-                    f"no document has the id {document_id!r}; `list` shows those there are"
-                )
+                raise DocumentNotFound.of(document_id)
             known = self._current(db, document_id)
             if last.text != known.text:
-                # which keeps `before` as a version
+                # this keeps `before` as a version
                 self._replaced(db, known, {"text": last.text}, spans)
             elif last.version != known.version:
                 self._overwrite(db, self._dated(replace(last, id=document_id)), before)
@@ -91,5 +88,5 @@ class Histories(Documents):
             return self._current(db, document_id)
 
     def _dated(self, version: Document) -> dict[str, Any]:
-        """The row of a version with its own time of change."""
+        """Return the row of a version with its own time of update."""
         return self._row(version) | {"updated_at": stamp_of(version.updated_at or self.now())}

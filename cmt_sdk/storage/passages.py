@@ -1,6 +1,4 @@
-"""Passages with their memories and embeddings in the database, full-text search among them. Knows
-no index file.
-"""
+"""Passages with their memories and embeddings in the database. Knows no index file."""
 
 from __future__ import annotations
 
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Row, text
 
-from cmt_sdk import words
 from cmt_sdk.errors import (
     InvalidDocument,
     ModelMismatch,
@@ -36,21 +33,17 @@ from cmt_sdk.storage.rows import (
     sound_text,
 )
 from cmt_sdk.storage.work_locks import claimed
-from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Hit, PackedMemory, Passage, Vector
+from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, PackedMemory, Passage, Vector
 from cmt_sdk.vectors import Embeddings
 
-MAX_FTS_TERMS = 200
-# What counts, against a word as it is asked for: one in another form, one within a longer one, a
-# date or number in any notation.
-WEIGHTS = "0.5, 0.5, 2.0"
-# seconds before the time of reading is written again: a question should not cost a write
+# seconds before the time of reading is written again: a question should not cost a write each time
 LAST_READ_RESOLUTION_S = 60.0
 
 log = logging.getLogger(__name__)
 
 
 class Passages(Database):
-    """The passages of a folder; see ports.PassageStore."""
+    """The passages of one folder, with their memories and embeddings."""
 
     def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]:
         """Return passages of current documents that have no embedding yet, oldest first.
@@ -59,9 +52,9 @@ class Passages(Database):
             limit: how many at most.
             of: ids of the documents to look at; None: all.
         """
-        meant = "" if of is None else "AND d.doc_id IN (SELECT value FROM json_each(:of))"
+        only = "" if of is None else "AND d.doc_id IN (SELECT value FROM json_each(:of))"
         sql = f"""SELECT {PASSAGE} JOIN waiting w ON w.passage_id = p.id
-            WHERE {ALIVE} {meant} ORDER BY w.passage_id LIMIT :limit"""
+            WHERE {ALIVE} {only} ORDER BY w.passage_id LIMIT :limit"""
         values = {"limit": limit, "now": self.now().timestamp()}
         with self._read() as db:
             rows = db.execute(
@@ -97,8 +90,8 @@ class Passages(Database):
 
     @staticmethod
     def _with_documents(db: Connection, rows: Sequence[Row[Any]]) -> list[tuple[Passage, Document]]:
-        """Rows of PASSAGE as passages. Each document is read once: one of megabytes has thousands
-        of passages.
+        """Return rows of PASSAGE as passages with their documents. Each document is read once: one
+        of megabytes has thousands of passages.
         """
         documents = {}
         for some in chunks(sorted({r.document_key for r in rows})):
@@ -120,7 +113,8 @@ class Passages(Database):
             self._check_maker(db, fingerprint)
             body = {"id": fingerprint.id, "body": json.dumps(asdict(fingerprint))}
             db.execute(text("INSERT OR IGNORE INTO fingerprints VALUES (:id, :body)"), body)
-            values, lost = {"now": self.now().timestamp()}, 0
+            values = {"now": self.now().timestamp()}
+            replaced = 0
             for passage, made in encoded.items():
                 if not db.execute(
                     text("SELECT 1 FROM passages WHERE id = :id"), {"id": passage}
@@ -134,30 +128,31 @@ class Passages(Database):
                     "fidelity": made.fidelity,
                 }
                 db.execute(text(sql), values | row)
-                lost += self._save_embedding(db, passage, made.embedding, fingerprint)
-            if lost:
+                replaced += self._save_embedding(db, passage, made.embedding, fingerprint)
+            if replaced:
                 self._bump_change_counter(db)
 
     @staticmethod
     def _check_maker(db: Connection, fingerprint: Fingerprint) -> None:
-        """Memories of two models must not meet in one folder, where each would find and misread the
-        other's.
+        """Raise ModelMismatch where another model made stored memories: each model would misread
+        the other's.
         """
         for theirs in _makers(db):
             if differences := theirs.differences(fingerprint):
                 raise ModelMismatch(
                     f"another process encoded with {theirs.model} meanwhile"
-                    f" ({'; '.join(differences)}): open the memory again"
+                    f" ({'; '.join(differences)}): open the memory again",
+                    differences=differences,
                 )
 
     @staticmethod
     def _save_embedding(
-        db: Connection, passage: int, key: Vector, fingerprint: Fingerprint
+        db: Connection, passage: int, embedding: Vector, fingerprint: Fingerprint
     ) -> bool:
-        """Store an embedding under a new label, where it is another; True when one before it
-        went.
+        """Store an embedding under a new label unless the same one is stored; return whether it
+        replaced another one.
         """
-        data = np.ascontiguousarray(key, "<f4").tobytes()
+        data = np.ascontiguousarray(embedding, "<f4").tobytes()
         values = {"id": passage, "by": fingerprint.id, "key": data}
         sql = "DELETE FROM vectors WHERE passage_id = :id AND (key <> :key OR fingerprint <> :by)"
         lost = bool(db.execute(text(sql), values).rowcount)
@@ -178,7 +173,8 @@ class Passages(Database):
             ModelMismatch: another model than `reader` made stored memories.
         """
         found: dict[int, PackedMemory] = {}
-        now, old = self.now().timestamp(), []
+        now = self.now().timestamp()
+        old = []
         with self._read() as db:
             self._check_maker(db, reader)
             for some in chunks(passage_ids):
@@ -207,7 +203,7 @@ class Passages(Database):
                     )
         except (StorageFull, StorageLocked, StorageDenied) as error:
             # a full disk still answers questions
-            log.info("the time of reading was not noted: %s", error)
+            log.info("the time of reading was not recorded: %s", error)
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
         """Return stored memories with their embeddings and the fingerprints that made them, for an
@@ -224,9 +220,9 @@ class Passages(Database):
                 for row in db.exec_driver_sql(f"{sql} ({some})"):
                     memory = _memory_of(row.passage_id, row.data)
                     if memory is not None:
-                        key = np.frombuffer(row.key, "<f4").astype(np.float32)
+                        embedding = np.frombuffer(row.key, "<f4").astype(np.float32)
                         found[row.passage_id] = (
-                            Encoded(memory, key, row.fidelity),
+                            Encoded(memory, embedding, row.fidelity),
                             fingerprint_of(row.body),
                         )
         return found
@@ -281,51 +277,6 @@ class Passages(Database):
         )
         return Embeddings([r.passage_id for r in rows], matrix)
 
-    def search_text(self, query: str, limit: int, filter: Filter) -> list[Hit]:
-        """Search full text by BM25 (sqlite.org/fts5.html, section 5.1.1); return hits, best first.
-
-        Any word of the query may match, in any of its spellings (cmt_sdk.words).
-
-        Args:
-            query: the words.
-            limit: hits at most.
-            filter: which documents.
-        """
-        asked = words.asked(query)
-        whole = _any_of(asked)
-        if not whole:
-            return []
-        where, values = conditions(replace(filter, history=False), self.now().timestamp())
-        alive = (
-            "JOIN passages p ON p.id = found.id JOIN documents d ON d.key = p.document_key WHERE"
-            f" {where}"
-        )
-        sql = f"""WITH other AS MATERIALIZED (SELECT rowid AS id, bm25(passage_forms, {WEIGHTS})
-            AS score
-                FROM passage_forms WHERE passage_forms MATCH :forms),
-            found AS (SELECT passage_text.rowid AS id, bm25(passage_text) + ifnull(other.score, 0)
-                AS score
-                FROM passage_text LEFT JOIN other ON other.id = passage_text.rowid
-                    WHERE passage_text MATCH :words
-                UNION ALL SELECT * FROM other)
-            SELECT found.id, found.score FROM found {alive} ORDER BY score, found.id LIMIT :limit"""
-        one = f"""WITH found AS (SELECT rowid AS id FROM passage_text
-            WHERE passage_text MATCH :words)
-            SELECT 1 FROM found {alive} LIMIT 1"""
-        with self._read() as db:
-            spelt = sorted(asked.spelt, key=len, reverse=True)[:MAX_FTS_TERMS]
-            unknown = [
-                w for w in spelt if not db.execute(text(one), values | {"words": f'"{w}"'}).first()
-            ]
-            whole = " OR ".join([whole, *_parts_of(unknown)])
-            forms = " OR ".join([f"{{forms meanings}} : ({whole})", *map(_within, unknown)])
-            rows = db.execute(
-                text(sql), values | {"words": whole, "forms": forms, "limit": 2 * limit}
-            ).all()
-        # of a passage that is there twice the first has the whole score
-        best = {r.id: -r.score for r in reversed(rows)}
-        return [Hit(i, best[i]) for i in list(dict.fromkeys(r.id for r in rows))[:limit]]
-
     def fingerprints(self) -> list[Fingerprint]:
         """Return the fingerprints of the stored memories."""
         with self._read() as db:
@@ -368,37 +319,8 @@ class Passages(Database):
         return len(gone)
 
 
-def _any_of(asked: words.Asked) -> str:
-    """The words of a question for FTS5, quoted, so that none is taken for its syntax; empty where
-    there are none.
-
-    Of a very long question the longest words are asked for: the time that FTS5 takes grows faster
-    than their number.
-    """
-    longest = sorted(asked.words, key=len, reverse=True)[:MAX_FTS_TERMS]
-    return " OR ".join(
-        [f'"{word}"' for word in longest]
-        + [f'"{start}" *' for start in asked.starts[:MAX_FTS_TERMS]]
-    )
-
-
-def _parts_of(unknown: Sequence[str]) -> list[str]:
-    """What may be found of words that no passage has: words that begin with one, and parts of a
-    compound.
-    """
-    starts = [f'"{word}" *' for word in unknown]
-    parts = [f'"{part}"' for word in unknown for part in words.heads_and_tails(word)]
-    return [*starts, *parts[:MAX_FTS_TERMS]]
-
-
-def _within(word: str) -> str:
-    """The grams of a word, one after the other: what a longer word that holds it has."""
-    grams = " + ".join(f'"{gram}"' for gram in words.grams(word))
-    return f"grams : ({grams})"
-
-
 def _makers(db: Connection) -> list[Fingerprint]:
-    """What made the memories here."""
+    """Return the fingerprints that the stored memories have."""
     sql = (
         "SELECT body FROM fingerprints f WHERE EXISTS (SELECT 1 FROM vectors v WHERE v.fingerprint"
         " = f.id)"
@@ -407,8 +329,8 @@ def _makers(db: Connection) -> list[Fingerprint]:
 
 
 def _memory_of(passage: int, data: bytes) -> PackedMemory | None:
-    """A stored memory; None for a damaged one, which is then made again from the text as a cold one
-    is.
+    """Return a stored memory; None for a damaged one, which is then made again from the text like a
+    missing one.
     """
     try:
         return unpack(data)

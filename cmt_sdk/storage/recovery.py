@@ -1,5 +1,5 @@
-"""What can still be read of a damaged database, row by row, into a new one. Knows tables and
-SQLite, no meaning.
+"""Recovery: copies every readable row of a damaged database into a new one. Knows tables and
+SQLite, no domain value.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from cmt_sdk.storage.driver import Connection, Error, Key, connect
 from cmt_sdk.storage.rows import record_hash
 from cmt_sdk.storage.schema import run_from, seal
 
-# In the order in which rows refer to each other, with the column that numbers the rows.
+# In the order in which rows refer to each other, with the column that numbers their rows.
 TABLES = {
     "documents": "key",
     "passages": "id",
@@ -24,7 +24,7 @@ TABLES = {
     "vectors": "label",
     "memories": "passage_id",
 }
-# What an index holds of a document beside its table: the index, the condition that it is kept for.
+# Columns of a document that an index holds too: the index, and the condition of its rows.
 WITNESSES = {
     "doc_id": (("sqlite_autoindex_documents_1", "1"), ("one_current", "current")),
     "scope": (("by_scope", "current"),),
@@ -40,11 +40,14 @@ LAST = 2**62
 
 @dataclass
 class Salvaged:
-    """How many rows of each table were saved; `damaged` names the tables of which some could not be
-    read.
+    """The result of a recovery.
 
-    `settled` and `doubtful` tell what is stored twice and differed: where the row's hash says what
-    is right, and where not; the latter also which rows only an index still names.
+    Attributes:
+        rows: how many rows of each table were saved.
+        damaged: the tables with rows that could not be read.
+        settled: values that differed between a row and an index, where the record hash decides.
+        doubtful: such values where it does not, and rows that only an index still names.
+        has_settings: the settings were saved.
     """
 
     rows: dict[str, int] = field(default_factory=dict)
@@ -55,11 +58,15 @@ class Salvaged:
 
 
 def salvage(damaged: Path, new: Path, key: Key | None = None) -> Salvaged:
-    """Fill a new file with the current schema and what a damaged copy still gives; the copy may be
-    changed by it.
+    """Fill a new file with the current schema and every readable row of a damaged copy.
 
-    Where SQLite cannot open it at all, it is tried once more with the header of a sound database.
-    Both have the same key.
+    Where SQLite cannot open the copy, its header is overwritten with that of a new database, and
+    it is opened once more.
+
+    Args:
+        damaged: a copy of the damaged file; it can be changed.
+        new: the file to make.
+        key: the key of both.
     """
     new.touch(mode=0o600)
     with closing(connect(new, key, isolation_level=None)) as made:
@@ -83,8 +90,8 @@ def _opens(file: Path) -> bool:
 
 
 def _give_header(file: Path, sound: Path) -> None:
-    """The first bytes of a new database, which say page size and encoding; its list of free pages
-    is left empty.
+    """Overwrite a file's header, which has the page size and the encoding, with that of a new
+    database (sqlite.org/fileformat.html, 1.3). Its list of free pages is left empty.
     """
     header = bytearray(sound.read_bytes()[:HEADER])
     header[18:20] = b"\1\1"  # no write-ahead log
@@ -96,12 +103,13 @@ def _give_header(file: Path, sound: Path) -> None:
 
 
 class _Damaged:
-    """A damaged database, asked again and again. SQLCipher gives nothing more through a connection
-    that met a damaged page.
+    """A damaged database. After an error an encrypted one is opened again: a SQLCipher connection
+    that met a damaged page reads nothing more.
     """
 
     def __init__(self, file: Path, key: Key | None) -> None:
-        self._file, self._key = file, key
+        self._file = file
+        self._key = key
         self._open()
 
     def _open(self) -> None:
@@ -109,7 +117,7 @@ class _Damaged:
         self._db.text_factory = lambda data: data.decode(errors="replace")
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> Iterator[Any]:
-        """What a query gives, up to where it fails."""
+        """Yield the rows of a query, up to where it fails."""
         try:
             yield from self._db.execute(sql, values)
         except Error:
@@ -119,7 +127,7 @@ class _Damaged:
             raise
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Release the file."""
         self._db.close()
 
 
@@ -150,10 +158,11 @@ def _copied(old: _Damaged, new: Connection) -> Salvaged:
 
 
 def _documents(old: _Damaged, reader: _Reader, found: Salvaged) -> Iterator[tuple[Any, ...]]:
-    """Their rows, put right before they are stored: a damaged name may be that of another document.
+    """Yield the rows of documents, corrected before they are stored: a damaged id can be that of
+    another document.
 
-    Where a bit turns the tree of a table to another branch, SQLite reads less of it and sees no
-    error: the indexes tell.
+    A changed bit in the tree of a table can make SQLite skip rows without an error; the indexes
+    still name them.
     """
     indexes = {
         column: [_held(old, column, *index) for index in known]
@@ -163,18 +172,18 @@ def _documents(old: _Damaged, reader: _Reader, found: Salvaged) -> Iterator[tupl
     for values in reader.rows():
         row = dict(zip(reader.columns, values, strict=True))
         names.pop(row["key"], None)
-        said = {
+        indexed = {
             column: [held[row["key"]] for held in known if row["key"] in held]
             for column, known in indexes.items()
         }
-        yield tuple(_righted(row, said, found).values())
+        yield tuple(_righted(row, indexed, found).values())
     if names:
         reader.lost = True
         found.doubtful += [f"a version of {name!r} may be gone" for name in names.values()]
 
 
 def _held(old: _Damaged, column: str, index: str, kept: str) -> dict[int, Any]:
-    """A column of the documents by their numbers, as far as an index of it can be read."""
+    """Return a column of the documents by their keys, as far as an index of it can be read."""
     held: dict[int, Any] = {}
     with suppress(*Error):
         held.update(
@@ -184,22 +193,22 @@ def _held(old: _Damaged, column: str, index: str, kept: str) -> dict[int, Any]:
 
 
 def _righted(
-    row: dict[str, Any], said: Mapping[str, Sequence[Any]], found: Salvaged
+    row: dict[str, Any], indexed: Mapping[str, Sequence[Any]], found: Salvaged
 ) -> dict[str, Any]:
-    """A document's row as its hash says that it was, whatever the indexes say; where nothing fits
-    that, as two indexes agree.
+    """Return a document's row corrected: with the values that fit its record hash; where none do,
+    with values on which two indexes agree.
     """
     if record_hash(row) == row["record_hash"]:
         return row
-    if (right := _fitting(row, said)) is not None:
+    if (right := _fitting(row, indexed)) is not None:
         differing = [
             f"{column} of {right['doc_id']!r} was {row[column]!r}"
-            for column in said
+            for column in indexed
             if row[column] != right[column]
         ]
         found.settled += [f"{was}, which its hash and an index correct" for was in differing]
         return right
-    for column, others in said.items():
+    for column, others in indexed.items():
         if others and row[column] not in others:
             if len(others) > 1 and len(set(others)) == 1:
                 row = {**row, column: others[0]}
@@ -208,11 +217,11 @@ def _righted(
     return row
 
 
-def _fitting(row: Mapping[str, Any], said: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:
-    """The row with those values, its own or an index's, that fit its hash."""
-    choices = [dict.fromkeys([row[column], *others]) for column, others in said.items()]
+def _fitting(row: Mapping[str, Any], indexed: Mapping[str, Sequence[Any]]) -> dict[str, Any] | None:
+    """Return the row with the values, its own or an index's, that fit its hash; None: none do."""
+    choices = [dict.fromkeys([row[column], *others]) for column, others in indexed.items()]
     rows = (
-        {**row, **dict(zip(said, chosen, strict=True))} for chosen in itertools.product(*choices)
+        {**row, **dict(zip(indexed, chosen, strict=True))} for chosen in itertools.product(*choices)
     )
     return next((r for r in rows if record_hash(r) == r["record_hash"]), None)
 
@@ -225,8 +234,8 @@ def _inserted(new: Connection, sql: str, row: tuple[Any, ...]) -> int:
 
 
 def _without_parents(new: Connection) -> None:
-    """Rows that belong to nothing any more go; what has no vector waits for one again, by the
-    schema's triggers.
+    """Delete rows whose parent row is missing. The schema's triggers make passages without an
+    embedding pending.
     """
     new.execute("DELETE FROM passages WHERE document_key NOT IN (SELECT key FROM documents)")
     new.execute("DELETE FROM vectors WHERE fingerprint NOT IN (SELECT id FROM fingerprints)")
@@ -235,7 +244,7 @@ def _without_parents(new: Connection) -> None:
 
 
 def _columns(old: _Damaged, table: str) -> set[str]:
-    """The columns of a damaged table, which an earlier release may have made with fewer."""
+    """Return the columns of a damaged table; an earlier release may have made it with fewer."""
     with suppress(*Error):
         return {row[1] for row in old.rows(f"PRAGMA table_info({table})")}
     return set()
@@ -247,7 +256,7 @@ def _quoted(column: str) -> str:
 
 @dataclass
 class _Reader:
-    """Rows of one table in order of their numbers; around what cannot be read, by halves."""
+    """Reads the rows of one table in order of their numbers, and halves a range that fails."""
 
     db: _Damaged
     table: str
@@ -257,7 +266,7 @@ class _Reader:
     probes: int = PROBES
 
     def rows(self) -> Iterator[tuple[Any, ...]]:
-        """Every row that can be read, once."""
+        """Yield every row that can be read, once."""
         there = _columns(self.db, self.table)
         wanted = ", ".join(_quoted(c) if c in there else "NULL" for c in self.columns)
         sql = (
@@ -272,7 +281,7 @@ class _Reader:
         yield from self._between(sql, highest + 1, LAST)
 
     def _highest(self) -> int:
-        """A number beyond all rows, as far as that can be read anywhere."""
+        """Return a number beyond all rows, as far as one can be read."""
         highest = 0
         for sql in (
             f"SELECT max({self.number}) FROM {self.table} NOT INDEXED",
@@ -284,8 +293,8 @@ class _Reader:
         return min(highest, LAST - 1) if highest else 2**20
 
     def _between(self, sql: str, first: int, last: int) -> Iterator[tuple[Any, ...]]:
-        """A range that fails is halved after the first bad row; wide ranges come before narrow
-        ones.
+        """Yield the rows of a range. A range that fails is halved after its first bad row; wide
+        ranges come before narrow ones.
         """
         ranges = deque([(first, last)])
         while ranges and self.probes:

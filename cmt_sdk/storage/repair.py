@@ -1,8 +1,8 @@
-"""Mending a folder that no process has open: what is damaged goes or is made anew, after a backup.
-Knows no model.
+"""Repairs a folder that no process has open: makes a backup, then deletes or rebuilds what is
+damaged. Knows no model.
 
-What only the model can make again (memories, embeddings, passages of documents that lost some) is
-left waiting: `Memory.finish_repair`.
+Memories, embeddings and lost passages, which only the model can make again, stay pending:
+`Memory.finish_repair` makes them.
 """
 
 from __future__ import annotations
@@ -38,13 +38,22 @@ PAGE, SAMPLE = 4096, 1 << 20  # bytes
 
 
 def repair(path: str | os.PathLike[str]) -> list[CheckResult]:
-    """Mend what can be mended of the memory in a folder, after a backup beside it; returns what was
-    done, line by line.
+    """Repair the memory in a folder; a backup is written next to it first.
 
-    A finding is not ok where something is lost, and its remedy says what helps. An empty list:
-    nothing was wrong. Close the memory first, in every process. Raises MemoryNotFound, InvalidInput
-    (it is open here), StorageLocked (elsewhere), StorageNewer, StorageFull, StorageDenied,
-    StorageEncrypted (the key is not here), MissingExtra.
+    Close the memory first, in every process.
+
+    Returns:
+        One result per step; empty where nothing was wrong. A result is not ok where something is
+        lost; its remedy says what helps.
+
+    Raises:
+        MemoryNotFound: there is no memory in the folder.
+        InvalidInput: the memory is open in this process.
+        StorageLocked: it is open in another process.
+        StorageNewer: a later release wrote it.
+        StorageFull, StorageDenied: the files cannot be written.
+        StorageEncrypted: the key is not available.
+        MissingExtra: the extra `encryption` is not installed.
     """
     folder = Path(path).expanduser().absolute()
     if not (folder / FILE).is_file():
@@ -69,11 +78,11 @@ def repair(path: str | os.PathLike[str]) -> list[CheckResult]:
     )
     if wrong:
         done.append(_salvaged(folder, kept, key, "; ".join(wrong)))
-    return [*done, *_mended(folder)]
+    return [*done, *_repaired(folder)]
 
 
 def _opened_up(folder: Path) -> Iterator[CheckResult]:
-    """Give the owner the right to read and write, where that is the owner to give."""
+    """Give the owner the right to read and write each file that lacks it."""
     for file in [folder, *files_in(folder)]:
         if not os.access(file, os.R_OK | os.W_OK):
             with translated(folder):
@@ -82,15 +91,15 @@ def _opened_up(folder: Path) -> Iterator[CheckResult]:
 
 
 def _alone(folder: Path, key: Key | None) -> None:
-    """Raise StorageLocked where another process has the database open, as far as it can still be
-    asked.
+    """Raise StorageLocked where another process has the database open. A database too damaged to
+    lock passes.
     """
     try:
         with closing(connect(folder / FILE, key, timeout=0, isolation_level=None)) as db:
             db.execute("PRAGMA locking_mode = EXCLUSIVE")
             db.execute("BEGIN IMMEDIATE")
             db.execute("ROLLBACK")
-    except DatabaseError as error:  # of a damaged one: nobody can have opened it
+    except DatabaseError as error:  # a damaged one: no process can have opened it
         if error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise StorageLocked(
                 f"{folder} is open in another process: close it there, then repair"
@@ -98,8 +107,8 @@ def _alone(folder: Path, key: Key | None) -> None:
 
 
 def _wrong(folder: Path, key: Key | None) -> list[str] | None:
-    """What is wrong with the database itself; empty where it is sound and something in it is not,
-    None where all is well.
+    """Return the faults of the database itself: empty where only its contents have faults, None
+    where all is well.
     """
     try:
         with closing(SQLiteStore(folder, create=False)) as store:
@@ -124,7 +133,7 @@ def _wrong(folder: Path, key: Key | None) -> list[str] | None:
 
 
 def _is_foreign(file: Path, key: Key | None) -> bool:
-    """A sound database that somebody else made is not ours to repair."""
+    """Return whether another program made the database: it is not repaired."""
     try:
         with closing(connect(file, key)) as db:
             sound = db.execute("PRAGMA integrity_check(1)").fetchone() == ("ok",)
@@ -139,8 +148,8 @@ def _is_foreign(file: Path, key: Key | None) -> bool:
 
 
 def _is_random(file: Path) -> bool:
-    """Encrypted pages cannot be made smaller; a database has empty room and text in every few of
-    its own.
+    """Return whether the pages look encrypted: those do not compress, and a plain database has text
+    and empty room in every few pages.
     """
     with file.open("rb") as data:
         data.seek(PAGE)
@@ -149,10 +158,11 @@ def _is_random(file: Path) -> bool:
 
 
 def _salvaged(folder: Path, kept: Path, key: Key | None, why: str) -> CheckResult:
-    """Put what can be read of a damaged database in its place; `kept` holds the files as they
+    """Replace a damaged database by one with every readable row; `kept` holds the files as they
     were.
     """
-    work, new = kept / ".work", folder / NEW
+    work = kept / ".work"
+    new = folder / NEW
     new.unlink(missing_ok=True)
     try:
         with translated(folder):
@@ -162,11 +172,13 @@ def _salvaged(folder: Path, kept: Path, key: Key | None, why: str) -> CheckResul
     finally:
         shutil.rmtree(work, ignore_errors=True)
     _put_in_place(folder, new)
-    return _told(saved, why)
+    return _salvage_result(saved, why)
 
 
 def _put_in_place(folder: Path, new: Path) -> None:
-    """The log goes first: it belongs to the damaged file, and would be read into the new one."""
+    """Move the new database into place. The log is deleted first: it belongs to the damaged file,
+    and SQLite would read it into the new one.
+    """
     with translated(folder):
         for file in [
             *(folder / f"{FILE}{suffix}" for suffix in ("-wal", "-shm")),
@@ -177,7 +189,7 @@ def _put_in_place(folder: Path, new: Path) -> None:
         flush(folder / FILE)
 
 
-def _told(saved: Salvaged, why: str) -> CheckResult:
+def _salvage_result(saved: Salvaged, why: str) -> CheckResult:
     rows = ", ".join(
         f"{count} {table}" for table, count in saved.rows.items() if table != "fingerprints"
     )
@@ -187,23 +199,23 @@ def _told(saved: Salvaged, why: str) -> CheckResult:
     settings = "" if saved.has_settings else "; the settings are lost"
     whole = not saved.damaged and not saved.doubtful and saved.has_settings
     remedy = "" if whole else "add again what is missing: `cmt list` shows what is there"
-    told = (
+    detail = (
         f"was damaged ({why:.200}); saved into a new one: {rows}{lost}{settled}{doubtful}{settings}"
     )
-    return CheckResult("database", whole, told, remedy)
+    return CheckResult("database", whole, detail, remedy)
 
 
-def _mended(folder: Path) -> Iterator[CheckResult]:
-    """The steps below in one transaction, then the files that belong to nothing."""
+def _repaired(folder: Path) -> Iterator[CheckResult]:
+    """Run STEPS in one transaction, then delete index files that the database does not name."""
     with closing(SQLiteStore(folder, create=False)) as store:
-        words = store.fts_is_consistent()
+        is_consistent = store.fts_is_consistent()
         with store._write() as db:
             for step in STEPS:
                 yield from step(db)
-            if not words or checks.unlisted_words(db):
-                yield _words_anew(db)
+            if not is_consistent or checks.unlisted_words(db):
+                yield _rebuild_fts(db)
             yield from _index(db, folder)
-            yield from _beyond(db)
+            yield from _irreparable(db)
             store._bump_change_counter(db)
         named = store.generation()
         for file in checks.strays(folder, None if named is None else named.file):
@@ -211,8 +223,8 @@ def _mended(folder: Path) -> Iterator[CheckResult]:
             yield CheckResult("index", True, f"{file.name}, which belonged to nothing, is deleted")
 
 
-def _unmet(db: Connection) -> Iterator[CheckResult]:
-    rows = [row.split() for row in checks.unmet(db)]
+def _orphans(db: Connection) -> Iterator[CheckResult]:
+    rows = [row.split() for row in checks.orphans(db)]
     for table, number in rows:
         db.execute(text(f"DELETE FROM {table} WHERE rowid = :row"), {"row": int(number)})
     if rows:
@@ -226,7 +238,7 @@ def _settings(db: Connection) -> Iterator[CheckResult]:
         db.execute(text("DELETE FROM settings WHERE name = :name"), {"name": name})
         if name == "changes":
             db.execute(text("INSERT INTO settings VALUES ('changes', '0')"))
-            yield CheckResult("settings", True, "the count of changes begins anew")
+            yield CheckResult("settings", True, "the change counter is reset")
         else:
             remedy = "set what you had changed: cmt config set"
             yield CheckResult(
@@ -252,15 +264,15 @@ def _metadata(db: Connection) -> Iterator[CheckResult]:
                 text(f"SELECT DISTINCT doc_id FROM documents WHERE key IN ({', '.join(bad[:5])})")
             ).scalars()
         )
-        told = (
+        detail = (
             f"metadata or times of {len(bad)} documents were damaged and are gone:"
             f" {', '.join(map(str, names))}"
         )
         remedy = (
-            "what else they say is taken as it is: look at each with `cmt show ID --history`, then"
-            " cmt update ID --meta KEY=VALUE"
+            "their other fields are taken as they are: look at each with `cmt show ID --history`,"
+            " then cmt update ID --meta KEY=VALUE"
         )
-        yield CheckResult("metadata", False, told, remedy)
+        yield CheckResult("metadata", False, detail, remedy)
 
 
 def _fingerprints(db: Connection) -> Iterator[CheckResult]:
@@ -280,13 +292,13 @@ def _fingerprints(db: Connection) -> Iterator[CheckResult]:
         yield CheckResult(
             "fingerprints",
             True,
-            f"{len(bad)} were damaged: what they made waits to be made again",
+            f"{len(bad)} were damaged: the memories that they made are pending again",
             "cmt compress",
         )
 
 
 def _encodings(db: Connection) -> Iterator[CheckResult]:
-    """A damaged memory or embedding goes; the passage waits for compression again."""
+    """Delete damaged memories and embeddings; their passages become pending."""
     bad = {int(i) for i in checks.bad_embeddings(db)} | {
         i for i, why in checks.damaged_memories(db) if why
     }
@@ -297,14 +309,14 @@ def _encodings(db: Connection) -> Iterator[CheckResult]:
         yield CheckResult(
             "memories",
             True,
-            f"{len(bad)} were damaged and wait to be made again from the text",
+            f"{len(bad)} were damaged and are pending again: the text is still there",
             "cmt compress",
         )
 
 
-def _words_anew(db: Connection) -> CheckResult:
+def _rebuild_fts(db: Connection) -> CheckResult:
     index_words(db.exec_driver_sql)
-    return CheckResult("full-text search", True, "made anew from the texts")
+    return CheckResult("full-text search", True, "rebuilt from the texts")
 
 
 def _index(db: Connection, folder: Path) -> Iterator[CheckResult]:
@@ -319,18 +331,18 @@ def _index(db: Connection, folder: Path) -> Iterator[CheckResult]:
         )
 
 
-def _beyond(db: Connection) -> Iterator[CheckResult]:
-    """What no copy of is here."""
+def _irreparable(db: Connection) -> Iterator[CheckResult]:
+    """Report damage that cannot be repaired: there is no copy of what is lost."""
     if changed := checks.changed_texts(db):
-        told = f"{len(changed)} are not as they were stored: {', '.join(changed[:5])}"
-        yield CheckResult("texts", False, told, "update these documents from their sources")
+        detail = f"{len(changed)} are not as they were stored: {', '.join(changed[:5])}"
+        yield CheckResult("texts", False, detail, "update these documents from their sources")
     if not (found := checks.records(db)).ok:
         yield found
     if without := checks.ids_without_passages(db):
         yield CheckResult(
             "passages",
             True,
-            f"those of {len(without)} documents wait to be cut again",
+            f"those of {len(without)} documents are still to be split again",
             "cmt check --repair",
         )
     sql = (
@@ -338,12 +350,14 @@ def _beyond(db: Connection) -> Iterator[CheckResult]:
         " WHERE current)"
     )
     if past := [str(i) for i in db.execute(text(sql)).scalars()]:
-        told = f"of {len(past)} only earlier versions are left: {', '.join(past[:5])}"
-        yield CheckResult("documents", False, told, "add them again; `cmt show` has what they were")
+        detail = f"of {len(past)} only earlier versions are left: {', '.join(past[:5])}"
+        yield CheckResult(
+            "documents", False, detail, "add them again; `cmt show` has what they were"
+        )
 
 
 STEPS: tuple[Callable[[Connection], Iterator[CheckResult]], ...] = (
-    _unmet,
+    _orphans,
     _settings,
     _metadata,
     _fingerprints,

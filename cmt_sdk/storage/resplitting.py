@@ -1,4 +1,4 @@
-"""Which passages of a document stay when it is cut again. Pure: knows rows and spans, no
+"""Which passages of a document stay when it is split again. Pure: knows rows and spans, no
 database.
 """
 
@@ -18,9 +18,10 @@ from cmt_sdk.types import Span
 class Matched:
     """The difference between a document's stored passages and its new spans.
 
-    `moved` holds the ids of passages that stay but stand elsewhere now, with ordinal and span.
-    `new` holds the ordinals and spans of passages that are to be made. `gone` holds the ids of
-    passages that no span has the content of.
+    Attributes:
+        moved: ids of passages that stay at another place, with their new ordinals and spans.
+        new: ordinals and spans of passages to insert.
+        gone: ids of passages whose content no span has.
     """
 
     moved: list[tuple[int, int, Span]] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Rows of the database as documents and passages, and back. Knows the columns, no connection."""
+"""Converts database rows to documents and passages, and back. Knows columns, no connection."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ PASSAGE = """p.id, p.ordinal, p.start, p."end" AS stop, p.tokens, p.heading, p.d
     FROM passages p JOIN documents d ON d.key = p.document_key"""
 ALIVE = "d.current AND (d.expires_at IS NULL OR d.expires_at > :now)"
 
-# What a row says of its text. `text` has the content hash as its witness; `current` a unique index
-# and the order of versions.
+# The columns that the record hash covers. The content hash covers `text`; a unique index and the
+# order of versions cover `current`.
 RECORD = (
     "doc_id",
     "version",
@@ -47,28 +47,27 @@ LONGEST_NAME = 2**14  # characters of an id, a scope, a source
 
 
 def stamp_of(moment: datetime) -> float:
-    """A moment as it is stored: seconds since 1970, UTC. The last day of all stands for anything
-    later.
-    """
+    """Return a moment as it is stored: seconds since 1970, UTC, at most 31 December 9999."""
     return min(moment.timestamp(), LATEST.timestamp())
 
 
 def time_of(stamp: float | None) -> datetime | None:
-    """A stored time stamp, UTC."""
+    """Return a stored time stamp as a time, UTC."""
     return None if stamp is None else EPOCH + timedelta(seconds=stamp)
 
 
 def record_hash(row: Mapping[str, Any]) -> str:
-    """SHA-256 of the RECORD columns as they are stored, 64 hexadecimal digits; each value has a
-    form of its own.
+    """Return the SHA-256 of the RECORD columns as they are stored, 64 hexadecimal digits.
+
+    JSON gives values of different types different forms.
     """
     # bytes, which only damage puts there, become numbers
-    said = json.dumps([row[column] for column in RECORD], default=list)
-    return hashlib.sha256(said.encode()).hexdigest()
+    body = json.dumps([row[column] for column in RECORD], default=list)
+    return hashlib.sha256(body.encode()).hexdigest()
 
 
 def document_of(row: Row[Any]) -> Document:
-    """The document of a row `d.*, ready`. Raises StorageDamaged for what is none."""
+    """Return the document of a row `d.*, ready`. Raises StorageDamaged where it is none."""
     try:
         return Document(
             text=row.text,
@@ -90,8 +89,8 @@ def document_of(row: Row[Any]) -> Document:
 
 
 def gone_of(row: Row[Any]) -> Document:
-    """The document of a row that was deleted: what is damaged in it must not keep it from being
-    forgotten.
+    """Return the document of a deleted row, even a damaged one: damage must not prevent forgetting
+    it.
     """
     try:
         return document_of(row)
@@ -107,7 +106,7 @@ def gone_of(row: Row[Any]) -> Document:
 
 
 def passage_of(row: Row[Any], of: Document) -> Passage:
-    """The passage of a row of PASSAGE. Raises StorageDamaged for what is none."""
+    """Return the passage of a row of PASSAGE. Raises StorageDamaged where it is none."""
     try:
         body = of.text[row.start : row.stop]
         where = (row.id, of.id, of.version, row.ordinal, row.start, row.stop)
@@ -117,7 +116,7 @@ def passage_of(row: Row[Any], of: Document) -> Passage:
 
 
 def fingerprint_of(body: str) -> Fingerprint:
-    """A stored fingerprint. Raises StorageDamaged."""
+    """Return a stored fingerprint. Raises StorageDamaged where it cannot be read."""
     try:
         return Fingerprint(**json.loads(body))
     except (ValueError, TypeError) as error:
@@ -125,21 +124,24 @@ def fingerprint_of(body: str) -> Fingerprint:
 
 
 def metadata_text(document: Document) -> str:
-    """Metadata as JSON. Raises InvalidDocument for what is no plain value, or too large: a search
-    reads it with its document.
+    """Return metadata as JSON.
+
+    Raises:
+        InvalidDocument: a value that is not plain, or more than LARGEST_METADATA bytes: every
+            search reads the metadata with its document.
     """
     for key, value in document.metadata.items():
         if not isinstance(key, str) or fault_of(key):
             raise InvalidDocument(f"metadata key {key!r:.60}: {fault_of(key) or 'a key is text'}")
         if fault := fault_of(value):
             raise InvalidDocument(f"metadata {key!r:.60}: {fault}")
-    said = json.dumps(dict(document.metadata), ensure_ascii=False)
-    if (size := len(said.encode())) > LARGEST_METADATA:
+    body = json.dumps(dict(document.metadata), ensure_ascii=False)
+    if (size := len(body.encode())) > LARGEST_METADATA:
         raise InvalidDocument(
             f"metadata has {size:,} bytes as JSON, the limit is {LARGEST_METADATA:,}: put it into"
             " the text"
         )
-    return said
+    return body
 
 
 def sound_name(name: str, value: str) -> None:
@@ -154,7 +156,7 @@ def sound_name(name: str, value: str) -> None:
 
 
 def sound_text(name: str, value: str, error: type[InvalidInput]) -> str:
-    """The value, where it is text that a database can hold; else raises the error given."""
+    """Return the value where it is text that a database can hold; else raise `error`."""
     fault = fault_of(value) if isinstance(value, str) else "give text"
     if fault:
         raise error(f"{name} {value!r:.60}: {fault}")
@@ -162,7 +164,7 @@ def sound_text(name: str, value: str, error: type[InvalidInput]) -> str:
 
 
 def fault_of(value: object) -> str:
-    """Why a value can neither be stored nor asked for; empty when it can."""
+    """Return why a value can neither be stored nor searched; empty where it can."""
     if isinstance(value, str) and not is_text(value):
         return f"NUL and lone surrogates are no text: {REMEDY}"
     if isinstance(value, float) and not math.isfinite(value):

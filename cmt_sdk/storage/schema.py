@@ -1,6 +1,4 @@
-"""The tables, and the numbered steps that bring an older database up to date. Knows SQLAlchemy, no
-domain value.
-"""
+"""The tables, and the numbered migrations of older databases. Knows SQLAlchemy, no domain value."""
 
 from __future__ import annotations
 
@@ -19,18 +17,22 @@ Step: TypeAlias = str | Callable[[Execute], None]
 
 
 def seal(execute: Execute, where: str = "1", values: Sequence[Any] = ()) -> None:
-    """Give document rows the hash of what they say now, where they have another; `where` and
-    `values` choose them.
+    """Recompute the record hashes of document rows, so that their present contents count as right.
+
+    Args:
+        execute: runs a statement.
+        where: a condition on the rows; a row that has its hash already is not written.
+        values: the values bound in it.
     """
     keys = [
         row[0]
         for row in execute(f"SELECT key FROM documents WHERE {where}", tuple(values)).fetchall()
     ]
     for key in keys:
-        said = execute(
+        record = execute(
             f"SELECT {', '.join(RECORD)} FROM documents WHERE key = ?", (key,)
         ).fetchone()
-        sealed = record_hash(dict(zip(RECORD, said, strict=True)))
+        sealed = record_hash(dict(zip(RECORD, record, strict=True)))
         execute(
             "UPDATE documents SET record_hash = ? WHERE key = ? AND record_hash IS NOT ?",
             (sealed, key, sealed),
@@ -38,9 +40,9 @@ def seal(execute: Execute, where: str = "1", values: Sequence[Any] = ()) -> None
 
 
 WORD_TABLES = ("passage_text", "passage_forms")
-# The text is cut into words before it comes here: "ascii" takes all that is beyond ASCII for
-# letters. What else a word may be written as stands apart, so that it does not make the text longer
-# than it is: bm25 counts words.
+# cmt_sdk.words splits the text into words before it comes here; the tokenizer "ascii" takes all
+# characters beyond ASCII for letters (sqlite.org/fts5.html, section 4.3). Other spellings of a word
+# are in a table of their own, so that they do not make the text longer: BM25 counts words.
 WORDS = (
     """CREATE VIRTUAL TABLE passage_text USING fts5(body, tokenize = "porter ascii")""",
     """CREATE VIRTUAL TABLE passage_forms USING fts5(forms, grams, meanings, tokenize = "porter ascii tokenchars '+#.'")""",
@@ -48,7 +50,7 @@ WORDS = (
 
 
 def insert_words(execute: Execute, passage: int, text: str) -> None:
-    """Make a passage known to full-text search by its text."""
+    """Insert a passage into the full-text index."""
     words, *forms = indexed(text)
     execute("INSERT INTO passage_text (rowid, body) VALUES (?, ?)", (passage, words))
     execute(
@@ -58,7 +60,7 @@ def insert_words(execute: Execute, passage: int, text: str) -> None:
 
 
 def index_words(execute: Execute) -> None:
-    """Make the full-text index anew from the texts, a document at a time."""
+    """Rebuild the full-text index from the texts, one document at a time."""
     for table in WORD_TABLES:
         execute(f"DROP TABLE IF EXISTS {table}")
     for made in WORDS:
@@ -103,8 +105,8 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
         "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
         "INSERT INTO settings VALUES ('changes', '0')",
     ),
-    # what waits for compression is listed, and what memories weigh is indexed: no add reads every
-    # passage for it
+    # pending passages are listed, and the sizes of memories are indexed: no `add` reads every passage
+    # for them
     (
         (
             "CREATE TABLE waiting (passage_id INTEGER PRIMARY KEY REFERENCES passages ON DELETE"
@@ -126,24 +128,26 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
         "DROP INDEX by_last_read",
         "CREATE INDEX by_last_read ON memories (last_read, passage_id, bytes)",
     ),
-    (  # indexed, because a column behind the memory's bytes is reached by reading all of them
+    (  # indexed, because SQLite reads all bytes of a memory to reach a column after them
         "ALTER TABLE memories ADD COLUMN fidelity REAL",
         "CREATE INDEX by_fidelity ON memories (passage_id, fidelity) WHERE fidelity IS NOT NULL",
     ),
     ("ALTER TABLE documents ADD COLUMN record_hash TEXT", seal),  # SQLite has no hash function
-    (index_words,),  # the words of a text in the form in which a question's are: cmt_sdk.words
-    # superseded versions too: an archive's are looked for
+    (index_words,),  # words have the same form in texts and in questions: cmt_sdk.words
+    # superseded versions too: those of an archive are searched
     ("CREATE INDEX by_any_content ON documents (content_hash)",),
 )
 
 
-# from this schema on a database can be read without the steps that it lacks: they add indexes alone
+# a database from this schema on can be read without the missing steps: they only add indexes
 READABLE = 5
 
 
 def is_up_to_date(connection: Connection, *, to_read: bool = False) -> bool:
-    """Whether no step is lacking; with `to_read`, none that reading needs. Raises StorageNewer for
-    one from a later release.
+    """Return whether no migration is missing; with `to_read`, none that reading needs.
+
+    Raises:
+        StorageNewer: a later release wrote the database.
     """
     number = int(connection.execute(text("PRAGMA user_version")).scalar_one())
     if number > len(MIGRATIONS):
@@ -155,8 +159,10 @@ def is_up_to_date(connection: Connection, *, to_read: bool = False) -> bool:
 
 
 def migrate(connection: Connection) -> None:
-    """Run the steps that the database lacks, in the caller's transaction. Raises StorageDamaged for
-    a foreign one.
+    """Run the missing migrations in the caller's transaction.
+
+    Raises:
+        StorageDamaged: another program made the database.
     """
     number = int(connection.execute(text("PRAGMA user_version")).scalar_one())
     if number == 0 and connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar_one():
@@ -165,7 +171,7 @@ def migrate(connection: Connection) -> None:
 
 
 def run_from(number: int, execute: Execute) -> None:
-    """Run the steps that come after the first `number`."""
+    """Run the migrations after the first `number`."""
     for step in (part for parts in MIGRATIONS[number:] for part in parts):
         if isinstance(step, str):
             execute(step)

@@ -1,6 +1,4 @@
-"""SQLiteStore: one folder's documents, passages and embeddings, in SQLite. No torch, no index, no
-splitting.
-"""
+"""SQLiteStore: one folder's documents, passages, memories and embeddings, in SQLite."""
 
 from __future__ import annotations
 
@@ -19,6 +17,7 @@ from cmt_sdk.storage.backup import back_up
 from cmt_sdk.storage.checks import REPAIR, findings
 from cmt_sdk.storage.copies import Copies
 from cmt_sdk.storage.driver import files_in
+from cmt_sdk.storage.full_text import FullText
 from cmt_sdk.storage.histories import Histories
 from cmt_sdk.storage.kept_out import KeptOut
 from cmt_sdk.storage.passages import Passages
@@ -33,9 +32,10 @@ LIVE = f"""vectors v JOIN passages p ON p.id = v.passage_id
     JOIN documents d ON d.key = p.document_key WHERE {ALIVE}"""
 
 
-class SQLiteStore(Histories, Passages, KeptOut, Copies):
-    """The store of one folder; see ports.Store and ports.VectorStore. Safe from several threads and
-    processes.
+class SQLiteStore(Histories, Passages, FullText, KeptOut, Copies):
+    """The store of one folder. Safe to use from several threads and processes.
+
+    Implements ports.Store and ports.VectorStore.
     """
 
     def check(self) -> Sequence[CheckResult]:
@@ -55,8 +55,8 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
             yield CheckResult("encryption", True, f"encrypted with the key in {self._key.origin}")
 
     def fts_is_consistent(self) -> bool:
-        """Whether the index of words is that of the texts in it; not asked, and True, while another
-        process writes.
+        """Return whether the full-text index is consistent: FTS5's integrity-check
+        command (sqlite.org/fts5.html). True, unchecked, while another process writes.
         """
         try:
             with self._write_if_free() as db:
@@ -65,7 +65,7 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
         except StorageDamaged:
             return False
         except (StorageLocked, StorageDenied, StorageFull) as error:
-            log.info("the index of words was not checked: %s", error)
+            log.info("the full-text index was not checked: %s", error)
         return True
 
     def back_up(self, target: Path, *, overwrite: bool = False) -> Path:
@@ -172,7 +172,9 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
 
     @staticmethod
     def _changes(db: Connection, now: Mapping[str, float]) -> Changes:
-        """Deletions are counted, and what has expired since; both take vectors out of the set."""
+        """Read how often the set has gained and lost. Deleted and expired documents both take
+        vectors out of it.
+        """
         sql = """SELECT (SELECT seq FROM sqlite_sequence WHERE name = 'vectors') AS gained,
             (SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'changes') AS deleted,
             (SELECT count(*) FROM documents WHERE current AND expires_at <= :now) AS expired"""
@@ -196,6 +198,7 @@ class SQLiteStore(Histories, Passages, KeptOut, Copies):
             "INSERT INTO generation VALUES (1, :number, :file, :sha256, :dimension, :space, :count,"
             " :last_label)"
         )
+        # a file holds all vectors that were live: one that died since makes this number smaller
         alive = f"SELECT count(*) FROM {LIVE} AND v.label <= :last"
         with self._write() as db:
             if generation is not None:

@@ -14,7 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-FILE = "memory.lock"
+from cmt_sdk.config import MEMORY_FILES
+
+FILE = MEMORY_FILES[1]
 HELD = (errno.EACCES, errno.EAGAIN)
 
 

@@ -116,7 +116,7 @@ class CMTTask:
         )
 
     def _soft(self, ids: Sequence[list[int]]) -> list[Tensor]:
-        """Theta: latents [windows, d] of each text; its soft tokens pass through four bits."""
+        """Theta: soft tokens [windows, d] of each text; they pass through four bits."""
         rounded = (
             fake_quantize
             if "rounding" not in self.ablate or not torch.is_grad_enabled()

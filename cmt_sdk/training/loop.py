@@ -149,7 +149,7 @@ def train(
         run.note({"plan": asdict(plan)})
         run.validate()
     began = time.monotonic()
-    while run.goes_on(60 * minutes - (time.monotonic() - began)):
+    while run.has_time(60 * minutes - (time.monotonic() - began)):
         run.advance(began, run.agree((time.monotonic() - began) / (60 * minutes)) if fit else 0.0)
     if run.progress.step % plan.validate_every:
         run.validate()
@@ -209,7 +209,7 @@ class _Run:
             log.write(json.dumps(line) + "\n")
         self._on_step(line)
 
-    def goes_on(self, seconds: float) -> bool:
+    def has_time(self, seconds: float) -> bool:
         """False after the last step, when the time is over, or when patience is exhausted."""
         patient = not 0 < self._plan.patience <= self.progress.since_best
         return self._workers.agree(

@@ -8,6 +8,7 @@ A bundle is a folder with `cmt-adapter.json` and the trained parts: `reader/`, `
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -101,6 +102,14 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
             f" {compressor!r}; open it with compressor={bundle.compressor!r}, or use adapter='none'"
         )
     return bundle
+
+
+def is_adapter(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder holds an adapter of `cmt train`."""
+    try:
+        return (Path(path).expanduser() / MANIFEST).exists()
+    except (OSError, ValueError):  # a closed folder, a name that no system takes
+        return False
 
 
 def has_shipped_adapter(model: str) -> bool:

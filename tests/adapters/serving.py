@@ -82,9 +82,9 @@ class Running:
         )
 
     @property
-    def work(self) -> Any:
+    def queue(self) -> Any:
         """The line before the model."""
-        return self.server._work
+        return self.server._queue
 
     def empty(self) -> None:
         """Take all documents out."""

@@ -344,7 +344,7 @@ def test_metadata_of_any_shape_comes_back(memory):
 def test_metadata_that_is_no_json_is_refused_before_anything_is_stored(memory):
     """The error names the field."""
     store = CMTVectorStore(memory)
-    with pytest.raises(InvalidDocument, match=r"metadata \['when'\] are no JSON"):
+    with pytest.raises(InvalidDocument, match=r"metadata \['when'\] is not JSON"):
         store.add_texts(["Tea.", "Cake."], [{}, {"when": object()}])
     assert memory.count() == 0
 

@@ -31,12 +31,12 @@ from langgraph.checkpoint.memory import InMemorySaver
 from pydantic import Field
 
 from cmt_adapters.langchain_agent import (
-    NOTES,
     ChatCMT,
     CMTChatMessageHistory,
     CMTMiddleware,
     memory_tools,
 )
+from cmt_adapters.texts import NOTES
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.testing.fakes import open_fake
 
@@ -612,7 +612,7 @@ def test_sessions_do_not_meet(memory):
 def test_one_message_that_is_no_json_and_none_is_added(memory):
     """The error shows it."""
     history = CMTChatMessageHistory("7", memory)
-    with pytest.raises(InvalidDocument, match="is no JSON"):
+    with pytest.raises(InvalidDocument, match="is not JSON"):
         history.add_messages(
             [HumanMessage("Tea."), HumanMessage("Cake.", additional_kwargs={"x": object()})]
         )

@@ -454,7 +454,7 @@ def test_what_is_no_json_is_refused_before_anything_is_stored(store):
     for _ in range(5000):
         too_deep = {"in": too_deep}
     for bad in ({"x": object()}, too_deep):
-        with pytest.raises(InvalidDocument, match="is no JSON"):
+        with pytest.raises(InvalidDocument, match="is not JSON"):
             store.batch([PutOp(ANN, "good", {"n": 1}), PutOp(ANN, "bad", bad)])
     assert store.search(ANN) == []
 

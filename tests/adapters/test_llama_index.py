@@ -17,7 +17,8 @@ from llama_index.core.schema import MetadataMode, QueryBundle
 from llama_index.core.storage.chat_store.sql import MessageStatus
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from cmt_adapters.llama_index import NOTES, CMTMemoryBlock, CMTRetriever
+from cmt_adapters.llama_index import CMTMemoryBlock, CMTRetriever
+from cmt_adapters.texts import NOTES
 from cmt_sdk.errors import MissingExtra
 from cmt_sdk.testing.fakes import open_fake
 

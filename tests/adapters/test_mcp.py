@@ -13,7 +13,7 @@ from mcp import Client, MCPError
 
 from cmt_adapters import mcp as adapter
 from cmt_adapters.mcp import mcp_server
-from cmt_adapters.mcp_tools import NOTE
+from cmt_adapters.mcp_schemas import NOTE
 from cmt_sdk.errors import InvalidSetting, MissingExtra
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
 

@@ -142,7 +142,7 @@ async def test_over_http_who_asks_brings_the_token(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--port", "1"], "--port is for --http"),
+        (["--port", "1"], "--port applies only with --http"),
         (
             ["--http", "--host", "0.0.0.0"],  # noqa: S104 - it is refused
             "give a --token, or set CMT_TOKEN",
@@ -150,7 +150,10 @@ async def test_over_http_who_asks_brings_the_token(tmp_path):
         (["--http", "--host", "192.0.2.1"], "give a --token, or set CMT_TOKEN"),
         (["--http", "--host", "::", "--token", "x"], "--allow-host"),
         (["--http", "--token", ""], "the token is empty"),
-        (["--http", "--token", "two words"], "the token is empty, or holds what no header carries"),
+        (
+            ["--http", "--token", "two words"],
+            "the token is empty, or has characters that a header cannot transmit",
+        ),
     ],
 )
 def test_nobody_is_let_in_by_mistake(tmp_path, monkeypatch, arguments, words):

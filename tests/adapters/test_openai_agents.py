@@ -187,7 +187,7 @@ async def test_tasks_that_pop_together_get_each_item_once(memory):
 async def test_what_is_no_json_is_refused_and_nothing_is_added(memory):
     """The error names the item."""
     session = CMTSession("7", memory)
-    with pytest.raises(InvalidDocument, match="is no JSON"):
+    with pytest.raises(InvalidDocument, match="is not JSON"):
         await session.add_items([{"role": "user", "content": "Hello."}, {"x": object()}])
     assert await session.get_items() == []
 

@@ -143,7 +143,7 @@ def test_each_file_has_its_progress_and_a_refusal_its_reason(page, tmp_path):
 
 
 def test_a_file_can_be_dropped_on_any_view(page):
-    """The page goes to the documents and adds it; a drop beside the box does not replace the page
+    """The page goes to the documents and adds it; a drop outside the box does not replace the page
     by the file.
     """
     page.open("map")

@@ -18,7 +18,7 @@ import httpx
 import openai
 import pytest
 
-from cmt_adapters.server import replies, uploads
+from cmt_adapters.server import http_responses, uploads
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, open_fake
 from tests.adapters.serving import LONG, running
 from tests.adapters.test_serve_command import serving
@@ -226,7 +226,7 @@ async def test_a_file_that_ends_its_reader_spoils_no_other(monkeypatch):
 def test_the_program_that_reads_a_file_has_bounds():
     """Of computing time, which the system keeps whatever the program does."""
     endless = (
-        "from cmt_adapters.server import uploads; uploads.SECONDS = 1; uploads._bind_child()\nwhile"
+        "from cmt_adapters.server import uploads; uploads.MAX_CPU_SECONDS = 1; uploads._limit_child()\nwhile"
         " True: pass"
     )
     done = subprocess.run([sys.executable, "-c", endless], check=False, timeout=60)
@@ -237,7 +237,7 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
     """In the line and before the first word: comments. What was said is heard where the client
     hangs up.
     """
-    monkeypatch.setattr(replies, "PULSE", 0.02)
+    monkeypatch.setattr(http_responses, "PULSE", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         server.reader.hold()
@@ -255,10 +255,10 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
             ) as second:
                 others = second.iter_lines()
                 assert next(others) == ": the answer is under way"
-                until(lambda: server.work.waiting == 1)
+                until(lambda: server.queue.waiting == 1)
             server.reader.go()
             assert [line for line in lines if line][-1] == "data: [DONE]"
-        until(lambda: server.work.waiting == 0)
+        until(lambda: server.queue.waiting == 0)
         server.reader.hold()
         threading.Timer(0.3, server.reader.go).start()
         with server.client() as client:
@@ -268,7 +268,7 @@ def test_a_stream_shows_that_it_is_alive_while_it_waits(tmp_path, monkeypatch):
 
 def test_what_goes_wrong_after_a_pulse_is_an_event(tmp_path, monkeypatch):
     """There is no status to be had any more."""
-    monkeypatch.setattr(replies, "PULSE", 0.02)
+    monkeypatch.setattr(http_responses, "PULSE", 0.02)
     with running(tmp_path / "notes") as server:
         server.memory.add(GENOA)
         server.reader.hold()
@@ -278,7 +278,7 @@ def test_what_goes_wrong_after_a_pulse_is_an_event(tmp_path, monkeypatch):
         ) as first:
             lines = first.iter_lines()
             assert next(lines).startswith(": ")
-            server.server._work.abort()
+            server.server._queue.abort()
             assert any("shutting down" in line for line in lines)
         server.reader.go()
 
@@ -336,7 +336,7 @@ def test_a_long_document_holds_up_no_question(tmp_path):
             lambda: httpx.post(f"{server.url}/api/documents", json=body, timeout=LONG)
         ) as found:
             assert held.wait(LONG)
-            assert not server.work.running
+            assert not server.queue.running
             assert server.http.get("/api/search", params={"q": "boat", "mode": "text"}).json()[
                 "matches"
             ]
@@ -350,7 +350,7 @@ def test_the_openai_client_sees_a_busy_server(tmp_path):
         server.memory.add(GENOA)
         server.reader.hold()
         with aside(lambda: server.http.post("/v1/chat/completions", json=CHAT)):
-            until(lambda: server.work.running)
+            until(lambda: server.queue.running)
             with (
                 server.client() as client,
                 pytest.raises(openai.InternalServerError, match="the limit is 0"),

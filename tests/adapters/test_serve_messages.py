@@ -191,7 +191,7 @@ def test_a_length_that_is_no_number_is_refused(said, tokens):
         ({"n": 2}, "n: there is one answer"),
         ({"n": 0}, "n: there is one answer"),
         ({"modalities": ["text", "audio"]}, "modalities: the model answers in plain text"),
-        ({"stop": list("abcde")}, "stop: 5 texts are given, the limit is 4"),
+        ({"stop": list("abcde")}, "stop: there are 5 texts, the limit is 4"),
         ({"stop": 5}, "stop: give a text, or a list of up to 4"),
         ({"stream": "yes"}, "stream: give true or false"),
         ({"k": 1000}, "k: give at most 100"),

@@ -34,7 +34,7 @@ def held(server):
     server.reader.hold()
     yield server
     server.reader.go()
-    until(lambda: not server.work.running)
+    until(lambda: not server.queue.running)
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def sent(url, path, body):
 def fill(server, aside):
     """One answer under way and two that wait."""
     asked = [aside(httpx.post, f"{server.url}/api/ask", json=ASKED, timeout=LONG)]
-    until(lambda: server.work.running)
+    until(lambda: server.queue.running)
     for waiting in (1, 2):
         asked.append(aside(httpx.post, f"{server.url}/api/ask", json=ASKED, timeout=LONG))
-        until(lambda n=waiting: server.work.waiting == n)
+        until(lambda n=waiting: server.queue.waiting == n)
     return asked
 
 
@@ -120,7 +120,7 @@ def test_answers_are_one_after_another(held, aside):
                 timeout=LONG,
             )
         )
-        until(lambda n=n: held.work.running and held.work.waiting == n)
+        until(lambda n=n: held.queue.running and held.queue.waiting == n)
     until(lambda: len(held.reader.questions) == before + 1)
     held.reader.go()
     assert all(a.result().status_code == 200 for a in asked)
@@ -142,9 +142,11 @@ def test_who_hangs_up_stops_the_generation(held, path, body, stream):
             until(lambda: held.reader.said == said + 2)
             answer.close()
         else:
-            with sent(held.url, path, body):
-                until(lambda: held.work.running)
-    until(lambda: not held.work.running)
+            with pytest.raises(httpx.ReadTimeout):
+                http.send(
+                    http.build_request("POST", path, json={**body, "stream": stream}, timeout=0.5)
+                )
+    until(lambda: not held.queue.running)
     held.reader.go()
     assert held.http.post("/api/ask", json=ASKED).json()["text"] == LISBON
     assert held.reader.said <= said + 2 + 1 + 8  # two words, one under way, and the next answer
@@ -154,16 +156,16 @@ def test_who_hangs_up_stops_the_generation(held, path, body, stream):
 def test_who_hangs_up_in_the_line_leaves_it(held, aside):
     """And whoever came later moves up."""
     asked = aside(httpx.post, f"{held.url}/api/ask", json=ASKED, timeout=LONG)
-    until(lambda: held.work.running)
+    until(lambda: held.queue.running)
     before = len(held.reader.questions)
     for stream in (False, True):
-        with sent(held.url, "/api/ask", {**ASKED, "stream": stream}):
-            until(lambda: held.work.waiting == 1)
-        until(lambda: held.work.waiting == 0)
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(f"{held.url}/api/ask", json={**ASKED, "stream": stream}, timeout=0.3)
+        until(lambda: held.queue.waiting == 0)
     later = aside(
         httpx.post, f"{held.url}/api/ask", json={"question": "Which museum?"}, timeout=LONG
     )
-    until(lambda: held.work.waiting == 1)
+    until(lambda: held.queue.waiting == 1)
     held.reader.go()
     assert asked.result().json()["text"] == later.result().json()["text"] == LISBON
     assert held.reader.questions[before:] in (
@@ -197,7 +199,7 @@ def test_texts_of_all_that_wait_are_embedded_together(held, aside, monkeypatch):
         lambda self, texts: passes.append(list(texts)) or embed(self, texts),
     )
     asked = aside(httpx.post, f"{held.url}/api/ask", json=ASKED, timeout=LONG)
-    until(lambda: held.work.running)
+    until(lambda: held.queue.running)
     first, second = (
         aside(
             httpx.post,
@@ -207,7 +209,7 @@ def test_texts_of_all_that_wait_are_embedded_together(held, aside, monkeypatch):
         )
         for texts in (["tea", "harbour"], ["harbour", "museum"])
     )
-    until(lambda: held.work.waiting == 2)
+    until(lambda: held.queue.waiting == 2)
     held.reader.go()
     made = [[e["embedding"] for e in a.result().json()["data"]] for a in (first, second)]
     assert asked.result().status_code == 200
@@ -223,12 +225,12 @@ def test_texts_of_all_that_wait_are_embedded_together(held, aside, monkeypatch):
 def test_one_who_embeds_for_others_may_hang_up(held, aside):
     """The next in the line does it."""
     asked = aside(httpx.post, f"{held.url}/api/ask", json=ASKED, timeout=LONG)
-    until(lambda: held.work.running)
+    until(lambda: held.queue.running)
     body = {"model": "cmt", "input": "tea"}
     with sent(held.url, "/v1/embeddings", body):
         until(lambda: held.work.waiting == 1)
     second = aside(httpx.post, f"{held.url}/v1/embeddings", json=body, timeout=LONG)
-    until(lambda: held.work.waiting == 1)
+    until(lambda: held.queue.waiting == 1)
     held.reader.go()
     assert asked.result().status_code == 200
     assert len(second.result().json()["data"]) == 1
@@ -241,7 +243,7 @@ def test_answers_under_way_end_before_the_server_does(tmp_path, aside):
         server.reader.hold()
         running_, waiting, _ = fill(server, aside)
         server.stop()
-        until(lambda: server.work.closing)
+        until(lambda: server.queue.closing)
         late = server.http.post("/api/ask", json=ASKED)
         assert (late.status_code, late.json()["error"]["message"]) == (
             503,
@@ -269,9 +271,9 @@ def test_what_is_told_stays_where_the_client_hangs_up(held, aside, stream):
     text = f"I am allergic to {'walnuts' if stream else 'hazelnuts'}. What is Ann allergic to?"
     body = {"model": "cmt", "stream": stream, "messages": [{"role": "user", "content": text}]}
     first = aside(httpx.post, f"{held.url}/api/ask", json=ASKED, timeout=LONG)
-    until(lambda: held.work.running)
-    with sent(held.url, "/v1/chat/completions", body):
-        until(lambda: held.work.waiting == 1)
+    until(lambda: held.queue.running)
+    with pytest.raises(httpx.TimeoutException):
+        httpx.post(f"{held.url}/v1/chat/completions", json=body, timeout=0.5)
     held.reader.go()
     assert first.result().status_code == 200
     until(lambda: any(d.text in text for d in held.memory.documents(source="chat")))

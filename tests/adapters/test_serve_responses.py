@@ -133,10 +133,10 @@ def test_a_cut_answer_is_incomplete(client):
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"previous_response_id": "resp_1"}, "previous_response_id: answers are not kept here"),
-        ({"conversation": "conv_1"}, "conversation: answers are not kept here"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id: responses are not stored here"),
+        ({"conversation": "conv_1"}, "conversation: responses are not stored here"),
         ({"prompt": {"id": "p"}}, "prompt: no prompts are stored here"),
-        ({"background": True}, "background: answers are not kept here"),
+        ({"background": True}, "background: responses are not stored here"),
         (
             {"text": {"format": {"type": "json_object"}}},
             "text.format: the model answers in plain text",

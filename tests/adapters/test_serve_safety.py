@@ -13,7 +13,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from cmt_adapters.server.serve import Discreet, app, serve
+from cmt_adapters.server.serve import RedactingFormatter, app, serve
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.testing.fakes import open_fake
 from tests.adapters.serving import running
@@ -284,7 +284,7 @@ def test_the_log_tells_no_words(open_server, caplog):
     assert len(lines) == 9
     assert re.fullmatch(r"POST /api/documents 201 \d+ ms", lines[0])
     assert re.fullmatch(r"GET /api/documents/\{id\} 404 \d+ ms", lines[2])
-    assert secret not in "".join(Discreet("%(name)s %(message)s").format(r) for r in own)
+    assert secret not in "".join(RedactingFormatter("%(name)s %(message)s").format(r) for r in own)
 
 
 def test_a_bug_is_logged_by_kind_and_place(open_server, caplog, monkeypatch):
@@ -299,7 +299,9 @@ def test_a_bug_is_logged_by_kind_and_place(open_server, caplog, monkeypatch):
     while not (failed := [r for r in caplog.records if r.exc_info]):
         time.sleep(0.01)
     (record,) = failed
-    shown = Discreet().format(logging.makeLogRecord({**record.__dict__, "exc_text": None}))
+    shown = RedactingFormatter().format(
+        logging.makeLogRecord({**record.__dict__, "exc_text": None})
+    )
     assert shown.endswith("KeyError")
     assert "rest_api.py" in shown
     assert ": 'zanzibarquartz'" not in shown

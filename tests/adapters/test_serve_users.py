@@ -6,8 +6,8 @@ import httpx
 import openai
 import pytest
 
-from cmt_adapters.server.asking import HEADERS, scope_of
 from cmt_adapters.server.serve import app
+from cmt_adapters.server.users import HEADERS, user_scope
 from cmt_sdk.testing.fakes import open_fake
 from tests.adapters.serving import running
 
@@ -120,7 +120,10 @@ def test_a_header_counts_before_the_body(server):
     assert asked(server, mallory, user="ann") == (200, UNKNOWN)
     for scope in ("user/ann", "user", "team", "user/mallory2"):
         status, told = asked(server, mallory, scope=scope)
-        assert (status, told.startswith(f"scope: '{scope}' is not of the user")) == (400, True)
+        assert (status, told.startswith(f"scope: '{scope}' does not belong to the user")) == (
+            400,
+            True,
+        )
     assert asked(server, {"X-OpenWebUI-User-Id": "ann"}, scope="user/ann") == (200, code_of("ann"))
     status, told = asked(server, [("X-User-Id", "mallory"), ("X-User-Id", "ann")])
     assert (status, "send it once" in told) == (400, True)
@@ -131,7 +134,7 @@ def test_a_header_counts_before_the_body(server):
 )
 def test_one_name_is_one_user_by_header_and_body(server, name):
     """Whatever it holds."""
-    server.memory.add(code_of("x") + name, scope=scope_of(name))
+    server.memory.add(code_of("x") + name, scope=user_scope(name))
     by_header = asked(server, {"X-User-Id": name.encode()})
     assert by_header == asked(server, user=name)
     assert by_header[1].endswith(name)
@@ -144,13 +147,13 @@ def test_a_server_can_demand_a_name(tmp_path):
         server.memory.add(code_of("ann"), scope="user/ann")
         for body in ({}, {"user": None}, {"scope": "user/ann"}, {"prompt_cache_key": "ann"}):
             status, told = asked(server, **body)
-            assert (status, told.startswith("user: nobody is named")) == (400, True)
+            assert (status, told.startswith("user: the request names no user")) == (400, True)
             assert "X-Who" in told
         assert asked(server, user="ann") == asked(server, {"X-Who": "ann"}) == (200, code_of("ann"))
         assert asked(server, user="mallory", scope="user/ann")[0] == 400
         with (
             server.client() as client,
-            pytest.raises(openai.BadRequestError, match="nobody is named"),
+            pytest.raises(openai.BadRequestError, match="names no user"),
         ):
             client.responses.create(model="cmt", input="Hello?")
 

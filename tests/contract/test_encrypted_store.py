@@ -1,5 +1,5 @@
-"""SQLiteStore over an encrypted database: the contract of a plain one, less the tests that look
-into its file.
+"""SQLiteStore over an encrypted database: the tests of a plain one, less those that look into its
+file. test_store.py runs the contract over both.
 """
 
 import inspect
@@ -7,8 +7,7 @@ import inspect
 import pytest
 
 from cmt_sdk.storage.store import SQLiteStore
-from tests.contract import test_store
-from tests.contract.test_store import clock  # noqa: F401 - a fixture
+from tests.contract import test_sqlite_store
 
 pytest.importorskip("sqlcipher3")
 
@@ -17,7 +16,7 @@ OTHERWISE = ("test_a_healthy_memory_is_found_healthy",)  # there is a finding mo
 
 
 @pytest.fixture
-def store(tmp_path, clock, monkeypatch):  # noqa: F811 - the fixture
+def store(tmp_path, clock, monkeypatch):
     """An encrypted store, whose key is in CMT_KEY."""
     monkeypatch.setenv("CMT_KEY", "a5" * 32)
     opened = SQLiteStore(tmp_path / "notes", encrypt=True, clock=clock)
@@ -36,4 +35,6 @@ def _fits(name, test):
     return not any(word in inspect.getsource(test) for word in LOOKS_AT_BYTES)
 
 
-globals().update({name: test for name, test in vars(test_store).items() if _fits(name, test)})
+globals().update(
+    {name: test for name, test in vars(test_sqlite_store).items() if _fits(name, test)}
+)

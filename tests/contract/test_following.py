@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from cmt_cli.guard import MANY
+from cmt_cli.guard import MANY_FILES
 from cmt_cli.sync import Sync
 from cmt_sdk.testing.fakes import open_fake
 from cmt_sdk.types import Document
@@ -33,13 +33,13 @@ class Quiet:
     """Hears of what happens, and says nothing."""
 
     def changed(self, change: str, source: str, **more: object) -> None:
-        """See sync.Report."""
+        """See SyncReport."""
 
     def refuse(self, error: Exception, *, named: bool) -> None:
-        """See sync.Report."""
+        """See SyncReport."""
 
     def warned(self, message: str) -> None:
-        """See sync.Report."""
+        """See SyncReport."""
 
 
 class Folder(RuleBasedStateMachine):
@@ -150,7 +150,9 @@ class Folder(RuleBasedStateMachine):
             if source not in self.files and source != "kept.md":
                 folder = Path(source).parent.as_posix()
                 others = [name for name in self.usable() if name.startswith(f"{folder}/")]
-                assert not others or len(self.held()) >= MANY, f"{source} is gone, and answers"
+                assert not others or len(self.held()) >= MANY_FILES, (
+                    f"{source} is gone, and answers"
+                )
 
     def run(self, *, remove: bool) -> None:
         """One run; a document whose file is in a folder that is away is there after it, if it was

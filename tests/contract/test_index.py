@@ -47,7 +47,7 @@ class Vectors:
         self.lost += 1
 
     def vectors(self, since):
-        """See ports.VectorStore."""
+        """What the set has gained and lost."""
         labels = [label for label in self.rows if label > since.gained]
         matrix = np.array([self.rows[label] for label in labels], np.float32).reshape(
             len(labels), -1 if labels else 0
@@ -56,19 +56,19 @@ class Vectors:
         return VectorRows(self.changes(), labels, [label + 1_000 for label in labels], matrix, live)
 
     def changes(self) -> Changes:
-        """See ports.VectorStore."""
+        """The last label and the losses."""
         return Changes(self.last, self.lost)
 
     def alive(self) -> int:
-        """See ports.VectorStore."""
+        """The vectors that are here."""
         return len(self.rows)
 
     def generation(self):
-        """See ports.VectorStore."""
+        """The trusted file."""
         return self.trusted
 
     def set_generation(self, generation) -> bool:
-        """See ports.VectorStore."""
+        """False for a file with dead vectors."""
         if (
             generation
             and sum(label <= generation.last_label for label in self.rows) != generation.count

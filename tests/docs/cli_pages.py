@@ -27,7 +27,7 @@ def commands(group: click.Group, path: str) -> Iterator[tuple[str, click.Command
 
 def render() -> str:
     """The whole page."""
-    parts = ["# The commands\n\nWhat `cmt COMMAND --help` says.\n"]
+    parts = ["# The commands\n\nThe output of `cmt COMMAND --help`.\n"]
     for path, command in [("cmt", main), *commands(main, "cmt")]:
         sizes = {"terminal_width": 100, "max_content_width": 100}
         context = click.Context(command, info_name=path, **sizes, **main.context_settings)

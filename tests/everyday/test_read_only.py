@@ -73,7 +73,7 @@ with open_fake(folder, **settings) as memory:
         "update": lambda: memory.update("museum", "It moved on."),
         "delete": lambda: memory.delete("museum"),
         "forget": lambda: memory.forget("museum"),
-        "configure": lambda: memory.configure(keep=0.5),
+        "configure": lambda: memory.configure(compression=2),
         "reindex": memory.reindex,
         "reencode": memory.reencode,
         "import": lambda: memory.import_archive(out / "other.cmt"),
@@ -243,7 +243,7 @@ COMMANDS = [
     ("search --mode text Lisbon", 0, LISBON),
     ("search Lisbon", 0, LISBON),
     ("stats", 0, "documents\t2"),
-    ("config", 0, "keep\t0.25"),
+    ("config", 0, "compression\t4"),
     ("check", 1, "intact"),
     ("export {out}/all.cmt", 0, "2 documents in"),
     ("backup {out}/copy", 0, "memory.db"),
@@ -252,7 +252,7 @@ COMMANDS = [
     ("update museum --text More.", 5, "is read-only"),
     ("rm museum", 5, "is read-only"),
     ("forget museum --yes", 5, "is read-only"),
-    ("config set keep 0.5", 5, "is read-only"),
+    ("config set compression 2", 5, "is read-only"),
     ("reindex", 5, "is read-only"),
 ]
 

@@ -177,9 +177,9 @@ def test_ctrl_c_at_a_question_ends_its_line(cmt, notes, monkeypatch):
         ("nowhere", "there is no file or folder nowhere"),
         ("nowhere/", "there is no file or folder nowhere/"),
         ("nowhere/a.md", "there is no file or folder nowhere/a.md"),
-        ("*.zzz", "nothing fits *.zzz"),
-        ("notes/[xy].md", "nothing fits notes/[xy].md"),
-        ("notes/**/z?.md", "nothing fits notes/**/z?.md"),
+        ("*.zzz", "no file matches *.zzz"),
+        ("notes/[xy].md", "no file matches notes/[xy].md"),
+        ("notes/**/z?.md", "no file matches notes/**/z?.md"),
     ],
 )
 def test_what_is_not_there(cmt, notes, path, said):
@@ -298,7 +298,7 @@ def test_a_count_without_a_total(monkeypatch):
     monkeypatch.setattr(
         progress, "console", lambda **_: Console(file=shown, force_terminal=True, width=80)
     )
-    with progress.bars() as update:
+    with progress.progress_bars() as update:
         update("adding", 11, 0)
         update("compressing", 3, 12)
     assert "11" in shown.getvalue()

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 import cmt_sdk
 from cmt_cli.main import main
-from cmt_cli.quoting import line_of, print_sources
+from cmt_cli.source_display import line_of, print_sources
 from cmt_sdk.testing.fakes import open_fake
 
 CAKE = "# Apple cake\n\nSlice five apples.\nBake the apple cake for 45 minutes.\nLet it cool."

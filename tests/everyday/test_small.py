@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import cmt_sdk
 from cmt_cli import train as train_command
 from cmt_cli.main import main
-from cmt_cli.options import typed
+from cmt_cli.options import parse_value
 from cmt_sdk import assembly, errors
 from cmt_sdk.config import Settings
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
@@ -198,7 +198,7 @@ def test_soft_without_training_is_warned_of(monkeypatch, caplog, trained, compre
         "cmt_sdk.weights.registry.model_info", lambda _: SimpleNamespace(sha256="0" * 64)
     )
     with caplog.at_level(logging.WARNING, "cmt_sdk"):
-        assembly._tell_of_untrained(Settings(compressor=compressor))
+        assembly._warn_of_untrained(Settings(compressor=compressor))
     assert ("`cmt train --part soft`" in caplog.text) == warned
 
 
@@ -216,8 +216,8 @@ TYPED: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("text", "value"), TYPED, ids=[repr(t) for t, _ in TYPED])
 def test_a_number_is_one_only_where_nothing_of_it_is_lost(text, value):
     """Versions, article and telephone numbers stay what was typed."""
-    assert typed(text) == value
-    assert type(typed(text)) is type(value)
+    assert parse_value(text) == value
+    assert type(parse_value(text)) is type(value)
 
 
 WHERE = [
@@ -300,7 +300,7 @@ def test_a_cut_answer_is_marked(cmt: Command, reader):
     cmt("add", "--text", LISBON)
     cut = cmt("ask", "Where did the museum move?", "--max-tokens", 3, "--reader", reader)
     assert cut.stdout.splitlines()[0].replace(" …", "…") == "The museum moved…"
-    assert cut.stderr == "the answer was cut at 3 tokens: --max-tokens 12 allows more\n"
+    assert cut.stderr == "the answer was truncated at 3 tokens: --max-tokens 12 allows more\n"
     whole = cmt("ask", "Where did the museum move?")
     assert (whole.stdout.splitlines()[0], whole.stderr) == (LISBON, "")
     assert cmt.json("ask", "Where did the museum move?", "--max-tokens", 3)["truncated"] is True
@@ -341,7 +341,7 @@ def test_the_announcement_counts_the_steps_that_fit(minutes, seconds, expected):
 
 def test_help_tells_the_rules(cmt: Command):
     """Of metadata and imports."""
-    assert "as is 1.10, 007" in " ".join(cmt("add", "--help").stdout.split())
-    assert "Nothing is taken out" in " ".join(cmt("import", "--help").stdout.split())
+    assert "also 1.10, 007" in " ".join(cmt("add", "--help").stdout.split())
+    assert "The import deletes nothing" in " ".join(cmt("import", "--help").stdout.split())
     assert CliRunner().invoke(main, ["chat", "--help"]).output.count("--max-tokens") == 1
     assert FakeEngine().loaded

@@ -139,7 +139,7 @@ def test_a_file_that_is_no_longer_like_itself_is_another(cmt, notes):
     done = cmt("add", notes)
     assert done.stdout == "1 added, 0 updated, 1 unchanged\n"
     assert (
-        "1 file gone, and still remembered: notes/ferry.md; `cmt watch --once notes` takes that out"
+        "1 file gone, and still remembered: notes/ferry.md; `cmt watch --once notes` removes that"
         in done.stderr
     )
     assert cmt("watch", notes, "--once").stdout == "removed notes/ferry.md\n"
@@ -596,7 +596,7 @@ def test_on_a_terminal_each_folder_is_asked_for(cmt, notes, monkeypatch):
     cmt("watch", notes, "--once")
     shutil.rmtree(notes / "one")
     shutil.rmtree(notes / "two")
-    monkeypatch.setattr("cmt_cli.watching.on_terminal", lambda _: True)
+    monkeypatch.setattr("cmt_cli.watch_session.on_terminal", lambda _: True)
     done = cmt("watch", notes, "--once", stdin="y\nn\n")
     assert done.stdout.splitlines() == ["removed notes/one/a.md", "removed notes/one/b.md"]
     assert sorted(held(cmt)) == ["notes/l.md", "notes/two/c.md", "notes/two/d.md"]
@@ -670,7 +670,7 @@ def test_a_name_in_other_letters_is_the_same_file_where_the_disk_says_so(cmt, no
     monkeypatch.setattr(
         "cmt_cli.sync.cmt_sdk.list_files", lambda *_, **__: [notes / "Ferry.md"], raising=False
     )
-    monkeypatch.setattr("cmt_cli.follow.Known.is_alone", lambda *_: False)
+    monkeypatch.setattr("cmt_cli.moved_files.KnownFiles.is_alone", lambda *_: False)
     cmt("add", notes)
     assert held(cmt) == {"notes/Ferry.md": FERRY}
 

@@ -1,7 +1,7 @@
 """What is superseded is shown as such, with its date, in the terminal."""
 
 import cmt_sdk
-from cmt_cli.quoting import print_sources
+from cmt_cli.source_display import print_sources
 
 
 def source(number, text, *, day, by=None, holds=False):

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from cmt_cli.main import main
-from cmt_cli.output import cells, one_line, short_id
+from cmt_cli.output import display_width, one_line, short_id
 from cmt_cli.streams import terminal_width
 from cmt_sdk.testing.fakes import open_fake
 
@@ -348,7 +348,7 @@ CUT = [
 def test_a_line_is_cut_between_characters_as_people_see_them(text, width, expected):
     """It fills at most so many cells; families, flags and accents stay whole."""
     line = one_line(text, width)
-    assert cells(line) <= width
+    assert display_width(line) <= width
     if expected is not None:
         assert line == expected
 

@@ -509,7 +509,7 @@ def test_the_command(cmt: Command, tmp_path: Path) -> None:
     refused = sync(code=1)
     assert "--theirs" in refused.stderr
     assert refused.stdout == ""
-    assert "two answers" in sync("--ours", "--both", code=2).stderr
+    assert "exclude each other" in sync("--ours", "--both", code=2).stderr
     assert sync("--theirs").stdout == "0 added, 1 updated, 0 unchanged\n" + taken
     assert cmt.json("list", "-m", "desktop")["text"] == "It is gone."
 

@@ -185,7 +185,7 @@ def test_taking_out_by_a_filter(filled):
     assert "give a document (its id, path or source)" in filled("rm", code=2).stderr
     assert "--yes" in filled("rm", "--source", "*", "--json", code=2).stderr
     assert (
-        "nothing was taken out" in filled("rm", "--source", "*/trip.md", stdin="n\n", code=1).stderr
+        "nothing was removed" in filled("rm", "--source", "*/trip.md", stdin="n\n", code=1).stderr
     )
     assert "no document fits" in filled("rm", "--source", "*/trap.md", "--yes", code=3).stderr
     filled("rm", "--source", "notes/trip.md", stdin="y\n")

@@ -17,7 +17,7 @@ from cmt_sdk.neural.embedding import Matcher, MatchHead
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.questions import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
-from cmt_sdk.training import Plan, Recipe, prepare, run
+from cmt_sdk.training import Plan, Recipe, prepare, run, tasks
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.embedding import EmbeddingTask, Negatives, draw
@@ -75,7 +75,7 @@ def keys_task(*, moved=False, size=5, tokens=256, **options):
     files = {"towns": passages()}
     return EmbeddingTask(
         made.lm, head(), made.parameters["matcher"], Mixture(files, {"towns": 1.0}, 0), files, passages(), made.save,
-        run._write_tensors, size, tokens, **options,
+        tasks._write_tensors, size, tokens, **options,
     )  # fmt: skip
 
 

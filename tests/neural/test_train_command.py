@@ -81,7 +81,7 @@ def test_questions_become_an_adapter_that_a_memory_opens_with(part, model, quest
     out = tmp_path / "made"
     printed = called(questions, "--part", part, *small(model, out))
     assert "32 passages" not in printed
-    assert "held out to judge by" in printed
+    assert "held out for validation" in printed
     assert "6 steps" in printed
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "| on held-out data | after 0 questions | after " in card

@@ -199,7 +199,9 @@ def test_the_command_says_what_was_taken_and_why_not(cmt: Any, tmp_path: Path) -
     )
     assert str(archive_key()) in told
     assert "--trust" in told
-    assert "wait for `cmt compress`" in cmt("import", strange, "-m", "later", "--no-wait").stdout
+    assert (
+        "pending until `cmt compress`" in cmt("import", strange, "-m", "later", "--no-wait").stdout
+    )
     assert cmt.json("import", strange, "-m", "trusted", "--trust")["taken"] == 1
 
 

@@ -143,13 +143,13 @@ class Silent:
     """Hears of what happens to documents, and says nothing: stdout is for outcomes."""
 
     def changed(self, change: str, source: str, **more: Any) -> None:
-        """See cmt_cli.sync.Report."""
+        """See cmt_cli.sync_report.SyncReport."""
 
     def refuse(self, error: Exception, *, named: bool) -> None:
-        """See cmt_cli.sync.Report."""
+        """See cmt_cli.sync_report.SyncReport."""
 
     def warned(self, message: str) -> None:
-        """See cmt_cli.sync.Report."""
+        """See cmt_cli.sync_report.SyncReport."""
 
 
 def follow(order: dict[str, Any], note: Notes) -> None:

@@ -138,7 +138,7 @@ def test_text_can_wait_for_its_compression(cmt):
         cmt("add", "--text", LISBON, "--no-wait").stdout
         == "1 added, 0 updated, 0 unchanged; 1 passage will be compressed later\n"
     )
-    assert "version 1, waits\n" in cmt("show", ids(cmt)[0]).stdout
+    assert "version 1, pending\n" in cmt("show", ids(cmt)[0]).stdout
     assert "Lisbon" in cmt("search", "--mode", "text", "museum Lisbon", "-k", "1").stdout
     assert cmt.json("stats")["pending"] == 1
     assert cmt("compress").stdout == "1 passage compressed\n"
@@ -463,7 +463,7 @@ def test_chat_takes_lines_from_a_pipe(cmt):
     assert re.fullmatch("[0-9a-f]{8}", source)
     complaint, unknown, explained = said.stderr.splitlines()
     assert complaint == "there was no answer yet"
-    assert unknown == f"/what is no command. {explained}"
+    assert unknown == f"/what is not a command. {explained}"
     assert "/clear" in explained
 
 
@@ -488,14 +488,14 @@ def test_config_shows_and_sets(cmt):
     """
     assert cmt.json("config")["places"]["exists"] is False
     assert not cmt.home.exists()
-    assert cmt("config", "set", "keep", "0.5").stderr == ""
+    assert cmt("config", "set", "compression", "2").stderr == ""
     cmt("add", "--text", LISBON)
-    told = "memories that were made with something else are made anew by `cmt reencode`\n"
+    told = "memories made with another value: `cmt reencode` re-encodes them\n"
     assert cmt("config", "set", "keep", "0.75").stderr == told
     assert cmt("config", "set", "keep", "0.75").stderr == ""
     assert cmt("config", "set", "rerank", "0").stderr == ""
     config = cmt.json("config")
-    assert (config["settings"]["keep"], config["settings"]["rerank"]) == (0.75, 0)
+    assert (config["settings"]["compression"], config["settings"]["rerank"]) == (2.5, 0)
     assert config["places"]["memory"] == str(cmt.home / "default")
     assert f"data_dir\t{cmt.home}\n" in cmt("config").stdout
 
@@ -512,9 +512,7 @@ def test_a_relative_folder_is_recorded_whole(cmt, tmp_path, monkeypatch, model_f
     assert "\nok\tadapter\t" in cmt("check").stdout
     (adapter / "cmt-adapter.json").unlink()
     found = {f["check"]: f for f in json.loads(cmt("check", "--json", code=1).stdout)}
-    assert found["adapter"]["detail"].startswith(
-        f"adapter {adapter}: there is no cmt-adapter.json in it"
-    )
+    assert found["adapter"]["detail"].startswith(f"adapter {adapter}: this folder holds no adapter")
     assert cmt("config", "set", "adapter", "none").stdout == "adapter = none\n"
 
 
@@ -524,9 +522,9 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
     """
     monkeypatch.chdir(tmp_path)
     refused = cmt("config", "set", "adapter", "nosuch", code=2).stderr
-    assert f"adapter {tmp_path / 'nosuch'}: there is no cmt-adapter.json in it" in refused
+    assert f"adapter {tmp_path / 'nosuch'}: this folder holds no adapter" in refused
     for name in ("123", "", "no/such/folder", "nowhere.gguf"):
-        assert "nothing here is called that" in cmt("config", "set", "model", name, code=2).stderr
+        assert "there is no such model here" in cmt("config", "set", "model", name, code=2).stderr
     assert not cmt.home.exists()
     told = cmt("config", "set", "model", "nobody/nothing").stderr
     assert (
@@ -536,7 +534,7 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
         (False, "warning: device 'cuda:1': this torch or this machine has no CUDA; auto"),
         (True, ""),
     ):
-        monkeypatch.setattr("cmt_cli.named.has_cuda", lambda has=has: has)
+        monkeypatch.setattr("cmt_cli.local_model.has_cuda", lambda has=has: has)
         said = cmt("config", "set", "device", "cuda:1").stderr
         assert said.startswith(told)
         assert bool(said) is not has
@@ -546,7 +544,7 @@ def test_settings_that_cannot_work(cmt, tmp_path, monkeypatch):
 def test_cuda_is_looked_for_without_torch():
     """Importing it would take seconds."""
     looked = (
-        "import sys; from cmt_cli.named import has_cuda; has_cuda(); sys.exit('torch' in"
+        "import sys; from cmt_cli.local_model import has_cuda; has_cuda(); sys.exit('torch' in"
         " sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", looked], check=False).returncode == 0
@@ -562,10 +560,10 @@ def test_a_setting_that_is_on_or_off(cmt):
 
 def test_config_of_a_named_memory(cmt):
     """-m counts before and after `set`; the nearer one wins."""
-    cmt("config", "-m", "work", "set", "keep", "0.5")
-    cmt("config", "-m", "work", "set", "keep", "0.75", "-m", "play")
-    assert cmt.json("config", "-m", "work")["settings"]["keep"] == 0.5
-    assert cmt.json("config", "-m", "play")["settings"]["keep"] == 0.75
+    cmt("config", "-m", "work", "set", "compression", "2")
+    cmt("config", "-m", "work", "set", "compression", "3", "-m", "play")
+    assert cmt.json("config", "-m", "work")["settings"]["compression"] == 2
+    assert cmt.json("config", "-m", "play")["settings"]["compression"] == 3
     assert not (cmt.home / "default").exists()
 
 
@@ -628,5 +626,5 @@ def test_every_command_helps_with_an_example(cmt, name):
 
 def test_help_tells_the_exit_codes_and_the_version(cmt):
     """What a script needs."""
-    assert "\n  Exit codes:\n    0    done\n" in cmt("--help").stdout
+    assert "\n  Exit codes:\n    0    success\n" in cmt("--help").stdout
     assert re.fullmatch(r"cmt, version \d+\.\d+\.\d+\S*\n", cmt("--version").stdout)

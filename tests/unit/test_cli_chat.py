@@ -235,7 +235,7 @@ def test_reader_and_number_of_passages_change_for_what_follows(cmt):
     assert [json.loads(line)["error"]["message"] for line in said.stderr.splitlines()] == [
         "reader 'psychic': choose one of memory, text, auto, none",
         "k '0': give a whole number from 1",
-        "write /k N: find so many passages",
+        "write /k N: read this many passages",
     ]
 
 
@@ -244,7 +244,7 @@ def test_a_conversation_is_saved_to_a_new_file_only(memory, tmp_path, capsys):
     memory.add(LISBON)
     talk, file = talking(memory), tmp_path / "talk.txt"
     talk.hear(f"/save {file}")
-    assert "nothing was said yet" in capsys.readouterr().err
+    assert "the conversation is empty" in capsys.readouterr().err
     talk.hear("Where did the museum move?")
     talk.hear(f"/save {file}")
     assert file.read_text() == f"User: Where did the museum move?\n\nAssistant: {LISBON}\n"

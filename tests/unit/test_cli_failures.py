@@ -7,7 +7,7 @@ import sqlite3
 
 import pytest
 
-from cmt_cli.failures import CODES, exit_code
+from cmt_cli.error_handling import EXIT_CODES, exit_code
 from cmt_sdk import errors
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, open_fake
 
@@ -36,7 +36,7 @@ def test_every_error_has_its_exit_code():
         "StorageError": 5, "StorageFull": 5, "StorageDamaged": 5, "StorageLocked": 5, "StorageNewer": 5, "StorageDenied": 5,
         "StorageEncrypted": 5,
     }  # fmt: skip
-    assert CODES[-1] == (errors.CMTError, 1)
+    assert EXIT_CODES[-1] == (errors.CMTError, 1)
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_every_error_has_its_exit_code():
         (["add", "nowhere.md"], 3, "there is no file or folder nowhere.md"),
         (["add", "A text, not a file. " * 50], 3, "there is no file or folder A text, not a file."),
         (["list", "-m", "~nobody-has-this-name/x"], 2, "memory name '~nobody-has-this-name/x'"),
-        (["add", "nowhere-*.md"], 3, "nothing fits nowhere-*.md"),
+        (["add", "nowhere-*.md"], 3, "no file matches nowhere-*.md"),
         (["add", "--text", "  \n "], 2, "nothing to remember"),
         (["add", "--text", "a\0b"], 2, "NUL"),
         (["add", "--text", "a\udcffb"], 2, "lone surrogate"),
@@ -75,12 +75,16 @@ def test_every_error_has_its_exit_code():
             "'user//ann': give names with a slash between them",
         ),
         (["list", "--scope", "../ann"], 2, "'../ann': give names with a slash between them"),
-        (["config", "set", "rerank", "-3"], 2, "rerank=-3: choose a number from -1 to 50"),
-        (["config", "set", "keep", "-0.5"], 2, "keep=-0.5: choose a number from 0.01 to 1.0"),
-        (["config", "set", "keep", "--frobnicate", "-3"], 2, "unexpected extra argument"),
+        (["config", "set", "rerank", "-3"], 2, "rerank=-3: choose a number from 0 to 50"),
+        (
+            ["config", "set", "compression", "-2"],
+            2,
+            "compression=-2: choose a number from 1 to 100",
+        ),
+        (["config", "set", "compression", "--frobnicate", "-3"], 2, "unexpected extra argument"),
         (["model", "remove", "nosuch"], 4, "`cmt model list`"),
         (["list", "--where", "year"], 2, "write KEY=VALUE"),
-        (["list", "--where", "a>1", "--where", "a<3"], 2, "one condition a key"),
+        (["list", "--where", "a>1", "--where", "a<3"], 2, "one condition per key"),
         (["config", "set", "keep", "7"], 2, "choose a number from 0.01 to 1.0"),
         (["config", "set", "keep", "much"], 2, "choose a number"),
         (["config", "set", "colour", "red"], 2, "passage_tokens"),
@@ -236,7 +240,7 @@ def test_a_command_that_fails_leaves_no_empty_memory(cmt, tmp_path):
     cmt("add", "-m", deep, "--text", LISBON, "--expires", "2020-01-01", code=2)
     cmt("add", "-m", deep, "-", stdin=" ", code=2)
     cmt("add", "-m", deep, tmp_path / "a.txt", tmp_path / "b.txt", code=2)
-    cmt("config", "set", "keep", "7", "-m", deep, code=2)
+    cmt("config", "set", "compression", "700", "-m", deep, code=2)
     assert not deep.parent.exists()
     cmt("add", "-m", notes, "--text", " a\udcff", code=2)
     assert notes.exists()
@@ -285,7 +289,9 @@ def test_a_plain_memory_begun_where_there_is_a_key(cmt, monkeypatch):
         f"warning: {cmt.home / 'default'} is not encrypted, though CMT_KEY is set: `cmt create"
         " --encrypted`"
     )
-    assert json.loads(cmt("config", "set", "keep", "0.5", "-m", "work", "--json").stderr)["warning"]
+    assert json.loads(cmt("config", "set", "compression", "2", "-m", "work", "--json").stderr)[
+        "warning"
+    ]
     assert cmt("add", "--text", PORTO).stderr == cmt("list").stderr == ""
 
 
@@ -436,4 +442,4 @@ def test_a_copy_is_a_document_of_its_own(cmt, tmp_path):
 def test_a_condition_that_is_half_written(cmt, condition):
     """It is not taken for a search for odd text."""
     cmt("add", "--text", LISBON)
-    assert "is no value" in cmt("list", "--where", condition, code=2).stderr
+    assert "is not a value" in cmt("list", "--where", condition, code=2).stderr

@@ -104,7 +104,7 @@ def test_a_conversation_that_is_too_long_does_not_keep_the_others_out(cmt, tmp_p
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("[]", "nobody says anything"),
+        ("[]", "it has no message with text"),
         ('{"a": 1}', "an item with the keys ['a']"),
         ("plain", "is no archive of `cmt export`"),
     ],

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cmt_cli.output import one_line, place, plain, printable, short_id
+from cmt_cli.output import one_line, printable, short_id, short_source, to_jsonable
 from cmt_sdk.testing.fakes import open_fake
 
 LISBON = "The museum moved to Lisbon in 2019."
@@ -131,17 +131,17 @@ def test_names_are_short_and_clear(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert short_id("0123456789abcdef0123456789abcdef") == "01234567"
     assert short_id("invoice-1") == "invoice-1"
-    assert place(str(tmp_path / "deep" / "a.md"), "x") == os.path.join("deep", "a.md")  # noqa: PTH118 - as text
-    assert place("/elsewhere/a.md", "x") == "/elsewhere/a.md"
-    assert place("https://a.example/b", "x") == "https://a.example/b"
-    assert place(None, "invoice-1") == "invoice-1"
+    assert short_source(str(tmp_path / "deep" / "a.md"), "x") == os.path.join("deep", "a.md")  # noqa: PTH118 - as text
+    assert short_source("/elsewhere/a.md", "x") == "/elsewhere/a.md"
+    assert short_source("https://a.example/b", "x") == "https://a.example/b"
+    assert short_source(None, "invoice-1") == "invoice-1"
 
 
 def test_json_takes_every_value_of_the_package(tmp_path):
     """Dataclasses, times, paths, mappings, sequences."""
     with open_fake(tmp_path / "m") as memory:
         document = memory.add(LISBON, metadata={"year": 2019})
-        made = plain({"d": document, "p": [tmp_path], "r": memory.forget(document.id)})
+        made = to_jsonable({"d": document, "p": [tmp_path], "r": memory.forget(document.id)})
     assert made["p"] == [str(tmp_path)]
     assert made["d"]["created_at"].endswith("+00:00")
     assert json.loads(json.dumps(made))["r"]["documents"] == [document.id]

@@ -75,7 +75,7 @@ def test_check_repairs_a_damaged_database(cmt, tmp_path, model_folder):
     assert [f["check"] for f in told["repaired"]][:2] == ["backup", "database"]
     assert all(f["ok"] for f in told["found"])
     assert cmt("ask", "Where did the museum move?").stdout.startswith(LISBON)
-    assert cmt("check", "--repair").stdout.count("mended") == 0
+    assert cmt("check", "--repair").stdout.count("repaired") == 0
 
 
 def test_check_of_what_is_no_database(cmt):

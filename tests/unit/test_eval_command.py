@@ -140,7 +140,7 @@ def test_a_kept_memory_is_not_mixed_with_other_settings(file: Path, tmp_path: Pa
     """Passages that were cut otherwise, or other documents, are refused."""
     cmt_eval(file, "--memory", tmp_path / "kept", "--set", "passage_tokens=64")
     assert cmt_eval(file, "--memory", tmp_path / "kept").exit_code == 0
-    with pytest.raises(InvalidSetting, match="were cut with 64"):
+    with pytest.raises(InvalidSetting, match="were split with 64"):
         cmt_eval(file, "--memory", tmp_path / "kept", "--set", "passage_tokens=128")
     with open_fake(tmp_path / "kept") as memory:
         memory.add("Something else.")
@@ -151,10 +151,18 @@ def test_a_kept_memory_is_not_mixed_with_other_settings(file: Path, tmp_path: Pa
 def test_settings_pass_through(file: Path) -> None:
     """By their own options or by --set, in their own types."""
     report = report_of(
-        file, "--keep", 0.5, "--set", "passage_tokens=32", "--set", "device=cpu", "--reader", "none"
+        file,
+        "--compression",
+        2,
+        "--set",
+        "passage_tokens=32",
+        "--set",
+        "device=cpu",
+        "--reader",
+        "none",
     )
-    assert {n: report["settings"][n] for n in ("keep", "passage_tokens", "device")} == {
-        "keep": 0.5,
+    assert {n: report["settings"][n] for n in ("compression", "passage_tokens", "device")} == {
+        "compression": 2,
         "passage_tokens": 32,
         "device": "cpu",
     }
@@ -164,7 +172,7 @@ def test_settings_pass_through(file: Path) -> None:
     ("args", "message"),
     [
         (["--set", "colour=red"], "'colour': choose one of"),
-        (["--set", "passage_tokens=many"], "passage_tokens is of type int"),
+        (["--set", "passage_tokens=many"], "passage_tokens='many': choose a whole number"),
         (["--reader", "mind"], "'mind' is not one of"),
         (["--protocol", "batch"], "'batch' is not one of"),
         (["--json", "no/such/folder/out.json"], "there is no folder"),
@@ -181,8 +189,8 @@ def test_a_wrong_option_is_named_before_anything_runs(
 
 def test_keep_out_of_range_is_refused(file: Path) -> None:
     """Zero is a value, not an option left out."""
-    with pytest.raises(InvalidSetting, match=r"keep=0\.0"):
-        cmt_eval(file, "--keep", 0)
+    with pytest.raises(InvalidSetting, match=r"compression=0\.0"):
+        cmt_eval(file, "--compression", 0)
 
 
 def test_help_has_an_example() -> None:

@@ -100,7 +100,7 @@ def test_a_full_disk_says_what_became_of_the_documents(folder, monkeypatch):
 
 def test_an_erasure_that_a_reader_holds_up_is_finished_later(folder, monkeypatch):
     """The receipt tells of the traces, and the next opening without that reader removes them."""
-    monkeypatch.setattr("cmt_sdk.memory.FORGET_WAIT", 0.05)
+    monkeypatch.setattr("cmt_sdk.memory.forgetting.FORGET_WAIT", 0.05)
     with (
         closing(sqlite3.connect(folder / "memory.db", isolation_level=None)) as reader,
         open_fake(folder) as memory,
@@ -131,7 +131,7 @@ def test_a_text_too_short_to_look_for_is_told_as_incomplete(folder, monkeypatch)
     """No byte scan can show that "4711" is gone while a reader keeps the state before: the receipt
     says so.
     """
-    monkeypatch.setattr("cmt_sdk.memory.FORGET_WAIT", 0.05)
+    monkeypatch.setattr("cmt_sdk.memory.forgetting.FORGET_WAIT", 0.05)
     with (
         closing(sqlite3.connect(folder / "memory.db", isolation_level=None)) as reader,
         open_fake(folder) as memory,

@@ -101,7 +101,8 @@ class Scripted:
         """The scripted answer of the memory reader; "text" answers everything right, "none" knows
         nothing.
         """
-        self.calls.append((question, options))
+        given = {name: value for name, value in options.items() if value is not None}
+        self.calls.append((question, given))
         number = next(n for n, row in enumerate(SCRIPT) if row[1] == question)
         _, _, answers, said = SCRIPT[number][:4]
         reader = options["reader"]

@@ -353,8 +353,8 @@ def test_settings_are_those_the_memory_was_made_with(tmp_path):
         assert memory.settings.passage_tokens == 64
     with pytest.raises(InvalidSetting, match="no setting 'colour'"):
         open_fake(tmp_path / "other", colour="red")
-    with pytest.raises(InvalidSetting, match=r"keep=3: choose a number from 0.01 to 1.0"):
-        open_fake(tmp_path / "other", keep=3)
+    with pytest.raises(InvalidSetting, match=r"compression=0: choose a number from 1 to 100"):
+        open_fake(tmp_path / "other", compression=0)
     with pytest.raises(InvalidSetting, match=r"fidelity=1: choose one of False, True"):
         open_fake(tmp_path / "other", fidelity=1)
     with pytest.raises(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from cmt_sdk.answering import MIN_FIDELITY
 from cmt_sdk.errors import InvalidInput, InvalidSetting
-from cmt_sdk.model import FAITHFUL
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
 
 FACTS = [
@@ -74,7 +74,7 @@ class MeasuringCompressor(FakeCompressor):
 @pytest.fixture
 def measured(tmp_path):
     engine = FakeEngine(
-        MeasuringCompressor(fidelities={"museum": FAITHFUL, "harbour": FAITHFUL - 0.01})
+        MeasuringCompressor(fidelities={"museum": MIN_FIDELITY, "harbour": MIN_FIDELITY - 0.01})
     )
     with open_fake(tmp_path / "measured", engine) as opened:
         opened.add_many(FACTS)

@@ -30,7 +30,7 @@ def figures(f1: float, ms: float) -> dict[str, Any]:
 
 def report(protocol: str = "gold", **more: Any) -> dict[str, Any]:
     """A report such as `cmt eval` writes."""
-    settings = {"compressor": "kv", "keep": 0.25, "compression": 4}
+    settings = {"compressor": "kv", "compression": 4}
     said = {
         "file": "q.jsonl",
         "file_sha256": "ab" * 32,

@@ -219,7 +219,7 @@ def test_an_unreadable_file_is_tried_again_when_it_changes(cmt, notes, follow):
         (notes / "a.md").write_text(PORTO)
         return [notes / "a.md"]
 
-    assert "warning: passed over" in follow(spoil).stderr
+    assert "warning: skipped" in follow(spoil).stderr
     assert texts(cmt)["a.md"] == LISBON
     assert follow(spoil, mend).stdout == "updated notes/a.md\n"
 
@@ -293,9 +293,9 @@ def test_on_a_terminal_it_is_asked(cmt, notes, monkeypatch, answer, code, left):
     cmt("watch", notes, "--once")
     shutil.rmtree(notes)
     notes.mkdir()
-    monkeypatch.setattr("cmt_cli.watching.on_terminal", lambda _: True)
+    monkeypatch.setattr("cmt_cli.watch_session.on_terminal", lambda _: True)
     assert (
-        "Take them out of the memory?"
+        "Remove them from the memory?"
         in cmt("watch", notes, "--once", stdin=answer, code=code).stderr
     )
     assert len(texts(cmt)) == left
@@ -315,7 +315,7 @@ def test_a_folder_that_is_emptied_while_it_is_watched(cmt, notes, follow):
         return [notes / "a.md", notes / "deep"]
 
     done = follow(lose, come_back)
-    assert "nothing was taken out; where that is meant, give --yes" in done.stderr
+    assert "nothing was removed; if they are gone for good, give --yes" in done.stderr
     assert len(done.stdout.splitlines()) == 2
     assert len(texts(cmt)) == 2
     assert follow(lose, options=["--yes"]).stdout.splitlines()[-2:] == [

@@ -13,20 +13,20 @@ let line = Promise.resolve(); // one file at a time: the model is one, too
 
 /** A line that shows how one addition goes: `progress(words, share)`, then how it ended. */
 function entry(name, size) {
-  const said = el("span", { class: "state" }, "waiting");
+  const state = el("span", { class: "state" }, "waiting");
   const bar = el("progress", { max: 1, value: 0, "aria-label": `Progress of ${name}` });
-  const row = el("li", {}, el("span", { class: "name" }, name), el("span", { class: "quiet" }, size), bar, said);
+  const row = el("li", {}, el("span", { class: "name" }, name), el("span", { class: "quiet" }, size), bar, state);
   uploads.prepend(row);
   const end = (kind, ...words) => {
     row.className = kind;
     bar.remove();
-    said.replaceChildren(...words);
-    announce(`${name}: ${said.textContent}`);
+    state.replaceChildren(...words);
+    announce(`${name}: ${state.textContent}`);
   };
   return {
     progress(words, share) {
       bar.value = share;
-      said.textContent = words;
+      state.textContent = words;
     },
     done: (doc) =>
       end("good", "remembered ", el("button", { type: "button", class: "link", onclick: () => open(doc.id) }, "open")),

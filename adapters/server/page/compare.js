@@ -90,10 +90,10 @@ function table({ memory, text }) {
   return el("div", { class: "card" }, cost);
 }
 
-function row(name, values, said) {
+function row(name, values, shown) {
   const most = Math.max(...values, 1e-9);
   const cells = values.map((value) =>
-    el("td", {}, el("span", {}, said(value)), el("progress", { max: most, value, "aria-hidden": "true" })),
+    el("td", {}, el("span", {}, shown(value)), el("progress", { max: most, value, "aria-hidden": "true" })),
   );
   return el("tr", {}, el("th", { scope: "row" }, name), ...cells);
 }

@@ -1,4 +1,4 @@
-// One document, opened beside the page: its text with the cited span marked, the way to its editor, and its end. Knows no list.
+// One document, opened next to the page: its text with the cited span marked, the way to its editor, and its end. Knows no list.
 
 import * as api from "./api.js";
 import { byId, bytes, changed, count, el, moment, number, sliced, title, trouble } from "./dom.js";
@@ -134,7 +134,7 @@ dialog.addEventListener("close", () => {
   if (lost) document.querySelector(".view:not([hidden]) h1").focus();
 });
 
-// A click beside the drawer closes it, and so does escape; not over what has been edited, which would be lost.
+// A click outside the drawer closes it, and so does escape; not over what has been edited, which would be lost.
 const editing = () => dialog.querySelector(".edit");
 dialog.addEventListener("click", (event) => event.target === dialog && !editing() && dialog.close());
 dialog.addEventListener("cancel", (event) => editing() && event.preventDefault());

@@ -190,9 +190,10 @@ class KVMethod(CompressionMethod):
         is_best = places.memory == len(memories) - 1
         biases = torch.zeros(flat.shape[1], dtype=self.lm.dtype, device=device)
         biases[targets] = torch.where(is_best, 0.0, bias).to(device, self.lm.dtype)
+        blocks = _by_layer(flat, lengths, kv_heads)  # by layer: (2, KV, padded + room, d)
         made = MemoryCache(
-            [block[0][None] for block in _by_layer(flat, lengths, kv_heads)],
-            [block[1][None] for block in _by_layer(flat, lengths, kv_heads)],
+            [block[0][None] for block in blocks],
+            [block[1][None] for block in blocks],
             _masked(biases, places.per_row, lengths, entries, kv_heads),
             [places.end],
             room,
@@ -278,8 +279,9 @@ def _placed(memories: Sequence[PackedMemory], prefix_length: int, rows: int) -> 
     filled = np.full(rows, prefix_length)
     start = prefix_length
     for number, memory in enumerate(memories):
+        # The codes of a memory are in the order of its bits: row by row, then by token.
         kept = _kept_bits(memory)  # (rows, tokens)
-        row, position = np.nonzero(kept)  # in order of rows, as the codes are stored
+        row, position = np.nonzero(kept)  # (n,) each
         counts = kept.sum(1, dtype=np.int64)  # (rows,)
         first = np.cumsum(counts) - counts  # index of each row's first entry in `row`
         found_rows.append(row)

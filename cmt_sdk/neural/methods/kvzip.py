@@ -52,8 +52,9 @@ class RepeatScores:
         """
         assert layer == len(self._scores), "one forward pass, layer after layer"  # noqa: S101 - a fact of this file
         batch, heads, _, width = query.shape
-        kv_heads, total = key.shape[1], key.shape[2]
-        group = heads // kv_heads
+        kv_heads = key.shape[1]
+        total = key.shape[2]
+        group = heads // kv_heads  # query heads per key-value head
         index = self._query[:, None, :, None].expand(batch, heads, self._longest, width)
         repeating = query.gather(2, index)  # (B, H, longest, d)
         rows = repeating.reshape(batch, kv_heads, -1, width)  # (B, KV, group * longest, d)

@@ -245,7 +245,8 @@ def soft_cache(
     all_values: list[Tensor] = []
     all_biases: list[Tensor] = []
     for layer, prefix in enumerate(lm.prefix_cache(len(rows)).layers):
-        keys, values = prefix.keys, prefix.values  # (B, KV, prefix, w)
+        keys = prefix.keys  # (B, KV, prefix, w)
+        values = prefix.values
         layer_bias = keys.new_zeros(len(rows), 1, 1, prefix_length)
         if layer >= merge_layer(lm) and memories:
             keys = torch.cat([keys, _gathered(entries[layer][0], index)], dim=2)

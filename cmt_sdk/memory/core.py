@@ -1,0 +1,83 @@
+"""The parts of an open memory and its end: close, fork, repr. No torch, no SQL."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import TypeVar
+
+from cmt_sdk.assembly import Parts
+from cmt_sdk.background import Turns
+from cmt_sdk.config import Settings
+from cmt_sdk.handles import Handle, NoModel, is_held
+from cmt_sdk.ingestion import Ingestor
+from cmt_sdk.model import MemoryModel
+
+M = TypeVar("M", bound="Core")
+
+
+class Core(Handle):
+    """What every story of a memory uses.
+
+    Attributes:
+        path: Its folder.
+        settings: The settings that it was made with, changed by those given at opening.
+        encrypted: Whether the database is encrypted.
+        read_only: Whether this user may not write its files: it is listed, searched, asked and
+            copied, and a change raises StorageDenied.
+        model: The language model bound to this memory.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._store = parts.store
+        self._index = parts.index
+        self._engine = parts.engine
+        self._queue = parts.queue
+        self._retriever = parts.retriever
+        self._worker = parts.worker
+        self._ingestor = Ingestor(
+            parts.store, parts.engine, parts.queue, parts.worker, parts.settings
+        )
+        self.path: Path = parts.path
+        self.settings: Settings = parts.settings
+        self.encrypted: bool = parts.encrypted
+        self.read_only: bool = parts.store.read_only
+        self.model = MemoryModel(self._retriever, self.settings)
+        self._closed = threading.Event()
+
+    def __repr__(self) -> str:
+        state = ", closed" if self._closed.is_set() else ", read-only" if self.read_only else ""
+        return f"<Memory in {str(self.path)!r}, model {self.settings.model!r}{state}>"
+
+    def after_fork(self) -> None:
+        """In a forked child: give up what other threads of the parent held, since they are not
+        here to release it.
+        """
+        parts = (self._store, self._index, self._worker)
+        at_work = is_held(self._queue.lock) or any(part.at_work() for part in parts)
+        if at_work:
+            for part in parts:
+                part.leave()
+        if at_work or not self._engine.forks:
+            self._queue.lock = Turns() if self._engine.forks else NoModel()
+
+    def close(self) -> None:
+        """Stop the background compression after its batch and release the files; pending passages
+        are compressed after the next opening.
+        """
+        if not self._closed.is_set():
+            self._closed.set()
+            self._worker.close()
+            self._store.close()
+
+    def __enter__(self: M) -> M:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()

@@ -1,0 +1,108 @@
+"""Compressed passages: fingerprint, packed memory, embedding. Knows numpy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Vector: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What made a memory. A model reads only memories of its own fingerprint, except that `keep`
+    and `keep_at_least` may differ, and `quantization` between bf16 and fp32: the same weights, and
+    far closer to each other than to four bits.
+
+    Attributes:
+        model: The name of the base model.
+        base: SHA-256 prefix of its weights.
+        quantization: "nf4", "bf16" or "fp32".
+        tokenizer: SHA-256 prefix of its tokenizer.
+        encoder: SHA-256 prefix of the adapter that compresses.
+        matcher: SHA-256 prefix of the head that embeds.
+        compressor: "kv", or "soft-merged" with its compression.
+        keep: The share of entries kept, 1 / compression; 1 for "soft".
+        format: The number of the format of the arrays (docs/format.md).
+        keep_at_least: Tokens of every passage whose entries are all kept. 0 in memories that were
+            made before this setting existed; their id stays.
+    """
+
+    model: str
+    base: str
+    quantization: str
+    tokenizer: str
+    encoder: str
+    matcher: str
+    compressor: str
+    keep: float
+    format: int
+    keep_at_least: int = 0
+
+    @property
+    def id(self) -> str:
+        """Sixteen hexadecimal digits that name this fingerprint."""
+        named = {
+            name: value for name, value in asdict(self).items() if name != "keep_at_least" or value
+        }
+        return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
+
+    def differences(self, other: Fingerprint) -> list[str]:
+        """The fields that keep memories of `self` from being read by `other`, as "name: mine !=
+        theirs"; empty if `other` can read them.
+        """
+        may = {"keep", "keep_at_least", "model"}
+        if {self.quantization, other.quantization} == {"bf16", "fp32"}:
+            may.add("quantization")
+        pairs = {
+            f.name: (getattr(self, f.name), getattr(other, f.name))
+            for f in fields(self)
+            if f.name not in may
+        }
+        return [
+            f"{name}: {mine} != {theirs}"
+            for name, (mine, theirs) in pairs.items()
+            if mine != theirs
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class PackedMemory:
+    """A compressed passage as it is stored.
+
+    Attributes:
+        kind: The format of the arrays, such as "kv" (docs/format.md).
+        tokens: Source tokens.
+        arrays: Named numpy arrays, whose meaning and shapes `kind` defines.
+    """
+
+    kind: str
+    tokens: int
+    arrays: Mapping[str, NDArray[np.generic]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays together."""
+        return sum(int(a.nbytes) for a in self.arrays.values())
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """What a compressor makes of one passage.
+
+    Attributes:
+        memory: The compressed passage, which is read.
+        embedding: Float32 [dimension], of length 1, by which it is found.
+        fidelity: In [0, 1], how much of the passage the model reads from its memory; None if it was
+            not measured.
+    """
+
+    memory: PackedMemory
+    embedding: Vector
+    fidelity: float | None = None

@@ -1,0 +1,170 @@
+"""Settings: one dial for every method, refusals of what a method does not use, what earlier releases
+recorded.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from typing import Any, get_type_hints
+
+import pytest
+
+from cmt_sdk.config import Settings, SettingsFields
+from cmt_sdk.errors import InvalidSetting
+from tests.unit.conftest import open_fake
+
+EARLIER = {
+    "model": "smollm2-135m-instruct",
+    "compressor": "kv",
+    "keep": 0.25,
+    "keep_at_least": 32,
+    "compression": 4,
+    "aggregation": "concat",
+    "rerank": -1,
+}
+
+
+def test_keyword_arguments_are_the_settings():
+    """`SettingsFields`, which editors complete, has the names and types of `Settings`."""
+    assert get_type_hints(SettingsFields) == {
+        f.name: get_type_hints(Settings)[f.name] for f in fields(Settings)
+    }
+
+
+@pytest.mark.parametrize(
+    ("compression", "keep"), [(4, 0.25), (2, 0.5), (1, 1.0), (8, 0.125), (100, 0.01)]
+)
+def test_compression_is_source_tokens_per_entry(compression, keep):
+    """With 4 a quarter of the entries is kept."""
+    assert Settings(compression=compression).keep == keep
+
+
+@pytest.mark.parametrize("hundredths", range(1, 101))
+def test_earlier_shares_keep_their_value(hundredths):
+    """A memory made with keep=0.5 opens as compression 2; its share, and so the id of its
+    fingerprint, stays.
+    """
+    keep = hundredths / 100
+    settings = Settings.checked(Settings.from_recorded({**EARLIER, "keep": keep}))
+    assert settings.keep == keep
+    assert settings.compression == pytest.approx(1 / keep)
+    assert settings.rerank is None
+
+
+def test_an_earlier_compression_of_soft_stays():
+    """What "soft" did not use is dropped: it could be anything."""
+    earlier = {
+        **EARLIER,
+        "compressor": "soft",
+        "compression": 16,
+        "keep_at_least": 7,
+        "aggregation": "cmt",
+    }
+    settings = Settings.checked(Settings.from_recorded({**earlier, "rerank": 10}))
+    assert settings == Settings(compressor="soft", compression=16, aggregation="cmt")
+    assert settings.reranked == 0
+
+
+def test_recorded_settings_of_today_stay_as_they_are():
+    """Only the settings with `keep` are those of an earlier release."""
+    today = {"compressor": "kv", "compression": 2.5, "rerank": None}
+    assert Settings.from_recorded(today) == today
+
+
+def test_a_memory_of_earlier_settings_opens(tmp_path):
+    """As the compression that its share is; a change records it so."""
+    with open_fake(tmp_path / "notes") as memory:
+        memory._store.set_settings({**EARLIER, "keep": 0.5})
+    with open_fake(tmp_path / "notes") as memory:
+        assert memory.settings.compression == 2
+        memory.configure(rerank=3)
+        assert memory._store.settings()["compression"] == 2
+        assert "keep" not in memory._store.settings()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"compressor": "soft", "keep_at_least": 64},
+            (
+                "keep_at_least=64: only compressor='kv' keeps entries of the KV cache; choose that too,"
+                " or keep_at_least=32"
+            ),
+        ),
+        (
+            {"compressor": "soft", "fidelity": True},
+            (
+                "fidelity=True: only the memories of compressor='kv' are measured; choose that too, or"
+                " fidelity=False"
+            ),
+        ),
+        (
+            {"aggregation": "cmt"},
+            (
+                "aggregation='cmt': it gathers the memories of compressor='soft'; choose that too, or"
+                " aggregation='concat'"
+            ),
+        ),
+        (
+            {"compressor": "soft", "aggregation": "cmt", "rerank": 5},
+            (
+                "rerank=5: gathered memories cannot be read one by one; choose rerank=None, or"
+                " aggregation='concat'"
+            ),
+        ),
+        (
+            {"compressor": "soft", "compression": 2},
+            "compression=2: choose one of 4, 8, 16",
+        ),
+        ({"compression": 0.5}, "compression=0.5: choose a number from 1 to 100"),
+        ({"rerank": -1}, "rerank=-1: choose a number from 0 to 50"),
+    ],
+)
+def test_a_setting_that_the_method_does_not_use_is_refused(given, message):
+    """With the remedy; nothing is ignored in silence."""
+    with pytest.raises(InvalidSetting, match=f"^{re.escape(message)}$"):
+        Settings(**given)
+
+
+def test_a_misspelt_name_is_refused_with_the_nearest_and_all_others():
+    """In `open` and in `configure`."""
+    names = ", ".join(Settings.names())
+    message = f"there is no setting 'modle'; did you mean 'model'? There are {names}"
+    with pytest.raises(InvalidSetting, match=f"^{re.escape(message)}$"):
+        Settings.checked({"modle": "x"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("compression", "8", 8),
+        ("compression", "2.5", 2.5),
+        ("rerank", "3", 3),
+        ("rerank", "default", None),
+        ("keep_at_least", "default", 32),
+        ("fidelity", "True", True),
+        ("memory_budget", "2_000_000", 2_000_000),
+        ("model", "org/name_1", "org/name_1"),
+    ],
+)
+def test_a_text_is_read_in_the_type_of_its_setting(name, text, value):
+    """As on a command line."""
+    parsed: Any = Settings.parse(name, text)
+    assert parsed == value
+    assert type(parsed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("compression", "much", "compression='much': choose a number"),
+        ("rerank", "2.5", "rerank='2.5': choose a whole number"),
+        ("colour", "red", "there is no setting 'colour'; there are model, "),
+    ],
+)
+def test_a_text_that_is_no_value_is_refused(name, text, message):
+    """With what would do."""
+    with pytest.raises(InvalidSetting, match=f"^{re.escape(message)}"):
+        Settings.parse(name, text)
