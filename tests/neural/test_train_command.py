@@ -237,7 +237,7 @@ def test_too_few_passages_are_told(model, tmp_path):
         '{"context": "It is in Rome.", "question": "Where?", "answers": ["Rome"]}\n',
         encoding="utf-8",
     )
-    with pytest.raises(InvalidInput, match="passages to learn from: 1; one must be kept"):
+    with pytest.raises(InvalidInput, match="passages to learn from: 1; some are held out"):
         prepare(Recipe("reader", tmp_path / "made", [file], model=str(model), device="cpu"))
 
 

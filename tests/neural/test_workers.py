@@ -92,7 +92,7 @@ def test_two_processes_share_every_step(tmp_path):
         device="cpu",
     )
     with pytest.raises(
-        InvalidSetting, match="holds a run of 2 processes, here are 1: start as many"
+        InvalidSetting, match="holds a run of 2 processes, this one has 1: start 2"
     ):
         prepare(recipe).run()
 
