@@ -221,7 +221,8 @@ def test_a_run_goes_on_with_its_own_plan_only(tmp_path):
         choices={"batch": 1, "seed": 0},
     )
     with pytest.raises(
-        InvalidSetting, match=r"holds a run with steps=2, rate=0.001, batch=1: resume with these settings"
+        InvalidSetting,
+        match=r"holds a run with steps=2, rate=0.001, batch=1: resume with these settings",
     ):
         train(
             reader_task(),

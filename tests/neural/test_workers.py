@@ -91,9 +91,7 @@ def test_two_processes_share_every_step(tmp_path):
         held_out=1,
         device="cpu",
     )
-    with pytest.raises(
-        InvalidSetting, match="holds a run of 2 processes, this one has 1: start 2"
-    ):
+    with pytest.raises(InvalidSetting, match="holds a run of 2 processes, this one has 1: start 2"):
         prepare(recipe).run()
 
 

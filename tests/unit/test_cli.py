@@ -491,8 +491,8 @@ def test_config_shows_and_sets(cmt):
     assert cmt("config", "set", "compression", "2").stderr == ""
     cmt("add", "--text", LISBON)
     told = "memories made with another value: `cmt reencode` re-encodes them\n"
-    assert cmt("config", "set", "keep", "0.75").stderr == told
-    assert cmt("config", "set", "keep", "0.75").stderr == ""
+    assert cmt("config", "set", "compression", "2.5").stderr == told
+    assert cmt("config", "set", "compression", "2.5").stderr == ""
     assert cmt("config", "set", "rerank", "0").stderr == ""
     config = cmt.json("config")
     assert (config["settings"]["compression"], config["settings"]["rerank"]) == (2.5, 0)

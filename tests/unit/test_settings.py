@@ -4,14 +4,19 @@ recorded.
 
 from __future__ import annotations
 
+import json
 import re
+import sqlite3
+from contextlib import closing
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
 from cmt_sdk.config import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.types import Fingerprint
 from tests.unit.conftest import open_fake
 
 EARLIER = {
@@ -168,3 +173,14 @@ def test_a_text_that_is_no_value_is_refused(name, text, message):
     """With what would do."""
     with pytest.raises(InvalidSetting, match=f"^{re.escape(message)}"):
         Settings.parse(name, text)
+
+
+def test_the_memory_of_commit_7c39732_keeps_its_settings_and_fingerprint():
+    """Its recorded settings are today's defaults, and its share kept has the id that it had."""
+    file = Path(__file__).parents[1] / "reliability" / "stores" / "7c39732" / "notes" / "memory.db"
+    with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as db:
+        (recorded,) = db.execute("SELECT value FROM settings WHERE name = 'settings'").fetchone()
+        (name, made_by) = db.execute("SELECT * FROM fingerprints").fetchone()
+    settings = Settings.checked(Settings.from_recorded(json.loads(recorded)))
+    assert settings == Settings()
+    assert Fingerprint(**{**json.loads(made_by), "keep": settings.keep}).id == name
