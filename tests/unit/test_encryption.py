@@ -19,7 +19,7 @@ import pytest
 
 import cmt_sdk
 from cmt_sdk.errors import InvalidSetting, MissingExtra, StorageDamaged, StorageEncrypted
-from cmt_sdk.storage import driver, erasure
+from cmt_sdk.storage import driver, encryption, erasure
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
 from tests.marked import Marked
 
@@ -269,7 +269,7 @@ def test_a_short_passphrase_begins_no_memory_and_opens_those_there_are(tmp_path,
     assert "tulip" not in str(refused.value)
     assert (tmp_path / "notes" / "memory.db").stat().st_size == 0
     with monkeypatch.context() as before:
-        before.setattr(keys, "SHORTEST", 8)
+        before.setattr(encryption, "SHORTEST", 8)
         open_fake(tmp_path / "notes", encrypted=True).close()
     for encrypted in (True, False):
         with open_fake(tmp_path / "notes", encrypted=encrypted) as memory:
@@ -281,7 +281,7 @@ def test_a_short_passphrase_begins_no_memory_and_opens_those_there_are(tmp_path,
 def test_a_second_opening_here_reads_no_byte_of_the_file(notes, monkeypatch):
     """Closing a handle of our own would drop the locks that SQLite holds on it."""
     with open_fake(notes) as memory, monkeypatch.context() as patch:
-        patch.setattr(keys, "_beginning", None)
+        patch.setattr(encryption, "_beginning", None)
         (notes.parent / "link").symlink_to(notes)
         with open_fake(notes.parent / "link", encrypted=True) as second:
             second.add("From the second.")
