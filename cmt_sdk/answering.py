@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from cmt_sdk import newest
 from cmt_sdk.asking import Ask
 from cmt_sdk.context import recent
 from cmt_sdk.notation import in_notation_of
@@ -14,8 +15,10 @@ from cmt_sdk.prompting import abstains
 from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.ranking import behind
 from cmt_sdk.rendering import render
+from cmt_sdk.renewing import OlderAnswer, Renewer, oldest_holder
 from cmt_sdk.retrieval import Retriever
 from cmt_sdk.types import Match, Piece, Prompt, Usage
+from cmt_sdk.words.dates import dates
 from cmt_sdk.words.folding import legible
 
 CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look a memory's text up
@@ -30,6 +33,7 @@ MIN_FIDELITY = 0.9
 # 65.0 to 59.6 on the notes, because good answers were given up.
 REREAD_GAP_NATS = 8.0
 HELD_PIECES = 12  # of a short answer: it is not shown before it is clear that it stands
+VALUE_PIECES = 40  # of a value that a newer note may change: each digit of a number is one
 T = TypeVar("T")
 
 
@@ -38,7 +42,8 @@ class Reading:
     """An answer, the passages that it was read from, and the places of its words in them.
 
     `trust`, in [0, 1], is the share of the confidence that these places leave. `behind` is by how
-    many nats the passage that holds the answer fits the question less than the best one.
+    many nats the passage that holds the answer fits the question less than the best one. `older`
+    are the matches that the passage of the answer supersedes.
     """
 
     text: str
@@ -48,6 +53,7 @@ class Reading:
     found: Sequence[Trace]
     trust: float
     behind: float
+    older: Sequence[Match] = ()
 
     @property
     def confidence(self) -> float:
@@ -68,6 +74,7 @@ class Answerer:
 
     def __init__(self, retriever: Retriever) -> None:
         self._retriever = retriever
+        self._renewer = Renewer(retriever)
 
     def of_the_newest(
         self, ask: Ask, matches: Sequence[Match], older: Sequence[Match], times: dict[str, float]
@@ -89,7 +96,7 @@ class Answerer:
 
     def _read_by(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> Reading:
         if ask.reader == "auto":
-            return self.memory_or_text(ask, matches, times)
+            return self._memory_or_text(ask, matches, times)
         text, usage = self._whole(ask, ask.reader, matches, times)
         return self._checked(ask, reading_of(ask, ask.reader, matches, text, usage), matches, times)
 
@@ -103,6 +110,8 @@ class Answerer:
         usage: Usage | None = None
         may_be_read_again = any(_behind(matches, n) >= REREAD_GAP_NATS for n in range(len(matches)))
         held = HELD_PIECES if may_be_read_again else 1
+        if _has_several_short(matches):
+            held = VALUE_PIECES
         for piece in self._read(ask, ask.reader, matches, times):
             usage = piece.usage
             if usage is None:
@@ -113,7 +122,7 @@ class Answerer:
         reading = reading_of(ask, ask.reader, matches, "".join(pieces), usage)
         if len(pieces) >= held:
             return reading
-        checked = self._checked(ask, reading, matches, times)
+        checked = self._renewed(ask, self._checked(ask, reading, matches, times), times)
         yield from pieces if checked.text == reading.text else [checked.text]
         return checked
 
@@ -133,7 +142,38 @@ class Answerer:
             return again
         return replace(reading, usage=usage.followed_by(reading.usage))
 
-    def memory_or_text(
+    def by_memory_or_text(
+        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+    ) -> Reading:
+        """Read memories, then text where needed, and renew the answer."""
+        return self._renewed(ask, self._memory_or_text(ask, matches, times), times)
+
+    def _renewed(self, ask: Ask, reading: Reading, times: dict[str, float]) -> Reading:
+        """The reading, or the words of a newer note that states a newer value of its answer.
+
+        A question that asks for what was before, or names its date, keeps its answer.
+        """
+        keeps = newest.asks_for_before(ask.question) or dates(ask.question)
+        holder = oldest_holder(reading.matches, reading.found)
+        if keeps or abstains(reading.text) or holder is None:
+            return reading
+        prompt = _prompt(ask, reading.matches)
+        answer = OlderAnswer(reading.text, reading.kind, holder)
+        found = timed(
+            times,
+            "newest",
+            lambda: self._renewer.renewal(ask, prompt, answer, reading.matches),
+        )
+        if found is None:
+            return reading
+        moved = {found.newer.passage.id, found.older.passage.id}
+        matches = [found.newer, *(m for m in reading.matches if m.passage.id not in moved)]
+        usage = replace(reading.usage, confidence=found.confidence)
+        older = replace(found.older, superseded_by=found.newer.document.id)
+        renewed = reading_of(ask, reading.kind, matches, found.text, usage)
+        return replace(renewed, older=[older])
+
+    def _memory_or_text(
         self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
     ) -> Reading:
         """Read memories; then text, if the best memory is known to be poor or the answer is unsure.
@@ -163,11 +203,9 @@ class Answerer:
     ) -> Iterator[Piece]:
         # the best one last: the reader reads best what is nearest to the question
         passages = [m.passage for m in reversed(matches)]
-        question = in_notation_of(legible(ask.question), [m.passage.content for m in matches])
-        before = ask.history or ()
-        prompt = Prompt(
-            question, recent(before) if kind == "none" else before, notes=kind != "none"
-        )
+        prompt = _prompt(ask, matches)
+        if kind == "none":
+            prompt = replace(prompt, history=recent(prompt.history), notes=False)
         if kind == "memory":
             queue = self._retriever.queue
             memories = timed(times, "load", lambda: queue.memories(passages, ask.loaded))
@@ -205,6 +243,17 @@ def timed(times: dict[str, float], stage: str, work: Callable[[], T]) -> T:
     result = work()
     times[stage] = times.get(stage, 0.0) + 1000 * (time.perf_counter() - start)
     return result
+
+
+def _prompt(ask: Ask, matches: Sequence[Match]) -> Prompt:
+    """The question after its history; it writes dates and numbers as these passages do."""
+    question = in_notation_of(legible(ask.question), [m.passage.content for m in matches])
+    return Prompt(question, ask.history or ())
+
+
+def _has_several_short(matches: Sequence[Match]) -> bool:
+    """Whether one of the matches may state a newer value of what another states."""
+    return len({m.passage.document_id for m in matches if newest.is_short(m)}) > 1
 
 
 def _is_faithful(match: Match) -> bool:

@@ -17,8 +17,10 @@ from typing import Any, Protocol
 from cmt_sdk import phrases
 from cmt_sdk.asking import Stream
 from cmt_sdk.model import MemoryModel
+from cmt_sdk.provenance import words_of
 from cmt_sdk.splitting.boundaries import sentence_ends
 from cmt_sdk.types import Answer, Document, Intent, Receipt, Turn
+from cmt_sdk.understanding import common_words
 
 TURNS_KEPT = 24
 TALK_TOKENS = 48  # of a reply to small talk, of which SENTENCES are given
@@ -193,7 +195,12 @@ class Chat:
             return self._small_talk(intent, min(most, TALK_TOKENS))
         asked = intent.asked if intent.tells else intent.text
         running = self._model.ask(asked, stream=True, history=self._history(), **self._options)
-        if intent.general and running.answer.abstained:  # the memory does not tell it
+        answer = running.answer if intent.general else None
+        if (
+            answer is not None
+            and answer.abstained
+            and not _shares_a_name(asked, [s.text for s in answer.sources])
+        ):
             return self._model.ask(asked, stream=True, **(self._options | {"reader": "none"}))
         return running
 
@@ -220,6 +227,14 @@ class Chat:
         """The turns that go with a question: all of the system's, and the last of the others."""
         said = [turn for turn in self.turns if turn.role != "system"]
         return [*(turn for turn in self.turns if turn.role == "system"), *said[-TURNS_KEPT:]]
+
+
+def _shares_a_name(question: str, texts: Sequence[str]) -> bool:
+    """Whether the question and a text share a word that is not common: the question is then about
+    own notes, not about the world.
+    """
+    names = {word.form for word in words_of(question)} - common_words()
+    return any(word.form in names for text in texts for word in words_of(text))
 
 
 def _turns(message: str, reply: str) -> list[Turn]:

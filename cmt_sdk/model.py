@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from cmt_sdk import newest
 from cmt_sdk.answering import Answerer, Reading, reading_of, timed
 from cmt_sdk.asking import Ask, Asking, Stream, with_limit
 from cmt_sdk.config import Settings
@@ -112,11 +113,12 @@ class MemoryModel(Asking):
             reading = self._answerer.of_the_newest(ask, matches, older, times)
             yield reading.text
         elif ask.reader == "auto":
-            reading = self._answerer.memory_or_text(ask, matches, times)
+            reading = self._answerer.by_memory_or_text(ask, matches, times)
             yield reading.text
         else:
             reading = yield from self._answerer.streamed(ask, matches, times)
-        yield self._answer(reading, times, [m for m in older if m not in reading.matches])
+        older = [m for m in older if m not in reading.matches]
+        yield self._answer(reading, times, [*reading.older, *older])
 
     def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
         """True if no document fits the filter; asked only while the model is not loaded, which
@@ -146,7 +148,13 @@ class MemoryModel(Asking):
             ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
-            matches = timed(times, "newest", lambda: self._retriever.newest_first(query, matches))
+            # Of pairs that the probe can judge the answer decides, once it is read.
+            probed = newest.asks_for_before(query)
+            matches = timed(
+                times,
+                "newest",
+                lambda: self._retriever.newest_first(query, matches, probed=probed),
+            )
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
             matches = matches[: max(1, fit(costs, ask.budget))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from typing import Any, Protocol
 
 from cmt_sdk.types import Document, Intent, Match, Metadata, Receipt, SearchMode
@@ -11,11 +12,11 @@ from cmt_sdk.types import Document, Intent, Match, Metadata, Receipt, SearchMode
 SOURCE = "chat"
 SAID = {"role": "user"}  # metadata of what people told
 AMONG = 50  # passages among which is looked for what a request to forget concerns
-# Cosine from which a passage may be what is to be forgotten, and its least share of the best one's.
-# Of eleven requests with the default model what seven of them meant lay at 0.43 and above, all else
-# below 0.6 of it; of the four that meant nothing there or said it otherwise, two found a neighbour
-# (0.45), which the question then names.
-NEAR, SHARE = 0.4, 0.6
+# Of 28 requests that mean a note, the passage after which the model expects the request most is
+# that note in 28, the nearest by cosine in 26. Its cosine is at least NEAR in 27; the last one
+# shares words with the request. Of two requests that mean no note one finds none.
+NEAR = 0.25  # cosine
+WORDS = 1.0  # BM25
 PATIENCE = 20.0  # seconds for what is being compressed in the background
 
 NEIGHBOURS = 5  # passages nearest to what was told that may say an older value of the same
@@ -77,18 +78,37 @@ class Notebook:
         return kept, [d for d in older if d.scope == self.scope and d.id != kept.id]
 
     def concerned(self, request: str) -> Sequence[Document]:
-        """What people told in this very scope that a request to forget concerns, nearest first."""
+        """What people told in this very scope that a request to forget concerns: the note that it
+        means, and those that state another value of the same thing.
+        """
         self.memory.wait(PATIENCE)  # what was told a moment ago is found by its meaning too
         found = self.memory.search(
-            request, AMONG, mode="vector", scope=self.scope or None, where=SAID
+            request, AMONG, mode="reranked", scope=self.scope or None, where=SAID
         )
         own = [m for m in found if m.document.scope == self.scope and m.document.source == SOURCE]
-        nearest = max([m.vector_score or 0.0 for m in own], default=0.0)
-        least = max(NEAR, SHARE * nearest)
-        return list(
-            {m.document.id: m.document for m in own if (m.vector_score or 0.0) >= least}.values()
-        )
+        same = [m for m in own if m is own[0] or m.superseded_by == own[0].document.id]
+        meant = max(same, key=_likelihood, default=None)
+        if meant is None or not (_cosine(meant) >= NEAR or (meant.text_score or 0.0) >= WORDS):
+            return []
+        found = [m for m in same if m is meant or self._states_the_same(meant, m)]
+        return list({m.document.id: m.document for m in found}.values())
+
+    def _states_the_same(self, one: Match, other: Match) -> bool:
+        """Whether one of two passages states a newer value of what the other states."""
+        return self._supersedes(one, other) or self._supersedes(other, one)
+
+    def _supersedes(self, newer: Match, older: Match) -> bool:
+        replaced = self.memory.superseded(newer.passage.text, NEIGHBOURS, scope=self.scope or None)
+        return older.passage.id in [m.passage.id for m in replaced]
 
     def erase(self, documents: Sequence[Document]) -> Sequence[Receipt]:
         """Forget documents, with their receipts."""
         return [self.memory.forget(document.id) for document in documents]
+
+
+def _likelihood(match: Match) -> float:
+    return -inf if match.likelihood is None else match.likelihood
+
+
+def _cosine(match: Match) -> float:
+    return match.vector_score or 0.0

@@ -28,6 +28,7 @@ from cmt_sdk.types import (
     Removed,
     Span,
     Stats,
+    Stretch,
     Vector,
 )
 from cmt_sdk.vectors import Changes, Embeddings, Generation, VectorRows
@@ -100,6 +101,17 @@ class Reader(Protocol):
 
         Returns:
             One row per memory, in the order given, in nats; all rows have the same length.
+        """
+
+    def stretches(
+        self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]
+    ) -> list[Stretch]:
+        """Return the stretches of a text, a few words each, as answers to the prompt.
+
+        Args:
+            prompt: The question, and what to read before it.
+            text: The text that holds the answer.
+            words: The first character of each word of the text, and the one after its last.
         """
 
 

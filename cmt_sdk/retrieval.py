@@ -319,27 +319,29 @@ class Retriever:
                 self._words.put((query, i), row)
         return {i: row for i, row in rows.items() if row is not None}
 
-    def newest_first(self, query: str, matches: Sequence[Match]) -> list[Match]:
+    def newest_first(
+        self, query: str, matches: Sequence[Match], *, probed: bool = True
+    ) -> list[Match]:
         """The matches, those marked that say an older value of the same as the best one, or as a
         newer one of its kind.
 
         The newest takes the best place. Where the query asks for what was before, none is marked,
-        and the oldest takes it. A query that names its date says itself which one it means: nothing
-        changes then. What is not near the best one in meaning costs nothing. What ranking computed
-        is used again, and a pair is judged once.
+        and the oldest takes it. Nothing changes where the query names its date. Only matches near
+        the best one in meaning cost anything; each pair is judged once. Without `probed`, pairs
+        that the probe can judge keep their order.
         """
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2 or dates(query):
             return list(matches)
         near = newest.contested(matches, self.index.vectors([m.passage.id for m in first]))
         pairs = [newest.in_order(matches[0], matches[n]) for n in near]
-        probed = dict(zip(near, self._probed(pairs), strict=True)) if near else {}
-        same = {0, *self._same(query, matches, probed)}
+        numbers = dict(zip(near, self.probed(pairs), strict=True)) if near else {}
+        judged = {n: number for n, number in numbers.items() if probed or number is None}
+        same = {0, *self._same(query, matches, judged)}
         if len(same) < 2:
             return list(matches)
-        return (newest.oldest_first if newest.asks_for_before(query) else newest.newest_first)(
-            matches, same
-        )
+        order = newest.oldest_first if newest.asks_for_before(query) else newest.newest_first
+        return order(matches, same)
 
     def _same(
         self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]
@@ -372,7 +374,7 @@ class Retriever:
             )
         return [m for m, number in zip(short, probe(states), strict=True) if number > newest.SURE]
 
-    def _probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
+    def probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
         """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
         ids = [(older.passage.id, newer.passage.id) for older, newer in pairs]
         numbers = [self._pairs.get(pair) for pair in ids]

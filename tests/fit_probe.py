@@ -43,7 +43,7 @@ def main() -> None:
     """Fit, write, report."""
     with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(Path(folder) / "memory") as memory:
         engine = memory._engine
-        listener = engine._listener
+        listener = engine.listener
         utterances = read_utterances()
         probe = fit(utterances, listener.states([u.text for u in utterances]))
         place = Path(shipped_messages.__file__).parent / "shipped"

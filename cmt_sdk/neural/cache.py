@@ -100,6 +100,20 @@ class MemoryCache:
             room=room,
         )
 
+    def branched(self, rows: int) -> MemoryCache:
+        """The entries and new tokens of the only row so far, as a cache without room for `rows`
+        continuations.
+        """
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        bias: list[Tensor] = []
+        for layer, written in enumerate(self._written.get(n, 0) for n in range(len(self.keys))):
+            end = self.keys[layer].shape[2] - self.room + written
+            keys.append(self.keys[layer][:, :, :end].expand(rows, -1, -1, -1))
+            values.append(self.values[layer][:, :, :end].expand(rows, -1, -1, -1))
+            bias.append(self.bias[layer][..., :end].expand(rows, -1, -1, -1))
+        return MemoryCache(keys, values, bias, [self.starts[0] + self._written.get(0, 0)] * rows)
+
 
 def stacked(caches: Sequence[MemoryCache]) -> MemoryCache:
     """One cache without room whose rows are those of several caches without room."""

@@ -19,8 +19,9 @@ from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import NON_BEST_BIAS, CompressionMethod
 from cmt_sdk.neural.scoring import question_likelihoods
+from cmt_sdk.neural.stretches import MAX_TOKENS, stretch_likelihoods
 from cmt_sdk.prompting import UNKNOWN
-from cmt_sdk.types import PackedMemory, Piece, Prompt, Usage
+from cmt_sdk.types import PackedMemory, Piece, Prompt, Stretch, Usage
 
 
 @dataclass
@@ -82,6 +83,37 @@ class Generator:
         """
         return question_likelihoods(self.method, memories, question)
 
+    def stretches(
+        self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]
+    ) -> list[Stretch]:
+        """The stretches of a text, a few words each, as answers to a prompt with notes.
+
+        Args:
+            prompt: The question, and what to read before it.
+            text: The text that holds the answer.
+            words: The first character of each word of the text, and the one after its last.
+
+        Returns:
+            Each stretch with its log probability as the complete answer.
+
+        Raises:
+            InvalidInput: The prompt is longer than the model's context.
+        """
+        reading = self._read_notes(prompt, MAX_TOKENS)
+        position = reading.position + len(reading.ids)
+        with torch.inference_mode(), self.lm.activate(reading.adapter):
+            logits = self._next(reading, reading.ids, reading.position)
+            return stretch_likelihoods(self.lm, reading.cache, position, logits, text, words)
+
+    def _next(self, reading: Reading, ids: list[int], position: int) -> Tensor:
+        """The logits [vocabulary] of the token after `ids`, which the cache takes in."""
+        if isinstance(reading.cache, MemoryCache):
+            inputs = reading.cache.inputs(torch.tensor([ids], device=self.lm.device))
+        else:
+            inputs = self._inputs(ids, position)
+        states = self.lm.forward(reading.cache, **inputs)  # (1, m, d)
+        return self.lm.logits(states[0, -1:])[0]
+
     def _read_notes(self, prompt: Prompt, max_tokens: int) -> Reading:
         """Read everything before the question: text, or the memories' entries."""
         ids = self.lm.question_ids(prompt.question, prompt.history)
@@ -141,12 +173,7 @@ class Generator:
             # Switched at every step: between two pieces the caller may use the model, and must find
             # the bare base.
             with torch.inference_mode(), self.lm.activate(reading.adapter):
-                if isinstance(reading.cache, MemoryCache):
-                    inputs = reading.cache.inputs(torch.tensor([ids], device=self.lm.device))
-                else:
-                    inputs = self._inputs(ids, position)
-                states = self.lm.forward(reading.cache, **inputs)  # (1, m, d)
-                logits = self.lm.logits(states[0, -1:])[0]  # (vocabulary,)
+                logits = self._next(reading, ids, position)
                 token = int(logits.argmax())
                 confidence.add(logits, token)
             position += len(ids)

@@ -10,26 +10,32 @@ from cmt_sdk.newest.past import asks_for_before
 from cmt_sdk.newest.probe import SURE, probe_of, text_of
 from cmt_sdk.newest.same import (
     CONTESTED,
+    LEAST,
     contested,
     in_order,
+    is_newer,
     is_short,
     newest_first,
     of_the_same,
     oldest_first,
+    renews,
     told_at,
 )
 
 __all__ = [
     "CONTESTED",
+    "LEAST",
     "SURE",
     "asks_for_before",
     "contested",
     "in_order",
+    "is_newer",
     "is_short",
     "newest_first",
     "of_the_same",
     "oldest_first",
     "probe_of",
+    "renews",
     "text_of",
     "told_at",
 ]

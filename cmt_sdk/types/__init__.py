@@ -14,6 +14,7 @@ from cmt_sdk.types.answers import (
     ReaderKind,
     SearchMode,
     Source,
+    Stretch,
     Turn,
     Usage,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "Source",
     "Span",
     "Stats",
+    "Stretch",
     "Turn",
     "Unchanged",
     "Usage",

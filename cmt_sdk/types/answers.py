@@ -230,6 +230,21 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
+class Stretch:
+    """A few words in a row of a text, as the answer to a prompt.
+
+    Attributes:
+        text: The words.
+        likelihood: Their log probability as the complete answer, in nats.
+        tokens: Their number of tokens.
+    """
+
+    text: str
+    likelihood: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class Usage:
     """What one reading cost, and the confidence of the reader, in [0, 1]; see Answer."""
 

@@ -7,6 +7,6 @@ applies it sentence by sentence. Pure numpy: knows no model, no store and no rep
 
 from cmt_sdk.understanding.intent import Judge, understand
 from cmt_sdk.understanding.probe import Probe, fit
-from cmt_sdk.understanding.utterances import Utterance, read_utterances
+from cmt_sdk.understanding.utterances import Utterance, common_words, read_utterances
 
-__all__ = ["Judge", "Probe", "Utterance", "fit", "read_utterances", "understand"]
+__all__ = ["Judge", "Probe", "Utterance", "common_words", "fit", "read_utterances", "understand"]

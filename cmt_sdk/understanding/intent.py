@@ -22,7 +22,8 @@ def understand(text: str, judge: Judge) -> Intent:
     """What the message wants, judged as a whole and by sentence. Calls `judge` once."""
     parts = _parts(text)
     rows = judge([text[:WHOLE], *parts] if len(parts) > 1 else parts)
-    if rows[0][_AT["machine"]] > 0:
+    # A long letter can score above 0 on both; "tells" is then the higher one.
+    if rows[0][_AT["machine"]] > max(0.0, rows[0][_AT["tells"]]):
         return Intent(text, machine=True)
     named = [_labels(row) for row in rows[-len(parts) :]]
     has = frozenset().union(*named)

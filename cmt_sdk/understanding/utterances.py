@@ -6,10 +6,13 @@ stand for a line break.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+
+from cmt_sdk.provenance import words_of
 
 # The letters of the file, in the order of a probe's columns.
 LABELS = {
@@ -43,3 +46,14 @@ def read_utterances() -> Sequence[Utterance]:
         labels = frozenset(LABELS[letter] for letter in letters)
         found.append(Utterance(text.replace("\\n", "\n"), labels, language))
     return found
+
+
+@cache
+def common_words() -> frozenset[str]:
+    """The forms (`provenance.Word`) of the words that several shipped messages share: they name
+    nothing in particular.
+    """
+    counts: Counter[str] = Counter()
+    for utterance in read_utterances():
+        counts.update({word.form for word in words_of(utterance.text)})
+    return frozenset(form for form, count in counts.items() if count > 1)

@@ -1,6 +1,7 @@
 """Play whole dialogues with the default model and count what is right, by kind.
 
     python -m examples.conversations.talk [--way chat|http] [--verbose] [NAME]...
+    python -m examples.conversations.talk --dialogues examples/conversations/apart
 
 Each dialogue has a memory of its own, which is closed and opened again at every "later".
 With `--out FILE` each dialogue's replies are kept as a line of JSON, and a later run plays only
@@ -19,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from examples.conversations.judging import Heard, Round, also, holds, verdict
 from examples.conversations.records import append, read
-from examples.conversations.script import KINDS, Dialogue, Said, dialogues
+from examples.conversations.script import FOLDER, KINDS, Dialogue, Said, dialogues
 from examples.conversations.ways import WAYS, Opener, default_opener, documents_of
 
 ROWS = (*KINDS, "statements kept", "questions left out")
@@ -134,6 +135,7 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", nargs="*", help="only dialogues whose names begin so")
+    parser.add_argument("--dialogues", type=Path, default=FOLDER, help="the folder of their files")
     parser.add_argument("--way", choices=tuple(WAYS), default="chat")
     parser.add_argument("--verbose", action="store_true", help="show wrong turns and free replies")
     parser.add_argument("--out", type=Path, help="keep replies here, and go on from them")
@@ -141,7 +143,7 @@ def main() -> None:
     options = parser.parse_args()
     began, open_memory = time.monotonic(), default_opener()
     begins = tuple(options.name) or ("",)
-    chosen = [talk for talk in dialogues() if talk.name.startswith(begins)]
+    chosen = [talk for talk in dialogues(options.dialogues) if talk.name.startswith(begins)]
     done = read(options.out, chosen) if options.out else {}
     for talk in chosen:
         if talk.name not in done and time.monotonic() - began < options.seconds:

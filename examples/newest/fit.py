@@ -3,7 +3,7 @@ apart.
 
     python examples/newest/fit.py probe.npz
 
-`pairs.tsv` holds, a line each: the part (template, hand, chat, held-out), 1 where the newer text
+`pairs.tsv` holds, a line each: the part (hand, chat, held-out), 1 where the newer text
 gives a newer value of what the older one says, the older text, the newer one, and a question about
 them. The file that is written belongs into `cmt_sdk/newest/shipped`, under the name that is
 printed. Takes some minutes on a CPU.
@@ -23,7 +23,7 @@ import cmt_sdk
 from cmt_sdk.newest import text_of
 
 RIDGE = 3.0
-WEIGHTS = {"template": 0.1, "hand": 3.0, "chat": 5.0}  # of the pairs that the probe is fitted to
+WEIGHTS = {"hand": 3.0, "chat": 5.0}  # of the pairs that the probe is fitted to
 
 
 def main() -> None:

@@ -35,14 +35,14 @@ def scores(memory):
 
 
 def test_messages_that_no_probe_was_fitted_to(scores):
-    """172 messages in nine languages, of other topics and wordings: 0.95 to 1.0 a label."""
+    """210 messages in nine languages, of other topics and wordings: 0.94 to 1.0 a label."""
     found = accuracy(np.stack([scores[u.text] for u in held_out()]), held_out())
     assert min(found.values()) > 0.92
     assert found["tells"] > 0.96
 
 
 def test_what_is_kept_of_messages_that_no_probe_was_fitted_to(memory, scores):
-    """What tells something, and nothing else; 87 of these 172 before, when a question mark
+    """What tells something, and nothing else; 87 of the first 172 before, when a question mark
     decided.
     """
 
@@ -52,7 +52,7 @@ def test_what_is_kept_of_messages_that_no_probe_was_fitted_to(memory, scores):
         )
 
     right = [understand(u.text, judge).tells == bool(u.labels & {"tells"}) for u in held_out()]
-    assert sum(right) >= 160
+    assert sum(right) >= 198
 
 
 def test_a_conversation(memory, chat):

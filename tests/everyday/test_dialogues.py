@@ -229,9 +229,9 @@ def test_three_dialogues_with_the_default_model():
     right = {row: good[row] / total[row] for row in total}
     told = "\n".join(in_full("subset", rounds))
     assert right["other user"] == 1.0, told
-    # Floors of issue 18, to be turned on with the mended product.
-    # assert right["newest"] >= 0.75, told
-    # assert right["asked back"] >= 0.80, told
+    assert right["newest"] >= 0.75, told
+    assert right["asked back"] >= 0.80, told
+    free = ("statement", "small talk")
+    assert sum(good[r] for r in free) / sum(total[r] for r in free) >= 0.95, told
+    # The floor that does not hold yet:
     # assert right["told nowhere"] >= 0.85, told
-    # free = ("statement", "small talk")
-    # assert sum(good[r] for r in free) / sum(total[r] for r in free) >= 0.95, told

@@ -212,3 +212,40 @@ def test_soft_memories_have_likelihoods_too():
     assert first < 0
     assert second < 0
     assert first != second
+
+
+@pytest.mark.parametrize("kind", ["memory", "text", "soft"])
+def test_a_stretch_is_as_likely_as_its_words_one_by_one(kind):
+    """After memories, text and soft memories; the model ends the answer after each stretch."""
+    lm = tiny_frozen()
+    method = SoftMethod(lm, 4) if kind == "soft" else KVMethod(lm, Rotary(lm.model), 0.5)
+    generator = Generator(lm, method)
+    prompt = Prompt("Where is it?", passages=[TEXT])
+    if kind != "text":
+        prompt = Prompt("Where is it?", memories=method.compress([TEXT, "A harbour."]))
+    text = "in Lisbon, by the sea"
+    words = [(0, 2), (3, 9), (11, 13), (14, 17), (18, 21)]
+    found = {s.text: s for s in generator.stretches(prompt, text, words)}
+    assert {"in", "in Lisbon", "Lisbon, by", "sea"} <= set(found)
+    for stretch in ("Lisbon", "Lisbon, by"):
+        ids = lm.ids(stretch)
+        expected = one_by_one(generator, prompt, ids)
+        assert found[stretch].likelihood == pytest.approx(expected, rel=1e-3, abs=1e-3)
+        assert found[stretch].tokens == len(ids)
+
+
+def one_by_one(generator, prompt, ids):
+    """The log probability of an answer and its end, one forward pass per token."""
+    reading = generator._read_notes(prompt, 40)
+    steps = reading.ids
+    position = reading.position
+    total = 0.0
+    with torch.inference_mode():
+        for token in [*ids, None]:
+            with generator.lm.activate(reading.adapter):
+                logs = generator._next(reading, steps, position).log_softmax(-1)
+            ends = logs[sorted(generator.lm.stop_ids)].logsumexp(0)
+            total += float(ends if token is None else logs[token])
+            position += len(steps)
+            steps = [token]
+    return total

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from cmt_sdk import phrases
+from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
-from cmt_sdk.types import Turn
+from cmt_sdk.types import Piece, Turn, Usage
 from cmt_sdk.understanding.utterances import LABELS
 
 NUMBER = "My phone number is 555 0134."
@@ -180,3 +181,26 @@ def test_what_a_statement_takes_the_place_of_is_named():
     """With its words."""
     said = phrases.noted("I live in Berlin now.", ["I live in Paris."])
     assert said == "Noted: “I live in Berlin now.” Before: “I live in Paris.”"
+
+
+@pytest.mark.parametrize(
+    ("asked", "knows"),
+    [("Who built the organ of Visby?", False), ("Who painted the Mona Lisa?", True)],
+)
+def test_what_own_notes_name_is_not_asked_of_the_world(tmp_path, monkeypatch, asked, knows):
+    """The bare model answers a question about the world where the memory has no answer."""
+
+    class World(FakeEngine):
+        def judge(self, texts):
+            names = ("asks", "general")
+            return np.array([[1.0 if n in names else -1.0 for n in LABELS.values()] for _ in texts])
+
+    def read(_reader, prompt, _tokens):
+        yield Piece(UNKNOWN if prompt.notes else "A guess.")
+        yield Piece("", Usage(1, 1, 0.5, 0.0, 0.0, 0.0))
+
+    monkeypatch.setattr(FakeReader, "read", read)
+    with open_fake(tmp_path / "notes", World()) as memory:
+        memory.add("the one in Visby has 38 stops")
+        answer = memory.chat().say(asked)
+    assert answer.text == ("A guess." if knows else UNKNOWN)

@@ -1,0 +1,117 @@
+"""An answer from an older note gives way to a newer note's words; no torch."""
+
+import numpy as np
+import pytest
+
+from cmt_sdk import newest
+from cmt_sdk.newest import renews
+from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
+from cmt_sdk.types import Piece, Stretch, Usage
+
+
+class Stubborn(FakeReader):
+    """Answers "Paris" to every prompt; later stretches are likelier."""
+
+    def read(self, prompt, max_tokens):
+        """One word."""
+        yield Piece("Paris")
+        yield Piece("", Usage(1, 1, 0.9, 0.0, 0.0, 0.0))
+
+
+@pytest.fixture
+def sure(monkeypatch):
+    """The probe's number of each pair, to be set."""
+    number = [1.0]
+    monkeypatch.setattr(
+        newest, "probe_of", lambda _: lambda states: np.full(len(states), number[0])
+    )
+    return number
+
+
+@pytest.fixture
+def memory(tmp_path, sure):
+    with open_fake(tmp_path / "notes", FakeEngine(reader=Stubborn())) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("reader", ["memory", "text", "auto"])
+def test_the_newer_note_answers_in_its_own_words(memory, reader):
+    """Though it names the old value; the older note stays a source."""
+    old = memory.add("my flat is in Paris")
+    new = memory.add("gave up the flat in Paris for one in Berlin")
+    answer = memory.model.ask("Where is my flat?", reader=reader)
+    assert answer.text == "Berlin"
+    assert [(s.document_id, s.superseded_by) for s in answer.sources] == [
+        (new.id, None),
+        (old.id, new.id),
+    ]
+    assert answer.sources[0].quote == "Berlin"
+    assert "".join(memory.model.ask("Where is my flat?", stream=True, reader=reader)) == "Berlin"
+
+
+def test_a_long_number_gives_way_too(memory, monkeypatch):
+    """Each of its digits is a piece; only the newer one is shown."""
+
+    def read(_reader, _prompt, _tokens):
+        yield from map(Piece, "0171 445 902 334 118 220")
+        yield Piece("", Usage(1, 24, 0.9, 0.0, 0.0, 0.0))
+
+    monkeypatch.setattr(FakeReader, "read", read)
+    monkeypatch.setattr(Stubborn, "read", read)
+    memory.add("my number is 0171 445 902 334 118 220")
+    memory.add("my number is 0159")
+    assert "".join(memory.model.ask("What is my number?", stream=True)) == "0159"
+
+
+def test_the_newest_of_three_answers(memory):
+    """Of two that are as likely it is the later one."""
+    for note in ("my flat is in Paris", "my flat is in Berlin", "my flat is in Rome"):
+        memory.add(note)
+    assert memory.model.ask("Where is my flat?").text == "Rome"
+
+
+def test_something_else_by_the_probe_changes_nothing(memory, sure):
+    """However likely its words are."""
+    sure[0] = -0.5
+    memory.add("my flat is in Paris")
+    memory.add("my sister has a flat in Berlin")
+    answer = memory.model.ask("Where is my flat?")
+    assert answer.text == "Paris"
+    assert {s.superseded_by for s in answer.sources} == {None}
+
+
+def test_a_question_for_the_value_before_gets_the_older_note(memory):
+    """The older note stays the source."""
+    memory.add("my flat is in Paris")
+    memory.add("my flat is in Berlin")
+    assert memory.model.ask("Where was my old flat before?").text == "Paris"
+
+
+def test_words_of_the_older_note_and_of_the_question_are_nothing_new(memory, monkeypatch):
+    """Nor is the old value with more around it."""
+
+    def stretches(_reader, _prompt, text, _words):
+        return [
+            Stretch(text, -0.1, 4),
+            Stretch("Paris now", -0.2, 2),
+            Stretch("Where", -0.3, 1),
+            Stretch("Oslo", -3.0, 1),
+        ]
+
+    monkeypatch.setattr(FakeReader, "stretches", stretches)
+    memory.add("my flat is in Paris")
+    memory.add("my flat is in Paris no more")
+    assert memory.model.ask("Where is my flat?").text == "Oslo"
+
+
+def test_a_sure_probe_outweighs_a_likelier_old_value():
+    """And a likely new value a probe that is not sure."""
+    assert renews(-4.0, -0.1, 0.9) > 0.0
+    assert renews(-0.5, -3.5, -0.5) > 0.0
+    assert renews(-4.0, -0.1, 0.0) < 0.0
+    assert renews(-0.5, -0.5, -1.0) < 0.0
+
+
+def test_an_unlikely_stretch_is_no_answer():
+    """However sure the probe is: the note has no answer to the question."""
+    assert renews(-6.5, -2.3, 2.0) < 0.0
