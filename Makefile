@@ -46,6 +46,7 @@ demo: $(VENV)/run.done
 check: $(VENV)/dev.done
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/docs/retired_words.py
 	mkdir -p build/names && ln -sfn ../../cli build/names/cmt_cli && ln -sfn ../../adapters build/names/cmt_adapters
 	$(BIN)/mypy
 	$(BIN)/lint-imports

@@ -138,7 +138,9 @@ class CMTMiddleware(AgentMiddleware):
         for message in messages:
             role = role_of(message)
             text = text_of(message)
-            facts = self._memory.understand(text).told if text and role in self._remember else ""
+            facts = (
+                self._memory.understand(text).statement if text and role in self._remember else ""
+            )
             if facts:
                 documents.append(
                     cmt_sdk.Document(facts, source="chat", scope=scope, metadata={ROLE: role})

@@ -94,7 +94,7 @@ class CMTMemoryBlock(BaseMemoryBlock[list[ChatMessage]]):
         for message in messages:
             text = cmt_sdk.clean_text(_text(message)).strip()
             if text and message.role in SPEAKERS:
-                facts = (await asyncio.to_thread(self.memory.understand, text)).told
+                facts = (await asyncio.to_thread(self.memory.understand, text)).statement
                 scope = self._scope(message.additional_kwargs.get("session_id"))
                 role = {"role": message.role.value}
                 if facts:

@@ -1,9 +1,8 @@
-"""Chat: a conversation over a memory. A turn is understood, kept where it tells something,
-answered.
+"""Chat: a conversation over a memory. It understands a turn, keeps its statements and answers it.
 
-What is told is kept before the reply is written: a reply that is stopped loses nothing. What asks
-is answered from memory; what tells is acknowledged; small talk is answered as in the exchange that
-it is most like, else by the bare model. "Forget …" names what it concerns, and erases once the next
+It keeps a statement before it writes the reply: a reply that is stopped loses nothing. It answers
+questions from memory, acknowledges statements, and answers small talk as in the most similar
+exchange, else with the bare model. "Forget …" names what it concerns, and erases once the next
 turn agrees. The turns alone carry that over, so that a client that sends them all, as those of
 OpenAI's API do, can confirm as well.
 """
@@ -34,13 +33,13 @@ LONGEST_TALK = 2000  # characters of small talk that the model reads, its end
 
 
 class Keeper(Protocol):
-    """What a conversation needs of a memory beside its model."""
+    """The calls of a memory that a conversation needs, next to its model."""
 
     def understand(self, text: str) -> Intent:
         """What a message wants."""
 
     def keep(self, text: str) -> tuple[Document, Sequence[Document]]:
-        """Remember what was told; returns it as stored, and what it takes the place of."""
+        """Remember a statement; returns it as stored, and the documents that it replaces."""
 
     def concerned(self, request: str) -> Sequence[Document]:
         """What a request to forget concerns."""
@@ -51,17 +50,20 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """A turn as it was understood, and what came of it before its reply.
+    """A turn as it was understood, and its effects on the memory.
 
-    `kept` is the document that holds what was told, `replaced` are those that it takes the place
-    of; `said` is the reply, where no model is needed for it; `receipts` are those of what was
-    forgotten.
+    Attributes:
+        intent: The wishes of the message.
+        kept: The document that holds the statement; None where nothing was kept.
+        replaced: The documents that it replaces.
+        reply: The reply, where it needs no model; else empty.
+        receipts: Those of forgotten documents.
     """
 
     intent: Intent
     kept: Document | None = None
     replaced: Sequence[Document] = ()
-    said: str = ""
+    reply: str = ""
     receipts: Sequence[Receipt] = ()
 
 
@@ -94,7 +96,7 @@ class Chat:
         return self.stream(text).answer
 
     def stream(self, text: str) -> Stream:
-        """Say something and get the reply in pieces; what is told is kept when this returns."""
+        """Send a message and get the reply in pieces; a statement is kept when this returns."""
         return self.reply(self.hear(text))
 
     def hear(self, text: str) -> Heard:
@@ -111,12 +113,12 @@ class Chat:
     # -- before the reply ------------------------------------------------------------------------
 
     def _pending(self) -> Sequence[Document]:
-        """What the last turn but one asked to forget, where the last one asked whether to erase it.
+        """The documents whose erasure the last reply offered and the next turn may confirm.
 
-        It is found again: what is erased is what the question named, or nothing.
+        They are found again: only documents that the question named are erased.
         """
-        said = [turn.content for turn in self.turns if turn.role != "system"]
-        request, question = said[-2:] if len(said) > 1 else ("", "")
+        contents = [turn.content for turn in self.turns if turn.role != "system"]
+        request, question = contents[-2:] if len(contents) > 1 else ("", "")
         if not self._remember or phrases.ASSENT not in question:
             return []
         found = self._keeper.concerned(request)
@@ -129,37 +131,37 @@ class Chat:
             receipts = self._keeper.erase(pending)
             traces = sum(r.traces_found for r in receipts)
             complete = all(r.complete for r in receipts)
-            said = phrases.erased(len(pending), traces, complete=complete)
-            return Heard(intent, said=said, receipts=receipts)
+            reply = phrases.erased(len(pending), traces, complete=complete)
+            return Heard(intent, reply=reply, receipts=receipts)
         if intent.forgets and not intent.machine:
             if not self._remember:
-                return Heard(intent, said=phrases.UNCHANGED)
+                return Heard(intent, reply=phrases.UNCHANGED)
             found = self._keeper.concerned(intent.text)
             question = phrases.confirmation([d.text for d in found])
-            return Heard(intent, said=question if found else phrases.CONCERNS_NOTHING)
+            return Heard(intent, reply=question if found else phrases.CONCERNS_NOTHING)
         if pending and not (intent.tells or intent.asks or intent.machine):
-            return Heard(intent, said=phrases.STAYS)
+            return Heard(intent, reply=phrases.STAYS)
         return None
 
     def _kept(self, intent: Intent) -> Heard:
         if intent.machine or not intent.tells:
             return Heard(intent)
         if not self._remember:
-            said = phrases.UNCHANGED if intent.remembers else phrases.HEARD
-            return Heard(intent, said="" if intent.asks else said)
-        kept, replaced = self._keeper.keep(intent.told)
-        noted = phrases.noted(intent.told, [d.text for d in replaced])
-        said = phrases.NOTED if intent.asks else noted
-        return Heard(intent, kept, replaced, said)
+            reply = phrases.UNCHANGED if intent.remembers else phrases.HEARD
+            return Heard(intent, reply="" if intent.asks else reply)
+        kept, replaced = self._keeper.keep(intent.statement)
+        noted = phrases.noted(intent.statement, [d.text for d in replaced])
+        reply = phrases.NOTED if intent.asks else noted
+        return Heard(intent, kept, replaced, reply)
 
     # -- the reply -------------------------------------------------------------------------------
 
     def _pieces(self, heard: Heard) -> Iterator[str | Answer]:
         intent = heard.intent
-        if heard.said and not (intent.asks and heard.kept):
-            yield heard.said
-            answer = _said(heard.said)
-        elif heard.said:
+        if heard.reply and not (intent.asks and heard.kept):
+            yield heard.reply
+            answer = _fixed(heard.reply)
+        elif heard.reply:
             answer = self._noted_and_answered(heard)
             yield answer.text
         else:
@@ -173,18 +175,18 @@ class Chat:
         yield answer
 
     def _noted_and_answered(self, heard: Heard) -> Answer:
-        """What was kept, and the answer; what was kept alone where the answer says no more.
+        """The receipt for a statement, and the answer where it adds something.
 
-        It says no more where it is from the kept text itself, and where one sentence tells and
+        It adds nothing where it is from the kept text itself, and where one sentence both tells and
         seems to ask, and the memory has no answer.
         """
         answer = self._running(heard.intent).answer
         is_echo = bool(
             heard.kept and answer.sources and answer.sources[0].document_id == heard.kept.id
         )
-        if is_echo or (answer.abstained and heard.intent.asked in heard.intent.told):
-            return _said(phrases.noted(heard.intent.told, [d.text for d in heard.replaced]))
-        return replace(answer, text=f"{heard.said}\n\n{answer.text}")
+        if is_echo or (answer.abstained and heard.intent.asked in heard.intent.statement):
+            return _fixed(phrases.noted(heard.intent.statement, [d.text for d in heard.replaced]))
+        return replace(answer, text=f"{heard.reply}\n\n{answer.text}")
 
     def _running(self, intent: Intent) -> Stream:
         """The model at work on a turn: from memory where it asks, else bare."""
@@ -214,19 +216,19 @@ class Chat:
         near = self._model.small_talk(text)
         nearness, _, reply = near[0]
         if nearness >= ALIKE and not rules:
-            return Stream(iter([reply, _said(reply)]))
+            return Stream(iter([reply, _fixed(reply)]))
         shown = (
             []
             if intent.asks
-            else [turn for _, *said in near[SHOWN - 1 :: -1] for turn in _turns(*said)]
+            else [turn for _, *exchange in near[SHOWN - 1 :: -1] for turn in _turns(*exchange)]
         )
         running = self._model.talk(text, history=[*rules, *shown], max_tokens=most)
         return Stream(_in_short(running))
 
     def _history(self) -> Sequence[Turn]:
         """The turns that go with a question: all of the system's, and the last of the others."""
-        said = [turn for turn in self.turns if turn.role != "system"]
-        return [*(turn for turn in self.turns if turn.role == "system"), *said[-TURNS_KEPT:]]
+        turns = [turn for turn in self.turns if turn.role != "system"]
+        return [*(turn for turn in self.turns if turn.role == "system"), *turns[-TURNS_KEPT:]]
 
 
 def _shares_a_name(question: str, texts: Sequence[str]) -> bool:
@@ -257,7 +259,7 @@ def _in_short(running: Stream) -> Iterator[str | Answer]:
     yield replace(answer, text=text, truncated=False)
 
 
-def _said(text: str) -> Answer:
+def _fixed(text: str) -> Answer:
     """A reply that no model wrote."""
     return Answer(
         text,

@@ -1,4 +1,4 @@
-"""What a conversation does with a memory: keep what was told in its scope, find and erase it."""
+"""The notes of a conversation in a memory: keep statements in its scope, find and erase them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from typing import Any, Protocol
 from cmt_sdk.types import Document, Intent, Match, Metadata, Receipt, SearchMode
 
 SOURCE = "chat"
-SAID = {"role": "user"}  # metadata of what people told
-AMONG = 50  # passages among which is looked for what a request to forget concerns
+FROM_USER = {"role": "user"}  # metadata of people's statements
+AMONG = 50  # passages among which a request to forget finds the notes that it means
 # Of 28 requests that mean a note, the passage after which the model expects the request most is
 # that note in 28, the nearest by cosine in 26. Its cosine is at least NEAR in 27; the last one
 # shares words with the request. Of two requests that mean no note one finds none.
 NEAR = 0.25  # cosine
 WORDS = 1.0  # BM25
-PATIENCE = 20.0  # seconds for what is being compressed in the background
+PATIENCE = 20.0  # seconds to wait for the background compression
 
-NEIGHBOURS = 5  # passages nearest to what was told that may say an older value of the same
+NEIGHBOURS = 5  # nearest passages that may state an older value of the same thing
 
 
 class Keeping(Protocol):
-    """What is needed of a memory; see `Memory`."""
+    """The calls of a memory that it needs; see `Memory`."""
 
     def understand(self, text: str) -> Intent:
         """What a message wants."""
@@ -66,24 +66,25 @@ class Notebook:
         return self.memory.understand(text)
 
     def keep(self, text: str) -> tuple[Document, Sequence[Document]]:
-        """Remember what was told; returns it as stored, and what it takes the place of.
+        """Remember a statement; returns it as stored, and the documents that it replaces.
 
         The same text is one document, however often it is sent. It is compressed before this
         returns: the next question, which may share no word with it, finds it by its meaning.
         """
-        kept = self.memory.add(text, scope=self.scope, source=SOURCE, metadata=SAID, wait=True)
+        kept = self.memory.add(text, scope=self.scope, source=SOURCE, metadata=FROM_USER, wait=True)
         older = [
             m.document for m in self.memory.superseded(text, NEIGHBOURS, scope=self.scope or None)
         ]
         return kept, [d for d in older if d.scope == self.scope and d.id != kept.id]
 
     def concerned(self, request: str) -> Sequence[Document]:
-        """What people told in this very scope that a request to forget concerns: the note that it
-        means, and those that state another value of the same thing.
+        """The notes of this very scope that a request to forget concerns.
+
+        These are the one that it means, and those that state another value of the same thing.
         """
-        self.memory.wait(PATIENCE)  # what was told a moment ago is found by its meaning too
+        self.memory.wait(PATIENCE)  # a note of a moment ago is found by its meaning too
         found = self.memory.search(
-            request, AMONG, mode="reranked", scope=self.scope or None, where=SAID
+            request, AMONG, mode="reranked", scope=self.scope or None, where=FROM_USER
         )
         own = [m for m in found if m.document.scope == self.scope and m.document.source == SOURCE]
         same = [m for m in own if m is own[0] or m.superseded_by == own[0].document.id]

@@ -66,7 +66,7 @@ def oldest_holder(matches: Sequence[Match], found: Sequence[Trace]) -> Match | N
     none holds it.
     """
     holders = [m for m, trace in zip(matches, found, strict=True) if trace.holds]
-    return min(holders, key=newest.told_at, default=None)
+    return min(holders, key=newest.stated_at, default=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class Renewer:
             for match, probed in self._newer(ask, older.holder, matches)
         ]
         better = [renewal for renewal in made if renewal is not None and renewal.worth > 0.0]
-        return max(better, key=lambda r: (r.worth, newest.told_at(r.newer)), default=None)
+        return max(better, key=lambda r: (r.worth, newest.stated_at(r.newer)), default=None)
 
     def _newer(self, ask: Ask, older: Match, matches: Sequence[Match]) -> list[tuple[Match, float]]:
         """Newer notes of other documents with the probe's numbers, the surest ones first."""

@@ -139,7 +139,7 @@ def split_question(
         for m, text in zip(before[-len(kept) :] if kept else [], kept, strict=True)
     ]
     turns += [
-        cmt_sdk.Turn("system", f"A tool has told: {text}")
+        cmt_sdk.Turn("system", f"A tool has told: {text}")  # retired-word: a prompt
         for text in _within(results, MAX_TOOL_CHARS)
     ]
     return question, turns

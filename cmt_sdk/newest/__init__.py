@@ -1,9 +1,9 @@
-"""The newest wins: which of the passages found say an older value of what a newer one says.
+"""The newest wins: which passages state an older value of the thing that a newer one states.
 
 A small model that reads "I live in Paris." and "I live in Berlin now." together answers with
 either, whatever their order and dates. So the choice is made before the reading: of passages that
-say the same of the same, the newest is read, unless the question asks for what was before. Knows
-no store and no model.
+state a value of the same thing, the newest is read, unless the question asks for what was before.
+Knows no store and no model.
 """
 
 from cmt_sdk.newest.past import asks_for_before
@@ -19,7 +19,7 @@ from cmt_sdk.newest.same import (
     of_the_same,
     oldest_first,
     renews,
-    told_at,
+    stated_at,
 )
 
 __all__ = [
@@ -36,6 +36,6 @@ __all__ = [
     "oldest_first",
     "probe_of",
     "renews",
+    "stated_at",
     "text_of",
-    "told_at",
 ]

@@ -38,8 +38,8 @@ LIKELY = -5.0
 LEAST = -0.3
 
 
-def told_at(match: Match) -> tuple[str, datetime, int]:
-    """When a passage was told, to be compared: the day that its document names, or that on which
+def stated_at(match: Match) -> tuple[str, datetime, int]:
+    """When a passage was stated, to be compared: the day that its document names, or that on which
     the memory took its text; then that moment, then the place in the order of storing.
     """
     moment = match.document.updated_at or datetime.min.replace(tzinfo=UTC)
@@ -74,7 +74,7 @@ def is_short(match: Match) -> bool:
 
 def in_order(one: Match, other: Match) -> tuple[Match, Match]:
     """Two matches, the older one first."""
-    return (one, other) if told_at(one) < told_at(other) else (other, one)
+    return (one, other) if stated_at(one) < stated_at(other) else (other, one)
 
 
 def _apart(one: Match, other: Match) -> float:
@@ -86,7 +86,7 @@ def _apart(one: Match, other: Match) -> float:
 def is_newer(match: Match, older: Match) -> bool:
     """Whether a short passage is of another document than the older one, and later."""
     is_other = match.passage.document_id != older.passage.document_id
-    return is_other and is_short(match) and told_at(match) > told_at(older)
+    return is_other and is_short(match) and stated_at(match) > stated_at(older)
 
 
 def renews(newer: float, older: float, probed: float) -> float:
@@ -117,7 +117,7 @@ def newest_first(matches: Sequence[Match], same: Collection[int]) -> list[Match]
     """The matches with the newest of `same` at the best place of these, and the others of them
     marked as superseded by it.
     """
-    newest = max(same, key=lambda n: told_at(matches[n]))
+    newest = max(same, key=lambda n: stated_at(matches[n]))
     name = matches[newest].document.id
     marked = [
         replace(m, superseded_by=name) if n in same and n != newest else m
@@ -128,7 +128,7 @@ def newest_first(matches: Sequence[Match], same: Collection[int]) -> list[Match]
 
 def oldest_first(matches: Sequence[Match], same: Collection[int]) -> list[Match]:
     """The matches with the oldest of `same` at the best place of these; none is marked."""
-    return _led(matches, min(same, key=lambda n: told_at(matches[n])), min(same))
+    return _led(matches, min(same, key=lambda n: stated_at(matches[n])), min(same))
 
 
 def _led(matches: Sequence[Match], leader: int, place: int) -> list[Match]:

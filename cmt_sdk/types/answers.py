@@ -177,7 +177,7 @@ class Intent:
 
     Attributes:
         text: The message.
-        told: The part that is worth keeping; empty if there is none.
+        statement: The part that is worth keeping; empty if there is none.
         asked: The part that asks; empty if there is none.
         remembers: It asks to keep the part that it tells.
         forgets: It asks to erase something.
@@ -188,7 +188,7 @@ class Intent:
     """
 
     text: str
-    told: str = ""
+    statement: str = ""
     asked: str = ""
     remembers: bool = False
     forgets: bool = False
@@ -200,7 +200,7 @@ class Intent:
     @property
     def tells(self) -> bool:
         """Whether a part of it is worth keeping."""
-        return bool(self.told)
+        return bool(self.statement)
 
     @property
     def asks(self) -> bool:

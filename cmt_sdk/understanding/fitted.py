@@ -18,7 +18,7 @@ from cmt_sdk.understanding.utterances import read_utterances
 
 log = logging.getLogger(__name__)
 
-FOLDER = ".probes"  # beside the pulled models
+FOLDER = ".probes"  # next to the pulled models
 
 
 @cache

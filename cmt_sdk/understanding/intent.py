@@ -30,7 +30,7 @@ def understand(text: str, judge: Judge) -> Intent:
     asking = [labels for labels in named if "asks" in labels]
     return Intent(
         text,
-        told=_told(text, parts, named),
+        statement=_statement(text, parts, named),
         asked=" ".join(p for p, labels in zip(parts, named, strict=True) if "asks" in labels),
         remembers="remembers" in has,
         forgets="forgets" in has,
@@ -40,19 +40,19 @@ def understand(text: str, judge: Judge) -> Intent:
     )
 
 
-def _told(text: str, parts: Sequence[str], named: Sequence[frozenset[str]]) -> str:
-    """What is worth keeping: where most parts tell something, all but the questions."""
-    telling = [_is_told(labels) for labels in named]
+def _statement(text: str, parts: Sequence[str], named: Sequence[frozenset[str]]) -> str:
+    """The part worth keeping: all but the questions where most parts tell something."""
+    telling = [_is_statement(labels) for labels in named]
     if 2 * sum(telling) > len(parts):
         telling = [
-            told or "asks" not in labels for told, labels in zip(telling, named, strict=True)
+            kept or "asks" not in labels for kept, labels in zip(telling, named, strict=True)
         ]
     if all(telling):
         return text.strip()
-    return " ".join(part for part, told in zip(parts, telling, strict=True) if told)
+    return " ".join(part for part, kept in zip(parts, telling, strict=True) if kept)
 
 
-def _is_told(labels: frozenset[str]) -> bool:
+def _is_statement(labels: frozenset[str]) -> bool:
     return bool(labels & {"tells", "remembers"}) and "forgets" not in labels
 
 

@@ -1,8 +1,9 @@
 """Whether a reply is right: strict, mechanical, and blind to the model. Pure strings.
 
 A fitting reply to a statement or to small talk is a matter of taste; the rules here only refuse
-what is surely none: silence, an abstention, a refusal, a stored fact that nobody asked for, a scrap
-of the statement, more than 60 words. `talk.py --verbose` prints all of them for a person to judge.
+what is surely none: silence, an abstention, a refusal, a stored fact that was not asked for, a
+scrap of the statement, more than 60 words. `talk.py --verbose` prints all of them for a person to
+judge.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from examples.conversations.script import Said
+from examples.conversations.script import UserTurn
 
 LONGEST = 60  # words of a reply to what asks nothing
 GUESSABLE = 4  # characters: a shorter value may stand in a joke by chance
 IDEOGRAPHS = "\u2e80"  # from here on scripts write no spaces between words
-QUESTIONS = ("asked back", "newest", "before", "told nowhere", "follow-up", "other user")
+QUESTIONS = ("asked back", "newest", "before", "never stated", "follow-up", "other user")
 ACKNOWLEDGES = re.compile(
     r"\b(noted|ok|okay|got it|thanks|thank you|understood|sure|glad|sorry|congratulations|congrats"
     r"|great|nice|good|wonderful|lovely|remember(ed)?|kept|keep|saved|stored|will do|welcome"
@@ -47,11 +48,11 @@ class Round:
     """One turn as it was played.
 
     `before` and `after` are the texts of the speaker's documents around the turn, `halfway` those
-    before `Said.then` was said; `known` are the values that were told until then, by anybody.
+    before `UserTurn.then`; `known` are the values that any user has stated until then.
     `seconds` passed until the reply was whole.
     """
 
-    said: Said
+    turn: UserTurn
     heard: Heard
     before: Sequence[str] = ()
     after: Sequence[str] = ()
@@ -89,30 +90,30 @@ def abstains(heard: Heard) -> bool:
 
 def verdict(played: Round) -> str:
     """Why a turn is wrong; "" where it is right."""
-    return "fails" if played.heard.failed else _RULES[played.said.kind](played)
+    return "fails" if played.heard.failed else _RULES[played.turn.kind](played)
 
 
 def also(played: Round) -> tuple[str, str] | None:
     """What else a turn shows of the memory: a row of the table, and why it is wrong there or ""."""
-    if played.said.kind in QUESTIONS:
+    if played.turn.kind in QUESTIONS:
         return "questions left out", f"kept: {played.new}" if played.new else ""
-    if played.said.kind == "statement":
+    if played.turn.kind == "statement":
         return "statements kept", "" if played.new else "kept nothing"
     return None
 
 
 def _statement(played: Round) -> str:
-    said, text = played.said, played.heard.text
+    turn, text = played.turn, played.heard.text
     if problem := _unfit(played, shortest=1):
         return problem
-    old = [v for v in said.replaces if holds(text, v)]
-    if old and said.wants and not any(holds(text, v) for v in said.wants):
+    old = [v for v in turn.replaces if holds(text, v)]
+    if old and turn.wants and not any(holds(text, v) for v in turn.wants):
         return f"asserts the old value {old[0]!r}"
     if ACKNOWLEDGES.search(fold(text)):
         return ""
-    if _bare(text) in _bare(said.text) and len(_bare(text)) < len(_bare(said.text)) * 0.6:
+    if _bare(text) in _bare(turn.text) and len(_bare(text)) < len(_bare(turn.text)) * 0.6:
         return "repeats a scrap"
-    return "" if _content(text) & _content(said.text) else "neither repeats nor acknowledges"
+    return "" if _content(text) & _content(turn.text) else "neither repeats nor acknowledges"
 
 
 def _small_talk(played: Round) -> str:
@@ -125,9 +126,9 @@ def _small_talk(played: Round) -> str:
 
 def _unfit(played: Round, *, shortest: int) -> str:
     """What no reply to what asks nothing may be; values of at least `shortest` characters count."""
-    said, text = played.said, played.heard.text
-    quotable = [d for d in played.before if any(holds(d, v) for v in said.replaces)]
-    allowed = "\n".join([said.text, *said.replaces, *said.wants, *quotable])
+    turn, text = played.turn, played.heard.text
+    quotable = [d for d in played.before if any(holds(d, v) for v in turn.replaces)]
+    allowed = "\n".join([turn.text, *turn.replaces, *turn.wants, *quotable])
     foreign = (v for v in played.known if len(v) >= shortest and not holds(allowed, v))
     if not _bare(text):
         return "says nothing"
@@ -137,43 +138,43 @@ def _unfit(played: Round, *, shortest: int) -> str:
         return "refuses"
     if len(text.split()) > LONGEST:
         return f"has {len(text.split())} words"
-    told = [v for v in foreign if holds(text, v)]
-    return f"asserts {told[0]!r}, which was not asked for" if told else ""
+    stated = [v for v in foreign if holds(text, v)]
+    return f"asserts {stated[0]!r}, which was not asked for" if stated else ""
 
 
 def _answer(played: Round) -> str:
-    said, text = played.said, played.heard.text
+    turn, text = played.turn, played.heard.text
     if abstains(played.heard):
         return "abstains"
-    if not any(holds(text, form) for form in said.wants):
-        return f"holds none of {list(said.wants)}"
-    wrong = [form for form in said.never if holds(text, form)]
+    if not any(holds(text, form) for form in turn.wants):
+        return f"holds none of {list(turn.wants)}"
+    wrong = [form for form in turn.never if holds(text, form)]
     return f"holds {wrong[0]!r}" if wrong else ""
 
 
 def _nowhere(played: Round) -> str:
-    return "" if abstains(played.heard) else "answers what was not told"
+    return "" if abstains(played.heard) else "answers a question about nothing stated"
 
 
 def _other_user(played: Round) -> str:
     shown = [played.heard.text, *played.heard.sources]
-    given = [form for form in played.said.never if any(holds(text, form) for text in shown)]
+    given = [form for form in played.turn.never if any(holds(text, form) for text in shown)]
     return f"gives away {given[0]!r}" if given else ""
 
 
 def _remember(played: Round) -> str:
     kept = "\n".join(played.after)
-    lost = [form for form in played.said.keeps if not holds(kept, form)]
+    lost = [form for form in played.turn.keeps if not holds(kept, form)]
     if lost:
         return f"kept nothing with {lost[0]!r}"
     return "abstains" if abstains(played.heard) else ""
 
 
 def _forget(played: Round) -> str:
-    said, kept = played.said, "\n".join(played.after)
-    early = [v for v in said.gone if not holds("\n".join(played.halfway), v)]
-    left = [v for v in said.gone if holds(kept, v)]
-    lost = [v for v in said.stays if not holds(kept, v)]
+    turn, kept = played.turn, "\n".join(played.after)
+    early = [v for v in turn.gone if not holds("\n".join(played.halfway), v)]
+    left = [v for v in turn.gone if holds(kept, v)]
+    lost = [v for v in turn.stays if not holds(kept, v)]
     if left:
         return f"{left[0]!r} is still kept"
     if lost:
@@ -206,7 +207,7 @@ _RULES = {
     "newest": _answer,
     "before": _answer,
     "follow-up": _answer,
-    "told nowhere": _nowhere,
+    "never stated": _nowhere,
     "other user": _other_user,
     "remember": _remember,
     "forget": _forget,

@@ -31,11 +31,11 @@ def read(file: Path, talks: Iterable[Dialogue]) -> dict[str, list[Round]]:
 
 def _rounds(talk: Dialogue, held: Sequence[dict[str, Any]]) -> list[Round]:
     """What is expected is taken from the dialogue: it may have been put right since."""
-    said = [(turn.user, turn.text, turn.then) for turn in talk.turns]
-    if said != [tuple(line["said"][key] for key in ("user", "text", "then")) for line in held]:
+    lines = [(turn.user, turn.text, turn.then) for turn in talk.turns]
+    if lines != [tuple(line["turn"][key] for key in ("user", "text", "then")) for line in held]:
         return []
     turns = zip(talk.turns, held, strict=True)
-    return [Round(**line | {"said": t, "heard": _heard(line["heard"])}) for t, line in turns]
+    return [Round(**line | {"turn": t, "heard": _heard(line["heard"])}) for t, line in turns]
 
 
 def _heard(held: dict[str, Any]) -> Heard:

@@ -28,17 +28,17 @@ from typing import Any
 import yaml
 
 FOLDER = Path(__file__).parent / "dialogues"
-FIRST = "ann"  # who speaks where a dialogue names nobody
+FIRST = "ann"  # the speaker where a dialogue names none
 LATER = "later"
 KINDS = {
     "statement": "tells something; an acknowledgement fits",
     "small talk": "greets, thanks, asks for a joke or an opinion",
-    "asked back": "asks for a fact that was told once",
-    "newest": "asks for a fact that was told, then told otherwise",
+    "asked back": "asks for a fact that was stated once",
+    "newest": "asks for a fact that was stated, then changed",
     "before": "asks for the value that no longer holds",
-    "told nowhere": "asks for what nobody told",
+    "never stated": "asks for a fact that no user stated",
     "follow-up": "asks with words left out",
-    "other user": "asks for what another user told",
+    "other user": "asks for a fact of another user",
     "remember": "asks to remember something",
     "forget": "asks to forget something; `then` answers the question that comes back",
     "not kept": "is no fact: a bare question, ok, a prompt of a front end",
@@ -56,7 +56,7 @@ LISTS = ("wants", "never", "replaces", "keeps", "gone", "stays")
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class UserTurn:
     """One turn of a user, and what is expected of it.
 
     `wants`: the reply holds one of them. `never`: it holds none. `replaces`: values that the turn
@@ -87,12 +87,12 @@ class Dialogue:
 
     name: str
     title: str
-    talk: tuple[Said | None, ...]
+    talk: tuple[UserTurn | None, ...]
 
     @property
-    def turns(self) -> list[Said]:
+    def turns(self) -> list[UserTurn]:
         """What users say, without the new processes."""
-        return [said for said in self.talk if said is not None]
+        return [turn for turn in self.talk if turn is not None]
 
 
 def dialogues(folder: Path = FOLDER) -> list[Dialogue]:
@@ -106,7 +106,7 @@ def dialogue(path: Path) -> Dialogue:
     return Dialogue(path.stem, held["title"], tuple(_turns(path.stem, held["talk"])))
 
 
-def _turns(name: str, talk: Sequence[Any]) -> Iterator[Said | None]:
+def _turns(name: str, talk: Sequence[Any]) -> Iterator[UserTurn | None]:
     user = FIRST
     for number, entry in enumerate(talk, 1):
         if entry == LATER:
@@ -117,7 +117,7 @@ def _turns(name: str, talk: Sequence[Any]) -> Iterator[Said | None]:
             yield _turn(f"{name}, entry {number}", user, dict(entry))
 
 
-def _turn(where: str, user: str, entry: dict[str, Any]) -> Said:
+def _turn(where: str, user: str, entry: dict[str, Any]) -> UserTurn:
     kinds = [kind for kind in KINDS if kind in entry]
     if len(kinds) != 1:
         raise ValueError(f"{where}: a turn has one of the kinds {', '.join(KINDS)}, not {kinds}")
@@ -130,7 +130,7 @@ def _turn(where: str, user: str, entry: dict[str, Any]) -> Said:
         raise ValueError(f"{where}: {kind!r} needs words, and one of {NEEDS.get(kind, ())}")
     if (kind == "forget") != bool(then):
         raise ValueError(f"{where}: `then` belongs to 'forget', which needs it")
-    return Said(user, kind, text.strip(), then, **lists)
+    return UserTurn(user, kind, text.strip(), then, **lists)
 
 
 def _texts(where: str, key: str, value: Any) -> tuple[str, ...]:

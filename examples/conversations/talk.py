@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from examples.conversations.judging import Heard, Round, also, holds, verdict
 from examples.conversations.records import append, read
-from examples.conversations.script import FOLDER, KINDS, Dialogue, Said, dialogues
+from examples.conversations.script import FOLDER, KINDS, Dialogue, UserTurn, dialogues
 from examples.conversations.ways import WAYS, Opener, default_opener, documents_of
 
 ROWS = (*KINDS, "statements kept", "questions left out")
@@ -56,33 +56,33 @@ def play(talk: Dialogue, open_memory: Opener, way: str = "chat") -> list[Round]:
     """The turns of a dialogue with their replies, in a fresh memory."""
     rounds: list[Round] = []
     with TemporaryDirectory() as folder, Process(Path(folder), open_memory, way) as process:
-        for said in talk.talk:
-            if said is None:
+        for turn in talk.talk:
+            if turn is None:
                 process.again()
             else:
-                known = _known(talk, [played.said.text for played in rounds])
-                rounds.append(_round(process, said, known))
+                known = _known(talk, [played.turn.text for played in rounds])
+                rounds.append(_round(process, turn, known))
     return rounds
 
 
-def _known(talk: Dialogue, told: Sequence[str]) -> list[str]:
-    """The values that were told so far."""
-    values = {value for said in talk.turns for value in said.values}
-    return sorted(v for v in values if any(holds(text, v) for text in told))
+def _known(talk: Dialogue, texts: Sequence[str]) -> list[str]:
+    """The values that were stated so far."""
+    values = {value for turn in talk.turns for value in turn.values}
+    return sorted(v for v in values if any(holds(text, v) for text in texts))
 
 
-def _round(process: Process, said: Said, known: Sequence[str]) -> Round:
-    before = documents_of(process.memory, said.user)
+def _round(process: Process, turn: UserTurn, known: Sequence[str]) -> Round:
+    before = documents_of(process.memory, turn.user)
     began = time.perf_counter()
-    heard = _say(process, said.user, said.text)
-    halfway = documents_of(process.memory, said.user)
-    if said.then:
-        answer = _say(process, said.user, said.then)
+    heard = _say(process, turn.user, turn.text)
+    halfway = documents_of(process.memory, turn.user)
+    if turn.then:
+        answer = _say(process, turn.user, turn.then)
         failed = heard.failed or answer.failed
         heard = Heard(f"{heard.text} / {answer.text}", sources=heard.sources, failed=failed)
     seconds = round(time.perf_counter() - began, 2)
-    after = documents_of(process.memory, said.user)
-    return Round(said, heard, before, after, halfway, known, seconds)
+    after = documents_of(process.memory, turn.user)
+    return Round(turn, heard, before, after, halfway, known, seconds)
 
 
 def _say(process: Process, user: str, text: str) -> Heard:
@@ -96,7 +96,7 @@ def _say(process: Process, user: str, text: str) -> Heard:
 def judged(rounds: Iterable[Round]) -> Iterator[tuple[str, str]]:
     """Row of the table and why it is wrong there ("" where right), one or two of a turn."""
     for played in rounds:
-        yield played.said.kind, verdict(played)
+        yield played.turn.kind, verdict(played)
         if (more := also(played)) is not None:
             yield more
 
@@ -114,21 +114,21 @@ def table(rounds: Iterable[Round]) -> str:
 def in_full(name: str, rounds: Iterable[Round]) -> Iterator[str]:
     """Each wrong turn, and each reply to a statement or small talk, for a person to judge."""
     for played in rounds:
-        said, heard, why = played.said, played.heard, verdict(played)
-        if why or said.kind in FREE:
+        turn, heard, why = played.turn, played.heard, verdict(played)
+        if why or turn.kind in FREE:
             mark = "WRONG" if why else "fits "
-            yield f"{name}  {mark}  {said.kind}  {said.user}: {said.text:.200}"
-            yield f"       {heard.text!r}{f'; {why}; expected {_expected(said)}' if why else ''}"
+            yield f"{name}  {mark}  {turn.kind}  {turn.user}: {turn.text:.200}"
+            yield f"       {heard.text!r}{f'; {why}; expected {_expected(turn)}' if why else ''}"
         if why and heard.sources:
             yield f"       from {[source[:80] for source in heard.sources]}"
         row, other = also(played) or ("", "")
         if other:
-            yield f"{name}  WRONG  {row}  {said.user}: {said.text:.200}\n       {other}"
+            yield f"{name}  WRONG  {row}  {turn.user}: {turn.text:.200}\n       {other}"
 
 
-def _expected(said: Said) -> str:
-    lists = {key: list(getattr(said, key)) for key in ("wants", "never", "keeps", "gone", "stays")}
-    return ", ".join(f"{key} {value}" for key, value in lists.items() if value) or said.kind
+def _expected(turn: UserTurn) -> str:
+    lists = {key: list(getattr(turn, key)) for key in ("wants", "never", "keeps", "gone", "stays")}
+    return ", ".join(f"{key} {value}" for key, value in lists.items() if value) or turn.kind
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from cmt_sdk.memory import Memory
 from examples.conversations.judging import Heard
 
 TURNS_SENT = 12  # an OpenAI client sends that much of the conversation, as `memory.chat` does
-PATIENCE = 60  # seconds until a server that was told to stop has stopped
+PATIENCE = 60  # seconds until a server that got a signal has stopped
 
 
 class Way(Protocol):
@@ -68,20 +68,20 @@ class ByChat:
 
 
 class ByHTTP:
-    """OpenAI's client, which sends what was said before with every turn."""
+    """OpenAI's client, which sends the earlier turns with each one."""
 
     def __init__(self, client: Any) -> None:
         self._client = client
-        self._said: dict[str, list[dict[str, str]]] = {}
+        self._sent: dict[str, list[dict[str, str]]] = {}
 
     def say(self, user: str, text: str) -> Heard:
         """See Way."""
-        said = self._said.setdefault(user, [])
-        said.append({"role": "user", "content": text})
-        sent = said[-TURNS_SENT - 1 :]
+        turns = self._sent.setdefault(user, [])
+        turns.append({"role": "user", "content": text})
+        sent = turns[-TURNS_SENT - 1 :]
         made = self._client.chat.completions.create(model="cmt", user=user, messages=sent)
         reply = made.choices[0].message.content or ""
-        said.append({"role": "assistant", "content": reply})
+        turns.append({"role": "assistant", "content": reply})
         sources = (made.model_extra or {}).get("sources") or []
         return Heard(reply, sources=tuple(source["text"] for source in sources))
 

@@ -100,7 +100,7 @@ def test_forgetting_in_words(memory, chat):
 )
 def test_what_tells_nothing_is_not_kept(memory, said):
     """Whatever its punctuation, whoever wrote it."""
-    assert memory.understand(said).told == ""
+    assert memory.understand(said).statement == ""
 
 
 @pytest.mark.parametrize(
@@ -120,4 +120,4 @@ def test_what_tells_nothing_is_not_kept(memory, said):
 )
 def test_what_tells_is_kept(memory, said):
     """Also where it ends with a question mark."""
-    assert memory.understand(said).told == said
+    assert memory.understand(said).statement == said

@@ -184,7 +184,15 @@ def same_memories(left: FakeStore, right: FakeStore) -> bool:
             if p.id in store.memories
         ]
         return [
-            (p.document_id, p.text, f, e.memory.kind, e.memory.tokens, e.embedding.tobytes(), _bytes(e))
+            (
+                p.document_id,
+                p.text,
+                f,
+                e.memory.kind,
+                e.memory.tokens,
+                e.embedding.tobytes(),
+                _bytes(e),
+            )
             for p, (e, f) in pairs
         ]
 

@@ -12,7 +12,7 @@ from cmt_sdk.newest import (
     newest_first,
     of_the_same,
     oldest_first,
-    told_at,
+    stated_at,
 )
 from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
@@ -38,7 +38,7 @@ def test_time_is_the_named_day_then_the_moment_then_the_order_of_storing():
     note = match(9, minutes=99999, source="notes/2026-01-05.md")
     said = match(2, minutes=1)
     again = match(3, minutes=1)
-    assert told_at(note) < told_at(said) < told_at(again)
+    assert stated_at(note) < stated_at(said) < stated_at(again)
 
 
 def test_what_is_near_the_best_passage_is_compared_with_it():

@@ -33,19 +33,25 @@ JUDGE = judge(
 def test_parts_that_tell_and_parts_that_ask_are_told_apart():
     """By sentence and by line; an abbreviation ends none."""
     found = understand("I live with Dr. Lee in Rome.\nAnd what is my name?", JUDGE)
-    assert (found.told, found.asked) == ("I live with Dr. Lee in Rome.", "And what is my name?")
+    assert (found.statement, found.asked) == (
+        "I live with Dr. Lee in Rome.",
+        "And what is my name?",
+    )
 
 
 def test_a_message_that_tells_is_kept_as_it_is():
     """With its line breaks; thanks beside it are left out."""
-    assert understand(" I live here.\nI live there. ", JUDGE).told == "I live here.\nI live there."
-    assert understand("Thanks! I live here.", JUDGE).told == "I live here."
+    assert (
+        understand(" I live here.\nI live there. ", JUDGE).statement
+        == "I live here.\nI live there."
+    )
+    assert understand("Thanks! I live here.", JUDGE).statement == "I live here."
 
 
 def test_a_request_to_remember_tells():
     """However it is put: as a question too."""
     found = understand("Remember that my boat is called Pelican?", JUDGE)
-    assert (found.told, found.remembers, found.asks) == (
+    assert (found.statement, found.remembers, found.asks) == (
         "Remember that my boat is called Pelican?",
         True,
         False,
