@@ -23,17 +23,17 @@ from cmt_sdk.words.folding import legible
 
 CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look a memory's text up
 # Below this fidelity the text of a passage is read in place of its memory. Over 80 passages with
-# three questions each (see neural/fidelity.py) the text was better by 0.10 F1 (95 %: 0.02 to 0.17)
+# three questions each (see neural/scoring.py) the text was better by 0.10 F1 (95 %: 0.02 to 0.17)
 # between 0.85 and 0.9, by 0.05 and not surely between 0.9 and 0.95. Of memories that keep a quarter
 # 4 in 100 lie below, of those that keep an eighth 46.
 MIN_FIDELITY = 0.9
-# Nats by which the passage that an answer is from fits the question less than the best one, from
-# which on the best one is read again alone. Of 58 questions about 40 everyday notes 3 were, of 100
+# If the answer's passage fits the question worse than the best one by this many nats, the best one
+# is read again alone. Of 58 questions about 40 everyday notes 3 were, of 100
 # about SQuAD one (F1 there 64.7 to 65.7). Read again from 0 nats on, 7 and 7 were: F1 fell from
 # 65.0 to 59.6 on the notes, because good answers were given up.
 REREAD_GAP_NATS = 8.0
-HELD_PIECES = 12  # of a short answer: it is not shown before it is clear that it stands
-VALUE_PIECES = 40  # of a value that a newer note may change: each digit of a number is one
+HELD_PIECES = 12  # tokens that are held back before streaming starts where the answer may change
+VALUE_PIECES = 40  # the same where a newer note may replace a value; each digit is a token
 T = TypeVar("T")
 
 

@@ -19,7 +19,7 @@ PATIENCE = 10.0  # seconds that background work gives way at most
 TICK = 0.01  # seconds between two looks
 
 
-class Turns:
+class PriorityLock:
     """A reentrant lock with two priorities: a thread that takes it `after_others` gives way to one
     that takes it directly.
     """
@@ -28,9 +28,8 @@ class Turns:
         self._lock = threading.RLock()
         self._counting = threading.Lock()
         self._asking = 0
-        # the thread, not its number: numbers are used again
         self._asked = -math.inf
-        self._asker = threading.current_thread()
+        self._asker = threading.current_thread()  # the object: thread ids are reused
         self._later = threading.local()
 
     def __enter__(self) -> None:

@@ -35,7 +35,7 @@ def ordered(
 ) -> list[Candidate]:
     """Put the first few candidates in the order of `ranking.reorder`; the rest follows as it is.
 
-    Scores fall along the result: a score of the rest becomes a share of the last reordered one.
+    Scores fall along the result: those of the rest are scaled to stay below the last reordered one.
 
     Args:
         candidates: best first.

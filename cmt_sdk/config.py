@@ -144,7 +144,7 @@ class Settings:
     def keep(self) -> float:
         """The share of its entries that a passage keeps: 1 / `compression`.
 
-        In twelve digits, so that a memory made with keep=0.98 has the fingerprint that it had.
+        Rounded to twelve digits: a memory made with keep=0.98 keeps its fingerprint.
         """
         return float(f"{1 / self.compression:.12g}")
 

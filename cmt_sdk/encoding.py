@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cmt_sdk.background import Turns
+from cmt_sdk.background import PriorityLock
 from cmt_sdk.errors import CMTError, ModelMismatch
 from cmt_sdk.handles import NoModel
 from cmt_sdk.ports import Engine, Store, VectorIndex
@@ -37,7 +37,7 @@ class EncodeQueue:
     index: VectorIndex
     engine: Engine
     memory_budget: int = 0
-    lock: Turns | NoModel = field(default_factory=Turns)
+    lock: PriorityLock | NoModel = field(default_factory=PriorityLock)
     _dimension: int = 0  # of embeddings; 0 until `accepts` first needs it
 
     def check_fingerprint(self) -> None:
@@ -158,7 +158,7 @@ class EncodeQueue:
                 if on_batch:
                     on_batch(count)
                 if of is not None and count == len(pending) < LOOKAHEAD:
-                    break  # these documents have no more: a caller that adds to them encodes that
+                    break  # the caller that adds passages meanwhile encodes them
             elif count == 0 or time.monotonic() > patient_until:
                 # no passage of the batch could be compressed, so the cause is not one passage; or
                 # the other process takes too long

@@ -77,8 +77,8 @@ def _soft_share(settings: MethodSettings, _tokens: int) -> float:
 
 GATHERS = {"aggregation": "it gathers the memories of compressor='soft'"}
 TRAINED = (4, 8, 16)  # the compressions that soft memories are trained for
-# By the value of the setting `compressor`; after a colon, that of `aggregation` where it is not
-# "concat".
+# The key is the value of the setting `compressor`, or "compressor:aggregation" where the setting
+# `aggregation` is not "concat".
 _methods = {
     "kv": MethodInfo(
         "cmt_sdk.neural.methods.kv:KVMethod",

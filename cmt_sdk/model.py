@@ -142,13 +142,13 @@ class MemoryModel(Asking):
         )
         timed(times, "load", lambda: self._retriever.encode_missing(found))
         stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
-        found = timed(times, stage, lambda: self._retriever.judge(query, found, ask.loaded))
+        found = timed(times, stage, lambda: self._retriever.rank(query, found, ask.loaded))
         about = found[0].about if found else None
         if found and ask.history is not None:
             ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
-            # Of pairs that the probe can judge the answer decides, once it is read.
+            # Pairs that the probe can judge are left to Renewer, after the answer is known.
             probed = newest.asks_for_before(query)
             matches = timed(
                 times,

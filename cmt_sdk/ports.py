@@ -44,7 +44,7 @@ class Known:
 
     Attributes:
         content_hash: SHA-256 of the given text in UTF-8, 64 hexadecimal digits.
-        document: the stored document that the given one stands for; None for a new one.
+        document: the stored document with the same identity; None for a new one.
         merged: that document after the given one is added.
     """
 

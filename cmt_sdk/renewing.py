@@ -23,7 +23,7 @@ from cmt_sdk.rendering import render
 from cmt_sdk.retrieval import Retriever
 from cmt_sdk.types import Match, Prompt, Stretch
 
-NEIGHBOURS = 5  # passages nearest to the one that the answer is from that may be newer
+NEIGHBOURS = 5  # neighbours of the answer's passage to check for newer values
 COMPARED = 3  # newer notes that are read with it, those that the probe is surest of
 
 

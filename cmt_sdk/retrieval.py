@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from math import inf
 
 from cmt_sdk import newest
-from cmt_sdk.background import Turns
+from cmt_sdk.background import PriorityLock
 from cmt_sdk.candidates import Candidate, candidate_of, hits_of, match_of, ordered
 from cmt_sdk.characters import REMEDY, is_text
 from cmt_sdk.config import RERANKED
@@ -36,11 +36,9 @@ from cmt_sdk.words.folding import legible
 CANDIDATES = 50
 NEAR = 5  # passages that a search after an earlier exchange finds
 FADE = 0.97  # factor on their scores for each exchange further back
-BEHIND = 0.5  # place of the passage that fits least after an exchange
-AHEAD_BY = 3.0  # places by which the one that fits best comes before it
-# nats by which the best passage fits a question better than the second, from which on the question
-# needs no earlier exchange
-CLEAR = 8.0
+WORST_PLACE = 0.5  # place of the passage that fits least after an exchange
+PLACE_RANGE = 3.0  # places between that one and the one that fits best
+CLEAR = 8.0  # lead of the best passage, in nats, from which on earlier exchanges are ignored
 LONGEST_QUESTION = 20_000  # characters
 
 
@@ -77,7 +75,7 @@ class Retriever:
     _pairs: Recent[tuple[int, int], float] = field(default_factory=Recent)
 
     @property
-    def lock(self) -> Turns | NoModel:
+    def lock(self) -> PriorityLock | NoModel:
         """The lock around the engine, which the queue shares."""
         return self.queue.lock
 
@@ -179,7 +177,7 @@ class Retriever:
         shares = [m.score / (found[0].score or 1.0) for m in found]
         # without reranking, passages found for the question alone come first
         places = [
-            BEHIND - AHEAD_BY * share if self.reranked else n + BEHIND
+            WORST_PLACE - PLACE_RANGE * share if self.reranked else n + WORST_PLACE
             for n, share in enumerate(shares)
         ]
         return [
@@ -197,7 +195,7 @@ class Retriever:
         if missing and not self.store.read_only:
             self.queue.encode_passages(missing)
 
-    def judge(
+    def rank(
         self,
         question: str,
         candidates: Sequence[Candidate],
@@ -205,8 +203,8 @@ class Retriever:
     ) -> list[Candidate]:
         """Order candidates by the log probability of the question after the memory of each.
 
-        Where the question alone has the same best candidate, earlier exchanges do not change the
-        order. Where that one is the best by CLEAR, the question needs no earlier exchange.
+        If the best candidate is the same with and without history, the order without history
+        stays. If it leads by CLEAR nats, the reader gets no earlier exchange.
 
         Args:
             question: as it was asked.
@@ -254,7 +252,7 @@ class Retriever:
         query = shortened(message, QUERY)
         found = self.gather(query, exchanges(history), k, filter)
         self.encode_missing(found)
-        return [c.match for c in self.judge(query, found)[:k]]
+        return [c.match for c in self.rank(query, found)[:k]]
 
     def nearest(self, vector: Vector, k: int, filter: Filter) -> list[Match]:
         """Return the k passages whose embeddings are nearest to a vector, float32 [dimension]."""
@@ -322,8 +320,7 @@ class Retriever:
     def newest_first(
         self, query: str, matches: Sequence[Match], *, probed: bool = True
     ) -> list[Match]:
-        """The matches, those marked that say an older value of the same as the best one, or as a
-        newer one of its kind.
+        """Mark every match that states an older value of the fact that the best match states.
 
         The newest takes the best place. Where the query asks for what was before, none is marked,
         and the oldest takes it. Nothing changes where the query names its date. Only matches near
@@ -356,7 +353,7 @@ class Retriever:
         return {
             n
             for n, row in others.items()
-            if best is not None and newest.of_the_same(best, row, probed[n])
+            if best is not None and newest.is_same_fact(best, row, probed[n])
         }
 
     def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:

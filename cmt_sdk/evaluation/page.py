@@ -131,7 +131,7 @@ def _kind(report: Report) -> str:
     """The way in which the memories were made."""
     s = report["settings"]
     if s["compressor"] != "kv":
-        return f"soft {s['compression']:g}x"
+        return f"{s['compressor']} {s['compression']:g}x"
     # reports of earlier releases name the share of entries kept, and the compression of "soft"
     return f"kv {s['keep'] if 'keep' in s else 1 / s['compression']:g}"
 

@@ -31,9 +31,9 @@ class Changing(Lookup):
     ) -> Document:
         """Remember a text, a file or a Document. The text is durable when this returns.
 
-        The same text in the same scope is one document, unless another `id` is given: the stored
-        one is returned, with the given fields in place of its own, metadata key by key, except
-        that it keeps its source.
+        The same text in the same scope is one document, unless another `id` is given. The stored
+        document is returned then. The given fields replace its own, metadata key by key; its
+        source stays.
 
         Args:
             document: A text (`str`), a file (`pathlib.Path`) or a Document.
@@ -91,8 +91,8 @@ class Changing(Lookup):
 
         Args:
             documents: Texts, files or Documents.
-            replace: True knows a document that has a source by it, in its scope: another text
-                becomes the next version, and two sources with one text are two documents. A
+            replace: True identifies a document by its source and scope: a new text becomes its
+                next version, and two sources with one text are two documents. A
                 Document with the `id` of a stored one takes its place, source and text, as a file
                 that was moved does.
             wait: False lets compression follow in the background.

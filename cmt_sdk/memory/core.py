@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import TypeVar
 
 from cmt_sdk.assembly import Parts
-from cmt_sdk.background import Turns
+from cmt_sdk.background import PriorityLock
 from cmt_sdk.config import Settings
 from cmt_sdk.handles import Handle, NoModel, is_held
 from cmt_sdk.ingestion import Ingestor
@@ -60,7 +60,7 @@ class Core(Handle):
             for part in parts:
                 part.leave()
         if at_work or not self._engine.forks:
-            self._queue.lock = Turns() if self._engine.forks else NoModel()
+            self._queue.lock = PriorityLock() if self._engine.forks else NoModel()
 
     def close(self) -> None:
         """Stop the background compression after its batch and release the files; pending passages

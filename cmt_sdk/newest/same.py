@@ -1,9 +1,9 @@
-"""Which passages say the same of the same as the best one. Pure: knows no store and no model.
+"""Which passages state a value of the same fact as the best one. Pure: knows no store, no model.
 
-Two things tell. What the model makes of both texts, the older before the newer (`probe`). And
-whether the question is expected after both word by word: after "My brother lives in Oslo." the word
-"sister" of "Where does my sister live?" comes as a surprise; after "I moved to Berlin last week."
-no word of "Where do I live?" does. What the sum over the words says is little: a rephrased fact
+Two measures decide: the probe's number for both texts, the older before the newer (`probe`), and
+whether the model expects each word of the question after both. After "My brother lives in Oslo."
+the word "sister" of "Where does my sister live?" comes as a surprise; after "I moved to Berlin last
+week." no word of "Where do I live?" does. The sum over the words decides little: a rephrased fact
 loses some nats on every word, another fact many on one.
 """
 
@@ -19,17 +19,16 @@ from cmt_sdk.types import Match, Vector
 
 CONTESTED = 6  # matches that are looked at, the best ones
 NEAR = 0.35  # cosine of two embeddings below which passages are taken to be of different things
-BEHIND = 12.0  # nats by which the question may fit another passage less than the best one, or more
+BEHIND = 12.0  # largest gap between the likelihoods of the question, either way, in nats
 ALIKE = 0.9  # the same for passages that are too long for the probe: versions of one text
-# nats by which one word of the question may be less expected after one of two passages of the same
-SURPRISE = 2.9
+SURPRISE = 2.9  # largest gap on one word of the question, in nats, for two passages of one fact
 # Log odds by the probe's number and the largest such surprise, up to MOST. Fitted to 72 pairs with
 # their questions and to 172 of the dialogues in examples/conversations, neither of which the probe
 # was fitted to; of the 60 updates among these it finds 52, of the 184 others it takes 22 for one.
 PROBE, WORD, BIAS, MOST = 3.7, -0.14, 0.65, 8.0
-# An answer in a newer passage's words may be LEAD nats behind one in the older's, and NEWER nats
-# more for each unit of the probe's number. Its own log probability is at least LIKELY. Where the
-# probe's number is below LEAST, the two are not compared. Chosen on the dialogues in
+# A newer passage's words replace an older answer if their log probability is at least LIKELY and
+# above the older one's - NEWER * (the probe's number) - LEAD. Where the probe's number is below
+# LEAST, the two are not compared. Chosen on the dialogues in
 # examples/conversations: of 40 questions about what changed the newer passage answers 34, of 29
 # about something else none.
 LEAD = 0.5
@@ -101,7 +100,7 @@ def renews(newer: float, older: float, probed: float) -> float:
     return newer - older + NEWER * probed + LEAD if newer >= LIKELY else -inf
 
 
-def of_the_same(one: Sequence[float], other: Sequence[float], probed: float | None = None) -> bool:
+def is_same_fact(one: Sequence[float], other: Sequence[float], probed: float | None = None) -> bool:
     """Whether two passages say the same of what a question asks.
 
     `one` and `other` are the log probabilities of its tokens after each of them, `probed` is the

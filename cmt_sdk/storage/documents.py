@@ -96,7 +96,7 @@ class Documents(DocumentRows):
             merged = _merged(found, document, by_source)
             changes = {name: getattr(merged, name) for name in MERGED}
             if merged == found:
-                if by_source:  # a file that is read again is as old as it was
+                if by_source:  # reading a file again does not change updated_at
                     return found, "unchanged"
                 return self._replaced(db, found, {}, hashed=hashed), "unchanged"
             if found.text == document.text:

@@ -217,7 +217,7 @@ class Prompt:
         history: The turns before it, oldest first.
         memories: Compressed passages; the best one last, next to the question.
         passages: Texts of passages, in the same order.
-        notes: False asks the base model without any place for memories or passages.
+        notes: False leaves the notes section out of the prompt.
         talk: True leaves the instruction out too.
     """
 

@@ -9,8 +9,8 @@ import pytest
 from cmt_sdk.newest import (
     asks_for_before,
     contested,
+    is_same_fact,
     newest_first,
-    of_the_same,
     oldest_first,
     stated_at,
 )
@@ -57,15 +57,15 @@ def test_what_is_near_the_best_passage_is_compared_with_it():
 
 def test_one_word_that_surprises_tells_two_things_apart():
     """Where every word loses a little, the passages are of the same."""
-    assert of_the_same([-1.0, -1.0, -1.0], [-2.5, -3.0, -2.0])
-    assert not of_the_same([-1.0, -1.0, -1.0], [-1.0, -6.0, -1.0])
+    assert is_same_fact([-1.0, -1.0, -1.0], [-2.5, -3.0, -2.0])
+    assert not is_same_fact([-1.0, -1.0, -1.0], [-1.0, -6.0, -1.0])
 
 
 def test_the_probe_outweighs_a_surprise():
     """A rephrased fact may miss a word of the question; what is of another person may not."""
     rephrased = [-1.0, -1.0], [-1.0, -5.0]
-    assert of_the_same(*rephrased, probed=0.5)
-    assert not of_the_same(*rephrased, probed=-0.3)
+    assert is_same_fact(*rephrased, probed=0.5)
+    assert not is_same_fact(*rephrased, probed=-0.3)
 
 
 def test_the_newest_of_three_takes_the_best_place():

@@ -2,7 +2,7 @@
 
 A method turns passages into memories (`compress`) and memories into entries that the model attends
 to (`cache`). To add one, write a subclass of CompressionMethod in a file of its own and give it a
-row in cmt_sdk/methods.py; no other code asks which method is in use.
+row in cmt_sdk/methods.py. Serving asks nowhere else which method is in use.
 """
 
 from __future__ import annotations

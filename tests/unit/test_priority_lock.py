@@ -6,12 +6,12 @@ import time
 import pytest
 
 from cmt_sdk import background
-from cmt_sdk.background import Turns
+from cmt_sdk.background import PriorityLock
 
 
 @pytest.fixture
 def turns():
-    return Turns()
+    return PriorityLock()
 
 
 def asked_elsewhere(turns):
