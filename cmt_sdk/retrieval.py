@@ -323,13 +323,12 @@ class Retriever:
     def newest_first(
         self, query: str, matches: Sequence[Match], *, probed: bool = True
     ) -> list[Match]:
-        """The matches, those marked that say an older value of the same as the best one, or as a
-        newer one of its kind.
+        """The matches; those that state an older value than the best one are marked.
 
         The newest takes the best place. Where the query asks for what was before, none is marked,
         and the oldest takes it. Nothing changes where the query names its date. Only matches near
-        the best one in meaning cost anything; each pair is judged once. Without `probed`, pairs
-        that the probe can judge keep their order.
+        the best one in meaning cost anything. Without `probed`, pairs that the probe can judge keep
+        their order.
         """
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2 or dates(query):
