@@ -12,7 +12,7 @@ from cmt_sdk.asking import Ask
 from cmt_sdk.context import recent
 from cmt_sdk.notation import in_notation_of
 from cmt_sdk.prompting import abstains
-from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust
+from cmt_sdk.provenance import Trace, first_of, repeats, traces, trust, words_of
 from cmt_sdk.ranking import behind
 from cmt_sdk.rendering import render
 from cmt_sdk.renewing import OlderAnswer, Renewer, oldest_holder
@@ -33,7 +33,9 @@ MIN_FIDELITY = 0.9
 # 65.0 to 59.6 on the notes, because good answers were given up.
 REREAD_GAP_NATS = 8.0
 HELD_PIECES = 12  # tokens that are held back before streaming starts where the answer may change
-VALUE_PIECES = 40  # the same where a newer note may replace a value; each digit is a token
+# A value that a newer note may replace has fewer words and tokens; each digit is a token.
+VALUE_WORDS = 12
+VALUE_PIECES = 40
 T = TypeVar("T")
 
 
@@ -110,17 +112,19 @@ class Answerer:
         usage: Usage | None = None
         may_be_read_again = any(_behind(matches, n) >= REREAD_GAP_NATS for n in range(len(matches)))
         held = HELD_PIECES if may_be_read_again else 1
-        if _has_several_short(matches):
-            held = VALUE_PIECES
+        may_be_renewed = _has_several_short(matches)
+        is_shown = False
         for piece in self._read(ask, ask.reader, matches, times):
             usage = piece.usage
             if usage is None:
                 pieces.append(piece.text)
-                yield from (
-                    pieces if len(pieces) == held else pieces[-1:] if len(pieces) > held else ()
-                )
+                if is_shown:
+                    yield piece.text
+                elif len(pieces) >= held and not (may_be_renewed and _may_be_a_value(pieces)):
+                    is_shown = True
+                    yield from pieces
         reading = reading_of(ask, ask.reader, matches, "".join(pieces), usage)
-        if len(pieces) >= held:
+        if is_shown:
             return reading
         checked = self._renewed(ask, self._checked(ask, reading, matches, times), times)
         yield from pieces if checked.text == reading.text else [checked.text]
@@ -254,6 +258,11 @@ def _prompt(ask: Ask, matches: Sequence[Match]) -> Prompt:
 def _has_several_short(matches: Sequence[Match]) -> bool:
     """Whether one of the matches may state a newer value of what another states."""
     return len({m.passage.document_id for m in matches if newest.is_short(m)}) > 1
+
+
+def _may_be_a_value(pieces: Sequence[str]) -> bool:
+    """Whether the pieces of an answer so far are short enough to be the value of a short note."""
+    return len(pieces) < VALUE_PIECES and len(words_of("".join(pieces))) < VALUE_WORDS
 
 
 def _is_faithful(match: Match) -> bool:

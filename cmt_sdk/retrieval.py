@@ -323,9 +323,8 @@ class Retriever:
         """Mark every match that states an older value of the fact that the best match states.
 
         The newest takes the best place. Where the query asks for what was before, none is marked,
-        and the oldest takes it. Nothing changes where the query names its date. Only matches near
-        the best one in meaning cost anything; each pair is judged once. Without `probed`, pairs
-        that the probe can judge keep their order.
+        and the oldest takes it. Nothing changes where the query names its date. Without `probed`,
+        pairs that the probe can judge keep their order.
         """
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2 or dates(query):
