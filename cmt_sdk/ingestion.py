@@ -305,6 +305,8 @@ class Splits:
         Raises:
             _Missing: they are not made yet.
         """
+        if known == new:
+            return None
         title = self._titles.get(_naming(new))
         if title is None:
             raise _Missing(known, new)

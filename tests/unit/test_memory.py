@@ -400,3 +400,11 @@ def test_a_memory_is_its_owner_s_alone(tmp_path):
             for f in (tmp_path / "notes").iterdir()
             if f.name.startswith("memory.db") and f.stat().st_mode & 0o077
         ] == []
+
+
+def test_an_update_that_changes_nothing_ends(tmp_path):
+    """The document stays as it is, with its version and its memory."""
+    with open_fake(tmp_path / "notes") as memory:
+        stored = memory.add("Ann likes tea.", source="tea.md", metadata={"n": 1})
+        again = memory.update(stored.id, metadata={"n": 1}, source="tea.md")
+        assert (again.version, again.ready, memory.stats().pending) == (1, True, 0)
