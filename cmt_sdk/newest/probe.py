@@ -18,8 +18,11 @@ import numpy as np
 
 from cmt_sdk.types import Vector
 
-# the number from which on a text is taken to supersede another, where no question is at hand
-SURE = 0.5
+# The number from which on a text supersedes another, where no question is at hand. Over the
+# statements of the dialogues in examples/conversations it finds 13 of 37 changes and takes none of
+# 75 other pairs for one (at 0.5 it finds 19 and takes 2); over those of apart/ 10 of 17 and none of
+# 41 (at 0.5 it finds 11 and takes 3).
+SURE = 0.7
 LONGEST = 60  # tokens of a text; the pairs that the probe was fitted to are short
 
 
