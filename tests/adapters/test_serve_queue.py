@@ -228,7 +228,7 @@ def test_one_who_embeds_for_others_may_hang_up(held, aside):
     until(lambda: held.queue.running)
     body = {"model": "cmt", "input": "tea"}
     with sent(held.url, "/v1/embeddings", body):
-        until(lambda: held.work.waiting == 1)
+        until(lambda: held.queue.waiting == 1)
     second = aside(httpx.post, f"{held.url}/v1/embeddings", json=body, timeout=LONG)
     until(lambda: held.queue.waiting == 1)
     held.reader.go()

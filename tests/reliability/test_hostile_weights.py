@@ -211,7 +211,7 @@ def test_a_bundle_that_is_none_is_our_error(tmp_path, text):
 def test_a_part_that_holds_something_else_is_our_error(tmp_path):
     """A matching head without its tensors."""
     save_file({"weights": torch.ones(3)}, tmp_path / "match.safetensors")
-    with pytest.raises(ModelError, match=r"match\.safetensors holds something else than it should"):
+    with pytest.raises(ModelError, match=r"match\.safetensors holds other tensors than it should"):
         load_part(tmp_path / "match.safetensors", MatchHead.of)
 
 
