@@ -14,7 +14,7 @@ ON = {
     "sheet": ["ink", "quiet", "accent", "bad", "good"],
     "tint": ["ink", "quiet", "accent"],
     "mark": ["ink"],
-    "said": ["ink"],
+    "cited": ["ink"],
     "bad-tint": ["bad"],
     "good-tint": ["good"],
     "accent": ["on-accent"],
