@@ -67,7 +67,7 @@ def keys_task(*, moved=False, size=5, tokens=256, **options):
     """A task on a fresh tiny model; `moved`: the adapter already computes something."""
     torch.manual_seed(0)
     made = trainable(
-        tiny_llama(), byte_tokenizer(), rank=4, start={"matcher": None}, merge_layer=max(LAYERS)
+        tiny_llama(), byte_tokenizer(), rank=4, start={"matcher": None}, depth=max(LAYERS)
     )
     if moved:
         for parameter in made.parameters["matcher"]:
