@@ -15,13 +15,14 @@ from pathlib import Path
 
 from cmt_sdk.errors import InvalidInput
 
-_lock = threading.Lock()
+# reentrant: garbage collection may close a memory, and call `release`, while this thread holds it
+_lock = threading.RLock()
 _open: Counter[Path] = Counter()
 
 
 def _in_child() -> None:
     global _lock  # noqa: PLW0603 - a thread of the parent may hold it
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
@@ -51,11 +52,8 @@ def refuse_open(path: Path) -> None:
     except (OSError, ValueError):
         return  # opening it raises the error
     with _lock:
-        files = [
-            database.with_name(database.name + suffix)
-            for database in _open
-            for suffix in ("", "-wal", "-shm")
-        ]
+        databases = list(_open)
+    files = [d.with_name(d.name + suffix) for d in databases for suffix in ("", "-wal", "-shm")]
     for file in files:
         try:
             same = os.path.samestat(given, file.stat())
