@@ -257,7 +257,8 @@ def _prompt(ask: Ask, matches: Sequence[Match]) -> Prompt:
 
 def _has_several_short(matches: Sequence[Match]) -> bool:
     """Whether one of the matches may state a newer value of what another states."""
-    return len({m.passage.document_id for m in matches if newest.is_short(m)}) > 1
+    notes = (m for m in matches if newest.is_short(m) and newest.is_statement(m))
+    return len({m.passage.document_id for m in notes}) > 1
 
 
 def _may_be_a_value(pieces: Sequence[str]) -> bool:

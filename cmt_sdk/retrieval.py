@@ -324,7 +324,7 @@ class Retriever:
 
         The newest takes the best place. Where the query asks for what was before, none is marked,
         and the oldest takes it. Nothing changes where the query names its date. Without `probed`,
-        pairs that the probe can judge keep their order.
+        pairs of statements of a conversation that the probe can judge keep their order.
         """
         first = matches[: newest.CONTESTED]
         if len({m.passage.document_id for m in first}) < 2 or dates(query):
@@ -332,7 +332,12 @@ class Retriever:
         near = newest.contested(matches, self.index.vectors([m.passage.id for m in first]))
         pairs = [newest.in_order(matches[0], matches[n]) for n in near]
         numbers = dict(zip(near, self.probed(pairs), strict=True)) if near else {}
-        judged = {n: number for n, number in numbers.items() if probed or number is None}
+        left = {
+            n for n in near if newest.is_statement(matches[0]) and newest.is_statement(matches[n])
+        }
+        judged = {
+            n: number for n, number in numbers.items() if probed or number is None or n not in left
+        }
         same = {0, *self._same(query, matches, judged)}
         if len(same) < 2:
             return list(matches)

@@ -71,6 +71,15 @@ def is_short(match: Match) -> bool:
     return match.passage.tokens <= LONGEST
 
 
+def is_statement(match: Match) -> bool:
+    """Whether a passage is what a user stated in a conversation, by the metadata of its document.
+
+    Passages of files differ in more than time: an answer from one of them is never replaced by
+    words of another file.
+    """
+    return match.document.metadata.get("role") == "user"
+
+
 def in_order(one: Match, other: Match) -> tuple[Match, Match]:
     """Two matches, the older one first."""
     return (one, other) if stated_at(one) < stated_at(other) else (other, one)
@@ -83,9 +92,10 @@ def _apart(one: Match, other: Match) -> float:
 
 
 def is_newer(match: Match, older: Match) -> bool:
-    """Whether a short passage is of another document than the older one, and later."""
+    """Whether a short statement is of another document than the older one, and later."""
     is_other = match.passage.document_id != older.passage.document_id
-    return is_other and is_short(match) and stated_at(match) > stated_at(older)
+    are_statements = is_statement(match) and is_statement(older)
+    return is_other and are_statements and is_short(match) and stated_at(match) > stated_at(older)
 
 
 def renews(newer: float, older: float, probed: float) -> float:

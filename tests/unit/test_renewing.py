@@ -8,6 +8,8 @@ from cmt_sdk.newest import renews
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 from cmt_sdk.types import Piece, Stretch, Usage
 
+STATED = {"role": "user"}  # as a conversation keeps statements
+
 
 class Stubborn(FakeReader):
     """Answers "Paris" to every prompt; later stretches are likelier."""
@@ -34,11 +36,18 @@ def memory(tmp_path, sure):
         yield opened
 
 
+def test_words_of_another_file_replace_no_answer(memory):
+    """Files state different things; the probe alone does not make one of them newer."""
+    memory.add("my flat is in Paris", source="flat.md")
+    memory.add("gave up the flat in Paris for one in Berlin", source="museum.md")
+    assert memory.model.ask("Where is my flat?").text != "Berlin"
+
+
 @pytest.mark.parametrize("reader", ["memory", "text", "auto"])
 def test_the_newer_note_answers_in_its_own_words(memory, reader):
     """Though it names the old value; the older note stays a source."""
-    old = memory.add("my flat is in Paris")
-    new = memory.add("gave up the flat in Paris for one in Berlin")
+    old = memory.add("my flat is in Paris", metadata=STATED)
+    new = memory.add("gave up the flat in Paris for one in Berlin", metadata=STATED)
     answer = memory.model.ask("Where is my flat?", reader=reader)
     assert answer.text == "Berlin"
     assert [(s.document_id, s.superseded_by) for s in answer.sources] == [
@@ -58,23 +67,23 @@ def test_a_long_number_gives_way_too(memory, monkeypatch):
 
     monkeypatch.setattr(FakeReader, "read", read)
     monkeypatch.setattr(Stubborn, "read", read)
-    memory.add("my number is 0171 445 902 334 118 220")
-    memory.add("my number is 0159")
+    memory.add("my number is 0171 445 902 334 118 220", metadata=STATED)
+    memory.add("my number is 0159", metadata=STATED)
     assert "".join(memory.model.ask("What is my number?", stream=True)) == "0159"
 
 
 def test_the_newest_of_three_answers(memory):
     """Of two that are as likely it is the later one."""
     for note in ("my flat is in Paris", "my flat is in Berlin", "my flat is in Rome"):
-        memory.add(note)
+        memory.add(note, metadata=STATED)
     assert memory.model.ask("Where is my flat?").text == "Rome"
 
 
 def test_something_else_by_the_probe_changes_nothing(memory, sure):
     """However likely its words are."""
     sure[0] = -0.5
-    memory.add("my flat is in Paris")
-    memory.add("my sister has a flat in Berlin")
+    memory.add("my flat is in Paris", metadata=STATED)
+    memory.add("my sister has a flat in Berlin", metadata=STATED)
     answer = memory.model.ask("Where is my flat?")
     assert answer.text == "Paris"
     assert {s.superseded_by for s in answer.sources} == {None}
@@ -82,8 +91,8 @@ def test_something_else_by_the_probe_changes_nothing(memory, sure):
 
 def test_a_question_for_the_value_before_gets_the_older_note(memory):
     """The older note stays the source."""
-    memory.add("my flat is in Paris")
-    memory.add("my flat is in Berlin")
+    memory.add("my flat is in Paris", metadata=STATED)
+    memory.add("my flat is in Berlin", metadata=STATED)
     assert memory.model.ask("Where was my old flat before?").text == "Paris"
 
 
@@ -99,8 +108,8 @@ def test_words_of_the_older_note_and_of_the_question_are_nothing_new(memory, mon
         ]
 
     monkeypatch.setattr(FakeReader, "stretches", stretches)
-    memory.add("my flat is in Paris")
-    memory.add("my flat is in Paris no more")
+    memory.add("my flat is in Paris", metadata=STATED)
+    memory.add("my flat is in Paris no more", metadata=STATED)
     assert memory.model.ask("Where is my flat?").text == "Oslo"
 
 
