@@ -30,7 +30,7 @@ from cmt_adapters.diversity import maximal_marginal_relevance, normalized
 from cmt_adapters.langchain_documents import ScopedStore, metadata_of, passage_document
 from cmt_adapters.langchain_options import reject_unknown
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 try:
     from langchain_core.callbacks import CallbackManagerForRetrieverRun

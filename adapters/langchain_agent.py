@@ -38,7 +38,7 @@ from cmt_adapters.langchain_options import no_schemas, no_tools, supported_optio
 from cmt_adapters.payload import attach_json, attached_json, json_errors
 from cmt_adapters.texts import notes_from, session_scope
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 try:
     from langchain.agents.middleware import AgentMiddleware, AgentState, ModelRequest, ModelResponse

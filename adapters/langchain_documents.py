@@ -12,7 +12,7 @@ import cmt_sdk
 from cmt_adapters.matches import passage_key
 from cmt_adapters.payload import dump_json
 from cmt_sdk.errors import DocumentNotFound, InvalidDocument
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 try:
     from langchain_core.documents import Document

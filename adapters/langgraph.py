@@ -39,8 +39,8 @@ from cmt_sdk.errors import (
     DocumentNotFound,
     InvalidInput,
 )
-from cmt_sdk.extras import unusable
-from cmt_sdk.handles import Handle
+from cmt_sdk.system.extras import unusable
+from cmt_sdk.system.handles import Handle
 
 try:
     from langgraph.store.base import (

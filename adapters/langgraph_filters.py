@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from cmt_sdk.errors import InvalidFilter
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 try:
     from langgraph.store.base import MatchCondition

@@ -21,7 +21,7 @@ from urllib.parse import quote
 import cmt_sdk
 from cmt_adapters.matches import passage_key
 from cmt_adapters.texts import NOTES, notes_from
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 try:
     from llama_index.core.base.llms.types import ChatMessage, MessageRole, TextBlock

@@ -22,7 +22,7 @@ from typing import Any
 
 import cmt_sdk
 from cmt_sdk.errors import CMTError, DocumentNotFound, InvalidInput, InvalidSetting
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 try:
     from anyio import to_thread

@@ -41,7 +41,7 @@ from cmt_adapters.mcp_schemas import (
     Where,
 )
 from cmt_sdk.errors import InvalidFilter, InvalidInput
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 try:
     from anyio import from_thread

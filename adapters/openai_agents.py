@@ -24,7 +24,7 @@ import cmt_sdk
 from cmt_adapters.payload import attach_json, attached_json, dump_json, memory_lock
 from cmt_adapters.texts import session_scope
 from cmt_sdk.errors import DocumentNotFound
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 try:
     from agents import Session, SessionSettings, TResponseInputItem

@@ -13,7 +13,7 @@ from cmt_cli.memory_folder import open_or_create
 from cmt_cli.options import exclude_option, json_option, memory_option
 from cmt_cli.watch_session import WatchSession
 from cmt_sdk.errors import NotFound, StorageDenied
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 QUIET_MS = 500  # without a change for this long, files are complete and are read
 MAX_BURST_MS = 10_000  # changes without a pause are handled after this long

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from cmt_sdk import errors
-from cmt_sdk.characters import clean_text
-from cmt_sdk.config import (
+from cmt_sdk.config.settings import (
     MEMORY_FILES,
     Settings,
     SettingsFields,
@@ -52,7 +51,7 @@ from cmt_sdk.errors import (
     StorageLocked,
     StorageNewer,
 )
-from cmt_sdk.scopes import check_scope, is_scope
+from cmt_sdk.text.characters import clean_text
 from cmt_sdk.types import (
     READERS,
     SEARCH_MODES,
@@ -73,13 +72,14 @@ from cmt_sdk.types import (
     Turn,
     Where,
 )
-from cmt_sdk.vectors import Embeddings
+from cmt_sdk.types.scopes import check_scope, is_scope
+from cmt_sdk.types.vectors import Embeddings
 from cmt_sdk.version import __version__
 
 if TYPE_CHECKING:
-    from cmt_sdk.asking import Stream
+    from cmt_sdk.answering.asking import Stream
+    from cmt_sdk.answering.model import MemoryModel
     from cmt_sdk.chat import TURNS_KEPT, Chat, Heard
-    from cmt_sdk.conversations import read_conversations
     from cmt_sdk.converting import (
         FILE_SUFFIXES,
         is_placeholder,
@@ -87,11 +87,11 @@ if TYPE_CHECKING:
         read_document,
         read_documents,
     )
-    from cmt_sdk.embedding import Embedder
+    from cmt_sdk.converting.conversations import read_conversations
     from cmt_sdk.memory import Memory
-    from cmt_sdk.model import MemoryModel
-    from cmt_sdk.provenance import place_of
+    from cmt_sdk.retrieval.embedding import Embedder
     from cmt_sdk.storage.repair import repair
+    from cmt_sdk.text.provenance import place_of
     from cmt_sdk.weights.bundle import has_shipped_adapter, is_adapter
     from cmt_sdk.weights.download import pull_model
     from cmt_sdk.weights.registry import ModelInfo, list_models, model_info, remove_model
@@ -100,21 +100,21 @@ _DEFERRED: Mapping[str, str] = {
     "Chat": "cmt_sdk.chat",
     "Heard": "cmt_sdk.chat",
     "Memory": "cmt_sdk.memory",
-    "Embedder": "cmt_sdk.embedding",
-    "MemoryModel": "cmt_sdk.model",
-    "Stream": "cmt_sdk.asking",
+    "Embedder": "cmt_sdk.retrieval.embedding",
+    "MemoryModel": "cmt_sdk.answering.model",
+    "Stream": "cmt_sdk.answering.asking",
     "TURNS_KEPT": "cmt_sdk.chat",
     "ModelInfo": "cmt_sdk.weights.registry",
     "FILE_SUFFIXES": "cmt_sdk.converting",
     "is_placeholder": "cmt_sdk.converting",
     "list_files": "cmt_sdk.converting",
-    "read_conversations": "cmt_sdk.conversations",
+    "read_conversations": "cmt_sdk.converting.conversations",
     "read_document": "cmt_sdk.converting",
     "read_documents": "cmt_sdk.converting",
     "has_shipped_adapter": "cmt_sdk.weights.bundle",
     "is_adapter": "cmt_sdk.weights.bundle",
     "list_models": "cmt_sdk.weights.registry",
-    "place_of": "cmt_sdk.provenance",
+    "place_of": "cmt_sdk.text.provenance",
     "pull_model": "cmt_sdk.weights.download",
     "remove_model": "cmt_sdk.weights.registry",
     "repair": "cmt_sdk.storage.repair",
@@ -240,8 +240,8 @@ def open(  # noqa: A001 - the word users know
         ...     memory.ask("Where is the museum now?").text
         'Lisbon'
     """
-    from cmt_sdk.assembly import assemble
     from cmt_sdk.memory import Memory
+    from cmt_sdk.memory.assembly import assemble
 
     if path is not None and not os.fspath(path).strip():
         raise errors.InvalidSetting(

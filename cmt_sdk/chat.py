@@ -13,11 +13,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from cmt_sdk import phrases
-from cmt_sdk.asking import Stream
-from cmt_sdk.model import MemoryModel
-from cmt_sdk.provenance import words_of
-from cmt_sdk.splitting.boundaries import sentence_ends
+from cmt_sdk.answering.asking import Stream
+from cmt_sdk.answering.model import MemoryModel
+from cmt_sdk.text import phrases
+from cmt_sdk.text.provenance import words_of
+from cmt_sdk.text.splitting.boundaries import sentence_ends
 from cmt_sdk.types import Answer, Document, Intent, Receipt, Turn
 from cmt_sdk.understanding import common_words
 

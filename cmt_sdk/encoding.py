@@ -1,4 +1,4 @@
-"""EncodeQueue: compresses pending passages, loads memories, and checks which model made them.
+"""PassageEncoder: compresses pending passages, loads memories, and checks which model made them.
 
 Imports no torch and no SQL.
 """
@@ -10,11 +10,11 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cmt_sdk.background import PriorityLock
 from cmt_sdk.errors import CMTError, ModelMismatch
-from cmt_sdk.handles import NoModel
 from cmt_sdk.ports import Engine, Store, VectorIndex
-from cmt_sdk.rendering import render
+from cmt_sdk.system.background import PriorityLock
+from cmt_sdk.system.handles import NoModel
+from cmt_sdk.text.rendering import render
 from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Passage
 
 log = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ RETRY = 0.05  # seconds between two looks at passages that another process encod
 
 
 @dataclass
-class EncodeQueue:
+class PassageEncoder:
     """Encodes the passages of one store with one engine. Every call into the engine holds `lock`.
 
     Attributes:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 # Okabe and Ito's colours, which colour-blind people can tell apart
 # (https://jfly.uni-koeln.de/color/), black left out.

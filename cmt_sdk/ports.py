@@ -1,4 +1,4 @@
-"""Ports: what Memory, MemoryModel, Retriever, EncodeQueue and Ingestor need of the layers below.
+"""Ports: what Memory, MemoryModel, Retriever, PassageEncoder and Ingestor need of the layers below.
 
 Each port has, or is about to have, a second implementation. Imports values only.
 """
@@ -31,7 +31,7 @@ from cmt_sdk.types import (
     Stretch,
     Vector,
 )
-from cmt_sdk.vectors import Changes, Embeddings, Generation, VectorRows
+from cmt_sdk.types.vectors import Changes, Embeddings, Generation, VectorRows
 
 # Gives the passages of a document that is about to be stored (second argument), in place of a known
 # one (first argument) or as a new one (None). Returns None where the known one's passages stay.
@@ -77,7 +77,7 @@ class Compressor(Protocol):
         """Return the question's vector, float32 [dimension], of length 1."""
 
 
-class Listener(Protocol):
+class StateReader(Protocol):
     """Returns hidden states of a model for messages, on which probes are fitted."""
 
     @property
@@ -138,7 +138,7 @@ class Engine(Protocol):
         """The reader; loads the model."""
 
     @property
-    def listener(self) -> Listener:
+    def listener(self) -> StateReader:
         """The listener; loads the model."""
 
     def judge(self, texts: Sequence[str]) -> Vector:

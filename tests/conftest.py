@@ -40,7 +40,7 @@ def _one_engine(request: pytest.FixtureRequest) -> Iterator[None]:
     if not any(item.get_closest_marker("model") for item in request.session.items):
         yield
         return
-    from cmt_sdk import assembly
+    from cmt_sdk.memory import assembly
     from examples.conversations import ways
 
     shared = functools.cache(assembly.LocalEngine)

@@ -27,7 +27,7 @@ from typing import Any
 
 import cmt_sdk
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 try:
     import python_multipart  # noqa: F401 - FastAPI needs it to read uploaded files

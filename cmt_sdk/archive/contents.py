@@ -35,7 +35,7 @@ from cmt_sdk.archive.layout import (
     shard_names,
 )
 from cmt_sdk.errors import StorageDamaged
-from cmt_sdk.open_files import refuse_open
+from cmt_sdk.system.open_files import refuse_open
 from cmt_sdk.types import Document, Encoded, Fingerprint, PackedMemory
 
 JSON_GROWTH = 6  # bytes of JSON per byte of text at most: control characters

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from cmt_sdk.disk import flush_folder
 from cmt_sdk.errors import NotFound, StorageDamaged, StorageDenied, StorageError, StorageFull
+from cmt_sdk.system.disk import flush_folder
 
 
 @contextmanager

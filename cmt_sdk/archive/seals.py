@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cmt_sdk.config import archive_key
+from cmt_sdk.config.settings import archive_key
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.types import Encoded
 

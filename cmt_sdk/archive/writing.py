@@ -26,8 +26,8 @@ from cmt_sdk.archive.layout import (
 )
 from cmt_sdk.archive.seals import Seal
 from cmt_sdk.errors import AlreadyExists, InvalidInput
-from cmt_sdk.open_files import refuse_open
 from cmt_sdk.ports import Store
+from cmt_sdk.system.open_files import refuse_open
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Passage
 
 PAGE = 200  # documents per page

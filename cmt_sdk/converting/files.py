@@ -9,7 +9,6 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from cmt_sdk.characters import is_text
 from cmt_sdk.converting import folders
 from cmt_sdk.converting.books import from_epub
 from cmt_sdk.converting.cards import from_calendar, from_cards
@@ -36,8 +35,9 @@ from cmt_sdk.errors import (
     NotFound,
     StorageDenied,
 )
-from cmt_sdk.extras import unusable
-from cmt_sdk.open_files import refuse_open
+from cmt_sdk.system.extras import unusable
+from cmt_sdk.system.open_files import refuse_open
+from cmt_sdk.text.characters import is_text
 from cmt_sdk.types import Document
 
 log = logging.getLogger(__name__)

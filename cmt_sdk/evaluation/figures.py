@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
-from cmt_sdk.answering import CONFIDENT
+from cmt_sdk.answering.answerer import CONFIDENT
 from cmt_sdk.evaluation.harness import MODES, Asked, Reply, Stage
 from cmt_sdk.evaluation.metrics import Interval, auroc, bootstrap, recall_at
 

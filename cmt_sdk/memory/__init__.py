@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from cmt_sdk.asking import Ask, Asking, Stream, filter_of, lists_parameters
-from cmt_sdk.assembly import Parts
+from cmt_sdk.answering.asking import Ask, Asking, Stream, filter_of, lists_parameters
 from cmt_sdk.chat import Chat
-from cmt_sdk.config import MEMORY_FILES
-from cmt_sdk.handles import watch
+from cmt_sdk.config.settings import MEMORY_FILES
+from cmt_sdk.memory.assembly import Parts
 from cmt_sdk.memory.forgetting import Forgetting
+from cmt_sdk.memory.notebook import Notebook
 from cmt_sdk.memory.upkeep import Upkeep
-from cmt_sdk.notebook import Notebook
-from cmt_sdk.retrieval import LONGEST_QUESTION, check_question
+from cmt_sdk.retrieval.retriever import LONGEST_QUESTION, check_question
+from cmt_sdk.system.handles import watch
 from cmt_sdk.types import Intent, ReaderKind, Turn, Where
 from cmt_sdk.understanding import understand
 

@@ -8,9 +8,9 @@ from dataclasses import replace as changed
 from datetime import datetime
 from typing import Any
 
-from cmt_sdk.asking import lists_parameters
+from cmt_sdk.answering.asking import lists_parameters
 from cmt_sdk.errors import DocumentNotFound
-from cmt_sdk.ingestion import Addable, OnProgress, When, document_of
+from cmt_sdk.memory.ingestion import Addable, OnProgress, When, document_of
 from cmt_sdk.memory.lookup import Lookup
 from cmt_sdk.types import UNCHANGED, Document, Filter, Metadata, Progress, Unchanged
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import TypeVar
 
-from cmt_sdk.assembly import Parts
-from cmt_sdk.background import PriorityLock
-from cmt_sdk.config import Settings
-from cmt_sdk.handles import Handle, NoModel, is_held
-from cmt_sdk.ingestion import Ingestor
-from cmt_sdk.model import MemoryModel
+from cmt_sdk.answering.model import MemoryModel
+from cmt_sdk.config.settings import Settings
+from cmt_sdk.memory.assembly import Parts
+from cmt_sdk.memory.ingestion import Ingestor
+from cmt_sdk.system.background import PriorityLock
+from cmt_sdk.system.handles import Handle, NoModel, is_held
 
 M = TypeVar("M", bound="Core")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Sequence
 
-from cmt_sdk.asking import filter_of
+from cmt_sdk.answering.asking import filter_of
 from cmt_sdk.errors import InvalidFilter, StorageError, StorageLocked
 from cmt_sdk.memory.lookup import Lookup
 from cmt_sdk.types import Receipt, Where

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from cmt_sdk.asking import filter_of
+from cmt_sdk.answering.asking import filter_of
 from cmt_sdk.errors import DocumentNotFound
 from cmt_sdk.memory.core import Core
 from cmt_sdk.types import (
@@ -23,7 +23,7 @@ from cmt_sdk.types import (
     Vector,
     Where,
 )
-from cmt_sdk.vectors import Embeddings
+from cmt_sdk.types.vectors import Embeddings
 
 PAGE = 200  # documents that `documents` reads at once
 WIDER = 4  # times as many passages are searched while they are of too few documents

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Unpack
 
 from cmt_sdk import archive
-from cmt_sdk.config import Settings, SettingsFields
+from cmt_sdk.config.settings import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting, StorageError
-from cmt_sdk.ingestion import OnProgress
 from cmt_sdk.memory.changing import Changing
+from cmt_sdk.memory.ingestion import OnProgress
 from cmt_sdk.types import CheckResult, Progress
 
 log = logging.getLogger(__name__)

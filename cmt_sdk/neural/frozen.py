@@ -20,7 +20,7 @@ from transformers import DynamicCache
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.attention import NAME, leave_out_cudnn
 from cmt_sdk.neural.templates import render
-from cmt_sdk.prompting import SLOT, messages, passage_text, talk
+from cmt_sdk.text.prompting import SLOT, messages, passage_text, talk
 from cmt_sdk.types import Turn
 
 # Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made behind a

@@ -20,7 +20,7 @@ from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import NON_BEST_BIAS, CompressionMethod
 from cmt_sdk.neural.scoring import question_likelihoods
 from cmt_sdk.neural.stretches import MAX_TOKENS, stretch_likelihoods
-from cmt_sdk.prompting import UNKNOWN
+from cmt_sdk.text.prompting import UNKNOWN
 from cmt_sdk.types import PackedMemory, Piece, Prompt, Stretch, Usage
 
 

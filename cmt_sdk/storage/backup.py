@@ -8,12 +8,12 @@ import uuid
 from contextlib import closing
 from pathlib import Path
 
-from cmt_sdk.disk import flush
 from cmt_sdk.errors import AlreadyExists, NotFound, StorageDamaged
-from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.storage.driver import FILE, WAIT_SECONDS
+from cmt_sdk.system.disk import flush
+from cmt_sdk.system.open_files import refuse_open
 
 
 def back_up(

@@ -17,13 +17,13 @@ import numpy as np
 from sqlalchemy import Connection, Row, text
 from sqlalchemy.exc import DBAPIError
 
-from cmt_sdk.disk import sha256_of
 from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage import copies
 from cmt_sdk.storage.blob import unpack
 from cmt_sdk.storage.driver import files_in
 from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
 from cmt_sdk.storage.schema import WORD_TABLES
+from cmt_sdk.system.disk import sha256_of
 from cmt_sdk.types import CheckResult
 
 REPAIR = "cmt check --repair"

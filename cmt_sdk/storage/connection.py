@@ -23,14 +23,14 @@ from cmt_sdk.errors import (
     StorageDenied,
     StorageError,
 )
-from cmt_sdk.handles import OPEN_HERE
-from cmt_sdk.open_files import register, release
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.disk_errors import NOT_WRITABLE, translated
 from cmt_sdk.storage.driver import FILE
 from cmt_sdk.storage.encryption import key_of, not_encrypted
 from cmt_sdk.storage.private import keep_private, make_folder
 from cmt_sdk.storage.schema import is_up_to_date, migrate
+from cmt_sdk.system.handles import OPEN_HERE
+from cmt_sdk.system.open_files import register, release
 
 FORK_WAIT = 5.0  # seconds for transactions of other threads to end
 MANY = 500

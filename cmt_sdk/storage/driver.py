@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from cmt_sdk.config import MEMORY_FILES
+from cmt_sdk.config.settings import MEMORY_FILES
 from cmt_sdk.errors import StorageEncrypted
 
 try:

@@ -16,10 +16,10 @@ from typing import Any
 from filelock import FileLock
 
 from cmt_sdk.errors import InvalidSetting, StorageDamaged, StorageEncrypted
-from cmt_sdk.extras import unusable
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.driver import VARIABLE, Key, connect
 from cmt_sdk.storage.work_locks import FILE as LOCK
+from cmt_sdk.system.extras import unusable
 
 SERVICE = "cmt-sdk"  # in the keyring
 EXTRA = "encryption"

@@ -27,8 +27,8 @@ import numpy as np
 
 from cmt_sdk.errors import StorageError
 from cmt_sdk.storage.driver import FILE, VARIABLE, WAIT_SECONDS, Key, connect, files_in
+from cmt_sdk.text.words import grams, indexed
 from cmt_sdk.types import Document
-from cmt_sdk.words import grams, indexed
 
 SHORTEST = 6
 PIECE = 32

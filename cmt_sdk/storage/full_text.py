@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from sqlalchemy import text
 
-from cmt_sdk import words
 from cmt_sdk.storage.connection import Database
 from cmt_sdk.storage.filters import conditions
+from cmt_sdk.text import words
 from cmt_sdk.types import Filter, Hit
 
 MAX_FTS_TERMS = 200  # words of a query that are searched: the time of FTS5 grows faster than them
@@ -24,7 +24,7 @@ class FullText(Database):
     def search_text(self, query: str, limit: int, filter: Filter) -> list[Hit]:
         """Search full text by BM25 (sqlite.org/fts5.html, section 5.1.1); return hits, best first.
 
-        Any word of the query may match, in any of its spellings (cmt_sdk.words).
+        Any word of the query may match, in any of its spellings (cmt_sdk.text.words).
 
         Args:
             query: the words.

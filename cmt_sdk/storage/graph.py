@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmt_sdk.disk import flush, sha256_of
 from cmt_sdk.errors import StorageFull
+from cmt_sdk.system.disk import flush, sha256_of
 from cmt_sdk.types import Vector
-from cmt_sdk.vectors import Generation
+from cmt_sdk.types.vectors import Generation
 
 log = logging.getLogger(__name__)
 

@@ -18,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmt_sdk.errors import InvalidInput, StorageError
-from cmt_sdk.handles import is_held
 from cmt_sdk.ports import VectorStore
 from cmt_sdk.storage import graph
 from cmt_sdk.storage.disk_errors import translated
+from cmt_sdk.system.handles import is_held
 from cmt_sdk.types import Hit, Vector
-from cmt_sdk.vectors import Changes, Generation
+from cmt_sdk.types.vectors import Changes, Generation
 
 log = logging.getLogger(__name__)
 

@@ -34,7 +34,7 @@ from cmt_sdk.storage.rows import (
 )
 from cmt_sdk.storage.work_locks import claimed
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, PackedMemory, Passage, Vector
-from cmt_sdk.vectors import Embeddings
+from cmt_sdk.types.vectors import Embeddings
 
 # seconds before the time of reading is written again: a question should not cost a write each time
 LAST_READ_RESOLUTION_S = 60.0

@@ -18,9 +18,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, text
 
-from cmt_sdk.disk import flush
 from cmt_sdk.errors import MemoryNotFound, StorageDamaged, StorageLocked
-from cmt_sdk.open_files import refuse_open
 from cmt_sdk.storage import checks
 from cmt_sdk.storage.backup import copy_as_it_is
 from cmt_sdk.storage.copies import BEFORE_REPAIR
@@ -31,6 +29,8 @@ from cmt_sdk.storage.graph import remove
 from cmt_sdk.storage.recovery import Salvaged, salvage
 from cmt_sdk.storage.schema import index_words, seal
 from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.system.disk import flush
+from cmt_sdk.system.open_files import refuse_open
 from cmt_sdk.types import CheckResult
 
 NEW = ".repaired.db"

@@ -11,8 +11,8 @@ from typing import Any
 
 from sqlalchemy import Row
 
-from cmt_sdk.characters import REMEDY, is_text
 from cmt_sdk.errors import InvalidDocument, InvalidInput, StorageDamaged
+from cmt_sdk.text.characters import REMEDY, is_text
 from cmt_sdk.types import Document, Fingerprint, Passage
 
 READY = """NOT EXISTS (SELECT 1 FROM passages p LEFT JOIN vectors v ON v.passage_id = p.id

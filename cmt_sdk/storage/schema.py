@@ -9,7 +9,7 @@ from sqlalchemy import Connection, text
 
 from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage.rows import RECORD, record_hash
-from cmt_sdk.words import indexed
+from cmt_sdk.text.words import indexed
 
 # a driver's `execute` or SQLAlchemy's `exec_driver_sql`: a statement and its values
 Execute: TypeAlias = Callable[..., Any]
@@ -40,7 +40,7 @@ def seal(execute: Execute, where: str = "1", values: Sequence[Any] = ()) -> None
 
 
 WORD_TABLES = ("passage_text", "passage_forms")
-# cmt_sdk.words splits the text into words before it comes here; the tokenizer "ascii" takes all
+# cmt_sdk.text.words splits the text into words before it comes here; the tokenizer "ascii" takes all
 # characters beyond ASCII for letters (sqlite.org/fts5.html, section 4.3). Other spellings of a word
 # are in a table of their own, so that they do not make the text longer: BM25 counts words.
 WORDS = (
@@ -133,7 +133,7 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
         "CREATE INDEX by_fidelity ON memories (passage_id, fidelity) WHERE fidelity IS NOT NULL",
     ),
     ("ALTER TABLE documents ADD COLUMN record_hash TEXT", seal),  # SQLite has no hash function
-    (index_words,),  # words have the same form in texts and in questions: cmt_sdk.words
+    (index_words,),  # words have the same form in texts and in questions: cmt_sdk.text.words
     # superseded versions too: those of an archive are searched
     ("CREATE INDEX by_any_content ON documents (content_hash)",),
 )

@@ -24,7 +24,7 @@ from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.types import CheckResult, Stats
-from cmt_sdk.vectors import Changes, Generation, VectorRows
+from cmt_sdk.types.vectors import Changes, Generation, VectorRows
 
 log = logging.getLogger(__name__)
 

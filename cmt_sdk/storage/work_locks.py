@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from cmt_sdk.config import MEMORY_FILES
+from cmt_sdk.config.settings import MEMORY_FILES
 
 FILE = MEMORY_FILES[1]
 HELD = (errno.EACCES, errno.EAGAIN)

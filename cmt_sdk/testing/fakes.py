@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from cmt_sdk.assembly import assemble
-from cmt_sdk.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.memory import Memory
-from cmt_sdk.prompting import UNKNOWN
+from cmt_sdk.memory.assembly import assemble
+from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
+from cmt_sdk.text.prompting import UNKNOWN
 from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Piece, Prompt, Stretch, Usage, Vector
 from cmt_sdk.understanding.utterances import LABELS
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cmt_sdk.config import DEFAULT_MODEL
+from cmt_sdk.config.settings import DEFAULT_MODEL
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.training.loop import Plan
 from cmt_sdk.training.losses import Objectives

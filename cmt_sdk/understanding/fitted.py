@@ -10,8 +10,8 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from cmt_sdk.config import models_dir
-from cmt_sdk.ports import Listener
+from cmt_sdk.config.settings import models_dir
+from cmt_sdk.ports import StateReader
 from cmt_sdk.understanding import probe
 from cmt_sdk.understanding.probe import Probe, fit
 from cmt_sdk.understanding.utterances import read_utterances
@@ -32,7 +32,7 @@ def digest() -> str:
 _fitted: dict[str, Probe] = {}
 
 
-def probe_of(listener: Listener) -> Probe:
+def probe_of(listener: StateReader) -> Probe:
     """The probe for what this listener hears. Fitting it takes seconds, and is done once."""
     name = f"{listener.name}-{digest()}.npz"
     if name not in _fitted:
@@ -40,7 +40,7 @@ def probe_of(listener: Listener) -> Probe:
     return _fitted[name]
 
 
-def _found(listener: Listener, name: str) -> Probe:
+def _found(listener: StateReader, name: str) -> Probe:
     kept = models_dir() / FOLDER / name
     for place in (files(__package__) / "shipped" / name, kept):
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from cmt_sdk.splitting.boundaries import sentence_ends
+from cmt_sdk.text.splitting.boundaries import sentence_ends
 from cmt_sdk.types import Intent, Vector
 from cmt_sdk.understanding.utterances import LABELS
 

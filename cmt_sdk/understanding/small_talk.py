@@ -14,8 +14,8 @@ from importlib.resources import files
 
 import numpy as np
 
-from cmt_sdk.config import models_dir
-from cmt_sdk.ports import Listener
+from cmt_sdk.config.settings import models_dir
+from cmt_sdk.ports import StateReader
 from cmt_sdk.types import Vector
 from cmt_sdk.understanding.fitted import FOLDER, keep
 from cmt_sdk.understanding.probe import Probe
@@ -31,7 +31,7 @@ def read_exchanges() -> Sequence[tuple[str, str]]:
     return [(message, reply) for message, reply in pairs]
 
 
-def nearest(text: str, listener: Listener, probe: Probe) -> list[tuple[float, str, str]]:
+def nearest(text: str, listener: StateReader, probe: Probe) -> list[tuple[float, str, str]]:
     """The exchanges, each after the cosine of its message to a text; nearest first."""
     exchanges = read_exchanges()
     known = probe.places([message for message, _ in exchanges], _states(listener))
@@ -42,7 +42,7 @@ def nearest(text: str, listener: Listener, probe: Probe) -> list[tuple[float, st
 _read: dict[str, Vector] = {}
 
 
-def _states(listener: Listener) -> Vector:
+def _states(listener: StateReader) -> Vector:
     """The states of the shipped messages [n, d]; computed once on a machine, in a second or two."""
     messages = [message for message, _ in read_exchanges()]
     digest = hashlib.sha256("\n".join(messages).encode()).hexdigest()[:12]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
-from cmt_sdk.provenance import words_of
+from cmt_sdk.text.provenance import words_of
 
 # The letters of the file, in the order of a probe's columns.
 LABELS = {

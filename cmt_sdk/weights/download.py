@@ -16,7 +16,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from cmt_sdk.config import DEFAULT_MODEL, models_dir
+from cmt_sdk.config.settings import DEFAULT_MODEL, models_dir
 from cmt_sdk.errors import ModelNotFound, ModelUnsupported, StorageDenied, StorageFull
 from cmt_sdk.weights import sources
 from cmt_sdk.weights.processes import OnProgress

@@ -14,9 +14,9 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from cmt_sdk import disk
-from cmt_sdk.config import models_dir
+from cmt_sdk.config.settings import models_dir
 from cmt_sdk.errors import ModelUnsupported, StorageDenied
+from cmt_sdk.system import disk
 
 _log = logging.getLogger(__name__)
 

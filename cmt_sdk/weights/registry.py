@@ -17,9 +17,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from cmt_sdk.config import models_dir
-from cmt_sdk.disk import flush_file
+from cmt_sdk.config.settings import models_dir
 from cmt_sdk.errors import InvalidSetting, ModelNotFound, ModelUnsupported, StorageDenied
+from cmt_sdk.system.disk import flush_file
 from cmt_sdk.weights.hashes import (
     known_sha256,
     known_sha256_of_all,

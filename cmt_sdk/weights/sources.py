@@ -19,7 +19,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from cmt_sdk.config import models_dir
+from cmt_sdk.config.settings import models_dir
 from cmt_sdk.errors import ModelDownload, ModelUnsupported, StorageFull
 from cmt_sdk.weights import convert, hub
 from cmt_sdk.weights.hashes import sha256_of

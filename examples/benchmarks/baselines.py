@@ -37,11 +37,11 @@ from transformers import DynamicCache
 
 import cmt_sdk
 from cmt_cli.main import main as cmt
-from cmt_sdk.assembly import LocalEngine, Parts, assemble
 from cmt_sdk.memory import Memory
+from cmt_sdk.memory.assembly import LocalEngine, Parts, assemble
 from cmt_sdk.neural.attention import NAME
 from cmt_sdk.neural.generator import Generator, Reading
-from cmt_sdk.retrieval import Retriever
+from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.types import Document, Filter, Match, Piece, Progress, Prompt, SearchMode, Vector
 
 PRESSES = {"kvzip": "KVzipPress", "expected-attention": "ExpectedAttentionPress"}

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import cmt_sdk
-from cmt_sdk.assembly import LocalEngine, assemble
 from cmt_sdk.memory import Memory
+from cmt_sdk.memory.assembly import LocalEngine, assemble
 from examples.conversations.judging import Heard
 
 TURNS_SENT = 12  # an OpenAI client sends that much of the conversation, as `memory.chat` does

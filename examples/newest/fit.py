@@ -1,12 +1,12 @@
-"""Fit the probe of `cmt_sdk.newest` to pairs of texts, and measure it on pairs that were kept
-apart.
+"""Fit the probe of `cmt_sdk.understanding.newest` to pairs of texts, and measure it on pairs that
+were kept apart.
 
     python examples/newest/fit.py probe.npz
 
 `pairs.tsv` holds, a line each: the part (hand, chat, held-out), 1 where the newer text
 gives a newer value of what the older one says, the older text, the newer one, and a question about
-them. The file that is written belongs into `cmt_sdk/newest/shipped`, under the name that is
-printed. Takes some minutes on a CPU.
+them. The file that is written belongs into `cmt_sdk/understanding/newest/shipped`, under the name
+that is printed. Takes some minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 import cmt_sdk
-from cmt_sdk.newest import text_of
+from cmt_sdk.understanding.newest import text_of
 
 RIDGE = 3.0
 WEIGHTS = {"hand": 3.0, "chat": 5.0}  # of the pairs that the probe is fitted to

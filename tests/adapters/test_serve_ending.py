@@ -299,8 +299,8 @@ class Slow(FakeCompressor):
 
 async def test_questions_go_before_compression(tmp_path, monkeypatch):
     """While an answer is under way, and between its words, no batch of a document is begun."""
-    monkeypatch.setattr("cmt_sdk.background.QUIET", 60.0)
-    monkeypatch.setattr("cmt_sdk.background.PATIENCE", 60.0)
+    monkeypatch.setattr("cmt_sdk.system.background.QUIET", 60.0)
+    monkeypatch.setattr("cmt_sdk.system.background.PATIENCE", 60.0)
     compressor = Slow()
     with open_fake(tmp_path / "notes", FakeEngine(compressor), passage_tokens=16) as memory:
         memory.add(GENOA)
@@ -313,7 +313,7 @@ async def test_questions_go_before_compression(tmp_path, monkeypatch):
             await asyncio.sleep(0.1)
         assert compressor.batches <= before + 5  # passages that the question itself needs
         assert memory.stats().pending
-        monkeypatch.setattr("cmt_sdk.background.QUIET", 0.0)
+        monkeypatch.setattr("cmt_sdk.system.background.QUIET", 0.0)
         assert memory.wait(LONG)
 
 

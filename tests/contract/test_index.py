@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cmt_sdk.disk import sha256_of
 from cmt_sdk.errors import InvalidInput, StorageFull, StorageLocked
 from cmt_sdk.ports import VectorIndex
 from cmt_sdk.storage import graph
 from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.system.disk import sha256_of
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Encoded, Filter, PackedMemory, Span
-from cmt_sdk.vectors import Changes, Generation, VectorRows
+from cmt_sdk.types.vectors import Changes, Generation, VectorRows
 
 DIMENSION = 32
 

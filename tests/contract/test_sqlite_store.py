@@ -25,7 +25,7 @@ from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Filter
-from cmt_sdk.vectors import Changes
+from cmt_sdk.types.vectors import Changes
 from tests.contract.stores import (
     GENOA,
     LISBON,

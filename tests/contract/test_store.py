@@ -22,7 +22,7 @@ from cmt_sdk.errors import (
 from cmt_sdk.ports import Known, Store, VectorStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Filter, Removed, Span
-from cmt_sdk.vectors import Changes, Generation
+from cmt_sdk.types.vectors import Changes, Generation
 from tests.contract.stores import (
     GENOA,
     LISBON,

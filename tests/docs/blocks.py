@@ -134,7 +134,7 @@ class Session:
 @contextlib.contextmanager
 def one_model() -> Iterator[None]:
     """Within the block, memories of one setting share one engine, whose model is loaded once."""
-    from cmt_sdk import assembly
+    from cmt_sdk.memory import assembly
 
     made = assembly.LocalEngine
     assembly.LocalEngine = functools.cache(made)  # type: ignore[misc, assignment]

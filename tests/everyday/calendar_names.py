@@ -1,4 +1,4 @@
-"""Write cmt_sdk/words/names.py from the Unicode CLDR; needs `pip install babel`, and `ruff format`
+"""Write cmt_sdk/text/words/names.py from the Unicode CLDR; needs `pip install babel`, and `ruff format`
 after it.
 
 The names are a file of the package, and no library at run time: an index made today must be read

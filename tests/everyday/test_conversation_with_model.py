@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cmt_sdk
-from cmt_sdk import phrases
+from cmt_sdk.text import phrases
 from cmt_sdk.understanding import understand
 from tests.fit_probe import accuracy, held_out
 

@@ -10,7 +10,7 @@ import regex
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmt_sdk.splitting import rules_for, split
+from cmt_sdk.text.splitting import rules_for, split
 
 WORDS = [
     "boat",

@@ -6,11 +6,11 @@ from decimal import Decimal
 
 import pytest
 
-from cmt_sdk.notation import in_notation_of
 from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.text.notation import in_notation_of
+from cmt_sdk.text.words.dates import dates, times
+from cmt_sdk.text.words.numbers import numbers
 from cmt_sdk.types import Document, Filter, Span
-from cmt_sdk.words.dates import dates, times
-from cmt_sdk.words.numbers import numbers
 
 FOURTH_OF_MARCH = [
     "2026-03-04", "2026/03/04", "2026.03.04", "20260304", "2026-03-04T08:30:00Z", "2026_03_04.md",

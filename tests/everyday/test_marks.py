@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from cmt_sdk.splitting import passages, rules_for, split
+from cmt_sdk.text.splitting import passages, rules_for, split
 
 
 def tokens(texts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cmt_sdk.provenance import first_of, traces, words_of
+from cmt_sdk.text.provenance import first_of, traces, words_of
 
 CAKE = ("Apple cake", "Slice 5 apples. Bake at 180 degrees for 45 minutes.")
 BREAD = ("Sourdough", "Rest it overnight. Bake at 230 degrees for 20 minutes, then 25 more.")

@@ -7,7 +7,7 @@ import pytest
 
 from cmt_sdk.converting import read_document
 from cmt_sdk.converting.records import from_csv, from_json, from_json_lines
-from cmt_sdk.splitting import binary_parts, rules_for, split
+from cmt_sdk.text.splitting import binary_parts, rules_for, split
 
 
 def tokens(texts):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmt_sdk.rendering import render
+from cmt_sdk.text.rendering import render
 from cmt_sdk.types import Passage
 
 CASES = {

@@ -8,9 +8,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from cmt_sdk.config import Settings
+from cmt_sdk.config.methods import kept_share
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import InvalidSetting
-from cmt_sdk.methods import kept_share
 from cmt_sdk.testing.fakes import FINGERPRINT, FakeEngine, open_fake
 from cmt_sdk.types import Fingerprint
 

@@ -16,8 +16,9 @@ import cmt_sdk
 from cmt_cli import train as train_command
 from cmt_cli.main import main
 from cmt_cli.options import parse_value
-from cmt_sdk import assembly, errors
-from cmt_sdk.config import Settings
+from cmt_sdk import errors
+from cmt_sdk.config.settings import Settings
+from cmt_sdk.memory import assembly
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
 from tests.unit.conftest import Command
 

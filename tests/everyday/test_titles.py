@@ -5,9 +5,9 @@ it.
 import pytest
 
 from cmt_sdk import Document
-from cmt_sdk.splitting.headings import Measure, path_of
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
-from cmt_sdk.titles import title_of
+from cmt_sdk.text.splitting.headings import Measure, path_of
+from cmt_sdk.text.titles import title_of
 
 # a last section, since those of a short document are one passage
 LONG = "\n\n## Notes\n\n" + "The keeper noted the weather of the day. " * 20
@@ -364,7 +364,7 @@ def test_added_alone_or_with_its_folder_a_file_has_one_name(cmt, tmp_path):
 def make_as_before(memory, monkeypatch, texts: dict[str, str]) -> None:
     """Documents whose passages carry no title, as releases before wrote them."""
     with monkeypatch.context() as patch:
-        patch.setattr("cmt_sdk.ingestion.title_of", lambda *_: "")
+        patch.setattr("cmt_sdk.memory.ingestion.title_of", lambda *_: "")
         for name, text in texts.items():
             memory.add(text, id=name, source=f"{name}.md")
 

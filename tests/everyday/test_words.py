@@ -10,9 +10,9 @@ import pytest
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
+from cmt_sdk.text.words import asked, indexed
+from cmt_sdk.text.words.folding import legible
 from cmt_sdk.types import Document, Filter, Span
-from cmt_sdk.words import asked, indexed
-from cmt_sdk.words.folding import legible
 
 OTHERS = [
     "The museum moved to Lisbon in 2019 and has 12 rooms.",

@@ -21,7 +21,7 @@ from cmt_sdk.errors import CMTError
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT, open_fake
 from cmt_sdk.types import Document, Filter, Span
-from cmt_sdk.vectors import Changes
+from cmt_sdk.types.vectors import Changes
 
 ROUNDS = 5
 PAGE = 4096
@@ -89,7 +89,7 @@ import numpy as np
 from cmt_sdk.errors import StorageFull
 from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
-from cmt_sdk.vectors import Changes
+from cmt_sdk.types.vectors import Changes
 
 logging.basicConfig()
 store = SQLiteStore(Path(sys.argv[1]))
@@ -112,7 +112,7 @@ from pathlib import Path
 import numpy as np
 from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
-from cmt_sdk.vectors import Changes
+from cmt_sdk.types.vectors import Changes
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 for folder in sorted(Path(sys.argv[1]).iterdir()):
@@ -134,7 +134,7 @@ from cmt_sdk.errors import CMTError
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Filter, Span
-from cmt_sdk.vectors import Changes
+from cmt_sdk.types.vectors import Changes
 
 def attempt(call):
     try:

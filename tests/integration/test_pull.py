@@ -25,7 +25,7 @@ import pytest
 from safetensors.numpy import save
 
 from cmt_sdk import errors
-from cmt_sdk.config import DEFAULT_MODEL
+from cmt_sdk.config.settings import DEFAULT_MODEL
 from cmt_sdk.weights import sources
 from cmt_sdk.weights.download import pull_model
 from cmt_sdk.weights.hashes import known_sha256_of_tensors

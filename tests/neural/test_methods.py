@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import cmt_sdk
-from cmt_sdk import methods
+from cmt_sdk.config import methods
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.attention import attend
 from cmt_sdk.neural.cache import MemoryCache, causal_mask, stacked

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from cmt_sdk.methods import MethodInfo
+from cmt_sdk.config.methods import MethodInfo
 from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import CompressionMethod

@@ -17,7 +17,7 @@ import pytest
 from safetensors.numpy import load, save
 
 from cmt_sdk.archive import seal_here
-from cmt_sdk.config import archive_key
+from cmt_sdk.config.settings import archive_key
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.testing.fakes import FakeEngine, open_fake
 from cmt_sdk.types import Progress

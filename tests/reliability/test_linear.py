@@ -14,9 +14,9 @@ import pytest
 
 from cmt_sdk.converting import read_document
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.splitting import rules_for, split
-from cmt_sdk.titles import title_of
-from cmt_sdk.words import indexed
+from cmt_sdk.text.splitting import rules_for, split
+from cmt_sdk.text.titles import title_of
+from cmt_sdk.text.words import indexed
 
 FIRST, LAST = 16_000, 1_000_000  # bytes
 FLOOR = 0.05  # seconds: below, noise decides

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from cmt_sdk import phrases
-from cmt_sdk.prompting import UNKNOWN
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
+from cmt_sdk.text import phrases
+from cmt_sdk.text.prompting import UNKNOWN
 from cmt_sdk.types import Piece, Turn, Usage
 from cmt_sdk.understanding.utterances import LABELS
 

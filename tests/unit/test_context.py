@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from cmt_sdk import Turn
-from cmt_sdk.context import (
+from cmt_sdk.errors import InvalidInput
+from cmt_sdk.retrieval.context import (
     EXCHANGES,
     MESSAGE_CHARACTERS,
     QUERY,
@@ -19,8 +20,7 @@ from cmt_sdk.context import (
     rules,
     shortened,
 )
-from cmt_sdk.errors import InvalidInput
-from cmt_sdk.retrieval import LONGEST_QUESTION
+from cmt_sdk.retrieval.retriever import LONGEST_QUESTION
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 
 NOTES = [

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import cmt_sdk
-from cmt_sdk import exports
+from cmt_sdk.converting import exports
 from cmt_sdk.errors import InvalidInput, NotFound
 from cmt_sdk.testing.fakes import open_fake
 

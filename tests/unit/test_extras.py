@@ -5,7 +5,7 @@ from importlib import metadata
 import pytest
 
 from cmt_sdk.errors import MissingExtra
-from cmt_sdk.extras import unusable
+from cmt_sdk.system.extras import unusable
 
 DECLARED = [
     "numpy>=1.26",

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from cmt_sdk.answering import MIN_FIDELITY
+from cmt_sdk.answering.answerer import MIN_FIDELITY
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
 

@@ -6,7 +6,10 @@ from datetime import UTC, datetime, timedelta
 import numpy as np
 import pytest
 
-from cmt_sdk.newest import (
+from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
+from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.types import Document, Match, Passage, Piece, Usage
+from cmt_sdk.understanding.newest import (
     asks_for_before,
     contested,
     is_same_fact,
@@ -14,9 +17,6 @@ from cmt_sdk.newest import (
     oldest_first,
     stated_at,
 )
-from cmt_sdk.prompting import UNKNOWN
-from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
-from cmt_sdk.types import Document, Match, Passage, Piece, Usage
 
 START = datetime(2026, 3, 1, 8, tzinfo=UTC)
 

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from cmt_sdk import open_files
 from cmt_sdk.errors import InvalidInput
+from cmt_sdk.system import open_files
 
 
 def test_a_memory_that_garbage_collection_closes_does_not_wait_for_its_own_thread(tmp_path):

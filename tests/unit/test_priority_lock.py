@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from cmt_sdk import background
-from cmt_sdk.background import PriorityLock
+from cmt_sdk.system import background
+from cmt_sdk.system.background import PriorityLock
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmt_sdk.ranking import Fused, fit, fuse, reorder
+from cmt_sdk.retrieval.ranking import Fused, fit, fuse, reorder
 from cmt_sdk.types import Hit
 
 

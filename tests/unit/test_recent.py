@@ -1,6 +1,6 @@
 """What was computed last is kept, up to a number of entries."""
 
-from cmt_sdk.recent import Recent
+from cmt_sdk.retrieval.recent import Recent
 
 
 def test_the_entry_not_used_for_longest_goes():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from cmt_sdk import newest
-from cmt_sdk.newest import renews
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 from cmt_sdk.types import Piece, Stretch, Usage
+from cmt_sdk.understanding import newest
+from cmt_sdk.understanding.newest import renews
 
 STATED = {"role": "user"}  # as a conversation keeps statements
 

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from cmt_sdk.config import Settings, SettingsFields
+from cmt_sdk.config.settings import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.types import Fingerprint
 from tests.unit.conftest import open_fake

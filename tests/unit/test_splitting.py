@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from cmt_sdk.splitting import split
+from cmt_sdk.text.splitting import split
 
 
 def words(texts):

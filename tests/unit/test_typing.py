@@ -59,9 +59,9 @@ follow_imports = silent
 disallow_subclassing_any = False
 [mypy-torch.*,transformers.*,sqlalchemy.*,cmt_sdk.neural.*,cmt_sdk.storage.*,cmt_sdk.weights.*]
 follow_imports = skip
-[mypy-cmt_sdk.converting.*,cmt_sdk.archive.*,cmt_sdk.ingestion,cmt_sdk.assembly,cmt_sdk.retrieval]
+[mypy-cmt_sdk.converting.*,cmt_sdk.archive.*,cmt_sdk.memory.ingestion,cmt_sdk.memory.assembly,cmt_sdk.retrieval.retriever]
 follow_imports = skip
-[mypy-cmt_sdk.understanding.*,cmt_sdk.splitting.*,cmt_sdk.answering,cmt_sdk.notebook]
+[mypy-cmt_sdk.understanding.*,cmt_sdk.text.splitting.*,cmt_sdk.answering.answerer,cmt_sdk.memory.notebook]
 follow_imports = skip
 """
 

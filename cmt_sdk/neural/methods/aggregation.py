@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import gelu
 
-from cmt_sdk.config import Settings
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.frozen import FrozenModel

@@ -2,7 +2,7 @@
 
 A method turns passages into memories (`compress`) and memories into entries that the model attends
 to (`cache`). To add one, write a subclass of CompressionMethod in a file of its own and give it a
-row in cmt_sdk/methods.py. Serving asks nowhere else which method is in use.
+row in cmt_sdk/config/methods.py. Serving asks nowhere else which method is in use.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmt_sdk.config import Settings
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, QuantizedRows

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmt_sdk.config import Settings
+from cmt_sdk.config.methods import kept_share
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import ModelUnsupported
-from cmt_sdk.methods import kept_share
 from cmt_sdk.neural.batching import in_batches, padded
 from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.compatibility import check_cached_reading, compare, read_probe

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.nn.functional import rms_norm
 from torch.nn.utils.rnn import pad_sequence
 
-from cmt_sdk.config import Settings
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import InvalidInput, ModelUnsupported
 from cmt_sdk.neural.batching import in_batches, padded
 from cmt_sdk.neural.cache import MemoryCache

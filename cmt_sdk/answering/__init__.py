@@ -1,0 +1,1 @@
+"""Answering: reads passages and checks that the answer stands."""

@@ -1,0 +1,191 @@
+"""MemoryModel: the story of asking: find passages, load their memories, read. No torch, no SQL in
+here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from cmt_sdk.answering.answerer import Answerer, Reading, reading_of, timed
+from cmt_sdk.answering.asking import Ask, Asking, Stream, with_limit
+from cmt_sdk.answering.sources import sources_of
+from cmt_sdk.answering.spoken import or_spoken
+from cmt_sdk.config.settings import Settings
+from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, rules, shortened
+from cmt_sdk.retrieval.ranking import fit
+from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever, check_question
+from cmt_sdk.text.prompting import UNKNOWN, abstains
+from cmt_sdk.types import Answer, Match, Prompt, Turn, Usage, Vector
+from cmt_sdk.understanding import newest
+
+PASSAGES = 5
+
+
+class MemoryModel(Asking):
+    """The frozen LLM bound to a memory: `ask` answers from what was added. Made by `cmt_sdk.open`,
+    as `memory.model`.
+    """
+
+    def __init__(self, retriever: Retriever, settings: Settings) -> None:
+        self._retriever = retriever
+        self._settings = settings
+        self._answerer = Answerer(retriever)
+
+    def answers(self, asked: Ask) -> Stream:
+        """Start the answer to a checked question; see `ask`."""
+        if asked.history is not None:
+            asked = replace(asked, question=self._retriever.shorten(asked.question))
+        pieces = self._pieces(asked)
+        passages = as_passages(asked.history or ())
+        if passages and asked.reader != "none":
+            pieces = or_spoken(pieces, asked.question, passages, self._retriever, asked.max_tokens)
+        return Stream(with_limit(pieces, asked.max_tokens))
+
+    def talk(self, text: str, *, history: Sequence[Turn] = (), max_tokens: int = 64) -> Stream:
+        """Answer small talk with the bare model, by its own chat template and without notes.
+
+        Args:
+            text: The message, at most 20,000 characters.
+            history: The turns before it, oldest first.
+            max_tokens: The longest reply, in tokens.
+
+        Returns:
+            The reply as it comes.
+
+        Raises:
+            InvalidInput: An empty or too long text, or one with NUL or a lone surrogate.
+        """
+        check_question(text)
+        ask = Ask(text, reader="none", max_tokens=max_tokens, history=history)
+        return Stream(with_limit(self._talked(ask), max_tokens))
+
+    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
+        """Exchanges of small talk (nearness to the text, message, reply), nearest first; nearness
+        is at most 1.
+        """
+        return self._retriever.small_talk(text)
+
+    def _talked(self, ask: Ask) -> Iterator[str | Answer]:
+        prompt = Prompt(ask.question, ask.history or (), notes=False, talk=True)
+        text, usage = [], None
+        for piece in self._answerer.pieces(prompt, ask.max_tokens):
+            text.append(piece.text)
+            usage = piece.usage
+            yield piece.text
+        yield self._answer(reading_of(ask, "none", [], "".join(text), usage), {})
+
+    def embed(self, texts: Sequence[str]) -> Vector:
+        """Embed texts as questions, for `Memory.nearest`.
+
+        Args:
+            texts: Questions, each of at most 20,000 characters.
+
+        Returns:
+            Float32 [n, dimension]; each row has length 1.
+
+        Raises:
+            InvalidInput: An empty text.
+            ModelMismatch: Another model than the one that is open made the memories.
+        """
+        for text in texts:
+            check_question(text)
+        found: Vector = (
+            np.stack([self._retriever.encode(t) for t in texts])
+            if texts
+            else np.zeros((0, 0), np.float32)
+        )
+        return found
+
+    def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
+        times: dict[str, float] = {}
+        matches: list[Match] = []
+        if ask.reader != "none" and not self._is_out_of_reach(ask, times):
+            ask, matches = self._find(ask, times)
+        if not matches and ask.reader != "none":
+            yield from self._nothing_found(ask, times)
+            return
+        older = [m for m in matches if m.superseded_by is not None]
+        matches = [m for m in matches if m.superseded_by is None]
+        if older:
+            reading = self._answerer.of_the_newest(ask, matches, older, times)
+            yield reading.text
+        elif ask.reader == "auto":
+            reading = self._answerer.by_memory_or_text(ask, matches, times)
+            yield reading.text
+        else:
+            reading = yield from self._answerer.streamed(ask, matches, times)
+        older = [m for m in older if m not in reading.matches]
+        yield self._answer(reading, times, [*reading.older, *older])
+
+    def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
+        """True if no document fits the filter; asked only while the model is not loaded, which
+        would be loaded in vain.
+        """
+        if self._retriever.engine.loaded or timed(
+            times, "search", lambda: self._retriever.store.count(ask.filter)
+        ):
+            return False
+        times["encode"] = 0.0
+        return True
+
+    def _find(self, ask: Ask, times: dict[str, float]) -> tuple[Ask, list[Match]]:
+        """The passages to read, and the question with the earlier exchange that it refers to."""
+        query = ask.question if ask.history is None else shortened(ask.question, QUERY)
+        vector = timed(times, "encode", lambda: self._retriever.encode(query))
+        k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
+        earlier = exchanges(ask.history or ())
+        found = timed(
+            times, "search", lambda: self._retriever.gather(query, earlier, k, ask.filter, vector)
+        )
+        timed(times, "load", lambda: self._retriever.encode_missing(found))
+        stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
+        found = timed(times, stage, lambda: self._retriever.rank(query, found, ask.loaded))
+        about = found[0].about if found else None
+        if found and ask.history is not None:
+            ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
+        matches = [c.match for c in found[:k]]
+        if len(matches) > 1:
+            # Pairs that the probe can judge are left to Renewer, after the answer is known.
+            probed = newest.asks_for_before(query)
+            matches = timed(
+                times,
+                "newest",
+                lambda: self._retriever.newest_first(query, matches, probed=probed),
+            )
+        if ask.budget is not None:
+            costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
+            matches = matches[: max(1, fit(costs, ask.budget))]
+        return ask, matches
+
+    def _cost(self, tokens: int, reader: str) -> int:
+        """Context entries that a passage of `tokens` tokens takes when it is read."""
+        if reader == "text":
+            return tokens
+        return round(tokens * self._settings.method.share(self._settings, tokens))
+
+    def _nothing_found(self, ask: Ask, times: dict[str, float]) -> Iterator[str | Answer]:
+        yield UNKNOWN
+        yield self._answer(
+            reading_of(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times
+        )
+
+    def _answer(
+        self, reading: Reading, times: Mapping[str, float], older: Sequence[Match] = ()
+    ) -> Answer:
+        usage, kind, stages = reading.usage, reading.kind, dict(times)
+        stages["load"] = stages.get("load", 0.0) + usage.load_ms
+        stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
+        return Answer(
+            text=reading.text.strip(),
+            sources=sources_of(reading.matches, reading.found, older),
+            reader=kind,
+            abstained=kind != "none" and abstains(reading.text),
+            confidence=reading.confidence,
+            prompt_tokens=usage.prompt_tokens,
+            memory_tokens=sum(m.passage.tokens for m in reading.matches) if kind == "memory" else 0,
+            answer_tokens=usage.answer_tokens,
+            milliseconds=stages,
+        )

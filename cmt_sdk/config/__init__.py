@@ -1,0 +1,1 @@
+"""Configuration: settings, where files go, and the registry of compression methods."""

@@ -1,0 +1,306 @@
+"""The one place that picks concrete classes. What is heavy is imported when it is first needed."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from cmt_sdk.config.settings import MEMORY_FILES, Settings
+from cmt_sdk.encoding import PassageEncoder
+from cmt_sdk.errors import ModelError, ModelNotFound
+from cmt_sdk.ports import Compressor, Engine, Reader, StateReader, Store, VectorIndex
+from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
+from cmt_sdk.retrieval.retriever import Retriever
+from cmt_sdk.system.background import Worker
+from cmt_sdk.types import Vector
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from cmt_sdk.neural.embedding import Matcher
+    from cmt_sdk.neural.frozen import FrozenModel
+    from cmt_sdk.neural.methods.base import CompressionMethod
+    from cmt_sdk.weights.bundle import Bundle
+    from cmt_sdk.weights.loading import LoadedModel
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+OUR_FILES = (*MEMORY_FILES, "index-", "chat-history")
+FORMAT = 1  # of the arrays inside a memory; docs/format.md
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a Memory is made of."""
+
+    path: Path
+    settings: Settings
+    store: Store
+    index: VectorIndex
+    engine: Engine
+    queue: PassageEncoder
+    retriever: Retriever
+    worker: Worker
+    encrypted: bool = False
+
+
+def assemble(
+    path: Path,
+    overrides: Mapping[str, Any],
+    *,
+    create: bool = True,
+    encrypted: bool = False,
+    engine: Engine | None = None,
+    embedder: Embedder | None = None,
+) -> Parts:
+    """Open or make the memory in a folder, with the settings that it was made with, changed by
+    `overrides`.
+
+    With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
+    model (tests bring a small one), `embedder` the matching head that makes embeddings. Raises
+    MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of
+    a model that is not here, InvalidSetting, StorageError, MissingExtra.
+    """
+    from cmt_sdk.storage.driver import FILE
+    from cmt_sdk.storage.index import EmbeddingIndex
+    from cmt_sdk.storage.store import SQLiteStore
+
+    asked = Settings.checked(overrides)
+    is_new = create and not os.path.exists(path / FILE)  # noqa: PTH110 - Path.exists raises in a closed folder
+    if engine is None and is_new:
+        _require_model(asked.model)  # before there is anything on the disk
+    if is_new:
+        _warn_of_other_files(path)
+    store = SQLiteStore(path, create=create, encrypt=encrypted)
+    recorded = Settings.from_recorded(store.settings())
+    settings = Settings.checked({**recorded, **overrides}) if recorded else asked
+    if not recorded and not store.read_only:
+        store.set_settings({name: getattr(settings, name) for name in Settings.names()})
+    if engine is None:
+        _warn_of_untrained(settings)
+    engine = engine or LocalEngine(settings, embedder)
+    # an index file would hold the embeddings in the clear: an encrypted memory has none, and search
+    # is exact
+    limit = sys.maxsize if store.encrypted else settings.exact_limit
+    index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
+    queue = PassageEncoder(store, index, engine, settings.memory_budget)
+    retriever = Retriever(store, index, engine, queue, settings.reranked)
+    worker = Worker(lambda stopping: queue.encode_backlog(stop=stopping), "cmt-compress")
+    return Parts(path, settings, store, index, engine, queue, retriever, worker, store.encrypted)
+
+
+def _require_model(model: str) -> None:
+    """Raise ModelNotFound, with the remedy, for a model that is not on this machine; a .gguf file
+    is converted later.
+    """
+    from cmt_sdk.weights.registry import is_gguf, model_info
+
+    if not is_gguf(model):
+        model_info(model)
+
+
+def _warn_of_other_files(path: Path) -> None:
+    """Warn of a new memory in a folder with other files: opening it does not read them."""
+    try:
+        others = sorted(
+            file.name for file in path.iterdir() if not file.name.startswith((".", *OUR_FILES))
+        )
+    except OSError:  # not there yet, or closed, which opening it reports
+        return
+    if others:
+        some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
+        log.warning(
+            "%s holds other files (%s), which opening it does not read: a new memory is put next to"
+            " them. add_many(read_documents([%r])) remembers them (`cmt add`), and"
+            " cmt_sdk.memory_path(NAME) is a folder for a memory alone",
+            path,
+            some,
+            str(path),
+        )
+
+
+def _warn_of_untrained(settings: Settings) -> None:
+    """Warn of a method that needs adapters trained for it and has none: its answers are wrong."""
+    if not settings.method.needs_training:
+        return
+    from cmt_sdk.weights.bundle import find_bundle
+    from cmt_sdk.weights.registry import model_info
+
+    name = settings.compressor
+    try:
+        bundle = find_bundle(settings.adapter, model_info(settings.model).sha256, name)
+    except (ModelError, ModelNotFound):  # loading the model reports it
+        return
+    if bundle.compressor != name:
+        log.warning(
+            "compressor=%r: nothing was trained for it with model %r and adapter %r, so its"
+            " answers are not to be relied on; "
+            "`cmt train --part %s` trains an adapter, compressor='kv' needs none",
+            name,
+            settings.model,
+            settings.adapter,
+            name,
+        )
+
+
+class LocalEngine:
+    """The language model of this machine, loaded in parts: the tokenizer to count, the rest to
+    compress and read.
+    """
+
+    def __init__(self, settings: Settings, embedder: Embedder | None = None) -> None:
+        self._settings = settings
+        self._embedded = ExternalEmbedder(embedder) if embedder is not None else None
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        from cmt_sdk.weights.registry import model_info
+
+        tokenizer = Tokenizer.from_file(
+            str(model_info(self._settings.model).path / "tokenizer.json")
+        )
+        tokenizer.encode_special_tokens = True  # as letters, as FrozenModel.passage_ids reads them
+        return tokenizer
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text; needs the model's folder, not its weights."""
+        return [
+            len(e.ids) for e in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+        ]
+
+    @property
+    def loaded(self) -> bool:
+        """True once the weights are in memory."""
+        return "_loaded" in self.__dict__
+
+    @property
+    def forks(self) -> bool:
+        """Not once the weights are in memory: the threads that compute are not there after a
+        fork.
+        """
+        return not self.loaded
+
+    @cached_property
+    def _loaded(self) -> LoadedModel:
+        from cmt_sdk.weights.adapters import attach_adapters
+        from cmt_sdk.weights.loading import load_base
+
+        s = self._settings
+        loaded = load_base(s.model, precision=s.precision, device=s.device)
+        attach_adapters(loaded, self._bundle.adapters)
+        return loaded
+
+    @cached_property
+    def _bundle(self) -> Bundle:
+        from cmt_sdk.weights.bundle import find_bundle
+        from cmt_sdk.weights.registry import model_info
+
+        return find_bundle(
+            self._settings.adapter,
+            model_info(self._settings.model).sha256,
+            self._settings.compressor,
+        )
+
+    @cached_property
+    def _frozen(self) -> FrozenModel:
+        from cmt_sdk.neural.frozen import FrozenModel
+        from cmt_sdk.weights.adapters import active
+
+        loaded = self._loaded
+        return FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
+
+    @cached_property
+    def _method(self) -> CompressionMethod:
+        method: CompressionMethod = self._settings.method.load().create(
+            self._frozen, self._settings, self._trained
+        )
+        return method
+
+    def _trained(self, name: str, build: Callable[[Mapping[str, Tensor]], T], /) -> T | None:
+        """What `build` makes of the tensors of the bundle's part; None where the bundle has no such
+        part.
+        """
+        from cmt_sdk.weights.loading import load_part
+
+        file = getattr(self._bundle, name)
+        return load_part(file, build) if file is not None else None
+
+    @property
+    def vector_weight(self) -> float:
+        """From the bundle: a trained matching head counts more than plain states. An embedder
+        counts as much as words do.
+        """
+        return 1.0 if self._embedded else self._bundle.vector_weight
+
+    @cached_property
+    def compressor(self) -> Compressor:
+        """The compressor that the settings name."""
+        from cmt_sdk.neural.compressor import PassageCompressor
+        from cmt_sdk.neural.scoring import FidelityMeter
+        from cmt_sdk.types import Fingerprint
+
+        bundle = self._bundle
+        loaded = self._loaded
+        fingerprint = Fingerprint(
+            model=loaded.name,
+            base=loaded.base_hash[:16],
+            quantization=loaded.quantization,
+            tokenizer=loaded.tokenizer_hash[:16],
+            encoder=bundle.encoder_hash,
+            matcher=self._embedded.digest if self._embedded else bundle.matcher_hash,
+            format=FORMAT,
+            **self._method.fingerprint(),
+        )
+        return PassageCompressor(
+            self._method,
+            self._embedded or self._matcher,
+            fingerprint,
+            FidelityMeter(self._method) if self._settings.fidelity else None,
+        )
+
+    @property
+    def _matcher(self) -> Matcher:
+        from cmt_sdk.neural.embedding import Matcher, MatchHead
+
+        lm = self._frozen
+        head = self._trained("match", MatchHead.of) or MatchHead.plain(lm)
+        return Matcher(lm, head.to(lm.device))
+
+    @cached_property
+    def listener(self) -> StateReader:
+        """The listener over the same frozen model."""
+        from cmt_sdk.neural.listening import StateListener
+
+        return StateListener(self._frozen, self._loaded.base_hash[:16])
+
+    def judge(self, texts: Sequence[str]) -> Vector:
+        """What texts want, as scores [n, labels]; a model's first call may fit its probe, in
+        seconds.
+        """
+        from cmt_sdk.understanding.fitted import probe_of
+
+        return probe_of(self.listener).scores(texts, self.listener.states(texts))
+
+    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
+        """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first."""
+        from cmt_sdk.understanding.fitted import probe_of
+        from cmt_sdk.understanding.small_talk import nearest
+
+        return nearest(text, self.listener, probe_of(self.listener))
+
+    @cached_property
+    def reader(self) -> Reader:
+        """The reader over the same frozen model."""
+        from cmt_sdk.neural.generator import Generator
+
+        return Generator(self._frozen, self._method)

@@ -1,0 +1,396 @@
+"""Retriever: a question becomes a ranked list of passages. Imports no torch and no SQL."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import inf
+
+from cmt_sdk.config.settings import RERANKED
+from cmt_sdk.encoding import PassageEncoder
+from cmt_sdk.errors import InvalidInput, InvalidSetting
+from cmt_sdk.ports import Engine, Store, VectorIndex
+from cmt_sdk.retrieval.candidates import Candidate, candidate_of, hits_of, match_of, ordered
+from cmt_sdk.retrieval.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
+from cmt_sdk.retrieval.ranking import fuse
+from cmt_sdk.retrieval.recent import Recent
+from cmt_sdk.system.background import PriorityLock
+from cmt_sdk.system.handles import NoModel
+from cmt_sdk.text.characters import REMEDY, is_text
+from cmt_sdk.text.notation import in_notation_of
+from cmt_sdk.text.words.dates import dates
+from cmt_sdk.text.words.folding import legible
+from cmt_sdk.types import (
+    SEARCH_MODES,
+    Filter,
+    Hit,
+    Match,
+    PackedMemory,
+    Passage,
+    SearchMode,
+    Turn,
+    Vector,
+)
+from cmt_sdk.understanding import newest
+
+CANDIDATES = 50
+NEAR = 5  # passages that a search after an earlier exchange finds
+FADE = 0.97  # factor on their scores for each exchange further back
+WORST_PLACE = 0.5  # place of the passage that fits least after an exchange
+PLACE_RANGE = 3.0  # places between that one and the one that fits best
+CLEAR = 8.0  # lead of the best passage, in nats, from which on earlier exchanges are ignored
+LONGEST_QUESTION = 20_000  # characters
+
+
+def check_question(text: str) -> None:
+    """Raise InvalidInput for an empty or too long question, or one with NUL or a surrogate."""
+    if not text.strip():
+        raise InvalidInput("the question is empty")
+    if len(text) > LONGEST_QUESTION:
+        raise InvalidInput(
+            f"the question has {len(text):,} characters, the limit is {LONGEST_QUESTION:,}: add"
+            " what it quotes, then ask"
+        )
+    if not is_text(text):
+        raise InvalidInput(f"the question holds NUL or a lone surrogate: {REMEDY}")
+
+
+@dataclass
+class Retriever:
+    """Search over one store, one index and one engine. Every call into the engine holds `lock`.
+
+    Attributes:
+        queue: encodes the passages whose memories a search needs.
+        reranked: how many of the first passages the model puts in order; 0: none.
+    """
+
+    store: Store
+    index: VectorIndex
+    engine: Engine
+    queue: PassageEncoder
+    reranked: int = 0
+    # by question and passage
+    _words: Recent[tuple[str, int], list[float]] = field(default_factory=Recent)
+    # the probe's numbers, the older passage first
+    _pairs: Recent[tuple[int, int], float] = field(default_factory=Recent)
+
+    @property
+    def lock(self) -> PriorityLock | NoModel:
+        """The lock around the engine, which the queue shares."""
+        return self.queue.lock
+
+    def encode(self, question: str) -> Vector:
+        """Return the question's vector, float32 [dimension]."""
+        self.queue.check_fingerprint()
+        with self.lock:
+            return self.engine.compressor.encode_query(legible(question))
+
+    def scores(self, texts: Sequence[str]) -> Vector:
+        """Return intent scores of texts, float32 [n, labels], for `understanding.understand`."""
+        with self.lock:
+            return self.engine.judge(texts)
+
+    def small_talk(self, text: str) -> list[tuple[float, str, str]]:
+        """Return exchanges of small talk, nearest to a text first; see Engine.small_talk."""
+        with self.lock:
+            return self.engine.small_talk(text)
+
+    def search(
+        self,
+        query: str,
+        k: int,
+        filter: Filter,
+        mode: SearchMode = "fused",
+        vector: Vector | None = None,
+    ) -> list[Match]:
+        """Return the k best passages, best first.
+
+        Args:
+            query: the question.
+            k: passages to return.
+            filter: which documents to search.
+            mode: "vector" searches by meaning, "text" by words, "fused" by both; "reranked" then
+                lets the model score the query after the memory of each of the first few.
+            vector: the query's vector where it is known; saves encoding it again.
+
+        Raises:
+            InvalidInput, InvalidSetting: a query, `k` or mode that cannot be.
+            ModelMismatch: another model made the stored memories.
+        """
+        check_question(query)
+        if k < 1:
+            raise InvalidSetting(f"k={k}: ask for at least one passage")
+        if mode not in SEARCH_MODES:
+            raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(SEARCH_MODES)}")
+        limit = max(CANDIDATES, k)
+        by_words = self.store.search_text(query, limit, filter) if mode != "vector" else []
+        by_meaning = []
+        if mode != "text":
+            by_meaning = self._near(self.encode(query) if vector is None else vector, limit, filter)
+        matches = self._matches(by_meaning, by_words)
+        return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
+
+    def gather(
+        self,
+        question: str,
+        earlier: Sequence[Exchange],
+        k: int,
+        filter: Filter,
+        vector: Vector | None = None,
+    ) -> list[Candidate]:
+        """Return at least k passages that may fit a question after earlier exchanges (latest
+        first).
+
+        The question is searched alone and after each exchange; a passage keeps its best place.
+        """
+        alone = self.search(question, max(k, self.reranked), filter, vector=vector)
+        best = {m.passage.id: Candidate(m, n, n) for n, m in enumerate(alone)}
+        for found in self._after(question, earlier, filter) if earlier else ():
+            known = best.get(found.match.passage.id, found)
+            place = min(known.place, found.place)
+            nearer = (found.match.vector_score or -1.0) > (known.match.vector_score or -1.0)
+            about = found.about if known is found or nearer else None
+            best[found.match.passage.id] = replace(known, place=place, about=about)
+        return sorted(best.values(), key=lambda found: found.place)
+
+    def _after(self, question: str, earlier: Sequence[Exchange], filter: Filter) -> list[Candidate]:
+        """Search the question after each exchange; return one list, best first.
+
+        Scores of all searches are compared directly, so that an exchange on a subject that is not
+        in the memory adds little. Each exchange further back counts a little less.
+        """
+        meaning: dict[int, tuple[float, int]] = {}
+        words: dict[int, tuple[float, int]] = {}
+        for back, exchange in enumerate(earlier):
+            query = exchange.query(question)
+            by_meaning = self._near(self.encode(query), NEAR, filter)
+            for best, hits in (
+                (words, self.store.search_text(query, NEAR, filter)),
+                (meaning, by_meaning),
+            ):
+                for hit in hits:
+                    best[hit.passage_id] = max(
+                        best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back)
+                    )
+        back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
+        found = self._matches(hits_of(meaning), hits_of(words))[: self.reranked or RERANKED]
+        shares = [m.score / (found[0].score or 1.0) for m in found]
+        # without reranking, passages found for the question alone come first
+        places = [
+            WORST_PLACE - PLACE_RANGE * share if self.reranked else n + WORST_PLACE
+            for n, share in enumerate(shares)
+        ]
+        return [
+            candidate_of(m, p, back_of[m.passage.id], earlier, FADE)
+            for m, p in zip(found, places, strict=True)
+        ]
+
+    def encode_missing(self, candidates: Sequence[Candidate]) -> None:
+        """Encode the pending ones of the first candidates: ranking needs their memories and
+        embeddings.
+        """
+        first = [c.match.passage for c in candidates[: self.reranked]]
+        known = self.index.vectors([p.id for p in first]) if first else {}
+        missing = [p for p in first if p.id not in known]
+        if missing and not self.store.read_only:
+            self.queue.encode_passages(missing)
+
+    def rank(
+        self,
+        question: str,
+        candidates: Sequence[Candidate],
+        loaded: MutableMapping[int, PackedMemory] | None = None,
+    ) -> list[Candidate]:
+        """Order candidates by the log probability of the question after the memory of each.
+
+        If the best candidate is the same with and without history, the order without history
+        stays. If it leads by CLEAR nats, the reader gets no earlier exchange.
+
+        Args:
+            question: as it was asked.
+            candidates: as `gather` returns them.
+            loaded: memories by passage id; those that ranking loads are added, for the reader.
+        """
+        alone = sorted((c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0)
+        added = [c for c in candidates if c.alone is None]
+        moved = any(c.place != c.alone for c in candidates)
+        first, near = alone[: self.reranked], candidates[: 2 * self.reranked if moved else 0]
+        judged = {c.match.passage.id: c.match.passage for c in (*first, *near)}
+        if len(judged) > 1:
+            question = in_notation_of(legible(question), [p.content for p in judged.values()])
+        likely: dict[int, float] = {}
+        if len(judged) > 1:
+            likely = self.likelihoods(question, list(judged.values()), loaded)
+        by_itself = ordered(alone, [c.alone or 0.0 for c in first], likely)
+        in_context = ordered(candidates, [c.place for c in near], likely) if moved else by_itself
+        if (
+            not (likely and by_itself)
+            or by_itself[0].match.passage.id != in_context[0].match.passage.id
+        ):
+            return in_context
+        best, second, *_ = sorted(likely.values(), reverse=True)
+        return [
+            replace(c, about=None) if best - second >= CLEAR else c for c in (*by_itself, *added)
+        ]
+
+    def shorten(self, message: str) -> str:
+        """Return a message of a conversation, shortened in its middle to what the model reads."""
+        message = shortened(message, MESSAGE)
+        while len(message.encode(errors="replace")) > MESSAGE_TOKENS:
+            tokens = self.engine.count_tokens([message])[0]
+            if tokens <= MESSAGE_TOKENS:
+                break
+            message = shortened(message, 9 * len(message) * MESSAGE_TOKENS // (10 * tokens))
+        return message
+
+    def search_after(
+        self, message: str, history: Sequence[Turn], k: int, filter: Filter
+    ) -> list[Match]:
+        """Return the k passages that `model.ask` would read for a message after these turns, best
+        first.
+        """
+        query = shortened(message, QUERY)
+        found = self.gather(query, exchanges(history), k, filter)
+        self.encode_missing(found)
+        return [c.match for c in self.rank(query, found)[:k]]
+
+    def nearest(self, vector: Vector, k: int, filter: Filter) -> list[Match]:
+        """Return the k passages whose embeddings are nearest to a vector, float32 [dimension]."""
+        if k < 1:
+            raise InvalidSetting(f"k={k}: ask for at least one passage")
+        return self._matches(self._near(vector, k, filter), [])
+
+    def _near(self, vector: Vector, limit: int, filter: Filter) -> list[Hit]:
+        return self.index.search(vector, limit, None if filter.empty else self.store.choose(filter))
+
+    def _matches(self, by_meaning: Sequence[Hit], by_words: Sequence[Hit]) -> list[Match]:
+        fused = fuse(by_meaning, by_words, weight=self.engine.vector_weight if by_meaning else 1.0)
+        found = self.store.passages([f.passage_id for f in fused])
+        return [match_of(f, *found[f.passage_id]) for f in fused if f.passage_id in found]
+
+    def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
+        """Put the first few in a new order. A passage without a memory is ordered by its place
+        alone.
+        """
+        first = matches[: self.reranked or RERANKED]
+        likely = self.likelihoods(query, [m.passage for m in first])
+        candidates = [Candidate(m, n, n) for n, m in enumerate(matches)]
+        return [c.match for c in ordered(candidates, range(len(first)), likely)]
+
+    def likelihoods(
+        self,
+        query: str,
+        passages: Sequence[Passage],
+        loaded: MutableMapping[int, PackedMemory] | None = None,
+    ) -> dict[int, float]:
+        """Return the log probability of the query after each passage's memory, in nats, by passage
+        id. A passage without a stored memory is missing.
+
+        Empty for fewer than two passages: there is no order to choose. `loaded` as in `judge`.
+        """
+        rows = self._word_likelihoods(query, [p.id for p in passages], loaded)
+        likely = {i: sum(row) for i, row in rows.items()}
+        return likely if len(likely) > 1 else {}
+
+    def _word_likelihoods(
+        self,
+        query: str,
+        passages: Sequence[int],
+        loaded: MutableMapping[int, PackedMemory] | None = None,
+    ) -> dict[int, list[float]]:
+        """Return the log probability of each token of the query after each passage's memory, by
+        passage id, in the order given. A passage without a stored memory is missing.
+
+        Rows that were computed for this query lately are used again. `loaded` as in `judge`.
+        """
+        rows = {i: self._words.get((query, i)) for i in passages}
+        missing = [i for i, row in rows.items() if row is None]
+        loaded = {} if loaded is None else loaded
+        if absent := [i for i in missing if i not in loaded]:
+            loaded.update(self.queue.load(absent))
+        stored = {i: loaded[i] for i in missing if i in loaded}
+        if stored:
+            with self.lock:
+                made = self.engine.reader.word_likelihoods(query, list(stored.values()))
+            for i, row in zip(stored, made, strict=True):
+                rows[i] = row
+                self._words.put((query, i), row)
+        return {i: row for i, row in rows.items() if row is not None}
+
+    def newest_first(
+        self, query: str, matches: Sequence[Match], *, probed: bool = True
+    ) -> list[Match]:
+        """Mark every match that states an older value of the fact that the best match states.
+
+        The newest takes the best place. Where the query asks for what was before, none is marked,
+        and the oldest takes it. Nothing changes where the query names its date. Without `probed`,
+        pairs of statements of a conversation that the probe can judge keep their order.
+        """
+        first = matches[: newest.CONTESTED]
+        if len({m.passage.document_id for m in first}) < 2 or dates(query):
+            return list(matches)
+        near = newest.contested(matches, self.index.vectors([m.passage.id for m in first]))
+        pairs = [newest.in_order(matches[0], matches[n]) for n in near]
+        numbers = dict(zip(near, self.probed(pairs), strict=True)) if near else {}
+        left = {
+            n for n in near if newest.is_statement(matches[0]) and newest.is_statement(matches[n])
+        }
+        judged = {
+            n: number for n, number in numbers.items() if probed or number is None or n not in left
+        }
+        same = {0, *self._same(query, matches, judged)}
+        if len(same) < 2:
+            return list(matches)
+        order = newest.oldest_first if newest.asks_for_before(query) else newest.newest_first
+        return order(matches, same)
+
+    def _same(
+        self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]
+    ) -> set[int]:
+        """Those of the matches of these numbers that say the same of the same as the first one."""
+        if not probed:
+            return set()
+        ids = {n: matches[n].passage.id for n in (0, *probed)}
+        rows = self._word_likelihoods(legible(query), list(ids.values()))
+        best = rows.get(ids[0])
+        others = {n: rows[ids[n]] for n in probed if ids[n] in rows}
+        return {
+            n
+            for n, row in others.items()
+            if best is not None and newest.is_same_fact(best, row, probed[n])
+        }
+
+    def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
+        """Return the matches that state an older value of something that `text` states now.
+
+        Empty for a model without a shipped probe.
+        """
+        probe = newest.probe_of(self.engine.listener.name)
+        short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
+        if probe is None or not short:
+            return []
+        with self.lock:
+            states = self.engine.listener.states(
+                [newest.text_of(m.passage.content, text) for m in short]
+            )
+        return [m for m, number in zip(short, probe(states), strict=True) if number > newest.SURE]
+
+    def probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
+        """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
+        ids = [(older.passage.id, newer.passage.id) for older, newer in pairs]
+        numbers = [self._pairs.get(pair) for pair in ids]
+        probe = newest.probe_of(self.engine.listener.name)
+        new = [
+            n
+            for n, pair in enumerate(pairs)
+            if numbers[n] is None and all(map(newest.is_short, pair))
+        ]
+        if probe is None or not new:
+            return numbers
+        texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in new]
+        with self.lock:
+            found = probe(self.engine.listener.states(texts))
+        for n, number in zip(new, found, strict=True):
+            numbers[n] = float(number)
+            self._pairs.put(ids[n], float(number))
+        return numbers
