@@ -126,7 +126,7 @@ class Engine(Protocol):
         """True once the model is in memory."""
 
     @property
-    def forks(self) -> bool:
+    def fork_safe(self) -> bool:
         """True where a forked child of this process can use the model too."""
 
     @property

@@ -184,7 +184,7 @@ class LocalEngine:
         return "_loaded" in self.__dict__
 
     @property
-    def forks(self) -> bool:
+    def fork_safe(self) -> bool:
         """Not once the weights are in memory: the threads that compute are not there after a
         fork.
         """

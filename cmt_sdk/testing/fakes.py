@@ -152,7 +152,7 @@ class FakeEngine:
     listener: FakeListener = field(default_factory=FakeListener)
     vector_weight: float = 1.0
     loaded: bool = True
-    forks: bool = True
+    fork_safe: bool = True
 
     def judge(self, texts: Sequence[str]) -> Vector:
         """Judge intents by the first word and the last sign alone.
