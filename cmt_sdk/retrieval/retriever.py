@@ -12,8 +12,8 @@ from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.retrieval.candidates import Candidate, candidate_of, hits_of, match_of, ordered
 from cmt_sdk.retrieval.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
+from cmt_sdk.retrieval.lru_cache import LRUCache
 from cmt_sdk.retrieval.ranking import fuse
-from cmt_sdk.retrieval.recent import Recent
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import NoModel
 from cmt_sdk.text.characters import REMEDY, is_text
@@ -70,9 +70,9 @@ class Retriever:
     queue: PassageEncoder
     reranked: int = 0
     # by question and passage
-    _words: Recent[tuple[str, int], list[float]] = field(default_factory=Recent)
+    _words: LRUCache[tuple[str, int], list[float]] = field(default_factory=LRUCache)
     # the probe's numbers, the older passage first
-    _pairs: Recent[tuple[int, int], float] = field(default_factory=Recent)
+    _pairs: LRUCache[tuple[int, int], float] = field(default_factory=LRUCache)
 
     @property
     def lock(self) -> PriorityLock | NoModel:
