@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from cmt_sdk.answering.asking import Ask
 from cmt_sdk.answering.renewing import OlderAnswer, Renewer, oldest_holder
-from cmt_sdk.retrieval.context import recent
+from cmt_sdk.retrieval.context import recent_turns
 from cmt_sdk.retrieval.ranking import behind
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.text.notation import in_notation_of
@@ -209,7 +209,7 @@ class Answerer:
         passages = [m.passage for m in reversed(matches)]
         prompt = _prompt(ask, matches)
         if kind == "none":
-            prompt = replace(prompt, history=recent(prompt.history), notes=False)
+            prompt = replace(prompt, history=recent_turns(prompt.history), notes=False)
         if kind == "memory":
             queue = self._retriever.queue
             memories = timed(times, "load", lambda: queue.memories(passages, ask.loaded))

@@ -14,7 +14,7 @@ from cmt_sdk.answering.asking import Ask, Asking, Stream, with_limit
 from cmt_sdk.answering.sources import sources_of
 from cmt_sdk.answering.spoken import or_spoken
 from cmt_sdk.config.settings import Settings
-from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, rules, shortened
+from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, system_turns
 from cmt_sdk.retrieval.ranking import fit
 from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever, check_question
 from cmt_sdk.text.prompting import UNKNOWN, abstains
@@ -145,7 +145,9 @@ class MemoryModel(Asking):
         found = timed(times, stage, lambda: self._retriever.rank(query, found, ask.loaded))
         about = found[0].about if found else None
         if found and ask.history is not None:
-            ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
+            ask = replace(
+                ask, history=[*system_turns(ask.history), *(about.turns if about else ())]
+            )
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
             # Pairs that the probe can judge are left to Renewer, after the answer is known.
