@@ -172,7 +172,7 @@ class Store(Protocol):
 
     # documents
 
-    def match(self, document: Document, *, by_source: bool = False) -> Known: ...
+    def find_known(self, document: Document, *, by_source: bool = False) -> Known: ...
 
     def add(
         self,

@@ -236,9 +236,9 @@ def test_a_known_text_is_taken_without_cutting_it(store):
     assert store.add(Document(LISBON, source="trip.md"), by_source=True) == (first, "unchanged")
     known, outcome = store.add(Document(LISBON))
     assert (undated(known), outcome) == (undated(first), "unchanged")
-    assert store.match(Document(LISBON)).document == known
-    assert store.match(Document(LISBON, id="b")).document is None
-    assert store.match(Document(GENOA)).document is None
+    assert store.find_known(Document(LISBON)).document == known
+    assert store.find_known(Document(LISBON, id="b")).document is None
+    assert store.find_known(Document(GENOA)).document is None
     assert store.stats().versions == 1
 
 
@@ -246,16 +246,16 @@ def test_match_shows_what_adding_makes_of_a_known_document(store):
     """The document that a given one stands for, and the same one after the addition; nothing is
     stored.
     """
-    assert store.match(Document(LISBON)) == Known(hashlib.sha256(LISBON.encode()).hexdigest())
+    assert store.find_known(Document(LISBON)) == Known(hashlib.sha256(LISBON.encode()).hexdigest())
     first = put(store, source="trip.md", metadata={"a": 1})
     before = store.stats()
     more = Document(LISBON, source="b.md", metadata={"b": 2})
-    found = store.match(more)
+    found = store.find_known(more)
     assert (found.document, found.merged) == (first, replace(first, metadata={"a": 1, "b": 2}))
     longer = Document(GENOA, source="trip.md")
-    found = store.match(longer, by_source=True)
+    found = store.find_known(longer, by_source=True)
     assert (found.document, found.merged) == (first, replace(first, text=GENOA))
-    assert found.content_hash == store.match(Document(GENOA)).content_hash
+    assert found.content_hash == store.find_known(Document(GENOA)).content_hash
     assert store.stats() == before
     stored, outcome = store.add(longer, spans(GENOA), by_source=True, known=found)
     assert (stored.text, stored.metadata, outcome) == (GENOA, {"a": 1}, "updated")
@@ -264,11 +264,11 @@ def test_match_shows_what_adding_makes_of_a_known_document(store):
 def test_a_document_that_changes_after_the_match_is_matched_again(store):
     """What another process stores or deletes between `match` and `add` counts."""
     new = Document(LISBON, metadata={"b": 2})
-    found = store.match(new)
+    found = store.find_known(new)
     put(store, metadata={"a": 1})
     stored, outcome = store.add(new, split=lambda *_: None, known=found)
     assert (dict(stored.metadata), outcome) == ({"a": 1, "b": 2}, "updated")
-    found = store.match(new)
+    found = store.find_known(new)
     store.delete(Filter(ids=[stored.id]))
     seen = []
     again, outcome = store.add(
@@ -341,7 +341,7 @@ def test_find_by_source(store, clock):
     new = put(store, GENOA, source="a*.md", scope="u")
 
     def find(scope, source):
-        return store.match(Document("?", source=source, scope=scope), by_source=True).document
+        return store.find_known(Document("?", source=source, scope=scope), by_source=True).document
 
     assert find("u", "a*.md") == new
     assert store.replace(old.id, {"metadata": {"n": 1}}) == find("u", "a*.md")
