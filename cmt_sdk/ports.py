@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from cmt_sdk.types import (
+    AnswerSpan,
     CheckResult,
     Document,
     Encoded,
@@ -28,7 +29,6 @@ from cmt_sdk.types import (
     Removed,
     Span,
     Stats,
-    Stretch,
     Vector,
 )
 from cmt_sdk.types.vectors import Changes, Embeddings, Generation, VectorRows
@@ -103,10 +103,10 @@ class Reader(Protocol):
             One row per memory, in the order given, in nats; all rows have the same length.
         """
 
-    def stretches(
+    def answer_spans(
         self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]
-    ) -> list[Stretch]:
-        """Return the stretches of a text, a few words each, as answers to the prompt.
+    ) -> list[AnswerSpan]:
+        """Return the spans of a text, a few words each, as answers to the prompt.
 
         Args:
             prompt: The question, and what to read before it.

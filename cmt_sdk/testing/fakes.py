@@ -19,7 +19,16 @@ from cmt_sdk.memory import Memory
 from cmt_sdk.memory.assembly import assemble
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.text.prompting import UNKNOWN
-from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Piece, Prompt, Stretch, Usage, Vector
+from cmt_sdk.types import (
+    AnswerSpan,
+    Encoded,
+    Fingerprint,
+    PackedMemory,
+    Piece,
+    Prompt,
+    Usage,
+    Vector,
+)
 from cmt_sdk.understanding.utterances import LABELS
 
 DIMENSION = 64
@@ -122,13 +131,13 @@ class FakeReader:
         asked = list(dict.fromkeys(words(question)))
         return [[0.0 if word in words(text) else -10.0 for word in asked] for text in texts]
 
-    def stretches(
+    def answer_spans(
         self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]
-    ) -> list[Stretch]:
+    ) -> list[AnswerSpan]:
         """Each word of a text: the later one is likelier, one of the question is unlikely."""
         found = [text[start:end] for start, end in words]
         return [
-            Stretch(word, -99.0 if word in prompt.question else float(n - len(found)), 1)
+            AnswerSpan(word, -99.0 if word in prompt.question else float(n - len(found)), 1)
             for n, word in enumerate(found)
         ]
 

@@ -230,7 +230,7 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class AnswerSpan:
     """A few words in a row of a text, as the answer to a prompt.
 
     Attributes:

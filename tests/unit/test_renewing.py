@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
-from cmt_sdk.types import Piece, Stretch, Usage
+from cmt_sdk.types import AnswerSpan, Piece, Usage
 from cmt_sdk.understanding import newest
 from cmt_sdk.understanding.newest import renews
 
@@ -12,7 +12,7 @@ STATED = {"role": "user"}  # as a conversation keeps statements
 
 
 class Stubborn(FakeReader):
-    """Answers "Paris" to every prompt; later stretches are likelier."""
+    """Answers "Paris" to every prompt; later spans are likelier."""
 
     def read(self, prompt, max_tokens):
         """One word."""
@@ -99,15 +99,15 @@ def test_a_question_for_the_value_before_gets_the_older_note(memory):
 def test_words_of_the_older_note_and_of_the_question_are_nothing_new(memory, monkeypatch):
     """Nor is the old value with more around it."""
 
-    def stretches(_reader, _prompt, text, _words):
+    def answer_spans(_reader, _prompt, text, _words):
         return [
-            Stretch(text, -0.1, 4),
-            Stretch("Paris now", -0.2, 2),
-            Stretch("Where", -0.3, 1),
-            Stretch("Oslo", -3.0, 1),
+            AnswerSpan(text, -0.1, 4),
+            AnswerSpan("Paris now", -0.2, 2),
+            AnswerSpan("Where", -0.3, 1),
+            AnswerSpan("Oslo", -3.0, 1),
         ]
 
-    monkeypatch.setattr(FakeReader, "stretches", stretches)
+    monkeypatch.setattr(FakeReader, "answer_spans", answer_spans)
     memory.add("my flat is in Paris", metadata=STATED)
     memory.add("my flat is in Paris no more", metadata=STATED)
     assert memory.model.ask("Where is my flat?").text == "Oslo"
