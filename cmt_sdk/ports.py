@@ -31,7 +31,7 @@ from cmt_sdk.types import (
     Stats,
     Vector,
 )
-from cmt_sdk.types.vectors import Changes, Embeddings, Generation, VectorRows
+from cmt_sdk.types.vectors import ChangeCounters, Embeddings, Generation, VectorRows
 
 # Gives the passages of a document that is about to be stored (second argument), in place of a known
 # one (first argument) or as a new one (None). Returns None where the known one's passages stay.
@@ -297,11 +297,11 @@ class VectorStore(Protocol):
     trusted index file. SQLiteStore documents each method.
     """
 
-    def changes(self) -> Changes: ...
+    def change_counters(self) -> ChangeCounters: ...
 
     def alive(self) -> int: ...
 
-    def vectors(self, since: Changes) -> VectorRows: ...
+    def vectors(self, since: ChangeCounters) -> VectorRows: ...
 
     def generation(self) -> Generation | None: ...
 

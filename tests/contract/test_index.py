@@ -19,7 +19,7 @@ from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.system.disk import sha256_of
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Encoded, Filter, PackedMemory, Span
-from cmt_sdk.types.vectors import Changes, Generation, VectorRows
+from cmt_sdk.types.vectors import ChangeCounters, Generation, VectorRows
 
 DIMENSION = 32
 
@@ -53,11 +53,13 @@ class Vectors:
             len(labels), -1 if labels else 0
         )
         live = None if since.lost == self.lost else set(self.rows)
-        return VectorRows(self.changes(), labels, [label + 1_000 for label in labels], matrix, live)
+        return VectorRows(
+            self.change_counters(), labels, [label + 1_000 for label in labels], matrix, live
+        )
 
-    def changes(self) -> Changes:
+    def change_counters(self) -> ChangeCounters:
         """The last label and the losses."""
-        return Changes(self.last, self.lost)
+        return ChangeCounters(self.last, self.lost)
 
     def alive(self) -> int:
         """The vectors that are here."""
