@@ -141,7 +141,7 @@ class MemoryModel(Asking):
             times, "search", lambda: self._retriever.gather(query, earlier, k, ask.filter, vector)
         )
         timed(times, "load", lambda: self._retriever.encode_missing(found))
-        stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
+        stage = "rerank" if self._settings.rerank_depth and len(found) > 1 else "search"
         found = timed(times, stage, lambda: self._retriever.rank(query, found, ask.loaded))
         about = found[0].about if found else None
         if found and ask.history is not None:

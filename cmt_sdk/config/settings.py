@@ -17,7 +17,9 @@ from cmt_sdk.errors import InvalidSetting
 
 MEMORY_FILES = ("memory.db", "memory.lock")  # in every memory: its database, its locks
 DEFAULT_MODEL = "smollm2-135m-instruct"
-RERANKED = 10  # passages that `search(mode="reranked")` reranks where the settings rerank none
+DEFAULT_RERANK_DEPTH = (
+    10  # passages that `search(mode="reranked")` reranks where the settings rerank none
+)
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("auto", "nf4", "bf16", "fp32"),
     "aggregation": ("concat", "cmt"),
@@ -154,7 +156,7 @@ class Settings:
         return find_method(self.compressor, self.aggregation)
 
     @property
-    def reranked(self) -> int:
+    def rerank_depth(self) -> int:
         """The passages that the model reranks: `rerank`, or the default of the method."""
         method = self.method
         wanted = method.default_rerank if self.rerank is None else self.rerank

@@ -92,7 +92,7 @@ def assemble(
     limit = sys.maxsize if store.encrypted else settings.exact_limit
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
     queue = PassageEncoder(store, index, engine, settings.memory_budget)
-    retriever = Retriever(store, index, engine, queue, settings.reranked)
+    retriever = Retriever(store, index, engine, queue, settings.rerank_depth)
     worker = Worker(lambda stopping: queue.encode_backlog(stop=stopping), "cmt-compress")
     return Parts(path, settings, store, index, engine, queue, retriever, worker, store.encrypted)
 

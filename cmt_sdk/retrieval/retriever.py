@@ -6,7 +6,7 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from cmt_sdk.config.settings import RERANKED
+from cmt_sdk.config.settings import DEFAULT_RERANK_DEPTH
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.ports import Engine, Store, VectorIndex
@@ -61,14 +61,14 @@ class Retriever:
 
     Attributes:
         queue: encodes the passages whose memories a search needs.
-        reranked: how many of the first passages the model puts in order; 0: none.
+        rerank_depth: how many of the first passages the model puts in order; 0: none.
     """
 
     store: Store
     index: VectorIndex
     engine: Engine
     queue: PassageEncoder
-    reranked: int = 0
+    rerank_depth: int = 0
     # by question and passage
     _words: LRUCache[tuple[str, int], list[float]] = field(default_factory=LRUCache)
     # the probe's numbers, the older passage first
@@ -143,7 +143,7 @@ class Retriever:
 
         The question is searched alone and after each exchange; a passage keeps its best place.
         """
-        alone = self.search(question, max(k, self.reranked), filter, vector=vector)
+        alone = self.search(question, max(k, self.rerank_depth), filter, vector=vector)
         best = {m.passage.id: Candidate(m, n, n) for n, m in enumerate(alone)}
         for found in self._after(question, earlier, filter) if earlier else ():
             known = best.get(found.match.passage.id, found)
@@ -173,11 +173,13 @@ class Retriever:
                         best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back)
                     )
         back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
-        found = self._matches(hits_of(meaning), hits_of(words))[: self.reranked or RERANKED]
+        found = self._matches(hits_of(meaning), hits_of(words))[
+            : self.rerank_depth or DEFAULT_RERANK_DEPTH
+        ]
         shares = [m.score / (found[0].score or 1.0) for m in found]
         # without reranking, passages found for the question alone come first
         places = [
-            WORST_PLACE - PLACE_RANGE * share if self.reranked else n + WORST_PLACE
+            WORST_PLACE - PLACE_RANGE * share if self.rerank_depth else n + WORST_PLACE
             for n, share in enumerate(shares)
         ]
         return [
@@ -189,7 +191,7 @@ class Retriever:
         """Encode the pending ones of the first candidates: ranking needs their memories and
         embeddings.
         """
-        first = [c.match.passage for c in candidates[: self.reranked]]
+        first = [c.match.passage for c in candidates[: self.rerank_depth]]
         known = self.index.vectors([p.id for p in first]) if first else {}
         missing = [p for p in first if p.id not in known]
         if missing and not self.store.read_only:
@@ -214,7 +216,10 @@ class Retriever:
         alone = sorted((c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0)
         added = [c for c in candidates if c.alone is None]
         moved = any(c.place != c.alone for c in candidates)
-        first, near = alone[: self.reranked], candidates[: 2 * self.reranked if moved else 0]
+        first, near = (
+            alone[: self.rerank_depth],
+            candidates[: 2 * self.rerank_depth if moved else 0],
+        )
         judged = {c.match.passage.id: c.match.passage for c in (*first, *near)}
         if len(judged) > 1:
             question = in_notation_of(legible(question), [p.content for p in judged.values()])
@@ -272,7 +277,7 @@ class Retriever:
         """Put the first few in a new order. A passage without a memory is ordered by its place
         alone.
         """
-        first = matches[: self.reranked or RERANKED]
+        first = matches[: self.rerank_depth or DEFAULT_RERANK_DEPTH]
         likely = self.likelihoods(query, [m.passage for m in first])
         candidates = [Candidate(m, n, n) for n, m in enumerate(matches)]
         return [c.match for c in ordered(candidates, range(len(first)), likely)]

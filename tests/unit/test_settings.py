@@ -68,7 +68,7 @@ def test_an_earlier_compression_of_soft_stays():
     }
     settings = Settings.checked(Settings.from_recorded({**earlier, "rerank": 10}))
     assert settings == Settings(compressor="soft", compression=16, aggregation="cmt")
-    assert settings.reranked == 0
+    assert settings.rerank_depth == 0
 
 
 def test_recorded_settings_of_today_stay_as_they_are():
