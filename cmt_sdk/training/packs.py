@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.kvzip import REPEAT
-from cmt_sdk.questions.questions import Question, QuestionedPassage
+from cmt_sdk.questions.dataset import Question, QuestionedPassage
 from cmt_sdk.text.prompting import UNKNOWN
 from cmt_sdk.training.data import Mixture
 
