@@ -133,7 +133,7 @@ def with_limit(pieces: Iterator[str | Answer], max_tokens: int) -> Iterator[str 
 class Asking(Handle):
     """The call `ask`, which a memory and its model share."""
 
-    def answers(self, asked: Ask) -> Stream:
+    def start_answer(self, asked: Ask) -> Stream:
         """The answer to a question that was checked."""
         raise NotImplementedError
 
@@ -230,5 +230,5 @@ class Asking(Handle):
             filter=filter_of(scope, source, where, outside=outside),
             history=history,
         )
-        running = self.answers(asked)
+        running = self.start_answer(asked)
         return running if stream else running.answer

@@ -34,7 +34,7 @@ class MemoryModel(Asking):
         self._settings = settings
         self._answerer = Answerer(retriever)
 
-    def answers(self, asked: Ask) -> Stream:
+    def start_answer(self, asked: Ask) -> Stream:
         """Start the answer to a checked question; see `ask`."""
         if asked.history is not None:
             asked = replace(asked, question=self._retriever.shorten(asked.question))
