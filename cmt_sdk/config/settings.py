@@ -17,9 +17,8 @@ from cmt_sdk.errors import InvalidSetting
 
 MEMORY_FILES = ("memory.db", "memory.lock")  # in every memory: its database, its locks
 DEFAULT_MODEL = "smollm2-135m-instruct"
-DEFAULT_RERANK_DEPTH = (
-    10  # passages that `search(mode="reranked")` reranks where the settings rerank none
-)
+# passages that `search(mode="reranked")` reranks where the settings rerank none
+DEFAULT_RERANK_DEPTH = 10
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("auto", "nf4", "bf16", "fp32"),
     "aggregation": ("concat", "cmt"),

@@ -173,9 +173,8 @@ class Retriever:
                         best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back)
                     )
         back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
-        found = self._matches(hits_of(meaning), hits_of(words))[
-            : self.rerank_depth or DEFAULT_RERANK_DEPTH
-        ]
+        depth = self.rerank_depth or DEFAULT_RERANK_DEPTH
+        found = self._matches(hits_of(meaning), hits_of(words))[:depth]
         shares = [m.score / (found[0].score or 1.0) for m in found]
         # without reranking, passages found for the question alone come first
         places = [
@@ -216,10 +215,8 @@ class Retriever:
         alone = sorted((c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0)
         added = [c for c in candidates if c.alone is None]
         moved = any(c.place != c.alone for c in candidates)
-        first, near = (
-            alone[: self.rerank_depth],
-            candidates[: 2 * self.rerank_depth if moved else 0],
-        )
+        first = alone[: self.rerank_depth]
+        near = candidates[: 2 * self.rerank_depth if moved else 0]
         judged = {c.match.passage.id: c.match.passage for c in (*first, *near)}
         if len(judged) > 1:
             question = in_notation_of(legible(question), [p.content for p in judged.values()])
@@ -291,7 +288,7 @@ class Retriever:
         """Return the log probability of the query after each passage's memory, in nats, by passage
         id. A passage without a stored memory is missing.
 
-        Empty for fewer than two passages: there is no order to choose. `loaded` as in `judge`.
+        Empty for fewer than two passages: there is no order to choose. `loaded` as in `rank`.
         """
         rows = self._word_likelihoods(query, [p.id for p in passages], loaded)
         likely = {i: sum(row) for i, row in rows.items()}
@@ -306,7 +303,7 @@ class Retriever:
         """Return the log probability of each token of the query after each passage's memory, by
         passage id, in the order given. A passage without a stored memory is missing.
 
-        Rows that were computed for this query lately are used again. `loaded` as in `judge`.
+        Rows that were computed for this query lately are used again. `loaded` as in `rank`.
         """
         rows = {i: self._words.get((query, i)) for i in passages}
         missing = [i for i, row in rows.items() if row is None]
