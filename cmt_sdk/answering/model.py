@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from cmt_sdk.answering.answerer import Answerer, Reading, reading_of, timed
+from cmt_sdk.answering.answerer import Answerer, TracedAnswer, timed, traced_answer
 from cmt_sdk.answering.asking import Ask, Asking, Stream, with_limit
 from cmt_sdk.answering.sources import sources_of
 from cmt_sdk.answering.spoken import or_spoken
@@ -75,7 +75,7 @@ class MemoryModel(Asking):
             text.append(piece.text)
             usage = piece.usage
             yield piece.text
-        yield self._answer(reading_of(ask, "none", [], "".join(text), usage), {})
+        yield self._answer(traced_answer(ask, "none", [], "".join(text), usage), {})
 
     def embed(self, texts: Sequence[str]) -> Vector:
         """Embed texts as questions, for `Memory.nearest`.
@@ -105,20 +105,20 @@ class MemoryModel(Asking):
         if ask.reader != "none" and not self._is_out_of_reach(ask, times):
             ask, matches = self._find(ask, times)
         if not matches and ask.reader != "none":
-            yield from self._nothing_found(ask, times)
+            yield from self._unknown_answer(ask, times)
             return
         older = [m for m in matches if m.superseded_by is not None]
         matches = [m for m in matches if m.superseded_by is None]
         if older:
-            reading = self._answerer.of_the_newest(ask, matches, older, times)
-            yield reading.text
+            answer = self._answerer.read_newest(ask, matches, older, times)
+            yield answer.text
         elif ask.reader == "auto":
-            reading = self._answerer.by_memory_or_text(ask, matches, times)
-            yield reading.text
+            answer = self._answerer.read_auto(ask, matches, times)
+            yield answer.text
         else:
-            reading = yield from self._answerer.streamed(ask, matches, times)
-        older = [m for m in older if m not in reading.matches]
-        yield self._answer(reading, times, [*reading.older, *older])
+            answer = yield from self._answerer.stream(ask, matches, times)
+        older = [m for m in older if m not in answer.matches]
+        yield self._answer(answer, times, [*answer.older, *older])
 
     def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
         """True if no document fits the filter; asked only while the model is not loaded, which
@@ -168,26 +168,26 @@ class MemoryModel(Asking):
             return tokens
         return round(tokens * self._settings.method.share(self._settings, tokens))
 
-    def _nothing_found(self, ask: Ask, times: dict[str, float]) -> Iterator[str | Answer]:
+    def _unknown_answer(self, ask: Ask, times: dict[str, float]) -> Iterator[str | Answer]:
         yield UNKNOWN
         yield self._answer(
-            reading_of(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times
+            traced_answer(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times
         )
 
     def _answer(
-        self, reading: Reading, times: Mapping[str, float], older: Sequence[Match] = ()
+        self, answer: TracedAnswer, times: Mapping[str, float], older: Sequence[Match] = ()
     ) -> Answer:
-        usage, kind, stages = reading.usage, reading.kind, dict(times)
+        usage, kind, stages = answer.usage, answer.kind, dict(times)
         stages["load"] = stages.get("load", 0.0) + usage.load_ms
         stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
         return Answer(
-            text=reading.text.strip(),
-            sources=sources_of(reading.matches, reading.found, older),
+            text=answer.text.strip(),
+            sources=sources_of(answer.matches, answer.found, older),
             reader=kind,
-            abstained=kind != "none" and abstains(reading.text),
-            confidence=reading.confidence,
+            abstained=kind != "none" and abstains(answer.text),
+            confidence=answer.confidence,
             prompt_tokens=usage.prompt_tokens,
-            memory_tokens=sum(m.passage.tokens for m in reading.matches) if kind == "memory" else 0,
+            memory_tokens=sum(m.passage.tokens for m in answer.matches) if kind == "memory" else 0,
             answer_tokens=usage.answer_tokens,
             milliseconds=stages,
         )
