@@ -183,7 +183,7 @@ class Answerer:
             return answer
         moved = {found.newer.passage.id, found.older.passage.id}
         matches = [found.newer, *(m for m in answer.matches if m.passage.id not in moved)]
-        usage = replace(answer.usage, confidence=found.confidence)
+        usage = replace(answer.usage, confidence=found.confidence, answer_tokens=found.tokens)
         older = replace(found.older, superseded_by=found.newer.document.id)
         renewed = traced_answer(ask, answer.kind, matches, found.text, usage)
         return replace(renewed, older=[older])

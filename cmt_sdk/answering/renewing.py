@@ -33,6 +33,7 @@ class Renewal:
 
     Attributes:
         text: Words of the newer note.
+        tokens: Their number of tokens.
         newer: The passage that they are from.
         older: The passage that it supersedes.
         confidence: How sure the reader is, in [0, 1].
@@ -40,6 +41,7 @@ class Renewal:
     """
 
     text: str
+    tokens: int
     newer: Match
     older: Match
     confidence: float
@@ -134,14 +136,15 @@ class Renewer:
         asked = _forms(prompt.question)
         known = _forms(older.holder.passage.content)
         stale = (_forms(older.text) & known) - asked
-        new = [s for s in after if _is_new(_forms(s.text), known | asked, stale)]
+        short = [s for s in after if s.tokens <= ask.max_tokens]
+        new = [s for s in short if _is_new(_forms(s.text), known | asked, stale)]
         if not before or not new:
             return None
         best = max(new, key=_likelihood)
         old = max(before, key=_likelihood)
         confidence = exp(best.likelihood / (best.tokens + 1))
         worth = newest.renews(best.likelihood, old.likelihood, probed)
-        return Renewal(best.text, newer, older.holder, confidence, worth)
+        return Renewal(best.text, best.tokens, newer, older.holder, confidence, worth)
 
     def _answer_spans(self, prompt: Prompt, text: str) -> Sequence[AnswerSpan]:
         words = [(word.start, word.end) for word in words_of(text)]

@@ -113,6 +113,20 @@ def test_words_of_the_older_note_and_of_the_question_are_nothing_new(memory, mon
     assert memory.model.ask("Where is my flat?").text == "Oslo"
 
 
+def test_the_newer_answer_has_no_more_than_max_tokens(memory, monkeypatch):
+    """The likeliest words are too many; the tokens of the words that answer are counted."""
+
+    def answer_spans(_reader, _prompt, _text, _words):
+        return [AnswerSpan("Berlin since May", -0.1, 3), AnswerSpan("Berlin", -0.2, 2)]
+
+    monkeypatch.setattr(FakeReader, "answer_spans", answer_spans)
+    memory.add("my flat is in Paris", metadata=STATED)
+    memory.add("my flat is in Berlin since May", metadata=STATED)
+    assert memory.model.ask("Where is my flat?").text == "Berlin since May"
+    answer = memory.model.ask("Where is my flat?", max_tokens=2)
+    assert (answer.text, answer.answer_tokens) == ("Berlin", 2)
+
+
 def test_a_sure_probe_outweighs_a_likelier_old_value():
     """And a likely new value a probe that is not sure."""
     assert renews(-4.0, -0.1, 0.9) > 0.0
@@ -121,6 +135,6 @@ def test_a_sure_probe_outweighs_a_likelier_old_value():
     assert renews(-0.5, -0.5, -1.0) < 0.0
 
 
-def test_an_unlikely_stretch_is_no_answer():
+def test_an_unlikely_span_is_no_answer():
     """However sure the probe is: the note has no answer to the question."""
     assert renews(-6.5, -2.3, 2.0) < 0.0
