@@ -287,16 +287,16 @@ class LocalEngine:
         """What texts want, as scores [n, labels]; a model's first call may fit its probe, in
         seconds.
         """
-        from cmt_sdk.understanding.fitted import probe_of
+        from cmt_sdk.understanding.fitted import intent_probe
 
-        return probe_of(self.listener).scores(texts, self.listener.states(texts))
+        return intent_probe(self.listener).scores(texts, self.listener.states(texts))
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
         """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first."""
-        from cmt_sdk.understanding.fitted import probe_of
+        from cmt_sdk.understanding.fitted import intent_probe
         from cmt_sdk.understanding.small_talk import nearest
 
-        return nearest(text, self.listener, probe_of(self.listener))
+        return nearest(text, self.listener, intent_probe(self.listener))
 
     @cached_property
     def reader(self) -> Reader:

@@ -367,7 +367,7 @@ class Retriever:
 
         Empty for a model without a shipped probe.
         """
-        probe = newest.probe_of(self.engine.listener.name)
+        probe = newest.supersession_probe(self.engine.listener.name)
         short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
         if probe is None or not short:
             return []
@@ -381,7 +381,7 @@ class Retriever:
         """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
         ids = [(older.passage.id, newer.passage.id) for older, newer in pairs]
         numbers = [self._pairs.get(pair) for pair in ids]
-        probe = newest.probe_of(self.engine.listener.name)
+        probe = newest.supersession_probe(self.engine.listener.name)
         new = [
             n
             for n, pair in enumerate(pairs)

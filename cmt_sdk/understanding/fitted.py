@@ -13,7 +13,7 @@ from pathlib import Path
 from cmt_sdk.config.settings import models_dir
 from cmt_sdk.ports import StateReader
 from cmt_sdk.understanding import probe
-from cmt_sdk.understanding.probe import Probe, fit
+from cmt_sdk.understanding.probe import IntentProbe, fit
 from cmt_sdk.understanding.utterances import read_utterances
 
 log = logging.getLogger(__name__)
@@ -29,10 +29,10 @@ def digest() -> str:
     return hashlib.sha256("\n".join([repr(ways), *parts]).encode()).hexdigest()[:12]
 
 
-_fitted: dict[str, Probe] = {}
+_fitted: dict[str, IntentProbe] = {}
 
 
-def probe_of(listener: StateReader) -> Probe:
+def intent_probe(listener: StateReader) -> IntentProbe:
     """The probe for what this listener hears. Fitting it takes seconds, and is done once."""
     name = f"{listener.name}-{digest()}.npz"
     if name not in _fitted:
@@ -40,11 +40,11 @@ def probe_of(listener: StateReader) -> Probe:
     return _fitted[name]
 
 
-def _found(listener: StateReader, name: str) -> Probe:
+def _found(listener: StateReader, name: str) -> IntentProbe:
     kept = models_dir() / FOLDER / name
     for place in (files(__package__) / "shipped" / name, kept):
         try:
-            return Probe.unpacked(place.read_bytes())
+            return IntentProbe.unpacked(place.read_bytes())
         except (OSError, ValueError, KeyError):  # not there, or damaged: it is made again
             continue
     utterances = read_utterances()

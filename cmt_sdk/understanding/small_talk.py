@@ -18,7 +18,7 @@ from cmt_sdk.config.settings import models_dir
 from cmt_sdk.ports import StateReader
 from cmt_sdk.types import Vector
 from cmt_sdk.understanding.fitted import FOLDER, keep
-from cmt_sdk.understanding.probe import Probe
+from cmt_sdk.understanding.probe import IntentProbe
 
 
 @cache
@@ -31,7 +31,7 @@ def read_exchanges() -> Sequence[tuple[str, str]]:
     return [(message, reply) for message, reply in pairs]
 
 
-def nearest(text: str, listener: StateReader, probe: Probe) -> list[tuple[float, str, str]]:
+def nearest(text: str, listener: StateReader, probe: IntentProbe) -> list[tuple[float, str, str]]:
     """The exchanges, each after the cosine of its message to a text; nearest first."""
     exchanges = read_exchanges()
     known = probe.places([message for message, _ in exchanges], _states(listener))

@@ -25,7 +25,7 @@ def sure(monkeypatch):
     """The probe's number of each pair, to be set."""
     number = [1.0]
     monkeypatch.setattr(
-        newest, "probe_of", lambda _: lambda states: np.full(len(states), number[0])
+        newest, "supersession_probe", lambda _: lambda states: np.full(len(states), number[0])
     )
     return number
 
