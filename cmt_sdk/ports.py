@@ -138,8 +138,8 @@ class Engine(Protocol):
         """The reader; loads the model."""
 
     @property
-    def listener(self) -> StateReader:
-        """The listener; loads the model."""
+    def state_reader(self) -> StateReader:
+        """The state_reader; loads the model."""
 
     def judge(self, texts: Sequence[str]) -> Vector:
         """Return the intent scores of n texts, float32 [n, labels], for

@@ -277,11 +277,11 @@ class LocalEngine:
         return Matcher(lm, head.to(lm.device))
 
     @cached_property
-    def listener(self) -> StateReader:
-        """The listener over the same frozen model."""
-        from cmt_sdk.neural.listening import StateListener
+    def state_reader(self) -> StateReader:
+        """The state_reader over the same frozen model."""
+        from cmt_sdk.neural.state_reader import FrozenStateReader
 
-        return StateListener(self._frozen, self._loaded.base_hash[:16])
+        return FrozenStateReader(self._frozen, self._loaded.base_hash[:16])
 
     def judge(self, texts: Sequence[str]) -> Vector:
         """What texts want, as scores [n, labels]; a model's first call may fit its probe, in
@@ -289,14 +289,14 @@ class LocalEngine:
         """
         from cmt_sdk.understanding.fitted import intent_probe
 
-        return intent_probe(self.listener).scores(texts, self.listener.states(texts))
+        return intent_probe(self.state_reader).scores(texts, self.state_reader.states(texts))
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
         """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first."""
         from cmt_sdk.understanding.fitted import intent_probe
         from cmt_sdk.understanding.small_talk import nearest
 
-        return nearest(text, self.listener, intent_probe(self.listener))
+        return nearest(text, self.state_reader, intent_probe(self.state_reader))
 
     @cached_property
     def reader(self) -> Reader:

@@ -367,12 +367,12 @@ class Retriever:
 
         Empty for a model without a shipped probe.
         """
-        probe = newest.supersession_probe(self.engine.listener.name)
+        probe = newest.supersession_probe(self.engine.state_reader.name)
         short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
         if probe is None or not short:
             return []
         with self.lock:
-            states = self.engine.listener.states(
+            states = self.engine.state_reader.states(
                 [newest.text_of(m.passage.content, text) for m in short]
             )
         return [m for m, number in zip(short, probe(states), strict=True) if number > newest.SURE]
@@ -381,7 +381,7 @@ class Retriever:
         """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
         ids = [(older.passage.id, newer.passage.id) for older, newer in pairs]
         numbers = [self._pairs.get(pair) for pair in ids]
-        probe = newest.supersession_probe(self.engine.listener.name)
+        probe = newest.supersession_probe(self.engine.state_reader.name)
         new = [
             n
             for n, pair in enumerate(pairs)
@@ -391,7 +391,7 @@ class Retriever:
             return numbers
         texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in new]
         with self.lock:
-            found = probe(self.engine.listener.states(texts))
+            found = probe(self.engine.state_reader.states(texts))
         for n, number in zip(new, found, strict=True):
             numbers[n] = float(number)
             self._pairs.put(ids[n], float(number))

@@ -142,7 +142,7 @@ class FakeReader:
         ]
 
 
-class FakeListener:
+class FakeStateReader:
     """Listens without hidden states: characters alone decide the intent of a message."""
 
     name = "characters"
@@ -158,7 +158,7 @@ class FakeEngine:
 
     compressor: FakeCompressor = field(default_factory=FakeCompressor)
     reader: FakeReader = field(default_factory=FakeReader)
-    listener: FakeListener = field(default_factory=FakeListener)
+    state_reader: FakeStateReader = field(default_factory=FakeStateReader)
     vector_weight: float = 1.0
     loaded: bool = True
     fork_safe: bool = True

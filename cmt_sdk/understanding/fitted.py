@@ -32,15 +32,15 @@ def digest() -> str:
 _fitted: dict[str, IntentProbe] = {}
 
 
-def intent_probe(listener: StateReader) -> IntentProbe:
-    """The probe for what this listener hears. Fitting it takes seconds, and is done once."""
-    name = f"{listener.name}-{digest()}.npz"
+def intent_probe(state_reader: StateReader) -> IntentProbe:
+    """The probe for what this state_reader hears. Fitting it takes seconds, and is done once."""
+    name = f"{state_reader.name}-{digest()}.npz"
     if name not in _fitted:
-        _fitted[name] = _found(listener, name)
+        _fitted[name] = _found(state_reader, name)
     return _fitted[name]
 
 
-def _found(listener: StateReader, name: str) -> IntentProbe:
+def _found(state_reader: StateReader, name: str) -> IntentProbe:
     kept = models_dir() / FOLDER / name
     for place in (files(__package__) / "shipped" / name, kept):
         try:
@@ -48,7 +48,7 @@ def _found(listener: StateReader, name: str) -> IntentProbe:
         except (OSError, ValueError, KeyError):  # not there, or damaged: it is made again
             continue
     utterances = read_utterances()
-    made = fit(utterances, listener.states([u.text for u in utterances]))
+    made = fit(utterances, state_reader.states([u.text for u in utterances]))
     keep(kept, made.packed())
     return made
 
