@@ -139,7 +139,7 @@ class Engine(Protocol):
 
     @property
     def state_reader(self) -> StateReader:
-        """The state_reader; loads the model."""
+        """Reads the states on which probes are fitted; loads the model."""
 
     def judge(self, texts: Sequence[str]) -> Vector:
         """Return the intent scores of n texts, float32 [n, labels], for

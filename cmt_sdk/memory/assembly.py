@@ -278,7 +278,7 @@ class LocalEngine:
 
     @cached_property
     def state_reader(self) -> StateReader:
-        """The state_reader over the same frozen model."""
+        """Reads states of the same frozen model."""
         from cmt_sdk.neural.state_reader import FrozenStateReader
 
         return FrozenStateReader(self._frozen, self._loaded.base_hash[:16])

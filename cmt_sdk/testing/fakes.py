@@ -143,7 +143,7 @@ class FakeReader:
 
 
 class FakeStateReader:
-    """Listens without hidden states: characters alone decide the intent of a message."""
+    """Reads no hidden states: characters alone decide the intent of a message."""
 
     name = "characters"
 

@@ -33,7 +33,7 @@ _fitted: dict[str, IntentProbe] = {}
 
 
 def intent_probe(state_reader: StateReader) -> IntentProbe:
-    """The probe for what this state_reader hears. Fitting it takes seconds, and is done once."""
+    """The probe for these states. Fitting it takes seconds, and is done once."""
     name = f"{state_reader.name}-{digest()}.npz"
     if name not in _fitted:
         _fitted[name] = _found(state_reader, name)
