@@ -15,7 +15,7 @@ from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import NoModel
 from cmt_sdk.text.rendering import render
-from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Passage
+from cmt_sdk.types import CompressedPassage, Encoded, Fingerprint, Passage
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class PassageEncoder:
             self._dimension = self._dimension or compressor.encode_query("An example.").size
             return encoded.embedding.size == self._dimension and compressor.reads(encoded.memory)
 
-    def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
+    def load(self, passage_ids: Sequence[int]) -> dict[int, CompressedPassage]:
         """Load the stored memories, by passage id; passages without one are missing from the
         result.
 
@@ -78,8 +78,8 @@ class PassageEncoder:
         return self.store.load(passage_ids, self.engine.compressor.fingerprint)
 
     def memories(
-        self, passages: Sequence[Passage], loaded: Mapping[int, PackedMemory]
-    ) -> list[PackedMemory]:
+        self, passages: Sequence[Passage], loaded: Mapping[int, CompressedPassage]
+    ) -> list[CompressedPassage]:
         """Return the memories of passages, in their order.
 
         A passage whose memory is not stored is encoded now, and its memory is stored unless the

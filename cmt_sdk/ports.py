@@ -15,13 +15,13 @@ from typing import Any, Protocol, TypeAlias
 from cmt_sdk.types import (
     AnswerSpan,
     CheckResult,
+    CompressedPassage,
     Document,
     Encoded,
     Filter,
     Fingerprint,
     Hit,
     Outcome,
-    PackedMemory,
     Page,
     Passage,
     Piece,
@@ -67,7 +67,7 @@ class Compressor(Protocol):
         for it.
         """
 
-    def reads(self, memory: PackedMemory) -> bool:
+    def reads(self, memory: CompressedPassage) -> bool:
         """Return whether a memory from elsewhere is intact.
 
         Its fingerprint is that of this compressor; its contents can still be anything.
@@ -95,7 +95,7 @@ class Reader(Protocol):
         """Yield the answer in pieces, at most `max_tokens` tokens; the last piece has the usage."""
 
     def word_likelihoods(
-        self, question: str, memories: Sequence[PackedMemory]
+        self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
         """Return the log probability of each token of the question after each memory alone.
 
@@ -247,7 +247,9 @@ class Store(Protocol):
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None: ...
 
-    def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, PackedMemory]: ...
+    def load(
+        self, passage_ids: Sequence[int], reader: Fingerprint
+    ) -> dict[int, CompressedPassage]: ...
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]: ...
 

@@ -15,7 +15,7 @@ from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.retrieval.context import MESSAGE, shortened
 from cmt_sdk.retrieval.retriever import check_question
 from cmt_sdk.system.handles import Handle
-from cmt_sdk.types import READERS, Answer, Filter, PackedMemory, ReaderKind, Turn, Where
+from cmt_sdk.types import READERS, Answer, CompressedPassage, Filter, ReaderKind, Turn, Where
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -71,7 +71,7 @@ class Ask:
     filter: Filter = field(default_factory=Filter)
     history: Sequence[Turn] | None = None
     # the memories that ranking has loaded, by passage id: the reader uses them again
-    loaded: dict[int, PackedMemory] = field(default_factory=dict, repr=False, compare=False)
+    loaded: dict[int, CompressedPassage] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # of a long message in a conversation the middle is left out

@@ -36,7 +36,7 @@ from cmt_sdk.archive.layout import (
 )
 from cmt_sdk.errors import StorageDamaged
 from cmt_sdk.system.open_files import refuse_open
-from cmt_sdk.types import Document, Encoded, Fingerprint, PackedMemory
+from cmt_sdk.types import CompressedPassage, Document, Encoded, Fingerprint
 
 JSON_GROWTH = 6  # bytes of JSON per byte of text at most: control characters
 
@@ -161,7 +161,7 @@ class Contents:
             raise StorageDamaged(
                 f"{where}: its embedding is not a vector of float32 and of length 1"
             )
-        memory = PackedMemory(
+        memory = CompressedPassage(
             row.kind, row.tokens, {n: arrays[f"{number}.memory.{n}"] for n in row.arrays}
         )
         encoded = Encoded(memory, embedding.astype(np.float32), row.fidelity)

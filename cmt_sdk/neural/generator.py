@@ -21,7 +21,7 @@ from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import NON_BEST_BIAS, CompressionMethod
 from cmt_sdk.neural.scoring import question_likelihoods
 from cmt_sdk.text.prompting import UNKNOWN
-from cmt_sdk.types import AnswerSpan, PackedMemory, Piece, Prompt, Usage
+from cmt_sdk.types import AnswerSpan, CompressedPassage, Piece, Prompt, Usage
 
 
 @dataclass
@@ -74,7 +74,7 @@ class Generator:
         yield from self.decode(reading, max_tokens, began)
 
     def word_likelihoods(
-        self, question: str, memories: Sequence[PackedMemory]
+        self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
         """The log probability of each token of the question after each memory alone, in nats.
 

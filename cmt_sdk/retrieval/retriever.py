@@ -22,10 +22,10 @@ from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
 from cmt_sdk.types import (
     SEARCH_MODES,
+    CompressedPassage,
     Filter,
     Hit,
     Match,
-    PackedMemory,
     Passage,
     SearchMode,
     Turn,
@@ -200,7 +200,7 @@ class Retriever:
         self,
         question: str,
         candidates: Sequence[Candidate],
-        loaded: MutableMapping[int, PackedMemory] | None = None,
+        loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> list[Candidate]:
         """Order candidates by the log probability of the question after the memory of each.
 
@@ -283,7 +283,7 @@ class Retriever:
         self,
         query: str,
         passages: Sequence[Passage],
-        loaded: MutableMapping[int, PackedMemory] | None = None,
+        loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> dict[int, float]:
         """Return the log probability of the query after each passage's memory, in nats, by passage
         id. A passage without a stored memory is missing.
@@ -298,7 +298,7 @@ class Retriever:
         self,
         query: str,
         passages: Sequence[int],
-        loaded: MutableMapping[int, PackedMemory] | None = None,
+        loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> dict[int, list[float]]:
         """Return the log probability of each token of the query after each passage's memory, by
         passage id, in the order given. A passage without a stored memory is missing.

@@ -1,7 +1,7 @@
 """The bytes of a memory: named little-endian arrays behind a fixed header, with a checksum.
 docs/format.md describes them.
 
-Knows numpy and the PackedMemory; knows neither the database nor what the arrays mean.
+Knows numpy and the CompressedPassage; knows neither the database nor what the arrays mean.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmt_sdk.errors import InvalidInput, StorageDamaged, StorageNewer
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 MAGIC = b"CMTM"
 VERSION = 1
@@ -32,7 +32,7 @@ DTYPES: dict[bytes, np.dtype[Any]] = {
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
-def pack(memory: PackedMemory) -> bytes:
+def pack(memory: CompressedPassage) -> bytes:
     """Return the bytes of a memory. Raises InvalidInput for arrays that the format cannot hold."""
     start = TABLE + ENTRY.size * len(memory.arrays)
     entries, data, offset = [], [], -(-start // ALIGN) * ALIGN
@@ -55,7 +55,7 @@ def pack(memory: PackedMemory) -> bytes:
     return header + CHECKSUM.pack(zlib.crc32(body, zlib.crc32(header))) + body
 
 
-def unpack(data: bytes | memoryview) -> PackedMemory:
+def unpack(data: bytes | memoryview) -> CompressedPassage:
     """Return the memory that the bytes hold; its arrays are read-only views of them.
 
     Raises:
@@ -77,7 +77,7 @@ def unpack(data: bytes | memoryview) -> PackedMemory:
         raise StorageDamaged("a memory's checksum does not fit its bytes")
     try:
         arrays = dict(_array(view, TABLE + n * ENTRY.size) for n in range(count))
-        return PackedMemory(kind.rstrip(b"\0").decode(), tokens, arrays)
+        return CompressedPassage(kind.rstrip(b"\0").decode(), tokens, arrays)
     except (struct.error, KeyError, ValueError) as error:
         # not UTF-8, or no bytes along an axis and too many along another
         raise StorageDamaged(f"a memory's table of arrays is damaged: {error}") from error

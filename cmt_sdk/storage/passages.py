@@ -33,7 +33,7 @@ from cmt_sdk.storage.rows import (
     sound_text,
 )
 from cmt_sdk.storage.work_locks import claimed
-from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, PackedMemory, Passage, Vector
+from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Fingerprint, Passage, Vector
 from cmt_sdk.types.vectors import Embeddings
 
 # seconds before the time of reading is written again: a question should not cost a write each time
@@ -164,7 +164,7 @@ class Passages(Database):
             )
         return lost
 
-    def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, PackedMemory]:
+    def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, CompressedPassage]:
         """Return stored memories by passage id; a passage without one is missing.
 
         Records the time of reading, for `evict`, with a resolution of LAST_READ_RESOLUTION_S.
@@ -172,7 +172,7 @@ class Passages(Database):
         Raises:
             ModelMismatch: another model than `reader` made stored memories.
         """
-        found: dict[int, PackedMemory] = {}
+        found: dict[int, CompressedPassage] = {}
         now = self.now().timestamp()
         old = []
         with self._read() as db:
@@ -328,7 +328,7 @@ def _makers(db: Connection) -> list[Fingerprint]:
     return [fingerprint_of(row.body) for row in db.execute(text(sql))]
 
 
-def _memory_of(passage: int, data: bytes) -> PackedMemory | None:
+def _memory_of(passage: int, data: bytes) -> CompressedPassage | None:
     """Return a stored memory; None for a damaged one, which is then made again from the text like a
     missing one.
     """

@@ -21,9 +21,9 @@ from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.text.prompting import UNKNOWN
 from cmt_sdk.types import (
     AnswerSpan,
+    CompressedPassage,
     Encoded,
     Fingerprint,
-    PackedMemory,
     Piece,
     Prompt,
     Usage,
@@ -72,17 +72,17 @@ class FakeCompressor:
             Encoded(self._memory(t), vector) for t, vector in zip(texts, embeddings, strict=True)
         ]
 
-    def reads(self, memory: PackedMemory) -> bool:
+    def reads(self, memory: CompressedPassage) -> bool:
         """True where the memory holds a passage's bytes."""
         held = memory.arrays.get("bytes")
         return (
             memory.kind == "fake" and held is not None and held.dtype == np.uint8 and held.ndim == 1
         )
 
-    def _memory(self, text: str) -> PackedMemory:
+    def _memory(self, text: str) -> CompressedPassage:
         # a memory is not readable as text
         hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)
-        return PackedMemory("fake", len(text.split()), {"bytes": hidden})
+        return CompressedPassage("fake", len(text.split()), {"bytes": hidden})
 
     def encode_query(self, question: str) -> Vector:
         """A unit vector, shape [64], or the embedder's."""
@@ -121,7 +121,7 @@ class FakeReader:
         )
 
     def word_likelihoods(
-        self, question: str, memories: Sequence[PackedMemory]
+        self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
         """0 for each different word of the question that a memory holds, else -10."""
         texts = [

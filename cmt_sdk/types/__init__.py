@@ -1,5 +1,6 @@
-"""The values that cross walls: documents, passages, packed memories, matches, answers. Knows numpy,
-no other room.
+"""The values that cross walls: documents, passages, compressed passages, matches, answers.
+
+Knows numpy, no other room.
 """
 
 from cmt_sdk.types.answers import (
@@ -17,6 +18,12 @@ from cmt_sdk.types.answers import (
     Source,
     Turn,
     Usage,
+)
+from cmt_sdk.types.compressed import (
+    CompressedPassage,
+    Encoded,
+    Fingerprint,
+    Vector,
 )
 from cmt_sdk.types.documents import (
     DATE_KEYS,
@@ -39,12 +46,6 @@ from cmt_sdk.types.documents import (
     Where,
     tail_of,
 )
-from cmt_sdk.types.memories import (
-    Encoded,
-    Fingerprint,
-    PackedMemory,
-    Vector,
-)
 
 __all__ = [
     "DATE_KEYS",
@@ -55,6 +56,7 @@ __all__ = [
     "Answer",
     "AnswerSpan",
     "CheckResult",
+    "CompressedPassage",
     "Document",
     "Encoded",
     "Filter",
@@ -64,7 +66,6 @@ __all__ = [
     "Match",
     "Metadata",
     "Outcome",
-    "PackedMemory",
     "Page",
     "Passage",
     "Piece",

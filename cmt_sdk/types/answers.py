@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from cmt_sdk.types.compressed import CompressedPassage
 from cmt_sdk.types.documents import ISO_DAY, Document, Passage
-from cmt_sdk.types.memories import PackedMemory
 
 ReaderKind: TypeAlias = Literal["memory", "text", "auto", "none"]
 SearchMode: TypeAlias = Literal["reranked", "fused", "vector", "text"]
@@ -223,7 +223,7 @@ class Prompt:
 
     question: str
     history: Sequence[Turn] = ()
-    memories: Sequence[PackedMemory] = ()
+    memories: Sequence[CompressedPassage] = ()
     passages: Sequence[str] = ()
     notes: bool = True
     talk: bool = False

@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 
 from cmt_cli.main import COMMANDS, main
 from cmt_sdk.testing.fakes import FINGERPRINT, open_fake
-from cmt_sdk.types import Encoded, PackedMemory
+from cmt_sdk.types import CompressedPassage, Encoded
 
 LISBON = "The museum moved to Lisbon in 2019."
 PORTO = "The museum moved to Porto in 2021."
@@ -281,7 +281,8 @@ def test_show_tells_the_fidelity_that_was_measured(cmt):
     with open_fake(cmt.home / "default") as memory:
         (passage,) = memory.passages(whole)
         memory._store.save(
-            {passage.id: Encoded(PackedMemory("fake", 7, {}), np.eye(1, 64)[0], 0.876)}, FINGERPRINT
+            {passage.id: Encoded(CompressedPassage("fake", 7, {}), np.eye(1, 64)[0], 0.876)},
+            FINGERPRINT,
         )
     assert (
         cmt("show", whole).stdout.splitlines()[-1]

@@ -19,7 +19,7 @@ from cmt_sdk.config.settings import Settings
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, QuantizedRows
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 T = TypeVar("T")
 
@@ -64,17 +64,17 @@ class CompressionMethod(Protocol):
             InvalidSetting: The adapter lacks a part that the settings need.
         """
 
-    def compress(self, passages: Sequence[str]) -> list[PackedMemory]:
+    def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
         """Make one memory per passage, in the order given."""
 
-    def is_valid(self, memory: PackedMemory) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """Whether a memory from an archive or another database is complete, and one of this model
         and method: its checksum alone does not show that.
         """
 
     def cache(
         self,
-        rows: Sequence[Sequence[PackedMemory]],
+        rows: Sequence[Sequence[CompressedPassage]],
         *,
         question: str = "",
         room: int = 0,
@@ -90,7 +90,7 @@ class CompressionMethod(Protocol):
             bias: Added to the attention logits of all memories of a row but the last.
         """
 
-    def positions(self, memories: Sequence[PackedMemory]) -> int:
+    def positions(self, memories: Sequence[CompressedPassage]) -> int:
         """Positions that the memories of one prompt take up, as far as they are known before the
         question is: one per token of their passages.
         """
@@ -102,7 +102,7 @@ class CompressionMethod(Protocol):
         """
 
 
-def has_valid_codes(memory: PackedMemory, which: str, count: int, width: int) -> bool:
+def has_valid_codes(memory: CompressedPassage, which: str, count: int, width: int) -> bool:
     """Whether a memory holds `count` four-bit rows of this width under the name "key", "value" or
     "soft".
     """
@@ -118,7 +118,7 @@ def has_valid_codes(memory: PackedMemory, which: str, count: int, width: int) ->
     )
 
 
-def quantized_rows(memory: PackedMemory, which: str) -> QuantizedRows:
+def quantized_rows(memory: CompressedPassage, which: str) -> QuantizedRows:
     """The four-bit rows of a memory under the name "key", "value" or "soft", as tensors that share
     its bytes.
     """

@@ -33,7 +33,7 @@ from cmt_sdk.neural.methods.base import (
 from cmt_sdk.neural.methods.kvzip import REPEAT, RepeatScores, top_share
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 KIND = "kv"
 REMEDY = "use another model, or compressor='soft' after `cmt train --part soft`"
@@ -76,13 +76,13 @@ class KVMethod(CompressionMethod):
     # -- compress ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def compress(self, passages: Sequence[str]) -> list[PackedMemory]:
+    def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
         """Make one memory per passage, in the order given."""
         ids = [self.lm.passage_ids(passage) for passage in passages]
         with self.lm.activate("encoder"):
             return in_batches(ids, self._compress_batch)
 
-    def _compress_batch(self, ids: Sequence[list[int]]) -> list[PackedMemory]:
+    def _compress_batch(self, ids: Sequence[list[int]]) -> list[CompressedPassage]:
         keys, values, scores = self.encode(ids)
         memories = []
         for row, length in enumerate(map(len, ids)):
@@ -127,7 +127,7 @@ class KVMethod(CompressionMethod):
         keys = self.rotary.unrotate(keys, positions[0, :longest], layers)
         return keys, values, watch.result() if watch else None
 
-    def is_valid(self, memory: PackedMemory) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """Whether the arrays agree in number, type and width, and are finite."""
         layers, heads, width = self.lm.kv_shape
         kept = memory.arrays.get("kept")
@@ -152,7 +152,7 @@ class KVMethod(CompressionMethod):
     @torch.inference_mode()
     def cache(
         self,
-        rows: Sequence[Sequence[PackedMemory]],
+        rows: Sequence[Sequence[CompressedPassage]],
         *,
         question: str = "",  # noqa: ARG002 - the entries do not depend on it
         room: int = 0,
@@ -162,7 +162,7 @@ class KVMethod(CompressionMethod):
         placed = [self._place(memories, room, bias) for memories in rows]
         return placed[0] if len(placed) == 1 else stacked(placed)
 
-    def _place(self, memories: Sequence[PackedMemory], room: int, bias: float) -> MemoryCache:
+    def _place(self, memories: Sequence[CompressedPassage], room: int, bias: float) -> MemoryCache:
         """Lay out [prefix | memory 1 | memory 2 | ... | room], every head with its own entries.
 
         1. Find each entry's row (layer * kv_heads + head), position and slot in its row.
@@ -203,7 +203,7 @@ class KVMethod(CompressionMethod):
             made.values[layer][:, :, :prefix_length] = prefix.values
         return made
 
-    def _decoded(self, memories: Sequence[PackedMemory], row: Tensor) -> tuple[Tensor, Tensor]:
+    def _decoded(self, memories: Sequence[CompressedPassage], row: Tensor) -> tuple[Tensor, Tensor]:
         """Keys (fp32, at position 0) and values (the model's type) [n, d] of all entries, in the
         order of the memories; row [n] as in _Places.
         """
@@ -218,7 +218,7 @@ class KVMethod(CompressionMethod):
         return keys.to(self.lm.device), values.to(self.lm.device, self.lm.dtype)
 
 
-def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
+def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> CompressedPassage:
     """Quantise the kept entries of one passage.
 
     The mean of a head's keys is stored once (`key_mean`), so that the codes spend their bits on
@@ -242,10 +242,10 @@ def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
         "value_codes": value_rows.codes.cpu().numpy(),
         "value_scales": value_rows.scales.cpu().numpy(),
     }
-    return PackedMemory(KIND, length, arrays)
+    return CompressedPassage(KIND, length, arrays)
 
 
-def _kept_bits(memory: PackedMemory) -> NDArray[np.uint8]:
+def _kept_bits(memory: CompressedPassage) -> NDArray[np.uint8]:
     """Which entries a memory holds, 0 or 1, [rows, tokens]."""
     return np.unpackbits(memory.arrays["kept"].view(np.uint8), axis=1, count=memory.tokens)
 
@@ -271,7 +271,7 @@ class _Places:
     end: int
 
 
-def _placed(memories: Sequence[PackedMemory], prefix_length: int, rows: int) -> _Places:
+def _placed(memories: Sequence[CompressedPassage], prefix_length: int, rows: int) -> _Places:
     found_rows = []
     positions = []
     slots = []

@@ -47,7 +47,7 @@ from cmt_sdk.neural.methods.base import (
 from cmt_sdk.neural.methods.ward import merge_windows
 from cmt_sdk.neural.partial_forward import run_from, run_until
 from cmt_sdk.neural.quantization import GROUP, dequantize, quantize
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 KIND = "soft"
 # The share of the model's layers that a passage runs through: 4 of 30. After fewer layers the
@@ -120,7 +120,7 @@ class SoftMethod(CompressionMethod):
     # -- compress ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def compress(self, passages: Sequence[str]) -> list[PackedMemory]:
+    def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
         """Make one memory per passage, in the order given."""
         ids = [self.lm.passage_ids(passage) for passage in passages]
         with self.lm.activate("encoder"):
@@ -159,7 +159,7 @@ class SoftMethod(CompressionMethod):
             made.append(SoftTokens(sums / sizes.sqrt()[:, None], ends))
         return made
 
-    def is_valid(self, memory: PackedMemory) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """Whether the arrays agree in number, type and width, and are those of this ratio."""
         width = self.lm.model.get_input_embeddings().weight.shape[1]
         ends = memory.arrays.get("soft_ends")
@@ -180,7 +180,7 @@ class SoftMethod(CompressionMethod):
     @torch.inference_mode()
     def cache(
         self,
-        rows: Sequence[Sequence[PackedMemory]],
+        rows: Sequence[Sequence[CompressedPassage]],
         *,
         question: str = "",  # noqa: ARG002 - the entries do not depend on it
         room: int = 0,
@@ -195,7 +195,7 @@ class SoftMethod(CompressionMethod):
         return made.with_room(room) if room else made
 
 
-def _packed(soft: SoftTokens) -> PackedMemory:
+def _packed(soft: SoftTokens) -> CompressedPassage:
     codes = quantize(soft.rows)
     arrays = {
         "soft_codes": codes.codes.cpu().numpy(),
@@ -203,15 +203,15 @@ def _packed(soft: SoftTokens) -> PackedMemory:
         # two bytes per end, as the format has no 16-bit integers
         "soft_ends": soft.ends.numpy().astype("<u2")[:, None].view(np.uint8),
     }
-    return PackedMemory(KIND, soft.tokens, arrays)
+    return CompressedPassage(KIND, soft.tokens, arrays)
 
 
-def _ends(memory: PackedMemory) -> NDArray[np.int64]:
+def _ends(memory: CompressedPassage) -> NDArray[np.int64]:
     """Where each window ends, from pairs of bytes."""
     return memory.arrays["soft_ends"].view("<u2")[:, 0].astype(np.int64)
 
 
-def unpacked(memories: Sequence[PackedMemory], lm: FrozenModel) -> list[SoftTokens]:
+def unpacked(memories: Sequence[CompressedPassage], lm: FrozenModel) -> list[SoftTokens]:
     """The memories' soft tokens, as they are after four bits."""
     made = []
     for memory in memories:

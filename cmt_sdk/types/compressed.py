@@ -1,4 +1,4 @@
-"""Compressed passages: fingerprint, packed memory, embedding. Knows numpy."""
+"""Compressed passages: fingerprint, compressed passage, embedding. Knows numpy."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
-class PackedMemory:
+class CompressedPassage:
     """A compressed passage as it is stored.
 
     Attributes:
@@ -103,6 +103,6 @@ class Encoded:
             not measured.
     """
 
-    memory: PackedMemory
+    memory: CompressedPassage
     embedding: Vector
     fidelity: float | None = None
