@@ -18,7 +18,7 @@ from cmt_cli.output import echo, print_json, print_table, to_jsonable
 from cmt_cli.suggestions import SuggestingGroup
 from cmt_sdk.errors import MemoryNotFound, ModelError, ModelNotFound
 
-# Settings whose change may make existing memories unusable.
+# Settings whose change may make existing compressed passages unusable.
 MADE_WITH = ("model", "adapter", "precision", "compressor", "compression", "keep_at_least")
 RESOLVED: Mapping[str, Callable[[str], str]] = {"model": resolve_model, "adapter": resolve_adapter}
 WARNINGS: Mapping[str, Callable[[str], str]] = {"model": model_warning, "device": device_warning}
@@ -111,7 +111,7 @@ def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
     if warning:
         warn(warning, as_json=as_json)
     if needs_reencode and not as_json:
-        echo("memories made with another value: `cmt reencode` re-encodes them", err=True)
+        echo("passages compressed with another value: `cmt reencode` re-encodes them", err=True)
 
 
 def _parse(name: str, text: str) -> Any:

@@ -45,7 +45,7 @@ MAX_NAMED = 3  # sources that a message names
 @click.option(
     "--trust",
     is_flag=True,
-    help="Accept compressed memories not sealed with your key. Use it only if you trust FILE.",
+    help="Accept compressed passages not sealed with your key. Use it only if you trust FILE.",
 )
 @click.option("--no-wait", is_flag=True, help="Do not compress now; `cmt compress` does it later.")
 @memory_option
@@ -71,7 +71,7 @@ def import_archive(
     both here and in FILE, the command stops before it imports anything: choose --theirs, --ours or
     --both.
 
-    The command accepts compressed memories from an archive only if they are sealed with your key;
+    The command accepts compressed passages from an archive only if they are sealed with your key;
     it compresses all others again from the text. The key is the file archive.key in the data
     folder, or the file that CMT_ARCHIVE_KEY names. Copy it to your other machines.
 
@@ -94,7 +94,7 @@ def import_archive(
             name = chosen[0] if chosen else "trust"
             raise click.UsageError(
                 f"--{name} is for an archive of `cmt export`: conversations have no versions and no"
-                " memories"
+                " compressed passages"
             )
         _import_conversations(file, scope, folder, wait=not no_wait, as_json=as_json)
         return
@@ -122,7 +122,8 @@ def import_archive(
 
 
 def _memories(progress: cmt_sdk.Progress, *, is_pending: bool) -> str:
-    """Return how many memories came from the archive, how many were compressed here, and why.
+    """Return how many compressed passages came from the archive, how many were compressed here, and
+    why.
 
     Returns "" if there were none.
     """
@@ -130,7 +131,7 @@ def _memories(progress: cmt_sdk.Progress, *, is_pending: bool) -> str:
     if not progress.taken and not made and not progress.unproven:
         return ""
     rest = "pending until `cmt compress`" if is_pending else f"{made} made again from the text"
-    summary = f"memories: {progress.taken} taken from the archive, {rest}"
+    summary = f"compressed passages: {progress.taken} taken from the archive, {rest}"
     if not progress.unproven:
         return summary
     return (

@@ -142,10 +142,10 @@ def train(
     Parts (--part):
 
     \b
-    reader      reads existing kv memories
-    compressor  makes and reads kv memories; existing ones must be re-encoded
-    soft        makes and reads soft memories
-    cmt         makes soft memories and aggregates them as in the paper, without a reader adapter
+    reader      reads passages compressed by kv
+    compressor  compresses and reads by kv; existing passages must be re-encoded
+    soft        compresses and reads by soft
+    cmt         compresses by soft and aggregates as in the paper, without a reader adapter
     matcher     makes the embeddings for search from the base model's states
     embedding   makes better embeddings with an adapter of the lower layers; takes longer
 
@@ -154,8 +154,8 @@ def train(
     \b
     distractors  other passages next to the right one
     absent       questions whose passage is absent
-    rounding     the 4-bit quantization of stored memories
-    pruning      reader, compressor: memories with fewer entries
+    rounding     the 4-bit quantization of compressed passages
+    pruning      reader, compressor: compressed passages with fewer entries
     repetition, ratios, warm-start
                  soft
     matching     cmt: self-matching

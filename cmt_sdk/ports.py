@@ -54,11 +54,13 @@ class Known:
 
 
 class Compressor(Protocol):
-    """Turns passages into memories and embeddings, and questions into vectors of the same space."""
+    """Compresses and embeds passages, and turns questions into vectors of the same space."""
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Identifies the model and the settings that make the memories; stored with each."""
+        """Identifies the model and the settings that make the compressed passages; stored with
+        each.
+        """
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
         """Return one memory and one embedding per text, in the order given.
@@ -89,7 +91,7 @@ class StateReader(Protocol):
 
 
 class Reader(Protocol):
-    """Answers from memories, from text, or from neither."""
+    """Answers from compressed passages, from text, or from neither."""
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """Yield the answer in pieces, at most `max_tokens` tokens; the last piece has the usage."""
@@ -159,7 +161,7 @@ class Engine(Protocol):
 
 
 class Store(Protocol):
-    """The documents, passages, memories and embeddings of one memory.
+    """The documents of one memory, and their passages, compressed passages and embeddings.
 
     SQLiteStore documents each method; tests/contract/test_store.py checks what every implementation
     has to do. Where the store is `read_only`, every method that would change it raises
@@ -235,7 +237,7 @@ class Store(Protocol):
 
     def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]: ...
 
-    # passages, memories and embeddings
+    # passages, compressed passages and embeddings
 
     def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]: ...
 

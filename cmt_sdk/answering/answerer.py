@@ -24,7 +24,7 @@ from cmt_sdk.understanding import newest
 CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look a memory's text up
 # Below this fidelity the text of a passage is read in place of its memory. Over 80 passages with
 # three questions each (see neural/scoring.py) the text was better by 0.10 F1 (95 %: 0.02 to 0.17)
-# between 0.85 and 0.9, by 0.05 and not surely between 0.9 and 0.95. Of memories that keep a quarter
+# between 0.85 and 0.9, by 0.05 and not surely between 0.9 and 0.95. Of passages that keep a quarter
 # 4 in 100 lie below, of those that keep an eighth 46.
 MIN_FIDELITY = 0.9
 # If the answer's passage fits the question worse than the best one by this many nats, the best one
@@ -158,7 +158,7 @@ class Answerer:
     def read_auto(
         self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
-        """Read memories, then text where needed, and renew the answer."""
+        """Read compressed passages, then text where needed, and renew the answer."""
         return self._renew_if_outdated(ask, self._read_memory_then_text(ask, matches, times), times)
 
     def _renew_if_outdated(
@@ -191,7 +191,8 @@ class Answerer:
     def _read_memory_then_text(
         self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
-        """Read memories; then text, if the best memory is known to be poor or the answer is unsure.
+        """Read compressed passages; then text, if the best one is known to be poor or the answer is
+        unsure.
 
         The text read is that of the best passage, and of the passage that holds the words of the
         unsure answer. The answer from text stands if memory gave none, or a less probable one.

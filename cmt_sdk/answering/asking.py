@@ -70,7 +70,7 @@ class Ask:
     max_tokens: int = 64
     filter: Filter = field(default_factory=Filter)
     history: Sequence[Turn] | None = None
-    # the memories that ranking has loaded, by passage id: the reader uses them again
+    # the compressed passages that ranking has loaded, by passage id: the reader uses them again
     loaded: dict[int, CompressedPassage] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -196,7 +196,7 @@ class Asking(Handle):
                 `answer` is there afterwards.
             k: Passages to read: 5, or as many as fit in `budget`.
             budget: Tokens of context that the passages may take.
-            reader: "memory" reads compressed memories and never the text; "text" puts the
+            reader: "memory" reads compressed passages and never the text; "text" puts the
                 passages' text into the prompt; "auto" reads the best passage's text too where the
                 memory reader is unsure, as it is where the words of its answer stand in no
                 passage, or where the memory's fidelity is known to be low; "none" asks the bare
@@ -214,7 +214,7 @@ class Asking(Handle):
 
         Raises:
             InvalidInput: An empty or too long question, a bad filter, an option outside its range.
-            ModelMismatch: Another model than the one that is open made the memories.
+            ModelMismatch: Another model than the one that is open made the compressed passages.
             ModelNotFound: The model is not on this machine.
 
         Example:

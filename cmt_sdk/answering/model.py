@@ -1,5 +1,5 @@
-"""MemoryModel: the story of asking: find passages, load their memories, read. No torch, no SQL in
-here.
+"""MemoryModel: the story of asking: find passages, load their compressed forms, read. No torch, no
+SQL in here.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class MemoryModel(Asking):
 
         Raises:
             InvalidInput: An empty text.
-            ModelMismatch: Another model than the one that is open made the memories.
+            ModelMismatch: Another model than the one that is open made the compressed passages.
         """
         for text in texts:
             check_question(text)

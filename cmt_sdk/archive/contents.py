@@ -1,5 +1,5 @@
-"""Reads an archive: checks its members, then yields its documents and memories one by one. Knows no
-store.
+"""Reads an archive: checks its members, then yields its documents and compressed passages one by
+one. Knows no store.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class Contents:
             )
 
     def memories(self, shard: int) -> Iterator[StoredMemory]:
-        """Yield the memories of one shard, which is held in memory."""
+        """Yield the compressed passages of one shard, which is held in memory."""
         rows_name, arrays_name = shard_names(shard)
         rows = [parse_memory(row, where) for where, row in self._rows(rows_name)]
         with self._sound(arrays_name):
@@ -135,13 +135,14 @@ class Contents:
             yield self._memory(row, arrays, number, self._where(f"{rows_name}, line {number + 1}"))
 
     def check_memories(self) -> None:
-        """Read all shards. Raises StorageDamaged unless they are sound and hold as many memories as
-        the manifest declares.
+        """Read all shards. Raises StorageDamaged unless they are sound and hold as many compressed
+        passages as the manifest declares.
         """
         found = sum(1 for shard in range(self.manifest.shards) for _ in self.memories(shard))
         if found != self.manifest.memories:
             raise StorageDamaged(
-                f"{self._path}: {found} memories, the manifest says {self.manifest.memories}"
+                f"{self._path}: {found} compressed passages, the manifest says"
+                f" {self.manifest.memories}"
             )
 
     def _memory(

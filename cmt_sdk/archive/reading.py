@@ -44,8 +44,8 @@ class ArchiveImport:
         split: returns the passages of a document.
         accepts: returns whether the open model can use a memory with this fingerprint.
         longest: UTF-8 bytes that a text has at most.
-        seal: proves memories; None proves none.
-        trust: accept memories without proof.
+        seal: proves compressed passages; None proves none.
+        trust: accept compressed passages without proof.
     """
 
     check: Callable[[Document], None]
@@ -65,7 +65,8 @@ class ArchiveImport:
 def read(
     store: Store, path: Path, rules: ArchiveImport, diverged: Choice | None = None
 ) -> Iterator[Progress]:
-    """Add an archive's documents with their ids, histories and times, and its proven memories.
+    """Add an archive's documents with their ids, histories and times, and its proven compressed
+    passages.
 
     A seal of the user's own key proves a memory; others are accepted only with `trust`. Without
     proof the author of an archive could put the memory of another text next to a text, and answers
@@ -253,8 +254,9 @@ def _extend(
 def _store_memories(
     found: _Matches, memories: Iterable[StoredMemory], rules: ArchiveImport
 ) -> dict[str, int]:
-    """Store those memories of a shard that pending passages need, that the model can use, and that
-    are proven; return the steps of progress: how many were stored, and how many lacked a proof.
+    """Store those compressed passages of a shard that pending passages need, that the model can
+    use, and that are proven; return the steps of progress: how many were stored, and how many
+    lacked a proof.
     """
     fitting: dict[Fingerprint, dict[int, Encoded]] = {}
     unproven = 0

@@ -42,7 +42,8 @@ class MethodInfo:
         uses: Settings that other methods do not use, each with the reason for a method without it.
         compressions: The compressions that it supports; empty for any from 1 to 100.
         default_rerank: Passages of a search that the model reranks where the settings do not say.
-        max_rerank: The most passages to rerank; 0 where memories cannot be read one by one.
+        max_rerank: The most passages to rerank; 0 where compressed passages cannot be read one by
+            one.
         needs_training: Whether the answers are unreliable without adapters trained for the method.
     """
 
@@ -75,8 +76,8 @@ def _soft_share(settings: MethodSettings, _tokens: int) -> float:
     return 1 / settings.compression
 
 
-GATHERS = {"aggregation": "it gathers the memories of compressor='soft'"}
-TRAINED = (4, 8, 16)  # the compressions that soft memories are trained for
+GATHERS = {"aggregation": "it gathers the passages of compressor='soft'"}
+TRAINED = (4, 8, 16)  # the compressions that soft is trained for
 # The key is the value of the setting `compressor`, or "compressor:aggregation" where the setting
 # `aggregation` is not "concat".
 _methods = {
@@ -85,7 +86,7 @@ _methods = {
         _kv_share,
         uses={
             "keep_at_least": "only compressor='kv' keeps entries of the KV cache",
-            "fidelity": "only the memories of compressor='kv' are measured",
+            "fidelity": "only the passages of compressor='kv' are measured",
         },
         default_rerank=10,
     ),
@@ -149,7 +150,7 @@ def find_method(compressor: str, aggregation: str = "concat") -> MethodInfo:
     if found is None:
         able = [name.split(":")[0] for name in _methods if name.endswith(f":{aggregation}")]
         raise InvalidSetting(
-            f"aggregation={aggregation!r}: it gathers the memories of"
+            f"aggregation={aggregation!r}: it gathers the passages of"
             f" compressor={' or '.join(map(repr, able))}; choose that too, or"
             " aggregation='concat'"
         )

@@ -63,8 +63,8 @@ class Settings:
             for none.
         device: A torch device such as "cpu" or "cuda:1"; "auto" takes a GPU where there is one.
         precision: "nf4" (4-bit weights), "bf16", "fp32", or "auto": nf4 on CUDA, elsewhere bf16
-            where the device multiplies it, else fp32. Memories made in bf16 and in fp32 are read
-            by each other.
+            where the device multiplies it, else fp32. Compressed passages made in bf16 and in fp32
+            are read by each other.
         compressor: "kv" keeps the KV-cache entries that matter, "soft" merges neighbouring tokens
             to soft tokens (CMT).
         compression: Source tokens per stored entry: with 4 a passage takes a quarter of its
@@ -74,11 +74,11 @@ class Settings:
             `compression` alone decides. Of 59 questions about 24 notes of one sentence the default
             model answers 46 right with a quarter, 50 with all; notes of fifty tokens gain nothing
             from 64 in place of 32, and passages of SQuAD grow by 2 % with 32, by 60 % with 64.
-        aggregation: How soft memories are read: "concat", one after another, or "cmt", gathered
-            into a few keys and values before the question, as published (needs an adapter of `cmt
-            train --part cmt`).
-        fidelity: Measure how much of a passage the model reads from its memory, as memories are
-            made, for "kv"; adding then takes a little over twice as long.
+        aggregation: How passages compressed by soft are read: "concat", one after another, or
+            "cmt", gathered into a few keys and values before the question, as published (needs an
+            adapter of `cmt train --part cmt`).
+        fidelity: Measure how much of a passage the model reads from its compressed form, as
+            passages are made, for "kv"; adding then takes a little over twice as long.
         rerank: Passages of a search that are put in a new order by how much the model, having read
             the memory of each, expects the question. 0: none. None: ten for "kv", none for "soft":
             reading ten of those takes seconds, and the answers are no better for it
@@ -137,7 +137,7 @@ class Settings:
                 )
         if (self.rerank or 0) > method.max_rerank:
             raise InvalidSetting(
-                f"rerank={self.rerank}: gathered memories cannot be read one by one; choose"
+                f"rerank={self.rerank}: gathered passages cannot be read one by one; choose"
                 " rerank=None, or aggregation='concat'"
             )
 

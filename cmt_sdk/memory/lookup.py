@@ -151,7 +151,7 @@ class Lookup(Core):
 
         Raises:
             InvalidInput: An empty or too long query, k below 1, an unknown mode, a bad filter.
-            ModelMismatch: Another model than the one that is open made the memories.
+            ModelMismatch: Another model than the one that is open made the compressed passages.
         """
         filter = filter_of(scope, source, where)
 
@@ -224,8 +224,8 @@ class Lookup(Core):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What makes the memories here: weights, quantisation, tokenizer, adapters, settings. Loads
-        the model.
+        """What makes the compressed passages here: weights, quantisation, tokenizer, adapters,
+        settings. Loads the model.
         """
         return self._engine.compressor.fingerprint
 

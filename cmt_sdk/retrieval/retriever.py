@@ -60,7 +60,7 @@ class Retriever:
     """Search over one store, one index and one engine. Every call into the engine holds `lock`.
 
     Attributes:
-        queue: encodes the passages whose memories a search needs.
+        queue: compresses the passages that a search needs.
         rerank_depth: how many of the first passages the model puts in order; 0: none.
     """
 
@@ -115,7 +115,7 @@ class Retriever:
 
         Raises:
             InvalidInput, InvalidSetting: a query, `k` or mode that cannot be.
-            ModelMismatch: another model made the stored memories.
+            ModelMismatch: another model made the stored compressed passages.
         """
         check_question(query)
         if k < 1:
@@ -187,7 +187,7 @@ class Retriever:
         ]
 
     def encode_missing(self, candidates: Sequence[Candidate]) -> None:
-        """Encode the pending ones of the first candidates: ranking needs their memories and
+        """Encode the pending ones of the first candidates: ranking needs their compressed forms and
         embeddings.
         """
         first = [c.match.passage for c in candidates[: self.rerank_depth]]
@@ -210,7 +210,8 @@ class Retriever:
         Args:
             question: as it was asked.
             candidates: as `gather` returns them.
-            loaded: memories by passage id; those that ranking loads are added, for the reader.
+            loaded: compressed passages by passage id; those that ranking loads are added, for the
+                reader.
         """
         alone = sorted((c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0)
         added = [c for c in candidates if c.alone is None]

@@ -1,7 +1,7 @@
 """DocumentRows: finds and writes the rows of documents and their passages inside a transaction.
 
-Opens no transaction itself: `Documents` does. Knows of memories and vectors only that they are
-deleted with their passage.
+Opens no transaction itself: `Documents` does. Knows of compressed passages and vectors only that
+they are deleted with their passage.
 """
 
 from __future__ import annotations
@@ -253,7 +253,9 @@ class DocumentRows(Database):
 
     @staticmethod
     def _drop_passages(db: Connection, ids: Sequence[int]) -> None:
-        """Delete passages with their rows of the full-text index, memories and embeddings."""
+        """Delete passages with their rows of the full-text index, compressed passages and
+        embeddings.
+        """
         for some in chunks(ids):
             for table in WORD_TABLES:
                 db.exec_driver_sql(f"DELETE FROM {table} WHERE rowid IN ({some})")

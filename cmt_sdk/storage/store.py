@@ -1,4 +1,4 @@
-"""SQLiteStore: one folder's documents, passages, memories and embeddings, in SQLite."""
+"""SQLiteStore: one folder's documents, passages, compressed passages and embeddings, in SQLite."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class SQLiteStore(Histories, Passages, FullText, KeptOut, Copies):
     """
 
     def check(self) -> Sequence[CheckResult]:
-        """Check files, database, index and memories; return one result per check."""
+        """Check files, database, index and compressed passages; return one result per check."""
         with self._read() as db:
             found = [*findings(db, self._folder, self.now().timestamp()), *self._encryption()]
         if (

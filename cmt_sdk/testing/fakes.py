@@ -1,7 +1,7 @@
 """An engine without a language model that obeys the ports.
 
 Hashed words are the vectors, the passage's bytes the memory. The reader answers with the sentence
-that shares most words with the question, read from the memories alone. Needs no torch.
+that shares most words with the question, read from the compressed passages alone. Needs no torch.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a reader gets: a question, and either memories or texts to answer it from.
+    """What a reader gets: a question, and either compressed passages or texts to answer it from.
 
     Attributes:
         question: The question.

@@ -253,8 +253,8 @@ class Progress:
         passages: Passages of the stored documents.
         compressed: Passages compressed.
         taken: Of these, passages whose memory an archive brought.
-        unproven: Memories of an archive that were not taken, because no seal proves that they are
-            of the text next to them; their passages are compressed here.
+        unproven: Compressed passages of an archive that were not taken, because no seal proves that
+            they are of the text next to them; their passages are compressed here.
     """
 
     added: int = 0

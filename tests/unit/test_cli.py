@@ -436,7 +436,7 @@ def test_export_and_import(cmt, tmp_path):
     assert cmt.json("export", file, "--overwrite")["bytes"] == file.stat().st_size
     told = cmt("import", file, "-m", "restored").stdout
     assert told.startswith(
-        "1 added, 0 updated, 0 unchanged\nmemories: 1 taken from the archive, 0 made again"
+        "1 added, 0 updated, 0 unchanged\ncompressed passages: 1 taken from the archive, 0 made again"
     )
     assert cmt("ask", "-m", "restored", "Where did the museum move?").stdout.startswith(LISBON)
 
@@ -491,7 +491,7 @@ def test_config_shows_and_sets(cmt):
     assert not cmt.home.exists()
     assert cmt("config", "set", "compression", "2").stderr == ""
     cmt("add", "--text", LISBON)
-    told = "memories made with another value: `cmt reencode` re-encodes them\n"
+    told = "passages compressed with another value: `cmt reencode` re-encodes them\n"
     assert cmt("config", "set", "compression", "2.5").stderr == told
     assert cmt("config", "set", "compression", "2.5").stderr == ""
     assert cmt("config", "set", "rerank", "0").stderr == ""

@@ -101,21 +101,21 @@ def test_a_memory_of_earlier_settings_opens(tmp_path):
         (
             {"compressor": "soft", "fidelity": True},
             (
-                "fidelity=True: only the memories of compressor='kv' are measured; choose that too, or"
+                "fidelity=True: only the passages of compressor='kv' are measured; choose that too, or"
                 " fidelity=False"
             ),
         ),
         (
             {"aggregation": "cmt"},
             (
-                "aggregation='cmt': it gathers the memories of compressor='soft'; choose that too, or"
+                "aggregation='cmt': it gathers the passages of compressor='soft'; choose that too, or"
                 " aggregation='concat'"
             ),
         ),
         (
             {"compressor": "soft", "aggregation": "cmt", "rerank": 5},
             (
-                "rerank=5: gathered memories cannot be read one by one; choose rerank=None, or"
+                "rerank=5: gathered passages cannot be read one by one; choose rerank=None, or"
                 " aggregation='concat'"
             ),
         ),
