@@ -59,8 +59,8 @@ class PassageEncoder:
                 )
 
     def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
-        """Return whether the open model can use a memory from elsewhere: the same model and
-        settings made it, and it is intact.
+        """Return whether the open model can use a compressed passage from elsewhere: the same model
+        and settings made it, and it is intact.
         """
         with self.lock:
             compressor = self.engine.compressor
@@ -83,8 +83,8 @@ class PassageEncoder:
     ) -> list[CompressedPassage]:
         """Return the compressed passages, in the order of the given ones.
 
-        A passage whose memory is not stored is encoded now, and its memory is stored unless the
-        store is read-only.
+        A passage whose compressed form is not stored is compressed now, and stored unless the store
+        is read-only.
 
         Args:
             passages: the passages to read.

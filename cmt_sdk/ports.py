@@ -63,14 +63,14 @@ class Compressor(Protocol):
         """
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """Return one memory and one embedding per text, in the order given.
+        """Return one compressed passage and one embedding per text, in the order given.
 
-        Batches texts of like length itself. Measures each memory's fidelity where the settings ask
+        Batches texts of like length itself. Measures the fidelity of each where the settings ask
         for it.
         """
 
     def reads(self, memory: CompressedPassage) -> bool:
-        """Return whether a memory from elsewhere is intact.
+        """Return whether a compressed passage from elsewhere is intact.
 
         Its fingerprint is that of this compressor; its contents can still be anything.
         """
@@ -99,10 +99,12 @@ class Reader(Protocol):
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
-        """Return the log probability of each token of the question after each memory alone.
+        """Return the log probability of each token of the question after each compressed passage
+        alone.
 
         Returns:
-            One row per memory, in the order given, in nats; all rows have the same length.
+            One row per compressed passage, in the order given, in nats; all rows have the same
+            length.
         """
 
     def answer_spans(

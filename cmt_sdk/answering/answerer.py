@@ -21,11 +21,11 @@ from cmt_sdk.text.words.folding import legible
 from cmt_sdk.types import Match, Piece, Prompt, Usage
 from cmt_sdk.understanding import newest
 
-CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look a memory's text up
-# Below this fidelity the text of a passage is read in place of its memory. Over 80 passages with
-# three questions each (see neural/scoring.py) the text was better by 0.10 F1 (95 %: 0.02 to 0.17)
-# between 0.85 and 0.9, by 0.05 and not surely between 0.9 and 0.95. Of passages that keep a quarter
-# 4 in 100 lie below, of those that keep an eighth 46.
+CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look the text up
+# Below this fidelity the text of a passage is read in place of its compressed form. Over 80
+# passages with three questions each (see neural/scoring.py) the text was better by 0.10 F1 (95 %:
+# 0.02 to 0.17) between 0.85 and 0.9, by 0.05 and not surely between 0.9 and 0.95. Of passages that
+# keep a quarter 4 in 100 lie below, of those that keep an eighth 46.
 MIN_FIDELITY = 0.9
 # If the answer's passage fits the question worse than the best one by this many nats, the best one
 # is read again alone. Of 58 questions about 40 everyday notes 3 were, of 100
@@ -276,7 +276,7 @@ def _may_be_a_value(pieces: Sequence[str]) -> bool:
 
 
 def _is_faithful(match: Match) -> bool:
-    """False for a memory that was measured and found poor."""
+    """False for a compressed passage that was measured and found poor."""
     return match.passage.fidelity is None or match.passage.fidelity >= MIN_FIDELITY
 
 

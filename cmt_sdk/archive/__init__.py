@@ -4,7 +4,8 @@ can read. It never holds pickles.
     manifest.json                 format number, counts, and the fingerprints of what compressed
     documents.jsonl               one line per version of a document; the versions of a document
                                   follow each other, oldest first
-    memories/00000.jsonl          one line per memory: its document, its passage's hash, its
+    memories/00000.jsonl          one line per compressed passage: its document, its passage's hash,
+    its
                                   fingerprint, its arrays and its seal
     memories/00000.safetensors    those arrays ("0.memory.NAME") and the embeddings ("0.key"), by
                                   line number

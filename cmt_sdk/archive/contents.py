@@ -26,12 +26,12 @@ from cmt_sdk.archive.layout import (
     LARGEST_ROW,
     LARGEST_SHARD,
     MANIFEST,
+    CompressedRow,
     Manifest,
-    MemoryRow,
     Row,
+    parse_compressed,
     parse_document,
     parse_manifest,
-    parse_memory,
     shard_names,
 )
 from cmt_sdk.errors import StorageDamaged
@@ -42,8 +42,8 @@ JSON_GROWTH = 6  # bytes of JSON per byte of text at most: control characters
 
 
 @dataclass(frozen=True, slots=True)
-class StoredMemory:
-    """A memory from an archive.
+class ArchivedPassage:
+    """A compressed passage from an archive.
 
     Attributes:
         document: the id of its document in the archive.
@@ -120,10 +120,10 @@ class Contents:
                 f"{self._path}: {documents} documents, the manifest says {self.manifest.documents}"
             )
 
-    def memories(self, shard: int) -> Iterator[StoredMemory]:
+    def compressed(self, shard: int) -> Iterator[ArchivedPassage]:
         """Yield the compressed passages of one shard, which is held in memory."""
         rows_name, arrays_name = shard_names(shard)
-        rows = [parse_memory(row, where) for where, row in self._rows(rows_name)]
+        rows = [parse_compressed(row, where) for where, row in self._rows(rows_name)]
         with self._sound(arrays_name):
             arrays = load(self._read(arrays_name))
         expected = {f"{n}.memory.{name}" for n, row in enumerate(rows) for name in row.arrays}
@@ -138,7 +138,7 @@ class Contents:
         """Read all shards. Raises StorageDamaged unless they are sound and hold as many compressed
         passages as the manifest declares.
         """
-        found = sum(1 for shard in range(self.manifest.shards) for _ in self.memories(shard))
+        found = sum(1 for shard in range(self.manifest.shards) for _ in self.compressed(shard))
         if found != self.manifest.memories:
             raise StorageDamaged(
                 f"{self._path}: {found} compressed passages, the manifest says"
@@ -146,8 +146,8 @@ class Contents:
             )
 
     def _memory(
-        self, row: MemoryRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str
-    ) -> StoredMemory:
+        self, row: CompressedRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str
+    ) -> ArchivedPassage:
         fingerprint = self.manifest.fingerprints.get(row.fingerprint)
         embedding = arrays[f"{number}.key"]
         if fingerprint is None:
@@ -166,7 +166,7 @@ class Contents:
             row.kind, row.tokens, {n: arrays[f"{number}.memory.{n}"] for n in row.arrays}
         )
         encoded = Encoded(memory, embedding.astype(np.float32), row.fidelity)
-        return StoredMemory(row.document, row.content, fingerprint, encoded, row.seal or "")
+        return ArchivedPassage(row.document, row.content, fingerprint, encoded, row.seal or "")
 
     def _rows(self, name: str) -> Iterator[tuple[str, Row]]:
         """Yield the lines of a member as objects, each with its place for messages."""

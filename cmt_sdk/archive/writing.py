@@ -20,8 +20,8 @@ from cmt_sdk.archive.layout import (
     DOCUMENTS,
     MANIFEST,
     SHARD_BYTES,
+    CompressedRow,
     Manifest,
-    MemoryRow,
     digest,
     document_row,
     shard_names,
@@ -41,7 +41,7 @@ NAME_AT = 30  # the offset of its first member's name
 def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | None = None) -> int:
     """Write the current documents with their histories and stored compressed passages.
 
-    A passage without a memory is written as text alone; expired documents are left out. Only the
+    A pending passage is written as text alone; expired documents are left out. Only the
     owner can read the file.
 
     Args:
@@ -135,7 +135,7 @@ class _Shards:
     count: int = 0
     memories: int = 0
     fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
-    _rows: list[MemoryRow] = field(default_factory=list)
+    _rows: list[CompressedRow] = field(default_factory=list)
     _arrays: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     _bytes: int = 0
 
@@ -146,7 +146,7 @@ class _Shards:
         content = digest(passage)
         seal = self.seal.of(content, fingerprint.id, encoded) if self.seal else None
         made_of = (passage.document_id, content, fingerprint.id)
-        row = MemoryRow(
+        row = CompressedRow(
             *made_of, memory.kind, memory.tokens, tuple(memory.arrays), encoded.fidelity, seal
         )
         self._rows.append(row)

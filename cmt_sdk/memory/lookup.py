@@ -139,7 +139,7 @@ class Lookup(Core):
             query: A question or some words, at most 20,000 characters.
             k: Passages to find.
             mode: "fused" ranks by meaning and words; "reranked" then lets the model read the query
-                after the memory of each of the first few, as `ask` does; "vector" ranks by
+                after the compressed form of each of the first few, as `ask` does; "vector" ranks by
                 meaning; "text" by words, which needs no model.
             per_document: True finds the k best documents, each with its best passage.
             history: The turns before the query, even none: the query is then a message of a

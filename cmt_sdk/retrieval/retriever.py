@@ -110,7 +110,7 @@ class Retriever:
             k: passages to return.
             filter: which documents to search.
             mode: "vector" searches by meaning, "text" by words, "fused" by both; "reranked" then
-                lets the model score the query after the memory of each of the first few.
+                lets the model score the query after each of the first few, compressed.
             vector: the query's vector where it is known; saves encoding it again.
 
         Raises:
@@ -202,7 +202,7 @@ class Retriever:
         candidates: Sequence[Candidate],
         loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> list[Candidate]:
-        """Order candidates by the log probability of the question after the memory of each.
+        """Order candidates by the log probability of the question after each, compressed.
 
         If the best candidate is the same with and without history, the order without history
         stays. If it leads by CLEAR nats, the reader gets no earlier exchange.
@@ -272,7 +272,7 @@ class Retriever:
         return [match_of(f, *found[f.passage_id]) for f in fused if f.passage_id in found]
 
     def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """Put the first few in a new order. A passage without a memory is ordered by its place
+        """Put the first few in a new order. A pending passage is ordered by its place
         alone.
         """
         first = matches[: self.rerank_depth or DEFAULT_RERANK_DEPTH]
@@ -286,8 +286,8 @@ class Retriever:
         passages: Sequence[Passage],
         loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> dict[int, float]:
-        """Return the log probability of the query after each passage's memory, in nats, by passage
-        id. A passage without a stored memory is missing.
+        """Return the log probability of the query after each compressed passage, in nats, by
+        passage id. A pending passage is missing.
 
         Empty for fewer than two passages: there is no order to choose. `loaded` as in `rank`.
         """
@@ -301,8 +301,8 @@ class Retriever:
         passages: Sequence[int],
         loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> dict[int, list[float]]:
-        """Return the log probability of each token of the query after each passage's memory, by
-        passage id, in the order given. A passage without a stored memory is missing.
+        """Return the log probability of each token of the query after each compressed passage, by
+        passage id, in the order given. A pending passage is missing.
 
         Rows that were computed for this query lately are used again. `loaded` as in `rank`.
         """

@@ -220,7 +220,7 @@ class DocumentRows(Database):
         self, db: Connection, key: int, old: str, new: str, spans: Sequence[Span]
     ) -> None:
         """Give a document the passages of `spans`. A passage whose content it has already keeps its
-        row, its memory and its embedding.
+        row, its compressed form and its embedding.
 
         `old` is the text that its stored passages belong to, `new` the text of `spans`.
         """

@@ -209,7 +209,7 @@ class Passages(Database):
         """Return stored compressed passages with their embeddings and the fingerprints that made
         them, for an archive.
 
-        Does not count as a reading. A passage without a memory is missing.
+        Does not count as a reading. A pending passage is missing.
         """
         sql = """SELECT v.passage_id, v.key, f.body, m.data, m.fidelity FROM vectors v
             JOIN memories m ON m.passage_id = v.passage_id
@@ -329,13 +329,15 @@ def _makers(db: Connection) -> list[Fingerprint]:
 
 
 def _memory_of(passage: int, data: bytes) -> CompressedPassage | None:
-    """Return a stored memory; None for a damaged one, which is then made again from the text like a
-    missing one.
+    """Return a stored compressed passage; None for a damaged one, which is then made again from the
+    text like a missing one.
     """
     try:
         return unpack(data)
     except StorageDamaged as error:
         log.warning(
-            "the memory of passage %d is damaged and will be made again: %s", passage, error
+            "the compressed form of passage %d is damaged and will be made again: %s",
+            passage,
+            error,
         )
         return None

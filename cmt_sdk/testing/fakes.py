@@ -1,7 +1,8 @@
 """An engine without a language model that obeys the ports.
 
-Hashed words are the vectors, the passage's bytes the memory. The reader answers with the sentence
-that shares most words with the question, read from the compressed passages alone. Needs no torch.
+Hashed words are the vectors, the passage's bytes its compressed form. The reader answers with the
+sentence that shares most words with the question, read from the compressed passages alone. Needs no
+torch.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ class FakeCompressor:
     embedder: ExternalEmbedder | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """One memory per text. `compressed` records the texts.
+        """One compressed passage per text. `compressed` records the texts.
 
         Args:
             texts: The passages.
 
         Returns:
-            A memory and a unit vector [64] for each.
+            A compressed passage and a unit vector [64] for each.
         """
         self.compressed += texts
         embeddings = (
@@ -73,14 +74,14 @@ class FakeCompressor:
         ]
 
     def reads(self, memory: CompressedPassage) -> bool:
-        """True where the memory holds a passage's bytes."""
+        """True where it holds a passage's bytes."""
         held = memory.arrays.get("bytes")
         return (
             memory.kind == "fake" and held is not None and held.dtype == np.uint8 and held.ndim == 1
         )
 
     def _memory(self, text: str) -> CompressedPassage:
-        # a memory is not readable as text
+        # a compressed passage is not readable as text
         hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)
         return CompressedPassage("fake", len(text.split()), {"bytes": hidden})
 
@@ -123,7 +124,7 @@ class FakeReader:
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
-        """0 for each different word of the question that a memory holds, else -10."""
+        """0 for each different word of the question that a passage holds, else -10."""
         texts = [
             bytes(np.asarray(m.arrays["bytes"], np.uint8) ^ np.uint8(0x55)).decode()
             for m in memories

@@ -36,7 +36,7 @@ class Match:
         vector_score: The cosine.
         text_rank: Its rank by words, from 1; None if it is not in that list.
         text_score: The BM25 score.
-        likelihood: Log probability of the query after the memory of the passage, in nats; None if
+        likelihood: Log probability of the query after the compressed passage, in nats; None if
             the model has not read it.
         superseded_by: The id of the document that holds a newer value of the same thing.
     """

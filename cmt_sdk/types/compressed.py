@@ -99,8 +99,8 @@ class Encoded:
     Attributes:
         memory: The compressed passage, which is read.
         embedding: Float32 [dimension], of length 1, by which it is found.
-        fidelity: In [0, 1], how much of the passage the model reads from its memory; None if it was
-            not measured.
+        fidelity: In [0, 1], how much of the passage the model reads from its compressed form; None
+            if it was not measured.
     """
 
     memory: CompressedPassage

@@ -132,7 +132,7 @@ def test_a_damaged_memory_is_as_good_as_cold(store, tmp_path, caplog):
         )
     assert store.load([a, b], FINGERPRINT).keys() == {b}
     assert store.encodings([a, b]).keys() == {b}
-    assert f"the memory of passage {a} is damaged" in caplog.text
+    assert f"the compressed form of passage {a} is damaged" in caplog.text
     (finding,) = [f for f in store.check() if not f.ok]
     assert (finding.check, f"passage {a}" in finding.detail) == ("memories", True)
     store.save({a: encoded(a)}, FINGERPRINT)
