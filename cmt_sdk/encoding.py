@@ -78,7 +78,7 @@ class PassageEncoder:
         """
         return self.store.load(passage_ids, self.engine.compressor.fingerprint)
 
-    def memories(
+    def compressed(
         self, passages: Sequence[Passage], loaded: Mapping[int, CompressedPassage]
     ) -> list[CompressedPassage]:
         """Return the compressed passages, in the order of the given ones.

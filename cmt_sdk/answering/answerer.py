@@ -221,7 +221,7 @@ class Answerer:
             prompt = replace(prompt, history=recent_turns(prompt.history), notes=False)
         if kind == "memory":
             queue = self._retriever.queue
-            memories = timed(times, "load", lambda: queue.memories(passages, ask.loaded))
+            memories = timed(times, "load", lambda: queue.compressed(passages, ask.loaded))
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
             prompt = replace(prompt, passages=[render(p) for p in passages])
