@@ -15,8 +15,9 @@ from cmt_sdk.answering.sources import sources_of
 from cmt_sdk.answering.spoken import or_spoken
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, system_turns
+from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.retrieval.ranking import fit
-from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever, check_question
+from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever
 from cmt_sdk.text.prompting import UNKNOWN, abstains
 from cmt_sdk.types import Answer, Match, Prompt, Turn, Usage, Vector
 from cmt_sdk.understanding import newest

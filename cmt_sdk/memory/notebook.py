@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
+from cmt_sdk.retrieval.context import shortened
+from cmt_sdk.retrieval.question import LONGEST_QUESTION
 from cmt_sdk.types import Document, Intent, Match, Metadata, Receipt, SearchMode
 
 SOURCE = "chat"
@@ -83,8 +85,9 @@ class Notebook:
         These are the one that it means, and those that state another value of the same thing.
         """
         self.memory.wait(PATIENCE)  # a note of a moment ago is found by its meaning too
+        query = shortened(request, LONGEST_QUESTION)
         found = self.memory.search(
-            request, AMONG, mode="reranked", scope=self.scope or None, where=FROM_USER
+            query, AMONG, mode="reranked", scope=self.scope or None, where=FROM_USER
         )
         own = [m for m in found if m.document.scope == self.scope and m.document.source == SOURCE]
         same = [m for m in own if m is own[0] or m.superseded_by == own[0].document.id]

@@ -20,7 +20,7 @@ from cmt_sdk.retrieval.context import (
     shortened,
     system_turns,
 )
-from cmt_sdk.retrieval.retriever import LONGEST_QUESTION
+from cmt_sdk.retrieval.question import LONGEST_QUESTION
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 
 NOTES = [
