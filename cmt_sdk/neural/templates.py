@@ -233,7 +233,7 @@ def _bounded(tree: nodes.Template) -> nodes.Template:
 
 
 def _replace_concats(node: nodes.Node) -> None:
-    """Replace each operator ~ beneath a node by the filter `_joined`: Jinja does not intercept it."""
+    """Replace each operator ~ beneath a node, which Jinja does not intercept, by `_joined`."""
     for field, value in node.iter_fields():
         if isinstance(value, nodes.Concat):
             setattr(node, field, _as_joined(value))
