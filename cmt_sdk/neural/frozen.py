@@ -78,8 +78,11 @@ class FrozenModel:
 
     @cached_property
     def kv_shape(self) -> tuple[int, int, int]:
-        """Layers, key-value heads, and values per head."""
-        keys = [layer.keys for layer in self.prefix_cache(1).layers]
+        """Layers, key-value heads, and values per head.
+
+        Read from real keys, as families name these sizes differently in their configurations.
+        """
+        keys = [layer.keys for layer in self.prefix_cache(1).layers]  # (1, KV, prefix, d) each
         return len(keys), keys[0].shape[1], keys[0].shape[3]
 
     @cached_property
@@ -139,19 +142,21 @@ class FrozenModel:
         """A text in which no special token is spelled: with "<|im_end|>" in it a question could end
         its turn and speak as the system. A space goes after the first character of each spelling.
         """
-        if not self._special_tokens.pattern:
+        if not self._special_tokens.pattern:  # "" would match everywhere
             return text
         return self._special_tokens.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
 
-    def _render(self, question: str, history: Sequence[Turn], *, notes: bool) -> str:
+    def _prompt(self, question: str, history: Sequence[Turn], *, notes: bool) -> str:
+        """The text of a prompt, with SLOT where its notes go, or without notes."""
         asked = self.escape_special_tokens(question)
-        return self._chat(messages(asked, self._escaped(history), notes=notes))
+        return self._chat_text(messages(asked, self._escaped(history), notes=notes))
 
     def _escaped(self, history: Sequence[Turn]) -> list[Turn]:
         return [Turn(turn.role, self.escape_special_tokens(turn.content)) for turn in history]
 
-    def _chat(self, turns: list[dict[str, str]]) -> str:
-        if self.tokenizer.chat_template is None:
+    def _chat_text(self, turns: list[dict[str, str]]) -> str:
+        """Turns in the model's chat format, up to where the answer begins."""
+        if self.tokenizer.chat_template is None:  # a base model without chat training
             return self._bos + "\n".join(m["content"] for m in turns) + "\nAnswer:"
         template = self.tokenizer.get_chat_template()
         names = dict(self.tokenizer.special_tokens_map)
@@ -170,13 +175,18 @@ class FrozenModel:
         template writes it itself.
         """
         bos = self.tokenizer.bos_token
+        # Some tokenizers name such a token, and put it nowhere.
         if bos is None or self.tokenizer("a")["input_ids"][0] != self.tokenizer.bos_token_id:
             return ""
         return str(bos)
 
     def _split_at_slot(self, question: str, history: Sequence[Turn]) -> tuple[str, str]:
-        """The text of a prompt before and after the notes."""
-        text = self._render(question, history, notes=True)
+        """The text of a prompt before and after the notes.
+
+        Raises:
+            ModelUnsupported: The chat template changes the user's words, or writes them twice.
+        """
+        text = self._prompt(question, history, notes=True)
         before, slot, after = text.partition(SLOT)
         if not slot or SLOT in after:
             raise ModelUnsupported(
@@ -197,7 +207,16 @@ class FrozenModel:
         return self.ids(self._prefix)
 
     def question_ids(self, question: str, history: Sequence[Turn] = ()) -> list[int]:
-        """Token ids of everything after the notes."""
+        """Token ids of everything after the notes.
+
+        Args:
+            question: The question.
+            history: The turns before it.
+
+        Raises:
+            ModelUnsupported: The text before the notes depends on the question, so that memories
+                could not be made behind it beforehand.
+        """
         before, after = self._split_at_slot(question, history)
         if before != self._prefix:
             raise ModelUnsupported(
@@ -207,7 +226,10 @@ class FrozenModel:
         return self.ids(after)
 
     def question_span(self, question: str) -> tuple[list[int], list[int]]:
-        """Token ids from the notes to a question's first word, and the ids of its words."""
+        """Token ids from the notes to a question's first word, and the ids of its words.
+
+        The two parts are tokenized apart, so that all memories are scored on the same tokens.
+        """
         after = self._split_at_slot(question, ())[1]
         before, words, _ = after.partition(self.escape_special_tokens(question).strip())
         # Most tokenizers put a space into the token of the word that follows.
@@ -216,12 +238,12 @@ class FrozenModel:
 
     def bare_ids(self, question: str, history: Sequence[Turn] = ()) -> list[int]:
         """Token ids of a prompt without notes."""
-        return self.ids(self._render(question, history, notes=False))
+        return self.ids(self._prompt(question, history, notes=False))
 
     def talk_ids(self, message: str, history: Sequence[Turn] = ()) -> list[int]:
         """Token ids of small talk: the model's own chat template and no instruction."""
         turns = talk(self.escape_special_tokens(message), self._escaped(history))
-        return self.ids(self._chat(turns))
+        return self.ids(self._chat_text(turns))
 
     @cached_property
     def _turn_end(self) -> list[int]:
@@ -230,21 +252,25 @@ class FrozenModel:
 
     def heard_ids(self, message: str, longest: int) -> list[int]:
         """Token ids of a user's message, at most its first `longest`, and of the turn's end."""
-        return [*self.ids(self.escape_special_tokens(message.strip()))[:longest], *self._turn_end]
+        ids = self.ids(self.escape_special_tokens(message.strip()))
+        return [*ids[:longest], *self._turn_end]
 
     def passage_ids(self, content: str) -> list[int]:
         """Token ids of a passage as it stands among the notes. A special token that the passage
         spells is read as letters.
         """
         text = passage_text(content)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
-            "input_ids"
-        ]
+        tokenized = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)
+        ids: list[int] = tokenized["input_ids"]
         return ids
 
     @cached_property
     def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an answer."""
+        """Tokens that end an answer.
+
+        Raises:
+            ModelUnsupported: The model names none: its answers would never end.
+        """
         eos = self.model.generation_config.eos_token_id
         all_eos = eos if isinstance(eos, list) else [eos]
         ids = frozenset(i for i in [*all_eos, self.tokenizer.eos_token_id] if i is not None)
@@ -264,9 +290,10 @@ class FrozenModel:
         tokenizer may name another one first.
         """
         try:
-            chat = self._render("?", [Turn("user", "?"), Turn("assistant", SLOT)], notes=False)
+            chat = self._prompt("?", [Turn("user", "?"), Turn("assistant", SLOT)], notes=False)
         except ModelUnsupported:  # the template accepts a single turn only
             chat = ""
+        # SLOT stands for an answer in an earlier turn: the template ends that one.
         _, slot, after = chat.rpartition(SLOT)
         candidates = [*(self.ids(after) if slot else ()), self.tokenizer.eos_token_id]
         return next((i for i in candidates if i in self.stop_ids), min(self.stop_ids))
@@ -287,19 +314,22 @@ class FrozenModel:
             inputs: input_ids [batch, n] and other arguments of the model's forward.
 
         Returns:
-            Last hidden states [batch, n, d].
+            Last hidden states [batch, n, d], after the final norm.
         """
-        states: Tensor = self.model.base_model(
-            **inputs, **{self._cache_name: cache}, use_cache=True
-        ).last_hidden_state
+        # The base model has no output layer: logits are computed for the few states that need any.
+        output = self.model.base_model(**inputs, **{self._cache_name: cache}, use_cache=True)
+        states: Tensor = output.last_hidden_state
         return states
 
     @cached_property
     def _prefix_entries(self) -> list[tuple[Tensor, Tensor]]:
-        # By the bare model, whichever adapter is on. Ordinary tensors, not those of inference mode:
-        # gradients flow through what training computes from them.
+        """By layer, the keys and values [1, kv_heads, prefix, d] of `prefix_ids`.
+
+        By the bare model, whichever adapter is on: all memories share them. Ordinary tensors, not
+        those of inference mode: gradients flow through what training computes from them.
+        """
         with self.activate("bare"), torch.inference_mode(False), torch.no_grad():
-            ids = torch.tensor([self.prefix_ids], device=self.device)
+            ids = torch.tensor([self.prefix_ids], device=self.device)  # (1, prefix)
             # Without the model's configuration, so that layers with a window keep every entry too.
             cache = DynamicCache()
             self.forward(cache, input_ids=ids)
@@ -311,11 +341,14 @@ class FrozenModel:
         """
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(self._prefix_entries):
-            cache.update(keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1), layer)
+            batch_keys = keys.expand(batch, -1, -1, -1)  # (batch, KV, prefix, d)
+            batch_values = values.expand(batch, -1, -1, -1)
+            cache.update(batch_keys, batch_values, layer)
         return cache
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits, fp32, of hidden states [n, d]."""
+        """Next-token logits, fp32 [n, vocabulary], of hidden states [n, d]."""
         logits: Tensor = self.model.get_output_embeddings()(hidden).float()
+        # Gemma 2 caps the logits of its output too (arXiv 2408.00118).
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)
