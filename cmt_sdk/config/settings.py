@@ -42,7 +42,7 @@ class SettingsFields(TypedDict, total=False):
     device: str
     precision: str
     compressor: str
-    compression: float
+    compression: float | None
     keep_at_least: int
     aggregation: str
     fidelity: bool
@@ -68,7 +68,10 @@ class Settings:
         compressor: "kv" keeps the KV-cache entries that matter, "soft" merges neighbouring tokens
             to soft tokens (CMT).
         compression: Source tokens per stored entry: with 4 a passage takes a quarter of its
-            entries. From 1 (all) to 100 for "kv"; 4, 8 or 16 for "soft".
+            entries. From 1 (all) to 100 for "kv"; 4, 8 or 16 for "soft". None: what fits the model:
+            4 with adapters trained to read such memories, and for "kv" 2 without (figures in
+            docs/how-to/own-model.md). It is decided when a memory is made and recorded there, so that
+            `Memory.settings` has a number.
         keep_at_least: Tokens whose KV entries are kept of every passage, whatever `compression`
             is, for "kv": a passage of up to that many tokens, such as a short note, keeps all. 0:
             `compression` alone decides. Of 59 questions about 24 notes of one sentence the default
@@ -99,7 +102,7 @@ class Settings:
     device: str = "auto"
     precision: str = "auto"
     compressor: str = "kv"
-    compression: float = 4
+    compression: float | None = None
     keep_at_least: int = 32
     aggregation: str = "concat"
     fidelity: bool = False
@@ -116,7 +119,7 @@ class Settings:
             raise InvalidSetting(f"fidelity={self.fidelity!r}: choose one of False, True")
         for name, (low, high) in BOUNDS.items():
             value = getattr(self, name)
-            if name == "rerank" and value is None:
+            if value is None and _default(name) is None:
                 continue
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not low <= value <= high:
@@ -126,7 +129,7 @@ class Settings:
     def _check_method(self) -> None:
         """Raise InvalidSetting for a value that the compression method does not use."""
         method = self.method  # refuses an aggregation that the compressor does not have
-        if method.compressions:
+        if method.compressions and self.compression is not None:
             _check_choice("compression", self.compression, method.compressions)
         for name, reason in specific_settings().items():
             value = getattr(self, name)
@@ -147,7 +150,12 @@ class Settings:
 
         Rounded to twelve digits: a memory made with keep=0.98 keeps its fingerprint.
         """
-        return float(f"{1 / self.compression:.12g}")
+        return float(f"{1 / self.tokens_per_entry:.12g}")
+
+    @property
+    def tokens_per_entry(self) -> float:
+        """Source tokens per stored entry: `compression`, or that of a model with adapters."""
+        return self.method.compression if self.compression is None else self.compression
 
     @property
     def method(self) -> MethodInfo:

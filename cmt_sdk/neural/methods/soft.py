@@ -111,7 +111,7 @@ class SoftMethod(CompressionMethod):
     def create(cls, lm: FrozenModel, settings: Settings, _trained: TrainedParts) -> SoftMethod:
         """See CompressionMethod.create."""
         check_soft(lm)
-        return cls(lm, int(settings.compression))
+        return cls(lm, int(settings.tokens_per_entry))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """See CompressionMethod.fingerprint."""
