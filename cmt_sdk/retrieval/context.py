@@ -84,16 +84,19 @@ def exchanges(history: Sequence[Turn]) -> list[Exchange]:
     return [e for e in made if e.message or e.reply][:EXCHANGES]
 
 
-def rules(history: Sequence[Turn]) -> list[Turn]:
-    """The system's messages as one."""
-    text = sound("\n\n".join(turn.content for turn in history if turn.role == "system"), RULES)
+def rules(history: Sequence[Turn], most: int = RULES) -> list[Turn]:
+    """The system's messages as one, of at most `most` characters."""
+    text = sound("\n\n".join(turn.content for turn in history if turn.role == "system"), most)
     return [Turn("system", text)] if text else []
 
 
-def recent(history: Sequence[Turn]) -> list[Turn]:
-    """The system's messages and the latest turns, for a model that reads no notes."""
+def recent(history: Sequence[Turn], most: int = RULES) -> list[Turn]:
+    """The system's messages, of at most `most` characters, and the latest turns, as messages."""
     turns = [turn for turn in history if turn.role != "system" and turn.content.strip()]
-    return [*rules(history), *(replace(t, content=sound(t.content, TURN)) for t in turns[-TURNS:])]
+    return [
+        *rules(history, most),
+        *(replace(t, content=sound(t.content, TURN)) for t in turns[-TURNS:]),
+    ]
 
 
 def as_passages(history: Sequence[Turn]) -> list[str]:
