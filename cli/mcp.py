@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from cmt_cli.memory_folder import open_memory, open_or_create
-from cmt_cli.options import memory_option
+from cmt_cli.options import generator_options, memory_option
 from cmt_cli.output import echo, on_terminal
 from cmt_sdk.errors import InvalidSetting
 
@@ -75,6 +75,7 @@ SHUTDOWN_SECONDS = 3  # for running requests when the server is stopped
     ),
 )
 @click.option("--read-only", is_flag=True, help="Omit the tools that remember, update and forget.")
+@generator_options
 @memory_option
 @click.pass_context
 def mcp(
@@ -87,6 +88,7 @@ def mcp(
     origins: Sequence[str],
     read_only: bool,
     folder: Path,
+    generator: Mapping[str, Any],
 ) -> None:
     """Serve a memory to assistants that use MCP.
 
@@ -110,7 +112,8 @@ def mcp(
     check_null_origin(origins, token)
     hosts = _hosts(host, names, token) if http else ()
     _log_to_stderr()
-    with open_memory(folder) if read_only else open_or_create(folder) as memory:
+    opener = open_memory if read_only else open_or_create
+    with opener(folder, **generator) as memory:
         server = mcp_server(memory, read_only=read_only, token=token)
         if http:
             _serve(http_app(server, hosts, origins), host, port)

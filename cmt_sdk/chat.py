@@ -2,7 +2,8 @@
 
 It keeps a statement before it writes the reply: a reply that is stopped loses nothing. It answers
 questions from memory, acknowledges statements, and answers small talk as in the most similar
-exchange, else with the bare model. "Forget …" names what it concerns, and erases once the next
+exchange, else with the bare model. A generator, where there is one, writes all of these replies
+from the memories that fit. "Forget …" names what it concerns, and erases once the next
 turn agrees. The turns alone carry that over, so that a client that sends them all, as those of
 OpenAI's API do, can confirm as well.
 """
@@ -13,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from cmt_sdk.answering.asking import Stream
+from cmt_sdk.answering.asking import Ask, Stream, filter_of
 from cmt_sdk.answering.model import MemoryModel
 from cmt_sdk.text import phrases
 from cmt_sdk.text.provenance import words_of
@@ -24,6 +25,7 @@ from cmt_sdk.understanding import common_words
 TURNS_KEPT = 24
 TALK_TOKENS = 48  # of a reply to small talk, of which SENTENCES are given
 SENTENCES = 2
+WRITTEN_TOKENS = 512  # of a reply of a generator
 # Nearness from which an exchange of small talk is taken for the same. Of 43 messages that are not
 # among the exchanges 24 were nearer than that to one, whose reply fitted 22 of them; questions
 # about the world lay below.
@@ -146,10 +148,14 @@ class Chat:
     def _kept(self, intent: Intent) -> Heard:
         if intent.machine or not intent.tells:
             return Heard(intent)
+        if not self._remember and self._model.generates:
+            return Heard(intent)
         if not self._remember:
             reply = phrases.UNCHANGED if intent.remembers else phrases.HEARD
             return Heard(intent, reply="" if intent.asks else reply)
         kept, replaced = self._keeper.keep(intent.statement)
+        if self._model.generates:
+            return Heard(intent, kept, replaced)
         noted = phrases.noted(intent.statement, [d.text for d in replaced])
         reply = phrases.NOTED if intent.asks else noted
         return Heard(intent, kept, replaced, reply)
@@ -165,7 +171,7 @@ class Chat:
             answer = self._noted_and_answered(heard)
             yield answer.text
         else:
-            running = self._running(intent)
+            running = self._generated(heard) if self._model.generates else self._running(intent)
             yield from running
             answer = running.answer
         self.last = answer
@@ -187,6 +193,29 @@ class Chat:
         if is_echo or (answer.abstained and heard.intent.asked in heard.intent.statement):
             return _fixed(phrases.noted(heard.intent.statement, [d.text for d in heard.replaced]))
         return replace(answer, text=f"{heard.reply}\n\n{answer.text}")
+
+    def _generated(self, heard: Heard) -> Stream:
+        """The generator at work on a turn; a prompt that no person wrote gets no notes."""
+        intent, options = heard.intent, self._options
+        most = options.get("max_tokens", WRITTEN_TOKENS)
+        if intent.machine:
+            return self._model.talk(intent.text, max_tokens=most)
+        asked = Ask(
+            intent.text,
+            k=options.get("k"),
+            budget=options.get("budget"),
+            reader=options.get("reader", "memory"),
+            max_tokens=most,
+            filter=filter_of(
+                options.get("scope"),
+                options.get("source"),
+                options.get("where"),
+                outside=options.get("outside"),
+            ),
+            history=self._history(),
+        )
+        kept = heard.kept.id if heard.kept else None
+        return self._model.converse(asked, intent, kept=kept, keeps=self._remember)
 
     def _running(self, intent: Intent) -> Stream:
         """The model at work on a turn: from memory where it asks, else bare."""

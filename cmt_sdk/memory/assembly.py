@@ -15,7 +15,7 @@ from cmt_sdk.config import recorded as recording
 from cmt_sdk.config.settings import MEMORY_FILES, Settings
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import ModelError, ModelNotFound
-from cmt_sdk.ports import Compressor, Engine, Reader, StateReader, Store, VectorIndex
+from cmt_sdk.ports import Compressor, Engine, Generator, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.system.background import Worker
@@ -51,6 +51,7 @@ class Parts:
     retriever: Retriever
     worker: Worker
     encrypted: bool = False
+    generator: Generator | None = None
 
 
 def assemble(
@@ -61,12 +62,14 @@ def assemble(
     encrypted: bool = False,
     engine: Engine | None = None,
     embedder: Embedder | None = None,
+    generator_key: str | None = None,
 ) -> Parts:
     """Open or make the memory in a folder, with the settings that it was made with, changed by
     `overrides`.
 
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
-    model (tests bring a small one), `embedder` the matching head that makes embeddings. Raises
+    model (tests bring a small one), `embedder` the matching head that makes embeddings;
+    `generator_key` is the API key of the generator. Raises
     MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of
     a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
@@ -92,7 +95,25 @@ def assemble(
     queue = PassageEncoder(store, index, engine, settings.memory_budget)
     retriever = Retriever(store, index, engine, queue, settings.rerank_depth)
     worker = Worker(lambda stopping: queue.encode_backlog(stop=stopping), "cmt-compress")
-    return Parts(path, settings, store, index, engine, queue, retriever, worker, store.encrypted)
+    generator = _generator(settings, generator_key, named="generator" in overrides)
+    return Parts(
+        path, settings, store, index, engine, queue, retriever, worker, store.encrypted, generator
+    )
+
+
+def _generator(settings: Settings, key: str | None, *, named: bool) -> Generator | None:
+    """The generator of the settings; `named`: whether the caller gave its address."""
+    if settings.generator is None or settings.generator_model is None:
+        return None
+    from cmt_sdk.endpoint import Endpoint
+
+    return Endpoint.of(
+        settings.generator,
+        settings.generator_model,
+        settings.generator_timeout,
+        key,
+        named=named,
+    )
 
 
 def _settings(
