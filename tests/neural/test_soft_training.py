@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens
+from cmt_sdk.neural.methods.soft import SoftMethod
+from cmt_sdk.neural.methods.soft_tokens import SoftTokens
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
 from cmt_sdk.training.adapters import trainable

@@ -24,7 +24,8 @@ from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import CompressionMethod, TrainedParts
-from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens, last_hidden_states, unpacked
+from cmt_sdk.neural.methods.soft import SoftMethod, unpacked
+from cmt_sdk.neural.methods.soft_tokens import SoftTokens, last_hidden_states
 from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.types import PackedMemory
 
