@@ -130,7 +130,8 @@ def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> lis
 
     A pack asks about one or two of the passages. It holds none of the others, or some as
     distractors. It may ask about a passage that it lacks; the answer is then that the notes do not
-    say. The passage asked about mostly stands last, where the reader places the best match.
+    say. The passage asked about mostly stands last, where the reader places the best match. Where
+    the file says which passages stand beside it, the pack holds these and lacks none.
 
     Args:
         lm: Its tokenizer and chat format lay the packs out.
@@ -141,40 +142,62 @@ def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> lis
     while True:
         name = mixture.name()
         passages = [mixture.take(name) for _ in range(PASSAGES)]
-        contents = [content(p, with_title=rng.random() < 0.3) for p in passages]
-        packs = []
-        start = 0
-        while start < PASSAGES:
-            end = min(PASSAGES, start + rng.randint(1, 2))
-            asked = range(start, end)
-            others = [*range(start), *range(end, PASSAGES)]
-            count = 0 if "distractors" in ablate else rng.choice(DISTRACTORS)
-            distractors = rng.sample(others, min(len(others), count))
-            items = [
-                Item(q.text, rng.choice(q.answers), i)
-                for i in asked
-                for q in _some(passages[i], rng)
-            ]
-            absent = [i for i in others if i not in distractors]
-            if absent and "absent" not in ablate and rng.random() < 0.5:
-                items += [
-                    Item(q.text, UNKNOWN)
-                    for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]
-                ]
-            rng.shuffle(items)
-            shown = [*distractors, *asked]
-            if rng.random() > BEST_LAST:
-                rng.shuffle(shown)
-            packs.append(
-                build(
-                    lm,
-                    [contents[i] for i in shown],
-                    [replace(i, about=_place(shown, i.about)) for i in items],
-                )
-            )
-            start = end
+        if any(p.beside for p in passages):
+            packs = [_among_its_own(lm, p, rng) for p in passages]
+        else:
+            packs = _among_neighbours(lm, passages, rng, ablate)
         if made := [p for p in packs if p is not None]:
             return made
+
+
+def _among_neighbours(
+    lm: FrozenModel,
+    passages: Sequence[QuestionedPassage],
+    rng: random.Random,
+    ablate: Collection[str],
+) -> list[Pack | None]:
+    """Packs that ask about one or two of the passages, with some of the others as distractors."""
+    contents = [content(p, with_title=rng.random() < 0.3) for p in passages]
+    packs = []
+    start = 0
+    while start < PASSAGES:
+        end = min(PASSAGES, start + rng.randint(1, 2))
+        asked = range(start, end)
+        others = [*range(start), *range(end, PASSAGES)]
+        count = 0 if "distractors" in ablate else rng.choice(DISTRACTORS)
+        distractors = rng.sample(others, min(len(others), count))
+        items = [
+            Item(q.text, rng.choice(q.answers), i) for i in asked for q in _some(passages[i], rng)
+        ]
+        absent = [i for i in others if i not in distractors]
+        if absent and "absent" not in ablate and rng.random() < 0.5:
+            items += [
+                Item(q.text, UNKNOWN)
+                for q in _some(passages[rng.choice(absent)], rng)[: max(1, len(items) // 6)]
+            ]
+        rng.shuffle(items)
+        shown = [*distractors, *asked]
+        if rng.random() > BEST_LAST:
+            rng.shuffle(shown)
+        packs.append(
+            build(
+                lm,
+                [contents[i] for i in shown],
+                [replace(i, about=_place(shown, i.about)) for i in items],
+            )
+        )
+        start = end
+    return packs
+
+
+def _among_its_own(lm: FrozenModel, passage: QuestionedPassage, rng: random.Random) -> Pack | None:
+    """A pack that asks about one passage among those that its file puts beside it."""
+    shown = [*rng.sample(passage.beside, len(passage.beside)), passage.context]
+    if rng.random() > BEST_LAST:
+        rng.shuffle(shown)
+    about = shown.index(passage.context)
+    items = [Item(q.text, rng.choice(q.answers), about) for q in _some(passage, rng)]
+    return build(lm, shown, items)
 
 
 def repetition(lm: FrozenModel, content: str) -> Pack:

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cmt_sdk.config.methods import kept_share
 from cmt_sdk.neural.batching import batches
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
@@ -204,6 +205,7 @@ class ReaderTask:
         ablate: Names of `recipe.INGREDIENTS` to leave out of training.
         objectives: The weights of the loss.
         batch: Examples computed together.
+        at_least: Tokens of a passage whose entries are kept in any case.
     """
 
     lm: FrozenModel
@@ -221,6 +223,7 @@ class ReaderTask:
     ablate: Collection[str] = ()
     objectives: Objectives = field(default_factory=Objectives)
     batch: int = 1
+    at_least: int = 0
 
     def __post_init__(self) -> None:
         self._nf4_lm = replace(self.lm)  # it keeps the prompt's head as NF4 reads it
@@ -235,8 +238,7 @@ class ReaderTask:
         packs = []
         for _ in range(self.batch):
             drawn = draw(self.lm, self.mixture, self.ablate)
-            keep = self._share()
-            keeps = {c: keep for pack in drawn for c in pack.contents} | keeps
+            keeps = self._kept(drawn, self._share()) | keeps
             packs += drawn
         nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
         loss, tokens = self._read(packs, keeps, self.objectives, nf4=nf4)
@@ -245,6 +247,12 @@ class ReaderTask:
     def _share(self) -> float:
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
         return 1.0 if "pruning" in self.ablate else keep
+
+    def _kept(self, packs: Sequence[Pack], keep: float) -> dict[str, float]:
+        """The share of kept entries by passage, where `keep` is that of long ones."""
+        contents = {c for pack in packs for c in pack.contents}
+        lengths = {c: len(self.lm.passage_ids(c)) for c in sorted(contents)}
+        return {c: kept_share(n, keep, self.at_least) for c, n in lengths.items()}
 
     def _read(
         self,
@@ -340,9 +348,7 @@ class ReaderTask:
         self, several: Sequence[Sequence[Pack]], keep: float, *, nf4: bool
     ) -> tuple[float, int]:
         packs = [pack for drawn in several for pack in drawn]
-        return self._read(
-            packs, {c: keep for pack in packs for c in pack.contents}, Objectives(), nf4=nf4
-        )
+        return self._read(packs, self._kept(packs, keep), Objectives(), nf4=nf4)
 
     def score(self, figures: Mapping[str, float]) -> float:
         """The mean of these losses."""
