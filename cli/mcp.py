@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import click
 from click.core import ParameterSource
 
 from cmt_cli.memory_folder import open_memory, open_or_create
-from cmt_cli.options import memory_option
+from cmt_cli.options import generator_options, memory_option
 from cmt_cli.output import echo, on_terminal
 from cmt_cli.server_options import host_option, origin_option, port_option, token_option
 from cmt_sdk.errors import InvalidSetting
@@ -50,7 +50,8 @@ SHUTDOWN_SECONDS = 3  # for running requests when the server is stopped
     help="Another host name by which clients reach the server (repeatable).",
 )
 @origin_option
-@click.option("--read-only", is_flag=True, help="Omit the tools that remember, update and forget.")
+@click.option("--read-only", is_flag=True, help="Omit the tools that change the memory.")
+@generator_options
 @memory_option
 @click.pass_context
 def mcp(
@@ -63,11 +64,13 @@ def mcp(
     origins: Sequence[str],
     read_only: bool,
     folder: Path,
+    generator: Mapping[str, Any],
 ) -> None:
     """Serve a memory to assistants that use MCP.
 
     The assistant starts the server: configure the command `cmt` with the argument `mcp`. The
-    assistant can then search, ask, list, remember, update and forget; documents are resources.
+    assistant can then search, ask, list, remember, update, undo and forget; documents are
+    resources.
 
     With --http you start the server yourself; other machines can reach it with --host and a token.
     Pass the token in CMT_TOKEN: all users of a machine can see the arguments of its processes.
@@ -86,7 +89,8 @@ def mcp(
     check_null_origin(origins, token)
     hosts = _hosts(host, names, token) if http else ()
     _log_to_stderr()
-    with open_memory(folder) if read_only else open_or_create(folder) as memory:
+    opener = open_memory if read_only else open_or_create
+    with opener(folder, **generator) as memory:
         server = mcp_server(memory, read_only=read_only, token=token)
         if http:
             _serve(http_app(server, hosts, origins), host, port)

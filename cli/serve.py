@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import click
 
 import cmt_sdk
 from cmt_cli.memory_folder import open_or_create
-from cmt_cli.options import memory_option
+from cmt_cli.options import generator_options, memory_option
 from cmt_cli.output import echo
 from cmt_cli.server_options import host_option, origin_option, port_option, token_option
 
@@ -54,6 +54,7 @@ CLOSE_SECONDS = 0.3  # to close the memory after the server has stopped
     show_default=True,
     help="Store the facts that users state to /v1.",
 )
+@generator_options
 @memory_option
 def serve(
     *,
@@ -67,6 +68,7 @@ def serve(
     max_queue: int,
     remember: bool,
     folder: Path,
+    generator: Mapping[str, Any],
 ) -> None:
     """Serve a memory over HTTP, until Ctrl-C.
 
@@ -103,7 +105,7 @@ def serve(
         "max_body": max_body * 2**20,
         "max_queue": max_queue,
     }
-    with open_or_create(folder) as memory:
+    with open_or_create(folder, **generator) as memory:
         has_served = run(memory, on_ready=ready, **options)
         _close(memory)
     echo("\nstopped; what was stored is safe", err=True)

@@ -23,7 +23,8 @@ CMTError
 └── ModelError          the language model cannot do this
     ├── ModelMismatch       the compressed passages were made by another model
     ├── ModelUnsupported    an architecture that this compressor cannot serve
-    └── ModelDownload       fetching or checking the weights failed
+    ├── ModelDownload       fetching or checking the weights failed
+    └── GeneratorError      the generator cannot be reached, refuses, or gives no answer
 """
 
 from __future__ import annotations
@@ -149,3 +150,7 @@ class ModelUnsupported(ModelError):
 
 class ModelDownload(ModelError):
     """Fetching, checking or converting the weights failed."""
+
+
+class GeneratorError(ModelError):
+    """The generator cannot be reached, refuses, is silent, or gives no answer."""

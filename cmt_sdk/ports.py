@@ -119,6 +119,16 @@ class Reader(Protocol):
         """
 
 
+class Generator(Protocol):
+    """A chat model of another program, which writes from the text of passages."""
+
+    def write(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Iterator[Piece]:
+        """Yield the reply in pieces, at most `max_tokens` tokens; the last piece has the usage.
+
+        Its usage has confidence 1: such a model tells no probabilities.
+        """
+
+
 class Engine(Protocol):
     """The language model in its roles. Each part is made on first use: loading takes seconds."""
 

@@ -11,15 +11,17 @@ import numpy as np
 
 from cmt_sdk.answering.answerer import Answerer, TracedAnswer, timed, traced_answer
 from cmt_sdk.answering.asking import Ask, Asking, Stream, with_limit
+from cmt_sdk.answering.generating import Writer, fitting
 from cmt_sdk.answering.sources import sources_of
 from cmt_sdk.answering.spoken import or_spoken
 from cmt_sdk.config.settings import Settings
+from cmt_sdk.ports import Generator
 from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, system_turns
 from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.retrieval.ranking import fit
 from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever
 from cmt_sdk.text.prompting import UNKNOWN, abstains
-from cmt_sdk.types import Answer, Match, Prompt, Turn, Usage, Vector
+from cmt_sdk.types import Answer, Intent, Match, Prompt, Turn, Usage, Vector
 from cmt_sdk.understanding import newest
 
 PASSAGES = 5
@@ -30,10 +32,18 @@ class MemoryModel(Asking):
     as `memory.model`.
     """
 
-    def __init__(self, retriever: Retriever, settings: Settings) -> None:
+    def __init__(
+        self, retriever: Retriever, settings: Settings, generator: Generator | None = None
+    ) -> None:
         self._retriever = retriever
         self._settings = settings
         self._answerer = Answerer(retriever)
+        self._writer = None if generator is None else Writer(generator)
+
+    @property
+    def generates(self) -> bool:
+        """Whether a generator writes in place of the frozen model."""
+        return self._writer is not None
 
     def start_answer(self, asked: Ask) -> Stream:
         """Start the answer to a checked question; see `ask`."""
@@ -41,12 +51,51 @@ class MemoryModel(Asking):
             asked = replace(asked, question=self._retriever.shorten(asked.question))
         pieces = self._pieces(asked)
         passages = as_passages(asked.history or ())
-        if passages and asked.reader != "none":
+        if passages and asked.reader != "none" and self._writer is None:
             pieces = or_spoken(pieces, asked.question, passages, self._retriever, asked.max_tokens)
         return Stream(with_limit(pieces, asked.max_tokens))
 
+    def converse(
+        self, asked: Ask, intent: Intent, *, kept: str | None = None, keeps: bool = True
+    ) -> Stream:
+        """Reply to a turn of a conversation with the generator, from the passages that fit.
+
+        Args:
+            asked: The message with its options; its history holds the turns before it.
+            intent: The wishes of the message.
+            kept: The id of the document that holds what it states; None where nothing was kept.
+            keeps: Whether the conversation is kept at all.
+
+        Returns:
+            The reply as it comes.
+
+        Raises:
+            GeneratorError: The generator gives none.
+        """
+        asked = replace(asked, question=self._retriever.shorten(asked.question))
+        pieces = self._replied(asked, intent, kept=kept, keeps=keeps)
+        return Stream(with_limit(pieces, asked.max_tokens))
+
+    def _replied(
+        self, ask: Ask, intent: Intent, *, kept: str | None, keeps: bool
+    ) -> Iterator[str | Answer]:
+        assert self._writer is not None  # noqa: S101 - see `generates`
+        times: dict[str, float] = {}
+        asks = intent.asks and not intent.chats
+        matches: list[Match] = []
+        if ask.reader != "none" and not self._is_out_of_reach(ask, times):
+            matches = self._find(ask, times)[1]
+        if not asks:
+            matches = fitting(matches, kept)
+        elif not (matches or ask.history or intent.general or intent.tells):
+            yield from self._unknown_answer(ask, times)
+            return
+        reading = yield from self._writer.reply(ask, matches, kept=kept is not None, keeps=keeps)
+        yield self._answer(reading, times)
+
     def talk(self, text: str, *, history: Sequence[Turn] = (), max_tokens: int = 64) -> Stream:
-        """Answer small talk with the bare model, by its own chat template and without notes.
+        """Answer small talk with the bare model, by its own chat template and without notes, or
+        with the generator.
 
         Args:
             text: The message, at most 20,000 characters.
@@ -70,6 +119,10 @@ class MemoryModel(Asking):
         return self._retriever.small_talk(text)
 
     def _talked(self, ask: Ask) -> Iterator[str | Answer]:
+        if self._writer is not None:
+            reading = yield from self._writer.answer(ask, [])
+            yield self._answer(reading, {})
+            return
         prompt = Prompt(ask.question, ask.history or (), notes=False, talk=True)
         text, usage = [], None
         for piece in self._answerer.pieces(prompt, ask.max_tokens):
@@ -103,10 +156,15 @@ class MemoryModel(Asking):
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
         times: dict[str, float] = {}
         matches: list[Match] = []
+        given = ask
         if ask.reader != "none" and not self._is_out_of_reach(ask, times):
             ask, matches = self._find(ask, times)
-        if not matches and ask.reader != "none":
+        if not matches and ask.reader != "none" and not (self._writer and given.history):
             yield from self._unknown_answer(ask, times)
+            return
+        if self._writer is not None:
+            reading = yield from self._writer.answer(given, matches)
+            yield self._answer(reading, times)
             return
         older = [m for m in matches if m.superseded_by is not None]
         matches = [m for m in matches if m.superseded_by is None]
@@ -151,8 +209,8 @@ class MemoryModel(Asking):
             )
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
-            # Pairs that the probe can judge are left to Renewer, after the answer is known.
-            probed = newest.asks_for_before(query)
+            # Pairs that the probe can judge are left to Renewer, after the frozen model's answer.
+            probed = self.generates or newest.asks_for_before(query)
             matches = timed(
                 times,
                 "newest",

@@ -26,7 +26,7 @@ class MethodSettings(Protocol):
         """Tokens whose KV entries are kept in any case."""
 
     @property
-    def compression(self) -> float:
+    def tokens_per_entry(self) -> float:
         """Tokens of text per soft token."""
 
 
@@ -41,6 +41,8 @@ class MethodInfo:
             tokens; for the budget of a prompt.
         uses: Settings that other methods do not use, each with the reason for a method without it.
         compressions: The compressions that it supports; empty for any from 1 to 100.
+        compression: The one that fits a model with adapters trained for it.
+        untrained_compression: The one that fits a model without.
         default_rerank: Passages of a search that the model reranks where the settings do not say.
         max_rerank: The most passages to rerank; 0 where compressed passages cannot be read one by
             one.
@@ -51,6 +53,8 @@ class MethodInfo:
     share: Callable[[MethodSettings, int], float]
     uses: Mapping[str, str] = field(default_factory=dict)
     compressions: tuple[int, ...] = ()
+    compression: float = 4
+    untrained_compression: float = 4
     default_rerank: int = 0
     max_rerank: int = 2**31
     needs_training: bool = False
@@ -73,7 +77,7 @@ def _kv_share(settings: MethodSettings, tokens: int) -> float:
 
 
 def _soft_share(settings: MethodSettings, _tokens: int) -> float:
-    return 1 / settings.compression
+    return 1 / settings.tokens_per_entry
 
 
 GATHERS = {"aggregation": "it gathers the passages of compressor='soft'"}
@@ -84,6 +88,7 @@ _methods = {
     "kv": MethodInfo(
         "cmt_sdk.neural.methods.kv:KVMethod",
         _kv_share,
+        untrained_compression=2,
         uses={
             "keep_at_least": "only compressor='kv' keeps entries of the KV cache",
             "fidelity": "only the passages of compressor='kv' are measured",

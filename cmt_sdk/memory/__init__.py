@@ -86,7 +86,8 @@ class Memory(Upkeep, Forgetting, Asking):
             k: Passages to read; see `ask`, as for all that follow.
             budget: Tokens of context that the passages may take.
             reader: "memory", "text", "auto" or "none".
-            max_tokens: The longest reply, in tokens; None: 64 for an answer, 48 for small talk.
+            max_tokens: The longest reply, in tokens; None: 64 for an answer, 48 for small talk, 512
+                for a generator's reply.
             outside: Leave this scope out of the search.
             source: Search only this source.
             where: Conditions on metadata.

@@ -43,7 +43,7 @@ class Core(Handle):
         self.settings: Settings = parts.settings
         self.encrypted: bool = parts.encrypted
         self.read_only: bool = parts.store.read_only
-        self.model = MemoryModel(self._retriever, self.settings)
+        self.model = MemoryModel(self._retriever, self.settings, parts.generator)
         self._closed = threading.Event()
 
     def __repr__(self) -> str:

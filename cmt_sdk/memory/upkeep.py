@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Unpack
 
 from cmt_sdk import archive
+from cmt_sdk.config.recorded import FITTED, asked, recalled
 from cmt_sdk.config.settings import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting, StorageError
 from cmt_sdk.memory.changing import Changing
@@ -179,7 +180,8 @@ class Upkeep(Changing):
             >>> memory.configure(memory_budget=2_000_000_000).memory_budget
             2000000000
         """
-        recorded = Settings.from_recorded(self._store.settings())
-        changed = Settings.checked({**recorded, **settings})
-        self._store.set_settings(asdict(changed))
-        return changed
+        recorded = self._store.settings()
+        changed = asked(recorded, settings)
+        fitted = {name: value for name, value in recorded.items() if name == FITTED}
+        self._store.set_settings(asdict(changed) | fitted)
+        return recalled(changed, recorded)

@@ -84,19 +84,17 @@ def exchanges(history: Sequence[Turn]) -> list[Exchange]:
     return [e for e in made if e.message or e.reply][:EXCHANGES]
 
 
-def system_turns(history: Sequence[Turn]) -> list[Turn]:
-    """The system's messages as one."""
-    text = sound(
-        "\n\n".join(turn.content for turn in history if turn.role == "system"), SYSTEM_CHARACTERS
-    )
+def system_turns(history: Sequence[Turn], most: int = SYSTEM_CHARACTERS) -> list[Turn]:
+    """The system's messages as one, of at most `most` characters."""
+    text = sound("\n\n".join(turn.content for turn in history if turn.role == "system"), most)
     return [Turn("system", text)] if text else []
 
 
-def recent_turns(history: Sequence[Turn]) -> list[Turn]:
-    """The system's messages and the latest turns, for a model that reads no notes."""
+def recent_turns(history: Sequence[Turn], most: int = SYSTEM_CHARACTERS) -> list[Turn]:
+    """The system's messages, of at most `most` characters, and the latest turns, as messages."""
     turns = [turn for turn in history if turn.role != "system" and turn.content.strip()]
     return [
-        *system_turns(history),
+        *system_turns(history, most),
         *(replace(t, content=sound(t.content, TURN)) for t in turns[-TURNS:]),
     ]
 

@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cmt_sdk.config.methods import MethodInfo
 from cmt_sdk.errors import ModelError, ModelMismatch, ModelNotFound
 from cmt_sdk.weights.hashes import sha256_of
 from cmt_sdk.weights.registry import model_info
@@ -42,6 +43,14 @@ class Bundle:
         """The peft folders by adapter name."""
         folders = {"reader": self.reader, "encoder": self.encoder, "matcher": self.matcher}
         return {name: folder for name, folder in folders.items() if folder is not None}
+
+    def fitting(self, method: MethodInfo) -> float:
+        """The compression that fits: a model that was trained to read memories needs fewer entries.
+
+        Args:
+            method: The compression method.
+        """
+        return method.compression if self.reader else method.untrained_compression
 
     @property
     def matcher_hash(self) -> str:

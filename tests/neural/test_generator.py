@@ -115,9 +115,9 @@ def test_a_memory_of_all_entries_reads_like_the_text(lm, generator, monkeypatch)
 
 def test_streamed_pieces_join_to_whole_characters(lm):
     """Bytes of one character come as one piece; what never completes comes at the end."""
-    from cmt_sdk.neural.generator import _Text
+    from cmt_sdk.neural.generator import _DecodedText
 
-    text = _Text(lm.tokenizer)
+    text = _DecodedText(lm.tokenizer)
     pieces = [text.add(token) for token in lm.ids("né 日")]
     assert [p for p in pieces if p] == ["n", "é", " ", "日"]
     assert text.rest() == ""
@@ -243,7 +243,7 @@ def one_by_one(generator, prompt, ids):
     with torch.inference_mode():
         for token in [*ids, None]:
             with generator.lm.activate(reading.adapter):
-                logs = generator._next(reading, steps, position).log_softmax(-1)
+                logs = generator._next_logits(reading, steps, position).log_softmax(-1)
             ends = logs[sorted(generator.lm.stop_ids)].logsumexp(0)
             total += float(ends if token is None else logs[token])
             position += len(steps)

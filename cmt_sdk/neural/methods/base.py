@@ -36,8 +36,14 @@ class TrainedParts(Protocol):
     """Gives a method the tensors that were trained for it."""
 
     def __call__(self, name: str, build: Callable[[Mapping[str, Tensor]], T], /) -> T | None:
-        """What `build` makes of the tensors of the adapter's part of this name; None where the
-        adapter has no such part.
+        """Build an object from a part of the adapter.
+
+        Args:
+            name: The part, such as "aggregate".
+            build: Takes its tensors by name.
+
+        Returns:
+            What `build` returns; None where the adapter has no such part.
         """
 
 
@@ -59,13 +65,22 @@ class CompressionMethod(Protocol):
     ) -> CompressionMethod:
         """Make the method for a model with the settings of a memory.
 
+        Args:
+            lm: The model.
+            settings: Those of the memory; a method reads the fields that it uses.
+            trained: Gives the tensors that were trained for it.
+
         Raises:
             ModelUnsupported: The model cannot read such memories.
             InvalidSetting: The adapter lacks a part that the settings need.
         """
 
     def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
-        """Make one memory per passage, in the order given."""
+        """Make one memory per passage, in the order given.
+
+        Raises:
+            InvalidInput: The model cannot hold a passage.
+        """
 
     def is_valid(self, memory: CompressedPassage) -> bool:
         """Whether a memory from an archive or another database is complete, and one of this model
@@ -88,6 +103,9 @@ class CompressionMethod(Protocol):
                 without one, as scoring does.
             room: New tokens to leave space for; with more than 0 there is one row.
             bias: Added to the attention logits of all memories of a row but the last.
+
+        Returns:
+            A cache of one row per prompt, each with its new tokens starting behind its memories.
         """
 
     def positions(self, memories: Sequence[CompressedPassage]) -> int:
@@ -103,13 +121,19 @@ class CompressionMethod(Protocol):
 
 
 def has_valid_codes(memory: CompressedPassage, which: str, count: int, width: int) -> bool:
-    """Whether a memory holds `count` four-bit rows of this width under the name "key", "value" or
-    "soft".
+    """Whether a memory holds finite four-bit rows of a given number and width.
+
+    Args:
+        memory: The memory, from wherever it is.
+        which: The name of the rows: "key", "value" or "soft".
+        count: Their number.
+        width: Values per row.
     """
     codes = memory.arrays.get(f"{which}_codes")
     scales = memory.arrays.get(f"{which}_scales")
     if codes is None or scales is None or codes.dtype != np.uint8 or scales.dtype != np.float16:
         return False
+    # Either size of group is read: the shape of the scales tells which one was used.
     groups = [(count, width // group) for group in (GROUP, KEY_GROUP)]
     return (
         codes.shape == (count, width // 2)
@@ -122,8 +146,9 @@ def quantized_rows(memory: CompressedPassage, which: str) -> QuantizedRows:
     """The four-bit rows of a memory under the name "key", "value" or "soft", as tensors that share
     its bytes.
     """
-    codes = as_tensor(memory.arrays[f"{which}_codes"])
-    return QuantizedRows(codes, as_tensor(memory.arrays[f"{which}_scales"]))
+    codes = as_tensor(memory.arrays[f"{which}_codes"])  # (n, width / 2)
+    scales = as_tensor(memory.arrays[f"{which}_scales"])  # (n, groups)
+    return QuantizedRows(codes, scales)
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:
