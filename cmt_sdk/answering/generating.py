@@ -1,6 +1,6 @@
 """Generating: a generator writes the answer from the passages that were found. No torch, no SQL.
 
-It reads their text, each with its day, and the whole recent_turns conversation. It tells no
+It reads their text, each with its day, and the whole recent conversation. It tells no
 probabilities: confidence is the share that the places of its words leave, and 0 where it says that
 it does not know.
 """
