@@ -12,8 +12,8 @@ from typing import Any
 from cmt_sdk.errors import MissingExtra
 from cmt_sdk.plotting import training_curve
 from cmt_sdk.training.distributed import Workers
-from cmt_sdk.training.loop import Progress
 from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
+from cmt_sdk.training.task import Progress
 
 CARD = """\
 # {part} for {model}

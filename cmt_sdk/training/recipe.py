@@ -13,8 +13,8 @@ from typing import Any
 
 from cmt_sdk.config.settings import DEFAULT_MODEL
 from cmt_sdk.errors import InvalidInput, InvalidSetting
-from cmt_sdk.training.loop import Plan
 from cmt_sdk.training.losses import Objectives
+from cmt_sdk.training.task import Plan
 
 PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "embedding")
 _READ = ("reader", "compressor", "soft", "cmt")

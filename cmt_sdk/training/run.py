@@ -19,8 +19,9 @@ from cmt_sdk.training import resources
 from cmt_sdk.training.card import write_card
 from cmt_sdk.training.data import hold_out, read_questions
 from cmt_sdk.training.distributed import Workers
-from cmt_sdk.training.loop import Progress, Task, time_one_step, train
+from cmt_sdk.training.loop import time_one_step, train
 from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
+from cmt_sdk.training.task import Progress, Task
 from cmt_sdk.training.tasks import Passages, make_task
 from cmt_sdk.training.texts import read_texts
 from cmt_sdk.weights.bundle import MANIFEST, find_bundle, read_bundle

@@ -22,7 +22,6 @@ from cmt_sdk.training.cmt import CMTTask
 from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture
 from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.embedding import EmbeddingTask
-from cmt_sdk.training.loop import Task
 from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
 from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, draw
@@ -30,6 +29,7 @@ from cmt_sdk.training.reader import ReaderTask
 from cmt_sdk.training.recipe import Recipe
 from cmt_sdk.training.resources import tokens_at_once
 from cmt_sdk.training.soft import SoftTask
+from cmt_sdk.training.task import Task
 from cmt_sdk.weights.bundle import Bundle, find_bundle, read_bundle
 from cmt_sdk.weights.loading import load_tensors
 from cmt_sdk.weights.registry import model_info
