@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cmt_sdk.neural.methods.base import CompressionMethod
-from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Vector
+from cmt_sdk.types import CompressedPassage, Encoded, Fingerprint, Vector
 
 
 class Meter(Protocol):
     """Reads memories again and measures how much of their passages they give back."""
 
     def measure(
-        self, contents: Sequence[str], memories: Sequence[PackedMemory]
+        self, contents: Sequence[str], memories: Sequence[CompressedPassage]
     ) -> list[float | None]:
         """Measure one fidelity per passage.
 
@@ -70,7 +70,7 @@ class PassageCompressor:
             for memory, embedding, fidelity in zip(memories, embeddings, found, strict=True)
         ]
 
-    def reads(self, memory: PackedMemory) -> bool:
+    def reads(self, memory: CompressedPassage) -> bool:
         """Whether a memory from elsewhere is complete and one that this model can read."""
         return self.method.is_valid(memory)
 

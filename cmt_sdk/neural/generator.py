@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from cmt_sdk.errors import InvalidInput
+from cmt_sdk.neural.answer_spans import MAX_TOKENS, span_likelihoods
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import NON_BEST_BIAS, CompressionMethod
 from cmt_sdk.neural.scoring import question_likelihoods
-from cmt_sdk.neural.stretches import MAX_TOKENS, stretch_likelihoods
 from cmt_sdk.text.prompting import UNKNOWN
-from cmt_sdk.types import PackedMemory, Piece, Prompt, Stretch, Usage
+from cmt_sdk.types import AnswerSpan, CompressedPassage, Piece, Prompt, Usage
 
 
 @dataclass
@@ -79,7 +79,7 @@ class Generator:
         yield from self.decode(reading, max_tokens, began)
 
     def word_likelihoods(
-        self, question: str, memories: Sequence[PackedMemory]
+        self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
         """The log probability of each token of the question after each memory alone, in nats.
 
@@ -88,10 +88,10 @@ class Generator:
         """
         return question_likelihoods(self.method, memories, question)
 
-    def stretches(
+    def answer_spans(
         self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]
-    ) -> list[Stretch]:
-        """The stretches of a text, a few words each, as answers to a prompt with notes.
+    ) -> list[AnswerSpan]:
+        """The spans of a text, a few words each, as answers to a prompt with notes.
 
         Args:
             prompt: The question, and what to read before it.
@@ -99,7 +99,7 @@ class Generator:
             words: The first character of each word of the text, and the one after its last.
 
         Returns:
-            Each stretch with its log probability as the complete answer.
+            Each span with its log probability as the complete answer.
 
         Raises:
             InvalidInput: The prompt is longer than the model's context, or than the window of some
@@ -109,7 +109,7 @@ class Generator:
         position = reading.position + len(reading.ids)
         with torch.inference_mode(), self.lm.activate(reading.adapter):
             logits = self._next_logits(reading, reading.ids, reading.position)
-            return stretch_likelihoods(self.lm, reading.cache, position, logits, text, words)
+            return span_likelihoods(self.lm, reading.cache, position, logits, text, words)
 
     def _next_logits(self, reading: Reading, ids: list[int], position: int) -> Tensor:
         """The logits [vocabulary] of the token after `ids`, which the cache takes in."""

@@ -36,7 +36,7 @@ from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import CompressionMethod
 from cmt_sdk.neural.methods.kvzip import REPEAT
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 # Tokens of a question, from its end, that are scored: each memory reads them again, and a page of
 # text would take minutes.
@@ -45,7 +45,7 @@ MAX_QUESTION_TOKENS = 96
 
 @torch.inference_mode()
 def question_likelihoods(
-    method: CompressionMethod, memories: Sequence[PackedMemory], question: str
+    method: CompressionMethod, memories: Sequence[CompressedPassage], question: str
 ) -> list[list[float]]:
     """The log probabilities of the question's last tokens after each memory alone, in nats.
 
@@ -102,7 +102,7 @@ class FidelityMeter:
 
     @torch.inference_mode()
     def measure(
-        self, contents: Sequence[str], memories: Sequence[PackedMemory]
+        self, contents: Sequence[str], memories: Sequence[CompressedPassage]
     ) -> list[float | None]:
         """Measure one fidelity per passage.
 

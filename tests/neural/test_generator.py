@@ -216,7 +216,7 @@ def test_soft_memories_have_likelihoods_too():
 
 @pytest.mark.parametrize("kind", ["memory", "text", "soft"])
 def test_a_stretch_is_as_likely_as_its_words_one_by_one(kind):
-    """After memories, text and soft memories; the model ends the answer after each stretch."""
+    """After memories, text and soft memories; the model ends the answer after each span."""
     lm = tiny_frozen()
     method = SoftMethod(lm, 4) if kind == "soft" else KVMethod(lm, Rotary(lm.model), 0.5)
     generator = Generator(lm, method)
@@ -225,13 +225,13 @@ def test_a_stretch_is_as_likely_as_its_words_one_by_one(kind):
         prompt = Prompt("Where is it?", memories=method.compress([TEXT, "A harbour."]))
     text = "in Lisbon, by the sea"
     words = [(0, 2), (3, 9), (11, 13), (14, 17), (18, 21)]
-    found = {s.text: s for s in generator.stretches(prompt, text, words)}
+    found = {s.text: s for s in generator.answer_spans(prompt, text, words)}
     assert {"in", "in Lisbon", "Lisbon, by", "sea"} <= set(found)
-    for stretch in ("Lisbon", "Lisbon, by"):
-        ids = lm.ids(stretch)
+    for span in ("Lisbon", "Lisbon, by"):
+        ids = lm.ids(span)
         expected = one_by_one(generator, prompt, ids)
-        assert found[stretch].likelihood == pytest.approx(expected, rel=1e-3, abs=1e-3)
-        assert found[stretch].tokens == len(ids)
+        assert found[span].likelihood == pytest.approx(expected, rel=1e-3, abs=1e-3)
+        assert found[span].tokens == len(ids)
 
 
 def one_by_one(generator, prompt, ids):

@@ -30,7 +30,7 @@ from cmt_sdk.neural.methods.base import CompressionMethod, TrainedParts
 from cmt_sdk.neural.methods.soft import SoftMethod, unpacked
 from cmt_sdk.neural.methods.soft_tokens import SoftTokens, last_hidden_states
 from cmt_sdk.neural.quantization import fake_quantize
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 HIDDEN = 256  # h
 SMALL = 0.02  # spread of pi's first weights: the entries start near zero
@@ -154,22 +154,22 @@ class AggregatedMethod(CompressionMethod):
         """That of `soft`: the memories are the same."""
         return self.soft.fingerprint()
 
-    def compress(self, passages: Sequence[str]) -> list[PackedMemory]:
+    def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
         """See CompressionMethod.compress."""
         return self.soft.compress(passages)
 
-    def is_valid(self, memory: PackedMemory) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """See CompressionMethod.is_valid."""
         return self.soft.is_valid(memory)
 
-    def positions(self, _memories: Sequence[PackedMemory]) -> int:
+    def positions(self, _memories: Sequence[CompressedPassage]) -> int:
         """None that depend on the memories."""
         return 0
 
     @torch.inference_mode()
     def cache(
         self,
-        rows: Sequence[Sequence[PackedMemory]],
+        rows: Sequence[Sequence[CompressedPassage]],
         *,
         question: str = "",
         room: int = 0,

@@ -19,7 +19,7 @@ from cmt_sdk.config.settings import Settings
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, QuantizedRows
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 T = TypeVar("T")
 
@@ -75,21 +75,21 @@ class CompressionMethod(Protocol):
             InvalidSetting: The adapter lacks a part that the settings need.
         """
 
-    def compress(self, passages: Sequence[str]) -> list[PackedMemory]:
+    def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
         """Make one memory per passage, in the order given.
 
         Raises:
             InvalidInput: The model cannot hold a passage.
         """
 
-    def is_valid(self, memory: PackedMemory) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """Whether a memory from an archive or another database is complete, and one of this model
         and method: its checksum alone does not show that.
         """
 
     def cache(
         self,
-        rows: Sequence[Sequence[PackedMemory]],
+        rows: Sequence[Sequence[CompressedPassage]],
         *,
         question: str = "",
         room: int = 0,
@@ -108,7 +108,7 @@ class CompressionMethod(Protocol):
             A cache of one row per prompt, each with its new tokens starting behind its memories.
         """
 
-    def positions(self, memories: Sequence[PackedMemory]) -> int:
+    def positions(self, memories: Sequence[CompressedPassage]) -> int:
         """Positions that the memories of one prompt take up, as far as they are known before the
         question is: one per token of their passages.
         """
@@ -120,7 +120,7 @@ class CompressionMethod(Protocol):
         """
 
 
-def has_valid_codes(memory: PackedMemory, which: str, count: int, width: int) -> bool:
+def has_valid_codes(memory: CompressedPassage, which: str, count: int, width: int) -> bool:
     """Whether a memory holds finite four-bit rows of a given number and width.
 
     Args:
@@ -142,7 +142,7 @@ def has_valid_codes(memory: PackedMemory, which: str, count: int, width: int) ->
     )
 
 
-def quantized_rows(memory: PackedMemory, which: str) -> QuantizedRows:
+def quantized_rows(memory: CompressedPassage, which: str) -> QuantizedRows:
     """The four-bit rows of a memory under the name "key", "value" or "soft", as tensors that share
     its bytes.
     """

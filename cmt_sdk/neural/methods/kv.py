@@ -54,7 +54,7 @@ from cmt_sdk.neural.methods.kv_layout import (
 from cmt_sdk.neural.methods.kvzip import REPEAT, RepeatScores, top_share
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 KIND = "kv"
 REMEDY = "use another model, or compressor='soft' after `cmt train --part soft`"
@@ -97,13 +97,13 @@ class KVMethod(CompressionMethod):
     # -- compress ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def compress(self, passages: Sequence[str]) -> list[PackedMemory]:
+    def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
         """See CompressionMethod.compress."""
         ids = [self.lm.passage_ids(passage) for passage in passages]
         with self.lm.activate("encoder"):
             return in_batches(ids, self._compress_batch)
 
-    def _compress_batch(self, ids: Sequence[list[int]]) -> list[PackedMemory]:
+    def _compress_batch(self, ids: Sequence[list[int]]) -> list[CompressedPassage]:
         """The memory of each row of token ids, by the adapter that is on."""
         keys, values, scores = self.encode(ids)
         memories = []
@@ -154,7 +154,7 @@ class KVMethod(CompressionMethod):
         keys = self.rotary.unrotate(keys, positions[0, :longest], layers)  # (B, L, KV, longest, d)
         return keys, values, watch.result() if watch else None
 
-    def is_valid(self, memory: PackedMemory) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """See CompressionMethod.is_valid: the arrays agree in number, type and width, and are
         finite.
         """
@@ -181,7 +181,7 @@ class KVMethod(CompressionMethod):
     @torch.inference_mode()
     def cache(
         self,
-        rows: Sequence[Sequence[PackedMemory]],
+        rows: Sequence[Sequence[CompressedPassage]],
         *,
         question: str = "",  # noqa: ARG002 - the entries do not depend on it
         room: int = 0,
@@ -191,7 +191,7 @@ class KVMethod(CompressionMethod):
         placed = [self._place(memories, room, bias) for memories in rows]
         return placed[0] if len(placed) == 1 else stacked(placed)
 
-    def _place(self, memories: Sequence[PackedMemory], room: int, bias: float) -> MemoryCache:
+    def _place(self, memories: Sequence[CompressedPassage], room: int, bias: float) -> MemoryCache:
         """Lay out [prefix | memory 1 | memory 2 | ... | room], every head with its own entries.
 
         1. Find each entry's row (layer * kv_heads + head), position and slot in its row.
@@ -234,7 +234,7 @@ class KVMethod(CompressionMethod):
             values_by_layer[layer][:, :, :prefix_length] = prefix.values
         return MemoryCache(keys_by_layer, values_by_layer, layer_biases, [places.end], room)
 
-    def _decoded(self, memories: Sequence[PackedMemory], row: Tensor) -> tuple[Tensor, Tensor]:
+    def _decoded(self, memories: Sequence[CompressedPassage], row: Tensor) -> tuple[Tensor, Tensor]:
         """The entries of all memories, decoded.
 
         Args:
@@ -256,7 +256,7 @@ class KVMethod(CompressionMethod):
         return keys.to(self.lm.device), values.to(self.lm.device, self.lm.dtype)
 
 
-def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
+def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> CompressedPassage:
     """Quantise the kept entries of one passage.
 
     The mean of a head's keys is stored once (`key_mean`), so that the codes spend their bits on
@@ -281,7 +281,7 @@ def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
         "value_codes": value_rows.codes.cpu().numpy(),
         "value_scales": value_rows.scales.cpu().numpy(),
     }
-    return PackedMemory(KIND, length, arrays)
+    return CompressedPassage(KIND, length, arrays)
 
 
 # -- check ----------------------------------------------------------------------------------------

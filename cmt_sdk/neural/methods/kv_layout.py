@@ -17,10 +17,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 
-def kept_bits(memory: PackedMemory) -> NDArray[np.uint8]:
+def kept_bits(memory: CompressedPassage) -> NDArray[np.uint8]:
     """Which entries a memory holds, 0 or 1, [rows, tokens]."""
     return np.unpackbits(memory.arrays["kept"].view(np.uint8), axis=1, count=memory.tokens)
 
@@ -46,7 +46,7 @@ class Places:
     end: int
 
 
-def places_of(memories: Sequence[PackedMemory], prefix_length: int, rows: int) -> Places:
+def places_of(memories: Sequence[CompressedPassage], prefix_length: int, rows: int) -> Places:
     """Find the place of each entry.
 
     Positions count the tokens of the passages, kept or not; slots count the entries of a row. So a

@@ -44,7 +44,7 @@ from cmt_sdk.neural.methods.soft_tokens import SoftTokens, merge_layer, soft_cac
 from cmt_sdk.neural.methods.ward import merge_windows
 from cmt_sdk.neural.partial_forward import run_until
 from cmt_sdk.neural.quantization import GROUP, dequantize, quantize
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 KIND = "soft"
 
@@ -77,7 +77,7 @@ class SoftMethod(CompressionMethod):
     def create(cls, lm: FrozenModel, settings: Settings, _trained: TrainedParts) -> SoftMethod:
         """See CompressionMethod.create."""
         check_soft(lm)
-        return cls(lm, int(settings.compression))
+        return cls(lm, int(settings.tokens_per_entry))
 
     def fingerprint(self) -> Mapping[str, Any]:
         """See CompressionMethod.fingerprint."""
@@ -86,7 +86,7 @@ class SoftMethod(CompressionMethod):
     # -- compress ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def compress(self, passages: Sequence[str]) -> list[PackedMemory]:
+    def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
         """See CompressionMethod.compress."""
         ids = [self.lm.passage_ids(passage) for passage in passages]
         with self.lm.activate("encoder"):
@@ -133,7 +133,7 @@ class SoftMethod(CompressionMethod):
             made.append(SoftTokens(sums / sizes.sqrt()[:, None], ends))
         return made
 
-    def is_valid(self, memory: PackedMemory) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """See CompressionMethod.is_valid: the arrays agree in number, type and width, and are those
         of this ratio.
         """
@@ -156,7 +156,7 @@ class SoftMethod(CompressionMethod):
     @torch.inference_mode()
     def cache(
         self,
-        rows: Sequence[Sequence[PackedMemory]],
+        rows: Sequence[Sequence[CompressedPassage]],
         *,
         question: str = "",  # noqa: ARG002 - the entries do not depend on it
         room: int = 0,
@@ -171,7 +171,7 @@ class SoftMethod(CompressionMethod):
         return made.with_room(room) if room else made
 
 
-def _packed(soft: SoftTokens) -> PackedMemory:
+def _packed(soft: SoftTokens) -> CompressedPassage:
     """Quantise a passage's soft tokens."""
     quantized = quantize(soft.rows)
     arrays = {
@@ -180,15 +180,15 @@ def _packed(soft: SoftTokens) -> PackedMemory:
         # two bytes per end, as the format has no 16-bit integers
         "soft_ends": soft.ends.numpy().astype("<u2")[:, None].view(np.uint8),
     }
-    return PackedMemory(KIND, soft.tokens, arrays)
+    return CompressedPassage(KIND, soft.tokens, arrays)
 
 
-def _ends(memory: PackedMemory) -> NDArray[np.int64]:
+def _ends(memory: CompressedPassage) -> NDArray[np.int64]:
     """The last token of each window, [m], from pairs of bytes [m, 2]."""
     return memory.arrays["soft_ends"].view("<u2")[:, 0].astype(np.int64)
 
 
-def unpacked(memories: Sequence[PackedMemory], lm: FrozenModel) -> list[SoftTokens]:
+def unpacked(memories: Sequence[CompressedPassage], lm: FrozenModel) -> list[SoftTokens]:
     """The memories' soft tokens, as they are after four bits, on the model's device."""
     made = []
     for memory in memories:

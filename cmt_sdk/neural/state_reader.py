@@ -22,7 +22,7 @@ LAYER_SHARES = (1 / 2, 2 / 3)
 
 
 @dataclass(frozen=True)
-class StateListener:
+class FrozenStateReader:
     """Mean and last state of a message, as a user's turn that the bare model is to answer.
 
     Attributes:
