@@ -31,6 +31,7 @@ from cmt_sdk.errors import (
     CMTError,
     DocumentNotFound,
     EmptyDocument,
+    GeneratorError,
     InvalidDocument,
     InvalidFilter,
     InvalidInput,
@@ -144,6 +145,7 @@ __all__ = [
     "Embeddings",
     "EmptyDocument",
     "Filter",
+    "GeneratorError",
     "Heard",
     "Intent",
     "InvalidDocument",
@@ -216,6 +218,7 @@ def open(  # noqa: A001 - the word users know
     create: bool = True,
     encrypted: bool = False,
     embedder: Embedder | None = None,
+    generator_key: str | None = None,
     **settings: Unpack[SettingsFields],
 ) -> Memory:
     """Open the memory in a folder, or make one. Nothing heavy is loaded before it is needed.
@@ -229,6 +232,8 @@ def open(  # noqa: A001 - the word users know
             needed at every opening (docs/security.md).
         embedder: Makes the embeddings that passages are found by, in place of the model: give the
             same one at every opening.
+        generator_key: The API key of the setting `generator`, which is not stored; None for that in
+            the environment variable CMT_GENERATOR_KEY, if there is one.
         **settings: Fields of `Settings`; the others are those that the memory was made with.
 
     Returns:
@@ -256,7 +261,15 @@ def open(  # noqa: A001 - the word users know
             f"path={path!r}: give the path of a folder, or none for the default memory"
         )
     folder = memory_path(None) if path is None else Path(path).expanduser()
-    return Memory(assemble(folder, settings, create=create, encrypted=encrypted, embedder=embedder))
+    parts = assemble(
+        folder,
+        settings,
+        create=create,
+        encrypted=encrypted,
+        embedder=embedder,
+        generator_key=generator_key,
+    )
+    return Memory(parts)
 
 
 def __getattr__(name: str) -> Any:

@@ -44,7 +44,8 @@ class MethodInfo:
         compression: The one that fits a model with adapters trained for it.
         untrained_compression: The one that fits a model without.
         default_rerank: Passages of a search that the model reranks where the settings do not say.
-        max_rerank: The most passages to rerank; 0 where memories cannot be read one by one.
+        max_rerank: The most passages to rerank; 0 where compressed passages cannot be read one by
+            one.
         needs_training: Whether the answers are unreliable without adapters trained for the method.
     """
 
@@ -79,8 +80,8 @@ def _soft_share(settings: MethodSettings, _tokens: int) -> float:
     return 1 / settings.tokens_per_entry
 
 
-GATHERS = {"aggregation": "it gathers the memories of compressor='soft'"}
-TRAINED = (4, 8, 16)  # the compressions that soft memories are trained for
+GATHERS = {"aggregation": "it gathers the passages of compressor='soft'"}
+TRAINED = (4, 8, 16)  # the compressions that soft is trained for
 # The key is the value of the setting `compressor`, or "compressor:aggregation" where the setting
 # `aggregation` is not "concat".
 _methods = {
@@ -90,7 +91,7 @@ _methods = {
         untrained_compression=2,
         uses={
             "keep_at_least": "only compressor='kv' keeps entries of the KV cache",
-            "fidelity": "only the memories of compressor='kv' are measured",
+            "fidelity": "only the passages of compressor='kv' are measured",
         },
         default_rerank=10,
     ),
@@ -154,7 +155,7 @@ def find_method(compressor: str, aggregation: str = "concat") -> MethodInfo:
     if found is None:
         able = [name.split(":")[0] for name in _methods if name.endswith(f":{aggregation}")]
         raise InvalidSetting(
-            f"aggregation={aggregation!r}: it gathers the memories of"
+            f"aggregation={aggregation!r}: it gathers the passages of"
             f" compressor={' or '.join(map(repr, able))}; choose that too, or"
             " aggregation='concat'"
         )

@@ -15,7 +15,7 @@ from cmt_sdk.config import recorded as recording
 from cmt_sdk.config.settings import MEMORY_FILES, Settings
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import ModelError, ModelNotFound
-from cmt_sdk.ports import Compressor, Engine, Reader, StateReader, Store, VectorIndex
+from cmt_sdk.ports import Compressor, Engine, Generator, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.system.background import Worker
@@ -51,6 +51,7 @@ class Parts:
     retriever: Retriever
     worker: Worker
     encrypted: bool = False
+    generator: Generator | None = None
 
 
 def assemble(
@@ -61,12 +62,14 @@ def assemble(
     encrypted: bool = False,
     engine: Engine | None = None,
     embedder: Embedder | None = None,
+    generator_key: str | None = None,
 ) -> Parts:
     """Open or make the memory in a folder, with the settings that it was made with, changed by
     `overrides`.
 
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
-    model (tests bring a small one), `embedder` the matching head that makes embeddings. Raises
+    model (tests bring a small one), `embedder` the matching head that makes embeddings;
+    `generator_key` is the API key of the generator. Raises
     MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of
     a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
@@ -90,9 +93,27 @@ def assemble(
     limit = sys.maxsize if store.encrypted else settings.exact_limit
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
     queue = PassageEncoder(store, index, engine, settings.memory_budget)
-    retriever = Retriever(store, index, engine, queue, settings.reranked)
+    retriever = Retriever(store, index, engine, queue, settings.rerank_depth)
     worker = Worker(lambda stopping: queue.encode_backlog(stop=stopping), "cmt-compress")
-    return Parts(path, settings, store, index, engine, queue, retriever, worker, store.encrypted)
+    generator = _generator(settings, generator_key, named="generator" in overrides)
+    return Parts(
+        path, settings, store, index, engine, queue, retriever, worker, store.encrypted, generator
+    )
+
+
+def _generator(settings: Settings, key: str | None, *, named: bool) -> Generator | None:
+    """The generator of the settings; `named`: whether the caller gave its address."""
+    if settings.generator is None or settings.generator_model is None:
+        return None
+    from cmt_sdk.endpoint import Endpoint
+
+    return Endpoint.of(
+        settings.generator,
+        settings.generator_model,
+        settings.generator_timeout,
+        key,
+        named=named,
+    )
 
 
 def _settings(
@@ -228,7 +249,7 @@ class LocalEngine:
         return "_loaded" in self.__dict__
 
     @property
-    def forks(self) -> bool:
+    def fork_safe(self) -> bool:
         """Not once the weights are in memory: the threads that compute are not there after a
         fork.
         """
@@ -324,26 +345,26 @@ class LocalEngine:
         return Matcher(lm, head.to(lm.device))
 
     @cached_property
-    def listener(self) -> StateReader:
-        """The listener over the same frozen model."""
-        from cmt_sdk.neural.listening import StateListener
+    def state_reader(self) -> StateReader:
+        """Reads states of the same frozen model."""
+        from cmt_sdk.neural.state_reader import FrozenStateReader
 
-        return StateListener(self._frozen, self._loaded.base_hash[:16])
+        return FrozenStateReader(self._frozen, self._loaded.base_hash[:16])
 
     def judge(self, texts: Sequence[str]) -> Vector:
         """What texts want, as scores [n, labels]; a model's first call may fit its probe, in
         seconds.
         """
-        from cmt_sdk.understanding.fitted import probe_of
+        from cmt_sdk.understanding.fitted import intent_probe
 
-        return probe_of(self.listener).scores(texts, self.listener.states(texts))
+        return intent_probe(self.state_reader).scores(texts, self.state_reader.states(texts))
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
         """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first."""
-        from cmt_sdk.understanding.fitted import probe_of
+        from cmt_sdk.understanding.fitted import intent_probe
         from cmt_sdk.understanding.small_talk import nearest
 
-        return nearest(text, self.listener, probe_of(self.listener))
+        return nearest(text, self.state_reader, intent_probe(self.state_reader))
 
     @cached_property
     def reader(self) -> Reader:

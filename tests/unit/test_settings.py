@@ -72,7 +72,7 @@ def test_an_earlier_compression_of_soft_stays():
     }
     settings = Settings.checked(Settings.from_recorded({**earlier, "rerank": 10}))
     assert settings == Settings(compressor="soft", compression=16, aggregation="cmt")
-    assert settings.reranked == 0
+    assert settings.rerank_depth == 0
 
 
 def test_recorded_settings_of_today_stay_as_they_are():
@@ -105,21 +105,21 @@ def test_a_memory_of_earlier_settings_opens(tmp_path):
         (
             {"compressor": "soft", "fidelity": True},
             (
-                "fidelity=True: only the memories of compressor='kv' are measured; choose that too, or"
+                "fidelity=True: only the passages of compressor='kv' are measured; choose that too, or"
                 " fidelity=False"
             ),
         ),
         (
             {"aggregation": "cmt"},
             (
-                "aggregation='cmt': it gathers the memories of compressor='soft'; choose that too, or"
+                "aggregation='cmt': it gathers the passages of compressor='soft'; choose that too, or"
                 " aggregation='concat'"
             ),
         ),
         (
             {"compressor": "soft", "aggregation": "cmt", "rerank": 5},
             (
-                "rerank=5: gathered memories cannot be read one by one; choose rerank=None, or"
+                "rerank=5: gathered passages cannot be read one by one; choose rerank=None, or"
                 " aggregation='concat'"
             ),
         ),
