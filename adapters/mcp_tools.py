@@ -91,7 +91,7 @@ class Tools:
         """Get a short answer to one factual question from the user's long-term memory, with its
         sources.
 
-        A small model on the user's machine reads compressed memories: it costs you few tokens,
+        A small model on the user's machine reads compressed passages: it costs you few tokens,
         however long the documents are. It copies facts and does not reason. Use `search` for
         anything else, and to check an answer with low confidence, with `known`: false, or whose
         first source does not have rank 1 or does not hold the answer.

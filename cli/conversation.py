@@ -120,8 +120,8 @@ class Conversation:
         abstained = "the memory holds no answer; " if last.abstained else ""
         echo(f"{abstained}confidence {last.confidence:.2f}, read from {last.reader}", dim=True)
         tokens = (
-            f"{last.memory_tokens:,} from memories, {last.prompt_tokens:,} in the prompt,"
-            f" {last.answer_tokens:,} in the answer"
+            f"{last.memory_tokens:,} from compressed passages, {last.prompt_tokens:,} in the"
+            f" prompt, {last.answer_tokens:,} in the answer"
         )
         times = ", ".join(f"{stage} {ms:,.0f} ms" for stage, ms in last.milliseconds.items())
         echo(f"tokens: {tokens}; {times}", dim=True)

@@ -1,6 +1,6 @@
 """Generating: a generator writes the answer from the passages that were found. No torch, no SQL.
 
-It reads their text, each with its day, and the whole recent conversation. It tells no
+It reads their text, each with its day, and the whole recent_turns conversation. It tells no
 probabilities: confidence is the share that the places of its words leave, and 0 where it says that
 it does not know.
 """
@@ -12,9 +12,9 @@ from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from cmt_sdk import ports
-from cmt_sdk.answering.answerer import Reading
+from cmt_sdk.answering.answerer import TracedAnswer
 from cmt_sdk.answering.asking import Ask
-from cmt_sdk.retrieval.context import recent
+from cmt_sdk.retrieval.context import recent_turns
 from cmt_sdk.retrieval.ranking import behind
 from cmt_sdk.text import instructing
 from cmt_sdk.text.characters import clean_text
@@ -28,7 +28,7 @@ from cmt_sdk.understanding import newest
 # A note goes with a message that asks for nothing if it is near it in meaning or shares words.
 NEAR = 0.25  # cosine
 WORDS = 1.0  # BM25
-RULES = 6_000  # characters of a system prompt that a generator reads
+SYSTEM_CHARACTERS = 6_000  # characters of a system prompt that a generator reads
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +37,9 @@ class Writer:
 
     generator: ports.Generator
 
-    def answer(self, ask: Ask, matches: Sequence[Match]) -> Generator[str, None, Reading]:
+    def answer(self, ask: Ask, matches: Sequence[Match]) -> Generator[str, None, TracedAnswer]:
         """Answer a question from matches, best first, those that others supersede included."""
-        history = recent(ask.history or (), RULES)
+        history = recent_turns(ask.history or (), SYSTEM_CHARACTERS)
         if ask.reader == "none":
             return self._written(ask, instructing.bare(ask.question, history), "none", [], [])
         messages = instructing.answering(ask.question, _notes(matches), history, _today())
@@ -47,9 +47,9 @@ class Writer:
 
     def reply(
         self, ask: Ask, matches: Sequence[Match], *, kept: bool, keeps: bool
-    ) -> Generator[str, None, Reading]:
+    ) -> Generator[str, None, TracedAnswer]:
         """Reply to a turn of a conversation; `kept`, `keeps` as for `instructing.talking`."""
-        history = recent(ask.history or (), RULES)
+        history = recent_turns(ask.history or (), SYSTEM_CHARACTERS)
         messages = instructing.talking(
             ask.question, _notes(matches), history, _today(), kept=kept, keeps=keeps
         )
@@ -62,7 +62,7 @@ class Writer:
         kind: str,
         matches: Sequence[Match],
         history: Sequence[Turn],
-    ) -> Generator[str, None, Reading]:
+    ) -> Generator[str, None, TracedAnswer]:
         pieces = []
         usage = None
         for piece in self.generator.write(messages, ask.max_tokens):
@@ -74,7 +74,7 @@ class Writer:
         text = "".join(pieces)
         if kind == "none" or abstains(text):
             sure = replace(usage, confidence=float(kind == "none"))
-            return Reading(text, sure, kind, matches, [Trace()] * len(matches), 1.0, 0.0)
+            return TracedAnswer(text, sure, kind, matches, [Trace()] * len(matches), 1.0, 0.0)
         read = [(m.passage.heading, m.passage.text) for m in matches]
         spoken = [("", turn.content) for turn in history]
         places = traces(ask.question, text, [*read, *spoken])
@@ -82,7 +82,7 @@ class Writer:
         first = first_of(found)
         far = 0.0 if first is None else behind([m.likelihood for m in matches], first)
         share = trust(places, far, echoes=repeats(ask.question, text)) if places else 1.0
-        return Reading(text, usage, kind, matches, found, share, far)
+        return TracedAnswer(text, usage, kind, matches, found, share, far)
 
 
 def fitting(matches: Iterable[Match], kept: str | None) -> list[Match]:

@@ -47,9 +47,9 @@ class Memory(Upkeep, Forgetting, Asking):
             return (Path(path).expanduser() / MEMORY_FILES[0]).stat().st_size > 0
         return False
 
-    def answers(self, asked: Ask) -> Stream:
+    def start_answer(self, asked: Ask) -> Stream:
         """Start the answer to a checked question; see `ask`."""
-        return self.model.answers(asked)
+        return self.model.start_answer(asked)
 
     def understand(self, text: str) -> Intent:
         """What a message wants: whether it asks, tells, and which part is worth keeping. Loads the

@@ -59,8 +59,8 @@ class Core(Handle):
         if at_work:
             for part in parts:
                 part.leave()
-        if at_work or not self._engine.forks:
-            self._queue.lock = PriorityLock() if self._engine.forks else NoModel()
+        if at_work or not self._engine.fork_safe:
+            self._queue.lock = PriorityLock() if self._engine.fork_safe else NoModel()
 
     def close(self) -> None:
         """Stop the background compression after its batch and release the files; pending passages

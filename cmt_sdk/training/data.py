@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.questions.questions import QuestionedPassage, read_passages
+from cmt_sdk.questions.dataset import QuestionedPassage, read_passages
 
 LONGEST_CONTEXT = 2400  # characters; longer ones are left out of training
 NEIGHBOURS = 5

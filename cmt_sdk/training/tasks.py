@@ -16,7 +16,7 @@ from cmt_sdk.neural.embedding import MatchHead
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.aggregation import Aggregator
 from cmt_sdk.neural.methods.kv import check_kv
-from cmt_sdk.questions.questions import QuestionedPassage
+from cmt_sdk.questions.dataset import QuestionedPassage
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.cmt import CMTTask
 from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture

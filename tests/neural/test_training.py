@@ -15,16 +15,17 @@ from cmt_sdk.neural.embedding import Matcher
 from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.rope import Rotary
-from cmt_sdk.questions.questions import Question, QuestionedPassage
+from cmt_sdk.questions.dataset import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import reduce_rank, trainable
 from cmt_sdk.training.data import Mixture, is_validation
+from cmt_sdk.training.kv_entries import answer_logits, encode, kv_cache
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
 from cmt_sdk.training.nf4_base import Bases, as_nf4
 from cmt_sdk.training.packs import Item, Rows, build, draw
-from cmt_sdk.training.reader import ReaderTask, answer_logits, encode, kv_cache
+from cmt_sdk.training.reader import ReaderTask
 from cmt_sdk.training.soft import SoftTask
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}

@@ -288,7 +288,8 @@ def test_why_shows_passages_in_full_with_reasons_and_costs(memory, capsys):
     assert said.count("It is open on Sundays.") == 10
     assert "read from memory" in said
     assert re.search(
-        r"tokens: \d+ from memories, \d+ in the prompt, \d+ in the answer; encode \d+ ms", said
+        r"tokens: \d+ from compressed passages, \d+ in the prompt, \d+ in the answer; encode \d+ ms",
+        said,
     )
 
 

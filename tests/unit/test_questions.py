@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.questions.questions import Question, QuestionedPassage, read_lines, read_passages
+from cmt_sdk.questions.dataset import Question, QuestionedPassage, read_lines, read_passages
 
 ROW = {
     "id": "q1",

@@ -1,5 +1,5 @@
 """Passages and the questions about them, from files. Knows what a question must have;
-`question_files` knows the formats.
+`files` knows the formats.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def read_passages(path: Path, documents: Path | None = None) -> list[QuestionedP
     questions.
 
     Our own lines are {"id", "title", "context", "question", "answers": [...]}; id and title may be
-    missing. Public files are read as `question_files` describes; those that name their passages by
+    missing. Public files are read as `files` describes; those that name their passages by
     keys need the file of texts, `documents`. Raises InvalidInput.
     """
     rows = list(read_rows(path))
