@@ -136,7 +136,8 @@ def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> lis
 
     A pack asks about one or two of the passages. It holds none of the others, or some as
     distractors. It may ask about a passage that it lacks; the answer is then that the notes do not
-    say. The passage asked about mostly stands last, where the reader places the best match.
+    say. The passage asked about mostly stands last, where the reader places the best match. Where
+    the file says which passages stand beside it, the pack holds these and lacks none.
 
     Args:
         lm: Its tokenizer and chat format lay the packs out.
@@ -150,15 +151,29 @@ def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> lis
     while True:
         name = mixture.name()
         passages = [mixture.take(name) for _ in range(PASSAGES)]
-        contents = [content(p, with_title=rng.random() < 0.3) for p in passages]
-        packs = []
-        start = 0
-        while start < PASSAGES:
-            end = min(PASSAGES, start + rng.randint(1, 2))
-            packs.append(_draw_pack(lm, passages, contents, range(start, end), rng, ablate))
-            start = end
+        if any(p.beside for p in passages):
+            packs = [_among_its_own(lm, p, rng) for p in passages]
+        else:
+            packs = _among_neighbours(lm, passages, rng, ablate)
         if made := [p for p in packs if p is not None]:
             return made
+
+
+def _among_neighbours(
+    lm: FrozenModel,
+    passages: Sequence[QuestionedPassage],
+    rng: random.Random,
+    ablate: Collection[str],
+) -> list[Pack | None]:
+    """Packs that ask about one or two of the passages, with some of the others as distractors."""
+    contents = [content(p, with_title=rng.random() < 0.3) for p in passages]
+    packs = []
+    start = 0
+    while start < PASSAGES:
+        end = min(PASSAGES, start + rng.randint(1, 2))
+        packs.append(_draw_pack(lm, passages, contents, range(start, end), rng, ablate))
+        start = end
+    return packs
 
 
 def _draw_pack(
@@ -195,6 +210,16 @@ def _draw_pack(
     # Until here `about` counts the passages drawn together, from here those of the pack.
     placed = [replace(item, about=_place(shown, item.about)) for item in items]
     return build(lm, [contents[i] for i in shown], placed)
+
+
+def _among_its_own(lm: FrozenModel, passage: QuestionedPassage, rng: random.Random) -> Pack | None:
+    """A pack that asks about one passage among those that its file puts beside it."""
+    shown = [*rng.sample(passage.beside, len(passage.beside)), passage.context]
+    if rng.random() > BEST_LAST:
+        rng.shuffle(shown)
+    about = shown.index(passage.context)
+    items = [Item(q.text, rng.choice(q.answers), about) for q in _some(passage, rng)]
+    return build(lm, shown, items)
 
 
 def repetition(lm: FrozenModel, content: str) -> Pack:

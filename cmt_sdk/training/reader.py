@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from cmt_sdk.config.methods import kept_share
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.training.data import Mixture
@@ -44,6 +45,7 @@ class ReaderTask:
         ablate: Names of `recipe.INGREDIENTS` to leave out of training.
         objectives: The weights of the loss.
         batch: Examples computed together.
+        at_least: Tokens of a passage whose entries are kept in any case.
     """
 
     lm: FrozenModel
@@ -61,6 +63,7 @@ class ReaderTask:
     ablate: Collection[str] = ()
     objectives: Objectives = field(default_factory=Objectives)
     batch: int = 1
+    at_least: int = 0
 
     def __post_init__(self) -> None:
         # A second object over the same model: it keeps the prefix's entries as NF4 makes them.
@@ -76,9 +79,8 @@ class ReaderTask:
         packs = []
         for _ in range(self.batch):
             drawn = draw(self.lm, self.mixture, self.ablate)
-            keep = self._draw_share()
             # A passage of two examples is encoded once, with the share of the first one.
-            keeps = {c: keep for pack in drawn for c in pack.contents} | keeps
+            keeps = self._kept(drawn, self._draw_share()) | keeps
             packs += drawn
         nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
         loss, tokens = self._read(packs, keeps, self.objectives, nf4=nf4)
@@ -89,6 +91,12 @@ class ReaderTask:
         # Drawn in any case, so that an ablation sees the same examples.
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
         return 1.0 if "pruning" in self.ablate else keep
+
+    def _kept(self, packs: Sequence[Pack], keep: float) -> dict[str, float]:
+        """The share of kept entries by passage, where `keep` is that of long ones."""
+        contents = {c for pack in packs for c in pack.contents}
+        lengths = {c: len(self.lm.passage_ids(c)) for c in sorted(contents)}
+        return {c: kept_share(n, keep, self.at_least) for c, n in lengths.items()}
 
     def _read(
         self,
@@ -203,9 +211,7 @@ class ReaderTask:
     ) -> tuple[float, int]:
         """The summed loss of held-out examples and their answer tokens, at one share."""
         packs = [pack for drawn in several for pack in drawn]
-        return self._read(
-            packs, {c: keep for pack in packs for c in pack.contents}, Objectives(), nf4=nf4
-        )
+        return self._read(packs, self._kept(packs, keep), Objectives(), nf4=nf4)
 
     def score(self, figures: Mapping[str, float]) -> float:
         """The mean of these losses."""
