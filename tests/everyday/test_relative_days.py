@@ -53,7 +53,9 @@ def test_a_weekday_can_be_the_last_or_the_next_one():
     assert str(day) == "on Monday: 2026-03-09 or 2026-03-16"
 
 
-@pytest.mark.parametrize("text", ["", " ", "x" * 30_000, "99999999999 years ago", "\u202e", "0 ago"])
+@pytest.mark.parametrize(
+    "text", ["", " ", "x" * 30_000, "99999999999 years ago", "\u202e", "0 ago"]
+)
 def test_no_text_fails(text):
     """Whatever it holds."""
     with warnings.catch_warnings():
