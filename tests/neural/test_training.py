@@ -421,14 +421,14 @@ def test_gradients_reach_the_encoder_through_four_bits():
     assert all(p.grad is None for p in only_reader.learned[len(encoder) :])
 
 
-def test_a_passage_is_read_among_those_beside_it():
+def test_a_passage_is_read_among_its_neighbours():
     """All of them, and no other; it asks about nothing that is not there. Mostly it is the last."""
-    beside = [replace(p, beside=(f"No {p.title}.", "It rains.")) for p in passages()]
-    stream = Mixture({"towns": beside}, {"towns": 1.0}, 0)
+    made = [replace(p, neighbours=(f"No {p.title}.", "It rains.")) for p in passages()]
+    stream = Mixture({"towns": made}, {"towns": 1.0}, 0)
     packs = [pack for _ in range(10) for pack in draw(tiny_frozen(), stream)]
     for pack in packs:
-        own = next(p for p in beside if p.context in pack.contents)
-        assert sorted(pack.contents) == sorted([own.context, *own.beside])
+        own = next(p for p in made if p.context in pack.contents)
+        assert sorted(pack.contents) == sorted([own.context, *own.neighbours])
         assert {pack.contents[n] for n in pack.about} == {own.context}
         assert set(pack.asked) == {q.text for q in own.questions}
     last = sum(pack.about[0] == 2 for pack in packs)
