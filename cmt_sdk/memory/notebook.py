@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -9,7 +10,8 @@ from typing import Any, Protocol
 
 from cmt_sdk.retrieval.context import shortened
 from cmt_sdk.retrieval.question import LONGEST_QUESTION
-from cmt_sdk.types import Document, Intent, Match, Progress, Receipt, SearchMode
+from cmt_sdk.types import DAYS, Document, Intent, Match, Progress, Receipt, SearchMode
+from cmt_sdk.understanding.days import days_meant
 
 SOURCE = "chat"
 FROM_USER = {"role": "user"}  # metadata of people's statements
@@ -78,9 +80,13 @@ class Notebook:
         it was new.
 
         The same text is one document, however often it is sent. It is compressed before this
-        returns: the next question, which may share no word with it, finds it by its meaning.
+        returns: the next question, which may share no word with it, finds it by its meaning. The
+        days that its words mean ("yesterday") are kept with it.
         """
-        note = Document(text, scope=self.scope, source=SOURCE, metadata=FROM_USER)
+        metadata = dict(FROM_USER)
+        if days := days_meant(text, dt.datetime.now().astimezone().date()):
+            metadata[DAYS] = "; ".join(map(str, days))
+        note = Document(text, scope=self.scope, source=SOURCE, metadata=metadata)
         added = self.memory.add_many([note]).added
         kept = self.memory.add(note)  # adds nothing: for a known text, `add` returns its document
         older = [
