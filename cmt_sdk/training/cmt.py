@@ -24,6 +24,7 @@ from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives, repulsion, self_matching
 from cmt_sdk.training.packs import Pack, draw
+from cmt_sdk.training.reader import answer_loss
 
 TEMPERATURE = 0.05
 REPULSION = 0.1  # lambda of the paper's term against memories that collapse
@@ -97,10 +98,10 @@ class CMTTask:
             for pack in packs:
                 asked = self._soft([self.lm.ids(q) for q in pack.asked])
                 bank = torch.cat([memories[c] for c in pack.contents])
-                logits = self._read(pack, [self.aggregator.gather(q, bank) for q in asked])
+                states = self._read(pack, [self.aggregator.gather(q, bank) for q in asked])
                 without = self._bare(pack) if objectives.alpha else None
                 labels = torch.cat([row[row >= 0] for _, row in pack.rows(self.lm.device)])
-                answers.append(objectives.loss(logits, labels, None, without))
+                answers.append(answer_loss(self.lm, objectives, states, labels, without=without))
                 tokens += len(labels)
                 known = [
                     (q, contents.index(pack.contents[n]))
@@ -127,7 +128,7 @@ class CMTTask:
             return last_hidden_states(self.lm, [replace(m, rows=rounded(m.rows)) for m in made])
 
     def _read(self, pack: Pack, gathered: Sequence[Tensor]) -> Tensor:
-        """Logits [t, v] of the answer tokens; each question is a row, after its prefix."""
+        """States [t, d] of the answer tokens; each question is a row, after its prefix."""
         rows = pack.rows(self.lm.device)
         cache = self.lm.prefix_cache(pack.questions)
         sizes = [len(g) for g in gathered]
@@ -148,13 +149,11 @@ class CMTTask:
                 head, sizes or [0] * len(rows), most, ids.shape[1], self.lm.dtype
             ).to(ids.device),
         )
-        return self.lm.logits(
-            torch.cat([states[n, : len(row)][row >= 0] for n, (_, row) in enumerate(rows)])
-        )
+        return torch.cat([states[n, : len(row)][row >= 0] for n, (_, row) in enumerate(rows)])
 
     @torch.no_grad()
     def _bare(self, pack: Pack) -> Tensor:
-        """The same logits without memory."""
+        """The same states without memory."""
         return self._read(pack, [])
 
     def _matched(
@@ -181,7 +180,7 @@ class CMTTask:
         ):
             for pack in (p for packs in self.held_out for p in packs):
                 labels = torch.cat([row[row >= 0] for _, row in pack.rows(self.lm.device)])
-                bare += float(Objectives().loss(self._bare(pack), labels, None, None))
+                bare += float(answer_loss(self.lm, Objectives(), self._bare(pack), labels))
         return {
             "held_out": float(sum(x for x, _, _ in with_memories)) / tokens,
             "held_out bare": bare / tokens,

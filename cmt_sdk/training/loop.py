@@ -19,6 +19,7 @@ from torch import Tensor
 
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.training.distributed import Workers
+from cmt_sdk.weights.loading import import_bitsandbytes
 
 
 class Task(Protocol):
@@ -121,6 +122,7 @@ def train(
     minutes: float = math.inf,
     *,
     fit: bool = False,
+    eight_bit: bool = False,
     choices: Mapping[str, Any] | None = None,
 ) -> Progress:
     """Train, or resume the run in `out`, for at most `minutes`.
@@ -136,6 +138,7 @@ def train(
         minutes: Stop after this time.
         fit: Lower the rate to its floor within `minutes`, where the steps do not end sooner. A
             later call begins at the rate of its step, and lowers it again.
+        eight_bit: AdamW of bitsandbytes holds its moments in eight bits.
         choices: JSON values that must be equal whenever the run resumes, as the plan must.
 
     Returns:
@@ -144,7 +147,7 @@ def train(
     Raises:
         InvalidSetting: `out` holds a run of another plan or other choices.
     """
-    run = _Run(task, plan, out, on_step, choices or {})
+    run = _Run(task, plan, out, on_step, choices or {}, eight_bit=eight_bit)
     if run.progress.step == 0:
         run.note({"plan": asdict(plan)})
         run.validate()
@@ -161,15 +164,18 @@ def train(
 def time_one_step(task: Task, plan: Plan) -> float:
     """Seconds that a step takes, measured on one example whose gradients are dropped.
 
-    The first call of a process is slower.
+    The example runs twice: the first call of a process is slower.
     """
     before = task.state()
-    began = time.monotonic()
-    task.learn()
-    for parameter in task.parameters():
-        parameter.grad = None
-    task.restore(before)
-    return plan.accumulate * (time.monotonic() - began)
+    took = 0.0
+    for _ in range(2):
+        began = time.monotonic()
+        task.learn()
+        took = time.monotonic() - began
+        for parameter in task.parameters():
+            parameter.grad = None
+        task.restore(before)
+    return plan.accumulate * took
 
 
 class _Run:
@@ -185,6 +191,8 @@ class _Run:
         out: Path,
         on_step: Callable[[Mapping[str, Any]], None],
         choices: Mapping[str, Any],
+        *,
+        eight_bit: bool,
     ) -> None:
         self._task = task
         self._plan = plan
@@ -192,11 +200,9 @@ class _Run:
         self._on_step = on_step
         self._workers = Workers()
         self._parameters = list(task.parameters())
-        self._optimizer = torch.optim.AdamW(
-            self._parameters, lr=plan.rate, betas=(0.9, 0.95), weight_decay=0.0
-        )
+        self._optimizer = _optimizer(self._parameters, plan.rate, eight_bit=eight_bit)
         out.mkdir(parents=True, exist_ok=True)
-        self._chosen = {**asdict(plan), **choices}
+        self._chosen = {**asdict(plan), **choices, "eight_bit": eight_bit}
         self.progress = _restore(
             out / "state", task, self._chosen, self._parameters, self._optimizer, self._workers
         )
@@ -261,6 +267,20 @@ class _Run:
             )
 
 
+def _optimizer(
+    parameters: Sequence[Tensor], rate: float, *, eight_bit: bool
+) -> torch.optim.Optimizer:
+    if not eight_bit:
+        return torch.optim.AdamW(parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.0)
+    import_bitsandbytes()
+    from bitsandbytes.optim import AdamW8bit
+
+    made: torch.optim.Optimizer = AdamW8bit(
+        parameters, lr=rate, betas=(0.9, 0.95), weight_decay=0.0
+    )
+    return made
+
+
 def _step(
     task: Task,
     plan: Plan,
@@ -322,7 +342,8 @@ def _save(
     tensors = {f"parameter.{n}": p.detach().contiguous() for n, p in enumerate(parameters)}
     for number, parameter in enumerate(parameters):
         for name, value in optimizer.state[parameter].items():
-            tensors[f"{name}.{number}"] = torch.as_tensor(value).contiguous()
+            # bitsandbytes shares tables among its parameters, and safetensors refuses that
+            tensors[f"{name}.{number}"] = torch.as_tensor(value).clone().contiguous()
     part = folder / f"step-{progress.step}.safetensors"
     save_file(tensors, part)
     scalars = {
@@ -363,15 +384,24 @@ def _restore(
             f" {before}"
         )
     tensors = load_file(folder / scalars["tensors"])
-    for number, parameter in enumerate(parameters):
-        parameter.data.copy_(tensors[f"parameter.{number}"])
-        names = [n for n in ("step", "exp_avg", "exp_avg_sq") if f"{n}.{number}" in tensors]
+    own: dict[str, dict[str, Tensor]] = {}  # by the parameter's number
+    for name, tensor in tensors.items():
+        kind, _, number = name.rpartition(".")
+        own.setdefault(number, {})[kind] = tensor
+    for n, parameter in enumerate(parameters):
+        values = own[str(n)]
+        parameter.data.copy_(values.pop("parameter"))
         optimizer.state[parameter] = {
-            n: tensors[f"{n}.{number}"].to(_place(n, parameter)) for n in names
+            kind: _restored(kind, value, parameter) for kind, value in values.items()
         }
     task.restore(workers.share(scalars["tasks"]))
     return Progress(**scalars["progress"])
 
 
-def _place(name: str, parameter: Tensor) -> torch.device:
-    return torch.device("cpu") if name == "step" else parameter.device
+def _restored(name: str, value: Tensor, parameter: Tensor) -> Tensor | int:
+    """A value of the optimiser's state: torch counts steps in a tensor on the CPU, bitsandbytes in
+    an integer.
+    """
+    if name != "step":
+        return value.to(parameter.device)
+    return value if value.is_floating_point() else int(value)

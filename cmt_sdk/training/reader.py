@@ -24,10 +24,11 @@ from cmt_sdk.neural.methods.kvzip import top_share
 from cmt_sdk.neural.quantization import KEY_GROUP, fake_quantize
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.training.data import Mixture
-from cmt_sdk.training.losses import Objectives
+from cmt_sdk.training.losses import Objectives, loss_of_states
 from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
 
+LOGITS_AT_ONCE = 2**24  # numbers, 64 MiB in fp32; a loss takes some six times as much
 AT_ONCE = 16384  # tokens of passages encoded in one pass, padding included, in every part
 
 
@@ -178,10 +179,32 @@ def _biases(row: Sequence[Entries]) -> list[Tensor]:
     ]
 
 
-def answer_logits(lm: FrozenModel, cache: MemoryCache, rows: Rows) -> Tensor:
-    """Logits [t, v] of the packs' answer tokens, by the adapter that is on."""
+def answer_states(lm: FrozenModel, cache: MemoryCache, rows: Rows) -> Tensor:
+    """Last hidden states [t, d] of the packs' answer tokens, by the adapter that is on."""
     hidden = lm.forward(cache, **cache.inputs(rows.ids, rows.offsets, rows.mask))  # (B, m, d)
-    return lm.logits(hidden[rows.labels >= 0])
+    return hidden[rows.labels >= 0]
+
+
+def answer_loss(
+    lm: FrozenModel,
+    objectives: Objectives,
+    states: Tensor,
+    labels: Tensor,
+    teacher: Tensor | None = None,
+    without: Tensor | None = None,
+) -> Tensor:
+    """The summed loss of answer tokens, a few of whose logits are held at a time.
+
+    Args:
+        lm: The model.
+        objectives: The weights.
+        states: Their states [t, d].
+        labels: [t].
+        teacher: The teacher's states [n, d] of the first n, or None.
+        without: States without memory [t, d], or None.
+    """
+    at_once = max(1, LOGITS_AT_ONCE // lm.model.config.get_text_config().vocab_size)
+    return loss_of_states(objectives, lm.logits, states, labels, teacher, without, at_once)
 
 
 @dataclass
@@ -301,14 +324,14 @@ class ReaderTask:
 
         The teacher reads all entries.
         """
-        logits = answer_logits(lm, kv_cache(lm, self.rotary, read), rows)
+        states = answer_states(lm, kv_cache(lm, self.rotary, read), rows)
         labels = rows.labels[rows.labels >= 0]
         teacher = None
         if objectives.teacher and pruned:
             unpruned = [[m.unpruned() for m in memories] for memories in read]
             with torch.no_grad():
-                teacher = answer_logits(lm, kv_cache(lm, self.rotary, unpruned), rows)
-        return objectives.loss(logits, labels, teacher, None), len(labels)
+                teacher = answer_states(lm, kv_cache(lm, self.rotary, unpruned), rows)
+        return answer_loss(lm, objectives, states, labels, teacher), len(labels)
 
     def _memories(self, lm: FrozenModel, keeps: Mapping[str, float]) -> dict[str, Entries]:
         """The memories by passage, each with its share of kept entries."""

@@ -1,10 +1,12 @@
-"""The memory and disk that a training run needs, and whether the machine has them."""
+"""Whether the machine has the memory and the disk that a training run needs."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,66 +15,89 @@ import torch
 from cmt_sdk.errors import InvalidSetting, StorageDenied, StorageFull
 from cmt_sdk.neural.batching import BATCH_TOKENS
 from cmt_sdk.training.distributed import Workers
-from cmt_sdk.training.recipe import Recipe, ResourceEstimate
+from cmt_sdk.training.recipe import NOT_FOR_ALL, Recipe, ResourceEstimate
+from cmt_sdk.training.sizes import ModelSizes, estimate
+from cmt_sdk.weights.loading import multiplies_bf16
 
 MAX_TOKENS_AT_ONCE = 16384  # whose activations are held for the gradients of embeddings
-HELD_TOKENS = 1400  # of passages and one pack, whose activations are held for the gradients
-# Bytes of activations per token, layer and hidden value. Measured with the default model on a CPU;
-# for four examples of `soft`, four packs of each per pass, an H200 held the 20 GB that this gives.
+# Bytes of activations per token, layer and hidden value: on the safe side.
 ACTIVATIONS = 200
-# The same where layers compute again: per layer, in addition to one layer that holds all.
-CHECKPOINTED_ACTIVATIONS = 16
+# What makes a run smaller, the cheapest first.
+SAVINGS: tuple[Mapping[str, Any], ...] = (
+    {"batch": 1},
+    {"nf4": 0.0},
+    {"checkpointing": True},
+    {"nf4": 1.0},
+    {"checkpointing": True, "nf4": 1.0},
+    {"batch": 1, "checkpointing": True, "nf4": 1.0},
+)
 
 
-def estimate(recipe: Recipe, model: Any, learned: int) -> ResourceEstimate:
-    """Estimate a run's resources.
-
-    They are the base twice (its own and its NF4 weights), the learned tensors with gradients and
-    moments, and activations.
+def needs(
+    recipe: Recipe, sizes: ModelSizes, passage: int, device: torch.device
+) -> ResourceEstimate:
+    """The resources that a run takes on a device.
 
     Args:
         recipe: The run.
-        model: The base model.
-        learned: The number of trained parameters.
+        sizes: Those of its model.
+        passage: Tokens of a long passage of its data.
+        device: Where it computes.
     """
-    base = sum(p.numel() * p.element_size() for p in model.parameters())
-    config = model.config.get_text_config()
-    layers = config.num_hidden_layers
-    held = ACTIVATIONS * layers
-    if recipe.checkpointing:
-        held = ACTIVATIONS + CHECKPOINTED_ACTIVATIONS * layers
-    activations = held * HELD_TOKENS * config.hidden_size * recipe.batch
-    if recipe.part == "embedding":
-        activations = _activations(model, layers // 2) * tokens_at_once(model, layers // 2)
-    return ResourceEstimate(
-        memory=2 * base + 16 * learned + activations,
-        disk=2 * 12 * learned + 4 * learned,
-        parameters=learned,
-    )
+    width = 2 if multiplies_bf16(device) else 4
+    return estimate(recipe, sizes, passage, width, is_gpu=device.type == "cuda")
 
 
-def check(needs: ResourceEstimate, device: torch.device, out: Path) -> None:
-    """Check, before anything is written, that the machine has the resources of a run.
+def check(recipe: Recipe, sizes: ModelSizes, passage: int, device: torch.device) -> None:
+    """Check that the machine has the resources of a run, before weights are loaded.
 
     Raises:
         StorageDenied: The folder cannot be written.
         StorageFull: The disk has too little room.
         InvalidSetting: The device has too little memory.
     """
+    wanted = needs(recipe, sizes, passage, device)
+    out = recipe.out
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if not os.access(place, os.W_OK):
         raise StorageDenied(f"{out}: nothing can be written in {place}: choose another folder")
-    if (free := shutil.disk_usage(place).free) < needs.disk:
+    if (free := shutil.disk_usage(place).free) < wanted.disk:
         raise StorageFull(
-            f"{out}: training needs {_size(needs.disk)} on the disk, {_size(free)} are free: choose"
-            " another folder"
+            f"{out}: training needs {_size(wanted.disk)} on the disk, {_size(free)} are free:"
+            " choose another folder"
         )
-    if (free := _free_memory(device)) < needs.memory:
-        raise InvalidSetting(
-            f"training needs about {_size(needs.memory)} of memory on {device}, {_size(free)} are"
-            " free: end other programs, choose a smaller --batch, --model or another --device, or"
-            " --checkpointing (in Python checkpointing=True)"
-        )
+    if (free := _free_memory(device)) >= wanted.memory:
+        return
+    smaller = {
+        flags: needs(replace(recipe, **changes), sizes, passage, device).memory
+        for changes in SAVINGS
+        if (flags := _flags(recipe, changes))
+    }
+    fitting = [f"{flags} ({_size(memory)})" for flags, memory in smaller.items() if memory <= free]
+    least = min(smaller.items(), key=lambda pair: pair[1], default=None)
+    remedy = "choose a smaller --model, or another --device"
+    if fitting:
+        remedy = f"choose {fitting[0]}"
+    elif least is not None and least[1] < wanted.memory:
+        remedy = f"{least[0]} needs the least, {_size(least[1])}: {remedy}"
+    raise InvalidSetting(
+        f"training {recipe.model} needs about {_size(wanted.memory)} of memory on {device},"
+        f" {_size(free)} are free: end other programs, or {remedy}"
+    )
+
+
+def _flags(recipe: Recipe, changes: Mapping[str, Any]) -> str:
+    """The changes as options of `cmt train`; empty where they change nothing, or the part has them
+    not.
+    """
+    named = []
+    for name, value in changes.items():
+        if getattr(recipe, name) == value:
+            continue
+        if name in NOT_FOR_ALL and recipe.part not in NOT_FOR_ALL[name][0]:
+            return ""
+        named.append(f"--{name}" if value is True else f"--{name} {value:g}")
+    return " ".join(named)
 
 
 def _size(count: int) -> str:
@@ -92,12 +117,6 @@ def _free_memory(device: torch.device) -> int:
         return sys.maxsize
 
 
-def _activations(model: Any, layers: int) -> int:
-    """Bytes of activations per token of a model's first layers."""
-    size: int = ACTIVATIONS * layers * model.config.get_text_config().hidden_size
-    return size
-
-
 def tokens_at_once(model: Any, layers: int) -> int:
     """The tokens whose activations fit into half of a GPU's free memory.
 
@@ -105,7 +124,6 @@ def tokens_at_once(model: Any, layers: int) -> int:
     """
     if model.device.type != "cuda":
         return BATCH_TOKENS
-    return max(
-        BATCH_TOKENS // 4,
-        min(MAX_TOKENS_AT_ONCE, _free_memory(model.device) // 2 // _activations(model, layers)),
-    )
+    token: int = ACTIVATIONS * layers * model.config.get_text_config().hidden_size
+    fitting = _free_memory(model.device) // 2 // token
+    return max(BATCH_TOKENS // 4, min(MAX_TOKENS_AT_ONCE, fitting))
