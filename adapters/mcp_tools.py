@@ -38,6 +38,7 @@ from cmt_adapters.mcp_schemas import (
     Sources,
     StoredDocument,
     Text,
+    UndoResult,
     Where,
 )
 from cmt_sdk.errors import InvalidFilter, InvalidInput
@@ -90,7 +91,7 @@ class Tools:
         """Get a short answer to one factual question from the user's long-term memory, with its
         sources.
 
-        A small model on the user's machine reads compressed memories: it costs you few tokens,
+        A small model on the user's machine reads compressed passages: it costs you few tokens,
         however long the documents are. It copies facts and does not reason. Use `search` for
         anything else, and to check an answer with low confidence, with `known`: false, or whose
         first source does not have rank 1 or does not hold the answer.
@@ -178,6 +179,28 @@ class Tools:
         stored = self._memory.update(document_id, **changes)
         _notify_changed(ctx, [stored.id])
         return DocumentInfo(**document_info(stored))
+
+    def undo(self, document_id: Id, ctx: Context[Any]) -> UndoResult:
+        """Take back the last `remember` or `update` of a document.
+
+        A document that was updated gets its previous text and fields again; one that was new is
+        erased for good. Use it when the user says that something was kept or changed by mistake.
+        """
+        versions = self._memory.history(document_id)
+        if len(versions) == 1:
+            self._memory.forget(document_id)
+            _notify_changed(ctx, [document_id])
+            return UndoResult(document_id=document_id, version=None)
+        before = versions[-2]
+        stored = self._memory.update(
+            document_id,
+            before.text,
+            source=before.source,
+            scope=before.scope,
+            metadata=before.metadata,
+        )
+        _notify_changed(ctx, [document_id])
+        return UndoResult(document_id=document_id, version=stored.version)
 
     def forget(
         self,

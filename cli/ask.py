@@ -15,6 +15,7 @@ from cmt_cli.memory_folder import open_memory
 from cmt_cli.options import (
     filter_options,
     format_filter,
+    generator_options,
     json_option,
     k_option,
     max_tokens_option,
@@ -37,6 +38,7 @@ from cmt_cli.truncation import mark_truncated, report_truncation
 )
 @reader_option
 @max_tokens_option
+@generator_options
 @filter_options
 @verbose_option
 @memory_option
@@ -47,6 +49,7 @@ def ask(
     as_json: bool,
     verbose: bool,
     filters: Mapping[str, Any],
+    generator: Mapping[str, Any],
     **options: Any,
 ) -> None:
     """Answer QUESTION, or the question on standard input, from memory.
@@ -60,6 +63,7 @@ def ask(
     Example:
       cmt ask "Where is the museum now?"
       cmt ask --reader text --scope user/ann --json "What does she drink?"
+      cmt ask --generator http://127.0.0.1:11434/v1 --generator-model qwen3 "Who is Ann?"
     """  # noqa: D301 - click reads the escape
     if not words and on_terminal(sys.stdin):
         raise click.UsageError("give a QUESTION, or pipe one in")
@@ -69,7 +73,7 @@ def ask(
             f' "{one_line(" ".join(words), 80)}"'
         )
     question = read_stdin().strip() if words in ((), ("-",)) else words[0]
-    with open_memory(folder) as memory:
+    with open_memory(folder, **generator) as memory:
         resolved = resolve_filter(memory, filters)
         stream = memory.model.ask(question, stream=True, **options, **resolved)
         if as_json:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ import click
 from cmt_cli.conversation import COMMANDS, Conversation
 from cmt_cli.inputs import decode_utf8
 from cmt_cli.memory_folder import open_memory, open_or_create
-from cmt_cli.options import json_option, k_option, max_tokens_option, memory_option, reader_option
+from cmt_cli.options import (
+    MAX_TOKENS,
+    generator_options,
+    json_option,
+    k_option,
+    memory_option,
+    reader_option,
+)
 from cmt_cli.output import echo, on_terminal, pluralize
 
 HISTORY = "chat-history"
@@ -29,11 +36,18 @@ EXIT_WORDS = ("exit", "quit")  # on a terminal, as in a shell
 @click.option("--no-history", is_flag=True, help="On a terminal: do not store what you type.")
 @k_option
 @reader_option
-@max_tokens_option
+@click.option("--max-tokens", **MAX_TOKENS)
+@generator_options
 @memory_option
 @json_option
 def chat(
-    remember: bool, scope: str, no_history: bool, folder: Path, as_json: bool, **options: Any
+    remember: bool,
+    scope: str,
+    no_history: bool,
+    folder: Path,
+    as_json: bool,
+    generator: Mapping[str, Any],
+    **options: Any,
 ) -> None:
     """Chat with a memory; earlier turns are part of each question.
 
@@ -52,7 +66,8 @@ def chat(
     Example:
       cmt chat --remember --scope user/ann
     """  # noqa: D301 - click reads the escape
-    with open_or_create(folder) if remember else open_memory(folder) as memory:
+    opener = open_or_create if remember else open_memory
+    with opener(folder, **generator) as memory:
         talk = Conversation(memory, scope, options, remember=remember, as_json=as_json)
         history = None if no_history or memory.encrypted else memory.path / HISTORY
         is_typed = on_terminal(sys.stdin)

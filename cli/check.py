@@ -35,7 +35,7 @@ MISSING_FILES = {
 @memory_option
 @json_option
 def check(repair: bool, folder: Path, as_json: bool) -> None:
-    """Check files, database, index, memories and model.
+    """Check files, database, index, compressed passages and model.
 
     The exit code is 1 if a check fails. Close the memory in every process before --repair. The
     command rebuilds damaged parts from the stored text where the text is intact, and reports what

@@ -30,7 +30,7 @@ Exit codes:
   1    any other error
   2    a wrong argument, or a document that cannot be stored
   3    not found: no such document, file or memory
-  4    the model is missing, or is not the one that made the memories
+  4    the model is missing, or is not the one that made the compressed passages
   5    an error of the disk or the database
   130  interrupted by Ctrl-C
 """

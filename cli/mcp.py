@@ -11,7 +11,7 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,9 @@ import click
 from click.core import ParameterSource
 
 from cmt_cli.memory_folder import open_memory, open_or_create
-from cmt_cli.options import memory_option
+from cmt_cli.options import generator_options, memory_option
 from cmt_cli.output import echo, on_terminal
+from cmt_cli.server_options import host_option, origin_option, port_option, token_option
 from cmt_sdk.errors import InvalidSetting
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -39,42 +40,18 @@ SHUTDOWN_SECONDS = 3  # for running requests when the server is stopped
 @click.option(
     "--http", is_flag=True, help="Serve streamable HTTP instead of stdio, at http://HOST:PORT/mcp."
 )
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="The address to listen on. An address that other machines can reach needs a token.",
-)
-@click.option(
-    "--port",
-    default=8766,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="The port to listen on; 0 picks a free one.",
-)
-@click.option(
-    "--token",
-    envvar="CMT_TOKEN",
-    show_envvar=True,
-    help='The token that clients must send as "Authorization: Bearer TOKEN".',
-)
+@host_option
+@port_option(8766)
+@token_option
 @click.option(
     "--allow-host",
     "names",
     multiple=True,
     help="Another host name by which clients reach the server (repeatable).",
 )
-@click.option(
-    "--origin",
-    "origins",
-    multiple=True,
-    metavar="URL",
-    help=(
-        "Allow requests from this web page, desktop app or extension, e.g. http://localhost:6274 or"
-        " app://obsidian.md (repeatable)."
-    ),
-)
-@click.option("--read-only", is_flag=True, help="Omit the tools that remember, update and forget.")
+@origin_option
+@click.option("--read-only", is_flag=True, help="Omit the tools that change the memory.")
+@generator_options
 @memory_option
 @click.pass_context
 def mcp(
@@ -87,11 +64,13 @@ def mcp(
     origins: Sequence[str],
     read_only: bool,
     folder: Path,
+    generator: Mapping[str, Any],
 ) -> None:
     """Serve a memory to assistants that use MCP.
 
     The assistant starts the server: configure the command `cmt` with the argument `mcp`. The
-    assistant can then search, ask, list, remember, update and forget; documents are resources.
+    assistant can then search, ask, list, remember, update, undo and forget; documents are
+    resources.
 
     With --http you start the server yourself; other machines can reach it with --host and a token.
     Pass the token in CMT_TOKEN: all users of a machine can see the arguments of its processes.
@@ -110,7 +89,8 @@ def mcp(
     check_null_origin(origins, token)
     hosts = _hosts(host, names, token) if http else ()
     _log_to_stderr()
-    with open_memory(folder) if read_only else open_or_create(folder) as memory:
+    opener = open_memory if read_only else open_or_create
+    with opener(folder, **generator) as memory:
         server = mcp_server(memory, read_only=read_only, token=token)
         if http:
             _serve(http_app(server, hosts, origins), host, port)

@@ -185,12 +185,27 @@ reader_option = click.option(
         " from memory is unsure; none: read nothing."
     ),
 )
-max_tokens_option = click.option(
-    "--max-tokens",
-    default=64,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Maximum length of the answer, in tokens.",
+MAX_TOKENS: Mapping[str, Any] = {
+    "type": click.IntRange(min=1),
+    "help": "Maximum length of the answer, in tokens.",
+}
+max_tokens_option = click.option("--max-tokens", default=64, show_default=True, **MAX_TOKENS)
+generator_option = click.option(
+    "--generator",
+    metavar="URL",
+    envvar="CMT_GENERATOR",
+    show_envvar=True,
+    help=(
+        "Let the model of an OpenAI-compatible server write, e.g. http://127.0.0.1:11434/v1. Its"
+        " key is read from CMT_GENERATOR_KEY."
+    ),
+)
+generator_model_option = click.option(
+    "--generator-model",
+    metavar="NAME",
+    envvar="CMT_GENERATOR_MODEL",
+    show_envvar=True,
+    help="The server's name of that model.",
 )
 FILTERS = (
     click.option(
@@ -226,6 +241,23 @@ def filter_options(command: Command) -> Command:
         return command(*args, filters=filters, **rest)
 
     return functools.reduce(lambda done, option: option(done), reversed(FILTERS), filtered)
+
+
+def generator_options(command: Command) -> Command:
+    """Add --generator and --generator-model, passed on as one parameter `generator`.
+
+    `generator` holds the settings that were given, for `open_memory`.
+    """
+
+    @functools.wraps(command)
+    def with_generator(
+        *args: Any, generator: str | None, generator_model: str | None, **rest: Any
+    ) -> Any:
+        settings = {"generator": generator, "generator_model": generator_model}
+        given = {name: value for name, value in settings.items() if value}
+        return command(*args, generator=given, **rest)
+
+    return generator_option(generator_model_option(with_generator))
 
 
 def format_filter(filters: Mapping[str, Any]) -> str:

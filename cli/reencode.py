@@ -1,4 +1,4 @@
-"""`cmt reencode`: re-encode memories made by a different model, settings or release."""
+"""`cmt reencode`: re-encode compressed passages made by a different model, settings or release."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from cmt_cli.progress import progress_bars
 @memory_option
 @json_option
 def reencode(folder: Path, as_json: bool) -> None:
-    """Re-encode memories made by a different model, other settings or an earlier release.
+    """Re-encode compressed passages made by a different model, other settings or an earlier
+    release.
 
-    The command works from the stored text and resumes where it was interrupted. Memories that are
-    up to date stay.
+    The command works from the stored text and resumes where it was interrupted. Compressed passages
+    that are up to date stay.
 
     \b
     Example:

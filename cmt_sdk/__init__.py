@@ -31,6 +31,7 @@ from cmt_sdk.errors import (
     CMTError,
     DocumentNotFound,
     EmptyDocument,
+    GeneratorError,
     InvalidDocument,
     InvalidFilter,
     InvalidInput,
@@ -93,7 +94,9 @@ if TYPE_CHECKING:
     from cmt_sdk.storage.repair import repair
     from cmt_sdk.text.provenance import place_of
     from cmt_sdk.weights.bundle import has_shipped_adapter, is_adapter
+    from cmt_sdk.weights.catalogue import CatalogueEntry, catalogue
     from cmt_sdk.weights.download import pull_model
+    from cmt_sdk.weights.named import Measured
     from cmt_sdk.weights.registry import ModelInfo, list_models, model_info, remove_model
 
 _DEFERRED: Mapping[str, str] = {
@@ -104,6 +107,8 @@ _DEFERRED: Mapping[str, str] = {
     "MemoryModel": "cmt_sdk.answering.model",
     "Stream": "cmt_sdk.answering.asking",
     "TURNS_KEPT": "cmt_sdk.chat",
+    "CatalogueEntry": "cmt_sdk.weights.catalogue",
+    "Measured": "cmt_sdk.weights.named",
     "ModelInfo": "cmt_sdk.weights.registry",
     "FILE_SUFFIXES": "cmt_sdk.converting",
     "is_placeholder": "cmt_sdk.converting",
@@ -111,6 +116,7 @@ _DEFERRED: Mapping[str, str] = {
     "read_conversations": "cmt_sdk.converting.conversations",
     "read_document": "cmt_sdk.converting",
     "read_documents": "cmt_sdk.converting",
+    "catalogue": "cmt_sdk.weights.catalogue",
     "has_shipped_adapter": "cmt_sdk.weights.bundle",
     "is_adapter": "cmt_sdk.weights.bundle",
     "list_models": "cmt_sdk.weights.registry",
@@ -130,6 +136,7 @@ __all__ = [
     "AlreadyExists",
     "Answer",
     "CMTError",
+    "CatalogueEntry",
     "Chat",
     "CheckResult",
     "Document",
@@ -138,6 +145,7 @@ __all__ = [
     "Embeddings",
     "EmptyDocument",
     "Filter",
+    "GeneratorError",
     "Heard",
     "Intent",
     "InvalidDocument",
@@ -145,6 +153,7 @@ __all__ = [
     "InvalidInput",
     "InvalidSetting",
     "Match",
+    "Measured",
     "Memory",
     "MemoryModel",
     "MemoryNotFound",
@@ -178,6 +187,7 @@ __all__ = [
     "Where",
     "__version__",
     "archive_key",
+    "catalogue",
     "check_scope",
     "clean_text",
     "data_dir",
@@ -208,6 +218,7 @@ def open(  # noqa: A001 - the word users know
     create: bool = True,
     encrypted: bool = False,
     embedder: Embedder | None = None,
+    generator_key: str | None = None,
     **settings: Unpack[SettingsFields],
 ) -> Memory:
     """Open the memory in a folder, or make one. Nothing heavy is loaded before it is needed.
@@ -221,6 +232,8 @@ def open(  # noqa: A001 - the word users know
             needed at every opening (docs/security.md).
         embedder: Makes the embeddings that passages are found by, in place of the model: give the
             same one at every opening.
+        generator_key: The API key of the setting `generator`, which is not stored; None for that in
+            the environment variable CMT_GENERATOR_KEY, if there is one.
         **settings: Fields of `Settings`; the others are those that the memory was made with.
 
     Returns:
@@ -248,7 +261,15 @@ def open(  # noqa: A001 - the word users know
             f"path={path!r}: give the path of a folder, or none for the default memory"
         )
     folder = memory_path(None) if path is None else Path(path).expanduser()
-    return Memory(assemble(folder, settings, create=create, encrypted=encrypted, embedder=embedder))
+    parts = assemble(
+        folder,
+        settings,
+        create=create,
+        encrypted=encrypted,
+        embedder=embedder,
+        generator_key=generator_key,
+    )
+    return Memory(parts)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,5 @@
-"""PassageEncoder: compresses pending passages, loads memories, and checks which model made them.
+"""PassageEncoder: compresses pending passages, loads compressed ones, and checks which model made
+them.
 
 Imports no torch and no SQL.
 """
@@ -15,7 +16,7 @@ from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import NoModel
 from cmt_sdk.text.rendering import render
-from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Passage
+from cmt_sdk.types import CompressedPassage, Encoded, Fingerprint, Passage
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ class PassageEncoder:
     """Encodes the passages of one store with one engine. Every call into the engine holds `lock`.
 
     Attributes:
-        memory_budget: bytes of memories to keep on disk; 0 keeps all.
+        memory_budget: bytes of compressed passages to keep on disk; 0 keeps all.
     """
 
     store: Store
@@ -41,8 +42,8 @@ class PassageEncoder:
     _dimension: int = 0  # of embeddings; 0 until `accepts` first needs it
 
     def check_fingerprint(self) -> None:
-        """Raise ModelMismatch where stored memories were made by a model or settings that the open
-        model cannot read.
+        """Raise ModelMismatch where stored compressed passages were made by a model or settings
+        that the open model cannot read.
         """
         with self.lock:
             mine = self.engine.compressor.fingerprint
@@ -50,7 +51,7 @@ class PassageEncoder:
             differences = theirs.differences(mine)
             if differences:
                 raise ModelMismatch(
-                    f"the memories were made by {theirs.model} ({theirs.compressor},"
+                    f"the compressed passages were made by {theirs.model} ({theirs.compressor},"
                     f" {theirs.quantization}), the model that is open is {mine.model}"
                     f" ({mine.compressor}, {mine.quantization}); {'; '.join(differences)}. Open it"
                     " with the first, or encode the stored text again: cmt reencode",
@@ -58,8 +59,8 @@ class PassageEncoder:
                 )
 
     def accepts(self, made_by: Fingerprint, encoded: Encoded) -> bool:
-        """Return whether the open model can use a memory from elsewhere: the same model and
-        settings made it, and it is intact.
+        """Return whether the open model can use a compressed passage from elsewhere: the same model
+        and settings made it, and it is intact.
         """
         with self.lock:
             compressor = self.engine.compressor
@@ -68,26 +69,26 @@ class PassageEncoder:
             self._dimension = self._dimension or compressor.encode_query("An example.").size
             return encoded.embedding.size == self._dimension and compressor.reads(encoded.memory)
 
-    def load(self, passage_ids: Sequence[int]) -> dict[int, PackedMemory]:
-        """Load the stored memories, by passage id; passages without one are missing from the
-        result.
+    def load(self, passage_ids: Sequence[int]) -> dict[int, CompressedPassage]:
+        """Load the stored compressed passages, by passage id; passages without one are missing from
+        the result.
 
         Raises:
             ModelMismatch: another model made one of them.
         """
         return self.store.load(passage_ids, self.engine.compressor.fingerprint)
 
-    def memories(
-        self, passages: Sequence[Passage], loaded: Mapping[int, PackedMemory]
-    ) -> list[PackedMemory]:
-        """Return the memories of passages, in their order.
+    def compressed(
+        self, passages: Sequence[Passage], loaded: Mapping[int, CompressedPassage]
+    ) -> list[CompressedPassage]:
+        """Return the compressed passages, in the order of the given ones.
 
-        A passage whose memory is not stored is encoded now, and its memory is stored unless the
-        store is read-only.
+        A passage whose compressed form is not stored is compressed now, and stored unless the store
+        is read-only.
 
         Args:
             passages: the passages to read.
-            loaded: memories that are in memory already, by passage id; they are not loaded again.
+            loaded: those that are loaded already, by passage id.
 
         Raises:
             ModelMismatch: another model made one of them.

@@ -21,9 +21,10 @@ CMTError
 │   ├── StorageDenied       no permission
 │   └── StorageEncrypted    its key is not here, or is another
 └── ModelError          the language model cannot do this
-    ├── ModelMismatch       the memories were made by another model
+    ├── ModelMismatch       the compressed passages were made by another model
     ├── ModelUnsupported    an architecture that this compressor cannot serve
-    └── ModelDownload       fetching or checking the weights failed
+    ├── ModelDownload       fetching or checking the weights failed
+    └── GeneratorError      the generator cannot be reached, refuses, or gives no answer
 """
 
 from __future__ import annotations
@@ -132,7 +133,7 @@ class ModelError(CMTError):
 
 
 class ModelMismatch(ModelError):
-    """Another model than the one that is open made the memories or the adapter.
+    """Another model than the one that is open made the compressed passages or the adapter.
 
     Attributes:
         differences: The fields of the fingerprints that differ, each as "name: stored != open".
@@ -149,3 +150,7 @@ class ModelUnsupported(ModelError):
 
 class ModelDownload(ModelError):
     """Fetching, checking or converting the weights failed."""
+
+
+class GeneratorError(ModelError):
+    """The generator cannot be reached, refuses, is silent, or gives no answer."""

@@ -13,14 +13,15 @@ from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
 from cmt_sdk.types import (
+    AnswerSpan,
     CheckResult,
+    CompressedPassage,
     Document,
     Encoded,
     Filter,
     Fingerprint,
     Hit,
     Outcome,
-    PackedMemory,
     Page,
     Passage,
     Piece,
@@ -28,10 +29,9 @@ from cmt_sdk.types import (
     Removed,
     Span,
     Stats,
-    Stretch,
     Vector,
 )
-from cmt_sdk.types.vectors import Changes, Embeddings, Generation, VectorRows
+from cmt_sdk.types.vectors import ChangeCounters, Embeddings, Generation, VectorRows
 
 # Gives the passages of a document that is about to be stored (second argument), in place of a known
 # one (first argument) or as a new one (None). Returns None where the known one's passages stay.
@@ -54,21 +54,23 @@ class Known:
 
 
 class Compressor(Protocol):
-    """Turns passages into memories and embeddings, and questions into vectors of the same space."""
+    """Compresses and embeds passages, and turns questions into vectors of the same space."""
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """Identifies the model and the settings that make the memories; stored with each."""
+        """Identifies the model and the settings that make the compressed passages; stored with
+        each.
+        """
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """Return one memory and one embedding per text, in the order given.
+        """Return one compressed passage and one embedding per text, in the order given.
 
-        Batches texts of like length itself. Measures each memory's fidelity where the settings ask
+        Batches texts of like length itself. Measures the fidelity of each where the settings ask
         for it.
         """
 
-    def reads(self, memory: PackedMemory) -> bool:
-        """Return whether a memory from elsewhere is intact.
+    def reads(self, memory: CompressedPassage) -> bool:
+        """Return whether a compressed passage from elsewhere is intact.
 
         Its fingerprint is that of this compressor; its contents can still be anything.
         """
@@ -89,29 +91,41 @@ class StateReader(Protocol):
 
 
 class Reader(Protocol):
-    """Answers from memories, from text, or from neither."""
+    """Answers from compressed passages, from text, or from neither."""
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """Yield the answer in pieces, at most `max_tokens` tokens; the last piece has the usage."""
 
     def word_likelihoods(
-        self, question: str, memories: Sequence[PackedMemory]
+        self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
-        """Return the log probability of each token of the question after each memory alone.
+        """Return the log probability of each token of the question after each compressed passage
+        alone.
 
         Returns:
-            One row per memory, in the order given, in nats; all rows have the same length.
+            One row per compressed passage, in the order given, in nats; all rows have the same
+            length.
         """
 
-    def stretches(
+    def answer_spans(
         self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]
-    ) -> list[Stretch]:
-        """Return the stretches of a text, a few words each, as answers to the prompt.
+    ) -> list[AnswerSpan]:
+        """Return the spans of a text, a few words each, as answers to the prompt.
 
         Args:
             prompt: The question, and what to read before it.
             text: The text that holds the answer.
             words: The first character of each word of the text, and the one after its last.
+        """
+
+
+class Generator(Protocol):
+    """A chat model of another program, which writes from the text of passages."""
+
+    def write(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Iterator[Piece]:
+        """Yield the reply in pieces, at most `max_tokens` tokens; the last piece has the usage.
+
+        Its usage has confidence 1: such a model tells no probabilities.
         """
 
 
@@ -126,7 +140,7 @@ class Engine(Protocol):
         """True once the model is in memory."""
 
     @property
-    def forks(self) -> bool:
+    def fork_safe(self) -> bool:
         """True where a forked child of this process can use the model too."""
 
     @property
@@ -138,8 +152,8 @@ class Engine(Protocol):
         """The reader; loads the model."""
 
     @property
-    def listener(self) -> StateReader:
-        """The listener; loads the model."""
+    def state_reader(self) -> StateReader:
+        """Reads the states on which probes are fitted; loads the model."""
 
     def judge(self, texts: Sequence[str]) -> Vector:
         """Return the intent scores of n texts, float32 [n, labels], for
@@ -159,7 +173,7 @@ class Engine(Protocol):
 
 
 class Store(Protocol):
-    """The documents, passages, memories and embeddings of one memory.
+    """The documents of one memory, and their passages, compressed passages and embeddings.
 
     SQLiteStore documents each method; tests/contract/test_store.py checks what every implementation
     has to do. Where the store is `read_only`, every method that would change it raises
@@ -172,7 +186,7 @@ class Store(Protocol):
 
     # documents
 
-    def match(self, document: Document, *, by_source: bool = False) -> Known: ...
+    def find_known(self, document: Document, *, by_source: bool = False) -> Known: ...
 
     def add(
         self,
@@ -235,7 +249,7 @@ class Store(Protocol):
 
     def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]: ...
 
-    # passages, memories and embeddings
+    # passages, compressed passages and embeddings
 
     def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]: ...
 
@@ -247,7 +261,9 @@ class Store(Protocol):
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None: ...
 
-    def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, PackedMemory]: ...
+    def load(
+        self, passage_ids: Sequence[int], reader: Fingerprint
+    ) -> dict[int, CompressedPassage]: ...
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]: ...
 
@@ -297,11 +313,11 @@ class VectorStore(Protocol):
     trusted index file. SQLiteStore documents each method.
     """
 
-    def changes(self) -> Changes: ...
+    def change_counters(self) -> ChangeCounters: ...
 
     def alive(self) -> int: ...
 
-    def vectors(self, since: Changes) -> VectorRows: ...
+    def vectors(self, since: ChangeCounters) -> VectorRows: ...
 
     def generation(self) -> Generation | None: ...
 

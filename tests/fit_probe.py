@@ -43,14 +43,14 @@ def main() -> None:
     """Fit, write, report."""
     with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(Path(folder) / "memory") as memory:
         engine = memory._engine
-        listener = engine.listener
+        state_reader = engine.state_reader
         utterances = read_utterances()
-        probe = fit(utterances, listener.states([u.text for u in utterances]))
+        probe = fit(utterances, state_reader.states([u.text for u in utterances]))
         place = Path(shipped_messages.__file__).parent / "shipped"
         place.mkdir(exist_ok=True)
         for old in place.glob("*.npz"):
             old.unlink()
-        (place / f"{listener.name}-{digest()}.npz").write_bytes(probe.packed())
+        (place / f"{state_reader.name}-{digest()}.npz").write_bytes(probe.packed())
         print(accuracy(engine.judge([u.text for u in held_out()]), held_out()))  # noqa: T201
 
 

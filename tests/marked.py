@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from cmt_sdk.testing.fakes import DIMENSION, FakeCompressor
-from cmt_sdk.types import Encoded, PackedMemory
+from cmt_sdk.types import CompressedPassage, Encoded
 
 
 @dataclass
@@ -24,4 +24,4 @@ class Marked(FakeCompressor):
         key /= np.linalg.norm(key)
         memory = random.integers(0, 256, 64, np.uint8)
         self.made[text] = memory.tobytes(), key.tobytes()
-        return Encoded(PackedMemory("fake", len(text.split()), {"bytes": memory}), key)
+        return Encoded(CompressedPassage("fake", len(text.split()), {"bytes": memory}), key)

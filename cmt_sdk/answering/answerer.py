@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from cmt_sdk.answering.asking import Ask
 from cmt_sdk.answering.renewing import OlderAnswer, Renewer, oldest_holder
-from cmt_sdk.retrieval.context import recent
+from cmt_sdk.retrieval.context import recent_turns
 from cmt_sdk.retrieval.ranking import behind
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.text.notation import in_notation_of
@@ -21,11 +21,11 @@ from cmt_sdk.text.words.folding import legible
 from cmt_sdk.types import Match, Piece, Prompt, Usage
 from cmt_sdk.understanding import newest
 
-CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look a memory's text up
-# Below this fidelity the text of a passage is read in place of its memory. Over 80 passages with
-# three questions each (see neural/scoring.py) the text was better by 0.10 F1 (95 %: 0.02 to 0.17)
-# between 0.85 and 0.9, by 0.05 and not surely between 0.9 and 0.95. Of memories that keep a quarter
-# 4 in 100 lie below, of those that keep an eighth 46.
+CONFIDENT = 0.6  # confidence from which `reader="auto"` does not look the text up
+# Below this fidelity the text of a passage is read in place of its compressed form. Over 80
+# passages with three questions each (see neural/scoring.py) the text was better by 0.10 F1 (95 %:
+# 0.02 to 0.17) between 0.85 and 0.9, by 0.05 and not surely between 0.9 and 0.95. Of passages that
+# keep a quarter 4 in 100 lie below, of those that keep an eighth 46.
 MIN_FIDELITY = 0.9
 # If the answer's passage fits the question worse than the best one by this many nats, the best one
 # is read again alone. Of 58 questions about 40 everyday notes 3 were, of 100
@@ -40,7 +40,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TracedAnswer:
     """An answer, the passages that it was read from, and the places of its words in them.
 
     `trust`, in [0, 1], is the share of the confidence that these places leave. `behind` is by how
@@ -78,9 +78,9 @@ class Answerer:
         self._retriever = retriever
         self._renewer = Renewer(retriever)
 
-    def of_the_newest(
+    def read_newest(
         self, ask: Ask, matches: Sequence[Match], older: Sequence[Match], times: dict[str, float]
-    ) -> Reading:
+    ) -> TracedAnswer:
         """Read the newest passage alone; if it does not answer, all that are not superseded; then
         all.
 
@@ -88,23 +88,31 @@ class Answerer:
         others need not be read.
         """
         every = sorted([*matches, *older], key=lambda m: m.superseded_by is None)
-        reading = self._read_by(ask, matches[:1], times)
+        answer = self._read_as_asked(ask, matches[:1], times)
         for more in (matches, every):
-            if not abstains(reading.text):
+            if not abstains(answer.text):
                 break
-            again = self._read_by(ask, more, times)
-            reading = replace(again, usage=reading.usage.followed_by(again.usage))
-        return reading
+            again = self._read_as_asked(ask, more, times)
+            answer = replace(again, usage=answer.usage.followed_by(again.usage))
+        return answer
 
-    def _read_by(self, ask: Ask, matches: Sequence[Match], times: dict[str, float]) -> Reading:
-        if ask.reader == "auto":
-            return self._memory_or_text(ask, matches, times)
-        text, usage = self._whole(ask, ask.reader, matches, times)
-        return self._checked(ask, reading_of(ask, ask.reader, matches, text, usage), matches, times)
-
-    def streamed(
+    def _read_as_asked(
         self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
-    ) -> Generator[str, None, Reading]:
+    ) -> TracedAnswer:
+        if ask.reader == "auto":
+            return self._read_memory_then_text(ask, matches, times)
+        return self._read_and_check(ask, ask.reader, matches, times)
+
+    def _read_and_check(
+        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+    ) -> TracedAnswer:
+        text, usage = self._read_to_end(ask, kind, matches, times)
+        answer = traced_answer(ask, kind, matches, text, usage)
+        return self._reread_if_far_behind(ask, answer, matches, times)
+
+    def stream(
+        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+    ) -> Generator[str, None, TracedAnswer]:
         """Read and yield the pieces. A short answer that may be read again is held back until it
         stands.
         """
@@ -114,7 +122,7 @@ class Answerer:
         held = HELD_PIECES if may_be_read_again else 1
         may_be_renewed = _has_several_short(matches)
         is_shown = False
-        for piece in self._read(ask, ask.reader, matches, times):
+        for piece in self._stream(ask, ask.reader, matches, times):
             usage = piece.usage
             if usage is None:
                 pieces.append(piece.text)
@@ -123,96 +131,97 @@ class Answerer:
                 elif len(pieces) >= held and not (may_be_renewed and _may_be_a_value(pieces)):
                     is_shown = True
                     yield from pieces
-        reading = reading_of(ask, ask.reader, matches, "".join(pieces), usage)
+        read = traced_answer(ask, ask.reader, matches, "".join(pieces), usage)
         if is_shown:
-            return reading
-        checked = self._renewed(ask, self._checked(ask, reading, matches, times), times)
-        yield from pieces if checked.text == reading.text else [checked.text]
-        return checked
+            return read
+        answer = self._reread_if_far_behind(ask, read, matches, times)
+        answer = self._renew_if_outdated(ask, answer, times)
+        yield from pieces if answer.text == read.text else [answer.text]
+        return answer
 
-    def _checked(
-        self, ask: Ask, reading: Reading, matches: Sequence[Match], times: dict[str, float]
-    ) -> Reading:
-        """The reading, or one of the best passage alone if that is more probable.
+    def _reread_if_far_behind(
+        self, ask: Ask, answer: TracedAnswer, matches: Sequence[Match], times: dict[str, float]
+    ) -> TracedAnswer:
+        """The answer, or one from the best passage alone if that is more probable.
 
         The best passage is read again if the words of the answer stand only in one that fits the
         question far less.
         """
-        if reading.behind < REREAD_GAP_NATS or abstains(reading.text):
-            return reading
-        text, usage = self._whole(ask, reading.kind, matches[:1], times)
-        again = reading_of(ask, reading.kind, matches, text, reading.usage.followed_by(usage))
-        if again.probability > reading.probability:
+        if answer.behind < REREAD_GAP_NATS or abstains(answer.text):
+            return answer
+        text, usage = self._read_to_end(ask, answer.kind, matches[:1], times)
+        again = traced_answer(ask, answer.kind, matches, text, answer.usage.followed_by(usage))
+        if again.probability > answer.probability:
             return again
-        return replace(reading, usage=usage.followed_by(reading.usage))
+        return replace(answer, usage=usage.followed_by(answer.usage))
 
-    def by_memory_or_text(
+    def read_auto(
         self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
-    ) -> Reading:
-        """Read memories, then text where needed, and renew the answer."""
-        return self._renewed(ask, self._memory_or_text(ask, matches, times), times)
+    ) -> TracedAnswer:
+        """Read compressed passages, then text where needed, and renew the answer."""
+        return self._renew_if_outdated(ask, self._read_memory_then_text(ask, matches, times), times)
 
-    def _renewed(self, ask: Ask, reading: Reading, times: dict[str, float]) -> Reading:
-        """The reading, or the words of a newer note that states a newer value of its answer.
+    def _renew_if_outdated(
+        self, ask: Ask, answer: TracedAnswer, times: dict[str, float]
+    ) -> TracedAnswer:
+        """The answer, or the words of a newer note that states a newer value of it.
 
         A question that asks for what was before, or names its date, keeps its answer.
         """
         keeps = newest.asks_for_before(ask.question) or dates(ask.question)
-        holder = oldest_holder(reading.matches, reading.found)
-        if keeps or abstains(reading.text) or holder is None:
-            return reading
-        prompt = _prompt(ask, reading.matches)
-        answer = OlderAnswer(reading.text, reading.kind, holder)
+        holder = oldest_holder(answer.matches, answer.found)
+        if keeps or abstains(answer.text) or holder is None:
+            return answer
+        prompt = _prompt(ask, answer.matches)
+        older_answer = OlderAnswer(answer.text, answer.kind, holder)
         found = timed(
             times,
             "newest",
-            lambda: self._renewer.renewal(ask, prompt, answer, reading.matches),
+            lambda: self._renewer.renewal(ask, prompt, older_answer, answer.matches),
         )
         if found is None:
-            return reading
+            return answer
         moved = {found.newer.passage.id, found.older.passage.id}
-        matches = [found.newer, *(m for m in reading.matches if m.passage.id not in moved)]
-        usage = replace(reading.usage, confidence=found.confidence)
+        matches = [found.newer, *(m for m in answer.matches if m.passage.id not in moved)]
+        usage = replace(answer.usage, confidence=found.confidence, answer_tokens=found.tokens)
         older = replace(found.older, superseded_by=found.newer.document.id)
-        renewed = reading_of(ask, reading.kind, matches, found.text, usage)
+        renewed = traced_answer(ask, answer.kind, matches, found.text, usage)
         return replace(renewed, older=[older])
 
-    def _memory_or_text(
+    def _read_memory_then_text(
         self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
-    ) -> Reading:
-        """Read memories; then text, if the best memory is known to be poor or the answer is unsure.
+    ) -> TracedAnswer:
+        """Read compressed passages; then text, if the best one is known to be poor or the answer is
+        unsure.
 
         The text read is that of the best passage, and of the passage that holds the words of the
         unsure answer. The answer from text stands if memory gave none, or a less probable one.
         """
         before, looked_up = None, list(matches[:1])
         if _is_faithful(matches[0]):
-            text, usage = self._whole(ask, "memory", matches, times)
-            before = self._checked(
-                ask, reading_of(ask, "memory", matches, text, usage), matches, times
-            )
+            before = self._read_and_check(ask, "memory", matches, times)
             if before.confidence >= CONFIDENT:
                 return before
             if (holder := first_of(before.found)) is not None and holder > 0:
                 looked_up.append(matches[holder])
-        text, usage = self._whole(ask, "text", looked_up, times)
+        text, usage = self._read_to_end(ask, "text", looked_up, times)
         if before is None:
-            return reading_of(ask, "text", looked_up, text, usage)
-        after = reading_of(ask, "text", looked_up, text, before.usage.followed_by(usage))
+            return traced_answer(ask, "text", looked_up, text, usage)
+        after = traced_answer(ask, "text", looked_up, text, before.usage.followed_by(usage))
         is_better = abstains(before.text) or after.probability >= before.probability
         return after if is_better else replace(before, usage=usage.followed_by(before.usage))
 
-    def _read(
+    def _stream(
         self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> Iterator[Piece]:
         # the best one last: the reader reads best what is nearest to the question
         passages = [m.passage for m in reversed(matches)]
         prompt = _prompt(ask, matches)
         if kind == "none":
-            prompt = replace(prompt, history=recent(prompt.history), notes=False)
+            prompt = replace(prompt, history=recent_turns(prompt.history), notes=False)
         if kind == "memory":
             queue = self._retriever.queue
-            memories = timed(times, "load", lambda: queue.memories(passages, ask.loaded))
+            memories = timed(times, "load", lambda: queue.compressed(passages, ask.loaded))
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
             prompt = replace(prompt, passages=[render(p) for p in passages])
@@ -232,10 +241,10 @@ class Answerer:
                 return
             yield piece
 
-    def _whole(
+    def _read_to_end(
         self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> tuple[str, Usage]:
-        pieces = list(self._read(ask, kind, matches, times))
+        pieces = list(self._stream(ask, kind, matches, times))
         usage = pieces[-1].usage
         assert usage is not None  # noqa: S101 - the port says so
         return "".join(p.text for p in pieces), usage
@@ -267,21 +276,21 @@ def _may_be_a_value(pieces: Sequence[str]) -> bool:
 
 
 def _is_faithful(match: Match) -> bool:
-    """False for a memory that was measured and found poor."""
+    """False for a compressed passage that was measured and found poor."""
     return match.passage.fidelity is None or match.passage.fidelity >= MIN_FIDELITY
 
 
-def reading_of(
+def traced_answer(
     ask: Ask, kind: str, matches: Sequence[Match], text: str, usage: Usage | None
-) -> Reading:
-    """What a reader of this `kind` answered, with the places of the answer's words."""
+) -> TracedAnswer:
+    """What a reader of this `kind` answered, traced to the passages that hold its words."""
     assert usage is not None  # noqa: S101 - the port says that the last piece has it
     if kind == "none" or abstains(text):
-        return Reading(text, usage, kind, matches, [Trace()] * len(matches), 1.0, 0.0)
+        return TracedAnswer(text, usage, kind, matches, [Trace()] * len(matches), 1.0, 0.0)
     found = traces(ask.question, text, [(m.passage.heading, m.passage.text) for m in matches])
     first = first_of(found)
     far = 0.0 if first is None else _behind(matches, first)
-    return Reading(
+    return TracedAnswer(
         text,
         usage,
         kind,

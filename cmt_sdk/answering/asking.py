@@ -15,7 +15,7 @@ from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.retrieval.context import MESSAGE, shortened
 from cmt_sdk.retrieval.retriever import check_question
 from cmt_sdk.system.handles import Handle
-from cmt_sdk.types import READERS, Answer, Filter, PackedMemory, ReaderKind, Turn, Where
+from cmt_sdk.types import READERS, Answer, CompressedPassage, Filter, ReaderKind, Turn, Where
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,8 +70,8 @@ class Ask:
     max_tokens: int = 64
     filter: Filter = field(default_factory=Filter)
     history: Sequence[Turn] | None = None
-    # the memories that ranking has loaded, by passage id: the reader uses them again
-    loaded: dict[int, PackedMemory] = field(default_factory=dict, repr=False, compare=False)
+    # the compressed passages that ranking has loaded, by passage id: the reader uses them again
+    loaded: dict[int, CompressedPassage] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # of a long message in a conversation the middle is left out
@@ -133,7 +133,7 @@ def with_limit(pieces: Iterator[str | Answer], max_tokens: int) -> Iterator[str 
 class Asking(Handle):
     """The call `ask`, which a memory and its model share."""
 
-    def answers(self, asked: Ask) -> Stream:
+    def start_answer(self, asked: Ask) -> Stream:
         """The answer to a question that was checked."""
         raise NotImplementedError
 
@@ -196,7 +196,7 @@ class Asking(Handle):
                 `answer` is there afterwards.
             k: Passages to read: 5, or as many as fit in `budget`.
             budget: Tokens of context that the passages may take.
-            reader: "memory" reads compressed memories and never the text; "text" puts the
+            reader: "memory" reads compressed passages and never the text; "text" puts the
                 passages' text into the prompt; "auto" reads the best passage's text too where the
                 memory reader is unsure, as it is where the words of its answer stand in no
                 passage, or where the memory's fidelity is known to be low; "none" asks the bare
@@ -213,22 +213,15 @@ class Asking(Handle):
             The Answer with its sources, confidence and costs; a Stream with `stream=True`.
 
         Raises:
-            InvalidInput: An empty or too long question, a bad filter, an option outside its range.
-            ModelMismatch: Another model than the one that is open made the memories.
+            InvalidInput: An empty or too long question, a bad filter, an option out of range.
+            ModelMismatch: Another model than the one that is open made the compressed passages.
             ModelNotFound: The model is not on this machine.
 
         Example:
             >>> memory.ask("Where is the museum now?").text
             'Lisbon'
         """
-        asked = Ask(
-            question,
-            k=k,
-            budget=budget,
-            reader=reader,
-            max_tokens=max_tokens,
-            filter=filter_of(scope, source, where, outside=outside),
-            history=history,
-        )
-        running = self.answers(asked)
+        filter = filter_of(scope, source, where, outside=outside)
+        asked = Ask(question, k, budget, reader, max_tokens, filter, history)
+        running = self.start_answer(asked)
         return running if stream else running.answer

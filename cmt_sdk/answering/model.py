@@ -1,5 +1,5 @@
-"""MemoryModel: the story of asking: find passages, load their memories, read. No torch, no SQL in
-here.
+"""MemoryModel: the story of asking: find passages, load their compressed forms, read. No torch, no
+SQL in here.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ from dataclasses import replace
 
 import numpy as np
 
-from cmt_sdk.answering.answerer import Answerer, Reading, reading_of, timed
+from cmt_sdk.answering.answerer import Answerer, TracedAnswer, timed, traced_answer
 from cmt_sdk.answering.asking import Ask, Asking, Stream, with_limit
+from cmt_sdk.answering.generating import Writer, fitting
 from cmt_sdk.answering.sources import sources_of
 from cmt_sdk.answering.spoken import or_spoken
 from cmt_sdk.config.settings import Settings
-from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, rules, shortened
+from cmt_sdk.ports import Generator
+from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, system_turns
 from cmt_sdk.retrieval.ranking import fit
 from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever, check_question
 from cmt_sdk.text.prompting import UNKNOWN, abstains
-from cmt_sdk.types import Answer, Match, Prompt, Turn, Usage, Vector
+from cmt_sdk.types import Answer, Intent, Match, Prompt, Turn, Usage, Vector
 from cmt_sdk.understanding import newest
 
 PASSAGES = 5
@@ -29,23 +31,70 @@ class MemoryModel(Asking):
     as `memory.model`.
     """
 
-    def __init__(self, retriever: Retriever, settings: Settings) -> None:
+    def __init__(
+        self, retriever: Retriever, settings: Settings, generator: Generator | None = None
+    ) -> None:
         self._retriever = retriever
         self._settings = settings
         self._answerer = Answerer(retriever)
+        self._writer = None if generator is None else Writer(generator)
 
-    def answers(self, asked: Ask) -> Stream:
+    @property
+    def generates(self) -> bool:
+        """Whether a generator writes in place of the frozen model."""
+        return self._writer is not None
+
+    def start_answer(self, asked: Ask) -> Stream:
         """Start the answer to a checked question; see `ask`."""
         if asked.history is not None:
             asked = replace(asked, question=self._retriever.shorten(asked.question))
         pieces = self._pieces(asked)
         passages = as_passages(asked.history or ())
-        if passages and asked.reader != "none":
+        if passages and asked.reader != "none" and self._writer is None:
             pieces = or_spoken(pieces, asked.question, passages, self._retriever, asked.max_tokens)
         return Stream(with_limit(pieces, asked.max_tokens))
 
+    def converse(
+        self, asked: Ask, intent: Intent, *, kept: str | None = None, keeps: bool = True
+    ) -> Stream:
+        """Reply to a turn of a conversation with the generator, from the passages that fit.
+
+        Args:
+            asked: The message with its options; its history holds the turns before it.
+            intent: The wishes of the message.
+            kept: The id of the document that holds what it states; None where nothing was kept.
+            keeps: Whether the conversation is kept at all.
+
+        Returns:
+            The reply as it comes.
+
+        Raises:
+            GeneratorError: The generator gives none.
+        """
+        asked = replace(asked, question=self._retriever.shorten(asked.question))
+        pieces = self._replied(asked, intent, kept=kept, keeps=keeps)
+        return Stream(with_limit(pieces, asked.max_tokens))
+
+    def _replied(
+        self, ask: Ask, intent: Intent, *, kept: str | None, keeps: bool
+    ) -> Iterator[str | Answer]:
+        assert self._writer is not None  # noqa: S101 - see `generates`
+        times: dict[str, float] = {}
+        asks = intent.asks and not intent.chats
+        matches: list[Match] = []
+        if ask.reader != "none" and not self._is_out_of_reach(ask, times):
+            matches = self._find(ask, times)[1]
+        if not asks:
+            matches = fitting(matches, kept)
+        elif not (matches or ask.history or intent.general or intent.tells):
+            yield from self._unknown_answer(ask, times)
+            return
+        reading = yield from self._writer.reply(ask, matches, kept=kept is not None, keeps=keeps)
+        yield self._answer(reading, times)
+
     def talk(self, text: str, *, history: Sequence[Turn] = (), max_tokens: int = 64) -> Stream:
-        """Answer small talk with the bare model, by its own chat template and without notes.
+        """Answer small talk with the bare model, by its own chat template and without notes, or
+        with the generator.
 
         Args:
             text: The message, at most 20,000 characters.
@@ -69,13 +118,17 @@ class MemoryModel(Asking):
         return self._retriever.small_talk(text)
 
     def _talked(self, ask: Ask) -> Iterator[str | Answer]:
+        if self._writer is not None:
+            reading = yield from self._writer.answer(ask, [])
+            yield self._answer(reading, {})
+            return
         prompt = Prompt(ask.question, ask.history or (), notes=False, talk=True)
         text, usage = [], None
         for piece in self._answerer.pieces(prompt, ask.max_tokens):
             text.append(piece.text)
             usage = piece.usage
             yield piece.text
-        yield self._answer(reading_of(ask, "none", [], "".join(text), usage), {})
+        yield self._answer(traced_answer(ask, "none", [], "".join(text), usage), {})
 
     def embed(self, texts: Sequence[str]) -> Vector:
         """Embed texts as questions, for `Memory.nearest`.
@@ -88,7 +141,7 @@ class MemoryModel(Asking):
 
         Raises:
             InvalidInput: An empty text.
-            ModelMismatch: Another model than the one that is open made the memories.
+            ModelMismatch: Another model than the one that is open made the compressed passages.
         """
         for text in texts:
             check_question(text)
@@ -102,23 +155,28 @@ class MemoryModel(Asking):
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
         times: dict[str, float] = {}
         matches: list[Match] = []
+        given = ask
         if ask.reader != "none" and not self._is_out_of_reach(ask, times):
             ask, matches = self._find(ask, times)
-        if not matches and ask.reader != "none":
-            yield from self._nothing_found(ask, times)
+        if not matches and ask.reader != "none" and not (self._writer and given.history):
+            yield from self._unknown_answer(ask, times)
+            return
+        if self._writer is not None:
+            reading = yield from self._writer.answer(given, matches)
+            yield self._answer(reading, times)
             return
         older = [m for m in matches if m.superseded_by is not None]
         matches = [m for m in matches if m.superseded_by is None]
         if older:
-            reading = self._answerer.of_the_newest(ask, matches, older, times)
-            yield reading.text
+            answer = self._answerer.read_newest(ask, matches, older, times)
+            yield answer.text
         elif ask.reader == "auto":
-            reading = self._answerer.by_memory_or_text(ask, matches, times)
-            yield reading.text
+            answer = self._answerer.read_auto(ask, matches, times)
+            yield answer.text
         else:
-            reading = yield from self._answerer.streamed(ask, matches, times)
-        older = [m for m in older if m not in reading.matches]
-        yield self._answer(reading, times, [*reading.older, *older])
+            answer = yield from self._answerer.stream(ask, matches, times)
+        older = [m for m in older if m not in answer.matches]
+        yield self._answer(answer, times, [*answer.older, *older])
 
     def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
         """True if no document fits the filter; asked only while the model is not loaded, which
@@ -141,15 +199,17 @@ class MemoryModel(Asking):
             times, "search", lambda: self._retriever.gather(query, earlier, k, ask.filter, vector)
         )
         timed(times, "load", lambda: self._retriever.encode_missing(found))
-        stage = "rerank" if self._settings.reranked and len(found) > 1 else "search"
+        stage = "rerank" if self._settings.rerank_depth and len(found) > 1 else "search"
         found = timed(times, stage, lambda: self._retriever.rank(query, found, ask.loaded))
         about = found[0].about if found else None
         if found and ask.history is not None:
-            ask = replace(ask, history=[*rules(ask.history), *(about.turns if about else ())])
+            ask = replace(
+                ask, history=[*system_turns(ask.history), *(about.turns if about else ())]
+            )
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
-            # Pairs that the probe can judge are left to Renewer, after the answer is known.
-            probed = newest.asks_for_before(query)
+            # Pairs that the probe can judge are left to Renewer, after the frozen model's answer.
+            probed = self.generates or newest.asks_for_before(query)
             matches = timed(
                 times,
                 "newest",
@@ -166,26 +226,26 @@ class MemoryModel(Asking):
             return tokens
         return round(tokens * self._settings.method.share(self._settings, tokens))
 
-    def _nothing_found(self, ask: Ask, times: dict[str, float]) -> Iterator[str | Answer]:
+    def _unknown_answer(self, ask: Ask, times: dict[str, float]) -> Iterator[str | Answer]:
         yield UNKNOWN
         yield self._answer(
-            reading_of(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times
+            traced_answer(ask, ask.reader, [], UNKNOWN, Usage(0, 0, 0.0, 0.0, 0.0, 0.0)), times
         )
 
     def _answer(
-        self, reading: Reading, times: Mapping[str, float], older: Sequence[Match] = ()
+        self, answer: TracedAnswer, times: Mapping[str, float], older: Sequence[Match] = ()
     ) -> Answer:
-        usage, kind, stages = reading.usage, reading.kind, dict(times)
+        usage, kind, stages = answer.usage, answer.kind, dict(times)
         stages["load"] = stages.get("load", 0.0) + usage.load_ms
         stages |= {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
         return Answer(
-            text=reading.text.strip(),
-            sources=sources_of(reading.matches, reading.found, older),
+            text=answer.text.strip(),
+            sources=sources_of(answer.matches, answer.found, older),
             reader=kind,
-            abstained=kind != "none" and abstains(reading.text),
-            confidence=reading.confidence,
+            abstained=kind != "none" and abstains(answer.text),
+            confidence=answer.confidence,
             prompt_tokens=usage.prompt_tokens,
-            memory_tokens=sum(m.passage.tokens for m in reading.matches) if kind == "memory" else 0,
+            memory_tokens=sum(m.passage.tokens for m in answer.matches) if kind == "memory" else 0,
             answer_tokens=usage.answer_tokens,
             milliseconds=stages,
         )

@@ -3,9 +3,9 @@ newer value of the same thing.
 
 The reader alone keeps the older value: a newer note often names the old value too ("sold the
 Saab"), or leaves out its subject ("moved again, to Friday"). So the reader gets both notes, the
-newer one last, and the answer is chosen among the stretches of the newer note whose words the older
-one does not hold. The chosen stretch replaces the answer where it is likely enough against the best
-stretch of the older note; the surer the probe is that the newer note supersedes the older one, the
+newer one last, and the answer is chosen among the spans of the newer note whose words the older
+one does not hold. The chosen span replaces the answer where it is likely enough against the best
+span of the older note; the surer the probe is that the newer note supersedes the older one, the
 less likely it has to be. No torch, no SQL in here.
 """
 
@@ -20,7 +20,7 @@ from cmt_sdk.errors import InvalidInput
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.text.provenance import Trace, words_of
 from cmt_sdk.text.rendering import render
-from cmt_sdk.types import Match, Prompt, Stretch
+from cmt_sdk.types import AnswerSpan, Match, Prompt
 from cmt_sdk.understanding import newest
 
 NEIGHBOURS = 5  # neighbours of the answer's passage to check for newer values
@@ -33,6 +33,7 @@ class Renewal:
 
     Attributes:
         text: Words of the newer note.
+        tokens: Their number of tokens.
         newer: The passage that they are from.
         older: The passage that it supersedes.
         confidence: How sure the reader is, in [0, 1].
@@ -40,6 +41,7 @@ class Renewal:
     """
 
     text: str
+    tokens: int
     newer: Match
     older: Match
     confidence: float
@@ -117,36 +119,37 @@ class Renewer:
     def _best_of(
         self, ask: Ask, prompt: Prompt, older: OlderAnswer, newer: Match, probed: float
     ) -> Renewal | None:
-        """The best stretch of the newer note that states something new; None where there is none,
+        """The best span of the newer note that states something new; None where there is none,
         or where the model's context cannot hold both notes.
         """
         passages = [older.holder.passage, newer.passage]
         if older.kind == "text":
             prompt = replace(prompt, passages=[render(p) for p in passages])
         else:
-            memories = self.retriever.queue.memories(passages, ask.loaded)
+            memories = self.retriever.queue.compressed(passages, ask.loaded)
             prompt = replace(prompt, memories=memories)
         try:
-            before = self._stretches(prompt, older.holder.passage.content)
-            after = self._stretches(prompt, newer.passage.content)
+            before = self._answer_spans(prompt, older.holder.passage.content)
+            after = self._answer_spans(prompt, newer.passage.content)
         except InvalidInput:
             return None
         asked = _forms(prompt.question)
         known = _forms(older.holder.passage.content)
         stale = (_forms(older.text) & known) - asked
-        new = [s for s in after if _is_new(_forms(s.text), known | asked, stale)]
+        short = [s for s in after if s.tokens <= ask.max_tokens]
+        new = [s for s in short if _is_new(_forms(s.text), known | asked, stale)]
         if not before or not new:
             return None
         best = max(new, key=_likelihood)
         old = max(before, key=_likelihood)
         confidence = exp(best.likelihood / (best.tokens + 1))
         worth = newest.renews(best.likelihood, old.likelihood, probed)
-        return Renewal(best.text, newer, older.holder, confidence, worth)
+        return Renewal(best.text, best.tokens, newer, older.holder, confidence, worth)
 
-    def _stretches(self, prompt: Prompt, text: str) -> Sequence[Stretch]:
+    def _answer_spans(self, prompt: Prompt, text: str) -> Sequence[AnswerSpan]:
         words = [(word.start, word.end) for word in words_of(text)]
         with self.retriever.lock:
-            return self.retriever.engine.reader.stretches(prompt, text, words)
+            return self.retriever.engine.reader.answer_spans(prompt, text, words)
 
 
 def _is_new(forms: set[str], known: set[str], stale: set[str]) -> bool:
@@ -158,5 +161,5 @@ def _forms(text: str) -> set[str]:
     return {word.form for word in words_of(text)}
 
 
-def _likelihood(stretch: Stretch) -> float:
-    return stretch.likelihood
+def _likelihood(span: AnswerSpan) -> float:
+    return span.likelihood

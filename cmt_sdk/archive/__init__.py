@@ -1,17 +1,18 @@
 """One file for a complete memory: a zip archive of JSON lines and safetensors that other programs
 can read. It never holds pickles.
 
-    manifest.json                 format number, counts, and the fingerprints of the memories
+    manifest.json                 format number, counts, and the fingerprints of what compressed
     documents.jsonl               one line per version of a document; the versions of a document
                                   follow each other, oldest first
-    memories/00000.jsonl          one line per memory: its document, its passage's hash, its
+    memories/00000.jsonl          one line per compressed passage: its document, its passage's hash,
+    its
                                   fingerprint, its arrays and its seal
     memories/00000.safetensors    those arrays ("0.memory.NAME") and the embeddings ("0.key"), by
                                   line number
 
 Members are stored, not deflated: four-bit codes do not shrink, and a file that cannot expand cannot
-be a zip bomb. Writing and reading hold one document's versions and one shard of memories at a time.
-Knows the store's port, no model.
+be a zip bomb. Writing and reading hold one document's versions and one shard of compressed passages
+at a time. Knows the store's port, no model.
 """
 
 from cmt_sdk.archive.histories import CHOICES, Choice

@@ -1,5 +1,5 @@
-"""Reads an archive: checks its members, then yields its documents and memories one by one. Knows no
-store.
+"""Reads an archive: checks its members, then yields its documents and compressed passages one by
+one. Knows no store.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from cmt_sdk.archive.layout import (
     LARGEST_ROW,
     LARGEST_SHARD,
     MANIFEST,
+    CompressedRow,
     Manifest,
-    MemoryRow,
     Row,
+    parse_compressed,
     parse_document,
     parse_manifest,
-    parse_memory,
     shard_names,
 )
 from cmt_sdk.errors import StorageDamaged
 from cmt_sdk.system.open_files import refuse_open
-from cmt_sdk.types import Document, Encoded, Fingerprint, PackedMemory
+from cmt_sdk.types import CompressedPassage, Document, Encoded, Fingerprint
 
 JSON_GROWTH = 6  # bytes of JSON per byte of text at most: control characters
 
 
 @dataclass(frozen=True, slots=True)
-class StoredMemory:
-    """A memory from an archive.
+class ArchivedPassage:
+    """A compressed passage from an archive.
 
     Attributes:
         document: the id of its document in the archive.
@@ -120,10 +120,10 @@ class Contents:
                 f"{self._path}: {documents} documents, the manifest says {self.manifest.documents}"
             )
 
-    def memories(self, shard: int) -> Iterator[StoredMemory]:
-        """Yield the memories of one shard, which is held in memory."""
+    def compressed(self, shard: int) -> Iterator[ArchivedPassage]:
+        """Yield the compressed passages of one shard, which is held in memory."""
         rows_name, arrays_name = shard_names(shard)
-        rows = [parse_memory(row, where) for where, row in self._rows(rows_name)]
+        rows = [parse_compressed(row, where) for where, row in self._rows(rows_name)]
         with self._sound(arrays_name):
             arrays = load(self._read(arrays_name))
         expected = {f"{n}.memory.{name}" for n, row in enumerate(rows) for name in row.arrays}
@@ -135,18 +135,19 @@ class Contents:
             yield self._memory(row, arrays, number, self._where(f"{rows_name}, line {number + 1}"))
 
     def check_memories(self) -> None:
-        """Read all shards. Raises StorageDamaged unless they are sound and hold as many memories as
-        the manifest declares.
+        """Read all shards. Raises StorageDamaged unless they are sound and hold as many compressed
+        passages as the manifest declares.
         """
-        found = sum(1 for shard in range(self.manifest.shards) for _ in self.memories(shard))
+        found = sum(1 for shard in range(self.manifest.shards) for _ in self.compressed(shard))
         if found != self.manifest.memories:
             raise StorageDamaged(
-                f"{self._path}: {found} memories, the manifest says {self.manifest.memories}"
+                f"{self._path}: {found} compressed passages, the manifest says"
+                f" {self.manifest.memories}"
             )
 
     def _memory(
-        self, row: MemoryRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str
-    ) -> StoredMemory:
+        self, row: CompressedRow, arrays: Mapping[str, NDArray[np.generic]], number: int, where: str
+    ) -> ArchivedPassage:
         fingerprint = self.manifest.fingerprints.get(row.fingerprint)
         embedding = arrays[f"{number}.key"]
         if fingerprint is None:
@@ -156,16 +157,17 @@ class Contents:
         if (
             embedding.dtype != np.float32
             or embedding.ndim != 1
-            or not abs(float(np.linalg.norm(embedding)) - 1) < 0.01
+            # in float64: the square of a large float32 overflows
+            or not abs(float(np.linalg.norm(embedding.astype(np.float64))) - 1) < 0.01
         ):
             raise StorageDamaged(
                 f"{where}: its embedding is not a vector of float32 and of length 1"
             )
-        memory = PackedMemory(
+        memory = CompressedPassage(
             row.kind, row.tokens, {n: arrays[f"{number}.memory.{n}"] for n in row.arrays}
         )
         encoded = Encoded(memory, embedding.astype(np.float32), row.fidelity)
-        return StoredMemory(row.document, row.content, fingerprint, encoded, row.seal or "")
+        return ArchivedPassage(row.document, row.content, fingerprint, encoded, row.seal or "")
 
     def _rows(self, name: str) -> Iterator[tuple[str, Row]]:
         """Yield the lines of a member as objects, each with its place for messages."""

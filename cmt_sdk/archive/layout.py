@@ -18,7 +18,7 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 DOCUMENTS = "documents.jsonl"
 SHARD_BYTES = 32 * 2**20  # bytes from which a shard is closed
-LARGEST_SHARD = 2**30  # bytes that reading accepts: a shard can hold one very large memory
+LARGEST_SHARD = 2**30  # bytes that reading accepts: a shard can hold one very large passage
 MOST = 2**31  # limit of versions and tokens
 LARGEST_ROW = 2**20  # JSON bytes of a row besides a document's text
 
@@ -55,14 +55,14 @@ class Manifest:
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryRow:
+class CompressedRow:
     """One line of a shard.
 
     Attributes:
         content: SHA-256 of the text that was compressed.
-        arrays: the names of the memory's arrays.
+        arrays: the names of the compressed passage's arrays.
         fidelity: None where it was not measured.
-        seal: None where the memory is not sealed.
+        seal: None where the compressed passage is not sealed.
     """
 
     document: str
@@ -76,8 +76,8 @@ class MemoryRow:
 
 
 def digest(passage: Passage) -> str:
-    """Return the SHA-256 of the text that a passage's memory is made of: two passages that share it
-    share their memory.
+    """Return the SHA-256 of the text that a passage is compressed from: two passages that share it
+    share their compressed form.
     """
     return hashlib.sha256(passage.content.encode()).hexdigest()
 
@@ -143,7 +143,7 @@ def parse_document(row: Row, where: str) -> Document:
     return Document(**(values | times))
 
 
-def parse_memory(row: Row, where: str) -> MemoryRow:
+def parse_compressed(row: Row, where: str) -> CompressedRow:
     """Return one line of a shard. Raises StorageDamaged with the place and the field."""
     values = _shaped(row, _MEMORY, where)
     names = values["arrays"]
@@ -159,7 +159,7 @@ def parse_memory(row: Row, where: str) -> MemoryRow:
         raise StorageDamaged(
             f"{where}: 'fidelity' is {values['fidelity']}, not a number from 0 to 1"
         )
-    return MemoryRow(**(values | {"arrays": tuple(names)}))
+    return CompressedRow(**(values | {"arrays": tuple(names)}))
 
 
 def parse_manifest(row: Row, where: str) -> Manifest:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 
-from cmt_sdk.archive.contents import Contents, StoredMemory, opened
+from cmt_sdk.archive.contents import ArchivedPassage, Contents, opened
 from cmt_sdk.archive.files import disk_errors
 from cmt_sdk.archive.histories import (
     NAMED,
@@ -42,10 +42,10 @@ class ArchiveImport:
     Attributes:
         check: raises InvalidDocument for a text that cannot be stored.
         split: returns the passages of a document.
-        accepts: returns whether the open model can use a memory with this fingerprint.
+        accepts: returns whether the open model can use a passage with this fingerprint.
         longest: UTF-8 bytes that a text has at most.
-        seal: proves memories; None proves none.
-        trust: accept memories without proof.
+        seal: proves compressed passages; None proves none.
+        trust: accept compressed passages without proof.
     """
 
     check: Callable[[Document], None]
@@ -55,26 +55,29 @@ class ArchiveImport:
     seal: Seal | None = None
     trust: bool = False
 
-    def proven(self, memory: StoredMemory) -> bool:
-        """Return whether a memory is accepted as made of the text that it names."""
+    def proven(self, passage: ArchivedPassage) -> bool:
+        """Return whether a compressed passage is accepted as made of the text that it names."""
         if self.trust or self.seal is None:
             return self.trust
-        return self.seal.fits(memory.seal, memory.content, memory.fingerprint.id, memory.encoded)
+        return self.seal.fits(
+            passage.seal, passage.content, passage.fingerprint.id, passage.encoded
+        )
 
 
 def read(
     store: Store, path: Path, rules: ArchiveImport, diverged: Choice | None = None
 ) -> Iterator[Progress]:
-    """Add an archive's documents with their ids, histories and times, and its proven memories.
+    """Add an archive's documents with their ids, histories and times, and its proven compressed
+    passages.
 
-    A seal of the user's own key proves a memory; others are accepted only with `trust`. Without
-    proof the author of an archive could put the memory of another text next to a text, and answers
-    would come from content that no source shows.
+    A seal of the user's own key proves a compressed passage; others are accepted only with `trust`.
+    Without proof the author of an archive could put the compressed form of another text next to a
+    text, and answers would come from content that no source shows.
 
     Yields the progress after each document and each shard. A document that is here already, by its
     id, or by its source and a common text, gets the versions that are missing here; where only the
     one here has changed, it stays as it is. Two documents of one text stay two. Nothing is deleted.
-    Passages without a memory are pending afterwards.
+    Passages without a compressed form are pending afterwards.
 
     Args:
         store: Where the documents go.
@@ -97,7 +100,7 @@ def read(
         if found.behind:
             log.warning("%s", found.behind_message())
         for shard in range(contents.manifest.shards):
-            progress = progress.plus(**_store_memories(found, contents.memories(shard), rules))
+            progress = progress.plus(**_store_compressed(found, contents.compressed(shard), rules))
             yield progress
 
 
@@ -250,25 +253,26 @@ def _extend(
     )
 
 
-def _store_memories(
-    found: _Matches, memories: Iterable[StoredMemory], rules: ArchiveImport
+def _store_compressed(
+    found: _Matches, archived: Iterable[ArchivedPassage], rules: ArchiveImport
 ) -> dict[str, int]:
-    """Store those memories of a shard that pending passages need, that the model can use, and that
-    are proven; return the steps of progress: how many were stored, and how many lacked a proof.
+    """Store those compressed passages of a shard that pending passages need, that the model can
+    use, and that are proven; return the steps of progress: how many were stored, and how many
+    lacked a proof.
     """
     fitting: dict[Fingerprint, dict[int, Encoded]] = {}
     unproven = 0
-    for document, group in groupby(memories, key=lambda m: m.document):
+    for document, group in groupby(archived, key=lambda passage: passage.document):
         pending = _pending(found.store, found.names.get(document, document))
-        for memory in group:
-            ids = pending.get(memory.content, [])
-            if not ids or not rules.accepts(memory.fingerprint, memory.encoded):
+        for passage in group:
+            ids = pending.get(passage.content, [])
+            if not ids or not rules.accepts(passage.fingerprint, passage.encoded):
                 continue
-            if not rules.proven(memory):
+            if not rules.proven(passage):
                 unproven += len(ids)
             else:
-                fitting.setdefault(memory.fingerprint, {}).update(
-                    dict.fromkeys(ids, memory.encoded)
+                fitting.setdefault(passage.fingerprint, {}).update(
+                    dict.fromkeys(ids, passage.encoded)
                 )
     for fingerprint, encoded in fitting.items():
         found.store.save(encoded, fingerprint)

@@ -1,8 +1,8 @@
-"""Seals: proof that a memory in an archive was made of the text next to it, by a key of the user's.
-Knows no store.
+"""Seals: proof that a compressed passage in an archive was made of the text next to it, by a key of
+the user's. Knows no store.
 
 A seal is an HMAC-SHA256 (RFC 2104) over the text's digest, the fingerprint, the embedding and every
-array of the memory. Without the key one can write an archive, but no seal.
+array of it. Without the key one can write an archive, but no seal.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class Seal:
     file: Path
 
     def of(self, content: str, fingerprint: str, encoded: Encoded) -> str:
-        """Return the seal of a memory, 64 hexadecimal digits.
+        """Return the seal of a compressed passage, 64 hexadecimal digits.
 
         Args:
             content: The SHA-256 of the text that it was made of, in hexadecimal digits.
             fingerprint: The id of its fingerprint.
-            encoded: The memory, its embedding and its fidelity.
+            encoded: The compressed passage, its embedding and its fidelity.
         """
         mac = hmac.new(self.key, digestmod=hashlib.sha256)
         memory = encoded.memory
@@ -59,7 +59,7 @@ class Seal:
         return mac.hexdigest()
 
     def fits(self, seal: str, content: str, fingerprint: str, encoded: Encoded) -> bool:
-        """Return whether this key made the seal for this memory of this text."""
+        """Return whether this key made the seal for this compressed passage of this text."""
         return hmac.compare_digest(seal.encode(), self.of(content, fingerprint, encoded).encode())
 
 

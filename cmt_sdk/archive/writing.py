@@ -1,4 +1,6 @@
-"""Writes an archive from a store: documents first, then their memories, one shard at a time."""
+"""Writes an archive from a store: documents first, then their compressed passages, one shard at a
+time.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,8 @@ from cmt_sdk.archive.layout import (
     DOCUMENTS,
     MANIFEST,
     SHARD_BYTES,
+    CompressedRow,
     Manifest,
-    MemoryRow,
     digest,
     document_row,
     shard_names,
@@ -31,22 +33,22 @@ from cmt_sdk.system.open_files import refuse_open
 from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, Passage
 
 PAGE = 200  # documents per page
-BATCH = 64  # memories loaded at once
+BATCH = 64  # compressed passages loaded at once
 ZIP = b"PK\x03\x04"  # the first bytes of a zip file
 NAME_AT = 30  # the offset of its first member's name
 
 
 def write(store: Store, path: Path, *, overwrite: bool = False, seal: Seal | None = None) -> int:
-    """Write the current documents with their histories and stored memories.
+    """Write the current documents with their histories and stored compressed passages.
 
-    A passage without a memory is written as text alone; expired documents are left out. Only the
+    A pending passage is written as text alone; expired documents are left out. Only the
     owner can read the file.
 
     Args:
         store: The store to read.
         path: The file to write.
         overwrite: Replace an existing archive.
-        seal: Seals the memories. A reader makes unsealed ones again from the text.
+        seal: Seals the compressed passages. A reader makes unsealed ones again from the text.
 
     Returns:
         The number of documents.
@@ -126,14 +128,14 @@ def _memories(store: Store) -> Iterator[tuple[Passage, Encoded, Fingerprint]]:
 
 @dataclass
 class _Shards:
-    """Collects memories and writes them to the archive, one shard at a time."""
+    """Collects compressed passages and writes them to the archive, one shard at a time."""
 
     archive: zipfile.ZipFile
     seal: Seal | None
     count: int = 0
     memories: int = 0
     fingerprints: dict[str, Fingerprint] = field(default_factory=dict)
-    _rows: list[MemoryRow] = field(default_factory=list)
+    _rows: list[CompressedRow] = field(default_factory=list)
     _arrays: dict[str, NDArray[np.generic]] = field(default_factory=dict)
     _bytes: int = 0
 
@@ -144,7 +146,7 @@ class _Shards:
         content = digest(passage)
         seal = self.seal.of(content, fingerprint.id, encoded) if self.seal else None
         made_of = (passage.document_id, content, fingerprint.id)
-        row = MemoryRow(
+        row = CompressedRow(
             *made_of, memory.kind, memory.tokens, tuple(memory.arrays), encoded.fidelity, seal
         )
         self._rows.append(row)
@@ -157,7 +159,7 @@ class _Shards:
             self.close()
 
     def close(self) -> None:
-        """Write the collected memories, if any, as a shard."""
+        """Write the collected compressed passages, if any, as a shard."""
         if not self._rows:
             return
         rows, arrays = shard_names(self.count)

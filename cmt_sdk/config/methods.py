@@ -26,7 +26,7 @@ class MethodSettings(Protocol):
         """Tokens whose KV entries are kept in any case."""
 
     @property
-    def compression(self) -> float:
+    def tokens_per_entry(self) -> float:
         """Tokens of text per soft token."""
 
 
@@ -41,8 +41,11 @@ class MethodInfo:
             tokens; for the budget of a prompt.
         uses: Settings that other methods do not use, each with the reason for a method without it.
         compressions: The compressions that it supports; empty for any from 1 to 100.
+        compression: The one that fits a model with adapters trained for it.
+        untrained_compression: The one that fits a model without.
         default_rerank: Passages of a search that the model reranks where the settings do not say.
-        max_rerank: The most passages to rerank; 0 where memories cannot be read one by one.
+        max_rerank: The most passages to rerank; 0 where compressed passages cannot be read one by
+            one.
         needs_training: Whether the answers are unreliable without adapters trained for the method.
     """
 
@@ -50,6 +53,8 @@ class MethodInfo:
     share: Callable[[MethodSettings, int], float]
     uses: Mapping[str, str] = field(default_factory=dict)
     compressions: tuple[int, ...] = ()
+    compression: float = 4
+    untrained_compression: float = 4
     default_rerank: int = 0
     max_rerank: int = 2**31
     needs_training: bool = False
@@ -72,20 +77,21 @@ def _kv_share(settings: MethodSettings, tokens: int) -> float:
 
 
 def _soft_share(settings: MethodSettings, _tokens: int) -> float:
-    return 1 / settings.compression
+    return 1 / settings.tokens_per_entry
 
 
-GATHERS = {"aggregation": "it gathers the memories of compressor='soft'"}
-TRAINED = (4, 8, 16)  # the compressions that soft memories are trained for
+GATHERS = {"aggregation": "it gathers the passages of compressor='soft'"}
+TRAINED = (4, 8, 16)  # the compressions that soft is trained for
 # The key is the value of the setting `compressor`, or "compressor:aggregation" where the setting
 # `aggregation` is not "concat".
 _methods = {
     "kv": MethodInfo(
         "cmt_sdk.neural.methods.kv:KVMethod",
         _kv_share,
+        untrained_compression=2,
         uses={
             "keep_at_least": "only compressor='kv' keeps entries of the KV cache",
-            "fidelity": "only the memories of compressor='kv' are measured",
+            "fidelity": "only the passages of compressor='kv' are measured",
         },
         default_rerank=10,
     ),
@@ -149,7 +155,7 @@ def find_method(compressor: str, aggregation: str = "concat") -> MethodInfo:
     if found is None:
         able = [name.split(":")[0] for name in _methods if name.endswith(f":{aggregation}")]
         raise InvalidSetting(
-            f"aggregation={aggregation!r}: it gathers the memories of"
+            f"aggregation={aggregation!r}: it gathers the passages of"
             f" compressor={' or '.join(map(repr, able))}; choose that too, or"
             " aggregation='concat'"
         )

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
 from difflib import get_close_matches
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypedDict, get_args, get_type_hints
+from urllib.parse import SplitResult, urlsplit
 
 import platformdirs
 
@@ -17,7 +19,8 @@ from cmt_sdk.errors import InvalidSetting
 
 MEMORY_FILES = ("memory.db", "memory.lock")  # in every memory: its database, its locks
 DEFAULT_MODEL = "smollm2-135m-instruct"
-RERANKED = 10  # passages that `search(mode="reranked")` reranks where the settings rerank none
+# passages that `search(mode="reranked")` reranks where the settings rerank none
+DEFAULT_RERANK_DEPTH = 10
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("auto", "nf4", "bf16", "fp32"),
     "aggregation": ("concat", "cmt"),
@@ -30,6 +33,7 @@ BOUNDS: Mapping[str, tuple[float, float]] = {
     "memory_budget": (0, 2**62),
     "exact_limit": (0, 2**31),
     "max_document_bytes": (1, 2**31 - 1),
+    "generator_timeout": (1, 86_400),
 }
 
 
@@ -41,7 +45,7 @@ class SettingsFields(TypedDict, total=False):
     device: str
     precision: str
     compressor: str
-    compression: float
+    compression: float | None
     keep_at_least: int
     aggregation: str
     fidelity: bool
@@ -50,6 +54,9 @@ class SettingsFields(TypedDict, total=False):
     memory_budget: int
     exact_limit: int
     max_document_bytes: int
+    generator: str | None
+    generator_model: str | None
+    generator_timeout: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +69,25 @@ class Settings:
             for none.
         device: A torch device such as "cpu" or "cuda:1"; "auto" takes a GPU where there is one.
         precision: "nf4" (4-bit weights), "bf16", "fp32", or "auto": nf4 on CUDA, elsewhere bf16
-            where the device multiplies it, else fp32. Memories made in bf16 and in fp32 are read
-            by each other.
+            where the device multiplies it, else fp32. Compressed passages made in bf16 and in fp32
+            are read by each other.
         compressor: "kv" keeps the KV-cache entries that matter, "soft" merges neighbouring tokens
             to soft tokens (CMT).
         compression: Source tokens per stored entry: with 4 a passage takes a quarter of its
-            entries. From 1 (all) to 100 for "kv"; 4, 8 or 16 for "soft".
+            entries. From 1 (all) to 100 for "kv"; 4, 8 or 16 for "soft". None: what fits the model:
+            4 with adapters trained to read such memories, and for "kv" 2 without (figures in
+            docs/how-to/own-model.md). It is decided when a memory is made and recorded there, so
+            that `Memory.settings` has a number.
         keep_at_least: Tokens whose KV entries are kept of every passage, whatever `compression`
             is, for "kv": a passage of up to that many tokens, such as a short note, keeps all. 0:
             `compression` alone decides. Of 59 questions about 24 notes of one sentence the default
             model answers 46 right with a quarter, 50 with all; notes of fifty tokens gain nothing
             from 64 in place of 32, and passages of SQuAD grow by 2 % with 32, by 60 % with 64.
-        aggregation: How soft memories are read: "concat", one after another, or "cmt", gathered
-            into a few keys and values before the question, as published (needs an adapter of `cmt
-            train --part cmt`).
-        fidelity: Measure how much of a passage the model reads from its memory, as memories are
-            made, for "kv"; adding then takes a little over twice as long.
+        aggregation: How passages compressed by soft are read: "concat", one after another, or
+            "cmt", gathered into a few keys and values before the question, as published (needs an
+            adapter of `cmt train --part cmt`).
+        fidelity: Measure how much of a passage the model reads from its compressed form, as
+            passages are made, for "kv"; adding then takes a little over twice as long.
         rerank: Passages of a search that are put in a new order by how much the model, having read
             the memory of each, expects the question. 0: none. None: ten for "kv", none for "soft":
             reading ten of those takes seconds, and the answers are no better for it
@@ -87,6 +97,11 @@ class Settings:
             when needed. 0: no limit.
         exact_limit: Vectors up to which search is exact; above, HNSW.
         max_document_bytes: The largest text that `add` takes, in UTF-8 bytes.
+        generator: The address of an OpenAI-compatible server, up to /v1, whose model writes answers
+            and replies from the passages that are found. None: the frozen model writes them. One
+            on another machine is used only where the caller names it.
+        generator_model: The name by which that server knows its model.
+        generator_timeout: Seconds to wait for the next piece of its answer.
 
     Raises:
         InvalidSetting: A value outside its range, or a setting that the chosen compressor does not
@@ -98,7 +113,7 @@ class Settings:
     device: str = "auto"
     precision: str = "auto"
     compressor: str = "kv"
-    compression: float = 4
+    compression: float | None = None
     keep_at_least: int = 32
     aggregation: str = "concat"
     fidelity: bool = False
@@ -107,6 +122,9 @@ class Settings:
     memory_budget: int = 0
     exact_limit: int = 20_000
     max_document_bytes: int = 10_000_000
+    generator: str | None = None
+    generator_model: str | None = None
+    generator_timeout: float = 120
 
     def __post_init__(self) -> None:
         for name, values in {**CHOICES, "compressor": method_names()}.items():
@@ -115,17 +133,35 @@ class Settings:
             raise InvalidSetting(f"fidelity={self.fidelity!r}: choose one of False, True")
         for name, (low, high) in BOUNDS.items():
             value = getattr(self, name)
-            if name == "rerank" and value is None:
+            if value is None and _default(name) is None:
                 continue
             is_number = isinstance(value, int | float) and not isinstance(value, bool)
             if not is_number or not low <= value <= high:
                 raise InvalidSetting(f"{name}={value!r}: choose a number from {low} to {high}")
         self._check_method()
+        self._check_generator()
+
+    def _check_generator(self) -> None:
+        """Raise InvalidSetting for an address that is none, or that would hold a secret."""
+        if self.generator is None:
+            return
+        parts = _url(self.generator)
+        if parts is None or parts.username or parts.password or parts.query or parts.fragment:
+            shown = self.generator if parts is None else f"{parts.scheme}://…{parts.path}"
+            raise InvalidSetting(
+                f"generator={shown!r:.80}: give an address such as http://127.0.0.1:11434/v1,"
+                " without a password, ? or #, and the key in CMT_GENERATOR_KEY"
+            )
+        if not (isinstance(self.generator_model, str) and self.generator_model.strip()):
+            raise InvalidSetting(
+                f"generator={self.generator!r} needs generator_model, the name of the server's"
+                " model: give that too, or first"
+            )
 
     def _check_method(self) -> None:
         """Raise InvalidSetting for a value that the compression method does not use."""
         method = self.method  # refuses an aggregation that the compressor does not have
-        if method.compressions:
+        if method.compressions and self.compression is not None:
             _check_choice("compression", self.compression, method.compressions)
         for name, reason in specific_settings().items():
             value = getattr(self, name)
@@ -136,7 +172,7 @@ class Settings:
                 )
         if (self.rerank or 0) > method.max_rerank:
             raise InvalidSetting(
-                f"rerank={self.rerank}: gathered memories cannot be read one by one; choose"
+                f"rerank={self.rerank}: gathered passages cannot be read one by one; choose"
                 " rerank=None, or aggregation='concat'"
             )
 
@@ -146,7 +182,12 @@ class Settings:
 
         Rounded to twelve digits: a memory made with keep=0.98 keeps its fingerprint.
         """
-        return float(f"{1 / self.compression:.12g}")
+        return float(f"{1 / self.tokens_per_entry:.12g}")
+
+    @property
+    def tokens_per_entry(self) -> float:
+        """Source tokens per stored entry: `compression`, or that of a model with adapters."""
+        return self.method.compression if self.compression is None else self.compression
 
     @property
     def method(self) -> MethodInfo:
@@ -154,7 +195,7 @@ class Settings:
         return find_method(self.compressor, self.aggregation)
 
     @property
-    def reranked(self) -> int:
+    def rerank_depth(self) -> int:
         """The passages that the model reranks: `rerank`, or the default of the method."""
         method = self.method
         wanted = method.default_rerank if self.rerank is None else self.rerank
@@ -223,6 +264,25 @@ class Settings:
         if values.get("rerank") == -1 or values.get("aggregation") == "cmt":
             values["rerank"] = None
         return values
+
+
+def is_loopback(address: str) -> bool:
+    """Whether an http address names this machine itself."""
+    host = getattr(_url(address), "hostname", None) or ""
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
+
+
+def _url(address: str) -> SplitResult | None:
+    """The parts of an http or https address; None for anything else."""
+    try:
+        parts = urlsplit(address)
+        is_address = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except (ValueError, TypeError, AttributeError):  # a port that is no number; no text
+        return None
+    is_clean = address.isprintable() and " " not in address
+    return parts if is_address and is_clean else None
 
 
 def _all_names() -> str:

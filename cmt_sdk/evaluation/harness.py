@@ -18,7 +18,7 @@ from typing import Literal, Protocol, TypeAlias, get_args
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.evaluation.metrics import exact_match, f1, normalize, paper_exact_match, paper_f1
-from cmt_sdk.questions.questions import Question, QuestionedPassage
+from cmt_sdk.questions.dataset import Question, QuestionedPassage
 from cmt_sdk.types import Answer, Document, Match, Progress, ReaderKind, SearchMode, Stats
 
 ProtocolKind: TypeAlias = Literal["gold", "stream", "abstain", "growth"]

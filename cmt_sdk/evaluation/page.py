@@ -128,7 +128,7 @@ def _lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _kind(report: Report) -> str:
-    """The way in which the memories were made."""
+    """The way in which the compressed passages were made."""
     s = report["settings"]
     if s["compressor"] != "kv":
         return f"{s['compressor']} {s['compression']:g}x"

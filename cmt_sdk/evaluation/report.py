@@ -33,7 +33,7 @@ from cmt_sdk.evaluation.harness import (
     source_of,
 )
 from cmt_sdk.memory import Memory
-from cmt_sdk.questions.questions import QuestionedPassage, read_lines, read_passages
+from cmt_sdk.questions.dataset import QuestionedPassage, read_lines, read_passages
 from cmt_sdk.types import Document, Stats
 
 SCHEMA = 2

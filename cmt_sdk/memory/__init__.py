@@ -47,9 +47,9 @@ class Memory(Upkeep, Forgetting, Asking):
             return (Path(path).expanduser() / MEMORY_FILES[0]).stat().st_size > 0
         return False
 
-    def answers(self, asked: Ask) -> Stream:
+    def start_answer(self, asked: Ask) -> Stream:
         """Start the answer to a checked question; see `ask`."""
-        return self.model.answers(asked)
+        return self.model.start_answer(asked)
 
     def understand(self, text: str) -> Intent:
         """What a message wants: whether it asks, tells, and which part is worth keeping. Loads the
@@ -86,7 +86,8 @@ class Memory(Upkeep, Forgetting, Asking):
             k: Passages to read; see `ask`, as for all that follow.
             budget: Tokens of context that the passages may take.
             reader: "memory", "text", "auto" or "none".
-            max_tokens: The longest reply, in tokens; None: 64 for an answer, 48 for small talk.
+            max_tokens: The longest reply, in tokens; None: 64 for an answer, 48 for small talk, 512
+                for a generator's reply.
             outside: Leave this scope out of the search.
             source: Search only this source.
             where: Conditions on metadata.

@@ -6,15 +6,16 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from cmt_sdk.config import recorded as recording
 from cmt_sdk.config.settings import MEMORY_FILES, Settings
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import ModelError, ModelNotFound
-from cmt_sdk.ports import Compressor, Engine, Reader, StateReader, Store, VectorIndex
+from cmt_sdk.ports import Compressor, Engine, Generator, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.system.background import Worker
@@ -50,6 +51,7 @@ class Parts:
     retriever: Retriever
     worker: Worker
     encrypted: bool = False
+    generator: Generator | None = None
 
 
 def assemble(
@@ -60,12 +62,14 @@ def assemble(
     encrypted: bool = False,
     engine: Engine | None = None,
     embedder: Embedder | None = None,
+    generator_key: str | None = None,
 ) -> Parts:
     """Open or make the memory in a folder, with the settings that it was made with, changed by
     `overrides`.
 
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
-    model (tests bring a small one), `embedder` the matching head that makes embeddings. Raises
+    model (tests bring a small one), `embedder` the matching head that makes embeddings;
+    `generator_key` is the API key of the generator. Raises
     MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of
     a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
@@ -73,17 +77,14 @@ def assemble(
     from cmt_sdk.storage.index import EmbeddingIndex
     from cmt_sdk.storage.store import SQLiteStore
 
-    asked = Settings.checked(overrides)
+    given = Settings.checked(overrides)
     is_new = create and not os.path.exists(path / FILE)  # noqa: PTH110 - Path.exists raises in a closed folder
     if engine is None and is_new:
-        _require_model(asked.model)  # before there is anything on the disk
+        _require_model(given.model)  # before there is anything on the disk
     if is_new:
         _warn_of_other_files(path)
     store = SQLiteStore(path, create=create, encrypt=encrypted)
-    recorded = Settings.from_recorded(store.settings())
-    settings = Settings.checked({**recorded, **overrides}) if recorded else asked
-    if not recorded and not store.read_only:
-        store.set_settings({name: getattr(settings, name) for name in Settings.names()})
+    settings = _settings(store, overrides, _fitting if engine is None else _unfitted)
     if engine is None:
         _warn_of_untrained(settings)
     engine = engine or LocalEngine(settings, embedder)
@@ -92,18 +93,82 @@ def assemble(
     limit = sys.maxsize if store.encrypted else settings.exact_limit
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
     queue = PassageEncoder(store, index, engine, settings.memory_budget)
-    retriever = Retriever(store, index, engine, queue, settings.reranked)
+    retriever = Retriever(store, index, engine, queue, settings.rerank_depth)
     worker = Worker(lambda stopping: queue.encode_backlog(stop=stopping), "cmt-compress")
-    return Parts(path, settings, store, index, engine, queue, retriever, worker, store.encrypted)
+    generator = _generator(settings, generator_key, named="generator" in overrides)
+    return Parts(
+        path, settings, store, index, engine, queue, retriever, worker, store.encrypted, generator
+    )
+
+
+def _generator(settings: Settings, key: str | None, *, named: bool) -> Generator | None:
+    """The generator of the settings; `named`: whether the caller gave its address."""
+    if settings.generator is None or settings.generator_model is None:
+        return None
+    from cmt_sdk.endpoint import Endpoint
+
+    return Endpoint.of(
+        settings.generator,
+        settings.generator_model,
+        settings.generator_timeout,
+        key,
+        named=named,
+    )
+
+
+def _settings(
+    store: Store, overrides: Mapping[str, Any], fitting: Callable[[Settings], float | None]
+) -> Settings:
+    """The settings that a memory was made with, changed by `overrides`, with a compression that
+    fits the model. A new memory, or one that changed its model, records them.
+
+    Args:
+        store: The store of the memory.
+        overrides: The settings of this opening.
+        fitting: The compression that fits, None where the model is not on this machine.
+    """
+    recorded = store.settings()
+    asked = recording.asked(recorded, overrides)
+    settings = recording.recalled(asked, recorded)
+    if settings.compression is None:
+        settings = replace(settings, compression=fitting(settings))
+    lasting = recording.asked(recorded, {}) if recorded else asked
+    new = recording.record(lasting, settings)
+    is_news = recording.FITTED in new and new[recording.FITTED] != recorded.get(recording.FITTED)
+    if (is_news or not recorded) and not store.read_only:
+        store.set_settings(new)
+    return settings
+
+
+def _fitting(settings: Settings) -> float | None:
+    """The compression that fits the model with its adapters; None where it is not here."""
+    from cmt_sdk.weights.bundle import find_bundle
+    from cmt_sdk.weights.registry import model_info
+
+    try:
+        bundle = find_bundle(
+            settings.adapter, model_info(settings.model).sha256, settings.compressor
+        )
+    except (ModelError, ModelNotFound):  # loading the model reports it
+        return None
+    return bundle.fitting(settings.method)
+
+
+def _unfitted(settings: Settings) -> float:
+    """The compression of an engine that brings a model of its own."""
+    return settings.tokens_per_entry
 
 
 def _require_model(model: str) -> None:
     """Raise ModelNotFound, with the remedy, for a model that is not on this machine; a .gguf file
-    is converted later.
+    is converted.
     """
+    from cmt_sdk.weights.download import pull_model
     from cmt_sdk.weights.registry import is_gguf, model_info
 
-    if not is_gguf(model):
+    if is_gguf(model):
+        pull_model(model)
+    else:
         model_info(model)
 
 
@@ -184,7 +249,7 @@ class LocalEngine:
         return "_loaded" in self.__dict__
 
     @property
-    def forks(self) -> bool:
+    def fork_safe(self) -> bool:
         """Not once the weights are in memory: the threads that compute are not there after a
         fork.
         """
@@ -221,8 +286,11 @@ class LocalEngine:
 
     @cached_property
     def _method(self) -> CompressionMethod:
-        method: CompressionMethod = self._settings.method.load().create(
-            self._frozen, self._settings, self._trained
+        fitting = self._bundle.fitting(self._settings.method)
+        # None: the model came here after the memory was opened
+        settings = replace(self._settings, compression=self._settings.compression or fitting)
+        method: CompressionMethod = settings.method.load().create(
+            self._frozen, settings, self._trained
         )
         return method
 
@@ -277,26 +345,26 @@ class LocalEngine:
         return Matcher(lm, head.to(lm.device))
 
     @cached_property
-    def listener(self) -> StateReader:
-        """The listener over the same frozen model."""
-        from cmt_sdk.neural.listening import StateListener
+    def state_reader(self) -> StateReader:
+        """Reads states of the same frozen model."""
+        from cmt_sdk.neural.state_reader import FrozenStateReader
 
-        return StateListener(self._frozen, self._loaded.base_hash[:16])
+        return FrozenStateReader(self._frozen, self._loaded.base_hash[:16])
 
     def judge(self, texts: Sequence[str]) -> Vector:
         """What texts want, as scores [n, labels]; a model's first call may fit its probe, in
         seconds.
         """
-        from cmt_sdk.understanding.fitted import probe_of
+        from cmt_sdk.understanding.fitted import intent_probe
 
-        return probe_of(self.listener).scores(texts, self.listener.states(texts))
+        return intent_probe(self.state_reader).scores(texts, self.state_reader.states(texts))
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
         """Exchanges of small talk, each after its nearness to a text, at most 1; nearest first."""
-        from cmt_sdk.understanding.fitted import probe_of
+        from cmt_sdk.understanding.fitted import intent_probe
         from cmt_sdk.understanding.small_talk import nearest
 
-        return nearest(text, self.listener, probe_of(self.listener))
+        return nearest(text, self.state_reader, intent_probe(self.state_reader))
 
     @cached_property
     def reader(self) -> Reader:

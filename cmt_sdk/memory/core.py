@@ -43,7 +43,7 @@ class Core(Handle):
         self.settings: Settings = parts.settings
         self.encrypted: bool = parts.encrypted
         self.read_only: bool = parts.store.read_only
-        self.model = MemoryModel(self._retriever, self.settings)
+        self.model = MemoryModel(self._retriever, self.settings, parts.generator)
         self._closed = threading.Event()
 
     def __repr__(self) -> str:
@@ -59,8 +59,8 @@ class Core(Handle):
         if at_work:
             for part in parts:
                 part.leave()
-        if at_work or not self._engine.forks:
-            self._queue.lock = PriorityLock() if self._engine.forks else NoModel()
+        if at_work or not self._engine.fork_safe:
+            self._queue.lock = PriorityLock() if self._engine.fork_safe else NoModel()
 
     def close(self) -> None:
         """Stop the background compression after its batch and release the files; pending passages

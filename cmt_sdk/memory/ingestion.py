@@ -156,7 +156,7 @@ class Ingestor:
             The document as stored, what happened to it, and how many of its passages are pending.
         """
         self.check(document)
-        known = self.store.match(document, by_source=by_source)
+        known = self.store.find_known(document, by_source=by_source)
         if by_source and known.document is not None and known.document == known.merged:
             return known.document, "unchanged", 0
         splits = SplitCache(self)

@@ -139,7 +139,7 @@ class Lookup(Core):
             query: A question or some words, at most 20,000 characters.
             k: Passages to find.
             mode: "fused" ranks by meaning and words; "reranked" then lets the model read the query
-                after the memory of each of the first few, as `ask` does; "vector" ranks by
+                after the compressed form of each of the first few, as `ask` does; "vector" ranks by
                 meaning; "text" by words, which needs no model.
             per_document: True finds the k best documents, each with its best passage.
             history: The turns before the query, even none: the query is then a message of a
@@ -151,7 +151,7 @@ class Lookup(Core):
 
         Raises:
             InvalidInput: An empty or too long query, k below 1, an unknown mode, a bad filter.
-            ModelMismatch: Another model than the one that is open made the memories.
+            ModelMismatch: Another model than the one that is open made the compressed passages.
         """
         filter = filter_of(scope, source, where)
 
@@ -224,8 +224,8 @@ class Lookup(Core):
 
     @property
     def fingerprint(self) -> Fingerprint:
-        """What makes the memories here: weights, quantisation, tokenizer, adapters, settings. Loads
-        the model.
+        """What makes the compressed passages here: weights, quantisation, tokenizer, adapters,
+        settings. Loads the model.
         """
         return self._engine.compressor.fingerprint
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Unpack
 
 from cmt_sdk import archive
+from cmt_sdk.config.recorded import FITTED, asked, recalled
 from cmt_sdk.config.settings import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting, StorageError
 from cmt_sdk.memory.changing import Changing
@@ -25,9 +26,9 @@ class Upkeep(Changing):
     def export(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> int:
         """Write everything to one archive (JSON lines and safetensors in a zip file).
 
-        Its memories are sealed with the user's key (`$CMT_ARCHIVE_KEY`, else `archive.key` in the
-        data folder), which is made if there is none. If the key cannot be kept, they go out
-        unsealed, and importing makes them again from the text.
+        Its compressed passages are sealed with the user's key (`$CMT_ARCHIVE_KEY`, else
+        `archive.key` in the data folder), which is made if there is none. If the key cannot be
+        kept, they go out unsealed, and importing makes them again from the text.
 
         Returns:
             The number of documents in the archive.
@@ -67,10 +68,10 @@ class Upkeep(Changing):
     ) -> Progress:
         """Add the documents of an archive, with their histories.
 
-        Its memories are taken over if this model can read them and the user's key has sealed them,
-        else made again. A document that is here already continues with the archive's later
-        versions; if the archive is older, it stays as it is. Of fields that differ the later change
-        counts, metadata key by key. Nothing is taken out, and documents that were deleted or
+        Its compressed passages are taken over if this model can read them and the user's key has
+        sealed them, else made again. A document that is here already continues with the archive's
+        later versions; if the archive is older, it stays as it is. Of fields that differ the later
+        change counts, metadata key by key. Nothing is taken out, and documents that were deleted or
         forgotten here come back if the archive has them.
 
         Args:
@@ -78,13 +79,13 @@ class Upkeep(Changing):
             diverged: Which text becomes current if a document was changed both here and there:
                 "ours" or "theirs", the other one then stays in its history; "both" makes the
                 archive's another document; None refuses such an archive.
-            trust: Take memories and embeddings without a seal too, believing that they are of the
-                texts next to them.
+            trust: Take compressed passages and embeddings without a seal too, believing that they
+                are of the texts next to them.
             wait: False lets compression follow in the background.
             on_progress: Called with the Progress after every step.
 
         Returns:
-            How many documents were added, and how many memories were taken over.
+            How many documents were added, and how many compressed passages were taken over.
 
         Raises:
             AlreadyExists: Documents were changed here and there; names, versions and dates are in
@@ -125,13 +126,13 @@ class Upkeep(Changing):
         return self.compress(on_progress)
 
     def check(self) -> Sequence[CheckResult]:
-        """Check files, database, index and memories; each result has its remedy.
+        """Check files, database, index and compressed passages; each result has its remedy.
         `cmt_sdk.repair` repairs what can be repaired.
         """
         return self._store.check()
 
     def finish_repair(self, on_progress: OnProgress | None = None) -> int:
-        """Make what `cmt_sdk.repair` left to the model: passages, memories, index.
+        """Make what `cmt_sdk.repair` left to the model: passages, compressed passages, index.
 
         Returns:
             The number of passages compressed.
@@ -179,7 +180,8 @@ class Upkeep(Changing):
             >>> memory.configure(memory_budget=2_000_000_000).memory_budget
             2000000000
         """
-        recorded = Settings.from_recorded(self._store.settings())
-        changed = Settings.checked({**recorded, **settings})
-        self._store.set_settings(asdict(changed))
-        return changed
+        recorded = self._store.settings()
+        changed = asked(recorded, settings)
+        fitted = {name: value for name, value in recorded.items() if name == FITTED}
+        self._store.set_settings(asdict(changed) | fitted)
+        return recalled(changed, recorded)

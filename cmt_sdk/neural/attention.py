@@ -2,6 +2,9 @@
 
 It is ordinary SDPA, unless a call passes a cache of memories (`memory_cache=`) or an observer of
 attention (`watch=`), or the model caps its logits. Knows no model, no tokenizer.
+
+In comments: B rows of the batch, H query heads, KV key-value heads, group = H / KV (grouped-query
+attention, arXiv 2305.13245), m new tokens, n entries before them, d values per head.
 """
 
 from __future__ import annotations
@@ -29,8 +32,14 @@ class Watch(Protocol):
     def see(
         self, layer: int, query: Tensor, key: Tensor, scaling: float, cap: float | None
     ) -> None:
-        """Called once a layer with query [batch, heads, m, d] and key [batch, kv_heads, n, d], both
-        rotated.
+        """Called once per layer and forward pass, before attention is computed.
+
+        Args:
+            layer: Number of the layer.
+            query: [batch, heads, m, d], rotated.
+            key: [batch, kv_heads, n, d], rotated.
+            scaling: Factor of the attention logits.
+            cap: Limit of the attention logits, None without one.
         """
 
 
@@ -46,11 +55,25 @@ def attention(
     watch: Watch | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
-    """Attention as transformers calls it: query [batch, heads, m, d], key and value [batch,
-    kv_heads, n, d]; returns [batch, m, heads, d].
+    """Attention as transformers calls it.
 
     A call without `memory_cache` is plain SDPA, so that the bare model computes exactly what it
     always did.
+
+    Args:
+        module: The model's attention module.
+        query: [batch, heads, m, d], rotated.
+        key: [batch, kv_heads, n, d], rotated: all that the cache returned.
+        value: The same shape.
+        attention_mask: [1 or batch, 1, m, n], bool or additive, or None for a causal one; with
+            `memory_cache` additive [1 or batch, 1, m, m], among the new tokens.
+        scaling: Factor of the logits.
+        memory_cache: The cache, where it holds memories.
+        watch: Sees queries and keys.
+        rest: The model's extensions of attention, by transformers' names.
+
+    Returns:
+        [batch, m, heads, d], and None in place of the weights.
 
     Raises:
         ModelUnsupported: The attention has an extension that memories are not read with.
@@ -58,14 +81,14 @@ def attention(
     cap = rest.get("softcap")
     if memory_cache is not None:
         layer = module.layer_idx
-        _refuse(module, memory_cache, rest)
+        _check_readable(module, memory_cache, rest)
         bias = memory_cache.bias[layer]
         return attend(query, key, value, bias, attention_mask, scaling, cap), None
     if watch is not None:
         watch.see(module.layer_idx, query, key, scaling, cap)
     # On a CPU the backward pass of SDPA takes three times as long as the written-out form.
     if cap is not None or (query.requires_grad and query.device.type == "cpu"):
-        return _written_out(query, key, value, attention_mask, scaling, cap), None
+        return _written_out_sdpa(query, key, value, attention_mask, scaling, cap), None
     output, _ = sdpa_attention_forward(
         module, query, key, value, attention_mask, scaling=scaling, **rest
     )
@@ -83,7 +106,10 @@ def attend(
 ) -> Tensor:
     """Attention of m new tokens over n cached entries and over themselves.
 
-    The query heads of a group become rows of their key-value head, so no key is copied.
+    1. The mask of the entries is their bias, the same for all new tokens.
+    2. The mask of the new tokens among themselves is the one given, the same for all heads.
+    3. The query heads of a group become rows of their key-value head, so no key is copied.
+    4. One call of SDPA per key-value head reads entries and new tokens together.
 
     Args:
         query: [batch, heads, m, d].
@@ -99,14 +125,16 @@ def attend(
     """
     batch, heads, count, width = query.shape
     kv_heads = key.shape[1]
+    # Tokens of an answer that earlier passes wrote into the cache's room count as entries too.
     entries = key.shape[2] - count
     before = bias[..., :entries].expand(-1, -1, count, -1)  # (B, KV, m, n)
     among = mask.expand(batch, kv_heads, -1, -1)  # (B, KV, m, m)
-    whole = torch.cat([before, among], dim=3)  # (B, KV, m, n + m)
+    joined = torch.cat([before, among], dim=3)  # (B, KV, m, n + m)
     if count > 1:  # a single row is broadcast over the group instead
-        whole = whole.repeat(1, 1, heads // kv_heads, 1)  # (B, KV, group * m, n + m)
+        joined = joined.repeat(1, 1, heads // kv_heads, 1)  # (B, KV, group * m, n + m)
+    # transformers numbers the query heads of a group one after another.
     rows = query.reshape(batch, kv_heads, -1, width)  # (B, KV, group * m, d)
-    attended = attend_rows(rows, key, value, whole, scaling, cap)
+    attended = attend_rows(rows, key, value, joined, scaling, cap)  # (B, KV, group * m, d)
     return attended.reshape(batch, heads, count, width).transpose(1, 2)  # (B, m, H, d)
 
 
@@ -120,7 +148,14 @@ def leave_out_cudnn() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def _refuse(module: Any, memory_cache: MemoryCache, rest: dict[str, Any]) -> None:
+def _check_readable(module: Any, memory_cache: MemoryCache, rest: dict[str, Any]) -> None:
+    """Raise ModelUnsupported where `attend` would leave out a part of the model's attention.
+
+    Args:
+        module: The model's attention module.
+        memory_cache: The cache that is read.
+        rest: Further arguments of the call, by transformers' names.
+    """
     family = module.config.model_type
     for name, does in UNSUPPORTED.items():
         if rest.get(name) is not None:
@@ -128,6 +163,7 @@ def _refuse(module: Any, memory_cache: MemoryCache, rest: dict[str, Any]) -> Non
                 f"{family}: it {does}, which memories are not read with; use another model"
             )
     window = rest.get("sliding_window")
+    # `attend` knows no window: it computes the same only while a window covers everything.
     length = memory_cache.get_seq_length(module.layer_idx)
     if window is not None and length > window:
         raise ModelUnsupported(
@@ -144,8 +180,18 @@ def capped(logits: Tensor, cap: float | None) -> Tensor:
 def attend_rows(
     rows: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, cap: float | None
 ) -> Tensor:
-    """SDPA, or the same with capped logits: rows [b, kv_heads, r, d], key and value [b, kv_heads,
-    n, d], additive mask [b, 1 or kv_heads, r, n]; returns [b, kv_heads, r, d].
+    """SDPA over all query rows of each key-value head, or the same with capped logits.
+
+    Args:
+        rows: [b, kv_heads, r, d]; row i of the r rows belongs to query head i // m of its group.
+        key: [b, kv_heads, n, d].
+        value: The same shape.
+        mask: Additive [b, 1 or kv_heads, 1 or r, n].
+        scaling: Factor of the logits.
+        cap: Limit of the logits, None without one.
+
+    Returns:
+        [b, kv_heads, r, d].
     """
     if cap is None:
         return scaled_dot_product_attention(rows, key, value, attn_mask=mask, scale=scaling)
@@ -155,11 +201,14 @@ def attend_rows(
 def _softmax_attention(
     rows: Tensor, key: Tensor, value: Tensor, mask: Tensor, scaling: float, cap: float | None
 ) -> Tensor:
-    logits = capped((rows @ key.transpose(2, 3)).float() * scaling, cap)
-    return (logits + mask).softmax(-1).to(value.dtype) @ value
+    """`attend_rows` in plain operations; logits and softmax in fp32, as SDPA computes them."""
+    products = (rows @ key.transpose(2, 3)).float()  # (b, kv_heads, r, n)
+    logits = capped(products * scaling, cap)
+    weights = (logits + mask).softmax(-1).to(value.dtype)
+    return weights @ value  # (b, kv_heads, r, d)
 
 
-def _written_out(
+def _written_out_sdpa(
     query: Tensor,
     key: Tensor,
     value: Tensor,
@@ -169,7 +218,16 @@ def _written_out(
 ) -> Tensor:
     """SDPA written out in torch operations, with an optional cap.
 
-    query [b, heads, m, d], mask bool or additive [b, 1, m, n]; returns [b, m, heads, d].
+    Args:
+        query: [b, heads, m, d].
+        key: [b, kv_heads, n, d].
+        value: The same shape.
+        mask: [b, 1, m, n], bool (True: seen) or additive; None for a causal one.
+        scaling: Factor of the logits.
+        cap: Limit of the logits, None without one.
+
+    Returns:
+        [b, m, heads, d].
     """
     batch, heads, count, width = query.shape
     kv_heads = key.shape[1]
@@ -181,9 +239,11 @@ def _written_out(
         mask = torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, float("-inf"))
     rows = query.reshape(batch, kv_heads, -1, width)  # (B, KV, group * m, d)
     by_row = mask.repeat(1, 1, heads // kv_heads, 1)  # (B, 1, group * m, n)
-    attended = _softmax_attention(rows, key, value, by_row, scaling, cap)
-    return attended.reshape(batch, heads, count, width).transpose(1, 2)
+    attended = _softmax_attention(rows, key, value, by_row, scaling, cap)  # (B, KV, group * m, d)
+    return attended.reshape(batch, heads, count, width).transpose(1, 2)  # (B, m, H, d)
 
 
+# FrozenModel chooses the attention by this name. The masks for it are those for SDPA: transformers
+# would build none for an attention that it does not know.
 AttentionInterface.register(NAME, attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -24,10 +24,14 @@ def batches(lengths: Sequence[int], most: int = BATCH_TOKENS) -> Iterator[list[i
     Args:
         lengths: Tokens of each row.
         most: Padded tokens per batch; a longer row is a batch of its own.
+
+    Yields:
+        The indices of one batch.
     """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     batch: list[int] = []
     for i in order:
+        # Row i is the longest one so far: all rows of the batch would be padded to its length.
         if batch and (len(batch) + 1) * lengths[i] > most:
             yield batch
             batch = []
@@ -47,26 +51,40 @@ def in_batches(
         rows: Token ids of each row.
         compute: Takes some rows, returns one result per row.
         most: Padded tokens per batch.
+
+    Returns:
+        The results, in the order of `rows`.
     """
-    found: dict[int, T] = {}
+    found: dict[int, T] = {}  # by index of the row
     for batch in batches([len(row) for row in rows], most):
         found.update(zip(batch, compute([rows[i] for i in batch]), strict=True))
     return [found[i] for i in range(len(rows))]
 
 
 def padded(rows: Sequence[list[int]], device: torch.device, filler: int) -> Tensor:
-    """Stack rows of ids as one tensor [rows, length], with `filler` behind the shorter ones."""
+    """Stack rows of ids as one tensor, with `filler` behind the shorter ones.
+
+    The filler needs no mask where attention is causal: no token of a row sees what is behind it.
+
+    Args:
+        rows: Token ids of each row, at least one row.
+        device: Where the tensor is made.
+        filler: The id of padding.
+
+    Returns:
+        int64 [rows, length]; the length is rounded up to a multiple.
+    """
     longest = max(len(row) for row in rows)
     multiple = PAD_MULTIPLE if longest > PAD_MULTIPLE else SHORT_PAD_MULTIPLE
-    longest += -longest % multiple
-    return torch.tensor([row + [filler] * (longest - len(row)) for row in rows], device=device)
+    length = longest + -longest % multiple
+    return torch.tensor([row + [filler] * (length - len(row)) for row in rows], device=device)
 
 
 def padded_with_mask(
     rows: Sequence[list[int]], device: torch.device, filler: int
 ) -> tuple[Tensor, Tensor]:
     """`padded`, and a bool mask [rows, length] that is True for the rows' own tokens."""
-    tokens = padded(rows, device, filler)
-    lengths = torch.tensor([len(row) for row in rows], device=device)
-    steps = torch.arange(tokens.shape[1], device=device)
+    tokens = padded(rows, device, filler)  # (rows, length)
+    lengths = torch.tensor([len(row) for row in rows], device=device)  # (rows,)
+    steps = torch.arange(tokens.shape[1], device=device)  # (length,)
     return tokens, steps[None] < lengths[:, None]

@@ -53,19 +53,22 @@ def read_probe(lm: FrozenModel) -> Probe:
     """Read the random tokens, without the prompt's prefix, in one forward pass."""
     vocabulary = lm.model.get_input_embeddings().weight.shape[0]
     count = PASSAGE + QUESTION
+    # The same tokens at every start: a model that passes once always passes.
     seeded = torch.Generator().manual_seed(0)
     drawn = torch.randint(vocabulary, (count,), generator=seeded)
-    ids = drawn.to(lm.device).expand(2, -1)
+    ids = drawn.to(lm.device).expand(2, -1)  # (2, count)
     steps = torch.arange(count, device=lm.device)
-    positions = torch.stack([steps, steps + MOVED])
+    positions = torch.stack([steps, steps + MOVED])  # (2, count)
     cache = DynamicCache()
-    states = lm.forward(cache, input_ids=ids, position_ids=positions)
+    states = lm.forward(cache, input_ids=ids, position_ids=positions)  # (2, count, d)
     return Probe(ids, positions, states, cache)
 
 
 def check_cached_reading(lm: FrozenModel, probe: Probe, keys: Sequence[Tensor], row: int) -> None:
     """Read the question's tokens after cached entries of the passage, and compare with the states
     of a row.
+
+    The cache is laid out as a real one: [passage | closed entries | room for the question].
 
     Args:
         lm: The model.
@@ -76,29 +79,33 @@ def check_cached_reading(lm: FrozenModel, probe: Probe, keys: Sequence[Tensor], 
     Raises:
         ModelUnsupported: The states differ, or the model passes no cache to its attention.
     """
-    bias = [k.new_zeros(1, k.shape[1], k.shape[2], 1) for k in keys]
+    open_bias = [k.new_zeros(1, k.shape[1], k.shape[2], 1) for k in keys]
+    bias = [_with_masked(b, float("-inf")).transpose(2, 3) for b in open_bias]  # (1, KV, 1, n) each
     cache = MemoryCache(
         [_with_masked(k) for k in keys],
         [_with_masked(layer.values[:1]) for layer in probe.cache.layers],
-        [_with_masked(b, float("-inf")).transpose(2, 3) for b in bias],
+        bias,
         [PASSAGE + row * MOVED],
         room=QUESTION,
     )
-    question = probe.ids[row, None, PASSAGE:]
+    question = probe.ids[row, None, PASSAGE:]  # (1, QUESTION)
     try:
         states = lm.forward(cache, **cache.inputs(question))[0]  # (QUESTION, d)
     except TypeError as error:  # a forward of its own that does not accept attention's arguments
         raise ModelUnsupported(
-            f"{lm.family}: its layers do not pass notes on ({error}); use another model"
+            f"{lm.family}: its layers do not pass memories on ({error}); use another model"
         ) from error
     problem = "its attention does not read notes as it reads text"
     compare(lm, states, probe.states[row, PASSAGE:], problem, ANY_KIND, NO_REMEDY)
 
 
 def _with_masked(entries: Tensor, filler: float = 1.0) -> Tensor:
-    """Entries [1, kv_heads, PASSAGE + QUESTION, ...] with MASKED closed ones after the passage."""
+    """Entries [1, kv_heads, PASSAGE + QUESTION, ...] with MASKED closed ones after the passage:
+    [1, kv_heads, PASSAGE + MASKED + QUESTION, ...].
+    """
     passage = entries[:, :, :PASSAGE]
     room = entries[:, :, PASSAGE:]
+    # Not zeros: a kernel that reads closed entries must change the result.
     closed = entries.new_full((*passage.shape[:2], MASKED, *passage.shape[3:]), filler)
     return torch.cat([passage, closed, room], dim=2)
 
@@ -115,6 +122,10 @@ def compare(
         problem: What a difference means, for the message.
         kinds: The kinds of memories that cannot be read then.
         remedy: What the user can do.
+
+    Raises:
+        ModelUnsupported: The norm of their difference, relative to that of `expected`, is too
+            large.
     """
     difference = float((got.float() - expected.float()).norm() / expected.float().norm())
     limit = TOLERANCE.get(lm.dtype, TOLERANCE_ELSEWHERE)

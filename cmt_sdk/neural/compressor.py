@@ -9,17 +9,23 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cmt_sdk.neural.methods.base import CompressionMethod
-from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Vector
+from cmt_sdk.types import CompressedPassage, Encoded, Fingerprint, Vector
 
 
 class Meter(Protocol):
     """Reads memories again and measures how much of their passages they give back."""
 
     def measure(
-        self, contents: Sequence[str], memories: Sequence[PackedMemory]
+        self, contents: Sequence[str], memories: Sequence[CompressedPassage]
     ) -> list[float | None]:
-        """One fidelity in [0, 1] per passage, in the order given; None where it cannot be
-        measured.
+        """Measure one fidelity per passage.
+
+        Args:
+            contents: The passages.
+            memories: The memory of each.
+
+        Returns:
+            In the order given, fidelities in [0, 1]; None where one cannot be measured.
         """
 
 
@@ -37,6 +43,12 @@ class PassageEmbedder(Protocol):
 class PassageCompressor:
     """Memories by `method`, embeddings by `embedder`, fidelities by `meter` where there is one, all
     over one frozen model.
+
+    Attributes:
+        method: Makes and checks memories.
+        embedder: Makes embeddings.
+        fingerprint: The identity of all parts: memories of another fingerprint are not read.
+        meter: Measures fidelities; None to leave them out.
     """
 
     method: CompressionMethod
@@ -45,7 +57,11 @@ class PassageCompressor:
     meter: Meter | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """Make one memory and one embedding per text, in the order given."""
+        """Make one memory and one embedding per text, in the order given.
+
+        Raises:
+            InvalidInput: The model cannot hold a text.
+        """
         memories = self.method.compress(texts)
         embeddings = self.embedder.vectors(texts)
         found = self.meter.measure(texts, memories) if self.meter else [None] * len(memories)
@@ -54,7 +70,7 @@ class PassageCompressor:
             for memory, embedding, fidelity in zip(memories, embeddings, found, strict=True)
         ]
 
-    def reads(self, memory: PackedMemory) -> bool:
+    def reads(self, memory: CompressedPassage) -> bool:
         """Whether a memory from elsewhere is complete and one that this model can read."""
         return self.method.is_valid(memory)
 

@@ -47,12 +47,15 @@ class MatchHead:
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> MatchHead:
-        """The head in a file's tensors, computing in fp32."""
+        """The head in a file's tensors, computing in fp32.
+
+        Raises:
+            KeyError: A tensor is missing.
+        """
+        found = {f.name: tensors[f.name] for f in fields(cls)}
+        # `layers` is whole numbers; the rest is stored in half precision.
         return cls(
-            **{
-                f.name: t if (t := tensors[f.name]).dtype == torch.int64 else t.float()
-                for f in fields(cls)
-            }
+            **{name: t if t.dtype == torch.int64 else t.float() for name, t in found.items()}
         )
 
     @classmethod
@@ -74,17 +77,22 @@ class MatchHead:
         return MatchHead(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def __call__(self, ids: Tensor, states: Tensor, inside: Tensor) -> Tensor:
-        """Embeddings [n, dimension] of length 1.
+        """Pool and project the states of n texts.
 
         Args:
             ids: [n, t].
             states: Of length 1, [n, t, l, d].
             inside: bool [n, t], True for the tokens that count.
+
+        Returns:
+            Embeddings [n, dimension] of length 1.
         """
-        weights = self.tokens[ids] + states[:, :, -1] @ self.attend  # (n, t)
-        weights = weights.masked_fill(~inside, float("-inf")).softmax(1)
-        pooled = (states * weights[..., None, None]).sum(1).flatten(1)  # (n, l * d)
-        return normalize(linear(pooled, self.projection, self.bias), dim=-1)
+        logits = self.tokens[ids] + states[:, :, -1] @ self.attend  # (n, t)
+        # Padding has weight 0: a text's embedding does not depend on its batch.
+        weights = logits.masked_fill(~inside, float("-inf")).softmax(1)  # (n, t)
+        pooled = (states * weights[..., None, None]).sum(1)  # (n, l, d)
+        projected = linear(pooled.flatten(1), self.projection, self.bias)  # (n, dimension)
+        return normalize(projected, dim=-1)
 
 
 def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tensor:
@@ -100,29 +108,37 @@ def unit_states(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> Tenso
     Returns:
         fp32 [n, t, len(layers), d].
     """
-    taken = run_until(lm, tokens, layers)
-    return normalize(torch.stack([taken[n].float() for n in layers], dim=2), dim=-1)
+    taken = run_until(lm, tokens, layers)  # by layer, (n, t, d)
+    states = torch.stack([taken[n].float() for n in layers], dim=2)  # (n, t, l, d)
+    # At length 1 all layers count alike, however large their states are.
+    return normalize(states, dim=-1)
 
 
 @dataclass(frozen=True)
 class Matcher:
-    """Embeddings of passages and questions in one space."""
+    """Embeddings of passages and questions in one space.
+
+    Attributes:
+        lm: The frozen model.
+        head: Pools and projects its states; on the model's device.
+    """
 
     lm: FrozenModel
     head: MatchHead
 
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> Vector:
-        """Embeddings float32 [n, dimension] of n texts."""
+        """Embeddings float32 [n, dimension] of n texts, of length 1, in the order given."""
         ids = [self.lm.ids(text)[:MAX_TOKENS] for text in texts]
         with self.lm.activate("matcher"):
-            found = in_batches(ids, self._embed)
+            found = in_batches(ids, self._embed_batch)  # n of (dimension,)
         stacked: Vector = torch.stack(found).cpu().numpy().astype(np.float32)
         return stacked
 
-    def _embed(self, ids: Sequence[list[int]]) -> list[Tensor]:
-        tokens, inside = padded_with_mask(ids, self.lm.device, self.lm.end_id)
-        states = unit_states(self.lm, tokens, self.head.layers.tolist())
+    def _embed_batch(self, ids: Sequence[list[int]]) -> list[Tensor]:
+        """The embedding [dimension] of each row of token ids."""
+        tokens, inside = padded_with_mask(ids, self.lm.device, self.lm.end_id)  # (n, t) each
+        states = unit_states(self.lm, tokens, self.head.layers.tolist())  # (n, t, l, d)
         return list(self.head(tokens, states, inside))
 
     def query(self, question: str) -> Vector:

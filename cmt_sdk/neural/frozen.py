@@ -4,7 +4,6 @@ nothing itself.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,25 +12,16 @@ from inspect import signature
 from typing import Any
 
 import torch
-from jinja2 import TemplateError
 from torch import Tensor, nn
 from transformers import DynamicCache
 
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.attention import NAME, leave_out_cudnn
-from cmt_sdk.neural.templates import render
-from cmt_sdk.text.prompting import SLOT, messages, passage_text, talk
-from cmt_sdk.types import Turn
-
-# Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made behind a
-# prefix that must be the same every day, so the date is always Llama 3's default.
-TEMPLATE_DATE = "26 Jul 2024"
-# A user's words, to find the text that the template writes after them.
-EXAMPLE_WORDS = "Hello there."
+from cmt_sdk.text.prompts import Prompts
 
 
 @dataclass(frozen=True)
-class FrozenModel:
+class FrozenModel(Prompts):
     """A causal LM of transformers whose weights never change, and its adapters.
 
     Attributes:
@@ -65,6 +55,12 @@ class FrozenModel:
         return family
 
     @property
+    def generation_stops(self) -> int | Sequence[int] | None:
+        """The tokens that end an answer, by the model's generation_config.json."""
+        stops: int | Sequence[int] | None = self.model.generation_config.eos_token_id
+        return stops
+
+    @property
     def device(self) -> torch.device:
         """Where the model's weights are."""
         device: torch.device = self.model.device
@@ -78,8 +74,11 @@ class FrozenModel:
 
     @cached_property
     def kv_shape(self) -> tuple[int, int, int]:
-        """Layers, key-value heads, and values per head."""
-        keys = [layer.keys for layer in self.prefix_cache(1).layers]
+        """Layers, key-value heads, and values per head.
+
+        Read from real keys, as families name these sizes differently in their configurations.
+        """
+        keys = [layer.keys for layer in self.prefix_cache(1).layers]  # (1, KV, prefix, d) each
         return len(keys), keys[0].shape[1], keys[0].shape[3]
 
     @cached_property
@@ -119,158 +118,6 @@ class FrozenModel:
             windows = [getattr(config, "sliding_window", None)]
         return min((window for window in windows if window), default=None)
 
-    # -- prompt -----------------------------------------------------------------------------------
-
-    def ids(self, text: str) -> list[int]:
-        """Token ids of a text, nothing added."""
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        return ids
-
-    @cached_property
-    def _special_tokens(self) -> re.Pattern[str]:
-        """Matches every spelling that the tokenizer reads as a special token."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        names = {str(token) for token in added if token.special}
-        names.update(self.tokenizer.all_special_tokens)
-        longest_first = sorted(names, key=len, reverse=True)
-        return re.compile("|".join(map(re.escape, longest_first)))
-
-    def escape_special_tokens(self, text: str) -> str:
-        """A text in which no special token is spelled: with "<|im_end|>" in it a question could end
-        its turn and speak as the system. A space goes after the first character of each spelling.
-        """
-        if not self._special_tokens.pattern:
-            return text
-        return self._special_tokens.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
-
-    def _render(self, question: str, history: Sequence[Turn], *, notes: bool) -> str:
-        asked = self.escape_special_tokens(question)
-        return self._chat(messages(asked, self._escaped(history), notes=notes))
-
-    def _escaped(self, history: Sequence[Turn]) -> list[Turn]:
-        return [Turn(turn.role, self.escape_special_tokens(turn.content)) for turn in history]
-
-    def _chat(self, turns: list[dict[str, str]]) -> str:
-        if self.tokenizer.chat_template is None:
-            return self._bos + "\n".join(m["content"] for m in turns) + "\nAnswer:"
-        template = self.tokenizer.get_chat_template()
-        names = dict(self.tokenizer.special_tokens_map)
-        # a reasoning trace (Qwen3, SmolLM3) would become part of the answer
-        names |= {"date_string": TEMPLATE_DATE, "enable_thinking": False}
-        try:
-            return render(template, turns, TEMPLATE_DATE, **names, add_generation_prompt=True)
-        except TemplateError as error:
-            raise ModelUnsupported(
-                f"{self.family}: its chat template refuses the prompt ({error}); use another model"
-            ) from error
-
-    @cached_property
-    def _bos(self) -> str:
-        """The token that the tokenizer puts before every text, "" where it puts none. A chat
-        template writes it itself.
-        """
-        bos = self.tokenizer.bos_token
-        if bos is None or self.tokenizer("a")["input_ids"][0] != self.tokenizer.bos_token_id:
-            return ""
-        return str(bos)
-
-    def _split_at_slot(self, question: str, history: Sequence[Turn]) -> tuple[str, str]:
-        """The text of a prompt before and after the notes."""
-        text = self._render(question, history, notes=True)
-        before, slot, after = text.partition(SLOT)
-        if not slot or SLOT in after:
-            raise ModelUnsupported(
-                f"{self.family}: its chat template does not show the user's words once; use another"
-                " model"
-            )
-        return before, after
-
-    @cached_property
-    def _prefix(self) -> str:
-        return self._split_at_slot("", ())[0]
-
-    @cached_property
-    def prefix_ids(self) -> list[int]:
-        """Token ids of everything before the notes: the same for every question, so the model reads
-        them once.
-        """
-        return self.ids(self._prefix)
-
-    def question_ids(self, question: str, history: Sequence[Turn] = ()) -> list[int]:
-        """Token ids of everything after the notes."""
-        before, after = self._split_at_slot(question, history)
-        if before != self._prefix:
-            raise ModelUnsupported(
-                f"{self.family}: its chat template begins differently for every prompt; use another"
-                " model"
-            )
-        return self.ids(after)
-
-    def question_span(self, question: str) -> tuple[list[int], list[int]]:
-        """Token ids from the notes to a question's first word, and the ids of its words."""
-        after = self._split_at_slot(question, ())[1]
-        before, words, _ = after.partition(self.escape_special_tokens(question).strip())
-        # Most tokenizers put a space into the token of the word that follows.
-        gap = before[len(before.rstrip()) :]
-        return self.ids(before.rstrip()), self.ids(gap + words)
-
-    def bare_ids(self, question: str, history: Sequence[Turn] = ()) -> list[int]:
-        """Token ids of a prompt without notes."""
-        return self.ids(self._render(question, history, notes=False))
-
-    def talk_ids(self, message: str, history: Sequence[Turn] = ()) -> list[int]:
-        """Token ids of small talk: the model's own chat template and no instruction."""
-        turns = talk(self.escape_special_tokens(message), self._escaped(history))
-        return self.ids(self._chat(turns))
-
-    @cached_property
-    def _turn_end(self) -> list[int]:
-        """Token ids from the end of a user's words to where the answer begins."""
-        return self.ids(self._split_at_slot(EXAMPLE_WORDS, ())[1].partition(EXAMPLE_WORDS)[2])
-
-    def heard_ids(self, message: str, longest: int) -> list[int]:
-        """Token ids of a user's message, at most its first `longest`, and of the turn's end."""
-        return [*self.ids(self.escape_special_tokens(message.strip()))[:longest], *self._turn_end]
-
-    def passage_ids(self, content: str) -> list[int]:
-        """Token ids of a passage as it stands among the notes. A special token that the passage
-        spells is read as letters.
-        """
-        text = passage_text(content)
-        ids: list[int] = self.tokenizer(text, add_special_tokens=False, split_special_tokens=True)[
-            "input_ids"
-        ]
-        return ids
-
-    @cached_property
-    def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an answer."""
-        eos = self.model.generation_config.eos_token_id
-        all_eos = eos if isinstance(eos, list) else [eos]
-        ids = frozenset(i for i in [*all_eos, self.tokenizer.eos_token_id] if i is not None)
-        if not ids:
-            raise ModelUnsupported(
-                f"{self.family}: neither generation_config.json nor the tokenizer names an eos"
-                " token; set one"
-            )
-        return ids
-
-    @cached_property
-    def end_id(self) -> int:
-        """The one of `stop_ids` that ends an answer in a chat: the one that the template writes
-        after an answer, else the tokenizer's eos token.
-
-        Adapters learn to end answers with it. A family may stop at several tokens, and its
-        tokenizer may name another one first.
-        """
-        try:
-            chat = self._render("?", [Turn("user", "?"), Turn("assistant", SLOT)], notes=False)
-        except ModelUnsupported:  # the template accepts a single turn only
-            chat = ""
-        _, slot, after = chat.rpartition(SLOT)
-        candidates = [*(self.ids(after) if slot else ()), self.tokenizer.eos_token_id]
-        return next((i for i in candidates if i in self.stop_ids), min(self.stop_ids))
-
     # -- computing --------------------------------------------------------------------------------
 
     @cached_property
@@ -287,19 +134,22 @@ class FrozenModel:
             inputs: input_ids [batch, n] and other arguments of the model's forward.
 
         Returns:
-            Last hidden states [batch, n, d].
+            Last hidden states [batch, n, d], after the final norm.
         """
-        states: Tensor = self.model.base_model(
-            **inputs, **{self._cache_name: cache}, use_cache=True
-        ).last_hidden_state
+        # The base model has no output layer: logits are computed for the few states that need any.
+        output = self.model.base_model(**inputs, **{self._cache_name: cache}, use_cache=True)
+        states: Tensor = output.last_hidden_state
         return states
 
     @cached_property
     def _prefix_entries(self) -> list[tuple[Tensor, Tensor]]:
-        # By the bare model, whichever adapter is on. Ordinary tensors, not those of inference mode:
-        # gradients flow through what training computes from them.
+        """By layer, the keys and values [1, kv_heads, prefix, d] of `prefix_ids`.
+
+        By the bare model, whichever adapter is on: all memories share them. Ordinary tensors, not
+        those of inference mode: gradients flow through what training computes from them.
+        """
         with self.activate("bare"), torch.inference_mode(False), torch.no_grad():
-            ids = torch.tensor([self.prefix_ids], device=self.device)
+            ids = torch.tensor([self.prefix_ids], device=self.device)  # (1, prefix)
             # Without the model's configuration, so that layers with a window keep every entry too.
             cache = DynamicCache()
             self.forward(cache, input_ids=ids)
@@ -311,11 +161,14 @@ class FrozenModel:
         """
         cache = DynamicCache()
         for layer, (keys, values) in enumerate(self._prefix_entries):
-            cache.update(keys.expand(batch, -1, -1, -1), values.expand(batch, -1, -1, -1), layer)
+            batch_keys = keys.expand(batch, -1, -1, -1)  # (batch, KV, prefix, d)
+            batch_values = values.expand(batch, -1, -1, -1)
+            cache.update(batch_keys, batch_values, layer)
         return cache
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits, fp32, of hidden states [n, d]."""
+        """Next-token logits, fp32 [n, vocabulary], of hidden states [n, d]."""
         logits: Tensor = self.model.get_output_embeddings()(hidden).float()
+        # Gemma 2 caps the logits of its output too (arXiv 2408.00118).
         cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         return logits if cap is None else cap * torch.tanh(logits / cap)

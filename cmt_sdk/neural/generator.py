@@ -15,13 +15,13 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from cmt_sdk.errors import InvalidInput
+from cmt_sdk.neural.answer_spans import MAX_TOKENS, span_likelihoods
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import NON_BEST_BIAS, CompressionMethod
 from cmt_sdk.neural.scoring import question_likelihoods
-from cmt_sdk.neural.stretches import MAX_TOKENS, stretch_likelihoods
 from cmt_sdk.text.prompting import UNKNOWN
-from cmt_sdk.types import PackedMemory, Piece, Prompt, Stretch, Usage
+from cmt_sdk.types import AnswerSpan, CompressedPassage, Piece, Prompt, Usage
 
 
 @dataclass
@@ -47,7 +47,12 @@ class Reading:
 
 @dataclass(frozen=True)
 class Generator:
-    """The reader of one model and one compression method."""
+    """The reader of one model and one compression method.
+
+    Attributes:
+        lm: The frozen model.
+        method: Lays the memories of a prompt out.
+    """
 
     lm: FrozenModel
     method: CompressionMethod
@@ -74,7 +79,7 @@ class Generator:
         yield from self.decode(reading, max_tokens, began)
 
     def word_likelihoods(
-        self, question: str, memories: Sequence[PackedMemory]
+        self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
         """The log probability of each token of the question after each memory alone, in nats.
 
@@ -83,10 +88,10 @@ class Generator:
         """
         return question_likelihoods(self.method, memories, question)
 
-    def stretches(
+    def answer_spans(
         self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]
-    ) -> list[Stretch]:
-        """The stretches of a text, a few words each, as answers to a prompt with notes.
+    ) -> list[AnswerSpan]:
+        """The spans of a text, a few words each, as answers to a prompt with notes.
 
         Args:
             prompt: The question, and what to read before it.
@@ -94,32 +99,39 @@ class Generator:
             words: The first character of each word of the text, and the one after its last.
 
         Returns:
-            Each stretch with its log probability as the complete answer.
+            Each span with its log probability as the complete answer.
 
         Raises:
-            InvalidInput: The prompt is longer than the model's context.
+            InvalidInput: The prompt is longer than the model's context, or than the window of some
+                layers.
         """
-        reading = self._read_notes(prompt, MAX_TOKENS)
+        reading = self._read_notes(prompt, MAX_TOKENS, branches=True)
         position = reading.position + len(reading.ids)
         with torch.inference_mode(), self.lm.activate(reading.adapter):
-            logits = self._next(reading, reading.ids, reading.position)
-            return stretch_likelihoods(self.lm, reading.cache, position, logits, text, words)
+            logits = self._next_logits(reading, reading.ids, reading.position)
+            return span_likelihoods(self.lm, reading.cache, position, logits, text, words)
 
-    def _next(self, reading: Reading, ids: list[int], position: int) -> Tensor:
+    def _next_logits(self, reading: Reading, ids: list[int], position: int) -> Tensor:
         """The logits [vocabulary] of the token after `ids`, which the cache takes in."""
-        if isinstance(reading.cache, MemoryCache):
+        if isinstance(reading.cache, MemoryCache):  # it knows its positions
             inputs = reading.cache.inputs(torch.tensor([ids], device=self.lm.device))
         else:
             inputs = self._inputs(ids, position)
         states = self.lm.forward(reading.cache, **inputs)  # (1, m, d)
         return self.lm.logits(states[0, -1:])[0]
 
-    def _read_notes(self, prompt: Prompt, max_tokens: int) -> Reading:
-        """Read everything before the question: text, or the memories' entries."""
+    def _read_notes(self, prompt: Prompt, max_tokens: int, *, branches: bool = False) -> Reading:
+        """Read everything before the question: text, or the memories' entries.
+
+        Args:
+            prompt: The question, and what to read before it.
+            max_tokens: The most tokens of the answer.
+            branches: Whether a text's cache becomes a MemoryCache after the question.
+        """
         ids = self.lm.question_ids(prompt.question, prompt.history)
         text = [i for passage in prompt.passages for i in self.lm.passage_ids(passage)]
         room = len(ids) + max_tokens
-        self._check_length(prompt, len(text) + room)
+        self._check_length(prompt, len(text) + room, in_window=branches or not text)
         if text:
             return self._read_text(text, ids)
         began = time.perf_counter()
@@ -132,8 +144,11 @@ class Generator:
         )
 
     def _read_text(self, text: list[int], ids: list[int]) -> Reading:
-        """Read the passages' tokens as memories are made, with the encoder on; ids: of the
-        question.
+        """Read the passages' tokens as memories are made, with the encoder on.
+
+        Args:
+            text: Token ids of the passages.
+            ids: Token ids of the question.
         """
         cache = self.lm.prefix_cache(1)
         start = len(self.lm.prefix_ids)
@@ -141,13 +156,20 @@ class Generator:
             self.lm.forward(cache, **self._inputs(text, start))
         return Reading("reader", ids, start + len(text), cache, tokens_before=len(text))
 
-    def _check_length(self, prompt: Prompt, tokens: int) -> None:
-        """Raise InvalidInput where prefix, memories and `tokens` more exceed a limit."""
+    def _check_length(self, prompt: Prompt, tokens: int, *, in_window: bool) -> None:
+        """Raise InvalidInput where prefix, memories and `tokens` more exceed a limit.
+
+        Args:
+            prompt: Its memories are counted.
+            tokens: Further tokens: text, question and answer.
+            in_window: Whether they must fit into the smallest window: a MemoryCache is read by all
+                layers alike.
+        """
         limits = [(self.lm.context, "context")]
-        total = len(self.lm.prefix_ids) + tokens
-        if prompt.memories:
+        if in_window:
             limits.append((self.lm.window, "window"))
-            total += self.method.positions(prompt.memories)
+        positions = self.method.positions(prompt.memories)
+        total = len(self.lm.prefix_ids) + positions + tokens
         known = [(limit, name) for limit, name in limits if limit is not None]
         limit, name = min(known, default=(None, ""))
         if limit is not None and total > limit:
@@ -157,14 +179,22 @@ class Generator:
             )
 
     def _inputs(self, ids: list[int], position: int) -> dict[str, Any]:
+        """Arguments of a forward pass over `ids` from a position on, without memories."""
         positions = torch.arange(position, position + len(ids), device=self.lm.device)[None]
         return {"input_ids": torch.tensor([ids], device=self.lm.device), "position_ids": positions}
 
     def decode(self, reading: Reading, max_tokens: int, began: float) -> Iterator[Piece]:
-        """Read the question and write the answer; `began` is the time.perf_counter() at which
-        reading the prompt began.
+        """Read the question and write the answer, greedily.
+
+        Args:
+            reading: The prompt before its question.
+            max_tokens: The most tokens of the answer.
+            began: The time.perf_counter() at which reading the prompt began.
+
+        Yields:
+            The answer in pieces; the last piece carries the usage.
         """
-        text = _Text(self.lm.tokenizer)
+        text = _DecodedText(self.lm.tokenizer)
         confidence = Confidence(self.lm.ids(UNKNOWN)[0])
         ids = reading.ids
         position = reading.position
@@ -173,10 +203,10 @@ class Generator:
             # Switched at every step: between two pieces the caller may use the model, and must find
             # the bare base.
             with torch.inference_mode(), self.lm.activate(reading.adapter):
-                logits = self._next(reading, ids, position)
+                logits = self._next_logits(reading, ids, position)  # (vocabulary,)
                 token = int(logits.argmax())
                 confidence.add(logits, token)
-            position += len(ids)
+            position += len(ids)  # the question's tokens in the first step, then one at a time
             decoded = time.perf_counter()
             if step == 0:
                 first = decoded
@@ -185,7 +215,7 @@ class Generator:
             ids = [token]
             if piece := text.add(token):
                 yield Piece(piece)
-        if piece := text.rest():
+        if piece := text.rest():  # an answer may end in the middle of a character
             yield Piece(piece)
         prompt_tokens = reading.tokens_before + len(reading.ids)
         prefill_ms = 1000 * (first - began) - reading.load_ms
@@ -219,30 +249,36 @@ class Confidence:
     @property
     def value(self) -> float:
         """In [0, 1]."""
-        return self._known * math.exp(sum(self._logs) / max(1, len(self._logs)))
+        mean_log = sum(self._logs) / max(1, len(self._logs))
+        return self._known * math.exp(mean_log)
 
 
-class _Text:
+class _DecodedText:
     """Tokens to text, piece by piece: a character of several tokens comes once it is complete."""
 
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._shown = 0
+        self._shown = 0  # characters that were returned
 
     @property
     def count(self) -> int:
+        """The number of tokens."""
         return len(self._ids)
 
     def add(self, token: int) -> str:
+        """Take a token; return the characters that are complete now, "" for none."""
         self._ids.append(token)
+        # All tokens again: how a token is written depends on those before it.
         text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        return "" if text.endswith("\ufffd") else self._new(text)
+        # U+FFFD stands for bytes that are no character yet.
+        return "" if text.endswith("\ufffd") else self._unshown(text)
 
     def rest(self) -> str:
-        return self._new(self._tokenizer.decode(self._ids, skip_special_tokens=True))
+        """The characters that `add` has not returned."""
+        return self._unshown(self._tokenizer.decode(self._ids, skip_special_tokens=True))
 
-    def _new(self, text: str) -> str:
+    def _unshown(self, text: str) -> str:
         new = text[self._shown :]
         self._shown = len(text)
         return str(new)

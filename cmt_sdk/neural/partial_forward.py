@@ -35,19 +35,22 @@ def run_until(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict[in
     taken: dict[int, Tensor] = {}
     last = max(layers)
 
-    def take(layer: int) -> Any:
-        def hook(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    def input_hook(layer: int) -> Any:
+        """A hook that takes the input of layer `layer`: the states after that many layers."""
+
+        def take_input(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
             taken[layer] = args[0] if args else kwargs["hidden_states"]
             if layer == last:
                 raise _Reached
 
-        return hook
+        return take_input
 
     # Before the hooks are set: making the prefix's entries is a forward pass too.
     cache = lm.prefix_cache(len(tokens))
     blocks = lm.blocks
+    # The states after all layers are no layer's input: the complete pass returns them.
     hooks = [
-        blocks[n].register_forward_pre_hook(take(n), with_kwargs=True)
+        blocks[n].register_forward_pre_hook(input_hook(n), with_kwargs=True)
         for n in layers
         if n < len(blocks)
     ]
@@ -55,9 +58,9 @@ def run_until(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict[in
     end = start + tokens.shape[1]
     # Padding may reach beyond learned positions (GPT-2): it repeats the last one.
     last_position = (lm.context or end) - 1
-    positions = torch.arange(start, end, device=tokens.device).clamp(max=last_position)[None]
+    positions = torch.arange(start, end, device=tokens.device).clamp(max=last_position)
     try:
-        taken[len(blocks)] = lm.forward(cache, input_ids=tokens, position_ids=positions)
+        taken[len(blocks)] = lm.forward(cache, input_ids=tokens, position_ids=positions[None])
     except _Reached:
         pass
     finally:
@@ -68,18 +71,23 @@ def run_until(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict[in
 
 @contextmanager
 def run_from(lm: FrozenModel, layer: int, states: Tensor) -> Iterator[None]:
-    """Within the block, layers from this number on run from `states` [n, t, d] and ignore the
-    outputs of the layers before.
+    """Within the block, layers from this number on run from given states and ignore the outputs of
+    the layers before, which run all the same.
+
+    Args:
+        lm: The model.
+        layer: Number of the first layer that runs from the states.
+        states: [n, t, d], of the type that the model computes in.
     """
 
-    def replace(
+    def replace_input(
         _module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:
         if args:
             return (states, *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": states}
+        return args, {**kwargs, "hidden_states": states}  # some families name every argument
 
-    hook = lm.blocks[layer].register_forward_pre_hook(replace, with_kwargs=True)
+    hook = lm.blocks[layer].register_forward_pre_hook(replace_input, with_kwargs=True)
     try:
         yield
     finally:
@@ -88,16 +96,22 @@ def run_from(lm: FrozenModel, layer: int, states: Tensor) -> Iterator[None]:
 
 @contextmanager
 def capture(lm: FrozenModel, layers: Sequence[int]) -> Iterator[list[Tensor]]:
-    """Within the block, the list that is yielded collects the outputs [n, t, d] of these layers as
-    they run.
+    """Within the block, the list that is yielded collects the outputs of these layers as they run.
+
+    Args:
+        lm: The model.
+        layers: Numbers of layers.
+
+    Yields:
+        The list; after one forward pass it has one output [n, t, d] per layer, first layer first.
     """
     taken: list[Tensor] = []
 
-    def take(_module: Any, _args: tuple[Any, ...], output: Any) -> None:
-        # some families return attention weights too
+    def take_output(_module: Any, _args: tuple[Any, ...], output: Any) -> None:
+        # Some families return attention weights too.
         taken.append(output if isinstance(output, Tensor) else output[0])
 
-    hooks = [lm.blocks[layer].register_forward_hook(take) for layer in layers]
+    hooks = [lm.blocks[layer].register_forward_hook(take_output) for layer in layers]
     try:
         yield taken
     finally:

@@ -47,7 +47,12 @@ LEVELS = (
 
 @dataclass(frozen=True, slots=True)
 class QuantizedRows:
-    """Quantised rows: `codes` uint8 [n, width / 2], `scales` float16 [n, width / group]."""
+    """n quantised rows.
+
+    Attributes:
+        codes: uint8 [n, width / 2], two values per byte, the first one in the low half.
+        scales: float16 [n, width / group], one per group.
+    """
 
     codes: Tensor
     scales: Tensor
@@ -70,53 +75,78 @@ def quantize(rows: Tensor, group: int = GROUP) -> QuantizedRows:
     count, width = rows.shape
     grouped = hadamard(rows.float()).reshape(count, width // group, group)  # (n, groups, group)
     peaks = grouped.abs().amax(-1, keepdim=True)  # (n, groups, 1)
-    first, second = (_encoded(grouped, share * peaks) for share in SCALE_SHARES)
+    first, second = (_encode_at(grouped, share * peaks) for share in SCALE_SHARES)
     is_first = first.error <= second.error  # (n, groups, 1)
-    codes = torch.where(is_first, first.codes, second.codes).reshape(count, width)
+    codes = torch.where(is_first, first.codes, second.codes)  # (n, groups, group)
     scales = torch.where(is_first, first.scales, second.scales).squeeze(-1)  # (n, groups)
-    return QuantizedRows(codes[:, 0::2] | (codes[:, 1::2] << 4), scales)  # (n, width / 2)
+    by_value = codes.reshape(count, width)
+    low = by_value[:, 0::2]  # (n, width / 2)
+    high = by_value[:, 1::2] << 4
+    return QuantizedRows(low | high, scales)
 
 
 @dataclass(frozen=True, slots=True)
 class _Encoded:
-    """QuantizedRows [n, groups, group], their scales and the squared error, both [n, groups, 1]."""
+    """Grouped values as codes at one try of the scales.
+
+    Attributes:
+        codes: uint8 [n, groups, group], one code per value.
+        scales: float16 [n, groups, 1], refitted.
+        error: Squared error of each group, fp32 [n, groups, 1].
+    """
 
     codes: Tensor
     scales: Tensor
     error: Tensor
 
 
-def _encoded(grouped: Tensor, scales: Tensor) -> _Encoded:
-    """QuantizedRows of grouped values [n, groups, group] at scales [n, groups, 1], and the refitted
-    scales.
-    """
-    levels = torch.tensor(LEVELS, device=grouped.device)
-    borders = (levels[1:] + levels[:-1]) / 2
-    codes = torch.bucketize(grouped / scales.clamp(min=1e-7), borders)
+def _encode_at(grouped: Tensor, scales: Tensor) -> _Encoded:
+    """Encode grouped values [n, groups, group] at scales [n, groups, 1], then refit the scales."""
+    levels = torch.tensor(LEVELS, device=grouped.device)  # (16,)
+    # A value between two borders is nearest to the level between them.
+    borders = (levels[1:] + levels[:-1]) / 2  # (15,)
+    # A group of zeros has scale 0; the bounds below keep its quotients finite.
+    codes = torch.bucketize(grouped / scales.clamp(min=1e-7), borders)  # (n, groups, group)
     values = levels[codes]  # (n, groups, group)
-    power = (values * values).sum(-1, keepdim=True).clamp(min=1e-7)
-    fitted = (grouped * values).sum(-1, keepdim=True) / power  # least squares
+    # The scale s that minimises |s values - grouped|^2 is <grouped, values> / <values, values>.
+    power = (values * values).sum(-1, keepdim=True).clamp(min=1e-7)  # (n, groups, 1)
+    fitted = (grouped * values).sum(-1, keepdim=True) / power
     stored = fitted.clamp(min=1e-7, max=65504.0).half()  # the range of fp16
-    error = (values * stored - grouped).square().sum(-1, keepdim=True)
+    error = (values * stored - grouped).square().sum(-1, keepdim=True)  # (n, groups, 1)
     return _Encoded(codes.to(torch.uint8), stored, error)
 
 
 def dequantize(packed: QuantizedRows) -> Tensor:
-    """The rows [n, width] that the codes stand for, fp32."""
+    """The rows that the codes stand for.
+
+    Args:
+        packed: n quantised rows, with groups of any size.
+
+    Returns:
+        fp32 [n, width].
+    """
     count, half = packed.codes.shape
     groups = packed.scales.shape[1]
-    pairs = _pairs(packed.codes.device)[packed.codes.int()]  # (n, width / 2, 2)
-    values = pairs.reshape(count, groups, 2 * half // groups)
+    pairs = _pair_table(packed.codes.device)[packed.codes.int()]  # (n, width / 2, 2)
+    values = pairs.reshape(count, groups, 2 * half // groups)  # (n, groups, group)
     scaled = values * packed.scales.float().unsqueeze(-1)
-    return hadamard(scaled.reshape(count, 2 * half))
+    return hadamard(scaled.reshape(count, 2 * half))  # (n, width)
 
 
 def fake_quantize(rows: Tensor, group: int = GROUP) -> Tensor:
-    """Rows [..., width] after a round trip through their codes, with a straight-through gradient:
-    that of the identity.
+    """Rows after a round trip through their codes, with the gradient of the identity (a
+    straight-through estimator: Bengio et al. 2013, arXiv 1308.3432).
+
+    Args:
+        rows: [..., width].
+        group: Values that share one scale.
+
+    Returns:
+        The shape and the type of `rows`.
     """
     with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):  # as serving computes
-        back = dequantize(quantize(rows.reshape(-1, rows.shape[-1]), group)).reshape(rows.shape)
+        flat = rows.reshape(-1, rows.shape[-1])  # (n, width)
+        back = dequantize(quantize(flat, group)).reshape(rows.shape)
     return rows + (back.to(rows.dtype) - rows).detach()
 
 
@@ -125,8 +155,9 @@ def hadamard(rows: Tensor) -> Tensor:
 
     A block is the largest power of two that divides the width, at most `MAX_BLOCK`.
     """
-    block = min(rows.shape[1] & -rows.shape[1], MAX_BLOCK)
-    transformed: Tensor = rows.reshape(-1, block) @ _hadamard_matrix(block).to(rows.device)
+    block = min(rows.shape[1] & -rows.shape[1], MAX_BLOCK)  # x & -x: the lowest bit of x
+    blocks = rows.reshape(-1, block)  # (n * width / block, block)
+    transformed: Tensor = blocks @ _hadamard_matrix(block).to(rows.device)
     return transformed.reshape(rows.shape)
 
 
@@ -136,18 +167,18 @@ def _hadamard_matrix(size: int) -> Tensor:
     # An ordinary tensor, not one of inference mode: it is cached and later used with gradients.
     with torch.inference_mode(False):
         matrix = torch.ones(1, 1)
-        while len(matrix) < size:
-            upper = torch.cat([matrix, matrix], 1)
+        while len(matrix) < size:  # H(2k) = [[H(k), H(k)], [H(k), -H(k)]]
+            upper = torch.cat([matrix, matrix], 1)  # (k, 2k)
             lower = torch.cat([matrix, -matrix], 1)
-            matrix = torch.cat([upper, lower])
+            matrix = torch.cat([upper, lower])  # (2k, 2k)
         matrix /= size**0.5
         return matrix
 
 
 @lru_cache
-def _pairs(device: torch.device) -> Tensor:
+def _pair_table(device: torch.device) -> Tensor:
     """The two values of every byte, [256, 2], so that one look-up decodes two values."""
     with torch.inference_mode(False):
-        byte = torch.arange(256, device=device)
-        levels = torch.tensor(LEVELS, device=device)
+        byte = torch.arange(256, device=device)  # (256,)
+        levels = torch.tensor(LEVELS, device=device)  # (16,)
         return torch.stack([levels[byte & 15], levels[byte >> 4]], dim=1)

@@ -36,7 +36,7 @@ from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import CompressionMethod
 from cmt_sdk.neural.methods.kvzip import REPEAT
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 # Tokens of a question, from its end, that are scored: each memory reads them again, and a page of
 # text would take minutes.
@@ -45,11 +45,16 @@ MAX_QUESTION_TOKENS = 96
 
 @torch.inference_mode()
 def question_likelihoods(
-    method: CompressionMethod, memories: Sequence[PackedMemory], question: str
+    method: CompressionMethod, memories: Sequence[CompressedPassage], question: str
 ) -> list[list[float]]:
     """The log probabilities of the question's last tokens after each memory alone, in nats.
 
-    One forward pass for all memories.
+    One forward pass for all memories, one row per memory.
+
+    Args:
+        method: Lays the memories out.
+        memories: The memories.
+        question: The question, not empty.
 
     Returns:
         One list per memory, in the order given, all of one length.
@@ -60,7 +65,7 @@ def question_likelihoods(
     cache = method.cache([[memory] for memory in memories])
     before, words = lm.question_span(question)
     words = words[-MAX_QUESTION_TOKENS:]
-    tokens = torch.tensor([before + words], device=lm.device).expand(len(memories), -1)
+    tokens = torch.tensor([before + words], device=lm.device).expand(len(memories), -1)  # (B, t)
     predicted = _predictions(lm, cache, tokens, len(before), [words] * len(memories))
     return [(-cross_entropy(*pair, reduction="none")).tolist() for pair in predicted]
 
@@ -82,8 +87,9 @@ def _predictions(
     states = lm.forward(cache, **cache.inputs(tokens))  # (rows, t, d)
     first = max(0, skipped - 1)  # the state before a token predicts it
     for state, scored in zip(states, rows, strict=True):
-        logits = lm.logits(state[first : skipped + len(scored) - 1])
-        yield logits, torch.tensor(scored[-len(logits) :], device=logits.device)
+        end = skipped + len(scored) - 1
+        logits = lm.logits(state[first:end])  # (n, vocabulary)
+        yield logits, torch.tensor(scored[-len(logits) :], device=logits.device)  # (n,)
 
 
 @dataclass(frozen=True)
@@ -96,15 +102,22 @@ class FidelityMeter:
 
     @torch.inference_mode()
     def measure(
-        self, contents: Sequence[str], memories: Sequence[PackedMemory]
+        self, contents: Sequence[str], memories: Sequence[CompressedPassage]
     ) -> list[float | None]:
-        """One fidelity in [0, 1] per passage, in the order given; None where layers with a window
-        cannot see back to the passage's beginning.
+        """Measure one fidelity per passage.
+
+        Args:
+            contents: The passages.
+            memories: The memory of each.
+
+        Returns:
+            In the order given, fidelities in [0, 1]; None where layers with a window cannot see
+            back to the passage's beginning.
         """
         lm = self.method.lm
         ids = [lm.passage_ids(content) for content in contents]
         found: list[float | None] = [None] * len(ids)
-        fitting = [i for i in range(len(ids)) if self._fits(len(ids[i]))]
+        fitting = [i for i in range(len(ids)) if self._fits_window(len(ids[i]))]
         for batch in batches([len(ids[i]) for i in fitting]):
             chosen = [fitting[i] for i in batch]
             rows = [ids[i] for i in chosen]
@@ -114,29 +127,32 @@ class FidelityMeter:
                 found[i] = math.exp(min(0.0, log_stored - log_complete))
         return found
 
-    def _fits(self, tokens: int) -> bool:
+    def _fits_window(self, tokens: int) -> bool:
+        """Whether a repetition sees back to the first token of its passage, in all layers."""
         lm = self.method.lm
         needed = len(lm.prefix_ids) + 2 * tokens + len(lm.ids(REPEAT))
         return lm.window is None or needed < lm.window
 
     def _repeated(self, rows: Sequence[list[int]], cache: MemoryCache) -> list[float]:
-        """The mean log probability of each row's tokens when a model that reads the row's memory
-        repeats them after the cue.
+        """The mean log probability of each row's tokens, in nats, when a model that reads the row's
+        memory repeats them after the cue.
         """
         lm = self.method.lm
         cue = lm.ids(REPEAT)
-        tokens = padded([cue + row for row in rows], lm.device, lm.end_id)
+        tokens = padded([cue + row for row in rows], lm.device, lm.end_id)  # (B, t)
         predicted = _predictions(lm, cache, tokens, len(cue), rows)
         return [-float(cross_entropy(*pair)) for pair in predicted]
 
 
 def _complete_cache(lm: FrozenModel, rows: Sequence[list[int]]) -> MemoryCache:
-    """The complete caches of passages, made as memories are, without pruning and rounding."""
+    """The complete caches of passages, made as memories are, without pruning and rounding: what
+    `MemoryCache.bias` closes is padding alone.
+    """
     tokens = padded(rows, lm.device, lm.end_id)  # (B, m)
     start = len(lm.prefix_ids)
     entries = start + tokens.shape[1]
     cache = lm.prefix_cache(len(rows))
-    positions = torch.arange(start, entries, device=lm.device)[None]
+    positions = torch.arange(start, entries, device=lm.device)[None]  # (1, m)
     with lm.activate("encoder"):
         lm.forward(cache, input_ids=tokens, position_ids=positions)
     keys = [layer.keys for layer in cache.layers]  # (B, KV, entries, d)
@@ -145,5 +161,5 @@ def _complete_cache(lm: FrozenModel, rows: Sequence[list[int]]) -> MemoryCache:
     is_padding = torch.arange(entries, device=lm.device)[None] >= ends[:, None]  # (B, entries)
     zeros = torch.zeros(is_padding.shape, dtype=keys[0].dtype, device=lm.device)
     bias = zeros.masked_fill(is_padding, -math.inf)[:, None, None]  # (B, 1, 1, entries)
-    shared = bias.expand(-1, keys[0].shape[1], -1, -1)
+    shared = bias.expand(-1, keys[0].shape[1], -1, -1)  # (B, KV, 1, entries), the same for layers
     return MemoryCache(keys, values, [shared] * len(keys), ends.tolist())

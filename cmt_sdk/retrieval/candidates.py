@@ -52,10 +52,12 @@ def ordered(
         replace(first[n], match=replace(first[n].match, likelihood=known[n], score=score))
         for n, score in order
     ]
-    last = order[-1][1] / max([c.match.score for c in rest], default=1.0)
+    # the scores of the rest can all be 0: of one passage that is found by meaning alone
+    highest = max([c.match.score for c in rest], default=0.0) or 1.0
+    scale = order[-1][1] / highest
     return [
         *moved,
-        *(replace(c, match=replace(c.match, score=c.match.score * last)) for c in rest),
+        *(replace(c, match=replace(c.match, score=c.match.score * scale)) for c in rest),
     ]
 
 

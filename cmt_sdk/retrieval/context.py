@@ -16,7 +16,7 @@ from cmt_sdk.types import Turn
 EXCHANGES = 12  # the latest ones, which are looked at
 MESSAGE_CHARACTERS = 300  # of an exchange's message that are searched and read
 REPLY_CHARACTERS = 150
-RULES = 1_200  # characters of a system prompt that are read
+SYSTEM_CHARACTERS = 1_200  # characters of a system prompt that are read
 TURN, TURNS = 1_000, 12  # characters of a turn, and turns, that a model without notes reads
 MESSAGE, MESSAGE_TOKENS = 4_000, 1_000  # characters and tokens of a message that are read
 QUERY = 1_000  # characters of a message that are searched
@@ -84,16 +84,19 @@ def exchanges(history: Sequence[Turn]) -> list[Exchange]:
     return [e for e in made if e.message or e.reply][:EXCHANGES]
 
 
-def rules(history: Sequence[Turn]) -> list[Turn]:
-    """The system's messages as one."""
-    text = sound("\n\n".join(turn.content for turn in history if turn.role == "system"), RULES)
+def system_turns(history: Sequence[Turn], most: int = SYSTEM_CHARACTERS) -> list[Turn]:
+    """The system's messages as one, of at most `most` characters."""
+    text = sound("\n\n".join(turn.content for turn in history if turn.role == "system"), most)
     return [Turn("system", text)] if text else []
 
 
-def recent(history: Sequence[Turn]) -> list[Turn]:
-    """The system's messages and the latest turns, for a model that reads no notes."""
+def recent_turns(history: Sequence[Turn], most: int = SYSTEM_CHARACTERS) -> list[Turn]:
+    """The system's messages, of at most `most` characters, and the latest turns, as messages."""
     turns = [turn for turn in history if turn.role != "system" and turn.content.strip()]
-    return [*rules(history), *(replace(t, content=sound(t.content, TURN)) for t in turns[-TURNS:])]
+    return [
+        *system_turns(history, most),
+        *(replace(t, content=sound(t.content, TURN)) for t in turns[-TURNS:]),
+    ]
 
 
 def as_passages(history: Sequence[Turn]) -> list[str]:
@@ -107,4 +110,4 @@ def as_passages(history: Sequence[Turn]) -> list[str]:
         for e in reversed(exchanges(history))
         if not e.unanswered
     ]
-    return [turn.content for turn in rules(history)] + spoken
+    return [turn.content for turn in system_turns(history)] + spoken

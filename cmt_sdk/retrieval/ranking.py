@@ -26,16 +26,24 @@ class Fused:
 
 
 def fuse(vector: Sequence[Hit], text: Sequence[Hit], *, weight: float = 1.0) -> list[Fused]:
-    """One list of two, best first: the weighted mean of their scores, each brought to between 0 and
-    1 within its own list.
+    """Fuse two ranked lists into one, best first, by a convex combination of normalised scores.
 
-    A score in `text` (0: no word fits) counts as a share of the best one, one in `vector`, times
-    `weight`, as the share of the way from that list's lowest to its best; what a list lacks has 0
-    in it. Bruch, Gai and Ingber 2023, arXiv 2210.11934: sums of scores find better than sums of
-    reciprocal ranks. Ties keep the order of `text`, then of `vector`.
+        score(p) = (t(p) + weight * v(p)) / (1 + weight)
+        t(p) = text(p) / max(text)
+        v(p) = (vector(p) - min(vector)) / (max(vector) - min(vector))
+
+    t or v is 0 for a passage that its list lacks; all are 1 in a list whose scores are equal. An
+    empty list has no part in the divisor. A text score has an absolute zero, where no word fits; a
+    cosine has none, hence the minimum. Bruch, Gai and Ingber 2023, arXiv 2210.11934: sums of scores
+    find better than sums of reciprocal ranks. Ties keep the order of `text`, then of `vector`.
+
+    Args:
+        vector: Passages by meaning, with their cosines.
+        text: Passages by words, with their BM25 scores.
+        weight: Of the vector score; 1 weighs both equally.
     """
     fused: dict[int, Fused] = {}
-    # what a passage that is the best in both would have
+    # the score of a passage that is the best in both lists, before it is divided
     total = bool(text) + weight * bool(vector) or 1.0
     for rank, (hit, share) in enumerate(zip(text, _shares(text, 0.0), strict=True), 1):
         fused[hit.passage_id] = Fused(

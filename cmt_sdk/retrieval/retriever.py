@@ -6,14 +6,14 @@ from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
-from cmt_sdk.config.settings import RERANKED
+from cmt_sdk.config.settings import DEFAULT_RERANK_DEPTH
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.retrieval.candidates import Candidate, candidate_of, hits_of, match_of, ordered
 from cmt_sdk.retrieval.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
+from cmt_sdk.retrieval.lru_cache import LRUCache
 from cmt_sdk.retrieval.ranking import fuse
-from cmt_sdk.retrieval.recent import Recent
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import NoModel
 from cmt_sdk.text.characters import REMEDY, is_text
@@ -22,10 +22,10 @@ from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
 from cmt_sdk.types import (
     SEARCH_MODES,
+    CompressedPassage,
     Filter,
     Hit,
     Match,
-    PackedMemory,
     Passage,
     SearchMode,
     Turn,
@@ -60,19 +60,19 @@ class Retriever:
     """Search over one store, one index and one engine. Every call into the engine holds `lock`.
 
     Attributes:
-        queue: encodes the passages whose memories a search needs.
-        reranked: how many of the first passages the model puts in order; 0: none.
+        queue: compresses the passages that a search needs.
+        rerank_depth: how many of the first passages the model puts in order; 0: none.
     """
 
     store: Store
     index: VectorIndex
     engine: Engine
     queue: PassageEncoder
-    reranked: int = 0
+    rerank_depth: int = 0
     # by question and passage
-    _words: Recent[tuple[str, int], list[float]] = field(default_factory=Recent)
+    _words: LRUCache[tuple[str, int], list[float]] = field(default_factory=LRUCache)
     # the probe's numbers, the older passage first
-    _pairs: Recent[tuple[int, int], float] = field(default_factory=Recent)
+    _pairs: LRUCache[tuple[int, int], float] = field(default_factory=LRUCache)
 
     @property
     def lock(self) -> PriorityLock | NoModel:
@@ -110,12 +110,12 @@ class Retriever:
             k: passages to return.
             filter: which documents to search.
             mode: "vector" searches by meaning, "text" by words, "fused" by both; "reranked" then
-                lets the model score the query after the memory of each of the first few.
+                lets the model score the query after each of the first few, compressed.
             vector: the query's vector where it is known; saves encoding it again.
 
         Raises:
             InvalidInput, InvalidSetting: a query, `k` or mode that cannot be.
-            ModelMismatch: another model made the stored memories.
+            ModelMismatch: another model made the stored compressed passages.
         """
         check_question(query)
         if k < 1:
@@ -143,7 +143,7 @@ class Retriever:
 
         The question is searched alone and after each exchange; a passage keeps its best place.
         """
-        alone = self.search(question, max(k, self.reranked), filter, vector=vector)
+        alone = self.search(question, max(k, self.rerank_depth), filter, vector=vector)
         best = {m.passage.id: Candidate(m, n, n) for n, m in enumerate(alone)}
         for found in self._after(question, earlier, filter) if earlier else ():
             known = best.get(found.match.passage.id, found)
@@ -173,11 +173,12 @@ class Retriever:
                         best.get(hit.passage_id, (-inf, 0)), (hit.score * FADE**back, back)
                     )
         back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
-        found = self._matches(hits_of(meaning), hits_of(words))[: self.reranked or RERANKED]
+        depth = self.rerank_depth or DEFAULT_RERANK_DEPTH
+        found = self._matches(hits_of(meaning), hits_of(words))[:depth]
         shares = [m.score / (found[0].score or 1.0) for m in found]
         # without reranking, passages found for the question alone come first
         places = [
-            WORST_PLACE - PLACE_RANGE * share if self.reranked else n + WORST_PLACE
+            WORST_PLACE - PLACE_RANGE * share if self.rerank_depth else n + WORST_PLACE
             for n, share in enumerate(shares)
         ]
         return [
@@ -186,10 +187,10 @@ class Retriever:
         ]
 
     def encode_missing(self, candidates: Sequence[Candidate]) -> None:
-        """Encode the pending ones of the first candidates: ranking needs their memories and
+        """Encode the pending ones of the first candidates: ranking needs their compressed forms and
         embeddings.
         """
-        first = [c.match.passage for c in candidates[: self.reranked]]
+        first = [c.match.passage for c in candidates[: self.rerank_depth]]
         known = self.index.vectors([p.id for p in first]) if first else {}
         missing = [p for p in first if p.id not in known]
         if missing and not self.store.read_only:
@@ -199,9 +200,9 @@ class Retriever:
         self,
         question: str,
         candidates: Sequence[Candidate],
-        loaded: MutableMapping[int, PackedMemory] | None = None,
+        loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> list[Candidate]:
-        """Order candidates by the log probability of the question after the memory of each.
+        """Order candidates by the log probability of the question after each, compressed.
 
         If the best candidate is the same with and without history, the order without history
         stays. If it leads by CLEAR nats, the reader gets no earlier exchange.
@@ -209,12 +210,14 @@ class Retriever:
         Args:
             question: as it was asked.
             candidates: as `gather` returns them.
-            loaded: memories by passage id; those that ranking loads are added, for the reader.
+            loaded: compressed passages by passage id; those that ranking loads are added, for the
+                reader.
         """
         alone = sorted((c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0)
         added = [c for c in candidates if c.alone is None]
         moved = any(c.place != c.alone for c in candidates)
-        first, near = alone[: self.reranked], candidates[: 2 * self.reranked if moved else 0]
+        first = alone[: self.rerank_depth]
+        near = candidates[: 2 * self.rerank_depth if moved else 0]
         judged = {c.match.passage.id: c.match.passage for c in (*first, *near)}
         if len(judged) > 1:
             question = in_notation_of(legible(question), [p.content for p in judged.values()])
@@ -269,10 +272,10 @@ class Retriever:
         return [match_of(f, *found[f.passage_id]) for f in fused if f.passage_id in found]
 
     def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
-        """Put the first few in a new order. A passage without a memory is ordered by its place
+        """Put the first few in a new order. A pending passage is ordered by its place
         alone.
         """
-        first = matches[: self.reranked or RERANKED]
+        first = matches[: self.rerank_depth or DEFAULT_RERANK_DEPTH]
         likely = self.likelihoods(query, [m.passage for m in first])
         candidates = [Candidate(m, n, n) for n, m in enumerate(matches)]
         return [c.match for c in ordered(candidates, range(len(first)), likely)]
@@ -281,12 +284,12 @@ class Retriever:
         self,
         query: str,
         passages: Sequence[Passage],
-        loaded: MutableMapping[int, PackedMemory] | None = None,
+        loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> dict[int, float]:
-        """Return the log probability of the query after each passage's memory, in nats, by passage
-        id. A passage without a stored memory is missing.
+        """Return the log probability of the query after each compressed passage, in nats, by
+        passage id. A pending passage is missing.
 
-        Empty for fewer than two passages: there is no order to choose. `loaded` as in `judge`.
+        Empty for fewer than two passages: there is no order to choose. `loaded` as in `rank`.
         """
         rows = self._word_likelihoods(query, [p.id for p in passages], loaded)
         likely = {i: sum(row) for i, row in rows.items()}
@@ -296,12 +299,12 @@ class Retriever:
         self,
         query: str,
         passages: Sequence[int],
-        loaded: MutableMapping[int, PackedMemory] | None = None,
+        loaded: MutableMapping[int, CompressedPassage] | None = None,
     ) -> dict[int, list[float]]:
-        """Return the log probability of each token of the query after each passage's memory, by
-        passage id, in the order given. A passage without a stored memory is missing.
+        """Return the log probability of each token of the query after each compressed passage, by
+        passage id, in the order given. A pending passage is missing.
 
-        Rows that were computed for this query lately are used again. `loaded` as in `judge`.
+        Rows that were computed for this query lately are used again. `loaded` as in `rank`.
         """
         rows = {i: self._words.get((query, i)) for i in passages}
         missing = [i for i, row in rows.items() if row is None]
@@ -365,12 +368,12 @@ class Retriever:
 
         Empty for a model without a shipped probe.
         """
-        probe = newest.probe_of(self.engine.listener.name)
+        probe = newest.supersession_probe(self.engine.state_reader.name)
         short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
         if probe is None or not short:
             return []
         with self.lock:
-            states = self.engine.listener.states(
+            states = self.engine.state_reader.states(
                 [newest.text_of(m.passage.content, text) for m in short]
             )
         return [m for m, number in zip(short, probe(states), strict=True) if number > newest.SURE]
@@ -379,7 +382,7 @@ class Retriever:
         """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
         ids = [(older.passage.id, newer.passage.id) for older, newer in pairs]
         numbers = [self._pairs.get(pair) for pair in ids]
-        probe = newest.probe_of(self.engine.listener.name)
+        probe = newest.supersession_probe(self.engine.state_reader.name)
         new = [
             n
             for n, pair in enumerate(pairs)
@@ -389,7 +392,7 @@ class Retriever:
             return numbers
         texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in new]
         with self.lock:
-            found = probe(self.engine.listener.states(texts))
+            found = probe(self.engine.state_reader.states(texts))
         for n, number in zip(new, found, strict=True):
             numbers[n] = float(number)
             self._pairs.put(ids[n], float(number))

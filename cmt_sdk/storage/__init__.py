@@ -1,1 +1,3 @@
-"""One folder on disk: documents, passages, memories and embeddings. Knows no torch and no model."""
+"""One folder on disk: documents, passages, compressed passages and embeddings. Knows no torch and
+no model.
+"""

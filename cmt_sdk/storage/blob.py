@@ -1,7 +1,7 @@
-"""The bytes of a memory: named little-endian arrays behind a fixed header, with a checksum.
-docs/format.md describes them.
+"""The bytes of a compressed passage: named little-endian arrays behind a fixed header, with a
+checksum. docs/format.md describes them.
 
-Knows numpy and the PackedMemory; knows neither the database nor what the arrays mean.
+Knows numpy and the CompressedPassage; knows neither the database nor what the arrays mean.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cmt_sdk.errors import InvalidInput, StorageDamaged, StorageNewer
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 MAGIC = b"CMTM"
 VERSION = 1
@@ -32,12 +32,14 @@ DTYPES: dict[bytes, np.dtype[Any]] = {
 CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
-def pack(memory: PackedMemory) -> bytes:
-    """Return the bytes of a memory. Raises InvalidInput for arrays that the format cannot hold."""
-    start = TABLE + ENTRY.size * len(memory.arrays)
+def pack(passage: CompressedPassage) -> bytes:
+    """Return the bytes of a compressed passage. Raises InvalidInput for arrays that the format
+    cannot hold.
+    """
+    start = TABLE + ENTRY.size * len(passage.arrays)
     entries, data, offset = [], [], -(-start // ALIGN) * ALIGN
     data.append(bytes(offset - start))
-    for name, given in memory.arrays.items():
+    for name, given in passage.arrays.items():
         array = np.asarray(given, given.dtype.newbyteorder("<"))
         code = CODES.get(array.dtype)
         if code is None or array.ndim > 4 or len(name.encode()) > 16:
@@ -51,12 +53,12 @@ def pack(memory: PackedMemory) -> bytes:
         data.append(array.tobytes() + bytes(filled - array.nbytes))
         offset += filled
     body = b"".join(entries) + b"".join(data)
-    header = HEADER.pack(MAGIC, VERSION, len(memory.arrays), memory.tokens, memory.kind.encode())
+    header = HEADER.pack(MAGIC, VERSION, len(passage.arrays), passage.tokens, passage.kind.encode())
     return header + CHECKSUM.pack(zlib.crc32(body, zlib.crc32(header))) + body
 
 
-def unpack(data: bytes | memoryview) -> PackedMemory:
-    """Return the memory that the bytes hold; its arrays are read-only views of them.
+def unpack(data: bytes | memoryview) -> CompressedPassage:
+    """Return the compressed passage that the bytes hold; its arrays are read-only views of them.
 
     Raises:
         StorageNewer: a later release wrote the bytes.
@@ -64,23 +66,30 @@ def unpack(data: bytes | memoryview) -> PackedMemory:
     """
     view = memoryview(data).toreadonly()
     if len(view) < TABLE:
-        raise StorageDamaged(f"a memory of {len(view)} bytes is shorter than its header of {TABLE}")
+        raise StorageDamaged(
+            f"a compressed passage of {len(view)} bytes is shorter than its header of {TABLE}"
+        )
     magic, version, count, tokens, kind = HEADER.unpack_from(view)
     if magic != MAGIC:
-        raise StorageDamaged(f"a memory begins with {bytes(magic)!r} instead of {MAGIC!r}")
+        raise StorageDamaged(
+            f"a compressed passage begins with {bytes(magic)!r} instead of {MAGIC!r}"
+        )
     if version > VERSION:
         raise StorageNewer(
-            f"a memory has format {version}, this release reads up to {VERSION}: update cmt-sdk"
+            f"a compressed passage has format {version}, this release reads up to {VERSION}:"
+            " update cmt-sdk"
         )
     (checksum,) = CHECKSUM.unpack_from(view, HEADER.size)
     if zlib.crc32(view[TABLE:], zlib.crc32(view[: HEADER.size])) != checksum:
-        raise StorageDamaged("a memory's checksum does not fit its bytes")
+        raise StorageDamaged("a compressed passage's checksum does not fit its bytes")
     try:
         arrays = dict(_array(view, TABLE + n * ENTRY.size) for n in range(count))
-        return PackedMemory(kind.rstrip(b"\0").decode(), tokens, arrays)
+        return CompressedPassage(kind.rstrip(b"\0").decode(), tokens, arrays)
     except (struct.error, KeyError, ValueError) as error:
         # not UTF-8, or no bytes along an axis and too many along another
-        raise StorageDamaged(f"a memory's table of arrays is damaged: {error}") from error
+        raise StorageDamaged(
+            f"a compressed passage's table of arrays is damaged: {error}"
+        ) from error
 
 
 def _array(view: memoryview, at: int) -> tuple[str, NDArray[np.generic]]:

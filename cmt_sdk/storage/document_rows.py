@@ -1,7 +1,7 @@
 """DocumentRows: finds and writes the rows of documents and their passages inside a transaction.
 
-Opens no transaction itself: `Documents` does. Knows of memories and vectors only that they are
-deleted with their passage.
+Opens no transaction itself: `Documents` does. Knows of compressed passages and vectors only that
+they are deleted with their passage.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class DocumentRows(Database):
         self, db: Connection, key: int, old: str, new: str, spans: Sequence[Span]
     ) -> None:
         """Give a document the passages of `spans`. A passage whose content it has already keeps its
-        row, its memory and its embedding.
+        row, its compressed form and its embedding.
 
         `old` is the text that its stored passages belong to, `new` the text of `spans`.
         """
@@ -253,7 +253,9 @@ class DocumentRows(Database):
 
     @staticmethod
     def _drop_passages(db: Connection, ids: Sequence[int]) -> None:
-        """Delete passages with their rows of the full-text index, memories and embeddings."""
+        """Delete passages with their rows of the full-text index, compressed passages and
+        embeddings.
+        """
         for some in chunks(ids):
             for table in WORD_TABLES:
                 db.exec_driver_sql(f"DELETE FROM {table} WHERE rowid IN ({some})")

@@ -31,7 +31,7 @@ CURSOR = re.compile(r"(-?[0-9]+(?:\.[0-9]+)?(?:e[+-][0-9]+)?)/([0-9]{1,18})")
 class Documents(DocumentRows):
     """The documents of one folder. Every change is durable when its call returns."""
 
-    def match(self, document: Document, *, by_source: bool = False) -> Known:
+    def find_known(self, document: Document, *, by_source: bool = False) -> Known:
         """Find the stored document that a given one stands for, and compute what `add` needs.
 
         Reads only: another process can change the store before `add`, which therefore looks again.

@@ -23,7 +23,7 @@ from cmt_sdk.storage import graph
 from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.system.handles import is_held
 from cmt_sdk.types import Hit, Vector
-from cmt_sdk.types.vectors import Changes, Generation
+from cmt_sdk.types.vectors import ChangeCounters, Generation
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class EmbeddingIndex:
         self._lock = threading.RLock()
 
     def _clear(self) -> None:
-        self._changes = Changes()
+        self._changes = ChangeCounters()
         self._vectors = Vectors()
         self._graph: graph.Graph | None = None
         self._outside = np.zeros(0, np.intp)  # rows that the graph does not hold
@@ -135,7 +135,7 @@ class EmbeddingIndex:
 
     def _refresh(self) -> bool:
         """Read what the store has gained and lost; return whether anything has changed."""
-        if self._store.changes() == self._changes:
+        if self._store.change_counters() == self._changes:
             return False
         news = self._store.vectors(self._changes)
         if news.live is not None:

@@ -1,4 +1,4 @@
-"""Passages with their memories and embeddings in the database. Knows no index file."""
+"""Passages with their compressed forms and embeddings in the database. Knows no index file."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from cmt_sdk.storage.rows import (
     sound_text,
 )
 from cmt_sdk.storage.work_locks import claimed
-from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, PackedMemory, Passage, Vector
+from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Fingerprint, Passage, Vector
 from cmt_sdk.types.vectors import Embeddings
 
 # seconds before the time of reading is written again: a question should not cost a write each time
@@ -43,7 +43,7 @@ log = logging.getLogger(__name__)
 
 
 class Passages(Database):
-    """The passages of one folder, with their memories and embeddings."""
+    """The passages of one folder, with their compressed forms and embeddings."""
 
     def pending(self, limit: int, *, of: Collection[str] | None = None) -> list[Passage]:
         """Return passages of current documents that have no embedding yet, oldest first.
@@ -102,11 +102,11 @@ class Passages(Database):
         return [(passage_of(r, documents[r.document_key]), documents[r.document_key]) for r in rows]
 
     def save(self, encoded: Mapping[int, Encoded], fingerprint: Fingerprint) -> None:
-        """Store memories and embeddings by passage id in one transaction; ids of deleted passages
-        are skipped.
+        """Store compressed passages and embeddings by passage id in one transaction; ids of deleted
+        passages are skipped.
 
         Raises:
-            ModelMismatch: another model made stored memories; nothing is stored.
+            ModelMismatch: another model made stored compressed passages; nothing is stored.
         """
         data = {passage: pack(made.memory) for passage, made in encoded.items()}
         with self._write() as db:
@@ -164,15 +164,15 @@ class Passages(Database):
             )
         return lost
 
-    def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, PackedMemory]:
-        """Return stored memories by passage id; a passage without one is missing.
+    def load(self, passage_ids: Sequence[int], reader: Fingerprint) -> dict[int, CompressedPassage]:
+        """Return stored compressed passages by passage id; a passage without one is missing.
 
         Records the time of reading, for `evict`, with a resolution of LAST_READ_RESOLUTION_S.
 
         Raises:
-            ModelMismatch: another model than `reader` made stored memories.
+            ModelMismatch: another model than `reader` made stored compressed passages.
         """
-        found: dict[int, PackedMemory] = {}
+        found: dict[int, CompressedPassage] = {}
         now = self.now().timestamp()
         old = []
         with self._read() as db:
@@ -206,10 +206,10 @@ class Passages(Database):
             log.info("the time of reading was not recorded: %s", error)
 
     def encodings(self, passage_ids: Sequence[int]) -> dict[int, tuple[Encoded, Fingerprint]]:
-        """Return stored memories with their embeddings and the fingerprints that made them, for an
-        archive.
+        """Return stored compressed passages with their embeddings and the fingerprints that made
+        them, for an archive.
 
-        Does not count as a reading. A passage without a memory is missing.
+        Does not count as a reading. A pending passage is missing.
         """
         sql = """SELECT v.passage_id, v.key, f.body, m.data, m.fidelity FROM vectors v
             JOIN memories m ON m.passage_id = v.passage_id
@@ -278,7 +278,7 @@ class Passages(Database):
         return Embeddings([r.passage_id for r in rows], matrix)
 
     def fingerprints(self) -> list[Fingerprint]:
-        """Return the fingerprints of the stored memories."""
+        """Return the fingerprints of the stored compressed passages."""
         with self._read() as db:
             return _makers(db)
 
@@ -299,8 +299,8 @@ class Passages(Database):
         return int(gone)
 
     def evict(self, budget_bytes: int) -> int:
-        """Delete the memories that were read longest ago until the rest fits `budget_bytes`;
-        embeddings stay. Return how many were deleted.
+        """Delete the compressed passages that were read longest ago until the rest fits
+        `budget_bytes`; embeddings stay. Return how many were deleted.
         """
         gone = []
         with self._write() as db:
@@ -320,7 +320,7 @@ class Passages(Database):
 
 
 def _makers(db: Connection) -> list[Fingerprint]:
-    """Return the fingerprints that the stored memories have."""
+    """Return the fingerprints that the stored compressed passages have."""
     sql = (
         "SELECT body FROM fingerprints f WHERE EXISTS (SELECT 1 FROM vectors v WHERE v.fingerprint"
         " = f.id)"
@@ -328,14 +328,16 @@ def _makers(db: Connection) -> list[Fingerprint]:
     return [fingerprint_of(row.body) for row in db.execute(text(sql))]
 
 
-def _memory_of(passage: int, data: bytes) -> PackedMemory | None:
-    """Return a stored memory; None for a damaged one, which is then made again from the text like a
-    missing one.
+def _memory_of(passage: int, data: bytes) -> CompressedPassage | None:
+    """Return a stored compressed passage; None for a damaged one, which is then made again from the
+    text like a missing one.
     """
     try:
         return unpack(data)
     except StorageDamaged as error:
         log.warning(
-            "the memory of passage %d is damaged and will be made again: %s", passage, error
+            "the compressed form of passage %d is damaged and will be made again: %s",
+            passage,
+            error,
         )
         return None

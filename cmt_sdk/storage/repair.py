@@ -1,8 +1,8 @@
 """Repairs a folder that no process has open: makes a backup, then deletes or rebuilds what is
 damaged. Knows no model.
 
-Memories, embeddings and lost passages, which only the model can make again, stay pending:
-`Memory.finish_repair` makes them.
+Compressed passages, embeddings and lost passages, which only the model can make again, stay
+pending: `Memory.finish_repair` makes them.
 """
 
 from __future__ import annotations
@@ -292,13 +292,13 @@ def _fingerprints(db: Connection) -> Iterator[CheckResult]:
         yield CheckResult(
             "fingerprints",
             True,
-            f"{len(bad)} were damaged: the memories that they made are pending again",
+            f"{len(bad)} were damaged: the passages that they compressed are pending again",
             "cmt compress",
         )
 
 
 def _encodings(db: Connection) -> Iterator[CheckResult]:
-    """Delete damaged memories and embeddings; their passages become pending."""
+    """Delete damaged compressed passages and embeddings; their passages become pending."""
     bad = {int(i) for i in checks.bad_embeddings(db)} | {
         i for i, why in checks.damaged_memories(db) if why
     }

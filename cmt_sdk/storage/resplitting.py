@@ -32,8 +32,8 @@ class Matched:
 def matched(stored: Sequence[Row[Any]], old: str, new: str, spans: Sequence[Span]) -> Matched:
     """Match stored passages of the text `old` to spans of the text `new` by their content.
 
-    The content of a passage, its heading and its text, is all that its memory and its embedding
-    are made of. Of several passages with one content each is matched once, in order.
+    The content of a passage, its heading and its text, is all that its compressed form and its
+    embedding are made of. Of several passages with one content each is matched once, in order.
 
     Args:
         stored: rows with id, ordinal, start, stop, tokens and heading, in order.

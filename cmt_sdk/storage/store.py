@@ -1,4 +1,4 @@
-"""SQLiteStore: one folder's documents, passages, memories and embeddings, in SQLite."""
+"""SQLiteStore: one folder's documents, passages, compressed passages and embeddings, in SQLite."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from cmt_sdk.storage.passages import Passages
 from cmt_sdk.storage.rows import ALIVE
 from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.types import CheckResult, Stats
-from cmt_sdk.types.vectors import Changes, Generation, VectorRows
+from cmt_sdk.types.vectors import ChangeCounters, Generation, VectorRows
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ class SQLiteStore(Histories, Passages, FullText, KeptOut, Copies):
     """
 
     def check(self) -> Sequence[CheckResult]:
-        """Check files, database, index and memories; return one result per check."""
+        """Check files, database, index and compressed passages; return one result per check."""
         with self._read() as db:
             found = [*findings(db, self._folder, self.now().timestamp()), *self._encryption()]
         if (
@@ -127,7 +127,7 @@ class SQLiteStore(Histories, Passages, FullText, KeptOut, Copies):
             files = sum(files_in(self._folder).values())
         return Stats(**row._mapping, file_bytes=files, index="", model="")
 
-    def vectors(self, since: Changes) -> VectorRows:
+    def vectors(self, since: ChangeCounters) -> VectorRows:
         """Return what the set has gained and lost since `since`; a label is never used again."""
         sql = (
             f"SELECT v.label, v.passage_id, v.key FROM {LIVE} AND v.label > :after ORDER BY v.label"
@@ -165,13 +165,13 @@ class SQLiteStore(Histories, Passages, FullText, KeptOut, Copies):
                 ).scalar_one()
             )
 
-    def changes(self) -> Changes:
+    def change_counters(self) -> ChangeCounters:
         """Return what has changed in the set of embeddings, by whichever process; cheap."""
         with self._read() as db:
             return self._changes(db, {"now": self.now().timestamp()})
 
     @staticmethod
-    def _changes(db: Connection, now: Mapping[str, float]) -> Changes:
+    def _changes(db: Connection, now: Mapping[str, float]) -> ChangeCounters:
         """Read how often the set has gained and lost. Deleted and expired documents both take
         vectors out of it.
         """
@@ -179,7 +179,9 @@ class SQLiteStore(Histories, Passages, FullText, KeptOut, Copies):
             (SELECT CAST(value AS INTEGER) FROM settings WHERE name = 'changes') AS deleted,
             (SELECT count(*) FROM documents WHERE current AND expires_at <= :now) AS expired"""
         row = db.execute(text(sql), now).one()
-        return Changes(int(row.gained or 0), (int(row.deleted or 0) << 32) + int(row.expired))
+        return ChangeCounters(
+            int(row.gained or 0), (int(row.deleted or 0) << 32) + int(row.expired)
+        )
 
     def generation(self) -> Generation | None:
         """Return the index file that the database trusts; None: there is none."""

@@ -2,8 +2,8 @@
 
 A passage's number is a byte of an empty file; the process that has locked the byte encodes the
 passage. The operating system drops the locks of a process that dies. They save work and protect no
-data: where the file system has none, two processes can encode the same passage. Memories of one
-process on one folder share their locks. Knows files, no passage.
+data: where the file system has none, two processes can encode the same passage. `Memory`
+objects of one process on one folder share their locks. Knows files, no passage.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """An engine without a language model that obeys the ports.
 
-Hashed words are the vectors, the passage's bytes the memory. The reader answers with the sentence
-that shares most words with the question, read from the memories alone. Needs no torch.
+Hashed words are the vectors, the passage's bytes its compressed form. The reader answers with the
+sentence that shares most words with the question, read from the compressed passages alone. Needs no
+torch.
 """
 
 from __future__ import annotations
@@ -19,7 +20,16 @@ from cmt_sdk.memory import Memory
 from cmt_sdk.memory.assembly import assemble
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.text.prompting import UNKNOWN
-from cmt_sdk.types import Encoded, Fingerprint, PackedMemory, Piece, Prompt, Stretch, Usage, Vector
+from cmt_sdk.types import (
+    AnswerSpan,
+    CompressedPassage,
+    Encoded,
+    Fingerprint,
+    Piece,
+    Prompt,
+    Usage,
+    Vector,
+)
 from cmt_sdk.understanding.utterances import LABELS
 
 DIMENSION = 64
@@ -47,13 +57,13 @@ class FakeCompressor:
     embedder: ExternalEmbedder | None = None
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """One memory per text. `compressed` records the texts.
+        """One compressed passage per text. `compressed` records the texts.
 
         Args:
             texts: The passages.
 
         Returns:
-            A memory and a unit vector [64] for each.
+            A compressed passage and a unit vector [64] for each.
         """
         self.compressed += texts
         embeddings = (
@@ -63,17 +73,17 @@ class FakeCompressor:
             Encoded(self._memory(t), vector) for t, vector in zip(texts, embeddings, strict=True)
         ]
 
-    def reads(self, memory: PackedMemory) -> bool:
-        """True where the memory holds a passage's bytes."""
+    def reads(self, memory: CompressedPassage) -> bool:
+        """True where it holds a passage's bytes."""
         held = memory.arrays.get("bytes")
         return (
             memory.kind == "fake" and held is not None and held.dtype == np.uint8 and held.ndim == 1
         )
 
-    def _memory(self, text: str) -> PackedMemory:
-        # a memory is not readable as text
+    def _memory(self, text: str) -> CompressedPassage:
+        # a compressed passage is not readable as text
         hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)
-        return PackedMemory("fake", len(text.split()), {"bytes": hidden})
+        return CompressedPassage("fake", len(text.split()), {"bytes": hidden})
 
     def encode_query(self, question: str) -> Vector:
         """A unit vector, shape [64], or the embedder's."""
@@ -112,9 +122,9 @@ class FakeReader:
         )
 
     def word_likelihoods(
-        self, question: str, memories: Sequence[PackedMemory]
+        self, question: str, memories: Sequence[CompressedPassage]
     ) -> list[list[float]]:
-        """0 for each different word of the question that a memory holds, else -10."""
+        """0 for each different word of the question that a passage holds, else -10."""
         texts = [
             bytes(np.asarray(m.arrays["bytes"], np.uint8) ^ np.uint8(0x55)).decode()
             for m in memories
@@ -122,19 +132,19 @@ class FakeReader:
         asked = list(dict.fromkeys(words(question)))
         return [[0.0 if word in words(text) else -10.0 for word in asked] for text in texts]
 
-    def stretches(
+    def answer_spans(
         self, prompt: Prompt, text: str, words: Sequence[tuple[int, int]]
-    ) -> list[Stretch]:
+    ) -> list[AnswerSpan]:
         """Each word of a text: the later one is likelier, one of the question is unlikely."""
         found = [text[start:end] for start, end in words]
         return [
-            Stretch(word, -99.0 if word in prompt.question else float(n - len(found)), 1)
+            AnswerSpan(word, -99.0 if word in prompt.question else float(n - len(found)), 1)
             for n, word in enumerate(found)
         ]
 
 
-class FakeListener:
-    """Listens without hidden states: characters alone decide the intent of a message."""
+class FakeStateReader:
+    """Reads no hidden states: characters alone decide the intent of a message."""
 
     name = "characters"
 
@@ -149,10 +159,10 @@ class FakeEngine:
 
     compressor: FakeCompressor = field(default_factory=FakeCompressor)
     reader: FakeReader = field(default_factory=FakeReader)
-    listener: FakeListener = field(default_factory=FakeListener)
+    state_reader: FakeStateReader = field(default_factory=FakeStateReader)
     vector_weight: float = 1.0
     loaded: bool = True
-    forks: bool = True
+    fork_safe: bool = True
 
     def judge(self, texts: Sequence[str]) -> Vector:
         """Judge intents by the first word and the last sign alone.

@@ -58,4 +58,5 @@ def passage_text(content: str) -> str:
 
 def abstains(answer: str) -> bool:
     """True when an answer says that the notes do not tell."""
-    return answer.strip().rstrip(".").lower().startswith(UNKNOWN.rstrip(".").lower())
+    plain = answer.strip().replace("’", "'").lower()
+    return plain.startswith(UNKNOWN.rstrip(".").lower())

@@ -19,12 +19,13 @@ from transformers import DynamicCache
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.aggregation import Aggregator
-from cmt_sdk.neural.methods.soft import SoftMethod, last_hidden_states
+from cmt_sdk.neural.methods.soft import SoftMethod
+from cmt_sdk.neural.methods.soft_tokens import last_hidden_states
 from cmt_sdk.neural.quantization import fake_quantize
+from cmt_sdk.training.answers import answer_loss
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives, repulsion, self_matching
 from cmt_sdk.training.packs import Pack, draw
-from cmt_sdk.training.reader import answer_loss
 
 TEMPERATURE = 0.05
 REPULSION = 0.1  # lambda of the paper's term against memories that collapse

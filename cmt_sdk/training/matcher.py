@@ -22,7 +22,7 @@ from torch import Tensor
 from cmt_sdk.neural.batching import batches, padded
 from cmt_sdk.neural.embedding import MatchHead, unit_states
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.questions.questions import QuestionedPassage
+from cmt_sdk.questions.dataset import QuestionedPassage
 from cmt_sdk.training.losses import self_matching
 
 TEMPERATURE = 0.05

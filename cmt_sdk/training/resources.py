@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 
 from cmt_sdk.errors import InvalidSetting, StorageDenied, StorageFull
 from cmt_sdk.neural.batching import BATCH_TOKENS
+from cmt_sdk.system.memory import free_memory, size_text
 from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.recipe import NOT_FOR_ALL, Recipe, ResourceEstimate
 from cmt_sdk.training.sizes import ModelSizes, estimate
@@ -63,8 +62,8 @@ def check(recipe: Recipe, sizes: ModelSizes, passage: int, device: torch.device)
         raise StorageDenied(f"{out}: nothing can be written in {place}: choose another folder")
     if (free := shutil.disk_usage(place).free) < wanted.disk:
         raise StorageFull(
-            f"{out}: training needs {_size(wanted.disk)} on the disk, {_size(free)} are free:"
-            " choose another folder"
+            f"{out}: training needs {size_text(wanted.disk)} on the disk,"
+            f" {size_text(free)} are free: choose another folder"
         )
     if (free := _free_memory(device)) >= wanted.memory:
         return
@@ -73,16 +72,18 @@ def check(recipe: Recipe, sizes: ModelSizes, passage: int, device: torch.device)
         for changes in SAVINGS
         if (flags := _flags(recipe, changes))
     }
-    fitting = [f"{flags} ({_size(memory)})" for flags, memory in smaller.items() if memory <= free]
+    fitting = [
+        f"{flags} ({size_text(memory)})" for flags, memory in smaller.items() if memory <= free
+    ]
     least = min(smaller.items(), key=lambda pair: pair[1], default=None)
     remedy = "choose a smaller --model, or another --device"
     if fitting:
         remedy = f"choose {fitting[0]}"
     elif least is not None and least[1] < wanted.memory:
-        remedy = f"{least[0]} needs the least, {_size(least[1])}: {remedy}"
+        remedy = f"{least[0]} needs the least, {size_text(least[1])}: {remedy}"
     raise InvalidSetting(
-        f"training {recipe.model} needs about {_size(wanted.memory)} of memory on {device},"
-        f" {_size(free)} are free: end other programs, or {remedy}"
+        f"training {recipe.model} needs about {size_text(wanted.memory)} of memory on {device},"
+        f" {size_text(free)} are free: end other programs, or {remedy}"
     )
 
 
@@ -100,21 +101,12 @@ def _flags(recipe: Recipe, changes: Mapping[str, Any]) -> str:
     return " ".join(named)
 
 
-def _size(count: int) -> str:
-    """Bytes in GiB or MiB."""
-    return f"{count / 2**30:,.1f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
-
-
 def _free_memory(device: torch.device) -> int:
     """Bytes that are free on the device for this process; sys.maxsize where the OS reports none."""
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         return int(min(free, total // Workers().on_one_gpu))
-    try:
-        words = Path("/proc/meminfo").read_text(encoding="ascii").split()
-        return 1024 * int(words[words.index("MemAvailable:") + 1])
-    except (OSError, ValueError):
-        return sys.maxsize
+    return free_memory()
 
 
 def tokens_at_once(model: Any, layers: int) -> int:

@@ -12,14 +12,14 @@ from torch import nn
 
 from cmt_sdk.neural.batching import BATCH_TOKENS
 from cmt_sdk.neural.methods.aggregation import HIDDEN
-from cmt_sdk.neural.methods.soft import EARLY_LAYERS
+from cmt_sdk.neural.methods.soft_tokens import EARLY_LAYERS
+from cmt_sdk.training.answers import LOGITS_AT_ONCE
 from cmt_sdk.training.matcher import DIMENSION
 from cmt_sdk.training.packs import LENGTHS, PASSAGES
-from cmt_sdk.training.reader import LOGITS_AT_ONCE
 from cmt_sdk.training.recipe import Recipe, ResourceEstimate
 from cmt_sdk.training.soft import PACKS_PER_PASS
+from cmt_sdk.weights.sizes import FOUR_BITS
 
-NF4_BYTES = 0.5 + 4 / 64  # of a weight: a code, and the share of a block's fp32 scale
 PACK_TOKENS = LENGTHS[-1]  # the longest questions and answers of a pack
 PREFIX_TOKENS = 64  # of the prompt before the passages
 # What a layer holds for the gradients, next to the inputs and outputs of its linear layers.
@@ -127,7 +127,7 @@ def learned_numbers(recipe: Recipe, sizes: ModelSizes) -> int:
 def _base(recipe: Recipe, sizes: ModelSizes, width: int) -> float:
     """Bytes of the base's weights: its own, those in NF4 alone, or both in the type of its own."""
     if recipe.nf4 == 1:
-        return NF4_BYTES * sizes.quantised + width * sizes.others
+        return FOUR_BITS * sizes.quantised + width * sizes.others
     copies = 2 if recipe.nf4 and recipe.part in ("reader", "compressor") else 1
     return width * (copies * sizes.quantised + sizes.others)
 

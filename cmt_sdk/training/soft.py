@@ -20,14 +20,21 @@ from cmt_sdk.neural.batching import batches
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import NON_BEST_BIAS
-from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens, merge_layer, soft_cache
+from cmt_sdk.neural.methods.soft import SoftMethod
+from cmt_sdk.neural.methods.soft_tokens import SoftTokens, merge_layer, soft_cache
 from cmt_sdk.neural.partial_forward import capture
 from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.training.answers import answer_loss, answer_states
 from cmt_sdk.training.data import Mixture
+from cmt_sdk.training.kv_entries import (
+    AT_ONCE,
+    Entries,
+    encode,
+    kv_cache,
+)
 from cmt_sdk.training.losses import Objectives, state_distance
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes, repetition
-from cmt_sdk.training.reader import AT_ONCE, Entries, answer_loss, answer_states, encode, kv_cache
 
 RATIOS = {4: 0.5, 8: 0.3, 16: 0.2}  # how often each is drawn
 # Packs of an example that a GPU reads in one pass in bf16: all of them, as fewer leave it idle.

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.embedding import MatchHead
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.aggregation import Aggregator
 from cmt_sdk.neural.methods.kv import check_kv
-from cmt_sdk.questions.questions import QuestionedPassage
+from cmt_sdk.questions.dataset import QuestionedPassage
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.cmt import CMTTask
 from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture
@@ -102,6 +103,7 @@ def _reader_task(
         ablate=recipe.ablate,
         objectives=recipe.objectives,
         batch=recipe.batch,
+        at_least=Settings().keep_at_least,
     )
 
 

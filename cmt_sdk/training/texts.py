@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cmt_sdk.converting import read_documents
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.questions.questions import Question, QuestionedPassage, read_lines
+from cmt_sdk.questions.dataset import Question, QuestionedPassage, read_lines
 from cmt_sdk.text.splitting import Rules, rules_for, split
 
 PASSAGE_TOKENS = 180

@@ -1,11 +1,13 @@
-"""The values that cross walls: documents, passages, packed memories, matches, answers. Knows numpy,
-no other room.
+"""The values that cross walls: documents, passages, compressed passages, matches, answers.
+
+Knows numpy, no other room.
 """
 
 from cmt_sdk.types.answers import (
     READERS,
     SEARCH_MODES,
     Answer,
+    AnswerSpan,
     Hit,
     Intent,
     Match,
@@ -14,9 +16,14 @@ from cmt_sdk.types.answers import (
     ReaderKind,
     SearchMode,
     Source,
-    Stretch,
     Turn,
     Usage,
+)
+from cmt_sdk.types.compressed import (
+    CompressedPassage,
+    Encoded,
+    Fingerprint,
+    Vector,
 )
 from cmt_sdk.types.documents import (
     DATE_KEYS,
@@ -39,12 +46,6 @@ from cmt_sdk.types.documents import (
     Where,
     tail_of,
 )
-from cmt_sdk.types.memories import (
-    Encoded,
-    Fingerprint,
-    PackedMemory,
-    Vector,
-)
 
 __all__ = [
     "DATE_KEYS",
@@ -53,7 +54,9 @@ __all__ = [
     "SEARCH_MODES",
     "UNCHANGED",
     "Answer",
+    "AnswerSpan",
     "CheckResult",
+    "CompressedPassage",
     "Document",
     "Encoded",
     "Filter",
@@ -63,7 +66,6 @@ __all__ = [
     "Match",
     "Metadata",
     "Outcome",
-    "PackedMemory",
     "Page",
     "Passage",
     "Piece",
@@ -77,7 +79,6 @@ __all__ = [
     "Source",
     "Span",
     "Stats",
-    "Stretch",
     "Turn",
     "Unchanged",
     "Usage",

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, get_args
 
+from cmt_sdk.types.compressed import CompressedPassage
 from cmt_sdk.types.documents import ISO_DAY, Document, Passage
-from cmt_sdk.types.memories import PackedMemory
 
 ReaderKind: TypeAlias = Literal["memory", "text", "auto", "none"]
 SearchMode: TypeAlias = Literal["reranked", "fused", "vector", "text"]
@@ -36,7 +36,7 @@ class Match:
         vector_score: The cosine.
         text_rank: Its rank by words, from 1; None if it is not in that list.
         text_score: The BM25 score.
-        likelihood: Log probability of the query after the memory of the passage, in nats; None if
+        likelihood: Log probability of the query after the compressed passage, in nats; None if
             the model has not read it.
         superseded_by: The id of the document that holds a newer value of the same thing.
     """
@@ -210,7 +210,7 @@ class Intent:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a reader gets: a question, and either memories or texts to answer it from.
+    """What a reader gets: a question, and either compressed passages or texts to answer it from.
 
     Attributes:
         question: The question.
@@ -223,14 +223,14 @@ class Prompt:
 
     question: str
     history: Sequence[Turn] = ()
-    memories: Sequence[PackedMemory] = ()
+    memories: Sequence[CompressedPassage] = ()
     passages: Sequence[str] = ()
     notes: bool = True
     talk: bool = False
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class AnswerSpan:
     """A few words in a row of a text, as the answer to a prompt.
 
     Attributes:

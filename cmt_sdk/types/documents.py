@@ -106,7 +106,7 @@ class Passage:
         text: Its text.
         heading: The title and headings that it stands under.
         ready: False until it is compressed.
-        fidelity: That of its stored memory, see Encoded; None if it was not measured.
+        fidelity: That of its compressed form, see Encoded; None if it was not measured.
     """
 
     id: int
@@ -219,8 +219,8 @@ class Stats:
         versions: Versions of all documents.
         passages: Passages of current versions.
         pending: Passages that are not compressed yet.
-        cold: Passages whose memory was dropped for `memory_budget`; they are encoded again when
-            needed.
+        cold: Passages whose compressed form was dropped for `memory_budget`; they are encoded again
+            when needed.
         tokens: Tokens of all passages.
         text_bytes: UTF-8 bytes of all texts.
         memory_bytes: Bytes of all compressed passages.
@@ -252,9 +252,9 @@ class Progress:
         updated: Documents that became a next version.
         passages: Passages of the stored documents.
         compressed: Passages compressed.
-        taken: Of these, passages whose memory an archive brought.
-        unproven: Memories of an archive that were not taken, because no seal proves that they are
-            of the text next to them; their passages are compressed here.
+        taken: Of these, passages whose compressed form an archive brought.
+        unproven: Compressed passages of an archive that were not taken, because no seal proves that
+            they are of the text next to them; their passages are compressed here.
     """
 
     added: int = 0

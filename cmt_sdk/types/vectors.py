@@ -9,7 +9,7 @@ from cmt_sdk.types import Vector
 
 
 @dataclass(frozen=True, slots=True)
-class Changes:
+class ChangeCounters:
     """The state of the set of embeddings. Both numbers only grow.
 
     Attributes:
@@ -34,7 +34,7 @@ class VectorRows:
             looked.
     """
 
-    changes: Changes
+    changes: ChangeCounters
     labels: Sequence[int]
     passages: Sequence[int]
     matrix: Vector

@@ -6,7 +6,15 @@ applies it sentence by sentence. Pure numpy: knows no model, no store and no rep
 """
 
 from cmt_sdk.understanding.intent import Judge, understand
-from cmt_sdk.understanding.probe import Probe, fit
+from cmt_sdk.understanding.probe import IntentProbe, fit
 from cmt_sdk.understanding.utterances import Utterance, common_words, read_utterances
 
-__all__ = ["Judge", "Probe", "Utterance", "common_words", "fit", "read_utterances", "understand"]
+__all__ = [
+    "IntentProbe",
+    "Judge",
+    "Utterance",
+    "common_words",
+    "fit",
+    "read_utterances",
+    "understand",
+]

@@ -13,7 +13,7 @@ from pathlib import Path
 from cmt_sdk.config.settings import models_dir
 from cmt_sdk.ports import StateReader
 from cmt_sdk.understanding import probe
-from cmt_sdk.understanding.probe import Probe, fit
+from cmt_sdk.understanding.probe import IntentProbe, fit
 from cmt_sdk.understanding.utterances import read_utterances
 
 log = logging.getLogger(__name__)
@@ -29,26 +29,26 @@ def digest() -> str:
     return hashlib.sha256("\n".join([repr(ways), *parts]).encode()).hexdigest()[:12]
 
 
-_fitted: dict[str, Probe] = {}
+_fitted: dict[str, IntentProbe] = {}
 
 
-def probe_of(listener: StateReader) -> Probe:
-    """The probe for what this listener hears. Fitting it takes seconds, and is done once."""
-    name = f"{listener.name}-{digest()}.npz"
+def intent_probe(state_reader: StateReader) -> IntentProbe:
+    """The probe for these states. Fitting it takes seconds, and is done once."""
+    name = f"{state_reader.name}-{digest()}.npz"
     if name not in _fitted:
-        _fitted[name] = _found(listener, name)
+        _fitted[name] = _found(state_reader, name)
     return _fitted[name]
 
 
-def _found(listener: StateReader, name: str) -> Probe:
+def _found(state_reader: StateReader, name: str) -> IntentProbe:
     kept = models_dir() / FOLDER / name
     for place in (files(__package__) / "shipped" / name, kept):
         try:
-            return Probe.unpacked(place.read_bytes())
+            return IntentProbe.unpacked(place.read_bytes())
         except (OSError, ValueError, KeyError):  # not there, or damaged: it is made again
             continue
     utterances = read_utterances()
-    made = fit(utterances, listener.states([u.text for u in utterances]))
+    made = fit(utterances, state_reader.states([u.text for u in utterances]))
     keep(kept, made.packed())
     return made
 

@@ -27,7 +27,7 @@ FOLDS = 5
 
 
 @dataclass(frozen=True)
-class Probe:
+class IntentProbe:
     """A fitted probe: scores = [characters, states] @ weights + bias.
 
     mean: [d] and scale: [d], which standardise the states; centre: [h + d], the features' mean;
@@ -62,13 +62,13 @@ class Probe:
         return held.getvalue()
 
     @classmethod
-    def unpacked(cls, data: bytes) -> Probe:
+    def unpacked(cls, data: bytes) -> IntentProbe:
         """The probe of `packed`. Raises ValueError, KeyError, OSError for other bytes."""
         with np.load(io.BytesIO(data), allow_pickle=False) as held:
             return cls(**{f.name: held[f.name].astype(np.float32) for f in fields(cls)})
 
 
-def fit(utterances: Sequence[Utterance], states: Vector) -> Probe:
+def fit(utterances: Sequence[Utterance], states: Vector) -> IntentProbe:
     """The probe for these messages, whose states are [n, d]; d may be 0."""
     mean = states.mean(0)
     scale = states.std(0) + 1e-6
@@ -79,7 +79,9 @@ def fit(utterances: Sequence[Utterance], states: Vector) -> Probe:
     kernel = inner @ inner.T
     dual, prior = _solved(kernel, wanted)
     bias = prior - _thresholds(kernel, wanted)
-    return Probe(mean, scale, centre, (inner.T @ dual).astype(np.float32), bias.astype(np.float32))
+    return IntentProbe(
+        mean, scale, centre, (inner.T @ dual).astype(np.float32), bias.astype(np.float32)
+    )
 
 
 def _solved(kernel: Any, wanted: Any) -> tuple[Any, Any]:

@@ -18,7 +18,7 @@ from cmt_sdk.config.settings import models_dir
 from cmt_sdk.ports import StateReader
 from cmt_sdk.types import Vector
 from cmt_sdk.understanding.fitted import FOLDER, keep
-from cmt_sdk.understanding.probe import Probe
+from cmt_sdk.understanding.probe import IntentProbe
 
 
 @cache
@@ -31,22 +31,24 @@ def read_exchanges() -> Sequence[tuple[str, str]]:
     return [(message, reply) for message, reply in pairs]
 
 
-def nearest(text: str, listener: StateReader, probe: Probe) -> list[tuple[float, str, str]]:
+def nearest(
+    text: str, state_reader: StateReader, probe: IntentProbe
+) -> list[tuple[float, str, str]]:
     """The exchanges, each after the cosine of its message to a text; nearest first."""
     exchanges = read_exchanges()
-    known = probe.places([message for message, _ in exchanges], _states(listener))
-    found = known @ probe.places([text], listener.states([text]))[0]
+    known = probe.places([message for message, _ in exchanges], _states(state_reader))
+    found = known @ probe.places([text], state_reader.states([text]))[0]
     return [(float(found[n]), *exchanges[n]) for n in np.argsort(-found)]
 
 
 _read: dict[str, Vector] = {}
 
 
-def _states(listener: StateReader) -> Vector:
+def _states(state_reader: StateReader) -> Vector:
     """The states of the shipped messages [n, d]; computed once on a machine, in a second or two."""
     messages = [message for message, _ in read_exchanges()]
     digest = hashlib.sha256("\n".join(messages).encode()).hexdigest()[:12]
-    name = f"{listener.name}-talk-{digest}.npy"
+    name = f"{state_reader.name}-talk-{digest}.npy"
     if name not in _read:
         place = models_dir() / FOLDER / name
         try:
@@ -54,7 +56,7 @@ def _states(listener: StateReader) -> Vector:
                 np.float32
             )
         except (OSError, ValueError):  # not there, or damaged: computed again
-            _read[name] = listener.states(messages)
+            _read[name] = state_reader.states(messages)
             held = io.BytesIO()
             np.save(held, _read[name].astype(np.float16))
             keep(place, held.getvalue())

@@ -1,4 +1,4 @@
-"""Adapter bundles: parts trained for one base model to make, find and read memories.
+"""Adapter bundles: parts trained for one base model to make, find and read compressed passages.
 
 A bundle is a folder with `cmt-adapter.json` and the trained parts: `reader/`, `encoder/` and
 `matcher/` (peft's own format), `match.safetensors` (neural.embedding.MatchHead) and
@@ -12,6 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from cmt_sdk.config.methods import MethodInfo
 from cmt_sdk.errors import ModelError, ModelMismatch, ModelNotFound
 from cmt_sdk.weights.hashes import sha256_of
 from cmt_sdk.weights.registry import model_info
@@ -24,8 +25,8 @@ SHIPPED = Path(__file__).parent / "shipped"
 class Bundle:
     """The parts trained for the base model with hash `base`; None for a part that was not trained.
 
-    compressor: "kv" or "soft", the kind of memories that the adapters make and read. vector_weight:
-    the weight of similar meaning against common words.
+    compressor: "kv" or "soft", the method of the compressed passages that the adapters make and
+    read. vector_weight: the weight of similar meaning against common words.
     """
 
     base: str = ""
@@ -43,6 +44,14 @@ class Bundle:
         folders = {"reader": self.reader, "encoder": self.encoder, "matcher": self.matcher}
         return {name: folder for name, folder in folders.items() if folder is not None}
 
+    def fitting(self, method: MethodInfo) -> float:
+        """The compression that fits: a model that was trained to read memories needs fewer entries.
+
+        Args:
+            method: The compression method.
+        """
+        return method.compression if self.reader else method.untrained_compression
+
     @property
     def matcher_hash(self) -> str:
         """The hash of the parts that make embeddings; "plain" where none was trained."""
@@ -51,7 +60,7 @@ class Bundle:
 
     @property
     def encoder_hash(self) -> str:
-        """The hash of the part that makes memories; "plain" where none was trained."""
+        """The hash of the part that makes compressed passages; "plain" where none was trained."""
         return _hash([self.encoder]) if self.encoder else "plain"
 
 
@@ -63,7 +72,7 @@ def _hash(parts: list[Path | None]) -> str:
 def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
     """The bundle for a base model.
 
-    Adapters trained for `kv` memories also make and read `soft` ones, if less well; not the other
+    Adapters trained for `kv` also compress and read by `soft`, if less well; not the other
     way round. The parts that find passages are shipped once, with those for `kv`.
 
     Args:
@@ -115,7 +124,7 @@ def is_adapter(path: str | os.PathLike[str]) -> bool:
 def has_shipped_adapter(model: str) -> bool:
     """True where a bundle is shipped for this model.
 
-    Without one, memories are read by the bare model, and found mostly by words.
+    Without one, compressed passages are read by the bare model, and found mostly by words.
 
     Args:
         model: The name of a model on this machine.
@@ -153,7 +162,7 @@ def read_bundle(folder: Path) -> Bundle:
 
     if (folder / "soft.safetensors").exists():
         raise ModelMismatch(
-            f"adapter {folder} was trained for an earlier form of soft memories: train one with"
+            f"adapter {folder} was trained for an earlier form of soft passages: train one with"
             " `cmt train`"
         )
 

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.errors import CMTError, InvalidSetting, ModelError, ModelUnsupported
+from cmt_sdk.system.memory import free_memory, size_text
 from cmt_sdk.weights.download import pull_model
 from cmt_sdk.weights.registry import ModelInfo, is_gguf, model_info, tokenizer_hash
+from cmt_sdk.weights.shapes import shape_of
 from cmt_sdk.weights.vetted import vetted
 
 if TYPE_CHECKING:
@@ -78,7 +80,8 @@ def load_base(
 
     Raises:
         ModelNotFound: The model is not on this machine.
-        ModelUnsupported: transformers cannot load it as a causal LM.
+        ModelUnsupported: transformers cannot load it as a causal LM, or it is larger than the free
+            memory.
         InvalidSetting: The precision or the device does not exist here.
         ModelError: The files are damaged.
     """
@@ -86,6 +89,7 @@ def load_base(
     with _collector_paused():
         place = find_device(device)
         chosen = _precision(precision, place)
+        _check_memory(info, chosen, place)
         network, tokenizer = _load(info, chosen, place)
         network.eval().requires_grad_(False)
         if (chosen, place.type) == ("nf4", "cpu"):
@@ -131,6 +135,28 @@ def outline(model: str) -> PreTrainedModel:
 def _unsupported(info: ModelInfo, error: Exception) -> ModelUnsupported:
     return ModelUnsupported(
         f"model {info.name!r} is not a causal LM that transformers can load: {error!r:.500}"
+    )
+
+
+def _check_memory(info: ModelInfo, precision: str, device: torch.device) -> None:
+    """Check that the weights fit into the free memory of the device, before any is read.
+
+    Raises:
+        ModelUnsupported: They do not.
+    """
+    import torch
+
+    shape = shape_of(info.path)
+    sizes = {name: shape.weights(name, _full(device)) for name in ("fp32", "bf16", "nf4")}
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    if sizes[precision] <= free:
+        return
+    fitting = [f"precision={n!r} ({size_text(s)})" for n, s in sizes.items() if s <= free]
+    raise ModelUnsupported(
+        f"model {info.name!r} has {shape.parameters / 1e9:,.1f} billion parameters, which take"
+        f" {size_text(sizes[precision])} of memory in {precision}; {size_text(free)} are free on"
+        f" {device}: end other programs, or choose {' or '.join([*fitting, 'a smaller model'])}"
+        " (`cmt model list --all` has sizes)"
     )
 
 

@@ -32,7 +32,7 @@ from cmt_sdk import Document, Memory, __version__
 from cmt_sdk.plotting import COLOURS, MARKERS
 from cmt_sdk.storage import graph
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, open_fake
-from cmt_sdk.types import Encoded, PackedMemory, Vector
+from cmt_sdk.types import CompressedPassage, Encoded, Vector
 
 DIMENSION = 256  # as the shipped matching head makes them
 TOPICS = 1000  # vectors lie in clusters, as those of real passages do
@@ -72,7 +72,7 @@ class Synthetic(FakeCompressor):
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
         """One small memory a text."""
-        memory = PackedMemory("fake", 1, {"bytes": np.zeros(64, np.uint8)})
+        memory = CompressedPassage("fake", 1, {"bytes": np.zeros(64, np.uint8)})
         return [Encoded(memory, self.encode_query(t)) for t in texts]
 
     def encode_query(self, question: str) -> Vector:

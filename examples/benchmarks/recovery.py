@@ -22,7 +22,7 @@ from cmt_sdk.neural.generator import Generator, Reading
 from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.methods.kvzip import REPEAT
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 DOCUMENTS = Path(__file__).parent.parent / "documents"
 KEEPS = (1.0, 0.25, 0.125)
@@ -34,7 +34,7 @@ def passages(memory: cmt_sdk.Memory, count: int) -> list[str]:
     return [memory.passages(d.id)[1].content for d in memory.documents()]
 
 
-def repeated(reader: Generator, memory: PackedMemory) -> str:
+def repeated(reader: Generator, memory: CompressedPassage) -> str:
     """The reply of the bare model that is asked to repeat the notes of this memory."""
     cue = reader.lm.ids(REPEAT)
     cache = reader.method.cache([[memory]], room=len(cue) + memory.tokens, bias=NON_BEST_BIAS)

@@ -36,9 +36,9 @@ def main() -> None:
     parts = np.array([row[0] for row in rows])
     labels = np.array([row[1] == "1" for row in rows])
     with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(folder) as memory:
-        listener = memory._engine.listener
-        states = listener.states([text_of(older, newer) for _, _, older, newer, _ in rows])
-        name = listener.name
+        state_reader = memory._engine.state_reader
+        states = state_reader.states([text_of(older, newer) for _, _, older, newer, _ in rows])
+        name = state_reader.name
     chosen = parts != "held-out"
     weights, bias = fit(
         states[chosen], labels[chosen], np.array([WEIGHTS[part] for part in parts[chosen]])

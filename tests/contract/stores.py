@@ -15,7 +15,7 @@ import pytest
 from cmt_sdk.ports import Store
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import Document, Encoded, Filter, Fingerprint, PackedMemory, Span
+from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Fingerprint, Span
 
 START = datetime(2026, 1, 1, 12, tzinfo=UTC)
 
@@ -60,7 +60,8 @@ def encoded(seed: int = 1, size: int = 64) -> Encoded:
     """A memory of `size` bytes and an embedding of 8 values."""
     key = np.random.default_rng(seed).standard_normal(8).astype(np.float32)
     return Encoded(
-        PackedMemory("fake", 3, {"bytes": np.full(size, seed, np.uint8)}), key / np.linalg.norm(key)
+        CompressedPassage("fake", 3, {"bytes": np.full(size, seed, np.uint8)}),
+        key / np.linalg.norm(key),
     )
 
 

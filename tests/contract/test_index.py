@@ -18,8 +18,8 @@ from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.system.disk import sha256_of
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import Document, Encoded, Filter, PackedMemory, Span
-from cmt_sdk.types.vectors import Changes, Generation, VectorRows
+from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Span
+from cmt_sdk.types.vectors import ChangeCounters, Generation, VectorRows
 
 DIMENSION = 32
 
@@ -53,11 +53,13 @@ class Vectors:
             len(labels), -1 if labels else 0
         )
         live = None if since.lost == self.lost else set(self.rows)
-        return VectorRows(self.changes(), labels, [label + 1_000 for label in labels], matrix, live)
+        return VectorRows(
+            self.change_counters(), labels, [label + 1_000 for label in labels], matrix, live
+        )
 
-    def changes(self) -> Changes:
+    def change_counters(self) -> ChangeCounters:
         """The last label and the losses."""
-        return Changes(self.last, self.lost)
+        return ChangeCounters(self.last, self.lost)
 
     def alive(self) -> int:
         """The vectors that are here."""
@@ -542,7 +544,7 @@ def test_over_the_store_on_disk(tmp_path):
     check-up is content.
     """
     matrix = unit(60)
-    memory = PackedMemory("fake", 1, {"bytes": np.zeros(1, np.uint8)})
+    memory = CompressedPassage("fake", 1, {"bytes": np.zeros(1, np.uint8)})
     store = SQLiteStore(tmp_path)
     store.add(Document("x" * 59, id="many"), [Span(n, n + 1, 1) for n in range(59)])
     store.add(Document("y", id="one"), [Span(0, 1, 1)])

@@ -25,7 +25,7 @@ from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Filter
-from cmt_sdk.types.vectors import Changes
+from cmt_sdk.types.vectors import ChangeCounters
 from tests.contract.stores import (
     GENOA,
     LISBON,
@@ -57,19 +57,23 @@ def test_an_expired_document_is_gone_in_every_way(store, clock):
     document = put(store, id="a", source="s", expires_at=expiry)
     (passage,) = save_all(store)
     put(store, "It never got compressed.", expires_at=expiry)
-    before = store.changes()
-    assert store.vectors(Changes()).passages == [passage]
+    before = store.change_counters()
+    assert store.vectors(ChangeCounters()).passages == [passage]
     clock.time = expiry
     assert store.page(Filter(), 10, None).documents == []
     assert store.count(Filter()) == store.stats().documents == store.stats().pending == 0
     assert (store.passages([passage]), store.pending(10), store.choose(Filter())) == ({}, [], set())
     assert found(store, "museum") == []
-    assert (store.vectors(before).live, store.vectors(Changes()).passages, store.alive()) == (
+    assert (
+        store.vectors(before).live,
+        store.vectors(ChangeCounters()).passages,
+        store.alive(),
+    ) == (
         set(),
         [],
         0,
     )
-    assert store.changes() != before
+    assert store.change_counters() != before
     assert all(f.ok for f in store.check())
     assert store.history("a") == [replace(document, ready=True)]
     again = put(store, GENOA, id="a")
@@ -128,7 +132,7 @@ def test_a_damaged_memory_is_as_good_as_cold(store, tmp_path, caplog):
         )
     assert store.load([a, b], FINGERPRINT).keys() == {b}
     assert store.encodings([a, b]).keys() == {b}
-    assert f"the memory of passage {a} is damaged" in caplog.text
+    assert f"the compressed form of passage {a} is damaged" in caplog.text
     (finding,) = [f for f in store.check() if not f.ok]
     assert (finding.check, f"passage {a}" in finding.detail) == ("memories", True)
     store.save({a: encoded(a)}, FINGERPRINT)

@@ -26,7 +26,7 @@ from cmt_sdk.errors import AlreadyExists, DocumentNotFound
 from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import Document, Encoded, Filter, PackedMemory, Span
+from cmt_sdk.types import CompressedPassage, Document, Encoded, Filter, Span
 
 WORDS = ("apple", "boat", "cloud", "dune", "elm")
 texts = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map(
@@ -282,7 +282,7 @@ class Store(RuleBasedStateMachine):
     def save(self, limit) -> None:
         """Some of what waits is encoded."""
         batch = self.store.pending(limit)
-        memory = PackedMemory("fake", 1, {"bytes": np.zeros(3, np.uint8)})
+        memory = CompressedPassage("fake", 1, {"bytes": np.zeros(3, np.uint8)})
         self.store.save({p.id: Encoded(memory, key_of(p.text)) for p in batch}, FINGERPRINT)
         for passage in batch:
             self.pieces[passage.document_id][passage.ordinal].ready = True

@@ -22,7 +22,7 @@ from cmt_sdk.errors import (
 from cmt_sdk.ports import Known, Store, VectorStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Filter, Removed, Span
-from cmt_sdk.types.vectors import Changes, Generation
+from cmt_sdk.types.vectors import ChangeCounters, Generation
 from tests.contract.stores import (
     GENOA,
     LISBON,
@@ -96,18 +96,18 @@ def test_what_stays_of_a_text_is_not_lost_to_the_index(store):
     """A sentence appended: two passages stay as they are, one waits, and no embedding goes."""
     first = put(store, GENOA)
     kept = save_all(store)
-    before = store.changes()
+    before = store.change_counters()
     longer = f"{GENOA}{LISBON}"
     cut = [*spans(GENOA), Span(len(GENOA), len(longer), 7)]
     assert store.replace(first.id, {"text": longer}, cut).ready is False
     assert [p.id for p in store.passages_of(first.id)][:2] == kept
     assert [p.text for p in store.pending(10)] == [LISBON]
-    assert store.changes() == before
+    assert store.change_counters() == before
     assert store.load(kept, FINGERPRINT).keys() == set(kept)
     assert found(store, "lighthouse") == ["Its lighthouse is old."]
     store.replace(first.id, {"text": LISBON}, spans(LISBON))
     assert [p.text for p in store.passages_of(first.id)] == [LISBON]
-    assert store.changes().lost > before.lost
+    assert store.change_counters().lost > before.lost
     assert found(store, "lighthouse") == []
 
 
@@ -236,9 +236,9 @@ def test_a_known_text_is_taken_without_cutting_it(store):
     assert store.add(Document(LISBON, source="trip.md"), by_source=True) == (first, "unchanged")
     known, outcome = store.add(Document(LISBON))
     assert (undated(known), outcome) == (undated(first), "unchanged")
-    assert store.match(Document(LISBON)).document == known
-    assert store.match(Document(LISBON, id="b")).document is None
-    assert store.match(Document(GENOA)).document is None
+    assert store.find_known(Document(LISBON)).document == known
+    assert store.find_known(Document(LISBON, id="b")).document is None
+    assert store.find_known(Document(GENOA)).document is None
     assert store.stats().versions == 1
 
 
@@ -246,16 +246,16 @@ def test_match_shows_what_adding_makes_of_a_known_document(store):
     """The document that a given one stands for, and the same one after the addition; nothing is
     stored.
     """
-    assert store.match(Document(LISBON)) == Known(hashlib.sha256(LISBON.encode()).hexdigest())
+    assert store.find_known(Document(LISBON)) == Known(hashlib.sha256(LISBON.encode()).hexdigest())
     first = put(store, source="trip.md", metadata={"a": 1})
     before = store.stats()
     more = Document(LISBON, source="b.md", metadata={"b": 2})
-    found = store.match(more)
+    found = store.find_known(more)
     assert (found.document, found.merged) == (first, replace(first, metadata={"a": 1, "b": 2}))
     longer = Document(GENOA, source="trip.md")
-    found = store.match(longer, by_source=True)
+    found = store.find_known(longer, by_source=True)
     assert (found.document, found.merged) == (first, replace(first, text=GENOA))
-    assert found.content_hash == store.match(Document(GENOA)).content_hash
+    assert found.content_hash == store.find_known(Document(GENOA)).content_hash
     assert store.stats() == before
     stored, outcome = store.add(longer, spans(GENOA), by_source=True, known=found)
     assert (stored.text, stored.metadata, outcome) == (GENOA, {"a": 1}, "updated")
@@ -264,11 +264,11 @@ def test_match_shows_what_adding_makes_of_a_known_document(store):
 def test_a_document_that_changes_after_the_match_is_matched_again(store):
     """What another process stores or deletes between `match` and `add` counts."""
     new = Document(LISBON, metadata={"b": 2})
-    found = store.match(new)
+    found = store.find_known(new)
     put(store, metadata={"a": 1})
     stored, outcome = store.add(new, split=lambda *_: None, known=found)
     assert (dict(stored.metadata), outcome) == ({"a": 1, "b": 2}, "updated")
-    found = store.match(new)
+    found = store.find_known(new)
     store.delete(Filter(ids=[stored.id]))
     seen = []
     again, outcome = store.add(
@@ -341,7 +341,7 @@ def test_find_by_source(store, clock):
     new = put(store, GENOA, source="a*.md", scope="u")
 
     def find(scope, source):
-        return store.match(Document("?", source=source, scope=scope), by_source=True).document
+        return store.find_known(Document("?", source=source, scope=scope), by_source=True).document
 
     assert find("u", "a*.md") == new
     assert store.replace(old.id, {"metadata": {"n": 1}}) == find("u", "a*.md")
@@ -445,13 +445,13 @@ def test_delete_takes_all_versions_and_what_belongs_to_them(store):
     second = store.replace(first.id, {"text": GENOA}, spans(GENOA))
     save_all(store)
     kept = put(store, scope="u/anna")
-    before = store.changes()
+    before = store.change_counters()
     removed = store.delete(Filter(scope="u/ann"))
     assert removed == Removed([replace(first, current=False), replace(second, ready=False)], 2)
     assert store.page(Filter(history=True), 10, None).documents == [kept]
     assert found(store, "museum lighthouse") == [LISBON]
     assert store.vectors(before).live == set()
-    assert store.changes() != before
+    assert store.change_counters() != before
     stats = store.stats()
     assert (stats.documents, stats.versions, stats.passages, stats.memory_bytes) == (1, 1, 1, 0)
     assert store.delete(Filter(scope="u/ann")) == Removed([], 0)
@@ -658,7 +658,7 @@ def test_save_passes_over_what_is_gone(store):
     store.save({passage.id: encoded(), 999: encoded()}, FINGERPRINT)
     assert (
         store.load([passage.id], FINGERPRINT),
-        store.vectors(Changes()).labels,
+        store.vectors(ChangeCounters()).labels,
         store.stats().memory_bytes,
     ) == ({}, [], 0)
 
@@ -669,7 +669,7 @@ def test_labels_never_return(store):
     """
     put(store, id="a")
     save_all(store)
-    first = store.vectors(Changes())
+    first = store.vectors(ChangeCounters())
     store.delete(Filter(ids=["a"]))
     put(store)
     save_all(store)
@@ -678,7 +678,7 @@ def test_labels_never_return(store):
     assert rows.labels[0] > first.labels[0]
     assert rows.matrix.dtype == np.float32
     assert rows.matrix.tolist() == [encoded(rows.passages[0]).embedding.tolist()]
-    assert store.vectors(Changes()).labels == rows.labels
+    assert store.vectors(ChangeCounters()).labels == rows.labels
     nothing = store.vectors(rows.changes)
     assert (nothing.changes, nothing.labels, nothing.passages, nothing.live) == (
         rows.changes,
@@ -694,22 +694,22 @@ def test_changes_are_seen_where_the_vectors_change(store):
     leave the index as it is.
     """
     document = put(store)
-    seen = [store.changes()]
+    seen = [store.change_counters()]
     (passage,) = save_all(store)
-    seen.append(store.changes())
+    seen.append(store.change_counters())
     assert seen[1].lost == seen[0].lost
     store.save({passage: encoded(passage)}, FINGERPRINT)
-    assert store.changes() == seen[-1]
+    assert store.change_counters() == seen[-1]
     store.save({passage: encoded(77)}, FINGERPRINT)
-    seen.append(store.changes())
+    seen.append(store.change_counters())
     assert seen[2].gained > seen[1].gained
     assert store.vectors(seen[1]).live == {seen[2].gained}
     store.replace(document.id, {"source": "b"})
-    assert store.changes() == seen[-1]
+    assert store.change_counters() == seen[-1]
     store.replace(document.id, {"text": GENOA}, spans(GENOA))
-    seen.append(store.changes())
+    seen.append(store.change_counters())
     store.delete(Filter())
-    seen.append(store.changes())
+    seen.append(store.change_counters())
     assert len(set(seen)) == 5
     assert [c.lost for c in seen] == sorted(c.lost for c in seen)
 
@@ -731,7 +731,7 @@ def test_memories_of_another_model_are_refused(store):
     store.save({b: encoded(b)}, MORE)
     store.forget_encodings(OTHER)
     store.save({a: long, b: long}, OTHER)
-    assert store.vectors(Changes()).matrix.shape == (2, 16)
+    assert store.vectors(ChangeCounters()).matrix.shape == (2, 16)
 
 
 def test_memories_of_another_model_are_not_read(store):
@@ -868,7 +868,7 @@ def test_an_index_file_with_dead_vectors_is_not_trusted(store):
     """The check and the record are one transaction; vectors of later labels do not matter."""
     put(store, GENOA, id="a")
     save_all(store)
-    file = Generation(1, "index-1.hnsw", "ab", 8, "cosine", 2, store.changes().gained)
+    file = Generation(1, "index-1.hnsw", "ab", 8, "cosine", 2, store.change_counters().gained)
     put(store, id="b")
     save_all(store)
     assert store.set_generation(file)

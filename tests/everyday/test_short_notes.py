@@ -130,6 +130,6 @@ def test_the_setting_is_shown_and_changed(cmt):
     """As every other one."""
     cmt("add", "--text", NOTE)
     assert "keep_at_least" in cmt("config").stdout
-    told = "memories made with another value: `cmt reencode` re-encodes them\n"
+    told = "passages compressed with another value: `cmt reencode` re-encodes them\n"
     assert cmt("config", "set", "keep_at_least", "0").stderr == told
     assert cmt.json("config")["settings"]["keep_at_least"] == 0

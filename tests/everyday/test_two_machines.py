@@ -497,7 +497,7 @@ def test_the_command(cmt: Command, tmp_path: Path) -> None:
         cmt("export", file, "--overwrite", "-m", "laptop")
         return cmt("import", file, "-m", "desktop", *options, code=code)
 
-    taken = "memories: 1 taken from the archive, 0 made again from the text\n"
+    taken = "compressed passages: 1 taken from the archive, 0 made again from the text\n"
     assert sync().stdout == "1 added, 0 updated, 0 unchanged\n" + taken
     cmt("update", name, "--text", SECOND, "-m", "laptop")
     assert sync().stdout == "0 added, 1 updated, 0 unchanged\n" + taken

@@ -21,7 +21,7 @@ from cmt_sdk.errors import CMTError
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT, open_fake
 from cmt_sdk.types import Document, Filter, Span
-from cmt_sdk.types.vectors import Changes
+from cmt_sdk.types.vectors import ChangeCounters
 
 ROUNDS = 5
 PAGE = 4096
@@ -89,11 +89,11 @@ import numpy as np
 from cmt_sdk.errors import StorageFull
 from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
-from cmt_sdk.types.vectors import Changes
+from cmt_sdk.types.vectors import ChangeCounters
 
 logging.basicConfig()
 store = SQLiteStore(Path(sys.argv[1]))
-matrix = store.vectors(Changes()).matrix
+matrix = store.vectors(ChangeCounters()).matrix
 resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 index = EmbeddingIndex(store, Path(sys.argv[1]), 100)
 unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
@@ -112,12 +112,12 @@ from pathlib import Path
 import numpy as np
 from cmt_sdk.storage.index import EmbeddingIndex
 from cmt_sdk.storage.store import SQLiteStore
-from cmt_sdk.types.vectors import Changes
+from cmt_sdk.types.vectors import ChangeCounters
 
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 for folder in sorted(Path(sys.argv[1]).iterdir()):
     store = SQLiteStore(folder, create=False)
-    matrix = store.vectors(Changes()).matrix
+    matrix = store.vectors(ChangeCounters()).matrix
     unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
     index = EmbeddingIndex(store, folder, 100)
     def right(row):
@@ -134,7 +134,7 @@ from cmt_sdk.errors import CMTError
 from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import Document, Filter, Span
-from cmt_sdk.types.vectors import Changes
+from cmt_sdk.types.vectors import ChangeCounters
 
 def attempt(call):
     try:
@@ -152,7 +152,7 @@ for number, folder in enumerate(sorted(Path(sys.argv[1]).iterdir())):
     attempt(lambda: store.search_text("museum", 100, Filter())), attempt(store.settings)
     attempt(store.stats), attempt(lambda: store.pending(100)), attempt(store.fingerprints)
     attempt(lambda: store.passages(range(200))), attempt(lambda: store.load(range(200), FINGERPRINT))
-    attempt(lambda: store.encodings(range(200))), attempt(lambda: store.vectors(Changes())), attempt(store.generation)
+    attempt(lambda: store.encodings(range(200))), attempt(lambda: store.vectors(ChangeCounters())), attempt(store.generation)
     attempt(lambda: store.add(Document("A new one."), [Span(0, 10, 3)]))
     attempt(lambda: store.delete(Filter(ids=["1"]))), attempt(lambda: store.erase(0))
     if number % int(sys.argv[2]) == 0:  # this one starts a process
@@ -260,7 +260,7 @@ def sound(tmp_path_factory) -> Path:
         store = SQLiteStore(folder)
         keys = np.random.default_rng(0).standard_normal((150, 64)).astype(np.float32)
         keys /= np.linalg.norm(keys, axis=1, keepdims=True)
-        known = store.encodings(store.vectors(Changes()).passages)
+        known = store.encodings(store.vectors(ChangeCounters()).passages)
         store.save(
             {
                 i: replace(e, embedding=key)

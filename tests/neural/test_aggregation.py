@@ -169,7 +169,7 @@ def test_asking_without_the_part_tells_how_to_make_it(tmp_path):
     """The shipped adapters gather nothing; the other compressor has nothing to gather."""
     model = save_tiny(tmp_path / "tiny")
     with pytest.raises(
-        InvalidSetting, match="aggregation='cmt': it gathers the memories of compressor='soft'"
+        InvalidSetting, match="aggregation='cmt': it gathers the passages of compressor='soft'"
     ):
         cmt_sdk.open(tmp_path / "a", model=str(model), aggregation="cmt")
     with cmt_sdk.open(

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from cmt_sdk.errors import ModelMismatch
 from cmt_sdk.neural.embedding import Matcher, MatchHead
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.questions.questions import Question, QuestionedPassage
+from cmt_sdk.questions.dataset import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
 from cmt_sdk.training import Plan, Recipe, prepare, run, tasks
 from cmt_sdk.training.adapters import trainable

@@ -196,6 +196,20 @@ def test_notes_beyond_a_window_are_refused(family):
         answer(generator, Prompt("Where?", memories=compressor.compress([TEXT, 2 * OTHER])))
 
 
+@pytest.mark.parametrize("family", ["mistral", "phi3"])
+def test_stretches_after_a_text_beyond_a_window_are_refused_as_too_long(family):
+    """A text longer than the window is read; its stretches, which see all of it, are no reason to
+    fail: their caller goes on without them where a prompt is too long.
+    """
+    lm = tiny_frozen(tiny_model(family, sliding_window=256))
+    generator = Generator(lm, KVMethod(lm, check_kv(lm), 0.25))
+    prompt = Prompt("Where?", passages=[TEXT, 2 * OTHER])
+    answer(generator, prompt)
+    with pytest.raises(InvalidInput, match=r"need \d+ tokens, the model's window holds 256"):
+        generator.stretches(prompt, TEXT, [(0, 3)])
+    assert generator.stretches(Prompt("Where?", passages=["A boat."]), "A boat.", [(2, 6)])
+
+
 def test_the_window_is_the_smallest_of_the_layers():
     """None where every layer sees all; a family's configuration may name one that is not in use."""
     windows = {family: tiny_frozen(tiny_model(family)).window for family in FAMILIES}

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.kv import check_kv
-from cmt_sdk.questions.questions import Question, QuestionedPassage
+from cmt_sdk.questions.dataset import Question, QuestionedPassage
 from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import byte_tokenizer
 from cmt_sdk.training.adapters import reduce_rank, trainable

@@ -115,9 +115,9 @@ def test_a_memory_of_all_entries_reads_like_the_text(lm, generator, monkeypatch)
 
 def test_streamed_pieces_join_to_whole_characters(lm):
     """Bytes of one character come as one piece; what never completes comes at the end."""
-    from cmt_sdk.neural.generator import _Text
+    from cmt_sdk.neural.generator import _DecodedText
 
-    text = _Text(lm.tokenizer)
+    text = _DecodedText(lm.tokenizer)
     pieces = [text.add(token) for token in lm.ids("né 日")]
     assert [p for p in pieces if p] == ["n", "é", " ", "日"]
     assert text.rest() == ""
@@ -216,7 +216,7 @@ def test_soft_memories_have_likelihoods_too():
 
 @pytest.mark.parametrize("kind", ["memory", "text", "soft"])
 def test_a_stretch_is_as_likely_as_its_words_one_by_one(kind):
-    """After memories, text and soft memories; the model ends the answer after each stretch."""
+    """After memories, text and soft memories; the model ends the answer after each span."""
     lm = tiny_frozen()
     method = SoftMethod(lm, 4) if kind == "soft" else KVMethod(lm, Rotary(lm.model), 0.5)
     generator = Generator(lm, method)
@@ -225,13 +225,13 @@ def test_a_stretch_is_as_likely_as_its_words_one_by_one(kind):
         prompt = Prompt("Where is it?", memories=method.compress([TEXT, "A harbour."]))
     text = "in Lisbon, by the sea"
     words = [(0, 2), (3, 9), (11, 13), (14, 17), (18, 21)]
-    found = {s.text: s for s in generator.stretches(prompt, text, words)}
+    found = {s.text: s for s in generator.answer_spans(prompt, text, words)}
     assert {"in", "in Lisbon", "Lisbon, by", "sea"} <= set(found)
-    for stretch in ("Lisbon", "Lisbon, by"):
-        ids = lm.ids(stretch)
+    for span in ("Lisbon", "Lisbon, by"):
+        ids = lm.ids(span)
         expected = one_by_one(generator, prompt, ids)
-        assert found[stretch].likelihood == pytest.approx(expected, rel=1e-3, abs=1e-3)
-        assert found[stretch].tokens == len(ids)
+        assert found[span].likelihood == pytest.approx(expected, rel=1e-3, abs=1e-3)
+        assert found[span].tokens == len(ids)
 
 
 def one_by_one(generator, prompt, ids):
@@ -243,7 +243,7 @@ def one_by_one(generator, prompt, ids):
     with torch.inference_mode():
         for token in [*ids, None]:
             with generator.lm.activate(reading.adapter):
-                logs = generator._next(reading, steps, position).log_softmax(-1)
+                logs = generator._next_logits(reading, steps, position).log_softmax(-1)
             ends = logs[sorted(generator.lm.stop_ids)].logsumexp(0)
             total += float(ends if token is None else logs[token])
             position += len(steps)

@@ -8,7 +8,7 @@ import time
 import pytest
 from jinja2 import TemplateError
 
-from cmt_sdk.neural.templates import render
+from cmt_sdk.text.templates import render
 
 TALK = [
     {"role": "user", "content": "Where is 'it'? {12345678} <b> é"},

@@ -16,7 +16,7 @@ from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.neural.quantization import dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 TEXTS = [
     "The museum moved to Lisbon.",
@@ -215,12 +215,12 @@ def test_only_a_whole_memory_is_taken_from_elsewhere(lm, rotary):
     }
     for name, ways in forged.items():
         for way in ways:
-            other = PackedMemory(
+            other = CompressedPassage(
                 "kv", memory.tokens, {**memory.arrays, name: way(memory.arrays[name])}
             )
             assert not compressor.is_valid(other), name
-    assert not compressor.is_valid(PackedMemory("kv", memory.tokens + 8, memory.arrays))
-    assert not compressor.is_valid(PackedMemory("kv", memory.tokens, {}))
+    assert not compressor.is_valid(CompressedPassage("kv", memory.tokens + 8, memory.arrays))
+    assert not compressor.is_valid(CompressedPassage("kv", memory.tokens, {}))
     assert not SoftMethod(lm, 4).is_valid(memory)
 
 
@@ -230,8 +230,10 @@ def test_keys_of_an_earlier_release_are_read(lm, rotary):
     (memory,) = compressor.compress(["The museum moved to Lisbon in 2019."])
     codes = quantize(dequantize(quantized_rows(memory, "key")))
     older = {**memory.arrays, "key_codes": codes.codes.numpy(), "key_scales": codes.scales.numpy()}
-    assert compressor.is_valid(PackedMemory("kv", memory.tokens, older))
-    assert dequantize(quantized_rows(PackedMemory("kv", memory.tokens, older), "key")).shape == (
+    assert compressor.is_valid(CompressedPassage("kv", memory.tokens, older))
+    assert dequantize(
+        quantized_rows(CompressedPassage("kv", memory.tokens, older), "key")
+    ).shape == (
         len(codes.codes),
         lm.kv_shape[2],
     )

@@ -9,20 +9,19 @@ import torch
 
 from cmt_sdk.errors import InvalidInput, ModelUnsupported
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.methods.soft import (
-    SoftMethod,
+from cmt_sdk.neural.methods.soft import SoftMethod, unpacked
+from cmt_sdk.neural.methods.soft_tokens import (
     SoftTokens,
     last_hidden_states,
     merge_layer,
     soft_cache,
-    unpacked,
 )
 from cmt_sdk.neural.methods.ward import merge_windows
 from cmt_sdk.neural.partial_forward import run_until
 from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
-from cmt_sdk.types import PackedMemory, Prompt
+from cmt_sdk.types import CompressedPassage, Prompt
 
 TEXT = "The museum moved to Lisbon in 2019."
 
@@ -190,7 +189,7 @@ def test_an_answer_depends_on_the_memory(lm):
 
 def changed(memory, **arrays):
     """The memory with other arrays."""
-    return PackedMemory("soft", memory.tokens, {**memory.arrays, **arrays})
+    return CompressedPassage("soft", memory.tokens, {**memory.arrays, **arrays})
 
 
 def test_memories_that_are_none_are_told_apart(lm):

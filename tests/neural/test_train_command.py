@@ -11,7 +11,7 @@ from click.testing import CliRunner
 import cmt_sdk
 from cmt_cli.main import main
 from cmt_sdk.errors import InvalidInput, InvalidSetting, StorageFull
-from cmt_sdk.questions.questions import read_passages
+from cmt_sdk.questions.dataset import read_passages
 from cmt_sdk.testing.tiny import save_tiny
 from cmt_sdk.training import Plan, Recipe, objectives_for, prepare, resources
 from cmt_sdk.training.data import hold_out

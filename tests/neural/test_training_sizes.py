@@ -9,7 +9,7 @@ import torch
 
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.rope import Rotary
-from cmt_sdk.questions.questions import Question, QuestionedPassage
+from cmt_sdk.questions.dataset import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
 from cmt_sdk.training import resources, sizes
 from cmt_sdk.training.adapters import trainable

@@ -13,7 +13,7 @@ from cmt_sdk.config.methods import MethodInfo
 from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import CompressionMethod
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 INFO = MethodInfo("tests.neural.toy_method:EverySecondToken", lambda _settings, _tokens: 0.5)
 
@@ -34,7 +34,7 @@ class EverySecondToken(CompressionMethod):
     def compress(self, passages):
         ids = [self.lm.passage_ids(passage) for passage in passages]
         arrays = [{"ids": np.array(i[::2], "<u2").view(np.uint8)} for i in ids]
-        return [PackedMemory("toy", len(i), a) for i, a in zip(ids, arrays, strict=True)]
+        return [CompressedPassage("toy", len(i), a) for i, a in zip(ids, arrays, strict=True)]
 
     def is_valid(self, memory):
         return memory.kind == "toy" and memory.arrays["ids"].size == 2 * -(-memory.tokens // 2)

@@ -27,11 +27,11 @@ from cmt_sdk.archive.files import disk_errors
 from cmt_sdk.errors import CMTError, StorageDamaged, StorageNewer
 from cmt_sdk.storage.blob import pack, unpack
 from cmt_sdk.testing.fakes import FINGERPRINT
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 HEADER = 24
 LONGEST = 10_000  # UTF-8 bytes that a text in the archive may have
-SAMPLE = PackedMemory(
+SAMPLE = CompressedPassage(
     "kv",
     7,
     {"codes": np.arange(10, dtype=np.uint8).reshape(5, 2), "scales": np.ones((3, 1), np.float16)},
@@ -140,7 +140,7 @@ def _fast_folder() -> str | None:
 def seeds(target: str) -> list[bytes]:
     """Sound inputs that mutation starts from."""
     if target == "blob":
-        return [pack(SAMPLE), pack(PackedMemory("soft", 0, {}))]
+        return [pack(SAMPLE), pack(CompressedPassage("soft", 0, {}))]
     whole = members()
     return [*(bytes([n]) + data for n, data in enumerate(whole.values())), b"\x04" + zipped(whole)]
 

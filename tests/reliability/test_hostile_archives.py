@@ -189,12 +189,12 @@ def test_the_command_says_what_was_taken_and_why_not(cmt: Any, tmp_path: Path) -
     path = exported(tmp_path, TRUE)
     strange = changed(path, with_field("seal", None))
     assert (
-        "memories: 1 taken from the archive, 0 made again"
+        "compressed passages: 1 taken from the archive, 0 made again"
         in cmt("import", path, "-m", "own").stdout
     )
     told = cmt("import", strange, "-m", "strange").stdout
     assert (
-        "memories: 0 taken from the archive, 1 made again from the text; 1 of the archive's are not"
+        "compressed passages: 0 taken from the archive, 1 made again from the text; 1 of the archive's are not"
         " sealed" in told
     )
     assert str(archive_key()) in told

@@ -14,11 +14,11 @@ from hypothesis.extra import numpy as hnp
 
 from cmt_sdk.errors import InvalidInput, StorageDamaged, StorageNewer
 from cmt_sdk.storage.blob import pack, unpack
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 HEADER, ENTRY = 24, 48
 
-SAMPLE = PackedMemory(
+SAMPLE = CompressedPassage(
     "kv",
     7,
     {
@@ -42,7 +42,7 @@ def rewritten(at: int, form: str, *values: object) -> bytes:
     return sealed(bytes(data))
 
 
-def equal(one: PackedMemory, other: PackedMemory) -> bool:
+def equal(one: CompressedPassage, other: CompressedPassage) -> bool:
     """Same kind, tokens, names and order, and the same bytes of the same type and shape."""
     if (one.kind, one.tokens, list(one.arrays)) != (other.kind, other.tokens, list(other.arrays)):
         return False
@@ -56,7 +56,7 @@ names = st.text("abcdefgh_é", min_size=1, max_size=8)
 shapes = hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=5)
 arrays = st.sampled_from(["u1", "<f2", "<f4"]).flatmap(lambda dtype: hnp.arrays(dtype, shapes))
 memories = st.builds(
-    PackedMemory,
+    CompressedPassage,
     st.sampled_from(["kv", "soft", "", "eightlet"]),
     st.integers(0, 2**32 - 1),
     st.dictionaries(names, arrays),
@@ -78,8 +78,8 @@ def test_other_layouts_in_memory_are_stored_alike():
         np.repeat(plain, 2, axis=1)[:, ::2],
         plain.astype(">f4"),
     ):
-        assert pack(PackedMemory("kv", 1, {"a": given_array})) == pack(
-            PackedMemory("kv", 1, {"a": plain})
+        assert pack(CompressedPassage("kv", 1, {"a": given_array})) == pack(
+            CompressedPassage("kv", 1, {"a": plain})
         )
 
 
@@ -126,7 +126,7 @@ def test_the_documented_table_is_enough_to_read_a_memory():
 def test_what_the_format_has_no_place_for_is_refused(name, array):
     """Nothing is cut short or converted in silence; the message names the array."""
     with pytest.raises(InvalidInput, match=name):
-        pack(PackedMemory("kv", 1, {name: array}))
+        pack(CompressedPassage("kv", 1, {name: array}))
 
 
 def test_every_truncation_is_noticed():

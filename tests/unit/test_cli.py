@@ -9,11 +9,10 @@ import zipfile
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from safetensors.numpy import save_file
 
 from cmt_cli.main import COMMANDS, main
 from cmt_sdk.testing.fakes import FINGERPRINT, open_fake
-from cmt_sdk.types import Encoded, PackedMemory
+from cmt_sdk.types import CompressedPassage, Encoded
 
 LISBON = "The museum moved to Lisbon in 2019."
 PORTO = "The museum moved to Porto in 2021."
@@ -22,16 +21,6 @@ PORTO = "The museum moved to Porto in 2021."
 def ids(cmt):
     """The ids of all documents."""
     return [json.loads(line)["id"] for line in cmt("list", "--all", "--json").stdout.splitlines()]
-
-
-@pytest.fixture
-def model_folder(tmp_path):
-    """A folder that looks like a base model."""
-    folder = tmp_path / "tiny-model"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    save_file({"w": np.zeros(4, np.float32)}, folder / "model.safetensors")
-    return folder
 
 
 def test_add_and_ask(cmt, tmp_path, monkeypatch):
@@ -281,7 +270,8 @@ def test_show_tells_the_fidelity_that_was_measured(cmt):
     with open_fake(cmt.home / "default") as memory:
         (passage,) = memory.passages(whole)
         memory._store.save(
-            {passage.id: Encoded(PackedMemory("fake", 7, {}), np.eye(1, 64)[0], 0.876)}, FINGERPRINT
+            {passage.id: Encoded(CompressedPassage("fake", 7, {}), np.eye(1, 64)[0], 0.876)},
+            FINGERPRINT,
         )
     assert (
         cmt("show", whole).stdout.splitlines()[-1]
@@ -435,7 +425,7 @@ def test_export_and_import(cmt, tmp_path):
     assert cmt.json("export", file, "--overwrite")["bytes"] == file.stat().st_size
     told = cmt("import", file, "-m", "restored").stdout
     assert told.startswith(
-        "1 added, 0 updated, 0 unchanged\nmemories: 1 taken from the archive, 0 made again"
+        "1 added, 0 updated, 0 unchanged\ncompressed passages: 1 taken from the archive, 0 made again"
     )
     assert cmt("ask", "-m", "restored", "Where did the museum move?").stdout.startswith(LISBON)
 
@@ -490,7 +480,7 @@ def test_config_shows_and_sets(cmt):
     assert not cmt.home.exists()
     assert cmt("config", "set", "compression", "2").stderr == ""
     cmt("add", "--text", LISBON)
-    told = "memories made with another value: `cmt reencode` re-encodes them\n"
+    told = "passages compressed with another value: `cmt reencode` re-encodes them\n"
     assert cmt("config", "set", "compression", "2.5").stderr == told
     assert cmt("config", "set", "compression", "2.5").stderr == ""
     assert cmt("config", "set", "rerank", "0").stderr == ""

@@ -16,9 +16,9 @@ from cmt_sdk.retrieval.context import (
     Exchange,
     as_passages,
     exchanges,
-    recent,
-    rules,
+    recent_turns,
     shortened,
+    system_turns,
 )
 from cmt_sdk.retrieval.retriever import LONGEST_QUESTION
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
@@ -100,8 +100,8 @@ def test_long_and_many_messages_are_cut():
     assert found[0].message.startswith("39 aaa")
     assert max(len(e.message) for e in found) <= MESSAGE_CHARACTERS
     assert max(len(e.reply) for e in found) <= REPLY_CHARACTERS
-    assert len(rules(long)[0].content) < 2_000
-    assert sum(len(t.content) for t in recent(long)) < 20_000
+    assert len(system_turns(long)[0].content) < 2_000
+    assert sum(len(t.content) for t in recent_turns(long)) < 20_000
     assert as_passages(long)[0].startswith("xxx")
 
 

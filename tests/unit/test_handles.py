@@ -169,7 +169,7 @@ def test_a_model_that_is_loaded_computes_in_the_parent_alone(tmp_path):
     """Its threads are not in the child, which would wait for them: lists and searches by words go
     on there.
     """
-    with open_fake(tmp_path / "notes", FakeEngine(forks=False)) as memory:
+    with open_fake(tmp_path / "notes", FakeEngine(fork_safe=False)) as memory:
         memory.add("Ann likes tea.")
         assert in_child(memory.count) == 1
         assert in_child(lambda: len(memory.search("tea", mode="text"))) == 1

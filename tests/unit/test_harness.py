@@ -15,7 +15,7 @@ import pytest
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.evaluation.figures import abstention, curve, figures, retrieval
 from cmt_sdk.evaluation.harness import ALL_PASSAGES, Plan, Reply, grow, run, source_of
-from cmt_sdk.questions.questions import read_passages
+from cmt_sdk.questions.dataset import read_passages
 from cmt_sdk.types import Answer, Document, Match, Passage, Progress, SearchMode, Source, Stats
 
 # What the memory reader says to each question, the accepted answers, and what that is worth by

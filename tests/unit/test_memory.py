@@ -358,7 +358,7 @@ def test_settings_are_those_the_memory_was_made_with(tmp_path):
     with pytest.raises(InvalidSetting, match=r"fidelity=1: choose one of False, True"):
         open_fake(tmp_path / "other", fidelity=1)
     with pytest.raises(
-        InvalidSetting, match=r"fidelity=True: only the memories of compressor='kv' are measured"
+        InvalidSetting, match=r"fidelity=True: only the passages of compressor='kv' are measured"
     ):
         open_fake(tmp_path / "other", fidelity=True, compressor="soft")
 

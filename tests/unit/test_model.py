@@ -318,6 +318,16 @@ def test_passages_that_are_not_compressed_yet_keep_their_place(memory, monkeypat
     assert memory.search("tea museum harbour", k=4, mode="reranked") == found
 
 
+def test_passages_behind_the_reranked_ones_may_all_score_nothing(tmp_path):
+    """The eleventh of eleven passages that are found by meaning alone has the score 0."""
+    with open_fake(tmp_path / "notes") as memory:
+        memory.add_many(f"{letter * 4} is sold here." for letter in "abcdefghijk")
+        scores = [m.score for m in memory.search("zebra", k=11, mode="reranked")]
+        assert len(scores) == 11
+        assert scores == sorted(scores, reverse=True)
+        assert scores[-1] == 0.0
+
+
 class Unloadable(FakeEngine):
     """An engine that must not be loaded."""
 

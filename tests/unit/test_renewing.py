@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
-from cmt_sdk.types import Piece, Stretch, Usage
+from cmt_sdk.types import AnswerSpan, Piece, Usage
 from cmt_sdk.understanding import newest
 from cmt_sdk.understanding.newest import renews
 
@@ -12,7 +12,7 @@ STATED = {"role": "user"}  # as a conversation keeps statements
 
 
 class Stubborn(FakeReader):
-    """Answers "Paris" to every prompt; later stretches are likelier."""
+    """Answers "Paris" to every prompt; later spans are likelier."""
 
     def read(self, prompt, max_tokens):
         """One word."""
@@ -25,7 +25,7 @@ def sure(monkeypatch):
     """The probe's number of each pair, to be set."""
     number = [1.0]
     monkeypatch.setattr(
-        newest, "probe_of", lambda _: lambda states: np.full(len(states), number[0])
+        newest, "supersession_probe", lambda _: lambda states: np.full(len(states), number[0])
     )
     return number
 
@@ -99,18 +99,32 @@ def test_a_question_for_the_value_before_gets_the_older_note(memory):
 def test_words_of_the_older_note_and_of_the_question_are_nothing_new(memory, monkeypatch):
     """Nor is the old value with more around it."""
 
-    def stretches(_reader, _prompt, text, _words):
+    def answer_spans(_reader, _prompt, text, _words):
         return [
-            Stretch(text, -0.1, 4),
-            Stretch("Paris now", -0.2, 2),
-            Stretch("Where", -0.3, 1),
-            Stretch("Oslo", -3.0, 1),
+            AnswerSpan(text, -0.1, 4),
+            AnswerSpan("Paris now", -0.2, 2),
+            AnswerSpan("Where", -0.3, 1),
+            AnswerSpan("Oslo", -3.0, 1),
         ]
 
-    monkeypatch.setattr(FakeReader, "stretches", stretches)
+    monkeypatch.setattr(FakeReader, "answer_spans", answer_spans)
     memory.add("my flat is in Paris", metadata=STATED)
     memory.add("my flat is in Paris no more", metadata=STATED)
     assert memory.model.ask("Where is my flat?").text == "Oslo"
+
+
+def test_the_newer_answer_has_no_more_than_max_tokens(memory, monkeypatch):
+    """The likeliest words are too many; the tokens of the words that answer are counted."""
+
+    def answer_spans(_reader, _prompt, _text, _words):
+        return [AnswerSpan("Berlin since May", -0.1, 3), AnswerSpan("Berlin", -0.2, 2)]
+
+    monkeypatch.setattr(FakeReader, "answer_spans", answer_spans)
+    memory.add("my flat is in Paris", metadata=STATED)
+    memory.add("my flat is in Berlin since May", metadata=STATED)
+    assert memory.model.ask("Where is my flat?").text == "Berlin since May"
+    answer = memory.model.ask("Where is my flat?", max_tokens=2)
+    assert (answer.text, answer.answer_tokens) == ("Berlin", 2)
 
 
 def test_a_sure_probe_outweighs_a_likelier_old_value():
@@ -121,6 +135,6 @@ def test_a_sure_probe_outweighs_a_likelier_old_value():
     assert renews(-0.5, -0.5, -1.0) < 0.0
 
 
-def test_an_unlikely_stretch_is_no_answer():
+def test_an_unlikely_span_is_no_answer():
     """However sure the probe is: the note has no answer to the question."""
     assert renews(-6.5, -2.3, 2.0) < 0.0

@@ -14,9 +14,13 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from cmt_sdk.config.methods import find_method
 from cmt_sdk.config.settings import Settings, SettingsFields
 from cmt_sdk.errors import InvalidSetting
+from cmt_sdk.memory.assembly import _settings
+from cmt_sdk.storage.store import SQLiteStore
 from cmt_sdk.types import Fingerprint
+from cmt_sdk.weights.bundle import Bundle
 from tests.unit.conftest import open_fake
 
 EARLIER = {
@@ -68,7 +72,7 @@ def test_an_earlier_compression_of_soft_stays():
     }
     settings = Settings.checked(Settings.from_recorded({**earlier, "rerank": 10}))
     assert settings == Settings(compressor="soft", compression=16, aggregation="cmt")
-    assert settings.reranked == 0
+    assert settings.rerank_depth == 0
 
 
 def test_recorded_settings_of_today_stay_as_they_are():
@@ -101,21 +105,21 @@ def test_a_memory_of_earlier_settings_opens(tmp_path):
         (
             {"compressor": "soft", "fidelity": True},
             (
-                "fidelity=True: only the memories of compressor='kv' are measured; choose that too, or"
+                "fidelity=True: only the passages of compressor='kv' are measured; choose that too, or"
                 " fidelity=False"
             ),
         ),
         (
             {"aggregation": "cmt"},
             (
-                "aggregation='cmt': it gathers the memories of compressor='soft'; choose that too, or"
+                "aggregation='cmt': it gathers the passages of compressor='soft'; choose that too, or"
                 " aggregation='concat'"
             ),
         ),
         (
             {"compressor": "soft", "aggregation": "cmt", "rerank": 5},
             (
-                "rerank=5: gathered memories cannot be read one by one; choose rerank=None, or"
+                "rerank=5: gathered passages cannot be read one by one; choose rerank=None, or"
                 " aggregation='concat'"
             ),
         ),
@@ -148,6 +152,7 @@ def test_a_misspelt_name_is_refused_with_the_nearest_and_all_others():
         ("compression", "2.5", 2.5),
         ("rerank", "3", 3),
         ("rerank", "default", None),
+        ("compression", "default", None),
         ("keep_at_least", "default", 32),
         ("fidelity", "True", True),
         ("memory_budget", "2_000_000", 2_000_000),
@@ -176,11 +181,94 @@ def test_a_text_that_is_no_value_is_refused(name, text, message):
 
 
 def test_the_memory_of_commit_7c39732_keeps_its_settings_and_fingerprint():
-    """Its recorded settings are today's defaults, and its share kept has the id that it had."""
+    """Its recorded settings are today's defaults of a model with adapters, and its share kept has the
+    id that it had.
+    """
     file = Path(__file__).parents[1] / "reliability" / "stores" / "7c39732" / "notes" / "memory.db"
     with closing(sqlite3.connect(f"file:{file}?mode=ro&immutable=1", uri=True)) as db:
         (recorded,) = db.execute("SELECT value FROM settings WHERE name = 'settings'").fetchone()
         (name, made_by) = db.execute("SELECT * FROM fingerprints").fetchone()
     settings = Settings.checked(Settings.from_recorded(json.loads(recorded)))
-    assert settings == Settings()
+    assert settings == Settings(compression=4)
     assert Fingerprint(**{**json.loads(made_by), "keep": settings.keep}).id == name
+
+
+def test_a_compression_that_nobody_chose_is_the_methods_own():
+    """A quarter, as with adapters, until a memory knows its model."""
+    assert (Settings().compression, Settings().keep) == (None, 0.25)
+    assert Settings(compressor="soft").tokens_per_entry == 4
+
+
+def test_the_compression_fits_the_adapters():
+    """Half of the entries where nobody trained the model to read fewer; `soft` has no such choice."""
+    trained = Bundle(base="b", reader=Path("reader"))
+    kv, soft = find_method("kv"), find_method("soft")
+    assert [b.fitting(m) for m in (kv, soft) for b in (trained, Bundle())] == [4, 2, 4, 4]
+
+
+class ModelOf:
+    """Stands for the look-up of a model's adapters: says what fits, and is asked how often."""
+
+    def __init__(self, fits: float | None) -> None:
+        self.fits, self.asked = fits, 0
+
+    def __call__(self, settings: Settings) -> float | None:
+        """The compression that fits."""
+        self.asked += 1
+        return self.fits
+
+
+@pytest.fixture
+def store(tmp_path):
+    with closing(SQLiteStore(tmp_path / "notes", create=True)) as made:
+        yield made
+
+
+def test_a_fitted_compression_is_recorded_and_stays(store):
+    """Adapters that appear later do not change a memory's ways."""
+    assert _settings(store, {}, ModelOf(2)).compression == 2
+    later = ModelOf(4)
+    assert _settings(store, {}, later).compression == 2
+    assert later.asked == 0
+
+
+def test_another_model_gets_a_compression_of_its_own(store):
+    """For one opening, or for good once it is recorded."""
+    _settings(store, {}, ModelOf(4))
+    assert _settings(store, {"model": "org/name"}, ModelOf(2)).compression == 2
+    assert _settings(store, {}, ModelOf(None)).compression == 4
+    store.set_settings({**store.settings(), "model": "org/name"})
+    assert _settings(store, {}, ModelOf(2)).compression == 2
+    assert _settings(store, {}, ModelOf(None)).compression == 2
+
+
+def test_an_explicit_compression_always_wins(store):
+    """When the memory is made, in one opening, and after a change of the model."""
+    assert _settings(store, {"compression": 8}, ModelOf(2)).compression == 8
+    assert _settings(store, {"compression": 3}, ModelOf(2)).compression == 3
+    assert _settings(store, {"model": "org/name"}, ModelOf(2)).compression == 8
+    assert "fitted" not in store.settings()
+
+
+def test_a_model_that_is_not_here_is_fitted_when_it_is(store):
+    """Its memory opens all the same."""
+    assert _settings(store, {}, ModelOf(None)).compression is None
+    assert _settings(store, {}, ModelOf(2)).compression == 2
+    assert store.settings()["fitted"]["compression"] == 2
+
+
+def test_a_changed_setting_keeps_the_fitted_compression(tmp_path):
+    """`configure` returns the number; "default" takes an explicit one back."""
+    with open_fake(tmp_path / "notes") as memory:
+        assert memory.settings.compression == 4
+        assert memory.configure(rerank=3).compression == 4
+        assert memory.configure(compression=3).compression == 3
+        assert memory.configure(compression=None).compression == 4
+        assert memory._store.settings()["compression"] is None
+
+
+def test_a_damaged_record_of_a_fitted_compression_is_made_again(store):
+    """It is no error."""
+    _settings(store, {}, ModelOf(2))
+    store.set_settings({**store.settings(), "fitted": 7})
+    assert _settings(store, {}, ModelOf(2)).compression == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cmt_sdk.understanding import Probe, Utterance, fit, read_utterances, understand
+from cmt_sdk.understanding import IntentProbe, Utterance, fit, read_utterances, understand
 from cmt_sdk.understanding.fitted import digest
 from cmt_sdk.understanding.utterances import LABELS
 
@@ -107,7 +107,7 @@ def test_a_probe_learns_from_states_and_comes_back_from_bytes():
     words = [str(n) for n in range(100)]
     utterances = [Utterance(w, frozenset({NAMES[n % 2]}), "en") for n, w in enumerate(words)]
     states = np.array([[n % 2, rng.normal()] for n in range(100)], np.float32)
-    probe = Probe.unpacked(fit(utterances, states).packed())
+    probe = IntentProbe.unpacked(fit(utterances, states).packed())
     scores = probe.scores(["new"] * 2, np.array([[0, 0], [1, 0]], np.float32))
     assert (scores[:, :2] > 0).tolist() == [[True, False], [False, True]]
 

@@ -19,7 +19,7 @@ from cmt_sdk.config.settings import Settings
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, QuantizedRows
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 T = TypeVar("T")
 
@@ -36,8 +36,14 @@ class TrainedParts(Protocol):
     """Gives a method the tensors that were trained for it."""
 
     def __call__(self, name: str, build: Callable[[Mapping[str, Tensor]], T], /) -> T | None:
-        """What `build` makes of the tensors of the adapter's part of this name; None where the
-        adapter has no such part.
+        """Build an object from a part of the adapter.
+
+        Args:
+            name: The part, such as "aggregate".
+            build: Takes its tensors by name.
+
+        Returns:
+            What `build` returns; None where the adapter has no such part.
         """
 
 
@@ -59,22 +65,31 @@ class CompressionMethod(Protocol):
     ) -> CompressionMethod:
         """Make the method for a model with the settings of a memory.
 
+        Args:
+            lm: The model.
+            settings: Those of the memory; a method reads the fields that it uses.
+            trained: Gives the tensors that were trained for it.
+
         Raises:
             ModelUnsupported: The model cannot read such memories.
             InvalidSetting: The adapter lacks a part that the settings need.
         """
 
-    def compress(self, passages: Sequence[str]) -> list[PackedMemory]:
-        """Make one memory per passage, in the order given."""
+    def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
+        """Make one memory per passage, in the order given.
 
-    def is_valid(self, memory: PackedMemory) -> bool:
+        Raises:
+            InvalidInput: The model cannot hold a passage.
+        """
+
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """Whether a memory from an archive or another database is complete, and one of this model
         and method: its checksum alone does not show that.
         """
 
     def cache(
         self,
-        rows: Sequence[Sequence[PackedMemory]],
+        rows: Sequence[Sequence[CompressedPassage]],
         *,
         question: str = "",
         room: int = 0,
@@ -88,9 +103,12 @@ class CompressionMethod(Protocol):
                 without one, as scoring does.
             room: New tokens to leave space for; with more than 0 there is one row.
             bias: Added to the attention logits of all memories of a row but the last.
+
+        Returns:
+            A cache of one row per prompt, each with its new tokens starting behind its memories.
         """
 
-    def positions(self, memories: Sequence[PackedMemory]) -> int:
+    def positions(self, memories: Sequence[CompressedPassage]) -> int:
         """Positions that the memories of one prompt take up, as far as they are known before the
         question is: one per token of their passages.
         """
@@ -102,14 +120,20 @@ class CompressionMethod(Protocol):
         """
 
 
-def has_valid_codes(memory: PackedMemory, which: str, count: int, width: int) -> bool:
-    """Whether a memory holds `count` four-bit rows of this width under the name "key", "value" or
-    "soft".
+def has_valid_codes(memory: CompressedPassage, which: str, count: int, width: int) -> bool:
+    """Whether a memory holds finite four-bit rows of a given number and width.
+
+    Args:
+        memory: The memory, from wherever it is.
+        which: The name of the rows: "key", "value" or "soft".
+        count: Their number.
+        width: Values per row.
     """
     codes = memory.arrays.get(f"{which}_codes")
     scales = memory.arrays.get(f"{which}_scales")
     if codes is None or scales is None or codes.dtype != np.uint8 or scales.dtype != np.float16:
         return False
+    # Either size of group is read: the shape of the scales tells which one was used.
     groups = [(count, width // group) for group in (GROUP, KEY_GROUP)]
     return (
         codes.shape == (count, width // 2)
@@ -118,12 +142,13 @@ def has_valid_codes(memory: PackedMemory, which: str, count: int, width: int) ->
     )
 
 
-def quantized_rows(memory: PackedMemory, which: str) -> QuantizedRows:
+def quantized_rows(memory: CompressedPassage, which: str) -> QuantizedRows:
     """The four-bit rows of a memory under the name "key", "value" or "soft", as tensors that share
     its bytes.
     """
-    codes = as_tensor(memory.arrays[f"{which}_codes"])
-    return QuantizedRows(codes, as_tensor(memory.arrays[f"{which}_scales"]))
+    codes = as_tensor(memory.arrays[f"{which}_codes"])  # (n, width / 2)
+    scales = as_tensor(memory.arrays[f"{which}_scales"])  # (n, groups)
+    return QuantizedRows(codes, scales)
 
 
 def as_tensor(array: NDArray[Any]) -> Tensor:

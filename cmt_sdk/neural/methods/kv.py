@@ -1,8 +1,24 @@
 """The method `kv`: a passage becomes the KV-cache entries that matter, without positions, in four
 bits.
 
+To compress a passage:
+
+1. The frozen model reads it behind the prompt's prefix, then a cue, then the passage again. What
+   attention pays to an entry while the model repeats the passage is the entry's score (`kvzip.py`).
+   A passage that is kept completely is read once.
+2. Keys are rotated back to position 0 (`rope.py`), so that a memory fits anywhere in a prompt.
+3. The entries with the best scores are kept, over all layers and heads together: each head of each
+   layer keeps a number of its own.
+4. From the kept keys the mean of their head is taken off; both are rounded to four bits
+   (`quantization.py`).
+
+To read memories, `KVMethod.cache` lays their entries out one memory after another; no token of a
+passage is processed. Passages do not see each other, as in block attention (Ma et al. 2024, arXiv
+2409.15355) and TurboRAG (Lu et al. 2024, arXiv 2410.07590), and each is read as if it stood first.
+
 Training-free for every model with rotary positions. docs/format.md defines the arrays of such a
-memory.
+memory. In comments: B passages of a batch, L layers, KV key-value heads, d values per head, rows =
+L * KV.
 """
 
 from __future__ import annotations
@@ -13,7 +29,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from cmt_sdk.config.methods import kept_share
@@ -30,10 +45,16 @@ from cmt_sdk.neural.methods.base import (
     has_valid_codes,
     quantized_rows,
 )
+from cmt_sdk.neural.methods.kv_layout import (
+    biases_by_layer,
+    blocks_by_layer,
+    kept_bits,
+    places_of,
+)
 from cmt_sdk.neural.methods.kvzip import REPEAT, RepeatScores, top_share
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
-from cmt_sdk.types import PackedMemory
+from cmt_sdk.types import CompressedPassage
 
 KIND = "kv"
 REMEDY = "use another model, or compressor='soft' after `cmt train --part soft`"
@@ -76,13 +97,14 @@ class KVMethod(CompressionMethod):
     # -- compress ---------------------------------------------------------------------------------
 
     @torch.inference_mode()
-    def compress(self, passages: Sequence[str]) -> list[PackedMemory]:
-        """Make one memory per passage, in the order given."""
+    def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
+        """See CompressionMethod.compress."""
         ids = [self.lm.passage_ids(passage) for passage in passages]
         with self.lm.activate("encoder"):
             return in_batches(ids, self._compress_batch)
 
-    def _compress_batch(self, ids: Sequence[list[int]]) -> list[PackedMemory]:
+    def _compress_batch(self, ids: Sequence[list[int]]) -> list[CompressedPassage]:
+        """The memory of each row of token ids, by the adapter that is on."""
         keys, values, scores = self.encode(ids)
         memories = []
         for row, length in enumerate(map(len, ids)):
@@ -90,11 +112,13 @@ class KVMethod(CompressionMethod):
                 layers, heads, _ = self.lm.kv_shape
                 kept = torch.ones(layers, heads, length, dtype=torch.bool, device=self.lm.device)
             else:
-                kept = top_share(scores[row], length, self._share(length))
-            memories.append(_packed(keys[row, :, :, :length], values[row, :, :, :length], kept))
+                kept = top_share(scores[row], length, self._kept_share(length))
+            own_keys = keys[row, :, :, :length]  # (L, KV, length, d), without padding
+            own_values = values[row, :, :, :length]
+            memories.append(_packed(own_keys, own_values, kept))
         return memories
 
-    def _share(self, length: int) -> float:
+    def _kept_share(self, length: int) -> float:
         """The share of entries that a passage of `length` tokens keeps."""
         return kept_share(length, self.keep, self.at_least)
 
@@ -103,32 +127,37 @@ class KVMethod(CompressionMethod):
         where they are on.
 
         Args:
-            ids: Token ids of each passage.
+            ids: Token ids of each passage, at least one passage.
 
         Returns:
             Keys at position 0 and values [batch, layers, kv_heads, longest, d], and the scores
-            [batch, layers, kv_heads, longest] of `kvzip`, None where every entry is kept.
+            [batch, layers, kv_heads, longest] of `kvzip`, None where every entry is kept. What is
+            behind the end of a shorter passage is of other tokens.
         """
-        lengths = torch.tensor([len(i) for i in ids], device=self.lm.device)
+        lengths = torch.tensor([len(i) for i in ids], device=self.lm.device)  # (B,)
         longest = int(lengths.max())
         start = len(self.lm.prefix_ids)
         cue = self.lm.ids(REPEAT)
-        is_pruned = self._share(longest) < 1.0
+        # If the longest passage keeps everything, all do: shorter ones keep a larger share.
+        is_pruned = self._kept_share(longest) < 1.0
         watch = RepeatScores(start, lengths, len(cue)) if is_pruned else None
         rows = [i + cue + i for i in ids] if watch else list(ids)
         tokens = padded(rows, self.lm.device, self.lm.end_id)  # (B, m)
         positions = torch.arange(start, start + tokens.shape[1], device=self.lm.device)[None]
         cache = self.lm.prefix_cache(len(ids))
         self.lm.forward(cache, input_ids=tokens, position_ids=positions, watch=watch)
+        # Attention is causal: the entries of the passage do not know of its repetition.
         passage = slice(start, start + longest)
         keys = torch.stack([layer.keys[:, :, passage] for layer in cache.layers], dim=1)
         values = torch.stack([layer.values[:, :, passage] for layer in cache.layers], dim=1)
         layers = torch.arange(keys.shape[1], device=keys.device)[:, None, None]  # (L, 1, 1)
-        keys = self.rotary.unrotate(keys, positions[0, :longest], layers)
+        keys = self.rotary.unrotate(keys, positions[0, :longest], layers)  # (B, L, KV, longest, d)
         return keys, values, watch.result() if watch else None
 
-    def is_valid(self, memory: PackedMemory) -> bool:
-        """Whether the arrays agree in number, type and width, and are finite."""
+    def is_valid(self, memory: CompressedPassage) -> bool:
+        """See CompressionMethod.is_valid: the arrays agree in number, type and width, and are
+        finite.
+        """
         layers, heads, width = self.lm.kv_shape
         kept = memory.arrays.get("kept")
         mean = memory.arrays.get("key_mean")
@@ -142,7 +171,7 @@ class KVMethod(CompressionMethod):
             return False
         if mean.shape != (layers * heads, width):
             return False
-        count = int(_kept_bits(memory).sum())
+        count = int(kept_bits(memory).sum())
         return bool(np.isfinite(mean).all()) and all(
             has_valid_codes(memory, which, count, width) for which in ("key", "value")
         )
@@ -152,7 +181,7 @@ class KVMethod(CompressionMethod):
     @torch.inference_mode()
     def cache(
         self,
-        rows: Sequence[Sequence[PackedMemory]],
+        rows: Sequence[Sequence[CompressedPassage]],
         *,
         question: str = "",  # noqa: ARG002 - the entries do not depend on it
         room: int = 0,
@@ -162,77 +191,87 @@ class KVMethod(CompressionMethod):
         placed = [self._place(memories, room, bias) for memories in rows]
         return placed[0] if len(placed) == 1 else stacked(placed)
 
-    def _place(self, memories: Sequence[PackedMemory], room: int, bias: float) -> MemoryCache:
+    def _place(self, memories: Sequence[CompressedPassage], room: int, bias: float) -> MemoryCache:
         """Lay out [prefix | memory 1 | memory 2 | ... | room], every head with its own entries.
 
         1. Find each entry's row (layer * kv_heads + head), position and slot in its row.
         2. Pad every row to the longest one of its layer, add the room, and put all rows one behind
            the other in one flat buffer; an entry's target is its row's start plus its slot.
         3. Decode all entries, rotate the keys to their positions, and copy both to their targets.
-        4. Copy the prefix's entries to the first slots of every row.
-        5. Write the biases: `bias` for the entries of all memories but the last, -inf for padding.
+        4. Write the biases: `bias` for the entries of all memories but the last, -inf for padding.
+        5. Cut the buffer into layers, without a copy, and copy the prefix's entries to the first
+           slots of every row.
         """
         layers, kv_heads, width = self.lm.kv_shape
         prefix_length = len(self.lm.prefix_ids)
         device = self.lm.device
-        places = _placed(memories, prefix_length, layers * kv_heads)
+
+        places = places_of(memories, prefix_length, layers * kv_heads)
+
         entries = places.per_row.reshape(layers, kv_heads).max(1)  # (L,) the layers' longest rows
         lengths = np.repeat(entries + room, kv_heads)  # (rows,)
-        starts = torch.from_numpy(np.cumsum(lengths) - lengths)
-        targets = (starts[places.row] + places.slot).to(device)  # (entries of all memories,)
+        starts = torch.from_numpy(np.cumsum(lengths) - lengths)  # (rows,)
+        targets = (starts[places.row] + places.slot).to(device)  # (n,)
+
         flat = torch.zeros(2, int(lengths.sum()), width, dtype=self.lm.dtype, device=device)
         if memories:
-            keys, values = self._decoded(memories, places.row)
-            layer_of = places.row.to(device) // kv_heads
+            keys, values = self._decoded(memories, places.row)  # (n, d) each
+            layer_of = places.row.to(device) // kv_heads  # (n,)
             keys = self.rotary.rotate(keys, places.position.to(device), layer_of)
             flat[0].index_copy_(0, targets, keys.to(self.lm.dtype))
             flat[1].index_copy_(0, targets, values)
-        is_best = places.memory == len(memories) - 1
+
+        is_best = places.memory == len(memories) - 1  # (n,)
         biases = torch.zeros(flat.shape[1], dtype=self.lm.dtype, device=device)
         biases[targets] = torch.where(is_best, 0.0, bias).to(device, self.lm.dtype)
-        blocks = _by_layer(flat, lengths, kv_heads)  # by layer: (2, KV, padded + room, d)
-        made = MemoryCache(
-            [block[0][None] for block in blocks],
-            [block[1][None] for block in blocks],
-            _masked(biases, places.per_row, lengths, entries, kv_heads),
-            [places.end],
-            room,
-        )
-        for layer, prefix in enumerate(self.lm.prefix_cache(1).layers):
-            made.keys[layer][:, :, :prefix_length] = prefix.keys
-            made.values[layer][:, :, :prefix_length] = prefix.values
-        return made
+        layer_biases = biases_by_layer(biases, places.per_row, lengths, entries, kv_heads)
 
-    def _decoded(self, memories: Sequence[PackedMemory], row: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys (fp32, at position 0) and values (the model's type) [n, d] of all entries, in the
-        order of the memories; row [n] as in _Places.
+        blocks = blocks_by_layer(flat, lengths, kv_heads)  # by layer: (2, KV, padded + room, d)
+        keys_by_layer = [block[0][None] for block in blocks]  # (1, KV, padded + room, d) each
+        values_by_layer = [block[1][None] for block in blocks]
+        for layer, prefix in enumerate(self.lm.prefix_cache(1).layers):
+            keys_by_layer[layer][:, :, :prefix_length] = prefix.keys
+            values_by_layer[layer][:, :, :prefix_length] = prefix.values
+        return MemoryCache(keys_by_layer, values_by_layer, layer_biases, [places.end], room)
+
+    def _decoded(self, memories: Sequence[CompressedPassage], row: Tensor) -> tuple[Tensor, Tensor]:
+        """The entries of all memories, decoded.
+
+        Args:
+            memories: The memories, at least one.
+            row: Each entry's row, [n], as in Places.
+
+        Returns:
+            Keys (fp32, at position 0) and values (the model's type) [n, d], in the order of the
+            memories.
         """
-        keys = torch.cat([dequantize(quantized_rows(m, "key")) for m in memories])
+        keys = torch.cat([dequantize(quantized_rows(m, "key")) for m in memories])  # (n, d)
         values = torch.cat([dequantize(quantized_rows(m, "value")) for m in memories])
         stored = np.concatenate([m.arrays["key_mean"] for m in memories])  # (memories * rows, d)
         means = torch.from_numpy(stored.astype(np.float32))
         rows = len(memories[0].arrays["key_mean"])
-        counts = torch.tensor([len(m.arrays["key_codes"]) for m in memories])
+        counts = torch.tensor([len(m.arrays["key_codes"]) for m in memories])  # (memories,)
         owner = torch.arange(len(memories)).repeat_interleave(counts)  # (n,) the entry's memory
         keys += means[owner * rows + row]
         return keys.to(self.lm.device), values.to(self.lm.device, self.lm.dtype)
 
 
-def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
+def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> CompressedPassage:
     """Quantise the kept entries of one passage.
 
     The mean of a head's keys is stored once (`key_mean`), so that the codes spend their bits on
     differences only.
 
     Args:
-        keys: At position 0, [layers, heads, n, d].
-        values: [layers, heads, n, d].
-        kept: bool [layers, heads, n].
+        keys: At position 0, [layers, kv_heads, n, d].
+        values: [layers, kv_heads, n, d].
+        kept: bool [layers, kv_heads, n].
     """
     layers, heads, length, width = keys.shape
-    mean = keys.float().mean(2).half()  # (L, H, d)
-    centred = keys.float() - mean.float()[:, :, None]
-    key_rows = quantize(centred[kept], KEY_GROUP)  # (kept entries, ...)
+    mean = keys.float().mean(2).half()  # (L, KV, d), of all tokens, kept or not
+    # The mean as it is stored is taken off, so that its rounding costs nothing.
+    centred = keys.float() - mean.float()[:, :, None]  # (L, KV, n, d)
+    key_rows = quantize(centred[kept], KEY_GROUP)  # kept entries, row by row, then by token
     value_rows = quantize(values[kept])
     arrays = {
         "kept": np.packbits(kept.reshape(layers * heads, length).cpu().numpy(), axis=1),
@@ -242,91 +281,7 @@ def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> PackedMemory:
         "value_codes": value_rows.codes.cpu().numpy(),
         "value_scales": value_rows.scales.cpu().numpy(),
     }
-    return PackedMemory(KIND, length, arrays)
-
-
-def _kept_bits(memory: PackedMemory) -> NDArray[np.uint8]:
-    """Which entries a memory holds, 0 or 1, [rows, tokens]."""
-    return np.unpackbits(memory.arrays["kept"].view(np.uint8), axis=1, count=memory.tokens)
-
-
-@dataclass(frozen=True)
-class _Places:
-    """Where the n entries of all memories go.
-
-    Attributes:
-        row: [n], layer * kv_heads + head.
-        position: [n], in the prompt.
-        slot: [n], index in the row.
-        memory: [n], number of the memory.
-        per_row: [rows], entries of each row, the prefix included.
-        end: The first position after all memories.
-    """
-
-    row: Tensor
-    position: Tensor
-    slot: Tensor
-    memory: Tensor
-    per_row: NDArray[Any]
-    end: int
-
-
-def _placed(memories: Sequence[PackedMemory], prefix_length: int, rows: int) -> _Places:
-    found_rows = []
-    positions = []
-    slots = []
-    owners = []
-    filled = np.full(rows, prefix_length)
-    start = prefix_length
-    for number, memory in enumerate(memories):
-        # The codes of a memory are in the order of its bits: row by row, then by token.
-        kept = _kept_bits(memory)  # (rows, tokens)
-        row, position = np.nonzero(kept)  # (n,) each
-        counts = kept.sum(1, dtype=np.int64)  # (rows,)
-        first = np.cumsum(counts) - counts  # index of each row's first entry in `row`
-        found_rows.append(row)
-        positions.append(position + start)
-        slots.append(np.arange(len(row)) - first[row] + filled[row])
-        owners.append(np.full(len(row), number))
-        filled = filled + counts
-        start += memory.tokens
-    return _Places(
-        _joined(found_rows), _joined(positions), _joined(slots), _joined(owners), filled, start
-    )
-
-
-def _joined(parts: Sequence[NDArray[Any]]) -> Tensor:
-    return torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *parts]))
-
-
-def _by_layer(flat: Tensor, lengths: NDArray[Any], kv_heads: int) -> list[Tensor]:
-    """Views [2, kv_heads, padded + room, d] of the flat buffer [2, n, d], one per layer."""
-    sizes = lengths.reshape(-1, kv_heads).sum(1).tolist()
-    parts = torch.split(flat, sizes, dim=1)
-    return [part.reshape(2, kv_heads, -1, flat.shape[2]) for part in parts]
-
-
-def _masked(
-    biases: Tensor,
-    per_row: NDArray[Any],
-    lengths: NDArray[Any],
-    entries: NDArray[Any],
-    kv_heads: int,
-) -> list[Tensor]:
-    """By layer, the biases [1, kv_heads, 1, padded + room], with -inf where padding is.
-
-    biases [n] in the order of the flat buffer; per_row and lengths [rows]; entries [layers].
-    """
-    masked = []
-    by_layer = torch.split(biases, lengths.reshape(-1, kv_heads).sum(1).tolist())
-    for layer, longest in enumerate(entries):
-        rows = slice(layer * kv_heads, (layer + 1) * kv_heads)
-        slots = np.arange(lengths[rows.start])[None]  # (1, padded + room)
-        is_padding = (slots >= per_row[rows, None]) & (slots < longest)  # the room stays open
-        closed = torch.from_numpy(is_padding).to(biases.device)
-        layer_biases = by_layer[layer].reshape(kv_heads, -1).masked_fill(closed, float("-inf"))
-        masked.append(layer_biases[None, :, None])
-    return masked
+    return CompressedPassage(KIND, length, arrays)
 
 
 # -- check ----------------------------------------------------------------------------------------
@@ -344,18 +299,22 @@ def check_kv(lm: FrozenModel) -> Rotary:
     """
     rotary = Rotary(lm.model)
     probe = read_probe(lm)
+    # The same text at another position has the same states, as positions are relative.
     problem = "its answers depend on the position of a text"
     compare(lm, probe.states[1], probe.states[0], problem, "KV", REMEDY)
+    # Its keys there are the keys here, rotated.
     moved = []
     for number, layer in enumerate(probe.cache.layers):
-        layers = torch.full_like(probe.positions[0], number)
-        keys = rotary.unrotate(layer.keys[:1], probe.positions[0], layers)
-        keys = rotary.rotate(keys, probe.positions[1], layers).to(layer.keys.dtype)
+        layers = torch.full_like(probe.positions[0], number)  # (n,)
+        unrotated = rotary.unrotate(layer.keys[:1], probe.positions[0], layers)  # (1, KV, n, d)
+        keys = rotary.rotate(unrotated, probe.positions[1], layers).to(layer.keys.dtype)
         problem = f"the keys of layer {number} are not moved by its rotary positions"
         compare(lm, keys, layer.keys[1:], problem, "KV", REMEDY)
         moved.append(keys)
+    # Behind these keys the model goes on as behind the text.
     check_cached_reading(lm, probe, moved, row=1)
-    first = lm.model(input_ids=probe.ids[:1, :1], use_cache=False).logits[0]
+    # FrozenModel.logits computes what the complete model does.
+    first = lm.model(input_ids=probe.ids[:1, :1], use_cache=False).logits[0]  # (1, vocabulary)
     problem = "its output layer does more than multiply"
     compare(lm, lm.logits(probe.states[0, :1]), first, problem, "KV", REMEDY)
     return rotary

@@ -7,7 +7,7 @@ Knows no store and no model.
 """
 
 from cmt_sdk.understanding.newest.past import asks_for_before
-from cmt_sdk.understanding.newest.probe import SURE, probe_of, text_of
+from cmt_sdk.understanding.newest.probe import SURE, supersession_probe, text_of
 from cmt_sdk.understanding.newest.same import (
     CONTESTED,
     LEAST,
@@ -36,8 +36,8 @@ __all__ = [
     "is_statement",
     "newest_first",
     "oldest_first",
-    "probe_of",
     "renews",
     "stated_at",
+    "supersession_probe",
     "text_of",
 ]

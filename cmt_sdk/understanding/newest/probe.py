@@ -27,7 +27,7 @@ LONGEST = 60  # tokens of a text; the pairs that the probe was fitted to are sho
 
 
 @dataclass(frozen=True)
-class Probe:
+class SupersessionProbe:
     """weights: float32 [d]."""
 
     weights: Vector
@@ -45,7 +45,7 @@ def text_of(older: str, newer: str) -> str:
 
 
 @cache
-def probe_of(name: str) -> Probe | None:
+def supersession_probe(name: str) -> SupersessionProbe | None:
     """The probe for the states of the model of this name (ports.StateReader); None where none is
     shipped.
     """
@@ -53,4 +53,4 @@ def probe_of(name: str) -> Probe | None:
     if not place.is_file():
         return None
     with place.open("rb") as file, np.load(file, allow_pickle=False) as held:
-        return Probe(held["weights"].astype(np.float32), float(held["bias"]))
+        return SupersessionProbe(held["weights"].astype(np.float32), float(held["bias"]))

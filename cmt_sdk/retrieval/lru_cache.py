@@ -1,4 +1,4 @@
-"""A cache of recent results, bounded by a number of entries; safe to use from several threads."""
+"""A least-recently-used cache, bounded by a number of entries; safe to use from several threads."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LIMIT = 500  # entries
 
 
 @dataclass
-class Recent(Generic[K, V]):
+class LRUCache(Generic[K, V]):
     """A map that drops its least recently used entry once it holds more than `limit`."""
 
     limit: int = LIMIT

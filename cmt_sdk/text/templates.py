@@ -25,21 +25,30 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 LONGEST_TEMPLATE = 200_000  # characters: the longest of well-known models has some 30,000
-# characters that are made; a round of a loop counts as ROUND and the text in it
+# Characters that a rendering may make, in all. A round of a loop counts as ROUND and the text in
+# it, so that a loop without text costs something too.
 LEAST_BUDGET = 4_000_000
 PER_CHARACTER = 64  # of the budget for each character of the conversation
 ROUND = 200
 LARGEST_NUMBER = 10_000  # that a template gives to a function: widths and counts
 SECONDS = 5.0
-OPERATORS = frozenset({"*", "**", "+", "%"})
+OPERATORS = frozenset({"*", "**", "+", "%"})  # those that can make much of little
 FORMATS = ("format", "format_map")
-GLOBALS = ("range", "dict", "namespace")
+GLOBALS = ("range", "dict", "namespace")  # of Jinja's own; `lipsum` and others are left out
+# A width of five digits ("%99999d"), one among the values ("%*d"), a nested one ("{:{}}").
 WIDTH = re.compile(r"\d{5}|%[^\sa-z%]{0,9}\*|\{[^{}]{0,99}:[^{}]{0,9}\{")
 SIZED = (str, bytes, list, tuple, dict)
 
 
 class Budget:
-    """The steps and characters that one rendering has left. Raises SecurityError at 0."""
+    """The steps and characters that one rendering has left.
+
+    Args:
+        size: Characters of the conversation.
+
+    Raises:
+        SecurityError: In `spend` and the calls that use it, below 0 or after SECONDS.
+    """
 
     def __init__(self, size: int) -> None:
         self.left = LEAST_BUDGET + PER_CHARACTER * size
@@ -103,12 +112,15 @@ class _Environment(ImmutableSandboxedEnvironment):
             extensions=[_Generation, loopcontrols],
             finalize=_written,
         )
-        self.globals = {name: self.globals[name] for name in GLOBALS} | {"raise_exception": _refuse}
-        self.filters = {name: _paid(f) for name, f in (self.filters | {"tojson": _as_json}).items()}
-        self.filters |= {"_round": _round, "_joined": _joined}
+        self.globals = {name: self.globals[name] for name in GLOBALS}
+        self.globals["raise_exception"] = _refuse
+        theirs = self.filters | {"tojson": _as_json}
+        ours = {"_round": _round, "_joined": _joined}  # `_bounded` puts them into templates
+        self.filters = {name: _paid(function) for name, function in theirs.items()} | ours
 
     def call(__self, __context: Context, __obj: Any, *args: Any, **kwargs: Any) -> Any:  # noqa: N805 - as the class above
         """Any call in a template: of a method, a macro or a function."""
+        # Checked before the call: afterwards the memory is spent.
         method = getattr(__obj, "__wrapped__", __obj)  # the sandbox wraps str.format
         _check_size([getattr(method, "__self__", None), *args, *kwargs.values()])
         if getattr(method, "__name__", "") in FORMATS:
@@ -116,7 +128,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         return _budget.get().made(super().call(__context, __obj, *args, **kwargs))
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        """An operation that can make much of little."""
+        """An operation that can make much of little: one of OPERATORS."""
         if operator == "**":
             raise SecurityError("it raises to a power")
         if operator == "*" and (isinstance(left, SIZED) or isinstance(right, SIZED)):
@@ -131,6 +143,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
 
 def _bits(value: Any) -> int:
+    """The length of a whole number: products of long ones take long."""
     return value.bit_length() if isinstance(value, int) else 0
 
 
@@ -142,34 +155,40 @@ def _round(_context: Context, amount: int) -> str:
 
 
 def _joined(parts: Sequence[Any]) -> str:
+    """The operator ~, whose parts count as written text."""
     return "".join(str(_written(part)) for part in parts)
 
 
 def _written(value: Any) -> Any:
+    """Charge for a value that goes into the text, and return it: Jinja's `finalize`."""
     return _budget.get().written(value)
 
 
 def _paid(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A filter whose arguments are checked and whose result is charged for."""
+
     @functools.wraps(function)
-    def filtered(*args: Any, **kwargs: Any) -> Any:
+    def paid_filter(*args: Any, **kwargs: Any) -> Any:
         _check_size([*args, *kwargs.values()])
         if function is do_format:
             _check_widths(str(args[0]))
         made = function(*args, **kwargs)
-        return _budget.get().made(_within(made) if hasattr(made, "__next__") else made)
+        # A generator has made nothing yet: it pays value by value.
+        return _budget.get().made(_charged(made) if hasattr(made, "__next__") else made)
 
-    return filtered
+    return paid_filter
 
 
-def _within(values: Iterable[Any]) -> Iterable[Any]:
+def _charged(values: Iterable[Any]) -> Iterable[Any]:
     for value in values:
         _budget.get().spend(1)
         yield value
 
 
 def _check_size(given: Sequence[Any]) -> None:
-    """What a function makes of its arguments has at most the product of their sizes: `replace`,
-    `join`, `center`.
+    """Refuse arguments of which a function could make more than the budget has left.
+
+    What it makes has at most the product of their sizes: `replace`, `join`, `center`.
     """
     most = 1
     budget = _budget.get()
@@ -205,14 +224,16 @@ def _bounded(tree: nodes.Template) -> nodes.Template:
     kinds = (nodes.For, nodes.Macro, nodes.CallBlock)
     found: list[Any] = [node for kind in kinds for node in tree.find_all(kind)]
     for node in found:
+        # Fixed text passes no filter: it is paid for with the round.
         size = sum(len(text.data) for text in node.find_all(nodes.TemplateData))
         paid = nodes.Filter(nodes.Const(ROUND + size), "_round", [], [], None, None)
         node.body.insert(0, nodes.Output([paid]))
-    _rewrite(tree)
+    _replace_concats(tree)
     return tree
 
 
-def _rewrite(node: nodes.Node) -> None:
+def _replace_concats(node: nodes.Node) -> None:
+    """Replace each operator ~ beneath a node, which Jinja does not intercept, by `_joined`."""
     for field, value in node.iter_fields():
         if isinstance(value, nodes.Concat):
             setattr(node, field, _as_joined(value))
@@ -221,7 +242,7 @@ def _rewrite(node: nodes.Node) -> None:
                 _as_joined(inner) if isinstance(inner, nodes.Concat) else inner for inner in value
             ]
     for inner in node.iter_child_nodes():
-        _rewrite(inner)
+        _replace_concats(inner)
 
 
 def _as_joined(concat: nodes.Concat) -> nodes.Filter:
@@ -230,8 +251,13 @@ def _as_joined(concat: nodes.Concat) -> nodes.Filter:
     )
 
 
-@functools.lru_cache(maxsize=16)
+@functools.lru_cache(maxsize=16)  # each question renders the template of the same model
 def _compiled(template: str) -> Template:
+    """The template, parsed and with payments.
+
+    Raises:
+        TemplateError: Its syntax is wrong, or it is too long (SecurityError).
+    """
     if len(template) > LONGEST_TEMPLATE:
         raise SecurityError(
             f"it has {len(template):,} characters, the limit is {LONGEST_TEMPLATE:,}"
@@ -251,6 +277,9 @@ def render(template: str, messages: Sequence[Mapping[str, str]], day: str, **giv
         messages: {"role", "content"} each.
         day: What `strftime_now` gives, whatever it is asked for.
         given: Other names that the template knows.
+
+    Returns:
+        The text of the prompt.
 
     Raises:
         TemplateError: It refuses the messages, fails, or goes beyond its bounds (SecurityError).

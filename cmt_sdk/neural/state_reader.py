@@ -22,7 +22,7 @@ LAYER_SHARES = (1 / 2, 2 / 3)
 
 
 @dataclass(frozen=True)
-class StateListener:
+class FrozenStateReader:
     """Mean and last state of a message, as a user's turn that the bare model is to answer.
 
     Attributes:
@@ -35,17 +35,22 @@ class StateListener:
 
     @torch.inference_mode()
     def states(self, texts: Sequence[str]) -> Vector:
-        """States float32 [n, 4 * width] of n texts."""
-        ids = [self.lm.heard_ids(text, MAX_TOKENS) for text in texts]
-        return np.stack(in_batches(ids, self._states))
+        """States float32 [n, 4 * width] of n texts: mean and last state after each of two layers.
 
-    def _states(self, ids: Sequence[list[int]]) -> list[Vector]:
-        """States [4 * width] of each row."""
-        tokens, inside = padded_with_mask(ids, self.lm.device, self.lm.end_id)
+        Args:
+            texts: At least one message.
+        """
+        ids = [self.lm.heard_ids(text, MAX_TOKENS) for text in texts]
+        return np.stack(in_batches(ids, self._states_of_batch))
+
+    def _states_of_batch(self, ids: Sequence[list[int]]) -> list[Vector]:
+        """States [4 * width] of each row of token ids."""
+        tokens, inside = padded_with_mask(ids, self.lm.device, self.lm.end_id)  # (n, t) each
         layers = [max(1, round(self.lm.kv_shape[0] * share)) for share in LAYER_SHARES]
-        taken = run_until(self.lm, tokens, layers)
+        taken = run_until(self.lm, tokens, layers)  # by layer, (n, t, width)
         pooled = [self._pooled(taken[layer].float(), inside) for layer in layers]
-        return list(torch.cat(pooled, dim=1).cpu().numpy().astype(np.float32))
+        joined = torch.cat(pooled, dim=1)  # (n, 4 * width)
+        return list(joined.cpu().numpy().astype(np.float32))
 
     @staticmethod
     def _pooled(states: torch.Tensor, inside: torch.Tensor) -> torch.Tensor:
@@ -59,7 +64,8 @@ class StateListener:
             [n, 2 * width].
         """
         lengths = inside.sum(1, keepdim=True)  # (n, 1)
+        # At length 1 all tokens count alike, however large their states are.
         mean = (normalize(states, dim=-1) * inside[..., None]).sum(1) / lengths  # (n, width)
-        rows = torch.arange(len(states), device=states.device)
+        rows = torch.arange(len(states), device=states.device)  # (n,)
         last = states[rows, lengths[:, 0] - 1]  # (n, width)
         return torch.cat([mean, last], dim=1)

@@ -1,4 +1,4 @@
-"""Compressed passages: fingerprint, packed memory, embedding. Knows numpy."""
+"""Compressed passages: fingerprint, compressed passage, embedding. Knows numpy."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Vector: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """What made a memory. A model reads only memories of its own fingerprint, except that `keep`
-    and `keep_at_least` may differ, and `quantization` between bf16 and fp32: the same weights, and
-    far closer to each other than to four bits.
+    """What made a compressed passage. A model reads only compressed passages of its own
+    fingerprint, except that `keep` and `keep_at_least` may differ, and `quantization` between bf16
+    and fp32: the same weights, and far closer to each other than to four bits.
 
     Attributes:
         model: The name of the base model.
@@ -30,8 +30,8 @@ class Fingerprint:
         compressor: "kv", or "soft-merged" with its compression.
         keep: The share of entries kept, 1 / compression; 1 for "soft".
         format: The number of the format of the arrays (docs/format.md).
-        keep_at_least: Tokens of every passage whose entries are all kept. 0 in memories that were
-            made before this setting existed; their id stays.
+        keep_at_least: Tokens of every passage whose entries are all kept. 0 in compressed passages
+            that were made before this setting existed; their id stays.
     """
 
     model: str
@@ -54,8 +54,8 @@ class Fingerprint:
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: Fingerprint) -> list[str]:
-        """The fields that keep memories of `self` from being read by `other`, as "name: mine !=
-        theirs"; empty if `other` can read them.
+        """The fields that keep compressed passages of `self` from being read by `other`, as "name:
+        mine != theirs"; empty if `other` can read them.
         """
         may = {"keep", "keep_at_least", "model"}
         if {self.quantization, other.quantization} == {"bf16", "fp32"}:
@@ -73,7 +73,7 @@ class Fingerprint:
 
 
 @dataclass(frozen=True, slots=True)
-class PackedMemory:
+class CompressedPassage:
     """A compressed passage as it is stored.
 
     Attributes:
@@ -99,10 +99,10 @@ class Encoded:
     Attributes:
         memory: The compressed passage, which is read.
         embedding: Float32 [dimension], of length 1, by which it is found.
-        fidelity: In [0, 1], how much of the passage the model reads from its memory; None if it was
-            not measured.
+        fidelity: In [0, 1], how much of the passage the model reads from its compressed form; None
+            if it was not measured.
     """
 
-    memory: PackedMemory
+    memory: CompressedPassage
     embedding: Vector
     fidelity: float | None = None
