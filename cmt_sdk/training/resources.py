@@ -50,6 +50,12 @@ def needs(
 def check(recipe: Recipe, sizes: ModelSizes, passage: int, device: torch.device) -> None:
     """Check that the machine has the resources of a run, before weights are loaded.
 
+    Args:
+        recipe: The run, whose folder may not exist yet.
+        sizes: Those of its model.
+        passage: Tokens of a long passage of its data.
+        device: Where it computes.
+
     Raises:
         StorageDenied: The folder cannot be written.
         StorageFull: The disk has too little room.

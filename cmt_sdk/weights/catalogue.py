@@ -85,7 +85,7 @@ def _entry(
     return CatalogueEntry(
         name=name,
         is_here=info is not None,
-        parameters=shape.parameters,
+        parameters=named.parameters if named else shape.parameters,
         licence=licence,
         download_bytes=named.bytes if named else 0,
         disk_bytes=disk,

@@ -35,10 +35,13 @@ T = TypeVar("T")
 
 
 class Adapters:
-    """The adapters on a model: their hashes by name, and the active one (None: the bare base).
+    """The adapters on a model.
 
-    merged: by name, each changed layer with its own weight and the changed one. layers: those that
-    peft put in.
+    Attributes:
+        hashes: By name, the hash of the adapter's weights.
+        active: The one that is on; None for the bare base.
+        layers: Those that peft put in.
+        merged: By name, each changed layer with its own weight and the changed one.
     """
 
     def __init__(self) -> None:
@@ -52,8 +55,15 @@ class Adapters:
 class LoadedModel:
     """A frozen language model, its tokenizer, and their identity.
 
-    `base_hash` and `tokenizer_hash` are SHA-256 prefixes of the files they were loaded from,
-    whatever the precision; `quantization` is "nf4", "bf16" or "fp32".
+    Attributes:
+        model: The model, in eval mode, without gradients.
+        tokenizer: Its tokenizer.
+        name: As `model_info` names it.
+        base_hash: SHA-256 prefix, 16 hexadecimal digits, of its weights' files, whatever the
+            precision.
+        tokenizer_hash: The same of the tokenizer's files.
+        quantization: "nf4", "bf16" or "fp32".
+        adapters: Those that `attach_adapters` puts on.
     """
 
     model: PreTrainedModel
@@ -197,6 +207,7 @@ def load_part(file: Path, make: Callable[[dict[str, torch.Tensor]], T]) -> T:
 def _load(
     info: ModelInfo, precision: str, device: torch.device
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load model and tokenizer from a folder that shows nothing else (`vetted`)."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

