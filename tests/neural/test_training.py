@@ -53,10 +53,10 @@ def mixture(seed=0):
     return Mixture({"towns": passages()}, {"towns": 1.0}, seed)
 
 
-def reader_task(seed=0):
+def reader_task(seed=0, rank=4):
     """A reader adapter on a fresh tiny model."""
     torch.manual_seed(seed)
-    made = trainable(tiny_llama(), byte_tokenizer(), rank=4)
+    made = trainable(tiny_llama(), byte_tokenizer(), rank=rank)
     packs = [draw(made.lm, mixture(7))]
     learned = made.parameters["reader"]
     return ReaderTask(
@@ -299,10 +299,10 @@ def test_a_base_in_four_bits_alone_teaches_what_its_imitation_teaches(tmp_path):
     pytest.importorskip("bitsandbytes")
     folder = save_tiny(tmp_path / "tiny")
     found = []
-    for precision in ("fp32", "nf4"):
+    for precision in ("full", "nf4"):
         torch.manual_seed(0)
         model = load_base(str(folder), precision=precision, device="cpu", gradients=True).model
-        made = trainable(model.float(), byte_tokenizer(), rank=4)
+        made = trainable(model, byte_tokenizer(), rank=4)
         learned = made.parameters["reader"]
         for parameter in learned:
             parameter.data = (
@@ -312,7 +312,7 @@ def test_a_base_in_four_bits_alone_teaches_what_its_imitation_teaches(tmp_path):
                 / 8
             )
         task = ReaderTask(made.lm, Rotary(model), mixture(), [], learned, made.save, {0.5: 1.0})
-        if precision == "fp32":
+        if precision == "full":
             Bases(model).use(nf4=True)
         found.append((task.learn()[0], [p.grad for p in learned]))
     (loss, gradients), (same_loss, same_gradients) = found
@@ -325,7 +325,7 @@ def test_moments_in_eight_bits_resume_where_they_were(tmp_path):
     """Cut off after two of four steps, the run ends as the whole one, and its state is smaller."""
     pytest.importorskip("bitsandbytes", "0.50")
     plan = Plan(steps=4, rate=5e-3, accumulate=1, warmup=1, save_every=2, validate_every=10)
-    train(reader_task(), plan, tmp_path / "whole", lambda _: None, eight_bit=True)
+    train(reader_task(rank=32), plan, tmp_path / "whole", lambda _: None, eight_bit=True)
 
     class Killed(Exception):
         """The process is gone."""
@@ -335,11 +335,11 @@ def test_moments_in_eight_bits_resume_where_they_were(tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        train(reader_task(), plan, tmp_path / "cut", kill, eight_bit=True)
+        train(reader_task(rank=32), plan, tmp_path / "cut", kill, eight_bit=True)
     with pytest.raises(InvalidSetting, match="holds a run with eight_bit=True"):
-        train(reader_task(), plan, tmp_path / "cut", lambda _: None)
-    train(reader_task(), plan, tmp_path / "cut", lambda _: None, eight_bit=True)
-    train(reader_task(), plan, tmp_path / "full", lambda _: None)
+        train(reader_task(rank=32), plan, tmp_path / "cut", lambda _: None)
+    train(reader_task(rank=32), plan, tmp_path / "cut", lambda _: None, eight_bit=True)
+    train(reader_task(rank=32), plan, tmp_path / "full", lambda _: None)
     states = {}
     for name in ("whole", "cut", "full"):
         (file,) = (tmp_path / name / "state").glob("step-4.safetensors")
