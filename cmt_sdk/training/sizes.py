@@ -1,13 +1,16 @@
-"""The memory and disk that a training run takes, from its recipe and the outline of its model.
+"""The memory that serving a model takes, and the memory and disk of a training run.
 
-Computed before any weights are loaded. Knows no machine and no file.
+Computed from the recipe and the outline of the model, before weights are loaded. Knows no machine
+and no file.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from cmt_sdk.neural.batching import BATCH_TOKENS
@@ -81,6 +84,37 @@ class ModelSizes:
             quantised=quantised,
             others=sum(p.numel() for p in model.parameters()) - quantised,
         )
+
+
+def published(numbers: Mapping[str, Any]) -> ModelSizes:
+    """The sizes of a model from its config.json, without more of it.
+
+    Args:
+        numbers: The settings that decide sizes, and `model_type`, in the words of transformers.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**numbers))
+    return ModelSizes.of(model)
+
+
+def serving_memory(sizes: ModelSizes, passage: int, width: int) -> int:
+    """Bytes that a model with NF4 weights takes while it compresses a batch of `kv` passages.
+
+    Answering takes less.
+
+    Args:
+        sizes: Those of the model.
+        passage: Tokens of a passage.
+        width: Bytes of a number that the model computes with.
+    """
+    read = 2 * BATCH_TOKENS  # each passage twice
+    entries = sizes.layers * sizes.entries * BATCH_TOKENS * 3 * width
+    layer = read * width * sizes.adapted / 2
+    scores = 8 * sizes.heads * BATCH_TOKENS * (2 * passage + PREFIX_TOKENS)
+    weights = FOUR_BITS * sizes.quantised + width * sizes.others
+    return round(weights + entries + layer + scores + PROCESS_BYTES)
 
 
 def estimate(
