@@ -138,7 +138,7 @@ def test_only_thoughts_at_the_beginning_are_left_out(pieces, wanted):
 
 def test_a_server_that_does_not_stream_is_read_too(memory, server):
     """Its one JSON value is the answer."""
-    whole = {"choices": [{"message": {"content": "Lisbon"}, "finish_reason": "stop"}]}
+    whole = {"choices": [{"message": {"content": "Lisbon"}}]}
     server.plays = [sends(json.dumps(whole), JSON)]
     assert memory.ask(QUESTION).text == "Lisbon"
 
