@@ -18,11 +18,11 @@ from torch import Tensor
 from cmt_sdk.neural.batching import batches
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.methods.kvzip import top_share
 from cmt_sdk.neural.quantization import KEY_GROUP, fake_quantize
 from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.reading.limits import NON_BEST_BIAS
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.nf4_base import Bases

@@ -12,10 +12,10 @@ import torch
 
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.embedding import Matcher
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.questions.dataset import Question, QuestionedPassage
+from cmt_sdk.reading.limits import NON_BEST_BIAS
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import reduce_rank, trainable
 from cmt_sdk.training.data import Mixture, is_validation
