@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -11,17 +10,15 @@ import click
 
 import cmt_sdk
 from cmt_cli.error_handling import warn
-from cmt_cli.local_model import device_warning, model_warning, resolve_adapter, resolve_model
 from cmt_cli.memory_folder import open_memory, open_or_create
 from cmt_cli.options import json_option, memory_option
 from cmt_cli.output import echo, print_json, print_table, to_jsonable
+from cmt_cli.setting_values import parse_setting, setting_warning
 from cmt_cli.suggestions import SuggestingGroup
 from cmt_sdk.errors import MemoryNotFound, ModelError, ModelNotFound
 
 # Settings whose change may make existing compressed passages unusable.
 MADE_WITH = ("model", "adapter", "precision", "compressor", "compression", "keep_at_least")
-RESOLVED: Mapping[str, Callable[[str], str]] = {"model": resolve_model, "adapter": resolve_adapter}
-WARNINGS: Mapping[str, Callable[[str], str]] = {"model": model_warning, "device": device_warning}
 
 
 @click.group(cls=SuggestingGroup, invoke_without_command=True)
@@ -98,9 +95,11 @@ def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
       cmt config set memory_budget 2000000000
       cmt config set model Qwen/Qwen3-0.6B -m work
     """  # noqa: D301 - click reads the escape
-    new = _parse(name, value)
-    warning = WARNINGS[name](new) if name in WARNINGS else ""
-    with open_or_create(folder) as memory:
+    new = parse_setting(name, value)
+    warning = setting_warning(name, new)
+    # a new memory of this model needs no other one; a model that is not here yet is recorded only
+    is_made_with = not warning and not cmt_sdk.Memory.exists(folder)
+    with open_or_create(folder, **({name: new} if is_made_with else {})) as memory:
         before = memory.settings
         settings = memory.configure(**{name: new})
         needs_reencode = name in MADE_WITH and settings != before and memory.count() > 0
@@ -112,10 +111,3 @@ def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
         warn(warning, as_json=as_json)
     if needs_reencode and not as_json:
         echo("passages compressed with another value: `cmt reencode` re-encodes them", err=True)
-
-
-def _parse(name: str, text: str) -> Any:
-    """Convert the text to the type of the setting; paths become absolute."""
-    if name in RESOLVED:
-        return RESOLVED[name](text)
-    return cmt_sdk.Settings.parse(name, text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,6 @@ from cmt_cli.truncation import mark_truncated, report_truncation
 from cmt_sdk.errors import (
     AlreadyExists,
     CMTError,
-    DocumentNotFound,
     InvalidInput,
     InvalidSetting,
     StorageDenied,
@@ -29,7 +28,8 @@ from cmt_sdk.errors import (
 
 # A path such as /etc/hosts is not a command: it continues after its first name.
 COMMAND = re.compile(r"(/[a-z]+)(?:\s+(.*))?", re.DOTALL)
-REMEMBERED = "remembered; /forget takes it back"
+REMEMBERED = "remembered; /undo takes it back"
+LISTED = 50  # notes that /memories lists, the latest ones
 
 
 @dataclass
@@ -37,7 +37,6 @@ class Conversation:
     """One run of `cmt chat`.
 
     Attributes:
-        remembered: Documents that were added in this run and not forgotten since.
         talk: The chat of the library, with its turns and last answer.
     """
 
@@ -46,7 +45,6 @@ class Conversation:
     options: dict[str, Any]
     remember: bool
     as_json: bool
-    remembered: list[cmt_sdk.Document] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.talk = self._start()
@@ -81,18 +79,18 @@ class Conversation:
 
     def _answer(self, line: str) -> None:
         heard = self.talk.hear(line)
-        gone = {name for receipt in heard.receipts for name in receipt.documents}
-        self.remembered = [d for d in self.remembered if d.id not in gone]
-        self.remembered += [heard.kept] if heard.kept else []
         try:
-            if self.as_json:
-                print_json(self.talk.reply(heard).answer)
-            else:
-                print_pieces(mark_truncated(self.talk.reply(heard), lambda: self.talk.last))
-                report_truncation(self.talk.last)
+            self._print(self.talk.reply(heard))
         finally:  # the document is stored even if the reply is stopped
             if heard.kept and not self.as_json:
                 echo(REMEMBERED, err=True)
+
+    def _print(self, reply: cmt_sdk.Stream) -> None:
+        if self.as_json:
+            print_json(reply.answer)
+        else:
+            print_pieces(mark_truncated(iter(reply), lambda: self.talk.last))
+            report_truncation(self.talk.last)
 
     def _run_command(self, name: str, argument: str) -> None:
         command = COMMANDS.get(name)
@@ -139,42 +137,40 @@ class Conversation:
 
     def add(self, text: str) -> None:
         """Add a text to the memory, as --remember does with turns."""
-        document = self.memory.add(
-            text, scope=self.scope, source="chat", metadata={"role": "user"}, wait=False
-        )
-        if document.source != "chat":
-            echo(f"already remembered: {short_source(document.source, document.id)}", err=True)
-            return
-        self.remembered.append(document)
-        echo(REMEMBERED, err=True)
+        heard = self.talk.keep(text)
+        if heard.is_new:
+            echo(REMEMBERED, err=True)
+        elif (known := heard.kept) is not None:
+            self.talk.stated.remove(heard)
+            echo(f"already remembered: {short_source(known.source, known.id)}", err=True)
 
-    def forget(self, _: str) -> None:
-        """Erase the last document that this conversation added, and the turn it came from."""
-        if not self.remembered:
-            raise DocumentNotFound(
-                "nothing was remembered in this conversation; `cmt forget` erases what was before"
-            )
-        document = self.remembered.pop()
-        text = document.text
-        turns = self.talk.turns
-        origins = [
-            n for n, turn in enumerate(turns) if turn.role == "user" and text in turn.content
-        ]
-        for origin in reversed(origins):
-            del turns[origin : origin + 2]  # the turn and its answer
-        if document.source != "chat":
-            echo(
-                f"stays: {one_line(text, 60)}; it was there before, from another source: `cmt"
-                " forget` erases it",
-                err=True,
-            )
-            return
-        receipt = self.memory.forget(document.id)
-        left = pluralize(receipt.traces_found, "trace") if receipt.traces_found else "no trace"
-        echo(
-            f"erased: {one_line(text, 60)}; {left} left in {', '.join(receipt.files_scanned)}",
-            err=True,
-        )
+    def memories(self, _: str) -> None:
+        """List what conversations have kept."""
+        notes = self.talk.memories()
+        for note in notes[-LISTED:]:
+            day = note.updated_at.date().isoformat() if note.updated_at else ""
+            echo(f"{day}  {one_line(note.text, 100)}")
+        if len(notes) > LISTED:
+            echo(f"{len(notes) - LISTED} earlier ones: `cmt list` shows all", dim=True)
+        elif not notes:
+            echo("no conversation has kept anything yet", err=True)
+
+    def forget(self, text: str) -> None:
+        """Show the notes that a text concerns, and erase them after a yes."""
+        self._print(self.talk.forget(text))
+
+    def undo(self, _: str) -> None:
+        """Erase the last text that this conversation kept, and the turn it came from."""
+        heard = self.talk.undo()
+        text = one_line(heard.kept.text, 60) if heard.kept else ""
+        if not heard.receipts:
+            echo(f"stays: {text}; it was there before: `cmt forget` erases it", err=True)
+        for receipt in heard.receipts:
+            count = receipt.traces_found
+            left = pluralize(count, "trace") if count else "no trace"
+            echo(f"erased: {text}; {left} left in {', '.join(receipt.files_scanned)}", err=True)
+        for document in heard.replaced:
+            echo(f"valid again: {one_line(document.text, 60)}", err=True)
 
     def reader(self, name: str) -> None:
         """Use another reader from now on."""
@@ -195,6 +191,7 @@ class Conversation:
         self.talk = self._start()
         self.talk.turns = before.turns
         self.talk.last = before.last
+        self.talk.stated = before.stated
 
     def save(self, name: str) -> None:
         """Write the turns to a new file."""
@@ -238,7 +235,9 @@ COMMANDS: Mapping[str, Command] = {
     "/why": Command("the passages in full, with tokens and times", Conversation.why),
     "/clear": Command("start over", Conversation.clear),
     "/remember": Command("add a text to the memory", Conversation.add, "TEXT"),
-    "/forget": Command("erase the last text that this conversation added", Conversation.forget),
+    "/memories": Command("what conversations have kept", Conversation.memories),
+    "/forget": Command("erase the notes about something, after a yes", Conversation.forget, "TEXT"),
+    "/undo": Command("erase the last text that this conversation kept", Conversation.undo),
     "/reader": Command(
         f"use another reader: {', '.join(cmt_sdk.READERS)}",
         Conversation.reader,

@@ -17,6 +17,7 @@ import cmt_sdk
 from cmt_cli import output
 from cmt_cli.memory_folder import open_memory
 from cmt_cli.options import resolve_folder
+from cmt_cli.setting_values import set_option
 from cmt_sdk.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -85,13 +86,7 @@ def _count(_: click.Context, __: click.Parameter, value: str) -> int:
     "--compression", type=float, help="Source tokens per stored entry, as in the settings."
 )
 @click.option("--compressor", help="The compression method, as in the settings.")
-@click.option(
-    "--set",
-    "pairs",
-    multiple=True,
-    metavar="NAME=VALUE",
-    help="Any other setting (repeatable).",
-)
+@set_option
 @click.option(
     "-m",
     "--memory",
@@ -119,7 +114,7 @@ def eval_command(
     rows: Path | None,
     compression: float | None,
     compressor: str | None,
-    pairs: Sequence[str],
+    settings: Mapping[str, Any],
     irrelevant: Sequence[Path],
     documents: Path | None,
     **plan: Any,
@@ -150,11 +145,10 @@ def eval_command(
     for path in filter(None, (out, rows)):
         if not path.parent.is_dir():
             raise click.BadParameter(f"there is no folder {path.parent}")
-    settings = dict(map(_setting, pairs)) | {
-        n: v for n, v in (("compression", compression), ("compressor", compressor)) if v is not None
-    }
+    named = {"compression": compression, "compressor": compressor}
+    given = {**settings, **{name: value for name, value in named.items() if value is not None}}
     chosen = Plan(**plan)
-    with _opened(memory, settings) as store, _progress() as on_stage:
+    with _opened(memory, given) as store, _progress() as on_stage:
         report, asked = evaluate(
             store, file, chosen, ["cmt", *sys.argv[1:]], on_stage, irrelevant, documents
         )
@@ -174,19 +168,6 @@ def eval_command(
 def _new_report(folder: Path, protocol: str) -> Path:
     """Return a file name that is free in the folder: gold-1.json, gold-2.json, ..."""
     return next(path for n in count(1) if not (path := folder / f"{protocol}-{n}.json").exists())
-
-
-def _setting(pair: str) -> tuple[str, Any]:
-    """Parse NAME=VALUE; the value gets the type of the setting."""
-    name, _, text = pair.partition("=")
-    if name not in cmt_sdk.Settings.names():
-        raise click.BadParameter(
-            f"{name!r}: choose one of {', '.join(cmt_sdk.Settings.names())}", param_hint="--set"
-        )
-    try:
-        return name, cmt_sdk.Settings.parse(name, text)
-    except InvalidSetting as error:
-        raise click.BadParameter(str(error), param_hint="--set") from error
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -80,48 +80,47 @@ def import_archive(
       cmt import backup.cmt -m restored
       cmt import chatgpt-export.zip --scope user/ann
     """  # noqa: D301 - click reads the escape
-    chosen: list[Any] = [name for name, is_chosen in choices.items() if is_chosen]
+    chosen = [name for name, is_chosen in choices.items() if is_chosen]
     if len(chosen) > 1:
         raise click.UsageError(
             f"--{chosen[0]} and --{chosen[1]} exclude each other: give one of them"
         )
     if not path_exists(str(file)):  # before a memory is created
         raise NotFound(f"there is no file or folder {file}")
-    if _is_incomplete(file):
-        raise InvalidInput(f"{file} is a zip file without its end: fetch or copy it again")
     if not _is_archive(file):
-        if chosen or trust:
-            name = chosen[0] if chosen else "trust"
-            raise click.UsageError(
-                f"--{name} is for an archive of `cmt export`: conversations have no versions and no"
-                " compressed passages"
-            )
+        _refuse_options_of_archives([*chosen, *(["trust"] if trust else [])])
         _import_conversations(file, scope, folder, wait=not no_wait, as_json=as_json)
         return
     if scope:
         raise click.UsageError(
             "--scope is for conversations: the documents of an archive keep their own"
         )
+    options = {"diverged": next(iter(chosen), None), "trust": trust, "wait": not no_wait}
+    _import_documents(file, folder, options, as_json=as_json)
+
+
+def _import_documents(
+    file: Path, folder: Path, options: Mapping[str, Any], *, as_json: bool
+) -> None:
+    """Import an archive of `cmt export`; `options` are those of `Memory.import_archive`."""
     with open_or_create(folder) as memory:
         with progress_bars() as update:
             progress = memory.import_archive(
                 file,
-                diverged=next(iter(chosen), None),
-                trust=trust,
-                wait=not no_wait,
                 on_progress=lambda p: update("importing", p.added + p.updated + p.unchanged, 0),
+                **options,
             )
-        if "both" in chosen and progress.added:
+        if options["diverged"] == "both" and progress.added:
             _name_doubled(memory, as_json=as_json)
     if as_json:
         print_json(to_jsonable(progress))
-    else:
-        echo(f"{progress.added} added, {progress.updated} updated, {progress.unchanged} unchanged")
-        if summary := _memories(progress, is_pending=no_wait):
-            echo(summary)
+        return
+    echo(f"{progress.added} added, {progress.updated} updated, {progress.unchanged} unchanged")
+    if summary := _compressed_passages(progress, is_pending=not options["wait"]):
+        echo(summary)
 
 
-def _memories(progress: cmt_sdk.Progress, *, is_pending: bool) -> str:
+def _compressed_passages(progress: cmt_sdk.Progress, *, is_pending: bool) -> str:
     """Return how many compressed passages came from the archive, how many were compressed here, and
     why.
 
@@ -161,11 +160,24 @@ def _name_doubled(memory: cmt_sdk.Memory, *, as_json: bool) -> None:
         )
 
 
+def _refuse_options_of_archives(given: Sequence[str]) -> None:
+    if given:
+        raise click.UsageError(
+            f"--{given[0]} is for an archive of `cmt export`: conversations have no versions and no"
+            " compressed passages"
+        )
+
+
 def _is_archive(file: Path) -> bool:
     """Return whether a file is an archive of `cmt export`.
 
     True also for a damaged zip file: the archive reader reports the damage.
+
+    Raises:
+        InvalidInput: The file is a zip file without its end.
     """
+    if _is_incomplete(file):
+        raise InvalidInput(f"{file} is a zip file without its end: fetch or copy it again")
     if not file.is_file() or not is_zipfile(file):
         return False
     try:

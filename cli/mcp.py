@@ -21,6 +21,7 @@ from click.core import ParameterSource
 from cmt_cli.memory_folder import open_memory, open_or_create
 from cmt_cli.options import generator_options, memory_option
 from cmt_cli.output import echo, on_terminal
+from cmt_cli.server_options import host_option, origin_option, port_option, token_option
 from cmt_sdk.errors import InvalidSetting
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -39,41 +40,16 @@ SHUTDOWN_SECONDS = 3  # for running requests when the server is stopped
 @click.option(
     "--http", is_flag=True, help="Serve streamable HTTP instead of stdio, at http://HOST:PORT/mcp."
 )
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="The address to listen on. An address that other machines can reach needs a token.",
-)
-@click.option(
-    "--port",
-    default=8766,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="The port to listen on; 0 picks a free one.",
-)
-@click.option(
-    "--token",
-    envvar="CMT_TOKEN",
-    show_envvar=True,
-    help='The token that clients must send as "Authorization: Bearer TOKEN".',
-)
+@host_option
+@port_option(8766)
+@token_option
 @click.option(
     "--allow-host",
     "names",
     multiple=True,
     help="Another host name by which clients reach the server (repeatable).",
 )
-@click.option(
-    "--origin",
-    "origins",
-    multiple=True,
-    metavar="URL",
-    help=(
-        "Allow requests from this web page, desktop app or extension, e.g. http://localhost:6274 or"
-        " app://obsidian.md (repeatable)."
-    ),
-)
+@origin_option
 @click.option("--read-only", is_flag=True, help="Omit the tools that remember, update and forget.")
 @generator_options
 @memory_option

@@ -15,40 +15,16 @@ import cmt_sdk
 from cmt_cli.memory_folder import open_or_create
 from cmt_cli.options import generator_options, memory_option
 from cmt_cli.output import echo
+from cmt_cli.server_options import host_option, origin_option, port_option, token_option
 
 CLOSE_SECONDS = 0.3  # to close the memory after the server has stopped
 
 
 @click.command()
-@click.option(
-    "--host",
-    default="127.0.0.1",
-    show_default=True,
-    help="The address to listen on. An address that other machines can reach needs a token.",
-)
-@click.option(
-    "--port",
-    default=8765,
-    show_default=True,
-    type=click.IntRange(0, 65535),
-    help="The port to listen on; 0 picks a free one.",
-)
-@click.option(
-    "--token",
-    envvar="CMT_TOKEN",
-    show_envvar=True,
-    help="The API key that clients must send. Other users can see it on the command line.",
-)
-@click.option(
-    "--origin",
-    "origins",
-    multiple=True,
-    metavar="URL",
-    help=(
-        "Allow requests from this web page, desktop app or extension, e.g. http://localhost:* or"
-        " app://obsidian.md (repeatable)."
-    ),
-)
+@host_option
+@port_option(8765)
+@token_option
+@origin_option
 @click.option("--require-user", is_flag=True, help="Refuse requests to /v1 that name no user.")
 @click.option(
     "--user-header",

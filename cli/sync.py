@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,16 @@ import cmt_sdk
 from cmt_cli.error_handling import hold_warnings, show_held_warnings
 from cmt_cli.guard import needs_confirmation
 from cmt_cli.moved_files import Entry, KnownFiles, digest_of
-from cmt_cli.output import local_time, pluralize, short_id, short_source
-from cmt_cli.sources import EDITED_VERSION, FileState, is_inside, text_hash_name
-from cmt_cli.sync_report import ConfirmRemoval, SyncReport, list_sources
+from cmt_cli.output import local_time, pluralize, short_source
+from cmt_cli.sources import is_inside, text_hash_name
+from cmt_cli.sync_report import ConfirmRemoval, SyncReport
+from cmt_cli.sync_warnings import (
+    warn_of_gone,
+    warn_of_left_behind,
+    warn_of_replaced_text,
+    warn_of_shared_source,
+    warn_of_unreadable,
+)
 from cmt_sdk.errors import (
     CMTError,
     DocumentNotFound,
@@ -31,10 +37,6 @@ from cmt_sdk.errors import (
 )
 
 UNREADABLE = (InvalidInput, MissingExtra, NotFound, StorageDenied)
-KEPT = {
-    FileState.CLOUD: "in a cloud, not on this disk",
-    FileState.CLOSED: "where they cannot be looked at",
-}
 
 
 @dataclass
@@ -106,7 +108,7 @@ class Sync:
                 self._follow(document, moved[number], known)
             else:
                 self._store(document)
-        self._warn_of_left_behind(known)
+        warn_of_left_behind(self.report, known, self._roots)
         self._remove_documents(known)
 
     # -- reading ----------------------------------------------------------------------------------
@@ -263,10 +265,9 @@ class Sync:
             self._refuse(error, document.source or "", None)
             return None
         if entry is not None and step.updated and digest_of(document.text) != entry.digest:
-            self._warn_of_replaced_text(entry, document)
+            warn_of_replaced_text(self.report, self.memory, entry, document)
             if not moved:
-                others = [e for e in self._known.entries if e.source == entry.source]
-                self._warn_of_shared_source(entry, [e for e in others if e.id != entry.id])
+                warn_of_shared_source(self.report, entry, self._known.entries)
         if not moved:
             change = "added" if step.added else "updated" if step.updated else "unchanged"
             self.report.changed(change, document.source or "", passages=step.passages)
@@ -296,10 +297,10 @@ class Sync:
             for e in known.entries
             if is_inside(e.source, self._roots) and e.id not in known.followed
         ]
-        self._warn_of_unreadable(inside, known)
+        warn_of_unreadable(self.report, inside, known)
         gone = [e for e in inside if known.places[e.id].missing]
         if not self.remove:
-            self._warn_of_gone(gone)
+            warn_of_gone(self.report, gone, self._roots)
             gone = []
         going = {entry.id: entry for entry in (*self._empty, *gone)}
         # for a file that was named, its folder counts
@@ -331,73 +332,7 @@ class Sync:
                 f"{entry.source}: {pluralize(receipt.traces_found, 'trace')} left in {files}"
             )
 
-    # -- warnings ---------------------------------------------------------------------------------
-
-    def _warn_of_replaced_text(self, entry: Entry, document: cmt_sdk.Document) -> None:
-        """Warn if the text of the file replaced a text that did not come from the file."""
-        *earlier, before, _ = self.memory.history(entry.id)
-        is_file_unchanged = _is_older(document.source or "", before.updated_at) and any(
-            version.text == document.text for version in earlier
-        )
-        if before.metadata.get(EDITED_VERSION) == before.version or is_file_unchanged:
-            self.report.warned(
-                f"{short_source(document.source, '')}: the text of the file replaces that of"
-                f" version {before.version}, which did not come from it; it stays in the history:"
-                f" `cmt show {short_id(entry.id)} --history`"
-            )
-
-    def _warn_of_shared_source(self, entry: Entry, others: Sequence[Entry]) -> None:
-        """Warn about documents with the same source that do not follow the file."""
-        if others:
-            self.report.warned(
-                f"{short_source(entry.source, '')} is the source of {len(others) + 1} documents:"
-                f" {short_id(entry.id)} follows the file,"
-                f" {', '.join(short_id(other.id) for other in others)} does not; `cmt rm ID`"
-                " removes one"
-            )
-
-    def _warn_of_unreadable(self, entries: Sequence[Entry], known: KnownFiles) -> None:
-        """Warn about documents that stay unchanged because their files cannot be read."""
-        for where, why in KEPT.items():
-            some = [entry for entry in entries if known.places[entry.id] is where]
-            if some:
-                self.report.warned(
-                    f"{pluralize(len(some), 'file')} {why}: {list_sources(some)}; what is"
-                    " remembered stays"
-                )
-
-    def _warn_of_gone(self, gone: Sequence[Entry]) -> None:
-        if gone:
-            root = next(root for root in self._roots if is_inside(gone[0].source, [root]))
-            self.report.warned(
-                f"{pluralize(len(gone), 'file')} gone, and still remembered: {list_sources(gone)};"
-                f" `cmt watch --once {short_source(root.as_posix(), '') or root}` removes"
-                f" {'that' if len(gone) == 1 else 'them'}"
-            )
-
-    def _warn_of_left_behind(self, known: KnownFiles) -> None:
-        """Warn about documents of a moved folder whose files are not in the new place."""
-        prefixes = {old for (old, _), count in known.routes.items() if count > 1}
-        left = [
-            entry
-            for entry in known.missing.values()
-            if not is_inside(entry.source, self._roots) and known.came_from(entry, prefixes)
-        ]
-        if left:
-            self.report.warned(
-                f"{pluralize(len(left), 'file')} of folders that are elsewhere now not found here,"
-                f" and still remembered: {list_sources(left)}; `cmt rm --source PATH` removes that"
-            )
-
 
 def _source_of(path: Path) -> str:
     """Return the source that `read_document` gives a file."""
     return (path.parent.resolve() / path.name).as_posix()
-
-
-def _is_older(source: str, moment: datetime | None) -> bool:
-    """Return whether a file was last written before this moment."""
-    try:
-        return moment is not None and os.stat(source).st_mtime < moment.timestamp()  # noqa: PTH116 - Path's raises in a closed folder
-    except (OSError, ValueError):
-        return False

@@ -15,6 +15,7 @@ from cmt_cli import output
 from cmt_cli.output import echo, pluralize
 
 if TYPE_CHECKING:
+    from cmt_sdk.training import Plan, Recipe
     from cmt_sdk.training.run import Prepared
 
 PARTS = ["reader", "compressor", "soft", "cmt", "matcher", "embedding"]
@@ -149,7 +150,7 @@ def train(
     matcher     makes the embeddings for search from the base model's states
     embedding   makes better embeddings with an adapter of the lower layers; takes longer
 
-    Ingredients to ablate (--without):
+    Ingredients to ablate (--ablate):
 
     \b
     distractors  other passages next to the right one
@@ -167,16 +168,11 @@ def train(
       cmt train --text ~/notes --out my-reader --minutes 30
       cmt config set adapter my-reader
     """  # noqa: D301 - click reads the escape
-    from cmt_sdk.training import Plan, Recipe, objectives_for, prepare, rate_for
+    from cmt_sdk.training import Plan, prepare, rate_for
 
-    weights = {name: options.pop(name) for name in ("answer", "teacher", "alpha", "states")}
-    objectives = objectives_for(options["part"], **weights)
     pauses = {name: options.pop(name) for name in ("validate_every", "save_every", "patience")}
     plan = Plan(steps, rate_for(options["part"], rate), accumulate, **pauses)
-    recipe = Recipe(
-        plan=plan, objectives=objectives, **options | ({"model": model} if model else {})
-    )
-    prepared = prepare(recipe)
+    prepared = prepare(_recipe(plan, options | ({"model": model} if model else {})))
     if not prepared.is_main:
         prepared.run()
         return
@@ -192,8 +188,17 @@ def train(
         progress = prepared.run(on_step)
     echo(
         f"{pluralize(progress.step, 'step')}, {pluralize(progress.questions, 'question')}:"
-        f" see {recipe.out}/README.md"
+        f" see {prepared.recipe.out}/README.md"
     )
+
+
+def _recipe(plan: Plan, options: Mapping[str, Any]) -> Recipe:
+    from cmt_sdk.training import Recipe, objectives_for
+
+    weights = {name: options[name] for name in ("answer", "teacher", "alpha", "states")}
+    objectives = objectives_for(options["part"], **weights)
+    others = {name: value for name, value in options.items() if name not in weights}
+    return Recipe(plan=plan, objectives=objectives, **others)
 
 
 def _announce(prepared: Prepared) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from cmt_sdk.answering.asking import Ask, Stream, filter_of
 from cmt_sdk.answering.model import MemoryModel
+from cmt_sdk.errors import DocumentNotFound
 from cmt_sdk.text import phrases
 from cmt_sdk.text.provenance import words_of
 from cmt_sdk.text.splitting.boundaries import sentence_ends
@@ -40,8 +41,13 @@ class Keeper(Protocol):
     def understand(self, text: str) -> Intent:
         """What a message wants."""
 
-    def keep(self, text: str) -> tuple[Document, Sequence[Document]]:
-        """Remember a statement; returns it as stored, and the documents that it replaces."""
+    def keep(self, text: str) -> tuple[Document, Sequence[Document], bool]:
+        """Remember a statement; returns it as stored, the documents that it replaces, and whether
+        it was new.
+        """
+
+    def notes(self) -> Sequence[Document]:
+        """What conversations have kept, oldest first."""
 
     def concerned(self, request: str) -> Sequence[Document]:
         """What a request to forget concerns."""
@@ -57,6 +63,7 @@ class Heard:
     Attributes:
         intent: The wishes of the message.
         kept: The document that holds the statement; None where nothing was kept.
+        is_new: Whether that document was not there before.
         replaced: The documents that it replaces.
         reply: The reply, where it needs no model; else empty.
         receipts: Those of forgotten documents.
@@ -64,6 +71,7 @@ class Heard:
 
     intent: Intent
     kept: Document | None = None
+    is_new: bool = False
     replaced: Sequence[Document] = ()
     reply: str = ""
     receipts: Sequence[Receipt] = ()
@@ -73,7 +81,8 @@ class Chat:
     """A conversation, made by `Memory.chat`.
 
     `turns` holds all of it; the last `TURNS_KEPT` turns go with each question. `last` is the last
-    answer, with its sources; `heard` is what came of the last turn.
+    answer, with its sources; `heard` is what came of the last turn; `stated` holds the turns whose
+    statements were kept and are still there, oldest first.
     """
 
     def __init__(
@@ -92,6 +101,8 @@ class Chat:
         self.turns: list[Turn] = phrases.without_erased(turns)
         self.last: Answer | None = None
         self.heard: Heard | None = None
+        self.stated: list[Heard] = []
+        self._has_offered = False  # by `forget`, to erase
 
     def say(self, text: str) -> Answer:
         """Say something and get the reply; options as for `MemoryModel.ask`."""
@@ -104,6 +115,7 @@ class Chat:
     def hear(self, text: str) -> Heard:
         """Understand a turn, and keep or forget what it says; `reply` answers it."""
         pending = self._pending()
+        self._has_offered = False
         intent = self._keeper.understand(text)
         self.heard = self._obeyed(intent, pending) or self._kept(intent)
         return self.heard
@@ -111,6 +123,51 @@ class Chat:
     def reply(self, heard: Heard) -> Stream:
         """The reply to a turn that was heard, in pieces; at its end the turn is part of `turns`."""
         return Stream(self._pieces(heard))
+
+    def keep(self, text: str) -> Heard:
+        """Keep a text, whatever it says, without a reply."""
+        kept, replaced, is_new = self._keeper.keep(text)
+        self.heard = Heard(Intent(text, statement=text), kept, is_new, replaced)
+        self.stated.append(self.heard)
+        return self.heard
+
+    def forget(self, text: str) -> Stream:
+        """Name what conversations have kept about something; the next turn erases it if it agrees.
+
+        The reply is that to "Forget ...", whatever the words of the text, and also where the
+        conversation keeps nothing.
+        """
+        self.heard = self._offer(Intent(text, forgets=True))
+        self._has_offered = True
+        return self.reply(self.heard)
+
+    def undo(self) -> Heard:
+        """Take back the last statement that this conversation kept, with its turn and answer.
+
+        What it replaced is the newest again. A text that was there before stays.
+
+        Returns:
+            The turn as it was heard, with the receipt where its document was erased.
+
+        Raises:
+            DocumentNotFound: No statement is left to take back.
+        """
+        if not self.stated:
+            raise DocumentNotFound(
+                "nothing was remembered in this conversation; `cmt forget` erases what was before"
+            )
+        heard = self.stated.pop()
+        assert heard.kept is not None  # noqa: S101 - only such turns are in `stated`
+        text = heard.kept.text
+        places = [n for n, t in enumerate(self.turns) if t.role == "user" and text in t.content]
+        for place in reversed(places):
+            del self.turns[place : place + 2]  # the turn and its answer
+        receipts = self._keeper.erase([heard.kept]) if heard.is_new else ()
+        return replace(heard, receipts=receipts)
+
+    def memories(self) -> Sequence[Document]:
+        """What conversations in this scope have kept, oldest first."""
+        return self._keeper.notes()
 
     # -- before the reply ------------------------------------------------------------------------
 
@@ -121,7 +178,8 @@ class Chat:
         """
         contents = [turn.content for turn in self.turns if turn.role != "system"]
         request, question = contents[-2:] if len(contents) > 1 else ("", "")
-        if not self._remember or phrases.ASSENT not in question:
+        may_erase = self._remember or self._has_offered
+        if not may_erase or phrases.ASSENT not in question:
             return []
         found = self._keeper.concerned(request)
         named = phrases.confirmation([d.text for d in found])
@@ -131,19 +189,23 @@ class Chat:
         """A request to forget, and the answer to the question whether to; None for other turns."""
         if pending and intent.agrees:
             receipts = self._keeper.erase(pending)
+            gone = {document.id for document in pending}
+            self.stated = [h for h in self.stated if h.kept and h.kept.id not in gone]
             traces = sum(r.traces_found for r in receipts)
             complete = all(r.complete for r in receipts)
             reply = phrases.erased(len(pending), traces, complete=complete)
             return Heard(intent, reply=reply, receipts=receipts)
         if intent.forgets and not intent.machine:
-            if not self._remember:
-                return Heard(intent, reply=phrases.UNCHANGED)
-            found = self._keeper.concerned(intent.text)
-            question = phrases.confirmation([d.text for d in found])
-            return Heard(intent, reply=question if found else phrases.CONCERNS_NOTHING)
+            return self._offer(intent) if self._remember else Heard(intent, reply=phrases.UNCHANGED)
         if pending and not (intent.tells or intent.asks or intent.machine):
             return Heard(intent, reply=phrases.STAYS)
         return None
+
+    def _offer(self, intent: Intent) -> Heard:
+        """The question whether to erase what a request concerns."""
+        found = self._keeper.concerned(intent.text)
+        question = phrases.confirmation([d.text for d in found])
+        return Heard(intent, reply=question if found else phrases.CONCERNS_NOTHING)
 
     def _kept(self, intent: Intent) -> Heard:
         if intent.machine or not intent.tells:
@@ -153,12 +215,13 @@ class Chat:
         if not self._remember:
             reply = phrases.UNCHANGED if intent.remembers else phrases.HEARD
             return Heard(intent, reply="" if intent.asks else reply)
-        kept, replaced = self._keeper.keep(intent.statement)
-        if self._model.generates:
-            return Heard(intent, kept, replaced)
+        kept, replaced, is_new = self._keeper.keep(intent.statement)
         noted = phrases.noted(intent.statement, [d.text for d in replaced])
         reply = phrases.NOTED if intent.asks else noted
-        return Heard(intent, kept, replaced, reply)
+        reply = "" if self._model.generates else reply
+        heard = Heard(intent, kept, is_new, replaced, reply)
+        self.stated.append(heard)
+        return heard
 
     # -- the reply -------------------------------------------------------------------------------
 

@@ -102,7 +102,19 @@ def app(
         yield
         await asyncio.to_thread(queue.close)
 
-    application = FastAPI(
+    application = _application(rules, lifespan)
+    application.state.queue = queue
+    application.state.user_rules = UserRules(
+        [*user_headers, *HEADERS], require_user, token is not None
+    )
+    _add_routes(application, needs_token=token is not None)
+    return application
+
+
+def _application(
+    rules: AccessRules, lifespan: Callable[[FastAPI], contextlib.AbstractAsyncContextManager[None]]
+) -> FastAPI:
+    return FastAPI(
         title="cmt-sdk",
         description=API_DESCRIPTION,
         version=cmt_sdk.__version__,
@@ -118,17 +130,6 @@ def app(
         exception_handlers=HANDLERS,
         telemetry=NO_TELEMETRY,
     )
-    application.state.queue = queue
-    application.state.user_rules = UserRules(
-        [*user_headers, *HEADERS], require_user, token is not None
-    )
-    for router in (openai_api.router, responses_api.router, rest_api.router):
-        application.include_router(
-            router, dependencies=[Depends(HTTPBearer(auto_error=False))] if token else []
-        )
-    _add_page(application)
-    _describe(application)
-    return application
 
 
 def serve(
@@ -244,6 +245,15 @@ def _checked_token(token: str | None) -> str | None:
     return token
 
 
+def _add_routes(application: FastAPI, *, needs_token: bool) -> None:
+    """Add the routes of /v1 and /api, and the page."""
+    dependencies = [Depends(HTTPBearer(auto_error=False))] if needs_token else []
+    for router in (openai_api.router, responses_api.router, rest_api.router):
+        application.include_router(router, dependencies=dependencies)
+    _add_page(application)
+    _remove_422(application)
+
+
 def _add_page(application: FastAPI) -> None:
     """Add a route for each file of the page, and / for the page itself."""
     folder = Path(str(importlib.resources.files("cmt_adapters.server") / "page"))
@@ -259,7 +269,7 @@ def _page_route(file: Path) -> Callable[[Request], Awaitable[Response]]:
     return show
 
 
-def _describe(application: FastAPI) -> None:
+def _remove_422(application: FastAPI) -> None:
     """Remove FastAPI's 422 responses from OpenAPI: here, invalid requests get 400."""
     document = application.openapi()
     for path in document["paths"].values():

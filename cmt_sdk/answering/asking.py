@@ -213,7 +213,7 @@ class Asking(Handle):
             The Answer with its sources, confidence and costs; a Stream with `stream=True`.
 
         Raises:
-            InvalidInput: An empty or too long question, a bad filter, an option outside its range.
+            InvalidInput: An empty or too long question, a bad filter, an option out of range.
             ModelMismatch: Another model than the one that is open made the compressed passages.
             ModelNotFound: The model is not on this machine.
 
@@ -221,14 +221,7 @@ class Asking(Handle):
             >>> memory.ask("Where is the museum now?").text
             'Lisbon'
         """
-        asked = Ask(
-            question,
-            k=k,
-            budget=budget,
-            reader=reader,
-            max_tokens=max_tokens,
-            filter=filter_of(scope, source, where, outside=outside),
-            history=history,
-        )
+        filter = filter_of(scope, source, where, outside=outside)
+        asked = Ask(question, k, budget, reader, max_tokens, filter, history)
         running = self.start_answer(asked)
         return running if stream else running.answer

@@ -157,7 +157,8 @@ class Contents:
         if (
             embedding.dtype != np.float32
             or embedding.ndim != 1
-            or not abs(float(np.linalg.norm(embedding)) - 1) < 0.01
+            # in float64: the square of a large float32 overflows
+            or not abs(float(np.linalg.norm(embedding.astype(np.float64))) - 1) < 0.01
         ):
             raise StorageDamaged(
                 f"{where}: its embedding is not a vector of float32 and of length 1"

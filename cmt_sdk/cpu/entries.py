@@ -97,8 +97,7 @@ class Layout:
 
         def by_layer(flat: Floats, *tail: int) -> list[Any]:
             return [
-                value(part.reshape(len(rows), s.kv_heads, *tail))
-                for part in np.split(flat, cut)
+                value(part.reshape(len(rows), s.kv_heads, *tail)) for part in np.split(flat, cut)
             ]
 
         return Cache(

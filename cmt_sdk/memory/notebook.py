@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
-from cmt_sdk.types import Document, Intent, Match, Metadata, Receipt, SearchMode
+from cmt_sdk.types import Document, Intent, Match, Progress, Receipt, SearchMode
 
 SOURCE = "chat"
 FROM_USER = {"role": "user"}  # metadata of people's statements
@@ -28,10 +28,16 @@ class Keeping(Protocol):
     def understand(self, text: str) -> Intent:
         """What a message wants."""
 
-    def add(
-        self, document: str, *, source: str, scope: str, metadata: Metadata, wait: bool
-    ) -> Document:
-        """Remember a text."""
+    def add(self, document: Document) -> Document:
+        """Remember a text; returns it as stored."""
+
+    def add_many(self, documents: Sequence[Document]) -> Progress:
+        """Remember texts; returns how many were new."""
+
+    def documents(
+        self, *, scope: str | None, source: str, where: Mapping[str, Any]
+    ) -> Iterator[Document]:
+        """The documents that fit."""
 
     def search(
         self,
@@ -65,17 +71,26 @@ class Notebook:
         """What a message wants."""
         return self.memory.understand(text)
 
-    def keep(self, text: str) -> tuple[Document, Sequence[Document]]:
-        """Remember a statement; returns it as stored, and the documents that it replaces.
+    def keep(self, text: str) -> tuple[Document, Sequence[Document], bool]:
+        """Remember a statement; returns it as stored, the documents that it replaces, and whether
+        it was new.
 
         The same text is one document, however often it is sent. It is compressed before this
         returns: the next question, which may share no word with it, finds it by its meaning.
         """
-        kept = self.memory.add(text, scope=self.scope, source=SOURCE, metadata=FROM_USER, wait=True)
+        note = Document(text, scope=self.scope, source=SOURCE, metadata=FROM_USER)
+        added = self.memory.add_many([note]).added
+        kept = self.memory.add(note)  # adds nothing: for a known text, `add` returns its document
         older = [
             m.document for m in self.memory.superseded(text, NEIGHBOURS, scope=self.scope or None)
         ]
-        return kept, [d for d in older if d.scope == self.scope and d.id != kept.id]
+        replaced = [d for d in older if d.scope == self.scope and d.id != kept.id]
+        return kept, replaced, added > 0
+
+    def notes(self) -> Sequence[Document]:
+        """What conversations have kept in this very scope, oldest first."""
+        found = self.memory.documents(scope=self.scope or None, source=SOURCE, where=FROM_USER)
+        return [document for document in found if document.scope == self.scope]
 
     def concerned(self, request: str) -> Sequence[Document]:
         """The notes of this very scope that a request to forget concerns.

@@ -29,11 +29,16 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class QuestionedPassage:
-    """A passage, its title, and the questions that it answers."""
+    """A passage, its title, and the questions that it answers.
+
+    `beside` are the passages that are read together with it, in any order, where its file says so;
+    the questions are about all of them, and this passage fits best.
+    """
 
     title: str
     context: str
     questions: tuple[Question, ...]
+    beside: tuple[str, ...] = ()
 
 
 def read_lines(path: Path) -> Iterator[dict[str, object]]:
@@ -45,22 +50,23 @@ def read_passages(path: Path, documents: Path | None = None) -> list[QuestionedP
     """The passages of a question file in the order of their first questions, each with all of its
     questions.
 
-    Our own lines are {"id", "title", "context", "question", "answers": [...]}; id and title may be
-    missing. Public files are read as `files` describes; those that name their passages by
-    keys need the file of texts, `documents`. Raises InvalidInput.
+    Our own lines are {"id", "title", "context", "beside": [...], "question", "answers": [...]}; id,
+    title and beside may be missing, and beside counts in the first line of a passage. Public files
+    are read as `files` describes; those that name their passages by keys need the file of
+    texts, `documents`. Raises InvalidInput.
     """
     rows = list(read_rows(path))
     texts = _texts(path, rows, documents)
-    found: dict[str, tuple[str, list[Question]]] = {}
+    found: dict[str, tuple[Row, list[Question]]] = {}
     for row in rows:
         context = _text("context", texts[row.key] if row.key else row.context, row.where)
         question = Question(_text("question", row.question, row.where), _answers(row), row.id)
-        found.setdefault(context, (row.title, []))[1].append(question)
+        found.setdefault(context, (row, []))[1].append(question)
     if not found:
         raise InvalidInput(f"{path}: there is no question in it")
     return [
-        QuestionedPassage(title, context, tuple(questions))
-        for context, (title, questions) in found.items()
+        QuestionedPassage(row.title, context, tuple(questions), _beside(row))
+        for context, (row, questions) in found.items()
     ]
 
 
@@ -93,6 +99,13 @@ def _text(name: str, value: object, where: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise InvalidInput(f"{where}: {name!r} is {_short(value)}; it must be a text")
     return value
+
+
+def _beside(row: Row) -> tuple[str, ...]:
+    """The passages that are read together with a row's own."""
+    if not isinstance(row.beside, list | tuple):
+        raise InvalidInput(f"{row.where}: 'beside' is {_short(row.beside)}; it must be a list")
+    return tuple(_text("beside", text, row.where) for text in row.beside)
 
 
 def _answers(row: Row) -> tuple[str, ...]:

@@ -48,6 +48,7 @@ class Row:
     answers: object
     context: object
     key: str
+    beside: object = ()
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -105,6 +106,7 @@ def _row(where: str, fields: Mapping[str, Any]) -> Row:
         answers=answers.get("text") if isinstance(answers, dict) else answers,
         context=context,
         key="" if context is not None else str(_first(fields, KEYS) or ""),
+        beside=fields.get("beside", ()),
     )
 
 

@@ -58,5 +58,7 @@ class ExternalEmbedder:
                 f"embedder={self.embedder.name!r} gave an array of shape {matrix.shape} for {count}"
                 " texts: it must give one vector of finite numbers for each, all of one length"
             )
-        unit: Vector = matrix / np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-12)
+        # in float64: the square of a large float32 overflows
+        lengths = np.linalg.norm(matrix.astype(np.float64), axis=1, keepdims=True)
+        unit: Vector = (matrix / np.maximum(lengths, 1e-12)).astype(np.float32)
         return unit

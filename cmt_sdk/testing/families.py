@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from cmt_sdk.testing.tiny import SIZES
+
 
 @dataclass(frozen=True)
 class Family:
@@ -21,19 +23,7 @@ class Family:
 
 def _family(model_type: str, **own: Any) -> Family:
     """3 layers, 4 query and 2 key-value heads of 32 values, and the family's own settings."""
-    sizes = {
-        "vocab_size": 258,
-        "hidden_size": 128,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "bos_token_id": 1,
-        "eos_token_id": 0,
-        "pad_token_id": 0,
-        "initializer_range": 0.2,
-    }
+    sizes = SIZES | {"pad_token_id": 0}
     return Family(model_type, MappingProxyType({**sizes, **own}))
 
 

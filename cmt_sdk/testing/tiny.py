@@ -18,6 +18,19 @@ TEMPLATE = (
     "{% for m in messages %}<start>{{ m['role'] }}\n{{ m['content'] }}<end>\n{% endfor %}"
     "{% if add_generation_prompt %}<start>assistant\n{% endif %}"
 )
+# Of every tiny model: 3 layers, 4 query and 2 key-value heads of 32 values.
+SIZES = {
+    "vocab_size": 258,
+    "hidden_size": 128,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+    "bos_token_id": 1,
+    "eos_token_id": 0,
+    "initializer_range": 0.2,
+}
 
 
 def byte_tokenizer() -> Any:
@@ -44,19 +57,7 @@ def tiny_llama(seed: int = 0, **changes: Any) -> Any:
         changes: Values of the configuration to change.
     """
     torch.manual_seed(seed)
-    sizes = {
-        "vocab_size": 258,
-        "hidden_size": 128,
-        "intermediate_size": 64,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 4,
-        "num_key_value_heads": 2,
-        "max_position_embeddings": 4096,
-        "bos_token_id": 1,
-        "eos_token_id": 0,
-        "initializer_range": 0.2,
-    }
-    return LlamaForCausalLM(LlamaConfig(**(sizes | changes))).eval().requires_grad_(False)
+    return LlamaForCausalLM(LlamaConfig(**(SIZES | changes))).eval().requires_grad_(False)
 
 
 @contextmanager

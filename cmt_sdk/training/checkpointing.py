@@ -1,7 +1,8 @@
-"""Activation checkpointing: a layer keeps its input, and computes the rest again for its gradients.
+"""Activation checkpointing: a layer keeps its input, and computes the rest again for its gradients
+(Chen et al. 2016, arXiv 1604.06174).
 
-Chen et al. 2016, arXiv 1604.06174. A step takes about a third longer, and holds a fraction of the
-memory. Knows no task.
+A step takes about a third longer, and holds a fraction of the memory. Since every layer runs twice,
+a cache must not take its keys and values twice: `_OnePassCache`. Knows no task.
 """
 
 from __future__ import annotations
@@ -32,27 +33,31 @@ class CheckpointedModel(FrozenModel):
 
     def prefix_cache(self, batch: int) -> DynamicCache:
         """As FrozenModel's, for one pass."""
-        return _OnePass(super().prefix_cache(batch))
+        return _OnePassCache(super().prefix_cache(batch))
 
 
 def _forward(forward: Any, *inputs: Any, **named: Any) -> Any:
+    """A layer's forward, checkpointed where gradients are on."""
     if not torch.is_grad_enabled():
         return forward(*inputs, **named)
-    # no layer draws random numbers
+    # No layer draws random numbers: dropout is off.
     return checkpoint(forward, *inputs, use_reentrant=False, preserve_rng_state=False, **named)
 
 
-class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no types
+class _OnePassCache(DynamicCache):  # type: ignore[misc] # transformers ships no types
     """The prefix's entries and those of one pass.
 
     A layer that is called again finds the prefix alone, as in its first call.
+
+    Args:
+        prefix: A cache of the prefix alone.
     """
 
-    def __init__(self, head: DynamicCache) -> None:
+    def __init__(self, prefix: DynamicCache) -> None:
         super().__init__()
-        self._head = [(layer.keys, layer.values) for layer in head.layers]
-        self._passed = [False] * len(self._head)
-        for number, (keys, values) in enumerate(self._head):
+        self._prefix = [(layer.keys, layer.values) for layer in prefix.layers]
+        self._passed = [False] * len(self._prefix)  # by layer, whether it was called
+        for number, (keys, values) in enumerate(self._prefix):
             super().update(keys, values, number)
 
     def update(
@@ -60,13 +65,17 @@ class _OnePass(DynamicCache):  # type: ignore[misc] # transformers ships no type
     ) -> tuple[Tensor, Tensor]:
         """Append keys and values to a layer; only those of its first call stay.
 
+        Args:
+            key_states: [b, kv_heads, m, d].
+            value_states: The same shape.
+            layer_idx: Number of the layer.
+
         Returns:
             Keys and values [b, kv_heads, prefix + m, d].
         """
-        keys, values = (
-            torch.cat(pair, dim=2)
-            for pair in zip(self._head[layer_idx], (key_states, value_states), strict=True)
-        )
+        prefix_keys, prefix_values = self._prefix[layer_idx]  # (b, kv_heads, prefix, d) each
+        keys = torch.cat([prefix_keys, key_states], dim=2)  # (b, kv_heads, prefix + m, d)
+        values = torch.cat([prefix_values, value_states], dim=2)
         if not self._passed[layer_idx]:
             self._passed[layer_idx] = True
             self.layers[layer_idx].keys = keys

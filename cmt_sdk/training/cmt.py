@@ -19,7 +19,8 @@ from transformers import DynamicCache
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.aggregation import Aggregator
-from cmt_sdk.neural.methods.soft import SoftMethod, last_hidden_states
+from cmt_sdk.neural.methods.soft import SoftMethod
+from cmt_sdk.neural.methods.soft_tokens import last_hidden_states
 from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives, repulsion, self_matching

@@ -1,6 +1,7 @@
 """The terms of the training losses: functions of logits or scores, each switched by its weight.
 
-Pure tensor code. Sums run over the given tokens or rows; the caller divides them.
+Pure tensor code. Sums run over the given tokens or rows; the caller divides them. In comments: t
+answer tokens, v the vocabulary, d values per state or vector.
 """
 
 from __future__ import annotations
@@ -52,56 +53,84 @@ class Objectives:
     ) -> Tensor:
         """The weighted sum over answer tokens.
 
+        `states` has no part in it: the caller adds `state_distance`, which needs no logits.
+
         Args:
             logits: [t, v], with memory.
             labels: [t].
             teacher: [n, v], the teacher's logits of the first n tokens, or None.
             without: [t, v], logits without memory, or None.
+
+        Returns:
+            A scalar, in nats.
         """
-        answered = (
-            memory_aware(logits, without, self.alpha)
-            if self.alpha and without is not None
-            else logits
-        )
+        answered = logits
+        if self.alpha and without is not None:
+            answered = memory_aware(logits, without, self.alpha)  # (t, v)
         total = self.answer * cross_entropy(answered, labels, reduction="sum")
         if teacher is None or not self.teacher:
             return total
-        return total + self.teacher * teacher_divergence(answered[: len(teacher)], teacher)
+        # A teacher does not read packs without questions; they come last.
+        taught = answered[: len(teacher)]  # (n, v)
+        return total + self.teacher * teacher_divergence(taught, teacher)
 
 
 def teacher_divergence(student: Tensor, teacher: Tensor) -> Tensor:
     """Kullback-Leibler divergence of the student's next tokens from the teacher's, summed.
 
-    Both are logits [t, v].
+    Distillation with the teacher's probabilities as targets (Hinton et al. 2015, arXiv 1503.02531).
+
+    Args:
+        student: Logits [t, v], with gradients.
+        teacher: Logits [t, v].
+
+    Returns:
+        A scalar, in nats.
     """
-    return kl_div(
-        student.log_softmax(-1), teacher.log_softmax(-1), log_target=True, reduction="sum"
-    )
+    log_student = student.log_softmax(-1)  # (t, v)
+    log_teacher = teacher.log_softmax(-1)
+    return kl_div(log_student, log_teacher, log_target=True, reduction="sum")
 
 
 def state_distance(student: Sequence[Tensor], teacher: Sequence[Tensor]) -> Tensor:
-    """Mean squared distance of states [t, d], by layer, from the teacher's.
+    """Mean squared distance of the student's states from the teacher's, over layers and tokens.
 
     Each value is divided by the teacher's root mean square there: a few values are a hundred times
     as large as the rest.
+
+    Args:
+        student: By layer, [t, d].
+        teacher: The same shapes.
+
+    Returns:
+        A scalar without unit: 1 where the student's states are 0.
     """
-    apart = [
-        (a - b).square() / b.square().mean(0).clamp(min=1e-6)
-        for a, b in zip(student, teacher, strict=True)
-    ]
-    return torch.stack([a.mean() for a in apart]).mean()
+    by_layer = []
+    for own, target in zip(student, teacher, strict=True):
+        scale = target.square().mean(0).clamp(min=1e-6)  # (d,)
+        apart = (own - target).square() / scale  # (t, d)
+        by_layer.append(apart.mean())
+    return torch.stack(by_layer).mean()
 
 
 def memory_aware(with_memory: Tensor, without: Tensor, alpha: float) -> Tensor:
-    """Logits (1 + alpha) l(y | M, q) - alpha l(y | q): what the memory adds counts more.
+    """Logits (1 + alpha) l(y | M, q) - alpha l(y | q): what the memory adds counts more (CMT, arXiv
+    2412.07393; context-aware decoding, Shi et al. 2023, arXiv 2305.14739).
 
-    The second term has no gradient. Both are [t, v]. CMT, arXiv 2412.07393.
+    Args:
+        with_memory: l(y | M, q), [t, v].
+        without: l(y | q), [t, v]; no gradient flows through it.
+        alpha: The weight of the difference.
+
+    Returns:
+        [t, v].
     """
     return (1 + alpha) * with_memory - alpha * without.detach()
 
 
 def self_matching(questions: Tensor, passages: Tensor, own: Tensor, temperature: float) -> Tensor:
-    """InfoNCE, the bounded form of CMT's self-matching, summed over the questions.
+    """InfoNCE, the bounded form of CMT's self-matching, summed over the questions (van den Oord et
+    al. 2018, arXiv 1807.03748).
 
     Args:
         questions: Unit vectors [n, d].
@@ -109,13 +138,22 @@ def self_matching(questions: Tensor, passages: Tensor, own: Tensor, temperature:
         own: [n], the index of each question's passage.
         temperature: Divides the similarities.
 
-    van den Oord et al. 2018, arXiv 1807.03748.
+    Returns:
+        A scalar, in nats.
     """
-    return cross_entropy(questions @ passages.T / temperature, own, reduction="sum")
+    similarities = questions @ passages.T  # (n, m)
+    return cross_entropy(similarities / temperature, own, reduction="sum")
 
 
 def repulsion(passages: Tensor) -> Tensor:
-    """CMT's term against collapse: log sum exp(-|M_i - M_j|^2) over pairs of unit rows [m, d]."""
-    distances = torch.cdist(passages, passages).square()
-    apart = ~torch.eye(len(passages), dtype=torch.bool, device=passages.device)
-    return (-distances[apart]).logsumexp(0)
+    """CMT's term against collapse: log sum exp(-|M_i - M_j|^2) over pairs of passages.
+
+    Args:
+        passages: Unit vectors [m, d], at least two.
+
+    Returns:
+        A scalar; the smaller, the further the passages are apart.
+    """
+    distances = torch.cdist(passages, passages).square()  # (m, m)
+    is_pair = ~torch.eye(len(passages), dtype=torch.bool, device=passages.device)
+    return (-distances[is_pair]).logsumexp(0)

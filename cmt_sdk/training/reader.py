@@ -15,173 +15,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from cmt_sdk.neural.batching import batches
-from cmt_sdk.neural.cache import MemoryCache
+from cmt_sdk.config.methods import kept_share
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.kv import KVMethod
-from cmt_sdk.neural.methods.kvzip import top_share
-from cmt_sdk.neural.quantization import KEY_GROUP, fake_quantize
 from cmt_sdk.neural.rope import Rotary
-from cmt_sdk.reading.limits import NON_BEST_BIAS
 from cmt_sdk.training.data import Mixture
+from cmt_sdk.training.kv_entries import Entries, answer_logits, encode, kv_cache
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
-
-AT_ONCE = 16384  # tokens of passages encoded in one pass, padding included, in every part
-
-
-@dataclass(frozen=True)
-class Entries:
-    """A passage's memory with gradients.
-
-    Attributes:
-        keys: At position 0, after four bits, [layers, kv_heads, n, d].
-        values: After four bits, the same shape.
-        kept: bool [layers, kv_heads, n], True for the entries that are stored.
-    """
-
-    keys: Tensor
-    values: Tensor
-    kept: Tensor
-
-    @property
-    def tensors(self) -> tuple[Tensor, Tensor]:
-        """The tensors through which gradients flow."""
-        return self.keys, self.values
-
-    def cut_off(self) -> Entries:
-        """The same with gradients of its own, which end here."""
-        keys, values = (t.detach().requires_grad_(t.requires_grad) for t in self.tensors)
-        return Entries(keys, values, self.kept)
-
-    def unpruned(self) -> Entries:
-        """A copy with every entry stored."""
-        return Entries(self.keys, self.values, torch.ones_like(self.kept))
-
-
-def encode(
-    lm: FrozenModel,
-    rotary: Rotary,
-    contents: Sequence[str],
-    keeps: Sequence[float],
-    *,
-    rounding: bool = True,
-) -> list[Entries]:
-    """The passages' memories, by the adapter that is on.
-
-    The scores that choose the kept entries have no gradient.
-
-    Args:
-        lm: The model.
-        rotary: Its rotation.
-        contents: The passages.
-        keeps: Each passage's share of kept entries.
-        rounding: Whether the entries go through the four bits that they are stored in.
-    """
-    ids = [lm.passage_ids(content) for content in contents]
-    made: dict[int, Entries] = {}
-    for some in batches([len(i) for i in ids], AT_ONCE):
-        chosen = [ids[i] for i in some]
-        shares = [keeps[i] for i in some]
-        encoded = _encode(lm, rotary, chosen, shares, rounding=rounding)
-        made.update(zip(some, encoded, strict=True))
-    return [made[i] for i in range(len(ids))]
-
-
-def _encode(
-    lm: FrozenModel,
-    rotary: Rotary,
-    ids: Sequence[list[int]],
-    keeps: Sequence[float],
-    *,
-    rounding: bool,
-) -> list[Entries]:
-    keys, values, _ = KVMethod(lm, rotary).encode(ids)  # (B, L, KV, n, d) each
-    pruned = [row for row, keep in enumerate(keeps) if keep < 1.0]
-    scores = _scores(lm, rotary, [ids[row] for row in pruned])
-    if rounding:
-        mean = _means(keys.detach(), [len(i) for i in ids])  # (B, L, KV, 1, d)
-        keys = fake_quantize(keys - mean, KEY_GROUP) + mean
-        values = fake_quantize(values)
-    made = []
-    for row, keep in enumerate(keeps):
-        length = len(ids[row])
-        k = keys[row, :, :, :length]
-        v = values[row, :, :, :length]
-        kept = torch.ones(*k.shape[:3], dtype=torch.bool, device=k.device)
-        if keep < 1.0:
-            kept = top_share(scores[pruned.index(row)], length, keep)
-        made.append(Entries(k, v, kept))
-    return made
-
-
-@torch.no_grad()
-def _scores(lm: FrozenModel, rotary: Rotary, ids: Sequence[list[int]]) -> Tensor:
-    """Scores [b, layers, kv_heads, n] of passages, by the adapter that is on."""
-    found = KVMethod(lm, rotary, 0.5).encode(ids)[2] if ids else None
-    return torch.zeros(0) if found is None else found
-
-
-def _means(keys: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Each head's mean key of the first tokens, as it is stored: [b, layers, kv_heads, 1, d].
-
-    keys: [b, layers, kv_heads, n, d].
-    """
-    counts = torch.tensor(lengths, device=keys.device)[:, None, None, None, None]
-    inside = torch.arange(keys.shape[3], device=keys.device)[:, None] < counts
-    mean: Tensor = (keys * inside).sum(3, keepdim=True) / counts
-    return mean.half().float()
-
-
-def kv_cache(lm: FrozenModel, rotary: Rotary, rows: Sequence[Sequence[Entries]]) -> MemoryCache:
-    """Each row's memories behind the prompt's prefix, as `neural.methods.kv` lays them out.
-
-    Entries that are not kept, and the padding of shorter rows, are closed by a bias of -inf instead
-    of being left out.
-    """
-    start = len(lm.prefix_ids)
-    counts = [sum(m.keys.shape[2] for m in row) for row in rows]
-    longest = max(counts)
-    keys = torch.stack([_filled([m.keys for m in row], longest) for row in rows])
-    layers = torch.arange(keys.shape[1], device=lm.device)[:, None, None]
-    positions = torch.arange(start, start + longest, device=lm.device)
-    keys = rotary.rotate(keys, positions, layers).to(lm.dtype)  # (B, L, KV, longest, d)
-    values = torch.stack([_filled([m.values.to(lm.dtype) for m in row], longest) for row in rows])
-    bias = torch.stack([_filled(_biases(row), longest, float("-inf")) for row in rows]).to(lm.dtype)
-    all_keys: list[Tensor] = []
-    all_values: list[Tensor] = []
-    all_biases: list[Tensor] = []
-    for layer, prefix in enumerate(lm.prefix_cache(len(rows)).layers):
-        all_keys.append(torch.cat([prefix.keys, keys[:, layer]], dim=2))
-        all_values.append(torch.cat([prefix.values, values[:, layer]], dim=2))
-        before = torch.zeros(*prefix.keys.shape[:3], dtype=lm.dtype, device=lm.device)
-        joined = torch.cat([before, bias[:, layer]], dim=2)  # (B, KV, prefix + longest)
-        all_biases.append(joined[:, :, None])
-    return MemoryCache(all_keys, all_values, all_biases, [start + n for n in counts])
-
-
-def _filled(parts: Sequence[Tensor], longest: int, filler: float = 0.0) -> Tensor:
-    """Parts [layers, kv_heads, n, ...] joined along n, padded to `longest`."""
-    joined = torch.cat(list(parts), dim=2)
-    missing = longest - joined.shape[2]
-    extra = joined.new_full((*joined.shape[:2], missing, *joined.shape[3:]), filler)
-    return torch.cat([joined, extra], dim=2)
-
-
-def _biases(row: Sequence[Entries]) -> list[Tensor]:
-    """The biases of each memory's entries [layers, kv_heads, n]."""
-    biases = [NON_BEST_BIAS] * (len(row) - 1) + [0.0]
-    return [
-        m.keys.new_full(m.kept.shape, bias).masked_fill(~m.kept, float("-inf"))
-        for m, bias in zip(row, biases, strict=True)
-    ]
-
-
-def answer_logits(lm: FrozenModel, cache: MemoryCache, rows: Rows) -> Tensor:
-    """Logits [t, v] of the packs' answer tokens, by the adapter that is on."""
-    hidden = lm.forward(cache, **cache.inputs(rows.ids, rows.offsets, rows.mask))  # (B, m, d)
-    return lm.logits(hidden[rows.labels >= 0])
 
 
 @dataclass
@@ -204,6 +45,7 @@ class ReaderTask:
         ablate: Names of `recipe.INGREDIENTS` to leave out of training.
         objectives: The weights of the loss.
         batch: Examples computed together.
+        at_least: Tokens of a passage whose entries are kept in any case.
     """
 
     lm: FrozenModel
@@ -221,9 +63,11 @@ class ReaderTask:
     ablate: Collection[str] = ()
     objectives: Objectives = field(default_factory=Objectives)
     batch: int = 1
+    at_least: int = 0
 
     def __post_init__(self) -> None:
-        self._nf4_lm = replace(self.lm)  # it keeps the prompt's head as NF4 reads it
+        # A second object over the same model: it keeps the prefix's entries as NF4 makes them.
+        self._nf4_lm = replace(self.lm)
 
     def parameters(self) -> Sequence[Tensor]:
         """The adapters' tensors."""
@@ -235,16 +79,24 @@ class ReaderTask:
         packs = []
         for _ in range(self.batch):
             drawn = draw(self.lm, self.mixture, self.ablate)
-            keep = self._share()
-            keeps = {c: keep for pack in drawn for c in pack.contents} | keeps
+            # A passage of two examples is encoded once, with the share of the first one.
+            keeps = self._kept(drawn, self._draw_share()) | keeps
             packs += drawn
         nf4 = self.bases is not None and self.mixture.random.random() < self.nf4
         loss, tokens = self._read(packs, keeps, self.objectives, nf4=nf4)
         return loss, tokens, sum(p.questions for p in packs)
 
-    def _share(self) -> float:
+    def _draw_share(self) -> float:
+        """The share of entries that the next example keeps."""
+        # Drawn in any case, so that an ablation sees the same examples.
         keep = self.mixture.random.choices(list(self.shares), list(self.shares.values()))[0]
         return 1.0 if "pruning" in self.ablate else keep
+
+    def _kept(self, packs: Sequence[Pack], keep: float) -> dict[str, float]:
+        """The share of kept entries by passage, where `keep` is that of long ones."""
+        contents = {c for pack in packs for c in pack.contents}
+        lengths = {c: len(self.lm.passage_ids(c)) for c in sorted(contents)}
+        return {c: kept_share(n, keep, self.at_least) for c, n in lengths.items()}
 
     def _read(
         self,
@@ -256,8 +108,17 @@ class ReaderTask:
     ) -> tuple[float, int]:
         """The packs' summed loss and their answer tokens.
 
-        Where gradients are on, each pass runs backward at once, so that only one pass and the
-        passages are held at a time.
+        1. Encode the passages once, by the encoder, to memories.
+        2. In passes of `batch` packs: read them by the reader. Where gradients are on, each pass
+           runs backward at once, down to the memories, so that only one pass and the passages are
+           held at a time.
+        3. Where the encoder learns, run backward from the memories through it, once.
+
+        Args:
+            packs: The packs.
+            keeps: By passage, the share of entries that it keeps.
+            objectives: The weights of the loss.
+            nf4: Whether the base computes with its weights after NF4.
         """
         if self.bases is not None:
             self.bases.use(nf4=nf4)
@@ -266,7 +127,7 @@ class ReaderTask:
         tokens = 0
         with torch.autocast(lm.device.type, torch.bfloat16, enabled=lm.dtype == torch.bfloat16):
             made = self._memories(lm, keeps)
-            memories = {c: m.cut_off() for c, m in made.items()}
+            memories = {c: m.cut_off() for c, m in made.items()}  # gradients are added up here
             with lm.activate("reader"):
                 for some in passes(packs, self.batch):
                     read = [[memories[c] for c in pack.contents] for pack in some]
@@ -284,7 +145,8 @@ class ReaderTask:
                 for a, b in zip(m.tensors, memories[c].tensors, strict=True)
             ]
             reached = [(a, grad) for a, grad in pairs if grad is not None]
-            with lm.activate("encoder"):  # layers that compute again must find what was on before
+            # Checkpointed layers compute again, and must find the adapter on that was on before.
+            with lm.activate("encoder"):
                 torch.autograd.backward([a for a, _ in reached], [grad for _, grad in reached])
         return total, tokens
 
@@ -299,7 +161,15 @@ class ReaderTask:
     ) -> tuple[Tensor, int]:
         """The summed loss of the answers, and the number of their tokens.
 
-        The teacher reads all entries.
+        The teacher is the same model reading all entries. It would say the same where none is left
+        out.
+
+        Args:
+            lm: The model.
+            read: The memories of each pack.
+            rows: The packs.
+            objectives: The weights of the loss.
+            pruned: Whether any entry is left out.
         """
         logits = answer_logits(lm, kv_cache(lm, self.rotary, read), rows)
         labels = rows.labels[rows.labels >= 0]
@@ -339,10 +209,9 @@ class ReaderTask:
     def _judge(
         self, several: Sequence[Sequence[Pack]], keep: float, *, nf4: bool
     ) -> tuple[float, int]:
+        """The summed loss of held-out examples and their answer tokens, at one share."""
         packs = [pack for drawn in several for pack in drawn]
-        return self._read(
-            packs, {c: keep for pack in packs for c in pack.contents}, Objectives(), nf4=nf4
-        )
+        return self._read(packs, self._kept(packs, keep), Objectives(), nf4=nf4)
 
     def score(self, figures: Mapping[str, float]) -> float:
         """The mean of these losses."""

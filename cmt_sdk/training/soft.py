@@ -19,15 +19,16 @@ from torch import Tensor
 from cmt_sdk.neural.batching import batches
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens, merge_layer, soft_cache
+from cmt_sdk.neural.methods.soft import SoftMethod
+from cmt_sdk.neural.methods.soft_tokens import SoftTokens, merge_layer, soft_cache
 from cmt_sdk.neural.partial_forward import capture
 from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.reading.limits import NON_BEST_BIAS
 from cmt_sdk.training.data import Mixture
+from cmt_sdk.training.kv_entries import AT_ONCE, Entries, answer_logits, encode, kv_cache
 from cmt_sdk.training.losses import Objectives, state_distance
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes, repetition
-from cmt_sdk.training.reader import AT_ONCE, Entries, answer_logits, encode, kv_cache
 
 RATIOS = {4: 0.5, 8: 0.3, 16: 0.2}  # how often each is drawn
 REPEATED = 0.6  # the share of examples with a passage to repeat, at first; it falls to 0

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.embedding import MatchHead
 from cmt_sdk.neural.frozen import FrozenModel
@@ -105,6 +106,7 @@ def _reader_task(
         ablate=recipe.ablate,
         objectives=recipe.objectives,
         batch=recipe.batch,
+        at_least=Settings().keep_at_least,
     )
 
 

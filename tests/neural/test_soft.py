@@ -9,13 +9,12 @@ import torch
 
 from cmt_sdk.errors import InvalidInput, ModelUnsupported
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.methods.soft import (
-    SoftMethod,
+from cmt_sdk.neural.methods.soft import SoftMethod, unpacked
+from cmt_sdk.neural.methods.soft_tokens import (
     SoftTokens,
     last_hidden_states,
     merge_layer,
     soft_cache,
-    unpacked,
 )
 from cmt_sdk.neural.methods.ward import merge_windows
 from cmt_sdk.neural.partial_forward import run_until

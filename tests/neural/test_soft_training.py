@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from cmt_sdk.neural.generator import Generator
-from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens
+from cmt_sdk.neural.methods.soft import SoftMethod
+from cmt_sdk.neural.methods.soft_tokens import SoftTokens
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
 from cmt_sdk.training.adapters import trainable
+from cmt_sdk.training.kv_entries import answer_logits
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Item, Rows, build, draw, repetition
-from cmt_sdk.training.reader import answer_logits
 from cmt_sdk.training.soft import SoftTask, reading_cache
 from cmt_sdk.types import Prompt
 from tests.neural.test_training import mixture, passages

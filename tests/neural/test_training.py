@@ -19,12 +19,13 @@ from cmt_sdk.reading.limits import NON_BEST_BIAS
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import reduce_rank, trainable
 from cmt_sdk.training.data import Mixture, is_validation
+from cmt_sdk.training.kv_entries import answer_logits, encode, kv_cache
 from cmt_sdk.training.loop import Plan, train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
 from cmt_sdk.training.nf4_base import Bases, as_nf4
 from cmt_sdk.training.packs import Item, Rows, build, draw
-from cmt_sdk.training.reader import ReaderTask, answer_logits, encode, kv_cache
+from cmt_sdk.training.reader import ReaderTask
 from cmt_sdk.training.soft import SoftTask
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
@@ -356,13 +357,15 @@ def test_examples_computed_together_teach_what_they_teach_apart(part):
 
 def test_entries_left_out_are_learned_from_all_of_them():
     """Where a quarter is kept, the teacher's reading of all entries adds to the loss; where all
-    are, it adds nothing.
+    are, as they are of short passages, it adds nothing.
     """
     answers, both = Objectives(), Objectives(answer=1.0, teacher=1.0)
-    for share, differs in ((0.25, True), (1.0, False)):
+    for share, at_least, differs in ((0.25, 0, True), (1.0, 0, False), (0.25, 99, False)):
         found = []
         for objectives in (answers, both):
-            task = replace(compressor_task(), shares={share: 1.0}, objectives=objectives)
+            task = replace(
+                compressor_task(), shares={share: 1.0}, at_least=at_least, objectives=objectives
+            )
             for parameter in task.learned:
                 torch.nn.init.normal_(
                     parameter, std=0.05, generator=torch.Generator().manual_seed(parameter.numel())
@@ -391,6 +394,20 @@ def test_gradients_reach_the_encoder_through_four_bits():
     only_reader = replace(compressor_task(), encoder=False)
     only_reader.learn()
     assert all(p.grad is None for p in only_reader.learned[len(encoder) :])
+
+
+def test_a_passage_is_read_among_those_beside_it():
+    """All of them, and no other; it asks about nothing that is not there. Mostly it is the last."""
+    beside = [replace(p, beside=(f"No {p.title}.", "It rains.")) for p in passages()]
+    stream = Mixture({"towns": beside}, {"towns": 1.0}, 0)
+    packs = [pack for _ in range(10) for pack in draw(tiny_frozen(), stream)]
+    for pack in packs:
+        own = next(p for p in beside if p.context in pack.contents)
+        assert sorted(pack.contents) == sorted([own.context, *own.beside])
+        assert {pack.contents[n] for n in pack.about} == {own.context}
+        assert set(pack.asked) == {q.text for q in own.questions}
+    last = sum(pack.about[0] == 2 for pack in packs)
+    assert 0.6 * len(packs) < last < len(packs)
 
 
 def test_a_pack_keeps_questions_apart():

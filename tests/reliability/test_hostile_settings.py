@@ -336,8 +336,11 @@ def test_a_program_has_bounds(tmp_path, code, bounds, word):
     assert time.monotonic() - started < 30
 
 
+# A test run under `nohup`, or in the background, ignores signals that its programs then ignore too.
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from cmt_sdk.weights.processes import Job
 from pathlib import Path
 Job(command=[sys.argv[1], sys.argv[2]], folder=Path(sys.argv[2]), stage="x", task="t", remedy="r").run(lambda *_: None)

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from safetensors.numpy import save_file
 
 from cmt_cli.main import main
 from cmt_sdk.testing.fakes import open_fake
@@ -48,3 +50,13 @@ def cmt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     monkeypatch.delenv("CMT_MEMORY", raising=False)
     monkeypatch.delenv("CMT_KEY", raising=False)
     return Command(tmp_path / "data_dir")
+
+
+@pytest.fixture
+def model_folder(tmp_path: Path) -> Path:
+    """A folder that looks like a base model."""
+    folder = tmp_path / "tiny-model"
+    folder.mkdir()
+    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
+    save_file({"w": np.zeros(4, np.float32)}, folder / "model.safetensors")
+    return folder

@@ -9,7 +9,6 @@ import zipfile
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from safetensors.numpy import save_file
 
 from cmt_cli.main import COMMANDS, main
 from cmt_sdk.testing.fakes import FINGERPRINT, open_fake
@@ -22,16 +21,6 @@ PORTO = "The museum moved to Porto in 2021."
 def ids(cmt):
     """The ids of all documents."""
     return [json.loads(line)["id"] for line in cmt("list", "--all", "--json").stdout.splitlines()]
-
-
-@pytest.fixture
-def model_folder(tmp_path):
-    """A folder that looks like a base model."""
-    folder = tmp_path / "tiny-model"
-    folder.mkdir()
-    (folder / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}')
-    save_file({"w": np.zeros(4, np.float32)}, folder / "model.safetensors")
-    return folder
 
 
 def test_add_and_ask(cmt, tmp_path, monkeypatch):

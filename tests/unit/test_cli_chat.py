@@ -144,14 +144,14 @@ def test_what_is_told_is_confirmed(memory, capsys):
     """
     talk = talking(memory, remember=True)
     talk.hear("Ann likes tea.")
-    assert capsys.readouterr().err == "remembered; /forget takes it back\n"
+    assert capsys.readouterr().err == "remembered; /undo takes it back\n"
     talk.hear("Who likes tea?")
     assert capsys.readouterr().err == ""
     assert memory.count() == 1
 
 
 def test_remembered_and_taken_back(memory, capsys):
-    """/remember adds to the scope, /forget erases what was remembered last, with its traces
+    """/remember adds to the scope, /undo erases what was remembered last, with its traces
     counted.
     """
     memory.add("Ann likes tea.", source="a.md")
@@ -161,12 +161,12 @@ def test_remembered_and_taken_back(memory, capsys):
     assert [(d.text, d.source) for d in memory.documents(scope="user/ann")] == [
         ("Bob likes\nxylographs.", "chat")
     ]
-    talk.hear("/forget")
+    talk.hear("/undo")
     assert "erased: Bob likes xylographs.; no trace left in" in capsys.readouterr().err
     assert [d.source for d in memory.documents()] == ["a.md"]
     assert not any(b"xylograph" in f.read_bytes() for f in memory.path.iterdir() if f.is_file())
     with pytest.raises(DocumentNotFound, match="nothing was remembered in this conversation"):
-        talk.hear("/forget")
+        talk.hear("/undo")
 
 
 def test_what_was_said_can_be_taken_back_with_its_answer(memory):
@@ -174,7 +174,7 @@ def test_what_was_said_can_be_taken_back_with_its_answer(memory):
     talk = talking(memory, remember=True)
     talk.hear("Ann likes tea.")
     talk.hear("The bridge is closed.")
-    talk.hear("/forget")
+    talk.hear("/undo")
     assert [t.content for t in talk.talk.turns if t.role == "user"] == ["Ann likes tea."]
     assert [d.text for d in memory.documents()] == ["Ann likes tea."]
 
@@ -186,7 +186,7 @@ def test_a_text_that_was_there_before_is_not_taken_back(memory, capsys):
     talk.hear("/remember Ann likes tea.")
     assert "already remembered: a.md" in capsys.readouterr().err
     with pytest.raises(DocumentNotFound):
-        talk.hear("/forget")
+        talk.hear("/undo")
     assert memory.count() == 1
 
 
@@ -195,12 +195,84 @@ def test_what_was_said_before_from_elsewhere_stays(memory, capsys):
     memory.add("Ann likes tea.", source="a.md")
     talk = talking(memory, remember=True)
     talk.hear("Ann likes tea.")
-    talk.hear("/forget")
-    assert (
-        "stays: Ann likes tea.; it was there before, from another source" in capsys.readouterr().err
-    )
+    talk.hear("/undo")
+    assert "stays: Ann likes tea.; it was there before" in capsys.readouterr().err
     assert memory.count() == 1
     assert talk.talk.turns == []
+
+
+def test_a_text_is_forgotten_after_a_yes(memory, capsys):
+    """/forget shows what would go and asks once, also without --remember; another turn keeps it."""
+    talk = talking(memory)
+    talk.hear("/remember My phone number is 555 0134.")
+    talk.hear("/forget phone number")
+    shown = capsys.readouterr().out
+    assert "- “My phone number is 555 0134.”" in shown
+    assert "Answer yes" in shown
+    talk.hear("Hello?")
+    talk.hear("Yes.")
+    assert memory.count() == 1
+    talk.hear("/forget phone number")
+    talk.hear("Yes.")
+    assert "Erased: 1 text; no trace is left." in capsys.readouterr().out
+    assert memory.count() == 0
+    with pytest.raises(DocumentNotFound):
+        talk.hear("/undo")
+
+
+def test_forget_needs_a_text(cmt):
+    """The message says how to write it."""
+    cmt("add", "--text", LISBON)
+    assert "write /forget TEXT" in cmt("chat", stdin="/forget\n").stderr
+
+
+def test_nothing_that_a_text_concerns_is_said(memory, capsys):
+    """And nothing is asked; files are no notes of a conversation."""
+    memory.add("My phone number is 555 0134.", source="phone.md")
+    talk = talking(memory)
+    talk.hear("/forget phone number")
+    assert "nothing was erased" in capsys.readouterr().out
+    talk.hear("Yes.")
+    assert memory.count() == 1
+
+
+def test_memories_lists_what_conversations_have_kept(memory, capsys):
+    """Of this very scope, with the day; no files."""
+    memory.add("Ann likes tea.", source="a.md")
+    talk = talking(memory, remember=True, scope="user/ann")
+    talk.hear("/memories")
+    assert "no conversation has kept anything" in capsys.readouterr().err
+    talk.hear("I live in Porto.")
+    talk.hear("I keep bees.")
+    talking(memory, remember=True, scope="user/bob").hear("I keep hens.")
+    capsys.readouterr()
+    talk.hear("/memories")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split("  ")[1] for line in lines] == ["I live in Porto.", "I keep bees."]
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\d", line.split("  ")[0]) for line in lines)
+
+
+def test_undo_names_what_is_valid_again(memory, capsys, monkeypatch):
+    """The statement that the newer one replaced stays, and is the newest again."""
+    talk = talking(memory, remember=True)
+    talk.hear("I live in Bristol.")
+    older = memory.search("Bristol", 1)
+    monkeypatch.setattr(type(memory), "superseded", lambda *_, **__: older)
+    talk.hear("I live in Cardiff.")
+    talk.hear("/undo")
+    told = capsys.readouterr().err
+    assert "erased: I live in Cardiff." in told
+    assert "valid again: I live in Bristol." in told
+    assert [d.text for d in memory.documents()] == ["I live in Bristol."]
+
+
+def test_undo_lasts_over_a_change_of_the_reader(memory):
+    """`/reader` and `/k` go on with the same conversation."""
+    talk = talking(memory, remember=True)
+    talk.hear("I live in Bristol.")
+    talk.hear("/k 2")
+    talk.hear("/undo")
+    assert memory.count() == 0
 
 
 def test_why_shows_passages_in_full_with_reasons_and_costs(memory, capsys):
@@ -279,7 +351,7 @@ def test_on_a_terminal_no_error_ends_the_conversation(memory, tmp_path, monkeypa
         talk.hear("Where did the museum move?")
         assert talk.talk.turns == []
     assert capsys.readouterr().err.endswith("\n(stopped)\n")
-    talking(memory).hear("/forget")
+    talking(memory).hear("/undo")
     assert "error: nothing was remembered" in capsys.readouterr().err
 
 

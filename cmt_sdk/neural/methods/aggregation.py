@@ -7,6 +7,9 @@ the question, however many memories there are.
 3. The frozen, bare model reads the question after them.
 
 In addition to the published form, three maps on Q, K and V start as the identity. Pure tensor code.
+
+In comments: q soft tokens of the question, m of all memories, d values per hidden state, h of pi's
+hidden layer, L layers, KV key-value heads, w values per head.
 """
 
 from __future__ import annotations
@@ -24,11 +27,12 @@ from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import CompressionMethod, TrainedParts
-from cmt_sdk.neural.methods.soft import SoftMethod, SoftTokens, last_hidden_states, unpacked
+from cmt_sdk.neural.methods.soft import SoftMethod, unpacked
+from cmt_sdk.neural.methods.soft_tokens import SoftTokens, last_hidden_states
 from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.types import CompressedPassage
 
-HIDDEN = 256
+HIDDEN = 256  # h
 SMALL = 0.02  # spread of pi's first weights: the entries start near zero
 
 
@@ -37,10 +41,12 @@ class Aggregator:
     """The tensors of psi and pi.
 
     Attributes:
-        query, key, value: psi, [d, d] each.
-        narrow: pi, [h, d].
-        wide: pi, [layers * 2 * kv_heads * w, h].
-        shape: layers, kv_heads, w.
+        query: psi's map of the question's states, [d, d].
+        key: psi's map of the memories' states that are compared, [d, d].
+        value: psi's map of those that are gathered, [d, d].
+        narrow: pi's first map, [h, d].
+        wide: pi's second map, [layers * 2 * kv_heads * w, h]; 2 for keys and values.
+        shape: layers, kv_heads, w, int64 [3]: a file has tensors only.
     """
 
     query: Tensor
@@ -52,16 +58,32 @@ class Aggregator:
 
     @classmethod
     def first(cls, width: int, shape: tuple[int, int, int]) -> Aggregator:
-        """The tensors that training starts from."""
+        """The tensors that training starts from.
+
+        Args:
+            width: d, values per hidden state.
+            shape: layers, kv_heads, w.
+        """
         layers, heads, size = shape
         eye = torch.eye(width)
-        narrow = torch.randn(HIDDEN, width) / width**0.5
+        narrow = torch.randn(HIDDEN, width) / width**0.5  # (h, d)
         wide = SMALL * torch.randn(layers * 2 * heads * size, HIDDEN)
-        return cls(eye.clone(), eye.clone(), eye.clone(), narrow, wide, torch.tensor(shape))
+        return cls(
+            query=eye.clone(),
+            key=eye.clone(),
+            value=eye.clone(),
+            narrow=narrow,
+            wide=wide,
+            shape=torch.tensor(shape),
+        )
 
     @classmethod
     def of(cls, tensors: Mapping[str, Tensor]) -> Aggregator:
-        """From the tensors of a file."""
+        """From the tensors of a file, computing in fp32.
+
+        Raises:
+            KeyError: A tensor is missing.
+        """
         found = {f.name: tensors[f.name] for f in fields(cls)}
         return cls(**{name: t if name == "shape" else t.float() for name, t in found.items()})
 
@@ -74,21 +96,36 @@ class Aggregator:
         return Aggregator(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
     def gather(self, question: Tensor, memories: Tensor) -> Tensor:
-        """psi: M* [q, d] of a question's soft tokens [q, d] and the memories [m, d], whose order
-        does not matter.
+        """psi: gather what a question needs from memories, whose order does not matter.
+
+        Args:
+            question: Last states of the question's soft tokens, [q, d].
+            memories: Those of all memories, one memory after another, [m, d].
+
+        Returns:
+            M*, [q, d].
         """
         queries = question @ self.query.T  # (q, d)
         keys = memories @ self.key.T  # (m, d)
+        values = memories @ self.value.T  # (m, d)
         weights = (queries @ keys.T / queries.shape[1] ** 0.5).softmax(-1)  # (q, m)
-        gathered: Tensor = weights @ (memories @ self.value.T)
+        gathered: Tensor = weights @ values  # (q, d)
         return gathered
 
     def spread(self, gathered: Tensor) -> tuple[Tensor, Tensor]:
-        """pi: keys and values [layers, kv_heads, q, w] of M* [q, d]."""
+        """pi: make entries of every layer, without positions.
+
+        Args:
+            gathered: M*, [q, d].
+
+        Returns:
+            Keys and values, [layers, kv_heads, q, w] each.
+        """
         layers, heads, size = self.shape.tolist()
-        flat = gelu(gathered @ self.narrow.T) @ self.wide.T  # (q, layers * 2 * heads * w)
-        split = flat.reshape(len(gathered), layers, 2, heads, size)
-        made = split.permute(1, 2, 3, 0, 4)  # (layers, 2, heads, q, w)
+        hidden = gelu(gathered @ self.narrow.T)  # (q, h)
+        flat = hidden @ self.wide.T  # (q, L * 2 * KV * w)
+        split = flat.reshape(len(gathered), layers, 2, heads, size)  # (q, L, 2, KV, w)
+        made = split.permute(1, 2, 3, 0, 4)  # (L, 2, KV, q, w)
         return made[:, 0], made[:, 1]
 
 
@@ -118,7 +155,7 @@ class AggregatedMethod(CompressionMethod):
         return self.soft.fingerprint()
 
     def compress(self, passages: Sequence[str]) -> list[CompressedPassage]:
-        """Make one memory per passage, in the order given."""
+        """See CompressionMethod.compress."""
         return self.soft.compress(passages)
 
     def is_valid(self, memory: CompressedPassage) -> bool:
@@ -149,23 +186,30 @@ class AggregatedMethod(CompressionMethod):
         return made.with_room(room) if room else made
 
     def _row_cache(self, memories: Sequence[SoftTokens], question: str) -> MemoryCache:
+        """The cache of one prompt: [prefix | q entries]; the prefix alone without memories."""
         lm = self.lm
         layers = lm.prefix_cache(1).layers
         keys: list[Tensor] = [layer.keys for layer in layers]  # (1, KV, prefix, w)
         values: list[Tensor] = [layer.values for layer in layers]
         count = 0
         if memories:
-            new_keys, new_values = self._aggregated(memories, question)
+            new_keys, new_values = self._aggregated(memories, question)  # (L, KV, q, w) each
             count = new_keys.shape[2]
             for layer, (key, value) in enumerate(zip(new_keys, new_values, strict=True)):
-                keys[layer] = torch.cat([keys[layer], key[None].to(lm.dtype)], dim=2)
-                values[layer] = torch.cat([values[layer], value[None].to(lm.dtype)], dim=2)
-        bias = [key.new_zeros(1, key.shape[1], 1, key.shape[2]) for key in keys]
-        start = len(lm.prefix_ids) + count
+                layer_keys = key[None].to(lm.dtype)  # (1, KV, q, w)
+                layer_values = value[None].to(lm.dtype)
+                keys[layer] = torch.cat([keys[layer], layer_keys], dim=2)  # (1, KV, prefix + q, w)
+                values[layer] = torch.cat([values[layer], layer_values], dim=2)
+        bias = [key.new_zeros(1, key.shape[1], 1, key.shape[2]) for key in keys]  # (1, KV, 1, n)
+        start = len(lm.prefix_ids) + count  # the entries take up a position each
         return MemoryCache(keys, values, bias, [start], tokens_read=count)
 
     def _aggregated(self, memories: Sequence[SoftTokens], question: str) -> tuple[Tensor, Tensor]:
-        """Keys and values [layers, kv_heads, q, w] of memories for a question of q soft tokens."""
+        """Keys and values [layers, kv_heads, q, w] of memories for a question of q soft tokens.
+
+        Raises:
+            InvalidSetting: The adapter has no psi and pi.
+        """
         if self.aggregator is None:
             raise InvalidSetting(
                 f"aggregation='cmt': the adapter {self.adapter_name!r} has no such part; make one"
@@ -175,5 +219,6 @@ class AggregatedMethod(CompressionMethod):
         with lm.activate("encoder"):
             (asked,) = self.soft.encode([lm.ids(question)])
             asked = replace(asked, rows=fake_quantize(asked.rows))  # as passages are stored
-            queries, *bank = last_hidden_states(lm, [asked, *memories])
-        return self.aggregator.spread(self.aggregator.gather(queries, torch.cat(bank)))
+            queries, *bank = last_hidden_states(lm, [asked, *memories])  # (q, d), (m_i, d) each
+        gathered = self.aggregator.gather(queries, torch.cat(bank))  # (q, d)
+        return self.aggregator.spread(gathered)

@@ -1,10 +1,14 @@
 """KVzip: which KV entries of a passage matter, without knowing the question (Kim et al. 2025, arXiv
-2505.23416). Pure tensor code.
+2505.23416, section 3). Pure tensor code.
 
-1. After the passage the model reads a cue, "Repeat the notes:", and the passage again.
+1. After the passage the model reads a cue, "Repeat the notes:", and the passage again, in one
+   forward pass. What it looks back at while it repeats the passage is what any question needs.
 2. The score of an entry (one token in one layer and key-value head) is the largest attention weight
    that any repeating query, of any query head in its group, pays to it.
 3. The entries with the largest scores are kept; all layers and heads share one budget.
+
+In comments: B passages, H query heads, KV key-value heads, group = H / KV, d values per head, n
+keys of the pass, longest = tokens of the longest passage.
 """
 
 from __future__ import annotations
@@ -30,10 +34,11 @@ class RepeatScores:
     def __init__(self, start: int, lengths: Tensor, cue: int) -> None:
         self._start = start
         self._longest = int(lengths.max())
-        steps = torch.arange(self._longest, device=lengths.device)
+        steps = torch.arange(self._longest, device=lengths.device)  # (longest,)
         self._inside = steps[None] < lengths[:, None]  # (B, longest)
-        # Row and index of every repeating query, counted from the end of the prefix; queries of the
-        # padding are clipped to the last index.
+        # The index of every repeating query, counted from the end of the prefix: query i of a row
+        # repeats token i, and stands behind the row's passage and the cue. Queries of shorter
+        # passages' padding are clipped to the last index.
         last = 2 * self._longest + cue - 1
         self._query = (lengths[:, None] + cue + steps[None]).clamp(max=last)  # (B, longest)
         self._scores: list[Tensor] = []
@@ -41,7 +46,11 @@ class RepeatScores:
     def see(
         self, layer: int, query: Tensor, key: Tensor, scaling: float, cap: float | None = None
     ) -> None:
-        """Compute the layer's scores [batch, kv_heads, longest].
+        """Compute and keep the layer's scores [batch, kv_heads, longest].
+
+        1. Choose the repeating queries of each row.
+        2. Compute their attention weights over all keys of the pass, as the layer itself does.
+        3. Keep the weights of the passage's keys, and of each key the largest one.
 
         Args:
             layer: Number of the layer.
@@ -57,21 +66,27 @@ class RepeatScores:
         group = heads // kv_heads  # query heads per key-value head
         index = self._query[:, None, :, None].expand(batch, heads, self._longest, width)
         repeating = query.gather(2, index)  # (B, H, longest, d)
+        # The heads of a group become rows of their key-value head, as in `attention.attend`.
         rows = repeating.reshape(batch, kv_heads, -1, width)  # (B, KV, group * longest, d)
-        logits = capped((rows @ key.transpose(2, 3)).float().mul_(scaling), cap)
+        # In place where it can be: these are the largest tensors of the pass.
+        products = (rows @ key.transpose(2, 3)).float().mul_(scaling)
+        logits = capped(products, cap)  # (B, KV, group * longest, n)
         # A repeating query sees every key up to itself.
-        keys = torch.arange(total, device=key.device)[None, None]
+        keys = torch.arange(total, device=key.device)[None, None]  # (1, 1, n)
         visible = keys <= (self._query + self._start)[:, :, None]  # (B, longest, n)
-        logits.masked_fill_(~visible.repeat(1, group, 1)[:, None], float("-inf"))
+        hidden = ~visible.repeat(1, group, 1)[:, None]  # (B, 1, group * longest, n)
+        logits.masked_fill_(hidden, float("-inf"))
         passage = slice(self._start, self._start + self._longest)
         weights = logits.softmax(-1)[..., passage]  # (B, KV, group * longest, longest)
         # Queries of the padding repeat nothing.
-        weights.masked_fill_(~self._inside.repeat(1, group)[:, None, :, None], 0.0)
+        repeats_nothing = ~self._inside.repeat(1, group)  # (B, group * longest)
+        weights.masked_fill_(repeats_nothing[:, None, :, None], 0.0)
         scores = weights.amax(2)  # (B, KV, longest)
+        # Below every weight, so that padding is never chosen.
         self._scores.append(scores.masked_fill(~self._inside[:, None], -1.0))
 
     def result(self) -> Tensor:
-        """Scores [batch, layers, kv_heads, longest]; -1 beyond a row's passage."""
+        """Scores [batch, layers, kv_heads, longest] in [0, 1]; -1 beyond a row's passage."""
         return torch.stack(self._scores, dim=1)
 
 
@@ -86,10 +101,11 @@ def top_share(scores: Tensor, length: int, keep: float) -> Tensor:
     Returns:
         bool [layers, kv_heads, length], True for the entries to keep; at least one is.
     """
-    scores = scores[..., :length]
+    scores = scores[..., :length]  # (L, KV, length)
     count = max(1, round(keep * scores.numel()))
     if count >= scores.numel():
         return torch.ones_like(scores, dtype=torch.bool)
+    best = scores.flatten().topk(count).indices  # (count,) into layers, heads and tokens together
     chosen = torch.zeros(scores.numel(), dtype=torch.bool, device=scores.device)
-    chosen[scores.flatten().topk(count).indices] = True
+    chosen[best] = True
     return chosen.reshape(scores.shape)

@@ -1,4 +1,11 @@
-"""Ward merging: which neighbouring states become one soft token (Ward 1963). Pure array code."""
+"""Ward merging: which neighbouring states become one soft token (Ward 1963, Hierarchical grouping
+to optimize an objective function). Pure array code.
+
+A passage's n states are n windows at first; neighbouring windows are merged, one pair at a time,
+until the wanted number is left. Each time the pair is merged whose merging adds the least squared
+error, the error being the squared distance of all states to the mean of their window. Only
+neighbours are merged, so a window is a stretch of the text, and its order stays.
+"""
 
 from __future__ import annotations
 
@@ -27,8 +34,11 @@ def merge_windows(states: Tensor, lengths: Sequence[int], counts: Sequence[int])
     5. Repeat 3 and 4 until the row has its number of windows. All rows advance together, one merge
        per step; a row that is done merges at an index behind its states.
 
+    numpy on the CPU: there is one step per merge, and a step is a look over n costs.
+
     Args:
-        states: [b, n, d].
+        states: [b, n, d], n at least the longest row's length; states behind a row's end are
+            ignored.
         lengths: Number of states of each row.
         counts: Number of windows of each row, at most its length.
 
@@ -39,20 +49,24 @@ def merge_windows(states: Tensor, lengths: Sequence[int], counts: Sequence[int])
     longest = states.shape[1]
     length = np.array(lengths)[:, None]  # (b, 1)
     surplus = np.subtract(lengths, counts)[:, None]  # (b, 1) merges to do
-    sums = _prefix_sums(states)
-    starts = np.arange(longest + 1)[None].repeat(len(states), axis=0)  # (b, n + 1); n: no window
-    ends = np.minimum(starts + 1, longest)
-    before = np.roll(starts, 1, axis=1)
+    # Step 1.
+    sums = _prefix_sums(states)  # (b, n + 1, n + 1)
+    # Step 2. Index n is behind all states: a window there takes the merges of rows that are done.
+    starts = np.arange(longest + 1)[None].repeat(len(states), axis=0)  # (b, n + 1)
+    ends = np.minimum(starts + 1, longest)  # (b, n + 1)
+    before = np.roll(starts, 1, axis=1)  # (b, n + 1)
     begins = starts < length  # (b, n + 1) whether a window begins here
-    costs = _merge_costs(sums, ends, starts, length)
+    costs = _merge_costs(sums, ends, starts, length)  # (b, n + 1)
     for done in range(surplus.max(initial=0)):
+        # Step 3.
         start = np.where(done < surplus, costs.argmin(1)[:, None], longest)  # (b, 1)
-        gone = ends[rows, start]  # the successor, which the window at `start` takes in
-        after = ends[rows, gone]
+        gone = ends[rows, start]  # (b, 1) the successor, which the window at `start` takes in
+        after = ends[rows, gone]  # (b, 1)
         ends[rows, start] = after
         before[rows, after] = start
         begins[rows, gone] = False
         costs[rows, gone] = np.inf
+        # Step 4.
         changed = np.concatenate([start, before[rows, start]], axis=1)  # (b, 2)
         costs[rows, changed] = _merge_costs(sums, ends, changed, length)
     return [torch.from_numpy(row[kept] - 1) for row, kept in zip(ends, begins, strict=True)]
@@ -66,9 +80,10 @@ def _prefix_sums(states: Tensor) -> Array:
     device = "cpu" if states.device.type == "mps" else states.device
     with torch.autocast(states.device.type, enabled=False):
         products = states @ states.mT  # (b, n, n)
+        # Costs are small differences of large sums: fp32 would lose their digits.
         products = products.to(device, torch.float64)
-    products = products.cumsum(1).cumsum(2)
-    return pad(products, (1, 0, 1, 0)).cpu().numpy()
+    sums = products.cumsum(1).cumsum(2)  # (b, n, n)
+    return pad(sums, (1, 0, 1, 0)).cpu().numpy()
 
 
 def _merge_costs(sums: Array, ends: Array, starts: Array, length: Array) -> Array:
@@ -82,21 +97,27 @@ def _merge_costs(sums: Array, ends: Array, starts: Array, length: Array) -> Arra
         ends: [b, n + 1], where the window that begins at an index ends.
         starts: [b, k], where the windows begin.
         length: [b, 1], states of each row.
+
+    Returns:
+        [b, k].
     """
     rows = np.arange(len(sums))[:, None]
     middles = ends[rows, starts]  # (b, k) where the successors begin
     stops = ends[rows, middles]  # (b, k) where the successors end
-    left = np.maximum(middles - starts, 1)
-    right = np.maximum(stops - middles, 1)
+    # At least 1: the window behind all states is empty, and its cost is replaced below.
+    left = np.maximum(middles - starts, 1)  # (b, k) states of the windows
+    right = np.maximum(stops - middles, 1)  # (b, k) states of their successors
     start_start = sums[rows, starts, starts]
     start_middle = sums[rows, starts, middles]
     start_stop = sums[rows, starts, stops]
     middle_middle = sums[rows, middles, middles]
     middle_stop = sums[rows, middles, stops]
     stop_stop = sums[rows, stops, stops]
-    # squared norms of the sums of both windows, and the product of the sums
+    # The sum over a block of products, from its four corners. The products of a window with itself
+    # add up to the squared norm of the sum of its states.
     first = middle_middle - 2 * start_middle + start_start
     second = stop_stop - 2 * middle_stop + middle_middle
     both = middle_stop - start_stop - middle_middle + start_middle
+    # |a / l - b / r|^2 for the sums a and b.
     distance = first / left**2 + second / right**2 - 2 * both / (left * right)
     return np.where(middles < length, left * right / (left + right) * distance, np.inf)
