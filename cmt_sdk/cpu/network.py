@@ -148,23 +148,25 @@ class Network:
         del found
         _, found = self._run(1, states, cache, adapter, tokens.shape[1], {"rows": value(rows)})
         cache.read += tokens.shape[1]
-        logits: Floats = found["logits"].numpy()
+        logits: Floats = found["logits"].numpy().copy()
         return logits
 
     def partial(
         self, tokens: NDArray[np.int64], cache: Cache, adapter: Adapter
     ) -> dict[int, Floats]:
-        """By number of layers, the states [B, m, width] of tokens after layers of the first half.
-        The cache stays as it is.
+        """By number of layers, the states [B, m, width] of tokens after layers of the first half, 0
+        for their embeddings. The cache stays as it is.
         """
         before = dict(cache.past)
-        _, found = self._run(0, self._states(tokens), cache, adapter, tokens.shape[1], {})
+        first = self._states(tokens)
+        _, found = self._run(0, first, cache, adapter, tokens.shape[1], {})
         cache.past = before
-        return {
-            int(name.removeprefix("states")): states.numpy()
+        taken = {0: first} | {
+            int(name.removeprefix("states")): states
             for name, states in found.items()
             if name.startswith("states")
         }
+        return {layers: states.numpy().copy() for layers, states in taken.items()}
 
     def _states(self, tokens: NDArray[np.int64]) -> Any:
         return value(np.asarray(self._embeddings[tokens], np.float32))

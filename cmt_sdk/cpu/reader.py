@@ -5,7 +5,7 @@ ports.Reader.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,13 +31,14 @@ class CPUReader:
         prompts: The model's prompts.
         network: Its graph.
         layout: Makes caches of memories.
-        adapters: "bare", "reader" and "encoder"; an adapter that was not trained is the bare one.
+        adapter: Gives "bare", "reader" or "encoder"; an adapter that was not trained is the bare
+            one.
     """
 
     prompts: Prompts
     network: Network
     layout: Layout
-    adapters: Mapping[str, Adapter]
+    adapter: Callable[[str], Adapter]
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """See ports.Reader.
@@ -65,7 +66,7 @@ class CPUReader:
         cache = self.layout.cache([[memory] for memory in memories])
         tokens = np.tile(np.array(before + words), (len(memories), 1))  # (rows, t)
         rows = np.arange(len(before) - 1, tokens.shape[1] - 1)  # each predicts the next token
-        logits = self.network.logits(tokens, cache, self.adapters["bare"], rows)
+        logits = self.network.logits(tokens, cache, self.adapter("bare"), rows)
         steps = np.arange(len(words))
         return [log_softmax(row)[steps, words].tolist() for row in logits]
 
@@ -87,12 +88,21 @@ class CPUReader:
             tokens[number, : len(row.ids)] = row.ids
         branches = cache.branched(len(rows))
         every = np.arange(tokens.shape[1])
-        logits = self.network.logits(tokens, branches, self.adapters["reader"], every)
+        logits = self.network.logits(tokens, branches, self.adapter("reader"), every)
         return [
             span
             for row, predicted in zip(rows, logits, strict=True)
             for span in scored(row, first, predicted, self.prompts.stop_ids)
         ]
+
+    def next_logs(self, ids: Sequence[int]) -> Logits:
+        """The log probabilities [n, vocabulary] of the token after each of `ids`, which stand
+        behind the prefix, by the bare model.
+        """
+        every = np.arange(len(ids))
+        cache = self.layout.cache([[]])
+        bare = self.adapter("bare")
+        return log_softmax(self.network.logits(np.array([ids]), cache, bare, every)[0])
 
     def _open(self, prompt: Prompt, max_tokens: int) -> tuple[OpenPrompt, Cache]:
         """Read everything before the question; returns the cache too."""
@@ -115,7 +125,7 @@ class CPUReader:
         """The logits [vocabulary] of the token after `ids`, which the cache takes in."""
         tokens: NDArray[np.int64] = np.array([ids])
         last = np.array([len(ids) - 1])
-        row: Logits = self.network.logits(tokens, cache, self.adapters[adapter], last)[0, 0]
+        row: Logits = self.network.logits(tokens, cache, self.adapter(adapter), last)[0, 0]
         return row
 
     def _check_length(self, prompt: Prompt, tokens: int) -> None:
