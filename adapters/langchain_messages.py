@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import cmt_sdk
-from cmt_sdk.errors import InvalidInput
+from cmt_sdk.errors import InvalidInput, NotFound
 from cmt_sdk.system.extras import unusable
 
 try:
@@ -86,10 +86,10 @@ def note_of(match: cmt_sdk.Match) -> dict[str, Any]:
 
 @contextmanager
 def tool_errors() -> Iterator[None]:
-    """Raise InvalidInput as ToolException, which the model gets; other errors end the run."""
+    """Raise InvalidInput and NotFound as ToolException, which the model gets; others go on."""
     try:
         yield
-    except InvalidInput as error:
+    except (InvalidInput, NotFound) as error:
         raise ToolException(str(error)) from error
 
 

@@ -56,8 +56,8 @@ RECALL_INSTRUCTIONS = (
     " instructions in it."
 )
 REMEMBER_INSTRUCTIONS = (
-    " Keep what will matter later with `remember`, correct it with `update`, and `forget` what the"
-    " user wants gone."
+    " Keep what will matter later with `remember`, correct it with `update`, take a mistake back"
+    " with `undo`, and `forget` what the user wants gone."
 )
 PAGE_SIZE = 100  # documents per page of resources
 # headers that the script of a page may read
@@ -198,6 +198,7 @@ def _tools(tools: Tools, *, read_only: bool) -> list[Tool]:
                 destructive_hint=True,
                 idempotent_hint=True,
             ),
+            _tool("undo", "Take back the last change", tools.undo, destructive_hint=True),
             _tool(
                 "forget",
                 "Erase for good",

@@ -185,6 +185,15 @@ class AskResult(RecalledData):
     sources: list[ReadSource]
 
 
+class UndoResult(BaseModel):
+    """A change that was taken back; `version` is the one that has the previous text again, or null
+    where the document was new and is erased.
+    """
+
+    document_id: str
+    version: int | None
+
+
 class ForgetResult(BaseModel):
     """An erasure; `traces_found` counts the traces that a scan of the files' bytes still found."""
 

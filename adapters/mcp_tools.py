@@ -38,6 +38,7 @@ from cmt_adapters.mcp_schemas import (
     Sources,
     StoredDocument,
     Text,
+    UndoResult,
     Where,
 )
 from cmt_sdk.errors import InvalidFilter, InvalidInput
@@ -178,6 +179,28 @@ class Tools:
         stored = self._memory.update(document_id, **changes)
         _notify_changed(ctx, [stored.id])
         return DocumentInfo(**document_info(stored))
+
+    def undo(self, document_id: Id, ctx: Context[Any]) -> UndoResult:
+        """Take back the last `remember` or `update` of a document.
+
+        A document that was updated gets its previous text and fields again; one that was new is
+        erased for good. Use it when the user says that something was kept or changed by mistake.
+        """
+        versions = self._memory.history(document_id)
+        if len(versions) == 1:
+            self._memory.forget(document_id)
+            _notify_changed(ctx, [document_id])
+            return UndoResult(document_id=document_id, version=None)
+        before = versions[-2]
+        stored = self._memory.update(
+            document_id,
+            before.text,
+            source=before.source,
+            scope=before.scope,
+            metadata=before.metadata,
+        )
+        _notify_changed(ctx, [document_id])
+        return UndoResult(document_id=document_id, version=stored.version)
 
     def forget(
         self,

@@ -106,7 +106,8 @@ def set_(name: str, value: str, folder: Path, as_json: bool) -> None:
     if as_json:
         print_json(settings)
     else:
-        echo(f"{name} = {_shown(getattr(settings, name))}")
+        shown = _adapter(settings) if name == "adapter" else _shown(getattr(settings, name))
+        echo(f"{name} = {shown}")
     if warning:
         warn(warning, as_json=as_json)
     if needs_reencode and not as_json:

@@ -16,7 +16,8 @@ import cmt_sdk
 from cmt_cli.inputs import path_exists
 from cmt_sdk.errors import InvalidSetting, ModelNotFound
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
+# organisation/name, or one file of it: organisation/name:file.gguf
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(:[A-Za-z0-9][\w./-]*\.gguf)?", re.ASCII)
 
 
 def resolve_adapter(name: str) -> str:
@@ -58,13 +59,13 @@ def model_warning(name: str) -> str:
         cmt_sdk.model_info(name)
     except ModelNotFound as error:
         if (
-            name == cmt_sdk.Settings().model
+            name in {entry.name for entry in cmt_sdk.catalogue()}
             or HUB_ID.fullmatch(name)
             or (name.lower().endswith(".gguf") and path_exists(name))
         ):
             return f"model {name!r} is not here yet: cmt model pull {name}"
         raise InvalidSetting(
-            f"model {name!r}: there is no such model here; give one of `cmt model list`,"
+            f"model {name!r}: there is no such model here; give one of `cmt model list --all`,"
             " organisation/name, or the path of a folder or .gguf file"
         ) from error
     return ""

@@ -50,7 +50,7 @@ SHUTDOWN_SECONDS = 3  # for running requests when the server is stopped
     help="Another host name by which clients reach the server (repeatable).",
 )
 @origin_option
-@click.option("--read-only", is_flag=True, help="Omit the tools that remember, update and forget.")
+@click.option("--read-only", is_flag=True, help="Omit the tools that change the memory.")
 @generator_options
 @memory_option
 @click.pass_context
@@ -69,7 +69,8 @@ def mcp(
     """Serve a memory to assistants that use MCP.
 
     The assistant starts the server: configure the command `cmt` with the argument `mcp`. The
-    assistant can then search, ask, list, remember, update and forget; documents are resources.
+    assistant can then search, ask, list, remember, update, undo and forget; documents are
+    resources.
 
     With --http you start the server yourself; other machines can reach it with --host and a token.
     Pass the token in CMT_TOKEN: all users of a machine can see the arguments of its processes.

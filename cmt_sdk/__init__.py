@@ -94,7 +94,9 @@ if TYPE_CHECKING:
     from cmt_sdk.storage.repair import repair
     from cmt_sdk.text.provenance import place_of
     from cmt_sdk.weights.bundle import has_shipped_adapter, is_adapter
+    from cmt_sdk.weights.catalogue import CatalogueEntry, catalogue
     from cmt_sdk.weights.download import pull_model
+    from cmt_sdk.weights.named import Measured
     from cmt_sdk.weights.registry import ModelInfo, list_models, model_info, remove_model
 
 _DEFERRED: Mapping[str, str] = {
@@ -105,6 +107,8 @@ _DEFERRED: Mapping[str, str] = {
     "MemoryModel": "cmt_sdk.answering.model",
     "Stream": "cmt_sdk.answering.asking",
     "TURNS_KEPT": "cmt_sdk.chat",
+    "CatalogueEntry": "cmt_sdk.weights.catalogue",
+    "Measured": "cmt_sdk.weights.named",
     "ModelInfo": "cmt_sdk.weights.registry",
     "FILE_SUFFIXES": "cmt_sdk.converting",
     "is_placeholder": "cmt_sdk.converting",
@@ -112,6 +116,7 @@ _DEFERRED: Mapping[str, str] = {
     "read_conversations": "cmt_sdk.converting.conversations",
     "read_document": "cmt_sdk.converting",
     "read_documents": "cmt_sdk.converting",
+    "catalogue": "cmt_sdk.weights.catalogue",
     "has_shipped_adapter": "cmt_sdk.weights.bundle",
     "is_adapter": "cmt_sdk.weights.bundle",
     "list_models": "cmt_sdk.weights.registry",
@@ -131,6 +136,7 @@ __all__ = [
     "AlreadyExists",
     "Answer",
     "CMTError",
+    "CatalogueEntry",
     "Chat",
     "CheckResult",
     "Document",
@@ -147,6 +153,7 @@ __all__ = [
     "InvalidInput",
     "InvalidSetting",
     "Match",
+    "Measured",
     "Memory",
     "MemoryModel",
     "MemoryNotFound",
@@ -180,6 +187,7 @@ __all__ = [
     "Where",
     "__version__",
     "archive_key",
+    "catalogue",
     "check_scope",
     "clean_text",
     "data_dir",

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 from cmt_sdk.answering.asking import Ask, Stream, filter_of
 from cmt_sdk.answering.model import MemoryModel
 from cmt_sdk.errors import DocumentNotFound
+from cmt_sdk.retrieval.context import shortened
+from cmt_sdk.retrieval.question import LONGEST_QUESTION
 from cmt_sdk.text import phrases
 from cmt_sdk.text.provenance import words_of
 from cmt_sdk.text.splitting.boundaries import sentence_ends
@@ -284,7 +286,7 @@ class Chat:
         """The model at work on a turn: from memory where it asks, else bare."""
         most = self._options.get("max_tokens", TALK_TOKENS)
         if intent.machine:
-            return self._model.talk(intent.text, max_tokens=most)
+            return self._model.talk(shortened(intent.text, LONGEST_QUESTION), max_tokens=most)
         if not intent.asks or intent.chats:
             return self._small_talk(intent, min(most, TALK_TOKENS))
         asked = intent.asked if intent.tells else intent.text

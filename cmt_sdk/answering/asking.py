@@ -13,7 +13,7 @@ from typing import Literal, ParamSpec, TypeVar, overload
 
 from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.retrieval.context import MESSAGE, shortened
-from cmt_sdk.retrieval.retriever import check_question
+from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.system.handles import Handle
 from cmt_sdk.types import READERS, Answer, CompressedPassage, Filter, ReaderKind, Turn, Where
 

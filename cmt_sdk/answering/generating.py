@@ -1,6 +1,6 @@
 """Generating: a generator writes the answer from the passages that were found. No torch, no SQL.
 
-It reads their text, each with its day, and the whole recent_turns conversation. It tells no
+It reads their text, each with its day, and the whole recent conversation. It tells no
 probabilities: confidence is the share that the places of its words leave, and 0 where it says that
 it does not know.
 """
@@ -22,7 +22,7 @@ from cmt_sdk.text.instructing import Note
 from cmt_sdk.text.prompting import abstains
 from cmt_sdk.text.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.text.rendering import render
-from cmt_sdk.types import Match, Turn
+from cmt_sdk.types import DAYS, Match, Turn
 from cmt_sdk.understanding import newest
 
 # A note goes with a message that asks for nothing if it is near it in meaning or shares words.
@@ -102,6 +102,7 @@ def _notes(matches: Sequence[Match]) -> list[Note]:
             render(m.passage),
             newest.stated_at(m)[0],
             m.document.source or "",
+            str(m.document.metadata.get(DAYS) or ""),
             m.superseded_by is not None,
         )
         for m in reversed(matches)

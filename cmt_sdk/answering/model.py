@@ -11,14 +11,15 @@ import numpy as np
 
 from cmt_sdk.answering.answerer import Answerer, TracedAnswer, timed, traced_answer
 from cmt_sdk.answering.asking import Ask, Asking, Stream, with_limit
+from cmt_sdk.answering.conversation import or_from_conversation
 from cmt_sdk.answering.generating import Writer, fitting
 from cmt_sdk.answering.sources import sources_of
-from cmt_sdk.answering.spoken import or_spoken
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.ports import Generator
 from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, system_turns
+from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.retrieval.ranking import fit
-from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever, check_question
+from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever
 from cmt_sdk.text.prompting import UNKNOWN, abstains
 from cmt_sdk.types import Answer, Intent, Match, Prompt, Turn, Usage, Vector
 from cmt_sdk.understanding import newest
@@ -51,7 +52,7 @@ class MemoryModel(Asking):
         pieces = self._pieces(asked)
         passages = as_passages(asked.history or ())
         if passages and asked.reader != "none" and self._writer is None:
-            pieces = or_spoken(pieces, asked.question, passages, self._retriever, asked.max_tokens)
+            pieces = or_from_conversation(pieces, asked, passages, self._answerer.pieces)
         return Stream(with_limit(pieces, asked.max_tokens))
 
     def converse(
@@ -89,8 +90,8 @@ class MemoryModel(Asking):
         elif not (matches or ask.history or intent.general or intent.tells):
             yield from self._unknown_answer(ask, times)
             return
-        reading = yield from self._writer.reply(ask, matches, kept=kept is not None, keeps=keeps)
-        yield self._answer(reading, times)
+        answer = yield from self._writer.reply(ask, matches, kept=kept is not None, keeps=keeps)
+        yield self._answer(answer, times)
 
     def talk(self, text: str, *, history: Sequence[Turn] = (), max_tokens: int = 64) -> Stream:
         """Answer small talk with the bare model, by its own chat template and without notes, or
@@ -119,8 +120,8 @@ class MemoryModel(Asking):
 
     def _talked(self, ask: Ask) -> Iterator[str | Answer]:
         if self._writer is not None:
-            reading = yield from self._writer.answer(ask, [])
-            yield self._answer(reading, {})
+            answer = yield from self._writer.answer(ask, [])
+            yield self._answer(answer, {})
             return
         prompt = Prompt(ask.question, ask.history or (), notes=False, talk=True)
         text, usage = [], None
@@ -162,8 +163,8 @@ class MemoryModel(Asking):
             yield from self._unknown_answer(ask, times)
             return
         if self._writer is not None:
-            reading = yield from self._writer.answer(given, matches)
-            yield self._answer(reading, times)
+            answer = yield from self._writer.answer(given, matches)
+            yield self._answer(answer, times)
             return
         older = [m for m in matches if m.superseded_by is not None]
         matches = [m for m in matches if m.superseded_by is None]

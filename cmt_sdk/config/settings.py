@@ -64,7 +64,8 @@ class Settings:
     """How a memory is made and read.
 
     Args:
-        model: A hub id, a local folder, a .gguf file, or the name of a pulled model.
+        model: A name of `catalogue`, a hub id, "organisation/name:file.gguf" on the hub, a folder,
+            or a .gguf file.
         adapter: A folder with adapters, "default" for those shipped for the default model, "none"
             for none.
         device: A torch device such as "cpu" or "cuda:1"; "auto" takes a GPU where there is one.

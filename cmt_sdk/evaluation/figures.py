@@ -17,11 +17,22 @@ DEPTHS = (1, 5, 10)
 class Figures:
     """The figures of one reader over all questions.
 
-    Metrics and shares are in percent, milliseconds are medians, tokens are means. `found`:
-    questions whose own passage was read. `wrote`: the readers that the answers came from (auto has
-    two). `confidence_auroc`, in [0, 1]: how well the confidence separates exact answers from
-    others; None where all are alike. `errors`: questions that failed; they score 0 and are left out
-    of tokens and milliseconds.
+    Attributes:
+        exact: Exact match, in percent.
+        f1: Token F1, in percent.
+        paper_exact: The paper's exact match, in percent.
+        paper_f1: The paper's F1, in percent.
+        abstained: Questions without an answer, in percent.
+        found: Questions whose own passage was read, in percent.
+        wrote: By reader, the answers that came from it, in percent; "auto" has two.
+        confidence_auroc: In [0, 1], how well the confidence separates exact answers from others;
+            None where all are alike.
+        prompt_tokens: The mean per question; failed ones are left out, here and below.
+        memory_tokens: The mean per question.
+        answer_tokens: The mean per question.
+        first_token_ms: The median time to the first token.
+        milliseconds: The median time by stage.
+        errors: Questions that failed; they score 0.
     """
 
     exact: Interval
@@ -44,9 +55,12 @@ class Figures:
 class Abstention:
     """One reader on as many questions with their own passage as with one that lacks the answer.
 
-    auroc, in [0, 1]: how well the confidence separates the two. At `threshold`, in percent:
-    `answered`, questions with their own passage that were answered; `withheld`, others that were
-    not; `accuracy`, both together.
+    Attributes:
+        auroc: In [0, 1], how well the confidence separates the two; None without both kinds.
+        threshold: The confidence from which an answer counts.
+        accuracy: The mean of `answered` and `withheld`, in percent.
+        answered: Questions with their own passage that were answered, in percent.
+        withheld: Others that were not, in percent.
     """
 
     auroc: float | None
@@ -58,9 +72,14 @@ class Abstention:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The scores of a memory of `documents` documents, in percent.
+    """The scores of a memory of a size, in percent.
 
-    exact, f1: by reader. relative: F1 as a share of that at the first point. retrieval: recall.
+    Attributes:
+        documents: The documents in the memory.
+        exact: By reader, exact match.
+        f1: By reader, token F1.
+        relative: By reader, F1 as a share of that at the first point.
+        retrieval: By search mode and depth, recall.
     """
 
     documents: int
@@ -79,22 +98,22 @@ def figures(replies: Sequence[Reply], seed: int) -> Figures:
     """
     answered = [r for r in replies if not r.error] or [Reply()]
 
-    def interval(metric: Callable[[Reply], float]) -> Interval:
+    def percent(metric: Callable[[Reply], float]) -> Interval:
         return bootstrap([100 * metric(r) for r in replies], seed)
 
     def mean(value: Callable[[Reply], float]) -> float:
         return fmean(value(r) for r in answered)
 
-    def stage(name: str) -> float:
-        return median(r.milliseconds[name] for r in answered if name in r.milliseconds)
+    def median_ms(stage: str) -> float:
+        return median(r.milliseconds[stage] for r in answered if stage in r.milliseconds)
 
     writers = sorted({r.wrote for r in answered})
     stages = dict.fromkeys(s for r in answered for s in r.milliseconds)
     return Figures(
-        exact=interval(lambda r: r.exact),
-        f1=interval(lambda r: r.f1),
-        paper_exact=interval(lambda r: r.paper_exact),
-        paper_f1=interval(lambda r: r.paper_f1),
+        exact=percent(lambda r: r.exact),
+        f1=percent(lambda r: r.f1),
+        paper_exact=percent(lambda r: r.paper_exact),
+        paper_f1=percent(lambda r: r.paper_f1),
         abstained=100 * fmean(r.abstained for r in replies),
         found=100 * fmean(r.found for r in replies),
         wrote={name: 100 * fmean(r.wrote == name for r in replies) for name in writers if name},
@@ -103,7 +122,7 @@ def figures(replies: Sequence[Reply], seed: int) -> Figures:
         memory_tokens=mean(lambda r: r.memory_tokens),
         answer_tokens=mean(lambda r: r.answer_tokens),
         first_token_ms=median(r.first_token_ms for r in answered),
-        milliseconds={name: stage(name) for name in stages},
+        milliseconds={name: median_ms(name) for name in stages},
         errors=sum(bool(r.error) for r in replies),
     )
 
@@ -128,11 +147,11 @@ def abstention(asked: Sequence[Asked], reader: str) -> Abstention:
     present = [a.replies[reader] for a in asked]
     absent = [a.absent[reader] for a in asked]
 
-    def sure(reply: Reply) -> bool:
+    def answers(reply: Reply) -> bool:
         return not reply.abstained and reply.confidence >= CONFIDENT
 
-    answered = 100 * fmean(map(sure, present))
-    withheld = 100 * fmean(not sure(r) for r in absent)
+    answered = 100 * fmean(map(answers, present))
+    withheld = 100 * fmean(not answers(r) for r in absent)
     known = [True] * len(present) + [False] * len(absent)
     return Abstention(
         auroc=auroc([r.confidence for r in (*present, *absent)], known),

@@ -9,16 +9,14 @@ alike. Knows the protocols; knows no model and no figures.
 
 from __future__ import annotations
 
-import hashlib
-import random
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias, get_args
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
-from cmt_sdk.evaluation.metrics import exact_match, f1, normalize, paper_exact_match, paper_f1
-from cmt_sdk.questions.dataset import Question, QuestionedPassage
+from cmt_sdk.evaluation.drawing import Item, draw, source_of
+from cmt_sdk.evaluation.metrics import exact_match, f1, paper_exact_match, paper_f1
+from cmt_sdk.questions.dataset import QuestionedPassage
 from cmt_sdk.types import Answer, Document, Match, Progress, ReaderKind, SearchMode, Stats
 
 ProtocolKind: TypeAlias = Literal["gold", "stream", "abstain", "growth"]
@@ -27,7 +25,6 @@ OnStage: TypeAlias = Callable[[str, int, int], None]
 MODES: tuple[SearchMode, ...] = get_args(SearchMode)
 MAX_RANK = 10  # passages on which retrieval is judged
 ALL_PASSAGES = 50  # passages to ask for in the gold protocol: all those of one document
-PREFIX = "passage-"
 # passages whose questions are asked while the memory grows, as in CMT's table of retention
 FIRST_PASSAGES = 200
 
@@ -109,10 +106,25 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One reader's answer to one question, its cost and its quality; metrics in [0, 1].
+    """One reader's answer to one question, its cost and its quality.
 
-    `found`: the question's own passage was among those read. `first_token_ms`: encode, search, load
-    and prefill. `error` is set, and all else empty, where the question failed.
+    Attributes:
+        text: The answer.
+        wrote: The reader that it came from.
+        sources: The names of the passages that were read.
+        found: Whether the question's own passage was among them.
+        abstained: Whether it says that the memory does not hold the answer.
+        confidence: In [0, 1].
+        prompt_tokens: Tokens that the model read.
+        memory_tokens: Tokens that it read from memory instead.
+        answer_tokens: Tokens of the answer.
+        first_token_ms: Milliseconds of all stages but decode.
+        milliseconds: By stage.
+        exact: Exact match, in [0, 1]; so are the other three metrics.
+        f1: Token F1.
+        paper_exact: The paper's exact match.
+        paper_f1: The paper's F1.
+        error: Why the question failed, and all else is empty; "" where it did not.
     """
 
     text: str = ""
@@ -135,10 +147,16 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One question with all replies, and the rank of its passage by search mode.
+    """One question with all replies.
 
-    A rank of None is beyond the first ten. `absent`: replies from another passage alone, where the
-    protocol has them.
+    Attributes:
+        id: The question's, in its file.
+        question: The question.
+        answers: The accepted answers.
+        source: The name of its passage.
+        ranks: By search mode, the rank of its passage, from 1; None beyond the first ten.
+        replies: By reader.
+        absent: By reader, replies from another passage alone, where the protocol has them.
     """
 
     id: str
@@ -156,23 +174,6 @@ class Stage:
 
     documents: int
     asked: Sequence[Asked]
-
-
-@dataclass(frozen=True, slots=True)
-class _Item:
-    """A question, the name of its passage, and that of a passage without the answer."""
-
-    question: Question
-    source: str
-    other: str = ""
-
-
-def source_of(context: str) -> str:
-    """The name under which a passage is remembered.
-
-    It is the same in every run, so that a memory can be used again.
-    """
-    return PREFIX + hashlib.sha256(context.encode()).hexdigest()[:16]
 
 
 def run(
@@ -196,7 +197,7 @@ def run(
         InvalidInput: The memory holds other documents, which the protocol excludes.
     """
     bank = passages[: plan.passages]
-    items = _choose(bank, plan)
+    items = _drawn(bank, plan)
     wanted = {name for item in items for name in (item.source, item.other)}
     needed = (
         bank if plan.protocol == "stream" else [p for p in bank if source_of(p.context) in wanted]
@@ -232,7 +233,7 @@ def grow(
         InvalidInput: The memory holds other documents.
     """
     bank = passages[: plan.passages or FIRST_PASSAGES]
-    items = _choose(bank, plan)
+    items = _drawn(bank, plan)
     stages = []
     _fill(subject, [_document(p) for p in bank], on_stage)
     _check(subject, bank, 0)
@@ -244,9 +245,7 @@ def grow(
     return stages
 
 
-def _ask_all(
-    subject: Subject, items: Sequence[_Item], plan: Plan, on_stage: OnStage
-) -> list[Asked]:
+def _ask_all(subject: Subject, items: Sequence[Item], plan: Plan, on_stage: OnStage) -> list[Asked]:
     for reader in plan.readers:
         # the first question pays for loading the model
         _reply(subject, items[0], reader, plan, items[0].source)
@@ -257,49 +256,8 @@ def _ask_all(
     return asked
 
 
-def _choose(bank: Sequence[QuestionedPassage], plan: Plan) -> list[_Item]:
-    """The questions of a seeded draw, in the order of the file."""
-    absent = plan.protocol == "abstain"
-    items = [
-        _Item(q, source_of(p.context), source_of(_silent(bank, n, q).context) if absent else "")
-        for n, p in enumerate(bank)
-        for q in p.questions
-    ]
-    chosen = list(range(len(items)))
-    random.Random(plan.seed).shuffle(chosen)  # noqa: S311 - a reproducible draw, no secret
-    return [items[i] for i in sorted(chosen[: plan.limit])]
-
-
-def _silent(
-    bank: Sequence[QuestionedPassage], number: int, question: Question
-) -> QuestionedPassage:
-    """The next passage that lacks all accepted answers' words, of the same title if there is one.
-
-    Raises:
-        InvalidInput: Every other passage holds an answer.
-    """
-    # SQuAD accepts "." once
-    held = [_holding(words) for answer in question.answers if (words := normalize(answer))]
-    following = [*bank[number + 1 :], *bank[:number]]
-    silent = [
-        p
-        for p in following
-        if not any(h.search(f"{p.context.lower()}\n{normalize(p.context)}") for h in held)
-    ]
-    if not silent:
-        raise InvalidInput(
-            f"every other passage holds an answer to {question.text!r}: give more passages for"
-            " abstention"
-        )
-    return next((p for p in silent if p.title == bank[number].title), silent[0])
-
-
-def _holding(words: str) -> re.Pattern[str]:
-    """A pattern that finds words as complete ones, also in quotes or before "'s".
-
-    Words of a script that may be written without spaces count anywhere.
-    """
-    return re.compile(rf"(?<!\w){re.escape(words)}(?!\w)" if words.isascii() else re.escape(words))
+def _drawn(bank: Sequence[QuestionedPassage], plan: Plan) -> list[Item]:
+    return draw(bank, plan.limit, plan.seed, with_other=plan.protocol == "abstain")
 
 
 def _document(passage: QuestionedPassage) -> Document:
@@ -332,7 +290,8 @@ def _check(subject: Subject, passages: Sequence[QuestionedPassage], most: int | 
         )
 
 
-def _ask(subject: Subject, item: _Item, plan: Plan) -> Asked:
+def _ask(subject: Subject, item: Item, plan: Plan) -> Asked:
+    """Ask one question of every reader, and search for its passage where there are others."""
     ranks = _ranks(subject, item) if plan.protocol in ("stream", "growth") else {}
     replies: dict[str, Reply] = {
         reader: _reply(subject, item, reader, plan, item.source) for reader in plan.readers
@@ -346,7 +305,9 @@ def _ask(subject: Subject, item: _Item, plan: Plan) -> Asked:
     return Asked(q.id, q.text, q.answers, item.source, ranks, replies, absent)
 
 
-def _ranks(subject: Subject, item: _Item) -> dict[str, int | None]:
+def _ranks(subject: Subject, item: Item) -> dict[str, int | None]:
+    """By search mode, the rank of the question's passage."""
+
     def rank(mode: SearchMode) -> int | None:
         matches = subject.search(item.question.text, MAX_RANK, mode=mode)
         return next((n for n, m in enumerate(matches, 1) if m.document.source == item.source), None)
@@ -354,7 +315,7 @@ def _ranks(subject: Subject, item: _Item) -> dict[str, int | None]:
     return {mode: rank(mode) for mode in MODES}
 
 
-def _reply(subject: Subject, item: _Item, reader: ReaderKind, plan: Plan, source: str) -> Reply:
+def _reply(subject: Subject, item: Item, reader: ReaderKind, plan: Plan, source: str) -> Reply:
     """A reader's reply, from the document `source` alone where the protocol asks for that."""
     is_alone = plan.protocol in ("gold", "abstain")
     try:
@@ -371,7 +332,8 @@ def _reply(subject: Subject, item: _Item, reader: ReaderKind, plan: Plan, source
     return _scored(answer, item)
 
 
-def _scored(answer: Answer, item: _Item) -> Reply:
+def _scored(answer: Answer, item: Item) -> Reply:
+    """An answer with its metrics: SQuAD's on the first line, the paper's on the whole."""
     first_line = answer.text.strip().partition("\n")[0]
     references = item.question.answers
     sources = [s.source for s in answer.sources]

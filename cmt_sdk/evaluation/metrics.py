@@ -64,9 +64,10 @@ def paper_f1(prediction: str, references: Sequence[str]) -> float:
 
 
 def _token_f1(prediction: str, reference: str) -> float:
+    """F1 of the normalised words: twice the shared ones over all of both."""
     predicted = normalize(prediction).split()
     expected = normalize(reference).split()
-    shared = (Counter(predicted) & Counter(expected)).total()
+    shared = (Counter(predicted) & Counter(expected)).total()  # each as often as in both
     return 2 * shared / (len(predicted) + len(expected)) if shared else 0.0
 
 
@@ -93,15 +94,25 @@ def recall_at(k: int, ranks: Sequence[int | None]) -> float:
 def auroc(scores: Sequence[float], positive: Sequence[bool]) -> float | None:
     """The probability that a positive outranks a negative; ties count half.
 
-    None without both kinds.
+    It is the statistic U of Mann & Whitney (1947) over the number of pairs.
+
+    Args:
+        scores: The scores.
+        positive: Of each, whether it is a positive.
+
+    Returns:
+        In [0, 1]; None without both kinds.
     """
-    kinds = np.asarray(positive, bool)
-    wins = int(kinds.sum())
-    losses = int((~kinds).sum())
-    if not wins or not losses:
+    is_positive = np.asarray(positive, bool)
+    positives = int(is_positive.sum())
+    negatives = int((~is_positive).sum())
+    if not positives or not negatives:
         return None
-    _, group, sizes = np.unique(
-        np.asarray(scores, np.float64), return_inverse=True, return_counts=True
-    )
-    middle_ranks = np.cumsum(sizes) - (sizes - 1) / 2
-    return float((middle_ranks[group[kinds]].sum() - wins * (wins + 1) / 2) / (wins * losses))
+    values = np.asarray(scores, np.float64)
+    # Equal scores share the mean of their ranks.
+    _, group, sizes = np.unique(values, return_inverse=True, return_counts=True)
+    middle_ranks = np.cumsum(sizes) - (sizes - 1) / 2  # by group, from 1
+    rank_sum = middle_ranks[group[is_positive]].sum()
+    # Among themselves the positives have at least 1 + 2 + ... + positives.
+    outranked = rank_sum - positives * (positives + 1) / 2
+    return float(outranked / (positives * negatives))

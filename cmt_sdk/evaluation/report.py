@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from cmt_sdk.errors import InvalidInput
+from cmt_sdk.evaluation.drawing import source_of
 from cmt_sdk.evaluation.figures import (
     Abstention,
     Figures,
@@ -30,7 +31,6 @@ from cmt_sdk.evaluation.harness import (
     Stage,
     grow,
     run,
-    source_of,
 )
 from cmt_sdk.memory import Memory
 from cmt_sdk.questions.dataset import QuestionedPassage, read_lines, read_passages

@@ -16,7 +16,7 @@ from cmt_sdk.memory.assembly import Parts
 from cmt_sdk.memory.forgetting import Forgetting
 from cmt_sdk.memory.notebook import Notebook
 from cmt_sdk.memory.upkeep import Upkeep
-from cmt_sdk.retrieval.retriever import LONGEST_QUESTION, check_question
+from cmt_sdk.retrieval.question import LONGEST_QUESTION, check_question
 from cmt_sdk.system.handles import watch
 from cmt_sdk.types import Intent, ReaderKind, Turn, Where
 from cmt_sdk.understanding import understand

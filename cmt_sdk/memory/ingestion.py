@@ -168,7 +168,10 @@ class Ingestor:
         )
         if outcome == "added":
             return stored, outcome, len(splits.of(document))
-        return stored, outcome, 0 if outcome == "unchanged" else self.store.count_pending(stored.id)
+        if outcome == "unchanged" or stored.ready:
+            return stored, outcome, 0
+        pending = sum(not passage.ready for passage in self.store.passages_of(stored.id))
+        return stored, outcome, pending
 
     def change(self, known: Document, changes: Mapping[str, Any]) -> Document:
         """Change fields of a stored document; return it as stored.

@@ -10,6 +10,8 @@ from dataclasses import replace
 from cmt_sdk.answering.asking import filter_of
 from cmt_sdk.errors import DocumentNotFound
 from cmt_sdk.memory.core import Core
+from cmt_sdk.retrieval.context import QUERY, shortened
+from cmt_sdk.retrieval.question import LONGEST_QUESTION
 from cmt_sdk.types import (
     Document,
     Filter,
@@ -158,19 +160,19 @@ class Lookup(Core):
         def find(count: int) -> Sequence[Match]:
             if history is not None:
                 found = self._retriever.search_after(query, history, count, filter)
-            else:
-                found = self._retriever.search(query, count, filter, mode)
-                if mode == "text":
-                    return found
-            return self._retriever.newest_first(query, found)
+                return self._retriever.newest_first(shortened(query, QUERY), found)
+            found = self._retriever.search(query, count, filter, mode)
+            return found if mode == "text" else self._retriever.newest_first(query, found)
 
         return _best_of_each(find, k) if per_document else find(k)
 
     def superseded(self, text: str, k: int = 5, *, scope: str | None = None) -> Sequence[Match]:
         """Of the k passages nearest to a new text, those that hold an older value of what it says.
 
-        The model judges, without a question. Empty for models that no probe is shipped for.
+        The model judges, without a question. Empty for models that no probe is shipped for. Of a
+        text of more than 20,000 characters the middle is left out.
         """
+        text = shortened(text, LONGEST_QUESTION)
         return self._retriever.superseded(
             text, self._retriever.search(text, k, filter_of(scope, None, None), "fused")
         )

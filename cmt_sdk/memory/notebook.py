@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, Protocol
 
-from cmt_sdk.types import Document, Intent, Match, Progress, Receipt, SearchMode
+from cmt_sdk.retrieval.context import shortened
+from cmt_sdk.retrieval.question import LONGEST_QUESTION
+from cmt_sdk.types import DAYS, Document, Intent, Match, Progress, Receipt, SearchMode
+from cmt_sdk.understanding.days import days_meant
 
 SOURCE = "chat"
 FROM_USER = {"role": "user"}  # metadata of people's statements
@@ -76,9 +80,13 @@ class Notebook:
         it was new.
 
         The same text is one document, however often it is sent. It is compressed before this
-        returns: the next question, which may share no word with it, finds it by its meaning.
+        returns: the next question, which may share no word with it, finds it by its meaning. The
+        days that its words mean ("yesterday") are kept with it.
         """
-        note = Document(text, scope=self.scope, source=SOURCE, metadata=FROM_USER)
+        metadata = dict(FROM_USER)
+        if days := days_meant(text, dt.datetime.now().astimezone().date()):
+            metadata[DAYS] = "; ".join(map(str, days))
+        note = Document(text, scope=self.scope, source=SOURCE, metadata=metadata)
         added = self.memory.add_many([note]).added
         kept = self.memory.add(note)  # adds nothing: for a known text, `add` returns its document
         older = [
@@ -98,8 +106,9 @@ class Notebook:
         These are the one that it means, and those that state another value of the same thing.
         """
         self.memory.wait(PATIENCE)  # a note of a moment ago is found by its meaning too
+        query = shortened(request, LONGEST_QUESTION)
         found = self.memory.search(
-            request, AMONG, mode="reranked", scope=self.scope or None, where=FROM_USER
+            query, AMONG, mode="reranked", scope=self.scope or None, where=FROM_USER
         )
         own = [m for m in found if m.document.scope == self.scope and m.document.source == SOURCE]
         same = [m for m in own if m is own[0] or m.superseded_by == own[0].document.id]

@@ -31,14 +31,14 @@ class Question:
 class QuestionedPassage:
     """A passage, its title, and the questions that it answers.
 
-    `beside` are the passages that are read together with it, in any order, where its file says so;
-    the questions are about all of them, and this passage fits best.
+    `neighbours` are the passages that are read together with it, in any order, where its file says
+    so; the questions are about all of them, and this passage fits best.
     """
 
     title: str
     context: str
     questions: tuple[Question, ...]
-    beside: tuple[str, ...] = ()
+    neighbours: tuple[str, ...] = ()
 
 
 def read_lines(path: Path) -> Iterator[dict[str, object]]:
@@ -50,10 +50,10 @@ def read_passages(path: Path, documents: Path | None = None) -> list[QuestionedP
     """The passages of a question file in the order of their first questions, each with all of its
     questions.
 
-    Our own lines are {"id", "title", "context", "beside": [...], "question", "answers": [...]}; id,
-    title and beside may be missing, and beside counts in the first line of a passage. Public files
-    are read as `files` describes; those that name their passages by keys need the file of
-    texts, `documents`. Raises InvalidInput.
+    Our own lines are {"id", "title", "context", "neighbours": [...], "question", "answers": [...]};
+    id, title and neighbours may be missing, and neighbours count in the first line of a passage.
+    Public files are read as `files` describes; those that name their passages by keys need
+    the file of texts, `documents`. Raises InvalidInput.
     """
     rows = list(read_rows(path))
     texts = _texts(path, rows, documents)
@@ -65,7 +65,7 @@ def read_passages(path: Path, documents: Path | None = None) -> list[QuestionedP
     if not found:
         raise InvalidInput(f"{path}: there is no question in it")
     return [
-        QuestionedPassage(row.title, context, tuple(questions), _beside(row))
+        QuestionedPassage(row.title, context, tuple(questions), _neighbours(row))
         for context, (row, questions) in found.items()
     ]
 
@@ -101,11 +101,13 @@ def _text(name: str, value: object, where: str) -> str:
     return value
 
 
-def _beside(row: Row) -> tuple[str, ...]:
+def _neighbours(row: Row) -> tuple[str, ...]:
     """The passages that are read together with a row's own."""
-    if not isinstance(row.beside, list | tuple):
-        raise InvalidInput(f"{row.where}: 'beside' is {_short(row.beside)}; it must be a list")
-    return tuple(_text("beside", text, row.where) for text in row.beside)
+    if not isinstance(row.neighbours, list | tuple):
+        raise InvalidInput(
+            f"{row.where}: 'neighbours' is {_short(row.neighbours)}; it must be a list"
+        )
+    return tuple(_text("neighbours", text, row.where) for text in row.neighbours)
 
 
 def _answers(row: Row) -> tuple[str, ...]:

@@ -48,7 +48,7 @@ class Row:
     answers: object
     context: object
     key: str
-    beside: object = ()
+    neighbours: object = ()
 
 
 def read_rows(path: Path) -> Iterator[Row]:
@@ -106,7 +106,7 @@ def _row(where: str, fields: Mapping[str, Any]) -> Row:
         answers=answers.get("text") if isinstance(answers, dict) else answers,
         context=context,
         key="" if context is not None else str(_first(fields, KEYS) or ""),
-        beside=fields.get("beside", ()),
+        neighbours=fields.get("neighbours", ()),
     )
 
 

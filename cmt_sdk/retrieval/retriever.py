@@ -8,15 +8,15 @@ from math import inf
 
 from cmt_sdk.config.settings import DEFAULT_RERANK_DEPTH
 from cmt_sdk.encoding import PassageEncoder
-from cmt_sdk.errors import InvalidInput, InvalidSetting
+from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.retrieval.candidates import Candidate, candidate_of, hits_of, match_of, ordered
 from cmt_sdk.retrieval.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, exchanges, shortened
 from cmt_sdk.retrieval.lru_cache import LRUCache
+from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.retrieval.ranking import fuse
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import NoModel
-from cmt_sdk.text.characters import REMEDY, is_text
 from cmt_sdk.text.notation import in_notation_of
 from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
@@ -39,20 +39,11 @@ FADE = 0.97  # factor on their scores for each exchange further back
 WORST_PLACE = 0.5  # place of the passage that fits least after an exchange
 PLACE_RANGE = 3.0  # places between that one and the one that fits best
 CLEAR = 8.0  # lead of the best passage, in nats, from which on earlier exchanges are ignored
-LONGEST_QUESTION = 20_000  # characters
 
 
-def check_question(text: str) -> None:
-    """Raise InvalidInput for an empty or too long question, or one with NUL or a surrogate."""
-    if not text.strip():
-        raise InvalidInput("the question is empty")
-    if len(text) > LONGEST_QUESTION:
-        raise InvalidInput(
-            f"the question has {len(text):,} characters, the limit is {LONGEST_QUESTION:,}: add"
-            " what it quotes, then ask"
-        )
-    if not is_text(text):
-        raise InvalidInput(f"the question holds NUL or a lone surrogate: {REMEDY}")
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise InvalidSetting(f"k={k}: ask for at least one passage")
 
 
 @dataclass
@@ -118,8 +109,7 @@ class Retriever:
             ModelMismatch: another model made the stored compressed passages.
         """
         check_question(query)
-        if k < 1:
-            raise InvalidSetting(f"k={k}: ask for at least one passage")
+        _check_k(k)
         if mode not in SEARCH_MODES:
             raise InvalidSetting(f"mode={mode!r}: choose one of {', '.join(SEARCH_MODES)}")
         limit = max(CANDIDATES, k)
@@ -252,6 +242,7 @@ class Retriever:
         """Return the k passages that `model.ask` would read for a message after these turns, best
         first.
         """
+        _check_k(k)
         query = shortened(message, QUERY)
         found = self.gather(query, exchanges(history), k, filter)
         self.encode_missing(found)
@@ -259,8 +250,7 @@ class Retriever:
 
     def nearest(self, vector: Vector, k: int, filter: Filter) -> list[Match]:
         """Return the k passages whose embeddings are nearest to a vector, float32 [dimension]."""
-        if k < 1:
-            raise InvalidSetting(f"k={k}: ask for at least one passage")
+        _check_k(k)
         return self._matches(self._near(vector, k, filter), [])
 
     def _near(self, vector: Vector, limit: int, filter: Filter) -> list[Hit]:

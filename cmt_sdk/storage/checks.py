@@ -21,6 +21,7 @@ from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.storage import copies
 from cmt_sdk.storage.blob import unpack
 from cmt_sdk.storage.driver import files_in
+from cmt_sdk.storage.kept_out import parse_kept_out
 from cmt_sdk.storage.rows import ALIVE, RECORD, fingerprint_of, record_hash
 from cmt_sdk.storage.schema import WORD_TABLES
 from cmt_sdk.system.disk import sha256_of
@@ -170,12 +171,20 @@ def bad_settings(db: Connection) -> list[str]:
     rows = db.execute(
         text("SELECT name, value FROM settings WHERE name IN ('settings', 'changes', 'kept_out')")
     ).all()
-    bad = [
-        r.name
-        for r in rows
-        if not (str(r.value).isdecimal() if r.name == "changes" else _is_object(r.value))
-    ]
+    bad = [r.name for r in rows if not _is_sound(r.name, str(r.value))]
     return bad if any(r.name == "changes" for r in rows) else [*bad, "changes"]
+
+
+def _is_sound(name: str, value: str) -> bool:
+    if name == "changes":
+        return value.isdecimal()
+    if name != "kept_out":
+        return _is_object(value)
+    try:
+        parse_kept_out(value)
+    except StorageDamaged:
+        return False
+    return True
 
 
 def ids_without_passages(db: Connection) -> list[str]:

@@ -74,7 +74,7 @@ class Documents(DocumentRows):
             split: gives the passages of a new or changed document. It runs inside the transaction;
                 an exception that it raises rolls the transaction back. Passages of the same content
                 keep their memory and embedding.
-            known: the result of `match` for this document; saves hashing its text again.
+            known: the result of `find_known` for this document; saves hashing its text again.
 
         Returns:
             The document as stored, and whether it was added, updated or unchanged.

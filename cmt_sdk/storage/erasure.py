@@ -135,6 +135,8 @@ def _explained(found: set[bytes], database: Path, key: Key | None) -> set[bytes]
 def _remaining(database: Path, key: Key | None) -> Iterator[str]:
     """Yield every text that the database holds on purpose, its schema included."""
     with closing(connect(database, key, timeout=WAIT_SECONDS)) as connection:
+        # a remaining text that lost a bit must not hide what the search found
+        connection.text_factory = lambda data: data.decode(errors="replace")
         for sql in (
             "SELECT group_concat(sql, '\n') FROM sqlite_master",
             "SELECT value FROM settings",

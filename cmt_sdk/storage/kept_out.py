@@ -47,13 +47,18 @@ class KeptOut(Database):
         ).scalar()
         if found is None:
             return secrets.token_hex(16), frozenset()
-        try:
-            kept = json.loads(found)
-            return str(kept["key"]), frozenset(map(str, kept["hashes"]))
-        except (ValueError, TypeError, KeyError) as error:
-            raise StorageDamaged(
-                f"the list of sources that stay out is damaged ({error}): run `cmt check --repair`"
-            ) from error
+        return parse_kept_out(str(found))
+
+
+def parse_kept_out(value: str) -> tuple[str, frozenset[str]]:
+    """Return the key and the hashes of the stored list. Raises StorageDamaged where it is none."""
+    try:
+        kept = json.loads(value)
+        return str(kept["key"]), frozenset(map(str, kept["hashes"]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageDamaged(
+            f"the list of sources that stay out is damaged ({error}): run `cmt check --repair`"
+        ) from error
 
 
 def _hash(key: str, scope: str, source: str) -> str:

@@ -62,14 +62,6 @@ class Passages(Database):
             ).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
-    def count_pending(self, document_id: str) -> int:
-        """Return how many passages of a document's current version have no embedding yet."""
-        sql = """SELECT count(*) FROM waiting w JOIN passages p ON p.id = w.passage_id
-            JOIN documents d ON d.key = p.document_key WHERE d.doc_id = :id AND d.current"""
-        values = {"id": sound_text("id", document_id, InvalidDocument)}
-        with self._read() as db:
-            return int(db.execute(text(sql), values).scalar_one())
-
     @contextmanager
     def claimed(self, passage_ids: Sequence[int], most: int) -> Iterator[list[int]]:
         """Claim the first `most` of these passages that are still pending and that no other process

@@ -239,6 +239,13 @@ def _settings(db: Connection) -> Iterator[CheckResult]:
         if name == "changes":
             db.execute(text("INSERT INTO settings VALUES ('changes', '0')"))
             yield CheckResult("settings", True, "the change counter is reset")
+        elif name == "kept_out":
+            yield CheckResult(
+                "kept out",
+                False,
+                "the list of sources that stay out was damaged and is gone",
+                "give `cmt rm` or `cmt forget` these sources again, with --keep-out",
+            )
         else:
             remedy = "set what you had changed: cmt config set"
             yield CheckResult(

@@ -37,12 +37,14 @@ class Note:
         text: Its text, with the headings above it.
         day: The day that it is of, as "2026-03-04".
         source: Where it is from; "" for nowhere.
+        days: The days that its words mean, as "yesterday: 2026-03-03"; "" for none.
         replaced: Whether a later note states a newer value of the same thing.
     """
 
     text: str
     day: str
     source: str = ""
+    days: str = ""
     replaced: bool = False
 
 
@@ -107,7 +109,7 @@ def _with_notes(notes: Sequence[Note], message: str) -> str:
 
 
 def _line(note: Note) -> str:
-    marks = [note.day, note.source, "replaced by a later note" if note.replaced else ""]
+    marks = [note.day, note.source, note.days, "replaced by a later note" if note.replaced else ""]
     return f"[{', '.join(filter(None, marks))}]\n{note.text.strip()}"
 
 

@@ -5,10 +5,10 @@ Needs the `train` extra. Serving never imports it.
 
 from __future__ import annotations
 
-from cmt_sdk.training.loop import Plan, Progress
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate, objectives_for, rate_for
 from cmt_sdk.training.run import Prepared, prepare
+from cmt_sdk.training.task import Plan, Progress
 
 __all__ = [
     "DatasetSizes",

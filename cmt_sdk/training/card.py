@@ -12,8 +12,8 @@ from typing import Any
 from cmt_sdk.errors import MissingExtra
 from cmt_sdk.plotting import training_curve
 from cmt_sdk.training.distributed import Workers
-from cmt_sdk.training.loop import Progress
 from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
+from cmt_sdk.training.task import Progress
 
 CARD = """\
 # {part} for {model}
@@ -46,7 +46,14 @@ WORDS = {
 def write_card(
     recipe: Recipe, needs: ResourceEstimate, material: DatasetSizes, progress: Progress
 ) -> None:
-    """Write `out/README.md`, and `out/curve.svg` where the plotting library is installed."""
+    """Write `out/README.md`, and `out/curve.svg` where the plotting library is installed.
+
+    Args:
+        recipe: The run.
+        needs: The resources that it took.
+        material: What it learned from.
+        progress: How far it came.
+    """
     card = CARD.format(
         part=recipe.part.capitalize(),
         model=recipe.model,
@@ -74,7 +81,7 @@ def write_card(
 
 
 def _scores(log: Path) -> str:
-    """The validation figures, first and last, as a table."""
+    """The validation figures of a log, the first and the last ones, as a table."""
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     judged = [line for line in lines if figures_of(line)]
     first = judged[0]
@@ -98,6 +105,7 @@ def figures_of(line: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _material(material: DatasetSizes) -> str:
+    """The numbers of passages and questions by file, as a table."""
     rows = [("file", "passages learned from", "questions", "passages held out")]
     for name, (passages, questions) in material.learned.items():
         rows.append((name, f"{passages:,}", f"{questions:,}", f"{material.judged[name][0]:,}"))

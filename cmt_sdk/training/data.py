@@ -15,12 +15,18 @@ from cmt_sdk.errors import InvalidInput
 from cmt_sdk.questions.dataset import QuestionedPassage, read_passages
 
 LONGEST_CONTEXT = 2400  # characters; longer ones are left out of training
-NEIGHBOURS = 5
-Files: TypeAlias = dict[str, list[QuestionedPassage]]
+NEIGHBOURS = 5  # passages of one title that are drawn together, at most
+Files: TypeAlias = dict[str, list[QuestionedPassage]]  # by file
 
 
 def is_validation(title: str, percent: int = 3) -> bool:
-    """True for titles held out for early stopping, chosen by hash; never for an empty title."""
+    """True for titles held out for early stopping, chosen by hash; never for an empty title.
+
+    Args:
+        title: The title.
+        percent: The share of titles that are held out.
+    """
+    # By hash and not by chance: a title is held out in every run and every file.
     return bool(title) and hashlib.sha256(title.encode()).digest()[0] * 100 < 256 * percent
 
 
@@ -29,6 +35,11 @@ class Mixture:
 
     Passages of one title come in runs of up to `NEIGHBOURS`, in random order, as a search finds
     them next to the right one.
+
+    Args:
+        files: By file, its passages.
+        weights: By file, how often it is drawn; files without passages are left out.
+        seed: Of everything that is drawn.
     """
 
     def __init__(
@@ -41,7 +52,7 @@ class Mixture:
         self._names = [n for n in weights if files.get(n)]
         self._weights = [weights[n] for n in self._names]
         self._queues = {n: _in_runs(files[n], self.random) for n in self._names}
-        self._next = dict.fromkeys(self._names, 0)
+        self._next = dict.fromkeys(self._names, 0)  # by file, passages taken so far
 
     def name(self) -> str:
         """Draw a file."""
@@ -104,22 +115,24 @@ def hold_out(files: Mapping[str, Sequence[QuestionedPassage]]) -> tuple[Files, F
 
     Where no title happens to be held out, because there are few or none, passages are chosen by
     their text: a tenth, at least one.
+
+    Args:
+        files: By file, its passages; at least two of them differ.
     """
     tried = (lambda p: is_validation(p.title), lambda p: is_validation(p.context, percent=10))
     for held in tried:
-        halves = _parted(files, held)
-        if all(any(half.values()) for half in halves):
+        halves = _split_by(files, held)
+        if all(any(half.values()) for half in halves):  # neither half is empty
             return halves
-    first = min(
-        (p.context for passages in files.values() for p in passages),
-        key=lambda t: hashlib.sha256(t.encode()).digest(),
-    )
-    return _parted(files, lambda p: p.context == first)
+    contexts = [p.context for passages in files.values() for p in passages]
+    first = min(contexts, key=lambda text: hashlib.sha256(text.encode()).digest())
+    return _split_by(files, lambda p: p.context == first)
 
 
-def _parted(
+def _split_by(
     files: Mapping[str, Sequence[QuestionedPassage]], held: Callable[[QuestionedPassage], bool]
 ) -> tuple[Files, Files]:
+    """The passages of each file to learn from, and those for which `held` is true."""
     return (
         {name: [p for p in passages if not held(p)] for name, passages in files.items()},
         {name: [p for p in passages if held(p)] for name, passages in files.items()},
@@ -127,6 +140,7 @@ def _parted(
 
 
 def _files(given: Path) -> list[Path]:
+    """The question files of a path: itself, or those of a folder."""
     if not given.is_dir():
         return [given]
     found = [
@@ -143,8 +157,9 @@ def _files(given: Path) -> list[Path]:
     return found
 
 
-# files that validate a run on several of the files below, where it has them
+# Files that validate a run on several of the files below, where it has them.
 JUDGES = ("squad_v1_train_part", "squadshifts_new_wiki", "short_notes")
+# How often each file is drawn.
 MIXTURE = {
     "squad_v1_train_part": 0.46,
     "squadshifts_new_wiki": 0.14,

@@ -17,9 +17,13 @@ from torch import Tensor
 
 
 class Workers:
-    """This process among the others: `rank` of `size`. All processes must call every method."""
+    """This process among the others: `rank` of `size`.
+
+    All processes must call `sum`, `gather` and `agree`, in the same order: each waits for all.
+    """
 
     def __init__(self) -> None:
+        # torchrun and accelerate tell each process these numbers.
         self.size = int(os.environ.get("WORLD_SIZE", "1"))
         self.rank = int(os.environ.get("RANK", "0"))
         if self.size > 1:
@@ -30,9 +34,8 @@ class Workers:
     @property
     def on_one_gpu(self) -> int:
         """How many of this machine's processes share a GPU; 1 where each has its own."""
-        return -(
-            -int(os.environ.get("LOCAL_WORLD_SIZE", self.size)) // max(1, torch.cuda.device_count())
-        )
+        processes = int(os.environ.get("LOCAL_WORLD_SIZE", self.size))
+        return -(-processes // max(1, torch.cuda.device_count()))  # rounded up
 
     @property
     def is_main(self) -> bool:
@@ -40,16 +43,19 @@ class Workers:
         return self.rank == 0
 
     def device(self, wanted: str) -> str:
-        """This process's device: `wanted`, or with several processes the GPUs in turn."""
+        """This process's device: `wanted`, or with several processes the GPUs in turn.
+
+        Args:
+            wanted: A device of torch, or "auto".
+        """
         several = self.size > 1 and wanted in ("auto", "cuda") and torch.cuda.is_available()
-        return (
-            f"cuda:{int(os.environ.get('LOCAL_RANK', self.rank)) % torch.cuda.device_count()}"
-            if several
-            else wanted
-        )
+        if not several:
+            return wanted
+        number = int(os.environ.get("LOCAL_RANK", self.rank)) % torch.cuda.device_count()
+        return f"cuda:{number}"
 
     def sum(self, value: Tensor) -> Tensor:
-        """The sum of all processes' tensors."""
+        """The sum of all processes' tensors, of one shape, on the device of `value`."""
         if self.size == 1:
             return value
         from accelerate.utils import reduce
@@ -58,7 +64,7 @@ class Workers:
         return total.to(value.device)
 
     def gather(self, value: object) -> list[Any]:
-        """The values of all processes, by rank."""
+        """The values of all processes, by rank; any that pickle can write."""
         if self.size == 1:
             return [value]
         from accelerate.utils import gather_object

@@ -1,10 +1,13 @@
 """Training the embeddings: the match head, and an adapter of the layers below its last state.
 
 The loss is self-matching in its bounded form, InfoNCE over all passages of a batch. A batch is
-larger than the activations that fit into memory, so gradient caching (Gao et al. 2021, arXiv
-2101.06983) computes all vectors without gradients, then each chunk again with the gradients of its
-vectors. The draw takes passages of one title together, and adds some that the words of a question
-also fit.
+larger than the activations that fit into memory, so one step uses gradient caching (Gao et al.
+2021, arXiv 2101.06983, section 3):
+
+1. Draw passages, some of one title together, and some that the words of a question also fit.
+2. Compute the vectors of all texts without gradients, chunk by chunk.
+3. Compute the loss, and its gradient with respect to each vector.
+4. Compute each chunk again with gradients, and run backward from the gradients of its vectors.
 """
 
 from __future__ import annotations
@@ -39,7 +42,13 @@ NEAREST = 5
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Passages, all different, their questions, and the index of each question's passage."""
+    """Passages and questions that are learned from together.
+
+    Attributes:
+        passages: Texts, all different; hard negatives among them have no questions.
+        questions: Questions about them.
+        own: The index of each question's passage.
+    """
 
     passages: Sequence[str]
     questions: Sequence[str]
@@ -57,7 +66,14 @@ class Negatives:
         self._indexed: dict[str, Neighbours] = {}
 
     def near(self, name: str, question: str, own: str, rng: Random) -> list[str]:
-        """One of the nearest passages other than the question's own; empty where there is none."""
+        """One of the nearest passages other than the question's own; empty where there is none.
+
+        Args:
+            name: The file.
+            question: The question.
+            own: The text of its passage.
+            rng: Draws one.
+        """
         passages = self._files[name]
         if name not in self._indexed:
             self._indexed[name] = Neighbours([p.context for p in passages])
@@ -67,14 +83,20 @@ class Negatives:
 
 
 def draw(mixture: Mixture, size: int, negatives: Negatives | None) -> Batch:
-    """About `size` passages with questions, up to two questions of each, and hard negatives."""
+    """About `size` passages with questions, up to two questions of each, and hard negatives.
+
+    Args:
+        mixture: The stream to draw from.
+        size: Passages that are drawn with their questions, in runs of NEIGHBOURS.
+        negatives: Finds passages that also fit; None to leave them out.
+    """
     rng = mixture.random
-    place: dict[str, int] = {}
-    asked: dict[str, list[str]] = {}
+    place: dict[str, int] = {}  # by text, the passage's index in the batch
+    asked: dict[str, list[str]] = {}  # by text, the passage's questions
     for _ in range(max(1, size // NEIGHBOURS)):
         name = mixture.name()
         for passage in [mixture.take(name) for _ in range(NEIGHBOURS)]:
-            if passage.context in asked:
+            if passage.context in asked:  # a copy would be a wrong negative
                 continue
             place.setdefault(passage.context, len(place))
             some = rng.sample(passage.questions, min(PER_PASSAGE, len(passage.questions)))
@@ -91,7 +113,13 @@ def draw(mixture: Mixture, size: int, negatives: Negatives | None) -> Batch:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Texts that run in one pass: indexes, tokens [n, t], and a mask [n, t] of real tokens."""
+    """n texts that run in one pass.
+
+    Attributes:
+        numbers: The number of each text.
+        tokens: Ids [n, t].
+        inside: bool [n, t], True for the texts' own tokens.
+    """
 
     numbers: Sequence[int]
     tokens: Tensor
@@ -146,27 +174,28 @@ class EmbeddingTask:
         batch = draw(self.mixture, self.size, self._negatives)
         chunks = self.chunks(batch.passages, batch.questions)
         with torch.no_grad():
-            made = torch.cat([self.vectors(c) for c in chunks])
+            made = torch.cat([self.vectors(c) for c in chunks])  # (texts, dimension)
         made.requires_grad_()
-        passages, questions = _parted(made, chunks, len(batch.passages))
-        loss = self_matching(
-            questions, passages, torch.tensor(batch.own, device=made.device), TEMPERATURE
-        )
-        (gradients,) = torch.autograd.grad(loss, made)
-        for chunk, gradient in zip(
-            chunks, torch.split(gradients, [len(c.numbers) for c in chunks]), strict=True
-        ):
+        passages, questions = _in_order(made, chunks, len(batch.passages))
+        own = torch.tensor(batch.own, device=made.device)  # (questions,)
+        loss = self_matching(questions, passages, own, TEMPERATURE)
+        (gradients,) = torch.autograd.grad(loss, made)  # (texts, dimension)
+        by_chunk = torch.split(gradients, [len(c.numbers) for c in chunks])
+        for chunk, gradient in zip(chunks, by_chunk, strict=True):
             self.vectors(chunk).backward(gradient)  # type: ignore[no-untyped-call]
         return float(loss.detach()), len(batch.own), len(batch.own)
 
     def chunks(
         self, passages: Sequence[str], questions: Sequence[str], longest: int = MAX_PASSAGE_TOKENS
     ) -> list[Chunk]:
-        """Passages of up to `longest` tokens, then questions, in chunks of similar length.
+        """Texts in chunks of similar length, numbered: passages first, then questions.
 
-        They are numbered in this order: passages first.
+        Args:
+            passages: The passages.
+            questions: The questions.
+            longest: Tokens of a passage; later ones are left out.
         """
-        # FrozenModel.ids of all texts in one call
+        # FrozenModel.ids of all texts in one call: the tokenizer then works on them in parallel.
         encoded = self.lm.tokenizer([*passages, *questions], add_special_tokens=False)["input_ids"]
         limits = [longest] * len(passages) + [MAX_QUESTION_TOKENS] * len(questions)
         ids = [i[:limit] for i, limit in zip(encoded, limits, strict=True)]
@@ -178,14 +207,12 @@ class EmbeddingTask:
     def vectors(self, chunk: Chunk) -> Tensor:
         """Vectors [n, dimension] of a chunk's texts, with gradients where they are on.
 
-        The head computes in fp32.
+        The head computes in fp32, outside of autocast.
         """
         lm = self.lm
-        with (
-            lm.activate(NAME),
-            torch.autocast(lm.device.type, torch.bfloat16, enabled=lm.dtype == torch.bfloat16),
-        ):
-            states = unit_states(lm, chunk.tokens, self._layers)
+        is_bf16 = lm.dtype == torch.bfloat16
+        with lm.activate(NAME), torch.autocast(lm.device.type, torch.bfloat16, enabled=is_bf16):
+            states = unit_states(lm, chunk.tokens, self._layers)  # (n, t, l, d)
         return self.head(chunk.tokens, states, chunk.inside)
 
     @torch.no_grad()
@@ -197,12 +224,10 @@ class EmbeddingTask:
         asked = [
             (q.text, n) for n, p in enumerate(self.held_out) for q in p.questions[:PER_HELD_OUT]
         ]
-        chunks = self.chunks(
-            [p.context for p in self.held_out], [text for text, _ in asked], SERVED
-        )
-        passages, questions = _parted(
-            torch.cat([self.vectors(c) for c in chunks]), chunks, len(self.held_out)
-        )
+        contexts = [p.context for p in self.held_out]
+        chunks = self.chunks(contexts, [text for text, _ in asked], SERVED)
+        made = torch.cat([self.vectors(c) for c in chunks])  # (texts, dimension)
+        passages, questions = _in_order(made, chunks, len(self.held_out))
         return recalls(questions, passages, [own for _, own in asked])
 
     def score(self, figures: Mapping[str, float]) -> float:
@@ -223,7 +248,14 @@ class EmbeddingTask:
         self.mixture.restore(state)
 
 
-def _parted(made: Tensor, chunks: Sequence[Chunk], passages: int) -> tuple[Tensor, Tensor]:
-    """Split vectors in the order of the chunks into passages and questions, each in order."""
-    place = torch.tensor([number for c in chunks for number in c.numbers]).argsort().to(made.device)
+def _in_order(made: Tensor, chunks: Sequence[Chunk], passages: int) -> tuple[Tensor, Tensor]:
+    """Vectors in the order of the chunks as those of the passages and of the questions, in order.
+
+    Args:
+        made: [n, dimension].
+        chunks: The chunks that they were computed in.
+        passages: Number of passages; texts with higher numbers are questions.
+    """
+    numbers = torch.tensor([number for c in chunks for number in c.numbers])  # (n,)
+    place = numbers.argsort().to(made.device)  # (n,) where each text's vector is
     return made[place[:passages]], made[place[passages:]]

@@ -1,6 +1,14 @@
 """The training loop: draw, step, validate, save, and resume after a kill at the same place.
 
-A Task is trained; the loop knows optimisers and files, no model and no data.
+A Task is trained; the loop knows optimisers and files, no model and no data. A run, in one call or
+several:
+
+1. Validate once before the first step: the log shows what training adds.
+2. Step: sum the gradients of `accumulate` examples, over all processes; divide them by the number
+   of answer tokens; clip them; AdamW (Loshchilov & Hutter 2017, arXiv 1711.05101).
+3. Every `validate_every` steps: validate, and save the weights where they are the best so far.
+4. Every `save_every` steps: save the state, which a killed run resumes from.
+5. End at the last step, after the time, or when patience is exhausted: validate and save.
 """
 
 from __future__ import annotations
@@ -9,108 +17,16 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.training.distributed import Workers
-
-
-class Task(Protocol):
-    """A model part with its data, ready to train."""
-
-    def parameters(self) -> Sequence[Tensor]:
-        """The trained tensors, fp32, always in the same order."""
-
-    def learn(self) -> tuple[float, int, int]:
-        """Draw an example and add its gradients.
-
-        Returns:
-            The summed loss, the number to divide the sums by, and the number of questions.
-        """
-
-    def validate(self) -> Mapping[str, float]:
-        """Figures on data that is never trained on."""
-
-    def score(self, figures: Mapping[str, float]) -> float:
-        """One number from such figures: the lower the better."""
-
-    def save(self, folder: Path) -> None:
-        """Write the adapter in the form in which it is shipped."""
-
-    def state(self) -> Any:
-        """The position of the data stream, as JSON."""
-
-    def restore(self, state: Any) -> None:
-        """Continue from that position."""
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The length and the speed of a run.
-
-    Args:
-        steps: Optimiser steps, of `accumulate` examples each.
-        rate: The peak learning rate.
-        accumulate: Examples per step.
-        warmup: Steps of linear warm-up.
-        floor: The share of the peak at which the cosine ends.
-        clip: The largest norm of the gradients.
-        validate_every: Steps between two validations.
-        save_every: Steps between two saved states.
-        patience: Stop after this many validations in a row without a better score; 0 never stops.
-
-    Raises:
-        InvalidSetting: A value is out of bounds.
-    """
-
-    steps: int
-    rate: float = 1e-3
-    accumulate: int = 3
-    warmup: int = 20
-    floor: float = 0.05
-    clip: float = 1.0
-    validate_every: int = 100
-    save_every: int = 50
-    patience: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate <= 1:
-            raise InvalidSetting(f"rate={self.rate:g}: choose more than 0, at most 1")
-        for name in ("steps", "accumulate", "validate_every", "save_every"):
-            if getattr(self, name) < 1:
-                raise InvalidSetting(f"{name}={getattr(self, name)}: choose at least 1")
-        if self.patience < 0:
-            raise InvalidSetting(f"patience={self.patience}: choose at least 1, or 0 for never")
-
-    def rate_at(self, step: int, done: float = 0.0) -> float:
-        """The learning rate at a step: linear warm-up, then cosine to `floor` of the peak.
-
-        The cosine follows the share of the steps or, where it is larger, the share `done` of the
-        time.
-        """
-        cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, max(done, step / self.steps))))
-        return (
-            self.rate
-            * min(1.0, (step + 1) / self.warmup)
-            * (self.floor + (1 - self.floor) * cosine)
-        )
-
-
-@dataclass
-class Progress:
-    """How far a run is: steps, questions, answer tokens, best score, validations since the best."""
-
-    step: int = 0
-    questions: int = 0
-    tokens: int = 0
-    best: float = math.inf
-    since_best: int = 0
+from cmt_sdk.training.saved_state import restore_state, save_state
+from cmt_sdk.training.task import Plan, Progress, Task
 
 
 def train(
@@ -146,15 +62,13 @@ def train(
     """
     run = _Run(task, plan, out, on_step, choices or {})
     if run.progress.step == 0:
-        run.note({"plan": asdict(plan)})
+        run.log({"plan": asdict(plan)})
         run.validate()
-    began = time.monotonic()
-    while run.has_time(60 * minutes - (time.monotonic() - began)):
-        run.advance(began, run.agree((time.monotonic() - began) / (60 * minutes)) if fit else 0.0)
-    if run.progress.step % plan.validate_every:
+    run.advance_for(60 * minutes, fit=fit)
+    if run.progress.step % plan.validate_every:  # else the last step has validated
         run.validate()
     run.save()
-    run.note({"end": True})
+    run.log({"end": True})
     return run.progress
 
 
@@ -162,6 +76,10 @@ def time_one_step(task: Task, plan: Plan) -> float:
     """Seconds that a step takes, measured on one example whose gradients are dropped.
 
     The first call of a process is slower.
+
+    Args:
+        task: The task; it draws the same example again afterwards.
+        plan: Gives the examples per step.
     """
     before = task.state()
     began = time.monotonic()
@@ -197,31 +115,45 @@ class _Run:
         )
         out.mkdir(parents=True, exist_ok=True)
         self._chosen = {**asdict(plan), **choices}
-        self.progress = _restore(
+        self.progress = restore_state(
             out / "state", task, self._chosen, self._parameters, self._optimizer, self._workers
         )
 
-    def note(self, figures: Mapping[str, Any]) -> None:
+    def log(self, figures: Mapping[str, Any]) -> None:
+        """Append a line to the log, and report it."""
         line = {"step": self.progress.step, "questions": self.progress.questions, **figures}
         if not self._workers.is_main:
             return
-        with (self._out / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(line) + "\n")
+        with (self._out / "log.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
         self._on_step(line)
 
-    def has_time(self, seconds: float) -> bool:
-        """False after the last step, when the time is over, or when patience is exhausted."""
+    def advance_for(self, seconds: float, *, fit: bool) -> None:
+        """Take steps until the run ends; `fit`: the rate follows the time too."""
+        began = time.monotonic()
+        while self._goes_on(seconds - (time.monotonic() - began)):
+            # Each process has its own clock: all follow the main one's.
+            done = self._agreed((time.monotonic() - began) / seconds) if fit else 0.0
+            self._advance(began, done)
+
+    def _goes_on(self, seconds: float) -> bool:
+        """False after the last step, without seconds left, or when patience is exhausted."""
         patient = not 0 < self._plan.patience <= self.progress.since_best
         return self._workers.agree(
             self.progress.step < self._plan.steps and seconds > 0 and patient
         )
 
-    def agree(self, value: float) -> float:
+    def _agreed(self, value: float) -> float:
         """The main process's value, in every process."""
         return float(self._workers.gather(value)[0])
 
-    def advance(self, began: float, done: float) -> None:
-        """Take one step, then validate and save where due; `done`: the share of the time used."""
+    def _advance(self, began: float, done: float) -> None:
+        """Take one step, then validate and save where due.
+
+        Args:
+            began: The time.monotonic() at which this call's first step began, for the log.
+            done: The share of the time that is used.
+        """
         rate = self._plan.rate_at(self.progress.step, done)
         loss, tokens, asked = _step(
             self._task, self._plan, self._parameters, self._optimizer, rate, self._workers
@@ -229,7 +161,7 @@ class _Run:
         self.progress.step += 1
         self.progress.questions += asked
         self.progress.tokens += tokens
-        self.note({"loss": loss, "tokens": tokens, "seconds": time.monotonic() - began})
+        self.log({"loss": loss, "tokens": tokens, "seconds": time.monotonic() - began})
         if self.progress.step % self._plan.validate_every == 0:
             self.validate()
         if self.progress.step % self._plan.save_every == 0:
@@ -245,13 +177,14 @@ class _Run:
             self.progress.best = score
             if self._workers.is_main:
                 self._task.save(self._out / "adapter")
-        self.note(figures)
+        self.log(figures)
 
     def save(self) -> None:
         """Write the state that a later call resumes from."""
+        # Each process draws its own examples: every one has a position in the data.
         states = self._workers.gather(self._task.state())
         if self._workers.is_main:
-            _save(
+            save_state(
                 self._out / "state",
                 states,
                 self._chosen,
@@ -271,6 +204,14 @@ def _step(
 ) -> tuple[float, int, int]:
     """One optimiser step over all processes.
 
+    Args:
+        task: Adds gradients to the parameters.
+        plan: Gives the examples per step and the largest norm.
+        parameters: The trained tensors.
+        optimizer: Of these parameters.
+        rate: The learning rate.
+        workers: The processes of the run.
+
     Returns:
         The mean loss, the answer tokens and the questions.
     """
@@ -284,13 +225,15 @@ def _step(
         total = total + loss
         divisor = divisor + count
         questions = questions + asked
+    # One exchange for three numbers; float64 counts exactly to 2^53.
     summed = workers.sum(torch.tensor([total, divisor, questions], dtype=torch.float64))
     total = float(summed[0])
     divisor = int(summed[1])
     questions = int(summed[2])
     if workers.size > 1:
-        _exchange(parameters, workers)
+        _sum_gradients(parameters, workers)
     for parameter in parameters:
+        # An example may reach only some of the adapters.
         if parameter.grad is not None:
             parameter.grad /= divisor
     torch.nn.utils.clip_grad_norm_(parameters, plan.clip)
@@ -299,79 +242,11 @@ def _step(
     return total / divisor, divisor, questions
 
 
-def _exchange(parameters: Sequence[Tensor], workers: Workers) -> None:
+def _sum_gradients(parameters: Sequence[Tensor], workers: Workers) -> None:
     """Sum the gradients over all processes, in one tensor: each exchange costs a wait."""
     own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-    summed = workers.sum(torch.cat([grad.flatten() for grad in own]))
-    for parameter, grad in zip(
-        parameters, torch.split(summed, [p.numel() for p in parameters]), strict=True
-    ):
+    flat = torch.cat([grad.flatten() for grad in own])  # (all parameters' values,)
+    summed = workers.sum(flat)
+    by_parameter = torch.split(summed, [p.numel() for p in parameters])
+    for parameter, grad in zip(parameters, by_parameter, strict=True):
         parameter.grad = grad.view_as(parameter)
-
-
-def _save(
-    folder: Path,
-    states: Sequence[object],
-    chosen: Mapping[str, Any],
-    parameters: Sequence[Tensor],
-    optimizer: torch.optim.Optimizer,
-    progress: Progress,
-) -> None:
-    """Write two files, each by a rename; the scalars name the step that the tensors must have."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tensors = {f"parameter.{n}": p.detach().contiguous() for n, p in enumerate(parameters)}
-    for number, parameter in enumerate(parameters):
-        for name, value in optimizer.state[parameter].items():
-            tensors[f"{name}.{number}"] = torch.as_tensor(value).contiguous()
-    part = folder / f"step-{progress.step}.safetensors"
-    save_file(tensors, part)
-    scalars = {
-        "plan": chosen,
-        "progress": asdict(progress),
-        "tensors": part.name,
-        "tasks": list(states),
-    }
-    new = folder / "state.json.new"
-    new.write_text(json.dumps(scalars), encoding="utf-8")
-    new.replace(folder / "state.json")
-    for old in folder.glob("step-*.safetensors"):
-        if old != part:
-            old.unlink()
-
-
-def _restore(
-    folder: Path,
-    task: Task,
-    chosen: Mapping[str, Any],
-    parameters: Sequence[Tensor],
-    optimizer: torch.optim.Optimizer,
-    workers: Workers,
-) -> Progress:
-    if not (folder / "state.json").exists():
-        return Progress()
-    scalars = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    if changed := [
-        f"{name}={value}" for name, value in scalars["plan"].items() if chosen.get(name) != value
-    ]:
-        raise InvalidSetting(
-            f"{folder.parent} holds a run with {', '.join(changed)}: resume with these settings, or"
-            " choose another folder"
-        )
-    if (before := len(scalars["tasks"])) != workers.size:
-        raise InvalidSetting(
-            f"{folder.parent} holds a run of {before} processes, this one has {workers.size}: start"
-            f" {before}"
-        )
-    tensors = load_file(folder / scalars["tensors"])
-    for number, parameter in enumerate(parameters):
-        parameter.data.copy_(tensors[f"parameter.{number}"])
-        names = [n for n in ("step", "exp_avg", "exp_avg_sq") if f"{n}.{number}" in tensors]
-        optimizer.state[parameter] = {
-            n: tensors[f"{n}.{number}"].to(_place(n, parameter)) for n in names
-        }
-    task.restore(workers.share(scalars["tasks"]))
-    return Progress(**scalars["progress"])
-
-
-def _place(name: str, parameter: Tensor) -> torch.device:
-    return torch.device("cpu") if name == "step" else parameter.device

@@ -1,8 +1,9 @@
 """Training the match head: questions pulled to their passages, the passages of a batch apart.
 
-Self-matching in its bounded form, InfoNCE over the batch (van den Oord et al. 2018). The model is
-frozen and bare, so its states are computed once and kept. Batches can then be large, and the
-negatives hard: a batch has passages that full-text search would mistake for a question's own.
+Self-matching in its bounded form, InfoNCE over the batch (van den Oord et al. 2018, arXiv
+1807.03748). The model is frozen and bare, so its states are computed once and kept. Batches can
+then be large, and the negatives hard: a batch has passages that full-text search would mistake for
+a question's own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -50,7 +51,8 @@ class Neighbours:
     def of(self, question: str, count: int) -> list[int]:
         """Indexes of the passages that share most words with a question, best first."""
         words = _words(question)
-        asked = " OR ".join(f'"{w}"' for w in [w for w in words if w not in self._common] or words)
+        rare = [word for word in words if word not in self._common]
+        asked = " OR ".join(f'"{word}"' for word in rare or words)
         found = self._db.execute(
             "SELECT rowid FROM words WHERE words MATCH ? ORDER BY bm25(words) LIMIT ?",
             (asked or '""', count),
@@ -64,9 +66,12 @@ def _words(text: str) -> list[str]:
 
 @dataclass(frozen=True)
 class States:
-    """The frozen model's states of many texts, end to end.
+    """The frozen model's states of many texts, end to end, on the CPU.
 
-    ids: tokens [t]. states: half [t, layers, d]. starts: the index of each text's first token.
+    Attributes:
+        ids: int64 [t], the tokens of all texts.
+        states: fp16 [t, layers, d], of length 1.
+        starts: The index of each text's first token, and t at the end.
     """
 
     ids: Tensor
@@ -75,14 +80,21 @@ class States:
 
     @classmethod
     def of(cls, lm: FrozenModel, texts: Sequence[str], layers: Sequence[int]) -> States:
-        """Compute them, batched by length."""
+        """Compute the states of texts, batched by length.
+
+        Args:
+            lm: The bare model.
+            texts: At least one text.
+            layers: Numbers of layers after which states are taken.
+        """
         ids = [lm.ids(t)[:MAX_PASSAGE_TOKENS] for t in texts]
         found: dict[int, Tensor] = {}
         for batch in batches([len(i) for i in ids]):
-            tokens = padded([ids[i] for i in batch], lm.device, lm.end_id)
+            tokens = padded([ids[i] for i in batch], lm.device, lm.end_id)  # (n, t)
             with torch.inference_mode():
                 states = unit_states(lm, tokens, layers)
-            states = states.half().cpu()
+            states = states.half().cpu()  # (n, t, layers, d)
+            # Clones: a view would hold the padding of all rows in memory.
             found.update({i: states[row, : len(ids[i])].clone() for row, i in enumerate(batch)})
         starts = [0]
         for i in ids:
@@ -94,22 +106,33 @@ class States:
         )
 
     def vectors(self, head: MatchHead, numbers: Sequence[int]) -> Tensor:
-        """The head's vectors [n, dimension] of some texts, with gradients where they are on."""
+        """The head's vectors [n, dimension] of some texts, with gradients where they are on.
+
+        Args:
+            head: The head.
+            numbers: Which texts, at least one.
+        """
         device = head.bias.device
         longest = max(self.starts[n + 1] - self.starts[n] for n in numbers)
-        rows = torch.tensor([self.starts[n] for n in numbers])[:, None] + torch.arange(longest)
-        inside = rows < torch.tensor([self.starts[n + 1] for n in numbers])[:, None]
-        rows = rows.clamp(max=len(self.ids) - 1)
-        return head(
-            self.ids[rows].to(device), self.states[rows].to(device).float(), inside.to(device)
-        )
+        starts = torch.tensor([self.starts[n] for n in numbers])[:, None]  # (n, 1)
+        ends = torch.tensor([self.starts[n + 1] for n in numbers])[:, None]
+        index = starts + torch.arange(longest)  # (n, longest) into all tokens
+        inside = index < ends  # beyond a text's end are tokens of the next one
+        index = index.clamp(max=len(self.ids) - 1)
+        ids = self.ids[index].to(device)  # (n, longest)
+        states = self.states[index].to(device).float()  # (n, longest, layers, d)
+        return head(ids, states, inside.to(device))
 
 
 @dataclass(frozen=True)
 class MatchData:
     """Passages and their questions as states.
 
-    `owner[q]` is question q's passage; `near[q]` are the passages that its words also fit.
+    Attributes:
+        passages: The passages.
+        questions: The questions.
+        owner: The index of each question's passage.
+        near: For each question the indexes of passages that its words also fit.
     """
 
     passages: States
@@ -132,7 +155,7 @@ class MatchData:
         Args:
             lm: The bare model.
             found: The passages with their questions.
-            layers: The indexes of the states to keep.
+            layers: Numbers of layers after which states are kept.
             most: Questions per passage.
             negatives: Search hard negatives for each question.
         """
@@ -156,30 +179,40 @@ def first_head(
 ) -> MatchHead:
     """The head that training starts from.
 
-    Rare tokens weigh more, and the averages are whitened and projected on their main directions.
+    1. The log weight of a token is half its inverse document frequency: rare tokens weigh more.
+    2. The passages are pooled by these weights, without a projection.
+    3. The averages are centred, projected on their main directions, and whitened: each direction
+       then discriminates alike.
+
+    Args:
+        lm: The model.
+        data: Passages to compute it from; some 2,000 of them are used for the directions.
+        layers: Numbers of layers after which the states were taken.
+        dimension: Values of an embedding; fewer passages make fewer.
     """
     vocabulary = lm.model.get_input_embeddings().weight.shape[0]
-    spread = torch.ones(vocabulary)
+    spread = torch.ones(vocabulary)  # of each token, the passages that have it, and one
     for start, end in zip(data.passages.starts, data.passages.starts[1:], strict=False):
         spread[torch.unique(data.passages.ids[start:end])] += 1
-    width = data.passages.states.shape[1] * data.passages.states.shape[2]
+    width = data.passages.states.shape[1] * data.passages.states.shape[2]  # layers * d
     count = len(data.passages.starts) - 1
-    head = MatchHead(
-        torch.tensor(layers),
-        (torch.tensor(float(count)) / spread).log() * 0.5,
-        torch.zeros(width // len(layers)),
-        torch.eye(width),
-        torch.zeros(width),
+    unprojected = MatchHead(
+        layers=torch.tensor(layers),
+        tokens=(torch.tensor(float(count)) / spread).log() * 0.5,
+        attend=torch.zeros(width // len(layers)),
+        projection=torch.eye(width),
+        bias=torch.zeros(width),
     )
     numbers = list(range(0, count, max(1, count // 2000)))
-    pooled = torch.cat(
-        [data.passages.vectors(head, numbers[i : i + 64]) for i in range(0, len(numbers), 64)]
-    )
-    mean = pooled.mean(0)
+    some = [numbers[i : i + 64] for i in range(0, len(numbers), 64)]
+    pooled = torch.cat([data.passages.vectors(unprojected, n) for n in some])  # (passages, width)
+    mean = pooled.mean(0)  # (width,)
     _, scale, directions = torch.linalg.svd(pooled - mean, full_matrices=False)
-    projection = directions[:dimension] / (scale[:dimension, None] / len(pooled) ** 0.5 + 1e-3)
+    # The deviation along each direction; the constant bounds what tiny ones are multiplied by.
+    deviation = scale[:dimension, None] / len(pooled) ** 0.5 + 1e-3  # (dimension, 1)
+    projection = directions[:dimension] / deviation  # (dimension, width)
     projection /= projection.norm(dim=1).mean()
-    return MatchHead(head.layers, head.tokens, head.attend, projection, -(projection @ mean))
+    return replace(unprojected, projection=projection, bias=-(projection @ mean))
 
 
 def learnable(head: MatchHead) -> MatchHead:
@@ -198,13 +231,20 @@ def stored(head: MatchHead) -> dict[str, Tensor]:
 
 
 def recalls(questions: Tensor, passages: Tensor, own: Sequence[int]) -> dict[str, float]:
-    """The shares of questions [n, d] whose own passage is among the best of all passages [m, d].
+    """The shares of questions whose own passage is among the best of all passages, by vector alone.
 
-    The ranking is by vector alone.
+    Args:
+        questions: Unit vectors [n, d].
+        passages: Unit vectors [m, d].
+        own: The index of each question's passage.
+
+    Returns:
+        recall@1, recall@5 and recall@10, in [0, 1].
     """
-    scores = questions @ passages.T
-    reached = scores.gather(1, torch.tensor(own, device=scores.device)[:, None])
-    rank = (scores > reached).sum(1)
+    scores = questions @ passages.T  # (n, m)
+    own_index = torch.tensor(own, device=scores.device)[:, None]  # (n, 1)
+    reached = scores.gather(1, own_index)  # (n, 1)
+    rank = (scores > reached).sum(1)  # (n,) passages that fit better
     return {f"recall@{k}": float((rank < k).float().mean()) for k in (1, 5, 10)}
 
 
@@ -217,7 +257,13 @@ def missed(figures: Mapping[str, float]) -> float:
 class MatcherTask:
     """Trains the head's tensors on kept states.
 
-    `held_out` is never trained on; its passages are all candidates for each other.
+    Args:
+        head: The head that training starts from.
+        data: The passages and questions to learn from.
+        held_out: Those to validate on, all of them candidates for each other.
+        write: Saves tensors to a file.
+        random: Draws the batches.
+        size: Questions per batch.
     """
 
     head: MatchHead
@@ -241,9 +287,9 @@ class MatcherTask:
         )
         hard = [self.random.choice(self.data.near[q]) for q in asked if self.data.near[q]]
         numbers = sorted({self.data.owner[q] for q in asked} | set(hard))
-        place = {n: i for i, n in enumerate(numbers)}
-        questions = self.data.questions.vectors(self.head, asked)
-        passages = self.data.passages.vectors(self.head, numbers)
+        place = {n: i for i, n in enumerate(numbers)}  # by passage, its row in the batch
+        questions = self.data.questions.vectors(self.head, asked)  # (questions, dimension)
+        passages = self.data.passages.vectors(self.head, numbers)  # (passages, dimension)
         own = torch.tensor([place[self.data.owner[q]] for q in asked], device=passages.device)
         loss = self_matching(questions, passages, own, TEMPERATURE) / len(asked)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -253,11 +299,10 @@ class MatcherTask:
     def validate(self) -> Mapping[str, float]:
         """Recall of the held-out questions' own passages by vector, among all held-out passages."""
         data = self.held_out
-        keys = torch.cat(
-            [data.passages.vectors(self.head, [n]) for n in range(len(data.passages.starts) - 1)]
-        )
+        count = len(data.passages.starts) - 1
+        passages = torch.cat([data.passages.vectors(self.head, [n]) for n in range(count)])
         asked = torch.cat([data.questions.vectors(self.head, [q]) for q in range(len(data.owner))])
-        return recalls(asked, keys, data.owner)
+        return recalls(asked, passages, data.owner)
 
     def score(self, figures: Mapping[str, float]) -> float:
         """The figure that `missed` computes; lower is better."""

@@ -137,7 +137,7 @@ def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> lis
     A pack asks about one or two of the passages. It holds none of the others, or some as
     distractors. It may ask about a passage that it lacks; the answer is then that the notes do not
     say. The passage asked about mostly stands last, where the reader places the best match. Where
-    the file says which passages stand beside it, the pack holds these and lacks none.
+    the file names its neighbours, the pack holds exactly these.
 
     Args:
         lm: Its tokenizer and chat format lay the packs out.
@@ -151,7 +151,7 @@ def draw(lm: FrozenModel, mixture: Mixture, ablate: Collection[str] = ()) -> lis
     while True:
         name = mixture.name()
         passages = [mixture.take(name) for _ in range(PASSAGES)]
-        if any(p.beside for p in passages):
+        if any(p.neighbours for p in passages):
             packs = [_among_its_own(lm, p, rng) for p in passages]
         else:
             packs = _among_neighbours(lm, passages, rng, ablate)
@@ -213,8 +213,8 @@ def _draw_pack(
 
 
 def _among_its_own(lm: FrozenModel, passage: QuestionedPassage, rng: random.Random) -> Pack | None:
-    """A pack that asks about one passage among those that its file puts beside it."""
-    shown = [*rng.sample(passage.beside, len(passage.beside)), passage.context]
+    """A pack that asks about one passage among those that its file names."""
+    shown = [*rng.sample(passage.neighbours, len(passage.neighbours)), passage.context]
     if rng.random() > BEST_LAST:
         rng.shuffle(shown)
     about = shown.index(passage.context)

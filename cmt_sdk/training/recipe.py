@@ -13,8 +13,8 @@ from typing import Any
 
 from cmt_sdk.config.settings import DEFAULT_MODEL
 from cmt_sdk.errors import InvalidInput, InvalidSetting
-from cmt_sdk.training.loop import Plan
 from cmt_sdk.training.losses import Objectives
+from cmt_sdk.training.task import Plan
 
 PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "embedding")
 _READ = ("reader", "compressor", "soft", "cmt")
@@ -30,15 +30,25 @@ INGREDIENTS = {
     "negatives": ("matcher", "embedding"),  # passages that the words of a question also fit
 }  # the names that `ablate` takes, and the parts that have each
 
+# Settings that some parts lack, the parts that have them, and the value that switches each off.
 NOT_FOR_ALL: Mapping[str, tuple[Sequence[str], float]] = {
     "checkpointing": (("reader", "compressor", "soft"), False),
     "batch": (("reader", "compressor", "soft"), 1),
     "alpha": (("soft", "cmt"), 0.0),
     "states": (("soft",), 0.0),
-}  # settings, the parts that have them, and the value that switches each off
-# peak learning rates that are not 1e-3: examples/benchmarks/runs.md, trials
+}
+BOUNDS: Mapping[str, tuple[float, float]] = {
+    "nf4": (0.0, 1.0),
+    "ratio": (1, 64),
+    "rank": (1, 256),
+    "held_out": (1, 1000),
+    "passages": (8, 10**7),
+    "batch": (1, 256),
+    "candidates": (0, 10**5),
+}
+# Peak learning rates that are not 1e-3: examples/benchmarks/runs.md, trials.
 RATES: Mapping[str, float] = {"soft": 2e-3}
-# weights of a part, added to those of all parts
+# Weights of a part, added to those of all parts.
 WEIGHTS: Mapping[str, Mapping[str, float]] = {"soft": {"states": 3.0}, "cmt": {"alpha": 0.5}}
 
 
@@ -102,7 +112,9 @@ class Recipe:
         seed: Of everything that is drawn.
 
     Raises:
-        InvalidSetting: An unknown part or piece, or a setting that the part does not use.
+        InvalidSetting: An unknown part or ingredient, a value out of bounds, or a setting that the
+            part does not use.
+        InvalidInput: There are neither questions nor texts.
     """
 
     part: str
@@ -130,6 +142,19 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.part not in PARTS:
             raise InvalidSetting(f"part={self.part!r}: choose one of {', '.join(PARTS)}")
+        self._check_use()
+        for name, (low, high) in BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise InvalidSetting(f"{name}={getattr(self, name)}: choose {low} to {high}")
+        if not self.minutes > 0:
+            raise InvalidSetting(f"minutes={self.minutes:g}: choose more than 0")
+        if not self.questions and not self.texts:
+            raise InvalidInput(
+                "there is nothing to learn from: give a question file, or a folder of texts"
+            )
+
+    def _check_use(self) -> None:
+        """Raise InvalidSetting for an ingredient or a setting that the part does not have."""
         for piece in self.ablate:
             if self.part not in INGREDIENTS.get(piece, ()):
                 there = ", ".join(name for name, parts in INGREDIENTS.items() if self.part in parts)
@@ -147,23 +172,6 @@ class Recipe:
                     f"{name}={given[name]}: part {self.part!r} does not use it; leave it out, or"
                     f" choose part {', '.join(parts)}"
                 )
-        bounds = {
-            "nf4": (0.0, 1.0),
-            "ratio": (1, 64),
-            "rank": (1, 256),
-            "held_out": (1, 1000),
-            "passages": (8, 10**7),
-        }
-        bounds |= {"batch": (1, 256), "candidates": (0, 10**5)}
-        for name, (low, high) in bounds.items():
-            if not low <= getattr(self, name) <= high:
-                raise InvalidSetting(f"{name}={getattr(self, name)}: choose {low} to {high}")
-        if not self.minutes > 0:
-            raise InvalidSetting(f"minutes={self.minutes:g}: choose more than 0")
-        if not self.questions and not self.texts:
-            raise InvalidInput(
-                "there is nothing to learn from: give a question file, or a folder of texts"
-            )
 
     @property
     def choices(self) -> dict[str, Any]:
@@ -208,7 +216,12 @@ class ResourceEstimate:
 
 @dataclass(frozen=True, slots=True)
 class DatasetSizes:
-    """The numbers of passages and questions by file: those learned from, and those validated on."""
+    """The numbers of passages and questions of a run.
+
+    Attributes:
+        learned: By file, passages and questions that are learned from.
+        judged: By file, those that are validated on.
+    """
 
     learned: Mapping[str, tuple[int, int]]
     judged: Mapping[str, tuple[int, int]]

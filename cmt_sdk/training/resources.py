@@ -28,7 +28,9 @@ def estimate(recipe: Recipe, model: Any, learned: int) -> ResourceEstimate:
     """Estimate a run's resources.
 
     They are the base twice (its own and its NF4 weights), the learned tensors with gradients and
-    moments, and activations.
+    moments, and activations. A parameter takes 16 bytes of memory (itself, its gradient and AdamW's
+    two moments, fp32); on the disk 12 in the state (all but the gradient), of which there are two
+    while a new one is written, and at most 4 in the adapter.
 
     Args:
         recipe: The run.
@@ -54,11 +56,17 @@ def estimate(recipe: Recipe, model: Any, learned: int) -> ResourceEstimate:
 def check(needs: ResourceEstimate, device: torch.device, out: Path) -> None:
     """Check, before anything is written, that the machine has the resources of a run.
 
+    Args:
+        needs: The resources.
+        device: Where the run computes.
+        out: The folder of the run, which may not exist yet.
+
     Raises:
         StorageDenied: The folder cannot be written.
         StorageFull: The disk has too little room.
         InvalidSetting: The device has too little memory.
     """
+    # The nearest folder that exists: there `out` will be made.
     place = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
     if not os.access(place, os.W_OK):
         raise StorageDenied(f"{out}: nothing can be written in {place}: choose another folder")
@@ -102,10 +110,12 @@ def tokens_at_once(model: Any, layers: int) -> int:
     """The tokens whose activations fit into half of a GPU's free memory.
 
     On a CPU a fixed number: more are no faster there.
+
+    Args:
+        model: The model.
+        layers: The number of its first layers that run.
     """
     if model.device.type != "cuda":
         return BATCH_TOKENS
-    return max(
-        BATCH_TOKENS // 4,
-        min(MAX_TOKENS_AT_ONCE, _free_memory(model.device) // 2 // _activations(model, layers)),
-    )
+    fitting = _free_memory(model.device) // 2 // _activations(model, layers)
+    return max(BATCH_TOKENS // 4, min(MAX_TOKENS_AT_ONCE, fitting))

@@ -19,8 +19,9 @@ from cmt_sdk.training import resources
 from cmt_sdk.training.card import write_card
 from cmt_sdk.training.data import hold_out, read_questions
 from cmt_sdk.training.distributed import Workers
-from cmt_sdk.training.loop import Progress, Task, time_one_step, train
+from cmt_sdk.training.loop import time_one_step, train
 from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
+from cmt_sdk.training.task import Progress, Task
 from cmt_sdk.training.tasks import Passages, make_task
 from cmt_sdk.training.texts import read_texts
 from cmt_sdk.weights.bundle import MANIFEST, find_bundle, read_bundle
@@ -35,8 +36,11 @@ MIN_PASSAGES = {"matcher": 8, "embedding": 8}
 class Prepared:
     """A run that is ready to begin.
 
-    recipe: its settings. task: the model part with its data. estimate: the resources that it takes.
-    sizes: the numbers of passages and questions.
+    Attributes:
+        recipe: Its settings.
+        task: The model part with its data.
+        needs: The resources that it takes.
+        material: The numbers of passages and questions.
     """
 
     recipe: Recipe
@@ -94,6 +98,9 @@ class Prepared:
 def prepare(recipe: Recipe) -> Prepared:
     """Read the data, load the model, check the machine's memory and disk, and time one step.
 
+    Args:
+        recipe: The run.
+
     Raises:
         InvalidInput: Too few passages, or files that are no questions.
         InvalidSetting: The device has too little memory.
@@ -148,23 +155,22 @@ def _write_bundle(recipe: Recipe) -> None:
     Where it started from none, these are those of the bundle shipped for the model.
     """
     base = model_info(recipe.model).sha256
-    finds = recipe.part in ("matcher", "embedding")
-    before = (
-        find_bundle("default", base)
-        if recipe.start in ("default", "none")
-        else read_bundle(Path(recipe.start))
-    )
-    kept = (
-        (before.reader, before.encoder, before.aggregate)
-        if finds
-        else (before.match, before.matcher)
-    )
+    finds = recipe.part in ("matcher", "embedding")  # makes embeddings, not memories
+    if recipe.start in ("default", "none"):
+        before = find_bundle("default", base)
+    else:
+        before = read_bundle(Path(recipe.start))
+    kept: tuple[Path | None, ...] = (before.match, before.matcher)
+    if finds:
+        kept = (before.reader, before.encoder, before.aggregate)
     for part in (*filter(None, kept), *(recipe.out / "adapter").iterdir()):
         if part.is_dir():
             shutil.copytree(part, recipe.out / part.name, dirs_exist_ok=True)
         else:
             shutil.copyfile(part, recipe.out / part.name)
-    kind = before.compressor if finds else "soft" if recipe.part in ("soft", "cmt") else "kv"
+    kind = "soft" if recipe.part in ("soft", "cmt") else "kv"
+    if finds:
+        kind = before.compressor
     weight = 1.0 if finds and before.match is None else before.vector_weight
     (recipe.out / MANIFEST).write_text(
         json.dumps({"base": base, "compressor": kind, "vector_weight": weight}, indent=2) + "\n",

@@ -76,7 +76,7 @@ class SoftTask:
     def learn(self) -> tuple[float, int, int]:
         """The next packs' loss, answer tokens and questions; adds the gradients."""
         packs = [pack for _ in range(self.batch) for pack in self._drawn()]
-        loss, tokens = self._read(packs, self._ratio(), self.objectives)
+        loss, tokens = self._read(packs, self._draw_ratio(), self.objectives)
         self.seen += 1
         return loss, tokens, sum(p.questions for p in packs)
 
@@ -94,18 +94,17 @@ class SoftTask:
 
     @property
     def _done(self) -> float:
-        """The share of the run that is over."""
+        """The share of the run that is over, in [0, 1]."""
         return min(1.0, self.seen / max(1, self.examples))
 
-    def _ratio(self) -> int:
+    def _draw_ratio(self) -> int:
         """The ratio of the warm start's stage, later a random one of RATIOS."""
-        done = self._done
         ratios = [*RATIOS]
-        drawn = (
-            ratios[0]
-            if "ratios" in self.ablate
-            else self.mixture.random.choices(ratios, [*RATIOS.values()])[0]
-        )
+        drawn = ratios[0]
+        if "ratios" not in self.ablate:
+            # Drawn in the warm start too: later draws are then the same without it.
+            drawn = self.mixture.random.choices(ratios, [*RATIOS.values()])[0]
+        done = self._done
         for ratio, share in () if "warm-start" in self.ablate else WARM:
             if done < share:
                 return ratio
@@ -119,6 +118,14 @@ class SoftTask:
         2. In passes of `at_once` packs: read the packs with the reader, and with the teacher.
         3. Where gradients are on, run backward after each pass, down to the soft tokens.
         4. At the end, run backward from the soft tokens through the encoder.
+
+        So the activations of one pass are held at a time, and those of the encoder. `_cut` ends the
+        gradients between 3 and 4, and within 3 between the two adapters.
+
+        Args:
+            packs: The packs.
+            ratio: Tokens per soft token.
+            objectives: The weights of the loss.
         """
         total = 0.0
         tokens = 0
@@ -127,7 +134,7 @@ class SoftTask:
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=is_bf16):
             contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
             made = self._soft(contents, ratio)
-            soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}
+            soft = {c: replace(s, rows=_cut(s.rows)) for c, s in made.items()}  # gradients add up
             taught = self._taught([p for p in packs if p.questions]) if uses_teacher else {}
             # Packs with questions come first: the teacher reads those only.
             order = sorted(packs, key=lambda p: (not p.questions, p.ids.shape[1]))
@@ -144,10 +151,10 @@ class SoftTask:
                 total += float(loss.detach())
                 tokens += count
         if torch.is_grad_enabled():
+            rows = [made[c].rows for c in soft]  # (m, d) each
+            gradients = [s.rows.grad for s in soft.values()]
             with self.lm.activate("encoder"):
-                torch.autograd.backward(
-                    [made[c].rows for c in soft], [s.rows.grad for s in soft.values()]
-                )
+                torch.autograd.backward(rows, gradients)
         return total, tokens
 
     def _loss(
@@ -159,21 +166,26 @@ class SoftTask:
     ) -> tuple[Tensor, int]:
         """The summed loss of packs that are read in one pass, and their answer tokens.
 
-        taught: the teacher's entries by passage; empty without a teacher.
+        Args:
+            packs: Those with questions first.
+            cache: Their memories.
+            taught: The teacher's entries by passage; empty without a teacher.
+            objectives: The weights of the loss.
         """
         rows = Rows.of(packs, self.lm.device)
         labels = rows.labels[rows.labels >= 0]  # (t,)
         layers = self._compared_layers(objectives)
-        with self.lm.activate("reader"), capture(self.lm, layers) as mine:
+        with self.lm.activate("reader"), capture(self.lm, layers) as own_states:
             logits = answer_logits(self.lm, cache, rows)  # (t, v)
         asking = [p for p in packs if p.questions]
-        with capture(self.lm, layers) as theirs:
+        with capture(self.lm, layers) as teacher_states:
             entries = [[taught[c] for c in pack.contents] for pack in asking] if taught else []
-            teacher = self._teach(entries, asking) if taught else None
+            teacher = self._teach(entries, asking) if taught else None  # (n, v), n <= t
         without = self._unaided(rows) if objectives.alpha else None
         loss = objectives.loss(logits, labels, teacher, without)
-        if teacher is not None and theirs:
-            distance = _distance(mine, theirs, rows.supervised)
+        if teacher is not None and teacher_states:
+            distance = _distance(own_states, teacher_states, rows.supervised)
+            # A mean over tokens; the other terms are sums over the n that the teacher answers.
             loss = loss + objectives.states * len(teacher) * distance
         return loss, len(labels)
 
@@ -190,6 +202,11 @@ class SoftTask:
         """Run backward through the reader to `leaf`, then through the encoder to the soft tokens.
 
         Checkpointed layers compute again, and must find the adapter on that was on before.
+
+        Args:
+            loss: Of one pass.
+            cache: The memories as the encoder made them.
+            leaf: The same, cut off: the reader's gradients end here.
         """
         with self.lm.activate("reader"):
             loss.backward()  # type: ignore[no-untyped-call]
@@ -220,23 +237,17 @@ class SoftTask:
             return {}
         contents = list(dict.fromkeys(c for pack in packs for c in pack.contents))
         with self.lm.activate(self.teachers[0]):
-            return dict(
-                zip(
-                    contents,
-                    encode(self.lm, self.rotary, contents, [1.0] * len(contents)),
-                    strict=True,
-                )
-            )
+            made = encode(self.lm, self.rotary, contents, [1.0] * len(contents))
+        return dict(zip(contents, made, strict=True))
 
     @torch.no_grad()
     def _teach(self, memories: Sequence[Sequence[Entries]], packs: Sequence[Pack]) -> Tensor | None:
         """The teacher's logits [t, v] of these packs' answer tokens, by its own adapters."""
         if self.teachers is None or self.rotary is None or not packs:
             return None
+        cache = kv_cache(self.lm, self.rotary, memories)
         with self.lm.activate(self.teachers[1]):
-            return answer_logits(
-                self.lm, kv_cache(self.lm, self.rotary, memories), Rows.of(packs, self.lm.device)
-            )
+            return answer_logits(self.lm, cache, Rows.of(packs, self.lm.device))
 
     @torch.no_grad()
     def _unaided(self, rows: Rows) -> Tensor:
@@ -245,7 +256,7 @@ class SoftTask:
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:
-        """Loss per answer token on the held-out packs, by ratio."""
+        """Loss per answer token on the held-out packs, in nats, by ratio."""
         figures = {}
         for ratio in RATIOS:
             judged = (
@@ -275,21 +286,32 @@ class SoftTask:
 
 
 def reading_cache(lm: FrozenModel, rows: Sequence[Sequence[SoftTokens]]) -> MemoryCache:
-    """Each row's memories as `neural.generator` reads them, with gradients."""
+    """Each row's memories as `neural.generator` reads them, with gradients.
+
+    Args:
+        lm: The model.
+        rows: The memories of each prompt, in the order in which they are read.
+    """
     with lm.activate("encoder"):
         return soft_cache(lm, rows, NON_BEST_BIAS)
 
 
-def _distance(mine: Sequence[Tensor], theirs: Sequence[Tensor], supervised: Tensor) -> Tensor:
-    """state_distance of the rows that the teacher read, the reader's first ones.
+def _distance(
+    own_states: Sequence[Tensor], teacher_states: Sequence[Tensor], supervised: Tensor
+) -> Tensor:
+    """state_distance of the rows that the teacher read: the reader's first ones, to the length of
+    the longest among them.
 
-    supervised: bool [n, m], True for the tokens that count.
+    Args:
+        own_states: By layer, the reader's states [n, m, d].
+        teacher_states: By layer, the teacher's [rows, longest, d].
+        supervised: bool [n, m], True for the tokens that count.
     """
-    rows, longest = theirs[0].shape[:2]
-    counted = supervised[:rows, :longest]
-    return state_distance(
-        [s[:rows, :longest][counted].float() for s in mine], [s[counted].float() for s in theirs]
-    )
+    rows, longest = teacher_states[0].shape[:2]
+    counted = supervised[:rows, :longest]  # (rows, longest)
+    own = [states[:rows, :longest][counted].float() for states in own_states]  # (t, d) each
+    target = [states[counted].float() for states in teacher_states]
+    return state_distance(own, target)
 
 
 def _cut(tensor: Tensor) -> Tensor:

@@ -23,7 +23,6 @@ from cmt_sdk.training.cmt import CMTTask
 from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture
 from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.embedding import EmbeddingTask
-from cmt_sdk.training.loop import Task
 from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
 from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, draw
@@ -31,6 +30,7 @@ from cmt_sdk.training.reader import ReaderTask
 from cmt_sdk.training.recipe import Recipe
 from cmt_sdk.training.resources import tokens_at_once
 from cmt_sdk.training.soft import SoftTask
+from cmt_sdk.training.task import Task
 from cmt_sdk.weights.bundle import Bundle, find_bundle, read_bundle
 from cmt_sdk.weights.loading import load_tensors
 from cmt_sdk.weights.registry import model_info
@@ -44,7 +44,8 @@ CANDIDATES_CPU = 20
 # Packs of an example that a GPU reads in one pass in bf16: all of them, as fewer leave it idle.
 PACKS_PER_PASS = 5
 FIRST = 1000  # passages from which a first head is made
-Passages = Mapping[str, Sequence[QuestionedPassage]]
+VALIDATION_SEED = 7  # the same held-out packs in every run
+Passages = Mapping[str, Sequence[QuestionedPassage]]  # by file
 
 
 def make_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
@@ -55,6 +56,13 @@ def make_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages,
         model: The base model.
         tokenizer: Its tokenizer.
         files: By file, the passages to learn from, and those that are held out.
+
+    Raises:
+        InvalidSetting: The objectives leave nothing to learn from for this model.
+        ModelError: The bundle that the run starts from is damaged.
+        ModelMismatch: It is for another base model.
+        ModelNotFound: It is not on this machine.
+        ModelUnsupported: The model cannot read such memories.
     """
     make = {
         "matcher": _matcher_task,
@@ -78,12 +86,14 @@ def _seed(recipe: Recipe) -> int:
 
 
 def _mixture(recipe: Recipe, learned: Passages) -> Mixture:
+    """The stream of passages to learn from, in this process."""
     return Mixture(learned, _weights(learned), _seed(recipe))
 
 
 def _reader_task(
     recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]
 ) -> Task:
+    """Training for kv memories: the reader alone, or the encoder too (part "compressor")."""
     both = recipe.part == "compressor"
     made = trainable(
         model, tokenizer, rank=recipe.rank, start=_start(recipe), checkpointing=recipe.checkpointing
@@ -111,8 +121,9 @@ def _reader_task(
 
 
 def _held_out(recipe: Recipe, lm: FrozenModel, judged: Passages) -> list[list[Pack]]:
+    """The packs to validate on, of the files that judge a run where it has them."""
     judges = {n: judged[n] for n in JUDGES if judged.get(n)} or judged
-    validation = Mixture(judges, _weights(judges), 7)
+    validation = Mixture(judges, _weights(judges), VALIDATION_SEED)
     return [draw(lm, validation) for _ in range(recipe.held_out)]
 
 
@@ -165,6 +176,9 @@ def _soft_task(
 
 
 def _cmt_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages, Passages]) -> Task:
+    """Training for CMT as published. An encoder is continued with the psi and pi that it was
+    trained with, never without.
+    """
     begun = _bundle(recipe)
     made = trainable(
         model,
@@ -172,12 +186,11 @@ def _cmt_task(recipe: Recipe, model: Any, tokenizer: Any, files: tuple[Passages,
         rank=recipe.rank,
         start={"encoder": begun.encoder if begun.aggregate else None},
     )
-    width = model.get_input_embeddings().weight.shape[1]
-    first = (
-        Aggregator.of(load_tensors(begun.aggregate))
-        if begun.aggregate
-        else Aggregator.first(width, made.lm.kv_shape)
-    )
+    if begun.aggregate:
+        first = Aggregator.of(load_tensors(begun.aggregate))
+    else:
+        width = model.get_input_embeddings().weight.shape[1]
+        first = Aggregator.first(width, made.lm.kv_shape)
     return CMTTask(
         lm=made.lm,
         mixture=_mixture(recipe, files[0]),
@@ -204,9 +217,8 @@ def _start(recipe: Recipe) -> dict[str, Path | None]:
 def _bundle(recipe: Recipe) -> Bundle:
     """The bundle that the run starts from."""
     if recipe.start in ("default", "none"):
-        return find_bundle(
-            recipe.start, model_info(recipe.model).sha256, "soft" if recipe.part == "soft" else "kv"
-        )
+        kind = "soft" if recipe.part == "soft" else "kv"
+        return find_bundle(recipe.start, model_info(recipe.model).sha256, kind)
     return read_bundle(Path(recipe.start))
 
 
@@ -219,11 +231,10 @@ def _matcher_task(
     weights = _weights(files[0])
     names = [n for n in files[0] if n not in NOT_TO_FIND]
     share = recipe.passages / sum(weights[n] for n in names)
-    pool = [
-        p
-        for n in names
-        for p in rng.sample(list(files[0][n]), min(len(files[0][n]), round(share * weights[n])))
-    ]
+    pool = []
+    for name in names:
+        count = min(len(files[0][name]), round(share * weights[name]))
+        pool += rng.sample(list(files[0][name]), count)
     held = [p for n in names for p in files[1][n]][: 10 * recipe.held_out]
     negatives = "negatives" not in recipe.ablate
     held_data, data = (
@@ -248,18 +259,19 @@ def _embedding_task(
     )
     lm = made.lm
     size = recipe.candidates or (CANDIDATES_GPU if lm.device.type == "cuda" else CANDIDATES_CPU)
+    held = [p for n in names for p in files[1][n]][: 10 * recipe.held_out]
     return EmbeddingTask(
-        lm,
-        (head or _first_head(recipe, lm, learned)).to(lm.device),
-        made.parameters["matcher"],
-        _mixture(recipe, learned),
-        learned,
-        [p for n in names for p in files[1][n]][: 10 * recipe.held_out],
-        made.save,
-        _write_tensors,
-        size,
-        tokens_at_once(model, depth),
-        recipe.ablate,
+        lm=lm,
+        head=(head or _first_head(recipe, lm, learned)).to(lm.device),
+        adapter=made.parameters["matcher"],
+        mixture=_mixture(recipe, learned),
+        files=learned,
+        held_out=held,
+        write=made.save,
+        write_tensors=_write_tensors,
+        size=size,
+        tokens=tokens_at_once(model, depth),
+        ablate=recipe.ablate,
     )
 
 
@@ -279,5 +291,6 @@ def _layers(model: Any) -> list[int]:
 
 
 def _write_tensors(tensors: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Write tensors to a safetensors file, and its folder where there is none."""
     file.parent.mkdir(parents=True, exist_ok=True)
     save_file(dict(tensors), file)

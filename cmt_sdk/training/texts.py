@@ -72,7 +72,15 @@ def questioned(
 ) -> Iterator[QuestionedPassage]:
     """The passages of one text, split by the rules of its format, with gaps and continuations.
 
-    The default rules are Markdown's.
+    Args:
+        title: The title of the text.
+        text: The text.
+        count_tokens: Counts the tokens of texts.
+        rng: Draws the questions.
+        rules: How the text is split; Markdown's if left out.
+
+    Yields:
+        Each passage of at least `MIN_WORDS` words.
     """
     for span in split(text, count_tokens, PASSAGE_TOKENS, rules=rules or rules_for(None)):
         context = text[span.start : span.end]
@@ -84,27 +92,31 @@ def questioned(
 
 def _gaps(words: Sequence[str], rng: random.Random) -> Iterator[Question]:
     """Sentences with a gap: first names and numbers, then random words."""
-    for start, end in _spans(words, rng):
+    for start, end in _gap_spans(words, rng):
         before = words[max(0, start - AROUND) : start]
         after = words[end : end + AROUND]
         text = " ".join([*before, "____", *after])
         yield Question(f'Which words are missing? "{text}"', (_bare(" ".join(words[start:end])),))
 
 
-def _spans(words: Sequence[str], rng: random.Random) -> list[tuple[int, int]]:
-    telling = [i for i in range(1, len(words)) if NAME.match(words[i])]
-    drawn = rng.sample(telling, min(GAPS, len(telling)))
+def _gap_spans(words: Sequence[str], rng: random.Random) -> list[tuple[int, int]]:
+    """The first word of each gap, and the one after its last: GAPS gaps, names first."""
+    # Never the first word: a capital does not make it a name.
+    names = [i for i in range(1, len(words)) if NAME.match(words[i])]
+    drawn = rng.sample(names, min(GAPS, len(names)))
     rest = [i for i in range(1, len(words)) if i not in drawn]
     drawn += rng.sample(rest, max(0, min(GAPS - len(drawn), len(rest))))
-    return [
-        (i, min(len(words), i + (1 if i in telling else rng.randint(1, ANSWER)))) for i in drawn
-    ]
+    spans = []
+    for start in drawn:
+        length = 1 if start in names else rng.randint(1, ANSWER)
+        spans.append((start, min(len(words), start + length)))
+    return spans
 
 
 def _continuations(words: Sequence[str], rng: random.Random) -> Iterator[Question]:
     """A few words of the passage, with the question how it continues."""
     for start in rng.sample(range(len(words) - 2 * AROUND), CONTINUATIONS):
-        middle = start + AROUND
+        middle = start + AROUND  # the answer begins here
         text = " ".join(words[start:middle])
         yield Question(
             f'How do the notes go on after "{text}"?',

@@ -27,6 +27,7 @@ from cmt_sdk.types.compressed import (
 )
 from cmt_sdk.types.documents import (
     DATE_KEYS,
+    DAYS,
     ISO_DAY,
     UNCHANGED,
     CheckResult,
@@ -49,6 +50,7 @@ from cmt_sdk.types.documents import (
 
 __all__ = [
     "DATE_KEYS",
+    "DAYS",
     "ISO_DAY",
     "READERS",
     "SEARCH_MODES",

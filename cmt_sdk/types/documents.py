@@ -18,6 +18,7 @@ Where: TypeAlias = Mapping[str, Scalar | Mapping[str, Scalar | Sequence[Scalar]]
 Outcome: TypeAlias = Literal["added", "updated", "unchanged"]
 # in front matter
 DATE_KEYS = ("date", "updated", "modified", "lastmod", "last_modified", "created")
+DAYS = "days"  # metadata of a statement: the days that its words mean, "yesterday: 2026-03-10"
 ISO_DAY = re.compile(r"(?<!\d)\d{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|[12]\d|3[01])(?!\d)")
 
 

@@ -23,10 +23,18 @@ SHIPPED = Path(__file__).parent / "shipped"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """The parts trained for the base model with hash `base`; None for a part that was not trained.
+    """The parts trained for a base model; None for a part that was not trained.
 
-    compressor: "kv" or "soft", the method of the compressed passages that the adapters make and
-    read. vector_weight: the weight of similar meaning against common words.
+    Attributes:
+        base: The hash of the base model.
+        reader: The adapter that reads questions and answers, a peft folder.
+        encoder: The adapter that reads passages, a peft folder.
+        matcher: The adapter for embeddings, a peft folder.
+        match: The head that makes embeddings of states, a safetensors file.
+        aggregate: psi and pi, a safetensors file.
+        compressor: "kv" or "soft", the method of the compressed passages that the adapters make and
+            read.
+        vector_weight: The weight of similar meaning against common words.
     """
 
     base: str = ""
@@ -65,6 +73,7 @@ class Bundle:
 
 
 def _hash(parts: list[Path | None]) -> str:
+    """Eight hexadecimal digits of each part's weights, one part after another."""
     files = [p / "adapter_model.safetensors" if p.is_dir() else p for p in parts if p is not None]
     return "".join(sha256_of(f)[:8] for f in files)
 
@@ -90,7 +99,7 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
         return Bundle()
     if adapter == "default":
         shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
-        fitting = {b.compressor: b for b in shipped if b.base == base}
+        fitting = {b.compressor: b for b in shipped if b.base == base}  # at most one per method
         kv = fitting.get("kv", Bundle())
         own = fitting.get(compressor)
         return (

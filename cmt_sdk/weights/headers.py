@@ -25,8 +25,11 @@ MAX_AXES = 8
 MAX_VALUES_PER_BYTE = 8  # of tensors: no quantisation writes less than a bit
 
 
-def check_gguf(file: Path) -> None:
+def check_gguf(file: Path) -> int:
     """Check that the header of a .gguf file fits the file.
+
+    Returns:
+        The number of values in its tensors.
 
     Raises:
         ModelUnsupported: It does not.
@@ -36,7 +39,7 @@ def check_gguf(file: Path) -> None:
             file.open("rb") as opened,
             mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as data,
         ):
-            _Header(data).check()
+            return _Header(data).check()
     except (struct.error, ValueError, OSError) as error:
         # ValueError: an empty file cannot be mapped
         raise ModelUnsupported(
@@ -54,7 +57,8 @@ class _Header:
     data: mmap.mmap
     at: int = 0
 
-    def check(self) -> None:
+    def check(self) -> int:
+        """The number of values in all tensors."""
         if self.data[:4] != b"GGUF":
             raise ValueError("it does not begin with GGUF")
         self.at = 4
@@ -73,6 +77,7 @@ class _Header:
         values = sum(self._tensor() for _ in range(tensors))
         if values > MAX_VALUES_PER_BYTE * len(self.data):
             raise ValueError(f"tensors of {values} values in {len(self.data)} bytes")
+        return values
 
     def _number(self, form: str) -> int:
         (value,) = struct.unpack_from(form, self.data, self.at)

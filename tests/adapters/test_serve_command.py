@@ -17,6 +17,8 @@ import openai
 import pytest
 
 from cmt_sdk.errors import MissingExtra
+from tests.unit.generator_server import says
+from tests.unit.generator_server import serving as chatting
 
 pytestmark = [
     pytest.mark.enable_socket,
@@ -126,29 +128,75 @@ def test_without_fastapi_the_error_is_its_install_line(monkeypatch):
         importlib.import_module("cmt_adapters.server.serve")
 
 
-@pytest.mark.model
-def test_the_real_model_remembers_what_an_earlier_server_was_told(tmp_path):
-    """OpenAI's client tells a fact to one process, and streams it from the next one; another user
-    is not told.
-    """
+class Talker:
+    """OpenAI's client of one user: it sends the rules and every turn so far with each message."""
 
-    def said(client, user, text):
-        messages = [{"role": "user", "content": text}]
-        chunks = list(
-            client.chat.completions.create(model="cmt", user=user, messages=messages, stream=True)
-        )
+    def __init__(self, user, rules):
+        self.user = user
+        self.messages = [{"role": "system", "content": rules}]
+
+    def say(self, url, text):
+        """The reply, streamed, and the texts of its sources."""
+        self.messages.append({"role": "user", "content": text})
+        with openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            chunks = list(
+                client.chat.completions.create(
+                    model="cmt", user=self.user, messages=self.messages, stream=True
+                )
+            )
         assert chunks[-1].choices[0].finish_reason == "stop"
-        return "".join(c.choices[0].delta.content or "" for c in chunks), chunks[-1].sources
+        reply = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
+        self.messages.append({"role": "assistant", "content": reply})
+        return reply, [source["text"] for source in chunks[-1].sources]
 
-    fact = "My dog is called Rufus and my cat is called Mia."
-    for asked, expected in ((fact, None), ("What is my dog called?", "Rufus")):
-        with (
-            serving(REAL, tmp_path / "notes", seconds=300) as url,
-            openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
-        ):
-            text, sources = said(client, "ann", asked)
-            if expected:
-                assert expected in text
-                assert [s["text"] for s in sources] == [fact]
-                text, sources = said(client, "bob", asked)
-                assert (expected in text, sources) == (False, [])
+
+def test_five_turns_over_two_processes_with_a_generator(tmp_path):
+    """The generator gets the client's rules, the turns so far, and this user's notes: those of the
+    earlier process too, and no other user's.
+    """
+    ann, bob = Talker("ann", "Answer like a pirate."), Talker("bob", "Be brief.")
+    with chatting(says("Aye!")) as generator:
+        options = ["--generator", generator.url, "--generator-model", "m"]
+
+        def last():
+            return generator.bodies[-1]["messages"]
+
+        with serving(FAKE, tmp_path / "notes", *options) as url:
+            assert ann.say(url, "My boat is called Tordalk.") == ("Aye!", [])
+            assert ann.say(url, "Hello again!") == ("Aye!", [])
+            bob.say(url, "My boat is called Heron.")
+        with serving(FAKE, tmp_path / "notes", *options) as url:
+            ann.say(url, "What is my boat called?")
+            assert last()[0]["content"].startswith("Answer like a pirate.")
+            roles = ["system", "user", "assistant", "user", "assistant", "user"]
+            assert [message["role"] for message in last()] == roles
+            assert "My boat is called Tordalk." in last()[-1]["content"]
+            assert "Heron" not in str(last())
+            ann.say(url, "Thanks!")
+            generator.plays = [says("Tordalk.")]
+            new = Talker("ann", "Be brief.")
+            reply, sources = new.say(url, "What is my boat called?")
+            assert (reply, sources) == ("Tordalk.", ["My boat is called Tordalk."])
+            assert [message["role"] for message in last()] == ["system", "user"]
+            bob.say(url, "What is my boat called?")
+            assert "Tordalk" not in str(last())
+
+
+@pytest.mark.model
+def test_five_turns_over_two_processes_with_the_real_model(tmp_path):
+    """What was stated to one process is answered by the next one, also where only the turns tell
+    what is meant; another user is not answered from it.
+    """
+    fact = "My dog is called Rufus and he is a beagle."
+    ann = Talker("ann", "You are a friendly assistant.")
+    with serving(REAL, tmp_path / "notes", seconds=300) as url:
+        ann.say(url, fact)
+        ann.say(url, "Thanks!")
+    with serving(REAL, tmp_path / "notes", seconds=300) as url:
+        reply, sources = ann.say(url, "What is my dog called?")
+        assert "Rufus" in reply
+        assert sources == [fact]
+        reply, _ = ann.say(url, "And what breed is he?")
+        assert "beagle" in reply
+        reply, sources = Talker("bob", "Be brief.").say(url, "What is my dog called?")
+        assert ("Rufus" in reply, sources) == (False, [])

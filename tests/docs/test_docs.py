@@ -36,13 +36,17 @@ def test_help_pages_are_those_of_the_commands():
 
 
 def test_generated_parts_are_those_of_the_code():
-    """After a change of the layers or a module's first docstring: make pages."""
+    """After a change of the layers, a module's first docstring or the catalogue: make pages."""
     spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
     generate = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate)
-    page = text_of("architecture.md")
-    assert "| 1 | `training` |" in page
-    assert generate.render(page) == page
+    for name, shown in (
+        ("architecture.md", "| 1 | `training` |"),
+        ("how-to/own-model.md", "| qwen2.5-coder-0.5b-instruct | 494 M | Apache-2.0 |"),
+    ):
+        page = text_of(name)
+        assert shown in page
+        assert generate.render(page) == page
 
 
 @pytest.mark.parametrize(

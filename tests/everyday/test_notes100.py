@@ -9,7 +9,7 @@ from dataclasses import replace
 from cmt_sdk.text.prompting import UNKNOWN
 from examples.everyday.ask import holds
 from examples.notes100 import make_training
-from examples.notes100.ask import ANSWERED, UNANSWERED, Told, compared, read, table
+from examples.notes100.ask import ANSWERED, UNANSWERED, Reply, compared, read, table
 
 CHAT = ["I like long walks."]
 
@@ -35,9 +35,9 @@ def test_what_changed_is_asked_both_ways() -> None:
 
 def test_an_answer_counts_by_whole_words_and_abstaining_by_its_sentence() -> None:
     """The table counts by kind, and two runs are compared question by question."""
-    right = Told("code", "Which code?", "4417", "it is 4417", 0.9, 1)
+    right = Reply("code", "Which code?", "4417", "it is 4417", 0.9, 1)
     wrong = replace(right, answer="44171")
-    silent = Told("near", "Which colour?", "", "I don't know.", 0.1, None)
+    silent = Reply("near", "Which colour?", "", "I don't know.", 0.1, None)
     assert [t.is_right for t in (right, wrong, silent)] == [True, False, True]
     assert "| code | 1 | 1 | 100.0% |" in table([right, silent])
     assert "AUROC of answered against unanswered: 1.000" in table([right, silent])

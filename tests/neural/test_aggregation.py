@@ -14,9 +14,10 @@ from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_llama
 from cmt_sdk.training.adapters import trainable
 from cmt_sdk.training.cmt import CMTTask
-from cmt_sdk.training.loop import Plan, train
+from cmt_sdk.training.loop import train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Item, build, draw
+from cmt_sdk.training.task import Plan
 from tests.neural.test_training import losses, mixture, passages
 
 

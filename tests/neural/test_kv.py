@@ -17,6 +17,7 @@ from cmt_sdk.neural.quantization import dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
 from cmt_sdk.types import CompressedPassage
+from cmt_sdk.weights.sizes import Shape
 
 TEXTS = [
     "The museum moved to Lisbon.",
@@ -58,6 +59,16 @@ def test_keys_turned_back_have_no_position(lm, rotary):
     torch.testing.assert_close(
         rotary.rotate(rotary.unrotate(here, steps), steps + 57), there, atol=1e-4, rtol=1e-4
     )
+
+
+@pytest.mark.parametrize("compression", [1, 2, 4])
+def test_a_memory_takes_the_bytes_that_the_catalogue_foretells(lm, rotary, compression):
+    """From a model's shape alone, within the rounding of the number of entries."""
+    layers, kv_heads, width = lm.kv_shape
+    shape = Shape(0, 0, layers, kv_heads, width)
+    (memory,) = KVMethod(lm, rotary, 1 / compression, at_least=8).compress(TEXTS[1:])
+    foretold = shape.passage(compression, at_least=8, tokens=memory.tokens)
+    assert memory.nbytes == pytest.approx(foretold, abs=width * 2 + layers * kv_heads)
 
 
 def test_a_model_without_rotary_positions_is_refused():

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from cmt_sdk import errors
-from cmt_sdk.weights import adapters
+from cmt_sdk.weights import adapters, loading
 from cmt_sdk.weights.adapters import active, attach_adapters
 from cmt_sdk.weights.loading import LoadedModel, load_base, load_tensors
 from cmt_sdk.weights.registry import model_info
@@ -416,3 +416,25 @@ def test_tensors_are_read(tmp_path: Path) -> None:
     file.write_bytes(b"")
     with pytest.raises(errors.ModelError, match="not a safetensors file"):
         load_tensors(file)
+
+
+@pytest.mark.parametrize(
+    ("precision", "fitting"),
+    [
+        ("fp32", "precision='bf16' (0.2 MiB) or precision='nf4' (0.1 MiB) or a smaller model"),
+        ("bf16", "precision='nf4' (0.1 MiB) or a smaller model"),
+    ],
+)
+def test_a_model_larger_than_the_free_memory_is_foretold(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, precision: str, fitting: str
+) -> None:
+    """With its size, what is free, and what would fit; no weight is read."""
+    room = {"fp32": 250_000, "bf16": 160_000}[precision]
+    monkeypatch.setattr(loading, "free_memory", lambda: room)
+    monkeypatch.setattr(loading, "multiplies_bf16", lambda _: True)
+    monkeypatch.setattr(loading, "_load", lambda *_: pytest.fail("it must not be read"))
+    with pytest.raises(errors.ModelUnsupported) as caught:
+        load_base(str(folder), precision=precision, device="cpu")
+    message = str(caught.value)
+    assert f"of memory in {precision}; {room / 2**20:.1f} MiB are free on cpu" in message
+    assert fitting in message

@@ -94,12 +94,12 @@ def test_the_ratio_rises_and_is_then_drawn(task):
     """A tenth of the run squeezes out half, and the rest draws from 4, 8 and 16, mostly 4."""
     ratios = []
     for task.seen in range(100):
-        ratios.append(task._ratio())
+        ratios.append(task._draw_ratio())
     assert ratios[:10] == [2] * 10
     assert set(ratios[10:]) == {4, 8, 16}
     assert ratios.count(4) > max(ratios.count(8), ratios.count(16))
     task.seen, task.ablate = 0, ("warm-start", "ratios")
-    assert [task._ratio() for _ in range(5)] == [4] * 5
+    assert [task._draw_ratio() for _ in range(5)] == [4] * 5
 
 
 def asked(lm, *items):

@@ -6,6 +6,7 @@ import json
 import random
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,13 +21,14 @@ from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import reduce_rank, trainable
 from cmt_sdk.training.data import Mixture, is_validation
 from cmt_sdk.training.kv_entries import answer_logits, encode, kv_cache
-from cmt_sdk.training.loop import Plan, train
+from cmt_sdk.training.loop import train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
 from cmt_sdk.training.nf4_base import Bases, as_nf4
 from cmt_sdk.training.packs import Item, Rows, build, draw
 from cmt_sdk.training.reader import ReaderTask
 from cmt_sdk.training.soft import SoftTask
+from cmt_sdk.training.task import Plan
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
 
@@ -135,6 +137,29 @@ def test_a_run_that_was_cut_off_goes_on_exactly(make, tmp_path):
     assert train(make(), plan, tmp_path / "cut", lambda _: None).step == 8
     whole, cut = losses(tmp_path / "whole"), losses(tmp_path / "cut")
     assert cut == pytest.approx(whole, rel=1e-4)
+
+
+def test_a_kill_while_a_step_is_saved_a_second_time_leaves_the_run_as_it_was(tmp_path, monkeypatch):
+    """The last step is saved by its number, then at the end of the call: half a file of tensors
+    under the name that the state gives would end the run for good.
+    """
+    plan = Plan(steps=4, accumulate=1, save_every=2)
+    train(matcher_task(), plan, tmp_path, lambda _: None)
+    before = (tmp_path / "state" / "step-4.safetensors").read_bytes()
+
+    class Killed(Exception):
+        """Stands for a kill."""
+
+    def half(_tensors, file):
+        Path(file).write_bytes(before[: len(before) // 2])
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr("cmt_sdk.training.saved_state.save_file", half)
+        with pytest.raises(Killed):
+            train(matcher_task(), plan, tmp_path, lambda _: None)
+    assert (tmp_path / "state" / "step-4.safetensors").read_bytes() == before
+    assert train(matcher_task(), plan, tmp_path, lambda _: None).step == 4
 
 
 def test_passages_of_a_title_are_drawn_together():
@@ -396,14 +421,14 @@ def test_gradients_reach_the_encoder_through_four_bits():
     assert all(p.grad is None for p in only_reader.learned[len(encoder) :])
 
 
-def test_a_passage_is_read_among_those_beside_it():
+def test_a_passage_is_read_among_its_neighbours():
     """All of them, and no other; it asks about nothing that is not there. Mostly it is the last."""
-    beside = [replace(p, beside=(f"No {p.title}.", "It rains.")) for p in passages()]
-    stream = Mixture({"towns": beside}, {"towns": 1.0}, 0)
+    made = [replace(p, neighbours=(f"No {p.title}.", "It rains.")) for p in passages()]
+    stream = Mixture({"towns": made}, {"towns": 1.0}, 0)
     packs = [pack for _ in range(10) for pack in draw(tiny_frozen(), stream)]
     for pack in packs:
-        own = next(p for p in beside if p.context in pack.contents)
-        assert sorted(pack.contents) == sorted([own.context, *own.beside])
+        own = next(p for p in made if p.context in pack.contents)
+        assert sorted(pack.contents) == sorted([own.context, *own.neighbours])
         assert {pack.contents[n] for n in pack.about} == {own.context}
         assert set(pack.asked) == {q.text for q in own.questions}
     last = sum(pack.about[0] == 2 for pack in packs)

@@ -12,7 +12,7 @@ from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.testing.tiny import save_tiny
 from cmt_sdk.training import Plan, Recipe, prepare
 from cmt_sdk.training.distributed import Workers
-from cmt_sdk.training.loop import _exchange
+from cmt_sdk.training.loop import _sum_gradients
 from tests.neural.test_train_command import TOWNS
 
 
@@ -109,7 +109,7 @@ def test_gradients_are_summed_each_in_its_place():
     """Also of a tensor that this process did not reach: another one may have."""
     parameters = [torch.zeros(2, 3), torch.zeros(4), torch.zeros(1)]
     parameters[0].grad, parameters[2].grad = torch.arange(6.0).reshape(2, 3), torch.tensor([7.0])
-    _exchange(parameters, _Twins())
+    _sum_gradients(parameters, _Twins())
     assert [p.grad.tolist() for p in parameters] == [
         [[0.0, 2.0, 4.0], [6.0, 8.0, 10.0]],
         [0.0] * 4,

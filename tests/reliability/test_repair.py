@@ -373,6 +373,42 @@ def test_index_files_that_belong_to_nothing(notes):
     assert list(notes.glob("index-*.hnsw")) == []
 
 
+def test_what_is_kept_out_stays_out_of_a_saved_memory(notes):
+    """A page of the database is damaged: a new one is made, with the list of what stays out."""
+    with open_fake(notes, create=False) as memory:
+        memory.keep_out(["/n/secret.md"], scope="user/ann")
+    with closing(sqlite3.connect(notes / "memory.db")) as db:
+        sql = "SELECT rootpage FROM sqlite_master WHERE name = 'by_content'"
+        root = db.execute(sql).fetchone()[0]
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with (notes / "memory.db").open("r+b") as file:
+        file.seek((root - 1) * PAGE)
+        file.write(bytes(PAGE))
+    assert "saved into a new one" in {f.check: f.detail for f in cmt_sdk.repair(notes)}["database"]
+    with open_fake(notes, create=False) as memory:
+        assert memory.kept_out(["/n/secret.md"], scope="user/ann") == ["/n/secret.md"]
+
+
+@pytest.mark.parametrize("row", ["gone", '{"kez": "ab", "hashes": []}', '{"key": "ab"}'])
+def test_a_damaged_list_of_what_stays_out_is_named_and_deleted(notes, row):
+    """Its result tells what to do; the settings are not blamed."""
+    with open_fake(notes, create=False) as memory:
+        memory.keep_out(["/n/secret.md"])
+    with closing(sqlite3.connect(notes / "memory.db")) as db:
+        db.execute("UPDATE settings SET value = ? WHERE name = 'kept_out'", [row])
+        db.commit()
+    with open_fake(notes, create=False) as memory, pytest.raises(StorageDamaged, match="stay out"):
+        memory.kept_out(["/n/secret.md"])
+    (result,) = [f for f in cmt_sdk.repair(notes) if not f.ok]
+    assert (result.check, "stay out" in result.detail, "--keep-out" in result.remedy) == (
+        "kept out",
+        True,
+        True,
+    )
+    with open_fake(notes, create=False) as memory:
+        assert memory.kept_out(["/n/secret.md"]) == []
+
+
 def test_a_sound_memory_is_left_alone(notes, tmp_path):
     """No backup, no change."""
     assert cmt_sdk.repair(notes) == []

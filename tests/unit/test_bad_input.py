@@ -218,6 +218,7 @@ def test_the_memory_s_own_files_are_no_documents(memory):
     "call",
     [
         lambda m: m.search("museum", 0),
+        lambda m: m.search("museum", 0, history=[]),
         lambda m: m.list(limit=0),
         lambda m: m.list(cursor="nonsense"),
     ],

@@ -83,6 +83,18 @@ def test_small_talk_is_answered_by_the_bare_model(tmp_path):
     assert [(p.talk, p.notes, p.memories) for p in prompts] == [(True, False, ())]
 
 
+def test_a_message_longer_than_a_question_may_be_is_kept_answered_and_forgotten(memory):
+    """Of what is searched and read the middle is left out; the note is kept whole."""
+    chat = memory.chat(remember=True)
+    statement = "I live in Berlin and like tea. " * 1_000
+    assert chat.say(statement).text.startswith("Noted: “I live in Berlin")
+    assert texts(memory) == [statement.strip()]
+    assert phrases.ASSENT in chat.say(f"Forget that {statement}").text
+    chat.say("Generate a title for this. " + statement)
+    assert chat.heard.intent.machine
+    assert len(memory.search(statement, history=[])) == 5
+
+
 def test_a_machine_prompt_is_not_kept(memory):
     """A front end's request for a title, with the dialogue in it."""
     memory.chat(remember=True).say("Generate a title.\nUSER: I live in Berlin.")

@@ -20,8 +20,9 @@ from cmt_sdk.retrieval.context import (
     shortened,
     system_turns,
 )
-from cmt_sdk.retrieval.retriever import LONGEST_QUESTION
+from cmt_sdk.retrieval.question import LONGEST_QUESTION
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
+from cmt_sdk.types import Piece, Usage
 
 NOTES = [
     "The museum moved to Lisbon in 2019.",
@@ -197,6 +198,18 @@ def test_what_was_told_in_the_conversation_is_read_where_the_memory_does_not_tel
         running = memory.model.ask(question, history=as_passages, stream=True)
         assert "".join(running).strip() == running.answer.text == "I don't know."
         assert running.answer.abstained
+
+
+def test_an_answer_that_ends_with_not_knowing_stays_as_it_was_shown(memory, reader, monkeypatch):
+    """Its first words were shown: the conversation is not read in its place."""
+
+    def read(_prompt, _tokens):
+        yield from (Piece("Blue."), Piece(" I don't know."), Piece("", Usage(1, 5, 0.9, 0, 0, 0)))
+
+    monkeypatch.setattr(reader, "read", read)
+    history = talk(("My bicycle is called Rosinante.", "Nice."))
+    running = memory.model.ask("Which colour has the harbour?", history=history, stream=True)
+    assert "".join(running) == running.answer.text == "Blue. I don't know."
 
 
 @pytest.mark.parametrize("size", [LONGEST_QUESTION + 1, 27_000, 200_000])

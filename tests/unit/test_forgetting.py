@@ -170,6 +170,21 @@ def test_a_search_for_traces_that_fails_says_so(folder, monkeypatch):
     assert not secret_in(folder)
 
 
+def test_a_damaged_document_that_remains_does_not_stop_the_search_for_traces(folder):
+    """Its text lost a bit, so that it is no UTF-8; another shares a word with the forgotten one."""
+    with open_fake(folder) as memory:
+        memory.add("The harbour is in Genoa.", id="forgotten")
+        memory.add("A harbour is big.", id="shares")
+        memory.add("The museum moved to Lisbon.", id="damaged")
+    with closing(sqlite3.connect(folder / "memory.db")) as db:
+        sql = "UPDATE documents SET text = CAST(x'546865ff20' AS TEXT) WHERE doc_id = 'damaged'"
+        db.execute(sql)
+        db.commit()
+    with open_fake(folder, create=False) as memory:
+        receipt = memory.forget("forgotten")
+    assert (receipt.documents, receipt.traces_found, receipt.complete) == (["forgotten"], 0, True)
+
+
 def test_what_a_scope_once_held_goes_with_it(folder):
     """A document that was moved to another scope stays there, without what it said before."""
     with open_fake(folder) as memory:

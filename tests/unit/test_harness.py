@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from cmt_sdk.errors import InvalidInput, InvalidSetting
+from cmt_sdk.evaluation.drawing import source_of
 from cmt_sdk.evaluation.figures import abstention, curve, figures, retrieval
-from cmt_sdk.evaluation.harness import ALL_PASSAGES, Plan, Reply, grow, run, source_of
+from cmt_sdk.evaluation.harness import ALL_PASSAGES, Plan, Reply, grow, run
 from cmt_sdk.questions.dataset import read_passages
 from cmt_sdk.types import Answer, Document, Match, Passage, Progress, SearchMode, Source, Stats
 

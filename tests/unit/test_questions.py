@@ -54,21 +54,23 @@ def test_groups_questions_by_passage_in_file_order(tmp_path: Path, name: str) ->
     ]
 
 
-def test_a_passage_names_those_that_stand_beside_it(tmp_path: Path) -> None:
-    """By its first line; another passage has none."""
-    first = ROW | {"beside": ["It stayed.", "It burned."]}
+def test_a_passage_has_the_neighbours_of_its_first_line(tmp_path: Path) -> None:
+    """Another passage has none."""
+    first = ROW | {"neighbours": ["It stayed.", "It burned."]}
     (tmp_path / "a.jsonl").write_bytes(lines_of(first, ROW, ROW | {"context": "It grew."}))
-    assert [p.beside for p in read_passages(tmp_path / "a.jsonl")] == [
+    assert [p.neighbours for p in read_passages(tmp_path / "a.jsonl")] == [
         ("It stayed.", "It burned."),
         (),
     ]
 
 
-@pytest.mark.parametrize("beside", ["It stayed.", [1], [""], {"a": "b"}])
-def test_refuses_what_cannot_stand_beside_a_passage(tmp_path: Path, beside: object) -> None:
+@pytest.mark.parametrize("neighbours", ["It stayed.", [1], [""], {"a": "b"}])
+def test_refuses_what_is_no_neighbour(tmp_path: Path, neighbours: object) -> None:
     """The message names the line and the field."""
-    (tmp_path / "a.jsonl").write_bytes(lines_of(ROW, ROW | {"context": "2", "beside": beside}))
-    assert "line 2: 'beside' is" in complaint(tmp_path / "a.jsonl")
+    (tmp_path / "a.jsonl").write_bytes(
+        lines_of(ROW, ROW | {"context": "2", "neighbours": neighbours})
+    )
+    assert "line 2: 'neighbours' is" in complaint(tmp_path / "a.jsonl")
 
 
 def test_reads_lines_of_any_objects(tmp_path: Path) -> None:
