@@ -7,6 +7,7 @@ frozen model, and checks it against that.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -25,6 +26,7 @@ from cmt_sdk.cpu.states import CPUStateReader, FirstHalf, QuestionEmbedder
 from cmt_sdk.cpu.tokens import FilePrompts, read_json
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.reading.limits import heard_layers
+from cmt_sdk.types import Vector
 from cmt_sdk.weights.bundle import Bundle
 from cmt_sdk.weights.registry import ADAPTER_WEIGHTS, ModelInfo
 
@@ -36,6 +38,7 @@ PROBE = "The museum moved from Porto to Lisbon in 2019; the old building was too
 # Nats of divergence between the probabilities of the graph and of the model, per token of the
 # probe. With 8 bits the default model has 0.006.
 MOST_DIVERGENCE = 0.05
+MOST_THREADS = 4
 
 
 def fits(info: ModelInfo, bundle: Bundle) -> Shape | None:
@@ -134,19 +137,24 @@ class CPUModel:
         head = read_tensors(self.bundle.match) if self.bundle.match else {}
         return QuestionEmbedder(self.prompts, self._first, self._adapter("matcher"), head)
 
+    def embed(self, question: str) -> Vector:
+        """A question's embedding [dimension], of length 1."""
+        return self.questions.query(question)
+
     @cached_property
     def state_reader(self) -> CPUStateReader:
         """See ports.StateReader."""
         return CPUStateReader(self.prompts, self._first, self._bare, self.info.sha256[:16])
 
 
-def build(info: ModelInfo, shape: Shape, lm: FrozenModel) -> GraphFiles:
+def build(info: ModelInfo, shape: Shape, lm: FrozenModel, quantization: str) -> GraphFiles:
     """Build the graph of a model and check it.
 
     Args:
         info: The model.
         shape: Its sizes.
         lm: The model itself, which gives the prefix's entries.
+        quantization: How it computes on this machine.
 
     Raises:
         ModelUnsupported: The graph reads otherwise than the model.
@@ -160,7 +168,7 @@ def build(info: ModelInfo, shape: Shape, lm: FrozenModel) -> GraphFiles:
     )
     checkpoint = Checkpoint(info.path)
     ids = lm.prefix_ids
-    files = build_graph(info, shape, checkpoint, (ids, prefix), states)
+    files = build_graph(info, shape, checkpoint, (ids, prefix), states, quantization)
     model = CPUModel(info, shape, files, Bundle())
     divergence = _divergence(lm, model, lm.ids(PROBE))
     same_ids = model.prompts.prefix_ids == ids and all(
@@ -188,6 +196,19 @@ def _divergence(lm: FrozenModel, model: CPUModel, ids: Sequence[int]) -> float:
         logs = lm.logits(states[0]).log_softmax(-1).cpu().numpy()
     found = model.reader.next_logs(ids)
     return float((np.exp(logs) * (logs - found)).sum(-1).mean())
+
+
+def threads() -> int:
+    """Threads that compute: all cores, or one where others keep the machine busy.
+
+    A second thread on a busy machine waits for its core, and the first one for it.
+    """
+    cores = os.cpu_count() or 1
+    given = os.environ.get("OMP_NUM_THREADS", "")
+    if given.isdigit() and int(given):
+        return min(int(given), cores)
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, min(MOST_THREADS, cores - round(load)))
 
 
 def describe(files: GraphFiles) -> str:

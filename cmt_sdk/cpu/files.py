@@ -39,10 +39,12 @@ class GraphFiles:
     Attributes:
         folder: Holds NAMES and the facts.
         split: The number of layers of the first half.
+        quantization: How the model itself computes on this machine: "bf16" or "fp32".
     """
 
     folder: Path
     split: int
+    quantization: str
 
     def prefix(self, ids: Sequence[int]) -> Prefix | None:
         """The entries of a prompt's prefix; None where they are of another prefix."""
@@ -63,7 +65,9 @@ def find_graph(info: ModelInfo) -> GraphFiles | None:
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in NAMES}
-        return GraphFiles(folder, int(facts["split"])) if facts["sizes"] == sizes else None
+        if facts["sizes"] != sizes:
+            return None
+        return GraphFiles(folder, int(facts["split"]), str(facts["quantization"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -74,6 +78,7 @@ def build_graph(
     weights: Mapping[str, Array],
     prefix: tuple[Sequence[int], Prefix],
     states: Sequence[int],
+    quantization: str,
 ) -> GraphFiles:
     """Build the graph of a model.
 
@@ -83,6 +88,7 @@ def build_graph(
         weights: Its tensors by their names in the checkpoint.
         prefix: Token ids and entries of the prompt's prefix.
         states: Numbers of layers after which the first half gives states.
+        quantization: How the model itself computes here, for fingerprints.
     """
     from cmt_sdk.cpu.graph import write_half
 
@@ -99,7 +105,12 @@ def build_graph(
         np.savez(made / "prefix.npz", ids=list(ids), keys=entries.keys, values=entries.values)
         sizes = {name: (made / name).stat().st_size for name in NAMES}
         hashes = {name: sha256_of(made / name) for name in NAMES}
-        facts = {"split": split, "sizes": sizes, "sha256": hashes}
+        facts = {
+            "split": split,
+            "quantization": quantization,
+            "sizes": sizes,
+            "sha256": hashes,
+        }
         (made / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         for name in (*NAMES, FACTS):
             flush_file(made / name)
@@ -112,7 +123,7 @@ def build_graph(
         ) from error
     finally:
         shutil.rmtree(made, ignore_errors=True)
-    return GraphFiles(folder, split)
+    return GraphFiles(folder, split, quantization)
 
 
 def damaged(files: GraphFiles) -> list[str]:

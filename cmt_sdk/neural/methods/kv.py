@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from cmt_sdk.config.methods import kept_share
+from cmt_sdk.config.methods import kept_share, kv_fingerprint
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.batching import in_batches, padded
@@ -90,7 +90,7 @@ class KVMethod(CompressionMethod):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """See CompressionMethod.fingerprint."""
-        return {"compressor": KIND, "keep": self.keep, "keep_at_least": self.at_least}
+        return kv_fingerprint(self.keep, self.at_least)
 
     # -- compress ---------------------------------------------------------------------------------
 
