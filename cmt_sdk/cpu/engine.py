@@ -18,7 +18,7 @@ import numpy as np
 
 from cmt_sdk.cpu.checkpoint import Checkpoint, read_tensors
 from cmt_sdk.cpu.entries import Layout, Prefix
-from cmt_sdk.cpu.files import GraphFiles, build_graph
+from cmt_sdk.cpu.files import BITS, GraphFiles, build_graph
 from cmt_sdk.cpu.network import Adapter, Network, adapter_of
 from cmt_sdk.cpu.reader import CPUReader
 from cmt_sdk.cpu.shape import PARTS, Shape
@@ -147,7 +147,9 @@ class CPUModel:
         return CPUStateReader(self.prompts, self._first, self._bare, self.info.sha256[:16])
 
 
-def build(info: ModelInfo, shape: Shape, lm: FrozenModel, quantization: str) -> GraphFiles:
+def build(
+    info: ModelInfo, shape: Shape, lm: FrozenModel, quantization: str, bits: int = BITS
+) -> GraphFiles:
     """Build the graph of a model and check it.
 
     Args:
@@ -155,6 +157,7 @@ def build(info: ModelInfo, shape: Shape, lm: FrozenModel, quantization: str) -> 
         shape: Its sizes.
         lm: The model itself, which gives the prefix's entries.
         quantization: How it computes on this machine.
+        bits: Of a weight of the graph.
 
     Raises:
         ModelUnsupported: The graph reads otherwise than the model.
@@ -168,7 +171,7 @@ def build(info: ModelInfo, shape: Shape, lm: FrozenModel, quantization: str) -> 
     )
     checkpoint = Checkpoint(info.path)
     ids = lm.prefix_ids
-    files = build_graph(info, shape, checkpoint, (ids, prefix), states, quantization)
+    files = build_graph(info, shape, checkpoint, (ids, prefix), states, quantization, bits)
     model = CPUModel(info, shape, files, Bundle())
     divergence = _divergence(lm, model, lm.ids(PROBE))
     same_ids = model.prompts.prefix_ids == ids and all(

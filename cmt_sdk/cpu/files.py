@@ -54,14 +54,14 @@ class GraphFiles:
             return Prefix(stored["keys"], stored["values"])
 
 
-def folder_of(info: ModelInfo) -> Path:
+def folder_of(info: ModelInfo, bits: int = BITS) -> Path:
     """Where a model's graph is, or would be."""
-    return models_dir() / ".graphs" / f"{info.sha256[:16]}-{VERSION}-{BITS}bit"
+    return models_dir() / ".graphs" / f"{info.sha256[:16]}-{VERSION}-{bits}bit"
 
 
-def find_graph(info: ModelInfo) -> GraphFiles | None:
+def find_graph(info: ModelInfo, bits: int = BITS) -> GraphFiles | None:
     """The graph of a model; None where it was not built, or a file has another size."""
-    folder = folder_of(info)
+    folder = folder_of(info, bits)
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         sizes = {name: (folder / name).stat().st_size for name in NAMES}
@@ -79,6 +79,7 @@ def build_graph(
     prefix: tuple[Sequence[int], Prefix],
     states: Sequence[int],
     quantization: str,
+    bits: int = BITS,
 ) -> GraphFiles:
     """Build the graph of a model.
 
@@ -89,18 +90,19 @@ def build_graph(
         prefix: Token ids and entries of the prompt's prefix.
         states: Numbers of layers after which the first half gives states.
         quantization: How the model itself computes here, for fingerprints.
+        bits: Of a weight.
     """
     from cmt_sdk.cpu.graph import write_half
 
-    folder = folder_of(info)
+    folder = folder_of(info, bits)
     folder.parent.mkdir(parents=True, exist_ok=True)
     made = Path(mkdtemp(prefix="tmp-", dir=folder.parent))
     split = max(states)
     try:
         half = range(split)
-        write_half(made / NAMES[0], shape, half, weights.get, states=states, bits=BITS)
+        write_half(made / NAMES[0], shape, half, weights.get, states=states, bits=bits)
         rest = range(split, shape.layers)
-        write_half(made / NAMES[2], shape, rest, weights.get, bits=BITS)
+        write_half(made / NAMES[2], shape, rest, weights.get, bits=bits)
         ids, entries = prefix
         np.savez(made / "prefix.npz", ids=list(ids), keys=entries.keys, values=entries.values)
         sizes = {name: (made / name).stat().st_size for name in NAMES}

@@ -33,6 +33,7 @@ from onnx import TensorProto, helper, numpy_helper
 from cmt_sdk.cpu.shape import PARTS, Shape
 
 BLOCK = 32  # neighbouring weights of a row that share one scale
+EXACT = 32  # bits of a weight that is not rounded, for tests
 MICROSOFT = "com.microsoft"
 # The kernel rounds activations to 8 bits by block (MatMulNBits' accuracy_level 4).
 INT8_ACTIVATIONS = 4
@@ -85,8 +86,11 @@ class _Builder:
         self.outputs.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, list(dims)))
 
     def linear(self, x: str, name: str, matrix: Array, bias: Array | None = None) -> str:
-        """X [..., in] times a quantised matrix [out, in]."""
+        """The product of x [..., in] and a matrix [out, in], rounded to fewer than 32 bits."""
         out, width = matrix.shape
+        if self.bits == EXACT:
+            exact = self.weight(name, matrix.T.astype(np.float32))
+            return self._plus(self.node("MatMul", [x, exact]), name, bias)
         codes, scales = quantized(matrix, self.bits)
         inputs = [x, self.weight(f"{name}_codes", codes), self.weight(f"{name}_scales", scales)]
         y = self.node(
@@ -99,12 +103,15 @@ class _Builder:
             block_size=BLOCK,
             accuracy_level=INT8_ACTIVATIONS,
         )
+        return self._plus(y, name, bias)
+
+    def _plus(self, y: str, name: str, bias: Array | None) -> str:
         if bias is None:
-            return str(y)
+            return y
         return str(self.node("Add", [y, self.weight(f"{name}_bias", bias.astype(np.float32))]))
 
     def adapted(self, x: str, y: str, layer: int, part: str) -> str:
-        """Y plus what the adapter that is on adds for the input x."""
+        """The sum of y and what the adapter that is on adds for the input x."""
         width, out = self.shape.sizes(part)
         a = self.input(f"{part}_a{layer}", [width, f"{part}_rank"])
         b = self.input(f"{part}_b{layer}", [f"{part}_rank", out])
@@ -155,7 +162,7 @@ def write_half(
         layers: Numbers of the layers.
         weights: Gives a tensor of the model by its name in the checkpoint; None where it has none.
         states: Numbers of layers after which the states are an output.
-        bits: 8 or 4, of a weight.
+        bits: 8 or 4, of a weight; 32 rounds nothing.
     """
     g = _Builder(shape, bits)
     x = g.input("states", ["batch", "new", shape.width])
