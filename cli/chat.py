@@ -53,6 +53,8 @@ def chat(
 
     With --remember, the memory stores the facts that you state and confirms them; it does not store
     questions. "Forget my phone number." erases the matching documents after you answer yes.
+    /memories lists what was kept, /forget TEXT erases what concerns a text, after a yes, and /undo
+    takes the last statement back.
 
     On a terminal, Alt-Enter or a \\ at the end of a line begins another line, /help lists the
     commands, and exit ends the chat. The arrow keys recall earlier input, also from earlier chats:

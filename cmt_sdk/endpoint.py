@@ -116,7 +116,14 @@ class Endpoint:
         headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         # a proxy that the environment names cannot reach what listens on this machine alone
         proxied = not is_loopback(self.address)
-        return httpx.Client(timeout=timeout, headers=headers, trust_env=proxied)
+        try:
+            return httpx.Client(timeout=timeout, headers=headers, trust_env=proxied)
+        except (ImportError, ValueError, OSError) as error:  # a proxy or a certificate file
+            raise GeneratorError(
+                f"the generator {self.address} cannot be reached with this environment's proxy and"
+                f" certificates: {self._quoted(str(error))}; change HTTPS_PROXY, ALL_PROXY or"
+                " SSL_CERT_FILE"
+            ) from error
 
     # -- the request -----------------------------------------------------------------------------
 

@@ -223,7 +223,7 @@ class MemoryModel(Asking):
 
     def _cost(self, tokens: int, reader: str) -> int:
         """Context entries that a passage of `tokens` tokens takes when it is read."""
-        if reader == "text":
+        if reader == "text" or self.generates:
             return tokens
         return round(tokens * self._settings.method.share(self._settings, tokens))
 

@@ -174,5 +174,5 @@ MIXTURE = {
     "sgd_memory_qa": 0.07,
     # examples/notes100/make_training.py makes it; a draw of five notes has a third of the answer
     # tokens of a draw of five passages
-    "short_notes": 3.0,
+    "short_notes": 5.0,
 }

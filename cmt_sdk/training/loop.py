@@ -131,12 +131,12 @@ class _Run:
     def advance_for(self, seconds: float, *, fit: bool) -> None:
         """Take steps until the run ends; `fit`: the rate follows the time too."""
         began = time.monotonic()
-        while self._goes_on(seconds - (time.monotonic() - began)):
+        while self._continues(seconds - (time.monotonic() - began)):
             # Each process has its own clock: all follow the main one's.
             done = self._agreed((time.monotonic() - began) / seconds) if fit else 0.0
             self._advance(began, done)
 
-    def _goes_on(self, seconds: float) -> bool:
+    def _continues(self, seconds: float) -> bool:
         """False after the last step, without seconds left, or when patience is exhausted."""
         patient = not 0 < self._plan.patience <= self.progress.since_best
         return self._workers.agree(

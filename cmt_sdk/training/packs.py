@@ -21,7 +21,7 @@ from cmt_sdk.text.prompting import UNKNOWN
 from cmt_sdk.training.data import Mixture
 
 # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU
-LENGTHS = (128, 256, 384)
+LENGTHS = (64, 128, 192, 256, 384)
 MAX_ANSWER_TOKENS = 48
 PER_PASSAGE = 8
 PASSAGES = 5

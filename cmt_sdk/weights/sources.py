@@ -118,7 +118,8 @@ def _check_memory(file: Path, values: int) -> None:
     Raises:
         ModelUnsupported: It has too little memory.
     """
-    needed, free = _MEMORY_PER_VALUE * values, free_memory()
+    needed = _MEMORY_PER_VALUE * values
+    free = free_memory()
     if needed > free:
         raise ModelUnsupported(
             f"converting {file.name}, of {values / 1e9:,.1f} billion parameters, takes about"

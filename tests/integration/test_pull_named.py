@@ -19,7 +19,7 @@ from cmt_sdk.weights import sources
 from cmt_sdk.weights import wheels as joining
 from cmt_sdk.weights.download import pull_model
 from cmt_sdk.weights.named import NAMED
-from cmt_sdk.weights.registry import list_models, model_info, remove_model
+from cmt_sdk.weights.registry import is_gguf, list_models, model_info, remove_model
 from tests.integration import test_pull
 from tests.integration.test_pull import COMMIT, FILES, QWEN, Hub, left_over, wheel
 
@@ -191,20 +191,18 @@ def test_another_file_on_the_hub_is_not_taken(serve: Serve, given: Path) -> None
     assert not any("/resolve/" in request for request in hub.requests)
 
 
-def test_one_gguf_file_of_the_hub(
-    converting: None, serve: Serve, gguf_file: Path, home: Path
-) -> None:
+def test_one_gguf_file_of_the_hub(serve: Serve, gguf_file: Path, home: Path) -> None:
     """Its name is that of repository and file, in every call."""
-    from cmt_sdk.weights.loading import load_base
-
     serve({"tiny.gguf": gguf_file.read_bytes(), "large.gguf": b"x"})
-    info = pull_model("org/name:tiny.gguf")
-    assert (info.name, info.licence) == ("org/name:tiny.gguf", "mit")
+    name = "org/name:tiny.gguf"
+    info = pull_model(name)
+    assert (info.name, info.licence) == (name, "mit")
     assert info.source == f"hub org/name at {COMMIT}, tiny.gguf"
-    assert load_base("org/name:tiny.gguf", device="cpu").name == info.name
+    assert model_info(name) == info
+    assert not is_gguf(name)  # no file of this machine, which would be converted
     assert list_models() == [info]
     assert left_over(home) == []
-    remove_model(info.name)
+    remove_model(name)
     assert list_models() == []
 
 

@@ -197,8 +197,8 @@ def test_notes_beyond_a_window_are_refused(family):
 
 
 @pytest.mark.parametrize("family", ["mistral", "phi3"])
-def test_stretches_after_a_text_beyond_a_window_are_refused_as_too_long(family):
-    """A text longer than the window is read; its stretches, which see all of it, are no reason to
+def test_spans_after_a_text_beyond_a_window_are_refused_as_too_long(family):
+    """A text longer than the window is read; its spans, which see all of it, are no reason to
     fail: their caller goes on without them where a prompt is too long.
     """
     lm = tiny_frozen(tiny_model(family, sliding_window=256))
@@ -206,8 +206,8 @@ def test_stretches_after_a_text_beyond_a_window_are_refused_as_too_long(family):
     prompt = Prompt("Where?", passages=[TEXT, 2 * OTHER])
     answer(generator, prompt)
     with pytest.raises(InvalidInput, match=r"need \d+ tokens, the model's window holds 256"):
-        generator.stretches(prompt, TEXT, [(0, 3)])
-    assert generator.stretches(Prompt("Where?", passages=["A boat."]), "A boat.", [(2, 6)])
+        generator.answer_spans(prompt, TEXT, [(0, 3)])
+    assert generator.answer_spans(Prompt("Where?", passages=["A boat."]), "A boat.", [(2, 6)])
 
 
 def test_the_window_is_the_smallest_of_the_layers():
@@ -277,7 +277,9 @@ def test_layers_that_do_not_go_on_from_given_states_do_not_pass(family, dtype, m
     """Where a family hands states on by a way that is not seen, soft tokens would be read as the
     words before them.
     """
-    monkeypatch.setattr("cmt_sdk.neural.methods.soft.run_from", lambda *_: contextlib.nullcontext())
+    monkeypatch.setattr(
+        "cmt_sdk.neural.methods.soft_tokens.run_from", lambda *_: contextlib.nullcontext()
+    )
     with pytest.raises(
         ModelUnsupported,
         match=r"soft memories cannot .* layer \d does not go on from states of layer 1",

@@ -303,6 +303,31 @@ def test_a_server_that_is_not_there(tmp_path, server):
             memory.ask(QUESTION)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("ALL_PROXY", "gopher://x"), ("SSL_CERT_FILE", "/nowhere.pem")]
+)
+def test_an_environment_that_cannot_be_used(monkeypatch, name, value):
+    """A proxy of another kind, certificates that are not there: the variables are named."""
+    monkeypatch.setenv(name, value)
+    endpoint = Endpoint.of("https://generator.example/v1", "m", 1, None, named=True)
+    with pytest.raises(GeneratorError, match=name):
+        list(endpoint.write([{"role": "user", "content": "?"}], 8))
+
+
+def test_a_budget_counts_the_text_that_is_read(tmp_path, server):
+    """Not the compressed passages, which the generator does not read."""
+    with open_fake(tmp_path / "n", generator=server.url, generator_model="m") as memory:
+        for number in range(4):
+            memory.add(f"Museum {number} is in Lisbon. " * 5)
+        assert len(memory.ask(QUESTION, budget=50).sources) == 2
+
+
+def test_a_proxy_is_not_asked_for_this_machine(memory, monkeypatch):
+    """It could not reach what listens here alone."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    assert memory.ask(QUESTION).text == "Lisbon."
+
+
 def test_a_failed_reply_leaves_the_statement_and_no_turn(memory, server):
     """Said again it is one document, and is answered."""
     chat = memory.chat(remember=True)
