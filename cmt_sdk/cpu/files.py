@@ -1,7 +1,7 @@
 """The files of a model's graph: built once from its folder, checked when they are opened.
 
-They lie beside the model, in a folder named by everything that they are made of. They appear there
-in one rename, so a folder is complete or absent.
+They lie in a folder named by the model's hash, the version of the graph and the bits of a weight.
+They appear there in one rename, so a folder is complete or absent.
 """
 
 from __future__ import annotations
@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cmt_sdk.config.settings import models_dir
 from cmt_sdk.cpu.entries import Prefix
 from cmt_sdk.cpu.shape import Shape
 from cmt_sdk.errors import ModelError
 from cmt_sdk.system.disk import flush_file, sha256_of
-from cmt_sdk.weights.registry import ModelInfo
+from cmt_sdk.weights.registry import ModelInfo, graphs_dir
 
 VERSION = 1  # of the graph; another one is built anew
 BITS = 8  # of a weight
@@ -56,7 +55,7 @@ class GraphFiles:
 
 def folder_of(info: ModelInfo, bits: int = BITS) -> Path:
     """Where a model's graph is, or would be."""
-    return models_dir() / ".graphs" / f"{info.sha256[:16]}-{VERSION}-{bits}bit"
+    return graphs_dir() / f"{info.sha256[:16]}-{VERSION}-{bits}bit"
 
 
 def find_graph(info: ModelInfo, bits: int = BITS) -> GraphFiles | None:
@@ -116,6 +115,8 @@ def build_graph(
         (made / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         for name in (*NAMES, FACTS):
             flush_file(made / name)
+        if other := find_graph(info, bits):  # another process was faster
+            return other
         shutil.rmtree(folder, ignore_errors=True)
         made.replace(folder)
     except OSError as error:
