@@ -14,7 +14,7 @@ from pathlib import Path
 from cmt_sdk.errors import ModelNotFound, ModelUnsupported
 from cmt_sdk.weights import hub
 from cmt_sdk.weights.attempt import Pull, check_hash, reserve, time_for
-from cmt_sdk.weights.processes import Job, OnProgress, size_of
+from cmt_sdk.weights.processes import Job, size_of
 
 PLAN_SECONDS = 90  # to list a repository's files
 _FILES = (
@@ -160,4 +160,5 @@ def _wanted(repository: Repository) -> list[HubFile]:
     return wanted
 
 
-_silent: OnProgress = lambda *_: None  # noqa: E731 - the callback without effect
+def _silent(stage: str, done: int, total: int) -> None:
+    """The callback without effect."""

