@@ -215,7 +215,7 @@ def threads() -> int:
 
 
 def describe(files: GraphFiles) -> str:
-    """The graph in a line, for `cmt doctor`."""
+    """The graph in a line, for `cmt check`."""
     facts = json.loads((files.folder / "graph.json").read_text(encoding="utf-8"))
     size = sum(facts["sizes"].values())
     return f"{files.folder} ({size >> 20} MB)"

@@ -23,7 +23,7 @@ from cmt_sdk.errors import ModelError
 from cmt_sdk.system.disk import flush_file, sha256_of
 from cmt_sdk.weights.registry import ModelInfo, graphs_dir
 
-VERSION = 1  # of the graph; another one is built anew
+VERSION = 1  # of the graph; another one is built again
 BITS = 8  # of a weight
 FACTS = "graph.json"
 NAMES = ("first.onnx", "first.onnx.data", "second.onnx", "second.onnx.data", "prefix.npz")

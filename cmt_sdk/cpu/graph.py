@@ -157,7 +157,7 @@ def write_half(
     """Write the graph of the layers `layers`, with the output layer where they are the last.
 
     Args:
-        path: An .onnx file; its weights go into a file beside it.
+        path: An .onnx file; its weights go into a file next to it.
         shape: The model's sizes.
         layers: Numbers of the layers.
         weights: Gives a tensor of the model by its name in the checkpoint; None where it has none.
