@@ -78,7 +78,8 @@ OnStep = Callable[[Mapping[str, Any]], None]
     "--nf4",
     default=0.3,
     show_default=True,
-    help="The share of examples that the base model reads with NF4 weights.",
+    help="The share of examples that the base model reads with NF4 weights; 1 loads these alone,"
+    " in a quarter of the memory (QLoRA).",
 )
 @click.option(
     "--ablate",

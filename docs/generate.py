@@ -10,12 +10,16 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 from cmt_cli.model import CATALOGUE_HEADINGS, catalogue_rows
 from cmt_sdk import Settings
 from cmt_sdk.config.methods import find_method
+from cmt_sdk.training import Recipe
+from cmt_sdk.training.sizes import estimate, published, serving_memory
 from cmt_sdk.weights.catalogue import catalogue
 from cmt_sdk.weights.named import NAMED
 from cmt_sdk.weights.sizes import PASSAGE_TOKENS, Shape
@@ -81,6 +85,17 @@ PUBLISHED = {
     "Qwen/Qwen3-8B": Shape(8_190_735_360, 1_244_659_712, 36, 8, 128),
     "Qwen/Qwen3-14B": Shape(14_768_307_200, 1_555_824_640, 40, 8, 128),
 }
+# Configurations of published models, from their config.json.
+CONFIGURATIONS = tomllib.loads((ROOT / "docs" / "models.toml").read_text(encoding="utf-8"))
+QLORA = {"nf4": 1.0, "checkpointing": True}
+WAYS: Mapping[str, Mapping[str, Any]] = {
+    "reader": {"part": "reader"},
+    "reader, QLoRA": {"part": "reader", **QLORA},
+    "compressor, QLoRA": {"part": "compressor", **QLORA},
+    "soft, QLoRA": {"part": "soft", **QLORA},
+}
+PASSAGE = 256  # tokens
+USED = 0.9  # of a card's memory
 CARDS = (6, 8, 12, 24)  # GB of GPU memory
 FREE = 0.4  # of a card's memory, for the text that is read, CUDA itself and other programs
 
@@ -104,6 +119,50 @@ def size_table() -> str:
     return table(headings, rows)
 
 
+@cache
+def training_sizes() -> dict[str, dict[str, int]]:
+    """By model, the bytes that it takes to serve and to train in bf16 on a GPU, by heading."""
+    found = {}
+    for name, numbers in CONFIGURATIONS.items():
+        sizes = published({n: value for n, value in numbers.items() if n != "billions"})
+        found[name] = {"serve": serving_memory(sizes, PASSAGE, 2)}
+        for way, settings in WAYS.items():
+            recipe = Recipe(out=Path(), questions=[Path()], **settings)
+            found[name][way] = estimate(recipe, sizes, PASSAGE, 2, is_gpu=True).memory
+    return found
+
+
+def training_table() -> str:
+    """What published models take to serve and to train, and on the disk."""
+    rows = []
+    method, at_least = find_method("kv"), Settings().keep_at_least
+    for name, taken in training_sizes().items():
+        numbers = CONFIGURATIONS[name]
+        size = numbers.get("head_dim", numbers["hidden_size"] // numbers["num_attention_heads"])
+        shape = Shape(0, 0, numbers["num_hidden_layers"], numbers["num_key_value_heads"], size)
+        token = shape.passage(method.compression, at_least, PASSAGE) / PASSAGE
+        gib = [f"{count / 2**30:.1f}" for count in taken.values()]
+        rows.append([name, *gib, f"{token:,.0f}", f"{2 * numbers['billions']:.1f} GB"])
+    headings = ("model", "serve", *WAYS, "bytes a token", "disk")
+    return table(headings, rows)
+
+
+def card_table() -> str:
+    """The largest published model that fits each card, to serve and to train."""
+    rows = []
+    for card in CARDS:
+        room = USED * card * 1e9
+        fitting = [
+            max(
+                (n for n, taken in training_sizes().items() if taken[way] <= room),
+                key=lambda name: float(CONFIGURATIONS[name]["billions"]),
+            )
+            for way in ("serve", "reader, QLoRA", "compressor, QLoRA")
+        ]
+        rows.append([f"{card} GB", *fitting])
+    return table(("card", "serve", "train a reader", "train a compressor"), rows)
+
+
 def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table of Markdown."""
     lines = [headings, ["---"] * len(headings), *rows]
@@ -115,6 +174,8 @@ PARTS = {
     "contracts": contract_list,
     "catalogue": catalogue_table,
     "sizes": size_table,
+    "training": training_table,
+    "cards": card_table,
 }
 
 

@@ -31,6 +31,7 @@ from cmt_sdk.neural.methods.aggregation import Aggregator
 from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.neural.methods.soft_tokens import last_hidden_states
 from cmt_sdk.neural.quantization import fake_quantize
+from cmt_sdk.training.answers import answer_loss
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.losses import Objectives, repulsion, self_matching
 from cmt_sdk.training.packs import Pack, draw
@@ -107,10 +108,10 @@ class CMTTask:
                 asked = self._soft([self.lm.ids(q) for q in pack.asked])  # (q_i, d) each
                 bank = torch.cat([memories[c] for c in pack.contents])  # (m, d)
                 gathered = [self.aggregator.gather(q, bank) for q in asked]  # (q_i, d) each
-                logits = self._read(pack, gathered)  # (t, v)
+                states = self._read(pack, gathered)  # (t, d)
                 without = self._bare(pack) if objectives.alpha else None
                 labels = _labels(pack, self.lm.device)  # (t,)
-                answers.append(objectives.loss(logits, labels, None, without))
+                answers.append(answer_loss(self.lm, objectives, states, labels, without=without))
                 tokens += len(labels)
                 for question, number in zip(asked, pack.about, strict=True):
                     if number >= 0:  # of an absent passage there is no memory to match
@@ -135,7 +136,7 @@ class CMTTask:
             gathered: M* of each question, [q_i, d]; empty to read without memories.
 
         Returns:
-            Logits [t, v] of the answer tokens.
+            States [t, d] of the answer tokens.
         """
         lm = self.lm
         rows = pack.rows(lm.device)
@@ -158,11 +159,11 @@ class CMTTask:
             attention_mask=mask.to(ids.device),
         )
         predicting = [states[n, : len(row)][row >= 0] for n, (_, row) in enumerate(rows)]
-        return lm.logits(torch.cat(predicting))
+        return torch.cat(predicting)
 
     @torch.no_grad()
     def _bare(self, pack: Pack) -> Tensor:
-        """The same logits without memory."""
+        """The same states without memory."""
         return self._read(pack, [])
 
     def _matched(
@@ -198,7 +199,7 @@ class CMTTask:
         with torch.autocast(self.lm.device.type, torch.bfloat16, enabled=is_bf16):
             for pack in (p for packs in self.held_out for p in packs):
                 labels = _labels(pack, self.lm.device)
-                bare += float(Objectives().loss(self._bare(pack), labels, None, None))
+                bare += float(answer_loss(self.lm, Objectives(), self._bare(pack), labels))
         return {
             "held_out": float(sum(x for x, _, _ in with_memories)) / tokens,
             "held_out bare": bare / tokens,

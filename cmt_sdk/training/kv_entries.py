@@ -16,12 +16,11 @@ from torch import Tensor
 from cmt_sdk.neural.batching import batches
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.methods.kvzip import top_share
 from cmt_sdk.neural.quantization import KEY_GROUP, fake_quantize
 from cmt_sdk.neural.rope import Rotary
-from cmt_sdk.training.packs import Rows
+from cmt_sdk.reading.limits import NON_BEST_BIAS
 
 AT_ONCE = 16384  # tokens of passages encoded in one pass, padding included, in every part
 
@@ -200,19 +199,3 @@ def _biases(row: Sequence[Entries]) -> list[Tensor]:
         m.keys.new_full(m.kept.shape, bias).masked_fill(~m.kept, float("-inf"))
         for m, bias in zip(row, biases, strict=True)
     ]
-
-
-def answer_logits(lm: FrozenModel, cache: MemoryCache, rows: Rows) -> Tensor:
-    """Logits of the packs' answer tokens, by the adapter that is on.
-
-    Args:
-        lm: The model.
-        cache: The memories of each pack.
-        rows: The packs.
-
-    Returns:
-        [t, v], pack after pack, in the order of their labels.
-    """
-    hidden = lm.forward(cache, **cache.inputs(rows.ids, rows.offsets, rows.mask))  # (B, m, d)
-    predicting = hidden[rows.labels >= 0]  # (t, d)
-    return lm.logits(predicting)

@@ -6,8 +6,9 @@ answer tokens, v the vocabulary, d values per state or vector.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,6 +74,68 @@ class Objectives:
         # A teacher does not read packs without questions; they come last.
         taught = answered[: len(teacher)]  # (n, v)
         return total + self.teacher * teacher_divergence(taught, teacher)
+
+
+def loss_of_states(
+    objectives: Objectives,
+    head: Callable[[Tensor], Tensor],
+    states: Tensor,
+    labels: Tensor,
+    teacher: Tensor | None,
+    without: Tensor | None,
+    at_once: int,
+) -> Tensor:
+    """`Objectives.loss` of hidden states, with the logits of `at_once` tokens at a time.
+
+    Loss and gradient are sums over tokens, so they are those of all logits at once. A chunk's
+    gradient is computed with its loss, and its logits are freed before the next chunk.
+
+    Args:
+        objectives: The weights.
+        head: Logits [n, v] of states [n, d].
+        states: [t, d], with memory.
+        labels: [t].
+        teacher: [n, d], the teacher's states of the first n tokens, or None.
+        without: [t, d], states without memory, or None.
+        at_once: Tokens of a chunk.
+    """
+
+    def chunk_loss(some: Tensor, place: slice) -> Tensor:
+        with torch.no_grad():
+            taught = teacher[place] if teacher is not None else states[:0]
+            taught_logits = head(taught) if len(taught) else None
+            bare = head(without[place]) if without is not None else None
+        return objectives.loss(head(some), labels[place], taught_logits, bare)
+
+    loss: Tensor = _Chunked.apply(states, chunk_loss, at_once)  # type: ignore[no-untyped-call]
+    return loss
+
+
+class _Chunked(torch.autograd.Function):
+    """The sum of a function of some rows at a time, whose gradient is computed with it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: Tensor, function: Callable[[Tensor, slice], Tensor], at_once: int
+    ) -> Tensor:
+        learns = ctx.needs_input_grad[0]
+        total = torch.zeros((), device=rows.device)
+        gradient = torch.empty_like(rows if learns else rows[:0])
+        for start in range(0, len(rows), at_once):
+            place = slice(start, start + at_once)
+            leaf = rows[place].detach().requires_grad_(learns)
+            with torch.set_grad_enabled(learns):
+                loss = function(leaf, place)
+            if learns:
+                (gradient[place],) = torch.autograd.grad(loss, leaf)
+            total += loss.detach()
+        ctx.save_for_backward(gradient)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor, None, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * scale, None, None
 
 
 def teacher_divergence(student: Tensor, teacher: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ from cmt_sdk.questions.dataset import QuestionedPassage
 from cmt_sdk.training.losses import self_matching
 
 TEMPERATURE = 0.05
+DIMENSION = 256  # of a vector
 LEARNED = tuple(f.name for f in fields(MatchHead) if f.name != "layers")
 MAX_PASSAGE_TOKENS = 320  # of a passage in training
 COMMON = 0.05  # the share of passages beyond which a word is common

@@ -18,8 +18,9 @@ from torch import Tensor
 from cmt_sdk.config.methods import kept_share
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.training.answers import answer_loss, answer_states
 from cmt_sdk.training.data import Mixture
-from cmt_sdk.training.kv_entries import Entries, answer_logits, encode, kv_cache
+from cmt_sdk.training.kv_entries import Entries, encode, kv_cache
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes
@@ -171,14 +172,14 @@ class ReaderTask:
             objectives: The weights of the loss.
             pruned: Whether any entry is left out.
         """
-        logits = answer_logits(lm, kv_cache(lm, self.rotary, read), rows)
+        states = answer_states(lm, kv_cache(lm, self.rotary, read), rows)
         labels = rows.labels[rows.labels >= 0]
         teacher = None
         if objectives.teacher and pruned:
             unpruned = [[m.unpruned() for m in memories] for memories in read]
             with torch.no_grad():
-                teacher = answer_logits(lm, kv_cache(lm, self.rotary, unpruned), rows)
-        return objectives.loss(logits, labels, teacher, None), len(labels)
+                teacher = answer_states(lm, kv_cache(lm, self.rotary, unpruned), rows)
+        return answer_loss(lm, objectives, states, labels, teacher), len(labels)
 
     def _memories(self, lm: FrozenModel, keeps: Mapping[str, float]) -> dict[str, Entries]:
         """The memories by passage, each with its share of kept entries."""

@@ -99,7 +99,9 @@ class Recipe:
             train`.
         ratio: Tokens per soft token, for "cmt".
         rank: Of new adapters.
-        nf4: The share of examples that the base reads with NF4 weights.
+        nf4: The share of examples that the base reads with NF4 weights (reader, compressor). 1, for
+            every part: the base is loaded in NF4 alone (QLoRA, arXiv 2305.14314), and on a GPU the
+            optimiser holds its moments in eight bits.
         ablate: Names of INGREDIENTS to leave out, for ablations.
         passages: The passages that the matcher learns from.
         candidates: The passages of a batch that "embedding" learns to distinguish; 0: a number that

@@ -21,15 +21,18 @@ from cmt_sdk.training.data import hold_out, read_questions
 from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.loop import time_one_step, train
 from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
+from cmt_sdk.training.sizes import ModelSizes
 from cmt_sdk.training.task import Progress, Task
 from cmt_sdk.training.tasks import Passages, make_task
-from cmt_sdk.training.texts import read_texts
+from cmt_sdk.training.texts import PASSAGE_TOKENS, read_texts
 from cmt_sdk.weights.bundle import MANIFEST, find_bundle, read_bundle
-from cmt_sdk.weights.loading import load_base
+from cmt_sdk.weights.loading import find_device, load_base, outline
 from cmt_sdk.weights.registry import model_info
 
 # Passages that a part needs to distinguish; other parts need 2, one to learn from and one to judge.
 MIN_PASSAGES = {"matcher": 8, "embedding": 8}
+LONG = 0.95  # the share of passages that are at most as long as the one that memory is counted for
+BYTES_PER_TOKEN = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +44,14 @@ class Prepared:
         task: The model part with its data.
         needs: The resources that it takes.
         material: The numbers of passages and questions.
+        eight_bit: The optimiser holds its moments in eight bits.
     """
 
     recipe: Recipe
     task: Task
     needs: ResourceEstimate
     material: DatasetSizes
+    eight_bit: bool = False
 
     @property
     def _counts(self) -> dict[str, Any]:
@@ -87,6 +92,7 @@ class Prepared:
             on_step,
             r.minutes,
             fit=r.fit,
+            eight_bit=self.eight_bit,
             choices=r.choices | self._counts,
         )
         if self.is_main:
@@ -96,7 +102,7 @@ class Prepared:
 
 
 def prepare(recipe: Recipe) -> Prepared:
-    """Read the data, load the model, check the machine's memory and disk, and time one step.
+    """Read the data, check the machine's memory and disk, load the model, and time one step.
 
     Args:
         recipe: The run.
@@ -108,17 +114,24 @@ def prepare(recipe: Recipe) -> Prepared:
         StorageFull: The disk has too little space.
     """
     torch.manual_seed(recipe.seed)
-    loaded = load_base(recipe.model, precision="full", device=Workers().device(recipe.device))
-    model = loaded.model
-    tokenizer = loaded.tokenizer
-    device = loaded.model.device
+    questions = read_questions(recipe.questions)
+    if not recipe.texts:
+        _check_count(recipe, questions)
+    device = find_device(Workers().device(recipe.device))
+    sizes = ModelSizes.of(outline(recipe.model))
+    passage = _long_passage(questions, recipe.texts)
+    resources.check(recipe, sizes, passage, device)
+    precision = "nf4" if recipe.nf4 == 1 else "full"
+    loaded = load_base(recipe.model, precision=precision, device=str(device), gradients=True)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # the default device of new tensors
-    files = _read(recipe, tokenizer)
-    resources.check(resources.estimate(recipe, model, 0), device, recipe.out)
-    task = make_task(recipe, model, tokenizer, files)
-    needs = resources.estimate(recipe, model, sum(p.numel() for p in task.parameters()))
-    resources.check(needs, device, recipe.out)
+    files = _parted(recipe, questions, loaded.tokenizer)
+    task = make_task(recipe, loaded.model, loaded.tokenizer, files)
+    needs = replace(
+        resources.needs(recipe, sizes, passage, device),
+        parameters=sum(p.numel() for p in task.parameters()),
+        seconds=time_one_step(task, recipe.plan),
+    )
     material = DatasetSizes(
         *(
             {n: (len(ps), sum(len(p.questions) for p in ps)) for n, ps in half.items()}
@@ -126,27 +139,42 @@ def prepare(recipe: Recipe) -> Prepared:
         )
     )
     return Prepared(
-        recipe, task, replace(needs, seconds=time_one_step(task, recipe.plan)), material
+        recipe, task, needs, material, eight_bit=precision == "nf4" and device.type == "cuda"
     )
 
 
-def _read(recipe: Recipe, tokenizer: Any) -> tuple[Passages, Passages]:
+def _long_passage(questions: Passages, texts: Sequence[Path]) -> int:
+    """Tokens of a passage that few of a run's are longer than, by its bytes.
+
+    No tokenizer is loaded for it.
+    """
+    sizes = sorted(len(p.context.encode()) for passages in questions.values() for p in passages)
+    longest = sizes[int(LONG * len(sizes))] // BYTES_PER_TOKEN if sizes else 0
+    return max(longest, PASSAGE_TOKENS if texts else 1)
+
+
+def _parted(recipe: Recipe, questions: Passages, tokenizer: Any) -> tuple[Passages, Passages]:
     """All passages to learn from by file, and those held out."""
 
     def count(texts: Sequence[str]) -> list[int]:
         return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
-    files = read_questions(recipe.questions) | {
+    files = dict(questions) | {
         path.name.split(".")[0]: read_texts(path, count) for path in recipe.texts
     }
+    _check_count(recipe, files)
+    return hold_out(files)
+
+
+def _check_count(recipe: Recipe, files: Passages) -> None:
+    """Raise InvalidInput where the passages are too few to learn from and to judge."""
     total = len({p.context for passages in files.values() for p in passages})
     fewest = MIN_PASSAGES.get(recipe.part, 2)
     if total < fewest:
         raise InvalidInput(
             f"passages to learn from: {total}; some are held out for validation, so give at least"
-            f" {fewest}"
+            f" {fewest} for --part {recipe.part}"
         )
-    return hold_out(files)
 
 
 def _write_bundle(recipe: Recipe) -> None:

@@ -46,7 +46,8 @@ def save_state(
     tensors = {f"parameter.{n}": p.detach().contiguous() for n, p in enumerate(parameters)}
     for number, parameter in enumerate(parameters):
         for name, value in optimizer.state[parameter].items():
-            tensors[f"{name}.{number}"] = torch.as_tensor(value).contiguous()
+            # bitsandbytes shares tables among its parameters, and safetensors refuses that
+            tensors[f"{name}.{number}"] = torch.as_tensor(value).clone().contiguous()
     part = folder / f"step-{progress.step}.safetensors"
     save_file(tensors, folder / "tensors.new")
     (folder / "tensors.new").replace(part)
@@ -97,16 +98,24 @@ def restore_state(
             f" {before}"
         )
     tensors = load_file(folder / scalars["tensors"])
-    for number, parameter in enumerate(parameters):
-        parameter.data.copy_(tensors[f"parameter.{number}"])
-        names = [n for n in ("step", "exp_avg", "exp_avg_sq") if f"{n}.{number}" in tensors]
+    values: dict[str, dict[str, Tensor]] = {}  # by the parameter's number, by name
+    for key, value in tensors.items():
+        name, _, number = key.rpartition(".")
+        values.setdefault(number, {})[name] = value
+    for n, parameter in enumerate(parameters):
+        own = values[str(n)]
+        parameter.data.copy_(own.pop("parameter"))
         optimizer.state[parameter] = {
-            n: tensors[f"{n}.{number}"].to(_device_of(n, parameter)) for n in names
+            name: _restored(name, value, parameter) for name, value in own.items()
         }
     task.restore(workers.share(scalars["tasks"]))
     return Progress(**scalars["progress"])
 
 
-def _device_of(name: str, parameter: Tensor) -> torch.device:
-    """Where AdamW keeps a part of its state: the number of steps is a tensor on the CPU."""
-    return torch.device("cpu") if name == "step" else parameter.device
+def _restored(name: str, value: Tensor, parameter: Tensor) -> Tensor | int:
+    """A value of the optimiser's state. torch counts the steps in a tensor on the CPU, bitsandbytes
+    in an integer.
+    """
+    if name != "step":
+        return value.to(parameter.device)
+    return value if value.is_floating_point() else int(value)

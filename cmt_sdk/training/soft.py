@@ -19,18 +19,26 @@ from torch import Tensor
 from cmt_sdk.neural.batching import batches
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.neural.methods.soft_tokens import SoftTokens, merge_layer, soft_cache
 from cmt_sdk.neural.partial_forward import capture
 from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.reading.limits import NON_BEST_BIAS
+from cmt_sdk.training.answers import answer_loss, answer_states
 from cmt_sdk.training.data import Mixture
-from cmt_sdk.training.kv_entries import AT_ONCE, Entries, answer_logits, encode, kv_cache
+from cmt_sdk.training.kv_entries import (
+    AT_ONCE,
+    Entries,
+    encode,
+    kv_cache,
+)
 from cmt_sdk.training.losses import Objectives, state_distance
 from cmt_sdk.training.packs import Pack, Rows, batched, draw, passes, repetition
 
 RATIOS = {4: 0.5, 8: 0.3, 16: 0.2}  # how often each is drawn
+# Packs of an example that a GPU reads in one pass in bf16: all of them, as fewer leave it idle.
+PACKS_PER_PASS = 5
 REPEATED = 0.6  # the share of examples with a passage to repeat, at first; it falls to 0
 WARM = ((2, 0.1),)  # ratios of the warm start, each with its share of the examples
 
@@ -176,13 +184,13 @@ class SoftTask:
         labels = rows.labels[rows.labels >= 0]  # (t,)
         layers = self._compared_layers(objectives)
         with self.lm.activate("reader"), capture(self.lm, layers) as own_states:
-            logits = answer_logits(self.lm, cache, rows)  # (t, v)
+            states = answer_states(self.lm, cache, rows)  # (t, d)
         asking = [p for p in packs if p.questions]
         with capture(self.lm, layers) as teacher_states:
             entries = [[taught[c] for c in pack.contents] for pack in asking] if taught else []
-            teacher = self._teach(entries, asking) if taught else None  # (n, v), n <= t
+            teacher = self._teach(entries, asking) if taught else None  # (n, d), n <= t
         without = self._unaided(rows) if objectives.alpha else None
-        loss = objectives.loss(logits, labels, teacher, without)
+        loss = answer_loss(self.lm, objectives, states, labels, teacher, without)
         if teacher is not None and teacher_states:
             distance = _distance(own_states, teacher_states, rows.supervised)
             # A mean over tokens; the other terms are sums over the n that the teacher answers.
@@ -242,17 +250,17 @@ class SoftTask:
 
     @torch.no_grad()
     def _teach(self, memories: Sequence[Sequence[Entries]], packs: Sequence[Pack]) -> Tensor | None:
-        """The teacher's logits [t, v] of these packs' answer tokens, by its own adapters."""
+        """The teacher's states [t, d] of these packs' answer tokens, by its own adapters."""
         if self.teachers is None or self.rotary is None or not packs:
             return None
         cache = kv_cache(self.lm, self.rotary, memories)
         with self.lm.activate(self.teachers[1]):
-            return answer_logits(self.lm, cache, Rows.of(packs, self.lm.device))
+            return answer_states(self.lm, cache, Rows.of(packs, self.lm.device))
 
     @torch.no_grad()
     def _unaided(self, rows: Rows) -> Tensor:
-        """The bare model's logits [t, v] of the answer tokens, without memories."""
-        return answer_logits(self.lm, reading_cache(self.lm, [[] for _ in rows.ids]), rows)
+        """The bare model's states [t, d] of the answer tokens, without memories."""
+        return answer_states(self.lm, reading_cache(self.lm, [[] for _ in rows.ids]), rows)
 
     @torch.no_grad()
     def validate(self) -> Mapping[str, float]:

@@ -23,26 +23,23 @@ from cmt_sdk.training.cmt import CMTTask
 from cmt_sdk.training.data import JUDGES, MIXTURE, Mixture
 from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.embedding import EmbeddingTask
-from cmt_sdk.training.matcher import MatchData, MatcherTask, first_head
+from cmt_sdk.training.matcher import DIMENSION, MatchData, MatcherTask, first_head
 from cmt_sdk.training.nf4_base import Bases
 from cmt_sdk.training.packs import Pack, draw
 from cmt_sdk.training.reader import ReaderTask
 from cmt_sdk.training.recipe import Recipe
 from cmt_sdk.training.resources import tokens_at_once
-from cmt_sdk.training.soft import SoftTask
+from cmt_sdk.training.soft import PACKS_PER_PASS, SoftTask
 from cmt_sdk.training.task import Task
 from cmt_sdk.weights.bundle import Bundle, find_bundle, read_bundle
 from cmt_sdk.weights.loading import load_tensors
 from cmt_sdk.weights.registry import model_info
 
-DIMENSION = 256
 # Files whose questions fit many of their passages: good to read, misleading to find by.
 NOT_TO_FIND = {"policyqa", "sgd_memory_qa"}
 # Passages of a batch that embeddings learn to distinguish.
 CANDIDATES_GPU = 160
 CANDIDATES_CPU = 20
-# Packs of an example that a GPU reads in one pass in bf16: all of them, as fewer leave it idle.
-PACKS_PER_PASS = 5
 FIRST = 1000  # passages from which a first head is made
 VALIDATION_SEED = 7  # the same held-out packs in every run
 Passages = Mapping[str, Sequence[QuestionedPassage]]  # by file
@@ -99,7 +96,7 @@ def _reader_task(
         model, tokenizer, rank=recipe.rank, start=_start(recipe), checkpointing=recipe.checkpointing
     )
     packs = _held_out(recipe, made.lm, files[1])
-    bases = Bases(made.lm.model) if recipe.nf4 else None
+    bases = Bases(made.lm.model) if 0 < recipe.nf4 < 1 else None
     mixture = _mixture(recipe, files[0])
     names = ("reader", "encoder") if both else ("reader",)
     learned = [p for name in names for p in made.parameters[name]]
@@ -158,7 +155,7 @@ def _soft_task(
         checkpointing=recipe.checkpointing,
     )
     is_fast = (made.lm.device.type, made.lm.dtype) == ("cuda", torch.bfloat16)
-    packs_per_pass = PACKS_PER_PASS if is_fast else 1
+    packs_per_pass = PACKS_PER_PASS if is_fast and not recipe.checkpointing else 1
     return SoftTask(
         lm=made.lm,
         rotary=check_kv(made.lm) if teachers else None,

@@ -75,10 +75,10 @@ class LoadedModel:
     adapters: Adapters = field(default_factory=Adapters)
 
 
-def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> LoadedModel:
+def load_base(
+    model: str, *, precision: str = "auto", device: str = "auto", gradients: bool = False
+) -> LoadedModel:
     """Load a model, frozen and in eval mode.
-
-    No gradient flows through NF4 weights on a CPU: train in "full" there.
 
     Args:
         model: A pulled model, a local folder, or a .gguf file (converted on first use).
@@ -86,6 +86,7 @@ def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> L
             "fp32", "full" (bf16 where the device multiplies it itself, else fp32:
             `multiplies_bf16`), or "auto": nf4 on CUDA, else "full".
         device: "auto" (CUDA where there is one, else the CPU), or a device of torch.
+        gradients: Gradients flow through NF4 weights on a CPU too. Such a model reads slower.
 
     Raises:
         ModelNotFound: The model is not on this machine.
@@ -96,13 +97,13 @@ def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> L
     """
     info = pull_model(model) if is_gguf(model) else model_info(model)
     with _collector_paused():
-        place = _device(device)
+        place = find_device(device)
         chosen = _precision(precision, place)
         _check_memory(info, chosen, place)
         network, tokenizer = _load(info, chosen, place)
         network.eval().requires_grad_(False)
         if (chosen, place.type) == ("nf4", "cpu"):
-            _settle(network)
+            _settle(network, gradients=gradients)
     _log.info("%s in %s on %s", info.name, chosen, place)
     return LoadedModel(
         model=network,
@@ -111,6 +112,39 @@ def load_base(model: str, *, precision: str = "auto", device: str = "auto") -> L
         base_hash=info.sha256[:16],
         tokenizer_hash=tokenizer_hash(info.path),
         quantization=chosen,
+    )
+
+
+def outline(model: str) -> PreTrainedModel:
+    """The layers of a model without weights, from its config.json alone.
+
+    Args:
+        model: A pulled model, a local folder, or a .gguf file (converted on first use).
+
+    Raises:
+        ModelNotFound: The model is not on this machine.
+        ModelUnsupported: transformers cannot make a causal LM of its configuration.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    info = pull_model(model) if is_gguf(model) else model_info(model)
+    try:
+        with _quiet_transformers(), without_kernels(), vetted(info.path) as shown:
+            config = AutoConfig.from_pretrained(
+                shown, local_files_only=True, trust_remote_code=False
+            )
+            with torch.device("meta"):
+                return AutoModelForCausalLM.from_config(config)
+    except CMTError:
+        raise
+    except Exception as error:  # libraries raise any error for settings that they did not expect
+        raise _unsupported(info, error) from error
+
+
+def _unsupported(info: ModelInfo, error: Exception) -> ModelUnsupported:
+    return ModelUnsupported(
+        f"model {info.name!r} is not a causal LM that transformers can load: {error!r:.500}"
     )
 
 
@@ -194,9 +228,7 @@ def _load(
     except (OSError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"model {info.name!r} in {info.path} cannot be loaded: {error}") from error
     except Exception as error:  # libraries raise any error for settings that they did not expect
-        raise ModelUnsupported(
-            f"model {info.name!r} is not a causal LM that transformers can load: {error!r:.500}"
-        ) from error
+        raise _unsupported(info, error) from error
     # transformers would go on with random numbers in their place
     if missing := sorted(found["missing_keys"]):
         raise ModelError(
@@ -226,7 +258,12 @@ def _numbers(precision: str, device: torch.device) -> dict[str, Any]:
     return {"dtype": dtype, "quantization_config": nf4}
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of this name; "auto": CUDA where there is one, else the CPU.
+
+    Raises:
+        InvalidSetting: It does not exist here.
+    """
     import torch
 
     if name == "auto":
@@ -315,13 +352,19 @@ def without_kernels() -> Iterator[None]:
             modules["kernels"] = kernels
 
 
-def _settle(network: PreTrainedModel) -> None:
+def _settle(network: PreTrainedModel, *, gradients: bool) -> None:
+    import torch
+
+    if gradients:
+        # the rewritten form has no gradient (bitsandbytes 0.50): keep the first one
+        for layer in network.modules():
+            if hasattr(layer, "support_avx512bf16_for_cpu"):
+                layer.support_avx512bf16_for_cpu = False
+        return
     # On some CPUs bitsandbytes rewrites each layer's weights for its kernel in the first pass that
     # reaches it. We want that now, so that the base's bytes never change later, and never under two
     # threads at once. (Never ask such a model for its state_dict: bitsandbytes 0.50 writes them
     # back in a wrong order.)
-    import torch
-
     with torch.no_grad():
         network(torch.zeros(1, 1, dtype=torch.long))
 

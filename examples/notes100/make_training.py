@@ -23,7 +23,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cmt_sdk.questions.questions import QuestionedPassage, read_lines, read_passages
+from cmt_sdk.questions.dataset import QuestionedPassage, read_lines, read_passages
 from cmt_sdk.text.prompting import UNKNOWN
 from examples.notes100 import slots
 from examples.notes100.ask import read

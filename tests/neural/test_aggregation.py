@@ -153,8 +153,8 @@ def test_what_is_trained_on_is_what_is_served():
     with torch.no_grad():
         memories = torch.cat(task._soft([lm.passage_ids(c) for c in contents]))
         (asked,) = task._soft([lm.ids(question)])
-        expected = task._read(pack, [task.aggregator.gather(asked, memories)])[0]
-        bare = task._bare(pack)[0]
+        read = task._read(pack, [task.aggregator.gather(asked, memories)])
+        expected, bare = lm.logits(torch.stack([read[0], task._bare(pack)[0]]))
     method = AggregatedMethod(lm, compressor, task.aggregator)
     asked = torch.tensor([lm.question_ids(question)])
     cache = method.cache([method.compress(contents)], question=question, room=asked.shape[1])

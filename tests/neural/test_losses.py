@@ -10,6 +10,7 @@ import torch
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.training.losses import (
     Objectives,
+    loss_of_states,
     memory_aware,
     repulsion,
     self_matching,
@@ -79,6 +80,42 @@ def test_alpha_changes_the_loss_only_where_logits_without_memory_are_given():
     plain = float(Objectives().loss(LOGITS, LABELS, None, None))
     assert float(Objectives(alpha=0.5).loss(LOGITS, LABELS, None, without)) < plain
     assert float(Objectives(alpha=0.5).loss(LOGITS, LABELS, None, None)) == plain
+
+
+@pytest.mark.parametrize(
+    "objectives",
+    [Objectives(answer=0.5), Objectives(0.5, teacher=1.0), Objectives(0.5, teacher=1.0, alpha=0.5)],
+)
+@pytest.mark.parametrize("at_once", [1, 3, 7, 100])
+def test_chunks_of_the_answers_give_the_loss_and_the_gradients_of_all_logits(objectives, at_once):
+    """A teacher of the first five of seven tokens and the bare states take part; no chunk has more
+    rows than asked for.
+    """
+    draw = torch.Generator().manual_seed(0)
+    weight = torch.randn(11, 4, generator=draw, dtype=torch.float64)
+    states, bare = torch.randn(2, 7, 4, generator=draw, dtype=torch.float64)
+    teacher = torch.randn(5, 4, generator=draw, dtype=torch.float64)
+    labels = torch.randint(11, (7,), generator=draw)
+    rows = []
+
+    def head(some):
+        rows.append(len(some))
+        return some @ weight.T
+
+    whole, chunked = (states.clone().requires_grad_() for _ in range(2))
+    expected = objectives.loss(
+        whole @ weight.T, labels, teacher @ weight.T, bare @ weight.T if objectives.alpha else None
+    )
+    without = bare if objectives.alpha else None
+    found = loss_of_states(objectives, head, chunked, labels, teacher, without, at_once)
+    (2 * expected).backward()
+    (2 * found).backward()
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=1e-6)
+    torch.testing.assert_close(chunked.grad, whole.grad)
+    assert max(rows) == min(at_once, 7)
+    with torch.no_grad():
+        same = loss_of_states(objectives, head, states, labels, teacher, without, at_once)
+    assert float(same) == pytest.approx(float(expected.detach()), rel=1e-6)
 
 
 def test_states_are_measured_by_their_teacher_s_size():

@@ -13,7 +13,7 @@ from cmt_sdk.neural.methods.soft_tokens import SoftTokens
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
 from cmt_sdk.training.adapters import trainable
-from cmt_sdk.training.kv_entries import answer_logits
+from cmt_sdk.training.answers import answer_states
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.packs import Item, Rows, build, draw, repetition
 from cmt_sdk.training.soft import SoftTask, reading_cache
@@ -51,9 +51,8 @@ def test_the_first_word_is_that_of_serving(task):
     pack = build(lm, contents, [Item(question, "x")])
     with torch.no_grad():
         soft = task._soft(contents, 4)
-        logits = answer_logits(
-            lm, reading_cache(lm, [[soft[c] for c in contents]]), Rows.of([pack], lm.device)
-        )[0]
+        cache = reading_cache(lm, [[soft[c] for c in contents]])
+        logits = lm.logits(answer_states(lm, cache, Rows.of([pack], lm.device)))[0]
     (usage,) = [
         p.usage
         for p in Generator(lm, SoftMethod(lm, 4)).read(Prompt(question, memories=stored), 1)
@@ -113,7 +112,8 @@ def test_a_question_sees_all_soft_tokens_and_no_other_question(task):
     soft = [SoftTokens(torch.randn(5, 128), torch.tensor([0, 4, 5, 9, 10]))]
 
     def logits(memories, *items):
-        return answer_logits(lm, reading_cache(lm, [memories]), asked(lm, *items))
+        states = answer_states(lm, reading_cache(lm, [memories]), asked(lm, *items))
+        return lm.logits(states)
 
     with torch.no_grad():
         first = logits(soft, Item("Where?", "Rome"), Item("When?", "May"))

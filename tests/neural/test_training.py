@@ -10,17 +10,19 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.embedding import Matcher
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.questions.dataset import Question, QuestionedPassage
-from cmt_sdk.testing.tiny import byte_tokenizer, tiny_frozen, tiny_llama
+from cmt_sdk.reading.limits import NON_BEST_BIAS
+from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import reduce_rank, trainable
+from cmt_sdk.training.answers import answer_loss, answer_states
 from cmt_sdk.training.data import Mixture, is_validation
-from cmt_sdk.training.kv_entries import answer_logits, encode, kv_cache
+from cmt_sdk.training.kv_entries import encode, kv_cache
 from cmt_sdk.training.loop import train
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.matcher import MatchData, MatcherTask, Neighbours, first_head
@@ -29,6 +31,7 @@ from cmt_sdk.training.packs import Item, Rows, build, draw
 from cmt_sdk.training.reader import ReaderTask
 from cmt_sdk.training.soft import SoftTask
 from cmt_sdk.training.task import Plan
+from cmt_sdk.weights.loading import load_base
 
 PLACES = {"museum": "Lisbon", "harbour": "Genoa", "library": "Porto", "tower": "Pisa"}
 
@@ -50,10 +53,10 @@ def mixture(seed=0):
     return Mixture({"towns": passages()}, {"towns": 1.0}, seed)
 
 
-def reader_task(seed=0):
+def reader_task(seed=0, rank=4):
     """A reader adapter on a fresh tiny model."""
     torch.manual_seed(seed)
-    made = trainable(tiny_llama(), byte_tokenizer(), rank=4)
+    made = trainable(tiny_llama(), byte_tokenizer(), rank=rank)
     packs = [draw(made.lm, mixture(7))]
     learned = made.parameters["reader"]
     return ReaderTask(
@@ -291,6 +294,64 @@ def test_a_share_of_the_examples_is_read_by_the_base_in_nf4(tmp_path):
     assert all(torch.equal(p, before[n]) for n, p in now.items())
 
 
+def test_a_base_in_four_bits_alone_teaches_what_its_imitation_teaches(tmp_path):
+    """QLoRA on a CPU: the same loss and gradients as with weights after a round trip through NF4."""
+    pytest.importorskip("bitsandbytes")
+    folder = save_tiny(tmp_path / "tiny")
+    found = []
+    for precision in ("full", "nf4"):
+        torch.manual_seed(0)
+        model = load_base(str(folder), precision=precision, device="cpu", gradients=True).model
+        made = trainable(model, byte_tokenizer(), rank=4)
+        learned = made.parameters["reader"]
+        for parameter in learned:
+            parameter.data = (
+                torch.randn(
+                    parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())
+                )
+                / 8
+            )
+        task = ReaderTask(made.lm, Rotary(model), mixture(), [], learned, made.save, {0.5: 1.0})
+        if precision == "full":
+            Bases(model).use(nf4=True)
+        found.append((task.learn()[0], [p.grad for p in learned]))
+    (loss, gradients), (same_loss, same_gradients) = found
+    assert same_loss == pytest.approx(loss, rel=2e-2)
+    pairs = list(zip(gradients, same_gradients, strict=True))
+    assert all(torch.cosine_similarity(a.flatten(), b.flatten(), dim=0) > 0.99 for a, b in pairs)
+
+
+def test_moments_in_eight_bits_resume_where_they_were(tmp_path):
+    """Cut off after two of four steps, the run ends as the whole one, and its state is smaller."""
+    pytest.importorskip("bitsandbytes", "0.50")
+    plan = Plan(steps=4, rate=5e-3, accumulate=1, warmup=1, save_every=2, validate_every=10)
+    train(reader_task(rank=32), plan, tmp_path / "whole", lambda _: None, eight_bit=True)
+
+    class Killed(Exception):
+        """The process is gone."""
+
+    def kill(line):
+        if line["step"] == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(reader_task(rank=32), plan, tmp_path / "cut", kill, eight_bit=True)
+    with pytest.raises(InvalidSetting, match="holds a run with eight_bit=True"):
+        train(reader_task(rank=32), plan, tmp_path / "cut", lambda _: None)
+    train(reader_task(rank=32), plan, tmp_path / "cut", lambda _: None, eight_bit=True)
+    train(reader_task(rank=32), plan, tmp_path / "full", lambda _: None)
+    states = {}
+    for name in ("whole", "cut", "full"):
+        (file,) = (tmp_path / name / "state").glob("step-4.safetensors")
+        states[name] = load_file(file)
+    assert states["cut"].keys() == states["whole"].keys()
+    for name, tensor in states["whole"].items():
+        torch.testing.assert_close(states["cut"][name], tensor)
+    large = max(states["whole"].items(), key=lambda pair: pair[1].numel())[0].rpartition(".")[2]
+    assert states["whole"][f"state1.{large}"].dtype == torch.uint8
+    assert states["full"][f"exp_avg.{large}"].dtype == torch.float32
+
+
 # peft 0.21's old word
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
 def test_the_saved_adapter_is_peft_s_own_format(tmp_path):
@@ -345,18 +406,18 @@ def test_what_is_trained_on_is_what_is_served(keep):
     method = KVMethod(lm, task.rotary, keep)
     served = method.cache([method.compress(contents)], bias=NON_BEST_BIAS)
     with torch.no_grad(), lm.activate("reader"):
-        losses = [answer_loss(lm, notes, pack) for notes in (trained, served)]
+        losses = [pack_loss(lm, notes, pack) for notes in (trained, served)]
         bare = kv_cache(lm, task.rotary, [encode(lm, task.rotary, contents, [keep] * 3)])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
     with torch.no_grad(), lm.activate("reader"):
-        assert answer_loss(lm, bare, pack) != pytest.approx(losses[1], rel=1e-2)
+        assert pack_loss(lm, bare, pack) != pytest.approx(losses[1], rel=1e-2)
 
 
-def answer_loss(lm, notes, pack):
+def pack_loss(lm, notes, pack):
     """Summed cross-entropy of a pack's answers."""
     rows = Rows.of([pack], lm.device)
     return float(
-        Objectives().loss(answer_logits(lm, notes, rows), rows.labels[rows.labels >= 0], None, None)
+        answer_loss(lm, Objectives(), answer_states(lm, notes, rows), rows.labels[rows.labels >= 0])
     )
 
 

@@ -33,6 +33,7 @@ def test_every_error_has_its_exit_code():
         "InvalidInput": 2, "InvalidDocument": 2, "EmptyDocument": 2, "InvalidFilter": 2, "InvalidSetting": 2,
         "NotFound": 3, "DocumentNotFound": 3, "MemoryNotFound": 3,
         "ModelNotFound": 4, "ModelError": 4, "ModelMismatch": 4, "ModelUnsupported": 4, "ModelDownload": 4,
+        "GeneratorError": 4,
         "StorageError": 5, "StorageFull": 5, "StorageDamaged": 5, "StorageLocked": 5, "StorageNewer": 5, "StorageDenied": 5,
         "StorageEncrypted": 5,
     }  # fmt: skip
