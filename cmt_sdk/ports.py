@@ -119,7 +119,7 @@ class Reader(Protocol):
         """
 
 
-class Generator(Protocol):
+class ChatGenerator(Protocol):
     """A chat model of another program, which writes from the text of passages."""
 
     def write(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Iterator[Piece]:

@@ -35,7 +35,7 @@ SYSTEM_CHARACTERS = 6_000  # characters of a system prompt that a generator read
 class Writer:
     """Writes with a generator."""
 
-    generator: ports.Generator
+    generator: ports.ChatGenerator
 
     def answer(self, ask: Ask, matches: Sequence[Match]) -> Generator[str, None, TracedAnswer]:
         """Answer a question from matches, best first, those that others supersede included."""

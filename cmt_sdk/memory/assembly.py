@@ -15,7 +15,7 @@ from cmt_sdk.config import recorded as recording
 from cmt_sdk.config.settings import MEMORY_FILES, Settings
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import ModelError, ModelNotFound
-from cmt_sdk.ports import Compressor, Engine, Generator, Reader, StateReader, Store, VectorIndex
+from cmt_sdk.ports import ChatGenerator, Compressor, Engine, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.system.background import Worker
@@ -51,7 +51,7 @@ class Parts:
     retriever: Retriever
     worker: Worker
     encrypted: bool = False
-    generator: Generator | None = None
+    generator: ChatGenerator | None = None
 
 
 def assemble(
@@ -101,7 +101,7 @@ def assemble(
     )
 
 
-def _generator(settings: Settings, key: str | None, *, named: bool) -> Generator | None:
+def _generator(settings: Settings, key: str | None, *, named: bool) -> ChatGenerator | None:
     """The generator of the settings; `named`: whether the caller gave its address."""
     if settings.generator is None or settings.generator_model is None:
         return None
@@ -369,6 +369,6 @@ class LocalEngine:
     @cached_property
     def reader(self) -> Reader:
         """The reader over the same frozen model."""
-        from cmt_sdk.neural.generator import Generator
+        from cmt_sdk.neural.reader import TorchReader
 
-        return Generator(self._frozen, self._method)
+        return TorchReader(self._frozen, self._method)
