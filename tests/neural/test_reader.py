@@ -115,11 +115,7 @@ def test_a_memory_of_all_entries_reads_like_the_text(lm, reader, monkeypatch):
 
 def test_streamed_pieces_join_to_whole_characters(lm):
     """Bytes of one character come as one piece; what never completes comes at the end."""
-<<<<<<< HEAD:tests/neural/test_reader.py
-    from cmt_sdk.neural.reader import _DecodedText
-=======
     from cmt_sdk.reading.decoding import DecodedText
->>>>>>> main:tests/neural/test_generator.py
 
     text = DecodedText(lm.tokenizer)
     pieces = [text.add(token) for token in lm.ids("né 日")]
