@@ -67,7 +67,9 @@ class PassageEncoder:
             if made_by.differences(compressor.fingerprint):
                 return False
             self._dimension = self._dimension or compressor.encode_query("An example.").size
-            return encoded.embedding.size == self._dimension and compressor.reads(encoded.memory)
+            return encoded.embedding.size == self._dimension and compressor.reads(
+                encoded.compressed
+            )
 
     def load(self, passage_ids: Sequence[int]) -> dict[int, CompressedPassage]:
         """Load the stored compressed passages, by passage id; passages without one are missing from
@@ -99,7 +101,7 @@ class PassageEncoder:
         missing = [p for p in passages if p.id not in known]
         if missing:
             encode = self._encode if self.store.read_only else self.encode_passages
-            known |= {i: made.memory for i, made in encode(missing).items()}
+            known |= {i: made.compressed for i, made in encode(missing).items()}
         return [known[p.id] for p in passages]
 
     def encode_passages(self, passages: Sequence[Passage]) -> dict[int, Encoded]:

@@ -49,7 +49,7 @@ def pair(request, tmp_path, monkeypatch):
 
 def memories(engine):
     """Compressed passages, short ones complete."""
-    return [e.memory for e in engine.compressor.compress(TEXTS)]
+    return [e.compressed for e in engine.compressor.compress(TEXTS)]
 
 
 def answer(reader, prompt, most=12):
