@@ -67,7 +67,7 @@ class PassageEncoder:
             if made_by.differences(compressor.fingerprint):
                 return False
             self._dimension = self._dimension or compressor.encode_query("An example.").size
-            return encoded.embedding.size == self._dimension and compressor.reads(
+            return encoded.embedding.size == self._dimension and compressor.is_valid(
                 encoded.compressed
             )
 

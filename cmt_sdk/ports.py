@@ -69,7 +69,7 @@ class Compressor(Protocol):
         for it.
         """
 
-    def reads(self, memory: CompressedPassage) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """Return whether a compressed passage from elsewhere is intact.
 
         Its fingerprint is that of this compressor; its contents can still be anything.

@@ -73,7 +73,7 @@ class FakeCompressor:
             Encoded(self._memory(t), vector) for t, vector in zip(texts, embeddings, strict=True)
         ]
 
-    def reads(self, memory: CompressedPassage) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """True where it holds a passage's bytes."""
         held = memory.arrays.get("bytes")
         return (
