@@ -75,7 +75,7 @@ class Compressor(Protocol):
         Its fingerprint is that of this compressor; its contents can still be anything.
         """
 
-    def encode_query(self, question: str) -> Vector:
+    def embed_question(self, question: str) -> Vector:
         """Return the question's vector, float32 [dimension], of length 1."""
 
 

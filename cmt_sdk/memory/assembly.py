@@ -97,7 +97,7 @@ def assemble(
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
     queue = PassageEncoder(store, index, engine, settings.memory_budget)
     retriever = Retriever(store, index, engine, queue, settings.rerank_depth)
-    worker = Worker(lambda stopping: queue.encode_backlog(stop=stopping), "cmt-compress")
+    worker = Worker(lambda stopping: queue.compress_backlog(stop=stopping), "cmt-compress")
     generator = _generator(settings, generator_key, named="generator" in overrides)
     return Parts(
         path, settings, store, index, engine, queue, retriever, worker, store.encrypted, generator

@@ -33,6 +33,6 @@ class QuestionCompressor:
         """See ports.Compressor."""
         return self.frozen().is_valid(memory)
 
-    def encode_query(self, question: str) -> Vector:
+    def embed_question(self, question: str) -> Vector:
         """See ports.Compressor."""
         return self.embed(question)

@@ -74,6 +74,6 @@ class PassageCompressor:
         """Whether a memory from elsewhere is complete and one that this model can read."""
         return self.method.is_valid(memory)
 
-    def encode_query(self, question: str) -> Vector:
+    def embed_question(self, question: str) -> Vector:
         """The question's embedding [dimension]."""
         return self.embedder.query(question)
