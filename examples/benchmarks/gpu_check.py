@@ -23,9 +23,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.generator import Generator
 from cmt_sdk.neural.methods.kv import KVMethod, check_kv
 from cmt_sdk.neural.methods.soft import SoftMethod
+from cmt_sdk.neural.reader import TorchReader
 from cmt_sdk.types import Prompt
 from cmt_sdk.weights.adapters import active, attach_adapters
 from cmt_sdk.weights.bundle import find_bundle
@@ -124,7 +124,7 @@ def answers(model: str, device: str, precision: str, compressor: str) -> list[st
     lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
     method = SoftMethod(lm, 4) if compressor == "soft" else KVMethod(lm, check_kv(lm), 0.25)
     memories = method.compress(list(FACTS.values()))
-    reader = Generator(lm, method)
+    reader = TorchReader(lm, method)
     found: list[str] = []
     waited: list[float] = []
     for question, memory in zip(FACTS, memories, strict=True):
