@@ -65,6 +65,16 @@ class MethodInfo:
         return getattr(import_module(module), name)
 
 
+def kv_fingerprint(keep: float, at_least: int) -> Mapping[str, Any]:
+    """The part of a fingerprint that "kv" adds.
+
+    Args:
+        keep: The share of KV entries kept.
+        at_least: Tokens whose KV entries are kept in any case.
+    """
+    return {"compressor": "kv", "keep": keep, "keep_at_least": at_least}
+
+
 def kept_share(tokens: int, keep: float, at_least: int) -> float:
     """The share of its KV entries that a passage of `tokens` tokens keeps: `keep`, or the share
     that `at_least` tokens are.

@@ -23,6 +23,7 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_RERANK_DEPTH = 10
 CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("auto", "nf4", "bf16", "fp16", "fp32"),
+    "runtime": ("auto", "torch", "onnx"),
     "aggregation": ("concat", "cmt"),
 }
 BOUNDS: Mapping[str, tuple[float, float]] = {
@@ -44,6 +45,7 @@ class SettingsFields(TypedDict, total=False):
     adapter: str
     device: str
     precision: str
+    runtime: str
     compressor: str
     compression: float | None
     keep_at_least: int
@@ -72,6 +74,9 @@ class Settings:
         precision: "nf4" (4-bit weights), "bf16", "fp16", "fp32", or "auto": nf4 on CUDA, elsewhere
             bf16 where the device multiplies it, else fp32. Compressed passages made in 16 and in 32
             bits are read by each other.
+        runtime: Reads compressed passages and embeds questions on a CPU: "onnx" by onnxruntime with
+            8-bit weights, which opens in a second and writes faster, for "kv" and models like
+            Llama and Qwen; "torch" by torch, as passages are compressed; "auto" by torch.
         compressor: "kv" keeps the KV-cache entries that matter, "soft" merges neighbouring tokens
             to soft tokens (CMT).
         compression: Source tokens per stored entry: with 4 a passage takes a quarter of its
@@ -113,6 +118,7 @@ class Settings:
     adapter: str = "default"
     device: str = "auto"
     precision: str = "auto"
+    runtime: str = "auto"
     compressor: str = "kv"
     compression: float | None = None
     keep_at_least: int = 32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.config import recorded as recording
+from cmt_sdk.config.methods import kv_fingerprint
 from cmt_sdk.config.settings import MEMORY_FILES, Settings
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import ModelError, ModelNotFound
@@ -19,11 +21,12 @@ from cmt_sdk.ports import Compressor, Engine, Generator, Reader, StateReader, St
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.system.background import Worker
-from cmt_sdk.types import Vector
+from cmt_sdk.types import Fingerprint, Vector
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from cmt_sdk.cpu.engine import CPUModel
     from cmt_sdk.neural.embedding import Matcher
     from cmt_sdk.neural.frozen import FrozenModel
     from cmt_sdk.neural.methods.base import CompressionMethod
@@ -216,6 +219,11 @@ def _warn_of_untrained(settings: Settings) -> None:
         )
 
 
+def _may_have_gpu() -> bool:
+    """Whether torch may find a GPU here; torch itself is slow to ask."""
+    return os.path.exists("/dev/nvidiactl") or shutil.which("nvidia-smi") is not None  # noqa: PTH110
+
+
 class LocalEngine:
     """The language model of this machine, loaded in parts: the tokenizer to count, the rest to
     compress and read.
@@ -246,7 +254,7 @@ class LocalEngine:
     @property
     def loaded(self) -> bool:
         """True once the weights are in memory."""
-        return "_loaded" in self.__dict__
+        return "_loaded" in self.__dict__ or self.__dict__.get("_cpu") is not None
 
     @property
     def fork_safe(self) -> bool:
@@ -254,6 +262,29 @@ class LocalEngine:
         fork.
         """
         return not self.loaded
+
+    @cached_property
+    def _cpu(self) -> CPUModel | None:
+        """The model's graph for onnxruntime, built when it is first needed; None where torch
+        reads.
+        """
+        s = self._settings
+        is_plain = s.compressor == "kv" and s.device in ("auto", "cpu") and s.precision != "nf4"
+        if s.runtime != "onnx" or not is_plain or (s.device == "auto" and _may_have_gpu()):
+            return None
+        from cmt_sdk.cpu.engine import CPUModel, build, fits, threads
+        from cmt_sdk.cpu.files import find_graph
+        from cmt_sdk.weights.registry import model_info
+
+        info = model_info(s.model)
+        shape = fits(info, self._bundle)
+        if shape is None:
+            return None
+        files = find_graph(info)
+        if files is None:
+            log.info("preparing %s for this machine's CPU, once", info.name)
+            files = build(info, shape, self._frozen, self._loaded.quantization)
+        return CPUModel(info, shape, files, self._bundle, threads())
 
     @cached_property
     def _loaded(self) -> LoadedModel:
@@ -313,27 +344,41 @@ class LocalEngine:
     @cached_property
     def compressor(self) -> Compressor:
         """The compressor that the settings name."""
+        if self._cpu is None or self._embedded is not None:
+            return self._passage_compressor
+        from cmt_sdk.memory.question_compressor import QuestionCompressor
+
+        s = self._settings
+        precision = self._cpu.files.quantization if s.precision == "auto" else s.precision
+        made = self._fingerprint(precision, kv_fingerprint(s.keep, s.keep_at_least))
+        return QuestionCompressor(made, self._cpu.embed, lambda: self._passage_compressor)
+
+    @cached_property
+    def _passage_compressor(self) -> Compressor:
+        """The compressor over the frozen model."""
         from cmt_sdk.neural.compressor import PassageCompressor
         from cmt_sdk.neural.scoring import FidelityMeter
-        from cmt_sdk.types import Fingerprint
 
-        bundle = self._bundle
-        loaded = self._loaded
-        fingerprint = Fingerprint(
-            model=loaded.name,
-            base=loaded.base_hash[:16],
-            quantization=loaded.quantization,
-            tokenizer=loaded.tokenizer_hash[:16],
-            encoder=bundle.encoder_hash,
-            matcher=self._embedded.digest if self._embedded else bundle.matcher_hash,
-            format=FORMAT,
-            **self._method.fingerprint(),
-        )
         return PassageCompressor(
             self._method,
             self._embedded or self._matcher,
-            fingerprint,
+            self._fingerprint(self._loaded.quantization, self._method.fingerprint()),
             FidelityMeter(self._method) if self._settings.fidelity else None,
+        )
+
+    def _fingerprint(self, quantization: str, of_method: Mapping[str, Any]) -> Fingerprint:
+        from cmt_sdk.weights.registry import model_info, tokenizer_hash
+
+        info = model_info(self._settings.model)
+        return Fingerprint(
+            model=info.name,
+            base=info.sha256[:16],
+            quantization=quantization,
+            tokenizer=tokenizer_hash(info.path)[:16],
+            encoder=self._bundle.encoder_hash,
+            matcher=self._embedded.digest if self._embedded else self._bundle.matcher_hash,
+            format=FORMAT,
+            **of_method,
         )
 
     @property
@@ -347,6 +392,8 @@ class LocalEngine:
     @cached_property
     def state_reader(self) -> StateReader:
         """Reads states of the same frozen model."""
+        if self._cpu is not None:
+            return self._cpu.state_reader
         from cmt_sdk.neural.state_reader import FrozenStateReader
 
         return FrozenStateReader(self._frozen, self._loaded.base_hash[:16])
@@ -369,6 +416,8 @@ class LocalEngine:
     @cached_property
     def reader(self) -> Reader:
         """The reader over the same frozen model."""
+        if self._cpu is not None:
+            return self._cpu.reader
         from cmt_sdk.neural.generator import Generator
 
         return Generator(self._frozen, self._method)

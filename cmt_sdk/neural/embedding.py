@@ -21,9 +21,8 @@ from torch.nn.functional import linear, normalize
 from cmt_sdk.neural.batching import in_batches, padded_with_mask
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.partial_forward import run_until
+from cmt_sdk.reading.limits import MAX_EMBEDDED_TOKENS
 from cmt_sdk.types import Vector
-
-MAX_TOKENS = 512  # of a text; later ones add nothing to an embedding
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ class Matcher:
     @torch.inference_mode()
     def vectors(self, texts: Sequence[str]) -> Vector:
         """Embeddings float32 [n, dimension] of n texts, of length 1, in the order given."""
-        ids = [self.lm.ids(text)[:MAX_TOKENS] for text in texts]
+        ids = [self.lm.ids(text)[:MAX_EMBEDDED_TOKENS] for text in texts]
         with self.lm.activate("matcher"):
             found = in_batches(ids, self._embed_batch)  # n of (dimension,)
         stacked: Vector = torch.stack(found).cpu().numpy().astype(np.float32)

@@ -4,7 +4,6 @@ Pure tensor code.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,13 +14,15 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from cmt_sdk.errors import InvalidInput
-from cmt_sdk.neural.answer_spans import MAX_TOKENS, span_likelihoods
+from cmt_sdk.neural.answer_spans import span_likelihoods
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS, CompressionMethod
+from cmt_sdk.neural.methods.base import CompressionMethod
 from cmt_sdk.neural.scoring import question_likelihoods
-from cmt_sdk.text.prompting import UNKNOWN
-from cmt_sdk.types import AnswerSpan, CompressedPassage, Piece, Prompt, Usage
+from cmt_sdk.reading.decoding import Logits, OpenPrompt, decode
+from cmt_sdk.reading.limits import NON_BEST_BIAS
+from cmt_sdk.reading.spans import MAX_TOKENS
+from cmt_sdk.types import AnswerSpan, CompressedPassage, Piece, Prompt
 
 
 @dataclass
@@ -76,7 +77,7 @@ class Generator:
         else:
             to_ids = self.lm.talk_ids if prompt.talk else self.lm.bare_ids
             reading = Reading("bare", to_ids(prompt.question, prompt.history), 0, DynamicCache())
-        yield from self.decode(reading, max_tokens, began)
+        yield from decode(self.lm, self.open_prompt(reading), max_tokens, began)
 
     def word_likelihoods(
         self, question: str, memories: Sequence[CompressedPassage]
@@ -183,102 +184,17 @@ class Generator:
         positions = torch.arange(position, position + len(ids), device=self.lm.device)[None]
         return {"input_ids": torch.tensor([ids], device=self.lm.device), "position_ids": positions}
 
-    def decode(self, reading: Reading, max_tokens: int, began: float) -> Iterator[Piece]:
-        """Read the question and write the answer, greedily.
-
-        Args:
-            reading: The prompt before its question.
-            max_tokens: The most tokens of the answer.
-            began: The time.perf_counter() at which reading the prompt began.
-
-        Yields:
-            The answer in pieces; the last piece carries the usage.
-        """
-        text = _DecodedText(self.lm.tokenizer)
-        confidence = Confidence(self.lm.ids(UNKNOWN)[0])
-        ids = reading.ids
+    def open_prompt(self, reading: Reading) -> OpenPrompt:
+        """A prompt whose notes are read, for greedy decoding."""
         position = reading.position
-        first = decoded = time.perf_counter()
-        for step in range(max_tokens):
+
+        def read(ids: list[int]) -> Logits:
+            nonlocal position
             # Switched at every step: between two pieces the caller may use the model, and must find
             # the bare base.
             with torch.inference_mode(), self.lm.activate(reading.adapter):
                 logits = self._next_logits(reading, ids, position)  # (vocabulary,)
-                token = int(logits.argmax())
-                confidence.add(logits, token)
-            position += len(ids)  # the question's tokens in the first step, then one at a time
-            decoded = time.perf_counter()
-            if step == 0:
-                first = decoded
-            if token in self.lm.stop_ids:
-                break
-            ids = [token]
-            if piece := text.add(token):
-                yield Piece(piece)
-        if piece := text.rest():  # an answer may end in the middle of a character
-            yield Piece(piece)
-        prompt_tokens = reading.tokens_before + len(reading.ids)
-        prefill_ms = 1000 * (first - began) - reading.load_ms
-        decode_ms = 1000 * (decoded - first)
-        usage = Usage(
-            prompt_tokens, text.count, confidence.value, reading.load_ms, prefill_ms, decode_ms
-        )
-        yield Piece("", usage)
+            position += len(ids)
+            return logits.cpu().numpy()
 
-
-class Confidence:
-    """The probability that the reader knows the answer at all, times the geometric mean of the
-    probabilities of the tokens that it chose.
-
-    Args:
-        unknown: The first token of the answer "I don't know."
-    """
-
-    def __init__(self, unknown: int) -> None:
-        self._unknown = unknown
-        self._known = 1.0
-        self._logs: list[float] = []
-
-    def add(self, logits: Tensor, token: int) -> None:
-        """Count a chosen token; logits [vocabulary]."""
-        logs = logits.log_softmax(-1)
-        if not self._logs:  # only the first token decides between an answer and "I don't know."
-            self._known = 1.0 - float(logs[self._unknown].exp())
-        self._logs.append(float(logs[token]))
-
-    @property
-    def value(self) -> float:
-        """In [0, 1]."""
-        mean_log = sum(self._logs) / max(1, len(self._logs))
-        return self._known * math.exp(mean_log)
-
-
-class _DecodedText:
-    """Tokens to text, piece by piece: a character of several tokens comes once it is complete."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._ids: list[int] = []
-        self._shown = 0  # characters that were returned
-
-    @property
-    def count(self) -> int:
-        """The number of tokens."""
-        return len(self._ids)
-
-    def add(self, token: int) -> str:
-        """Take a token; return the characters that are complete now, "" for none."""
-        self._ids.append(token)
-        # All tokens again: how a token is written depends on those before it.
-        text = self._tokenizer.decode(self._ids, skip_special_tokens=True)
-        # U+FFFD stands for bytes that are no character yet.
-        return "" if text.endswith("\ufffd") else self._unshown(text)
-
-    def rest(self) -> str:
-        """The characters that `add` has not returned."""
-        return self._unshown(self._tokenizer.decode(self._ids, skip_special_tokens=True))
-
-    def _unshown(self, text: str) -> str:
-        new = text[self._shown :]
-        self._shown = len(text)
-        return str(new)
+        return OpenPrompt(reading.ids, read, reading.tokens_before, reading.load_ms)

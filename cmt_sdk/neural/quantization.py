@@ -21,28 +21,11 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from cmt_sdk.reading.codes import LEVELS, MAX_BLOCK
+
 GROUP = 32
 KEY_GROUP = 16
 SCALE_SHARES = (1.0, 0.9)  # of a group's largest value: the scales that are tried
-MAX_BLOCK = 128  # of the Hadamard transform
-LEVELS = (
-    -1.0,
-    -0.6961928009986877,
-    -0.5250730514526367,
-    -0.39491748809814453,
-    -0.28444138169288635,
-    -0.18477343022823334,
-    -0.09105003625154495,
-    0.0,
-    0.07958029955625534,
-    0.16093020141124725,
-    0.24611230194568634,
-    0.33791524171829224,
-    0.44070982933044434,
-    0.5626170039176941,
-    0.7229568362236023,
-    1.0,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +85,7 @@ class _Encoded:
 
 def _encode_at(grouped: Tensor, scales: Tensor) -> _Encoded:
     """Encode grouped values [n, groups, group] at scales [n, groups, 1], then refit the scales."""
-    levels = torch.tensor(LEVELS, device=grouped.device)  # (16,)
+    levels = torch.from_numpy(LEVELS).to(device=grouped.device)  # (16,)
     # A value between two borders is nearest to the level between them.
     borders = (levels[1:] + levels[:-1]) / 2  # (15,)
     # A group of zeros has scale 0; the bounds below keep its quotients finite.
@@ -180,5 +163,5 @@ def _pair_table(device: torch.device) -> Tensor:
     """The two values of every byte, [256, 2], so that one look-up decodes two values."""
     with torch.inference_mode(False):
         byte = torch.arange(256, device=device)  # (256,)
-        levels = torch.tensor(LEVELS, device=device)  # (16,)
+        levels = torch.from_numpy(LEVELS).to(device=device)  # (16,)
         return torch.stack([levels[byte & 15], levels[byte >> 4]], dim=1)

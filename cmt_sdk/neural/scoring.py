@@ -36,11 +36,8 @@ from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import CompressionMethod
 from cmt_sdk.neural.methods.kvzip import REPEAT
+from cmt_sdk.reading.limits import MAX_QUESTION_TOKENS
 from cmt_sdk.types import CompressedPassage
-
-# Tokens of a question, from its end, that are scored: each memory reads them again, and a page of
-# text would take minutes.
-MAX_QUESTION_TOKENS = 96
 
 
 @torch.inference_mode()

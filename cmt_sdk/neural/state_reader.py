@@ -14,11 +14,8 @@ from torch.nn.functional import normalize
 from cmt_sdk.neural.batching import in_batches, padded_with_mask
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.partial_forward import run_until
+from cmt_sdk.reading.limits import MAX_HEARD_TOKENS, heard_layers
 from cmt_sdk.types import Vector
-
-MAX_TOKENS = 128  # of a message that are read
-# Shares of the layers after which states are taken; later layers do not run.
-LAYER_SHARES = (1 / 2, 2 / 3)
 
 
 @dataclass(frozen=True)
@@ -40,13 +37,13 @@ class FrozenStateReader:
         Args:
             texts: At least one message.
         """
-        ids = [self.lm.heard_ids(text, MAX_TOKENS) for text in texts]
+        ids = [self.lm.heard_ids(text, MAX_HEARD_TOKENS) for text in texts]
         return np.stack(in_batches(ids, self._states_of_batch))
 
     def _states_of_batch(self, ids: Sequence[list[int]]) -> list[Vector]:
         """States [4 * width] of each row of token ids."""
         tokens, inside = padded_with_mask(ids, self.lm.device, self.lm.end_id)  # (n, t) each
-        layers = [max(1, round(self.lm.kv_shape[0] * share)) for share in LAYER_SHARES]
+        layers = heard_layers(self.lm.kv_shape[0])
         taken = run_until(self.lm, tokens, layers)  # by layer, (n, t, width)
         pooled = [self._pooled(taken[layer].float(), inside) for layer in layers]
         joined = torch.cat(pooled, dim=1)  # (n, 4 * width)

@@ -22,10 +22,10 @@ import torch
 from torch import Tensor
 
 from cmt_sdk.neural.batching import batches, padded_with_mask
-from cmt_sdk.neural.embedding import MAX_TOKENS as SERVED
 from cmt_sdk.neural.embedding import MatchHead, unit_states
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.questions.dataset import QuestionedPassage
+from cmt_sdk.reading.limits import MAX_EMBEDDED_TOKENS as SERVED
 from cmt_sdk.training.data import NEIGHBOURS, Mixture
 from cmt_sdk.training.losses import self_matching
 from cmt_sdk.training.matcher import LEARNED, Neighbours, learnable, missed, recalls, stored

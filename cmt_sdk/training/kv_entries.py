@@ -16,11 +16,11 @@ from torch import Tensor
 from cmt_sdk.neural.batching import batches
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.methods.kvzip import top_share
 from cmt_sdk.neural.quantization import KEY_GROUP, fake_quantize
 from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.reading.limits import NON_BEST_BIAS
 
 AT_ONCE = 16384  # tokens of passages encoded in one pass, padding included, in every part
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from cmt_sdk.neural.quantization import LEVELS
+from cmt_sdk.reading.codes import LEVELS
 
 BLOCK = 64
 
@@ -58,7 +58,7 @@ def as_nf4(weight: Tensor) -> Tensor:
     """
     flat = weight.to(torch.bfloat16).float().flatten()  # (n,)
     blocks = pad(flat, (0, -len(flat) % BLOCK)).reshape(-1, BLOCK)  # (blocks, 64)
-    levels = torch.tensor(LEVELS, device=weight.device)  # (16,)
+    levels = torch.from_numpy(LEVELS).to(weight.device)  # (16,)
     borders = (levels[1:] + levels[:-1]) / 2  # (15,)
     largest = blocks.abs().amax(1, keepdim=True)  # (blocks, 1)
     # A block of zeros stays zero.

@@ -19,12 +19,12 @@ from torch import Tensor
 from cmt_sdk.neural.batching import batches
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.neural.methods.soft_tokens import SoftTokens, merge_layer, soft_cache
 from cmt_sdk.neural.partial_forward import capture
 from cmt_sdk.neural.quantization import fake_quantize
 from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.reading.limits import NON_BEST_BIAS
 from cmt_sdk.training.answers import answer_loss, answer_states
 from cmt_sdk.training.data import Mixture
 from cmt_sdk.training.kv_entries import (

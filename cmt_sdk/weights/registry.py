@@ -105,8 +105,13 @@ def model_info(name: str) -> ModelInfo:
     return _describe(folder, _own_name(folder))
 
 
+def graphs_dir() -> Path:
+    """The folder with the graphs that were built of models, each named by the model's hash."""
+    return models_dir() / ".graphs"
+
+
 def remove_model(name: str) -> ModelInfo:
-    """Delete a pulled model.
+    """Delete a pulled model, with what was built of it.
 
     Args:
         name: Its name.
@@ -126,6 +131,8 @@ def remove_model(name: str) -> ModelInfo:
     info = model_info(name)
     try:
         _discard(info.path)
+        for graph in graphs_dir().glob(f"{info.sha256[:16]}-*"):
+            shutil.rmtree(graph)
     except OSError as error:
         raise StorageDenied(
             f"model {name!r} in {info.path} cannot be removed: {error.strerror}"

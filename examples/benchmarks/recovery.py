@@ -19,9 +19,10 @@ from tempfile import TemporaryDirectory
 
 import cmt_sdk
 from cmt_sdk.neural.generator import Generator, Reading
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.methods.kvzip import REPEAT
+from cmt_sdk.reading.decoding import decode
+from cmt_sdk.reading.limits import NON_BEST_BIAS
 from cmt_sdk.types import CompressedPassage
 
 DOCUMENTS = Path(__file__).parent.parent / "documents"
@@ -39,7 +40,8 @@ def repeated(reader: Generator, memory: CompressedPassage) -> str:
     cue = reader.lm.ids(REPEAT)
     cache = reader.method.cache([[memory]], room=len(cue) + memory.tokens, bias=NON_BEST_BIAS)
     reading = Reading("bare", cue, cache.starts[0], cache)
-    pieces = reader.decode(reading, memory.tokens, time.perf_counter())
+    opened = reader.open_prompt(reading)
+    pieces = decode(reader.lm, opened, memory.tokens, time.perf_counter())
     return "".join(piece.text for piece in pieces)
 
 

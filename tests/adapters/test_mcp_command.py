@@ -215,4 +215,7 @@ async def test_the_example_runs(tmp_path, capsys):
         )
     )
     told = capsys.readouterr().out.splitlines()
-    assert told == ["tools: ask, forget, list, remember, search, update", f"{FACT} ['trip.md']"]
+    assert told == [
+        "tools: ask, forget, list, remember, search, undo, update",
+        f"{FACT} ['trip.md']",
+    ]

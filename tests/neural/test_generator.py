@@ -115,9 +115,9 @@ def test_a_memory_of_all_entries_reads_like_the_text(lm, generator, monkeypatch)
 
 def test_streamed_pieces_join_to_whole_characters(lm):
     """Bytes of one character come as one piece; what never completes comes at the end."""
-    from cmt_sdk.neural.generator import _DecodedText
+    from cmt_sdk.reading.decoding import DecodedText
 
-    text = _DecodedText(lm.tokenizer)
+    text = DecodedText(lm.tokenizer)
     pieces = [text.add(token) for token in lm.ids("né 日")]
     assert [p for p in pieces if p] == ["n", "é", " ", "日"]
     assert text.rest() == ""

@@ -14,10 +14,10 @@ from safetensors.torch import load_file
 
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.neural.embedding import Matcher
-from cmt_sdk.neural.methods.base import NON_BEST_BIAS
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.questions.dataset import Question, QuestionedPassage
+from cmt_sdk.reading.limits import NON_BEST_BIAS
 from cmt_sdk.testing.tiny import byte_tokenizer, save_tiny, tiny_frozen, tiny_llama
 from cmt_sdk.training.adapters import reduce_rank, trainable
 from cmt_sdk.training.answers import answer_loss, answer_states

@@ -29,9 +29,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from cmt_sdk.config.methods import kept_share
+from cmt_sdk.config.methods import kept_share, kv_fingerprint
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.batching import in_batches, padded
@@ -42,18 +43,15 @@ from cmt_sdk.neural.methods.base import (
     MAX_PASSAGE_TOKENS,
     CompressionMethod,
     TrainedParts,
+    as_tensor,
     has_valid_codes,
     quantized_rows,
 )
-from cmt_sdk.neural.methods.kv_layout import (
-    biases_by_layer,
-    blocks_by_layer,
-    kept_bits,
-    places_of,
-)
+from cmt_sdk.neural.methods.kv_layout import biases_by_layer, blocks_by_layer
 from cmt_sdk.neural.methods.kvzip import REPEAT, RepeatScores, top_share
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.reading.places import kept_bits, places_of
 from cmt_sdk.types import CompressedPassage
 
 KIND = "kv"
@@ -92,7 +90,7 @@ class KVMethod(CompressionMethod):
 
     def fingerprint(self) -> Mapping[str, Any]:
         """See CompressionMethod.fingerprint."""
-        return {"compressor": KIND, "keep": self.keep, "keep_at_least": self.at_least}
+        return kv_fingerprint(self.keep, self.at_least)
 
     # -- compress ---------------------------------------------------------------------------------
 
@@ -210,18 +208,18 @@ class KVMethod(CompressionMethod):
 
         entries = places.per_row.reshape(layers, kv_heads).max(1)  # (L,) the layers' longest rows
         lengths = np.repeat(entries + room, kv_heads)  # (rows,)
-        starts = torch.from_numpy(np.cumsum(lengths) - lengths)  # (rows,)
-        targets = (starts[places.row] + places.slot).to(device)  # (n,)
+        starts = np.cumsum(lengths) - lengths  # (rows,)
+        targets = as_tensor(starts[places.row] + places.slot).to(device)  # (n,)
 
         flat = torch.zeros(2, int(lengths.sum()), width, dtype=self.lm.dtype, device=device)
         if memories:
             keys, values = self._decoded(memories, places.row)  # (n, d) each
-            layer_of = places.row.to(device) // kv_heads  # (n,)
-            keys = self.rotary.rotate(keys, places.position.to(device), layer_of)
+            layer_of = as_tensor(places.row // kv_heads).to(device)  # (n,)
+            keys = self.rotary.rotate(keys, as_tensor(places.position).to(device), layer_of)
             flat[0].index_copy_(0, targets, keys.to(self.lm.dtype))
             flat[1].index_copy_(0, targets, values)
 
-        is_best = places.memory == len(memories) - 1  # (n,)
+        is_best = as_tensor(places.memory == len(memories) - 1)  # (n,)
         biases = torch.zeros(flat.shape[1], dtype=self.lm.dtype, device=device)
         biases[targets] = torch.where(is_best, 0.0, bias).to(device, self.lm.dtype)
         layer_biases = biases_by_layer(biases, places.per_row, lengths, entries, kv_heads)
@@ -234,7 +232,9 @@ class KVMethod(CompressionMethod):
             values_by_layer[layer][:, :, :prefix_length] = prefix.values
         return MemoryCache(keys_by_layer, values_by_layer, layer_biases, [places.end], room)
 
-    def _decoded(self, memories: Sequence[CompressedPassage], row: Tensor) -> tuple[Tensor, Tensor]:
+    def _decoded(
+        self, memories: Sequence[CompressedPassage], row: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
         """The entries of all memories, decoded.
 
         Args:
@@ -250,9 +250,9 @@ class KVMethod(CompressionMethod):
         stored = np.concatenate([m.arrays["key_mean"] for m in memories])  # (memories * rows, d)
         means = torch.from_numpy(stored.astype(np.float32))
         rows = len(memories[0].arrays["key_mean"])
-        counts = torch.tensor([len(m.arrays["key_codes"]) for m in memories])  # (memories,)
-        owner = torch.arange(len(memories)).repeat_interleave(counts)  # (n,) the entry's memory
-        keys += means[owner * rows + row]
+        counts = [len(m.arrays["key_codes"]) for m in memories]  # (memories,)
+        owner = np.arange(len(memories)).repeat(counts)  # (n,) the entry's memory
+        keys += means[as_tensor(owner * rows + row)]
         return keys.to(self.lm.device), values.to(self.lm.device, self.lm.dtype)
 
 

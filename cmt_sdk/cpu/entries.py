@@ -1,0 +1,132 @@
+"""The entries of kv memories as a cache, in numpy: decoded, rotated to their positions and placed.
+The arrays of a memory are those of docs/format.md. Knows no session.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmt_sdk.cpu.network import Cache, value
+from cmt_sdk.cpu.shape import Shape
+from cmt_sdk.reading.codes import decoded
+from cmt_sdk.reading.places import Places, places_of
+from cmt_sdk.types import CompressedPassage
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The entries of a prompt's prefix.
+
+    Attributes:
+        keys: [layers, kv_heads, p, head_dim], rotated.
+        values: The same shape.
+    """
+
+    keys: Floats
+    values: Floats
+
+    @property
+    def length(self) -> int:
+        """Tokens of the prefix."""
+        return int(self.keys.shape[2])
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Makes caches for one model.
+
+    Attributes:
+        shape: The model's sizes.
+        prefix: The entries before all memories.
+    """
+
+    shape: Shape
+    prefix: Prefix
+
+    def empty(self, rows: int = 1) -> Cache:
+        """A cache without a prefix: one entry a head, closed."""
+        s = self.shape
+        zeros = value(np.zeros((rows, s.kv_heads, 1, s.head), np.float32))
+        closed = value(np.full((rows, s.kv_heads, 1, 1), -math.inf, np.float32))
+        return Cache([zeros] * s.layers, [zeros] * s.layers, [closed] * s.layers, [0] * rows)
+
+    def cache(self, rows: Sequence[Sequence[CompressedPassage]], bias: float = 0.0) -> Cache:
+        """A cache of one row of memories per prompt, each behind the prefix.
+
+        1. Find each entry's head, position and slot; pad every head of a layer to the longest.
+        2. Decode all entries, and rotate the keys to their positions.
+        3. Write the biases: `bias` for all memories of a row but the last, -inf for padding.
+
+        Args:
+            rows: The memories of each row, in the order in which they are read.
+            bias: Of the entries of all memories of a row but the last.
+        """
+        s = self.shape
+        heads = s.layers * s.kv_heads
+        places = [places_of(memories, self.prefix.length, heads) for memories in rows]
+        per_row = np.stack([p.per_row for p in places])  # (B, heads)
+        longest = per_row.reshape(len(rows), s.layers, s.kv_heads).max((0, 2))  # (L,)
+        # A layer's block is [B, kv_heads, longest]; all blocks lie one behind the other.
+        sizes = len(rows) * s.kv_heads * longest
+        blocks = np.cumsum(sizes) - sizes  # (L,)
+        keys = np.zeros((int(sizes.sum()), s.head), np.float32)
+        values = np.zeros_like(keys)
+        biases = np.full(len(keys), -math.inf, np.float32)
+        layer_of, head_of = np.divmod(np.arange(heads), s.kv_heads)
+        for b, (memories, place) in enumerate(zip(rows, places, strict=True)):
+            starts = blocks[layer_of] + (b * s.kv_heads + head_of) * longest[layer_of]  # (heads,)
+            first = (starts[:, None] + np.arange(self.prefix.length)).reshape(-1)
+            keys[first] = self.prefix.keys.reshape(-1, s.head)
+            values[first] = self.prefix.values.reshape(-1, s.head)
+            biases[first] = 0.0
+            if memories:
+                targets = starts[place.row] + place.slot
+                keys[targets], values[targets] = self._decoded(memories, place)
+                is_best = place.memory == len(memories) - 1
+                biases[targets] = np.where(is_best, 0.0, bias)
+        cut = blocks[1:]
+
+        def by_layer(flat: Floats, *tail: int) -> list[Any]:
+            return [
+                value(part.reshape(len(rows), s.kv_heads, *tail)) for part in np.split(flat, cut)
+            ]
+
+        return Cache(
+            by_layer(keys, -1, s.head),
+            by_layer(values, -1, s.head),
+            by_layer(biases, 1, -1),
+            [place.end for place in places],
+        )
+
+    def _decoded(
+        self, memories: Sequence[CompressedPassage], places: Places
+    ) -> tuple[Floats, Floats]:
+        """Keys, rotated to their positions, and values [n, head_dim] of all entries."""
+        heads = len(memories[0].arrays["key_mean"])
+        means = np.concatenate([m.arrays["key_mean"] for m in memories]).astype(np.float32)
+        keys = np.concatenate([decoded(m, "key") for m in memories])
+        keys += means[places.memory * heads + places.row]
+        values = np.concatenate([decoded(m, "value") for m in memories])
+        return self._rotated(keys, places.position), values
+
+    def _rotated(self, keys: Floats, positions: NDArray[np.int64]) -> Floats:
+        """Keys [n, head_dim] at position 0, rotated to their positions [n]."""
+        cos, sin = _rotation(self.shape)
+        half = self.shape.head // 2
+        a, b = keys[:, :half], keys[:, half:]
+        c, s = cos[positions], sin[positions]
+        return np.concatenate([a * c - b * s, b * c + a * s], axis=1)
+
+
+@lru_cache(maxsize=4)
+def _rotation(shape: Shape) -> tuple[Floats, Floats]:
+    return shape.rotation()

@@ -1,0 +1,135 @@
+"""The files of a model's graph: built once from its folder, checked when they are opened.
+
+They lie in a folder named by the model's hash, the version of the graph and the bits of a weight.
+They appear there in one rename, so a folder is complete or absent.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from cmt_sdk.cpu.entries import Prefix
+from cmt_sdk.cpu.shape import Shape
+from cmt_sdk.errors import ModelError
+from cmt_sdk.system.disk import flush_file, sha256_of
+from cmt_sdk.weights.registry import ModelInfo, graphs_dir
+
+VERSION = 1  # of the graph; another one is built again
+BITS = 8  # of a weight
+FACTS = "graph.json"
+NAMES = ("first.onnx", "first.onnx.data", "second.onnx", "second.onnx.data", "prefix.npz")
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class GraphFiles:
+    """The folder of a model's graph.
+
+    Attributes:
+        folder: Holds NAMES and the facts.
+        split: The number of layers of the first half.
+        quantization: How the model itself computes on this machine: "bf16" or "fp32".
+    """
+
+    folder: Path
+    split: int
+    quantization: str
+
+    def prefix(self, ids: Sequence[int]) -> Prefix | None:
+        """The entries of a prompt's prefix; None where they are of another prefix."""
+        with np.load(self.folder / "prefix.npz") as stored:
+            if stored["ids"].tolist() != list(ids):
+                return None
+            return Prefix(stored["keys"], stored["values"])
+
+
+def folder_of(info: ModelInfo, bits: int = BITS) -> Path:
+    """Where a model's graph is, or would be."""
+    return graphs_dir() / f"{info.sha256[:16]}-{VERSION}-{bits}bit"
+
+
+def find_graph(info: ModelInfo, bits: int = BITS) -> GraphFiles | None:
+    """The graph of a model; None where it was not built, or a file has another size."""
+    folder = folder_of(info, bits)
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        sizes = {name: (folder / name).stat().st_size for name in NAMES}
+        if facts["sizes"] != sizes:
+            return None
+        return GraphFiles(folder, int(facts["split"]), str(facts["quantization"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def build_graph(
+    info: ModelInfo,
+    shape: Shape,
+    weights: Mapping[str, Array],
+    prefix: tuple[Sequence[int], Prefix],
+    states: Sequence[int],
+    quantization: str,
+    bits: int = BITS,
+) -> GraphFiles:
+    """Build the graph of a model.
+
+    Args:
+        info: The model.
+        shape: Its sizes.
+        weights: Its tensors by their names in the checkpoint.
+        prefix: Token ids and entries of the prompt's prefix.
+        states: Numbers of layers after which the first half gives states.
+        quantization: How the model itself computes here, for fingerprints.
+        bits: Of a weight.
+    """
+    from cmt_sdk.cpu.graph import write_half
+
+    folder = folder_of(info, bits)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    made = Path(mkdtemp(prefix="tmp-", dir=folder.parent))
+    split = max(states)
+    try:
+        half = range(split)
+        write_half(made / NAMES[0], shape, half, weights.get, states=states, bits=bits)
+        rest = range(split, shape.layers)
+        write_half(made / NAMES[2], shape, rest, weights.get, bits=bits)
+        ids, entries = prefix
+        np.savez(made / "prefix.npz", ids=list(ids), keys=entries.keys, values=entries.values)
+        sizes = {name: (made / name).stat().st_size for name in NAMES}
+        hashes = {name: sha256_of(made / name) for name in NAMES}
+        facts = {
+            "split": split,
+            "quantization": quantization,
+            "sizes": sizes,
+            "sha256": hashes,
+        }
+        (made / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+        for name in (*NAMES, FACTS):
+            flush_file(made / name)
+        if other := find_graph(info, bits):  # another process was faster
+            return other
+        shutil.rmtree(folder, ignore_errors=True)
+        made.replace(folder)
+    except OSError as error:
+        raise ModelError(
+            f"the graph of {info.name} cannot be written to {folder.parent} ({error}); free some"
+            " space, or open with engine='torch'"
+        ) from error
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return GraphFiles(folder, split, quantization)
+
+
+def damaged(files: GraphFiles) -> list[str]:
+    """The names of files whose bytes are not those that were written."""
+    facts = json.loads((files.folder / FACTS).read_text(encoding="utf-8"))
+    return [n for n in NAMES if sha256_of(files.folder / n) != facts["sha256"].get(n)]

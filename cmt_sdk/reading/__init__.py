@@ -1,0 +1,1 @@
+"""Reading: the steps that every engine shares, from logits to pieces of an answer. No torch."""

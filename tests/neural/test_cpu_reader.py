@@ -1,0 +1,166 @@
+"""The reader on a CPU against the one of torch: one contract for both."""
+
+import json
+
+import numpy as np
+import pytest
+from peft import LoraConfig, get_peft_model
+
+from cmt_sdk.config.settings import Settings
+from cmt_sdk.cpu.engine import CPUModel, build, fits
+from cmt_sdk.cpu.files import damaged, find_graph
+from cmt_sdk.cpu.graph import EXACT
+from cmt_sdk.errors import InvalidInput
+from cmt_sdk.memory.assembly import LocalEngine
+from cmt_sdk.testing.families import tiny_model
+from cmt_sdk.testing.tiny import save_tiny
+from cmt_sdk.types import Prompt, Turn
+from cmt_sdk.weights.bundle import MANIFEST
+from cmt_sdk.weights.registry import model_info
+
+TEXTS = [
+    "The museum moved to Lisbon in 2019.",
+    "It opens at ten; it closes at six, except on Mondays.",
+    "né 日本 <end> of the tour",
+]
+QUESTION = "Where is the museum?"
+
+
+def opened(folder, adapter="none", bits=EXACT):
+    """A model's engine of torch, and its graph."""
+    settings = Settings(
+        model=str(folder), adapter=str(adapter), precision="fp32", device="cpu", compression=2
+    )
+    engine = LocalEngine(settings)
+    info = model_info(str(folder))
+    shape = fits(info, engine._bundle)
+    assert shape is not None
+    files = find_graph(info, bits) or build(info, shape, engine._frozen, "fp32", bits)
+    return engine, CPUModel(info, shape, files, engine._bundle)
+
+
+@pytest.fixture(params=["llama", "mistral", "qwen2", "qwen3"])
+def pair(request, tmp_path, monkeypatch):
+    """A tiny model by both."""
+    monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
+    changes = {"sliding_window": None} if request.param == "mistral" else {}
+    return opened(save_tiny(tmp_path / "tiny", tiny_model(request.param, **changes)))
+
+
+def memories(engine):
+    """Compressed passages, short ones complete."""
+    return [e.memory for e in engine.compressor.compress(TEXTS)]
+
+
+def answer(reader, prompt, most=12):
+    """The text, and the usage."""
+    pieces = list(reader.read(prompt, most))
+    return "".join(p.text for p in pieces), pieces[-1].usage
+
+
+def prompts(engine):
+    """From memory, from text, both after a conversation, and without notes."""
+    history = [Turn("user", "Hello"), Turn("assistant", "Hi!")]
+    yield Prompt(QUESTION, memories=memories(engine))
+    yield Prompt(QUESTION, history, memories=memories(engine)[:1])
+    yield Prompt(QUESTION, passages=TEXTS)
+    yield Prompt(QUESTION, memories=[])
+    yield Prompt(QUESTION, history, notes=False)
+    yield Prompt("Hello", notes=False, talk=True)
+
+
+def test_both_write_the_same_answers(pair):
+    """Token for token, with the same confidence."""
+    engine, graph = pair
+    for prompt in prompts(engine):
+        theirs, mine = answer(engine.reader, prompt), answer(graph.reader, prompt)
+        assert mine[0] == theirs[0]
+        assert mine[1].confidence == pytest.approx(theirs[1].confidence, abs=1e-4)
+        assert mine[1].prompt_tokens == theirs[1].prompt_tokens
+        assert mine[1].answer_tokens == theirs[1].answer_tokens
+
+
+def test_both_score_questions_and_spans_alike(pair):
+    """In nats."""
+    engine, graph = pair
+    made = memories(engine)
+    theirs = np.array(engine.reader.word_likelihoods(QUESTION, made))
+    mine = np.array(graph.reader.word_likelihoods(QUESTION, made))
+    assert mine == pytest.approx(theirs, abs=1e-3)
+    assert graph.reader.word_likelihoods(QUESTION, []) == []
+    words = [(0, 3), (4, 10), (11, 16), (17, 19), (20, 26)]
+    for prompt in [Prompt(QUESTION, memories=made), Prompt(QUESTION, passages=TEXTS)]:
+        theirs = engine.reader.answer_spans(prompt, TEXTS[0], words)
+        mine = graph.reader.answer_spans(prompt, TEXTS[0], words)
+        assert [(s.text, s.tokens) for s in mine] == [(s.text, s.tokens) for s in theirs]
+        likelihoods = [s.likelihood for s in theirs]
+        assert [s.likelihood for s in mine] == pytest.approx(likelihoods, abs=1e-2)
+    assert graph.reader.answer_spans(Prompt(QUESTION, memories=made), "", []) == []
+
+
+def test_both_embed_questions_and_read_states_alike(pair):
+    """One space for passages, which torch embeds, and questions."""
+    engine, graph = pair
+    theirs = engine.compressor.encode_query(QUESTION)
+    assert graph.embed(QUESTION) == pytest.approx(theirs, abs=1e-4)
+    states = engine.state_reader.states([QUESTION, "Hi"])
+    assert graph.state_reader.states([QUESTION, "Hi"]) == pytest.approx(states, abs=1e-3)
+    assert graph.state_reader.name == engine.state_reader.name
+
+
+def test_a_prompt_beyond_the_context_is_refused(pair):
+    """With the numbers and the remedy."""
+    _, graph = pair
+    with pytest.raises(InvalidInput, match="ask with a smaller k"):
+        answer(graph.reader, Prompt(QUESTION, passages=["long " * 4000]))
+
+
+def test_eight_bits_stay_near(tmp_path, monkeypatch):
+    """Likelihoods within 0.3 nats a token; building the graph checks the divergence too."""
+    monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
+    engine, graph = opened(save_tiny(tmp_path / "tiny", initializer_range=0.05), bits=8)
+    made = memories(engine)
+    theirs = np.array(engine.reader.word_likelihoods(QUESTION, made))
+    assert np.array(graph.reader.word_likelihoods(QUESTION, made)) == pytest.approx(theirs, abs=0.3)
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft asks for it
+def test_adapters_are_read_alike(tmp_path, monkeypatch):
+    """A reader, an encoder and a matcher, of all modules or of some."""
+    monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
+    folder = save_tiny(tmp_path / "tiny")
+    bundle = tmp_path / "bundle"
+    for name, modules in {
+        "reader": ["q_proj", "v_proj"],
+        "encoder": ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"],
+        "matcher": ["k_proj", "down_proj"],
+    }.items():
+        config = LoraConfig(r=4, lora_alpha=8, target_modules=modules, init_lora_weights=False)
+        get_peft_model(tiny_model("llama"), config).save_pretrained(bundle / name)
+    base = model_info(str(folder)).sha256
+    (bundle / MANIFEST).write_text(json.dumps({"base": base}))
+    engine, graph = opened(folder, bundle)
+    for prompt in prompts(engine):
+        assert answer(graph.reader, prompt)[0] == answer(engine.reader, prompt)[0]
+    theirs = engine.compressor.encode_query(QUESTION)
+    assert graph.embed(QUESTION) == pytest.approx(theirs, abs=1e-4)
+
+
+def test_a_graph_that_is_cut_off_is_not_found(tmp_path, monkeypatch):
+    """Other bytes of the same size are named."""
+    monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
+    _, graph = opened(save_tiny(tmp_path / "tiny"))
+    assert damaged(graph.files) == []
+    data = graph.files.folder / "second.onnx.data"
+    whole = data.read_bytes()
+    data.write_bytes(whole[:-1])
+    assert find_graph(graph.info, EXACT) is None
+    data.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    assert damaged(graph.files) == ["second.onnx.data"]
+
+
+@pytest.mark.parametrize("family", ["gemma2", "phi", "gpt2", "smollm3"])
+def test_other_families_are_left_to_torch(tmp_path, family):
+    """Their layers are of another form."""
+    folder = save_tiny(tmp_path / "tiny", tiny_model(family))
+    assert fits(model_info(str(folder)), LocalEngine(Settings(model=str(folder)))._bundle) is None
