@@ -19,7 +19,7 @@ from cmt_sdk.answering.model import MemoryModel
 from cmt_sdk.errors import DocumentNotFound
 from cmt_sdk.retrieval.context import shortened
 from cmt_sdk.retrieval.question import LONGEST_QUESTION
-from cmt_sdk.text import phrases
+from cmt_sdk.text import fixed_replies
 from cmt_sdk.text.provenance import words_of
 from cmt_sdk.text.splitting.boundaries import sentence_ends
 from cmt_sdk.types import Answer, Document, Intent, Receipt, Turn
@@ -100,7 +100,7 @@ class Chat:
         self._keeper = keeper
         self._options = dict(options)
         self._remember = remember
-        self.turns: list[Turn] = phrases.without_erased(turns)
+        self.turns: list[Turn] = fixed_replies.without_erased(turns)
         self.last: Answer | None = None
         self.heard: Heard | None = None
         self.stated: list[Heard] = []
@@ -181,10 +181,10 @@ class Chat:
         contents = [turn.content for turn in self.turns if turn.role != "system"]
         request, question = contents[-2:] if len(contents) > 1 else ("", "")
         may_erase = self._remember or self._has_offered
-        if not may_erase or phrases.ASSENT not in question:
+        if not may_erase or fixed_replies.ASSENT not in question:
             return []
         found = self._keeper.concerned(request)
-        named = phrases.confirmation([d.text for d in found])
+        named = fixed_replies.confirmation([d.text for d in found])
         return found if named.split() == question.split() else []
 
     def _obeyed(self, intent: Intent, pending: Sequence[Document]) -> Heard | None:
@@ -195,19 +195,23 @@ class Chat:
             self.stated = [h for h in self.stated if h.kept and h.kept.id not in gone]
             traces = sum(r.traces_found for r in receipts)
             complete = all(r.complete for r in receipts)
-            reply = phrases.erased(len(pending), traces, complete=complete)
+            reply = fixed_replies.erased(len(pending), traces, complete=complete)
             return Heard(intent, reply=reply, receipts=receipts)
         if intent.forgets and not intent.machine:
-            return self._offer(intent) if self._remember else Heard(intent, reply=phrases.UNCHANGED)
+            return (
+                self._offer(intent)
+                if self._remember
+                else Heard(intent, reply=fixed_replies.UNCHANGED)
+            )
         if pending and not (intent.tells or intent.asks or intent.machine):
-            return Heard(intent, reply=phrases.STAYS)
+            return Heard(intent, reply=fixed_replies.STAYS)
         return None
 
     def _offer(self, intent: Intent) -> Heard:
         """The question whether to erase what a request concerns."""
         found = self._keeper.concerned(intent.text)
-        question = phrases.confirmation([d.text for d in found])
-        return Heard(intent, reply=question if found else phrases.CONCERNS_NOTHING)
+        question = fixed_replies.confirmation([d.text for d in found])
+        return Heard(intent, reply=question if found else fixed_replies.CONCERNS_NOTHING)
 
     def _kept(self, intent: Intent) -> Heard:
         if intent.machine or not intent.tells:
@@ -215,11 +219,11 @@ class Chat:
         if not self._remember and self._model.generates:
             return Heard(intent)
         if not self._remember:
-            reply = phrases.UNCHANGED if intent.remembers else phrases.HEARD
+            reply = fixed_replies.UNCHANGED if intent.remembers else fixed_replies.HEARD
             return Heard(intent, reply="" if intent.asks else reply)
         kept, replaced, is_new = self._keeper.keep(intent.statement)
-        noted = phrases.noted(intent.statement, [d.text for d in replaced])
-        reply = phrases.NOTED if intent.asks else noted
+        noted = fixed_replies.noted(intent.statement, [d.text for d in replaced])
+        reply = fixed_replies.NOTED if intent.asks else noted
         reply = "" if self._model.generates else reply
         heard = Heard(intent, kept, is_new, replaced, reply)
         self.stated.append(heard)
@@ -242,7 +246,7 @@ class Chat:
         self.last = answer
         self.turns += [Turn("user", intent.text), Turn("assistant", answer.text)]
         if heard.receipts:
-            self.turns = phrases.without_erased(self.turns)
+            self.turns = fixed_replies.without_erased(self.turns)
         yield answer
 
     def _noted_and_answered(self, heard: Heard) -> Answer:
@@ -256,7 +260,9 @@ class Chat:
             heard.kept and answer.sources and answer.sources[0].document_id == heard.kept.id
         )
         if is_echo or (answer.abstained and heard.intent.asked in heard.intent.statement):
-            return _fixed(phrases.noted(heard.intent.statement, [d.text for d in heard.replaced]))
+            return _fixed(
+                fixed_replies.noted(heard.intent.statement, [d.text for d in heard.replaced])
+            )
         return replace(answer, text=f"{heard.reply}\n\n{answer.text}")
 
     def _generated(self, heard: Heard) -> Stream:

@@ -66,8 +66,10 @@ class PassageEncoder:
             compressor = self.engine.compressor
             if made_by.differences(compressor.fingerprint):
                 return False
-            self._dimension = self._dimension or compressor.encode_query("An example.").size
-            return encoded.embedding.size == self._dimension and compressor.reads(encoded.memory)
+            self._dimension = self._dimension or compressor.embed_question("An example.").size
+            return encoded.embedding.size == self._dimension and compressor.is_valid(
+                encoded.compressed
+            )
 
     def load(self, passage_ids: Sequence[int]) -> dict[int, CompressedPassage]:
         """Load the stored compressed passages, by passage id; passages without one are missing from
@@ -98,27 +100,27 @@ class PassageEncoder:
             known |= self.load(absent)
         missing = [p for p in passages if p.id not in known]
         if missing:
-            encode = self._encode if self.store.read_only else self.encode_passages
-            known |= {i: made.memory for i, made in encode(missing).items()}
+            compress = self._compress if self.store.read_only else self.compress_passages
+            known |= {i: made.compressed for i, made in compress(missing).items()}
         return [known[p.id] for p in passages]
 
-    def encode_passages(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
+    def compress_passages(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
         """Compress passages and store the results; return them by passage id."""
         with self.lock:
-            encoded = self._encode(passages)
+            encoded = self._compress(passages)
             self.store.save(encoded, self.engine.compressor.fingerprint)
         if self.memory_budget:
             self.store.evict(self.memory_budget)
         return encoded
 
-    def _encode(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
+    def _compress(self, passages: Sequence[Passage]) -> dict[int, Encoded]:
         """Compress passages; return the results by passage id."""
         self.check_fingerprint()
         with self.lock:
             made = self.engine.compressor.compress([render(p) for p in passages])
         return {p.id: e for p, e in zip(passages, made, strict=True)}
 
-    def encode_backlog(
+    def compress_backlog(
         self,
         on_batch: Callable[[int], None] | None = None,
         stop: Callable[[], bool] | None = None,
@@ -152,7 +154,7 @@ class PassageEncoder:
                 ]
                 if not pending:
                     break
-                count = self._encode_some(pending, failed)
+                count = self._compress_some(pending, failed)
             if count:
                 done += count
                 patient_until = time.monotonic() + PATIENCE
@@ -172,24 +174,26 @@ class PassageEncoder:
             raise error
         return done
 
-    def _encode_some(self, pending: Sequence[Passage], failed: dict[int, Exception]) -> int | None:
+    def _compress_some(
+        self, pending: Sequence[Passage], failed: dict[int, Exception]
+    ) -> int | None:
         """Encode one batch of passages that no other process encodes; return how many, or None
         where there are none.
         """
         shortest = sorted(pending, key=lambda p: p.tokens)  # of like length: less padding
         with self.store.claimed([p.id for p in shortest], BATCH) as mine:
             batch = [p for p in shortest if p.id in mine]
-            return self._encode_each(batch, failed) if batch else None
+            return self._compress_each(batch, failed) if batch else None
 
-    def _encode_each(self, batch: Sequence[Passage], failed: dict[int, Exception]) -> int:
+    def _compress_each(self, batch: Sequence[Passage], failed: dict[int, Exception]) -> int:
         """Encode a batch, and its passages one by one where they cannot be encoded together;
         record the error of each that fails in `failed`. Return how many were encoded.
         """
         try:
-            return len(self.encode_passages(batch))
+            return len(self.compress_passages(batch))
         except CMTError:  # the disk's or the model's: every passage would meet it
             raise
-        except Exception as error:  # noqa: BLE001 - whatever it is, encode_backlog raises it once the others are done
+        except Exception as error:  # noqa: BLE001 - whatever it is, compress_backlog raises it once the others are done
             if len(batch) == 1:
                 kind = type(error).__name__  # the message may quote the passage
                 log.warning(
@@ -200,4 +204,4 @@ class PassageEncoder:
                 )
                 failed[batch[0].id] = error
                 return 0
-            return sum(self._encode_each([passage], failed) for passage in batch)
+            return sum(self._compress_each([passage], failed) for passage in batch)

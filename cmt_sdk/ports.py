@@ -69,13 +69,13 @@ class Compressor(Protocol):
         for it.
         """
 
-    def reads(self, memory: CompressedPassage) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """Return whether a compressed passage from elsewhere is intact.
 
         Its fingerprint is that of this compressor; its contents can still be anything.
         """
 
-    def encode_query(self, question: str) -> Vector:
+    def embed_question(self, question: str) -> Vector:
         """Return the question's vector, float32 [dimension], of length 1."""
 
 
@@ -119,7 +119,7 @@ class Reader(Protocol):
         """
 
 
-class Generator(Protocol):
+class ChatGenerator(Protocol):
     """A chat model of another program, which writes from the text of passages."""
 
     def write(self, messages: Sequence[Mapping[str, str]], max_tokens: int) -> Iterator[Piece]:

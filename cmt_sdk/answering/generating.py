@@ -16,9 +16,9 @@ from cmt_sdk.answering.answerer import TracedAnswer
 from cmt_sdk.answering.asking import Ask
 from cmt_sdk.retrieval.context import recent_turns
 from cmt_sdk.retrieval.ranking import behind
-from cmt_sdk.text import instructing
+from cmt_sdk.text import generator_messages
 from cmt_sdk.text.characters import clean_text
-from cmt_sdk.text.instructing import Note
+from cmt_sdk.text.generator_messages import Note
 from cmt_sdk.text.prompting import abstains
 from cmt_sdk.text.provenance import Trace, first_of, repeats, traces, trust
 from cmt_sdk.text.rendering import render
@@ -35,22 +35,24 @@ SYSTEM_CHARACTERS = 6_000  # characters of a system prompt that a generator read
 class Writer:
     """Writes with a generator."""
 
-    generator: ports.Generator
+    generator: ports.ChatGenerator
 
     def answer(self, ask: Ask, matches: Sequence[Match]) -> Generator[str, None, TracedAnswer]:
         """Answer a question from matches, best first, those that others supersede included."""
         history = recent_turns(ask.history or (), SYSTEM_CHARACTERS)
         if ask.reader == "none":
-            return self._written(ask, instructing.bare(ask.question, history), "none", [], [])
-        messages = instructing.answering(ask.question, _notes(matches), history, _today())
+            return self._written(
+                ask, generator_messages.bare(ask.question, history), "none", [], []
+            )
+        messages = generator_messages.answering(ask.question, _notes(matches), history, _today())
         return self._written(ask, messages, "text", matches, history)
 
     def reply(
         self, ask: Ask, matches: Sequence[Match], *, kept: bool, keeps: bool
     ) -> Generator[str, None, TracedAnswer]:
-        """Reply to a turn of a conversation; `kept`, `keeps` as for `instructing.talking`."""
+        """Reply to a turn of a conversation; see `generator_messages.talking`."""
         history = recent_turns(ask.history or (), SYSTEM_CHARACTERS)
-        messages = instructing.talking(
+        messages = generator_messages.talking(
             ask.question, _notes(matches), history, _today(), kept=kept, keeps=keeps
         )
         return self._written(ask, messages, "text", matches, history)

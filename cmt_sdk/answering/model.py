@@ -15,7 +15,7 @@ from cmt_sdk.answering.conversation import or_from_conversation
 from cmt_sdk.answering.generating import Writer, fitting
 from cmt_sdk.answering.sources import sources_of
 from cmt_sdk.config.settings import Settings
-from cmt_sdk.ports import Generator
+from cmt_sdk.ports import ChatGenerator
 from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, system_turns
 from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.retrieval.ranking import fit
@@ -33,7 +33,7 @@ class MemoryModel(Asking):
     """
 
     def __init__(
-        self, retriever: Retriever, settings: Settings, generator: Generator | None = None
+        self, retriever: Retriever, settings: Settings, generator: ChatGenerator | None = None
     ) -> None:
         self._retriever = retriever
         self._settings = settings

@@ -45,7 +45,7 @@ class Seal:
             encoded: The compressed passage, its embedding and its fidelity.
         """
         mac = hmac.new(self.key, digestmod=hashlib.sha256)
-        memory = encoded.memory
+        memory = encoded.compressed
         header = (content, fingerprint, memory.kind, str(memory.tokens), repr(encoded.fidelity))
         for part in (
             PURPOSE,

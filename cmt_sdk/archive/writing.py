@@ -140,7 +140,7 @@ class _Shards:
     _bytes: int = 0
 
     def add(self, passage: Passage, encoded: Encoded, fingerprint: Fingerprint) -> None:
-        memory = encoded.memory
+        memory = encoded.compressed
         line = len(self._rows)
         self.fingerprints[fingerprint.id] = fingerprint
         content = digest(passage)

@@ -17,7 +17,7 @@ from cmt_sdk.errors import InvalidInput
 from cmt_sdk.reading.decoding import Logits, OpenPrompt, decode, log_softmax
 from cmt_sdk.reading.limits import MAX_QUESTION_TOKENS, NON_BEST_BIAS
 from cmt_sdk.reading.spans import MAX_TOKENS, scored, span_rows
-from cmt_sdk.text.prompts import Prompts
+from cmt_sdk.text.prompt_tokens import Prompts
 from cmt_sdk.types import AnswerSpan, CompressedPassage, Piece, Prompt
 
 CHUNK = 256  # tokens of a text that are read at once: attention takes memory for their square

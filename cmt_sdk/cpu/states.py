@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from cmt_sdk.cpu.entries import Layout
 from cmt_sdk.cpu.network import Adapter, Network
 from cmt_sdk.reading.limits import MAX_EMBEDDED_TOKENS, MAX_HEARD_TOKENS, heard_layers
-from cmt_sdk.text.prompts import Prompts
+from cmt_sdk.text.prompt_tokens import Prompts
 from cmt_sdk.types import Vector
 
 Floats = NDArray[np.float32]

@@ -17,7 +17,7 @@ from cmt_sdk.config.methods import kv_fingerprint
 from cmt_sdk.config.settings import MEMORY_FILES, Settings
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import ModelError, ModelNotFound
-from cmt_sdk.ports import Compressor, Engine, Generator, Reader, StateReader, Store, VectorIndex
+from cmt_sdk.ports import ChatGenerator, Compressor, Engine, Reader, StateReader, Store, VectorIndex
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.system.background import Worker
@@ -54,7 +54,7 @@ class Parts:
     retriever: Retriever
     worker: Worker
     encrypted: bool = False
-    generator: Generator | None = None
+    generator: ChatGenerator | None = None
 
 
 def assemble(
@@ -97,14 +97,14 @@ def assemble(
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
     queue = PassageEncoder(store, index, engine, settings.memory_budget)
     retriever = Retriever(store, index, engine, queue, settings.rerank_depth)
-    worker = Worker(lambda stopping: queue.encode_backlog(stop=stopping), "cmt-compress")
+    worker = Worker(lambda stopping: queue.compress_backlog(stop=stopping), "cmt-compress")
     generator = _generator(settings, generator_key, named="generator" in overrides)
     return Parts(
         path, settings, store, index, engine, queue, retriever, worker, store.encrypted, generator
     )
 
 
-def _generator(settings: Settings, key: str | None, *, named: bool) -> Generator | None:
+def _generator(settings: Settings, key: str | None, *, named: bool) -> ChatGenerator | None:
     """The generator of the settings; `named`: whether the caller gave its address."""
     if settings.generator is None or settings.generator_model is None:
         return None
@@ -418,6 +418,6 @@ class LocalEngine:
         """The reader over the same frozen model."""
         if self._cpu is not None:
             return self._cpu.reader
-        from cmt_sdk.neural.generator import Generator
+        from cmt_sdk.neural.reader import TorchReader
 
-        return Generator(self._frozen, self._method)
+        return TorchReader(self._frozen, self._method)

@@ -85,7 +85,7 @@ class Ingestor:
 
         def compress() -> None:
             if unready and when == "now":
-                self.queue.encode_backlog(on_batch=lambda n: step(compressed=n), of=unready)
+                self.queue.compress_backlog(on_batch=lambda n: step(compressed=n), of=unready)
                 unready.clear()
 
         try:
@@ -120,7 +120,7 @@ class Ingestor:
             self.worker.wake()
             return progress
         return progress.plus(
-            compressed=self.queue.encode_backlog(of=[document.id for document in named])
+            compressed=self.queue.compress_backlog(of=[document.id for document in named])
         )
 
     def from_archive(
@@ -147,7 +147,7 @@ class Ingestor:
             if on_progress:
                 on_progress(progress)
 
-        return self.queue.encode_backlog(on_batch=batch_done)
+        return self.queue.compress_backlog(on_batch=batch_done)
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
         """Store one document's text in one write transaction.

@@ -29,10 +29,10 @@ class QuestionCompressor:
         """See ports.Compressor."""
         return self.frozen().compress(texts)
 
-    def reads(self, memory: CompressedPassage) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """See ports.Compressor."""
-        return self.frozen().reads(memory)
+        return self.frozen().is_valid(memory)
 
-    def encode_query(self, question: str) -> Vector:
+    def embed_question(self, question: str) -> Vector:
         """See ports.Compressor."""
         return self.embed(question)

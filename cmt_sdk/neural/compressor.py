@@ -70,10 +70,10 @@ class PassageCompressor:
             for memory, embedding, fidelity in zip(memories, embeddings, found, strict=True)
         ]
 
-    def reads(self, memory: CompressedPassage) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """Whether a memory from elsewhere is complete and one that this model can read."""
         return self.method.is_valid(memory)
 
-    def encode_query(self, question: str) -> Vector:
+    def embed_question(self, question: str) -> Vector:
         """The question's embedding [dimension]."""
         return self.embedder.query(question)

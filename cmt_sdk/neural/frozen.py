@@ -17,7 +17,7 @@ from transformers import DynamicCache
 
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.attention import NAME, leave_out_cudnn
-from cmt_sdk.text.prompts import Prompts
+from cmt_sdk.text.prompt_tokens import Prompts
 
 
 @dataclass(frozen=True)

@@ -74,7 +74,7 @@ class Retriever:
         """Return the question's vector, float32 [dimension]."""
         self.queue.check_fingerprint()
         with self.lock:
-            return self.engine.compressor.encode_query(legible(question))
+            return self.engine.compressor.embed_question(legible(question))
 
     def scores(self, texts: Sequence[str]) -> Vector:
         """Return intent scores of texts, float32 [n, labels], for `understanding.understand`."""
@@ -184,7 +184,7 @@ class Retriever:
         known = self.index.vectors([p.id for p in first]) if first else {}
         missing = [p for p in first if p.id not in known]
         if missing and not self.store.read_only:
-            self.queue.encode_passages(missing)
+            self.queue.compress_passages(missing)
 
     def rank(
         self,

@@ -100,7 +100,7 @@ class Passages(Database):
         Raises:
             ModelMismatch: another model made stored compressed passages; nothing is stored.
         """
-        data = {passage: pack(made.memory) for passage, made in encoded.items()}
+        data = {passage: pack(made.compressed) for passage, made in encoded.items()}
         with self._write() as db:
             self._check_maker(db, fingerprint)
             body = {"id": fingerprint.id, "body": json.dumps(asdict(fingerprint))}

@@ -67,13 +67,15 @@ class FakeCompressor:
         """
         self.compressed += texts
         embeddings = (
-            self.embedder.vectors(texts) if self.embedder else [self.encode_query(t) for t in texts]
+            self.embedder.vectors(texts)
+            if self.embedder
+            else [self.embed_question(t) for t in texts]
         )
         return [
             Encoded(self._memory(t), vector) for t, vector in zip(texts, embeddings, strict=True)
         ]
 
-    def reads(self, memory: CompressedPassage) -> bool:
+    def is_valid(self, memory: CompressedPassage) -> bool:
         """True where it holds a passage's bytes."""
         held = memory.arrays.get("bytes")
         return (
@@ -85,7 +87,7 @@ class FakeCompressor:
         hidden = np.frombuffer(text.encode(), np.uint8) ^ np.uint8(0x55)
         return CompressedPassage("fake", len(text.split()), {"bytes": hidden})
 
-    def encode_query(self, question: str) -> Vector:
+    def embed_question(self, question: str) -> Vector:
         """A unit vector, shape [64], or the embedder's."""
         if self.embedder:
             return self.embedder.query(question)

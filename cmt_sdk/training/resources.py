@@ -12,7 +12,7 @@ import torch
 
 from cmt_sdk.errors import InvalidSetting, StorageDenied, StorageFull
 from cmt_sdk.neural.batching import BATCH_TOKENS
-from cmt_sdk.system.memory import free_memory, size_text
+from cmt_sdk.system.ram import free_memory, size_text
 from cmt_sdk.training.distributed import Workers
 from cmt_sdk.training.recipe import NOT_FOR_ALL, Recipe, ResourceEstimate
 from cmt_sdk.training.sizes import ModelSizes, estimate

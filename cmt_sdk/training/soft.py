@@ -294,7 +294,7 @@ class SoftTask:
 
 
 def reading_cache(lm: FrozenModel, rows: Sequence[Sequence[SoftTokens]]) -> MemoryCache:
-    """Each row's memories as `neural.generator` reads them, with gradients.
+    """Each row's memories as `neural.reader` reads them, with gradients.
 
     Args:
         lm: The model.

@@ -97,12 +97,12 @@ class Encoded:
     """What a compressor makes of one passage.
 
     Attributes:
-        memory: The compressed passage, which is read.
+        compressed: The compressed passage, which is read.
         embedding: Float32 [dimension], of length 1, by which it is found.
         fidelity: In [0, 1], how much of the passage the model reads from its compressed form; None
             if it was not measured.
     """
 
-    memory: CompressedPassage
+    compressed: CompressedPassage
     embedding: Vector
     fidelity: float | None = None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from cmt_sdk.errors import CMTError, InvalidSetting, ModelError, ModelUnsupported
-from cmt_sdk.system.memory import free_memory, size_text
+from cmt_sdk.system.ram import free_memory, size_text
 from cmt_sdk.weights.download import pull_model
 from cmt_sdk.weights.registry import ModelInfo, is_gguf, model_info, tokenizer_hash
 from cmt_sdk.weights.shapes import shape_of

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cmt_sdk.errors import ModelDownload, ModelError, ModelNotFound, ModelUnsupported
-from cmt_sdk.system.memory import free_memory, size_text
+from cmt_sdk.system.ram import free_memory, size_text
 from cmt_sdk.weights import convert, hub_source, wheels
 from cmt_sdk.weights.attempt import LEAST_SECONDS, Pull, check_hash, reserve
 from cmt_sdk.weights.headers import check_gguf

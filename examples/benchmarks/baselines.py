@@ -40,7 +40,7 @@ from cmt_cli.main import main as cmt
 from cmt_sdk.memory import Memory
 from cmt_sdk.memory.assembly import LocalEngine, Parts, assemble
 from cmt_sdk.neural.attention import NAME
-from cmt_sdk.neural.generator import Generator, Reading
+from cmt_sdk.neural.reader import Reading, TorchReader
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.types import Document, Filter, Match, Piece, Progress, Prompt, SearchMode, Vector
 
@@ -112,7 +112,7 @@ class Uncompressed(Memory):
 
 
 @dataclass(frozen=True)
-class Pressed(Generator):
+class Pressed(TorchReader):
     """The text reader, which reads the entries that a press has left. press: its class. ratio: one
     in so many is left.
     """
@@ -121,7 +121,7 @@ class Pressed(Generator):
     ratio: float = 1.0
 
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
-        """As Generator's, with the attention that kvpress has patched: KVzip's entries are hidden
+        """As TorchReader's, with the attention that kvpress has patched: KVzip's entries are hidden
         there, not dropped.
         """
         self.lm.model.set_attn_implementation("sdpa")

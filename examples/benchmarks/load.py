@@ -73,9 +73,9 @@ class Synthetic(FakeCompressor):
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
         """One small memory a text."""
         memory = CompressedPassage("fake", 1, {"bytes": np.zeros(64, np.uint8)})
-        return [Encoded(memory, self.encode_query(t)) for t in texts]
+        return [Encoded(memory, self.embed_question(t)) for t in texts]
 
-    def encode_query(self, question: str) -> Vector:
+    def embed_question(self, question: str) -> Vector:
         """A unit vector, shape [256]."""
         seed = zlib.crc32(question.encode())
         vector = self._topics[seed % TOPICS] + np.random.default_rng(seed).standard_normal(

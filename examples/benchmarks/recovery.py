@@ -18,9 +18,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import cmt_sdk
-from cmt_sdk.neural.generator import Generator, Reading
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.methods.kvzip import REPEAT
+from cmt_sdk.neural.reader import Reading, TorchReader
 from cmt_sdk.reading.decoding import decode
 from cmt_sdk.reading.limits import NON_BEST_BIAS
 from cmt_sdk.types import CompressedPassage
@@ -35,7 +35,7 @@ def passages(memory: cmt_sdk.Memory, count: int) -> list[str]:
     return [memory.passages(d.id)[1].content for d in memory.documents()]
 
 
-def repeated(reader: Generator, memory: CompressedPassage) -> str:
+def repeated(reader: TorchReader, memory: CompressedPassage) -> str:
     """The reply of the bare model that is asked to repeat the notes of this memory."""
     cue = reader.lm.ids(REPEAT)
     cache = reader.method.cache([[memory]], room=len(cue) + memory.tokens, bias=NON_BEST_BIAS)
@@ -85,7 +85,7 @@ def main() -> None:
         ]
         for keep in KEEPS:
             method = KVMethod(engine._frozen, rotary, keep)  # type: ignore[attr-defined]
-            reader = Generator(method.lm, method)
+            reader = TorchReader(method.lm, method)
             packed = method.compress(texts)
             lines.append(row(keep, texts, [repeated(reader, m) for m in packed]))
             print(lines[-1], flush=True)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import cmt_sdk
-from cmt_sdk.text import phrases
+from cmt_sdk.text import fixed_replies
 from cmt_sdk.understanding import understand
 from tests.fit_probe import accuracy, held_out
 
@@ -78,7 +78,7 @@ def test_forgetting_in_words(memory, chat):
     chat.say("My phone number is 555 0134.")
     chat.say("I hate olives.")
     question = chat.say("Please delete everything you know about my phone.").text
-    assert question == phrases.confirmation(["My phone number is 555 0134."])
+    assert question == fixed_replies.confirmation(["My phone number is 555 0134."])
     assert chat.say("Yes, please.").text.startswith("Erased: 1 text")
     assert "555" not in chat.say("What is my phone number?").text
     assert kept(memory, chat) == ["I hate olives."]

@@ -76,7 +76,7 @@ def test_a_change_costs_what_it_changes(memory, engine, text, cost):
     assert {f.check: f.detail for f in memory.check() if not f.ok} == {}
     for content, key in keys_by_content(memory, "log").items():
         assert np.allclose(
-            np.frombuffer(key, np.float32), engine.compressor.encode_query(content), atol=1e-6
+            np.frombuffer(key, np.float32), engine.compressor.embed_question(content), atol=1e-6
         )
     day = passages[-1].text
     assert memory.search(day, 1, mode="text")[0].passage.text == day
@@ -214,5 +214,5 @@ def test_a_change_while_another_thread_compresses_is_not_lost(tmp_path):
         assert memory.stats().pending == 0
         for content, key in keys_by_content(memory, "log").items():
             assert np.allclose(
-                np.frombuffer(key, np.float32), engine.compressor.encode_query(content), atol=1e-6
+                np.frombuffer(key, np.float32), engine.compressor.embed_question(content), atol=1e-6
             )

@@ -49,7 +49,7 @@ def pair(request, tmp_path, monkeypatch):
 
 def memories(engine):
     """Compressed passages, short ones complete."""
-    return [e.memory for e in engine.compressor.compress(TEXTS)]
+    return [e.compressed for e in engine.compressor.compress(TEXTS)]
 
 
 def answer(reader, prompt, most=12):
@@ -101,7 +101,7 @@ def test_both_score_questions_and_spans_alike(pair):
 def test_both_embed_questions_and_read_states_alike(pair):
     """One space for passages, which torch embeds, and questions."""
     engine, graph = pair
-    theirs = engine.compressor.encode_query(QUESTION)
+    theirs = engine.compressor.embed_question(QUESTION)
     assert graph.embed(QUESTION) == pytest.approx(theirs, abs=1e-4)
     states = engine.state_reader.states([QUESTION, "Hi"])
     assert graph.state_reader.states([QUESTION, "Hi"]) == pytest.approx(states, abs=1e-3)
@@ -142,7 +142,7 @@ def test_adapters_are_read_alike(tmp_path, monkeypatch):
     engine, graph = opened(folder, bundle)
     for prompt in prompts(engine):
         assert answer(graph.reader, prompt)[0] == answer(engine.reader, prompt)[0]
-    theirs = engine.compressor.encode_query(QUESTION)
+    theirs = engine.compressor.embed_question(QUESTION)
     assert graph.embed(QUESTION) == pytest.approx(theirs, abs=1e-4)
 
 

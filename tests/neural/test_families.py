@@ -11,11 +11,11 @@ from transformers import DynamicCache
 import cmt_sdk
 from cmt_sdk.errors import InvalidInput, ModelUnsupported
 from cmt_sdk.neural.attention import attend_rows
-from cmt_sdk.neural.generator import Generator
 from cmt_sdk.neural.methods import kv
 from cmt_sdk.neural.methods.kv import KVMethod, check_kv
 from cmt_sdk.neural.methods.soft import SoftMethod, check_soft
 from cmt_sdk.neural.quantization import QuantizedRows
+from cmt_sdk.neural.reader import TorchReader
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import save_tiny, tiny_frozen
@@ -55,9 +55,9 @@ def from_memories(lm, rotary, memories, asked):
     return lm.logits(out[0])
 
 
-def answer(generator, prompt, tokens=4):
+def answer(reader, prompt, tokens=4):
     """The usage of an answer."""
-    return list(generator.read(prompt, tokens))[-1].usage
+    return list(reader.read(prompt, tokens))[-1].usage
 
 
 # -- the bare model ------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ def test_text_read_in_parts_equals_one_prompt(family, changes):
     whole = lm.prefix_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")
     expected = from_text(lm, whole)[-1].softmax(-1)
     known = 1 - expected[lm.ids("I don't know.")[0]]
-    usage = answer(Generator(lm, SoftMethod(lm, 4)), Prompt("Where?", passages=[TEXT]), 1)
+    usage = answer(TorchReader(lm, SoftMethod(lm, 4)), Prompt("Where?", passages=[TEXT]), 1)
     assert usage.confidence == pytest.approx(float(known * expected.max()), abs=1e-4)
 
 
@@ -164,7 +164,7 @@ def test_pruned_memories_are_read(family):
     assert not torch.allclose(pruned, whole, atol=1e-2)
     assert (
         answer(
-            Generator(lm, KVMethod(lm, rotary)),
+            TorchReader(lm, KVMethod(lm, rotary)),
             Prompt("Where?", memories=KVMethod(lm, rotary, 0.25).compress([TEXT])),
         ).answer_tokens
         >= 0
@@ -187,13 +187,13 @@ def test_notes_beyond_a_window_are_refused(family):
     """Within it the layers see everything; beyond it they would not."""
     lm = tiny_frozen(tiny_model(family, sliding_window=256))
     compressor = KVMethod(lm, check_kv(lm), 0.25)
-    generator = Generator(lm, compressor)
+    reader = TorchReader(lm, compressor)
     assert lm.window == 256
-    answer(generator, Prompt("Where?", memories=compressor.compress([TEXT])))
+    answer(reader, Prompt("Where?", memories=compressor.compress([TEXT])))
     with pytest.raises(
         InvalidInput, match=r"need \d+ tokens, the model's window holds 256; ask with a smaller k"
     ):
-        answer(generator, Prompt("Where?", memories=compressor.compress([TEXT, 2 * OTHER])))
+        answer(reader, Prompt("Where?", memories=compressor.compress([TEXT, 2 * OTHER])))
 
 
 @pytest.mark.parametrize("family", ["mistral", "phi3"])
@@ -202,12 +202,12 @@ def test_spans_after_a_text_beyond_a_window_are_refused_as_too_long(family):
     fail: their caller goes on without them where a prompt is too long.
     """
     lm = tiny_frozen(tiny_model(family, sliding_window=256))
-    generator = Generator(lm, KVMethod(lm, check_kv(lm), 0.25))
+    reader = TorchReader(lm, KVMethod(lm, check_kv(lm), 0.25))
     prompt = Prompt("Where?", passages=[TEXT, 2 * OTHER])
-    answer(generator, prompt)
+    answer(reader, prompt)
     with pytest.raises(InvalidInput, match=r"need \d+ tokens, the model's window holds 256"):
-        generator.answer_spans(prompt, TEXT, [(0, 3)])
-    assert generator.answer_spans(Prompt("Where?", passages=["A boat."]), "A boat.", [(2, 6)])
+        reader.answer_spans(prompt, TEXT, [(0, 3)])
+    assert reader.answer_spans(Prompt("Where?", passages=["A boat."]), "A boat.", [(2, 6)])
 
 
 def test_the_window_is_the_smallest_of_the_layers():
@@ -349,6 +349,6 @@ def test_soft_memories_are_made_and_read(family):
     memories = SoftMethod(lm, 4).compress([TEXT, OTHER])
     counts = [-(-len(lm.passage_ids(text)) // 4) for text in (TEXT, OTHER)]
     assert [len(m.arrays["soft_codes"]) for m in memories] == counts
-    usage = answer(Generator(lm, SoftMethod(lm, 4)), Prompt("Where?", memories=memories))
+    usage = answer(TorchReader(lm, SoftMethod(lm, 4)), Prompt("Where?", memories=memories))
     assert usage.prompt_tokens == sum(counts) + len(lm.question_ids("Where?"))
     assert 0 < usage.confidence < 1

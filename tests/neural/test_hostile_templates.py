@@ -8,7 +8,7 @@ import time
 import pytest
 from jinja2 import TemplateError
 
-from cmt_sdk.text.templates import render
+from cmt_sdk.text.template_sandbox import render_template
 
 TALK = [
     {"role": "user", "content": "Where is 'it'? {12345678} <b> é"},
@@ -62,7 +62,7 @@ def test_a_template_without_end_is_refused(template: str) -> None:
     """Within seconds, whatever it makes too much of, and by an error of templates."""
     started = time.process_time()
     with pytest.raises(TemplateError):
-        render(template, TALK, "26 Jul 2024")
+        render_template(template, TALK, "26 Jul 2024")
     assert time.process_time() - started < 30
 
 
@@ -113,7 +113,7 @@ def test_a_sound_template_gives_what_transformers_gives(template: str) -> None:
         TALK, chat_template=clock + template, tokenize=False, add_generation_prompt=True
     )
     assert (
-        render(
+        render_template(
             template,
             TALK,
             "26 Jul 2024",
@@ -129,7 +129,7 @@ def test_a_long_conversation_is_within_the_bounds() -> None:
     turns = [{"role": "user", "content": f"Note {n}. " * 20} for n in range(1000)]
     long = [{"role": "user", "content": "word " * 200_000}]
     for said in (turns, long):
-        text = render(SOUND[0], said, "x")
+        text = render_template(SOUND[0], said, "x")
         assert text.count("<|im_end|>") == len(said)
         assert sum(len(m["content"]) for m in said) < len(text)
 
@@ -142,5 +142,5 @@ def test_what_a_template_refuses_is_its_own_word() -> None:
         ("{{ x.y.z }}", "x"),
     ):
         with pytest.raises(TemplateError, match=word):
-            render(template, TALK, "x")
-    assert json.loads(render("{{ messages|tojson }}", TALK, "x")) == TALK
+            render_template(template, TALK, "x")
+    assert json.loads(render_template("{{ messages|tojson }}", TALK, "x")) == TALK

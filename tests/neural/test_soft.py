@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from cmt_sdk.errors import InvalidInput, ModelUnsupported
-from cmt_sdk.neural.generator import Generator
 from cmt_sdk.neural.methods.soft import SoftMethod, unpacked
 from cmt_sdk.neural.methods.soft_tokens import (
     SoftTokens,
@@ -19,6 +18,7 @@ from cmt_sdk.neural.methods.soft_tokens import (
 from cmt_sdk.neural.methods.ward import merge_windows
 from cmt_sdk.neural.partial_forward import run_until
 from cmt_sdk.neural.quantization import fake_quantize
+from cmt_sdk.neural.reader import TorchReader
 from cmt_sdk.testing.families import FAMILIES, tiny_model
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
 from cmt_sdk.types import CompressedPassage, Prompt
@@ -177,9 +177,9 @@ def test_an_answer_depends_on_the_memory(lm):
     confidences = []
     for text in (TEXT, "A harbour lies in Genoa, far from all."):
         memories = SoftMethod(lm, 4).compress([text])
-        usage = list(Generator(lm, SoftMethod(lm, 4)).read(Prompt("Where?", memories=memories), 3))[
-            -1
-        ].usage
+        usage = list(
+            TorchReader(lm, SoftMethod(lm, 4)).read(Prompt("Where?", memories=memories), 3)
+        )[-1].usage
         assert usage.prompt_tokens == len(lm.question_ids("Where?")) + -(
             -len(lm.passage_ids(text)) // 4
         )

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from cmt_sdk.neural.generator import Generator
 from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.neural.methods.soft_tokens import SoftTokens
+from cmt_sdk.neural.reader import TorchReader
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import byte_tokenizer, tiny_llama
 from cmt_sdk.training.adapters import trainable
@@ -55,13 +55,13 @@ def test_the_first_word_is_that_of_serving(task):
         logits = lm.logits(answer_states(lm, cache, Rows.of([pack], lm.device)))[0]
     (usage,) = [
         p.usage
-        for p in Generator(lm, SoftMethod(lm, 4)).read(Prompt(question, memories=stored), 1)
+        for p in TorchReader(lm, SoftMethod(lm, 4)).read(Prompt(question, memories=stored), 1)
         if p.usage
     ]
     assert usage.answer_tokens == 1
     told = [
         p.text
-        for p in Generator(lm, SoftMethod(lm, 4)).read(Prompt(question, memories=stored), 1)
+        for p in TorchReader(lm, SoftMethod(lm, 4)).read(Prompt(question, memories=stored), 1)
         if p.text
     ]
     assert lm.tokenizer.decode([int(logits.argmax())]).startswith("".join(told)[:1])

@@ -188,8 +188,8 @@ def same_memories(left: FakeStore, right: FakeStore) -> bool:
                 p.document_id,
                 p.text,
                 f,
-                e.memory.kind,
-                e.memory.tokens,
+                e.compressed.kind,
+                e.compressed.tokens,
                 e.embedding.tobytes(),
                 _bytes(e),
             )
@@ -200,7 +200,7 @@ def same_memories(left: FakeStore, right: FakeStore) -> bool:
 
 
 def _bytes(encoded: Encoded) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    return {n: (str(a.dtype), a.shape, a.tobytes()) for n, a in encoded.memory.arrays.items()}
+    return {n: (str(a.dtype), a.shape, a.tobytes()) for n, a in encoded.compressed.arrays.items()}
 
 
 def rewritten(path: Path, change: Callable[[dict[str, bytes]], None]) -> Path:

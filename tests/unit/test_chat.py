@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
-from cmt_sdk.text import phrases
+from cmt_sdk.text import fixed_replies
 from cmt_sdk.text.prompting import UNKNOWN
 from cmt_sdk.types import Piece, Turn, Usage
 from cmt_sdk.understanding.utterances import LABELS
@@ -62,8 +62,8 @@ def test_a_sentence_that_tells_and_seems_to_ask_is_acknowledged(tmp_path):
 def test_a_statement_without_remember_claims_nothing(memory):
     """It is heard, and nothing is added."""
     chat = memory.chat()
-    assert chat.say("I live in Berlin.").text == phrases.HEARD
-    assert chat.say(f"Forget that {NUMBER}").text == phrases.UNCHANGED
+    assert chat.say("I live in Berlin.").text == fixed_replies.HEARD
+    assert chat.say(f"Forget that {NUMBER}").text == fixed_replies.UNCHANGED
     assert memory.count() == 0
 
 
@@ -89,7 +89,7 @@ def test_a_message_longer_than_a_question_may_be_is_kept_answered_and_forgotten(
     statement = "I live in Berlin and like tea. " * 1_000
     assert chat.say(statement).text.startswith("Noted: “I live in Berlin")
     assert texts(memory) == [statement.strip()]
-    assert phrases.ASSENT in chat.say(f"Forget that {statement}").text
+    assert fixed_replies.ASSENT in chat.say(f"Forget that {statement}").text
     chat.say("Generate a title for this. " + statement)
     assert chat.heard.intent.machine
     assert len(memory.search(statement, history=[])) == 5
@@ -113,7 +113,7 @@ def test_forgetting_asks_first_and_names_what_goes(memory):
     chat = memory.chat(remember=True)
     chat.say(NUMBER)
     chat.say("I live in Berlin.")
-    assert chat.say("Forget my phone number.").text == phrases.confirmation([NUMBER])
+    assert chat.say("Forget my phone number.").text == fixed_replies.confirmation([NUMBER])
     assert NUMBER in texts(memory)
     answer = chat.say("Yes.")
     assert answer.text == "Erased: 1 text; no trace is left."
@@ -163,7 +163,7 @@ def test_what_was_not_named_is_not_erased(memory):
     memory.chat(remember=True).say(NUMBER)
     turns = [
         Turn("user", "Forget my phone number."),
-        Turn("assistant", phrases.confirmation(["Another."])),
+        Turn("assistant", fixed_replies.confirmation(["Another."])),
     ]
     memory.chat(remember=True, turns=turns).say("Yes.")
     assert texts(memory) == [NUMBER]
@@ -176,22 +176,22 @@ def test_only_what_was_told_in_this_scope_is_forgotten(memory):
         "My phone number is 555 9999.", scope="user/bob", source="chat", metadata={"role": "user"}
     )
     said = memory.chat(remember=True, scope="user/ann").say("Forget my phone number.").text
-    assert said == phrases.CONCERNS_NOTHING
+    assert said == fixed_replies.CONCERNS_NOTHING
     memory.chat(remember=True).say("Forget my phone number.")
     assert memory.count() == 2
 
 
 def test_a_long_statement_is_quoted_in_one_line():
     """And cut."""
-    said = phrases.noted("I live\nin " + "a very " * 40 + "small house.")
+    said = fixed_replies.noted("I live\nin " + "a very " * 40 + "small house.")
     assert said.startswith("Noted: “I live in a very")
     assert said.endswith("…”")
-    assert len(said) <= phrases.QUOTED + len("Noted: “”")
+    assert len(said) <= fixed_replies.QUOTED + len("Noted: “”")
 
 
 def test_what_a_statement_takes_the_place_of_is_named():
     """With its words."""
-    said = phrases.noted("I live in Berlin now.", ["I live in Paris."])
+    said = fixed_replies.noted("I live in Berlin now.", ["I live in Paris."])
     assert said == "Noted: “I live in Berlin now.” Before: “I live in Paris.”"
 
 

@@ -1,4 +1,6 @@
-"""Prompts as token ids: what a model reads before, around and after the notes. Knows no model."""
+"""Prompts as token ids: the messages of a prompt in the model's chat template, tokenized, in the
+parts before and after the notes. Knows no model.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,7 @@ from jinja2 import TemplateError
 
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.text.prompting import SLOT, messages, passage_text, talk
-from cmt_sdk.text.templates import render
+from cmt_sdk.text.template_sandbox import render_template
 from cmt_sdk.types import Turn
 
 # Some chat templates write the date at the top (Llama 3, SmolLM3). Memories are made behind a
@@ -79,7 +81,9 @@ class Prompts:
         # a reasoning trace (Qwen3, SmolLM3) would become part of the answer
         names |= {"date_string": TEMPLATE_DATE, "enable_thinking": False}
         try:
-            return render(template, turns, TEMPLATE_DATE, **names, add_generation_prompt=True)
+            return render_template(
+                template, turns, TEMPLATE_DATE, **names, add_generation_prompt=True
+            )
         except TemplateError as error:
             raise ModelUnsupported(
                 f"{self.family}: its chat template refuses the prompt ({error}); use another model"

@@ -1,4 +1,4 @@
-"""The main memory of this machine."""
+"""RAM: how much of it programs can still take, and sizes in words."""
 
 from __future__ import annotations
 

@@ -8,11 +8,11 @@ import torch
 
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.generator import Generator
 from cmt_sdk.neural.methods import kv
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.neural.quantization import QuantizedRows
+from cmt_sdk.neural.reader import TorchReader
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.neural.scoring import question_likelihoods
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
@@ -27,8 +27,8 @@ def lm():
 
 
 @pytest.fixture(scope="module")
-def generator(lm):
-    return Generator(lm, KVMethod(lm, Rotary(lm.model)))
+def reader(lm):
+    return TorchReader(lm, KVMethod(lm, Rotary(lm.model)))
 
 
 def weights(model):
@@ -39,42 +39,42 @@ def weights(model):
     return digest.hexdigest()
 
 
-def answer(generator, prompt, tokens=12):
+def answer(reader, prompt, tokens=12):
     """The text of an answer and its usage."""
-    pieces = list(generator.read(prompt, tokens))
+    pieces = list(reader.read(prompt, tokens))
     return "".join(p.text for p in pieces), pieces[-1].usage
 
 
-def test_without_notes_the_model_is_the_base_model(lm, generator):
+def test_without_notes_the_model_is_the_base_model(lm, reader):
     """Logits are bit-identical to an untouched model, before and after memories were read."""
     untouched, ids = tiny_llama(), torch.tensor([[5, 9, 77, 130, 2]])
     with torch.inference_mode():
         expected = untouched(input_ids=ids).logits
         assert torch.equal(lm.model(input_ids=ids).logits, expected)
         answer(
-            generator,
-            Prompt("Where?", memories=KVMethod(lm, generator.method.rotary, 0.5).compress([TEXT])),
+            reader,
+            Prompt("Where?", memories=KVMethod(lm, reader.method.rotary, 0.5).compress([TEXT])),
         )
         assert torch.equal(lm.model(input_ids=ids).logits, expected)
 
 
-def test_the_weights_never_change(lm, generator):
+def test_the_weights_never_change(lm, reader):
     """Compressing and reading leave every byte of the base model as it was."""
     before = weights(lm.model)
     answer(
-        generator,
+        reader,
         Prompt(
             "Where?",
-            memories=KVMethod(lm, generator.method.rotary, 0.25).compress([TEXT, TEXT + "!"]),
+            memories=KVMethod(lm, reader.method.rotary, 0.25).compress([TEXT, TEXT + "!"]),
         ),
     )
-    answer(generator, Prompt("Where?", passages=[TEXT]))
+    answer(reader, Prompt("Where?", passages=[TEXT]))
     assert weights(lm.model) == before == weights(tiny_llama())
 
 
-def test_bare_reading_equals_generate(lm, generator):
+def test_bare_reading_equals_generate(lm, reader):
     """Greedy reading without notes gives the tokens of transformers' own generate."""
-    text, usage = answer(generator, Prompt("Where is it?", notes=False))
+    text, usage = answer(reader, Prompt("Where is it?", notes=False))
     ids = torch.tensor([lm.bare_ids("Where is it?")])
     with torch.inference_mode():
         expected = lm.model.generate(
@@ -84,11 +84,11 @@ def test_bare_reading_equals_generate(lm, generator):
     assert usage.prompt_tokens == ids.shape[1]
 
 
-def test_text_reading_equals_one_plain_prompt(lm, generator):
+def test_text_reading_equals_one_plain_prompt(lm, reader):
     """Head, passage and question read in parts give what the model says to the whole prompt at
     once.
     """
-    text, usage = answer(generator, Prompt("Where?", passages=[TEXT]))
+    text, usage = answer(reader, Prompt("Where?", passages=[TEXT]))
     ids = torch.tensor([lm.prefix_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")])
     with torch.inference_mode():
         expected = lm.model.generate(
@@ -98,7 +98,7 @@ def test_text_reading_equals_one_plain_prompt(lm, generator):
     assert usage.prompt_tokens == len(lm.passage_ids(TEXT)) + len(lm.question_ids("Where?"))
 
 
-def test_a_memory_of_all_entries_reads_like_the_text(lm, generator, monkeypatch):
+def test_a_memory_of_all_entries_reads_like_the_text(lm, reader, monkeypatch):
     """With every entry kept, only the four-bit rounding separates memory from text: without it the
     first token's odds agree.
     """
@@ -106,9 +106,9 @@ def test_a_memory_of_all_entries_reads_like_the_text(lm, generator, monkeypatch)
         kv, "quantize", lambda rows, _group=0: QuantizedRows(rows.float(), rows[:, :1].half())
     )
     monkeypatch.setattr(kv, "dequantize", lambda codes: codes.codes)
-    _, from_text = answer(generator, Prompt("Where?", passages=[TEXT]), 1)
-    memories = KVMethod(lm, generator.method.rotary, 1.0).compress([TEXT])
-    _, from_memory = answer(generator, Prompt("Where?", memories=memories), 1)
+    _, from_text = answer(reader, Prompt("Where?", passages=[TEXT]), 1)
+    memories = KVMethod(lm, reader.method.rotary, 1.0).compress([TEXT])
+    _, from_memory = answer(reader, Prompt("Where?", memories=memories), 1)
     assert from_memory.confidence == pytest.approx(from_text.confidence, abs=1e-3)
     assert from_memory.prompt_tokens == len(lm.question_ids("Where?"))
 
@@ -139,14 +139,16 @@ def test_a_prompt_over_the_context_is_refused():
     with pytest.raises(
         InvalidInput, match=r"need \d+ tokens, the model's context holds 256; ask with a smaller k"
     ):
-        answer(Generator(lm, KVMethod(lm, Rotary(lm.model))), Prompt("Where?", passages=[TEXT * 9]))
+        answer(
+            TorchReader(lm, KVMethod(lm, Rotary(lm.model))), Prompt("Where?", passages=[TEXT * 9])
+        )
 
 
 def test_soft_memories_are_read(lm):
     """Soft tokens take the place of words: a passage costs a quarter of its tokens."""
     method = SoftMethod(lm, 4)
     prompt = Prompt("Where?", memories=method.compress([TEXT]))
-    _, usage = answer(Generator(lm, method), prompt)
+    _, usage = answer(TorchReader(lm, method), prompt)
     assert usage.prompt_tokens == len(lm.question_ids("Where?")) + -(
         -len(lm.passage_ids(TEXT)) // 4
     )
@@ -166,7 +168,7 @@ def test_between_two_pieces_the_adapter_is_off():
     lm = FrozenModel(bare.model, bare.tokenizer, activate)
     method = KVMethod(lm, Rotary(lm.model), 0.5)
     prompt = Prompt("Where?", memories=method.compress([TEXT]))
-    states = [list(on) for _ in Generator(lm, method).read(prompt, 5)]
+    states = [list(on) for _ in TorchReader(lm, method).read(prompt, 5)]
     assert len(states) > 1
     assert not any(states)
 
@@ -197,7 +199,7 @@ def test_a_question_is_most_probable_after_the_memory_that_tells_of_it():
         logs = lm.logits(states[0]).log_softmax(-1)
     expected = [float(logs[len(before) - 1 + n, word]) for n, word in enumerate(words)]
     assert together[0] == pytest.approx(expected, rel=1e-3, abs=1e-3)
-    assert Generator(lm, method).word_likelihoods(question, memories)[0] == pytest.approx(
+    assert TorchReader(lm, method).word_likelihoods(question, memories)[0] == pytest.approx(
         expected, rel=1e-3, abs=1e-3
     )
 
@@ -207,7 +209,7 @@ def test_soft_memories_have_likelihoods_too():
     lm = tiny_frozen()
     method = SoftMethod(lm, 4)
     memories = method.compress(["The museum is in Lisbon.", "A harbour."])
-    found = Generator(lm, method).word_likelihoods("Where is the museum?", memories)
+    found = TorchReader(lm, method).word_likelihoods("Where is the museum?", memories)
     first, second = map(sum, found)
     assert first < 0
     assert second < 0
@@ -219,32 +221,32 @@ def test_a_stretch_is_as_likely_as_its_words_one_by_one(kind):
     """After memories, text and soft memories; the model ends the answer after each span."""
     lm = tiny_frozen()
     method = SoftMethod(lm, 4) if kind == "soft" else KVMethod(lm, Rotary(lm.model), 0.5)
-    generator = Generator(lm, method)
+    reader = TorchReader(lm, method)
     prompt = Prompt("Where is it?", passages=[TEXT])
     if kind != "text":
         prompt = Prompt("Where is it?", memories=method.compress([TEXT, "A harbour."]))
     text = "in Lisbon, by the sea"
     words = [(0, 2), (3, 9), (11, 13), (14, 17), (18, 21)]
-    found = {s.text: s for s in generator.answer_spans(prompt, text, words)}
+    found = {s.text: s for s in reader.answer_spans(prompt, text, words)}
     assert {"in", "in Lisbon", "Lisbon, by", "sea"} <= set(found)
     for span in ("Lisbon", "Lisbon, by"):
         ids = lm.ids(span)
-        expected = one_by_one(generator, prompt, ids)
+        expected = one_by_one(reader, prompt, ids)
         assert found[span].likelihood == pytest.approx(expected, rel=1e-3, abs=1e-3)
         assert found[span].tokens == len(ids)
 
 
-def one_by_one(generator, prompt, ids):
+def one_by_one(reader, prompt, ids):
     """The log probability of an answer and its end, one forward pass per token."""
-    reading = generator._read_notes(prompt, 40)
+    reading = reader._read_notes(prompt, 40)
     steps = reading.ids
     position = reading.position
     total = 0.0
     with torch.inference_mode():
         for token in [*ids, None]:
-            with generator.lm.activate(reading.adapter):
-                logs = generator._next_logits(reading, steps, position).log_softmax(-1)
-            ends = logs[sorted(generator.lm.stop_ids)].logsumexp(0)
+            with reader.lm.activate(reading.adapter):
+                logs = reader._next_logits(reading, steps, position).log_softmax(-1)
+            ends = logs[sorted(reader.lm.stop_ids)].logsumexp(0)
             total += float(ends if token is None else logs[token])
             position += len(steps)
             steps = [token]

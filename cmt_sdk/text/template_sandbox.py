@@ -268,7 +268,9 @@ def _compiled(template: str) -> Template:
     return environment.from_string(tree)
 
 
-def render(template: str, messages: Sequence[Mapping[str, str]], day: str, **given: Any) -> str:
+def render_template(
+    template: str, messages: Sequence[Mapping[str, str]], day: str, **given: Any
+) -> str:
     """The prompt that a chat template makes of messages, as transformers' `apply_chat_template`
     does.
 

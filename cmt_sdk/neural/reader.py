@@ -47,8 +47,8 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Generator:
-    """The reader of one model and one compression method.
+class TorchReader:
+    """The port Reader for one model and one compression method, by torch.
 
     Attributes:
         lm: The frozen model.
