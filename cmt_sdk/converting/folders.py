@@ -1,8 +1,8 @@
 """Chooses the files of a folder to read. Knows suffixes and names, no contents.
 
-Hidden files, lock files and other files that programs leave behind are left out silently. Files that
-a person might miss are counted and named once: files of other kinds, files that ignore files name,
-files in a cloud, links.
+Hidden files, lock files and other files that programs leave behind are left out silently. Files
+that a person might miss are counted and named once: files of other kinds, files that ignore files
+name, files in a cloud, links.
 No link is followed: the sender of a folder could have a file of the reader's own remembered.
 """
 

@@ -1,4 +1,4 @@
-"""Understanding: what a message wants, which days it means, and which of two notes is the newer one.
+"""Understanding: what a message wants, the days that it means, and which of two notes is newer.
 
 `intent` applies a linear probe sentence by sentence. `probe` fits it to the labelled messages of
 `utterances.tsv` (nine languages), on states of the open model and on hashed characters and words;
