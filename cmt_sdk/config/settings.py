@@ -22,7 +22,7 @@ DEFAULT_MODEL = "smollm2-135m-instruct"
 # passages that `search(mode="reranked")` reranks where the settings rerank none
 DEFAULT_RERANK_DEPTH = 10
 CHOICES: Mapping[str, tuple[str, ...]] = {
-    "precision": ("auto", "nf4", "bf16", "fp32"),
+    "precision": ("auto", "nf4", "bf16", "fp16", "fp32"),
     "runtime": ("auto", "torch", "onnx"),
     "aggregation": ("concat", "cmt"),
 }
@@ -71,9 +71,9 @@ class Settings:
         adapter: A folder with adapters, "default" for those shipped for the default model, "none"
             for none.
         device: A torch device such as "cpu" or "cuda:1"; "auto" takes a GPU where there is one.
-        precision: "nf4" (4-bit weights), "bf16", "fp32", or "auto": nf4 on CUDA, elsewhere bf16
-            where the device multiplies it, else fp32. Compressed passages made in bf16 and in fp32
-            are read by each other.
+        precision: "nf4" (4-bit weights), "bf16", "fp16", "fp32", or "auto": nf4 on CUDA, elsewhere
+            bf16 where the device multiplies it, else fp32. Compressed passages made in 16 and in 32
+            bits are read by each other.
         runtime: Reads compressed passages and embeds questions on a CPU: "onnx" by onnxruntime with
             8-bit weights, which opens in a second and writes faster, for "kv" and models like
             Llama and Qwen; "torch" by torch, as passages are compressed; "auto" by torch.

@@ -17,13 +17,13 @@ Vector: TypeAlias = NDArray[np.float32]
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What made a compressed passage. A model reads only compressed passages of its own
-    fingerprint, except that `keep` and `keep_at_least` may differ, and `quantization` between bf16
-    and fp32: the same weights, and far closer to each other than to four bits.
+    fingerprint, except that `keep` and `keep_at_least` may differ, and `quantization` between
+    bf16, fp16 and fp32: the same weights, and far closer to each other than to four bits.
 
     Attributes:
         model: The name of the base model.
         base: SHA-256 prefix of its weights.
-        quantization: "nf4", "bf16" or "fp32".
+        quantization: "nf4", "bf16", "fp16" or "fp32".
         tokenizer: SHA-256 prefix of its tokenizer.
         encoder: SHA-256 prefix of the adapter that compresses.
         matcher: SHA-256 prefix of the head that embeds.
@@ -58,7 +58,7 @@ class Fingerprint:
         mine != theirs"; empty if `other` can read them.
         """
         may = {"keep", "keep_at_least", "model"}
-        if {self.quantization, other.quantization} == {"bf16", "fp32"}:
+        if {self.quantization, other.quantization} <= {"bf16", "fp16", "fp32"}:
             may.add("quantization")
         pairs = {
             f.name: (getattr(self, f.name), getattr(other, f.name))

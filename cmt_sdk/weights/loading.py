@@ -20,6 +20,7 @@ from cmt_sdk.system.ram import free_memory, size_text
 from cmt_sdk.weights.download import pull_model
 from cmt_sdk.weights.registry import ModelInfo, is_gguf, model_info, tokenizer_hash
 from cmt_sdk.weights.shapes import shape_of
+from cmt_sdk.weights.sizes import WIDTHS
 from cmt_sdk.weights.vetted import vetted
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class LoadedModel:
         base_hash: SHA-256 prefix, 16 hexadecimal digits, of its weights' files, whatever the
             precision.
         tokenizer_hash: The same of the tokenizer's files.
-        quantization: "nf4", "bf16" or "fp32".
+        quantization: "nf4", "bf16", "fp16" or "fp32".
         adapters: Those that `attach_adapters` puts on.
     """
 
@@ -83,7 +84,7 @@ def load_base(
     Args:
         model: A pulled model, a local folder, or a .gguf file (converted on first use).
         precision: "nf4" (4-bit weights through bitsandbytes, the arithmetic of "full"), "bf16",
-            "fp32", "full" (bf16 where the device multiplies it itself, else fp32:
+            "fp16", "fp32", "full" (bf16 where the device multiplies it itself, else fp32:
             `multiplies_bf16`), or "auto": nf4 on CUDA, else "full".
         device: "auto" (CUDA where there is one, else the CPU), or a device of torch.
         gradients: Gradients flow through NF4 weights on a CPU too. Such a model reads slower.
@@ -157,7 +158,7 @@ def _check_memory(info: ModelInfo, precision: str, device: torch.device) -> None
     import torch
 
     shape = shape_of(info.path)
-    sizes = {name: shape.weights(name, _full(device)) for name in ("fp32", "bf16", "nf4")}
+    sizes = {name: shape.weights(name, _full(device)) for name in ("fp32", "fp16", "bf16", "nf4")}
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_memory()
     if sizes[precision] <= free:
         return
@@ -243,7 +244,8 @@ def _numbers(precision: str, device: torch.device) -> dict[str, Any]:
     import torch
 
     computed = _full(device) if precision == "nf4" else precision
-    dtype = torch.bfloat16 if computed == "bf16" else torch.float32
+    types = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+    dtype = types[computed]
     if precision != "nf4":
         return {"dtype": dtype}
     import_bitsandbytes()
@@ -286,8 +288,8 @@ def _precision(name: str, device: torch.device) -> str:
         return "nf4"
     if name in {"auto", "full"}:
         return _full(device)
-    if name not in {"nf4", "bf16", "fp32"}:
-        raise InvalidSetting(f"precision={name!r}: choose one of auto, nf4, bf16, fp32")
+    if name not in {"nf4", *WIDTHS}:
+        raise InvalidSetting(f"precision={name!r}: choose one of auto, nf4, {', '.join(WIDTHS)}")
     if name == "nf4" and device.type not in _NF4_DEVICES:
         raise InvalidSetting(
             f"precision='nf4' does not run on {device.type!r}: choose 'bf16', or device 'cpu' or"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from cmt_sdk.config.methods import kept_share
 
 FOUR_BITS = 0.5 + 4 / 64  # bytes a value in NF4: half a byte, and an fp32 scale for 64 values
-WIDTHS = {"bf16": 2, "fp32": 4}
+WIDTHS = {"bf16": 2, "fp16": 2, "fp32": 4}
 # Bytes of a compressed key and value together, per value of one: two codes of four bits, an fp16
 # scale for 16 values of the key and for 32 of the value (docs/format.md).
 ENTRY = 0.5 + 2 / 16 + 0.5 + 2 / 32
@@ -41,7 +41,7 @@ class Shape:
         """Bytes of the weights in memory.
 
         Args:
-            precision: "nf4", "bf16" or "fp32".
+            precision: "nf4", "bf16", "fp16" or "fp32".
             computed: The precision that NF4 weights compute in, "bf16" or "fp32"; their embeddings
                 have it too.
         """

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Train or continue adapters of the default model on one accelerator, the parts side by side. Alone, soft gets all of it: PROCESSES
 # share every step, each with BATCH examples, because one core cannot launch kernels as fast as the device runs them.
-# CHECKPOINTING=--checkpointing lets a larger BATCH fit, and takes a third longer for each example.
+# CHECKPOINTING=--checkpointing lets a larger BATCH fit, and takes a third longer for each example. NF4=1 loads the base in 4 bits
+# alone (QLoRA): with both an 8B fits into 12 GiB.
 # usage: gpu_job.sh MODEL_FOLDER DATA_FOLDER OUT_FOLDER MINUTES [DEVICE] [STEPS] [PARTS]
 # The rate falls to its floor as the minutes pass; STEPS only paces what changes on the way, so give about as many as fit. Called
 # again it goes on from its state. It leaves two bundles, OUT/kv and OUT/soft, each file under 16 MiB, and a log next to each run.
@@ -25,7 +26,7 @@ if [ "$device" = cpu ]; then kv=1 soft=1 held=1 processes=${PROCESSES:-1}; fi
 checkpointing=${CHECKPOINTING:-}
 mkdir -p "$out"
 if [ "${CHECK:-no}" = yes ] && [ "$device" != cpu ]; then
-  "${PYTHON:-python3}" "$here/examples/benchmarks/gpu_check.py" "$model" --device "$device" || echo "see why before you use what is trained here" >&2
+  "${PYTHON:-python3}" "$here/examples/benchmarks/gpu_check.py" "$out/gpu_check.md" --model "$model" --device "$device" || echo "see why before you use what is trained here" >&2
 fi
 train() {
   local launch=("${PYTHON:-python3}")
@@ -37,8 +38,8 @@ train() {
 }
 for part in $parts; do
   case $part in
-    compressor) train compressor --minutes "$minutes" --batch "$kv" --rate 1e-3 --nf4 0.2 & ;;
-    soft) train soft --minutes "$minutes" --batch "$soft" --rate "${RATE:-2e-3}" --nf4 0 $checkpointing & ;;
+    compressor) train compressor --minutes "$minutes" --batch "$kv" --rate 1e-3 --nf4 "${NF4:-0.2}" $checkpointing & ;;
+    soft) train soft --minutes "$minutes" --batch "$soft" --rate "${RATE:-2e-3}" --nf4 "${NF4:-0}" $checkpointing & ;;
     embedding) train embedding --minutes "$("${PYTHON:-python3}" -c "print($minutes * 0.6)")" --rate 1e-3 --rank 16 & ;; # it takes most of the device
     *) echo "PART=$part: choose compressor, soft or embedding" >&2; exit 2 ;;
   esac

@@ -193,7 +193,7 @@ def test_impossible_places_and_precisions_are_refused(folder: Path) -> None:
     ):
         load_base(str(folder), device="quantum")
     with pytest.raises(
-        errors.InvalidSetting, match="precision='int3': choose one of auto, nf4, bf16, fp32"
+        errors.InvalidSetting, match="precision='int3': choose one of auto, nf4, bf16, fp16, fp32"
     ):
         load_base(str(folder), precision="int3", device="cpu")
     with pytest.raises(errors.InvalidSetting, match="'nf4' does not run on 'meta'"):
