@@ -134,7 +134,8 @@ def read_documents(
     In folders the files of `FILE_SUFFIXES` are read, without hidden files, lock files and other
     files that programs leave behind, files that a .gitignore or .ignore file names, folders that
     programs fill (node_modules, build results, caches), and links. Files that a person might miss
-    are counted and logged once. Files that cannot be read are skipped with a warning; a file named in `paths` is always read.
+    are counted and logged once. Files that cannot be read are skipped with a warning; a file named
+    in `paths` is always read.
 
     Args:
         paths: Files and folders.
