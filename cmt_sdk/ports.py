@@ -1,6 +1,6 @@
 """Ports: what Memory, MemoryModel, Retriever, PassageEncoder and Ingestor need of the layers below.
 
-Each port has, or is about to have, a second implementation. Imports values only.
+`cmt_sdk.testing.fakes` and the tests implement most of them a second time. Imports values only.
 """
 
 from __future__ import annotations

@@ -196,11 +196,11 @@ class Asking(Handle):
                 `answer` is there afterwards.
             k: Passages to read: 5, or as many as fit in `budget`.
             budget: Tokens of context that the passages may take.
-            reader: "memory" reads compressed passages and never the text; "text" puts the
-                passages' text into the prompt; "auto" reads the best passage's text too where the
-                memory reader is unsure, as it is where the words of its answer stand in no
-                passage, or where the memory's fidelity is known to be low; "none" asks the bare
-                model.
+            reader: "memory" answers from compressed passages; only short notes that may contradict
+                each other are compared as text. "text" puts the passages' text into the prompt;
+                "auto" reads the best passage's text too where the memory reader is unsure, as it
+                is where the words of its answer stand in no passage, or where the memory's
+                fidelity is known to be low; "none" asks the bare model.
             max_tokens: The longest answer, in tokens.
             scope: Search only this scope, with everything beneath it.
             outside: Leave this scope out, with everything beneath it.

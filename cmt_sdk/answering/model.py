@@ -1,5 +1,5 @@
-"""MemoryModel: the story of asking: find passages, load their compressed forms, read. No torch, no
-SQL in here.
+"""MemoryModel: asks: finds passages, loads their compressed forms, reads them. No torch, no SQL in
+here.
 """
 
 from __future__ import annotations

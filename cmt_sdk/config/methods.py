@@ -13,6 +13,8 @@ from typing import Any, Protocol
 
 from cmt_sdk.errors import InvalidSetting
 
+DEFAULT_METHOD = "kv"
+
 
 class MethodSettings(Protocol):
     """The settings that decide how many entries a memory has: see config.Settings."""
@@ -47,6 +49,9 @@ class MethodInfo:
         max_rerank: The most passages to rerank; 0 where compressed passages cannot be read one by
             one.
         needs_training: Whether the answers are unreliable without adapters trained for the method.
+        lender: The method whose adapters it uses where none were trained for it, and whose parts
+            that find passages.
+        has_graph: Whether the package `cpu` reads its passages too, for runtime="onnx".
     """
 
     implementation: str
@@ -58,6 +63,8 @@ class MethodInfo:
     default_rerank: int = 0
     max_rerank: int = 2**31
     needs_training: bool = False
+    lender: str = DEFAULT_METHOD
+    has_graph: bool = False
 
     def load(self) -> Any:
         """Import the class; `create` makes the method for a model."""
@@ -104,6 +111,7 @@ _methods = {
             "fidelity": "only the passages of compressor='kv' are measured",
         },
         default_rerank=10,
+        has_graph=True,
     ),
     "soft": MethodInfo(
         "cmt_sdk.neural.methods.soft:SoftMethod",

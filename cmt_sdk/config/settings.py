@@ -14,7 +14,13 @@ from urllib.parse import SplitResult, urlsplit
 
 import platformdirs
 
-from cmt_sdk.config.methods import MethodInfo, find_method, method_names, specific_settings
+from cmt_sdk.config.methods import (
+    DEFAULT_METHOD,
+    MethodInfo,
+    find_method,
+    method_names,
+    specific_settings,
+)
 from cmt_sdk.errors import InvalidSetting
 
 MEMORY_FILES = ("memory.db", "memory.lock")  # in every memory: its database, its locks
@@ -119,7 +125,7 @@ class Settings:
     device: str = "auto"
     precision: str = "auto"
     runtime: str = "auto"
-    compressor: str = "kv"
+    compressor: str = DEFAULT_METHOD
     compression: float | None = None
     keep_at_least: int = 32
     aggregation: str = "concat"

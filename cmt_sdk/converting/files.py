@@ -92,9 +92,10 @@ def read_document(path: str | os.PathLike[str]) -> Document:
     """Read a file as a document.
 
     The contents decide the format where they have a signature, else the suffix does. Any other file
-    is read as text: UTF-8 or, with a warning, the encoding that it looks like. Formats: html
-    (xhtml, mhtml), pdf, docx, rtf, odt, ods, odp, epub, pptx, xlsx, eml, mbox, enex, ipynb, vcf,
-    ics, srt and vtt. Parts of a file that are not read are logged as a warning.
+    is read as text: UTF-8 or, with a warning, the encoding that it looks like. Formats (the keys of
+    `CONVERTERS`): html, htm, xhtml, mht, mhtml, pdf, docx, docm, rtf, odt, ods, odp, epub, pptx,
+    xlsx, xlsm, eml, emlx, mbox, enex, ipynb, vcf, ics, srt, vtt, csv, tsv, json, jsonl and ndjson.
+    Parts of a file that are not read are logged as a warning.
 
     Args:
         path: A file, a link to one, or a pipe.
@@ -131,9 +132,10 @@ def read_documents(
     """Read files, and all files beneath folders, in sorted order.
 
     In folders the files of `FILE_SUFFIXES` are read, without hidden files, lock files and other
-    litter, files that a .gitignore or .ignore file names, folders that programs fill (node_modules,
-    build results, caches), and links. Files that a person might miss are counted and logged once.
-    Files that cannot be read are skipped with a warning; a file named in `paths` is always read.
+    files that programs leave behind, files that a .gitignore or .ignore file names, folders that
+    programs fill (node_modules, build results, caches), and links. Files that a person might miss
+    are counted and logged once. Files that cannot be read are skipped with a warning; a file named
+    in `paths` is always read.
 
     Args:
         paths: Files and folders.

@@ -1,7 +1,8 @@
-"""Chooses the files of a folder to read. Knows suffixes, ignore files and litter, no contents.
+"""Chooses the files of a folder to read. Knows suffixes and names, no contents.
 
-Hidden files, lock files and other litter are left out silently. Files that a person might miss are
-counted and named once: files of other kinds, files that ignore files name, files in a cloud, links.
+Hidden files, lock files and other files that programs leave behind are left out silently. Files
+that a person might miss are counted and named once: files of other kinds, files that ignore files
+name, files in a cloud, links.
 No link is followed: the sender of a folder could have a file of the reader's own remembered.
 """
 
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
 
 Report = Callable[[str], None]
 
-LITTER = re.compile(
+TEMPORARY = re.compile(
     r"~\$.*|\.~lock\..*#|#.*#|.*~|.*\.(?:tmp|temp|swp|swo|bak|orig|crdownload|part|partial|download|lock|lck)"
     r"|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r",
     re.IGNORECASE,
 )  # lock files, partial downloads and copies that programs leave next to a document
-LITTER_FOLDERS = frozenset(
+SYSTEM_FOLDERS = frozenset(
     {"__pycache__", "__macosx", "$recycle.bin", "system volume information", "lost+found"}
 )
 IGNORE_FILES = (".gitignore", ".ignore")  # the second is that of ripgrep and other search programs
@@ -279,7 +280,7 @@ class _Walk:
     ) -> bool:
         if (
             path.name.startswith(".")
-            or path.name.lower() in LITTER_FOLDERS
+            or path.name.lower() in SYSTEM_FOLDERS
             or self._is_ignored(f"{path}/", rules)
         ):
             return False
@@ -299,7 +300,7 @@ class _Walk:
             return False
         if (
             path.name.startswith(".")
-            or LITTER.fullmatch(path.name)
+            or TEMPORARY.fullmatch(path.name)
             or path.name.lower() in LOCKED_VERSIONS
         ):
             return False

@@ -1,6 +1,6 @@
 """Tables of a page: data as a full grid with a header row, layout as blocks of text.
 
-Knows rows, cells and spans. Leaves the writing of Markdown to another room.
+Knows rows, cells and spans. Leaves the writing of Markdown to another module.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A page as a tree of elements, and the small changes that other rooms make to it.
+"""A page as a tree of elements, and the small changes that other modules make to it.
 
 Knows the kinds of elements that HTML has. Knows no style sheet and no Markdown.
 """

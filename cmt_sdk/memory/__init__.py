@@ -1,4 +1,4 @@
-"""Memory: add, change, look up, forget, ask and converse, each story in a module of its own. No
+"""Memory: add, change, look up, forget, ask and converse, each in a module of its own. No
 torch, no SQL.
 """
 

@@ -269,7 +269,7 @@ class LocalEngine:
         reads.
         """
         s = self._settings
-        is_plain = s.compressor == "kv" and s.device in ("auto", "cpu") and s.precision != "nf4"
+        is_plain = s.method.has_graph and s.device in ("auto", "cpu") and s.precision != "nf4"
         if s.runtime != "onnx" or not is_plain or (s.device == "auto" and _may_have_gpu()):
             return None
         from cmt_sdk.cpu.engine import CPUModel, build, fits, threads

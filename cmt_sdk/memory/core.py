@@ -18,7 +18,7 @@ M = TypeVar("M", bound="Core")
 
 
 class Core(Handle):
-    """What every story of a memory uses.
+    """What all calls of a memory use.
 
     Attributes:
         path: Its folder.

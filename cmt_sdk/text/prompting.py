@@ -14,6 +14,7 @@ INSTRUCTION = (
 )
 BARE_INSTRUCTION = "Answer the question in a few words.\n\n"
 PASSAGE_END = "\n\n"
+REPEAT = "Repeat the notes:\n"  # the cue after which the model repeats a passage
 
 
 def messages(

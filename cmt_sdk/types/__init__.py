@@ -1,6 +1,6 @@
-"""The values that cross walls: documents, passages, compressed passages, matches, answers.
+"""The values that packages exchange: documents, passages, compressed passages, matches, answers.
 
-Knows numpy, no other room.
+Knows numpy and the errors.
 """
 
 from cmt_sdk.types.answers import (

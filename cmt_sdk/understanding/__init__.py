@@ -1,8 +1,10 @@
-"""Understanding: what a message wants of a memory, decided by a linear probe on the frozen LLM.
+"""Understanding: what a message wants, the days that it means, and which of two notes is newer.
 
-No list of words decides. `utterances.tsv` holds labelled messages in nine languages; `probe` fits a
-linear classifier to them, on states of whatever model is open and on hashed characters; `intent`
-applies it sentence by sentence. Pure numpy: knows no model, no store and no reply.
+`intent` applies a linear probe sentence by sentence. `probe` fits it to the labelled messages of
+`utterances.tsv` (nine languages), on states of the open model and on hashed characters and words;
+`fitted` keeps it in a file. `small_talk` finds the shipped exchange that a message is nearest to,
+`days` the days that "yesterday" means, by the data of dateparser; `newest` compares short notes.
+A model is known by its states alone (ports.StateReader), a store not at all.
 """
 
 from cmt_sdk.understanding.intent import Judge, understand

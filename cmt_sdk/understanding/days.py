@@ -2,8 +2,8 @@
 
 dateparser finds them, by the data of the Unicode CLDR, in the language that py3langid recognises.
 Where it reads a date from a duration, a price or a name, the date does not move along with the day
-of the statement, or turns around with the preference for past or future: such dates are left out.
-Knows no model.
+of the statement, or turns around with the preference for past or future: such dates are left out,
+and a few right ones with them. Words that dateparser does not know mean no day. Knows no model.
 """
 
 from __future__ import annotations

@@ -19,7 +19,10 @@ _AT = {name: column for column, name in enumerate(LABELS.values())}
 
 
 def understand(text: str, judge: Judge) -> Intent:
-    """What the message wants, judged as a whole and by sentence. Calls `judge` once."""
+    """What the message seems to want, by the scores of the whole and of its sentences.
+
+    Calls `judge` once.
+    """
     parts = _parts(text)
     rows = judge([text[:WHOLE], *parts] if len(parts) > 1 else parts)
     # A long letter can score above 0 on both; "tells" is then the higher one.

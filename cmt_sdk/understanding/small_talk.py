@@ -1,7 +1,8 @@
-"""Small talk by example: the shipped exchange that a message is nearest to, by the frozen LLM.
+"""Small talk by example: the shipped exchanges, those nearest to a message first.
 
 A model of 135 million parameters greets a person in the evening with "Good morning, sleep well!".
-So it decides which exchange a message is like, and the reply is the one that a person wrote for it.
+So its states, with hashed characters, tell which exchange a message is like. `chat` gives the reply
+that a person wrote for it where the two are near, else shows the model the nearest exchanges.
 """
 
 from __future__ import annotations

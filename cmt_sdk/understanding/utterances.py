@@ -1,4 +1,4 @@
-"""The labelled messages that every probe is fitted to: `utterances.tsv`, shipped with the package.
+"""The labelled messages that an IntentProbe is fitted to: `utterances.tsv`, in the package.
 
 A line holds the labels, one letter each, the language and the text, in which a backslash and n
 stand for a line break.

@@ -12,7 +12,7 @@ import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from cmt_sdk.config.methods import MethodInfo
+from cmt_sdk.config.methods import DEFAULT_METHOD, MethodInfo, find_method
 from cmt_sdk.errors import ModelError, ModelMismatch, ModelNotFound
 from cmt_sdk.weights.hashes import sha256_of
 from cmt_sdk.weights.registry import model_info
@@ -32,8 +32,7 @@ class Bundle:
         matcher: The adapter for embeddings, a peft folder.
         match: The head that makes embeddings of states, a safetensors file.
         aggregate: psi and pi, a safetensors file.
-        compressor: "kv" or "soft", the method of the compressed passages that the adapters make and
-            read.
+        compressor: The method of the compressed passages that the adapters make and read.
         vector_weight: The weight of similar meaning against common words.
     """
 
@@ -43,7 +42,7 @@ class Bundle:
     matcher: Path | None = None
     match: Path | None = None
     aggregate: Path | None = None
-    compressor: str = "kv"
+    compressor: str = DEFAULT_METHOD
     vector_weight: float = 0.1
 
     @property
@@ -78,17 +77,18 @@ def _hash(parts: list[Path | None]) -> str:
     return "".join(sha256_of(f)[:8] for f in files)
 
 
-def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
+def find_bundle(adapter: str, base: str, compressor: str = DEFAULT_METHOD) -> Bundle:
     """The bundle for a base model.
 
-    Adapters trained for `kv` also compress and read by `soft`, if less well; not the other
-    way round. The parts that find passages are shipped once, with those for `kv`.
+    A method without adapters of its own uses those of its lender (`MethodInfo.lender`), if less
+    well; not the other way round. The parts that find passages are shipped once, with the
+    lender's.
 
     Args:
         adapter: "default" for the bundle shipped for the model, if there is one; "none"; or a
             folder.
         base: The hash of the base model.
-        compressor: "kv" or "soft".
+        compressor: A value of the setting `compressor`.
 
     Raises:
         ModelNotFound: The folder has no manifest.
@@ -97,15 +97,16 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
     """
     if adapter == "none":
         return Bundle()
+    lender = find_method(compressor).lender
     if adapter == "default":
         shipped = [read_bundle(m.parent) for m in sorted(SHIPPED.glob(f"*/{MANIFEST}"))]
         fitting = {b.compressor: b for b in shipped if b.base == base}  # at most one per method
-        kv = fitting.get("kv", Bundle())
+        lent = fitting.get(lender, Bundle())
         own = fitting.get(compressor)
         return (
-            replace(own, match=kv.match, matcher=kv.matcher, vector_weight=kv.vector_weight)
+            replace(own, match=lent.match, matcher=lent.matcher, vector_weight=lent.vector_weight)
             if own
-            else kv
+            else lent
         )
     bundle = read_bundle(Path(adapter).expanduser())
     if bundle.base != base:
@@ -114,7 +115,7 @@ def find_bundle(adapter: str, base: str, compressor: str = "kv") -> Bundle:
             f" that is open has {base[:16]}; open the model that it was trained for, or use"
             " adapter='none'"
         )
-    if bundle.compressor not in ("kv", compressor):
+    if bundle.compressor not in (lender, compressor):
         raise ModelMismatch(
             f"adapter {adapter} was trained for compressor={bundle.compressor!r}, this memory has"
             f" {compressor!r}; open it with compressor={bundle.compressor!r}, or use adapter='none'"
@@ -158,7 +159,7 @@ def read_bundle(folder: Path) -> Bundle:
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         base = str(manifest["base"])
-        compressor = str(manifest.get("compressor", "kv"))
+        compressor = str(manifest.get("compressor", DEFAULT_METHOD))
         vector_weight = float(manifest.get("vector_weight", 1.0))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelNotFound(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cmt_sdk.config.methods import find_method
+from cmt_sdk.config.methods import DEFAULT_METHOD, find_method
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.weights.bundle import MANIFEST, SHIPPED, Bundle, find_bundle, read_bundle
 from cmt_sdk.weights.named import NAMED, Measured, NamedModel
@@ -80,7 +80,7 @@ def _entry(
     info: ModelInfo | None,
     named: NamedModel | None,
 ) -> CatalogueEntry:
-    compression = bundle.fitting(find_method("kv"))
+    compression = bundle.fitting(find_method(DEFAULT_METHOD))
     passage = shape.passage(compression, Settings().keep_at_least)
     return CatalogueEntry(
         name=name,

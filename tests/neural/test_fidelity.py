@@ -14,12 +14,12 @@ from cmt_sdk.neural.cache import MemoryCache, causal_mask
 from cmt_sdk.neural.compressor import PassageCompressor
 from cmt_sdk.neural.embedding import Matcher, MatchHead
 from cmt_sdk.neural.methods.kv import KVMethod
-from cmt_sdk.neural.methods.kvzip import REPEAT
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.neural.scoring import FidelityMeter
 from cmt_sdk.storage.blob import pack
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.testing.tiny import save_tiny, tiny_frozen, tiny_llama
+from cmt_sdk.text.prompting import REPEAT
 
 TEXT = "The museum moved to Lisbon in 2019, the harbour stayed."
 TEXTS = [

@@ -11,11 +11,12 @@ from cmt_sdk.neural.batching import batches
 from cmt_sdk.neural.cache import causal_mask
 from cmt_sdk.neural.methods.base import quantized_rows
 from cmt_sdk.neural.methods.kv import KVMethod
-from cmt_sdk.neural.methods.kvzip import REPEAT, RepeatScores, top_share
+from cmt_sdk.neural.methods.kvzip import RepeatScores, top_share
 from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.neural.quantization import dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
+from cmt_sdk.text.prompting import REPEAT
 from cmt_sdk.types import CompressedPassage
 from cmt_sdk.weights.sizes import Shape
 

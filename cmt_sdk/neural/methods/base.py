@@ -2,7 +2,8 @@
 
 A method turns passages into memories (`compress`) and memories into entries that the model attends
 to (`cache`). To add one, write a subclass of CompressionMethod in a file of its own and give it a
-row in cmt_sdk/config/methods.py. Serving asks nowhere else which method is in use.
+row in cmt_sdk/config/methods.py: other code asks that row for what differs between methods, never
+for a name. Only the package `cpu` reads the passages of one method, kv, by code of its own.
 """
 
 from __future__ import annotations

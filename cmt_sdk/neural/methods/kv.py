@@ -48,10 +48,11 @@ from cmt_sdk.neural.methods.base import (
     quantized_rows,
 )
 from cmt_sdk.neural.methods.kv_layout import biases_by_layer, blocks_by_layer
-from cmt_sdk.neural.methods.kvzip import REPEAT, RepeatScores, top_share
+from cmt_sdk.neural.methods.kvzip import RepeatScores, top_share
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.reading.places import kept_bits, places_of
+from cmt_sdk.text.prompting import REPEAT
 from cmt_sdk.types import CompressedPassage
 
 KIND = "kv"

@@ -18,8 +18,6 @@ from torch import Tensor
 
 from cmt_sdk.neural.attention import capped
 
-REPEAT = "Repeat the notes:\n"
-
 
 class RepeatScores:
     """Observes one forward pass over [prefix | passage | cue | passage again] and computes every

@@ -1,6 +1,8 @@
-"""The splitting rules of each format, by the suffix of a text's source.
+"""The splitting rules of a text, by the suffix of its source, or its name where it has none.
 
-A new format is one line here.
+A new suffix of a known format is one word here; a new format is a function that gives the headings
+and blocks of a text, and a line here. The text can be a converted one: the rules of `.pdf` are for
+the plain text that converting makes of it.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from cmt_sdk.text.splitting.plain import read_plain
 Rules: TypeAlias = Callable[[str], Iterator[Heading | Block]]
 
 MARKDOWN: Rules = read_markdown
-BY_SUFFIX: dict[Rules, str] = {
+SUFFIXES: dict[Rules, str] = {  # and names without one
     read_plain: ".txt .text .pdf",
     read_rst: ".rst .rest",
     by_marks(ASCIIDOC): ".adoc .asciidoc .asc",
@@ -50,7 +52,7 @@ BY_SUFFIX: dict[Rules, str] = {
     read_rows: ".csv .tsv .tab .psv .json .jsonl .ndjson .geojson",
 }
 RECORDS = (read_written, read_rows)  # formats of like rows
-RULES = {suffix: rules for rules, suffixes in BY_SUFFIX.items() for suffix in suffixes.split()}
+RULES = {suffix: rules for rules, suffixes in SUFFIXES.items() for suffix in suffixes.split()}
 
 
 def rules_for(source: str | None) -> Rules:
