@@ -155,19 +155,19 @@ class PassageEncoder:
                 if not pending:
                     break
                 count = self._compress_some(pending, failed)
-            if count:
-                done += count
-                patient_until = time.monotonic() + PATIENCE
-                if on_batch:
-                    on_batch(count)
-                if of is not None and count == len(pending) < LOOKAHEAD:
-                    break  # the caller that adds passages meanwhile encodes them
-            elif count == 0 or time.monotonic() > patient_until:
-                # no passage of the batch could be compressed, so the cause is not one passage; or
-                # the other process takes too long
-                break
-            else:
+            if count is None:  # other processes have all of them
+                if time.monotonic() > patient_until:
+                    break
                 time.sleep(RETRY)
+                continue
+            if count == 0:  # of a whole batch: the cause is not one passage
+                break
+            done += count
+            patient_until = time.monotonic() + PATIENCE
+            if on_batch:
+                on_batch(count)
+            if of is not None and count == len(pending) < LOOKAHEAD:
+                break  # the caller that adds passages meanwhile compresses them
         if done:
             self.index.maintain()  # here rather than at the next question
         for error in failed.values():

@@ -56,7 +56,7 @@ class Ingestor:
         documents: Iterable[Document],
         when: When,
         *,
-        replace: bool = False,
+        by_source: bool = False,
         on_stored: Callable[[Document], None] = lambda _: None,
         on_progress: OnProgress | None = None,
     ) -> Progress:
@@ -65,7 +65,7 @@ class Ingestor:
         Args:
             documents: any number of documents.
             when: when their passages are compressed.
-            replace: a document with a source is known by it, as `Store.add` with `by_source`.
+            by_source: as in `Store.add`; the public calls name it `replace`.
             on_stored: called with each document as stored.
             on_progress: called after each step.
 
@@ -90,7 +90,7 @@ class Ingestor:
 
         try:
             for document in documents:
-                stored, outcome, new = self._store_text(document, by_source=replace)
+                stored, outcome, new = self._store_text(document, by_source=by_source)
                 step(**{outcome: 1, "passages": new})
                 on_stored(stored)
                 if not stored.ready:
@@ -153,7 +153,9 @@ class Ingestor:
         """Store one document's text in one write transaction.
 
         Returns:
-            The document as stored, what happened to it, and how many of its passages are pending.
+            The document as stored, what happened to it, and how many passages it has to be
+            compressed for this change: 0 for an unchanged document, also where earlier passages of
+            it are pending.
         """
         self.check(document)
         known = self.store.find_known(document, by_source=by_source)
