@@ -203,7 +203,7 @@ class Endpoint:
         """The JSON values of a stream of events; of a reply that is no stream, its one value."""
         kind = response.headers.get("content-type", "")
         if "json" in kind:
-            yield self._value(self._all(response))
+            yield from (self._value(self._all(response)), DONE)
             return
         if "text/event-stream" not in kind:
             raise self._nonsense(

@@ -26,8 +26,8 @@ def shape_of(folder: Path) -> Shape:
         ModelUnsupported: There are no weights, or a file is damaged.
     """
     whole = read_json(folder / "config.json")
-    config = whole.get("text_config") if isinstance(whole.get("text_config"), dict) else whole
-    assert config is not None  # noqa: S101 - a fact of this function
+    nested = whole.get("text_config")
+    config = nested if isinstance(nested, dict) else whole
     shapes = [shape for file in weight_files(folder) for shape in _tensors(file)]
     heads = _number(config, "num_attention_heads", "n_head")
     width = _number(config, "hidden_size", "n_embd")

@@ -50,6 +50,6 @@ for pair in compressor:kv soft:soft; do
   bundle=$out/${pair#*:}
   mkdir -p "$bundle"
   cp -r "$out/${pair%:*}-run"/{reader,encoder,cmt-adapter.json,README.md} "$bundle/"
-  cp "$out/${pair%:*}-run"/*.safetensors "$bundle/"
+  find "$out/${pair%:*}-run" -maxdepth 1 -name "*.safetensors" -exec cp {} "$bundle/" \;
   if [ -d "$out/embedding-run/matcher" ]; then cp -r "$out/embedding-run"/{matcher,match.safetensors} "$bundle/"; fi
 done

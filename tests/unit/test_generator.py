@@ -7,6 +7,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_only_thoughts_at_the_beginning_are_left_out(pieces, wanted):
 
 def test_a_server_that_does_not_stream_is_read_too(memory, server):
     """Its one JSON value is the answer."""
-    whole = {"choices": [{"message": {"content": "Lisbon"}, "finish_reason": "stop"}]}
+    whole = {"choices": [{"message": {"content": "Lisbon"}}]}
     server.plays = [sends(json.dumps(whole), JSON)]
     assert memory.ask(QUESTION).text == "Lisbon"
 
@@ -180,6 +181,16 @@ def test_a_statement_is_kept_and_the_generator_replies(memory, server):
     assert "I live in Porto." in [d.text for d in memory.documents()]
     assert "has just been kept" in server.system
     assert server.last == "I live in Porto."
+
+
+def test_the_days_that_a_statement_means_stand_with_it(memory, server):
+    """After the day on which it was stated."""
+    chat = memory.chat(remember=True)
+    chat.say("I saw the dentist yesterday.")
+    chat.say("When was I at the dentist?")
+    assert re.search(
+        r"\[\d{4}-\d\d-\d\d, chat, yesterday: \d{4}-\d\d-\d\d\]\nI saw the dentist", server.last
+    )
 
 
 def test_without_remember_the_generator_claims_nothing(memory, server):
