@@ -87,7 +87,7 @@ class Writer:
         return TracedAnswer(text, usage, kind, matches, found, share, far)
 
 
-def fitting(matches: Iterable[Match], kept: str | None) -> list[Match]:
+def reminders(matches: Iterable[Match], kept: str | None) -> list[Match]:
     """The matches that a message which asks for nothing calls to mind, without its own document."""
     return [
         m

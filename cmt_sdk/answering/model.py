@@ -12,13 +12,13 @@ import numpy as np
 from cmt_sdk.answering.answerer import Answerer, TracedAnswer, timed, traced_answer
 from cmt_sdk.answering.asking import Ask, Asking, Stream, with_limit
 from cmt_sdk.answering.conversation import or_from_conversation
-from cmt_sdk.answering.generating import Writer, fitting
+from cmt_sdk.answering.generating import Writer, reminders
 from cmt_sdk.answering.sources import sources_of
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.ports import ChatGenerator
 from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, system_turns
 from cmt_sdk.retrieval.question import check_question
-from cmt_sdk.retrieval.ranking import fit
+from cmt_sdk.retrieval.ranking import leading_within
 from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever
 from cmt_sdk.text.prompting import UNKNOWN, abstains
 from cmt_sdk.types import Answer, Intent, Match, Prompt, Turn, Usage, Vector
@@ -86,7 +86,7 @@ class MemoryModel(Asking):
         if ask.reader != "none" and not self._is_out_of_reach(ask, times):
             matches = self._find(ask, times)[1]
         if not asks:
-            matches = fitting(matches, kept)
+            matches = reminders(matches, kept)
         elif not (matches or ask.history or intent.general or intent.tells):
             yield from self._unknown_answer(ask, times)
             return
@@ -218,7 +218,7 @@ class MemoryModel(Asking):
             )
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
-            matches = matches[: max(1, fit(costs, ask.budget))]
+            matches = matches[: max(1, leading_within(costs, ask.budget))]
         return ask, matches
 
     def _cost(self, tokens: int, reader: str) -> int:
