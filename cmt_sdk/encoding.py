@@ -28,7 +28,7 @@ RETRY = 0.05  # seconds between two looks at passages that another process encod
 
 @dataclass
 class PassageEncoder:
-    """Encodes the passages of one store with one engine. Every call into the engine holds `lock`.
+    """Compresses the passages of one store with one engine. Calls that use the model hold `lock`.
 
     Attributes:
         memory_budget: bytes of compressed passages to keep on disk; 0 keeps all.
@@ -41,12 +41,17 @@ class PassageEncoder:
     lock: PriorityLock | NoModel = field(default_factory=PriorityLock)
     _dimension: int = 0  # of embeddings; 0 until `accepts` first needs it
 
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What identifies the compressed passages of the open model; loads it."""
+        with self.lock:
+            return self.engine.compressor.fingerprint
+
     def check_fingerprint(self) -> None:
         """Raise ModelMismatch where stored compressed passages were made by a model or settings
         that the open model cannot read.
         """
-        with self.lock:
-            mine = self.engine.compressor.fingerprint
+        mine = self.fingerprint
         for theirs in self.store.fingerprints():
             differences = theirs.differences(mine)
             if differences:
@@ -78,7 +83,7 @@ class PassageEncoder:
         Raises:
             ModelMismatch: another model made one of them.
         """
-        return self.store.load(passage_ids, self.engine.compressor.fingerprint)
+        return self.store.load(passage_ids, self.fingerprint)
 
     def compressed(
         self, passages: Sequence[Passage], loaded: Mapping[int, CompressedPassage]

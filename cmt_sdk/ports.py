@@ -130,7 +130,12 @@ class ChatGenerator(Protocol):
 
 
 class Engine(Protocol):
-    """The language model in its roles. Each part is made on first use: loading takes seconds."""
+    """The language model in its roles. Each part is made on first use: loading takes seconds.
+
+    A caller holds the lock around the model (PassageEncoder.lock) while it uses a part that loads
+    the model: two threads would load it twice. `count_tokens`, `loaded`, `fork_safe` and
+    `vector_weight` need no lock.
+    """
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, without loading the model."""

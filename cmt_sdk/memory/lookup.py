@@ -229,7 +229,7 @@ class Lookup(Core):
         """What makes the compressed passages here: weights, quantisation, tokenizer, adapters,
         settings. Loads the model.
         """
-        return self._engine.compressor.fingerprint
+        return self._queue.fingerprint
 
 
 def _best_of_each(find: Callable[[int], Sequence[Match]], k: int) -> Sequence[Match]:

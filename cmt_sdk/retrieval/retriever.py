@@ -48,7 +48,7 @@ def _check_k(k: int) -> None:
 
 @dataclass
 class Retriever:
-    """Search over one store, one index and one engine. Every call into the engine holds `lock`.
+    """Search over one store, one index and one engine. Calls that use the model hold `lock`.
 
     Attributes:
         queue: compresses the passages that a search needs.
@@ -358,32 +358,31 @@ class Retriever:
 
         Empty for a model without a shipped probe.
         """
-        probe = newest.supersession_probe(self.engine.state_reader.name)
         short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
-        if probe is None or not short:
-            return []
-        with self.lock:
-            states = self.engine.state_reader.states(
-                [newest.text_of(m.passage.content, text) for m in short]
-            )
-        return [m for m, number in zip(short, probe(states), strict=True) if number > newest.SURE]
+        numbers = self._probe_numbers([newest.text_of(m.passage.content, text) for m in short])
+        return [m for m, number in zip(short, numbers, strict=False) if number > newest.SURE]
 
     def probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
         """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
         ids = [(older.passage.id, newer.passage.id) for older, newer in pairs]
         numbers = [self._pairs.get(pair) for pair in ids]
-        probe = newest.supersession_probe(self.engine.state_reader.name)
         new = [
             n
             for n, pair in enumerate(pairs)
             if numbers[n] is None and all(map(newest.is_short, pair))
         ]
-        if probe is None or not new:
-            return numbers
         texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in new]
-        with self.lock:
-            found = probe(self.engine.state_reader.states(texts))
-        for n, number in zip(new, found, strict=True):
-            numbers[n] = float(number)
-            self._pairs.put(ids[n], float(number))
+        for n, number in zip(new, self._probe_numbers(texts), strict=False):
+            numbers[n] = number
+            self._pairs.put(ids[n], number)
         return numbers
+
+    def _probe_numbers(self, texts: Sequence[str]) -> list[float]:
+        """The probe's numbers of pairs as `newest.text_of` makes them; none for a model without a
+        shipped probe.
+        """
+        if not texts:
+            return []
+        with self.lock:
+            probe = newest.supersession_probe(self.engine.state_reader.name)
+            return [] if probe is None else probe(self.engine.state_reader.states(texts)).tolist()
