@@ -220,8 +220,10 @@ class Answerer:
         if kind == "none":
             prompt = replace(prompt, history=recent_turns(prompt.history), notes=False)
         if kind == "memory":
-            queue = self._retriever.queue
-            memories = timed(times, "load", lambda: queue.compressed(passages, ask.loaded))
+            passage_encoder = self._retriever.passage_encoder
+            memories = timed(
+                times, "load", lambda: passage_encoder.compressed(passages, ask.loaded)
+            )
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
             prompt = replace(prompt, passages=[render(p) for p in passages])

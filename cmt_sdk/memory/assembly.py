@@ -50,7 +50,7 @@ class Parts:
     store: Store
     index: VectorIndex
     engine: Engine
-    queue: PassageEncoder
+    passage_encoder: PassageEncoder
     retriever: Retriever
     worker: Worker
     encrypted: bool = False
@@ -97,12 +97,23 @@ def assemble(
     # is exact
     limit = sys.maxsize if store.encrypted else settings.exact_limit
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
-    queue = PassageEncoder(store, index, engine, settings.memory_budget)
-    retriever = Retriever(store, index, engine, queue, settings.rerank_depth)
-    worker = Worker(lambda stopping: queue.compress_backlog(stop=stopping), "cmt-compress")
+    passage_encoder = PassageEncoder(store, index, engine, settings.memory_budget)
+    retriever = Retriever(store, index, engine, passage_encoder, settings.rerank_depth)
+    worker = Worker(
+        lambda stopping: passage_encoder.compress_backlog(stop=stopping), "cmt-compress"
+    )
     generator = _generator(settings, generator_key, named="generator" in overrides)
     return Parts(
-        path, settings, store, index, engine, queue, retriever, worker, store.encrypted, generator
+        path,
+        settings,
+        store,
+        index,
+        engine,
+        passage_encoder,
+        retriever,
+        worker,
+        store.encrypted,
+        generator,
     )
 
 

@@ -182,7 +182,7 @@ class Changing(Lookup):
         if not wait:
             self._worker.wake()
             return stored
-        self._queue.compress_backlog(of=[id])
+        self._passage_encoder.compress_backlog(of=[id])
         return self._as_it_is(stored)
 
     def delete(self, id: str) -> Document:  # noqa: A002

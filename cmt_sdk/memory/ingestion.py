@@ -47,7 +47,7 @@ class Ingestor:
 
     store: Store
     engine: Engine
-    queue: PassageEncoder
+    passage_encoder: PassageEncoder
     worker: Worker
     settings: Settings
 
@@ -85,7 +85,9 @@ class Ingestor:
 
         def compress() -> None:
             if unready and when == "now":
-                self.queue.compress_backlog(on_batch=lambda n: step(compressed=n), of=unready)
+                self.passage_encoder.compress_backlog(
+                    on_batch=lambda n: step(compressed=n), of=unready
+                )
                 unready.clear()
 
         try:
@@ -120,7 +122,7 @@ class Ingestor:
             self.worker.wake()
             return progress
         return progress.plus(
-            compressed=self.queue.compress_backlog(of=[document.id for document in named])
+            compressed=self.passage_encoder.compress_backlog(of=[document.id for document in named])
         )
 
     def from_archive(
@@ -130,7 +132,7 @@ class Ingestor:
         longest = self.settings.max_document_bytes
         seal = archive.seal_here(create=False)
         gate = archive.ArchiveImport(
-            self.check_text, self.split, self.queue.accepts, longest, seal, trust
+            self.check_text, self.split, self.passage_encoder.accepts, longest, seal, trust
         )
         for progress in archive.read(self.store, path, gate, diverged):
             if self.settings.memory_budget:
@@ -147,7 +149,7 @@ class Ingestor:
             if on_progress:
                 on_progress(progress)
 
-        return self.queue.compress_backlog(on_batch=batch_done)
+        return self.passage_encoder.compress_backlog(on_batch=batch_done)
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
         """Store one document's text in one write transaction.
@@ -248,7 +250,7 @@ class Ingestor:
         return split(document.text, self._count_after_others, budget, title=title, rules=rules)
 
     def _count_after_others(self, texts: Sequence[str]) -> list[int]:
-        self.queue.lock.give_way(LONGEST_PAUSE)
+        self.passage_encoder.lock.give_way(LONGEST_PAUSE)
         return self.engine.count_tokens(texts)
 
     def title(self, document: Document) -> str:

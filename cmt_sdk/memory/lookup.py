@@ -229,7 +229,7 @@ class Lookup(Core):
         """What makes the compressed passages here: weights, quantisation, tokenizer, adapters,
         settings. Loads the model.
         """
-        return self._queue.fingerprint
+        return self._passage_encoder.fingerprint
 
 
 def _best_of_each(find: Callable[[int], Sequence[Match]], k: int) -> Sequence[Match]:

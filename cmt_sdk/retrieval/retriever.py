@@ -51,14 +51,14 @@ class Retriever:
     """Search over one store, one index and one engine. Calls that use the model hold `lock`.
 
     Attributes:
-        queue: compresses the passages that a search needs.
+        passage_encoder: compresses the passages that a search needs.
         rerank_depth: how many of the first passages the model puts in order; 0: none.
     """
 
     store: Store
     index: VectorIndex
     engine: Engine
-    queue: PassageEncoder
+    passage_encoder: PassageEncoder
     rerank_depth: int = 0
     # by question and passage
     _words: LRUCache[tuple[str, int], list[float]] = field(default_factory=LRUCache)
@@ -67,12 +67,12 @@ class Retriever:
 
     @property
     def lock(self) -> PriorityLock | NoModel:
-        """The lock around the engine, which the queue shares."""
-        return self.queue.lock
+        """The lock around the engine, which the passage encoder shares."""
+        return self.passage_encoder.lock
 
     def encode(self, question: str) -> Vector:
         """Return the question's vector, float32 [dimension]."""
-        self.queue.check_fingerprint()
+        self.passage_encoder.check_fingerprint()
         with self.lock:
             return self.engine.compressor.embed_question(legible(question))
 
@@ -184,7 +184,7 @@ class Retriever:
         known = self.index.vectors([p.id for p in first]) if first else {}
         missing = [p for p in first if p.id not in known]
         if missing and not self.store.read_only:
-            self.queue.compress_passages(missing)
+            self.passage_encoder.compress_passages(missing)
 
     def rank(
         self,
@@ -300,7 +300,7 @@ class Retriever:
         missing = [i for i, row in rows.items() if row is None]
         loaded = {} if loaded is None else loaded
         if absent := [i for i in missing if i not in loaded]:
-            loaded.update(self.queue.load(absent))
+            loaded.update(self.passage_encoder.load(absent))
         stored = {i: loaded[i] for i in missing if i in loaded}
         if stored:
             with self.lock:

@@ -38,7 +38,7 @@ class LazyEngine:
 
 CALLS = {
     "fingerprint": lambda memory, _: memory.fingerprint,
-    "load": lambda memory, matches: memory._queue.load([m.passage.id for m in matches]),
+    "load": lambda memory, matches: memory._passage_encoder.load([m.passage.id for m in matches]),
     "superseded": lambda memory, matches: memory._retriever.superseded(LISBON + " Yes.", matches),
     "probed": lambda memory, matches: memory._retriever.probed([(matches[0], matches[1])]),
     "reencode": lambda memory, _: memory.reencode(),
