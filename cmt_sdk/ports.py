@@ -160,7 +160,7 @@ class Engine(Protocol):
     def state_reader(self) -> StateReader:
         """Reads the states on which probes are fitted; loads the model."""
 
-    def judge(self, texts: Sequence[str]) -> Vector:
+    def intent_scores(self, texts: Sequence[str]) -> Vector:
         """Return the intent scores of n texts, float32 [n, labels], for
         `understanding.understand`; loads the model.
         """

@@ -411,7 +411,7 @@ class LocalEngine:
 
         return FrozenStateReader(self._frozen, self._loaded.base_hash[:16])
 
-    def judge(self, texts: Sequence[str]) -> Vector:
+    def intent_scores(self, texts: Sequence[str]) -> Vector:
         """What texts want, as scores [n, labels]; a model's first call may fit its probe, in
         seconds.
         """

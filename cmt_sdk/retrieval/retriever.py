@@ -76,10 +76,10 @@ class Retriever:
         with self.lock:
             return self.engine.compressor.embed_question(legible(question))
 
-    def scores(self, texts: Sequence[str]) -> Vector:
+    def intent_scores(self, texts: Sequence[str]) -> Vector:
         """Return intent scores of texts, float32 [n, labels], for `understanding.understand`."""
         with self.lock:
-            return self.engine.judge(texts)
+            return self.engine.intent_scores(texts)
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
         """Return exchanges of small talk, nearest to a text first; see Engine.small_talk."""

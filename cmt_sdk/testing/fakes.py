@@ -166,7 +166,7 @@ class FakeEngine:
     loaded: bool = True
     fork_safe: bool = True
 
-    def judge(self, texts: Sequence[str]) -> Vector:
+    def intent_scores(self, texts: Sequence[str]) -> Vector:
         """Judge intents by the first word and the last sign alone.
 
         Questions ask; most other texts state facts.

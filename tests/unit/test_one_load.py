@@ -24,7 +24,7 @@ class LazyEngine:
         self._is_loaded = False
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("compressor", "reader", "state_reader", "judge", "small_talk"):
+        if name in ("compressor", "reader", "state_reader", "intent_scores", "small_talk"):
             if not self._is_loaded:
                 time.sleep(0.05)
                 self.loads += 1
