@@ -147,7 +147,7 @@ class MemoryModel(Asking):
         for text in texts:
             check_question(text)
         found: Vector = (
-            np.stack([self._retriever.encode(t) for t in texts])
+            np.stack([self._retriever.embed_question(t) for t in texts])
             if texts
             else np.zeros((0, 0), np.float32)
         )
@@ -193,13 +193,13 @@ class MemoryModel(Asking):
     def _find(self, ask: Ask, times: dict[str, float]) -> tuple[Ask, list[Match]]:
         """The passages to read, and the question with the earlier exchange that it refers to."""
         query = ask.question if ask.history is None else shortened(ask.question, QUERY)
-        vector = timed(times, "encode", lambda: self._retriever.encode(query))
+        vector = timed(times, "encode", lambda: self._retriever.embed_question(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
         earlier = exchanges(ask.history or ())
         found = timed(
             times, "search", lambda: self._retriever.gather(query, earlier, k, ask.filter, vector)
         )
-        timed(times, "load", lambda: self._retriever.encode_missing(found))
+        timed(times, "load", lambda: self._retriever.compress_missing(found))
         stage = "rerank" if self._settings.rerank_depth and len(found) > 1 else "search"
         found = timed(times, stage, lambda: self._retriever.rank(query, found, ask.loaded))
         about = found[0].about if found else None
@@ -210,11 +210,13 @@ class MemoryModel(Asking):
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
             # Pairs that the probe can judge are left to Renewer, after the frozen model's answer.
-            probed = self.generates or newest.asks_for_before(query)
+            with_statements = self.generates or newest.asks_for_before(query)
             matches = timed(
                 times,
                 "newest",
-                lambda: self._retriever.newest_first(query, matches, probed=probed),
+                lambda: self._retriever.supersession.choose_by_time(
+                    query, matches, with_statements=with_statements
+                ),
             )
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]

@@ -39,8 +39,12 @@ class LazyEngine:
 CALLS = {
     "fingerprint": lambda memory, _: memory.fingerprint,
     "load": lambda memory, matches: memory._passage_encoder.load([m.passage.id for m in matches]),
-    "superseded": lambda memory, matches: memory._retriever.superseded(LISBON + " Yes.", matches),
-    "probed": lambda memory, matches: memory._retriever.probed([(matches[0], matches[1])]),
+    "superseded": lambda memory, matches: memory._retriever.supersession.superseded(
+        LISBON + " Yes.", matches
+    ),
+    "supersession_scores": lambda memory, matches: memory._retriever.supersession.scores(
+        [(matches[0], matches[1])]
+    ),
     "reencode": lambda memory, _: memory.reencode(),
     "ask": lambda memory, _: memory.ask("Where is the museum?"),
     "understand": lambda memory, _: memory.understand("Where is the museum?"),
