@@ -15,7 +15,7 @@ from cmt_sdk.errors import CMTError, ModelMismatch
 from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import NoModel
-from cmt_sdk.text.rendering import render
+from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.types import CompressedPassage, Encoded, Fingerprint, Passage
 
 log = logging.getLogger(__name__)
@@ -122,7 +122,7 @@ class PassageEncoder:
         """Compress passages; return the results by passage id."""
         self.check_fingerprint()
         with self.lock:
-            made = self.engine.compressor.compress([render(p) for p in passages])
+            made = self.engine.compressor.compress([render_passage(p) for p in passages])
         return {p.id: e for p, e in zip(passages, made, strict=True)}
 
     def compress_backlog(

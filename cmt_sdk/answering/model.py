@@ -20,7 +20,7 @@ from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, 
 from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.retrieval.ranking import leading_within
 from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever
-from cmt_sdk.text.prompting import UNKNOWN, abstains
+from cmt_sdk.text.prompt_messages import UNKNOWN, abstains
 from cmt_sdk.types import Answer, Intent, Match, Prompt, Turn, Usage, Vector
 from cmt_sdk.understanding import newest
 

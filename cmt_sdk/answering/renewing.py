@@ -19,7 +19,7 @@ from cmt_sdk.answering.asking import Ask
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.text.provenance import Trace, words_of
-from cmt_sdk.text.rendering import render
+from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.types import AnswerSpan, Match, Prompt
 from cmt_sdk.understanding import newest
 
@@ -124,7 +124,7 @@ class Renewer:
         """
         passages = [older.holder.passage, newer.passage]
         if older.kind == "text":
-            prompt = replace(prompt, passages=[render(p) for p in passages])
+            prompt = replace(prompt, passages=[render_passage(p) for p in passages])
         else:
             memories = self.retriever.passage_encoder.compressed(passages, ask.loaded)
             prompt = replace(prompt, memories=memories)

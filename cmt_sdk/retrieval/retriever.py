@@ -208,9 +208,9 @@ class Retriever:
         stays. If it leads by CLEAR nats, the reader gets no earlier exchange.
 
         Example:
-            Of the candidates B, C and A of `gather`, A and B were found alone. Reordered, by
-            their likelihoods B leads among A and B, and among B, C and A: the result is B, A, C. If
-            C led among the three, the result would be their order.
+            Of the candidates B, C and A of `gather`, A and B were found alone. Reordered by
+            likelihood, B leads among A and B, and among B, C and A: the result is B, A, C. If C led
+            among the three, the result would be their order.
 
         Args:
             question: as it was asked.

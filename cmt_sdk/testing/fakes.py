@@ -19,7 +19,7 @@ import numpy as np
 from cmt_sdk.memory import Memory
 from cmt_sdk.memory.assembly import assemble
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.types import (
     AnswerSpan,
     CompressedPassage,

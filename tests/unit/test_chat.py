@@ -5,7 +5,7 @@ import pytest
 
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 from cmt_sdk.text import fixed_replies
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.types import Piece, Turn, Usage
 from cmt_sdk.understanding.utterances import LABELS
 

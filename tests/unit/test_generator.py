@@ -16,7 +16,7 @@ from cmt_sdk.config.settings import Settings, is_loopback
 from cmt_sdk.endpoint import KEY, LONGEST_LINE, Endpoint, without_thoughts
 from cmt_sdk.errors import GeneratorError, InvalidSetting
 from cmt_sdk.testing.fakes import open_fake
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.types import Turn
 from tests.unit.generator_server import (
     END,

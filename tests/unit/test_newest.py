@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.types import Document, Match, Passage, Piece, Usage
 from cmt_sdk.understanding.newest import (
     asks_for_before,
