@@ -108,7 +108,7 @@ class Answerer:
     ) -> TracedAnswer:
         text, usage = self._read_to_end(ask, kind, matches, times)
         answer = traced_answer(ask, kind, matches, text, usage)
-        return self._reread_if_far_behind(ask, answer, matches, times)
+        return self._reread_best_alone(ask, answer, matches, times)
 
     def stream(
         self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
@@ -118,7 +118,9 @@ class Answerer:
         """
         pieces: list[str] = []
         usage: Usage | None = None
-        may_be_read_again = any(_behind(matches, n) >= REREAD_GAP_NATS for n in range(len(matches)))
+        may_be_read_again = _is_note_among_others(matches) or any(
+            _behind(matches, n) >= REREAD_GAP_NATS for n in range(len(matches))
+        )
         held = HELD_PIECES if may_be_read_again else 1
         may_be_renewed = _has_several_short(matches)
         is_shown = False
@@ -134,20 +136,21 @@ class Answerer:
         read = traced_answer(ask, ask.reader, matches, "".join(pieces), usage)
         if is_shown:
             return read
-        answer = self._reread_if_far_behind(ask, read, matches, times)
+        answer = self._reread_best_alone(ask, read, matches, times)
         answer = self._renew_if_outdated(ask, answer, times)
         yield from pieces if answer.text == read.text else [answer.text]
         return answer
 
-    def _reread_if_far_behind(
+    def _reread_best_alone(
         self, ask: Ask, answer: TracedAnswer, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         """The answer, or one from the best passage alone if that is more probable.
 
-        The best passage is read again if the words of the answer stand only in one that fits the
-        question far less.
+        The best passage is read again if it is a short note among others, whose words small models
+        mix up, or if the words of the answer stand only in one that fits the question far less.
         """
-        if answer.behind < REREAD_GAP_NATS or abstains(answer.text):
+        is_far = answer.behind >= REREAD_GAP_NATS and not abstains(answer.text)
+        if not (is_far or _is_note_among_others(matches)):
             return answer
         text, usage = self._read_to_end(ask, answer.kind, matches[:1], times)
         again = traced_answer(ask, answer.kind, matches, text, answer.usage.followed_by(usage))
@@ -264,6 +267,11 @@ def _prompt(ask: Ask, matches: Sequence[Match]) -> Prompt:
     """The question after its history; it writes dates and numbers as these passages do."""
     question = in_notation_of(legible(ask.question), [m.passage.content for m in matches])
     return Prompt(question, ask.history or ())
+
+
+def _is_note_among_others(matches: Sequence[Match]) -> bool:
+    """Whether the best match is a short note, and more are read with it."""
+    return len(matches) > 1 and newest.is_short(matches[0])
 
 
 def _has_several_short(matches: Sequence[Match]) -> bool:

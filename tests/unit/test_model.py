@@ -10,6 +10,8 @@ import pytest
 from cmt_sdk.answering.answerer import MIN_FIDELITY
 from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
+from cmt_sdk.text.prompt_messages import UNKNOWN
+from cmt_sdk.types import Piece, Usage
 
 FACTS = [
     "The museum moved to Lisbon in 2019.",
@@ -91,10 +93,8 @@ def test_auto_reads_the_text_of_a_passage_whose_memory_is_poor(measured):
         FACTS[1],
         [FACTS[1]],
     )
-    assert (
-        poor.prompt_tokens
-        == measured.model.ask("When does the harbour open?", reader="text").prompt_tokens
-    )
+    alone = measured.model.ask("When does the harbour open?", reader="text", k=1)
+    assert poor.prompt_tokens == alone.prompt_tokens
     assert measured.model.ask("When does the harbour open?").reader == "memory"
 
 
@@ -267,7 +267,56 @@ def test_the_best_passage_is_nearest_to_the_question(tmp_path):
         memory.add("The harbour is in Genoa.")
         answer = memory.model.ask("Where did the museum move in 2019?", reader="text")
         assert answer.sources[0].text == "The museum moved to Lisbon in 2019."
-        assert seen == [["The harbour is in Genoa.", "The museum moved to Lisbon in 2019."]]
+        assert seen[0] == ["The harbour is in Genoa.", "The museum moved to Lisbon in 2019."]
+
+
+@pytest.mark.parametrize(
+    ("together", "alone", "text"),
+    [
+        (("tea", 0.4), ("Lisbon", 0.9), "Lisbon"),
+        (("in Lisbon", 0.9), ("Lisbon", 0.4), "in Lisbon"),
+        ((UNKNOWN, 0.5), ("Lisbon", 0.6), "Lisbon"),
+        ((UNKNOWN, 0.5), ("Lisbon", 0.4), UNKNOWN),
+        (("tea", 0.4), (UNKNOWN, 0.1), UNKNOWN),
+    ],
+)
+def test_the_best_short_note_is_read_again_alone(tmp_path, together, alone, text):
+    """The more probable reading answers; the less sure "I don't know." is, the more probable."""
+
+    class Reader(FakeReader):
+        """Answers by the number of its passages."""
+
+        def read(self, prompt, max_tokens):
+            """A text with its confidence."""
+            said, sure = alone if len(prompt.passages) == 1 else together
+            yield Piece(said)
+            yield Piece("", Usage(1, 1, sure, 0.0, 0.0, 0.0))
+
+    with open_fake(tmp_path, engine=FakeEngine(reader=Reader())) as memory:
+        memory.add("The museum is in Lisbon.")
+        memory.add("Ann drinks green tea.")
+        answer = memory.model.ask("Where is the museum?", reader="text")
+        assert answer.text == text
+        assert memory.model.ask("Where is the museum?", reader="text", k=1).text == alone[0]
+        streamed = memory.model.ask("Where is the museum?", reader="text", stream=True)
+        assert "".join(streamed) == text
+
+
+def test_longer_passages_are_read_once(tmp_path, monkeypatch):
+    """They name their subjects: the reader tells them apart."""
+    reads = []
+    read = FakeReader.read
+
+    def counted(self, prompt, max_tokens):
+        reads.append(len(prompt.passages))
+        return read(self, prompt, max_tokens)
+
+    monkeypatch.setattr(FakeReader, "read", counted)
+    with open_fake(tmp_path) as memory:
+        for town in ("Lisbon", "Genoa"):
+            memory.add(" ".join(f"Word {n} of {town} is here." for n in range(15)))
+        memory.model.ask("Which word is here?", reader="text")
+    assert reads == [2]
 
 
 def test_the_passage_that_makes_the_question_likeliest_is_read_first(memory, monkeypatch):
