@@ -37,7 +37,7 @@ SHOWN = 4  # exchanges that show the model how other small talk is answered
 LONGEST_TALK = 2000  # characters of small talk that the model reads, its end
 
 
-class Keeper(Protocol):
+class ChatNotebook(Protocol):
     """The calls of a memory that a conversation needs, next to its model."""
 
     def understand(self, text: str) -> Intent:
@@ -90,14 +90,14 @@ class Chat:
     def __init__(
         self,
         model: MemoryModel,
-        keeper: Keeper,
+        notebook: ChatNotebook,
         options: Mapping[str, Any],
         *,
         remember: bool = False,
         turns: Sequence[Turn] = (),
     ) -> None:
         self._model = model
-        self._keeper = keeper
+        self._notebook = notebook
         self._options = dict(options)
         self._remember = remember
         self.turns: list[Turn] = fixed_replies.without_erased(turns)
@@ -118,7 +118,7 @@ class Chat:
         """Understand a turn, and keep or forget what it says; `reply` answers it."""
         pending = self._pending()
         self._has_offered = False
-        intent = self._keeper.understand(text)
+        intent = self._notebook.understand(text)
         self.heard = self._obeyed(intent, pending) or self._kept(intent)
         return self.heard
 
@@ -128,7 +128,7 @@ class Chat:
 
     def keep(self, text: str) -> Heard:
         """Keep a text, whatever it says, without a reply."""
-        kept, replaced, is_new = self._keeper.keep(text)
+        kept, replaced, is_new = self._notebook.keep(text)
         self.heard = Heard(Intent(text, statement=text), kept, is_new, replaced)
         self.stated.append(self.heard)
         return self.heard
@@ -164,12 +164,12 @@ class Chat:
         places = [n for n, t in enumerate(self.turns) if t.role == "user" and text in t.content]
         for place in reversed(places):
             del self.turns[place : place + 2]  # the turn and its answer
-        receipts = self._keeper.erase([heard.kept]) if heard.is_new else ()
+        receipts = self._notebook.erase([heard.kept]) if heard.is_new else ()
         return replace(heard, receipts=receipts)
 
     def memories(self) -> Sequence[Document]:
         """What conversations in this scope have kept, oldest first."""
-        return self._keeper.notes()
+        return self._notebook.notes()
 
     # -- before the reply ------------------------------------------------------------------------
 
@@ -183,14 +183,14 @@ class Chat:
         may_erase = self._remember or self._has_offered
         if not may_erase or fixed_replies.ASSENT not in question:
             return []
-        found = self._keeper.concerned(request)
+        found = self._notebook.concerned(request)
         named = fixed_replies.confirmation([d.text for d in found])
         return found if named.split() == question.split() else []
 
     def _obeyed(self, intent: Intent, pending: Sequence[Document]) -> Heard | None:
         """A request to forget, and the answer to the question whether to; None for other turns."""
         if pending and intent.agrees:
-            receipts = self._keeper.erase(pending)
+            receipts = self._notebook.erase(pending)
             gone = {document.id for document in pending}
             self.stated = [h for h in self.stated if h.kept and h.kept.id not in gone]
             traces = sum(r.traces_found for r in receipts)
@@ -209,7 +209,7 @@ class Chat:
 
     def _offer(self, intent: Intent) -> Heard:
         """The question whether to erase what a request concerns."""
-        found = self._keeper.concerned(intent.text)
+        found = self._notebook.concerned(intent.text)
         question = fixed_replies.confirmation([d.text for d in found])
         return Heard(intent, reply=question if found else fixed_replies.CONCERNS_NOTHING)
 
@@ -221,7 +221,7 @@ class Chat:
         if not self._remember:
             reply = fixed_replies.UNCHANGED if intent.remembers else fixed_replies.HEARD
             return Heard(intent, reply="" if intent.asks else reply)
-        kept, replaced, is_new = self._keeper.keep(intent.statement)
+        kept, replaced, is_new = self._notebook.keep(intent.statement)
         noted = fixed_replies.noted(intent.statement, [d.text for d in replaced])
         reply = fixed_replies.NOTED if intent.asks else noted
         reply = "" if self._model.generates else reply

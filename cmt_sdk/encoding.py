@@ -15,7 +15,7 @@ from cmt_sdk.errors import CMTError, ModelMismatch
 from cmt_sdk.ports import Engine, Store, VectorIndex
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import NoModel
-from cmt_sdk.text.rendering import render
+from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.types import CompressedPassage, Encoded, Fingerprint, Passage
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ RETRY = 0.05  # seconds between two looks at passages that another process encod
 
 @dataclass
 class PassageEncoder:
-    """Encodes the passages of one store with one engine. Every call into the engine holds `lock`.
+    """Compresses the passages of one store with one engine. Calls that use the model hold `lock`.
 
     Attributes:
         memory_budget: bytes of compressed passages to keep on disk; 0 keeps all.
@@ -41,12 +41,17 @@ class PassageEncoder:
     lock: PriorityLock | NoModel = field(default_factory=PriorityLock)
     _dimension: int = 0  # of embeddings; 0 until `accepts` first needs it
 
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """What identifies the compressed passages of the open model; loads it."""
+        with self.lock:
+            return self.engine.compressor.fingerprint
+
     def check_fingerprint(self) -> None:
         """Raise ModelMismatch where stored compressed passages were made by a model or settings
         that the open model cannot read.
         """
-        with self.lock:
-            mine = self.engine.compressor.fingerprint
+        mine = self.fingerprint
         for theirs in self.store.fingerprints():
             differences = theirs.differences(mine)
             if differences:
@@ -78,7 +83,7 @@ class PassageEncoder:
         Raises:
             ModelMismatch: another model made one of them.
         """
-        return self.store.load(passage_ids, self.engine.compressor.fingerprint)
+        return self.store.load(passage_ids, self.fingerprint)
 
     def compressed(
         self, passages: Sequence[Passage], loaded: Mapping[int, CompressedPassage]
@@ -117,7 +122,7 @@ class PassageEncoder:
         """Compress passages; return the results by passage id."""
         self.check_fingerprint()
         with self.lock:
-            made = self.engine.compressor.compress([render(p) for p in passages])
+            made = self.engine.compressor.compress([render_passage(p) for p in passages])
         return {p.id: e for p, e in zip(passages, made, strict=True)}
 
     def compress_backlog(
@@ -155,19 +160,19 @@ class PassageEncoder:
                 if not pending:
                     break
                 count = self._compress_some(pending, failed)
-            if count:
-                done += count
-                patient_until = time.monotonic() + PATIENCE
-                if on_batch:
-                    on_batch(count)
-                if of is not None and count == len(pending) < LOOKAHEAD:
-                    break  # the caller that adds passages meanwhile encodes them
-            elif count == 0 or time.monotonic() > patient_until:
-                # no passage of the batch could be compressed, so the cause is not one passage; or
-                # the other process takes too long
-                break
-            else:
+            if count is None:  # other processes have all of them
+                if time.monotonic() > patient_until:
+                    break
                 time.sleep(RETRY)
+                continue
+            if count == 0:  # of a whole batch: the cause is not one passage
+                break
+            done += count
+            patient_until = time.monotonic() + PATIENCE
+            if on_batch:
+                on_batch(count)
+            if of is not None and count == len(pending) < LOOKAHEAD:
+                break  # the caller that adds passages meanwhile compresses them
         if done:
             self.index.maintain()  # here rather than at the next question
         for error in failed.values():

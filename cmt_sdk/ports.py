@@ -130,7 +130,12 @@ class ChatGenerator(Protocol):
 
 
 class Engine(Protocol):
-    """The language model in its roles. Each part is made on first use: loading takes seconds."""
+    """The language model in its roles. Each part is made on first use: loading takes seconds.
+
+    A caller holds the lock around the model (PassageEncoder.lock) while it uses a part that loads
+    the model: two threads would load it twice. `count_tokens`, `loaded`, `fork_safe` and
+    `vector_weight` need no lock.
+    """
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Return the number of tokens of each text, without loading the model."""
@@ -155,7 +160,7 @@ class Engine(Protocol):
     def state_reader(self) -> StateReader:
         """Reads the states on which probes are fitted; loads the model."""
 
-    def judge(self, texts: Sequence[str]) -> Vector:
+    def intent_scores(self, texts: Sequence[str]) -> Vector:
         """Return the intent scores of n texts, float32 [n, labels], for
         `understanding.understand`; loads the model.
         """
@@ -247,7 +252,7 @@ class Store(Protocol):
 
     def erased(self, due: str) -> None: ...
 
-    def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]: ...
+    def find_traces(self, removed: Sequence[Document]) -> tuple[list[str], int]: ...
 
     # passages, compressed passages and embeddings
 

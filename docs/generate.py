@@ -56,19 +56,33 @@ def layer_table() -> str:
 
 
 def contract_list() -> str:
-    """The other contracts: which modules must not import what."""
+    """The other contracts: which modules must not import what, with what is exempt."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     rows = []
     for contract in project["tool"]["importlinter"]["contracts"]:
         if contract["type"] == "forbidden":
-            sources = ", ".join(
-                f"`{m.removeprefix('cmt_sdk.')}`" for m in contract["source_modules"]
-            )
+            sources = contract["source_modules"]
             targets = ", ".join(f"`{m}`" for m in contract["forbidden_modules"])
-            rows.append(f"- {contract['name']}: {sources} must not import {targets}.")
+            how = " directly" if contract.get("allow_indirect_imports") else ""
+            exempt = [line.split(" -> ")[1] for line in contract.get("ignore_imports", ())]
+            where = {line.split(" -> ")[0] for line in contract.get("ignore_imports", ())}
+            but = (
+                f", except {_names(sorted(where))}, which imports {_names(exempt)}" if where else ""
+            )
+            rows.append(
+                f"- {contract['name']}: {_names(sources)} must not import {targets}{how}{but}."
+            )
+        elif contract["type"] == "protected":
+            names = _names(contract["protected_modules"])
+            rows.append(f"- {contract['name']}: no other package imports {names}.")
         elif contract["type"] != "layers":
             rows.append(f"- {contract['name']}.")
     return "\n".join(rows)
+
+
+def _names(modules: Iterable[str]) -> str:
+    """Modules in Markdown, those of cmt_sdk without its name."""
+    return ", ".join(f"`{module.removeprefix('cmt_sdk.')}`" for module in modules)
 
 
 def catalogue_table() -> str:

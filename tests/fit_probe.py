@@ -51,7 +51,7 @@ def main() -> None:
         for old in place.glob("*.npz"):
             old.unlink()
         (place / f"{state_reader.name}-{digest()}.npz").write_bytes(probe.packed())
-        print(accuracy(engine.judge([u.text for u in held_out()]), held_out()))  # noqa: T201
+        print(accuracy(engine.intent_scores([u.text for u in held_out()]), held_out()))  # noqa: T201
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ from cmt_sdk.retrieval.context import recent_turns
 from cmt_sdk.retrieval.ranking import behind
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.text.notation import in_notation_of
-from cmt_sdk.text.prompting import abstains
+from cmt_sdk.text.prompt_messages import abstains
 from cmt_sdk.text.provenance import Trace, first_of, repeats, traces, trust, words_of
-from cmt_sdk.text.rendering import render
+from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
 from cmt_sdk.types import Match, Piece, Prompt, Usage
@@ -220,11 +220,13 @@ class Answerer:
         if kind == "none":
             prompt = replace(prompt, history=recent_turns(prompt.history), notes=False)
         if kind == "memory":
-            queue = self._retriever.queue
-            memories = timed(times, "load", lambda: queue.compressed(passages, ask.loaded))
+            passage_encoder = self._retriever.passage_encoder
+            memories = timed(
+                times, "load", lambda: passage_encoder.compressed(passages, ask.loaded)
+            )
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
-            prompt = replace(prompt, passages=[render(p) for p in passages])
+            prompt = replace(prompt, passages=[render_passage(p) for p in passages])
         yield from self.pieces(prompt, ask.max_tokens)
 
     def pieces(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from cmt_sdk.answering.asking import Ask
-from cmt_sdk.text.prompting import UNKNOWN, abstains
+from cmt_sdk.text.prompt_messages import UNKNOWN, abstains
 from cmt_sdk.text.provenance import repeats, traces, trust
 from cmt_sdk.text.words.folding import legible
 from cmt_sdk.types import Answer, Piece, Prompt

@@ -19,9 +19,9 @@ from cmt_sdk.retrieval.ranking import behind
 from cmt_sdk.text import generator_messages
 from cmt_sdk.text.characters import clean_text
 from cmt_sdk.text.generator_messages import Note
-from cmt_sdk.text.prompting import abstains
+from cmt_sdk.text.prompt_messages import abstains
 from cmt_sdk.text.provenance import Trace, first_of, repeats, traces, trust
-from cmt_sdk.text.rendering import render
+from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.types import DAYS, Match, Turn
 from cmt_sdk.understanding import newest
 
@@ -87,7 +87,7 @@ class Writer:
         return TracedAnswer(text, usage, kind, matches, found, share, far)
 
 
-def fitting(matches: Iterable[Match], kept: str | None) -> list[Match]:
+def reminders(matches: Iterable[Match], kept: str | None) -> list[Match]:
     """The matches that a message which asks for nothing calls to mind, without its own document."""
     return [
         m
@@ -101,7 +101,7 @@ def _notes(matches: Sequence[Match]) -> list[Note]:
     # the best one last: a model reads best what is nearest to the question
     return [
         Note(
-            render(m.passage),
+            render_passage(m.passage),
             newest.stated_at(m)[0],
             m.document.source or "",
             str(m.document.metadata.get(DAYS) or ""),

@@ -12,15 +12,15 @@ import numpy as np
 from cmt_sdk.answering.answerer import Answerer, TracedAnswer, timed, traced_answer
 from cmt_sdk.answering.asking import Ask, Asking, Stream, with_limit
 from cmt_sdk.answering.conversation import or_from_conversation
-from cmt_sdk.answering.generating import Writer, fitting
+from cmt_sdk.answering.generating import Writer, reminders
 from cmt_sdk.answering.sources import sources_of
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.ports import ChatGenerator
 from cmt_sdk.retrieval.context import QUERY, as_passages, exchanges, shortened, system_turns
 from cmt_sdk.retrieval.question import check_question
-from cmt_sdk.retrieval.ranking import fit
+from cmt_sdk.retrieval.ranking import leading_within
 from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever
-from cmt_sdk.text.prompting import UNKNOWN, abstains
+from cmt_sdk.text.prompt_messages import UNKNOWN, abstains
 from cmt_sdk.types import Answer, Intent, Match, Prompt, Turn, Usage, Vector
 from cmt_sdk.understanding import newest
 
@@ -86,7 +86,7 @@ class MemoryModel(Asking):
         if ask.reader != "none" and not self._is_out_of_reach(ask, times):
             matches = self._find(ask, times)[1]
         if not asks:
-            matches = fitting(matches, kept)
+            matches = reminders(matches, kept)
         elif not (matches or ask.history or intent.general or intent.tells):
             yield from self._unknown_answer(ask, times)
             return
@@ -150,7 +150,7 @@ class MemoryModel(Asking):
         for text in texts:
             check_question(text)
         found: Vector = (
-            np.stack([self._retriever.encode(t) for t in texts])
+            np.stack([self._retriever.embed_question(t) for t in texts])
             if texts
             else np.zeros((0, 0), np.float32)
         )
@@ -196,13 +196,13 @@ class MemoryModel(Asking):
     def _find(self, ask: Ask, times: dict[str, float]) -> tuple[Ask, list[Match]]:
         """The passages to read, and the question with the earlier exchange that it refers to."""
         query = ask.question if ask.history is None else shortened(ask.question, QUERY)
-        vector = timed(times, "encode", lambda: self._retriever.encode(query))
+        vector = timed(times, "encode", lambda: self._retriever.embed_question(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
         earlier = exchanges(ask.history or ())
         found = timed(
             times, "search", lambda: self._retriever.gather(query, earlier, k, ask.filter, vector)
         )
-        timed(times, "load", lambda: self._retriever.encode_missing(found))
+        timed(times, "load", lambda: self._retriever.compress_missing(found))
         stage = "rerank" if self._settings.rerank_depth and len(found) > 1 else "search"
         found = timed(times, stage, lambda: self._retriever.rank(query, found, ask.loaded))
         about = found[0].about if found else None
@@ -213,15 +213,17 @@ class MemoryModel(Asking):
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
             # Pairs that the probe can judge are left to Renewer, after the frozen model's answer.
-            probed = self.generates or newest.asks_for_before(query)
+            with_statements = self.generates or newest.asks_for_before(query)
             matches = timed(
                 times,
                 "newest",
-                lambda: self._retriever.newest_first(query, matches, probed=probed),
+                lambda: self._retriever.supersession.choose_by_time(
+                    query, matches, with_statements=with_statements
+                ),
             )
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
-            matches = matches[: max(1, fit(costs, ask.budget))]
+            matches = matches[: max(1, leading_within(costs, ask.budget))]
         return ask, matches
 
     def _cost(self, tokens: int, reader: str) -> int:

@@ -19,7 +19,7 @@ from cmt_sdk.answering.asking import Ask
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.text.provenance import Trace, words_of
-from cmt_sdk.text.rendering import render
+from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.types import AnswerSpan, Match, Prompt
 from cmt_sdk.understanding import newest
 
@@ -94,39 +94,39 @@ class Renewer:
         if not newest.is_short(older.holder):
             return None
         made = [
-            self._best_of(ask, prompt, older, match, probed)
-            for match, probed in self._newer(ask, older.holder, matches)
+            self._best_of(ask, prompt, older, match, score)
+            for match, score in self._newer(ask, older.holder, matches)
         ]
         better = [renewal for renewal in made if renewal is not None and renewal.worth > 0.0]
         return max(better, key=lambda r: (r.worth, newest.stated_at(r.newer)), default=None)
 
     def _newer(self, ask: Ask, older: Match, matches: Sequence[Match]) -> list[tuple[Match, float]]:
-        """Newer notes of other documents with the probe's numbers, the surest ones first."""
+        """Newer notes of other documents with the probe's scores, the surest ones first."""
         embedding = self.retriever.index.vectors([older.passage.id]).get(older.passage.id)
         near = []
         if embedding is not None:
             near = self.retriever.nearest(embedding, NEIGHBOURS, ask.filter)
         known = {m.passage.id: m for m in (*near, *matches)}
         newer = [m for m in known.values() if newest.is_newer(m, older)]
-        numbers = self.retriever.probed([(older, m) for m in newer])
+        scores = self.retriever.supersession.scores([(older, m) for m in newer])
         sure = [
-            (match, number)
-            for match, number in zip(newer, numbers, strict=True)
-            if number is not None and number >= newest.LEAST
+            (match, score)
+            for match, score in zip(newer, scores, strict=True)
+            if score is not None and score >= newest.LEAST
         ]
         return sorted(sure, key=lambda pair: -pair[1])[:COMPARED]
 
     def _best_of(
-        self, ask: Ask, prompt: Prompt, older: OlderAnswer, newer: Match, probed: float
+        self, ask: Ask, prompt: Prompt, older: OlderAnswer, newer: Match, score: float
     ) -> Renewal | None:
         """The best span of the newer note that states something new; None where there is none,
         or where the model's context cannot hold both notes.
         """
         passages = [older.holder.passage, newer.passage]
         if older.kind == "text":
-            prompt = replace(prompt, passages=[render(p) for p in passages])
+            prompt = replace(prompt, passages=[render_passage(p) for p in passages])
         else:
-            memories = self.retriever.queue.compressed(passages, ask.loaded)
+            memories = self.retriever.passage_encoder.compressed(passages, ask.loaded)
             prompt = replace(prompt, memories=memories)
         try:
             before = self._answer_spans(prompt, older.holder.passage.content)
@@ -143,7 +143,7 @@ class Renewer:
         best = max(new, key=_likelihood)
         old = max(before, key=_likelihood)
         confidence = exp(best.likelihood / (best.tokens + 1))
-        worth = newest.renews(best.likelihood, old.likelihood, probed)
+        worth = newest.renews(best.likelihood, old.likelihood, score)
         return Renewal(best.text, best.tokens, newer, older.holder, confidence, worth)
 
     def _answer_spans(self, prompt: Prompt, text: str) -> Sequence[AnswerSpan]:

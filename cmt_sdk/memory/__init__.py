@@ -59,7 +59,7 @@ class Memory(Upkeep, Forgetting, Asking):
             InvalidInput: An empty text, or one with NUL or a lone surrogate.
         """
         check_question(text[:LONGEST_QUESTION])
-        return understand(text, self._retriever.scores)
+        return understand(text, self._retriever.intent_scores)
 
     @lists_parameters
     def chat(

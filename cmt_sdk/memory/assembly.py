@@ -50,7 +50,7 @@ class Parts:
     store: Store
     index: VectorIndex
     engine: Engine
-    queue: PassageEncoder
+    passage_encoder: PassageEncoder
     retriever: Retriever
     worker: Worker
     encrypted: bool = False
@@ -87,7 +87,9 @@ def assemble(
     if is_new:
         _warn_of_other_files(path)
     store = SQLiteStore(path, create=create, encrypt=encrypted)
-    settings = _settings(store, overrides, _fitting if engine is None else _unfitted)
+    settings = _settings(
+        store, overrides, _default_compression if engine is None else _own_compression
+    )
     if engine is None:
         _warn_of_untrained(settings)
     engine = engine or LocalEngine(settings, embedder)
@@ -95,12 +97,23 @@ def assemble(
     # is exact
     limit = sys.maxsize if store.encrypted else settings.exact_limit
     index = EmbeddingIndex(store, path, limit, read_only=store.read_only)
-    queue = PassageEncoder(store, index, engine, settings.memory_budget)
-    retriever = Retriever(store, index, engine, queue, settings.rerank_depth)
-    worker = Worker(lambda stopping: queue.compress_backlog(stop=stopping), "cmt-compress")
+    passage_encoder = PassageEncoder(store, index, engine, settings.memory_budget)
+    retriever = Retriever(store, index, engine, passage_encoder, settings.rerank_depth)
+    worker = Worker(
+        lambda stopping: passage_encoder.compress_backlog(stop=stopping), "cmt-compress"
+    )
     generator = _generator(settings, generator_key, named="generator" in overrides)
     return Parts(
-        path, settings, store, index, engine, queue, retriever, worker, store.encrypted, generator
+        path,
+        settings,
+        store,
+        index,
+        engine,
+        passage_encoder,
+        retriever,
+        worker,
+        store.encrypted,
+        generator,
     )
 
 
@@ -120,7 +133,7 @@ def _generator(settings: Settings, key: str | None, *, named: bool) -> ChatGener
 
 
 def _settings(
-    store: Store, overrides: Mapping[str, Any], fitting: Callable[[Settings], float | None]
+    store: Store, overrides: Mapping[str, Any], default: Callable[[Settings], float | None]
 ) -> Settings:
     """The settings that a memory was made with, changed by `overrides`, with a compression that
     fits the model. A new memory, or one that changed its model, records them.
@@ -128,13 +141,13 @@ def _settings(
     Args:
         store: The store of the memory.
         overrides: The settings of this opening.
-        fitting: The compression that fits, None where the model is not on this machine.
+        default: The compression that fits the model, None where the model is not on this machine.
     """
     recorded = store.settings()
     asked = recording.asked(recorded, overrides)
     settings = recording.recalled(asked, recorded)
     if settings.compression is None:
-        settings = replace(settings, compression=fitting(settings))
+        settings = replace(settings, compression=default(settings))
     lasting = recording.asked(recorded, {}) if recorded else asked
     new = recording.record(lasting, settings)
     is_news = recording.FITTED in new and new[recording.FITTED] != recorded.get(recording.FITTED)
@@ -143,7 +156,7 @@ def _settings(
     return settings
 
 
-def _fitting(settings: Settings) -> float | None:
+def _default_compression(settings: Settings) -> float | None:
     """The compression that fits the model with its adapters; None where it is not here."""
     from cmt_sdk.weights.bundle import find_bundle
     from cmt_sdk.weights.registry import model_info
@@ -154,10 +167,10 @@ def _fitting(settings: Settings) -> float | None:
         )
     except (ModelError, ModelNotFound):  # loading the model reports it
         return None
-    return bundle.fitting(settings.method)
+    return bundle.default_compression(settings.method)
 
 
-def _unfitted(settings: Settings) -> float:
+def _own_compression(settings: Settings) -> float:
     """The compression of an engine that brings a model of its own."""
     return settings.tokens_per_entry
 
@@ -317,9 +330,9 @@ class LocalEngine:
 
     @cached_property
     def _method(self) -> CompressionMethod:
-        fitting = self._bundle.fitting(self._settings.method)
+        default = self._bundle.default_compression(self._settings.method)
         # None: the model came here after the memory was opened
-        settings = replace(self._settings, compression=self._settings.compression or fitting)
+        settings = replace(self._settings, compression=self._settings.compression or default)
         method: CompressionMethod = settings.method.load().create(
             self._frozen, settings, self._trained
         )
@@ -398,7 +411,7 @@ class LocalEngine:
 
         return FrozenStateReader(self._frozen, self._loaded.base_hash[:16])
 
-    def judge(self, texts: Sequence[str]) -> Vector:
+    def intent_scores(self, texts: Sequence[str]) -> Vector:
         """What texts want, as scores [n, labels]; a model's first call may fit its probe, in
         seconds.
         """

@@ -109,7 +109,7 @@ class Changing(Lookup):
             raise TypeError("add_many() takes several documents: for one there is add()")
         given = (document_of(d) for d in documents)
         when: When = "later" if not compress else "now" if wait else "background"
-        return self._ingestor.add(given, when, replace=replace, on_progress=on_progress)
+        return self._ingestor.add(given, when, by_source=replace, on_progress=on_progress)
 
     def add_together(self, documents: Sequence[Document], *, wait: bool = True) -> Progress:
         """Remember all of these documents or, if one cannot be added or the process dies, none.
@@ -182,7 +182,7 @@ class Changing(Lookup):
         if not wait:
             self._worker.wake()
             return stored
-        self._queue.compress_backlog(of=[id])
+        self._passage_encoder.compress_backlog(of=[id])
         return self._as_it_is(stored)
 
     def delete(self, id: str) -> Document:  # noqa: A002

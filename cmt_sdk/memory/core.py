@@ -33,11 +33,11 @@ class Core(Handle):
         self._store = parts.store
         self._index = parts.index
         self._engine = parts.engine
-        self._queue = parts.queue
+        self._passage_encoder = parts.passage_encoder
         self._retriever = parts.retriever
         self._worker = parts.worker
         self._ingestor = Ingestor(
-            parts.store, parts.engine, parts.queue, parts.worker, parts.settings
+            parts.store, parts.engine, parts.passage_encoder, parts.worker, parts.settings
         )
         self.path: Path = parts.path
         self.settings: Settings = parts.settings
@@ -55,12 +55,12 @@ class Core(Handle):
         here to release it.
         """
         parts = (self._store, self._index, self._worker)
-        at_work = is_held(self._queue.lock) or any(part.at_work() for part in parts)
+        at_work = is_held(self._passage_encoder.lock) or any(part.at_work() for part in parts)
         if at_work:
             for part in parts:
                 part.leave()
         if at_work or not self._engine.fork_safe:
-            self._queue.lock = PriorityLock() if self._engine.fork_safe else NoModel()
+            self._passage_encoder.lock = PriorityLock() if self._engine.fork_safe else NoModel()
 
     def close(self) -> None:
         """Stop the background compression after its batch and release the files; pending passages

@@ -62,7 +62,7 @@ class Forgetting(Lookup):
             raise type(error)(
                 f"{error}. The documents are gone; their bytes go when the memory is next opened"
             ) from error
-        files, traces = self._store.traces(removed.versions)
+        files, traces = self._store.find_traces(removed.versions)
         return Receipt(
             documents=sorted({d.id for d in removed.versions}),
             versions=len(removed.versions),

@@ -47,7 +47,7 @@ class Ingestor:
 
     store: Store
     engine: Engine
-    queue: PassageEncoder
+    passage_encoder: PassageEncoder
     worker: Worker
     settings: Settings
 
@@ -56,7 +56,7 @@ class Ingestor:
         documents: Iterable[Document],
         when: When,
         *,
-        replace: bool = False,
+        by_source: bool = False,
         on_stored: Callable[[Document], None] = lambda _: None,
         on_progress: OnProgress | None = None,
     ) -> Progress:
@@ -65,7 +65,7 @@ class Ingestor:
         Args:
             documents: any number of documents.
             when: when their passages are compressed.
-            replace: a document with a source is known by it, as `Store.add` with `by_source`.
+            by_source: as in `Store.add`; the public calls name it `replace`.
             on_stored: called with each document as stored.
             on_progress: called after each step.
 
@@ -85,12 +85,14 @@ class Ingestor:
 
         def compress() -> None:
             if unready and when == "now":
-                self.queue.compress_backlog(on_batch=lambda n: step(compressed=n), of=unready)
+                self.passage_encoder.compress_backlog(
+                    on_batch=lambda n: step(compressed=n), of=unready
+                )
                 unready.clear()
 
         try:
             for document in documents:
-                stored, outcome, new = self._store_text(document, by_source=replace)
+                stored, outcome, new = self._store_text(document, by_source=by_source)
                 step(**{outcome: 1, "passages": new})
                 on_stored(stored)
                 if not stored.ready:
@@ -120,7 +122,7 @@ class Ingestor:
             self.worker.wake()
             return progress
         return progress.plus(
-            compressed=self.queue.compress_backlog(of=[document.id for document in named])
+            compressed=self.passage_encoder.compress_backlog(of=[document.id for document in named])
         )
 
     def from_archive(
@@ -130,7 +132,7 @@ class Ingestor:
         longest = self.settings.max_document_bytes
         seal = archive.seal_here(create=False)
         gate = archive.ArchiveImport(
-            self.check_text, self.split, self.queue.accepts, longest, seal, trust
+            self.check_text, self.split, self.passage_encoder.accepts, longest, seal, trust
         )
         for progress in archive.read(self.store, path, gate, diverged):
             if self.settings.memory_budget:
@@ -147,13 +149,15 @@ class Ingestor:
             if on_progress:
                 on_progress(progress)
 
-        return self.queue.compress_backlog(on_batch=batch_done)
+        return self.passage_encoder.compress_backlog(on_batch=batch_done)
 
     def _store_text(self, document: Document, *, by_source: bool) -> tuple[Document, Outcome, int]:
         """Store one document's text in one write transaction.
 
         Returns:
-            The document as stored, what happened to it, and how many of its passages are pending.
+            The document as stored, what happened to it, and how many passages it has to be
+            compressed for this change: 0 for an unchanged document, also where earlier passages of
+            it are pending.
         """
         self.check(document)
         known = self.store.find_known(document, by_source=by_source)
@@ -246,7 +250,7 @@ class Ingestor:
         return split(document.text, self._count_after_others, budget, title=title, rules=rules)
 
     def _count_after_others(self, texts: Sequence[str]) -> list[int]:
-        self.queue.lock.give_way(LONGEST_PAUSE)
+        self.passage_encoder.lock.give_way(LONGEST_PAUSE)
         return self.engine.count_tokens(texts)
 
     def title(self, document: Document) -> str:

@@ -156,13 +156,14 @@ class Lookup(Core):
             ModelMismatch: Another model than the one that is open made the compressed passages.
         """
         filter = filter_of(scope, source, where)
+        supersession = self._retriever.supersession
 
         def find(count: int) -> Sequence[Match]:
             if history is not None:
                 found = self._retriever.search_after(query, history, count, filter)
-                return self._retriever.newest_first(shortened(query, QUERY), found)
+                return supersession.choose_by_time(shortened(query, QUERY), found)
             found = self._retriever.search(query, count, filter, mode)
-            return found if mode == "text" else self._retriever.newest_first(query, found)
+            return found if mode == "text" else supersession.choose_by_time(query, found)
 
         return _best_of_each(find, k) if per_document else find(k)
 
@@ -173,7 +174,7 @@ class Lookup(Core):
         text of more than 20,000 characters the middle is left out.
         """
         text = shortened(text, LONGEST_QUESTION)
-        return self._retriever.superseded(
+        return self._retriever.supersession.superseded(
             text, self._retriever.search(text, k, filter_of(scope, None, None), "fused")
         )
 
@@ -229,7 +230,7 @@ class Lookup(Core):
         """What makes the compressed passages here: weights, quantisation, tokenizer, adapters,
         settings. Loads the model.
         """
-        return self._engine.compressor.fingerprint
+        return self._passage_encoder.fingerprint
 
 
 def _best_of_each(find: Callable[[int], Sequence[Match]], k: int) -> Sequence[Match]:

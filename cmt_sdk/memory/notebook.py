@@ -26,7 +26,7 @@ PATIENCE = 20.0  # seconds to wait for the background compression
 NEIGHBOURS = 5  # nearest passages that may state an older value of the same thing
 
 
-class Keeping(Protocol):
+class MemoryCalls(Protocol):
     """The calls of a memory that it needs; see `Memory`."""
 
     def understand(self, text: str) -> Intent:
@@ -68,7 +68,7 @@ class Keeping(Protocol):
 class Notebook:
     """A memory as a conversation in `scope` uses it."""
 
-    memory: Keeping
+    memory: MemoryCalls
     scope: str = ""
 
     def understand(self, text: str) -> Intent:

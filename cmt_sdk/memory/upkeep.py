@@ -122,7 +122,7 @@ class Upkeep(Changing):
             The number of passages.
         """
         self._ingestor.split_outdated()
-        self._store.forget_encodings(self._engine.compressor.fingerprint)
+        self._store.forget_encodings(self._passage_encoder.fingerprint)
         return self.compress(on_progress)
 
     def check(self) -> Sequence[CheckResult]:

@@ -36,7 +36,7 @@ from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import CompressionMethod
 from cmt_sdk.reading.limits import MAX_QUESTION_TOKENS
-from cmt_sdk.text.prompting import REPEAT
+from cmt_sdk.text.prompt_messages import REPEAT
 from cmt_sdk.types import CompressedPassage
 
 

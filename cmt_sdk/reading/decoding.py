@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.text.prompt_tokens import Prompts
-from cmt_sdk.text.prompting import UNKNOWN
 from cmt_sdk.types import Piece, Usage
 
 Logits: TypeAlias = NDArray[np.float32]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from cmt_sdk.text.characters import clean_text
-from cmt_sdk.text.prompting import abstains
+from cmt_sdk.text.prompt_messages import abstains
 from cmt_sdk.types import Turn
 
 EXCHANGES = 12  # the latest ones, which are looked at

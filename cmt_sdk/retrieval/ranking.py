@@ -100,7 +100,7 @@ def behind(likelihoods: Sequence[float | None], number: int) -> float:
     return RANK_PENALTY_NATS * number if first is None or other is None else max(0.0, first - other)
 
 
-def fit(tokens: Sequence[int], budget: int) -> int:
+def leading_within(tokens: Sequence[int], budget: int) -> int:
     """How many leading items, of `tokens` tokens each, fit into `budget` tokens together."""
     total = 0
     for count, cost in enumerate(tokens):

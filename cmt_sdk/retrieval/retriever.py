@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
 
@@ -15,10 +15,10 @@ from cmt_sdk.retrieval.context import MESSAGE, MESSAGE_TOKENS, QUERY, Exchange, 
 from cmt_sdk.retrieval.lru_cache import LRUCache
 from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.retrieval.ranking import fuse
+from cmt_sdk.retrieval.supersession import Supersession
 from cmt_sdk.system.background import PriorityLock
 from cmt_sdk.system.handles import NoModel
 from cmt_sdk.text.notation import in_notation_of
-from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
 from cmt_sdk.types import (
     SEARCH_MODES,
@@ -31,7 +31,6 @@ from cmt_sdk.types import (
     Turn,
     Vector,
 )
-from cmt_sdk.understanding import newest
 
 CANDIDATES = 50
 NEAR = 5  # passages that a search after an earlier exchange finds
@@ -48,38 +47,42 @@ def _check_k(k: int) -> None:
 
 @dataclass
 class Retriever:
-    """Search over one store, one index and one engine. Every call into the engine holds `lock`.
+    """Search over one store, one index and one engine. Calls that use the model hold `lock`.
 
     Attributes:
-        queue: compresses the passages that a search needs.
+        passage_encoder: compresses the passages that a search needs.
         rerank_depth: how many of the first passages the model puts in order; 0: none.
+        supersession: compares the passages that were found.
     """
 
     store: Store
     index: VectorIndex
     engine: Engine
-    queue: PassageEncoder
+    passage_encoder: PassageEncoder
     rerank_depth: int = 0
     # by question and passage
     _words: LRUCache[tuple[str, int], list[float]] = field(default_factory=LRUCache)
-    # the probe's numbers, the older passage first
-    _pairs: LRUCache[tuple[int, int], float] = field(default_factory=LRUCache)
+
+    def __post_init__(self) -> None:
+        self.supersession = Supersession(
+            self.index, self.engine, self.passage_encoder, self._word_likelihoods
+        )
 
     @property
     def lock(self) -> PriorityLock | NoModel:
-        """The lock around the engine, which the queue shares."""
-        return self.queue.lock
+        """The lock around the engine, which the passage encoder shares."""
+        return self.passage_encoder.lock
 
-    def encode(self, question: str) -> Vector:
+    def embed_question(self, question: str) -> Vector:
         """Return the question's vector, float32 [dimension]."""
-        self.queue.check_fingerprint()
+        self.passage_encoder.check_fingerprint()
         with self.lock:
             return self.engine.compressor.embed_question(legible(question))
 
-    def scores(self, texts: Sequence[str]) -> Vector:
+    def intent_scores(self, texts: Sequence[str]) -> Vector:
         """Return intent scores of texts, float32 [n, labels], for `understanding.understand`."""
         with self.lock:
-            return self.engine.judge(texts)
+            return self.engine.intent_scores(texts)
 
     def small_talk(self, text: str) -> list[tuple[float, str, str]]:
         """Return exchanges of small talk, nearest to a text first; see Engine.small_talk."""
@@ -102,7 +105,7 @@ class Retriever:
             filter: which documents to search.
             mode: "vector" searches by meaning, "text" by words, "fused" by both; "reranked" then
                 lets the model score the query after each of the first few, compressed.
-            vector: the query's vector where it is known; saves encoding it again.
+            vector: the query's vector where it is known; saves embedding it again.
 
         Raises:
             InvalidInput, InvalidSetting: a query, `k` or mode that cannot be.
@@ -116,7 +119,9 @@ class Retriever:
         by_words = self.store.search_text(query, limit, filter) if mode != "vector" else []
         by_meaning = []
         if mode != "text":
-            by_meaning = self._near(self.encode(query) if vector is None else vector, limit, filter)
+            by_meaning = self._near(
+                self.embed_question(query) if vector is None else vector, limit, filter
+            )
         matches = self._matches(by_meaning, by_words)
         return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
 
@@ -132,6 +137,11 @@ class Retriever:
         first).
 
         The question is searched alone and after each exchange; a passage keeps its best place.
+
+        Example:
+            "When does it open?", after "Where is the museum?", alone finds A and B at places 0 and
+            1. After the exchange B fits best, at -2.5, and C less, at -1: the candidates are B
+            (place -2.5, alone 1), C (place -1, alone None) and A (place 0, alone 0).
         """
         alone = self.search(question, max(k, self.rerank_depth), filter, vector=vector)
         best = {m.passage.id: Candidate(m, n, n) for n, m in enumerate(alone)}
@@ -153,7 +163,7 @@ class Retriever:
         words: dict[int, tuple[float, int]] = {}
         for back, exchange in enumerate(earlier):
             query = exchange.query(question)
-            by_meaning = self._near(self.encode(query), NEAR, filter)
+            by_meaning = self._near(self.embed_question(query), NEAR, filter)
             for best, hits in (
                 (words, self.store.search_text(query, NEAR, filter)),
                 (meaning, by_meaning),
@@ -176,15 +186,15 @@ class Retriever:
             for m, p in zip(found, places, strict=True)
         ]
 
-    def encode_missing(self, candidates: Sequence[Candidate]) -> None:
-        """Encode the pending ones of the first candidates: ranking needs their compressed forms and
-        embeddings.
+    def compress_missing(self, candidates: Sequence[Candidate]) -> None:
+        """Compress the pending ones of the first candidates: ranking needs their compressed forms
+        and embeddings.
         """
         first = [c.match.passage for c in candidates[: self.rerank_depth]]
         known = self.index.vectors([p.id for p in first]) if first else {}
         missing = [p for p in first if p.id not in known]
         if missing and not self.store.read_only:
-            self.queue.compress_passages(missing)
+            self.passage_encoder.compress_passages(missing)
 
     def rank(
         self,
@@ -197,25 +207,33 @@ class Retriever:
         If the best candidate is the same with and without history, the order without history
         stays. If it leads by CLEAR nats, the reader gets no earlier exchange.
 
+        Example:
+            Of the candidates B, C and A of `gather`, A and B were found alone. Reordered by
+            likelihood, B leads among A and B, and among B, C and A: the result is B, A, C. If C led
+            among the three, the result would be their order.
+
         Args:
             question: as it was asked.
             candidates: as `gather` returns them.
             loaded: compressed passages by passage id; those that ranking loads are added, for the
                 reader.
         """
-        alone = sorted((c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0)
-        added = [c for c in candidates if c.alone is None]
-        moved = any(c.place != c.alone for c in candidates)
-        first = alone[: self.rerank_depth]
-        near = candidates[: 2 * self.rerank_depth if moved else 0]
-        judged = {c.match.passage.id: c.match.passage for c in (*first, *near)}
-        if len(judged) > 1:
-            question = in_notation_of(legible(question), [p.content for p in judged.values()])
+        found_alone = sorted(
+            (c for c in candidates if c.alone is not None), key=lambda c: c.alone or 0
+        )
+        only_in_context = [c for c in candidates if c.alone is None]
+        has_context = any(c.place != c.alone for c in candidates)
+        first_alone = found_alone[: self.rerank_depth]
+        first_in_context = candidates[: 2 * self.rerank_depth if has_context else 0]
+        judged = {c.match.passage.id: c.match.passage for c in (*first_alone, *first_in_context)}
         likely: dict[int, float] = {}
         if len(judged) > 1:
+            question = in_notation_of(legible(question), [p.content for p in judged.values()])
             likely = self.likelihoods(question, list(judged.values()), loaded)
-        by_itself = ordered(alone, [c.alone or 0.0 for c in first], likely)
-        in_context = ordered(candidates, [c.place for c in near], likely) if moved else by_itself
+        by_itself = ordered(found_alone, [c.alone or 0.0 for c in first_alone], likely)
+        in_context = by_itself
+        if has_context:
+            in_context = ordered(candidates, [c.place for c in first_in_context], likely)
         if (
             not (likely and by_itself)
             or by_itself[0].match.passage.id != in_context[0].match.passage.id
@@ -223,7 +241,8 @@ class Retriever:
             return in_context
         best, second, *_ = sorted(likely.values(), reverse=True)
         return [
-            replace(c, about=None) if best - second >= CLEAR else c for c in (*by_itself, *added)
+            replace(c, about=None) if best - second >= CLEAR else c
+            for c in (*by_itself, *only_in_context)
         ]
 
     def shorten(self, message: str) -> str:
@@ -245,7 +264,7 @@ class Retriever:
         _check_k(k)
         query = shortened(message, QUERY)
         found = self.gather(query, exchanges(history), k, filter)
-        self.encode_missing(found)
+        self.compress_missing(found)
         return [c.match for c in self.rank(query, found)[:k]]
 
     def nearest(self, vector: Vector, k: int, filter: Filter) -> list[Match]:
@@ -300,7 +319,7 @@ class Retriever:
         missing = [i for i, row in rows.items() if row is None]
         loaded = {} if loaded is None else loaded
         if absent := [i for i in missing if i not in loaded]:
-            loaded.update(self.queue.load(absent))
+            loaded.update(self.passage_encoder.load(absent))
         stored = {i: loaded[i] for i in missing if i in loaded}
         if stored:
             with self.lock:
@@ -309,81 +328,3 @@ class Retriever:
                 rows[i] = row
                 self._words.put((query, i), row)
         return {i: row for i, row in rows.items() if row is not None}
-
-    def newest_first(
-        self, query: str, matches: Sequence[Match], *, probed: bool = True
-    ) -> list[Match]:
-        """Mark every match that states an older value of the fact that the best match states.
-
-        The newest takes the best place. Where the query asks for what was before, none is marked,
-        and the oldest takes it. Nothing changes where the query names its date. Without `probed`,
-        pairs of statements of a conversation that the probe can judge keep their order.
-        """
-        first = matches[: newest.CONTESTED]
-        if len({m.passage.document_id for m in first}) < 2 or dates(query):
-            return list(matches)
-        near = newest.contested(matches, self.index.vectors([m.passage.id for m in first]))
-        pairs = [newest.in_order(matches[0], matches[n]) for n in near]
-        numbers = dict(zip(near, self.probed(pairs), strict=True)) if near else {}
-        left = {
-            n for n in near if newest.is_statement(matches[0]) and newest.is_statement(matches[n])
-        }
-        judged = {
-            n: number for n, number in numbers.items() if probed or number is None or n not in left
-        }
-        same = {0, *self._same(query, matches, judged)}
-        if len(same) < 2:
-            return list(matches)
-        order = newest.oldest_first if newest.asks_for_before(query) else newest.newest_first
-        return order(matches, same)
-
-    def _same(
-        self, query: str, matches: Sequence[Match], probed: Mapping[int, float | None]
-    ) -> set[int]:
-        """Those of the matches of these numbers that say the same of the same as the first one."""
-        if not probed:
-            return set()
-        ids = {n: matches[n].passage.id for n in (0, *probed)}
-        rows = self._word_likelihoods(legible(query), list(ids.values()))
-        best = rows.get(ids[0])
-        others = {n: rows[ids[n]] for n in probed if ids[n] in rows}
-        return {
-            n
-            for n, row in others.items()
-            if best is not None and newest.is_same_fact(best, row, probed[n])
-        }
-
-    def superseded(self, text: str, matches: Sequence[Match]) -> list[Match]:
-        """Return the matches that state an older value of something that `text` states now.
-
-        Empty for a model without a shipped probe.
-        """
-        probe = newest.supersession_probe(self.engine.state_reader.name)
-        short = [m for m in matches if newest.is_short(m) and m.passage.text != text]
-        if probe is None or not short:
-            return []
-        with self.lock:
-            states = self.engine.state_reader.states(
-                [newest.text_of(m.passage.content, text) for m in short]
-            )
-        return [m for m, number in zip(short, probe(states), strict=True) if number > newest.SURE]
-
-    def probed(self, pairs: Sequence[tuple[Match, Match]]) -> list[float | None]:
-        """The probe's numbers of pairs, the older one first; None for what it cannot judge."""
-        ids = [(older.passage.id, newer.passage.id) for older, newer in pairs]
-        numbers = [self._pairs.get(pair) for pair in ids]
-        probe = newest.supersession_probe(self.engine.state_reader.name)
-        new = [
-            n
-            for n, pair in enumerate(pairs)
-            if numbers[n] is None and all(map(newest.is_short, pair))
-        ]
-        if probe is None or not new:
-            return numbers
-        texts = [newest.text_of(*(m.passage.content for m in pairs[n])) for n in new]
-        with self.lock:
-            found = probe(self.engine.state_reader.states(texts))
-        for n, number in zip(new, found, strict=True):
-            numbers[n] = float(number)
-            self._pairs.put(ids[n], float(number))
-        return numbers

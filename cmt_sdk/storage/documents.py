@@ -327,7 +327,7 @@ class Documents(DocumentRows):
                 text("DELETE FROM settings WHERE name = 'erasure' AND value = :name"), {"name": due}
             )
 
-    def traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
+    def find_traces(self, removed: Sequence[Document]) -> tuple[list[str], int]:
         """Search every byte of every file for deleted content.
 
         Returns:

@@ -19,7 +19,7 @@ import numpy as np
 from cmt_sdk.memory import Memory
 from cmt_sdk.memory.assembly import assemble
 from cmt_sdk.retrieval.embedding import Embedder, ExternalEmbedder
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.types import (
     AnswerSpan,
     CompressedPassage,
@@ -166,7 +166,7 @@ class FakeEngine:
     loaded: bool = True
     fork_safe: bool = True
 
-    def judge(self, texts: Sequence[str]) -> Vector:
+    def intent_scores(self, texts: Sequence[str]) -> Vector:
         """Judge intents by the first word and the last sign alone.
 
         Questions ask; most other texts state facts.

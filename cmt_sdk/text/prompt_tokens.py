@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import TemplateError
 
 from cmt_sdk.errors import ModelUnsupported
-from cmt_sdk.text.prompting import SLOT, messages, passage_text, talk
+from cmt_sdk.text.prompt_messages import SLOT, messages, passage_text, talk
 from cmt_sdk.text.template_sandbox import render_template
 from cmt_sdk.types import Turn
 

@@ -16,7 +16,7 @@ DELIMITER = re.compile(r"[:+-]*-[:+-]*")
 MOST_GROWTH = 2.0  # times the length of the rows: longer names of columns stay in the header
 
 
-def render(passage: Passage) -> str:
+def render_passage(passage: Passage) -> str:
     """The content of a passage as it is compressed and read.
 
     Rows of a Markdown table become records, `- Season: Winter; Entry: 4 euros`: a small model takes

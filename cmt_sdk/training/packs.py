@@ -16,7 +16,7 @@ from torch.nn.functional import pad
 
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.questions.dataset import Question, QuestionedPassage
-from cmt_sdk.text.prompting import REPEAT, UNKNOWN
+from cmt_sdk.text.prompt_messages import REPEAT, UNKNOWN
 from cmt_sdk.training.data import Mixture
 
 # fixed lengths of a pack's question part: every new shape costs kernel set-up on a CPU

@@ -7,13 +7,13 @@
 A model is known by its states alone (ports.StateReader), a store not at all.
 """
 
-from cmt_sdk.understanding.intent import Judge, understand
+from cmt_sdk.understanding.intent import IntentScores, understand
 from cmt_sdk.understanding.probe import IntentProbe, fit
 from cmt_sdk.understanding.utterances import Utterance, common_words, read_utterances
 
 __all__ = [
     "IntentProbe",
-    "Judge",
+    "IntentScores",
     "Utterance",
     "common_words",
     "fit",

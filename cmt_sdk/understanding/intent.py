@@ -9,7 +9,7 @@ from cmt_sdk.text.splitting.boundaries import sentence_ends
 from cmt_sdk.types import Intent, Vector
 from cmt_sdk.understanding.utterances import LABELS
 
-Judge = Callable[[Sequence[str]], Vector]  # n texts to scores [n, labels]
+IntentScores = Callable[[Sequence[str]], Vector]  # n texts to scores [n, labels]
 
 WHOLE = 400  # characters: a longer message is judged by its parts and its beginning
 PARTS = 24  # parts of a message that are judged; more are joined
@@ -18,13 +18,13 @@ SHORTEST = 2  # letters or digits of a part that stands by itself
 _AT = {name: column for column, name in enumerate(LABELS.values())}
 
 
-def understand(text: str, judge: Judge) -> Intent:
+def understand(text: str, intent_scores: IntentScores) -> Intent:
     """What the message seems to want, by the scores of the whole and of its sentences.
 
-    Calls `judge` once.
+    Calls `intent_scores` once.
     """
     parts = _parts(text)
-    rows = judge([text[:WHOLE], *parts] if len(parts) > 1 else parts)
+    rows = intent_scores([text[:WHOLE], *parts] if len(parts) > 1 else parts)
     # A long letter can score above 0 on both; "tells" is then the higher one.
     if rows[0][_AT["machine"]] > max(0.0, rows[0][_AT["tells"]]):
         return Intent(text, machine=True)

@@ -51,7 +51,7 @@ class Bundle:
         folders = {"reader": self.reader, "encoder": self.encoder, "matcher": self.matcher}
         return {name: folder for name, folder in folders.items() if folder is not None}
 
-    def fitting(self, method: MethodInfo) -> float:
+    def default_compression(self, method: MethodInfo) -> float:
         """The compression that fits: a model that was trained to read memories needs fewer entries.
 
         Args:

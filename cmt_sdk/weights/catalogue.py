@@ -80,7 +80,7 @@ def _entry(
     info: ModelInfo | None,
     named: NamedModel | None,
 ) -> CatalogueEntry:
-    compression = bundle.fitting(find_method(DEFAULT_METHOD))
+    compression = bundle.default_compression(find_method(DEFAULT_METHOD))
     passage = shape.passage(compression, Settings().keep_at_least)
     return CatalogueEntry(
         name=name,

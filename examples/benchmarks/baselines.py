@@ -79,7 +79,7 @@ def shortener(model: str, left: Callable[[int], int]) -> Callable[[str], str]:
 class ByWords(Retriever):
     """Finding by BM25. Any other search finds nothing, so that its recall is 0 in the table."""
 
-    def encode(self, _question: str) -> Vector:
+    def embed_question(self, _question: str) -> Vector:
         """No vector: words are looked up as they are."""
         return np.zeros(0, np.float32)
 

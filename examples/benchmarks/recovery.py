@@ -22,7 +22,7 @@ from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.reader import Reading, TorchReader
 from cmt_sdk.reading.decoding import decode
 from cmt_sdk.reading.limits import NON_BEST_BIAS
-from cmt_sdk.text.prompting import REPEAT
+from cmt_sdk.text.prompt_messages import REPEAT
 from cmt_sdk.types import CompressedPassage
 
 DOCUMENTS = Path(__file__).parent.parent / "documents"

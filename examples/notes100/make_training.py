@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cmt_sdk.questions.dataset import QuestionedPassage, read_lines, read_passages
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from examples.notes100 import slots
 from examples.notes100.ask import read
 

@@ -152,7 +152,7 @@ def scrub(store: SQLiteStore, filter: Filter) -> tuple[list[str], int]:
     """Delete, erase, look: the files and the traces left in them."""
     removed = store.delete(filter)
     assert store.erase(30)
-    return store.traces(removed.versions)
+    return store.find_traces(removed.versions)
 
 
 def everything(folder: Path) -> bytes:
@@ -198,7 +198,7 @@ def test_what_other_programs_left_in_free_pages_goes_too(store, tmp_path):
         db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     assert b"zanzibarquartz" in everything(folder)
     assert store.erase(0)
-    assert store.traces([Document(TOLD)])[1] == 0
+    assert store.find_traces([Document(TOLD)])[1] == 0
     assert b"zanzibarquartz" not in everything(folder)
 
 
@@ -291,10 +291,10 @@ def test_a_reader_in_another_connection_delays_no_truth(store, tmp_path):
         reader.execute("SELECT count(*) FROM documents").fetchall()
         removed = store.delete(Filter(ids=[document.id])).versions
         assert not store.erase(0.05)
-        assert store.traces(removed)[1] > 0
+        assert store.find_traces(removed)[1] > 0
         reader.execute("ROLLBACK")
     assert store.erase(0.05)
-    assert store.traces(removed)[1] == 0
+    assert store.find_traces(removed)[1] == 0
     assert b"zanzibarquartz" not in everything(tmp_path / "notes")
 
 
@@ -316,7 +316,7 @@ def test_looking_for_traces_keeps_the_locks_of_the_database(store, tmp_path):
     file = str(tmp_path / "notes" / "memory.db")
     with closing(sqlite3.connect(file, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
-        store.traces(removed)
+        store.find_traces(removed)
         said = subprocess.run(
             [sys.executable, "-c", OTHERS_TURN, file], capture_output=True, text=True, check=True
         )
@@ -451,7 +451,7 @@ def test_folder_names_are_only_names(tmp_path, monkeypatch):
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     store.erase(0)
-    assert store.traces([])[0]
+    assert store.find_traces([])[0]
     assert store.history(document.id) == [document]
     assert store.stats().file_bytes > 0
     store.close()

@@ -276,7 +276,7 @@ class Store(RuleBasedStateMachine):
                 self.forget_model(name)
         if scrub:
             assert self.store.erase(0)
-            assert self.store.traces(removed)[1] == 0
+            assert self.store.find_traces(removed)[1] == 0
 
     @rule(limit=st.integers(1, 4))
     def save(self, limit) -> None:

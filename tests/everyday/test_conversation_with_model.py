@@ -31,7 +31,7 @@ def kept(memory, chat):
 def scores(memory):
     """Scores of each held-out message, by its text; the model reads each once."""
     texts = [u.text for u in held_out()]
-    return dict(zip(texts, memory._retriever.scores(texts), strict=True))
+    return dict(zip(texts, memory._retriever.intent_scores(texts), strict=True))
 
 
 def test_messages_that_no_probe_was_fitted_to(scores):
@@ -48,7 +48,7 @@ def test_what_is_kept_of_messages_that_no_probe_was_fitted_to(memory, scores):
 
     def judge(texts):
         return np.stack(
-            [scores[t] if t in scores else memory._retriever.scores([t])[0] for t in texts]
+            [scores[t] if t in scores else memory._retriever.intent_scores([t])[0] for t in texts]
         )
 
     right = [understand(u.text, judge).tells == bool(u.labels & {"tells"}) for u in held_out()]

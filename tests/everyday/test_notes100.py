@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from dataclasses import replace
 
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from examples.everyday.ask import holds
 from examples.notes100 import make_training
 from examples.notes100.ask import ANSWERED, UNANSWERED, Reply, compared, read, table

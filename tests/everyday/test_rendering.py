@@ -2,7 +2,7 @@
 
 import pytest
 
-from cmt_sdk.text.rendering import render
+from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.types import Passage
 
 CASES = {
@@ -61,4 +61,4 @@ CASES = {
 @pytest.mark.parametrize(("heading", "text", "read"), CASES.values(), ids=CASES)
 def test_a_row_is_read_with_the_names_of_its_columns(heading, text, read):
     """Each value stands behind its column's name, in its own line; other lines stay."""
-    assert render(Passage(1, "a", 1, 0, 0, len(text), 1, text, heading)) == read
+    assert render_passage(Passage(1, "a", 1, 0, 0, len(text), 1, text, heading)) == read

@@ -199,10 +199,10 @@ def test_a_forgotten_word_leaves_no_trace_in_any_form(store, tmp_path):
     """
     document = put(store, "Das Überraschungsgeschenk für Wilhelmine heißt QX-77123-Zebra")
     removed = store.delete(Filter(ids=[document.id]), erase=True)
-    before = store.traces(removed.versions)[1]
+    before = store.find_traces(removed.versions)[1]
     assert store.erase(5)
     assert before > 0
-    assert store.traces(removed.versions)[1] == 0
+    assert store.find_traces(removed.versions)[1] == 0
     store.close()
     data = b"".join(file.read_bytes() for file in (tmp_path / "notes").iterdir())
     for word in (

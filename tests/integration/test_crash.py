@@ -156,7 +156,7 @@ for number, folder in enumerate(sorted(Path(sys.argv[1]).iterdir())):
     attempt(lambda: store.add(Document("A new one."), [Span(0, 10, 3)]))
     attempt(lambda: store.delete(Filter(ids=["1"]))), attempt(lambda: store.erase(0))
     if number % int(sys.argv[2]) == 0:  # this one starts a process
-        attempt(lambda: store.traces([Document("Fact 1: the museum has 1 rooms.", id="1")]))
+        attempt(lambda: store.find_traces([Document("Fact 1: the museum has 1 rooms.", id="1")]))
     store.close()
     print(json.dumps([folder.name, "open", texts, well is True]), flush=True)
 """

@@ -19,7 +19,7 @@ from cmt_sdk.neural.scoring import FidelityMeter
 from cmt_sdk.storage.blob import pack
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.testing.tiny import save_tiny, tiny_frozen, tiny_llama
-from cmt_sdk.text.prompting import REPEAT
+from cmt_sdk.text.prompt_messages import REPEAT
 
 TEXT = "The museum moved to Lisbon in 2019, the harbour stayed."
 TEXTS = [

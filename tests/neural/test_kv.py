@@ -16,7 +16,7 @@ from cmt_sdk.neural.methods.soft import SoftMethod
 from cmt_sdk.neural.quantization import dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import tiny_frozen, tiny_llama
-from cmt_sdk.text.prompting import REPEAT
+from cmt_sdk.text.prompt_messages import REPEAT
 from cmt_sdk.types import CompressedPassage
 from cmt_sdk.weights.sizes import Shape
 

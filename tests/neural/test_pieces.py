@@ -7,7 +7,7 @@ import torch
 
 from cmt_sdk.errors import InvalidSetting
 from cmt_sdk.testing.tiny import tiny_frozen
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.training import Recipe
 from cmt_sdk.training.matcher import MatchData
 from cmt_sdk.training.packs import draw

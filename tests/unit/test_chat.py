@@ -5,7 +5,7 @@ import pytest
 
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 from cmt_sdk.text import fixed_replies
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.types import Piece, Turn, Usage
 from cmt_sdk.understanding.utterances import LABELS
 
@@ -49,7 +49,7 @@ def test_a_sentence_that_tells_and_seems_to_ask_is_acknowledged(tmp_path):
     """Where the memory has no answer: "I don't know." is no reply to a statement."""
 
     class Doubtful(FakeEngine):
-        def judge(self, texts):
+        def intent_scores(self, texts):
             names = ("asks", "tells")
             return np.array([[1.0 if n in names else -1.0 for n in LABELS.values()] for _ in texts])
 
@@ -203,7 +203,7 @@ def test_what_own_notes_name_is_not_asked_of_the_world(tmp_path, monkeypatch, as
     """The bare model answers a question about the world where the memory has no answer."""
 
     class World(FakeEngine):
-        def judge(self, texts):
+        def intent_scores(self, texts):
             names = ("asks", "general")
             return np.array([[1.0 if n in names else -1.0 for n in LABELS.values()] for _ in texts])
 

@@ -35,7 +35,7 @@ def test_passages_are_found_by_the_embedder(tmp_path):
 def test_key_vectors_have_the_embedder_s_dimension_and_length_one(tmp_path):
     """Whatever length the embedder gives them."""
     with open_fake(tmp_path, embedder=Colours()) as memory:
-        vector = memory.model._retriever.encode("red")
+        vector = memory.model._retriever.embed_question("red")
         assert vector.shape == (3,)
         assert np.linalg.norm(vector) == pytest.approx(1.0)
 

@@ -16,7 +16,7 @@ from cmt_sdk.config.settings import Settings, is_loopback
 from cmt_sdk.endpoint import KEY, LONGEST_LINE, Endpoint, without_thoughts
 from cmt_sdk.errors import GeneratorError, InvalidSetting
 from cmt_sdk.testing.fakes import open_fake
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.types import Turn
 from tests.unit.generator_server import (
     END,
@@ -253,7 +253,9 @@ def test_a_note_that_a_later_one_replaces_is_marked(memory, server, monkeypatch)
     from dataclasses import replace
 
     marked = [first, replace(second, superseded_by=first.document.id)]
-    monkeypatch.setattr(type(memory.model._retriever), "newest_first", lambda *_, **__: marked)
+    monkeypatch.setattr(
+        type(memory.model._retriever.supersession), "choose_by_time", lambda *_, **__: marked
+    )
     memory.ask(QUESTION)
     assert server.last.count("replaced by a later note") == 1
 

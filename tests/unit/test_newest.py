@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
-from cmt_sdk.text.prompting import UNKNOWN
+from cmt_sdk.text.prompt_messages import UNKNOWN
 from cmt_sdk.types import Document, Match, Passage, Piece, Usage
 from cmt_sdk.understanding.newest import (
     asks_for_before,
@@ -64,8 +64,8 @@ def test_one_word_that_surprises_tells_two_things_apart():
 def test_the_probe_outweighs_a_surprise():
     """A rephrased fact may miss a word of the question; what is of another person may not."""
     rephrased = [-1.0, -1.0], [-1.0, -5.0]
-    assert is_same_fact(*rephrased, probed=0.5)
-    assert not is_same_fact(*rephrased, probed=-0.3)
+    assert is_same_fact(*rephrased, score=0.5)
+    assert not is_same_fact(*rephrased, score=-0.3)
 
 
 def test_the_newest_of_three_takes_the_best_place():

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cmt_sdk.retrieval.ranking import Fused, fit, fuse, reorder
+from cmt_sdk.retrieval.ranking import Fused, fuse, leading_within, reorder
 from cmt_sdk.types import Hit
 
 
@@ -106,7 +106,7 @@ def test_every_passage_appears_once_best_first(vector, text, weight):
 )
 def test_as_many_as_fit(tokens, budget, count):
     """The leading items whose tokens together are within the budget."""
-    assert fit(tokens, budget) == count
+    assert leading_within(tokens, budget) == count
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ class Stubborn(FakeReader):
 
 @pytest.fixture
 def sure(monkeypatch):
-    """The probe's number of each pair, to be set."""
+    """The probe's score of each pair, to be set."""
     number = [1.0]
     monkeypatch.setattr(
         newest, "supersession_probe", lambda _: lambda states: np.full(len(states), number[0])

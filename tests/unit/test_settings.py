@@ -203,7 +203,12 @@ def test_the_compression_fits_the_adapters():
     """Half of the entries where nobody trained the model to read fewer; `soft` has no such choice."""
     trained = Bundle(base="b", reader=Path("reader"))
     kv, soft = find_method("kv"), find_method("soft")
-    assert [b.fitting(m) for m in (kv, soft) for b in (trained, Bundle())] == [4, 2, 4, 4]
+    assert [b.default_compression(m) for m in (kv, soft) for b in (trained, Bundle())] == [
+        4,
+        2,
+        4,
+        4,
+    ]
 
 
 class ModelOf:

@@ -52,7 +52,7 @@ from cmt_sdk.neural.methods.kvzip import RepeatScores, top_share
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.reading.places import kept_bits, places_of
-from cmt_sdk.text.prompting import REPEAT
+from cmt_sdk.text.prompt_messages import REPEAT
 from cmt_sdk.types import CompressedPassage
 
 KIND = "kv"

@@ -1,6 +1,6 @@
 """Which passages state a value of the same fact as the best one. Pure: knows no store, no model.
 
-Two measures decide: the probe's number for both texts, the older before the newer (`probe`), and
+Two measures decide: the probe's score for both texts, the older before the newer (`probe`), and
 whether the model expects each word of the question after both. After "My brother lives in Oslo."
 the word "sister" of "Where does my sister live?" comes as a surprise; after "I moved to Berlin last
 week." no word of "Where do I live?" does. The sum over the words decides little: a rephrased fact
@@ -22,12 +22,12 @@ NEAR = 0.35  # cosine of two embeddings below which passages are taken to be of 
 BEHIND = 12.0  # largest gap between the likelihoods of the question, either way, in nats
 ALIKE = 0.9  # the same for passages that are too long for the probe: versions of one text
 SURPRISE = 2.9  # largest gap on one word of the question, in nats, for two passages of one fact
-# Log odds by the probe's number and the largest such surprise, up to MOST. Fitted to 72 pairs with
+# Log odds by the probe's score and the largest such surprise, up to MOST. Fitted to 72 pairs with
 # their questions and to 172 of the dialogues in examples/conversations, neither of which the probe
 # was fitted to; of the 60 updates among these it finds 52, of the 184 others it takes 22 for one.
 PROBE, WORD, BIAS, MOST = 3.7, -0.14, 0.65, 8.0
 # A newer passage's words replace an older answer if their log probability is at least LIKELY and
-# above the older one's - NEWER * (the probe's number) - LEAD. Where the probe's number is below
+# above the older one's - NEWER * (the probe's score) - LEAD. Where the probe's score is below
 # LEAST, the two are not compared. Chosen on the dialogues in
 # examples/conversations: of 40 questions about what changed the newer passage answers 34, of 29
 # about something else none.
@@ -46,12 +46,12 @@ def stated_at(match: Match) -> tuple[str, datetime, int]:
 
 
 def contested(matches: Sequence[Match], embeddings: Mapping[int, Vector]) -> list[int]:
-    """The numbers of the matches that may say the same of the same as the first: of another
-    document, near it in meaning, and of near likelihood.
+    """The indices of the matches that may state another value of the same fact as the best match:
+    of another document, near it in meaning, and of near likelihood.
     """
     best = matches[0]
     found = []
-    for number, match in enumerate(matches[1:CONTESTED], 1):
+    for index, match in enumerate(matches[1:CONTESTED], 1):
         if match.passage.document_id == best.passage.document_id:
             continue
         one, other = embeddings.get(best.passage.id), embeddings.get(match.passage.id)
@@ -62,7 +62,7 @@ def contested(matches: Sequence[Match], embeddings: Mapping[int, Vector]) -> lis
             and _apart(best, match) <= BEHIND
             and float(one @ other) >= least
         ):
-            found.append(number)
+            found.append(index)
     return found
 
 
@@ -80,6 +80,11 @@ def is_statement(match: Match) -> bool:
     return match.document.metadata.get("role") == "user"
 
 
+def are_statements(one: Match, other: Match) -> bool:
+    """Whether both are what a user stated in a conversation."""
+    return is_statement(one) and is_statement(other)
+
+
 def in_order(one: Match, other: Match) -> tuple[Match, Match]:
     """Two matches, the older one first."""
     return (one, other) if stated_at(one) < stated_at(other) else (other, one)
@@ -94,32 +99,32 @@ def _apart(one: Match, other: Match) -> float:
 def is_newer(match: Match, older: Match) -> bool:
     """Whether a short statement is of another document than the older one, and later."""
     is_other = match.passage.document_id != older.passage.document_id
-    are_statements = is_statement(match) and is_statement(older)
-    return is_other and are_statements and is_short(match) and stated_at(match) > stated_at(older)
+    is_later = stated_at(match) > stated_at(older)
+    return is_other and are_statements(match, older) and is_short(match) and is_later
 
 
-def renews(newer: float, older: float, probed: float) -> float:
+def renews(newer: float, older: float, score: float) -> float:
     """By how many nats an answer in a newer passage's words is worth more than the older answer;
     above 0 the newer one replaces it.
 
     Args:
         newer: The log probability of the answer in the newer passage's words.
         older: That of the best answer in the older passage's words.
-        probed: The probe's number.
+        score: The probe's score of the two passages.
     """
-    return newer - older + NEWER * probed + LEAD if newer >= LIKELY else -inf
+    return newer - older + NEWER * score + LEAD if newer >= LIKELY else -inf
 
 
-def is_same_fact(one: Sequence[float], other: Sequence[float], probed: float | None = None) -> bool:
-    """Whether two passages say the same of what a question asks.
+def is_same_fact(one: Sequence[float], other: Sequence[float], score: float | None = None) -> bool:
+    """Whether two passages state values of the same fact, the one that a question asks for.
 
-    `one` and `other` are the log probabilities of its tokens after each of them, `probed` is the
-    probe's number, if there is one.
+    `one` and `other` are the log probabilities of its tokens after each of them, `score` is the
+    probe's, if there is one.
     """
     surprise = max((abs(a - b) for a, b in zip(one, other, strict=True)), default=0.0)
-    if probed is None:
+    if score is None:
         return surprise <= SURPRISE
-    return PROBE * probed + WORD * min(surprise, MOST) + BIAS > 0.0
+    return PROBE * score + WORD * min(surprise, MOST) + BIAS > 0.0
 
 
 def newest_first(matches: Sequence[Match], same: Collection[int]) -> list[Match]:
