@@ -90,7 +90,10 @@ class MemoryModel(Asking):
         elif not (matches or ask.history or intent.general or intent.tells):
             yield from self._unknown_answer(ask, times)
             return
-        answer = yield from self._writer.reply(ask, matches, kept=kept is not None, keeps=keeps)
+        if asks and not intent.general:
+            answer = yield from self._writer.answer(ask, matches)
+        else:
+            answer = yield from self._writer.reply(ask, matches, kept=kept is not None, keeps=keeps)
         yield self._answer(answer, times)
 
     def talk(self, text: str, *, history: Sequence[Turn] = (), max_tokens: int = 64) -> Stream:

@@ -200,6 +200,14 @@ def test_without_remember_the_generator_claims_nothing(memory, server):
     assert memory.count() == 1
 
 
+def test_only_a_question_may_be_answered_with_not_knowing(memory, server):
+    """A small model that may say so says so to statements and greetings."""
+    chat = memory.chat(remember=True)
+    for text, may in (("Hello there!", False), ("I keep bees.", False), (QUESTION, True)):
+        chat.say(text)
+        assert (UNKNOWN in server.system) is may, text
+
+
 def test_small_talk_goes_with_rules_and_history(memory, server):
     """The system's words come first; the turns follow; what does not fit is left out."""
     chat = memory.chat(turns=[Turn("system", "You are a pirate.")])
