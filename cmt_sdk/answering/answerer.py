@@ -10,11 +10,11 @@ from typing import TypeVar
 from cmt_sdk.answering.asking import Ask
 from cmt_sdk.answering.renewing import OlderAnswer, Renewer, oldest_holder
 from cmt_sdk.retrieval.context import recent_turns
-from cmt_sdk.retrieval.ranking import behind
+from cmt_sdk.retrieval.ranking import gap_nats
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.text.notation import in_notation_of
 from cmt_sdk.text.prompt_messages import abstains
-from cmt_sdk.text.provenance import Trace, first_of, repeats, traces, trust, words_of
+from cmt_sdk.text.provenance import Trace, first_of, repeats, trace_answer, trust, words_of
 from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
@@ -43,7 +43,7 @@ T = TypeVar("T")
 class TracedAnswer:
     """An answer, the passages that it was read from, and the places of its words in them.
 
-    `trust`, in [0, 1], is the share of the confidence that these places leave. `behind` is by how
+    `trust`, in [0, 1], is the share of the confidence that these places leave. `gap_nats` is by how
     many nats the passage that holds the answer fits the question less than the best one. `older`
     are the matches that the passage of the answer supersedes.
     """
@@ -54,7 +54,7 @@ class TracedAnswer:
     matches: Sequence[Match]
     found: Sequence[Trace]
     trust: float
-    behind: float
+    gap_nats: float
     older: Sequence[Match] = ()
 
     @property
@@ -118,7 +118,9 @@ class Answerer:
         """
         pieces: list[str] = []
         usage: Usage | None = None
-        may_be_read_again = any(_behind(matches, n) >= REREAD_GAP_NATS for n in range(len(matches)))
+        may_be_read_again = any(
+            _gap_nats(matches, n) >= REREAD_GAP_NATS for n in range(len(matches))
+        )
         held = HELD_PIECES if may_be_read_again else 1
         may_be_renewed = _has_several_short(matches)
         is_shown = False
@@ -147,7 +149,7 @@ class Answerer:
         The best passage is read again if the words of the answer stand only in one that fits the
         question far less.
         """
-        if answer.behind < REREAD_GAP_NATS or abstains(answer.text):
+        if answer.gap_nats < REREAD_GAP_NATS or abstains(answer.text):
             return answer
         text, usage = self._read_to_end(ask, answer.kind, matches[:1], times)
         again = traced_answer(ask, answer.kind, matches, text, answer.usage.followed_by(usage))
@@ -226,7 +228,7 @@ class Answerer:
             )
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
-            prompt = replace(prompt, passages=[render_passage(p) for p in passages])
+            prompt = replace(prompt, texts=[render_passage(p) for p in passages])
         yield from self.pieces(prompt, ask.max_tokens)
 
     def pieces(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
@@ -289,9 +291,9 @@ def traced_answer(
     assert usage is not None  # noqa: S101 - the port says that the last piece has it
     if kind == "none" or abstains(text):
         return TracedAnswer(text, usage, kind, matches, [Trace()] * len(matches), 1.0, 0.0)
-    found = traces(ask.question, text, [(m.passage.heading, m.passage.text) for m in matches])
+    found = trace_answer(ask.question, text, [(m.passage.heading, m.passage.text) for m in matches])
     first = first_of(found)
-    far = 0.0 if first is None else _behind(matches, first)
+    far = 0.0 if first is None else _gap_nats(matches, first)
     return TracedAnswer(
         text,
         usage,
@@ -303,5 +305,5 @@ def traced_answer(
     )
 
 
-def _behind(matches: Sequence[Match], number: int) -> float:
-    return behind([m.likelihood for m in matches], number)
+def _gap_nats(matches: Sequence[Match], number: int) -> float:
+    return gap_nats([m.likelihood for m in matches], number)

@@ -124,7 +124,7 @@ class Renewer:
         """
         passages = [older.holder.passage, newer.passage]
         if older.kind == "text":
-            prompt = replace(prompt, passages=[render_passage(p) for p in passages])
+            prompt = replace(prompt, texts=[render_passage(p) for p in passages])
         else:
             memories = self.retriever.passage_encoder.compressed(passages, ask.loaded)
             prompt = replace(prompt, memories=memories)

@@ -140,7 +140,7 @@ def test_memories_of_what_is_gone_are_gone(memory):
     memory.add(TWELVE, id="log")
     memory.update("log", section(7))
     stats = memory.stats()
-    assert (stats.passages, stats.cold, stats.pending, len(memory.embeddings().passages)) == (
+    assert (stats.passages, stats.cold, stats.pending, len(memory.embeddings().passage_ids)) == (
         1,
         0,
         0,
