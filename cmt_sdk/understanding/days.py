@@ -95,7 +95,10 @@ def _span(words: str, language: str, noon: dt.datetime, day: dt.date) -> tuple[d
     from dateparser.date import DateDataParser
 
     parser = DateDataParser(languages=[language], settings=_settings(noon, "past"))
-    period = parser.get_date_data(words).period
+    read = parser.get_date_data(words)
+    period = read.period
+    if read.date_obj is not None:  # of "the day before yesterday" the search reads the last word
+        day = read.date_obj.date()
     if period == "week":
         first = day - dt.timedelta(days=day.weekday())
         return first, first + dt.timedelta(days=6)

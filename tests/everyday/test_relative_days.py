@@ -46,6 +46,12 @@ def test_statements_that_name_no_day_have_none():
     assert numbers == []
 
 
+def test_all_words_of_a_day_are_read():
+    """Not only the last of them."""
+    (day,) = days_meant("My sister arrived the day before yesterday.", STATED)
+    assert str(day) == "the day before yesterday: 2026-03-09"
+
+
 def test_a_weekday_can_be_the_last_or_the_next_one():
     """Its tense decides, which is not read here: both are kept."""
     (day,) = days_meant("I lost my keys on Monday.", STATED)
