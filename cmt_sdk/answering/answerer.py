@@ -7,7 +7,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from cmt_sdk.answering.asking import Ask
+from cmt_sdk.answering.asking import Ask, FoundAsk
 from cmt_sdk.answering.renewing import OlderAnswer, Renewer, oldest_holder
 from cmt_sdk.retrieval.context import recent_turns
 from cmt_sdk.retrieval.ranking import gap_nats
@@ -79,7 +79,11 @@ class Answerer:
         self._renewer = Renewer(retriever)
 
     def read_newest(
-        self, ask: Ask, matches: Sequence[Match], older: Sequence[Match], times: dict[str, float]
+        self,
+        ask: FoundAsk,
+        matches: Sequence[Match],
+        older: Sequence[Match],
+        times: dict[str, float],
     ) -> TracedAnswer:
         """Read the newest passage alone; if it does not answer, all that are not superseded; then
         all.
@@ -97,21 +101,21 @@ class Answerer:
         return answer
 
     def _read_as_asked(
-        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         if ask.reader == "auto":
             return self._read_memory_then_text(ask, matches, times)
         return self._read_and_check(ask, ask.reader, matches, times)
 
     def _read_and_check(
-        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         text, usage = self._read_to_end(ask, kind, matches, times)
         answer = traced_answer(ask, kind, matches, text, usage)
         return self._reread_if_far_behind(ask, answer, matches, times)
 
     def stream(
-        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, matches: Sequence[Match], times: dict[str, float]
     ) -> Generator[str, None, TracedAnswer]:
         """Read and yield the pieces. A short answer that may be read again is held back until it
         stands.
@@ -142,7 +146,7 @@ class Answerer:
         return answer
 
     def _reread_if_far_behind(
-        self, ask: Ask, answer: TracedAnswer, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, answer: TracedAnswer, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         """The answer, or one from the best passage alone if that is more probable.
 
@@ -158,13 +162,13 @@ class Answerer:
         return replace(answer, usage=usage.followed_by(answer.usage))
 
     def read_auto(
-        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         """Read compressed passages, then text where needed, and renew the answer."""
         return self._renew_if_outdated(ask, self._read_memory_then_text(ask, matches, times), times)
 
     def _renew_if_outdated(
-        self, ask: Ask, answer: TracedAnswer, times: dict[str, float]
+        self, ask: FoundAsk, answer: TracedAnswer, times: dict[str, float]
     ) -> TracedAnswer:
         """The answer, or the words of a newer note that states a newer value of it.
 
@@ -191,7 +195,7 @@ class Answerer:
         return replace(renewed, older=[older])
 
     def _read_memory_then_text(
-        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         """Read compressed passages; then text, if the best one is known to be poor or the answer is
         unsure.
@@ -214,7 +218,7 @@ class Answerer:
         return after if is_better else replace(before, usage=usage.followed_by(before.usage))
 
     def _stream(
-        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> Iterator[Piece]:
         # the best one last: the reader reads best what is nearest to the question
         passages = [m.passage for m in reversed(matches)]
@@ -246,7 +250,7 @@ class Answerer:
             yield piece
 
     def _read_to_end(
-        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> tuple[str, Usage]:
         pieces = list(self._stream(ask, kind, matches, times))
         usage = pieces[-1].usage
