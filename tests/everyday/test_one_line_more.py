@@ -56,7 +56,7 @@ def memory(tmp_path, engine):
 def keys_by_content(memory, name: str) -> dict[str, bytes]:
     """The embedding of each passage of a document."""
     embeddings = memory.embeddings()
-    rows = dict(zip(embeddings.passages, embeddings.matrix, strict=True))
+    rows = dict(zip(embeddings.passage_ids, embeddings.matrix, strict=True))
     return {p.content: rows[p.id].tobytes() for p in memory.passages(name)}
 
 
