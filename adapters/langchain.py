@@ -298,7 +298,7 @@ class CMTVectorStore(VectorStore):
         call = "max_marginal_relevance_search"
         found = self._nearest(call, embedding, fetch_k, kwargs)
         embeddings = self.memory.embeddings(**self._filter(call, kwargs))
-        rows = dict(zip(embeddings.passages, embeddings.matrix, strict=True))
+        rows = dict(zip(embeddings.passage_ids, embeddings.matrix, strict=True))
         found = [match for match in found if match.passage.id in rows]  # others were just deleted
         order = maximal_marginal_relevance(
             normalized(embedding), [rows[match.passage.id] for match in found], k, lambda_mult

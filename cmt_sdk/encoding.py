@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 
 BATCH = 16  # passages compressed together
 LOOKAHEAD = 64  # oldest pending passages from which a batch of like length is chosen
-PATIENCE = 60.0  # seconds to wait for another process that encodes the same passages
-RETRY = 0.05  # seconds between two looks at passages that another process encodes
+PATIENCE = 60.0  # seconds to wait for another process that compresses the same passages
+RETRY = 0.05  # seconds between two looks at passages that another process compresses
 
 
 @dataclass
@@ -133,7 +133,7 @@ class PassageEncoder:
     ) -> int:
         """Compress pending passages batch by batch; return how many were compressed.
 
-        Passages that another process encodes are waited for, at most PATIENCE seconds. A passage
+        Passages that another process compresses are waited for, at most PATIENCE seconds. A passage
         that cannot be compressed stays pending and does not stop the others.
 
         Args:
@@ -182,7 +182,7 @@ class PassageEncoder:
     def _compress_some(
         self, pending: Sequence[Passage], failed: dict[int, Exception]
     ) -> int | None:
-        """Encode one batch of passages that no other process encodes; return how many, or None
+        """Compress one batch of passages that no other process has; return how many, or None
         where there are none.
         """
         shortest = sorted(pending, key=lambda p: p.tokens)  # of like length: less padding
@@ -191,8 +191,8 @@ class PassageEncoder:
             return self._compress_each(batch, failed) if batch else None
 
     def _compress_each(self, batch: Sequence[Passage], failed: dict[int, Exception]) -> int:
-        """Encode a batch, and its passages one by one where they cannot be encoded together;
-        record the error of each that fails in `failed`. Return how many were encoded.
+        """Compress a batch, and its passages one by one where they fail together;
+        record the error of each that fails in `failed`. Return how many were compressed.
         """
         try:
             return len(self.compress_passages(batch))

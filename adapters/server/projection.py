@@ -23,11 +23,11 @@ def map_of(memory: cmt_sdk.Memory, scope: str | None, limit: int) -> MapValue:
     If there are more than `limit`, those nearest to the mean are taken.
     """
     embeddings = memory.embeddings(scope=scope)
-    if not embeddings.passages:
+    if not embeddings.passage_ids:
         return MapValue(points=[], neighbours={})
     # `nearest` returns texts and documents without loading a model
     matches = memory.nearest(embeddings.matrix.mean(0), limit, scope=scope)
-    rows = {passage: row for row, passage in enumerate(embeddings.passages)}
+    rows = {passage: row for row, passage in enumerate(embeddings.passage_ids)}
     # passages that were added in between have no embedding here
     matches = [m for m in matches if m.passage.id in rows]
     vectors = embeddings.matrix[[rows[m.passage.id] for m in matches]]

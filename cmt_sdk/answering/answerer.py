@@ -7,14 +7,14 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from cmt_sdk.answering.asking import Ask
+from cmt_sdk.answering.asking import Ask, FoundAsk
 from cmt_sdk.answering.renewing import OlderAnswer, Renewer, oldest_holder
 from cmt_sdk.retrieval.context import recent_turns
-from cmt_sdk.retrieval.ranking import behind
+from cmt_sdk.retrieval.ranking import gap_nats
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.text.notation import in_notation_of
 from cmt_sdk.text.prompt_messages import abstains
-from cmt_sdk.text.provenance import Trace, first_of, repeats, traces, trust, words_of
+from cmt_sdk.text.provenance import Trace, first_of, repeats, trace_answer, trust, words_of
 from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.text.words.dates import dates
 from cmt_sdk.text.words.folding import legible
@@ -43,7 +43,7 @@ T = TypeVar("T")
 class TracedAnswer:
     """An answer, the passages that it was read from, and the places of its words in them.
 
-    `trust`, in [0, 1], is the share of the confidence that these places leave. `behind` is by how
+    `trust`, in [0, 1], is the share of the confidence that these places leave. `gap_nats` is by how
     many nats the passage that holds the answer fits the question less than the best one. `older`
     are the matches that the passage of the answer supersedes.
     """
@@ -54,7 +54,7 @@ class TracedAnswer:
     matches: Sequence[Match]
     found: Sequence[Trace]
     trust: float
-    behind: float
+    gap_nats: float
     older: Sequence[Match] = ()
 
     @property
@@ -79,7 +79,11 @@ class Answerer:
         self._renewer = Renewer(retriever)
 
     def read_newest(
-        self, ask: Ask, matches: Sequence[Match], older: Sequence[Match], times: dict[str, float]
+        self,
+        ask: FoundAsk,
+        matches: Sequence[Match],
+        older: Sequence[Match],
+        times: dict[str, float],
     ) -> TracedAnswer:
         """Read the newest passage alone; if it does not answer, all that are not superseded; then
         all.
@@ -97,21 +101,21 @@ class Answerer:
         return answer
 
     def _read_as_asked(
-        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         if ask.reader == "auto":
             return self._read_memory_then_text(ask, matches, times)
         return self._read_and_check(ask, ask.reader, matches, times)
 
     def _read_and_check(
-        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         text, usage = self._read_to_end(ask, kind, matches, times)
         answer = traced_answer(ask, kind, matches, text, usage)
         return self._reread_best_alone(ask, answer, matches, times)
 
     def stream(
-        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, matches: Sequence[Match], times: dict[str, float]
     ) -> Generator[str, None, TracedAnswer]:
         """Read and yield the pieces. A short answer that may be read again is held back until it
         stands.
@@ -119,7 +123,7 @@ class Answerer:
         pieces: list[str] = []
         usage: Usage | None = None
         may_be_read_again = _is_note_among_others(matches) or any(
-            _behind(matches, n) >= REREAD_GAP_NATS for n in range(len(matches))
+            _gap_nats(matches, n) >= REREAD_GAP_NATS for n in range(len(matches))
         )
         held = HELD_PIECES if may_be_read_again else 1
         may_be_renewed = _has_several_short(matches)
@@ -142,14 +146,14 @@ class Answerer:
         return answer
 
     def _reread_best_alone(
-        self, ask: Ask, answer: TracedAnswer, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, answer: TracedAnswer, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         """The answer, or one from the best passage alone if that is more probable.
 
         The best passage is read again if it is a short note among others, whose words small models
         mix up, or if the words of the answer stand only in one that fits the question far less.
         """
-        is_far = answer.behind >= REREAD_GAP_NATS and not abstains(answer.text)
+        is_far = answer.gap_nats >= REREAD_GAP_NATS and not abstains(answer.text)
         if not (is_far or _is_note_among_others(matches)):
             return answer
         text, usage = self._read_to_end(ask, answer.kind, matches[:1], times)
@@ -159,13 +163,13 @@ class Answerer:
         return replace(answer, usage=usage.followed_by(answer.usage))
 
     def read_auto(
-        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         """Read compressed passages, then text where needed, and renew the answer."""
         return self._renew_if_outdated(ask, self._read_memory_then_text(ask, matches, times), times)
 
     def _renew_if_outdated(
-        self, ask: Ask, answer: TracedAnswer, times: dict[str, float]
+        self, ask: FoundAsk, answer: TracedAnswer, times: dict[str, float]
     ) -> TracedAnswer:
         """The answer, or the words of a newer note that states a newer value of it.
 
@@ -192,7 +196,7 @@ class Answerer:
         return replace(renewed, older=[older])
 
     def _read_memory_then_text(
-        self, ask: Ask, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, matches: Sequence[Match], times: dict[str, float]
     ) -> TracedAnswer:
         """Read compressed passages; then text, if the best one is known to be poor or the answer is
         unsure.
@@ -215,7 +219,7 @@ class Answerer:
         return after if is_better else replace(before, usage=usage.followed_by(before.usage))
 
     def _stream(
-        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> Iterator[Piece]:
         # the best one last: the reader reads best what is nearest to the question
         passages = [m.passage for m in reversed(matches)]
@@ -229,7 +233,7 @@ class Answerer:
             )
             prompt = replace(prompt, memories=memories)
         elif kind == "text":
-            prompt = replace(prompt, passages=[render_passage(p) for p in passages])
+            prompt = replace(prompt, texts=[render_passage(p) for p in passages])
         yield from self.pieces(prompt, ask.max_tokens)
 
     def pieces(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
@@ -247,7 +251,7 @@ class Answerer:
             yield piece
 
     def _read_to_end(
-        self, ask: Ask, kind: str, matches: Sequence[Match], times: dict[str, float]
+        self, ask: FoundAsk, kind: str, matches: Sequence[Match], times: dict[str, float]
     ) -> tuple[str, Usage]:
         pieces = list(self._stream(ask, kind, matches, times))
         usage = pieces[-1].usage
@@ -297,9 +301,9 @@ def traced_answer(
     assert usage is not None  # noqa: S101 - the port says that the last piece has it
     if kind == "none" or abstains(text):
         return TracedAnswer(text, usage, kind, matches, [Trace()] * len(matches), 1.0, 0.0)
-    found = traces(ask.question, text, [(m.passage.heading, m.passage.text) for m in matches])
+    found = trace_answer(ask.question, text, [(m.passage.heading, m.passage.text) for m in matches])
     first = first_of(found)
-    far = 0.0 if first is None else _behind(matches, first)
+    far = 0.0 if first is None else _gap_nats(matches, first)
     return TracedAnswer(
         text,
         usage,
@@ -311,5 +315,5 @@ def traced_answer(
     )
 
 
-def _behind(matches: Sequence[Match], number: int) -> float:
-    return behind([m.likelihood for m in matches], number)
+def _gap_nats(matches: Sequence[Match], number: int) -> float:
+    return gap_nats([m.likelihood for m in matches], number)

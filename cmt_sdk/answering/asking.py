@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from difflib import get_close_matches
 from functools import wraps
 from typing import Literal, ParamSpec, TypeVar, overload
@@ -15,7 +15,7 @@ from cmt_sdk.errors import InvalidFilter, InvalidSetting
 from cmt_sdk.retrieval.context import MESSAGE, shortened
 from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.system.handles import Handle
-from cmt_sdk.types import READERS, Answer, CompressedPassage, Filter, ReaderKind, Turn, Where
+from cmt_sdk.types import READERS, Answer, CompressedPassage, Filter, Match, ReaderKind, Turn, Where
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -70,8 +70,6 @@ class Ask:
     max_tokens: int = 64
     filter: Filter = field(default_factory=Filter)
     history: Sequence[Turn] | None = None
-    # the compressed passages that ranking has loaded, by passage id: the reader uses them again
-    loaded: dict[int, CompressedPassage] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         # of a long message in a conversation the middle is left out
@@ -86,6 +84,29 @@ class Ask:
         ):
             if value is not None and value < 1:
                 raise InvalidSetting(f"{name}={value}: choose at least 1")
+
+    def with_found(
+        self,
+        history: Sequence[Turn] | None = None,
+        matches: Sequence[Match] = (),
+        loaded: Mapping[int, CompressedPassage] | None = None,
+    ) -> FoundAsk:
+        """This question with what was found for it; `history` takes the place of its own."""
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        return FoundAsk(**(own | {"history": history}), matches=matches, loaded=loaded or {})
+
+
+@dataclass(frozen=True, slots=True)
+class FoundAsk(Ask):
+    """A question with what was found for it; its history is the exchange that it refers to.
+
+    Attributes:
+        matches: the passages to read, best first; superseded ones are marked.
+        loaded: the compressed passages that ranking loaded, by passage id, for the reader.
+    """
+
+    matches: Sequence[Match] = ()
+    loaded: Mapping[int, CompressedPassage] = field(default_factory=dict, repr=False)
 
 
 class Stream:

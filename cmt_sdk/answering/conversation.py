@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from cmt_sdk.answering.asking import Ask
 from cmt_sdk.text.prompt_messages import UNKNOWN, abstains
-from cmt_sdk.text.provenance import repeats, traces, trust
+from cmt_sdk.text.provenance import repeats, trace_answer, trust
 from cmt_sdk.text.words.folding import legible
 from cmt_sdk.types import Answer, Piece, Prompt
 
@@ -44,7 +44,7 @@ def _from_conversation(known: Answer, ask: Ask, passages: Sequence[str], read: R
     """An answer from the conversation, read as notes are; the one that is `known` where that does
     not tell either.
     """
-    pieces = list(read(Prompt(legible(ask.question), passages=passages), ask.max_tokens))
+    pieces = list(read(Prompt(legible(ask.question), texts=passages), ask.max_tokens))
     text, usage = "".join(p.text for p in pieces).strip(), pieces[-1].usage
     assert usage is not None  # noqa: S101 - the port says that the last piece has it
     more = {"prefill": usage.prefill_ms, "decode": usage.decode_ms}
@@ -54,7 +54,7 @@ def _from_conversation(known: Answer, ask: Ask, passages: Sequence[str], read: R
     tokens = known.prompt_tokens + usage.prompt_tokens
     if not text or abstains(text):
         return replace(known, prompt_tokens=tokens, milliseconds=spent)
-    found = traces(ask.question, text, [("", passage) for passage in passages])
+    found = trace_answer(ask.question, text, [("", passage) for passage in passages])
     return replace(
         known,
         text=text,

@@ -15,12 +15,12 @@ from cmt_sdk import ports
 from cmt_sdk.answering.answerer import TracedAnswer
 from cmt_sdk.answering.asking import Ask
 from cmt_sdk.retrieval.context import recent_turns
-from cmt_sdk.retrieval.ranking import behind
+from cmt_sdk.retrieval.ranking import gap_nats
 from cmt_sdk.text import generator_messages
 from cmt_sdk.text.characters import clean_text
 from cmt_sdk.text.generator_messages import Note
 from cmt_sdk.text.prompt_messages import abstains
-from cmt_sdk.text.provenance import Trace, first_of, repeats, traces, trust
+from cmt_sdk.text.provenance import Trace, first_of, repeats, trace_answer, trust
 from cmt_sdk.text.rendering import render_passage
 from cmt_sdk.types import DAYS, Match, Turn
 from cmt_sdk.understanding import newest
@@ -79,10 +79,10 @@ class Writer:
             return TracedAnswer(text, sure, kind, matches, [Trace()] * len(matches), 1.0, 0.0)
         read = [(m.passage.heading, m.passage.text) for m in matches]
         spoken = [("", turn.content) for turn in history]
-        places = traces(ask.question, text, [*read, *spoken])
+        places = trace_answer(ask.question, text, [*read, *spoken])
         found = places[: len(matches)]
         first = first_of(found)
-        far = 0.0 if first is None else behind([m.likelihood for m in matches], first)
+        far = 0.0 if first is None else gap_nats([m.likelihood for m in matches], first)
         share = trust(places, far, echoes=repeats(ask.question, text)) if places else 1.0
         return TracedAnswer(text, usage, kind, matches, found, share, far)
 

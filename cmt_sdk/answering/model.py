@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 
 from cmt_sdk.answering.answerer import Answerer, TracedAnswer, timed, traced_answer
-from cmt_sdk.answering.asking import Ask, Asking, Stream, with_limit
+from cmt_sdk.answering.asking import Ask, Asking, FoundAsk, Stream, with_limit
 from cmt_sdk.answering.conversation import or_from_conversation
 from cmt_sdk.answering.generating import Writer, reminders
 from cmt_sdk.answering.sources import sources_of
@@ -21,7 +21,7 @@ from cmt_sdk.retrieval.question import check_question
 from cmt_sdk.retrieval.ranking import leading_within
 from cmt_sdk.retrieval.retriever import CANDIDATES, Retriever
 from cmt_sdk.text.prompt_messages import UNKNOWN, abstains
-from cmt_sdk.types import Answer, Intent, Match, Prompt, Turn, Usage, Vector
+from cmt_sdk.types import Answer, CompressedPassage, Intent, Match, Prompt, Turn, Usage, Vector
 from cmt_sdk.understanding import newest
 
 PASSAGES = 5
@@ -82,9 +82,9 @@ class MemoryModel(Asking):
         assert self._writer is not None  # noqa: S101 - see `generates`
         times: dict[str, float] = {}
         asks = intent.asks and not intent.chats
-        matches: list[Match] = []
+        matches: Sequence[Match] = []
         if ask.reader != "none" and not self._is_out_of_reach(ask, times):
-            matches = self._find(ask, times)[1]
+            matches = self._find(ask, times).matches
         if not asks:
             matches = reminders(matches, kept)
         elif not (matches or ask.history or intent.general or intent.tells):
@@ -158,29 +158,28 @@ class MemoryModel(Asking):
 
     def _pieces(self, ask: Ask) -> Iterator[str | Answer]:
         times: dict[str, float] = {}
-        matches: list[Match] = []
-        given = ask
+        found = ask.with_found(ask.history)
         if ask.reader != "none" and not self._is_out_of_reach(ask, times):
-            ask, matches = self._find(ask, times)
-        if not matches and ask.reader != "none" and not (self._writer and given.history):
+            found = self._find(ask, times)
+        if not found.matches and ask.reader != "none" and not (self._writer and ask.history):
             yield from self._unknown_answer(ask, times)
             return
         if self._writer is not None:
-            answer = yield from self._writer.answer(given, matches)
+            answer = yield from self._writer.answer(ask, found.matches)
             yield self._answer(answer, times)
             return
-        older = [m for m in matches if m.superseded_by is not None]
-        matches = [m for m in matches if m.superseded_by is None]
-        if older:
-            answer = self._answerer.read_newest(ask, matches, older, times)
+        superseded = [m for m in found.matches if m.superseded_by is not None]
+        current = [m for m in found.matches if m.superseded_by is None]
+        if superseded:
+            answer = self._answerer.read_newest(found, current, superseded, times)
             yield answer.text
         elif ask.reader == "auto":
-            answer = self._answerer.read_auto(ask, matches, times)
+            answer = self._answerer.read_auto(found, current, times)
             yield answer.text
         else:
-            answer = yield from self._answerer.stream(ask, matches, times)
-        older = [m for m in older if m not in answer.matches]
-        yield self._answer(answer, times, [*answer.older, *older])
+            answer = yield from self._answerer.stream(found, current, times)
+        unread = [m for m in superseded if m not in answer.matches]
+        yield self._answer(answer, times, [*answer.older, *unread])
 
     def _is_out_of_reach(self, ask: Ask, times: dict[str, float]) -> bool:
         """True if no document fits the filter; asked only while the model is not loaded, which
@@ -193,8 +192,8 @@ class MemoryModel(Asking):
         times["encode"] = 0.0
         return True
 
-    def _find(self, ask: Ask, times: dict[str, float]) -> tuple[Ask, list[Match]]:
-        """The passages to read, and the question with the earlier exchange that it refers to."""
+    def _find(self, ask: Ask, times: dict[str, float]) -> FoundAsk:
+        """The question with the passages to read, and the earlier exchange that it refers to."""
         query = ask.question if ask.history is None else shortened(ask.question, QUERY)
         vector = timed(times, "encode", lambda: self._retriever.embed_question(query))
         k = ask.k or (PASSAGES if ask.budget is None else CANDIDATES)
@@ -204,12 +203,12 @@ class MemoryModel(Asking):
         )
         timed(times, "load", lambda: self._retriever.compress_missing(found))
         stage = "rerank" if self._settings.rerank_depth and len(found) > 1 else "search"
-        found = timed(times, stage, lambda: self._retriever.rank(query, found, ask.loaded))
+        loaded: dict[int, CompressedPassage] = {}
+        found = timed(times, stage, lambda: self._retriever.rank(query, found, loaded))
         about = found[0].about if found else None
-        if found and ask.history is not None:
-            ask = replace(
-                ask, history=[*system_turns(ask.history), *(about.turns if about else ())]
-            )
+        history = ask.history
+        if found and history is not None:
+            history = [*system_turns(history), *(about.turns if about else ())]
         matches = [c.match for c in found[:k]]
         if len(matches) > 1:
             # Pairs that the probe can judge are left to Renewer, after the frozen model's answer.
@@ -224,7 +223,7 @@ class MemoryModel(Asking):
         if ask.budget is not None:
             costs = [self._cost(m.passage.tokens, ask.reader) for m in matches]
             matches = matches[: max(1, leading_within(costs, ask.budget))]
-        return ask, matches
+        return ask.with_found(history, matches, loaded)
 
     def _cost(self, tokens: int, reader: str) -> int:
         """Context entries that a passage of `tokens` tokens takes when it is read."""

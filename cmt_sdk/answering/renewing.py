@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import exp
 
-from cmt_sdk.answering.asking import Ask
+from cmt_sdk.answering.asking import FoundAsk
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.retrieval.retriever import Retriever
 from cmt_sdk.text.provenance import Trace, words_of
@@ -78,7 +78,7 @@ class Renewer:
     retriever: Retriever
 
     def renewal(
-        self, ask: Ask, prompt: Prompt, older: OlderAnswer, matches: Sequence[Match]
+        self, ask: FoundAsk, prompt: Prompt, older: OlderAnswer, matches: Sequence[Match]
     ) -> Renewal | None:
         """The newer answer that is worth most; None where there is none.
 
@@ -100,7 +100,9 @@ class Renewer:
         better = [renewal for renewal in made if renewal is not None and renewal.worth > 0.0]
         return max(better, key=lambda r: (r.worth, newest.stated_at(r.newer)), default=None)
 
-    def _newer(self, ask: Ask, older: Match, matches: Sequence[Match]) -> list[tuple[Match, float]]:
+    def _newer(
+        self, ask: FoundAsk, older: Match, matches: Sequence[Match]
+    ) -> list[tuple[Match, float]]:
         """Newer notes of other documents with the probe's scores, the surest ones first."""
         embedding = self.retriever.index.vectors([older.passage.id]).get(older.passage.id)
         near = []
@@ -117,14 +119,14 @@ class Renewer:
         return sorted(sure, key=lambda pair: -pair[1])[:COMPARED]
 
     def _best_of(
-        self, ask: Ask, prompt: Prompt, older: OlderAnswer, newer: Match, score: float
+        self, ask: FoundAsk, prompt: Prompt, older: OlderAnswer, newer: Match, score: float
     ) -> Renewal | None:
         """The best span of the newer note that states something new; None where there is none,
         or where the model's context cannot hold both notes.
         """
         passages = [older.holder.passage, newer.passage]
         if older.kind == "text":
-            prompt = replace(prompt, passages=[render_passage(p) for p in passages])
+            prompt = replace(prompt, texts=[render_passage(p) for p in passages])
         else:
             memories = self.retriever.passage_encoder.compressed(passages, ask.loaded)
             prompt = replace(prompt, memories=memories)

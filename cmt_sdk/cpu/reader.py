@@ -107,7 +107,7 @@ class CPUReader:
     def _open(self, prompt: Prompt, max_tokens: int) -> tuple[OpenPrompt, Cache]:
         """Read everything before the question; returns the cache too."""
         ids = self.prompts.question_ids(prompt.question, prompt.history)
-        text = [i for passage in prompt.passages for i in self.prompts.passage_ids(passage)]
+        text = [i for passage in prompt.texts for i in self.prompts.passage_ids(passage)]
         self._check_length(prompt, len(text) + len(ids) + max_tokens)
         began = time.perf_counter()
         cache = self.layout.cache([prompt.memories], NON_BEST_BIAS)

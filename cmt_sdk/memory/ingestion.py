@@ -155,9 +155,8 @@ class Ingestor:
         """Store one document's text in one write transaction.
 
         Returns:
-            The document as stored, what happened to it, and how many passages it has to be
-            compressed for this change: 0 for an unchanged document, also where earlier passages of
-            it are pending.
+            The document as stored, what happened to it, and how many of its passages are pending
+            because of that: 0 for an unchanged document, though an earlier call may have left some.
         """
         self.check(document)
         known = self.store.find_known(document, by_source=by_source)

@@ -130,7 +130,7 @@ class TorchReader:
             branches: Whether a text's cache becomes a MemoryCache after the question.
         """
         ids = self.lm.question_ids(prompt.question, prompt.history)
-        text = [i for passage in prompt.passages for i in self.lm.passage_ids(passage)]
+        text = [i for passage in prompt.texts for i in self.lm.passage_ids(passage)]
         room = len(ids) + max_tokens
         self._check_length(prompt, len(text) + room, in_window=branches or not text)
         if text:

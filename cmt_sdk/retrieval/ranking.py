@@ -90,7 +90,7 @@ def reorder(
     ]
 
 
-def behind(likelihoods: Sequence[float | None], number: int) -> float:
+def gap_nats(likelihoods: Sequence[float | None], number: int) -> float:
     """By how many nats the item of this number, counted from 0, fits less than the first; at least
     0.
 

@@ -89,7 +89,7 @@ class EmbeddingIndex:
             rows = self._candidates(vector, limit, allowed)
             scores = self._scores(rows, vector)
             best = np.argsort(-scores, kind="stable")[:limit]
-            return [Hit(int(held.passages[rows[b]]), float(scores[b])) for b in best]
+            return [Hit(int(held.passage_ids[rows[b]]), float(scores[b])) for b in best]
 
     def vectors(self, passage_ids: Collection[int]) -> dict[int, Vector]:
         """Return the embeddings of these passages by id; a passage without one is missing."""
@@ -97,9 +97,9 @@ class EmbeddingIndex:
             self.maintain()
             held = self._vectors
             rows = np.flatnonzero(
-                np.isin(held.passages, np.fromiter(passage_ids, np.int64, len(passage_ids)))
+                np.isin(held.passage_ids, np.fromiter(passage_ids, np.int64, len(passage_ids)))
             )
-            return {int(held.passages[row]): held.matrix[row] for row in rows}
+            return {int(held.passage_ids[row]): held.matrix[row] for row in rows}
 
     def _candidates(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> Rows:
         """Return the rows to score: those allowed, else the graph's choice and the rows outside it,
@@ -107,7 +107,7 @@ class EmbeddingIndex:
         """
         if allowed is not None:
             return np.flatnonzero(
-                np.isin(self._vectors.passages, np.fromiter(allowed, np.int64, len(allowed)))
+                np.isin(self._vectors.passage_ids, np.fromiter(allowed, np.int64, len(allowed)))
             )
         if self._graph is None:
             return np.arange(self._vectors.count)
@@ -140,7 +140,7 @@ class EmbeddingIndex:
         news = self._store.vectors(self._changes)
         if news.live is not None:
             self._vectors.keep(news.live)
-        self._vectors.append(news.labels, news.passages, news.matrix)
+        self._vectors.append(news.labels, news.passage_ids, news.matrix)
         if news.live is not None:
             self._use(self._graph)
         else:
@@ -254,7 +254,7 @@ class Vectors:
     def __init__(self) -> None:
         self.count = 0
         self._labels = np.zeros(0, np.int64)
-        self._passages = np.zeros(0, np.int64)
+        self._passage_ids = np.zeros(0, np.int64)
         self._matrix = np.zeros((0, 0), np.float32)
 
     @property
@@ -263,9 +263,9 @@ class Vectors:
         return self._labels[: self.count]
 
     @property
-    def passages(self) -> NDArray[np.int64]:
+    def passage_ids(self) -> NDArray[np.int64]:
         """The passages' ids, shape [n]."""
-        return self._passages[: self.count]
+        return self._passage_ids[: self.count]
 
     @property
     def matrix(self) -> Vector:
@@ -275,14 +275,14 @@ class Vectors:
     def keep(self, live: Collection[int]) -> None:
         """Keep only the vectors with these labels."""
         alive = np.isin(self.labels, np.fromiter(live, np.int64, len(live)))
-        self._labels, self._passages, self._matrix = (
+        self._labels, self._passage_ids, self._matrix = (
             self.labels[alive],
-            self.passages[alive],
+            self.passage_ids[alive],
             self.matrix[alive],
         )
         self.count = len(self._labels)
 
-    def append(self, labels: Sequence[int], passages: Sequence[int], matrix: Vector) -> None:
+    def append(self, labels: Sequence[int], passage_ids: Sequence[int], matrix: Vector) -> None:
         """Append vectors with later labels. An empty set takes any dimension."""
         if not len(labels):
             return
@@ -290,10 +290,10 @@ class Vectors:
         if end > len(self._labels):
             room = end + end // 4
             self._labels = _grown(self.labels, (room,))
-            self._passages = _grown(self.passages, (room,))
+            self._passage_ids = _grown(self.passage_ids, (room,))
             self._matrix = _grown(self.matrix, (room, matrix.shape[1]))
         self._labels[self.count : end] = labels
-        self._passages[self.count : end] = passages
+        self._passage_ids[self.count : end] = passage_ids
         self._matrix[self.count : end] = _normalised(matrix)
         self.count = end
 

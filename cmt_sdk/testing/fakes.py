@@ -107,7 +107,7 @@ class FakeReader:
     def read(self, prompt: Prompt, max_tokens: int) -> Iterator[Piece]:
         """Stream the sentence in words, or the words for not knowing when nothing is shared."""
         hidden = [np.asarray(m.arrays["bytes"], np.uint8) for m in prompt.memories]
-        texts = list(prompt.passages) or [bytes(h ^ np.uint8(0x55)).decode() for h in hidden]
+        texts = list(prompt.texts) or [bytes(h ^ np.uint8(0x55)).decode() for h in hidden]
         asked = set(words(prompt.question))
         sentences = [s.strip() for t in reversed(texts) for s in re.split(r"(?<=[.!?])\s+|\n", t)]
         best = max(

@@ -109,7 +109,7 @@ def words_of(text: str) -> list[Word]:
     return found
 
 
-def traces(question: str, answer: str, passages: Sequence[tuple[str, str]]) -> list[Trace]:
+def trace_answer(question: str, answer: str, passages: Sequence[tuple[str, str]]) -> list[Trace]:
     """One trace for each passage, given as its heading and its text, in their order."""
     answered = [word.form for word in words_of(answer)]
     if not answered:

@@ -216,7 +216,7 @@ class Prompt:
         question: The question.
         history: The turns before it, oldest first.
         memories: Compressed passages; the best one last, next to the question.
-        passages: Texts of passages, in the same order.
+        texts: Texts of passages, in the same order.
         notes: False leaves the notes section out of the prompt.
         talk: True leaves the instruction out too.
     """
@@ -224,7 +224,7 @@ class Prompt:
     question: str
     history: Sequence[Turn] = ()
     memories: Sequence[CompressedPassage] = ()
-    passages: Sequence[str] = ()
+    texts: Sequence[str] = ()
     notes: bool = True
     talk: bool = False
 

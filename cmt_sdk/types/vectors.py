@@ -28,7 +28,7 @@ class VectorRows:
     Attributes:
         changes: The counters of that moment.
         labels: One per row, rising.
-        passages: The id of the passage of each row.
+        passage_ids: The id of the passage of each row.
         matrix: Float32 [n, dimension].
         live: All labels in use, earlier ones too; None if none was lost since the caller last
             looked.
@@ -36,7 +36,7 @@ class VectorRows:
 
     changes: ChangeCounters
     labels: Sequence[int]
-    passages: Sequence[int]
+    passage_ids: Sequence[int]
     matrix: Vector
     live: Collection[int] | None
 
@@ -46,11 +46,11 @@ class Embeddings:
     """The vectors that passages are found by.
 
     Attributes:
-        passages: The id of the passage of each row.
+        passage_ids: The id of the passage of each row.
         matrix: Float32 [n, dimension]; each row has length 1.
     """
 
-    passages: Sequence[int]
+    passage_ids: Sequence[int]
     matrix: Vector
 
 

@@ -58,7 +58,7 @@ def test_an_expired_document_is_gone_in_every_way(store, clock):
     (passage,) = save_all(store)
     put(store, "It never got compressed.", expires_at=expiry)
     before = store.change_counters()
-    assert store.vectors(ChangeCounters()).passages == [passage]
+    assert store.vectors(ChangeCounters()).passage_ids == [passage]
     clock.time = expiry
     assert store.page(Filter(), 10, None).documents == []
     assert store.count(Filter()) == store.stats().documents == store.stats().pending == 0
@@ -66,7 +66,7 @@ def test_an_expired_document_is_gone_in_every_way(store, clock):
     assert found(store, "museum") == []
     assert (
         store.vectors(before).live,
-        store.vectors(ChangeCounters()).passages,
+        store.vectors(ChangeCounters()).passage_ids,
         store.alive(),
     ) == (
         set(),

@@ -677,10 +677,10 @@ def test_labels_never_return(store):
     assert rows.live == set(rows.labels)
     assert rows.labels[0] > first.labels[0]
     assert rows.matrix.dtype == np.float32
-    assert rows.matrix.tolist() == [encoded(rows.passages[0]).embedding.tolist()]
+    assert rows.matrix.tolist() == [encoded(rows.passage_ids[0]).embedding.tolist()]
     assert store.vectors(ChangeCounters()).labels == rows.labels
     nothing = store.vectors(rows.changes)
-    assert (nothing.changes, nothing.labels, nothing.passages, nothing.live) == (
+    assert (nothing.changes, nothing.labels, nothing.passage_ids, nothing.live) == (
         rows.changes,
         [],
         [],

@@ -30,7 +30,7 @@ class Scripted(FakeReader):
 
     def read(self, prompt, max_tokens):
         """The scripted words; `read_from` records how many passages there were."""
-        count = len(prompt.memories) + len(prompt.passages)
+        count = len(prompt.memories) + len(prompt.texts)
         self.read_from.append(count)
         text, confidence = self.many if count > 1 else self.alone
         for word in text.split():

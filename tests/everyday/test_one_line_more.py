@@ -56,7 +56,7 @@ def memory(tmp_path, engine):
 def keys_by_content(memory, name: str) -> dict[str, bytes]:
     """The embedding of each passage of a document."""
     embeddings = memory.embeddings()
-    rows = dict(zip(embeddings.passages, embeddings.matrix, strict=True))
+    rows = dict(zip(embeddings.passage_ids, embeddings.matrix, strict=True))
     return {p.content: rows[p.id].tobytes() for p in memory.passages(name)}
 
 
@@ -140,7 +140,7 @@ def test_memories_of_what_is_gone_are_gone(memory):
     memory.add(TWELVE, id="log")
     memory.update("log", section(7))
     stats = memory.stats()
-    assert (stats.passages, stats.cold, stats.pending, len(memory.embeddings().passages)) == (
+    assert (stats.passages, stats.cold, stats.pending, len(memory.embeddings().passage_ids)) == (
         1,
         0,
         0,

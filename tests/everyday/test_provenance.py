@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cmt_sdk.text.provenance import first_of, traces, words_of
+from cmt_sdk.text.provenance import first_of, trace_answer, words_of
 
 CAKE = ("Apple cake", "Slice 5 apples. Bake at 180 degrees for 45 minutes.")
 BREAD = ("Sourdough", "Rest it overnight. Bake at 230 degrees for 20 minutes, then 25 more.")
@@ -128,7 +128,7 @@ def test_the_passage_that_an_answer_is_from(question, answer, passages, expected
     """It is the one in which the answer's words stand together, and the trace gives their
     characters.
     """
-    found = traces(question, answer, passages)
+    found = trace_answer(question, answer, passages)
     first = first_of(found)
     assert first == expected
     trace = found[first]
@@ -138,7 +138,7 @@ def test_the_passage_that_an_answer_is_from(question, answer, passages, expected
 def test_the_last_of_two_occurrences_is_chosen_by_what_stands_around_it():
     """The first "3 September" is far from the question's words."""
     question, answer, passages, *_ = CASES["the occurrence near the question's words"]
-    (trace,) = traces(question, answer, passages)
+    (trace,) = trace_answer(question, answer, passages)
     assert trace.start == passages[0][1].rindex("3 September")
 
 
@@ -154,7 +154,7 @@ def test_the_last_of_two_occurrences_is_chosen_by_what_stands_around_it():
 )
 def test_an_answer_whose_words_stand_nowhere_is_from_no_passage(question, answer):
     """No passage comes first, and none has a place for it."""
-    found = traces(question, answer, [CAKE, BREAD, LAMP])
+    found = trace_answer(question, answer, [CAKE, BREAD, LAMP])
     assert first_of(found) is None
     assert [(t.holds, t.start, t.end) for t in found] == [(False, None, None)] * 3
 
@@ -163,7 +163,7 @@ def test_an_answer_that_stands_in_the_heading_alone_has_no_characters():
     """The heading is no part of the passage's text: the passage holds the answer, without a
     place.
     """
-    found = traces("What is the rabbit called?", "Momo", [LAMP, RABBIT])
+    found = trace_answer("What is the rabbit called?", "Momo", [LAMP, RABBIT])
     assert first_of(found) == 1
     assert (found[1].holds, found[1].start, found[1].end) == (True, None, None)
 
@@ -171,7 +171,7 @@ def test_an_answer_that_stands_in_the_heading_alone_has_no_characters():
 def test_an_answer_of_several_passages_comes_from_the_one_that_holds_most():
     """Both hold a part; each part has its place."""
     passages = [("", "Ann drinks tea."), ("", "Bob drinks black coffee from Peru.")]
-    found = traces("What do they drink?", "tea and black coffee from Peru", passages)
+    found = trace_answer("What do they drink?", "tea and black coffee from Peru", passages)
     assert first_of(found) == 1
     assert passages[1][1][found[1].start : found[1].end] == "black coffee from Peru"
 

@@ -260,7 +260,7 @@ def sound(tmp_path_factory) -> Path:
         store = SQLiteStore(folder)
         keys = np.random.default_rng(0).standard_normal((150, 64)).astype(np.float32)
         keys /= np.linalg.norm(keys, axis=1, keepdims=True)
-        known = store.encodings(store.vectors(ChangeCounters()).passages)
+        known = store.encodings(store.vectors(ChangeCounters()).passage_ids)
         store.save(
             {
                 i: replace(e, embedding=key)

@@ -63,7 +63,7 @@ def prompts(engine):
     history = [Turn("user", "Hello"), Turn("assistant", "Hi!")]
     yield Prompt(QUESTION, memories=memories(engine))
     yield Prompt(QUESTION, history, memories=memories(engine)[:1])
-    yield Prompt(QUESTION, passages=TEXTS)
+    yield Prompt(QUESTION, texts=TEXTS)
     yield Prompt(QUESTION, memories=[])
     yield Prompt(QUESTION, history, notes=False)
     yield Prompt("Hello", notes=False, talk=True)
@@ -89,7 +89,7 @@ def test_both_score_questions_and_spans_alike(pair):
     assert mine == pytest.approx(theirs, abs=1e-3)
     assert graph.reader.word_likelihoods(QUESTION, []) == []
     words = [(0, 3), (4, 10), (11, 16), (17, 19), (20, 26)]
-    for prompt in [Prompt(QUESTION, memories=made), Prompt(QUESTION, passages=TEXTS)]:
+    for prompt in [Prompt(QUESTION, memories=made), Prompt(QUESTION, texts=TEXTS)]:
         theirs = engine.reader.answer_spans(prompt, TEXTS[0], words)
         mine = graph.reader.answer_spans(prompt, TEXTS[0], words)
         assert [(s.text, s.tokens) for s in mine] == [(s.text, s.tokens) for s in theirs]
@@ -112,7 +112,7 @@ def test_a_prompt_beyond_the_context_is_refused(pair):
     """With the numbers and the remedy."""
     _, graph = pair
     with pytest.raises(InvalidInput, match="ask with a smaller k"):
-        answer(graph.reader, Prompt(QUESTION, passages=["long " * 4000]))
+        answer(graph.reader, Prompt(QUESTION, texts=["long " * 4000]))
 
 
 def test_eight_bits_stay_near(tmp_path, monkeypatch):

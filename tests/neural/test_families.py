@@ -89,7 +89,7 @@ def test_text_read_in_parts_equals_one_prompt(family, changes):
     whole = lm.prefix_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")
     expected = from_text(lm, whole)[-1].softmax(-1)
     known = 1 - expected[lm.ids("I don't know.")[0]]
-    usage = answer(TorchReader(lm, SoftMethod(lm, 4)), Prompt("Where?", passages=[TEXT]), 1)
+    usage = answer(TorchReader(lm, SoftMethod(lm, 4)), Prompt("Where?", texts=[TEXT]), 1)
     assert usage.confidence == pytest.approx(float(known * expected.max()), abs=1e-4)
 
 
@@ -203,11 +203,11 @@ def test_spans_after_a_text_beyond_a_window_are_refused_as_too_long(family):
     """
     lm = tiny_frozen(tiny_model(family, sliding_window=256))
     reader = TorchReader(lm, KVMethod(lm, check_kv(lm), 0.25))
-    prompt = Prompt("Where?", passages=[TEXT, 2 * OTHER])
+    prompt = Prompt("Where?", texts=[TEXT, 2 * OTHER])
     answer(reader, prompt)
     with pytest.raises(InvalidInput, match=r"need \d+ tokens, the model's window holds 256"):
         reader.answer_spans(prompt, TEXT, [(0, 3)])
-    assert reader.answer_spans(Prompt("Where?", passages=["A boat."]), "A boat.", [(2, 6)])
+    assert reader.answer_spans(Prompt("Where?", texts=["A boat."]), "A boat.", [(2, 6)])
 
 
 def test_the_window_is_the_smallest_of_the_layers():

@@ -68,7 +68,7 @@ def test_the_weights_never_change(lm, reader):
             memories=KVMethod(lm, reader.method.rotary, 0.25).compress([TEXT, TEXT + "!"]),
         ),
     )
-    answer(reader, Prompt("Where?", passages=[TEXT]))
+    answer(reader, Prompt("Where?", texts=[TEXT]))
     assert weights(lm.model) == before == weights(tiny_llama())
 
 
@@ -88,7 +88,7 @@ def test_text_reading_equals_one_plain_prompt(lm, reader):
     """Head, passage and question read in parts give what the model says to the whole prompt at
     once.
     """
-    text, usage = answer(reader, Prompt("Where?", passages=[TEXT]))
+    text, usage = answer(reader, Prompt("Where?", texts=[TEXT]))
     ids = torch.tensor([lm.prefix_ids + lm.passage_ids(TEXT) + lm.question_ids("Where?")])
     with torch.inference_mode():
         expected = lm.model.generate(
@@ -106,7 +106,7 @@ def test_a_memory_of_all_entries_reads_like_the_text(lm, reader, monkeypatch):
         kv, "quantize", lambda rows, _group=0: QuantizedRows(rows.float(), rows[:, :1].half())
     )
     monkeypatch.setattr(kv, "dequantize", lambda codes: codes.codes)
-    _, from_text = answer(reader, Prompt("Where?", passages=[TEXT]), 1)
+    _, from_text = answer(reader, Prompt("Where?", texts=[TEXT]), 1)
     memories = KVMethod(lm, reader.method.rotary, 1.0).compress([TEXT])
     _, from_memory = answer(reader, Prompt("Where?", memories=memories), 1)
     assert from_memory.confidence == pytest.approx(from_text.confidence, abs=1e-3)
@@ -139,9 +139,7 @@ def test_a_prompt_over_the_context_is_refused():
     with pytest.raises(
         InvalidInput, match=r"need \d+ tokens, the model's context holds 256; ask with a smaller k"
     ):
-        answer(
-            TorchReader(lm, KVMethod(lm, Rotary(lm.model))), Prompt("Where?", passages=[TEXT * 9])
-        )
+        answer(TorchReader(lm, KVMethod(lm, Rotary(lm.model))), Prompt("Where?", texts=[TEXT * 9]))
 
 
 def test_soft_memories_are_read(lm):
@@ -222,7 +220,7 @@ def test_a_stretch_is_as_likely_as_its_words_one_by_one(kind):
     lm = tiny_frozen()
     method = SoftMethod(lm, 4) if kind == "soft" else KVMethod(lm, Rotary(lm.model), 0.5)
     reader = TorchReader(lm, method)
-    prompt = Prompt("Where is it?", passages=[TEXT])
+    prompt = Prompt("Where is it?", texts=[TEXT])
     if kind != "text":
         prompt = Prompt("Where is it?", memories=method.compress([TEXT, "A harbour."]))
     text = "in Lisbon, by the sea"

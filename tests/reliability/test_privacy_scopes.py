@@ -75,7 +75,7 @@ def test_no_call_shows_what_lies_outside(memory, scope, where):
     assert {
         m.document.id for m in memory.nearest(memory.model.embed(["museum"])[0], k=100, **chosen)
     } == fits
-    assert len(memory.embeddings(**chosen).passages) == len(fits)
+    assert len(memory.embeddings(**chosen).passage_ids) == len(fits)
     assert {
         s.document_id for s in memory.model.ask("Which museum?", k=100, **chosen).sources
     } <= fits

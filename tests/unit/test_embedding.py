@@ -63,7 +63,7 @@ def test_key_vectors_can_be_looked_at(tmp_path):
         memory.add_many(["A blue sea."], compress=False)
         assert memory.embeddings().matrix.shape == (2, 3)
         keys = memory.embeddings(scope="cellar")
-        assert list(keys.passages) == [red.id]
+        assert list(keys.passage_ids) == [red.id]
         assert keys.matrix @ memory.model.embed(["red"]).T == pytest.approx(1.0)
 
 

@@ -68,6 +68,14 @@ def test_same_content_twice_is_one_document(memory):
     assert memory.count() == 2
 
 
+def test_an_unchanged_document_that_waits_is_compressed_and_has_no_new_passages(memory):
+    """Its passages were counted when it was stored."""
+    stored = memory.add_many([LISBON], compress=False)
+    assert (stored.added, stored.passages, stored.compressed) == (1, 1, 0)
+    again = memory.add_many([LISBON])
+    assert (again.unchanged, again.passages, again.compressed) == (1, 0, 1)
+
+
 def test_add_many_streams_and_reports(memory):
     """Any iterable is taken, once, and progress counts what happened to each document."""
     seen = []

@@ -259,7 +259,7 @@ def test_the_best_passage_is_nearest_to_the_question(tmp_path):
 
         def read(self, prompt, max_tokens):
             """Remember the prompt."""
-            seen.append(list(prompt.passages))
+            seen.append(list(prompt.texts))
             return super().read(prompt, max_tokens)
 
     with open_fake(tmp_path, engine=FakeEngine(reader=Reader())) as memory:

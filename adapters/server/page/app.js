@@ -1,4 +1,4 @@
-// The page as a whole: which view is open, the memory in numbers, the question for the token. Each view is a room of its own.
+// The page as a whole: which view is open, the memory in numbers, the question for the token. Each view is a module of its own.
 
 import "./add.js";
 import "./compare.js";

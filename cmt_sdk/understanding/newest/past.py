@@ -23,7 +23,7 @@ RIDGE = 0.1
 
 
 def asks_for_before(question: str) -> bool:
-    """True where the question asks for an earlier state of what has changed."""
+    """True where the question is, by the probe, one for an earlier state of what has changed."""
     centre, weights, bias = _fitted()
     return float((_hashed(question) - centre) @ weights + bias) > 0.0
 

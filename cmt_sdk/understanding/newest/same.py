@@ -19,7 +19,7 @@ from cmt_sdk.understanding.newest.probe import LONGEST
 
 CONTESTED = 6  # matches that are looked at, the best ones
 NEAR = 0.35  # cosine of two embeddings below which passages are taken to be of different things
-BEHIND = 12.0  # largest gap between the likelihoods of the question, either way, in nats
+MAX_GAP = 12.0  # largest gap between the likelihoods of the question, either way, in nats
 ALIKE = 0.9  # the same for passages that are too long for the probe: versions of one text
 SURPRISE = 2.9  # largest gap on one word of the question, in nats, for two passages of one fact
 # Log odds by the probe's score and the largest such surprise, up to MOST. Fitted to 72 pairs with
@@ -59,7 +59,7 @@ def contested(matches: Sequence[Match], embeddings: Mapping[int, Vector]) -> lis
         if (
             one is not None
             and other is not None
-            and _apart(best, match) <= BEHIND
+            and _apart(best, match) <= MAX_GAP
             and float(one @ other) >= least
         ):
             found.append(index)
