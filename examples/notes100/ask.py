@@ -6,7 +6,8 @@
 An answer is right when it holds the expected words as a whole. "absent" and "near" questions are
 answered by no note; of "near" ones a note names the subject. AUROC is the probability that an
 answered question has the higher confidence of an answered and an unanswered one. `--out` keeps each
-answer as a line of JSON; `--against` compares it with that of another run, question by question.
+answer as a line of JSON, and a later run asks only what is not there yet; `--against` compares with
+the answers of another run, question by question.
 """
 
 from __future__ import annotations
@@ -109,15 +110,33 @@ def table(replies: Sequence[Reply]) -> str:
 def compared(replies: Sequence[Reply], other: Sequence[Reply]) -> str:
     """By kind, the questions that are right only here and only there."""
     before = {t.question: t.is_right for t in other}
-    won = Counter(t.kind for t in replies if t.is_right and not before[t.question])
-    lost = Counter(t.kind for t in replies if not t.is_right and before[t.question])
+    both = [t for t in replies if t.question in before]
+    won = Counter(t.kind for t in both if t.is_right and not before[t.question])
+    lost = Counter(t.kind for t in both if not t.is_right and before[t.question])
     kinds = [k for k in (*ANSWERED, *UNANSWERED) if won[k] or lost[k]]
     return "\n".join(f"{k}: {won[k]} won, {lost[k]} lost" for k in kinds) or "no difference"
 
 
-def load(file: Path) -> list[Reply]:
-    """The answers of a run."""
+def load(file: Path | None) -> list[Reply]:
+    """The answers that a file keeps."""
+    if file is None or not file.exists():
+        return []
     return [Reply(**json.loads(line)) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def keep(file: Path | None, reply: Reply) -> Reply:
+    """Append an answer to a file, where there is one."""
+    if file is not None:
+        with file.open("a", encoding="utf-8") as kept:
+            kept.write(json.dumps(asdict(reply), ensure_ascii=False) + "\n")
+    return reply
+
+
+def wrong(reply: Reply) -> str:
+    """What is wrong, for a person."""
+    expected = f", expected {reply.expected!r}, source {reply.found}" if reply.expected else ""
+    answer = f"{reply.answer!r} ({reply.confidence:.2f}){expected}"
+    return f"WRONG {reply.kind}: {reply.question}\n      {answer}"
 
 
 def main() -> None:
@@ -126,23 +145,25 @@ def main() -> None:
     parser.add_argument("--reader", choices=cmt_sdk.READERS, default="memory")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings")
     parser.add_argument("--every", type=int, default=1, help="ask only each n-th question")
-    parser.add_argument("--out", type=Path, help="keep the answers here")
+    parser.add_argument("--out", type=Path, help="keep the answers here, and go on from them")
     parser.add_argument("--against", type=Path, help="answers of another run")
     parser.add_argument("--verbose", action="store_true", help="show the wrong answers")
     options = parser.parse_args()
     pairs = [pair.partition("=") for pair in options.settings]
     settings = {name: cmt_sdk.Settings.parse(name, value) for name, _, value in pairs}
     notes, asked = read()
+    replies = load(options.out)
+    done = {reply.question for reply in replies}
     with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(folder, **settings) as memory:
         memory.add_many(notes)
-        replies = [ask(memory, question, options.reader) for question in asked[:: options.every]]
-    if options.out:
-        lines = [json.dumps(asdict(t), ensure_ascii=False) for t in replies]
-        options.out.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    for t in replies if options.verbose else ():
-        if not t.is_right:
-            print(f"WRONG {t.kind}: {t.question}\n      {t.answer!r} ({t.confidence:.2f})", end="")
-            print(f", expected {t.expected!r}, source {t.found}" if t.expected else "")
+        replies += [
+            keep(options.out, ask(memory, question, options.reader))
+            for question in asked[:: options.every]
+            if question.question not in done
+        ]
+    for reply in replies if options.verbose else ():
+        if not reply.is_right:
+            print(wrong(reply))
     print(table(replies))
     if options.against:
         print(compared(replies, load(options.against)))

@@ -288,7 +288,7 @@ def test_the_best_short_note_is_read_again_alone(tmp_path, together, alone, text
 
         def read(self, prompt, max_tokens):
             """A text with its confidence."""
-            said, sure = alone if len(prompt.passages) == 1 else together
+            said, sure = alone if len(prompt.texts) == 1 else together
             yield Piece(said)
             yield Piece("", Usage(1, 1, sure, 0.0, 0.0, 0.0))
 
@@ -308,7 +308,7 @@ def test_longer_passages_are_read_once(tmp_path, monkeypatch):
     read = FakeReader.read
 
     def counted(self, prompt, max_tokens):
-        reads.append(len(prompt.passages))
+        reads.append(len(prompt.texts))
         return read(self, prompt, max_tokens)
 
     monkeypatch.setattr(FakeReader, "read", counted)
