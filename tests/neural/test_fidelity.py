@@ -135,7 +135,7 @@ def test_measuring_changes_no_memory(lm):
     plain = PassageCompressor(method, Matcher(lm, MatchHead.plain(lm)), FINGERPRINT)
     metered = replace(plain, meter=FidelityMeter(method))
     for before, after in zip(plain.compress(TEXTS), metered.compress(TEXTS), strict=True):
-        assert pack(before.memory) == pack(after.memory)
+        assert pack(before.compressed) == pack(after.compressed)
         assert before.embedding.tobytes() == after.embedding.tobytes()
         assert before.fidelity is None
         assert 0.0 < after.fidelity <= 1.0
