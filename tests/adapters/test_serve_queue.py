@@ -30,11 +30,16 @@ def server(tmp_path_factory):
 
 @pytest.fixture
 def held(server):
-    """The server, whose answers wait; in the end they go on, and nobody is left in the line."""
+    """The server, whose answers wait; in the end they go on, nobody is left in the line, and what
+    was kept is gone: of several notes the best is read twice.
+    """
     server.reader.hold()
     yield server
     server.reader.go()
     until(lambda: not server.queue.running)
+    for document in server.memory.documents():
+        if document.text != LISBON:
+            server.memory.forget(document.id)
 
 
 @pytest.fixture

@@ -17,6 +17,14 @@ BREAD = "Sourdough bread: bake at 230 degrees for 20 minutes."
 QUESTION = "How long do I bake the apple cake?"
 
 
+class LongPassages(FakeEngine):
+    """Counts a hundred tokens in each text: no passage is a short note, which is read alone too."""
+
+    def count_tokens(self, texts):
+        """A hundred each."""
+        return [100] * len(texts)
+
+
 @dataclass
 class Scripted(FakeReader):
     """Says `many` of several passages and `alone` of one, each with its confidence; the bread fits
@@ -49,7 +57,7 @@ def asked(tmp_path):
     opened = []
 
     def ask(by, question=QUESTION, **options):
-        memory = open_fake(tmp_path / f"notes{len(opened)}", FakeEngine(reader=by), rerank=2)
+        memory = open_fake(tmp_path / f"notes{len(opened)}", LongPassages(reader=by), rerank=2)
         opened.append(memory)
         memory.add_many([Document(CAKE, source="cake.md"), Document(BREAD, source="bread.md")])
         return memory.model.ask(question, **options)
