@@ -101,6 +101,7 @@ def test_an_answer_that_is_cut_says_so(served, client):
         assert (choice.message.content, choice.finish_reason) == ("The museum", "length")
 
 
+@pytest.mark.usefixtures("served")
 def test_more_than_the_longest_answer_may_be_asked_for(client):
     """As clients do that were set up for a larger model; the answer ends where it ends."""
     more = {"max_tokens": 128_000, "remember": False}

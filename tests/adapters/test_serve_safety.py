@@ -347,5 +347,7 @@ def test_nothing_is_told_to_anybody(tmp_path, monkeypatch):
     monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
     with open_fake(tmp_path / "notes") as memory:
         made = app(memory)
+    if not hasattr(made, "_telemetry"):
+        pytest.skip("this FastAPI has no telemetry")
     assert made._telemetry["auto_configure"] is False
     assert not made._native_telemetry.enabled()
