@@ -50,7 +50,7 @@ def attention(
     value: Tensor,
     attention_mask: Any,
     *,
-    scaling: float,
+    scaling: float | None = None,
     memory_cache: MemoryCache | None = None,
     watch: Watch | None = None,
     **rest: Any,
@@ -67,7 +67,8 @@ def attention(
         value: The same shape.
         attention_mask: [1 or batch, 1, m, n], bool or additive, or None for a causal one; with
             `memory_cache` additive [1 or batch, 1, m, m], among the new tokens.
-        scaling: Factor of the logits.
+        scaling: Factor of the logits; one over the root of d where a family (GPT-2 in transformers
+            5.0) leaves it to the attention.
         memory_cache: The cache, where it holds memories.
         watch: Sees queries and keys.
         rest: The model's extensions of attention, by transformers' names.
@@ -79,6 +80,8 @@ def attention(
         ModelUnsupported: The attention has an extension that memories are not read with.
     """
     cap = rest.get("softcap")
+    if scaling is None:
+        scaling = query.shape[-1] ** -0.5
     if memory_cache is not None:
         layer = module.layer_idx
         _check_readable(module, memory_cache, rest)

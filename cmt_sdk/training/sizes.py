@@ -96,6 +96,7 @@ def published(numbers: Mapping[str, Any]) -> ModelSizes:
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**numbers))
+        model.tie_weights()  # transformers 5.0 leaves that out
     return ModelSizes.of(model)
 
 
