@@ -6,7 +6,6 @@ frozen model, and checks it against that.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -212,10 +211,3 @@ def threads() -> int:
         return min(int(given), cores)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
     return max(1, min(MOST_THREADS, cores - round(load)))
-
-
-def describe(files: GraphFiles) -> str:
-    """The graph in a line, for `cmt check`."""
-    facts = json.loads((files.folder / "graph.json").read_text(encoding="utf-8"))
-    size = sum(facts["sizes"].values())
-    return f"{files.folder} ({size >> 20} MB)"
