@@ -254,7 +254,7 @@ def unanswered(
     asked = [n for n, note in enumerate(notes) if note.asked]
     for number in asked:
         note = notes[number]
-        if note.block.unanswered and rng.random() < 0.3:
+        if note.block.unanswered and rng.random() < 0.5:
             question = filled(rng.choice(list(note.block.unanswered)), note.values)
             if is_clear(question, note, notes):
                 yield number, question
