@@ -16,7 +16,7 @@ from cmt_cli.options import json_option, memory_option
 from cmt_cli.output import pluralize, print_json, print_table
 from cmt_cli.progress import progress_bars
 from cmt_cli.sources import FileState, file_state, is_file
-from cmt_sdk.errors import InvalidSetting, ModelError, ModelNotFound, StorageDamaged
+from cmt_sdk.errors import InvalidSetting, StorageDamaged
 
 MISSING_FILES = {
     "gone": (FileState.GONE, FileState.NO_FOLDER),
@@ -65,7 +65,7 @@ def _check(folder: Path, *, repaired: bool) -> list[cmt_sdk.CheckResult]:
     """
     try:
         with open_memory(folder) as memory:
-            model = _check_model(memory.settings.model)
+            model = cmt_sdk.check_model(memory.settings.model)
             adapter = _check_adapter(memory.settings.adapter)
             if repaired and model.ok and adapter.ok:
                 _finish_repair(memory)
@@ -97,14 +97,6 @@ def _check_files(memory: cmt_sdk.Memory) -> Iterator[cmt_sdk.CheckResult]:
         )
         remedy = "cmt add FOLDER, or cmt watch --once FOLDER"
         yield cmt_sdk.CheckResult("files", True, detail, remedy)
-
-
-def _check_model(name: str) -> cmt_sdk.CheckResult:
-    try:
-        info = cmt_sdk.model_info(name)
-    except (ModelNotFound, ModelError) as error:
-        return cmt_sdk.CheckResult("model", False, str(error), f"cmt model pull {name}")
-    return cmt_sdk.CheckResult("model", True, f"{info.name}, {info.bytes / 1e6:.0f} MB")
 
 
 def _check_adapter(name: str) -> cmt_sdk.CheckResult:

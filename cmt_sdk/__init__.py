@@ -90,6 +90,7 @@ if TYPE_CHECKING:
     )
     from cmt_sdk.converting.conversations import read_conversations
     from cmt_sdk.memory import Memory
+    from cmt_sdk.memory.preparing import check_model, prepare_model
     from cmt_sdk.retrieval.embedding import Embedder
     from cmt_sdk.storage.repair import repair
     from cmt_sdk.text.provenance import place_of
@@ -117,10 +118,12 @@ _DEFERRED: Mapping[str, str] = {
     "read_document": "cmt_sdk.converting",
     "read_documents": "cmt_sdk.converting",
     "catalogue": "cmt_sdk.weights.catalogue",
+    "check_model": "cmt_sdk.memory.preparing",
     "has_shipped_adapter": "cmt_sdk.weights.bundle",
     "is_adapter": "cmt_sdk.weights.bundle",
     "list_models": "cmt_sdk.weights.registry",
     "place_of": "cmt_sdk.text.provenance",
+    "prepare_model": "cmt_sdk.memory.preparing",
     "pull_model": "cmt_sdk.weights.download",
     "remove_model": "cmt_sdk.weights.registry",
     "repair": "cmt_sdk.storage.repair",
@@ -188,6 +191,7 @@ __all__ = [
     "__version__",
     "archive_key",
     "catalogue",
+    "check_model",
     "check_scope",
     "clean_text",
     "data_dir",
@@ -203,6 +207,7 @@ __all__ = [
     "models_dir",
     "open",
     "place_of",
+    "prepare_model",
     "pull_model",
     "read_conversations",
     "read_document",

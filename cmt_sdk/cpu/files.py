@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from cmt_sdk.cpu.entries import Prefix
 from cmt_sdk.cpu.shape import Shape
-from cmt_sdk.errors import ModelError
+from cmt_sdk.errors import ModelError, StorageDenied
 from cmt_sdk.system.disk import flush_file, sha256_of
+from cmt_sdk.weights.hashes import known_sha256
 from cmt_sdk.weights.registry import ModelInfo, graphs_dir
 
 VERSION = 1  # of the graph; another one is built again
@@ -59,15 +60,18 @@ def folder_of(info: ModelInfo, bits: int = BITS) -> Path:
 
 
 def find_graph(info: ModelInfo, bits: int = BITS) -> GraphFiles | None:
-    """The graph of a model; None where it was not built, or a file has another size."""
+    """The graph of a model; None where it was not built, or a file is not as it was written.
+
+    As with a model's weights, a file is hashed again when its size or modification time changes;
+    `damaged` always reads it.
+    """
     folder = folder_of(info, bits)
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
-        sizes = {name: (folder / name).stat().st_size for name in NAMES}
-        if facts["sizes"] != sizes:
+        if {name: known_sha256(folder / name) for name in NAMES} != facts["sha256"]:
             return None
         return GraphFiles(folder, int(facts["split"]), str(facts["quantization"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, StorageDenied):
         return None
 
 
@@ -104,14 +108,8 @@ def build_graph(
         write_half(made / NAMES[2], shape, rest, weights.get, bits=bits)
         ids, entries = prefix
         np.savez(made / "prefix.npz", ids=list(ids), keys=entries.keys, values=entries.values)
-        sizes = {name: (made / name).stat().st_size for name in NAMES}
         hashes = {name: sha256_of(made / name) for name in NAMES}
-        facts = {
-            "split": split,
-            "quantization": quantization,
-            "sizes": sizes,
-            "sha256": hashes,
-        }
+        facts = {"split": split, "quantization": quantization, "sha256": hashes}
         (made / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
         for name in (*NAMES, FACTS):
             flush_file(made / name)
@@ -129,7 +127,22 @@ def build_graph(
     return GraphFiles(folder, split, quantization)
 
 
-def damaged(files: GraphFiles) -> list[str]:
-    """The names of files whose bytes are not those that were written."""
-    facts = json.loads((files.folder / FACTS).read_text(encoding="utf-8"))
-    return [n for n in NAMES if sha256_of(files.folder / n) != facts["sha256"].get(n)]
+def damaged(info: ModelInfo, bits: int = BITS) -> list[str] | None:
+    """The names of files of a model's graph whose bytes are not those that were written; None where
+    it has no graph.
+    """
+    folder = folder_of(info, bits)
+    try:
+        written = json.loads((folder / FACTS).read_text(encoding="utf-8"))["sha256"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError):
+        return [FACTS]
+    return [name for name in NAMES if _hash(folder / name) != written.get(name)]
+
+
+def _hash(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError:
+        return ""

@@ -270,6 +270,11 @@ class LocalEngine:
         return "_loaded" in self.__dict__ or self.__dict__.get("_cpu") is not None
 
     @property
+    def has_graph(self) -> bool:
+        """Whether onnxruntime reads with this model."""
+        return self._cpu is not None
+
+    @property
     def fork_safe(self) -> bool:
         """Not once the weights are in memory: the threads that compute are not there after a
         fork.
@@ -278,12 +283,12 @@ class LocalEngine:
 
     @cached_property
     def _cpu(self) -> CPUModel | None:
-        """The model's graph for onnxruntime, built when it is first needed; None where torch
-        reads.
+        """The model's graph for onnxruntime; None where torch reads. runtime="onnx" builds it where
+        there is none.
         """
         s = self._settings
         is_plain = s.method.has_graph and s.device in ("auto", "cpu") and s.precision != "nf4"
-        if s.runtime != "onnx" or not is_plain or (s.device == "auto" and _may_have_gpu()):
+        if s.runtime == "torch" or not is_plain or (s.device == "auto" and _may_have_gpu()):
             return None
         from cmt_sdk.cpu.engine import CPUModel, build, fits, threads
         from cmt_sdk.cpu.files import find_graph
@@ -295,6 +300,8 @@ class LocalEngine:
             return None
         files = find_graph(info)
         if files is None:
+            if s.runtime == "auto":
+                return None
             log.info("preparing %s for this machine's CPU, once", info.name)
             files = build(info, shape, self._frozen, self._loaded.quantization)
         return CPUModel(info, shape, files, self._bundle, threads())

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeGuard, TypeVar
 
 from cmt_sdk import archive
 from cmt_sdk.config.settings import Settings
-from cmt_sdk.converting import check_text, read_document
+from cmt_sdk.converting import check_text
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Engine, Split, Store
@@ -379,6 +379,8 @@ def document_of(given: Addable) -> Document:
     if isinstance(given, Document):
         return given
     if not isinstance(given, str):
+        from cmt_sdk.converting import read_document
+
         return read_document(Path(given))
     if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
         warnings.warn(

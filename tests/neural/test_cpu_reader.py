@@ -12,6 +12,7 @@ from cmt_sdk.cpu.files import damaged, find_graph
 from cmt_sdk.cpu.graph import EXACT
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.memory.assembly import LocalEngine
+from cmt_sdk.memory.preparing import check_model, prepare_model
 from cmt_sdk.testing.families import tiny_model
 from cmt_sdk.testing.tiny import save_tiny
 from cmt_sdk.types import Prompt, Turn
@@ -146,17 +147,39 @@ def test_adapters_are_read_alike(tmp_path, monkeypatch):
     assert graph.embed(QUESTION) == pytest.approx(theirs, abs=1e-4)
 
 
-def test_a_graph_that_is_cut_off_is_not_found(tmp_path, monkeypatch):
-    """Other bytes of the same size are named."""
+def test_a_damaged_graph_is_not_found(tmp_path, monkeypatch):
+    """Neither one that is cut off nor one with other bytes of the same size; they are named."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     _, graph = opened(save_tiny(tmp_path / "tiny"))
-    assert damaged(graph.files) == []
+    assert damaged(graph.info, EXACT) == []
     data = graph.files.folder / "second.onnx.data"
     whole = data.read_bytes()
-    data.write_bytes(whole[:-1])
+    for wrong in (whole[:-1], whole[:-1] + bytes([whole[-1] ^ 1])):
+        data.write_bytes(wrong)
+        assert find_graph(graph.info, EXACT) is None
+        assert damaged(graph.info, EXACT) == ["second.onnx.data"]
+    data.write_bytes(whole)
+    (graph.files.folder / "graph.json").write_text("{")
     assert find_graph(graph.info, EXACT) is None
-    data.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    assert damaged(graph.files) == ["second.onnx.data"]
+    assert damaged(graph.info, EXACT) == ["graph.json"]
+
+
+def test_a_prepared_model_is_read_by_its_graph_and_another_by_torch(tmp_path, monkeypatch):
+    """With runtime="auto"; a damaged graph is built again by preparing the model again."""
+    monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
+    folder = str(save_tiny(tmp_path / "tiny", initializer_range=0.05))
+    assert not LocalEngine(Settings(model=folder)).has_graph
+    assert check_model(folder).ok
+    assert prepare_model(folder)
+    assert LocalEngine(Settings(model=folder)).has_graph
+    assert not LocalEngine(Settings(model=folder, runtime="torch")).has_graph
+    data = find_graph(model_info(folder)).folder / "first.onnx.data"
+    data.write_bytes(b"x" + data.read_bytes()[1:])
+    assert not LocalEngine(Settings(model=folder)).has_graph
+    assert "first.onnx.data" in check_model(folder).detail
+    assert prepare_model(folder)
+    assert check_model(folder).ok
+    assert LocalEngine(Settings(model=folder)).has_graph
 
 
 @pytest.mark.parametrize("family", ["gemma2", "phi", "gpt2", "smollm3"])
