@@ -18,7 +18,15 @@ from cmt_cli.suggestions import SuggestingGroup
 from cmt_sdk.errors import MemoryNotFound, ModelError, ModelNotFound
 
 # Settings whose change may make existing compressed passages unusable.
-MADE_WITH = ("model", "adapter", "precision", "compressor", "compression", "keep_at_least")
+MADE_WITH = (
+    "model",
+    "adapter",
+    "precision",
+    "compressor",
+    "compression",
+    "keep_at_least",
+    "scores",
+)
 
 
 @click.group(cls=SuggestingGroup, invoke_without_command=True)

@@ -187,7 +187,7 @@ def _fingerprint(row: object, name: str, where: str) -> Fingerprint:
     kinds = {"str": str, "int": int, "float": float}
     shape = {f.name: (kinds[str(f.type)],) for f in fields(Fingerprint)}
     # archives of earlier releases have none
-    given = {"keep_at_least": 0, **row} if isinstance(row, dict) else {}
+    given = {"keep_at_least": 0, "gates": "", **row} if isinstance(row, dict) else {}
     values = _shaped(given, shape, f"{where}, fingerprint {name}")
     made = Fingerprint(**values)
     if made.id != name:

@@ -108,6 +108,7 @@ _methods = {
         untrained_compression=2,
         uses={
             "keep_at_least": "only compressor='kv' keeps entries of the KV cache",
+            "scores": "only compressor='kv' chooses entries of the KV cache",
             "fidelity": "only the passages of compressor='kv' are measured",
         },
         default_rerank=10,

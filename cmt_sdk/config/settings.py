@@ -31,6 +31,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "precision": ("auto", "nf4", "bf16", "fp16", "fp32"),
     "runtime": ("auto", "torch", "onnx"),
     "aggregation": ("concat", "cmt"),
+    "scores": ("auto", "repeat"),
 }
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "compression": (1, 100),
@@ -55,6 +56,7 @@ class SettingsFields(TypedDict, total=False):
     compressor: str
     compression: float | None
     keep_at_least: int
+    scores: str
     aggregation: str
     fidelity: bool
     rerank: int | None
@@ -96,6 +98,10 @@ class Settings:
             `compression` alone decides. Of 59 questions about 24 notes of one sentence the default
             model answers 46 right with a quarter, 50 with all; notes of fifty tokens gain nothing
             from 64 in place of 32, and passages of SQuAD grow by 2 % with 32, by 60 % with 64.
+        scores: How "kv" scores the entries that a passage may keep: "auto" by gates fitted for the
+            model, in one reading, where the adapter has them (the default model's has); "repeat" by
+            a second reading, in which the model repeats the passage. Both kinds can be in one
+            memory.
         aggregation: How passages compressed by soft are read: "concat", one after another, or
             "cmt", gathered into a few keys and values before the question, as published (needs an
             adapter of `cmt train --part cmt`).
@@ -129,6 +135,7 @@ class Settings:
     compressor: str = DEFAULT_METHOD
     compression: float | None = None
     keep_at_least: int = 32
+    scores: str = "auto"
     aggregation: str = "concat"
     fidelity: bool = False
     rerank: int | None = None

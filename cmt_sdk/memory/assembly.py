@@ -398,8 +398,14 @@ class LocalEngine:
             encoder=self._bundle.encoder_hash,
             matcher=self._embedded.digest if self._embedded else self._bundle.matcher_hash,
             format=FORMAT,
+            gates=self._bundle.gates_hash if self._uses_gates else "",
             **of_method,
         )
+
+    @property
+    def _uses_gates(self) -> bool:
+        s = self._settings
+        return "scores" in s.method.uses and s.scores == "auto"
 
     @property
     def _matcher(self) -> Matcher:

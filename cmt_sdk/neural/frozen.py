@@ -141,6 +141,13 @@ class FrozenModel(Prompts):
         states: Tensor = output.last_hidden_state
         return states
 
+    def forward_with_states(self, cache: Any, **inputs: Any) -> list[Tensor]:
+        """As `forward`; returns what each layer gets, [batch, n, d] each."""
+        output = self.model.base_model(
+            **inputs, **{self._cache_name: cache}, use_cache=True, output_hidden_states=True
+        )
+        return list(output.hidden_states[:-1])  # the last ones go to the output layer
+
     @cached_property
     def _prefix_entries(self) -> list[tuple[Tensor, Tensor]]:
         """By layer, the keys and values [1, kv_heads, prefix, d] of `prefix_ids`.

@@ -6,6 +6,7 @@ Knows files and the rest of the package; prints nothing.
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,24 +14,30 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 
 from cmt_sdk.errors import InvalidInput
+from cmt_sdk.neural.frozen import FrozenModel
+from cmt_sdk.neural.methods.kv import check_kv
 from cmt_sdk.training import resources
 from cmt_sdk.training.card import write_card
 from cmt_sdk.training.data import hold_out, read_questions
 from cmt_sdk.training.distributed import Workers
+from cmt_sdk.training.gates import PASSAGES, FittedGates, fit_gates
 from cmt_sdk.training.loop import time_one_step, train
 from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
 from cmt_sdk.training.sizes import ModelSizes
 from cmt_sdk.training.task import Progress, Task
 from cmt_sdk.training.tasks import Passages, make_task
 from cmt_sdk.training.texts import PASSAGE_TOKENS, read_texts
-from cmt_sdk.weights.bundle import MANIFEST, find_bundle, read_bundle
+from cmt_sdk.weights.adapters import active, attach_adapters
+from cmt_sdk.weights.bundle import MANIFEST, Bundle, find_bundle, read_bundle
 from cmt_sdk.weights.loading import find_device, load_base, outline
 from cmt_sdk.weights.registry import model_info
 
 # Passages that a part needs to distinguish; other parts need 2, one to learn from and one to judge.
 MIN_PASSAGES = {"matcher": 8, "embedding": 8}
+JUDGED_BY = 30  # held-out passages that gates are judged by
 LONG = 0.95  # the share of passages that are at most as long as the one that memory is counted for
 BYTES_PER_TOKEN = 4
 
@@ -143,6 +150,52 @@ def prepare(recipe: Recipe) -> Prepared:
     )
 
 
+def train_gates(recipe: Recipe, on_passage: Callable[[int], None] = lambda _: None) -> FittedGates:
+    """Fit the gates that score KV entries (part "gates"), and write a bundle with them.
+
+    Args:
+        recipe: The run.
+        on_passage: Called with the number of passages read.
+
+    Raises:
+        InvalidInput: Too few passages, or files that are no questions.
+        ModelNotFound: The model or an adapter is not on this machine.
+        ModelUnsupported: The model cannot read KV memories.
+    """
+    loaded = load_base(recipe.model, precision="auto", device=recipe.device)
+    before = _started_from(recipe)
+    attach_adapters(loaded, before.adapters)
+    lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
+    check_kv(lm)
+    learned, judged = _parted(recipe, read_questions(recipe.questions), loaded.tokenizer)
+    rng = random.Random(recipe.seed)  # noqa: S311 - a reproducible draw, no secret
+    fitted = fit_gates(
+        lm,
+        _spread(learned, PASSAGES, rng),
+        _spread(judged, JUDGED_BY, rng),
+        minutes=recipe.minutes,
+        on_passage=on_passage,
+    )
+    folder = recipe.out / "adapter"
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {"weight": fitted.gates.weight.half(), "bias": fitted.gates.bias}
+    save_file(tensors, folder / "gates.safetensors")
+    _write_bundle(recipe)
+    return fitted
+
+
+def _spread(files: Passages, count: int, rng: random.Random) -> list[str]:
+    """Texts of up to `count` passages, as many of one file as of another where they have them."""
+    drawn: list[str] = []
+    for left, passages in zip(
+        range(len(files), 0, -1), sorted(files.values(), key=len), strict=True
+    ):
+        some = rng.sample(list(passages), min(len(passages), (count - len(drawn)) // left))
+        drawn += [p.context for p in some]
+    rng.shuffle(drawn)
+    return drawn
+
+
 def _long_passage(questions: Passages, texts: Sequence[Path]) -> int:
     """Tokens of a passage that few of a run's are longer than, by its bytes.
 
@@ -177,6 +230,13 @@ def _check_count(recipe: Recipe, files: Passages) -> None:
         )
 
 
+def _started_from(recipe: Recipe) -> Bundle:
+    """The bundle whose other parts are kept."""
+    if recipe.start in ("default", "none"):
+        return find_bundle("default", model_info(recipe.model).sha256)
+    return read_bundle(Path(recipe.start))
+
+
 def _write_bundle(recipe: Recipe) -> None:
     """Write the trained parts, with the other parts of the bundle that the run started from.
 
@@ -184,13 +244,14 @@ def _write_bundle(recipe: Recipe) -> None:
     """
     base = model_info(recipe.model).sha256
     finds = recipe.part in ("matcher", "embedding")  # makes embeddings, not memories
-    if recipe.start in ("default", "none"):
-        before = find_bundle("default", base)
-    else:
-        before = read_bundle(Path(recipe.start))
+    before = _started_from(recipe)
     kept: tuple[Path | None, ...] = (before.match, before.matcher)
     if finds:
-        kept = (before.reader, before.encoder, before.aggregate)
+        kept = (before.reader, before.encoder, before.aggregate, before.gates)
+    elif recipe.part == "gates":
+        kept = (*kept, before.reader, before.encoder)
+    elif recipe.part == "reader":  # the entries stay as they are, and so do their scores
+        kept = (*kept, before.gates)
     for part in (*filter(None, kept), *(recipe.out / "adapter").iterdir()):
         if part.is_dir():
             shutil.copytree(part, recipe.out / part.name, dirs_exist_ok=True)

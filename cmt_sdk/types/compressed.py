@@ -17,8 +17,8 @@ Vector: TypeAlias = NDArray[np.float32]
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
     """What made a compressed passage. A model reads only compressed passages of its own
-    fingerprint, except that `keep` and `keep_at_least` may differ, and `quantization` between
-    bf16, fp16 and fp32: the same weights, and far closer to each other than to four bits.
+    fingerprint, except that `keep`, `keep_at_least` and `gates` may differ, and `quantization`
+    between bf16, fp16 and fp32: the same weights, and far closer to each other than to four bits.
 
     Attributes:
         model: The name of the base model.
@@ -32,6 +32,7 @@ class Fingerprint:
         format: The number of the format of the arrays (docs/format.md).
         keep_at_least: Tokens of every passage whose entries are all kept. 0 in compressed passages
             that were made before this setting existed; their id stays.
+        gates: SHA-256 prefix of the gates that scored the entries; "" where a second reading did.
     """
 
     model: str
@@ -44,20 +45,20 @@ class Fingerprint:
     keep: float
     format: int
     keep_at_least: int = 0
+    gates: str = ""
 
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that name this fingerprint."""
-        named = {
-            name: value for name, value in asdict(self).items() if name != "keep_at_least" or value
-        }
+        later = ("keep_at_least", "gates")  # fields that earlier fingerprints do not have
+        named = {name: value for name, value in asdict(self).items() if name not in later or value}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
     def differences(self, other: Fingerprint) -> list[str]:
         """The fields that keep compressed passages of `self` from being read by `other`, as "name:
         mine != theirs"; empty if `other` can read them.
         """
-        may = {"keep", "keep_at_least", "model"}
+        may = {"keep", "keep_at_least", "gates", "model"}
         if {self.quantization, other.quantization} <= {"bf16", "fp16", "fp32"}:
             may.add("quantization")
         pairs = {

@@ -1,8 +1,9 @@
 """Adapter bundles: parts trained for one base model to make, find and read compressed passages.
 
 A bundle is a folder with `cmt-adapter.json` and the trained parts: `reader/`, `encoder/` and
-`matcher/` (peft's own format), `match.safetensors` (neural.embedding.MatchHead) and
-`aggregate.safetensors` (neural.methods.aggregation.Aggregator). Knows no torch.
+`matcher/` (peft's own format), `match.safetensors` (neural.embedding.MatchHead),
+`gates.safetensors` (neural.methods.gates.Gates) and `aggregate.safetensors`
+(neural.methods.aggregation.Aggregator). Knows no torch.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Bundle:
         matcher: The adapter for embeddings, a peft folder.
         match: The head that makes embeddings of states, a safetensors file.
         aggregate: psi and pi, a safetensors file.
+        gates: What predicts the scores of KV entries, a safetensors file.
         compressor: The method of the compressed passages that the adapters make and read.
         vector_weight: The weight of similar meaning against common words.
     """
@@ -42,6 +44,7 @@ class Bundle:
     matcher: Path | None = None
     match: Path | None = None
     aggregate: Path | None = None
+    gates: Path | None = None
     compressor: str = DEFAULT_METHOD
     vector_weight: float = 0.1
 
@@ -69,6 +72,11 @@ class Bundle:
     def encoder_hash(self) -> str:
         """The hash of the part that makes compressed passages; "plain" where none was trained."""
         return _hash([self.encoder]) if self.encoder else "plain"
+
+    @property
+    def gates_hash(self) -> str:
+        """The hash of the gates; "" where none were fitted."""
+        return _hash([self.gates]) if self.gates else ""
 
 
 def _hash(parts: list[Path | None]) -> str:
@@ -186,6 +194,7 @@ def read_bundle(folder: Path) -> Bundle:
         matcher=part("matcher"),
         match=part("match.safetensors"),
         aggregate=part("aggregate.safetensors"),
+        gates=part("gates.safetensors"),
         compressor=compressor,
         vector_weight=vector_weight,
     )

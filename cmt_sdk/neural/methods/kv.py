@@ -5,7 +5,8 @@ To compress a passage:
 
 1. The frozen model reads it behind the prompt's prefix, then a cue, then the passage again. What
    attention pays to an entry while the model repeats the passage is the entry's score (`kvzip.py`).
-   A passage that is kept completely is read once.
+   With gates fitted for the model it reads the passage once: they predict the scores (`gates.py`).
+   A passage that is kept completely is read once too.
 2. Keys are rotated back to position 0 (`rope.py`), so that a memory fits anywhere in a prompt.
 3. The entries with the best scores are kept, over all layers and heads together: each head of each
    layer keeps a number of its own.
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -47,6 +49,7 @@ from cmt_sdk.neural.methods.base import (
     has_valid_codes,
     quantized_rows,
 )
+from cmt_sdk.neural.methods.gates import Gates
 from cmt_sdk.neural.methods.kv_layout import biases_by_layer, blocks_by_layer
 from cmt_sdk.neural.methods.kvzip import RepeatScores, top_share
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, dequantize, quantize
@@ -70,12 +73,14 @@ class KVMethod(CompressionMethod):
         keep: The share of entries kept, over all layers and heads together.
         at_least: Tokens of a passage whose entries are kept in any case, as a mean over layers and
             heads: a passage of at most `at_least` tokens is kept completely.
+        gates: Predict the scores; None where a second reading gives them.
     """
 
     lm: FrozenModel
     rotary: Rotary
     keep: float = 1.0
     at_least: int = 0
+    gates: Gates | None = None
 
     def __post_init__(self) -> None:
         width = self.lm.kv_shape[2]
@@ -85,9 +90,11 @@ class KVMethod(CompressionMethod):
             )
 
     @classmethod
-    def create(cls, lm: FrozenModel, settings: Settings, _trained: TrainedParts) -> KVMethod:
+    def create(cls, lm: FrozenModel, settings: Settings, trained: TrainedParts) -> KVMethod:
         """See CompressionMethod.create."""
-        return cls(lm, check_kv(lm), settings.keep, settings.keep_at_least)
+        is_auto = settings.scores == "auto"
+        gates = trained("gates", partial(Gates.of, lm)) if is_auto else None
+        return cls(lm, check_kv(lm), settings.keep, settings.keep_at_least, gates)
 
     def fingerprint(self) -> Mapping[str, Any]:
         """See CompressionMethod.fingerprint."""
@@ -130,8 +137,8 @@ class KVMethod(CompressionMethod):
 
         Returns:
             Keys at position 0 and values [batch, layers, kv_heads, longest, d], and the scores
-            [batch, layers, kv_heads, longest] of `kvzip`, None where every entry is kept. What is
-            behind the end of a shorter passage is of other tokens.
+            [batch, layers, kv_heads, longest] of `kvzip` or `gates`, None where every entry is
+            kept. What is behind the end of a shorter passage is of other tokens.
         """
         lengths = torch.tensor([len(i) for i in ids], device=self.lm.device)  # (B,)
         longest = int(lengths.max())
@@ -139,19 +146,26 @@ class KVMethod(CompressionMethod):
         cue = self.lm.ids(REPEAT)
         # If the longest passage keeps everything, all do: shorter ones keep a larger share.
         is_pruned = self._kept_share(longest) < 1.0
-        watch = RepeatScores(start, lengths, len(cue)) if is_pruned else None
+        watch = RepeatScores(start, lengths, len(cue)) if is_pruned and not self.gates else None
         rows = [i + cue + i for i in ids] if watch else list(ids)
         tokens = padded(rows, self.lm.device, self.lm.end_id)  # (B, m)
         positions = torch.arange(start, start + tokens.shape[1], device=self.lm.device)[None]
         cache = self.lm.prefix_cache(len(ids))
-        self.lm.forward(cache, input_ids=tokens, position_ids=positions, watch=watch)
+        inputs = {"input_ids": tokens, "position_ids": positions}
+        scores: Tensor | None = None
+        if is_pruned and self.gates:
+            states = self.lm.forward_with_states(cache, **inputs)
+            scores = self.gates.scores([s[:, :longest] for s in states], lengths)
+        else:
+            self.lm.forward(cache, **inputs, watch=watch)
+            scores = watch.result() if watch else None
         # Attention is causal: the entries of the passage do not know of its repetition.
         passage = slice(start, start + longest)
         keys = torch.stack([layer.keys[:, :, passage] for layer in cache.layers], dim=1)
         values = torch.stack([layer.values[:, :, passage] for layer in cache.layers], dim=1)
         layers = torch.arange(keys.shape[1], device=keys.device)[:, None, None]  # (L, 1, 1)
         keys = self.rotary.unrotate(keys, positions[0, :longest], layers)  # (B, L, KV, longest, d)
-        return keys, values, watch.result() if watch else None
+        return keys, values, scores
 
     def is_valid(self, memory: CompressedPassage) -> bool:
         """See CompressionMethod.is_valid: the arrays agree in number, type and width, and are
