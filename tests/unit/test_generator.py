@@ -83,7 +83,7 @@ def test_the_answer_comes_in_pieces(memory):
     assert stream.answer.text == "Lisbon."
 
 
-@pytest.mark.parametrize("words", ["I don't know.", "I don’t know", " i don't know. The notes…"])
+@pytest.mark.parametrize("words", ["I don't know.", "I don’t know", " i don't know. The notes…", "(I don't know."])
 def test_a_refusal_of_the_model_is_an_abstention(memory, server, words):
     """In the spellings that models use."""
     server.plays = [says(words)]
