@@ -1,7 +1,7 @@
 """Write the report on the dialogues from kept replies, as Markdown.
 
-    python -m examples.conversations.talk --set runtime=onnx --out FILE.jsonl.gz
-    python -m examples.conversations.report FILE.jsonl.gz > PAGE.md
+python -m examples.conversations.talk --set runtime=onnx --out FILE.jsonl.gz
+python -m examples.conversations.report FILE.jsonl.gz --commit COMMIT > PAGE.md
 """
 
 from __future__ import annotations
@@ -24,21 +24,22 @@ WHAT = KINDS | {
 HEAD = """\
 # Dialogues with SmolLM2-135M-Instruct
 
-{count} dialogues of `examples/conversations/dialogues`, {turns} turns, the default model and settings
-with `runtime="onnx"`, played once by `Memory.chat(remember=True)`. Made from the kept replies, of
-which `examples/conversations/judging.py` says which are right:
+{count} dialogues of `examples/conversations/dialogues`, {turns} turns, the default model and
+settings with `runtime="onnx"`, played once by `Memory.chat(remember=True)` with the code of commit
+{commit}. Made from the kept replies; `examples/conversations/judging.py` says which are right:
 
     python -m examples.conversations.talk --set runtime=onnx --out FILE.jsonl.gz
-    python -m examples.conversations.report FILE.jsonl.gz
+    python -m examples.conversations.report FILE.jsonl.gz --commit COMMIT
 
-The conversation was built with dialogues 1 to {first} at hand; {later} were written afterwards,
-before they were played. `talk --out FILE.jsonl.gz --verbose` shows each wrong turn.
+The replies of this table are in `examples/conversations/replies.jsonl.gz`; `talk --out` with a copy
+of it, `--seconds 0` and `--verbose` shows each wrong turn. The conversation was built with
+dialogues 1 to {first} at hand; {later} were written afterwards, before they were played.
 
 """
 
 
-def page(played: Mapping[str, Sequence[Round]]) -> str:
-    """The report: right turns by kind, of the first dialogues, of the later ones, and of all."""
+def page(played: Mapping[str, Sequence[Round]], commit: str) -> str:
+    """The report: right turns by kind, of the first dialogues, of the later ones, of all."""
     names = sorted(played)
     sets = [names[:FIRST], names[FIRST:], names]
     counts = [_counts(played[name] for name in chosen) for chosen in sets]
@@ -47,9 +48,11 @@ def page(played: Mapping[str, Sequence[Round]]) -> str:
     for row in ROWS:
         cells = [f"{right[row]} of {total[row]}" for right, total in counts]
         right, total = counts[-1]
-        rows.append(f"| {row} | {WHAT[row]} | {' | '.join(cells)} | {right[row] / total[row]:.0%} |")
+        share = f"{100 * right[row] // total[row]} %"
+        rows.append(f"| {' | '.join([row, WHAT[row], *cells, share])} |")
     turns = sum(len(rounds) for rounds in played.values())
-    return HEAD.format(count=len(names), turns=turns, first=FIRST, later=later) + "\n".join(rows)
+    head = HEAD.format(count=len(names), turns=turns, first=FIRST, later=later, commit=commit)
+    return head + "\n".join(rows)
 
 
 def _counts(rounds: Iterable[Sequence[Round]]) -> tuple[Counter[str], Counter[str]]:
@@ -62,7 +65,9 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("replies", type=Path, help="a file that `talk --out` made")
-    print(page(read(parser.parse_args().replies, dialogues())))
+    parser.add_argument("--commit", required=True, help="the code that gave the replies")
+    options = parser.parse_args()
+    print(page(read(options.replies, dialogues()), options.commit))
 
 
 if __name__ == "__main__":

@@ -44,8 +44,8 @@ def conversation(model: str) -> str:
         here = os.environ | {"CMT_HOME": folder}
         *before, last = commands(model)
         for line in before:
-            subprocess.run(line.split(), check=True, env=here, stdout=subprocess.DEVNULL)
-        heard = subprocess.run(
+            subprocess.run(line.split(), check=True, env=here, stdout=subprocess.DEVNULL)  # noqa: S603
+        heard = subprocess.run(  # noqa: S603 - our own words
             [*last.split(), "--json"],
             input="\n".join(TURNS),
             stdout=subprocess.PIPE,
@@ -54,7 +54,7 @@ def conversation(model: str) -> str:
             check=True,
         )
     replies = [json.loads(line)["text"] for line in heard.stdout.splitlines()]
-    rounds = (f"> {said}\n{reply}" for said, reply in zip(TURNS, replies, strict=True))
+    rounds = (f"> {turn}\n{reply}" for turn, reply in zip(TURNS, replies, strict=True))
     return "\n\n".join(rounds)
 
 

@@ -2,16 +2,19 @@
 
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from cmt_sdk.testing.fakes import open_fake
+from examples.conversations import report, transcript
 from examples.conversations.judging import Heard, Round, also, holds, verdict
 from examples.conversations.records import append, read
 from examples.conversations.script import FIRST, UserTurn, dialogue, dialogues
 from examples.conversations.talk import in_full, judged, play, table
 from examples.conversations.ways import default_opener
 
+ROOT = Path(__file__).parents[2]
 LEAST = {  # so many turns of a kind there are at least
     "asked back": 100,
     "newest": 60,
@@ -217,6 +220,36 @@ def test_replies_are_read_back_until_the_dialogue_changes(talk, tmp_path):
     assert verdict(read(file, [dialogue(changed)])["two"][1]) == "holds none of ['Wal']"
     changed.write_text(TALK.replace("Two people", "Two").replace("My boat", "Our boat"))
     assert read(file, [dialogue(changed)]) == {}
+
+
+def test_kept_replies_may_be_compressed(talk, tmp_path):
+    """A line is added to a compressed file, too."""
+    file = tmp_path / "replies.jsonl.gz"
+    rounds = play(talk, open_fake)
+    append(file, "another", rounds)
+    append(file, talk.name, rounds)
+    assert read(file, [talk]) == {talk.name: rounds}
+
+
+def test_the_report_is_made_from_the_kept_replies():
+    """After a change of the dialogues or the judge: python -m examples.conversations.report."""
+    card = ROOT / "cmt_sdk" / "weights" / "shipped" / "smollm2-135m-instruct"
+    page = (card / "conversations.md").read_text(encoding="utf-8")
+    commit = re.search(r"code of commit\s(\w+)\.", page)[1]
+    kept = read(ROOT / "examples" / "conversations" / "replies.jsonl.gz", dialogues())
+    assert page == report.page(kept, commit) + "\n"
+
+
+def test_a_transcript_stands_in_its_models_place():
+    """A model without a place on the page is refused; the manual's has the turns of the script."""
+    page = "<!-- transcript of m -->\nold\n<!-- end of transcript -->\nrest"
+    made = transcript.written(page, "m", "> Hi\nHello.")
+    assert "> Hi\nHello.\n```\n\n<!-- end of transcript -->\nrest" in made
+    assert "old" not in made
+    with pytest.raises(SystemExit, match="no place for n"):
+        transcript.written(page, "n", "")
+    manual = transcript.PAGE.read_text(encoding="utf-8")
+    assert all(f"> {turn}\n" in manual for turn in transcript.TURNS)
 
 
 @pytest.mark.model
