@@ -28,6 +28,7 @@ from cmt_cli.progress import spinner
 from cmt_cli.resolve import resolve_filter
 from cmt_cli.source_display import print_sources
 from cmt_cli.truncation import mark_truncated, report_truncation
+from cmt_sdk.errors import CMTError
 
 
 @click.command()
@@ -90,10 +91,17 @@ def ask(
 
 
 def print_pieces(pieces: Iterator[str]) -> None:
-    """Print an answer: piece by piece on a terminal, at once elsewhere."""
+    """Print an answer: piece by piece on a terminal, at once elsewhere.
+
+    The line of an answer that breaks off is ended, for the error to have its own.
+    """
     with spinner("reading"):
         first = next(pieces, "").lstrip()
         text = "" if on_terminal(sys.stdout) else (first + "".join(pieces)).strip()
-    for piece in [text] if text else chain([first], pieces):
-        echo(piece, nl=False)
+    try:
+        for piece in [text] if text else chain([first], pieces):
+            echo(piece, nl=False)
+    except CMTError:
+        echo()
+        raise
     echo()

@@ -192,7 +192,7 @@ class Endpoint:
             raise self._nonsense(
                 f"it wrote nothing within {max_tokens} tokens: ask with more max_tokens"
                 if reply.finish == "length"
-                else "its answer is empty"
+                else "its answer is empty: ask again, or choose another generator_model"
             )
         if not (reply.finish or reply.ended):
             raise self._nonsense(f"it broke off after {reply.characters} characters: ask again")
@@ -219,7 +219,10 @@ class Endpoint:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise self._nonsense(f"it sends what is no JSON: {self._quoted(text)!r}") from error
+            raise self._nonsense(
+                f"it sends what is no JSON, {self._quoted(text)!r}: give the address up to /v1 of a"
+                " server of chat completions"
+            ) from error
         if isinstance(value, dict) and not value.get("error"):
             return value
         words = _fault(text).get("message") if isinstance(value, dict) else text

@@ -98,17 +98,29 @@ def reminders(matches: Iterable[Match], kept: str | None) -> list[Match]:
 
 
 def _notes(matches: Sequence[Match]) -> list[Note]:
-    # the best one last: a model reads best what is nearest to the question
+    """The notes as they are read: statements as they were made, so that of one day the last one is
+    the latest; else the best one last, because a model reads best what is nearest to the question.
+    """
+    spoken = all(newest.is_statement(m) for m in matches)
+    ordered = sorted(matches, key=newest.stated_at) if spoken else reversed(matches)
     return [
         Note(
             render_passage(m.passage),
-            newest.stated_at(m)[0],
+            _time(m),
             m.document.source or "",
             str(m.document.metadata.get(DAYS) or ""),
             m.superseded_by is not None,
         )
-        for m in reversed(matches)
+        for m in ordered
     ]
+
+
+def _time(match: Match) -> str:
+    """The day of a passage; of a statement the minute too, unless it names a day."""
+    moment = match.document.updated_at
+    if moment is None or match.date or not newest.is_statement(match):
+        return newest.stated_at(match)[0]
+    return moment.astimezone().isoformat(" ", "minutes")[:16]
 
 
 def _today() -> str:

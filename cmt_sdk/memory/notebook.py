@@ -111,20 +111,20 @@ class Notebook:
             query, AMONG, mode="reranked", scope=self.scope or None, where=FROM_USER
         )
         own = [m for m in found if m.document.scope == self.scope and m.document.source == SOURCE]
-        same = [m for m in own if m is own[0] or m.superseded_by == own[0].document.id]
-        meant = max(same, key=_likelihood, default=None)
+        meant = max(own, key=_likelihood, default=None)
         if meant is None or not (_cosine(meant) >= NEAR or (meant.text_score or 0.0) >= WORDS):
             return []
-        found = [m for m in same if m is meant or self._states_the_same(meant, m)]
-        return list({m.document.id: m.document for m in found}.values())
+        older = self._older_than(meant)
+        also = [m for m in own[:NEIGHBOURS] if m.passage.id in older or self._is_newer(m, meant)]
+        return list({m.document.id: m.document for m in (meant, *also)}.values())
 
-    def _states_the_same(self, one: Match, other: Match) -> bool:
-        """Whether one of two passages states a newer value of what the other states."""
-        return self._supersedes(one, other) or self._supersedes(other, one)
+    def _is_newer(self, one: Match, other: Match) -> bool:
+        return one is not other and other.passage.id in self._older_than(one)
 
-    def _supersedes(self, newer: Match, older: Match) -> bool:
-        replaced = self.memory.superseded(newer.passage.text, NEIGHBOURS, scope=self.scope or None)
-        return older.passage.id in [m.passage.id for m in replaced]
+    def _older_than(self, match: Match) -> list[int]:
+        """The passages that state an older value of what a passage states."""
+        found = self.memory.superseded(match.passage.text, NEIGHBOURS, scope=self.scope or None)
+        return [m.passage.id for m in found]
 
     def erase(self, documents: Sequence[Document]) -> Sequence[Receipt]:
         """Forget documents, with their receipts."""

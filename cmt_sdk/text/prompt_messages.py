@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Sequence
 
 from cmt_sdk.types import Turn
@@ -58,6 +59,6 @@ def passage_text(content: str) -> str:
 
 
 def abstains(answer: str) -> bool:
-    """True when an answer says that the notes do not tell."""
-    plain = answer.strip().replace("’", "'").lower()
+    """True when an answer says that the notes do not tell, after whatever sign it begins with."""
+    plain = answer.lstrip(string.whitespace + string.punctuation).replace("’", "'").lower()
     return plain.startswith(UNKNOWN.rstrip(".").lower())

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import gzip
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from examples.conversations.judging import Heard, Round
 from examples.conversations.script import Dialogue
 
 
 def append(file: Path, name: str, rounds: Sequence[Round]) -> None:
-    """Add a dialogue's replies to a file."""
+    """Add a dialogue's replies to a file; one that ends in .gz is compressed."""
     line = {"name": name, "rounds": [asdict(played) for played in rounds]}
-    with file.open("a", encoding="utf-8") as lines:
+    with _opener(file)(file, "at", encoding="utf-8") as lines:
         lines.write(json.dumps(line, ensure_ascii=False) + "\n")
 
 
@@ -23,10 +24,14 @@ def read(file: Path, talks: Iterable[Dialogue]) -> dict[str, list[Round]]:
     """The rounds of each dialogue that was played, word for word as it is now, by name."""
     if not file.exists():
         return {}
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    held = {line["name"]: line["rounds"] for line in lines}
+    with _opener(file)(file, "rt", encoding="utf-8") as lines:
+        held = {line["name"]: line["rounds"] for line in map(json.loads, lines)}
     found = {talk.name: _rounds(talk, held[talk.name]) for talk in talks if talk.name in held}
     return {name: rounds for name, rounds in found.items() if rounds}
+
+
+def _opener(file: Path) -> Callable[..., IO[str]]:
+    return gzip.open if file.suffix == ".gz" else open
 
 
 def _rounds(talk: Dialogue, held: Sequence[dict[str, Any]]) -> list[Round]:

@@ -1,6 +1,6 @@
 """Play whole dialogues with the default model and count what is right, by kind.
 
-    python -m examples.conversations.talk [--way chat|http] [--verbose] [NAME]...
+    python -m examples.conversations.talk [--way chat|http] [--set NAME=VALUE] [--verbose] [NAME]...
     python -m examples.conversations.talk --dialogues examples/conversations/apart
 
 Each dialogue has a memory of its own, which is closed and opened again at every "later".
@@ -18,6 +18,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import cmt_sdk
 from examples.conversations.judging import Heard, Round, also, holds, verdict
 from examples.conversations.records import append, read
 from examples.conversations.script import FOLDER, KINDS, Dialogue, UserTurn, dialogues
@@ -137,11 +138,14 @@ def main() -> None:
     parser.add_argument("name", nargs="*", help="only dialogues whose names begin so")
     parser.add_argument("--dialogues", type=Path, default=FOLDER, help="the folder of their files")
     parser.add_argument("--way", choices=tuple(WAYS), default="chat")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="settings")
     parser.add_argument("--verbose", action="store_true", help="show wrong turns and free replies")
     parser.add_argument("--out", type=Path, help="keep replies here, and go on from them")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin none after")
     options = parser.parse_args()
-    began, open_memory = time.monotonic(), default_opener()
+    pairs = [pair.partition("=") for pair in options.settings]
+    settings = {name: cmt_sdk.Settings.parse(name, value) for name, _, value in pairs}
+    began, open_memory = time.monotonic(), default_opener(**settings)
     begins = tuple(options.name) or ("",)
     chosen = [talk for talk in dialogues(options.dialogues) if talk.name.startswith(begins)]
     done = read(options.out, chosen) if options.out else {}

@@ -32,12 +32,12 @@ class Way(Protocol):
 Opener = Callable[..., Memory]  # of a folder
 
 
-def default_opener() -> Opener:
-    """Opens memories of the default model, which is loaded at the first question."""
-    engine = LocalEngine(cmt_sdk.Settings(), None)
+def default_opener(**settings: Any) -> Opener:
+    """Opens memories with these settings on one model, which is loaded at the first question."""
+    engine = LocalEngine(cmt_sdk.Settings(**settings), None)
 
-    def open_memory(folder: Path, *, create: bool = True, **settings: Any) -> Memory:
-        return Memory(assemble(folder, settings, create=create, engine=engine))
+    def open_memory(folder: Path, *, create: bool = True, **more: Any) -> Memory:
+        return Memory(assemble(folder, settings | more, create=create, engine=engine))
 
     return open_memory
 

@@ -84,6 +84,16 @@ def test_forgetting_in_words(memory, chat):
     assert kept(memory, chat) == ["I hate olives."]
 
 
+def test_what_is_forgotten_is_what_the_request_names(memory, chat):
+    """Not the note that shares more words with it."""
+    chat.say("The alarm code for the bakery is 6120.")
+    chat.say("The strongbox at work opens with 8854, only Ida and I know that.")
+    question = chat.say("Please forget the code of the strongbox.").text
+    assert "8854" in question
+    assert "6120" not in question
+    assert chat.say("No, leave it.").text == fixed_replies.STAYS
+
+
 @pytest.mark.parametrize(
     "said",
     [

@@ -13,9 +13,10 @@ from prompt_toolkit.document import Document
 from prompt_toolkit.input import create_pipe_input
 from prompt_toolkit.output import DummyOutput
 
+from cmt_cli.ask import print_pieces
 from cmt_cli.conversation import COMMANDS, Conversation
 from cmt_cli.prompt import Commands, Prompt
-from cmt_sdk.errors import AlreadyExists, DocumentNotFound, StorageDenied
+from cmt_sdk.errors import AlreadyExists, DocumentNotFound, GeneratorError, StorageDenied
 from cmt_sdk.testing.fakes import FakeEngine, FakeReader, open_fake
 
 LISBON = "The museum moved to Lisbon in 2019."
@@ -363,3 +364,16 @@ def test_help_lists_every_command(memory, capsys):
         f"{name}{f' {c.argument}' if c.argument else ''}: {c.does}" in told
         for name, c in COMMANDS.items()
     )
+
+
+def test_an_answer_that_breaks_off_ends_its_line(monkeypatch, capsys):
+    """What is said next on a terminal begins a line."""
+
+    def pieces():
+        yield "Once"
+        raise GeneratorError("it broke off")
+
+    monkeypatch.setattr("cmt_cli.ask.on_terminal", lambda _: True)
+    with pytest.raises(GeneratorError):
+        print_pieces(pieces())
+    assert capsys.readouterr().out == "Once\n"

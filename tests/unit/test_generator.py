@@ -83,7 +83,9 @@ def test_the_answer_comes_in_pieces(memory):
     assert stream.answer.text == "Lisbon."
 
 
-@pytest.mark.parametrize("words", ["I don't know.", "I don’t know", " i don't know. The notes…"])
+@pytest.mark.parametrize(
+    "words", ["I don't know.", "I don’t know", " i don't know. The notes…", "(I don't know."]
+)
 def test_a_refusal_of_the_model_is_an_abstention(memory, server, words):
     """In the spellings that models use."""
     server.plays = [says(words)]
@@ -184,13 +186,27 @@ def test_a_statement_is_kept_and_the_generator_replies(memory, server):
 
 
 def test_the_days_that_a_statement_means_stand_with_it(memory, server):
-    """After the day on which it was stated."""
+    """After the day and the time at which it was stated."""
     chat = memory.chat(remember=True)
     chat.say("I saw the dentist yesterday.")
     chat.say("When was I at the dentist?")
     assert re.search(
-        r"\[\d{4}-\d\d-\d\d, chat, yesterday: \d{4}-\d\d-\d\d\]\nI saw the dentist", server.last
+        r"\[\d{4}-\d\d-\d\d \d\d:\d\d, chat, yesterday: \d{4}-\d\d-\d\d\]\nI saw the dentist",
+        server.last,
     )
+
+
+def test_statements_are_read_in_the_order_in_which_they_were_made(tmp_path, server):
+    """Those of one day differ in their order alone, and the latest one is right."""
+    with open_fake(
+        tmp_path / "talk", generator=server.url, generator_model="m", generator_timeout=5.0
+    ) as memory:
+        chat = memory.chat(remember=True)
+        for said in ("I live in Bristol, where I live well.", "I moved.", "I live in Cardiff."):
+            chat.say(said)
+        chat.say("Where do I live?")
+    places = [server.last.index(word) for word in ("Bristol", "Cardiff", "Where do I live?")]
+    assert places == sorted(places)
 
 
 def test_without_remember_the_generator_claims_nothing(memory, server):
@@ -272,7 +288,7 @@ FAILURES = {
     "400": (fails(400, "context length exceeded"), ["400", "context length", "smaller k"]),
     "moved": (sends("", HTML, 301, location="http://x/v1"), ["301", "'http://x/v1'"]),
     "a page": (sends("<html>", HTML), ["text/html", "up to /v1"]),
-    "no JSON": (sends("data: {nonsense\n\n"), ["no JSON", "{nonsense"]),
+    "no JSON": (sends("data: {nonsense\n\n"), ["no JSON", "{nonsense", "up to /v1"]),
     "a number": (sends("data: 7\n\n"), ["'7'"]),
     "an error in the stream": (
         sends(event("Lis") + 'data: {"error": {"message": "CUDA is gone"}}\n\n'),
@@ -280,7 +296,7 @@ FAILURES = {
     ),
     "other fields": (sends('{"answer": "Lisbon"}', JSON), ["empty"]),
     "odd choices": (sends('data: {"choices": [7]}\n\n' + END), ["empty"]),
-    "nothing": (sends(""), ["empty"]),
+    "nothing": (sends(""), ["empty", "another generator_model"]),
     "white space": (says(" ", "\n"), ["empty"]),
     "thoughts alone": (
         sends(event("<think>so many") + event(finish="length") + "data: [DONE]\n\n"),

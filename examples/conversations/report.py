@@ -1,0 +1,74 @@
+"""Write the report on the dialogues from kept replies, as Markdown.
+
+python -m examples.conversations.talk --set runtime=onnx --out FILE.jsonl.gz
+python -m examples.conversations.report FILE.jsonl.gz --commit COMMIT > PAGE.md
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from examples.conversations.judging import Round
+from examples.conversations.records import read
+from examples.conversations.script import KINDS, dialogues
+from examples.conversations.talk import ROWS, judged
+
+FIRST = 30  # dialogues that were there while the conversation was built; the others came after
+WHAT = KINDS | {
+    "statements kept": "of the statements, those that the memory holds afterwards",
+    "questions left out": "of the questions, those of which the memory keeps nothing",
+}
+HEAD = """\
+# Dialogues with SmolLM2-135M-Instruct
+
+{count} dialogues of `examples/conversations/dialogues`, {turns} turns, the default model and
+settings with `runtime="onnx"`, played once by `Memory.chat(remember=True)` with the code of commit
+{commit}. Made from the kept replies; `examples/conversations/judging.py` says which are right:
+
+    python -m examples.conversations.talk --set runtime=onnx --out FILE.jsonl.gz
+    python -m examples.conversations.report FILE.jsonl.gz --commit COMMIT
+
+The replies of this table are in `examples/conversations/replies.jsonl.gz`; `talk --out` with a copy
+of it, `--seconds 0` and `--verbose` shows each wrong turn. The conversation was built with
+dialogues 1 to {first} at hand; {later} were written afterwards, before they were played.
+
+"""
+
+
+def page(played: Mapping[str, Sequence[Round]], commit: str) -> str:
+    """The report: right turns by kind, of the first dialogues, of the later ones, of all."""
+    names = sorted(played)
+    sets = [names[:FIRST], names[FIRST:], names]
+    counts = [_counts(played[name] for name in chosen) for chosen in sets]
+    later = f"{FIRST + 1} to {len(names)}"
+    rows = [f"| kind | the user | 1 to {FIRST} | {later} | all | |", "|---|---|---|---|---|---|"]
+    for row in ROWS:
+        cells = [f"{right[row]} of {total[row]}" for right, total in counts]
+        right, total = counts[-1]
+        share = f"{100 * right[row] // total[row]} %"
+        rows.append(f"| {' | '.join([row, WHAT[row], *cells, share])} |")
+    turns = sum(len(rounds) for rounds in played.values())
+    head = HEAD.format(count=len(names), turns=turns, first=FIRST, later=later, commit=commit)
+    return head + "\n".join(rows)
+
+
+def _counts(rounds: Iterable[Sequence[Round]]) -> tuple[Counter[str], Counter[str]]:
+    """Right and total by row."""
+    found = [pair for some in rounds for pair in judged(some)]
+    return Counter(row for row, why in found if not why), Counter(row for row, _ in found)
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("replies", type=Path, help="a file that `talk --out` made")
+    parser.add_argument("--commit", required=True, help="the code that gave the replies")
+    options = parser.parse_args()
+    print(page(read(options.replies, dialogues()), options.commit))
+
+
+if __name__ == "__main__":
+    main()
