@@ -98,7 +98,7 @@ class Forgetting(Lookup):
         if due is None:
             return True
         complete = self._store.erase(wait)
-        self._index.rebuild()  # its files hold the embeddings
+        self._index.erase()  # its files hold the embeddings
         if complete:
             self._store.erased(due)
         return complete

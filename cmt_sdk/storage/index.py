@@ -32,6 +32,8 @@ Rows = NDArray[np.intp]
 FEWEST_NEIGHBOURS = 64
 # vectors outside the graph that are searched exactly before it is built again
 FEWEST_BEHIND = 1_000
+# overwriting one vector takes as long as building the graph for so many
+BLANKED_SHARE = 8
 
 
 class EmbeddingIndex:
@@ -170,14 +172,17 @@ class EmbeddingIndex:
         """Open the file that another process may have written, else write one. Search stays exact
         where both fail.
         """
-        trusted = self._store.generation()
-        if trusted is not None and (self._graph is None or self._graph.file != trusted.file):
-            self._use(graph.open_trusted(self._folder, trusted, self._vectors.matrix.shape[1]))
+        self._open_trusted()
         if self._behind() and not self._read_only:
             try:
                 self._write()
             except StorageError as error:
                 log.warning("searching exactly, because the index could not be written: %s", error)
+
+    def _open_trusted(self) -> None:
+        trusted = self._store.generation()
+        if trusted is not None and (self._graph is None or self._graph.file != trusted.file):
+            self._use(graph.open_trusted(self._folder, trusted, self._vectors.matrix.shape[1]))
 
     def rebuild(self) -> None:
         """Write a new index file from the stored embeddings, without deleted ones; delete all
@@ -198,6 +203,44 @@ class EmbeddingIndex:
             if self._graph is None:
                 self._store.set_generation(None)
             self._remove_others()
+
+    def erase(self) -> None:
+        """Take deleted embeddings out of the index files.
+
+        A few are overwritten with random numbers in a new file; after many deletions, `rebuild`.
+        """
+        with self._lock:
+            for _ in range(TRIES):
+                self._refresh()
+                if self._vectors.count > self._exact_limit and self._blanked():
+                    self._remove_others()
+                    return
+            self.rebuild()
+
+    def _blanked(self) -> bool:
+        """Write the trusted graph without its deleted vectors, where it has any; return False where
+        it is better built again, or something was deleted meanwhile.
+        """
+        self._open_trusted()
+        trusted, chosen = self._store.generation(), self._graph
+        if trusted is None or chosen is None or trusted.file != chosen.file or self._behind():
+            return False
+        if len(chosen.readable) * BLANKED_SHARE > len(chosen.labels):
+            return False
+        if chosen.readable:
+            with translated(self._folder):
+                chosen.blank(trusted.dimension)
+                made = graph.write(
+                    self._folder,
+                    trusted.number + 1,
+                    chosen,
+                    trusted.dimension,
+                    trusted.last_label,
+                )
+            if made is None or not self._trusted(made):
+                return False
+            chosen.readable.clear()
+        return True
 
     def _write(self) -> bool:
         """Write a new file and make it the trusted one; return False where vectors in it were
