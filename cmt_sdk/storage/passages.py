@@ -251,7 +251,7 @@ class Passages(Database):
             f"SELECT p.id FROM passages p JOIN documents d ON d.key = p.document_key WHERE {where}"
         )
         with self._read() as db:
-            return {row.id for row in db.execute(text(sql), values)}
+            return db.execute(text(sql), values).scalars().all()
 
     def embeddings(self, filter: Filter) -> Embeddings:
         """Return the embeddings of the passages of current documents that fit a filter, oldest

@@ -32,7 +32,7 @@ from cmt_sdk import Document, Memory, __version__
 from cmt_sdk.plotting import COLOURS, MARKERS
 from cmt_sdk.storage import graph
 from cmt_sdk.storage.store import SQLiteStore
-from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, open_fake
+from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
 from cmt_sdk.types import CompressedPassage, Encoded, Span, Vector
 
 DIMENSION = 256  # as the shipped matching head makes them
@@ -97,6 +97,16 @@ class Synthetic(FakeCompressor):
         return unit
 
 
+class Silent(FakeReader):
+    """Every passage is as likely as every other."""
+
+    def word_likelihoods(
+        self, question: str, memories: Sequence[CompressedPassage]
+    ) -> list[list[float]]:
+        """One 0 a passage."""
+        return [[0.0] for _ in memories]
+
+
 def document(number: int) -> Document:
     """A text of forty words, in one of a hundred scopes and seventy years."""
     choice = random.Random(number)
@@ -130,7 +140,7 @@ def percentiles(times: Sequence[float]) -> str:
 
 def opened(folder: Path) -> Memory:
     """The memory under test."""
-    return open_fake(folder, FakeEngine(Synthetic()))
+    return open_fake(folder, FakeEngine(Synthetic(), Silent()))
 
 
 def grow(folder: Path, size: int) -> Row:

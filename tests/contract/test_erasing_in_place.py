@@ -80,10 +80,35 @@ def database(store: SQLiteStore) -> Path:
     return next(iter(store._folder.glob("memory.db")))
 
 
-def test_what_moved_between_pages_is_in_no_byte_of_the_folder(store, tmp_path):
-    """Overwriting deleted rows leaves copies in the gaps of pages: these are cleared too, and the
-    database is not rewritten.
-    """
+def test_copies_of_rows_that_moved_between_pages_are_cleared(tmp_path):
+    """SQLite overwrites what it deletes, but not the copies that it left in the gaps of pages."""
+    file = tmp_path / "rows.db"
+    chance = random.Random(0)
+    with closing(sqlite3.connect(file, isolation_level=None)) as db:
+        for pragma in ("journal_mode = WAL", "synchronous = OFF", "secure_delete = ON"):
+            db.execute(f"PRAGMA {pragma}")
+        db.execute("CREATE TABLE rows (id INTEGER PRIMARY KEY, body)")
+        db.execute("CREATE INDEX by_body ON rows (body)")
+        order = chance.sample(range(3000), 3000)
+        for n in order:
+            body = f"quidnunc{n:04d}" + "x" * chance.randrange(200, 1200)
+            db.execute("INSERT INTO rows VALUES (?, ?)", (n, body))
+        for n in order[:1000]:
+            body = f"quidnunc{n:04d}" + "y" * chance.randrange(200, 2500)
+            db.execute("UPDATE rows SET body = ? WHERE id = ?", (body, n))
+        db.executemany("DELETE FROM rows WHERE id = ?", [(n,) for n in order[:2000]])
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        left = file.read_bytes()
+        assert [n for n in order[:2000] if b"quidnunc%04d" % n in left] != []
+        assert unused_bytes.clear_elsewhere(file, 5)
+        left = file.read_bytes()
+        assert [n for n in order[:2000] if b"quidnunc%04d" % n in left] == []
+        assert all(b"quidnunc%04d" % n in left for n in order[2000:])
+        assert db.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+def test_forgotten_documents_are_in_no_byte_of_a_large_database(store, tmp_path):
+    """They are overwritten where they stand; the file is not rewritten."""
     texts = crowd(store, 150)
     gone = random.Random(1).sample(sorted(texts), 60)
     before = database(store).stat().st_ino, database(store).stat().st_size
