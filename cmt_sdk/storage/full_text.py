@@ -6,12 +6,11 @@ only rows that have one of the rarest words of a query are scored, by all of its
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 from cmt_sdk.storage.connection import Database
 from cmt_sdk.storage.filters import conditions
@@ -118,10 +117,12 @@ def _allowed(db: Connection, filter: Filter, where: str, values: dict[str, Any])
         "SELECT p.id FROM documents d CROSS JOIN passages p ON p.document_key = d.key WHERE"
         f" {where} LIMIT {FEW + 1}"
     )
-    ids = db.execute(text(few), values).scalars().all()
-    if len(ids) > FEW:
+    ids, count = db.exec_driver_sql(
+        f"SELECT json_group_array(id), count(*) FROM ({few})", values
+    ).one()
+    if count > FEW:
         return _Allowed("", found, ROWS, 20)
-    values["chosen"] = json.dumps(ids)
+    values["chosen"] = ids
     chosen = "SELECT value AS id FROM json_each(:chosen)"
     return _Allowed(chosen, f"WHERE found.id IN ({chosen})", ROWS_OF_FEW, 0)
 
@@ -134,13 +135,13 @@ def _unknown(
     """
     found = f"""SELECT rowid AS id FROM passage_text WHERE passage_text MATCH :word
         LIMIT {LONGEST_LOOK}"""
-    fits = text(f"SELECT 1 FROM ({found}) found {allowed.alive} LIMIT 1")
-    looked = text(f"SELECT count(*) FROM ({found})")
+    fits = f"SELECT 1 FROM ({found}) found {allowed.alive} LIMIT 1"
+    looked = f"SELECT count(*) FROM ({found})"
     for word in sorted(asked.spelt, key=len, reverse=True)[:MAX_FTS_TERMS]:
         bound = values | {"word": f'"{word}"'}
-        if db.execute(fits, bound).first():
+        if db.exec_driver_sql(fits, bound).first():
             continue
-        if db.execute(looked, bound).scalar_one() < LONGEST_LOOK:
+        if db.exec_driver_sql(looked, bound).scalar_one() < LONGEST_LOOK:
             yield word
 
 
@@ -150,11 +151,11 @@ def _rarest(
     """Return the rarest terms, which have `rows` rows together, at least one term, and the others.
     Terms without a row are left out.
     """
-    sql = text(
-        f"SELECT count(*) FROM (SELECT 1 FROM {table.name} WHERE {table.name} MATCH :term LIMIT"
+    sql = (
+        f"SELECT count(*) FROM (SELECT 1 FROM {table.name} WHERE {table.name} MATCH ? LIMIT"
         f" {rows + 1})"
     )
-    counts = [(db.execute(sql, {"term": term}).scalar_one(), term) for term in terms]
+    counts = [(db.exec_driver_sql(sql, (term,)).scalar_one(), term) for term in terms]
     rare: list[str] = []
     rest: list[str] = []
     for count, term in sorted(counts, key=lambda counted: counted[0]):
@@ -197,9 +198,9 @@ def _hits(
         SELECT found.id, found.score FROM found {"" if only else allowed.alive}
         ORDER BY score, found.id LIMIT :limit"""
     first = values["limit"] * allowed.looked_up
-    rows = db.execute(text(sql), values | {"first": first or -1}).all()
+    rows = db.exec_driver_sql(sql, values | {"first": first or -1}).all()
     if first and len(rows) < values["limit"]:  # too few of the best rows fit
-        rows = db.execute(text(sql), values | {"first": -1}).all()
+        rows = db.exec_driver_sql(sql, values | {"first": -1}).all()
     return [Hit(row.id, -row.score) for row in rows]
 
 

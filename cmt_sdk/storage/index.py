@@ -98,9 +98,7 @@ class EmbeddingIndex:
         with self._lock:
             self.maintain()
             held = self._vectors
-            rows = np.flatnonzero(
-                np.isin(held.passage_ids, np.fromiter(passage_ids, np.int64, len(passage_ids)))
-            )
+            rows = held.rows_of(passage_ids)
             return {int(held.passage_ids[row]): held.matrix[row] for row in rows}
 
     def _candidates(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> Rows:
@@ -108,9 +106,7 @@ class EmbeddingIndex:
         else all.
         """
         if allowed is not None:
-            return np.flatnonzero(
-                np.isin(self._vectors.passage_ids, np.fromiter(allowed, np.int64, len(allowed)))
-            )
+            return self._vectors.rows_of(allowed)
         if self._graph is None:
             return np.arange(self._vectors.count)
         near = self._graph.nearest(vector, max(2 * limit, FEWEST_NEIGHBOURS))
@@ -299,6 +295,7 @@ class Vectors:
         self._labels = np.zeros(0, np.int64)
         self._passage_ids = np.zeros(0, np.int64)
         self._matrix = np.zeros((0, 0), np.float32)
+        self._order: Rows | None = None  # rows by passage id, made when it is asked for
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -315,6 +312,17 @@ class Vectors:
         """Shape [n, dimension]."""
         return self._matrix[: self.count]
 
+    def rows_of(self, passage_ids: Collection[int]) -> Rows:
+        """Return the rows of these passages, rising; a passage without one is left out."""
+        if not isinstance(passage_ids, np.ndarray):
+            passage_ids = np.fromiter(passage_ids, np.int64, len(passage_ids))
+        if self._order is None:
+            self._order = np.argsort(self.passage_ids, kind="stable")
+        places = np.searchsorted(self.passage_ids, passage_ids, sorter=self._order)
+        inside = places < self.count
+        rows: Rows = self._order[places[inside]]
+        return np.unique(rows[self.passage_ids[rows] == passage_ids[inside]])
+
     def keep(self, live: Collection[int]) -> None:
         """Keep only the vectors with these labels."""
         alive = np.isin(self.labels, np.fromiter(live, np.int64, len(live)))
@@ -324,6 +332,7 @@ class Vectors:
             self.matrix[alive],
         )
         self.count = len(self._labels)
+        self._order = None
 
     def append(self, labels: Sequence[int], passage_ids: Sequence[int], matrix: Vector) -> None:
         """Append vectors with later labels. An empty set takes any dimension."""
@@ -339,6 +348,7 @@ class Vectors:
         self._passage_ids[self.count : end] = passage_ids
         self._matrix[self.count : end] = _normalised(matrix)
         self.count = end
+        self._order = None
 
 
 def _grown(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
