@@ -17,7 +17,6 @@ from typing import Any, Literal, TypeGuard, TypeVar
 
 from cmt_sdk import archive
 from cmt_sdk.config.settings import Settings
-from cmt_sdk.converting import check_text, read_document
 from cmt_sdk.encoding import PassageEncoder
 from cmt_sdk.errors import InvalidDocument, InvalidInput
 from cmt_sdk.ports import Engine, Split, Store
@@ -203,6 +202,10 @@ class Ingestor:
         """Raise InvalidDocument for a text, scope or metadata that cannot be stored. A document
         from an archive can have expired, so times are not checked.
         """
+        from cmt_sdk.converting.text import (
+            check_text,  # what only looks something up does not load it
+        )
+
         check_text(
             document.text, self.settings.max_document_bytes, document.source or "the document"
         )
@@ -379,6 +382,8 @@ def document_of(given: Addable) -> Document:
     if isinstance(given, Document):
         return given
     if not isinstance(given, str):
+        from cmt_sdk.converting import read_document  # many formats, with what they need
+
         return read_document(Path(given))
     if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name
         warnings.warn(

@@ -252,27 +252,28 @@ def _found(file: Path, needles: set[bytes]) -> set[bytes]:
 
 
 def _in_window(window: bytes, needles: set[bytes]) -> set[bytes]:
-    """Find all needles in one pass, as Karp and Rabin 1987: hashes of their first four bytes, then
-    of `SHORTEST`, choose places, which are then compared in full.
+    """Find all needles in one pass, as Karp and Rabin 1987: hashes choose places, which are then
+    compared in full.
+
+    Four bytes are hashed at every second place, where a needle has begun there or one byte before;
+    then its first `SHORTEST` bytes.
     """
     by_start: dict[bytes, set[bytes]] = {}
     for needle in needles:
         by_start.setdefault(needle[:SHORTEST], set()).add(needle)
-    starts = np.frombuffer(b"".join(start[:4] for start in by_start), "<u4")
-    ends = np.frombuffer(b"".join(start[-4:] for start in by_start), "<u4")
-    first, second = np.zeros(1 << HASH_BITS, bool), np.zeros(1 << HASH_BITS, bool)
-    first[_hashed(starts)] = True
-    second[_hashed(starts ^ (ends * MIXER))] = True
+    if len(window) < SHORTEST or not needles:
+        return set()
+    starts = b"".join(by_start)
+    begins = np.arange(0, len(starts), SHORTEST)
+    first = _table(_at(starts, np.concatenate([begins, begins + 1])))
+    second = _table(_mixed(starts, begins))
     found: set[bytes] = set()
-    for offset in range(4):
-        here = _words_from(window, offset)
-        places = np.flatnonzero(first[_hashed(here)])
-        later = _words_from(window, (offset + SHORTEST - 4) % 4)
-        ahead = places + (offset + SHORTEST - 4) // 4
-        inside = ahead < len(later)
-        places, ahead = places[inside], ahead[inside]
-        both = second[_hashed(here[places] ^ (later[ahead] * MIXER))]
-        for at in (4 * places[both] + offset).tolist():
+    for offset in (0, 2):
+        words = np.frombuffer(window, "<u4", (len(window) - offset) // 4, offset)
+        here = 4 * np.flatnonzero(first[_hashed(words)]) + offset
+        places = np.concatenate([here, here - 1])
+        places = places[(places >= 0) & (places <= len(window) - SHORTEST)]
+        for at in places[second[_hashed(_mixed(window, places))]].tolist():
             same = by_start.get(window[at : at + SHORTEST], set())
             held = {needle for needle in same if window.startswith(needle, at)}
             same -= held
@@ -280,9 +281,22 @@ def _in_window(window: bytes, needles: set[bytes]) -> set[bytes]:
     return found
 
 
-def _words_from(data: bytes, offset: int) -> Numbers:
-    """Return the four-byte numbers of some bytes, from an offset below four."""
-    return np.frombuffer(data, "<u4", max(0, (len(data) - offset) // 4), min(offset, len(data)))
+def _at(data: bytes, places: NDArray[np.intp]) -> Numbers:
+    """Return the four-byte numbers that begin at some places."""
+    every: Numbers = np.ndarray((len(data) - 3,), "<u4", data, strides=(1,))
+    return every[places]
+
+
+def _mixed(data: bytes, places: NDArray[np.intp]) -> Numbers:
+    """Return a number for the `SHORTEST` bytes that begin at each place."""
+    return _at(data, places) ^ (_at(data, places + SHORTEST - 4) * MIXER)
+
+
+def _table(values: Numbers) -> NDArray[np.bool_]:
+    """Return which hashes some numbers have."""
+    table = np.zeros(1 << HASH_BITS, bool)
+    table[_hashed(values)] = True
+    return table
 
 
 def _hashed(values: Numbers) -> Numbers:

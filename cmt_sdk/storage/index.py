@@ -314,14 +314,13 @@ class Vectors:
 
     def rows_of(self, passage_ids: Collection[int]) -> Rows:
         """Return the rows of these passages, rising; a passage without one is left out."""
-        if not isinstance(passage_ids, np.ndarray):
-            passage_ids = np.fromiter(passage_ids, np.int64, len(passage_ids))
+        sought = np.fromiter(passage_ids, np.int64, len(passage_ids))
         if self._order is None:
             self._order = np.argsort(self.passage_ids, kind="stable")
-        places = np.searchsorted(self.passage_ids, passage_ids, sorter=self._order)
+        places = np.searchsorted(self.passage_ids, sought, sorter=self._order)
         inside = places < self.count
         rows: Rows = self._order[places[inside]]
-        return np.unique(rows[self.passage_ids[rows] == passage_ids[inside]])
+        return np.unique(rows[self.passage_ids[rows] == sought[inside]])
 
     def keep(self, live: Collection[int]) -> None:
         """Keep only the vectors with these labels."""

@@ -10,7 +10,6 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from sqlalchemy import Connection, Row, text
 
 from cmt_sdk.errors import (
@@ -245,8 +244,8 @@ class Passages(Database):
             ).all()
             return [passage for passage, _ in self._with_documents(db, rows)]
 
-    def choose(self, filter: Filter) -> NDArray[np.int64]:
-        """Return the ids of the passages of current documents that fit a filter, int64 [n]."""
+    def choose(self, filter: Filter) -> Collection[int]:
+        """Return the ids of the passages of current documents that fit a filter."""
         where, values = conditions(replace(filter, history=False), self.now().timestamp())
         # as one value: a row of Python a passage takes longer than finding it
         sql = (
@@ -255,7 +254,7 @@ class Passages(Database):
         )
         with self._read() as db:
             ids = db.execute(text(sql), values).scalar_one()
-        return np.fromstring(ids, np.int64, sep=",") if ids else np.zeros(0, np.int64)
+        return set(map(int, ids.split(","))) if ids else set()
 
     def embeddings(self, filter: Filter) -> Embeddings:
         """Return the embeddings of the passages of current documents that fit a filter, oldest

@@ -136,14 +136,12 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
     (index_words,),  # words have the same form in texts and in questions: cmt_sdk.text.words
     # superseded versions too: those of an archive are searched
     ("CREATE INDEX by_any_content ON documents (content_hash)",),
-    (  # the living documents of a scope are found without reading their rows
-        "DROP INDEX by_scope",
-        ("CREATE INDEX by_scope ON documents (scope, source, expires_at, current) WHERE current"),
-    ),
+    # the living documents of a scope are found without reading their rows
+    ("CREATE INDEX by_living_scope ON documents (scope, expires_at, current) WHERE current",),
 )
 
 
-# a database from this schema on can be read without the missing steps: they only change indexes
+# a database from this schema on can be read without the missing steps: they only add indexes
 READABLE = 5
 
 

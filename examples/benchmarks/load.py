@@ -101,7 +101,9 @@ class Silent(FakeReader):
     """Every passage is as likely as every other."""
 
     def word_likelihoods(
-        self, question: str, memories: Sequence[CompressedPassage]
+        self,
+        question: str,  # noqa: ARG002
+        memories: Sequence[CompressedPassage],
     ) -> list[list[float]]:
         """One 0 a passage."""
         return [[0.0] for _ in memories]
