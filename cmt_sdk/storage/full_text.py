@@ -19,7 +19,7 @@ from cmt_sdk.types import Filter, Hit
 
 MAX_FTS_TERMS = 200  # words of a query that are searched: the time of FTS5 grows faster than them
 ROWS = 4_000  # of a table that are scored, more where too few of them fit the filter
-ROWS_OF_FEW = 16_000  # the same where few of them can fit it, so that few are scored
+ROWS_OF_FEW = 8_000  # the same where few of them can fit it, so that few are scored
 MORE = 8  # times as many then
 ENOUGH = 5  # one hit in so many of those asked for
 FEW = 2_000  # passages of a scope that are looked up before the search
