@@ -26,7 +26,7 @@ class Forgetting(Lookup):
         scope: str | None = None,
         where: Where | None = None,
     ) -> Receipt:
-        """Delete the documents that fit every condition, and rewrite the files without them.
+        """Delete the documents that fit every condition, and erase them from the files.
 
         Documents go with all their versions. If only earlier versions match, only those versions
         are deleted. An erasure that was interrupted is finished at the next opening, or by the next
@@ -44,7 +44,7 @@ class Forgetting(Lookup):
         Raises:
             InvalidFilter: No condition is given, or one that cannot be asked for.
             DocumentNotFound: No document has this id.
-            StorageError: The files could not be rewritten.
+            StorageError: The files could not be erased from.
         """
         filter = filter_of(scope, source, where, ids=None if id is None else [id])
         if filter.empty:
@@ -89,7 +89,7 @@ class Forgetting(Lookup):
         return self._store.kept_out(scope, sources)
 
     def _erase(self, wait: float) -> bool:
-        """Rewrite the files without the deleted documents.
+        """Erase the deleted documents from the files.
 
         Returns:
             False, and the erasure stays due, if a reader keeps the old state for `wait` seconds.
@@ -98,7 +98,7 @@ class Forgetting(Lookup):
         if due is None:
             return True
         complete = self._store.erase(wait)
-        self._index.rebuild()  # its files hold the embeddings
+        self._index.erase()  # its files hold the embeddings
         if complete:
             self._store.erased(due)
         return complete

@@ -379,7 +379,7 @@ def document_of(given: Addable) -> Document:
     if isinstance(given, Document):
         return given
     if not isinstance(given, str):
-        from cmt_sdk.converting import read_document
+        from cmt_sdk.converting import read_document  # many formats, with what they need
 
         return read_document(Path(given))
     if "\n" not in given and os.path.isfile(given):  # noqa: PTH113 - False, not an error, for what is too long for a name

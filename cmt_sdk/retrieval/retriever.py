@@ -122,8 +122,10 @@ class Retriever:
             by_meaning = self._near(
                 self.embed_question(query) if vector is None else vector, limit, filter
             )
-        matches = self._matches(by_meaning, by_words)
-        return (self.rerank(query, matches) if mode == "reranked" else matches)[:k]
+        if mode != "reranked":
+            return self._matches(by_meaning, by_words, k)
+        most = max(k, self.rerank_depth or DEFAULT_RERANK_DEPTH)
+        return self.rerank(query, self._matches(by_meaning, by_words, most))[:k]
 
     def gather(
         self,
@@ -174,7 +176,7 @@ class Retriever:
                     )
         back_of = {i: back for best in (words, meaning) for i, (_, back) in best.items()}
         depth = self.rerank_depth or DEFAULT_RERANK_DEPTH
-        found = self._matches(hits_of(meaning), hits_of(words))[:depth]
+        found = self._matches(hits_of(meaning), hits_of(words), depth)
         shares = [m.score / (found[0].score or 1.0) for m in found]
         # without reranking, passages found for the question alone come first
         places = [
@@ -270,15 +272,24 @@ class Retriever:
     def nearest(self, vector: Vector, k: int, filter: Filter) -> list[Match]:
         """Return the k passages whose embeddings are nearest to a vector, float32 [dimension]."""
         _check_k(k)
-        return self._matches(self._near(vector, k, filter), [])
+        return self._matches(self._near(vector, k, filter), [], k)
 
     def _near(self, vector: Vector, limit: int, filter: Filter) -> list[Hit]:
         return self.index.search(vector, limit, None if filter.empty else self.store.choose(filter))
 
-    def _matches(self, by_meaning: Sequence[Hit], by_words: Sequence[Hit]) -> list[Match]:
+    def _matches(
+        self, by_meaning: Sequence[Hit], by_words: Sequence[Hit], most: int
+    ) -> list[Match]:
+        """Fuse two lists, and read the first `most` passages that are still there."""
         fused = fuse(by_meaning, by_words, weight=self.engine.vector_weight if by_meaning else 1.0)
-        found = self.store.passages([f.passage_id for f in fused])
-        return [match_of(f, *found[f.passage_id]) for f in fused if f.passage_id in found]
+        matches: list[Match] = []
+        for first in range(0, len(fused), most):
+            some = fused[first : first + most]
+            found = self.store.passages([f.passage_id for f in some])
+            matches += [match_of(f, *found[f.passage_id]) for f in some if f.passage_id in found]
+            if len(matches) >= most:
+                break
+        return matches[:most]
 
     def rerank(self, query: str, matches: Sequence[Match]) -> list[Match]:
         """Put the first few in a new order. A pending passage is ordered by its place

@@ -17,7 +17,7 @@ from cmt_sdk.storage.checks import ids_without_passages
 from cmt_sdk.storage.connection import chunks
 from cmt_sdk.storage.disk_errors import translated
 from cmt_sdk.storage.document_rows import DocumentRows, content_hash
-from cmt_sdk.storage.erasure import rewrite, traces_of
+from cmt_sdk.storage.erasure import erase, traces_of
 from cmt_sdk.storage.filters import conditions
 from cmt_sdk.storage.rows import ALIVE, READY, document_of, gone_of, sound_text, stamp_of
 from cmt_sdk.storage.schema import seal
@@ -303,8 +303,7 @@ class Documents(DocumentRows):
             return db.execute(text("SELECT value FROM settings WHERE name = 'erasure'")).scalar()
 
     def erase(self, wait: float) -> bool:
-        """Rewrite the files without deleted content: VACUUM, then truncate the log
-        (sqlite.org/lang_vacuum.html).
+        """Erase deleted content from the database file and its log.
 
         Args:
             wait: seconds to wait for another process that writes.
@@ -316,7 +315,7 @@ class Documents(DocumentRows):
             StorageLocked: another process writes for longer.
         """
         with translated(self._folder):
-            return rewrite(self._file, self._key, wait)
+            return erase(self._file, self._key, wait)
 
     def erased(self, due: str) -> None:
         """Record that the erasure of this name is complete. Nothing changes where a later deletion

@@ -13,8 +13,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from cmt_sdk.errors import InvalidSetting, StorageDamaged, StorageEncrypted
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.driver import VARIABLE, Key, connect
@@ -51,6 +49,8 @@ def key_of(file: Path, *, encrypt: bool = False) -> Key | None:
     begins = _beginning(file)
     if encrypt and not begins:
         # each of several processes would begin it in its own way
+        from filelock import FileLock
+
         with FileLock(file.with_name(LOCK), mode=0o600):
             begins = _beginning(file)
             if not begins:

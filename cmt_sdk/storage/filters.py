@@ -57,13 +57,18 @@ def conditions(filter: Filter, now: float) -> tuple[str, dict[str, Any]]:
 
 
 def _in_scope(scope: str, bind: Bind) -> str:
-    """Return a condition on a scope and all scopes below it; "0" is the character after "/"."""
+    """Return a condition on a scope and all scopes below it; "0" is the character after "/".
+
+    One range of the index holds both, and names such as "a!" between them; "+" keeps SQLite from
+    looking them up apart, which would read the rows too.
+    """
     scope = scope.rstrip("/")
     if not scope:
         raise InvalidFilter("scope '/' names nothing: give a name, or '' for all scopes")
+    own, end = bind(scope), bind(scope + "0")
     return (
-        f"(d.scope = {bind(scope)} OR (d.scope >= {bind(scope + '/')} AND d.scope <"
-        f" {bind(scope + '0')}))"
+        f"(d.scope >= {own} AND d.scope < {end} AND (+d.scope = {own} OR +d.scope >="
+        f" {bind(scope + '/')}))"
     )
 
 

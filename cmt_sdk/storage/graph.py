@@ -13,7 +13,8 @@ import os
 import subprocess
 import sys
 import uuid
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -34,20 +35,45 @@ NEIGHBOURS, BUILD_EFFORT = 16, 200
 
 @dataclass
 class Graph:
-    """An opened graph. `labels` are the live labels in it, sorted; `dropped` counts the others."""
+    """An opened graph.
+
+    Attributes:
+        index: hnswlib's.
+        file: the name of its file.
+        labels: the live labels in it, sorted.
+        dropped: how many others it has.
+        readable: those of them whose vectors it still holds.
+    """
 
     index: Any
     file: str
     labels: Labels
     dropped: int = 0
+    readable: set[int] = field(default_factory=set)
 
     def keep(self, alive: Labels) -> None:
         """Exclude every label that is not in `alive` from later results."""
         inside = np.isin(self.labels, alive)
         for label in self.labels[~inside].tolist():
-            self.index.mark_deleted(label)
+            with suppress(RuntimeError):  # deleted in the file already: by `blank`
+                self.index.mark_deleted(label)
+                self.readable.add(label)
         self.dropped += int((~inside).sum())
         self.labels = self.labels[inside]
+
+    def blank(self, dimension: int) -> None:
+        """Overwrite each readable vector with random numbers, and link it to other neighbours.
+
+        Args:
+            dimension: of the vectors.
+        """
+        labels = sorted(self.readable)
+        if not labels:
+            return
+        noise = np.random.default_rng().standard_normal((len(labels), dimension), dtype=np.float32)
+        self.index.add_items(noise, labels)
+        for label in labels:  # adding has undone the mark
+            self.index.mark_deleted(label)
 
     def nearest(self, vector: Vector, count: int) -> Labels:
         """Return about `count` labels near a vector, unordered; all labels where the graph does not
@@ -83,30 +109,46 @@ def build(
     """
     import hnswlib
 
-    file = folder / f"index-{number}-{uuid.uuid4().hex[:8]}.hnsw"
     index = hnswlib.Index(SPACE, matrix.shape[1])
     index.init_index(len(labels), ef_construction=BUILD_EFFORT, M=NEIGHBOURS)
     index.add_items(matrix, labels)
+    made = Graph(index, "", np.sort(labels))
+    written = write(folder, number, made, matrix.shape[1], int(labels.max()))
+    return None if written is None else (made, written)
+
+
+def write(
+    folder: Path, number: int, graph: Graph, dimension: int, last_label: int
+) -> Generation | None:
+    """Write a graph to a new file of the folder, which becomes its own; None where another process
+    removes the file meanwhile.
+
+    Args:
+        folder: the folder of the index files.
+        number: the number of the new file.
+        graph: what to write.
+        dimension: of its vectors.
+        last_label: every live label up to this one is in the graph.
+
+    Raises:
+        StorageFull, OSError: the file cannot be written, or not be read back; it is removed.
+    """
+    file = folder / f"index-{number}-{uuid.uuid4().hex[:8]}.hnsw"
     try:
         file.touch(mode=0o600)
-        index.save_index(str(file))
+        graph.index.save_index(str(file))
         flush(file)
-        _prove_elsewhere(file, matrix.shape[1], len(labels))
+        _prove_elsewhere(file, dimension, len(graph.labels) + graph.dropped)
         made = Generation(
-            number,
-            file.name,
-            sha256_of(file),
-            matrix.shape[1],
-            SPACE,
-            len(labels),
-            int(labels.max()),
+            number, file.name, sha256_of(file), dimension, SPACE, len(graph.labels), last_label
         )
     except BaseException as error:
         if isinstance(error, OSError | StorageFull) and folder.exists() and not file.exists():
             return None
         remove(file)
         raise
-    return Graph(index, file.name, np.sort(labels)), made
+    graph.file = file.name
+    return made
 
 
 def open_trusted(folder: Path, trusted: Generation, dimension: int) -> Graph | None:

@@ -32,6 +32,8 @@ Rows = NDArray[np.intp]
 FEWEST_NEIGHBOURS = 64
 # vectors outside the graph that are searched exactly before it is built again
 FEWEST_BEHIND = 1_000
+# overwriting one vector takes as long as building the graph for so many
+BLANKED_SHARE = 8
 
 
 class EmbeddingIndex:
@@ -96,9 +98,7 @@ class EmbeddingIndex:
         with self._lock:
             self.maintain()
             held = self._vectors
-            rows = np.flatnonzero(
-                np.isin(held.passage_ids, np.fromiter(passage_ids, np.int64, len(passage_ids)))
-            )
+            rows = held.rows_of(passage_ids)
             return {int(held.passage_ids[row]): held.matrix[row] for row in rows}
 
     def _candidates(self, vector: Vector, limit: int, allowed: Collection[int] | None) -> Rows:
@@ -106,9 +106,7 @@ class EmbeddingIndex:
         else all.
         """
         if allowed is not None:
-            return np.flatnonzero(
-                np.isin(self._vectors.passage_ids, np.fromiter(allowed, np.int64, len(allowed)))
-            )
+            return self._vectors.rows_of(allowed)
         if self._graph is None:
             return np.arange(self._vectors.count)
         near = self._graph.nearest(vector, max(2 * limit, FEWEST_NEIGHBOURS))
@@ -170,14 +168,17 @@ class EmbeddingIndex:
         """Open the file that another process may have written, else write one. Search stays exact
         where both fail.
         """
-        trusted = self._store.generation()
-        if trusted is not None and (self._graph is None or self._graph.file != trusted.file):
-            self._use(graph.open_trusted(self._folder, trusted, self._vectors.matrix.shape[1]))
+        self._open_trusted()
         if self._behind() and not self._read_only:
             try:
                 self._write()
             except StorageError as error:
                 log.warning("searching exactly, because the index could not be written: %s", error)
+
+    def _open_trusted(self) -> None:
+        trusted = self._store.generation()
+        if trusted is not None and (self._graph is None or self._graph.file != trusted.file):
+            self._use(graph.open_trusted(self._folder, trusted, self._vectors.matrix.shape[1]))
 
     def rebuild(self) -> None:
         """Write a new index file from the stored embeddings, without deleted ones; delete all
@@ -198,6 +199,44 @@ class EmbeddingIndex:
             if self._graph is None:
                 self._store.set_generation(None)
             self._remove_others()
+
+    def erase(self) -> None:
+        """Take deleted embeddings out of the index files.
+
+        A few are overwritten with random numbers in a new file; after many deletions, `rebuild`.
+        """
+        with self._lock:
+            for _ in range(TRIES):
+                self._refresh()
+                if self._vectors.count > self._exact_limit and self._blanked():
+                    self._remove_others()
+                    return
+            self.rebuild()
+
+    def _blanked(self) -> bool:
+        """Write the trusted graph without its deleted vectors, where it has any; return False where
+        it is better built again, or something was deleted meanwhile.
+        """
+        self._open_trusted()
+        trusted, chosen = self._store.generation(), self._graph
+        if trusted is None or chosen is None or trusted.file != chosen.file or self._behind():
+            return False
+        if len(chosen.readable) * BLANKED_SHARE > len(chosen.labels):
+            return False
+        if chosen.readable:
+            with translated(self._folder):
+                chosen.blank(trusted.dimension)
+                made = graph.write(
+                    self._folder,
+                    trusted.number + 1,
+                    chosen,
+                    trusted.dimension,
+                    trusted.last_label,
+                )
+            if made is None or not self._trusted(made):
+                return False
+            chosen.readable.clear()
+        return True
 
     def _write(self) -> bool:
         """Write a new file and make it the trusted one; return False where vectors in it were
@@ -256,6 +295,7 @@ class Vectors:
         self._labels = np.zeros(0, np.int64)
         self._passage_ids = np.zeros(0, np.int64)
         self._matrix = np.zeros((0, 0), np.float32)
+        self._order: Rows | None = None  # rows by passage id, made when it is asked for
 
     @property
     def labels(self) -> NDArray[np.int64]:
@@ -272,6 +312,16 @@ class Vectors:
         """Shape [n, dimension]."""
         return self._matrix[: self.count]
 
+    def rows_of(self, passage_ids: Collection[int]) -> Rows:
+        """Return the rows of these passages, rising; a passage without one is left out."""
+        sought = np.fromiter(passage_ids, np.int64, len(passage_ids))
+        if self._order is None:
+            self._order = np.argsort(self.passage_ids, kind="stable")
+        places = np.searchsorted(self.passage_ids, sought, sorter=self._order)
+        inside = places < self.count
+        rows: Rows = self._order[places[inside]]
+        return np.unique(rows[self.passage_ids[rows] == sought[inside]])
+
     def keep(self, live: Collection[int]) -> None:
         """Keep only the vectors with these labels."""
         alive = np.isin(self.labels, np.fromiter(live, np.int64, len(live)))
@@ -281,6 +331,7 @@ class Vectors:
             self.matrix[alive],
         )
         self.count = len(self._labels)
+        self._order = None
 
     def append(self, labels: Sequence[int], passage_ids: Sequence[int], matrix: Vector) -> None:
         """Append vectors with later labels. An empty set takes any dimension."""
@@ -296,6 +347,7 @@ class Vectors:
         self._passage_ids[self.count : end] = passage_ids
         self._matrix[self.count : end] = _normalised(matrix)
         self.count = end
+        self._order = None
 
 
 def _grown(values: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:

@@ -136,6 +136,8 @@ MIGRATIONS: tuple[tuple[Step, ...], ...] = (
     (index_words,),  # words have the same form in texts and in questions: cmt_sdk.text.words
     # superseded versions too: those of an archive are searched
     ("CREATE INDEX by_any_content ON documents (content_hash)",),
+    # the living documents of a scope are found without reading their rows
+    ("CREATE INDEX by_living_scope ON documents (scope, expires_at, current) WHERE current",),
 )
 
 

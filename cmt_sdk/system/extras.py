@@ -6,10 +6,12 @@ Knows the versions that this package declares and those that are installed; impo
 from __future__ import annotations
 
 from importlib import metadata
-
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING
 
 from cmt_sdk.errors import MissingExtra
+
+if TYPE_CHECKING:  # needed once an import has failed
+    from packaging.requirements import Requirement
 
 PACKAGE = "cmt-sdk"
 
@@ -41,6 +43,8 @@ def unusable(feature: str, extra: str, error: ImportError) -> MissingExtra:
 
 def _requirements(extra: str) -> list[Requirement]:
     """The requirements of an extra; empty where this package runs without being installed."""
+    from packaging.requirements import Requirement
+
     try:
         declared = [Requirement(line) for line in metadata.requires(PACKAGE) or []]
     except metadata.PackageNotFoundError:

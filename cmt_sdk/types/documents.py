@@ -182,8 +182,9 @@ class Receipt:
         documents: The ids of the documents that were erased.
         versions: How many versions were erased.
         passages: How many passages were erased.
-        bytes_freed: By how many bytes the files became smaller.
-        files_scanned: The files that were rewritten and scanned.
+        bytes_freed: By how many bytes the files became smaller. A large database keeps what is
+            freed for later documents, until a quarter of it is free.
+        files_scanned: The files that were scanned.
         traces_found: Pieces of the erased text that the scan found; 0 if nothing is left.
         complete: False while another process reads the state before: the rest is erased at the next
             opening.

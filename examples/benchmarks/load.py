@@ -21,7 +21,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, product
 from pathlib import Path
 from typing import Any
@@ -31,10 +31,13 @@ import numpy as np
 from cmt_sdk import Document, Memory, __version__
 from cmt_sdk.plotting import COLOURS, MARKERS
 from cmt_sdk.storage import graph
-from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, open_fake
-from cmt_sdk.types import CompressedPassage, Encoded, Vector
+from cmt_sdk.storage.store import SQLiteStore
+from cmt_sdk.testing.fakes import FakeCompressor, FakeEngine, FakeReader, open_fake
+from cmt_sdk.types import CompressedPassage, Encoded, Span, Vector
 
 DIMENSION = 256  # as the shipped matching head makes them
+BYTES = 10_000  # of a memory: as `soft` makes of 120 tokens
+ADDED = 1000  # of each size one by one; the others go into the store together
 TOPICS = 1000  # vectors lie in clusters, as those of real passages do
 SYLLABLES = [
     a + b for a in "bdfgklmnprstvz" for b in ("a", "e", "i", "o", "u", "an", "el", "ir", "os", "un")
@@ -65,15 +68,24 @@ def topics() -> Vector:
 
 @dataclass
 class Synthetic(FakeCompressor):
-    """Vectors around a topic that the text's hash chooses; memories of 64 bytes."""
+    """Vectors around a topic that the text's hash chooses; memories of random bytes."""
 
     def __post_init__(self) -> None:
         self._topics = topics()
 
     def compress(self, texts: Sequence[str]) -> list[Encoded]:
-        """One small memory a text."""
-        memory = CompressedPassage("fake", 1, {"bytes": np.zeros(64, np.uint8)})
-        return [Encoded(memory, self.embed_question(t)) for t in texts]
+        """One memory a text, which no other has."""
+        return [
+            Encoded(
+                CompressedPassage(
+                    "fake",
+                    1,
+                    {"bytes": np.frombuffer(random.Random(t).randbytes(BYTES), np.uint8)},
+                ),
+                self.embed_question(t),
+            )
+            for t in texts
+        ]
 
     def embed_question(self, question: str) -> Vector:
         """A unit vector, shape [256]."""
@@ -85,13 +97,28 @@ class Synthetic(FakeCompressor):
         return unit
 
 
+class Silent(FakeReader):
+    """Every passage is as likely as every other."""
+
+    def word_likelihoods(
+        self,
+        question: str,  # noqa: ARG002
+        memories: Sequence[CompressedPassage],
+    ) -> list[list[float]]:
+        """One 0 a passage."""
+        return [[0.0] for _ in memories]
+
+
 def document(number: int) -> Document:
     """A text of forty words, in one of a hundred scopes and seventy years."""
     choice = random.Random(number)
     words = " ".join(choice.choices(WORDS, cum_weights=OFTEN, k=40))
     scope, year = f"user/{number % 100}", 1950 + choice.randrange(70)
     return Document(
-        f"Note {number}: {words}.", source=f"note-{number}.md", scope=scope, metadata={"year": year}
+        f"Note {number}: {words}.",
+        source=f"note-{number}.md",
+        scope=scope,
+        metadata={"year": year, "number": number},
     )
 
 
@@ -115,15 +142,33 @@ def percentiles(times: Sequence[float]) -> str:
 
 def opened(folder: Path) -> Memory:
     """The memory under test."""
-    return open_fake(folder, FakeEngine(Synthetic()))
+    return open_fake(folder, FakeEngine(Synthetic(), Silent()))
 
 
 def grow(folder: Path, size: int) -> Row:
-    """Add what is lacking to `size` passages."""
+    """Add what is lacking to `size` passages, and write the index."""
     with opened(folder) as memory:
         have = memory.count()
+    fill(folder, range(have, size - ADDED))
+    with opened(folder) as memory:
+        have = memory.count()
+        memory.search("Note 1")
         spent = seconds(lambda: memory.add_many(document(n) for n in range(have, size)))
     return {"add, passages/s": f"{(size - have) / spent:.0f}"}
+
+
+def fill(folder: Path, numbers: Sequence[int]) -> None:
+    """Put documents of one passage into the store, a thousand in a transaction."""
+    compressor, store = Synthetic(), SQLiteStore(folder)
+    for first in range(0, len(numbers), 1000):
+        documents = [replace(document(n), id=f"{n:032x}") for n in numbers[first : first + 1000]]
+        store.add_together(
+            [(d, [Span(0, len(d.text), 45, f"note-{d.metadata['number']}")]) for d in documents]
+        )
+        passages = store.pending(1000)
+        made = compressor.compress([p.content for p in passages])
+        store.save(dict(zip((p.id for p in passages), made, strict=True)), compressor.fingerprint)
+    store.close()
 
 
 def look(folder: Path, size: int) -> Row:

@@ -316,6 +316,84 @@ def test_rebuild_leaves_no_deleted_vector_in_any_file(vectors, tmp_path):
     assert 1_001 not in ids(index.search(np.frombuffer(row, np.float32), 10, None))
 
 
+def test_erase_overwrites_a_few_deleted_vectors_in_a_new_file(vectors, tmp_path, monkeypatch):
+    """The graph is not built again, finds the others as before, and is opened by others."""
+    index = EmbeddingIndex(vectors, tmp_path, 100)
+    index.search(unit(1)[0], 1, None)
+    gone = [vectors.rows[label].tobytes() for label in range(1, 21)]
+    vectors.drop(range(1_001, 1_021))
+    monkeypatch.setattr(graph, "build", None)
+    index.erase()
+    (name,) = files(tmp_path)
+    data = (tmp_path / name).read_bytes()
+    pieces = [row[at : at + 8] for row in gone for at in range(0, len(row), 8)]
+    assert [piece for piece in pieces if piece in data] == []
+    assert (name, vectors.trusted.number, vectors.trusted.count) == (vectors.trusted.file, 2, 980)
+    assert recall(index, vectors) >= 0.95
+    other = EmbeddingIndex(vectors, tmp_path, 100)
+    assert recall(other, vectors) >= 0.95
+    assert 1_001 not in ids(other.search(np.frombuffer(gone[0], np.float32), 10, None))
+
+
+def test_erase_writes_nothing_where_nothing_was_deleted_since(vectors, tmp_path):
+    """What an earlier erasure has overwritten is known, also after the file is opened again."""
+    index = EmbeddingIndex(vectors, tmp_path, 100)
+    index.search(unit(1)[0], 1, None)
+    vectors.drop([1_001])
+    index.erase()
+    index.erase()
+    other = EmbeddingIndex(vectors, tmp_path, 100)
+    other.erase()
+    assert vectors.trusted.number == 2
+    row = vectors.rows[2].tobytes()
+    vectors.drop([1_002])
+    other.erase()
+    assert vectors.trusted.number == 3
+    assert [f for f in files(tmp_path) if row in (tmp_path / f).read_bytes()] == []
+
+
+def test_erase_after_many_deletions_builds_the_graph_again(vectors, tmp_path):
+    """Overwriting each would take longer."""
+    index = EmbeddingIndex(vectors, tmp_path, 100)
+    index.search(unit(1)[0], 1, None)
+    row = vectors.rows[1].tobytes()
+    vectors.drop(range(1_001, 1_501))
+    index.erase()
+    (name,) = files(tmp_path)
+    assert row not in (tmp_path / name).read_bytes()
+    assert graph.open_trusted(tmp_path, vectors.trusted, DIMENSION).labels.tolist() == sorted(
+        vectors.rows
+    )
+
+
+def test_erase_that_failed_is_finished_by_the_next_one(vectors, tmp_path, monkeypatch):
+    """The disk is full; the old file is trusted until a new one is written."""
+    index = EmbeddingIndex(vectors, tmp_path, 100)
+    index.search(unit(1)[0], 1, None)
+    row = vectors.rows[1].tobytes()
+    vectors.drop([1_001])
+
+    def full(*_: object) -> None:
+        raise StorageFull("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(graph, "write", full)
+        with pytest.raises(StorageFull):
+            index.erase()
+    index.erase()
+    assert [f for f in files(tmp_path) if row in (tmp_path / f).read_bytes()] == []
+    assert vectors.trusted.count == 999
+
+
+def test_erase_below_the_limit_removes_the_file(vectors, tmp_path):
+    """As `rebuild` does."""
+    index = EmbeddingIndex(vectors, tmp_path, 100)
+    index.search(unit(1)[0], 1, None)
+    other = EmbeddingIndex(vectors, tmp_path, 10**6)
+    other.erase()
+    assert (files(tmp_path), vectors.trusted) == ([], None)
+
+
 def test_rebuild_below_the_limit_removes_the_file_and_the_trust_in_it(vectors, tmp_path):
     """A check-up then finds an exact index, not a missing file."""
     (tmp_path / "index-0-leftover.hnsw").write_bytes(b"of a crash")
