@@ -170,7 +170,7 @@ class Run:
         """
         try:
             link.send_object(RUN, self._request)
-            return self._passed_on(link)
+            return self._passed_on(link, TURN)
         except KeyboardInterrupt:
             return self._cancelled(link)
         except BrokenPipeError:  # the reader of our output has closed it
@@ -183,7 +183,7 @@ class Run:
         finally:
             link.close()
 
-    def _passed_on(self, link: Link, turn: float = TURN) -> int:
+    def _passed_on(self, link: Link, turn: float) -> int:
         begun, until = False, time.monotonic() + turn
         while True:
             kind, content = link.receive(SILENCE if begun else until - time.monotonic())

@@ -1,8 +1,8 @@
 """The daemon: runs commands for clients of its own user, one after another, with a loaded model.
 
-It keeps the model, and opens the memory anew for each command. It leaves when it was idle for as
-long as its last client wants, when it is told to, and when a client of another release or
-environment asks: that one starts another daemon.
+It keeps the model, and opens the memory again for each command. It leaves when it was idle for as
+long as its last client wants, when `cmt daemon stop` or `cmt forget` ends it, and when a client of
+another release or environment asks: that one starts another daemon.
 """
 
 from __future__ import annotations
@@ -293,7 +293,9 @@ def _resident_bytes() -> int | None:
 
 def main() -> None:
     """Run the daemon of a folder; standard input has the identity of its clients."""
-    Daemon(sys.argv[1], sys.stdin.read()).run()
+    server = Daemon(sys.argv[1], sys.stdin.read())
+    server.run()
+    os._exit(0)  # who ends it waits for its connection to close, which comes after its RAM is free
 
 
 if __name__ == "__main__":
