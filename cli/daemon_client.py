@@ -89,7 +89,7 @@ def welcomed(folder: str) -> Link:
     Raises:
         OSError: There is none that answers.
     """
-    own = identity()
+    own, problem = identity(), ""
     for _ in range(3):  # a daemon may leave meanwhile, and so may the one that was started
         try:
             link = daemon.connect(folder)
@@ -98,10 +98,10 @@ def welcomed(folder: str) -> Link:
         try:
             link.send_object(HELLO, own)
             kind, _ = link.receive(daemon.CONNECT)
-        except LinkError:
-            gone = link.has_news(0)
+        except LinkError as error:
+            has_left, problem = link.has_news(0), str(error)
             link.close()
-            if not gone:
+            if not has_left:
                 raise
             continue
         if kind == WELCOME:
@@ -109,7 +109,7 @@ def welcomed(folder: str) -> Link:
         link.close()
         if kind != OTHER:
             raise LinkError("the daemon says what it should not")
-    raise LinkError("no daemon stays")
+    raise LinkError(f"no daemon stays ({problem or 'others replace it'})")
 
 
 def _started(folder: str, own: str) -> Link:

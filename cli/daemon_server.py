@@ -85,6 +85,7 @@ class Daemon:
         self._stops: list[Link] = []  # stay open until this process has ended
         self._state = threading.Lock()
         self._retired = False
+        self._is_used = False  # whether it has run a command to its end
         self._begun = self._idle_since = time.monotonic()
         self._keep = UNASKED
 
@@ -218,11 +219,12 @@ class Daemon:
             with suppress(LinkError):
                 job.link.send(BEGINS)
                 code = self._ended(job)
+                self._is_used = True
                 job.link.send_object(DONE, code)
         except Declined as error:
             with suppress(LinkError):
                 job.link.send(DECLINED, str(error).encode())
-            if self._model.loaded is None:
+            if not self._is_used:
                 self._retire()
         except BaseException:  # noqa: BLE001 - the client runs it itself, and shows the error
             job.link.close()
