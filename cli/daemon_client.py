@@ -79,8 +79,9 @@ def identity() -> str:
     packages = next(places, "")  # the folder that pip changes whenever it installs something
     files = (cmt_sdk.__file__ or "", packages)
     times = [os.stat(file).st_mtime_ns for file in files if file]
+    root = os.stat("/")[1:3]  # a container has another one, and may share the runtime folder
     at_start = sorted(item for item in os.environ.items() if item[0].startswith(AT_START))
-    return repr((cmt_sdk.__version__, sys.executable, sys.version, files, times, at_start))
+    return repr((cmt_sdk.__version__, sys.executable, sys.version, root, files, times, at_start))
 
 
 def welcomed(folder: str) -> Link:
@@ -203,10 +204,11 @@ class Run:
                 raise LinkError("the daemon says what it should not")
 
     def _cancelled(self, link: Link) -> int:
-        with suppress(LinkError, KeyboardInterrupt):
+        try:
             link.send(CANCEL)
             return self._passed_on(link, LEAVES)
-        return 130
+        except LinkError:
+            raise KeyboardInterrupt from None
 
     def _show(self, stream: int, content: bytes) -> None:
         if stream in self._terminals:

@@ -41,7 +41,6 @@ PATIENCE = 60.0  # seconds for a client that does not take what is printed, such
 UNASKED = 30.0  # seconds without a first client
 TICK = 1.0  # seconds between two signs of life
 LONGEST = 7 * 86_400.0  # seconds of waiting for a client
-EXIT_INTERRUPTED = 130
 
 Opener = Callable[..., cmt_sdk.Memory]
 
@@ -246,11 +245,12 @@ class Daemon:
             with self._streams.of(job.link, job.streams, job.input):
                 self._current = job
                 try:
+                    self._interrupted()  # it may have been cancelled before it was the current one
                     main.main(job.arguments, prog_name="cmt", obj=self._open)
                 except SystemExit as end:
                     return end.code if isinstance(end.code, int) else int(end.code is not None)
-                except KeyboardInterrupt:
-                    return EXIT_INTERRUPTED
+                except KeyboardInterrupt:  # before the command, which turns it to an exit code
+                    raise LinkError("the client wants no answer any more") from None
                 finally:
                     self._current = None
             return 0

@@ -153,11 +153,13 @@ def stop(folder: str | None = None, *, unix: bool = IS_UNIX) -> bool:
         link = connect(folder, unix=unix)
     except (FileNotFoundError, ConnectionRefusedError):
         return False
-    process = link.process or int(_facts(folder)["process"])
-    with suppress(LinkError):
-        link.send(STOP)
     try:
+        process = int(_facts(folder)["process"]) if link.process is None else link.process
+        with suppress(LinkError):
+            link.send(STOP)
         if not _has_gone(link):
+            if process <= 0:
+                raise LinkError("it does not leave, and runs in another container")
             with suppress(ProcessLookupError):
                 os.kill(process, getattr(signal, "SIGKILL", signal.SIGTERM))
             if not _has_gone(link):
