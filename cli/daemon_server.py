@@ -84,6 +84,7 @@ class Daemon:
         self._stops: list[Link] = []  # stay open until this process has ended
         self._state = threading.Lock()
         self._retired = False
+        self._collected = 0  # the change of the model after which all objects were looked at
         self._is_used = False  # whether it has run a command to its end
         self._begun = self._idle_since = time.monotonic()
         self._keep = UNASKED
@@ -229,7 +230,19 @@ class Daemon:
             job.link.close()
             self._retire()
         job.done.set()
-        gc.collect()
+        self._collect()
+
+    def _collect(self) -> None:
+        """Free what the command left. What a model is made of is many objects, and no client is
+        heard while they are looked at: that is done once.
+        """
+        if self._collected != self._model.changes:
+            self._collected = self._model.changes
+            gc.unfreeze()
+            gc.collect()
+            gc.freeze()
+        else:
+            gc.collect()
 
     def _ended(self, job: Job) -> int:
         """The exit code of the command, which sees the client's folder, variables and streams."""

@@ -36,9 +36,13 @@ class KeptModel:
     """Holds one model: another one, or one whose files have changed, takes its place.
 
     The memories that are opened with it are used one after another, not at the same time.
+
+    Attributes:
+        changes: How often another model took the place.
     """
 
     def __init__(self) -> None:
+        self.changes = 0
         self._key: tuple[Settings, Sources] | None = None  # the settings, and what files they name
         self._engine: Engine | None = None
 
@@ -65,6 +69,7 @@ class KeptModel:
             return make(settings)
         if key != self._key or self._engine is None:
             self._engine = None  # first: there may be no room for two
+            self.changes += 1
             self._key, self._engine = key, make(of_the_model)
         return self._engine
 

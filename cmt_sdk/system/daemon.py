@@ -26,7 +26,7 @@ FACTS = "daemon.json"  # the daemon's process, and on Windows its port and token
 LOCK = "daemon.lock"  # held by the daemon that listens
 IS_UNIX = hasattr(socket, "AF_UNIX")
 PATIENCE = 5.0  # seconds for what a healthy daemon does at once
-CONNECT = 1.0  # seconds
+CONNECT = 2.0  # seconds to wait for one that may be sick
 # The first message of a client; the daemon's answers to it.
 HELLO, STATUS, STOP = b"H", b"S", b"X"
 WELCOME, OTHER = b"W", b"O"
