@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from cmt_cli.daemon_report import report_daemon
 from cmt_cli.inputs import read_stdin
 from cmt_cli.memory_folder import open_memory
 from cmt_cli.options import (
@@ -73,6 +74,8 @@ def ask(
             "the question is several arguments: put it in quotes, cmt ask"
             f' "{one_line(" ".join(words), 80)}"'
         )
+    if verbose:
+        report_daemon()
     question = read_stdin().strip() if words in ((), ("-",)) else words[0]
     with open_memory(folder, **generator) as memory:
         resolved = resolve_filter(memory, filters)

@@ -27,6 +27,7 @@ COMMANDS = {
     "compress": "cmt_cli.compress:compress",
     "config": "cmt_cli.config:config",
     "create": "cmt_cli.create:create",
+    "daemon": "cmt_cli.daemon:daemon",
     "eval": "cmt_cli.eval:eval_command",
     "export": "cmt_cli.export:export",
     "forget": "cmt_cli.forget:forget",

@@ -10,6 +10,7 @@ import click
 from click.core import ParameterSource
 
 import cmt_sdk
+from cmt_cli.daemon_report import report_daemon
 from cmt_cli.memory_folder import open_memory
 from cmt_cli.options import filter_options, json_option, k_option, memory_option, verbose_option
 from cmt_cli.output import echo, one_line, pluralize, print_json, short_source, to_jsonable
@@ -57,6 +58,8 @@ def search(
     Example:
       cmt search --mode text "oil change" -k 3
     """  # noqa: D301 - click reads the escape
+    if verbose:
+        report_daemon()
     with open_memory(folder) as memory, spinner("searching"):
         found = memory.search(query, k, mode=mode, **resolve_filter(memory, filters))
     if as_json:

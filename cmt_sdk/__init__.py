@@ -13,74 +13,23 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Unpack
 
-from cmt_sdk import errors
-from cmt_sdk.config.settings import (
-    MEMORY_FILES,
-    Settings,
-    SettingsFields,
-    archive_key,
-    data_dir,
-    memory_path,
-    models_dir,
-)
-from cmt_sdk.errors import (
-    AlreadyExists,
-    CMTError,
-    DocumentNotFound,
-    EmptyDocument,
-    GeneratorError,
-    InvalidDocument,
-    InvalidFilter,
-    InvalidInput,
-    InvalidSetting,
-    MemoryNotFound,
-    MissingExtra,
-    ModelDownload,
-    ModelError,
-    ModelMismatch,
-    ModelNotFound,
-    ModelUnsupported,
-    NotFound,
-    StorageDamaged,
-    StorageDenied,
-    StorageEncrypted,
-    StorageError,
-    StorageFull,
-    StorageLocked,
-    StorageNewer,
-)
-from cmt_sdk.text.characters import clean_text
-from cmt_sdk.types import (
-    READERS,
-    SEARCH_MODES,
-    Answer,
-    CheckResult,
-    Document,
-    Filter,
-    Intent,
-    Match,
-    Page,
-    Passage,
-    Progress,
-    ReaderKind,
-    Receipt,
-    SearchMode,
-    Source,
-    Stats,
-    Turn,
-    Where,
-)
-from cmt_sdk.types.scopes import check_scope, is_scope
-from cmt_sdk.types.vectors import Embeddings
-from cmt_sdk.version import __version__
-
 if TYPE_CHECKING:
+    from cmt_sdk import errors
     from cmt_sdk.answering.asking import Stream
     from cmt_sdk.answering.model import MemoryModel
     from cmt_sdk.chat import TURNS_KEPT, Chat, Heard
+    from cmt_sdk.config.settings import (
+        MEMORY_FILES,
+        Settings,
+        SettingsFields,
+        archive_key,
+        data_dir,
+        memory_path,
+        models_dir,
+    )
     from cmt_sdk.converting import (
         FILE_SUFFIXES,
         is_placeholder,
@@ -89,46 +38,108 @@ if TYPE_CHECKING:
         read_documents,
     )
     from cmt_sdk.converting.conversations import read_conversations
+    from cmt_sdk.errors import (
+        AlreadyExists,
+        CMTError,
+        DocumentNotFound,
+        EmptyDocument,
+        GeneratorError,
+        InvalidDocument,
+        InvalidFilter,
+        InvalidInput,
+        InvalidSetting,
+        MemoryNotFound,
+        MissingExtra,
+        ModelDownload,
+        ModelError,
+        ModelMismatch,
+        ModelNotFound,
+        ModelUnsupported,
+        NotFound,
+        StorageDamaged,
+        StorageDenied,
+        StorageEncrypted,
+        StorageError,
+        StorageFull,
+        StorageLocked,
+        StorageNewer,
+    )
     from cmt_sdk.memory import Memory
+    from cmt_sdk.memory.kept_model import KeptModel
     from cmt_sdk.memory.preparing import check_model, prepare_model
     from cmt_sdk.retrieval.embedding import Embedder
+    from cmt_sdk.storage.encryption import is_encrypted
     from cmt_sdk.storage.repair import repair
+    from cmt_sdk.text.characters import clean_text
     from cmt_sdk.text.provenance import place_of
+    from cmt_sdk.types import (
+        READERS,
+        SEARCH_MODES,
+        Answer,
+        CheckResult,
+        Document,
+        Filter,
+        Intent,
+        Match,
+        Page,
+        Passage,
+        Progress,
+        ReaderKind,
+        Receipt,
+        SearchMode,
+        Source,
+        Stats,
+        Turn,
+        Where,
+    )
+    from cmt_sdk.types.scopes import check_scope, is_scope
+    from cmt_sdk.types.vectors import Embeddings
+    from cmt_sdk.version import __version__
     from cmt_sdk.weights.bundle import has_shipped_adapter, is_adapter
     from cmt_sdk.weights.catalogue import CatalogueEntry, catalogue
     from cmt_sdk.weights.download import pull_model
     from cmt_sdk.weights.named import Measured
     from cmt_sdk.weights.registry import ModelInfo, list_models, model_info, remove_model
 
+# What is imported when it is first asked for: the names of each module.
 _DEFERRED: Mapping[str, str] = {
-    "Chat": "cmt_sdk.chat",
-    "Heard": "cmt_sdk.chat",
-    "Memory": "cmt_sdk.memory",
-    "Embedder": "cmt_sdk.retrieval.embedding",
-    "MemoryModel": "cmt_sdk.answering.model",
-    "Stream": "cmt_sdk.answering.asking",
-    "TURNS_KEPT": "cmt_sdk.chat",
-    "CatalogueEntry": "cmt_sdk.weights.catalogue",
-    "Measured": "cmt_sdk.weights.named",
-    "ModelInfo": "cmt_sdk.weights.registry",
-    "FILE_SUFFIXES": "cmt_sdk.converting",
-    "is_placeholder": "cmt_sdk.converting",
-    "list_files": "cmt_sdk.converting",
-    "read_conversations": "cmt_sdk.converting.conversations",
-    "read_document": "cmt_sdk.converting",
-    "read_documents": "cmt_sdk.converting",
-    "catalogue": "cmt_sdk.weights.catalogue",
-    "check_model": "cmt_sdk.memory.preparing",
-    "has_shipped_adapter": "cmt_sdk.weights.bundle",
-    "is_adapter": "cmt_sdk.weights.bundle",
-    "list_models": "cmt_sdk.weights.registry",
-    "place_of": "cmt_sdk.text.provenance",
-    "prepare_model": "cmt_sdk.memory.preparing",
-    "pull_model": "cmt_sdk.weights.download",
-    "remove_model": "cmt_sdk.weights.registry",
-    "repair": "cmt_sdk.storage.repair",
-    "model_info": "cmt_sdk.weights.registry",
+    "cmt_sdk.answering.asking": "Stream",
+    "cmt_sdk.answering.model": "MemoryModel",
+    "cmt_sdk.chat": "Chat Heard TURNS_KEPT",
+    "cmt_sdk.config.settings": (
+        "MEMORY_FILES Settings SettingsFields archive_key data_dir memory_path models_dir"
+    ),
+    "cmt_sdk.converting": "FILE_SUFFIXES is_placeholder list_files read_document read_documents",
+    "cmt_sdk.converting.conversations": "read_conversations",
+    "cmt_sdk.errors": (
+        "AlreadyExists CMTError DocumentNotFound EmptyDocument GeneratorError "
+        "InvalidDocument InvalidFilter InvalidInput InvalidSetting MemoryNotFound "
+        "MissingExtra ModelDownload ModelError ModelMismatch ModelNotFound "
+        "ModelUnsupported NotFound StorageDamaged StorageDenied StorageEncrypted "
+        "StorageError StorageFull StorageLocked StorageNewer"
+    ),
+    "cmt_sdk.memory": "Memory",
+    "cmt_sdk.memory.kept_model": "KeptModel",
+    "cmt_sdk.memory.preparing": "check_model prepare_model",
+    "cmt_sdk.retrieval.embedding": "Embedder",
+    "cmt_sdk.storage.encryption": "is_encrypted",
+    "cmt_sdk.storage.repair": "repair",
+    "cmt_sdk.text.characters": "clean_text",
+    "cmt_sdk.text.provenance": "place_of",
+    "cmt_sdk.types": (
+        "Answer CheckResult Document Filter Intent Match Page Passage Progress READERS "
+        "ReaderKind Receipt SEARCH_MODES SearchMode Source Stats Turn Where"
+    ),
+    "cmt_sdk.types.scopes": "check_scope is_scope",
+    "cmt_sdk.types.vectors": "Embeddings",
+    "cmt_sdk.version": "__version__",
+    "cmt_sdk.weights.bundle": "has_shipped_adapter is_adapter",
+    "cmt_sdk.weights.catalogue": "CatalogueEntry catalogue",
+    "cmt_sdk.weights.download": "pull_model",
+    "cmt_sdk.weights.named": "Measured",
+    "cmt_sdk.weights.registry": "ModelInfo list_models model_info remove_model",
 }
+_MODULE_OF = {name: module for module, names in _DEFERRED.items() for name in names.split()}
 
 __all__ = [
     "FILE_SUFFIXES",
@@ -155,6 +166,7 @@ __all__ = [
     "InvalidFilter",
     "InvalidInput",
     "InvalidSetting",
+    "KeptModel",
     "Match",
     "Measured",
     "Memory",
@@ -198,6 +210,7 @@ __all__ = [
     "errors",
     "has_shipped_adapter",
     "is_adapter",
+    "is_encrypted",
     "is_placeholder",
     "is_scope",
     "list_files",
@@ -224,6 +237,7 @@ def open(  # noqa: A001 - the word users know
     encrypted: bool = False,
     embedder: Embedder | None = None,
     generator_key: str | None = None,
+    kept_model: KeptModel | None = None,
     **settings: Unpack[SettingsFields],
 ) -> Memory:
     """Open the memory in a folder, or make one. Nothing heavy is loaded before it is needed.
@@ -239,6 +253,7 @@ def open(  # noqa: A001 - the word users know
             same one at every opening.
         generator_key: The API key of the setting `generator`, which is not stored; None for that in
             the environment variable CMT_GENERATOR_KEY, if there is one.
+        kept_model: Keeps the loaded model for the next opening with the same `kept_model`.
         **settings: Fields of `Settings`; the others are those that the memory was made with.
 
     Returns:
@@ -258,11 +273,15 @@ def open(  # noqa: A001 - the word users know
         ...     memory.ask("Where is the museum now?").text
         'Lisbon'
     """
+    from pathlib import Path
+
+    from cmt_sdk.config.settings import memory_path
+    from cmt_sdk.errors import InvalidSetting
     from cmt_sdk.memory import Memory
     from cmt_sdk.memory.assembly import assemble
 
     if path is not None and not os.fspath(path).strip():
-        raise errors.InvalidSetting(
+        raise InvalidSetting(
             f"path={path!r}: give the path of a folder, or none for the default memory"
         )
     folder = memory_path(None) if path is None else Path(path).expanduser()
@@ -273,15 +292,16 @@ def open(  # noqa: A001 - the word users know
         encrypted=encrypted,
         embedder=embedder,
         generator_key=generator_key,
+        kept_model=kept_model,
     )
     return Memory(parts)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _DEFERRED:
-        from importlib import import_module
-
-        return getattr(import_module(_DEFERRED[name]), name)
+    if name == "errors":
+        return import_module("cmt_sdk.errors")
+    if name in _MODULE_OF:
+        return getattr(import_module(_MODULE_OF[name]), name)
     raise AttributeError(
         f"module 'cmt_sdk' has no attribute {name!r}", name=name, obj=sys.modules[__name__]
     )

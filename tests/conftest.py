@@ -56,6 +56,15 @@ def _archive_key(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     monkeypatch.setenv("CMT_ARCHIVE_KEY", str(tmp_path_factory.getbasetemp() / "archive.key"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No command of a test starts a daemon or meets the user's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CMT_KEEP_ALIVE", "0")
+        patch.setenv("XDG_RUNTIME_DIR", str(tmp_path_factory.mktemp("runtime")))
+        yield
+
+
 @pytest.fixture
 def benchmark():
     """What langchain-tests times a piece of work with: here it runs once, untimed."""

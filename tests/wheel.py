@@ -93,7 +93,7 @@ def check(package: Path, folder: Path) -> None:
         dict(os.environ),
     )
     environment = {n: v for n, v in os.environ.items() if n != "PYTHONPATH"}
-    environment |= {"CMT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"}
+    environment |= {"CMT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1", "CMT_KEEP_ALIVE": "0"}
     cmt = str(python.with_name("cmt"))
     version = _run([str(python), "-c", "import cmt_sdk; print(cmt_sdk.__version__)"], environment)
     outputs = {

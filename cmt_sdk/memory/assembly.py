@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from cmt_sdk.cpu.engine import CPUModel
+    from cmt_sdk.memory.kept_model import KeptModel
     from cmt_sdk.neural.embedding import Matcher
     from cmt_sdk.neural.frozen import FrozenModel
     from cmt_sdk.neural.methods.base import CompressionMethod
@@ -66,13 +67,15 @@ def assemble(
     engine: Engine | None = None,
     embedder: Embedder | None = None,
     generator_key: str | None = None,
+    kept_model: KeptModel | None = None,
 ) -> Parts:
     """Open or make the memory in a folder, with the settings that it was made with, changed by
     `overrides`.
 
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
     model (tests bring a small one), `embedder` the matching head that makes embeddings;
-    `generator_key` is the API key of the generator. Raises
+    `generator_key` is the API key of the generator; `kept_model` keeps the language model for later
+    openings. Raises
     MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of
     a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
@@ -92,6 +95,8 @@ def assemble(
     )
     if engine is None:
         _warn_of_untrained(settings)
+    if engine is None and embedder is None and kept_model is not None:
+        engine = kept_model.engine(settings, LocalEngine)
     engine = engine or LocalEngine(settings, embedder)
     # an index file would hold the embeddings in the clear: an encrypted memory has none, and search
     # is exact

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from cmt_sdk.answering.asking import filter_of
 from cmt_sdk.errors import InvalidFilter, StorageError, StorageLocked
 from cmt_sdk.memory.lookup import Lookup
+from cmt_sdk.system import daemon
 from cmt_sdk.types import Receipt, Where
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class Forgetting(Lookup):
     ) -> Receipt:
         """Delete the documents that fit every condition, and erase them from the files.
 
-        Documents go with all their versions. If only earlier versions match, only those versions
+        Documents go with all their versions. The daemon of `cmt` ends, with the words that it has
+        in its RAM. If only earlier versions match, only those versions
         are deleted. An erasure that was interrupted is finished at the next opening, or by the next
         call.
 
@@ -62,6 +64,8 @@ class Forgetting(Lookup):
             raise type(error)(
                 f"{error}. The documents are gone; their bytes go when the memory is next opened"
             ) from error
+        finally:
+            _stop_daemon()
         files, traces = self._store.find_traces(removed.versions)
         return Receipt(
             documents=sorted({d.id for d in removed.versions}),
@@ -118,3 +122,15 @@ class Forgetting(Lookup):
             log.warning(
                 "%s; what was forgotten earlier is erased when the memory is next opened", error
             )
+
+
+def _stop_daemon() -> None:
+    """End the daemon of `cmt`: its RAM may have words of what it has read."""
+    try:
+        daemon.stop()
+    except OSError as error:
+        log.warning(
+            "the daemon of cmt cannot be ended (%s) and may have words of what was forgotten in its"
+            " RAM: end it with `cmt daemon stop`",
+            error,
+        )

@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from cmt_sdk.config.settings import MEMORY_FILES
 from cmt_sdk.errors import InvalidSetting, StorageDamaged, StorageEncrypted
 from cmt_sdk.storage import driver
 from cmt_sdk.storage.driver import VARIABLE, Key, connect
@@ -76,6 +77,20 @@ def not_encrypted(file: Path) -> InvalidSetting:
 def _beginning(file: Path) -> bytes:
     with file.open("rb") as data:
         return data.read(SALT)
+
+
+def is_encrypted(path: str | os.PathLike[str]) -> bool:
+    """Whether the memory in a folder is encrypted; needs no key.
+
+    It must not be open in this process; see `key_of`.
+
+    Args:
+        path: The folder.
+    """
+    try:
+        return _beginning(Path(path).expanduser() / MEMORY_FILES[0]).startswith(MARK)
+    except (OSError, ValueError):  # none, a closed folder, a name that no system takes
+        return False
 
 
 def _known(file: Path, begins: bytes) -> Key | None:

@@ -1,5 +1,5 @@
-"""torch and onnxruntime next to each other on this machine's CPU: `cmt ask` from a fresh process,
-the first token, and tokens per second, on the example documents.
+"""torch and onnxruntime next to each other on this machine's CPU: `cmt ask` from a fresh process
+and with a daemon, the first token, and tokens per second, on the example documents.
 
     python examples/benchmarks/runtimes.py [--rounds 5] [--out runtimes.md]
 
@@ -43,6 +43,26 @@ def cold_starts(folder: Path, rounds: int) -> dict[str, list[float]]:
             with cmt_sdk.open(folder) as memory:
                 memory.configure(runtime=runtime)
             found[runtime].append(cold_start(folder))
+    return found
+
+
+def daemon_starts(folder: Path, rounds: int) -> dict[str, list[float]]:
+    """Seconds of `cmt ask` while a daemon has the model, whole process, by runtime."""
+    found: dict[str, list[float]] = {}
+    command = [sys.executable, "-m", "cmt_cli.start", "ask", "-m", str(folder), QUESTIONS[0]]
+    with tempfile.TemporaryDirectory() as place:
+        variables = os.environ | {"XDG_RUNTIME_DIR": place, "CMT_KEEP_ALIVE": "300"}
+        for runtime in RUNTIMES:
+            with cmt_sdk.open(folder) as memory:
+                memory.configure(runtime=runtime)
+            for number in range(rounds + 1):
+                began = time.perf_counter()
+                subprocess.run(command, capture_output=True, check=True, env=variables)  # noqa: S603 - our own command
+                if number:  # the first round loads the model
+                    found.setdefault(runtime, []).append(time.perf_counter() - began)
+        subprocess.run(  # noqa: S603 - our own command
+            [*command[:3], "daemon", "stop"], capture_output=True, check=True, env=variables
+        )
     return found
 
 
@@ -90,7 +110,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         folder = Path(temporary) / "memory"
         with cmt_sdk.open(folder) as memory:
             memory.add_many(sorted((EXAMPLES / "documents").iterdir()))
-        rows = {"`cmt ask` from a fresh process, s": cold_starts(folder, options.rounds)}
+        rows = {
+            "`cmt ask` from a fresh process, s": cold_starts(folder, options.rounds),
+            "`cmt ask` with a daemon that has the model, s": daemon_starts(folder, options.rounds),
+        }
         rows |= warm(folder, options.rounds)
     text = (
         "# Runtimes\n\n`python examples/benchmarks/runtimes.py --rounds"

@@ -1,0 +1,28 @@
+"""The program `cmt`: asks the daemon first, and imports the commands where they run here."""
+
+from __future__ import annotations
+
+import sys
+
+from cmt_cli import daemon_client
+
+
+def main() -> None:
+    """Run a command and exit."""
+    arguments = sys.argv[1:]
+    try:
+        code = daemon_client.answered(arguments)
+    except KeyboardInterrupt:
+        from cmt_cli.error_handling import handle_errors, wants_json
+
+        with handle_errors(as_json=wants_json(arguments)):
+            raise
+    if code is None:
+        from cmt_cli.main import main as commands
+
+        commands(prog_name="cmt")
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    main()
