@@ -487,6 +487,7 @@ def test_memories_of_schema_2_have_no_fidelity(store, tmp_path):
     store.close()
     with closing(sqlite3.connect(tmp_path / "notes" / "memory.db")) as db, db:
         db.execute("DROP INDEX by_any_content")
+        db.execute("DROP INDEX by_living_scope")
         db.execute("DROP INDEX by_fidelity")
         db.execute("ALTER TABLE memories DROP COLUMN fidelity")
         db.execute("ALTER TABLE documents DROP COLUMN record_hash")
