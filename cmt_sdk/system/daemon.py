@@ -40,9 +40,14 @@ def runtime_folder() -> str:
     given = os.environ.get("XDG_RUNTIME_DIR") if sys.platform == "linux" else None
     if given:  # as platformdirs answers, which takes longer to import than a client may
         return os.path.join(given, "cmt")
+    import warnings
+
     import platformdirs
 
-    return platformdirs.user_runtime_dir("cmt", appauthor=False)
+    with warnings.catch_warnings():
+        # without XDG_RUNTIME_DIR it warns of a folder in /tmp, which `make_private` closes to others
+        warnings.simplefilter("ignore")
+        return platformdirs.user_runtime_dir("cmt", appauthor=False)
 
 
 def make_private(folder: str) -> None:

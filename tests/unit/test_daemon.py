@@ -656,3 +656,10 @@ def _kill_daemons(environment):
     for process in _daemons(environment["XDG_RUNTIME_DIR"]):
         with suppress(ProcessLookupError):
             os.kill(process, signal.SIGKILL)
+
+
+def test_no_runtime_folder_of_the_system_is_no_warning(monkeypatch, recwarn):
+    """A container has none."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR", raising=False)
+    assert daemon.runtime_folder()
+    assert not recwarn
