@@ -45,7 +45,7 @@ def runtime_folder() -> str:
     import platformdirs
 
     with warnings.catch_warnings():
-        # without XDG_RUNTIME_DIR it warns of a folder in /tmp, which `make_private` closes to others
+        # without XDG_RUNTIME_DIR it warns of a folder in /tmp; `make_private` closes that to others
         warnings.simplefilter("ignore")
         return platformdirs.user_runtime_dir("cmt", appauthor=False)
 
