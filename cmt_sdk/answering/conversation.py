@@ -42,7 +42,7 @@ def or_from_conversation(
 
 def _from_conversation(known: Answer, ask: Ask, passages: Sequence[str], read: Read) -> Answer:
     """An answer from the conversation, read as notes are; the one that is `known` where that does
-    not tell either.
+    not tell either, or is less probable than that the memory does not tell.
     """
     pieces = list(read(Prompt(legible(ask.question), texts=passages), ask.max_tokens))
     text, usage = "".join(p.text for p in pieces).strip(), pieces[-1].usage
@@ -52,15 +52,19 @@ def _from_conversation(known: Answer, ask: Ask, passages: Sequence[str], read: R
         k: known.milliseconds.get(k, 0.0) + v for k, v in more.items()
     }
     tokens = known.prompt_tokens + usage.prompt_tokens
-    if not text or abstains(text):
-        return replace(known, prompt_tokens=tokens, milliseconds=spent)
     found = trace_answer(ask.question, text, [("", passage) for passage in passages])
+    confidence = usage.confidence * trust(found, 0.0, echoes=repeats(ask.question, text))
+    # the confidence of "I don't know." is the probability that it is wrong; without a passage
+    # nothing was read that could be less probable
+    unknown = 1.0 - known.confidence if known.answer_tokens else 0.0
+    if not text or abstains(text) or confidence < unknown:
+        return replace(known, prompt_tokens=tokens, milliseconds=spent)
     return replace(
         known,
         text=text,
         sources=[],
         abstained=False,
-        confidence=usage.confidence * trust(found, 0.0, echoes=repeats(ask.question, text)),
+        confidence=confidence,
         prompt_tokens=tokens,
         answer_tokens=usage.answer_tokens,
         milliseconds=spent,

@@ -72,6 +72,45 @@ def test_a_long_number_gives_way_too(memory, monkeypatch):
     assert "".join(memory.model.ask("What is my number?", stream=True)) == "0159"
 
 
+def read_by(answers):
+    """A reader's `read` that answers a prompt by the words of its passages; "I don't know." where
+    it has no answer for all of them.
+    """
+
+    def read(_reader, prompt, _tokens):
+        hidden = [np.asarray(m.arrays["bytes"], np.uint8) for m in prompt.memories]
+        texts = [bytes(h ^ np.uint8(0x55)).decode() for h in hidden]
+        text, confidence = answers.get(frozenset(texts), ("I don't know.", 0.1))
+        yield Piece(text)
+        yield Piece("", Usage(1, 2, confidence, 0.0, 0.0, 0.0))
+
+    return read
+
+
+PARIS, BERLIN = "my flat is in Paris", "moved the flat to Berlin"
+
+
+@pytest.mark.parametrize(
+    ("answers", "expected"),
+    [
+        ({frozenset([PARIS]): ("Paris", 0.9)}, "Berlin"),
+        ({frozenset([PARIS]): ("Paris", 0.4)}, "I don't know."),
+        ({}, "I don't know."),
+        ({frozenset([PARIS, BERLIN]): ("Berlin", 0.7)}, "Berlin"),
+    ],
+)
+def test_an_older_note_that_answers_shows_what_the_newer_one_tells(
+    memory, monkeypatch, answers, expected
+):
+    """The newer one alone does not tell a small model. A probable answer is not given up for it."""
+    monkeypatch.setattr(Stubborn, "read", read_by(answers))
+    memory.add(PARIS, metadata=STATED)
+    memory.add(BERLIN, metadata=STATED)
+    answer = memory.model.ask("Where is the moved flat?")
+    assert answer.text == expected
+    assert answer.abstained == (expected == "I don't know.")
+
+
 def test_the_newest_of_three_answers(memory):
     """Of two that are as likely it is the later one."""
     for note in ("my flat is in Paris", "my flat is in Berlin", "my flat is in Rome"):
