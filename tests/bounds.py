@@ -51,6 +51,7 @@ GROUPS = {
         # what the command `cmt` reaches
         ("files", "encryption", "watch", "eval", "train", "mcp", "serve"),
         ("tests/unit", "tests/contract", "tests/everyday", "tests/neural"),
+        ("mypy", "openai"),
     ),
     "langchain": adapter(
         "langchain",
