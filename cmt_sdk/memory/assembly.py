@@ -288,12 +288,12 @@ class LocalEngine:
 
     @cached_property
     def _cpu(self) -> CPUModel | None:
-        """The model's graph for onnxruntime; None where torch reads. runtime="onnx" builds it where
-        there is none.
+        """The model's graph for onnxruntime, built when it is first needed; None where torch
+        reads.
         """
         s = self._settings
         is_plain = s.method.has_graph and s.device in ("auto", "cpu") and s.precision != "nf4"
-        if s.runtime == "torch" or not is_plain or (s.device == "auto" and _may_have_gpu()):
+        if s.runtime != "onnx" or not is_plain or (s.device == "auto" and _may_have_gpu()):
             return None
         from cmt_sdk.cpu.engine import CPUModel, build, fits, threads
         from cmt_sdk.cpu.files import find_graph
@@ -305,8 +305,6 @@ class LocalEngine:
             return None
         files = find_graph(info)
         if files is None:
-            if s.runtime == "auto":
-                return None
             log.info("preparing %s for this machine's CPU, once", info.name)
             files = build(info, shape, self._frozen, self._loaded.quantization)
         return CPUModel(info, shape, files, self._bundle, threads())

@@ -12,8 +12,8 @@ from cmt_sdk.weights.registry import model_info
 def prepare_model(name: str) -> bool:
     """Build the graph with which onnxruntime reads a model on this machine's CPU.
 
-    It is built once, in seconds, and takes the model's weights in 8 bits on the disk; a damaged one
-    is built again. Memories opened with runtime="auto" read with it where it is there.
+    It takes the model's weights in 8 bits on the disk; a damaged one is built again. A memory with
+    runtime="onnx" builds it at its first question; this does so beforehand.
 
     Args:
         name: A pulled model, or a local folder.
@@ -36,7 +36,7 @@ def check_model(name: str) -> CheckResult:
     Args:
         name: A pulled model, or a local folder.
     """
-    from cmt_sdk.cpu.files import damaged
+    from cmt_sdk.cpu.files import damaged, folder_of
 
     try:
         info = model_info(name)
@@ -45,6 +45,7 @@ def check_model(name: str) -> CheckResult:
     wrong = damaged(info)
     if wrong:
         detail = f"prepared for this machine's CPU, but damaged since: {', '.join(wrong)}"
-        return CheckResult("model", False, f"{info.name}, {detail}", f"cmt model pull {name}")
+        remedy = f"delete {folder_of(info)}: it is built again"
+        return CheckResult("model", False, f"{info.name}, {detail}", remedy)
     how = "" if wrong is None else ", prepared for this machine's CPU"
     return CheckResult("model", True, f"{info.name}, {info.bytes / 1e6:.0f} MB{how}")

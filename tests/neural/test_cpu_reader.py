@@ -164,22 +164,21 @@ def test_a_damaged_graph_is_not_found(tmp_path, monkeypatch):
     assert damaged(graph.info, EXACT) == ["graph.json"]
 
 
-def test_a_prepared_model_is_read_by_its_graph_and_another_by_torch(tmp_path, monkeypatch):
-    """With runtime="auto"; a damaged graph is built again by preparing the model again."""
+def test_preparing_a_model_builds_its_graph_and_mends_it(tmp_path, monkeypatch):
+    """A damaged one is never read; `check_model` names what is damaged."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
     folder = str(save_tiny(tmp_path / "tiny", initializer_range=0.05))
     assert not LocalEngine(Settings(model=folder)).has_graph
     assert check_model(folder).ok
+    assert find_graph(model_info(folder)) is None
     assert prepare_model(folder)
-    assert LocalEngine(Settings(model=folder)).has_graph
-    assert not LocalEngine(Settings(model=folder, runtime="torch")).has_graph
     data = find_graph(model_info(folder)).folder / "first.onnx.data"
     data.write_bytes(b"x" + data.read_bytes()[1:])
-    assert not LocalEngine(Settings(model=folder)).has_graph
+    assert find_graph(model_info(folder)) is None
     assert "first.onnx.data" in check_model(folder).detail
     assert prepare_model(folder)
     assert check_model(folder).ok
-    assert LocalEngine(Settings(model=folder)).has_graph
+    assert LocalEngine(Settings(model=folder, runtime="onnx")).has_graph
 
 
 @pytest.mark.parametrize("family", ["gemma2", "phi", "gpt2", "smollm3"])
