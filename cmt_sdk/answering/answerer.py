@@ -205,8 +205,8 @@ class Answerer:
     def _older_answer(
         self, ask: FoundAsk, answer: TracedAnswer, times: dict[str, float]
     ) -> OlderAnswer | None:
-        """The answer that a newer note may renew: the one that was read, or for "I don't know." that
-        of an older note which the best one supersedes; None without one.
+        """The answer that a newer note may renew: the one that was read, or for "I don't know."
+        that of an older note which the best one supersedes; None without one.
 
         "I moved to Galway." alone does not tell a small model where I live; that "I live in Cork."
         does, and is older, tells that Galway is the answer.
