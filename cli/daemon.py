@@ -19,7 +19,12 @@ def daemon() -> None:
     `cmt ask` and `cmt search` start it. It leaves after CMT_KEEP_ALIVE seconds without a question
     (default 300; 0: none is used). Only your own user can talk to it. It answers for an encrypted
     memory only with CMT_KEEP_ENCRYPTED=1. `cmt forget` ends it.
-    """
+
+    \b
+    Example:
+      cmt daemon status
+      cmt daemon stop
+    """  # noqa: D301 - click reads the escape
 
 
 @daemon.command()
