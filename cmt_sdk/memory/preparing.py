@@ -47,5 +47,4 @@ def check_model(name: str) -> CheckResult:
         detail = f"prepared for this machine's CPU, but damaged since: {', '.join(wrong)}"
         remedy = f"delete {folder_of(info)}: it is built again"
         return CheckResult("model", False, f"{info.name}, {detail}", remedy)
-    how = "" if wrong is None else ", prepared for this machine's CPU"
-    return CheckResult("model", True, f"{info.name}, {info.bytes / 1e6:.0f} MB{how}")
+    return CheckResult("model", True, f"{info.name}, {info.bytes / 1e6:.0f} MB")
