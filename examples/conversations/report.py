@@ -34,7 +34,7 @@ settings, played once by `Memory.chat(remember=True)` with the code of commit
 The replies of this table are in `examples/conversations/replies.jsonl.gz`; `talk --out` with a copy
 of it, `--seconds 0` and `--verbose` shows each wrong turn. The conversation was built with
 dialogues 1 to {first} at hand; {later} were written afterwards, before they were played. Some of
-what failed in these was mended since, so they are not blind either.
+what failed in these was repaired since, so they are not blind either.
 
 """
 
