@@ -184,12 +184,7 @@ def train(
         prepared.run()
         return
     _announce(prepared)
-    if (
-        not yes
-        and prepared.alone
-        and output.on_terminal(sys.stdin)
-        and not click.confirm("Begin?", default=True, err=True)
-    ):
+    if not yes and not _begins(prepared):
         return
     with _bar(plan.steps) as on_step:
         progress = prepared.run(on_step)
@@ -197,6 +192,13 @@ def train(
         f"{pluralize(progress.step, 'step')}, {pluralize(progress.questions, 'question')}:"
         f" see {prepared.recipe.out}/README.md"
     )
+
+
+def _begins(prepared: Prepared) -> bool:
+    """Whether the run is to begin; asks on a terminal, and a run of one process alone."""
+    if not (prepared.alone and output.on_terminal(sys.stdin)):
+        return True
+    return click.confirm("Begin?", default=True, err=True)
 
 
 def _fit(recipe: Recipe) -> None:

@@ -75,9 +75,8 @@ def assemble(
     With `encrypted` a new memory is, and one that is not is refused. `engine` replaces the language
     model (tests bring a small one), `embedder` the matching head that makes embeddings;
     `generator_key` is the API key of the generator; `kept_model` keeps the language model for later
-    openings. Raises
-    MemoryNotFound when there is no memory and `create` is False, ModelNotFound for a new memory of
-    a model that is not here, InvalidSetting, StorageError, MissingExtra.
+    openings. Raises MemoryNotFound when there is no memory and `create` is False, ModelNotFound for
+    a new memory of a model that is not here, InvalidSetting, StorageError, MissingExtra.
     """
     from cmt_sdk.storage.driver import FILE
     from cmt_sdk.storage.index import EmbeddingIndex
@@ -95,8 +94,8 @@ def assemble(
     )
     if engine is None:
         _warn_of_untrained(settings)
-    if engine is None and embedder is None and kept_model is not None:
-        engine = kept_model.engine(settings, LocalEngine)
+        if embedder is None and kept_model is not None:
+            engine = kept_model.engine(settings, LocalEngine)
     engine = engine or LocalEngine(settings, embedder)
     # an index file would hold the embeddings in the clear: an encrypted memory has none, and search
     # is exact
