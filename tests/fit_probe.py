@@ -1,11 +1,14 @@
-"""Fit the probe of the default model to `utterances.tsv` and put it into the package.
+"""Fit the probes of models to `utterances.tsv` and put them into the package.
 
-`python tests/fit_probe.py` takes a minute or two on a CPU, and prints the accuracy of each label on
-messages that were held out.
+    python tests/fit_probe.py [MODEL ...]
+
+Without names: those of every model with adapters of ours. The default model takes a minute or two
+on a CPU. Prints the accuracy of each label on messages that were held out.
 """
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from cmt_sdk.understanding import utterances as shipped_messages
 from cmt_sdk.understanding.fitted import digest
 from cmt_sdk.understanding.utterances import LABELS
 
+MODELS = ("smollm2-135m-instruct", "qwen2.5-coder-0.5b-instruct")
 HELD_OUT = Path(__file__).parent / "everyday" / "held_out_messages.tsv"
 
 
@@ -41,17 +45,27 @@ def accuracy(scores: np.ndarray, utterances: list[Utterance]) -> dict[str, float
 
 def main() -> None:
     """Fit, write, report."""
-    with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(Path(folder) / "memory") as memory:
+    for model in sys.argv[1:] or MODELS:
+        fit_for(model)
+
+
+def fit_for(model: str) -> None:
+    """Fit the probe of a model, in the place of its former one."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        cmt_sdk.open(Path(folder) / "memory", model=model) as memory,
+    ):
         engine = memory._engine
         state_reader = engine.state_reader
         utterances = read_utterances()
         probe = fit(utterances, state_reader.states([u.text for u in utterances]))
         place = Path(shipped_messages.__file__).parent / "shipped"
         place.mkdir(exist_ok=True)
-        for old in place.glob("*.npz"):
+        for old in place.glob(f"{state_reader.name}-*.npz"):
             old.unlink()
         (place / f"{state_reader.name}-{digest()}.npz").write_bytes(probe.packed())
-        print(accuracy(engine.intent_scores([u.text for u in held_out()]), held_out()))  # noqa: T201
+        scores = engine.intent_scores([u.text for u in held_out()])
+        print(model, accuracy(scores, held_out()))  # noqa: T201
 
 
 if __name__ == "__main__":

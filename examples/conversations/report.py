@@ -2,6 +2,8 @@
 
 python -m examples.conversations.talk --out FILE.jsonl.gz
 python -m examples.conversations.report FILE.jsonl.gz --commit COMMIT > PAGE.md
+
+For another model: `talk --set model=NAME`, and `report --model NAME`.
 """
 
 from __future__ import annotations
@@ -22,37 +24,37 @@ WHAT = KINDS | {
     "questions left out": "of the questions, those of which the memory keeps nothing",
 }
 HEAD = """\
-# Dialogues with SmolLM2-135M-Instruct
+# Dialogues with {model}
 
-{count} dialogues of `examples/conversations/dialogues`, {turns} turns, the default model and
-settings, played once by `Memory.chat(remember=True)` with the code of commit
-{commit}. Made from the kept replies; `examples/conversations/judging.py` says which are right:
+{count} dialogues of `examples/conversations/dialogues`, {turns} turns, {settings}, played
+once by `Memory.chat(remember=True)` with the code of commit {commit}. Made from the kept
+replies; `examples/conversations/judging.py` says which are right:
 
-    python -m examples.conversations.talk --out FILE.jsonl.gz
-    python -m examples.conversations.report FILE.jsonl.gz --commit COMMIT
+    python -m examples.conversations.talk {options}--out FILE.jsonl.gz
+    python -m examples.conversations.report FILE.jsonl.gz --commit COMMIT{named}
 
-The replies of this table are in `examples/conversations/replies.jsonl.gz`; `talk --out` with a copy
+The replies of this table are in `examples/conversations/{kept}`; `talk --out` with a copy
 of it, `--seconds 0` and `--verbose` shows each wrong turn. The conversation was built with
-dialogues 1 to {first} at hand; {later} were written afterwards, before they were played. Some of
+dialogues 1 to {first} at hand; the others were written afterwards, before they were played. Some of
 what failed in these was repaired since, so they are not blind either.
 
 """
 
 
-def page(played: Mapping[str, Sequence[Round]], commit: str) -> str:
+def page(played: Mapping[str, Sequence[Round]], commit: str, about: Mapping[str, str]) -> str:
     """The report: right turns by kind, of the first dialogues, of the later ones, of all."""
     names = sorted(played)
-    sets = [names[:FIRST], names[FIRST:], names]
+    sets = [names[:FIRST], *([names[FIRST:], names] if len(names) > FIRST else [])]
     counts = [_counts(played[name] for name in chosen) for chosen in sets]
-    later = f"{FIRST + 1} to {len(names)}"
-    rows = [f"| kind | the user | 1 to {FIRST} | {later} | all | |", "|---|---|---|---|---|---|"]
+    heads = [f"1 to {FIRST}", *([f"{FIRST + 1} to {len(names)}", "all"] if len(sets) > 1 else [])]
+    rows = [f"| kind | the user | {' | '.join(heads)} | |", "|---" * (len(heads) + 3) + "|"]
     for row in ROWS:
         cells = [f"{right[row]} of {total[row]}" for right, total in counts]
         right, total = counts[-1]
         share = f"{100 * right[row] // total[row]} %"
         rows.append(f"| {' | '.join([row, WHAT[row], *cells, share])} |")
     turns = sum(len(rounds) for rounds in played.values())
-    head = HEAD.format(count=len(names), turns=turns, first=FIRST, later=later, commit=commit)
+    head = HEAD.format(count=len(names), turns=turns, first=FIRST, commit=commit, **about)
     return head + "\n".join(rows)
 
 
@@ -67,8 +69,30 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("replies", type=Path, help="a file that `talk --out` made")
     parser.add_argument("--commit", required=True, help="the code that gave the replies")
+    parser.add_argument("--model", help="a model by its name")
+    parser.add_argument("--set", default="", metavar="NAME=VALUE", help="as `talk` had it")
     options = parser.parse_args()
-    print(page(read(options.replies, dialogues()), options.commit))
+    print(page(read(options.replies, dialogues()), options.commit, _about(options)))
+
+
+def _about(options: argparse.Namespace) -> dict[str, str]:
+    """What a page says of the model and the settings."""
+    given = f"--set {options.set} " if options.set else ""
+    if not options.model:
+        return {
+            "model": "SmolLM2-135M-Instruct",
+            "settings": f"the default model{f' and {options.set}' if given else ' and settings'}",
+            "options": given,
+            "named": "",
+            "kept": "replies.jsonl.gz",
+        }
+    return {
+        "model": options.model,
+        "settings": f"this model with its shipped adapters{f' and {options.set}' if given else ''}",
+        "options": f"--set model={options.model} {given}",
+        "named": f" --model {options.model}",
+        "kept": f"replies-{options.model}.jsonl.gz",
+    }
 
 
 if __name__ == "__main__":

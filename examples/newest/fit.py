@@ -1,7 +1,7 @@
 """Fit the probe of `cmt_sdk.understanding.newest` to pairs of texts, and measure it on pairs that
 were kept apart.
 
-    python examples/newest/fit.py probe.npz
+    python examples/newest/fit.py probe.npz [MODEL]
 
 `pairs.tsv` holds, a line each: the part (hand, chat, held-out), 1 where the newer text
 gives a newer value of what the older one says, the older text, the newer one, and a question about
@@ -28,6 +28,7 @@ WEIGHTS = {"hand": 3.0, "chat": 5.0}  # of the pairs that the probe is fitted to
 
 def main() -> None:
     """Fit, measure, write."""
+    model = sys.argv[2] if len(sys.argv) > 2 else cmt_sdk.Settings().model
     with (Path(__file__).parent / "pairs.tsv").open(encoding="utf-8") as file:
         rows = [
             [cell.replace("\\n", "\n") for cell in row]
@@ -35,7 +36,7 @@ def main() -> None:
         ]
     parts = np.array([row[0] for row in rows])
     labels = np.array([row[1] == "1" for row in rows])
-    with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(folder) as memory:
+    with tempfile.TemporaryDirectory() as folder, cmt_sdk.open(folder, model=model) as memory:
         state_reader = memory._engine.state_reader
         states = state_reader.states([text_of(older, newer) for _, _, older, newer, _ in rows])
         name = state_reader.name

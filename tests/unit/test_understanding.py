@@ -112,9 +112,9 @@ def test_a_probe_learns_from_states_and_comes_back_from_bytes():
     assert (scores[:, :2] > 0).tolist() == [[True, False], [False, True]]
 
 
-def test_the_shipped_probe_is_of_the_shipped_messages():
+def test_the_shipped_probes_are_of_the_shipped_messages():
     """Else each user would fit it once more: `python tests/fit_probe.py` makes it."""
     from importlib.resources import files
 
     names = [f.name for f in (files("cmt_sdk.understanding") / "shipped").iterdir()]
-    assert [name.endswith(f"-{digest()}.npz") for name in names] == [True]
+    assert [name.endswith(f"-{digest()}.npz") for name in names] == [True, True]

@@ -5,7 +5,7 @@ The model reads the older text and, on the next line, the newer, as a user's mes
 each value of its states (see ports.StateReader) gives a number: above 0 the newer supersedes the
 older. The weights are fitted by ridge regression to 72 pairs written by hand and to 674 as people
 chat (moved, changed, corrected; against other persons, other things, what is added, diaries,
-bills). They are shipped for the default model; other models go without.
+bills). They are shipped for the models with adapters of ours; others go without.
 """
 
 from __future__ import annotations
