@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear, normalize
 
-from cmt_sdk.neural.batching import in_batches, padded_with_mask
+from cmt_sdk.neural.batching import batch_tokens, in_batches, padded_with_mask
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.partial_forward import run_until
 from cmt_sdk.reading.limits import MAX_EMBEDDED_TOKENS
@@ -130,7 +130,8 @@ class Matcher:
         """Embeddings float32 [n, dimension] of n texts, of length 1, in the order given."""
         ids = [self.lm.ids(text)[:MAX_EMBEDDED_TOKENS] for text in texts]
         with self.lm.activate("matcher"):
-            found = in_batches(ids, self._embed_batch)  # n of (dimension,)
+            most = batch_tokens(self.lm.device)
+            found = in_batches(ids, self._embed_batch, most)  # n of (dimension,)
         stacked: Vector = torch.stack(found).cpu().numpy().astype(np.float32)
         return stacked
 

@@ -1,5 +1,5 @@
-"""Partial forward passes: the first layers alone, or the later ones from given states. Pure tensor
-code.
+"""Partial forward passes: the first layers alone, all layers up to the last one's entries, or the
+later layers from given states. Pure tensor code.
 """
 
 from __future__ import annotations
@@ -61,6 +61,47 @@ def run_until(lm: FrozenModel, tokens: Tensor, layers: Sequence[int]) -> dict[in
     positions = torch.arange(start, end, device=tokens.device).clamp(max=last_position)
     try:
         taken[len(blocks)] = lm.forward(cache, input_ids=tokens, position_ids=positions[None])
+    except _Reached:
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return taken
+
+
+class _Stop:
+    """Watches attention, and ends the pass at a layer, whose entries the cache has by then."""
+
+    def __init__(self, layer: int) -> None:
+        self._layer = layer
+
+    def see(self, layer: int, *_: object) -> None:
+        """See attention.Watch."""
+        if layer == self._layer:
+            raise _Reached
+
+
+def run_entries(lm: FrozenModel, cache: Any, **inputs: Any) -> list[Tensor]:
+    """Run tokens until the cache has their entries in all layers; the last layer does no more.
+
+    By the adapter that is on, without gradients.
+
+    Args:
+        lm: The model.
+        cache: A cache of transformers, which takes the entries.
+        inputs: input_ids [batch, n] and other arguments of the model's forward.
+
+    Returns:
+        What each layer gets, [batch, n, d] each.
+    """
+    taken: list[Tensor] = []
+
+    def take_input(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        taken.append(args[0] if args else kwargs["hidden_states"])
+
+    hooks = [b.register_forward_pre_hook(take_input, with_kwargs=True) for b in lm.blocks]
+    try:
+        lm.forward(cache, **inputs, watch=_Stop(len(lm.blocks) - 1))
     except _Reached:
         pass
     finally:

@@ -10,6 +10,7 @@ from cmt_sdk.config.settings import Settings
 from cmt_sdk.memory.assembly import LocalEngine
 from cmt_sdk.neural.methods.gates import Gates, scaled, wanted
 from cmt_sdk.neural.methods.kv import KVMethod
+from cmt_sdk.neural.partial_forward import run_entries
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.testing.tiny import save_tiny, tiny_frozen
 from cmt_sdk.training import gates as fitting
@@ -98,6 +99,30 @@ def test_a_passage_is_read_once_with_gates(lm, monkeypatch):
     assert [len(m.arrays["key_codes"]) for m in made] == [
         round(0.25 * layers * heads * len(i)) for i in ids
     ]
+
+
+def test_the_last_layer_only_makes_its_entries(lm):
+    """The cache has the entries of a complete pass and the states that layers get are the same,
+    while the last layer's MLP does not run.
+    """
+    ids = torch.tensor([lm.passage_ids(TEXTS[0])])
+    start = len(lm.prefix_ids)
+    inputs = {"input_ids": ids, "position_ids": torch.arange(start, start + ids.shape[1])[None]}
+    ran = []
+    hook = lm.blocks[-1].mlp.register_forward_hook(lambda *_: ran.append("mlp"))
+    with torch.inference_mode():
+        complete, alone = lm.prefix_cache(1), lm.prefix_cache(1)
+        expected = lm.forward_with_states(complete, **inputs)
+        assert ran == ["mlp"]
+        found = run_entries(lm, alone, **inputs)
+        assert ran == ["mlp"]
+    hook.remove()
+    assert len(found) == len(expected) == len(lm.blocks)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs)
+    for mine, theirs in zip(alone.layers, complete.layers, strict=True):
+        torch.testing.assert_close(mine.keys, theirs.keys)
+        torch.testing.assert_close(mine.values, theirs.values)
 
 
 def test_gates_of_an_adapter_are_used_and_named(tmp_path):

@@ -7,7 +7,7 @@ from transformers import DynamicCache
 
 from cmt_sdk.errors import ModelUnsupported
 from cmt_sdk.neural.attention import attend
-from cmt_sdk.neural.batching import batches
+from cmt_sdk.neural.batching import batch_tokens, batches, padded
 from cmt_sdk.neural.cache import causal_mask
 from cmt_sdk.neural.methods.base import quantized_rows
 from cmt_sdk.neural.methods.kv import KVMethod
@@ -200,6 +200,16 @@ def test_batches_hold_every_index_once_within_the_bound():
     assert sorted(i for b in made for i in b) == list(range(7))
     assert made[-1] == [3]
     assert all(max(lengths[i] for i in b) * len(b) <= 2048 for b in made[:-1])
+
+
+def test_little_of_a_batch_is_padding():
+    """Rows are padded to the next multiple of eight; on a CPU a batch has at most 768 tokens."""
+    device = torch.device("cpu")
+    made = padded([[1] * 97, [2] * 5], device, 0)
+    assert made.shape == (2, 104)
+    assert made[1].tolist() == [2] * 5 + [0] * 99
+    assert batch_tokens(device) == 768
+    assert batch_tokens(torch.device("cuda")) == 2048
 
 
 def test_only_a_whole_memory_is_taken_from_elsewhere(lm, rotary):

@@ -37,7 +37,7 @@ from torch import Tensor
 from cmt_sdk.config.methods import kept_share, kv_fingerprint
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import ModelUnsupported
-from cmt_sdk.neural.batching import in_batches, padded
+from cmt_sdk.neural.batching import batch_tokens, in_batches, padded
 from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.compatibility import check_cached_reading, compare, read_probe
 from cmt_sdk.neural.frozen import FrozenModel
@@ -52,6 +52,7 @@ from cmt_sdk.neural.methods.base import (
 from cmt_sdk.neural.methods.gates import Gates
 from cmt_sdk.neural.methods.kv_layout import biases_by_layer, blocks_by_layer
 from cmt_sdk.neural.methods.kvzip import RepeatScores, top_share
+from cmt_sdk.neural.partial_forward import run_entries
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.reading.places import kept_bits, places_of
@@ -107,7 +108,7 @@ class KVMethod(CompressionMethod):
         """See CompressionMethod.compress."""
         ids = [self.lm.passage_ids(passage) for passage in passages]
         with self.lm.activate("encoder"):
-            return in_batches(ids, self._compress_batch)
+            return in_batches(ids, self._compress_batch, batch_tokens(self.lm.device))
 
     def _compress_batch(self, ids: Sequence[list[int]]) -> list[CompressedPassage]:
         """The memory of each row of token ids, by the adapter that is on."""
@@ -154,18 +155,20 @@ class KVMethod(CompressionMethod):
         inputs = {"input_ids": tokens, "position_ids": positions}
         scores: Tensor | None = None
         if is_pruned and self.gates:
-            states = self.lm.forward_with_states(cache, **inputs)
+            states = run_entries(self.lm, cache, **inputs)
             scores = self.gates.scores([s[:, :longest] for s in states], lengths)
         else:
             self.lm.forward(cache, **inputs, watch=watch)
             scores = watch.result() if watch else None
         # Attention is causal: the entries of the passage do not know of its repetition.
         passage = slice(start, start + longest)
-        keys = torch.stack([layer.keys[:, :, passage] for layer in cache.layers], dim=1)
+        own = positions[0, :longest]
+        keys = [  # layer by layer: what is computed in between stays in the CPU's caches
+            self.rotary.unrotate(layer.keys[:, :, passage], own, torch.full_like(own, number))
+            for number, layer in enumerate(cache.layers)
+        ]
         values = torch.stack([layer.values[:, :, passage] for layer in cache.layers], dim=1)
-        layers = torch.arange(keys.shape[1], device=keys.device)[:, None, None]  # (L, 1, 1)
-        keys = self.rotary.unrotate(keys, positions[0, :longest], layers)  # (B, L, KV, longest, d)
-        return keys, values, scores
+        return torch.stack(keys, dim=1), values, scores  # (B, L, KV, longest, d)
 
     def is_valid(self, memory: CompressedPassage) -> bool:
         """See CompressionMethod.is_valid: the arrays agree in number, type and width, and are

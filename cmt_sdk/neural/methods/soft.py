@@ -29,7 +29,7 @@ from torch.nn.functional import rms_norm
 
 from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import InvalidInput, ModelUnsupported
-from cmt_sdk.neural.batching import in_batches, padded
+from cmt_sdk.neural.batching import batch_tokens, in_batches, padded
 from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.compatibility import NO_REMEDY, check_cached_reading, compare, read_probe
 from cmt_sdk.neural.frozen import FrozenModel
@@ -90,7 +90,7 @@ class SoftMethod(CompressionMethod):
         """See CompressionMethod.compress."""
         ids = [self.lm.passage_ids(passage) for passage in passages]
         with self.lm.activate("encoder"):
-            made = in_batches(ids, self.encode)
+            made = in_batches(ids, self.encode, batch_tokens(self.lm.device))
         return [_packed(soft) for soft in made]
 
     def encode(self, ids: Sequence[list[int]]) -> list[SoftTokens]:
