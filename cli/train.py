@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cmt_sdk.training import Plan, Recipe
     from cmt_sdk.training.run import Prepared
 
-PARTS = ["reader", "compressor", "soft", "cmt", "matcher", "embedding", "gates"]
+PARTS = ["reader", "compressor", "soft", "cmt", "matcher", "embedding", "gates", "codec"]
 EXISTING = click.Path(exists=True, path_type=Path)
 OnStep = Callable[[Mapping[str, Any]], None]
 
@@ -152,6 +152,7 @@ def train(
     matcher     makes the embeddings for search from the base model's states
     embedding   makes better embeddings with an adapter of the lower layers; takes longer
     gates       lets kv compress a passage in one reading; takes minutes, and resumes nothing
+    codec       lets kv store a passage in fewer bytes; takes minutes, and resumes nothing
 
     Ingredients to ablate (--ablate):
 
@@ -176,8 +177,8 @@ def train(
     pauses = {name: options.pop(name) for name in ("validate_every", "save_every", "patience")}
     plan = Plan(steps, rate_for(options["part"], rate), accumulate, **pauses)
     recipe = _recipe(plan, options | ({"model": model} if model else {}))
-    if recipe.part == "gates":
-        _fit(recipe)
+    if recipe.part in FITTED:
+        FITTED[recipe.part](recipe)
         return
     prepared = prepare(recipe)
     if not prepared.is_main:
@@ -201,7 +202,7 @@ def _begins(prepared: Prepared) -> bool:
     return click.confirm("Begin?", default=True, err=True)
 
 
-def _fit(recipe: Recipe) -> None:
+def _fit_gates(recipe: Recipe) -> None:
     """Fit gates, and say how well they choose."""
     from cmt_sdk.training import train_gates
 
@@ -211,6 +212,21 @@ def _fit(recipe: Recipe) -> None:
         f"{pluralize(fitted.passages, 'passage')}; of the entries that a second reading keeps, the"
         f" gates keep {100 * fitted.recall:.1f} % on held-out passages"
     )
+
+
+def _fit_codec(recipe: Recipe) -> None:
+    """Fit a codec, and say what its memories take."""
+    from cmt_sdk.training import train_codec
+
+    with progress_bars() as update:
+        fitted = train_codec(recipe, lambda read: update("reading passages", read, 0))
+    echo(
+        f"{pluralize(fitted.passages, 'passage')}; held-out passages take"
+        f" {fitted.bytes_per_token:.0f} bytes a token"
+    )
+
+
+FITTED = {"gates": _fit_gates, "codec": _fit_codec}  # the parts that no steps train
 
 
 def _recipe(plan: Plan, options: Mapping[str, Any]) -> Recipe:

@@ -14,7 +14,7 @@ from typing import Any
 from cmt_sdk.errors import StorageDamaged, StorageNewer
 from cmt_sdk.types import Document, Fingerprint, Passage
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST = "manifest.json"
 DOCUMENTS = "documents.jsonl"
 SHARD_BYTES = 32 * 2**20  # bytes from which a shard is closed
@@ -51,7 +51,8 @@ class Manifest:
 
     def row(self) -> dict[str, Any]:
         """Return the manifest as JSON values."""
-        return {"format": FORMAT, **asdict(self)}
+        has_codec = any(made.codec for made in self.fingerprints.values())
+        return {"format": FORMAT if has_codec else 1, **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,7 +188,7 @@ def _fingerprint(row: object, name: str, where: str) -> Fingerprint:
     kinds = {"str": str, "int": int, "float": float}
     shape = {f.name: (kinds[str(f.type)],) for f in fields(Fingerprint)}
     # archives of earlier releases have none
-    given = {"keep_at_least": 0, "gates": "", **row} if isinstance(row, dict) else {}
+    given = {"keep_at_least": 0, "gates": "", "codec": "", **row} if isinstance(row, dict) else {}
     values = _shaped(given, shape, f"{where}, fingerprint {name}")
     made = Fingerprint(**values)
     if made.id != name:

@@ -109,6 +109,7 @@ _methods = {
         uses={
             "keep_at_least": "only compressor='kv' keeps entries of the KV cache",
             "scores": "only compressor='kv' chooses entries of the KV cache",
+            "codec": "only compressor='kv' stores entries of the KV cache",
             "fidelity": "only the passages of compressor='kv' are measured",
         },
         default_rerank=10,

@@ -32,6 +32,7 @@ CHOICES: Mapping[str, tuple[str, ...]] = {
     "runtime": ("auto", "torch", "onnx"),
     "aggregation": ("concat", "cmt"),
     "scores": ("auto", "repeat"),
+    "codec": ("4bit", "auto"),
 }
 BOUNDS: Mapping[str, tuple[float, float]] = {
     "compression": (1, 100),
@@ -57,6 +58,7 @@ class SettingsFields(TypedDict, total=False):
     compression: float | None
     keep_at_least: int
     scores: str
+    codec: str
     aggregation: str
     fidelity: bool
     rerank: int | None
@@ -101,6 +103,9 @@ class Settings:
             model, in one reading, where the adapter has them (the default model's has); "repeat" by
             a second reading, in which the model repeats the passage. Both kinds can be in one
             memory.
+        codec: How "kv" stores entries: "4bit" in four-bit codes; "auto" by the codec fitted for the
+            model, where the adapter has one (the default model's has), in less than half of the
+            bytes. With "auto" both kinds can be in one memory.
         aggregation: How passages compressed by soft are read: "concat", one after another, or
             "cmt", gathered into a few keys and values before the question, as published (needs an
             adapter of `cmt train --part cmt`).
@@ -135,6 +140,7 @@ class Settings:
     compression: float | None = None
     keep_at_least: int = 32
     scores: str = "auto"
+    codec: str = "4bit"
     aggregation: str = "concat"
     fidelity: bool = False
     rerank: int | None = None

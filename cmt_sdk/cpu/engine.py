@@ -23,7 +23,8 @@ from cmt_sdk.cpu.reader import CPUReader
 from cmt_sdk.cpu.shape import PARTS, Shape
 from cmt_sdk.cpu.states import CPUStateReader, FirstHalf, QuestionEmbedder
 from cmt_sdk.cpu.tokens import FilePrompts, read_json
-from cmt_sdk.errors import ModelUnsupported
+from cmt_sdk.errors import ModelError, ModelUnsupported
+from cmt_sdk.reading.codec import Codec
 from cmt_sdk.reading.limits import heard_layers
 from cmt_sdk.types import Vector
 from cmt_sdk.weights.bundle import Bundle
@@ -101,7 +102,21 @@ class CPUModel:
             raise ModelUnsupported(
                 f"the graph in {self.files.folder} is of another prompt; remove that folder"
             )
-        return Layout(self.shape, prefix)
+        return Layout(self.shape, prefix, self._codec)
+
+    @cached_property
+    def _codec(self) -> Codec | None:
+        """What decodes memories; None where none was fitted for the model."""
+        file = self.bundle.codec
+        if file is None:
+            return None
+        try:
+            heads = self.shape.layers * self.shape.kv_heads
+            return Codec.of(read_tensors(file), heads, self.shape.head)
+        except (KeyError, TypeError) as error:
+            raise ModelError(
+                f"{file} holds other tensors than it should ({error!r:.100}): `cmt train` writes it"
+            ) from error
 
     @cached_property
     def _bare(self) -> Adapter:

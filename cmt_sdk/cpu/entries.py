@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from cmt_sdk.cpu.network import Cache, value
 from cmt_sdk.cpu.shape import Shape
+from cmt_sdk.reading.codec import KIND as CODED
+from cmt_sdk.reading.codec import Codec, Entries
 from cmt_sdk.reading.codes import decoded
-from cmt_sdk.reading.places import Places, places_of
+from cmt_sdk.reading.places import kept_bits, places_of
 from cmt_sdk.types import CompressedPassage
 
 Floats = NDArray[np.float32]
@@ -47,10 +49,12 @@ class Layout:
     Attributes:
         shape: The model's sizes.
         prefix: The entries before all memories.
+        codec: Decodes memories that it made; None where the model has none.
     """
 
     shape: Shape
     prefix: Prefix
+    codec: Codec | None = None
 
     def empty(self, rows: int = 1) -> Cache:
         """A cache without a prefix: one entry a head, closed."""
@@ -62,9 +66,10 @@ class Layout:
     def cache(self, rows: Sequence[Sequence[CompressedPassage]], bias: float = 0.0) -> Cache:
         """A cache of one row of memories per prompt, each behind the prefix.
 
-        1. Find each entry's head, position and slot; pad every head of a layer to the longest.
-        2. Decode all entries, and rotate the keys to their positions.
-        3. Write the biases: `bias` for all memories of a row but the last, -inf for padding.
+        1. Decode all entries.
+        2. Find each entry's head, position and slot; pad every head of a layer to the longest.
+        3. Rotate the keys to their positions.
+        4. Write the biases: `bias` for all memories of a row but the last, -inf for padding.
 
         Args:
             rows: The memories of each row, in the order in which they are read.
@@ -72,7 +77,8 @@ class Layout:
         """
         s = self.shape
         heads = s.layers * s.kv_heads
-        places = [places_of(memories, self.prefix.length, heads) for memories in rows]
+        entries = [[self._decoded(memory) for memory in memories] for memories in rows]
+        places = [places_of([e.kept for e in row], self.prefix.length, heads) for row in entries]
         per_row = np.stack([p.per_row for p in places])  # (B, heads)
         longest = per_row.reshape(len(rows), s.layers, s.kv_heads).max((0, 2))  # (L,)
         # A layer's block is [B, kv_heads, longest]; all blocks lie one behind the other.
@@ -82,16 +88,17 @@ class Layout:
         values = np.zeros_like(keys)
         biases = np.full(len(keys), -math.inf, np.float32)
         layer_of, head_of = np.divmod(np.arange(heads), s.kv_heads)
-        for b, (memories, place) in enumerate(zip(rows, places, strict=True)):
+        for b, (row, place) in enumerate(zip(entries, places, strict=True)):
             starts = blocks[layer_of] + (b * s.kv_heads + head_of) * longest[layer_of]  # (heads,)
             first = (starts[:, None] + np.arange(self.prefix.length)).reshape(-1)
             keys[first] = self.prefix.keys.reshape(-1, s.head)
             values[first] = self.prefix.values.reshape(-1, s.head)
             biases[first] = 0.0
-            if memories:
+            if row:
                 targets = starts[place.row] + place.slot
-                keys[targets], values[targets] = self._decoded(memories, place)
-                is_best = place.memory == len(memories) - 1
+                keys[targets] = self._rotated(np.concatenate([e.keys for e in row]), place.position)
+                values[targets] = np.concatenate([e.values for e in row])
+                is_best = place.memory == len(row) - 1
                 biases[targets] = np.where(is_best, 0.0, bias)
         cut = blocks[1:]
 
@@ -107,16 +114,18 @@ class Layout:
             [place.end for place in places],
         )
 
-    def _decoded(
-        self, memories: Sequence[CompressedPassage], places: Places
-    ) -> tuple[Floats, Floats]:
-        """Keys, rotated to their positions, and values [n, head_dim] of all entries."""
-        heads = len(memories[0].arrays["key_mean"])
-        means = np.concatenate([m.arrays["key_mean"] for m in memories]).astype(np.float32)
-        keys = np.concatenate([decoded(m, "key") for m in memories])
-        keys += means[places.memory * heads + places.row]
-        values = np.concatenate([decoded(m, "value") for m in memories])
-        return self._rotated(keys, places.position), values
+    def _decoded(self, memory: CompressedPassage) -> Entries:
+        """The entries of a memory, in the codes of a codec or of four bits.
+
+        Raises:
+            StorageDamaged: It is not one of this model.
+        """
+        if self.codec is not None and memory.kind == CODED:
+            return self.codec.decode(memory)
+        kept = kept_bits(memory)  # (heads, tokens)
+        means = memory.arrays["key_mean"].astype(np.float32)
+        keys = decoded(memory, "key") + means.repeat(kept.sum(1, dtype=np.int64), axis=0)
+        return Entries(kept, keys, decoded(memory, "value"))
 
     def _rotated(self, keys: Floats, positions: NDArray[np.int64]) -> Floats:
         """Keys [n, head_dim] at position 0, rotated to their positions [n]."""

@@ -400,14 +400,15 @@ class LocalEngine:
             encoder=self._bundle.encoder_hash,
             matcher=self._embedded.digest if self._embedded else self._bundle.matcher_hash,
             format=FORMAT,
-            gates=self._bundle.gates_hash if self._uses_gates else "",
+            gates=self._bundle.gates_hash if self._is_auto("scores") else "",
+            codec=self._bundle.codec_hash if self._is_auto("codec") else "",
             **of_method,
         )
 
-    @property
-    def _uses_gates(self) -> bool:
+    def _is_auto(self, setting: str) -> bool:
+        """Whether the method uses a setting, at "auto": by the part that the bundle has."""
         s = self._settings
-        return "scores" in s.method.uses and s.scores == "auto"
+        return setting in s.method.uses and getattr(s, setting) == "auto"
 
     @property
     def _matcher(self) -> Matcher:

@@ -44,14 +44,15 @@ class Places:
     end: int
 
 
-def places_of(memories: Sequence[CompressedPassage], prefix_length: int, rows: int) -> Places:
+def places_of(bits: Sequence[NDArray[np.uint8]], prefix_length: int, rows: int) -> Places:
     """Find the place of each entry.
 
     Positions count the tokens of the passages, kept or not; slots count the entries of a row. So a
     pruned memory keeps the distances between its tokens, and takes up less space.
 
     Args:
-        memories: The memories, in the order in which they are read.
+        bits: Which entries each memory holds, 0 or 1, [rows, tokens], in the order in which the
+            memories are read.
         prefix_length: Tokens before them.
         rows: Layers times key-value heads.
     """
@@ -61,9 +62,8 @@ def places_of(memories: Sequence[CompressedPassage], prefix_length: int, rows: i
     owners = []
     filled = np.full(rows, prefix_length)  # (rows,) entries of each row so far
     start = prefix_length  # the position of the memory's first token
-    for number, memory in enumerate(memories):
-        # The codes of a memory are in the order of its bits: row by row, then by token.
-        kept = kept_bits(memory)  # (rows, tokens)
+    for number, kept in enumerate(bits):
+        # The entries of a memory are in the order of its bits: row by row, then by token.
         row, position = np.nonzero(kept)  # (n,) each, n entries of this memory
         counts = kept.sum(1, dtype=np.int64)  # (rows,)
         first = np.cumsum(counts) - counts  # (rows,) index of each row's first entry in `row`
@@ -73,7 +73,7 @@ def places_of(memories: Sequence[CompressedPassage], prefix_length: int, rows: i
         slots.append(place_in_memory + filled[row])
         owners.append(np.full(len(row), number))
         filled = filled + counts
-        start += memory.tokens
+        start += kept.shape[1]
     return Places(
         row=_joined(found_rows),
         position=_joined(positions),

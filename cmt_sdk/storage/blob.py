@@ -18,7 +18,8 @@ from cmt_sdk.errors import InvalidInput, StorageDamaged, StorageNewer
 from cmt_sdk.types import CompressedPassage
 
 MAGIC = b"CMTM"
-VERSION = 1
+VERSION = 2
+SINCE = {"kv2": 2}  # the format that first had a kind; that of all others is 1
 ALIGN = 16
 HEADER = struct.Struct("<4sHHI8s")  # magic, version, arrays, tokens, kind
 CHECKSUM = struct.Struct("<I")  # CRC-32 of all other bytes
@@ -53,7 +54,8 @@ def pack(passage: CompressedPassage) -> bytes:
         data.append(array.tobytes() + bytes(filled - array.nbytes))
         offset += filled
     body = b"".join(entries) + b"".join(data)
-    header = HEADER.pack(MAGIC, VERSION, len(passage.arrays), passage.tokens, passage.kind.encode())
+    version = SINCE.get(passage.kind, 1)
+    header = HEADER.pack(MAGIC, version, len(passage.arrays), passage.tokens, passage.kind.encode())
     return header + CHECKSUM.pack(zlib.crc32(body, zlib.crc32(header))) + body
 
 

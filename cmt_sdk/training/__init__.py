@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate, objectives_for, rate_for
-from cmt_sdk.training.run import Prepared, prepare, train_gates
+from cmt_sdk.training.run import Prepared, prepare, train_codec, train_gates
 from cmt_sdk.training.task import Plan, Progress
 
 __all__ = [
@@ -21,5 +21,6 @@ __all__ = [
     "objectives_for",
     "prepare",
     "rate_for",
+    "train_codec",
     "train_gates",
 ]

@@ -16,7 +16,7 @@ from cmt_sdk.errors import InvalidInput, InvalidSetting
 from cmt_sdk.training.losses import Objectives
 from cmt_sdk.training.task import Plan
 
-PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "embedding", "gates")
+PARTS = ("reader", "compressor", "soft", "cmt", "matcher", "embedding", "gates", "codec")
 _READ = ("reader", "compressor", "soft", "cmt")
 INGREDIENTS = {
     "distractors": _READ,  # passages in addition to the right one
@@ -85,7 +85,8 @@ class Recipe:
             adapters learn), "soft" (makes and reads soft memories), "cmt" (makes soft memories and
             gathers them as published), "matcher" (makes embeddings of the bare model's states: a
             head learns), "embedding" (makes embeddings: an adapter of the lower layers learns with
-            the head), "gates" (scores the entries of kv memories in one pass; `train_gates`).
+            the head), "gates" (scores the entries of kv memories in one pass; `train_gates`),
+            "codec" (encodes the entries of kv memories; `train_codec`).
         out: The folder of the run and its bundle.
         questions: Question files, or folders of the files that MIXTURE names.
         texts: Files and folders of plain text, of which questions are made.

@@ -10,20 +10,28 @@ import random
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
+from cmt_sdk.config.methods import find_method
+from cmt_sdk.config.settings import Settings
 from cmt_sdk.errors import InvalidInput
 from cmt_sdk.neural.frozen import FrozenModel
-from cmt_sdk.neural.methods.kv import check_kv
-from cmt_sdk.training import resources
+from cmt_sdk.neural.methods.gates import Gates
+from cmt_sdk.neural.methods.kv import KVMethod, check_kv
+from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.questions.dataset import QuestionedPassage
+from cmt_sdk.training import codec, gates, resources
 from cmt_sdk.training.card import write_card
+from cmt_sdk.training.codec import FittedCodec, fit_codec
 from cmt_sdk.training.data import hold_out, read_questions
 from cmt_sdk.training.distributed import Workers
-from cmt_sdk.training.gates import PASSAGES, FittedGates, fit_gates
+from cmt_sdk.training.gates import FittedGates, fit_gates
 from cmt_sdk.training.loop import time_one_step, train
 from cmt_sdk.training.recipe import DatasetSizes, Recipe, ResourceEstimate
 from cmt_sdk.training.sizes import ModelSizes
@@ -32,12 +40,12 @@ from cmt_sdk.training.tasks import Passages, make_task
 from cmt_sdk.training.texts import PASSAGE_TOKENS, read_texts
 from cmt_sdk.weights.adapters import active, attach_adapters
 from cmt_sdk.weights.bundle import MANIFEST, Bundle, find_bundle, read_bundle
-from cmt_sdk.weights.loading import find_device, load_base, outline
+from cmt_sdk.weights.loading import find_device, load_base, load_part, outline
 from cmt_sdk.weights.registry import model_info
 
 # Passages that a part needs to distinguish; other parts need 2, one to learn from and one to judge.
 MIN_PASSAGES = {"matcher": 8, "embedding": 8}
-JUDGED_BY = 30  # held-out passages that gates are judged by
+JUDGED_BY = 30  # held-out passages that gates and codecs are judged by
 LONG = 0.95  # the share of passages that are at most as long as the one that memory is counted for
 BYTES_PER_TOKEN = 4
 
@@ -162,36 +170,77 @@ def train_gates(recipe: Recipe, on_passage: Callable[[int], None] = lambda _: No
         ModelNotFound: The model or an adapter is not on this machine.
         ModelUnsupported: The model cannot read KV memories.
     """
+    lm, _ = _opened(recipe)
+    learned, judged = _drawn(recipe, lm, gates.PASSAGES)
+    fitted = fit_gates(
+        lm,
+        [p.context for p in learned],
+        [p.context for p in judged],
+        minutes=recipe.minutes,
+        on_passage=on_passage,
+    )
+    _write_part(
+        recipe, {"weight": fitted.gates.weight.half(), "bias": fitted.gates.bias.contiguous()}
+    )
+    return fitted
+
+
+def train_codec(recipe: Recipe, on_passage: Callable[[int], None] = lambda _: None) -> FittedCodec:
+    """Fit the codec that encodes KV entries (part "codec"), and write a bundle with it.
+
+    Args:
+        recipe: The run.
+        on_passage: Called with the number of passages read.
+
+    Raises:
+        InvalidInput, ModelNotFound, ModelUnsupported: As in `train_gates`.
+    """
+    lm, before = _opened(recipe)
+    scorer = load_part(before.gates, partial(Gates.of, lm)) if before.gates else None
+    keep = 1 / before.default_compression(find_method("kv"))
+    method = KVMethod(lm, Rotary(lm.model), keep, Settings().keep_at_least, scorer)
+    learned, judged = _drawn(recipe, lm, codec.PASSAGES)
+    fitted = fit_codec(method, learned, judged, minutes=recipe.minutes, on_passage=on_passage)
+    found = fitted.codec
+    tensors = {"mean": found.mean, "basis": found.basis.astype("f2"), "classes": found.classes}
+    _write_part(recipe, {name: torch.from_numpy(array) for name, array in tensors.items()})
+    return fitted
+
+
+def _opened(recipe: Recipe) -> tuple[FrozenModel, Bundle]:
+    """The recipe's model, which can read KV memories, and the bundle that it starts from."""
     loaded = load_base(recipe.model, precision="auto", device=recipe.device)
     before = _started_from(recipe)
     attach_adapters(loaded, before.adapters)
     lm = FrozenModel(loaded.model, loaded.tokenizer, lambda name: active(loaded, name))
     check_kv(lm)
-    learned, judged = _parted(recipe, read_questions(recipe.questions), loaded.tokenizer)
+    return lm, before
+
+
+def _drawn(
+    recipe: Recipe, lm: FrozenModel, count: int
+) -> tuple[list[QuestionedPassage], list[QuestionedPassage]]:
+    """Up to `count` passages to learn from, and some held out."""
+    learned, judged = _parted(recipe, read_questions(recipe.questions), lm.tokenizer)
     rng = random.Random(recipe.seed)  # noqa: S311 - a reproducible draw, no secret
-    fitted = fit_gates(
-        lm,
-        _spread(learned, PASSAGES, rng),
-        _spread(judged, JUDGED_BY, rng),
-        minutes=recipe.minutes,
-        on_passage=on_passage,
-    )
+    return _spread(learned, count, rng), _spread(judged, JUDGED_BY, rng)
+
+
+def _write_part(recipe: Recipe, tensors: Mapping[str, Tensor]) -> None:
+    """Write the tensors that were fitted, and the bundle."""
     folder = recipe.out / "adapter"
     folder.mkdir(parents=True, exist_ok=True)
-    tensors = {"weight": fitted.gates.weight.half(), "bias": fitted.gates.bias}
-    save_file(tensors, folder / "gates.safetensors")
+    save_file(dict(tensors), folder / f"{recipe.part}.safetensors")
     _write_bundle(recipe)
-    return fitted
 
 
-def _spread(files: Passages, count: int, rng: random.Random) -> list[str]:
-    """Texts of up to `count` passages, as many of one file as of another where they have them."""
-    drawn: list[str] = []
+def _spread(files: Passages, count: int, rng: random.Random) -> list[QuestionedPassage]:
+    """Up to `count` passages, as many of one file as of another where they have them."""
+    drawn: list[QuestionedPassage] = []
     for left, passages in zip(
         range(len(files), 0, -1), sorted(files.values(), key=len), strict=True
     ):
-        some = rng.sample(list(passages), min(len(passages), (count - len(drawn)) // left))
-        drawn += [p.context for p in some]
+        drawn += rng.sample(list(passages), min(len(passages), (count - len(drawn)) // left))
     rng.shuffle(drawn)
     return drawn
 
@@ -247,11 +296,12 @@ def _write_bundle(recipe: Recipe) -> None:
     before = _started_from(recipe)
     kept: tuple[Path | None, ...] = (before.match, before.matcher)
     if finds:
-        kept = (before.reader, before.encoder, before.aggregate, before.gates)
-    elif recipe.part == "gates":
-        kept = (*kept, before.reader, before.encoder)
-    elif recipe.part == "reader":  # the entries stay as they are, and so do their scores
-        kept = (*kept, before.gates)
+        kept = (before.reader, before.encoder, before.aggregate, before.gates, before.codec)
+    elif recipe.part in ("gates", "codec"):
+        other = before.codec if recipe.part == "gates" else before.gates
+        kept = (*kept, before.reader, before.encoder, other)
+    elif recipe.part == "reader":  # the entries stay as they are: so do their scores and codes
+        kept = (*kept, before.gates, before.codec)
     for part in (*filter(None, kept), *(recipe.out / "adapter").iterdir()):
         if part.is_dir():
             shutil.copytree(part, recipe.out / part.name, dirs_exist_ok=True)

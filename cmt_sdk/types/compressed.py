@@ -19,6 +19,7 @@ class Fingerprint:
     """What made a compressed passage. A model reads only compressed passages of its own
     fingerprint, except that `keep`, `keep_at_least` and `gates` may differ, and `quantization`
     between bf16, fp16 and fp32: the same weights, and far closer to each other than to four bits.
+    Those in four-bit codes are read with any codec.
 
     Attributes:
         model: The name of the base model.
@@ -33,6 +34,7 @@ class Fingerprint:
         keep_at_least: Tokens of every passage whose entries are all kept. 0 in compressed passages
             that were made before this setting existed; their id stays.
         gates: SHA-256 prefix of the gates that scored the entries; "" where a second reading did.
+        codec: SHA-256 prefix of the codec that encoded the entries; "" for four-bit codes.
     """
 
     model: str
@@ -46,11 +48,12 @@ class Fingerprint:
     format: int
     keep_at_least: int = 0
     gates: str = ""
+    codec: str = ""
 
     @property
     def id(self) -> str:
         """Sixteen hexadecimal digits that name this fingerprint."""
-        later = ("keep_at_least", "gates")  # fields that earlier fingerprints do not have
+        later = ("keep_at_least", "gates", "codec")  # fields that earlier fingerprints do not have
         named = {name: value for name, value in asdict(self).items() if name not in later or value}
         return hashlib.sha256(json.dumps(named, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -61,6 +64,8 @@ class Fingerprint:
         may = {"keep", "keep_at_least", "gates", "model"}
         if {self.quantization, other.quantization} <= {"bf16", "fp16", "fp32"}:
             may.add("quantization")
+        if not self.codec:
+            may.add("codec")
         pairs = {
             f.name: (getattr(self, f.name), getattr(other, f.name))
             for f in fields(self)

@@ -2,8 +2,8 @@
 
 A bundle is a folder with `cmt-adapter.json` and the trained parts: `reader/`, `encoder/` and
 `matcher/` (peft's own format), `match.safetensors` (neural.embedding.MatchHead),
-`gates.safetensors` (neural.methods.gates.Gates) and `aggregate.safetensors`
-(neural.methods.aggregation.Aggregator). Knows no torch.
+`gates.safetensors` (neural.methods.gates.Gates), `codec.safetensors` (reading.codec.Codec) and
+`aggregate.safetensors` (neural.methods.aggregation.Aggregator). Knows no torch.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class Bundle:
         match: The head that makes embeddings of states, a safetensors file.
         aggregate: psi and pi, a safetensors file.
         gates: What predicts the scores of KV entries, a safetensors file.
+        codec: What encodes KV entries, a safetensors file.
         compressor: The method of the compressed passages that the adapters make and read.
         vector_weight: The weight of similar meaning against common words.
     """
@@ -45,6 +46,7 @@ class Bundle:
     match: Path | None = None
     aggregate: Path | None = None
     gates: Path | None = None
+    codec: Path | None = None
     compressor: str = DEFAULT_METHOD
     vector_weight: float = 0.1
 
@@ -77,6 +79,11 @@ class Bundle:
     def gates_hash(self) -> str:
         """The hash of the gates; "" where none were fitted."""
         return _hash([self.gates]) if self.gates else ""
+
+    @property
+    def codec_hash(self) -> str:
+        """The hash of the codec; "" where none was fitted."""
+        return _hash([self.codec]) if self.codec else ""
 
 
 def _hash(parts: list[Path | None]) -> str:
@@ -195,6 +202,7 @@ def read_bundle(folder: Path) -> Bundle:
         match=part("match.safetensors"),
         aggregate=part("aggregate.safetensors"),
         gates=part("gates.safetensors"),
+        codec=part("codec.safetensors"),
         compressor=compressor,
         vector_weight=vector_weight,
     )

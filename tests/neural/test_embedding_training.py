@@ -379,16 +379,20 @@ def test_a_trained_part_stands_beside_the_shipped_ones(part, kept, tmp_path, mon
 @pytest.mark.parametrize(
     ("part", "kept"), [("reader", True), ("matcher", True), ("compressor", False), ("soft", False)]
 )
-def test_gates_stay_with_the_encoder_that_they_were_fitted_to(part, kept, tmp_path, monkeypatch):
+def test_gates_and_codec_stay_with_the_encoder_that_they_were_fitted_to(
+    part, kept, tmp_path, monkeypatch
+):
     """A new encoder makes other entries."""
     folder = shipped(tmp_path / "shipped", "b")
     (folder / "gates.safetensors").write_bytes(b"gates")
+    (folder / "codec.safetensors").write_bytes(b"codec")
     before = read_bundle(folder)
     monkeypatch.setattr(run, "find_bundle", lambda *_: before)
     monkeypatch.setattr(run, "model_info", lambda _: type("Model", (), {"sha256": "b"}))
     (tmp_path / "out" / "adapter").mkdir(parents=True)
     run._write_bundle(Recipe(part, tmp_path / "out", ["questions"], model="m"))
-    assert (read_bundle(tmp_path / "out").gates is not None) == kept
+    made = read_bundle(tmp_path / "out")
+    assert (made.gates is not None, made.codec is not None) == (kept, kept)
 
 
 @pytest.mark.usefixtures("later_is_better")

@@ -1,7 +1,7 @@
-"""What is fuzzed: bytes as a stored memory, and bytes as an archive. Hypothesis drives it in the
+"""What is fuzzed: bytes as a stored memory, as one of a codec, and as an archive. Hypothesis drives it in the
 short form, atheris in the long.
 
-python -m tests.reliability.fuzzing blob|archive CORPUS -max_total_time=300      (libFuzzer's
+python -m tests.reliability.fuzzing blob|codec|archive CORPUS -max_total_time=300      (libFuzzer's
 options; needs atheris)
 """
 
@@ -15,16 +15,19 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from types import FunctionType, ModuleType
 
 import numpy as np
+import zstandard
 from safetensors.numpy import save
 
 from cmt_sdk.archive.contents import opened
 from cmt_sdk.archive.files import disk_errors
 from cmt_sdk.errors import CMTError, StorageDamaged, StorageNewer
+from cmt_sdk.reading.codec import Codec
 from cmt_sdk.storage.blob import pack, unpack
 from cmt_sdk.testing.fakes import FINGERPRINT
 from cmt_sdk.types import CompressedPassage
@@ -36,6 +39,25 @@ SAMPLE = CompressedPassage(
     7,
     {"codes": np.arange(10, dtype=np.uint8).reshape(5, 2), "scales": np.ones((3, 1), np.float16)},
 )
+
+
+RANDOM = np.random.default_rng(0)
+CODEC = Codec.of(
+    {
+        "mean": RANDOM.standard_normal((2, 3, 4)),
+        "basis": RANDOM.standard_normal((2, 3, 4, 4)),
+        "classes": np.tile(np.array([3, 2, 2, 0]), (2, 3, 1)),
+    },
+    rows=3,
+    width=4,
+)
+
+
+def coded(tokens: int) -> CompressedPassage:
+    """A memory of the codec."""
+    kept = RANDOM.random((3, tokens)) < 0.5
+    entries = RANDOM.standard_normal((2, int(kept.sum()), 4)).astype(np.float32)
+    return CODEC.encode(*entries, kept)
 
 
 def blob(data: bytes) -> None:
@@ -52,6 +74,29 @@ def blob(data: bytes) -> None:
         )
         for array in memory.arrays.values():
             array.tobytes()  # touches every byte that it claims
+
+
+def codec(data: bytes) -> None:
+    """Bytes as a memory of a codec, with a checksum that fits, and as the codes of one whose kept
+    bits they begin with: entries that are numbers, or our error.
+    """
+    arrays = {
+        "kept": np.frombuffer(zstandard.compress(data[: CODEC.mean.shape[1]]), np.uint8),
+        "codes": np.frombuffer(data[CODEC.mean.shape[1] :], np.uint8),
+    }
+    tried = [CompressedPassage("kv2", 1 + sum(data) % 8, arrays)]
+    with suppress(StorageDamaged, StorageNewer):
+        tried.append(unpack(sealed(data)))
+    for memory in tried:
+        try:
+            entries = CODEC.decode(memory)
+        except StorageDamaged:
+            continue
+        shape = (int(entries.kept.sum()), CODEC.mean.shape[2])
+        assert entries.kept.shape == (CODEC.mean.shape[1], memory.tokens)
+        assert entries.keys.shape == entries.values.shape == shape
+        assert np.isfinite(entries.keys).all()
+        assert np.isfinite(entries.values).all()
 
 
 def sealed(data: bytes) -> bytes:
@@ -141,11 +186,18 @@ def seeds(target: str) -> list[bytes]:
     """Sound inputs that mutation starts from."""
     if target == "blob":
         return [pack(SAMPLE), pack(CompressedPassage("soft", 0, {}))]
+    if target == "codec":
+        made = [coded(7), coded(40)]
+        return [pack(m) for m in made] + [m.arrays["codes"].tobytes() for m in made]
     whole = members()
     return [*(bytes([n]) + data for n, data in enumerate(whole.values())), b"\x04" + zipped(whole)]
 
 
-TARGETS: Mapping[str, Callable[[bytes], None]] = {"blob": blob, "archive": archive}
+TARGETS: Mapping[str, Callable[[bytes], None]] = {
+    "blob": blob,
+    "codec": codec,
+    "archive": archive,
+}
 
 
 def _functions(module: ModuleType) -> Iterator[FunctionType]:
@@ -167,6 +219,7 @@ def main() -> None:
         (corpus / f"seed-{number}").write_bytes(seed)
     for name in (
         "cmt_sdk.storage.blob",
+        "cmt_sdk.reading.codec",
         "cmt_sdk.archive.contents",
         "cmt_sdk.archive.layout",
         "zipfile",

@@ -232,11 +232,9 @@ def old(tmp_path_factory) -> Path:
     return folder
 
 
-def holds(
-    folder: Path, texts: dict[str, str] = TEXTS, encoder: str = "", only: bool = False
-) -> None:
+def holds(folder: Path, texts: dict[str, str] = TEXTS, only: bool = False, **maker: str) -> None:
     """The folder opens, holds these documents, compresses what waits, and is well."""
-    with open_with(folder, encoder, create=False) as memory:
+    with open_with(folder, **maker, create=False) as memory:
         held = {d.id: d.text for d in memory.documents()}
         assert {n: t for n, t in held.items() if n in texts} == texts
         assert not only or held == texts
@@ -284,6 +282,17 @@ def after_reencode(folder: Path, _: Path) -> None:
         assert memory.stats().pending == 0
         assert {f.encoder for f in memory._store.fingerprints()} == {OTHER}
     holds(folder, encoder=OTHER)
+
+
+def after_recode(folder: Path, _: Path) -> None:
+    """Where it was stopped every passage is read, of either kind; then it goes on."""
+    with open_with(folder, codec=OTHER) as memory:
+        assert {f.codec for f in memory._store.fingerprints()} <= {"", OTHER}
+        assert memory.model.ask("word0007").text
+        memory.reencode()
+        assert memory.stats().pending == 0
+        assert {f.codec for f in memory._store.fingerprints()} == {OTHER}
+    holds(folder, codec=OTHER)
 
 
 def after_backup(folder: Path, tmp_path: Path) -> None:
@@ -356,6 +365,7 @@ AFTER: dict[str, Callable[[Path, Path], None]] = {
     "export": after_export,
     "import": after_import,
     "reencode": after_reencode,
+    "recode": after_recode,
     "backup": after_backup,
     "repair": after_repair,
     "follow": after_follow,
@@ -420,7 +430,7 @@ def test_killed_in_one_operation(job, zygote, whole, old, tmp_path, tally):
 @pytest.mark.parametrize("job", AFTER)
 def test_killed_in_one_operation_often(job, zygote, whole, old, tmp_path, tally):
     """As above, for long."""
-    killed_in(job, 40, zygote, whole, old, tmp_path, tally)
+    killed_in(job, 100 if job == "recode" else 40, zygote, whole, old, tmp_path, tally)
 
 
 @pytest.mark.parametrize("job", ["forget", "reencode", "backup", "repair"])

@@ -73,6 +73,13 @@ def test_no_bytes_break_the_reader_of_memories(data):
     TARGETS["blob"](data)
 
 
+@settings(FEW, max_examples=1_500)
+@given(mutations("codec"))
+def test_no_bytes_break_the_codec(data):
+    """Entries that are numbers and as many as the bits say, or StorageDamaged."""
+    TARGETS["codec"](data)
+
+
 @settings(FEW, max_examples=500)
 @given(mutations("archive"))
 @example(TOO_LONG)

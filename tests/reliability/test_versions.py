@@ -15,6 +15,7 @@ import pytest
 
 from cmt_sdk import __version__, repair
 from cmt_sdk.errors import StorageNewer
+from cmt_sdk.storage.blob import VERSION
 from cmt_sdk.storage.schema import MIGRATIONS
 from cmt_sdk.testing.fakes import open_fake
 from tests.reliability.stores.make import expected
@@ -154,12 +155,12 @@ def test_memories_of_a_later_format_are_refused_and_kept(release):
         row, data = db.execute(
             "SELECT passage_id, data FROM memories ORDER BY passage_id LIMIT 1"
         ).fetchone()
-        later = data[:4] + struct.pack("<H", 2) + data[6:]
+        later = data[:4] + struct.pack("<H", VERSION + 1) + data[6:]
         db.execute("UPDATE memories SET data = ? WHERE passage_id = ?", (later, row))
         db.commit()
         with (
             open_fake(folder, create=False) as memory,
-            pytest.raises(StorageNewer, match=r"format 2.* update cmt-sdk"),
+            pytest.raises(StorageNewer, match=rf"format {VERSION + 1}.* update cmt-sdk"),
         ):
             memory._store.load([row], memory.fingerprint)
         assert db.execute("SELECT data FROM memories WHERE passage_id = ?", (row,)).fetchone() == (
@@ -178,6 +179,6 @@ def test_an_archive_of_a_later_release_changes_nothing(release, tmp_path):
         for name, data in members.items():
             archive.writestr(name, data)
     with open_fake(tmp_path / "new") as memory:
-        with pytest.raises(StorageNewer, match="format 99, this release reads up to 1"):
+        with pytest.raises(StorageNewer, match="format 99, this release reads up to 2"):
             memory.import_archive(tmp_path / "later.cmt")
         assert memory.stats().versions == 0

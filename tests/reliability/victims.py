@@ -35,13 +35,14 @@ class Notes:
         os.write(self._handle, json.dumps(what).encode() + b"\n")
 
 
-def open_with(folder: Path, encoder: str = "", **settings: Any) -> Any:
-    """A memory with the fake engine; `encoder` makes it another model. With a key around it is an
-    encrypted one.
+def open_with(folder: Path, encoder: str = "", codec: str = "", **settings: Any) -> Any:
+    """A memory with the fake engine; `encoder` makes it another model, `codec` one with a codec.
+    With a key around it is an encrypted one.
     """
     from cmt_sdk.testing.fakes import FakeEngine, open_fake
 
-    engine = FakeEngine.of(encoder=encoder) if encoder else None
+    made = {name: value for name, value in (("encoder", encoder), ("codec", codec)) if value}
+    engine = FakeEngine.of(**made) if made else None
     return open_fake(folder, engine, encrypted="CMT_KEY" in os.environ, **settings)
 
 
@@ -124,6 +125,13 @@ def reencode(order: dict[str, Any], note: Notes) -> None:
         note(done="reencode")
 
 
+def recode(order: dict[str, Any], note: Notes) -> None:
+    """Make all memories anew in the codes of a codec; those in four bits are read meanwhile."""
+    with open_with(Path(order["folder"]), codec=OTHER) as memory:
+        memory.reencode()
+        note(done="recode")
+
+
 def backup(order: dict[str, Any], note: Notes) -> None:
     """Copy the database over the copy that is there."""
     with open_with(Path(order["folder"])) as memory:
@@ -180,6 +188,7 @@ JOBS = {
         export,
         import_,
         reencode,
+        recode,
         backup,
         repair,
         follow,

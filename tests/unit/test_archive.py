@@ -741,7 +741,7 @@ def test_a_false_count_is_refused(whole: Path, count: str) -> None:
 
 def test_a_newer_format_is_named_as_such(whole: Path) -> None:
     """The remedy is another release, not another file."""
-    assert "format 2" in refused(with_manifest(whole, format=2), StorageNewer)
+    assert "format 3" in refused(with_manifest(whole, format=3), StorageNewer)
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,8 @@ def test_every_flipped_bit_is_noticed():
 
 def test_a_later_format_is_named():
     """The message says which format it is, which one this release reads, and what to do."""
-    with pytest.raises(StorageNewer, match=r"format 2, this release reads up to 1: update cmt-sdk"):
-        unpack(rewritten(4, "<H", 2))
+    with pytest.raises(StorageNewer, match=r"format 3, this release reads up to 2: update cmt-sdk"):
+        unpack(rewritten(4, "<H", 3))
 
 
 @pytest.mark.parametrize(

@@ -24,10 +24,6 @@ from cmt_sdk.types import CompressedPassage
 
 T = TypeVar("T")
 
-# Tokens of a memory from an archive or another database: a forged one could claim more and its bits
-# would expand to gigabytes.
-MAX_PASSAGE_TOKENS = 2**15
-
 
 class TrainedParts(Protocol):
     """Gives a method the tensors that were trained for it."""

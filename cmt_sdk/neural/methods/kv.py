@@ -1,5 +1,5 @@
-"""The method `kv`: a passage becomes the KV-cache entries that matter, without positions, in four
-bits.
+"""The method `kv`: a passage becomes the KV-cache entries that matter, without positions, in the
+codes of the model's codec, or of four bits.
 
 To compress a passage:
 
@@ -10,8 +10,8 @@ To compress a passage:
 2. Keys are rotated back to position 0 (`rope.py`), so that a memory fits anywhere in a prompt.
 3. The entries with the best scores are kept, over all layers and heads together: each head of each
    layer keeps a number of its own.
-4. From the kept keys the mean of their head is taken off; both are rounded to four bits
-   (`quantization.py`).
+4. With a codec fitted for the model they are encoded by it (`reading/codec.py`). Without, the mean
+   of their head is taken off the keys, and both are rounded to four bits (`quantization.py`).
 
 To read memories, `KVMethod.cache` lays their entries out one memory after another; no token of a
 passage is processed. Passages do not see each other, as in block attention (Ma et al. 2024, arXiv
@@ -42,7 +42,6 @@ from cmt_sdk.neural.cache import MemoryCache, stacked
 from cmt_sdk.neural.compatibility import check_cached_reading, compare, read_probe
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import (
-    MAX_PASSAGE_TOKENS,
     CompressionMethod,
     TrainedParts,
     as_tensor,
@@ -55,6 +54,9 @@ from cmt_sdk.neural.methods.kvzip import RepeatScores, top_share
 from cmt_sdk.neural.partial_forward import run_entries
 from cmt_sdk.neural.quantization import GROUP, KEY_GROUP, dequantize, quantize
 from cmt_sdk.neural.rope import Rotary
+from cmt_sdk.reading.codec import KIND as CODED
+from cmt_sdk.reading.codec import Codec, Entries
+from cmt_sdk.reading.limits import MAX_PASSAGE_TOKENS
 from cmt_sdk.reading.places import kept_bits, places_of
 from cmt_sdk.text.prompt_messages import REPEAT
 from cmt_sdk.types import CompressedPassage
@@ -75,6 +77,8 @@ class KVMethod(CompressionMethod):
         at_least: Tokens of a passage whose entries are kept in any case, as a mean over layers and
             heads: a passage of at most `at_least` tokens is kept completely.
         gates: Predict the scores; None where a second reading gives them.
+        codec: Decodes memories that it made; None where none was fitted for the model.
+        encodes: Whether memories are made by the codec, if there is one.
     """
 
     lm: FrozenModel
@@ -82,6 +86,8 @@ class KVMethod(CompressionMethod):
     keep: float = 1.0
     at_least: int = 0
     gates: Gates | None = None
+    codec: Codec | None = None
+    encodes: bool = True
 
     def __post_init__(self) -> None:
         width = self.lm.kv_shape[2]
@@ -95,7 +101,10 @@ class KVMethod(CompressionMethod):
         """See CompressionMethod.create."""
         is_auto = settings.scores == "auto"
         gates = trained("gates", partial(Gates.of, lm)) if is_auto else None
-        return cls(lm, check_kv(lm), settings.keep, settings.keep_at_least, gates)
+        layers, heads, width = lm.kv_shape
+        codec = trained("codec", lambda found: Codec.of(_arrays(found), layers * heads, width))
+        kept = settings.keep, settings.keep_at_least
+        return cls(lm, check_kv(lm), *kept, gates, codec, settings.codec == "auto")
 
     def fingerprint(self) -> Mapping[str, Any]:
         """See CompressionMethod.fingerprint."""
@@ -115,15 +124,26 @@ class KVMethod(CompressionMethod):
         keys, values, scores = self.encode(ids)
         memories = []
         for row, length in enumerate(map(len, ids)):
-            if scores is None:
-                layers, heads, _ = self.lm.kv_shape
-                kept = torch.ones(layers, heads, length, dtype=torch.bool, device=self.lm.device)
-            else:
-                kept = top_share(scores[row], length, self._kept_share(length))
+            kept = self.chosen(None if scores is None else scores[row], length)
             own_keys = keys[row, :, :, :length]  # (L, KV, length, d), without padding
             own_values = values[row, :, :, :length]
-            memories.append(_packed(own_keys, own_values, kept))
+            if self.codec is not None and self.encodes:
+                memories.append(_encoded(self.codec, own_keys, own_values, kept))
+            else:
+                memories.append(_packed(own_keys, own_values, kept))
         return memories
+
+    def chosen(self, scores: Tensor | None, length: int) -> Tensor:
+        """The entries of a passage that are kept, bool [layers, kv_heads, length].
+
+        Args:
+            scores: Those of its entries [layers, kv_heads, >= length], as `encode` returns them.
+            length: Its tokens.
+        """
+        if scores is None:
+            layers, heads, _ = self.lm.kv_shape
+            return torch.ones(layers, heads, length, dtype=torch.bool, device=self.lm.device)
+        return top_share(scores, length, self._kept_share(length))
 
     def _kept_share(self, length: int) -> float:
         """The share of entries that a passage of `length` tokens keeps."""
@@ -174,6 +194,8 @@ class KVMethod(CompressionMethod):
         """See CompressionMethod.is_valid: the arrays agree in number, type and width, and are
         finite.
         """
+        if memory.kind == CODED:
+            return self.codec is not None and self.codec.is_valid(memory)
         layers, heads, width = self.lm.kv_shape
         kept = memory.arrays.get("kept")
         mean = memory.arrays.get("key_mean")
@@ -210,10 +232,11 @@ class KVMethod(CompressionMethod):
     def _place(self, memories: Sequence[CompressedPassage], room: int, bias: float) -> MemoryCache:
         """Lay out [prefix | memory 1 | memory 2 | ... | room], every head with its own entries.
 
-        1. Find each entry's row (layer * kv_heads + head), position and slot in its row.
+        1. Decode all entries, and find each one's row (layer * kv_heads + head), position and slot
+           in its row.
         2. Pad every row to the longest one of its layer, add the room, and put all rows one behind
            the other in one flat buffer; an entry's target is its row's start plus its slot.
-        3. Decode all entries, rotate the keys to their positions, and copy both to their targets.
+        3. Rotate the keys to their positions, and copy keys and values to their targets.
         4. Write the biases: `bias` for the entries of all memories but the last, -inf for padding.
         5. Cut the buffer into layers, without a copy, and copy the prefix's entries to the first
            slots of every row.
@@ -222,7 +245,8 @@ class KVMethod(CompressionMethod):
         prefix_length = len(self.lm.prefix_ids)
         device = self.lm.device
 
-        places = places_of(memories, prefix_length, layers * kv_heads)
+        decoded = [self._decoded(memory) for memory in memories]
+        places = places_of([e.kept for e in decoded], prefix_length, layers * kv_heads)
 
         entries = places.per_row.reshape(layers, kv_heads).max(1)  # (L,) the layers' longest rows
         lengths = np.repeat(entries + room, kv_heads)  # (rows,)
@@ -231,11 +255,12 @@ class KVMethod(CompressionMethod):
 
         flat = torch.zeros(2, int(lengths.sum()), width, dtype=self.lm.dtype, device=device)
         if memories:
-            keys, values = self._decoded(memories, places.row)  # (n, d) each
+            keys = torch.from_numpy(np.concatenate([e.keys for e in decoded])).to(device)  # (n, d)
+            found = torch.from_numpy(np.concatenate([e.values for e in decoded]))  # (n, d)
             layer_of = as_tensor(places.row // kv_heads).to(device)  # (n,)
             keys = self.rotary.rotate(keys, as_tensor(places.position).to(device), layer_of)
             flat[0].index_copy_(0, targets, keys.to(self.lm.dtype))
-            flat[1].index_copy_(0, targets, values)
+            flat[1].index_copy_(0, targets, found.to(device, self.lm.dtype))
 
         is_best = as_tensor(places.memory == len(memories) - 1)  # (n,)
         biases = torch.zeros(flat.shape[1], dtype=self.lm.dtype, device=device)
@@ -250,28 +275,31 @@ class KVMethod(CompressionMethod):
             values_by_layer[layer][:, :, :prefix_length] = prefix.values
         return MemoryCache(keys_by_layer, values_by_layer, layer_biases, [places.end], room)
 
-    def _decoded(
-        self, memories: Sequence[CompressedPassage], row: NDArray[np.int64]
-    ) -> tuple[Tensor, Tensor]:
-        """The entries of all memories, decoded.
+    def _decoded(self, memory: CompressedPassage) -> Entries:
+        """The entries of a memory, in the codes of a codec or of four bits.
 
-        Args:
-            memories: The memories, at least one.
-            row: Each entry's row, [n], as in Places.
-
-        Returns:
-            Keys (fp32, at position 0) and values (the model's type) [n, d], in the order of the
-            memories.
+        Raises:
+            StorageDamaged: It is not one of this model.
         """
-        keys = torch.cat([dequantize(quantized_rows(m, "key")) for m in memories])  # (n, d)
-        values = torch.cat([dequantize(quantized_rows(m, "value")) for m in memories])
-        stored = np.concatenate([m.arrays["key_mean"] for m in memories])  # (memories * rows, d)
-        means = torch.from_numpy(stored.astype(np.float32))
-        rows = len(memories[0].arrays["key_mean"])
-        counts = [len(m.arrays["key_codes"]) for m in memories]  # (memories,)
-        owner = np.arange(len(memories)).repeat(counts)  # (n,) the entry's memory
-        keys += means[as_tensor(owner * rows + row)]
-        return keys.to(self.lm.device), values.to(self.lm.device, self.lm.dtype)
+        if self.codec is not None and memory.kind == CODED:
+            return self.codec.decode(memory)
+        kept = kept_bits(memory)  # (rows, tokens)
+        means = memory.arrays["key_mean"].astype(np.float32)  # (rows, d)
+        keys = dequantize(quantized_rows(memory, "key")).numpy()  # (n, d)
+        values = dequantize(quantized_rows(memory, "value")).numpy()
+        return Entries(kept, keys + means.repeat(kept.sum(1, dtype=np.int64), axis=0), values)
+
+
+def _arrays(tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+    return {name: tensor.float().cpu().numpy() for name, tensor in tensors.items()}
+
+
+def _encoded(codec: Codec, keys: Tensor, values: Tensor, kept: Tensor) -> CompressedPassage:
+    """The memory of one passage by a codec; arguments as in `_packed`."""
+    rows = kept.shape[0] * kept.shape[1]
+    bits = kept.reshape(rows, -1).cpu().numpy()
+    found = keys[kept].float().cpu().numpy(), values[kept].float().cpu().numpy()
+    return codec.encode(*found, bits)
 
 
 def _packed(keys: Tensor, values: Tensor, kept: Tensor) -> CompressedPassage:

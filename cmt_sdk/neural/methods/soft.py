@@ -34,7 +34,6 @@ from cmt_sdk.neural.cache import MemoryCache
 from cmt_sdk.neural.compatibility import NO_REMEDY, check_cached_reading, compare, read_probe
 from cmt_sdk.neural.frozen import FrozenModel
 from cmt_sdk.neural.methods.base import (
-    MAX_PASSAGE_TOKENS,
     CompressionMethod,
     TrainedParts,
     has_valid_codes,
@@ -44,6 +43,7 @@ from cmt_sdk.neural.methods.soft_tokens import SoftTokens, merge_layer, soft_cac
 from cmt_sdk.neural.methods.ward import merge_windows
 from cmt_sdk.neural.partial_forward import run_until
 from cmt_sdk.neural.quantization import GROUP, dequantize, quantize
+from cmt_sdk.reading.limits import MAX_PASSAGE_TOKENS
 from cmt_sdk.types import CompressedPassage
 
 KIND = "soft"
