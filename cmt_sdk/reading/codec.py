@@ -114,16 +114,16 @@ class Codec:
             for row, (end, count) in enumerate(zip(ends, counts, strict=True)):
                 part = (entries[end - count : end] - mean[row]) @ forward[row, :, : stored[row]]
                 codes.append(np.rint(part.T).clip(-LIMIT, LIMIT).astype(np.int8).reshape(-1))
+        runs = self._runs
         natural = np.concatenate(codes)
-        stream = np.empty_like(natural)
-        stream[self._places(counts)] = natural
-        row, order = self._columns
-        classes = self.classes[self.classes > 0][order]  # (columns,) in the order of the stream
-        by_class = np.bincount(classes, counts[row[order]]).astype(np.int64)
-        parts = np.split(stream, np.cumsum(by_class)[:-1])
+        pieces = np.split(natural, np.cumsum(runs.sizes(counts))[:-1])
+        by_class = [
+            np.concatenate([pieces[n] for n in runs.order if runs.classes[n] == number])
+            for number in np.unique(runs.classes)
+        ]
         arrays = {
             "kept": _compressed([np.packbits(kept, axis=1)]),
-            "codes": _compressed(parts),
+            "codes": _compressed(by_class),
         }
         return CompressedPassage(KIND, kept.shape[1], arrays)
 
@@ -161,7 +161,7 @@ class Codec:
         counts = kept.sum(1, dtype=np.int64)  # (rows,)
         size = int((counts * self._stored.sum(0)).sum())
         stream = _expanded(memory, "codes", size).view(np.int8)
-        natural = stream[self._places(counts)].astype(np.float32)
+        natural = self._runs.natural(stream, counts).astype(np.float32)
         decoded = np.empty((2, int(counts.sum()), width), np.float32)
         ends, at = np.cumsum(counts), 0
         for out, mean, basis, stored in zip(
@@ -192,30 +192,48 @@ class Codec:
         return stored
 
     @cached_property
-    def _columns(self) -> tuple[Whole, Whole]:
-        """Of all stored coordinates, kind by kind, then row by row: each one's row, and the numbers
-        of the coordinates in the order of their codes: by class, otherwise as they are.
-        """
-        classes = self.classes[self.classes > 0]  # (columns,)
-        _, row, _ = np.nonzero(self.classes)
-        return row, np.argsort(classes, kind="stable")
+    def _runs(self) -> _Runs:
+        """The runs of its stored coordinates."""
+        kind, row, _ = np.nonzero(self.classes)
+        found = np.stack([kind, row, self.classes[self.classes > 0]])  # (3, coordinates)
+        starts = np.flatnonzero((np.diff(found, axis=1, prepend=-1) != 0).any(0))
+        _, rows, classes = found[:, starts]
+        lengths = np.diff(starts, append=found.shape[1])
+        return _Runs(rows, lengths, classes, np.argsort(classes, kind="stable"))
 
-    def _places(self, counts: Whole) -> NDArray[np.int64]:
-        """Where in the stream the codes stand that are in natural order: by kind, row, coordinate,
-        then token.
 
-        Args:
-            counts: Entries of each row, [rows].
-        """
-        row, order = self._columns
-        lengths = counts[row]  # (columns,) in natural order
-        in_stream = lengths[order]
-        starts = np.empty_like(lengths)
-        starts[order] = np.cumsum(in_stream) - in_stream
-        shifts = starts - (np.cumsum(lengths) - lengths)
-        places: NDArray[np.int64] = np.repeat(shifts, lengths)
-        places += np.arange(len(places))
-        return places
+@dataclass(frozen=True)
+class _Runs:
+    """Neighbouring coordinates of one class in one row, by kind, then row, then coordinate: the
+    natural order. Their codes stand together in the stream too.
+
+    Attributes:
+        rows: The row of each run, [runs].
+        lengths: Its coordinates, [runs].
+        classes: Its class, [runs].
+        order: The numbers of the runs in the order of the stream, [runs]: by class, otherwise as
+            they are.
+    """
+
+    rows: Whole
+    lengths: Whole
+    classes: Whole
+    order: Whole
+
+    def sizes(self, counts: Whole) -> Whole:
+        """The codes of each run, [runs], where each row has `counts` entries, [rows]."""
+        return self.lengths * counts[self.rows]
+
+    def natural(self, stream: NDArray[np.int8], counts: Whole) -> NDArray[np.int8]:
+        """The codes of a stream in natural order."""
+        sizes = self.sizes(counts)[self.order]
+        ends = np.cumsum(sizes)
+        pieces = [stream[:0]] * len(sizes)
+        for number, start, end in zip(
+            self.order.tolist(), (ends - sizes).tolist(), ends.tolist(), strict=True
+        ):
+            pieces[number] = stream[start:end]
+        return np.concatenate([stream[:0], *pieces])
 
 
 def _compressed(parts: Sequence[NDArray[Any]]) -> Bits:
