@@ -11,14 +11,17 @@ from safetensors.torch import load_file, save_file
 import cmt_sdk
 from cmt_cli.train import train
 from cmt_sdk.config.settings import Settings
+from cmt_sdk.cpu.engine import CPUModel, build, fits
+from cmt_sdk.cpu.graph import EXACT
 from cmt_sdk.memory.assembly import LocalEngine
 from cmt_sdk.neural.methods.kv import KVMethod
 from cmt_sdk.neural.rope import Rotary
 from cmt_sdk.questions.dataset import Question, QuestionedPassage
 from cmt_sdk.testing.tiny import save_tiny, tiny_frozen
 from cmt_sdk.training.codec import fit_codec
-from cmt_sdk.types import CompressedPassage
+from cmt_sdk.types import CompressedPassage, Prompt
 from cmt_sdk.weights.bundle import read_bundle
+from cmt_sdk.weights.registry import model_info
 
 TOWNS = ["Lisbon", "Porto", "Turin", "Leeds", "Malmo", "Krakow", "Bergen", "Cork"]
 TEXTS = [
@@ -163,11 +166,6 @@ def test_the_codec_of_an_adapter_is_used_and_named(trained, tmp_path):
 def test_both_engines_read_the_same_entries(trained, tmp_path, monkeypatch):
     """Onnxruntime decodes without torch."""
     monkeypatch.setenv("CMT_MODELS", str(tmp_path / "models"))
-    from cmt_sdk.cpu.engine import CPUModel, build, fits
-    from cmt_sdk.cpu.graph import EXACT
-    from cmt_sdk.types import Prompt
-    from cmt_sdk.weights.registry import model_info
-
     engine = LocalEngine(Settings(**trained, precision="fp32"))
     info = model_info(trained["model"])
     shape = fits(info, engine._bundle)
@@ -184,6 +182,17 @@ def test_both_engines_read_the_same_entries(trained, tmp_path, monkeypatch):
     assert answers[0] == answers[1]
 
 
+def refused(settings):
+    """Both engines name the file."""
+    engine = LocalEngine(settings)
+    with pytest.raises(cmt_sdk.ModelError, match=r"codec\.safetensors"):
+        engine.compressor.compress(TEXTS[:1])
+    info = model_info(settings.model)
+    shape = fits(info, engine._bundle)
+    with pytest.raises(cmt_sdk.ModelError, match=r"codec\.safetensors"):
+        _ = CPUModel(info, shape, None, engine._bundle)._codec
+
+
 def test_damaged_codecs_are_named(trained, tmp_path):
     """Those of another model too, by both engines."""
     file = tmp_path / "made" / "codec.safetensors"
@@ -195,11 +204,9 @@ def test_damaged_codecs_are_named(trained, tmp_path):
         ("classes", lambda t: t.flip(2)),
     ):
         save_file({**sound, name: change(sound[name]).contiguous()}, file)
-        with pytest.raises(cmt_sdk.ModelError, match=r"codec\.safetensors"):
-            LocalEngine(settings).compressor.compress(TEXTS[:1])
+        refused(settings)
     file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(cmt_sdk.ModelError, match=r"codec\.safetensors"):
-        LocalEngine(settings).compressor.compress(TEXTS[:1])
+    refused(settings)
 
 
 def test_a_memory_whose_codec_is_gone_is_refused_with_the_remedy(trained, tmp_path):
