@@ -43,7 +43,7 @@ class MethodInfo:
             tokens; for the budget of a prompt.
         uses: Settings that other methods do not use, each with the reason for a method without it.
         compressions: The compressions that it supports; empty for any from 1 to 100.
-        compression: The one that fits a model with adapters trained for it.
+        compression: The one that fits a model with an encoder trained for it.
         untrained_compression: The one that fits a model without.
         default_rerank: Passages of a search that the model reranks where the settings do not say.
         max_rerank: The most passages to rerank; 0 where compressed passages cannot be read one by

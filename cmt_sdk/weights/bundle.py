@@ -57,12 +57,15 @@ class Bundle:
         return {name: folder for name, folder in folders.items() if folder is not None}
 
     def default_compression(self, method: MethodInfo) -> float:
-        """The compression that fits: a model that was trained to read memories needs fewer entries.
+        """The compression that fits: a model that was trained to make memories needs fewer entries.
+
+        A reader alone does not suffice: Qwen2.5-Coder-0.5B with one has 73.6 F1 from text, 72.8
+        from half of the entries and 66.4 from a quarter (its card in weights/shipped).
 
         Args:
             method: The compression method.
         """
-        return method.compression if self.reader else method.untrained_compression
+        return method.compression if self.encoder else method.untrained_compression
 
     @property
     def matcher_hash(self) -> str:

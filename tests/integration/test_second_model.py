@@ -1,4 +1,4 @@
-"""A second real model, four times as large and without adapters: pulled by its name, it reads from
+"""A second real model, four times as large, with a reader alone: pulled by its name, it reads from
 memory what it reads from text.
 """
 
@@ -55,7 +55,7 @@ def test_the_catalogue_has_its_own_sizes(info, memory):
     """And the compression of its memories."""
     (entry,) = [entry for entry in cmt_sdk.catalogue() if entry.name == NAME]
     assert (entry.is_here, entry.disk_bytes) == (True, info.bytes)
-    assert memory.settings.compression == entry.compression == (4 if entry.has_adapters else 2)
+    assert memory.settings.compression == entry.compression == 2
 
 
 @pytest.mark.parametrize(
