@@ -37,7 +37,7 @@ class MemoryModel(Asking):
     ) -> None:
         self._retriever = retriever
         self._settings = settings
-        self._answerer = Answerer(retriever)
+        self._answerer = Answerer(retriever, copies=settings.copies)
         self._writer = None if generator is None else Writer(generator)
 
     @property

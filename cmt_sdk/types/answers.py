@@ -243,6 +243,7 @@ class Prompt:
         texts: Texts of passages, in the same order.
         notes: False leaves the notes section out of the prompt.
         talk: True leaves the instruction out too.
+        copied: Texts that the answer is copied from, word for word; none for a free answer.
     """
 
     question: str
@@ -251,6 +252,7 @@ class Prompt:
     texts: Sequence[str] = ()
     notes: bool = True
     talk: bool = False
+    copied: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
