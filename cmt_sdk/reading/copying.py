@@ -2,9 +2,11 @@
 model; the texts are looked up for output alone, and none of their tokens is read.
 
 The texts are the automaton: the state of an answer is the set of places in them where it may go on,
-and a token is allowed where its bytes stand at one of these. So every way to split a word into
-tokens is allowed, and nothing is built for a question but two flags a byte. The likeliest tokens
-are looked at first; where the text has none of them, the tokens at the places are looked up.
+and a token is allowed where its bytes stand at one of these. An answer begins at a word, with the
+token with which the word begins at the beginning of a text or after a space: with any "S", a model
+that would say SHA-1 would go on with some word in S. Nothing is built for a question but flags for
+each byte. The likeliest tokens are looked at first; where the text has none of them, the tokens at
+the places are looked up.
 """
 
 from __future__ import annotations
@@ -40,10 +42,10 @@ class Copying:
         self._prompts = prompts
         self._stops = prompts.stop_ids
         parts = [*map(_flagged, texts), *map(_whole, REPLIES)]
-        self._bytes = GAP.join(data for data, _, _ in parts)
-        between = np.zeros(1, bool)  # the end of a text may end an answer, the gap begins none
-        self._begins = np.concatenate([np.append(begins, between) for _, begins, _ in parts])
-        self._ends = np.concatenate([ends for _, _, ends in parts])
+        self._bytes = GAP.join(data for data, _ in parts)
+        # (bytes,) each: an answer may begin here, it may end before, a word goes on
+        self._begins, self._ends, self._inner = np.concatenate([f for _, f in parts], axis=1)
+        self._firsts: dict[bytes, set[bytes]] = {}
         self._places: list[int] | None = None  # None before the first token
 
     def next(self, logits: NDArray[np.float32]) -> int:
@@ -53,23 +55,26 @@ class Copying:
         Args:
             logits: [vocabulary].
         """
+        token = self._first_allowed(_likeliest(logits))
+        if token is None:
+            found = {*self._tokens(), *self._stops}
+            token = self._first_allowed(sorted(found, key=lambda t: -logits[t]))
+        return max(self._stops, key=lambda t: logits[t]) if token is None else token
+
+    def _first_allowed(self, tokens: Sequence[int]) -> int | None:
+        """Go on with the first of these tokens that is allowed; None without one."""
         may_end = self._places is not None and bool(self._ends[self._places].any())
-        for token in _likeliest(logits):
+        for token in tokens:
             if token in self._stops:
                 if may_end:
                     return token
             elif places := self._after(self._prompts.piece(token)):
                 self._places = places
                 return token
-        stops = self._stops if may_end else ()
-        token = max([*self._tokens(), *stops], key=lambda t: logits[t], default=-1)
-        if token < 0 or token in self._stops:
-            return max(self._stops, key=lambda t: logits[t])
-        self._places = self._after(self._prompts.piece(token))
-        return token
+        return None
 
     def _tokens(self) -> Iterator[int]:
-        """The tokens that are allowed, found from the places."""
+        """The tokens whose bytes stand at the places."""
         places = np.flatnonzero(self._begins).tolist() if self._places is None else self._places
         known = self._prompts.tokens_by_piece
         longest = max(map(len, known))
@@ -87,20 +92,44 @@ class Copying:
         if not piece or GAP in piece:
             return []
         if self._places is None:
-            return [place for form in _forms(piece) for place in self._begun(form)]
+            bare = piece.removeprefix(b" ")  # some tokenizers write one before every word
+            # in the other case too, as in the middle of a sentence and at its beginning
+            forms = {bare, bare[:1].swapcase() + bare[1:]}
+            return [place for form in forms for place in self._begun(form, bare)]
         size = len(piece)
         return [at + size for at in self._places if self._bytes.startswith(piece, at)]
 
-    def _begun(self, form: bytes) -> Iterator[int]:
-        """The places after these bytes where they begin a word; all beginnings for no bytes."""
+    def _begun(self, form: bytes, bare: bytes) -> Iterator[int]:
+        """The places after the bytes `form` where they begin a word that a tokenizer begins with
+        the bytes `bare`; all beginnings for no bytes.
+        """
         if not form:
             yield from np.flatnonzero(self._begins).tolist()
             return
         at = self._bytes.find(form)
         while at >= 0:
-            if self._begins[at]:
+            if self._begins[at] and self._is_first(bare, at + len(form)):
                 yield at + len(form)
             at = self._bytes.find(form, at + 1)
+
+    def _is_first(self, bare: bytes, after: int) -> bool:
+        """Whether a tokenizer begins the word with these bytes, with which it begins before a
+        place.
+        """
+        if not self._inner[after]:
+            return True
+        end = after + int(self._inner[after:].argmin())
+        word = bare + self._bytes[after:end]
+        if word not in self._firsts:
+            texts = (word.decode(), f" {word.decode()}")
+            self._firsts[word] = {_first_piece(self._prompts, text) for text in texts}
+        return bare in self._firsts[word]
+
+
+def _first_piece(prompts: Prompts, text: str) -> bytes:
+    """The first bytes that a tokenizer gives a text, without the space before it."""
+    pieces = [prompts.piece(token).removeprefix(b" ") for token in prompts.ids(text)[:2]]
+    return next(filter(None, pieces), b"")
 
 
 def _likeliest(logits: NDArray[np.float32]) -> list[int]:
@@ -110,27 +139,19 @@ def _likeliest(logits: NDArray[np.float32]) -> list[int]:
     return ordered
 
 
-def _forms(piece: bytes) -> set[bytes]:
-    """How the first bytes of an answer may stand in a text: without the space that some tokenizers
-    write before a word, and with a first letter in the other case, as in the middle of a sentence.
-    """
-    bare = piece.removeprefix(b" ")
-    return {bare, bare[:1].swapcase() + bare[1:]}
-
-
-def _whole(reply: str) -> tuple[bytes, Flags, Flags]:
-    """A reply that is given as a whole: its bytes [n], and the flags of `_flagged`."""
+def _whole(reply: str) -> tuple[bytes, Flags]:
+    """A reply that is given as a whole: its n bytes, and flags as of `_flagged`."""
     data = reply.encode()
     places = np.arange(len(data) + 1)
-    return data, places[:-1] == 0, places == len(data)
+    is_inner = (places > 0) & (places < len(data))
+    return data, np.stack([places == 0, places == len(data), is_inner])
 
 
-def _flagged(text: str) -> tuple[bytes, Flags, Flags]:
-    """The n bytes of a text, whether an answer may begin at each one [n], and whether it may end
-    before each one and at the text's end [n + 1].
+def _flagged(text: str) -> tuple[bytes, Flags]:
+    """The n bytes of a text and flags [3, n + 1] of each, and of the text's end: whether an answer
+    may begin here, whether it may end before, and whether a word goes on over the place.
     """
-    begins = np.zeros(len(text) + 1, bool)
-    inner = np.zeros(len(text) + 1, bool)  # a word goes on over the beginning of the character
+    begins, ends, inner = np.zeros((3, len(text) + 1), bool)
     begins[[found.start() for found in CHUNK.finditer(text)]] = True
     for found in WORD.finditer(text):
         start, end = found.span()
@@ -141,17 +162,15 @@ def _flagged(text: str) -> tuple[bytes, Flags, Flags]:
                 if is_unspaced(text[at]):  # a word of its own
                     begins[at] = True
                     inner[at : at + 2] = False
-    ends = ~inner
-    ends[1:] &= _closes(text)
-    ends[0] = False
-    data = text.encode()
-    sizes = (
-        np.array([len(char.encode()) for char in text], np.int64) if len(data) > len(text) else 1
-    )
-    places = np.append(0, (np.zeros(len(text), np.int64) + sizes).cumsum())
-    spread = np.zeros((2, len(data) + 1), bool)
-    spread[:, places] = begins, ends
-    return data, spread[0, :-1], spread[1]
+    ends[1:] = ~inner[1:] & _closes(text)
+    if text.isascii():
+        return text.encode(), np.stack([begins, ends, inner])
+    sizes = [len(char.encode()) for char in text]
+    places = np.append(0, np.cumsum(sizes))
+    flags = np.zeros((3, places[-1] + 1), bool)
+    flags[2] = True  # within a character
+    flags[:, places] = begins, ends, inner
+    return text.encode(), flags
 
 
 def _closes(text: str) -> Flags:

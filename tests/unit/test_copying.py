@@ -134,15 +134,21 @@ def test_without_words_only_the_replies_are_left(prompts):
     assert copied(prompts, ["", " \n "], wanted(prompts, "Cork")).lower() in WHOLE
 
 
-def test_words_may_be_split_into_other_tokens(prompts):
-    """Letter by letter, and with the other case where an answer begins."""
-    letters = [token for char in "Galway" for token in wanted(prompts, char)]
-    names = [logits for logits in letters if logits.argmax() != prompts.tokenizer.eos_token_id]
-    end = list(wanted(prompts, ""))
-    assert copied(prompts, NOTES, [*names, *end]).replace(" ", "") == "Galway"
-    if prompts.piece(prompts.ids("the")[0]) != b" ":
-        answer = copied(prompts, ["The museum is old."], wanted(prompts, "the museum"))
-        assert answer == "the museum"
+def test_a_word_may_begin_in_the_other_case(prompts):
+    """As it does within a sentence."""
+    if prompts.piece(prompts.ids("the")[0]) == b" ":
+        pytest.skip("the tokenizer has a token for the space alone")
+    assert copied(prompts, ["The museum is old."], wanted(prompts, "the museum")) == "the museum"
+
+
+def test_a_word_begins_as_the_tokenizer_begins_it(prompts):
+    """A letter that is wanted for another word leads to no word of this letter."""
+    (letter,) = prompts.ids("xG")[-1:]
+    firsts = {prompts.piece(prompts.ids(text)[0]).strip() for text in ("Galway", " Galway")}
+    logits = np.zeros(500, np.float32)
+    logits[letter] = 9.0
+    token = Copying(prompts, ["Galway"]).next(logits)
+    assert b"G" in firsts or token != letter
 
 
 def test_a_free_answer_is_free(prompts):
