@@ -55,7 +55,9 @@ class Copying:
         Args:
             logits: [vocabulary].
         """
-        token = self._first_allowed(_likeliest(logits))
+        token = self._first_allowed([int(logits.argmax())])
+        if token is None:
+            token = self._first_allowed(_likeliest(logits))
         if token is None:
             found = {*self._tokens(), *self._stops}
             token = self._first_allowed(sorted(found, key=lambda t: -logits[t]))
